@@ -1,0 +1,177 @@
+"""What a plugin implements: structural types, so that a plugin needs no base class of ours.
+
+A **stage** turns pieces of text into events with ``feed`` and is closed with ``finish``. The law of parsers: however the
+same text is divided into pieces, the merged events are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from msgspec import Struct
+
+from fllm.config import BackendConfig, MetricsConfig, PluginConfig
+from fllm.events import ParserEvent
+from fllm.values import ModelCard, Progress, Prompt, Status, Step, Tool
+
+
+class ParserContext(Struct, frozen=True, kw_only=True):
+    """What a parser may know of its request, at the moment it is made."""
+
+    prompt: str = ""
+    """The rendered prompt; a template may have opened or closed the thinking itself."""
+    tools: tuple[Tool, ...] = ()
+    template_kwargs: Mapping[str, Any] = {}
+    """``chat_template_kwargs`` of the request, such as ``enable_thinking``."""
+
+
+class Parser(Protocol):
+    """A stage made anew for each answer: a reasoning parser or a tool-call parser.
+
+    A reasoning parser emits `Reasoning` and `Text`; a tool-call parser is fed the remaining text and emits `Text`,
+    `ToolStart` and `ToolArguments`. Special tokens named in the class attribute ``visible_tokens``, where there is one,
+    reach the parser as text even when the request skips special tokens.
+    """
+
+    def feed(self, text: str) -> Iterable[ParserEvent]:
+        """Take the next piece; give what is now certain."""
+        ...
+
+    def finish(self) -> Iterable[ParserEvent]:
+        """No more will come: give what was held back."""
+        ...
+
+
+ParserFactory = Callable[[ParserContext], Parser]
+
+
+class BackendContext(Struct, frozen=True, kw_only=True):
+    """What a backend may use of the house around it."""
+
+    progress: Callable[[Progress], None] = lambda progress: None  # noqa: ARG005
+    """Told while the model loads; may be called from any thread."""
+    plugins: PluginConfig = PluginConfig()
+    """How to find the same plugins again, in another process."""
+
+
+class Backend(Protocol):
+    """An engine for one model: wide enough for a whole foreign engine, and no wider.
+
+    All methods are called on one event loop.
+    """
+
+    async def start(self) -> ModelCard:
+        """Load the model and be ready; raises `UserError` where the user can mend it."""
+        ...
+
+    def generate(self, prompt: Prompt) -> AsyncGenerator[Step]:
+        """Continue one prompt until a step with ``finish``; closing the generator aborts the sequence.
+
+        Raises `RequestError` for what the client can mend, `BackendError` where the engine fails.
+        """
+        ...
+
+    async def status(self) -> Status:
+        """Answer if the engine is well; raises `BackendUnavailable` if it is not."""
+        ...
+
+    async def stop(self) -> None:
+        """Release everything; sequences in flight end with `BackendUnavailable`."""
+        ...
+
+
+BackendFactory = Callable[[BackendConfig, BackendContext], Backend]
+
+
+class TemplateContext(Struct, frozen=True, kw_only=True):
+    """What a chat-template resolver may look at."""
+
+    card: ModelCard
+    file: Path | None = None
+    """``--chat-template``, where given."""
+
+
+ChatTemplates = Mapping[str, str]
+"""Jinja sources by name; ``default`` is used, and ``tool_use`` where the request has tools."""
+
+
+class RequestRecord(Protocol):
+    """What collectors may read of a request: its times (`time.monotonic`, seconds) and counts (tokens)."""
+
+    @property
+    def request_id(self) -> str: ...
+    @property
+    def received_at(self) -> float: ...
+    @property
+    def first_token_at(self) -> float | None: ...
+    @property
+    def finished_at(self) -> float | None: ...
+    @property
+    def queued(self) -> float: ...
+    @property
+    def prompt_tokens(self) -> int: ...
+    @property
+    def generated_tokens(self) -> int: ...
+    @property
+    def max_tokens(self) -> int | None: ...
+    @property
+    def error(self) -> str | None: ...
+
+
+class Collector(Protocol):
+    """Observes requests; changes nothing. All methods are called on the event loop and must not block."""
+
+    def received(self, request: RequestRecord) -> None:
+        """A request has arrived; nothing of it has been read yet."""
+        ...
+
+    def started(self, request: RequestRecord) -> None:
+        """Its prefill is done and the first token is here."""
+        ...
+
+    def progressed(self, request: RequestRecord, gaps: Sequence[float], tokens: int) -> None:
+        """So many tokens more, and the seconds between the steps that brought them.
+
+        Called at most once a second for each request, and before `finished`: never once a token.
+        """
+        ...
+
+    def finished(self, request: RequestRecord) -> None:
+        """It is over; ``error`` says whether it failed."""
+        ...
+
+
+class Exposition(Struct, frozen=True):
+    """A page for a scraper."""
+
+    content_type: str
+    body: bytes
+
+
+@runtime_checkable
+class Exposer(Protocol):
+    """A collector that can be scraped at `/metrics`."""
+
+    def expose(self, status: Status | None, accept: str) -> Exposition:
+        """The page, in the best format that the ``Accept`` header allows; ``status`` is the backend's, if it answers."""
+        ...
+
+
+@runtime_checkable
+class Ticking(Protocol):
+    """A collector that wants to be called about once a second while the server runs."""
+
+    def tick(self, status: Status | None) -> None:
+        """``status`` is the backend's, if it answers."""
+        ...
+
+
+class MetricsContext(Struct, frozen=True, kw_only=True):
+    """What a collector is made from."""
+
+    model_name: str
+    """The served name: the label ``model_name``."""
+    max_model_len: int
+    config: MetricsConfig = MetricsConfig()
