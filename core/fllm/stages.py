@@ -22,12 +22,15 @@ def longest_overlap(text: str, markers: Iterable[str]) -> int:
 
 
 def find_first(text: str, markers: Iterable[str]) -> tuple[int, str] | None:
-    """Where the earliest marker begins, and which it is; of two at one place, the longer."""
-    found = [(text.find(marker), -len(marker), marker) for marker in markers if marker in text]
+    """Where the marker that completes first begins, and which it is; of two that end at one place, the longer.
+
+    "Completes first" and not "begins first": fed piece by piece, only that is known without looking ahead.
+    """
+    found = [(start + len(marker), start, marker) for marker in markers if (start := text.find(marker)) >= 0]
     if not found:
         return None
-    position, _, marker = min(found)
-    return position, marker
+    _, start, marker = min(found)
+    return start, marker
 
 
 class StopStrings:
