@@ -5,7 +5,8 @@ A stream of events is append-only: what was emitted is never taken back, so the 
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterable
+from typing import Literal, TypeVar
 
 from msgspec import Struct
 
@@ -49,3 +50,21 @@ class Finished(Struct, frozen=True, kw_only=True):
 
 Event = Text | Reasoning | ToolStart | ToolArguments | Finished
 ParserEvent = Text | Reasoning | ToolStart | ToolArguments
+
+E = TypeVar("E", bound=Event)
+
+
+def merged(events: Iterable[E]) -> list[E]:
+    """The same events with neighbours of one kind joined and empty ones left out."""
+    result: list[E] = []
+    for event in events:
+        last = result[-1] if result else None
+        if isinstance(event, Text | Reasoning | ToolArguments) and not event.text:
+            continue
+        if isinstance(event, Text | Reasoning) and type(last) is type(event):
+            result[-1] = type(event)(last.text + event.text)  # type: ignore[union-attr, assignment]
+        elif isinstance(event, ToolArguments) and isinstance(last, ToolArguments) and last.index == event.index:
+            result[-1] = ToolArguments(event.index, last.text + event.text)  # type: ignore[assignment]
+        else:
+            result.append(event)
+    return result

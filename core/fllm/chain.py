@@ -1,0 +1,176 @@
+"""One sequence's stages in a row: token ids in, events out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
+from msgspec import Struct
+
+from fllm.events import Event, Finished, ParserEvent, Reasoning, Text, ToolStart, merged
+from fllm.interfaces import Parser
+from fllm.stages import StopStrings
+from fllm.tokens import Detokenizer, Tokenizer
+from fllm.values import Sampling, Step, TokenLogprob, Usage
+
+
+class OutputToken(Struct, frozen=True):
+    """A generated token, as log-probabilities show it."""
+
+    token_id: int
+    text_offset: int
+    """Characters of the sequence's text before this token."""
+    logprob: TokenLogprob | None = None
+
+
+class Output(Struct, frozen=True, kw_only=True):
+    """What one step of the engine brought for one sequence; all that one write to the client carries."""
+
+    index: int
+    events: list[Event]
+    """Merged; the sequence's last output ends with its only `Finished`."""
+    tokens: list[OutputToken]
+    prompt_logprobs: list[TokenLogprob | None] | None = None
+    """On the first output, where asked for."""
+    usage: Usage = Usage()
+    """The sequence's cost so far."""
+
+
+class Chain:
+    """Detokenizer, stop strings, reasoning parser and tool-call parser of one sequence.
+
+    A stage that the request does not need is left out. No stage knows its neighbours.
+    """
+
+    def __init__(
+        self,
+        *,
+        index: int,
+        tokenizer: Tokenizer,
+        sampling: Sampling,
+        prompt_tokens: int,
+        stop: tuple[str, ...] = (),
+        include_stop: bool = False,
+        skip_special_tokens: bool = True,
+        reasoning: Parser | None = None,
+        tools: Parser | None = None,
+    ) -> None:
+        visible = {token for parser in (reasoning, tools) for token in getattr(parser, "visible_tokens", ())}
+        self._detokenizer = Detokenizer(tokenizer, skip_special=skip_special_tokens, visible=frozenset(visible))
+        self._stop = StopStrings(stop, include=include_stop)
+        self._include_stop = include_stop
+        self._reasoning = reasoning
+        self._tools = tools
+        self._index = index
+        self._sampling = sampling
+        self._prompt_tokens = prompt_tokens
+        self._cached_tokens = 0
+        self._completion_tokens = 0
+        self._reasoning_tokens = ReasoningTokens()
+        self._offset = 0
+        self._called = False
+        self.finished = False
+        """`Finished` has been emitted; what the backend still has is not wanted."""
+
+    def feed(self, step: Step) -> Output:
+        """Take one step of the backend."""
+        self._cached_tokens = self._cached_tokens or step.cached_tokens
+        events: list[Event] = []
+        tokens: list[OutputToken] = []
+        for position, token_id in enumerate(step.token_ids):
+            logprob = step.logprobs[position] if step.logprobs else None
+            tokens.append(OutputToken(token_id, self._offset, logprob))
+            is_stop = step.stop_token is not None and position == len(step.token_ids) - 1
+            events += self._token(token_id, hidden=is_stop and not self._include_stop)
+            if self._stop.matched is not None:
+                break
+        if step.finish or self._stop.matched is not None:
+            events += self._finish(step)
+        return Output(
+            index=self._index,
+            events=merged(events),
+            tokens=tokens,
+            prompt_logprobs=step.prompt_logprobs,
+            usage=self._usage(),
+        )
+
+    def _token(self, token_id: int, *, hidden: bool) -> Iterable[ParserEvent]:
+        self._completion_tokens += 1
+        text = "" if hidden else self._detokenizer.feed(token_id)
+        self._offset += len(text)
+        # Stop strings count only once min_tokens exist, as stop tokens do.
+        if self._completion_tokens > self._sampling.min_tokens:
+            text = self._stop.feed(text)
+        return self._parse(text)
+
+    def _parse(self, text: str) -> list[ParserEvent]:
+        if self._reasoning is None:
+            events: Iterable[ParserEvent] = [Text(text)] if text else []
+        else:
+            events = list(self._reasoning.feed(text)) if text else []
+            self._reasoning_tokens.feed(len(text), events)
+        return list(self._call(events))
+
+    def _call(self, events: Iterable[ParserEvent]) -> Iterator[ParserEvent]:
+        for event in events:
+            if self._tools is None or not isinstance(event, Text):
+                yield event
+                continue
+            for found in self._tools.feed(event.text):
+                self._called = self._called or isinstance(found, ToolStart)
+                yield found
+
+    def _finish(self, step: Step) -> list[Event]:
+        self.finished = True
+        events: list[Event] = []
+        if self._stop.matched is None:
+            tail = self._detokenizer.finish()
+            events += self._parse(self._stop.feed(tail) + self._stop.finish())
+        if self._reasoning is not None:
+            rest = list(self._reasoning.finish())
+            self._reasoning_tokens.feed(0, rest)
+            events += self._call(rest)
+        if self._tools is not None:
+            rest = list(self._tools.finish())
+            self._called = self._called or any(isinstance(event, ToolStart) for event in rest)
+            events += rest
+        return [*events, Finished(reason=self._reason(step), stop_reason=self._stop_reason(step), usage=self._usage())]
+
+    def _reason(self, step: Step) -> Literal["stop", "length", "tool_calls", "abort"]:
+        reason = "stop" if self._stop.matched is not None else step.finish or "stop"
+        return "tool_calls" if self._called and reason == "stop" else reason
+
+    def _stop_reason(self, step: Step) -> int | str | None:
+        if self._stop.matched is not None:
+            return self._stop.matched
+        return step.stop_token if step.stop_token in self._sampling.stop_token_ids else None
+
+    def _usage(self) -> Usage:
+        return Usage(
+            prompt_tokens=self._prompt_tokens,
+            completion_tokens=self._completion_tokens,
+            reasoning_tokens=self._reasoning_tokens.count,
+            cached_tokens=self._cached_tokens,
+        )
+
+
+class ReasoningTokens:
+    """Counts the tokens that gave at least one character of reasoning; tags are not among them.
+
+    A token whose text was held back (it might have begun a tag) is counted when that text is released.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._held: list[int] = []
+
+    def feed(self, length: int, events: Iterable[ParserEvent]) -> None:
+        """A token of ``length`` characters (0 at the end) made the reasoning parser emit ``events``."""
+        released = sum(len(event.text) for event in events if isinstance(event, Reasoning))
+        if length:
+            self._held.append(length)
+        while released > 0 and self._held:
+            released -= self._held.pop()
+            self.count += 1
+        if any(True for _ in events):
+            self._held.clear()

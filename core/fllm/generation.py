@@ -1,0 +1,124 @@
+"""The one path from a request to events: streamed or not, chat or completion, one sequence or many.
+
+::
+
+    Prompt ─ backend.generate ─▶ Step* ─ Chain ─▶ Output*      Chain: Detokenizer ▸ StopStrings ▸ reasoning ▸ tools
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+
+import msgspec
+from msgspec import Struct
+
+from fllm.beam import Beam, beam_search
+from fllm.chain import Chain, Output
+from fllm.interfaces import Backend, ParserContext, ParserFactory
+from fllm.merge import merge
+from fllm.ranking import best_of
+from fllm.tokens import Tokenizer
+from fllm.trace import Trace
+from fllm.values import Prompt, Sampling, Step
+
+
+class Request(Struct, frozen=True, kw_only=True):
+    """What an endpoint asks of the pipeline. Sequence ``i * n + j`` is answer ``j`` to prompt ``i``."""
+
+    prompts: list[list[int]]
+    """Token ids of each prompt."""
+    sampling: Sampling
+    n: int = 1
+    best_of: int = 1
+    """Without ``beam``: generate so many, keep the ``n`` likeliest. Nothing is emitted before all are done."""
+    beam: Beam | None = None
+    """Search with so many beams and keep the ``n`` best. Nothing is emitted before the search is done."""
+    stop: tuple[str, ...] = ()
+    include_stop: bool = False
+    skip_special_tokens: bool = True
+    reasoning: ParserFactory | None = None
+    tools: ParserFactory | None = None
+    context: ParserContext = ParserContext()
+
+
+class Pipeline:
+    """A backend and a tokenizer, ready to answer requests."""
+
+    def __init__(self, backend: Backend, tokenizer: Tokenizer, eos_token_ids: tuple[int, ...] = ()) -> None:
+        self._backend = backend
+        self._tokenizer = tokenizer
+        self._eos_token_ids = eos_token_ids
+
+    def generate(self, request: Request, trace: Trace) -> AsyncGenerator[Output]:
+        """Answer a request; the last output of each sequence ends with its only `Finished`. Closing it aborts."""
+        return merge([self._answer(request, i, trace) for i in range(len(request.prompts))])
+
+    def _answer(self, request: Request, i: int, trace: Trace) -> AsyncGenerator[Output]:
+        first = i * request.n
+        if request.beam is not None:
+            return self._beams(request, i, request.beam, trace)
+        if request.best_of <= request.n:
+            return merge([self._sequence(request, i, j, first + j, trace) for j in range(request.n)])
+        scored = _with_logprobs(request)
+        candidates = [self._sequence(scored, i, j, first + j, trace) for j in range(request.best_of)]
+        return best_of(merge(candidates), request.n, first, keep_logprobs=request.sampling.logprobs is not None)
+
+    async def _sequence(
+        self, request: Request, i: int, j: int, index: int, trace: Trace
+    ) -> AsyncGenerator[Output]:
+        prompt = self._prompt(request, i, j, trace)
+        async with aclosing(self._backend.generate(prompt)) as steps:
+            async for output in self._outputs(request, i, index, steps, trace):
+                yield output
+
+    async def _beams(self, request: Request, i: int, beam: Beam, trace: Trace) -> AsyncGenerator[Output]:
+        prompt = self._prompt(request, i, 0, trace)
+        found = await beam_search(self._backend, prompt, beam, self._eos_token_ids)
+        for j, hypothesis in enumerate(found[: request.n]):
+            step = hypothesis.step(with_logprobs=request.sampling.logprobs is not None)
+            async for output in self._outputs(request, i, i * request.n + j, _once(step), trace):
+                yield output
+
+    async def _outputs(
+        self, request: Request, i: int, index: int, steps: AsyncIterator[Step], trace: Trace
+    ) -> AsyncIterator[Output]:
+        chain = Chain(
+            index=index,
+            tokenizer=self._tokenizer,
+            sampling=request.sampling,
+            prompt_tokens=len(request.prompts[i]),
+            stop=request.stop,
+            include_stop=request.include_stop,
+            skip_special_tokens=request.skip_special_tokens,
+            reasoning=request.reasoning and request.reasoning(request.context),
+            tools=request.tools and request.tools(request.context),
+        )
+        async for step in steps:
+            output = chain.feed(step)
+            trace.step(index, len(output.tokens), step.queued)
+            yield output
+            if chain.finished:
+                return
+
+    def _prompt(self, request: Request, i: int, j: int, trace: Trace) -> Prompt:
+        sampling = request.sampling
+        if j and sampling.seed is not None:
+            sampling = msgspec.structs.replace(sampling, seed=sampling.seed + j)
+        return Prompt(
+            request_id=uuid.uuid4().hex,
+            token_ids=request.prompts[i],
+            sampling=sampling,
+            group=f"{trace.request_id}/{i}",
+        )
+
+
+def _with_logprobs(request: Request) -> Request:
+    if request.sampling.logprobs is not None:
+        return request
+    return msgspec.structs.replace(request, sampling=msgspec.structs.replace(request.sampling, logprobs=0))
+
+
+async def _once(step: Step) -> AsyncGenerator[Step]:
+    yield step

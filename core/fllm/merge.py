@@ -1,0 +1,49 @@
+"""Several asynchronous generators as one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+async def merge(generators: Sequence[AsyncGenerator[T]]) -> AsyncGenerator[T]:
+    """Items of all generators as they come. Closing it, or an error in one, closes them all."""
+    if len(generators) == 1:
+        async with aclosing(generators[0]) as only:
+            async for item in only:
+                yield item
+        return
+    queue: asyncio.Queue[T | _End] = asyncio.Queue()
+    tasks = [asyncio.create_task(_pump(generator, queue)) for generator in generators]
+    try:
+        for _ in generators:
+            while not isinstance(item := await queue.get(), _End):
+                yield item
+            if item.error is not None:
+                raise item.error
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class _End:
+    """One generator is exhausted, or raised."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+
+
+async def _pump(generator: AsyncGenerator[T], queue: asyncio.Queue[T | _End]) -> None:
+    try:
+        async with aclosing(generator):
+            async for item in generator:
+                queue.put_nowait(item)
+    except Exception as error:  # raised again by `merge`, in the task of whoever consumes it
+        queue.put_nowait(_End(error))
+    else:
+        queue.put_nowait(_End())

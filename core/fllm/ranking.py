@@ -1,0 +1,33 @@
+"""``best_of``: of several answers, keep the likeliest."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import msgspec
+
+from fllm.chain import Output
+
+
+async def best_of(
+    candidates: AsyncGenerator[Output], n: int, first: int, *, keep_logprobs: bool
+) -> AsyncGenerator[Output]:
+    """Wait for all candidates, then give the ``n`` with the highest mean log-probability, numbered from ``first``."""
+    answers: defaultdict[int, list[Output]] = defaultdict(list)
+    async with aclosing(candidates):
+        async for output in candidates:
+            answers[output.index].append(output)
+    ranked = sorted(answers.values(), key=_mean_logprob, reverse=True)
+    for rank, outputs in enumerate(ranked[:n]):
+        for output in outputs:
+            tokens = output.tokens
+            if not keep_logprobs:
+                tokens = [msgspec.structs.replace(token, logprob=None) for token in tokens]
+            yield msgspec.structs.replace(output, index=first + rank, tokens=tokens)
+
+
+def _mean_logprob(outputs: list[Output]) -> float:
+    logprobs = [token.logprob.logprob for output in outputs for token in output.tokens if token.logprob]
+    return sum(logprobs) / max(len(logprobs), 1)
