@@ -80,8 +80,10 @@ class Chain:
         for position, token_id in enumerate(step.token_ids):
             logprob = step.logprobs[position] if step.logprobs else None
             tokens.append(OutputToken(token_id, self._offset, logprob))
+            self._completion_tokens += 1
             is_stop = step.stop_token is not None and position == len(step.token_ids) - 1
-            events += self._token(token_id, hidden=is_stop and not self._include_stop)
+            if self._include_stop or not is_stop:
+                events += self._token(token_id)
             if self._stop.matched is not None:
                 break
         if step.finish or self._stop.matched is not None:
@@ -94,21 +96,22 @@ class Chain:
             usage=self._usage(),
         )
 
-    def _token(self, token_id: int, *, hidden: bool) -> Iterable[ParserEvent]:
-        self._completion_tokens += 1
-        text = "" if hidden else self._detokenizer.feed(token_id)
+    def _token(self, token_id: int) -> Iterable[ParserEvent]:
+        text = self._detokenizer.feed(token_id)
         self._offset += len(text)
         # Stop strings count only once min_tokens exist, as stop tokens do.
         if self._completion_tokens > self._sampling.min_tokens:
             text = self._stop.feed(text)
+        self._reasoning_tokens.hold(len(text))
         return self._parse(text)
 
     def _parse(self, text: str) -> list[ParserEvent]:
+        if not text:
+            return []
         if self._reasoning is None:
-            events: Iterable[ParserEvent] = [Text(text)] if text else []
-        else:
-            events = list(self._reasoning.feed(text)) if text else []
-            self._reasoning_tokens.feed(len(text), events)
+            return list(self._call([Text(text)]))
+        events = list(self._reasoning.feed(text))
+        self._reasoning_tokens.release(events)
         return list(self._call(events))
 
     def _call(self, events: Iterable[ParserEvent]) -> Iterator[ParserEvent]:
@@ -128,7 +131,7 @@ class Chain:
             events += self._parse(self._stop.feed(tail) + self._stop.finish())
         if self._reasoning is not None:
             rest = list(self._reasoning.finish())
-            self._reasoning_tokens.feed(0, rest)
+            self._reasoning_tokens.release(rest)
             events += self._call(rest)
         if self._tools is not None:
             rest = list(self._tools.finish())
@@ -157,20 +160,24 @@ class Chain:
 class ReasoningTokens:
     """Counts the tokens that gave at least one character of reasoning; tags are not among them.
 
-    A token whose text was held back (it might have begun a tag) is counted when that text is released.
+    A token whose text is held back (it may begin a tag, or end in half a character) is counted when that text comes out.
     """
 
     def __init__(self) -> None:
         self.count = 0
         self._held: list[int] = []
 
-    def feed(self, length: int, events: Iterable[ParserEvent]) -> None:
-        """A token of ``length`` characters (0 at the end) made the reasoning parser emit ``events``."""
+    def hold(self, length: int) -> None:
+        """A token gave so many characters to the reasoning parser."""
+        self._held.append(length)
+
+    def release(self, events: list[ParserEvent]) -> None:
+        """The reasoning parser emitted these events: the last characters that it was given, without any tag."""
         released = sum(len(event.text) for event in events if isinstance(event, Reasoning))
-        if length:
-            self._held.append(length)
-        while released > 0 and self._held:
+        found = released > 0
+        # A token of no characters began the character that the next one completed.
+        while self._held and (released > 0 or (found and self._held[-1] == 0)):
             released -= self._held.pop()
             self.count += 1
-        if any(True for _ in events):
+        if events:
             self._held.clear()
