@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+import pytest
+
+from fllm.merge import merge
+
+
+class Source:
+    """Counts up, and remembers that it was closed."""
+
+    def __init__(self, name: str, items: int, fails: bool = False) -> None:
+        self.name, self.items, self.fails, self.closed = name, items, fails, False
+
+    async def generate(self) -> AsyncGenerator[str]:
+        try:
+            for i in range(self.items):
+                await asyncio.sleep(0)
+                yield f"{self.name}{i}"
+            if self.fails:
+                raise ValueError(self.name)
+        finally:
+            self.closed = True
+
+
+@pytest.mark.parametrize("lengths", [[], [3], [2, 0, 5]])
+def test_every_item_of_every_generator_comes_once_and_in_its_order(lengths: list[int]) -> None:
+    async def collect() -> list[str]:
+        sources = [Source(chr(97 + i), length) for i, length in enumerate(lengths)]
+        return [item async for item in merge([source.generate() for source in sources])]
+
+    items = asyncio.run(collect())
+    assert len(items) == sum(lengths)
+    for i, length in enumerate(lengths):
+        letter = chr(97 + i)
+        assert [item for item in items if item[0] == letter] == [f"{letter}{j}" for j in range(length)]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_closing_it_closes_all(count: int) -> None:
+    sources = [Source(str(i), 1000) for i in range(count)]
+
+    async def take_one() -> None:
+        merged = merge([source.generate() for source in sources])
+        async for _ in merged:
+            break
+        await merged.aclose()
+
+    asyncio.run(take_one())
+    assert all(source.closed for source in sources)
+
+
+def test_an_error_in_one_closes_the_others_and_is_raised() -> None:
+    sources = [Source("a", 1000), Source("b", 2, fails=True)]
+
+    async def consume() -> None:
+        async for _ in merge([source.generate() for source in sources]):
+            pass
+
+    with pytest.raises(ValueError, match="b"):
+        asyncio.run(consume())
+    assert all(source.closed for source in sources)

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fllm import RequestRecord
+from fllm.trace import Trace
+
+
+class Recorder:
+    """A collector that writes down what it hears."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[object, ...]] = []
+
+    def received(self, request: RequestRecord) -> None:
+        self.heard.append(("received", request.received_at))
+
+    def started(self, request: RequestRecord) -> None:
+        self.heard.append(("started", request.first_token_at, request.queued))
+
+    def progressed(self, request: RequestRecord, gaps: Sequence[float], tokens: int) -> None:
+        self.heard.append(("progressed", [round(gap, 3) for gap in gaps], tokens))
+
+    def finished(self, request: RequestRecord) -> None:
+        self.heard.append(("finished", request.finished_at, request.generated_tokens, request.error))
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_request_is_told_from_its_arrival_to_its_end() -> None:
+    clock, recorder = Clock(), Recorder()
+    trace = Trace("r", [recorder], clock)
+    for tokens, seconds in ((1, 0.5), (1, 0.1), (2, 0.2)):
+        clock.now += seconds
+        trace.step(0, tokens, queued=0.25 if trace.first_token_at is None else 0.0)
+    trace.finish()
+    assert recorder.heard == [
+        ("received", 100.0),
+        ("started", 100.5, 0.25),
+        ("progressed", [0.1, 0.2], 4),
+        ("finished", clock.now, 4, None),
+    ]
+
+
+def test_progress_is_told_at_most_once_a_second() -> None:
+    clock, recorder = Clock(), Recorder()
+    trace = Trace("r", [recorder], clock)
+    for _ in range(250):
+        clock.now += 0.01
+        trace.step(0, 1)
+    trace.finish()
+    reports = [heard for heard in recorder.heard if heard[0] == "progressed"]
+    assert len(reports) == 3
+    assert sum(report[2] for report in reports) == 250  # type: ignore[misc]
+    assert sum(len(report[1]) for report in reports) == 249  # type: ignore[arg-type]
+
+
+def test_gaps_are_measured_within_each_sequence() -> None:
+    clock, recorder = Clock(), Recorder()
+    trace = Trace("r", [recorder], clock)
+    for index, seconds in ((0, 0.0), (1, 0.1), (0, 0.1), (1, 0.1)):
+        clock.now += seconds
+        trace.step(index, 1)
+    trace.finish()
+    assert ("progressed", [0.2, 0.2], 4) in recorder.heard
+
+
+def test_a_request_that_fails_before_its_first_token_says_why() -> None:
+    recorder = Recorder()
+    Trace("r", [recorder]).finish("no such field")
+    assert [heard[0] for heard in recorder.heard] == ["received", "finished"]
+    assert recorder.heard[-1][3] == "no such field"

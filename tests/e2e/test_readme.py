@@ -1,0 +1,78 @@
+"""The README's examples, run as they stand there, with both major versions of the client that people have."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from scripts import DEEPSEEK_R1, LLAMA31_WEATHER
+from serving import Server, serving
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def example(heading: str) -> str:
+    match = re.search(rf"^### {heading}$.*?^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    assert match, heading
+    return match[1]
+
+
+def run_example(heading: str, server: Server, client: Path | None) -> str:
+    code = example(heading).replace("http://localhost:8000", server.url)
+    environment = {**os.environ, "PYTHONPATH": str(client or ""), "PYTHONIOENCODING": "utf-8"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="session", params=["openai 3", "openai 2"])
+def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path | None:
+    """A folder with that version of the client, or None for the one installed."""
+    if request.param == "openai 3":
+        return None
+    target = tmp_path_factory.mktemp("openai2")
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), "openai>=2,<3"]
+    subprocess.run(install, check=True)
+    return target
+
+
+def test_chat(server: Server, client: Path | None) -> None:
+    assert "Paris" in run_example("Chat", server, client)
+
+
+def test_streaming(server: Server, client: Path | None) -> None:
+    assert len(run_example("Streaming", server, client)) > 10
+
+
+def test_tools_print_what_the_seed_document_says(
+    scripted: Callable[..., Server], client: Path | None
+) -> None:
+    server = scripted(LLAMA31_WEATHER, "--enable-auto-tool-choice", "--tool-call-parser", "llama3_json")
+    assert run_example("Tools", server, client).splitlines() == [
+        "Function called: get_weather",
+        'Arguments: {"location": "San Francisco, CA", "unit": "fahrenheit"}',
+        "Result: Getting the weather for San Francisco, CA in fahrenheit...",
+    ]
+
+
+def test_reasoning_comes_apart_from_the_answer(scripted: Callable[..., Server], client: Path | None) -> None:
+    server = scripted(DEEPSEEK_R1, "--enable-reasoning", "--reasoning-parser", "deepseek_r1")
+    printed = run_example("Reasoning", server, client)
+    assert printed.startswith("Reasoning: First, compare 9.11 and 9.8")
+    assert "</think>" not in printed
+    assert printed.rstrip().endswith("9.8 is greater.")
+
+
+def test_the_owners_line_starts_as_it_stands() -> None:
+    line = "furiosa-llm serve --tool-call-parser llama3_json --reasoning-parser deepseek_r1"
+    assert line in README
+    with serving(*line.split()[2:]) as running:
+        assert "SmolLM2-135M-Instruct" in running.log()

@@ -1,0 +1,175 @@
+"""The embedded model through the real server: what must hold whatever a model says."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import time
+from typing import Any
+
+import httpx
+import pytest
+from openai import OpenAI
+from serving import Server
+
+QUESTION = [{"role": "user", "content": "Name three colours of the rainbow."}]
+
+
+@pytest.fixture
+def client(server: Server) -> OpenAI:
+    return OpenAI(base_url=server.api, api_key="EMPTY", max_retries=0)
+
+
+def ask(server: Server, path: str = "/chat/completions", **body: Any) -> dict[str, Any]:
+    body = {"model": "m", "max_tokens": 24, **body}
+    if path == "/chat/completions":
+        body.setdefault("messages", QUESTION)
+    answer = httpx.post(server.api + path, json=body, timeout=120)
+    assert answer.status_code == 200, answer.text
+    parsed: dict[str, Any] = answer.json()
+    return parsed
+
+
+def stream(server: Server, path: str = "/chat/completions", **body: Any) -> list[dict[str, Any]]:
+    body = {"model": "m", "max_tokens": 24, "stream": True, **body}
+    if path == "/chat/completions":
+        body.setdefault("messages", QUESTION)
+    with httpx.stream("POST", server.api + path, json=body, timeout=120) as answer:
+        assert answer.status_code == 200
+        data = [line[6:] for line in answer.iter_lines() if line.startswith("data: ")]
+    assert data[-1] == "[DONE]"
+    return [json.loads(line) for line in data[:-1]]
+
+
+def status(server: Server) -> dict[str, float]:
+    page = httpx.get(f"{server.url}/metrics").text
+    gauges = {}
+    for line in page.splitlines():
+        if line.startswith("furiosa_llm:"):
+            name, _, value = line.rpartition(" ")
+            gauges[name.partition("{")[0]] = float(value)
+    return gauges
+
+
+def wait_until_idle(server: Server) -> dict[str, float]:
+    for _ in range(100):
+        gauges = status(server)
+        if not gauges["furiosa_llm:num_requests_running"] + gauges["furiosa_llm:num_requests_waiting"]:
+            return gauges
+        time.sleep(0.1)
+    raise AssertionError(f"still busy: {gauges}")
+
+
+def test_greedy_chat_is_the_same_streamed_and_not(server: Server) -> None:
+    options: dict[str, Any] = {"temperature": 0, "logprobs": True, "top_logprobs": 3}
+    whole = ask(server, **options)["choices"][0]
+    chunks = stream(server, **options, stream_options={"include_usage": True})
+    deltas = [chunk["choices"][0] for chunk in chunks if chunk["choices"]]
+    assert "".join(delta["delta"].get("content") or "" for delta in deltas) == whole["message"]["content"]
+    logprobs = [entry for delta in deltas if delta["logprobs"] for entry in delta["logprobs"]["content"]]
+    for ours, theirs in zip(logprobs, whole["logprobs"]["content"], strict=True):
+        assert ours["token"] == theirs["token"]
+        assert ours["logprob"] == pytest.approx(theirs["logprob"], abs=1e-4)
+    assert [delta["finish_reason"] for delta in deltas if delta["finish_reason"]] == [whole["finish_reason"]]
+    assert chunks[-1]["usage"]["completion_tokens"] == len(logprobs)
+
+
+@pytest.mark.parametrize("options", [{"temperature": 0}, {"seed": 7, "temperature": 1.0, "top_p": 0.9}])
+def test_an_answer_is_the_same_alone_and_among_sixteen_others(server: Server, options: dict[str, Any]) -> None:
+    def content(**extra: Any) -> str:
+        text: str = ask(server, **extra)["choices"][0]["message"]["content"]
+        return text
+
+    alone = content(**options)
+    others = [{"seed": seed, "messages": [{"role": "user", "content": "Tell me a story. " * seed}]} for seed in range(1, 17)]
+    with concurrent.futures.ThreadPoolExecutor(17) as pool:
+        crowd = [pool.submit(content, **other) for other in others]
+        among = pool.submit(content, **options)
+        assert among.result() == alone
+        assert all(other.result() is not None for other in crowd)
+
+
+def test_n_answers_differ_and_are_repeated_by_their_seed(server: Server) -> None:
+    options: dict[str, Any] = {"n": 3, "seed": 11, "temperature": 1.5}
+    first, again = ask(server, **options), ask(server, **options)
+    texts = [choice["message"]["content"] for choice in first["choices"]]
+    assert [choice["index"] for choice in first["choices"]] == [0, 1, 2]
+    assert len(set(texts)) == 3
+    assert texts == [choice["message"]["content"] for choice in again["choices"]]
+
+
+def test_beam_search_finds_a_likelier_answer_than_greedy(server: Server) -> None:
+    def logprob(**options: Any) -> float:
+        answer = ask(server, "/completions", prompt="The capital of France is", max_tokens=8, logprobs=0, **options)
+        return sum(answer["choices"][0]["logprobs"]["token_logprobs"])
+
+    beam = logprob(use_beam_search=True, best_of=4, ignore_eos=True)
+    assert beam >= logprob(temperature=0, ignore_eos=True) - 1e-3
+
+
+def test_echo_with_logprobs_covers_prompt_and_answer(server: Server) -> None:
+    answer = ask(server, "/completions", prompt="The sky is blue", echo=True, logprobs=1, max_tokens=3, temperature=0)
+    choice = answer["choices"][0]
+    assert choice["text"].startswith("The sky is blue")
+    logprobs = choice["logprobs"]
+    assert logprobs["token_logprobs"][0] is None
+    assert "".join(logprobs["tokens"]) == choice["text"]
+    offsets = [sum(map(len, logprobs["tokens"][:i])) for i in range(len(logprobs["tokens"]))]
+    assert logprobs["text_offset"] == offsets
+
+
+def test_several_prompts_are_answered_in_their_order(server: Server) -> None:
+    prompts = ["One, two,", "Monday, Tuesday,"]
+    answer = ask(server, "/completions", prompt=prompts, temperature=0, max_tokens=6)
+    alone = [ask(server, "/completions", prompt=prompt, temperature=0, max_tokens=6) for prompt in prompts]
+    assert [choice["text"] for choice in answer["choices"]] == [one["choices"][0]["text"] for one in alone]
+
+
+def test_a_shared_prefix_is_found_in_the_cache(server: Server) -> None:
+    messages = [{"role": "user", "content": "Remember these words: " + "apple pear plum " * 40}]
+    ask(server, messages=messages, max_tokens=1)
+    usage = ask(server, messages=messages, max_tokens=1)["usage"]
+    assert usage["prompt_tokens_details"]["cached_tokens"] > usage["prompt_tokens"] // 2
+
+
+def test_a_stop_string_ends_the_answer_before_it(server: Server) -> None:
+    body: dict[str, Any] = {"prompt": "1, 2, 3, 4, 5,", "temperature": 0, "max_tokens": 30}
+    free = ask(server, "/completions", **body)["choices"][0]["text"]
+    stop = free[9:12]
+    choice = ask(server, "/completions", **body, stop=[stop])["choices"][0]
+    assert choice["text"] == free[: free.index(stop)]
+    assert (choice["finish_reason"], choice["stop_reason"]) == ("stop", stop)
+
+
+def test_a_client_that_goes_away_frees_its_sequence(server: Server) -> None:
+    body = {"model": "m", "prompt": "Once upon a time", "max_tokens": 3000, "ignore_eos": True, "stream": True}
+    with httpx.stream("POST", f"{server.api}/completions", json=body, timeout=60) as answer:
+        next(answer.iter_lines())
+    gauges = wait_until_idle(server)
+    assert gauges["furiosa_llm:kv_cache_usage"] == 0
+
+
+def test_a_client_that_leaves_a_whole_answer_frees_its_sequence(server: Server) -> None:
+    body = {"model": "m", "prompt": "Once upon a time", "max_tokens": 3000, "ignore_eos": True}
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{server.api}/completions", json=body, timeout=1)
+    assert wait_until_idle(server)["furiosa_llm:kv_cache_usage"] == 0
+
+
+def test_forty_concurrent_streams_finish_and_leave_nothing(server: Server) -> None:
+    def one(i: int) -> str | None:
+        chunks = stream(server, messages=[{"role": "user", "content": f"Count from {i}."}], max_tokens=8)
+        reasons = [choice["finish_reason"] for chunk in chunks for choice in chunk["choices"]]
+        return reasons[-1]
+
+    with concurrent.futures.ThreadPoolExecutor(40) as pool:
+        assert {reason for reason in pool.map(one, range(40))} <= {"stop", "length"}
+    assert wait_until_idle(server)["furiosa_llm:kv_cache_usage"] == 0
+
+
+def test_the_openai_client_reads_models_and_usage(client: OpenAI) -> None:
+    model = client.models.list().data[0]
+    assert client.models.retrieve(model.id).id == model.id == "SmolLM2-135M-Instruct"
+    answer = client.completions.create(model=model.id, prompt="Hello", max_tokens=4)
+    assert answer.usage is not None
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
