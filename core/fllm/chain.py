@@ -110,7 +110,7 @@ class Chain:
             return []
         if self._reasoning is None:
             return list(self._call([Text(text)]))
-        events = list(self._reasoning.feed(text))
+        events = merged(self._reasoning.feed(text))
         self._reasoning_tokens.release(events)
         return list(self._call(events))
 
@@ -130,7 +130,7 @@ class Chain:
             tail = self._detokenizer.finish()
             events += self._parse(self._stop.feed(tail) + self._stop.finish())
         if self._reasoning is not None:
-            rest = list(self._reasoning.finish())
+            rest = merged(self._reasoning.finish())
             self._reasoning_tokens.release(rest)
             events += self._call(rest)
         if self._tools is not None:

@@ -1,0 +1,44 @@
+"""The OpenAPI page tells the truth: requests made from it never break the server."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from shutil import which
+
+import httpx
+from scripts import LLAMA31_WEATHER
+from serving import Server
+
+CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
+
+
+def test_generated_requests_never_break_the_server(scripted: Callable[..., Server], tmp_path: Path) -> None:
+    server = scripted(LLAMA31_WEATHER, "--tool-call-parser", "llama3_json", "--enable-metrics")
+    schemathesis = which("schemathesis")
+    assert schemathesis, "schemathesis is not installed"
+    done = subprocess.run(
+        [
+            schemathesis, "run", f"{server.url}/schema/openapi.json", "--checks", CHECKS, "--max-time", "60",
+            "--max-examples", "100", "--seed", "1", "--request-timeout", "20", "--no-color",
+            "--generation-database", "none", "--warnings", "off",
+        ],  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stdout[-8000:]
+    assert httpx.get(f"{server.url}/health").status_code == 200
+
+
+def test_the_schema_names_every_parameter_of_the_seed_document(server: Server) -> None:
+    schemas = httpx.get(f"{server.url}/schema/openapi.json").json()["components"]["schemas"]
+    shared = {
+        "model", "stream", "stream_options", "n", "temperature", "top_p", "best_of", "use_beam_search", "top_k",
+        "min_p", "length_penalty", "early_stopping", "min_tokens", "max_tokens", "logprobs",
+    }  # fmt: skip
+    chat = {"messages", "max_completion_tokens", "tools", "tool_choice", "top_logprobs"}
+    assert shared | chat <= set(schemas["ChatRequest"]["properties"])
+    assert shared | {"prompt"} <= set(schemas["CompletionRequest"]["properties"])
