@@ -1,0 +1,221 @@
+"""Text to token ids, and token ids, one by one, back to text."""
+
+from __future__ import annotations
+
+from codecs import utf_8_decode
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from fllm.errors import ModelError
+
+if TYPE_CHECKING:
+    import tokenizers
+
+
+class Tokenizer:
+    """A model's tokenizer. Encoding releases the GIL and may run in any thread."""
+
+    def __init__(self, inner: tokenizers.Tokenizer, special_tokens: Mapping[str, str]) -> None:
+        from tokenizers.decoders import ByteLevel
+
+        self._inner = inner
+        self.special_tokens = special_tokens
+        """The special tokens by their part (``bos_token``, ``eos_token``...), as chat templates name them."""
+        self.special_ids = frozenset(i for i, t in inner.get_added_tokens_decoder().items() if t.special)
+        """Tokens that are left out of text on request."""
+        self.vocab_size = inner.get_vocab_size()
+        """Tokens there are, added ones included."""
+        self.byte_level = isinstance(inner.decoder, ByteLevel)
+        """Each token is a string of bytes, whatever stands beside it."""
+        self.byte_tokens = {} if self.byte_level else self._find_byte_tokens()
+        """SentencePiece's tokens for single bytes (``<0x0A>``), and which."""
+        self._cached_bytes = cache(self._read_bytes)
+
+    @classmethod
+    def load(cls, directory: Path) -> Tokenizer:
+        """Read ``tokenizer.json`` and ``tokenizer_config.json``; raises `ModelError`."""
+        import tokenizers
+
+        file = directory / "tokenizer.json"
+        try:
+            inner = tokenizers.Tokenizer.from_file(str(file))
+        except Exception as error:  # the library raises nothing narrower
+            raise ModelError(f"no tokenizer can be read from {file}: {error}") from error
+        # Some are published with the settings of their training, which would cut every prompt.
+        inner.no_truncation()
+        inner.no_padding()
+        return cls(inner, _read_special_tokens(directory / "tokenizer_config.json"))
+
+    @property
+    def bos_token(self) -> str | None:
+        """What begins a text."""
+        return self.special_tokens.get("bos_token")
+
+    @property
+    def eos_token(self) -> str | None:
+        """What ends a text."""
+        return self.special_tokens.get("eos_token")
+
+    def encode(self, text: str, *, special: bool) -> list[int]:
+        """Token ids of a text; ``special`` adds what the model wants around a bare text, such as BOS.
+
+        A rendered chat has these already.
+        """
+        return self._inner.encode(text, add_special_tokens=special).ids
+
+    def decode(self, ids: Sequence[int], *, skip_special: bool) -> str:
+        """Text of token ids; ids that the vocabulary lacks are left out."""
+        return self._inner.decode(ids, skip_special_tokens=skip_special)
+
+    def id_of(self, token: str) -> int | None:
+        """Id of the token that the vocabulary spells so."""
+        return self._inner.token_to_id(token)
+
+    def token_text(self, token_id: int) -> str:
+        """What one token looks like inside a text; part of a character is U+FFFD."""
+        return self.token_bytes(token_id).decode(errors="replace")
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """What one token adds to a text: exact where it holds only part of a character."""
+        return self._cached_bytes(token_id)
+
+    def _read_bytes(self, token_id: int) -> bytes:
+        token = self._inner.id_to_token(token_id)
+        if token is None:
+            return b""
+        if self.byte_level:
+            return _byte_level(token)
+        if token_id in self.byte_tokens:
+            return bytes([self.byte_tokens[token_id]])
+        # At the beginning of a text, most decoders strip a space: it is the second of two that shows all.
+        once = self.decode([token_id], skip_special=False)
+        twice = self.decode([token_id, token_id], skip_special=False)
+        return twice[len(once) :].encode()
+
+    def _find_byte_tokens(self) -> dict[int, int]:
+        found = {}
+        for byte in range(256):
+            token = f"<0x{byte:02X}>"
+            token_id = self.id_of(token)
+            if token_id is not None and self.decode([token_id], skip_special=False) != token:
+                found[token_id] = byte
+        return found
+
+
+class Detokenizer:
+    """A stage from token ids to text.
+
+    The pieces never split a character and, joined, are what `Tokenizer.decode` makes of all the ids.
+    ``visible`` names special tokens that stay, though ``skip_special`` drops the others.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, *, skip_special: bool, visible: Iterable[str] = frozenset()
+    ) -> None:
+        dropped = tokenizer.special_ids if skip_special else frozenset()
+        self._dropped = dropped - {tokenizer.id_of(token) for token in visible}
+        self._stage: _Stage = _Bytes(tokenizer) if tokenizer.byte_level else _Window(tokenizer)
+
+    def feed(self, token_id: int) -> str:
+        """Take the next token; give the text that is now certain."""
+        return "" if token_id in self._dropped else self._stage.feed(token_id)
+
+    def finish(self) -> str:
+        """No more will come: give what was held back."""
+        return self._stage.finish()
+
+
+class _Stage(Protocol):
+    def feed(self, token_id: int) -> str: ...
+    def finish(self) -> str: ...
+
+
+class _Bytes:
+    """For byte-level vocabularies: bytes are looked up, and held back until they are characters."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._bytes = tokenizer.token_bytes
+        self._held = b""
+
+    def feed(self, token_id: int) -> str:
+        data = self._held + self._bytes(token_id)
+        text, used = utf_8_decode(data, "replace", False)
+        self._held = data[used:]
+        return text
+
+    def finish(self) -> str:
+        held, self._held = self._held, b""
+        return held.decode(errors="replace")
+
+
+class _Window:
+    """For all others: decodes each token behind the one before, since the first of a text may look different.
+
+    Byte tokens wait for the end of their run, since one that is not UTF-8 is replaced as a whole.
+    An id that the vocabulary lacks does not end it.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._ids: list[int] = []
+        self._shown = 0
+        """Length of the text of those of the window that were given already."""
+
+    def feed(self, token_id: int) -> str:
+        self._ids.append(token_id)
+        held = token_id in self._tokenizer.byte_tokens or not self._tokenizer.token_bytes(token_id)
+        return "" if held else self._take()
+
+    def finish(self) -> str:
+        return self._take()
+
+    def _take(self) -> str:
+        text = self._decode(self._ids)
+        piece = text[self._shown :]
+        self._shown = len(text)
+        # A lone space may be stripped to nothing, and so would the next; two never are.
+        for context in (self._ids[-1:], self._ids[-2:]):
+            if shown := len(self._decode(context)):
+                self._ids, self._shown = context, shown
+                break
+        return piece
+
+    def _decode(self, ids: list[int]) -> str:
+        return self._tokenizer.decode(ids, skip_special=False)
+
+
+def _byte_level(token: str) -> bytes:
+    try:
+        return bytes(map(_byte_of_character().__getitem__, token))
+    except KeyError:
+        return token.encode()  # an added token, which is spelled as it is
+
+
+@cache
+def _byte_of_character() -> dict[str, int]:
+    """GPT-2's alphabet: printable bytes stand for themselves, the others for U+0100 and up, in order."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = (byte for byte in range(256) if byte not in printable)
+    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
+
+
+def _read_special_tokens(file: Path) -> dict[str, str]:
+    if not file.exists():
+        return {}
+    try:
+        config = msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
+    except (OSError, msgspec.DecodeError) as error:
+        raise ModelError(f"{file} can't be read: {error}") from error
+    named = ((name, _content(value)) for name, value in config.items() if name.endswith("_token"))
+    return {name: token for name, token in named if token is not None}
+
+
+def _content(token: object) -> str | None:
+    """A token is written as a string or, with its flags, as an object."""
+    if isinstance(token, dict):
+        token = token.get("content")
+    return token if isinstance(token, str) else None
