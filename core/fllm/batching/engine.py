@@ -1,0 +1,133 @@
+"""The event loop's side of the door: a backend over any model runner."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import AsyncGenerator, Callable
+from functools import partial
+from threading import Thread
+from typing import Any
+
+from fllm.batching.admission import check
+from fllm.batching.limits import Limits
+from fllm.batching.loop import EngineLoop, Outcome
+from fllm.batching.runner import ModelRunner
+from fllm.config import BackendConfig
+from fllm.errors import BackendError, BackendUnavailable, RequestError
+from fllm.interfaces import BackendContext
+from fllm.values import ModelCard, Prompt, Status, Step
+
+log = logging.getLogger("fllm.batching")
+
+SEED_BITS = 63
+
+
+class BatchedBackend:
+    """A `Backend` that batches sequences continuously on one `ModelRunner`, in a thread of its own.
+
+    To the engine thread, orders travel in one queue. From it, all outcomes of a step travel in one call into
+    the event loop, which puts each into its sequence's inbox. All state here belongs to the event loop.
+    """
+
+    def __init__(
+        self,
+        runner: ModelRunner,
+        config: BackendConfig,
+        context: BackendContext,
+        *,
+        limits: Limits = Limits(),  # noqa: B008  (frozen)
+    ) -> None:
+        self._engine = EngineLoop(runner, config, limits)
+        self._progress = context.progress
+        self._seeds = random.SystemRandom() if config.seed is None else random.Random(config.seed)
+        self._inboxes: dict[str, asyncio.Queue[Outcome]] = {}
+        self._card: ModelCard | None = None
+        self._thread: Thread | None = None
+        self._closed = asyncio.Event()
+
+    async def start(self) -> ModelCard:
+        """Load the model in the engine thread; what the runner raises comes out as it is."""
+        loop = asyncio.get_running_loop()
+        ready: asyncio.Future[ModelCard] = loop.create_future()
+        self._thread = Thread(
+            target=self._run, args=(loop.call_soon_threadsafe, ready), name="fllm-engine", daemon=True
+        )
+        self._thread.start()
+        return await ready
+
+    async def generate(self, prompt: Prompt) -> AsyncGenerator[Step]:
+        """Yield the steps of one sequence; closed early, free it before the engine's next step."""
+        check(prompt, self._require())
+        inbox = self._open_inbox(prompt.request_id)
+        self._engine.submit(prompt, seed=self._seed(prompt), arrived=time.monotonic())
+        finish = None
+        try:
+            while finish is None:
+                outcome = await inbox.get()
+                if isinstance(outcome, BackendError):
+                    raise outcome
+                finish = outcome.finish
+                yield outcome
+        finally:
+            del self._inboxes[prompt.request_id]
+            if finish is None:
+                self._engine.abort(prompt.request_id)
+
+    async def status(self) -> Status:
+        """The scheduler's gauges and totals; raises `BackendUnavailable` once the engine thread is gone."""
+        self._require()
+        return self._engine.status()
+
+    async def stop(self) -> None:
+        """End the engine thread before its next step; what is in flight ends with `BackendUnavailable`."""
+        if self._thread is not None:
+            self._engine.end()
+            await self._closed.wait()
+
+    def _run(self, call: Callable[..., Any], ready: asyncio.Future[ModelCard]) -> None:
+        """The engine thread; it reaches the event loop by ``call`` alone."""
+        error: BaseException | None = None
+        try:
+            call(self._opened, self._engine.load(self._progress), ready)
+            self._engine.run(partial(call, self._deliver))
+        except BaseException as caught:  # noqa: BLE001  (whatever it is, `_ended` passes it on)
+            error = caught
+        call(self._ended, error, ready)
+
+    def _opened(self, card: ModelCard, ready: asyncio.Future[ModelCard]) -> None:
+        self._card = card
+        if not ready.done():
+            ready.set_result(card)
+
+    def _deliver(self, outcomes: list[tuple[str, Outcome]]) -> None:
+        for request_id, outcome in outcomes:
+            if inbox := self._inboxes.get(request_id):
+                inbox.put_nowait(outcome)
+
+    def _ended(self, error: BaseException | None, ready: asyncio.Future[ModelCard]) -> None:
+        self._card = None
+        self._closed.set()
+        if error is not None and not ready.done():
+            ready.set_exception(error)
+        elif error is not None:
+            log.error("the engine died", exc_info=error)
+        for inbox in self._inboxes.values():
+            inbox.put_nowait(BackendUnavailable("the engine died" if error else "the engine is stopping"))
+
+    def _require(self) -> ModelCard:
+        if self._card is None:
+            raise BackendUnavailable("the engine is not running")
+        return self._card
+
+    def _open_inbox(self, request_id: str) -> asyncio.Queue[Outcome]:
+        if request_id in self._inboxes:
+            raise RequestError(f"the request id {request_id!r} is in use")
+        inbox = self._inboxes[request_id] = asyncio.Queue()
+        return inbox
+
+    def _seed(self, prompt: Prompt) -> int:
+        seed = prompt.sampling.seed
+        return self._seeds.getrandbits(SEED_BITS) if seed is None else seed

@@ -1,0 +1,52 @@
+"""How much is computed at once, and how long a sequence may become."""
+
+from __future__ import annotations
+
+import logging
+
+from msgspec import Struct
+
+from fllm.config import BackendConfig
+from fllm.errors import ConfigError
+from fllm.values import ModelCard
+
+log = logging.getLogger("fllm.batching")
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """What one batch holds at most, and the size of a KV block. The defaults suit a cpu."""
+
+    max_num_seqs: int = 64
+    max_num_batched_tokens: int = 512
+    """More make longer prompts cheaper, and the tokens of those who are decoding beside them later."""
+    block_size: int = 16
+
+    def under(self, config: BackendConfig) -> Limits:
+        """These limits, save where the configuration has its own; `ConfigError` if those contradict."""
+        seqs, tokens = config.max_num_seqs, config.max_num_batched_tokens
+        if seqs is None:
+            seqs = self.max_num_seqs if tokens is None else min(self.max_num_seqs, tokens)
+        if tokens is None:
+            tokens = max(self.max_num_batched_tokens, seqs)
+        if not 0 < seqs <= tokens:
+            raise ConfigError(
+                f"--max-num-batched-tokens is {tokens} and --max-num-seqs is {seqs}: "
+                "there must be a sequence, and a token in each batch for every one"
+            )
+        return Limits(max_num_seqs=seqs, max_num_batched_tokens=tokens, block_size=self.block_size)
+
+
+def context_length(card: ModelCard, config: BackendConfig, capacity: int) -> int:
+    """The longest sequence served: the model's limit, lowered by the configuration or by the KV cache."""
+    wanted = card.max_model_len if config.max_model_len is None else config.max_model_len
+    if wanted > card.max_model_len:
+        raise ConfigError(
+            f"--max-model-len is {wanted} and the model's own is {card.max_model_len}: it may only be lowered"
+        )
+    if capacity < 1:
+        raise ConfigError("there is no memory left for the KV cache; choose a smaller model or --dtype")
+    if wanted > capacity:
+        log.warning(
+            "the KV cache holds %d tokens: max_model_len is lowered from %d to that", capacity, wanted
+        )
+    return min(wanted, capacity)

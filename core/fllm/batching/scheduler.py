@@ -1,0 +1,262 @@
+"""Continuous batching: before every step, decide anew which sequences compute what.
+
+The *prefill* of a sequence computes the keys and values (KV) of its prompt, in chunks where that is long;
+each *decode* step after it computes those of the latest token and samples the next. KV live in *blocks* of a
+fixed number of tokens; a sequence's *block table* lists its blocks in order. The *prefix cache* finds full
+blocks that hold the same tokens already. When blocks run out, the latest arrival is *preempted*: it gives its
+blocks back, waits at the front of the queue, and computes its tokens again later, which changes none of them.
+
+Both queues are in order of arrival, and all who run arrived before all who wait. So the one whose prefill is
+not done yet is the last of those who run, and takes what the decoding ones leave of the batch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from fllm.batching.blocks import BlockPool
+from fllm.batching.limits import Limits
+from fllm.batching.runner import Row, Sampled
+from fllm.batching.sequence import Sequence, stop_tokens
+from fllm.errors import BackendError
+from fllm.values import FinishReason, Prompt, Status, Step
+
+
+class Batch(Struct, eq=False):
+    """What one step executes: a row for each of its sequences."""
+
+    room: int
+    """Tokens that may still be added."""
+    sequences: list[Sequence] = []
+    rows: list[Row] = []
+
+
+class Scheduler:
+    """Owns all sequences and their blocks; called by one thread: `schedule`, execute, `complete`, again."""
+
+    def __init__(
+        self,
+        pool: BlockPool,
+        limits: Limits,
+        *,
+        max_model_len: int,
+        eos_token_ids: Iterable[int] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._pool = pool
+        self._limits = limits
+        self._max_model_len = min(max_model_len, pool.num_blocks * pool.block_size)
+        self._eos_token_ids = tuple(eos_token_ids)
+        self._clock = clock
+        self._waiting: OrderedDict[str, Sequence] = OrderedDict()
+        self._running: dict[str, Sequence] = {}
+        self._preemptions = self._prefix_queries = self._prefix_hits = 0
+
+    @property
+    def busy(self) -> bool:
+        """There is something to schedule."""
+        return bool(self._running or self._waiting)
+
+    def status(self) -> Status:
+        """Gauges and totals; may be called from any thread."""
+        return Status(
+            running=len(self._running),
+            waiting=len(self._waiting),
+            kv_blocks=self._pool.num_blocks,
+            kv_blocks_used=self._pool.num_blocks - self._pool.free,
+            prefix_queries=self._prefix_queries,
+            prefix_hits=self._prefix_hits,
+            preemptions=self._preemptions,
+        )
+
+    def add(self, prompt: Prompt, *, seed: int, arrived: float) -> None:
+        """Queue a prompt, which is not empty and shorter than ``max_model_len``."""
+        self._waiting[prompt.request_id] = Sequence(
+            id=prompt.request_id,
+            token_ids=list(prompt.token_ids),
+            prompt_length=len(prompt.token_ids),
+            sampling=prompt.sampling,
+            stop_ids=stop_tokens(prompt.sampling, self._eos_token_ids),
+            seed=seed,
+            arrived=arrived,
+            root=self._pool.root(prompt.group or prompt.request_id),
+        )
+
+    def abort(self, request_id: str) -> None:
+        """Drop a sequence and free its blocks at once; nothing happens if it is over already."""
+        sequence = self._running.pop(request_id, None) or self._waiting.pop(request_id, None)
+        if sequence is not None:
+            self._release(sequence)
+
+    def schedule(self) -> Batch:
+        """The next batch: what comes next for all who run, then prompts of those who wait, while there is room."""
+        batch = Batch(self._limits.max_num_batched_tokens)
+        preemptions = self._preemptions
+        for sequence in list(self._running.values()):
+            if batch.room and self._grow(sequence):
+                self._put(sequence, batch)
+        if self._preemptions == preemptions:  # the preempted would come straight back
+            self._admit(batch)
+        return batch
+
+    def complete(self, batch: Batch, results: Iterable[Sampled]) -> list[tuple[str, Step]]:
+        """Take in what the batch computed; gives a step for each sequence that got on."""
+        steps = []
+        for sequence, row, result in zip(batch.sequences, batch.rows, results, strict=True):
+            sequence.computed += row.count
+            sequence.prompt_logprobs += result.prompt_logprobs
+            if sequence.computed < sequence.length:
+                continue  # only a chunk of its prompt
+            step = self._advance(sequence, _tokens(row, result), result)
+            steps.append((sequence.id, step))
+            if step.finish is not None:
+                self.abort(sequence.id)
+        return steps
+
+    def discard(self, batch: Batch) -> list[str]:
+        """Drop the sequences of a batch that failed; what it would have computed is found by nobody."""
+        for sequence, row in zip(batch.sequences, batch.rows, strict=True):
+            for block in sequence.block_table[row.start // self._pool.block_size :]:
+                self._pool.forget(block)
+        for sequence in batch.sequences:
+            self.abort(sequence.id)
+        return [sequence.id for sequence in batch.sequences]
+
+    def _grow(self, sequence: Sequence) -> bool:
+        """Give a running sequence blocks for all its tokens, preempting from the end, itself at the last."""
+        while sequence.id in self._running:
+            blocks = self._pool.take(self._blocks_for(sequence) - len(sequence.block_table))
+            if blocks is not None:
+                sequence.block_table += blocks
+                return True
+            self._preempt()
+        return False
+
+    def _preempt(self) -> None:
+        """Send the latest arrival back to the front of the queue."""
+        _, sequence = self._running.popitem()
+        self._release(sequence)
+        if not sequence.started:
+            sequence.prompt_logprobs = []
+        self._waiting[sequence.id] = sequence
+        self._waiting.move_to_end(sequence.id, last=False)
+        self._preemptions += 1
+
+    def _admit(self, batch: Batch) -> None:
+        """Let those who wait run, the first first, until one does not fit."""
+        while self._waiting and batch.room and len(self._running) < self._limits.max_num_seqs:
+            sequence = next(iter(self._waiting.values()))
+            if not self._place(sequence):
+                break
+            del self._waiting[sequence.id]
+            self._running[sequence.id] = sequence
+            self._put(sequence, batch)
+
+    def _place(self, sequence: Sequence) -> bool:
+        """Give a waiting sequence blocks for all its tokens, if there are so many; some the prefix cache has.
+
+        The last token is always computed, cached or not: without it there are no logits to sample from.
+        """
+        cached = [] if sequence.owes_prompt_logprobs else self._cached(sequence)
+        blocks = self._pool.take(self._blocks_for(sequence) - len(cached), cached)
+        if blocks is None:
+            return False
+        sequence.block_table = blocks
+        sequence.computed = len(cached) * self._pool.block_size
+        if sequence.queued is None:
+            self._note_admission(sequence)
+        return True
+
+    def _cached(self, sequence: Sequence) -> list[int]:
+        size = self._pool.block_size
+        return self._pool.match(sequence.digests((sequence.length - 1) // size, size))
+
+    def _note_admission(self, sequence: Sequence) -> None:
+        sequence.queued = self._clock() - sequence.arrived
+        sequence.cached_tokens = sequence.computed
+        if not sequence.owes_prompt_logprobs:
+            self._prefix_queries += sequence.prompt_length
+            self._prefix_hits += sequence.cached_tokens
+
+    def _put(self, sequence: Sequence, batch: Batch) -> None:
+        """Add a row that computes what the sequence lacks, or as much of it as there is room for."""
+        start = sequence.computed
+        count = min(sequence.length - start, batch.room)
+        self._publish(sequence, start, start + count)
+        batch.room -= count
+        batch.sequences.append(sequence)
+        batch.rows.append(
+            Row(
+                token_ids=sequence.token_ids,
+                prompt_length=sequence.prompt_length,
+                start=start,
+                count=count,
+                block_table=sequence.block_table,
+                sampling=sequence.sampling,
+                seed=sequence.seed,
+                sample=start + count == sequence.length and sequence.sampling.max_tokens > 0,
+                prompt_logprobs=sequence.owes_prompt_logprobs,
+            )
+        )
+
+    def _publish(self, sequence: Sequence, start: int, end: int) -> None:
+        """Enter the blocks that this row fills into the prefix cache, for the very next row to find.
+
+        They are not computed yet, but the runner writes the KV of all rows before any row reads.
+        """
+        size = self._pool.block_size
+        if start // size < end // size:
+            digests = sequence.digests(end // size, size)
+            for index in range(start // size, end // size):
+                self._pool.register(sequence.block_table[index], digests[index])
+
+    def _advance(self, sequence: Sequence, tokens: list[int], result: Sampled) -> Step:
+        """Append what was sampled and say what became of the sequence."""
+        sequence.token_ids += tokens
+        stop_token = next((token for token in tokens if self._stops(sequence, token)), None)
+        step = Step(
+            token_ids=tokens,
+            logprobs=None if result.logprob is None else [result.logprob],
+            finish=self._length(sequence) if stop_token is None else "stop",
+            stop_token=stop_token,
+        )
+        return step if sequence.started else self._opening(sequence, step)
+
+    def _stops(self, sequence: Sequence, token: int) -> bool:
+        return token in sequence.stop_ids and sequence.generated > sequence.sampling.min_tokens
+
+    def _length(self, sequence: Sequence) -> FinishReason | None:
+        full = sequence.length >= self._max_model_len or sequence.generated >= sequence.sampling.max_tokens
+        return "length" if full else None
+
+    def _opening(self, sequence: Sequence, step: Step) -> Step:
+        """The first step says more."""
+        owed = sequence.owes_prompt_logprobs
+        sequence.started = True
+        return replace(
+            step,
+            cached_tokens=sequence.cached_tokens,
+            queued=sequence.queued,
+            prompt_logprobs=[None, *sequence.prompt_logprobs] if owed else None,
+        )
+
+    def _blocks_for(self, sequence: Sequence) -> int:
+        return -(-sequence.length // self._pool.block_size)
+
+    def _release(self, sequence: Sequence) -> None:
+        self._pool.release(sequence.block_table)
+        sequence.block_table = []
+        sequence.computed = 0
+
+
+def _tokens(row: Row, result: Sampled) -> list[int]:
+    if not row.sample:
+        return []
+    if result.token_id is None:
+        raise BackendError("the runner sampled no token where it was asked to")
+    return [result.token_id]

@@ -1,0 +1,70 @@
+"""A sequence: one prompt and its growing answer, as the scheduler sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from msgspec import Struct
+
+from fllm.batching.blocks import chain
+from fllm.values import Sampling, TokenLogprob
+
+
+class Sequence(Struct, kw_only=True, eq=False):
+    """What the scheduler knows of one sequence; it waits or runs according to which queue it is in.
+
+    Of its ``token_ids`` (prompt and answer), the first ``computed`` have their KV in the blocks of
+    ``block_table``. The others must be computed before the next token can be sampled: the prompt at first,
+    one token in each decode step, all of them after a preemption.
+    """
+
+    id: str
+    token_ids: list[int]
+    prompt_length: int
+    sampling: Sampling
+    stop_ids: frozenset[int]
+    seed: int
+    arrived: float
+    """By the scheduler's clock, in seconds."""
+    root: bytes
+    """Where its chain of digests begins."""
+    block_table: list[int] = []
+    computed: int = 0
+    chained: list[bytes] = []
+    """Digests of its full blocks, as far as somebody asked for them."""
+    queued: float | None = None
+    """Seconds that it waited, once it was admitted for the first time."""
+    cached_tokens: int = 0
+    """Prompt tokens found in the prefix cache at that time."""
+    prompt_logprobs: list[TokenLogprob] = []
+    started: bool = False
+    """Its first step was given out."""
+
+    @property
+    def length(self) -> int:
+        """Tokens of prompt and answer."""
+        return len(self.token_ids)
+
+    @property
+    def generated(self) -> int:
+        """Tokens of the answer."""
+        return self.length - self.prompt_length
+
+    @property
+    def owes_prompt_logprobs(self) -> bool:
+        """Its prompt must be computed for the log-probabilities' sake, even where its KV is cached."""
+        return self.sampling.prompt_logprobs is not None and not self.started
+
+    def digests(self, blocks: int, block_size: int) -> list[bytes]:
+        """The digests of its first so many blocks, all of them full."""
+        while len(self.chained) < blocks:
+            parent = self.chained[-1] if self.chained else self.root
+            start = len(self.chained) * block_size
+            self.chained.append(chain(parent, self.token_ids[start : start + block_size]))
+        return self.chained[:blocks]
+
+
+def stop_tokens(sampling: Sampling, eos_token_ids: Iterable[int]) -> frozenset[int]:
+    """The tokens that end a sequence, once it has ``min_tokens``."""
+    own = frozenset(sampling.stop_token_ids)
+    return own if sampling.ignore_eos else own.union(eos_token_ids)
