@@ -1,0 +1,1 @@
+"""Llama-family decoders on torch, for cpu and cuda, under `fllm.batching`."""

@@ -1,0 +1,189 @@
+"""Attention over paged keys and values.
+
+The new tokens of all rows lie flat in one batch. Rows with one new token attend together, in groups of similar length;
+a row with more attends alone. What a row sees of the cache is gathered by its block table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fllm.batching.runner import Row
+
+
+class KVCache:
+    """Keys and values of all layers in blocks: for each, [layers, blocks, block_size, kv_heads, head_dim].
+
+    Zeroed: a slot that was never written is read, and masked, where rows of different lengths attend together.
+    """
+
+    def __init__(
+        self, layers: int, blocks: int, block_size: int, kv_heads: int, head_dim: int, like: Tensor
+    ) -> None:
+        shape = (layers, blocks, block_size, kv_heads, head_dim)
+        self.block_size = block_size
+        self._keys = like.new_zeros(shape)
+        self._values = like.new_zeros(shape)
+
+    def layer(self, index: int) -> tuple[Tensor, Tensor]:
+        """A layer's keys and values: [blocks, block_size, kv_heads, head_dim] each."""
+        return self._keys[index], self._values[index]
+
+    def write(self, index: int, slots: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Store [tokens, kv_heads, head_dim] at [tokens] slots (block * block_size + offset)."""
+        self._keys[index].flatten(0, 1).index_copy_(0, slots, keys)
+        self._values[index].flatten(0, 1).index_copy_(0, slots, values)
+
+
+@dataclass(frozen=True)
+class _Decodes:
+    """Rows with one new token each."""
+
+    tokens: Tensor
+    """Where they lie in the batch: [rows]."""
+    tables: Tensor
+    """Block tables, padded with any block: [rows, blocks]."""
+    lengths: Tensor
+    """Tokens that each may attend to: [rows]."""
+    longest: int
+    uniform: bool
+    """All are as long as the longest."""
+
+    def attend(self, query: Tensor, keys: Tensor, values: Tensor, window: int | None) -> Tensor:
+        """[rows, heads, head_dim] to the same; the queries of one kv head stand in for a sequence of queries."""
+        key = _gather(keys, self.tables, self.longest)
+        value = _gather(values, self.tables, self.longest)
+        grouped = query.unflatten(1, (key.shape[1], -1))
+        mask = None
+        if not self.uniform or (window and window < self.longest):
+            mask = self._mask(window)
+        return F.scaled_dot_product_attention(grouped, key, value, attn_mask=mask).flatten(1, 2)
+
+    def _mask(self, window: int | None) -> Tensor:
+        places = torch.arange(self.longest, device=self.lengths.device)
+        ends = self.lengths[:, None]
+        seen = places < ends
+        if window:
+            seen &= places >= ends - window
+        return seen[:, None, None]
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """One row with several new tokens."""
+
+    tokens: slice
+    """Where they lie in the batch."""
+    table: Tensor
+    """[1, blocks]"""
+    start: int
+
+    def attend(self, query: Tensor, keys: Tensor, values: Tensor, window: int | None) -> Tensor:
+        """[count, heads, head_dim] to the same."""
+        count, heads = query.shape[:2]
+        length = self.start + count
+        share = heads // keys.shape[2]
+        key = _gather(keys, self.table, length).repeat_interleave(share, 1)
+        value = _gather(values, self.table, length).repeat_interleave(share, 1)
+        plain = self.start == 0 and not (window and window < length)
+        mask = None if plain else self._mask(count, window)
+        heads_first = query.transpose(0, 1)[None]
+        seen = F.scaled_dot_product_attention(heads_first, key, value, mask, is_causal=plain)
+        return seen[0].transpose(0, 1)
+
+    def _mask(self, count: int, window: int | None) -> Tensor:
+        places = torch.arange(self.start + count, device=self.table.device)
+        ends = places[self.start :, None]
+        seen = places <= ends
+        if window:
+            seen &= places > ends - window
+        return seen
+
+
+class AttentionBatch:
+    """Who attends to what in one batch; made once, used by every layer."""
+
+    def __init__(self, rows: Sequence[Row], block_size: int, device: torch.device) -> None:
+        self._rows = rows
+        self._block_size = block_size
+        self._device = device
+
+    @cached_property
+    def positions(self) -> Tensor:
+        """Of the new tokens: [tokens]."""
+        return self._tensor([p for row in self._rows for p in range(row.start, row.start + row.count)])
+
+    @cached_property
+    def slots(self) -> Tensor:
+        """Where the new tokens' keys and values go: [tokens]."""
+        size = self._block_size
+        return self._tensor(
+            [
+                row.block_table[p // size] * size + p % size
+                for row in self._rows
+                for p in range(row.start, row.start + row.count)
+            ]
+        )
+
+    def attend(self, query: Tensor, keys: Tensor, values: Tensor, window: int | None) -> Tensor:
+        """[tokens, heads, head_dim] to the same, each row over its own blocks alone."""
+        result = torch.empty_like(query)
+        for chunk in self._chunks:
+            result[chunk.tokens] = chunk.attend(query[chunk.tokens], keys, values, window)
+        for decodes in self._decodes:
+            result[decodes.tokens] = decodes.attend(query[decodes.tokens], keys, values, window)
+        return result
+
+    @cached_property
+    def _placed(self) -> list[tuple[int, Row]]:
+        placed, at = [], 0
+        for row in self._rows:
+            placed.append((at, row))
+            at += row.count
+        return placed
+
+    @cached_property
+    def _chunks(self) -> list[_Chunk]:
+        return [
+            _Chunk(slice(at, at + row.count), self._table(row)[None], row.start)
+            for at, row in self._placed
+            if row.count > 1
+        ]
+
+    @cached_property
+    def _decodes(self) -> list[_Decodes]:
+        groups: dict[int, list[tuple[int, Row]]] = {}
+        for at, row in self._placed:
+            if row.count == 1:
+                groups.setdefault(row.start.bit_length(), []).append((at, row))  # at most twice as long
+        return [self._group(group) for group in groups.values()]
+
+    def _group(self, group: list[tuple[int, Row]]) -> _Decodes:
+        lengths = [row.start + 1 for _, row in group]
+        tables = [self._table(row) for _, row in group]
+        return _Decodes(
+            tokens=self._tensor([at for at, _ in group]),
+            tables=torch.nn.utils.rnn.pad_sequence(tables, batch_first=True),
+            lengths=self._tensor(lengths),
+            longest=max(lengths),
+            uniform=min(lengths) == max(lengths),
+        )
+
+    def _table(self, row: Row) -> Tensor:
+        blocks = -(-(row.start + row.count) // self._block_size)
+        return self._tensor(row.block_table[:blocks])
+
+    def _tensor(self, numbers: Sequence[int]) -> Tensor:
+        return torch.tensor(numbers, device=self._device)
+
+
+def _gather(store: Tensor, tables: Tensor, length: int) -> Tensor:
+    """The first tokens of each row's blocks: [rows, kv_heads, length, head_dim]."""
+    blocks = store.index_select(0, tables.flatten()).unflatten(0, tables.shape)
+    return blocks.flatten(1, 2)[:, :length].transpose(1, 2)

@@ -1,0 +1,77 @@
+"""The tensors of a model directory: safetensors, whole or in shards, mapped into memory. Never pickle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fllm.errors import ModelError
+from fllm_backends.torch.architecture import read_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+INDEX = "model.safetensors.index.json"
+_WHOLE = "model.safetensors"
+
+
+class Checkpoint:
+    """Tensors by name, read when asked for."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._open: dict[str, Any] = {}
+        self._files = _index(directory)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._files
+
+    def tensor(self, name: str, *shape: int) -> Tensor:
+        """The tensor of that name; raises `ModelError` where it is missing or of another shape."""
+        import safetensors
+
+        if name not in self._files:
+            raise ModelError(f"the weights in {self._directory} lack {name!r}")
+        try:
+            tensor: Tensor = self._reader(self._files[name]).get_tensor(name)
+        except (OSError, safetensors.SafetensorError) as error:
+            raise ModelError(f"{self._directory / self._files[name]} can't be read: {error}") from error
+        if tensor.shape != shape:
+            raise ModelError(
+                f"the weight {name!r} has the shape {list(tensor.shape)}; config.json asks for {list(shape)}"
+            )
+        return tensor
+
+    def _reader(self, file: str) -> Any:
+        if file not in self._open:
+            self._open[file] = _open(self._directory / file)
+        return self._open[file]
+
+
+def weight_files(directory: Path) -> list[Path]:
+    """The safetensors files of a model directory; raises `ModelError` where there are none."""
+    if (directory / INDEX).is_file():
+        files = sorted(set(read_json(directory / INDEX).get("weight_map", {}).values()))
+        return [directory / file for file in files]
+    if (directory / _WHOLE).is_file():
+        return [directory / _WHOLE]
+    if any(directory.glob("*.bin")):
+        raise ModelError(f"{directory} holds its weights as pickle (.bin), which is never loaded: convert them to safetensors")
+    raise ModelError(f"{directory} has no {_WHOLE} and no {INDEX}")
+
+
+def _index(directory: Path) -> dict[str, str]:
+    """Names of tensors to names of files."""
+    files = weight_files(directory)
+    if (directory / INDEX).is_file():
+        return dict(read_json(directory / INDEX)["weight_map"])
+    return {name: file.name for file in files for name in _open(file).keys()}  # noqa: SIM118
+
+
+def _open(path: Path) -> Any:
+    import safetensors
+
+    try:
+        return safetensors.safe_open(path, framework="pt")
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ModelError(f"{path} can't be read: {error}") from error

@@ -1,0 +1,108 @@
+"""The decoders of the Llama family: one flat batch of tokens through the layers, no padding, no framework."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from fllm_backends.torch import rope
+from fllm_backends.torch.architecture import Architecture
+from fllm_backends.torch.attention import AttentionBatch, KVCache
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """``x @ weight.T + bias``; weight: [out, in]."""
+
+    weight: Tensor
+    bias: Tensor | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+
+@dataclass(frozen=True, slots=True)
+class RMSNorm:
+    """Divides by the root of the mean square over the last dimension, then scales."""
+
+    weight: Tensor
+    eps: float
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """The weights of one decoder layer; queries, keys and values are one product, gate and up another."""
+
+    input_norm: RMSNorm
+    qkv: Linear
+    output: Linear
+    post_attention_norm: RMSNorm
+    gate_up: Linear
+    down: Linear
+    q_norm: RMSNorm | None = None
+    k_norm: RMSNorm | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """All weights of a decoder."""
+
+    embedding: Tensor
+    layers: tuple[Layer, ...]
+    norm: RMSNorm
+    head: Tensor
+    """[vocabulary, hidden]; the embedding itself where they are tied."""
+
+
+class CausalLM:
+    """A decoder: token ids and positions to hidden states to logits."""
+
+    def __init__(self, architecture: Architecture, weights: Weights) -> None:
+        self.architecture = architecture
+        self.weights = weights
+        self._frequencies = rope.frequencies(architecture.rope, architecture.head_dim).to(weights.head.device)
+        self._amplitude = rope.amplitude(architecture.rope)
+
+    def forward(self, token_ids: Tensor, batch: AttentionBatch, cache: KVCache) -> Tensor:
+        """Hidden states of the [tokens] new tokens: [tokens, hidden]. Their keys and values enter the cache."""
+        x = F.embedding(token_ids, self.weights.embedding)
+        cosine, sine = rope.rotations(batch.positions, self._frequencies, self._amplitude)
+        rotation = cosine.to(x.dtype), sine.to(x.dtype)
+        for index, layer in enumerate(self.weights.layers):
+            x = x + self._attend(index, layer, layer.input_norm(x), rotation, batch, cache)
+            x = x + _feed_forward(layer, layer.post_attention_norm(x))
+        return self.weights.norm(x)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[rows, hidden] to [rows, vocabulary], float32."""
+        return F.linear(hidden, self.weights.head).float()
+
+    def _attend(
+        self,
+        index: int,
+        layer: Layer,
+        x: Tensor,
+        rotation: tuple[Tensor, Tensor],
+        batch: AttentionBatch,
+        cache: KVCache,
+    ) -> Tensor:
+        a = self.architecture
+        heads = layer.qkv(x).view(len(x), a.heads + 2 * a.kv_heads, a.head_dim)
+        query, key, value = heads.split((a.heads, a.kv_heads, a.kv_heads), dim=1)
+        if layer.q_norm and layer.k_norm:
+            query, key = layer.q_norm(query), layer.k_norm(key)
+        kind = a.layers[index]
+        if kind.rotary:
+            query, key = rope.rotate(query, *rotation), rope.rotate(key, *rotation)
+        cache.write(index, batch.slots, key, value)
+        return layer.output(batch.attend(query, *cache.layer(index), kind.window).flatten(1))
+
+
+def _feed_forward(layer: Layer, x: Tensor) -> Tensor:
+    gate, up = layer.gate_up(x).chunk(2, dim=-1)
+    return layer.down(F.silu(gate) * up)

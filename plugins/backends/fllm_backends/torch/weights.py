@@ -1,0 +1,113 @@
+"""Fill a decoder's weights: from a checkpoint, or with random numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from fllm.values import Progress
+from fllm_backends.torch.architecture import Architecture
+from fllm_backends.torch.checkpoint import Checkpoint
+from fllm_backends.torch.model import Layer, Linear, RMSNorm, Weights
+
+TASK = "Loading weights"
+
+
+class Source(Protocol):
+    """Where tensors come from; Hugging Face's names."""
+
+    def stack(self, names: list[str], *shapes: tuple[int, ...]) -> Tensor:
+        """The tensors of these names and shapes, one under the other, on the device and in the dtype."""
+        ...
+
+
+class CheckpointSource:
+    """Tensors of a model directory."""
+
+    def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
+        self._checkpoint = checkpoint
+        self._device = device
+        self._dtype = dtype
+
+    def stack(self, names: list[str], *shapes: tuple[int, ...]) -> Tensor:
+        """Read and stack; the tensor itself, still mapped, where there is nothing to stack or convert."""
+        parts = [self._checkpoint.tensor(name, *shape) for name, shape in zip(names, shapes, strict=True)]
+        if len(parts) == 1:
+            return parts[0].to(self._device, self._dtype)
+        whole = parts[0].new_empty(
+            (sum(len(part) for part in parts), *shapes[0][1:]), device=self._device, dtype=self._dtype
+        )
+        for target, part in zip(whole.split([len(part) for part in parts]), parts, strict=True):
+            target.copy_(part)
+        return whole
+
+
+class RandomSource:
+    """Random tensors, made where they are needed: for benchmarks (``--load-format dummy``)."""
+
+    _SPREAD = 0.02  # what the models of the family are initialised with
+
+    def __init__(self, seed: int, device: torch.device, dtype: torch.dtype) -> None:
+        self._generator = torch.Generator(device).manual_seed(seed)
+        self._device = device
+        self._dtype = dtype
+
+    def stack(self, names: list[str], *shapes: tuple[int, ...]) -> Tensor:
+        """Ones for a norm, zeros for a bias, else a normal distribution."""
+        shape = (sum(shape[0] for shape in shapes), *shapes[0][1:])
+        whole = torch.empty(shape, device=self._device, dtype=self._dtype)
+        if len(shape) == 1:
+            return whole.fill_(float("norm" in names[0]))
+        return whole.normal_(0.0, self._SPREAD, generator=self._generator)
+
+
+def load_weights(architecture: Architecture, source: Source, progress: Callable[[Progress], None]) -> Weights:
+    """Read all weights, layer by layer; raises `ModelError` for what is missing or misshapen."""
+    a, total = architecture, len(architecture.layers) + 1
+    embedding = source.stack(["model.embed_tokens.weight"], (a.vocab_size, a.hidden_size))
+    layers = []
+    for index in range(len(a.layers)):
+        progress(Progress(TASK, index, total))
+        layers.append(_LayerLoader(a, source, f"model.layers.{index}.").load())
+    progress(Progress(TASK, total - 1, total))
+    norm = RMSNorm(source.stack(["model.norm.weight"], (a.hidden_size,)), a.norm_eps)
+    head = embedding if a.tied else source.stack(["lm_head.weight"], (a.vocab_size, a.hidden_size))
+    progress(Progress(TASK, total, total))
+    return Weights(embedding, tuple(layers), norm, head)
+
+
+class _LayerLoader:
+    def __init__(self, architecture: Architecture, source: Source, prefix: str) -> None:
+        self._a = architecture
+        self._source = source
+        self._prefix = prefix
+
+    def load(self) -> Layer:
+        a = self._a
+        hidden, inner = a.hidden_size, a.intermediate_size
+        queries, keys = a.heads * a.head_dim, a.kv_heads * a.head_dim
+        return Layer(
+            input_norm=self._norm("input_layernorm", hidden),
+            qkv=self._linear("self_attn", hidden, a.qkv_bias, q_proj=queries, k_proj=keys, v_proj=keys),
+            output=self._linear("self_attn", queries, a.output_bias, o_proj=hidden),
+            post_attention_norm=self._norm("post_attention_layernorm", hidden),
+            gate_up=self._linear("mlp", hidden, a.mlp_bias, gate_proj=inner, up_proj=inner),
+            down=self._linear("mlp", inner, a.mlp_bias, down_proj=hidden),
+            q_norm=self._norm("self_attn.q_norm", a.head_dim) if a.qk_norm else None,
+            k_norm=self._norm("self_attn.k_norm", a.head_dim) if a.qk_norm else None,
+        )
+
+    def _linear(self, room: str, inputs: int, bias: bool, **outputs: int) -> Linear:
+        names = [f"{self._prefix}{room}.{name}" for name in outputs]
+        weight = self._source.stack([f"{n}.weight" for n in names], *((o, inputs) for o in outputs.values()))
+        if not bias:
+            return Linear(weight)
+        return Linear(
+            weight, self._source.stack([f"{n}.bias" for n in names], *((o,) for o in outputs.values()))
+        )
+
+    def _norm(self, name: str, size: int) -> RMSNorm:
+        return RMSNorm(self._source.stack([f"{self._prefix}{name}.weight"], (size,)), self._a.norm_eps)

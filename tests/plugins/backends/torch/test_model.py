@@ -1,0 +1,199 @@
+"""Our decoders against transformers' own, on tiny random configurations."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fllm.batching.runner import Row
+from fllm.errors import ModelError
+from fllm.values import Sampling
+from fllm_backends.torch.architecture import read_architecture
+from fllm_backends.torch.attention import AttentionBatch, KVCache
+from fllm_backends.torch.checkpoint import Checkpoint
+from fllm_backends.torch.model import CausalLM
+from fllm_backends.torch.weights import CheckpointSource, load_weights
+
+BLOCK_SIZE = 4
+TOLERANCE = 1e-4
+TINY: dict[str, Any] = {
+    "vocab_size": 96,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "initializer_range": 0.2,
+}
+YARN = {"rope_type": "yarn", "rope_theta": 5e3, "factor": 4.0, "original_max_position_embeddings": 16}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 1e4,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+LONG = {
+    "rope_type": "longrope",
+    "rope_theta": 1e4,
+    "short_factor": [1.0, 2.0, 3.0, 8.0],
+    "long_factor": [1.0, 2.0, 3.0, 8.0],
+    "attention_factor": 1.0,
+    "original_max_position_embeddings": 128,
+}
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("Llama", {}),
+    "llama tied": ("Llama", {"tie_word_embeddings": True}),
+    "llama with biases": ("Llama", {"attention_bias": True, "mlp_bias": True}),
+    "llama 3.1": ("Llama", {"rope_parameters": LLAMA3}),
+    "llama stretched": ("Llama", {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}}),
+    "llama dynamic": ("Llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4}}),
+    "llama with one kv head": ("Llama", {"num_key_value_heads": 1}),
+    "llama with all kv heads": ("Llama", {"num_key_value_heads": 4}),
+    "llama with wide heads": ("Llama", {"head_dim": 24}),
+    "llama with divisors": ("Llama", {"rope_parameters": LONG}),
+    "mistral": ("Mistral", {"sliding_window": None}),
+    "mistral with a window": ("Mistral", {"sliding_window": 7}),
+    "qwen2": ("Qwen2", {}),
+    "qwen2 with yarn": ("Qwen2", {"rope_parameters": YARN}),
+    "qwen2 with a window": (
+        "Qwen2",
+        {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1},
+    ),
+    "qwen3": ("Qwen3", {"head_dim": 16}),
+    "qwen3 tied, with biases": ("Qwen3", {"head_dim": 16, "tie_word_embeddings": True, "attention_bias": True}),
+    "smollm3": ("SmolLM3", {"num_hidden_layers": 5, "pad_token_id": 0}),
+    "smollm3 with a window": (
+        "SmolLM3",
+        {"no_rope_layers": [1, 0, 1], "use_sliding_window": True, "sliding_window": 6, "pad_token_id": 0},
+    ),
+}
+
+
+def transformers_model(family: str, directory: Path, changes: dict[str, Any]) -> Any:
+    import transformers
+
+    config = getattr(transformers, f"{family}Config")(**(TINY | changes))
+    torch.manual_seed(1)
+    model = getattr(transformers, f"{family}ForCausalLM")(config).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias") or "norm" in name:
+                parameter.normal_(1.0 if "norm" in name else 0.0, 0.2)
+    model.save_pretrained(directory)
+    return model
+
+
+def ours(directory: Path) -> CausalLM:
+    architecture = read_architecture(directory)
+    source = CheckpointSource(Checkpoint(directory), torch.device("cpu"), torch.float32)
+    return CausalLM(architecture, load_weights(architecture, source, lambda progress: None))
+
+
+class Sequences:
+    """Sequences whose blocks lie scattered in one cache, run chunk by chunk."""
+
+    def __init__(self, model: CausalLM, *sequences: list[int]) -> None:
+        a = model.architecture
+        blocks = -(-max(map(len, sequences)) // BLOCK_SIZE)
+        shuffled = torch.randperm(blocks * len(sequences), generator=torch.Generator().manual_seed(3)).tolist()
+        self._tables = [shuffled[i * blocks : (i + 1) * blocks] for i in range(len(sequences))]
+        self._cache = KVCache(
+            len(a.layers), len(shuffled), BLOCK_SIZE, a.kv_heads, a.head_dim, model.weights.head
+        )
+        self._model, self._sequences = model, sequences
+
+    def logits(self, *chunks: tuple[int, int]) -> list[torch.Tensor]:
+        """Run (start, count) of each sequence as one batch; the logits of each."""
+        rows = [
+            Row(
+                token_ids=sequence, prompt_length=len(sequence), start=start, count=count, block_table=table,
+                sampling=Sampling(max_tokens=1), seed=0, sample=False,
+            )
+            for sequence, table, (start, count) in zip(self._sequences, self._tables, chunks, strict=True)
+            if count
+        ]  # fmt: skip
+        ids = torch.tensor([t for row in rows for t in row.token_ids[row.start : row.start + row.count]])
+        with torch.inference_mode():
+            hidden = self._model.forward(ids, AttentionBatch(rows, BLOCK_SIZE, ids.device), self._cache)
+            return list(self._model.logits(hidden).split([row.count for row in rows]))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_logits_equal_those_of_transformers(variant: str, tmp_path: Path) -> None:
+    family, changes = VARIANTS[variant]
+    sequences = [torch.arange(seed, 96, seed).tolist()[:length] for seed, length in ((1, 41), (2, 30), (3, 17))]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = transformers_model(family, tmp_path, changes)
+        with torch.inference_mode():
+            expected = [theirs(torch.tensor([sequence])).logits[0] for sequence in sequences]
+    model = ours(tmp_path)
+    # one whole prompt, one in chunks, one token by token; together in each batch
+    run = Sequences(model, *sequences)
+    pieces: list[list[torch.Tensor]] = [[], [], []]
+    plan = [((0, 41), (0, 11), (0, 1))]
+    plan += [((0, 0), (11 + i, 1) if i < 3 else (14 + 4 * (i - 3), 4), (1 + i, 1)) for i in range(7)]
+    plan += [((0, 0), (0, 0), (8 + i, 1)) for i in range(9)]
+    for chunks in plan:
+        results = iter(run.logits(*chunks))
+        for piece, (_, count) in zip(pieces, chunks, strict=True):
+            if count:
+                piece.append(next(results))
+    for piece, wanted in zip(pieces, expected, strict=True):
+        torch.testing.assert_close(torch.cat(piece), wanted, rtol=0, atol=TOLERANCE)
+
+
+def test_neighbours_of_other_lengths_change_nothing_beyond_rounding(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        transformers_model("Llama", tmp_path, {})
+    model = ours(tmp_path)
+    lengths = (40, 33, 9, 64)
+    sequences = [[(7 * i + length) % 96 for i in range(length)] for length in lengths]
+    together = Sequences(model, *sequences)
+    together.logits(*((0, length - 1) for length in lengths))
+    batch = together.logits(*((length - 1, 1) for length in lengths))
+    for sequence, logits in zip(sequences, batch, strict=True):
+        alone = Sequences(model, sequence)
+        alone.logits((0, len(sequence) - 1))
+        torch.testing.assert_close(logits, alone.logits((len(sequence) - 1, 1))[0], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("key", "config", "message"),
+    [
+        ("architectures", {"architectures": ["GPT2LMHeadModel"]}, "no architecture GPT2LMHeadModel; it has Llama"),
+        ("rope", {"rope_parameters": {"rope_type": "spiral"}}, "rope type 'spiral' is not known"),
+        ("factor", {"rope_scaling": {"type": "linear"}}, "needs a factor"),
+        ("partial", {"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
+        ("quantized", {"quantization_config": {"quant_method": "awq"}}, "quantized with awq"),
+        ("act", {"hidden_act": "gelu"}, "hidden_act 'gelu'"),
+        ("type", {"hidden_size": "wide"}, "hidden_size"),
+    ],
+)
+def test_what_we_do_not_have_is_refused_by_name(
+    key: str, config: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    import msgspec
+
+    raw = TINY | {"architectures": ["LlamaForCausalLM"]} | config
+    (tmp_path / "config.json").write_bytes(msgspec.json.encode(raw))
+    with pytest.raises(ModelError, match=message):
+        read_architecture(tmp_path)
+
+
+def test_the_rope_keys_of_older_configurations_are_read(tmp_path: Path) -> None:
+    import msgspec
+
+    scaling = {"type": "linear", "factor": 2.0}
+    raw = TINY | {"architectures": ["LlamaForCausalLM"], "rope_theta": 5e5, "rope_scaling": scaling}
+    (tmp_path / "config.json").write_bytes(msgspec.json.encode(raw))
+    rope = read_architecture(tmp_path).rope
+    assert (rope.rope_theta, rope.rope_type, rope.factor) == (5e5, "linear", 2.0)
