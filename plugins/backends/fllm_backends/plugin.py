@@ -1,0 +1,24 @@
+"""Our backends, named; none is imported until it is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fllm import BackendEntry, hookimpl
+
+
+@hookimpl
+def fllm_backends() -> Iterator[BackendEntry]:
+    """The torch backend, and the process that holds any other."""
+    yield BackendEntry(
+        "torch",
+        "fllm_backends.torch.backend:torch_backend",
+        "decoders of the Llama family, on a cpu or an NVIDIA GPU",
+        devices=("cuda", "cpu"),
+    )
+    yield BackendEntry(
+        "process",
+        "fllm_backends.process:process_backend",
+        "holds another backend in a process of its own, and starts it again if it dies",
+        isolated=False,
+    )

@@ -1,0 +1,23 @@
+"""The torch backend's factory."""
+
+from __future__ import annotations
+
+from fllm.batching.engine import BatchedBackend
+from fllm.batching.limits import Limits
+from fllm.config import BackendConfig
+from fllm.interfaces import Backend, BackendContext
+from fllm_backends.torch.hardware import best_device
+from fllm_backends.torch.options import read_options
+from fllm_backends.torch.runner import TorchRunner
+
+LIMITS = {"cpu": Limits(), "cuda": Limits(max_num_seqs=256, max_num_batched_tokens=4096)}
+"""What one batch holds at most, unless the configuration says otherwise."""
+
+
+def torch_backend(config: BackendConfig, context: BackendContext) -> Backend:
+    """A decoder on one cpu or cuda device; raises `UserError` for options that it can't obey."""
+    options = read_options(config)
+    device = options.device or best_device()
+    limits = LIMITS[device.kind]
+    runner = TorchRunner(options, device, limits.under(config).max_num_seqs)
+    return BatchedBackend(runner, config, context, limits=limits)

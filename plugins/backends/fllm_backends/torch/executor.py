@@ -1,0 +1,75 @@
+"""One batch: forward, then logits, tokens and log-probabilities for the rows that want them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import torch
+from torch import Tensor
+
+from fllm.batching.runner import Row, Sampled
+from fllm.values import TokenLogprob
+from fllm_backends.torch.attention import AttentionBatch, KVCache
+from fllm_backends.torch.logprobs import describe
+from fllm_backends.torch.model import CausalLM
+from fllm_backends.torch.sampler import sample
+
+_LOGITS_AT_ONCE = 256
+"""Positions of a prompt whose logits are held at the same time, when all of them are asked for."""
+
+
+class Executor:
+    """A model, its cache, and the tokens that end an answer."""
+
+    def __init__(self, model: CausalLM, cache: KVCache, eos: Collection[int]) -> None:
+        self._model = model
+        self._cache = cache
+        self._eos = eos
+        self._device = model.weights.head.device
+
+    @torch.inference_mode()
+    def execute(self, batch: Sequence[Row]) -> list[Sampled]:
+        """See `fllm.batching.runner.ModelRunner.execute`."""
+        ids = [token for row in batch for token in row.token_ids[row.start : row.start + row.count]]
+        attention = AttentionBatch(batch, self._cache.block_size, self._device)
+        hidden = self._model.forward(torch.tensor(ids, device=self._device), attention, self._cache)
+        pieces = hidden.split([row.count for row in batch])
+        sampled = self._sample(batch, pieces)
+        return [
+            Sampled(token_id=token, logprob=logprob, prompt_logprobs=self._prompt_logprobs(row, piece))
+            for row, piece, (token, logprob) in zip(batch, pieces, sampled, strict=True)
+        ]
+
+    def _sample(
+        self, batch: Sequence[Row], pieces: Sequence[Tensor]
+    ) -> list[tuple[int | None, TokenLogprob | None]]:
+        wanted = [index for index, row in enumerate(batch) if row.sample]
+        if not wanted:
+            return [(None, None)] * len(batch)
+        rows = [batch[index] for index in wanted]
+        logits = self._model.logits(torch.stack([pieces[index][-1] for index in wanted]))
+        tokens = sample(rows, logits, self._eos)
+        results = dict(zip(wanted, zip(tokens, _logprobs(rows, logits, tokens), strict=True), strict=True))
+        return [results.get(index, (None, None)) for index in range(len(batch))]
+
+    def _prompt_logprobs(self, row: Row, hidden: Tensor) -> list[TokenLogprob]:
+        if not row.prompt_logprobs:
+            return []
+        first = row.start + 1
+        tokens = row.token_ids[first : min(first + row.count, row.prompt_length)]
+        top = row.sampling.prompt_logprobs or 0
+        found: list[TokenLogprob] = []
+        for at in range(0, len(tokens), _LOGITS_AT_ONCE):
+            part = tokens[at : at + _LOGITS_AT_ONCE]
+            logits = self._model.logits(hidden[at : at + len(part)])
+            found += describe(logits, part, [top] * len(part))
+        return found
+
+
+def _logprobs(rows: Sequence[Row], logits: Tensor, tokens: Sequence[int]) -> list[TokenLogprob | None]:
+    asked = {index: row.sampling.logprobs for index, row in enumerate(rows) if row.sampling.logprobs is not None}
+    if not asked:
+        return [None] * len(rows)
+    found = describe(logits[list(asked)], [tokens[index] for index in asked], list(asked.values()))
+    by_row = dict(zip(asked, found, strict=True))
+    return [by_row.get(index) for index in range(len(rows))]

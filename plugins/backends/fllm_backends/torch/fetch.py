@@ -1,0 +1,72 @@
+"""From MODEL to a directory in Hugging Face's layout: as it is, downloaded, or converted once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from msgspec import Struct
+
+from fllm.errors import ModelError
+from fllm.values import Progress
+from fllm_backends.torch.checkpoint import weight_files
+from fllm_backends.torch.options import Options
+
+_SAMPLES, _SAMPLE = 64, 64 * 1024
+
+
+class Model(Struct, frozen=True):
+    """A model directory, and a name for these very weights."""
+
+    directory: Path
+    artifact_id: str
+
+
+def fetch(options: Options, dtype: str, progress: Callable[[Progress], None]) -> Model:
+    """Bring the model here; raises `ModelError`."""
+    source = options.source
+    if source.kind == "hub":
+        directory = _download(source.location, options.revision, weights=not options.dummy)
+        return Model(directory, directory.name)  # a snapshot's directory is named after its commit
+    if source.kind == "gguf":
+        from fllm_backends.torch.gguf.convert import converted
+
+        file = Path(source.location)
+        artifact_id = fingerprint([file])
+        return Model(converted(file, artifact_id, dtype, progress), artifact_id)
+    directory = Path(source.location)
+    files = [directory / "config.json"] if options.dummy else [directory / "config.json", *weight_files(directory)]
+    return Model(directory, fingerprint(files))
+
+
+def fingerprint(files: Iterable[Path]) -> str:
+    """A digest of sizes and of evenly spaced samples, so that large files need not be read whole."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in files:
+        size = path.stat().st_size
+        digest.update(f"{path.suffix},{size};".encode())
+        with path.open("rb") as file:
+            for index in range(_SAMPLES):
+                file.seek(max(size - _SAMPLE, 0) * index // (_SAMPLES - 1))
+                digest.update(file.read(_SAMPLE))
+    return digest.hexdigest()
+
+
+def _download(model: str, revision: str | None, *, weights: bool) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub import errors as hub
+
+    patterns = ["*.json", "*.jinja", *(["*.safetensors"] if weights else [])]
+    place = f"{model!r}" + (f" at revision {revision!r}" if revision else "")
+    try:
+        return Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
+    except hub.GatedRepoError as error:
+        raise ModelError(f"{place} is gated: accept its terms on the Hub, and set HF_TOKEN") from error
+    except hub.RepositoryNotFoundError as error:
+        raise ModelError(f"there is no {place} on the Hub, or it is private (set HF_TOKEN)") from error
+    except hub.RevisionNotFoundError as error:
+        raise ModelError(f"there is no {place} on the Hub") from error
+    except (hub.LocalEntryNotFoundError, hub.HfHubHTTPError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"{place} is not on this machine, and the Hub can't be reached: {reason}") from error

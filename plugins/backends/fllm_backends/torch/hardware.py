@@ -1,0 +1,72 @@
+"""What the machine has: cores, memory, devices."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fllm.config import Device
+from fllm.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+_CPU_SHARE, _CPU_CAP = 0.25, 4 * 1024**3
+_CUDA_SHARE = 0.85
+
+
+def best_device() -> Device:
+    """The first cuda device, if there is one, or the cpu."""
+    import torch
+
+    return Device("cuda", 0) if torch.cuda.is_available() else Device("cpu")
+
+
+def torch_device(device: Device) -> torch.device:
+    """The device in torch's words; raises `ConfigError` if it is not there."""
+    import torch
+
+    if device.kind == "cpu":
+        return torch.device("cpu")
+    index = device.index or 0
+    if index >= torch.cuda.device_count():
+        raise ConfigError(f"--devices cuda:{index}: torch {torch.__version__} finds {torch.cuda.device_count()}")
+    return torch.device("cuda", index)
+
+
+def cache_memory(device: torch.device) -> int:
+    """Bytes that the KV cache may take, once the weights are loaded."""
+    import torch
+
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free * _CUDA_SHARE)
+    return min(_CPU_CAP, int(_available_memory() * _CPU_SHARE))
+
+
+def physical_cores() -> int:
+    """Cores that this process may use; two threads of one core compute no faster than one."""
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    siblings = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+    return len({_read(siblings.format(cpu)) or str(cpu) for cpu in os.sched_getaffinity(0)})
+
+
+def _available_memory() -> int:
+    """Of the machine, or of the container; `/proc/meminfo` knows the first, cgroup 2 the second."""
+    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for line in _read("/proc/meminfo").splitlines():
+        if line.startswith("MemAvailable:"):
+            available = int(line.split()[1]) * 1024
+    limit, used = _read("/sys/fs/cgroup/memory.max"), _read("/sys/fs/cgroup/memory.current")
+    if limit.isdecimal() and used.isdecimal():
+        available = min(available, int(limit) - int(used))
+    return available
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""

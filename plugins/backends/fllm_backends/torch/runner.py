@@ -1,0 +1,108 @@
+"""A `ModelRunner` on torch. Importing this costs nothing: torch comes with `load`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fllm.batching.runner import Row, Sampled
+from fllm.config import Device
+from fllm.values import ModelCard, Progress
+from fllm_backends.torch.architecture import Architecture, read_architecture
+from fllm_backends.torch.card import read_card
+from fllm_backends.torch.checkpoint import Checkpoint
+from fllm_backends.torch.fetch import fetch
+from fllm_backends.torch.hardware import cache_memory, physical_cores, torch_device
+from fllm_backends.torch.options import Options
+
+if TYPE_CHECKING:
+    import torch
+
+    from fllm_backends.torch.executor import Executor
+    from fllm_backends.torch.model import CausalLM, Weights
+
+
+class TorchRunner:
+    """A decoder of the Llama family on one device."""
+
+    _model: CausalLM
+    _card: ModelCard
+    _executor: Executor | None = None
+
+    def __init__(self, options: Options, device: Device, max_num_seqs: int) -> None:
+        self._options = options
+        self._device = device
+        self._max_num_seqs = max_num_seqs
+
+    def load(self, progress: Callable[[Progress], None]) -> ModelCard:
+        """Fetch or convert the model and load its weights; raises `UserError`."""
+        import torch
+
+        from fllm_backends.torch.model import CausalLM
+
+        device = torch_device(self._device)
+        if device.type == "cpu":
+            torch.set_num_threads(self._options.threads or physical_cores())
+        dtype = self._dtype()
+        model = fetch(self._options, dtype, progress)
+        architecture = read_architecture(model.directory)
+        weights = self._weights(model.directory, architecture, device, getattr(torch, dtype), progress)
+        self._model = CausalLM(architecture, weights)
+        self._card = read_card(model.directory, architecture, model.artifact_id, self._runtime(device, dtype))
+        return self._card
+
+    def allocate(self, block_size: int) -> int:
+        """As many blocks as memory allows, and no more than all sequences at full length could fill."""
+        from fllm_backends.torch.attention import KVCache
+        from fllm_backends.torch.executor import Executor
+
+        a, head = self._model.architecture, self._model.weights.head
+        memory = self._options.kv_cache_memory or cache_memory(head.device)
+        block = 2 * len(a.layers) * block_size * a.kv_heads * a.head_dim * head.element_size()
+        length = self._options.max_model_len or self._card.max_model_len
+        blocks = min(memory // block, self._max_num_seqs * -(-length // block_size))
+        cache = KVCache(len(a.layers), blocks, block_size, a.kv_heads, a.head_dim, like=head)
+        self._executor = Executor(self._model, cache, self._card.eos_token_ids)
+        return blocks
+
+    def execute(self, batch: Sequence[Row]) -> Sequence[Sampled]:
+        """Run one batch."""
+        assert self._executor, "execute comes after allocate"
+        return self._executor.execute(batch)
+
+    def close(self) -> None:
+        """Drop the weights and the cache."""
+        import torch
+
+        self._executor = None
+        self.__dict__.pop("_model", None)
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+
+    def _dtype(self) -> str:
+        if self._options.dtype != "auto":
+            return self._options.dtype
+        return "float32" if self._device.kind == "cpu" else "bfloat16"
+
+    def _weights(
+        self,
+        directory: Path,
+        architecture: Architecture,
+        device: torch.device,
+        dtype: torch.dtype,
+        progress: Callable[[Progress], None],
+    ) -> Weights:
+        from fllm_backends.torch.weights import CheckpointSource, RandomSource, load_weights
+
+        if self._options.dummy:
+            return load_weights(architecture, RandomSource(self._options.seed, device, dtype), progress)
+        return load_weights(architecture, CheckpointSource(Checkpoint(directory), device, dtype), progress)
+
+    def _runtime(self, device: torch.device, dtype: str) -> dict[str, Any]:
+        import torch
+
+        runtime = {"device": str(device), "dtype": dtype, "quantization": None, "torch": torch.__version__}
+        if device.type == "cpu":
+            return runtime | {"threads": torch.get_num_threads()}
+        return runtime | {"device_name": torch.cuda.get_device_name(device)}
