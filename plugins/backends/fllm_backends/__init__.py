@@ -1,0 +1,1 @@
+"""Engines: torch, and a process that holds any of them."""

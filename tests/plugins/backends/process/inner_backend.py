@@ -1,0 +1,94 @@
+"""A plugin file with a backend that gives back the prompt's tokens, and misbehaves where it is told to.
+
+``options["start"]`` and the prompt's ``group`` say how.
+"""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncGenerator, Iterable
+
+from fllm import (
+    BackendConfig,
+    BackendContext,
+    BackendEntry,
+    BackendUnavailable,
+    ModelCard,
+    ModelError,
+    Progress,
+    Prompt,
+    RequestError,
+    Status,
+    Step,
+    hookimpl,
+)
+from fllm.errors import ContextTooLong
+
+
+@hookimpl
+def fllm_backends() -> Iterable[BackendEntry]:
+    yield BackendEntry("echo", "inner_backend:Echo")
+
+
+class UnreadableModel(ModelError):
+    """A type that the parent does not know."""
+
+
+class Echo:
+    def __init__(self, config: BackendConfig, context: BackendContext) -> None:
+        self.config = config
+        self.context = context
+        self.aborted = 0
+        self.hangs = False
+
+    async def start(self) -> ModelCard:
+        match self.config.options.get("start"):
+            case "refuse":
+                raise UnreadableModel("there is no model")
+            case "die":
+                os._exit(3)
+            case "wait":
+                print("loading", flush=True)
+                await asyncio.sleep(3600)
+        await asyncio.to_thread(self.context.progress, Progress("weights", 1, 2))
+        runtime = {
+            "pid": os.getpid(),
+            "chain": list(self.config.chain),
+            "environment": {name: os.environ.get(name) for name in ("OMP_WAIT_POLICY", "KMP_BLOCKTIME")},
+        }
+        return ModelCard(tokenizer="nowhere", max_model_len=64, runtime=runtime)
+
+    async def generate(self, prompt: Prompt) -> AsyncGenerator[Step]:
+        await self.misbehave(prompt.group)
+        for token in prompt.token_ids[:-1]:
+            await asyncio.sleep(0)
+            yield Step(token_ids=[token])
+        if prompt.group != "trail off":
+            yield Step(token_ids=prompt.token_ids[-1:], finish="length", queued=0.25)
+
+    async def misbehave(self, how: str) -> None:
+        match how:
+            case "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "too long":
+                raise ContextTooLong("it does not fit", param="messages")
+            case "refuse":
+                raise RequestError("no", param="seed", code="odd")
+            case "fail":
+                raise ValueError("a stranger's error")
+            case "wait":
+                try:
+                    await asyncio.sleep(3600)
+                finally:
+                    self.aborted += 1
+            case "hang":
+                time.sleep(3600)
+
+    async def status(self) -> Status:
+        if self.config.options.get("status") == "ill":
+            raise BackendUnavailable("not today")
+        return Status(preemptions=self.aborted)
+
+    async def stop(self) -> None:
+        print("stopped", flush=True)

@@ -1,0 +1,414 @@
+"""The process backend, with an inner backend that needs no model."""
+
+import asyncio
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from fllm import (
+    BackendConfig,
+    BackendContext,
+    BackendError,
+    BackendUnavailable,
+    ConfigError,
+    FllmError,
+    ModelCard,
+    ModelError,
+    PluginConfig,
+    Progress,
+    Prompt,
+    RequestError,
+    Sampling,
+    Status,
+    Step,
+    UserError,
+)
+from fllm.errors import ContextTooLong
+from fllm_backends.process import engine as engine_module
+from fllm_backends.process import process_backend
+from fllm_backends.process.backend import ProcessBackend, longer
+
+PLUGIN = Path(__file__).with_name("inner_backend.py")
+
+
+def build(told: Callable[[Progress], None] = lambda progress: None, **options: str) -> ProcessBackend:
+    config = BackendConfig(model="none", chain=("echo", "rest"), options=options)
+    context = BackendContext(progress=told, plugins=PluginConfig(paths=(str(PLUGIN),)))
+    backend = process_backend(config, context)
+    assert isinstance(backend, ProcessBackend)
+    return backend
+
+
+@asynccontextmanager
+async def started(**options: str) -> AsyncIterator[tuple[ProcessBackend, ModelCard]]:
+    backend = build(**options)
+    card = await backend.start()
+    try:
+        yield backend, card
+    finally:
+        await backend.stop()
+
+
+def prompt(*tokens: int, how: str = "") -> Prompt:
+    return Prompt("request", list(tokens), Sampling(max_tokens=99), how)
+
+
+async def steps(backend: ProcessBackend, asked: Prompt) -> list[Step]:
+    return [step async for step in backend.generate(asked)]
+
+
+async def tokens(backend: ProcessBackend, asked: Prompt) -> list[int]:
+    return [token for step in await steps(backend, asked) for token in step.token_ids]
+
+
+async def until(wanted: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(20):
+        while not await wanted():
+            await asyncio.sleep(0.01)
+
+
+async def answers(backend: ProcessBackend) -> bool:
+    try:
+        await backend.status()
+    except BackendUnavailable:
+        return False
+    return True
+
+
+def test_steps_arrive_in_order_and_whole() -> None:
+    async def scenario() -> None:
+        async with started() as (backend, _):
+            got = await steps(backend, prompt(1, 2, 3))
+        assert got == [
+            Step(token_ids=[1]),
+            Step(token_ids=[2]),
+            Step(token_ids=[3], finish="length", queued=0.25),
+        ]
+
+    asyncio.run(scenario())
+
+
+def test_two_hundred_requests_keep_their_tokens_apart() -> None:
+    async def scenario() -> None:
+        async with started() as (backend, _):
+            asked = [list(range(n, n + 20)) for n in range(200)]
+            got = await asyncio.gather(*(tokens(backend, prompt(*wanted)) for wanted in asked))
+        assert got == asked
+
+    asyncio.run(scenario())
+
+
+def test_a_prompt_of_many_pieces_arrives_whole() -> None:
+    async def scenario() -> None:
+        long = list(range(200_000))
+        async with started() as (backend, _):
+            stream = backend.generate(prompt(*long, how="trail off"))
+            async with aclosing(stream):
+                assert (await anext(stream)).token_ids == [0]
+            assert await tokens(backend, prompt(*long[-3:])) == long[-3:]
+
+    asyncio.run(scenario())
+
+
+def test_uvloop_serves_as_well() -> None:
+    async def scenario() -> None:
+        async with started() as (backend, _):
+            assert await tokens(backend, prompt(1, 2)) == [1, 2]
+            with pytest.raises(BackendUnavailable, match="signal 9"):
+                await steps(backend, prompt(1, how="die"))
+            await until(lambda: answers(backend))
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(scenario())
+
+
+def test_the_inner_backend_gets_the_rest_of_the_chain() -> None:
+    async def scenario() -> None:
+        async with started() as (_, card):
+            assert card.runtime["chain"] == ["rest"]
+            assert card.runtime["pid"] != os.getpid()
+
+    asyncio.run(scenario())
+
+
+def test_a_process_without_an_inner_backend_is_refused() -> None:
+    with pytest.raises(ConfigError, match="holds another"):
+        process_backend(BackendConfig(model="none"), BackendContext())
+
+
+def test_idle_threads_sleep_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KMP_BLOCKTIME", "7")
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+
+    async def scenario() -> None:
+        async with started() as (_, card):
+            assert card.runtime["environment"] == {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "7"}
+
+    asyncio.run(scenario())
+
+
+def test_progress_of_the_start_is_forwarded() -> None:
+    told: list[Progress] = []
+
+    async def scenario() -> None:
+        backend = build(told.append)
+        await backend.start()
+        await backend.stop()
+
+    asyncio.run(scenario())
+    assert told == [Progress("weights", 1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("how", "kind", "message"),
+    [
+        ("too long", ContextTooLong, "it does not fit"),
+        ("refuse", RequestError, "no"),
+        ("fail", BackendError, "ValueError: a stranger's error"),
+        ("trail off", BackendError, "without saying why"),
+    ],
+)
+def test_errors_keep_their_type_and_message(how: str, kind: type[FllmError], message: str) -> None:
+    async def scenario() -> None:
+        async with started() as (backend, _):
+            with pytest.raises(kind, match=message) as caught:
+                await steps(backend, prompt(1, how=how))
+            assert type(caught.value) is kind
+            assert await tokens(backend, prompt(1)) == [1]
+
+    asyncio.run(scenario())
+
+
+def test_an_error_of_a_request_keeps_its_param_and_code() -> None:
+    async def scenario() -> RequestError:
+        async with started() as (backend, _):
+            with pytest.raises(RequestError) as caught:
+                await steps(backend, prompt(1, how="refuse"))
+            return caught.value
+
+    error = asyncio.run(scenario())
+    assert (error.param, error.code) == ("seed", "odd")
+
+
+def test_closing_a_stream_closes_the_inner_one() -> None:
+    async def scenario() -> None:
+        async with started() as (backend, _):
+            stream = backend.generate(prompt(1, how="wait"))
+            waiting = asyncio.create_task(anext(stream))
+            await backend.status()  # the request has reached the child: messages keep their order
+            waiting.cancel()
+            await asyncio.wait([waiting])
+            await stream.aclose()
+            assert (await backend.status()).preemptions == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_stream_that_ended_is_not_aborted() -> None:
+    async def scenario() -> None:
+        async with started() as (backend, _):
+            for _ in range(3):
+                await steps(backend, prompt(1))
+            assert await backend.status() == Status()
+
+    asyncio.run(scenario())
+
+
+def test_an_ill_inner_backend_is_unavailable() -> None:
+    async def scenario() -> None:
+        async with started(status="ill") as (backend, _):
+            for _ in range(2):
+                with pytest.raises(BackendUnavailable, match="not today"):
+                    await backend.status()
+
+    asyncio.run(scenario())
+
+
+def test_an_engine_that_hangs_is_unavailable_and_can_be_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "STATUS_SECONDS", 0.1)
+    monkeypatch.setattr(engine_module, "STOP_SECONDS", 0.1)
+
+    async def scenario() -> int:
+        async with started() as (backend, card):
+            waiting = asyncio.create_task(steps(backend, prompt(1, how="hang")))
+            await asyncio.sleep(0)
+            for _ in range(2):
+                with pytest.raises(BackendUnavailable, match="does not answer"):
+                    await backend.status()
+            await backend.stop()
+            with pytest.raises(BackendUnavailable, match="stopping"):
+                await waiting
+            return int(card.runtime["pid"])
+
+    assert is_gone(asyncio.run(scenario()))
+
+
+def test_a_death_ends_requests_in_flight_and_the_engine_is_started_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def scenario() -> None:
+        async with started() as (backend, card):
+            others = [asyncio.create_task(steps(backend, prompt(1, how="wait"))) for _ in range(3)]
+            await backend.status()
+            with pytest.raises(BackendUnavailable, match=r"died \(signal 9\)"):
+                await steps(backend, prompt(1, how="die"))
+            for other in others:
+                with pytest.raises(BackendUnavailable, match=r"died \(signal 9\)"):
+                    await other
+            with pytest.raises(BackendUnavailable):
+                await backend.status()
+            with pytest.raises(BackendUnavailable):
+                await steps(backend, prompt(1))
+            await until(lambda: answers(backend))
+            assert await tokens(backend, prompt(1, 2)) == [1, 2]
+            assert is_gone(card.runtime["pid"])
+
+    caplog.set_level(logging.INFO, "fllm.engine")
+    asyncio.run(scenario())
+    assert caplog.messages == [
+        "the engine process died (signal 9); it is started again in 0 s",
+        "the engine is ready again",
+    ]
+
+
+def test_a_stop_interrupts_the_wait_for_a_restart() -> None:
+    async def scenario() -> None:
+        async with started() as (backend, _):
+            with pytest.raises(BackendUnavailable):
+                await steps(backend, prompt(1, how="die"))
+            await asyncio.sleep(0)
+            await backend.stop()
+            with pytest.raises(BackendUnavailable, match="stopping"):
+                await backend.status()
+
+    asyncio.run(scenario())
+    assert_no_child_is_left()
+
+
+def test_the_delay_of_restarts_grows_to_a_limit() -> None:
+    delays = [0.0]
+    for _ in range(7):
+        delays.append(longer(delays[-1]))
+    assert delays == [0, 1, 2, 4, 8, 16, 30, 30]
+
+
+@pytest.mark.parametrize(
+    ("how", "kind", "message"),
+    [("refuse", ModelError, "there is no model"), ("die", BackendError, "exit status 3")],
+)
+def test_a_start_that_fails_is_not_repeated(how: str, kind: type[FllmError], message: str) -> None:
+    async def scenario() -> None:
+        with pytest.raises(kind, match=message):
+            await build(start=how).start()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(scenario())
+    assert_no_child_is_left()
+
+
+def test_an_unknown_inner_backend_is_the_users_error() -> None:
+    async def scenario() -> None:
+        config = BackendConfig(model="none", chain=("ecco",))
+        context = BackendContext(plugins=PluginConfig(paths=(str(PLUGIN),)))
+        with pytest.raises(UserError, match="did you mean 'echo'"):
+            await process_backend(config, context).start()
+
+    asyncio.run(scenario())
+
+
+def test_a_start_that_is_cancelled_leaves_no_process(capfd: pytest.CaptureFixture[str]) -> None:
+    async def scenario() -> None:
+        starting = asyncio.create_task(build(start="wait").start())
+
+        async def loading() -> bool:
+            return "loading" in capfd.readouterr().out
+
+        await until(loading)
+        starting.cancel()
+        await asyncio.wait([starting])
+        assert starting.cancelled()
+
+    asyncio.run(scenario())
+    assert_no_child_is_left()
+
+
+def test_a_stop_leaves_no_process_no_task_and_no_descriptor(capfd: pytest.CaptureFixture[str]) -> None:
+    async def scenario() -> int:
+        before = set(os.listdir("/proc/self/fd"))
+        async with started() as (backend, card):
+            waiting = asyncio.create_task(steps(backend, prompt(1, how="wait")))
+            await backend.status()
+            await backend.stop()
+            with pytest.raises(BackendUnavailable, match="stopping"):
+                await waiting
+            with pytest.raises(BackendUnavailable, match="stopping"):
+                await steps(backend, prompt(1))
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert set(os.listdir("/proc/self/fd")) <= before
+        return int(card.runtime["pid"])
+
+    assert is_gone(asyncio.run(scenario()))
+    assert capfd.readouterr().out == "stopped\n"
+
+
+def test_a_backend_that_never_started_can_be_stopped() -> None:
+    asyncio.run(build().stop())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_to_the_group_are_left_to_the_parent(number: signal.Signals) -> None:
+    async def scenario() -> None:
+        async with started() as (backend, card):
+            os.kill(card.runtime["pid"], number)
+            assert await tokens(backend, prompt(1, 2)) == [1, 2]
+
+    asyncio.run(scenario())
+
+
+PARENT = """
+import asyncio, sys
+from fllm import BackendConfig, BackendContext, PluginConfig, Prompt, Sampling
+from fllm_backends.process import process_backend
+
+async def main():
+    context = BackendContext(plugins=PluginConfig(paths=(sys.argv[1],)))
+    backend = process_backend(BackendConfig(model="none", chain=("echo",)), context)
+    await backend.start()
+    stream = backend.generate(Prompt("request", [1], Sampling(max_tokens=1), sys.argv[2]))
+    waiting = asyncio.create_task(anext(stream))
+    print("ready", flush=True)
+    await waiting
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(("how", "last_words"), [("wait", b"stopped\n"), ("hang", b"")])
+def test_a_child_ends_with_its_parent(how: str, last_words: bytes) -> None:
+    command = [sys.executable, "-c", PARENT, str(PLUGIN), how]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"ready\n"
+        parent.kill()
+        assert parent.stdout.read() == last_words  # its end comes when the child has let go of it too
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def assert_no_child_is_left() -> None:
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
