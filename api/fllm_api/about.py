@@ -1,0 +1,53 @@
+"""Which build of furiosa-llm this is."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import Distribution, distribution
+from pathlib import Path
+
+import msgspec
+
+from fllm_api.protocol.version import Build
+
+DISTRIBUTION = "furiosa-llm-server"
+
+
+@cache
+def build() -> Build:
+    """Read from the metadata of the installed distribution."""
+    installed = distribution(DISTRIBUTION)
+    version = installed.version
+    stage = "dev" if "dev" in version or "+" in version else "release"
+    return Build(version=version, git_hash=_git_hash(installed), stage=stage)
+
+
+class _VcsInfo(msgspec.Struct):
+    commit_id: str = ""
+
+
+class _DirectUrl(msgspec.Struct):
+    """PEP 610: where pip installed it from."""
+
+    url: str = ""
+    vcs_info: _VcsInfo = _VcsInfo()
+
+
+def _git_hash(installed: Distribution) -> str:
+    """The commit that was installed, or that the installed directory is at; ``unknown`` for a release."""
+    text = installed.read_text("direct_url.json")
+    if text is None:
+        return "unknown"
+    origin = msgspec.json.decode(text, type=_DirectUrl)
+    if origin.vcs_info.commit_id:
+        return origin.vcs_info.commit_id
+    return _head(Path(origin.url.removeprefix("file://")) / ".git") or "unknown"
+
+
+def _head(git: Path) -> str | None:
+    try:
+        head = (git / "HEAD").read_text().strip()
+        reference = head.removeprefix("ref: ")
+        return head if reference == head else (git / reference).read_text().strip()
+    except OSError:
+        return None

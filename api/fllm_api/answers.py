@@ -1,0 +1,119 @@
+"""Two ways to send the same outputs: as a stream of events, or whole, as their fold."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
+from typing import Any
+
+import msgspec
+from litestar.response.base import ASGIResponse
+from litestar.types import Receive, Scope, Send
+
+from fllm.chain import Output
+from fllm.generation import Request
+from fllm_api.connection import ClientGone, while_connected
+from fllm_api.encoding.encoder import Encoder
+from fllm_api.errors import describe, report
+from fllm_api.protocol.errors import ErrorEnvelope
+from fllm_api.requests import ApiRequest
+from fllm_api.server import Server
+
+_json = msgspec.json.Encoder()
+
+DONE = b"data: [DONE]\n\n"
+
+
+class Answer(ASGIResponse):
+    """Sends the outputs of one request; closes them, which aborts, as soon as the client goes away."""
+
+    def __init__(
+        self,
+        request: ApiRequest,
+        outputs: AsyncGenerator[Output],
+        encoder: Encoder[Any],
+        **response: Any,
+    ) -> None:
+        super().__init__(**response)
+        self._request = request
+        self._outputs = outputs
+        self._encoder = encoder
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await while_connected(receive, self._answer(send))
+        except ClientGone:
+            scope["state"]["error"] = "the client went away"
+
+    async def _answer(self, send: Send) -> None:
+        raise NotImplementedError
+
+
+class WholeAnswer(Answer):
+    """One JSON object."""
+
+    async def _answer(self, send: Send) -> None:
+        chunks: list[Any] = []
+        async with aclosing(self._outputs) as outputs:
+            async for output in outputs:
+                chunks += self._encoder.feed(output)
+        body = _json.encode(self._encoder.fold(chunks))
+        self.headers["content-length"] = str(len(body))
+        await self.start_response(send)
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+class EventStream(Answer):
+    """Server-sent events: one write for each output that shows something.
+
+    Nothing is sent before the first output is there, so whatever fails until then still gets its own status.
+    """
+
+    _should_set_content_length = False
+
+    def __init__(self, request: ApiRequest, outputs: AsyncGenerator[Output], encoder: Encoder[Any]) -> None:
+        # A proxy that buffers would make one answer of a stream.
+        headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+        super().__init__(request, outputs, encoder, media_type="text/event-stream", headers=headers)
+
+    async def _answer(self, send: Send) -> None:
+        async with aclosing(self._events()) as events:
+            await events.__anext__()
+            await self.start_response(send)
+            async for event in events:
+                await send({"type": "http.response.body", "body": event, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _events(self) -> AsyncGenerator[bytes]:
+        """First nothing, once there is something to send; then the events."""
+        async with aclosing(self._outputs) as outputs:
+            first = await anext(outputs)
+            yield b""
+            yield _events(self._encoder.feed(first))
+            try:
+                async for output in outputs:
+                    if chunks := self._encoder.feed(output):
+                        yield _events(chunks)
+                yield _events(self._encoder.finish()) + DONE
+            except Exception as error:  # noqa: BLE001 (the edge: the status is sent, so the stream says it)
+                yield self._failure(error) + DONE
+
+    def _failure(self, error: Exception) -> bytes:
+        _, body = describe(error)
+        report(self._request, error, body)
+        return _events([ErrorEnvelope(body)])
+
+
+def answer(
+    request: ApiRequest, server: Server, asked: Request, encoder: Encoder[Any], *, stream: bool
+) -> Answer:
+    """Ask the pipeline; nothing is generated before the answer is sent."""
+    trace = request.scope["state"]["trace"]
+    trace.prompt_tokens = sum(map(len, asked.prompts))
+    trace.max_tokens = asked.sampling.max_tokens
+    outputs = server.pipeline.generate(asked, trace)
+    return EventStream(request, outputs, encoder) if stream else WholeAnswer(request, outputs, encoder)
+
+
+def _events(chunks: Iterable[msgspec.Struct]) -> bytes:
+    return b"".join(b"data: " + _json.encode(chunk) + b"\n\n" for chunk in chunks)

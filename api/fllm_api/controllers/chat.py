@@ -1,0 +1,50 @@
+"""`POST /v1/chat/completions`."""
+
+from __future__ import annotations
+
+import asyncio
+
+from litestar import Controller, post
+
+from fllm_api.answers import Answer, answer
+from fllm_api.controllers.documented import StreamedOperation, errors, success
+from fllm_api.encoding.chat import ChatEncoder
+from fllm_api.encoding.encoder import Head, new_id
+from fllm_api.encoding.logprobs import TokenNames
+from fllm_api.encoding.usage import Tally
+from fllm_api.intake.chat import AskedChat, read_chat
+from fllm_api.protocol.chat import ChatCompletion, ChatRequest
+from fllm_api.requests import ApiRequest
+from fllm_api.server import Server
+
+
+class ChatController(Controller):
+    """Chat."""
+
+    path = "/v1/chat/completions"
+    tags = ("OpenAI",)
+
+    @post(
+        status_code=200,
+        operation_class=StreamedOperation,
+        responses={**success(ChatCompletion), **errors(400, 401, 413, 415, 500, 503)},
+        summary="Answer a conversation",
+    )
+    async def create(self, request: ApiRequest, data: ChatRequest, server: Server) -> Answer:
+        """Answer a conversation, whole or as a stream of events."""
+        asked = await asyncio.to_thread(read_chat, data, server)
+        encoder = _encoder(data, asked, server)
+        return answer(request, server, asked.request, encoder, stream=bool(data.stream))
+
+
+def _encoder(body: ChatRequest, asked: AskedChat, server: Server) -> ChatEncoder:
+    [prompt] = asked.request.prompts
+    names = TokenNames(server.tokenizer, as_ids=bool(body.return_tokens_as_token_ids))
+    return ChatEncoder(
+        Head(new_id("chatcmpl-"), server.config.served_model_name),
+        Tally(len(prompt), asked.request.n, body.stream_options),
+        role=asked.role,
+        names=names if body.logprobs else None,
+        parallel_tool_calls=body.parallel_tool_calls is not False,
+        echo=asked.echo,
+    )

@@ -1,0 +1,49 @@
+"""`POST /v1/completions`."""
+
+from __future__ import annotations
+
+import asyncio
+
+from litestar import Controller, post
+
+from fllm_api.answers import Answer, answer
+from fllm_api.controllers.documented import StreamedOperation, errors, success
+from fllm_api.encoding.completions import CompletionEncoder
+from fllm_api.encoding.encoder import Head, new_id
+from fllm_api.encoding.logprobs import TokenNames
+from fllm_api.encoding.usage import Tally
+from fllm_api.intake.completions import AskedCompletion, read_completion
+from fllm_api.protocol.completions import Completion, CompletionRequest
+from fllm_api.requests import ApiRequest
+from fllm_api.server import Server
+
+
+class CompletionsController(Controller):
+    """Completions of a bare text."""
+
+    path = "/v1/completions"
+    tags = ("OpenAI",)
+
+    @post(
+        status_code=200,
+        operation_class=StreamedOperation,
+        responses={**success(Completion), **errors(400, 401, 413, 415, 500, 503)},
+        summary="Continue a text",
+    )
+    async def create(self, request: ApiRequest, data: CompletionRequest, server: Server) -> Answer:
+        """Continue one or several texts, whole or as a stream of events."""
+        asked = await asyncio.to_thread(read_completion, data, server)
+        encoder = _encoder(data, asked, server)
+        return answer(request, server, asked.request, encoder, stream=bool(data.stream))
+
+
+def _encoder(body: CompletionRequest, asked: AskedCompletion, server: Server) -> CompletionEncoder:
+    prompt_tokens = sum(map(len, asked.request.prompts))
+    names = TokenNames(server.tokenizer, as_ids=bool(body.return_tokens_as_token_ids))
+    return CompletionEncoder(
+        Head(new_id("cmpl-"), server.config.served_model_name),
+        Tally(prompt_tokens, asked.request.n, body.stream_options),
+        n=asked.request.n,
+        names=None if body.logprobs is None else names,
+        echoes=asked.echoes,
+    )

@@ -1,0 +1,46 @@
+"""What the OpenAPI page says of answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.openapi.spec import OpenAPIMediaType, Operation, Schema
+from litestar.openapi.spec.enums import OpenAPIType
+
+from fllm_api.protocol.errors import ErrorEnvelope
+
+_MEANINGS = {
+    400: "The request can't be served as it stands",
+    401: "A valid API key is needed",
+    404: "There is no such thing",
+    413: "The body is too large",
+    415: "The body is not JSON",
+    500: "The server failed",
+    503: "The engine is not there",
+}
+
+
+def errors(*statuses: int) -> dict[int, ResponseSpec]:
+    """The envelope, for each status."""
+    return {
+        status: ResponseSpec(ErrorEnvelope, description=_MEANINGS[status], generate_examples=False)
+        for status in statuses
+    }
+
+
+def success(kind: type[Any]) -> dict[int, ResponseSpec]:
+    """The answer, where the handler's annotation does not say it."""
+    return {200: ResponseSpec(kind, description="The answer", generate_examples=False)}
+
+
+@dataclass
+class StreamedOperation(Operation):
+    """An operation that answers as a stream of events where the request asks for one."""
+
+    def __post_init__(self) -> None:
+        content = getattr((self.responses or {}).get("200"), "content", None)
+        if content is not None:
+            events = Schema(type=OpenAPIType.STRING, description="Server-sent events, up to `data: [DONE]`")
+            content["text/event-stream"] = OpenAPIMediaType(schema=events)

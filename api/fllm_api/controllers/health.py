@@ -1,0 +1,22 @@
+"""`GET /health`."""
+
+from __future__ import annotations
+
+from litestar import Controller, get
+
+from fllm_api.auth import PUBLIC
+from fllm_api.controllers.documented import errors
+from fllm_api.server import Server
+
+
+class HealthController(Controller):
+    """For whoever keeps the server alive: needs no key."""
+
+    path = "/health"
+    tags = ("Server",)
+    opt = PUBLIC
+
+    @get(status_code=200, responses=errors(503), summary="Ask whether the engine answers")
+    async def health(self, server: Server) -> None:
+        """Nothing, if the engine is well; 503 if it is not."""
+        await server.backend.status()

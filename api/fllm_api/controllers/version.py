@@ -1,0 +1,37 @@
+"""`GET /version`."""
+
+from __future__ import annotations
+
+from litestar import Controller, get
+
+from fllm_api.about import build
+from fllm_api.controllers.documented import errors
+from fllm_api.protocol.version import PluginVersion, VersionBody
+from fllm_api.server import Server
+
+
+class VersionController(Controller):
+    """What runs here."""
+
+    path = "/version"
+    tags = ("Server",)
+
+    @get(responses=errors(401), summary="Tell the versions of all parts")
+    async def version(self, server: Server) -> VersionBody:
+        """The versions of the server, its backend and its plugins."""
+        ours = build()
+        return VersionBody(
+            version=ours.version,
+            build=ours,
+            backend={"name": server.backend_name, **server.card.runtime},
+            plugins=[
+                PluginVersion(
+                    name=report.name,
+                    version=report.version,
+                    distribution=report.distribution,
+                    error=report.error,
+                )
+                for report in server.plugins.reports
+                if not report.disabled
+            ],
+        )

@@ -1,0 +1,169 @@
+"""Outputs to chunks of `/v1/chat/completions`, and those to the whole answer."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from msgspec import UNSET
+
+from fllm.chain import Output, OutputToken
+from fllm.events import Event, Finished, Reasoning, Text, ToolArguments, ToolStart
+from fllm_api.encoding.encoder import Head, new_id
+from fllm_api.encoding.logprobs import TokenNames, chat_logprobs
+from fllm_api.encoding.usage import Tally
+from fllm_api.protocol.chat import (
+    AnsweredFunction,
+    AnsweredToolCall,
+    AnswerMessage,
+    ChatChoice,
+    ChatChunk,
+    ChatCompletion,
+    ChatLogprobs,
+    ChunkChoice,
+    Delta,
+    FunctionDelta,
+    ToolCallDelta,
+)
+
+
+class ChatEncoder:
+    """The stream of a chat: for each choice a role, then what is new, then one finish."""
+
+    def __init__(
+        self,
+        head: Head,
+        tally: Tally,
+        *,
+        role: str = "assistant",
+        names: TokenNames | None = None,
+        parallel_tool_calls: bool = True,
+        echo: str = "",
+    ) -> None:
+        self._head = head
+        self._tally = tally
+        self._role = role
+        self._names = names
+        self._parallel = parallel_tool_calls
+        self._echo = echo
+        self._begun: set[int] = set()
+        self._unreported: defaultdict[int, list[OutputToken]] = defaultdict(list)
+        """Tokens whose text is still held back: their log-probabilities go with the next chunk."""
+
+    def feed(self, output: Output) -> list[ChatChunk]:
+        """The role where a choice begins, and a chunk for each event."""
+        self._tally.update(output)
+        index = output.index
+        if self._names is not None:
+            self._unreported[index] += output.tokens
+        chunks: list[ChatChunk] = []
+        if index not in self._begun:
+            self._begun.add(index)
+            opening = ChunkChoice(index=index, delta=Delta(role=self._role, content=self._echo))
+            chunks.append(self._chunk([opening]))
+        chunks += [
+            self._chunk([self._choice(index, event)]) for event in output.events if self._wanted(event)
+        ]
+        return chunks
+
+    def finish(self) -> list[ChatChunk]:
+        """The usage, where asked for."""
+        usage = self._tally.at_end()
+        return [self._chunk([], last=True)] if usage else []
+
+    def fold(self, chunks: Sequence[ChatChunk]) -> ChatCompletion:
+        """The whole answer."""
+        choices: defaultdict[int, list[ChunkChoice]] = defaultdict(list)
+        for chunk in chunks:
+            for choice in chunk.choices:
+                choices[choice.index].append(choice)
+        return ChatCompletion(
+            id=self._head.id,
+            created=self._head.created,
+            model=self._head.model,
+            choices=[_fold_choice(index, choices[index]) for index in sorted(choices)],
+            usage=self._tally.total(),
+        )
+
+    def _chunk(self, choices: list[ChunkChoice], *, last: bool = False) -> ChatChunk:
+        return ChatChunk(
+            id=self._head.id,
+            object="chat.completion.chunk",
+            created=self._head.created,
+            model=self._head.model,
+            choices=choices,
+            usage=self._tally.at_end() if last else self._tally.on_chunk(),
+        )
+
+    def _wanted(self, event: Event) -> bool:
+        return self._parallel or not isinstance(event, ToolStart | ToolArguments) or event.index == 0
+
+    def _choice(self, index: int, event: Event) -> ChunkChoice:
+        finished = isinstance(event, Finished)
+        return ChunkChoice(
+            index=index,
+            delta=_delta(event),
+            logprobs=self._logprobs(index),
+            finish_reason=event.reason if finished else None,
+            stop_reason=event.stop_reason if finished else UNSET,
+        )
+
+    def _logprobs(self, index: int) -> ChatLogprobs | None:
+        tokens = self._unreported.pop(index, None)
+        return chat_logprobs(tokens, self._names) if tokens and self._names else None
+
+
+def _delta(event: Event) -> Delta:
+    match event:
+        case Text():
+            return Delta(content=event.text)
+        case Reasoning():
+            return Delta(reasoning_content=event.text)
+        case ToolStart():
+            function = FunctionDelta(name=event.name, arguments="")
+            call = ToolCallDelta(index=event.index, id=new_id("call_"), type="function", function=function)
+            return Delta(tool_calls=[call])
+        case ToolArguments():
+            call = ToolCallDelta(index=event.index, function=FunctionDelta(arguments=event.text))
+            return Delta(tool_calls=[call])
+        case Finished():
+            return Delta()
+
+
+def _fold_choice(index: int, parts: Sequence[ChunkChoice]) -> ChatChoice:
+    entries = [entry for part in parts if part.logprobs for entry in part.logprobs.content]
+    last = parts[-1]
+    return ChatChoice(
+        index=index,
+        message=_fold_message([part.delta for part in parts]),
+        logprobs=ChatLogprobs(entries) if entries else None,
+        finish_reason=last.finish_reason,
+        stop_reason=None if last.stop_reason is UNSET else last.stop_reason,
+    )
+
+
+def _fold_message(deltas: Sequence[Delta]) -> AnswerMessage:
+    content = "".join(delta.content or "" for delta in deltas)
+    reasoning = "".join(delta.reasoning_content or "" for delta in deltas)
+    calls = _fold_calls([call for delta in deltas for call in delta.tool_calls or ()])
+    return AnswerMessage(
+        role=deltas[0].role or "",
+        # OpenAI's null: there is something else instead of text.
+        content=None if not content and (calls or reasoning) else content,
+        reasoning_content=reasoning or None,
+        tool_calls=calls or None,
+    )
+
+
+def _fold_calls(deltas: Sequence[ToolCallDelta]) -> list[AnsweredToolCall]:
+    return [
+        AnsweredToolCall(
+            id=start.id,
+            function=AnsweredFunction(
+                name=start.function.name or "",
+                arguments="".join(delta.function.arguments for delta in deltas if delta.index == start.index),
+            ),
+        )
+        for start in deltas
+        if start.id
+    ]

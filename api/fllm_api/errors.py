@@ -1,0 +1,64 @@
+"""Every failure in one envelope, whoever raised it."""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+from litestar import Request, Response
+from litestar.exceptions import HTTPException, ValidationException
+
+from fllm.errors import BackendError, BackendUnavailable, RequestError
+from fllm_api.protocol.errors import ErrorBody, ErrorEnvelope
+
+log = logging.getLogger("fllm.api")
+
+TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+"""Of other statuses below 500: ``invalid_request_error``; from 500 on: ``server_error``."""
+
+
+def describe(error: Exception) -> tuple[int, ErrorBody]:
+    """Status and body for any exception; what is nobody's business but ours becomes a plain 500."""
+    match error:
+        case RequestError():
+            return 400, _body(400, error.message, error.param, error.code)
+        case BackendUnavailable():
+            return 503, _body(503, error.message, code="unavailable")
+        case BackendError():
+            return 500, _body(500, error.message)
+        case ValidationException():
+            return 400, _body(400, *_invalid(error))
+        case HTTPException(status_code=status) if status < 500:
+            extra = error.extra if isinstance(error.extra, dict) else {}
+            return status, _body(status, error.detail, extra.get("param"), extra.get("code"))
+        case _:
+            return 500, _body(500, "the server failed to answer; its log says why")
+
+
+def respond(request: Request[Any, Any, Any], error: Exception) -> Response[ErrorEnvelope]:
+    """The edge: whatever is raised before the first byte of an answer ends here."""
+    status, body = describe(error)
+    report(request, error, body)
+    headers = error.headers if isinstance(error, HTTPException) else None
+    return Response(ErrorEnvelope(body), status_code=status, headers=headers, media_type="application/json")
+
+
+def report(request: Request[Any, Any, Any], error: Exception, body: ErrorBody) -> None:
+    """Leave the failure to whoever observes the request, and what is our fault to the log."""
+    request.scope["state"]["error"] = body.message
+    if isinstance(error, RequestError | HTTPException | BackendUnavailable):
+        return
+    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+
+
+def _body(status: int, message: str, param: str | None = None, code: str | None = None) -> ErrorBody:
+    kind = TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+    return ErrorBody(message or HTTPStatus(status).phrase, kind, param, code)
+
+
+def _invalid(error: ValidationException) -> tuple[str, str | None]:
+    """Litestar's own validation: of parameters in path, query and headers."""
+    problems = error.extra if isinstance(error.extra, list) else []
+    first = problems[0] if problems else {}
+    return first.get("message", error.detail), first.get("key")

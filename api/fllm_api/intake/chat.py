@@ -1,0 +1,116 @@
+"""A chat request, ready for the pipeline."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from fllm.errors import RequestError
+from fllm.generation import Request
+from fllm.interfaces import ParserContext
+from fllm.values import Tool
+from fllm_api.intake.sampling import (
+    budget,
+    candidates,
+    check_stream_options,
+    either,
+    sampling,
+    stop_strings,
+)
+from fllm_api.intake.tools import read_tools, template_tool
+from fllm_api.intake.unserved import refuse_unserved
+from fllm_api.protocol.chat import ChatMessage, ChatRequest
+from fllm_api.server import Server
+
+
+class AskedChat(Struct, frozen=True, kw_only=True):
+    """What the pipeline is asked, and what the encoder must know of the request."""
+
+    request: Request
+    role: str
+    echo: str
+    """What the answer begins with."""
+
+
+def read_chat(body: ChatRequest, server: Server) -> AskedChat:
+    """Check, render and tokenize; raises `RequestError`. Slow for a long prompt: not for the event loop."""
+    refuse_unserved(body)
+    check_stream_options(body)
+    _check_messages(body.messages)
+    tools = read_tools(body, server.tools)
+    kwargs = _template_kwargs(body)
+    prompt = _render(body, server, tools, kwargs)
+    ids = server.tokenizer.encode(prompt, special=False)
+    if not ids:
+        raise RequestError("the chat template makes an empty prompt of these messages", param="messages")
+    asked = either(body.max_completion_tokens, body.max_tokens, default=None)
+    max_tokens = budget(server.card, len(ids), asked, server.card.defaults.max_tokens, param="messages")
+    n, best_of, beam = candidates(body)
+    request = Request(
+        prompts=[ids],
+        sampling=sampling(
+            body, server.card, server.tokenizer, max_tokens=max_tokens, logprobs=_logprobs(body)
+        ),
+        n=n,
+        best_of=best_of,
+        beam=beam,
+        stop=stop_strings(body),
+        include_stop=bool(body.include_stop_str_in_output),
+        skip_special_tokens=body.skip_special_tokens is not False,
+        reasoning=server.reasoning,
+        tools=server.tools if tools else None,
+        context=ParserContext(prompt=prompt, tools=tools, template_kwargs=kwargs),
+    )
+    role = server.config.response_role if _generation_prompt(body) else body.messages[-1].role
+    return AskedChat(request=request, role=role, echo=_echo(body, role))
+
+
+def _render(body: ChatRequest, server: Server, tools: tuple[Tool, ...], kwargs: dict[str, Any]) -> str:
+    if server.template is None:
+        raise RequestError(
+            "the model has no chat template: start the server with --chat-template FILE, "
+            "or use /v1/completions"
+        )
+    return server.template.render(
+        [msgspec.to_builtins(message) for message in body.messages],
+        tools=[template_tool(tool) for tool in tools] or None,
+        add_generation_prompt=_generation_prompt(body),
+        continue_final_message=bool(body.continue_final_message),
+        kwargs=kwargs,
+    )
+
+
+def _generation_prompt(body: ChatRequest) -> bool:
+    return either(body.add_generation_prompt, default=not body.continue_final_message)
+
+
+def _template_kwargs(body: ChatRequest) -> dict[str, Any]:
+    effort = {} if body.reasoning_effort is None else {"reasoning_effort": body.reasoning_effort}
+    return {**effort, **(body.chat_template_kwargs or {})}
+
+
+def _check_messages(messages: list[ChatMessage]) -> None:
+    for i, message in enumerate(messages):
+        if message.content is None and message.role not in ("assistant", "function"):
+            raise RequestError(
+                f"a message of the role {message.role!r} needs content", param=f"messages[{i}].content"
+            )
+
+
+def _logprobs(body: ChatRequest) -> int | None:
+    if body.logprobs:
+        return body.top_logprobs or 0
+    if body.top_logprobs:
+        raise RequestError("`top_logprobs` needs `logprobs`: true", param="top_logprobs")
+    return None
+
+
+def _echo(body: ChatRequest, role: str) -> str:
+    last = body.messages[-1]
+    if not body.echo or last.role != role or last.content is None:
+        return ""
+    if isinstance(last.content, str):
+        return last.content
+    return "\n".join(part.text or "" for part in last.content)

@@ -1,0 +1,112 @@
+"""A completion request, ready for the pipeline."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from msgspec import Struct
+
+from fllm.errors import RequestError
+from fllm.generation import Request
+from fllm.tokens import Detokenizer, Tokenizer
+from fllm_api.encoding.completions import Echo
+from fllm_api.intake.sampling import (
+    budget,
+    candidates,
+    check_stream_options,
+    check_token_ids,
+    either,
+    sampling,
+    stop_strings,
+)
+from fllm_api.intake.unserved import refuse_unserved
+from fllm_api.protocol.completions import CompletionRequest
+from fllm_api.server import Server
+
+DEFAULT_MAX_TOKENS = 16
+"""OpenAI's."""
+
+
+class AskedCompletion(Struct, frozen=True, kw_only=True):
+    """What the pipeline is asked, and what the encoder must know of the request."""
+
+    request: Request
+    echoes: list[Echo]
+
+
+def read_completion(body: CompletionRequest, server: Server) -> AskedCompletion:
+    """Check and tokenize; raises `RequestError`. Slow for a long prompt: not for the event loop."""
+    refuse_unserved(body)
+    check_stream_options(body)
+    tokenizer = server.tokenizer
+    prompts = split_prompts(body.prompt)
+    token_ids = [_token_ids(prompt, tokenizer) for prompt in prompts]
+    echo, skip_special = bool(body.echo), body.skip_special_tokens is not False
+    default = either(server.card.defaults.max_tokens, default=DEFAULT_MAX_TOKENS)
+    max_tokens = budget(server.card, max(map(len, token_ids)), body.max_tokens, default, param="prompt")
+    if max_tokens == 0 and not echo:
+        raise RequestError("`max_tokens` 0 needs `echo`: there would be no answer", param="max_tokens")
+    n, best_of, beam = candidates(body)
+    request = Request(
+        prompts=token_ids,
+        sampling=sampling(
+            body,
+            server.card,
+            tokenizer,
+            max_tokens=max_tokens,
+            logprobs=body.logprobs,
+            prompt_logprobs=body.logprobs if echo else None,
+        ),
+        n=n,
+        best_of=best_of,
+        beam=beam,
+        stop=stop_strings(body),
+        include_stop=bool(body.include_stop_str_in_output),
+        skip_special_tokens=skip_special,
+    )
+    pairs = zip(prompts, token_ids, strict=True)
+    echoes = [_echo(prompt, ids, tokenizer, skip_special=skip_special) for prompt, ids in pairs if echo]
+    return AskedCompletion(request=request, echoes=echoes)
+
+
+def split_prompts(prompt: str | list[str | int | list[int]]) -> list[str | list[int]]:
+    """Each prompt by itself, whichever of OpenAI's four forms they came in."""
+    if isinstance(prompt, str):
+        return [prompt]
+    kinds = {type(item) for item in prompt}
+    if kinds == {int}:
+        return [cast("list[int]", prompt)]
+    if kinds in ({str}, {list}):
+        return cast("list[str | list[int]]", prompt)
+    what = "mixes texts and token ids" if kinds else "is empty"
+    raise RequestError(
+        f"`prompt` {what}; it is a text, a list of texts, a list of token ids, or a list of such lists",
+        param="prompt",
+    )
+
+
+def _token_ids(prompt: str | list[int], tokenizer: Tokenizer) -> list[int]:
+    if isinstance(prompt, str):
+        ids = tokenizer.encode(prompt, special=True) or _beginning(tokenizer)
+    else:
+        ids = prompt
+        check_token_ids(ids, tokenizer, "prompt")
+    if not ids:
+        raise RequestError("`prompt` has no tokens, so there is nothing to continue", param="prompt")
+    return ids
+
+
+def _beginning(tokenizer: Tokenizer) -> list[int]:
+    """What an empty text is to a model that knows how a text begins."""
+    bos = tokenizer.id_of(tokenizer.bos_token) if tokenizer.bos_token else None
+    return [] if bos is None else [bos]
+
+
+def _echo(prompt: str | list[int], ids: list[int], tokenizer: Tokenizer, *, skip_special: bool) -> Echo:
+    detokenizer = Detokenizer(tokenizer, skip_special=skip_special)
+    offsets, text = [], ""
+    for token_id in ids:
+        offsets.append(len(text))
+        text += detokenizer.feed(token_id)
+    text += detokenizer.finish()
+    return Echo(prompt if isinstance(prompt, str) else text, ids, offsets)

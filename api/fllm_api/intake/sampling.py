@@ -1,0 +1,147 @@
+"""The sampling of a request: its own values, then the model's recommendations, then vLLM's defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+from fllm.beam import Beam
+
+from fllm.errors import ContextTooLong, RequestError
+from fllm.tokens import Tokenizer
+from fllm.values import ModelCard, Sampling
+from fllm_api.protocol.generation import GenerationRequest
+
+T = TypeVar("T")
+
+
+def either(*values: T | None, default: T) -> T:
+    """The first value that is given."""
+    return next((value for value in values if value is not None), default)
+
+
+def budget(card: ModelCard, prompt_tokens: int, asked: int | None, default: int | None, *, param: str) -> int:
+    """How many tokens the answer to the longest prompt may have; raises `ContextTooLong` about ``param``.
+
+    What the client asks for must fit; a default is cut to what is left of the context.
+    """
+    left = card.max_model_len - prompt_tokens
+    if asked is not None:
+        if asked > left:
+            raise ContextTooLong(
+                f"the context has {card.max_model_len} tokens; {prompt_tokens} of the prompt "
+                f"and up to {asked} of the answer are {prompt_tokens + asked}",
+                param=param,
+            )
+        return asked
+    if left < 1:
+        raise ContextTooLong(
+            f"the context has {card.max_model_len} tokens; the prompt has {prompt_tokens}, "
+            "which leaves none to answer",
+            param=param,
+        )
+    return left if default is None else min(default, left)
+
+
+def sampling(
+    request: GenerationRequest,
+    card: ModelCard,
+    tokenizer: Tokenizer,
+    *,
+    max_tokens: int,
+    logprobs: int | None,
+    prompt_logprobs: int | None = None,
+) -> Sampling:
+    """Fill in what the request leaves open."""
+    defaults = card.defaults
+    return Sampling(
+        max_tokens=max_tokens,
+        min_tokens=_min_tokens(request, max_tokens),
+        temperature=either(request.temperature, defaults.temperature, default=1.0),
+        top_p=either(request.top_p, defaults.top_p, default=1.0),
+        top_k=either(request.top_k, defaults.top_k, default=-1) or -1,
+        min_p=either(request.min_p, defaults.min_p, default=0.0),
+        presence_penalty=either(request.presence_penalty, default=0.0),
+        frequency_penalty=either(request.frequency_penalty, default=0.0),
+        repetition_penalty=either(request.repetition_penalty, defaults.repetition_penalty, default=1.0),
+        logit_bias=_logit_bias(request, tokenizer),
+        seed=request.seed,
+        stop_token_ids=tuple(request.stop_token_ids or ()),
+        ignore_eos=bool(request.ignore_eos),
+        logprobs=logprobs,
+        prompt_logprobs=prompt_logprobs,
+    )
+
+
+def candidates(request: GenerationRequest) -> tuple[int, int, Beam | None]:
+    """``n``, ``best_of`` and the beam search of a request; raises `RequestError` where they contradict."""
+    n = either(request.n, default=1)
+    best_of = either(request.best_of, default=n)
+    if best_of < n:
+        raise RequestError(f"`best_of` is {best_of}: less than `n`, which is {n}", param="best_of")
+    if request.use_beam_search:
+        return n, 1, _beam(request, best_of)
+    if request.length_penalty not in (None, 1.0):
+        raise RequestError("`length_penalty` needs `use_beam_search`", param="length_penalty")
+    if request.early_stopping not in (None, False):
+        raise RequestError("`early_stopping` needs `use_beam_search`", param="early_stopping")
+    if request.stream and best_of > n:
+        raise RequestError(
+            "`best_of` can't be streamed: the best is known when all are done", param="best_of"
+        )
+    return n, best_of, None
+
+
+def stop_strings(request: GenerationRequest) -> tuple[str, ...]:
+    """One or several."""
+    if isinstance(request.stop, str):
+        return (request.stop,)
+    return tuple(request.stop or ())
+
+
+def check_stream_options(request: GenerationRequest) -> None:
+    """They mean nothing without a stream."""
+    if request.stream_options is not None and not request.stream:
+        raise RequestError("`stream_options` needs `stream`", param="stream_options")
+
+
+def _beam(request: GenerationRequest, width: int) -> Beam:
+    if request.stream:
+        raise RequestError(
+            "`use_beam_search` can't be streamed: the best is known at the end", param="use_beam_search"
+        )
+    if width < 2:
+        raise RequestError(
+            f"`use_beam_search` needs `best_of`, the width of the beam, above 1; it is {width}",
+            param="best_of",
+        )
+    return Beam(
+        width=width,
+        length_penalty=either(request.length_penalty, default=1.0),
+        early_stopping=either(request.early_stopping, default=False),
+    )
+
+
+def _min_tokens(request: GenerationRequest, max_tokens: int) -> int:
+    minimum = request.min_tokens or 0
+    if minimum > max_tokens:
+        raise RequestError(
+            f"`min_tokens` is {minimum}: more than the maximum, which is {max_tokens}", param="min_tokens"
+        )
+    return minimum
+
+
+def _logit_bias(request: GenerationRequest, tokenizer: Tokenizer) -> dict[int, float]:
+    bias = request.logit_bias or {}
+    check_token_ids(bias, tokenizer, "logit_bias")
+    return bias
+
+
+def check_token_ids(ids: Iterable[int], tokenizer: Tokenizer, param: str) -> None:
+    """Raise `RequestError` for the first that the vocabulary lacks."""
+    for token_id in ids:
+        if token_id >= tokenizer.vocab_size:
+            raise RequestError(
+                f"`{param}`: there is no token {token_id}; the vocabulary has {tokenizer.vocab_size}",
+                param=param,
+            )

@@ -1,0 +1,34 @@
+"""Who watches a request: the collectors of metrics."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+
+from litestar.middleware import ASGIMiddleware
+from litestar.types import ASGIApp, Receive, Scope, Send
+
+from fllm.interfaces import Collector
+from fllm.trace import Trace
+
+
+class Observed(ASGIMiddleware):
+    """Makes the trace of a request before a byte of its body is read, and ends it whatever happens.
+
+    Handlers find it as ``scope["state"]["trace"]``; who answers a failure leaves its message as ``"error"``.
+    """
+
+    def __init__(self, collectors: Sequence[Collector]) -> None:
+        self._collectors = collectors
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
+        """Observe one request."""
+        state = scope["state"]
+        trace = state["trace"] = Trace(uuid.uuid4().hex, self._collectors)
+        try:
+            await next_app(scope, receive, send)
+        except BaseException:
+            state.setdefault("error", "the request was cancelled")
+            raise
+        finally:
+            trace.finish(state.get("error"))

@@ -1,0 +1,1 @@
+"""What travels over HTTP: one module of msgspec Structs for each endpoint."""

@@ -1,0 +1,78 @@
+"""What a chat and a completion request have in common.
+
+OpenAI's clients send ``null`` for what they leave at its default, so every optional field may be null.
+Unknown fields are ignored, since clients send new ones every month.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+
+MAX_INT = 2**31 - 1
+
+Count = Annotated[int, Meta(ge=0, le=MAX_INT)]
+PositiveCount = Annotated[int, Meta(ge=1, le=MAX_INT)]
+Choices = Annotated[int, Meta(ge=1, le=128)]
+TokenId = Annotated[int, Meta(ge=0, le=MAX_INT)]
+Penalty = Annotated[float, Meta(ge=-2, le=2)]
+Bias = Annotated[float, Meta(ge=-100, le=100)]
+StopString = Annotated[str, Meta(min_length=1)]
+TopLogprobs = Annotated[int, Meta(ge=0, le=20)]
+Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+
+
+class StreamOptions(Struct, frozen=True):
+    """What a stream carries besides the answer."""
+
+    include_usage: bool | None = None
+    """One more chunk at the end, without choices, with the usage of the whole request."""
+    continuous_usage_stats: bool | None = None
+    """The usage so far, on every chunk."""
+
+
+class GenerationRequest(Struct, frozen=True, kw_only=True):
+    """Fields of both endpoints: how to sample, when to stop, what to report."""
+
+    model: str
+    """Any string; the server has one model."""
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+    n: Choices | None = None
+    best_of: Choices | None = None
+    """Generate so many and return the ``n`` likeliest; the width of a beam search."""
+    use_beam_search: bool | None = None
+    length_penalty: Annotated[float, Meta(ge=-100, le=100)] | None = None
+    early_stopping: bool | Literal["never"] | None = None
+
+    max_tokens: Count | None = None
+    min_tokens: Count | None = None
+    temperature: Annotated[float, Meta(ge=0, le=100)] | None = None
+    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Meta(ge=-1, le=MAX_INT)] | None = None
+    """-1 and 0 consider all tokens."""
+    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    repetition_penalty: Annotated[float, Meta(gt=0, le=100)] | None = None
+    logit_bias: dict[TokenId, Bias] | None = None
+    seed: Seed | None = None
+
+    stop: StopString | list[StopString] | None = None
+    include_stop_str_in_output: bool | None = None
+    stop_token_ids: list[TokenId] | None = None
+    ignore_eos: bool | None = None
+    skip_special_tokens: bool | None = None
+    return_tokens_as_token_ids: bool | None = None
+    """Log-probabilities show a token as ``token_id:<id>``."""
+
+    user: Any = None
+    response_format: Any = None
+    """Only ``{"type": "text"}``."""
+    structured_outputs: Any = None
+    guided_json: Any = None
+    guided_regex: Any = None
+    guided_choice: Any = None
+    guided_grammar: Any = None
