@@ -1,0 +1,89 @@
+"""The group of commands: ours, and those of plugins. Each is imported when it is run, not when listed."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import rich_click as click
+
+from fllm.config import PluginConfig
+from fllm.plugins import Plugins, load_plugins
+from fllm.registry import Entry, Registry
+
+OURS = (
+    Entry("serve", "fllm_api.cli.serve:serve", "Serve a model with an OpenAI-compatible API."),
+    Entry(
+        "plugins", "fllm_api.cli.plugins:plugins", "Show what is installed, and what failed to load and why."
+    ),
+    Entry("version", "fllm_api.cli.version:version", "Print the version."),
+    Entry(
+        "collect-env",
+        "fllm_api.cli.environment:collect_env",
+        "Describe this machine, for a report of a problem.",
+    ),
+)
+
+
+class LazyCommand(click.RichCommand):
+    """Stands for a command until it is run: its name and summary are known, its module is not imported."""
+
+    def __init__(self, registry: Registry, entry: Entry) -> None:
+        super().__init__(name=entry.name, help=entry.summary)
+        self._registry = registry
+
+    def make_context(self, info_name: str | None, args: list[str], **extra: Any) -> click.Context:  # type: ignore[override]
+        """Parse the arguments with the real command, which from here on takes this one's place."""
+        command: click.Command = self._registry.load(self.name or "")
+        return command.make_context(info_name, args, **extra)
+
+
+class Commands(click.RichGroup):
+    """Finds plugins only for ``--help``, and for a command that is not ours."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Ours in our order, then the plugins' by name."""
+        self._add_those_of_plugins(ctx)
+        return list(self.commands)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Ours win over a plugin's of the same name."""
+        if cmd_name not in self.commands:
+            self._add_those_of_plugins(ctx)
+        return super().get_command(ctx, cmd_name)
+
+    def _add_those_of_plugins(self, ctx: click.Context) -> None:
+        if not ctx.meta.setdefault("fllm.commands", False):
+            ctx.meta["fllm.commands"] = True
+            registry = installed_plugins().commands
+            for registration in registry:
+                if registration.entry.name not in self.commands:
+                    self.add_command(LazyCommand(registry, registration.entry))
+
+
+def command_line() -> click.RichGroup:
+    """The whole command line."""
+    ours = Registry("command")
+    for entry in OURS:
+        ours.add(entry, plugin="api", distribution="furiosa-llm-server")
+    group = Commands(
+        callback=_help_without_command,
+        invoke_without_command=True,
+        help="An OpenAI-compatible server for large language models, in which every feature is a plugin.",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    for entry in OURS:
+        group.add_command(LazyCommand(ours, entry))
+    return group
+
+
+def installed_plugins() -> Plugins:
+    """The plugins of this environment, for commands that have no options about them."""
+    disabled = os.environ.get("FLLM_DISABLE_PLUGINS", "")
+    return load_plugins(PluginConfig(disabled=tuple(name for name in disabled.split(",") if name)))
+
+
+@click.pass_context
+def _help_without_command(ctx: click.Context) -> None:
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())

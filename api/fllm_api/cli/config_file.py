@@ -1,0 +1,42 @@
+"""``--config``: options from a TOML file, below the command line and the environment."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+
+
+def read_config(ctx: click.Context, param: click.Parameter, file: Path | None) -> Path | None:
+    """Let the file's values be the defaults of this command line."""
+    if file is None:
+        return None
+    known = {name: each for each in ctx.command.params if (name := each.name) and name != param.name}
+    values = {key.replace("-", "_"): value for key, value in _read(file, param, ctx).items()}
+    for key in values.keys() - known.keys():
+        near = difflib.get_close_matches(key, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}"
+        raise click.BadParameter(f"{str(file)!r} has the unknown key {key!r}; {hint}", ctx, param)
+    ctx.default_map = {key: _plain(value, known[key]) for key, value in values.items()}
+    return file
+
+
+def _read(file: Path, param: click.Parameter, ctx: click.Context) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise click.BadParameter(f"{str(file)!r} can't be read: {error.strerror}", ctx, param) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise click.BadParameter(f"{str(file)!r} is not TOML: {error}", ctx, param) from error
+
+
+def _plain(value: Any, param: click.Parameter) -> Any:
+    """A list for an option that is given several times; a table of ``--backend-option`` as its pairs."""
+    if not getattr(param, "multiple", False):
+        return value
+    if isinstance(value, dict):
+        return [f"{key}={each}" for key, each in value.items()]
+    return value if isinstance(value, list) else [value]

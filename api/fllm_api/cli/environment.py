@@ -1,0 +1,90 @@
+"""``furiosa-llm collect-env``: what to paste into a report of a problem."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import rich_click as click
+
+from fllm_api.cli.commands import installed_plugins
+from fllm_api.cli.version import DISTRIBUTION, dependencies
+
+SECRETS = {"FURIOSA_LLM_API_KEY"}
+
+
+@click.command("collect-env")
+def collect_env() -> None:
+    """Describe this machine, for a report of a problem."""
+    for title, section in (
+        ("Machine", _machine()),
+        ("Devices", _devices()),
+        ("Packages", _packages()),
+        ("Plugins", _plugins()),
+        ("Environment", _variables()),
+    ):
+        click.echo(f"{title}")
+        for name, value in section:
+            click.echo(f"  {name}: {value}")
+
+
+def _machine() -> Iterator[tuple[str, str]]:
+    yield "system", platform.platform()
+    yield "cpu", _from_proc("cpuinfo", "model name") or platform.processor() or "unknown"
+    yield "cores", str(len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count())
+    yield "memory", _from_proc("meminfo", "MemTotal") or "unknown"
+    yield "python", f"{platform.python_version()} ({sys.executable})"
+
+
+def _from_proc(file: str, key: str) -> str | None:
+    try:
+        lines = Path("/proc", file).read_text().splitlines()
+    except OSError:
+        return None
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), None)
+
+
+def _devices() -> Iterator[tuple[str, str]]:
+    found = [*_gpus(), *_npus()]
+    yield from found or [("none", "beyond the cpu")]
+
+
+def _gpus() -> Iterator[tuple[str, str]]:
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return
+    query = [program, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        yield "nvidia-smi", str(error)
+    else:
+        yield from ((f"cuda:{index}", line) for index, line in enumerate(answer.splitlines()))
+
+
+def _npus() -> Iterator[tuple[str, str]]:
+    for path in sorted(Path("/dev").glob("rngd/npu[0-9]*mgmt")):
+        yield path.name.removesuffix("mgmt"), str(path)
+
+
+def _packages() -> Iterator[tuple[str, str]]:
+    yield DISTRIBUTION, metadata.version(DISTRIBUTION)
+    yield from dependencies()
+
+
+def _plugins() -> Iterator[tuple[str, str]]:
+    for report in installed_plugins().reports:
+        state = report.error or ("disabled" if report.disabled else "ok")
+        yield report.name, f"{report.distribution} {report.version}: {state}"
+
+
+def _variables() -> Iterator[tuple[str, str]]:
+    for name, value in sorted(os.environ.items()):
+        if name.startswith(("FURIOSA_LLM_", "FLLM_", "CUDA_VISIBLE", "HF_HOME", "HF_HUB", "OMP_NUM")):
+            yield name, "(hidden)" if name in SECRETS else value

@@ -1,0 +1,44 @@
+"""``furiosa-llm``: from ``sys.argv`` to an exit status."""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+import rich_click as click
+from click.core import ParameterSource
+
+from fllm.errors import FllmError, UserError
+from fllm_api.cli.commands import command_line
+
+PROGRAM = "furiosa-llm"
+
+
+def main() -> NoReturn:
+    """Run the command line and exit: 0, or 2 with one line on stderr for what the user can mend."""
+    try:
+        status = command_line().main(prog_name=PROGRAM, standalone_mode=False)
+    except click.ClickException as error:
+        _fail(error.format_message() + _origin(error), 2)
+    except FllmError as error:
+        _fail(error.message, 2 if isinstance(error, UserError) else 1)
+    except click.Abort:
+        sys.exit(130)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _fail(message: str, status: int) -> NoReturn:
+    click.echo(f"{PROGRAM}: error: {' '.join(message.split())}", err=True)
+    sys.exit(status)
+
+
+def _origin(error: click.ClickException) -> str:
+    """Where a bad value was read, if not on the command line."""
+    if not isinstance(error, click.BadParameter) or error.ctx is None or error.param is None:
+        return ""
+    source = error.ctx.get_parameter_source(error.param.name or "")
+    if source is ParameterSource.ENVIRONMENT:
+        return " (from the environment)"
+    if source is ParameterSource.DEFAULT_MAP:
+        return " (from the file of --config)"
+    return ""

@@ -1,0 +1,145 @@
+"""The options of ``furiosa-llm serve``. Each also reads ``FURIOSA_LLM_<OPTION>`` and ``--config``.
+
+Where an option bears the name of a field of a configuration Struct, it is that field.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any, get_args
+
+import rich_click as click
+
+from fllm.config import LoadFormat
+from fllm_api.cli.config_file import read_config
+from fllm_api.cli.types import Devices, Json, KeyValue, Listed, Registered
+from fllm_api.config import ContentFormat
+
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+POSITIVE = click.IntRange(min=1)
+DTYPES = ("auto", "float16", "bfloat16", "float32", "half", "float")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+CONTEXT: dict[str, Any] = {
+    "auto_envvar_prefix": "FURIOSA_LLM",
+    "show_default": True,
+    "rich_help_config": {
+        "options_table_column_types": ["opt_all", "help"],
+        "options_table_help_sections": ["help", "metavar", "default"],
+    },
+}
+"""For commands that have these options."""
+
+MODEL = click.RichArgument(
+    ["model"],
+    required=False,
+    envvar="FURIOSA_LLM_MODEL",
+    help="Directory, .gguf file or Hub id; without it, the embedded model.",
+)
+
+_model = partial(click.RichOption, panel="Model")
+_engine = partial(click.RichOption, panel="Engine")
+_chat = partial(click.RichOption, panel="Chat")
+_http = partial(click.RichOption, panel="HTTP")
+_watch = partial(click.RichOption, panel="Observation")
+_find = partial(click.RichOption, panel="Plugins and configuration")
+
+ABOUT_MODEL = [
+    _model(["--revision"], metavar="TEXT", help="Branch, tag or commit of a Hub id."),
+    _model(
+        ["--served-model-name"],
+        type=Listed(),
+        show_default="MODEL",
+        help="Name in answers and in /v1/models.",
+    ),
+    _model(
+        ["--load-format"],
+        type=click.Choice(get_args(LoadFormat)),
+        default="auto",
+        help="dummy: random weights of the model's configuration.",
+    ),
+    _model(["--dtype"], type=click.Choice(DTYPES), default="auto", help="Of weights and activations."),
+    _model(
+        ["--quantization"], type=Listed(), show_default="by model", help="A method that the backend knows."
+    ),
+    _model(["--max-model-len"], type=POSITIVE, help="Tokens of prompt and answer together at most."),
+    _model(["--seed"], type=click.IntRange(min=0), help="For requests without their own, and dummy weights."),
+]
+ABOUT_ENGINE = [
+    _engine(
+        ["--devices"], type=Devices(), show_default="the best", help="Such as cpu, cuda:0,cuda:1, npu:0:0-3."
+    ),
+    _engine(["--backend"], type=Registered("backends"), show_default="by device", help="Engine."),
+    _engine(["--backend-option"], type=KeyValue(), multiple=True, help="An option of the backend's own."),
+    _engine(["--engine-process/--no-engine-process"], default=True, help="Give it a process of its own."),
+    _engine(["--max-num-seqs"], type=POSITIVE, help="Sequences in one step at most."),
+    _engine(["--max-num-batched-tokens"], type=POSITIVE, help="Tokens in one step at most."),
+    _engine(
+        ["--enable-prefix-caching/--no-enable-prefix-caching"],
+        default=True,
+        help="Compute a prompt's known beginning only once.",
+    ),
+]
+ABOUT_CHAT = [
+    _chat(["--chat-template"], type=FILE, show_default="the tokenizer's", help="Jinja file."),
+    _chat(
+        ["--chat-template-content-format"],
+        type=click.Choice(get_args(ContentFormat)),
+        default="auto",
+        help="How the template wants a message's content; auto reads it.",
+    ),
+    _chat(
+        ["--default-chat-template-kwargs"],
+        type=Json(dict[str, Any], '{"enable_thinking": false}'),
+        help="Variables of the template; a request's own win.",
+    ),
+    _chat(["--tool-call-parser"], type=Registered("tool_parsers"), help="Find tool calls in answers."),
+    _chat(["--enable-auto-tool-choice"], is_flag=True, help="Implied by --tool-call-parser."),
+    _chat(["--reasoning-parser"], type=Registered("reasoning_parsers"), help="Find reasoning in answers."),
+    _chat(["--enable-reasoning"], is_flag=True, help="Implied by --reasoning-parser."),
+    _chat(["--response-role"], type=Listed(), default="assistant", help="Role in chat answers."),
+]
+ABOUT_HTTP = [
+    _http(["--host"], type=Listed(), default="localhost", help="Name or address to listen at."),
+    _http(["--port"], type=click.IntRange(0, 65535), default=8000, help="0 picks a free one."),
+    _http(["--api-key"], type=Listed(), multiple=True, help="Bearer token that requests need."),
+    _http(
+        ["--allowed-origins"],
+        type=Json(list[str], '["https://example.org"]'),
+        help="Origins of web pages that may call.",
+    ),
+    _http(["--shutdown-timeout"], type=click.FloatRange(0, 86400), default=30.0, help="Seconds to drain."),
+]
+ABOUT_OBSERVATION = [
+    _watch(["--enable-metrics"], is_flag=True, help="Serve /metrics for Prometheus."),
+    _watch(["--disable-log-stats"], is_flag=True, help="No line about load every ten seconds."),
+    _watch(["--enable-payload-logging"], is_flag=True, help="Print every request and answer on stdout."),
+    _watch(["--log-level"], type=click.Choice(LOG_LEVELS), default="info", help="Least severe to be logged."),
+]
+ABOUT_PLUGINS = [
+    _find(["--plugin"], type=FILE, multiple=True, default=(), is_eager=True, help="A .py file to load."),
+    _find(
+        ["--disable-plugin"],
+        type=Listed(),
+        multiple=True,
+        default=(),
+        is_eager=True,
+        envvar=["FURIOSA_LLM_DISABLE_PLUGIN", "FLLM_DISABLE_PLUGINS"],
+        help="Name of a plugin or distribution to leave out.",
+    ),
+]
+CONFIG = _find(["--config"], type=FILE, is_eager=True, callback=read_config, help="TOML file of options.")
+
+
+SERVE: list[click.Parameter] = [
+    MODEL,
+    *ABOUT_MODEL,
+    *ABOUT_ENGINE,
+    *ABOUT_CHAT,
+    *ABOUT_HTTP,
+    *ABOUT_OBSERVATION,
+    CONFIG,
+    *ABOUT_PLUGINS,
+]
+"""All parameters of ``furiosa-llm serve``."""

@@ -1,0 +1,120 @@
+"""A server's life: start the backend, listen, drain, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import rich_click as click
+
+from fllm.errors import ConfigError
+from fllm.interfaces import Backend, BackendContext
+from fllm.plugins import Plugins
+from fllm.values import ModelCard
+from fllm_api.cli.bind import url_of
+from fllm_api.cli.loading import loading
+from fllm_api.cli.settings import Settings
+
+if TYPE_CHECKING:
+    from fllm_api.cli.assembly import Listener
+
+T = TypeVar("T")
+
+
+def run(settings: Settings, plugins: Plugins, sockets: list[socket.socket], began: float) -> None:
+    """Serve until a signal comes; raises `UserError` where the user can mend what stops the start."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_live(settings, plugins, sockets, began))
+
+
+async def _live(settings: Settings, plugins: Plugins, sockets: list[socket.socket], began: float) -> None:
+    interrupted = _interruption()
+    with loading() as tell:
+        context = BackendContext(progress=tell, plugins=settings.plugin_config)
+        backend: Backend = plugins.backends.load(settings.backend)(settings.backend_config, context)
+        try:
+            started = await _unless(interrupted, _start(backend))
+        except BaseException:
+            await backend.stop()
+            raise
+    try:
+        if started is not None:
+            card, listener_for = started
+            listener = listener_for(settings, plugins, backend, card)
+            listener.on_ready = lambda: _announce(settings, sockets, began)
+            await _listen(listener, sockets, interrupted)
+    finally:
+        await backend.stop()
+
+
+async def _start(backend: Backend) -> tuple[ModelCard, Callable[..., Listener]]:
+    """Start the backend, and import the web framework while it loads."""
+    card, listener_for = await asyncio.gather(backend.start(), asyncio.to_thread(_import_listener))
+    return card, listener_for
+
+
+def _import_listener() -> Callable[..., Listener]:
+    from fllm_api.cli.assembly import listener_for
+
+    return listener_for
+
+
+async def _listen(listener: Listener, sockets: list[socket.socket], interrupted: asyncio.Event) -> None:
+    serving = asyncio.create_task(listener.serve(sockets))
+    waiting = asyncio.create_task(interrupted.wait())
+    await asyncio.wait([serving, waiting], return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    listener.should_exit = True
+    try:
+        await serving
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise ConfigError("the port was taken by another server while the model was loading") from error
+
+
+async def _unless(interrupted: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """The result of ``work``, or ``None`` if the interruption comes first."""
+    working = asyncio.create_task(work)
+    waiting = asyncio.create_task(interrupted.wait())
+    await asyncio.wait([working, waiting], return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if working.done():
+        return working.result()
+    working.cancel()
+    await asyncio.wait([working])
+    return None
+
+
+def _interruption() -> asyncio.Event:
+    """Set by the first SIGINT or SIGTERM; the second ends the process at once."""
+    interrupted = asyncio.Event()
+
+    def handle(number: int) -> None:
+        if interrupted.is_set():
+            os._exit(128 + number)
+        interrupted.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, handle, number)
+    return interrupted
+
+
+def _announce(settings: Settings, sockets: list[socket.socket], began: float) -> None:
+    name, url = settings.server.served_model_name, url_of(settings.server.host, sockets)
+    click.echo(f"furiosa-llm: serving {name} on {url} (ready in {time.monotonic() - began:.1f} s)")
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if sys.platform == "win32":
+        return None
+    import uvloop
+
+    return uvloop.new_event_loop

@@ -1,0 +1,62 @@
+"""``furiosa-llm serve``: check everything, take the port, and only then load the model."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+
+from fllm.errors import ConfigError
+from fllm.plugins import Plugins
+from fllm_api.cli.bind import bind
+from fllm_api.cli.logs import configure_logging
+from fllm_api.cli.options import CONTEXT, SERVE
+from fllm_api.cli.settings import settings_from
+from fllm_api.cli.types import plugin_config, plugins_of
+from fllm_api.config import ContentFormat, ServerConfig
+
+EPILOG = """Every option also reads FURIOSA_LLM_<OPTION>, such as FURIOSA_LLM_PORT, and the file of --config.
+The command line wins over the environment, that over the file."""
+
+
+@click.command("serve", params=SERVE, context_settings=CONTEXT, epilog=EPILOG)
+@click.pass_context
+def serve(ctx: click.RichContext, /, **options: Any) -> None:
+    """Serve MODEL with an OpenAI-compatible API; without MODEL, the embedded SmolLM2-135M-Instruct."""
+    began = time.monotonic()
+    plugins = plugins_of(ctx)
+    settings = settings_from(options, plugins, plugin_config(ctx))
+    check_parsers(settings.server, plugins)
+    if settings.server.chat_template is not None:
+        check_template(settings.server.chat_template, settings.server.chat_template_content_format)
+    sockets = bind(settings.server.host, settings.server.port)
+    configure_logging(options["log_level"])
+    plugins.warn()
+
+    from fllm_api.cli.running import run
+
+    run(settings, plugins, sockets, began)
+
+
+def check_parsers(config: ServerConfig, plugins: Plugins) -> None:
+    """Import the parsers that were named; raises `PluginError` if that fails."""
+    if config.tool_call_parser is not None:
+        plugins.tool_parsers.load(config.tool_call_parser)
+    if config.reasoning_parser is not None:
+        plugins.reasoning_parsers.load(config.reasoning_parser)
+
+
+def check_template(file: Path, content_format: ContentFormat) -> None:
+    """Read, compile and try out the file of ``--chat-template``; raises `ConfigError`."""
+    from fllm.chat import ChatTemplate
+
+    where = f"--chat-template {file}"
+    try:
+        source = file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{where} can't be read: {error}") from error
+    ChatTemplate.compile(
+        {"default": source}, special_tokens={}, content_format=content_format, where=where
+    ).check()

@@ -1,0 +1,133 @@
+"""From options to the Structs of the rooms, with the checks that span several options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from msgspec import Struct
+
+from fllm.config import BackendConfig, Device, MetricsConfig, PluginConfig
+from fllm.errors import ConfigError
+from fllm.models import ModelSource, locate
+from fllm.plugins import Plugins
+from fllm.registry import BackendEntry, Registry
+from fllm_api.config import ServerConfig
+
+S = TypeVar("S", bound=Struct)
+
+ENGINE_PROCESS = "process"
+"""The backend that holds another one in a process of its own."""
+
+DTYPE_ALIASES = {"half": "float16", "float": "float32"}
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """All that ``furiosa-llm serve`` was told, checked."""
+
+    backend: str
+    """Name of the outermost backend; `BackendConfig.chain` names those inside."""
+    backend_config: BackendConfig
+    plugin_config: PluginConfig
+    metrics: MetricsConfig
+    server: ServerConfig
+    shutdown_timeout: float
+    """Seconds for the requests in flight, once a signal has come."""
+
+
+def settings_from(options: Mapping[str, Any], plugins: Plugins, plugin_config: PluginConfig) -> Settings:
+    """Check and divide the options; raises `UserError` that names the option."""
+    _check_switches(options, plugins)
+    source = locate(options["model"])
+    _check_revision(options["revision"], source)
+    wanted = options["devices"] or ()
+    chosen = choose_backend(plugins.backends, options["backend"], wanted)
+    backend, *chain = _with_process(chosen, plugins.backends, wanted=options["engine_process"])
+    return Settings(
+        backend=backend,
+        backend_config=_struct(
+            BackendConfig,
+            options,
+            model=source.location,
+            devices=wanted,
+            chain=tuple(chain),
+            options=dict(options["backend_option"]),
+            dtype=DTYPE_ALIASES.get(options["dtype"], options["dtype"]),
+        ),
+        plugin_config=plugin_config,
+        metrics=MetricsConfig(enabled=options["enable_metrics"], log_stats=not options["disable_log_stats"]),
+        server=_struct(
+            ServerConfig,
+            options,
+            served_model_name=options["served_model_name"] or source.name,
+            api_keys=options["api_key"],
+            allowed_origins=tuple(options["allowed_origins"] or ()),
+            default_chat_template_kwargs=options["default_chat_template_kwargs"] or {},
+        ),
+        shutdown_timeout=options["shutdown_timeout"],
+    )
+
+
+def choose_backend(backends: Registry, name: str | None, devices: tuple[Device, ...]) -> str:
+    """The backend of that name, or the only one that serves these devices; without any, a cpu or a cuda."""
+    served = _served(backends)
+    kinds = {device.kind for device in devices} or {"cpu", "cuda"}
+    if name is not None:
+        kind = next(iter(kinds))
+        if devices and served.get(name) and kind not in served[name]:
+            raise ConfigError(f"--backend {name} does not serve {kind!r} of --devices ({_listed(served)})")
+        return name
+    fit = [name for name, serves in served.items() if kinds & set(serves)]
+    if not fit:
+        what = f"--devices: no backend serves {' or '.join(sorted(kinds))!r}"
+        raise ConfigError(f"{what} ({_listed(served)})")
+    if len(fit) > 1:
+        raise ConfigError(
+            f"several backends serve {' or '.join(sorted(kinds))}: choose --backend {' or '.join(fit)}"
+        )
+    return fit[0]
+
+
+def _served(backends: Registry) -> dict[str, tuple[str, ...]]:
+    entries = (registration.entry for registration in backends)
+    return {entry.name: entry.devices for entry in entries if isinstance(entry, BackendEntry)}
+
+
+def _listed(served: Mapping[str, tuple[str, ...]]) -> str:
+    found = [f"{name} serves {', '.join(serves)}" for name, serves in served.items() if serves]
+    return f"backends: {'; '.join(found) or 'none'}"
+
+
+def _with_process(name: str, backends: Registry, *, wanted: bool) -> list[str]:
+    entry = backends.entry(name)
+    isolated = isinstance(entry, BackendEntry) and entry.isolated and name != ENGINE_PROCESS
+    return [ENGINE_PROCESS, name] if wanted and isolated and ENGINE_PROCESS in backends.names() else [name]
+
+
+def _check_switches(options: Mapping[str, Any], plugins: Plugins) -> None:
+    """A switch that only says that there is a parser needs one."""
+    pairs = (
+        ("enable_auto_tool_choice", "tool_call_parser", plugins.tool_parsers),
+        ("enable_reasoning", "reasoning_parser", plugins.reasoning_parsers),
+    )
+    for switch, parser, registry in pairs:
+        if options[switch] and options[parser] is None:
+            registered = ", ".join(registry.names()) or "none"
+            raise ConfigError(f"{_flag(switch)} needs {_flag(parser)} NAME (registered: {registered})")
+
+
+def _check_revision(revision: str | None, source: ModelSource) -> None:
+    if revision is not None and source.kind != "hub":
+        raise ConfigError(
+            f"--revision {revision} is for a model on the Hub, and {source.location!r} is local"
+        )
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _struct(kind: type[S], given: Mapping[str, Any], /, **values: Any) -> S:
+    """Fill the fields that bear the names of options, where those are given; the rest as said."""
+    same = {name: given[name] for name in kind.__struct_fields__ if given.get(name) is not None}
+    return kind(**{**same, **values})

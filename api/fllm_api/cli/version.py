@@ -1,0 +1,33 @@
+"""``furiosa-llm version``."""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Iterator
+from importlib import metadata
+
+import rich_click as click
+
+DISTRIBUTION = "furiosa-llm-server"
+
+
+@click.command("version")
+@click.option("--full", is_flag=True, help="With Python's version and those of our dependencies.")
+def version(full: bool) -> None:
+    """Print the version."""
+    click.echo(f"furiosa-llm {metadata.version(DISTRIBUTION)}")
+    if full:
+        click.echo(f"python {platform.python_version()}")
+        for name, installed in dependencies():
+            click.echo(f"{name} {installed}")
+
+
+def dependencies() -> Iterator[tuple[str, str]]:
+    """What we depend on, and its version here."""
+    for requirement in metadata.requires(DISTRIBUTION) or []:
+        name = re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
+        try:
+            yield name, metadata.version(name)
+        except metadata.PackageNotFoundError:
+            yield name, "not installed"
