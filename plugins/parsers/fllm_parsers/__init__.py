@@ -1,0 +1,1 @@
+"""Tool-call parsers, reasoning parsers and chat-template resolvers."""
