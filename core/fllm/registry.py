@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from typing import Any
 
 from msgspec import Struct
@@ -25,7 +26,7 @@ class BackendEntry(Entry, frozen=True):
     """A backend, with what the command line must know before it imports it."""
 
     devices: tuple[str, ...] = ()
-    """Kinds of devices that it serves, such as ``("cuda", "cpu")``; none for a backend that only wraps others."""
+    """Kinds of devices that it serves, such as ``("cuda", "cpu")``; none if it only wraps other backends."""
     isolated: bool = True
     """It runs in a process of its own, unless ``--no-engine-process`` is given."""
 
@@ -46,7 +47,7 @@ class Registry:
         self._registrations: dict[str, list[Registration]] = {}
 
     def add(self, entry: Entry, *, plugin: str, distribution: str) -> None:
-        """Register an entry. A name offered twice becomes a conflict that is raised only when it is chosen."""
+        """Register an entry. A name offered twice is a conflict, raised only when it is chosen."""
         self._registrations.setdefault(entry.name, []).append(Registration(entry, plugin, distribution))
 
     def names(self) -> list[str]:
@@ -63,24 +64,31 @@ class Registry:
 
     def entry(self, name: str) -> Entry:
         """The entry of that name; raises `UnknownName` (with the nearest name) or `NameConflict`."""
+        return self._chosen(name).entry
+
+    def load(self, name: str) -> Any:
+        """Import and return the object behind a name; raises `PluginError` where that fails."""
+        chosen = self._chosen(name)
+        module, _, attribute = chosen.entry.target.partition(":")
+        try:
+            found = attrgetter(attribute)(importlib.import_module(module))
+        except (Exception, SystemExit) as error:  # a stranger's module: anything may come
+            raise PluginError(f"{self._named(chosen)} can't be loaded: {describe(error)}") from error
+        if not callable(found):
+            raise PluginError(f"{self._named(chosen)} is a {type(found).__name__}, which can't be called")
+        return found
+
+    def _chosen(self, name: str) -> Registration:
         rivals = self._registrations.get(name)
         if not rivals:
             raise UnknownName(self._unknown(name))
         if len(rivals) > 1:
             raise NameConflict(conflict_message(self.kind, name, rivals))
-        return rivals[0].entry
+        return rivals[0]
 
-    def load(self, name: str) -> Any:
-        """Import and return the object behind a name; raises `PluginError` where that fails."""
-        entry = self.entry(name)
-        module, _, attribute = entry.target.partition(":")
-        try:
-            return getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            owner = self._registrations[name][0].distribution
-            raise PluginError(
-                f"the {self.kind} {name!r} of {owner} can't be loaded from {entry.target!r}: {error}"
-            ) from error
+    def _named(self, chosen: Registration) -> str:
+        entry = chosen.entry
+        return f"the {self.kind} {entry.name!r} of {chosen.distribution} ({entry.target})"
 
     def _unknown(self, name: str) -> str:
         names = self.names()
@@ -89,10 +97,19 @@ class Registry:
         return f"there is no {self.kind} {name!r}{hint} (registered: {', '.join(names) or 'none'})"
 
 
-def conflict_message(kind: str, name: str, rivals: list[Registration]) -> str:
+def conflict_message(kind: str, name: str, rivals: Sequence[Registration]) -> str:
     """What to tell somebody who meets a name that is offered twice."""
     owners = " and ".join(f"{rival.distribution} (plugin {rival.plugin!r})" for rival in rivals)
+    last = rivals[-1]
+    shared = any(rival.plugin == last.plugin for rival in rivals[:-1])
+    one = f"{last.distribution}:{last.plugin}" if shared else last.plugin
     return (
         f"the {kind} {name!r} is offered by {owners}; "
-        f"leave one out with --disable-plugin {rivals[-1].plugin} or FLLM_DISABLE_PLUGINS={rivals[-1].plugin}"
+        f"leave one out with --disable-plugin {one} or FLLM_DISABLE_PLUGINS={one}"
     )
+
+
+def describe(error: BaseException) -> str:
+    """An error in one line, for a report."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, PluginError) else f"{type(error).__name__}: {text}".rstrip(": ")

@@ -1,0 +1,104 @@
+"""Where plugins come from: the entry points of installed distributions, and the files of ``--plugin``."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from importlib.metadata import Distribution, EntryPoint, distributions
+from pathlib import Path
+from types import ModuleType
+
+from msgspec import Struct
+
+from fllm.errors import PluginError
+
+GROUP = "fllm"
+"""The entry-point group."""
+
+
+class Candidate(Struct, frozen=True):
+    """A plugin that was found, and is not imported yet."""
+
+    name: str
+    distribution: str
+    """Who ships it: a distribution, or the path of a file."""
+    version: str
+    source: str
+    """The module or file that it is loaded from."""
+    load: Callable[[], object]
+    """Imports it; raises whatever its author's code raises."""
+
+    @property
+    def names(self) -> set[str]:
+        """By any of these, normalised, it can be disabled."""
+        return {normal(name) for name in (self.name, self.distribution, f"{self.distribution}:{self.name}")}
+
+
+def normal(name: str) -> str:
+    """A name as package indices compare it."""
+    return name.lower().replace("_", "-").replace(".", "-")
+
+
+def installed() -> list[Candidate]:
+    """Every entry point of the group, in the order of distribution and name."""
+    return sorted(_installed(), key=lambda candidate: (candidate.distribution, candidate.name))
+
+
+def from_file(path: str) -> Candidate:
+    """A ``.py`` file as a plugin; whether it can be read shows when it is loaded."""
+    file = Path(path).resolve()
+    return Candidate(file.stem, str(file), "", str(file), lambda: _import_file(file))
+
+
+def _installed() -> Iterator[Candidate]:
+    seen: set[str] = set()
+    for distribution in distributions():
+        points = _points(distribution)
+        if not points:
+            continue  # reading the name parses the metadata: 1 ms each, and there may be hundreds
+        name = distribution.metadata["Name"] or "unknown"
+        if name in seen:
+            continue  # an editable install of a project that also lies on sys.path is found twice
+        seen.add(name)
+        for point in points:
+            yield Candidate(point.name, name, distribution.version or "", point.value, point.load)
+
+
+def _points(distribution: Distribution) -> list[EntryPoint]:
+    text = distribution.read_text("entry_points.txt")
+    if not text or GROUP not in text:
+        return []  # a stranger's malformed file is none of our business
+    return [point for point in distribution.entry_points if point.group == GROUP]
+
+
+def _import_file(file: Path) -> ModuleType:
+    name = file.stem
+    if not file.is_file():
+        raise PluginError(f"there is no file {str(file)!r}")
+    if file.suffix != ".py":
+        raise PluginError(f"{str(file)!r} is not a Python file (.py)")
+    if _taken(name, file):
+        raise PluginError(f"a module named {name!r} exists already; rename the file")
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # so that entries can name it as their target
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _taken(name: str, file: Path) -> bool:
+    """Whether the file's name would hide another module, now or when something imports that one later."""
+    if name in sys.modules:
+        return True
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return False
+    return spec is not None and spec.origin != str(file)
