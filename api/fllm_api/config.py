@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -25,6 +26,8 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     response_role: str = "assistant"
     chat_template: Path | None = None
     chat_template_content_format: ContentFormat = "auto"
+    default_chat_template_kwargs: Mapping[str, Any] = {}
+    """Variables of the template, below a request's ``chat_template_kwargs``."""
     tool_call_parser: str | None = None
     reasoning_parser: str | None = None
     enable_metrics: bool = False

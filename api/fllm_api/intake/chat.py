@@ -40,7 +40,7 @@ def read_chat(body: ChatRequest, server: Server) -> AskedChat:
     check_stream_options(body)
     _check_messages(body.messages)
     tools = read_tools(body, server.tools)
-    kwargs = _template_kwargs(body)
+    kwargs = {**server.config.default_chat_template_kwargs, **_template_kwargs(body)}
     prompt = _render(body, server, tools, kwargs)
     ids = server.tokenizer.encode(prompt, special=False)
     if not ids:
