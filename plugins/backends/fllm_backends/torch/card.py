@@ -28,8 +28,9 @@ def read_card(
 
 
 def _eos(directory: Path, generation: dict[str, Any], vocab_size: int) -> tuple[int, ...]:
-    """The models' authors name it in any of three files; those of Llama 3 and Qwen differ from file to file."""
-    found = [*_ids(generation.get("eos_token_id")), *_ids(read_json(directory / "config.json").get("eos_token_id"))]
+    """Any of three files may name them; those of Llama 3 and of Qwen do not agree with each other."""
+    config = read_json(directory / "config.json")
+    found = [*_ids(generation.get("eos_token_id")), *_ids(config.get("eos_token_id"))]
     named = _optional_json(directory / "tokenizer_config.json").get("eos_token")
     name = named.get("content") if isinstance(named, dict) else named
     added = _optional_json(directory / "tokenizer.json").get("added_tokens", [])

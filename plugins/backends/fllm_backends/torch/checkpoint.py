@@ -56,7 +56,7 @@ def weight_files(directory: Path) -> list[Path]:
     if (directory / _WHOLE).is_file():
         return [directory / _WHOLE]
     if any(directory.glob("*.bin")):
-        raise ModelError(f"{directory} holds its weights as pickle (.bin), which is never loaded: convert them to safetensors")
+        raise ModelError(f"{directory} holds pickled weights (.bin), which are never loaded")
     raise ModelError(f"{directory} has no {_WHOLE} and no {INDEX}")
 
 

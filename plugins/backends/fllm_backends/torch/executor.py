@@ -33,7 +33,7 @@ class Executor:
         ids = [token for row in batch for token in row.token_ids[row.start : row.start + row.count]]
         attention = AttentionBatch(batch, self._cache.block_size, self._device)
         hidden = self._model.forward(torch.tensor(ids, device=self._device), attention, self._cache)
-        pieces = hidden.split([row.count for row in batch])
+        pieces = torch.split(hidden, [row.count for row in batch])
         sampled = self._sample(batch, pieces)
         return [
             Sampled(token_id=token, logprob=logprob, prompt_logprobs=self._prompt_logprobs(row, piece))
@@ -67,9 +67,9 @@ class Executor:
 
 
 def _logprobs(rows: Sequence[Row], logits: Tensor, tokens: Sequence[int]) -> list[TokenLogprob | None]:
-    asked = {index: row.sampling.logprobs for index, row in enumerate(rows) if row.sampling.logprobs is not None}
-    if not asked:
+    tops = {at: row.sampling.logprobs for at, row in enumerate(rows) if row.sampling.logprobs is not None}
+    if not tops:
         return [None] * len(rows)
-    found = describe(logits[list(asked)], [tokens[index] for index in asked], list(asked.values()))
-    by_row = dict(zip(asked, found, strict=True))
-    return [by_row.get(index) for index in range(len(rows))]
+    found = describe(logits[list(tops)], [tokens[at] for at in tops], list(tops.values()))
+    by_row = dict(zip(tops, found, strict=True))
+    return [by_row.get(at) for at in range(len(rows))]

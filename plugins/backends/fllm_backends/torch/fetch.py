@@ -36,8 +36,8 @@ def fetch(options: Options, dtype: str, progress: Callable[[Progress], None]) ->
         artifact_id = fingerprint([file])
         return Model(converted(file, artifact_id, dtype, progress), artifact_id)
     directory = Path(source.location)
-    files = [directory / "config.json"] if options.dummy else [directory / "config.json", *weight_files(directory)]
-    return Model(directory, fingerprint(files))
+    weights = [] if options.dummy else weight_files(directory)
+    return Model(directory, fingerprint([directory / "config.json", *weights]))
 
 
 def fingerprint(files: Iterable[Path]) -> str:
@@ -54,8 +54,8 @@ def fingerprint(files: Iterable[Path]) -> str:
 
 
 def _download(model: str, revision: str | None, *, weights: bool) -> Path:
-    from huggingface_hub import snapshot_download
     from huggingface_hub import errors as hub
+    from huggingface_hub import snapshot_download
 
     patterns = ["*.json", "*.jinja", *(["*.safetensors"] if weights else [])]
     place = f"{model!r}" + (f" at revision {revision!r}" if revision else "")

@@ -31,7 +31,8 @@ def torch_device(device: Device) -> torch.device:
         return torch.device("cpu")
     index = device.index or 0
     if index >= torch.cuda.device_count():
-        raise ConfigError(f"--devices cuda:{index}: torch {torch.__version__} finds {torch.cuda.device_count()}")
+        found = f"torch {torch.__version__} finds {torch.cuda.device_count()}"
+        raise ConfigError(f"--devices cuda:{index}: {found} of them")
     return torch.device("cuda", index)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -69,7 +70,7 @@ class CausalLM:
         self._amplitude = rope.amplitude(architecture.rope)
 
     def forward(self, token_ids: Tensor, batch: AttentionBatch, cache: KVCache) -> Tensor:
-        """Hidden states of the [tokens] new tokens: [tokens, hidden]. Their keys and values enter the cache."""
+        """Hidden states of the new tokens: [tokens, hidden]. Their keys and values enter the cache."""
         x = F.embedding(token_ids, self.weights.embedding)
         cosine, sine = rope.rotations(batch.positions, self._frequencies, self._amplitude)
         rotation = cosine.to(x.dtype), sine.to(x.dtype)
@@ -93,7 +94,7 @@ class CausalLM:
     ) -> Tensor:
         a = self.architecture
         heads = layer.qkv(x).view(len(x), a.heads + 2 * a.kv_heads, a.head_dim)
-        query, key, value = heads.split((a.heads, a.kv_heads, a.kv_heads), dim=1)
+        query, key, value = torch.split(heads, [a.heads, a.kv_heads, a.kv_heads], dim=1)
         if layer.q_norm and layer.k_norm:
             query, key = layer.q_norm(query), layer.k_norm(key)
         kind = a.layers[index]

@@ -78,11 +78,12 @@ def _source(model: str, load_format: LoadFormat) -> ModelSource:
 def _device(devices: tuple[Device, ...]) -> Device | None:
     if not devices:
         return None
-    if len(devices) > 1:
+    device, *more = devices
+    if more:
         raise ConfigError("--devices: the torch backend computes on one device")
-    if devices[0].kind not in DEVICES:
-        raise ConfigError(f"--devices {devices[0].kind!r}: the torch backend serves {', '.join(DEVICES)}")
-    return devices[0]
+    if device.kind not in DEVICES:
+        raise ConfigError(f"--devices {device.kind!r}: the torch backend serves {', '.join(DEVICES)}")
+    return device
 
 
 def _size(text: str | None) -> int | None:
@@ -90,7 +91,7 @@ def _size(text: str | None) -> int | None:
         return None
     match = _SIZE.fullmatch(text.strip())
     if not match or match[2].lower() not in _UNITS:
-        raise ConfigError(f"--backend-option kv_cache_memory={text!r}: a size is meant, such as 2GiB or 500MB")
+        raise ConfigError(f"--backend-option kv_cache_memory={text!r}: a size is meant, such as 2GiB")
     return int(float(match[1]) * _UNITS[match[2].lower()])
 
 

@@ -111,7 +111,7 @@ def _llama3(base: Tensor, rope: Rope, head_dim: int) -> Tensor:  # noqa: ARG001
 
 
 def _yarn(base: Tensor, rope: Rope, head_dim: int) -> Tensor:
-    """YaRN (arXiv 2309.00071): the same, blended linearly over the dimensions between two numbers of turns."""
+    """YaRN (arXiv 2309.00071): the same, but the blend is linear in the dimension."""
     import torch
 
     def dimension(turns: float) -> float:

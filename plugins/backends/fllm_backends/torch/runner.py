@@ -77,7 +77,7 @@ class TorchRunner:
 
         self._executor = None
         self.__dict__.pop("_model", None)
-        if torch.cuda.is_initialized():
+        if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
     def _dtype(self) -> str:

@@ -1,8 +1,8 @@
 """From logits to tokens, each row by its own parameters alone.
 
-The draw is the inverse of the cumulative distribution at a number that depends on nothing but the row's seed and the
-token's position; so the same request gives the same tokens, whatever else runs. Penalties and their order are vLLM's:
-banned tokens and biases, penalties, temperature, min_p, top_k, top_p.
+The draw is the inverse of the cumulative distribution at a number that depends on nothing but the row's seed
+and the token's position; so the same request gives the same tokens, whatever else runs. The order is vLLM's:
+bans and biases, penalties, temperature, min_p, top_k, top_p.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def sample(rows: Sequence[Row], logits: Tensor, eos: Collection[int]) -> list[in
 def uniform(seed: int, position: int) -> float:
     """A number in [0, 1) for a seed and a position."""
     digest = hashlib.blake2b(f"{seed},{position}".encode(), digest_size=_DRAW_BYTES).digest()
-    return int.from_bytes(digest) / 256**_DRAW_BYTES
+    return int.from_bytes(digest) / (1 << 8 * _DRAW_BYTES)
 
 
 def adjust(row: Row, logits: Tensor, eos: Collection[int]) -> Tensor:
@@ -50,7 +50,7 @@ def adjust(row: Row, logits: Tensor, eos: Collection[int]) -> Tensor:
 
 
 def draw(logits: Tensor, sampling: Sampling, number: float) -> Tensor:
-    """The token at ``number`` of the cumulative distribution that temperature, min_p, top_k and top_p leave."""
+    """The token at ``number`` of the cumulative distribution."""
     scaled = (logits - logits.max()) / sampling.temperature
     if sampling.min_p > 0:
         scaled = scaled.masked_fill(scaled < math.log(sampling.min_p), -math.inf)
@@ -68,7 +68,7 @@ def _choose(row: Row, logits: Tensor, eos: Collection[int]) -> Tensor:
 
 
 def _likeliest(scaled: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """Probabilities and ids of the tokens within top_k and, of these, top_p; the rest have the probability 0."""
+    """Probabilities and ids of the tokens within top_k; those beyond top_p have the probability 0."""
     if 0 < sampling.top_k < len(scaled):
         best = scaled.topk(sampling.top_k)
         return _nucleus(best.values.softmax(-1), sampling.top_p)[0], best.indices
@@ -76,13 +76,13 @@ def _likeliest(scaled: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
     best = scaled.topk(min(_NUCLEUS_GUESS, len(scaled)))
     probabilities, mass = _nucleus((best.values - total).exp(), sampling.top_p)
     if mass < sampling.top_p:
-        best = scaled.sort(descending=True)
+        best = scaled.topk(len(scaled))
         probabilities, mass = _nucleus((best.values - total).exp(), sampling.top_p)
     return probabilities, best.indices
 
 
 def _nucleus(probabilities: Tensor, top_p: float) -> tuple[Tensor, float]:
-    """Keep the fewest of the sorted probabilities that reach ``top_p``, at least one; also their sum before that."""
+    """Keep the fewest of the sorted probabilities that reach ``top_p``; also the sum of all of them."""
     cumulative = probabilities.cumsum(-1, dtype=torch.float64)
     dropped = cumulative - probabilities >= top_p
     dropped[0] = False
@@ -99,14 +99,14 @@ def _penalize(row: Row, logits: Tensor) -> None:
     """Repetition counts prompt and answer; presence and frequency the answer alone."""
     sampling, length = row.sampling, row.start + row.count
     if sampling.repetition_penalty != 1:
-        seen = torch.tensor(row.token_ids[:length], device=logits.device).unique()
+        seen = torch.tensor(row.token_ids[:length], device=logits.device)
         old = logits[seen]
         penalty = sampling.repetition_penalty
         logits[seen] = torch.where(old > 0, old / penalty, old * penalty)
     if (sampling.presence_penalty or sampling.frequency_penalty) and _generated(row):
         answer = torch.tensor(row.token_ids[row.prompt_length : length], device=logits.device)
-        seen, counts = answer.unique(return_counts=True)
-        logits[seen] -= sampling.presence_penalty + sampling.frequency_penalty * counts
+        counts = torch.bincount(answer, minlength=len(logits))
+        logits -= sampling.presence_penalty * (counts > 0) + sampling.frequency_penalty * counts
 
 
 def _generated(row: Row) -> int:

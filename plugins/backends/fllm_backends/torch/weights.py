@@ -40,7 +40,7 @@ class CheckpointSource:
         whole = parts[0].new_empty(
             (sum(len(part) for part in parts), *shapes[0][1:]), device=self._device, dtype=self._dtype
         )
-        for target, part in zip(whole.split([len(part) for part in parts]), parts, strict=True):
+        for target, part in zip(torch.split(whole, [len(part) for part in parts]), parts, strict=True):
             target.copy_(part)
         return whole
 

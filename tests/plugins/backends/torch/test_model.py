@@ -52,8 +52,14 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama tied": ("Llama", {"tie_word_embeddings": True}),
     "llama with biases": ("Llama", {"attention_bias": True, "mlp_bias": True}),
     "llama 3.1": ("Llama", {"rope_parameters": LLAMA3}),
-    "llama stretched": ("Llama", {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}}),
-    "llama dynamic": ("Llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4}}),
+    "llama stretched": (
+        "Llama",
+        {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}},
+    ),
+    "llama dynamic": (
+        "Llama",
+        {"rope_parameters": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4}},
+    ),
     "llama with one kv head": ("Llama", {"num_key_value_heads": 1}),
     "llama with all kv heads": ("Llama", {"num_key_value_heads": 4}),
     "llama with wide heads": ("Llama", {"head_dim": 24}),
@@ -67,7 +73,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1},
     ),
     "qwen3": ("Qwen3", {"head_dim": 16}),
-    "qwen3 tied, with biases": ("Qwen3", {"head_dim": 16, "tie_word_embeddings": True, "attention_bias": True}),
+    "qwen3 tied, with biases": (
+        "Qwen3",
+        {"head_dim": 16, "tie_word_embeddings": True, "attention_bias": True},
+    ),
     "smollm3": ("SmolLM3", {"num_hidden_layers": 5, "pad_token_id": 0}),
     "smollm3 with a window": (
         "SmolLM3",
@@ -102,7 +111,9 @@ class Sequences:
     def __init__(self, model: CausalLM, *sequences: list[int]) -> None:
         a = model.architecture
         blocks = -(-max(map(len, sequences)) // BLOCK_SIZE)
-        shuffled = torch.randperm(blocks * len(sequences), generator=torch.Generator().manual_seed(3)).tolist()
+        shuffled = torch.randperm(
+            blocks * len(sequences), generator=torch.Generator().manual_seed(3)
+        ).tolist()
         self._tables = [shuffled[i * blocks : (i + 1) * blocks] for i in range(len(sequences))]
         self._cache = KVCache(
             len(a.layers), len(shuffled), BLOCK_SIZE, a.kv_heads, a.head_dim, model.weights.head
@@ -128,7 +139,9 @@ class Sequences:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_logits_equal_those_of_transformers(variant: str, tmp_path: Path) -> None:
     family, changes = VARIANTS[variant]
-    sequences = [torch.arange(seed, 96, seed).tolist()[:length] for seed, length in ((1, 41), (2, 30), (3, 17))]
+    sequences = [
+        torch.arange(seed, 96, seed).tolist()[:length] for seed, length in ((1, 41), (2, 30), (3, 17))
+    ]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs = transformers_model(family, tmp_path, changes)
@@ -169,7 +182,11 @@ def test_neighbours_of_other_lengths_change_nothing_beyond_rounding(tmp_path: Pa
 @pytest.mark.parametrize(
     ("key", "config", "message"),
     [
-        ("architectures", {"architectures": ["GPT2LMHeadModel"]}, "no architecture GPT2LMHeadModel; it has Llama"),
+        (
+            "architectures",
+            {"architectures": ["GPT2LMHeadModel"]},
+            "no architecture GPT2LMHeadModel; it has Llama",
+        ),
         ("rope", {"rope_parameters": {"rope_type": "spiral"}}, "rope type 'spiral' is not known"),
         ("factor", {"rope_scaling": {"type": "linear"}}, "needs a factor"),
         ("partial", {"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
