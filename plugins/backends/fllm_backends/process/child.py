@@ -61,9 +61,9 @@ class Server:
 
     def _receive(self, message: ToChild) -> None:
         match message:
-            case messages.Generate(key, prompt):
+            case messages.Generate(key=key, prompt=prompt):
                 self._run(key, self._generate(key, prompt))
-            case messages.Abort(key):
+            case messages.Abort(key=key):
                 if task := self._tasks.get(key):
                     task.cancel()
             case messages.AskStatus():

@@ -118,16 +118,16 @@ class Engine:
 
     def _receive(self, message: ToParent) -> None:
         match message:
-            case messages.Steps(steps):
+            case messages.Steps(steps=steps):
                 for key, step in steps:
                     self._step(key, step)
-            case messages.StatusIs(status):
+            case messages.StatusIs(status=status):
                 self._answer_status(status)
             case messages.Failed():
                 self._failed(message)
-            case messages.Loading(progress):
+            case messages.Loading(progress=progress):
                 self._progress(progress)
-            case messages.Started(card):
+            case messages.Started(card=card):
                 self.absence = None
                 self.ready_at = asyncio.get_running_loop().time()
                 self._answer_start(card)

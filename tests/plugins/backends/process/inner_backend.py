@@ -61,6 +61,9 @@ class Echo:
 
     async def generate(self, prompt: Prompt) -> AsyncGenerator[Step]:
         await self.misbehave(prompt.group)
+        if prompt.group == "at once":
+            yield Step(token_ids=prompt.token_ids, finish="length")
+            return
         for token in prompt.token_ids[:-1]:
             await asyncio.sleep(0)
             yield Step(token_ids=[token])
@@ -78,11 +81,13 @@ class Echo:
             case "fail":
                 raise ValueError("a stranger's error")
             case "wait":
+                print("waiting", flush=True)
                 try:
                     await asyncio.sleep(3600)
                 finally:
                     self.aborted += 1
             case "hang":
+                print("hanging", flush=True)
                 time.sleep(3600)
 
     async def status(self) -> Status:

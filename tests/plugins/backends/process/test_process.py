@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -106,14 +106,13 @@ def test_two_hundred_requests_keep_their_tokens_apart() -> None:
     asyncio.run(scenario())
 
 
-def test_a_prompt_of_many_pieces_arrives_whole() -> None:
+def test_messages_larger_than_any_buffer_arrive_whole() -> None:
     async def scenario() -> None:
-        long = list(range(200_000))
+        many = list(range(500_000))
         async with started() as (backend, _):
-            stream = backend.generate(prompt(*long, how="trail off"))
-            async with aclosing(stream):
-                assert (await anext(stream)).token_ids == [0]
-            assert await tokens(backend, prompt(*long[-3:])) == long[-3:]
+            assert await steps(backend, prompt(*many, how="at once")) == [
+                Step(token_ids=many, finish="length")
+            ]
 
     asyncio.run(scenario())
 
@@ -356,7 +355,7 @@ def test_a_stop_leaves_no_process_no_task_and_no_descriptor(capfd: pytest.Captur
         return int(card.runtime["pid"])
 
     assert is_gone(asyncio.run(scenario()))
-    assert capfd.readouterr().out == "stopped\n"
+    assert capfd.readouterr().out == "waiting\nstopped\n"
 
 
 def test_a_backend_that_never_started_can_be_stopped() -> None:
@@ -382,21 +381,21 @@ async def main():
     context = BackendContext(plugins=PluginConfig(paths=(sys.argv[1],)))
     backend = process_backend(BackendConfig(model="none", chain=("echo",)), context)
     await backend.start()
-    stream = backend.generate(Prompt("request", [1], Sampling(max_tokens=1), sys.argv[2]))
-    waiting = asyncio.create_task(anext(stream))
-    print("ready", flush=True)
-    await waiting
+    await anext(backend.generate(Prompt("request", [1], Sampling(max_tokens=1), sys.argv[2])))
 
 asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize(("how", "last_words"), [("wait", b"stopped\n"), ("hang", b"")])
-def test_a_child_ends_with_its_parent(how: str, last_words: bytes) -> None:
+@pytest.mark.parametrize(
+    ("how", "words", "last_words"),
+    [("wait", b"waiting\n", b"stopped\n"), ("hang", b"hanging\n", b"")],
+)
+def test_a_child_ends_with_its_parent(how: str, words: bytes, last_words: bytes) -> None:
     command = [sys.executable, "-c", PARENT, str(PLUGIN), how]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
-        assert parent.stdout.readline() == b"ready\n"
+        assert parent.stdout.readline() == words
         parent.kill()
         assert parent.stdout.read() == last_words  # its end comes when the child has let go of it too
 

@@ -1,0 +1,1 @@
+"""Collectors of metrics: a page for Prometheus, and a line in the log."""

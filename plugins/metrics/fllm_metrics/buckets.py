@@ -1,0 +1,17 @@
+"""Where the histograms are divided. ``+Inf`` is added by prometheus_client."""
+
+from __future__ import annotations
+
+from itertools import count, takewhile
+
+FIRST_TOKEN = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+OUTPUT_TOKEN = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
+BETWEEN_TOKENS = (0.001, 0.0025, 0.005, *OUTPUT_TOKEN)
+"""Finer at the fast end: small models need less than 10 ms for a token."""
+END_TO_END = (0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0)
+
+
+def tokens(max_model_len: int) -> tuple[int, ...]:
+    """1, 2 and 5 times the powers of ten, up to the length of the context."""
+    steps = (digit * 10**power for power in count() for digit in (1, 2, 5))
+    return tuple(takewhile(lambda step: step <= max_model_len, steps))

@@ -1,0 +1,20 @@
+"""Our own collectors, found like a stranger's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fllm import Collector, MetricsContext, hookimpl
+
+
+@hookimpl
+def fllm_collectors(context: MetricsContext) -> Iterable[Collector]:
+    """What the configuration asks for; prometheus_client is imported only where there is a scraper."""
+    if context.config.enabled:
+        from fllm_metrics.prometheus import PrometheusCollector
+
+        yield PrometheusCollector(context)
+    if context.config.log_stats:
+        from fllm_metrics.log import LogCollector
+
+        yield LogCollector()
