@@ -1,0 +1,64 @@
+"""What a template's source says about the messages that it can take."""
+
+from __future__ import annotations
+
+from jinja2 import nodes
+from msgspec import Struct
+
+
+class Traits(Struct, frozen=True):
+    """Read from the syntax tree; nothing is rendered."""
+
+    loops_over_content: bool
+    """Content may be a list of parts."""
+    tests_for_string: bool
+    """Content may be a string, even so."""
+    knows_developer: bool
+    """The role ``developer`` is mentioned."""
+
+
+def traits(tree: nodes.Template) -> Traits:
+    """Look for what the template does with the content of messages."""
+    names = _names_of_content(tree)
+    tests = (test for test in tree.find_all(nodes.Test) if test.name == "string")
+    return Traits(
+        loops_over_content=any(_is_content(loop.iter, names) for loop in tree.find_all(nodes.For)),
+        tests_for_string=any(_is_content(test.node, names) for test in tests),
+        knows_developer=any(const.value == "developer" for const in tree.find_all(nodes.Const)),
+    )
+
+
+def _names_of_content(tree: nodes.Template) -> set[str]:
+    """Variables that were set to a message's content, and parameters of macros that were given it."""
+    names: set[str] = set()
+    macros = {macro.name: macro for macro in tree.find_all(nodes.Macro)}
+    while True:
+        found = {
+            assign.target.name
+            for assign in tree.find_all(nodes.Assign)
+            if isinstance(assign.target, nodes.Name) and _is_content(assign.node, names)
+        }
+        for call in tree.find_all(nodes.Call):
+            if isinstance(call.node, nodes.Name) and (macro := macros.get(call.node.name)):
+                pairs = zip(macro.args, call.args, strict=False)
+                found |= {parameter.name for parameter, value in pairs if _is_content(value, names)}
+        if found <= names:
+            return names
+        names |= found
+
+
+def _is_content(node: nodes.Node | None, names: set[str]) -> bool:
+    """``message.content`` however it is written, through filters and alternatives."""
+    match node:
+        case nodes.Getattr(attr="content") | nodes.Getitem(arg=nodes.Const(value="content")):
+            return True
+        case nodes.Call(node=nodes.Getattr(attr="get"), args=[nodes.Const(value="content"), *_]):
+            return True
+        case nodes.Name(name=name):
+            return name in names
+        case nodes.Filter(node=inner):
+            return _is_content(inner, names)
+        case nodes.CondExpr(expr1=one, expr2=other) | nodes.Or(left=one, right=other):
+            return _is_content(one, names) or _is_content(other, names)
+        case _:
+            return False
