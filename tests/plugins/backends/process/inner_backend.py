@@ -48,6 +48,11 @@ class Echo:
                 raise UnreadableModel("there is no model")
             case "die":
                 os._exit(3)
+            case "refuse the second":
+                with open(self.config.model, "a+") as starts:
+                    starts.write("x")
+                if os.path.getsize(self.config.model) == 2:
+                    raise ModelError("not now")
             case "wait":
                 print("loading", flush=True)
                 await asyncio.sleep(3600)

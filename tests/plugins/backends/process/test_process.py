@@ -32,6 +32,7 @@ from fllm import (
     UserError,
 )
 from fllm.errors import ContextTooLong
+from fllm_backends.process import backend as backend_module
 from fllm_backends.process import engine as engine_module
 from fllm_backends.process import process_backend
 from fllm_backends.process.backend import ProcessBackend, longer
@@ -39,8 +40,10 @@ from fllm_backends.process.backend import ProcessBackend, longer
 PLUGIN = Path(__file__).with_name("inner_backend.py")
 
 
-def build(told: Callable[[Progress], None] = lambda progress: None, **options: str) -> ProcessBackend:
-    config = BackendConfig(model="none", chain=("echo", "rest"), options=options)
+def build(
+    told: Callable[[Progress], None] = lambda progress: None, model: str = "none", **options: str
+) -> ProcessBackend:
+    config = BackendConfig(model=model, chain=("echo", "rest"), options=options)
     context = BackendContext(progress=told, plugins=PluginConfig(paths=(str(PLUGIN),)))
     backend = process_backend(config, context)
     assert isinstance(backend, ProcessBackend)
@@ -48,8 +51,8 @@ def build(told: Callable[[Progress], None] = lambda progress: None, **options: s
 
 
 @asynccontextmanager
-async def started(**options: str) -> AsyncIterator[tuple[ProcessBackend, ModelCard]]:
-    backend = build(**options)
+async def started(model: str = "none", **options: str) -> AsyncIterator[tuple[ProcessBackend, ModelCard]]:
+    backend = build(model=model, **options)
     card = await backend.start()
     try:
         yield backend, card
@@ -274,6 +277,27 @@ def test_a_death_ends_requests_in_flight_and_the_engine_is_started_again(
     asyncio.run(scenario())
     assert caplog.messages == [
         "the engine process died (signal 9); it is started again in 0 s",
+        "the engine is ready again",
+    ]
+
+
+def test_a_restart_that_fails_is_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend_module, "longer", lambda delay: 0.5)
+
+    async def scenario() -> None:
+        async with started(str(tmp_path / "starts"), start="refuse the second") as (backend, _):
+            with pytest.raises(BackendUnavailable):
+                await steps(backend, prompt(1, how="die"))
+            await until(lambda: answers(backend))
+
+    caplog.set_level(logging.INFO, "fllm.engine")
+    asyncio.run(scenario())
+    assert caplog.messages == [
+        "the engine process died (signal 9); it is started again in 0 s",
+        "the engine can't be started again: not now",
+        "the engine could not be started; it is started again in 0.5 s",
         "the engine is ready again",
     ]
 
