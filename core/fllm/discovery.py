@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator
-from importlib.metadata import Distribution, EntryPoint, distributions
+from functools import partial
+from importlib.metadata import Distribution, distributions
 from pathlib import Path
 from types import ModuleType
+from typing import NoReturn
 
 from msgspec import Struct
 
@@ -54,22 +56,27 @@ def from_file(path: str) -> Candidate:
 def _installed() -> Iterator[Candidate]:
     seen: set[str] = set()
     for distribution in distributions():
-        points = _points(distribution)
-        if not points:
+        if f"[{GROUP}]" not in (distribution.read_text("entry_points.txt") or ""):
             continue  # reading the name parses the metadata: 1 ms each, and there may be hundreds
         name = distribution.metadata["Name"] or "unknown"
-        if name in seen:
-            continue  # an editable install of a project that also lies on sys.path is found twice
-        seen.add(name)
-        for point in points:
-            yield Candidate(point.name, name, distribution.version or "", point.value, point.load)
+        if name not in seen:  # an editable install of a project that also lies on sys.path is found twice
+            seen.add(name)
+            yield from _of(distribution, name)
 
 
-def _points(distribution: Distribution) -> list[EntryPoint]:
-    text = distribution.read_text("entry_points.txt")
-    if not text or GROUP not in text:
-        return []  # a stranger's malformed file is none of our business
-    return [point for point in distribution.entry_points if point.group == GROUP]
+def _of(distribution: Distribution, name: str) -> Iterator[Candidate]:
+    version = distribution.version or ""
+    try:
+        points = [point for point in distribution.entry_points if point.group == GROUP]
+    except (TypeError, ValueError) as error:
+        yield Candidate(name, name, version, "entry_points.txt", partial(_malformed, error))
+        return
+    for point in points:
+        yield Candidate(point.name, name, version, point.value, point.load)
+
+
+def _malformed(error: Exception) -> NoReturn:
+    raise PluginError(f"its entry_points.txt is malformed: {error}")
 
 
 def _import_file(file: Path) -> ModuleType:
