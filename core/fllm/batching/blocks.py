@@ -39,7 +39,7 @@ class BlockPool:
         return len(self._blank) + len(self._idle)
 
     def root(self, group: str) -> bytes:
-        """Where chains of digests begin: at one place for all or, where nothing is retained, for each group."""
+        """Where chains of digests begin: at one place or, if nothing is retained, at one for each group."""
         return b"" if self._retain else chain(group.encode(), ())
 
     def match(self, digests: Iterable[bytes]) -> list[int]:

@@ -13,8 +13,8 @@ from fllm.values import ModelCard, Progress, Sampling, TokenLogprob
 class Row(Struct, frozen=True, kw_only=True):
     """One sequence's share of a batch: compute ``count`` tokens from position ``start``.
 
-    The KV pairs of positions before ``start`` are in the cache; those of the ``count`` new ones are to be written there.
-    Position ``p`` lives in block ``block_table[p // block_size]`` at offset ``p % block_size``.
+    The KV pairs of positions before ``start`` are in the cache; those of the ``count`` new ones are to be
+    written there. Position ``p`` lives in block ``block_table[p // block_size]``, offset ``p % block_size``.
     """
 
     token_ids: Sequence[int]
@@ -26,11 +26,11 @@ class Row(Struct, frozen=True, kw_only=True):
     block_table: Sequence[int]
     sampling: Sampling
     seed: int
-    """Of this sequence. The draw for position ``p`` depends on ``(seed, p)`` alone, not on neighbours or the schedule."""
+    """Of this sequence. The draw for position ``p`` depends on ``(seed, p)`` alone, on no neighbour."""
     sample: bool
     """Sample the token after the last one; False for a chunk that does not end its prompt."""
     prompt_logprobs: bool = False
-    """Report log-probabilities of the prompt tokens at positions ``start + 1`` to ``start + count`` (within the prompt)."""
+    """Report log-probabilities of the prompt's tokens among positions ``start + 1`` to ``start + count``."""
 
 
 class Sampled(Struct, frozen=True, kw_only=True):
@@ -39,7 +39,7 @@ class Sampled(Struct, frozen=True, kw_only=True):
     token_id: int | None = None
     """``None`` where the row asked for no sample."""
     logprob: TokenLogprob | None = None
-    """Where ``sampling.logprobs`` asks for it: of the model's own distribution, before temperature and penalties."""
+    """Where ``sampling.logprobs`` asks: by the model's own distribution, before temperature and penalties."""
     prompt_logprobs: list[TokenLogprob] = []
     """Of the prompt tokens at positions ``start + 1`` to ``start + count``, where the row asked for them."""
 
@@ -52,17 +52,17 @@ class ModelRunner(Protocol):
         ...
 
     def allocate(self, block_size: int) -> int:
-        """Allocate the KV cache in blocks of ``block_size`` tokens; return how many fit. Called once, after `load`."""
+        """Allocate the KV cache in blocks of ``block_size`` tokens, once after `load`; give how many fit."""
         ...
 
     def execute(self, batch: Sequence[Row]) -> Sequence[Sampled]:
         """Run the model once over all rows and sample; one result for each row, in the order of the rows.
 
-        Rows may share blocks: a row may read what an earlier row of the same batch writes, so each layer writes the KV
-        pairs of all rows before it attends. No row's result may depend on the others.
+        Rows may share blocks: a row may read what an earlier row of the same batch writes, so each layer
+        writes the KV pairs of all rows before it attends. No row's result may depend on the others.
         """
         ...
 
     def close(self) -> None:
-        """Give the device's memory back."""
+        """Give the device's memory back; called once, after the last `execute`."""
         ...

@@ -94,14 +94,12 @@ class Scheduler:
             self._release(sequence)
 
     def schedule(self) -> Batch:
-        """The next batch: what comes next for all who run, then prompts of those who wait, while there is room."""
+        """The next batch: what comes next for those who run, then for those who wait, while there is room."""
         batch = Batch(self._limits.max_num_batched_tokens)
-        preemptions = self._preemptions
         for sequence in list(self._running.values()):
             if batch.room and self._grow(sequence):
                 self._put(sequence, batch)
-        if self._preemptions == preemptions:  # the preempted would come straight back
-            self._admit(batch)
+        self._admit(batch)
         return batch
 
     def complete(self, batch: Batch, results: Iterable[Sampled]) -> list[tuple[str, Step]]:

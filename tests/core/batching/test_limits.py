@@ -1,0 +1,54 @@
+import logging
+
+import pytest
+
+from fllm.batching.limits import Limits, context_length
+from fllm.config import BackendConfig
+from fllm.errors import ConfigError
+from fllm.values import ModelCard
+
+CARD = ModelCard(tokenizer="", max_model_len=100)
+
+
+def config(**options: int) -> BackendConfig:
+    return BackendConfig(model="m", **options)  # type: ignore[arg-type]
+
+
+def test_the_configuration_wins_over_the_defaults():
+    limits = Limits().under(config(max_num_seqs=3, max_num_batched_tokens=9))
+    assert (limits.max_num_seqs, limits.max_num_batched_tokens) == (3, 9)
+
+
+@pytest.mark.parametrize(
+    ("options", "seqs", "tokens"),
+    [({}, 64, 512), ({"max_num_seqs": 1000}, 1000, 1000), ({"max_num_batched_tokens": 8}, 8, 8)],
+)
+def test_a_default_gives_way_to_the_number_that_was_given(options: dict[str, int], seqs: int, tokens: int):
+    limits = Limits().under(config(**options))
+    assert (limits.max_num_seqs, limits.max_num_batched_tokens) == (seqs, tokens)
+
+
+@pytest.mark.parametrize(("seqs", "tokens"), [(9, 8), (0, 8)])
+def test_contradicting_limits_are_refused_quoting_both(seqs: int, tokens: int):
+    with pytest.raises(ConfigError, match=f"tokens is {tokens} and --max-num-seqs is {seqs}"):
+        Limits().under(config(max_num_seqs=seqs, max_num_batched_tokens=tokens))
+
+
+def test_the_context_may_be_lowered():
+    assert context_length(CARD, config(max_model_len=40), 1000) == 40
+
+
+def test_the_context_may_not_be_raised():
+    with pytest.raises(ConfigError, match="is 101 and the model's own is 100"):
+        context_length(CARD, config(max_model_len=101), 1000)
+
+
+def test_a_small_cache_lowers_the_context_and_says_so(caplog: pytest.LogCaptureFixture):
+    with caplog.at_level(logging.WARNING):
+        assert context_length(CARD, config(), 64) == 64
+    assert "holds 64 tokens" in caplog.text
+
+
+def test_a_cache_without_blocks_is_refused():
+    with pytest.raises(ConfigError, match="no memory"):
+        context_length(CARD, config(), 0)

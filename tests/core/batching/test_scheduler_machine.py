@@ -1,0 +1,132 @@
+"""Add, step, abort and fail in any order: answers stay right, and no block is lost."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from fake_runner import FakeRunner, answer, logprob
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from fllm.batching.blocks import BlockPool
+from fllm.batching.limits import Limits
+from fllm.batching.scheduler import Scheduler
+from fllm.batching.sequence import Sequence
+from fllm.values import Prompt, Sampling, Step
+
+MAX_MODEL_LEN = 24
+EOS = (0,)
+
+token_ids = st.lists(st.integers(1, 2), min_size=1, max_size=MAX_MODEL_LEN - 1)
+samplings = st.builds(
+    Sampling,
+    max_tokens=st.integers(0, 12),
+    min_tokens=st.integers(0, 4),
+    seed=st.integers(0, 1),
+    ignore_eos=st.booleans(),
+    stop_token_ids=st.sampled_from([(), (3,)]),
+    prompt_logprobs=st.sampled_from([None, 0]),
+)
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    @initialize(
+        blocks=st.integers(4, 20),
+        block_size=st.sampled_from([2, 4, 6]),
+        seqs=st.integers(1, 6),
+        tokens=st.integers(1, 30),
+        retain=st.booleans(),
+    )
+    def begin(self, blocks: int, block_size: int, seqs: int, tokens: int, retain: bool) -> None:
+        self.max_model_len = min(MAX_MODEL_LEN, blocks * block_size)
+        self.pool = BlockPool(blocks, block_size, retain=retain)
+        self.runner = FakeRunner(blocks=blocks, block_size=block_size, eos=EOS)
+        limits = Limits(max_num_seqs=seqs, max_num_batched_tokens=tokens, block_size=block_size)
+        self.scheduler = Scheduler(self.pool, limits, max_model_len=MAX_MODEL_LEN, eos_token_ids=EOS)
+        self.prompts: dict[str, Prompt] = {}
+        self.answers: dict[str, list[int]] = {}
+        self.count = 0
+
+    @rule(token_ids=token_ids, sampling=samplings, n=st.integers(1, 3))
+    def add(self, token_ids: list[int], sampling: Sampling, n: int) -> None:
+        self.count += 1
+        for index in range(n):
+            request_id = f"{self.count}-{index}"
+            ids = token_ids[: self.max_model_len - 1]
+            prompt = Prompt(request_id, ids, sampling, group=str(self.count))
+            self.scheduler.add(prompt, seed=sampling.seed or 0, arrived=0.0)
+            self.prompts[request_id] = prompt
+            self.answers[request_id] = []
+
+    @precondition(lambda self: self.scheduler.busy)
+    @rule()
+    def step(self) -> None:
+        batch = self.scheduler.schedule()
+        assert batch.rows, "somebody always gets on"
+        for request_id, step in self.scheduler.complete(batch, self.runner.execute(batch.rows)):
+            self.check_prompt_logprobs(request_id, step)
+            self.answers[request_id] += step.token_ids
+            if step.finish is not None:
+                self.check_answer(request_id)
+
+    @precondition(lambda self: self.prompts)
+    @rule(data=st.data())
+    def abort(self, data: st.DataObject) -> None:
+        request_id = data.draw(st.sampled_from(sorted(self.prompts)))
+        self.scheduler.abort(request_id)
+        del self.prompts[request_id]
+
+    @precondition(lambda self: self.scheduler.busy)
+    @rule()
+    def fail(self) -> None:
+        for request_id in self.scheduler.discard(self.scheduler.schedule()):
+            del self.prompts[request_id]
+
+    @invariant()
+    def blocks_are_held_exactly_by_the_tables_of_those_who_run(self) -> None:
+        held = Counter(block for sequence in self.sequences("_running") for block in sequence.block_table)
+        assert held == Counter({b: n for b, n in enumerate(self.pool._holders) if n})
+        assert self.pool.free == self.pool.num_blocks - len(held)
+        assert not any(sequence.block_table or sequence.computed for sequence in self.sequences("_waiting"))
+
+    @invariant()
+    def free_blocks_are_listed_once_and_only_findable_ones_are_idle(self) -> None:
+        listed = [*self.pool._blank, *self.pool._idle]
+        assert len(listed) == len(set(listed))
+        assert not any(self.pool._holders[block] for block in listed)
+        assert set(self.pool._digest_of).isdisjoint(self.pool._blank)
+        assert set(self.pool._idle) <= set(self.pool._digest_of)
+        assert {block: digest for digest, block in self.pool._block_of.items()} == self.pool._digest_of
+
+    @invariant()
+    def block_tables_lead_to_the_sequences_own_tokens(self) -> None:
+        for sequence in self.sequences("_running"):
+            computed = sequence.computed
+            assert self.runner.read(sequence.block_table, computed) == sequence.token_ids[:computed]
+
+    def sequences(self, queue: str) -> list[Sequence]:
+        return list(getattr(self.scheduler, queue).values())
+
+    def check_answer(self, request_id: str) -> None:
+        prompt = self.prompts.pop(request_id)
+        seed = prompt.sampling.seed or 0
+        expected = answer(prompt, seed, eos=EOS, max_model_len=self.max_model_len)
+        assert self.answers[request_id] == expected
+
+    def check_prompt_logprobs(self, request_id: str, step: Step) -> None:
+        prompt = self.prompts[request_id]
+        ids = prompt.token_ids
+        expected = [None] + [logprob(ids[:place], ids[place]) for place in range(1, len(ids))]
+        owed = prompt.sampling.prompt_logprobs is not None and not self.answers[request_id]
+        assert step.prompt_logprobs == (expected if owed else None)
+
+    def teardown(self) -> None:
+        while self.scheduler.busy:
+            self.step()
+        assert not self.prompts
+        assert self.pool.free == self.pool.num_blocks
+
+
+SchedulerMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestScheduler = SchedulerMachine.TestCase

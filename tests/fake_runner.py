@@ -1,0 +1,116 @@
+"""A model runner whose "model" is a hash of everything that its KV cache holds for a sequence.
+
+It keeps token ids in its blocks and reads them back through the block table alone, so any mistake with
+blocks, the prefix cache, chunks or preemption changes the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+
+from fllm.batching import Row, Sampled, stop_tokens
+from fllm.values import ModelCard, Progress, Prompt, Sampling, TokenLogprob
+
+VOCABULARY = 11
+
+
+def pick(context: Sequence[int], seed: int) -> int:
+    """The "model": the next token after these."""
+    digest = blake2b(repr((list(context), seed)).encode(), digest_size=4).digest()
+    return int.from_bytes(digest) % VOCABULARY
+
+
+def logprob(context: Sequence[int], token: int) -> TokenLogprob:
+    """A number that depends on the token and on everything before it."""
+    return TokenLogprob(token, -float(pick(context, token)))
+
+
+def answer(prompt: Prompt, seed: int, *, eos: Sequence[int] = (), max_model_len: int = 1000) -> list[int]:
+    """What the model answers when nobody else is there and nothing is cached."""
+    context, sampling = list(prompt.token_ids), prompt.sampling
+    stops = stop_tokens(sampling, eos)
+    limit = min(len(context) + sampling.max_tokens, max_model_len)
+    while len(context) < limit:
+        exist = len(context) - len(prompt.token_ids)
+        context.append(_unless_banned(pick(context, seed), sampling, exist, stops))
+        if exist >= sampling.min_tokens and context[-1] in stops:
+            break
+    return context[len(prompt.token_ids) :]
+
+
+def _unless_banned(token: int, sampling: Sampling, exist: int, stops: frozenset[int]) -> int:
+    while exist < sampling.min_tokens and token in stops:
+        token = (token + 1) % VOCABULARY
+    return token
+
+
+class FakeRunner:
+    """Implements `ModelRunner`; ``hook`` is called with every batch before it is executed, and may raise."""
+
+    def __init__(
+        self,
+        *,
+        blocks: int = 64,
+        block_size: int = 4,
+        max_model_len: int = 1000,
+        eos: tuple[int, ...] = (),
+        hook: Callable[[Sequence[Row]], object] = lambda rows: None,
+    ) -> None:
+        self.card = ModelCard(
+            tokenizer="", max_model_len=max_model_len, eos_token_ids=eos, runtime={"vocab_size": VOCABULARY}
+        )
+        self.blocks = blocks
+        self.hook = hook
+        self.batches: list[list[Row]] = []
+        self.closed = False
+        self.allocate(block_size)
+
+    def load(self, progress: Callable[[Progress], None]) -> ModelCard:
+        progress(Progress("hashing", 1, 1))
+        return self.card
+
+    def allocate(self, block_size: int) -> int:
+        self._block_size = block_size
+        self._slots = [[-1] * block_size for _ in range(self.blocks)]
+        return self.blocks
+
+    def execute(self, batch: Sequence[Row]) -> list[Sampled]:
+        self.batches.append(list(batch))
+        self.hook(batch)
+        written = [slot for row in batch for slot in self._write(row)]
+        assert len(written) == len(set(written)), "two rows wrote to one place"
+        return [self._result(row) for row in batch]
+
+    def close(self) -> None:
+        self.closed = True
+
+    def read(self, block_table: Sequence[int], count: int) -> list[int]:
+        """The first so many tokens that a block table leads to."""
+        return [self._slots[block][offset] for block, offset in self._places(block_table, 0, count)]
+
+    def _places(self, block_table: Sequence[int], start: int, end: int) -> list[tuple[int, int]]:
+        size = self._block_size
+        return [(block_table[position // size], position % size) for position in range(start, end)]
+
+    def _write(self, row: Row) -> list[tuple[int, int]]:
+        assert row.count > 0
+        places = self._places(row.block_table, row.start, row.start + row.count)
+        for (block, offset), token in zip(places, row.token_ids[row.start :], strict=False):
+            self._slots[block][offset] = token
+        return places
+
+    def _result(self, row: Row) -> Sampled:
+        context = self.read(row.block_table, row.start + row.count)
+        prompt = row.token_ids[: row.prompt_length]
+        inside = range(row.start + 1, min(row.start + row.count + 1, row.prompt_length))
+        logprobs = [logprob(context[:p], prompt[p]) for p in inside] if row.prompt_logprobs else []
+        if not row.sample:
+            return Sampled(prompt_logprobs=logprobs)
+        exist = len(row.token_ids) - row.prompt_length
+        stops = stop_tokens(row.sampling, self.card.eos_token_ids)
+        token = _unless_banned(pick(context, row.seed), row.sampling, exist, stops)
+        asked = row.sampling.logprobs is not None
+        return Sampled(
+            token_id=token, logprob=logprob(context, token) if asked else None, prompt_logprobs=logprobs
+        )
