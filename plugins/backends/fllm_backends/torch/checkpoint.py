@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +24,20 @@ class Checkpoint:
         self._open: dict[str, Any] = {}
         self._files = _index(directory)
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._files
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
 
     def tensor(self, name: str, *shape: int) -> Tensor:
         """The tensor of that name; raises `ModelError` where it is missing or of another shape."""
+        tensor = self.read(name)
+        if tensor.shape != shape:
+            raise ModelError(
+                f"the weight {name!r} has the shape {list(tensor.shape)}; config.json asks for {list(shape)}"
+            )
+        return tensor
+
+    def read(self, name: str) -> Tensor:
+        """The tensor of that name, whatever its shape; raises `ModelError` where it is missing."""
         import safetensors
 
         if name not in self._files:
@@ -36,10 +46,6 @@ class Checkpoint:
             tensor: Tensor = self._reader(self._files[name]).get_tensor(name)
         except (OSError, safetensors.SafetensorError) as error:
             raise ModelError(f"{self._directory / self._files[name]} can't be read: {error}") from error
-        if tensor.shape != shape:
-            raise ModelError(
-                f"the weight {name!r} has the shape {list(tensor.shape)}; config.json asks for {list(shape)}"
-            )
         return tensor
 
     def _reader(self, file: str) -> Any:

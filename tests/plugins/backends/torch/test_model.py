@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
+from tiny_models import TINY, save_model
 
 from fllm.batching.runner import Row
 from fllm.errors import ModelError
@@ -20,16 +21,6 @@ from fllm_backends.torch.weights import CheckpointSource, load_weights
 
 BLOCK_SIZE = 4
 TOLERANCE = 1e-4
-TINY: dict[str, Any] = {
-    "vocab_size": 96,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
-    "initializer_range": 0.2,
-}
 YARN = {"rope_type": "yarn", "rope_theta": 5e3, "factor": 4.0, "original_max_position_embeddings": 16}
 LLAMA3 = {
     "rope_type": "llama3",
@@ -85,20 +76,6 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def transformers_model(family: str, directory: Path, changes: dict[str, Any]) -> Any:
-    import transformers
-
-    config = getattr(transformers, f"{family}Config")(**(TINY | changes))
-    torch.manual_seed(1)
-    model = getattr(transformers, f"{family}ForCausalLM")(config).eval()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith("bias") or "norm" in name:
-                parameter.normal_(1.0 if "norm" in name else 0.0, 0.2)
-    model.save_pretrained(directory)
-    return model
-
-
 def ours(directory: Path) -> CausalLM:
     architecture = read_architecture(directory)
     source = CheckpointSource(Checkpoint(directory), torch.device("cpu"), torch.float32)
@@ -142,11 +119,9 @@ def test_logits_equal_those_of_transformers(variant: str, tmp_path: Path) -> Non
     sequences = [
         torch.arange(seed, 96, seed).tolist()[:length] for seed, length in ((1, 41), (2, 30), (3, 17))
     ]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        theirs = transformers_model(family, tmp_path, changes)
-        with torch.inference_mode():
-            expected = [theirs(torch.tensor([sequence])).logits[0] for sequence in sequences]
+    theirs = save_model(family, tmp_path, **changes)
+    with torch.inference_mode():
+        expected = [theirs(torch.tensor([sequence])).logits[0] for sequence in sequences]
     model = ours(tmp_path)
     # one whole prompt, one in chunks, one token by token; together in each batch
     run = Sequences(model, *sequences)
@@ -164,9 +139,7 @@ def test_logits_equal_those_of_transformers(variant: str, tmp_path: Path) -> Non
 
 
 def test_neighbours_of_other_lengths_change_nothing_beyond_rounding(tmp_path: Path) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        transformers_model("Llama", tmp_path, {})
+    save_model("Llama", tmp_path)
     model = ours(tmp_path)
     lengths = (40, 33, 9, 64)
     sequences = [[(7 * i + length) % 96 for i in range(length)] for length in lengths]
@@ -198,8 +171,6 @@ def test_neighbours_of_other_lengths_change_nothing_beyond_rounding(tmp_path: Pa
 def test_what_we_do_not_have_is_refused_by_name(
     key: str, config: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
-    import msgspec
-
     raw = TINY | {"architectures": ["LlamaForCausalLM"]} | config
     (tmp_path / "config.json").write_bytes(msgspec.json.encode(raw))
     with pytest.raises(ModelError, match=message):
@@ -207,8 +178,6 @@ def test_what_we_do_not_have_is_refused_by_name(
 
 
 def test_the_rope_keys_of_older_configurations_are_read(tmp_path: Path) -> None:
-    import msgspec
-
     scaling = {"type": "linear", "factor": 2.0}
     raw = TINY | {"architectures": ["LlamaForCausalLM"], "rope_theta": 5e5, "rope_scaling": scaling}
     (tmp_path / "config.json").write_bytes(msgspec.json.encode(raw))
