@@ -30,9 +30,9 @@ class Channel(asyncio.Protocol, Generic[T]):
 
     def send(self, message: Message) -> None:
         """Queue a message; after the end it is dropped, since nobody is there to read it."""
+        body = self._encoder.encode(message)
         if not self._leaving:
             asyncio.get_running_loop().call_soon(self.flush)
-        body = self._encoder.encode(message)
         self._leaving += (len(body).to_bytes(HEADER, "big"), body)
 
     def flush(self) -> None:

@@ -64,8 +64,7 @@ class Server:
             case messages.Generate(key=key, prompt=prompt):
                 self._run(key, self._generate(key, prompt))
             case messages.Abort(key=key):
-                if task := self._tasks.get(key):
-                    task.cancel()
+                self._abort(key)
             case messages.AskStatus():
                 self._run(STATUS, self._status())
             case messages.Start():
@@ -78,13 +77,19 @@ class Server:
         self._tasks[key] = task
         task.add_done_callback(lambda task: self._done(key, task))
 
+    def _abort(self, key: int) -> None:
+        if task := self._tasks.get(key):
+            task.cancel()
+
     def _done(self, key: int, task: asyncio.Task[None]) -> None:
         del self._tasks[key]
-        if task.cancelled() or (error := task.exception()) is None:
-            return
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._flush()
+            self._tell(key, error)
+
+    def _tell(self, key: int, error: BaseException) -> None:
         if not isinstance(error, RequestError | UserError | BackendUnavailable):
             log.error("the engine failed", exc_info=error)
-        self._flush()
         self.channel.send(messages.failed(key, error))
 
     async def _start(self, message: messages.Start) -> None:
@@ -118,9 +123,15 @@ class Server:
         return self._backend
 
     def _flush(self) -> None:
-        if self._steps:
-            steps, self._steps = self._steps, []
+        if not self._steps:
+            return
+        steps, self._steps = self._steps, []
+        try:
             self.channel.send(messages.Steps(steps))
+        except (TypeError, OverflowError) as error:  # something in a step that msgpack can't carry
+            for key, _ in steps:
+                self._abort(key)
+                self._tell(key, error)
 
 
 def main(descriptor: int) -> None:

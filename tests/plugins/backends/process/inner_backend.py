@@ -66,6 +66,9 @@ class Echo:
 
     async def generate(self, prompt: Prompt) -> AsyncGenerator[Step]:
         await self.misbehave(prompt.group)
+        if prompt.group == "puzzle":
+            yield Step(token_ids=[object()])  # type: ignore[list-item]
+            await asyncio.sleep(3600)
         if prompt.group == "at once":
             yield Step(token_ids=prompt.token_ids, finish="length")
             return

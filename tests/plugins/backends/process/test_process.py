@@ -176,6 +176,7 @@ def test_progress_of_the_start_is_forwarded() -> None:
         ("refuse", RequestError, "no"),
         ("fail", BackendError, "ValueError: a stranger's error"),
         ("trail off", BackendError, "without saying why"),
+        ("puzzle", BackendError, "TypeError: Encoding objects of type object"),
     ],
 )
 def test_errors_keep_their_type_and_message(how: str, kind: type[FllmError], message: str) -> None:
