@@ -9,8 +9,8 @@ from msgspec import Struct
 
 from fllm.json_scanner import JsonScanner
 
-# What can begin an object that has members, as far as one can see from here.
-_BEGINNING = re.compile(r'\{(?=[ \t\n\r]*+(?:"|\Z))')
+# Most braces of prose are no beginning, which is seen at once.
+_BEGINNING = re.compile(r'\{(?=[ \t\n\r]*+(?:["}]|\Z))')
 
 
 class JsonObject(Struct, frozen=True):
@@ -22,7 +22,7 @@ class JsonObject(Struct, frozen=True):
 
 
 def read_object(text: str) -> JsonObject | None:
-    """The object that the whole text is, if it is one."""
+    """The object that the whole text is, if it is one; white space may come before it, and not after."""
     scanner = JsonScanner()
     scanner.feed(text)
     return _object(text, scanner) if scanner.state == "complete" and scanner.length == len(text) else None

@@ -1,0 +1,91 @@
+"""Markers in text that comes in pieces."""
+
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fllm.stages import StopStrings, find_first, longest_overlap, overlap
+
+
+@pytest.mark.parametrize(
+    ("text", "marker", "length"),
+    [
+        ("", "<a>", 0),
+        ("x", "<a>", 0),
+        ("x<", "<a>", 1),
+        ("x<a", "<a>", 2),
+        ("<a>", "<a>", 0),
+        ("aa", "aab", 2),
+        ("aaa", "aab", 2),
+        ("abab", "ababc", 4),
+    ],
+)
+def test_the_longest_beginning_of_a_marker_counts(text: str, marker: str, length: int) -> None:
+    assert overlap(text, marker) == length
+
+
+def test_the_marker_that_holds_back_most_decides() -> None:
+    assert longest_overlap("x</th", ["<think>", "</think>", "h"]) == 4
+    assert longest_overlap("x", []) == 0
+
+
+def test_the_marker_that_completes_first_is_found() -> None:
+    assert find_first("abcd", ["abcd", "bc"]) == (1, "bc")
+    assert find_first("abc", ["c", "bc"]) == (1, "bc")
+    assert find_first("abc", ["x"]) is None
+
+
+def stopped(stop: Iterable[str], pieces: Iterable[str], *, include: bool = False) -> tuple[str, str | None]:
+    stage = StopStrings(stop, include=include)
+    text = "".join([stage.feed(piece) for piece in pieces]) + stage.finish()
+    return text, stage.matched
+
+
+@pytest.mark.parametrize(
+    ("stop", "text", "expected"),
+    [
+        ([], "abc", ("abc", None)),
+        (["x"], "abc", ("abc", None)),
+        (["bc"], "abcd", ("a", "bc")),
+        (["bc", "c"], "abcd", ("a", "bc")),
+        (["abcd", "bc"], "abcd", ("a", "bc")),
+        (["bcx"], "abc", ("abc", None)),
+        (["aab"], "aaab", ("a", "aab")),
+        (["😀"], "a😀b", ("a", "😀")),
+    ],
+)
+def test_the_text_ends_before_a_stop_string(
+    stop: list[str], text: str, expected: tuple[str, str | None]
+) -> None:
+    assert stopped(stop, [text]) == expected
+    assert stopped(stop, text) == expected
+
+
+def test_the_stop_string_may_be_included() -> None:
+    assert stopped(["bc"], "abcd", include=True) == ("abc", "bc")
+
+
+def test_only_what_may_become_a_stop_string_is_held_back() -> None:
+    stage = StopStrings(["stop"])
+    assert stage.feed("a st") == "a "
+    assert stage.feed("a") == "sta"
+    assert stage.feed("s") == ""
+    assert stage.finish() == "s"
+
+
+def test_nothing_comes_after_a_stop_string() -> None:
+    stage = StopStrings(["b"])
+    assert stage.feed("abc") == "a"
+    assert stage.feed("more") == ""
+    assert stage.finish() == ""
+
+
+@given(
+    st.lists(st.text("ab", min_size=1, max_size=4), max_size=3),
+    st.lists(st.text("ab", max_size=4)),
+    st.booleans(),
+)
+def test_the_division_of_the_text_does_not_matter(stop: list[str], pieces: list[str], include: bool) -> None:
+    assert stopped(stop, pieces, include=include) == stopped(stop, ["".join(pieces)], include=include)
