@@ -43,13 +43,11 @@ def _message(message: Mapping[str, Any], form: Form, path: str) -> dict[str, Any
         result |= {"reasoning_content": reasoning, "thinking": reasoning}
     if calls := result.pop("tool_calls", ()):
         result["tool_calls"] = [_call(call, form, f"{path}.tool_calls[{i}]") for i, call in enumerate(calls)]
-    if calls and not result.get("content") and form.silence != "empty":
+    content = result.pop("content", "")
+    if content or not calls or form.silence == "empty":
+        result["content"] = _content(content, form, f"{path}.content", of_tool=result.get("role") == "tool")
+    elif form.silence == "null":
         result["content"] = None
-        if form.silence == "absent":
-            del result["content"]
-        return result
-    of_tool = result.get("role") == "tool"
-    result["content"] = _content(result.get("content", ""), form, f"{path}.content", of_tool=of_tool)
     return result
 
 
