@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,14 @@ def serve(ctx: click.RichContext, /, **options: Any) -> None:
     check_parsers(settings.server, plugins)
     if settings.server.chat_template is not None:
         check_template(settings.server.chat_template, settings.server.chat_template_content_format)
-    sockets = bind(settings.server.host, settings.server.port)
-    configure_logging(options["log_level"])
-    plugins.warn()
+    with ExitStack() as held:
+        sockets = [held.enter_context(each) for each in bind(settings.server.host, settings.server.port)]
+        configure_logging(options["log_level"])
+        plugins.warn()
 
-    from fllm_api.cli.running import run
+        from fllm_api.cli.running import run
 
-    run(settings, plugins, sockets, began)
+        run(settings, plugins, sockets, began)
 
 
 def check_parsers(config: ServerConfig, plugins: Plugins) -> None:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from msgspec import Struct
 
 from fllm.config import BackendConfig, Device, MetricsConfig, PluginConfig
-from fllm.errors import ConfigError
+from fllm.errors import ConfigError, ModelError
 from fllm.models import ModelSource, locate
 from fllm.plugins import Plugins
 from fllm.registry import BackendEntry, Registry
@@ -38,7 +38,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 def settings_from(options: Mapping[str, Any], plugins: Plugins, plugin_config: PluginConfig) -> Settings:
     """Check and divide the options; raises `UserError` that names the option."""
     _check_switches(options, plugins)
-    source = locate(options["model"])
+    source = _located(options["model"])
     _check_revision(options["revision"], source)
     wanted = options["devices"] or ()
     chosen = choose_backend(plugins.backends, options["backend"], wanted)
@@ -71,21 +71,24 @@ def settings_from(options: Mapping[str, Any], plugins: Plugins, plugin_config: P
 def choose_backend(backends: Registry, name: str | None, devices: tuple[Device, ...]) -> str:
     """The backend of that name, or the only one that serves these devices; without any, a cpu or a cuda."""
     served = _served(backends)
-    kinds = {device.kind for device in devices} or {"cpu", "cuda"}
     if name is not None:
-        kind = next(iter(kinds))
-        if devices and served.get(name) and kind not in served[name]:
-            raise ConfigError(f"--backend {name} does not serve {kind!r} of --devices ({_listed(served)})")
+        _check_named(name, {device.kind for device in devices}, served)
         return name
+    kinds = {device.kind for device in devices} or {"cpu", "cuda"}
+    wanted = " or ".join(sorted(kinds))
     fit = [name for name, serves in served.items() if kinds & set(serves)]
     if not fit:
-        what = f"--devices: no backend serves {' or '.join(sorted(kinds))!r}"
-        raise ConfigError(f"{what} ({_listed(served)})")
+        raise ConfigError(f"--devices: no backend serves {wanted} ({_listed(served)})")
     if len(fit) > 1:
-        raise ConfigError(
-            f"several backends serve {' or '.join(sorted(kinds))}: choose --backend {' or '.join(fit)}"
-        )
+        raise ConfigError(f"several backends serve {wanted}: choose --backend {' or '.join(fit)}")
     return fit[0]
+
+
+def _check_named(name: str, kinds: set[str], served: Mapping[str, tuple[str, ...]]) -> None:
+    if name == ENGINE_PROCESS:
+        raise ConfigError(f"--backend {name} only holds another: name that one ({_listed(served)})")
+    if served.get(name) and not kinds <= set(served[name]):
+        raise ConfigError(f"--backend {name} does not serve {', '.join(kinds)} ({_listed(served)})")
 
 
 def _served(backends: Registry) -> dict[str, tuple[str, ...]]:
@@ -100,7 +103,7 @@ def _listed(served: Mapping[str, tuple[str, ...]]) -> str:
 
 def _with_process(name: str, backends: Registry, *, wanted: bool) -> list[str]:
     entry = backends.entry(name)
-    isolated = isinstance(entry, BackendEntry) and entry.isolated and name != ENGINE_PROCESS
+    isolated = isinstance(entry, BackendEntry) and entry.isolated
     return [ENGINE_PROCESS, name] if wanted and isolated and ENGINE_PROCESS in backends.names() else [name]
 
 
@@ -114,6 +117,13 @@ def _check_switches(options: Mapping[str, Any], plugins: Plugins) -> None:
         if options[switch] and options[parser] is None:
             registered = ", ".join(registry.names()) or "none"
             raise ConfigError(f"{_flag(switch)} needs {_flag(parser)} NAME (registered: {registered})")
+
+
+def _located(model: str | None) -> ModelSource:
+    try:
+        return locate(model)
+    except ModelError as error:
+        raise ModelError(error.message if model is None else f"MODEL: {error.message}") from error
 
 
 def _check_revision(revision: str | None, source: ModelSource) -> None:

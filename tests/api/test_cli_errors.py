@@ -1,0 +1,162 @@
+"""Every bad option: one line on stderr that names the option, the value and the choices; exit status 2."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from fllm_api.cli import main
+
+
+def failure(*arguments: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that a command fails with."""
+    monkeypatch.setattr(sys, "argv", ["furiosa-llm", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    captured = capsys.readouterr()
+    assert ended.value.code == 2, captured
+    assert captured.out == ""
+    [line] = captured.err.splitlines()
+    assert line.startswith("furiosa-llm: error: ")
+    return line.removeprefix("furiosa-llm: error: ")
+
+
+BAD = {
+    "serv": ["No such command 'serv'. Did you mean 'serve'?"],
+    "serve --prt 1": ["No such option '--prt'", "--port"],
+    "serve one two": ["unexpected extra argument (two)"],
+    "serve --port": ["'--port' requires an argument"],
+    "serve --port 99999": ["'--port'", "99999", "0<=x<=65535"],
+    "serve --port http": ["'--port'", "'http'"],
+    "serve --dtype int3": ["'--dtype'", "'int3'", "'auto', 'float16', 'bfloat16', 'float32'"],
+    "serve --load-format pickle": ["'--load-format'", "'pickle'", "'auto', 'safetensors', 'gguf', 'dummy'"],
+    "serve --log-level loud": ["'--log-level'", "'loud'", "'debug', 'info', 'warning', 'error'"],
+    "serve --max-model-len 0": ["'--max-model-len'", "0 is not in the range x>=1"],
+    "serve --max-num-seqs 0": ["'--max-num-seqs'", "x>=1"],
+    "serve --max-num-batched-tokens -1": ["'--max-num-batched-tokens'", "x>=1"],
+    "serve --seed -1": ["'--seed'", "x>=0"],
+    "serve --shutdown-timeout -1": ["'--shutdown-timeout'", "x<=86400"],
+    "serve --tool-call-parser lama3_json": [
+        "'--tool-call-parser'",
+        "there is no tool-call parser 'lama3_json'; did you mean 'llama3_json'?",
+    ],
+    "serve --reasoning-parser r2d2": ["'--reasoning-parser'", "'r2d2'", "registered: deepseek_r1"],
+    "serve --enable-auto-tool-choice": [
+        "--enable-auto-tool-choice needs --tool-call-parser NAME",
+        "llama3_json",
+    ],
+    "serve --enable-reasoning": ["--enable-reasoning needs --reasoning-parser NAME", "deepseek_r1"],
+    "serve --backend procss": ["'--backend'", "did you mean 'process'? (registered: process, torch)"],
+    "serve --backend torch --devices npu:0": [
+        "--backend torch does not serve npu",
+        "torch serves cuda, cpu",
+    ],
+    "serve --backend process": [
+        "--backend process only holds another: name that one (backends: torch serves"
+    ],
+    "serve --backend-option eager": ["'--backend-option'", "'eager' is not KEY=VALUE"],
+    "serve --devices gpu:0": ["'--devices'", "'gpu:0'", "one of: cpu, cpu:N, cuda"],
+    "serve --devices npu:0:0-2": ["'--devices'", "'npu:0:0-2'", "groups of 1, 2, 4 or 8"],
+    "serve --devices npu:0": ["--devices: no backend serves npu", "torch serves cuda, cpu"],
+    "serve --allowed-origins *": ["'--allowed-origins'", "'*' is not JSON such as [\"https://example.org\"]"],
+    "serve --allowed-origins [1]": ["'--allowed-origins'", "Expected `str`, got `int` - at `$[0]`"],
+    "serve --default-chat-template-kwargs []": ["'--default-chat-template-kwargs'", "Expected `object`"],
+    "serve --chat-template /nowhere": ["'--chat-template'", "'/nowhere' does not exist"],
+    "serve --config /nowhere": ["'--config'", "'/nowhere' does not exist"],
+    "serve --plugin /nowhere.py": ["'--plugin'", "'/nowhere.py' does not exist"],
+    "serve --revision main": ["--revision main is for a model on the Hub", "is local"],
+    "serve --host nowhere.invalid": ["--host nowhere.invalid: "],
+    "serve /nowhere": ["MODEL: ", "'/nowhere'"],
+    "serve nowhere": ["MODEL: 'nowhere' is no directory, no .gguf file and no Hub id"],
+    "plugins --nope": ["No such option '--nope'"],
+}
+
+
+@pytest.mark.parametrize(("command", "says"), BAD.items(), ids=BAD)
+def test_a_bad_option_is_one_line_that_says_what_and_what_instead(
+    command: str, says: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = failure(*command.split(" "), monkeypatch=monkeypatch, capsys=capsys)
+    for part in says:
+        assert part in line
+
+
+@pytest.mark.parametrize("value", ["", "  "])
+def test_an_empty_api_key_is_refused(
+    value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = failure("serve", "--api-key", value, monkeypatch=monkeypatch, capsys=capsys)
+    assert "'--api-key': it is empty" in line
+
+
+def test_a_bad_value_of_the_environment_says_that_it_comes_from_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FURIOSA_LLM_PORT", "http")
+    line = failure("serve", monkeypatch=monkeypatch, capsys=capsys)
+    assert "'--port'" in line
+    assert line.endswith("(from the environment)")
+
+
+@pytest.mark.parametrize(
+    ("toml", "says"),
+    [
+        ("port = 'http'", ["'--port'", "(from the file of --config)"]),
+        ("prot = 1", ["has the unknown key 'prot'; did you mean 'port'?"]),
+        ("zzzzzz = 1", ["has the unknown key 'zzzzzz'; known: allowed_origins, api_key, backend"]),
+        ("config = 'other.toml'", ["has the unknown key 'config'"]),
+        ("port = ", ["is not TOML"]),
+        ("allowed-origins = 1", ["'--allowed-origins'", "Expected `array`, got `int`"]),
+        ("tool-call-parser = 'lama3_json'", ["did you mean 'llama3_json'?"]),
+    ],
+)
+def test_a_bad_configuration_file_is_one_line(
+    tmp_path: Path,
+    toml: str,
+    says: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text(toml)
+    line = failure("serve", "--config", str(file), monkeypatch=monkeypatch, capsys=capsys)
+    for part in says:
+        assert part in line
+
+
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [
+        (b"{% if %}", "line 1: "),
+        (b"\n\n{{ oops", "line 3: "),
+        (b"{{ messages.a.b }}", "can't render a simple message"),
+        (b"{{ no_such_function() }}", "can't render a simple message"),
+        (b"\xff", "can't be read"),
+    ],
+)
+def test_a_bad_chat_template_is_refused_before_the_model_loads(
+    tmp_path: Path,
+    template: bytes,
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = tmp_path / "chat.jinja"
+    file.write_bytes(template)
+    line = failure("serve", "--chat-template", str(file), monkeypatch=monkeypatch, capsys=capsys)
+    assert line.startswith(f"--chat-template {file}")
+    assert says in line
+
+
+def test_a_busy_port_is_refused_before_the_model_loads(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        line = failure("serve", "--port", str(port), monkeypatch=monkeypatch, capsys=capsys)
+    assert line == f"--port {port} on localhost is in use; choose another, or 0 for a free one"
