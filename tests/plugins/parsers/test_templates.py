@@ -10,12 +10,14 @@ from fllm import ChatTemplates, ConfigError, ModelCard, ModelError, TemplateCont
 from fllm.testing import plugins_with
 from fllm_parsers import plugin, templates
 
+OURS = (plugin, templates)
 
-def resolved(directory: Path, file: Path | None = None, *others: object) -> ChatTemplates | None:
+
+def resolved(
+    directory: Path, file: Path | None = None, plugins: tuple[object, ...] = OURS
+) -> ChatTemplates | None:
     card = ModelCard(tokenizer=str(directory), max_model_len=8)
-    return plugins_with(plugin, templates, *others, installed=False).chat_templates(
-        TemplateContext(card=card, file=file)
-    )
+    return plugins_with(*plugins, installed=False).chat_templates(TemplateContext(card=card, file=file))
 
 
 def written(file: Path, content: object) -> Path:
@@ -66,10 +68,13 @@ def test_the_file_of_the_command_line_wins_over_the_model(tmp_path: Path) -> Non
     assert resolved(tmp_path, written(tmp_path / "mine.jinja", "mine")) == {"default": "mine"}
 
 
-def test_the_file_wins_over_other_resolvers_and_they_over_the_model(tmp_path: Path) -> None:
+@pytest.mark.parametrize("plugins", [(*OURS, SomebodyElse()), (SomebodyElse(), *OURS)], ids=["last", "first"])
+def test_the_file_wins_over_other_resolvers_and_they_over_the_model(
+    tmp_path: Path, plugins: tuple[object, ...]
+) -> None:
     configured(tmp_path, "the model's")
-    assert resolved(tmp_path, None, SomebodyElse()) == {"default": "another's"}
-    assert resolved(tmp_path, written(tmp_path / "mine.jinja", "mine"), SomebodyElse()) == {"default": "mine"}
+    assert resolved(tmp_path, None, plugins) == {"default": "another's"}
+    assert resolved(tmp_path, written(tmp_path / "mine.jinja", "mine"), plugins) == {"default": "mine"}
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
