@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 from msgspec import Struct
 
@@ -44,13 +46,20 @@ def fingerprint(files: Iterable[Path]) -> str:
     """A digest of sizes and of evenly spaced samples, so that large files need not be read whole."""
     digest = hashlib.blake2b(digest_size=16)
     for path in files:
-        size = path.stat().st_size
-        digest.update(f"{path.suffix},{size};".encode())
-        with path.open("rb") as file:
-            for index in range(_SAMPLES):
-                file.seek(max(size - _SAMPLE, 0) * index // (_SAMPLES - 1))
-                digest.update(file.read(_SAMPLE))
+        try:
+            with path.open("rb") as file:
+                _digest(file, digest)
+        except OSError as error:
+            raise ModelError(f"{path} can't be read: {error.strerror}") from error
     return digest.hexdigest()
+
+
+def _digest(file: BinaryIO, digest: hashlib.blake2b) -> None:
+    size = file.seek(0, os.SEEK_END)
+    digest.update(f"{size};".encode())
+    for index in range(_SAMPLES):
+        file.seek(max(size - _SAMPLE, 0) * index // (_SAMPLES - 1))
+        digest.update(file.read(_SAMPLE))
 
 
 def _download(model: str, revision: str | None, *, weights: bool) -> Path:

@@ -102,7 +102,12 @@ class TorchRunner:
     def _runtime(self, device: torch.device, dtype: str) -> dict[str, Any]:
         import torch
 
-        runtime = {"device": str(device), "dtype": dtype, "quantization": None, "torch": torch.__version__}
+        runtime = {
+            "device": str(device),
+            "dtype": dtype,
+            "quantization": None,
+            "torch": str(torch.__version__),
+        }
         if device.type == "cpu":
             return runtime | {"threads": torch.get_num_threads()}
         return runtime | {"device_name": torch.cuda.get_device_name(device)}

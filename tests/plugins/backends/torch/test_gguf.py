@@ -248,7 +248,9 @@ def test_texts_are_divided_as_the_model_was_taught(pre: str, text: str, pieces: 
 
 def test_llama_3_takes_a_whole_word_before_it_merges() -> None:
     words = {"tokens": ["a", "b", "c", "bc", "abc"], "merges": ["b c"], "token_type": [1] * 5}
-    divided = {pre: tokenizer(Keys(model="gpt2", pre=pre, **words)).encode("abc") for pre in ("gpt-2", "llama-bpe")}
+    divided = {
+        pre: tokenizer(Keys(model="gpt2", pre=pre, **words)).encode("abc") for pre in ("gpt-2", "llama-bpe")
+    }
     assert divided["llama-bpe"].tokens == ["abc"]
     assert divided["gpt-2"].tokens == ["a", "bc"]
 
