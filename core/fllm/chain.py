@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 from msgspec import Struct
@@ -49,6 +49,7 @@ class Chain:
         tokenizer: Tokenizer,
         sampling: Sampling,
         prompt_tokens: int,
+        context: Sequence[int] = (),
         stop: tuple[str, ...] = (),
         include_stop: bool = False,
         skip_special_tokens: bool = True,
@@ -56,7 +57,9 @@ class Chain:
         tools: Parser | None = None,
     ) -> None:
         visible = {token for parser in (reasoning, tools) for token in getattr(parser, "visible_tokens", ())}
-        self._detokenizer = Detokenizer(tokenizer, skip_special=skip_special_tokens, visible=frozenset(visible))
+        self._detokenizer = Detokenizer(
+            tokenizer, skip_special=skip_special_tokens, visible=visible, context=context
+        )
         self._stop = StopStrings(stop, include=include_stop)
         self._include_stop = include_stop
         self._reasoning = reasoning

@@ -38,6 +38,8 @@ class Request(Struct, frozen=True, kw_only=True):
     stop: tuple[str, ...] = ()
     include_stop: bool = False
     skip_special_tokens: bool = True
+    continues: bool = False
+    """The answer goes on in the middle of a text, and does not begin one."""
     reasoning: ParserFactory | None = None
     tools: ParserFactory | None = None
     context: ParserContext = ParserContext()
@@ -89,6 +91,7 @@ class Pipeline:
             tokenizer=self._tokenizer,
             sampling=request.sampling,
             prompt_tokens=len(request.prompts[i]),
+            context=request.prompts[i] if request.continues else (),
             stop=request.stop,
             include_stop=request.include_stop,
             skip_special_tokens=request.skip_special_tokens,

@@ -109,16 +109,22 @@ class Tokenizer:
 class Detokenizer:
     """A stage from token ids to text.
 
-    The pieces never split a character and, joined, are what `Tokenizer.decode` makes of all the ids.
-    ``visible`` names special tokens that stay, though ``skip_special`` drops the others.
+    The pieces never split a character and, joined, are what `Tokenizer.decode` makes of all the ids. ``visible``
+    names special tokens that stay, though ``skip_special`` drops the others. With a ``context`` the text goes on
+    where that of those ids ends: SentencePiece strips the space of a first word, which this one then is not.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, *, skip_special: bool, visible: Iterable[str] = frozenset()
+        self,
+        tokenizer: Tokenizer,
+        *,
+        skip_special: bool,
+        visible: Iterable[str] = frozenset(),
+        context: Sequence[int] = (),
     ) -> None:
         dropped = tokenizer.special_ids if skip_special else frozenset()
         self._dropped = dropped - {tokenizer.id_of(token) for token in visible}
-        self._stage: _Stage = _Bytes(tokenizer) if tokenizer.byte_level else _Window(tokenizer)
+        self._stage: _Stage = _Bytes(tokenizer) if tokenizer.byte_level else _Window(tokenizer, context)
 
     def feed(self, token_id: int) -> str:
         """Take the next token; give the text that is now certain."""
@@ -152,6 +158,10 @@ class _Bytes:
         return held.decode(errors="replace")
 
 
+CONTEXT = 8
+"""Tokens of what came before that decide how the next one looks: more than any decoder asks."""
+
+
 class _Window:
     """For all others: decodes each token behind the one before, since the first of a text may look different.
 
@@ -159,10 +169,10 @@ class _Window:
     An id that the vocabulary lacks does not end it.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, context: Sequence[int]) -> None:
         self._tokenizer = tokenizer
-        self._ids: list[int] = []
-        self._shown = 0
+        self._ids = list(context[-CONTEXT:])
+        self._shown = len(self._decode(self._ids))
         """Length of the text of those of the window that were given already."""
 
     def feed(self, token_id: int) -> str:

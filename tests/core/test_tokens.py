@@ -169,6 +169,12 @@ def test_a_stripped_space_stays_inside_the_text() -> None:
     assert pieces_of(tokenizer, ids, skip_special=False) == ["", " ", " Hello", " ", " a", ""]
 
 
+def test_a_text_that_goes_on_keeps_the_space_of_its_first_word() -> None:
+    hello, a = ids_of(TOKENIZERS["llama2"], "▁Hello", "▁a")
+    detokenizer = Detokenizer(Tokenizer(llama2(), {}), skip_special=True, context=[hello, a])
+    assert [detokenizer.feed(hello), detokenizer.feed(a)] == [" Hello", " a"]
+
+
 def test_special_tokens_are_dropped_but_for_the_visible_ones() -> None:
     ids = ids_of(BYTE_LEVEL, "<s>", "<|tool|>", "<think>", "lo", "</s>")
     assert "".join(pieces_of(BYTE_LEVEL, ids, skip_special=True)) == "<think>lo"

@@ -63,6 +63,7 @@ def read_completion(body: CompletionRequest, server: Server) -> AskedCompletion:
         stop=stop_strings(body),
         include_stop=bool(body.include_stop_str_in_output),
         skip_special_tokens=skip_special,
+        continues=True,
     )
     pairs = zip(prompts, token_ids, strict=True)
     echoes = [_echo(prompt, ids, tokenizer, skip_special=skip_special) for prompt, ids in pairs if echo]
