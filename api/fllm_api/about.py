@@ -22,11 +22,11 @@ def build() -> Build:
     return Build(version=version, git_hash=_git_hash(installed), stage=stage)
 
 
-class _VcsInfo(msgspec.Struct):
+class _VcsInfo(msgspec.Struct, frozen=True):
     commit_id: str = ""
 
 
-class _DirectUrl(msgspec.Struct):
+class _DirectUrl(msgspec.Struct, frozen=True):
     """PEP 610: where pip installed it from."""
 
     url: str = ""

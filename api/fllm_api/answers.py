@@ -60,7 +60,7 @@ class WholeAnswer(Answer):
         body = _json.encode(self._encoder.fold(chunks))
         self.headers["content-length"] = str(len(body))
         await self.start_response(send)
-        await send({"type": "http.response.body", "body": body, "more_body": False})
+        await _write(send, body, more=False)
 
 
 class EventStream(Answer):
@@ -77,26 +77,18 @@ class EventStream(Answer):
         super().__init__(request, outputs, encoder, media_type="text/event-stream", headers=headers)
 
     async def _answer(self, send: Send) -> None:
-        async with aclosing(self._events()) as events:
-            await events.__anext__()
-            await self.start_response(send)
-            async for event in events:
-                await send({"type": "http.response.body", "body": event, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    async def _events(self) -> AsyncGenerator[bytes]:
-        """First nothing, once there is something to send; then the events."""
         async with aclosing(self._outputs) as outputs:
             first = await anext(outputs)
-            yield b""
-            yield _events(self._encoder.feed(first))
+            await self.start_response(send)
             try:
+                await _write(send, _events(self._encoder.feed(first)))
                 async for output in outputs:
                     if chunks := self._encoder.feed(output):
-                        yield _events(chunks)
-                yield _events(self._encoder.finish()) + DONE
-            except Exception as error:  # noqa: BLE001 (the edge: the status is sent, so the stream says it)
-                yield self._failure(error) + DONE
+                        await _write(send, _events(chunks))
+                end = _events(self._encoder.finish())
+            except Exception as error:  # noqa: BLE001 (the edge: the status is sent, so the stream must say it)
+                end = self._failure(error)
+        await _write(send, end + DONE, more=False)
 
     def _failure(self, error: Exception) -> bytes:
         _, body = describe(error)
@@ -117,3 +109,7 @@ def answer(
 
 def _events(chunks: Iterable[msgspec.Struct]) -> bytes:
     return b"".join(b"data: " + _json.encode(chunk) + b"\n\n" for chunk in chunks)
+
+
+async def _write(send: Send, body: bytes, *, more: bool = True) -> None:
+    await send({"type": "http.response.body", "body": body, "more_body": more})

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from litestar import Litestar, Router
+from litestar import Litestar
 from litestar.config.cors import CORSConfig
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
-from litestar.openapi import OpenAPIConfig
 
 from fllm.errors import FllmError
-from fllm_api.about import build
 from fllm_api.auth import require_key
 from fllm_api.config import ServerConfig
 from fllm_api.controllers.chat import ChatController
@@ -22,24 +20,21 @@ from fllm_api.errors import respond
 from fllm_api.observing import Observed
 from fllm_api.payloads import PayloadLog
 from fllm_api.request_id import HEADER, add_request_id
-from fllm_api.requests import ApiRequest, require_json
+from fllm_api.requests import ApiRequest
+from fllm_api.schema import openapi_config
 from fllm_api.server import Server
 
 
 def create_app(server: Server) -> Litestar:
     """The routes of the contract, and those of plugins."""
     config = server.config
-    generation = Router(
-        "/",
-        route_handlers=[ChatController, CompletionsController],
-        middleware=[Observed(server.collectors)],
-        before_request=require_json,
-    )
-    others = [ModelsController, VersionController, HealthController]
     return Litestar(
         route_handlers=[
-            generation,
-            *others,
+            ChatController,
+            CompletionsController,
+            ModelsController,
+            VersionController,
+            HealthController,
             *([MetricsController] if config.enable_metrics else []),
             *server.plugins.routes(),
         ],
@@ -48,10 +43,10 @@ def create_app(server: Server) -> Litestar:
         request_max_body_size=config.max_body_bytes,
         exception_handlers={FllmError: respond, HTTPException: respond, Exception: respond},
         guards=[require_key(config.api_keys)] if config.api_keys else [],
-        middleware=[PayloadLog()] if config.enable_payload_logging else [],
+        middleware=[Observed(server.collectors), *([PayloadLog()] if config.enable_payload_logging else [])],
         before_send=[add_request_id],
         cors_config=_cors(config),
-        openapi_config=OpenAPIConfig(title="furiosa-llm", version=build().version, path="/schema"),
+        openapi_config=openapi_config(),
         logging_config=None,
     )
 

@@ -25,7 +25,8 @@ def require_key(
             return
         scheme, _, token = connection.headers.get("authorization", "").partition(" ")
         # All are compared, each in constant time: how long it takes tells nothing of them.
-        matches = [hmac.compare_digest(token.strip().encode(), key) for key in encoded]
+        given = token.strip().encode("latin-1")
+        matches = [hmac.compare_digest(given, key) for key in encoded]
         if scheme.lower() != "bearer" or not any(matches):
             raise NotAuthorizedException(
                 "a valid API key is needed: Authorization: Bearer <key>",

@@ -18,8 +18,11 @@ TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_
 """Of other statuses below 500: ``invalid_request_error``; from 500 on: ``server_error``."""
 
 
-def describe(error: Exception) -> tuple[int, ErrorBody]:
-    """Status and body for any exception; what is nobody's business but ours becomes a plain 500."""
+def describe(error: Exception, where: str = "") -> tuple[int, ErrorBody]:
+    """Status and body for any exception; what is nobody's business but ours becomes a plain 500.
+
+    ``where`` (``GET /nowhere``) completes messages of Litestar that are but the status in words.
+    """
     match error:
         case RequestError():
             return 400, _body(400, error.message, error.param, error.code)
@@ -31,14 +34,16 @@ def describe(error: Exception) -> tuple[int, ErrorBody]:
             return 400, _body(400, *_invalid(error))
         case HTTPException(status_code=status) if status < 500:
             extra = error.extra if isinstance(error.extra, dict) else {}
-            return status, _body(status, error.detail, extra.get("param"), extra.get("code"))
+            plain = error.detail == HTTPStatus(status).phrase and where
+            message = f"{error.detail}: {where}" if plain else error.detail
+            return status, _body(status, message, extra.get("param"), extra.get("code"))
         case _:
             return 500, _body(500, "the server failed to answer; its log says why")
 
 
 def respond(request: Request[Any, Any, Any], error: Exception) -> Response[ErrorEnvelope]:
     """The edge: whatever is raised before the first byte of an answer ends here."""
-    status, body = describe(error)
+    status, body = describe(error, f"{request.method} {request.url.path}")
     report(request, error, body)
     headers = error.headers if isinstance(error, HTTPException) else None
     return Response(ErrorEnvelope(body), status_code=status, headers=headers, media_type="application/json")
@@ -54,7 +59,7 @@ def report(request: Request[Any, Any, Any], error: Exception, body: ErrorBody) -
 
 def _body(status: int, message: str, param: str | None = None, code: str | None = None) -> ErrorBody:
     kind = TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
-    return ErrorBody(message or HTTPStatus(status).phrase, kind, param, code)
+    return ErrorBody(message, kind, param, code)
 
 
 def _invalid(error: ValidationException) -> tuple[str, str | None]:

@@ -11,6 +11,9 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 from fllm.interfaces import Collector
 from fllm.trace import Trace
 
+OBSERVED = {"observed": True}
+"""The ``opt`` of a handler whose requests collectors hear of."""
+
 
 class Observed(ASGIMiddleware):
     """Makes the trace of a request before a byte of its body is read, and ends it whatever happens.
@@ -23,6 +26,8 @@ class Observed(ASGIMiddleware):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Observe one request."""
+        if not scope["route_handler"].opt.get("observed"):
+            return await next_app(scope, receive, send)
         state = scope["state"]
         trace = state["trace"] = Trace(uuid.uuid4().hex, self._collectors)
         try:

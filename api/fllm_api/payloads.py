@@ -61,6 +61,8 @@ def _line(scope: Scope, began: str, body: bytes, status: int) -> str:
 
 def _payload(body: bytes) -> Any:
     """The body as JSON where it is JSON, else as text."""
+    if not body:
+        return None
     try:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from litestar import Controller, post
+from litestar.di import NamedDependency
+from litestar.params import JSONBody
 
 from fllm_api.answers import Answer, answer
 from fllm_api.controllers.documented import StreamedOperation, errors, success
@@ -13,8 +15,9 @@ from fllm_api.encoding.encoder import Head, new_id
 from fllm_api.encoding.logprobs import TokenNames
 from fllm_api.encoding.usage import Tally
 from fllm_api.intake.completions import AskedCompletion, read_completion
+from fllm_api.observing import OBSERVED
 from fllm_api.protocol.completions import Completion, CompletionRequest
-from fllm_api.requests import ApiRequest
+from fllm_api.requests import ApiRequest, require_json
 from fllm_api.server import Server
 
 
@@ -23,14 +26,18 @@ class CompletionsController(Controller):
 
     path = "/v1/completions"
     tags = ("OpenAI",)
+    opt = OBSERVED
 
     @post(
         status_code=200,
+        before_request=require_json,
         operation_class=StreamedOperation,
         responses={**success(Completion), **errors(400, 401, 413, 415, 500, 503)},
         summary="Continue a text",
     )
-    async def create(self, request: ApiRequest, data: CompletionRequest, server: Server) -> Answer:
+    async def create(
+        self, request: ApiRequest, data: JSONBody[CompletionRequest], server: NamedDependency[Server]
+    ) -> Answer:
         """Continue one or several texts, whole or as a stream of events."""
         asked = await asyncio.to_thread(read_completion, data, server)
         encoder = _encoder(data, asked, server)

@@ -42,5 +42,5 @@ class StreamedOperation(Operation):
     def __post_init__(self) -> None:
         content = getattr((self.responses or {}).get("200"), "content", None)
         if content is not None:
-            events = Schema(type=OpenAPIType.STRING, description="Server-sent events, up to `data: [DONE]`")
+            events = Schema(type=OpenAPIType.STRING, description="`data: ` and a chunk, until `data: [DONE]`")
             content["text/event-stream"] = OpenAPIMediaType(schema=events)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from litestar import Controller, get
+from litestar import Controller, Response, get
+from litestar.di import NamedDependency
 
 from fllm_api.auth import PUBLIC
 from fllm_api.controllers.documented import errors
@@ -17,6 +18,7 @@ class HealthController(Controller):
     opt = PUBLIC
 
     @get(status_code=200, responses=errors(503), summary="Ask whether the engine answers")
-    async def health(self, server: Server) -> None:
+    async def health(self, server: NamedDependency[Server]) -> Response[None]:
         """Nothing, if the engine is well; 503 if it is not."""
         await server.backend.status()
+        return Response(None, media_type="text/plain")

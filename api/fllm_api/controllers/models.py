@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from litestar import Controller, get
+from litestar.di import NamedDependency
 from litestar.exceptions import NotFoundException
+from litestar.params import FromPath
 
 from fllm_api.controllers.documented import errors
 from fllm_api.protocol.models import ModelList, ModelObject
@@ -17,12 +19,12 @@ class ModelsController(Controller):
     tags = ("OpenAI",)
 
     @get(responses=errors(401), summary="List the models")
-    async def list_models(self, server: Server) -> ModelList:
+    async def list_models(self, server: NamedDependency[Server]) -> ModelList:
         """All models: one."""
         return ModelList(data=[_model(server)])
 
     @get("/{model_id:path}", responses=errors(401, 404), summary="Describe a model")
-    async def retrieve(self, model_id: str, server: Server) -> ModelObject:
+    async def retrieve(self, model_id: FromPath[str], server: NamedDependency[Server]) -> ModelObject:
         """One model; its id may contain slashes."""
         model = _model(server)
         # The router gives a path a leading slash, which may also be the id's own.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from litestar import Controller, get
+from litestar.di import NamedDependency
 
 from fllm_api.about import build
 from fllm_api.controllers.documented import errors
@@ -17,7 +18,7 @@ class VersionController(Controller):
     tags = ("Server",)
 
     @get(responses=errors(401), summary="Tell the versions of all parts")
-    async def version(self, server: Server) -> VersionBody:
+    async def version(self, server: NamedDependency[Server]) -> VersionBody:
         """The versions of the server, its backend and its plugins."""
         ours = build()
         return VersionBody(

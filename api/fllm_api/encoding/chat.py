@@ -99,13 +99,13 @@ class ChatEncoder:
         return self._parallel or not isinstance(event, ToolStart | ToolArguments) or event.index == 0
 
     def _choice(self, index: int, event: Event) -> ChunkChoice:
-        finished = isinstance(event, Finished)
+        finished = event if isinstance(event, Finished) else None
         return ChunkChoice(
             index=index,
             delta=_delta(event),
             logprobs=self._logprobs(index),
-            finish_reason=event.reason if finished else None,
-            stop_reason=event.stop_reason if finished else UNSET,
+            finish_reason=finished.reason if finished else None,
+            stop_reason=finished.stop_reason if finished else UNSET,
         )
 
     def _logprobs(self, index: int) -> ChatLogprobs | None:

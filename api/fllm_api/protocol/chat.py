@@ -10,7 +10,7 @@ from fllm_api.protocol.generation import GenerationRequest, PositiveCount, TopLo
 from fllm_api.protocol.usage import UsageBody
 
 
-class Part(Struct, frozen=True):
+class Part(Struct, frozen=True, omit_defaults=True):
     """A part of a message's content; only text parts can be served."""
 
     type: str
