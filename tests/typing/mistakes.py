@@ -1,0 +1,50 @@
+"""What a plugin's author gets wrong; type checkers must find each line that is marked, and no other."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterable
+
+import fllm
+
+
+class NoFinish:
+    def __init__(self, context: fllm.ParserContext) -> None: ...
+
+    def feed(self, text: str) -> Iterable[fllm.ParserEvent]:
+        return []
+
+
+class GivesStrings:
+    def __init__(self, context: fllm.ParserContext) -> None: ...
+
+    def feed(self, text: str) -> Iterable[str]:
+        return [text]
+
+    def finish(self) -> Iterable[str]:
+        return []
+
+
+class Forgetful:
+    def __init__(self, config: fllm.BackendConfig, context: fllm.BackendContext) -> None: ...
+
+    async def start(self) -> None: ...
+
+    async def generate(self, prompt: fllm.Prompt) -> AsyncGenerator[fllm.Step]:
+        yield fllm.Step(finish="done")  # mistake
+
+    async def status(self) -> fllm.Status:
+        return fllm.Status()
+
+    async def stop(self) -> None: ...
+
+
+no_finish: fllm.ParserFactory = NoFinish  # mistake
+gives_strings: fllm.ParserFactory = GivesStrings  # mistake
+forgetful: fllm.BackendFactory = Forgetful  # mistake
+collector: fllm.Collector = object()  # mistake
+
+fllm.Entry("only a name")  # mistake
+fllm.BackendEntry("name", "module:attribute", devices="cpu")  # mistake
+fllm.Sampling()  # mistake
+fllm.Text("frozen").text = "thawed"  # mistake
+fllm.ModelCard("tokenizer", 128)  # mistake

@@ -1,0 +1,62 @@
+"""The public surface as type checkers see it from a plugin."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fllm import PluginConfig
+from fllm.plugins import load_plugins
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+
+
+def mypy(file: Path) -> dict[int, str]:
+    """Line and message of each error."""
+    command = [sys.executable, "-m", "mypy", "--no-error-summary", "--hide-error-context", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
+    found = re.findall(rf"{file.name}:(\d+): error: (.*)", done.stdout)
+    assert done.returncode == bool(found), done.stdout + done.stderr
+    return {int(line): message for line, message in found}
+
+
+def pyright(file: Path) -> dict[int, str]:
+    """Line and message of each error."""
+    command = [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", sys.executable, str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
+    report = json.loads(done.stdout)
+    assert report["summary"]["filesAnalyzed"] == 1
+    errors = [each for each in report["generalDiagnostics"] if each["severity"] == "error"]
+    return {each["range"]["start"]["line"] + 1: each["message"] for each in errors}
+
+
+def marked(file: Path) -> set[int]:
+    lines = file.read_text().splitlines()
+    return {number for number, line in enumerate(lines, start=1) if line.endswith("# mistake")}
+
+
+@pytest.mark.parametrize("check", [mypy, pyright])
+def test_a_sound_plugin_has_no_type_errors(check: Callable[[Path], dict[int, str]]) -> None:
+    assert check(HERE / "author.py") == {}
+
+
+@pytest.mark.parametrize("check", [mypy, pyright])
+def test_each_mistake_of_an_author_is_found(check: Callable[[Path], dict[int, str]]) -> None:
+    file = HERE / "mistakes.py"
+    found = check(file)
+    assert set(found) == marked(file), found
+
+
+def test_the_sound_plugin_is_one_that_loads() -> None:
+    plugins = load_plugins(PluginConfig(paths=(str(HERE / "author.py"),)))
+    report = plugins.reports[-1]
+    assert report.error is None
+    assert report.offers == {"backend": ["echo"], "tool-call parser": ["shout"]}
+    del sys.modules["author"]
