@@ -17,14 +17,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from fllm.batching.blocks import BlockPool
 from fllm.batching.limits import Limits
 from fllm.batching.runner import Row, Sampled
 from fllm.batching.sequence import Sequence, stop_tokens
-from fllm.errors import BackendError
-from fllm.values import FinishReason, Prompt, Status, Step
+from fllm.batching.steps import advance
+from fllm.values import Prompt, Status, Step
 
 
 class Batch(Struct, eq=False):
@@ -110,7 +109,7 @@ class Scheduler:
             sequence.prompt_logprobs += result.prompt_logprobs
             if sequence.computed < sequence.length:
                 continue  # only a chunk of its prompt
-            step = self._advance(sequence, _tokens(row, result), result)
+            step = advance(sequence, row, result, self._max_model_len)
             steps.append((sequence.id, step))
             if step.finish is not None:
                 self.abort(sequence.id)
@@ -213,36 +212,6 @@ class Scheduler:
             for index in range(start // size, end // size):
                 self._pool.register(sequence.block_table[index], digests[index])
 
-    def _advance(self, sequence: Sequence, tokens: list[int], result: Sampled) -> Step:
-        """Append what was sampled and say what became of the sequence."""
-        sequence.token_ids += tokens
-        stop_token = next((token for token in tokens if self._stops(sequence, token)), None)
-        step = Step(
-            token_ids=tokens,
-            logprobs=None if result.logprob is None else [result.logprob],
-            finish=self._length(sequence) if stop_token is None else "stop",
-            stop_token=stop_token,
-        )
-        return step if sequence.started else self._opening(sequence, step)
-
-    def _stops(self, sequence: Sequence, token: int) -> bool:
-        return token in sequence.stop_ids and sequence.generated > sequence.sampling.min_tokens
-
-    def _length(self, sequence: Sequence) -> FinishReason | None:
-        full = sequence.length >= self._max_model_len or sequence.generated >= sequence.sampling.max_tokens
-        return "length" if full else None
-
-    def _opening(self, sequence: Sequence, step: Step) -> Step:
-        """The first step says more."""
-        owed = sequence.owes_prompt_logprobs
-        sequence.started = True
-        return replace(
-            step,
-            cached_tokens=sequence.cached_tokens,
-            queued=sequence.queued,
-            prompt_logprobs=[None, *sequence.prompt_logprobs] if owed else None,
-        )
-
     def _blocks_for(self, sequence: Sequence) -> int:
         return -(-sequence.length // self._pool.block_size)
 
@@ -250,11 +219,3 @@ class Scheduler:
         self._pool.release(sequence.block_table)
         sequence.block_table = []
         sequence.computed = 0
-
-
-def _tokens(row: Row, result: Sampled) -> list[int]:
-    if not row.sample:
-        return []
-    if result.token_id is None:
-        raise BackendError("the runner sampled no token where it was asked to")
-    return [result.token_id]

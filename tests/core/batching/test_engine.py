@@ -25,9 +25,7 @@ from fllm.values import ModelCard, Progress, Prompt, Sampling
 CONTEXT = BackendContext()
 
 
-def backend(
-    runner: FakeRunner, context: BackendContext = CONTEXT, **config: object
-) -> BatchedBackend:
+def backend(runner: FakeRunner, context: BackendContext = CONTEXT, **config: object) -> BatchedBackend:
     return BatchedBackend(
         runner,
         BackendConfig(model="m", **config),  # type: ignore[arg-type]

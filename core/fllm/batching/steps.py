@@ -1,0 +1,49 @@
+"""What the result of a row means for its sequence."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from fllm.batching.runner import Row, Sampled
+from fllm.batching.sequence import Sequence
+from fllm.errors import BackendError
+from fllm.values import Step
+
+
+def advance(sequence: Sequence, row: Row, result: Sampled, max_model_len: int) -> Step:
+    """Append what was sampled, if anything, and say what became of the sequence."""
+    tokens = _sampled(row, result)
+    sequence.token_ids += tokens
+    stop_token = next((token for token in tokens if _stops(sequence, token)), None)
+    finish = "stop" if stop_token is not None else "length" if _is_full(sequence, max_model_len) else None
+    logprobs = None if result.logprob is None else [result.logprob]
+    step = Step(token_ids=tokens, logprobs=logprobs, finish=finish, stop_token=stop_token)
+    return step if sequence.started else _opening(sequence, step)
+
+
+def _sampled(row: Row, result: Sampled) -> list[int]:
+    if not row.sample:
+        return []
+    if result.token_id is None:
+        raise BackendError("the runner sampled no token where it was asked to")
+    return [result.token_id]
+
+
+def _stops(sequence: Sequence, token: int) -> bool:
+    return token in sequence.stop_ids and sequence.generated > sequence.sampling.min_tokens
+
+
+def _is_full(sequence: Sequence, max_model_len: int) -> bool:
+    return sequence.length >= max_model_len or sequence.generated >= sequence.sampling.max_tokens
+
+
+def _opening(sequence: Sequence, step: Step) -> Step:
+    """The first step says more."""
+    owed = sequence.owes_prompt_logprobs
+    sequence.started = True
+    return replace(
+        step,
+        cached_tokens=sequence.cached_tokens,
+        queued=sequence.queued,
+        prompt_logprobs=[None, *sequence.prompt_logprobs] if owed else None,
+    )
