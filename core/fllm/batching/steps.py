@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from fllm.batching.runner import Row, Sampled
 from fllm.batching.sequence import Sequence
 from fllm.errors import BackendError
-from fllm.values import Step
+from fllm.values import FinishReason, Step
 
 
 def advance(sequence: Sequence, row: Row, result: Sampled, max_model_len: int) -> Step:
@@ -15,9 +15,12 @@ def advance(sequence: Sequence, row: Row, result: Sampled, max_model_len: int) -
     tokens = _sampled(row, result)
     sequence.token_ids += tokens
     stop_token = next((token for token in tokens if _stops(sequence, token)), None)
-    finish = "stop" if stop_token is not None else "length" if _is_full(sequence, max_model_len) else None
-    logprobs = None if result.logprob is None else [result.logprob]
-    step = Step(token_ids=tokens, logprobs=logprobs, finish=finish, stop_token=stop_token)
+    step = Step(
+        token_ids=tokens,
+        logprobs=None if result.logprob is None else [result.logprob],
+        finish=_length(sequence, max_model_len) if stop_token is None else "stop",
+        stop_token=stop_token,
+    )
     return step if sequence.started else _opening(sequence, step)
 
 
@@ -33,8 +36,9 @@ def _stops(sequence: Sequence, token: int) -> bool:
     return token in sequence.stop_ids and sequence.generated > sequence.sampling.min_tokens
 
 
-def _is_full(sequence: Sequence, max_model_len: int) -> bool:
-    return sequence.length >= max_model_len or sequence.generated >= sequence.sampling.max_tokens
+def _length(sequence: Sequence, max_model_len: int) -> FinishReason | None:
+    full = sequence.length >= max_model_len or sequence.generated >= sequence.sampling.max_tokens
+    return "length" if full else None
 
 
 def _opening(sequence: Sequence, step: Step) -> Step:
