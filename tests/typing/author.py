@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 
 import fllm
 
@@ -113,6 +113,3 @@ def answer_of(events: Iterable[fllm.Event]) -> str:
             case fllm.Finished(reason=reason):
                 text += reason
     return text
-
-
-hook: Callable[[], Iterable[fllm.BackendEntry]] = fllm_backends

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from distributions import importable
 
 from fllm import PluginConfig
 from fllm.plugins import load_plugins
@@ -55,8 +56,7 @@ def test_each_mistake_of_an_author_is_found(check: Callable[[Path], dict[int, st
 
 
 def test_the_sound_plugin_is_one_that_loads() -> None:
-    plugins = load_plugins(PluginConfig(paths=(str(HERE / "author.py"),)))
-    report = plugins.reports[-1]
+    with importable(HERE):
+        report = load_plugins(PluginConfig(paths=(str(HERE / "author.py"),))).reports[-1]
     assert report.error is None
     assert report.offers == {"backend": ["echo"], "tool-call parser": ["shout"]}
-    del sys.modules["author"]
