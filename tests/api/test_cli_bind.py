@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from fllm import ConfigError
-from fllm_api.cli.bind import bind, url_of
+from fllm_api.cli.bind import bind, ready_to_listen, url_of
 
 
 @contextmanager
@@ -49,6 +49,23 @@ def test_a_busy_port_names_the_option_and_the_cure() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=f"--port {port} on 127.0.0.1 is in use"):
             bind("127.0.0.1", port)
+
+
+def test_a_port_is_busy_from_the_moment_another_server_begins_to_load() -> None:
+    with bound("127.0.0.1", 0) as [held], pytest.raises(ConfigError, match="is in use"):
+        bind("127.0.0.1", held.getsockname()[1])
+
+
+def test_a_port_is_free_again_though_connections_of_the_last_server_linger() -> None:
+    with bound("127.0.0.1", 0) as [server]:
+        ready_to_listen([server])
+        server.listen()
+        port = server.getsockname()[1]
+        with socket.create_connection(server.getsockname()) as client:
+            server.accept()[0].close()  # whoever closes first lingers
+            assert client.recv(1) == b""
+    with bound("127.0.0.1", port) as [again]:
+        assert again.getsockname()[1] == port
 
 
 def test_an_address_of_another_machine_is_refused() -> None:

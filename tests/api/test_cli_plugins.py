@@ -150,6 +150,13 @@ def test_a_plugin_adds_a_command(site: Path) -> None:
     assert "Did you mean 'greet'?" in fllm(site, "great", status=2)
 
 
+def test_a_command_that_is_no_click_command_is_one_line(site: Path) -> None:
+    source = COMMAND.replace("@click.command()\n", "").replace('@click.option("--loud", is_flag=True)\n', "")
+    install(site, "acme", {"acme_command": source}, {"acme": "acme_command"})
+    [line] = fllm(site, "greet", status=2).splitlines()
+    assert line.endswith("the command 'greet' is a function, not a click.Command")
+
+
 def test_our_commands_win_over_a_plugins(site: Path) -> None:
     source = COMMAND.replace('Entry("greet"', 'Entry("version"')
     install(site, "acme", {"acme_command": source}, {"acme": "acme_command"})

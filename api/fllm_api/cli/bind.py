@@ -30,6 +30,12 @@ def bind(host: str, port: int) -> list[socket.socket]:
     return sockets
 
 
+def ready_to_listen(sockets: list[socket.socket]) -> None:
+    """Let the port be bound anew as soon as this process has ended, though connections of it linger."""
+    for each in sockets:
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+
+
 def url_of(host: str, sockets: list[socket.socket]) -> str:
     """Where a client on this machine finds the server."""
     name = f"[{host}]" if ":" in host else host
@@ -51,6 +57,8 @@ def _bound(family: socket.AddressFamily, name: str, port: int) -> socket.socket:
         if family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         bound.bind((name, port))
+        # Otherwise another server could bind it too, as long as neither listens.
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
     except OSError:
         bound.close()
         raise

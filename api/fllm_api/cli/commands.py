@@ -8,6 +8,7 @@ from typing import Any
 import rich_click as click
 
 from fllm.config import PluginConfig
+from fllm.errors import PluginError
 from fllm.plugins import Plugins, load_plugins
 from fllm.registry import Entry, Registry
 
@@ -34,7 +35,9 @@ class LazyCommand(click.RichCommand):
 
     def make_context(self, info_name: str | None, args: list[str], **extra: Any) -> click.Context:  # type: ignore[override]
         """Parse the arguments with the real command, which from here on takes this one's place."""
-        command: click.Command = self._registry.load(self.name or "")
+        command = self._registry.load(self.name or "")
+        if not isinstance(command, click.Command):
+            raise PluginError(f"the command {self.name!r} is a {type(command).__name__}, not a click.Command")
         return command.make_context(info_name, args, **extra)
 
 

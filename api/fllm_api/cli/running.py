@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import signal
 import socket
@@ -14,11 +13,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import rich_click as click
 
-from fllm.errors import ConfigError
 from fllm.interfaces import Backend, BackendContext
 from fllm.plugins import Plugins
 from fllm.values import ModelCard
-from fllm_api.cli.bind import url_of
+from fllm_api.cli.bind import ready_to_listen, url_of
 from fllm_api.cli.loading import loading
 from fllm_api.cli.settings import Settings
 
@@ -67,17 +65,13 @@ def _import_listener() -> Callable[..., Listener]:
 
 
 async def _listen(listener: Listener, sockets: list[socket.socket], interrupted: asyncio.Event) -> None:
+    ready_to_listen(sockets)
     serving = asyncio.create_task(listener.serve(sockets))
     waiting = asyncio.create_task(interrupted.wait())
     await asyncio.wait([serving, waiting], return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
     listener.should_exit = True
-    try:
-        await serving
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise
-        raise ConfigError("the port was taken by another server while the model was loading") from error
+    await serving
 
 
 async def _unless(interrupted: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:

@@ -28,7 +28,9 @@ def plugin_config(ctx: click.Context) -> PluginConfig:
     for param in ctx.command.params:
         if param.is_eager and param.name not in ctx.params:
             param.handle_parse_result(ctx, {}, [])
-    return PluginConfig(paths=tuple(map(str, ctx.params["plugin"])), disabled=tuple(ctx.params["disable_plugin"]))
+    return PluginConfig(
+        paths=tuple(map(str, ctx.params["plugin"])), disabled=tuple(ctx.params["disable_plugin"])
+    )
 
 
 class Listed(click.ParamType[str]):
