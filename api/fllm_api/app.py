@@ -5,9 +5,7 @@ from __future__ import annotations
 from litestar import Litestar
 from litestar.config.cors import CORSConfig
 from litestar.di import Provide
-from litestar.exceptions import HTTPException
 
-from fllm.errors import FllmError
 from fllm_api.auth import require_key
 from fllm_api.config import ServerConfig
 from fllm_api.controllers.chat import ChatController
@@ -41,7 +39,7 @@ def create_app(server: Server) -> Litestar:
         dependencies={"server": Provide(lambda: server, sync_to_thread=False)},
         request_class=ApiRequest,
         request_max_body_size=config.max_body_bytes,
-        exception_handlers={FllmError: respond, HTTPException: respond, Exception: respond},
+        exception_handlers={Exception: respond},
         guards=[require_key(config.api_keys)] if config.api_keys else [],
         middleware=[Observed(server.collectors), *([PayloadLog()] if config.enable_payload_logging else [])],
         before_send=[add_request_id],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from http import HTTPStatus
+from http.client import responses as PHRASES
 from typing import Any
 
 from litestar import Request, Response
@@ -11,6 +11,7 @@ from litestar.exceptions import HTTPException, ValidationException
 
 from fllm.errors import BackendError, BackendUnavailable, RequestError
 from fllm_api.protocol.errors import ErrorBody, ErrorEnvelope
+from fllm_api.request_id import request_id
 
 log = logging.getLogger("fllm.api")
 
@@ -18,10 +19,15 @@ TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_
 """Of other statuses below 500: ``invalid_request_error``; from 500 on: ``server_error``."""
 
 
-def describe(error: Exception, where: str = "") -> tuple[int, ErrorBody]:
+def where(request: Request[Any, Any, Any]) -> str:
+    """What was asked for, in a message."""
+    return f"{request.method} {request.url.path}"
+
+
+def describe(error: Exception, asked: str = "") -> tuple[int, ErrorBody]:
     """Status and body for any exception; what is nobody's business but ours becomes a plain 500.
 
-    ``where`` (``GET /nowhere``) completes messages of Litestar that are but the status in words.
+    ``asked`` (``GET /nowhere``) completes messages of Litestar that are but the status in words.
     """
     match error:
         case RequestError():
@@ -32,10 +38,9 @@ def describe(error: Exception, where: str = "") -> tuple[int, ErrorBody]:
             return 500, _body(500, error.message)
         case ValidationException():
             return 400, _body(400, *_invalid(error))
-        case HTTPException(status_code=status) if status < 500:
+        case HTTPException(status_code=status) if status != 500:
             extra = error.extra if isinstance(error.extra, dict) else {}
-            plain = error.detail == HTTPStatus(status).phrase and where
-            message = f"{error.detail}: {where}" if plain else error.detail
+            message = f"{error.detail}: {asked}" if error.detail == PHRASES.get(status) else error.detail
             return status, _body(status, message, extra.get("param"), extra.get("code"))
         case _:
             return 500, _body(500, "the server failed to answer; its log says why")
@@ -43,7 +48,7 @@ def describe(error: Exception, where: str = "") -> tuple[int, ErrorBody]:
 
 def respond(request: Request[Any, Any, Any], error: Exception) -> Response[ErrorEnvelope]:
     """The edge: whatever is raised before the first byte of an answer ends here."""
-    status, body = describe(error, f"{request.method} {request.url.path}")
+    status, body = describe(error, where(request))
     report(request, error, body)
     headers = error.headers if isinstance(error, HTTPException) else None
     return Response(ErrorEnvelope(body), status_code=status, headers=headers, media_type="application/json")
@@ -54,7 +59,7 @@ def report(request: Request[Any, Any, Any], error: Exception, body: ErrorBody) -
     request.scope["state"]["error"] = body.message
     if isinstance(error, RequestError | HTTPException | BackendUnavailable):
         return
-    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    log.error("%s (%s) failed", where(request), request_id(request.scope), exc_info=error)
 
 
 def _body(status: int, message: str, param: str | None = None, code: str | None = None) -> ErrorBody:

@@ -22,7 +22,9 @@ class ApiRequest(Request[Any, Any, State]):
     async def json(self) -> Any:
         """The body as the type of the handler's ``data``; raises `RequestError` with the fault's path."""
         field = self.route_handler.parsed_data_field
-        return decode(await self.body(), field.annotation if field else Any)
+        if field is None or not field.is_subclass_of(msgspec.Struct):
+            return await super().json()  # a plugin's handler, which may want whatever Litestar knows
+        return decode(await self.body(), field.annotation)
 
 
 async def require_json(request: Request[Any, Any, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from api_fakes import (
     EOS,
     Calls,
@@ -316,3 +317,15 @@ def test_the_likeliest_of_several_are_returned() -> None:
     assert likelihoods == [-0.5, -2.0]
     assert [choice["index"] for choice in body["choices"]] == [0, 1]
     assert chat(server, best_of=3).json()["choices"][0]["logprobs"] is None
+
+
+@pytest.mark.parametrize("stop_early", [True, False, "never"])
+def test_a_beam_search_gives_its_best(stop_early: object) -> None:
+    server = a_server()
+    options: dict[str, Any] = {"use_beam_search": True, "best_of": 2, "max_tokens": 2, "logprobs": True}
+    body = chat(server, n=2, length_penalty=0.5, early_stopping=stop_early, **options).json()
+    best, second = body["choices"]
+    assert (best["message"]["content"], best["finish_reason"]) == ("HelloHello", "length")
+    assert second["message"]["content"] != best["message"]["content"]
+    assert [entry["logprob"] for entry in best["logprobs"]["content"]] == [-0.25, -0.25]
+    assert len(chat(server, **options).json()["choices"]) == 1

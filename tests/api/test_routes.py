@@ -7,7 +7,11 @@ from typing import Any
 
 import pytest
 from api_fakes import Recorder, a_server, ask, backend_of, error_of
-from litestar import get
+from litestar import get, post
+from litestar.di import NamedDependency
+from litestar.exceptions import HTTPException
+from litestar.handlers import HTTPRouteHandler
+from litestar.params import JSONBody
 
 from fllm.discovery import Candidate
 from fllm.errors import BackendUnavailable
@@ -108,16 +112,41 @@ def test_metrics_without_a_collector_that_exposes_any_say_so() -> None:
     assert "plugin" in error_of(response)["message"]
 
 
-def test_plugins_add_routes() -> None:
-    @get("/extra")
-    async def extra() -> str:
-        return "more"
-
+def a_server_with(route: HTTPRouteHandler) -> Server:
+    """A server with a plugin that adds a route."""
     module = ModuleType("routes")
-    module.fllm_routes = hookimpl(lambda: [extra], specname="fllm_routes")  # type: ignore[attr-defined]
+    module.fllm_routes = hookimpl(lambda: [route], specname="fllm_routes")  # type: ignore[attr-defined]
     plugins = Plugins()
     plugins.load(Candidate("routes", "d", "1", "m", lambda: module))
-    assert ask(a_server(plugins=plugins), "GET", "/extra").text == "more"
+    return a_server(plugins=plugins)
+
+
+def test_plugins_add_routes() -> None:
+    @post("/extra", status_code=200)
+    async def extra(data: JSONBody[dict[str, int]], server: NamedDependency[Server]) -> dict[str, int]:
+        return {**data, "context": server.card.max_model_len}
+
+    response = ask(a_server_with(extra), "POST", "/extra", json={"a": 1})
+    assert (response.status_code, response.json()) == (200, {"a": 1, "context": 512})
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (403, "permission_error"),
+        (429, "rate_limit_error"),
+        (499, "invalid_request_error"),
+        (503, "server_error"),
+    ],
+)
+def test_what_a_plugins_route_raises_is_in_the_envelope(status: int, kind: str) -> None:
+    @get("/extra")
+    async def extra() -> None:
+        raise HTTPException("no", status_code=status)
+
+    response = ask(a_server_with(extra), "GET", "/extra")
+    error = error_of(response)
+    assert (response.status_code, error["type"], error["message"]) == (status, kind, "no")
 
 
 def test_the_schema_has_our_types_with_their_bounds() -> None:

@@ -17,8 +17,8 @@ class HealthController(Controller):
     tags = ("Server",)
     opt = PUBLIC
 
-    @get(status_code=200, responses=errors(503), summary="Ask whether the engine answers")
+    @get(media_type="text/plain", responses=errors(503), summary="Ask whether the engine answers")
     async def health(self, server: NamedDependency[Server]) -> Response[None]:
         """Nothing, if the engine is well; 503 if it is not."""
         await server.backend.status()
-        return Response(None, media_type="text/plain")
+        return Response(None)

@@ -59,6 +59,7 @@ def read_chat(body: ChatRequest, server: Server) -> AskedChat:
         stop=stop_strings(body),
         include_stop=bool(body.include_stop_str_in_output),
         skip_special_tokens=body.skip_special_tokens is not False,
+        continues=bool(body.continue_final_message),
         reasoning=server.reasoning,
         tools=server.tools if tools else None,
         context=ParserContext(prompt=prompt, tools=tools, template_kwargs=kwargs),
