@@ -70,6 +70,7 @@ def refused(response: httpx.Response, param: str | None, status: int = 400) -> s
         ({"stop": [""]}, "stop[0]"),
         ({"stop": 5}, "stop"),
         ({"stop_token_ids": [-1]}, "stop_token_ids[0]"),
+        ({"stop_token_ids": [99999]}, "stop_token_ids"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_completion_tokens": 0}, "max_completion_tokens"),
         ({"min_tokens": 5, "max_tokens": 4}, "min_tokens"),

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import TypeVar
 
 from fllm.beam import Beam
-
 from fllm.errors import ContextTooLong, RequestError
 from fllm.tokens import Tokenizer
 from fllm.values import ModelCard, Sampling
@@ -54,6 +53,8 @@ def sampling(
 ) -> Sampling:
     """Fill in what the request leaves open."""
     defaults = card.defaults
+    check_token_ids(request.logit_bias or (), tokenizer, "logit_bias")
+    check_token_ids(request.stop_token_ids or (), tokenizer, "stop_token_ids")
     return Sampling(
         max_tokens=max_tokens,
         min_tokens=_min_tokens(request, max_tokens),
@@ -64,7 +65,7 @@ def sampling(
         presence_penalty=either(request.presence_penalty, default=0.0),
         frequency_penalty=either(request.frequency_penalty, default=0.0),
         repetition_penalty=either(request.repetition_penalty, defaults.repetition_penalty, default=1.0),
-        logit_bias=_logit_bias(request, tokenizer),
+        logit_bias=request.logit_bias or {},
         seed=request.seed,
         stop_token_ids=tuple(request.stop_token_ids or ()),
         ignore_eos=bool(request.ignore_eos),
@@ -129,12 +130,6 @@ def _min_tokens(request: GenerationRequest, max_tokens: int) -> int:
             f"`min_tokens` is {minimum}: more than the maximum, which is {max_tokens}", param="min_tokens"
         )
     return minimum
-
-
-def _logit_bias(request: GenerationRequest, tokenizer: Tokenizer) -> dict[int, float]:
-    bias = request.logit_bias or {}
-    check_token_ids(bias, tokenizer, "logit_bias")
-    return bias
 
 
 def check_token_ids(ids: Iterable[int], tokenizer: Tokenizer, param: str) -> None:
