@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from fllm.errors import ModelError
+from fllm_backends.torch.json_files import read_json
 from fllm_backends.torch.rope import Rope, read_rope
 
 
@@ -83,7 +84,7 @@ class _Family(Struct, frozen=True, kw_only=True):
 
 def read_architecture(directory: Path) -> Architecture:
     """Read ``config.json``; raises `ModelError` for what can't be served."""
-    raw = read_json(directory / "config.json")
+    raw = read_json(directory / "config.json", dict[str, Any])
     name = _name(raw)
     family = _FAMILIES[name]
     if quantization := raw.get("quantization_config"):
@@ -97,16 +98,6 @@ def read_architecture(directory: Path) -> Architecture:
     if config.hidden_act != "silu":
         raise ModelError(f"hidden_act {config.hidden_act!r} is not known for {name}; silu is")
     return _architecture(name, config, read_rope(meant, config.max_position_embeddings))
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; raises `ModelError` naming the file."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-    except OSError as error:
-        raise ModelError(f"{path} can't be read: {error.strerror}") from error
-    except msgspec.DecodeError as error:
-        raise ModelError(f"{path} is no JSON object: {error}") from error
 
 
 def _name(raw: dict[str, Any]) -> str:

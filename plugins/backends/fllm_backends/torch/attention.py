@@ -6,10 +6,12 @@ similar length; a row with more attends alone. What a row sees of the cache is g
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -29,8 +31,8 @@ class KVCache:
     ) -> None:
         shape = (layers, blocks, block_size, kv_heads, head_dim)
         self.block_size = block_size
-        self._keys = like.new_zeros(shape)
-        self._values = like.new_zeros(shape)
+        self._keys = _zeros(shape, like)
+        self._values = _zeros(shape, like)
 
     def layer(self, index: int) -> tuple[Tensor, Tensor]:
         """A layer's keys and values: [blocks, block_size, kv_heads, head_dim] each."""
@@ -182,6 +184,14 @@ class AttentionBatch:
 
     def _tensor(self, numbers: Sequence[int]) -> Tensor:
         return torch.tensor(numbers, device=self._device)
+
+
+def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Zeros that, on a cpu, take memory only once they are written: torch's own are touched at once."""
+    if like.device.type != "cpu":
+        return like.new_zeros(shape)
+    pages = np.zeros(math.prod(shape) * like.element_size(), dtype=np.uint8)
+    return torch.from_numpy(pages).view(like.dtype).view(shape)
 
 
 def _gather(store: Tensor, tables: Tensor, length: int) -> Tensor:

@@ -6,17 +6,30 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from fllm.errors import ModelError
 from fllm.values import ModelCard, SamplingDefaults
-from fllm_backends.torch.architecture import Architecture, read_json
+from fllm_backends.torch.architecture import Architecture
+from fllm_backends.torch.json_files import read_json, read_object
+
+
+class _AddedToken(Struct):
+    id: int
+    content: str
+
+
+class _TokenizerFile(Struct):
+    """The file is large; the rest of it is skipped."""
+
+    added_tokens: list[_AddedToken] = []
 
 
 def read_card(
     directory: Path, architecture: Architecture, artifact_id: str, runtime: dict[str, Any]
 ) -> ModelCard:
     """The card of the model in that directory."""
-    generation = _optional_json(directory / "generation_config.json")
+    generation = read_object(directory / "generation_config.json")
     return ModelCard(
         tokenizer=str(directory),
         max_model_len=architecture.max_positions,
@@ -29,13 +42,16 @@ def read_card(
 
 def _eos(directory: Path, generation: dict[str, Any], vocab_size: int) -> tuple[int, ...]:
     """Any of three files may name them; those of Llama 3 and of Qwen do not agree with each other."""
-    config = read_json(directory / "config.json")
+    config = read_object(directory / "config.json")
     found = [*_ids(generation.get("eos_token_id")), *_ids(config.get("eos_token_id"))]
-    named = _optional_json(directory / "tokenizer_config.json").get("eos_token")
+    named = read_object(directory / "tokenizer_config.json").get("eos_token")
     name = named.get("content") if isinstance(named, dict) else named
-    added = _optional_json(directory / "tokenizer.json").get("added_tokens", [])
-    found += [token["id"] for token in added if token["content"] == name]
+    found += [token.id for token in _added_tokens(directory / "tokenizer.json") if token.content == name]
     return tuple(token for token in dict.fromkeys(found) if 0 <= token < vocab_size)
+
+
+def _added_tokens(path: Path) -> list[_AddedToken]:
+    return read_json(path, _TokenizerFile).added_tokens if path.is_file() else []
 
 
 def _ids(value: int | list[int] | None) -> list[int]:
@@ -52,7 +68,3 @@ def _defaults(generation: dict[str, Any]) -> SamplingDefaults:
         return msgspec.convert(known | {"max_tokens": generation.get("max_new_tokens")}, SamplingDefaults)
     except msgspec.ValidationError as error:
         raise ModelError(f"generation_config.json: {error}") from error
-
-
-def _optional_json(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.is_file() else {}

@@ -6,14 +6,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+
 from fllm.errors import ModelError
-from fllm_backends.torch.architecture import read_json
+from fllm_backends.torch.json_files import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 INDEX = "model.safetensors.index.json"
 _WHOLE = "model.safetensors"
+
+
+class _Index(Struct):
+    weight_map: dict[str, str]
 
 
 class Checkpoint:
@@ -57,8 +63,7 @@ class Checkpoint:
 def weight_files(directory: Path) -> list[Path]:
     """The safetensors files of a model directory; raises `ModelError` where there are none."""
     if (directory / INDEX).is_file():
-        files = sorted(set(read_json(directory / INDEX).get("weight_map", {}).values()))
-        return [directory / file for file in files]
+        return [directory / file for file in sorted(set(_shards(directory).values()))]
     if (directory / _WHOLE).is_file():
         return [directory / _WHOLE]
     if any(directory.glob("*.bin")):
@@ -70,8 +75,12 @@ def _index(directory: Path) -> dict[str, str]:
     """Names of tensors to names of files."""
     files = weight_files(directory)
     if (directory / INDEX).is_file():
-        return dict(read_json(directory / INDEX)["weight_map"])
+        return _shards(directory)
     return {name: file.name for file in files for name in _open(file).keys()}  # noqa: SIM118
+
+
+def _shards(directory: Path) -> dict[str, str]:
+    return read_json(directory / INDEX, _Index).weight_map
 
 
 def _open(path: Path) -> Any:

@@ -29,6 +29,7 @@ def fetch(options: Options, dtype: str, progress: Callable[[Progress], None]) ->
     """Bring the model here; raises `ModelError`."""
     source = options.source
     if source.kind == "hub":
+        progress(Progress(f"Downloading {source.location}", 0, 0))
         directory = _download(source.location, options.revision, weights=not options.dummy)
         return Model(directory, directory.name)  # a snapshot's directory is named after its commit
     if source.kind == "gguf":

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fllm_backends.torch import rope
+from fllm_backends.torch import rotary
 from fllm_backends.torch.architecture import Architecture
 from fllm_backends.torch.attention import AttentionBatch, KVCache
 
@@ -66,13 +66,15 @@ class CausalLM:
     def __init__(self, architecture: Architecture, weights: Weights) -> None:
         self.architecture = architecture
         self.weights = weights
-        self._frequencies = rope.frequencies(architecture.rope, architecture.head_dim).to(weights.head.device)
-        self._amplitude = rope.amplitude(architecture.rope)
+        self._frequencies = rotary.frequencies(architecture.rope, architecture.head_dim).to(
+            weights.head.device
+        )
+        self._amplitude = rotary.amplitude(architecture.rope)
 
     def forward(self, token_ids: Tensor, batch: AttentionBatch, cache: KVCache) -> Tensor:
         """Hidden states of the new tokens: [tokens, hidden]. Their keys and values enter the cache."""
         x = F.embedding(token_ids, self.weights.embedding)
-        cosine, sine = rope.rotations(batch.positions, self._frequencies, self._amplitude)
+        cosine, sine = rotary.rotations(batch.positions, self._frequencies, self._amplitude)
         rotation = cosine.to(x.dtype), sine.to(x.dtype)
         for index, layer in enumerate(self.weights.layers):
             x = x + self._attend(index, layer, layer.input_norm(x), rotation, batch, cache)
@@ -99,7 +101,7 @@ class CausalLM:
             query, key = layer.q_norm(query), layer.k_norm(key)
         kind = a.layers[index]
         if kind.rotary:
-            query, key = rope.rotate(query, *rotation), rope.rotate(key, *rotation)
+            query, key = rotary.rotate(query, *rotation), rotary.rotate(key, *rotation)
         cache.write(index, batch.slots, key, value)
         return layer.output(batch.attend(query, *cache.layer(index), kind.window).flatten(1))
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from fllm.batching.runner import Row, Sampled
 from fllm.config import Device
+from fllm.errors import ConfigError, ModelError
 from fllm.values import ModelCard, Progress
-from fllm_backends.torch.architecture import Architecture, read_architecture
+from fllm_backends.torch.architecture import read_architecture
 from fllm_backends.torch.card import read_card
 from fllm_backends.torch.checkpoint import Checkpoint
 from fllm_backends.torch.fetch import fetch
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     import torch
 
     from fllm_backends.torch.executor import Executor
-    from fllm_backends.torch.model import CausalLM, Weights
+    from fllm_backends.torch.model import CausalLM
+    from fllm_backends.torch.weights import Source
 
 
 class TorchRunner:
@@ -40,20 +42,26 @@ class TorchRunner:
         import torch
 
         from fllm_backends.torch.model import CausalLM
+        from fllm_backends.torch.weights import load_weights
 
         device = torch_device(self._device)
         if device.type == "cpu":
-            torch.set_num_threads(self._options.threads or physical_cores())
+            torch.set_num_threads(self._options.threads or min(physical_cores(), torch.get_num_threads()))
         dtype = self._dtype()
         model = fetch(self._options, dtype, progress)
         architecture = read_architecture(model.directory)
-        weights = self._weights(model.directory, architecture, device, getattr(torch, dtype), progress)
-        self._model = CausalLM(architecture, weights)
+        source = self._source(model.directory, device, getattr(torch, dtype))
+        try:
+            self._model = CausalLM(architecture, load_weights(architecture, source, progress))
+        except torch.OutOfMemoryError as error:
+            raise ModelError(f"the weights do not fit into the memory of {device}") from error
         self._card = read_card(model.directory, architecture, model.artifact_id, self._runtime(device, dtype))
         return self._card
 
     def allocate(self, block_size: int) -> int:
         """As many blocks as memory allows, and no more than all sequences at full length could fill."""
+        import torch
+
         from fllm_backends.torch.attention import KVCache
         from fllm_backends.torch.executor import Executor
 
@@ -62,7 +70,10 @@ class TorchRunner:
         block = 2 * len(a.layers) * block_size * a.kv_heads * a.head_dim * head.element_size()
         length = self._options.max_model_len or self._card.max_model_len
         blocks = min(memory // block, self._max_num_seqs * -(-length // block_size))
-        cache = KVCache(len(a.layers), blocks, block_size, a.kv_heads, a.head_dim, like=head)
+        try:
+            cache = KVCache(len(a.layers), blocks, block_size, a.kv_heads, a.head_dim, like=head)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise ConfigError(f"a KV cache of {blocks * block} bytes does not fit into memory") from error
         self._executor = Executor(self._model, cache, self._card.eos_token_ids)
         return blocks
 
@@ -85,19 +96,12 @@ class TorchRunner:
             return self._options.dtype
         return "float32" if self._device.kind == "cpu" else "bfloat16"
 
-    def _weights(
-        self,
-        directory: Path,
-        architecture: Architecture,
-        device: torch.device,
-        dtype: torch.dtype,
-        progress: Callable[[Progress], None],
-    ) -> Weights:
-        from fllm_backends.torch.weights import CheckpointSource, RandomSource, load_weights
+    def _source(self, directory: Path, device: torch.device, dtype: torch.dtype) -> Source:
+        from fllm_backends.torch.weights import CheckpointSource, RandomSource
 
         if self._options.dummy:
-            return load_weights(architecture, RandomSource(self._options.seed, device, dtype), progress)
-        return load_weights(architecture, CheckpointSource(Checkpoint(directory), device, dtype), progress)
+            return RandomSource(self._options.seed, device, dtype)
+        return CheckpointSource(Checkpoint(directory), device, dtype)
 
     def _runtime(self, device: torch.device, dtype: str) -> dict[str, Any]:
         import torch

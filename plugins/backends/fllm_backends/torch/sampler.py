@@ -92,7 +92,8 @@ def _nucleus(probabilities: Tensor, top_p: float) -> tuple[Tensor, float]:
 def _at(weights: Tensor, number: float) -> Tensor:
     """The first index at which the cumulative weight exceeds that share of the total."""
     cumulative = weights.cumsum(-1, dtype=torch.float64)
-    return torch.searchsorted(cumulative, cumulative[-1:] * number, right=True)[0]
+    index = torch.searchsorted(cumulative, cumulative[-1:] * number, right=True)[0]
+    return index.clamp_max(len(weights) - 1)  # where float16 overflowed, all are NaN
 
 
 def _penalize(row: Row, logits: Tensor) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -44,16 +43,9 @@ QUESTIONS = [
 
 
 @pytest.fixture(scope="module")
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def runner(threads: None) -> TorchRunner:
-    config = BackendConfig(model=locate().location, options={"threads": str(torch.get_num_threads())})
-    return TorchRunner(read_options(config), Device("cpu"), len(QUESTIONS))
+def runner() -> TorchRunner:
+    options = read_options(BackendConfig(model=locate().location))
+    return TorchRunner(options, Device("cpu"), len(QUESTIONS))
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -151,8 +152,16 @@ def test_narrow_dtypes_say_about_the_same(dtype: str, tiny: Path, runner: TorchR
     narrow.allocate(BLOCK_SIZE)
     [expected] = runner.execute([Sequence(0, [1, 2, 3], temperature=0, logprobs=0).row()])
     [found] = narrow.execute([Sequence(0, [1, 2, 3], temperature=0, logprobs=0).row()])
-    assert expected.logprob and found.logprob
+    assert expected.logprob
+    assert found.logprob
     assert found.logprob.logprob == pytest.approx(expected.logprob.logprob, abs=0.2)
+
+
+def test_a_cache_beyond_all_memory_is_refused(tiny: Path) -> None:
+    runner = runner_of(tiny, max_num_seqs=10**15, options={"kv_cache_memory": "9000000GiB"})
+    load(runner)
+    with pytest.raises(ConfigError, match="does not fit into memory"):
+        runner.allocate(BLOCK_SIZE)
 
 
 # What goes wrong with a directory.
@@ -218,6 +227,13 @@ def test_a_missing_shard_is_refused(tmp_path: Path) -> None:
         load(runner_of(tmp_path))
 
 
+def test_a_broken_index_is_refused(tmp_path: Path) -> None:
+    save_model("Llama", tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": ["model.safetensors"]}')
+    with pytest.raises(ModelError, match=r"index\.json is not what it should be.*weight_map"):
+        load(runner_of(tmp_path))
+
+
 # Batches.
 
 
@@ -247,7 +263,8 @@ def test_a_row_reads_what_an_earlier_row_of_the_same_batch_writes(runner: TorchR
     chunk = first.row()
     second.row(8)
     _, found = runner.execute([chunk, second.row()])
-    assert expected.logprob and found.logprob
+    assert expected.logprob
+    assert found.logprob
     assert found.token_id == expected.token_id
     assert found.logprob.logprob == pytest.approx(expected.logprob.logprob, abs=1e-5)
 
@@ -276,7 +293,8 @@ def test_logprobs_are_the_models_own_whatever_is_sampled(runner: TorchRunner, ti
     many = Sequence(2, ids, logprobs=20, logit_bias={7: 100.0})
     none, some, all_ = runner.execute([plain.row(), asking.row(), many.row()])
     assert none.logprob is None
-    assert some.logprob and all_.logprob
+    assert some.logprob
+    assert all_.logprob
     assert (some.logprob.token_id, all_.logprob.token_id) == (some.token_id, 7)
     for result, count in ((some.logprob, 3), (all_.logprob, 20)):
         best = wanted.topk(count)
@@ -291,7 +309,7 @@ def test_prompt_logprobs_come_chunk_by_chunk(runner: TorchRunner, tiny: Path) ->
     sequence = Sequence(0, ids, prompt_logprobs=2)
     chunks = [runner.execute([sequence.row(count)])[0].prompt_logprobs for count in (3, 1, 3)]
     assert [len(chunk) for chunk in chunks] == [3, 1, 2]
-    for place, found in enumerate(sum(chunks, []), start=1):
+    for place, found in enumerate(itertools.chain(*chunks), start=1):
         assert found.token_id == ids[place]
         assert found.logprob == pytest.approx(wanted[place - 1, ids[place]].item(), abs=1e-4)
         assert [token for token, _ in found.top] == wanted[place - 1].topk(2).indices.tolist()

@@ -166,6 +166,13 @@ def test_a_banned_token_is_never_drawn() -> None:
     assert shares(scores, top_p=0.99, top_k=3) == [0.5, 0, 0.5]
 
 
+def test_overflowed_logits_still_give_a_token() -> None:
+    scores = logits(math.nan, math.nan)
+    for options in ({}, {"top_p": 0.5}, {"temperature": 0}):
+        [token] = sample([row(**options)], scores[None], EOS)
+        assert token in (0, 1)
+
+
 # Seeds.
 
 

@@ -29,6 +29,7 @@ def config(metadata: Metadata) -> dict[str, Any]:
         metadata.require("{arch}.embedding_length"),
         metadata.require("{arch}.attention.head_count"),
     )
+    head_dim = metadata.get("{arch}.attention.key_length", hidden // heads)
     positions = metadata.require("{arch}.context_length")
     return {
         "architectures": [name],
@@ -39,14 +40,14 @@ def config(metadata: Metadata) -> dict[str, Any]:
         "num_hidden_layers": metadata.require("{arch}.block_count"),
         "num_attention_heads": heads,
         "num_key_value_heads": metadata.get("{arch}.attention.head_count_kv", heads),
-        "head_dim": metadata.get("{arch}.attention.key_length", hidden // heads),
+        "head_dim": head_dim,
         "max_position_embeddings": positions,
         "rms_norm_eps": metadata.require("{arch}.attention.layer_norm_rms_epsilon"),
         "hidden_act": "silu",
         "attention_bias": "blk.0.attn_q.bias" in metadata.tensors,
         "mlp_bias": "blk.0.ffn_gate.bias" in metadata.tensors,
         "tie_word_embeddings": "output.weight" not in metadata.tensors,
-        "rope_parameters": _rope(metadata, positions),
+        "rope_parameters": _rope(metadata, head_dim, positions),
         "bos_token_id": metadata.get("tokenizer.ggml.bos_token_id"),
         "eos_token_id": metadata.get("tokenizer.ggml.eos_token_id"),
         "pad_token_id": metadata.get("tokenizer.ggml.padding_token_id"),
@@ -64,8 +65,12 @@ def generation_config(metadata: Metadata) -> dict[str, Any]:
     }
 
 
-def _rope(metadata: Metadata, positions: int) -> dict[str, Any]:
-    rope = {"rope_type": "default", "rope_theta": metadata.get("{arch}.rope.freq_base", 10000.0)}
+def _rope(metadata: Metadata, head_dim: int, positions: int) -> dict[str, Any]:
+    rope = {
+        "rope_type": "default",
+        "rope_theta": metadata.get("{arch}.rope.freq_base", 10000.0),
+        "partial_rotary_factor": metadata.get("{arch}.rope.dimension_count", head_dim) / head_dim,
+    }
     kind = metadata.get("{arch}.rope.scaling.type", "none")
     original = metadata.get("{arch}.rope.scaling.original_context_length", positions)
     if "rope_freqs.weight" in metadata.tensors:  # Llama 3.1: the divisors themselves, instead of their recipe

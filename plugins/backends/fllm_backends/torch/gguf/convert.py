@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from safetensors import SafetensorError
 
 from fllm.errors import ModelError
 from fllm.values import Progress
@@ -26,7 +27,6 @@ LAYOUT = 1
 TASK = "Converting the GGUF file"
 
 _SHARD_BYTES = 1024**3
-_PURPOSE = "{} can't be written ({}); FLLM_CACHE names another directory for converted models"
 
 
 def converted(file: Path, fingerprint: str, dtype: str, progress: Callable[[Progress], None]) -> Path:
@@ -42,8 +42,10 @@ def converted(file: Path, fingerprint: str, dtype: str, progress: Callable[[Prog
             _publish(temporary, directory)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    except OSError as error:
-        raise ModelError(_PURPOSE.format(directory, error.strerror or error)) from error
+    except (OSError, SafetensorError) as error:
+        raise ModelError(
+            f"{directory} can't be written ({error}); FLLM_CACHE names another directory for converted models"
+        ) from error
     return directory
 
 

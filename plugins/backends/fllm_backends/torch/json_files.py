@@ -1,0 +1,27 @@
+"""Reading the JSON files of a model directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from fllm.errors import ModelError
+
+T = TypeVar("T")
+
+
+def read_json(path: Path, kind: type[T]) -> T:
+    """Read a file as that type; raises `ModelError` naming the file."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except OSError as error:
+        raise ModelError(f"{path} can't be read: {error.strerror}") from error
+    except msgspec.DecodeError as error:
+        raise ModelError(f"{path} is not what it should be: {error}") from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object of any content; one that is not there is empty."""
+    return read_json(path, dict[str, Any]) if path.is_file() else {}
