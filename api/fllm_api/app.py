@@ -21,6 +21,7 @@ from fllm_api.request_id import HEADER, add_request_id
 from fllm_api.requests import ApiRequest
 from fllm_api.schema import openapi_config
 from fllm_api.server import Server
+from fllm_api.ticking import ticking
 
 
 def create_app(server: Server) -> Litestar:
@@ -43,6 +44,7 @@ def create_app(server: Server) -> Litestar:
         guards=[require_key(config.api_keys)] if config.api_keys else [],
         middleware=[Observed(server.collectors), *([PayloadLog()] if config.enable_payload_logging else [])],
         before_send=[add_request_id],
+        lifespan=[ticking(server)],
         cors_config=_cors(config),
         openapi_config=openapi_config(),
         logging_config=None,

@@ -62,6 +62,13 @@ def wait_until_idle(server: Server) -> None:
     raise AssertionError(f"still busy: {gauges}")
 
 
+def test_it_knows_the_capital_of_france(server: Server) -> None:
+    question = [{"role": "user", "content": "What is the capital of France?"}]
+    choice = ask(server, messages=question, temperature=0)["choices"][0]
+    assert choice["message"] == {"role": "assistant", "content": "The capital of France is Paris."}
+    assert choice["finish_reason"] == "stop"
+
+
 def test_greedy_chat_is_the_same_streamed_and_not(server: Server) -> None:
     options: dict[str, Any] = {"temperature": 0, "logprobs": True, "top_logprobs": 3}
     whole = ask(server, **options)["choices"][0]
@@ -77,13 +84,18 @@ def test_greedy_chat_is_the_same_streamed_and_not(server: Server) -> None:
 
 
 @pytest.mark.parametrize("options", [{"temperature": 0}, {"seed": 7, "temperature": 1.0, "top_p": 0.9}])
-def test_an_answer_is_the_same_alone_and_among_sixteen_others(server: Server, options: dict[str, Any]) -> None:
+def test_an_answer_is_the_same_alone_and_among_sixteen_others(
+    server: Server, options: dict[str, Any]
+) -> None:
     def content(**extra: Any) -> str:
         text: str = ask(server, **extra)["choices"][0]["message"]["content"]
         return text
 
     alone = content(**options)
-    others = [{"seed": seed, "messages": [{"role": "user", "content": "Tell me a story. " * seed}]} for seed in range(1, 17)]
+    others = [
+        {"seed": seed, "messages": [{"role": "user", "content": "Tell me a story. " * seed}]}
+        for seed in range(1, 17)
+    ]
     with concurrent.futures.ThreadPoolExecutor(17) as pool:
         crowd = [pool.submit(content, **other) for other in others]
         among = pool.submit(content, **options)
@@ -102,7 +114,9 @@ def test_n_answers_differ_and_are_repeated_by_their_seed(server: Server) -> None
 
 def test_beam_search_finds_a_likelier_answer_than_greedy(server: Server) -> None:
     def logprob(**options: Any) -> float:
-        answer = ask(server, "/completions", prompt="The capital of France is", max_tokens=8, logprobs=0, **options)
+        answer = ask(
+            server, "/completions", prompt="The capital of France is", max_tokens=8, logprobs=0, **options
+        )
         return sum(answer["choices"][0]["logprobs"]["token_logprobs"])
 
     beam = logprob(use_beam_search=True, best_of=4, ignore_eos=True)
@@ -110,7 +124,9 @@ def test_beam_search_finds_a_likelier_answer_than_greedy(server: Server) -> None
 
 
 def test_echo_with_logprobs_covers_prompt_and_answer(server: Server) -> None:
-    answer = ask(server, "/completions", prompt="The sky is blue", echo=True, logprobs=1, max_tokens=3, temperature=0)
+    answer = ask(
+        server, "/completions", prompt="The sky is blue", echo=True, logprobs=1, max_tokens=3, temperature=0
+    )
     choice = answer["choices"][0]
     assert choice["text"].startswith("The sky is blue")
     logprobs = choice["logprobs"]
@@ -144,7 +160,13 @@ def test_a_stop_string_ends_the_answer_before_it(server: Server) -> None:
 
 
 def test_a_client_that_goes_away_frees_its_sequence(server: Server) -> None:
-    body = {"model": "m", "prompt": "Once upon a time", "max_tokens": 3000, "ignore_eos": True, "stream": True}
+    body = {
+        "model": "m",
+        "prompt": "Once upon a time",
+        "max_tokens": 3000,
+        "ignore_eos": True,
+        "stream": True,
+    }
     with httpx.stream("POST", f"{server.api}/completions", json=body, timeout=60) as answer:
         assert next(answer.iter_lines()).startswith("data: ")
     wait_until_idle(server)

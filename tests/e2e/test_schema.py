@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from shutil import which
 
 import httpx
 from scripts import LLAMA31_WEATHER
@@ -16,13 +16,29 @@ CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,re
 
 def test_generated_requests_never_break_the_server(scripted: Callable[..., Server], tmp_path: Path) -> None:
     server = scripted(LLAMA31_WEATHER, "--tool-call-parser", "llama3_json", "--enable-metrics")
-    schemathesis = which("schemathesis")
-    assert schemathesis, "schemathesis is not installed"
     done = subprocess.run(
         [
-            schemathesis, "run", f"{server.url}/schema/openapi.json", "--checks", CHECKS, "--max-time", "60",
-            "--max-examples", "100", "--seed", "1", "--request-timeout", "20", "--no-color",
-            "--generation-database", "none", "--warnings", "off",
+            Path(sys.executable).with_name("schemathesis"),
+            "run",
+            f"{server.url}/schema/openapi.json",
+            "--checks",
+            CHECKS,
+            "--max-time",
+            "45",
+            "--max-examples",
+            "100",
+            "--seed",
+            "1",
+            "--request-timeout",
+            "20",
+            "--no-color",
+            "--generation-database",
+            "none",
+            "--warnings",
+            "off",
+            # Many made-up ids are the same path once they are quoted, which the generator takes for a fault.
+            "--suppress-health-check",
+            "filter_too_much",
         ],  # fmt: skip
         capture_output=True,
         text=True,

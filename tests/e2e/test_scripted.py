@@ -36,7 +36,9 @@ def fold(server: Server, **options: Any) -> dict[str, Any]:
             message["reasoning_content"] += getattr(delta, "reasoning_content", None) or ""
             for call in delta.tool_calls or []:
                 if call.id:
-                    message["tool_calls"].append({"type": call.type, "name": call.function.name, "arguments": ""})
+                    message["tool_calls"].append(
+                        {"type": call.type, "name": call.function.name, "arguments": ""}
+                    )
                 message["tool_calls"][call.index]["arguments"] += call.function.arguments or ""
             reasons += [choice.finish_reason] if choice.finish_reason else []
     assert len(reasons) == 1
@@ -107,4 +109,6 @@ def test_a_prompt_that_opens_the_thinking_needs_no_tag(scripted: Callable[..., S
     assert answer == fold(server)
     assert answer["message"]["reasoning_content"].startswith("First, compare")
     assert answer["message"]["content"] == "\n\n9.8 is greater."
-    assert answer["usage"]["completion_tokens_details"]["reasoning_tokens"] == DEEPSEEK_R1.tokens.index("</think>")
+    assert answer["usage"]["completion_tokens_details"]["reasoning_tokens"] == DEEPSEEK_R1.tokens.index(
+        "</think>"
+    )

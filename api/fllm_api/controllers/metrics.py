@@ -10,10 +10,9 @@ from litestar.datastructures import State
 from litestar.di import NamedDependency
 from litestar.exceptions import NotFoundException
 
-from fllm.errors import BackendError
-from fllm.values import Status
 from fllm_api.controllers.documented import errors
 from fllm_api.server import Server
+from fllm_api.ticking import status_of
 
 
 class MetricsController(Controller):
@@ -30,13 +29,6 @@ class MetricsController(Controller):
         exposer = server.exposer
         if exposer is None:
             raise NotFoundException("no plugin that is installed exposes metrics")
-        page = exposer.expose(await _status(server), request.headers.get("accept", ""))
+        page = exposer.expose(await status_of(server.backend), request.headers.get("accept", ""))
         # As a media type, a charset would be added to it.
         return Response(page.body, headers={"content-type": page.content_type})
-
-
-async def _status(server: Server) -> Status | None:
-    try:
-        return await server.backend.status()
-    except BackendError:
-        return None

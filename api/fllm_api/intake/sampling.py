@@ -111,6 +111,9 @@ def _beam(request: GenerationRequest, width: int) -> Beam:
         raise RequestError(
             "`use_beam_search` can't be streamed: the best is known at the end", param="use_beam_search"
         )
+    for name in ("presence_penalty", "frequency_penalty", "logit_bias"):
+        if getattr(request, name):
+            raise RequestError(f"`{name}` has no meaning for `use_beam_search`", param=name)
     if width < 2:
         raise RequestError(
             f"`use_beam_search` needs `best_of`, the width of the beam, above 1; it is {width}",

@@ -44,7 +44,7 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     best_of: Choices | None = None
     """Generate so many and return the ``n`` likeliest; the width of a beam search."""
     use_beam_search: bool | None = None
-    length_penalty: Annotated[float, Meta(ge=-100, le=100)] | None = None
+    length_penalty: Annotated[float, Meta(ge=-10, le=10)] | None = None
     early_stopping: bool | Literal["never"] | None = None
 
     max_tokens: Count | None = None

@@ -1,0 +1,50 @@
+"""The clock of collectors that want one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from litestar import Litestar
+
+from fllm.errors import BackendError
+from fllm.interfaces import Backend, Ticking
+from fllm.values import Status
+from fllm_api.server import Server
+
+PERIOD = 1.0
+"""Seconds between two ticks."""
+
+
+def ticking(server: Server) -> Callable[[Litestar], AbstractAsyncContextManager[None]]:
+    """For the application's lifespan: calls `Ticking.tick` about once a second."""
+
+    @asynccontextmanager
+    async def lifespan(app: Litestar) -> AsyncIterator[None]:  # noqa: ARG001 (Litestar passes it)
+        collectors = [collector for collector in server.collectors if isinstance(collector, Ticking)]
+        task = asyncio.create_task(_tick(server.backend, collectors)) if collectors else None
+        try:
+            yield
+        finally:
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
+
+    return lifespan
+
+
+async def status_of(backend: Backend) -> Status | None:
+    """The backend's status, if it answers."""
+    try:
+        return await backend.status()
+    except BackendError:
+        return None
+
+
+async def _tick(backend: Backend, collectors: list[Ticking]) -> None:
+    while True:
+        await asyncio.sleep(PERIOD)
+        status = await status_of(backend)
+        for collector in collectors:
+            collector.tick(status)
