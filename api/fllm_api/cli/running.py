@@ -9,6 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import rich_click as click
@@ -34,22 +35,18 @@ def run(settings: Settings, plugins: Plugins, sockets: list[socket.socket], bega
 
 async def _live(settings: Settings, plugins: Plugins, sockets: list[socket.socket], began: float) -> None:
     interrupted = _interruption()
-    with loading() as tell:
-        context = BackendContext(progress=tell, plugins=settings.plugin_config)
-        backend: Backend = plugins.backends.load(settings.backend)(settings.backend_config, context)
-        try:
+    async with AsyncExitStack() as at_the_end:
+        with loading() as tell:
+            context = BackendContext(progress=tell, plugins=settings.plugin_config)
+            backend: Backend = plugins.backends.load(settings.backend)(settings.backend_config, context)
+            at_the_end.push_async_callback(backend.stop)
             started = await _unless(interrupted, _start(backend))
-        except BaseException:
-            await backend.stop()
-            raise
-    try:
-        if started is not None:
-            card, listener_for = started
-            listener = listener_for(settings, plugins, backend, card)
-            listener.on_ready = lambda: _announce(settings, sockets, began)
-            await _listen(listener, sockets, interrupted)
-    finally:
-        await backend.stop()
+        if started is None:
+            return
+        card, listener_for = started
+        listener = listener_for(settings, plugins, backend, card)
+        listener.on_ready = lambda: _announce(settings, sockets, began)
+        await _listen(listener, sockets, interrupted)
 
 
 async def _start(backend: Backend) -> tuple[ModelCard, Callable[..., Listener]]:
