@@ -177,6 +177,13 @@ def test_an_unknown_architecture_and_a_truncated_file_are_refused(tmp_path: Path
         convert(path, tmp_path, "float32", silent)
 
 
+def test_a_file_without_weights_is_refused(tmp_path: Path) -> None:
+    path = tiny_gguf(tmp_path)
+    path.write_bytes(path.read_bytes().replace(b"token_embd", b"token_embe"))
+    with pytest.raises(ModelError, match="no weights"):
+        convert(path, tmp_path, "float32", silent)
+
+
 def test_a_foreign_tensor_is_refused(tmp_path: Path) -> None:
     model = save_model("Llama", tmp_path / "original")
     extra = {"blk.0.ffn_sub_norm.weight": np.ones(4, dtype=np.float32)}

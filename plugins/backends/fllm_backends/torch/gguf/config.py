@@ -25,10 +25,10 @@ def config(metadata: Metadata) -> dict[str, Any]:
         kind = "mixture of experts" if metadata.architecture in CLASSES else metadata.architecture
         raise ModelError(f"GGUF files of the architecture {kind!r} can't be read; {', '.join(CLASSES)} can")
     name, model_type = CLASSES[metadata.architecture]
-    hidden, heads = (
-        metadata.require("{arch}.embedding_length"),
-        metadata.require("{arch}.attention.head_count"),
-    )
+    if "token_embd.weight" not in metadata.tensors:
+        raise ModelError("the GGUF file holds a vocabulary, and no weights")
+    hidden = metadata.require("{arch}.embedding_length")
+    heads = metadata.require("{arch}.attention.head_count")
     head_dim = metadata.get("{arch}.attention.key_length", hidden // heads)
     positions = metadata.require("{arch}.context_length")
     return {
