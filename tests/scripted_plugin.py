@@ -30,7 +30,9 @@ class ScriptedBackend:
         sampling = prompt.sampling
         for count, token_id in enumerate(self._script, start=1):
             ends = count == len(self._script)
-            logprob = fllm.TokenLogprob(token_id, -0.25, ((token_id, -0.25), (0, -2.0))[: sampling.logprobs or 0])
+            logprob = fllm.TokenLogprob(
+                token_id, -0.25, ((token_id, -0.25), (0, -2.0))[: sampling.logprobs or 0]
+            )
             yield fllm.Step(
                 token_ids=[token_id],
                 logprobs=[logprob] if sampling.logprobs is not None else None,

@@ -29,8 +29,9 @@ class Script:
 LLAMA31_WEATHER = Script(
     "llama31",
     (
-        '{"', "name", '":', ' "', "get", "_weather", '",', ' "', "parameters", '":', ' {"', "location", '":', ' "',
-        "San", " Francisco", ",", " CA", '",', ' "', "unit", '":', ' "', "f", "ahrenheit", '"}}', "<|eot_id|>",
+        '{"', "name", '":', ' "', "get", "_weather", '",', ' "', "parameters", '":', ' {"', "location", '":',
+        ' "', "San", " Francisco", ",", " CA", '",', ' "', "unit", '":', ' "', "f", "ahrenheit", '"}}',
+        "<|eot_id|>",
     ),
 )  # fmt: skip
 
@@ -38,9 +39,9 @@ LLAMA31_WEATHER = Script(
 DEEPSEEK_R1 = Script(
     "deepseek_r1",
     (
-        "First", ",", " compare", " ", "9", ".", "11", " and", " ", "9", ".", "8", ":", " ", "0", ".", "80", " is",
-        " more", " than", " ", "0", ".", "11", ".\n", "</think>", "\n\n", "9", ".", "8", " is", " greater", ".",
-        "<｜end▁of▁sentence｜>",
+        "First", ",", " compare", " ", "9", ".", "11", " and", " ", "9", ".", "8", ":", " ", "0", ".", "80",
+        " is", " more", " than", " ", "0", ".", "11", ".\n", "</think>", "\n\n", "9", ".", "8", " is",
+        " greater", ".", "<｜end▁of▁sentence｜>",
     ),
     template=TEMPLATE + "<think>\n",
 )  # fmt: skip
@@ -50,8 +51,9 @@ REASONS_THEN_CALLS = Script(
     "both",
     (
         "<think>", "\n", "The", " user", " wants", " both", " ☀", "️", ".\n", "</think>", "\n\n",
-        '{"', "name", '":', ' "', "get", "_weather", '",', ' "', "parameters", '":', ' {"', "location", '":', ' "',
-        "서울", '"}}', ";", " ", '{"', "name", '":', ' "', "now", '",', ' "', "parameters", '":', " {}}", "<|eot_id|>",
+        '{"', "name", '":', ' "', "get", "_weather", '",', ' "', "parameters", '":', ' {"', "location", '":',
+        ' "', "서울", '"}}', ";", " ", '{"', "name", '":', ' "', "now", '",', ' "', "parameters", '":', " {}}",
+        "<|eot_id|>",
     ),
 )  # fmt: skip
 

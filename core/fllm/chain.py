@@ -140,7 +140,10 @@ class Chain:
             rest = list(self._tools.finish())
             self._called = self._called or any(isinstance(event, ToolStart) for event in rest)
             events += rest
-        return [*events, Finished(reason=self._reason(step), stop_reason=self._stop_reason(step), usage=self._usage())]
+        return [
+            *events,
+            Finished(reason=self._reason(step), stop_reason=self._stop_reason(step), usage=self._usage()),
+        ]
 
     def _reason(self, step: Step) -> Literal["stop", "length", "tool_calls", "abort"]:
         reason = "stop" if self._stop.matched is not None else step.finish or "stop"
@@ -163,7 +166,8 @@ class Chain:
 class ReasoningTokens:
     """Counts the tokens that gave at least one character of reasoning; tags are not among them.
 
-    A token whose text is held back (it may begin a tag, or end in half a character) is counted when that text comes out.
+    A token whose text is held back (it may begin a tag, or end in half a character) is counted when that text
+    comes out.
     """
 
     def __init__(self) -> None:
@@ -175,7 +179,7 @@ class ReasoningTokens:
         self._held.append(length)
 
     def release(self, events: list[ParserEvent]) -> None:
-        """The reasoning parser emitted these events: the last characters that it was given, without any tag."""
+        """The reasoning parser emitted these events: the last characters it was given, but for tags."""
         released = sum(len(event.text) for event in events if isinstance(event, Reasoning))
         found = released > 0
         # A token of no characters began the character that the next one completed.

@@ -36,7 +36,7 @@ class BackendConfig(Struct, frozen=True, kw_only=True):
     devices: tuple[Device, ...] = ()
     """Empty: the best there is."""
     chain: tuple[str, ...] = ()
-    """Names of the backends inside this one, the next first: ``("torch",)`` for a process that holds torch."""
+    """Names of the backends inside this one, the next first: ``("torch",)`` for a process with torch."""
     options: dict[str, str] = {}
     """``--backend-option KEY=VALUE``."""
     dtype: str = "auto"

@@ -53,7 +53,7 @@ class NameConflict(PluginError):
 class RequestError(FllmError):
     """The client's request can't be served as it stands.
 
-    ``param`` is the JSON path of the offending field (``messages[0].role``), ``code`` a stable word for programs.
+    ``param`` is the JSON path of the offending field (``messages[0].role``), ``code`` a word for programs.
     """
 
     def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:

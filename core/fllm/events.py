@@ -1,6 +1,7 @@
 """What a parser makes of text, and an encoder makes JSON of.
 
-A stream of events is append-only: what was emitted is never taken back, so the whole answer is the fold of its events.
+A stream of events is append-only: what was emitted is never taken back, so the whole answer is the fold of
+its events.
 """
 
 from __future__ import annotations
@@ -63,7 +64,9 @@ def merged(events: Iterable[E]) -> list[E]:
             continue
         if isinstance(event, Text | Reasoning) and type(last) is type(event):
             result[-1] = type(event)(last.text + event.text)  # type: ignore[union-attr, assignment]
-        elif isinstance(event, ToolArguments) and isinstance(last, ToolArguments) and last.index == event.index:
+        elif (
+            isinstance(event, ToolArguments) and isinstance(last, ToolArguments) and last.index == event.index
+        ):
             result[-1] = ToolArguments(event.index, last.text + event.text)  # type: ignore[assignment]
         else:
             result.append(event)

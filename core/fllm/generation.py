@@ -2,7 +2,9 @@
 
 ::
 
-    Prompt ─ backend.generate ─▶ Step* ─ Chain ─▶ Output*      Chain: Detokenizer ▸ StopStrings ▸ reasoning ▸ tools
+    Prompt ─ backend.generate ─▶ Step* ─ Chain ─▶ Output*
+
+    Chain: Detokenizer ─▶ StopStrings ─▶ reasoning parser ─▶ tool-call parser
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ class Request(Struct, frozen=True, kw_only=True):
     sampling: Sampling
     n: int = 1
     best_of: int = 1
-    """Without ``beam``: generate so many, keep the ``n`` likeliest. Nothing is emitted before all are done."""
+    """Without ``beam``: generate so many, keep the ``n`` likeliest. Nothing comes before all are done."""
     beam: Beam | None = None
     """Search with so many beams and keep the ``n`` best. Nothing is emitted before the search is done."""
     stop: tuple[str, ...] = ()
@@ -54,7 +56,7 @@ class Pipeline:
         self._eos_token_ids = eos_token_ids
 
     def generate(self, request: Request, trace: Trace) -> AsyncGenerator[Output]:
-        """Answer a request; the last output of each sequence ends with its only `Finished`. Closing it aborts."""
+        """Answer a request; each sequence's last output ends with its only `Finished`. Closing it aborts."""
         return merge([self._answer(request, i, trace) for i in range(len(request.prompts))])
 
     def _answer(self, request: Request, i: int, trace: Trace) -> AsyncGenerator[Output]:
@@ -65,7 +67,9 @@ class Pipeline:
             return merge([self._sequence(request, i, j, first + j, trace) for j in range(request.n)])
         scored = _with_logprobs(request)
         candidates = [self._sequence(scored, i, j, first + j, trace) for j in range(request.best_of)]
-        return best_of(merge(candidates), request.n, first, keep_logprobs=request.sampling.logprobs is not None)
+        return best_of(
+            merge(candidates), request.n, first, keep_logprobs=request.sampling.logprobs is not None
+        )
 
     async def _sequence(
         self, request: Request, i: int, j: int, index: int, trace: Trace

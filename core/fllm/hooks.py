@@ -1,7 +1,7 @@
-"""The hooks. A plugin implements any of them, marked with `fllm.hookimpl`; all fire at start-up, none per request.
+"""The hooks. A plugin implements any of them, marked with `fllm.hookimpl`; all fire at start-up.
 
-Three shapes: **named** hooks yield `Entry` values, of which the user picks one by name and only that one is imported;
-**asked in turn**, the first answer wins; **told**, everybody's answer is used.
+Three shapes: **named** hooks yield `Entry` values, of which the user picks one by name and only that one is
+imported; **asked in turn**, the first answer wins; **told**, everybody's answer is used.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ async def _pump(generator: AsyncGenerator[T], queue: asyncio.Queue[T | _End]) ->
         async with aclosing(generator):
             async for item in generator:
                 queue.put_nowait(item)
-    except Exception as error:  # raised again by `merge`, in the task of whoever consumes it
+    except Exception as error:  # noqa: BLE001 (raised again by `merge`, in its consumer's task)
         queue.put_nowait(_End(error))
     else:
         queue.put_nowait(_End())

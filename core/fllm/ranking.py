@@ -14,7 +14,7 @@ from fllm.chain import Output
 async def best_of(
     candidates: AsyncGenerator[Output], n: int, first: int, *, keep_logprobs: bool
 ) -> AsyncGenerator[Output]:
-    """Wait for all candidates, then give the ``n`` with the highest mean log-probability, numbered from ``first``."""
+    """Wait for all, then give the ``n`` with the highest mean log-probability, numbered from ``first``."""
     answers: defaultdict[int, list[Output]] = defaultdict(list)
     async with aclosing(candidates):
         async for output in candidates:

@@ -22,7 +22,7 @@ def longest_overlap(text: str, markers: Iterable[str]) -> int:
 
 
 def find_first(text: str, markers: Iterable[str]) -> tuple[int, str] | None:
-    """Where the marker that completes first begins, and which it is; of two that end at one place, the longer.
+    """Where the marker that completes first begins, and which it is; of two that end together, the longer.
 
     "Completes first" and not "begins first": fed piece by piece, only that is known without looking ahead.
     """

@@ -109,9 +109,10 @@ class Tokenizer:
 class Detokenizer:
     """A stage from token ids to text.
 
-    The pieces never split a character and, joined, are what `Tokenizer.decode` makes of all the ids. ``visible``
-    names special tokens that stay, though ``skip_special`` drops the others. With a ``context`` the text goes on
-    where that of those ids ends: SentencePiece strips the space of a first word, which this one then is not.
+    The pieces never split a character and, joined, are what `Tokenizer.decode` makes of all the ids.
+    ``visible`` names special tokens that stay, though ``skip_special`` drops the others. With a ``context``
+    the text goes on where that of those ids ends: SentencePiece strips the space of a first word, which this
+    one then is not.
     """
 
     def __init__(

@@ -11,7 +11,7 @@ FinishReason = Literal["stop", "length", "abort"]
 
 
 class Sampling(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How tokens are chosen; the part of a request that a backend must obey. Ranges are checked at the edge."""
+    """How tokens are chosen: what a backend must obey of a request. Ranges are checked at the edge."""
 
     max_tokens: int
     """Tokens to generate at most; 0 only runs the prompt."""
@@ -35,7 +35,7 @@ class Sampling(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ignore_eos: bool = False
     """Go on after the model's own end-of-sequence tokens; ``stop_token_ids`` still stop."""
     logprobs: int | None = None
-    """Report each sampled token's log-probability and those of so many likeliest; ``None`` reports nothing."""
+    """Report each sampled token's log-probability and those of so many likeliest; ``None``: nothing."""
     prompt_logprobs: int | None = None
     """The same for the prompt's tokens, on the first step."""
 

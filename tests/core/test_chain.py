@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import decoders, models
 
-from fllm import Finished, ParserEvent, Reasoning, Sampling, Step, Text, TokenLogprob, ToolArguments, ToolStart
+from fllm import (
+    Finished,
+    ParserEvent,
+    Reasoning,
+    Sampling,
+    Step,
+    Text,
+    TokenLogprob,
+    ToolArguments,
+    ToolStart,
+)
 from fllm.chain import Chain, Output
 from fllm.events import merged
 from fllm.tokens import Tokenizer
@@ -68,7 +78,9 @@ def run(chain: Chain, ids: list[int], finish: Any = "length") -> list[Output]:
     for i, token_id in enumerate(ids):
         last = i == len(ids) - 1
         stop = token_id if last and finish == "stop" else None
-        outputs.append(chain.feed(Step(token_ids=[token_id], finish=finish if last else None, stop_token=stop)))
+        outputs.append(
+            chain.feed(Step(token_ids=[token_id], finish=finish if last else None, stop_token=stop))
+        )
         if chain.finished:
             break
     return outputs

@@ -37,4 +37,9 @@ def test_the_example_parser_works(module: Any, size: int) -> None:
     parser = module.parser(ParserContext())
     events = [event for i in range(0, len(text), size) for event in parser.feed(text[i : i + size])]
     events += parser.finish()
-    assert merged(events) == [Text("Hello "), ToolStart(0, "f"), ToolArguments(0, '{"x": 1}'), Text(" and <b>")]
+    assert merged(events) == [
+        Text("Hello "),
+        ToolStart(0, "f"),
+        ToolArguments(0, '{"x": 1}'),
+        Text(" and <b>"),
+    ]

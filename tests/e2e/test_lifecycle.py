@@ -75,9 +75,12 @@ def test_a_signal_lets_accepted_requests_finish_and_exits_0(how: signal.Signals)
 
 
 def test_a_drain_has_a_limit() -> None:
-    with serving("--shutdown-timeout", "0.5", "--max-model-len", "8192") as server:
-        with slow_stream(server), suppress(httpx.RemoteProtocolError):
-            assert server.stop(timeout=20) == 0, server.log()
+    with (
+        serving("--shutdown-timeout", "0.5") as server,
+        suppress(httpx.RemoteProtocolError),
+        slow_stream(server),
+    ):
+        assert server.stop(timeout=20) == 0, server.log()
 
 
 def test_a_busy_port_is_one_line_before_the_model_loads() -> None:

@@ -16,30 +16,12 @@ CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,re
 
 def test_generated_requests_never_break_the_server(scripted: Callable[..., Server], tmp_path: Path) -> None:
     server = scripted(LLAMA31_WEATHER, "--tool-call-parser", "llama3_json", "--enable-metrics")
+    schemathesis = Path(sys.executable).with_name("schemathesis")
+    # Many made-up ids are the same path once they are quoted, which the generator takes for a fault of its own.
+    options = f"--checks {CHECKS} --max-time 45 --max-examples 100 --request-timeout 20 --seed 1 --no-color"
+    quirks = "--generation-database none --warnings off --suppress-health-check filter_too_much"
     done = subprocess.run(
-        [
-            Path(sys.executable).with_name("schemathesis"),
-            "run",
-            f"{server.url}/schema/openapi.json",
-            "--checks",
-            CHECKS,
-            "--max-time",
-            "45",
-            "--max-examples",
-            "100",
-            "--seed",
-            "1",
-            "--request-timeout",
-            "20",
-            "--no-color",
-            "--generation-database",
-            "none",
-            "--warnings",
-            "off",
-            # Many made-up ids are the same path once they are quoted, which the generator takes for a fault.
-            "--suppress-health-check",
-            "filter_too_much",
-        ],  # fmt: skip
+        [schemathesis, "run", f"{server.url}/schema/openapi.json", *options.split(), *quirks.split()],
         capture_output=True,
         text=True,
         timeout=300,
@@ -52,8 +34,8 @@ def test_generated_requests_never_break_the_server(scripted: Callable[..., Serve
 def test_the_schema_names_every_parameter_of_the_seed_document(server: Server) -> None:
     schemas = httpx.get(f"{server.url}/schema/openapi.json").json()["components"]["schemas"]
     shared = {
-        "model", "stream", "stream_options", "n", "temperature", "top_p", "best_of", "use_beam_search", "top_k",
-        "min_p", "length_penalty", "early_stopping", "min_tokens", "max_tokens", "logprobs",
+        "model", "stream", "stream_options", "n", "temperature", "top_p", "best_of", "use_beam_search",
+        "top_k", "min_p", "length_penalty", "early_stopping", "min_tokens", "max_tokens", "logprobs",
     }  # fmt: skip
     chat = {"messages", "max_completion_tokens", "tools", "tool_choice", "top_logprobs"}
     assert shared | chat <= set(schemas["ChatRequest"]["properties"])
