@@ -52,8 +52,8 @@ REASONS_THEN_CALLS = Script(
     (
         "<think>", "\n", "The", " user", " wants", " both", " ☀", "️", ".\n", "</think>", "\n\n",
         '{"', "name", '":', ' "', "get", "_weather", '",', ' "', "parameters", '":', ' {"', "location", '":',
-        ' "', "서울", '"}}', ";", " ", '{"', "name", '":', ' "', "now", '",', ' "', "parameters", '":', " {}}",
-        "<|eot_id|>",
+        ' "', "서울", '"}}', ";", " ", '{"', "name", '":', ' "', "now", '",', ' "', "parameters", '":',
+        " {}}", "<|eot_id|>",
     ),
 )  # fmt: skip
 

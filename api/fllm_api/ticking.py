@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from litestar import Litestar
@@ -42,7 +42,7 @@ async def status_of(backend: Backend) -> Status | None:
         return None
 
 
-async def _tick(backend: Backend, collectors: list[Ticking]) -> None:
+async def _tick(backend: Backend, collectors: Sequence[Ticking]) -> None:
     while True:
         await asyncio.sleep(PERIOD)
         status = await status_of(backend)

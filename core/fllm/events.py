@@ -63,7 +63,7 @@ def merged(events: Iterable[E]) -> list[E]:
         if isinstance(event, Text | Reasoning | ToolArguments) and not event.text:
             continue
         if isinstance(event, Text | Reasoning) and type(last) is type(event):
-            result[-1] = type(event)(last.text + event.text)  # type: ignore[union-attr, assignment]
+            result[-1] = type(event)(last.text + event.text)
         elif (
             isinstance(event, ToolArguments) and isinstance(last, ToolArguments) and last.index == event.index
         ):

@@ -31,8 +31,8 @@ class Parser(Protocol):
     """A stage made anew for each answer: a reasoning parser or a tool-call parser.
 
     A reasoning parser emits `Reasoning` and `Text`; a tool-call parser is fed the remaining text and emits
-    `Text`, `ToolStart` and `ToolArguments`. Special tokens named in the class attribute ``visible_tokens``, where
-    there is one, reach the parser as text even when the request skips special tokens.
+    `Text`, `ToolStart` and `ToolArguments`. Special tokens named in the class attribute ``visible_tokens``,
+    where there is one, reach the parser as text even when the request skips special tokens.
     """
 
     def feed(self, text: str) -> Iterable[ParserEvent]:
@@ -155,7 +155,7 @@ class Exposer(Protocol):
     """A collector that can be scraped at `/metrics`."""
 
     def expose(self, status: Status | None, accept: str) -> Exposition:
-        """The page, in the best format of the ``Accept`` header; ``status`` is the backend's, if it answers."""
+        """The page, in the best format that ``accept`` allows; ``status`` is the backend's, if it answers."""
         ...
 
 

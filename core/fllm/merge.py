@@ -21,10 +21,10 @@ async def merge(generators: Sequence[AsyncGenerator[T]]) -> AsyncGenerator[T]:
     tasks = [asyncio.create_task(_pump(generator, queue)) for generator in generators]
     try:
         for _ in generators:
-            while not isinstance(item := await queue.get(), _End):
-                yield item
-            if item.error is not None:
-                raise item.error
+            while not isinstance(got := await queue.get(), _End):
+                yield got
+            if got.error is not None:
+                raise got.error
     finally:
         for task in tasks:
             task.cancel()

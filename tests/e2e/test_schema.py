@@ -17,7 +17,7 @@ CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,re
 def test_generated_requests_never_break_the_server(scripted: Callable[..., Server], tmp_path: Path) -> None:
     server = scripted(LLAMA31_WEATHER, "--tool-call-parser", "llama3_json", "--enable-metrics")
     schemathesis = Path(sys.executable).with_name("schemathesis")
-    # Many made-up ids are the same path once they are quoted, which the generator takes for a fault of its own.
+    # Many made-up ids are one path once they are quoted; the generator takes that for its own fault.
     options = f"--checks {CHECKS} --max-time 45 --max-examples 100 --request-timeout 20 --seed 1 --no-color"
     quirks = "--generation-database none --warnings off --suppress-health-check filter_too_much"
     done = subprocess.run(
