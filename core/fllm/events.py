@@ -59,15 +59,23 @@ def merged(events: Iterable[E]) -> list[E]:
     """The same events with neighbours of one kind joined and empty ones left out."""
     result: list[E] = []
     for event in events:
-        last = result[-1] if result else None
         if isinstance(event, Text | Reasoning | ToolArguments) and not event.text:
             continue
-        if isinstance(event, Text | Reasoning) and type(last) is type(event):
-            result[-1] = type(event)(last.text + event.text)
-        elif (
-            isinstance(event, ToolArguments) and isinstance(last, ToolArguments) and last.index == event.index
-        ):
-            result[-1] = ToolArguments(event.index, last.text + event.text)  # type: ignore[assignment]
-        else:
+        joint = _join(result[-1], event) if result else None
+        if joint is None:
             result.append(event)
+        else:
+            result[-1] = joint  # type: ignore[assignment]  # of the kind of both
     return result
+
+
+def _join(first: Event, second: Event) -> Event | None:
+    match first, second:
+        case Text(), Text():
+            return Text(first.text + second.text)
+        case Reasoning(), Reasoning():
+            return Reasoning(first.text + second.text)
+        case ToolArguments(), ToolArguments() if first.index == second.index:
+            return ToolArguments(first.index, first.text + second.text)
+        case _:
+            return None

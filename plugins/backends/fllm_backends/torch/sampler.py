@@ -14,7 +14,7 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor
 
-from fllm.batching.runner import Row
+from fllm.batching import Row, stop_tokens
 from fllm.values import Sampling
 
 _DRAW_BYTES = 6  # so that a draw times the total stays below the total in float64
@@ -42,7 +42,7 @@ def adjust(row: Row, logits: Tensor, eos: Collection[int]) -> Tensor:
         return logits
     logits = logits.clone()
     if _generated(row) < sampling.min_tokens:
-        logits[[*eos, *sampling.stop_token_ids]] = -math.inf
+        logits[list(stop_tokens(sampling, eos))] = -math.inf
     if sampling.logit_bias:
         logits[list(sampling.logit_bias)] += logits.new_tensor(list(sampling.logit_bias.values()))
     _penalize(row, logits)

@@ -79,6 +79,10 @@ def test_no_end_is_sampled_before_min_tokens_exist() -> None:
     assert sample(rows, scores.repeat(3, 1), EOS) == [3, 3, 0]
 
 
+def test_an_ignored_end_is_an_ordinary_token_before_min_tokens_too() -> None:
+    assert adjust(row(min_tokens=3, ignore_eos=True), logits(2, 1), (0,)).tolist() == [2, 1]
+
+
 def test_min_tokens_of_a_model_without_an_end_changes_nothing() -> None:
     assert adjust(row(min_tokens=3), logits(2, 1), ()).tolist() == [2, 1]
 
