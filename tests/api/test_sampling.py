@@ -110,3 +110,27 @@ def test_a_prompt_that_fills_the_context_is_refused_before_a_stream_begins(ask: 
 def test_stop_may_be_one_text_or_several() -> None:
     assert chat(a_server(), stop="lo").json()["choices"][0]["message"]["content"] == "Hel"
     assert chat(a_server(), stop=["zz", "l"]).json()["choices"][0]["message"]["content"] == "He"
+
+
+BEAM = {"use_beam_search": True, "best_of": 2, "max_tokens": 1}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("presence_penalty", 0.5),
+        ("frequency_penalty", 0.5),
+        ("repetition_penalty", 1.1),
+        ("logit_bias", {"5": 1}),
+    ],
+)
+def test_a_beam_search_refuses_what_it_can_not_obey(field: str, value: object) -> None:
+    response = complete(a_server(), **BEAM, **{field: value})
+    assert (response.status_code, error_of(response)["param"]) == (400, field)
+
+
+def test_a_beam_search_takes_neutral_values_and_is_not_refused_for_the_models_recommendation() -> None:
+    neutral = {"presence_penalty": 0, "frequency_penalty": 0, "repetition_penalty": 1, "logit_bias": {}}
+    server = a_server(card={"defaults": SamplingDefaults(repetition_penalty=1.05)})
+    for fields in ({}, neutral):
+        assert complete(server, **BEAM, **fields).status_code == 200

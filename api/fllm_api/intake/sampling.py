@@ -111,8 +111,9 @@ def _beam(request: GenerationRequest, width: int) -> Beam:
         raise RequestError(
             "`use_beam_search` can't be streamed: the best is known at the end", param="use_beam_search"
         )
-    for name in ("presence_penalty", "frequency_penalty", "logit_bias"):
-        if getattr(request, name):
+    neutral = {"presence_penalty": 0, "frequency_penalty": 0, "repetition_penalty": 1, "logit_bias": {}}
+    for name, value in neutral.items():
+        if getattr(request, name) not in (None, value):
             raise RequestError(f"`{name}` has no meaning for `use_beam_search`", param=name)
     if width < 2:
         raise RequestError(
