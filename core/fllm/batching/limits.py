@@ -36,13 +36,19 @@ class Limits(Struct, frozen=True, kw_only=True):
         return Limits(max_num_seqs=seqs, max_num_batched_tokens=tokens, block_size=self.block_size)
 
 
+def check_length(own: int, asked: int | None) -> None:
+    """Raise `ConfigError` if ``--max-model-len`` exceeds the model's own context.
+
+    A runner calls it as soon as it knows ``own``: nobody should wait for weights that won't be used.
+    """
+    if asked is not None and asked > own:
+        raise ConfigError(f"--max-model-len is {asked} and the model's own is {own}: it may only be lowered")
+
+
 def context_length(card: ModelCard, config: BackendConfig, capacity: int) -> int:
     """The longest sequence served: the model's limit, lowered by the configuration or by the KV cache."""
+    check_length(card.max_model_len, config.max_model_len)
     wanted = card.max_model_len if config.max_model_len is None else config.max_model_len
-    if wanted > card.max_model_len:
-        raise ConfigError(
-            f"--max-model-len is {wanted} and the model's own is {card.max_model_len}: it may only be lowered"
-        )
     if capacity < 1:
         raise ConfigError("there is no memory left for the KV cache; choose a smaller model or --dtype")
     if wanted > capacity:

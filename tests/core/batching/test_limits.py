@@ -34,8 +34,9 @@ def test_contradicting_limits_are_refused_quoting_both(seqs: int, tokens: int):
         Limits().under(config(max_num_seqs=seqs, max_num_batched_tokens=tokens))
 
 
-def test_the_context_may_be_lowered():
-    assert context_length(CARD, config(max_model_len=40), 1000) == 40
+@pytest.mark.parametrize("length", [40, 100])
+def test_the_context_may_be_lowered(length: int):
+    assert context_length(CARD, config(max_model_len=length), 1000) == length
 
 
 def test_the_context_may_not_be_raised():

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fllm.batching.limits import check_length
 from fllm.batching.runner import Row, Sampled
 from fllm.config import Device
 from fllm.errors import ConfigError, ModelError
@@ -50,6 +51,7 @@ class TorchRunner:
         dtype = self._dtype()
         model = fetch(self._options, dtype, progress)
         architecture = read_architecture(model.directory)
+        check_length(architecture.max_positions, self._options.max_model_len)
         source = self._source(model.directory, device, getattr(torch, dtype))
         try:
             self._model = CausalLM(architecture, load_weights(architecture, source, progress))

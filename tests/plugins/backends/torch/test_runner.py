@@ -127,6 +127,13 @@ def test_blocks_are_no_more_than_all_sequences_can_fill(tiny: Path) -> None:
         assert runner.allocate(BLOCK_SIZE) == blocks
 
 
+def test_a_context_beyond_the_models_own_is_refused_before_any_weight_is_read(tiny: Path) -> None:
+    told: list[Progress] = []
+    with pytest.raises(ConfigError, match="--max-model-len is 129 and the model's own is 128"):
+        runner_of(tiny, max_model_len=129).load(told.append)
+    assert told == []
+
+
 def test_a_device_that_is_not_there_is_refused(tiny: Path) -> None:
     with pytest.raises(ConfigError, match="cuda:99"):
         load(runner_of(tiny, devices=(Device("cuda", 99),)))
