@@ -10,6 +10,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 
 from fllm.interfaces import Collector
 from fllm.trace import Trace
+from fllm_api.guarded import Guarded
 
 OBSERVED = {"observed": True}
 """The ``opt`` of a handler whose requests collectors hear of."""
@@ -22,7 +23,7 @@ class Observed(ASGIMiddleware):
     """
 
     def __init__(self, collectors: Sequence[Collector]) -> None:
-        self._collectors = collectors
+        self._collectors = [Guarded(collector) for collector in collectors]
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Observe one request."""

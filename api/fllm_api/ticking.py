@@ -11,6 +11,7 @@ from litestar import Litestar
 from fllm.errors import BackendError
 from fllm.interfaces import Backend, Ticking
 from fllm.values import Status
+from fllm_api.guarded import Guarded
 from fllm_api.server import Server
 
 PERIOD = 1.0
@@ -22,7 +23,7 @@ def ticking(server: Server) -> Callable[[Litestar], AbstractAsyncContextManager[
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:  # noqa: ARG001 (Litestar passes it)
-        collectors = [collector for collector in server.collectors if isinstance(collector, Ticking)]
+        collectors = [Guarded(collector) for collector in server.collectors if isinstance(collector, Ticking)]
         task = asyncio.create_task(_tick(server.backend, collectors)) if collectors else None
         try:
             yield

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from api_fakes import Recorder, a_server, ask, backend_of, chat, complete, error_of, events
+
+from fllm.interfaces import RequestRecord
 
 KEYS = {"api_keys": ("first", "sécond")}
 
@@ -131,6 +134,44 @@ def test_collectors_do_not_hear_of_other_routes() -> None:
     recorder = Recorder()
     ask(a_server(collectors=[recorder]), "GET", "/v1/models")
     assert recorder.heard == []
+
+
+class Faulty(Recorder):
+    """Hears everything, and raises each time."""
+
+    def received(self, request: RequestRecord) -> None:
+        super().received(request)
+        raise ValueError("received")
+
+    def started(self, request: RequestRecord) -> None:
+        super().started(request)
+        raise ValueError("started")
+
+    def progressed(self, request: RequestRecord, gaps: Sequence[float], tokens: int) -> None:
+        super().progressed(request, gaps, tokens)
+        raise ValueError("progressed")
+
+    def finished(self, request: RequestRecord) -> None:
+        super().finished(request)
+        raise ValueError("finished")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_collector_that_raises_harms_no_request_and_is_logged_once(
+    stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    faulty, recorder = Faulty(), Recorder()
+    server = a_server(collectors=[faulty, recorder])
+    for _ in range(2):
+        response = complete(server, stream=stream)
+        assert response.status_code == 200
+        if stream:
+            assert events(response)[-1]["choices"][0]["finish_reason"] == "stop"
+    assert recorder.heard == ["received", "started", "progressed 4", "finished None"] * 2
+    assert faulty.heard == recorder.heard
+    logged = [record.getMessage() for record in caplog.records]
+    methods = ("received", "started", "progressed", "finished")
+    assert logged == [f"collector {__name__}.Faulty.{name} failed; this is logged once" for name in methods]
 
 
 def test_payloads_are_logged_as_lines_of_json(capsys: pytest.CaptureFixture[str]) -> None:

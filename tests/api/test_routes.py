@@ -102,6 +102,18 @@ def test_metrics_are_those_of_the_first_collector_that_exposes_any() -> None:
     assert ask(server, "GET", "/metrics").text.startswith("running None")
 
 
+def test_metrics_that_can_not_be_exposed_are_a_500_in_the_envelope(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Recorder):
+        def expose(self, status: Status | None, accept: str) -> Exposition:
+            raise ValueError("secret")
+
+    response = ask(a_server(collectors=[Broken()], config={"enable_metrics": True}), "GET", "/metrics")
+    error = error_of(response)
+    assert (response.status_code, error["type"]) == (500, "server_error")
+    assert "secret" not in error["message"]
+    assert "secret" in caplog.text
+
+
 def test_metrics_are_off_unless_asked_for() -> None:
     assert ask(a_server(collectors=[Exposing()]), "GET", "/metrics").status_code == 404
 

@@ -44,3 +44,27 @@ def test_collectors_are_called_while_the_application_lives(
     heard = asyncio.run(live())
     assert clock.heard[0] == (Status(running=1) if health is None else None)
     assert len(clock.heard) == heard
+
+
+class Broken(Clock):
+    """A clock that raises at each tick."""
+
+    def tick(self, status: Status | None) -> None:
+        raise ValueError("broken")
+
+
+def test_a_collector_that_raises_does_not_stop_the_others(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(ticking, "PERIOD", 0.001)
+    clock = Clock()
+    app = create_app(a_server(collectors=[Broken(), clock]))
+
+    async def live() -> None:
+        async with app.lifespan(), asyncio.timeout(30):
+            while len(clock.heard) < 3:
+                await asyncio.sleep(0.001)
+
+    asyncio.run(live())
+    [record] = caplog.records
+    assert record.getMessage() == f"collector {__name__}.Broken.tick failed; this is logged once"
