@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
 from litestar import Litestar
 from litestar.config.cors import CORSConfig
 from litestar.di import Provide
@@ -15,6 +19,7 @@ from fllm_api.controllers.metrics import MetricsController
 from fllm_api.controllers.models import ModelsController
 from fllm_api.controllers.version import VersionController
 from fllm_api.errors import respond
+from fllm_api.mounting import with_routes_of
 from fllm_api.observing import Observed
 from fllm_api.payloads import PayloadLog
 from fllm_api.request_id import HEADER, add_request_id
@@ -26,6 +31,10 @@ from fllm_api.ticking import ticking
 
 def create_app(server: Server) -> Litestar:
     """The routes of the contract, and those of plugins."""
+    return with_routes_of(server.plugins, partial(_build, server))
+
+
+def _build(server: Server, routes: Sequence[Any]) -> Litestar:
     config = server.config
     return Litestar(
         route_handlers=[
@@ -35,7 +44,7 @@ def create_app(server: Server) -> Litestar:
             VersionController,
             HealthController,
             *([MetricsController] if config.enable_metrics else []),
-            *server.plugins.routes(),
+            *routes,
         ],
         dependencies={"server": Provide(lambda: server, sync_to_thread=False)},
         request_class=ApiRequest,

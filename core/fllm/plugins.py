@@ -44,7 +44,7 @@ class PluginReport(Struct, kw_only=True):
     seconds: float = 0.0
     """How long it took to load; a good plugin names its parts and imports none of them."""
     error: str | None = None
-    """Why it is left out."""
+    """Why it is left out; or, once the server has started, which of its hooks is."""
     disabled: bool = False
 
 
@@ -65,6 +65,7 @@ class Plugins:
             "fllm_reasoning_parsers": self.reasoning_parsers,
             "fllm_commands": self.commands,
         }
+        self._registered: dict[str, PluginReport] = {}
         self._manager = pluggy.PluginManager("fllm")
         self._manager.add_hookspecs(hooks)
 
@@ -78,9 +79,9 @@ class Plugins:
         answers = self._answers("fllm_collectors", check_collectors, context=context)
         return [collector for collectors in answers for collector in collectors]
 
-    def routes(self) -> list[Any]:
-        """All route handlers of all plugins whose hook does not raise."""
-        return [handler for handlers in self._answers("fllm_routes", list) for handler in handlers]
+    def routes(self, check: Callable[[Iterable[Any]], list[Any]]) -> Iterator[list[Any]]:
+        """The route handlers of each plugin whose hook does not raise, nor ``check``, in turn."""
+        return self._answers("fllm_routes", check)
 
     def registries(self) -> Iterable[Registry]:
         """One for each named hook."""
@@ -118,7 +119,8 @@ class Plugins:
         if (twin := self._manager.get_name(plugin)) is not None:
             raise PluginError(f"it is loaded already, as {twin}")
         try:
-            self._manager.register(plugin, name=f"{report.distribution}:{report.name}:{report.source}")
+            name = f"{report.distribution}:{report.name}:{report.source}"
+            self._manager.register(plugin, name=name)
             report.hooks = sorted(caller.name for caller in self._manager.get_hookcallers(plugin) or [])
             check_hooks(plugin, report.hooks)
             offered = {hook: self._entries(hook, plugin) for hook in self._named if hook in report.hooks}
@@ -126,6 +128,7 @@ class Plugins:
             if self._manager.is_registered(plugin):
                 self._manager.unregister(plugin)
             raise
+        self._registered[name] = report
         for hook, entries in offered.items():
             registry = self._named[hook]
             report.offers[registry.kind] = [entry.name for entry in entries]
@@ -159,6 +162,7 @@ class Plugins:
                 raise
             except Exception as error:  # noqa: BLE001  a stranger's code: the others must still be heard
                 log.warning("%s of plugin %s failed: %s", hook, call.plugin_name, describe(error))
+                self._registered[call.plugin_name].error = f"{hook} failed: {describe(error)}"
             else:
                 if checked is not None:
                     yield checked

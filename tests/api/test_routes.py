@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from api_fakes import Recorder, a_server, ask, backend_of, error_of
-from litestar import get, post
+from litestar import Router, asgi, get, post
 from litestar.di import NamedDependency
 from litestar.exceptions import HTTPException
-from litestar.handlers import HTTPRouteHandler
 from litestar.params import JSONBody
+from litestar.types import Receive, Scope, Send
 
 from fllm.discovery import Candidate
 from fllm.errors import BackendUnavailable
@@ -124,12 +124,13 @@ def test_metrics_without_a_collector_that_exposes_any_say_so() -> None:
     assert "plugin" in error_of(response)["message"]
 
 
-def a_server_with(route: HTTPRouteHandler) -> Server:
-    """A server with a plugin that adds a route."""
-    module = ModuleType("routes")
-    module.fllm_routes = hookimpl(lambda: [route], specname="fllm_routes")  # type: ignore[attr-defined]
+def a_server_with(*routes: object) -> Server:
+    """A server with a plugin for each of these routes; their names are p0, p1, and so on."""
     plugins = Plugins()
-    plugins.load(Candidate("routes", "d", "1", "m", lambda: module))
+    for i, route in enumerate(routes):
+        module = ModuleType(f"p{i}")
+        module.fllm_routes = hookimpl(lambda route=route: [route], specname="fllm_routes")  # type: ignore[attr-defined]
+        plugins.load(Candidate(f"p{i}", "d", "1", "m", lambda module=module: module))
     return a_server(plugins=plugins)
 
 
@@ -140,6 +141,55 @@ def test_plugins_add_routes() -> None:
 
     response = ask(a_server_with(extra), "POST", "/extra", json={"a": 1})
     assert (response.status_code, response.json()) == (200, {"a": 1, "context": 512})
+
+
+async def plain() -> None:
+    """No handler."""
+
+
+async def unannotated(x):  # type: ignore[no-untyped-def]
+    """Litestar refuses it when it builds the application."""
+
+
+@asgi("/v1/models", is_mount=True)
+async def mount(scope: Scope, receive: Receive, send: Send) -> None:
+    """Would take all requests below a path of ours."""
+
+
+@pytest.mark.parametrize(
+    ("route", "why"),
+    [
+        (plain, "Unsupported value"),
+        ("/extra", "Unsupported value"),
+        (None, "Unsupported value"),
+        (get("/health")(plain), "/health is a path of ours"),
+        (post("/health")(plain), "/health is a path of ours"),
+        (Router("/v1", route_handlers=[get("/models")(plain)]), "/v1/models is a path of ours"),
+        (mount, "/v1/models is a path of ours"),
+        (get("/schema")(plain), "/schema is a path of ours"),
+        (get("/other")(unannotated), "type annotat"),
+        (get("/last")(plain), "Handler already registered for path '/last'"),
+    ],
+)
+def test_routes_that_can_not_be_mounted_are_left_out_and_the_others_are_not(
+    route: object, why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    @get("/extra")
+    async def extra() -> str:
+        return "extra"
+
+    @get("/last")
+    async def last() -> str:
+        return "last"
+
+    server = a_server_with(extra, route, last)
+    assert [ask(server, "GET", path).text for path in ("/extra", "/last", "/health")] == ["extra", "last", ""]
+    [record] = caplog.records
+    assert record.getMessage().startswith("fllm_routes of plugin d:p1:m failed: ")
+    assert why in record.getMessage()
+    errors = [plugin["error"] for plugin in get_json(server, "/version")["plugins"]]
+    assert errors[::2] == [None, None]
+    assert why in errors[1]
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ class PluginVersion(Struct, frozen=True, kw_only=True):
     version: str
     distribution: str
     error: str | None = None
-    """Why it is left out, where it is."""
+    """Why it is left out, or which of its hooks is."""
 
 
 class VersionBody(Struct, frozen=True, kw_only=True, rename={"build": "furiosa-llm"}):
