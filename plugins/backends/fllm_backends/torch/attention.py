@@ -38,6 +38,10 @@ class KVCache:
         """A layer's keys and values: [blocks, block_size, kv_heads, head_dim] each."""
         return self._keys[index], self._values[index]
 
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """Keys and values of all layers, on a cpu: [layers, slots, kv_heads, head_dim] each."""
+        return self._keys.flatten(1, 2).numpy(), self._values.flatten(1, 2).numpy()
+
     def write(self, index: int, slots: Tensor, keys: Tensor, values: Tensor) -> None:
         """Store [tokens, kv_heads, head_dim] at [tokens] slots (block * block_size + offset)."""
         self._keys[index].flatten(0, 1).index_copy_(0, slots, keys)
@@ -113,14 +117,14 @@ class AttentionBatch:
     """Who attends to what in one batch; made once, used by every layer."""
 
     def __init__(self, rows: Sequence[Row], block_size: int, device: torch.device) -> None:
-        self._rows = rows
+        self.rows = rows
         self._block_size = block_size
         self._device = device
 
     @cached_property
     def positions(self) -> Tensor:
         """Of the new tokens: [tokens]."""
-        return self._tensor([p for row in self._rows for p in range(row.start, row.start + row.count)])
+        return self._tensor([p for row in self.rows for p in range(row.start, row.start + row.count)])
 
     @cached_property
     def slots(self) -> Tensor:
@@ -129,7 +133,7 @@ class AttentionBatch:
         return self._tensor(
             [
                 row.block_table[p // size] * size + p % size
-                for row in self._rows
+                for row in self.rows
                 for p in range(row.start, row.start + row.count)
             ]
         )
@@ -146,7 +150,7 @@ class AttentionBatch:
     @cached_property
     def _placed(self) -> list[tuple[int, Row]]:
         placed, at = [], 0
-        for row in self._rows:
+        for row in self.rows:
             placed.append((at, row))
             at += row.count
         return placed

@@ -11,7 +11,7 @@ from fllm.batching.runner import Row, Sampled
 from fllm.values import TokenLogprob
 from fllm_backends.torch.attention import AttentionBatch, KVCache
 from fllm_backends.torch.logprobs import describe
-from fllm_backends.torch.model import CausalLM
+from fllm_backends.torch.model import Decoder
 from fllm_backends.torch.sampler import sample
 
 _LOGITS_AT_ONCE = 256
@@ -21,11 +21,11 @@ _LOGITS_AT_ONCE = 256
 class Executor:
     """A model, its cache, and the tokens that end an answer."""
 
-    def __init__(self, model: CausalLM, cache: KVCache, eos: Collection[int]) -> None:
+    def __init__(self, model: Decoder, cache: KVCache, eos: Collection[int]) -> None:
         self._model = model
         self._cache = cache
         self._eos = eos
-        self._device = model.weights.head.device
+        self._device = model.device
 
     @torch.inference_mode()
     def execute(self, batch: Sequence[Row]) -> list[Sampled]:

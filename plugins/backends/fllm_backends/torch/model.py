@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -60,11 +61,27 @@ class Weights:
     """[vocabulary, hidden]; the embedding itself where they are tied."""
 
 
+class Decoder(Protocol):
+    """Token ids and positions to hidden states to logits."""
+
+    architecture: Architecture
+    device: torch.device
+
+    def forward(self, token_ids: Tensor, batch: AttentionBatch, cache: KVCache) -> Tensor:
+        """[tokens] to [tokens, hidden], as `logits` takes them. Their keys and values enter the cache."""
+        ...
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[rows, hidden] to [rows, vocabulary], float32."""
+        ...
+
+
 class CausalLM:
-    """A decoder: token ids and positions to hidden states to logits."""
+    """A decoder on torch's own operations, in the weights' own dtype."""
 
     def __init__(self, architecture: Architecture, weights: Weights) -> None:
         self.architecture = architecture
+        self.device = weights.head.device
         self.weights = weights
         self._frequencies = rotary.frequencies(architecture.rope, architecture.head_dim).to(
             weights.head.device

@@ -12,6 +12,7 @@ from fllm.errors import ConfigError
 from fllm.models import ModelSource, locate
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+QUANTIZATIONS = ("none", "int8")
 DEVICES = ("cuda", "cpu")
 BACKEND_OPTIONS = {
     "kv_cache_memory": "memory for the KV cache, such as 2GiB",
@@ -32,6 +33,8 @@ class Options(Struct, frozen=True, kw_only=True):
     """``None``: the best there is."""
     dtype: str
     """``auto``: float32 on a cpu, bfloat16 on cuda."""
+    quantization: str | None
+    """``None``: int8 where it is faster: on a cpu that has the instructions, unless a dtype is asked for."""
     dummy: bool
     seed: int
     max_model_len: int | None
@@ -45,13 +48,17 @@ def read_options(config: BackendConfig) -> Options:
     _check_keys(config.options)
     if config.dtype not in DTYPES:
         raise ConfigError(f"--dtype {config.dtype!r}: the torch backend has {', '.join(DTYPES)}")
-    if config.quantization is not None:
-        raise ConfigError(f"--quantization {config.quantization!r}: the torch backend has none yet")
+    if config.quantization not in (None, *QUANTIZATIONS):
+        known = ", ".join(QUANTIZATIONS)
+        raise ConfigError(f"--quantization {config.quantization!r}: the torch backend has {known}")
+    if config.quantization == "int8" and config.dtype not in ("auto", "float32"):
+        raise ConfigError(f"--quantization int8 computes in float32, not in --dtype {config.dtype}")
     return Options(
         source=_source(config.model, config.load_format),
         revision=config.revision,
         device=_device(config.devices),
         dtype=config.dtype,
+        quantization=config.quantization or ("none" if config.dtype != "auto" else None),
         dummy=config.load_format == "dummy",
         seed=config.seed or 0,
         max_model_len=config.max_model_len,

@@ -11,7 +11,7 @@ from fllm.batching.runner import Row, Sampled
 from fllm.config import Device
 from fllm.errors import ConfigError, ModelError
 from fllm.values import ModelCard, Progress
-from fllm_backends.torch.architecture import read_architecture
+from fllm_backends.torch.architecture import Architecture, read_architecture
 from fllm_backends.torch.card import read_card
 from fllm_backends.torch.checkpoint import Checkpoint
 from fllm_backends.torch.fetch import fetch
@@ -22,14 +22,17 @@ if TYPE_CHECKING:
     import torch
 
     from fllm_backends.torch.executor import Executor
-    from fllm_backends.torch.model import CausalLM
+    from fllm_backends.torch.model import Decoder, Weights
     from fllm_backends.torch.weights import Source
 
 
 class TorchRunner:
     """A decoder of the Llama family on one device."""
 
-    _model: CausalLM
+    _model: Decoder
+    _like: torch.Tensor
+    """Of the KV cache's dtype and device."""
+    _quantization: str | None = None
     _card: ModelCard
     _executor: Executor | None = None
 
@@ -42,7 +45,6 @@ class TorchRunner:
         """Fetch or convert the model and load its weights; raises `UserError`."""
         import torch
 
-        from fllm_backends.torch.model import CausalLM
         from fllm_backends.torch.weights import load_weights
 
         device = torch_device(self._device)
@@ -54,9 +56,11 @@ class TorchRunner:
         check_length(architecture.max_positions, self._options.max_model_len)
         source = self._source(model.directory, device, getattr(torch, dtype))
         try:
-            self._model = CausalLM(architecture, load_weights(architecture, source, progress))
+            weights = load_weights(architecture, source, progress)
         except torch.OutOfMemoryError as error:
             raise ModelError(f"the weights do not fit into the memory of {device}") from error
+        self._model = self._decoder(architecture, weights, progress)
+        self._like = torch.empty(0, dtype=getattr(torch, dtype), device=device)
         self._card = read_card(model.directory, architecture, model.artifact_id, self._runtime(device, dtype))
         return self._card
 
@@ -67,13 +71,13 @@ class TorchRunner:
         from fllm_backends.torch.attention import KVCache
         from fllm_backends.torch.executor import Executor
 
-        a, head = self._model.architecture, self._model.weights.head
-        memory = self._options.kv_cache_memory or cache_memory(head.device)
-        block = 2 * len(a.layers) * block_size * a.kv_heads * a.head_dim * head.element_size()
+        a, like = self._model.architecture, self._like
+        memory = self._options.kv_cache_memory or cache_memory(like.device)
+        block = 2 * len(a.layers) * block_size * a.kv_heads * a.head_dim * like.element_size()
         length = self._options.max_model_len or self._card.max_model_len
         blocks = min(memory // block, self._max_num_seqs * -(-length // block_size))
         try:
-            cache = KVCache(len(a.layers), blocks, block_size, a.kv_heads, a.head_dim, like=head)
+            cache = KVCache(len(a.layers), blocks, block_size, a.kv_heads, a.head_dim, like=like)
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise ConfigError(f"a KV cache of {blocks * block} bytes does not fit into memory") from error
         self._executor = Executor(self._model, cache, self._card.eos_token_ids)
@@ -98,6 +102,31 @@ class TorchRunner:
             return self._options.dtype
         return "float32" if self._device.kind == "cpu" else "bfloat16"
 
+    def _decoder(
+        self, architecture: Architecture, weights: Weights, progress: Callable[[Progress], None]
+    ) -> Decoder:
+        """On int8 weights where that is asked for, or faster and not refused; raises `ConfigError`."""
+        from fllm_backends.torch.model import CausalLM
+
+        if self._options.quantization != "none" and self._device.kind == "cpu":
+            import torch
+
+            from fllm_backends.torch.fused.decoder import FusedLM, runs_here
+
+            if runs_here(architecture):
+                self._quantization = "int8"
+                length = self._options.max_model_len or architecture.max_positions
+                fused = FusedLM(architecture, weights, threads=torch.get_num_threads(), max_positions=length)
+                progress(Progress("Compiling the kernels", 0, 1))
+                fused.compile()
+                progress(Progress("Compiling the kernels", 1, 1))
+                return fused
+        if self._options.quantization == "int8":
+            raise ConfigError(
+                "--quantization int8 needs a cpu with AVX2 and a model whose sizes are multiples of 32"
+            )
+        return CausalLM(architecture, weights)
+
     def _source(self, directory: Path, device: torch.device, dtype: torch.dtype) -> Source:
         from fllm_backends.torch.weights import CheckpointSource, RandomSource
 
@@ -111,7 +140,7 @@ class TorchRunner:
         runtime = {
             "device": str(device),
             "dtype": dtype,
-            "quantization": None,
+            "quantization": self._quantization,
             "torch": str(torch.__version__),
         }
         if device.type == "cpu":

@@ -44,7 +44,7 @@ QUESTIONS = [
 
 @pytest.fixture(scope="module")
 def runner() -> TorchRunner:
-    options = read_options(BackendConfig(model=locate().location))
+    options = read_options(BackendConfig(model=locate().location, quantization="none"))
     return TorchRunner(options, Device("cpu"), len(QUESTIONS))
 
 

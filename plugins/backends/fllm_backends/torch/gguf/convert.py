@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from safetensors import SafetensorError
 
 from fllm.errors import ModelError
 from fllm.values import Progress
+from fllm_backends.torch.cache import cache_directory
 from fllm_backends.torch.checkpoint import INDEX
 from fllm_backends.torch.gguf.config import config, generation_config
 from fllm_backends.torch.gguf.metadata import Metadata
@@ -47,11 +47,6 @@ def converted(file: Path, fingerprint: str, dtype: str, progress: Callable[[Prog
             f"{directory} can't be written ({error}); FLLM_CACHE names another directory for converted models"
         ) from error
     return directory
-
-
-def cache_directory() -> Path:
-    """Where converted models are kept."""
-    return Path(os.environ.get("FLLM_CACHE") or "~/.cache/furiosa-llm").expanduser()
 
 
 def convert(file: Path, directory: Path, dtype: str, progress: Callable[[Progress], None]) -> None:
