@@ -105,7 +105,8 @@ class FusedLM:
         self._threads = threads
         self._pool = ThreadPoolExecutor(max(threads - 1, 1), "kernels")
         self._barrier = np.zeros(1, np.int64)
-        self._embedding = weights.embedding
+        # A copy: the checkpoint, which is mapped into memory, can go once it is rounded.
+        self._embedding = weights.embedding.float().clone()
         self._layers = _layers(a, weights)
         self._norm = _array(weights.norm.weight)
         self._head = pack(_array(weights.head))
@@ -132,7 +133,7 @@ class FusedLM:
 
     def forward(self, token_ids: Tensor, batch: AttentionBatch, cache: KVCache) -> Tensor:
         """Hidden states of the new tokens, before the final norm: [tokens, hidden]."""
-        x = self._embedding[token_ids].float().numpy()
+        x = self._embedding[token_ids].numpy()
         shape = Shape(
             self.architecture.heads,
             self.architecture.kv_heads,
