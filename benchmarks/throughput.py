@@ -58,7 +58,9 @@ async def load(base: str, streams: int, arguments: argparse.Namespace, seed: int
     prompts = [" ".join(chance.choices(WORDS, k=arguments.words)) for _ in range(arguments.requests)]
     gate = asyncio.Semaphore(streams)
 
-    async with httpx.AsyncClient(timeout=600) as client:
+    # Some servers close an idle connection just when it is taken up again: each request has its own.
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+    async with httpx.AsyncClient(timeout=600, limits=limits) as client:
 
         async def limited(prompt: str) -> tuple[int, float]:
             async with gate:
