@@ -152,10 +152,6 @@ class FusedLM:
         self._run(kernels.head, eps, self._norm, self._head, x, out, self._scratch_for(len(x)))
         return torch.from_numpy(out)
 
-    def close(self) -> None:
-        """End the threads."""
-        self._pool.shutdown()
-
     def _run(self, kernel: Callable[..., None], *arguments: Any) -> None:
         self._barrier[0] = 0
         others = [
