@@ -206,7 +206,9 @@ async def test_stopping_ends_what_is_in_flight_and_closes_the_runner():
 
 @scenario
 async def test_stopping_what_never_started_is_nothing():
+    threads = threading.active_count()
     await backend(FakeRunner()).stop()
+    assert threading.active_count() == threads
 
 
 @scenario

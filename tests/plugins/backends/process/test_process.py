@@ -386,6 +386,7 @@ def test_a_stop_leaves_no_process_no_task_and_no_descriptor(capfd: pytest.Captur
 
 def test_a_backend_that_never_started_can_be_stopped() -> None:
     asyncio.run(build().stop())
+    assert_no_child_is_left()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
