@@ -1,0 +1,92 @@
+"""An engine that costs nothing, to measure what is around it: ``--plugin echo_backend.py --backend echo``.
+
+Each turn of the event loop brings every sequence one step of ``tokens_per_step`` prepared tokens
+(``--backend-option``, 1 by default): reasoning, an answer, and a call of a tool at the end. The tokenizer is
+that of the model, the embedded one by default; its weights are never read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncGenerator, Iterable
+from functools import cache
+from itertools import cycle, islice
+from pathlib import Path
+
+import msgspec
+
+import fllm
+from fllm.tokens import Tokenizer
+from fllm_backends.torch.gguf.metadata import Metadata
+from fllm_backends.torch.gguf.tokenizer import tokenizer, tokenizer_config
+
+OPEN = "<think>\n"
+PROSE = (
+    " The river runs past the old bridge, and every summer the children of the village come down to it"
+    " with their nets. They stay until the light goes; then somebody calls, and they walk home by the"
+    " narrow path between the gardens."
+)
+CLOSE = "\n</think>\n\n"
+CALL = '\n\n{"name": "get_weather", "parameters": {"city": "Tokyo"}}'
+
+
+class EchoBackend:
+    """Answers any prompt with exactly ``max_tokens`` tokens."""
+
+    def __init__(self, config: fllm.BackendConfig, context: fllm.BackendContext) -> None:
+        self._per_step = int(config.options.get("tokens_per_step", 1))
+        self._directory = Path(config.model)
+        self._made: tempfile.TemporaryDirectory[str] | None = None
+        self.steps = cache(self._steps)
+
+    async def start(self) -> fllm.ModelCard:
+        if self._directory.is_file():
+            self._made = tempfile.TemporaryDirectory(prefix="echo-")
+            self._directory = write_tokenizer(self._directory, Path(self._made.name))
+        self._tokenizer = Tokenizer.load(self._directory)
+        return fllm.ModelCard(tokenizer=str(self._directory), max_model_len=8192)
+
+    async def generate(self, prompt: fllm.Prompt) -> AsyncGenerator[fllm.Step]:
+        for step in self.steps(prompt.sampling.max_tokens):
+            await asyncio.sleep(0)
+            yield step
+
+    async def status(self) -> fllm.Status:
+        return fllm.Status()
+
+    async def stop(self) -> None:
+        if self._made is not None:
+            self._made.cleanup()
+
+    def _steps(self, count: int) -> list[fllm.Step]:
+        ids = self._ids(count)
+        parts = [ids[i : i + self._per_step] for i in range(0, count, self._per_step)]
+        return [
+            *(fllm.Step(token_ids=part) for part in parts[:-1]),
+            fllm.Step(token_ids=parts[-1], finish="stop"),
+        ]
+
+    def _ids(self, count: int) -> list[int]:
+        opening, closing, call, prose = (
+            self._tokenizer.encode(text, special=False) for text in (OPEN, CLOSE, CALL, PROSE)
+        )
+        words = count - len(opening) - len(closing) - len(call)
+        if words < 2:
+            return list(islice(cycle(prose), count))
+        thought, answer = islice(cycle(prose), words // 2), islice(cycle(prose), words - words // 2)
+        return [*opening, *thought, *closing, *answer, *call]
+
+
+def write_tokenizer(gguf: Path, directory: Path) -> Path:
+    """The tokenizer and the chat template of a GGUF file, as files beside no model."""
+    metadata = Metadata(gguf)
+    tokenizer(metadata).save(str(directory / "tokenizer.json"))
+    settings = {key: value for key, value in tokenizer_config(metadata).items() if value is not None}
+    (directory / "tokenizer_config.json").write_bytes(msgspec.json.encode(settings))
+    return directory
+
+
+@fllm.hookimpl
+def fllm_backends() -> Iterable[fllm.BackendEntry]:
+    yield fllm.BackendEntry("echo", f"{__name__}:EchoBackend", "Answers at once, always the same.")
