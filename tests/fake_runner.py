@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
+from itertools import cycle, islice
 
 from fllm.batching import Row, Sampled, stop_tokens
 from fllm.values import ModelCard, Progress, Prompt, Sampling, TokenLogprob
@@ -45,8 +46,29 @@ def _unless_banned(token: int, sampling: Sampling, exist: int, stops: frozenset[
     return token
 
 
+class Oracle:
+    """A drafter that knows the "model"; ``rights`` say, again and again, which of its guesses are right."""
+
+    def __init__(self, rights: Sequence[bool], width: int = 5, seed: int = 0) -> None:
+        self._rights = cycle(rights)
+        self._width = width
+        self._seed = seed
+        self.learned: list[tuple[int, int]] = []
+
+    def draft(self, token_ids: Sequence[int], most: int) -> list[int]:
+        context = list(token_ids)
+        for right in islice(self._rights, min(self._width, most)):
+            context.append((pick(context, self._seed) + (not right)) % VOCABULARY)
+        return context[len(token_ids) :]
+
+    def learn(self, drafted: int, accepted: int) -> None:
+        self.learned.append((drafted, accepted))
+
+
 class FakeRunner:
     """Implements `ModelRunner`; ``hook`` is called with every batch before it is executed, and may raise."""
+
+    verifies_drafts = True
 
     def __init__(
         self,
@@ -101,16 +123,29 @@ class FakeRunner:
         return places
 
     def _result(self, row: Row) -> Sampled:
+        certain = row.start + row.count - row.drafts
         context = self.read(row.block_table, row.start + row.count)
         prompt = row.token_ids[: row.prompt_length]
         inside = range(row.start + 1, min(row.start + row.count + 1, row.prompt_length))
         logprobs = [logprob(context[:p], prompt[p]) for p in inside] if row.prompt_logprobs else []
         if not row.sample:
             return Sampled(prompt_logprobs=logprobs)
-        exist = len(row.token_ids) - row.prompt_length
-        stops = stop_tokens(row.sampling, self.card.eos_token_ids)
-        token = _unless_banned(pick(context, row.seed), row.sampling, exist, stops)
+        tokens: list[int] = []
+        for place in range(certain, len(context) + 1):
+            tokens.append(self._next(row, context[:place]))
+            if place < len(context) and tokens[-1] != context[place]:
+                break
         asked = row.sampling.logprobs is not None
+        found = [logprob(context[: certain + i], token) for i, token in enumerate(tokens)] if asked else []
         return Sampled(
-            token_id=token, logprob=logprob(context, token) if asked else None, prompt_logprobs=logprobs
+            token_id=tokens[-1],
+            logprob=found[-1] if asked else None,
+            accepted=len(tokens) - 1,
+            accepted_logprobs=found[:-1],
+            prompt_logprobs=logprobs,
         )
+
+    def _next(self, row: Row, context: list[int]) -> int:
+        stops = stop_tokens(row.sampling, self.card.eos_token_ids)
+        token = pick(context, row.seed)
+        return _unless_banned(token, row.sampling, len(context) - row.prompt_length, stops)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 LoadFormat = Literal["auto", "safetensors", "gguf", "dummy"]
+Positive = Annotated[int, Meta(ge=1)]
 
 
 class PluginConfig(Struct, frozen=True, kw_only=True):
@@ -25,6 +26,25 @@ class Device(Struct, frozen=True):
     index: int | None = None
     parts: tuple[int, int] | None = None
     """First and last processing element of an NPU, inclusive."""
+
+
+class Speculation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How next tokens are guessed, to be verified together; no answer changes. The names are vLLM's."""
+
+    method: Literal["ngram"]
+    """Where the last tokens stood before, in prompt or answer, what followed may follow again."""
+    num_speculative_tokens: Positive
+    """Tokens guessed at once at most."""
+    prompt_lookup_max: Positive = 4
+    """So many last tokens are looked up first, then fewer."""
+    prompt_lookup_min: Positive = 2
+    disable_by_batch_size: Positive | None = None
+    """Guess nothing while more sequences than this run; ``None``: the backend's own limit."""
+
+    def __post_init__(self) -> None:
+        shortest, longest = self.prompt_lookup_min, self.prompt_lookup_max
+        if shortest > longest:
+            raise ValueError(f"prompt_lookup_min is {shortest} and prompt_lookup_max is {longest}")
 
 
 class BackendConfig(Struct, frozen=True, kw_only=True):
@@ -48,6 +68,7 @@ class BackendConfig(Struct, frozen=True, kw_only=True):
     max_num_seqs: int | None = None
     max_num_batched_tokens: int | None = None
     enable_prefix_caching: bool = True
+    speculative_config: Speculation | None = None
 
 
 class MetricsConfig(Struct, frozen=True, kw_only=True):

@@ -116,6 +116,10 @@ class Status(Struct, frozen=True, kw_only=True):
     prefix_hits: int = 0
     """Prompt tokens found there."""
     preemptions: int = 0
+    drafted: int = 0
+    """Tokens guessed by speculation since the start."""
+    accepted: int = 0
+    """Those of them that the model would have sampled itself."""
 
 
 class Progress(Struct, frozen=True):

@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 import rich_click as click
 
-from fllm.config import LoadFormat
+from fllm.config import LoadFormat, Speculation
 from fllm_api.cli.config_file import read_config
 from fllm_api.cli.types import Devices, Json, KeyValue, Listed, Registered
 from fllm_api.config import ContentFormat
@@ -19,6 +19,7 @@ from fllm_api.config import ContentFormat
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 POSITIVE = click.IntRange(min=1)
 DTYPES = ("auto", "float16", "bfloat16", "float32", "half", "float")
+SPECULATION = '{"method": "ngram", "num_speculative_tokens": 5}'
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 CONTEXT: dict[str, Any] = {
@@ -79,6 +80,12 @@ ABOUT_ENGINE = [
         ["--enable-prefix-caching/--no-enable-prefix-caching"],
         default=True,
         help="Compute a prompt's known beginning only once.",
+    ),
+    _engine(
+        ["--speculative-config"],
+        type=Json(Speculation, SPECULATION),
+        show_default="none",
+        help=f"Guess tokens and verify several at once: {SPECULATION}.",
     ),
 ]
 ABOUT_CHAT = [

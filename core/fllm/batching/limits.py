@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from fllm.config import BackendConfig
 from fllm.errors import ConfigError
@@ -20,6 +21,8 @@ class Limits(Struct, frozen=True, kw_only=True):
     max_num_batched_tokens: int = 512
     """More make longer prompts cheaper, and the tokens of those who are decoding beside them later."""
     block_size: int = 16
+    max_drafting_seqs: int = 4
+    """While more sequences run, nothing is drafted: a batch of many computes no token for nothing."""
 
     def under(self, config: BackendConfig) -> Limits:
         """These limits, save where the configuration has its own; `ConfigError` if those contradict."""
@@ -33,7 +36,14 @@ class Limits(Struct, frozen=True, kw_only=True):
                 f"--max-num-batched-tokens is {tokens} and --max-num-seqs is {seqs}: "
                 "there must be a sequence, and a token in each batch for every one"
             )
-        return Limits(max_num_seqs=seqs, max_num_batched_tokens=tokens, block_size=self.block_size)
+        speculation = config.speculative_config
+        drafting = speculation and speculation.disable_by_batch_size
+        return replace(
+            self,
+            max_num_seqs=seqs,
+            max_num_batched_tokens=tokens,
+            max_drafting_seqs=drafting or self.max_drafting_seqs,
+        )
 
 
 def check_length(own: int, asked: int | None) -> None:

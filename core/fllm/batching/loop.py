@@ -10,11 +10,12 @@ from queue import Empty, SimpleQueue
 from msgspec.structs import replace
 
 from fllm.batching.blocks import BlockPool
+from fllm.batching.drafts import NgramDrafter
 from fllm.batching.limits import Limits, context_length
 from fllm.batching.runner import ModelRunner
 from fllm.batching.scheduler import Scheduler
 from fllm.config import BackendConfig
-from fllm.errors import BackendError
+from fllm.errors import BackendError, ConfigError
 from fllm.values import ModelCard, Progress, Prompt, Status, Step
 
 log = logging.getLogger("fllm.batching")
@@ -33,17 +34,26 @@ class EngineLoop:
         self._runner = runner
         self._config = config
         self._limits = limits.under(config)
+        if config.speculative_config and not getattr(runner, "verifies_drafts", False):
+            raise ConfigError("--speculative-config: this backend can't verify drafts; leave it out")
         self._orders: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
 
     def load(self, progress: Callable[[Progress], None]) -> ModelCard:
         """Load the model, allocate its KV cache, and write on its card what the two allow."""
-        config, limits = self._config, self._limits
+        config, limits, speculation = self._config, self._limits, self._config.speculative_config
         card = self._runner.load(progress)
         blocks = self._runner.allocate(limits.block_size)
         length = context_length(card, config, blocks * limits.block_size)
         pool = BlockPool(blocks, limits.block_size, retain=config.enable_prefix_caching)
-        self._scheduler = Scheduler(pool, limits, max_model_len=length, eos_token_ids=card.eos_token_ids)
+        self._scheduler = Scheduler(
+            pool,
+            limits,
+            max_model_len=length,
+            eos_token_ids=card.eos_token_ids,
+            drafter=None if speculation is None else partial(NgramDrafter, speculation),
+        )
         figures = {
+            "num_speculative_tokens": speculation.num_speculative_tokens if speculation else 0,
             "kv_cache_blocks": blocks,
             "block_size": limits.block_size,
             "max_num_seqs": limits.max_num_seqs,

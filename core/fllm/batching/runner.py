@@ -29,6 +29,9 @@ class Row(Struct, frozen=True, kw_only=True):
     """Of this sequence. The draw for position ``p`` depends on ``(seed, p)`` alone, on no neighbour."""
     sample: bool
     """Sample the token after the last one; False for a chunk that does not end its prompt."""
+    drafts: int = 0
+    """So many of the ``count`` tokens, the last, are guesses. To verify them, sample after the token before
+    them and after each, always as if the row ended there, for as long as the sample is the next guess."""
     prompt_logprobs: bool = False
     """Report log-probabilities of the prompt's tokens among positions ``start + 1`` to ``start + count``."""
 
@@ -37,15 +40,23 @@ class Sampled(Struct, frozen=True, kw_only=True):
     """The result for one row."""
 
     token_id: int | None = None
-    """``None`` where the row asked for no sample."""
+    """``None`` where the row asked for no sample. After drafts: the first sample that was not the guess, or
+    the one after the last of them."""
+    accepted: int = 0
+    """How many of the row's drafts were sampled; they come before ``token_id``."""
     logprob: TokenLogprob | None = None
     """Where ``sampling.logprobs`` asks: by the model's own distribution, before temperature and penalties."""
+    accepted_logprobs: list[TokenLogprob] = []
+    """The same for each accepted draft."""
     prompt_logprobs: list[TokenLogprob] = []
     """Of the prompt tokens at positions ``start + 1`` to ``start + count``, where the row asked for them."""
 
 
 class ModelRunner(Protocol):
-    """A device with a model on it. All methods are called from one thread, which is not the event loop's."""
+    """A device with a model on it. All methods are called from one thread, which is not the event loop's.
+
+    One that has the attribute ``verifies_drafts = True`` is given rows with `Row.drafts`.
+    """
 
     def load(self, progress: Callable[[Progress], None]) -> ModelCard:
         """Read the weights; raises `fllm.UserError` for what the user can mend."""

@@ -6,6 +6,9 @@ fixed number of tokens; a sequence's *block table* lists its blocks in order. Th
 blocks that hold the same tokens already. When blocks run out, the latest arrival is *preempted*: it gives its
 blocks back, waits at the front of the queue, and computes its tokens again later, which changes none of them.
 
+A row that decodes may carry *drafts*: guesses of the tokens to come, which the same step verifies. Accepted
+ones are tokens like all others; the KV of the rest is overwritten when their places are computed again.
+
 Both queues are in order of arrival, and all who run arrived before all who wait. So the one whose prefill is
 not done yet is the last of those who run, and takes what the decoding ones leave of the batch.
 """
@@ -19,6 +22,7 @@ from collections.abc import Callable, Iterable
 from msgspec import Struct
 
 from fllm.batching.blocks import BlockPool
+from fllm.batching.drafts import Drafter
 from fllm.batching.limits import Limits
 from fllm.batching.runner import Row, Sampled
 from fllm.batching.sequence import Sequence, stop_tokens
@@ -45,16 +49,19 @@ class Scheduler:
         *,
         max_model_len: int,
         eos_token_ids: Iterable[int] = (),
+        drafter: Callable[[], Drafter] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pool = pool
         self._limits = limits
         self._max_model_len = min(max_model_len, pool.num_blocks * pool.block_size)
         self._eos_token_ids = tuple(eos_token_ids)
+        self._drafter = drafter
         self._clock = clock
         self._waiting: OrderedDict[str, Sequence] = OrderedDict()
         self._running: dict[str, Sequence] = {}
         self._preemptions = self._prefix_queries = self._prefix_hits = 0
+        self._drafted = self._accepted = 0
 
     @property
     def busy(self) -> bool:
@@ -71,6 +78,8 @@ class Scheduler:
             prefix_queries=self._prefix_queries,
             prefix_hits=self._prefix_hits,
             preemptions=self._preemptions,
+            drafted=self._drafted,
+            accepted=self._accepted,
         )
 
     def add(self, prompt: Prompt, *, seed: int, arrived: float) -> None:
@@ -84,6 +93,7 @@ class Scheduler:
             seed=seed,
             arrived=arrived,
             root=self._pool.root(prompt.group or prompt.request_id),
+            drafter=self._drafter and self._drafter(),
         )
 
     def abort(self, request_id: str) -> None:
@@ -105,11 +115,13 @@ class Scheduler:
         """Take in what the batch computed; gives a step for each sequence that got on."""
         steps = []
         for sequence, row, result in zip(batch.sequences, batch.rows, results, strict=True):
-            sequence.computed += row.count
+            sequence.computed += row.count - row.drafts
             sequence.prompt_logprobs += result.prompt_logprobs
             if sequence.computed < sequence.length:
                 continue  # only a chunk of its prompt
             step = advance(sequence, row, result, self._max_model_len)
+            if row.drafts:
+                self._settle(sequence, row, result.accepted)
             steps.append((sequence.id, step))
             if step.finish is not None:
                 self.abort(sequence.id)
@@ -127,7 +139,7 @@ class Scheduler:
     def _grow(self, sequence: Sequence) -> bool:
         """Give a running sequence blocks for all its tokens, preempting from the end, itself at the last."""
         while sequence.id in self._running:
-            blocks = self._pool.take(self._blocks_for(sequence) - len(sequence.block_table))
+            blocks = self._pool.take(self._lacking(sequence, sequence.length))
             if blocks is not None:
                 sequence.block_table += blocks
                 return True
@@ -160,7 +172,7 @@ class Scheduler:
         The last token is always computed, cached or not: without it there are no logits to sample from.
         """
         cached = [] if sequence.owes_prompt_logprobs else self._cached(sequence)
-        blocks = self._pool.take(self._blocks_for(sequence) - len(cached), cached)
+        blocks = self._pool.take(self._blocks(sequence.length) - len(cached), cached)
         if blocks is None:
             return False
         sequence.block_table = blocks
@@ -185,21 +197,51 @@ class Scheduler:
         start = sequence.computed
         count = min(sequence.length - start, batch.room)
         self._publish(sequence, start, start + count)
-        batch.room -= count
+        drafts = self._draft(sequence, batch.room)
+        batch.room -= count + len(drafts)
         batch.sequences.append(sequence)
         batch.rows.append(
             Row(
-                token_ids=sequence.token_ids,
+                token_ids=[*sequence.token_ids, *drafts] if drafts else sequence.token_ids,
                 prompt_length=sequence.prompt_length,
                 start=start,
-                count=count,
+                count=count + len(drafts),
                 block_table=sequence.block_table,
                 sampling=sequence.sampling,
                 seed=sequence.seed,
                 sample=start + count == sequence.length and sequence.sampling.max_tokens > 0,
+                drafts=len(drafts),
                 prompt_logprobs=sequence.owes_prompt_logprobs,
             )
         )
+
+    def _draft(self, sequence: Sequence, room: int) -> list[int]:
+        """Guesses for a sequence that decodes, where few run; they take no room or block that others need."""
+        running, size = len(self._running), self._pool.block_size
+        decodes = sequence.started and sequence.computed == sequence.length - 1
+        if sequence.drafter is None or not decodes or running > self._limits.max_drafting_seqs:
+            return []
+        blocks = len(sequence.block_table) + max(self._pool.free - running, 0)
+        most = min(
+            room - running,
+            blocks * size - sequence.length,
+            self._max_model_len - sequence.length - 1,
+            sequence.sampling.max_tokens - sequence.generated - 1,
+        )
+        if most < 1:
+            return []
+        drafts = sequence.drafter.draft(sequence.token_ids, most)
+        sequence.block_table += self._pool.take(self._lacking(sequence, sequence.length + len(drafts))) or []
+        return drafts
+
+    def _settle(self, sequence: Sequence, row: Row, accepted: int) -> None:
+        """Take in what became of a row's drafts: all tokens but the last sampled one have their KV now."""
+        assert sequence.drafter, "somebody drafted"
+        self._publish(sequence, sequence.computed, sequence.length - 1)
+        sequence.computed = sequence.length - 1
+        sequence.drafter.learn(row.drafts, accepted)
+        self._drafted += row.drafts
+        self._accepted += accepted
 
     def _publish(self, sequence: Sequence, start: int, end: int) -> None:
         """Enter the blocks that this row fills into the prefix cache, for the very next row to find.
@@ -212,8 +254,12 @@ class Scheduler:
             for index in range(start // size, end // size):
                 self._pool.register(sequence.block_table[index], digests[index])
 
-    def _blocks_for(self, sequence: Sequence) -> int:
-        return -(-sequence.length // self._pool.block_size)
+    def _lacking(self, sequence: Sequence, tokens: int) -> int:
+        """Blocks that it needs beyond its own to hold so many tokens; it may have some from drafts."""
+        return max(self._blocks(tokens) - len(sequence.block_table), 0)
+
+    def _blocks(self, tokens: int) -> int:
+        return -(-tokens // self._pool.block_size)
 
     def _release(self, sequence: Sequence) -> None:
         self._pool.release(sequence.block_table)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from msgspec import Struct
 
 from fllm.batching.blocks import chain
+from fllm.batching.drafts import Drafter
 from fllm.values import Sampling, TokenLogprob
 
 
@@ -28,6 +29,7 @@ class Sequence(Struct, kw_only=True, eq=False):
     """By the scheduler's clock, in seconds."""
     root: bytes
     """Where its chain of digests begins."""
+    drafter: Drafter | None = None
     block_table: list[int] = []
     computed: int = 0
     chained: list[bytes] = []

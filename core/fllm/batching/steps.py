@@ -7,17 +7,22 @@ from msgspec.structs import replace
 from fllm.batching.runner import Row, Sampled
 from fllm.batching.sequence import Sequence
 from fllm.errors import BackendError
-from fllm.values import FinishReason, Step
+from fllm.values import FinishReason, Step, TokenLogprob
 
 
 def advance(sequence: Sequence, row: Row, result: Sampled, max_model_len: int) -> Step:
-    """Append what was sampled, if anything, and say what became of the sequence."""
-    tokens = _sampled(row, result)
-    sequence.token_ids += tokens
-    stop_token = next((token for token in tokens if _stops(sequence, token)), None)
+    """Append what was sampled, if anything, up to a stop token, and say what became of the sequence."""
+    tokens: list[int] = []
+    stop_token = None
+    for token in _sampled(row, result):
+        tokens.append(token)
+        sequence.token_ids.append(token)
+        if _stops(sequence, token):
+            stop_token = token
+            break
     step = Step(
         token_ids=tokens,
-        logprobs=None if result.logprob is None else [result.logprob],
+        logprobs=_logprobs(result, len(tokens)),
         finish=_length(sequence, max_model_len) if stop_token is None else "stop",
         stop_token=stop_token,
     )
@@ -29,7 +34,13 @@ def _sampled(row: Row, result: Sampled) -> list[int]:
         return []
     if result.token_id is None:
         raise BackendError("the runner sampled no token where it was asked to")
-    return [result.token_id]
+    end = row.start + row.count
+    drafts = row.token_ids[end - row.drafts : end]
+    return [*drafts[: result.accepted], result.token_id]
+
+
+def _logprobs(result: Sampled, tokens: int) -> list[TokenLogprob] | None:
+    return None if result.logprob is None else [*result.accepted_logprobs, result.logprob][:tokens]
 
 
 def _stops(sequence: Sequence, token: int) -> bool:

@@ -96,6 +96,7 @@ async def test_the_card_tells_what_model_and_cache_allow():
     assert card.max_model_len == 32
     assert card.runtime == {
         "vocab_size": 11,
+        "num_speculative_tokens": 0,
         "kv_cache_blocks": 8,
         "block_size": 4,
         "max_num_seqs": 3,

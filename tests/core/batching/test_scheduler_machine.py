@@ -1,10 +1,11 @@
-"""Add, step, abort and fail in any order: answers stay right, and no block is lost."""
+"""Add, step, abort and fail in any order, with drafts: answers stay right, and no block is lost."""
 
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 
-from fake_runner import FakeRunner, answer, logprob
+from fake_runner import FakeRunner, Oracle, answer, logprob
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -37,13 +38,35 @@ class SchedulerMachine(RuleBasedStateMachine):
         seqs=st.integers(1, 6),
         tokens=st.integers(1, 30),
         retain=st.booleans(),
+        drafting=st.integers(1, 6),
+        rights=st.lists(st.booleans(), max_size=8),
     )
-    def begin(self, blocks: int, block_size: int, seqs: int, tokens: int, retain: bool) -> None:
+    def begin(
+        self,
+        blocks: int,
+        block_size: int,
+        seqs: int,
+        tokens: int,
+        retain: bool,
+        drafting: int,
+        rights: list[bool],
+    ) -> None:
         self.max_model_len = min(MAX_MODEL_LEN, blocks * block_size)
         self.pool = BlockPool(blocks, block_size, retain=retain)
         self.runner = FakeRunner(blocks=blocks, block_size=block_size, eos=EOS)
-        limits = Limits(max_num_seqs=seqs, max_num_batched_tokens=tokens, block_size=block_size)
-        self.scheduler = Scheduler(self.pool, limits, max_model_len=MAX_MODEL_LEN, eos_token_ids=EOS)
+        limits = Limits(
+            max_num_seqs=seqs,
+            max_num_batched_tokens=tokens,
+            block_size=block_size,
+            max_drafting_seqs=drafting,
+        )
+        self.scheduler = Scheduler(
+            self.pool,
+            limits,
+            max_model_len=MAX_MODEL_LEN,
+            eos_token_ids=EOS,
+            drafter=partial(Oracle, rights) if rights else None,
+        )
         self.prompts: dict[str, Prompt] = {}
         self.answers: dict[str, list[int]] = {}
         self.count = 0

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor
 
 from fllm.batching.runner import Row, Sampled
+from fllm.batching.verification import ends, samples, verified
 from fllm.values import TokenLogprob
 from fllm_backends.torch.attention import AttentionBatch, KVCache
 from fllm_backends.torch.logprobs import describe
@@ -34,23 +36,28 @@ class Executor:
         attention = AttentionBatch(batch, self._cache.block_size, self._device)
         hidden = self._model.forward(torch.tensor(ids, device=self._device), attention, self._cache)
         pieces = torch.split(hidden, [row.count for row in batch])
-        sampled = self._sample(batch, pieces)
+        tokens, logprobs = self._sample(batch, pieces)
         return [
-            Sampled(token_id=token, logprob=logprob, prompt_logprobs=self._prompt_logprobs(row, piece))
-            for row, piece, (token, logprob) in zip(batch, pieces, sampled, strict=True)
+            verified(
+                row,
+                list(islice(tokens, samples(row))),
+                list(islice(logprobs, samples(row))),
+                self._prompt_logprobs(row, piece),
+            )
+            for row, piece in zip(batch, pieces, strict=True)
         ]
 
     def _sample(
         self, batch: Sequence[Row], pieces: Sequence[Tensor]
-    ) -> list[tuple[int | None, TokenLogprob | None]]:
-        wanted = [index for index, row in enumerate(batch) if row.sample]
-        if not wanted:
-            return [(None, None)] * len(batch)
-        rows = [batch[index] for index in wanted]
-        logits = self._model.logits(torch.stack([pieces[index][-1] for index in wanted]))
+    ) -> tuple[Iterator[int], Iterator[TokenLogprob | None]]:
+        """What is sampled at the ends of all rows, in their order."""
+        rows = [end for row in batch for end in ends(row)]
+        if not rows:
+            return iter(()), iter(())
+        wanted = [piece[len(piece) - samples(row) :] for row, piece in zip(batch, pieces, strict=True)]
+        logits = self._model.logits(torch.cat(wanted))
         tokens = sample(rows, logits, self._eos)
-        results = dict(zip(wanted, zip(tokens, _logprobs(rows, logits, tokens), strict=True), strict=True))
-        return [results.get(index, (None, None)) for index in range(len(batch))]
+        return iter(tokens), iter(_logprobs(rows, logits, tokens))
 
     def _prompt_logprobs(self, row: Row, hidden: Tensor) -> list[TokenLogprob]:
         if not row.prompt_logprobs:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 class TorchRunner:
     """A decoder of the Llama family on one device."""
 
+    verifies_drafts = True
     _model: Decoder
     _like: torch.Tensor
     """Of the KV cache's dtype and device."""

@@ -1,0 +1,246 @@
+"""Drafts through the scheduler: whichever are right, nothing changes but the number of steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from fake_runner import FakeRunner, Oracle, answer, logprob
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fllm.batching.blocks import BlockPool
+from fllm.batching.limits import Limits
+from fllm.batching.loop import EngineLoop, Outcome
+from fllm.batching.scheduler import Scheduler
+from fllm.config import BackendConfig, Speculation
+from fllm.errors import ConfigError
+from fllm.values import Prompt, Sampling, Step
+
+BLOCK = 4
+ALWAYS = (True,)
+
+
+class Bench:
+    """A scheduler whose drafts are right where ``rights`` say so, stepped to the end of its sequences."""
+
+    def __init__(
+        self,
+        rights: Sequence[bool],
+        *,
+        blocks: int = 64,
+        tokens: int = 64,
+        drafting: int = 16,
+        eos: tuple[int, ...] = (),
+        max_model_len: int = 1000,
+        width: int = 5,
+    ) -> None:
+        self.pool = BlockPool(blocks, BLOCK)
+        self.runner = FakeRunner(blocks=blocks, block_size=BLOCK, eos=eos)
+        self.scheduler = Scheduler(
+            self.pool,
+            Limits(max_num_batched_tokens=tokens, block_size=BLOCK, max_drafting_seqs=drafting),
+            max_model_len=max_model_len,
+            eos_token_ids=eos,
+            drafter=self._oracle,
+        )
+        self.oracles: list[Oracle] = []
+        self._rights = rights
+        self._width = width
+        self.steps: dict[str, list[Step]] = {}
+
+    def _oracle(self) -> Oracle:
+        self.oracles.append(Oracle(self._rights, self._width))
+        return self.oracles[-1]
+
+    def run(self, *prompts: Prompt) -> None:
+        for prompt in prompts:
+            self.scheduler.add(prompt, seed=prompt.sampling.seed or 0, arrived=0.0)
+            self.steps[prompt.request_id] = []
+        while self.scheduler.busy:
+            batch = self.scheduler.schedule()
+            for request_id, step in self.scheduler.complete(batch, self.runner.execute(batch.rows)):
+                self.steps[request_id].append(step)
+
+    def tokens(self, request_id: str) -> list[int]:
+        return [token for step in self.steps[request_id] for token in step.token_ids]
+
+    def rows(self) -> list[list[tuple[int, int]]]:
+        """Of each batch, the rows' tokens and how many of them were drafts."""
+        return [[(row.count, row.drafts) for row in batch] for batch in self.runner.batches]
+
+
+def prompt(request_id: str, token_ids: list[int], **sampling: object) -> Prompt:
+    return Prompt(request_id, token_ids, Sampling(**{"max_tokens": 12, **sampling}))  # type: ignore[arg-type]
+
+
+CROWD = [
+    prompt("short", [1, 2], max_tokens=30),
+    prompt("long", list(range(11)) * 2, max_tokens=9),
+    prompt("same", list(range(11)) * 2, max_tokens=9),
+    prompt("other seed", list(range(11)) * 2, max_tokens=9, seed=1),
+    prompt("stops", [4] * 2 * BLOCK, max_tokens=40, stop_token_ids=(3,), min_tokens=4),
+    prompt("one token", [4], max_tokens=1),
+]
+
+
+@given(
+    rights=st.lists(st.booleans(), min_size=1, max_size=12),
+    width=st.integers(1, 9),
+    blocks=st.sampled_from([8, 11, 16, 64]),
+    tokens=st.sampled_from([1, 5, 9, 64]),
+)
+def test_no_pattern_of_right_and_wrong_drafts_changes_an_answer(
+    rights: list[bool], width: int, blocks: int, tokens: int
+):
+    bench = Bench(rights, width=width, blocks=blocks, tokens=tokens)
+    bench.run(*CROWD)
+    bench.run(*[Prompt(f"again {p.request_id}", p.token_ids, p.sampling) for p in CROWD])
+    for each in CROWD:
+        expected = answer(each, each.sampling.seed or 0, max_model_len=blocks * BLOCK)
+        assert bench.tokens(each.request_id) == bench.tokens(f"again {each.request_id}") == expected
+    assert bench.pool.free == bench.pool.num_blocks
+    assert all(sum(row.count for row in batch) <= tokens for batch in bench.runner.batches)
+
+
+def test_accepted_drafts_spare_steps_and_are_counted():
+    bench = Bench(ALWAYS, width=3)
+    bench.run(prompt("a", [1, 2], max_tokens=13))
+    assert bench.rows() == [[(2, 0)], [(4, 3)], [(4, 3)], [(4, 3)]]
+    assert [len(step.token_ids) for step in bench.steps["a"]] == [1, 4, 4, 4]
+    status = bench.scheduler.status()
+    assert (status.drafted, status.accepted) == (9, 9)
+
+
+def test_rejected_drafts_cost_no_token():
+    bench = Bench((False,))
+    bench.run(prompt("a", [1, 2], max_tokens=5))
+    assert [len(step.token_ids) for step in bench.steps["a"]] == [1] * 5
+    assert bench.scheduler.status().accepted == 0
+
+
+def test_the_drafter_learns_what_became_of_its_drafts():
+    bench = Bench((True, True, False, False, False))
+    bench.run(prompt("a", [1, 2], max_tokens=8))
+    [oracle] = bench.oracles
+    assert oracle.learned == [(5, 2), (3, 2)]
+
+
+@pytest.mark.parametrize("max_tokens", range(2, 9))
+def test_no_draft_leads_beyond_max_tokens(max_tokens: int):
+    bench = Bench(ALWAYS)
+    bench.run(prompt("a", [1, 2], max_tokens=max_tokens))
+    assert len(bench.tokens("a")) == max_tokens
+    assert bench.steps["a"][-1].finish == "length"
+
+
+@pytest.mark.parametrize("max_model_len", range(3, 10))
+def test_no_draft_leads_beyond_the_context(max_model_len: int):
+    bench = Bench(ALWAYS, max_model_len=max_model_len)
+    bench.run(prompt("a", [1, 2], max_tokens=100))
+    assert len(bench.tokens("a")) == max_model_len - 2
+    assert all(row.start + row.count < max_model_len for batch in bench.runner.batches for row in batch)
+
+
+def test_what_was_accepted_after_a_stop_token_is_dropped():
+    asked = prompt("a", [1, 2], max_tokens=12, logprobs=0)
+    whole = answer(asked, 0)
+    bench = Bench(ALWAYS, eos=(whole[3],))
+    bench.run(asked)
+    last = bench.steps["a"][-1]
+    assert bench.tokens("a") == whole[: whole.index(whole[3]) + 1]
+    assert (last.finish, last.stop_token) == ("stop", whole[3])
+    assert last.logprobs
+    assert len(last.logprobs) == len(last.token_ids)
+
+
+@pytest.mark.parametrize("rights", [ALWAYS, (True, True, False), (False,)])
+def test_every_token_has_its_own_logprob(rights: Sequence[bool]):
+    bench = Bench(rights)
+    bench.run(prompt("a", [1, 2], logprobs=0))
+    context = [1, 2]
+    for step in bench.steps["a"]:
+        assert step.logprobs is not None
+        for token, found in zip(step.token_ids, step.logprobs, strict=True):
+            assert found == logprob(context, token)
+            context.append(token)
+
+
+def test_the_prefix_cache_holds_accepted_tokens_and_never_rejected_ones():
+    for rights in (ALWAYS, (True, False)):
+        bench = Bench(rights)
+        bench.run(prompt("a", [1] * 5, max_tokens=11))
+        again = prompt("b", [1] * 5 + bench.tokens("a"))
+        bench.run(again)
+        assert bench.steps["b"][0].cached_tokens == 12
+        assert bench.tokens("b") == answer(again, 0)
+
+
+def test_nothing_is_drafted_while_too_many_run():
+    bench = Bench(ALWAYS, drafting=2)
+    bench.run(*[prompt(name, [1, 2], max_tokens=3 if name == "c" else 12) for name in "abc"])
+    drafted = [sum(drafts for _, drafts in batch) for batch in bench.rows()]
+    assert drafted[:3] == [0, 0, 0]
+    assert drafted[3] == 2 * 5
+
+
+def test_drafts_leave_a_token_of_the_batch_to_everyone():
+    bench = Bench(ALWAYS, tokens=4)
+    bench.run(*[prompt(name, [1, 2]) for name in "ab"])
+    assert all(len(batch) == 2 for batch in bench.runner.batches[2:5])
+
+
+def test_drafts_never_preempt():
+    bench = Bench((False,), blocks=4, width=9)
+    bench.run(prompt("greedy for blocks", [1, 2], max_tokens=13), prompt("b", [3, 4, 5], max_tokens=3))
+    assert bench.scheduler.status().drafted > 0
+    assert bench.scheduler.status().preemptions == 0
+
+
+def test_a_prompt_is_computed_without_drafts():
+    bench = Bench(ALWAYS, tokens=4)
+    bench.run(prompt("a", [1] * 9, max_tokens=2, prompt_logprobs=0))
+    assert [drafts for [(_, drafts)] in bench.rows()] == [0, 0, 0, 0]
+
+
+class Plain(FakeRunner):
+    """A runner that has never heard of drafts."""
+
+    verifies_drafts = False
+
+
+def test_speculation_needs_a_runner_that_verifies():
+    config = BackendConfig(
+        model="m", speculative_config=Speculation(method="ngram", num_speculative_tokens=5)
+    )
+    EngineLoop(FakeRunner(), config, Limits())
+    with pytest.raises(ConfigError, match="--speculative-config: this backend can't verify"):
+        EngineLoop(Plain(), config, Limits())
+
+
+def test_the_loop_drafts_by_ngrams_where_it_is_told_to():
+    speculation = Speculation(method="ngram", num_speculative_tokens=3, prompt_lookup_min=1)
+    runner = FakeRunner()
+    loop = EngineLoop(runner, BackendConfig(model="m", speculative_config=speculation), Limits())
+    assert loop.load(lambda progress: None).runtime["num_speculative_tokens"] == 3
+    asked = prompt("a", list(range(11)) * 2, max_tokens=30)
+    loop.submit(asked, seed=0, arrived=0.0)
+    tokens: list[int] = []
+
+    def deliver(outcomes: list[tuple[str, Outcome]]) -> None:
+        for _, step in outcomes:
+            assert isinstance(step, Step)
+            tokens.extend(step.token_ids)
+            if step.finish:
+                loop.end()
+
+    loop.run(deliver)
+    assert tokens == answer(asked, 0)
+    assert loop.status().drafted > 0
+
+
+def test_the_configuration_says_how_many_may_run_beside_a_draft():
+    speculation = Speculation(method="ngram", num_speculative_tokens=3, disable_by_batch_size=9)
+    config = BackendConfig(model="m", speculative_config=speculation)
+    assert Limits().under(config).max_drafting_seqs == 9
+    assert Limits().under(BackendConfig(model="m")).max_drafting_seqs == Limits().max_drafting_seqs
