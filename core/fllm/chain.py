@@ -112,19 +112,24 @@ class Chain:
         if not text:
             return []
         if self._reasoning is None:
-            return list(self._call([Text(text)]))
+            return self._call([Text(text)])
         events = merged(self._reasoning.feed(text))
         self._reasoning_tokens.release(events)
-        return list(self._call(events))
+        return self._call(events)
 
-    def _call(self, events: Iterable[ParserEvent]) -> Iterator[ParserEvent]:
+    def _call(self, events: list[ParserEvent]) -> list[ParserEvent]:
+        if self._tools is None:
+            return events
+        found: list[ParserEvent] = []
         for event in events:
-            if self._tools is None or not isinstance(event, Text):
-                yield event
-                continue
-            for found in self._tools.feed(event.text):
-                self._called = self._called or isinstance(found, ToolStart)
-                yield found
+            found += self._noted(self._tools.feed(event.text)) if isinstance(event, Text) else (event,)
+        return found
+
+    def _noted(self, events: Iterable[ParserEvent]) -> Iterator[ParserEvent]:
+        """Events of the tool-call parser; that there was a call changes the reason of the end."""
+        for event in events:
+            self._called = self._called or isinstance(event, ToolStart)
+            yield event
 
     def _finish(self, step: Step) -> list[Event]:
         self.finished = True
@@ -137,9 +142,7 @@ class Chain:
             self._reasoning_tokens.release(rest)
             events += self._call(rest)
         if self._tools is not None:
-            rest = list(self._tools.finish())
-            self._called = self._called or any(isinstance(event, ToolStart) for event in rest)
-            events += rest
+            events += self._noted(self._tools.finish())
         return [
             *events,
             Finished(reason=self._reason(step), stop_reason=self._stop_reason(step), usage=self._usage()),

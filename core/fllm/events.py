@@ -54,12 +54,14 @@ ParserEvent = Text | Reasoning | ToolStart | ToolArguments
 
 E = TypeVar("E", bound=Event)
 
+_PIECES = (Text, Reasoning, ToolArguments)
+
 
 def merged(events: Iterable[E]) -> list[E]:
     """The same events with neighbours of one kind joined and empty ones left out."""
     result: list[E] = []
     for event in events:
-        if isinstance(event, Text | Reasoning | ToolArguments) and not event.text:
+        if isinstance(event, _PIECES) and not event.text:
             continue
         joint = _join(result[-1], event) if result else None
         if joint is None:

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import msgspec
@@ -71,13 +71,9 @@ class Pipeline:
             merge(candidates), request.n, first, keep_logprobs=request.sampling.logprobs is not None
         )
 
-    async def _sequence(
-        self, request: Request, i: int, j: int, index: int, trace: Trace
-    ) -> AsyncGenerator[Output]:
-        prompt = self._prompt(request, i, j, trace)
-        async with aclosing(self._backend.generate(prompt)) as steps:
-            async for output in self._outputs(request, i, index, steps, trace):
-                yield output
+    def _sequence(self, request: Request, i: int, j: int, index: int, trace: Trace) -> AsyncGenerator[Output]:
+        steps = self._backend.generate(self._prompt(request, i, j, trace))
+        return self._outputs(request, i, index, steps, trace)
 
     async def _beams(self, request: Request, i: int, beam: Beam, trace: Trace) -> AsyncGenerator[Output]:
         prompt = self._prompt(request, i, 0, trace)
@@ -88,8 +84,8 @@ class Pipeline:
                 yield output
 
     async def _outputs(
-        self, request: Request, i: int, index: int, steps: AsyncIterator[Step], trace: Trace
-    ) -> AsyncIterator[Output]:
+        self, request: Request, i: int, index: int, steps: AsyncGenerator[Step], trace: Trace
+    ) -> AsyncGenerator[Output]:
         chain = Chain(
             index=index,
             tokenizer=self._tokenizer,
@@ -102,12 +98,13 @@ class Pipeline:
             reasoning=request.reasoning and request.reasoning(request.context),
             tools=request.tools and request.tools(request.context),
         )
-        async for step in steps:
-            output = chain.feed(step)
-            trace.step(index, len(output.tokens), step.queued)
-            yield output
-            if chain.finished:
-                return
+        async with aclosing(steps):
+            async for step in steps:
+                output = chain.feed(step)
+                trace.step(index, len(output.tokens), step.queued)
+                yield output
+                if chain.finished:
+                    return
 
     def _prompt(self, request: Request, i: int, j: int, trace: Trace) -> Prompt:
         sampling = request.sampling

@@ -46,7 +46,7 @@ class ObjectFinder:
     def feed(self, text: str) -> list[str | JsonObject]:
         """Take a piece; give what is certain."""
         if self._scanner is None:
-            return self._divide(text)
+            return self._divide(text) if "{" in text else [text] if text else []
         self._scanner.feed(text)
         self._held.append(text)
         return self._divide(self._release()) if self._scanner.state != "open" else []

@@ -10,13 +10,12 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-async def merge(generators: Sequence[AsyncGenerator[T]]) -> AsyncGenerator[T]:
+def merge(generators: Sequence[AsyncGenerator[T]]) -> AsyncGenerator[T]:
     """Items of all generators as they come. Closing it, or an error in one, closes them all."""
-    if len(generators) == 1:
-        async with aclosing(generators[0]) as only:
-            async for item in only:
-                yield item
-        return
+    return generators[0] if len(generators) == 1 else _merged(generators)
+
+
+async def _merged(generators: Sequence[AsyncGenerator[T]]) -> AsyncGenerator[T]:
     queue: asyncio.Queue[T | _End] = asyncio.Queue()
     tasks = [asyncio.create_task(_pump(generator, queue)) for generator in generators]
     try:

@@ -10,15 +10,17 @@ def overlap(text: str, marker: str) -> int:
 
     So many characters must be held back, since the next piece may complete the marker.
     """
-    for length in range(min(len(text), len(marker) - 1), 0, -1):
-        if text.endswith(marker[:length]):
-            return length
+    start = max(0, len(text) - len(marker) + 1)
+    while (start := text.find(marker[:1], start)) >= 0:
+        if marker.startswith(text[start:]):
+            return len(text) - start
+        start += 1
     return 0
 
 
 def longest_overlap(text: str, markers: Iterable[str]) -> int:
     """`overlap` with whichever marker holds back most."""
-    return max((overlap(text, marker) for marker in markers), default=0)
+    return max([overlap(text, marker) for marker in markers], default=0)
 
 
 def find_first(text: str, markers: Iterable[str]) -> tuple[int, str] | None:

@@ -17,6 +17,7 @@ from fllm.batching.loop import EngineLoop, Outcome
 from fllm.batching.runner import ModelRunner
 from fllm.config import BackendConfig
 from fllm.errors import BackendError, BackendUnavailable, RequestError
+from fllm.inbox import Inbox
 from fllm.interfaces import BackendContext
 from fllm.values import ModelCard, Prompt, Status, Step
 
@@ -43,7 +44,7 @@ class BatchedBackend:
         self._engine = EngineLoop(runner, config, limits)
         self._progress = context.progress
         self._seeds = random.SystemRandom() if config.seed is None else random.Random(config.seed)
-        self._inboxes: dict[str, asyncio.Queue[Outcome]] = {}
+        self._inboxes: dict[str, Inbox] = {}
         self._card: ModelCard | None = None
         self._thread: Thread | None = None
         self._closed = asyncio.Event()
@@ -66,11 +67,9 @@ class BatchedBackend:
         finish = None
         try:
             while finish is None:
-                outcome = await inbox.get()
-                if isinstance(outcome, BackendError):
-                    raise outcome
-                finish = outcome.finish
-                yield outcome
+                step = await inbox.get()
+                finish = step.finish
+                yield step
         finally:
             del self._inboxes[prompt.request_id]
             if finish is None:
@@ -105,7 +104,10 @@ class BatchedBackend:
     def _deliver(self, outcomes: list[tuple[str, Outcome]]) -> None:
         for request_id, outcome in outcomes:
             if inbox := self._inboxes.get(request_id):
-                inbox.put_nowait(outcome)
+                if isinstance(outcome, BackendError):
+                    inbox.fail(outcome)
+                else:
+                    inbox.put(outcome)
 
     def _ended(self, error: BaseException | None, ready: asyncio.Future[ModelCard]) -> None:
         self._card = None
@@ -115,17 +117,17 @@ class BatchedBackend:
         elif error is not None:
             log.error("the engine died", exc_info=error)
         for inbox in self._inboxes.values():
-            inbox.put_nowait(BackendUnavailable("the engine died" if error else "the engine is stopping"))
+            inbox.fail(BackendUnavailable("the engine died" if error else "the engine is stopping"))
 
     def _require(self) -> ModelCard:
         if self._card is None:
             raise BackendUnavailable("the engine is not running")
         return self._card
 
-    def _open_inbox(self, request_id: str) -> asyncio.Queue[Outcome]:
+    def _open_inbox(self, request_id: str) -> Inbox:
         if request_id in self._inboxes:
             raise RequestError(f"the request id {request_id!r} is in use")
-        inbox = self._inboxes[request_id] = asyncio.Queue()
+        inbox = self._inboxes[request_id] = Inbox()
         return inbox
 
     def _seed(self, prompt: Prompt) -> int:

@@ -11,6 +11,7 @@ from typing import TypeVar
 from msgspec import msgpack
 
 from fllm import BackendUnavailable, ModelCard, Progress, Prompt, Status, Step
+from fllm.inbox import Inbox
 from fllm_backends.process import messages
 from fllm_backends.process.channel import Channel
 from fllm_backends.process.life import cause_of_death, kill, spawn
@@ -40,7 +41,7 @@ class Engine:
         self._process: Process | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._keys = itertools.count()
-        self._streams: dict[int, asyncio.Queue[Step | Failed]] = {}
+        self._streams: dict[int, Inbox] = {}
         self._card: asyncio.Future[ModelCard | Failed] | None = None
         self._status: asyncio.Future[Status | Failed] | None = None
 
@@ -60,12 +61,12 @@ class Engine:
         """The inner backend's steps; closing the generator closes that one too."""
         self._check()
         key = next(self._keys)
-        inbox = self._streams[key] = asyncio.Queue[Step | Failed]()
+        inbox = self._streams[key] = Inbox()
         self._channel.send(messages.Generate(key, prompt))
         try:
             finished = False
             while not finished:
-                step = _value(await inbox.get())
+                step = await inbox.get()
                 finished = step.finish is not None
                 yield step
         finally:
@@ -135,7 +136,7 @@ class Engine:
     def _step(self, key: int, step: Step) -> None:
         # A stream that was closed here may still speak for a moment.
         if inbox := self._streams.get(key):
-            inbox.put_nowait(step)
+            inbox.put(step)
             if step.finish:
                 del self._streams[key]
 
@@ -145,7 +146,7 @@ class Engine:
         elif failure.key == STATUS:
             self._answer_status(failure)
         elif inbox := self._streams.pop(failure.key, None):
-            inbox.put_nowait(failure)
+            inbox.fail(failure.error())
 
     def _answer_start(self, answer: ModelCard | Failed) -> None:
         if self._card is not None and not self._card.done():

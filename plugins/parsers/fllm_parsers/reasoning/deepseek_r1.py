@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 from fllm import ParserContext, ParserEvent, Reasoning, Text
-from fllm.stages import longest_overlap
+from fllm.stages import overlap
 
 OPEN = "<think>"
 CLOSE = "</think>"
@@ -32,32 +31,34 @@ class DeepSeekR1Parser:
     def feed(self, text: str) -> list[ParserEvent]:
         """Take the next piece; give what is now certain."""
         text = self._tail + text
-        cut = len(text) - longest_overlap(text, (OPEN, CLOSE))
+        cut = len(text) - max(overlap(text, OPEN), overlap(text, CLOSE))
         self._tail = text[cut:]
-        return list(self._read(text[:cut]))
+        return self._read(text[:cut])
 
     def finish(self) -> list[ParserEvent]:
         """No more will come: what might have become a tag is text."""
         tail, self._tail = self._tail, ""
         margin, self._margin = "".join(self._margin or ()), None
-        return list(self._read(margin + tail))
+        return self._read(margin + tail)
 
-    def _read(self, text: str) -> Iterator[ParserEvent]:
+    def _read(self, text: str) -> list[ParserEvent]:
+        events: list[ParserEvent] = []
         position = 0
         for tag in _TAG.finditer(text):
-            yield from self._pass(text[position : tag.start()], tag[0])
+            events += self._pass(text[position : tag.start()], tag[0])
             self._thinking = self._thinking and tag[0] == OPEN
             position = tag.end()
-        yield from self._pass(text[position:])
+        return events + self._pass(text[position:])
 
-    def _pass(self, text: str, tag: str = "") -> Iterator[ParserEvent]:
+    def _pass(self, text: str, tag: str = "") -> list[ParserEvent]:
         """Text up to a tag, or up to where more may come."""
         if self._margin is not None:
             self._margin.append(text)
             if not tag and (not text or text.isspace()):
-                return
+                return []
             blank = tag == OPEN and not text.strip()
             text = "" if blank else "".join(self._margin)
             self._margin = None
-        if text:
-            yield Reasoning(text) if self._thinking else Text(text)
+        if not text:
+            return []
+        return [Reasoning(text) if self._thinking else Text(text)]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 
 from fllm import ParserContext, ParserEvent, Text, ToolArguments, ToolStart
 from fllm.json_objects import JsonObject, ObjectFinder, read_object
@@ -53,39 +52,38 @@ class Llama3JsonParser:
             events += self._content("")
         return events
 
-    def _part(self, part: str | JsonObject) -> Iterator[ParserEvent]:
-        if isinstance(part, str):
-            text = self._release_tail() + part
-            cut = len(text) - overlap(text, TAG)
-            self._tail = text[cut:]
-            yield from self._prose(text[:cut])
-        else:
-            yield from self._prose(self._release_tail())
-            yield from self._object(part)
+    def _part(self, part: str | JsonObject) -> list[ParserEvent]:
+        if isinstance(part, JsonObject):
+            return self._prose(self._release_tail()) + self._object(part)
+        text = self._release_tail() + part
+        cut = len(text) - overlap(text, TAG)
+        self._tail = text[cut:]
+        return self._prose(text[:cut])
 
     def _release_tail(self) -> str:
         tail, self._tail = self._tail, ""
         return tail
 
-    def _prose(self, text: str) -> Iterator[ParserEvent]:
+    def _prose(self, text: str) -> list[ParserEvent]:
         """Pass text on, but hold back what is dropped if a call follows."""
         if self._allowed and self._allowed.fullmatch(text):
             self._hold(text)
-            return
+            return []
         cut = len(text)
         for glue in _IN_PROSE.finditer(text):
             if glue.end() == len(text):
                 cut = glue.start()
-        yield from self._content(text[:cut])
+        events = self._content(text[:cut])
         if text[cut:]:
             self._allowed = _OPENING
             self._hold(text[cut:])
+        return events
 
     def _hold(self, glue: str) -> None:
         self._glue.append(glue)
         self._expecting = self._expecting or TAG in glue
 
-    def _content(self, text: str) -> Iterator[ParserEvent]:
+    def _content(self, text: str) -> list[ParserEvent]:
         """Emit text, and what was held back before it; from here on it is prose."""
         text = "".join([*self._glue, text])
         if self._in_array:
@@ -93,23 +91,21 @@ class Llama3JsonParser:
         self._glue.clear()
         self._allowed = None
         self._expecting = self._in_array = False
-        if text:
-            yield Text(text)
+        return [Text(text)] if text else []
 
-    def _object(self, found: JsonObject) -> Iterator[ParserEvent]:
+    def _object(self, found: JsonObject) -> list[ParserEvent]:
         call = _call(found)
         if call is None or not (self._expecting or not self._tools or call[0] in self._tools):
-            yield from self._content(found.text)
-            return
+            return self._content(found.text)
         name, arguments = call
-        yield ToolStart(self._calls, name)
-        yield ToolArguments(self._calls, arguments)
+        events: list[ParserEvent] = [ToolStart(self._calls, name), ToolArguments(self._calls, arguments)]
         self._calls += 1
         glue = "".join(self._glue)
         self._in_array = "[" in glue or (self._in_array and "]" not in glue)
         self._glue.clear()
         self._allowed = _BETWEEN
         self._expecting = True
+        return events
 
 
 def _call(found: JsonObject) -> tuple[str, str] | None:
