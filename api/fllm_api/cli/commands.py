@@ -17,6 +17,7 @@ OURS = (
     Entry(
         "plugins", "fllm_api.cli.plugins:plugins", "Show what is installed, and what failed to load and why."
     ),
+    Entry("bench", "fllm_api.cli.bench:bench", "Measure this server, and others beside it."),
     Entry("version", "fllm_api.cli.version:version", "Print the version."),
     Entry(
         "collect-env",
