@@ -1,4 +1,4 @@
-"""Where the histograms are divided. ``+Inf`` is added by prometheus_client."""
+"""Where the histograms are divided. ``+Inf`` is added where they are used."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from prometheus_client.exposition import choose_encoder
 from fllm import Exposition, MetricsContext, RequestRecord, Status
 from fllm_metrics import buckets
 from fllm_metrics.families import EngineFamilies, Families, WithoutCreated
+from fllm_metrics.gaps import Gaps
 from fllm_metrics.inflight import InFlight
 
 
@@ -35,19 +36,15 @@ class PrometheusCollector:
         self._make_times(make)
         self._make_lengths(make)
         self._engine = EngineFamilies(context.model_name)
+        self._gaps = Gaps(context.model_name)
         self._registry.register(self._engine)
+        self._registry.register(self._gaps)
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self._registry)
 
     def _make_times(self, make: Families) -> None:
         self._first_token = make.histogram(
             "time_to_first_token_seconds", "From arrival to the first token", buckets.FIRST_TOKEN
-        )
-        self._output_token = make.histogram(
-            "time_per_output_token_seconds", "Between two pieces of an answer", buckets.OUTPUT_TOKEN
-        )
-        self._inter_token = make.histogram(
-            "inter_token_latency_seconds", "The same, divided more finely", buckets.BETWEEN_TOKENS
         )
         self._end_to_end = make.histogram(
             "e2e_request_latency_seconds", "From arrival to the end of the answer", buckets.END_TO_END
@@ -80,9 +77,7 @@ class PrometheusCollector:
     def progressed(self, request: RequestRecord, gaps: Sequence[float], tokens: int) -> None:  # noqa: ARG002
         """One sample for each gap, however many tokens ended it."""
         self._generation_tokens.inc(tokens)
-        for gap in gaps:
-            self._output_token.observe(gap)
-            self._inter_token.observe(gap)
+        self._gaps.observe(gaps)
 
     def finished(self, request: RequestRecord) -> None:
         """It succeeded, or it failed."""

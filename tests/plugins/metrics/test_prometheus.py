@@ -165,6 +165,20 @@ def test_each_gap_is_one_sample_however_many_tokens_it_brought() -> None:
         assert (now[f"{name}_count"], now[f"{name}_sum"]) == (2, 0.5)
 
 
+def test_a_gap_is_in_the_buckets_of_all_bounds_that_it_does_not_exceed() -> None:
+    collector, clock = build(), Clock()
+    trace = Trace("one", (collector,), clock)
+    for seconds in (0, 0.0005, 0.01, 0.2, 9):
+        clock.now = 100 + seconds
+        trace.step(0, 1)
+    trace.finish()
+    for name in ("time_per_output_token_seconds", "inter_token_latency_seconds"):
+        family = page(collector)[PREFIX + name]
+        counts = {float(s.labels["le"]): s.value for s in family.samples if s.name.endswith("_bucket")}
+        assert list(counts.values()) == sorted(counts.values())
+        assert (counts[0.01], counts[0.2], counts[2.5], counts[math.inf]) == (2, 3, 3, 4)
+
+
 def test_generated_tokens_count_while_the_request_runs() -> None:
     collector, clock = build(), Clock()
     trace = answered(collector, clock)
