@@ -45,7 +45,7 @@ class EngineFamilies(Collector):
         self._model_name = model_name
 
     def collect(self) -> Iterator[Metric]:
-        """A gauge and three counters."""
+        """A gauge and five counters."""
         status = self.status
         usage = status.kv_blocks_used / status.kv_blocks if status.kv_blocks else 0.0
         yield self._one(GaugeMetricFamily, "kv_cache_usage", "Share of the KV blocks in use, 0 to 1", usage)
@@ -53,6 +53,8 @@ class EngineFamilies(Collector):
             ("prefix_cache_queries", "Prompt tokens looked up in the prefix cache", status.prefix_queries),
             ("prefix_cache_hits", "Prompt tokens found in the prefix cache", status.prefix_hits),
             ("preemptions", "Sequences put back for want of KV blocks", status.preemptions),
+            ("spec_decode_num_draft_tokens", "Tokens guessed by speculation", status.drafted),
+            ("spec_decode_num_accepted_tokens", "Guessed tokens that were right", status.accepted),
         ):
             yield self._one(CounterMetricFamily, name, text, total)
 

@@ -36,6 +36,8 @@ OURS = {
     "prefix_cache_queries": "counter",
     "prefix_cache_hits": "counter",
     "preemptions": "counter",
+    "spec_decode_num_draft_tokens": "counter",
+    "spec_decode_num_accepted_tokens": "counter",
     "request_queue_time_seconds": "histogram",
     "inter_token_latency_seconds": "histogram",
 }
@@ -219,12 +221,22 @@ def test_a_failed_request_counts_as_a_failure_and_is_not_measured(began: bool) -
 
 
 def test_the_engines_figures_come_from_its_status() -> None:
-    status = Status(kv_blocks=8, kv_blocks_used=2, prefix_queries=100, prefix_hits=60, preemptions=3)
+    status = Status(
+        kv_blocks=8,
+        kv_blocks_used=2,
+        prefix_queries=100,
+        prefix_hits=60,
+        preemptions=3,
+        drafted=50,
+        accepted=40,
+    )
     now = values(build(), status)
     assert now["kv_cache_usage"] == 0.25
     assert now["prefix_cache_queries_total"] == 100
     assert now["prefix_cache_hits_total"] == 60
     assert now["preemptions_total"] == 3
+    assert now["spec_decode_num_draft_tokens_total"] == 50
+    assert now["spec_decode_num_accepted_tokens_total"] == 40
 
 
 def test_an_engine_that_does_not_answer_keeps_its_last_figures_and_a_new_one_begins_at_zero() -> None:

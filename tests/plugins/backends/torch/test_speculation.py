@@ -1,0 +1,109 @@
+"""Speculation changes no answer of a real decoder, however it is batched and whatever is asked of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import save_model
+
+from fllm.batching.limits import Limits
+from fllm.batching.loop import EngineLoop, Outcome
+from fllm.config import BackendConfig, Device, Speculation
+from fllm.values import Prompt, Sampling, Status, Step, TokenLogprob
+from fllm_backends.torch.options import read_options
+from fllm_backends.torch.runner import TorchRunner
+
+NGRAM = Speculation(method="ngram", num_speculative_tokens=5, prompt_lookup_min=1, disable_by_batch_size=16)
+REPEATING = [3, 1, 4, 1, 5, 9, 2, 6] * 3
+AVX2 = pytest.mark.skipif(not torch.cpu._is_avx2_supported(), reason="the kernels need AVX2")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory: Path = tmp_path_factory.mktemp("tiny")
+    save_model("Llama", directory, hidden_size=64, intermediate_size=96)
+    return directory
+
+
+class Answers:
+    """What the engine answers to these prompts, all asked at once."""
+
+    def __init__(
+        self, directory: Path, prompts: list[Prompt], speculation: Speculation | None, **config: Any
+    ) -> None:
+        self.tokens: dict[str, list[int]] = {prompt.request_id: [] for prompt in prompts}
+        self.logprobs: dict[str, list[TokenLogprob]] = {prompt.request_id: [] for prompt in prompts}
+        asked = BackendConfig(model=str(directory), speculative_config=speculation, **config)
+        runner = TorchRunner(read_options(asked), Device("cpu"), 8)
+        self._left = len(prompts)
+        self._loop = EngineLoop(runner, asked, Limits(max_num_seqs=8, block_size=4))
+        self._loop.load(lambda progress: None)
+        for index, prompt in enumerate(prompts):
+            self._loop.submit(prompt, seed=index, arrived=0.0)
+        self._loop.run(self._deliver)
+
+    @property
+    def status(self) -> Status:
+        return self._loop.status()
+
+    def _deliver(self, outcomes: list[tuple[str, Outcome]]) -> None:
+        for request_id, step in outcomes:
+            assert isinstance(step, Step), step
+            self.tokens[request_id] += step.token_ids
+            self.logprobs[request_id] += step.logprobs or []
+            self._left -= step.finish is not None
+        if not self._left:
+            self._loop.end()
+
+
+def prompt(request_id: str, token_ids: list[int], **sampling: Any) -> Prompt:
+    return Prompt(request_id, token_ids, Sampling(**{"max_tokens": 40, "temperature": 0.0, **sampling}))
+
+
+CROWD = [
+    prompt("greedy", REPEATING),
+    prompt("short", [7, 8], max_tokens=25),
+    prompt("sampled", REPEATING, temperature=0.6),
+    prompt("nucleus", REPEATING, temperature=0.8, top_p=0.9, top_k=20),
+    prompt("penalized", REPEATING, frequency_penalty=0.3, repetition_penalty=1.1),
+    prompt("biased", REPEATING, logit_bias={3: 4.0, 1: 3.0}, min_tokens=20, stop_token_ids=(3,)),
+    prompt("described", REPEATING, logprobs=2, max_tokens=12),
+]
+
+
+@pytest.mark.parametrize("quantization", ["none", pytest.param("int8", marks=AVX2)])
+@pytest.mark.parametrize(
+    "config",
+    [{}, {"max_num_batched_tokens": 11}, {"options": {"kv_cache_memory": "50KiB"}}],
+    ids=["together", "in chunks", "preempted"],
+)
+def test_answers_in_a_crowd_are_those_without_speculation(
+    tiny: Path, quantization: str, config: dict[str, Any]
+) -> None:
+    config = {"quantization": quantization, **config}
+    plain, guessed = (Answers(tiny, CROWD, speculation, **config) for speculation in (None, NGRAM))
+    assert guessed.tokens == plain.tokens
+    assert guessed.status.accepted > 0
+    assert guessed.status.accepted < guessed.status.drafted
+    assert (guessed.status.preemptions > 0) == ("options" in config)
+    assert guessed.status.kv_blocks_used == 0
+
+
+@pytest.mark.parametrize("each", CROWD, ids=lambda each: each.request_id)
+def test_an_answer_alone_is_that_without_speculation(tiny: Path, each: Prompt) -> None:
+    plain, guessed = (Answers(tiny, [each], speculation) for speculation in (None, NGRAM))
+    assert guessed.tokens == plain.tokens
+    assert guessed.status.drafted > 0
+
+
+def test_each_accepted_token_has_the_logprob_that_it_had_without_speculation(tiny: Path) -> None:
+    asked = prompt("described", REPEATING, logprobs=2, logit_bias={3: 100.0})
+    plain, guessed = (Answers(tiny, [asked], speculation) for speculation in (None, NGRAM))
+    assert guessed.status.accepted > 0
+    for ours, theirs in zip(guessed.logprobs["described"], plain.logprobs["described"], strict=True):
+        assert ours.token_id == theirs.token_id
+        assert ours.logprob == pytest.approx(theirs.logprob, abs=1e-4)
+        assert [token for token, _ in ours.top] == [token for token, _ in theirs.top]
