@@ -1,0 +1,174 @@
+"""What the default mode on a CPU costs in quality: its next-token distributions against the float32 model's.
+
+::
+
+    python benchmarks/quality.py
+    python benchmarks/quality.py --llama-perplexity PATH --gguf Q8_0=model-q8_0.gguf --gguf F32=model-f32.gguf
+
+The text is read in windows of 512 tokens, and the second half of each is scored, as llama.cpp's
+``llama-perplexity`` does it: its models stand beside ours on the same tokens, measured by the same function.
+Decoding one token at a time must give the logits of the whole window at once, to the bit; that is checked.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from pydoc_data.topics import topics
+from tempfile import TemporaryDirectory
+
+import llama_logits
+import torch
+from llama_logits import FLOOR, Stored
+from torch import Tensor
+
+from fllm.batching.runner import Row
+from fllm.config import BackendConfig, Device
+from fllm.models import locate
+from fllm.tokens import Tokenizer
+from fllm.values import Sampling
+from fllm_backends.torch.attention import AttentionBatch, KVCache
+from fllm_backends.torch.options import read_options
+from fllm_backends.torch.runner import TorchRunner
+
+PROSE = "execmodel", "types", "debugger", "specialnames"
+"""Chapters of Python's documentation, which come with every interpreter: English, with some code in it."""
+
+WINDOW = 512
+SCORED = llama_logits.scored(WINDOW)
+BLOCK_SIZE = 16
+
+
+class Engine:
+    """A decoder as the server would load it, asked for all logits."""
+
+    def __init__(self, config: BackendConfig) -> None:
+        runner = TorchRunner(read_options(config), Device("cpu"), max_num_seqs=1)
+        self.card = runner.load(lambda _: None)
+        self._decoder = runner._model  # its results for a batch are tokens, and no distributions
+        a = self._decoder.architecture
+        blocks = WINDOW // BLOCK_SIZE
+        self._table = list(range(blocks))
+        self._cache = KVCache(len(a.layers), blocks, BLOCK_SIZE, a.kv_heads, a.head_dim, like=torch.empty(0))
+
+    def logits(self, ids: list[int], start: int, stop: int) -> Tensor:
+        """Of the tokens from ``start`` to ``stop``, in one forward pass: [tokens, vocabulary]."""
+        row = Row(
+            token_ids=ids,
+            prompt_length=len(ids),
+            start=start,
+            count=stop - start,
+            block_table=self._table,
+            sampling=Sampling(max_tokens=1),
+            seed=0,
+            sample=True,
+        )
+        batch = AttentionBatch([row], BLOCK_SIZE, self._decoder.device)
+        hidden = self._decoder.forward(torch.tensor(ids[start:stop]), batch, self._cache)
+        return self._decoder.logits(hidden)
+
+    def decoded(self, ids: list[int], start: int, stop: int) -> Tensor:
+        """The same, one token at a time."""
+        self.logits(ids, 0, start)
+        return torch.cat([self.logits(ids, at, at + 1) for at in range(start, stop)])
+
+
+@dataclass
+class Score:
+    """One model against the reference, over all positions seen so far."""
+
+    divergences: list[Tensor] = field(default_factory=list)
+    agreements: list[Tensor] = field(default_factory=list)
+
+    def add(self, reference: Tensor, candidate: Tensor) -> None:
+        """Logits or log-probabilities: [positions, vocabulary] each."""
+        self.divergences.append(divergence(reference, candidate))
+        self.agreements.append(reference.argmax(-1) == candidate.argmax(-1))
+
+    def __str__(self) -> str:
+        divergences, agreement = torch.cat(self.divergences), torch.cat(self.agreements).float().mean()
+        worst = divergences.quantile(0.99)
+        return f"{divergences.mean():.5f} | {worst:.4f} | {100 * agreement:.1f} %"
+
+
+def divergence(reference: Tensor, candidate: Tensor) -> Tensor:
+    """KL(reference || candidate) in nats: [positions, vocabulary] to [positions].
+
+    Both are floored as llama.cpp's file is, or its models would pay for what the file leaves out.
+    """
+    p, q = floored(reference).log_softmax(-1), floored(candidate).log_softmax(-1)
+    return (p.exp() * (p - q)).sum(-1)
+
+
+def floored(logits: Tensor) -> Tensor:
+    """Lift what is further than ``FLOOR`` below the largest of its row."""
+    return logits.maximum(logits.amax(-1, keepdim=True) - FLOOR)
+
+
+def windows(tokenizer: Tokenizer, text: str, scored: int) -> list[list[int]]:
+    """The first ids of a text, ``WINDOW`` at a time, as many as hold so many scored positions."""
+    count = -(-scored // (SCORED.stop - SCORED.start))
+    ids = tokenizer.encode(text, special=False)
+    if len(ids) < count * WINDOW:
+        raise SystemExit(f"the text has {len(ids)} tokens, and {count * WINDOW} are needed")
+    return [ids[at : at + WINDOW] for at in range(0, count * WINDOW, WINDOW)]
+
+
+def peers(options: argparse.Namespace, text: str, texts: list[list[int]], room: Path) -> dict[str, Stored]:
+    """What llama.cpp makes of the same text, by the names of its files; what it writes goes into ``room``."""
+    (room / "text").write_text(text)
+    found = {}
+    for name, model in (file.split("=", 1) for file in options.gguf):
+        llama_logits.save(options.llama_perplexity, model, room / "text", WINDOW, len(texts), room / name)
+        found[name] = llama_logits.read(room / name)
+        if found[name].tokens != list(chain.from_iterable(texts)):
+            raise SystemExit(f"{model}: llama.cpp makes other tokens of the text")
+    return found
+
+
+def measure(options: argparse.Namespace, room: Path) -> dict[str, Score]:
+    """Score the default decoder and llama.cpp's models; ``room`` is a directory for large files."""
+    model = locate(options.model).location
+    reference = Engine(BackendConfig(model=model, quantization="none"))
+    ours = Engine(BackendConfig(model=model))
+    name = f"ours, {ours.card.runtime['quantization'] or ours.card.runtime['dtype']}"
+    text = options.text.read_text() if options.text else "\n".join(topics[chapter] for chapter in PROSE)
+    texts = windows(Tokenizer.load(Path(ours.card.tokenizer)), text, options.tokens)
+    others = peers(options, text, texts, room)
+    scores = {name: Score() for name in (name, *others)}
+    for index, ids in enumerate(texts):
+        exact = reference.logits(ids, 0, WINDOW)[SCORED]
+        scores[name].add(exact, ours.logits(ids, 0, WINDOW)[SCORED])
+        for other, stored in others.items():
+            scores[other].add(exact, stored.window(index))
+    print(f"decoded one at a time: logits at most {apart(ours, texts[0]):g} from those of the whole window")
+    return scores
+
+
+def apart(engine: Engine, ids: list[int]) -> float:
+    """The largest difference between the logits of a whole window and those of one token at a time."""
+    whole = engine.logits(ids, 0, WINDOW)[SCORED]
+    return float((whole - engine.decoded(ids, SCORED.start, SCORED.stop)).abs().max())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("model", nargs="?", metavar="MODEL", help="as `furiosa-llm serve` takes it")
+    parser.add_argument("--text", type=Path, help="a file; else chapters of Python's documentation")
+    parser.add_argument("--tokens", type=int, default=4096, help="predictions to score, at least")
+    parser.add_argument("--llama-perplexity", default="llama-perplexity", metavar="PATH")
+    parser.add_argument(
+        "--gguf", action="append", default=[], metavar="NAME=FILE", help="a model of llama.cpp"
+    )
+    options = parser.parse_args()
+    with TemporaryDirectory() as room, torch.inference_mode():
+        scores = measure(options, Path(room))
+    print("| | mean KL | 99th percentile | same top token |\n|---|---|---|---|")
+    for name, score in scores.items():
+        print(f"| {name} | {score} |")
+
+
+if __name__ == "__main__":
+    main()
