@@ -1,0 +1,10 @@
+"""Triton's decorator, in types: what it makes of a function is started as ``function[grid](...)``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import triton  # pyright: ignore[reportMissingImports]  (comes with torch for cuda)
+
+kernel: Callable[[Callable[..., None]], Any] = triton.jit

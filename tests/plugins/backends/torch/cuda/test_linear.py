@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="the kernels are written in Triton")
+
+from fllm_backends.torch.cuda.linear import KINDS, Fp8, Int8
+from fllm_backends.torch.model import Linear
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def linear(outputs: int = 48, inputs: int = 80, dtype: torch.dtype = torch.float32) -> Linear:
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.randn(outputs, inputs, generator=generator)
+    weight[3] *= 50
+    return Linear(weight.to(DEVICE, dtype), torch.randn(outputs, generator=generator).to(DEVICE, dtype))
+
+
+def rows(count: int, inputs: int = 80, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.randn(count, inputs, generator=torch.Generator().manual_seed(2)).to(DEVICE, dtype)
+
+
+@pytest.mark.parametrize("count", [1, 2, 17, 40, 70])
+@pytest.mark.parametrize("kind", ["none", "int8"])
+def test_the_product_is_that_of_the_weights_that_are_kept(kind: str, count: int) -> None:
+    given = linear()
+    product = KINDS[kind](given)
+    kept = product.weight.float() * product.scale[:, None] if isinstance(product, Int8) else given.weight
+    expected = Linear(kept, given.bias)(rows(count))
+    torch.testing.assert_close(product(rows(count)), expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("count", [1, 17, 64])
+def test_few_rows_meet_float8_weights_as_they_are(count: int) -> None:
+    given = linear()
+    product = Fp8.of(given)
+    expected = Linear(product.weight.float() * product.scale[:, None], given.bias)(rows(count))
+    torch.testing.assert_close(product(rows(count)), expected, rtol=1e-4, atol=1e-3)
+
+
+def test_many_rows_become_float8_themselves() -> None:
+    given, x = linear(dtype=torch.bfloat16), rows(65, dtype=torch.bfloat16)
+    found, expected = Fp8.of(given)(x), given(x)
+    assert found.dtype == torch.bfloat16
+    assert 0.005 < (found - expected).float().norm() / expected.float().norm() < 0.05
+
+
+def test_sizes_that_float8_products_cannot_have_still_give_a_product() -> None:
+    given, x = linear(50, 72), rows(65, 72)
+    assert (Fp8.of(given)(x) - given(x)).norm() / given(x).norm() < 0.05
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rounding_to_int8_misses_by_half_a_step_at_most(dtype: torch.dtype) -> None:
+    given = linear(dtype=dtype)
+    kept = Int8.of(given)
+    assert kept.weight.dtype == torch.int8
+    misses = (kept.weight.float() * kept.scale[:, None] - given.weight.float()).abs()
+    assert (misses <= 0.501 * kept.scale[:, None]).all()
+
+
+def test_a_row_of_zeros_stays_zero() -> None:
+    for kind in (Int8, Fp8):
+        assert not kind.of(Linear(torch.zeros(4, 16, device=DEVICE))).weight.float().any()
