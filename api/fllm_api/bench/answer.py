@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 from msgspec import Struct
@@ -35,10 +35,12 @@ class AnswerReader(Protocol):
     """Takes the body of an answer; its clock runs from when it was made."""
 
     def feed(self, data: bytes) -> None:
-        """Take the next piece."""
+        """Take the next piece, divided anywhere."""
+        ...
 
     def answer(self) -> Answer:
         """All of it, once it has come; raises `BadAnswer`."""
+        ...
 
 
 class StreamedAnswer:
@@ -54,7 +56,7 @@ class StreamedAnswer:
         self._failure: str | None = None
 
     def feed(self, data: bytes) -> None:
-        """Take the next piece of the body, divided anywhere."""
+        """Take the next piece."""
         now = time.perf_counter() - self._began
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
@@ -104,7 +106,7 @@ class WholeAnswer:
         self._body = bytearray()
 
     def feed(self, data: bytes) -> None:
-        """Take the next piece of the body."""
+        """Take the next piece."""
         self._body += data
 
     def answer(self) -> Answer:
@@ -126,6 +128,10 @@ def reason(body: bytes) -> str:
         said = msgspec.json.decode(body)
     except msgspec.DecodeError:
         said = body.decode(errors="replace")
+    return _told(said)
+
+
+def _told(said: Any) -> str:
     while isinstance(said, dict):
         said = next((said[key] for key in ("error", "message", "detail") if said.get(key)), str(said))
     return " ".join(str(said).split())[:200]
@@ -156,7 +162,7 @@ class _Choice(Struct):
 class _Chunk(Struct):
     choices: list[_Choice] = []
     usage: _Usage | None = None
-    error: msgspec.Raw | None = None
+    error: Any = None
 
 
 _decoder = msgspec.json.Decoder(_Chunk)
@@ -168,5 +174,5 @@ def _decode(data: bytes | bytearray) -> _Chunk:
     except msgspec.MsgspecError as error:
         raise BadAnswer(f"an answer that can't be read: {error}") from error
     if chunk.error is not None:
-        raise BadAnswer(reason(bytes(chunk.error)))
+        raise BadAnswer(_told(chunk.error))
     return chunk

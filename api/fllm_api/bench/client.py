@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, Literal, get_args
 
 import msgspec
@@ -47,19 +49,9 @@ class Client:
         """Continue a prompt by ``tokens`` tokens, greedily; raises `Failure`."""
         body = msgspec.json.encode(_body(self._contact, prompt, tokens, stream))
         reader: AnswerReader = StreamedAnswer() if stream else WholeAnswer()
-        timeout = self._contact.manner.timeout
-        try:
-            async with asyncio.timeout(timeout):
-                await self._pool.post(self._path, body, reader.feed)
+        async with _patience(self._contact.manner.timeout):
+            await self._pool.post(self._path, body, reader.feed)
             return reader.answer()
-        except Refused as error:
-            raise Failure(f"HTTP {error.status}: {reason(error.body)}", error.status) from error
-        except BadAnswer as error:
-            raise Failure(str(error)) from error
-        except TimeoutError as error:
-            raise Failure(f"no answer within {timeout:g} s") from error
-        except OSError as error:
-            raise Failure(_why(error)) from error
 
     def close(self) -> None:
         """Close the connections."""
@@ -81,15 +73,9 @@ async def meet(server: Server, manner: Manner, prompt: str) -> Contact:
 async def _first_model(server: Server, manner: Manner) -> str:
     pool, body = Pool(server.url, _headers(manner)), bytearray()
     try:
-        async with asyncio.timeout(manner.timeout):
+        async with _patience(manner.timeout):
             await pool.get("/models", body.extend)
         return msgspec.json.decode(body, type=_Models).data[0].id
-    except Refused as error:
-        raise Failure(f"/models: HTTP {error.status}: {reason(error.body)}") from error
-    except TimeoutError as error:
-        raise Failure(f"no answer within {manner.timeout:g} s") from error
-    except OSError as error:
-        raise Failure(_why(error)) from error
     except (msgspec.MsgspecError, IndexError) as error:
         raise Failure("/models names no model; name it with --model") from error
     finally:
@@ -132,9 +118,20 @@ def _body(contact: Contact, prompt: str, tokens: int, stream: bool) -> dict[str,
     return body
 
 
-def _why(error: OSError) -> str:
-    """asyncio's own messages repeat the address, and several of them for ``localhost``."""
-    return error.strerror if error.strerror and error.errno else str(error) or type(error).__name__
+@asynccontextmanager
+async def _patience(seconds: float) -> AsyncIterator[None]:
+    """Wait so long; whatever goes wrong meanwhile is a `Failure`."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except Refused as error:
+        raise Failure(f"HTTP {error.status}: {reason(error.body)}", error.status) from error
+    except BadAnswer as error:
+        raise Failure(str(error)) from error
+    except OSError as error:
+        ours = isinstance(error, TimeoutError) and error.errno is None
+        why = f"no answer within {seconds:g} s" if ours else error.strerror or str(error)
+        raise Failure(why) from error
 
 
 class _Model(Struct):

@@ -1,7 +1,7 @@
-"""HTTP/1.1 as cheap as it gets: a piece of a body is handed on in the call that received it.
+"""HTTP/1.1 as cheaply as it can be had: a piece of a body is handed on in the very call that received it.
 
-A load generator shares the machine with the server that it measures. A streamed chunk costs it about
-6 µs in all here, and about 60 with httpx.
+A load generator shares its machine with the server that it measures. A streamed chunk that comes alone
+costs it 13 µs here, on uvloop, with reading the answer; httpx takes 80.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Pool:
 
     def __init__(self, url: str, headers: dict[str, str]) -> None:
         parts = urlsplit(url)
-        self._secure = parts.scheme == "https"
-        self._address = parts.hostname, parts.port or (443 if self._secure else 80)
+        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self._address = parts.hostname or "", parts.port or (443 if self._tls else 80)
         self._path = parts.path
         fields = {"Host": parts.netloc.rpartition("@")[2], **headers}
         self._head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
@@ -71,9 +71,8 @@ class Pool:
             if connection.reusable:
                 return connection
         host, port = self._address
-        secure = ssl.create_default_context() if self._secure else None
         loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(_Connection, host, port, ssl=secure)
+        _, connection = await loop.create_connection(_Connection, host, port, ssl=self._tls)
         return connection
 
 
@@ -82,6 +81,7 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.reusable = False
+        self._parser = httptools.HttpResponseParser(self)
         self._done: asyncio.Future[None] | None = None
 
     async def exchange(self, request: bytes, receive: Receive) -> None:

@@ -20,11 +20,11 @@ BESIDE_P99 = Figure("ttft_beside_p99_ms", "beside TTFT p99 ms")
 RATIO = Figure("beside_p99_to_alone_p50", "beside p99 / alone p50")
 LONG = Figure("ttft_long_ms", "long prompt TTFT ms")
 
-HEAD_START = 0.05
+HEAD_START = 0.01
 """Seconds between the long prompt and the first short one, so that its prefill has begun."""
 
 
-class Interference(Struct, frozen=True, kw_only=True):
+class Interference(Struct, frozen=True, kw_only=True, tag_field="name", tag="interference"):
     """Short prompts, one after another: ``requests`` alone, then as long as a long one is prefilled."""
 
     requests: int

@@ -11,7 +11,7 @@ from fllm_api.bench.prompts import Prompts
 from fllm_api.bench.workload import Sample
 
 
-class Latency(Struct, frozen=True, kw_only=True):
+class Latency(Struct, frozen=True, kw_only=True, tag_field="name", tag="latency"):
     """One request after another: ``words`` words in, ``tokens`` tokens out, streamed or in one piece."""
 
     requests: int

@@ -1,9 +1,9 @@
-"""Throughput and latency against concurrency, as a picture."""
+"""Throughput and latency against concurrency, as a picture. matplotlib is imported when one is drawn."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fllm.errors import ConfigError
 from fllm_api.bench.figures import OUTPUT_RATE, TPOT_P50, TTFT_P50, Figure
@@ -21,7 +21,7 @@ OURS = "#d1495b"
 PEERS = ("#2e4057", "#66a182", "#edae49", "#8d96a3", "#7768ae")
 INK = "#333333"
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.size": 10,
     "text.color": INK,
@@ -57,12 +57,13 @@ def draw(report: Report, file: Path) -> None:
     from matplotlib.figure import Figure as Picture
 
     with mpl.rc_context(STYLE):
-        picture = Picture(figsize=(10, 3.4), layout="constrained", facecolor="white")
-        for axes, (figure, title, remark) in zip(picture.subplots(1, len(PANELS)), PANELS, strict=True):
+        picture = Picture(figsize=(10, 3.6), layout="constrained", facecolor="white")
+        panels: list[Axes] = list(picture.subplots(1, len(PANELS)))
+        for axes, (figure, title, remark) in zip(panels, PANELS, strict=True):
             _panel(axes, report, figure)
-            axes.set_title(title, loc="left", fontsize=11, fontweight="bold", pad=18)
-            axes.text(0, 1.03, remark, transform=axes.transAxes, fontsize=9, color="#777777")
-        lines, names = axes.get_legend_handles_labels()
+            axes.set_title(title, loc="left", fontsize=11, fontweight="bold", pad=20)
+            axes.text(0, 1.04, remark, transform=axes.transAxes, fontsize=9, color="#777777")
+        lines, names = panels[0].get_legend_handles_labels()
         picture.legend(lines, names, loc="outside lower center", ncols=len(names), frameon=False)
         metadata = {"Date": None} if file.suffix == ".svg" else None
         picture.savefig(file, dpi=160, metadata=metadata)
@@ -84,12 +85,13 @@ def _panel(axes: Axes, report: Report, figure: Figure) -> None:
             linewidth=2.6 if ours else 1.6,
             marker="o",
             markersize=6 if ours else 4,
-            zorder=3 if ours else 2,
+            zorder=4 if ours else 3,
         )
         rounds = [[each[figure.name] for each in result.rounds if figure.name in each] for result in results]
         axes.fill_between(at, [*map(min, rounds)], [*map(max, rounds)], color=color, alpha=0.15, linewidth=0)
     axes.set_xscale("log", base=2)
     axes.set_xticks(shown, [str(count) for count in shown])
     axes.minorticks_off()
+    axes.yaxis.set_major_formatter("{x:,g}")
     axes.set_xlabel("requests at once")
     axes.set_ylim(bottom=0)

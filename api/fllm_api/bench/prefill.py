@@ -11,7 +11,7 @@ from fllm_api.bench.prompts import Prompts
 from fllm_api.bench.workload import Sample
 
 
-class Prefill(Struct, frozen=True, kw_only=True):
+class Prefill(Struct, frozen=True, kw_only=True, tag_field="name", tag="prefill"):
     """``requests`` prompts of ``words`` words that no cache knows, answered with one token each."""
 
     concurrencies: tuple[int, ...]

@@ -17,7 +17,7 @@ SHARED = Figure("ttft_shared_p50_ms", "shared prefix TTFT p50 ms")
 RATIO = Figure("shared_to_new", "shared / new")
 
 
-class Prefix(Struct, frozen=True, kw_only=True):
+class Prefix(Struct, frozen=True, kw_only=True, tag_field="name", tag="prefix"):
     """``requests`` pairs of prompts: ``prefix_words`` that both share, and ``words`` of their own."""
 
     requests: int

@@ -9,7 +9,7 @@ from statistics import median
 from msgspec import Struct
 
 from fllm_api.bench.figures import Figure
-from fllm_api.bench.workload import Sample
+from fllm_api.bench.workload import Sample, Workload
 
 
 class Measured(Struct, frozen=True, kw_only=True):
@@ -45,10 +45,10 @@ class Ratio(Struct, frozen=True, kw_only=True):
 class Report(Struct, frozen=True, kw_only=True):
     """All of a run; the first server is ours."""
 
-    workload: str
+    workload: Workload
     rounds: int
     servers: list[Measured]
-    figures: list[Figure]
+    figures: tuple[Figure, ...]
     results: list[Result]
     ratios: list[Ratio]
     """None without a peer."""

@@ -59,13 +59,13 @@ def _report(
         for concurrency in workload.concurrencies
     ]
     return Report(
-        workload=type(workload).__name__.lower(),
+        workload=workload,
         rounds=rounds,
         servers=[
             Measured(name=contact.server.name, url=contact.server.url, model=contact.model)
             for contact in contacts
         ],
-        figures=list(workload.figures),
+        figures=workload.figures,
         results=[result for row in results for result in row],
         ratios=[ratio(row, workload.figures) for row in results if len(row) > 1],
     )

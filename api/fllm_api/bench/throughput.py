@@ -11,7 +11,7 @@ from fllm_api.bench.prompts import Prompts
 from fllm_api.bench.workload import Sample
 
 
-class Throughput(Struct, frozen=True, kw_only=True):
+class Throughput(Struct, frozen=True, kw_only=True, tag_field="name", tag="throughput"):
     """``requests`` prompts of ``words`` words, answered with ``tokens`` tokens each."""
 
     concurrencies: tuple[int, ...]

@@ -26,10 +26,13 @@ class Workload(Protocol):
     @property
     def concurrencies(self) -> tuple[int, ...]:
         """How many requests are under way at once; each is measured for itself."""
+        ...
 
     @property
     def figures(self) -> tuple[Figure, ...]:
         """What is measured."""
+        ...
 
     async def measure(self, client: Client, concurrency: int, prompts: Prompts) -> Sample:
         """Send one measurement's requests."""
+        ...

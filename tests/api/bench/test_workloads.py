@@ -1,0 +1,154 @@
+"""What each workload sends, and what it makes of the answers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from wire_server import WireServer, answering, refusal, tokens
+
+from fllm_api.bench.client import Client, Contact
+from fllm_api.bench.interference import Interference
+from fllm_api.bench.latency import Latency
+from fllm_api.bench.prefill import Prefill
+from fllm_api.bench.prefix import Prefix
+from fllm_api.bench.prompts import Prompts
+from fllm_api.bench.server import Manner, parse_server
+from fllm_api.bench.throughput import Throughput
+from fllm_api.bench.workload import Sample, Workload
+
+ALL = [
+    Throughput(concurrencies=(3,), requests=4, words=8, tokens=2),
+    Latency(requests=2, words=8, tokens=2, stream=True),
+    Latency(requests=2, words=8, tokens=2, stream=False),
+    Prefill(concurrencies=(1, 2), requests=3, words=20),
+    Prefix(requests=2, prefix_words=30, words=5),
+    Interference(requests=3, words=5, long_words=50),
+]
+
+
+def measured(workload: Workload, server: WireServer) -> Sample:
+    """One measurement, at the last of its concurrencies."""
+    contact = Contact(server=parse_server(server.url), manner=Manner(), model="m", exactness="ignore_eos")
+
+    async def go() -> Sample:
+        client = Client(contact)
+        try:
+            return await workload.measure(client, workload.concurrencies[-1], Prompts("seed"))
+        finally:
+            client.close()
+
+    return asyncio.run(go())
+
+
+def slow_when_long(body: dict[str, Any]) -> Iterator[bytes]:
+    """A server that prefills a long prompt aside, in 50 ms."""
+    for _ in range(len(body["prompt"].split())):
+        time.sleep(0.001)
+        yield b""
+    yield from tokens(body)
+
+
+def prompts_of(server: WireServer) -> list[str]:
+    return [body["prompt"] for body in server.bodies]
+
+
+@pytest.mark.parametrize("workload", ALL, ids=lambda workload: type(workload).__name__)
+def test_every_workload_measures_all_of_its_figures(workload: Workload) -> None:
+    with answering(slow_when_long) as server:
+        sample = measured(workload, server)
+    assert set(sample.values) == {figure.name for figure in workload.figures}
+    assert min(sample.values.values()) > 0
+    assert sample.load.failures == []
+    assert len(set(prompts_of(server))) == len(server.bodies)
+
+
+@pytest.mark.parametrize("workload", ALL, ids=lambda workload: type(workload).__name__)
+def test_every_workload_counts_failures(workload: Workload) -> None:
+    with answering(lambda body: [refusal("500 Oops", "it died")]) as server:
+        sample = measured(workload, server)
+    assert sample.values == {}
+    assert sample.load.answers == []
+    assert set(sample.load.failures) == {"HTTP 500: it died"}
+    assert len(sample.load.failures) == len(server.bodies)
+
+
+def test_throughput_keeps_so_many_requests_under_way() -> None:
+    with answering() as server:
+        sample = measured(Throughput(concurrencies=(3,), requests=9, words=8, tokens=5), server)
+    assert server.connections == 3
+    assert len(sample.load.answers) == 9
+    assert {(len(body["prompt"].split()), body["max_tokens"]) for body in server.bodies} == {(8, 5)}
+
+
+def test_throughput_sends_at_least_as_many_requests_as_at_once() -> None:
+    with answering() as server:
+        measured(Throughput(concurrencies=(7,), requests=2, words=8, tokens=2), server)
+    assert len(server.bodies) == server.connections == 7
+
+
+def test_answers_that_end_early_are_counted() -> None:
+    with answering(lambda body: tokens({**body, "max_tokens": 3})) as server:
+        sample = measured(Throughput(concurrencies=(1,), requests=2, words=8, tokens=5), server)
+    assert (len(sample.load.answers), sample.load.short) == (2, 2)
+
+
+def test_latency_asks_for_whole_answers_if_told_so() -> None:
+    with answering() as server:
+        sample = measured(Latency(requests=2, words=8, tokens=2, stream=False), server)
+    assert not any("stream" in body for body in server.bodies)
+    assert set(sample.values) == {"e2e_p50_ms", "e2e_p99_ms"}
+
+
+def test_prefill_counts_the_servers_own_tokens() -> None:
+    with answering() as server:
+        sample = measured(Prefill(concurrencies=(1,), requests=3, words=20), server)
+    assert sample.values["prompt_tokens"] == 20
+    assert {body["max_tokens"] for body in server.bodies} == {1}
+
+
+def test_prefix_sends_pairs_that_share_a_beginning() -> None:
+    with answering() as server:
+        measured(Prefix(requests=2, prefix_words=30, words=5), server)
+    beginnings = [prompt.split()[:30] for prompt in prompts_of(server)]
+    assert beginnings[0] == beginnings[1] != beginnings[2] == beginnings[3]
+    assert {len(prompt.split()) for prompt in prompts_of(server)} == {35}
+
+
+def test_prefix_shows_what_a_cache_saves() -> None:
+    known: set[str] = set()
+
+    def cached(body: dict[str, Any]) -> Iterator[bytes]:
+        beginning = body["prompt"][:100]
+        if beginning not in known:
+            known.add(beginning)
+            time.sleep(0.05)
+        yield from tokens(body)
+
+    with answering(cached) as server:
+        sample = measured(Prefix(requests=3, prefix_words=30, words=5), server)
+    assert sample.values["shared_to_new"] < 0.5
+    assert sample.values["ttft_new_p50_ms"] > 50
+
+
+def test_interference_is_measured_while_the_long_prompt_lasts() -> None:
+    with answering(slow_when_long) as server:
+        sample = measured(Interference(requests=3, words=5, long_words=50), server)
+    sizes = [len(prompt.split()) for prompt in prompts_of(server)]
+    assert sizes[:4] == [5, 5, 5, 50]
+    assert len(sizes) > 5
+    assert sample.values["ttft_long_ms"] > 50
+
+
+def test_a_long_prompt_that_is_refused_leaves_only_what_was_measured_alone() -> None:
+    def short_only(body: dict[str, Any]) -> Any:
+        long = len(body["prompt"].split()) > 10
+        return [refusal("400 Bad Request", "too long")] if long else tokens(body)
+
+    with answering(short_only) as server:
+        sample = measured(Interference(requests=3, words=5, long_words=50), server)
+    assert set(sample.values) == {"ttft_alone_p50_ms", "ttft_alone_p99_ms"}
+    assert sample.load.failures == ["HTTP 400: too long"]

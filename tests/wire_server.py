@@ -1,0 +1,145 @@
+"""A server of OpenAI's API, down to the bytes: what it sends, in which pieces, and where it breaks off."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+HANG = object()
+"""A piece that never comes."""
+CLOSE = object()
+"""Close the connection here."""
+
+Script = Callable[[dict[str, Any]], Iterable[Any]]
+"""From a request's body to the pieces of the answer, sent apart from each other."""
+
+EVENT_STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+LAST_CHUNK = b"0\r\n\r\n"
+
+
+@dataclass
+class WireServer:
+    """What came to it."""
+
+    url: str = ""
+    connections: int = 0
+    heads: list[str] = field(default_factory=list)
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+    """Of the POSTs."""
+
+
+def chunk(data: bytes) -> bytes:
+    """One chunk of HTTP's chunked encoding."""
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def event(value: Any) -> bytes:
+    """One server-sent event."""
+    return b"data: " + (value if isinstance(value, bytes) else json.dumps(value).encode()) + b"\n\n"
+
+
+def whole(body: Any, status: str = "200 OK") -> bytes:
+    """An answer in one piece."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return b"HTTP/1.1 %s\r\ncontent-length: %d\r\n\r\n%s" % (status.encode(), len(data), data)
+
+
+def refusal(status: str, message: str) -> bytes:
+    """OpenAI's error envelope."""
+    return whole({"error": {"message": message}}, status)
+
+
+def tokens(body: dict[str, Any]) -> Iterator[bytes]:
+    """As many tokens as are asked for, one in a chunk, streamed or not; prompts count by words."""
+    prompt = body["prompt"] if "prompt" in body else body["messages"][0]["content"]
+    usage = {"prompt_tokens": len(prompt.split()), "completion_tokens": body["max_tokens"]}
+    if not body.get("stream"):
+        yield whole({"choices": [{"text": "", "finish_reason": "length"}], "usage": usage})
+        return
+    yield EVENT_STREAM
+    for _ in range(body["max_tokens"]):
+        text = {"text": " word"} if "prompt" in body else {"delta": {"content": " word"}}
+        yield chunk(event({"choices": [text]}))
+    yield chunk(event({"choices": [{"finish_reason": "length"}]}))
+    yield chunk(event({"choices": [], "usage": usage}) + event(b"[DONE]")) + LAST_CHUNK
+
+
+@contextmanager
+def answering(script: Script = tokens, models: bytes | None = None) -> Iterator[WireServer]:
+    """The server, in a thread of its own; ``models`` is its whole answer about models."""
+    server = WireServer()
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    models = whole({"data": [{"id": "the-model"}]}) if models is None else models
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server.connections += 1
+        try:
+            while head := await _head(reader):
+                await _answer(server, head, reader, writer, script, models)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    async def start() -> asyncio.Server:
+        listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+        server.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+        return listening
+
+    async def stop(listening: asyncio.Server) -> None:
+        listening.close()
+        handlers = asyncio.all_tasks() - {asyncio.current_task()}
+        for handler in handlers:
+            handler.cancel()
+        await asyncio.gather(*handlers, return_exceptions=True)
+
+    try:
+        listening = asyncio.run_coroutine_threadsafe(start(), loop).result()
+        try:
+            yield server
+        finally:
+            asyncio.run_coroutine_threadsafe(stop(listening), loop).result()
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+async def _head(reader: asyncio.StreamReader) -> str:
+    try:
+        return (await reader.readuntil(b"\r\n\r\n")).decode()
+    except asyncio.IncompleteReadError:
+        return ""
+
+
+async def _answer(
+    server: WireServer,
+    head: str,
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    script: Script,
+    models: bytes,
+) -> None:
+    server.heads.append(head)
+    if head.startswith("GET"):
+        pieces: Iterable[Any] = [models]
+    else:
+        length = next(line for line in head.splitlines() if line.lower().startswith("content-length:"))
+        body = json.loads(await reader.readexactly(int(length.partition(":")[2])))
+        server.bodies.append(body)
+        pieces = script(body)
+    for piece in pieces:
+        if piece is CLOSE:
+            raise ConnectionResetError
+        if piece is HANG:
+            await asyncio.Event().wait()
+        writer.write(piece)
+        await writer.drain()
+        await asyncio.sleep(0.001)
