@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 _CPU_SHARE, _CPU_CAP = 0.25, 4 * 1024**3
 _CUDA_SHARE = 0.85
+_CAPABILITY = {"int8": (8, 0), "fp8": (8, 9)}
+"""The compute capability that a quantization needs."""
 
 
 def best_device() -> Device:
@@ -36,6 +39,25 @@ def torch_device(device: Device) -> torch.device:
     return torch.device("cuda", index)
 
 
+def has_kernels(device: torch.device) -> bool:
+    """Whether our own kernels run there: Triton comes with torch for cuda, and wants an Ampere or later."""
+    import torch
+
+    return find_spec("triton") is not None and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def check_quantization(method: str | None, dtype: str, device: torch.device) -> None:
+    """Before anything is loaded: raises `ConfigError` for what the device or the dtype does not allow."""
+    if method is None or method == "none":
+        return
+    if device.type == "cuda":
+        _check_cuda(method, device)
+    elif method == "fp8":
+        raise ConfigError(f"--quantization fp8 needs a cuda device of {_words('fp8')}, not a {device}")
+    elif dtype not in ("auto", "float32"):
+        raise ConfigError(f"--quantization {method} computes in float32 on a cpu, not in --dtype {dtype}")
+
+
 def cache_memory(device: torch.device) -> int:
     """Bytes that the KV cache may take, once the weights are loaded."""
     import torch
@@ -52,6 +74,23 @@ def physical_cores() -> int:
         return os.cpu_count() or 1
     siblings = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
     return len({_read(siblings.format(cpu)) or str(cpu) for cpu in os.sched_getaffinity(0)})
+
+
+def _check_cuda(method: str, device: torch.device) -> None:
+    import torch
+
+    capability = torch.cuda.get_device_capability(device)
+    if capability < _CAPABILITY[method]:
+        name, has = torch.cuda.get_device_name(device), ".".join(map(str, capability))
+        raise ConfigError(
+            f"--quantization {method} needs a cuda device of {_words(method)}; {device} ({name}) has {has}"
+        )
+    if not has_kernels(device):
+        raise ConfigError(f"--quantization {method} on {device} needs Triton: pip install triton")
+
+
+def _words(method: str) -> str:
+    return "compute capability {}.{} or later".format(*_CAPABILITY[method])
 
 
 def _available_memory() -> int:

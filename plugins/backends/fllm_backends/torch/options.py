@@ -12,7 +12,7 @@ from fllm.errors import ConfigError
 from fllm.models import ModelSource, locate
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-QUANTIZATIONS = ("none", "int8")
+QUANTIZATIONS = ("none", "int8", "fp8")
 DEVICES = ("cuda", "cpu")
 BACKEND_OPTIONS = {
     "kv_cache_memory": "memory for the KV cache, such as 2GiB",
@@ -51,8 +51,6 @@ def read_options(config: BackendConfig) -> Options:
     if config.quantization not in (None, *QUANTIZATIONS):
         known = ", ".join(QUANTIZATIONS)
         raise ConfigError(f"--quantization {config.quantization!r}: the torch backend has {known}")
-    if config.quantization == "int8" and config.dtype not in ("auto", "float32"):
-        raise ConfigError(f"--quantization int8 computes in float32, not in --dtype {config.dtype}")
     return Options(
         source=_source(config.model, config.load_format),
         revision=config.revision,

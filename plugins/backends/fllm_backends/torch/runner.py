@@ -15,7 +15,7 @@ from fllm_backends.torch.architecture import Architecture, read_architecture
 from fllm_backends.torch.card import read_card
 from fllm_backends.torch.checkpoint import Checkpoint
 from fllm_backends.torch.fetch import fetch
-from fllm_backends.torch.hardware import cache_memory, physical_cores, torch_device
+from fllm_backends.torch.hardware import cache_memory, check_quantization, physical_cores, torch_device
 from fllm_backends.torch.options import Options
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class TorchRunner:
         from fllm_backends.torch.weights import load_weights
 
         device = torch_device(self._device)
+        check_quantization(self._options.quantization, self._options.dtype, device)
         if device.type == "cpu":
             torch.set_num_threads(self._options.threads or min(physical_cores(), torch.get_num_threads()))
         dtype = self._dtype()
@@ -109,6 +110,8 @@ class TorchRunner:
         """On int8 weights where that is asked for, or faster and not refused; raises `ConfigError`."""
         from fllm_backends.torch.model import CausalLM
 
+        if self._device.kind == "cuda":
+            return self._cuda_decoder(architecture, weights)
         if self._options.quantization != "none" and self._device.kind == "cpu":
             import torch
 
@@ -127,6 +130,20 @@ class TorchRunner:
                 "--quantization int8 needs a cpu with AVX2 and a model whose sizes are multiples of 32"
             )
         return CausalLM(architecture, weights)
+
+    def _cuda_decoder(self, architecture: Architecture, weights: Weights) -> Decoder:
+        from fllm_backends.torch.cuda.choice import cuda_decoder
+
+        quantization = self._options.quantization or "none"
+        self._quantization = None if quantization == "none" else quantization
+        length = self._options.max_model_len or architecture.max_positions
+        return cuda_decoder(
+            architecture,
+            weights,
+            quantization=quantization,
+            max_rows=self._max_num_seqs,
+            max_positions=length,
+        )
 
     def _source(self, directory: Path, device: torch.device, dtype: torch.dtype) -> Source:
         from fllm_backends.torch.weights import CheckpointSource, RandomSource
