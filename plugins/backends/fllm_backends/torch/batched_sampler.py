@@ -1,0 +1,126 @@
+"""`sampler.sample` for many rows at once: the same tokens, in a few operations for all of them.
+
+What the rows ask for travels to the device in one copy, and the tokens come back in one; nothing else makes
+the host wait. Only logits that are adjusted (penalties, biases, bans) are so one row after the other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fllm.batching import Row
+from fllm_backends.torch.sampler import _is_adjusted, adjust, draw, uniform
+
+_GUESS = 1024
+"""Tokens that nearly always hold ``top_p`` of the mass; sorting them all is ten times the work."""
+_UNSURE = -1
+"""In place of a token for which the guess was too low."""
+
+
+class _Draws(NamedTuple):
+    """What some rows ask for; all but the first are [rows, 1]."""
+
+    rows: Tensor
+    """Where they lie in the batch: [rows]."""
+    temperature: Tensor
+    floor: Tensor
+    """The logarithm of ``min_p``."""
+    top_k: Tensor
+    top_p: Tensor
+    number: Tensor
+    """The place in the cumulative distribution at which the token lies."""
+
+
+def sample(rows: Sequence[Row], logits: Tensor, eos: Collection[int]) -> list[int]:
+    """Choose the next token of each row from [rows, vocabulary] logits, which are left as they are."""
+    if any(map(_is_adjusted, rows)):
+        logits = torch.stack([adjust(row, own, eos) for row, own in zip(rows, logits, strict=True)])
+    size = logits.shape[1]
+    drawn = [at for at, row in enumerate(rows) if row.sampling.temperature > 0]
+    narrowed = [at for at in drawn if rows[at].sampling.top_p < 1 or _top_k(rows[at], size) < size]
+    whole = sorted(set(drawn) - set(narrowed))
+    tokens = logits.argmax(-1)
+    if whole:
+        draws = _describe(rows, whole, logits)
+        tokens[draws.rows] = _draw_from_all(_scale(logits, draws), draws)
+    if narrowed:
+        draws = _describe(rows, narrowed, logits)
+        tokens[draws.rows] = _draw_from_likeliest(_scale(logits, draws), draws, _most(rows, narrowed, size))
+    return [
+        int(draw(logits[at], row.sampling, _number(row))) if token == _UNSURE else token
+        for at, (row, token) in enumerate(zip(rows, tokens.tolist(), strict=True))
+    ]
+
+
+def _draw_from_all(scaled: Tensor, draws: _Draws) -> Tensor:
+    return _at(scaled.softmax(-1), draws.number)[:, 0]
+
+
+def _draw_from_likeliest(scaled: Tensor, draws: _Draws, most: int) -> Tensor:
+    """Of the ``most`` likeliest, those within top_k and top_p; `_UNSURE` where top_p may lie beyond them."""
+    size = scaled.shape[1]
+    best = scaled.topk(most)
+    beyond = torch.arange(most, device=scaled.device) >= draws.top_k
+    limited = best.values.masked_fill(beyond, -math.inf).softmax(-1)
+    free = (best.values - scaled.logsumexp(-1, keepdim=True)).exp()
+    is_free = draws.top_k >= size
+    probabilities = torch.where(is_free, free, limited)
+    cumulative = probabilities.cumsum(-1, dtype=torch.float64)
+    dropped = cumulative - probabilities >= draws.top_p
+    dropped[:, 0] = False
+    tokens = best.indices.gather(1, _at(probabilities.masked_fill(dropped, 0.0), draws.number))
+    unsure = is_free & (cumulative[:, -1:] < draws.top_p) & (most < size)
+    return tokens.masked_fill(unsure, _UNSURE)[:, 0]
+
+
+def _at(weights: Tensor, number: Tensor) -> Tensor:
+    """The first index at which the cumulative weight exceeds that share of the total: [rows, 1]."""
+    cumulative = weights.cumsum(-1, dtype=torch.float64)
+    index = torch.searchsorted(cumulative, cumulative[:, -1:] * number, right=True)
+    return index.clamp_max(weights.shape[1] - 1)  # where float16 overflowed, all are NaN
+
+
+def _scale(logits: Tensor, draws: _Draws) -> Tensor:
+    own = logits[draws.rows]
+    scaled = (own - own.amax(-1, keepdim=True)) / draws.temperature
+    return scaled.masked_fill(scaled < draws.floor, -math.inf)
+
+
+def _describe(rows: Sequence[Row], wanted: Sequence[int], logits: Tensor) -> _Draws:
+    asked = [
+        (
+            row.sampling.temperature,
+            math.log(row.sampling.min_p) if row.sampling.min_p > 0 else -math.inf,
+            _top_k(row, logits.shape[1]),
+            row.sampling.top_p,
+            _number(row),
+        )
+        for row in (rows[at] for at in wanted)
+    ]
+    host = torch.empty((6, len(wanted)), dtype=torch.float64, pin_memory=logits.is_cuda)
+    host.numpy()[:] = np.array([wanted, *zip(*asked, strict=True)])
+    places, temperature, floor, top_k, top_p, number = host.to(logits.device, non_blocking=True)[:, :, None]
+    return _Draws(
+        places[:, 0].long(), temperature.to(logits.dtype), floor.to(logits.dtype), top_k, top_p, number
+    )
+
+
+def _most(rows: Sequence[Row], wanted: Sequence[int], size: int) -> int:
+    limits = [_top_k(rows[at], size) for at in wanted]
+    return max(limit if limit < size else min(_GUESS, size) for limit in limits)
+
+
+def _top_k(row: Row, size: int) -> int:
+    """The size of the vocabulary for a row without."""
+    top_k = row.sampling.top_k
+    return top_k if 0 < top_k < size else size
+
+
+def _number(row: Row) -> float:
+    return uniform(row.seed, row.start + row.count)
