@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -30,7 +30,7 @@ class Answer(ASGIResponse):
     def __init__(
         self,
         request: ApiRequest,
-        outputs: AsyncGenerator[Output],
+        outputs: AsyncGenerator[list[Output]],
         encoder: Encoder[Any],
         **response: Any,
     ) -> None:
@@ -48,15 +48,18 @@ class Answer(ASGIResponse):
     async def _answer(self, send: Send) -> None:
         raise NotImplementedError
 
+    def _chunks(self, outputs: Sequence[Output]) -> list[Any]:
+        return [chunk for output in outputs for chunk in self._encoder.feed(output)]
+
 
 class WholeAnswer(Answer):
     """One JSON object."""
 
     async def _answer(self, send: Send) -> None:
         chunks: list[Any] = []
-        async with aclosing(self._outputs) as outputs:
-            async for output in outputs:
-                chunks += self._encoder.feed(output)
+        async with aclosing(self._outputs) as arriving:
+            async for outputs in arriving:
+                chunks += self._chunks(outputs)
         body = _json.encode(self._encoder.fold(chunks))
         self.headers["content-length"] = str(len(body))
         await self.start_response(send)
@@ -64,26 +67,28 @@ class WholeAnswer(Answer):
 
 
 class EventStream(Answer):
-    """Server-sent events: one write for each output that shows something.
+    """Server-sent events: one write for all that come together, if it shows something.
 
     Nothing is sent before the first output is there, so whatever fails until then still gets its own status.
     """
 
     _should_set_content_length = False
 
-    def __init__(self, request: ApiRequest, outputs: AsyncGenerator[Output], encoder: Encoder[Any]) -> None:
+    def __init__(
+        self, request: ApiRequest, outputs: AsyncGenerator[list[Output]], encoder: Encoder[Any]
+    ) -> None:
         # A proxy that buffers would make one answer of a stream.
         headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
         super().__init__(request, outputs, encoder, media_type="text/event-stream", headers=headers)
 
     async def _answer(self, send: Send) -> None:
-        async with aclosing(self._outputs) as outputs:
-            first = await anext(outputs)
+        async with aclosing(self._outputs) as arriving:
+            first = await anext(arriving)
             await self.start_response(send)
             try:
-                await _write(send, _events(self._encoder.feed(first)))
-                async for output in outputs:
-                    if chunks := self._encoder.feed(output):
+                await _write(send, _events(self._chunks(first)))
+                async for outputs in arriving:
+                    if chunks := self._chunks(outputs):
                         await _write(send, _events(chunks))
                 end = _events(self._encoder.finish())
             except Exception as error:  # noqa: BLE001 (the edge: the status is sent, so the stream must say it)
@@ -108,7 +113,7 @@ def answer(
 
 
 def _events(chunks: Iterable[msgspec.Struct]) -> bytes:
-    return b"".join(b"data: " + _json.encode(chunk) + b"\n\n" for chunk in chunks)
+    return b"".join([b"data: " + _json.encode(chunk) + b"\n\n" for chunk in chunks])
 
 
 async def _write(send: Send, body: bytes, *, more: bool = True) -> None:

@@ -2,7 +2,7 @@
 
 ::
 
-    Prompt ─ backend.generate ─▶ Step* ─ Chain ─▶ Output*
+    Prompt ─ backend.generate ─▶ Step* ─ Chain ─▶ Output* ─ merge ─▶ list[Output]*
 
     Chain: Detokenizer ─▶ StopStrings ─▶ reasoning parser ─▶ tool-call parser
 """
@@ -55,11 +55,14 @@ class Pipeline:
         self._tokenizer = tokenizer
         self._eos_token_ids = eos_token_ids
 
-    def generate(self, request: Request, trace: Trace) -> AsyncGenerator[Output]:
-        """Answer a request; each sequence's last output ends with its only `Finished`. Closing it aborts."""
+    def generate(self, request: Request, trace: Trace) -> AsyncGenerator[list[Output]]:
+        """Answer a request: the outputs that come together, together; closing it aborts.
+
+        Each sequence's last output ends with its only `Finished`.
+        """
         return merge([self._answer(request, i, trace) for i in range(len(request.prompts))])
 
-    def _answer(self, request: Request, i: int, trace: Trace) -> AsyncGenerator[Output]:
+    def _answer(self, request: Request, i: int, trace: Trace) -> AsyncGenerator[list[Output]]:
         first = i * request.n
         if request.beam is not None:
             return self._beams(request, i, request.beam, trace)
@@ -71,21 +74,25 @@ class Pipeline:
             merge(candidates), request.n, first, keep_logprobs=request.sampling.logprobs is not None
         )
 
-    def _sequence(self, request: Request, i: int, j: int, index: int, trace: Trace) -> AsyncGenerator[Output]:
+    def _sequence(
+        self, request: Request, i: int, j: int, index: int, trace: Trace
+    ) -> AsyncGenerator[list[Output]]:
         steps = self._backend.generate(self._prompt(request, i, j, trace))
         return self._outputs(request, i, index, steps, trace)
 
-    async def _beams(self, request: Request, i: int, beam: Beam, trace: Trace) -> AsyncGenerator[Output]:
+    async def _beams(
+        self, request: Request, i: int, beam: Beam, trace: Trace
+    ) -> AsyncGenerator[list[Output]]:
         prompt = self._prompt(request, i, 0, trace)
         found = await beam_search(self._backend, prompt, beam, self._eos_token_ids)
         for j, hypothesis in enumerate(found[: request.n]):
             step = hypothesis.step(with_logprobs=request.sampling.logprobs is not None)
-            async for output in self._outputs(request, i, i * request.n + j, _once(step), trace):
-                yield output
+            async for outputs in self._outputs(request, i, i * request.n + j, _once(step), trace):
+                yield outputs
 
     async def _outputs(
         self, request: Request, i: int, index: int, steps: AsyncGenerator[Step], trace: Trace
-    ) -> AsyncGenerator[Output]:
+    ) -> AsyncGenerator[list[Output]]:
         chain = Chain(
             index=index,
             tokenizer=self._tokenizer,
@@ -102,7 +109,7 @@ class Pipeline:
             async for step in steps:
                 output = chain.feed(step)
                 trace.step(index, len(output.tokens), step.queued)
-                yield output
+                yield [output]
                 if chain.finished:
                     return
 

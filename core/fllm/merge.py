@@ -7,42 +7,42 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import TypeVar
 
+from fllm.inbox import Inbox
+
 T = TypeVar("T")
 
 
-def merge(generators: Sequence[AsyncGenerator[T]]) -> AsyncGenerator[T]:
-    """Items of all generators as they come. Closing it, or an error in one, closes them all."""
+def merge(generators: Sequence[AsyncGenerator[list[T]]]) -> AsyncGenerator[list[T]]:
+    """Items of all generators as they come, together where they come together.
+
+    Closing it, or an error in one, closes them all.
+    """
     return generators[0] if len(generators) == 1 else _merged(generators)
 
 
-async def _merged(generators: Sequence[AsyncGenerator[T]]) -> AsyncGenerator[T]:
-    queue: asyncio.Queue[T | _End] = asyncio.Queue()
-    tasks = [asyncio.create_task(_pump(generator, queue)) for generator in generators]
+async def _merged(generators: Sequence[AsyncGenerator[list[T]]]) -> AsyncGenerator[list[T]]:
+    inbox: Inbox[list[T] | None] = Inbox()
+    tasks = [asyncio.create_task(_pump(generator, inbox)) for generator in generators]
+    left = len(generators)
     try:
-        for _ in generators:
-            while not isinstance(got := await queue.get(), _End):
-                yield got
-            if got.error is not None:
-                raise got.error
+        while left:
+            arrived = await inbox.get()
+            left -= arrived.count(None)
+            if items := [item for items in arrived for item in items or ()]:
+                yield items
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-class _End:
-    """One generator is exhausted, or raised."""
-
-    def __init__(self, error: Exception | None = None) -> None:
-        self.error = error
-
-
-async def _pump(generator: AsyncGenerator[T], queue: asyncio.Queue[T | _End]) -> None:
+async def _pump(generator: AsyncGenerator[list[T]], inbox: Inbox[list[T] | None]) -> None:
+    """Fill the inbox; ``None`` comes last."""
     try:
         async with aclosing(generator):
-            async for item in generator:
-                queue.put_nowait(item)
+            async for items in generator:
+                inbox.put(items)
     except Exception as error:  # noqa: BLE001 (raised again by `merge`, in its consumer's task)
-        queue.put_nowait(_End(error))
+        inbox.fail(error)
     else:
-        queue.put_nowait(_End())
+        inbox.put(None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from msgspec import Struct, field
@@ -76,6 +77,23 @@ class Step(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """On the first step: seconds between arrival and the first prefill."""
     prompt_logprobs: list[TokenLogprob | None] | None = None
     """On the first step, where asked for: one for each prompt token, ``None`` for the first."""
+
+
+def joined(steps: Sequence[Step]) -> Step:
+    """One step that says what these, at least one, say one after the other."""
+    first, last = steps[0], steps[-1]
+    if first is last:
+        return first
+    logprobs = [logprob for step in steps for logprob in step.logprobs or ()]
+    return Step(
+        token_ids=[token_id for step in steps for token_id in step.token_ids],
+        logprobs=logprobs or None,
+        finish=last.finish,
+        stop_token=last.stop_token,
+        cached_tokens=first.cached_tokens,
+        queued=first.queued,
+        prompt_logprobs=first.prompt_logprobs,
+    )
 
 
 class SamplingDefaults(Struct, frozen=True, omit_defaults=True):

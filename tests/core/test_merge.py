@@ -14,11 +14,11 @@ class Source:
     def __init__(self, name: str, items: int, fails: bool = False) -> None:
         self.name, self.items, self.fails, self.closed = name, items, fails, False
 
-    async def generate(self) -> AsyncGenerator[str]:
+    async def generate(self) -> AsyncGenerator[list[str]]:
         try:
             for i in range(self.items):
                 await asyncio.sleep(0)
-                yield f"{self.name}{i}"
+                yield [f"{self.name}{i}"]
             if self.fails:
                 raise ValueError(self.name)
         finally:
@@ -29,13 +29,22 @@ class Source:
 def test_every_item_of_every_generator_comes_once_and_in_its_order(lengths: list[int]) -> None:
     async def collect() -> list[str]:
         sources = [Source(chr(97 + i), length) for i, length in enumerate(lengths)]
-        return [item async for item in merge([source.generate() for source in sources])]
+        merged = merge([source.generate() for source in sources])
+        return [item async for items in merged for item in items]
 
     items = asyncio.run(collect())
     assert len(items) == sum(lengths)
     for i, length in enumerate(lengths):
         letter = chr(97 + i)
         assert [item for item in items if item[0] == letter] == [f"{letter}{j}" for j in range(length)]
+
+
+def test_items_that_come_together_stay_together() -> None:
+    async def collect() -> list[list[str]]:
+        sources = [Source(name, 2) for name in "abc"]
+        return [sorted(items) async for items in merge([source.generate() for source in sources])]
+
+    assert asyncio.run(collect()) == [["a0", "b0", "c0"], ["a1", "b1", "c1"]]
 
 
 @pytest.mark.parametrize("count", [1, 3])

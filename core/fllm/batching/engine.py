@@ -19,7 +19,7 @@ from fllm.config import BackendConfig
 from fllm.errors import BackendError, BackendUnavailable, RequestError
 from fllm.inbox import Inbox
 from fllm.interfaces import BackendContext
-from fllm.values import ModelCard, Prompt, Status, Step
+from fllm.values import ModelCard, Prompt, Status, Step, joined
 
 log = logging.getLogger("fllm.batching")
 
@@ -44,7 +44,7 @@ class BatchedBackend:
         self._engine = EngineLoop(runner, config, limits)
         self._progress = context.progress
         self._seeds = random.SystemRandom() if config.seed is None else random.Random(config.seed)
-        self._inboxes: dict[str, Inbox] = {}
+        self._inboxes: dict[str, Inbox[Step]] = {}
         self._card: ModelCard | None = None
         self._thread: Thread | None = None
         self._closed = asyncio.Event()
@@ -67,7 +67,7 @@ class BatchedBackend:
         finish = None
         try:
             while finish is None:
-                step = await inbox.get()
+                step = joined(await inbox.get())
                 finish = step.finish
                 yield step
         finally:
@@ -124,7 +124,7 @@ class BatchedBackend:
             raise BackendUnavailable("the engine is not running")
         return self._card
 
-    def _open_inbox(self, request_id: str) -> Inbox:
+    def _open_inbox(self, request_id: str) -> Inbox[Step]:
         if request_id in self._inboxes:
             raise RequestError(f"the request id {request_id!r} is in use")
         inbox = self._inboxes[request_id] = Inbox()

@@ -12,6 +12,7 @@ from msgspec import msgpack
 
 from fllm import BackendUnavailable, ModelCard, Progress, Prompt, Status, Step
 from fllm.inbox import Inbox
+from fllm.values import joined
 from fllm_backends.process import messages
 from fllm_backends.process.channel import Channel
 from fllm_backends.process.life import cause_of_death, kill, spawn
@@ -41,7 +42,7 @@ class Engine:
         self._process: Process | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._keys = itertools.count()
-        self._streams: dict[int, Inbox] = {}
+        self._streams: dict[int, Inbox[Step]] = {}
         self._card: asyncio.Future[ModelCard | Failed] | None = None
         self._status: asyncio.Future[Status | Failed] | None = None
 
@@ -66,7 +67,7 @@ class Engine:
         try:
             finished = False
             while not finished:
-                step = await inbox.get()
+                step = joined(await inbox.get())
                 finished = step.finish is not None
                 yield step
         finally:

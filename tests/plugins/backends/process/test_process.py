@@ -32,7 +32,7 @@ from fllm import (
     UserError,
 )
 from fllm.errors import ContextTooLong
-from fllm.inbox import joined
+from fllm.values import joined
 from fllm_backends.process import backend as backend_module
 from fllm_backends.process import engine as engine_module
 from fllm_backends.process import process_backend
