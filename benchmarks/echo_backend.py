@@ -34,7 +34,7 @@ CALL = '\n\n{"name": "get_weather", "parameters": {"city": "Tokyo"}}'
 class EchoBackend:
     """Answers any prompt with exactly ``max_tokens`` tokens."""
 
-    def __init__(self, config: fllm.BackendConfig, context: fllm.BackendContext) -> None:
+    def __init__(self, config: fllm.BackendConfig, context: fllm.BackendContext) -> None:  # noqa: ARG002
         self._per_step = int(config.options.get("tokens_per_step", 1))
         self._directory = Path(config.model)
         self._made: tempfile.TemporaryDirectory[str] | None = None

@@ -1,4 +1,4 @@
-"""LitServe's `OpenAISpec` over an engine that costs nothing: ``python echo_litserve.py PORT``, with litserve."""
+"""LitServe's `OpenAISpec` over an engine that costs nothing: ``python echo_litserve.py PORT``."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ from typing import Any
 
 import litserve
 
-WORDS = [
-    f" {word}" for word in "the river runs past an old bridge and every summer the children come".split()
-]
+WORDS = (" the", " river", " runs", " past", " an", " old", " bridge", " and", " every", " summer")
 
 
 class Echo(litserve.LitAPI):
     """A word for each token that was asked for."""
 
     def setup(self, device: str) -> None:
-        pass
+        """Nothing is to be loaded."""
 
-    def predict(self, prompt: Any, context: dict[str, Any]) -> Iterator[str]:
+    def predict(self, prompt: Any, context: dict[str, Any]) -> Iterator[str]:  # noqa: ARG002
+        """The words, one by one."""
         yield from islice(cycle(WORDS), context["max_tokens"])
 
 
