@@ -8,7 +8,6 @@ tiles of queries, each of which walks over its keys once (FlashAttention-2, arXi
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 import triton  # pyright: ignore[reportMissingImports]
@@ -105,16 +104,16 @@ def _stages(keys: Tensor) -> int:
 
 @kernel
 def _attend_decode(
-    query: Any,
-    keys: Any,
-    values: Any,
-    tables: Any,
-    width: Any,
-    tokens: Any,
-    lengths: Any,
-    sums: Any,
-    weights: Any,
-    scale: Any,
+    query: tl.tensor,
+    keys: tl.tensor,
+    values: tl.tensor,
+    tables: tl.tensor,
+    width: tl.tensor,
+    tokens: tl.tensor,
+    lengths: tl.tensor,
+    sums: tl.tensor,
+    weights: tl.tensor,
+    scale: tl.tensor,
     WINDOW: tl.constexpr,
     HEADS: tl.constexpr,
     KV_HEADS: tl.constexpr,
@@ -171,10 +170,10 @@ def _attend_decode(
 
 @kernel
 def _join(
-    sums: Any,
-    weights: Any,
-    tokens: Any,
-    out: Any,
+    sums: tl.tensor,
+    weights: tl.tensor,
+    tokens: tl.tensor,
+    out: tl.tensor,
     HEADS: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     DIMS: tl.constexpr,
@@ -197,14 +196,14 @@ def _join(
 
 @kernel
 def _attend_chunk(
-    query: Any,
-    keys: Any,
-    values: Any,
-    tables: Any,
-    width: Any,
-    tiles: Any,
-    out: Any,
-    scale: Any,
+    query: tl.tensor,
+    keys: tl.tensor,
+    values: tl.tensor,
+    tables: tl.tensor,
+    width: tl.tensor,
+    tiles: tl.tensor,
+    out: tl.tensor,
+    scale: tl.tensor,
     WINDOW: tl.constexpr,
     HEADS: tl.constexpr,
     KV_HEADS: tl.constexpr,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
@@ -80,11 +78,11 @@ def gate(gate_up: Tensor) -> Tensor:
 
 @kernel
 def _normalize(
-    x: Any,
-    addend: Any,
-    weight: Any,
-    out: Any,
-    eps: Any,
+    x: tl.tensor,
+    addend: tl.tensor,
+    weight: tl.tensor,
+    out: tl.tensor,
+    eps: tl.tensor,
     ADD: tl.constexpr,
     SIZE: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -103,16 +101,16 @@ def _normalize(
 
 @kernel
 def _place_heads(
-    qkv: Any,
-    q_norm: Any,
-    k_norm: Any,
-    eps: Any,
-    cosine: Any,
-    sine: Any,
-    slots: Any,
-    query: Any,
-    keys: Any,
-    values: Any,
+    qkv: tl.tensor,
+    q_norm: tl.tensor,
+    k_norm: tl.tensor,
+    eps: tl.tensor,
+    cosine: tl.tensor,
+    sine: tl.tensor,
+    slots: tl.tensor,
+    query: tl.tensor,
+    keys: tl.tensor,
+    values: tl.tensor,
     NORM: tl.constexpr,
     ROTATE: tl.constexpr,
     HEADS: tl.constexpr,
@@ -150,7 +148,7 @@ def _place_heads(
 
 
 @kernel
-def _gate(gate_up: Any, out: Any, SIZE: tl.constexpr, COLUMNS: tl.constexpr) -> None:
+def _gate(gate_up: tl.tensor, out: tl.tensor, SIZE: tl.constexpr, COLUMNS: tl.constexpr) -> None:
     row = tl.program_id(0).to(tl.int64)
     columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     real = columns < SIZE

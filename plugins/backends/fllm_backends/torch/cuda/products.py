@@ -6,7 +6,7 @@ from memory is: one row, and weights of one byte, which are widened in registers
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import triton  # pyright: ignore[reportMissingImports]
@@ -67,11 +67,11 @@ def multiply(x: Tensor, weight: Tensor, scale: Tensor | None = None, bias: Tenso
 
 @kernel
 def _one_row(
-    x: Any,
-    weight: Any,
-    scale: Any,
-    bias: Any,
-    out: Any,
+    x: tl.tensor,
+    weight: tl.tensor,
+    scale: tl.tensor,
+    bias: tl.tensor,
+    out: tl.tensor,
     SCALED: tl.constexpr,
     BIASED: tl.constexpr,
     IN: tl.constexpr,
@@ -99,12 +99,12 @@ def _one_row(
 
 @kernel
 def _many_rows(
-    x: Any,
-    weight: Any,
-    scale: Any,
-    bias: Any,
-    out: Any,
-    rows: Any,
+    x: tl.tensor,
+    weight: tl.tensor,
+    scale: tl.tensor,
+    bias: tl.tensor,
+    out: tl.tensor,
+    rows: tl.tensor,
     SCALED: tl.constexpr,
     BIASED: tl.constexpr,
     IN: tl.constexpr,
