@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -56,7 +57,17 @@ class Pool:
             self._idle.pop().close()
 
     async def _send(self, request: bytes, receive: Receive) -> None:
-        connection = await self._connected()
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.reusable:
+                # Servers close an idle connection, some just when it is taken up again.
+                with suppress(_Unanswered):
+                    return await self._exchange(connection, request, receive)
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(_Connection, *self._address, ssl=self._tls)
+        return await self._exchange(connection, request, receive)
+
+    async def _exchange(self, connection: _Connection, request: bytes, receive: Receive) -> None:
         try:
             await connection.exchange(request, receive)
         finally:
@@ -65,29 +76,23 @@ class Pool:
             else:
                 connection.close()
 
-    async def _connected(self) -> _Connection:
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.reusable:
-                return connection
-        host, port = self._address
-        loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(_Connection, host, port, ssl=self._tls)
-        return connection
+
+class _Unanswered(ConnectionError):
+    """Not a byte came."""
 
 
 class _Connection(asyncio.Protocol):
     """Carries one exchange at a time."""
 
     def __init__(self) -> None:
-        self.reusable = False
+        self.reusable = self._begun = False
         self._parser = httptools.HttpResponseParser(self)
         self._done: asyncio.Future[None] | None = None
 
     async def exchange(self, request: bytes, receive: Receive) -> None:
+        self.reusable = self._begun = False
         if self._transport.is_closing():
-            raise ConnectionError("the connection was closed before the request")
-        self.reusable = False
+            raise _Unanswered("the connection was closed before the request")
         self._receive = receive
         self._refusal = bytearray()
         self._ends_with_connection = False
@@ -115,14 +120,17 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.reusable = False
-        if exc is None and self._done is not None and not self._ends_with_connection:
-            exc = ConnectionError("the connection was closed before the answer's end")
-        self._end(exc)
+        if not self._begun:
+            self._end(_Unanswered("the connection was closed without an answer"))
+        elif exc is None and not self._ends_with_connection:
+            self._end(ConnectionError("the connection was closed before the answer's end"))
+        else:
+            self._end(exc)
 
     # httptools calls these.
 
     def on_message_begin(self) -> None:
-        self._sized = False
+        self._begun, self._sized = True, False
 
     def on_header(self, name: bytes, value: bytes) -> None:  # noqa: ARG002
         self._sized |= name.lower() in (b"content-length", b"transfer-encoding")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from msgspec import Struct
 
@@ -37,11 +37,14 @@ def parse_server(text: str, name: str | None = None) -> Server:
     before, equals, after = text.partition("=")
     given, url = (before, after) if equals and "://" not in before else (name, text)
     parts = urlsplit(url)
-    try:
-        port = parts.port
-    except ValueError:
-        port = 0
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+    if parts.scheme not in ("http", "https") or not _names_a_host(parts):
         raise ConfigError(f"{text!r} is not [NAME=]URL, such as http://localhost:8000")
     path = parts.path.rstrip("/") or "/v1"
     return Server(given or parts.netloc, f"{parts.scheme}://{parts.netloc}{path}")
+
+
+def _names_a_host(parts: SplitResult) -> bool:
+    try:
+        return bool(parts.hostname and parts.hostname.encode("idna") and parts.port != 0)
+    except ValueError:
+        return False

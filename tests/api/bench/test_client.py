@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import uvloop
 from wire_server import CLOSE, EVENT_STREAM, HANG, LAST_CHUNK, answering, chunk, event, refusal, tokens, whole
 
 from fllm.errors import UserError
@@ -93,17 +94,20 @@ def test_a_body_may_end_with_its_connection(head: bytes) -> None:
     assert server.connections == 2
 
 
-def test_a_server_may_close_between_requests() -> None:
+@pytest.mark.parametrize("pause", [0, 0.0005, 0.001, 0.0015, 0.05])
+@pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_server_may_close_between_requests(loop_factory: Any, pause: float) -> None:
     async def go(url: str) -> None:
         client = Client(contact(url))
-        for _ in range(2):
+        for _ in range(5):
             await client.ask("one", 4)
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(pause)
         client.close()
 
-    with answering(lambda body: [*tokens(body), CLOSE]) as server:
-        asyncio.run(go(server.url))
-    assert server.connections == 2
+    closing = answering(lambda body: [*tokens(body), CLOSE])
+    with closing as server, asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(go(server.url))
+    assert (server.connections, len(server.bodies)) == (5, 5)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +120,7 @@ def test_a_server_may_close_between_requests() -> None:
         ([EVENT_STREAM, chunk(event({"choices": [{"text": "a"}]})), LAST_CHUNK], "the stream ended before"),
         ([EVENT_STREAM, chunk(BODY), CLOSE], "the connection was closed before the answer's end"),
         ([EVENT_STREAM, chunk(BODY)[:-9], CLOSE], "the connection was closed before the answer's end"),
-        ([CLOSE], "the connection was closed before the answer's end"),
+        ([CLOSE], "the connection was closed without an answer"),
         ([b"SSH-2.0-OpenSSH\r\n"], "what came is not HTTP"),
         ([EVENT_STREAM, b"zz\r\n"], "what came is not HTTP"),
         ([HANG], "no answer within 0.2 s"),

@@ -29,7 +29,9 @@ def test_a_given_name_wins_over_the_default() -> None:
     assert parse_server("mine=http://host", "ours").name == "mine"
 
 
-@pytest.mark.parametrize("text", ["", "localhost:8000", "a=b", "ftp://host", "http://", "http://host:x"])
+@pytest.mark.parametrize(
+    "text", ["", "localhost:8000", "a=b", "ftp://host", "http://", "http://host:x", "http://a..b"]
+)
 def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"is not \[NAME=\]URL"):
         parse_server(text)
