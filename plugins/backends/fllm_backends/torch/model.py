@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -55,7 +56,7 @@ class Weights:
     """All weights of a decoder."""
 
     embedding: Tensor
-    layers: tuple[Layer, ...]
+    layers: Iterable[Layer]
     norm: RMSNorm
     head: Tensor
     """[vocabulary, hidden]; the embedding itself where they are tied."""
@@ -66,6 +67,8 @@ class Decoder(Protocol):
 
     architecture: Architecture
     device: torch.device
+    cache_dtype: torch.dtype
+    """What the KV cache holds."""
 
     def forward(self, token_ids: Tensor, batch: AttentionBatch, cache: KVCache) -> Tensor:
         """[tokens] to [tokens, hidden], as `logits` takes them. Their keys and values enter the cache."""
@@ -82,6 +85,7 @@ class CausalLM:
     def __init__(self, architecture: Architecture, weights: Weights) -> None:
         self.architecture = architecture
         self.device = weights.head.device
+        self.cache_dtype = weights.head.dtype
         self.weights = weights
         self._frequencies = rotary.frequencies(architecture.rope, architecture.head_dim).to(
             weights.head.device

@@ -31,8 +31,6 @@ class TorchRunner:
 
     verifies_drafts = True
     _model: Decoder
-    _like: torch.Tensor
-    """Of the KV cache's dtype and device."""
     _quantization: str | None = None
     _card: ModelCard
     _executor: Executor | None = None
@@ -46,7 +44,7 @@ class TorchRunner:
         """Fetch or convert the model and load its weights; raises `UserError`."""
         import torch
 
-        from fllm_backends.torch.weights import load_weights
+        from fllm_backends.torch.weights import open_weights
 
         device = torch_device(self._device)
         check_quantization(self._options.quantization, self._options.dtype, device)
@@ -58,11 +56,10 @@ class TorchRunner:
         check_length(architecture.max_positions, self._options.max_model_len)
         source = self._source(model.directory, device, getattr(torch, dtype))
         try:
-            weights = load_weights(architecture, source, progress)
+            weights = open_weights(architecture, source, progress)
+            self._model = self._decoder(architecture, weights, progress)
         except torch.OutOfMemoryError as error:
             raise ModelError(f"the weights do not fit into the memory of {device}") from error
-        self._model = self._decoder(architecture, weights, progress)
-        self._like = torch.empty(0, dtype=getattr(torch, dtype), device=device)
         self._card = read_card(model.directory, architecture, model.artifact_id, self._runtime(device, dtype))
         return self._card
 
@@ -73,7 +70,8 @@ class TorchRunner:
         from fllm_backends.torch.attention import KVCache
         from fllm_backends.torch.executor import Executor
 
-        a, like = self._model.architecture, self._like
+        a = self._model.architecture
+        like = torch.empty(0, dtype=self._model.cache_dtype, device=self._model.device)
         memory = self._options.kv_cache_memory or cache_memory(like.device)
         block = 2 * len(a.layers) * block_size * a.kv_heads * a.head_dim * like.element_size()
         length = self._options.max_model_len or self._card.max_model_len
@@ -107,7 +105,7 @@ class TorchRunner:
     def _decoder(
         self, architecture: Architecture, weights: Weights, progress: Callable[[Progress], None]
     ) -> Decoder:
-        """On int8 weights where that is asked for, or faster and not refused; raises `ConfigError`."""
+        """On packed weights where that is asked for, or faster and not refused; raises `ConfigError`."""
         from fllm_backends.torch.model import CausalLM
 
         if self._device.kind == "cuda":

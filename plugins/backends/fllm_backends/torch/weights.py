@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -65,18 +66,34 @@ class RandomSource:
 
 
 def load_weights(architecture: Architecture, source: Source, progress: Callable[[Progress], None]) -> Weights:
-    """Read all weights, layer by layer; raises `ModelError` for what is missing or misshapen."""
-    a, total = architecture, len(architecture.layers) + 1
+    """Read all weights; raises `ModelError` for what is missing or misshapen."""
+    weights = open_weights(architecture, source, progress)
+    return replace(weights, layers=tuple(weights.layers))
+
+
+def open_weights(architecture: Architecture, source: Source, progress: Callable[[Progress], None]) -> Weights:
+    """The same, but each layer is read when its turn comes, and not kept."""
+    a = architecture
     embedding = source.stack(["model.embed_tokens.weight"], (a.vocab_size, a.hidden_size))
-    layers = []
-    for index in range(len(a.layers)):
-        progress(Progress(TASK, index, total))
-        layers.append(_LayerLoader(a, source, f"model.layers.{index}.").load())
-    progress(Progress(TASK, total - 1, total))
     norm = RMSNorm(source.stack(["model.norm.weight"], (a.hidden_size,)), a.norm_eps)
     head = embedding if a.tied else source.stack(["lm_head.weight"], (a.vocab_size, a.hidden_size))
-    progress(Progress(TASK, total, total))
-    return Weights(embedding, tuple(layers), norm, head)
+    return Weights(embedding, _Layers(a, source, progress), norm, head)
+
+
+class _Layers(Iterable[Layer]):
+    def __init__(
+        self, architecture: Architecture, source: Source, progress: Callable[[Progress], None]
+    ) -> None:
+        self._a = architecture
+        self._source = source
+        self._progress = progress
+
+    def __iter__(self) -> Iterator[Layer]:
+        total = len(self._a.layers)
+        for index in range(total):
+            self._progress(Progress(TASK, index, total))
+            yield _LayerLoader(self._a, self._source, f"model.layers.{index}.").load()
+        self._progress(Progress(TASK, total, total))
 
 
 class _LayerLoader:

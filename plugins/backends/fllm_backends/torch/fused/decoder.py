@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from llvmlite.binding import get_host_cpu_features
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -18,10 +17,13 @@ from fllm_backends.torch import rotary
 from fllm_backends.torch.architecture import Architecture
 from fllm_backends.torch.attention import AttentionBatch, KVCache
 from fllm_backends.torch.fused import kernels
-from fllm_backends.torch.fused.packing import Floats, Packed, fits, pack, stack
+from fllm_backends.torch.fused.packing import GROUP, PANEL, Floats, Packed, fits, pack
+from fllm_backends.torch.fused.target import targets
 from fllm_backends.torch.model import Linear, RMSNorm, Weights
 
 Integers = NDArray[np.int64]
+QUERIES = 12
+"""Rows of an attention tile: neighbouring tokens times the heads that share a kv head."""
 
 
 class Shape(NamedTuple):
@@ -29,8 +31,18 @@ class Shape(NamedTuple):
 
     heads: int
     kv_heads: int
-    block_size: int
     eps: np.float32
+
+
+class Bank(NamedTuple):
+    """Where a matrix of each layer lies."""
+
+    places: Integers
+    """Addresses of their records."""
+    records: Integers
+    """Bytes of one record."""
+    bias: Floats
+    """[layers, out]"""
 
 
 class Layers(NamedTuple):
@@ -40,42 +52,53 @@ class Layers(NamedTuple):
     post_norm: Floats
     q_norm: Floats
     k_norm: Floats
-    qkv: Packed
-    output: Packed
-    gate_up: Packed
-    down: Packed
+    qkv: Bank
+    output: Bank
+    gate_up: Bank
+    down: Bank
     window: Integers
     """Of each layer; 0 for none."""
     rotary: NDArray[np.bool_]
 
 
 class Batch(NamedTuple):
-    """Who computes what; one entry for each new token, but for the tables."""
+    """Who computes what; one entry for each new token, but for the last two."""
 
     positions: Integers
     slots: Integers
-    row_of: Integers
-    tables: Integers
-    """Block tables, padded: [rows, blocks]."""
     cosine: Floats
     sine: Floats
     """[tokens, head_dim / 2]"""
+    tables: Integers
+    """Pages of each row, padded: [rows, pages]."""
+    tiles: Integers
+    """Neighbouring tokens that attend together: [tiles, 3], the first, how many, and whose."""
+
+
+class Best(NamedTuple):
+    """What each thread found: [threads, rows]."""
+
+    values: Floats
+    places: Integers
 
 
 class Scratch(NamedTuple):
-    """Room for what a layer computes: [tokens, ...], and three that each thread has for itself."""
+    """Room for what a layer computes: [tokens, ...], and for each thread [threads, ...]."""
 
-    hidden: NDArray[np.int16]
-    heads: NDArray[np.int16]
-    wide: NDArray[np.int16]
-    scales: Floats
+    hidden: NDArray[np.int8]
+    hidden_scales: Floats
+    """[tokens, groups, 2], as the others: what 1 is worth, and the sum."""
+    heads: NDArray[np.int8]
+    heads_scales: Floats
+    wide: NDArray[np.int8]
+    wide_scales: Floats
     qkv: Floats
-    seen: Floats
-    gate_up: Floats
-    inner: Floats
-    scores: Floats
-    tile: Floats
     row: Floats
+    gates: Floats
+    queries: Floats
+    scores: Floats
+    mixed: Floats
+    total: Floats
 
 
 def runs_here(a: Architecture) -> bool:
@@ -84,20 +107,21 @@ def runs_here(a: Architecture) -> bool:
     shapes = [
         (heads + keys, a.hidden_size),
         (a.hidden_size, heads),
-        (2 * a.intermediate_size, a.hidden_size),
+        (a.intermediate_size, a.hidden_size),
         (a.hidden_size, a.intermediate_size),
         (a.vocab_size, a.hidden_size),
     ]
-    features = get_host_cpu_features()
-    able = features.get("avx2", False) and features.get("fma", False)
-    return able and a.head_dim % 8 == 0 and all(fits(*shape) for shape in shapes)
+    return bool(targets()) and a.head_dim % GROUP == 0 and all(fits(*shape) for shape in shapes)
 
 
 class FusedLM:
-    """A decoder on int8 weights: token ids and positions to hidden states to logits.
+    """A decoder on packed weights: token ids and positions to hidden states to logits.
 
-    ``threads`` of them compute; ``max_positions`` bounds the length of a sequence.
+    ``threads`` of them compute; ``max_positions`` bounds the length of a sequence. Blocks of the KV cache
+    are divided into pages of 16 tokens, in an order of its own.
     """
+
+    cache_dtype = torch.float16
 
     def __init__(self, a: Architecture, weights: Weights, *, threads: int, max_positions: int) -> None:
         self.architecture = a
@@ -105,20 +129,25 @@ class FusedLM:
         self._threads = threads
         self._pool = ThreadPoolExecutor(max(threads - 1, 1), "kernels")
         self._barrier = np.zeros(1, np.int64)
-        # A copy: the checkpoint, which is mapped into memory, can go once it is rounded.
-        self._embedding = weights.embedding.float().clone()
-        self._layers = _layers(a, weights)
+        self._turns = np.zeros(len(a.layers) * kernels.PHASES, np.int64)
+        self._shape = Shape(a.heads, a.kv_heads, np.float32(a.norm_eps))
+        self._kept: list[Packed] = []
+        self._layers = self._pack_layers(weights)
         self._norm = _array(weights.norm.weight)
-        self._head = pack(_array(weights.head))
+        self._head = self._bank([pack(_array(weights.head))])
+        tied = weights.embedding is weights.head
+        self._embedding = self._head if tied else self._bank([pack(_array(weights.embedding))])
         self._frequencies = rotary.frequencies(a.rope, a.head_dim).numpy()
-        self._amplitude = rotary.amplitude(a.rope)
-        self._max_positions = max_positions
+        self._amplitude = np.float32(rotary.amplitude(a.rope))
+        self._max_pages = -(-max_positions // PANEL)
         self._scratch = self._room(1)
 
     def compile(self) -> None:
         """Compile the kernels, or find them compiled by an earlier start."""
         a = self.architecture
-        cache = KVCache(len(a.layers), 1, 2, a.kv_heads, a.head_dim, like=torch.empty(0))
+        cache = KVCache(
+            len(a.layers), 1, PANEL, a.kv_heads, a.head_dim, like=torch.empty(0, dtype=self.cache_dtype)
+        )
         row = Row(
             token_ids=[0],
             prompt_length=1,
@@ -129,104 +158,152 @@ class FusedLM:
             seed=0,
             sample=True,
         )
-        self.logits(self.forward(torch.tensor([0]), AttentionBatch([row], 2, self.device), cache))
+        hidden = self.forward(torch.tensor([0]), AttentionBatch([row], PANEL, self.device), cache)
+        self.logits(hidden)
+        self.choose(hidden)
 
     def forward(self, token_ids: Tensor, batch: AttentionBatch, cache: KVCache) -> Tensor:
         """Hidden states of the new tokens, before the final norm: [tokens, hidden]."""
-        x = self._embedding[token_ids].numpy()
-        shape = Shape(
-            self.architecture.heads,
-            self.architecture.kv_heads,
-            cache.block_size,
-            np.float32(self.architecture.norm_eps),
+        x = np.empty((len(token_ids), self.architecture.hidden_size), np.float32)
+        kernels.look_up(token_ids.numpy(), self._embedding, x)
+        keys, values = self._pages(cache)
+        described = self._batch(batch.rows, cache.block_size // PANEL)
+        self._run(
+            kernels.forward, self._shape, self._layers, described, x, keys, values, self._scratch_for(len(x))
         )
-        scratch = self._scratch_for(len(x))
-        self._run(kernels.forward, shape, self._layers, self._batch(batch), x, *cache.arrays(), scratch)
         return torch.from_numpy(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[rows, hidden] to [rows, vocabulary], float32."""
         out = np.empty((len(hidden), self.architecture.vocab_size), np.float32)
-        eps = np.float32(self.architecture.norm_eps)
-        x = hidden.contiguous().numpy()
-        self._run(kernels.head, eps, self._norm, self._head, x, out, self._scratch_for(len(x)))
+        self._run_head(kernels.logits, hidden, out)
         return torch.from_numpy(out)
 
+    def choose(self, hidden: Tensor) -> list[int]:
+        """The likeliest token of each row of [rows, hidden], without all of its logits."""
+        shape = (self._threads, len(hidden))
+        best = Best(np.empty(shape, np.float32), np.empty(shape, np.int64))
+        self._run_head(kernels.choose, hidden, best)
+        # Of equals the first, whichever thread found it.
+        places = np.where(best.values == best.values.max(axis=0), best.places, self.architecture.vocab_size)
+        chosen: list[int] = places.min(axis=0).tolist()
+        return chosen
+
+    def _run_head(self, kernel: Callable[..., None], hidden: Tensor, out: Any) -> None:
+        x = hidden.contiguous().numpy()
+        self._run(kernel, self._shape.eps, self._norm, self._head, x, out, self._scratch_for(len(x)))
+
     def _run(self, kernel: Callable[..., None], *arguments: Any) -> None:
-        self._barrier[0] = 0
+        self._barrier[:] = 0
+        self._turns[:] = 0
+        common = self._threads, self._barrier, self._turns
         others = [
-            self._pool.submit(kernel, thread, self._threads, self._barrier, *arguments)
-            for thread in range(1, self._threads)
+            self._pool.submit(kernel, thread, *common, *arguments) for thread in range(1, self._threads)
         ]
-        kernel(0, self._threads, self._barrier, *arguments)
+        kernel(0, *common, *arguments)
         for other in others:
             other.result()
 
-    def _batch(self, batch: AttentionBatch) -> Batch:
-        rows = batch.rows
-        positions = batch.positions.numpy()
+    def _pages(self, cache: KVCache) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
+        """Keys as [layers, pages, kv_heads, head_dim, PANEL], values with the last two swapped; as bits."""
+        a = self.architecture
+        keys, values = (array.reshape(len(a.layers), -1).view(np.uint16) for array in cache.arrays())
+        shape = len(a.layers), -1, a.kv_heads
+        return keys.reshape(*shape, a.head_dim, PANEL), values.reshape(*shape, PANEL, a.head_dim)
+
+    def _batch(self, rows: Sequence[Row], pages: int) -> Batch:
+        """``pages`` of them make a block."""
+        counts = [row.count for row in rows]
+        row_of = np.repeat(np.arange(len(rows)), counts)
+        positions = np.concatenate([np.arange(row.start, row.start + row.count) for row in rows])
+        tables = _tables(rows, pages)
         angles = positions.astype(np.float32)[:, None] * self._frequencies
         return Batch(
             positions,
-            batch.slots.numpy(),
-            np.repeat(np.arange(len(rows)), [row.count for row in rows]),
-            _tables(rows),
-            np.cos(angles) * np.float32(self._amplitude),
-            np.sin(angles) * np.float32(self._amplitude),
+            tables[row_of, positions // PANEL] * PANEL + positions % PANEL,
+            np.cos(angles) * self._amplitude,
+            np.sin(angles) * self._amplitude,
+            tables,
+            _tiles(counts, self._tokens_at_once),
         )
+
+    @property
+    def _tokens_at_once(self) -> int:
+        """Tokens of an attention tile."""
+        return max(1, QUERIES * self.architecture.kv_heads // self.architecture.heads)
 
     def _scratch_for(self, tokens: int) -> Scratch:
         if tokens > len(self._scratch.hidden):
             self._scratch = self._room(tokens)
-        own = Scratch._fields.index("scores")
+        own = Scratch._fields.index("row")
         return Scratch._make([*(array[:tokens] for array in self._scratch[:own]), *self._scratch[own:]])
 
     def _room(self, tokens: int) -> Scratch:
         a, threads = self.architecture, self._threads
         heads, inner = a.heads * a.head_dim, a.intermediate_size
-        qkv = heads + 2 * a.kv_heads * a.head_dim
+        shared = a.heads // a.kv_heads
+        queries = -(-shared * self._tokens_at_once // 4) * 4
 
         def floats(*shape: int) -> Floats:
-            return np.empty(shape, np.float32)
+            return np.zeros(shape, np.float32)
 
         return Scratch(
-            hidden=np.empty((tokens, a.hidden_size), np.int16),
-            heads=np.empty((tokens, heads), np.int16),
-            wide=np.empty((tokens, inner), np.int16),
-            scales=floats(tokens),
-            qkv=floats(tokens, qkv),
-            seen=floats(tokens, heads),
-            gate_up=floats(tokens, 2 * inner),
-            inner=floats(tokens, inner),
-            scores=floats(threads, self._max_positions),
-            tile=floats(threads, 16),
+            hidden=np.empty((tokens, kernels.FINE * a.hidden_size), np.int8),
+            hidden_scales=floats(tokens, a.hidden_size // GROUP, 2),
+            heads=np.empty((tokens, heads), np.int8),
+            heads_scales=floats(tokens, heads // GROUP, 2),
+            wide=np.empty((tokens, inner), np.int8),
+            wide_scales=floats(tokens, inner // GROUP, 2),
+            qkv=floats(tokens, heads + 2 * a.kv_heads * a.head_dim),
             row=floats(threads, a.hidden_size),
+            gates=floats(threads, kernels.ROWS * 2 * GROUP),
+            queries=floats(threads, queries, a.head_dim),
+            scores=floats(threads, queries, self._max_pages * PANEL),
+            mixed=floats(threads, queries, a.head_dim),
+            total=floats(threads, queries),
+        )
+
+    def _pack_layers(self, weights: Weights) -> Layers:
+        a = self.architecture
+        norms: list[list[Floats]] = []
+        matrices: list[list[Packed]] = []
+        with ThreadPoolExecutor(self._threads) as pool:
+            for layer in weights.layers:
+                norms.append(
+                    [
+                        _array(layer.input_norm.weight),
+                        _array(layer.post_attention_norm.weight),
+                        _head_norm(layer.q_norm),
+                        _head_norm(layer.k_norm),
+                    ]
+                )
+                matrices.append([*pool.map(_pack, (layer.gate_up, layer.down, layer.qkv, layer.output))])
+        gate_up, down, qkv, output = (self._bank([*bank]) for bank in zip(*matrices, strict=True))
+        return Layers(
+            *(np.stack(kind) for kind in zip(*norms, strict=True)),
+            qkv=qkv,
+            output=output,
+            gate_up=gate_up,
+            down=down,
+            window=np.array([kind.window or 0 for kind in a.layers]),
+            rotary=np.array([kind.rotary for kind in a.layers]),
+        )
+
+    def _bank(self, matrices: list[Packed]) -> Bank:
+        self._kept += matrices  # the kernels know their addresses
+        return Bank(
+            np.array([matrix.records.ctypes.data for matrix in matrices]),
+            np.array([matrix.records.shape[-1] for matrix in matrices]),
+            np.stack([matrix.bias for matrix in matrices]),
         )
 
 
-def _layers(a: Architecture, weights: Weights) -> Layers:
-    layers = weights.layers
-    none = RMSNorm(torch.empty(0), a.norm_eps)
-    return Layers(
-        input_norm=_norms([layer.input_norm for layer in layers]),
-        post_norm=_norms([layer.post_attention_norm for layer in layers]),
-        q_norm=_norms([layer.q_norm or none for layer in layers]),
-        k_norm=_norms([layer.k_norm or none for layer in layers]),
-        qkv=_matrices([layer.qkv for layer in layers]),
-        output=_matrices([layer.output for layer in layers]),
-        gate_up=_matrices([layer.gate_up for layer in layers]),
-        down=_matrices([layer.down for layer in layers]),
-        window=np.array([kind.window or 0 for kind in a.layers]),
-        rotary=np.array([kind.rotary for kind in a.layers]),
-    )
+def _pack(linear: Linear) -> Packed:
+    return pack(_array(linear.weight), None if linear.bias is None else _array(linear.bias))
 
 
-def _matrices(linears: list[Linear]) -> Packed:
-    return stack([pack(_array(x.weight), None if x.bias is None else _array(x.bias)) for x in linears])
-
-
-def _norms(norms: list[RMSNorm]) -> Floats:
-    return np.stack([_array(norm.weight) for norm in norms])
+def _head_norm(norm: RMSNorm | None) -> Floats:
+    return np.empty(0, np.float32) if norm is None else _array(norm.weight)
 
 
 def _array(tensor: Tensor) -> Floats:
@@ -234,9 +311,18 @@ def _array(tensor: Tensor) -> Floats:
     return array
 
 
-def _tables(rows: Sequence[Row]) -> Integers:
+def _tables(rows: Sequence[Row], pages: int) -> Integers:
     longest = max(len(row.block_table) for row in rows)
-    tables = np.zeros((len(rows), longest), np.int64)
+    tables = np.zeros((len(rows), longest, pages), np.int64)
     for table, row in zip(tables, rows, strict=True):
-        table[: len(row.block_table)] = row.block_table
-    return tables
+        blocks = np.array(row.block_table)[:, None]
+        table[: len(blocks)] = blocks * pages + np.arange(pages)
+    return tables.reshape(len(rows), -1)
+
+
+def _tiles(counts: Sequence[int], size: int) -> Integers:
+    found, at = [], 0
+    for row, count in enumerate(counts):
+        found += [(at + i, min(size, count - i), row) for i in range(0, count, size)]
+        at += count
+    return np.array(found)

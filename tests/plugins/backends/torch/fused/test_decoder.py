@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from fllm.errors import ConfigError
 from fllm.models import locate
 from fllm.tokens import Tokenizer
 from fllm.values import Sampling
-from fllm_backends.torch.architecture import read_architecture
+from fllm_backends.torch.architecture import Architecture, read_architecture
 from fllm_backends.torch.attention import AttentionBatch, KVCache
 from fllm_backends.torch.checkpoint import Checkpoint
 from fllm_backends.torch.fused import packing
@@ -27,8 +28,8 @@ from fllm_backends.torch.options import read_options
 from fllm_backends.torch.runner import TorchRunner
 from fllm_backends.torch.weights import CheckpointSource, load_weights
 
-SIZES = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 2}
-BLOCK_SIZE = 4
+SIZES = {"hidden_size": 128, "intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 2}
+BLOCK_SIZE = 16
 CPU = torch.device("cpu")
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("Llama", {}),
@@ -43,38 +44,56 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 pytestmark = pytest.mark.skipif(not torch.cpu._is_avx2_supported(), reason="the kernels need AVX2")
 
 
-def rounded(weights: Weights) -> Weights:
-    """The same weights after packing and unpacking."""
+class Coarse(Linear):
+    """Rounds what it is given to 8 bits in groups."""
 
-    def linear(x: Linear) -> Linear:
-        return Linear(torch.from_numpy(packing.unpack(packing.pack(x.weight.numpy()))), x.bias)
-
-    layers = tuple(
-        dataclasses.replace(
-            layer,
-            qkv=linear(layer.qkv),
-            output=linear(layer.output),
-            gate_up=linear(layer.gate_up),
-            down=linear(layer.down),
-        )
-        for layer in weights.layers
-    )
-    return Weights(weights.embedding, layers, weights.norm, linear(Linear(weights.head)).weight)
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        groups = x.reshape(*x.shape[:-1], -1, packing.GROUP)
+        steps = groups.abs().amax(-1, keepdim=True).clamp_min(1e-30) / 127
+        return super().__call__(((groups / steps).round() * steps).reshape(x.shape))
 
 
-def decoders(directory: Path, threads: int = 2) -> tuple[FusedLM, CausalLM]:
+class PackedLM(CausalLM):
+    """Packed weights on torch's own operations, and, if wanted, the activations rounded as in the kernels."""
+
+    def __init__(self, architecture: Architecture, weights: Weights, *, coarse: bool) -> None:
+        kind = Coarse if coarse else Linear
+        layers = [
+            dataclasses.replace(
+                layer,
+                qkv=Linear(repacked(layer.qkv.weight), layer.qkv.bias),
+                output=kind(repacked(layer.output.weight), layer.output.bias),
+                gate_up=Linear(repacked(layer.gate_up.weight), layer.gate_up.bias),
+                down=kind(repacked(layer.down.weight), layer.down.bias),
+            )
+            for layer in weights.layers
+        ]
+        ends = repacked(weights.embedding), repacked(weights.head)
+        super().__init__(architecture, Weights(ends[0], layers, weights.norm, ends[1]))
+
+
+def repacked(weight: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(packing.unpack(packing.pack(weight.numpy())))
+
+
+def loaded(directory: Path) -> tuple[Architecture, Weights]:
     architecture = read_architecture(directory)
     source = CheckpointSource(Checkpoint(directory), CPU, torch.float32)
-    weights = load_weights(architecture, source, lambda progress: None)
+    return architecture, load_weights(architecture, source, lambda progress: None)
+
+
+def fused_lm(directory: Path, threads: int = 2) -> FusedLM:
+    architecture, weights = loaded(directory)
     assert runs_here(architecture)
-    fused = FusedLM(architecture, weights, threads=threads, max_positions=128)
-    return fused, CausalLM(architecture, rounded(weights))
+    return FusedLM(architecture, weights, threads=threads, max_positions=128)
 
 
 def logits(model: Decoder, batches: list[list[Row]]) -> torch.Tensor:
     """Of all new tokens of all batches, one batch after the other through one cache."""
     a = model.architecture
-    cache = KVCache(len(a.layers), 64, BLOCK_SIZE, a.kv_heads, a.head_dim, like=torch.empty(0))
+    cache = KVCache(
+        len(a.layers), 64, BLOCK_SIZE, a.kv_heads, a.head_dim, like=torch.empty(0, dtype=model.cache_dtype)
+    )
     found = []
     with torch.inference_mode():
         for rows in batches:
@@ -103,41 +122,49 @@ def ids_of(seed: int, count: int) -> list[int]:
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_logits_are_those_of_torch_with_the_rounded_weights(name: str, tmp_path: Path) -> None:
+def test_logits_miss_those_of_torch_by_what_rounding_makes_of_them(name: str, tmp_path: Path) -> None:
     family, changes = VARIANTS[name]
     save_model(family, tmp_path, **SIZES | changes)
-    ids, table = ids_of(1, 23), [9, 3, 14, 7, 30, 1]
+    ids, table = ids_of(1, 53), [9, 3, 14, 7]
     chunks = [
-        [row(ids, 0, 9, table)],
-        [row(ids, 9, 10, table)],
-        *([row(ids, i, 1, table)] for i in range(19, 23)),
+        [row(ids, 0, 19, table)],
+        [row(ids, 19, 30, table)],
+        *([row(ids, i, 1, table)] for i in range(49, 53)),
     ]
-    fused, plain = decoders(tmp_path)
-    ours, theirs = logits(fused, chunks), logits(plain, chunks)
-    assert (ours - theirs).abs().max() < 2e-3 * theirs.abs().max()
+    exact, coarse = (logits(PackedLM(*loaded(tmp_path), coarse=coarse), chunks) for coarse in (False, True))
+    missed = (logits(fused_lm(tmp_path), chunks) - exact).square().mean()
+    # A number that is rounded the other way moves all after it: only the size of the error can be known.
+    assert missed < 1.3 * (coarse - exact).square().mean()
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_a_row_is_the_same_to_the_bit_alone_and_among_others(tmp_path: Path, threads: int) -> None:
     save_model("Llama", tmp_path, **SIZES)
-    fused, _ = decoders(tmp_path, threads)
-    ids = ids_of(2, 12)
-    mine = [row(ids, 0, 11, [1, 2, 3]), row(ids, 11, 1, [1, 2, 3])]
+    fused = fused_lm(tmp_path, threads)
+    ids = ids_of(2, 32)
+    mine = [row(ids, 0, 31, [1, 2]), row(ids, 31, 1, [1, 2])]
     alone = logits(fused, [[mine[0]], [mine[1]]])
-    others = [row(ids_of(i, 9), 0, 9, [4 + 3 * i, 5 + 3 * i, 6 + 3 * i]) for i in range(5)]
+    others = [row(ids_of(i, 9 * i), 0, 9 * i, [4 * i, 1 + 4 * i, 2 + 4 * i]) for i in range(1, 6)]
     among = logits(fused, [[*others, mine[0]], [mine[1]]])
-    assert torch.equal(alone, among[-12:])
+    assert torch.equal(alone, among[-32:])
 
 
-def test_packing_rounds_each_weight_by_less_than_half_a_step() -> None:
-    weights = np.random.default_rng(0).normal(size=(8, 64)).astype(np.float32)
-    packed = packing.pack(weights)
-    steps = packed.scales.transpose(0, 2, 1).reshape(8, 2).repeat(packing.GROUP, axis=1)
-    assert (np.abs(packing.unpack(packed) - weights) <= steps / 2 * 1.0001).all()
+def test_a_prompt_is_the_same_to_the_bit_in_any_chunks(tmp_path: Path) -> None:
+    save_model("Mistral", tmp_path, **SIZES, sliding_window=20)
+    fused = fused_lm(tmp_path)
+    ids, table = ids_of(3, 70), [5, 1, 7, 2, 3]
+    whole = logits(fused, [[row(ids, 0, 70, table)]])
+    cuts = [0, 1, 8, 33, 34, 70]
+    pieces = [[row(ids, a, b - a, table)] for a, b in itertools.pairwise(cuts)]
+    assert torch.equal(whole, logits(fused, pieces))
 
 
-def test_a_group_of_zeros_stays_zero() -> None:
-    assert not packing.unpack(packing.pack(np.zeros((4, 32), np.float32))).any()
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_likeliest_token_is_that_of_the_logits(tmp_path: Path, threads: int) -> None:
+    save_model("Llama", tmp_path, **SIZES)
+    fused = fused_lm(tmp_path, threads)
+    hidden = torch.randn(70, SIZES["hidden_size"], generator=torch.Generator().manual_seed(0))
+    assert fused.choose(hidden) == fused.logits(hidden).argmax(-1).tolist()
 
 
 @pytest.mark.parametrize(
@@ -159,18 +186,16 @@ def test_int8_that_cannot_be_had_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_real_model_keeps_its_mind() -> None:
-    """Mean KL divergence from the fp32 model at most 0.01, and the same first choice nearly always."""
+    """Little KL divergence from the fp32 model, and the same first choice nearly always."""
     runner = TorchRunner(read_options(BackendConfig(model=locate().location)), Device("cpu"), 1)
     card = runner.load(lambda progress: None)
     directory = Path(card.tokenizer)
-    architecture = read_architecture(directory)
-    source = CheckpointSource(Checkpoint(directory), CPU, torch.float32)
-    weights = load_weights(architecture, source, lambda progress: None)
+    architecture, weights = loaded(directory)
     text = (Path(__file__).parents[5] / "LICENSE").read_text()
     ids = Tokenizer.load(directory).encode(text, special=False)[:256]
     batches = [[row(ids, 0, len(ids), list(range(64)))]]
     exact = logits(CausalLM(architecture, weights), batches).log_softmax(-1)
     fused = FusedLM(architecture, weights, threads=2, max_positions=256)
     ours = logits(fused, batches).log_softmax(-1)
-    assert (exact.exp() * (exact - ours)).sum(-1).mean() < 0.01
-    assert (exact.argmax(-1) == ours.argmax(-1)).float().mean() > 0.95
+    assert (exact.exp() * (exact - ours)).sum(-1).mean() < 0.003
+    assert (exact.argmax(-1) == ours.argmax(-1)).float().mean() > 0.97

@@ -1,0 +1,40 @@
+"""What vector instructions the kernels are written for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import NamedTuple
+
+import numba
+from llvmlite.binding import get_host_cpu_features
+
+
+class Target(NamedTuple):
+    """A kind of processor."""
+
+    width: int
+    """Floats in a register."""
+    dot: bool
+    """``vpdpbusd``: sums of four products of bytes, added to int32, in one instruction."""
+
+
+AVX2, VNNI, AVX512 = Target(8, dot=False), Target(8, dot=True), Target(16, dot=True)
+
+
+@cache
+def targets() -> tuple[Target, ...]:
+    """The kinds that this processor can be, best first; none without AVX2."""
+    has = _features()
+    if not all(map(has, ("avx2", "fma", "f16c"))):
+        return ()
+    wide = all(map(has, ("avx512f", "avx512bw", "avx512vl", "avx512vnni")))
+    return (AVX512,) * wide + (VNNI,) * (wide or has("avxvnni")) + (AVX2,)
+
+
+def _features() -> Callable[[str], bool]:
+    """Those that numba compiles for: the processor's, unless ``NUMBA_CPU_FEATURES`` names others."""
+    if told := numba.config.CPU_FEATURES:  # type: ignore[attr-defined]
+        return frozenset(told.replace("+", "").split(",")).__contains__
+    found = get_host_cpu_features()
+    return lambda name: bool(found.get(name, False))
