@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from msgspec import Struct
@@ -122,14 +122,19 @@ class Chain:
             return events
         found: list[ParserEvent] = []
         for event in events:
-            found += self._noted(self._tools.feed(event.text)) if isinstance(event, Text) else (event,)
+            if isinstance(event, Text):
+                found += self._noted(self._tools.feed(event.text))
+            else:
+                found.append(event)
         return found
 
-    def _noted(self, events: Iterable[ParserEvent]) -> Iterator[ParserEvent]:
+    def _noted(self, events: Iterable[ParserEvent]) -> list[ParserEvent]:
         """Events of the tool-call parser; that there was a call changes the reason of the end."""
-        for event in events:
-            self._called = self._called or isinstance(event, ToolStart)
-            yield event
+        found = list(events)
+        for event in found:
+            if isinstance(event, ToolStart):
+                self._called = True
+        return found
 
     def _finish(self, step: Step) -> list[Event]:
         self.finished = True
@@ -183,7 +188,7 @@ class ReasoningTokens:
 
     def release(self, events: list[ParserEvent]) -> None:
         """The reasoning parser emitted these events: the last characters it was given, but for tags."""
-        released = sum(len(event.text) for event in events if isinstance(event, Reasoning))
+        released = sum([len(event.text) for event in events if isinstance(event, Reasoning)])
         found = released > 0
         # A token of no characters began the character that the next one completed.
         while self._held and (released > 0 or (found and self._held[-1] == 0)):

@@ -10,8 +10,10 @@ def overlap(text: str, marker: str) -> int:
 
     So many characters must be held back, since the next piece may complete the marker.
     """
+    if marker[0] not in text:  # nearly always
+        return 0
     start = max(0, len(text) - len(marker) + 1)
-    while (start := text.find(marker[:1], start)) >= 0:
+    while (start := text.find(marker[0], start)) >= 0:
         if marker.startswith(text[start:]):
             return len(text) - start
         start += 1

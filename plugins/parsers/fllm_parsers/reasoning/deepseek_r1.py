@@ -44,7 +44,7 @@ class DeepSeekR1Parser:
     def _read(self, text: str) -> list[ParserEvent]:
         events: list[ParserEvent] = []
         position = 0
-        for tag in _TAG.finditer(text):
+        while tag := _TAG.search(text, position):
             events += self._pass(text[position : tag.start()], tag[0])
             self._thinking = self._thinking and tag[0] == OPEN
             position = tag.end()

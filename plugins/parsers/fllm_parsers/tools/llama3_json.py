@@ -69,15 +69,15 @@ class Llama3JsonParser:
         if self._allowed and self._allowed.fullmatch(text):
             self._hold(text)
             return []
-        cut = len(text)
-        for glue in _IN_PROSE.finditer(text):
-            if glue.end() == len(text):
-                cut = glue.start()
-        events = self._content(text[:cut])
-        if text[cut:]:
-            self._allowed = _OPENING
-            self._hold(text[cut:])
-        return events
+        position = 0
+        while glue := _IN_PROSE.search(text, position):
+            position = glue.end()
+            if position == len(text):
+                events = self._content(text[: glue.start()])
+                self._allowed = _OPENING
+                self._hold(glue[0])
+                return events
+        return self._content(text)
 
     def _hold(self, glue: str) -> None:
         self._glue.append(glue)
