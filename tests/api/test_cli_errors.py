@@ -64,6 +64,22 @@ BAD = {
     "serve --allowed-origins *": ["'--allowed-origins'", "'*' is not JSON such as [\"https://example.org\"]"],
     "serve --allowed-origins [1]": ["'--allowed-origins'", "Expected `str`, got `int` - at `$[0]`"],
     "serve --default-chat-template-kwargs []": ["'--default-chat-template-kwargs'", "Expected `object`"],
+    "serve --speculative-config ngram": [
+        "'--speculative-config'",
+        '\'ngram\' is not JSON such as {"method": "ngram", "num_speculative_tokens": 5}',
+    ],
+    'serve --speculative-config {"method":"ngram"}': [
+        "'--speculative-config'",
+        "missing required field `num_speculative_tokens`",
+    ],
+    'serve --speculative-config {"method":"eagle","num_speculative_tokens":5}': [
+        "'--speculative-config'",
+        "Invalid enum value 'eagle' - at `$.method`",
+    ],
+    'serve --speculative-config {"method":"ngram","num_speculative_tokens":5,"prompt_lookup_max":1}': [
+        "'--speculative-config'",
+        "prompt_lookup_min is 2 and prompt_lookup_max is 1",
+    ],
     "serve --chat-template /nowhere": ["'--chat-template'", "'/nowhere' does not exist"],
     "serve --config /nowhere": ["'--config'", "'/nowhere' does not exist"],
     "serve --plugin /nowhere.py": ["'--plugin'", "'/nowhere.py' does not exist"],

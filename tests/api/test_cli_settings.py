@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from fllm import BackendConfig, BackendEntry, ConfigError, Device, Entry, MetricsConfig
+from fllm.config import Speculation
 from fllm.models import DEFAULT_NAME
 from fllm.registry import Registry
 from fllm_api.cli.serve import serve
@@ -42,6 +43,7 @@ def test_every_option_reaches_its_struct(tmp_path: Path) -> None:
         *("--seed", "7", "--devices", "cuda:0,cuda:1", "--backend", "torch", "--backend-option", "a=b=c"),
         *("--backend-option", "d=", "--no-engine-process", "--max-num-seqs", "3"),
         *("--max-num-batched-tokens", "64", "--no-enable-prefix-caching"),
+        *("--speculative-config", '{"method": "ngram", "num_speculative_tokens": 5, "prompt_lookup_max": 3}'),
         *("--chat-template", str(template), "--chat-template-content-format", "openai"),
         *("--default-chat-template-kwargs", '{"enable_thinking": false}'),
         *("--enable-auto-tool-choice", "--tool-call-parser", "llama3_json"),
@@ -64,6 +66,7 @@ def test_every_option_reaches_its_struct(tmp_path: Path) -> None:
         max_num_seqs=3,
         max_num_batched_tokens=64,
         enable_prefix_caching=False,
+        speculative_config=Speculation(method="ngram", num_speculative_tokens=5, prompt_lookup_max=3),
     )
     assert made.server == ServerConfig(
         served_model_name="acme",
@@ -131,6 +134,7 @@ def test_the_file_holds_lists_and_tables_where_the_command_line_repeats(tmp_path
         'devices = "cpu"\nengine-process = false\ndisable-plugin = "metrics"\n'
         "default-chat-template-kwargs = { enable_thinking = false }\n"
         "[backend-option]\nthreads = 2\n"
+        '[speculative-config]\nmethod = "ngram"\nnum_speculative_tokens = 5\n'
     )
     made = settings("--config", str(file))
     assert made.server.api_keys == ("a", "b")
@@ -139,6 +143,7 @@ def test_the_file_holds_lists_and_tables_where_the_command_line_repeats(tmp_path
     assert made.server.served_model_name == "acme/model"
     assert made.backend_config.options == {"threads": "2"}
     assert made.backend_config.devices == (Device("cpu"),)
+    assert made.backend_config.speculative_config == Speculation(method="ngram", num_speculative_tokens=5)
     assert (made.backend, made.plugin_config.disabled) == ("torch", ("metrics",))
 
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from fllm.config import Speculation
 
-FIRST_WIDTH = 2
+FIRST_WIDTH = 1
 """Tokens of a first guess; it is doubled as long as all of it is right."""
 MAX_PAUSE = 32
 """Tokens without a guess, at most, for a sequence whose guesses are wrong again and again."""

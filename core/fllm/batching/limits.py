@@ -21,7 +21,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     max_num_batched_tokens: int = 512
     """More make longer prompts cheaper, and the tokens of those who are decoding beside them later."""
     block_size: int = 16
-    max_drafting_seqs: int = 4
+    max_drafting_seqs: int = 2
     """While more sequences run, nothing is drafted: a batch of many computes no token for nothing."""
 
     def under(self, config: BackendConfig) -> Limits:
