@@ -10,6 +10,9 @@ one process, and with the engine in a process of its own. A peer is any command 
 `/v1/chat/completions` on ``{port}``. All run from the start and are measured in turn, so that a noisy machine
 is unfair to all alike; the table has medians.
 
+The load does not sleep while nothing comes: on a virtual machine a write that wakes another core costs the
+writer more than the rest of the write, and across a network it would not. ``--sleep`` lets it.
+
 *events/s* are the chunks that brought the tokens: fewer, where the engine is ahead and tokens share a chunk.
 *CPU* is the time of the server's processes, the engine's included. *p50* is of whole answers of one token.
 """
@@ -80,10 +83,17 @@ def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
     raise SystemExit(f"{process.args} did not start")
 
 
-def on_loop(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run the work on an event loop of its own."""
+def on_loop(work: Callable[[], Coroutine[Any, Any, T]], *, sleeps: bool = False) -> T:
+    """Run the work on an event loop of its own, which does not sleep unless told so."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        if not sleeps:
+            spin(runner.get_loop())
         return runner.run(work())
+
+
+def spin(loop: asyncio.AbstractEventLoop) -> None:
+    """Be busy in every turn of the loop."""
+    loop.call_soon(spin, loop)
 
 
 def table(loads: dict[str, list[Load]], latencies: dict[str, list[float]]) -> str:
@@ -109,6 +119,7 @@ def main() -> None:
     parser.add_argument("--tokens-per-step", type=int, default=1, help="of our engine")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cores", default="0,1", help="the servers', and the load's")
+    parser.add_argument("--sleep", action="store_true", help="let the load sleep while nothing comes")
     arguments = parser.parse_args()
     core, client = map(int, arguments.cores.split(","))
     os.sched_setaffinity(0, {client})
@@ -122,8 +133,8 @@ def main() -> None:
         servers = {name: stack.enter_context(running(each, core)) for name, each in commands.items()}
         for turn in range(arguments.rounds):
             for name, (port, pid) in servers.items():
-                loads[name].append(on_loop(partial(load, port, pid, **size)))
-                latencies[name] += on_loop(partial(latency, port, requests=200))
+                loads[name].append(on_loop(partial(load, port, pid, **size), sleeps=arguments.sleep))
+                latencies[name] += on_loop(partial(latency, port, requests=200), sleeps=arguments.sleep)
                 rate = loads[name][-1].tokens_per_second
                 print(f"round {turn + 1}, {name}: {rate:,.0f} tokens/s", flush=True)
     print(table(loads, latencies))
