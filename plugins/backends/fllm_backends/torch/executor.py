@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from itertools import islice
+from itertools import islice, repeat
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from fllm.values import TokenLogprob
 from fllm_backends.torch.attention import AttentionBatch, KVCache
 from fllm_backends.torch.logprobs import describe
 from fllm_backends.torch.model import Decoder
-from fllm_backends.torch.sampler import sample
+from fllm_backends.torch.sampler import is_plain, sample
 
 _LOGITS_AT_ONCE = 256
 """Positions of a prompt whose logits are held at the same time, when all of them are asked for."""
@@ -54,8 +54,12 @@ class Executor:
         rows = [end for row in batch for end in ends(row)]
         if not rows:
             return iter(()), iter(())
-        wanted = [piece[len(piece) - samples(row) :] for row, piece in zip(batch, pieces, strict=True)]
-        logits = self._model.logits(torch.cat(wanted))
+        wanted = torch.cat(
+            [piece[len(piece) - samples(row) :] for row, piece in zip(batch, pieces, strict=True)]
+        )
+        if all(row.sampling.logprobs is None and is_plain(row, self._eos) for row in rows):
+            return iter(self._model.choose(wanted)), repeat(None, len(rows))
+        logits = self._model.logits(wanted)
         tokens = sample(rows, logits, self._eos)
         return iter(tokens), iter(_logprobs(rows, logits, tokens))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -57,6 +57,7 @@ class Weights:
 
     embedding: Tensor
     layers: Iterable[Layer]
+    """Perhaps read from the disk while they are iterated."""
     norm: RMSNorm
     head: Tensor
     """[vocabulary, hidden]; the embedding itself where they are tied."""
@@ -78,6 +79,10 @@ class Decoder(Protocol):
         """[rows, hidden] to [rows, vocabulary], float32."""
         ...
 
+    def choose(self, hidden: Tensor) -> list[int]:
+        """The likeliest token of each row of [rows, hidden]: of equals the first."""
+        ...
+
 
 class CausalLM:
     """A decoder on torch's own operations, in the weights' own dtype."""
@@ -86,7 +91,7 @@ class CausalLM:
         self.architecture = architecture
         self.device = weights.head.device
         self.cache_dtype = weights.head.dtype
-        self.weights = weights
+        self.weights = replace(weights, layers=tuple(weights.layers))
         self._frequencies = rotary.frequencies(architecture.rope, architecture.head_dim).to(
             weights.head.device
         )
@@ -105,6 +110,11 @@ class CausalLM:
     def logits(self, hidden: Tensor) -> Tensor:
         """[rows, hidden] to [rows, vocabulary], float32."""
         return F.linear(hidden, self.weights.head).float()
+
+    def choose(self, hidden: Tensor) -> list[int]:
+        """The likeliest token of each row of [rows, hidden]."""
+        tokens: list[int] = self.logits(hidden).argmax(-1).tolist()
+        return tokens
 
     def _attend(
         self,

@@ -44,7 +44,7 @@ class TorchRunner:
         """Fetch or convert the model and load its weights; raises `UserError`."""
         import torch
 
-        from fllm_backends.torch.weights import open_weights
+        from fllm_backends.torch.weights import load_weights
 
         device = torch_device(self._device)
         check_quantization(self._options.quantization, self._options.dtype, device)
@@ -56,7 +56,7 @@ class TorchRunner:
         check_length(architecture.max_positions, self._options.max_model_len)
         source = self._source(model.directory, device, getattr(torch, dtype))
         try:
-            weights = open_weights(architecture, source, progress)
+            weights = load_weights(architecture, source, progress)
             self._model = self._decoder(architecture, weights, progress)
         except torch.OutOfMemoryError as error:
             raise ModelError(f"the weights do not fit into the memory of {device}") from error
@@ -81,6 +81,8 @@ class TorchRunner:
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise ConfigError(f"a KV cache of {blocks * block} bytes does not fit into memory") from error
         self._executor = Executor(self._model, cache, self._card.eos_token_ids)
+        if self._device.kind == "cuda":
+            self._rehearse()
         return blocks
 
     def execute(self, batch: Sequence[Row]) -> Sequence[Sampled]:
@@ -142,6 +144,12 @@ class TorchRunner:
             max_rows=self._max_num_seqs,
             max_positions=length,
         )
+
+    def _rehearse(self) -> None:
+        from fllm_backends.torch.cuda.rehearsal import rehearsal
+
+        for batch in rehearsal(self._max_num_seqs):
+            self.execute(batch)
 
     def _source(self, directory: Path, device: torch.device, dtype: torch.dtype) -> Source:
         from fllm_backends.torch.weights import CheckpointSource, RandomSource

@@ -1,129 +1,131 @@
-"""From logits to tokens, each row by its own parameters alone.
+"""From logits to tokens: each row by its own parameters alone, all rows in a few operations.
 
-The draw is the inverse of the cumulative distribution at a number that depends on nothing but the row's seed
-and the token's position; so the same request gives the same tokens, whatever else runs. The order is vLLM's:
-bans and biases, penalties, temperature, min_p, top_k, top_p.
+A row's token is that of `draw.draw`. What the rows ask for travels to the device in one copy, and the tokens
+come back in one; nothing else makes the host wait. Only logits that are adjusted (penalties, biases, bans)
+are so one row after the other.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from fllm.batching import Row, stop_tokens
-from fllm.values import Sampling
+from fllm.batching import Row
+from fllm_backends.torch.adjust import adjust, adjusts
+from fllm_backends.torch.draw import NUCLEUS_GUESS, draw, uniform
 
-_DRAW_BYTES = 6  # so that a draw times the total stays below the total in float64
-_NUCLEUS_GUESS = 1024
-"""Tokens that nearly always hold ``top_p`` of the mass; sorting them all is ten times the work."""
+_UNSURE = -1
+"""In place of a token for which the guess was too low."""
+
+
+class _Draws(NamedTuple):
+    """What some rows ask for; all but the first are [rows, 1]."""
+
+    rows: Tensor
+    """Where they lie in the batch: [rows]."""
+    temperature: Tensor
+    floor: Tensor
+    """The logarithm of ``min_p``."""
+    top_k: Tensor
+    top_p: Tensor
+    number: Tensor
+    """The place in the cumulative distribution at which the token lies."""
 
 
 def sample(rows: Sequence[Row], logits: Tensor, eos: Collection[int]) -> list[int]:
     """Choose the next token of each row from [rows, vocabulary] logits, which are left as they are."""
-    if all(_is_plainly_greedy(row) for row in rows):
-        return logits.argmax(-1).tolist()
-    return torch.stack([_choose(row, own, eos) for row, own in zip(rows, logits, strict=True)]).tolist()
+    if any(adjusts(row, eos) for row in rows):
+        logits = torch.stack([adjust(row, own, eos) for row, own in zip(rows, logits, strict=True)])
+    size = logits.shape[1]
+    drawn = [at for at, row in enumerate(rows) if row.sampling.temperature > 0]
+    narrowed = [at for at in drawn if rows[at].sampling.top_p < 1 or _top_k(rows[at], size) < size]
+    whole = sorted(set(drawn) - set(narrowed))
+    tokens = logits.argmax(-1)
+    if whole:
+        draws = _describe(rows, whole, logits)
+        tokens[draws.rows] = _draw_from_all(_scale(logits, draws), draws)
+    if narrowed:
+        draws = _describe(rows, narrowed, logits)
+        tokens[draws.rows] = _draw_from_likeliest(_scale(logits, draws), draws, _most(rows, narrowed, size))
+    return [
+        int(draw(logits[at], row.sampling, _number(row))) if token == _UNSURE else token
+        for at, (row, token) in enumerate(zip(rows, tokens.tolist(), strict=True))
+    ]
 
 
-def uniform(seed: int, position: int) -> float:
-    """A number in [0, 1) for a seed and a position."""
-    digest = hashlib.blake2b(f"{seed},{position}".encode(), digest_size=_DRAW_BYTES).digest()
-    return int.from_bytes(digest) / (1 << 8 * _DRAW_BYTES)
+def is_plain(row: Row, eos: Collection[int]) -> bool:
+    """Whether the row's token is simply the likeliest."""
+    return row.sampling.temperature == 0 and not adjusts(row, eos)
 
 
-def adjust(row: Row, logits: Tensor, eos: Collection[int]) -> Tensor:
-    """The logits after ``min_tokens``, ``logit_bias`` and the three penalties."""
-    sampling = row.sampling
-    if not _is_adjusted(row):
-        return logits
-    logits = logits.clone()
-    if _generated(row) < sampling.min_tokens:
-        logits[list(stop_tokens(sampling, eos))] = -math.inf
-    if sampling.logit_bias:
-        logits[list(sampling.logit_bias)] += logits.new_tensor(list(sampling.logit_bias.values()))
-    _penalize(row, logits)
-    return logits
+def _draw_from_all(scaled: Tensor, draws: _Draws) -> Tensor:
+    return _at(scaled.softmax(-1), draws.number)[:, 0]
 
 
-def draw(logits: Tensor, sampling: Sampling, number: float) -> Tensor:
-    """The token at ``number`` of the cumulative distribution."""
-    scaled = (logits - logits.max()) / sampling.temperature
-    if sampling.min_p > 0:
-        scaled = scaled.masked_fill(scaled < math.log(sampling.min_p), -math.inf)
-    if sampling.top_p >= 1 and not 0 < sampling.top_k < len(scaled):
-        return _at(scaled.softmax(-1), number)
-    probabilities, ids = _likeliest(scaled, sampling)
-    return ids[_at(probabilities, number)]
-
-
-def _choose(row: Row, logits: Tensor, eos: Collection[int]) -> Tensor:
-    logits = adjust(row, logits, eos)
-    if row.sampling.temperature == 0:
-        return logits.argmax()
-    return draw(logits, row.sampling, uniform(row.seed, row.start + row.count))
-
-
-def _likeliest(scaled: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """Probabilities and ids of the tokens within top_k; those beyond top_p have the probability 0."""
-    if 0 < sampling.top_k < len(scaled):
-        best = scaled.topk(sampling.top_k)
-        return _nucleus(best.values.softmax(-1), sampling.top_p)[0], best.indices
-    total = scaled.logsumexp(-1)
-    best = scaled.topk(min(_NUCLEUS_GUESS, len(scaled)))
-    probabilities, mass = _nucleus((best.values - total).exp(), sampling.top_p)
-    if mass < sampling.top_p:
-        best = scaled.topk(len(scaled))
-        probabilities, mass = _nucleus((best.values - total).exp(), sampling.top_p)
-    return probabilities, best.indices
-
-
-def _nucleus(probabilities: Tensor, top_p: float) -> tuple[Tensor, float]:
-    """Keep the fewest of the sorted probabilities that reach ``top_p``; also the sum of all of them."""
+def _draw_from_likeliest(scaled: Tensor, draws: _Draws, most: int) -> Tensor:
+    """Of the ``most`` likeliest, those within top_k and top_p; `_UNSURE` where top_p may lie beyond them."""
+    size = scaled.shape[1]
+    best = scaled.topk(most)
+    beyond = torch.arange(most, device=scaled.device) >= draws.top_k
+    limited = best.values.masked_fill(beyond, -math.inf).softmax(-1)
+    free = (best.values - scaled.logsumexp(-1, keepdim=True)).exp()
+    is_free = draws.top_k >= size
+    probabilities = torch.where(is_free, free, limited)
     cumulative = probabilities.cumsum(-1, dtype=torch.float64)
-    dropped = cumulative - probabilities >= top_p
-    dropped[0] = False
-    return probabilities.masked_fill(dropped, 0.0), cumulative[-1].item()
+    dropped = cumulative - probabilities >= draws.top_p
+    dropped[:, 0] = False
+    tokens = best.indices.gather(1, _at(probabilities.masked_fill(dropped, 0.0), draws.number))
+    unsure = is_free & (cumulative[:, -1:] < draws.top_p) & (most < size)
+    return tokens.masked_fill(unsure, _UNSURE)[:, 0]
 
 
-def _at(weights: Tensor, number: float) -> Tensor:
-    """The first index at which the cumulative weight exceeds that share of the total."""
+def _at(weights: Tensor, number: Tensor) -> Tensor:
+    """The first index at which the cumulative weight exceeds that share of the total: [rows, 1]."""
     cumulative = weights.cumsum(-1, dtype=torch.float64)
-    index = torch.searchsorted(cumulative, cumulative[-1:] * number, right=True)[0]
-    return index.clamp_max(len(weights) - 1)  # where float16 overflowed, all are NaN
+    index = torch.searchsorted(cumulative, cumulative[:, -1:] * number, right=True)
+    return index.clamp_max(weights.shape[1] - 1)  # where float16 overflowed, all are NaN
 
 
-def _penalize(row: Row, logits: Tensor) -> None:
-    """Repetition counts prompt and answer; presence and frequency the answer alone."""
-    sampling, length = row.sampling, row.start + row.count
-    if sampling.repetition_penalty != 1:
-        seen = torch.tensor(row.token_ids[:length], device=logits.device)
-        old = logits[seen]
-        penalty = sampling.repetition_penalty
-        logits[seen] = torch.where(old > 0, old / penalty, old * penalty)
-    if (sampling.presence_penalty or sampling.frequency_penalty) and _generated(row):
-        answer = torch.tensor(row.token_ids[row.prompt_length : length], device=logits.device)
-        counts = torch.bincount(answer, minlength=len(logits))
-        logits -= sampling.presence_penalty * (counts > 0) + sampling.frequency_penalty * counts
+def _scale(logits: Tensor, draws: _Draws) -> Tensor:
+    own = logits[draws.rows]
+    scaled = (own - own.amax(-1, keepdim=True)) / draws.temperature
+    return scaled.masked_fill(scaled < draws.floor, -math.inf)
 
 
-def _generated(row: Row) -> int:
-    return row.start + row.count - row.prompt_length
-
-
-def _is_adjusted(row: Row) -> bool:
-    sampling = row.sampling
-    return bool(
-        _generated(row) < sampling.min_tokens
-        or sampling.logit_bias
-        or sampling.repetition_penalty != 1
-        or sampling.presence_penalty
-        or sampling.frequency_penalty
+def _describe(rows: Sequence[Row], wanted: Sequence[int], logits: Tensor) -> _Draws:
+    asked = [
+        (
+            row.sampling.temperature,
+            math.log(row.sampling.min_p) if row.sampling.min_p > 0 else -math.inf,
+            _top_k(row, logits.shape[1]),
+            row.sampling.top_p,
+            _number(row),
+        )
+        for row in (rows[at] for at in wanted)
+    ]
+    host = torch.empty((6, len(wanted)), dtype=torch.float64, pin_memory=logits.is_cuda)
+    host.numpy()[:] = np.array([wanted, *zip(*asked, strict=True)])
+    places, temperature, floor, top_k, top_p, number = host.to(logits.device, non_blocking=True)[:, :, None]
+    return _Draws(
+        places[:, 0].long(), temperature.to(logits.dtype), floor.to(logits.dtype), top_k, top_p, number
     )
 
 
-def _is_plainly_greedy(row: Row) -> bool:
-    return row.sampling.temperature == 0 and not _is_adjusted(row)
+def _most(rows: Sequence[Row], wanted: Sequence[int], size: int) -> int:
+    limits = [_top_k(rows[at], size) for at in wanted]
+    return max(limit if limit < size else min(NUCLEUS_GUESS, size) for limit in limits)
+
+
+def _top_k(row: Row, size: int) -> int:
+    """The size of the vocabulary for a row without."""
+    top_k = row.sampling.top_k
+    return top_k if 0 < top_k < size else size
+
+
+def _number(row: Row) -> float:
+    return uniform(row.seed, row.start + row.count)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -66,13 +65,7 @@ class RandomSource:
 
 
 def load_weights(architecture: Architecture, source: Source, progress: Callable[[Progress], None]) -> Weights:
-    """Read all weights; raises `ModelError` for what is missing or misshapen."""
-    weights = open_weights(architecture, source, progress)
-    return replace(weights, layers=tuple(weights.layers))
-
-
-def open_weights(architecture: Architecture, source: Source, progress: Callable[[Progress], None]) -> Weights:
-    """The same, but each layer is read when its turn comes, and not kept."""
+    """Read all weights, a layer when its turn comes; raises `ModelError` for what is missing or misshapen."""
     a = architecture
     embedding = source.stack(["model.embed_tokens.weight"], (a.vocab_size, a.hidden_size))
     norm = RMSNorm(source.stack(["model.norm.weight"], (a.hidden_size,)), a.norm_eps)

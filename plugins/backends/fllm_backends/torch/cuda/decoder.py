@@ -85,6 +85,11 @@ class CudaLM:
         """[rows, hidden] to [rows, vocabulary], float32."""
         return self._head(hidden).float()
 
+    def choose(self, hidden: Tensor) -> list[int]:
+        """The likeliest token of each row of [rows, hidden]."""
+        tokens: list[int] = self.logits(hidden).argmax(-1).tolist()
+        return tokens
+
     def _make_graphs(self, cache: KVCache) -> DecodeGraphs:
         blocks = -(-self._max_positions // cache.block_size)
         buffer = torch.zeros(decodes_size(self._max_rows, blocks), dtype=torch.int32, device=self.device)

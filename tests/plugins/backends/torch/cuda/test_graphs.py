@@ -11,6 +11,7 @@ from fllm.batching.runner import Row
 from fllm.values import Sampling
 from fllm_backends.torch.cuda.batch import Batch, HostBatch, decodes_size, prepare
 from fllm_backends.torch.cuda.graphs import DecodeGraphs, Replay, sizes
+from fllm_backends.torch.cuda.rehearsal import rehearsal
 
 
 def decodes(*positions: int) -> HostBatch:
@@ -86,3 +87,18 @@ def test_chunks_and_more_rows_than_the_largest_size_are_not_taken() -> None:
         sampling=Sampling(max_tokens=1), seed=0, sample=True,
     )  # fmt: skip
     assert not own.takes(prepare([chunk], np.array([1, 2], np.int32), block_size=4))
+
+
+def test_after_the_rehearsal_every_size_is_recorded() -> None:
+    recorder = Recorder()
+    own = graphs(recorder, largest=20)
+    *batches, prompt = (
+        prepare(rows, np.zeros(sum(row.count for row in rows), np.int32), block_size=4)
+        for rows in rehearsal(20)
+    )
+    assert not own.takes(prompt)
+    for batch in batches:
+        own.run(batch)
+    assert recorder.recorded == len(sizes(20)) == 6
+    own.run(decodes(*range(10)))
+    assert recorder.recorded == 6

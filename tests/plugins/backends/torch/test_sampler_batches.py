@@ -1,4 +1,4 @@
-"""The tokens are those of `sampler.sample`, which is tested for what they should be."""
+"""A batch gives the tokens that its rows give one by one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from fllm.batching.runner import Row
 from fllm.values import Sampling
-from fllm_backends.torch import batched_sampler, sampler
+from fllm_backends.torch.adjust import adjust
+from fllm_backends.torch.draw import draw, uniform
+from fllm_backends.torch.sampler import sample
 
 EOS = (0,)
 ASKED: list[dict[str, Any]] = [
@@ -46,11 +48,21 @@ def rows(seed: int, *asked: dict[str, Any]) -> list[Row]:
     return [row(seed + at, **own) for at, own in enumerate(asked)]
 
 
+def one_by_one(batch: list[Row], logits: torch.Tensor) -> list[int]:
+    tokens = []
+    for own, scores in zip(batch, logits, strict=True):
+        adjusted = adjust(own, scores, EOS)
+        number = uniform(own.seed, own.start + own.count)
+        greedy = own.sampling.temperature == 0
+        tokens.append(int(adjusted.argmax() if greedy else draw(adjusted, own.sampling, number)))
+    return tokens
+
+
 @pytest.mark.parametrize("seed", range(0, 1000, 20))
 def test_every_mixture_gives_the_tokens_of_its_rows(seed: int) -> None:
     batch = rows(seed, *ASKED)
     logits = 3 * torch.randn(len(batch), 3000, generator=torch.Generator().manual_seed(seed))
-    assert batched_sampler.sample(batch, logits, EOS) == sampler.sample(batch, logits, EOS)
+    assert sample(batch, logits, EOS) == one_by_one(batch, logits)
 
 
 @pytest.mark.parametrize("asked", ASKED, ids=str)
@@ -58,21 +70,21 @@ def test_one_row_is_a_batch_too(asked: dict[str, Any]) -> None:
     for seed in range(20):
         batch = rows(seed, asked)
         logits = 3 * torch.randn(1, 3000, generator=torch.Generator().manual_seed(seed))
-        assert batched_sampler.sample(batch, logits, EOS) == sampler.sample(batch, logits, EOS)
+        assert sample(batch, logits, EOS) == one_by_one(batch, logits)
 
 
 def test_neighbours_change_nothing() -> None:
     batch = rows(7, *ASKED)
     logits = 3 * torch.randn(len(batch), 3000, generator=torch.Generator().manual_seed(7))
-    alone = [batched_sampler.sample([own], logits[at : at + 1], EOS)[0] for at, own in enumerate(batch)]
-    assert batched_sampler.sample(batch, logits, EOS) == alone
+    alone = [sample([own], logits[at : at + 1], EOS)[0] for at, own in enumerate(batch)]
+    assert sample(batch, logits, EOS) == alone
 
 
 def test_top_p_reaches_beyond_the_first_thousand_of_a_flat_distribution() -> None:
     logits = torch.randn(40, 4000, generator=torch.Generator().manual_seed(1)) * 0.01
     batch = [row(seed, top_p=0.9 if seed % 2 else 0.1) for seed in range(40)]
-    tokens = batched_sampler.sample(batch, logits, EOS)
-    assert tokens == sampler.sample(batch, logits, EOS)
+    tokens = sample(batch, logits, EOS)
+    assert tokens == one_by_one(batch, logits)
     assert any((logits[at] > logits[at, token]).sum() > 1024 for at, token in enumerate(tokens))
 
 
@@ -94,17 +106,17 @@ def test_any_parameters_give_the_same(
         for seed, temperature, top_k, top_p, min_p in asked
     ]
     logits = torch.tensor([values] * len(batch))
-    assert batched_sampler.sample(batch, logits, EOS) == sampler.sample(batch, logits, EOS)
+    assert sample(batch, logits, EOS) == one_by_one(batch, logits)
 
 
 def test_overflowed_logits_still_give_a_token() -> None:
     batch = rows(0, {}, {"top_p": 0.5}, {"temperature": 0})
-    assert set(batched_sampler.sample(batch, torch.full((3, 2), math.nan), EOS)) <= {0, 1}
+    assert set(sample(batch, torch.full((3, 2), math.nan), EOS)) <= {0, 1}
 
 
 def test_the_logits_themselves_stay_as_they_are() -> None:
     batch = rows(0, *ASKED)
     logits = torch.randn(len(batch), 50)
     before = logits.clone()
-    batched_sampler.sample(batch, logits, EOS)
+    sample(batch, logits, EOS)
     assert torch.equal(logits, before)
