@@ -76,8 +76,12 @@ async def _first_model(server: Server, manner: Manner) -> str:
         async with _patience(manner.timeout):
             await pool.get("/models", body.extend)
         return msgspec.json.decode(body, type=_Models).data[0].id
+    except Failure as error:
+        if error.status in (None, 401, 403):
+            raise
+        raise Failure(f"{error} for /models; name one with --model") from error
     except (msgspec.MsgspecError, IndexError) as error:
-        raise Failure("/models names no model; name it with --model") from error
+        raise Failure("/models has none; name one with --model") from error
     finally:
         pool.close()
 

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterable, Iterator
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from fllm_api.bench.answer import Answer
 from fllm_api.bench.client import Client, Failure
@@ -15,8 +15,8 @@ from fllm_api.bench.client import Client, Failure
 class Load(Struct):
     """What became of the requests of one measurement."""
 
-    answers: list[Answer] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
+    answers: list[Answer] = []
+    failures: list[str] = []
     short: int = 0
     """Answers of fewer tokens than were asked for."""
 

@@ -30,6 +30,7 @@ STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "axes.grid.axis": "y",
     "grid.color": "#e8e8e8",
     "xtick.color": INK,

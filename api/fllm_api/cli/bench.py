@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -53,21 +52,20 @@ _comparison = partial(click.RichOption, panel="Comparison")
 _request = partial(click.RichOption, panel="Requests")
 _output = partial(click.RichOption, panel="Output")
 
-SERVER = click.RichArgument(
-    ["server"],
+URL = click.RichArgument(
+    ["url"],
     required=False,
     default="http://localhost:8000",
-    metavar="[NAME=]URL",
-    help="The server that is compared with the others; http://localhost:8000, if not said.",
+    help="The server that is compared with the others (http://localhost:8000); NAME=URL names it.",
 )
 COMMON: list[click.Parameter] = [
-    SERVER,
+    URL,
     _comparison(
         ["--against"],
         multiple=True,
         default=(),
-        metavar="[NAME=]URL",
-        help="A peer, which gets the same load in turn; may be given again.",
+        metavar="URL",
+        help="A peer, which gets the same load in turn; NAME=URL names it. May be given again.",
     ),
     _comparison(["--rounds"], type=POSITIVE, default=3, help="How often each is measured; medians are told."),
     _request(["--chat"], is_flag=True, help="Chat completions instead of completions."),
@@ -76,8 +74,7 @@ COMMON: list[click.Parameter] = [
         ["--api-key"],
         type=Listed(),
         envvar="FURIOSA_LLM_API_KEY",
-        show_envvar=True,
-        help="Bearer token, for all of the servers.",
+        help="Bearer token, for all of the servers; FURIOSA_LLM_API_KEY holds it too.",
     ),
     _request(
         ["--timeout"],
@@ -217,20 +214,22 @@ def interference(requests: int, words: int, long_words: int, **options: Any) -> 
 def _measure(
     workload: Workload,
     *,
-    server: str,
+    url: str,
     against: Sequence[str],
     rounds: int,
     as_json: bool,
     **manner: Any,
 ) -> Report:
     """Measure and print; raises `UserError` where a server did not answer a single request."""
+    import asyncio
+
     from rich.console import Console
 
     from fllm_api.bench.rounds import compare
     from fllm_api.bench.server import Manner
     from fllm_api.cli.event_loop import loop_factory
 
-    servers = _servers(server, against)
+    servers = _servers(url, against)
     with Console(stderr=True).status("") as status, asyncio.Runner(loop_factory=loop_factory()) as runner:
         report = runner.run(compare(workload, servers, Manner(**manner), rounds=rounds, tell=status.update))
     _print(report, as_json=as_json)
@@ -240,10 +239,10 @@ def _measure(
     return report
 
 
-def _servers(server: str, against: Sequence[str]) -> list[Server]:
+def _servers(url: str, against: Sequence[str]) -> list[Server]:
     from fllm_api.bench.server import parse_server
 
-    servers = [parse_server(server, "furiosa-llm"), *map(parse_server, against)]
+    servers = [parse_server(url, "furiosa-llm"), *map(parse_server, against)]
     names = [each.name for each in servers]
     for name in names:
         if names.count(name) > 1:

@@ -183,9 +183,18 @@ def test_fields_that_a_server_refuses_are_left_out(unknown: set[str], exactness:
     assert not unknown & server.bodies[-1].keys()
 
 
-@pytest.mark.parametrize("models", [whole({"data": []}), whole({"object": "list"}), whole(b"<html>")])
-def test_a_server_without_models_needs_a_name(models: bytes) -> None:
-    with answering(models=models) as server, pytest.raises(UserError, match="name it with --model"):
+@pytest.mark.parametrize(
+    ("models", "says"),
+    [
+        (whole({"data": []}), "/models has none; name one with --model"),
+        (whole({"object": "list"}), "/models has none; name one with --model"),
+        (whole(b"<html>"), "/models has none; name one with --model"),
+        (refusal("404 Not Found", "no route"), "HTTP 404: no route for /models; name one with --model"),
+        (refusal("401 Unauthorized", "wrong key"), "HTTP 401: wrong key$"),
+    ],
+)
+def test_a_server_that_lists_no_model_needs_a_name(models: bytes, says: str) -> None:
+    with answering(models=models) as server, pytest.raises(UserError, match=says):
         met(server.url)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,17 @@ SMALL = {
     "prefix": ["--requests", "1", "--prefix-words", "8", "--words", "4"],
     "interference": ["--requests", "2", "--words", "4", "--long-words", "16"],
 }
+
+
+def test_help_imports_no_more_than_the_command_line() -> None:
+    code = (
+        "import sys\nsys.argv = ['furiosa-llm', 'bench', 'throughput', '--help']\n"
+        "from fllm_api.cli import main\n"
+        "try: main()\nexcept SystemExit: print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert "--concurrency" in done.stdout
+    assert not set(done.stderr.split()) & {"asyncio", "httptools", "matplotlib", "numpy"}
 
 
 class Bench:
