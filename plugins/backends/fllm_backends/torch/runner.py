@@ -1,0 +1,172 @@
+"""A `ModelRunner` on torch. Importing this costs nothing: torch comes with `load`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fllm.batching.limits import check_length
+from fllm.batching.runner import Row, Sampled
+from fllm.config import Device
+from fllm.errors import ConfigError, ModelError
+from fllm.values import ModelCard, Progress
+from fllm_backends.torch.architecture import Architecture, read_architecture
+from fllm_backends.torch.card import read_card
+from fllm_backends.torch.checkpoint import Checkpoint
+from fllm_backends.torch.fetch import fetch
+from fllm_backends.torch.hardware import cache_memory, check_quantization, physical_cores, torch_device
+from fllm_backends.torch.options import Options
+
+if TYPE_CHECKING:
+    import torch
+
+    from fllm_backends.torch.executor import Executor
+    from fllm_backends.torch.model import Decoder, Weights
+    from fllm_backends.torch.weights import Source
+
+
+class TorchRunner:
+    """A decoder of the Llama family on one device."""
+
+    verifies_drafts = True
+    _model: Decoder
+    _quantization: str | None = None
+    _card: ModelCard
+    _executor: Executor | None = None
+
+    def __init__(self, options: Options, device: Device, max_num_seqs: int) -> None:
+        self._options = options
+        self._device = device
+        self._max_num_seqs = max_num_seqs
+
+    def load(self, progress: Callable[[Progress], None]) -> ModelCard:
+        """Fetch or convert the model and load its weights; raises `UserError`."""
+        import torch
+
+        from fllm_backends.torch.weights import load_weights
+
+        device = torch_device(self._device)
+        check_quantization(self._options.quantization, self._options.dtype, device)
+        if device.type == "cpu":
+            torch.set_num_threads(self._options.threads or min(physical_cores(), torch.get_num_threads()))
+        dtype = self._dtype()
+        model = fetch(self._options, dtype, progress)
+        architecture = read_architecture(model.directory)
+        check_length(architecture.max_positions, self._options.max_model_len)
+        source = self._source(model.directory, device, getattr(torch, dtype))
+        try:
+            weights = load_weights(architecture, source, progress)
+            self._model = self._decoder(architecture, weights, progress)
+        except torch.OutOfMemoryError as error:
+            raise ModelError(f"the weights do not fit into the memory of {device}") from error
+        self._card = read_card(model.directory, architecture, model.artifact_id, self._runtime(device, dtype))
+        return self._card
+
+    def allocate(self, block_size: int) -> int:
+        """As many blocks as memory allows, and no more than all sequences at full length could fill."""
+        import torch
+
+        from fllm_backends.torch.attention import KVCache
+        from fllm_backends.torch.executor import Executor
+
+        a = self._model.architecture
+        like = torch.empty(0, dtype=self._model.cache_dtype, device=self._model.device)
+        memory = self._options.kv_cache_memory or cache_memory(like.device)
+        block = 2 * len(a.layers) * block_size * a.kv_heads * a.head_dim * like.element_size()
+        length = self._options.max_model_len or self._card.max_model_len
+        blocks = min(memory // block, self._max_num_seqs * -(-length // block_size))
+        try:
+            cache = KVCache(len(a.layers), blocks, block_size, a.kv_heads, a.head_dim, like=like)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise ConfigError(f"a KV cache of {blocks * block} bytes does not fit into memory") from error
+        self._executor = Executor(self._model, cache, self._card.eos_token_ids)
+        if self._device.kind == "cuda" and blocks:
+            self._rehearse()
+        return blocks
+
+    def execute(self, batch: Sequence[Row]) -> Sequence[Sampled]:
+        """Run one batch."""
+        assert self._executor, "execute comes after allocate"
+        return self._executor.execute(batch)
+
+    def close(self) -> None:
+        """Drop the weights and the cache."""
+        import torch
+
+        self._executor = None
+        self.__dict__.pop("_model", None)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _dtype(self) -> str:
+        if self._options.dtype != "auto":
+            return self._options.dtype
+        return "float32" if self._device.kind == "cpu" else "bfloat16"
+
+    def _decoder(
+        self, architecture: Architecture, weights: Weights, progress: Callable[[Progress], None]
+    ) -> Decoder:
+        """On packed weights where that is asked for, or faster and not refused; raises `ConfigError`."""
+        from fllm_backends.torch.model import CausalLM
+
+        if self._device.kind == "cuda":
+            return self._cuda_decoder(architecture, weights)
+        if self._options.quantization != "none" and self._device.kind == "cpu":
+            import torch
+
+            from fllm_backends.torch.fused.decoder import FusedLM, runs_here
+
+            if runs_here(architecture):
+                self._quantization = "int8"
+                length = self._options.max_model_len or architecture.max_positions
+                fused = FusedLM(architecture, weights, threads=torch.get_num_threads(), max_positions=length)
+                progress(Progress("Compiling the kernels", 0, 1))
+                fused.compile()
+                progress(Progress("Compiling the kernels", 1, 1))
+                return fused
+        if self._options.quantization == "int8":
+            raise ConfigError(
+                "--quantization int8 needs a cpu with AVX2, and a model with sizes in multiples of 32"
+            )
+        return CausalLM(architecture, weights)
+
+    def _cuda_decoder(self, architecture: Architecture, weights: Weights) -> Decoder:
+        from fllm_backends.torch.cuda.choice import cuda_decoder
+
+        quantization = self._options.quantization or "none"
+        self._quantization = None if quantization == "none" else quantization
+        length = self._options.max_model_len or architecture.max_positions
+        return cuda_decoder(
+            architecture,
+            weights,
+            quantization=quantization,
+            max_rows=self._max_num_seqs,
+            max_positions=length,
+        )
+
+    def _rehearse(self) -> None:
+        from fllm_backends.torch.cuda.rehearsal import rehearsal
+
+        for batch in rehearsal(self._max_num_seqs):
+            self.execute(batch)
+
+    def _source(self, directory: Path, device: torch.device, dtype: torch.dtype) -> Source:
+        from fllm_backends.torch.weights import CheckpointSource, RandomSource
+
+        if self._options.dummy:
+            return RandomSource(self._options.seed, device, dtype)
+        return CheckpointSource(Checkpoint(directory), device, dtype)
+
+    def _runtime(self, device: torch.device, dtype: str) -> dict[str, Any]:
+        import torch
+
+        runtime = {
+            "device": str(device),
+            "dtype": dtype,
+            "quantization": self._quantization,
+            "torch": str(torch.__version__),
+        }
+        if device.type == "cpu":
+            return runtime | {"threads": torch.get_num_threads()}
+        return runtime | {"device_name": torch.cuda.get_device_name(device)}
