@@ -99,7 +99,7 @@ class CausalLM:
 
     def forward(self, token_ids: Tensor, batch: AttentionBatch, cache: KVCache) -> Tensor:
         """Hidden states of the new tokens: [tokens, hidden]. Their keys and values enter the cache."""
-        x = F.embedding(token_ids, self.weights.embedding)
+        x = F.embedding(token_ids.to(self.device), self.weights.embedding)
         cosine, sine = rotary.rotations(batch.positions, self._frequencies, self._amplitude)
         rotation = cosine.to(x.dtype), sine.to(x.dtype)
         for index, layer in enumerate(self.weights.layers):
