@@ -38,7 +38,7 @@ class EchoBackend:
         self._per_step = int(config.options.get("tokens_per_step", 1))
         self._directory = Path(config.model)
         self._made: tempfile.TemporaryDirectory[str] | None = None
-        self.steps = cache(self._steps)
+        self._steps = cache(self._prepare)
 
     async def start(self) -> fllm.ModelCard:
         if self._directory.is_file():
@@ -48,7 +48,7 @@ class EchoBackend:
         return fllm.ModelCard(tokenizer=str(self._directory), max_model_len=8192)
 
     async def generate(self, prompt: fllm.Prompt) -> AsyncGenerator[fllm.Step]:
-        for step in self.steps(prompt.sampling.max_tokens):
+        for step in self._steps(prompt.sampling.max_tokens):
             await asyncio.sleep(0)
             yield step
 
@@ -59,13 +59,10 @@ class EchoBackend:
         if self._made is not None:
             self._made.cleanup()
 
-    def _steps(self, count: int) -> list[fllm.Step]:
+    def _prepare(self, count: int) -> list[fllm.Step]:
         ids = self._ids(count)
-        parts = [ids[i : i + self._per_step] for i in range(0, count, self._per_step)]
-        return [
-            *(fllm.Step(token_ids=part) for part in parts[:-1]),
-            fllm.Step(token_ids=parts[-1], finish="stop"),
-        ]
+        *parts, last = (ids[i : i + self._per_step] for i in range(0, count, self._per_step))
+        return [*(fllm.Step(token_ids=part) for part in parts), fllm.Step(token_ids=last, finish="stop")]
 
     def _ids(self, count: int) -> list[int]:
         opening, closing, call, prose = (

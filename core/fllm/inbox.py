@@ -21,9 +21,10 @@ class Inbox(Generic[T]):
         self._filled = asyncio.Event()
 
     def put(self, item: T) -> None:
-        """Add an item."""
-        self._items.append(item)
-        self._filled.set()
+        """Add an item; after a failure it is dropped."""
+        if self._failure is None:
+            self._items.append(item)
+            self._filled.set()
 
     def fail(self, failure: Exception) -> None:
         """Let `get` raise this once what came before is read."""

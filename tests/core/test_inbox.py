@@ -31,11 +31,12 @@ def test_items_that_wait_together_leave_together() -> None:
     assert asyncio.run(go()) == [0, 1, 2]
 
 
-def test_a_failure_comes_after_the_items_before_it_and_stays() -> None:
+def test_a_failure_comes_after_the_items_before_it_and_is_the_last() -> None:
     async def go() -> None:
         inbox: Inbox[int] = Inbox()
         inbox.put(1)
         inbox.fail(ValueError("over"))
+        inbox.put(2)
         assert await inbox.get() == [1]
         for _ in range(2):
             with pytest.raises(ValueError, match="over"):
