@@ -70,6 +70,8 @@ class Decoder(Protocol):
     device: torch.device
     cache_dtype: torch.dtype
     """What the KV cache holds."""
+    page: int
+    """Blocks of the KV cache hold a multiple of so many tokens."""
 
     def forward(self, token_ids: Tensor, batch: AttentionBatch, cache: KVCache) -> Tensor:
         """[tokens] to [tokens, hidden], as `logits` takes them. Their keys and values enter the cache."""
@@ -86,6 +88,8 @@ class Decoder(Protocol):
 
 class CausalLM:
     """A decoder on torch's own operations, in the weights' own dtype."""
+
+    page = 1
 
     def __init__(self, architecture: Architecture, weights: Weights) -> None:
         self.architecture = architecture

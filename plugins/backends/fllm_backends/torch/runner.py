@@ -71,6 +71,10 @@ class TorchRunner:
         from fllm_backends.torch.executor import Executor
 
         a = self._model.architecture
+        if block_size % self._model.page:
+            raise ConfigError(
+                f"blocks of {block_size} tokens: this decoder takes multiples of {self._model.page}"
+            )
         like = torch.empty(0, dtype=self._model.cache_dtype, device=self._model.device)
         memory = self._options.kv_cache_memory or cache_memory(like.device)
         block = 2 * len(a.layers) * block_size * a.kv_heads * a.head_dim * like.element_size()

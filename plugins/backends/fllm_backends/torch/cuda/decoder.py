@@ -43,6 +43,8 @@ class CudaLM:
     ``max_positions``, are a recorded graph; ``record`` is there for a device that has none.
     """
 
+    page = 1
+
     def __init__(
         self,
         a: Architecture,
@@ -64,6 +66,8 @@ class CudaLM:
         self._amplitude = rotary.amplitude(a.rope)
         self._max_rows = max_rows
         self._max_positions = max_positions
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)  # where this thread starts kernels and records graphs
         self._record = record or GraphRecorder()
         self._graphs: DecodeGraphs | None = None
         self._programs = _PROGRAMS_PER_PROCESSOR * _processors(self.device)

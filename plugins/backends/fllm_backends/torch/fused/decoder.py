@@ -122,6 +122,7 @@ class FusedLM:
     """
 
     cache_dtype = torch.float16
+    page = PANEL
 
     def __init__(self, a: Architecture, weights: Weights, *, threads: int, max_positions: int) -> None:
         self.architecture = a
@@ -279,8 +280,12 @@ class FusedLM:
                 )
                 matrices.append([*pool.map(_pack, (layer.gate_up, layer.down, layer.qkv, layer.output))])
         gate_up, down, qkv, output = (self._bank([*bank]) for bank in zip(*matrices, strict=True))
+        input_norm, post_norm, q_norm, k_norm = (np.stack(kind) for kind in zip(*norms, strict=True))
         return Layers(
-            *(np.stack(kind) for kind in zip(*norms, strict=True)),
+            input_norm=input_norm,
+            post_norm=post_norm,
+            q_norm=q_norm,
+            k_norm=k_norm,
             qkv=qkv,
             output=output,
             gate_up=gate_up,

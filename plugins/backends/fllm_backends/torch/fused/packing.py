@@ -68,10 +68,10 @@ def unpack(packed: Packed) -> Floats:
     """The [out, in] weights that the kernels compute with."""
     records = packed.records
     panels, groups, size = records.shape
-    numbers = records[..., : size - TAIL].reshape(panels, groups, -1, PANEL, 4)
+    quads = records[..., : size - TAIL].reshape(panels, groups, -1, PANEL, 4)
     if size == RECORD_4:
-        pairs = np.stack([numbers & 15, numbers >> 4], axis=3)
-        numbers = pairs.reshape(panels, groups, -1, PANEL, 4)
+        quads = np.stack([quads & np.uint8(15), quads >> np.uint8(4)], axis=3)
+    numbers = quads.reshape(panels, groups, -1, PANEL, 4)
     grids = np.ascontiguousarray(records[..., size - TAIL :]).view(np.float16).astype(np.float32)
     steps, lows = (grid[..., None, :, None] for grid in np.split(grids, 2, axis=-1))
     values: Floats = numbers * steps + lows
@@ -84,7 +84,7 @@ def _records(numbers: NDArray[np.uint8], grids: Floats, bits: int) -> NDArray[np
     records = np.empty((rows // PANEL, groups, RECORD_4 if bits == 4 else RECORD_8), np.uint8)
     quads = numbers.reshape(-1, PANEL, groups, GROUP // 4, 4).transpose(0, 2, 3, 1, 4)
     if bits == 4:
-        quads = quads[:, :, ::2] | quads[:, :, 1::2] << 4
+        quads = quads[:, :, ::2] | quads[:, :, 1::2] << np.uint8(4)
     records[..., :-TAIL] = quads.reshape(*records.shape[:2], -1)
     tails = grids.astype(np.float16).reshape(-1, PANEL, groups, 2).transpose(0, 2, 3, 1)
     records[..., -TAIL:] = np.ascontiguousarray(tails).reshape(*records.shape[:2], -1).view(np.uint8)
