@@ -102,15 +102,14 @@ class CudaLM:
     def _compute(self, batch: Batch, *, cache: KVCache) -> Tensor:
         x = F.embedding(batch.token_ids, self._embedding)
         rotation = rotary.rotations(batch.positions, self._frequencies, self._amplitude)
-        added = None
         for index, layer in enumerate(self._layers):
-            heads = layer.qkv(normalize(x, layer.input_norm, added))
+            heads = layer.qkv(x, norm=layer.input_norm)
             turned = rotation if layer.rotary else None
             stored = cache.layer(index)
             query = place_heads(heads, layer.head_norms, turned, batch.slots, stored, self.architecture)
-            added = layer.output(self._attend(query, stored, batch, layer.window).flatten(1))
-            added = layer.down(gate(layer.gate_up(normalize(x, layer.post_norm, added))))
-        return normalize(x, self._norm, added)
+            layer.output(self._attend(query, stored, batch, layer.window).flatten(1), onto=x)
+            layer.down(gate(layer.gate_up(x, norm=layer.post_norm)), onto=x)
+        return normalize(x, self._norm)
 
     def _attend(
         self, query: Tensor, stored: tuple[Tensor, Tensor], batch: Batch, window: int | None

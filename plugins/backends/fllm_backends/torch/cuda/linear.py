@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fllm_backends.torch.cuda.pointwise import normalize
 from fllm_backends.torch.cuda.products import multiply
-from fllm_backends.torch.model import Linear
+from fllm_backends.torch.model import Linear, RMSNorm
 
 _FEW_ROWS = 64
 """Up to here the weights' way from memory costs more than widening them."""
@@ -21,7 +22,9 @@ _MAX_FP8 = 448.0
 class Product(Protocol):
     """[rows, in] to [rows, out], in the dtype of the rows."""
 
-    def __call__(self, x: Tensor) -> Tensor: ...
+    def __call__(self, x: Tensor, *, norm: RMSNorm | None = None, onto: Tensor | None = None) -> Tensor:
+        """Of the norm of the rows, where one is given; added to ``onto`` itself, where that is."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +39,14 @@ class Plain:
         """The same weights."""
         return cls(linear.weight, linear.bias)
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, *, norm: RMSNorm | None = None, onto: Tensor | None = None) -> Tensor:
         if len(x) == 1:
-            return multiply(x, self.weight, bias=self.bias)
-        return F.linear(x, self.weight, self.bias)
+            return multiply(x, self.weight, bias=self.bias, norm=norm, onto=onto)
+        x = normalize(x, norm) if norm else x
+        if onto is None:
+            return F.linear(x, self.weight, self.bias)
+        onto.addmm_(x, self.weight.t())
+        return onto if self.bias is None else onto.add_(self.bias)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +64,10 @@ class Int8:
         scale = _scale(linear.weight, 127.0)
         return cls((linear.weight / scale).round().to(torch.int8), scale[:, 0], linear.bias)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        return multiply(x, self.weight, self.scale, self.bias)
+    def __call__(self, x: Tensor, *, norm: RMSNorm | None = None, onto: Tensor | None = None) -> Tensor:
+        if len(x) > 1 and norm:
+            x, norm = normalize(x, norm), None
+        return multiply(x, self.weight, self.scale, self.bias, norm=norm, onto=onto)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +85,15 @@ class Fp8:
         scale = _scale(linear.weight, _MAX_FP8)
         return cls((linear.weight / scale).to(torch.float8_e4m3fn), scale[:, 0], linear.bias)
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, *, norm: RMSNorm | None = None, onto: Tensor | None = None) -> Tensor:
+        if len(x) > 1 and norm:
+            x, norm = normalize(x, norm), None
         if len(x) <= _FEW_ROWS or not self._in_float8():
-            return multiply(x, self.weight, self.scale, self.bias)
+            return multiply(x, self.weight, self.scale, self.bias, norm=norm, onto=onto)
+        product = self._multiply_float8(x)
+        return product if onto is None else onto.add_(product)
+
+    def _multiply_float8(self, x: Tensor) -> Tensor:
         scale = _scale(x, _MAX_FP8)
         product = torch._scaled_mm(  # pyright: ignore[reportPrivateImportUsage]
             (x / scale).to(torch.float8_e4m3fn),

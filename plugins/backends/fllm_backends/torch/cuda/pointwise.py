@@ -14,17 +14,15 @@ from fllm_backends.torch.model import RMSNorm
 _COLUMNS = 1024
 
 
-def normalize(x: Tensor, norm: RMSNorm, addend: Tensor | None = None) -> Tensor:
-    """The norm of each row of [tokens, hidden]; ``addend`` is first added to ``x`` itself."""
+def normalize(x: Tensor, norm: RMSNorm) -> Tensor:
+    """The norm of each row of [tokens, hidden]."""
     out = torch.empty_like(x)
     size = x.shape[1]
     _normalize[(len(x),)](
         x,
-        x if addend is None else addend,
         norm.weight,
         out,
         norm.eps,
-        ADD=addend is not None,
         SIZE=size,
         COLUMNS=triton.next_power_of_2(size),
         num_warps=8 if size > 2048 else 4,
@@ -79,11 +77,9 @@ def gate(gate_up: Tensor) -> Tensor:
 @kernel
 def _normalize(
     x: tl.tensor,
-    addend: tl.tensor,
     weight: tl.tensor,
     out: tl.tensor,
     eps: tl.tensor,
-    ADD: tl.constexpr,
     SIZE: tl.constexpr,
     COLUMNS: tl.constexpr,
 ) -> None:
@@ -91,9 +87,6 @@ def _normalize(
     columns = tl.arange(0, COLUMNS)
     real = columns < SIZE
     own = tl.load(x + row + columns, mask=real, other=0.0).to(tl.float32)
-    if ADD:
-        own += tl.load(addend + row + columns, mask=real, other=0.0).to(tl.float32)
-        tl.store(x + row + columns, own.to(x.dtype.element_ty), mask=real)
     root = tl.rsqrt(tl.sum(own * own, 0) / SIZE + eps)
     scale = tl.load(weight + columns, mask=real, other=0.0).to(tl.float32)
     tl.store(out + row + columns, (own * root * scale).to(out.dtype.element_ty), mask=real)

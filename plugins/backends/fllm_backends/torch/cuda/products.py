@@ -14,6 +14,7 @@ import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
 from fllm_backends.torch.cuda.jit import kernel
+from fllm_backends.torch.model import RMSNorm
 
 
 class _Tile(NamedTuple):
@@ -36,29 +37,50 @@ _TILES = (
 """By rows: the narrow ones have enough programs to keep the memory busy, the wide one reuses what it read."""
 
 
-def multiply(x: Tensor, weight: Tensor, scale: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
-    """``x @ (weight * scale).T + bias``, in the dtype of x, summed in float32.
+def multiply(
+    x: Tensor,
+    weight: Tensor,
+    scale: Tensor | None = None,
+    bias: Tensor | None = None,
+    *,
+    norm: RMSNorm | None = None,
+    onto: Tensor | None = None,
+) -> Tensor:
+    """``norm(x) @ (weight * scale).T + bias``, added to ``onto`` itself where given; summed in float32.
 
-    x: [rows, in]; weight: [out, in] of any floating dtype or int8; scale and bias: [out].
+    x: [rows, in]; weight: [out, in] of any floating dtype or int8; scale and bias: [out]; onto: [rows, out].
+    A norm is taken of one row alone: there it costs nothing, since each program reads the row anyway.
     """
     rows, inputs = x.shape
+    assert norm is None or rows == 1
     outputs = len(weight)
-    out = x.new_empty((rows, outputs))
-    given = {"SCALED": scale is not None, "BIASED": bias is not None, "IN": inputs, "OUT": outputs}
+    out = x.new_empty((rows, outputs)) if onto is None else onto
+    sizes = {"IN": inputs, "OUT": outputs}
+    extras = {"SCALED": scale is not None, "BIASED": bias is not None, "ADD": onto is not None}
     operands = (x, weight, weight if scale is None else scale, weight if bias is None else bias, out)
     if rows == 1:
         programs = triton.cdiv(outputs, _ONE_ROW_OUTPUTS)
-        _one_row[(programs,)](*operands, **given, OUTPUTS=_ONE_ROW_OUTPUTS, INPUTS=_ONE_ROW_INPUTS)
+        _one_row[(programs,)](
+            *operands,
+            norm.weight if norm else x,
+            norm.eps if norm else 0.0,
+            NORM=norm is not None,
+            OUTPUTS=_ONE_ROW_OUTPUTS,
+            INPUTS=_ONE_ROW_INPUTS,
+            **extras,
+            **sizes,
+        )
         return out
     tile = next((tile for tile in _TILES if rows <= tile.rows), _TILES[-1])
     grid = (triton.cdiv(rows, tile.rows), triton.cdiv(outputs, tile.outputs))
     _many_rows[grid](
         *operands,
         rows,
-        **given,
         ROWS=tile.rows,
         OUTPUTS=tile.outputs,
         INPUTS=tile.inputs,
+        **extras,
+        **sizes,
         num_warps=tile.warps,
         num_stages=1 if x.dtype == torch.float32 else tile.stages,
     )
@@ -72,8 +94,12 @@ def _one_row(
     scale: tl.tensor,
     bias: tl.tensor,
     out: tl.tensor,
+    norm: tl.tensor,
+    eps: tl.tensor,
+    NORM: tl.constexpr,
     SCALED: tl.constexpr,
     BIASED: tl.constexpr,
+    ADD: tl.constexpr,
     IN: tl.constexpr,
     OUT: tl.constexpr,
     OUTPUTS: tl.constexpr,
@@ -83,17 +109,25 @@ def _one_row(
     alive = outputs < OUT
     starts = outputs.to(tl.int64)[:, None] * IN
     sums = tl.zeros([OUTPUTS, INPUTS], tl.float32)
+    squares = tl.zeros([INPUTS], tl.float32)
     for at in range(0, IN, INPUTS):
         inputs = at + tl.arange(0, INPUTS)
         there = inputs < IN
         own = tl.load(x + inputs, mask=there, other=0.0).to(tl.float32)
+        if NORM:
+            squares += own * own
+            own = own * tl.load(norm + inputs, mask=there, other=0.0).to(tl.float32)
         row = tl.load(weight + starts + inputs[None, :], mask=alive[:, None] & there[None, :], other=0.0)
         sums += row.to(tl.float32) * own[None, :]
     total = tl.sum(sums, 1)
+    if NORM:
+        total = total * tl.rsqrt(tl.sum(squares, 0) / IN + eps)
     if SCALED:
         total = total * tl.load(scale + outputs, mask=alive, other=0.0)
     if BIASED:
         total = total + tl.load(bias + outputs, mask=alive, other=0.0).to(tl.float32)
+    if ADD:
+        total = total + tl.load(out + outputs, mask=alive, other=0.0).to(tl.float32)
     tl.store(out + outputs, total.to(out.dtype.element_ty), mask=alive)
 
 
@@ -107,6 +141,7 @@ def _many_rows(
     rows: tl.tensor,
     SCALED: tl.constexpr,
     BIASED: tl.constexpr,
+    ADD: tl.constexpr,
     IN: tl.constexpr,
     OUT: tl.constexpr,
     ROWS: tl.constexpr,
@@ -130,5 +165,8 @@ def _many_rows(
         sums = sums * tl.load(scale + outputs, mask=alive, other=0.0)[None, :]
     if BIASED:
         sums = sums + tl.load(bias + outputs, mask=alive, other=0.0).to(tl.float32)[None, :]
-    places = own.to(tl.int64)[:, None] * OUT + outputs[None, :]
-    tl.store(out + places, sums.to(out.dtype.element_ty), mask=(own < rows)[:, None] & alive[None, :])
+    places = out + own.to(tl.int64)[:, None] * OUT + outputs[None, :]
+    real = (own < rows)[:, None] & alive[None, :]
+    if ADD:
+        sums = sums + tl.load(places, mask=real, other=0.0).to(tl.float32)
+    tl.store(places, sums.to(out.dtype.element_ty), mask=real)

@@ -6,7 +6,7 @@ import torch
 pytest.importorskip("triton", reason="the kernels are written in Triton")
 
 from fllm_backends.torch.cuda.linear import KINDS, Fp8, Int8
-from fllm_backends.torch.model import Linear
+from fllm_backends.torch.model import Linear, RMSNorm
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -30,6 +30,18 @@ def test_the_product_is_that_of_the_weights_that_are_kept(kind: str, count: int)
     kept = product.weight.float() * product.scale[:, None] if isinstance(product, Int8) else given.weight
     expected = Linear(kept, given.bias)(rows(count))
     torch.testing.assert_close(product(rows(count)), expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("count", [1, 3, 70])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_norm_comes_before_and_a_sum_after(kind: str, count: int) -> None:
+    product, x = KINDS[kind](linear()), rows(count)
+    norm = RMSNorm(1 + 0.1 * rows(1)[0], 1e-5)
+    onto = rows(count, 48)
+    expected = onto + product(norm(x))
+    found = product(x, norm=norm, onto=onto)
+    assert found is onto
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=2e-3)
 
 
 @pytest.mark.parametrize("count", [1, 17, 64])
