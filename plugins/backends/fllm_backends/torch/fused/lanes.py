@@ -85,6 +85,12 @@ class Lanes:
         """The float16 at an address, as float32."""
         return self.builder.fpext(self.load(at, self.halves), self.floats)
 
+    def prefetch(self, at: Any) -> None:
+        """Let what lies at an address be brought into the cache."""
+        pointer = self.builder.inttoptr(at, BYTE.as_pointer())
+        options = (ir.Constant(INT32, value) for value in (0, 3, 1))  # to read, keep it, data
+        self.call("llvm.prefetch.p0", ir.VoidType(), pointer, *options)
+
     def store(self, value: Any, at: Any) -> None:
         """Write to an address."""
         self.builder.store(value, self._pointer(at, value.type), align=1)

@@ -11,6 +11,8 @@ from fllm_backends.torch.fused.target import Target
 
 SCALES = 8
 """Bytes that a rounded group of activations has beside its numbers: what 1 is worth, and their sum."""
+AHEAD = 6
+"""Records of weights to fetch in advance: their memory is slower than the arithmetic, and only that waits."""
 SHIFT = 7
 """Bits of the second plane."""
 
@@ -36,6 +38,9 @@ def product(target: Target, rows: int, bits: int, planes: int) -> Any:
 
             def body(group: Any, totals: list[Any], part: int = part) -> list[Any]:
                 at = b.add(w, b.mul(group, x.integer(record)))
+                if part == 0:
+                    for line in range(0, record, 64):
+                        x.prefetch(x.after(at, AHEAD * record + line))
                 place = b.mul(group, x.integer(GROUP * planes))
                 lines = [b.add(x.step(a, a_stride, r), place) for r in range(rows)]
                 sums = grouped(x, x.after(at, 4 * part), lines)
