@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from fllm_backends.torch.weights import Source
 
 
+_FULL_SEQS, _USUAL_LENGTH = 4, 512
+"""On a cpu the KV cache holds so many sequences of full length, or all of so many tokens."""
+
+
 class TorchRunner:
     """A decoder of the Llama family on one device."""
 
@@ -64,7 +68,7 @@ class TorchRunner:
         return self._card
 
     def allocate(self, block_size: int) -> int:
-        """As many blocks as memory allows, and no more than all sequences at full length could fill."""
+        """As many blocks as memory allows, and no more than `_wanted_tokens` could fill."""
         import torch
 
         from fllm_backends.torch.attention import KVCache
@@ -78,8 +82,7 @@ class TorchRunner:
         like = torch.empty(0, dtype=self._model.cache_dtype, device=self._model.device)
         memory = self._options.kv_cache_memory or cache_memory(like.device)
         block = 2 * len(a.layers) * block_size * a.kv_heads * a.head_dim * like.element_size()
-        length = self._options.max_model_len or self._card.max_model_len
-        blocks = min(memory // block, self._max_num_seqs * -(-length // block_size))
+        blocks = min(memory // block, -(-self._wanted_tokens() // block_size))
         try:
             cache = KVCache(len(a.layers), blocks, block_size, a.kv_heads, a.head_dim, like=like)
         except (torch.OutOfMemoryError, MemoryError) as error:
@@ -88,6 +91,13 @@ class TorchRunner:
         if self._device.kind == "cuda" and blocks:
             self._rehearse()
         return blocks
+
+    def _wanted_tokens(self) -> int:
+        """All sequences at full length; of a cpu's memory, which others want too, a part of that."""
+        length = self._options.max_model_len or self._card.max_model_len
+        if self._device.kind == "cpu" and self._options.kv_cache_memory is None:
+            return max(_FULL_SEQS * length, self._max_num_seqs * min(length, _USUAL_LENGTH))
+        return self._max_num_seqs * length
 
     def execute(self, batch: Sequence[Row]) -> Sequence[Sampled]:
         """Run one batch."""

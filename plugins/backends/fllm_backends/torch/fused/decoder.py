@@ -134,7 +134,7 @@ class FusedLM:
         self._shape = Shape(a.heads, a.kv_heads, np.float32(a.norm_eps))
         self._kept: list[Packed] = []
         self._layers = self._pack_layers(weights)
-        self._norm = _array(weights.norm.weight)
+        self._norm = _array(weights.norm.weight).copy()  # else the checkpoint would stay mapped
         self._head = self._bank([pack(_array(weights.head))])
         tied = weights.embedding is weights.head
         self._embedding = self._head if tied else self._bank([pack(_array(weights.embedding))])
