@@ -47,7 +47,7 @@ class Engine:
     def __init__(self, config: BackendConfig) -> None:
         runner = TorchRunner(read_options(config), Device("cpu"), max_num_seqs=1)
         self.card = runner.load(lambda _: None)
-        self._decoder = runner._model  # its results for a batch are tokens, and no distributions
+        self._decoder = runner.decoder  # its results for a batch are tokens, and no distributions
         a = self._decoder.architecture
         blocks = WINDOW // BLOCK_SIZE
         self._table = list(range(blocks))

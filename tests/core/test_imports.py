@@ -46,7 +46,15 @@ def test_importing_the_core_and_naming_plugins_loads_nothing_heavy(code: str) ->
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["plugins"], ["plugins", "--json"], ["version"], ["serve", "--help"]]
+    "arguments",
+    [
+        ["--help"],
+        ["plugins"],
+        ["plugins", "--json"],
+        ["version"],
+        ["serve", "--help"],
+        ["bench", "throughput", "--help"],
+    ],
 )
 def test_a_command_that_only_answers_loads_nothing_heavy(arguments: list[str]) -> None:
     loaded = imported_by(

@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
@@ -18,6 +17,7 @@ from fllm.interfaces import Backend, BackendContext
 from fllm.plugins import Plugins
 from fllm.values import ModelCard
 from fllm_api.cli.bind import ready_to_listen, url_of
+from fllm_api.cli.event_loop import loop_factory
 from fllm_api.cli.loading import loading
 from fllm_api.cli.settings import Settings
 
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 def run(settings: Settings, plugins: Plugins, sockets: list[socket.socket], began: float) -> None:
     """Serve until a signal comes; raises `UserError` where the user can mend what stops the start."""
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(_live(settings, plugins, sockets, began))
 
 
@@ -101,11 +101,3 @@ def _interruption() -> asyncio.Event:
 def _announce(settings: Settings, sockets: list[socket.socket], began: float) -> None:
     name, url = settings.server.served_model_name, url_of(settings.server.host, sockets)
     click.echo(f"furiosa-llm: serving {name} on {url} (ready in {time.monotonic() - began:.1f} s)")
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    if sys.platform == "win32":
-        return None
-    import uvloop
-
-    return uvloop.new_event_loop

@@ -34,7 +34,7 @@ class Executor:
         """See `fllm.batching.runner.ModelRunner.execute`."""
         ids = [token for row in batch for token in row.token_ids[row.start : row.start + row.count]]
         attention = AttentionBatch(batch, self._cache.block_size, self._device)
-        hidden = self._model.forward(torch.tensor(ids, device=self._device), attention, self._cache)
+        hidden = self._model.forward(torch.tensor(ids), attention, self._cache)
         pieces = torch.split(hidden, [row.count for row in batch])
         tokens, logprobs = self._sample(batch, pieces)
         return [

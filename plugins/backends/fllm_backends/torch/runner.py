@@ -44,6 +44,11 @@ class TorchRunner:
         self._device = device
         self._max_num_seqs = max_num_seqs
 
+    @property
+    def decoder(self) -> Decoder:
+        """What computes, once it is loaded."""
+        return self._model
+
     def load(self, progress: Callable[[Progress], None]) -> ModelCard:
         """Fetch or convert the model and load its weights; raises `UserError`."""
         import torch

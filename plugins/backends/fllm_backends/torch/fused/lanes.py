@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -124,6 +124,16 @@ class Lanes:
     def add_pairs(self, a: Any, b: Any) -> Any:
         """Products of int16, added in pairs to int32 (256 bits)."""
         return self.call("llvm.x86.avx2.pmadd.wd", self.integers, a, b)
+
+    def add_neighbours(self, a: Any, b: Any) -> Any:
+        """Sums of two neighbouring int32, of both in turn by 128 bits (256 bits)."""
+        return self.call("llvm.x86.avx2.phadd.d", self.integers, a, b)
+
+    def pick(self, vector: Any, lanes: Iterable[int]) -> Any:
+        """Some lanes of a vector."""
+        places = [ir.Constant(INT32, lane) for lane in lanes]
+        mask = ir.Constant(ir.VectorType(INT32, len(places)), places)
+        return self.builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), mask)
 
     def larger(self, a: Any, b: Any) -> Any:
         """Lane by lane."""

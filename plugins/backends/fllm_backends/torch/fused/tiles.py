@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from fllm_backends.torch.fused.lanes import SINGLE, Lanes, procedure
+from llvmlite import ir
+
+from fllm_backends.torch.fused.lanes import INT16, INT64, SINGLE, Lanes, procedure
 from fllm_backends.torch.fused.packing import GROUP, PANEL, RECORD_4, RECORD_8, TAIL
 from fllm_backends.torch.fused.target import Target
 
@@ -22,7 +24,8 @@ def product(target: Target, rows: int, bits: int, planes: int) -> Any:
 
     Products of ``rows`` rows of rounded activations with a panel of weights, plus bias, to ``rows`` times
     `PANEL` floats at ``out``; added to what is there if ``add`` is 1. Activations are numbers of 8 bits or,
-    in two planes, of 15. Sums are in the order of the groups whatever ``rows`` is.
+    in two planes, of 15: two of bytes for ``vpdpbusd``, else int16. Sums are in the order of the groups
+    whatever ``rows`` is.
     """
     width = target.width
     record = RECORD_4 if bits == 4 else RECORD_8
@@ -33,7 +36,7 @@ def product(target: Target, rows: int, bits: int, planes: int) -> Any:
         out_stride: Any, add: Any,
     ) -> None:  # fmt: skip
         b = x.builder
-        grouped = _GROUPS[target.dot, bits]
+        summed = _dots(bits, planes) if target.dot else _words(bits) if planes == 2 else _pairs(bits)
         for part in range(0, PANEL, width):
 
             def body(group: Any, totals: list[Any], part: int = part) -> list[Any]:
@@ -43,14 +46,7 @@ def product(target: Target, rows: int, bits: int, planes: int) -> Any:
                         x.prefetch(x.after(at, AHEAD * record + line))
                 place = b.mul(group, x.integer(GROUP * planes))
                 lines = [b.add(x.step(a, a_stride, r), place) for r in range(rows)]
-                sums = grouped(x, x.after(at, 4 * part), lines)
-                for _ in range(1, planes):
-                    lines = [x.after(line, GROUP) for line in lines]
-                    more = grouped(x, x.after(at, 4 * part), lines)
-                    sums = [
-                        b.add(b.shl(high, x.all(x.integers, SHIFT)), low)
-                        for high, low in zip(sums, more, strict=True)
-                    ]
+                sums = summed(x, x.after(at, 4 * part), lines)
                 tail = x.after(at, record - TAIL + 2 * part)
                 step, low = x.load_half(tail), x.load_half(x.after(tail, 2 * PANEL))
                 scales = b.add(s, b.mul(group, x.integer(SCALES)))
@@ -70,62 +66,86 @@ def product(target: Target, rows: int, bits: int, planes: int) -> Any:
     return emit
 
 
-def _quads(x: Lanes, w: Any, bits: int) -> Iterator[Any]:
-    """The weights of a group, four consecutive ones of a row in each lane."""
-    b = x.builder
-    for at in range(0, GROUP // 4 * bits // 8):
-        both = x.load(x.after(w, at * 4 * PANEL), x.bytes)
-        if bits == 8:
-            yield both
-        else:
-            mask = x.all(x.bytes, 15)
-            yield b.and_(both, mask)
-            wide = b.bitcast(both, x.integers)
-            yield b.and_(b.bitcast(b.lshr(wide, x.all(x.integers, 4)), x.bytes), mask)
+Sums = Callable[[Lanes, Any, list[Any]], list[Any]]
+"""Of the weights at an address times each of some rows of activations, over a group."""
 
 
-def _dots(bits: int) -> Callable[[Lanes, Any, list[Any]], list[Any]]:
-    """Sums over a group by ``vpdpbusd``."""
+def _dots(bits: int, planes: int) -> Sums:
+    """By ``vpdpbusd``, of which two sums run side by side where the rows are few."""
 
     def sums(x: Lanes, w: Any, rows: list[Any]) -> list[Any]:
-        totals = [[x.all(x.integers, 0)] * (2 if len(rows) < 4 else 1) for _ in rows]
-        for at, quad in enumerate(_quads(x, w, bits)):
-            for row, total in zip(rows, totals, strict=True):
-                activations = x.spread(x.after(row, 4 * at), x.integers)
-                which = at % len(total)
-                total[which] = x.dot(total[which], quad, activations)
-        return [total[0] if len(total) == 1 else x.builder.add(*total) for total in totals]
+        b = x.builder
+        found = [x.all(x.integers, 0)] * len(rows)
+        for plane in range(planes):
+            totals = [[total, x.all(x.integers, 0)][: 2 if len(rows) < 4 else 1] for total in found]
+            for at, quad in enumerate(_quads(x, w, bits)):
+                for row, total in zip(rows, totals, strict=True):
+                    activations = x.spread(x.after(row, GROUP * plane + 4 * at), x.integers)
+                    which = at % len(total)
+                    total[which] = x.dot(total[which], quad, activations)
+            found = [total[0] if len(total) == 1 else b.add(*total) for total in totals]
+            if plane < planes - 1:
+                found = [b.shl(total, x.all(x.integers, SHIFT)) for total in found]
+        return found
 
     return sums
 
 
-def _pairs(bits: int) -> Callable[[Lanes, Any, list[Any]], list[Any]]:
-    """The same by ``pmaddubsw``, whose sums of eight pairs stay below 2^15 for weights of 4 bits.
+def _pairs(bits: int) -> Sums:
+    """By ``pmaddubsw``, whose sums of eight pairs stay below 2^15 for weights of 4 bits.
 
-    So 8 bits are taken as two planes of 4.
+    So weights of 8 bits are taken as two halves.
     """
 
     def sums(x: Lanes, w: Any, rows: list[Any]) -> list[Any]:
         b = x.builder
-        planes = 1 if bits == 4 else 2
-        totals: list[list[Any]] = [[None] * planes for _ in rows]
-        mask = x.all(x.bytes, 15)
+        halves = bits // 4
+        totals: list[list[Any]] = [[None] * halves for _ in rows]
         for at, quad in enumerate(_quads(x, w, bits)):
-            high = b.and_(b.bitcast(b.lshr(b.bitcast(quad, x.integers), x.all(x.integers, 4)), x.bytes), mask)
-            parts = [quad] if planes == 1 else [b.and_(quad, mask), high]
+            parts = [quad] if halves == 1 else [*_nibbles(x, quad)]
             for row, total in zip(rows, totals, strict=True):
                 activations = b.bitcast(x.spread(x.after(row, 4 * at), x.integers), x.bytes)
-                for plane, part in enumerate(parts):
+                for half, part in enumerate(parts):
                     pair = x.multiply_pairs(part, activations)
-                    total[plane] = pair if total[plane] is None else b.add(total[plane], pair)
-        weights = [x.all(x.shorts, 16**plane) for plane in range(planes)]
+                    total[half] = pair if total[half] is None else b.add(total[half], pair)
+        weights = [x.all(x.shorts, 16**half) for half in range(halves)]
         whole = [[x.add_pairs(*both) for both in zip(total, weights, strict=True)] for total in totals]
-        return [one[0] if planes == 1 else b.add(*one) for one in whole]
+        return [one[0] if halves == 1 else b.add(*one) for one in whole]
 
     return sums
 
 
-_GROUPS = {(dot, bits): (_dots if dot else _pairs)(bits) for dot in (False, True) for bits in (4, 8)}
+def _words(bits: int) -> Sums:
+    """By ``pmaddwd``, of activations in int16."""
+
+    def sums(x: Lanes, w: Any, rows: list[Any]) -> list[Any]:
+        b = x.builder
+        four = ir.VectorType(INT64, x.width // 2)
+        totals = [[x.all(x.integers, 0)] * 2 for _ in rows]
+        for at, quad in enumerate(_quads(x, w, bits)):
+            halves = [b.zext(x.pick(quad, range(start, start + 16)), x.shorts) for start in (0, 16)]
+            for row, total in zip(rows, totals, strict=True):
+                activations = b.bitcast(x.spread(x.after(row, 8 * at), four), x.shorts)
+                for which, half in enumerate(halves):
+                    total[which] = b.add(total[which], x.add_pairs(half, activations))
+        # Each half has its columns' sums in two neighbouring lanes.
+        return [x.pick(x.add_neighbours(*total), (0, 1, 4, 5, 2, 3, 6, 7)) for total in totals]
+
+    return sums
+
+
+def _quads(x: Lanes, w: Any, bits: int) -> Iterator[Any]:
+    """The weights of a group, four consecutive ones of a row in each lane."""
+    for at in range(0, GROUP // 4 * bits // 8):
+        both = x.load(x.after(w, at * 4 * PANEL), x.bytes)
+        yield from (both,) if bits == 8 else _nibbles(x, both)
+
+
+def _nibbles(x: Lanes, both: Any) -> tuple[Any, Any]:
+    """The low and the high half of each byte."""
+    b, mask = x.builder, x.all(x.bytes, 15)
+    high = b.lshr(b.bitcast(both, x.integers), x.all(x.integers, 4))
+    return b.and_(both, mask), b.and_(b.bitcast(high, x.bytes), mask)
 
 
 def score(target: Target, rows: int) -> Any:
@@ -231,7 +251,7 @@ def round_groups(target: Target, planes: int) -> Any:
             at = b.add(values, b.mul(group, x.integer(4 * GROUP)))
             parts = [x.load(x.after(at, 4 * i)) for i in range(0, GROUP, x.width)]
             place = b.add(out, b.mul(group, x.integer(GROUP * planes)))
-            _round(x, parts, place, b.add(scales, b.mul(group, x.integer(SCALES))), planes)
+            _round(x, parts, place, b.add(scales, b.mul(group, x.integer(SCALES))), planes, target)
             return []
 
         x.loop(count, 1, [], body)
@@ -250,12 +270,12 @@ def gate(target: Target) -> Any:
             value = x.load(x.after(gates, at))
             opened = b.fdiv(value, b.fadd(one, x.exponential(b.fsub(x.all(x.floats, 0.0), value))))
             parts.append(b.fmul(opened, x.load(x.after(ups, at))))
-        _round(x, parts, out, scales, 1)
+        _round(x, parts, out, scales, 1, target)
 
     return emit
 
 
-def _round(x: Lanes, parts: list[Any], out: Any, scales: Any, planes: int) -> None:
+def _round(x: Lanes, parts: list[Any], out: Any, scales: Any, planes: int, target: Target) -> None:
     """Round a group of floats, and note what 1 is worth and what their sum is."""
     b = x.builder
     largest = x.absolute(parts[0])
@@ -272,6 +292,8 @@ def _round(x: Lanes, parts: list[Any], out: Any, scales: Any, planes: int) -> No
         place = x.after(out, at * x.width)
         if planes == 1:
             x.store(b.trunc(whole, x.narrow), place)
+        elif not target.dot:
+            x.store(b.trunc(whole, ir.VectorType(INT16, x.width)), x.after(out, 2 * at * x.width))
         else:
             half = x.all(x.integers, 2 ** (SHIFT - 1))
             high = b.ashr(b.add(whole, half), x.all(x.integers, SHIFT))

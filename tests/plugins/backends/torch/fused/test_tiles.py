@@ -48,11 +48,14 @@ def rounded(target: Target, x: np.ndarray, planes: int = 1) -> tuple[np.ndarray,
     return whole, scales
 
 
-def seen(whole: np.ndarray, scales: np.ndarray) -> np.ndarray:
+def seen(target: Target, whole: np.ndarray, scales: np.ndarray) -> np.ndarray:
     """The activations after rounding."""
-    numbers = whole[:, :, 0].astype(np.float64)
-    if whole.shape[2] == 2:
-        numbers = numbers * 2**tiles.SHIFT + whole[:, :, 1]
+    if whole.shape[2] == 1:
+        numbers = whole[:, :, 0].astype(np.float64)
+    elif target.dot:
+        numbers = whole[:, :, 0].astype(np.float64) * 2**tiles.SHIFT + whole[:, :, 1]
+    else:
+        numbers = whole.reshape(*whole.shape[:2], -1).view(np.int16).astype(np.float64)
     return (numbers * scales[..., :1]).reshape(len(whole), -1)
 
 
@@ -62,7 +65,7 @@ def test_rounding_notes_what_one_is_worth_and_the_sum(target: Target, planes: in
     x = numbers(4, DEEP)
     x[1, :GROUP] = 0
     whole, scales = rounded(target, x, planes)
-    back = seen(whole, scales)
+    back = seen(target, whole, scales)
     largest = np.abs(x.reshape(4, -1, GROUP)).max(-1)
     np.testing.assert_allclose(scales[..., 0], largest / most, rtol=1e-6)
     assert (np.abs(back - x).reshape(4, -1, GROUP) <= scales[..., :1] * 0.51).all()
@@ -83,7 +86,7 @@ def test_products(target: Target, bits: int, planes: int, rows: int, add: int) -
     assert (packed.records.shape[-1] == RECORD_4) == (bits == 4)
     x, out = numbers(rows, DEEP, seed=4) * 100, numbers(rows, PANEL, seed=5)
     whole, scales = rounded(target, x, planes)
-    expected = seen(whole, scales) @ unpack(packed).T + packed.bias + (out if add else 0)
+    expected = seen(target, whole, scales) @ unpack(packed).T + packed.bias + (out if add else 0)
     multiply(target, bits, whole, scales, packed, out, add)
     np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-3)
 
