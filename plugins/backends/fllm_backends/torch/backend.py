@@ -10,7 +10,10 @@ from fllm_backends.torch.hardware import best_device
 from fllm_backends.torch.options import read_options
 from fllm_backends.torch.runner import TorchRunner
 
-LIMITS = {"cpu": Limits(), "cuda": Limits(max_num_seqs=256, max_num_batched_tokens=4096)}
+LIMITS = {
+    "cpu": Limits(),
+    "cuda": Limits(max_num_seqs=256, max_num_batched_tokens=4096, prefill_budget=None),
+}
 """What one batch holds at most, unless the configuration says otherwise."""
 
 

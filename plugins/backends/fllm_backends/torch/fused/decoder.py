@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,89 +16,15 @@ from fllm.values import Sampling
 from fllm_backends.torch import rotary
 from fllm_backends.torch.architecture import Architecture
 from fllm_backends.torch.attention import AttentionBatch, KVCache
-from fllm_backends.torch.fused import kernels
+from fllm_backends.torch.fused import layers, vocabulary
+from fllm_backends.torch.fused.arrays import Bank, Batch, Best, Integers, Layers, Scratch, Shape
 from fllm_backends.torch.fused.packing import GROUP, PANEL, Floats, Packed, fits, pack
+from fllm_backends.torch.fused.products import FINE, ROWS
 from fllm_backends.torch.fused.target import targets
 from fllm_backends.torch.model import Linear, RMSNorm, Weights
 
-Integers = NDArray[np.int64]
 QUERIES = 12
 """Rows of an attention tile: neighbouring tokens times the heads that share a kv head."""
-
-
-class Shape(NamedTuple):
-    """What the kernels must know of the model."""
-
-    heads: int
-    kv_heads: int
-    eps: np.float32
-
-
-class Bank(NamedTuple):
-    """Where a matrix of each layer lies."""
-
-    places: Integers
-    """Addresses of their records."""
-    records: Integers
-    """Bytes of one record."""
-    bias: Floats
-    """[layers, out]"""
-
-
-class Layers(NamedTuple):
-    """The weights of all layers; norms are [layers, size]."""
-
-    input_norm: Floats
-    post_norm: Floats
-    q_norm: Floats
-    k_norm: Floats
-    qkv: Bank
-    output: Bank
-    gate_up: Bank
-    down: Bank
-    window: Integers
-    """Of each layer; 0 for none."""
-    rotary: NDArray[np.bool_]
-
-
-class Batch(NamedTuple):
-    """Who computes what; one entry for each new token, but for the last two."""
-
-    positions: Integers
-    slots: Integers
-    cosine: Floats
-    sine: Floats
-    """[tokens, head_dim / 2]"""
-    tables: Integers
-    """Pages of each row, padded: [rows, pages]."""
-    tiles: Integers
-    """Neighbouring tokens that attend together: [tiles, 3], the first, how many, and whose."""
-
-
-class Best(NamedTuple):
-    """What each thread found: [threads, rows]."""
-
-    values: Floats
-    places: Integers
-
-
-class Scratch(NamedTuple):
-    """Room for what a layer computes: [tokens, ...], and for each thread [threads, ...]."""
-
-    hidden: NDArray[np.int8]
-    hidden_scales: Floats
-    """[tokens, groups, 2], as the others: what 1 is worth, and the sum."""
-    heads: NDArray[np.int8]
-    heads_scales: Floats
-    wide: NDArray[np.int8]
-    wide_scales: Floats
-    qkv: Floats
-    row: Floats
-    gates: Floats
-    queries: Floats
-    scores: Floats
-    mixed: Floats
-    total: Floats
 
 
 def runs_here(a: Architecture) -> bool:
@@ -130,7 +56,7 @@ class FusedLM:
         self._threads = threads
         self._pool = ThreadPoolExecutor(max(threads - 1, 1), "kernels")
         self._barrier = np.zeros(1, np.int64)
-        self._turns = np.zeros(len(a.layers) * kernels.PHASES, np.int64)
+        self._turns = np.zeros(len(a.layers) * layers.PHASES, np.int64)
         self._shape = Shape(a.heads, a.kv_heads, np.float32(a.norm_eps))
         self._kept: list[Packed] = []
         self._layers = self._pack_layers(weights)
@@ -166,25 +92,25 @@ class FusedLM:
     def forward(self, token_ids: Tensor, batch: AttentionBatch, cache: KVCache) -> Tensor:
         """Hidden states of the new tokens, before the final norm: [tokens, hidden]."""
         x = np.empty((len(token_ids), self.architecture.hidden_size), np.float32)
-        kernels.look_up(token_ids.numpy(), self._embedding, x)
+        vocabulary.look_up(token_ids.numpy(), self._embedding, x)
         keys, values = self._pages(cache)
         described = self._batch(batch.rows, cache.block_size // PANEL)
         self._run(
-            kernels.forward, self._shape, self._layers, described, x, keys, values, self._scratch_for(len(x))
+            layers.forward, self._shape, self._layers, described, x, keys, values, self._scratch_for(len(x))
         )
         return torch.from_numpy(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[rows, hidden] to [rows, vocabulary], float32."""
         out = np.empty((len(hidden), self.architecture.vocab_size), np.float32)
-        self._run_head(kernels.logits, hidden, out)
+        self._run_head(vocabulary.logits, hidden, out)
         return torch.from_numpy(out)
 
     def choose(self, hidden: Tensor) -> list[int]:
         """The likeliest token of each row of [rows, hidden], without all of its logits."""
         shape = (self._threads, len(hidden))
         best = Best(np.empty(shape, np.float32), np.empty(shape, np.int64))
-        self._run_head(kernels.choose, hidden, best)
+        self._run_head(vocabulary.choose, hidden, best)
         # Of equals the first, whichever thread found it.
         places = np.where(best.values == best.values.max(axis=0), best.places, self.architecture.vocab_size)
         chosen: list[int] = places.min(axis=0).tolist()
@@ -249,7 +175,7 @@ class FusedLM:
             return np.zeros(shape, np.float32)
 
         return Scratch(
-            hidden=np.empty((tokens, kernels.FINE * a.hidden_size), np.int8),
+            hidden=np.empty((tokens, FINE * a.hidden_size), np.int8),
             hidden_scales=floats(tokens, a.hidden_size // GROUP, 2),
             heads=np.empty((tokens, heads), np.int8),
             heads_scales=floats(tokens, heads // GROUP, 2),
@@ -257,7 +183,7 @@ class FusedLM:
             wide_scales=floats(tokens, inner // GROUP, 2),
             qkv=floats(tokens, heads + 2 * a.kv_heads * a.head_dim),
             row=floats(threads, a.hidden_size),
-            gates=floats(threads, kernels.ROWS * 2 * GROUP),
+            gates=floats(threads, ROWS * 2 * GROUP),
             queries=floats(threads, queries, a.head_dim),
             scores=floats(threads, queries, self._max_pages * PANEL),
             mixed=floats(threads, queries, a.head_dim),

@@ -38,3 +38,7 @@ def _features() -> Callable[[str], bool]:
         return frozenset(told.replace("+", "").split(",")).__contains__
     found = get_host_cpu_features()
     return lambda name: bool(found.get(name, False))
+
+
+TARGET = (*targets(), AVX2)[0]
+"""What the kernels are compiled for."""

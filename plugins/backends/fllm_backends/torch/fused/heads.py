@@ -1,0 +1,164 @@
+"""Queries, keys and values: rotation, the cache, attention."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from fllm_backends.torch.fused import tiles
+from fllm_backends.torch.fused.compiled import kernel
+from fllm_backends.torch.fused.intrinsics import address, as_half
+from fllm_backends.torch.fused.norms import normalize
+from fllm_backends.torch.fused.packing import GROUP, PANEL
+from fllm_backends.torch.fused.products import COARSE
+from fllm_backends.torch.fused.target import TARGET
+from fllm_backends.torch.fused.threads import take
+from fllm_backends.torch.fused.tiles import SCALES
+
+score_8, score_4 = tiles.score(TARGET, 8), tiles.score(TARGET, 4)
+mix_4, soften = tiles.mix(TARGET, 4), tiles.soften(TARGET)
+round_coarse = tiles.round_groups(TARGET, COARSE)
+
+single = np.float32
+
+
+@kernel(fast=False)
+def rotate(x: Any, cosine: Any, sine: Any) -> None:
+    """Rotate one head by its position."""
+    half = len(cosine)
+    for i in range(half):
+        first, second = x[i], x[i + half]
+        x[i] = first * cosine[i] - second * sine[i]
+        x[i + half] = second * cosine[i] + first * sine[i]
+
+
+@kernel(fast=False)
+def rotate_and_store(
+    qkv: Any, batch: Any, shape: Any, w: Any, layer: Any, keys: Any, values: Any, thread: Any, threads: Any
+) -> None:
+    """Normalize heads (Qwen3), rotate them, and store the keys and values of this thread's tokens.
+
+    Keys: [pages, kv_heads, head_dim, PANEL]; values: [pages, kv_heads, PANEL, head_dim]; float16.
+    """
+    dim = keys.shape[2]
+    for t in range(thread, len(qkv), threads):
+        page, place = batch.slots[t] // PANEL, batch.slots[t] % PANEL
+        for h in range(shape.heads + shape.kv_heads):
+            x = qkv[t, h * dim : (h + 1) * dim]
+            if w.q_norm.shape[1]:
+                normalize(x, w.q_norm[layer] if h < shape.heads else w.k_norm[layer], shape.eps, x)
+            if w.rotary[layer]:
+                rotate(x, batch.cosine[t], batch.sine[t])
+        for h in range(shape.kv_heads):
+            key = (shape.heads + h) * dim
+            value = key + shape.kv_heads * dim
+            for i in range(dim):
+                keys[page, h, i, place] = as_half(qkv[t, key + i])
+                values[page, h, place, i] = as_half(qkv[t, value + i])
+
+
+@kernel(fast=False)
+def attend(
+    qkv: Any,
+    batch: Any,
+    shape: Any,
+    window: Any,
+    keys: Any,
+    values: Any,
+    s: Any,
+    thread: Any,
+    turns: Any,
+    phase: Any,
+) -> None:
+    """All heads of all new tokens, in tiles of neighbouring tokens and the heads that share keys."""
+    while True:
+        turn = take(turns, phase)
+        if turn >= len(batch.tiles) * shape.kv_heads:
+            return
+        # The last tiles of a prompt see the most keys: they come first.
+        tile = batch.tiles[len(batch.tiles) - 1 - turn // shape.kv_heads]
+        attend_tile(qkv, batch, shape, window, keys, values, s, thread, tile, turn % shape.kv_heads)
+
+
+@kernel(fast=False)
+def attend_tile(
+    qkv: Any,
+    batch: Any,
+    shape: Any,
+    window: Any,
+    keys: Any,
+    values: Any,
+    s: Any,
+    thread: Any,
+    tile: Any,
+    head: Any,
+) -> None:
+    """softmax(queries @ keys / sqrt(dim)) @ values for some tokens of one row and one kv head."""
+    dim = keys.shape[2]
+    shared = shape.heads // shape.kv_heads
+    first, count, table = tile[0], tile[1], batch.tables[tile[2]]
+    rows = count * shared
+    padded = -(-rows // 4) * 4
+    queries, scores, mixed, total = s.queries[thread], s.scores[thread], s.mixed[thread], s.total[thread]
+    scale = single(1) / math.sqrt(single(dim))
+    for t in range(count):
+        for j in range(shared):
+            at = (head * shared + j) * dim
+            for i in range(dim):
+                queries[t * shared + j, i] = qkv[first + t, at + i] * scale
+    begin = 0 if window <= 0 else max(0, batch.positions[first] + 1 - window)
+    begin = begin // PANEL * PANEL
+    end = -(-(batch.positions[first + count - 1] + 1) // PANEL) * PANEL
+    width = scores.shape[1]
+    page = dim * PANEL * 2
+    for p in range(begin, end, PANEL):
+        at = address(keys) + (table[p // PANEL] * shape.kv_heads + head) * page
+        row = 0
+        while row < padded:
+            here = (
+                address(queries) + row * dim * 4,
+                dim,
+                at,
+                address(scores) + (row * width + p - begin) * 4,
+                width * 4,
+            )
+            if padded - row >= 8:
+                score_8(here)
+            else:
+                score_4(here)
+            row += 8 if padded - row >= 8 else 4
+    for row in range(rows):
+        position = batch.positions[first + row // shared]
+        if window > 0:
+            scores[row, : max(0, position + 1 - window - begin)] = -np.inf
+        scores[row, position + 1 - begin : end - begin] = -np.inf
+        soften((address(scores[row]), end - begin, address(total) + 4 * row))
+    mixed[:padded] = single(0)
+    for p in range(begin, end, PANEL):
+        at = address(values) + (table[p // PANEL] * shape.kv_heads + head) * page
+        for row in range(0, padded, 4):
+            mix_4(
+                (
+                    address(scores) + (row * width + p - begin) * 4,
+                    width * 4,
+                    at,
+                    dim,
+                    address(mixed) + row * dim * 4,
+                )
+            )
+    groups = dim // GROUP
+    for row in range(rows):
+        inverse = single(1) / total[row]
+        for i in range(dim):
+            mixed[row, i] *= inverse
+        t, at = first + row // shared, (head * shared + row % shared) * groups
+        round_coarse(
+            (
+                address(mixed[row]),
+                groups,
+                address(s.heads[t]) + at * GROUP,
+                address(s.heads_scales[t]) + at * SCALES,
+            )
+        )

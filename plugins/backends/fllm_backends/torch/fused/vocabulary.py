@@ -1,0 +1,110 @@
+"""The two ends of a decoder: tokens to embeddings, and hidden states to logits or a choice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fllm_backends.torch.fused.compiled import kernel
+from fllm_backends.torch.fused.intrinsics import address, byte_at, half_at
+from fllm_backends.torch.fused.norms import normalize_rows
+from fllm_backends.torch.fused.packing import GROUP, PANEL, RECORD_8, TAIL
+from fllm_backends.torch.fused.products import FINE, ROWS, panels_at_once, product, project
+from fllm_backends.torch.fused.threads import meet, take
+from fllm_backends.torch.fused.tiles import SCALES
+
+single = np.float32
+
+
+@kernel(fast=False)
+def look_up(ids: Any, matrix: Any, out: Any) -> None:
+    """The rows of a packed matrix, as they would be unpacked."""
+    groups = out.shape[1] // GROUP
+    record = matrix.records[0]
+    for t in range(len(ids)):
+        panel, column = ids[t] // PANEL, ids[t] % PANEL
+        for group in range(groups):
+            at = matrix.places[0] + (panel * groups + group) * record
+            tail = at + record - TAIL + 2 * column
+            step, low = half_at(tail), half_at(tail + 2 * PANEL)
+            for i in range(GROUP):
+                quad = i // 4
+                if record == RECORD_8:
+                    number = byte_at(at + quad * 4 * PANEL + column * 4 + i % 4)
+                else:
+                    both = byte_at(at + quad // 2 * 4 * PANEL + column * 4 + i % 4)
+                    number = both & 15 if quad % 2 == 0 else both >> 4
+                out[t, group * GROUP + i] = low + step * single(number)
+
+
+@kernel(fast=False)
+def logits(
+    thread: Any,
+    threads: Any,
+    barrier: Any,
+    turns: Any,
+    eps: Any,
+    norm: Any,
+    matrix: Any,
+    x: Any,
+    out: Any,
+    s: Any,
+) -> None:
+    """[rows, hidden] to [rows, vocabulary]: the final norm and the output head."""
+    normalize_rows(x, norm, eps, s.row[thread], s.hidden, s.hidden_scales, thread, threads)
+    meet(barrier, 0, threads)
+    project(s.hidden, s.hidden_scales, matrix, 0, out, 0, turns, 0, threads)
+
+
+@kernel(fast=False)
+def choose(
+    thread: Any,
+    threads: Any,
+    barrier: Any,
+    turns: Any,
+    eps: Any,
+    norm: Any,
+    matrix: Any,
+    x: Any,
+    best: Any,
+    s: Any,
+) -> None:
+    """The greatest logit of each row among this thread's share of the head, and its place.
+
+    ``best`` is [threads, rows]; each thread's turns ascend, so that the first of equals stays.
+    """
+    normalize_rows(x, norm, eps, s.row[thread], s.hidden, s.hidden_scales, thread, threads)
+    meet(barrier, 0, threads)
+    rows, groups = s.hidden_scales.shape[0], s.hidden_scales.shape[1]
+    panels, record = matrix.bias.shape[1] // PANEL, matrix.records[0]
+    many = panels_at_once(panels, threads)
+    room = s.gates[thread]
+    values, places = best.values[thread], best.places[thread]
+    values[:] = -np.inf
+    places[:] = 0
+    while True:
+        first = take(turns, 0) * many
+        if first >= panels:
+            return
+        for panel in range(first, min(first + many, panels)):
+            for block in range(0, rows, ROWS):
+                count = min(ROWS, rows - block)
+                product(
+                    address(s.hidden) + block * groups * GROUP * FINE,
+                    address(s.hidden_scales) + block * groups * SCALES,
+                    count,
+                    FINE,
+                    record,
+                    matrix.places[0] + panel * groups * record,
+                    groups,
+                    address(matrix.bias) + panel * PANEL * 4,
+                    address(room),
+                    PANEL * 4,
+                    0,
+                )
+                for row in range(count):
+                    for i in range(PANEL):
+                        value = room[row * PANEL + i]
+                        if value > values[block + row]:
+                            values[block + row], places[block + row] = value, panel * PANEL + i
