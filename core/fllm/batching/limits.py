@@ -13,19 +13,40 @@ from fllm.values import ModelCard
 
 log = logging.getLogger("fllm.batching")
 
+DOUBLING_CONTEXT = 1700
+"""A prompt's token after so many others costs twice what the first did, since it attends to them all.
+
+Measured with SmolLM2-135M in int8 on 2 cores: 0.42 ms x (1 + context / 1700), in chunks of 48 and more.
+"""
+
 
 class Limits(Struct, frozen=True, kw_only=True):
     """What one batch holds at most, and the size of a KV block. The defaults suit a cpu."""
 
     max_num_seqs: int = 64
     max_num_batched_tokens: int = 512
-    """More make longer prompts cheaper, and the tokens of those who are decoding beside them later."""
+    """Of those who decode and of prompts together."""
+    prefill_budget: int | None = 48
+    """What a step spends on prompts, in tokens at the start of a context; ``None``: all of the batch, and a
+    token counts as one wherever it stands. It bounds how long others wait for a step beside a long prompt.
+    More make that one cheaper."""
     block_size: int = 16
     max_drafting_seqs: int = 2
     """While more sequences run, nothing is drafted: a batch of many computes no token for nothing."""
 
+    def budget(self, room: int) -> float:
+        """What a step spends on prefill at most, if its batch has room for so many tokens."""
+        return room if self.prefill_budget is None else min(self.prefill_budget, room)
+
+    def price(self, position: int) -> float:
+        """What each token of a chunk that starts at this position takes of the prefill budget: 1 or more."""
+        return 1.0 if self.prefill_budget is None else 1 + position / DOUBLING_CONTEXT
+
     def under(self, config: BackendConfig) -> Limits:
-        """These limits, save where the configuration has its own; `ConfigError` if those contradict."""
+        """These limits, save where the configuration has its own; `ConfigError` if those contradict.
+
+        A configuration that says how many tokens a batch holds means prompts, too: no budget is left.
+        """
         seqs, tokens = config.max_num_seqs, config.max_num_batched_tokens
         if seqs is None:
             seqs = self.max_num_seqs if tokens is None else min(self.max_num_seqs, tokens)
@@ -42,6 +63,7 @@ class Limits(Struct, frozen=True, kw_only=True):
             self,
             max_num_seqs=seqs,
             max_num_batched_tokens=tokens,
+            prefill_budget=self.prefill_budget if config.max_num_batched_tokens is None else None,
             max_drafting_seqs=drafting or self.max_drafting_seqs,
         )
 

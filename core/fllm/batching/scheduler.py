@@ -9,8 +9,10 @@ blocks back, waits at the front of the queue, and computes its tokens again late
 A row that decodes may carry *drafts*: guesses of the tokens to come, which the same step verifies. Accepted
 ones are tokens like all others; the KV of the rest is overwritten when their places are computed again.
 
-Both queues are in order of arrival, and all who run arrived before all who wait. So the one whose prefill is
-not done yet is the last of those who run, and takes what the decoding ones leave of the batch.
+Both queues are in order of arrival, and all who run arrived before all who wait: who comes first gets blocks
+first. The tokens of a step are given out otherwise. Each sequence that decodes has one. What the step may
+spend on prefill goes to the sequence with the fewest tokens left, then to the next, so that a short prompt
+does not wait for a long one; the eldest in prefill is assured a share, so that it gets on beside any others.
 """
 
 from __future__ import annotations
@@ -28,6 +30,9 @@ from fllm.batching.runner import Row, Sampled
 from fllm.batching.sequence import Sequence, stop_tokens
 from fllm.batching.steps import advance
 from fllm.values import Prompt, Status, Step
+
+ELDEST_SHARE = 0.25
+"""Of a step's prefill, assured to the sequence that has been in prefill for longest."""
 
 
 class Batch(Struct, eq=False):
@@ -103,12 +108,15 @@ class Scheduler:
             self._release(sequence)
 
     def schedule(self) -> Batch:
-        """The next batch: what comes next for those who run, then for those who wait, while there is room."""
+        """The next batch: the next token for those who decode, then chunks for those in prefill."""
         batch = Batch(self._limits.max_num_batched_tokens)
-        for sequence in list(self._running.values()):
-            if batch.room and self._grow(sequence):
-                self._put(sequence, batch)
-        self._admit(batch)
+        decoding = [s for s in list(self._running.values()) if s.remaining == 1 and self._grow(s)]
+        prefilling = [s for s in self._running.values() if s.remaining > 1]
+        prefilling += self._admit()
+        for sequence in decoding[: batch.room]:
+            self._put(sequence, 1, batch, self._draft(sequence, batch.room))
+        if prefilling and batch.room:
+            self._prefill(prefilling, batch)
         return batch
 
     def complete(self, batch: Batch, results: Iterable[Sampled]) -> list[tuple[str, Step]]:
@@ -156,48 +164,86 @@ class Scheduler:
         self._waiting.move_to_end(sequence.id, last=False)
         self._preemptions += 1
 
-    def _admit(self, batch: Batch) -> None:
-        """Let those who wait run, the first first, until one does not fit."""
-        while self._waiting and batch.room and len(self._running) < self._limits.max_num_seqs:
+    def _admit(self) -> list[Sequence]:
+        """Let those who wait run, the first first, until one does not fit; gives those who may.
+
+        Called before the batch publishes any block, since not all of them will have a row in it.
+        """
+        admitted = []
+        while self._waiting and len(self._running) < self._limits.max_num_seqs:
             sequence = next(iter(self._waiting.values()))
             if not self._place(sequence):
                 break
             del self._waiting[sequence.id]
             self._running[sequence.id] = sequence
-            self._put(sequence, batch)
+            admitted.append(sequence)
+        return admitted
 
     def _place(self, sequence: Sequence) -> bool:
-        """Give a waiting sequence blocks for all its tokens, if there are so many; some the prefix cache has.
-
-        The last token is always computed, cached or not: without it there are no logits to sample from.
-        """
-        cached = [] if sequence.owes_prompt_logprobs else self._cached(sequence)
+        """Give a waiting sequence blocks for all its tokens, if so many are free; the cache may have some."""
+        cached = self._cached(sequence)
         blocks = self._pool.take(self._blocks(sequence.length) - len(cached), cached)
         if blocks is None:
             return False
         sequence.block_table = blocks
         sequence.computed = len(cached) * self._pool.block_size
-        if sequence.queued is None:
-            self._note_admission(sequence)
         return True
 
-    def _cached(self, sequence: Sequence) -> list[int]:
-        size = self._pool.block_size
-        return self._pool.match(sequence.digests((sequence.length - 1) // size, size))
+    def _prefill(self, sequences: list[Sequence], batch: Batch) -> None:
+        """Add chunks of these, who come in order of arrival, while the budget lasts.
 
-    def _note_admission(self, sequence: Sequence) -> None:
+        Who shares a block that this batch fills must have a row in it: if it fails, both are dropped.
+        """
+        price, eldest = self._limits.price, sequences[0]
+        budget = self._limits.budget(batch.room)
+        kept = max(ELDEST_SHARE * budget, price(eldest.computed))
+        for sequence in sorted(sequences, key=lambda each: each.remaining):
+            if sequence is eldest:
+                kept = 0
+            elif price(sequence.computed) > budget - kept:
+                continue
+            self._share(sequence)
+            token = price(sequence.computed)
+            count = max(min(int((budget - kept) / token), sequence.remaining), 1)
+            self._put(sequence, count, batch)
+            budget -= count * token
+
+    def _share(self, sequence: Sequence) -> None:
+        """Exchange blocks that it has not filled for those that others have filled with its tokens since."""
+        cached = self._cached(sequence)
+        start = sequence.computed // self._pool.block_size
+        end = start + len(cached)
+        if cached:
+            self._pool.take(0, cached)
+            self._pool.release(sequence.block_table[start:end])
+            sequence.block_table[start:end] = cached
+            sequence.computed = end * self._pool.block_size
+
+    def _cached(self, sequence: Sequence) -> list[int]:
+        """What the prefix cache has of the blocks that it has yet to fill.
+
+        The last token is always computed, cached or not: without it there are no logits to sample from.
+        """
+        if sequence.owes_prompt_logprobs:
+            return []
+        size = self._pool.block_size
+        digests = sequence.digests((sequence.length - 1) // size, size)
+        return self._pool.match(digests[sequence.computed // size :])
+
+    def _note_start(self, sequence: Sequence) -> None:
         sequence.queued = self._clock() - sequence.arrived
         sequence.cached_tokens = sequence.computed
         if not sequence.owes_prompt_logprobs:
             self._prefix_queries += sequence.prompt_length
             self._prefix_hits += sequence.cached_tokens
 
-    def _put(self, sequence: Sequence, batch: Batch) -> None:
-        """Add a row that computes what the sequence lacks, or as much of it as there is room for."""
+    def _put(self, sequence: Sequence, count: int, batch: Batch, drafts: list[int] | None = None) -> None:
+        """Add a row that computes the sequence's next ``count`` tokens, and drafts after them."""
+        if sequence.queued is None:
+            self._note_start(sequence)
+        drafts = drafts or []
         start = sequence.computed
-        count = min(sequence.length - start, batch.room)
         self._publish(sequence, start, start + count)
-        drafts = self._draft(sequence, batch.room)
         batch.room -= count + len(drafts)
         batch.sequences.append(sequence)
         batch.rows.append(
@@ -218,8 +264,7 @@ class Scheduler:
     def _draft(self, sequence: Sequence, room: int) -> list[int]:
         """Guesses for a sequence that decodes, where few run; they take no room or block that others need."""
         running, size = len(self._running), self._pool.block_size
-        decodes = sequence.started and sequence.computed == sequence.length - 1
-        if sequence.drafter is None or not decodes or running > self._limits.max_drafting_seqs:
+        if sequence.drafter is None or not sequence.started or running > self._limits.max_drafting_seqs:
             return []
         blocks = len(sequence.block_table) + max(self._pool.free - running, 0)
         most = min(

@@ -48,6 +48,11 @@ class Sequence(Struct, kw_only=True, eq=False):
         return len(self.token_ids)
 
     @property
+    def remaining(self) -> int:
+        """Tokens to compute before the next can be sampled: one of a sequence that decodes."""
+        return self.length - self.computed
+
+    @property
     def generated(self) -> int:
         """Tokens of the answer."""
         return self.length - self.prompt_length

@@ -28,6 +28,17 @@ def test_a_default_gives_way_to_the_number_that_was_given(options: dict[str, int
     assert (limits.max_num_seqs, limits.max_num_batched_tokens) == (seqs, tokens)
 
 
+def test_a_batch_of_a_given_size_is_all_for_prompts_wherever_their_tokens_stand():
+    limits = Limits().under(config(max_num_batched_tokens=256))
+    assert (limits.budget(room=200), limits.price(4000)) == (200, 1)
+
+
+def test_otherwise_a_token_costs_more_the_longer_its_context():
+    limits = Limits(prefill_budget=48).under(config(max_num_seqs=8))
+    assert (limits.budget(room=200), limits.budget(room=7)) == (48, 7)
+    assert [limits.price(position) for position in (0, 1700, 5100)] == [1, 2, 4]
+
+
 @pytest.mark.parametrize(("seqs", "tokens"), [(9, 8), (0, 8)])
 def test_contradicting_limits_are_refused_quoting_both(seqs: int, tokens: int):
     with pytest.raises(ConfigError, match=f"tokens is {tokens} and --max-num-seqs is {seqs}"):

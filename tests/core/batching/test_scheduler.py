@@ -24,6 +24,7 @@ class Bench:
         blocks: int = 64,
         seqs: int = 16,
         tokens: int = 64,
+        budget: int | None = None,
         retain: bool = True,
         eos: tuple[int, ...] = (),
         max_model_len: int = 1000,
@@ -31,9 +32,12 @@ class Bench:
         self.time = 0.0
         self.pool = BlockPool(blocks, BLOCK, retain=retain)
         self.runner = FakeRunner(blocks=blocks, block_size=BLOCK, eos=eos)
+        self.limits = Limits(
+            max_num_seqs=seqs, max_num_batched_tokens=tokens, prefill_budget=budget, block_size=BLOCK
+        )
         self.scheduler = Scheduler(
             self.pool,
-            Limits(max_num_seqs=seqs, max_num_batched_tokens=tokens, block_size=BLOCK),
+            self.limits,
             max_model_len=max_model_len,
             eos_token_ids=eos,
             clock=lambda: self.time,
@@ -96,6 +100,8 @@ SCHEDULES = [
     {"tokens": 3, "blocks": 12},
     {"tokens": 64, "blocks": 14},
     {"tokens": 64, "blocks": 20},
+    {"tokens": 64, "budget": 1},
+    {"tokens": 64, "budget": 5, "blocks": 14},
 ]
 
 
@@ -124,9 +130,9 @@ def test_a_step_decodes_those_who_run_and_prefills_those_who_wait():
     bench.add(prompt("a", [1, 2, 3]))
     assert rows(bench.step()) == [("a", 0, 3)]
     bench.add(prompt("b", [5] * 13), prompt("c", [6]))
-    assert rows(bench.step()) == [("a", 3, 1), ("b", 0, 9)]
-    assert rows(bench.step()) == [("a", 4, 1), ("b", 9, 4), ("c", 0, 1)]
-    assert rows(bench.step()) == [("a", 5, 1), ("b", 13, 1), ("c", 1, 1)]
+    assert rows(bench.step()) == [("a", 3, 1), ("c", 0, 1), ("b", 0, 8)]
+    assert rows(bench.step()) == [("a", 4, 1), ("c", 1, 1), ("b", 8, 5)]
+    assert rows(bench.step()) == [("a", 5, 1), ("b", 13, 1), ("c", 2, 1)]
 
 
 def test_no_more_sequences_run_than_allowed():
@@ -143,7 +149,7 @@ def test_a_prompt_that_does_not_fit_yet_waits_and_nobody_overtakes_it():
     assert rows(bench.step()) == [("a", 0, 9)]
     assert rows(bench.step()) == [("a", 9, 1)]
     assert rows(bench.step()) == [("a", 10, 1)]
-    assert rows(bench.step()) == [("b", 0, 5), ("c", 0, 1)]
+    assert rows(bench.step()) == [("c", 0, 1), ("b", 0, 5)]
 
 
 def test_the_latest_arrival_is_preempted_and_comes_back_before_all_who_wait():

@@ -37,6 +37,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         block_size=st.sampled_from([2, 4, 6]),
         seqs=st.integers(1, 6),
         tokens=st.integers(1, 30),
+        budget=st.none() | st.integers(1, 30),
         retain=st.booleans(),
         drafting=st.integers(1, 6),
         rights=st.lists(st.booleans(), max_size=8),
@@ -47,6 +48,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         block_size: int,
         seqs: int,
         tokens: int,
+        budget: int | None,
         retain: bool,
         drafting: int,
         rights: list[bool],
@@ -54,15 +56,16 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.max_model_len = min(MAX_MODEL_LEN, blocks * block_size)
         self.pool = BlockPool(blocks, block_size, retain=retain)
         self.runner = FakeRunner(blocks=blocks, block_size=block_size, eos=EOS)
-        limits = Limits(
+        self.limits = Limits(
             max_num_seqs=seqs,
             max_num_batched_tokens=tokens,
+            prefill_budget=budget,
             block_size=block_size,
             max_drafting_seqs=drafting,
         )
         self.scheduler = Scheduler(
             self.pool,
-            limits,
+            self.limits,
             max_model_len=MAX_MODEL_LEN,
             eos_token_ids=EOS,
             drafter=partial(Oracle, rights) if rights else None,
@@ -87,6 +90,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def step(self) -> None:
         batch = self.scheduler.schedule()
         assert batch.rows, "somebody always gets on"
+        assert sum(row.count for row in batch.rows) <= self.limits.max_num_batched_tokens
         for request_id, step in self.scheduler.complete(batch, self.runner.execute(batch.rows)):
             self.check_prompt_logprobs(request_id, step)
             self.answers[request_id] += step.token_ids
