@@ -21,6 +21,7 @@ from fllm_backends.torch.fused.arrays import Bank, Batch, Best, Integers, Layers
 from fllm_backends.torch.fused.packing import GROUP, PANEL, Floats, Packed, fits, pack
 from fllm_backends.torch.fused.products import FINE, ROWS
 from fllm_backends.torch.fused.target import targets
+from fllm_backends.torch.fused.threads import Team, counts
 from fllm_backends.torch.model import Linear, RMSNorm, Weights
 
 QUERIES = 12
@@ -55,8 +56,6 @@ class FusedLM:
         self.device = torch.device("cpu")
         self._threads = threads
         self._pool = ThreadPoolExecutor(max(threads - 1, 1), "kernels")
-        self._barrier = np.zeros(1, np.int64)
-        self._turns = np.zeros(len(a.layers) * layers.PHASES, np.int64)
         self._shape = Shape(a.heads, a.kv_heads, np.float32(a.norm_eps))
         self._kept: list[Packed] = []
         self._layers = self._pack_layers(weights)
@@ -109,7 +108,7 @@ class FusedLM:
     def choose(self, hidden: Tensor) -> list[int]:
         """The likeliest token of each row of [rows, hidden], without all of its logits."""
         shape = (self._threads, len(hidden))
-        best = Best(np.empty(shape, np.float32), np.empty(shape, np.int64))
+        best = Best(np.full(shape, -np.inf, np.float32), np.zeros(shape, np.int64))
         self._run_head(vocabulary.choose, hidden, best)
         # Of equals the first, whichever thread found it.
         places = np.where(best.values == best.values.max(axis=0), best.places, self.architecture.vocab_size)
@@ -121,15 +120,15 @@ class FusedLM:
         self._run(kernel, self._shape.eps, self._norm, self._head, x, out, self._scratch_for(len(x)))
 
     def _run(self, kernel: Callable[..., None], *arguments: Any) -> None:
-        self._barrier[:] = 0
-        self._turns[:] = 0
-        common = self._threads, self._barrier, self._turns
+        """Return when all is done, though a thread may not have begun: it will find nothing to do."""
+        common = counts(max(len(self.architecture.layers) * layers.PHASES, vocabulary.PHASES))
         others = [
-            self._pool.submit(kernel, thread, *common, *arguments) for thread in range(1, self._threads)
+            self._pool.submit(kernel, Team(thread, self._threads, common), *arguments)
+            for thread in range(1, self._threads)
         ]
-        kernel(0, *common, *arguments)
+        kernel(Team(0, self._threads, common), *arguments)
         for other in others:
-            other.result()
+            other.cancel()
 
     def _pages(self, cache: KVCache) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
         """Keys as [layers, pages, kv_heads, head_dim, PANEL], values with the last two swapped; as bits."""
@@ -176,6 +175,7 @@ class FusedLM:
 
         return Scratch(
             hidden=np.empty((tokens, FINE * a.hidden_size), np.int8),
+            coarse=np.empty((tokens, a.hidden_size), np.int8),
             hidden_scales=floats(tokens, a.hidden_size // GROUP, 2),
             heads=np.empty((tokens, heads), np.int8),
             heads_scales=floats(tokens, heads // GROUP, 2),

@@ -14,7 +14,7 @@ from fllm_backends.torch.fused.norms import normalize
 from fllm_backends.torch.fused.packing import GROUP, PANEL
 from fllm_backends.torch.fused.products import COARSE
 from fllm_backends.torch.fused.target import TARGET
-from fllm_backends.torch.fused.threads import take
+from fllm_backends.torch.fused.threads import at_once, finish, take
 from fllm_backends.torch.fused.tiles import SCALES
 
 score_8, score_4 = tiles.score(TARGET, 8), tiles.score(TARGET, 4)
@@ -35,51 +35,61 @@ def rotate(x: Any, cosine: Any, sine: Any) -> None:
 
 
 @kernel(fast=False)
-def rotate_and_store(
-    qkv: Any, batch: Any, shape: Any, w: Any, layer: Any, keys: Any, values: Any, thread: Any, threads: Any
+def place_heads(
+    qkv: Any, batch: Any, shape: Any, w: Any, layer: Any, keys: Any, values: Any, team: Any, phase: Any
 ) -> None:
-    """Normalize heads (Qwen3), rotate them, and store the keys and values of this thread's tokens.
+    """Normalize heads (Qwen3), rotate them, and store keys and values.
 
     Keys: [pages, kv_heads, head_dim, PANEL]; values: [pages, kv_heads, PANEL, head_dim]; float16.
     """
+    many = at_once(len(qkv), team)
+    pieces, mine = -(-len(qkv) // many), 0
+    while True:
+        first = take(team, phase) * many
+        if first >= len(qkv):
+            break
+        mine += 1
+        for t in range(first, min(first + many, len(qkv))):
+            place_token(qkv[t], t, batch, shape, w, layer, keys, values)
+    finish(team, phase, mine, pieces)
+
+
+@kernel(fast=False)
+def place_token(
+    heads: Any, t: Any, batch: Any, shape: Any, w: Any, layer: Any, keys: Any, values: Any
+) -> None:
+    """The same for one token."""
     dim = keys.shape[2]
-    for t in range(thread, len(qkv), threads):
-        page, place = batch.slots[t] // PANEL, batch.slots[t] % PANEL
-        for h in range(shape.heads + shape.kv_heads):
-            x = qkv[t, h * dim : (h + 1) * dim]
-            if w.q_norm.shape[1]:
-                normalize(x, w.q_norm[layer] if h < shape.heads else w.k_norm[layer], shape.eps, x)
-            if w.rotary[layer]:
-                rotate(x, batch.cosine[t], batch.sine[t])
-        for h in range(shape.kv_heads):
-            key = (shape.heads + h) * dim
-            value = key + shape.kv_heads * dim
-            for i in range(dim):
-                keys[page, h, i, place] = as_half(qkv[t, key + i])
-                values[page, h, place, i] = as_half(qkv[t, value + i])
+    page, place = batch.slots[t] // PANEL, batch.slots[t] % PANEL
+    for h in range(shape.heads + shape.kv_heads):
+        x = heads[h * dim : (h + 1) * dim]
+        if w.q_norm.shape[1]:
+            normalize(x, w.q_norm[layer] if h < shape.heads else w.k_norm[layer], shape.eps, x)
+        if w.rotary[layer]:
+            rotate(x, batch.cosine[t], batch.sine[t])
+    for h in range(shape.kv_heads):
+        key = (shape.heads + h) * dim
+        value = key + shape.kv_heads * dim
+        for i in range(dim):
+            keys[page, h, i, place] = as_half(heads[key + i])
+            values[page, h, place, i] = as_half(heads[value + i])
 
 
 @kernel(fast=False)
 def attend(
-    qkv: Any,
-    batch: Any,
-    shape: Any,
-    window: Any,
-    keys: Any,
-    values: Any,
-    s: Any,
-    thread: Any,
-    turns: Any,
-    phase: Any,
+    qkv: Any, batch: Any, shape: Any, window: Any, keys: Any, values: Any, s: Any, team: Any, phase: Any
 ) -> None:
     """All heads of all new tokens, in tiles of neighbouring tokens and the heads that share keys."""
+    pieces, mine = len(batch.tiles) * shape.kv_heads, 0
     while True:
-        turn = take(turns, phase)
-        if turn >= len(batch.tiles) * shape.kv_heads:
-            return
+        turn = take(team, phase)
+        if turn >= pieces:
+            break
+        mine += 1
         # The last tiles of a prompt see the most keys: they come first.
         tile = batch.tiles[len(batch.tiles) - 1 - turn // shape.kv_heads]
-        attend_tile(qkv, batch, shape, window, keys, values, s, thread, tile, turn % shape.kv_heads)
+        attend_tile(qkv, batch, shape, window, keys, values, s, team.thread, tile, turn % shape.kv_heads)
+    finish(team, phase, mine, pieces)
 
 
 @kernel(fast=False)

@@ -10,10 +10,11 @@ import numpy as np
 from fllm_backends.torch.fused import tiles
 from fllm_backends.torch.fused.compiled import kernel
 from fllm_backends.torch.fused.intrinsics import address
-from fllm_backends.torch.fused.products import FINE
+from fllm_backends.torch.fused.products import COARSE, FINE
 from fllm_backends.torch.fused.target import TARGET
+from fllm_backends.torch.fused.threads import at_once, finish, take
 
-round_fine = tiles.round_groups(TARGET, FINE)
+round_fine, round_coarse = tiles.round_groups(TARGET, FINE), tiles.round_groups(TARGET, COARSE)
 
 single = np.float32
 
@@ -31,9 +32,21 @@ def normalize(x: Any, weight: Any, eps: Any, out: Any) -> None:
 
 @kernel(fast=False)
 def normalize_rows(
-    x: Any, weight: Any, eps: Any, room: Any, out: Any, scales: Any, thread: Any, threads: Any
+    x: Any, weight: Any, eps: Any, rooms: Any, out: Any, scales: Any, team: Any, phase: Any
 ) -> None:
-    """Normalize and round this thread's rows."""
-    for t in range(thread, len(x), threads):
-        normalize(x[t], weight, eps, room)
-        round_fine((address(room), scales.shape[1], address(out[t]), address(scales[t])))
+    """Normalize and round all rows."""
+    many, room = at_once(len(x), team), rooms[team.thread]
+    pieces, mine = -(-len(x) // many), 0
+    while True:
+        first = take(team, phase) * many
+        if first >= len(x):
+            break
+        mine += 1
+        for t in range(first, min(first + many, len(x))):
+            normalize(x[t], weight, eps, room)
+            here = (address(room), scales.shape[1], address(out[t]), address(scales[t]))
+            if out.shape[1] == FINE * len(room):
+                round_fine(here)
+            else:
+                round_coarse(here)
+    finish(team, phase, mine, pieces)

@@ -9,21 +9,21 @@ from fllm_backends.torch.fused.compiled import kernel
 from fllm_backends.torch.fused.intrinsics import address
 from fllm_backends.torch.fused.packing import GROUP, PANEL, RECORD_4
 from fllm_backends.torch.fused.target import TARGET
-from fllm_backends.torch.fused.threads import take
+from fllm_backends.torch.fused.threads import at_once, finish, take
 from fllm_backends.torch.fused.tiles import SCALES
 
 ROWS = 64
 """Rows of activations that stay in the cache while the weights pass by."""
 COARSE, FINE = 1, 2
-"""Bytes of an activation: what comes out of a norm has a few channels much larger than the others, and is
-rounded more finely."""
+"""Bytes of an activation. What comes out of a norm has a few channels much larger than the others; where it
+becomes queries, keys or logits, that is rounded finely."""
 
 gate_group = tiles.gate(TARGET)
 
 
 def product_of(bits: int, planes: int) -> Any:
     """Products of any number of rows of activations with one panel; all places are addresses."""
-    by_8, by_4, by_2, by_1 = (tiles.product(TARGET, rows, bits, planes) for rows in (8, 4, 2, 1))
+    by_8, by_4, by_1 = (tiles.product(TARGET, rows, bits, planes) for rows in (8, 4, 1))
     deep = GROUP * planes
 
     @kernel(fast=False)
@@ -39,9 +39,6 @@ def product_of(bits: int, planes: int) -> Any:
             elif rows >= 4:
                 by_4(here)
                 done = 4
-            elif rows >= 2:
-                by_2(here)
-                done = 2
             else:
                 by_1(here)
                 done = 1
@@ -82,26 +79,20 @@ def product(
 
 
 @kernel(fast=False)
-def panels_at_once(panels: Any, threads: Any) -> Any:
-    """How many to take in one turn: few enough that the threads end together."""
-    return min(max(panels // (8 * threads), 1), 32)
-
-
-@kernel(fast=False)
-def project(
-    a: Any, scales: Any, bank: Any, layer: Any, out: Any, add: Any, turns: Any, phase: Any, threads: Any
-) -> None:
+def project(a: Any, scales: Any, bank: Any, layer: Any, out: Any, add: Any, team: Any, phase: Any) -> None:
     """``out = a @ matrix.T + bias``, or ``out +=`` that."""
     rows, groups = scales.shape[0], scales.shape[1]
     line, planes = a.shape[1], a.shape[1] // (groups * GROUP)
     panels, record = bank.bias.shape[1] // PANEL, bank.records[layer]
-    many = panels_at_once(panels, threads)
+    many = at_once(panels, team)
     pieces, stride = -(-panels // many), out.shape[1] * 4
     blocks = -(-rows // ROWS)
+    mine = 0
     while True:
-        turn = take(turns, phase)
+        turn = take(team, phase)
         if turn >= pieces * blocks:
-            return
+            break
+        mine += 1
         block, first = turn // pieces * ROWS, turn % pieces * many
         for panel in range(first, min(first + many, panels)):
             product(
@@ -117,6 +108,7 @@ def project(
                 stride,
                 add,
             )
+    finish(team, phase, mine, pieces * blocks)
 
 
 @kernel(fast=False)
@@ -125,25 +117,26 @@ def gate(
     scales: Any,
     bank: Any,
     layer: Any,
-    room: Any,
+    rooms: Any,
     out: Any,
     out_scales: Any,
-    turns: Any,
+    team: Any,
     phase: Any,
-    threads: Any,
 ) -> None:
     """silu(a @ gate.T) * (a @ up.T), rounded; gate and up are the two halves of one matrix."""
     rows, groups = scales.shape[0], scales.shape[1]
     line, planes = a.shape[1], a.shape[1] // (groups * GROUP)
-    inner, record = out.shape[1], bank.records[layer]
+    inner, record, room = out.shape[1], bank.records[layer], rooms[team.thread]
     size = groups * record
-    many = panels_at_once(inner // GROUP, threads)
+    many = at_once(inner // GROUP, team)
     pieces, stride = -(-(inner // GROUP) // many), 8 * GROUP
     blocks = -(-rows // ROWS)
+    mine = 0
     while True:
-        turn = take(turns, phase)
+        turn = take(team, phase)
         if turn >= pieces * blocks:
-            return
+            break
+        mine += 1
         block, first = turn // pieces * ROWS, turn % pieces * many
         count = min(ROWS, rows - block)
         for piece in range(first, min(first + many, inner // GROUP)):
@@ -172,3 +165,4 @@ def gate(
                         address(out_scales[block + row]) + piece * SCALES,
                     )
                 )
+    finish(team, phase, mine, pieces * blocks)

@@ -10,9 +10,12 @@ from fllm_backends.torch.fused.compiled import kernel
 from fllm_backends.torch.fused.intrinsics import address, byte_at, half_at
 from fllm_backends.torch.fused.norms import normalize_rows
 from fllm_backends.torch.fused.packing import GROUP, PANEL, RECORD_8, TAIL
-from fllm_backends.torch.fused.products import FINE, ROWS, panels_at_once, product, project
-from fllm_backends.torch.fused.threads import meet, take
+from fllm_backends.torch.fused.products import FINE, ROWS, product, project
+from fllm_backends.torch.fused.threads import at_once, finish, take
 from fllm_backends.torch.fused.tiles import SCALES
+
+PHASES = 2
+"""Of what gives logits or a choice."""
 
 single = np.float32
 
@@ -39,54 +42,30 @@ def look_up(ids: Any, matrix: Any, out: Any) -> None:
 
 
 @kernel(fast=False)
-def logits(
-    thread: Any,
-    threads: Any,
-    barrier: Any,
-    turns: Any,
-    eps: Any,
-    norm: Any,
-    matrix: Any,
-    x: Any,
-    out: Any,
-    s: Any,
-) -> None:
+def logits(team: Any, eps: Any, norm: Any, matrix: Any, x: Any, out: Any, s: Any) -> None:
     """[rows, hidden] to [rows, vocabulary]: the final norm and the output head."""
-    normalize_rows(x, norm, eps, s.row[thread], s.hidden, s.hidden_scales, thread, threads)
-    meet(barrier, 0, threads)
-    project(s.hidden, s.hidden_scales, matrix, 0, out, 0, turns, 0, threads)
+    normalize_rows(x, norm, eps, s.row, s.hidden, s.hidden_scales, team, 0)
+    project(s.hidden, s.hidden_scales, matrix, 0, out, 0, team, 1)
 
 
 @kernel(fast=False)
-def choose(
-    thread: Any,
-    threads: Any,
-    barrier: Any,
-    turns: Any,
-    eps: Any,
-    norm: Any,
-    matrix: Any,
-    x: Any,
-    best: Any,
-    s: Any,
-) -> None:
-    """The greatest logit of each row among this thread's share of the head, and its place.
+def choose(team: Any, eps: Any, norm: Any, matrix: Any, x: Any, best: Any, s: Any) -> None:
+    """The greatest logit of each row among those that this thread computes, and its place.
 
-    ``best`` is [threads, rows]; each thread's turns ascend, so that the first of equals stays.
+    ``best`` is [threads, rows], and holds -infinity; a thread's pieces ascend, so of equals the first stays.
     """
-    normalize_rows(x, norm, eps, s.row[thread], s.hidden, s.hidden_scales, thread, threads)
-    meet(barrier, 0, threads)
+    normalize_rows(x, norm, eps, s.row, s.hidden, s.hidden_scales, team, 0)
     rows, groups = s.hidden_scales.shape[0], s.hidden_scales.shape[1]
     panels, record = matrix.bias.shape[1] // PANEL, matrix.records[0]
-    many = panels_at_once(panels, threads)
-    room = s.gates[thread]
-    values, places = best.values[thread], best.places[thread]
-    values[:] = -np.inf
-    places[:] = 0
+    many = at_once(panels, team)
+    room = s.gates[team.thread]
+    values, places = best.values[team.thread], best.places[team.thread]
+    pieces, mine = -(-panels // many), 0
     while True:
-        first = take(turns, 0) * many
+        first = take(team, 1) * many
         if first >= panels:
-            return
+            break
+        mine += 1
         for panel in range(first, min(first + many, panels)):
             for block in range(0, rows, ROWS):
                 count = min(ROWS, rows - block)
@@ -108,3 +87,4 @@ def choose(
                         value = room[row * PANEL + i]
                         if value > values[block + row]:
                             values[block + row], places[block + row] = value, panel * PANEL + i
+    finish(team, 1, mine, pieces)
