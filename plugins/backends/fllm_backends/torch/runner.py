@@ -73,7 +73,7 @@ class TorchRunner:
         return self._card
 
     def allocate(self, block_size: int) -> int:
-        """As many blocks as memory allows, and no more than `_wanted_tokens` could fill."""
+        """As many blocks as memory allows, and no more than are of use."""
         import torch
 
         from fllm_backends.torch.attention import KVCache
@@ -87,7 +87,7 @@ class TorchRunner:
         like = torch.empty(0, dtype=self._model.cache_dtype, device=self._model.device)
         memory = self._options.kv_cache_memory or cache_memory(like.device)
         block = 2 * len(a.layers) * block_size * a.kv_heads * a.head_dim * like.element_size()
-        blocks = min(memory // block, -(-self._wanted_tokens() // block_size))
+        blocks = min(memory // block, self._wanted_blocks(block_size))
         try:
             cache = KVCache(len(a.layers), blocks, block_size, a.kv_heads, a.head_dim, like=like)
         except (torch.OutOfMemoryError, MemoryError) as error:
@@ -97,12 +97,13 @@ class TorchRunner:
             self._rehearse()
         return blocks
 
-    def _wanted_tokens(self) -> int:
+    def _wanted_blocks(self, size: int) -> int:
         """All sequences at full length; of a cpu's memory, which others want too, a part of that."""
         length = self._options.max_model_len or self._card.max_model_len
+        full, usual = -(-length // size), -(-min(length, _USUAL_LENGTH) // size)
         if self._device.kind == "cpu" and self._options.kv_cache_memory is None:
-            return max(_FULL_SEQS * length, self._max_num_seqs * min(length, _USUAL_LENGTH))
-        return self._max_num_seqs * length
+            return max(_FULL_SEQS * full, self._max_num_seqs * usual)
+        return self._max_num_seqs * full
 
     def execute(self, batch: Sequence[Row]) -> Sequence[Sampled]:
         """Run one batch."""

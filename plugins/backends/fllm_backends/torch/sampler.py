@@ -42,16 +42,12 @@ def sample(rows: Sequence[Row], logits: Tensor, eos: Collection[int]) -> list[in
     if any(adjusts(row, eos) for row in rows):
         logits = torch.stack([adjust(row, own, eos) for row, own in zip(rows, logits, strict=True)])
     size = logits.shape[1]
-    drawn = [at for at, row in enumerate(rows) if row.sampling.temperature > 0]
-    narrowed = [at for at in drawn if rows[at].sampling.top_p < 1 or _top_k(rows[at], size) < size]
-    whole = sorted(set(drawn) - set(narrowed))
     tokens = logits.argmax(-1)
-    if whole:
-        draws = _describe(rows, whole, logits)
-        tokens[draws.rows] = _draw_from_all(_scale(logits, draws), draws)
-    if narrowed:
-        draws = _describe(rows, narrowed, logits)
-        tokens[draws.rows] = _draw_from_likeliest(_scale(logits, draws), draws, _most(rows, narrowed, size))
+    for width, wanted in _by_width(rows, size).items():
+        draws = _describe(rows, wanted, logits)
+        scaled = _scale(logits, draws)
+        drawn = _draw_from_likeliest(scaled, draws, width) if width else _draw_from_all(scaled, draws)
+        tokens[draws.rows] = drawn
     return [
         int(draw(logits[at], row.sampling, _number(row))) if token == _UNSURE else token
         for at, (row, token) in enumerate(zip(rows, tokens.tolist(), strict=True))
@@ -67,11 +63,11 @@ def _draw_from_all(scaled: Tensor, draws: _Draws) -> Tensor:
     return _at(scaled.softmax(-1), draws.number)[:, 0]
 
 
-def _draw_from_likeliest(scaled: Tensor, draws: _Draws, most: int) -> Tensor:
-    """Of the ``most`` likeliest, those within top_k and top_p; `_UNSURE` where top_p may lie beyond them."""
+def _draw_from_likeliest(scaled: Tensor, draws: _Draws, width: int) -> Tensor:
+    """Of the ``width`` likeliest, those within top_k and top_p; `_UNSURE` where top_p may lie beyond them."""
     size = scaled.shape[1]
-    best = scaled.topk(most)
-    beyond = torch.arange(most, device=scaled.device) >= draws.top_k
+    best = scaled.topk(width)
+    beyond = torch.arange(width, device=scaled.device) >= draws.top_k
     limited = best.values.masked_fill(beyond, -math.inf).softmax(-1)
     free = (best.values - scaled.logsumexp(-1, keepdim=True)).exp()
     is_free = draws.top_k >= size
@@ -80,7 +76,7 @@ def _draw_from_likeliest(scaled: Tensor, draws: _Draws, most: int) -> Tensor:
     dropped = cumulative - probabilities >= draws.top_p
     dropped[:, 0] = False
     tokens = best.indices.gather(1, _at(probabilities.masked_fill(dropped, 0.0), draws.number))
-    unsure = is_free & (cumulative[:, -1:] < draws.top_p) & (most < size)
+    unsure = is_free & (cumulative[:, -1:] < draws.top_p) & (width < size)
     return tokens.masked_fill(unsure, _UNSURE)[:, 0]
 
 
@@ -116,9 +112,21 @@ def _describe(rows: Sequence[Row], wanted: Sequence[int], logits: Tensor) -> _Dr
     )
 
 
-def _most(rows: Sequence[Row], wanted: Sequence[int], size: int) -> int:
-    limits = [_top_k(rows[at], size) for at in wanted]
-    return max(limit if limit < size else min(NUCLEUS_GUESS, size) for limit in limits)
+def _by_width(rows: Sequence[Row], size: int) -> dict[int, list[int]]:
+    """The rows that draw, by how many of the likeliest tokens they look at; 0 for all, in no order.
+
+    That is a row's own affair: sums of another width may be rounded in another way.
+    """
+    found: dict[int, list[int]] = {}
+    for at, row in enumerate(rows):
+        if row.sampling.temperature > 0:
+            top_k = _top_k(row, size)
+            if row.sampling.top_p >= 1 and top_k == size:
+                width = 0
+            else:
+                width = size if NUCLEUS_GUESS < top_k < size else min(NUCLEUS_GUESS, size)
+            found.setdefault(width, []).append(at)
+    return found
 
 
 def _top_k(row: Row, size: int) -> int:

@@ -120,11 +120,28 @@ def test_blocks_fill_the_memory_that_was_given(tiny: Path) -> None:
     assert runner.allocate(BLOCK_SIZE) == 100 * 1024 // (token * BLOCK_SIZE)
 
 
-def test_blocks_are_no_more_than_all_sequences_can_fill(tiny: Path) -> None:
-    for config, blocks in (({}, 3 * 32), ({"max_model_len": 30}, 3 * 8)):
-        runner = runner_of(tiny, max_num_seqs=3, **config)
+@pytest.mark.parametrize(
+    ("config", "blocks"),
+    [
+        ({"options": {"kv_cache_memory": "1GiB"}}, 9 * 32),
+        ({"options": {"kv_cache_memory": "1GiB"}, "max_model_len": 30}, 9 * 8),
+        ({}, 9 * 32),  # 128 tokens are less than what a sequence usually has
+    ],
+)
+def test_blocks_are_no_more_than_all_sequences_can_fill(
+    tiny: Path, config: dict[str, Any], blocks: int
+) -> None:
+    runner = runner_of(tiny, max_num_seqs=9, **config)
+    load(runner)
+    assert runner.allocate(BLOCK_SIZE) == blocks
+
+
+def test_a_cpus_memory_is_taken_for_four_full_sequences_and_all_of_usual_length(tmp_path: Path) -> None:
+    save_model("Llama", tmp_path, max_position_embeddings=4096)
+    for seqs, tokens in ((3, 4 * 4096), (64, 64 * 512)):
+        runner = runner_of(tmp_path, max_num_seqs=seqs)
         load(runner)
-        assert runner.allocate(BLOCK_SIZE) == blocks
+        assert runner.allocate(BLOCK_SIZE) == tokens // BLOCK_SIZE
 
 
 def test_a_context_beyond_the_models_own_is_refused_before_any_weight_is_read(tiny: Path) -> None:

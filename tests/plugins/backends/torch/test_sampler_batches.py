@@ -98,7 +98,7 @@ def test_top_p_reaches_beyond_the_first_thousand_of_a_flat_distribution() -> Non
         max_size=5,
     ),
 )
-def test_any_parameters_give_the_same(
+def test_with_any_parameters_a_row_does_not_depend_on_its_neighbours(
     values: list[float], asked: list[tuple[int, float, int, float, float]]
 ) -> None:
     batch = [
@@ -106,7 +106,7 @@ def test_any_parameters_give_the_same(
         for seed, temperature, top_k, top_p, min_p in asked
     ]
     logits = torch.tensor([values] * len(batch))
-    assert sample(batch, logits, EOS) == one_by_one(batch, logits)
+    assert sample(batch, logits, EOS) == [sample([own], logits[:1], EOS)[0] for own in batch]
 
 
 def test_overflowed_logits_still_give_a_token() -> None:
