@@ -192,7 +192,7 @@ class Scheduler:
     def _prefill(self, sequences: list[Sequence], batch: Batch) -> None:
         """Add chunks of these, who come in order of arrival, while the budget lasts.
 
-        Who shares a block that this batch fills must have a row in it: if it fails, both are dropped.
+        Only who gets a row shares blocks: if the batch that fills them fails, it is dropped with the others.
         """
         price, eldest = self._limits.price, sequences[0]
         budget = self._limits.budget(batch.room)

@@ -2,7 +2,7 @@ import logging
 
 import pytest
 
-from fllm.batching.limits import Limits, context_length
+from fllm.batching.limits import DOUBLING_CONTEXT, Limits, context_length
 from fllm.config import BackendConfig
 from fllm.errors import ConfigError
 from fllm.values import ModelCard
@@ -36,7 +36,7 @@ def test_a_batch_of_a_given_size_is_all_for_prompts_wherever_their_tokens_stand(
 def test_otherwise_a_token_costs_more_the_longer_its_context():
     limits = Limits(prefill_budget=48).under(config(max_num_seqs=8))
     assert (limits.budget(room=200), limits.budget(room=7)) == (48, 7)
-    assert [limits.price(position) for position in (0, 1700, 5100)] == [1, 2, 4]
+    assert [limits.price(position) for position in (0, DOUBLING_CONTEXT, 3 * DOUBLING_CONTEXT)] == [1, 2, 4]
 
 
 @pytest.mark.parametrize(("seqs", "tokens"), [(9, 8), (0, 8)])
