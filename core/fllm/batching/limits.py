@@ -31,13 +31,17 @@ class Limits(Struct, frozen=True, kw_only=True):
     """What a step spends on prompts, in tokens at the start of a context; ``None``: all of the batch, and a
     token counts as one wherever it stands. It bounds how long others wait for a step beside a long prompt.
     More make that one cheaper."""
+    lone_prefill_budget: int = 256
+    """The same for a sequence that has been the only one for a while. Who comes then waits longer, once."""
     block_size: int = 16
     max_drafting_seqs: int = 2
     """While more sequences run, nothing is drafted: a batch of many computes no token for nothing."""
 
-    def budget(self, room: int) -> float:
+    def budget(self, room: int, *, alone: bool) -> float:
         """What a step spends on prefill at most, if its batch has room for so many tokens."""
-        return room if self.prefill_budget is None else min(self.prefill_budget, room)
+        if self.prefill_budget is None:
+            return room
+        return min(self.lone_prefill_budget if alone else self.prefill_budget, room)
 
     def price(self, position: int) -> float:
         """What each token of a chunk that starts at this position takes of the prefill budget: 1 or more."""

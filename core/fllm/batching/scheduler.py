@@ -17,6 +17,7 @@ does not wait for a long one; the eldest in prefill is assured a share, so that 
 
 from __future__ import annotations
 
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -33,6 +34,10 @@ from fllm.values import Prompt, Status, Step
 
 ELDEST_SHARE = 0.25
 """Of a step's prefill, assured to the sequence that has been in prefill for longest."""
+LONE_SHARE = 0.5
+"""Of a step's prefill, for the only one in prefill if it does not end there: others are likely to come."""
+LULL = 1.0
+"""Seconds after which a sequence that has no company is taken to stay alone."""
 
 
 class Batch(Struct, eq=False):
@@ -63,6 +68,8 @@ class Scheduler:
         self._eos_token_ids = tuple(eos_token_ids)
         self._drafter = drafter
         self._clock = clock
+        self._crowded = -math.inf
+        """When there was more than one sequence."""
         self._waiting: OrderedDict[str, Sequence] = OrderedDict()
         self._running: dict[str, Sequence] = {}
         self._preemptions = self._prefix_queries = self._prefix_hits = 0
@@ -109,6 +116,8 @@ class Scheduler:
 
     def schedule(self) -> Batch:
         """The next batch: the next token for those who decode, then chunks for those in prefill."""
+        if len(self._running) + len(self._waiting) > 1:
+            self._crowded = self._clock()
         batch = Batch(self._limits.max_num_batched_tokens)
         decoding = [s for s in list(self._running.values()) if s.remaining == 1 and self._grow(s)]
         prefilling = [s for s in self._running.values() if s.remaining > 1]
@@ -195,7 +204,10 @@ class Scheduler:
         Only who gets a row shares blocks: if the batch that fills them fails, it is dropped with the others.
         """
         price, eldest = self._limits.price, sequences[0]
-        budget = self._limits.budget(batch.room)
+        alone = self._clock() - self._crowded > LULL
+        budget = self._limits.budget(batch.room, alone=alone)
+        if not alone and len(sequences) == 1 and eldest.remaining * price(eldest.computed) > budget:
+            budget *= LONE_SHARE
         kept = max(ELDEST_SHARE * budget, price(eldest.computed))
         for sequence in sorted(sequences, key=lambda each: each.remaining):
             if sequence is eldest:

@@ -30,12 +30,12 @@ def test_a_default_gives_way_to_the_number_that_was_given(options: dict[str, int
 
 def test_a_batch_of_a_given_size_is_all_for_prompts_wherever_their_tokens_stand():
     limits = Limits().under(config(max_num_batched_tokens=256))
-    assert (limits.budget(room=200), limits.price(4000)) == (200, 1)
+    assert (limits.budget(room=200, alone=False), limits.price(4000)) == (200, 1)
 
 
 def test_otherwise_a_token_costs_more_the_longer_its_context():
     limits = Limits(prefill_budget=48).under(config(max_num_seqs=8))
-    assert (limits.budget(room=200), limits.budget(room=7)) == (48, 7)
+    assert (limits.budget(room=200, alone=False), limits.budget(room=7, alone=True)) == (48, 7)
     assert [limits.price(position) for position in (0, DOUBLING_CONTEXT, 3 * DOUBLING_CONTEXT)] == [1, 2, 4]
 
 

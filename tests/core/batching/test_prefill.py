@@ -7,6 +7,7 @@ from zlib import crc32
 
 import pytest
 from fake_runner import FakeRunner, answer
+from msgspec.structs import replace
 
 from fllm.batching.blocks import BlockPool
 from fllm.batching.limits import Limits
@@ -21,10 +22,13 @@ class Bench:
     """A scheduler whose steps spend so much on prefill; it keeps all steps and the tokens computed."""
 
     def __init__(self, budget: int | None = 16, *, seqs: int = 16, blocks: int = 3000) -> None:
-        self.limits = Limits(max_num_seqs=seqs, prefill_budget=budget, block_size=BLOCK)
+        self.limits = Limits(
+            max_num_seqs=seqs, prefill_budget=budget, lone_prefill_budget=budget or 0, block_size=BLOCK
+        )
         self.pool = BlockPool(blocks, BLOCK)
         self.runner = FakeRunner(blocks=blocks, block_size=BLOCK)
-        self.scheduler = Scheduler(self.pool, self.limits, max_model_len=2 * LENGTH)
+        self.now = 0.0
+        self.scheduler = Scheduler(self.pool, self.limits, max_model_len=2 * LENGTH, clock=lambda: self.now)
         self.steps: dict[str, list[Step]] = defaultdict(list)
         self.computed: dict[str, list[int]] = defaultdict(list)
 
@@ -116,12 +120,25 @@ def test_a_step_keeps_within_its_budget_at_any_context(budget: int):
     assert budget - 1 <= dearest <= budget
 
 
+def test_a_sequence_that_stays_alone_has_longer_chunks():
+    bench = Bench()
+    bench.limits = replace(bench.limits, lone_prefill_budget=64)
+    bench.scheduler = Scheduler(bench.pool, bench.limits, max_model_len=LENGTH, clock=lambda: bench.now)
+    bench.add(prompt("long", 2000))
+    assert bench.step() == [("long", 64)]
+    bench.add(prompt("short", 5))
+    assert bench.step() == [("short", 5), ("long", 10)]
+    assert bench.step() == [("long", 7)]  # half of the budget, for others may come again
+    bench.now += 2
+    assert bench.step() == [("long", 58)]
+
+
 def test_those_who_decode_take_nothing_from_the_budget():
     bench = Bench(8)
     bench.add(*[prompt(name, 1, max_tokens=9) for name in "abc"])
     bench.step()
     bench.add(prompt("long", 100))
-    assert bench.step() == [("a", 1), ("b", 1), ("c", 1), ("long", 8)]
+    assert bench.step() == [("a", 1), ("b", 1), ("c", 1), ("long", 4)]
 
 
 def test_a_budget_too_small_for_one_token_computes_one():
@@ -185,7 +202,7 @@ def test_an_abort_in_the_midst_of_a_prefill_leaves_its_share_to_the_next():
     bench.add(prompt("a", 200), prompt("b", 300))
     assert bench.step() == [("a", 16)]
     bench.scheduler.abort("a")
-    assert bench.step() == [("b", 16)]
+    assert bench.step() == [("b", 8)]  # it is the only one now
 
 
 def test_without_a_budget_a_step_takes_all_that_the_batch_has_room_for():
