@@ -34,7 +34,7 @@ from fllm.values import Prompt, Status, Step
 
 ELDEST_SHARE = 0.25
 """Of a step's prefill, assured to the sequence that has been in prefill for longest."""
-LONE_SHARE = 0.5
+LONE_SHARE = 1 / 3
 """Of a step's prefill, for the only one in prefill if it does not end there: others are likely to come."""
 LULL = 1.0
 """Seconds after which a sequence that has no company is taken to stay alone."""
