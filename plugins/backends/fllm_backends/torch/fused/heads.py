@@ -17,6 +17,9 @@ from fllm_backends.torch.fused.target import TARGET
 from fllm_backends.torch.fused.threads import at_once, finish, take
 from fllm_backends.torch.fused.tiles import SCALES
 
+TALL = TARGET.width == 16
+"""There are registers for the sums of eight rows."""
+
 score_8, score_4 = tiles.score(TARGET, 8), tiles.score(TARGET, 4)
 mix_4, soften = tiles.mix(TARGET, 4), tiles.soften(TARGET)
 round_coarse = tiles.round_groups(TARGET, COARSE)
@@ -134,11 +137,12 @@ def attend_tile(
                 address(scores) + (row * width + p - begin) * 4,
                 width * 4,
             )
-            if padded - row >= 8:
+            if TALL and padded - row >= 8:
                 score_8(here)
+                row += 8
             else:
                 score_4(here)
-            row += 8 if padded - row >= 8 else 4
+                row += 4
     for row in range(rows):
         position = batch.positions[first + row // shared]
         if window > 0:
