@@ -7,7 +7,6 @@ from typing import Any
 
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import OpenAPIMediaType, Operation, Schema
-from litestar.openapi.spec.enums import OpenAPIType
 
 from fllm_api.protocol.errors import ErrorEnvelope
 
@@ -42,5 +41,5 @@ class StreamedOperation(Operation):
     def __post_init__(self) -> None:
         content = getattr((self.responses or {}).get("200"), "content", None)
         if content is not None:
-            events = Schema(type=OpenAPIType.STRING, description="`data: ` and a chunk, until `data: [DONE]`")
+            events = Schema(description="`data: ` and a chunk, until `data: [DONE]`")
             content["text/event-stream"] = OpenAPIMediaType(schema=events)

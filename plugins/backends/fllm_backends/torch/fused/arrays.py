@@ -72,8 +72,6 @@ class Scratch(NamedTuple):
     """Room for what a layer computes: [tokens, ...], and for each thread [threads, ...]."""
 
     hidden: NDArray[np.int8]
-    coarse: NDArray[np.int8]
-    """The same in 8 bits."""
     hidden_scales: Floats
     """[tokens, groups, 2], as the others: what 1 is worth, and the sum."""
     heads: NDArray[np.int8]

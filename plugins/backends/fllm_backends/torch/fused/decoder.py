@@ -175,7 +175,6 @@ class FusedLM:
 
         return Scratch(
             hidden=np.empty((tokens, FINE * a.hidden_size), np.int8),
-            coarse=np.empty((tokens, a.hidden_size), np.int8),
             hidden_scales=floats(tokens, a.hidden_size // GROUP, 2),
             heads=np.empty((tokens, heads), np.int8),
             heads_scales=floats(tokens, heads // GROUP, 2),

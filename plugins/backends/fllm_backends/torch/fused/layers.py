@@ -28,6 +28,6 @@ def forward(team: Any, shape: Any, w: Any, batch: Any, x: Any, keys: Any, values
         place_heads(s.qkv, batch, shape, w, layer, k, v, team, phase + 2)
         attend(s.qkv, batch, shape, w.window[layer], k, v, s, team, phase + 3)
         project(s.heads, s.heads_scales, w.output, layer, x, 1, team, phase + 4)
-        normalize_rows(x, w.post_norm[layer], shape.eps, s.row, s.coarse, s.hidden_scales, team, phase + 5)
-        gate(s.coarse, s.hidden_scales, w.gate_up, layer, s.gates, s.wide, s.wide_scales, team, phase + 6)
+        normalize_rows(x, w.post_norm[layer], shape.eps, s.row, s.hidden, s.hidden_scales, team, phase + 5)
+        gate(s.hidden, s.hidden_scales, w.gate_up, layer, s.gates, s.wide, s.wide_scales, team, phase + 6)
         project(s.wide, s.wide_scales, w.down, layer, x, 1, team, phase + 7)

@@ -10,11 +10,11 @@ import numpy as np
 from fllm_backends.torch.fused import tiles
 from fllm_backends.torch.fused.compiled import kernel
 from fllm_backends.torch.fused.intrinsics import address
-from fllm_backends.torch.fused.products import COARSE, FINE
+from fllm_backends.torch.fused.products import FINE
 from fllm_backends.torch.fused.target import TARGET
 from fllm_backends.torch.fused.threads import at_once, finish, take
 
-round_fine, round_coarse = tiles.round_groups(TARGET, FINE), tiles.round_groups(TARGET, COARSE)
+round_fine = tiles.round_groups(TARGET, FINE)
 
 single = np.float32
 
@@ -44,9 +44,5 @@ def normalize_rows(
         mine += 1
         for t in range(first, min(first + many, len(x))):
             normalize(x[t], weight, eps, room)
-            here = (address(room), scales.shape[1], address(out[t]), address(scales[t]))
-            if out.shape[1] == FINE * len(room):
-                round_fine(here)
-            else:
-                round_coarse(here)
+            round_fine((address(room), scales.shape[1], address(out[t]), address(scales[t])))
     finish(team, phase, mine, pieces)

@@ -15,8 +15,8 @@ from fllm_backends.torch.fused.tiles import SCALES
 ROWS = 64
 """Rows of activations that stay in the cache while the weights pass by."""
 COARSE, FINE = 1, 2
-"""Bytes of an activation. What comes out of a norm has a few channels much larger than the others; where it
-becomes queries, keys or logits, that is rounded finely."""
+"""Bytes of an activation: what comes out of a norm has a few channels much larger than the others, and is
+rounded more finely."""
 
 gate_group = tiles.gate(TARGET)
 

@@ -63,7 +63,7 @@ class PackedLM(CausalLM):
                 layer,
                 qkv=Linear(repacked(layer.qkv.weight), layer.qkv.bias),
                 output=kind(repacked(layer.output.weight), layer.output.bias),
-                gate_up=kind(repacked(layer.gate_up.weight), layer.gate_up.bias),
+                gate_up=Linear(repacked(layer.gate_up.weight), layer.gate_up.bias),
                 down=kind(repacked(layer.down.weight), layer.down.bias),
             )
             for layer in weights.layers
