@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from fllm_backends.torch.weights import Source
 
 
-_FULL_SEQS, _USUAL_LENGTH = 4, 512
+_FULL_SEQS, _USUAL_LENGTH = 3, 384
 """On a cpu the KV cache holds so many sequences of full length, or all of so many tokens."""
 
 

@@ -136,9 +136,9 @@ def test_blocks_are_no_more_than_all_sequences_can_fill(
     assert runner.allocate(BLOCK_SIZE) == blocks
 
 
-def test_a_cpus_memory_is_taken_for_four_full_sequences_and_all_of_usual_length(tmp_path: Path) -> None:
+def test_a_cpus_memory_is_taken_for_three_full_sequences_and_all_of_usual_length(tmp_path: Path) -> None:
     save_model("Llama", tmp_path, max_position_embeddings=4096)
-    for seqs, tokens in ((3, 4 * 4096), (64, 64 * 512)):
+    for seqs, tokens in ((3, 3 * 4096), (64, 64 * 384)):
         runner = runner_of(tmp_path, max_num_seqs=seqs)
         load(runner)
         assert runner.allocate(BLOCK_SIZE) == tokens // BLOCK_SIZE
