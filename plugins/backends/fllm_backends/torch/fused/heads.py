@@ -96,6 +96,32 @@ def attend(
 
 
 @kernel(fast=False)
+def score_pages(
+    queries: Any, padded: Any, head: Any, table: Any, begin: Any, end: Any, keys: Any, scores: Any
+) -> None:
+    """Queries times the keys at positions from ``begin`` to ``end``, whole pages."""
+    heads, dim, width = keys.shape[1], keys.shape[2], scores.shape[1]
+    page = dim * PANEL * 2
+    for p in range(begin, end, PANEL):
+        at = address(keys) + (table[p // PANEL] * heads + head) * page
+        row = 0
+        while row < padded:
+            here = (
+                address(queries) + row * dim * 4,
+                dim,
+                at,
+                address(scores) + (row * width + p - begin) * 4,
+                width * 4,
+            )
+            if TALL and padded - row >= 8:
+                score_8(here)
+                row += 8
+            else:
+                score_4(here)
+                row += 4
+
+
+@kernel(fast=False)
 def attend_tile(
     qkv: Any,
     batch: Any,
@@ -126,23 +152,7 @@ def attend_tile(
     end = -(-(batch.positions[first + count - 1] + 1) // PANEL) * PANEL
     width = scores.shape[1]
     page = dim * PANEL * 2
-    for p in range(begin, end, PANEL):
-        at = address(keys) + (table[p // PANEL] * shape.kv_heads + head) * page
-        row = 0
-        while row < padded:
-            here = (
-                address(queries) + row * dim * 4,
-                dim,
-                at,
-                address(scores) + (row * width + p - begin) * 4,
-                width * 4,
-            )
-            if TALL and padded - row >= 8:
-                score_8(here)
-                row += 8
-            else:
-                score_4(here)
-                row += 4
+    score_pages(queries, padded, head, table, begin, end, keys, scores)
     for row in range(rows):
         position = batch.positions[first + row // shared]
         if window > 0:
