@@ -33,6 +33,11 @@ class Parser(Protocol):
     A reasoning parser emits `Reasoning` and `Text`; a tool-call parser is fed the remaining text and emits
     `Text`, `ToolStart` and `ToolArguments`. Special tokens named in the class attribute ``visible_tokens``,
     where there is one, reach the parser as text even when the request skips special tokens.
+
+    For constrained decoding, a tool-call parser may have the class attribute ``format``, a `ToolFormat`: how
+    the model writes the calls that it reads. A reasoning parser may have a method
+    ``around(answer: Constraint) -> Constraint``, called before `feed`: the language of a whole output,
+    reasoning included, whose answer obeys that constraint.
     """
 
     def feed(self, text: str) -> Iterable[ParserEvent]:

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from msgspec import Struct, field
 
+from fllm.constraints import Constraint
+
 FinishReason = Literal["stop", "length", "abort"]
 """Why a backend ended a sequence. ``stop``: an end-of-sequence or stop token; ``length``: a limit."""
 
@@ -50,6 +52,8 @@ class Prompt(Struct, frozen=True):
     sampling: Sampling
     group: str = ""
     """Sequences of one request bear the same group and may share the blocks of their prompt."""
+    constraint: Constraint | None = None
+    """What the answer's text must be like; given only to a backend whose card names a `ModelCard.grammar`."""
 
 
 class TokenLogprob(Struct, frozen=True, array_like=True):
@@ -118,6 +122,8 @@ class ModelCard(Struct, frozen=True, kw_only=True):
     defaults: SamplingDefaults = SamplingDefaults()
     artifact_id: str = ""
     """Names these very weights: a Hub revision, or a digest of the file."""
+    grammar: str | None = None
+    """What makes answers obey a `Prompt.constraint`, such as ``xgrammar``; ``None``: nothing does."""
     runtime: dict[str, Any] = {}
     """``runtime_config`` of `/v1/models`: device, dtype, quantization, KV-cache blocks, buckets..."""
 
