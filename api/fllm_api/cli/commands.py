@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import rich_click as click
@@ -14,9 +15,7 @@ from fllm.registry import Entry, Registry
 
 OURS = (
     Entry("serve", "fllm_api.cli.serve:serve", "Serve a model with an OpenAI-compatible API."),
-    Entry(
-        "plugins", "fllm_api.cli.plugins:plugins", "Show what is installed, and what failed to load and why."
-    ),
+    Entry("plugins", "fllm_api.cli.plugins:plugins", "Show what is installed; start, check a plugin."),
     Entry("bench", "fllm_api.cli.bench:bench", "Measure this server, and others beside it."),
     Entry("version", "fllm_api.cli.version:version", "Print the version."),
     Entry(
@@ -67,18 +66,23 @@ class Commands(click.RichGroup):
 
 def command_line() -> click.RichGroup:
     """The whole command line."""
-    ours = Registry("command")
-    for entry in OURS:
-        ours.add(entry, plugin="api", distribution="furiosa-llm-server")
     group = Commands(
         callback=_help_without_command,
         invoke_without_command=True,
         help="An OpenAI-compatible server for large language models, in which every feature is a plugin.",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for entry in OURS:
-        group.add_command(LazyCommand(ours, entry))
+    for command in lazy_commands(OURS):
+        group.add_command(command)
     return group
+
+
+def lazy_commands(entries: Sequence[Entry]) -> Iterator[LazyCommand]:
+    """Commands of ours, each to be imported when it is run."""
+    ours = Registry("command")
+    for entry in entries:
+        ours.add(entry, plugin="api", distribution="furiosa-llm-server")
+        yield LazyCommand(ours, entry)
 
 
 def installed_plugins() -> Plugins:

@@ -24,12 +24,17 @@ def plugins_of(ctx: click.Context) -> Plugins:
 
 
 def plugin_config(ctx: click.Context) -> PluginConfig:
-    """What ``--plugin`` and ``--disable-plugin`` say, even while ``--help`` has yet to read them."""
+    """What ``--plugin`` and ``--disable-plugin`` say, even while ``--help`` has yet to read them.
+
+    A group has these options, and so has each of its commands: both are heard.
+    """
+    outer = PluginConfig() if ctx.parent is None else plugin_config(ctx.parent)
     for param in ctx.command.params:
         if param.is_eager and param.name not in ctx.params:
             param.handle_parse_result(ctx, {}, [])
     return PluginConfig(
-        paths=tuple(map(str, ctx.params["plugin"])), disabled=tuple(ctx.params["disable_plugin"])
+        paths=(*outer.paths, *map(str, ctx.params.get("plugin", ()))),
+        disabled=(*outer.disabled, *ctx.params.get("disable_plugin", ())),
     )
 
 

@@ -1,9 +1,8 @@
-"""``furiosa-llm plugins``: what is installed, from which distribution, what failed to load and why."""
+"""The list of plugins: what is installed, from which distribution, what failed to load and why."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import msgspec
 import rich_click as click
@@ -11,8 +10,6 @@ from msgspec import Struct
 
 from fllm.plugins import PluginReport, Plugins
 from fllm.registry import conflict_message
-from fllm_api.cli.options import ABOUT_PLUGINS, CONTEXT
-from fllm_api.cli.types import plugins_of
 
 SLOW = 0.1
 """Seconds; a plugin that takes longer to name its parts imports too much."""
@@ -26,18 +23,8 @@ class Listing(Struct, frozen=True):
     unmatched: list[str]
 
 
-@click.command(
-    "plugins",
-    params=[
-        click.RichOption(["--json", "as_json"], is_flag=True, help="Print JSON."),
-        *ABOUT_PLUGINS,
-    ],
-    context_settings=CONTEXT,
-)
-@click.pass_context
-def plugins(ctx: click.RichContext, /, as_json: bool, **_: Any) -> None:
-    """Show what is installed, from which distribution, and what failed to load and why."""
-    found = plugins_of(ctx)
+def show_all(found: Plugins, *, as_json: bool) -> None:
+    """Print a table, or JSON."""
     listing = Listing(found.reports, list(conflicts(found)), found.unmatched)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(listing)))

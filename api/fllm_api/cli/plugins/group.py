@@ -1,0 +1,37 @@
+"""``furiosa-llm plugins``: without a sub-command, the list. Each sub-command is imported when it is run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import rich_click as click
+
+from fllm.registry import Entry
+from fllm_api.cli.commands import lazy_commands
+from fllm_api.cli.options import ABOUT_PLUGINS, CONTEXT
+from fllm_api.cli.plugins.listing import show_all
+from fllm_api.cli.types import plugins_of
+
+JSON = click.RichOption(["--json", "as_json"], is_flag=True, help="Print JSON.")
+"""For every command that answers with a report."""
+
+SUBCOMMANDS: tuple[Entry, ...] = ()
+
+
+@click.group(
+    "plugins",
+    params=[JSON, *ABOUT_PLUGINS],
+    context_settings=CONTEXT,
+    invoke_without_command=True,
+)
+@click.pass_context
+def plugins(ctx: click.RichContext, /, as_json: bool, **_: Any) -> None:
+    """Show what is installed, from which distribution, and what failed to load and why."""
+    if ctx.invoked_subcommand is None:
+        show_all(plugins_of(ctx), as_json=as_json)
+    elif as_json:
+        raise click.UsageError(f"--json goes after {ctx.invoked_subcommand!r}")
+
+
+for command in lazy_commands(SUBCOMMANDS):
+    plugins.add_command(command)
