@@ -1,4 +1,4 @@
-"""docs/hooks.md has a heading for each hook, and examples that work as they stand there."""
+"""docs/hooks has a page for each hook, and examples that work as they stand there."""
 
 from __future__ import annotations
 
@@ -41,19 +41,14 @@ from fllm.plugins import Plugins, load_plugins
 from fllm.testing import ReasoningParserContract, ToolParserContract, parse
 from fllm.trace import Trace
 
-PAGE = (Path(__file__).parents[2] / "docs" / "hooks.md").read_text()
-SECTIONS = dict(re.findall(r"^## (.+)\n((?:(?!## ).*\n)*)", PAGE, re.MULTILINE))
-HOOKS = {
-    f"{name}({', '.join(inspect.signature(hook).parameters)})": name
-    for name, hook in vars(hooks).items()
-    if name.startswith("fllm_")
-}
+DIRECTORY = Path(__file__).parents[2] / "docs" / "hooks"
+INDEX = (DIRECTORY / "README.md").read_text()
+PAGES = {file.stem: file.read_text() for file in sorted(DIRECTORY.glob("fllm_*.md"))}
+HOOKS = {name: inspect.signature(hook) for name, hook in vars(hooks).items() if name.startswith("fllm_")}
 EXAMPLES = {
     file: (name, f"# {file}\n{code}")
-    for heading, name in HOOKS.items()
-    for file, code in re.findall(
-        r"^```python\n# (\w+\.py)\n(.*?)^```$", SECTIONS.get(heading, ""), re.MULTILINE | re.DOTALL
-    )
+    for name, page in PAGES.items()
+    for file, code in re.findall(r"^```python\n# (\w+\.py)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
 }
 
 Load = Callable[[str], Plugins]
@@ -75,18 +70,27 @@ def load(tmp_path: Path) -> Iterator[Load]:
             sys.modules.pop(name, None)
 
 
-def test_every_hook_has_a_heading_with_its_arguments_in_the_order_of_the_code() -> None:
-    assert [heading for heading in SECTIONS if heading.startswith("fllm_")] == list(HOOKS)
+def test_every_hook_has_a_page_and_every_page_a_hook() -> None:
+    assert sorted(PAGES) == sorted(HOOKS)
 
 
-@pytest.mark.parametrize("heading", HOOKS)
-def test_every_hook_says_when_it_is_called_what_it_gives_and_how_it_fails(heading: str) -> None:
+def test_the_index_has_all_hooks_in_the_order_of_the_code() -> None:
+    assert re.findall(r"^\| \[`(\w+)`\]\(\1\.md\)", INDEX, re.MULTILINE) == list(HOOKS)
+
+
+@pytest.mark.parametrize("name", HOOKS)
+def test_the_heading_of_a_page_has_the_arguments_of_the_hook(name: str) -> None:
+    assert PAGES[name].startswith(f"# {name}({', '.join(HOOKS[name].parameters)})\n")
+
+
+@pytest.mark.parametrize("name", HOOKS)
+def test_every_hook_says_when_it_is_called_what_it_gives_and_how_it_fails(name: str) -> None:
     for word in (r"\*\*Called\*\*", r"\*\*(Yields|Returns)\*\*", r"\*\*Fails\*\*"):
-        assert re.search(word, SECTIONS[heading]), word
+        assert re.search(word, PAGES[name]), word
 
 
 def test_every_hook_has_an_example() -> None:
-    assert {name for name, _ in EXAMPLES.values()} == set(HOOKS.values())
+    assert {name for name, _ in EXAMPLES.values()} == set(HOOKS)
 
 
 @pytest.mark.parametrize("file", EXAMPLES)
@@ -96,9 +100,9 @@ def test_an_example_is_a_plugin_that_implements_its_hook(file: str, load: Load) 
     assert report.hooks == [EXAMPLES[file][0]]
 
 
-def test_the_version_on_the_page_is_the_interfaces() -> None:
-    assert re.findall(r"^FLLM_API_VERSION = (\d+)$", PAGE, re.MULTILINE) == [str(API_VERSION)]
-    assert f"The interface has a version, now {API_VERSION}." in PAGE
+def test_the_version_in_the_index_is_the_interfaces() -> None:
+    assert re.findall(r"^FLLM_API_VERSION = (\d+)$", INDEX, re.MULTILINE) == [str(API_VERSION)]
+    assert f"The interface has a version, now {API_VERSION}." in INDEX
 
 
 def generate(backend: Backend, ids: list[int], **sampling: Any) -> tuple[list[int], str | None]:
