@@ -1,0 +1,63 @@
+"""From the logits of one row to its token, as its `Sampling` asks."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+
+from fllm import TokenLogprob
+from fllm.batching import Row, stop_tokens
+from fllm_numpy.gguf_file import Array
+
+
+def sample(row: Row, logits: Array, eos: Collection[int]) -> int:
+    """The row's next token."""
+    adjusted = _adjusted(row, logits, eos)
+    return int(adjusted.argmax()) if row.sampling.temperature == 0 else _drawn(row, adjusted)
+
+
+def described(logits: Array, token: int, top: int) -> TokenLogprob:
+    """A token's log-probability by the model's own distribution, and those of so many likeliest."""
+    shifted = logits - logits.max()
+    logprobs = shifted - np.log(np.exp(shifted).sum())
+    best = np.argsort(-logprobs, kind="stable")[:top]
+    return TokenLogprob(token, float(logprobs[token]), tuple((int(i), float(logprobs[i])) for i in best))
+
+
+def _adjusted(row: Row, logits: Array, eos: Collection[int]) -> Array:
+    """Bans and biases first, then the penalties: repetition counts the prompt too, the others do not."""
+    sampling, end = row.sampling, row.start + row.count
+    adjusted = logits.copy()
+    if end - row.prompt_length < sampling.min_tokens:
+        adjusted[list(stop_tokens(sampling, eos))] = -np.inf
+    adjusted[list(sampling.logit_bias)] += np.array([*sampling.logit_bias.values()], np.float32)
+    if sampling.repetition_penalty != 1:
+        seen = np.unique(row.token_ids[:end])
+        old = adjusted[seen]
+        adjusted[seen] = np.where(
+            old > 0, old / sampling.repetition_penalty, old * sampling.repetition_penalty
+        )
+    answer, counts = np.unique(row.token_ids[row.prompt_length : end], return_counts=True)
+    adjusted[answer.astype(int)] -= sampling.presence_penalty + sampling.frequency_penalty * counts
+    return adjusted
+
+
+def _drawn(row: Row, logits: Array) -> int:
+    """The token at a random place of the cumulative distribution, after min_p, top_k and top_p."""
+    sampling = row.sampling
+    weights = np.exp((logits - logits.max()) / sampling.temperature, dtype=np.float64)
+    likeliest = np.argsort(-weights, kind="stable")
+    likeliest = likeliest[: sampling.top_k] if sampling.top_k > 0 else likeliest
+    likeliest = likeliest[weights[likeliest] >= sampling.min_p]  # the likeliest weighs 1
+    cumulative = weights[likeliest].cumsum()
+    kept = 1 + np.searchsorted(cumulative, sampling.top_p * cumulative[-1])
+    cumulative = cumulative[:kept]
+    index = np.searchsorted(cumulative, _uniform(row) * cumulative[-1], side="right")
+    return int(likeliest[min(index, len(cumulative) - 1)])
+
+
+def _uniform(row: Row) -> float:
+    """A number in [0, 1) that depends on nothing but the row's seed and the token's position."""
+    place = np.random.Philox(key=row.seed % 2**64, counter=row.start + row.count)
+    return float(np.random.Generator(place).random())
