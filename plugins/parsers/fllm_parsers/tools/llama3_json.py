@@ -8,11 +8,11 @@ since it is seen only where a request asks for special tokens.
 
 from __future__ import annotations
 
-import json
 import re
 
 from fllm import ParserContext, ParserEvent, Text, ToolArguments, ToolStart
-from fllm.json_objects import JsonObject, ObjectFinder, read_object
+from fllm.json_calls import call_of
+from fllm.json_objects import JsonObject, ObjectFinder
 from fllm.stages import overlap
 
 TAG = "<|python_tag|>"
@@ -94,11 +94,13 @@ class Llama3JsonParser:
         return [Text(text)] if text else []
 
     def _object(self, found: JsonObject) -> list[ParserEvent]:
-        call = _call(found)
-        if call is None or not (self._expecting or not self._tools or call[0] in self._tools):
+        call = call_of(found)
+        if call is None or not (self._expecting or not self._tools or call.name in self._tools):
             return self._content(found.text)
-        name, arguments = call
-        events: list[ParserEvent] = [ToolStart(self._calls, name), ToolArguments(self._calls, arguments)]
+        events: list[ParserEvent] = [
+            ToolStart(self._calls, call.name),
+            ToolArguments(self._calls, call.arguments),
+        ]
         self._calls += 1
         glue = "".join(self._glue)
         self._in_array = "[" in glue or (self._in_array and "]" not in glue)
@@ -106,28 +108,3 @@ class Llama3JsonParser:
         self._allowed = _BETWEEN
         self._expecting = True
         return events
-
-
-def _call(found: JsonObject) -> tuple[str, str] | None:
-    """Name and arguments of a call, the latter as the model wrote them."""
-    name = found.members.get("name", "")
-    arguments = found.members.get("arguments", found.members.get("parameters"))
-    if arguments is None or not name.startswith('"'):
-        return None
-    name = json.loads(name)
-    # No half of a surrogate pair, which no client could be sent.
-    return (name, _plain(arguments)) if name and name.isprintable() else None
-
-
-def _plain(arguments: str) -> str:
-    """Arguments as an object where they are one in disguise: encoded twice, or none at all.
-
-    Other values (a number, a list, a sentence) stay as they are: the client knows what its tool makes of
-    them.
-    """
-    if arguments == "null":
-        return "{}"
-    if arguments.startswith('"'):
-        inner = json.loads(arguments).strip()
-        return inner if read_object(inner) else arguments
-    return arguments

@@ -1,0 +1,96 @@
+"""Calls that are JSON objects, and a reader for what many formats put before one."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Literal
+
+from fllm.calls import Call
+from fllm.json_objects import JsonObject, read_object
+from fllm.json_scanner import JsonScanner
+
+State = Literal["open", "complete", "broken"]
+
+ARGUMENTS = ("arguments", "parameters")
+"""The keys that models write the arguments under; the first that is there counts."""
+
+LONGEST_HEAD = 256
+"""Characters before an object; no function's name is longer."""
+
+
+def read_call(text: str) -> Call | None:
+    """The call that an object with ``name`` and arguments is, if the whole text is such an object."""
+    found = read_object(text)
+    return call_of(found) if found else None
+
+
+def call_of(found: JsonObject) -> Call | None:
+    """Name and arguments of a call, the latter as the model wrote them."""
+    name = found.members.get("name", "")
+    arguments = next((found.members[key] for key in ARGUMENTS if key in found.members), None)
+    if arguments is None or not name.startswith('"'):
+        return None
+    return named(json.loads(name), arguments)
+
+
+def named(name: str, arguments: str) -> Call | None:
+    """The call of that name, if it can be one."""
+    # No half of a surrogate pair, which no client could be sent.
+    return Call(name, plain(arguments)) if name and name.isprintable() else None
+
+
+def plain(arguments: str) -> str:
+    """Arguments as an object where they are one in disguise: encoded twice, or none at all.
+
+    Other values (a number, a list, a sentence) stay as they are: the client knows what its tool makes of
+    them.
+    """
+    if arguments == "null":
+        return "{}"
+    if arguments.startswith('"'):
+        inner = json.loads(arguments).strip()
+        return inner if read_object(inner) else arguments
+    return arguments
+
+
+def split_head(body: str) -> tuple[str, str]:
+    """The head, and the object behind it, of what a `HeadedJson` has read."""
+    brace = body.index("{")
+    return body[:brace], body[brace:]
+
+
+class HeadedJson:
+    """A `Reader` of a JSON object with a head before its brace, such as a name."""
+
+    def __init__(self, head: re.Pattern[str]) -> None:
+        """``head`` is a run of what may be in the head, such as ``[\\w.]*+``; it never has a brace."""
+        self._head = ""
+        self._pattern = head
+        self._scanner = JsonScanner()
+        self._broken = False
+
+    @property
+    def state(self) -> State:
+        """Broken, too, by what can't be in the head."""
+        return "broken" if self._broken else self._scanner.state
+
+    @property
+    def length(self) -> int:
+        """Of head and object."""
+        return len(self._head) + self._scanner.length
+
+    def feed(self, text: str, start: int = 0) -> None:
+        """Read on, from ``start`` in ``text``."""
+        if not self._scanner.length:
+            start = self._read_head(text, start)
+        if start < len(text) and not self._broken:
+            self._scanner.feed(text, start)
+
+    def _read_head(self, text: str, start: int) -> int:
+        match = self._pattern.match(text, start)
+        assert match is not None, "a run may be empty"
+        self._head += match[0][: LONGEST_HEAD + 1]
+        end = match.end()
+        self._broken = len(self._head) > LONGEST_HEAD or text[end : end + 1] not in ("", "{")
+        return end
