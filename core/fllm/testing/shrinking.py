@@ -1,0 +1,38 @@
+"""The smallest pieces of text that still show a fault."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+
+def smallest(pieces: list[str], fails: Callable[[list[str]], bool]) -> list[str]:
+    """Pieces that fail, too, but no longer with less text or fewer divisions.
+
+    Hypothesis shrinks by the parts that a text was made up from; this goes on by characters.
+    """
+    while (smaller := next(filter(fails, _smaller(pieces)), None)) is not None:
+        pieces = smaller
+    return pieces
+
+
+def _smaller(pieces: list[str]) -> Iterator[list[str]]:
+    """With less text, the boldest cuts first; in fewer pieces; with less text, cut anywhere."""
+    for i, piece in enumerate(pieces):
+        before, after = pieces[:i], pieces[i + 1 :]
+        if before or after:
+            yield before + after
+        for shorter in _shorter(piece):
+            yield [*before, shorter, *after]
+    for i in range(1, len(pieces)):
+        yield [*pieces[: i - 1], pieces[i - 1] + pieces[i], *pieces[i + 1 :]]
+    for text in _shorter("".join(pieces)):
+        for cut in range(1, len(text)):
+            yield [text[:cut], text[cut:]]
+
+
+def _shorter(piece: str) -> Iterator[str]:
+    size = len(piece) // 2
+    while size:
+        for start in range(0, len(piece), size):
+            yield piece[:start] + piece[start + size :]
+        size //= 2

@@ -1,0 +1,26 @@
+"""A server's plugins with a test's own among them."""
+
+from collections.abc import Iterable
+from types import SimpleNamespace
+
+import pytest
+
+import fllm
+from fllm import Entry, PluginError
+from fllm.testing import plugins_with
+
+
+class Plugin:
+    @fllm.hookimpl
+    def fllm_tool_parsers(self) -> Iterable[Entry]:
+        return [Entry("mine", f"{__name__}:Whole")]
+
+
+def test_a_plugin_stands_beside_the_installed_ones_or_alone() -> None:
+    assert {"mine", "llama3_json"} <= set(plugins_with(Plugin()).tool_parsers.names())
+    assert plugins_with(Plugin(), installed=False).tool_parsers.names() == ["mine"]
+
+
+def test_a_broken_plugin_is_an_error_and_not_left_out() -> None:
+    with pytest.raises(PluginError, match="SimpleNamespace: it implements no hook"):
+        plugins_with(SimpleNamespace())
