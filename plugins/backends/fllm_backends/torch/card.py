@@ -29,19 +29,19 @@ def read_card(
     directory: Path, architecture: Architecture, artifact_id: str, runtime: dict[str, Any]
 ) -> ModelCard:
     """The card of the model in that directory."""
-    generation = read_object(directory / "generation_config.json")
     return ModelCard(
         tokenizer=str(directory),
         max_model_len=architecture.max_positions,
-        eos_token_ids=_eos(directory, generation, architecture.vocab_size),
-        defaults=_defaults(generation),
+        eos_token_ids=end_tokens(directory, architecture.vocab_size),
+        defaults=sampling_defaults(directory),
         artifact_id=artifact_id,
         runtime={"architecture": architecture.name, "vocab_size": architecture.vocab_size, **runtime},
     )
 
 
-def _eos(directory: Path, generation: dict[str, Any], vocab_size: int) -> tuple[int, ...]:
+def end_tokens(directory: Path, vocab_size: int) -> tuple[int, ...]:
     """Any of three files may name them; those of Llama 3 and of Qwen do not agree with each other."""
+    generation = read_object(directory / "generation_config.json")
     config = read_object(directory / "config.json")
     found = [*_ids(generation.get("eos_token_id")), *_ids(config.get("eos_token_id"))]
     named = read_object(directory / "tokenizer_config.json").get("eos_token")
@@ -60,7 +60,9 @@ def _ids(value: int | list[int] | None) -> list[int]:
     return value if isinstance(value, list) else [value]
 
 
-def _defaults(generation: dict[str, Any]) -> SamplingDefaults:
+def sampling_defaults(directory: Path) -> SamplingDefaults:
+    """What ``generation_config.json`` recommends; nothing where it asks for no sampling."""
+    generation = read_object(directory / "generation_config.json")
     if generation.get("do_sample") is False:
         return SamplingDefaults()
     known = {name: generation.get(name) for name in SamplingDefaults.__struct_fields__}

@@ -11,6 +11,7 @@ from typing import BinaryIO
 from msgspec import Struct
 
 from fllm.errors import ModelError
+from fllm.models import locate
 from fllm.values import Progress
 from fllm_backends.torch.checkpoint import weight_files
 from fllm_backends.torch.options import Options
@@ -41,6 +42,23 @@ def fetch(options: Options, dtype: str, progress: Callable[[Progress], None]) ->
     directory = Path(source.location)
     weights = [] if options.dummy else weight_files(directory)
     return Model(directory, fingerprint([directory / "config.json", *weights]))
+
+
+def fetch_description(model: str, revision: str | None, progress: Callable[[Progress], None]) -> Model:
+    """Bring the model's tokenizer and settings here, and not its weights; raises `ModelError`."""
+    source = locate(model)
+    if source.kind == "hub":
+        progress(Progress(f"Downloading the tokenizer of {source.location}", 0, 0))
+        directory = _download(source.location, revision, weights=False)
+        return Model(directory, directory.name)
+    if source.kind == "gguf":
+        from fllm_backends.torch.gguf.convert import described
+
+        file = Path(source.location)
+        artifact_id = fingerprint([file])
+        return Model(described(file, artifact_id), artifact_id)
+    directory = Path(source.location)
+    return Model(directory, fingerprint([directory / "config.json"]))
 
 
 def fingerprint(files: Iterable[Path]) -> str:

@@ -31,14 +31,25 @@ _SHARD_BYTES = 1024**3
 
 def converted(file: Path, fingerprint: str, dtype: str, progress: Callable[[Progress], None]) -> Path:
     """The directory of the converted model: from the cache, or made now."""
-    directory = cache_directory() / "gguf" / f"{file.stem}-{fingerprint[:16]}-{dtype}-{LAYOUT}"
+    name = f"{file.stem}-{fingerprint[:16]}-{dtype}-{LAYOUT}"
+    return _made_once(name, lambda directory: convert(file, directory, dtype, progress))
+
+
+def described(file: Path, fingerprint: str) -> Path:
+    """The directory of its tokenizer and settings alone: from the cache, or made now."""
+    name = f"{file.stem}-{fingerprint[:16]}-described-{LAYOUT}"
+    return _made_once(name, lambda directory: describe(Metadata(file), directory))
+
+
+def _made_once(name: str, make: Callable[[Path], None]) -> Path:
+    directory = cache_directory() / "gguf" / name
     if directory.is_dir():
         return directory
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=".making-", dir=directory.parent))
         try:
-            convert(file, temporary, dtype, progress)
+            make(temporary)
             _publish(temporary, directory)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -53,10 +64,15 @@ def convert(file: Path, directory: Path, dtype: str, progress: Callable[[Progres
     """Write the model of a GGUF file in Hugging Face's layout."""
     metadata = Metadata(file)
     _write(directory / "config.json", config(metadata))
+    describe(metadata, directory)
+    _write_weights(metadata, directory, dtype, progress)
+
+
+def describe(metadata: Metadata, directory: Path) -> None:
+    """Write the tokenizer of a GGUF file, and what it says of sampling."""
     _write(directory / "generation_config.json", generation_config(metadata))
     _write(directory / "tokenizer_config.json", tokenizer_config(metadata))
     tokenizer(metadata).save(str(directory / "tokenizer.json"))
-    _write_weights(metadata, directory, dtype, progress)
 
 
 def _publish(temporary: Path, directory: Path) -> None:
