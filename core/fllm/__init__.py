@@ -29,6 +29,7 @@ from fllm.interfaces import (
     TemplateContext,
     Ticking,
 )
+from fllm.options import backend_options
 from fllm.registry import BackendEntry, Entry
 from fllm.values import (
     ModelCard,
@@ -90,5 +91,6 @@ __all__ = [
     "ToolStart",
     "Usage",
     "UserError",
+    "backend_options",
     "hookimpl",
 ]

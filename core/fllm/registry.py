@@ -29,6 +29,8 @@ class BackendEntry(Entry, frozen=True):
     """Kinds of devices that it serves, such as ``("cuda", "cpu")``; none if it only wraps other backends."""
     isolated: bool = True
     """It runs in a process of its own, unless ``--no-engine-process`` is given."""
+    options: type[Struct] | None = None
+    """What ``--backend-option`` may set, read with `fllm.backend_options`; ``None``: anything."""
 
 
 class Registration(Struct, frozen=True):

@@ -7,10 +7,13 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from inspect import isroutine
 
+from msgspec import Struct
+
 from fllm import hooks
 from fllm.errors import PluginError
 from fllm.interfaces import ChatTemplates, Collector
-from fllm.registry import BackendEntry, Entry
+from fllm.options import options_of
+from fllm.registry import BackendEntry, Entry, describe
 
 HOOKS = sorted(name for name in vars(hooks) if name.startswith("fllm_"))
 """The names of all hooks. The prefix is ours: no other function of a plugin may bear it."""
@@ -60,6 +63,8 @@ def check_entries(hook: str, entries: Iterable[object]) -> None:
             )
         if isinstance(entry, BackendEntry) and not _are_strings(entry.devices):
             raise PluginError(f"{hook}: devices of {entry.name!r} must be a tuple, such as ('cuda', 'cpu')")
+        if isinstance(entry, BackendEntry) and entry.options is not None:
+            _check_options(f"{hook}: options of {entry.name!r}", entry.options)
         if entry.name in seen:
             raise PluginError(f"{hook} yielded the name {entry.name!r} twice")
         seen.add(entry.name)
@@ -80,6 +85,15 @@ def check_collectors(answer: Iterable[Collector]) -> list[Collector]:
             if not callable(getattr(collector, method, None)):
                 raise TypeError(f"collector {type(collector).__name__} has no method {method!r}")
     return collectors
+
+
+def _check_options(where: str, kind: object) -> None:
+    if not isinstance(kind, type) or not issubclass(kind, Struct):
+        raise PluginError(f"{where} must be a class derived from msgspec.Struct, not {kind!r}")
+    try:
+        options_of(kind)
+    except (TypeError, NameError) as error:  # annotations that make no sense, or can't be found
+        raise PluginError(f"{where}: {describe(error)}") from error
 
 
 def _matches(pattern: re.Pattern[str], text: object) -> bool:

@@ -40,8 +40,8 @@ def test_every_option_reaches_its_struct(tmp_path: Path) -> None:
     made = settings(
         *("acme/model", "--revision", "v1", "--served-model-name", "acme"),
         *("--load-format", "dummy", "--dtype", "half", "--quantization", "int8", "--max-model-len", "128"),
-        *("--seed", "7", "--devices", "cuda:0,cuda:1", "--backend", "torch", "--backend-option", "a=b=c"),
-        *("--backend-option", "d=", "--no-engine-process", "--max-num-seqs", "3"),
+        *("--seed", "7", "--devices", "cuda:0,cuda:1", "--backend", "torch", "--backend-option", "threads=2"),
+        *("--backend-option", "kv_cache_memory=b=c", "--no-engine-process", "--max-num-seqs", "3"),
         *("--max-num-batched-tokens", "64", "--no-enable-prefix-caching"),
         *("--speculative-config", '{"method": "ngram", "num_speculative_tokens": 5, "prompt_lookup_max": 3}'),
         *("--chat-template", str(template), "--chat-template-content-format", "openai"),
@@ -57,7 +57,7 @@ def test_every_option_reaches_its_struct(tmp_path: Path) -> None:
         model="acme/model",
         revision="v1",
         devices=(Device("cuda", 0), Device("cuda", 1)),
-        options={"a": "b=c", "d": ""},
+        options={"threads": "2", "kv_cache_memory": "b=c"},
         dtype="float16",
         quantization="int8",
         load_format="dummy",
@@ -114,7 +114,10 @@ ENVIRONMENT = {
     "FURIOSA_LLM_ENABLE_PREFIX_CACHING": ("false", "backend_config", "enable_prefix_caching", False),
     "FURIOSA_LLM_ENGINE_PROCESS": ("0", "backend_config", "chain", ()),
     "FURIOSA_LLM_DEVICES": ("cuda:1", "backend_config", "devices", (Device("cuda", 1),)),
-    "FURIOSA_LLM_BACKEND_OPTION": ("a=1,b=2", "backend_config", "options", {"a": "1", "b": "2"}),
+    "FURIOSA_LLM_BACKEND_OPTION": (
+        *("threads=2,kv_cache_memory=1g", "backend_config", "options"),
+        {"threads": "2", "kv_cache_memory": "1g"},
+    ),
     "FURIOSA_LLM_DISABLE_PLUGIN": ("metrics,x", "plugin_config", "disabled", ("metrics", "x")),
     "FLLM_DISABLE_PLUGINS": ("metrics,x", "plugin_config", "disabled", ("metrics", "x")),
 }
@@ -145,6 +148,13 @@ def test_the_file_holds_lists_and_tables_where_the_command_line_repeats(tmp_path
     assert made.backend_config.devices == (Device("cpu"),)
     assert made.backend_config.speculative_config == Speculation(method="ngram", num_speculative_tokens=5)
     assert (made.backend, made.plugin_config.disabled) == ("torch", ("metrics",))
+
+
+def test_options_that_the_backend_declares_are_checked_before_it_is_imported() -> None:
+    with pytest.raises(ConfigError, match=r"'thread': there is no such option; did you mean 'threads'\?"):
+        settings("--backend-option", "thread=2")
+    with pytest.raises(ConfigError, match="threads='two': not what it takes: integer, at least 1"):
+        settings("--backend-option", "threads=two")
 
 
 def backends(*entries: Entry) -> Registry:

@@ -135,6 +135,9 @@ def test_the_abacus_is_chosen_by_its_device_and_counts(load: Load) -> None:
     assert getattr(backends.entry("abacus"), "devices", None) == ("abacus",)
     backend = backends.load("abacus")(BackendConfig(model="somewhere"), BackendContext())
     assert generate(backend, [7, 8]) == ([9, 10, 11, 12], "length")
+    options = {"beads": "2"}
+    backend = backends.load("abacus")(BackendConfig(model="somewhere", options=options), BackendContext())
+    assert generate(backend, [7, 8]) == ([10, 12, 14, 16], "length")
 
 
 def test_the_tool_parser_finds_a_call_and_obeys_the_law(load: Load) -> None:

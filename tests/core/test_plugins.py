@@ -139,6 +139,15 @@ BROKEN = {
         f"{HOOK}def fllm_backends(): yield fllm.BackendEntry('half', 'm:a', devices=('cpu'))",
         "devices of 'half' must be a tuple, such as ('cuda', 'cpu')",
     ),
+    "options that are no Struct": (
+        f"{HOOK}def fllm_backends(): yield fllm.BackendEntry('half', 'm:a', options={{'a': int}})",
+        "options of 'half' must be a class derived from msgspec.Struct, not {'a': <class 'int'>}",
+    ),
+    "options of a type that is nowhere": (
+        "import msgspec\nclass O(msgspec.Struct):\n    a: 'Nowhere'\n"
+        f"{HOOK}def fllm_backends(): yield fllm.BackendEntry('half', 'm:a', options=O)",
+        "options of 'half': NameError: name 'Nowhere' is not defined",
+    ),
     "one name twice": (
         f"{HOOK}def fllm_tool_parsers(): return [fllm.Entry('half', 'm:a'), fllm.Entry('half', 'm:b')]",
         "fllm_tool_parsers yielded the name 'half' twice",

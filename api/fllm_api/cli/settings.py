@@ -10,6 +10,7 @@ from msgspec import Struct
 from fllm.config import BackendConfig, Device, MetricsConfig, PluginConfig
 from fllm.errors import ConfigError, ModelError
 from fllm.models import ModelSource, locate
+from fllm.options import backend_options
 from fllm.plugins import Plugins
 from fllm.registry import BackendEntry, Registry
 from fllm_api.config import ServerConfig
@@ -42,6 +43,7 @@ def settings_from(options: Mapping[str, Any], plugins: Plugins, plugin_config: P
     _check_revision(options["revision"], source)
     wanted = options["devices"] or ()
     chosen = choose_backend(plugins.backends, options["backend"], wanted)
+    _check_options(plugins.backends, chosen, dict(options["backend_option"]))
     backend, *chain = _with_process(chosen, plugins.backends, wanted=options["engine_process"])
     return Settings(
         backend=backend,
@@ -89,6 +91,13 @@ def _check_named(name: str, kinds: set[str], served: Mapping[str, tuple[str, ...
         raise ConfigError(f"--backend {name} only holds another: name that one ({_listed(served)})")
     if served.get(name) and not kinds <= set(served[name]):
         raise ConfigError(f"--backend {name} does not serve {', '.join(kinds)} ({_listed(served)})")
+
+
+def _check_options(backends: Registry, name: str, given: Mapping[str, str]) -> None:
+    """Where the backend declares its options, they are checked before it is imported."""
+    entry = backends.entry(name)
+    if isinstance(entry, BackendEntry) and entry.options is not None:
+        backend_options(given, entry.options)
 
 
 def _served(backends: Registry) -> dict[str, tuple[str, ...]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fllm import BackendEntry, hookimpl
+from fllm_backends.torch.options import TorchOptions
 
 
 @hookimpl
@@ -15,6 +16,7 @@ def fllm_backends() -> Iterator[BackendEntry]:
         "fllm_backends.torch.backend:torch_backend",
         "decoders of the Llama family, on a cpu or an NVIDIA GPU",
         devices=("cuda", "cpu"),
+        options=TorchOptions,
     )
     yield BackendEntry(
         "process",

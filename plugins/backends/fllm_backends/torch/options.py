@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from typing import Annotated
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from fllm.config import BackendConfig, Device, LoadFormat
 from fllm.errors import ConfigError
 from fllm.models import ModelSource, locate
+from fllm.options import backend_options
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 QUANTIZATIONS = ("none", "int8", "fp8")
 DEVICES = ("cuda", "cpu")
-BACKEND_OPTIONS = {
-    "kv_cache_memory": "memory for the KV cache, such as 2GiB",
-    "threads": "threads that compute on a cpu",
-}
-"""``--backend-option KEY=VALUE``: the keys, and what they mean."""
-
 _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1024, "mi": 1024**2, "gi": 1024**3}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]?i?)b?", re.IGNORECASE)
+
+
+class TorchOptions(Struct, frozen=True, kw_only=True):
+    """``--backend-option KEY=VALUE``."""
+
+    kv_cache_memory: Annotated[str, Meta(description="memory for the KV cache, such as 2GiB")] | None = None
+    threads: Annotated[int, Meta(ge=1, description="threads that compute on a cpu")] | None = None
 
 
 class Options(Struct, frozen=True, kw_only=True):
@@ -45,7 +47,7 @@ class Options(Struct, frozen=True, kw_only=True):
 
 def read_options(config: BackendConfig) -> Options:
     """Check a configuration; raises `UserError` naming the option."""
-    _check_keys(config.options)
+    own = backend_options(config.options, TorchOptions)
     if config.dtype not in DTYPES:
         raise ConfigError(f"--dtype {config.dtype!r}: the torch backend has {', '.join(DTYPES)}")
     if config.quantization not in (None, *QUANTIZATIONS):
@@ -60,15 +62,9 @@ def read_options(config: BackendConfig) -> Options:
         dummy=config.load_format == "dummy",
         seed=config.seed or 0,
         max_model_len=config.max_model_len,
-        kv_cache_memory=_size(config.options.get("kv_cache_memory")),
-        threads=_threads(config.options.get("threads")),
+        kv_cache_memory=_size(own.kv_cache_memory),
+        threads=own.threads,
     )
-
-
-def _check_keys(options: Mapping[str, str]) -> None:
-    for key in options.keys() - BACKEND_OPTIONS.keys():
-        known = "; ".join(f"{name}: {meaning}" for name, meaning in BACKEND_OPTIONS.items())
-        raise ConfigError(f"--backend-option {key!r}: the torch backend does not know it ({known})")
 
 
 def _source(model: str, load_format: LoadFormat) -> ModelSource:
@@ -98,11 +94,3 @@ def _size(text: str | None) -> int | None:
     if not match or match[2].lower() not in _UNITS:
         raise ConfigError(f"--backend-option kv_cache_memory={text!r}: a size is meant, such as 2GiB")
     return int(float(match[1]) * _UNITS[match[2].lower()])
-
-
-def _threads(text: str | None) -> int | None:
-    if text is None:
-        return None
-    if not text.isdecimal() or int(text) < 1:
-        raise ConfigError(f"--backend-option threads={text!r}: a number of threads is meant")
-    return int(text)

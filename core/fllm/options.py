@@ -1,0 +1,94 @@
+"""A backend's own options: a Struct that its `BackendEntry` names, set by ``--backend-option KEY=VALUE``.
+
+::
+
+    class AcmeOptions(Struct, frozen=True, kw_only=True):
+        cores: Annotated[int, Meta(ge=1, description="cores that compute")] = 4
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from fllm.errors import ConfigError
+
+S = TypeVar("S", bound=Struct)
+
+_PATH = re.compile(r"`\$\.(\w+)`|field `(\w+)`")
+_WORDS = {"string": "text", "boolean": "true or false", "integer": "integer", "number": "number"}
+
+
+class Option(Struct, frozen=True):
+    """One field of such a Struct, as a user may read of it."""
+
+    name: str
+    type: str
+    default: Any
+    required: bool
+    summary: str
+    """The ``description`` of its `msgspec.Meta`."""
+
+
+def backend_options(given: Mapping[str, str], kind: type[S]) -> S:
+    """The options as declared; raises `ConfigError` for a name that is not, or a value of another type."""
+    options = {option.name: option for option in options_of(kind)}
+    for name in given:
+        if name not in options:
+            raise ConfigError(_unknown(name, list(options)))
+    try:
+        return msgspec.convert(given, kind, strict=False)
+    except msgspec.ValidationError as error:
+        path = _PATH.search(str(error))
+        if path is None:  # of the Struct's own __post_init__
+            raise ConfigError(f"--backend-option: {error}") from error
+        raise ConfigError(_wrong(options[path[1] or path[2]], given)) from error
+
+
+def options_of(kind: type[Struct]) -> list[Option]:
+    """The fields, in their order."""
+    (schema,), components = msgspec.json.schema_components([kind], ref_template="{name}")
+    described = components[schema["$ref"]]
+    required = described.get("required", ())
+    return [
+        Option(name, _type(each), each.get("default"), name in required, _summary(each))
+        for name, each in described["properties"].items()
+    ]
+
+
+def _unknown(name: str, names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"--backend-option {name!r}: there is no such option{hint} (options: {', '.join(names) or 'none'})"
+
+
+def _wrong(option: Option, given: Mapping[str, str]) -> str:
+    about = f" ({option.summary})" if option.summary else ""
+    if option.name not in given:
+        return f"--backend-option {option.name}=...: it must be given: {option.type}{about}"
+    return f"--backend-option {option.name}={given[option.name]!r}: not what it takes: {option.type}{about}"
+
+
+def _summary(schema: Mapping[str, Any]) -> str:
+    """Of the field, or of the type beside ``None``, where limits must stand."""
+    said = (each.get("description") for each in (schema, *schema.get("anyOf", ())))
+    return next(filter(None, said), "")
+
+
+def _type(schema: Mapping[str, Any]) -> str:
+    """The values that a field takes, in words."""
+    if "anyOf" in schema:
+        return " or ".join(_type(each) for each in schema["anyOf"] if each != {"type": "null"})
+    if "enum" in schema:
+        return " | ".join(str(value) for value in schema["enum"] if value is not None)
+    words = [_WORDS.get(schema.get("type", ""), "text")]
+    for limit, word in (("minimum", "at least"), ("exclusiveMinimum", "above")):
+        words += [f"{word} {schema[limit]}"] if limit in schema else []
+    for limit, word in (("maximum", "at most"), ("exclusiveMaximum", "below")):
+        words += [f"{word} {schema[limit]}"] if limit in schema else []
+    return ", ".join(words)
