@@ -1,0 +1,1 @@
+"""The reasoning of ServiceNow's Apriel models."""

@@ -1,0 +1,1 @@
+"""The tool calls of Functionary v3.1."""

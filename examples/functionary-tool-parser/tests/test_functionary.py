@@ -1,0 +1,71 @@
+"""The parser, as the server would use it."""
+
+from __future__ import annotations
+
+from fllm_functionary import plugin
+from fllm_functionary.parser import FunctionaryParser
+
+from fllm import ParserContext, ParserEvent, Text, ToolArguments, ToolStart
+from fllm.testing import ToolParserContract, parse, plugins_with
+
+WEATHER = '<function=get_weather>{"city": "Seoul"}</function>'
+NOW = "<function=now>{}</function>"
+
+
+class TestLaw(ToolParserContract):
+    parser = FunctionaryParser
+    samples = (
+        WEATHER,
+        f"I look it up.\n{WEATHER}\n{NOW}\nThere it is.",
+        '<function=f>{"text": "</function>{<function=g>"} </function> <function=g>{}',
+        '<function=f>\n{"a": [1, {"b": "\\""}]}\n</function>',
+        "5 < 6, and <b>bold</b> {not json}",
+        '<function=>{"a": 1}</function>',
+    )
+    fragments = ("<function=", "<funct", ">", "{", "}", "</function>", "</func", '"', "{}")
+
+
+def events(*pieces: str) -> list[ParserEvent]:
+    return parse(FunctionaryParser(ParserContext()), pieces)
+
+
+def test_calls_are_numbered_and_what_separates_them_is_dropped() -> None:
+    assert events(f"{WEATHER}\n{NOW}\n") == [
+        ToolStart(0, "get_weather"),
+        ToolArguments(0, '{"city": "Seoul"}'),
+        ToolStart(1, "now"),
+        ToolArguments(1, "{}"),
+    ]
+
+
+def test_text_around_calls_is_kept_word_for_word() -> None:
+    said = [event.text for event in events(f"First.\n{NOW}\nThen.") if isinstance(event, Text)]
+    assert said == ["First.\n", "\nThen."]
+
+
+def test_text_streams_before_a_call_is_certain() -> None:
+    parser = FunctionaryParser(ParserContext())
+    assert parser.feed("Let me see <func") == [Text("Let me see ")]
+    assert parser.feed("tion") == []
+    assert parser.feed("al programming") == [Text("<functional programming")]
+
+
+def test_a_call_needs_no_closing_tag_but_a_whole_object() -> None:
+    assert events('<function=f>{"a": 1}') == [ToolStart(0, "f"), ToolArguments(0, '{"a": 1}')]
+    assert events('<function=f>{"a": 1') == [Text('<function=f>{"a": 1')]
+
+
+def test_a_closing_tag_within_a_string_closes_nothing() -> None:
+    assert events('<function=f>{"a": "</function>"}</function>')[1:] == [
+        ToolArguments(0, '{"a": "</function>"}')
+    ]
+
+
+def test_the_format_writes_what_the_parser_reads() -> None:
+    form = FunctionaryParser.format
+    assert events(f'{form.begin}f{form.middle}{{"a": 1}}{form.end}')[0] == ToolStart(0, "f")
+
+
+def test_the_plugin_is_sound_and_offers_the_name() -> None:
+    registry = plugins_with(plugin, installed=False).tool_parsers
+    assert registry.load("functionary_v3_1") is FunctionaryParser
