@@ -26,6 +26,7 @@ from fllm.interfaces import (
     ParserContext,
     ParserFactory,
     RequestRecord,
+    Serving,
     TemplateContext,
     Ticking,
 )
@@ -80,6 +81,7 @@ __all__ = [
     "RequestRecord",
     "Sampling",
     "SamplingDefaults",
+    "Serving",
     "Status",
     "Step",
     "TemplateContext",

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from msgspec import Struct
 
 from fllm.config import BackendConfig, MetricsConfig, PluginConfig
 from fllm.events import ParserEvent
 from fllm.values import ModelCard, Progress, Prompt, Status, Step, Tool
+
+if TYPE_CHECKING:
+    from fllm.chat import ChatTemplate
+    from fllm.tokens import Tokenizer
 
 
 class ParserContext(Struct, frozen=True, kw_only=True):
@@ -180,3 +184,19 @@ class MetricsContext(Struct, frozen=True, kw_only=True):
     """The served name: the label ``model_name``."""
     max_model_len: int
     config: MetricsConfig = MetricsConfig()
+
+
+@runtime_checkable
+class Serving(Protocol):
+    """The server, as a plugin's route handler is given it that has a parameter ``server``."""
+
+    @property
+    def card(self) -> ModelCard: ...
+    @property
+    def backend(self) -> Backend: ...
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+    @property
+    def template(self) -> ChatTemplate | None:
+        """``None``: chat answers 400."""
+        ...

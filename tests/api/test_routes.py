@@ -16,7 +16,7 @@ from litestar.types import Receive, Scope, Send
 from fllm.discovery import Candidate
 from fllm.errors import BackendUnavailable
 from fllm.hooks import hookimpl
-from fllm.interfaces import Exposition
+from fllm.interfaces import Exposition, Serving
 from fllm.plugins import PluginReport, Plugins
 from fllm.values import Status
 from fllm_api.server import Server
@@ -136,7 +136,7 @@ def a_server_with(*routes: object) -> Server:
 
 def test_plugins_add_routes() -> None:
     @post("/extra", status_code=200)
-    async def extra(data: JSONBody[dict[str, int]], server: NamedDependency[Server]) -> dict[str, int]:
+    async def extra(data: JSONBody[dict[str, int]], server: NamedDependency[Serving]) -> dict[str, int]:
         return {**data, "context": server.card.max_model_len}
 
     response = ask(a_server_with(extra), "POST", "/extra", json={"a": 1})

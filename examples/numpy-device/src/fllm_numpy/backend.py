@@ -4,35 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fllm import Backend, BackendConfig, BackendContext, ConfigError, ModelError
+from fllm import Backend, BackendConfig, BackendContext, ConfigError, ModelError, backend_options
 from fllm.batching import BatchedBackend
 from fllm.models import locate
+from fllm_numpy.options import NumpyOptions
 from fllm_numpy.runner import NumpyRunner
-
-CACHE_TOKENS = 16384
-"""Tokens that the KV cache holds, unless ``--backend-option kv_cache_tokens=N`` says otherwise."""
 
 
 def numpy_backend(config: BackendConfig, context: BackendContext) -> Backend:
     """A backend on the device; raises `UserError` for what it can't obey."""
+    options = backend_options(config.options, NumpyOptions)
     if len(config.devices) > 1 or any(device.index for device in config.devices):
         raise ConfigError("--devices: there is one numpy device, `numpy`")
     if config.dtype not in ("auto", "float32") or config.quantization not in (None, "none"):
         raise ConfigError("the numpy device computes in float32: leave out --dtype and --quantization")
     if config.load_format not in ("auto", "gguf"):
         raise ConfigError(f"--load-format {config.load_format!r}: the numpy device reads GGUF files")
-    tokens = _cache_tokens(dict(config.options))
     source = locate(config.model)
     if source.kind != "gguf":
         raise ModelError(f"{config.model!r} is a {source.kind} model; the numpy device reads GGUF files")
-    runner = NumpyRunner(Path(source.location), tokens, config.max_model_len)
+    runner = NumpyRunner(Path(source.location), options.kv_cache_tokens, config.max_model_len)
     return BatchedBackend(runner, config, context)
-
-
-def _cache_tokens(options: dict[str, str]) -> int:
-    text = options.pop("kv_cache_tokens", str(CACHE_TOKENS))
-    if options:
-        raise ConfigError(f"--backend-option {min(options)!r}: the numpy device has kv_cache_tokens alone")
-    if not text.isdecimal() or not int(text):
-        raise ConfigError(f"--backend-option kv_cache_tokens={text!r}: a number of tokens is meant")
-    return int(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from fllm import BackendEntry, hookimpl
+from fllm_numpy.options import NumpyOptions
 
 
 @hookimpl
@@ -15,4 +16,5 @@ def fllm_backends() -> Iterable[BackendEntry]:
         "fllm_numpy.backend:numpy_backend",
         "GGUF models of the Llama architecture in NumPy, float32",
         devices=("numpy",),
+        options=NumpyOptions,
     )
