@@ -1,12 +1,17 @@
 """For the tests of a plugin: what each kind must satisfy, and a server to try it in. See docs/testing.md."""
 
 from fllm.events import merged
+from fllm.testing.backends import BackendContract
+from fllm.testing.echo import ECHO_PLUGIN, EchoBackend
 from fllm.testing.outcomes import Outcome, outcomes
 from fllm.testing.parsers import ReasoningParserContract, ToolParserContract
 from fllm.testing.parsing import parse
 from fllm.testing.plugins import plugins_with
 
 __all__ = [
+    "ECHO_PLUGIN",
+    "BackendContract",
+    "EchoBackend",
     "Outcome",
     "ReasoningParserContract",
     "ToolParserContract",

@@ -1,0 +1,86 @@
+"""A backend without a model: small enough to read in a minute, and whole enough to pass `BackendContract`.
+
+It is a plugin, too: ``furiosa-llm serve DIRECTORY --plugin FILE --backend echo``, FILE being `ECHO_PLUGIN`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterable
+from itertools import cycle, islice
+
+from fllm import (
+    BackendConfig,
+    BackendContext,
+    BackendEntry,
+    BackendUnavailable,
+    ModelCard,
+    Prompt,
+    RequestError,
+    Status,
+    Step,
+    hookimpl,
+)
+from fllm.batching.admission import check
+
+ECHO_PLUGIN = __file__
+"""For ``--plugin``."""
+
+
+class EchoBackend:
+    """Answers with the prompt, one token at a turn of the event loop; who ignores its end hears it again."""
+
+    def __init__(self, config: BackendConfig, context: BackendContext) -> None:  # noqa: ARG002  (a `BackendFactory`)
+        self._card = ModelCard(tokenizer=config.model, max_model_len=config.max_model_len or 4096)
+        self._awake = False
+        self._running = 0
+
+    async def start(self) -> ModelCard:
+        """There is nothing to load; the directory has to have a tokenizer."""
+        self._awake = True
+        return self._card
+
+    async def generate(self, prompt: Prompt) -> AsyncGenerator[Step]:
+        """Give the prompt back, as far as its limits allow."""
+        self._require()
+        check(prompt, self._card)
+        if prompt.sampling.logprobs is not None or prompt.sampling.prompt_logprobs is not None:
+            raise RequestError("an echo has no log-probabilities", param="logprobs")
+        self._running += 1
+        try:
+            async for step in self._steps(prompt):
+                yield step
+        finally:
+            self._running -= 1
+
+    async def status(self) -> Status:
+        """How many answers are under way."""
+        self._require()
+        return Status(running=self._running)
+
+    async def stop(self) -> None:
+        """Answers under way end at their next token."""
+        self._awake = False
+
+    async def _steps(self, prompt: Prompt) -> AsyncGenerator[Step]:
+        sampling, ids = prompt.sampling, prompt.token_ids
+        room = min(sampling.max_tokens, self._card.max_model_len - len(ids))
+        wanted = room if sampling.ignore_eos else max(len(ids), sampling.min_tokens)
+        for done, token in enumerate(islice(cycle(ids), min(room, wanted))):
+            await asyncio.sleep(0)  # the others' turn
+            self._require()
+            if token in sampling.stop_token_ids and done >= sampling.min_tokens:
+                yield Step(token_ids=[token], finish="stop", stop_token=token)
+                return
+            yield Step(token_ids=[token])
+        yield Step(finish="stop" if wanted < room else "length")
+
+    def _require(self) -> None:
+        if not self._awake:
+            raise BackendUnavailable("the echo has stopped")
+
+
+@hookimpl
+def fllm_backends() -> Iterable[BackendEntry]:
+    """For `ECHO_PLUGIN`."""
+    yield BackendEntry("echo", f"{__name__}:EchoBackend", "Answers with the prompt.", isolated=False)
