@@ -18,6 +18,7 @@ import pluggy
 from msgspec import Struct
 
 from fllm import hooks
+from fllm.blame import blamed
 from fllm.config import PluginConfig
 from fllm.discovery import Candidate, from_file, installed, normal
 from fllm.errors import PluginError, UserError
@@ -45,6 +46,8 @@ class PluginReport(Struct, kw_only=True):
     """How long it took to load; a good plugin names its parts and imports none of them."""
     error: str | None = None
     """Why it is left out; or, once the server has started, which of its hooks is."""
+    where: str | None = None
+    """The ``file:line`` of its code that the error came from."""
     disabled: bool = False
 
 
@@ -58,11 +61,13 @@ class Plugins:
         self.backends = Registry("backend")
         self.tool_parsers = Registry("tool-call parser")
         self.reasoning_parsers = Registry("reasoning parser")
+        self.grammars = Registry("grammar backend")
         self.commands = Registry("command")
         self._named = {
             "fllm_backends": self.backends,
             "fllm_tool_parsers": self.tool_parsers,
             "fllm_reasoning_parsers": self.reasoning_parsers,
+            "fllm_grammars": self.grammars,
             "fllm_commands": self.commands,
         }
         self._registered: dict[str, PluginReport] = {}
@@ -98,7 +103,7 @@ class Plugins:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001  a stranger's code: SystemExit, a panic of Rust, anything may come
-            report.error = describe(error)
+            report.error, report.where = describe(error), blamed(error)
         report.seconds = time.perf_counter() - began
 
     def warn(self) -> None:

@@ -51,6 +51,7 @@ def test_importing_the_core_and_naming_plugins_loads_nothing_heavy(code: str) ->
         ["--help"],
         ["plugins"],
         ["plugins", "--json"],
+        ["plugins", "show", "torch"],
         ["version"],
         ["serve", "--help"],
         ["bench", "throughput", "--help"],

@@ -15,7 +15,7 @@ from fllm_api.cli.types import plugins_of
 JSON = click.RichOption(["--json", "as_json"], is_flag=True, help="Print JSON.")
 """For every command that answers with a report."""
 
-SUBCOMMANDS: tuple[Entry, ...] = ()
+SUBCOMMANDS = (Entry("show", "fllm_api.cli.plugins.show:show", "Tell all of one plugin, or of one name."),)
 
 
 @click.group(

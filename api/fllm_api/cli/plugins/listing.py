@@ -47,7 +47,7 @@ def _print(listing: Listing) -> None:
     table = Table("plugin", "distribution", "offers", "status")
     for report in listing.plugins:
         whose = f"{report.distribution} {report.version}".strip()
-        table.add_row(report.name, whose, Text("\n".join(_offers(report))), _status(report))
+        table.add_row(report.name, whose, Text("\n".join(_offers(report))), status(report))
     console = Console()
     console.print(table)
     for line in listing.conflicts:
@@ -68,7 +68,8 @@ UNNAMED = ("fllm_chat_template", "fllm_collectors", "fllm_routes")
 """Hooks whose answers are not known before the server starts."""
 
 
-def _status(report: PluginReport) -> str:
+def status(report: PluginReport) -> str:
+    """Whether it is in use, and if not, why."""
     if report.error:
         return f"left out: {report.error}"
     if report.disabled:

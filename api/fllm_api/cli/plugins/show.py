@@ -1,0 +1,93 @@
+"""``furiosa-llm plugins show``: a plugin, or one name that it offers, for people and for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import rich_click as click
+
+from fllm.options import Option
+from fllm_api.cli.options import ABOUT_PLUGINS, CONTEXT
+from fllm_api.cli.plugins.description import Description, Offer, described
+from fllm_api.cli.plugins.group import JSON
+from fllm_api.cli.types import plugins_of
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@click.command("show", params=[JSON, *ABOUT_PLUGINS], context_settings=CONTEXT)
+@click.argument("name")
+@click.pass_context
+def show(ctx: click.RichContext, /, name: str, as_json: bool, **_: Any) -> None:
+    """Tell all of NAME: a plugin, a distribution, or a name that one offers, such as a parser's."""
+    found = list(described(plugins_of(ctx), name))
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(found, enc_hook=str)))
+    else:
+        _print(found)
+
+
+def _print(found: Iterable[Description]) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    for place, each in enumerate(found):
+        if place:
+            console.rule()
+        console.print(_rows(_about(each)))
+        for offer in each.offers:
+            console.print()
+            console.print(f"[bold]{offer.kind} {offer.name}[/bold]")
+            console.print(_rows(_of_offer(offer)))
+            if offer.options:
+                console.print(_options(offer.options))
+
+
+def _about(each: Description) -> Iterator[tuple[str, str]]:
+    report = each.plugin
+    yield "plugin", report.name
+    yield "distribution", f"{report.distribution} {report.version}".strip()
+    yield "summary", each.summary
+    yield "entry point", report.source
+    yield "status", each.status
+    yield "where", report.where or ""
+    yield "hooks", ", ".join(report.hooks)
+
+
+def _of_offer(offer: Offer) -> Iterator[tuple[str, str]]:
+    yield "summary", offer.summary
+    yield "target", offer.target
+    for name, value in offer.properties.items():
+        yield name, _said(value)
+    yield "conflict", offer.conflict or ""
+
+
+def _said(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _rows(pairs: Iterable[tuple[str, str]]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2))
+    for name, value in pairs:
+        if value:
+            grid.add_row(Text(name, style="dim"), Text(value))
+    return grid
+
+
+def _options(options: Iterable[Option]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("--backend-option", "type", "default", "meaning")
+    for option in options:
+        default = "required" if option.required else "" if option.default is None else str(option.default)
+        table.add_row(*map(Text, (option.name, option.type, default, option.summary)))
+    return table
