@@ -1,0 +1,1 @@
+"""Metrics of the server, sent to StatsD over UDP."""

@@ -1,0 +1,118 @@
+"""The collector, with a socket that listens as StatsD would."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+from fllm_statsd import plugin
+from fllm_statsd.collector import StatsdCollector
+from fllm_statsd.sender import DATAGRAM, Sender
+from fllm_statsd.settings import Settings, read_settings
+
+from fllm import ConfigError, RequestRecord, Status
+from fllm.testing import plugins_with
+
+DONE = {
+    "request_id": "1",
+    "received_at": 10.0,
+    "first_token_at": 10.25,
+    "finished_at": 12.0,
+    "queued": 0.125,
+    "prompt_tokens": 7,
+    "generated_tokens": 3,
+    "max_tokens": 3,
+    "error": None,
+}
+
+
+@pytest.fixture
+def statsd() -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.settimeout(5)
+        yield listening
+
+
+def settings_of(statsd: socket.socket) -> Settings:
+    return Settings(host="127.0.0.1", port=statsd.getsockname()[1], prefix="llm.eu")
+
+
+def a_request(**parts: object) -> RequestRecord:
+    return cast(RequestRecord, SimpleNamespace(**(DONE | parts)))
+
+
+def lines(statsd: socket.socket) -> list[str]:
+    """Of one datagram."""
+    return statsd.recv(2**16).decode().split("\n")
+
+
+def test_a_request_becomes_one_datagram_at_the_next_tick(statsd: socket.socket) -> None:
+    collector = StatsdCollector(settings_of(statsd), "org/model-1.5")
+    request = a_request()
+    collector.received(request)
+    collector.started(request)
+    collector.progressed(request, [0.02, 0.03], 3)
+    collector.finished(request)
+    collector.tick(Status(running=1, waiting=2, kv_blocks=8, kv_blocks_used=2))
+    assert [line.removeprefix("llm.eu.org_model-1_5.") for line in lines(statsd)] == [
+        "requests:1|c",
+        "prompt_tokens:7|c",
+        "queued:125.000|ms",
+        "first_token:250.000|ms",
+        "generated_tokens:3|c",
+        "token_gap:20.000|ms",
+        "token_gap:30.000|ms",
+        "duration:2000.000|ms",
+        "running:1|g",
+        "waiting:2|g",
+        "kv_cache_used:0.25|g",
+    ]
+    collector.close()
+
+
+def test_a_failure_is_counted_and_an_engine_that_is_gone_has_no_gauges(statsd: socket.socket) -> None:
+    collector = StatsdCollector(settings_of(statsd), "m")
+    collector.finished(a_request(first_token_at=None, error="the engine died"))
+    collector.tick(None)
+    assert lines(statsd) == ["llm.eu.m.duration:2000.000|ms", "llm.eu.m.errors:1|c"]
+    collector.close()
+
+
+def test_no_datagram_is_longer_than_a_packet_and_no_line_is_lost(statsd: socket.socket) -> None:
+    collector = StatsdCollector(settings_of(statsd), "m")
+    collector.progressed(a_request(), [0.001] * 200, 200)
+    collector.close()
+    found: list[str] = []
+    while len(found) < 201:
+        datagram = statsd.recv(2**16)
+        assert len(datagram) <= DATAGRAM
+        found += datagram.decode().split("\n")
+    assert found == ["llm.eu.m.generated_tokens:200|c", *["llm.eu.m.token_gap:1.000|ms"] * 200]
+
+
+def test_that_nobody_listens_harms_nobody_and_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    sender = Sender("127.0.0.1", port, "p")
+    for _ in range(5):
+        sender.count("requests", 1)
+        sender.flush()
+    sender.close()
+    assert [record.getMessage()[:17] for record in caplog.records] == ["metrics are lost:"]
+
+
+def test_the_environment_says_where_to() -> None:
+    assert read_settings({}) == Settings(host="localhost", port=8125, prefix="fllm")
+    given = {"STATSD_HOST": "graphite", "STATSD_PORT": "9125", "STATSD_PREFIX": "llm.eu"}
+    assert read_settings(given) == Settings(host="graphite", port=9125, prefix="llm.eu")
+    with pytest.raises(ConfigError, match="STATSD_PORT='no'"):
+        read_settings({"STATSD_PORT": "no"})
+
+
+def test_the_plugin_is_sound() -> None:
+    assert plugins_with(plugin, installed=False).reports[-1].hooks == ["fllm_collectors"]
