@@ -39,9 +39,15 @@ class Reader(Protocol):
     text of beginnings without ends be read again and again.
     """
 
-    state: Literal["open", "complete", "broken"]
-    length: int
-    """Characters read so far; of a complete body, its length."""
+    @property
+    def state(self) -> Literal["open", "complete", "broken"]:
+        """What is known by now."""
+        ...
+
+    @property
+    def length(self) -> int:
+        """Characters read so far; of a complete body, its length."""
+        ...
 
     def feed(self, text: str, start: int = 0) -> None:
         """Read on, from ``start`` in ``text``, until the body ends or breaks or the text does."""
@@ -63,6 +69,10 @@ class CallParser:
     """Each ends what an opening marker began; it may be missing. Where no call ends, it is text."""
     around: ClassVar[Sequence[str]] = ()
     """These mean nothing more than that calls are near."""
+    inside: ClassVar[Sequence[str]] = ()
+    """Markers within a body: its reader takes them as text."""
+    aside: ClassVar[tuple[str, str] | None] = None
+    """Between these two, such as the tags of reasoning, nothing is a call. They are text themselves."""
     lead: ClassVar[str] = ""
     """Characters that may stand before a body, beside white space."""
     trail: ClassVar[str] = ""
@@ -70,7 +80,7 @@ class CallParser:
     repeats: ClassVar[bool] = False
     """Behind an opening marker there may be several bodies, one after the other."""
     bare: ClassVar[bool] = False
-    """A text may begin with a body, without any marker."""
+    """A text, or what follows the end of an `aside`, may begin with a body, without any marker."""
     format: ClassVar[ToolFormat | None] = None
     """How the model writes its calls, where that can be said."""
     visible_tokens: ClassVar[Sequence[str]] = ()
@@ -82,7 +92,7 @@ class CallParser:
 
     def __init_subclass__(cls) -> None:
         if "visible_tokens" not in vars(cls):
-            cls.visible_tokens = (*cls.opening, *cls.closing, *cls.around)
+            cls.visible_tokens = (*cls.opening, *cls.closing, *cls.around, *cls.inside)
         cls._lead = re.compile(_run(cls.lead))
         cls._glue = re.compile(_run(cls.lead + cls.trail))
         cls._trail = re.compile(rf"(?:\s*+[{re.escape(cls.trail)}])*" if cls.trail else "")
@@ -91,14 +101,14 @@ class CallParser:
         self.context = context
         self.marker = ""
         """The opening marker of the latest body; empty where there is none."""
-        self._splitter = MarkerSplitter((*self.opening, *self.closing, *self.around))
+        self._splitter = MarkerSplitter((*self.opening, *self.closing, *self.around, *(self.aside or ())))
         self._events: list[ParserEvent] = []
         self._calls = 0
         self._attempt: _Attempt | None = None
         self._held: list[Part] = []
         """What came since the last prose or call, and is dropped if a call follows."""
-        self._beside = True
-        """Nothing else came since the last call or the beginning."""
+        self._near: Literal["beginning", "call", "prose", "aside"] = "beginning"
+        """What came last, but for what is held."""
         self._may_begin = self.bare
         """The next body needs no marker."""
 
@@ -120,7 +130,7 @@ class CallParser:
         self._take(self._splitter.finish())
         while self._attempt:
             self._take(self._give_up(self._attempt))
-        if not (self._beside and self._calls):
+        if self._near != "call":
             self._prose("")
         return self._given()
 
@@ -137,20 +147,28 @@ class CallParser:
 
     def _outside(self, part: Part) -> Sequence[Part]:
         """Take a part while no call has begun; give what is to be taken again."""
-        if isinstance(part, str):
+        if self._near == "aside" or (self.aside and _written(part) == self.aside[0]):
+            self._pass_by(_written(part))
+        elif isinstance(part, str):
             return self._text(part)
-        if part.text in self.opening:
+        elif part.text in self.opening:
             self._attempt = _Attempt(part)
-        elif part.text in self.around or self._follows:
+        elif part.text in self.around or self._near == "call":
             self._held.append(part)
             self._may_begin = self._may_begin and part.text not in self.closing
         else:
             self._prose(part.text)
         return ()
 
+    def _pass_by(self, text: str) -> None:
+        self._prose(text)
+        self._near = "aside"
+        if self.aside and text == self.aside[1]:
+            self._near, self._may_begin = "beginning", self.bare
+
     def _text(self, text: str) -> Sequence[Part]:
-        glue = _end(self._glue if self._may_begin or self._follows else _SPACE, text)
-        if not self._beside and (not self._held or glue < len(text)):
+        glue = _end(self._glue if self._may_begin or self._near == "call" else _SPACE, text)
+        if self._near == "prose" and (not self._held or glue < len(text)):
             self._prose(text)
             return ()
         if glue:
@@ -162,20 +180,15 @@ class CallParser:
             self._prose(text[glue:])
         return ()
 
-    @property
-    def _follows(self) -> bool:
-        """Whether the last that came, but for glue, is a call."""
-        return self._beside and self._calls > 0
-
     def _prose(self, text: str) -> None:
         """Emit text, and of what was held back before it all that did not belong to a call."""
         held = "".join(map(_written, self._held))
-        if self._follows:
+        if self._near == "call":
             held = "".join(map(_written, _behind_markers(self._held)))
             held = held[_end(self._trail, held) :]
         self._events.append(Text(held + text))
         self._held = []
-        self._beside = self._may_begin = False
+        self._near, self._may_begin = "prose", False
 
     def _read_on(self, attempt: _Attempt, part: Part) -> Sequence[Part]:
         """Take a part that may be of a body; give what is to be taken again."""
@@ -204,7 +217,7 @@ class CallParser:
             self._calls += 1
         self._attempt = None
         self._held = []
-        self._beside, self._may_begin = True, self.repeats
+        self._near, self._may_begin = "call", self.repeats
 
     def _give_up(self, attempt: _Attempt) -> Sequence[Part]:
         """It was no call: its marker is text, and what is behind it may be anything."""

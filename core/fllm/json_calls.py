@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Literal
 
-from fllm.calls import Call
+from fllm.calls import Call, CallParser, Reader
 from fllm.json_objects import JsonObject, read_object
 from fllm.json_scanner import JsonScanner
 
@@ -19,10 +20,18 @@ LONGEST_HEAD = 256
 """Characters before an object; no function's name is longer."""
 
 
-def read_call(text: str) -> Call | None:
-    """The call that an object with ``name`` and arguments is, if the whole text is such an object."""
-    found = read_object(text)
-    return call_of(found) if found else None
+class JsonCallParser(CallParser):
+    """The base of a parser whose calls are JSON objects with a name and arguments, each as one body."""
+
+    def reader(self) -> Reader:
+        """For the object."""
+        return JsonScanner()
+
+    def read(self, body: str) -> Sequence[Call]:
+        """Its call, if it is one with an object as arguments."""
+        found = read_object(body)
+        call = call_of(found) if found else None
+        return [call] if call and call.arguments.startswith("{") else []
 
 
 def call_of(found: JsonObject) -> Call | None:

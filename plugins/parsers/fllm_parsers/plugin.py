@@ -14,6 +14,31 @@ REASONING = "fllm_parsers.reasoning."
 
 TOOL_PARSERS = (
     ParserEntry(
+        "deepseek_v3",
+        TOOLS + "deepseek:DeepSeekV3Parser",
+        "DeepSeek V3, R1: a code block of JSON between markers.",
+        evidence=("<｜tool▁calls▁begin｜>", "```json"),
+    ),
+    ParserEntry(
+        "deepseek_v31",
+        TOOLS + "deepseek:DeepSeekV31Parser",
+        "DeepSeek V3.1: name and JSON between markers.",
+        evidence=("<｜tool▁calls▁begin｜>", "<｜tool▁sep｜>"),
+        against=("```json",),
+    ),
+    ParserEntry(
+        "granite",
+        TOOLS + "granite:GraniteParser",
+        "Granite 3: a JSON list behind <|tool_call|>.",
+        evidence=("<|tool_call|>", "<|start_of_role|>"),
+    ),
+    ParserEntry(
+        "granite-20b-fc",
+        TOOLS + "granite_20b_fc:Granite20bFcParser",
+        "Granite 20B: a JSON object behind each <function_call>.",
+        evidence=("<function_call>",),
+    ),
+    ParserEntry(
         "hermes",
         TOOLS + "hermes:HermesParser",
         "Hermes, Qwen 2.5 and 3: JSON objects in <tool_call> tags.",
@@ -21,11 +46,62 @@ TOOL_PARSERS = (
         against=("<function=", "<arg_key>"),
     ),
     ParserEntry(
+        "hunyuan_a13b",
+        TOOLS + "tool_calls_list:ToolCallsListParser",
+        "Hunyuan A13B: a JSON list in <tool_calls> tags.",
+        evidence=("<tool_calls>", "<|hy_"),
+    ),
+    ParserEntry(
+        "internlm",
+        TOOLS + "internlm:InternLM2Parser",
+        "InternLM 2: a JSON object behind <|plugin|>.",
+        evidence=("<|plugin|>", "<|action_start|>"),
+    ),
+    ParserEntry(
+        "jamba",
+        TOOLS + "tool_calls_list:ToolCallsListParser",
+        "Jamba: a JSON list in <tool_calls> tags.",
+        evidence=("<tool_calls>", "<|bom|>"),
+    ),
+    ParserEntry(
+        "kimi_k2",
+        TOOLS + "kimi_k2:KimiK2Parser",
+        "Kimi K2: id and JSON between markers.",
+        evidence=("<|tool_calls_section_begin|>", "<|tool_call_argument_begin|>"),
+    ),
+    ParserEntry(
         "llama3_json",
         TOOLS + "llama3_json:Llama3JsonParser",
         "Llama 3.1 to 3.3: JSON objects with name and parameters.",
         evidence=('{"name": function name, "parameters":', "<|start_header_id|>"),
     ),
+    ParserEntry(
+        "llama4_json",
+        TOOLS + "llama3_json:Llama3JsonParser",
+        "Llama 4: JSON objects with name and parameters.",
+        evidence=("<|header_start|>", '"parameters"', '"name"'),
+        against=("<|python_start|>[",),
+    ),
+    ParserEntry("minimax", TOOLS + "tool_calls_list:MiniMaxM1Parser", "The same as minimax_m1."),
+    ParserEntry(
+        "minimax_m1",
+        TOOLS + "tool_calls_list:MiniMaxM1Parser",
+        "MiniMax M1: a JSON object a line in <tool_calls> tags.",
+        evidence=("<tool_calls>", "<beginning_of_sentence>"),
+    ),
+    ParserEntry(
+        "mistral",
+        TOOLS + "mistral:MistralParser",
+        "Mistral: [TOOL_CALLS], then a JSON list, or names and JSON.",
+        evidence=("[TOOL_CALLS]", "[AVAILABLE_TOOLS]"),
+    ),
+    ParserEntry(
+        "phi4_mini_json",
+        TOOLS + "phi4_mini_json:Phi4MiniJsonParser",
+        "Phi-4-mini: functools[...].",
+        evidence=("<|tool|>", "<|/tool|>"),
+    ),
+    ParserEntry("xlam", TOOLS + "xlam:XlamParser", "xLAM: a JSON list, bare or in a code block."),
 )
 """How families of models write their calls."""
 
@@ -35,6 +111,63 @@ REASONING_PARSERS = (
         REASONING + "deepseek_r1:DeepSeekR1Parser",
         "DeepSeek-R1 and its kin: <think>...</think>.",
     ),
+    ParserEntry(
+        "deepseek_v3",
+        REASONING + "deepseek_v3:DeepSeekV3Parser",
+        "DeepSeek-V3.1 and V3.2: <think> tags, where thinking is asked for.",
+    ),
+    ParserEntry(
+        "deepseek_v4",
+        REASONING + "deepseek_v3:DeepSeekV4Parser",
+        "DeepSeek-V4: <think> tags, or up to a call.",
+    ),
+    ParserEntry(
+        "ernie45",
+        REASONING + "ernie45:Ernie45Parser",
+        "ERNIE 4.5 Thinking: up to </think>, then <response>...</response>.",
+    ),
+    ParserEntry(
+        "exaone4",
+        REASONING + "exaone4:Exaone4Parser",
+        "EXAONE 4: <think> tags, where enable_thinking asks for them.",
+    ),
+    ParserEntry("gemma4", REASONING + "gemma4:Gemma4Parser", "Gemma 4: <|channel>thought...<channel|>."),
+    ParserEntry("glm45", REASONING + "glm45:Glm45Parser", "GLM-4.5 to 4.7: <think>...</think>."),
+    ParserEntry(
+        "granite",
+        REASONING + "granite:GraniteParser",
+        "Granite 3.2: Here is my thought process: ... Here is my response: ...",
+    ),
+    ParserEntry(
+        "granite_thinking_parser",
+        REASONING + "granite:GraniteThinkingParser",
+        "Granite's thinking models: <think>...</think>.",
+    ),
+    ParserEntry("holo2", REASONING + "qwen3:Holo2Parser", "Holo2: <think>...</think>."),
+    ParserEntry(
+        "hunyuan_a13b",
+        REASONING + "hunyuan_a13b:HunyuanA13bParser",
+        "Hunyuan-A13B: <think>...</think>, then <answer>...</answer>.",
+    ),
+    ParserEntry(
+        "kimi_k2", REASONING + "kimi_k2:KimiK2Parser", "Kimi K2 Thinking: <think> tags, or up to its calls."
+    ),
+    ParserEntry("mimo", REASONING + "nemotron_v3:NemotronV3Parser", "MiMo: <think>...</think>."),
+    ParserEntry(
+        "minimax_m2", REASONING + "minimax_m2:MiniMaxM2Parser", "MiniMax-M2: up to </think> or a call."
+    ),
+    ParserEntry("mistral", REASONING + "mistral:MistralParser", "Magistral: [THINK]...[/THINK]."),
+    ParserEntry("nemotron_v3", REASONING + "nemotron_v3:NemotronV3Parser", "Nemotron 3: <think>...</think>."),
+    ParserEntry("olmo3", REASONING + "olmo3:Olmo3Parser", "OLMo 3 Think: <think>...</think>."),
+    ParserEntry(
+        "openai_gptoss",
+        REASONING + "openai_gptoss:OpenAIGptOssParser",
+        "gpt-oss: the analysis channel of the harmony format.",
+    ),
+    ParserEntry("qwen3", REASONING + "qwen3:Qwen3Parser", "Qwen3: <think> tags, or up to a call."),
+    ParserEntry("seed_oss", REASONING + "seed_oss:SeedOssParser", "Seed-OSS: <seed:think>...</seed:think>."),
+    ParserEntry("step3", REASONING + "step3:Step3Parser", "Step 3: up to </think>."),
+    ParserEntry("step3p5", REASONING + "step3:Step3p5Parser", "Step 3.5: up to </think> or a call."),
 )
 """How families of models mark their reasoning."""
 

@@ -21,11 +21,30 @@ OURS = plugins_with(plugin, installed=False)
 REGISTRIES = {"tool": OURS.tool_parsers, "reasoning": OURS.reasoning_parsers}
 
 EXCUSED: dict[str, dict[str, str]] = {
+    "tool/granite": {
+        'malformed_input[False] <|tool_call|> {"name': "one object is a call as much as a list is",
+    },
+    "tool/internlm": {
+        "test_malformed_input[True]": "a half of the marker was emitted, and the rest of the text was lost",
+    },
+    "tool/kimi_k2": {
+        "think-then-tool-chunk=5": "a part of an answer: a call that is cut off is text",
+        "think-then-parallel-tools-chunk=5": "a part of an answer: a call that is cut off is text",
+        "complex-json-args-chunk=1": "a part of an answer: what no call follows is text",
+    },
+    "tool/minimax": {
+        "test_streaming_basic_functionality": "a tag without a call is text",
+        "thinking_tag_buffering": "a tag without a call is text",
+        "multiline_json_not_supported": "an object over several lines is a call, too",
+    },
+    "tool/xlam": {
+        "streaming_incremental[single_tool_with_json_code_block]": "half of the block was emitted, too",
+    },
     "reasoning/deepseek_r1": {
         "0.32.0 test_reasoning[new_line_streaming]": "the same white space is dropped if not streamed",
     },
 }
-"""By file: parts of a case's version and name, and why it is not met. What is met needs no excuse."""
+"""By file: parts of a case's version, name and text, and why it is not met. What is met needs no excuse."""
 
 
 def recorded(kind: str) -> list[Any]:
@@ -48,7 +67,8 @@ def excuse(kind: str, name: str, case: dict[str, Any]) -> list[pytest.MarkDecora
     # A call that was cut off is text of ours: half of its arguments is of no use to anybody.
     if "arguments_not_complete_json" in case.get("flags", ()):
         return [pytest.mark.skip(reason="the arguments are cut off")]
-    label = f"{case['source_version']} {case['name']}"
+    text = case["model_output"] if isinstance(case["model_output"], str) else "".join(case["model_output"])
+    label = f"{case['source_version']} {case['name']} {text}"
     reasons = [why for part, why in EXCUSED.get(f"{kind}/{name}", {}).items() if part in label]
     return [pytest.mark.xfail(reason=why, strict=True, raises=AssertionError) for why in reasons]
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from fllm.calls import Call, CallParser
-from fllm.json_calls import read_call
-from fllm.json_scanner import JsonScanner
+from fllm.json_calls import JsonCallParser
 from fllm.tool_format import ToolFormat
 
 
-class HermesParser(CallParser):
-    """One JSON object between each pair of tags."""
+class HermesParser(JsonCallParser):
+    """One object between each pair of tags."""
 
     opening = ("<tool_call>",)
     closing = ("</tool_call>",)
@@ -22,12 +18,3 @@ class HermesParser(CallParser):
         between="\n",
         trigger="<tool_call>",
     )
-
-    def reader(self) -> JsonScanner:
-        """The object."""
-        return JsonScanner()
-
-    def read(self, body: str) -> Sequence[Call]:
-        """Its call."""
-        call = read_call(body)
-        return [call] if call else []

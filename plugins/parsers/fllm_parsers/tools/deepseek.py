@@ -1,0 +1,64 @@
+"""The tool calls of DeepSeek V3 and R1, and of V3.1, between markers that are tokens of their own.
+
+::
+
+    <｜tool▁call▁begin｜>function<｜tool▁sep｜>name\\n```json\\n{...}\\n```<｜tool▁call▁end｜>      V3, R1
+    <｜tool▁call▁begin｜>name<｜tool▁sep｜>{...}<｜tool▁call▁end｜>                             V3.1
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import ClassVar
+
+from fllm.calls import Call, CallParser
+from fllm.json_calls import HeadedJson, named, split_head
+from fllm.tool_format import ToolFormat
+
+_HEAD = re.compile(r"[^{]*+")
+_CALLS = ("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>")
+_BEGIN, _SEPARATOR, _END = "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "<｜tool▁call▁end｜>"
+
+
+class _DeepSeekParser(CallParser):
+    around = _CALLS
+    opening = (_BEGIN,)
+    closing = (_END,)
+    inside = (_SEPARATOR,)
+
+    head: ClassVar[re.Pattern[str]]
+    """What is before the arguments, with the name in it."""
+
+    def reader(self) -> HeadedJson:
+        """The name, and what else is before the arguments; then those."""
+        return HeadedJson(_HEAD)
+
+    def read(self, body: str) -> Sequence[Call]:
+        """The one call."""
+        head, arguments = split_head(body)
+        name = self.head.fullmatch(head)
+        call = named(name[1].strip(), arguments) if name else None
+        return [call] if call else []
+
+
+class DeepSeekV3Parser(_DeepSeekParser):
+    """The arguments stand in a code block, behind the kind of the tool and its name."""
+
+    head = re.compile(rf"\s*\w*{_SEPARATOR}([^\n]+)\n```(?:json)?\s*")
+    trail = "`"
+    format = ToolFormat(
+        before=_CALLS[0],
+        begin=f"{_BEGIN}function{_SEPARATOR}",
+        middle="\n```json\n",
+        end=f"\n```{_END}",
+        between="\n",
+        after=_CALLS[1],
+    )
+
+
+class DeepSeekV31Parser(_DeepSeekParser):
+    """The arguments stand behind the name."""
+
+    head = re.compile(rf"\s*([^\n]+){_SEPARATOR}\s*")
+    format = ToolFormat(before=_CALLS[0], begin=_BEGIN, middle=_SEPARATOR, end=_END, after=_CALLS[1])

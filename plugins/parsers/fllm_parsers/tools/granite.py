@@ -1,0 +1,25 @@
+"""The tool calls of Granite 3: a list of JSON objects behind ``<|tool_call|>`` or ``<tool_call>``."""
+
+from __future__ import annotations
+
+from fllm.json_calls import JsonCallParser
+from fllm.tool_format import ToolFormat
+
+
+class GraniteParser(JsonCallParser):
+    """The marker may be missing where the list is all there is."""
+
+    opening = ("<|tool_call|>", "<tool_call>")
+    lead = "[,"
+    trail = "],"
+    repeats = True
+    bare = True
+    format = ToolFormat(
+        before="<|tool_call|>[",
+        begin='{"name": "',
+        middle='", "arguments": ',
+        end="}",
+        between=", ",
+        after="]",
+        trigger="<|tool_call|>",
+    )

@@ -1,0 +1,49 @@
+"""The tool calls of Kimi K2.
+
+::
+
+    <|tool_call_begin|>functions.name:0<|tool_call_argument_begin|>{...}<|tool_call_end|>
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from fllm.calls import Call, CallParser
+from fllm.json_calls import HeadedJson, named, split_head
+from fllm.tool_format import ToolFormat
+
+_SECTION = ("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>")
+_BEGIN, _ARGUMENTS, _END = "<|tool_call_begin|>", "<|tool_call_argument_begin|>", "<|tool_call_end|>"
+
+_HEAD = re.compile(r"[^{]*+")
+_ID = re.compile(rf"\s*(?:functions\.)?([\w.-]+):\d+\s*{re.escape(_ARGUMENTS)}\s*")
+
+
+class KimiK2Parser(CallParser):
+    """The name stands in the call's id, before the number of the call."""
+
+    around = _SECTION
+    opening = (_BEGIN,)
+    closing = (_END,)
+    inside = (_ARGUMENTS,)
+    # Every call gets the number 0 here, which is right for the first, and only a number to the parser.
+    format = ToolFormat(
+        before=_SECTION[0],
+        begin=f"{_BEGIN}functions.",
+        middle=f":0{_ARGUMENTS}",
+        end=_END,
+        after=_SECTION[1],
+    )
+
+    def reader(self) -> HeadedJson:
+        """The id, then the arguments."""
+        return HeadedJson(_HEAD)
+
+    def read(self, body: str) -> Sequence[Call]:
+        """The one call."""
+        head, arguments = split_head(body)
+        name = _ID.fullmatch(head)
+        call = named(name[1], arguments) if name else None
+        return [call] if call else []

@@ -1,0 +1,49 @@
+"""The tool calls of Mistral: ``[TOOL_CALLS][{"name": ..., "arguments": ...}]`` or ``[TOOL_CALLS]name{...}``.
+
+The list is what models with tokenizers before version 11 write. Later ones write a marker for each call, then
+its name and the arguments; between these two may stand ``[CALL_ID]`` with an id, and ``[ARGS]``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from fllm.calls import Call
+from fllm.json_calls import HeadedJson, JsonCallParser, named, split_head
+from fllm.tool_format import ToolFormat
+
+_HEAD = re.compile(r"[\w.:/\[\]-]*+")
+_NAME = re.compile(r"([\w.:/-]+)(?:\[CALL_ID\]\w*)?(?:\[ARGS\])?")
+
+
+class MistralParser(JsonCallParser):
+    """Both ways to write a call, whichever the model has learnt."""
+
+    opening = ("[TOOL_CALLS]",)
+    inside = ("[ARGS]", "[CALL_ID]")
+    lead = "[,"
+    trail = "],"
+    repeats = True
+    format = ToolFormat(
+        before="[TOOL_CALLS][",
+        begin='{"name": "',
+        middle='", "arguments": ',
+        end="}",
+        between=", ",
+        after="]",
+        trigger="[TOOL_CALLS]",
+    )
+
+    def reader(self) -> HeadedJson:
+        """An object, before which a name may stand."""
+        return HeadedJson(_HEAD)
+
+    def read(self, body: str) -> Sequence[Call]:
+        """With a name before it, the object is the arguments; else it has both."""
+        head, found = split_head(body)
+        if not head:
+            return super().read(found)
+        name = _NAME.fullmatch(head)
+        call = named(name[1], found) if name else None
+        return [call] if call else []

@@ -1,0 +1,43 @@
+"""JSON objects in ``<tool_calls>`` tags: a list of Jamba and Hunyuan A13B, a line for each of MiniMax M1."""
+
+from __future__ import annotations
+
+from fllm.json_calls import JsonCallParser
+from fllm.tool_format import ToolFormat
+
+
+class ToolCallsListParser(JsonCallParser):
+    """``<tool_calls>[{...}, {...}]</tool_calls>``"""
+
+    opening = ("<tool_calls>",)
+    closing = ("</tool_calls>",)
+    lead = "[,"
+    trail = "],"
+    repeats = True
+    format = ToolFormat(
+        before="<tool_calls>[",
+        begin='{"name": "',
+        middle='", "arguments": ',
+        end="}",
+        between=", ",
+        after="]</tool_calls>",
+        trigger="<tool_calls>",
+    )
+
+
+class MiniMaxM1Parser(JsonCallParser):
+    """An object on each line; what the model plans while it thinks is no call."""
+
+    opening = ("<tool_calls>",)
+    closing = ("</tool_calls>",)
+    aside = ("<think>", "</think>")
+    repeats = True
+    format = ToolFormat(
+        before="<tool_calls>\n",
+        begin='{"name": "',
+        middle='", "arguments": ',
+        end="}",
+        between="\n",
+        after="\n</tool_calls>",
+        trigger="<tool_calls>",
+    )

@@ -1,0 +1,27 @@
+"""The tool calls of xLAM: a list of JSON objects, bare, in a code block, or behind a marker or reasoning."""
+
+from __future__ import annotations
+
+from fllm.json_calls import JsonCallParser
+from fllm.tool_format import ToolFormat
+
+
+class XlamParser(JsonCallParser):
+    """The list is the whole answer, or what ends it."""
+
+    opening = ("```json", "[TOOL_CALLS]", "<tool_call>")
+    closing = ("</tool_call>",)
+    aside = ("<think>", "</think>")
+    lead = "[,"
+    trail = "],`"
+    repeats = True
+    bare = True
+    format = ToolFormat(
+        before="[",
+        begin='{"name": "',
+        middle='", "arguments": ',
+        end="}",
+        between=", ",
+        after="]",
+        trigger='[{"name": "',
+    )

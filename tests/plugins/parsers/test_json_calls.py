@@ -1,0 +1,185 @@
+"""Parsers whose calls are JSON between markers: each obeys the law and reads what it declares to write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import permutations
+
+import pytest
+from msgspec import structs
+
+from fllm import ParserContext, ParserEvent, Text, ToolArguments, ToolStart
+from fllm.calls import CallParser
+from fllm.testing import ToolParserContract, parse
+from fllm_parsers.tools.deepseek import DeepSeekV3Parser, DeepSeekV31Parser
+from fllm_parsers.tools.granite import GraniteParser
+from fllm_parsers.tools.granite_20b_fc import Granite20bFcParser
+from fllm_parsers.tools.hermes import HermesParser
+from fllm_parsers.tools.internlm import InternLM2Parser
+from fllm_parsers.tools.kimi_k2 import KimiK2Parser
+from fllm_parsers.tools.mistral import MistralParser
+from fllm_parsers.tools.phi4_mini_json import Phi4MiniJsonParser
+from fllm_parsers.tools.tool_calls_list import MiniMaxM1Parser, ToolCallsListParser
+from fllm_parsers.tools.xlam import XlamParser
+
+PARSERS = (
+    DeepSeekV31Parser,
+    DeepSeekV3Parser,
+    Granite20bFcParser,
+    GraniteParser,
+    HermesParser,
+    InternLM2Parser,
+    KimiK2Parser,
+    MiniMaxM1Parser,
+    MistralParser,
+    Phi4MiniJsonParser,
+    ToolCallsListParser,
+    XlamParser,
+)
+
+TOKYO = ("get_weather", '{"city": "Tokyo </tool_call> ]}"}')
+TIME = ("get-time", '{"zone":{"names":["서울",null,1e3]}}')
+NOW = ("now", "{}")
+
+
+class _Fenced(XlamParser):
+    assert XlamParser.format
+    format = structs.replace(XlamParser.format, before="```json[", after="]```")
+
+
+def written(parser: type[CallParser], calls: Sequence[tuple[str, str]]) -> str:
+    """The calls as the model's own template would write them."""
+    f = parser.format
+    assert f
+    return f.before + f.between.join(f"{f.begin}{n}{f.middle}{a}{f.end}" for n, a in calls) + f.after
+
+
+def found(parser: type[CallParser], *pieces: str) -> tuple[str, list[tuple[str, str]]]:
+    """What is said, and the calls."""
+    events = parse(parser(ParserContext()), pieces)
+    return said(events), called(events)
+
+
+def said(events: Sequence[ParserEvent]) -> str:
+    return "".join(event.text for event in events if isinstance(event, Text))
+
+
+def called(events: Sequence[ParserEvent]) -> list[tuple[str, str]]:
+    names = [event.name for event in events if isinstance(event, ToolStart)]
+    return list(zip(names, [e.text for e in events if isinstance(e, ToolArguments)], strict=True))
+
+
+@pytest.mark.parametrize("parser", PARSERS)
+class TestEach:
+    def test_any_number_of_calls_is_read(self, parser: type[CallParser]) -> None:
+        for count in (1, 2, 3):
+            for calls in permutations((TOKYO, TIME, NOW), count):
+                assert found(parser, written(parser, calls)) == ("", list(calls))
+
+    def test_prose_around_calls_is_kept_word_for_word(self, parser: type[CallParser]) -> None:
+        if parser is XlamParser:  # its lists have no marker: they are all there is, or stand in a code block
+            parser = _Fenced
+        text = f"Let me see.\n\n{written(parser, [TOKYO])}\n\nThat [is] it; {{ok}}."
+        assert found(parser, text) == ("Let me see.\n\n\n\nThat [is] it; {ok}.", [TOKYO])
+
+    def test_white_space_around_calls_alone_is_dropped(self, parser: type[CallParser]) -> None:
+        assert found(parser, f" \n{written(parser, [TOKYO, NOW])}\n ") == ("", [TOKYO, NOW])
+
+    def test_a_call_that_is_cut_off_is_text(self, parser: type[CallParser]) -> None:
+        whole = written(parser, [TOKYO])
+        end = whole.index(TOKYO[1]) + len(TOKYO[1]) - 1
+        for cut in range(1, end):
+            assert found(parser, whole[:cut]) == (whole[:cut], [])
+
+    def test_a_broken_call_does_not_lose_the_next(self, parser: type[CallParser]) -> None:
+        broken = written(parser, [("f", '{"a" 1}')])
+        text, calls = found(parser, f"{broken}\n{written(parser, [NOW])}")
+        assert calls == ([] if parser is XlamParser else [NOW])
+        assert '{"a" 1}' in text
+
+    def test_arguments_that_are_no_object_make_no_call(self, parser: type[CallParser]) -> None:
+        for arguments in ('"Tokyo"', "[1]", "12"):
+            text = written(parser, [("f", arguments)])
+            assert found(parser, text) == (text, [])
+
+    def test_markers_reach_the_parser_as_text(self, parser: type[CallParser]) -> None:
+        markers = {*parser.opening, *parser.closing, *parser.around, *parser.inside}
+        assert set(parser.visible_tokens) == markers
+
+    def test_the_law(self, parser: type[CallParser]) -> None:
+        contract = _law(parser)
+        contract.test_one_character_at_a_time_gives_the_same_events()
+        contract.test_any_division_gives_the_same_events()
+        contract.test_events_are_well_formed_and_no_text_is_lost()
+
+
+def _law(parser_class: type[CallParser]) -> ToolParserContract:
+    whole = written(parser_class, [TOKYO, NOW])
+    aside = parser_class.aside or ()
+    markers = (*parser_class.opening, *parser_class.closing, *parser_class.around, *parser_class.inside)
+
+    class Law(ToolParserContract):
+        parser = parser_class
+        samples = (whole, whole[:-9], f"Hi {whole}\n{whole} there", f"{whole[:20]}{whole}")
+        fragments = (
+            *markers,
+            *aside,
+            *(marker[:-2] for marker in markers),
+            "{",
+            "}",
+            "[",
+            "]",
+            '"',
+            ",",
+            "`",
+        )
+        examples = 60
+
+    return Law()
+
+
+MISTRAL = {
+    "a name before the arguments": ('[TOOL_CALLS]add{"a": 1}', [("add", '{"a": 1}')]),
+    "a marker between": ('[TOOL_CALLS]add[ARGS]{"a": 1}', [("add", '{"a": 1}')]),
+    "an id": ("[TOOL_CALLS]add[CALL_ID]X1y2z3A4b[ARGS]{}", [("add", "{}")]),
+    "several": (
+        '[TOOL_CALLS]a{}[TOOL_CALLS]b{"x": "[TOOL_CALLS]"}',
+        [("a", "{}"), ("b", '{"x": "[TOOL_CALLS]"}')],
+    ),
+    "arguments first": ('[TOOL_CALLS] [{"arguments": {}, "name": "a"}]', [("a", "{}")]),
+}
+
+
+@pytest.mark.parametrize(("text", "calls"), MISTRAL.values(), ids=MISTRAL)
+def test_mistral_reads_both_of_its_formats(text: str, calls: list[tuple[str, str]]) -> None:
+    assert found(MistralParser, text) == ("", calls)
+
+
+def test_a_long_head_is_no_call() -> None:
+    text = f"[TOOL_CALLS]{'a' * 300}{{}}"
+    assert found(MistralParser, text) == (text, [])
+
+
+def test_granite_without_its_marker_needs_a_list_at_the_beginning() -> None:
+    call = json.dumps([{"name": "f", "arguments": {}}])
+    assert found(GraniteParser, call) == ("", [("f", "{}")])
+    assert found(GraniteParser, f"See {call}") == (f"See {call}", [])
+
+
+@pytest.mark.parametrize("parser", [MiniMaxM1Parser, XlamParser])
+def test_what_is_planned_in_thought_is_no_call(parser: type[CallParser]) -> None:
+    thought = f"<think>perhaps {written(parser, [TIME])}</think>"
+    assert found(parser, thought + written(parser, [NOW])) == (thought, [NOW])
+
+
+def test_kimi_takes_the_name_from_the_id() -> None:
+    begin, sep, end = "<|tool_call_begin|>", "<|tool_call_argument_begin|>", "<|tool_call_end|>"
+    text = f'{begin} get.x:0 {sep} {{"a": 1}} {end} {begin}functions.y:1{sep}{{}}{end}'
+    assert found(KimiK2Parser, text) == ("", [("get.x", '{"a": 1}'), ("y", "{}")])
+
+
+@pytest.mark.parametrize("fence", ["```json", "```"])
+def test_deepseek_reads_what_is_in_the_code_block(fence: str) -> None:
+    text = f"<｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n{fence}\n{{}}\n```<｜tool▁call▁end｜>"
+    assert found(DeepSeekV3Parser, text) == ("", [("f", "{}")])
