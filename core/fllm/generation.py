@@ -18,12 +18,21 @@ from msgspec import Struct
 
 from fllm.beam import Beam, beam_search
 from fllm.chain import Chain, Output
+from fllm.constraints import Constraint
+from fllm.errors import RequestError
 from fllm.interfaces import Backend, ParserContext, ParserFactory
 from fllm.merge import merge
 from fllm.ranking import best_of
 from fllm.tokens import Tokenizer
 from fllm.trace import Trace
 from fllm.values import Prompt, Sampling, Step
+
+
+class Demand(Struct, frozen=True):
+    """What the text of each answer must be like, and the field of the request that says so."""
+
+    constraint: Constraint
+    param: str
 
 
 class Request(Struct, frozen=True, kw_only=True):
@@ -45,6 +54,8 @@ class Request(Struct, frozen=True, kw_only=True):
     reasoning: ParserFactory | None = None
     tools: ParserFactory | None = None
     context: ParserContext = ParserContext()
+    demand: Demand | None = None
+    """Concerns what is left of an output without its reasoning. Not together with ``beam``."""
 
 
 class Pipeline:
@@ -105,8 +116,8 @@ class Pipeline:
             reasoning=request.reasoning and request.reasoning(request.context),
             tools=request.tools and request.tools(request.context),
         )
-        async with aclosing(steps):
-            async for step in steps:
+        async with aclosing(_blaming(request.demand, steps) if request.demand else steps) as arriving:
+            async for step in arriving:
                 output = chain.feed(step)
                 trace.step(index, len(output.tokens), step.queued)
                 yield [output]
@@ -122,7 +133,36 @@ class Pipeline:
             token_ids=request.prompts[i],
             sampling=sampling,
             group=f"{trace.request_id}/{i}",
+            constraint=_whole_output(request.demand, request) if request.demand else None,
         )
+
+
+def _whole_output(demand: Demand, request: Request) -> Constraint:
+    """The language of an output, reasoning included, whose answer is as demanded."""
+    if request.reasoning is None:
+        return demand.constraint
+    around = getattr(request.reasoning(request.context), "around", None)
+    if around is None:
+        raise RequestError(
+            f"`{demand.param}`: this server's reasoning parser does not say where the answer begins, "
+            "so the answer can't be constrained",
+            param=demand.param,
+            code="unsupported_parameter",
+        )
+    constraint: Constraint = around(demand.constraint)
+    return constraint
+
+
+async def _blaming(demand: Demand, steps: AsyncGenerator[Step]) -> AsyncGenerator[Step]:
+    """The same steps; a constraint that the backend can't obey is the fault of the field that demands it."""
+    try:
+        async with aclosing(steps):
+            async for step in steps:
+                yield step
+    except RequestError as error:
+        if error.param is not None:
+            raise
+        raise RequestError(error.message, param=demand.param, code=error.code) from error
 
 
 def _with_logprobs(request: Request) -> Request:

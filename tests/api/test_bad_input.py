@@ -104,7 +104,7 @@ def refused(response: httpx.Response, param: str | None, status: int = 400) -> s
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"service_tier": "flex"}, "service_tier"),
         ({"store": True}, "store"),
-        ({"structured_outputs": {"regex": "a"}}, "structured_outputs"),
+        ({"structured_outputs": {"regex": "a"}}, "structured_outputs.regex"),
         ({"verbosity": "low"}, "verbosity"),
         ({"web_search_options": {}}, "web_search_options"),
     ],
@@ -148,7 +148,7 @@ def test_a_bad_completion_names_the_fault(body: dict[str, Any], param: str) -> N
     [
         {"unknown": 1, "stream_options": None},
         {"messages": [{**USER, "unknown": {}, "name": "Ann"}]},
-        {"tools": [{**TOOL, "function": {"name": "f", "strict": True, "unknown": 1}}]},
+        {"tools": [{**TOOL, "function": {"name": "f", "strict": False, "unknown": 1}}]},
         {"stream": True, "stream_options": {"unknown": 1}},
         {"metadata": {"a": "b"}, "user": "u", "safety_identifier": "s", "prompt_cache_key": "k"},
         {"store": False, "service_tier": "auto", "modalities": ["text"], "response_format": {"type": "text"}},

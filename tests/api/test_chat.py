@@ -19,7 +19,7 @@ from api_fakes import (
 
 from fllm.values import Prompt
 
-WEATHER: Any = [{"type": "function", "function": {"name": "weather", "description": "d", "strict": True}}]
+WEATHER: Any = [{"type": "function", "function": {"name": "weather", "description": "d", "unknown": 1}}]
 
 
 def deltas(chunks: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from fllm_api.encoding.logprobs import TokenNames
 from fllm_api.encoding.usage import Tally
 from fllm_api.intake.chat import AskedChat, read_chat
 from fllm_api.observing import OBSERVED
-from fllm_api.protocol.chat import ChatCompletion, ChatRequest
+from fllm_api.protocol.chat import ChatCompletion, ChatRequest, NamedToolChoice
 from fllm_api.requests import ApiRequest, require_json
 from fllm_api.server import Server
 
@@ -53,5 +53,6 @@ def _encoder(body: ChatRequest, asked: AskedChat, server: Server) -> ChatEncoder
         role=asked.role,
         names=names if body.logprobs else None,
         parallel_tool_calls=body.parallel_tool_calls is not False,
+        named_call=isinstance(body.tool_choice, NamedToolChoice),
         echo=asked.echo,
     )

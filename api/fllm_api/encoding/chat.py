@@ -38,6 +38,7 @@ class ChatEncoder:
         role: str = "assistant",
         names: TokenNames | None = None,
         parallel_tool_calls: bool = True,
+        named_call: bool = False,
         echo: str = "",
     ) -> None:
         self._head = head
@@ -45,6 +46,7 @@ class ChatEncoder:
         self._role = role
         self._names = names
         self._parallel = parallel_tool_calls
+        self._named_call = named_call
         self._echo = echo
         self._begun: set[int] = set()
         self._unreported: defaultdict[int, list[OutputToken]] = defaultdict(list)
@@ -104,9 +106,13 @@ class ChatEncoder:
             index=index,
             delta=_delta(event),
             logprobs=self._logprobs(index),
-            finish_reason=finished.reason if finished else None,
+            finish_reason=self._reason(finished) if finished else None,
             stop_reason=finished.stop_reason if finished else UNSET,
         )
+
+    def _reason(self, finished: Finished) -> str:
+        # OpenAI's: a client that named the function need not be told that it is called.
+        return "stop" if self._named_call and finished.reason == "tool_calls" else finished.reason
 
     def _logprobs(self, index: int) -> ChatLogprobs | None:
         tokens = self._unreported.pop(index, None)

@@ -11,6 +11,7 @@ from fllm.errors import RequestError
 from fllm.generation import Request
 from fllm.interfaces import ParserContext
 from fllm.values import Tool
+from fllm_api.intake.calls import read_calls
 from fllm_api.intake.sampling import (
     budget,
     candidates,
@@ -39,7 +40,8 @@ def read_chat(body: ChatRequest, server: Server) -> AskedChat:
     refuse_unserved(body)
     check_stream_options(body)
     _check_messages(body.messages)
-    tools = read_tools(body, server.tools)
+    tools = read_tools(body)
+    calls = read_calls(body, tools, server)
     kwargs = {**server.config.default_chat_template_kwargs, **_template_kwargs(body)}
     prompt = _render(body, server, tools, kwargs)
     ids = server.tokenizer.encode(prompt, special=False)
@@ -61,8 +63,9 @@ def read_chat(body: ChatRequest, server: Server) -> AskedChat:
         skip_special_tokens=body.skip_special_tokens is not False,
         continues=bool(body.continue_final_message),
         reasoning=server.reasoning,
-        tools=server.tools if tools else None,
+        tools=calls.parser,
         context=ParserContext(prompt=prompt, tools=tools, template_kwargs=kwargs),
+        demand=calls.demand,
     )
     role = server.config.response_role if _generation_prompt(body) else body.messages[-1].role
     return AskedChat(request=request, role=role, echo=_echo(body, role))

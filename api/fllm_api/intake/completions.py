@@ -10,6 +10,7 @@ from fllm.errors import RequestError
 from fllm.generation import Request
 from fllm.tokens import Detokenizer, Tokenizer
 from fllm_api.encoding.completions import Echo
+from fllm_api.intake.constraints import read_demand
 from fllm_api.intake.sampling import (
     budget,
     candidates,
@@ -64,6 +65,7 @@ def read_completion(body: CompletionRequest, server: Server) -> AskedCompletion:
         include_stop=bool(body.include_stop_str_in_output),
         skip_special_tokens=skip_special,
         continues=True,
+        demand=read_demand(body, server.card),
     )
     pairs = zip(prompts, token_ids, strict=True)
     echoes = [_echo(prompt, ids, tokenizer, skip_special=skip_special) for prompt, ids in pairs if echo]

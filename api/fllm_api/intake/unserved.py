@@ -7,8 +7,6 @@ from typing import Any, NamedTuple
 from fllm.errors import RequestError
 from fllm_api.protocol.generation import GenerationRequest
 
-_GRAMMAR = "constrained decoding needs a grammar plugin, and none is offered yet"
-
 
 class Unserved(NamedTuple):
     """Why a field is refused, and the values that ask for nothing."""
@@ -22,16 +20,10 @@ UNSERVED = {
     "chat_template": Unserved("the server's template is used; name one with --chat-template when it starts"),
     "function_call": Unserved("it was replaced by `tool_choice`"),
     "functions": Unserved("it was replaced by `tools`"),
-    "guided_choice": Unserved(_GRAMMAR),
-    "guided_grammar": Unserved(_GRAMMAR),
-    "guided_json": Unserved(_GRAMMAR),
-    "guided_regex": Unserved(_GRAMMAR),
     "modalities": Unserved('this model answers in text: only ["text"] is served', (["text"],)),
     "prediction": Unserved("predicted outputs are not offered"),
-    "response_format": Unserved(f'only {{"type": "text"}} is served: {_GRAMMAR}', ({"type": "text"},)),
     "service_tier": Unserved("there is one tier: only auto and default are served", ("auto", "default")),
     "store": Unserved("answers are not kept", (False,)),
-    "structured_outputs": Unserved(_GRAMMAR),
     "suffix": Unserved("text can't be inserted: the model only continues a prompt", ("",)),
     "verbosity": Unserved("only medium is served; ask for it in the prompt", ("medium",)),
     "web_search_options": Unserved("this server does not search the web"),

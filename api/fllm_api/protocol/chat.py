@@ -52,6 +52,8 @@ class FunctionDefinition(Struct, frozen=True):
     description: str | None = None
     parameters: dict[str, Any] | None = None
     """A JSON Schema of the arguments."""
+    strict: bool | None = None
+    """True: with ``tool_choice`` "auto" too, the arguments of a call obey the schema."""
 
 
 class ChatTool(Struct, frozen=True):
@@ -87,7 +89,7 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
     tools: list[ChatTool] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedToolChoice | None = None
     parallel_tool_calls: bool | None = None
-    """False keeps the first call only."""
+    """False: one call at most."""
 
     add_generation_prompt: bool | None = None
     """True unless said otherwise: the prompt ends where the answer is to begin."""

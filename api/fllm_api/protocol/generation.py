@@ -10,6 +10,14 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+from fllm_api.protocol.constraints import (
+    Options,
+    Pattern,
+    ResponseFormat,
+    StructuredOutputs,
+    WrittenSchema,
+)
+
 MAX_INT = 2**31 - 1
 
 Count = Annotated[int, Meta(ge=0, le=MAX_INT)]
@@ -69,10 +77,10 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     """Log-probabilities show a token as ``token_id:<id>``."""
 
     user: Any = None
-    response_format: Any = None
-    """Only ``{"type": "text"}``."""
-    structured_outputs: Any = None
-    guided_json: Any = None
-    guided_regex: Any = None
-    guided_choice: Any = None
-    guided_grammar: Any = None
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
+    guided_json: WrittenSchema | None = None
+    """vLLM's older names of what ``structured_outputs`` says."""
+    guided_regex: Pattern | None = None
+    guided_choice: Options | None = None
+    guided_grammar: Pattern | None = None

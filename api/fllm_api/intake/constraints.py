@@ -1,0 +1,130 @@
+"""What a request says that its answer must be like."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from fllm.constraints import ANY_OBJECT, Constraint, Exactly, Grammar, JsonSchema, OneOf, Regex
+from fllm.errors import RequestError
+from fllm.generation import Demand
+from fllm.values import ModelCard
+from fllm_api.protocol.constraints import (
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    StructuredOutputs,
+    WrittenSchema,
+)
+from fllm_api.protocol.generation import GenerationRequest
+
+LONGEST = 128 * 1024
+"""Characters of a schema, a pattern, a grammar, or of all choices together."""
+DEEPEST = 100
+"""Levels of nesting in a schema."""
+
+
+def read_demand(body: GenerationRequest, card: ModelCard) -> Demand | None:
+    """The constraint that the request asks for; raises `RequestError` for two, and for one that can't be."""
+    demands = list(_demands(body))
+    if len(demands) > 1:
+        first, second = demands[0].param, demands[1].param
+        raise RequestError(f"an answer can't obey both `{first}` and `{second}`: send one", param=second)
+    for demand in demands:
+        check_served(body, card, demand.param)
+        return demand
+    return None
+
+
+def check_served(body: GenerationRequest, card: ModelCard, param: str) -> None:
+    """Raise `RequestError` if this server, or this way of decoding, can't obey what ``param`` asks for."""
+    if card.grammar is None:
+        raise RequestError(
+            f"`{param}` needs a backend that can constrain its answers, as `--backend torch` does with a "
+            "grammar plugin; this server's can't",
+            param=param,
+            code="unsupported_parameter",
+        )
+    if body.use_beam_search:
+        raise RequestError(f"`use_beam_search` can't obey `{param}`", param="use_beam_search")
+
+
+def schema_text(schema: Any, param: str) -> str:
+    """The JSON text of a schema; raises `RequestError` if it is too long or nested too deeply."""
+    if _deeper(schema, DEEPEST):
+        raise RequestError(f"`{param}` is nested too deeply: it may have {DEEPEST} levels", param=param)
+    return check_length(msgspec.json.encode(schema).decode(), param)
+
+
+def check_length(text: str, param: str) -> str:
+    """The text itself; raises `RequestError` if it is too long."""
+    if len(text) > LONGEST:
+        raise RequestError(f"`{param}` has {len(text)} characters: it may have {LONGEST}", param=param)
+    return text
+
+
+def _demands(body: GenerationRequest) -> Iterator[Demand]:
+    match body.response_format:
+        case JsonObjectFormat():
+            yield Demand(ANY_OBJECT, "response_format")
+        case JsonSchemaFormat(json_schema=named):
+            param = "response_format.json_schema.schema"
+            yield Demand(JsonSchema(schema_text(named.schema, param)), param)
+    yield from _structured_outputs(body.structured_outputs or StructuredOutputs())
+    yield from _fields(
+        "guided_", body.guided_json, body.guided_regex, body.guided_choice, body.guided_grammar
+    )
+
+
+def _structured_outputs(asked: StructuredOutputs) -> Iterator[Demand]:
+    for name in ("structural_tag", "whitespace_pattern"):
+        if getattr(asked, name) is not None:
+            param = f"structured_outputs.{name}"
+            raise RequestError(f"`{param}` is not supported", param=param, code="unsupported_parameter")
+    if asked.json_object:
+        yield Demand(ANY_OBJECT, "structured_outputs.json_object")
+    yield from _fields("structured_outputs.", asked.json, asked.regex, asked.choice, asked.grammar)
+
+
+def _fields(
+    prefix: str,
+    json: WrittenSchema | None,
+    regex: str | None,
+    choice: list[str] | None,
+    grammar: str | None,
+) -> Iterator[Demand]:
+    if json is not None:
+        param = f"{prefix}json"
+        schema = _read(json, param) if isinstance(json, str) else json
+        yield Demand(JsonSchema(schema_text(schema, param)), param)
+    if regex is not None:
+        yield Demand(Regex(check_length(regex, f"{prefix}regex")), f"{prefix}regex")
+    if choice is not None:
+        yield Demand(_one_of(choice, f"{prefix}choice"), f"{prefix}choice")
+    if grammar is not None:
+        yield Demand(Grammar(check_length(grammar, f"{prefix}grammar")), f"{prefix}grammar")
+
+
+def _read(text: str, param: str) -> Any:
+    try:
+        return msgspec.json.decode(check_length(text, param), type=dict[str, Any] | bool)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise RequestError(f"`{param}` is not the JSON text of a schema: {error}", param=param) from error
+
+
+def _one_of(options: list[str], param: str) -> Constraint:
+    check_length("".join(options), param)
+    return OneOf(tuple(map(Exactly, dict.fromkeys(options))))
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    level = [value]
+    while level and levels >= 0:
+        levels -= 1
+        level = [child for each in level for child in _children(each)]
+    return bool(level)
+
+
+def _children(value: Any) -> Any:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
