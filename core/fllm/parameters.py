@@ -1,0 +1,116 @@
+"""What the schema of a tool says of each of its parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from fllm.values import Tool
+
+_LONGEST_CHAIN = 16
+"""References that lead to references; further on, a schema says nothing."""
+
+_ALIASES = {
+    "str": "string",
+    "int": "integer",
+    "float": "number",
+    "double": "number",
+    "bool": "boolean",
+    "dict": "object",
+    "list": "array",
+    "tuple": "array",
+}
+"""What people write for the types of JSON Schema."""
+
+
+class Parameters:
+    """The parameters of a tool, by name; none, where the request has no such tool."""
+
+    def __init__(self, root: Mapping[str, Any]) -> None:
+        self._root = root
+        outer = self.resolved(root)
+        properties, required = outer.get("properties"), outer.get("required")
+        self.schemas: Mapping[str, Any] = properties if isinstance(properties, Mapping) else {}
+        self.required = [key for key in self.schemas if isinstance(required, list) and key in required]
+
+    @classmethod
+    def of(cls, name: str, tools: Iterable[Tool]) -> Parameters:
+        """Those of the tool of this name."""
+        return cls(next((tool.parameters for tool in tools if tool.name == name), {}))
+
+    def resolved(self, schema: Any) -> Mapping[str, Any]:
+        """The schema that a reference within the tool's own leads to."""
+        for _ in range(_LONGEST_CHAIN):
+            if not isinstance(schema, Mapping):
+                return {}
+            if "$ref" not in schema:
+                return schema
+            schema = self._at(schema["$ref"])
+        return {}
+
+    def kinds(self, schema: Any) -> frozenset[str]:
+        """The types of JSON that a schema allows, as far as it says so; nothing, where it doesn't."""
+        found: set[str] = set()
+        seen: set[int] = set()
+        waiting = [schema]
+        while waiting:
+            one = self.resolved(waiting.pop())
+            if id(one) not in seen:
+                seen.add(id(one))
+                said = _said(one)
+                found |= said
+                waiting += [] if said else _alternatives(one)
+        return frozenset(found)
+
+    def alone(self, schema: Any) -> Mapping[str, Any]:
+        """The schema of one parameter as one that stands by itself: what it refers to comes along."""
+        taken = {key: self._root[key] for key in ("$defs", "definitions") if key in self._root}
+        return taken | dict(schema) if isinstance(schema, Mapping) else taken
+
+    def _at(self, reference: object) -> Any:
+        document, *steps = str(reference).split("/")
+        place: Any = self._root if document == "#" else None
+        for step in steps:
+            key = step.replace("~1", "/").replace("~0", "~")
+            place = place.get(key) if isinstance(place, Mapping) else None
+        return place
+
+
+def choices(schema: Mapping[str, Any]) -> list[Any]:
+    """The values that a schema lists, if it does."""
+    listed = [schema["const"]] if "const" in schema else schema.get("enum")
+    return listed if isinstance(listed, list) else []
+
+
+def kind_of(value: Any) -> str:
+    """The type of JSON that a decoded value has."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "boolean"
+        case int():
+            return "integer"
+        case float():
+            return "number"
+        case str():
+            return "string"
+        case list():
+            return "array"
+        case _:
+            return "object"
+
+
+def _said(schema: Mapping[str, Any]) -> set[str]:
+    """The types that a schema itself names."""
+    named = schema.get("type", [])
+    types = {_ALIASES.get(str(one), str(one)) for one in (named if isinstance(named, list) else [named])}
+    types = types or {kind_of(value) for value in choices(schema)}
+    if not types and "properties" in schema:
+        types = {"object"}
+    return types | {"null"} if types and schema.get("nullable") is True else types
+
+
+def _alternatives(schema: Mapping[str, Any]) -> list[Any]:
+    lists = [schema.get(key) for key in ("anyOf", "oneOf", "allOf")]
+    return [option for options in lists if isinstance(options, list) for option in options]
