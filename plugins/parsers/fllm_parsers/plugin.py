@@ -7,10 +7,10 @@ from pathlib import Path
 
 from fllm import ChatTemplates, TemplateContext, hookimpl
 from fllm.detection import ParserEntry
+from fllm_parsers.reasoning_parsers import REASONING_PARSERS
 from fllm_parsers.templates import model_templates
 
 TOOLS = "fllm_parsers.tools."
-REASONING = "fllm_parsers.reasoning."
 
 TOOL_PARSERS = (
     ParserEntry(
@@ -104,72 +104,6 @@ TOOL_PARSERS = (
     ParserEntry("xlam", TOOLS + "xlam:XlamParser", "xLAM: a JSON list, bare or in a code block."),
 )
 """How families of models write their calls."""
-
-REASONING_PARSERS = (
-    ParserEntry(
-        "deepseek_r1",
-        REASONING + "deepseek_r1:DeepSeekR1Parser",
-        "DeepSeek-R1 and its kin: <think>...</think>.",
-    ),
-    ParserEntry(
-        "deepseek_v3",
-        REASONING + "deepseek_v3:DeepSeekV3Parser",
-        "DeepSeek-V3.1 and V3.2: <think> tags, where thinking is asked for.",
-    ),
-    ParserEntry(
-        "deepseek_v4",
-        REASONING + "deepseek_v3:DeepSeekV4Parser",
-        "DeepSeek-V4: <think> tags, or up to a call.",
-    ),
-    ParserEntry(
-        "ernie45",
-        REASONING + "ernie45:Ernie45Parser",
-        "ERNIE 4.5 Thinking: up to </think>, then <response>...</response>.",
-    ),
-    ParserEntry(
-        "exaone4",
-        REASONING + "exaone4:Exaone4Parser",
-        "EXAONE 4: <think> tags, where enable_thinking asks for them.",
-    ),
-    ParserEntry("gemma4", REASONING + "gemma4:Gemma4Parser", "Gemma 4: <|channel>thought...<channel|>."),
-    ParserEntry("glm45", REASONING + "glm45:Glm45Parser", "GLM-4.5 to 4.7: <think>...</think>."),
-    ParserEntry(
-        "granite",
-        REASONING + "granite:GraniteParser",
-        "Granite 3.2: Here is my thought process: ... Here is my response: ...",
-    ),
-    ParserEntry(
-        "granite_thinking_parser",
-        REASONING + "granite:GraniteThinkingParser",
-        "Granite's thinking models: <think>...</think>.",
-    ),
-    ParserEntry("holo2", REASONING + "qwen3:Holo2Parser", "Holo2: <think>...</think>."),
-    ParserEntry(
-        "hunyuan_a13b",
-        REASONING + "hunyuan_a13b:HunyuanA13bParser",
-        "Hunyuan-A13B: <think>...</think>, then <answer>...</answer>.",
-    ),
-    ParserEntry(
-        "kimi_k2", REASONING + "kimi_k2:KimiK2Parser", "Kimi K2 Thinking: <think> tags, or up to its calls."
-    ),
-    ParserEntry("mimo", REASONING + "nemotron_v3:NemotronV3Parser", "MiMo: <think>...</think>."),
-    ParserEntry(
-        "minimax_m2", REASONING + "minimax_m2:MiniMaxM2Parser", "MiniMax-M2: up to </think> or a call."
-    ),
-    ParserEntry("mistral", REASONING + "mistral:MistralParser", "Magistral: [THINK]...[/THINK]."),
-    ParserEntry("nemotron_v3", REASONING + "nemotron_v3:NemotronV3Parser", "Nemotron 3: <think>...</think>."),
-    ParserEntry("olmo3", REASONING + "olmo3:Olmo3Parser", "OLMo 3 Think: <think>...</think>."),
-    ParserEntry(
-        "openai_gptoss",
-        REASONING + "openai_gptoss:OpenAIGptOssParser",
-        "gpt-oss: the analysis channel of the harmony format.",
-    ),
-    ParserEntry("qwen3", REASONING + "qwen3:Qwen3Parser", "Qwen3: <think> tags, or up to a call."),
-    ParserEntry("seed_oss", REASONING + "seed_oss:SeedOssParser", "Seed-OSS: <seed:think>...</seed:think>."),
-    ParserEntry("step3", REASONING + "step3:Step3Parser", "Step 3: up to </think>."),
-    ParserEntry("step3p5", REASONING + "step3:Step3p5Parser", "Step 3.5: up to </think> or a call."),
-)
-"""How families of models mark their reasoning."""
 
 
 @hookimpl

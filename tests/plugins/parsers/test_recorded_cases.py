@@ -43,6 +43,26 @@ EXCUSED: dict[str, dict[str, str]] = {
     "reasoning/deepseek_r1": {
         "0.32.0 test_reasoning[new_line_streaming]": "the same white space is dropped if not streamed",
     },
+    "reasoning/deepseek_v4": {
+        "without_think_end \n\n": "a part of an answer: white space at its end is not lost",
+        "think-then-tool-chunk=11": "a part of an answer: the tool-call parser held a character back",
+    },
+    "reasoning/gemma4": {
+        "test_gemma4_reasoning[invalid_simple]": "if streamed, no reasoning: no marker opens it",
+    },
+    "reasoning/glm45": {
+        "0.11.2 test_reasoning[without_think]": "now it is reasoning: what the prompt closes is never fed",
+        "0.11.2 test_reasoning[only_open_tag]": "now it is reasoning: a closing tag may follow",
+    },
+    "reasoning/kimi_k2": {
+        "whitespace-chunk=1]  \n\t": "a part of an answer: white space at its end is not lost",
+    },
+    "reasoning/minimax_m2": {
+        "think-then-parallel-tools-chunk=11": "a part of an answer: the tool-call parser held a word back",
+    },
+    "reasoning/qwen3": {
+        "0.11.2 test_reasoning[only_open_tag]": "now it is reasoning: a closing tag may follow",
+    },
 }
 """By file: parts of a case's version, name and text, and why it is not met. What is met needs no excuse."""
 

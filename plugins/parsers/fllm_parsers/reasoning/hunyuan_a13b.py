@@ -1,0 +1,15 @@
+"""The reasoning of Hunyuan-A13B: ``<think>`` tags around it and ``<answer>`` tags around the answer."""
+
+from __future__ import annotations
+
+from fllm.thinking import Space, ThinkingParser
+
+
+class HunyuanA13bParser(ThinkingParser):
+    """Each tag stands on a line of its own. The tags are several ordinary tokens, so they may be text too."""
+
+    begins = "before"
+    strays = "text"
+    tags = ("<answer>", "</answer>")
+    reasoning_space = Space(start=True, end=True)
+    answer_space = Space(start=True, end=True)

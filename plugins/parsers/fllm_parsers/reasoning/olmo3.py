@@ -1,0 +1,9 @@
+"""The reasoning of OLMo 3 Think: ``<think>`` tags in ordinary tokens, the first often in the prompt."""
+
+from __future__ import annotations
+
+from fllm.thinking import ThinkingParser
+
+
+class Olmo3Parser(ThinkingParser):
+    """White space belongs to what it stands beside."""

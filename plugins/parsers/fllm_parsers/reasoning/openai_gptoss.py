@@ -1,0 +1,95 @@
+"""The reasoning of gpt-oss, which writes messages on channels: the harmony format.
+
+::
+
+    <|channel|>analysis<|message|>why<|end|><|start|>assistant<|channel|>final<|message|>what
+
+The prompt ends with ``<|start|>assistant``. Beside ``analysis``, the reasoning, and ``final``, the answer,
+there is ``commentary``: words to the user before a call, and the calls. A message to a tool names it in its
+header, before or behind the channel: ``<|channel|>commentary to=functions.f <|constrain|>json<|message|>``.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from fllm import ParserContext, ParserEvent, Reasoning, Text
+from fllm.constraints import Constraint, Exactly, InOrder, OneOf, UpTo
+from fllm.markers import Marker, MarkerSplitter
+
+START = "<|start|>"
+CHANNEL = "<|channel|>"
+CONSTRAIN = "<|constrain|>"
+MESSAGE = "<|message|>"
+ENDS = ("<|end|>", "<|call|>", "<|return|>")
+
+_HEADED = (START, CHANNEL, CONSTRAIN)
+_ANALYSIS = f"{CHANNEL}analysis{MESSAGE}"
+_NEXT = f"{START}assistant"
+_RECIPIENT = " to="
+_FINAL = f"{CHANNEL}final{MESSAGE}"
+
+
+class OpenAIGptOssParser:
+    """``analysis`` is reasoning, other messages are text, and a message to a tool is text word for word.
+
+    The latter is for the tool-call parser, with its header and the marker that ends it. What has no header is
+    text; a header without a message is nothing.
+    """
+
+    visible_tokens = (*_HEADED, MESSAGE, *ENDS)
+
+    def __init__(self, _: ParserContext) -> None:
+        self._splitter = MarkerSplitter(self.visible_tokens)
+        self._header: list[str] | None = None  # so far; none within a message
+        self._kind: Literal["reasoning", "text", "call"] = "text"
+        self._first: str | None = ""  # the prompt began the header, so the text may go on with a recipient
+
+    def around(self, answer: Constraint) -> Constraint:
+        """Reasoning or none; then the answer, as the final message or, as a call is, with its own header."""
+        reasoning = InOrder((Exactly(_ANALYSIS), UpTo(ENDS[0]), Exactly(_NEXT)))
+        return InOrder((OneOf((reasoning, Exactly(""))), OneOf((InOrder((Exactly(_FINAL), answer)), answer))))
+
+    def feed(self, text: str) -> list[ParserEvent]:
+        """Take the next piece; give what is now certain."""
+        return [event for part in self._splitter.feed(text) for event in self._take(part)]
+
+    def finish(self) -> list[ParserEvent]:
+        """No more will come: what was held back is no marker."""
+        events = [event for part in self._splitter.finish() for event in self._take(part)]
+        return events + ([Text(self._first)] if self._first else [])
+
+    def _take(self, part: str | Marker) -> list[ParserEvent]:
+        if isinstance(part, Marker):
+            return self._marker(part.text)
+        if self._header is not None:
+            self._header.append(part)
+            return []
+        if self._first is not None:
+            part, self._first = self._first + part, None
+            if part.startswith(_RECIPIENT) or _RECIPIENT.startswith(part):
+                self._first = part
+                return []
+        return [Reasoning(part) if self._kind == "reasoning" else Text(part)]
+
+    def _marker(self, marker: str) -> list[ParserEvent]:
+        if self._first is not None:
+            self._header = [self._first] if self._first else None
+            self._first = None
+        if marker in _HEADED:
+            self._header = [*(self._header or ()), marker]
+            return []
+        if marker == MESSAGE:
+            return self._begin("".join(self._header or ()))
+        ended, self._kind, self._header = self._kind, "text", None
+        return [Text(marker)] if ended == "call" else []
+
+    def _begin(self, header: str) -> list[ParserEvent]:
+        """A message, now that its header is complete."""
+        self._header = None
+        channel = header.partition(CHANNEL)[2]
+        if _RECIPIENT in header:
+            self._kind = "call"
+            return [Text(header + MESSAGE)]
+        self._kind = "reasoning" if channel.split()[:1] == ["analysis"] else "text"
+        return []
