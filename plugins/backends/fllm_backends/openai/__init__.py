@@ -1,0 +1,1 @@
+"""A backend that fronts another OpenAI-compatible server: the engine stays there, the edge is ours."""

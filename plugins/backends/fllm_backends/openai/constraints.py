@@ -1,0 +1,32 @@
+"""Constraints in vLLM's words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from fllm import RequestError
+from fllm.constraints import Constraint, Exactly, Grammar, JsonSchema, OneOf, Regex
+
+
+def structured_outputs(constraint: Constraint) -> dict[str, Any]:
+    """The value of ``structured_outputs``; raises `RequestError` for what it can't say."""
+    match constraint:
+        case JsonSchema(schema):
+            return {"json": msgspec.Raw(schema.encode())}
+        case Regex(pattern):
+            return {"regex": pattern}
+        case Grammar(source):
+            return {"grammar": source}
+        case Exactly(text):
+            return {"choice": [text]}
+        case OneOf(options):
+            texts = [option.text for option in options if isinstance(option, Exactly)]
+            if len(texts) == len(options):
+                return {"choice": texts}
+    raise RequestError(
+        "the server behind this one can't be given this constraint: "
+        "it takes a JSON schema, a regular expression, a grammar or a choice of texts",
+        code="unsupported_parameter",
+    )
