@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fllm import BackendEntry, hookimpl
+from fllm_backends.openai.options import OpenAIOptions
 from fllm_backends.torch.options import TorchOptions
 
 
@@ -23,4 +24,11 @@ def fllm_backends() -> Iterator[BackendEntry]:
         "fllm_backends.process:process_backend",
         "holds another backend in a process of its own, and starts it again if it dies",
         isolated=False,
+    )
+    yield BackendEntry(
+        "openai",
+        "fllm_backends.openai.backend:openai_backend",
+        "fronts another OpenAI-compatible server, which keeps the engine",
+        isolated=False,
+        options=OpenAIOptions,
     )
