@@ -18,21 +18,13 @@ from msgspec import Struct
 
 from fllm.beam import Beam, beam_search
 from fllm.chain import Chain, Output
-from fllm.constraints import Constraint
-from fllm.errors import RequestError
-from fllm.interfaces import Backend, ParserContext, ParserFactory
+from fllm.demand import Demand, blaming, whole_output
+from fllm.interfaces import Backend, Parser, ParserContext, ParserFactory
 from fllm.merge import merge
 from fllm.ranking import best_of
 from fllm.tokens import Tokenizer
 from fllm.trace import Trace
 from fllm.values import Prompt, Sampling, Step
-
-
-class Demand(Struct, frozen=True):
-    """What the text of each answer must be like, and the field of the request that says so."""
-
-    constraint: Constraint
-    param: str
 
 
 class Request(Struct, frozen=True, kw_only=True):
@@ -88,23 +80,27 @@ class Pipeline:
     def _sequence(
         self, request: Request, i: int, j: int, index: int, trace: Trace
     ) -> AsyncGenerator[list[Output]]:
-        steps = self._backend.generate(self._prompt(request, i, j, trace))
-        return self._outputs(request, i, index, steps, trace)
+        prompt = self._prompt(request, i, j, trace)
+        reasoning = request.reasoning and request.reasoning(request.context)
+        chain = self._chain(request, i, index, reasoning)
+        if request.demand is None:
+            return _outputs(chain, index, self._backend.generate(prompt), trace)
+        prompt = msgspec.structs.replace(prompt, constraint=whole_output(request.demand, reasoning))
+        return _outputs(chain, index, blaming(request.demand, self._backend.generate(prompt)), trace)
 
     async def _beams(
         self, request: Request, i: int, beam: Beam, trace: Trace
     ) -> AsyncGenerator[list[Output]]:
         prompt = self._prompt(request, i, 0, trace)
         found = await beam_search(self._backend, prompt, beam, self._eos_token_ids)
-        for j, hypothesis in enumerate(found[: request.n]):
+        for index, hypothesis in enumerate(found[: request.n], start=i * request.n):
             step = hypothesis.step(with_logprobs=request.sampling.logprobs is not None)
-            async for outputs in self._outputs(request, i, i * request.n + j, _once(step), trace):
+            chain = self._chain(request, i, index, request.reasoning and request.reasoning(request.context))
+            async for outputs in _outputs(chain, index, _once(step), trace):
                 yield outputs
 
-    async def _outputs(
-        self, request: Request, i: int, index: int, steps: AsyncGenerator[Step], trace: Trace
-    ) -> AsyncGenerator[list[Output]]:
-        chain = Chain(
+    def _chain(self, request: Request, i: int, index: int, reasoning: Parser | None) -> Chain:
+        return Chain(
             index=index,
             tokenizer=self._tokenizer,
             sampling=request.sampling,
@@ -113,16 +109,9 @@ class Pipeline:
             stop=request.stop,
             include_stop=request.include_stop,
             skip_special_tokens=request.skip_special_tokens,
-            reasoning=request.reasoning and request.reasoning(request.context),
+            reasoning=reasoning,
             tools=request.tools and request.tools(request.context),
         )
-        async with aclosing(_blaming(request.demand, steps) if request.demand else steps) as arriving:
-            async for step in arriving:
-                output = chain.feed(step)
-                trace.step(index, len(output.tokens), step.queued)
-                yield [output]
-                if chain.finished:
-                    return
 
     def _prompt(self, request: Request, i: int, j: int, trace: Trace) -> Prompt:
         sampling = request.sampling
@@ -133,36 +122,19 @@ class Pipeline:
             token_ids=request.prompts[i],
             sampling=sampling,
             group=f"{trace.request_id}/{i}",
-            constraint=_whole_output(request.demand, request) if request.demand else None,
         )
 
 
-def _whole_output(demand: Demand, request: Request) -> Constraint:
-    """The language of an output, reasoning included, whose answer is as demanded."""
-    if request.reasoning is None:
-        return demand.constraint
-    around = getattr(request.reasoning(request.context), "around", None)
-    if around is None:
-        raise RequestError(
-            f"`{demand.param}`: this server's reasoning parser does not say where the answer begins, "
-            "so the answer can't be constrained",
-            param=demand.param,
-            code="unsupported_parameter",
-        )
-    constraint: Constraint = around(demand.constraint)
-    return constraint
-
-
-async def _blaming(demand: Demand, steps: AsyncGenerator[Step]) -> AsyncGenerator[Step]:
-    """The same steps; a constraint that the backend can't obey is the fault of the field that demands it."""
-    try:
-        async with aclosing(steps):
-            async for step in steps:
-                yield step
-    except RequestError as error:
-        if error.param is not None:
-            raise
-        raise RequestError(error.message, param=demand.param, code=error.code) from error
+async def _outputs(
+    chain: Chain, index: int, steps: AsyncGenerator[Step], trace: Trace
+) -> AsyncGenerator[list[Output]]:
+    async with aclosing(steps):
+        async for step in steps:
+            output = chain.feed(step)
+            trace.step(index, len(output.tokens), step.queued)
+            yield [output]
+            if chain.finished:
+                return
 
 
 def _with_logprobs(request: Request) -> Request:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -21,6 +22,7 @@ from fllm.constraints import (
     UpTo,
 )
 from fllm.errors import BackendError, RequestError
+from fllm.events import ParserEvent
 from fllm_api.intake.constraints import DEEPEST, LONGEST
 from fllm_api.server import Server
 
@@ -203,9 +205,16 @@ def test_a_grammar_that_fails_is_the_servers_fault(caplog: pytest.LogCaptureFixt
 
 
 class ThinksFirst(Thinks):
-    """Declares what it reads."""
+    """Declares what it reads, and then reads nothing else."""
+
+    constrained = False
+
+    def feed(self, text: str) -> Iterator[ParserEvent]:
+        assert self.constrained
+        return super().feed(text)
 
     def around(self, answer: Constraint) -> Constraint:
+        self.constrained = True
         opened = Exactly("thinking ") if self.context.prompt.endswith("<assistant>") else Exactly("")
         return InOrder((opened, UpTo("|"), answer))
 

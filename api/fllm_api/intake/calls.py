@@ -10,9 +10,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from fllm.constraints import Constraint, OneOf
+from fllm.demand import Demand
 from fllm.errors import RequestError
 from fllm.forced_calls import ForcedCallsParser
-from fllm.generation import Demand
 from fllm.interfaces import ParserFactory
 from fllm.tool_format import ToolFormat
 from fllm.values import Tool
