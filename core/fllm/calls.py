@@ -23,6 +23,9 @@ from fllm.tool_format import ToolFormat
 
 Part = str | Marker
 
+AT_ONCE = 4096
+"""Characters taken at once: the rest of a part is copied behind each call in it."""
+
 
 class Call(Struct, frozen=True):
     """A call that was read."""
@@ -122,7 +125,8 @@ class CallParser:
 
     def feed(self, text: str) -> list[ParserEvent]:
         """Take the next piece; give what is now certain."""
-        self._take(self._splitter.feed(text))
+        for at in range(0, len(text), AT_ONCE):
+            self._take(self._splitter.feed(text[at : at + AT_ONCE]))
         return self._given()
 
     def finish(self) -> list[ParserEvent]:

@@ -7,9 +7,11 @@ its events.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import groupby
 from typing import Literal, TypeVar
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from fllm.values import Usage
 
@@ -59,25 +61,26 @@ _PIECES = (Text, Reasoning, ToolArguments)
 
 def merged(events: Iterable[E]) -> list[E]:
     """The same events with neighbours of one kind joined and empty ones left out."""
-    result: list[E] = []
-    for event in events:
-        if isinstance(event, _PIECES) and not event.text:
-            continue
-        joint = _join(result[-1], event) if result else None
-        if joint is None:
-            result.append(event)
-        else:
-            result[-1] = joint  # type: ignore[assignment]  # of the kind of both
-    return result
+    told = [event for event in events if not isinstance(event, _PIECES) or event.text]
+    if len(told) < 2:  # nearly always
+        return told
+    return [event for _, run in groupby(told, _place) for event in _joined([*run])]
 
 
-def _join(first: Event, second: Event) -> Event | None:
-    match first, second:
-        case Text(), Text():
-            return Text(first.text + second.text)
-        case Reasoning(), Reasoning():
-            return Reasoning(first.text + second.text)
-        case ToolArguments(), ToolArguments() if first.index == second.index:
-            return ToolArguments(first.index, first.text + second.text)
+def _place(event: Event) -> object:
+    """What neighbours that can be joined have in common, and no others."""
+    match event:
+        case Text() | Reasoning():
+            return type(event)
+        case ToolArguments():
+            return event.index
         case _:
-            return None
+            return id(event)
+
+
+def _joined(run: list[E]) -> list[E]:
+    first = run[0]
+    if len(run) == 1 or not isinstance(first, _PIECES):
+        return run
+    text = "".join([event.text for event in run if isinstance(event, _PIECES)])
+    return [replace(first, text=text)]
