@@ -84,7 +84,8 @@ class Llama:
         return result
 
     def _normed(self, x: Array, weight: Array) -> Array:
-        return x / np.sqrt((x * x).mean(-1, keepdims=True) + self._eps) * weight
+        scale: Array = np.sqrt((x * x).mean(-1, keepdims=True) + self._eps)
+        return x / scale * weight
 
 
 def _layer(file: GgufFile, index: int) -> Layer:
@@ -107,7 +108,9 @@ def _rotated(heads: Array, rotation: NDArray[np.complex64]) -> Array:
 
 
 def _feed_forward(layer: Layer, x: Array) -> Array:
-    gate, up = np.split(x @ layer.gate_up.T, 2, axis=-1)
-    silu = gate * (1 + np.tanh(gate / 2)) / 2  # gate * sigmoid(gate), without an overflow
-    result: Array = (silu * up) @ layer.down.T
+    both: Array = x @ layer.gate_up.T
+    gate, up = np.split(both, 2, axis=-1)
+    half = gate * np.float32(0.5)
+    tanh: Array = np.tanh(half)  # x * sigmoid(x) by it, since it does not overflow
+    result: Array = ((half + half * tanh) * up) @ layer.down.T
     return result
