@@ -7,11 +7,13 @@ from fllm.testing.outcomes import Outcome, outcomes
 from fllm.testing.parsers import ReasoningParserContract, ToolParserContract
 from fllm.testing.parsing import parse
 from fllm.testing.plugins import plugins_with
+from fllm.testing.runners import ModelRunnerContract
 
 __all__ = [
     "ECHO_PLUGIN",
     "BackendContract",
     "EchoBackend",
+    "ModelRunnerContract",
     "Outcome",
     "ReasoningParserContract",
     "ToolParserContract",

@@ -1,8 +1,7 @@
-"""The torch backend keeps the contract of backends."""
+"""The torch backend and its runner keep the contracts, on torch's own operations and on the fused kernels."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,31 +9,51 @@ import pytest
 import torch
 from tiny_models import save_model
 
-from fllm import Backend, BackendConfig, BackendContext
-from fllm.testing import BackendContract
+from fllm import Backend, BackendConfig, BackendContext, Device
+from fllm.testing import BackendContract, ModelRunnerContract
 from fllm_backends.torch.backend import torch_backend
+from fllm_backends.torch.options import read_options
+from fllm_backends.torch.runner import TorchRunner
 
 SIZES = {"hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 96}
+FUSED = pytest.mark.skipif(not torch.cpu._is_avx2_supported(), reason="the kernels need AVX2")
 
 
-class TestBackend(BackendContract):
+class OfTinyModel:
+    """A model of 128 tokens of context, and some of its prompts."""
+
     prompts = ((3, 1, 4, 1, 5), (9, 2, 6), (5, 3, 5, 8, 9, 7, 9))
     quantization: ClassVar[str] = "none"
     directory: ClassVar[Path]
 
     @pytest.fixture(scope="class", autouse=True)
     @classmethod
-    def _model(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    def _model(cls, tmp_path_factory: pytest.TempPathFactory) -> None:
         cls.directory = tmp_path_factory.mktemp("tiny")
         save_model("Llama", cls.directory, **SIZES)
-        yield
 
     @classmethod
+    def config(cls) -> BackendConfig:
+        return BackendConfig(model=str(cls.directory), quantization=cls.quantization)
+
+
+class TestBackend(OfTinyModel, BackendContract):
+    @classmethod
     def backend(cls) -> Backend:
-        config = BackendConfig(model=str(cls.directory), quantization=cls.quantization)
-        return torch_backend(config, BackendContext())
+        return torch_backend(cls.config(), BackendContext())
 
 
-@pytest.mark.skipif(not torch.cpu._is_avx2_supported(), reason="the kernels need AVX2")
+class TestRunner(OfTinyModel, ModelRunnerContract):
+    @classmethod
+    def runner(cls) -> TorchRunner:
+        return TorchRunner(read_options(cls.config()), Device("cpu"), 8)
+
+
+@FUSED
 class TestFusedBackend(TestBackend):
+    quantization = "int8"
+
+
+@FUSED
+class TestFusedRunner(TestRunner):
     quantization = "int8"

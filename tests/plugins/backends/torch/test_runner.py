@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny_models import save_model
 
-from fllm.batching.runner import Row, Sampled
+from fllm.batching.runner import Row
 from fllm.config import BackendConfig, Device
 from fllm.errors import ConfigError, ModelError
 from fllm.values import ModelCard, Progress, Sampling
@@ -63,17 +63,6 @@ class Sequence:
             block_table=self._table, sampling=self._sampling, seed=self._seed, sample=count == left,
             prompt_logprobs=self._sampling.prompt_logprobs is not None and start < self._prompt_length,
         )  # fmt: skip
-
-    def extend(self, result: Sampled) -> None:
-        assert result.token_id is not None
-        self.ids.append(result.token_id)
-
-
-def generate(runner: TorchRunner, sequences: list[Sequence], tokens: int) -> None:
-    for _ in range(tokens):
-        results = runner.execute([sequence.row() for sequence in sequences])
-        for sequence, result in zip(sequences, results, strict=True):
-            sequence.extend(result)
 
 
 def test_the_card_says_what_the_directory_says(tiny: Path, tmp_path: Path) -> None:
@@ -258,46 +247,7 @@ def test_a_broken_index_is_refused(tmp_path: Path) -> None:
         load(runner_of(tmp_path))
 
 
-# Batches.
-
-
-def test_neighbours_never_change_an_answer(runner: TorchRunner) -> None:
-    def sequences() -> list[Sequence]:
-        made = [
-            Sequence(index, [(index * 7 + place) % 96 for place in range(3 + 4 * index)], seed=index)
-            for index in range(12)
-        ]
-        made.append(Sequence(12, [5, 6], temperature=0))
-        made.append(Sequence(13, [5, 6, 7], seed=3, top_p=0.8, frequency_penalty=0.5))
-        made.append(Sequence(14, [5, 6, 7], seed=3, top_k=5, min_tokens=5, logit_bias={3: 2.0}))
-        return made
-
-    together = sequences()
-    generate(runner, together, 12)
-    for alone, among in zip(sequences(), together, strict=True):
-        generate(runner, [alone], 12)
-        assert alone.ids == among.ids
-
-
-def test_a_row_reads_what_an_earlier_row_of_the_same_batch_writes(runner: TorchRunner) -> None:
-    prompt = list(range(10, 19))
-    whole = Sequence(0, prompt, temperature=0, logprobs=0)
-    [expected] = runner.execute([whole.row()])
-    first, second = Sequence(1, prompt[:8]), Sequence(1, prompt, temperature=0, logprobs=0)
-    chunk = first.row()
-    second.row(8)
-    _, found = runner.execute([chunk, second.row()])
-    assert expected.logprob
-    assert found.logprob
-    assert found.token_id == expected.token_id
-    assert found.logprob.logprob == pytest.approx(expected.logprob.logprob, abs=1e-5)
-
-
-def test_a_chunk_that_does_not_end_its_prompt_samples_nothing(runner: TorchRunner) -> None:
-    sequence = Sequence(0, [1, 2, 3, 4])
-    assert runner.execute([sequence.row(2)]) == [Sampled()]
-    [result] = runner.execute([sequence.row()])
-    assert result.token_id is not None
+# What it says.
 
 
 def expected_logprobs(directory: Path, ids: list[int]) -> torch.Tensor:

@@ -1,0 +1,101 @@
+"""A runner whose logits are a hash of everything that its KV cache holds for a sequence, and which obeys."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from hashlib import blake2b
+from random import Random
+
+from fake_runner import FakeRunner
+
+from fllm.batching import Row, Sampled, stop_tokens
+from fllm.values import TokenLogprob
+
+VOCABULARY = 24
+
+
+class HashRunner(FakeRunner):
+    """Passes `ModelRunnerContract`; what a subclass may break is a method of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(blocks=64)
+        self.card = type(self.card)(tokenizer="", max_model_len=1000, runtime={"vocab_size": VOCABULARY})
+
+    def logits(self, context: Sequence[int]) -> list[float]:
+        digest = blake2b(repr(list(context)).encode(), digest_size=VOCABULARY).digest()
+        return [byte / 50 for byte in digest]
+
+    def adjusted(self, row: Row, context: Sequence[int]) -> list[float]:
+        logits, sampling = self.logits(context), row.sampling
+        answer = context[row.prompt_length :]
+        for token in set(answer):
+            logits[token] -= sampling.presence_penalty + answer.count(token) * sampling.frequency_penalty
+        for token, bias in sampling.logit_bias.items():
+            logits[token] += bias
+        if len(answer) < sampling.min_tokens:
+            for token in stop_tokens(sampling, self.card.eos_token_ids):
+                logits[token] = -math.inf
+        return logits
+
+    def number(self, row: Row, position: int) -> float:
+        return Random(f"{row.seed} {position}").random()
+
+    def choose(self, row: Row, context: Sequence[int]) -> int:
+        logits, sampling = self.adjusted(row, context), row.sampling
+        best = max(logits)
+        order = sorted(range(VOCABULARY), key=lambda token: -logits[token])
+        if sampling.temperature == 0:
+            return order[0]
+        weights = {token: math.exp((logits[token] - best) / sampling.temperature) for token in order}
+        kept = order[: sampling.top_k] if sampling.top_k > 0 else order
+        kept = [token for token in kept if weights[token] >= sampling.min_p]
+        left, cumulative = self.number(row, len(context)), 0.0
+        total = sum(weights[token] for token in kept)
+        if sampling.top_p < weights[kept[0]] / total:
+            return kept[0]
+        for token in kept:
+            cumulative += weights[token] / total
+            if left < cumulative:
+                return token
+        return kept[-1]
+
+    def logprob(self, row: Row, context: Sequence[int], token: int, count: int) -> TokenLogprob:
+        logits = self.logits(context)
+        total = math.log(sum(map(math.exp, logits)))
+        best = sorted(range(VOCABULARY), key=lambda each: -logits[each])[:count]
+        return TokenLogprob(
+            token, logits[token] - total, tuple((each, logits[each] - total) for each in best)
+        )
+
+    def context(self, row: Row) -> list[int]:
+        return self.read(row.block_table, row.start + row.count)
+
+    def _result(self, row: Row) -> Sampled:
+        context = self.context(row)
+        described = self._of_prompt(row, context)
+        if not row.sample:
+            return Sampled(prompt_logprobs=described)
+        tokens: list[int] = []
+        found: list[TokenLogprob] = []
+        for place in range(len(context) - row.drafts, len(context) + 1):
+            tokens.append(self.choose(row, context[:place]))
+            if row.sampling.logprobs is not None:
+                found.append(self.logprob(row, context[:place], tokens[-1], row.sampling.logprobs))
+            if place < len(context) and tokens[-1] != context[place]:
+                break
+        return Sampled(
+            token_id=tokens[-1],
+            accepted=len(tokens) - 1,
+            logprob=found[-1] if found else None,
+            accepted_logprobs=found[:-1],
+            prompt_logprobs=described,
+        )
+
+    def _of_prompt(self, row: Row, context: Sequence[int]) -> list[TokenLogprob]:
+        if not row.prompt_logprobs:
+            return []
+        prompt = row.token_ids[: row.prompt_length]
+        places = range(row.start + 1, min(row.start + row.count + 1, row.prompt_length))
+        count = row.sampling.prompt_logprobs or 0
+        return [self.logprob(row, prompt[:place], prompt[place], count) for place in places]

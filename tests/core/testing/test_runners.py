@@ -1,0 +1,205 @@
+"""The contract of model runners: a runner that hashes keeps it, and each way to break it is noticed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pytest
+from msgspec.structs import replace
+
+from fllm.batching import Row, Sampled
+from fllm.testing import ModelRunnerContract, outcomes
+from fllm.values import TokenLogprob
+
+from .hash_runner import HashRunner
+
+
+class HashContract(ModelRunnerContract):
+    prompts = ((3, 1, 4, 1, 5), (9, 2, 6), (5, 3, 5, 8))
+
+    @classmethod
+    def runner(cls) -> HashRunner:
+        return HashRunner()
+
+
+class TestHashRunner(HashContract):
+    pass
+
+
+class Few(HashRunner):
+    def allocate(self, block_size: int) -> int:
+        super().allocate(block_size)
+        return 3
+
+
+class ForgetsChunks(HashRunner):
+    """Sees the tokens of this batch only."""
+
+    def context(self, row: Row) -> list[int]:
+        return super().context(row)[row.start :] if row.count > 1 else super().context(row)
+
+
+class SamplesAlways(HashRunner):
+    def _result(self, row: Row) -> Sampled:
+        return super()._result(replace(row, sample=True))
+
+
+class Gossiping(HashRunner):
+    """A result depends on how many rows there are."""
+
+    def logits(self, context: Sequence[int]) -> list[float]:
+        return super().logits([len(self.batches[-1]), *context])
+
+
+class Ordered(HashRunner):
+    """Takes the blocks for those after the first."""
+
+    def read(self, block_table: Sequence[int], count: int) -> list[int]:
+        table = [block_table[0] + i for i in range(len(block_table))]
+        return super().read([each % self.blocks for each in table], count)
+
+
+class OneAfterTheOther(HashRunner):
+    """Writes and reads row by row, the last first."""
+
+    def execute(self, batch: Sequence[Row]) -> list[Sampled]:
+        return [super(OneAfterTheOther, self).execute([row])[0] for row in reversed(batch)][::-1]
+
+
+class Late(HashRunner):
+    """Reads before others have written."""
+
+    def execute(self, batch: Sequence[Row]) -> list[Sampled]:
+        results = [super(Late, self).execute([row])[0] for row in sorted(batch, key=lambda row: -row.start)]
+        order = sorted(range(len(batch)), key=lambda at: -batch[at].start)
+        return [results[order.index(at)] for at in range(len(batch))]
+
+
+class DrawsWhenGreedy(HashRunner):
+    def choose(self, row: Row, context: Sequence[int]) -> int:
+        return super().choose(replace(row, sampling=replace(row.sampling, temperature=1.0)), context)
+
+
+class WithoutTopK(HashRunner):
+    def choose(self, row: Row, context: Sequence[int]) -> int:
+        return super().choose(replace(row, sampling=replace(row.sampling, top_k=-1)), context)
+
+
+class Seedless(HashRunner):
+    def number(self, row: Row, position: int) -> float:
+        return 0.3 + position % 3 / 5
+
+
+class Sequential(HashRunner):
+    """One generator for all, as if nobody had asked for a seed."""
+
+    draws = 0
+
+    def number(self, row: Row, position: int) -> float:
+        self.draws += 1
+        return self.draws * 0.618 % 1
+
+
+class Unbiased(HashRunner):
+    def adjusted(self, row: Row, context: Sequence[int]) -> list[float]:
+        return super().adjusted(replace(row, sampling=replace(row.sampling, logit_bias={})), context)
+
+
+class Impatient(HashRunner):
+    def adjusted(self, row: Row, context: Sequence[int]) -> list[float]:
+        return super().adjusted(replace(row, sampling=replace(row.sampling, min_tokens=0)), context)
+
+
+class Repeating(HashRunner):
+    def adjusted(self, row: Row, context: Sequence[int]) -> list[float]:
+        return super().adjusted(replace(row, sampling=replace(row.sampling, presence_penalty=0)), context)
+
+
+class OfAnother(HashRunner):
+    """Log-probabilities of the wrong token."""
+
+    def logprob(self, row: Row, context: Sequence[int], token: int, count: int) -> TokenLogprob:
+        return super().logprob(row, context, (token + 1) % 24, count)
+
+
+class Adjusted(HashRunner):
+    """Log-probabilities after the temperature."""
+
+    def logprob(self, row: Row, context: Sequence[int], token: int, count: int) -> TokenLogprob:
+        found = super().logprob(row, context, token, count)
+        return replace(found, logprob=found.logprob * (row.sampling.temperature or 1.0))
+
+
+class Unnormalized(HashRunner):
+    def logprob(self, row: Row, context: Sequence[int], token: int, count: int) -> TokenLogprob:
+        logits = self.logits(context)
+        top = sorted(((each, value) for each, value in enumerate(logits)), key=lambda each: -each[1])[:count]
+        return TokenLogprob(token, logits[token], tuple(top))
+
+
+class Shifted(HashRunner):
+    """Log-probabilities of the prompt are those of the place before."""
+
+    def _of_prompt(self, row: Row, context: Sequence[int]) -> list[TokenLogprob]:
+        return [replace(each, logprob=-math.pi) for each in super()._of_prompt(row, context)]
+
+
+class OncePerPrompt(HashRunner):
+    """Forgets the log-probabilities of all chunks but the last."""
+
+    def _of_prompt(self, row: Row, context: Sequence[int]) -> list[TokenLogprob]:
+        return super()._of_prompt(row, context) if row.sample else []
+
+
+class Credulous(HashRunner):
+    """Takes every guess."""
+
+    def _result(self, row: Row) -> Sampled:
+        result = super()._result(replace(row, drafts=0))
+        guesses = row.token_ids[row.start + row.count - row.drafts : row.start + row.count]
+        described = [TokenLogprob(token, -1.0, ((token, -1.0), (0, -2.0))) for token in guesses]
+        return replace(result, accepted=row.drafts, accepted_logprobs=described)
+
+
+class ClosedTwice(HashRunner):
+    def close(self) -> None:
+        raise RuntimeError("the device is gone")
+
+
+CHUNKS = "chunks give what the whole prompt gives"
+OWN = "log probabilities are the models own"
+OF_PROMPT = "log probabilities of the prompt come with its chunks"
+
+
+@pytest.mark.parametrize(
+    ("kind", "test", "message"),
+    [
+        (Few, "it loads and gives blocks", "allocate gave 3 blocks"),
+        (ForgetsChunks, CHUNKS, "in chunks of 5"),
+        (SamplesAlways, "a chunk that does not end its prompt samples nothing", "sample=False gave"),
+        (Gossiping, "neighbours and their order change no result", "with neighbours"),
+        (Ordered, "blocks may lie in any order", "with blocks"),
+        (Ordered, "sequences may share the blocks of their beginning", "on another's blocks"),
+        (OneAfterTheOther, "a row reads what an earlier row of its batch writes", "of the same batch"),
+        (Late, "a row reads what an earlier row of its batch writes", "of the same batch"),
+        (DrawsWhenGreedy, "greedy is the likeliest and so is a draw from one", "greedy gave"),
+        (WithoutTopK, "greedy is the likeliest and so is a draw from one", "'top_k': 1"),
+        (Seedless, "a draw depends on seed and position alone", "eight seeds gave the same tokens"),
+        (Sequential, "a draw depends on seed and position alone", "the second time"),
+        (Unbiased, "a bias forces and forbids", "1000.0} gave"),
+        (Impatient, "no stop token is sampled too early", "min_tokens=4"),
+        (Repeating, "penalties fall on what was said", "presence_penalty=1000.0"),
+        (OfAnother, "log probabilities are of the sampled token and the likeliest", "another token"),
+        (Adjusted, OWN, "add up to"),
+        (Unnormalized, OWN, "add up to"),
+        (Shifted, OF_PROMPT, "-3.14"),
+        (OncePerPrompt, OF_PROMPT, "in chunks of 7"),
+        (Credulous, "guesses are accepted for as long as they are right", "gave Sampled"),
+        (ClosedTwice, "it can be closed", "the device is gone"),
+    ],
+)
+def test_a_broken_promise_is_noticed(kind: type[HashRunner], test: str, message: str) -> None:
+    case = type("Case", (HashContract,), {"runner": classmethod(lambda cls: kind())})
+    found = {outcome.test: str(outcome.error) for outcome in outcomes(case) if outcome.error}
+    assert message in found[test]
