@@ -1,6 +1,7 @@
 """What the author of a plugin imports."""
 
 from fllm.config import BackendConfig, Device, MetricsConfig, PluginConfig
+from fllm.constraints import Constraint
 from fllm.errors import (
     BackendError,
     BackendUnavailable,
@@ -12,6 +13,14 @@ from fllm.errors import (
     UserError,
 )
 from fllm.events import Event, Finished, ParserEvent, Reasoning, Text, ToolArguments, ToolStart
+from fllm.grammars import (
+    CompiledGrammar,
+    GrammarCompiler,
+    GrammarContext,
+    GrammarFactory,
+    Matcher,
+    Vocabulary,
+)
 from fllm.hooks import API_VERSION, hookimpl
 from fllm.interfaces import (
     Backend,
@@ -56,7 +65,9 @@ __all__ = [
     "BackendUnavailable",
     "ChatTemplates",
     "Collector",
+    "CompiledGrammar",
     "ConfigError",
+    "Constraint",
     "Device",
     "Entry",
     "Event",
@@ -64,6 +75,10 @@ __all__ = [
     "Exposition",
     "Finished",
     "FllmError",
+    "GrammarCompiler",
+    "GrammarContext",
+    "GrammarFactory",
+    "Matcher",
     "MetricsConfig",
     "MetricsContext",
     "ModelCard",
@@ -93,6 +108,7 @@ __all__ = [
     "ToolStart",
     "Usage",
     "UserError",
+    "Vocabulary",
     "backend_options",
     "hookimpl",
 ]

@@ -69,6 +69,10 @@ class BackendConfig(Struct, frozen=True, kw_only=True):
     max_num_batched_tokens: int | None = None
     enable_prefix_caching: bool = True
     speculative_config: Speculation | None = None
+    grammar: str | None = None
+    """The grammar plugin that keeps answers to a `Prompt.constraint`; ``None``: nothing does."""
+    visible_tokens: tuple[str, ...] = ()
+    """Special tokens that the chosen parsers read as text: the only ones that constrained answers may hold."""
 
 
 class MetricsConfig(Struct, frozen=True, kw_only=True):

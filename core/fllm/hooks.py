@@ -38,6 +38,11 @@ def fllm_reasoning_parsers() -> Iterable[Entry]:  # type: ignore[empty-body]
 
 
 @hookspec
+def fllm_grammars() -> Iterable[Entry]:  # type: ignore[empty-body]
+    """Named: what keeps answers to a constraint. The target is a `GrammarFactory`."""
+
+
+@hookspec
 def fllm_commands() -> Iterable[Entry]:  # type: ignore[empty-body]
     """Named: sub-commands of ``furiosa-llm``. The target is a click command."""
 

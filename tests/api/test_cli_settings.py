@@ -29,7 +29,7 @@ def test_the_defaults_of_the_options_are_those_of_the_structs() -> None:
     assert made.server == ServerConfig(served_model_name=DEFAULT_NAME)
     assert made.metrics == MetricsConfig()
     config = made.backend_config
-    assert config == BackendConfig(model=config.model, chain=("torch",))
+    assert config == BackendConfig(model=config.model, chain=("torch",), grammar="xgrammar")
     assert config.model.endswith(".gguf")
     assert (made.backend, made.shutdown_timeout) == ("process", 30.0)
 
@@ -42,7 +42,7 @@ def test_every_option_reaches_its_struct(tmp_path: Path) -> None:
         *("--load-format", "dummy", "--dtype", "half", "--quantization", "int8", "--max-model-len", "128"),
         *("--seed", "7", "--devices", "cuda:0,cuda:1", "--backend", "torch", "--backend-option", "threads=2"),
         *("--backend-option", "kv_cache_memory=b=c", "--no-engine-process", "--max-num-seqs", "3"),
-        *("--max-num-batched-tokens", "64", "--no-enable-prefix-caching"),
+        *("--max-num-batched-tokens", "64", "--no-enable-prefix-caching", "--grammar-backend", "none"),
         *("--speculative-config", '{"method": "ngram", "num_speculative_tokens": 5, "prompt_lookup_max": 3}'),
         *("--chat-template", str(template), "--chat-template-content-format", "openai"),
         *("--default-chat-template-kwargs", '{"enable_thinking": false}'),
@@ -67,6 +67,8 @@ def test_every_option_reaches_its_struct(tmp_path: Path) -> None:
         max_num_batched_tokens=64,
         enable_prefix_caching=False,
         speculative_config=Speculation(method="ngram", num_speculative_tokens=5, prompt_lookup_max=3),
+        grammar=None,
+        visible_tokens=("<think>", "</think>"),
     )
     assert made.server == ServerConfig(
         served_model_name="acme",

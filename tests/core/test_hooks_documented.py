@@ -7,6 +7,7 @@ import inspect
 import logging
 import re
 import sys
+from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from fllm import (
     Backend,
     BackendConfig,
     BackendContext,
+    GrammarContext,
     MetricsContext,
     ModelCard,
     ParserContext,
@@ -34,9 +36,11 @@ from fllm import (
     Tool,
     ToolArguments,
     ToolStart,
+    Vocabulary,
     hooks,
 )
 from fllm.chat import ChatTemplate
+from fllm.constraints import Exactly, OneOf, Regex
 from fllm.plugins import Plugins, load_plugins
 from fllm.testing import ReasoningParserContract, ToolParserContract, parse
 from fllm.trace import Trace
@@ -165,6 +169,23 @@ def test_the_reasoning_parser_divides_and_obeys_the_law(load: Load) -> None:
     assert Law().parse("Let me see.\nAnswer: 42") == [Reasoning("Let me see."), Text(" 42")]
     Law().test_any_division_gives_the_same_events()
     Law().test_events_are_well_formed_and_no_text_is_lost()
+
+
+def test_the_grammar_backend_allows_the_texts_of_a_choice_and_nothing_else(load: Load) -> None:
+    vocabulary = Vocabulary([b"y", b"es", b"no", b"n", b"", b"x"], (4,))
+    compiler = load("choices.py").grammars.load("choices")(GrammarContext(vocabulary=lambda: vocabulary))
+    matcher = compiler.compile(OneOf((Exactly("yes"), Exactly("no")))).matcher()
+    mask = array("i", [-1])
+    matcher.fill(memoryview(mask))
+    assert mask[0] == 0b001101
+    assert matcher.accept(0)
+    assert not matcher.complete
+    matcher.fill(memoryview(mask))
+    assert mask[0] == 0b000010
+    assert matcher.accept(1)
+    assert matcher.complete
+    with pytest.raises(RequestError, match="only choices of texts"):
+        compiler.compile(Regex("a*"))
 
 
 def test_the_command_counts_tokens(load: Load, tmp_path: Path) -> None:

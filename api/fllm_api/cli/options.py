@@ -20,6 +20,8 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 POSITIVE = click.IntRange(min=1)
 DTYPES = ("auto", "float16", "bfloat16", "float32", "half", "float")
 SPECULATION = '{"method": "ngram", "num_speculative_tokens": 5}'
+NO_GRAMMAR = "none"
+"""No answer can be constrained."""
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 CONTEXT: dict[str, Any] = {
@@ -74,6 +76,12 @@ ABOUT_ENGINE = [
     _engine(["--backend"], type=Registered("backends"), show_default="by device", help="Engine."),
     _engine(["--backend-option"], type=KeyValue(), multiple=True, help="An option of the backend's own."),
     _engine(["--engine-process/--no-engine-process"], default=True, help="Give it a process of its own."),
+    _engine(
+        ["--grammar-backend"],
+        type=Registered("grammars", NO_GRAMMAR),
+        default="xgrammar",
+        help="What constrains answers, to a JSON schema for example.",
+    ),
     _engine(["--max-num-seqs"], type=POSITIVE, help="Sequences in one step at most."),
     _engine(["--max-num-batched-tokens"], type=POSITIVE, help="Tokens in one step at most."),
     _engine(

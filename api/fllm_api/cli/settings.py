@@ -13,6 +13,7 @@ from fllm.models import ModelSource, locate
 from fllm.options import backend_options
 from fllm.plugins import Plugins
 from fllm.registry import BackendEntry, Registry
+from fllm_api.cli.options import NO_GRAMMAR
 from fllm_api.config import ServerConfig
 
 S = TypeVar("S", bound=Struct)
@@ -55,6 +56,8 @@ def settings_from(options: Mapping[str, Any], plugins: Plugins, plugin_config: P
             chain=tuple(chain),
             options=dict(options["backend_option"]),
             dtype=DTYPE_ALIASES.get(options["dtype"], options["dtype"]),
+            grammar=None if options["grammar_backend"] == NO_GRAMMAR else options["grammar_backend"],
+            visible_tokens=_visible_tokens(options, plugins),
         ),
         plugin_config=plugin_config,
         metrics=MetricsConfig(enabled=options["enable_metrics"], log_stats=not options["disable_log_stats"]),
@@ -114,6 +117,16 @@ def _with_process(name: str, backends: Registry, *, wanted: bool) -> list[str]:
     entry = backends.entry(name)
     isolated = isinstance(entry, BackendEntry) and entry.isolated
     return [ENGINE_PROCESS, name] if wanted and isolated and ENGINE_PROCESS in backends.names() else [name]
+
+
+def _visible_tokens(options: Mapping[str, Any], plugins: Plugins) -> tuple[str, ...]:
+    """The special tokens that the chosen parsers read."""
+    chosen = (
+        (plugins.tool_parsers, options["tool_call_parser"]),
+        (plugins.reasoning_parsers, options["reasoning_parser"]),
+    )
+    parsers = [registry.load(name) for registry, name in chosen if name is not None]
+    return tuple(token for parser in parsers for token in getattr(parser, "visible_tokens", ()))
 
 
 def _check_switches(options: Mapping[str, Any], plugins: Plugins) -> None:

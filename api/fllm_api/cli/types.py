@@ -105,19 +105,22 @@ class Devices(click.ParamType[tuple[Device, ...]]):
 
 
 class Registered(click.ParamType[str]):
-    """A name in one of the registries of plugins, which ``--help`` lists."""
+    """A name in one of the registries of plugins, which ``--help`` lists, or one of the ``others``."""
 
-    def __init__(self, registry: str) -> None:
+    def __init__(self, registry: str, *others: str) -> None:
         self.name = "NAME"
         self._registry = registry
+        self._others = others
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:  # noqa: ARG002
         """The registered names."""
-        return f"[{'|'.join(self._names(ctx).names())}]"
+        return f"[{'|'.join([*self._names(ctx).names(), *self._others])}]"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Refuse an unknown name, suggesting the nearest, and one that two distributions offer."""
         assert ctx is not None
+        if value in self._others:
+            return value
         try:
             self._names(ctx).entry(value)
         except FllmError as error:

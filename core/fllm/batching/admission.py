@@ -21,6 +21,8 @@ def check(prompt: Prompt, card: ModelCard) -> None:
             f"the prompt has {length} tokens; with an answer of at least one, "
             f"this model's context holds {card.max_model_len}"
         )
+    if prompt.constraint is not None and card.grammar is None:
+        raise RequestError("this server can't constrain answers: it was started without a grammar backend")
     vocabulary = card.runtime.get("vocab_size", ANY_TOKEN)
     _check_ids(prompt.token_ids, vocabulary, "prompt")
     _check_ids(prompt.sampling.logit_bias, vocabulary, "logit_bias")

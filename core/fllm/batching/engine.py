@@ -7,18 +7,26 @@ import logging
 import random
 import time
 from collections.abc import AsyncGenerator, Callable
-from functools import partial
+from functools import cache, partial
 from threading import Thread
 from typing import Any
 
+from msgspec.structs import replace
+
 from fllm.batching.admission import check
+from fllm.batching.compilation import Compilation
+from fllm.batching.guide import Guide
 from fllm.batching.limits import Limits
-from fllm.batching.loop import EngineLoop, Outcome
+from fllm.batching.loop import EngineLoop
+from fllm.batching.masks import MaskThread
 from fllm.batching.runner import ModelRunner
+from fllm.batching.scheduler import Outcome
 from fllm.config import BackendConfig
 from fllm.errors import BackendError, BackendUnavailable, RequestError
+from fllm.grammars import GrammarContext, GrammarFactory, read_vocabulary
 from fllm.inbox import Inbox
 from fllm.interfaces import BackendContext
+from fllm.plugins import load_plugins
 from fllm.values import ModelCard, Prompt, Status, Step, joined
 
 log = logging.getLogger("fllm.batching")
@@ -42,6 +50,10 @@ class BatchedBackend:
         limits: Limits = Limits(),  # noqa: B008  (frozen)
     ) -> None:
         self._engine = EngineLoop(runner, config, limits)
+        self._config = config
+        self._grammar_factory = _grammar_factory(runner, config, context)
+        self._grammars: Compilation | None = None
+        self._masks = MaskThread()
         self._progress = context.progress
         self._seeds = random.SystemRandom() if config.seed is None else random.Random(config.seed)
         self._inboxes: dict[str, Inbox[Step]] = {}
@@ -61,9 +73,12 @@ class BatchedBackend:
 
     async def generate(self, prompt: Prompt) -> AsyncGenerator[Step]:
         """Yield the steps of one sequence; closed early, free it before the engine's next step."""
+        arrived = time.monotonic()
         check(prompt, self._require())
+        guide = await self._guide(prompt)
+        self._require()  # it may have stopped meanwhile
         inbox = self._open_inbox(prompt.request_id)
-        self._engine.submit(prompt, seed=self._seed(prompt), arrived=time.monotonic())
+        self._engine.submit(prompt, seed=self._seed(prompt), arrived=arrived, guide=guide)
         finish = None
         try:
             while finish is None:
@@ -97,6 +112,11 @@ class BatchedBackend:
         call(self._ended, error, ready)
 
     def _opened(self, card: ModelCard, ready: asyncio.Future[ModelCard]) -> None:
+        if self._grammar_factory is not None:
+            self._vocabulary = cache(partial(read_vocabulary, card, self._config.visible_tokens))
+            context = GrammarContext(vocabulary=self._vocabulary)
+            self._grammars = Compilation(self._grammar_factory(context))
+            card = replace(card, grammar=self._config.grammar)
         self._card = card
         if not ready.done():
             ready.set_result(card)
@@ -112,6 +132,8 @@ class BatchedBackend:
     def _ended(self, error: BaseException | None, ready: asyncio.Future[ModelCard]) -> None:
         self._card = None
         self._closed.set()
+        if self._grammars is not None:
+            self._grammars.close()
         if error is not None and not ready.done():
             ready.set_exception(error)
         elif error is not None:
@@ -124,6 +146,12 @@ class BatchedBackend:
             raise BackendUnavailable("the engine is not running")
         return self._card
 
+    async def _guide(self, prompt: Prompt) -> Guide | None:
+        if prompt.constraint is None or self._grammars is None:
+            return None
+        matcher = await self._grammars.matcher(prompt.constraint)
+        return Guide(matcher, self._vocabulary(), self._masks)
+
     def _open_inbox(self, request_id: str) -> Inbox[Step]:
         if request_id in self._inboxes:
             raise RequestError(f"the request id {request_id!r} is in use")
@@ -133,3 +161,12 @@ class BatchedBackend:
     def _seed(self, prompt: Prompt) -> int:
         seed = prompt.sampling.seed
         return self._seeds.getrandbits(SEED_BITS) if seed is None else seed
+
+
+def _grammar_factory(
+    runner: ModelRunner, config: BackendConfig, context: BackendContext
+) -> GrammarFactory | None:
+    if config.grammar is None or not getattr(runner, "applies_masks", False):
+        return None
+    factory: GrammarFactory = load_plugins(context.plugins).grammars.load(config.grammar)
+    return factory

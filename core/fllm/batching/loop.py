@@ -11,17 +11,15 @@ from msgspec.structs import replace
 
 from fllm.batching.blocks import BlockPool
 from fllm.batching.drafts import NgramDrafter
+from fllm.batching.guide import Guide
 from fllm.batching.limits import Limits, context_length
 from fllm.batching.runner import ModelRunner
-from fllm.batching.scheduler import Scheduler
+from fllm.batching.scheduler import Outcome, Scheduler
 from fllm.config import BackendConfig
 from fllm.errors import BackendError, ConfigError
-from fllm.values import ModelCard, Progress, Prompt, Status, Step
+from fllm.values import ModelCard, Progress, Prompt, Status
 
 log = logging.getLogger("fllm.batching")
-
-Outcome = Step | BackendError
-"""What comes of one step for one sequence."""
 
 
 class EngineLoop:
@@ -71,9 +69,9 @@ class EngineLoop:
         finally:
             self._runner.close()
 
-    def submit(self, prompt: Prompt, *, seed: int, arrived: float) -> None:
+    def submit(self, prompt: Prompt, *, seed: int, arrived: float, guide: Guide | None = None) -> None:
         """Queue a prompt, of which outcomes will be delivered until it ends."""
-        self._orders.put(partial(self._scheduler.add, prompt, seed=seed, arrived=arrived))
+        self._orders.put(partial(self._scheduler.add, prompt, seed=seed, arrived=arrived, guide=guide))
 
     def abort(self, request_id: str) -> None:
         """Free a sequence before the next step; nothing happens if it is over already."""

@@ -32,6 +32,10 @@ class Row(Struct, frozen=True, kw_only=True):
     drafts: int = 0
     """So many of the ``count`` tokens, the last, are guesses. To verify them, sample after the token before
     them and after each, always as if the row ended there, for as long as the sample is the next guess."""
+    mask: Callable[[], memoryview] | None = None
+    """Where the answer is constrained: waits for the bit mask of the tokens that may be sampled, which is
+    being computed; so call it as late as you can. Token ``i`` is bit ``i % 32`` of native int32 ``i // 32``.
+    All others are impossible, whatever biases and penalties say, and stop tokens need no further ban."""
     prompt_logprobs: bool = False
     """Report log-probabilities of the prompt's tokens among positions ``start + 1`` to ``start + count``."""
 
@@ -55,7 +59,8 @@ class Sampled(Struct, frozen=True, kw_only=True):
 class ModelRunner(Protocol):
     """A device with a model on it. All methods are called from one thread, which is not the event loop's.
 
-    One that has the attribute ``verifies_drafts = True`` is given rows with `Row.drafts`.
+    One that has the attribute ``verifies_drafts = True`` is given rows with `Row.drafts`, one that has
+    ``applies_masks = True`` rows with `Row.mask`.
     """
 
     def load(self, progress: Callable[[Progress], None]) -> ModelCard:

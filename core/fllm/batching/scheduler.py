@@ -26,11 +26,16 @@ from msgspec import Struct
 
 from fllm.batching.blocks import BlockPool
 from fllm.batching.drafts import Drafter
+from fllm.batching.guide import Guide
 from fllm.batching.limits import Limits
 from fllm.batching.runner import Row, Sampled
 from fllm.batching.sequence import Sequence, stop_tokens
 from fllm.batching.steps import advance
+from fllm.errors import BackendError
 from fllm.values import Prompt, Status, Step
+
+Outcome = Step | BackendError
+"""What comes of one step for one sequence."""
 
 ELDEST_SHARE = 0.25
 """Of a step's prefill, assured to the sequence that has been in prefill for longest."""
@@ -94,7 +99,7 @@ class Scheduler:
             accepted=self._accepted,
         )
 
-    def add(self, prompt: Prompt, *, seed: int, arrived: float) -> None:
+    def add(self, prompt: Prompt, *, seed: int, arrived: float, guide: Guide | None = None) -> None:
         """Queue a prompt, which is not empty and shorter than ``max_model_len``."""
         self._waiting[prompt.request_id] = Sequence(
             id=prompt.request_id,
@@ -105,7 +110,8 @@ class Scheduler:
             seed=seed,
             arrived=arrived,
             root=self._pool.root(prompt.group or prompt.request_id),
-            drafter=self._drafter and self._drafter(),
+            drafter=self._drafter() if self._drafter and guide is None else None,
+            guide=guide,
         )
 
     def abort(self, request_id: str) -> None:
@@ -128,21 +134,21 @@ class Scheduler:
             self._prefill(prefilling, batch)
         return batch
 
-    def complete(self, batch: Batch, results: Iterable[Sampled]) -> list[tuple[str, Step]]:
-        """Take in what the batch computed; gives a step for each sequence that got on."""
-        steps = []
+    def complete(self, batch: Batch, results: Iterable[Sampled]) -> list[tuple[str, Outcome]]:
+        """Take in what the batch computed; gives a step for each sequence that got on, or why it can't."""
+        outcomes: list[tuple[str, Outcome]] = []
         for sequence, row, result in zip(batch.sequences, batch.rows, results, strict=True):
             sequence.computed += row.count - row.drafts
             sequence.prompt_logprobs += result.prompt_logprobs
             if sequence.computed < sequence.length:
                 continue  # only a chunk of its prompt
-            step = advance(sequence, row, result, self._max_model_len)
+            outcome = advance(sequence, row, result, self._max_model_len)
             if row.drafts:
                 self._settle(sequence, row, result.accepted)
-            steps.append((sequence.id, step))
-            if step.finish is not None:
+            outcomes.append((sequence.id, outcome))
+            if isinstance(outcome, BackendError) or outcome.finish is not None:
                 self.abort(sequence.id)
-        return steps
+        return outcomes
 
     def discard(self, batch: Batch) -> list[str]:
         """Drop the sequences of a batch that failed; what it would have computed is found by nobody."""
@@ -255,6 +261,10 @@ class Scheduler:
             self._note_start(sequence)
         drafts = drafts or []
         start = sequence.computed
+        sample = start + count == sequence.length and sequence.sampling.max_tokens > 0
+        guide = sequence.guide if sample else None
+        if guide is not None:
+            guide.begin(sequence.stop_ids, may_end=sequence.may_stop)
         self._publish(sequence, start, start + count)
         batch.room -= count + len(drafts)
         batch.sequences.append(sequence)
@@ -267,8 +277,9 @@ class Scheduler:
                 block_table=sequence.block_table,
                 sampling=sequence.sampling,
                 seed=sequence.seed,
-                sample=start + count == sequence.length and sequence.sampling.max_tokens > 0,
+                sample=sample,
                 drafts=len(drafts),
+                mask=None if guide is None else guide.mask,
                 prompt_logprobs=sequence.owes_prompt_logprobs,
             )
         )

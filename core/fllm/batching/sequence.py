@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from fllm.batching.blocks import chain
 from fllm.batching.drafts import Drafter
+from fllm.batching.guide import Guide
 from fllm.values import Sampling, TokenLogprob
 
 
@@ -30,6 +31,8 @@ class Sequence(Struct, kw_only=True, eq=False):
     root: bytes
     """Where its chain of digests begins."""
     drafter: Drafter | None = None
+    guide: Guide | None = None
+    """Where its answer is constrained."""
     block_table: list[int] = []
     computed: int = 0
     chained: list[bytes] = []
@@ -56,6 +59,11 @@ class Sequence(Struct, kw_only=True, eq=False):
     def generated(self) -> int:
         """Tokens of the answer."""
         return self.length - self.prompt_length
+
+    @property
+    def may_stop(self) -> bool:
+        """It has ``min_tokens``, not counting the one that would end it."""
+        return self.generated >= self.sampling.min_tokens
 
     @property
     def owes_prompt_logprobs(self) -> bool:

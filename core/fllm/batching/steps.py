@@ -10,20 +10,26 @@ from fllm.errors import BackendError
 from fllm.values import FinishReason, Step, TokenLogprob
 
 
-def advance(sequence: Sequence, row: Row, result: Sampled, max_model_len: int) -> Step:
+def advance(sequence: Sequence, row: Row, result: Sampled, max_model_len: int) -> Step | BackendError:
     """Append what was sampled, if anything, up to a stop token, and say what became of the sequence."""
+    guide = sequence.guide
     tokens: list[int] = []
     stop_token = None
     for token in _sampled(row, result):
         tokens.append(token)
+        stops = _stops(sequence, token)
         sequence.token_ids.append(token)
-        if _stops(sequence, token):
+        if stops:
             stop_token = token
             break
+        if guide is not None:
+            guide.accept(token)
+    if guide is not None and guide.error is not None:
+        return guide.error
     step = Step(
         token_ids=tokens,
         logprobs=_logprobs(result, len(tokens)),
-        finish=_length(sequence, max_model_len) if stop_token is None else "stop",
+        finish=_finish(sequence, max_model_len) if stop_token is None else "stop",
         stop_token=stop_token,
     )
     return step if sequence.started else _opening(sequence, step)
@@ -44,10 +50,13 @@ def _logprobs(result: Sampled, tokens: int) -> list[TokenLogprob] | None:
 
 
 def _stops(sequence: Sequence, token: int) -> bool:
-    return token in sequence.stop_ids and sequence.generated > sequence.sampling.min_tokens
+    guide = sequence.guide
+    return token in sequence.stop_ids and (sequence.may_stop if guide is None else guide.may_end)
 
 
-def _length(sequence: Sequence, max_model_len: int) -> FinishReason | None:
+def _finish(sequence: Sequence, max_model_len: int) -> FinishReason | None:
+    if sequence.guide is not None and sequence.guide.exhausted:
+        return "stop"
     full = sequence.length >= max_model_len or sequence.generated >= sequence.sampling.max_tokens
     return "length" if full else None
 

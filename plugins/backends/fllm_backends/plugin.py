@@ -1,10 +1,10 @@
-"""Our backends, named; none is imported until it is chosen."""
+"""Our backends and grammar backends, named; none is imported until it is chosen."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fllm import BackendEntry, hookimpl
+from fllm import BackendEntry, Entry, hookimpl
 from fllm_backends.openai.options import OpenAIOptions
 from fllm_backends.torch.options import TorchOptions
 
@@ -32,3 +32,9 @@ def fllm_backends() -> Iterator[BackendEntry]:
         isolated=False,
         options=OpenAIOptions,
     )
+
+
+@hookimpl
+def fllm_grammars() -> Iterator[Entry]:
+    """What keeps answers to a constraint."""
+    yield Entry("xgrammar", "fllm_backends.grammars.xgrammar:XGrammar", "compiled in a process of its own")

@@ -36,7 +36,9 @@ def adjust(row: Row, logits: Tensor, eos: Collection[int]) -> Tensor:
 
 
 def _banned(row: Row, eos: Collection[int]) -> Collection[int]:
-    return stop_tokens(row.sampling, eos) if _generated(row) < row.sampling.min_tokens else ()
+    if row.mask is not None or _generated(row) >= row.sampling.min_tokens:
+        return ()
+    return stop_tokens(row.sampling, eos)
 
 
 def _penalize(row: Row, logits: Tensor) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from fllm.batching.runner import Row, Sampled
 from fllm.batching.verification import ends, samples, verified
 from fllm.values import TokenLogprob
+from fllm_backends.torch import masks
 from fllm_backends.torch.attention import AttentionBatch, KVCache
 from fllm_backends.torch.logprobs import describe
 from fllm_backends.torch.model import Decoder
@@ -57,10 +58,12 @@ class Executor:
         wanted = torch.cat(
             [piece[len(piece) - samples(row) :] for row, piece in zip(batch, pieces, strict=True)]
         )
+        size = self._model.architecture.vocab_size
         if all(row.sampling.logprobs is None and is_plain(row, self._eos) for row in rows):
-            return iter(self._model.choose(wanted)), repeat(None, len(rows))
+            allowed = masks.gather(rows, size, self._device)
+            return iter(self._model.choose(wanted, allowed)), repeat(None, len(rows))
         logits = self._model.logits(wanted)
-        tokens = sample(rows, logits, self._eos)
+        tokens = sample(rows, logits, self._eos, masks.gather(rows, size, self._device))
         return iter(tokens), iter(_logprobs(rows, logits, tokens))
 
     def _prompt_logprobs(self, row: Row, hidden: Tensor) -> list[TokenLogprob]:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fllm_backends.torch import rotary
+from fllm_backends.torch import masks, rotary
 from fllm_backends.torch.architecture import Architecture
 from fllm_backends.torch.attention import AttentionBatch, KVCache
 
@@ -81,8 +81,11 @@ class Decoder(Protocol):
         """[rows, hidden] to [rows, vocabulary], float32."""
         ...
 
-    def choose(self, hidden: Tensor) -> list[int]:
-        """The likeliest token of each row of [rows, hidden]: of equals the first."""
+    def choose(self, hidden: Tensor, allowed: Tensor | None = None) -> list[int]:
+        """The likeliest allowed token of each row of [rows, hidden]: of equals the first.
+
+        ``allowed`` is [rows, words], a bit for each token; without it, all are.
+        """
         ...
 
 
@@ -115,9 +118,9 @@ class CausalLM:
         """[rows, hidden] to [rows, vocabulary], float32."""
         return F.linear(hidden, self.weights.head).float()
 
-    def choose(self, hidden: Tensor) -> list[int]:
+    def choose(self, hidden: Tensor, allowed: Tensor | None = None) -> list[int]:
         """The likeliest token of each row of [rows, hidden]."""
-        tokens: list[int] = self.logits(hidden).argmax(-1).tolist()
+        tokens: list[int] = masks.apply(allowed, self.logits(hidden)).argmax(-1).tolist()
         return tokens
 
     def _attend(

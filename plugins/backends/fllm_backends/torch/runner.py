@@ -34,6 +34,7 @@ class TorchRunner:
     """A decoder of the Llama family on one device."""
 
     verifies_drafts = True
+    applies_masks = True
     _model: Decoder
     _quantization: str | None = None
     _card: ModelCard

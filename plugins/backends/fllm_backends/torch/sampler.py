@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fllm.batching import Row
+from fllm_backends.torch import masks
 from fllm_backends.torch.adjust import adjust, adjusts
 from fllm_backends.torch.draw import NUCLEUS_GUESS, draw, uniform
 
@@ -37,10 +38,13 @@ class _Draws(NamedTuple):
     """The place in the cumulative distribution at which the token lies."""
 
 
-def sample(rows: Sequence[Row], logits: Tensor, eos: Collection[int]) -> list[int]:
+def sample(
+    rows: Sequence[Row], logits: Tensor, eos: Collection[int], allowed: Tensor | None = None
+) -> list[int]:
     """Choose the next token of each row from [rows, vocabulary] logits, which are left as they are."""
     if any(adjusts(row, eos) for row in rows):
         logits = torch.stack([adjust(row, own, eos) for row, own in zip(rows, logits, strict=True)])
+    logits = masks.apply(allowed, logits)
     size = logits.shape[1]
     tokens = logits.argmax(-1)
     for width, wanted in _by_width(rows, size).items():

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fllm_backends.torch import rotary
+from fllm_backends.torch import masks, rotary
 from fllm_backends.torch.architecture import Architecture
 from fllm_backends.torch.attention import AttentionBatch, KVCache
 from fllm_backends.torch.cuda.attention import attend_chunks, attend_decodes
@@ -89,9 +89,9 @@ class CudaLM:
         """[rows, hidden] to [rows, vocabulary], float32."""
         return self._head(hidden).float()
 
-    def choose(self, hidden: Tensor) -> list[int]:
+    def choose(self, hidden: Tensor, allowed: Tensor | None = None) -> list[int]:
         """The likeliest token of each row of [rows, hidden]."""
-        tokens: list[int] = self.logits(hidden).argmax(-1).tolist()
+        tokens: list[int] = masks.apply(allowed, self.logits(hidden)).argmax(-1).tolist()
         return tokens
 
     def _make_graphs(self, cache: KVCache) -> DecodeGraphs:

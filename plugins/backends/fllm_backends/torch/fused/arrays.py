@@ -62,10 +62,12 @@ class Batch(NamedTuple):
 
 
 class Best(NamedTuple):
-    """What each thread found: [threads, rows]."""
+    """What each thread found: [threads, rows], and what it may find."""
 
     values: Floats
     places: Integers
+    masks: NDArray[np.int32]
+    """[rows, words], a bit for each token; no rows where there is no limit."""
 
 
 class Scratch(NamedTuple):

@@ -105,10 +105,11 @@ class FusedLM:
         self._run_head(vocabulary.logits, hidden, out)
         return torch.from_numpy(out)
 
-    def choose(self, hidden: Tensor) -> list[int]:
+    def choose(self, hidden: Tensor, allowed: Tensor | None = None) -> list[int]:
         """The likeliest token of each row of [rows, hidden], without all of its logits."""
         shape = (self._threads, len(hidden))
-        best = Best(np.full(shape, -np.inf, np.float32), np.zeros(shape, np.int64))
+        masks = np.empty((0, 0), np.int32) if allowed is None else allowed.numpy()
+        best = Best(np.full(shape, -np.inf, np.float32), np.zeros(shape, np.int64), masks)
         self._run_head(vocabulary.choose, hidden, best)
         # Of equals the first, whichever thread found it.
         places = np.where(best.values == best.values.max(axis=0), best.places, self.architecture.vocab_size)

@@ -49,8 +49,16 @@ def logits(team: Any, eps: Any, norm: Any, matrix: Any, x: Any, out: Any, s: Any
 
 
 @kernel(fast=False)
+def allowed_of(masks: Any, row: Any, panel: Any) -> Any:
+    """A bit for each token of a panel."""
+    if masks.shape[0] == 0:
+        return (1 << PANEL) - 1
+    return masks[row, panel * PANEL // 32] >> panel * PANEL % 32
+
+
+@kernel(fast=False)
 def choose(team: Any, eps: Any, norm: Any, matrix: Any, x: Any, best: Any, s: Any) -> None:
-    """The greatest logit of each row among those that this thread computes, and its place.
+    """The greatest allowed logit of each row among those that this thread computes, and its place.
 
     ``best`` is [threads, rows], and holds -infinity; a thread's pieces ascend, so of equals the first stays.
     """
@@ -83,8 +91,9 @@ def choose(team: Any, eps: Any, norm: Any, matrix: Any, x: Any, best: Any, s: An
                     0,
                 )
                 for row in range(count):
+                    allowed = allowed_of(best.masks, block + row, panel)
                     for i in range(PANEL):
                         value = room[row * PANEL + i]
-                        if value > values[block + row]:
+                        if value > values[block + row] and allowed >> i & 1:
                             values[block + row], places[block + row] = value, panel * PANEL + i
     finish(team, 1, mine, pieces)

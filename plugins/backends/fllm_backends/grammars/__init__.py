@@ -1,0 +1,1 @@
+"""Grammars: what keeps answers to a constraint."""

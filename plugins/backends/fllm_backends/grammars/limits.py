@@ -1,0 +1,42 @@
+"""What is refused at a glance, before anybody tries to compile it."""
+
+from __future__ import annotations
+
+from fllm import Constraint, RequestError
+from fllm.constraints import (
+    Exactly,
+    FreeText,
+    Grammar,
+    InOrder,
+    JsonSchema,
+    OneOf,
+    Regex,
+    Repeated,
+    UpTo,
+)
+
+MAX_CHARACTERS = 128 * 1024
+"""Of all schemas, patterns and texts of a constraint."""
+
+
+def check_size(constraint: Constraint) -> None:
+    """Raise `RequestError` for more text than anybody means."""
+    size = _size(constraint)
+    if size > MAX_CHARACTERS:
+        raise RequestError(f"the grammar has {size} characters; at most {MAX_CHARACTERS} are compiled")
+
+
+def _size(constraint: Constraint) -> int:
+    match constraint:
+        case Exactly(text=text) | JsonSchema(schema=text) | Regex(pattern=text) | Grammar(source=text):
+            return len(text)
+        case UpTo(end=end):
+            return len(end)
+        case InOrder(parts=several) | OneOf(options=several):
+            return sum(map(_size, several))
+        case Repeated(item=item, separator=separator):
+            return _size(item) + len(separator)
+        case FreeText(triggers=triggers, tags=tags):
+            return sum(map(len, triggers)) + sum(
+                len(tag.begin) + _size(tag.content) + len(tag.end) for tag in tags
+            )

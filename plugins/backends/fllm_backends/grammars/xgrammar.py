@@ -1,0 +1,106 @@
+"""Grammars by xgrammar. They are compiled in a `Worker`, whose result is read in again here."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import cached_property
+from importlib.util import find_spec
+from typing import Any
+
+from fllm import CompiledGrammar, ConfigError, Constraint, GrammarContext, RequestError, Vocabulary
+from fllm_backends.grammars.imports import import_xgrammar
+from fllm_backends.grammars.limits import check_size
+from fllm_backends.grammars.structural_tags import structural_tag
+from fllm_backends.grammars.worker import Worker
+
+
+class XGrammar:
+    """A `GrammarCompiler`. Each thread that compiles has a worker."""
+
+    def __init__(self, context: GrammarContext) -> None:
+        if find_spec("xgrammar") is None:
+            raise ConfigError("--grammar-backend xgrammar: the package xgrammar is not installed")
+        self._vocabulary = context.vocabulary
+        self._own = threading.local()
+        self._workers: list[Worker[Vocabulary, Constraint]] = []
+
+    def compile(self, constraint: Constraint) -> CompiledGrammar:
+        """Raises `RequestError` for what is not supported, too large or too slow."""
+        check_size(constraint)
+        text = self._worker().do(constraint).decode()
+        xgrammar = import_xgrammar()
+        return _Compiled(xgrammar.CompiledGrammar.deserialize_json(text, self._tokens))
+
+    def close(self) -> None:
+        """End the workers."""
+        for worker in self._workers:
+            worker.stop()
+
+    def _worker(self) -> Worker[Vocabulary, Constraint]:
+        if not hasattr(self._own, "worker"):
+            self._own.worker = Worker(make_compiler, self._vocabulary)
+            self._workers.append(self._own.worker)
+        worker: Worker[Vocabulary, Constraint] = self._own.worker
+        return worker
+
+    @cached_property
+    def _tokens(self) -> Any:
+        return _tokens(self._vocabulary())
+
+
+def make_compiler(vocabulary: Vocabulary) -> Callable[[Constraint], bytes]:
+    """What a worker does."""
+    xgrammar = import_xgrammar()
+    compiler = xgrammar.GrammarCompiler(_tokens(vocabulary), max_threads=1, cache_enabled=False)
+
+    def compile(constraint: Constraint) -> bytes:
+        tag = structural_tag(constraint)
+        try:
+            compiled: str = compiler.compile_structural_tag(tag).serialize_json()
+        except (RuntimeError, ValueError) as error:
+            raise RequestError(f"the grammar can't be compiled: {reason(error)}") from None
+        return compiled.encode()
+
+    return compile
+
+
+def reason(error: Exception) -> str:
+    """What the library says, without the place in its sources where it says so."""
+    text = " ".join(str(error).split())
+    return text.partition(".cc:")[2].partition(": ")[2] or text
+
+
+def _tokens(vocabulary: Vocabulary) -> Any:
+    xgrammar = import_xgrammar()
+    return xgrammar.TokenizerInfo(
+        vocabulary.tokens, vocab_size=len(vocabulary.tokens), stop_token_ids=list(vocabulary.eos_token_ids)
+    )
+
+
+class _Compiled:
+    def __init__(self, grammar: Any) -> None:
+        self._grammar = grammar
+        self.size: int = grammar.memory_size_bytes
+
+    def matcher(self) -> _Matcher:
+        return _Matcher(import_xgrammar().GrammarMatcher(self._grammar))
+
+
+class _Matcher:
+    def __init__(self, matcher: Any) -> None:
+        self._matcher = matcher
+
+    def fill(self, mask: memoryview) -> None:
+        import numpy as np
+
+        self._matcher.fill_next_token_bitmask(np.frombuffer(mask, np.int32)[None, :])
+
+    def accept(self, token_id: int) -> bool:
+        accepted: bool = self._matcher.accept_token(token_id)
+        return accepted
+
+    @property
+    def complete(self) -> bool:
+        complete: bool = self._matcher.is_completed()
+        return complete
