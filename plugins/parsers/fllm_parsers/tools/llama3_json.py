@@ -14,6 +14,7 @@ from fllm import ParserContext, ParserEvent, Text, ToolArguments, ToolStart
 from fllm.json_calls import call_of
 from fllm.json_objects import JsonObject, ObjectFinder
 from fllm.stages import overlap
+from fllm.tool_format import ToolFormat
 
 TAG = "<|python_tag|>"
 
@@ -29,6 +30,10 @@ class Llama3JsonParser:
     At the start, after the tag and after another call an object with a name and arguments is a call. Within
     prose, the name must also be one of the request's tools, where it has any.
     """
+
+    format = ToolFormat(
+        begin='{"name": "', middle='", "parameters": ', end="}", between="; ", trigger='{"name"'
+    )
 
     def __init__(self, context: ParserContext) -> None:
         self._tools = frozenset(tool.name for tool in context.tools)
