@@ -1,0 +1,192 @@
+"""Rows of what models write, by the name of the parser; streaming and not agree in each."""
+
+from typing import Any
+
+import pytest
+
+from fllm import ParserContext, Reasoning, Text
+from fllm.testing import ReasoningParserContract, parse, plugins_with
+from fllm_parsers import plugin
+
+OURS = plugins_with(plugin, installed=False).reasoning_parsers
+
+CALL = '<tool_call>{"name": "f"}</tool_call>'
+
+TAGS = {
+    "both tags": ("<think>\na\n</think>\n\nb", "\na\n", "\n\nb"),
+    "opened by the prompt": ("a</think>b", "a", "b"),
+    "opened by the model on a new line": ("\n<think>a</think>b", "a", "b"),
+    "no end": ("<think>a", "a", ""),
+    "no tag": ("a b", "a b", ""),
+    "no reasoning": ("<think></think>b", "", "b"),
+    "no answer": ("<think>a</think>\n\n", "a", ""),
+    "a second block": ("a</think>b<think>c</think>d", "a", "bcd"),
+}
+"""How most write, where the prompt opens the reasoning."""
+
+INTERRUPTED = {**TAGS, "a call without an end": (f"a\n{CALL}", "a\n", CALL)}
+
+ROWS: dict[str, dict[str, tuple[str, str, str]]] = {
+    "deepseek_r1": {**TAGS, "no answer": ("<think>a</think>\n\n", "a", "\n\n")},
+    "deepseek_v3": {"not asked for": ("<think>a</think>b", "", "<think>a</think>b")},
+    "deepseek_v4": {
+        **TAGS,
+        "a call without an end": ("a<｜DSML｜tool_calls>", "a", "<｜DSML｜tool_calls>"),
+    },
+    "ernie45": {
+        "tags around the answer": ("a\n</think>\n\n<response>\nb\n</response>\n", "a\n", "b"),
+        "a tag in the answer": ("a</think>b <response> c", "a", "b <response> c"),
+        "no tags": ("a</think>\n\nb", "a", "b"),
+        "cut off in the answer": ("a</think><response>b </resp", "a", "b </resp"),
+    },
+    "exaone4": {
+        "opened by the model": ("<think>a</think>b", "a", "b"),
+        "not asked for": ("a b", "", "a b"),
+        "only white space": ("\n", "", "\n"),
+    },
+    "gemma4": {
+        "a labelled channel": ("<|channel>thought\na<channel|>b", "a", "b"),
+        "no label": ("<|channel>thousands<channel|>b", "thousands", "b"),
+        "nothing but the label": ("<|channel>thought\n<channel|>b", "", "b"),
+        "the label twice": ("<|channel>thought\nthought\na<channel|>b", "thought\na", "b"),
+        "half a label": ("<|channel>thou", "thou", ""),
+        "half a label before the end": ("<|channel>tho<channel|>b", "tho", "b"),
+        "again": ("<|channel>thought\na<channel|>b<|channel>thought\nc<channel|>d", "ac", "bd"),
+        "text before": ("Well\n<|channel>a<channel|>\nb", "a", "Well\n\nb"),
+        "no channel": ("b", "", "b"),
+        "an end alone": ("a<channel|>b", "", "ab"),
+    },
+    "glm45": INTERRUPTED,
+    "granite": {
+        "both sentences": ("Here is my thought process: a. Here is my response: b", " a. ", " b"),
+        "short sentences": ("Here's my thought process:a\n\nHere's my response:\n\nb", "a\n\n", "\n\nb"),
+        "on a new line": ("\nHere is my thought process:a", "a", ""),
+        "no thought": ("b. Here is my response: c", "", "b. Here is my response: c"),
+        "a thought in the answer": (
+            "b. Here is my thought process: c",
+            "",
+            "b. Here is my thought process: c",
+        ),
+        "half a sentence": ("Here is my th", "", "Here is my th"),
+    },
+    "granite_thinking_parser": {
+        "a new line before the answer": ("a</think>\n\nb\n", "a", "b\n"),
+        "no answer": ("<think>a</think>\n", "a", ""),
+        "no tag": ("a", "a", ""),
+    },
+    "holo2": TAGS,
+    "hunyuan_a13b": {
+        "all tags": ("<think>\na\nb\n</think>\n<answer>\nc\nd\n</answer>", "a\nb", "c\nd"),
+        "on one line": ("<think>a</think><answer>b</answer>", "a", "b"),
+        "no reasoning": ("<think>\n\n</think>\n<answer>\nb\n</answer>", "", "b"),
+        "closed by the prompt": ("<answer>\nb\n</answer>", "", "b"),
+        "no tags": ("b", "", "b"),
+        "no answer tag": ("<think>a</think>\nb", "a", "b"),
+        "text after the answer": ("<think>a</think><answer>b</answer>\nc", "a", "bc"),
+        "tags in the answer": ("<think>a</think>b <answer> </answer>", "a", "b <answer> </answer>"),
+        "tags in the reasoning": ("<think>a <answer> b</think>c", "a <answer> b", "c"),
+        "another thought": ("<think>a</think>b <think>c</think>", "a", "b <think>c</think>"),
+        "cut off": ("<think>\na\n</thi", "a\n</thi", ""),
+    },
+    "kimi_k2": {
+        "white space before the end": ("<think>a \n</think>b", "a", "b"),
+        "white space within": ("<think>a \n c</think>b", "a \n c", "b"),
+        "nothing but white space": ("<think> </think>b", "", "b"),
+        "a call without an end": (
+            "a<|tool_calls_section_begin|>",
+            "a",
+            "<|tool_calls_section_begin|>",
+        ),
+    },
+    "mimo": INTERRUPTED,
+    "minimax_m2": {**TAGS, "a call without an end": ("a<minimax:tool_call>", "a", "<minimax:tool_call>")},
+    "mistral": {
+        "both markers": ("[THINK]a[/THINK]b", "a", "b"),
+        "no marker": ("b", "", "b"),
+        "no end": ("[THINK]a", "a", ""),
+        "an end alone": ("a[/THINK]b", "", "ab"),
+        "text before": ("b\n[THINK]a[/THINK]\nc", "a", "b\n\nc"),
+        "again": ("[THINK]a[/THINK]b[THINK]c[/THINK]d", "ac", "bd"),
+        "a bracket": ("[THINK]a [1] [/b][/THINK][", "a [1] [/b]", "["),
+    },
+    "nemotron_v3": INTERRUPTED,
+    "olmo3": TAGS,
+    "qwen3": INTERRUPTED,
+    "seed_oss": {
+        "both tags": ("<seed:think>a</seed:think>b", "a", "b"),
+        "its budget": ("a<seed:cot_budget_reflect>", "a<seed:cot_budget_reflect>", ""),
+        "a call without an end": ("a<seed:tool_call>", "a", "<seed:tool_call>"),
+    },
+    "step3": TAGS,
+    "step3p5": {
+        "white space before the end": ("\na\n\n</think>\n\nb", "\na", "\n\nb"),
+        "tags in the answer": ("<think>a</think>b<think>c</think>", "a", "b<think>c</think>"),
+    },
+}
+TOLD_NOT_TO = [name for name in ROWS if OURS.load(name).switches]
+
+
+def read(name: str, text: str, **context: Any) -> tuple[str, str]:
+    """The reasoning and the answer."""
+    events = parse(OURS.load(name)(ParserContext(**context)), [text])
+    reasoning = "".join(event.text for event in events if isinstance(event, Reasoning))
+    return reasoning, "".join(event.text for event in events if isinstance(event, Text))
+
+
+def test_every_name_has_rows() -> None:
+    assert [*sorted([*ROWS, "openai_gptoss"])] == OURS.names()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reasoning", "answer"),
+    [
+        pytest.param(name, *row, id=f"{name}-{what}")
+        for name, rows in ROWS.items()
+        for what, row in rows.items()
+    ],
+)
+def test_reasoning_is_told_from_the_answer(name: str, text: str, reasoning: str, answer: str) -> None:
+    assert read(name, text) == (reasoning, answer)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_the_law_holds(name: str) -> None:
+    parser: Any = OURS.load(name)
+
+    class Law(ReasoningParserContract):
+        samples = tuple(text for text, _, _ in ROWS[name].values())
+        markers = parser.visible_tokens
+        fragments = tuple(marker[:4] for marker in parser.visible_tokens)
+        examples = 40
+
+    Law.parser = parser
+    law = Law()
+    law.test_one_character_at_a_time_gives_the_same_events()
+    law.test_any_division_gives_the_same_events()
+    law.test_events_are_well_formed_and_no_text_is_lost()
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_what_the_prompt_opened_is_reasoning_and_what_it_closed_is_not(name: str) -> None:
+    opening, closing = OURS.load(name).opening[0], OURS.load(name).closing[0]
+    assert read(name, f"a{closing}b", prompt=f"<user>{closing}\n<assistant>{opening}\n") == ("a", "b")
+    assert read(name, "a b", prompt=f"<assistant>{opening}\n\n{closing}\n\n") == ("", "a b")
+
+
+@pytest.mark.parametrize("name", TOLD_NOT_TO)
+def test_all_is_answer_where_the_request_wants_no_reasoning(name: str) -> None:
+    switch = OURS.load(name).switches[0]
+    assert read(name, "<think>a</think>b", template_kwargs={switch: False}) == ("", "<think>a</think>b")
+    assert read(name, "a</think>b", template_kwargs={switch: True}) == ("a", "b")
+    assert read(name, "a", template_kwargs={switch: None}) == read(name, "a")
+
+
+def test_what_the_prompt_says_counts_more_than_the_request() -> None:
+    assert read("qwen3", "a</think>b", prompt="<think>\n", template_kwargs={"enable_thinking": False}) == (
+        "a",
+        "b",
+    )
+    assert read("qwen3", "b", prompt="<think></think>", template_kwargs={"enable_thinking": True}) == (
+        "",
+        "b",
+    )
