@@ -6,10 +6,10 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import pairwise
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from fllm.events import ParserEvent, Reasoning, Text, ToolArguments, ToolStart
-from fllm.interfaces import ParserContext, ParserFactory
+from fllm.interfaces import Parser, ParserContext
 from fllm.registry import describe
 from fllm.testing.parsing import parse
 from fllm.testing.shrinking import smallest
@@ -24,10 +24,16 @@ Law = Callable[[list[str]], None]
 """Raises where a parser, given these pieces, breaks it."""
 
 
+class Makes(Protocol):
+    """A `ParserFactory`, in words that no type checker takes for a method of the contract."""
+
+    def __call__(self, context: ParserContext, /) -> Parser: ...
+
+
 class _ParserContract:
     """hypothesis makes up texts and divisions; a failure shows the smallest that it is seen in."""
 
-    parser: ClassVar[ParserFactory]
+    parser: ClassVar[Makes]
     samples: ClassVar[Sequence[str]]
     """Texts that show what the format can be; made-up texts are mixed from parts of them."""
     fragments: ClassVar[Sequence[str]] = ()
