@@ -33,6 +33,8 @@ class Call(Struct, frozen=True):
     name: str
     arguments: str
     """JSON text."""
+    id: str | None = None
+    """Where the model gave it one."""
 
 
 class Reader(Protocol):
@@ -217,7 +219,8 @@ class CallParser:
 
     def _emit(self, calls: Sequence[Call]) -> None:
         for call in calls:
-            self._events += ToolStart(self._calls, call.name), ToolArguments(self._calls, call.arguments)
+            start = ToolStart(self._calls, call.name, call.id)
+            self._events += start, ToolArguments(self._calls, call.arguments)
             self._calls += 1
         self._attempt = None
         self._held = []

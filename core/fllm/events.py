@@ -33,6 +33,8 @@ class ToolStart(Struct, frozen=True):
 
     index: int
     name: str
+    id: str | None = None
+    """The id that the model gave it, where its format has one."""
 
 
 class ToolArguments(Struct, frozen=True):

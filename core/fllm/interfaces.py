@@ -38,6 +38,9 @@ class Parser(Protocol):
     `Text`, `ToolStart` and `ToolArguments`. Special tokens named in the class attribute ``visible_tokens``,
     where there is one, reach the parser as text even when the request skips special tokens.
 
+    Calls to which the model gave no id get one of the tool-call parser's static method
+    ``new_call_id() -> str``, where it has one: some chat templates take only ids of their own kind.
+
     For constrained decoding, a tool-call parser may have the class attribute ``format``, a `ToolFormat`: how
     the model writes the calls that it reads. A reasoning parser may have a method
     ``around(answer: Constraint) -> Constraint``, called before `feed`: the language of a whole output,

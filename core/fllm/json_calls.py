@@ -43,10 +43,10 @@ def call_of(found: JsonObject) -> Call | None:
     return named(json.loads(name), arguments)
 
 
-def named(name: str, arguments: str) -> Call | None:
+def named(name: str, arguments: str, call_id: str | None = None) -> Call | None:
     """The call of that name, if it can be one."""
     # No half of a surrogate pair, which no client could be sent.
-    return Call(name, plain(arguments)) if name and name.isprintable() else None
+    return Call(name, plain(arguments), call_id) if name and name.isprintable() else None
 
 
 def plain(arguments: str) -> str:

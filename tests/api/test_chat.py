@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from api_fakes import (
     events,
 )
 
+from fllm.events import ParserEvent, ToolStart
 from fllm.values import Prompt
 
 WEATHER: Any = [{"type": "function", "function": {"name": "weather", "description": "d", "unknown": 1}}]
@@ -138,6 +140,20 @@ def test_a_call_begins_with_its_name_and_goes_on_with_its_index() -> None:
     assert call == {"index": 0, "type": "function", "function": {"name": "weather", "arguments": ""}}
     assert rest == [{"tool_calls": [{"index": 0, "function": {"arguments": "{}"}}]}]
     assert last == {}
+
+
+def test_a_call_keeps_the_id_that_the_model_gave_it_once() -> None:
+    class Numbered(Calls):
+        def feed(self, text: str) -> Iterator[ParserEvent]:
+            for event in super().feed(text):
+                yield ToolStart(event.index, event.name, "f:0") if isinstance(event, ToolStart) else event
+
+        @staticmethod
+        def new_call_id() -> str:
+            return "ours"
+
+    body = chat(a_server(["[f:{}][f:{}]"], tools=Numbered), tools=WEATHER).json()
+    assert [call["id"] for call in body["choices"][0]["message"]["tool_calls"]] == ["f:0", "ours"]
 
 
 def test_a_call_is_a_message_without_content() -> None:

@@ -54,5 +54,6 @@ def _encoder(body: ChatRequest, asked: AskedChat, server: Server) -> ChatEncoder
         names=names if body.logprobs else None,
         parallel_tool_calls=body.parallel_tool_calls is not False,
         named_call=isinstance(body.tool_choice, NamedToolChoice),
+        new_call_id=getattr(asked.request.tools, "new_call_id", None),
         echo=asked.echo,
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from msgspec import UNSET
 
@@ -39,6 +40,7 @@ class ChatEncoder:
         names: TokenNames | None = None,
         parallel_tool_calls: bool = True,
         named_call: bool = False,
+        new_call_id: Callable[[], str] | None = None,
         echo: str = "",
     ) -> None:
         self._head = head
@@ -47,6 +49,9 @@ class ChatEncoder:
         self._names = names
         self._parallel = parallel_tool_calls
         self._named_call = named_call
+        self._new_call_id = new_call_id or partial(new_id, "call_")
+        self._call_ids: set[tuple[int, str]] = set()
+        """The model's own, by choice."""
         self._echo = echo
         self._begun: set[int] = set()
         self._unreported: defaultdict[int, list[OutputToken]] = defaultdict(list)
@@ -104,11 +109,35 @@ class ChatEncoder:
         finished = event if isinstance(event, Finished) else None
         return ChunkChoice(
             index=index,
-            delta=_delta(event),
+            delta=self._delta(index, event),
             logprobs=self._logprobs(index),
             finish_reason=self._reason(finished) if finished else None,
             stop_reason=finished.stop_reason if finished else UNSET,
         )
+
+    def _delta(self, index: int, event: Event) -> Delta:
+        match event:
+            case Text():
+                return Delta(content=event.text)
+            case Reasoning():
+                return Delta(reasoning_content=event.text)
+            case ToolStart():
+                function = FunctionDelta(name=event.name, arguments="")
+                call_id = self._call_id(index, event)
+                call = ToolCallDelta(index=event.index, id=call_id, type="function", function=function)
+                return Delta(tool_calls=[call])
+            case ToolArguments():
+                call = ToolCallDelta(index=event.index, function=FunctionDelta(arguments=event.text))
+                return Delta(tool_calls=[call])
+            case Finished():
+                return Delta()
+
+    def _call_id(self, index: int, start: ToolStart) -> str:
+        """The model's, if it gave one, and not the same one before."""
+        if start.id is None or (index, start.id) in self._call_ids:
+            return self._new_call_id()
+        self._call_ids.add((index, start.id))
+        return start.id
 
     def _reason(self, finished: Finished) -> str:
         # OpenAI's: a client that named the function need not be told that it is called.
@@ -117,23 +146,6 @@ class ChatEncoder:
     def _logprobs(self, index: int) -> ChatLogprobs | None:
         tokens = self._unreported.pop(index, None)
         return chat_logprobs(tokens, self._names) if tokens and self._names else None
-
-
-def _delta(event: Event) -> Delta:
-    match event:
-        case Text():
-            return Delta(content=event.text)
-        case Reasoning():
-            return Delta(reasoning_content=event.text)
-        case ToolStart():
-            function = FunctionDelta(name=event.name, arguments="")
-            call = ToolCallDelta(index=event.index, id=new_id("call_"), type="function", function=function)
-            return Delta(tool_calls=[call])
-        case ToolArguments():
-            call = ToolCallDelta(index=event.index, function=FunctionDelta(arguments=event.text))
-            return Delta(tool_calls=[call])
-        case Finished():
-            return Delta()
 
 
 def _fold_choice(index: int, parts: Sequence[ChunkChoice]) -> ChatChoice:

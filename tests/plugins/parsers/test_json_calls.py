@@ -183,3 +183,21 @@ def test_kimi_takes_the_name_from_the_id() -> None:
 def test_deepseek_reads_what_is_in_the_code_block(fence: str) -> None:
     text = f"<｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n{fence}\n{{}}\n```<｜tool▁call▁end｜>"
     assert found(DeepSeekV3Parser, text) == ("", [("f", "{}")])
+
+
+def ids(parser: type[CallParser], text: str) -> list[str | None]:
+    return [event.id for event in parse(parser(ParserContext()), [text]) if isinstance(event, ToolStart)]
+
+
+def test_ids_of_the_model_are_kept() -> None:
+    assert ids(KimiK2Parser, written(KimiK2Parser, [NOW])) == ["functions.now:0"]
+    assert ids(MistralParser, "[TOOL_CALLS]add[CALL_ID]X1y2z3A4b[ARGS]{}[TOOL_CALLS]add{}") == [
+        "X1y2z3A4b",
+        None,
+    ]
+
+
+def test_mistral_takes_ids_of_nine_letters_and_digits() -> None:
+    made = {MistralParser.new_call_id() for _ in range(9)}
+    assert len(made) == 9
+    assert all(len(each) == 9 and each.isalnum() for each in made)

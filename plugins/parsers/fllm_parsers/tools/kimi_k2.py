@@ -18,11 +18,14 @@ _SECTION = ("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>")
 _BEGIN, _ARGUMENTS, _END = "<|tool_call_begin|>", "<|tool_call_argument_begin|>", "<|tool_call_end|>"
 
 _HEAD = re.compile(r"[^{]*+")
-_ID = re.compile(rf"\s*(?:functions\.)?([\w.-]+):\d+\s*{re.escape(_ARGUMENTS)}\s*")
+_ID = re.compile(rf"\s*((?:functions\.)?([\w.-]+):\d+)\s*{re.escape(_ARGUMENTS)}\s*")
 
 
 class KimiK2Parser(CallParser):
-    """The name stands in the call's id, before the number of the call."""
+    """The name stands in the call's id, before the number of the call.
+
+    The chat template has nothing but the id to say whose result a tool's message is, so the client gets it.
+    """
 
     around = _SECTION
     opening = (_BEGIN,)
@@ -45,5 +48,5 @@ class KimiK2Parser(CallParser):
         """The one call."""
         head, arguments = split_head(body)
         name = _ID.fullmatch(head)
-        call = named(name[1], arguments) if name else None
+        call = named(name[2], arguments, name[1]) if name else None
         return [call] if call else []

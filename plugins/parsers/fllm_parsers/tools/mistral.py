@@ -7,6 +7,8 @@ its name and the arguments; between these two may stand ``[CALL_ID]`` with an id
 from __future__ import annotations
 
 import re
+import secrets
+import string
 from collections.abc import Sequence
 
 from fllm.calls import Call
@@ -14,7 +16,8 @@ from fllm.json_calls import HeadedJson, JsonCallParser, named, split_head
 from fllm.tool_format import ToolFormat
 
 _HEAD = re.compile(r"[\w.:/\[\]-]*+")
-_NAME = re.compile(r"([\w.:/-]+)(?:\[CALL_ID\]\w*)?(?:\[ARGS\])?")
+_NAME = re.compile(r"([\w.:/-]+)(?:\[CALL_ID\](\w+))?(?:\[ARGS\])?")
+_ID = string.ascii_letters + string.digits
 
 
 class MistralParser(JsonCallParser):
@@ -45,5 +48,10 @@ class MistralParser(JsonCallParser):
         if not head:
             return super().read(found)
         name = _NAME.fullmatch(head)
-        call = named(name[1], found) if name else None
+        call = named(name[1], found, name[2]) if name else None
         return [call] if call else []
+
+    @staticmethod
+    def new_call_id() -> str:
+        """Nine letters and digits: Mistral's templates refuse any other id."""
+        return "".join(secrets.choice(_ID) for _ in range(9))
