@@ -2,16 +2,20 @@
 
 from fllm.events import merged
 from fllm.testing.backends import BackendContract
+from fllm.testing.collectors import CollectorContract
 from fllm.testing.echo import ECHO_PLUGIN, EchoBackend
 from fllm.testing.outcomes import Outcome, outcomes
 from fllm.testing.parsers import ReasoningParserContract, ToolParserContract
 from fllm.testing.parsing import parse
 from fllm.testing.plugins import plugins_with
 from fllm.testing.runners import ModelRunnerContract
+from fllm.testing.templates import ChatTemplateContract
 
 __all__ = [
     "ECHO_PLUGIN",
     "BackendContract",
+    "ChatTemplateContract",
+    "CollectorContract",
     "EchoBackend",
     "ModelRunnerContract",
     "Outcome",

@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+from chatml import CHATML
 
 import fllm
 from fllm import ChatTemplates, ConfigError, ModelCard, ModelError, TemplateContext
-from fllm.testing import plugins_with
+from fllm.testing import ChatTemplateContract, plugins_with
 from fllm_parsers import plugin, templates
 
 OURS = (plugin, templates)
@@ -30,6 +31,29 @@ def configured(directory: Path, chat_template: object) -> Path:
     return written(
         directory / "tokenizer_config.json", {"bos_token": {"x": 1}, "chat_template": chat_template}
     )
+
+
+class TestModelTemplates(ChatTemplateContract):
+    plugin = plugin
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def _model(cls, tmp_path_factory: pytest.TempPathFactory) -> None:
+        cls.model = tmp_path_factory.mktemp("model")
+        configured(cls.model, CHATML)
+
+
+class TestFile(ChatTemplateContract):
+    plugin = templates
+    file: Path
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def _file(cls, tmp_path_factory: pytest.TempPathFactory) -> None:
+        cls.file = written(tmp_path_factory.mktemp("templates") / "mine.jinja", CHATML)
+
+    def context(self) -> TemplateContext:
+        return TemplateContext(card=ModelCard(tokenizer="nowhere", max_model_len=8), file=self.file)
 
 
 class SomebodyElse:

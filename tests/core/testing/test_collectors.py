@@ -1,0 +1,112 @@
+"""The contract of collectors: one that counts keeps it, and each way to break it is noticed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from fllm import Collector, Exposition, RequestRecord, Status
+from fllm.testing import CollectorContract, outcomes
+
+
+class Counting:
+    """Counts requests and tokens, and can be scraped."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.tokens = 0
+
+    def received(self, request: RequestRecord) -> None:
+        self.requests += 1
+
+    def started(self, request: RequestRecord) -> None:
+        pass
+
+    def progressed(self, request: RequestRecord, gaps: Sequence[float], tokens: int) -> None:
+        self.tokens += tokens
+
+    def finished(self, request: RequestRecord) -> None:
+        pass
+
+    def tick(self, status: Status | None) -> None:
+        pass
+
+    def expose(self, status: Status | None, accept: str) -> Exposition:
+        page = f"# TYPE tokens counter\ntokens_total {self.tokens}\n"
+        if "openmetrics" in accept:
+            return Exposition("application/openmetrics-text; version=1.0.0", f"{page}# EOF\n".encode())
+        return Exposition("text/plain; version=0.0.4", page.encode())
+
+
+class TestCounting(CollectorContract):
+    @classmethod
+    def collector(cls) -> Collector:
+        return Counting()
+
+
+class Hopeful(Counting):
+    """Believes that each request has a first token."""
+
+    def finished(self, request: RequestRecord) -> None:
+        assert request.first_token_at is not None, "it never began"
+
+
+class Dividing(Counting):
+    def progressed(self, request: RequestRecord, gaps: Sequence[float], tokens: int) -> None:
+        self.tokens = tokens // len(gaps)
+
+
+class Greedy(Counting):
+    def progressed(self, request: RequestRecord, gaps: Any, tokens: int) -> None:
+        gaps.clear()
+
+
+class Writing(Counting):
+    def received(self, request: Any) -> None:
+        request.request_id = "mine"
+
+
+class Blocking(Counting):
+    def finished(self, request: RequestRecord) -> None:
+        threading.Event().wait(2)
+
+
+class Illegible(Counting):
+    def expose(self, status: Status | None, accept: str) -> Exposition:
+        return Exposition("text/plain", b"tokens = 3\n")
+
+
+class Twice(Counting):
+    def expose(self, status: Status | None, accept: str) -> Exposition:
+        return Exposition("text/plain", b"# TYPE a gauge\na 1\n# TYPE b gauge\nb 1\n# TYPE a gauge\na 2\n")
+
+
+class NeedsStatus(Counting):
+    def tick(self, status: Any) -> None:
+        self.tokens = status.running
+
+
+UNANSWERED = "a request that is refused or left before its first token"
+
+
+@pytest.mark.parametrize(
+    ("kind", "test", "message"),
+    [
+        (Hopeful, UNANSWERED, "finished raised AssertionError"),
+        (Dividing, "many requests at once", "progressed raised ZeroDivisionError"),
+        (Greedy, "a long answer that progresses", "changes the gaps"),
+        (Writing, "a request that succeeds", "received changes the request"),
+        (Blocking, "a request that succeeds", "it blocks: after 0.3 s"),
+        (Illegible, "what it exposes can be read", "can't be read"),
+        (Twice, "what it exposes can be read", "stands twice"),
+        (NeedsStatus, "ticks", "running"),
+    ],
+)
+def test_a_broken_promise_is_noticed(kind: type[Counting], test: str, message: str) -> None:
+    attributes = {"collector": classmethod(lambda cls: kind()), "patience": 0.3 if kind is Blocking else 30.0}
+    case = type("Case", (CollectorContract,), attributes)
+    found = {outcome.test: str(outcome.error) for outcome in outcomes(case) if outcome.error}
+    assert message in found[test]

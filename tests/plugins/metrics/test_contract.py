@@ -1,0 +1,20 @@
+"""Our collectors keep the contract of collectors."""
+
+from __future__ import annotations
+
+from fllm import Collector, MetricsContext
+from fllm.testing import CollectorContract
+from fllm_metrics.log import LogCollector
+from fllm_metrics.prometheus import PrometheusCollector
+
+
+class TestPrometheus(CollectorContract):
+    @classmethod
+    def collector(cls) -> Collector:
+        return PrometheusCollector(MetricsContext(model_name="org/model", max_model_len=300))
+
+
+class TestLog(CollectorContract):
+    @classmethod
+    def collector(cls) -> Collector:
+        return LogCollector()
