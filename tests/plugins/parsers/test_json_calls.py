@@ -13,9 +13,10 @@ from fllm import ParserContext, ParserEvent, Text, ToolArguments, ToolStart
 from fllm.calls import CallParser
 from fllm.testing import ToolParserContract, parse
 from fllm_parsers.tools.deepseek import DeepSeekV3Parser, DeepSeekV31Parser
+from fllm_parsers.tools.gigachat3 import GigaChat3Parser
 from fllm_parsers.tools.granite import GraniteParser
 from fllm_parsers.tools.granite_20b_fc import Granite20bFcParser
-from fllm_parsers.tools.hermes import HermesParser
+from fllm_parsers.tools.hermes import HermesParser, LongCatParser
 from fllm_parsers.tools.internlm import InternLM2Parser
 from fllm_parsers.tools.kimi_k2 import KimiK2Parser
 from fllm_parsers.tools.mistral import MistralParser
@@ -26,11 +27,13 @@ from fllm_parsers.tools.xlam import XlamParser
 PARSERS = (
     DeepSeekV31Parser,
     DeepSeekV3Parser,
+    GigaChat3Parser,
     Granite20bFcParser,
     GraniteParser,
     HermesParser,
     InternLM2Parser,
     KimiK2Parser,
+    LongCatParser,
     MiniMaxM1Parser,
     MistralParser,
     Phi4MiniJsonParser,

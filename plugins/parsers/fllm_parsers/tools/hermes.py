@@ -18,3 +18,17 @@ class HermesParser(JsonCallParser):
         between="\n",
         trigger="<tool_call>",
     )
+
+
+class LongCatParser(JsonCallParser):
+    """The same of LongCat, whose tags are its own."""
+
+    opening = ("<longcat_tool_call>",)
+    closing = ("</longcat_tool_call>",)
+    format = ToolFormat(
+        begin='<longcat_tool_call>{"name": "',
+        middle='", "arguments": ',
+        end="}</longcat_tool_call>",
+        between="\n",
+        trigger="<longcat_tool_call>",
+    )
