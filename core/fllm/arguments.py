@@ -28,8 +28,9 @@ def from_text(text: str, schema: Any, parameters: Parameters) -> str:
 
 
 def from_any_text(text: str) -> str:
-    """The same where no schema is known: the JSON that it is, or else a string."""
-    return text.strip() if is_json(text) else quoted(text)
+    """The same where no schema is known, but only what is no string is written as JSON."""
+    value = text.strip()
+    return value if not value.startswith('"') and is_json(value) else quoted(text)
 
 
 def coerced(value: str, schema: Any, parameters: Parameters) -> str:

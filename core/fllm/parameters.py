@@ -31,6 +31,8 @@ class Parameters:
         outer = self.resolved(root)
         properties, required = outer.get("properties"), outer.get("required")
         self.schemas: Mapping[str, Any] = properties if isinstance(properties, Mapping) else {}
+        self.open = "properties" not in outer
+        """Nothing is said of them: there may be any."""
         self.required = [key for key in self.schemas if isinstance(required, list) and key in required]
 
     @classmethod

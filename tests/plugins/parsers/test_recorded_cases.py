@@ -21,21 +21,46 @@ OURS = plugins_with(plugin, installed=False)
 REGISTRIES = {"tool": OURS.tool_parsers, "reasoning": OURS.reasoning_parsers}
 
 EXCUSED: dict[str, dict[str, str]] = {
+    "tool/gemma4": {
+        "0.32.0 TestExtractToolCalls::test_incomplete_tool_call": "a call that is cut off is text",
+        "test_malformed_no_brace_bounded": "a name without arguments is no call",
+        "TestNonStreamingToolCalls::test_number_and_boolean": "elsewhere, numbers are numbers",
+    },
     "tool/granite": {
         'malformed_input[False] <|tool_call|> {"name': "one object is a call as much as a list is",
+    },
+    "tool/granite4": {
+        "test_tool_call_parser_complex[1-1] <": "a part of an answer: what no call follows is text",
     },
     "tool/internlm": {
         "test_malformed_input[True]": "a half of the marker was emitted, and the rest of the text was lost",
     },
-    "tool/kimi_k2": {
-        "think-then-tool-chunk=5": "a part of an answer: a call that is cut off is text",
-        "think-then-parallel-tools-chunk=5": "a part of an answer: a call that is cut off is text",
-        "complex-json-args-chunk=1": "a part of an answer: what no call follows is text",
+    "tool/lfm2": {
+        "nested_python_c_streaming": "quotes within quotes without escapes are no Python",
+    },
+    "tool/llama4_pythonic": {
+        "[python_tag_streaming]": "the marker is content only if streamed",
+        "[parallel_calls_streaming1]": "the marker is content only if streamed",
     },
     "tool/minimax": {
-        "test_streaming_basic_functionality": "a tag without a call is text",
         "thinking_tag_buffering": "a tag without a call is text",
         "multiline_json_not_supported": "an object over several lines is a call, too",
+    },
+    "tool/minimax_m2": {
+        "test_invalid_tool_name_is_rejected": "what is no call is text",
+    },
+    "tool/nemotron_v3": {
+        "tool-chunk=2] \n<parameter=path>": "a part of an answer: the call began before",
+        "tool-only-chunk=3] \n<parameter=path>": "a part of an answer: the call began before",
+    },
+    "tool/qwen3_xml": {
+        "0.19.1 TestQwen3xmlToolParser::test_various_data_types": "now it is a string: there is no schema",
+        "TestTruncatedToolOpenerStreamParity::test_truncated_opener_dropped": "what is no call is text",
+        "test_content_before_truncated_opener_preserved": "what is no call is text",
+        "test_content_around_unpromoted_tool_block_stays_ordered": "what is no call is text",
+    },
+    "tool/seed_oss": {
+        "test_malformed_function_end_does_not_drop_siblings": "half a tag is no call; the other is one",
     },
     "tool/xlam": {
         "streaming_incremental[single_tool_with_json_code_block]": "half of the block was emitted, too",
@@ -87,6 +112,9 @@ def excuse(kind: str, name: str, case: dict[str, Any]) -> list[pytest.MarkDecora
     # A call that was cut off is text of ours: half of its arguments is of no use to anybody.
     if "arguments_not_complete_json" in case.get("flags", ()):
         return [pytest.mark.skip(reason="the arguments are cut off")]
+    expected = case["expected"]
+    if kind == "tool" and case["streaming"] and not expected["tool_calls"] and not expected["content"]:
+        return [pytest.mark.skip(reason="a part of an answer, of which nothing was certain yet")]
     text = case["model_output"] if isinstance(case["model_output"], str) else "".join(case["model_output"])
     label = f"{case['source_version']} {case['name']} {text}"
     reasons = [why for part, why in EXCUSED.get(f"{kind}/{name}", {}).items() if part in label]

@@ -1,0 +1,131 @@
+"""How the arguments of a tool may be written, as constraints: one form for each kind of notation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from fllm.constraints import Constraint, Exactly, InOrder, JsonSchema, OneOf, Regex, Repeated, UpTo
+from fllm.parameters import Parameters, choices
+from fllm.tags import Tags, taggable
+from fllm.values import Tool
+
+Value = Callable[[Any, Parameters], Constraint]
+"""The language of one argument, by its schema."""
+
+Form = Callable[[Tool], Constraint]
+"""The language of all arguments of a tool."""
+
+
+def tagged(tags: Tags, gap: str = "", padding: str | None = None) -> Form:
+    """A tag for each argument, whose value is plain text; ``gap`` is what the model writes between tags."""
+    inner = tags.padding if padding is None else padding
+
+    def argument(key: Constraint, value: Constraint) -> Constraint:
+        begin = gap.join(tags.after_key) + inner
+        return InOrder((Exactly(tags.before_key), key, Exactly(begin), value, Exactly(gap)))
+
+    def of(key: str, schema: Any, parameters: Parameters) -> Constraint:
+        end = Exactly(inner + tags.after_value)
+        if listed := plain_choices(schema, parameters):
+            return argument(Exactly(key), InOrder((listed, end)))
+        if may_be_text(schema, parameters):
+            # The padding is the model's habit; the value must not have the tag in it.
+            return argument(Exactly(key), UpTo(tags.after_value))
+        return argument(Exactly(key), InOrder((json_value(schema, parameters), end)))
+
+    def form(tool: Tool) -> Constraint:
+        parameters = Parameters(tool.parameters)
+        if parameters.open:
+            return Repeated(item=argument(Regex(_WORD), UpTo(tags.after_value)), least=0)
+        parts = {
+            key: of(key, schema, parameters) for key, schema in parameters.schemas.items() if taggable(key)
+        }
+        return InOrder(
+            tuple(part if key in parameters.required else perhaps(part) for key, part in parts.items())
+        )
+
+    return form
+
+
+def named(assign: str, separator: str, value: Value) -> Form:
+    """Names and values with a separator between them; those that are required come first."""
+
+    def argument(key: Constraint, schema: Any, parameters: Parameters) -> Constraint:
+        return InOrder((key, Exactly(assign), value(schema, parameters)))
+
+    def form(tool: Tool) -> Constraint:
+        parameters = Parameters(tool.parameters)
+        if parameters.open:
+            return Repeated(item=argument(Regex(_WORD), {}, parameters), separator=separator, least=0)
+        parts = {
+            key: argument(Exactly(key), schema, parameters)
+            for key, schema in parameters.schemas.items()
+            if re.fullmatch(_WORD, key)
+        }
+        first = [parts.pop(key) for key in parameters.required if key in parts]
+        return separated(first, list(parts.values()), separator)
+
+    return form
+
+
+def separated(required: Sequence[Constraint], optional: Sequence[Constraint], separator: str) -> Constraint:
+    """All of the first and any of the others, in this order, with separators between them."""
+    more = [InOrder((Exactly(separator), part)) for part in (*required, *optional)]
+    if required:
+        count = len(required)
+        return InOrder((required[0], *more[1:count], *map(perhaps, more[count:])))
+    beginnings = [InOrder((part, *map(perhaps, more[i:]))) for i, part in enumerate(optional, start=1)]
+    return OneOf((*beginnings, Exactly("")))
+
+
+def perhaps(part: Constraint) -> Constraint:
+    """That, or nothing."""
+    return Repeated(item=part, least=0, most=1)
+
+
+def json_value(schema: Any, parameters: Parameters) -> Constraint:
+    """The value as JSON."""
+    return JsonSchema(msgspec.json.encode(parameters.alone(schema)).decode())
+
+
+def python_value(schema: Any, parameters: Parameters) -> Constraint:
+    """The value as Python writes it, but for what is within lists and dictionaries."""
+    kinds = parameters.kinds(schema)
+    if kinds == {"boolean"} and not choices(parameters.resolved(schema)):
+        return OneOf((Exactly("True"), Exactly("False")))
+    if kinds == {"null"}:
+        return Exactly("None")
+    if kinds == {"string"} and is_free(schema, parameters):
+        return OneOf((Regex(PYTHON_STRING), json_value(schema, parameters)))
+    return json_value(schema, parameters)
+
+
+_WORD = r"[\w$][\w.$-]*"
+"""A key that can be written in any notation."""
+
+PYTHON_STRING = r"'([^'\\\x00-\x1f]|\\['\\nt])*'"
+"""A string in single quotes."""
+
+_ABOUT_VALUES = frozenset(("pattern", "format", "minLength", "maxLength", "enum", "const", "allOf", "not"))
+
+
+def is_free(schema: Any, parameters: Parameters) -> bool:
+    """Whether a string may be any."""
+    return not _ABOUT_VALUES & parameters.resolved(schema).keys()
+
+
+def may_be_text(schema: Any, parameters: Parameters) -> bool:
+    """Whether the plain text of a value is read as a string."""
+    kinds = parameters.kinds(schema)
+    return not kinds or "string" in kinds
+
+
+def plain_choices(schema: Any, parameters: Parameters) -> Constraint | None:
+    """The values that a schema lists, as plain text."""
+    listed = choices(parameters.resolved(schema))
+    texts = [each if isinstance(each, str) else msgspec.json.encode(each).decode() for each in listed]
+    return OneOf(tuple(map(Exactly, texts))) if texts else None

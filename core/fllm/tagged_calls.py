@@ -1,0 +1,67 @@
+"""Calls with a tag for each argument.
+
+::
+
+    <function=get_weather><parameter=city>Tokyo</parameter></function>
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
+
+from fllm.arguments import from_any_text, from_text
+from fllm.calls import Call, CallParser
+from fllm.literals import json_object, quoted
+from fllm.parameters import Parameters
+from fllm.tags import TaggedReader, Tags
+from fllm.values import Tool
+
+
+class TaggedCallParser(CallParser):
+    """A tag for each argument, whose type the tool's schema tells."""
+
+    tags: ClassVar[Tags]
+
+    def reader(self) -> TaggedReader:
+        """From the name to the last tag."""
+        return TaggedReader(self.tags)
+
+    def read(self, body: str) -> Sequence[Call]:
+        """The one call."""
+        call = read_tagged(body, self.tags, self.context.tools)
+        return [call] if call else []
+
+
+def read_tagged(body: str, tags: Tags, tools: Iterable[Tool]) -> Call | None:
+    """The call that a body is; values are of the types that the tool's schema says."""
+    reader = TaggedReader(tags)
+    reader.feed(body)
+    if reader.state != "complete" or reader.length != len(body):
+        return None
+    parameters = Parameters.of(reader.name, tools)
+    arguments = {key: _value(key, text, tags, parameters) for key, text in _parted(reader, tags, parameters)}
+    return Call(reader.name, json_object(arguments))
+
+
+def _parted(reader: TaggedReader, tags: Tags, parameters: Parameters) -> Iterable[tuple[str, str]]:
+    """The arguments, also those behind a value whose closing tag the model forgot."""
+    given = {key for key, _ in reader.arguments}
+    missing = [re.escape(key) for key in parameters.schemas if key not in given]
+    beginning = re.compile(
+        rf"\n[ \t]*+{re.escape(tags.before_key)}({'|'.join(missing) or '(?!)'})"
+        + r"\s*".join(map(re.escape, tags.after_key))
+    )
+    for key, value in reader.arguments:
+        first, *others = beginning.split(value)
+        yield key, first
+        yield from zip(others[::2], others[1::2], strict=True)
+
+
+def _value(key: str, text: str, tags: Tags, parameters: Parameters) -> str:
+    text = text.removeprefix(tags.padding).removesuffix(tags.padding) if tags.padding else text
+    schema = parameters.schemas.get(key)
+    if parameters.kinds(schema):
+        return from_text(text, schema, parameters)
+    return from_any_text(text) if tags.typed else quoted(text)

@@ -1,0 +1,101 @@
+"""The tool calls of Gemma 4, whose strings have a token of their own for a quote.
+
+::
+
+    <|tool_call>call:get_weather{city:<|"|>Tokyo<|"|>,days:3,alert:{wind:true}}<tool_call|>
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from types import MappingProxyType
+from typing import Any
+
+from fllm.argument_forms import is_free, json_value, named
+from fllm.arguments import coerced, is_json
+from fllm.calls import Call, CallParser
+from fllm.constraints import Constraint, Exactly, InOrder, OneOf, UpTo
+from fllm.literals import LiteralReader, Scope, json_object, quoted
+from fllm.parameters import Parameters, choices
+from fllm.python_calls import unescape
+from fllm.tool_format import ToolFormat
+
+QUOTE = '<|"|>'
+
+_HEAD = re.compile(r"[\w./: -]*+")
+_NAME = re.compile(r"(?:(?:call)?:)? *([\w./:-]+) *")
+_LONGEST_HEAD = 256
+
+
+class GemmaCallReader(LiteralReader):
+    """Reads ``call:``, which a model may leave out, a name, and arguments in braces; words may be strings."""
+
+    outermost = Scope("}", ":")
+    scopes = MappingProxyType({"{": Scope("}", ":"), "[": Scope("]")})
+    quotes = (QUOTE, '"')
+    verbatim = frozenset((QUOTE,))
+    word = re.compile(r"[^,{}\[\]<\"]*+")
+    key = re.compile(r"[^,:{}\[\]<\"]*+")
+
+    def outside(self, text: str, position: int) -> int:
+        """What is before the brace."""
+        head = _HEAD.match(text, position)
+        assert head is not None  # it matches the empty text
+        if head.end() == len(text) and len(head[0]) <= _LONGEST_HEAD:
+            return position
+        name = _NAME.fullmatch(head[0])
+        if not name or len(head[0]) > _LONGEST_HEAD or text[head.end()] != "{":
+            self.state = "broken"
+            return position
+        self.begin(name[1])
+        return head.end() + 1
+
+    def scalar(self, word: str) -> str:
+        """JSON, or else a string without quotes."""
+        return word if is_json(word) else quoted(word)
+
+    def string(self, written: str, prefix: str) -> str | None:
+        """A string of JSON."""
+        return None if prefix else unescape(written)
+
+
+def gemma_value(schema: Any, parameters: Parameters) -> Constraint:
+    """Strings between their token, and all else as JSON, which the template writes nearly the same."""
+    if parameters.kinds(schema) != {"string"}:
+        return json_value(schema, parameters)
+    if listed := choices(parameters.resolved(schema)):
+        return OneOf(tuple(Exactly(f"{QUOTE}{choice}{QUOTE}") for choice in listed))
+    if is_free(schema, parameters):
+        return InOrder((Exactly(QUOTE), UpTo(QUOTE)))
+    return json_value(schema, parameters)
+
+
+class Gemma4Parser(CallParser):
+    """One call between each pair of markers."""
+
+    opening = ("<|tool_call>",)
+    closing = ("<tool_call|>",)
+    inside = (QUOTE,)
+    format = ToolFormat(
+        begin="<|tool_call>call:",
+        middle="{",
+        end="}<tool_call|>",
+        trigger="<|tool_call>",
+        arguments=named(":", ",", gemma_value),
+    )
+
+    def reader(self) -> GemmaCallReader:
+        """Up to the closing brace."""
+        return GemmaCallReader()
+
+    def read(self, body: str) -> Sequence[Call]:
+        """The one call; what has no quotes is of the type that the tool's schema says."""
+        reader = self.reader()
+        reader.feed(body)
+        ((name, arguments),) = reader.calls
+        parameters = Parameters.of(name, self.context.tools)
+        typed = {
+            key: coerced(value, parameters.schemas.get(key), parameters) for key, value in arguments.items()
+        }
+        return [Call(name, json_object(typed))]

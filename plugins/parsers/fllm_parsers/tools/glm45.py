@@ -1,0 +1,60 @@
+"""The tool calls of GLM 4.5 to 4.7.
+
+::
+
+    <tool_call>get_weather
+    <arg_key>city</arg_key>
+    <arg_value>Tokyo</arg_value>
+    </tool_call>
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fllm.argument_forms import tagged
+from fllm.calls import Call
+from fllm.tagged_calls import TaggedCallParser
+from fllm.tags import Tags
+from fllm.tool_format import ToolFormat
+
+
+class Glm45Parser(TaggedCallParser):
+    """Values are JSON unless they are strings.
+
+    A name alone is a call only of a tool that the request has, if it has any.
+    """
+
+    tags = Tags(
+        opening="<tool_call>",
+        before_key="<arg_key>",
+        after_key=("</arg_key>", "<arg_value>"),
+        after_value="</arg_value>",
+        end="</tool_call>",
+        typed=True,
+    )
+    opening = ("<tool_call>",)
+    closing = ("</tool_call>",)
+    inside = ("<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>")
+    format = ToolFormat(
+        begin="<tool_call>",
+        middle="\n",
+        end="</tool_call>",
+        between="\n",
+        arguments=tagged(tags, gap="\n"),
+    )
+
+    def read(self, body: str) -> Sequence[Call]:
+        """The one call."""
+        known = {tool.name for tool in self.context.tools}
+        return [
+            call for call in super().read(body) if call.arguments != "{}" or not known or call.name in known
+        ]
+
+
+class Glm47Parser(Glm45Parser):
+    """The same; the model writes it without line breaks."""
+
+    format = ToolFormat(
+        begin="<tool_call>", middle="", end="</tool_call>", arguments=tagged(Glm45Parser.tags)
+    )
