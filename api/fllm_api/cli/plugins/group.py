@@ -15,7 +15,10 @@ from fllm_api.cli.types import plugins_of
 JSON = click.RichOption(["--json", "as_json"], is_flag=True, help="Print JSON.")
 """For every command that answers with a report."""
 
-SUBCOMMANDS = (Entry("show", "fllm_api.cli.plugins.show:show", "Tell all of one plugin, or of one name."),)
+SUBCOMMANDS = (
+    Entry("show", "fllm_api.cli.plugins.show:show", "Tell all of one plugin, or of one name."),
+    Entry("new", "fllm_api.cli.plugins.new:new", "Write a distribution with a plugin, to begin with."),
+)
 
 
 @click.group(
