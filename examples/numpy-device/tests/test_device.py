@@ -1,9 +1,7 @@
-"""The device with the embedded model: what `fllm.batching` relies on."""
+"""The device with the embedded model: the contract, the answers, and what it refuses."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,145 +11,46 @@ from fllm_numpy.backend import numpy_backend
 from fllm_numpy.gguf_file import GgufFile
 from fllm_numpy.runner import NumpyRunner
 
-from fllm import BackendConfig, BackendContext, ConfigError, Device, ModelCard, ModelError, Prompt, Sampling
-from fllm.batching import Row, Sampled
+from fllm import BackendConfig, BackendContext, ConfigError, Device, ModelError
 from fllm.models import locate
-from fllm.testing import plugins_with
+from fllm.testing import ModelRunnerContract, plugins_with
 from fllm.tokens import Tokenizer
 
-BLOCK = 16
 QUESTION = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
 
 
-@pytest.fixture(scope="module")
-def loaded() -> Iterator[tuple[NumpyRunner, ModelCard]]:
-    runner = NumpyRunner(Path(locate().location), 2048)
-    card = runner.load(lambda progress: None)
-    assert runner.allocate(BLOCK) == 2048 // BLOCK
-    yield runner, card
-    runner.close()
-    assert not Path(card.tokenizer).exists()
+class TestDevice(ModelRunnerContract):
+    """The contract; what it does not know of is asked of the same runner."""
 
-
-@pytest.fixture(scope="module")
-def runner(loaded: tuple[NumpyRunner, ModelCard]) -> NumpyRunner:
-    return loaded[0]
-
-
-@pytest.fixture(scope="module")
-def tokenizer(loaded: tuple[NumpyRunner, ModelCard]) -> Tokenizer:
-    return Tokenizer.load(Path(loaded[1].tokenizer))
-
-
-def a_row(tokens: Sequence[int], blocks: Sequence[int], start: int = 0, **parts: Any) -> Row:
-    """The rest of the tokens, greedily continued."""
-    known = {
-        "prompt_length": len(tokens),
-        "count": len(tokens) - start,
-        "sampling": Sampling(max_tokens=9, temperature=0, logprobs=3),
-        "seed": 0,
-        "sample": True,
-    }
-    return Row(token_ids=tokens, block_table=blocks, start=start, **(known | parts))
-
-
-def same(one: Sampled, other: Sampled) -> bool:
-    assert one.logprob
-    assert other.logprob
-    close = one.logprob.logprob == pytest.approx(other.logprob.logprob, abs=1e-3)
-    return one.token_id == other.token_id and close
-
-
-def test_the_model_answers(runner: NumpyRunner, tokenizer: Tokenizer) -> None:
-    tokens = tokenizer.encode(QUESTION, special=False)
-    asked, start = len(tokens), 0
-    while len(tokens) < asked + 7:
-        [result] = runner.execute([a_row(tokens, [5, 3, 9], start, prompt_length=asked)])
-        start = len(tokens)
-        assert result.token_id is not None
-        tokens.append(result.token_id)
-    assert tokenizer.decode(tokens[asked:], skip_special=True) == "The capital of France is Paris."
-
-
-def test_the_tokenizer_spells_any_text_and_divides_digits(tokenizer: Tokenizer) -> None:
-    text = "In 2024, 서울 had 9,386,034 people 😀\n"
-    ids = tokenizer.encode(text, special=True)
-    assert tokenizer.decode(ids, skip_special=False) == text
-    assert [tokenizer.token_text(token) for token in tokenizer.encode("2024", special=False)] == [*"2024"]
-    assert tokenizer.eos_token == "<|im_end|>"
-
-
-def test_chunks_give_what_the_whole_prompt_gives(runner: NumpyRunner, tokenizer: Tokenizer) -> None:
-    tokens = tokenizer.encode(QUESTION * 3, special=False)
-    [whole] = runner.execute([a_row(tokens, range(10, 14))])
-    for start, end in ((0, 5), (5, 17), (17, len(tokens) - 1)):
-        [nothing] = runner.execute([a_row(tokens, range(4), start, count=end - start, sample=False)])
-        assert nothing == Sampled()
-    [last] = runner.execute([a_row(tokens, range(4), len(tokens) - 1)])
-    assert same(whole, last)
-
-
-def test_rows_of_one_batch_do_not_meet(runner: NumpyRunner, tokenizer: Tokenizer) -> None:
-    texts = [tokenizer.encode(text, special=False) for text in (QUESTION, "Once upon a time", "1, 2, 3, 4,")]
-    tables = [[7, 2], [30, 31], [4, 1]]
-    rows = [a_row(tokens, blocks) for tokens, blocks in zip(texts, tables, strict=True)]
-    alone = [runner.execute([row])[0] for row in rows]
-    together = runner.execute(rows)
-    assert all(map(same, together, alone))
-
-
-def test_a_row_reads_what_an_earlier_one_of_the_batch_writes(
-    runner: NumpyRunner, tokenizer: Tokenizer
-) -> None:
-    tokens = tokenizer.encode(QUESTION * 2, special=False)
-    assert len(tokens) == 2 * BLOCK
-    [alone] = runner.execute([a_row(tokens, [60, 61])])
-    first = a_row(tokens, [70], count=BLOCK, sample=False)
-    _, second = runner.execute([first, a_row(tokens, [70, 71], BLOCK)])
-    assert same(second, alone)
-
-
-def test_drafts_are_verified(runner: NumpyRunner, tokenizer: Tokenizer) -> None:
-    prompt = tokenizer.encode(QUESTION, special=False)
-    right, wrong = (
-        tokenizer.encode("The capital of", special=False),
-        tokenizer.encode(" cheese", special=False),
+    prompts = (
+        [504, 3575, 282, 4649, 314, 7042, 28, 284, 260, 3575, 282],  # The capital of France is Paris...
+        [6403, 2231, 253, 655, 28, 665, 436, 253, 1165],  # Once upon a time, there was a little
     )
-    row = a_row([*prompt, *right, *wrong], [20, 21], prompt_length=len(prompt), drafts=4)
-    [result] = runner.execute([row])
-    assert result.accepted == 3
-    assert result.token_id == tokenizer.encode(" France", special=False)[0]
-    assert [each.token_id for each in result.accepted_logprobs] == right
 
+    @classmethod
+    def runner(cls) -> NumpyRunner:
+        return NumpyRunner(Path(locate().location), 2048)
 
-def test_prompt_logprobs_are_those_of_the_prompts_own_tokens(
-    runner: NumpyRunner, tokenizer: Tokenizer
-) -> None:
-    tokens = tokenizer.encode("The capital of France is Paris", special=False)
-    asked = Sampling(max_tokens=1, temperature=0, prompt_logprobs=1)
-    [result] = runner.execute([a_row(tokens, [40], sampling=asked, prompt_logprobs=True)])
-    assert [each.token_id for each in result.prompt_logprobs] == tokens[1:]
-    assert result.prompt_logprobs[-1].top[0][0] == tokens[-1]
-    assert result.logprob is None
+    def tokenizer(self) -> Tokenizer:
+        return Tokenizer.load(Path(self.bench().card.tokenizer))
 
+    def test_the_model_answers(self) -> None:
+        tokenizer = self.tokenizer()
+        line = self.bench().line(tokenizer.encode(QUESTION, special=False))
+        self.bench().generate([line], 8)
+        assert tokenizer.decode(line.said, skip_special=True) == "The capital of France is Paris."
+        assert line.said[-1] in self.bench().card.eos_token_ids
 
-def test_a_prompt_goes_through_the_scheduler() -> None:
-    async def answer() -> tuple[ModelCard, list[int]]:
-        config = BackendConfig(model=locate().location, devices=(Device("numpy"),), max_model_len=64)
-        backend = numpy_backend(config, BackendContext())
-        try:
-            card = await backend.start()
-            ids = Tokenizer.load(Path(card.tokenizer)).encode(QUESTION, special=False)
-            prompt = Prompt("1", ids, Sampling(max_tokens=20, temperature=0))
-            steps = [step async for step in backend.generate(prompt)]
-        finally:
-            await backend.stop()
-        assert (steps[-1].finish, steps[-1].stop_token) == ("stop", card.eos_token_ids[0])
-        return card, [token for step in steps for token in step.token_ids]
+    def test_the_tokenizer_spells_any_text_and_divides_digits(self) -> None:
+        tokenizer, text = self.tokenizer(), "In 2024, 서울 had 9,386,034 people 😀\n"
+        assert tokenizer.decode(tokenizer.encode(text, special=True), skip_special=False) == text
+        assert [tokenizer.token_text(token) for token in tokenizer.encode("2024", special=False)] == [*"2024"]
+        assert tokenizer.eos_token == "<|im_end|>"
 
-    card, tokens = asyncio.run(answer())
-    assert len(tokens) == 8
-    assert (card.max_model_len, card.runtime["kv_cache_blocks"]) == (64, 1024)
+    def test_it_can_be_closed(self) -> None:
+        directory = Path(self.bench().card.tokenizer)
+        super().test_it_can_be_closed()
+        assert not directory.exists()
 
 
 @pytest.mark.parametrize(

@@ -109,8 +109,8 @@ def _rotated(heads: Array, rotation: NDArray[np.complex64]) -> Array:
 
 def _feed_forward(layer: Layer, x: Array) -> Array:
     both: Array = x @ layer.gate_up.T
-    width = both.shape[1] // 2
-    half, up = both[:, :width] * np.float32(0.5), both[:, width:]
-    tanh: Array = np.tanh(half)  # x * sigmoid(x) by it, since it does not overflow
-    result: Array = ((half + half * tanh) * up) @ layer.down.T
+    gate, up = np.split(both, 2, axis=-1)
+    sigmoid: Array = np.float32(0.5) * (1 + np.tanh(np.float32(0.5) * gate))  # which does not overflow
+    gated: Array = gate * sigmoid * up
+    result: Array = gated @ layer.down.T
     return result

@@ -44,17 +44,18 @@ def _adjusted(row: Row, logits: Array, eos: Collection[int]) -> Array:
 
 
 def _drawn(row: Row, logits: Array) -> int:
-    """The token at a random place of the cumulative distribution, after min_p, top_k and top_p."""
+    """The token at a random place of the cumulative distribution of what min_p, top_k and top_p leave."""
     sampling = row.sampling
     weights = np.exp((logits - logits.max()) / sampling.temperature, dtype=np.float64)
-    likeliest = np.argsort(-weights, kind="stable")
-    likeliest = likeliest[: sampling.top_k] if sampling.top_k > 0 else likeliest
-    likeliest = likeliest[weights[likeliest] >= sampling.min_p]  # the likeliest weighs 1
-    cumulative = weights[likeliest].cumsum()
-    kept = 1 + np.searchsorted(cumulative, sampling.top_p * cumulative[-1])
-    cumulative = cumulative[:kept]
+    left = np.argsort(-weights, kind="stable")
+    left = left[: sampling.top_k] if sampling.top_k > 0 else left
+    left = left[weights[left] >= sampling.min_p]  # the likeliest weighs 1
+    reached = weights[left].cumsum()
+    left = left[: 1 + np.searchsorted(reached, sampling.top_p * reached[-1])]
+    left.sort()  # by id: of two that are nearly alike, rounding would decide which is the likelier
+    cumulative = weights[left].cumsum()
     index = np.searchsorted(cumulative, _uniform(row) * cumulative[-1], side="right")
-    return int(likeliest[min(index, len(cumulative) - 1)])
+    return int(left[min(index, len(left) - 1)])
 
 
 def _uniform(row: Row) -> float:
