@@ -353,7 +353,7 @@ def test_what_can_not_be_continued_is_refused(
         PLAIN,
         "{{ bos_token + messages[0]['content'] + eos_token }}",
         "{{ raise_exception('never') }}",
-        "{% for tool in tools %}{{ tool.function.name }}{% endfor %}",
+        "{% for tool in tools or [] %}{{ tool.function.name }}{% endfor %}",
         "",
     ],
 )
@@ -370,3 +370,26 @@ def test_check_reports_what_never_works(source: str) -> None:
 def test_neither_jinja_nor_tokenizers_is_imported_with_the_core() -> None:
     script = "import sys, fllm; sys.exit(not {'jinja2', 'tokenizers'}.isdisjoint(sys.modules))"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+SYSTEM = {"role": "system", "content": "Be brief."}
+LIST = 'These functions are available:\n{"name": "f", "parameters": {"type": "object"}}'
+NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}" + PLAIN
+
+
+@pytest.mark.parametrize(
+    ("source", "messages", "text"),
+    [
+        (PLAIN, [HELLO], f"[system]{LIST}[user]Hello"),
+        (PLAIN, [SYSTEM, HELLO], f"[system]Be brief.\n\n{LIST}[user]Hello"),
+        (LOOP, [SYSTEM, HELLO], f"<Be brief.><{LIST}><Hello>"),
+        (EITHER, [{**SYSTEM, "content": PARTS}, HELLO], f"<a><b><{LIST}>=Hello"),
+        (NO_SYSTEM, [HELLO, HELLO], f"[user]{LIST}\n\nHello[user]Hello"),
+        (NO_SYSTEM, [{"role": "assistant", "content": "Hi"}], "[assistant]Hi"),
+        (PLAIN + "{% for tool in tools or [] %}{{ tool.function.name }}{% endfor %}", [HELLO], "[user]Hellof"),
+    ],
+)
+def test_tools_that_a_template_does_not_show_are_told(source: str, messages: Any, text: str) -> None:
+    ours = template(source)
+    assert ours.render(messages, tools=TOOLS, tell_tools=True) == text
+    assert ours.render(messages, tell_tools=True) == ours.render(messages)

@@ -82,6 +82,7 @@ def _render(body: ChatRequest, server: Server, tools: tuple[Tool, ...], kwargs: 
         tools=[template_tool(tool) for tool in tools] or None,
         add_generation_prompt=_generation_prompt(body),
         continue_final_message=bool(body.continue_final_message),
+        tell_tools=True,
         kwargs=kwargs,
     )
 

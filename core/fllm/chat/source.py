@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from fllm.chat.environment import environment
 from fllm.chat.messages import Form, Silence, normalize
 from fllm.chat.syntax import Traits, traits
+from fllm.chat.tools import Teller
 from fllm.errors import ConfigError
 
 ContentFormat = Literal["auto", "string", "openai"]
@@ -34,6 +35,7 @@ class Source(Struct, frozen=True):
 
     template: Template
     form: Form
+    teller: Teller = "template"
 
     def try_out(
         self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None
@@ -56,7 +58,10 @@ def compile_source(text: str, content_format: ContentFormat, where: str) -> Sour
         template = jinja.from_string(text)
     except TemplateSyntaxError as error:
         raise ConfigError(f"{where}, line {error.lineno}: {one_line(error)}") from error
-    return _with_calls(Source(template, _form(found, content_format)))
+    source = _with_calls(Source(template, _form(found, content_format)))
+    if found.knows_tools:
+        return source
+    return replace(source, teller="system" if _hears_system(source) else "user")
 
 
 def one_line(error: Exception) -> str:
@@ -98,6 +103,14 @@ def _with_calls(source: Source) -> Source:
     )
     sources = (Source(source.template, form) for form in forms)
     return next((each for each in sources if _shows_calls(each)), source)
+
+
+def _hears_system(source: Source) -> bool:
+    messages = [{"role": "system", "content": "hear me"}, {"role": "user", "content": "Hello"}]
+    try:
+        return "hear me" in source.try_out(messages, None)
+    except FAILURES:
+        return False
 
 
 def _shows_calls(source: Source) -> bool:

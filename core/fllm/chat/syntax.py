@@ -15,6 +15,8 @@ class Traits(Struct, frozen=True):
     """Content may be a string, even so."""
     knows_developer: bool
     """The role ``developer`` is mentioned."""
+    knows_tools: bool
+    """The variable ``tools`` is used."""
 
 
 def traits(tree: nodes.Template) -> Traits:
@@ -25,6 +27,7 @@ def traits(tree: nodes.Template) -> Traits:
         loops_over_content=any(_is_content(loop.iter, names) for loop in tree.find_all(nodes.For)),
         tests_for_string=any(_is_content(test.node, names) for test in tests),
         knows_developer=any(const.value == "developer" for const in tree.find_all(nodes.Const)),
+        knows_tools=any(name.name == "tools" for name in tree.find_all(nodes.Name)),
     )
 
 
