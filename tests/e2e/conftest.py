@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from scripts import SCRIPTED_PLUGIN, Script, write_script
 from serving import Server, serving
+
+from fllm.testing import Serve
 
 
 @pytest.fixture(scope="session")
@@ -20,18 +21,15 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def scripted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
+def scripted(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Server]:
     """Start (once each) a server whose backend says what a script says."""
-    running: dict[tuple[object, ...], Server] = {}
-    with ExitStack() as stack:
+    directories: dict[str, Path] = {}
 
-        def start(script: Script, *arguments: str) -> Server:
-            key = (script.name, arguments)
-            if key not in running:
-                directory: Path = tmp_path_factory.mktemp(script.name)
-                write_script(script, directory)
-                options = ("--plugin", str(SCRIPTED_PLUGIN), "--backend", "scripted")
-                running[key] = stack.enter_context(serving(str(directory), *options, *arguments))
-            return running[key]
+    def start(script: Script, *arguments: str) -> Server:
+        if script.name not in directories:
+            directories[script.name] = tmp_path_factory.mktemp(script.name)
+            write_script(script, directories[script.name])
+        options = ("--plugin", SCRIPTED_PLUGIN, "--backend", "scripted")
+        return serve(directories[script.name], *options, *arguments)
 
-        yield start
+    return start

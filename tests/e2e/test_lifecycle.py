@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 
 import httpx
 import pytest
-from serving import Server, run, serving
+from serving import Server, children, run, serving
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def wait_for_health(server: Server, status: int, seconds: float = 60) -> None:
 
 def test_an_engine_that_dies_ends_its_requests_and_is_started_again(mortal: Server) -> None:
     with slow_stream(mortal) as lines:
-        [engine] = mortal.children()
+        [engine] = children(mortal)
         os.kill(engine, signal.SIGKILL)
         rest = [line for line in lines if line]
     assert any('"error"' in line for line in rest[-2:]), rest[-2:]
@@ -67,7 +67,7 @@ def test_a_signal_lets_accepted_requests_finish_and_exits_0(how: signal.Signals)
         )
         request.start()
         time.sleep(0.7)
-        [engine] = server.children()
+        [engine] = children(server)
         assert server.stop(how) == 0, server.log()
         request.join()
         assert answers[0].json()["usage"]["completion_tokens"] == 300

@@ -3,12 +3,13 @@
 from fllm.events import merged
 from fllm.testing.backends import BackendContract
 from fllm.testing.collectors import CollectorContract
-from fllm.testing.echo import ECHO_PLUGIN, EchoBackend
+from fllm.testing.echo import ECHO_PLUGIN, EchoBackend, echo_model
 from fllm.testing.outcomes import Outcome, outcomes
 from fllm.testing.parsers import ReasoningParserContract, ToolParserContract
 from fllm.testing.parsing import parse
 from fllm.testing.plugins import plugins_with
 from fllm.testing.runners import ModelRunnerContract
+from fllm.testing.serving import Serve, Server, serving
 from fllm.testing.templates import ChatTemplateContract
 
 __all__ = [
@@ -20,9 +21,13 @@ __all__ = [
     "ModelRunnerContract",
     "Outcome",
     "ReasoningParserContract",
+    "Serve",
+    "Server",
     "ToolParserContract",
+    "echo_model",
     "merged",
     "outcomes",
     "parse",
     "plugins_with",
+    "serving",
 ]

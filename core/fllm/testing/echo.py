@@ -1,6 +1,7 @@
-"""A backend without a model: small enough to read in a minute, and whole enough to pass `BackendContract`.
+"""A backend without weights: small enough to read in a minute, and whole enough to pass `BackendContract`.
 
-It is a plugin, too: ``furiosa-llm serve DIRECTORY --plugin FILE --backend echo``, FILE being `ECHO_PLUGIN`.
+It is a plugin, too: ``furiosa-llm serve MODEL --plugin FILE --backend echo``, where FILE is `ECHO_PLUGIN` and
+MODEL what `echo_model` wrote. That server answers with the last message: tests say what "the model" says.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Iterable
 from itertools import cycle, islice
+from pathlib import Path
 
 from fllm import (
     BackendConfig,
@@ -25,6 +27,24 @@ from fllm.batching.admission import check
 
 ECHO_PLUGIN = __file__
 """For ``--plugin``."""
+
+_TOKENIZER_CONFIG = '{"chat_template": "{{ messages[-1].content }}"}'
+
+
+def echo_model(directory: Path) -> Path:
+    """Write a tokenizer of single bytes, and a chat template that is the last message; gives MODEL."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokens = {token: i for i, token in enumerate(sorted(byte_level.alphabet()))}
+    tokenizer = Tokenizer(models.BPE(tokens, []))
+    tokenizer.pre_tokenizer = byte_level
+    tokenizer.decoder = decoders.ByteLevel()
+    directory.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(directory / "tokenizer.json"))
+    (directory / "tokenizer_config.json").write_text(_TOKENIZER_CONFIG)
+    (directory / "config.json").write_text("{}")  # by which MODEL is known to be one
+    return directory
 
 
 class EchoBackend:
