@@ -109,6 +109,14 @@ def test_our_plugins_are_found_where_they_are_installed(installed: Path) -> None
     assert {"parsers", "backends", "metrics"} <= {each["name"] for each in listing["plugins"]}
 
 
+def test_what_a_new_plugin_is_made_of_is_in_the_wheel(installed: Path, tmp_path: Path) -> None:
+    told = call(installed / "furiosa-llm", "plugins", "new", "routes", "acme", "--directory", tmp_path)
+    assert "pytest" in told
+    assert (tmp_path / ".github" / "workflows" / "test.yml").is_file()
+    assert (tmp_path / ".gitignore").is_file()
+    assert (tmp_path / "src" / "acme" / "py.typed").is_file()
+
+
 def test_without_the_embedded_model_serve_says_how_to_get_it(installed: Path) -> None:
     done = subprocess.run(
         [installed / "furiosa-llm", "serve", "--backend", "torch", "--port", "0"],

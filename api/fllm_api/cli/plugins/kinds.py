@@ -31,7 +31,6 @@ KINDS = {
         note="The markers are in `src/{module}/parser.py`. For calls that are no JSON see `fllm.calls`.",
         suffix="Parser",
         registry="tool_parsers",
-        test_dependencies=("hypothesis>=6.130",),
     ),
     "reasoning-parser": Kind(
         summary="Divides the reasoning of a family of models from their answers.",
@@ -39,7 +38,6 @@ KINDS = {
         note="The tags are in `src/{module}/parser.py`.",
         suffix="Parser",
         registry="reasoning_parsers",
-        test_dependencies=("hypothesis>=6.130",),
     ),
     "backend": Kind(
         summary="A device, under the server's continuous batching.",

@@ -21,7 +21,7 @@ TEMPLATES = Path(__file__).with_name("templates")
 SUFFIX = ".jinja"
 MODULE = "__module__"
 """Stands in the paths of templates for the name of the package."""
-CHECKS = ("mypy>=1.18", "pytest>=9", "ruff>=0.14")
+CHECKS = (f"{SERVER}[testing]", "mypy>=1.18", "ruff>=0.14")
 
 # Other signs than usual: chat templates, and the workflows of GitHub, have those.
 _JINJA = Environment(

@@ -1,0 +1,159 @@
+"""What ``plugins new`` writes: built, installed beside ours, tested there, and served."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+import venv
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from sysconfig import get_path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from openai import OpenAI
+from scripts import SCRIPTED_PLUGIN, Script, write_script
+
+from fllm.testing import Server, serving
+from fllm_api.cli.plugins.kinds import KINDS
+from fllm_api.cli.plugins.new import new
+
+pytestmark = pytest.mark.packaging
+
+CHATTER = Script(
+    "chatter",
+    (
+        "<reason>", "It", " rains", ".", "</reason>", "\n", "I look", " it up.", "<call>", '{"name": "get',
+        '_weather", "', 'arguments": {"city"', ': "서울"}}', "</call>", "<|end|>",
+    ),
+)  # fmt: skip
+MESSAGES: list[Any] = [{"role": "user", "content": "How is the weather?"}]
+
+
+def call(*arguments: str | Path, cwd: Path | None = None) -> str:
+    """Stdout of a command that succeeds."""
+    done = subprocess.run(list(map(str, arguments)), capture_output=True, text=True, cwd=cwd, timeout=600)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def projects(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    """One of each kind, as it was written."""
+    root: Path = tmp_path_factory.mktemp("projects")
+    for kind in KINDS:
+        done = CliRunner().invoke(new, [kind, f"acme-{kind}", "--directory", str(root / kind)])
+        assert done.exit_code == 0, done.output
+    return {kind: root / kind for kind in KINDS}
+
+
+@pytest.fixture(scope="module")
+def python(projects: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of an environment that has them all installed, and sees what ours has."""
+    directory: Path = tmp_path_factory.mktemp("environment")
+    venv.create(directory, symlinks=True)
+    interpreter = directory / "bin" / "python"
+    site = Path(call(interpreter, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
+    (site / "ours.pth").write_text(f"import site; site.addsitedir({get_path('purelib')!r})\n")
+    wheels = directory / "wheels"
+    for project in projects.values():
+        call(sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", wheels, project)
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        interpreter,
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+    ]
+    call(*pip, *wheels.glob("*.whl"))
+    return interpreter
+
+
+@pytest.fixture(scope="module")
+def there(python: Path) -> Iterator[None]:
+    """Servers are started in that environment."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", str(python))
+        yield
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_its_own_tests_pass_where_it_is_installed(
+    kind: str, projects: Mapping[str, Path], python: Path
+) -> None:
+    told = call(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=projects[kind])
+    assert " passed" in told.splitlines()[-1]
+    assert "skipped" not in told
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_type_checkers_are_content_with_it(
+    kind: str, projects: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    cache = tmp_path_factory.getbasetemp() / "mypy"
+    call(sys.executable, "-m", "mypy", "--cache-dir", cache, cwd=projects[kind])
+
+
+def test_the_server_knows_them_all(python: Path) -> None:
+    listed = call(python, "-m", "fllm_api", "plugins", "show", "acme_backend")
+    assert "kv_cache_tokens" in listed
+    for kind in KINDS:
+        told = call(python, "-m", "fllm_api", "plugins", "show", f"acme-{kind}")
+        assert f"acme-{kind} 0.1.0" in told
+        assert "status        ok" in told
+
+
+def test_the_parsers_read_what_a_model_says(there: None, tmp_path: Path) -> None:
+    write_script(CHATTER, tmp_path)
+    parsers = ("--reasoning-parser", "acme_reasoning_parser", "--tool-call-parser", "acme_tool_parser")
+    with serving(tmp_path, "--plugin", SCRIPTED_PLUGIN, "--backend", "scripted", *parsers) as server:
+        client = OpenAI(base_url=server.api, api_key="EMPTY")
+        tools: Any = [{"type": "function", "function": {"name": "get_weather"}}]
+        answer = client.chat.completions.create(model="EMPTY", messages=MESSAGES, tools=tools)
+    message = answer.choices[0].message
+    assert getattr(message, "reasoning_content", None) == "It rains."
+    assert message.content == "\nI look it up."
+    assert message.tool_calls
+    [called] = message.tool_calls
+    assert called.type == "function"
+    assert (called.function.name, called.function.arguments) == ("get_weather", '{"city": "서울"}')
+
+
+@pytest.fixture(scope="module")
+def device(there: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server on the device, of a model without a template of its own, whose name the plugin knows."""
+    model: Path = tmp_path_factory.mktemp("acme-chat-template")
+    write_script(CHATTER, model)
+    (model / "tokenizer_config.json").write_text('{"eos_token": "<|end|>"}')
+    with serving(model, "--devices", "acme_backend", "--backend-option", "kv_cache_tokens=1024") as server:
+        yield server
+
+
+def test_the_device_answers_in_the_format_of_the_template(device: Server) -> None:
+    client = OpenAI(base_url=device.api, api_key="EMPTY")
+    answer = client.chat.completions.create(model="EMPTY", messages=MESSAGES, max_tokens=8, temperature=0)
+    assert answer.usage
+    assert answer.usage.prompt_tokens == len("### User:\nHow is the weather?\n\n### Assistant:\n")
+    assert (answer.usage.completion_tokens, answer.choices[0].finish_reason) == (8, "length")
+    assert client.models.list().data[0].model_dump()["runtime_config"]["device"] == "acme_backend"
+
+
+def test_the_collector_writes_a_line_for_each_request(device: Server) -> None:
+    client = OpenAI(base_url=device.api, api_key="EMPTY")
+    client.completions.create(model="EMPTY", prompt="12345", max_tokens=7)
+    for _ in range(200):  # it is written once the answer is on its way
+        if "5 + 7 tokens" in device.log():
+            return
+        time.sleep(0.05)
+    raise AssertionError(device.log())
+
+
+def test_the_route_answers_beside_ours(device: Server) -> None:
+    answer = OpenAI(base_url=device.url, api_key="EMPTY").get("/acme-routes", cast_to=dict[str, Any])
+    assert (answer["running"], answer["waiting"], answer["max_model_len"]) == (0, 0, 1024)
