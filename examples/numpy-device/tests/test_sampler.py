@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from fllm_numpy.gguf_file import Array
 from fllm_numpy.sampler import described, sample
+from msgspec.structs import replace
 
 from fllm import Sampling
 from fllm.batching import Row
@@ -96,6 +97,15 @@ def test_repetition_is_penalized_in_prompt_and_answer_and_the_others_in_the_answ
     assert greedy(presence_penalty=2.0, tokens=(3, 0), prompt=1) == 1
     assert greedy(frequency_penalty=0.3, tokens=(3, 0), prompt=1) == 0
     assert greedy(frequency_penalty=0.3, tokens=(3, 0, 0), prompt=1) == 1
+
+
+def test_a_mask_has_the_last_word() -> None:
+    def mask() -> memoryview:
+        return memoryview(np.array([0b1000], np.int32))
+
+    for asked in ({"temperature": 0}, {"top_p": 0.1}, {"logit_bias": {0: 1000.0}}, {"stop_token_ids": (3,)}):
+        row = replace(a_row(min_tokens=5, **asked), mask=mask)
+        assert sample(row, LIKELY, EOS) == 3
 
 
 def test_a_logprob_is_the_models_own_with_the_likeliest_beside_it() -> None:

@@ -26,6 +26,7 @@ LOGITS_AT_ONCE = 64
 class NumpyRunner:
     """A `ModelRunner`: one model, its KV cache, and the directory of its tokenizer."""
 
+    applies_masks = True
     verifies_drafts = True
     _model: Llama
     _cache: KVCache

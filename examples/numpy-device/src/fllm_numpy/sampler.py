@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fllm import TokenLogprob
 from fllm.batching import Row, stop_tokens
@@ -26,10 +27,10 @@ def described(logits: Array, token: int, top: int) -> TokenLogprob:
 
 
 def _adjusted(row: Row, logits: Array, eos: Collection[int]) -> Array:
-    """Bans and biases first, then the penalties: repetition counts the prompt too, the others do not."""
+    """Bans and biases, then penalties, of which repetition counts the prompt too; last of all the mask."""
     sampling, end = row.sampling, row.start + row.count
     adjusted = logits.copy()
-    if end - row.prompt_length < sampling.min_tokens:
+    if row.mask is None and end - row.prompt_length < sampling.min_tokens:
         adjusted[list(stop_tokens(sampling, eos))] = -np.inf
     adjusted[list(sampling.logit_bias)] += np.array([*sampling.logit_bias.values()], np.float32)
     if sampling.repetition_penalty != 1:
@@ -40,7 +41,15 @@ def _adjusted(row: Row, logits: Array, eos: Collection[int]) -> Array:
         )
     answer, counts = np.unique(row.token_ids[row.prompt_length : end], return_counts=True)
     adjusted[answer.astype(int)] -= sampling.presence_penalty + sampling.frequency_penalty * counts
+    if row.mask is not None:
+        adjusted[~_bits(row.mask(), len(adjusted))] = -np.inf
     return adjusted
+
+
+def _bits(mask: memoryview, count: int) -> NDArray[np.bool_]:
+    """Bit ``i`` of a mask is bit ``i % 32`` of native int32 ``i // 32``."""
+    words = np.frombuffer(mask, np.int32).astype("<i4")
+    return np.unpackbits(words.view(np.uint8), count=count, bitorder="little").astype(bool)
 
 
 def _drawn(row: Row, logits: Array) -> int:
