@@ -2,6 +2,7 @@
 
 from fllm.config import BackendConfig, Device, MetricsConfig, PluginConfig
 from fllm.constraints import Constraint
+from fllm.detection import ParserEntry
 from fllm.errors import (
     BackendError,
     BackendUnavailable,
@@ -85,6 +86,7 @@ __all__ = [
     "ModelError",
     "Parser",
     "ParserContext",
+    "ParserEntry",
     "ParserEvent",
     "ParserFactory",
     "PluginConfig",

@@ -10,6 +10,7 @@ from inspect import isroutine
 from msgspec import Struct
 
 from fllm import hooks
+from fllm.detection import AUTO, ParserEntry
 from fllm.errors import PluginError
 from fllm.interfaces import ChatTemplates, Collector
 from fllm.options import options_of
@@ -65,6 +66,8 @@ def check_entries(hook: str, entries: Iterable[object]) -> None:
             raise PluginError(f"{hook}: devices of {entry.name!r} must be a tuple, such as ('cuda', 'cpu')")
         if isinstance(entry, BackendEntry) and entry.options is not None:
             _check_options(f"{hook}: options of {entry.name!r}", entry.options)
+        if isinstance(entry, ParserEntry):
+            _check_parser(hook, entry)
         if entry.name in seen:
             raise PluginError(f"{hook} yielded the name {entry.name!r} twice")
         seen.add(entry.name)
@@ -87,6 +90,14 @@ def check_collectors(answer: Iterable[Collector]) -> list[Collector]:
     return collectors
 
 
+def _check_parser(hook: str, entry: ParserEntry) -> None:
+    if entry.name == AUTO:
+        raise PluginError(f"{hook}: no parser may be named {AUTO!r}, which asks for the one that fits")
+    for field in ("evidence", "against", "tokens"):
+        if not _are_signs(getattr(entry, field)):
+            raise PluginError(f"{hook}: {field} of {entry.name!r} must be a tuple of texts, none empty")
+
+
 def _check_options(where: str, kind: object) -> None:
     if not isinstance(kind, type) or not issubclass(kind, Struct):
         raise PluginError(f"{where} must be a class derived from msgspec.Struct, not {kind!r}")
@@ -98,6 +109,14 @@ def _check_options(where: str, kind: object) -> None:
 
 def _matches(pattern: re.Pattern[str], text: object) -> bool:
     return isinstance(text, str) and pattern.fullmatch(text) is not None
+
+
+def _are_signs(values: object) -> bool:
+    """Texts, or tuples of texts; an empty one would stand in every template."""
+    if not isinstance(values, tuple):
+        return False
+    texts = [text for value in values for text in (value if isinstance(value, tuple) else (value,))]
+    return all(isinstance(text, str) and text for text in texts) and () not in values
 
 
 def _are_strings(values: object) -> bool:

@@ -13,12 +13,14 @@ import uvicorn
 
 from fllm.chat import ChatTemplate
 from fllm.errors import ConfigError
-from fllm.interfaces import Backend, MetricsContext, TemplateContext
+from fllm.interfaces import Backend, ChatTemplates, MetricsContext, TemplateContext
 from fllm.plugins import Plugins
 from fllm.tokens import Tokenizer
 from fllm.values import ModelCard
 from fllm_api.app import create_app
+from fllm_api.cli.choice import with_chosen_parsers
 from fllm_api.cli.settings import Settings
+from fllm_api.config import ServerConfig
 from fllm_api.server import Server
 
 KEEP_ALIVE = 75
@@ -63,8 +65,9 @@ def listener_for(settings: Settings, plugins: Plugins, backend: Backend, card: M
 
 def assemble(settings: Settings, plugins: Plugins, backend: Backend, card: ModelCard) -> Server:
     """Everything that answers a request."""
-    config = settings.server
     tokenizer = Tokenizer.load(Path(card.tokenizer))
+    templates = plugins.chat_templates(TemplateContext(card=card, file=settings.server.chat_template)) or {}
+    config = with_chosen_parsers(settings.server, plugins, templates, tokenizer)
     metrics = MetricsContext(
         model_name=config.served_model_name, max_model_len=card.max_model_len, config=settings.metrics
     )
@@ -75,7 +78,7 @@ def assemble(settings: Settings, plugins: Plugins, backend: Backend, card: Model
         backend_name=(settings.backend, *settings.backend_config.chain)[-1],
         card=card,
         tokenizer=tokenizer,
-        template=chat_template(settings, plugins, card, tokenizer),
+        template=chat_template(config, templates, tokenizer),
         reasoning=plugins.reasoning_parsers.load(config.reasoning_parser)
         if config.reasoning_parser
         else None,
@@ -85,11 +88,9 @@ def assemble(settings: Settings, plugins: Plugins, backend: Backend, card: Model
 
 
 def chat_template(
-    settings: Settings, plugins: Plugins, card: ModelCard, tokenizer: Tokenizer
+    config: ServerConfig, templates: ChatTemplates, tokenizer: Tokenizer
 ) -> ChatTemplate | None:
-    """The first that a resolver has; ``None``, with a warning, where there is none, or a broken one."""
-    file = settings.server.chat_template
-    templates = plugins.chat_templates(TemplateContext(card=card, file=file))
+    """The templates, compiled; ``None``, with a warning, where there is none, or a broken one."""
     if not templates:
         log.warning("the model has no chat template: chat needs --chat-template FILE, completions work")
         return None
@@ -97,7 +98,7 @@ def chat_template(
         return ChatTemplate.compile(
             templates,
             special_tokens=tokenizer.special_tokens,
-            content_format=settings.server.chat_template_content_format,
+            content_format=config.chat_template_content_format,
         )
     except ConfigError as error:
         log.warning("%s; chat needs --chat-template FILE, completions work", error)

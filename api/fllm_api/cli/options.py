@@ -12,6 +12,7 @@ from typing import Any, get_args
 import rich_click as click
 
 from fllm.config import LoadFormat, Speculation
+from fllm.detection import AUTO
 from fllm_api.cli.config_file import read_config
 from fllm_api.cli.types import Devices, Json, KeyValue, Listed, Registered
 from fllm_api.config import ContentFormat
@@ -109,9 +110,17 @@ ABOUT_CHAT = [
         type=Json(dict[str, Any], '{"enable_thinking": false}'),
         help="Variables of the template; a request's own win.",
     ),
-    _chat(["--tool-call-parser"], type=Registered("tool_parsers"), help="Find tool calls in answers."),
+    _chat(
+        ["--tool-call-parser"],
+        type=Registered("tool_parsers", AUTO),
+        help="Find tool calls in answers; auto: as the chat template says.",
+    ),
     _chat(["--enable-auto-tool-choice"], is_flag=True, help="Implied by --tool-call-parser."),
-    _chat(["--reasoning-parser"], type=Registered("reasoning_parsers"), help="Find reasoning in answers."),
+    _chat(
+        ["--reasoning-parser"],
+        type=Registered("reasoning_parsers", AUTO),
+        help="Find reasoning in answers; auto: as the chat template says.",
+    ),
     _chat(["--enable-reasoning"], is_flag=True, help="Implied by --reasoning-parser."),
     _chat(["--response-role"], type=Listed(), default="assistant", help="Role in chat answers."),
 ]

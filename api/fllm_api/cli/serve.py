@@ -12,6 +12,7 @@ import rich_click as click
 from fllm.errors import ConfigError
 from fllm.plugins import Plugins
 from fllm_api.cli.bind import bind
+from fllm_api.cli.choice import possible_parsers
 from fllm_api.cli.logs import configure_logging
 from fllm_api.cli.options import CONTEXT, SERVE
 from fllm_api.cli.settings import settings_from
@@ -44,10 +45,8 @@ def serve(ctx: click.RichContext, /, **options: Any) -> None:
 
 def check_parsers(config: ServerConfig, plugins: Plugins) -> None:
     """Import the parsers that were named; raises `PluginError` if that fails."""
-    if config.tool_call_parser is not None:
-        plugins.tool_parsers.load(config.tool_call_parser)
-    if config.reasoning_parser is not None:
-        plugins.reasoning_parsers.load(config.reasoning_parser)
+    possible_parsers(plugins.tool_parsers, config.tool_call_parser)
+    possible_parsers(plugins.reasoning_parsers, config.reasoning_parser)
 
 
 def check_template(file: Path, content_format: ContentFormat) -> None:

@@ -13,6 +13,7 @@ from fllm.models import ModelSource, locate
 from fllm.options import backend_options
 from fllm.plugins import Plugins
 from fllm.registry import BackendEntry, Registry
+from fllm_api.cli.choice import possible_parsers
 from fllm_api.cli.options import NO_GRAMMAR
 from fllm_api.config import ServerConfig
 
@@ -125,8 +126,8 @@ def _visible_tokens(options: Mapping[str, Any], plugins: Plugins) -> tuple[str, 
         (plugins.tool_parsers, options["tool_call_parser"]),
         (plugins.reasoning_parsers, options["reasoning_parser"]),
     )
-    parsers = [registry.load(name) for registry, name in chosen if name is not None]
-    return tuple(token for parser in parsers for token in getattr(parser, "visible_tokens", ()))
+    parsers = [parser for registry, name in chosen for parser in possible_parsers(registry, name)]
+    return tuple(dict.fromkeys(token for each in parsers for token in getattr(each, "visible_tokens", ())))
 
 
 def _check_switches(options: Mapping[str, Any], plugins: Plugins) -> None:

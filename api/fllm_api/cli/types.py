@@ -114,7 +114,7 @@ class Registered(click.ParamType[str]):
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:  # noqa: ARG002
         """The registered names."""
-        return f"[{'|'.join([*self._names(ctx).names(), *self._others])}]"
+        return f"[{' | '.join([*self._others, *self._names(ctx).names()])}]"  # spaces, to be wrapped at
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Refuse an unknown name, suggesting the nearest, and one that two distributions offer."""

@@ -6,16 +6,22 @@ from fllm.detection import ParserEntry
 
 REASONING = "fllm_parsers.reasoning."
 
+OPENED_IN_CHATML = r"<|im_start|>assistant\n<think>\n"
+"""The end of a ChatML template, as it is written there: the model always reasons."""
+
 REASONING_PARSERS = (
     ParserEntry(
         "deepseek_r1",
         REASONING + "deepseek_r1:DeepSeekR1Parser",
-        "DeepSeek-R1 and its kin: <think>...</think>.",
+        "DeepSeek-R1 and its kin, QwQ: <think>...</think>.",
+        evidence=(("<｜Assistant｜>", OPENED_IN_CHATML), "</think>"),
+        against=("not thinking is defined",),
     ),
     ParserEntry(
         "deepseek_v3",
         REASONING + "deepseek_v3:DeepSeekV3Parser",
         "DeepSeek-V3.1 and V3.2: <think> tags, where thinking is asked for.",
+        evidence=("<｜Assistant｜>", "</think>", "not thinking is defined"),
     ),
     ParserEntry(
         "deepseek_v4",
@@ -31,13 +37,25 @@ REASONING_PARSERS = (
         "exaone4",
         REASONING + "exaone4:Exaone4Parser",
         "EXAONE 4: <think> tags, where enable_thinking asks for them.",
+        evidence=("[|assistant|]", "</think>", "enable_thinking"),
     ),
-    ParserEntry("gemma4", REASONING + "gemma4:Gemma4Parser", "Gemma 4: <|channel>thought...<channel|>."),
-    ParserEntry("glm45", REASONING + "glm45:Glm45Parser", "GLM-4.5 to 4.7: <think>...</think>."),
+    ParserEntry(
+        "gemma4",
+        REASONING + "gemma4:Gemma4Parser",
+        "Gemma 4: <|channel>thought...<channel|>.",
+        evidence=("<|channel>", "<channel|>"),
+    ),
+    ParserEntry(
+        "glm45",
+        REASONING + "glm45:Glm45Parser",
+        "GLM-4.5 to 4.7: <think>...</think>.",
+        evidence=("[gMASK]", "<|assistant|>", "</think>"),
+    ),
     ParserEntry(
         "granite",
         REASONING + "granite:GraniteParser",
         "Granite 3.2: Here is my thought process: ... Here is my response: ...",
+        evidence=("Here is my thought process:", "Here is my response:"),
     ),
     ParserEntry(
         "granite_thinking_parser",
@@ -49,25 +67,63 @@ REASONING_PARSERS = (
         "hunyuan_a13b",
         REASONING + "hunyuan_a13b:HunyuanA13bParser",
         "Hunyuan-A13B: <think>...</think>, then <answer>...</answer>.",
+        evidence=("<think>", "<answer>", ("<|extra_0|>", "<｜hy_Assistant｜>")),
     ),
     ParserEntry(
-        "kimi_k2", REASONING + "kimi_k2:KimiK2Parser", "Kimi K2 Thinking: <think> tags, or up to its calls."
+        "kimi_k2",
+        REASONING + "kimi_k2:KimiK2Parser",
+        "Kimi K2 Thinking: <think> tags, or up to its calls.",
+        evidence=("<|im_assistant|>", "</think>"),
     ),
-    ParserEntry("mimo", REASONING + "nemotron_v3:NemotronV3Parser", "MiMo: <think>...</think>."),
+    ParserEntry("mimo", REASONING + "nemotron_v3:NemotronV3Parser", "MiMo: <think> tags, or up to a call."),
     ParserEntry(
-        "minimax_m2", REASONING + "minimax_m2:MiniMaxM2Parser", "MiniMax-M2: up to </think> or a call."
+        "minimax_m2",
+        REASONING + "minimax_m2:MiniMaxM2Parser",
+        "MiniMax-M2: up to </think> or a call.",
+        evidence=("<minimax:tool_call>", "</think>"),
     ),
-    ParserEntry("mistral", REASONING + "mistral:MistralParser", "Magistral: [THINK]...[/THINK]."),
-    ParserEntry("nemotron_v3", REASONING + "nemotron_v3:NemotronV3Parser", "Nemotron 3: <think>...</think>."),
-    ParserEntry("olmo3", REASONING + "olmo3:Olmo3Parser", "OLMo 3 Think: <think>...</think>."),
+    ParserEntry(
+        "mistral",
+        REASONING + "mistral:MistralParser",
+        "Magistral: [THINK]...[/THINK].",
+        evidence=("[THINK]", "[/THINK]"),
+    ),
+    ParserEntry(
+        "nemotron_v3",
+        REASONING + "nemotron_v3:NemotronV3Parser",
+        "Nemotron 3: <think> tags, or up to a call.",
+    ),
+    ParserEntry(
+        "olmo3",
+        REASONING + "olmo3:Olmo3Parser",
+        "OLMo 3 Think: <think>...</think>.",
+        evidence=("You are Olmo", "<think>"),
+    ),
     ParserEntry(
         "openai_gptoss",
         REASONING + "openai_gptoss:OpenAIGptOssParser",
         "gpt-oss: the analysis channel of the harmony format.",
+        evidence=("<|start|>", "<|channel|>analysis", "<|message|>"),
     ),
-    ParserEntry("qwen3", REASONING + "qwen3:Qwen3Parser", "Qwen3: <think> tags, or up to a call."),
-    ParserEntry("seed_oss", REASONING + "seed_oss:SeedOssParser", "Seed-OSS: <seed:think>...</seed:think>."),
-    ParserEntry("step3", REASONING + "step3:Step3Parser", "Step 3: up to </think>."),
+    ParserEntry(
+        "qwen3",
+        REASONING + "qwen3:Qwen3Parser",
+        "Qwen3: <think> tags, or up to a call.",
+        evidence=("<|im_start|>", "<think>", "</think>", "enable_thinking"),
+        against=(OPENED_IN_CHATML,),
+    ),
+    ParserEntry(
+        "seed_oss",
+        REASONING + "seed_oss:SeedOssParser",
+        "Seed-OSS: <seed:think>...</seed:think>.",
+        evidence=("<seed:think>", "</seed:think>"),
+    ),
+    ParserEntry(
+        "step3",
+        REASONING + "step3:Step3Parser",
+        "Step 3: up to </think>.",
+        evidence=("<|BOT|>", "<think>"),
+    ),
     ParserEntry("step3p5", REASONING + "step3:Step3p5Parser", "Step 3.5: up to </think> or a call."),
 )
 """How families of models mark their reasoning."""

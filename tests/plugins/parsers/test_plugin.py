@@ -29,5 +29,5 @@ def test_naming_imports_nothing_heavy_and_no_parser() -> None:
     imported = set(answer.stdout.split())
     assert not imported & HEAVY
     assert not {
-        name for name in imported if name.startswith(("fllm_parsers.tools", "fllm_parsers.reasoning"))
+        name for name in imported if name.startswith(("fllm_parsers.tools.", "fllm_parsers.reasoning."))
     }
