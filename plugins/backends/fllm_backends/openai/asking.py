@@ -37,7 +37,7 @@ class Manner(Struct, frozen=True, kw_only=True):
             "prompt": prompt.token_ids if self.send == "ids" else as_text(prompt.token_ids, tokenizer),
             "stream": True,
             "stream_options": {"include_usage": True},
-            **self.dialect.sampling(prompt.sampling),
+            **self.dialect.sampling(prompt.sampling, len(prompt.token_ids)),
             **ASK_IDS[self.receive],
             **self._logprobs(prompt.sampling),
         }

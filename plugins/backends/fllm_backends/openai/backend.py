@@ -7,6 +7,8 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
+from msgspec.structs import replace
+
 from fllm import (
     Backend,
     BackendConfig,
@@ -20,6 +22,7 @@ from fllm import (
     Status,
     Step,
 )
+from fllm.errors import ContextTooLong
 from fllm.options import backend_options
 from fllm_backends.description import Description, describe
 from fllm_backends.openai.answer import Answer
@@ -59,6 +62,7 @@ class OpenAIBackend:
 
     _manner: Manner
     _model: Description
+    _max_model_len: int
 
     def __init__(self, config: BackendConfig, options: OpenAIOptions, context: BackendContext) -> None:
         self._config = config
@@ -75,14 +79,14 @@ class OpenAIBackend:
             served = await served_model(self._client, options, config.model)
             self._model = await asyncio.to_thread(describe, config.model, config.revision, self._progress)
             self._manner = await manner_of(self._client, options, served, self._model.tokenizer)
-            length = context_length(served, self._model.max_positions, config.max_model_len)
+            self._max_model_len = context_length(served, self._model.max_positions, config.max_model_len)
         except BaseException:
             await self.stop()
             raise
         self._alphabet = Alphabet(self._model.tokenizer)
         manner = self._manner
         return self._model.card(
-            max_model_len=length,
+            max_model_len=self._max_model_len,
             defaults=manner.dialect.defaults(self._model.defaults),
             artifact_id=served.artifact_id,
             grammar="vllm" if options.constraints == "vllm" else None,
@@ -91,6 +95,7 @@ class OpenAIBackend:
 
     async def generate(self, prompt: Prompt) -> AsyncGenerator[Step]:
         """The server's answer; closing the generator hangs up, which aborts it there."""
+        prompt = self._fitting(prompt)
         sampling = prompt.sampling
         body = self._manner.body(prompt, self._model.tokenizer)
         if not sampling.max_tokens and sampling.prompt_logprobs is None:
@@ -116,6 +121,17 @@ class OpenAIBackend:
     async def stop(self) -> None:
         """Hang up."""
         await self._client.close()
+
+    def _fitting(self, prompt: Prompt) -> Prompt:
+        """The prompt with a maximum that the context has room for, since servers refuse a larger one."""
+        room = self._max_model_len - len(prompt.token_ids)
+        if room < 1:
+            raise ContextTooLong(
+                f"the context has {self._max_model_len} tokens; the prompt has {len(prompt.token_ids)}",
+                param="prompt",
+            )
+        sampling = replace(prompt.sampling, max_tokens=min(prompt.sampling.max_tokens, room))
+        return replace(prompt, sampling=sampling)
 
     def _speller(self, prompt: Prompt) -> Speller | None:
         if self._manner.receive != "text":

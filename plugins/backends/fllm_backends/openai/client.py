@@ -67,7 +67,7 @@ class Client:
             async with asyncio.timeout(PAGE_SECONDS), self._open().get(url, allow_redirects=False) as answer:
                 await _check(answer)
                 return await answer.read()
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        except (aiohttp.ClientError, TimeoutError) as error:
             raise self._lost(error) from error
 
     async def events(self, path: str, body: bytes, request_id: str) -> AsyncGenerator[list[bytes]]:
@@ -83,7 +83,7 @@ class Client:
                         yield events
                 finally:
                     answer.close()
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        except (aiohttp.ClientError, TimeoutError) as error:
             raise self._lost(error) from error
 
     async def _post(self, url: str, body: bytes, request_id: str) -> aiohttp.ClientResponse:

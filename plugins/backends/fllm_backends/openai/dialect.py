@@ -22,10 +22,10 @@ class Dialect(Struct, frozen=True, kw_only=True):
     """It may answer with token ids, and show special tokens, where asked to."""
     echoes: bool = False
     """``echo`` reports the log-probabilities of the prompt."""
-    extra: dict[str, Any] = {}
-    """Goes with every request."""
+    penalty_window: str | None = None
+    """The field that says how many last tokens penalties count, where it is not all of them."""
 
-    def sampling(self, sampling: Sampling) -> dict[str, Any]:
+    def sampling(self, sampling: Sampling, prompt_tokens: int) -> dict[str, Any]:
         """The request's fields, with all that has a value, since the server may have defaults of its own.
 
         Raises `RequestError` for a field that it does not offer.
@@ -38,7 +38,9 @@ class Dialect(Struct, frozen=True, kw_only=True):
                     code="unsupported_parameter",
                 )
         values = {there: getattr(sampling, here) for here, there in self.names.items()}
-        return {name: value for name, value in values.items() if value not in (None, {}, ())} | self.extra
+        if self.penalty_window is not None:
+            values[self.penalty_window] = prompt_tokens + sampling.max_tokens
+        return {name: value for name, value in values.items() if value not in (None, {}, ())}
 
     def defaults(self, defaults: SamplingDefaults) -> SamplingDefaults:
         """Those of the model's recommendations that can be obeyed."""
@@ -72,7 +74,7 @@ DIALECTS = {
     "llama.cpp": Dialect(
         kind="llama.cpp",
         names=_STANDARD | _same("top_k", "min_p", "ignore_eos") | {"repetition_penalty": "repeat_penalty"},
-        extra={"repeat_last_n": -1},  # penalties count all tokens, and not only the last 64
+        penalty_window="repeat_last_n",
     ),
     "openai": Dialect(kind="openai", names=_STANDARD),
 }

@@ -15,7 +15,7 @@ class OpenAIOptions(Struct, frozen=True, kw_only=True):
     """``--backend-option KEY=VALUE``."""
 
     url: Annotated[str, Meta(pattern="^https?://[^/]", description="base URL, such as http://host:8000/v1")]
-    api_key: Annotated[str, Meta(description="sent as a bearer token")] | None = None
+    api_key: Annotated[str, Meta(pattern="^[!-~]+$", description="sent as a bearer token")] | None = None
     model: (
         Annotated[str, Meta(description="the model's name there; needed where it serves several")] | None
     ) = None

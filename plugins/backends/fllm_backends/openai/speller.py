@@ -43,7 +43,7 @@ class Speller:
     def __init__(self, tokenizer: Tokenizer, alphabet: Alphabet, context: Sequence[int]) -> None:
         self._tokenizer = tokenizer
         self._alphabet = alphabet
-        self._window = list(context[-CONTEXT:])
+        self._window = self._last(context)
 
     def spell(self, text: str) -> list[int]:
         """The ids of the next piece."""
@@ -52,7 +52,7 @@ class Speller:
         ids = next((ids for ids in self._candidates(text) if self._says(ids, text)), None)
         if ids is None:  # a vocabulary that can't write it
             ids = self._tokenizer.encode(text, special=False)
-        self._window = [*self._window, *ids][-CONTEXT:]
+        self._window = self._last([*self._window, *ids])
         return ids
 
     def _candidates(self, text: str) -> Iterator[list[int]]:
@@ -70,6 +70,13 @@ class Speller:
             return b"".join(map(self._tokenizer.token_bytes, ids)) == text.encode()
         before = self._decode(self._window)
         return self._decode([*self._window, *ids]) == before + text
+
+    def _last(self, ids: Sequence[int]) -> list[int]:
+        """The last few, from the beginning of a character: the rest of one would spoil what follows it."""
+        start = max(len(ids) - CONTEXT, 0)
+        while start > 0 and 0x80 <= self._tokenizer.byte_tokens.get(ids[start], 0) < 0xC0:
+            start -= 1
+        return list(ids[start:])
 
     def _decode(self, ids: list[int]) -> str:
         return self._tokenizer.decode(ids, skip_special=False)
