@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import cast
+from typing import ClassVar, cast
 
 import pytest
 from fllm_statsd import plugin
@@ -14,7 +14,7 @@ from fllm_statsd.sender import DATAGRAM, Sender
 from fllm_statsd.settings import Settings, read_settings
 
 from fllm import ConfigError, RequestRecord, Status
-from fllm.testing import plugins_with
+from fllm.testing import CollectorContract, plugins_with
 
 DONE = {
     "request_id": "1",
@@ -35,6 +35,22 @@ def statsd() -> Iterator[socket.socket]:
         listening.bind(("127.0.0.1", 0))
         listening.settimeout(5)
         yield listening
+
+
+class TestCollector(CollectorContract):
+    """With nobody who listens."""
+
+    made: ClassVar[list[StatsdCollector]] = []
+
+    @classmethod
+    def collector(cls) -> StatsdCollector:
+        cls.made.append(StatsdCollector(Settings(host="127.0.0.1"), "m"))
+        return cls.made[-1]
+
+    @classmethod
+    def teardown_class(cls) -> None:
+        for collector in cls.made:
+            collector.close()
 
 
 def settings_of(statsd: socket.socket) -> Settings:
