@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fllm.detection import ParserEntry
+from fllm import ParserEntry
 
 REASONING = "fllm_parsers.reasoning."
 

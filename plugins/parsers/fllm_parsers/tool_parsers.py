@@ -1,0 +1,210 @@
+"""The tool-call parsers that this package offers, and how to know the models that they are for."""
+
+from __future__ import annotations
+
+from fllm import ParserEntry
+
+TOOLS = "fllm_parsers.tools."
+
+TOOL_PARSERS = (
+    ParserEntry(
+        "deepseek_v3",
+        TOOLS + "deepseek:DeepSeekV3Parser",
+        "DeepSeek V3, R1: a code block of JSON between markers.",
+        evidence=("<｜tool▁calls▁begin｜>", "```json"),
+    ),
+    ParserEntry(
+        "deepseek_v31",
+        TOOLS + "deepseek:DeepSeekV31Parser",
+        "DeepSeek V3.1: name and JSON between markers.",
+        evidence=("<｜tool▁calls▁begin｜>", "<｜tool▁sep｜>"),
+        against=("```json",),
+    ),
+    ParserEntry(
+        "gemma4",
+        TOOLS + "gemma4:Gemma4Parser",
+        "Gemma 4: call:name{...} between markers.",
+        evidence=("<|tool_call>", '<|"|>'),
+    ),
+    ParserEntry(
+        "glm45",
+        TOOLS + "glm45:Glm45Parser",
+        "GLM 4.5 and 4.6: a name and tagged arguments in <tool_call> tags.",
+        evidence=("<tool_call>", "<arg_key>"),
+    ),
+    ParserEntry(
+        "glm47",
+        TOOLS + "glm45:Glm47Parser",
+        "GLM 4.7: the same without line breaks.",
+    ),
+    ParserEntry("ernie45", TOOLS + "hermes:HermesParser", "ERNIE 4.5: as Hermes."),
+    ParserEntry(
+        "gigachat3",
+        TOOLS + "gigachat3:GigaChat3Parser",
+        "GigaChat 3: a JSON object behind <|function_call|>.",
+        evidence=("function call", "<|role_sep|>"),
+    ),
+    ParserEntry(
+        "granite",
+        TOOLS + "granite:GraniteParser",
+        "Granite 3: a JSON list behind <|tool_call|>.",
+        evidence=("<|tool_call|>", "<|start_of_role|>"),
+    ),
+    ParserEntry(
+        "granite-20b-fc",
+        TOOLS + "granite_20b_fc:Granite20bFcParser",
+        "Granite 20B: a JSON object behind each <function_call>.",
+        evidence=("<function_call>",),
+    ),
+    ParserEntry("granite4", TOOLS + "hermes:HermesParser", "Granite 4: as Hermes."),
+    ParserEntry(
+        "hermes",
+        TOOLS + "hermes:HermesParser",
+        "Hermes, Qwen 2.5 and 3: JSON objects in <tool_call> tags.",
+        evidence=("<tool_call>", "arguments"),
+        against=("<function=", "<arg_key>"),
+    ),
+    ParserEntry(
+        "hunyuan_a13b",
+        TOOLS + "tool_calls_list:ToolCallsListParser",
+        "Hunyuan A13B: a JSON list in <tool_calls> tags.",
+        evidence=("<tool_calls>", "<|hy_"),
+    ),
+    ParserEntry(
+        "internlm",
+        TOOLS + "internlm:InternLM2Parser",
+        "InternLM 2: a JSON object behind <|plugin|>.",
+        tokens=("<|plugin|>", "<|action_start|>"),
+    ),
+    ParserEntry(
+        "jamba",
+        TOOLS + "tool_calls_list:ToolCallsListParser",
+        "Jamba: a JSON list in <tool_calls> tags.",
+        evidence=("<tool_calls>", "<|bom|>"),
+    ),
+    ParserEntry(
+        "kimi_k2",
+        TOOLS + "kimi_k2:KimiK2Parser",
+        "Kimi K2: id and JSON between markers.",
+        evidence=("<|tool_calls_section_begin|>", "<|tool_call_argument_begin|>"),
+    ),
+    ParserEntry(
+        "lfm2",
+        TOOLS + "pythonic:Lfm2Parser",
+        "LFM 2: a list of Python calls between markers.",
+        evidence=("<|tool_call_start|>", "<|tool_list_start|>"),
+    ),
+    ParserEntry(
+        "llama3_json",
+        TOOLS + "llama3_json:Llama3JsonParser",
+        "Llama 3.1 to 3.3: JSON objects with name and parameters.",
+        evidence=('{"name": function name, "parameters":', "<|start_header_id|>"),
+    ),
+    ParserEntry(
+        "llama4_json",
+        TOOLS + "llama3_json:Llama3JsonParser",
+        "Llama 4: JSON objects with name and parameters.",
+        evidence=("<|header_start|>", '"parameters"', '"name"'),
+        against=("<|python_start|>[",),
+    ),
+    ParserEntry(
+        "llama4_pythonic",
+        TOOLS + "pythonic:Llama4PythonicParser",
+        "Llama 4: a list of Python calls.",
+        evidence=("[func_name1(params_name1=", "<|header_start|>"),
+    ),
+    ParserEntry(
+        "mimo",
+        TOOLS + "qwen3_coder:MiMoParser",
+        "MiMo: the tags of qwen3_coder, values word for word.",
+    ),
+    ParserEntry(
+        "longcat",
+        TOOLS + "hermes:LongCatParser",
+        "LongCat: JSON objects in <longcat_tool_call> tags.",
+        evidence=("<longcat_tool_call>",),
+    ),
+    ParserEntry("minimax", TOOLS + "tool_calls_list:MiniMaxM1Parser", "The same as minimax_m1."),
+    ParserEntry(
+        "minimax_m1",
+        TOOLS + "tool_calls_list:MiniMaxM1Parser",
+        "MiniMax M1: a JSON object a line in <tool_calls> tags.",
+        evidence=("<tool_calls>", "<beginning_of_sentence>"),
+    ),
+    ParserEntry(
+        "minimax_m2",
+        TOOLS + "minimax_m2:MiniMaxM2Parser",
+        "MiniMax M2: <invoke> tags with a tag for each argument.",
+        evidence=("<minimax:tool_call>",),
+    ),
+    ParserEntry(
+        "mistral",
+        TOOLS + "mistral:MistralParser",
+        "Mistral: [TOOL_CALLS], then a JSON list, or names and JSON.",
+        evidence=("[TOOL_CALLS]", "[AVAILABLE_TOOLS]"),
+    ),
+    ParserEntry(
+        "nemotron_v3",
+        TOOLS + "qwen3_coder:Qwen3CoderParser",
+        "The same as qwen3_coder.",
+    ),
+    ParserEntry(
+        "olmo3",
+        TOOLS + "olmo3:Olmo3Parser",
+        "OLMo 3: a Python call a line in <function_calls> tags.",
+        evidence=("<function_calls>", "<functions>"),
+    ),
+    ParserEntry(
+        "openai",
+        TOOLS + "openai:OpenAIParser",
+        "gpt-oss: messages to functions in the harmony format.",
+        evidence=("<|channel|>", "<|call|>"),
+    ),
+    ParserEntry(
+        "phi4_mini_json",
+        TOOLS + "phi4_mini_json:Phi4MiniJsonParser",
+        "Phi-4-mini: functools[...].",
+        evidence=("<|tool|>", "<|/tool|>"),
+    ),
+    ParserEntry(
+        "poolside_v1",
+        TOOLS + "glm45:Glm47Parser",
+        "The same as glm47.",
+    ),
+    ParserEntry(
+        "pythonic",
+        TOOLS + "pythonic:PythonicParser",
+        "Llama 3.2 and others: a list of Python calls.",
+        evidence=("[func_name1(params_name1=",),
+    ),
+    ParserEntry(
+        "qwen3_coder",
+        TOOLS + "qwen3_coder:Qwen3CoderParser",
+        "Qwen3-Coder: <function=...> with a tag for each argument.",
+        evidence=("<tool_call>", "<function=", "<parameter="),
+    ),
+    ParserEntry(
+        "qwen3_xml",
+        TOOLS + "qwen3_coder:Qwen3CoderParser",
+        "The same as qwen3_coder.",
+    ),
+    ParserEntry(
+        "seed_oss",
+        TOOLS + "qwen3_coder:SeedOssParser",
+        "Seed-OSS: the tags of qwen3_coder in <seed:tool_call> tags.",
+        evidence=("<seed:tool_call>",),
+    ),
+    ParserEntry(
+        "step3",
+        TOOLS + "step3:Step3Parser",
+        "Step 3: <steptml:invoke> tags between markers.",
+        evidence=("steptml:invoke",),
+    ),
+    ParserEntry(
+        "step3p5",
+        TOOLS + "qwen3_coder:Qwen3CoderParser",
+        "The same as qwen3_coder.",
+    ),
+    ParserEntry("xlam", TOOLS + "xlam:XlamParser", "xLAM: a JSON list, bare or in a code block."),
+)
+"""How families of models write their calls."""
