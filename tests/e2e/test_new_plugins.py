@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import time
-import venv
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from sysconfig import get_path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from environments import beside_ours, call, install
 from openai import OpenAI
 from scripts import SCRIPTED_PLUGIN, Script, write_script
 
@@ -32,13 +30,6 @@ CHATTER = Script(
 MESSAGES: list[Any] = [{"role": "user", "content": "How is the weather?"}]
 
 
-def call(*arguments: str | Path, cwd: Path | None = None) -> str:
-    """Stdout of a command that succeeds."""
-    done = subprocess.run(list(map(str, arguments)), capture_output=True, text=True, cwd=cwd, timeout=600)
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def projects(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
     """One of each kind, as it was written."""
@@ -53,25 +44,11 @@ def projects(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
 def python(projects: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The interpreter of an environment that has them all installed, and sees what ours has."""
     directory: Path = tmp_path_factory.mktemp("environment")
-    venv.create(directory, symlinks=True)
-    interpreter = directory / "bin" / "python"
-    site = Path(call(interpreter, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
-    (site / "ours.pth").write_text(f"import site; site.addsitedir({get_path('purelib')!r})\n")
+    interpreter = beside_ours(directory)
     wheels = directory / "wheels"
     for project in projects.values():
         call(sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", wheels, project)
-    pip = [
-        sys.executable,
-        "-m",
-        "pip",
-        "--python",
-        interpreter,
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--no-index",
-    ]
-    call(*pip, *wheels.glob("*.whl"))
+    install(interpreter, *wheels.glob("*.whl"))
     return interpreter
 
 

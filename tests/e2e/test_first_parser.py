@@ -1,0 +1,106 @@
+"""docs/your-first-parser.md, done word for word in an environment of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from environments import beside_ours, install
+
+from fllm.testing import Server, serving
+
+pytestmark = pytest.mark.packaging
+
+PAGE = (Path(__file__).parents[2] / "docs" / "your-first-parser.md").read_text()
+BLOCKS = re.findall(r"^```(sh|text|python)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+TO_THE_INDEX = ("python -m pip install build twine", "python -m twine upload dist/*")
+"""The only commands that are not run."""
+
+
+class Reader:
+    """Somebody who follows the page."""
+
+    def __init__(self, home: Path, python: Path, stack: ExitStack) -> None:
+        self.directory = home
+        self.python = python
+        self.heard = ""
+        self.server: Server | None = None
+        self._stack = stack
+        for name, module in (("furiosa-llm", "fllm_api"), ("pytest", "pytest")):
+            script = python.with_name(name)
+            script.write_text(f'#!/bin/sh\nexec {python} -m {module} "$@"\n')
+            script.chmod(0o755)
+
+    def write(self, text: str) -> None:
+        """A block of Python is a file, named in its first line."""
+        name, _, code = text.partition("\n")
+        file = self.directory / name.removeprefix("# ")
+        file.write_text(code.replace("http://localhost:8000", self.server.url if self.server else ""))
+
+    def type(self, line: str) -> None:
+        """A command, but for those that need the network."""
+        words = shlex.split(line)
+        if line in TO_THE_INDEX:
+            return
+        if words[0] == "cd":
+            self.directory /= words[1]
+        elif words[:5] == ["python", "-m", "pip", "install", "--editable"]:
+            install(self.python, "--editable", self.directory)
+        elif words[:2] == ["furiosa-llm", "serve"]:
+            self.server = self._stack.enter_context(serving(*words[2:]))
+        elif words == ["python", "-m", "build"]:
+            self._run(f"{line} --no-isolation")
+        else:
+            self._run(line)
+
+    def _run(self, line: str) -> None:
+        environment = {
+            **os.environ,
+            "PATH": f"{self.python.parent}:{os.environ['PATH']}",
+            "COLUMNS": "80",
+            "PYTHONIOENCODING": "utf-8",
+        }
+        done = subprocess.run(
+            ["bash", "-c", line],
+            capture_output=True,
+            text=True,
+            cwd=self.directory,
+            timeout=300,
+            env=environment,
+        )
+        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+        self.heard = done.stdout
+
+
+def plain(text: str) -> str:
+    """Without what differs from time to time: trailing spaces, seconds."""
+    lines = [line.rstrip() for line in text.strip().splitlines()]
+    return re.sub(r"in [\d.]+s", "in N s", "\n".join(lines))
+
+
+def test_whoever_follows_the_page_has_a_parser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    python = beside_ours(tmp_path / "environment")
+    with ExitStack() as stack:
+        reader = Reader(tmp_path, python, stack)
+        monkeypatch.setattr(sys, "executable", str(python))
+        for kind, text in BLOCKS:
+            if kind == "python":
+                reader.write(text)
+            elif kind == "text":
+                assert plain(reader.heard) == plain(text)
+            else:
+                for line in text.splitlines():
+                    reader.type(line)
+    assert {file.suffix for file in (reader.directory / "dist").iterdir()} == {".whl", ".gz"}
+
+
+def test_all_that_is_not_run_is_on_the_page() -> None:
+    commands = [line for kind, text in BLOCKS if kind == "sh" for line in text.splitlines()]
+    assert set(TO_THE_INDEX) < set(commands)
+    assert len(commands) == 11
