@@ -54,10 +54,13 @@ class Client:
         self._headers = {"Authorization": f"Bearer {options.api_key}"} if options.api_key else {}
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
+        self._answers: set[aiohttp.ClientResponse] = set()
 
     async def close(self) -> None:
         """Close all connections; what still waits for an answer fails with `BackendUnavailable`."""
         self._closed = True
+        for answer in self._answers:  # closing the session would leave its reader waiting
+            answer.content.set_exception(aiohttp.ClientConnectionError("closed"))
         if self._session is not None:
             await self._session.close()
 
@@ -77,11 +80,14 @@ class Client:
         """
         try:
             async with await self._post(f"{self.url}{path}", body, request_id) as answer:
+                self._answers.add(answer)
                 try:
-                    await _check(answer)
-                    async for events in _events(answer.content):
+                    async with asyncio.timeout(self._timeout):
+                        await _check(answer)
+                    async for events in _events(answer.content, self._timeout):
                         yield events
                 finally:
+                    self._answers.discard(answer)
                     answer.close()
         except (aiohttp.ClientError, TimeoutError) as error:
             raise self._lost(error) from error
@@ -147,9 +153,14 @@ def read_error(body: bytes) -> ErrorBody:
     return ErrorBody(envelope.error or envelope.message or envelope.detail or "", param=envelope.param)
 
 
-async def _events(content: aiohttp.StreamReader) -> AsyncGenerator[list[bytes]]:
+async def _events(content: aiohttp.StreamReader, seconds: float) -> AsyncGenerator[list[bytes]]:
     rest = b""
-    async for data in content.iter_any():
+    while True:
+        # aiohttp's own time-out ends with the connection, and its reader may wait on: after a broken chunk.
+        async with asyncio.timeout(seconds):
+            data = await content.readany()
+        if not data:
+            return
         *lines, rest = (rest + data).split(b"\n")
         events = [line[5:].strip() for line in lines if line.startswith(b"data:")]
         if _DONE in events:
