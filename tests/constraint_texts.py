@@ -1,0 +1,78 @@
+"""Texts that obey a constraint, made up by hypothesis."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hypothesis import strategies as st
+
+from fllm.constraints import (
+    Constraint,
+    Exactly,
+    FreeText,
+    Grammar,
+    InOrder,
+    JsonSchema,
+    OneOf,
+    Regex,
+    Repeated,
+    UpTo,
+)
+
+PROSE = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.sampled_from(
+    ["", " ", "\n", "Tokyo", "7", "null", "true", "<", "a = [1, 2]", '{"a": "b"}', "it's", "\\", '"""']
+)
+
+
+def texts(constraint: Constraint) -> st.SearchStrategy[str]:
+    """Any text of its language, within reason."""
+    match constraint:
+        case Exactly(text=text):
+            return st.just(text)
+        case JsonSchema(schema=schema):
+            root = json.loads(schema)
+            return values(root, root).map(lambda value: json.dumps(value, ensure_ascii=False))
+        case Regex(pattern=pattern):
+            return st.from_regex(pattern, fullmatch=True).filter(lambda text: text.isprintable())
+        case UpTo(end=end):
+            return PROSE.filter(lambda text: end not in text + end[:-1]).map(lambda text: text + end)
+        case InOrder(parts=parts):
+            return st.tuples(*map(texts, parts)).map("".join)
+        case OneOf(options=options):
+            return st.one_of([texts(option) for option in options])
+        case Repeated(item=item, separator=separator, least=least, most=most):
+            most = least + 2 if most is None else most
+            return st.lists(texts(item), min_size=least, max_size=most).map(separator.join)
+        case FreeText() | Grammar():
+            raise NotImplementedError
+
+
+def values(schema: Any, root: Any) -> st.SearchStrategy[Any]:
+    """Values that a schema of simple keywords allows; its references lead to the root's definitions."""
+    if "$ref" in schema:
+        return values(root["$defs"][schema["$ref"].rpartition("/")[2]], root)
+    if "enum" in schema:
+        return st.sampled_from(schema["enum"])
+    if "anyOf" in schema:
+        return st.one_of([values(option, root) for option in schema["anyOf"]])
+    match schema.get("type", ["null", "integer", "string"]):
+        case list(types):
+            return st.one_of([values({**schema, "type": each}, root) for each in types])
+        case "array":
+            return st.lists(values(schema.get("items", {}), root), max_size=2)
+        case "object":
+            members = {key: values(each, root) for key, each in schema.get("properties", {}).items()}
+            required = {key: members.pop(key) for key in schema.get("required", ())}
+            return st.fixed_dictionaries(required, optional=members)
+        case scalar:
+            return SCALARS[scalar]
+
+
+SCALARS: dict[str, st.SearchStrategy[Any]] = {
+    "string": PROSE,
+    "integer": st.integers(),
+    "number": st.integers() | st.floats(allow_nan=False, allow_infinity=False),
+    "boolean": st.booleans(),
+    "null": st.none(),
+}

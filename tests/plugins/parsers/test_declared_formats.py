@@ -1,0 +1,125 @@
+"""What a constraint forces from a model, its parser reads: calls with arguments of the schema's types."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from constraint_texts import texts
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from parsed_calls import called, said
+
+from fllm import ParserContext, Tool
+from fllm.calls import CallParser
+from fllm.constraints import Constraint
+from fllm.parameters import Parameters, kind_of
+from fllm.testing import parse
+from fllm_parsers.tools.gemma4 import Gemma4Parser
+from fllm_parsers.tools.glm45 import Glm45Parser, Glm47Parser
+from fllm_parsers.tools.minimax_m2 import MiniMaxM2Parser
+from fllm_parsers.tools.olmo3 import Olmo3Parser
+from fllm_parsers.tools.openai import OpenAIParser
+from fllm_parsers.tools.pythonic import Lfm2Parser, Llama4PythonicParser, PythonicParser
+from fllm_parsers.tools.qwen3_coder import MiMoParser, Qwen3CoderParser, SeedOssParser
+from fllm_parsers.tools.step3 import Step3Parser
+
+PARSERS = (
+    Gemma4Parser,
+    Glm45Parser,
+    Glm47Parser,
+    Lfm2Parser,
+    Llama4PythonicParser,
+    MiMoParser,
+    MiniMaxM2Parser,
+    Olmo3Parser,
+    OpenAIParser,
+    PythonicParser,
+    Qwen3CoderParser,
+    SeedOssParser,
+    Step3Parser,
+)
+
+SCHEMAS: dict[str, Any] = {
+    "city": {"type": "string"},
+    "unit": {"type": "string", "enum": ["C", "F", 'it\'s "K"']},
+    "level": {"enum": [1, 2.5, "high", None, True]},
+    "code": {"type": "string", "pattern": "^[0-9]+$"},
+    "days": {"type": "integer"},
+    "ratio": {"type": "number"},
+    "exact": {"type": "boolean"},
+    "nothing": {"type": "null"},
+    "note": {"type": ["string", "null"]},
+    "limit": {"anyOf": [{"type": "integer"}, {"type": "null"}]},
+    "where": {"$ref": "#/$defs/Place"},
+    "tags": {"type": "array", "items": {"type": "string"}},
+    "rows": {"type": "array", "items": {"type": "array", "items": {"type": "boolean"}}},
+}
+PLACE = {"type": "object", "properties": {"name": {"type": "string"}, "at": {"type": ["number", "null"]}}}
+
+
+@st.composite
+def tools(draw: st.DrawFn) -> Tool:
+    keys = draw(st.lists(st.sampled_from(sorted(SCHEMAS)), unique=True, max_size=5))
+    required = [key for key in keys if draw(st.booleans())]
+    schema = {"properties": {key: SCHEMAS[key] for key in keys}, "required": required}
+    name = draw(st.sampled_from(["get_weather", "f", "get-time", "ns.call2"]))
+    return Tool(name, parameters={"type": "object", **schema, "$defs": {"Place": PLACE}})
+
+
+@pytest.mark.parametrize("parser", PARSERS)
+def test_forced_calls_are_read(parser: type[CallParser]) -> None:
+    @settings(deadline=None, max_examples=30)
+    @given(tools(), st.data())
+    def law(tool: Tool, data: st.DataObject) -> None:
+        assert parser.format
+        text = data.draw(texts(parser.format.calls([tool], most=2)))
+        assume(not any(text.count(opening) > 2 for opening in parser.opening if len(opening) > 1))
+        events = parse(parser(ParserContext(tools=(tool,))), [text])
+        assert said(events) == ""
+        calls = called(events)
+        assert [name for name, _ in calls] == [tool.name] * len(calls)
+        assert calls
+        for _, arguments in calls:
+            check(json.loads(arguments), Parameters(tool.parameters))
+
+    law()
+
+
+def check(arguments: dict[str, Any], parameters: Parameters) -> None:
+    assert arguments.keys() >= {*parameters.required}
+    for key, value in arguments.items():
+        kinds = parameters.kinds(parameters.schemas[key])
+        assert kind_of(value) in kinds or (kind_of(value), "number") == ("integer", *kinds & {"number"})
+        choices = parameters.schemas[key].get("enum", [value])
+        assert value in choices
+
+
+@pytest.mark.parametrize("parser", PARSERS)
+def test_a_tool_that_says_nothing_may_be_given_anything(parser: type[CallParser]) -> None:
+    @settings(deadline=None, max_examples=10)
+    @given(st.data())
+    def law(data: st.DataObject) -> None:
+        assert parser.format
+        tool = Tool("f", parameters={})
+        events = parse(parser(ParserContext(tools=(tool,))), [data.draw(texts(parser.format.calls([tool])))])
+        assert said(events) == ""
+        assert all(isinstance(json.loads(arguments), dict) for _, arguments in called(events))
+
+    law()
+
+
+@pytest.mark.parametrize("parser", [parser for parser in PARSERS if parser is not OpenAIParser])
+def test_a_tool_without_parameters_is_given_none(parser: type[CallParser]) -> None:
+    @settings(max_examples=5)
+    @given(texts(arguments_of(parser, Tool("f", parameters={"type": "object", "properties": {}}))))
+    def law(text: str) -> None:
+        assert text == ""
+
+    law()
+
+
+def arguments_of(parser: type[CallParser], tool: Tool) -> Constraint:
+    assert parser.format
+    return parser.format.arguments(tool)
