@@ -17,6 +17,7 @@ JSON = click.RichOption(["--json", "as_json"], is_flag=True, help="Print JSON.")
 
 SUBCOMMANDS = (
     Entry("show", "fllm_api.cli.plugins.show:show", "Tell all of one plugin, or of one name."),
+    Entry("check", "fllm_api.cli.plugins.check:check", "Hold a plugin to its contracts."),
     Entry("new", "fllm_api.cli.plugins.new:new", "Write a distribution with a plugin, to begin with."),
 )
 

@@ -1,0 +1,63 @@
+"""Texts to try a parser on, of which nothing is known but its class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from fllm.tool_format import ToolFormat
+
+CALLS = (
+    '{"name": "get_weather", "arguments": {"city": "Seoul", "days": [1, 2.5, null]}}',
+    '{"name": "f", "parameters": {"text": "</x> {[\\"é\\"]}"}}',
+    '[{"name": "f", "arguments": {}}, {"name": "get_weather", "arguments": {"city": ""}}]',
+    "[get_weather(city='Seoul'), f()]",
+)
+PROSE = (
+    "Hello! 5 < 6, and {this} is [no] call.",
+    "<b>bold</b>\n```json\n{}\n```",
+    '{"name": "get_weather", "arguments": {"city": "Se',
+    "<|start|>assistant<|message|>",
+)
+TEXTS = ("samples", "fragments")
+MARKERS = ("markers", "opening", "closing", "visible_tokens")
+OTHERS = ("around", "inside", "interrupting", "switches", "strays", "tags")
+"""Attributes of parser classes that hold strings."""
+
+
+def samples(parser: object) -> list[str]:
+    """Its own ``samples``, or else texts made up: calls in its marks and its format, prose, JSON, tags."""
+    own = _strings(parser, "samples")
+    return own or list(dict.fromkeys(_made_up(parser)))
+
+
+def fragments(parser: object) -> list[str]:
+    """All the marks that its class names, and halves of them."""
+    names = (*TEXTS, *MARKERS, *OTHERS)
+    whole = dict.fromkeys(text for name in names for text in _strings(parser, name))
+    return [*whole, *(text[: len(text) // 2] for text in whole if len(text) > 1)]
+
+
+def markers(parser: object) -> list[str]:
+    """What its class says divides reasoning and answer."""
+    return [text for name in MARKERS for text in _strings(parser, name)]
+
+
+def _made_up(parser: object) -> Iterator[str]:
+    yield from PROSE
+    yield from CALLS
+    form = getattr(parser, "format", None)
+    if isinstance(form, ToolFormat):
+        call = f'{form.begin}f{form.middle}{{"x": 1}}{form.end}'
+        yield f"{form.before}{call}{form.after}"
+        yield f"Look: {form.before}{call}{form.between}{call}{form.after} There."
+    for begin in _strings(parser, "opening") or markers(parser)[:1]:
+        for end in _strings(parser, "closing") or markers(parser)[1:2] or [""]:
+            yield from (f"So {begin}{text}{end} and on" for text in (*CALLS[:1], "thus"))
+
+
+def _strings(parser: object, name: str) -> list[str]:
+    value: Any = getattr(parser, name, ())
+    if isinstance(value, str):
+        return [value] if value else []
+    return [text for text in value if isinstance(text, str) and text] if isinstance(value, Iterable) else []
