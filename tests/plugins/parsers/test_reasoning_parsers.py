@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from fllm import ParserContext, Reasoning, Text
+from fllm.constraints import JsonSchema
 from fllm.testing import ReasoningParserContract, parse, plugins_with
 from fllm_parsers import plugin
 
@@ -190,3 +191,14 @@ def test_what_the_prompt_says_counts_more_than_the_request() -> None:
         "",
         "b",
     )
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_constrained_answer_follows_the_reasoning_and_the_white_space_between_them(name: str) -> None:
+    parser: Any = OURS.load(name)(
+        ParserContext(template_kwargs=dict.fromkeys(OURS.load(name).switches, True))
+    )
+    parser.around(JsonSchema("{}"))
+    events = parse(parser, [f"{parser.opening[0]}a {parser.closing[0]}\n\n" + '{"b": "<think>"}'])
+    assert "".join(event.text for event in events if isinstance(event, Reasoning)).strip() == "a"
+    assert events[-1] == Text('{"b": "<think>"}')

@@ -7,21 +7,58 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fllm import ParserContext, ParserEvent, Reasoning, Text, ToolArguments, ToolStart
-from fllm.testing import parse
-from fllm_parsers.reasoning.deepseek_r1 import DeepSeekR1Parser
-from fllm_parsers.tools.llama3_json import Llama3JsonParser
+from fllm.testing import parse, plugins_with
+from fllm_parsers import plugin
 
-CALL = '{"name": "f", "parameters": {"a": "</think>"}}'
+OURS = plugins_with(plugin, installed=False)
+
 CALLED = [ToolStart(0, "f"), ToolArguments(0, '{"a": 1}')]
 SIMPLE = '{"name": "f", "parameters": {"a": 1}}'
+TAGGED = '<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>'
+HARMONY = '<|start|>assistant<|channel|>commentary to=functions.f <|constrain|>json<|message|>{"a": 1}'
+EARLY = '<|start|>assistant to=functions.f<|channel|>commentary json<|message|>{"a": 1}'
+KIMI = (
+    "<|tool_calls_section_begin|><|tool_call_begin|>functions.f:0"
+    '<|tool_call_argument_begin|>{"a": 1}<|tool_call_end|><|tool_calls_section_end|>'
+)
+
+R1 = ("deepseek_r1", "llama3_json")
+QWEN = ("qwen3", "hermes")
+GPT = ("openai_gptoss", "openai")
+ROWS: list[tuple[tuple[str, str], str, list[ParserEvent]]] = [
+    (R1, f"<think>\nHm.\n</think>\n\n{SIMPLE}", [Reasoning("\nHm.\n"), *CALLED]),
+    (R1, f"Hm.</think>{SIMPLE}; ", [Reasoning("Hm."), *CALLED]),
+    (R1, f"Hm.</think>So {SIMPLE}", [Reasoning("Hm."), Text("So "), *CALLED]),
+    (R1, "Hm.</think>\n\nNo call.", [Reasoning("Hm."), Text("\n\nNo call.")]),
+    (R1, f"I could call {SIMPLE}", [Reasoning(f"I could call {SIMPLE}")]),
+    (QWEN, f"<think>\nHm.\n</think>\n\n{TAGGED}", [Reasoning("\nHm.\n"), *CALLED]),
+    (QWEN, f"Hm.\n{TAGGED}", [Reasoning("Hm.\n"), *CALLED]),
+    (GPT, f"<|channel|>analysis<|message|>Hm.<|end|>{HARMONY}", [Reasoning("Hm."), *CALLED]),
+    (GPT, f"<|channel|>analysis<|message|>Hm.<|end|>{EARLY}", [Reasoning("Hm."), *CALLED]),
+    (
+        GPT,
+        f"<|channel|>commentary<|message|>Let me see.<|end|>{HARMONY}",
+        [Text("Let me see."), *CALLED],
+    ),
+    (
+        ("gemma4", "gemma4"),
+        "<|channel>thought\nHm.<channel|><|tool_call>call:f{a:1}<tool_call|>",
+        [Reasoning("Hm."), ToolStart(0, "f"), ToolArguments(0, '{"a": 1}')],
+    ),
+    (
+        ("mistral", "mistral"),
+        '[THINK]Hm.[/THINK][TOOL_CALLS][{"name": "f", "arguments": {"a": 1}}]',
+        [Reasoning("Hm."), *CALLED],
+    ),
+]
 
 
 class Both:
     """The two in a row, as a parser of its own."""
 
-    def __init__(self) -> None:
-        self._reasoning = DeepSeekR1Parser(ParserContext())
-        self._tools = Llama3JsonParser(ParserContext())
+    def __init__(self, reasoning: str, tools: str) -> None:
+        self._reasoning = OURS.reasoning_parsers.load(reasoning)(ParserContext())
+        self._tools = OURS.tool_parsers.load(tools)(ParserContext())
 
     def feed(self, text: str) -> list[ParserEvent]:
         return list(self._call(self._reasoning.feed(text)))
@@ -34,27 +71,32 @@ class Both:
             yield from self._tools.feed(event.text) if isinstance(event, Text) else [event]
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        (f"<think>\nHm.\n</think>\n\n{SIMPLE}", [Reasoning("\nHm.\n"), *CALLED]),
-        (f"Hm.</think>{SIMPLE}; ", [Reasoning("Hm."), *CALLED]),
-        (f"Hm.</think>So {SIMPLE}", [Reasoning("Hm."), Text("So "), *CALLED]),
-        ("Hm.</think>\n\nNo call.", [Reasoning("Hm."), Text("\n\nNo call.")]),
-        (f"I could call {SIMPLE}", [Reasoning(f"I could call {SIMPLE}")]),
-    ],
-)
-def test_calls_are_found_behind_the_reasoning(text: str, expected: list[ParserEvent]) -> None:
-    assert parse(Both(), [text]) == expected
-    assert parse(Both(), text) == expected
+@pytest.mark.parametrize(("names", "text", "expected"), ROWS)
+def test_calls_are_found_behind_the_reasoning(
+    names: tuple[str, str], text: str, expected: list[ParserEvent]
+) -> None:
+    assert parse(Both(*names), [text]) == expected
+    assert parse(Both(*names), text) == expected
 
 
-@settings(deadline=None)
-@given(
-    st.lists(st.sampled_from(["<think>", "</think>", SIMPLE, CALL, "; ", "\n", "<", "é😀", "{"])), st.data()
-)
-def test_together_they_obey_the_law(parts: list[str], data: st.DataObject) -> None:
-    text = "".join(parts)
-    size = data.draw(st.integers(1, 9))
-    pieces = [text[start : start + size] for start in range(0, len(text), size)]
-    assert parse(Both(), pieces) == parse(Both(), [text])
+def test_a_call_keeps_its_id_behind_the_reasoning() -> None:
+    events = parse(Both("kimi_k2", "kimi_k2"), [f"Hm.{KIMI}"])
+    assert events[0] == Reasoning("Hm.")
+    assert isinstance(events[1], ToolStart)
+    assert (events[1].name, events[2:]) == ("f", [ToolArguments(0, '{"a": 1}')])
+
+
+@pytest.mark.parametrize("names", [R1, QWEN, GPT])
+def test_together_they_obey_the_law(names: tuple[str, str]) -> None:
+    whole = [text for other, text, _ in ROWS if other == names]
+    nested = '{"name": "f", "parameters": {"a": "</think>"}}'
+    parts = [*whole, nested, SIMPLE, TAGGED, HARMONY, "<think>", "</think>", "; ", "\n", "<", "é😀", "{"]
+
+    @settings(deadline=None)
+    @given(st.lists(st.sampled_from(parts)), st.integers(1, 9))
+    def law(parts: list[str], size: int) -> None:
+        text = "".join(parts)
+        pieces = [text[start : start + size] for start in range(0, len(text), size)]
+        assert parse(Both(*names), pieces) == parse(Both(*names), [text])
+
+    law()
