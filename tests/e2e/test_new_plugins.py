@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -108,7 +109,8 @@ def device(there: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
     model: Path = tmp_path_factory.mktemp("acme-chat-template")
     write_script(CHATTER, model)
     (model / "tokenizer_config.json").write_text('{"eos_token": "<|end|>"}')
-    with serving(model, "--devices", "acme_backend", "--backend-option", "kv_cache_tokens=1024") as server:
+    options = ("--backend-option", "kv_cache_tokens=1024", "--tool-call-parser", "acme_tool_parser")
+    with serving(model, "--devices", "acme_backend", *options) as server:
         yield server
 
 
@@ -119,6 +121,24 @@ def test_the_device_answers_in_the_format_of_the_template(device: Server) -> Non
     assert answer.usage.prompt_tokens == len("### User:\nHow is the weather?\n\n### Assistant:\n")
     assert (answer.usage.completion_tokens, answer.choices[0].finish_reason) == (8, "length")
     assert client.models.list().data[0].model_dump()["runtime_config"]["device"] == "acme_backend"
+
+
+def test_the_device_calls_a_tool_in_the_format_of_the_parser_where_it_must(device: Server) -> None:
+    parameters = {
+        "type": "object",
+        "properties": {"zone": {"enum": ["UTC", "KST"]}},
+        "required": ["zone"],
+        "additionalProperties": False,
+    }
+    tools: Any = [{"type": "function", "function": {"name": "now", "parameters": parameters}}]
+    answer = OpenAI(base_url=device.api, api_key="EMPTY").chat.completions.create(
+        model="EMPTY", messages=MESSAGES, tools=tools, tool_choice="required", parallel_tool_calls=False
+    )
+    assert answer.choices[0].message.tool_calls
+    [called] = answer.choices[0].message.tool_calls
+    assert called.type == "function"
+    assert called.function.name == "now"
+    assert json.loads(called.function.arguments)["zone"] in ("UTC", "KST")
 
 
 def test_the_collector_writes_a_line_for_each_request(device: Server) -> None:
