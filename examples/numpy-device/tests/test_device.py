@@ -27,6 +27,8 @@ class TestDevice(ModelRunnerContract):
         [6403, 2231, 253, 655, 28, 665, 436, 253, 1165],  # Once upon a time, there was a little
     )
 
+    block_size = 4  # so that short prompts fill several
+
     @classmethod
     def runner(cls) -> NumpyRunner:
         return NumpyRunner(Path(locate().location), 2048)

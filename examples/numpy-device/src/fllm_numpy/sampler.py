@@ -7,7 +7,7 @@ from collections.abc import Collection
 import numpy as np
 from numpy.typing import NDArray
 
-from fllm import TokenLogprob
+from fllm import Sampling, TokenLogprob
 from fllm.batching import Row, stop_tokens
 from fllm_numpy.gguf_file import Array
 
@@ -22,8 +22,9 @@ def described(logits: Array, token: int, top: int) -> TokenLogprob:
     """A token's log-probability by the model's own distribution, and those of so many likeliest."""
     shifted = logits - logits.max()
     logprobs = shifted - np.log(np.exp(shifted).sum())
-    best = np.argsort(-logprobs, kind="stable")[:top]
-    return TokenLogprob(token, float(logprobs[token]), tuple((int(i), float(logprobs[i])) for i in best))
+    best = np.argpartition(-logprobs, min(top, len(logprobs) - 1))[:top]
+    likeliest = sorted(zip(logprobs[best].tolist(), best.tolist(), strict=True), reverse=True)
+    return TokenLogprob(token, float(logprobs[token]), tuple((i, logprob) for logprob, i in likeliest))
 
 
 def _adjusted(row: Row, logits: Array, eos: Collection[int]) -> Array:
@@ -53,18 +54,26 @@ def _bits(mask: memoryview, count: int) -> NDArray[np.bool_]:
 
 
 def _drawn(row: Row, logits: Array) -> int:
-    """The token at a random place of the cumulative distribution of what min_p, top_k and top_p leave."""
-    sampling = row.sampling
-    weights = np.exp((logits - logits.max()) / sampling.temperature, dtype=np.float64)
-    left = np.argsort(-weights, kind="stable")
-    left = left[: sampling.top_k] if sampling.top_k > 0 else left
-    left = left[weights[left] >= sampling.min_p]  # the likeliest weighs 1
-    reached = weights[left].cumsum()
-    left = left[: 1 + np.searchsorted(reached, sampling.top_p * reached[-1])]
-    left.sort()  # by id: of two that are nearly alike, rounding would decide which is the likelier
+    """The token at a random place of the cumulative distribution of what is left.
+
+    Tokens stand by their ids in it: of two that are nearly alike, rounding decides which is the likelier.
+    """
+    weights = np.exp((logits - logits.max()) / row.sampling.temperature, dtype=np.float64)
+    left = _left(weights, row.sampling)
     cumulative = weights[left].cumsum()
     index = np.searchsorted(cumulative, _uniform(row) * cumulative[-1], side="right")
     return int(left[min(index, len(left) - 1)])
+
+
+def _left(weights: NDArray[np.float64], sampling: Sampling) -> NDArray[np.intp]:
+    """The ids that top_k, min_p and top_p leave; the likeliest token weighs 1."""
+    if sampling.top_k <= 0 and sampling.top_p >= 1:
+        return np.flatnonzero(weights >= sampling.min_p)
+    ranked = np.argsort(-weights, kind="stable")
+    ranked = ranked[: sampling.top_k] if sampling.top_k > 0 else ranked
+    ranked = ranked[weights[ranked] >= sampling.min_p]
+    reached = weights[ranked].cumsum()
+    return np.sort(ranked[: 1 + np.searchsorted(reached, sampling.top_p * reached[-1])])
 
 
 def _uniform(row: Row) -> float:

@@ -1,0 +1,194 @@
+"""``examples/``: built, installed beside ours as a stranger's would be, tested there, and served together."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import venv
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from sysconfig import get_path
+from typing import Any
+
+import httpx
+import pytest
+from openai import OpenAI
+
+from fllm.models import locate
+from fllm.testing import Server, serving
+from fllm_backends.description import describe
+
+pytestmark = pytest.mark.packaging
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+NAMES = sorted(path.parent.name for path in EXAMPLES.glob("*/pyproject.toml"))
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
+"""NumPy's threads wait for each other in loops, which others on the same cores pay for."""
+ANSWER = "[BEGIN FINAL RESPONSE]\n"
+NOW: Any = {
+    "type": "function",
+    "function": {
+        "name": "now",
+        "parameters": {
+            "type": "object",
+            "properties": {"zone": {"enum": ["UTC", "KST"]}},
+            "required": ["zone"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+def call(*arguments: str | Path, cwd: Path = EXAMPLES) -> str:
+    """Stdout of a command that succeeds."""
+    done = subprocess.run(list(map(str, arguments)), capture_output=True, text=True, cwd=cwd, timeout=600)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    directory: Path = tmp_path_factory.mktemp("wheels")
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    call(*pip, "--wheel-dir", directory, *(EXAMPLES / name for name in NAMES))
+    return sorted(directory.iterdir())
+
+
+@pytest.fixture(scope="module")
+def python(wheels: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of an environment that has them all, and sees what ours has."""
+    directory: Path = tmp_path_factory.mktemp("environment")
+    venv.create(directory, symlinks=True)
+    interpreter = directory / "bin" / "python"
+    site = Path(call(interpreter, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
+    (site / "ours.pth").write_text(f"import site; site.addsitedir({get_path('purelib')!r})\n")
+    pip = [sys.executable, "-m", "pip", "--python", interpreter, "install", "--quiet", "--no-index"]
+    call(*pip, "--no-deps", *wheels)
+    return interpreter
+
+
+@pytest.fixture(scope="module")
+def statsd() -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.settimeout(30)
+        yield listening
+
+
+@pytest.fixture(scope="module")
+def server(python: Path, statsd: socket.socket) -> Iterator[Server]:
+    """The embedded model on the NumPy device, with all the others beside it."""
+    parsers = ("--reasoning-parser", "apriel", "--tool-call-parser", "functionary_v3_1")
+    to = {"STATSD_HOST": "127.0.0.1", "STATSD_PORT": str(statsd.getsockname()[1])}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", str(python))
+        with serving("--devices", "numpy", "--max-model-len", "512", *parsers, **to, **ONE_THREAD) as server:
+            yield server
+
+
+@pytest.fixture(scope="module")
+def client(server: Server) -> OpenAI:
+    return OpenAI(base_url=server.api, api_key="EMPTY", max_retries=0)
+
+
+def ask(client: OpenAI, question: str, *, begun: str = "", **asked: Any) -> Any:
+    """A greedy answer, of which the client may give the beginning."""
+    messages: list[Any] = [{"role": "user", "content": question}]
+    if begun:
+        messages.append({"role": "assistant", "content": begun})
+        asked["extra_body"] = {"continue_final_message": True, "add_generation_prompt": False}
+    made = client.chat.completions.create(
+        model="EMPTY", messages=messages, temperature=0, max_tokens=40, **asked
+    )
+    return made.choices[0].message
+
+
+def test_each_wheel_holds_one_typed_package(wheels: list[Path]) -> None:
+    assert len(wheels) == len(NAMES) == 5
+    for wheel in wheels:
+        with zipfile.ZipFile(wheel) as archive:
+            names = set(archive.namelist())
+        [package] = {name.partition("/")[0] for name in names if ".dist-info/" not in name}
+        assert wheel.name.startswith(f"{package}-")
+        assert {f"{package}/py.typed", f"{package}/plugin.py"} <= names
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_own_tests_pass_where_it_is_installed(
+    name: str, python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key, value in ONE_THREAD.items():
+        monkeypatch.setenv(key, value)
+    shutil.copytree(EXAMPLES / name / "tests", tmp_path / "tests")
+    told = call(python, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", cwd=tmp_path)
+    assert " passed" in told.splitlines()[-1]
+    assert "skipped" not in told
+
+
+def test_all_of_them_are_sound_plugins_beside_ours(python: Path) -> None:
+    listed = json.loads(call(python, "-m", "fllm_api", "plugins", "--json"))["plugins"]
+    assert {each["error"] for each in listed} == {None}
+    found = {each["distribution"] for each in listed}
+    assert found >= {"fllm-apriel", "fllm-functionary", "fllm-numpy", "fllm-statsd", "fllm-tokenize"}
+
+
+def test_the_device_answers_and_the_parser_takes_it_for_reasoning(client: OpenAI) -> None:
+    message = ask(client, "What is the capital of France?")
+    assert (message.reasoning_content, message.content) == ("The capital of France is Paris.", None)
+    assert client.models.list().data[0].model_dump()["runtime_config"]["device"] == "numpy"
+
+
+def test_what_follows_the_marker_is_the_answer(client: OpenAI) -> None:
+    message = ask(client, "What is the capital of France?", begun=ANSWER)
+    assert (getattr(message, "reasoning_content", None), message.content) == (
+        None,
+        "\nThe capital of France is Paris.",
+    )
+
+
+def test_a_call_that_is_demanded_is_written_in_the_parsers_format(client: OpenAI) -> None:
+    message = ask(client, "What time is it?", begun=ANSWER, tools=[NOW], tool_choice="required")
+    assert {call.function.name for call in message.tool_calls} == {"now"}
+    assert all(json.loads(call.function.arguments)["zone"] in ("UTC", "KST") for call in message.tool_calls)
+
+
+def test_the_devices_tokenizer_is_what_our_conversion_makes(server: Server) -> None:
+    described = describe(locate().location, None, lambda progress: None)
+    texts = ["In 2024, it's 9,386,034!", "서울 😀\n\n\ttabs   and spaces", "<|im_start|>user\nhi<|im_end|>"]
+    for text in texts:
+        answer = post(server, "/tokenize", prompt=text)
+        assert answer["tokens"] == described.tokenizer.encode(text, special=True), text
+        assert post(server, "/detokenize", tokens=answer["tokens"]) == {"prompt": text}
+
+
+def test_a_route_answers_in_the_envelope_of_all_errors(server: Server) -> None:
+    for path, body, param in (
+        ("/tokenize", {}, "prompt"),
+        ("/tokenize", {"prompt": 5}, "prompt"),
+        ("/detokenize", {"tokens": [1, 10**9]}, "tokens[1]"),
+    ):
+        answer = httpx.post(server.url + path, json=body)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+
+
+def test_statsd_hears_of_a_request(client: OpenAI, statsd: socket.socket) -> None:
+    made = client.completions.create(model="EMPTY", prompt=[19556, 28], max_tokens=3, temperature=0)
+    assert made.usage
+    wanted = {f"prompt_tokens:{made.usage.prompt_tokens}|c", "requests:1|c", "generated_tokens:3|c"}
+    heard: set[str] = set()
+    until = time.monotonic() + 30
+    while not wanted <= heard and time.monotonic() < until:
+        lines = statsd.recv(2**16).decode().split("\n")
+        heard |= {line.removeprefix("fllm.SmolLM2-135M-Instruct.") for line in lines}
+    assert wanted <= heard
+
+
+def post(server: Server, path: str, **body: Any) -> Any:
+    answer = httpx.post(server.url + path, json=body)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
