@@ -59,14 +59,14 @@ def test_where_nothing_fits_there_is_no_parser_and_a_warning(caplog: pytest.LogC
     assert chosen("").reasoning_parser is None
     [record] = caplog.records
     assert record.levelname == "WARNING"
-    assert record.getMessage().startswith("--reasoning-parser auto: none")
+    assert record.getMessage().startswith("--reasoning-parser auto: no parser fits")
 
 
 def test_where_several_fit_there_is_no_parser_and_a_warning_names_them(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     assert chosen("[call] <call>").tool_call_parser is None
-    assert "--tool-call-parser auto: none; angles and squares fit alike" in caplog.text
+    assert "--tool-call-parser auto: angles and squares fit alike" in caplog.text
 
 
 def test_parsers_that_were_named_stay(caplog: pytest.LogCaptureFixture) -> None:

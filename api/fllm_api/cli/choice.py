@@ -56,9 +56,7 @@ def _chosen(option: str, registry: Registry, model: Traits) -> str | None:
             log.info("%s: %s", option, name)
             return name
         case []:
-            log.warning(
-                "%s: none; the model's chat template shows no known format (name one to be sure)", option
-            )
+            log.warning("%s: no parser fits the model's chat template, so none is used", option)
         case several:
-            log.warning("%s: none; %s fit alike (name one)", option, " and ".join(several))
+            log.warning("%s: %s fit alike, so none is used; name one", option, " and ".join(several))
     return None
