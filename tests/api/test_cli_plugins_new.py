@@ -19,6 +19,7 @@ from fllm_api.cli.plugins.naming import LONGEST, Names, names_of
 from fllm_api.cli.plugins.new import new, rendered
 
 TEXT = "kept"
+STEPS = ("python -m pip install --editable '.[test]'", "pytest", "furiosa-llm plugins check .")
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def test_a_distribution_is_written_and_the_next_steps_are_told(kind: str, tmp_pa
     }
     assert any(file.startswith("tests/test_") for file in files)
     assert f"Wrote {len(files)} files to {tmp_path / 'here'}" in told
-    assert all(f"  {line}" in told for line in ("python -m pip install --editable '.[test]'", "pytest"))
+    assert all(f"  {line}" in told for line in STEPS)
     assert f"  {KINDS[kind].serve.format(module='acme_first', name='acme-first').splitlines()[0]}" in told
 
 

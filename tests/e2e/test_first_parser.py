@@ -103,4 +103,4 @@ def test_whoever_follows_the_page_has_a_parser(tmp_path: Path, monkeypatch: pyte
 def test_all_that_is_not_run_is_on_the_page() -> None:
     commands = [line for kind, text in BLOCKS if kind == "sh" for line in text.splitlines()]
     assert set(TO_THE_INDEX) < set(commands)
-    assert len(commands) == 11
+    assert len(commands) == 12

@@ -78,13 +78,14 @@ def test_type_checkers_are_content_with_it(
     call(sys.executable, "-m", "mypy", "--cache-dir", cache, cwd=projects[kind])
 
 
-def test_the_server_knows_them_all(python: Path) -> None:
+def test_the_server_knows_them_all_and_they_keep_their_contracts(python: Path) -> None:
     listed = call(python, "-m", "fllm_api", "plugins", "show", "acme_backend")
     assert "kv_cache_tokens" in listed
     for kind in KINDS:
         told = call(python, "-m", "fllm_api", "plugins", "show", f"acme-{kind}")
         assert f"acme-{kind} 0.1.0" in told
         assert "status        ok" in told
+        assert " passed" in call(python, "-m", "fllm_api", "plugins", "check", f"acme-{kind}")
 
 
 def test_the_parsers_read_what_a_model_says(there: None, tmp_path: Path) -> None:

@@ -113,6 +113,7 @@ def _next_steps(target: Path, files: dict[str, str], names: Names, kind: Kind) -
         f"cd {shlex.quote(str(target))}",
         "python -m pip install --editable '.[test]'",
         "pytest",
+        "furiosa-llm plugins check .",
         *kind.serve.format(module=names.module, name=names.name).splitlines(),
     )
     return "\n".join([f"Wrote {len(files)} files to {target}. Next:", "", *(f"  {step}" for step in steps)])
