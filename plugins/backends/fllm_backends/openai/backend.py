@@ -150,6 +150,7 @@ class Health:
 
     async def check(self) -> None:
         """Raise `BackendUnavailable` if it does not answer."""
+        self._client.check()
         async with self._one_at_a_time:
             if self._asked_at is None or time.monotonic() - self._asked_at > FRESH_SECONDS:
                 self._complaint = await self._ask()

@@ -64,6 +64,11 @@ class Client:
         if self._session is not None:
             await self._session.close()
 
+    def check(self) -> None:
+        """Raise `BackendUnavailable` after `close`."""
+        if self._closed:
+            raise BackendUnavailable("the server is stopping")
+
     async def page(self, url: str) -> bytes:
         """The body of a GET; raises as `events` does."""
         try:
@@ -105,8 +110,7 @@ class Client:
         return await self._open().post(url, data=body, headers=headers, allow_redirects=False)
 
     def _open(self) -> aiohttp.ClientSession:
-        if self._closed:
-            raise BackendUnavailable("the connection to the server behind is closed: this one is stopping")
+        self.check()
         if self._session is None:
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=self._timeout)
             # The engine behind decides how many it serves at once.
