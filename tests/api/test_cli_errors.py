@@ -49,7 +49,7 @@ BAD = {
         "llama3_json",
     ],
     "serve --enable-reasoning": ["--enable-reasoning needs --reasoning-parser NAME", "deepseek_r1"],
-    "serve --backend procss": ["'--backend'", "did you mean 'process'? (registered: process, torch)"],
+    "serve --backend procss": ["'--backend'", "did you mean 'process'? (registered: openai, process, torch)"],
     "serve --backend torch --devices npu:0": [
         "--backend torch does not serve npu",
         "torch serves cuda, cpu",
