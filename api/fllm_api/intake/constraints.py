@@ -41,8 +41,8 @@ def check_served(body: GenerationRequest, card: ModelCard, param: str) -> None:
     """Raise `RequestError` if this server, or this way of decoding, can't obey what ``param`` asks for."""
     if card.grammar is None:
         raise RequestError(
-            f"`{param}` needs a backend that can constrain its answers, as `--backend torch` does with a "
-            "grammar plugin; this server's can't",
+            f"`{param}`: this server can't constrain its answers; start it with --grammar-backend NAME and a "
+            "backend that obeys it, such as torch",
             param=param,
             code="unsupported_parameter",
         )

@@ -1,0 +1,161 @@
+"""Tool calls that a request forces, by the embedded model, through the real server and OpenAI's client."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from openai import OpenAI
+from serving import Server, serving
+from token_ids import tokens_of
+
+MESSAGES: Any = [{"role": "user", "content": "What's the weather like in San Francisco?"}]
+GET_WEATHER: Any = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "Get the current weather in a given location",
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "location": {
+                    "type": "string",
+                    "description": "City and state, e.g., 'San Francisco, CA'",
+                },
+                "unit": {"type": "string", "enum": ["celsius", "fahrenheit"]},
+            },
+            "required": ["location", "unit"],
+        },
+    },
+}
+SWITCH: Any = {
+    "type": "function",
+    "function": {
+        "name": "switch",
+        "parameters": {"type": "object", "properties": {"on": {"type": "boolean"}}, "required": ["on"]},
+    },
+}
+THREE_LINES = """\
+Function called: get_weather
+Arguments: {"location": "San Francisco, CA", "unit": "fahrenheit"}
+Result: Getting the weather for San Francisco, CA in fahrenheit...
+"""
+
+
+@pytest.fixture
+def client(server: Server) -> OpenAI:
+    return OpenAI(base_url=server.api, api_key="EMPTY", max_retries=0)
+
+
+@pytest.fixture(scope="module")
+def plain() -> Iterator[OpenAI]:
+    """A client of a server without any parser."""
+    with serving("--max-model-len", "2048") as running:
+        yield OpenAI(base_url=running.api, api_key="EMPTY", max_retries=0)
+
+
+def ask(client: OpenAI, **options: Any) -> tuple[str | None, list[tuple[str, str]], str]:
+    """Content, calls and the reason of the end, which are the same in a stream."""
+    options = {"model": "m", "messages": MESSAGES, "tools": [GET_WEATHER], "max_tokens": 200, **options}
+    [choice] = client.chat.completions.create(**options).choices
+    calls = [(each.function.name, each.function.arguments) for each in choice.message.tool_calls or ()]
+    assert streamed(client, **options) == (choice.message.content or "", calls, choice.finish_reason)
+    return choice.message.content, calls, choice.finish_reason
+
+
+def streamed(client: OpenAI, **options: Any) -> tuple[str, list[tuple[str, str]], str]:
+    content, reason = "", ""
+    calls: list[tuple[str, str]] = []
+    for chunk in client.chat.completions.create(**options, stream=True):
+        [choice] = chunk.choices
+        content += choice.delta.content or ""
+        reason = choice.finish_reason or reason
+        for call in choice.delta.tool_calls or ():
+            if call.id:
+                calls.append((call.function.name, ""))
+            name, arguments = calls[call.index]
+            calls[call.index] = name, arguments + (call.function.arguments or "")
+    return content, calls, reason
+
+
+def get_weather(location: str, unit: str) -> str:
+    return f"Getting the weather for {location} in {unit}..."
+
+
+def printed(calls: list[tuple[str, str]]) -> str:
+    """What the seed document's example prints."""
+    [(name, arguments)] = calls
+    result = get_weather(**json.loads(arguments))
+    return f"Function called: {name}\nArguments: {arguments}\nResult: {result}\n"
+
+
+def test_the_seed_documents_example_prints_its_three_lines(client: OpenAI) -> None:
+    # The model takes Celsius to be a little likelier, so it says so where it does not roll the dice.
+    _, calls, reason = ask(client, tool_choice="required", parallel_tool_calls=False, temperature=0)
+    assert reason == "tool_calls"
+    assert printed(calls).replace("celsius", "fahrenheit") == THREE_LINES
+    seeds = range(30)
+    answers = (ask(client, tool_choice="required", parallel_tool_calls=False, seed=seed) for seed in seeds)
+    assert any(printed(calls) == THREE_LINES for _, calls, _ in answers)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_required_call_is_one_of_the_tools_as_its_schema_says(client: OpenAI, seed: int) -> None:
+    tools = [GET_WEATHER, SWITCH]
+    content, calls, reason = ask(client, tools=tools, tool_choice="required", seed=seed, max_tokens=400)
+    assert content is None
+    assert reason == "tool_calls"
+    for name, arguments in calls:
+        keys = {"get_weather": {"location", "unit"}, "switch": {"on"}}[name]
+        assert set(json.loads(arguments)) == keys
+
+
+def test_a_named_function_is_called_once_and_stops(client: OpenAI) -> None:
+    choice = {"type": "function", "function": {"name": "switch"}}
+    _, [(name, arguments)], reason = ask(client, tools=[GET_WEATHER, SWITCH], tool_choice=choice, seed=0)
+    assert name == "switch"
+    assert json.loads(arguments)["on"] in (True, False)
+    assert reason == "stop"
+
+
+@pytest.mark.parametrize(
+    "choice", ["required", {"type": "function", "function": {"name": "switch"}}], ids=str
+)
+def test_a_server_without_a_parser_can_force_calls(plain: OpenAI, choice: Any) -> None:
+    content, [(name, arguments)], _ = ask(
+        plain, tools=[SWITCH], tool_choice=choice, parallel_tool_calls=False, temperature=0
+    )
+    assert content is None
+    assert name == "switch"
+    assert json.loads(arguments)["on"] in (True, False)
+
+
+def test_a_strict_tool_is_obeyed_where_a_call_is_free(client: OpenAI) -> None:
+    strict = {"type": "function", "function": {**SWITCH["function"], "strict": True}}
+    # With this bias the model begins with a brace, as it would begin a call.
+    brace, *_ = tokens_of(client, '{"name"')
+    text = 'Repeat this text: {"name": "switch", "parameters": {"on": "maybe"}}'
+    options: Any = {
+        "messages": [{"role": "user", "content": text}],
+        "temperature": 0,
+        "max_tokens": 60,
+        "logit_bias": {brace: 10},
+    }
+    _, free, _ = ask(client, tools=[SWITCH], **options)
+    _, held, _ = ask(client, tools=[strict], **options)
+    assert held
+    assert held != free
+    assert {name for name, _ in held} == {"switch"}
+    assert all(json.loads(arguments)["on"] in (True, False) for _, arguments in held)
+
+
+def test_an_answer_in_a_format_may_be_a_call_instead(client: OpenAI) -> None:
+    schema = {"type": "object", "properties": {"sunny": {"type": "boolean"}}, "required": ["sunny"]}
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    for seed in range(4):
+        content, calls, reason = ask(client, response_format=form, tools=[SWITCH], seed=seed, max_tokens=400)
+        assert reason == ("tool_calls" if calls else "stop")
+        if not calls:
+            assert json.loads(content or "")["sunny"] in (True, False)
