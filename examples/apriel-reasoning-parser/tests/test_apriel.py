@@ -7,6 +7,7 @@ from fllm_apriel.parser import BEGIN, END, AprielParser
 
 from fllm import ParserContext, ParserEvent, Reasoning, Text
 from fllm.constraints import Exactly, InOrder, UpTo
+from fllm.detection import Traits, detect
 from fllm.testing import ReasoningParserContract, parse, plugins_with
 
 FOUR = f"First, 2 + 2.\nIt is 4.\n{BEGIN}\n4, of course.\n{END}\n"
@@ -47,8 +48,13 @@ def test_reasoning_streams_before_the_marker_is_certain() -> None:
 
 def test_a_constraint_begins_after_the_reasoning() -> None:
     yes = Exactly("yes")
-    assert AprielParser(ParserContext()).around(yes) == InOrder((UpTo(f"{BEGIN}\n"), yes))
+    assert AprielParser(ParserContext()).around(yes) == InOrder((UpTo(BEGIN), Exactly("\n"), yes))
     assert AprielParser(ParserContext(prompt=BEGIN)).around(yes) == yes
+
+
+def test_auto_finds_it_by_the_marker_in_a_template() -> None:
+    registry = plugins_with(plugin).reasoning_parsers
+    assert detect(registry, Traits(f"End your reasoning with {BEGIN}", "".__eq__)) == ["apriel"]
 
 
 def test_the_plugin_is_sound_and_offers_the_name() -> None:

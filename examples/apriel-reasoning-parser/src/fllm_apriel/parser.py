@@ -7,13 +7,14 @@ Their templates begin the answer with ``Here are my reasoning steps:``. What the
     It is 4.
     [END FINAL RESPONSE]
 
-Apriel-1.6 leaves out the last line. The line breaks around a marker are its own.
+Apriel-1.6 leaves out the last line. The line breaks around a marker are its own. Where nobody wants
+reasoning, the template writes the first marker itself.
 """
 
 from __future__ import annotations
 
 from fllm import ParserContext, ParserEvent, Reasoning, Text
-from fllm.constraints import Constraint, InOrder, UpTo
+from fllm.constraints import Constraint, Exactly, InOrder, UpTo
 from fllm.stages import overlap
 
 BEGIN = "[BEGIN FINAL RESPONSE]"
@@ -23,11 +24,13 @@ END = "[END FINAL RESPONSE]"
 class AprielParser:
     """Reasoning, then after ``BEGIN`` the answer; what a model says after ``END`` is part of it."""
 
+    visible_tokens = (BEGIN, END)  # Apriel-1.6 has special tokens for them
+
     def __init__(self, context: ParserContext) -> None:
         self._answering = context.prompt.rstrip().endswith(BEGIN)
         self._marker = END if self._answering else BEGIN
         self._held = ""
-        self._at_marker = False
+        self._at_marker = context.prompt.endswith(BEGIN)
         """A marker was the last thing read, so a line break still belongs to it."""
 
     def feed(self, text: str) -> list[ParserEvent]:
@@ -51,7 +54,7 @@ class AprielParser:
 
     def around(self, answer: Constraint) -> Constraint:
         """Reasoning is free, and the answer obeys."""
-        return answer if self._answering else InOrder((UpTo(f"{BEGIN}\n"), answer))
+        return answer if self._answering else InOrder((UpTo(BEGIN), Exactly("\n"), answer))
 
     def _pass(self, text: str) -> list[ParserEvent]:
         if text and self._at_marker:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fllm import Entry, hookimpl
+from fllm import ParserEntry, hookimpl
 
 
 @hookimpl
-def fllm_tool_parsers() -> Iterable[Entry]:
-    """``--tool-call-parser functionary_v3_1``."""
-    yield Entry(
+def fllm_tool_parsers() -> Iterable[ParserEntry]:
+    """``--tool-call-parser functionary_v3_1``, which ``auto`` means where the template shows this format."""
+    yield ParserEntry(
         "functionary_v3_1",
         "fllm_functionary.parser:FunctionaryParser",
         "Functionary v3.1, and Llama 3.1 told so: <function=NAME>{arguments}</function>.",
+        evidence=("start_tag => `<function`", "end_tag => `</function>`"),
     )
