@@ -6,13 +6,14 @@ and no thread can be stopped.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import resource
 import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from typing import Generic, TypeVar
 
 from fllm.errors import BackendError, RequestError
@@ -41,12 +42,12 @@ class Worker(Generic[A, Q]):
     def __init__(self, make: Callable[[A], Callable[[Q], bytes]], argument: Callable[[], A]) -> None:
         self._make = make
         self._argument = argument
-        self._process: BaseProcess | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Connection
 
     def do(self, work: Q) -> bytes:
         """The result; raises `RequestError` where the child does, or is too slow."""
-        if self._process is None or not self._process.is_alive():
+        if self._process is None or self._process.poll() is not None:
             self._start()
         self._pipe.send(work)
         if not self._pipe.poll(SECONDS):
@@ -54,7 +55,7 @@ class Worker(Generic[A, Q]):
             raise RequestError(f"the grammar is too complex: compiling it takes more than {SECONDS} s")
         try:
             kind, result = self._pipe.recv()
-        except EOFError:
+        except (EOFError, OSError):
             self.stop()
             raise RequestError("the grammar is too complex: compiling it takes too much memory") from None
         if kind is RequestError:
@@ -68,28 +69,37 @@ class Worker(Generic[A, Q]):
         """Kill it, if it lives."""
         if self._process is not None:
             self._process.kill()
-            self._process.join()
+            self._process.wait()
             self._process = None
             self._pipe.close()
 
     def _start(self) -> None:
         self.stop()
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(
-            target=_serve, args=(theirs, self._make, self._argument()), name="fllm-grammars", daemon=True
-        )
-        self._process.start()
-        theirs.close()
-        if not self._pipe.poll(START_SECONDS) or self._pipe.recv() != _READY:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", __name__, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,  # warnings of the libraries, which answers tell better
+            )
+        self._pipe = Connection(ours.detach())
+        try:
+            self._pipe.send((self._make, self._argument()))
+            ready = self._pipe.poll(START_SECONDS) and self._pipe.recv() == _READY
+        except (EOFError, OSError):
+            ready = False
+        if not ready:
             self.stop()
             raise BackendError("the process that compiles grammars does not start")
 
 
-def _serve(pipe: Connection, make: Callable[[A], Callable[[Q], bytes]], argument: A) -> None:
+def serve(pipe: Connection) -> None:
+    """The child: until nobody is at the other end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(NICENESS)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # warnings of the libraries, which answers tell better
+    make, argument = pipe.recv()
     work = make(argument)
     _limit_memory()
     pipe.send(_READY)
@@ -120,7 +130,11 @@ def _limit_memory() -> None:
 
 
 def _limit_time() -> None:
-    """Its parent may die while it works; then nobody else would end it."""
+    """Its parent may die while it works, and then nobody else would end it."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     seconds = int(used.ru_utime + used.ru_stime + SECONDS) + 2
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.RLIM_INFINITY))
+
+
+if __name__ == "__main__":
+    serve(Connection(int(sys.argv[1])))

@@ -55,8 +55,8 @@ def make_compiler(vocabulary: Vocabulary) -> Callable[[Constraint], bytes]:
     compiler = xgrammar.GrammarCompiler(_tokens(vocabulary), max_threads=1, cache_enabled=False)
 
     def compile(constraint: Constraint) -> bytes:
-        tag = structural_tag(constraint)
         try:
+            tag = structural_tag(constraint)
             compiled: str = compiler.compile_structural_tag(tag).serialize_json()
         except (RuntimeError, ValueError) as error:
             raise RequestError(f"the grammar can't be compiled: {reason(error)}") from None

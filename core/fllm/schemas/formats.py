@@ -1,0 +1,27 @@
+"""The formats of strings, as patterns. They allow less than the standards do, and nothing else."""
+
+from __future__ import annotations
+
+_TIME = r"([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
+_DATE = (
+    r"[12][0-9]{3}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)"
+    r"|02-(0[1-9]|1[0-9]|2[0-8]))"
+)
+_LABEL = r"[a-z0-9]{1,20}(-[a-z0-9]{1,20})?"
+_BYTE = r"(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+_HOST = rf"{_LABEL}(\.{_LABEL}){{0,3}}"
+
+FORMATS = {
+    "date": _DATE,
+    "time": _TIME,
+    "date-time": f"{_DATE}T{_TIME}",
+    "duration": r"P([0-9]{1,4}D(T[0-9]{1,4}H)?|T[0-9]{1,4}[HMS]|[0-9]{1,4}[WMY])",
+    "uuid": r"[0-9a-f]{8}-[0-9a-f]{4}-[1-8][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}",
+    "email": rf"[A-Za-z0-9_%+-]{{1,30}}(\.[A-Za-z0-9_%+-]{{1,30}}){{0,2}}@{_HOST}",
+    "hostname": _HOST,
+    "ipv4": rf"({_BYTE}\.){{3}}{_BYTE}",
+    "ipv6": r"([0-9a-f]{1,4}:){7}[0-9a-f]{1,4}",
+    "uri": rf"[a-z][a-z0-9+.-]{{1,10}}://{_HOST}(:[0-9]{{1,4}})?(/[A-Za-z0-9._~-]{{1,20}}){{0,8}}/?"
+    r"(\?[A-Za-z0-9._~=&-]{1,60})?(#[A-Za-z0-9._~-]{1,20})?",
+}
+"""Not anchored. Day, time, duration and addresses of RFC 3339, 4122, 5321, 1123, 4291 and 3986."""
