@@ -141,7 +141,7 @@ def test_a_strict_tool_is_obeyed_where_a_call_is_free(client: OpenAI) -> None:
         "messages": [{"role": "user", "content": text}],
         "temperature": 0,
         "max_tokens": 60,
-        "logit_bias": {brace: 10},
+        "logit_bias": {brace: 6},
     }
     _, free, _ = ask(client, tools=[SWITCH], **options)
     _, held, _ = ask(client, tools=[strict], **options)
