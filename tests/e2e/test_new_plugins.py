@@ -153,5 +153,5 @@ def test_the_collector_writes_a_line_for_each_request(device: Server) -> None:
 
 
 def test_the_route_answers_beside_ours(device: Server) -> None:
-    answer = OpenAI(base_url=device.url, api_key="EMPTY").get("/acme-routes", cast_to=dict[str, Any])
+    answer = OpenAI(base_url=device.url, api_key="EMPTY").get("/acme-routes/load", cast_to=dict[str, Any])
     assert (answer["running"], answer["waiting"], answer["max_model_len"]) == (0, 0, 1024)

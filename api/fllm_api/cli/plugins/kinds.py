@@ -18,6 +18,8 @@ class Kind(Struct, frozen=True, kw_only=True):
     """What its author is told first."""
     suffix: str = ""
     """What the name of its class ends with."""
+    base: str | None = None
+    """What that class is derived from, or stands in for: it can't have the same name."""
     registry: str | None = None
     """The attribute of `fllm.plugins.Plugins` in which its name must be new."""
     dependencies: tuple[str, ...] = ()
@@ -30,6 +32,7 @@ KINDS = {
         serve="furiosa-llm serve MODEL --tool-call-parser {module}",
         note="The markers are in `src/{module}/parser.py`. For calls that are no JSON see `fllm.calls`.",
         suffix="Parser",
+        base="JsonCallParser",
         registry="tool_parsers",
     ),
     "reasoning-parser": Kind(
@@ -37,6 +40,7 @@ KINDS = {
         serve="furiosa-llm serve MODEL --reasoning-parser {module}",
         note="The tags are in `src/{module}/parser.py`.",
         suffix="Parser",
+        base="ThinkingParser",
         registry="reasoning_parsers",
     ),
     "backend": Kind(
@@ -57,10 +61,11 @@ KINDS = {
         serve="furiosa-llm serve MODEL",
         note="Where the figures go is in `src/{module}/collector.py`.",
         suffix="Collector",
+        base="Collector",
     ),
     "routes": Kind(
         summary="HTTP routes beside the server's own.",
-        serve="furiosa-llm serve MODEL\ncurl http://localhost:8000/{name}",
+        serve="furiosa-llm serve MODEL\ncurl http://localhost:8000/{name}/load",
         note="The handlers are in `src/{module}/routes.py`.",
         dependencies=("litestar>=2.23", "msgspec>=0.20"),
     ),

@@ -43,7 +43,10 @@ def names_of(name: str, kind: Kind, plugins: Plugins) -> Names:
     if kind.registry is not None:
         _check_new(module, getattr(plugins, kind.registry))
     base = "".join(part[0].upper() + part[1:] for part in re.split("[-_]", name))
-    return Names(name, module, base, base if base.endswith(kind.suffix) else base + kind.suffix)
+    cls = base if base.endswith(kind.suffix) else base + kind.suffix
+    if cls == kind.base:
+        raise ConfigError(f"NAME {name!r}: its class would be called {cls}, as ours is; choose another name")
+    return Names(name, module, base, cls)
 
 
 def _is_installed(module: str) -> bool:
