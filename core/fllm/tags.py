@@ -170,9 +170,8 @@ class TaggedReader:
 
 def taggable(key: str) -> bool:
     """Whether a tag can hold this key."""
-    return (
-        key == key.strip() and key.isprintable() and len(key) <= LONGEST_NAME and bool(_NAME.fullmatch(key))
-    )
+    whole = _NAME.fullmatch(key) is not None and key == key.strip()
+    return whole and key.isprintable() and 0 < len(key) <= LONGEST_NAME
 
 
 def _behind_space(text: str, position: int) -> int:
