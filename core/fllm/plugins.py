@@ -74,6 +74,10 @@ class Plugins:
         self._manager = pluggy.PluginManager("fllm")
         self._manager.add_hookspecs(hooks)
 
+    def __contains__(self, plugin: object) -> bool:
+        """Whether this very module or object is in use."""
+        return self._manager.is_registered(plugin)
+
     def chat_templates(self, context: TemplateContext) -> ChatTemplates | None:
         """Ask the resolvers in turn; a `UserError` is passed on, whatever else one raises is logged."""
         answers = self._answers("fllm_chat_template", check_templates, passing=(UserError,), context=context)

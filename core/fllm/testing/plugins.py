@@ -10,10 +10,12 @@ from fllm.plugins import Plugins, load_plugins
 def plugins_with(*plugins: object, installed: bool = True) -> Plugins:
     """The plugins of a server that has these modules (or objects) too, or only these.
 
-    Raises `PluginError` where one of them would be left out.
+    One that is installed is there already. Raises `PluginError` where one of them would be left out.
     """
     loaded = load_plugins() if installed else Plugins()
     for plugin in plugins:
+        if plugin in loaded:
+            continue
         loaded.load(_candidate(plugin))
         if error := loaded.reports[-1].error:
             raise PluginError(f"{loaded.reports[-1].name}: {error}")

@@ -1,6 +1,7 @@
 """A server's plugins with a test's own among them."""
 
 from collections.abc import Iterable
+from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
@@ -24,3 +25,8 @@ def test_a_plugin_stands_beside_the_installed_ones_or_alone() -> None:
 def test_a_broken_plugin_is_an_error_and_not_left_out() -> None:
     with pytest.raises(PluginError, match="SimpleNamespace: it implements no hook"):
         plugins_with(SimpleNamespace())
+
+
+def test_a_plugin_that_is_installed_is_not_added_twice() -> None:
+    parsers = import_module("fllm_parsers.plugin")
+    assert plugins_with(parsers).tool_parsers.names() == plugins_with().tool_parsers.names()
