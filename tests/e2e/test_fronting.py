@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
@@ -41,6 +41,13 @@ def in_flight(server: Server) -> float:
     page = httpx.get(f"{server.url}/metrics").text
     lines = [line for line in page.splitlines() if re.match(r"\w+[:_]num_requests_running\b", line)]
     return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+
+def wait_until(wanted: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not wanted():
+        assert time.monotonic() < deadline, "it never came about"
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(
@@ -91,12 +98,10 @@ def test_a_stream_comes_through_piece_by_piece(front: Server) -> None:
 def test_a_client_that_leaves_ends_the_work_behind(server: Server, front: Server) -> None:
     body = STORY | {"max_tokens": 3500, "ignore_eos": True, "stream": True}
     with httpx.stream("POST", f"{front.api}/completions", json=body, timeout=60) as stream:
-        next(stream.iter_lines())
-        assert in_flight(server)
-    deadline = time.monotonic() + 20
-    while in_flight(server):
-        assert time.monotonic() < deadline, "the server behind goes on for nobody"
-        time.sleep(0.05)
+        lines = stream.iter_lines()
+        next(lines)
+        wait_until(lambda: in_flight(server) == 1)
+    wait_until(lambda: in_flight(server) == 0)
 
 
 def test_a_server_that_dies_in_the_middle_is_an_error_in_the_stream() -> None:
