@@ -7,13 +7,16 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
 from itertools import cycle, islice
+from pathlib import Path
 from typing import Any, ClassVar
 
 import msgspec
 
+from fllm.constraints import Exactly, JsonSchema
 from fllm.errors import BackendUnavailable
 from fllm.interfaces import Backend
 from fllm.testing.door import Answer, Door, Session, within
+from fllm.tokens import Tokenizer
 from fllm.values import TokenLogprob
 
 ATTEMPTS = 5
@@ -97,7 +100,7 @@ class BackendContract:
 
     @_played
     async def test_many_at_once_are_each_answered_as_if_alone(self, door: Door) -> None:
-        crowd = [
+        crowd: list[tuple[Sequence[int], dict[str, Any]]] = [
             (token_ids, {"max_tokens": 1 + (7 * i) % 16, "seed": i, "temperature": float(i % 3 > 0)})
             for i, token_ids in enumerate(islice(cycle(self.prompts), 24))
         ]
@@ -133,7 +136,7 @@ class BackendContract:
     @_played
     async def test_log_probabilities_are_whole_or_refused(self, door: Door) -> None:
         for token_ids in self.prompts:
-            asked = {"logprobs": 2, "prompt_logprobs": 2, "max_tokens": 5}
+            asked: dict[str, Any] = {"logprobs": 2, "prompt_logprobs": 2, "max_tokens": 5}
             if self.logprobs is not True and await door.refused(token_ids, **asked):
                 continue
             assert self.logprobs is not False, "log-probabilities were to be refused with a RequestError"
@@ -144,6 +147,24 @@ class BackendContract:
             assert first is None, "before a prompt's first token there is nothing that it could follow"
             _check_logprobs(rest, token_ids[1:], greedy=False)
             assert (await door.answer(token_ids)).logprobs is None, "log-probabilities that nobody asked for"
+
+    @_played
+    async def test_a_constrained_answer_is_what_it_must_be(self, door: Door) -> None:
+        if door.card.grammar is None:  # then no prompt has a constraint
+            return
+        tokenizer = Tokenizer.load(Path(door.card.tokenizer))
+        expected = await door.answer(self.prompts[1])
+        for text in ("yes", '{"city": "서울"}'):
+            constrained = door.answer(
+                self.prompts[0], constraint=Exactly(text), ignore_eos=False, max_tokens=64
+            )
+            answer, free = await asyncio.gather(constrained, door.answer(self.prompts[1]))
+            written = answer.tokens if answer.stop_token is None else answer.tokens[:-1]
+            said = tokenizer.decode(written, skip_special=True)
+            assert said == text, f"it must be {text!r}, and is {said!r}"
+            _same([expected], [free], "an answer depends on its neighbour's constraint")
+        broken = JsonSchema('{"type": "nothing that there is"}')
+        assert await door.refused(self.prompts[0], constraint=broken), "a schema without sense is not refused"
 
     @_played
     async def test_a_prompt_that_does_not_fit_is_refused(self, door: Door) -> None:

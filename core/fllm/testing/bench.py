@@ -16,7 +16,14 @@ BLOCKS = 48
 class Line:
     """One sequence: what it has said, and what of it is computed."""
 
-    def __init__(self, token_ids: Sequence[int], table: Sequence[int], seed: int, sampling: Sampling) -> None:
+    def __init__(
+        self,
+        token_ids: Sequence[int],
+        table: Sequence[int],
+        seed: int,
+        sampling: Sampling,
+        mask: memoryview | None = None,
+    ) -> None:
         self.ids = [*token_ids]
         self.table = [*table]
         self.results: list[Sampled] = []
@@ -24,6 +31,7 @@ class Line:
         self._prompt_length = len(self.ids)
         self._seed = seed
         self._sampling = sampling
+        self._mask = mask
 
     @property
     def said(self) -> list[int]:
@@ -53,6 +61,10 @@ class Line:
         if result.token_id is not None:
             self.ids.append(result.token_id)
 
+    def _allowed(self) -> memoryview:
+        assert self._mask
+        return self._mask
+
     def _row(self, start: int, size: int, *, sample: bool, drafts: int = 0) -> Row:
         return Row(
             token_ids=self.ids,
@@ -64,6 +76,7 @@ class Line:
             seed=self._seed,
             sample=sample,
             drafts=drafts,
+            mask=self._allowed if self._mask and sample else None,
             prompt_logprobs=self._sampling.prompt_logprobs is not None and start < self._prompt_length,
         )
 
@@ -80,11 +93,29 @@ class Bench:
         self._next = count()
 
     def line(
-        self, token_ids: Sequence[int], *, table: Sequence[int] | None = None, seed: int = 0, **sampling: Any
+        self,
+        token_ids: Sequence[int],
+        *,
+        table: Sequence[int] | None = None,
+        seed: int = 0,
+        allowed: Sequence[int] | None = None,
+        **sampling: Any,
     ) -> Line:
-        """A sequence, greedy unless told otherwise, in blocks that others have left dirty."""
+        """A sequence, greedy unless told otherwise, in blocks that others have left dirty.
+
+        ``allowed``: only these tokens may be sampled.
+        """
         asked = Sampling(**{"max_tokens": 1000, "temperature": 0.0, "logprobs": 2, **sampling})
-        return Line(token_ids, self.table(len(token_ids) + 16) if table is None else table, seed, asked)
+        blocks = self.table(len(token_ids) + 16) if table is None else table
+        return Line(token_ids, blocks, seed, asked, None if allowed is None else self.mask(allowed))
+
+    def mask(self, allowed: Sequence[int]) -> memoryview:
+        """One bit for each token, those of the allowed ones set."""
+        words = -(-self.card.runtime["vocab_size"] // 32)
+        bits = bytearray(4 * words)
+        for token in allowed:
+            bits[token // 8] |= 1 << token % 8
+        return memoryview(bits).cast("i")
 
     def table(self, tokens: int) -> list[int]:
         """Blocks for so many tokens."""

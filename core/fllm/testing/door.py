@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from msgspec import Struct
 
+from fllm.constraints import Constraint
 from fllm.errors import RequestError
 from fllm.interfaces import Backend
 from fllm.values import FinishReason, ModelCard, Prompt, Sampling, Step, TokenLogprob, joined
@@ -38,14 +39,19 @@ class Door:
         self.card = card
         self._ids = count()
 
-    def generate(self, token_ids: Sequence[int], **sampling: Any) -> AsyncGenerator[Step]:
+    def generate(
+        self, token_ids: Sequence[int], *, constraint: Constraint | None = None, **sampling: Any
+    ) -> AsyncGenerator[Step]:
         """The steps of an answer: greedy, of 16 tokens whatever they are, unless told otherwise."""
         asked = Sampling(**{"max_tokens": 16, "temperature": 0.0, "ignore_eos": True, **sampling})
-        return self.backend.generate(Prompt(f"contract-{next(self._ids)}", [*token_ids], asked))
+        name = f"contract-{next(self._ids)}"
+        return self.backend.generate(Prompt(name, [*token_ids], asked, constraint=constraint))
 
-    async def answer(self, token_ids: Sequence[int], **sampling: Any) -> Answer:
+    async def answer(
+        self, token_ids: Sequence[int], *, constraint: Constraint | None = None, **sampling: Any
+    ) -> Answer:
         """The whole answer, if it ends as it must: with the only step that has a ``finish``."""
-        async with aclosing(self.generate(token_ids, **sampling)) as stream:
+        async with aclosing(self.generate(token_ids, constraint=constraint, **sampling)) as stream:
             steps = [step async for step in stream]
         finishes = [step.finish for step in steps]
         assert finishes, "the answer has no step; its last must have a finish"
@@ -54,10 +60,10 @@ class Door:
         whole = joined(steps)
         return Answer(whole.token_ids, whole.finish, whole.stop_token, whole.logprobs, whole.prompt_logprobs)
 
-    async def refused(self, token_ids: Sequence[int], **sampling: Any) -> bool:
+    async def refused(self, token_ids: Sequence[int], **asked: Any) -> bool:
         """Whether it raises `RequestError`."""
         try:
-            await self.answer(token_ids, **sampling)
+            await self.answer(token_ids, **asked)
         except RequestError:
             return True
         return False

@@ -28,7 +28,8 @@ from fllm.batching.admission import check
 ECHO_PLUGIN = __file__
 """For ``--plugin``."""
 
-_TOKENIZER_CONFIG = '{"chat_template": "{{ messages[-1].content }}"}'
+_TOKENIZER_CONFIG = '{"chat_template": "{% if tools %}{% endif %}{{ messages[-1].content }}"}'
+"""It names the tools, or else the server would tell of them in a message of its own."""
 
 
 def echo_model(directory: Path) -> Path:

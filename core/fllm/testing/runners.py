@@ -201,6 +201,23 @@ class ModelRunnerContract:
             for guess in (right[1:5], wrong[1:5], [*right[1:3], wrong[3], right[4]]):
                 self._check_guess(right, guess, sampling)
 
+    def test_only_what_a_mask_allows_is_sampled(self) -> None:
+        if not getattr(self.bench().runner, "applies_masks", False):
+            return
+        plain = self._whole(0)
+        allowed = [token for token in dict.fromkeys(self.prompts[0]) if token not in plain.said][:2]
+        against = {allowed[0]: -FORCE, plain.said[0]: FORCE}
+        for wishes in ({}, {"temperature": 1.0}, {"logit_bias": against}, {"presence_penalty": FORCE}):
+            masked, free = self._line(0, allowed=allowed, **wishes), self._line(0)
+            self.bench().generate([masked, free], 8)
+            assert set(masked.said) <= {*allowed}, f"a mask of {allowed} with {wishes} gave {masked.said}"
+            self._alike(plain, free, "beside a mask")
+        [expected] = self.bench().advance([self._line(0, logit_bias={allowed[0]: FORCE})])
+        [found] = self.bench().advance([self._line(0, allowed=allowed[:1])])
+        assert expected.logprob
+        assert found.logprob
+        assert self._near(expected.logprob, found.logprob), f"a mask changes log-probabilities: {found}"
+
     def test_it_can_be_closed(self) -> None:
         self.teardown_class()
 

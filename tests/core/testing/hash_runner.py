@@ -18,6 +18,8 @@ VOCABULARY = 24
 class HashRunner(FakeRunner):
     """Passes `ModelRunnerContract`; what a subclass may break is a method of its own."""
 
+    applies_masks = True
+
     def __init__(self) -> None:
         super().__init__(blocks=64)
         self.card = type(self.card)(tokenizer="", max_model_len=1000, runtime={"vocab_size": VOCABULARY})
@@ -36,7 +38,13 @@ class HashRunner(FakeRunner):
         if len(answer) < sampling.min_tokens:
             for token in stop_tokens(sampling, self.card.eos_token_ids):
                 logits[token] = -math.inf
-        return logits
+        return self.masked(row, logits)
+
+    def masked(self, row: Row, logits: list[float]) -> list[float]:
+        if row.mask is None:
+            return logits
+        bits = row.mask().cast("B")
+        return [each if bits[i // 8] >> i % 8 & 1 else -math.inf for i, each in enumerate(logits)]
 
     def number(self, row: Row, position: int) -> float:
         return Random(f"{row.seed} {position}").random()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 from fllm import Backend, BackendConfig, BackendContext, ModelCard, Prompt, RequestError, Status, Step
-from fllm.testing import BackendContract, EchoBackend, outcomes
+from fllm.constraints import Exactly
+from fllm.testing import BackendContract, EchoBackend, echo_model, outcomes
+from fllm.tokens import Tokenizer
 from fllm.values import TokenLogprob
 
 
@@ -182,6 +185,54 @@ def test_a_backend_that_hangs_fails_and_hangs_no_test() -> None:
     found = failures(Hanging, patience=0.2)
     assert found["stop ends what is in flight"] == "after 0.2 s it has not come to an end"
     assert "a backend that never started can be stopped" in found
+
+
+class Unbound(EchoBackend):
+    """Says that it obeys constraints, and echoes."""
+
+    async def start(self) -> ModelCard:
+        self._card = replace(await super().start(), grammar="none that works")
+        return self._card
+
+
+class Spelling(Unbound):
+    """Obeys, for as long as the constraint is a text."""
+
+    async def generate(self, prompt: Prompt) -> AsyncGenerator[Step]:
+        if isinstance(prompt.constraint, Exactly):
+            tokenizer = Tokenizer.load(Path(self._card.tokenizer))
+            said = tokenizer.encode(prompt.constraint.text, special=False)
+            yield Step(token_ids=said, finish="stop")
+        elif prompt.constraint is not None:
+            raise RequestError("it is no text")
+        else:
+            async for step in super().generate(prompt):
+                yield step
+
+
+class SpellsAnything(Spelling):
+    async def generate(self, prompt: Prompt) -> AsyncGenerator[Step]:
+        known = prompt.constraint if isinstance(prompt.constraint, Exactly) else None
+        async for step in super().generate(replace(prompt, constraint=known)):
+            yield step
+
+
+CONSTRAINED = "a constrained answer is what it must be"
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [(Spelling, None), (Unbound, "it must be 'yes'"), (SpellsAnything, "without sense is not refused")],
+)
+def test_a_constraint_that_is_not_obeyed_is_noticed(
+    kind: type[EchoBackend], message: str | None, tmp_path: Path
+) -> None:
+    config = BackendConfig(model=str(echo_model(tmp_path)), max_model_len=64)
+    backend = classmethod(lambda cls: kind(config, BackendContext()))
+    case = type("Case", (EchoContract,), {"backend": backend})
+    found = {outcome.test: str(outcome.error) for outcome in outcomes(case) if outcome.error}
+    assert found.keys() == (set() if message is None else {CONSTRAINED})
+    assert (message or "") in found.get(CONSTRAINED, "")
 
 
 class Described(Broken):

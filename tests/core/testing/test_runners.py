@@ -162,11 +162,31 @@ class Credulous(HashRunner):
         return replace(result, accepted=row.drafts, accepted_logprobs=described)
 
 
+class Unmasked(HashRunner):
+    def masked(self, row: Row, logits: list[float]) -> list[float]:
+        return logits
+
+
+class MaskedForAll(HashRunner):
+    """The mask of one row falls on all."""
+
+    def masked(self, row: Row, logits: list[float]) -> list[float]:
+        rows = [each for each in self.batches[-1] if each.mask is not None]
+        return super().masked(rows[0], logits) if rows else logits
+
+
+class MaskedLogprobs(HashRunner):
+    def logprob(self, row: Row, context: Sequence[int], token: int, count: int) -> TokenLogprob:
+        found = super().logprob(row, context, token, count)
+        return found if row.mask is None else replace(found, logprob=found.logprob / 2)
+
+
 class ClosedTwice(HashRunner):
     def close(self) -> None:
         raise RuntimeError("the device is gone")
 
 
+MASK = "only what a mask allows is sampled"
 CHUNKS = "chunks give what the whole prompt gives"
 OWN = "log probabilities are the models own"
 OF_PROMPT = "log probabilities of the prompt come with its chunks"
@@ -196,6 +216,9 @@ OF_PROMPT = "log probabilities of the prompt come with its chunks"
         (Shifted, OF_PROMPT, "-3.14"),
         (OncePerPrompt, OF_PROMPT, "in chunks of 7"),
         (Credulous, "guesses are accepted for as long as they are right", "gave Sampled"),
+        (Unmasked, MASK, "gave"),
+        (MaskedForAll, MASK, "beside a mask"),
+        (MaskedLogprobs, MASK, "a mask changes log-probabilities"),
         (ClosedTwice, "it can be closed", "the device is gone"),
     ],
 )

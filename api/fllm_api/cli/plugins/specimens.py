@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -23,6 +26,9 @@ TEXTS = ("samples", "fragments")
 MARKERS = ("markers", "opening", "closing", "visible_tokens")
 OTHERS = ("around", "inside", "interrupting", "switches", "strays", "tags")
 """Attributes of parser classes that hold strings."""
+MARK = re.compile(r"(?=.*[^\w\s.,:-])\S.{0,38}\S")
+MOST = 8
+"""So many marks are paired with each other."""
 
 
 def samples(parser: object) -> list[str]:
@@ -32,9 +38,10 @@ def samples(parser: object) -> list[str]:
 
 
 def fragments(parser: object) -> list[str]:
-    """All the marks that its class names, and halves of them."""
+    """All the marks that its class names or its code writes, and halves of them."""
     names = (*TEXTS, *MARKERS, *OTHERS)
-    whole = dict.fromkeys(text for name in names for text in _strings(parser, name))
+    named = [text for name in names for text in _strings(parser, name)]
+    whole = dict.fromkeys([*named, *_written(parser)])
     return [*whole, *(text[: len(text) // 2] for text in whole if len(text) > 1)]
 
 
@@ -51,9 +58,23 @@ def _made_up(parser: object) -> Iterator[str]:
         call = f'{form.begin}f{form.middle}{{"x": 1}}{form.end}'
         yield f"{form.before}{call}{form.after}"
         yield f"Look: {form.before}{call}{form.between}{call}{form.after} There."
-    for begin in _strings(parser, "opening") or markers(parser)[:1]:
-        for end in _strings(parser, "closing") or markers(parser)[1:2] or [""]:
+    marks = markers(parser) or _written(parser)
+    for begin in _strings(parser, "opening") or marks:
+        for end in _strings(parser, "closing") or marks:
             yield from (f"So {begin}{text}{end} and on" for text in (*CALLS[:1], "thus"))
+
+
+def _written(parser: object) -> list[str]:
+    """Strings in the code of its module that look like marks, such as ``</call>``."""
+    module = inspect.getmodule(parser)
+    if module is None:
+        return []
+    try:
+        tree = ast.parse(inspect.getsource(module))
+    except (OSError, TypeError, SyntaxError):  # compiled, or made by hand
+        return []
+    found = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    return [*dict.fromkeys(text for text in found if isinstance(text, str) and MARK.fullmatch(text))][:MOST]
 
 
 def _strings(parser: object, name: str) -> list[str]:

@@ -10,17 +10,23 @@ import torch
 from tiny_models import save_model
 
 from fllm import Backend, BackendConfig, BackendContext, Device
-from fllm.testing import BackendContract, ModelRunnerContract
+from fllm.testing import BackendContract, ModelRunnerContract, echo_model
 from fllm_backends.torch.backend import torch_backend
 from fllm_backends.torch.options import read_options
 from fllm_backends.torch.runner import TorchRunner
 
-SIZES = {"hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 96}
+SIZES = {
+    "vocab_size": 256,
+    "hidden_size": 64,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "intermediate_size": 96,
+}
 FUSED = pytest.mark.skipif(not torch.cpu._is_avx2_supported(), reason="the kernels need AVX2")
 
 
 class OfTinyModel:
-    """A model of 128 tokens of context, and some of its prompts."""
+    """A model that writes bytes, and some of its prompts."""
 
     prompts = ((3, 1, 4, 1, 5), (9, 2, 6), (5, 3, 5, 8, 9, 7, 9))
     quantization: ClassVar[str] = "none"
@@ -30,11 +36,13 @@ class OfTinyModel:
     @classmethod
     def _model(cls, tmp_path_factory: pytest.TempPathFactory) -> None:
         cls.directory = tmp_path_factory.mktemp("tiny")
-        save_model("Llama", cls.directory, **SIZES)
+        save_model("Llama", echo_model(cls.directory), **SIZES)
 
     @classmethod
     def config(cls) -> BackendConfig:
-        return BackendConfig(model=str(cls.directory), quantization=cls.quantization)
+        return BackendConfig(
+            model=str(cls.directory), quantization=cls.quantization, grammar="xgrammar", max_model_len=128
+        )
 
 
 class TestBackend(OfTinyModel, BackendContract):
