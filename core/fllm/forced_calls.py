@@ -9,12 +9,15 @@ from fllm.json_calls import JsonCallParser
 from fllm.tool_format import ToolFormat
 
 
+ARRAY = ToolFormat(
+    before="[", begin='{"name": "', middle='", "parameters": ', end="}", between=", ", after="]"
+)
+
+
 class ForcedCallsParser(JsonCallParser):
     """Reads what its `format` writes."""
 
-    format = ToolFormat(
-        before="[", begin='{"name": "', middle='", "parameters": ', end="}", between=", ", after="]"
-    )
+    format = ARRAY
     lead = "["
     trail = ",]"
     bare = True

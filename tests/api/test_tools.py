@@ -19,7 +19,7 @@ from fllm.constraints import (
     Repeated,
     Tag,
 )
-from fllm.forced_calls import ForcedCallsParser
+from fllm.forced_calls import ARRAY
 from fllm.tool_format import ToolFormat
 from fllm_api.intake.constraints import DEEPEST, LONGEST
 from fllm_api.server import Server
@@ -102,7 +102,7 @@ def test_a_forced_call_is_written_as_the_parser_declares(body: Any, constraint: 
 @pytest.mark.parametrize("stream", [False, True])
 def test_without_a_declared_format_forced_calls_are_json(parser: Any, stream: bool) -> None:
     server = a_calling_server(FORCED[:20], FORCED[20:], tools=parser)
-    constraint = written(ForcedCallsParser.format, BOTH)
+    constraint = written(ARRAY, BOTH)
     assert asked(server, tool_choice="required", stream=stream) == constraint
     [choice] = chat(server, tools=TOOLS, tool_choice="required").json()["choices"]
     calls = [each["function"] for each in choice["message"]["tool_calls"]]

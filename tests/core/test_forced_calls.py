@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fllm.events import ParserEvent, Text, ToolArguments, ToolStart, merged
-from fllm.forced_calls import ForcedCallsParser
+from fllm.forced_calls import ARRAY, ForcedCallsParser
 from fllm.interfaces import ParserContext
 from fllm.testing import ToolParserContract
 
@@ -28,7 +28,7 @@ def parsed(text: str) -> list[ParserEvent]:
 
 def written(calls: list[tuple[str, Any]]) -> str:
     """As a model writes calls under the constraint of the format, whose literals are not JSON's."""
-    format = ForcedCallsParser.format
+    format = ARRAY
     texts = [f"{format.begin}{name}{format.middle}{json.dumps(value)}{format.end}" for name, value in calls]
     return f"{format.before}{format.between.join(texts)}{format.after}"
 

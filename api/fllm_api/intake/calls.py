@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from fllm.constraints import Constraint, OneOf
 from fllm.demand import Demand
 from fllm.errors import RequestError
-from fllm.forced_calls import ForcedCallsParser
+from fllm.forced_calls import ARRAY, ForcedCallsParser
 from fllm.interfaces import ParserFactory
 from fllm.tool_format import ToolFormat
 from fllm.values import Tool
@@ -54,7 +54,7 @@ def _forced(body: ChatRequest, tools: Sequence[Tool], server: Server) -> Calls:
     """Nothing but calls, in the model's own way where it is known; `response_format` concerns only text."""
     check_served(body, server.card, "tool_choice")
     parser = server.tools if server.tools and _format(server) else ForcedCallsParser
-    written = _format(server) or ForcedCallsParser.format
+    written = _format(server) or ARRAY
     if isinstance(choice := body.tool_choice, NamedToolChoice):
         tools = [tool for tool in tools if tool.name == choice.function.name]
     return Calls(parser, Demand(_only_calls(body, tools, written), "tools"))
