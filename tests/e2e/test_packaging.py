@@ -17,8 +17,9 @@ pytestmark = pytest.mark.packaging
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = {"fllm", "fllm_api", "fllm_backends", "fllm_metrics", "fllm_parsers"}
-LARGE = ("torch", "transformers")
-"""Left out of the empty environment: gigabytes, and no command that only answers may need them."""
+LARGE = ("torch", "transformers", "xgrammar")
+"""Left out of the empty environment: gigabytes (of xgrammar it is Triton), which no command that only answers
+may need."""
 
 
 def call(*arguments: str | Path) -> str:

@@ -11,8 +11,10 @@ from fllm.schemas.keywords import ABOUT, Schema, refuse
 from fllm.schemas.merge import types
 from fllm.schemas.patterns import check_pattern
 
-MAX_LENGTH = 500
-"""Characters, items or properties that can be counted; a higher upper bound is lowered to it."""
+MAX_COUNT = 500
+"""Characters, items or properties that can be demanded; a higher upper bound of items is lowered to it."""
+MAX_LENGTH = 2**31 - 1
+"""Characters of a string; a higher upper bound is lowered to it."""
 MAX_NUMBER = 10**15
 """Bounds of numbers beyond it are refused: a float does not tell them apart."""
 MAX_VALUES = 2000
@@ -197,6 +199,7 @@ def _bounds(own: dict[str, Any], what: str) -> tuple[int, int | None]:
     for keyword, value in ((f"min{what}", least), (f"max{what}", most)):
         if value is not None and (isinstance(value, bool) or value != int(value) or value < 0):
             raise refuse(keyword, f"{value!r} is not a number of {what.lower()}")
-    if least > MAX_LENGTH:
-        raise refuse(f"min{what}", f"{least} is more than {MAX_LENGTH}")
-    return int(least), None if most is None else min(int(most), MAX_LENGTH)
+    if least > MAX_COUNT:
+        raise refuse(f"min{what}", f"{least} is more than {MAX_COUNT}")
+    limit = MAX_LENGTH if what == "Length" else MAX_COUNT
+    return int(least), None if most is None else min(int(most), limit)

@@ -21,8 +21,9 @@ from fllm.constraints import (
 )
 from fllm.schemas import simplify
 from fllm_backends.grammars.imports import import_xgrammar
-from fllm_backends.grammars.patterns import EVERY, Chars, Node, Repeat, read_pattern
+from fllm_backends.grammars.patterns import read_pattern
 from fllm_backends.grammars.rendering import regex
+from fllm_backends.grammars.strings import Strings
 
 SEPARATORS = (", ", ": ")
 """Between the parts of a JSON text there stands nothing else: a small model would go on with spaces for ever.
@@ -70,54 +71,16 @@ def _format(constraint: Constraint) -> dict[str, Any]:
 
 def json_grammar(schema: str) -> str:
     """The language of a schema, in the library's notation: structural tags know no separators."""
-    patterns: list[str] = []
-    simple = _numbered(msgspec.json.decode(simplify(schema)), patterns)
+    strings = Strings()
+    simple = strings.numbered(msgspec.json.decode(simplify(schema)))
     made = import_xgrammar().Grammar.from_json_schema(
         msgspec.json.encode(simple).decode(), any_whitespace=False, separators=SEPARATORS
     )
     text = str(made)
     for rule, expression in BASIC.items():
-        text = re.sub(f"(?m)^{rule} ::= .*$", lambda _, said=f"{rule} ::= {expression}": said, text)
-    return re.sub(r'Regex\("(\d+)", json_string=true\)', lambda found: patterns[int(found[1])], text)
-
-
-def _numbered(schema: Any, patterns: list[str]) -> Any:
-    """Put the number of a pattern in its place, and of a length, too.
-
-    The library's own way with them lets quotes and control characters into JSON strings.
-    """
-    if isinstance(schema, list):
-        return [_numbered(each, patterns) for each in schema]
-    if not isinstance(schema, dict) or "enum" in schema:
-        return schema
-    if schema.get("type") == "string":
-        return _numbered_string(schema, patterns)
-    found = dict(schema)
-    for keyword in ("properties", "$defs"):
-        if keyword in schema:
-            found[keyword] = {name: _numbered(each, patterns) for name, each in schema[keyword].items()}
-    for keyword in ("anyOf", "items", "prefixItems", "additionalProperties"):
-        if keyword in schema:
-            found[keyword] = _numbered(schema[keyword], patterns)
-    if "patternProperties" in schema:
-        [(pattern, value)] = schema["patternProperties"].items()
-        name = _number(read_pattern(pattern, whole=False), patterns)
-        found["patternProperties"] = {name: _numbered(value, patterns)}
-    return found
-
-
-def _numbered_string(schema: dict[str, Any], patterns: list[str]) -> dict[str, Any]:
-    if "pattern" in schema:
-        return {**schema, "pattern": _number(read_pattern(schema["pattern"], whole=False), patterns)}
-    if "minLength" in schema:
-        item = Repeat(Chars(EVERY), schema["minLength"], schema.get("maxLength"))
-        return {"type": "string", "pattern": _number(item, patterns)}
-    return schema
-
-
-def _number(node: Node, patterns: list[str]) -> str:
-    patterns.append(f"Regex({msgspec.json.encode(regex(node, in_json=True)).decode()})")
-    return str(len(patterns) - 1)
+        said = f"{rule} ::= {expression}".replace("\\", r"\\")  # in a template, a backslash is two
+        text = re.sub(f"(?m)^{rule} ::= .*$", said, text)
+    return strings.replaced(text)
 
 
 def grammar(source: str) -> str:
