@@ -74,6 +74,7 @@ def test_the_wheel_holds_our_packages_and_nothing_else(wheel: Path) -> None:
         "furiosa-llm = fllm_api.cli:main",
         "fllm = fllm_api.cli:main",
         "parsers = fllm_parsers.plugin",
+        "fllm = fllm.pytest_plugin",
     ):
         assert line in points
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar, Protocol
@@ -77,10 +77,9 @@ class _ParserContract:
 
     def _any_division(self, pieces: list[str]) -> None:
         whole, divided = self._heard("".join(pieces)), self._heard(*pieces)
-        assert divided == whole, _told(
-            "the events depend on how the text is divided",
-            {"text": "".join(pieces), "gives": whole, "pieces": pieces, "give": divided},
-        )
+        if divided != whole:
+            seen = {"text": "".join(pieces), "gives": whole, "pieces": pieces, "give": divided}
+            raise AssertionError(_told("the events depend on how the text is divided", seen))
 
     def _sound_events(self, pieces: list[str]) -> None:
         text = "".join(pieces)
@@ -188,6 +187,6 @@ def _said(events: Iterable[ParserEvent]) -> str:
     return "".join(event.text for event in events if isinstance(event, Reasoning | Text))
 
 
-def _told(what: str, seen: dict[str, object]) -> str:
+def _told(what: str, seen: Mapping[str, object]) -> str:
     width = max(map(len, seen))
     return "\n".join([what, *(f"  {name:{width}} {value!r}" for name, value in seen.items())])
