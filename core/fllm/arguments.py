@@ -80,11 +80,13 @@ def _of_kind(text: str, kinds: frozenset[str]) -> str | None:
 
 
 def _scalar(value: str, kinds: frozenset[str]) -> str:
-    if value.startswith('"'):
-        return (kinds and "string" not in kinds and _of_kind(json.loads(value), kinds)) or value
-    if "string" in kinds and not kinds & {kind_of(json.loads(value)), "number"}:
-        return quoted(value)
-    return value
+    decoded = json.loads(value)
+    kind = kind_of(decoded)
+    if kind in kinds or (kind == "integer" and "number" in kinds):
+        return value
+    if isinstance(decoded, str):
+        return _of_kind(decoded, kinds) or value
+    return quoted(value) if "string" in kinds else value
 
 
 def _coerced(value: Any, schema: Any, parameters: Parameters) -> Any:

@@ -101,6 +101,11 @@ class LiteralReader:
         """The arguments of a call are complete, and so is the body, unless a subclass reads on."""
         self.state = "complete"
 
+    def give_up(self, position: int) -> int:
+        """It is no call."""
+        self.state = "broken"
+        return position
+
     def _step(self, text: str, position: int) -> int:
         if self._quote:
             return self._within_string(text, position)
@@ -123,24 +128,20 @@ class LiteralReader:
         if char == scope.closing and self._expected not in ("key", "value"):
             return self._close(position)
         if self._expected == "next":
-            return self._break(position)
+            return self.give_up(position)
         if char in self.scopes and self._expected in ("value", "value or end"):
             return self._open(self.scopes[char], position)
         return self._atom(text, position)
 
     def _take(self, allowed: bool, position: int, expected: Expected) -> int:
         if not allowed:
-            return self._break(position)
+            return self.give_up(position)
         self._expected = expected
         return position + 1
 
-    def _break(self, position: int) -> int:
-        self.state = "broken"
-        return position
-
     def _open(self, scope: Scope, position: int) -> int:
         if len(self._stack) == DEEPEST:
-            return self._break(position)
+            return self.give_up(position)
         self._separate()
         self._stack.append(_Frame(scope, len(self._json)))
         self._json.append(scope.brackets[0])
@@ -178,7 +179,7 @@ class LiteralReader:
         in_key = self._expected in ("key", "key or end")
         end = _end(self.key if in_key else self.word, text, position)
         if end - position > LONGEST:
-            return self._break(position)
+            return self.give_up(position)
         if end == len(text):
             return position
         for quote in self.quotes:
@@ -217,14 +218,14 @@ class LiteralReader:
         verbatim = quote in self.verbatim and not self._prefix
         string = written if verbatim else self.string(written, self._prefix)
         if string is None:
-            return self._break(position)
+            return self.give_up(position)
         if self._expected in ("key", "key or end"):
             return self._key(string, position)
         return self._value(quoted(string), position)
 
     def _key(self, key: str, position: int) -> int:
         if not key:
-            return self._break(position)
+            return self.give_up(position)
         frame = self._stack[-1]
         frame.key = key
         if len(self._stack) > 1:
@@ -234,7 +235,7 @@ class LiteralReader:
 
     def _value(self, text: str | None, position: int) -> int:
         if not text:
-            return self._break(position)
+            return self.give_up(position)
         self._separate()
         self._json.append(text)
         return self._ended(position)

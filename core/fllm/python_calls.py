@@ -55,8 +55,7 @@ class PythonCallReader(LiteralReader):
         if match.end() == len(text) and len(match[0]) <= _LONGEST_NAME:
             return position
         if not match[0] or len(match[0]) > _LONGEST_NAME or text[match.end()] != "(":
-            self.state = "broken"
-            return position
+            return self.give_up(position)
         self.begin(match[0])
         return match.end() + 1
 
@@ -85,11 +84,11 @@ class PythonListReader(PythonCallReader):
     def outside(self, text: str, position: int) -> int:
         """A call, or what is behind one."""
         if self.calls and text[position] == "]":
-            self.state = "complete"
+            super().closed()
         elif self._after_call and text[position] == ",":
             self._after_call = False
         elif self._after_call:
-            self.state = "broken"
+            return self.give_up(position)
         else:
             return super().outside(text, position)
         return position + 1

@@ -105,6 +105,8 @@ NESTED = {
         ('"five"', INTEGER, '"five"'),
         ("5", NUMBER, "5"),
         ("1.5", {"type": ["string", "integer"]}, '"1.5"'),
+        ("true", {"type": ["string", "number"]}, '"true"'),
+        ('"null"', {"type": ["string", "null"]}, '"null"'),
         ("5", {}, "5"),
         ('{"n":5}', NESTED, '{"n":5}'),
         (

@@ -46,8 +46,7 @@ class GemmaCallReader(LiteralReader):
             return position
         name = _NAME.fullmatch(head[0])
         if not name or len(head[0]) > _LONGEST_HEAD or text[head.end()] != "{":
-            self.state = "broken"
-            return position
+            return self.give_up(position)
         self.begin(name[1])
         return head.end() + 1
 
