@@ -37,4 +37,5 @@ def fllm_backends() -> Iterator[BackendEntry]:
 @hookimpl
 def fllm_grammars() -> Iterator[Entry]:
     """What keeps answers to a constraint."""
-    yield Entry("xgrammar", "fllm_backends.grammars.xgrammar:XGrammar", "compiled in a process of its own")
+    yield Entry("xgrammar", "fllm_backends.grammars.xgrammar:XGrammar", "compiles all of it at once")
+    yield Entry("llguidance", "fllm_backends.grammars.llguidance:LLGuidance", "compiles as it goes (an extra)")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from functools import cached_property
 from importlib.util import find_spec
@@ -12,37 +11,28 @@ from fllm import CompiledGrammar, ConfigError, Constraint, GrammarContext, Reque
 from fllm_backends.grammars.imports import import_xgrammar
 from fllm_backends.grammars.limits import check_size
 from fllm_backends.grammars.structural_tags import structural_tag
-from fllm_backends.grammars.worker import Worker
+from fllm_backends.grammars.workers import Workers
 
 
 class XGrammar:
-    """A `GrammarCompiler`. Each thread that compiles has a worker."""
+    """A `GrammarCompiler`."""
 
     def __init__(self, context: GrammarContext) -> None:
         if find_spec("xgrammar") is None:
             raise ConfigError("--grammar-backend xgrammar: the package xgrammar is not installed")
         self._vocabulary = context.vocabulary
-        self._own = threading.local()
-        self._workers: list[Worker[Vocabulary, Constraint]] = []
+        self._workers = Workers(make_compiler, context.vocabulary)
 
     def compile(self, constraint: Constraint) -> CompiledGrammar:
         """Raises `RequestError` for what is not supported, too large or too slow."""
         check_size(constraint)
-        text = self._worker().do(constraint).decode()
+        text = self._workers.do(constraint).decode()
         xgrammar = import_xgrammar()
         return _Compiled(xgrammar.CompiledGrammar.deserialize_json(text, self._tokens))
 
     def close(self) -> None:
         """End the workers."""
-        for worker in self._workers:
-            worker.stop()
-
-    def _worker(self) -> Worker[Vocabulary, Constraint]:
-        if not hasattr(self._own, "worker"):
-            self._own.worker = Worker(make_compiler, self._vocabulary)
-            self._workers.append(self._own.worker)
-        worker: Worker[Vocabulary, Constraint] = self._own.worker
-        return worker
+        self._workers.stop()
 
     @cached_property
     def _tokens(self) -> Any:

@@ -1,0 +1,136 @@
+"""A constraint as one of llguidance's Lark grammars."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from fllm import Constraint
+from fllm.constraints import (
+    Exactly,
+    FreeText,
+    Grammar,
+    InOrder,
+    JsonSchema,
+    OneOf,
+    Regex,
+    Repeated,
+    UpTo,
+)
+from fllm.schemas import simplify
+from fllm_backends.grammars.patterns import read_pattern
+from fllm_backends.grammars.rendering import regex
+
+JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+"""As the other backend writes JSON: `fllm_backends.grammars.structural_tags.SEPARATORS`."""
+
+
+def lark(constraint: Constraint) -> str:
+    """The source of the grammar; raises `RequestError` for what is not supported."""
+    if isinstance(constraint, Grammar):
+        return grammar(constraint.source)
+    rules = _Rules()
+    return "\n".join(["%llguidance {}", f"start: {rules.expression(constraint)}", *rules.lines])
+
+
+def grammar(source: str) -> str:
+    """Lark as it is, GBNF translated."""
+    if "::=" not in source:
+        return source
+    from llguidance.gbnf_to_lark import gbnf_to_lark
+
+    translated: str = gbnf_to_lark(source)
+    return translated
+
+
+class _Rules:
+    """Names what an expression can't say itself."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def expression(self, constraint: Constraint) -> str:
+        match constraint:
+            case Exactly(text=text):
+                return json.dumps(text, ensure_ascii=False)
+            case JsonSchema(schema=schema):
+                made: dict[str, Any] = msgspec.json.decode(simplify(schema))
+                return f"%json {json.dumps({**made, 'x-guidance': JSON_STYLE})}"
+            case Regex(pattern=pattern):
+                return self._terminal(regex(read_pattern(pattern, whole=True), in_json=False))
+            case Grammar(source=source):
+                return f"%lark {{\n{grammar(source)}\n}}"
+            case UpTo(end=end):
+                return self._lazy(end)
+            case InOrder(parts=parts):
+                return self._all(map(self.expression, parts))
+            case OneOf(options=options):
+                return f"({' | '.join(map(self._named, options))})"
+            case Repeated():
+                return self._repeated(constraint)
+            case FreeText():
+                return self._free_text(constraint)
+
+    def _repeated(self, constraint: Repeated) -> str:
+        item, least, most = self._named(constraint.item), constraint.least, constraint.most
+        if not constraint.separator:
+            return f"{item}{_times(least, most)}"
+        more = f"({json.dumps(constraint.separator, ensure_ascii=False)} {item})"
+        rest = _times(max(least - 1, 0), None if most is None else most - 1)
+        found = f"({item} {more}{rest})"
+        return found if least else f"{found}?"
+
+    def _free_text(self, constraint: FreeText) -> str:
+        """Whoever wants a tag writes text up to its trigger, lazily; what ends the answer is any text."""
+        tags = []
+        for trigger in constraint.triggers:
+            begun = [tag for tag in constraint.tags if tag.begin.startswith(trigger)]
+            bodies = (
+                self._all(
+                    [
+                        json.dumps(tag.begin[len(trigger) :], ensure_ascii=False),
+                        self.expression(tag.content),
+                        json.dumps(tag.end, ensure_ascii=False),
+                    ]
+                )
+                for tag in begun
+            )
+            tags.append(f"{self._lazy(trigger)} ({' | '.join(map(self._rule, bodies))})")
+        rest = self._terminal(_none_of(constraint.triggers))
+        return f"({' | '.join(map(self._rule, tags))})* {rest}"
+
+    def _all(self, parts: Iterable[str]) -> str:
+        return f"({' '.join(part for part in parts if part != _NOTHING) or _NOTHING})"
+
+    def _named(self, constraint: Constraint) -> str:
+        return self._rule(self.expression(constraint))
+
+    def _rule(self, expression: str) -> str:
+        name = f"r{len(self.lines)}"
+        self.lines.append(f"{name}: {expression}")
+        return name
+
+    def _terminal(self, pattern: str) -> str:
+        name = f"T{len(self.lines)}"
+        self.lines.append(f"{name}: /{pattern.replace('/', chr(92) + '/')}/")
+        return name
+
+    def _lazy(self, end: str) -> str:
+        name = f"l{len(self.lines)}"
+        self.lines.append(f"{name}[lazy]: /(?s:.*)/ {json.dumps(end, ensure_ascii=False)}")
+        return name
+
+
+_NOTHING = '""'
+
+
+def _none_of(texts: Iterable[str]) -> str:
+    return f"(?s:.*)&~((?s:.*)({'|'.join(re.escape(text) for text in texts)})(?s:.*))"
+
+
+def _times(least: int, most: int | None) -> str:
+    return f"{{{least},{'' if most is None else most}}}"

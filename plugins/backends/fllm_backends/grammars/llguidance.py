@@ -1,0 +1,129 @@
+"""Grammars by llguidance, which compiles little by little, within limits, while it computes masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from importlib.util import find_spec
+from typing import Any
+
+from fllm import CompiledGrammar, ConfigError, Constraint, GrammarContext, RequestError, Vocabulary
+from fllm_backends.grammars.lark import lark
+from fllm_backends.grammars.limits import check_size
+from fllm_backends.grammars.workers import Workers
+
+
+class LLGuidance:
+    """A `GrammarCompiler`. What a worker has compiled in time is compiled again here."""
+
+    def __init__(self, context: GrammarContext) -> None:
+        if find_spec("llguidance") is None:
+            raise ConfigError(
+                "--grammar-backend llguidance: pip install 'furiosa-llm-server[llguidance]' to have it"
+            )
+        self._vocabulary = context.vocabulary
+        self._workers = Workers(make_compiler, context.vocabulary)
+
+    def compile(self, constraint: Constraint) -> CompiledGrammar:
+        """Raises `RequestError` for what is not supported, too large or too slow."""
+        check_size(constraint)
+        source = self._workers.do(constraint).decode()
+        return _Compiled(_matcher(self._tokenizer, source), len(source))
+
+    def close(self) -> None:
+        """End the workers."""
+        self._workers.stop()
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return _tokenizer(self._vocabulary())
+
+
+def make_compiler(vocabulary: Vocabulary) -> Callable[[Constraint], bytes]:
+    """What a worker does: try."""
+    tokenizer = _tokenizer(vocabulary)
+
+    def compile(constraint: Constraint) -> bytes:
+        source = lark(constraint)
+        matcher = _matcher(tokenizer, source)
+        matcher.compute_bitmask()
+        _check(matcher)
+        return source.encode()
+
+    return compile
+
+
+def _matcher(tokenizer: Any, source: str) -> Any:
+    from llguidance import LLMatcher, LLParserLimits
+
+    limits = LLParserLimits(verbose_errors=False)
+    matcher = LLMatcher(tokenizer, LLMatcher.grammar_from_lark(source), log_level=0, limits=limits)
+    _check(matcher)
+    return matcher
+
+
+def _check(matcher: Any) -> None:
+    if matcher.is_error():
+        text = " ".join(matcher.get_error().split())
+        raise RequestError(f"the grammar can't be compiled: {text[:300]}")
+
+
+def _tokenizer(vocabulary: Vocabulary) -> Any:
+    from llguidance import LLTokenizer, TokenizerWrapper
+
+    return LLTokenizer(TokenizerWrapper(_Tokens(vocabulary)), n_vocab=len(vocabulary.tokens))
+
+
+class _Tokens:
+    """A vocabulary, as `TokenizerWrapper` wants it."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.eos_token_id = vocabulary.eos_token_ids[0] if vocabulary.eos_token_ids else 0
+        self.bos_token_id = None
+        self.tokens = vocabulary.tokens
+        self.special_token_ids: list[int] = []
+        self._ids = {token: token_id for token_id, token in enumerate(vocabulary.tokens) if token}
+        self._longest = max(map(len, self._ids), default=1)
+
+    def __call__(self, text: str | bytes) -> list[int]:
+        """Tokens of a text that must come: always the longest that fits, which need not be the model's own."""
+        rest, found = text.encode() if isinstance(text, str) else text, []
+        while rest:
+            lengths = range(min(self._longest, len(rest)), 0, -1)
+            length = next((length for length in lengths if rest[:length] in self._ids), 0)
+            if not length:
+                break
+            found.append(self._ids[rest[:length]])
+            rest = rest[length:]
+        return found
+
+
+class _Compiled:
+    def __init__(self, matcher: Any, size: int) -> None:
+        self._new = matcher
+        self.size = size * 16
+        """Its lexer grows while it is used; nobody says by how much."""
+
+    def matcher(self) -> _Matcher:
+        return _Matcher(self._new.deep_copy())
+
+
+class _Matcher:
+    def __init__(self, matcher: Any) -> None:
+        self._matcher = matcher
+
+    def fill(self, mask: memoryview) -> None:
+        bits: bytes = self._matcher.compute_bitmask()
+        if self._matcher.is_error():
+            raise ValueError(self._matcher.get_error())
+        own = mask.cast("B")
+        own[: len(bits)] = bits[: len(own)]
+
+    def accept(self, token_id: int) -> bool:
+        accepted: bool = self._matcher.consume_token(token_id)
+        return accepted
+
+    @property
+    def complete(self) -> bool:
+        complete: bool = self._matcher.is_accepting()
+        return complete

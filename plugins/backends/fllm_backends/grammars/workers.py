@@ -1,0 +1,35 @@
+"""A worker for each thread that compiles, so that a hostile constraint keeps no other waiting."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from fllm_backends.grammars.worker import Worker
+
+A = TypeVar("A")
+Q = TypeVar("Q")
+
+
+class Workers(Generic[A, Q]):
+    """As many as there are threads that call `do`."""
+
+    def __init__(self, make: Callable[[A], Callable[[Q], bytes]], argument: Callable[[], A]) -> None:
+        self._make = make
+        self._argument = argument
+        self._own = threading.local()
+        self._all: list[Worker[A, Q]] = []
+
+    def do(self, work: Q) -> bytes:
+        """What `Worker.do` does."""
+        if not hasattr(self._own, "worker"):
+            self._own.worker = Worker(self._make, self._argument)
+            self._all.append(self._own.worker)
+        worker: Worker[A, Q] = self._own.worker
+        return worker.do(work)
+
+    def stop(self) -> None:
+        """Kill them all."""
+        for worker in self._all:
+            worker.stop()
