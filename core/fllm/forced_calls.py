@@ -8,7 +8,6 @@ from __future__ import annotations
 from fllm.json_calls import JsonCallParser
 from fllm.tool_format import ToolFormat
 
-
 ARRAY = ToolFormat(
     before="[", begin='{"name": "', middle='", "parameters": ', end="}", between=", ", after="]"
 )
