@@ -1,11 +1,11 @@
-"""docs/parsers.md tells of every parser that we have, and its example is a real one."""
+"""docs/parsers.md tells of every parser that we have, and its examples are real ones."""
 
 import re
 from pathlib import Path
 
-from fllm import ParserContext, ParserEntry, Reasoning, Text
+from fllm import ParserContext, ParserEntry, Reasoning, Text, Tool, ToolArguments, ToolStart
 from fllm.config import PluginConfig
-from fllm.plugins import load_plugins
+from fllm.plugins import Plugins, load_plugins
 from fllm.registry import Registry
 from fllm.testing import parse, plugins_with
 from fllm_parsers import plugin
@@ -31,11 +31,22 @@ def test_every_parser_is_in_its_table() -> None:
     assert told("Reasoning") == offered(OURS.reasoning_parsers)
 
 
-def test_the_example_is_a_plugin_that_works(tmp_path: Path) -> None:
-    code = re.search(r"^```python\n(# acme_thoughts.py\n.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+def example(name: str, directory: Path) -> Plugins:
+    """The plugins with the example of this name among them."""
+    code = re.search(rf"^```python\n(# {name}\n.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     assert code
-    file = tmp_path / "acme_thoughts.py"
-    file.write_text(code[1])
-    parser = load_plugins(PluginConfig(paths=(str(file),))).reasoning_parsers.load("acme")
+    (directory / name).write_text(code[1])
+    return load_plugins(PluginConfig(paths=(str(directory / name),)))
+
+
+def test_the_example_of_reasoning_is_a_plugin_that_works(tmp_path: Path) -> None:
+    parser = example("acme_thoughts.py", tmp_path).reasoning_parsers.load("acme")
     made = parse(parser(ParserContext()), ["<thought>\na\n</thought>\n\nb"])
     assert made == [Reasoning("a"), Text("\n\nb")]
+
+
+def test_the_example_of_tool_calls_is_a_plugin_that_works(tmp_path: Path) -> None:
+    parser = example("acme_tags.py", tmp_path).tool_parsers.load("acme_tags")
+    tools = (Tool("f", parameters={"properties": {"n": {"type": "integer"}}}),)
+    made = parse(parser(ParserContext(tools=tools)), ["So <acme f><arg n>5</arg><arg s>5</arg></acme>"])
+    assert made == [Text("So "), ToolStart(0, "f"), ToolArguments(0, '{"n": 5, "s": "5"}')]
