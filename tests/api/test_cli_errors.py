@@ -49,7 +49,7 @@ BAD = {
         "llama3_json",
     ],
     "serve --enable-reasoning": ["--enable-reasoning needs --reasoning-parser NAME", "deepseek_r1"],
-    "serve --backend procss": ["'--backend'", "did you mean 'process'? (registered: openai, process, torch)"],
+    "serve --backend procss": ["'--backend'", "did you mean 'process'? (registered: openai, process, rngd, torch)"],
     "serve --backend torch --devices npu:0": [
         "--backend torch does not serve npu",
         "torch serves cuda, cpu",
@@ -60,7 +60,7 @@ BAD = {
     "serve --backend-option eager": ["'--backend-option'", "'eager' is not KEY=VALUE"],
     "serve --devices gpu:0": ["'--devices'", "'gpu:0'", "one of: cpu, cpu:N, cuda"],
     "serve --devices npu:0:0-2": ["'--devices'", "'npu:0:0-2'", "groups of 1, 2, 4 or 8"],
-    "serve --devices npu:0": ["--devices: no backend serves npu", "torch serves cuda, cpu"],
+    "serve --devices rngd:0:4": ["--devices: no backend serves rngd", "torch serves cuda, cpu"],
     "serve --allowed-origins *": ["'--allowed-origins'", "'*' is not JSON such as [\"https://example.org\"]"],
     "serve --allowed-origins [1]": ["'--allowed-origins'", "Expected `str`, got `int` - at `$[0]`"],
     "serve --default-chat-template-kwargs []": ["'--default-chat-template-kwargs'", "Expected `object`"],

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from fllm import BackendEntry, Entry, hookimpl
 from fllm_backends.openai.options import OpenAIOptions
+from fllm_backends.rngd.options import RngdOptions
 from fllm_backends.torch.options import TorchOptions
 
 
@@ -31,6 +32,13 @@ def fllm_backends() -> Iterator[BackendEntry]:
         "fronts another OpenAI-compatible server, which keeps the engine",
         isolated=False,
         options=OpenAIOptions,
+    )
+    yield BackendEntry(
+        "rngd",
+        "fllm_backends.rngd.backend:rngd_backend",
+        "FuriosaAI's RNGD, driven by the vendor's own package",
+        devices=("npu",),
+        options=RngdOptions,
     )
 
 
