@@ -49,13 +49,16 @@ BAD = {
         "llama3_json",
     ],
     "serve --enable-reasoning": ["--enable-reasoning needs --reasoning-parser NAME", "deepseek_r1"],
-    "serve --backend procss": ["'--backend'", "did you mean 'process'? (registered: openai, process, rngd, torch)"],
+    "serve --backend procss": [
+        "'--backend'",
+        "did you mean 'process'? (registered: openai, process, rngd, torch)",
+    ],
     "serve --backend torch --devices npu:0": [
         "--backend torch does not serve npu",
         "torch serves cuda, cpu",
     ],
     "serve --backend process": [
-        "--backend process only holds another: name that one (backends: torch serves"
+        "--backend process only holds another: name that one (backends: rngd serves"
     ],
     "serve --backend-option eager": ["'--backend-option'", "'eager' is not KEY=VALUE"],
     "serve --devices gpu:0": ["'--devices'", "'gpu:0'", "one of: cpu, cpu:N, cuda"],

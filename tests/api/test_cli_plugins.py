@@ -130,7 +130,7 @@ def test_a_file_is_shown_with_its_path(site: Path) -> None:
 def test_devices_of_a_strangers_backend_are_understood(site: Path) -> None:
     install(site, "acme-backend", {"acme_backend": BACKEND}, {"backend": "acme_backend"})
     unserved = fllm(site, "serve", "--devices", "rngd:0:4", status=2)
-    assert "no backend serves rngd (backends: acme serves xpu; rngd serves npu; torch serves cuda, cpu)" in unserved
+    assert "no backend serves rngd (backends: acme serves xpu; rngd serves npu; torch" in unserved
     assert "xpu, xpu:N" in fllm(site, "serve", "--devices", "xpu:zero", status=2)
 
 
