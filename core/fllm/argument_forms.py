@@ -10,6 +10,7 @@ import msgspec
 
 from fllm.constraints import Constraint, Exactly, InOrder, JsonSchema, OneOf, Regex, Repeated, UpTo
 from fllm.parameters import Parameters, choices
+from fllm.schemas import simplify
 from fllm.tags import Tags, taggable
 from fllm.values import Tool
 
@@ -32,6 +33,8 @@ def tagged(tags: Tags, gap: str = "", padding: str | None = None) -> Form:
         end = Exactly(inner + tags.after_value)
         if listed := plain_choices(schema, parameters):
             return argument(Exactly(key), InOrder((listed, end)))
+        if pattern := plain_pattern(schema, parameters):
+            return argument(Exactly(key), InOrder((Regex(pattern), end)))
         if may_be_text(schema, parameters):
             # The padding is the model's habit; the value must not have the tag in it.
             return argument(Exactly(key), UpTo(tags.after_value))
@@ -110,6 +113,9 @@ _WORD = r"[\w$][\w.$-]*"
 PYTHON_STRING = r"'([^'\\\x00-\x1f]|\\['\\nt])*'"
 """A string in single quotes."""
 
+_ALTERNATIVES = re.compile(r"\^[^()]*\||\|[^()]*\$")
+"""An anchor that holds for one of several ways only."""
+
 _ABOUT_VALUES = frozenset(("pattern", "format", "minLength", "maxLength", "enum", "const", "allOf", "not"))
 
 
@@ -122,6 +128,30 @@ def may_be_text(schema: Any, parameters: Parameters) -> bool:
     """Whether the plain text of a value is read as a string."""
     kinds = parameters.kinds(schema)
     return not kinds or "string" in kinds
+
+
+def plain_pattern(schema: Any, parameters: Parameters) -> str | None:
+    """The plain text of a string that may not be any, as a regular expression, where that can be said.
+
+    Where a schema leaves a character open, it is none that begins a tag.
+    """
+    if parameters.kinds(schema) != {"string"} or is_free(schema, parameters):
+        return None
+    text = msgspec.json.encode(parameters.alone(schema)).decode()
+    simple = msgspec.json.decode(simplify(text), type=dict[str, Any])
+    if pattern := simple.get("pattern"):
+        return None if _ALTERNATIVES.search(pattern) else _whole(pattern)
+    if "minLength" not in simple:
+        return None
+    return f"[^<]{{{simple['minLength']},{simple.get('maxLength', '')}}}"
+
+
+def _whole(pattern: str) -> str:
+    """The same pattern for a whole text: one that is not anchored may stand anywhere in it."""
+    begin = "" if pattern.startswith("^") else "[^<]*"
+    end = "" if pattern.endswith("$") and not pattern.endswith(r"\$") else "[^<]*"
+    inner = pattern if end else pattern.removesuffix("$")
+    return f"{begin}({inner.removeprefix('^')}){end}"
 
 
 def plain_choices(schema: Any, parameters: Parameters) -> Constraint | None:

@@ -64,10 +64,10 @@ class Parameters:
                 waiting += [] if said else _alternatives(one)
         return frozenset(found)
 
-    def alone(self, schema: Any) -> Mapping[str, Any]:
+    def alone(self, schema: Any) -> dict[str, Any]:
         """The schema of one parameter as one that stands by itself: what it refers to comes along."""
         taken = {key: self._root[key] for key in ("$defs", "definitions") if key in self._root}
-        return taken | dict(schema) if isinstance(schema, Mapping) else taken
+        return taken | dict(self.resolved(schema))
 
     def _at(self, reference: object) -> Any:
         document, *steps = str(reference).split("/")

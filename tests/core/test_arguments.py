@@ -170,4 +170,4 @@ def test_a_tool_that_the_request_has_not_says_nothing() -> None:
 
 def test_a_parameter_by_itself_brings_what_it_refers_to() -> None:
     alone = EVERYTHING.alone({"$ref": "#/$defs/Id"})
-    assert alone == {"$ref": "#/$defs/Id", "$defs": ROOT["$defs"]}
+    assert alone == {**ROOT["$defs"]["Id"], "$defs": ROOT["$defs"]}

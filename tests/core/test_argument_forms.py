@@ -1,0 +1,82 @@
+"""How arguments may be written, by their schema."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from fllm import RequestError, Tool
+from fllm.argument_forms import named, plain_pattern, python_value, separated, tagged
+from fllm.constraints import Constraint, Exactly, InOrder, OneOf, Regex, Repeated, UpTo
+from fllm.parameters import Parameters
+from fllm.tags import Tags
+
+TAGS = Tags(opening="<f ", after_name=">", before_key="<", after_key=(">",), after_value="</>", end="</f>")
+
+
+@pytest.mark.parametrize(
+    ("schema", "allowed", "refused"),
+    [
+        ({"minLength": 1}, ["a", "Tokyo\n"], ["", "<"]),
+        ({"maxLength": 2}, ["", "ab"], ["abc"]),
+        ({"pattern": "^[0-9]+$"}, ["12"], ["", "a1", "1a"]),
+        ({"pattern": "[0-9]"}, ["1", "a1b"], ["", "ab", "1<"]),
+        ({"pattern": "^a"}, ["a", "ab"], ["ba"]),
+        ({"pattern": "(^a|b)$"}, ["xb"], []),
+        ({"pattern": r"a\\$"}, ["a\\"], ["a"]),
+        ({"pattern": r"a\$"}, ["a$b"], ["a"]),
+        ({"format": "date"}, ["2024-02-28"], ["2024-13-01", "today"]),
+    ],
+)
+def test_a_string_that_may_not_be_any_has_a_pattern(
+    schema: dict[str, Any], allowed: list[str], refused: list[str]
+) -> None:
+    pattern = plain_pattern({"type": "string", **schema}, Parameters({}))
+    assert pattern is None or all(re.fullmatch(pattern, text) for text in allowed)
+    assert pattern is None or not any(re.fullmatch(pattern, text) for text in refused)
+    assert (pattern is None) == (refused == [])
+
+
+@pytest.mark.parametrize(
+    "schema", [{"type": "string"}, {"type": "integer"}, {}, {"type": "string", "pattern": "^a|b$"}]
+)
+def test_anything_else_has_none(schema: dict[str, Any]) -> None:
+    assert plain_pattern(schema, Parameters({})) is None
+
+
+def test_what_no_grammar_can_obey_is_refused() -> None:
+    with pytest.raises(RequestError, match="format"):
+        plain_pattern({"type": "string", "format": "poem"}, Parameters({}))
+
+
+A, B, C = Exactly("a"), Exactly("b"), Exactly("c")
+
+
+def perhaps(part: Constraint) -> Constraint:
+    return Repeated(item=part, least=0, most=1)
+
+
+def test_separators_stand_only_between() -> None:
+    comma_b, comma_c = (InOrder((Exactly(","), each)) for each in (B, C))
+    assert separated([A], [B], ",") == InOrder((A, perhaps(comma_b)))
+    assert separated([A, B], [C], ",") == InOrder((A, comma_b, perhaps(comma_c)))
+    assert separated([], [B, C], ",") == OneOf((InOrder((B, perhaps(comma_c))), InOrder((C,)), Exactly("")))
+
+
+def test_keys_that_a_notation_can_not_hold_are_left_out() -> None:
+    tool = Tool("f", parameters={"properties": {"a b": {"type": "null"}, "<": {}, "c": {"type": "null"}}})
+    assert named("=", ", ", python_value)(tool) == OneOf(
+        (InOrder((InOrder((Exactly("c"), Exactly("="), Exactly("None"))),)), Exactly(""))
+    )
+    assert isinstance(form := tagged(TAGS)(tool), InOrder)
+    assert len(form.parts) == 2
+
+
+def test_a_tool_that_says_nothing_may_be_given_any_argument() -> None:
+    form = tagged(TAGS)(Tool("f", parameters={"type": "object"}))
+    assert isinstance(form, Repeated)
+    assert form.item == InOrder(
+        (Exactly("<"), Regex(r"[\w$][\w.$-]*"), Exactly(">"), UpTo("</>"), Exactly(""))
+    )
