@@ -57,9 +57,7 @@ BAD = {
         "--backend torch does not serve npu",
         "torch serves cuda, cpu",
     ],
-    "serve --backend process": [
-        "--backend process only holds another: name that one (backends: rngd serves"
-    ],
+    "serve --backend process": ["--backend process only holds another: name that one (backends: rngd serves"],
     "serve --backend-option eager": ["'--backend-option'", "'eager' is not KEY=VALUE"],
     "serve --devices gpu:0": ["'--devices'", "'gpu:0'", "one of: cpu, cpu:N, cuda"],
     "serve --devices npu:0:0-2": ["'--devices'", "'npu:0:0-2'", "groups of 1, 2, 4 or 8"],
