@@ -35,6 +35,7 @@ class District(BaseModel):
 
 
 class City(BaseModel):
+    name: str = Field(max_length=30)
     large: bool
     districts: list[District] = Field(min_length=2, max_length=3)
     twin: District | None

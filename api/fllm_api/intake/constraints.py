@@ -28,13 +28,13 @@ DEEPEST = 100
 def read_demand(body: GenerationRequest, card: ModelCard) -> Demand | None:
     """The constraint that the request asks for; raises `RequestError` for two, and for one that can't be."""
     demands = list(_demands(body))
+    if not demands:
+        return None
     if len(demands) > 1:
         first, second = demands[0].param, demands[1].param
         raise RequestError(f"an answer can't obey both `{first}` and `{second}`: send one", param=second)
-    for demand in demands:
-        check_served(body, card, demand.param)
-        return demand
-    return None
+    check_served(body, card, demands[0].param)
+    return demands[0]
 
 
 def check_served(body: GenerationRequest, card: ModelCard, param: str) -> None:
