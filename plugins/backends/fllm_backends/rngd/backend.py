@@ -130,8 +130,8 @@ class RngdBackend:
 
     def _load(self) -> None:
         try:
-            from furiosa_llm import LLM, AsyncLLMEngine
-            from furiosa_llm.metadata.config_types import SchedulerConfig
+            from furiosa_llm import LLM, AsyncLLMEngine  # pyright: ignore[reportMissingImports]
+            from furiosa_llm.metadata.config_types import SchedulerConfig  # pyright: ignore[reportMissingImports]
 
             config, options = self._config, self._options
             limits = {
@@ -156,8 +156,8 @@ class RngdBackend:
             raise UserError(f"the vendor's engine can't load {self._config.model}: {_line(error)}") from error
 
     async def _outputs(self, prompt: Prompt, arguments: dict[str, Any]) -> AsyncGenerator[Any]:
-        from furiosa_llm import SamplingParams
-        from furiosa_llm.outputs import RequestOutputKind
+        from furiosa_llm import SamplingParams  # pyright: ignore[reportMissingImports]
+        from furiosa_llm.outputs import RequestOutputKind  # pyright: ignore[reportMissingImports]
 
         try:
             params = SamplingParams(**arguments, output_kind=RequestOutputKind.DELTA)
