@@ -53,7 +53,8 @@ def _range(low: int, high: int) -> str:
 
 
 def _character(code: int) -> str:
-    return chr(code) if code > 127 or chr(code).isalnum() else f"\\x{code:02x}"
+    # xgrammar takes any hexadecimal digits that follow for a part of the escape: none ever follows.
+    return chr(code) if code > 127 else f"\\x{code:02x}"
 
 
 def _times(least: int, most: int | None) -> str:
