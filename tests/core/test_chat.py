@@ -386,7 +386,11 @@ NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% 
         (EITHER, [{**SYSTEM, "content": PARTS}, HELLO], f"<a><b><{LIST}>=Hello"),
         (NO_SYSTEM, [HELLO, HELLO], f"[user]{LIST}\n\nHello[user]Hello"),
         (NO_SYSTEM, [{"role": "assistant", "content": "Hi"}], "[assistant]Hi"),
-        (PLAIN + "{% for tool in tools or [] %}{{ tool.function.name }}{% endfor %}", [HELLO], "[user]Hellof"),
+        (
+            PLAIN + "{% for tool in tools or [] %}{{ tool.function.name }}{% endfor %}",
+            [HELLO],
+            "[user]Hellof",
+        ),
     ],
 )
 def test_tools_that_a_template_does_not_show_are_told(source: str, messages: Any, text: str) -> None:
