@@ -22,7 +22,7 @@ def advance(sequence: Sequence, row: Row, result: Sampled, max_model_len: int) -
         if stops:
             stop_token = token
             break
-        if guide is not None:
+        if guide is not None and guide.error is None:
             guide.accept(token)
     if guide is not None and guide.error is not None:
         return guide.error

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from fllm import Constraint
+from fllm import Constraint, RequestError
 from fllm.constraints import (
     Exactly,
     FreeText,
@@ -21,6 +21,7 @@ from fllm.constraints import (
     Repeated,
     UpTo,
 )
+from fllm.registry import describe
 from fllm.schemas import simplify
 from fllm_backends.grammars.patterns import read_pattern
 from fllm_backends.grammars.rendering import regex
@@ -43,7 +44,10 @@ def grammar(source: str) -> str:
         return source
     from llguidance.gbnf_to_lark import gbnf_to_lark
 
-    translated: str = gbnf_to_lark(source)
+    try:
+        translated: str = gbnf_to_lark(source)
+    except Exception as error:  # the library raises nothing narrower
+        raise RequestError(f"the grammar can't be read: {describe(error)}") from None
     return translated
 
 
@@ -100,8 +104,13 @@ class _Rules:
                 for tag in begun
             )
             tags.append(f"{self._lazy(trigger)} ({' | '.join(map(self._rule, bodies))})")
-        rest = self._terminal(_none_of(constraint.triggers))
-        return f"({' | '.join(map(self._rule, tags))})* {rest}"
+        return f"({' | '.join(map(self._rule, tags))})* {self._none_of(constraint.triggers)}"
+
+    def _none_of(self, texts: Iterable[str]) -> str:
+        name = f"T{len(self.lines)}"
+        any_of = "|".join(map(_escaped, texts))
+        self.lines.append(f"{name}: /(?s:.*)/ & ~/(?s:.*)({any_of})(?s:.*)/")
+        return name
 
     def _all(self, parts: Iterable[str]) -> str:
         return f"({' '.join(part for part in parts if part != _NOTHING) or _NOTHING})"
@@ -128,8 +137,8 @@ class _Rules:
 _NOTHING = '""'
 
 
-def _none_of(texts: Iterable[str]) -> str:
-    return f"(?s:.*)&~((?s:.*)({'|'.join(re.escape(text) for text in texts)})(?s:.*))"
+def _escaped(text: str) -> str:
+    return re.escape(text).replace("/", "\\/")
 
 
 def _times(least: int, most: int | None) -> str:

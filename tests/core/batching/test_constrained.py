@@ -1,0 +1,211 @@
+"""Sequences that are kept to a grammar, among others that are not."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import fake_grammar
+import pytest
+from fake_grammar import Numbers
+from fake_runner import VOCABULARY, FakeRunner, answer
+
+from fllm.batching import BatchedBackend, Limits, Row
+from fllm.config import BackendConfig, Speculation
+from fllm.constraints import Exactly
+from fllm.errors import BackendError, RequestError
+from fllm.grammars import Vocabulary
+from fllm.interfaces import BackendContext
+from fllm.testing import plugins_with
+from fllm.values import Prompt, Sampling, Step
+
+
+class MaskedRunner(FakeRunner):
+    """Takes the allowed token that is nearest after the one that it would have taken."""
+
+    applies_masks = True
+
+    def _next(self, row: Row, context: list[int]) -> int:
+        token = super()._next(row, context)
+        if row.mask is None:
+            return token
+        [mask] = row.mask()
+        return next(
+            each % VOCABULARY for each in range(token, token + VOCABULARY) if mask >> each % VOCABULARY & 1
+        )
+
+
+@pytest.fixture(autouse=True)
+def grammars(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A vocabulary of numbers, and a grammar backend for them."""
+    plugins = plugins_with(fake_grammar, installed=False)
+    monkeypatch.setattr("fllm.batching.engine.load_plugins", lambda config: plugins)
+    monkeypatch.setattr(
+        "fllm.batching.engine.read_vocabulary", lambda *_: Vocabulary([b"t"] * VOCABULARY, (10,))
+    )
+
+
+@asynccontextmanager
+async def running(
+    runner: FakeRunner, grammar: str | None = "numbers", *, seqs: int = 16, **config: object
+) -> AsyncGenerator[BatchedBackend]:
+    engine = BatchedBackend(
+        runner,
+        BackendConfig(model="m", grammar=grammar, **config),  # type: ignore[arg-type]
+        BackendContext(),
+        limits=Limits(max_num_seqs=seqs, max_num_batched_tokens=64, block_size=4),
+    )
+    await engine.start()
+    try:
+        yield engine
+    finally:
+        await engine.stop()
+
+
+def prompt(
+    name: str, text: str | None = None, token_ids: Sequence[int] = (1, 2, 3), **sampling: object
+) -> Prompt:
+    constraint = None if text is None else Exactly(text)
+    wanted = Sampling(**{"max_tokens": 9, "seed": 0, **sampling})  # type: ignore[arg-type]
+    return Prompt(name, list(token_ids), wanted, constraint=constraint)
+
+
+async def steps(engine: BatchedBackend, asked: Prompt) -> list[Step]:
+    return [step async for step in engine.generate(asked)]
+
+
+async def tokens(engine: BatchedBackend, asked: Prompt) -> list[int]:
+    return [token for step in await steps(engine, asked) for token in step.token_ids]
+
+
+def run(runner: FakeRunner, asks: Callable[[BatchedBackend], object], **config: object) -> None:
+    async def main() -> None:
+        async with running(runner, **config) as engine:  # type: ignore[arg-type]
+            await asks(engine)  # type: ignore[misc]
+
+    asyncio.run(main())
+
+
+def test_an_answer_is_what_the_grammar_says_and_ends_without_a_step_for_its_end() -> None:
+    runner = MaskedRunner(eos=(10,))
+
+    async def asks(engine: BatchedBackend) -> None:
+        found = await steps(engine, prompt("r", "1234"))
+        assert [token for step in found for token in step.token_ids] == [1, 2, 3, 4]
+        assert (found[-1].finish, found[-1].stop_token) == ("stop", None)
+
+    run(runner, asks)
+    assert len(runner.batches) == 4
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        {"min_tokens": 8},
+        {"ignore_eos": True},
+        {"stop_token_ids": (1, 2)},
+        {"min_tokens": 3, "stop_token_ids": (1,)},
+        {"logit_bias": {1: -100.0}},
+    ],
+)
+def test_no_sampling_parameter_takes_away_the_last_allowed_token(sampling: dict[str, object]) -> None:
+    async def asks(engine: BatchedBackend) -> None:
+        assert await tokens(engine, prompt("r", "1212", **sampling)) == [1, 2, 1, 2]
+
+    run(MaskedRunner(eos=(10,)), asks)
+
+
+def test_an_empty_text_ends_with_an_end_of_sequence() -> None:
+    async def asks(engine: BatchedBackend) -> None:
+        [step] = await steps(engine, prompt("r", "", min_tokens=3))
+        assert (step.token_ids, step.stop_token) == ([10], 10)
+
+    run(MaskedRunner(eos=(10,)), asks)
+
+
+@pytest.mark.parametrize(("text", "why"), [("1x2", "x marks the spot"), ("1z2", "took more than")])
+def test_a_grammar_that_fails_or_hangs_fails_its_own_sequence_alone(
+    text: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fllm.batching.guide.PATIENCE", 0.05)
+    free = prompt("free")
+
+    async def asks(engine: BatchedBackend) -> None:
+        bad, good, other = await asyncio.gather(
+            tokens(engine, prompt("bad", text)),
+            tokens(engine, prompt("good", "456")),
+            tokens(engine, free),
+            return_exceptions=True,
+        )
+        assert isinstance(bad, BackendError)
+        assert why in bad.message
+        assert good == [4, 5, 6]
+        assert other == answer(free, 0)
+        assert await tokens(engine, prompt("later", "78")) == [7, 8]
+
+    run(MaskedRunner(), asks)
+
+
+def test_a_hanging_mask_costs_a_batch_its_patience_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fllm.batching.guide.PATIENCE", 0.01)
+    monkeypatch.setattr("fake_grammar.HANGS", 30.0)
+    began = time.monotonic()
+
+    async def asks(engine: BatchedBackend) -> None:
+        asked = [prompt("bad", "z"), *(prompt(f"r{n}", "123") for n in range(4))]
+        bad, *others = await asyncio.gather(*(tokens(engine, each) for each in asked), return_exceptions=True)
+        assert isinstance(bad, BackendError)
+        assert others == [[1, 2, 3]] * 4
+
+    run(MaskedRunner(), asks)
+    assert time.monotonic() - began < 30.0  # it was left alone
+
+
+def test_who_is_preempted_goes_on_where_the_grammar_was() -> None:
+    runner = MaskedRunner(blocks=5)
+
+    async def asks(engine: BatchedBackend) -> None:
+        texts = ["123456789"[n:] + "123456789"[:n] for n in range(3)]
+        found = await asyncio.gather(*(tokens(engine, prompt(text, text)) for text in texts))
+        assert ["".join(map(str, each)) for each in found] == texts
+        assert (await engine.status()).preemptions > 0
+
+    run(runner, asks)
+
+
+def test_a_constrained_sequence_drafts_nothing() -> None:
+    speculation = Speculation(method="ngram", num_speculative_tokens=4, prompt_lookup_min=1)
+
+    async def asks(engine: BatchedBackend) -> None:
+        repeated = prompt("r", "12121212", token_ids=[1, 2] * 6)
+        assert await tokens(engine, repeated) == [1, 2] * 4
+        assert (await engine.status()).drafted == 0
+
+    run(MaskedRunner(), asks, speculative_config=speculation)
+
+
+def test_the_same_constraint_is_compiled_once_and_a_refusal_reaches_who_asked() -> None:
+    Numbers.compiled.clear()
+
+    async def asks(engine: BatchedBackend) -> None:
+        await asyncio.gather(*(tokens(engine, prompt(f"r{n}", "5")) for n in range(3)))
+        await tokens(engine, prompt("again", "5"))
+        with pytest.raises(RequestError, match="no exclamation marks"):
+            await tokens(engine, prompt("bad", "!"))
+
+    run(MaskedRunner(), asks)
+    assert Numbers.compiled == ["5", "!"]
+
+
+@pytest.mark.parametrize(("runner", "grammar"), [(FakeRunner, "numbers"), (MaskedRunner, None)])
+def test_without_masks_or_a_grammar_backend_a_constraint_is_refused(
+    runner: type[FakeRunner], grammar: str | None
+) -> None:
+    async def asks(engine: BatchedBackend) -> None:
+        with pytest.raises(RequestError, match="can't constrain answers"):
+            await tokens(engine, prompt("r", "1"))
+        assert await tokens(engine, prompt("free")) == answer(prompt("free"), 0)
+
+    run(runner(), asks, grammar=grammar)

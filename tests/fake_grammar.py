@@ -1,0 +1,71 @@
+"""A grammar backend for models whose tokens are numbers: ``Exactly("12")`` is the tokens 1 and 2.
+
+An ``x`` in the text raises when its place comes, a ``z`` hangs there, and ``!`` can't be compiled.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import ClassVar
+
+import fllm
+from fllm.constraints import Exactly
+
+HANGS = 0.5
+"""Seconds."""
+
+
+class Numbers:
+    compiled: ClassVar[list[str]] = []
+    """All that was compiled by any of them."""
+
+    def __init__(self, context: fllm.GrammarContext) -> None:
+        pass
+
+    def compile(self, constraint: fllm.Constraint) -> fllm.CompiledGrammar:
+        assert isinstance(constraint, Exactly)
+        Numbers.compiled.append(constraint.text)
+        if "!" in constraint.text:
+            raise fllm.RequestError("no exclamation marks")
+        return Line(constraint.text)
+
+    def close(self) -> None:
+        pass
+
+
+class Line:
+    def __init__(self, text: str) -> None:
+        self.size = len(text)
+        self._text = text
+
+    def matcher(self) -> fllm.Matcher:
+        return At(self._text)
+
+
+class At:
+    def __init__(self, text: str) -> None:
+        self._rest = text
+
+    @property
+    def complete(self) -> bool:
+        return not self._rest
+
+    def fill(self, mask: memoryview) -> None:
+        mask[:] = memoryview(bytes(mask.nbytes)).cast("i")
+        if self._rest[:1] == "x":
+            raise ValueError("x marks the spot")
+        if self._rest[:1] == "z":
+            time.sleep(HANGS)
+        elif self._rest:
+            mask[0] = 1 << int(self._rest[0])
+
+    def accept(self, token_id: int) -> bool:
+        allowed = self._rest[:1] == str(token_id)
+        self._rest = self._rest[1:]
+        return allowed
+
+
+@fllm.hookimpl
+def fllm_grammars() -> Iterable[fllm.Entry]:
+    yield fllm.Entry("numbers", f"{__name__}:Numbers")

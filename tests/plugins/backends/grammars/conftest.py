@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from fllm import GrammarCompiler, GrammarContext, ModelCard, Vocabulary
+from fllm.config import BackendConfig
+from fllm.grammars import read_vocabulary
+from fllm.models import locate
+from fllm_backends.grammars.llguidance import LLGuidance
+from fllm_backends.grammars.xgrammar import XGrammar
+from fllm_backends.torch.fetch import fetch
+from fllm_backends.torch.options import read_options
+
+BACKENDS: dict[str, Callable[[GrammarContext], GrammarCompiler]] = {
+    "xgrammar": XGrammar,
+    "llguidance": LLGuidance,
+}
+
+
+@pytest.fixture(scope="session")
+def vocabulary() -> Vocabulary:
+    """The embedded model's."""
+    options = read_options(BackendConfig(model=locate().location))
+    directory: Path = fetch(options, "float32", lambda progress: None).directory
+    card = ModelCard(
+        tokenizer=str(directory), max_model_len=1, eos_token_ids=(2, 0), runtime={"vocab_size": 49152}
+    )
+    return read_vocabulary(card)
+
+
+@pytest.fixture(scope="session", params=BACKENDS)
+def compiler(request: pytest.FixtureRequest, vocabulary: Vocabulary) -> Iterator[GrammarCompiler]:
+    made = BACKENDS[request.param](GrammarContext(vocabulary=lambda: vocabulary))
+    yield made
+    made.close()

@@ -1,0 +1,133 @@
+"""Both backends mean the same by every kind of constraint, and neither can be kept busy."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from random_texts import Walker
+
+from fllm import Constraint, GrammarCompiler, RequestError, Vocabulary
+from fllm.constraints import (
+    ANY_OBJECT,
+    Exactly,
+    FreeText,
+    Grammar,
+    InOrder,
+    JsonSchema,
+    OneOf,
+    Regex,
+    Repeated,
+    Tag,
+    UpTo,
+)
+
+POINT = JsonSchema('{"type":"object","properties":{"x":{"type":"integer"}},"required":["x"]}')
+
+TEXTS: list[tuple[Constraint, list[str], list[str]]] = [
+    (Exactly('a "quoted"\n서울'), ['a "quoted"\n서울'], ["a", ""]),
+    (POINT, ['{"x": 1}', '{"x": -20}'], ['{"x":1}', '{"x": 1.5}', '{"x": 1} ', "{}", '{"y": 1}']),
+    (ANY_OBJECT, ["{}", '{"a": [1, null]}'], ["[]", "1"]),
+    (Regex("[a-c]{2,3}/\\d"), ["ab/1", "abc/9"], ["a/1", "ab/1 ", " ab/1"]),
+    (Regex("^(yes|no)$"), ["yes", "no"], ["maybe"]),
+    (Regex("/.*\"'"), ["/x\"'"], ["x"]),
+    (Grammar('root ::= "a" root "b" | "c"\n'), ["c", "aacbb"], ["acbb", ""]),
+    (InOrder((UpTo("</think>"), Exactly("x"))), ["a < b</think>x", "</think>x"], ["x", "</think>xx"]),
+    (InOrder((Exactly(""), POINT, Exactly(""))), ['{"x": 1}'], [""]),
+    (OneOf((Exactly("yes"), Exactly("no"), POINT)), ["yes", "no", '{"x": 3}'], ["yesno", ""]),
+    (Repeated(item=Exactly("ab"), separator=", ", most=2), ["ab", "ab, ab"], ["", "ab, ab, ab", "ab, "]),
+    (Repeated(item=Exactly("a"), least=0, most=2), ["", "a", "aa"], ["aaa"]),
+    (Repeated(item=Exactly("a"), separator=";", least=2), ["a;a", "a;a;a"], ["a"]),
+    (Repeated(item=Exactly("a"), separator=";", least=0), ["", "a", "a;a"], [";"]),
+    (
+        FreeText(
+            triggers=("<f",),
+            tags=(Tag("<f=one>", POINT, "</f>"), Tag("<f=two>", Exactly("2"), "</f>")),
+        ),
+        ["plain", "", 'go <f=one>{"x": 1}</f> and <f=two>2</f>.', "a < b"],
+        ["<f=three>", "<f=one>2</f>", '<f=one>{"x": 1}'],
+    ),
+    (InOrder((Exactly("<"), Grammar('root ::= "a" | "b"'), Exactly(">"))), ["<a>"], ["<>"]),
+]
+
+
+def accepts(compiler: GrammarCompiler, vocabulary: Vocabulary, constraint: Constraint, text: str) -> bool:
+    """Whether the text, in the shortest tokens, is one of the grammar."""
+    matcher = compiler.compile(constraint).matcher()
+    of = {
+        token: token_id for token_id, token in reversed(list(enumerate(vocabulary.tokens))) if len(token) == 1
+    }
+    return all(matcher.accept(of[bytes([byte])]) for byte in text.encode()) and matcher.complete
+
+
+@pytest.mark.parametrize(("constraint", "good", "bad"), TEXTS, ids=lambda each: str(each)[:40])
+def test_a_grammar_has_these_texts_and_not_those(
+    constraint: Constraint,
+    good: list[str],
+    bad: list[str],
+    compiler: GrammarCompiler,
+    vocabulary: Vocabulary,
+) -> None:
+    assert [text for text in good if not accepts(compiler, vocabulary, constraint, text)] == []
+    assert [text for text in bad if accepts(compiler, vocabulary, constraint, text)] == []
+
+
+def test_matchers_of_one_grammar_know_nothing_of_each_other(
+    compiler: GrammarCompiler, vocabulary: Vocabulary
+) -> None:
+    grammar = compiler.compile(OneOf((Exactly("yes"), Exactly("no"))))
+    walker = Walker(vocabulary)
+    assert {walker.text(grammar, seed) for seed in range(30)} == {b"yes", b"no"}
+
+
+HOSTILE: dict[str, Constraint] = {
+    "nested repeats": Regex("((a{1,1000}){1,1000}){1,1000}"),
+    "long repeats": Regex(".{1,100000}"),
+    "nested groups": Regex("(" * 10_000 + "a" + ")" * 10_000),
+    "a megabyte of pattern": Regex("a?" * 500_000),
+    "a megabyte of schema": JsonSchema(json.dumps({"enum": ["x" * 1_000_000]})),
+    "nested schema": JsonSchema('{"items":' * 10_000 + "{}" + "}" * 10_000),
+    "nested grammar": Grammar("root ::= " + "(" * 10_000 + '"a"' + ")" * 10_000),
+    "a huge grammar": Grammar("\n".join(f'r{n} ::= "a" r{n + 1}' for n in range(20_000))),
+    "an open grammar": Grammar('root ::= "a" other'),
+}
+
+
+@pytest.mark.parametrize("constraint", HOSTILE.values(), ids=HOSTILE)
+def test_what_would_keep_a_compiler_busy_is_refused(
+    constraint: Constraint, compiler: GrammarCompiler
+) -> None:
+    with pytest.raises(RequestError):
+        compiler.compile(constraint)
+
+
+STUBBORN: dict[str, Constraint] = {
+    "many long strings": JsonSchema(
+        json.dumps({"properties": {f"p{n}": {"pattern": "^(.{1,50}a){1,50}$"} for n in range(200)}})
+    ),
+    "stars in stars": Regex("(a+)+$"),
+    "overlapping": Regex("(a|aa|aaa)*b"),
+    "far ahead": Regex("(a|b)*a(a|b){16}"),
+    "dots": Regex("(.*a){20}"),
+    "left recursion": Grammar('root ::= root "a" | "a"'),
+    "ambiguity": Grammar('root ::= root root | "a" | "b"'),
+    "a schema in itself": JsonSchema('{"anyOf": [{"$ref": "#"}, {"type": "null"}]}'),
+    "a long string": JsonSchema('{"type": "string", "minLength": 400, "maxLength": 100000}'),
+    "many items": JsonSchema(
+        '{"type": "array", "items": {"type": "string", "maxLength": 99}, "minItems": 400}'
+    ),
+}
+
+
+@pytest.mark.parametrize("constraint", STUBBORN.values(), ids=STUBBORN)
+def test_what_is_not_refused_is_quick_at_every_token(
+    constraint: Constraint, compiler: GrammarCompiler, vocabulary: Vocabulary
+) -> None:
+    try:
+        grammar = compiler.compile(constraint)
+    except RequestError:
+        return
+    began = time.process_time()
+    Walker(vocabulary).text(grammar, 1, free=40, most=60)
+    assert time.process_time() - began < 60 * 0.5  # no token took a batch's patience

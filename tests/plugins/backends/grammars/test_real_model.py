@@ -1,0 +1,80 @@
+"""The embedded model, small as it is, ends no answer that does not obey its schema."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from schema_corpus import OBEYED
+
+from fllm import Backend, BackendConfig, BackendContext, ModelCard, Prompt, Sampling
+from fllm.constraints import Constraint, JsonSchema
+from fllm.models import locate
+from fllm.tokens import Tokenizer
+from fllm_backends.torch.backend import torch_backend
+
+TOKENS = 80
+QUESTION = "<|im_start|>user\nDescribe a small town by the sea.<|im_end|>\n<|im_start|>assistant\n"
+SAMPLINGS = [
+    {"temperature": 0.0},
+    {"temperature": 1.0, "seed": 1},
+    {"temperature": 1.5, "top_p": 0.9, "top_k": 50, "presence_penalty": 1.0, "logprobs": 1, "min_tokens": 6},
+]
+
+
+@asynccontextmanager
+async def model() -> AsyncIterator[tuple[Backend, ModelCard]]:
+    config = BackendConfig(
+        model=locate().location, quantization="none", grammar="xgrammar", max_model_len=512
+    )
+    backend = torch_backend(config, BackendContext())
+    card = await backend.start()
+    try:
+        yield backend, card
+    finally:
+        await backend.stop()
+
+
+async def answer(
+    backend: Backend, ids: list[int], name: str, constraint: Constraint | None, **sampling: Any
+) -> tuple[list[int], str | None]:
+    wanted = Sampling(**{"max_tokens": TOKENS, **sampling})
+    found, finish = [], None
+    async for step in backend.generate(Prompt(name, ids, wanted, constraint=constraint)):
+        found += step.token_ids
+        finish = step.finish
+    return found, finish
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS, ids=["greedy", "sampled", "everything"])
+def test_what_the_model_ends_obeys_the_schema(sampling: dict[str, Any]) -> None:
+    async def main() -> tuple[list[Any], Tokenizer, bool]:
+        async with model() as (backend, card):
+            tokenizer = Tokenizer.load(Path(card.tokenizer))
+            ids = tokenizer.encode(QUESTION, special=False)
+            alone = await answer(backend, ids, "alone", None, temperature=0.0)
+            asked = [
+                answer(backend, ids, f"r{n}", JsonSchema(json.dumps(schema)), **sampling)
+                for n, schema in enumerate(OBEYED)
+            ]
+            free = answer(backend, ids, "free", None, temperature=0.0)
+            *found, among = await asyncio.gather(*asked, free)
+            return found, tokenizer, among == alone
+
+    found, tokenizer, undisturbed = asyncio.run(main())
+    ended = 0
+    for schema, (tokens, finish) in zip(OBEYED, found, strict=True):
+        if finish == "stop":
+            ended += 1
+            check = jsonschema.Draft202012Validator(
+                schema, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER
+            )
+            check.validate(json.loads(tokenizer.decode(tokens, skip_special=True)))
+    assert ended >= 60
+    assert undisturbed

@@ -1,0 +1,40 @@
+"""Whatever tokens are chosen, a text that a grammar lets end obeys its schema."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jsonschema
+import pytest
+from random_texts import Walker
+from schema_corpus import OBEYED
+
+from fllm import GrammarCompiler, RequestError, Vocabulary
+from fllm.constraints import JsonSchema
+from fllm_backends.grammars.llguidance import LLGuidance
+
+WALKS = 3
+
+
+@pytest.fixture(scope="session")
+def walker(vocabulary: Vocabulary) -> Walker:
+    return Walker(vocabulary)
+
+
+@pytest.mark.parametrize("schema", OBEYED, ids=lambda schema: json.dumps(schema)[:60])
+def test_random_tokens_that_the_grammar_allows_obey_the_schema(
+    schema: Any, compiler: GrammarCompiler, walker: Walker
+) -> None:
+    try:
+        grammar = compiler.compile(JsonSchema(json.dumps(schema)))
+    except RequestError as error:
+        if not isinstance(compiler, LLGuidance) or "min/maxProperties only supported" not in error.message:
+            raise
+        return
+    check = jsonschema.Draft202012Validator(
+        schema, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER
+    )
+    for seed in range(WALKS):
+        if text := walker.text(grammar, seed):
+            check.validate(json.loads(text))
