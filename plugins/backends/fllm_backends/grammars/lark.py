@@ -46,7 +46,7 @@ def grammar(source: str) -> str:
 
     try:
         translated: str = gbnf_to_lark(source)
-    except Exception as error:  # the library raises nothing narrower
+    except Exception as error:  # noqa: BLE001  the library raises nothing narrower
         raise RequestError(f"the grammar can't be read: {describe(error)}") from None
     return translated
 

@@ -86,7 +86,7 @@ class _Tokens:
         self._longest = max(map(len, self._ids), default=1)
 
     def __call__(self, text: str | bytes) -> list[int]:
-        """Tokens of a text that must come: always the longest that fits, which need not be the model's own."""
+        """Tokens of a text that must come: each the longest that fits, which need not be the model's own."""
         rest, found = text.encode() if isinstance(text, str) else text, []
         while rest:
             lengths = range(min(self._longest, len(rest)), 0, -1)

@@ -17,7 +17,7 @@ _ANY = regex(Repeat(Chars(EVERY), 0, None), in_json=True)
 
 
 class Strings:
-    """Numbers patterns and lengths of a schema; the numbers stand in their place until the grammar is made."""
+    """Numbers patterns and lengths; the numbers stand in their place until the grammar is made."""
 
     def __init__(self) -> None:
         self._expressions: list[str] = []
