@@ -76,7 +76,7 @@ class Step(Struct, frozen=True, kw_only=True, omit_defaults=True):
     stop_token: int | None = None
     """The stop token that ended the sequence; it is then the last of ``token_ids``."""
     cached_tokens: int = 0
-    """On the first step: prompt tokens whose KV blocks were found in the prefix cache."""
+    """On one step, the first if it is known then: prompt tokens found in the prefix cache."""
     queued: float = 0.0
     """On the first step: seconds between arrival and the first prefill."""
     prompt_logprobs: list[TokenLogprob | None] | None = None
@@ -94,7 +94,7 @@ def joined(steps: Sequence[Step]) -> Step:
         logprobs=logprobs or None,
         finish=last.finish,
         stop_token=last.stop_token,
-        cached_tokens=first.cached_tokens,
+        cached_tokens=max([step.cached_tokens for step in steps]),
         queued=first.queued,
         prompt_logprobs=first.prompt_logprobs,
     )

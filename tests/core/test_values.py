@@ -24,6 +24,10 @@ def test_the_first_step_says_how_it_began_and_the_last_how_it_ended() -> None:
     )
 
 
+def test_cached_tokens_count_whenever_they_are_known() -> None:
+    assert joined([Step(token_ids=[1]), Step(cached_tokens=3, finish="stop")]).cached_tokens == 3
+
+
 def test_logprobs_stay_with_their_tokens() -> None:
     steps = [
         Step(),
