@@ -92,9 +92,9 @@ def test_the_parsers_read_what_a_model_says(there: None, tmp_path: Path) -> None
     write_script(CHATTER, tmp_path)
     parsers = ("--reasoning-parser", "acme_reasoning_parser", "--tool-call-parser", "acme_tool_parser")
     with serving(tmp_path, "--plugin", SCRIPTED_PLUGIN, "--backend", "scripted", *parsers) as server:
-        client = OpenAI(base_url=server.api, api_key="EMPTY")
         tools: Any = [{"type": "function", "function": {"name": "get_weather"}}]
-        answer = client.chat.completions.create(model="EMPTY", messages=MESSAGES, tools=tools)
+        with OpenAI(base_url=server.api, api_key="EMPTY") as client:
+            answer = client.chat.completions.create(model="EMPTY", messages=MESSAGES, tools=tools)
     message = answer.choices[0].message
     assert getattr(message, "reasoning_content", None) == "It rains."
     assert message.content == "\nI look it up."
@@ -115,8 +115,13 @@ def device(there: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
         yield server
 
 
-def test_the_device_answers_in_the_format_of_the_template(device: Server) -> None:
-    client = OpenAI(base_url=device.api, api_key="EMPTY")
+@pytest.fixture
+def client(device: Server) -> Iterator[OpenAI]:
+    with OpenAI(base_url=device.api, api_key="EMPTY") as client:
+        yield client
+
+
+def test_the_device_answers_in_the_format_of_the_template(client: OpenAI) -> None:
     answer = client.chat.completions.create(model="EMPTY", messages=MESSAGES, max_tokens=8, temperature=0)
     assert answer.usage
     assert answer.usage.prompt_tokens == len("### User:\nHow is the weather?\n\n### Assistant:\n")
@@ -124,7 +129,7 @@ def test_the_device_answers_in_the_format_of_the_template(device: Server) -> Non
     assert client.models.list().data[0].model_dump()["runtime_config"]["device"] == "acme_backend"
 
 
-def test_the_device_calls_a_tool_in_the_format_of_the_parser_where_it_must(device: Server) -> None:
+def test_the_device_calls_a_tool_in_the_format_of_the_parser_where_it_must(client: OpenAI) -> None:
     parameters = {
         "type": "object",
         "properties": {"zone": {"enum": ["UTC", "KST"]}},
@@ -132,7 +137,7 @@ def test_the_device_calls_a_tool_in_the_format_of_the_parser_where_it_must(devic
         "additionalProperties": False,
     }
     tools: Any = [{"type": "function", "function": {"name": "now", "parameters": parameters}}]
-    answer = OpenAI(base_url=device.api, api_key="EMPTY").chat.completions.create(
+    answer = client.chat.completions.create(
         model="EMPTY", messages=MESSAGES, tools=tools, tool_choice="required", parallel_tool_calls=False
     )
     assert answer.choices[0].message.tool_calls
@@ -142,8 +147,16 @@ def test_the_device_calls_a_tool_in_the_format_of_the_parser_where_it_must(devic
     assert json.loads(called.function.arguments)["zone"] in ("UTC", "KST")
 
 
-def test_the_collector_writes_a_line_for_each_request(device: Server) -> None:
-    client = OpenAI(base_url=device.api, api_key="EMPTY")
+def test_the_grammar_keeps_an_answer_to_a_choice(there: None, tmp_path: Path) -> None:
+    write_script(CHATTER, tmp_path)
+    with serving(tmp_path, "--devices", "acme_backend", "--grammar-backend", "acme_grammar") as server:
+        chosen = {"guided_choice": ["maybe", "perhaps"]}
+        with OpenAI(base_url=server.api, api_key="EMPTY") as client:
+            answer = client.completions.create(model="EMPTY", prompt="Will it rain?", extra_body=chosen)
+    assert answer.choices[0].text in chosen["guided_choice"]
+
+
+def test_the_collector_writes_a_line_for_each_request(device: Server, client: OpenAI) -> None:
     client.completions.create(model="EMPTY", prompt="12345", max_tokens=7)
     for _ in range(200):  # it is written once the answer is on its way
         if "5 + 7 tokens" in device.log():
@@ -153,5 +166,6 @@ def test_the_collector_writes_a_line_for_each_request(device: Server) -> None:
 
 
 def test_the_route_answers_beside_ours(device: Server) -> None:
-    answer = OpenAI(base_url=device.url, api_key="EMPTY").get("/acme-routes/load", cast_to=dict[str, Any])
+    with OpenAI(base_url=device.url, api_key="EMPTY") as client:
+        answer = client.get("/acme-routes/load", cast_to=dict[str, Any])
     assert (answer["running"], answer["waiting"], answer["max_model_len"]) == (0, 0, 1024)

@@ -51,6 +51,13 @@ KINDS = {
         dependencies=("msgspec>=0.20", "numpy>=2.0"),
         test_dependencies=("tokenizers>=0.22",),
     ),
+    "grammar": Kind(
+        summary="Keeps answers to what a request demands.",
+        serve="furiosa-llm serve MODEL --grammar-backend {module}",
+        note="What it knows of `fllm.constraints` is in `src/{module}/grammar.py`.",
+        suffix="Grammar",
+        registry="grammars",
+    ),
     "chat-template": Kind(
         summary="A chat template for models that are published without one.",
         serve="furiosa-llm serve MODEL",
