@@ -35,12 +35,17 @@ async def main() -> None:
                 extra = {"guided_regex": LINES} if kind == "constrained" else {}
                 found.append(await measured(client, asked, numbers, extra))
     for kind, found in speeds.items():
-        counted = found[1:]
-        print(
-            f"{kind:14} {statistics.median(counted):8.1f} tokens/s  ({min(counted):.1f} to {max(counted):.1f})"
-        )
-    ratios = [b / a for a, b in zip(*(found[1:] for found in speeds.values()), strict=True)]
-    print(f"{'ratio':14} {statistics.median(ratios):8.2f}           ({min(ratios):.2f} to {max(ratios):.2f})")
+        print(row(kind, found[1:], 1), "tokens/s")
+    pairs = zip(*(found[1:] for found in speeds.values()), strict=True)
+    print(row("ratio", [constrained / free for free, constrained in pairs], 2))
+
+
+def row(name: str, values: list[float], digits: int) -> str:
+    """The median, and from where to where."""
+    middle, least, most = (
+        f"{each:.{digits}f}" for each in (statistics.median(values), min(values), max(values))
+    )
+    return f"{name:14} {middle:>8} ({least} to {most})"
 
 
 async def measured(

@@ -6,11 +6,11 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import jsonschema
-import pytest
 from schema_corpus import OBEYED
 
 from fllm import Backend, BackendConfig, BackendContext, ModelCard, Prompt, Sampling
@@ -19,7 +19,7 @@ from fllm.models import locate
 from fllm.tokens import Tokenizer
 from fllm_backends.torch.backend import torch_backend
 
-TOKENS = 80
+TOKENS = 48
 QUESTION = "<|im_start|>user\nDescribe a small town by the sea.<|im_end|>\n<|im_start|>assistant\n"
 SAMPLINGS = [
     {"temperature": 0.0},
@@ -30,9 +30,7 @@ SAMPLINGS = [
 
 @asynccontextmanager
 async def model() -> AsyncIterator[tuple[Backend, ModelCard]]:
-    config = BackendConfig(
-        model=locate().location, quantization="none", grammar="xgrammar", max_model_len=512
-    )
+    config = BackendConfig(model=locate().location, grammar="xgrammar", max_model_len=512)
     backend = torch_backend(config, BackendContext())
     card = await backend.start()
     try:
@@ -52,29 +50,27 @@ async def answer(
     return found, finish
 
 
-@pytest.mark.parametrize("sampling", SAMPLINGS, ids=["greedy", "sampled", "everything"])
-def test_what_the_model_ends_obeys_the_schema(sampling: dict[str, Any]) -> None:
-    async def main() -> tuple[list[Any], Tokenizer, bool]:
+def test_what_the_model_ends_obeys_the_schema_and_its_neighbours_do_not_notice() -> None:
+    async def main() -> tuple[list[tuple[list[int], str | None]], Tokenizer, bool]:
         async with model() as (backend, card):
             tokenizer = Tokenizer.load(Path(card.tokenizer))
             ids = tokenizer.encode(QUESTION, special=False)
             alone = await answer(backend, ids, "alone", None, temperature=0.0)
             asked = [
                 answer(backend, ids, f"r{n}", JsonSchema(json.dumps(schema)), **sampling)
-                for n, schema in enumerate(OBEYED)
+                for n, (sampling, schema) in enumerate(product(SAMPLINGS, OBEYED))
             ]
-            free = answer(backend, ids, "free", None, temperature=0.0)
-            *found, among = await asyncio.gather(*asked, free)
+            among, *found = await asyncio.gather(answer(backend, ids, "free", None, temperature=0.0), *asked)
             return found, tokenizer, among == alone
 
     found, tokenizer, undisturbed = asyncio.run(main())
+    assert undisturbed
     ended = 0
-    for schema, (tokens, finish) in zip(OBEYED, found, strict=True):
+    for (_, schema), (tokens, finish) in zip(product(SAMPLINGS, OBEYED), found, strict=True):
         if finish == "stop":
             ended += 1
             check = jsonschema.Draft202012Validator(
                 schema, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER
             )
             check.validate(json.loads(tokenizer.decode(tokens, skip_special=True)))
-    assert ended >= 60
-    assert undisturbed
+    assert ended >= 0.6 * len(found)
