@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
@@ -15,15 +16,19 @@ UNUSED = ("torch", "transformers")
 Where a process has them already, it keeps them.
 """
 
+_importing = threading.Lock()
+"""Two threads may compile their first constraints at once."""
+
 
 def import_xgrammar() -> Any:
     """The library; its own import of torch and transformers finds nothing behind the names."""
-    if "xgrammar" in sys.modules:
-        return sys.modules["xgrammar"]
-    with _absent(UNUSED, None):
-        importlib.import_module("tvm_ffi")  # does without torch, if there is none
-    with _absent(UNUSED, _Nothing("nothing")):
-        return importlib.import_module("xgrammar")
+    with _importing:
+        if "xgrammar" not in sys.modules:
+            with _absent(UNUSED, None):
+                importlib.import_module("tvm_ffi")  # does without torch, if there is none
+            with _absent(UNUSED, _Nothing("nothing")):
+                importlib.import_module("xgrammar")
+    return sys.modules["xgrammar"]
 
 
 @contextmanager
