@@ -18,6 +18,7 @@ from fllm.errors import ConfigError
 from fllm.models import locate
 from fllm.tokens import Tokenizer
 from fllm.values import Sampling
+from fllm_backends.torch import masks
 from fllm_backends.torch.architecture import Architecture, read_architecture
 from fllm_backends.torch.attention import AttentionBatch, KVCache
 from fllm_backends.torch.checkpoint import Checkpoint
@@ -165,6 +166,13 @@ def test_the_likeliest_token_is_that_of_the_logits(tmp_path: Path, threads: int)
     fused = fused_lm(tmp_path, threads)
     hidden = torch.randn(70, SIZES["hidden_size"], generator=torch.Generator().manual_seed(0))
     assert fused.choose(hidden) == fused.logits(hidden).argmax(-1).tolist()
+    vocabulary, random = fused.architecture.vocab_size, torch.Generator().manual_seed(1)
+    allowed = torch.randint(-(2**31), 2**31, (70, -(-vocabulary // 32)), generator=random).int()
+    allowed[:30] &= torch.randint(-(2**31), 2**31, (30, allowed.shape[1]), generator=random).int()
+    allowed[30:33] = -1
+    likeliest = masks.apply(allowed, fused.logits(hidden)).argmax(-1).tolist()
+    assert fused.choose(hidden, allowed) == likeliest
+    assert likeliest[30:33] == fused.choose(hidden)[30:33]
 
 
 @pytest.mark.parametrize(
