@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 import socket
-import subprocess
 import sys
 import time
-import venv
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from sysconfig import get_path
 from typing import Any
 
 import httpx
 import pytest
+from environments import beside_ours, call, install
 from openai import OpenAI
 
 from fllm.models import locate
@@ -44,13 +42,6 @@ NOW: Any = {
 }
 
 
-def call(*arguments: str | Path, cwd: Path = EXAMPLES) -> str:
-    """Stdout of a command that succeeds."""
-    done = subprocess.run(list(map(str, arguments)), capture_output=True, text=True, cwd=cwd, timeout=600)
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     directory: Path = tmp_path_factory.mktemp("wheels")
@@ -62,13 +53,8 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture(scope="module")
 def python(wheels: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The interpreter of an environment that has them all, and sees what ours has."""
-    directory: Path = tmp_path_factory.mktemp("environment")
-    venv.create(directory, symlinks=True)
-    interpreter = directory / "bin" / "python"
-    site = Path(call(interpreter, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
-    (site / "ours.pth").write_text(f"import site; site.addsitedir({get_path('purelib')!r})\n")
-    pip = [sys.executable, "-m", "pip", "--python", interpreter, "install", "--quiet", "--no-index"]
-    call(*pip, "--no-deps", *wheels)
+    interpreter = beside_ours(tmp_path_factory.mktemp("environment"))
+    install(interpreter, *wheels)
     return interpreter
 
 

@@ -205,7 +205,9 @@ class ModelRunnerContract:
         if not getattr(self.bench().runner, "applies_masks", False):
             return
         plain = self._whole(0)
-        allowed = [token for token in dict.fromkeys(self.prompts[0]) if token not in plain.said][:2]
+        known = dict.fromkeys(token for prompt in self.prompts for token in prompt)
+        allowed = [token for token in known if token not in plain.said][:2]
+        assert allowed, "the prompts need a token that the answer to the first has not"
         against = {allowed[0]: -FORCE, plain.said[0]: FORCE}
         for wishes in ({}, {"temperature": 1.0}, {"logit_bias": against}, {"presence_penalty": FORCE}):
             masked, free = self._line(0, allowed=allowed, **wishes), self._line(0)
