@@ -8,8 +8,9 @@ from itertools import permutations
 
 import pytest
 from msgspec import structs
+from parsed_calls import found
 
-from fllm import ParserContext, ParserEvent, Text, ToolArguments, ToolStart
+from fllm import ParserContext, ToolStart
 from fllm.calls import CallParser
 from fllm.testing import ToolParserContract, parse
 from fllm_parsers.tools.deepseek import DeepSeekV3Parser, DeepSeekV31Parser
@@ -56,21 +57,6 @@ def written(parser: type[CallParser], calls: Sequence[tuple[str, str]]) -> str:
     f = parser.format
     assert f
     return f.before + f.between.join(f"{f.begin}{n}{f.middle}{a}{f.end}" for n, a in calls) + f.after
-
-
-def found(parser: type[CallParser], *pieces: str) -> tuple[str, list[tuple[str, str]]]:
-    """What is said, and the calls."""
-    events = parse(parser(ParserContext()), pieces)
-    return said(events), called(events)
-
-
-def said(events: Sequence[ParserEvent]) -> str:
-    return "".join(event.text for event in events if isinstance(event, Text))
-
-
-def called(events: Sequence[ParserEvent]) -> list[tuple[str, str]]:
-    names = [event.name for event in events if isinstance(event, ToolStart)]
-    return list(zip(names, [e.text for e in events if isinstance(e, ToolArguments)], strict=True))
 
 
 @pytest.mark.parametrize("parser", PARSERS)
