@@ -42,12 +42,12 @@ def simplify(text: str) -> str:
     simplifier = _Simplifier(root)
     try:
         result = simplifier.run()
+        check_finite(result)
+        return msgspec.json.encode(result).decode()
     except RecursionError:
         raise _too_large() from None
     except (AttributeError, TypeError, KeyError, ValueError) as error:
         raise RequestError(f"the JSON schema is not one: {error}") from None
-    check_finite(result)
-    return msgspec.json.encode(result).decode()
 
 
 def _too_large() -> RequestError:

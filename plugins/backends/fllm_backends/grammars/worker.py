@@ -126,7 +126,8 @@ def _done(work: Callable[[Q], bytes], request: Q) -> tuple[type, bytes | str]:
 def _limit_memory() -> None:
     with open("/proc/self/statm") as file:
         pages = int(file.read().split()[0])
-    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY,) * 2)
+    most = pages * resource.getpagesize() + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
 def _limit_time() -> None:
