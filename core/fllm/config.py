@@ -72,7 +72,7 @@ class BackendConfig(Struct, frozen=True, kw_only=True):
     grammar: str | None = None
     """The grammar plugin that keeps answers to a `Prompt.constraint`; ``None``: nothing does."""
     visible_tokens: tuple[str, ...] = ()
-    """Special tokens that the chosen parsers read as text: the only ones that constrained answers may hold."""
+    """Special tokens that the chosen parsers read as text: constrained answers hold no others."""
 
 
 class MetricsConfig(Struct, frozen=True, kw_only=True):

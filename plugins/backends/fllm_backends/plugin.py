@@ -46,4 +46,6 @@ def fllm_backends() -> Iterator[BackendEntry]:
 def fllm_grammars() -> Iterator[Entry]:
     """What keeps answers to a constraint."""
     yield Entry("xgrammar", "fllm_backends.grammars.xgrammar:XGrammar", "compiles all of it at once")
-    yield Entry("llguidance", "fllm_backends.grammars.llguidance:LLGuidance", "compiles as it goes (an extra)")
+    yield Entry(
+        "llguidance", "fllm_backends.grammars.llguidance:LLGuidance", "compiles as it goes (an extra)"
+    )
