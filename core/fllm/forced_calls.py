@@ -5,12 +5,9 @@
 
 from __future__ import annotations
 
-from fllm.json_calls import JsonCallParser
-from fllm.tool_format import ToolFormat
+from fllm.json_calls import JsonCallParser, json_list
 
-ARRAY = ToolFormat(
-    before="[", begin='{"name": "', middle='", "parameters": ', end="}", between=", ", after="]"
-)
+ARRAY = json_list("[", "]", arguments="parameters")
 
 
 class ForcedCallsParser(JsonCallParser):

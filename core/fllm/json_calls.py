@@ -10,6 +10,7 @@ from typing import Literal
 from fllm.calls import Call, CallParser, Reader
 from fllm.json_objects import JsonObject, read_object
 from fllm.json_scanner import JsonScanner
+from fllm.tool_format import ToolFormat
 
 State = Literal["open", "complete", "broken"]
 
@@ -18,6 +19,21 @@ ARGUMENTS = ("arguments", "parameters")
 
 LONGEST_HEAD = 256
 """Characters before an object; no function's name is longer."""
+
+
+def json_list(
+    before: str, after: str, *, between: str = ", ", arguments: str = "arguments", trigger: str = ""
+) -> ToolFormat:
+    """The format of calls that are JSON objects in a row."""
+    return ToolFormat(
+        before=before,
+        begin='{"name": "',
+        middle=f'", "{arguments}": ',
+        end="}",
+        between=between,
+        after=after,
+        trigger=trigger,
+    )
 
 
 class JsonCallParser(CallParser):

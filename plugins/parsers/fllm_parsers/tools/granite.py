@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from fllm.json_calls import JsonCallParser
-from fllm.tool_format import ToolFormat
+from fllm.json_calls import JsonCallParser, json_list
 
 
 class GraniteParser(JsonCallParser):
@@ -14,12 +13,4 @@ class GraniteParser(JsonCallParser):
     trail = "],"
     repeats = True
     bare = True
-    format = ToolFormat(
-        before="<|tool_call|>[",
-        begin='{"name": "',
-        middle='", "arguments": ',
-        end="}",
-        between=", ",
-        after="]",
-        trigger="<|tool_call|>",
-    )
+    format = json_list("<|tool_call|>[", "]", trigger="<|tool_call|>")

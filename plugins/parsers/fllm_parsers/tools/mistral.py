@@ -12,8 +12,7 @@ import string
 from collections.abc import Sequence
 
 from fllm.calls import Call
-from fllm.json_calls import HeadedJson, JsonCallParser, named, split_head
-from fllm.tool_format import ToolFormat
+from fllm.json_calls import HeadedJson, JsonCallParser, json_list, named, split_head
 
 _HEAD = re.compile(r"[\w.:/\[\]-]*+")
 _NAME = re.compile(r"([\w.:/-]+)(?:\[CALL_ID\](\w+))?(?:\[ARGS\])?")
@@ -28,15 +27,7 @@ class MistralParser(JsonCallParser):
     lead = "[,"
     trail = "],"
     repeats = True
-    format = ToolFormat(
-        before="[TOOL_CALLS][",
-        begin='{"name": "',
-        middle='", "arguments": ',
-        end="}",
-        between=", ",
-        after="]",
-        trigger="[TOOL_CALLS]",
-    )
+    format = json_list("[TOOL_CALLS][", "]", trigger="[TOOL_CALLS]")
 
     def reader(self) -> HeadedJson:
         """An object, before which a name may stand."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from fllm.json_calls import JsonCallParser
-from fllm.tool_format import ToolFormat
+from fllm.json_calls import JsonCallParser, json_list
 
 
 class Phi4MiniJsonParser(JsonCallParser):
@@ -13,11 +12,4 @@ class Phi4MiniJsonParser(JsonCallParser):
     lead = ","
     trail = "],"
     repeats = True
-    format = ToolFormat(
-        before="functools[",
-        begin='{"name": "',
-        middle='", "arguments": ',
-        end="}",
-        between=", ",
-        after="]",
-    )
+    format = json_list("functools[", "]")

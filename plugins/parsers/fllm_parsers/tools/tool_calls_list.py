@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from fllm.json_calls import JsonCallParser
-from fllm.tool_format import ToolFormat
+from fllm.json_calls import JsonCallParser, json_list
 
 
 class ToolCallsListParser(JsonCallParser):
@@ -14,15 +13,7 @@ class ToolCallsListParser(JsonCallParser):
     lead = "[,"
     trail = "],"
     repeats = True
-    format = ToolFormat(
-        before="<tool_calls>[",
-        begin='{"name": "',
-        middle='", "arguments": ',
-        end="}",
-        between=", ",
-        after="]</tool_calls>",
-        trigger="<tool_calls>",
-    )
+    format = json_list("<tool_calls>[", "]</tool_calls>", trigger="<tool_calls>")
 
 
 class MiniMaxM1Parser(JsonCallParser):
@@ -32,12 +23,4 @@ class MiniMaxM1Parser(JsonCallParser):
     closing = ("</tool_calls>",)
     aside = ("<think>", "</think>")
     repeats = True
-    format = ToolFormat(
-        before="<tool_calls>\n",
-        begin='{"name": "',
-        middle='", "arguments": ',
-        end="}",
-        between="\n",
-        after="\n</tool_calls>",
-        trigger="<tool_calls>",
-    )
+    format = json_list("<tool_calls>\n", "\n</tool_calls>", between="\n", trigger="<tool_calls>")

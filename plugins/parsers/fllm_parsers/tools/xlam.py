@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from fllm.json_calls import JsonCallParser
-from fllm.tool_format import ToolFormat
+from fllm.json_calls import JsonCallParser, json_list
 
 
 class XlamParser(JsonCallParser):
@@ -16,12 +15,4 @@ class XlamParser(JsonCallParser):
     trail = "],`"
     repeats = True
     bare = True
-    format = ToolFormat(
-        before="[",
-        begin='{"name": "',
-        middle='", "arguments": ',
-        end="}",
-        between=", ",
-        after="]",
-        trigger='[{"name": "',
-    )
+    format = json_list("[", "]", trigger='[{"name": "')
