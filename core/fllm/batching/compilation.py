@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from fllm.constraints import Constraint
-from fllm.errors import BackendError, FllmError
+from fllm.errors import BackendError, BackendUnavailable, FllmError, RequestError
 from fllm.grammars import CompiledGrammar, GrammarCompiler, Matcher
 from fllm.registry import describe
 
@@ -20,35 +21,61 @@ MAX_BYTES = 64 << 20
 """Of the grammars that are kept for requests to come."""
 THREADS = 2
 """Constraints compiled at once."""
+PATIENCE = 30.0
+"""Seconds until a constraint is given up that waits for others to be compiled."""
+MAX_REFUSED = 64
+REFUSAL_SECONDS = 60.0
+"""A refusal holds for so long: it may have cost all of its time, and the next would cost it again."""
 
 
 class Compilation:
     """Gives matchers; called on the event loop alone."""
 
     def __init__(
-        self, compiler: GrammarCompiler, *, max_count: int = MAX_COUNT, max_bytes: int = MAX_BYTES
+        self,
+        compiler: GrammarCompiler,
+        *,
+        max_count: int = MAX_COUNT,
+        max_bytes: int = MAX_BYTES,
+        patience: float = PATIENCE,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._compiler = compiler
+        self._patience = patience
+        self._clock = clock
         self._max_count = max_count
         self._max_bytes = max_bytes
-        self._threads = ThreadPoolExecutor(THREADS, "fllm-grammars")
+        self._compiling = ThreadPoolExecutor(THREADS, "fllm-grammars")
+        self._matching = ThreadPoolExecutor(1, "fllm-matchers")
         self._kept: OrderedDict[Constraint, CompiledGrammar] = OrderedDict()
         self._bytes = 0
+        self._refused: OrderedDict[Constraint, tuple[RequestError, float]] = OrderedDict()
+        """With the time until which it is believed."""
         self._pending: dict[Constraint, asyncio.Future[CompiledGrammar]] = {}
 
     async def matcher(self, constraint: Constraint) -> Matcher:
-        """For a new text; raises `RequestError` where the constraint can't be compiled."""
+        """For a new text.
+
+        Raises `RequestError` where it can't be compiled, `BackendUnavailable` where others keep it waiting.
+        """
+        self._check_refused(constraint)
         if constraint in self._kept:
             self._kept.move_to_end(constraint)
             grammar = self._kept[constraint]
         else:
             grammar = await self._shared(constraint)
-        return await self._beside(grammar.matcher)
+        return await _beside(self._matching, grammar.matcher)
 
     def close(self) -> None:
         """Forget all."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._compiling, self._matching):
+            threads.shutdown(wait=False, cancel_futures=True)
         self._compiler.close()
+
+    def _check_refused(self, constraint: Constraint) -> None:
+        error, until = self._refused.get(constraint, (None, 0.0))
+        if error is not None and self._clock() < until:
+            raise RequestError(error.message, param=error.param, code=error.code)
 
     async def _shared(self, constraint: Constraint) -> CompiledGrammar:
         """Compile it, or wait for who does; whoever leaves first does not take it from the others."""
@@ -59,22 +86,40 @@ class Compilation:
         return await asyncio.shield(self._pending[constraint])
 
     async def _compile(self, constraint: Constraint) -> CompiledGrammar:
-        return await self._beside(lambda: self._compiler.compile(constraint))
+        try:
+            async with asyncio.timeout(self._patience):
+                return await _beside(self._compiling, lambda: self._compiler.compile(constraint))
+        except TimeoutError:
+            raise BackendUnavailable("too many grammars are being compiled: try again later") from None
 
     def _compiled(self, constraint: Constraint, task: asyncio.Future[CompiledGrammar]) -> None:
         del self._pending[constraint]
-        if task.cancelled() or task.exception() is not None:
+        if task.cancelled():
             return
-        self._kept[constraint] = task.result()
-        self._bytes += task.result().size
+        error = task.exception()
+        if error is None:
+            self._keep(constraint, task.result())
+        elif isinstance(error, RequestError):
+            self._refuse(constraint, error)
+
+    def _keep(self, constraint: Constraint, made: CompiledGrammar) -> None:
+        self._kept[constraint] = made
+        self._bytes += made.size
         while len(self._kept) > self._max_count or self._bytes > self._max_bytes:
             _, grammar = self._kept.popitem(last=False)
             self._bytes -= grammar.size
 
-    async def _beside(self, work: Callable[[], T]) -> T:
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
-        except FllmError:
-            raise
-        except Exception as error:
-            raise BackendError(f"the grammar failed: {describe(error)}") from error
+    def _refuse(self, constraint: Constraint, error: RequestError) -> None:
+        self._refused[constraint] = (error, self._clock() + REFUSAL_SECONDS)
+        self._refused.move_to_end(constraint)
+        if len(self._refused) > MAX_REFUSED:
+            self._refused.popitem(last=False)
+
+
+async def _beside(threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+    try:
+        return await asyncio.get_running_loop().run_in_executor(threads, work)
+    except FllmError:
+        raise
+    except Exception as error:
+        raise BackendError(f"the grammar failed: {describe(error)}") from error
