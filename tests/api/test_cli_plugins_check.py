@@ -84,6 +84,31 @@ def fllm_commands():
 def fllm_chat_template(context):
     return {"default": open(context.card.tokenizer + "/mine.jinja").read()}
 """
+BY_PATTERN = r"""
+import json, re
+import fllm
+
+class Tagged:
+    def __init__(self, context):
+        pass
+
+    def feed(self, text):
+        if not (found := re.fullmatch(r"(.*)<\|fn\|>(.*?)</fn>(.*)", text, re.DOTALL)):
+            return [fllm.Text(text)]
+        before, call, after = found.groups()
+        try:
+            name = json.loads(call)["name"]
+        except (ValueError, TypeError, KeyError):
+            return [fllm.Text(text)]
+        return [fllm.Text(before), fllm.ToolStart(0, name), fllm.ToolArguments(0, "{}"), fllm.Text(after)]
+
+    def finish(self):
+        return []
+
+@fllm.hookimpl
+def fllm_tool_parsers():
+    yield fllm.Entry("tagged", f"{__name__}:Tagged")
+"""
 DIVISION = "any division gives the same events"
 
 
@@ -135,6 +160,16 @@ def test_a_broken_law_is_shown_with_the_smallest_failing_split(tmp_path: Path) -
     assert lines[at + 1] == " " * 10 + "the events depend on how the text is divided"
     assert lines[at + 2].split() == ["text", "'[call]'"]
     assert lines[-1] == "7 passed, 3 failed"
+
+
+def test_marks_are_read_from_the_regular_expressions_of_a_parser(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(BY_PATTERN)
+    found = checked(file, status=1)
+    characters = found["tool-call parser tagged: one character at a time gives the same events"]
+    assert characters["reason"].startswith("the events depend")
+    sound = found["tool-call parser tagged: events are well formed and no text is lost"]
+    assert sound["reason"].startswith("a call has no name")
 
 
 def test_one_entry_is_checked_by_its_name_and_backends_are_not_started_unasked(tmp_path: Path) -> None:

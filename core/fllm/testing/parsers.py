@@ -127,7 +127,7 @@ class ToolParserContract(_ParserContract):
         assert not any(isinstance(event, Reasoning) for event in events), "a tool-call parser gave Reasoning"
         starts = [event for event in events if isinstance(event, ToolStart)]
         assert [start.index for start in starts] == list(range(len(starts))), "calls are numbered 0, 1, 2..."
-        assert all(start.name for start in starts), "a call has no name"
+        assert all(isinstance(start.name, str) and start.name for start in starts), "a call has no name"
         for arguments in _arguments(events, len(starts)):
             try:
                 json.loads(arguments)

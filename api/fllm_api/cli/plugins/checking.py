@@ -82,7 +82,7 @@ def _parts(
 
 def _whole(plugins: Plugins) -> Iterator[Finding]:
     [report] = plugins.reports
-    yield _unless(LOADED, " ".join(filter(None, (report.error, report.where))))
+    yield _unless(LOADED, "\n".join(filter(None, (report.error, report.where))))
 
 
 def _entry(registry: Registry, name: str, trial: Trial) -> Iterator[Finding]:

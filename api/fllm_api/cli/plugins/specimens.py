@@ -22,11 +22,16 @@ PROSE = (
     '{"name": "get_weather", "arguments": {"city": "Se',
     "<|start|>assistant<|message|>",
 )
+WRONG = '{"name": {}, "arguments": "Seoul"}'
+"""What looks like a call and is none."""
 TEXTS = ("samples", "fragments")
 MARKERS = ("markers", "opening", "closing", "visible_tokens")
 OTHERS = ("around", "inside", "interrupting", "switches", "strays", "tags")
 """Attributes of parser classes that hold strings."""
-MARK = re.compile(r"(?=.*[^\w\s.,:-])\S.{0,38}\S")
+MARK = re.compile(r"(?=.*[^\w\s.,:-])(?!.*(?:\\|[.)\]][*+?]))\S.{0,38}\S")
+"""Not a regular expression: those have marks within."""
+TAG = re.compile(r"</?[|\w:=./-]+>?|\[/?[A-Z_]+\]")
+"""A mark within a longer string, such as a regular expression or a docstring."""
 MOST = 8
 """So many marks are paired with each other."""
 
@@ -61,7 +66,7 @@ def _made_up(parser: object) -> Iterator[str]:
     marks = markers(parser) or _written(parser)
     for begin in _strings(parser, "opening") or marks:
         for end in _strings(parser, "closing") or marks:
-            yield from (f"So {begin}{text}{end} and on" for text in (*CALLS[:1], "thus"))
+            yield from (f"So {begin}{text}{end} and on" for text in (CALLS[0], WRONG, "thus"))
 
 
 def _written(parser: object) -> list[str]:
@@ -74,7 +79,14 @@ def _written(parser: object) -> list[str]:
     except (OSError, TypeError, SyntaxError):  # compiled, or made by hand
         return []
     found = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
-    return [*dict.fromkeys(text for text in found if isinstance(text, str) and MARK.fullmatch(text))][:MOST]
+    texts = [text for text in found if isinstance(text, str)]
+    tags = [tag for text in texts for tag in TAG.findall(_unescaped(text))]
+    marks = dict.fromkeys([*tags, *(text for text in texts if MARK.fullmatch(text))])
+    return [*marks][:MOST]
+
+
+def _unescaped(pattern: str) -> str:
+    return re.sub(r"\\(\W)", r"\1", pattern)
 
 
 def _strings(parser: object, name: str) -> list[str]:
