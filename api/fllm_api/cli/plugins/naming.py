@@ -38,7 +38,9 @@ def names_of(name: str, kind: Kind, plugins: Plugins) -> Names:
             f"{LONGEST} at most"
         )
     module = name.lower().replace("-", "_")
-    if keyword.iskeyword(module) or module in sys.stdlib_module_names or _is_installed(module):
+    if keyword.iskeyword(module):
+        raise ConfigError(f"NAME {name!r}: {module!r} is a word of Python's own; choose another name")
+    if module in sys.stdlib_module_names or _is_installed(module):
         raise ConfigError(f"NAME {name!r}: a module {module!r} exists already; choose another name")
     if kind.registry is not None:
         _check_new(module, getattr(plugins, kind.registry))
@@ -46,6 +48,8 @@ def names_of(name: str, kind: Kind, plugins: Plugins) -> Names:
     cls = base if base.endswith(kind.suffix) else base + kind.suffix
     if cls == kind.base:
         raise ConfigError(f"NAME {name!r}: its class would be called {cls}, as ours is; choose another name")
+    if cls.startswith("Test"):
+        raise ConfigError(f"NAME {name!r}: pytest would take its class {cls} for a test; choose another name")
     return Names(name, module, base, cls)
 
 

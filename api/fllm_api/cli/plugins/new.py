@@ -38,8 +38,8 @@ _JINJA = Environment(
 
 
 @click.command("new", params=ABOUT_PLUGINS, context_settings=CONTEXT)
-@click.argument("kind", type=click.Choice(list(KINDS)))
-@click.argument("name")
+@click.argument("kind", type=click.Choice(list(KINDS)), metavar="KIND", help=f"One of {', '.join(KINDS)}.")
+@click.argument("name", help="Of the distribution; the module's, and what users pick it by, follow from it.")
 @click.option(
     "--directory",
     type=click.Path(file_okay=False, path_type=Path),
@@ -49,9 +49,9 @@ _JINJA = Environment(
 @click.pass_context
 def new(ctx: click.RichContext, /, kind: str, name: str, directory: Path | None, **_: Any) -> None:
     """Write a distribution with a plugin that works, its tests and their workflow: begin with this."""
+    names = names_of(name, KINDS[kind], plugins_of(ctx))
     target = directory or Path(name)
     _check_free(target)
-    names = names_of(name, KINDS[kind], plugins_of(ctx))
     files = dict(rendered(kind, names))
     write(target, files)
     click.echo(_next_steps(target, files, names, KINDS[kind]))
