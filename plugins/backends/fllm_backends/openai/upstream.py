@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import Struct
 
-from fllm import BackendError, ModelError, RequestError, UserError
+from fllm import BackendError, BackendUnavailable, ModelError, RequestError, UserError
 from fllm.errors import ConfigError
 from fllm.tokens import Tokenizer
 from fllm_backends.openai.answer import TOKEN, Choice, read_chunk
@@ -59,7 +59,14 @@ async def _models(client: Client) -> list[ServedModel]:
             f"{client.url}/models is no list of models ({error}): is that the right url?"
         ) from error
     except (BackendError, RequestError) as error:
-        raise UserError(f"--backend-option url={client.url}: {error.message}") from error
+        raise UserError(
+            f"--backend-option url={client.url}: {error.message}{_hint(client.url, error)}"
+        ) from error
+
+
+def _hint(url: str, error: Exception) -> str:
+    answers = not isinstance(error, BackendUnavailable)
+    return "; a base URL ends with /v1, as a rule" if answers and not url.endswith("/v1") else ""
 
 
 async def manner_of(

@@ -439,6 +439,15 @@ def test_a_list_of_models_that_is_none_is_a_user_error(model: Path, page: bytes,
         card_of(server, model)
 
 
+def test_a_url_without_a_version_is_told_what_it_may_lack(model: Path) -> None:
+    missing = refusal("404 Not Found", "no such page")
+    with answering(lambda body: BY_IDS, missing) as server:
+        with pytest.raises(UserError, match=r"a base URL ends with /v1, as a rule$"):
+            card_of(server.url.removesuffix("/v1"), model)
+        with pytest.raises(UserError, match=r"404: no such page$"):
+            card_of(server, model)
+
+
 def test_one_of_several_models_is_chosen_by_option(model: Path) -> None:
     listed = whole({"data": [{"id": "a"}, {"id": "b", "max_model_len": 9}]})
     with answering(lambda body: BY_TEXT, listed) as server:
