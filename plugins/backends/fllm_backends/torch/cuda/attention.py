@@ -191,7 +191,7 @@ def _join(
     parts = tl.load(sums + rest[:, None] * HEAD_DIM + dims[None, :], mask=real[None, :], other=0.0)
     joined = tl.sum(parts * shares[:, None], 0) / tl.maximum(tl.sum(shares, 0), 1e-37)
     place = (tl.load(tokens + row) * HEADS + head) * HEAD_DIM
-    tl.store(out + place + dims, joined.to(out.dtype.element_ty), mask=real)
+    tl.store(out + place + dims, joined.to(out.dtype.element_ty), mask=real)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @kernel
@@ -256,4 +256,4 @@ def _attend_chunk(
         total = total * fade + tl.sum(shares, 1)
         largest = larger
     # A padded query may have seen nothing at all.
-    tl.store(out + places, (sum_ / tl.maximum(total, 1e-37)[:, None]).to(out.dtype.element_ty), mask=real)
+    tl.store(out + places, (sum_ / tl.maximum(total, 1e-37)[:, None]).to(out.dtype.element_ty), mask=real)  # pyright: ignore[reportAttributeAccessIssue]

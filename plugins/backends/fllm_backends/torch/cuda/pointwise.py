@@ -89,7 +89,7 @@ def _normalize(
     own = tl.load(x + row + columns, mask=real, other=0.0).to(tl.float32)
     root = tl.rsqrt(tl.sum(own * own, 0) / SIZE + eps)
     scale = tl.load(weight + columns, mask=real, other=0.0).to(tl.float32)
-    tl.store(out + row + columns, (own * root * scale).to(out.dtype.element_ty), mask=real)
+    tl.store(out + row + columns, (own * root * scale).to(out.dtype.element_ty), mask=real)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @kernel
@@ -147,4 +147,4 @@ def _gate(gate_up: tl.tensor, out: tl.tensor, SIZE: tl.constexpr, COLUMNS: tl.co
     real = columns < SIZE
     opened = tl.load(gate_up + row * 2 * SIZE + columns, mask=real, other=0.0).to(tl.float32)
     up = tl.load(gate_up + row * 2 * SIZE + SIZE + columns, mask=real, other=0.0).to(tl.float32)
-    tl.store(out + row * SIZE + columns, (opened * tl.sigmoid(opened) * up).to(out.dtype.element_ty), real)
+    tl.store(out + row * SIZE + columns, (opened * tl.sigmoid(opened) * up).to(out.dtype.element_ty), real)  # pyright: ignore[reportAttributeAccessIssue]

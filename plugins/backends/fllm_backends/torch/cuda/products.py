@@ -128,7 +128,7 @@ def _one_row(
         total = total + tl.load(bias + outputs, mask=alive, other=0.0).to(tl.float32)
     if ADD:
         total = total + tl.load(out + outputs, mask=alive, other=0.0).to(tl.float32)
-    tl.store(out + outputs, total.to(out.dtype.element_ty), mask=alive)
+    tl.store(out + outputs, total.to(out.dtype.element_ty), mask=alive)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @kernel
@@ -169,4 +169,4 @@ def _many_rows(
     real = (own < rows)[:, None] & alive[None, :]
     if ADD:
         sums = sums + tl.load(places, mask=real, other=0.0).to(tl.float32)
-    tl.store(places, sums.to(out.dtype.element_ty), mask=real)
+    tl.store(places, sums.to(out.dtype.element_ty), mask=real)  # pyright: ignore[reportAttributeAccessIssue]
