@@ -36,16 +36,3 @@ PLAIN = frozenset(("type", "enum", "const", *(name for names in ABOUT.values() f
 def refuse(keyword: str, why: str) -> RequestError:
     """The error for a schema that can't be served."""
     return RequestError(f"the JSON schema has {keyword!r}: {why}", code="unsupported_schema")
-
-
-def constraining(schema: Schema) -> dict[str, Any]:
-    """The schema without annotations; raises `RequestError` for a keyword that is not understood."""
-    found = {}
-    for keyword, value in schema.items():
-        if keyword in PLAIN or keyword in COMBINING:
-            found[keyword] = value
-        elif keyword not in ANNOTATIONS and not keyword.startswith("x-"):
-            raise refuse(keyword, "this keyword is not supported")
-    if found.get("uniqueItems") is False:
-        del found["uniqueItems"]
-    return found

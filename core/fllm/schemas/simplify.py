@@ -18,8 +18,9 @@ import msgspec
 from fllm.errors import RequestError
 from fllm.schemas.distinct import distinct
 from fllm.schemas.finite import check_finite
-from fllm.schemas.keywords import ABOUT, Schema, constraining, refuse
+from fllm.schemas.keywords import ABOUT, Schema, refuse
 from fllm.schemas.merge import merged, types
+from fllm.schemas.shapes import constraining, is_schema
 from fllm.schemas.values import simple_value
 
 MAX_SCHEMAS = 5000
@@ -39,6 +40,8 @@ def simplify(text: str) -> str:
         root = msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError) as error:
         raise RequestError(f"the JSON schema can't be read: {error}") from None
+    if not is_schema(root):
+        raise RequestError("the JSON schema is not one: it is neither an object nor a boolean")
     simplifier = _Simplifier(root)
     try:
         result = simplifier.run()
@@ -46,8 +49,6 @@ def simplify(text: str) -> str:
         return msgspec.json.encode(result).decode()
     except RecursionError:
         raise _too_large() from None
-    except (AttributeError, TypeError, KeyError, ValueError) as error:
-        raise RequestError(f"the JSON schema is not one: {error}") from None
 
 
 def _too_large() -> RequestError:
@@ -158,7 +159,7 @@ class _Simplifier:
         return self._names.setdefault(pointer, f"d{len(self._names)}")
 
     def _resolve(self, pointer: str) -> Any:
-        if not isinstance(pointer, str) or not (pointer == "#" or pointer.startswith("#/")):
+        if not (pointer == "#" or pointer.startswith("#/")):
             raise refuse("$ref", f"{pointer!r} is not a place in the same schema, such as '#/$defs/name'")
         found = self._root
         for part in unquote(pointer[1:]).split("/")[1:]:
@@ -167,6 +168,8 @@ class _Simplifier:
                 found = found[int(key)] if isinstance(found, list) else found[key]
             except (KeyError, IndexError, ValueError, TypeError):
                 raise refuse("$ref", f"there is nothing at {pointer!r}") from None
+        if not is_schema(found):
+            raise refuse("$ref", f"what stands at {pointer!r} is not a schema")
         return found
 
 

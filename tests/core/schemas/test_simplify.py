@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from schema_corpus import OBEYED, REFUSED
+from schema_strategies import anything, damaged
 
 from fllm.errors import RequestError
 from fllm.schemas import simplify
@@ -70,39 +70,46 @@ def test_a_hostile_schema_is_refused(schema: str) -> None:
         simplify(schema)
 
 
-VALUES = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-3, 2000)
-    | st.floats(allow_nan=False)
-    | st.sampled_from(["a", "string", "#"]),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(
-                [
-                    "type",
-                    "properties",
-                    "required",
-                    "items",
-                    "anyOf",
-                    "allOf",
-                    "$ref",
-                    "enum",
-                    "minimum",
-                    "maxItems",
-                ]
-            ),
-            inner,
-            max_size=4,
-        )
-    ),
-    max_leaves=12,
-)
+MALFORMED: list[tuple[str, Any, str]] = [
+    ("type", 5, "5 is not the name of a type"),
+    ("type", ["string", None], "not the name of a type"),
+    ("type", "int", "no type 'int'"),
+    ("enum", 3, "3 is not a list"),
+    ("properties", [], "[] is not an object with a schema under each name"),
+    ("properties", {"a": 5}, '{"a": 5} is not an object'),
+    ("patternProperties", {"a": None}, "not an object"),
+    ("additionalProperties", "no", '"no" is not a schema'),
+    ("required", "a", '"a" is not a list of names'),
+    ("required", [1], "[1] is not a list of names"),
+    ("items", 3, "3 is not a schema"),
+    ("items", [{}], "prefixItems"),
+    ("prefixItems", {}, "{} is not a list of schemas"),
+    ("anyOf", {}, "{} is not a list of schemas"),
+    ("oneOf", [3], "[3] is not a list of schemas"),
+    ("allOf", "x", '"x" is not a list of schemas'),
+    ("$ref", 7, "7 is not a string"),
+    ("$ref", "#/title", "is not a schema"),
+    ("$ref", "#/title/x", "nothing at"),
+    ("pattern", 3, "3 is not a string"),
+    ("format", None, "null is not a string"),
+    ("minimum", "x", '"x" is not a number'),
+    ("multipleOf", False, "false is not a number"),
+    ("minLength", 1.5, "1.5 is not a whole number"),
+    ("maxItems", "9" * 99, "99... is not a whole number"),
+    ("uniqueItems", 1, "1 is not a boolean"),
+]
 
 
-@settings(deadline=None, max_examples=300)
-@given(VALUES)
+@pytest.mark.parametrize(("keyword", "value", "why"), MALFORMED, ids=str)
+def test_a_malformed_keyword_is_named_with_what_is_wrong(keyword: str, value: Any, why: str) -> None:
+    with pytest.raises(RequestError) as found:
+        simplify(json.dumps({"properties": {"a": {"title": "t", keyword: value}}, "title": "t"}))
+    assert repr(keyword) in found.value.message
+    assert why in found.value.message
+
+
+@settings(deadline=None, max_examples=200)
+@given(anything() | damaged())
 def test_anything_is_either_simplified_or_refused(value: Any) -> None:
     with contextlib.suppress(RequestError):
         simplify(json.dumps(value))
