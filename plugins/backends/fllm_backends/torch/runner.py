@@ -136,15 +136,19 @@ class TorchRunner:
         if self._options.quantization != "none" and self._device.kind == "cpu":
             import torch
 
+            from fllm_backends.torch.fused.compiled import compiling
             from fllm_backends.torch.fused.decoder import FusedLM, runs_here
 
             if runs_here(architecture):
                 self._quantization = "int8"
                 length = self._options.max_model_len or architecture.max_positions
-                fused = FusedLM(architecture, weights, threads=torch.get_num_threads(), max_positions=length)
-                progress(Progress("Compiling the kernels", 0, 1))
-                fused.compile()
-                progress(Progress("Compiling the kernels", 1, 1))
+                with compiling():
+                    fused = FusedLM(
+                        architecture, weights, threads=torch.get_num_threads(), max_positions=length
+                    )
+                    progress(Progress("Compiling the kernels", 0, 1))
+                    fused.compile()
+                    progress(Progress("Compiling the kernels", 1, 1))
                 return fused
         if self._options.quantization == "int8":
             raise ConfigError(

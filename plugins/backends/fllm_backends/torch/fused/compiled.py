@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,3 +37,19 @@ def kernel(*, fast: bool = True) -> Callable[[Callable[..., Any]], Any]:
         nogil=True, cache=directory is not None, fastmath=fast
     )
     return decorator
+
+
+@contextmanager
+def compiling() -> Generator[None]:
+    """Let no other process compile meanwhile.
+
+    numba numbers the results of a kernel without a lock: two processes may give the same number to different
+    ones, and each later start would then compute with the wrong one.
+    """
+    directory = _cache_directory()
+    if directory is None:
+        yield
+        return
+    with (directory / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
