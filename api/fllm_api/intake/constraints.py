@@ -42,7 +42,7 @@ def check_served(body: GenerationRequest, card: ModelCard, param: str) -> None:
     if card.grammar is None:
         raise RequestError(
             f"`{param}`: this server can't constrain its answers; start it with --grammar-backend NAME and a "
-            "backend that obeys it, such as torch",
+            "backend that obeys it, such as torch, or openai with its option `constraints`",
             param=param,
             code="unsupported_parameter",
         )
