@@ -178,6 +178,7 @@ def test_arguments_are_an_object(parameters: Any, schema: Constraint) -> None:
         ({"tool_choice": "required", "use_beam_search": True, "best_of": 2}, "use_beam_search"),
         ({"tool_choice": "required", "tools": [tool('f"', PARAMETERS)]}, "tools"),
         ({"tool_choice": "required", "tools": [tool("a b", PARAMETERS)]}, "tools"),
+        ({"tool_choice": "required", "tools": [tool("a" * 201, PARAMETERS)]}, "tools"),
         ({"tool_choice": "required", "tools": [tool("f", {"type": "string"})]}, "tools"),
         ({"tool_choice": "required", "tools": [tool("f", {"type": 5})]}, "tools"),
         ({"tool_choice": "required", "tools": [tool("f", {"a": "x" * LONGEST})]}, "tools"),

@@ -20,8 +20,8 @@ from fllm_api.intake.constraints import check_served, read_demand, schema_text
 from fllm_api.protocol.chat import ChatRequest, NamedToolChoice
 from fllm_api.server import Server
 
-_NAME = re.compile(r"[\w./:-]+")
-"""Names that any format of calls can hold."""
+_NAME = re.compile(r"[\w./:-]{1,200}")
+"""Names that any format of calls can hold, and its parser reads."""
 _COMBINED = ("$ref", "allOf", "anyOf", "oneOf")
 
 
@@ -102,7 +102,7 @@ def _checked(tools: Sequence[Tool]) -> list[Tool]:
     for tool in tools:
         if not _NAME.fullmatch(tool.name):
             raise RequestError(
-                f"`tools`: a call of {tool.name!r} can't be constrained: names have letters, digits, _./:-",
+                f"`tools`: {tool.name!r} can't be forced: names have up to 200 letters, digits, _./:-",
                 param="tools",
             )
         if tool.parameters.get("type", "object") != "object":

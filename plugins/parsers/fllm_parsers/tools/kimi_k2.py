@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 
 from fllm.calls import Call, CallParser
+from fllm.interfaces import ParserContext
 from fllm.json_calls import HeadedJson, named, split_head
 from fllm.tool_format import ToolFormat
 
@@ -18,7 +19,7 @@ _SECTION = ("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>")
 _BEGIN, _ARGUMENTS, _END = "<|tool_call_begin|>", "<|tool_call_argument_begin|>", "<|tool_call_end|>"
 
 _HEAD = re.compile(r"[^{]*+")
-_ID = re.compile(rf"\s*((?:functions\.)?([\w.-]+):\d+)\s*{re.escape(_ARGUMENTS)}\s*")
+_ID = re.compile(rf"\s*((?:functions\.)?([\w./:-]+):\d+)\s*{re.escape(_ARGUMENTS)}\s*")
 
 
 class KimiK2Parser(CallParser):
@@ -31,7 +32,7 @@ class KimiK2Parser(CallParser):
     opening = (_BEGIN,)
     closing = (_END,)
     inside = (_ARGUMENTS,)
-    # Every call gets the number 0 here, which is right for the first, and only a number to the parser.
+    # Every call gets the number 0 here, which is right for the first; `read` counts on.
     format = ToolFormat(
         before=_SECTION[0],
         begin=f"{_BEGIN}functions.",
@@ -40,13 +41,22 @@ class KimiK2Parser(CallParser):
         after=_SECTION[1],
     )
 
+    def __init__(self, context: ParserContext) -> None:
+        super().__init__(context)
+        self._ids: set[str] = set()
+
     def reader(self) -> HeadedJson:
         """The id, then the arguments."""
         return HeadedJson(_HEAD)
 
     def read(self, body: str) -> Sequence[Call]:
-        """The one call."""
+        """The one call; one whose id was given before gets its own number in it."""
         head, arguments = split_head(body)
-        name = _ID.fullmatch(head)
-        call = named(name[2], arguments, name[1]) if name else None
+        if not (found := _ID.fullmatch(head)):
+            return []
+        call_id, name = found.groups()
+        if call_id in self._ids:
+            call_id = f"functions.{name}:{self._calls}"
+        call = named(name, arguments, call_id)
+        self._ids.add(call_id)
         return [call] if call else []
