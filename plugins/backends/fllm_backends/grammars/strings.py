@@ -27,8 +27,10 @@ class Strings:
         """A simplified schema with numbers for patterns."""
         if isinstance(schema, list):
             return [self.numbered(each) for each in schema]
-        if not isinstance(schema, dict) or "enum" in schema:
+        if not isinstance(schema, dict):
             return schema
+        if "enum" in schema:
+            return _constants(schema["enum"])
         if schema.get("type") == "string":
             return self._string(schema)
         found = dict(schema)
@@ -73,6 +75,25 @@ class Strings:
     def _number(self, expression: str) -> str:
         self._expressions.append(expression)
         return str(len(self._expressions) - 1)
+
+
+def _constants(values: list[Any]) -> dict[str, Any]:
+    """The library writes arrays and objects among constants in a style of its own; as schemas, in ours."""
+    if not any(isinstance(value, list | dict) for value in values):
+        return {"enum": values}
+    return {"anyOf": [_constant(value) for value in values]}
+
+
+def _constant(value: Any) -> dict[str, Any]:
+    if isinstance(value, dict):
+        properties = {name: _constant(each) for name, each in value.items()}
+        made: dict[str, Any] = {"type": "object", "properties": properties, "required": list(value)}
+        return {**made, "additionalProperties": False}
+    if isinstance(value, list):
+        items = [_constant(each) for each in value]
+        made = {"type": "array", "items": False, "minItems": len(items)}
+        return {**made, "prefixItems": items} if items else made
+    return {"enum": [value]}
 
 
 def _macro(pattern: str) -> str:

@@ -76,7 +76,7 @@ def json_grammar(schema: str) -> str:
     made = import_xgrammar().Grammar.from_json_schema(
         msgspec.json.encode(simple).decode(), any_whitespace=False, separators=SEPARATORS
     )
-    text = str(made)
+    text = _printed(made)
     for rule, expression in BASIC.items():
         said = f"{rule} ::= {expression}".replace("\\", r"\\")  # in a template, a backslash is two
         text = re.sub(f"(?m)^{rule} ::= .*$", said, text)
@@ -85,7 +85,17 @@ def json_grammar(schema: str) -> str:
 
 def grammar(source: str) -> str:
     """GBNF as it is, Lark translated."""
-    return source if "::=" in source else str(import_xgrammar().Grammar.from_lark(source))
+    return source if "::=" in source else _printed(import_xgrammar().Grammar.from_lark(source))
+
+
+def _printed(made: Any) -> str:
+    """A grammar as it can be read in again: the library would take digits behind an escape into it."""
+
+    def raw(found: re.Match[str]) -> str:
+        code = int(found[1][1:], 16) if found[1] != "\\" else 0
+        return chr(code) if code > 127 else found[0]
+
+    return re.sub(r"\\(\\|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})", raw, str(made))
 
 
 def _repeated(constraint: Repeated) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from random_texts import Walker
 
 from fllm import GrammarCompiler, GrammarContext, ModelCard, Vocabulary
 from fllm.config import BackendConfig
@@ -36,3 +37,8 @@ def compiler(request: pytest.FixtureRequest, vocabulary: Vocabulary) -> Iterator
     made = BACKENDS[request.param](GrammarContext(vocabulary=lambda: vocabulary))
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def walker(vocabulary: Vocabulary) -> Walker:
+    return Walker(vocabulary)

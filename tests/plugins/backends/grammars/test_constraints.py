@@ -29,6 +29,13 @@ POINT = JsonSchema('{"type":"object","properties":{"x":{"type":"integer"}},"requ
 TEXTS: list[tuple[Constraint, list[str], list[str]]] = [
     (Exactly('a "quoted"\n서울'), ['a "quoted"\n서울'], ["a", ""]),
     (POINT, ['{"x": 1}', '{"x": -20}'], ['{"x":1}', '{"x": 1.5}', '{"x": 1} ', "{}", '{"y": 1}']),
+    (
+        JsonSchema('{"enum":["é0","서a","\\\\u00e9b","😀1"]}'),
+        ['"é0"', '"서a"', '"\\\\u00e9b"', '"😀1"'],
+        ['"຀"'],
+    ),
+    (JsonSchema('{"const":{"é0":[1,{}]}}'), ['{"é0": [1, {}]}'], ['{"é0":[1,{}]}']),
+    (Grammar('start: "é0" | "서a"\n'), ["é0", "서a"], ["຀"]),
     (ANY_OBJECT, ["{}", '{"a": [1, null]}'], ["[]", "1"]),
     (Regex("[a-c]{2,3}/\\d"), ["ab/1", "abc/9"], ["a/1", "ab/1 ", " ab/1"]),
     (Regex("^(yes|no)$"), ["yes", "no"], ["maybe"]),

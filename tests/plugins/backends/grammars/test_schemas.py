@@ -10,16 +10,11 @@ import pytest
 from random_texts import Walker
 from schema_corpus import OBEYED
 
-from fllm import GrammarCompiler, RequestError, Vocabulary
+from fllm import GrammarCompiler, RequestError
 from fllm.constraints import JsonSchema
 from fllm_backends.grammars.llguidance import LLGuidance
 
 WALKS = 3
-
-
-@pytest.fixture(scope="session")
-def walker(vocabulary: Vocabulary) -> Walker:
-    return Walker(vocabulary)
 
 
 @pytest.mark.parametrize("schema", OBEYED, ids=lambda schema: json.dumps(schema)[:60])

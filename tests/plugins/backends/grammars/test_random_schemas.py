@@ -1,0 +1,52 @@
+"""Random schemas: what a grammar lets end obeys them, and what obeys them is a text of the grammar."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jsonschema
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from random_texts import Walker
+from schema_values import Case, cases
+
+from fllm import CompiledGrammar, GrammarCompiler, Vocabulary
+from fllm.constraints import JsonSchema
+
+EXAMPLES = settings(deadline=None, max_examples=40, suppress_health_check=list(HealthCheck))
+
+
+@EXAMPLES
+@given(case=cases(), seed=st.integers(0, 99))
+def test_random_tokens_obey_a_random_schema(
+    case: Case, seed: int, compiler: GrammarCompiler, walker: Walker
+) -> None:
+    schema, _ = case
+    text = walker.text(compiler.compile(JsonSchema(json.dumps(schema))), seed, free=10, most=150)
+    if text is not None:
+        jsonschema.Draft202012Validator(
+            schema, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER
+        ).validate(json.loads(text))
+
+
+@EXAMPLES
+@given(case=cases(), data=st.data())
+def test_a_value_of_a_random_schema_is_a_text_of_its_grammar(
+    case: Case, data: st.DataObject, compiler: GrammarCompiler, vocabulary: Vocabulary
+) -> None:
+    schema, values = case
+    grammar = compiler.compile(JsonSchema(json.dumps(schema)))
+    for _ in range(3):
+        text = json.dumps(data.draw(values), ensure_ascii=False)
+        assert refused_at(grammar, vocabulary, text) is None
+
+
+def refused_at(grammar: CompiledGrammar, vocabulary: Vocabulary, text: str) -> str | None:
+    """The part of a text behind which the grammar does not go on; ``None`` if it takes the whole."""
+    tokens: dict[bytes, Any] = {token: i for i, token in reversed(list(enumerate(vocabulary.tokens)))}
+    matcher, written = grammar.matcher(), text.encode()
+    for at in range(len(written)):
+        if not matcher.accept(tokens[written[at : at + 1]]):
+            return written[:at].decode(errors="replace")
+    return None if matcher.complete else text
