@@ -35,8 +35,8 @@ def texts(constraint: Constraint) -> st.SearchStrategy[str]:
             return values(root, root).map(lambda value: json.dumps(value, ensure_ascii=False))
         case Regex(pattern=pattern):
             return st.from_regex(pattern, fullmatch=True).filter(lambda text: text.isprintable())
-        case UpTo(end=end):
-            return PROSE.filter(lambda text: end not in text + end[:-1]).map(lambda text: text + end)
+        case UpTo(end=end, without=without):
+            return prose(end, without).map(lambda text: text + end)
         case InOrder(parts=parts):
             return st.tuples(*map(texts, parts)).map("".join)
         case OneOf(options=options):
@@ -46,6 +46,13 @@ def texts(constraint: Constraint) -> st.SearchStrategy[str]:
             return st.lists(texts(item), min_size=least, max_size=most).map(separator.join)
         case FreeText() | Grammar():
             raise NotImplementedError
+
+
+def prose(end: str, without: tuple[str, ...]) -> st.SearchStrategy[str]:
+    """Texts before an end; many speak of what they must not have in them, and of other tags."""
+    tagged = st.lists(st.sampled_from([*without, end, "\n", "a", "<"]), max_size=3).map("".join)
+    texts = PROSE | tagged if without else PROSE
+    return texts.filter(lambda text: end not in text + end[:-1] and not any(each in text for each in without))
 
 
 def values(schema: Any, root: Any) -> st.SearchStrategy[Any]:

@@ -24,6 +24,8 @@ Form = Callable[[Tool], Constraint]
 def tagged(tags: Tags, gap: str = "", padding: str | None = None) -> Form:
     """A tag for each argument, whose value is plain text; ``gap`` is what the model writes between tags."""
     inner = tags.padding if padding is None else padding
+    # What else would end a value, or break the call, or begin another argument.
+    free = UpTo(tags.after_value, (tags.opening, *tags.cut, tags.before_key))
 
     def argument(key: Constraint, value: Constraint) -> Constraint:
         begin = gap.join(tags.after_key) + inner
@@ -37,13 +39,13 @@ def tagged(tags: Tags, gap: str = "", padding: str | None = None) -> Form:
             return argument(Exactly(key), InOrder((Regex(pattern), end)))
         if may_be_text(schema, parameters):
             # The padding is the model's habit; the value must not have the tag in it.
-            return argument(Exactly(key), UpTo(tags.after_value))
+            return argument(Exactly(key), free)
         return argument(Exactly(key), InOrder((json_value(schema, parameters), end)))
 
     def form(tool: Tool) -> Constraint:
         parameters = Parameters(tool.parameters)
         if parameters.open:
-            return Repeated(item=argument(Regex(_WORD), UpTo(tags.after_value)), least=0)
+            return Repeated(item=argument(Regex(_WORD), free), least=0)
         parts = {
             key: of(key, schema, parameters) for key, schema in parameters.schemas.items() if taggable(key)
         }

@@ -44,6 +44,8 @@ class UpTo(_Constraint, frozen=True):
     """Any text, up to and with the first ``end``."""
 
     end: str
+    without: tuple[str, ...] = ()
+    """What the text before the end must not have in it."""
 
 
 class InOrder(_Constraint, frozen=True):

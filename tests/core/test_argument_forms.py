@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from fllm import RequestError, Tool
 from fllm.argument_forms import named, plain_pattern, python_value, separated, tagged
@@ -78,5 +79,12 @@ def test_a_tool_that_says_nothing_may_be_given_any_argument() -> None:
     form = tagged(TAGS)(Tool("f", parameters={"type": "object"}))
     assert isinstance(form, Repeated)
     assert form.item == InOrder(
-        (Exactly("<"), Regex(r"[\w$][\w.$-]*"), Exactly(">"), UpTo("</>"), Exactly(""))
+        (Exactly("<"), Regex(r"[\w$][\w.$-]*"), Exactly(">"), UpTo("</>", ("<f ", "<")), Exactly(""))
     )
+
+
+def test_a_free_value_has_nothing_in_it_that_ends_or_breaks_the_call() -> None:
+    tags = replace(TAGS, before_key="<p ", cut=("</f>\n</call>",))
+    form = tagged(tags)(Tool("f", parameters={"properties": {"a": {"type": "string"}}, "required": ["a"]}))
+    value = UpTo("</>", ("<f ", "</f>\n</call>", "<p "))
+    assert form == InOrder((InOrder((Exactly("<p "), Exactly("a"), Exactly(">"), value, Exactly(""))),))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -68,8 +68,8 @@ class _Rules:
                 return self._terminal(regex(read_pattern(pattern, whole=True), in_json=False))
             case Grammar(source=source):
                 return f"%lark {{\n{grammar(source)}\n}}"
-            case UpTo(end=end):
-                return self._lazy(end)
+            case UpTo(end=end, without=without):
+                return self._lazy(end, without)
             case InOrder(parts=parts):
                 return self._all(map(self.expression, parts))
             case OneOf(options=options):
@@ -128,9 +128,10 @@ class _Rules:
         self.lines.append(f"{name}: /{pattern.replace('/', chr(92) + '/')}/")
         return name
 
-    def _lazy(self, end: str) -> str:
+    def _lazy(self, end: str, without: Sequence[str] = ()) -> str:
+        text = self._none_of(without) if without else "/(?s:.*)/"
         name = f"l{len(self.lines)}"
-        self.lines.append(f"{name}[lazy]: /(?s:.*)/ {json.dumps(end, ensure_ascii=False)}")
+        self.lines.append(f"{name}[lazy]: {text} {json.dumps(end, ensure_ascii=False)}")
         return name
 
 
@@ -138,7 +139,7 @@ _NOTHING = '""'
 
 
 def _escaped(text: str) -> str:
-    return re.escape(text).replace("/", "\\/")
+    return re.escape(text).replace("/", "\\/").replace("\n", "n")
 
 
 def _times(least: int, most: int | None) -> str:

@@ -30,8 +30,8 @@ def _size(constraint: Constraint) -> int:
     match constraint:
         case Exactly(text=text) | JsonSchema(schema=text) | Regex(pattern=text) | Grammar(source=text):
             return len(text)
-        case UpTo(end=end):
-            return len(end)
+        case UpTo(end=end, without=without):
+            return len(end) + sum(map(len, without))
         case InOrder(parts=several) | OneOf(options=several):
             return sum(map(_size, several))
         case Repeated(item=item, separator=separator):

@@ -53,8 +53,8 @@ def _format(constraint: Constraint) -> dict[str, Any]:
             return {"type": "regex", "pattern": regex(read_pattern(pattern, whole=True), in_json=False)}
         case Grammar(source=source):
             return {"type": "grammar", "grammar": grammar(source)}
-        case UpTo(end=end):
-            return _tag("", {"type": "any_text"}, end)
+        case UpTo(end=end, without=without):
+            return _tag("", {"type": "any_text", "excludes": list(without)}, end)
         case InOrder(parts=parts):
             return _sequence(_format(part) for part in parts)
         case OneOf(options=options):

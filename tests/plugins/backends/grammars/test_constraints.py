@@ -42,6 +42,11 @@ TEXTS: list[tuple[Constraint, list[str], list[str]]] = [
     (Regex("/.*\"'"), ["/x\"'"], ["x"]),
     (Grammar('root ::= "a" root "b" | "c"\n'), ["c", "aacbb"], ["acbb", ""]),
     (InOrder((UpTo("</think>"), Exactly("x"))), ["a < b</think>x", "</think>x"], ["x", "</think>xx"]),
+    (
+        InOrder((UpTo("</p>", ("</f>\n</c>", "<f=")), Exactly("x"))),
+        ["a</f>\n</p>x", "</p>x", "</f>\n</</p>x", "<f</p>x", "é\n<p=</p>x"],
+        ["a</f>\n</c></p>x", "a<f=b</p>x", "<f=</p>x", "a</p>y</p>x"],
+    ),
     (InOrder((Exactly(""), POINT, Exactly(""))), ['{"x": 1}'], [""]),
     (OneOf((Exactly("yes"), Exactly("no"), POINT)), ["yes", "no", '{"x": 3}'], ["yesno", ""]),
     (Repeated(item=Exactly("ab"), separator=", ", most=2), ["ab", "ab, ab"], ["", "ab, ab, ab", "ab, "]),
