@@ -72,6 +72,9 @@ def values(schema: Any, root: Any) -> st.SearchStrategy[Any]:
             members = {key: values(each, root) for key, each in schema.get("properties", {}).items()}
             required = {key: members.pop(key) for key in schema.get("required", ())}
             return st.fixed_dictionaries(required, optional=members)
+        case "string":
+            least, most = schema.get("minLength", 0), schema.get("maxLength")
+            return SCALARS["string"].map(lambda text: text[:most].ljust(least, "a"))
         case scalar:
             return SCALARS[scalar]
 

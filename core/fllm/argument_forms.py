@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from fllm.constraints import Constraint, Exactly, InOrder, JsonSchema, OneOf, Regex, Repeated, UpTo
-from fllm.parameters import Parameters, choices
+from fllm.parameters import Parameters, alternatives, choices
 from fllm.schemas import simplify
 from fllm.tags import Tags, taggable
 from fllm.values import Tool
@@ -35,8 +35,8 @@ def tagged(tags: Tags, gap: str = "", padding: str | None = None) -> Form:
         end = Exactly(inner + tags.after_value)
         if listed := plain_choices(schema, parameters):
             return argument(Exactly(key), InOrder((listed, end)))
-        if pattern := plain_pattern(schema, parameters):
-            return argument(Exactly(key), InOrder((Regex(pattern), end)))
+        if limited := plain_text(schema, parameters):
+            return argument(Exactly(key), InOrder((limited, end)))
         if may_be_text(schema, parameters):
             # The padding is the model's habit; the value must not have the tag in it.
             return argument(Exactly(key), free)
@@ -123,7 +123,24 @@ _ABOUT_VALUES = frozenset(("pattern", "format", "minLength", "maxLength", "enum"
 
 def is_free(schema: Any, parameters: Parameters) -> bool:
     """Whether a string may be any."""
-    return not _ABOUT_VALUES & parameters.resolved(schema).keys()
+    return any(
+        may_be_text(one, parameters) and not _ABOUT_VALUES & one.keys()
+        for one in _options(schema, parameters)
+    )
+
+
+def _options(schema: Any, parameters: Parameters) -> Iterable[Mapping[str, Any]]:
+    """The schemas of which one must hold; one that says something of values itself is taken as a whole."""
+    seen: set[int] = set()
+    waiting = [schema]
+    while waiting:
+        one = parameters.resolved(waiting.pop(0))
+        if id(one) not in seen:
+            seen.add(id(one))
+            inner = [] if _ABOUT_VALUES & one.keys() else alternatives(one)
+            waiting += inner
+            if not inner:
+                yield one
 
 
 def may_be_text(schema: Any, parameters: Parameters) -> bool:
@@ -132,24 +149,43 @@ def may_be_text(schema: Any, parameters: Parameters) -> bool:
     return not kinds or "string" in kinds
 
 
-def plain_pattern(schema: Any, parameters: Parameters) -> str | None:
-    """The plain text of a string that may not be any, as a regular expression, where that can be said.
+def plain_text(schema: Any, parameters: Parameters) -> Constraint | None:
+    """The plain text of what may be a string, but not any; nothing for all else.
 
-    Where a schema leaves a character open, it is none that begins a tag.
+    Of other types it may only be null: the text of a number would be read as a string. Where a schema leaves
+    a character open, it is none that begins a tag.
     """
-    if parameters.kinds(schema) != {"string"} or is_free(schema, parameters):
+    if not may_be_text(schema, parameters) or is_free(schema, parameters):
         return None
     text = msgspec.json.encode(parameters.alone(schema)).decode()
-    simple = msgspec.json.decode(simplify(text), type=dict[str, Any])
-    if pattern := simple.get("pattern"):
-        return None if _ALTERNATIVES.search(pattern) else _whole(pattern)
-    if "minLength" not in simple:
+    simple = Parameters(msgspec.json.decode(simplify(text), type=dict[str, Any]))
+    if is_free(simple.root, simple):
         return None
-    return f"[^<]{{{simple['minLength']},{simple.get('maxLength', '')}}}"
+    texts = tuple(each for one in _options(simple.root, simple) for each in _plain_option(one))
+    return OneOf(texts) if texts else json_value(schema, parameters)
+
+
+def _plain_option(simple: Mapping[str, Any]) -> Iterable[Constraint]:
+    match simple:
+        case {"enum": list(values)}:
+            for value in values:
+                if value is None or isinstance(value, str):
+                    yield Exactly("null" if value is None else value)
+        case {"pattern": str(pattern)}:
+            yield Regex(_whole(pattern))
+        case {"minLength": least}:
+            yield Regex(f"[^<]{{{least},{simple.get('maxLength', '')}}}")
+        case {"type": "null"}:
+            yield Exactly("null")
 
 
 def _whole(pattern: str) -> str:
-    """The same pattern for a whole text: one that is not anchored may stand anywhere in it."""
+    """The same pattern for a whole text: one that is not anchored may stand anywhere in it.
+
+    Where anchors hold for one of several ways only, all have both.
+    """
+    if _ALTERNATIVES.search(pattern):
+        return pattern
     begin = "" if pattern.startswith("^") else "[^<]*"
     end = "" if pattern.endswith("$") and not pattern.endswith(r"\$") else "[^<]*"
     inner = pattern if end else pattern.removesuffix("$")

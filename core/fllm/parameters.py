@@ -27,7 +27,7 @@ class Parameters:
     """The parameters of a tool, by name; none, where the request has no such tool."""
 
     def __init__(self, root: Mapping[str, Any]) -> None:
-        self._root = root
+        self.root = root
         outer = self.resolved(root)
         properties, required = outer.get("properties"), outer.get("required")
         self.schemas: Mapping[str, Any] = properties if isinstance(properties, Mapping) else {}
@@ -61,17 +61,17 @@ class Parameters:
                 seen.add(id(one))
                 said = _said(one)
                 found |= said
-                waiting += [] if said else _alternatives(one)
+                waiting += [] if said else alternatives(one)
         return frozenset(found)
 
     def alone(self, schema: Any) -> dict[str, Any]:
         """The schema of one parameter as one that stands by itself: what it refers to comes along."""
-        taken = {key: self._root[key] for key in ("$defs", "definitions") if key in self._root}
+        taken = {key: self.root[key] for key in ("$defs", "definitions") if key in self.root}
         return taken | dict(self.resolved(schema))
 
     def _at(self, reference: object) -> Any:
         document, *steps = str(reference).split("/")
-        place: Any = self._root if document == "#" else None
+        place: Any = self.root if document == "#" else None
         for step in steps:
             key = step.replace("~1", "/").replace("~0", "~")
             place = place.get(key) if isinstance(place, Mapping) else None
@@ -113,6 +113,7 @@ def _said(schema: Mapping[str, Any]) -> set[str]:
     return types | {"null"} if types and schema.get("nullable") is True else types
 
 
-def _alternatives(schema: Mapping[str, Any]) -> list[Any]:
+def alternatives(schema: Mapping[str, Any]) -> list[Any]:
+    """The schemas that one is made of."""
     lists = [schema.get(key) for key in ("anyOf", "oneOf", "allOf")]
     return [option for options in lists if isinstance(options, list) for option in options]

@@ -9,8 +9,8 @@ import pytest
 from msgspec.structs import replace
 
 from fllm import RequestError, Tool
-from fllm.argument_forms import named, plain_pattern, python_value, separated, tagged
-from fllm.constraints import Constraint, Exactly, InOrder, OneOf, Regex, Repeated, UpTo
+from fllm.argument_forms import named, plain_text, python_value, separated, tagged
+from fllm.constraints import Constraint, Exactly, InOrder, JsonSchema, OneOf, Regex, Repeated, UpTo
 from fllm.parameters import Parameters
 from fllm.tags import Tags
 
@@ -20,36 +20,76 @@ TAGS = Tags(opening="<f ", after_name=">", before_key="<", after_key=(">",), aft
 @pytest.mark.parametrize(
     ("schema", "allowed", "refused"),
     [
-        ({"minLength": 1}, ["a", "Tokyo\n"], ["", "<"]),
-        ({"maxLength": 2}, ["", "ab"], ["abc"]),
-        ({"pattern": "^[0-9]+$"}, ["12"], ["", "a1", "1a"]),
-        ({"pattern": "[0-9]"}, ["1", "a1b"], ["", "ab", "1<"]),
-        ({"pattern": "^a"}, ["a", "ab"], ["ba"]),
-        ({"pattern": "(^a|b)$"}, ["xb"], []),
-        ({"pattern": r"a\\$"}, ["a\\"], ["a"]),
-        ({"pattern": r"a\$"}, ["a$b"], ["a"]),
-        ({"format": "date"}, ["2024-02-28"], ["2024-13-01", "today"]),
+        ({"type": "string", "minLength": 1}, ["a", "Tokyo\n"], ["", "<"]),
+        ({"type": "string", "maxLength": 2}, ["", "ab"], ["abc"]),
+        ({"type": "string", "pattern": "^[0-9]+$"}, ["12"], ["", "a1", "1a"]),
+        ({"type": "string", "pattern": "[0-9]"}, ["1", "a1b"], ["", "ab", "1<"]),
+        ({"type": "string", "pattern": "^a"}, ["a", "ab"], ["ba"]),
+        ({"type": "string", "pattern": "^a|b$"}, ["a", "b"], ["xa", "bx"]),
+        ({"type": "string", "pattern": r"a\\$"}, ["a\\"], ["a"]),
+        ({"type": "string", "pattern": r"a\$"}, ["a$b"], ["a"]),
+        ({"type": "string", "format": "date"}, ["2024-02-28"], ["2024-13-01", "today"]),
+        ({"type": ["integer", "string"], "maxLength": 2}, ["12", "ab"], ["123", "abc"]),
+        ({"type": ["string", "null"], "minLength": 5}, ["Tokyo", "null"], ["abc"]),
+        (
+            {"anyOf": [{"type": "string", "maxLength": 2}, {"type": "null"}]},
+            ["ab", "null"],
+            ["abc"],
+        ),
+        ({"anyOf": [{"enum": ["a", 1]}, {"type": "integer"}]}, ["a"], ["1", "2", "b"]),
+        ({"oneOf": [{"$ref": "#/$defs/Digits"}, {"type": "null"}]}, ["12", "null"], ["a", "nul"]),
+        ({"maxLength": 2}, ["ab"], ["abc"]),
+        ({"maxLength": 2, "anyOf": [{"type": "string"}, {"type": "null"}]}, ["ab"], ["abc"]),
     ],
 )
-def test_a_string_that_may_not_be_any_has_a_pattern(
+def test_a_string_that_may_not_be_any_obeys_its_schema(
     schema: dict[str, Any], allowed: list[str], refused: list[str]
 ) -> None:
-    pattern = plain_pattern({"type": "string", **schema}, Parameters({}))
-    assert pattern is None or all(re.fullmatch(pattern, text) for text in allowed)
-    assert pattern is None or not any(re.fullmatch(pattern, text) for text in refused)
-    assert (pattern is None) == (refused == [])
+    root = {"$defs": {"Digits": {"type": "string", "pattern": "^[0-9]+$"}}}
+    form = plain_text(schema, Parameters(root))
+    assert isinstance(form, OneOf)
+    pattern = "|".join(
+        f"(?:{option.pattern})" if isinstance(option, Regex) else re.escape(option.text)
+        for option in form.options
+        if isinstance(option, Regex | Exactly)
+    )
+    assert all(re.fullmatch(pattern, text) for text in allowed)
+    assert not any(re.fullmatch(pattern, text) for text in refused)
+
+
+CIRCLE = {"$defs": {"A": {"anyOf": [{"$ref": "#/$defs/A"}, {"type": "string"}]}}}
 
 
 @pytest.mark.parametrize(
-    "schema", [{"type": "string"}, {"type": "integer"}, {}, {"type": "string", "pattern": "^a|b$"}]
+    "schema",
+    [
+        {"type": "string"},
+        {"type": "integer"},
+        {},
+        {"allOf": [{"type": "string"}]},
+        {"type": ["string", "null"], "title": "Note"},
+        {"anyOf": [{"type": "string"}, {"type": "array", "uniqueItems": True}]},
+        {"anyOf": [{"type": "string", "maxLength": 2}, {"type": "string"}]},
+        {"$ref": "#/$defs/A"},
+    ],
 )
-def test_anything_else_has_none(schema: dict[str, Any]) -> None:
-    assert plain_pattern(schema, Parameters({})) is None
+def test_anything_else_has_no_limits(schema: dict[str, Any]) -> None:
+    assert plain_text(schema, Parameters(CIRCLE)) is None
+
+
+def test_what_can_be_no_string_after_all_is_json() -> None:
+    schema = {"allOf": [{"type": ["string", "integer"]}, {"type": "integer"}]}
+    assert isinstance(plain_text(schema, Parameters({})), JsonSchema)
+
+
+def test_limits_of_one_option_hold_in_python_as_well() -> None:
+    schema = {"anyOf": [{"type": "string", "maxLength": 2}, {"type": "string", "pattern": "^a+$"}]}
+    assert isinstance(python_value(schema, Parameters({})), JsonSchema)
 
 
 def test_what_no_grammar_can_obey_is_refused() -> None:
     with pytest.raises(RequestError, match="format"):
-        plain_pattern({"type": "string", "format": "poem"}, Parameters({}))
+        plain_text({"type": "string", "format": "poem"}, Parameters({}))
 
 
 A, B, C = Exactly("a"), Exactly("b"), Exactly("c")

@@ -54,11 +54,14 @@ SCHEMAS: dict[str, Any] = {
     "exact": {"type": "boolean"},
     "nothing": {"type": "null"},
     "note": {"type": ["string", "null"]},
+    "label": {"type": ["integer", "string"], "maxLength": 3},
+    "hint": {"anyOf": [{"type": "string", "minLength": 2, "maxLength": 4}, {"type": "null"}]},
     "limit": {"anyOf": [{"type": "integer"}, {"type": "null"}]},
     "where": {"$ref": "#/$defs/Place"},
     "tags": {"type": "array", "items": {"type": "string"}},
     "rows": {"type": "array", "items": {"type": "array", "items": {"type": "boolean"}}},
 }
+LONGEST = {"brief": 3, "label": 3, "hint": 4}
 PLACE = {"type": "object", "properties": {"name": {"type": "string"}, "at": {"type": ["number", "null"]}}}
 
 
@@ -95,6 +98,7 @@ def check(arguments: dict[str, Any], parameters: Parameters) -> None:
     for key, value in arguments.items():
         kinds = parameters.kinds(parameters.schemas[key])
         assert kind_of(value) in kinds or (kind_of(value), "number") == ("integer", *kinds & {"number"})
+        assert not isinstance(value, str) or len(value) <= LONGEST.get(key, len(value))
         choices = parameters.schemas[key].get("enum", [value])
         assert value in choices
 
