@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from array import array
+from typing import Any
 
 import numpy as np
 
@@ -42,3 +43,17 @@ class Walker:
 
     def _rank(self, token: bytes) -> int:
         return CLOSING.index(token[:1]) if token[:1] in CLOSING else len(CLOSING)
+
+
+def refused_at(grammar: CompiledGrammar, vocabulary: Vocabulary, text: str) -> str | None:
+    """The part of a text behind which the grammar does not go on; ``None`` if it takes the whole."""
+    matcher, written = grammar.matcher(), text.encode()
+    for at in range(len(written)):
+        if not matcher.accept(vocabulary.tokens.index(written[at : at + 1])):
+            return written[:at].decode(errors="replace")
+    return None if matcher.complete else text
+
+
+def in_measure(text: str, schema: Any) -> bool:
+    """Whether its strings are surely short enough: an escape may count twice."""
+    return "\\" not in text or "maxLength" not in str(schema)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import jsonschema
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from random_texts import Walker
+from random_texts import Walker, in_measure, refused_at
 from schema_values import Case, cases
 
-from fllm import CompiledGrammar, GrammarCompiler, Vocabulary
+from fllm import GrammarCompiler, Vocabulary
 from fllm.constraints import JsonSchema
 
 EXAMPLES = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
@@ -39,14 +38,5 @@ def test_a_value_of_a_random_schema_is_a_text_of_its_grammar(
     grammar = compiler.compile(JsonSchema(json.dumps(schema)))
     for _ in range(3):
         text = json.dumps(data.draw(values), ensure_ascii=False)
+        assume(in_measure(text, schema))
         assert refused_at(grammar, vocabulary, text) is None
-
-
-def refused_at(grammar: CompiledGrammar, vocabulary: Vocabulary, text: str) -> str | None:
-    """The part of a text behind which the grammar does not go on; ``None`` if it takes the whole."""
-    tokens: dict[bytes, Any] = {token: i for i, token in reversed(list(enumerate(vocabulary.tokens)))}
-    matcher, written = grammar.matcher(), text.encode()
-    for at in range(len(written)):
-        if not matcher.accept(tokens[written[at : at + 1]]):
-            return written[:at].decode(errors="replace")
-    return None if matcher.complete else text
