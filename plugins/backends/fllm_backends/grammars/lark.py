@@ -81,7 +81,7 @@ class _Rules:
 
     def _repeated(self, constraint: Repeated) -> str:
         item, least, most = self._named(constraint.item), constraint.least, constraint.most
-        if not constraint.separator:
+        if not constraint.separator or most == 1:
             return f"{item}{_times(least, most)}"
         more = f"({json.dumps(constraint.separator, ensure_ascii=False)} {item})"
         rest = _times(max(least - 1, 0), None if most is None else most - 1)

@@ -52,6 +52,7 @@ TEXTS: list[tuple[Constraint, list[str], list[str]]] = [
     (Repeated(item=Exactly("ab"), separator=", ", most=2), ["ab", "ab, ab"], ["", "ab, ab, ab", "ab, "]),
     (Repeated(item=Exactly("a"), least=0, most=2), ["", "a", "aa"], ["aaa"]),
     (Repeated(item=Exactly("a"), separator=";", least=2), ["a;a", "a;a;a"], ["a"]),
+    (Repeated(item=Exactly("a"), separator=";", most=1), ["a"], ["", "a;a"]),
     (Repeated(item=Exactly("a"), separator=";", least=0), ["", "a", "a;a"], [";"]),
     (
         FreeText(
