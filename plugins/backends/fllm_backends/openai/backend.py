@@ -15,7 +15,6 @@ from fllm import (
     BackendContext,
     BackendError,
     BackendUnavailable,
-    ConfigError,
     ModelCard,
     Prompt,
     RequestError,
@@ -24,6 +23,7 @@ from fllm import (
 )
 from fllm.errors import ContextTooLong
 from fllm.options import backend_options
+from fllm_backends.decided import refuse_given
 from fllm_backends.description import Description, describe
 from fllm_backends.openai.answer import Answer
 from fllm_backends.openai.asking import Manner
@@ -34,26 +34,23 @@ from fllm_backends.openai.upstream import context_length, manner_of, served_mode
 
 FRESH_SECONDS = 2.0
 """So long the server's last word on its health holds."""
-_ELSEWHERE = {
-    "devices": "--devices",
-    "dtype": "--dtype",
-    "quantization": "--quantization",
-    "load_format": "--load-format",
-    "seed": "--seed",
-    "max_num_seqs": "--max-num-seqs",
-    "max_num_batched_tokens": "--max-num-batched-tokens",
-    "enable_prefix_caching": "--no-enable-prefix-caching",
-    "speculative_config": "--speculative-config",
-}
+_ELSEWHERE = (
+    "devices",
+    "dtype",
+    "quantization",
+    "load_format",
+    "seed",
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "enable_prefix_caching",
+    "speculative_config",
+)
 """What the engine behind decides."""
 
 
 def openai_backend(config: BackendConfig, context: BackendContext) -> Backend:
     """A backend in front of the server at the option ``url``; raises `ConfigError`."""
-    untouched = BackendConfig(model=config.model)
-    for name, flag in _ELSEWHERE.items():
-        if getattr(config, name) != getattr(untouched, name):
-            raise ConfigError(f"{flag}: the server behind decides that; give it to that one")
+    refuse_given(config, _ELSEWHERE, "the server behind decides that; give it to that one")
     return OpenAIBackend(config, backend_options(config.options, OpenAIOptions), context)
 
 

@@ -28,30 +28,26 @@ from fllm import (
 from fllm.errors import ContextTooLong
 from fllm.models import locate
 from fllm.options import backend_options
+from fllm_backends.decided import refuse_given
 from fllm_backends.description import Description, describe
 from fllm_backends.rngd.options import RngdOptions
 from fllm_backends.rngd.translation import Answer, device_names, sampling_params
 
 SDK = "furiosa_llm"
-_COMPILED = {
-    "dtype": "--dtype",
-    "quantization": "--quantization",
-    "load_format": "--load-format",
-    "seed": "--seed",
-    "enable_prefix_caching": "--no-enable-prefix-caching",
-    "speculative_config": "--speculative-config",
-}
+_COMPILED = (
+    "dtype",
+    "quantization",
+    "load_format",
+    "seed",
+    "enable_prefix_caching",
+    "speculative_config",
+)
 """What the bundle, or the engine, has decided."""
 
 
 def rngd_backend(config: BackendConfig, context: BackendContext) -> Backend:
     """The vendor's engine for a model; raises `ConfigError` for options that it can't obey."""
-    untouched = BackendConfig(model=config.model)
-    for name, flag in _COMPILED.items():
-        if getattr(config, name) != getattr(untouched, name):
-            raise ConfigError(
-                f"{flag}: the rngd backend can't change that: its models are compiled beforehand"
-            )
+    refuse_given(config, _COMPILED, "the rngd backend can't change that: its models are compiled beforehand")
     if locate(config.model).kind == "gguf":
         raise ConfigError(f"{config.model}: the rngd backend loads directories and Hub ids, and no GGUF file")
     return RngdBackend(config, backend_options(config.options, RngdOptions), context)
