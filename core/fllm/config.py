@@ -73,6 +73,8 @@ class BackendConfig(Struct, frozen=True, kw_only=True):
     """The grammar plugin that keeps answers to a `Prompt.constraint`; ``None``: nothing does."""
     visible_tokens: tuple[str, ...] = ()
     """Special tokens that the chosen parsers read as text: constrained answers hold no others."""
+    engine_timeout: float = 60.0
+    """Seconds after which an engine that gives no sign of life, or does not end a step, is killed."""
 
 
 class MetricsConfig(Struct, frozen=True, kw_only=True):
@@ -82,3 +84,9 @@ class MetricsConfig(Struct, frozen=True, kw_only=True):
     """``--enable-metrics``: something is to be scraped at `/metrics`."""
     log_stats: bool = True
     """A line in the log every ten seconds while there is work."""
+    log_requests: bool = True
+    """A line in the log for each request: status, tokens, times."""
+    otlp_endpoint: str | None = None
+    """Where to send traces, such as ``http://localhost:4318``."""
+    compat: tuple[str, ...] = ()
+    """Other servers whose names of metrics are exposed, too: ``vllm``."""

@@ -15,7 +15,7 @@ from fllm.registry import Registry
 from fllm_api.cli.serve import serve
 from fllm_api.cli.settings import Settings, choose_backend, settings_from
 from fllm_api.cli.types import plugin_config, plugins_of
-from fllm_api.config import ServerConfig
+from fllm_api.config import ClientLimits, ServerConfig
 
 
 def settings(*arguments: str) -> Settings:
@@ -52,6 +52,11 @@ def test_every_option_reaches_its_struct(tmp_path: Path) -> None:
         *("--allowed-origins", '["https://a.example"]', "--shutdown-timeout", "0.5"),
         *("--enable-metrics", "--disable-log-stats", "--enable-payload-logging", "--log-level", "debug"),
         *("--disable-plugin", "metrics"),
+        *("--engine-timeout", "9", "--max-queue", "0", "--limit", "concurrency=8"),
+        *("--limit", "tokens-per-minute=60000", "--max-body-bytes", "10", "--max-connections", "11"),
+        *("--request-timeout", "1.5", "--read-timeout", "2", "--write-timeout", "3"),
+        *("--api-key-file", str(template), "--trust-request-chat-template", "--no-log-requests"),
+        *("--otlp-endpoint", "http://localhost:4318", "--metrics-compat", "vllm"),
     )
     assert made.backend_config == BackendConfig(
         model="acme/model",
@@ -69,6 +74,7 @@ def test_every_option_reaches_its_struct(tmp_path: Path) -> None:
         speculative_config=Speculation(method="ngram", num_speculative_tokens=5, prompt_lookup_max=3),
         grammar=None,
         visible_tokens=("<think>", "</think>"),
+        engine_timeout=9.0,
     )
     assert made.server == ServerConfig(
         served_model_name="acme",
@@ -84,8 +90,23 @@ def test_every_option_reaches_its_struct(tmp_path: Path) -> None:
         reasoning_parser="deepseek_r1",
         enable_metrics=True,
         enable_payload_logging=True,
+        api_key_file=template,
+        limits=ClientLimits(concurrency=8, tokens_per_minute=60000),
+        max_queue=0,
+        request_timeout=1.5,
+        read_timeout=2.0,
+        write_timeout=3.0,
+        max_connections=11,
+        max_body_bytes=10,
+        trust_request_chat_template=True,
     )
-    assert made.metrics == MetricsConfig(enabled=True, log_stats=False)
+    assert made.metrics == MetricsConfig(
+        enabled=True,
+        log_stats=False,
+        log_requests=False,
+        otlp_endpoint="http://localhost:4318",
+        compat=("vllm",),
+    )
     assert made.plugin_config.disabled == ("metrics",)
     assert (made.backend, made.shutdown_timeout) == ("torch", 0.5)
 

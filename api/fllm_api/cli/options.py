@@ -19,10 +19,13 @@ from fllm_api.config import ContentFormat
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 POSITIVE = click.IntRange(min=1)
+SECONDS = click.FloatRange(0, 86400)
 DTYPES = ("auto", "float16", "bfloat16", "float32", "half", "float")
 SPECULATION = '{"method": "ngram", "num_speculative_tokens": 5}'
 NO_GRAMMAR = "none"
 """No answer can be constrained."""
+LOG_FORMATS = ("console", "json")
+COMPATIBLE = ("vllm",)
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 CONTEXT: dict[str, Any] = {
@@ -91,6 +94,12 @@ ABOUT_ENGINE = [
         help="Compute a prompt's known beginning only once.",
     ),
     _engine(
+        ["--engine-timeout"],
+        type=SECONDS,
+        default=60.0,
+        help="Start the engine again if a step takes as many seconds.",
+    ),
+    _engine(
         ["--speculative-config"],
         type=Json(Speculation, SPECULATION),
         show_default="none",
@@ -122,22 +131,61 @@ ABOUT_CHAT = [
         help="Find reasoning in answers; auto: as the chat template says.",
     ),
     _chat(["--enable-reasoning"], is_flag=True, help="Implied by --reasoning-parser."),
+    _chat(
+        ["--trust-request-chat-template"],
+        is_flag=True,
+        help="Let a request bring a chat_template; it runs in a process of its own, under limits.",
+    ),
     _chat(["--response-role"], type=Listed(), default="assistant", help="Role in chat answers."),
 ]
 ABOUT_HTTP = [
     _http(["--host"], type=Listed(), default="localhost", help="Name or address to listen at."),
     _http(["--port"], type=click.IntRange(0, 65535), default=8000, help="0 picks a free one."),
     _http(["--api-key"], type=Listed(), multiple=True, help="Bearer token that requests need."),
+    _http(["--api-key-file"], type=FILE, help="More of them, one a line; SIGHUP reads it again."),
     _http(
         ["--allowed-origins"],
         type=Json(list[str], '["https://example.org"]'),
         help="Origins of web pages that may call.",
     ),
-    _http(["--shutdown-timeout"], type=click.FloatRange(0, 86400), default=30.0, help="Seconds to drain."),
+    _http(
+        ["--max-queue"],
+        type=click.IntRange(min=0),
+        default=2048,
+        help="Sequences that wait for the engine at most; more are refused with 503.",
+    ),
+    _http(
+        ["--limit"],
+        type=KeyValue(),
+        multiple=True,
+        show_default="none",
+        help="For each client: concurrency=N requests, tokens-per-minute=N.",
+    ),
+    _http(["--max-body-bytes"], type=POSITIVE, default=64 * 1024 * 1024, help="A longer body is a 413."),
+    _http(
+        ["--max-connections"], type=POSITIVE, default=4096, help="Connections open at once, idle ones too."
+    ),
+    _http(["--request-timeout"], type=SECONDS, default=0.0, help="Seconds for an answer; 0: no limit."),
+    _http(["--read-timeout"], type=SECONDS, default=30.0, help="Seconds for headers, and for a body."),
+    _http(["--write-timeout"], type=SECONDS, default=30.0, help="Seconds for a client that does not read."),
+    _http(["--shutdown-timeout"], type=SECONDS, default=30.0, help="Seconds to drain."),
 ]
 ABOUT_OBSERVATION = [
     _watch(["--enable-metrics"], is_flag=True, help="Serve /metrics for Prometheus."),
     _watch(["--disable-log-stats"], is_flag=True, help="No line about load every ten seconds."),
+    _watch(
+        ["--metrics-compat"],
+        type=click.Choice(COMPATIBLE),
+        multiple=True,
+        help="Expose metrics under these names, too.",
+    ),
+    _watch(["--otlp-endpoint"], type=Listed(), help="Send traces there, such as http://localhost:4318."),
+    _watch(
+        ["--log-requests/--no-log-requests"],
+        default=True,
+        help="A line for each request: status, tokens, times.",
+    ),
+    _watch(["--log-format"], type=click.Choice(LOG_FORMATS), default="console", help="Of the log."),
     _watch(["--enable-payload-logging"], is_flag=True, help="Print every request and answer on stdout."),
     _watch(["--log-level"], type=click.Choice(LOG_LEVELS), default="info", help="Least severe to be logged."),
 ]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
+import msgspec
 from msgspec import Struct
 
 from fllm.config import BackendConfig, Device, MetricsConfig, PluginConfig
@@ -15,7 +16,7 @@ from fllm.plugins import Plugins
 from fllm.registry import BackendEntry, Registry
 from fllm_api.cli.choice import possible_parsers
 from fllm_api.cli.options import NO_GRAMMAR
-from fllm_api.config import ServerConfig
+from fllm_api.config import ClientLimits, ServerConfig
 
 S = TypeVar("S", bound=Struct)
 
@@ -61,13 +62,20 @@ def settings_from(options: Mapping[str, Any], plugins: Plugins, plugin_config: P
             visible_tokens=_visible_tokens(options, plugins),
         ),
         plugin_config=plugin_config,
-        metrics=MetricsConfig(enabled=options["enable_metrics"], log_stats=not options["disable_log_stats"]),
+        metrics=_struct(
+            MetricsConfig,
+            options,
+            enabled=options["enable_metrics"],
+            log_stats=not options["disable_log_stats"],
+            compat=options["metrics_compat"],
+        ),
         server=_struct(
             ServerConfig,
             options,
             served_model_name=options["served_model_name"] or source.name,
             api_keys=options["api_key"],
             allowed_origins=tuple(options["allowed_origins"] or ()),
+            limits=_limits(options["limit"]),
             default_chat_template_kwargs=options["default_chat_template_kwargs"] or {},
         ),
         shutdown_timeout=options["shutdown_timeout"],
@@ -154,6 +162,15 @@ def _check_revision(revision: str | None, source: ModelSource) -> None:
         raise ConfigError(
             f"--revision {revision} is for a model on the Hub, and {source.location!r} is local"
         )
+
+
+def _limits(given: Iterable[tuple[str, str]]) -> ClientLimits:
+    try:
+        return msgspec.convert(dict(given), ClientLimits, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigError(
+            f"--limit: {error}; known: {', '.join(ClientLimits.__struct_encode_fields__)}"
+        ) from error
 
 
 def _flag(name: str) -> str:
