@@ -123,7 +123,7 @@ def test_a_bad_value_of_the_environment_says_that_it_comes_from_there(
     [
         ("port = 'http'", ["'--port'", "(from the file of --config)"]),
         ("prot = 1", ["has the unknown key 'prot'; did you mean 'port'?"]),
-        ("zzzzzz = 1", ["has the unknown key 'zzzzzz'; known: allowed_origins, api_key, api_key_file, backend"]),
+        ("zzzzzz = 1", ["has the unknown key 'zzzzzz'; known: allowed_origins, api_key, api_key_file"]),
         ("config = 'other.toml'", ["has the unknown key 'config'"]),
         ("port = ", ["is not TOML"]),
         ("allowed-origins = 1", ["'--allowed-origins'", "Expected `array`, got `int`"]),
