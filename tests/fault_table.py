@@ -1,0 +1,81 @@
+"""The table of faults: a test says which fault it makes, what must hold, and what it has seen."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import groupby
+
+import pytest
+
+AREAS = ("Engine", "Plugins", "Files", "Network", "Connections", "Load", "Shutdown", "Clock")
+"""In this order; others follow."""
+
+INTRODUCTION = """# What happens when something breaks
+
+Made by `make faults`, which makes each of these faults in a running server and writes down what it saw.
+If a row's test fails, the row says FAILED, and so does `make faults`. The tests are in `tests/faults`, and
+`make test` runs them, too. To see one again: `scripts/faults -k NAME`, which writes a page of its rows alone.
+
+This page: {machine}; made in {minutes:.1f} minutes. Times are those of one run there, not promises.
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One fault."""
+
+    area: str
+    fault: str
+    must: str
+    happened: str
+
+
+class Seen:
+    """The fixture ``seen``: called with what happened, once or more."""
+
+    def __init__(self) -> None:
+        self.sentences: list[str] = []
+
+    def __call__(self, what: str) -> None:
+        self.sentences.append(what)
+
+    def __str__(self) -> str:
+        return "; ".join(self.sentences)
+
+
+def fault(area: str, what: str, *, must: str) -> pytest.MarkDecorator:
+    """Mark a test as a row of the table: in which area, what breaks, and what must hold."""
+    return pytest.mark.fault(area, what, must)
+
+
+def page(rows: Iterable[Row], *, minutes: float) -> str:
+    """The whole of ``docs/reliability.md``."""
+    ordered = sorted(rows, key=lambda row: _place(row.area))
+    sections = [_section(area, [*group]) for area, group in groupby(ordered, key=lambda row: row.area)]
+    head = INTRODUCTION.format(machine=machine(), minutes=minutes)
+    return "\n".join([head, *sections])
+
+
+def machine() -> str:
+    """What kind it is, without its name."""
+    gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    cores, python = len(os.sched_getaffinity(0)), platform.python_version()
+    return f"{cores} cores ({platform.machine()}), {gigabytes:.0f} GB, {platform.system()}, Python {python}"
+
+
+def _place(area: str) -> tuple[int, str]:
+    return (AREAS.index(area) if area in AREAS else len(AREAS), area)
+
+
+def _section(area: str, rows: list[Row]) -> str:
+    lines = [f"| {_cell(row.fault)} | {_cell(row.must)} | {_cell(row.happened)} |" for row in rows]
+    return "\n".join(
+        [f"## {area}", "", "| fault | what must hold | what happened |", "|---|---|---|", *lines, ""]
+    )
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", r"\|")
