@@ -146,6 +146,7 @@ class _Search:
             [*self._prompt.token_ids, *beginning],
             self._sampling(first=not beginning),
             self._prompt.group or self._prompt.request_id,
+            client=self._prompt.client,
         )
         async with aclosing(self._backend.generate(prompt)) as steps:
             async for step in steps:

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-import uuid
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
@@ -46,6 +46,8 @@ class Request(Struct, frozen=True, kw_only=True):
     reasoning: ParserFactory | None = None
     tools: ParserFactory | None = None
     context: ParserContext = ParserContext()
+    client: str = ""
+    """Who asks."""
     demand: Demand | None = None
     """Concerns what is left of an output without its reasoning. Not together with ``beam``."""
 
@@ -117,24 +119,35 @@ class Pipeline:
         sampling = request.sampling
         if j and sampling.seed is not None:
             sampling = msgspec.structs.replace(sampling, seed=sampling.seed + j)
+        group = f"{trace.request_id}/{trace.key}/{i}"
         return Prompt(
-            request_id=uuid.uuid4().hex,
+            request_id=f"{group}/{j}",
             token_ids=request.prompts[i],
             sampling=sampling,
-            group=f"{trace.request_id}/{i}",
+            group=group,
+            client=request.client,
         )
 
 
 async def _outputs(
     chain: Chain, index: int, steps: AsyncGenerator[Step], trace: Trace
 ) -> AsyncGenerator[list[Output]]:
-    async with aclosing(steps):
-        async for step in steps:
-            output = chain.feed(step)
-            trace.step(index, len(output.tokens), step.queued)
-            yield [output]
-            if chain.finished:
-                return
+    try:
+        async with aclosing(steps):
+            async for step in steps:
+                output = chain.feed(step)
+                trace.step(index, len(output.tokens), step.queued, step.cached_tokens)
+                if chain.finished:
+                    trace.end(index, chain.reason)
+                yield [output]
+                if chain.finished:
+                    return
+    except (GeneratorExit, asyncio.CancelledError):
+        trace.end(index, "abort")
+        raise
+    except Exception:
+        trace.end(index, "error")
+        raise
 
 
 def _with_logprobs(request: Request) -> Request:

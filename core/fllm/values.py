@@ -54,6 +54,8 @@ class Prompt(Struct, frozen=True):
     """Sequences of one request bear the same group and may share the blocks of their prompt."""
     constraint: Constraint | None = None
     """What the answer's text must be like; given only to a backend whose card names a `ModelCard.grammar`."""
+    client: str = ""
+    """Who asks: a backend may let clients take turns, so that one with many sequences starves no other."""
 
 
 class TokenLogprob(Struct, frozen=True, array_like=True):

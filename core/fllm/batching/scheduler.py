@@ -3,23 +3,27 @@
 The *prefill* of a sequence computes the keys and values (KV) of its prompt, in chunks where that is long;
 each *decode* step after it computes those of the latest token and samples the next. KV live in *blocks* of a
 fixed number of tokens; a sequence's *block table* lists its blocks in order. The *prefix cache* finds full
-blocks that hold the same tokens already. When blocks run out, the latest arrival is *preempted*: it gives its
-blocks back, waits at the front of the queue, and computes its tokens again later, which changes none of them.
+blocks that hold the same tokens already. When blocks run out, who was admitted last is *preempted*: it gives
+its blocks back, waits at the front of the queue, and computes its tokens again later, which changes none of
+them.
 
 A row that decodes may carry *drafts*: guesses of the tokens to come, which the same step verifies. Accepted
 ones are tokens like all others; the KV of the rest is overwritten when their places are computed again.
 
-Both queues are in order of arrival, and all who run arrived before all who wait: who comes first gets blocks
-first. The tokens of a step are given out otherwise. Each sequence that decodes has one. What the step may
-spend on prefill goes to the sequence with the fewest tokens left, then to the next, so that a short prompt
-does not wait for a long one; the eldest in prefill is assured a share, so that it gets on beside any others.
+Those who wait are admitted as `fllm.batching.waiting` says: one of each client in turn, and nobody overtakes
+who does not fit yet. Those who run are in the order in which they were first admitted, and those preempted,
+who wait before all others, go on with that order: so who was admitted first gets blocks first, and is never
+preempted for another. The tokens of a step are given out otherwise. Each sequence that decodes has one. What
+the step may spend on prefill goes to the sequence with the fewest tokens left, then to the next, so that a
+short prompt does not wait for a long one; the eldest in prefill, which was admitted before the others, is
+assured a share. Only so many run at once, and whoever comes is younger: so each becomes the eldest in time,
+whatever other clients ask.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
 from msgspec import Struct
@@ -31,6 +35,7 @@ from fllm.batching.limits import Limits
 from fllm.batching.runner import Row, Sampled
 from fllm.batching.sequence import Sequence, stop_tokens
 from fllm.batching.steps import advance
+from fllm.batching.waiting import Waiting
 from fllm.errors import BackendError
 from fllm.values import Prompt, Status, Step
 
@@ -75,7 +80,7 @@ class Scheduler:
         self._clock = clock
         self._crowded = -math.inf
         """When there was more than one sequence."""
-        self._waiting: OrderedDict[str, Sequence] = OrderedDict()
+        self._waiting = Waiting()
         self._running: dict[str, Sequence] = {}
         self._preemptions = self._prefix_queries = self._prefix_hits = 0
         self._drafted = self._accepted = 0
@@ -101,22 +106,25 @@ class Scheduler:
 
     def add(self, prompt: Prompt, *, seed: int, arrived: float, guide: Guide | None = None) -> None:
         """Queue a prompt, which is not empty and shorter than ``max_model_len``."""
-        self._waiting[prompt.request_id] = Sequence(
-            id=prompt.request_id,
-            token_ids=list(prompt.token_ids),
-            prompt_length=len(prompt.token_ids),
-            sampling=prompt.sampling,
-            stop_ids=stop_tokens(prompt.sampling, self._eos_token_ids),
-            seed=seed,
-            arrived=arrived,
-            root=self._pool.root(prompt.group or prompt.request_id),
-            drafter=self._drafter() if self._drafter and guide is None else None,
-            guide=guide,
+        self._waiting.add(
+            Sequence(
+                id=prompt.request_id,
+                client=prompt.client,
+                token_ids=list(prompt.token_ids),
+                prompt_length=len(prompt.token_ids),
+                sampling=prompt.sampling,
+                stop_ids=stop_tokens(prompt.sampling, self._eos_token_ids),
+                seed=seed,
+                arrived=arrived,
+                root=self._pool.root(prompt.group or prompt.request_id),
+                drafter=self._drafter() if self._drafter and guide is None else None,
+                guide=guide,
+            )
         )
 
     def abort(self, request_id: str) -> None:
         """Drop a sequence and free its blocks at once; nothing happens if it is over already."""
-        sequence = self._running.pop(request_id, None) or self._waiting.pop(request_id, None)
+        sequence = self._running.pop(request_id, None) or self._waiting.drop(request_id)
         if sequence is not None:
             self._release(sequence)
 
@@ -170,26 +178,25 @@ class Scheduler:
         return False
 
     def _preempt(self) -> None:
-        """Send the latest arrival back to the front of the queue."""
+        """Send who was admitted last back to the front of the queue."""
         _, sequence = self._running.popitem()
         self._release(sequence)
         if not sequence.started:
             sequence.prompt_logprobs = []
-        self._waiting[sequence.id] = sequence
-        self._waiting.move_to_end(sequence.id, last=False)
+        self._waiting.put_back(sequence)
         self._preemptions += 1
 
     def _admit(self) -> list[Sequence]:
-        """Let those who wait run, the first first, until one does not fit; gives those who may.
+        """Let those who wait run, whose turn it is first, until one does not fit; gives those who may.
 
         Called before the batch publishes any block, since not all of them will have a row in it.
         """
         admitted = []
-        while self._waiting and len(self._running) < self._limits.max_num_seqs:
-            sequence = next(iter(self._waiting.values()))
-            if not self._place(sequence):
+        while len(self._running) < self._limits.max_num_seqs:
+            sequence = self._waiting.first()
+            if sequence is None or not self._place(sequence):
                 break
-            del self._waiting[sequence.id]
+            self._waiting.take()
             self._running[sequence.id] = sequence
             admitted.append(sequence)
         return admitted
@@ -205,7 +212,7 @@ class Scheduler:
         return True
 
     def _prefill(self, sequences: list[Sequence], batch: Batch) -> None:
-        """Add chunks of these, who come in order of arrival, while the budget lasts.
+        """Add chunks of these, who come in the order of their admission, while the budget lasts.
 
         Only who gets a row shares blocks: if the batch that fills them fails, it is dropped with the others.
         """

@@ -21,6 +21,7 @@ class Sequence(Struct, kw_only=True, eq=False):
     """
 
     id: str
+    client: str = ""
     token_ids: list[int]
     prompt_length: int
     sampling: Sampling

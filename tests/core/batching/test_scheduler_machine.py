@@ -74,13 +74,13 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.answers: dict[str, list[int]] = {}
         self.count = 0
 
-    @rule(token_ids=token_ids, sampling=samplings, n=st.integers(1, 3))
-    def add(self, token_ids: list[int], sampling: Sampling, n: int) -> None:
+    @rule(token_ids=token_ids, sampling=samplings, n=st.integers(1, 3), client=st.sampled_from("abc"))
+    def add(self, token_ids: list[int], sampling: Sampling, n: int, client: str) -> None:
         self.count += 1
         for index in range(n):
             request_id = f"{self.count}-{index}"
             ids = token_ids[: self.max_model_len - 1]
-            prompt = Prompt(request_id, ids, sampling, group=str(self.count))
+            prompt = Prompt(request_id, ids, sampling, group=str(self.count), client=client)
             self.scheduler.add(prompt, seed=sampling.seed or 0, arrived=0.0)
             self.prompts[request_id] = prompt
             self.answers[request_id] = []
@@ -133,6 +133,8 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert self.runner.read(sequence.block_table, computed) == sequence.token_ids[:computed]
 
     def sequences(self, queue: str) -> list[Sequence]:
+        if queue == "_waiting":
+            return list(self.scheduler._waiting._sequences.values())
         return list(getattr(self.scheduler, queue).values())
 
     def check_answer(self, request_id: str) -> None:
