@@ -1,0 +1,1 @@
+"""Builds and runs the Dockerfile where there is no container engine."""
