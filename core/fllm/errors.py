@@ -13,6 +13,7 @@
     │   └── ContextTooLong     prompt and answer don't fit into the context
     └── BackendError           the engine's fault: 500
         └── BackendUnavailable the engine is not there (starting, dead, draining): 503
+            └── BackendLost    and it does not come back by itself: start another
 """
 
 from __future__ import annotations
@@ -75,3 +76,7 @@ class BackendError(FllmError):
 
 class BackendUnavailable(BackendError):
     """The engine is not there: it died, is being started again, or is stopping."""
+
+
+class BackendLost(BackendUnavailable):
+    """The engine hangs or has broken, and does not come back: who holds it in a process starts another."""

@@ -19,10 +19,11 @@ from fllm.batching.guide import Guide
 from fllm.batching.limits import Limits
 from fllm.batching.loop import EngineLoop
 from fllm.batching.masks import MaskThread
+from fllm.batching.pulse import Pulse
 from fllm.batching.runner import ModelRunner
 from fllm.batching.scheduler import Outcome
 from fllm.config import BackendConfig
-from fllm.errors import BackendError, BackendUnavailable, RequestError
+from fllm.errors import BackendError, BackendLost, BackendUnavailable, RequestError
 from fllm.grammars import GrammarContext, GrammarFactory, read_vocabulary
 from fllm.inbox import Inbox
 from fllm.interfaces import BackendContext
@@ -50,6 +51,8 @@ class BatchedBackend:
         limits: Limits = Limits(),  # noqa: B008  (frozen)
     ) -> None:
         self._engine = EngineLoop(runner, config, limits)
+        self._pulse = Pulse(lambda: self._engine.step, config.engine_timeout)
+        self._broken = False
         self._config = config
         self._grammar_factory = _grammar_factory(runner, config, context)
         self._grammars: Compilation | None = None
@@ -69,7 +72,9 @@ class BatchedBackend:
             target=self._run, args=(loop.call_soon_threadsafe, ready), name="fllm-engine", daemon=True
         )
         self._thread.start()
-        return await ready
+        card = await ready
+        self._pulse.start()
+        return card
 
     async def generate(self, prompt: Prompt) -> AsyncGenerator[Step]:
         """Yield the steps of one sequence; closed early, free it before the engine's next step."""
@@ -91,12 +96,15 @@ class BatchedBackend:
                 self._engine.abort(prompt.request_id)
 
     async def status(self) -> Status:
-        """The scheduler's gauges and totals; raises `BackendUnavailable` once the engine thread is gone."""
+        """The scheduler's gauges and totals; raises `BackendUnavailable` once the engine thread is gone,
+        `BackendLost` if it hangs, or has died."""
+        self._pulse.check()
         self._require()
         return self._engine.status()
 
     async def stop(self) -> None:
         """End the engine thread before its next step; what is in flight ends with `BackendUnavailable`."""
+        self._pulse.stop()
         if self._thread is not None:
             self._engine.end()
             await self._closed.wait()
@@ -138,10 +146,13 @@ class BatchedBackend:
             ready.set_exception(error)
         elif error is not None:
             log.error("the engine died", exc_info=error)
+            self._broken = True
         for inbox in self._inboxes.values():
             inbox.fail(BackendUnavailable("the engine died" if error else "the engine is stopping"))
 
     def _require(self) -> ModelCard:
+        if self._broken:
+            raise BackendLost("the engine died")
         if self._card is None:
             raise BackendUnavailable("the engine is not running")
         return self._card

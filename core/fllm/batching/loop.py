@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable
 from functools import partial
@@ -21,6 +22,9 @@ from fllm.values import ModelCard, Progress, Prompt, Status
 
 log = logging.getLogger("fllm.batching")
 
+MOST_FAILURES = 5
+"""Batches that fail without one between them that does not: a device that has broken stays broken."""
+
 
 class EngineLoop:
     """`load`, then `run`, both in the engine thread. The other methods may be called from any."""
@@ -35,6 +39,9 @@ class EngineLoop:
         if config.speculative_config and not getattr(runner, "verifies_drafts", False):
             raise ConfigError("--speculative-config: this backend can't verify drafts; leave it out")
         self._orders: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._failures = 0
+        self.step: int | None = None
+        """The number of the step that is under way; ``None`` between two."""
 
     def load(self, progress: Callable[[Progress], None]) -> ModelCard:
         """Load the model, allocate its KV cache, and write on its card what the two allow."""
@@ -63,9 +70,16 @@ class EngineLoop:
     def run(self, deliver: Callable[[list[tuple[str, Outcome]]], None]) -> None:
         """Step while there is work, sleep while there is none; deliver the outcomes of each step together."""
         try:
-            while self._obey():
-                if outcomes := self._step():
+            for number in itertools.count():
+                if not self._obey():
+                    return
+                self.step = number
+                outcomes = self._step()
+                self.step = None
+                if outcomes:
                     deliver(outcomes)
+                if self._failures == MOST_FAILURES:
+                    raise BackendError(f"{MOST_FAILURES} batches failed, one after the other")
         finally:
             self._runner.close()
 
@@ -101,8 +115,11 @@ class EngineLoop:
         batch = self._scheduler.schedule()
         assert batch.rows, "whoever is busy has something to compute"
         try:
-            return [*self._scheduler.complete(batch, self._runner.execute(batch.rows))]
+            outcomes = [*self._scheduler.complete(batch, self._runner.execute(batch.rows))]
+            self._failures = 0
+            return outcomes
         except Exception as error:
+            self._failures += 1
             ids = self._scheduler.discard(batch)
             log.exception("a batch failed, and with it %s", ", ".join(ids))
             reason = f"the engine failed on a batch of {len(ids)}: {type(error).__name__}: {error}"

@@ -45,7 +45,7 @@ class ProcessBackend:
     def __init__(self, message: Start, context: BackendContext) -> None:
         self._message = message
         self._context = context
-        self._engine = Engine(context.progress)
+        self._engine = self._new_engine()
         self._supervisor: asyncio.Task[None] | None = None
 
     async def start(self) -> ModelCard:
@@ -81,13 +81,16 @@ class ProcessBackend:
             await self._start_again()
 
     async def _start_again(self) -> None:
-        self._engine = Engine(self._context.progress)
+        self._engine = self._new_engine()
         try:
             await self._engine.start(self._message)
         except (FllmError, OSError) as error:
             log.error("the engine can't be started again: %s", error)
         else:
             log.info("the engine is ready again")
+
+    def _new_engine(self) -> Engine:
+        return Engine(self._context.progress, self._message.config.engine_timeout)
 
     def _was_healthy(self) -> bool:
         ready_at = self._engine.ready_at

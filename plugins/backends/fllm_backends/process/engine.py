@@ -17,6 +17,7 @@ from fllm_backends.process import messages
 from fllm_backends.process.channel import Channel
 from fllm_backends.process.life import cause_of_death, kill, spawn
 from fllm_backends.process.messages import START, STATUS, Failed, ToParent
+from fllm_backends.process.pulse import lost
 
 T = TypeVar("T")
 
@@ -31,16 +32,18 @@ LAST_WORDS_SECONDS = 2.0
 class Engine:
     """An inner backend in a child process, from birth to death; it is never started twice."""
 
-    def __init__(self, progress: Callable[[Progress], None]) -> None:
+    def __init__(self, progress: Callable[[Progress], None], patience: float = 60.0) -> None:
         self.ready_at: float | None = None
         """When it became ready, by the event loop's clock."""
         self.absence: str | None = "the engine is being started"
         """Why it can't be asked for anything now."""
         self._farewell: str | None = None
         self._progress = progress
+        self._patience = patience
         self._channel: Channel[ToParent] = Channel(msgpack.Decoder(ToParent).decode, self._receive)
         self._process: Process | None = None
         self._watcher: asyncio.Task[None] | None = None
+        self._guard: asyncio.Task[None] | None = None
         self._keys = itertools.count()
         self._streams: dict[int, Inbox[Step]] = {}
         self._card: asyncio.Future[ModelCard | Failed] | None = None
@@ -53,7 +56,9 @@ class Engine:
             self._process = await spawn(self._channel)
             self._watcher = asyncio.create_task(self._watch(self._process))
             self._channel.send(message)
-            return _value(await self._card)
+            card = _value(await self._card)
+            self._guard = asyncio.create_task(self._kill_if_lost())
+            return card
         except BaseException:
             await self.stop("the engine could not be started")
             raise
@@ -77,12 +82,9 @@ class Engine:
     async def status(self) -> Status:
         """The inner backend's status; raises `BackendUnavailable` if it does not come in time."""
         self._check()
-        if self._status is None:
-            self._status = asyncio.get_running_loop().create_future()
-            self._channel.send(messages.AskStatus())
         try:
             async with asyncio.timeout(STATUS_SECONDS):
-                return _value(await asyncio.shield(self._status))
+                return _value(await asyncio.shield(self._ask_status()))
         except TimeoutError:
             raise BackendUnavailable("the engine process does not answer") from None
 
@@ -103,9 +105,25 @@ class Engine:
         if self._watcher is not None:
             await asyncio.wait([self._watcher])
 
+    def _ask_status(self) -> asyncio.Future[Status | Failed]:
+        if self._status is None:
+            self._status = asyncio.get_running_loop().create_future()
+            self._channel.send(messages.AskStatus())
+        return self._status
+
+    async def _kill_if_lost(self) -> None:
+        """Ask how it is about once a second; kill it if it says that it is lost, or nothing for too long."""
+        assert self._process is not None, "it has started"
+        why = await lost(self._ask_status, self._patience)
+        if self.absence is None:
+            self.absence = self._farewell = why
+        kill(self._process)
+
     async def _watch(self, process: Process) -> None:
         ends = [asyncio.create_task(process.wait()), asyncio.create_task(self._channel.closed.wait())]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        if self._guard is not None:
+            self._guard.cancel()
         await asyncio.wait(ends, timeout=LAST_WORDS_SECONDS)
         kill(process)
         self._channel.close()

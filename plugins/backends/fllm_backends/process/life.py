@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import sys
 from asyncio.subprocess import DEVNULL, Process
@@ -34,7 +35,9 @@ def kill(process: Process) -> None:
 
 
 def cause_of_death(process: Process) -> str:
-    """``signal 9`` or ``exit status 3``."""
+    """``exit status 3``, or ``signal 11``."""
     code = process.returncode
     assert code is not None, "it is dead"
+    if code == -signal.SIGKILL:
+        return f"signal {-code}, as when memory runs out"
     return f"signal {-code}" if code < 0 else f"exit status {code}"

@@ -23,7 +23,7 @@ from fllm import (
     Step,
     hookimpl,
 )
-from fllm.errors import ContextTooLong
+from fllm.errors import BackendLost, ContextTooLong
 
 
 @hookimpl
@@ -40,7 +40,7 @@ class Echo:
         self.config = config
         self.context = context
         self.aborted = 0
-        self.hangs = False
+        self.lost = False
 
     async def start(self) -> ModelCard:
         match self.config.options.get("start"):
@@ -94,6 +94,9 @@ class Echo:
                     await asyncio.sleep(3600)
                 finally:
                     self.aborted += 1
+            case "lost":
+                self.lost = True
+                await asyncio.sleep(3600)
             case "hang":
                 print("hanging", flush=True)
                 time.sleep(3600)
@@ -101,6 +104,8 @@ class Echo:
     async def status(self) -> Status:
         if self.config.options.get("status") == "ill":
             raise BackendUnavailable("not today")
+        if self.lost:
+            raise BackendLost("the device has fallen off the bus")
         return Status(preemptions=self.aborted)
 
     async def stop(self) -> None:

@@ -43,9 +43,12 @@ PLUGIN = Path(__file__).with_name("inner_backend.py")
 
 
 def build(
-    told: Callable[[Progress], None] = lambda progress: None, model: str = "none", **options: str
+    told: Callable[[Progress], None] = lambda progress: None,
+    model: str = "none",
+    patience: float = 60.0,
+    **options: str,
 ) -> ProcessBackend:
-    config = BackendConfig(model=model, chain=("echo", "rest"), options=options)
+    config = BackendConfig(model=model, chain=("echo", "rest"), options=options, engine_timeout=patience)
     context = BackendContext(progress=told, plugins=PluginConfig(paths=(str(PLUGIN),)))
     backend = process_backend(config, context)
     assert isinstance(backend, ProcessBackend)
@@ -53,8 +56,10 @@ def build(
 
 
 @asynccontextmanager
-async def started(model: str = "none", **options: str) -> AsyncIterator[tuple[ProcessBackend, ModelCard]]:
-    backend = build(model=model, **options)
+async def started(
+    model: str = "none", patience: float = 60.0, **options: str
+) -> AsyncIterator[tuple[ProcessBackend, ModelCard]]:
+    backend = build(model=model, patience=patience, **options)
     card = await backend.start()
     try:
         yield backend, card
@@ -259,10 +264,10 @@ def test_a_death_ends_requests_in_flight_and_the_engine_is_started_again(
         async with started() as (backend, card):
             others = [asyncio.create_task(steps(backend, prompt(1, how="wait"))) for _ in range(3)]
             await backend.status()
-            with pytest.raises(BackendUnavailable, match=r"died \(signal 9\)"):
+            with pytest.raises(BackendUnavailable, match=r"died \(signal 9, as when memory runs out\)"):
                 await steps(backend, prompt(1, how="die"))
             for other in others:
-                with pytest.raises(BackendUnavailable, match=r"died \(signal 9\)"):
+                with pytest.raises(BackendUnavailable, match=r"died \(signal 9, as when memory runs out\)"):
                     await other
             with pytest.raises(BackendUnavailable):
                 await backend.status()
@@ -275,9 +280,32 @@ def test_a_death_ends_requests_in_flight_and_the_engine_is_started_again(
     caplog.set_level(logging.INFO, "fllm.engine")
     asyncio.run(scenario())
     assert caplog.messages == [
-        "the engine process died (signal 9); it is started again in 0 s",
+        "the engine process died (signal 9, as when memory runs out); it is started again in 0 s",
         "the engine is ready again",
     ]
+
+
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        ("hang", "the engine process gives no sign of life for 1 s"),
+        ("lost", "the device has fallen off the bus"),
+    ],
+)
+def test_an_engine_that_hangs_or_is_lost_is_killed_and_started_again(
+    how: str, why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        async with started(patience=1.0) as (backend, card):
+            with pytest.raises(BackendUnavailable, match=why):
+                await steps(backend, prompt(1, how=how))
+            await until(lambda: answers(backend))
+            assert await tokens(backend, prompt(1, 2)) == [1, 2]
+            assert is_gone(card.runtime["pid"])
+
+    caplog.set_level(logging.INFO, "fllm.engine")
+    asyncio.run(scenario())
+    assert caplog.messages == [f"{why}; it is started again in 0 s", "the engine is ready again"]
 
 
 def test_a_restart_that_fails_is_tried_again(
@@ -294,7 +322,7 @@ def test_a_restart_that_fails_is_tried_again(
     caplog.set_level(logging.INFO, "fllm.engine")
     asyncio.run(scenario())
     assert caplog.messages == [
-        "the engine process died (signal 9); it is started again in 0 s",
+        "the engine process died (signal 9, as when memory runs out); it is started again in 0 s",
         "the engine can't be started again: not now",
         "the engine could not be started; it is started again in 0.5 s",
         "the engine is ready again",
