@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from fllm.values import Tool
@@ -23,6 +24,9 @@ _ALIASES = {
 """What people write for the types of JSON Schema."""
 
 
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
 class Parameters:
     """The parameters of a tool, by name; none, where the request has no such tool."""
 
@@ -33,7 +37,9 @@ class Parameters:
         self.schemas: Mapping[str, Any] = properties if isinstance(properties, Mapping) else {}
         self.open = "properties" not in outer
         """Nothing is said of them: there may be any."""
-        self.required = [key for key in self.schemas if isinstance(required, list) and key in required]
+        named = {key for key in required if isinstance(key, str)} if isinstance(required, list) else set()
+        self.required = [key for key in self.schemas if key in named]
+        self._kinds: dict[int, tuple[Any, frozenset[str]]] = {}  # with the schema, lest another gets its id
 
     @classmethod
     def of(cls, name: str, tools: Iterable[Tool]) -> Parameters:
@@ -44,14 +50,19 @@ class Parameters:
         """The schema that a reference within the tool's own leads to."""
         for _ in range(_LONGEST_CHAIN):
             if not isinstance(schema, Mapping):
-                return {}
+                return _NOTHING
             if "$ref" not in schema:
                 return schema
             schema = self._at(schema["$ref"])
-        return {}
+        return _NOTHING
 
     def kinds(self, schema: Any) -> frozenset[str]:
         """The types of JSON that a schema allows, as far as it says so; nothing, where it doesn't."""
+        if id(schema) not in self._kinds:
+            self._kinds[id(schema)] = schema, self._find_kinds(schema)
+        return self._kinds[id(schema)][1]
+
+    def _find_kinds(self, schema: Any) -> frozenset[str]:
         found: set[str] = set()
         seen: set[int] = set()
         waiting = [schema]
@@ -76,6 +87,24 @@ class Parameters:
             key = step.replace("~1", "/").replace("~0", "~")
             place = place.get(key) if isinstance(place, Mapping) else None
         return place
+
+
+class Signatures:
+    """The parameters of a request's tools, which are looked at once, when the first call comes."""
+
+    def __init__(self, tools: Iterable[Tool]) -> None:
+        self._tools = tools
+        self._known: dict[str, Parameters] = {}
+
+    def of(self, name: str) -> Parameters:
+        """Those of the tool of this name."""
+        if not self._known:
+            # Of two tools of one name, the first counts.
+            self._known = {tool.name: Parameters(tool.parameters) for tool in reversed([*self._tools])}
+        return self._known.get(name, _UNKNOWN)
+
+
+_UNKNOWN = Parameters({})
 
 
 def choices(schema: Mapping[str, Any]) -> list[Any]:

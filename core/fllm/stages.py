@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from fllm.automaton import automaton
+
 
 def overlap(text: str, marker: str) -> int:
     """Length of the longest end of ``text`` that begins ``marker`` without completing it.
@@ -38,30 +40,43 @@ def find_first(text: str, markers: Iterable[str]) -> tuple[int, str] | None:
 
 
 class StopStrings:
-    """Ends the text before (or with) the first stop string; holds back what may become one."""
+    """Ends the text before (or with) the first stop string; holds back what may become one.
+
+    "First" as in `find_first`. However many strings there are, each character is looked at once.
+    """
 
     def __init__(self, stop: Iterable[str], *, include: bool = False) -> None:
-        self._stop = tuple(stop)
+        self._root = self._node = automaton(tuple(stop))
         self._include = include
-        self._held = ""
+        self._held: list[str] = []
+        self._length = 0  # of what is held
         self.matched: str | None = None
         """The stop string that was found; nothing is emitted after it."""
 
     def feed(self, text: str) -> str:
         """Take a piece; give what is certain to come before any stop string."""
-        if self.matched is not None or not self._stop:
+        if self.matched is not None or not self._root.next:
             return "" if self.matched is not None else text
-        text = self._held + text
-        self._held = ""
-        if hit := find_first(text, self._stop):
-            position, self.matched = hit
-            return text[: position + len(self.matched)] if self._include else text[:position]
-        held = longest_overlap(text, self._stop)
-        if held:
-            text, self._held = text[:-held], text[-held:]
-        return text
+        node = self._node
+        for position, char in enumerate(text, start=1):
+            node = node.step(char)
+            if node.ends is not None:
+                self.matched = node.ends
+                end = self._length + position
+                return self._take(text[:position], end if self._include else end - len(node.ends))
+        self._node = node
+        return self._take(text, self._length + len(text) - node.depth)
 
     def finish(self) -> str:
         """No more will come: give what was held back."""
-        held, self._held = self._held, ""
-        return held
+        return "" if self.matched is not None else self._take("", self._length)
+
+    def _take(self, text: str, count: int) -> str:
+        """Hold back a text; give so many characters of all that is held."""
+        self._held.append(text)
+        self._length += len(text)
+        if not count:
+            return ""
+        whole = "".join(self._held)
+        self._held, self._length = [whole[count:]], self._length - count
+        return whole[:count]

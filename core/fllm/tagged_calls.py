@@ -13,10 +13,10 @@ from typing import ClassVar
 
 from fllm.arguments import from_any_text, from_text
 from fllm.calls import Call, CallParser
+from fllm.interfaces import ParserContext
 from fllm.literals import json_object, quoted
-from fllm.parameters import Parameters
+from fllm.parameters import Parameters, Signatures
 from fllm.tags import TaggedReader, Tags
-from fllm.values import Tool
 
 
 class TaggedCallParser(CallParser):
@@ -24,23 +24,27 @@ class TaggedCallParser(CallParser):
 
     tags: ClassVar[Tags]
 
+    def __init__(self, context: ParserContext) -> None:
+        super().__init__(context)
+        self._signatures = Signatures(context.tools)
+
     def reader(self) -> TaggedReader:
         """From the name to the last tag."""
         return TaggedReader(self.tags)
 
     def read(self, body: str) -> Sequence[Call]:
         """The one call."""
-        call = read_tagged(body, self.tags, self.context.tools)
+        call = read_tagged(body, self.tags, self._signatures)
         return [call] if call else []
 
 
-def read_tagged(body: str, tags: Tags, tools: Iterable[Tool]) -> Call | None:
+def read_tagged(body: str, tags: Tags, signatures: Signatures) -> Call | None:
     """The call that a body is; values are of the types that the tool's schema says."""
     reader = TaggedReader(tags)
     reader.feed(body)
     if reader.state != "complete" or reader.length != len(body):
         return None
-    parameters = Parameters.of(reader.name, tools)
+    parameters = signatures.of(reader.name)
     arguments = {key: _value(key, text, tags, parameters) for key, text in _parted(reader, tags, parameters)}
     return Call(reader.name, json_object(arguments))
 
@@ -48,15 +52,15 @@ def read_tagged(body: str, tags: Tags, tools: Iterable[Tool]) -> Call | None:
 def _parted(reader: TaggedReader, tags: Tags, parameters: Parameters) -> Iterable[tuple[str, str]]:
     """The arguments, also those behind a value whose closing tag the model forgot."""
     given = {key for key, _ in reader.arguments}
-    missing = [re.escape(key) for key in parameters.schemas if key not in given]
-    beginning = re.compile(
-        rf"\n[ \t]*+{re.escape(tags.before_key)}({'|'.join(missing) or '(?!)'})"
-        + r"\s*".join(map(re.escape, tags.after_key))
-    )
+    between = r"\s*".join(map(re.escape, tags.after_key))
+    beginning = re.compile(rf"\n[ \t]*+{re.escape(tags.before_key)}([^<>\"\n]++){between}")
     for key, value in reader.arguments:
-        first, *others = beginning.split(value)
-        yield key, first
-        yield from zip(others[::2], others[1::2], strict=True)
+        start = 0
+        for match in beginning.finditer(value):
+            if match[1] in parameters.schemas and match[1] not in given:
+                yield key, value[start : match.start()]
+                key, start = match[1], match.end()
+        yield key, value[start:]
 
 
 def _value(key: str, text: str, tags: Tags, parameters: Parameters) -> str:

@@ -70,7 +70,7 @@ class ThinkingParser:
         self._label = ""  # may still come
         self._marked = False  # this part stands behind a marker
         self._bare = where != "off"  # nothing of this part was emitted yet
-        self._held = ""  # of this part: may be dropped
+        self._held: list[str] = []  # of this part: may be dropped
 
     def around(self, answer: Constraint) -> Constraint:
         """The language of a whole output whose answer obeys that constraint.
@@ -125,7 +125,7 @@ class ThinkingParser:
 
     def _opens(self) -> bool:
         if self._where != "after" and self._bare and not self._marked:
-            self._held = ""
+            self._held = []
             return True
         return self._where != "inside" and self.strays == "reasoning" and not self._constrained
 
@@ -147,7 +147,7 @@ class ThinkingParser:
 
     def _leave(self, *, marked: bool) -> list[ParserEvent]:
         """End a part, before a marker or at the end of the text."""
-        held, self._held = self._held, ""
+        held = self._release()
         space = self._space
         behind = self._bare and self._marked and (space.start or space.blank)
         before = marked and space.end
@@ -155,21 +155,26 @@ class ThinkingParser:
 
     def _text(self, text: str) -> list[ParserEvent]:
         """Text of this part; white space is held back while it may be dropped."""
-        text, self._held = self._held + text, ""
         if self._label:
+            text = self._release() + text
             if self._label != text and self._label.startswith(text):
-                self._held = text
+                self._held = [text]
                 return []
             text, self._label = text.removeprefix(self._label), ""
+        if not text.strip() and (self._may_be_dropped if self._bare else self._space.end):
+            self._held.append(text)
+            return []
+        text = self._release() + text
         if self._bare:
-            if not text.strip() and self._may_be_dropped:
-                self._held = text
-                return []
             text = text.lstrip() if self._marked and self._space.start else text
             self._bare = False
         body = text.rstrip() if self._space.end else text
-        self._held = text[len(body) :]
+        self._held = [text[len(body) :]]
         return self._emit(body)
+
+    def _release(self) -> str:
+        held, self._held = "".join(self._held), []
+        return held
 
     @property
     def _may_be_dropped(self) -> bool:

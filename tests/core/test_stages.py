@@ -89,3 +89,28 @@ def test_nothing_comes_after_a_stop_string() -> None:
 )
 def test_the_division_of_the_text_does_not_matter(stop: list[str], pieces: list[str], include: bool) -> None:
     assert stopped(stop, pieces, include=include) == stopped(stop, ["".join(pieces)], include=include)
+
+
+@given(
+    st.lists(st.text("ab", min_size=1, max_size=4), max_size=5),
+    st.lists(st.text("ab", max_size=4)),
+    st.booleans(),
+)
+def test_the_first_stop_string_is_that_which_completes_first(
+    stop: list[str], pieces: list[str], include: bool
+) -> None:
+    text = "".join(pieces)
+    if hit := find_first(text, stop):
+        start, found = hit
+        expected = text[: start + len(found) * include], found
+    else:
+        expected = text, None
+    assert stopped(stop, pieces, include=include) == expected
+
+
+@given(st.lists(st.text("ab", min_size=1, max_size=4), min_size=1, max_size=5), st.text("ab"))
+def test_as_much_is_held_back_as_may_become_a_stop_string(stop: list[str], text: str) -> None:
+    stage = StopStrings(stop)
+    given = stage.feed(text)
+    if stage.matched is None:
+        assert len(text) - len(given) == longest_overlap(text, stop)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fllm import Tool
+from fllm.parameters import Signatures
 from fllm.tagged_calls import read_tagged
 from fllm.tags import LONGEST_NAME, TaggedReader, Tags, taggable
 
@@ -37,7 +38,7 @@ TOOL = Tool("go", parameters={"properties": {"a": {"type": "string"}, "b": {"typ
 
 def read(body: str, tags: Tags = TAGS) -> Any:
     """Name and arguments, if the body is a call."""
-    call = read_tagged(body, tags, [TOOL])
+    call = read_tagged(body, tags, Signatures([TOOL]))
     return call and (call.name, json.loads(call.arguments))
 
 

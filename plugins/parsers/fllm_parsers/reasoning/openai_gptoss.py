@@ -43,7 +43,9 @@ class OpenAIGptOssParser:
         self._splitter = MarkerSplitter(self.visible_tokens)
         self._header: list[str] | None = None  # so far; none within a message
         self._kind: Literal["reasoning", "text", "call"] = "text"
-        self._first: str | None = ""  # the prompt began the header, so the text may go on with a recipient
+        # The prompt began the header, so the text may go on with a recipient.
+        self._first: list[str] | None = []
+        self._addressed = False
 
     def around(self, answer: Constraint) -> Constraint:
         """Reasoning or none; then the answer, as the final message or, as a call is, with its own header."""
@@ -57,7 +59,8 @@ class OpenAIGptOssParser:
     def finish(self) -> list[ParserEvent]:
         """No more will come: what was held back is no marker."""
         events = [event for part in self._splitter.finish() for event in self._take(part)]
-        return events + ([Text(self._first)] if self._first else [])
+        rest, self._first = "".join(self._first or ()), None
+        return [*events, Text(rest)] if rest else events
 
     def _take(self, part: str | Marker) -> list[ParserEvent]:
         if isinstance(part, Marker):
@@ -66,15 +69,19 @@ class OpenAIGptOssParser:
             self._header.append(part)
             return []
         if self._first is not None:
-            part, self._first = self._first + part, None
-            if part.startswith(_RECIPIENT) or _RECIPIENT.startswith(part):
-                self._first = part
+            self._first.append(part)
+            if self._addressed or self._may_address("".join(self._first)):
                 return []
+            part, self._first = "".join(self._first), None
         return [Reasoning(part) if self._kind == "reasoning" else Text(part)]
+
+    def _may_address(self, beginning: str) -> bool:
+        self._addressed = beginning.startswith(_RECIPIENT)
+        return self._addressed or _RECIPIENT.startswith(beginning)
 
     def _marker(self, marker: str) -> list[ParserEvent]:
         if self._first is not None:
-            self._header = [self._first] if self._first else None
+            self._header = self._first or None
             self._first = None
         if marker in _HEADED:
             self._header = [*(self._header or ()), marker]

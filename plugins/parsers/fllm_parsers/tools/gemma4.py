@@ -16,8 +16,9 @@ from fllm.argument_forms import is_free, json_value, named
 from fllm.arguments import coerced, is_json
 from fllm.calls import Call, CallParser
 from fllm.constraints import Constraint, Exactly, InOrder, OneOf, UpTo
+from fllm.interfaces import ParserContext
 from fllm.literals import LiteralReader, Scope, json_object, quoted
-from fllm.parameters import Parameters, choices
+from fllm.parameters import Parameters, Signatures, choices
 from fllm.python_calls import unescape
 from fllm.tool_format import ToolFormat
 
@@ -84,6 +85,10 @@ class Gemma4Parser(CallParser):
         arguments=named(":", ",", gemma_value),
     )
 
+    def __init__(self, context: ParserContext) -> None:
+        super().__init__(context)
+        self._signatures = Signatures(context.tools)
+
     def reader(self) -> GemmaCallReader:
         """Up to the closing brace."""
         return GemmaCallReader()
@@ -93,7 +98,7 @@ class Gemma4Parser(CallParser):
         reader = self.reader()
         reader.feed(body)
         ((name, arguments),) = reader.calls
-        parameters = Parameters.of(name, self.context.tools)
+        parameters = self._signatures.of(name)
         typed = {
             key: coerced(value, parameters.schemas.get(key), parameters) for key, value in arguments.items()
         }

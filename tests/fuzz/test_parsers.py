@@ -1,0 +1,88 @@
+"""A taste of what ``scripts/fuzz`` does for hours: the same cases each time, so that a failure stays one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from fuzz.laws import check
+from fuzz.session import Broken, run_case
+from fuzz.subjects import Subject, subjects
+
+from fllm import ParserContext, ParserEvent, Text, ToolArguments, ToolStart
+from fllm.testing import plugins_with
+
+SUBJECTS = subjects()
+CASES = 300
+
+
+@pytest.mark.parametrize("subject", SUBJECTS, ids=[subject.title for subject in SUBJECTS])
+def test_no_text_breaks_a_law(subject: Subject) -> None:
+    _run_cases(subject, CASES)
+
+
+def test_every_registered_name_is_fuzzed() -> None:
+    plugins = plugins_with()
+    registered = {registration.entry.target for registration in plugins.tool_parsers}
+    registered |= {registration.entry.target for registration in plugins.reasoning_parsers}
+    assert len(SUBJECTS) == len(registered)
+
+
+def _run_cases(subject: Subject, count: int) -> None:
+    for case in range(count):
+        run_case(subject, f"ci.{case}")
+
+
+class _Bad:
+    """A parser that does what the laws forbid, as its class attribute says."""
+
+    fault = ""
+
+    def __init__(self, _: ParserContext) -> None:
+        self._fed = 0
+
+    def feed(self, text: str) -> Iterable[ParserEvent]:
+        self._fed += 1
+        match self.fault:
+            case "raises":
+                raise KeyError(text)
+            case "divided":
+                return [Text(text if self._fed == 1 else text.upper())]
+            case "lost":
+                return [Text(text[1:])] if self._fed == 1 else [Text(text)]
+            case "doubled":
+                return [Text(text), Text(text)]
+            case "arguments":
+                return [ToolStart(0, "f"), ToolArguments(0, "{" if self._fed == 1 else "")] if text else []
+            case _:
+                return [Text(text)]
+
+    def finish(self) -> Iterable[ParserEvent]:
+        return [Text("x")] if self.fault == "twice" else []
+
+
+@pytest.mark.parametrize("fault", ["raises", "divided", "lost", "doubled", "arguments", "twice"])
+def test_a_parser_that_breaks_a_law_is_found(fault: str) -> None:
+    bad = type("Bad", (_Bad,), {"fault": fault})
+    with pytest.raises(Broken, match=r"pieces \["):
+        _run_cases(Subject("tool", "bad", bad), 50)
+
+
+def test_a_parser_that_obeys_is_not() -> None:
+    check(Subject("tool", "good", _Bad), ParserContext(), ["a", "b"], constrained=False)
+
+
+def test_the_script_runs_for_as_long_as_it_is_told() -> None:
+    script = Path(__file__).parents[2] / "scripts" / "fuzz"
+    done = subprocess.run(
+        [str(script), "--seconds", "0.5", "--only", "tool/hermes", "--seed", "1"],
+        env={"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 parsers broke a law" in done.stdout
