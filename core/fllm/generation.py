@@ -51,6 +51,12 @@ class Request(Struct, frozen=True, kw_only=True):
     demand: Demand | None = None
     """Concerns what is left of an output without its reasoning. Not together with ``beam``."""
 
+    @property
+    def sequences(self) -> int:
+        """How many the backend has of it at once."""
+        each = self.beam.width if self.beam else max(self.n, self.best_of)
+        return len(self.prompts) * each
+
 
 class Pipeline:
     """A backend and a tokenizer, ready to answer requests."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from itertools import islice
 
 from fllm.batching.sequence import Sequence
 
@@ -36,8 +37,10 @@ class Waiting:
 
     def first(self) -> Sequence | None:
         """Whose turn it is."""
-        queue = self._returned or next(iter(self._turns.values()), None)
-        return next(iter(queue.values())) if queue else None
+        for queue in (self._returned, *islice(self._turns.values(), 1)):
+            for sequence in queue.values():
+                return sequence
+        return None
 
     def take(self) -> Sequence:
         """Remove whose turn it is; its client has the next one when all others have had theirs."""
@@ -52,7 +55,7 @@ class Waiting:
     def drop(self, request_id: str) -> Sequence | None:
         """Remove a sequence, if it is here."""
         sequence = self._sequences.pop(request_id, None)
-        if sequence is None or self._returned.pop(request_id, None):
+        if sequence is None or self._returned.pop(request_id, None) is not None:
             return sequence
         queue = self._turns[sequence.client]
         del queue[request_id]
