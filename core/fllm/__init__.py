@@ -5,6 +5,7 @@ from fllm.constraints import Constraint
 from fllm.detection import ParserEntry
 from fllm.errors import (
     BackendError,
+    BackendLost,
     BackendUnavailable,
     ConfigError,
     FllmError,
@@ -24,6 +25,7 @@ from fllm.grammars import (
 )
 from fllm.hooks import API_VERSION, hookimpl
 from fllm.interfaces import (
+    Auditing,
     Backend,
     BackendContext,
     BackendFactory,
@@ -57,12 +59,14 @@ from fllm.values import (
 
 __all__ = [
     "API_VERSION",
+    "Auditing",
     "Backend",
     "BackendConfig",
     "BackendContext",
     "BackendEntry",
     "BackendError",
     "BackendFactory",
+    "BackendLost",
     "BackendUnavailable",
     "ChatTemplates",
     "Collector",

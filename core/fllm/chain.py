@@ -74,6 +74,8 @@ class Chain:
         self._called = False
         self.finished = False
         """`Finished` has been emitted; what the backend still has is not wanted."""
+        self.reason = ""
+        """That of `Finished`."""
 
     def feed(self, step: Step) -> Output:
         """Take one step of the backend."""
@@ -148,9 +150,10 @@ class Chain:
             events += self._call(rest)
         if self._tools is not None:
             events += self._noted(self._tools.finish())
+        self.reason = reason = self._reason(step)
         return [
             *events,
-            Finished(reason=self._reason(step), stop_reason=self._stop_reason(step), usage=self._usage()),
+            Finished(reason=reason, stop_reason=self._stop_reason(step), usage=self._usage()),
         ]
 
     def _reason(self, step: Step) -> Literal["stop", "length", "tool_calls", "abort"]:

@@ -110,24 +110,74 @@ ChatTemplates = Mapping[str, str]
 
 
 class RequestRecord(Protocol):
-    """What collectors may read of a request: its times (`time.monotonic`, seconds) and counts (tokens)."""
+    """What collectors may read of a request: its times (`time.monotonic`, seconds) and counts (tokens).
+
+    What is not known yet is `None`, 0 or empty.
+    """
 
     @property
-    def request_id(self) -> str: ...
+    def request_id(self) -> str:
+        """``x-request-id``: the client's own, or one that was made. It may repeat: key nothing by it."""
+        ...
+
+    @property
+    def method(self) -> str: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def client(self) -> str:
+        """``key:`` and a part of the key's hash, or ``ip:`` and the address; at the end of the request."""
+        ...
+
+    @property
+    def trace_context(self) -> Mapping[str, str]:
+        """The headers ``traceparent`` and ``tracestate``, where they came."""
+        ...
+
+    @property
+    def status(self) -> int | None:
+        """Of the answer, once it has begun."""
+        ...
+
     @property
     def received_at(self) -> float: ...
+    @property
+    def submitted_at(self) -> float | None:
+        """When it had been read and went to the engine."""
+        ...
+
     @property
     def first_token_at(self) -> float | None: ...
     @property
     def finished_at(self) -> float | None: ...
     @property
-    def queued(self) -> float: ...
+    def queued(self) -> float:
+        """Seconds in the engine before the first prefill."""
+        ...
+
     @property
     def prompt_tokens(self) -> int: ...
+    @property
+    def cached_tokens(self) -> int:
+        """Those of the prompt that were found in the prefix cache."""
+        ...
+
     @property
     def generated_tokens(self) -> int: ...
     @property
     def max_tokens(self) -> int | None: ...
+    @property
+    def answers(self) -> int:
+        """To each prompt: ``n``."""
+        ...
+
+    @property
+    def streamed(self) -> bool: ...
+    @property
+    def finish_reasons(self) -> tuple[str, ...]:
+        """Of each sequence that has ended: ``stop``, ``length``, ``tool_calls``, ``abort``, ``error``."""
+        ...
+
     @property
     def error(self) -> str | None: ...
 
@@ -177,6 +227,18 @@ class Ticking(Protocol):
 
     def tick(self, status: Status | None) -> None:
         """``status`` is the backend's, if it answers."""
+        ...
+
+
+@runtime_checkable
+class Auditing(Protocol):
+    """A collector that wants to hear of every request, also of those that ask for no tokens.
+
+    Not of `/health`, `/ready` and `/metrics`, nor of what no route answers.
+    """
+
+    def answered(self, request: RequestRecord) -> None:
+        """It is over; told after `Collector.finished` of the requests of which collectors hear."""
         ...
 
 

@@ -72,12 +72,15 @@ class Counter:
 
     def tick(self, status: fllm.Status | None) -> None: ...
 
+    def answered(self, request: fllm.RequestRecord) -> None: ...
+
 
 parser: fllm.ParserFactory = ShoutParser
 backend: fllm.BackendFactory = EchoBackend
 collector: fllm.Collector = Counter()
 exposer: fllm.Exposer = Counter()
 ticking: fllm.Ticking = Counter()
+auditing: fllm.Auditing = Counter()
 
 
 @fllm.hookimpl

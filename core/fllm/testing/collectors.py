@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from threading import Thread
 from typing import Any, ClassVar
 
-from fllm.interfaces import Collector, Exposer, Exposition, RequestRecord, Ticking
+from fllm.interfaces import Auditing, Collector, Exposer, Exposition, RequestRecord, Ticking
 from fllm.registry import describe
 from fllm.trace import Trace
 from fllm.values import Status
@@ -62,6 +62,26 @@ class CollectorContract:
                 trace.finish("the engine died" if i % 5 == 0 else None)
 
         self._hears(crowd)
+
+    def test_requests_whose_ids_are_the_same(self) -> None:
+        def twins(watched: Collector, clock: _Clock) -> None:
+            traces = [Trace("one", [watched], clock) for _ in range(3)]
+            for trace in traces:
+                _go_on(trace, clock, steps=2)
+                trace.finish()
+
+        self._hears(twins)
+
+    def test_requests_that_ask_for_no_tokens(self) -> None:
+        def audit(collector: Collector) -> None:
+            if isinstance(collector, Auditing):
+                for status, error in ((200, None), (401, "a key is needed"), (None, "the client left")):
+                    trace = Trace("one", clock=_Clock(), method="GET", path="/v1/models", client="ip:::1")
+                    trace.status = status
+                    trace.finish(error)
+                    collector.answered(trace)
+
+        self._in_time(audit)
 
     def test_ticks(self) -> None:
         def tick(collector: Collector) -> None:
@@ -148,7 +168,7 @@ def _go_on(
     trace: Trace, clock: _Clock, *, steps: int, tokens: int = 3, seconds: float = 0.05, sequences: int = 1
 ) -> None:
     """So many steps of each sequence of a request."""
-    trace.prompt_tokens, trace.max_tokens = 7, 40
+    trace.submit(prompt_tokens=7, max_tokens=40)
     for _ in range(steps):
         clock.now += seconds
         for index in range(sequences):
