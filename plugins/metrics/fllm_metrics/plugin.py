@@ -1,10 +1,10 @@
-"""Our own collectors, found like a stranger's."""
+"""Our own collectors and what reads them, found like a stranger's."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fllm import Collector, MetricsContext, hookimpl
+from fllm import Collector, Entry, MetricsContext, hookimpl
 
 
 @hookimpl
@@ -18,3 +18,9 @@ def fllm_collectors(context: MetricsContext) -> Iterable[Collector]:
         from fllm_metrics.log import LogCollector
 
         yield LogCollector()
+
+
+@hookimpl
+def fllm_commands() -> Iterable[Entry]:
+    """What reads the metrics back."""
+    yield Entry("top", "fllm_metrics.top.command:top", "Watch a running server in the terminal.")

@@ -1,0 +1,1 @@
+"""``furiosa-llm top``: a running server in a terminal."""

@@ -1,0 +1,40 @@
+"""``furiosa-llm top``."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+
+import rich_click as click
+
+
+@click.command("top", context_settings={"show_default": True})
+@click.argument("url", required=False, default="http://localhost:8000")
+@click.option(
+    "--api-key",
+    envvar="FURIOSA_LLM_API_KEY",
+    help="One of the server's keys; FURIOSA_LLM_API_KEY holds it too.",
+    show_default=False,
+)
+@click.option("--interval", type=click.FloatRange(min=0.1), default=1.0, help="Seconds between two looks.")
+@click.option(
+    "--once", is_flag=True, help="Print one frame as plain text; status 1 if the server is not well."
+)
+def top(url: str, api_key: str | None, interval: float, once: bool) -> None:
+    """Watch a running server in the terminal: requests, tokens, latencies, cache.
+
+    URL is where it listens; it must run with --enable-metrics.
+    """
+    from rich.console import Console
+
+    from fllm_metrics.top import live
+    from fllm_metrics.top.probe import Probe
+
+    probe = Probe(url, api_key)
+    if once:
+        plain = Console(color_system=None, highlight=False)
+        sys.exit(0 if live.once(probe, plain, interval) else 1)
+    if not sys.stdout.isatty():
+        raise click.UsageError("this is no terminal; --once prints one frame")
+    with suppress(KeyboardInterrupt):
+        live.watch(probe, Console(highlight=False), interval)

@@ -1,0 +1,58 @@
+"""A page of metrics, read back."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+
+from msgspec import Struct
+from prometheus_client.parser import text_string_to_metric_families
+
+from fllm_metrics.families import PREFIX
+
+
+class Histogram(Struct, frozen=True):
+    """How many samples are at or below each bound; the last bound is infinite."""
+
+    bounds: tuple[float, ...] = (math.inf,)
+    counts: tuple[float, ...] = (0.0,)
+
+    def since(self, before: Histogram) -> Histogram:
+        """The samples that ``before`` has not; all of them, where counting began anew in between."""
+        if before.bounds != self.bounds or before.counts[-1] > self.counts[-1]:
+            return self
+        counts = (now - then for now, then in zip(self.counts, before.counts, strict=True))
+        return Histogram(self.bounds, tuple(counts))
+
+    def quantile(self, share: float) -> float | None:
+        """Where that share of the samples is below, as Prometheus guesses it; infinite beyond the bounds."""
+        rank = share * self.counts[-1]
+        low = under = 0.0
+        for bound, count in zip(self.bounds, self.counts, strict=True):
+            if count >= rank and count > under:
+                return low + (bound - low) * (rank - under) / (count - under)
+            low, under = bound, count
+        return None
+
+
+class Page(Struct, frozen=True):
+    """The values by their names, ours without their prefix; series that differ in their labels are added."""
+
+    values: Mapping[str, float]
+    histograms: Mapping[str, Histogram]
+
+
+def read_page(text: str) -> Page:
+    """Raises `ValueError` for what is no page of metrics."""
+    values: dict[str, float] = defaultdict(float)
+    buckets: dict[str, dict[float, float]] = defaultdict(lambda: defaultdict(float))
+    for family in text_string_to_metric_families(text):
+        for name, labels, value, *_ in family.samples:
+            name = name.removeprefix(PREFIX)
+            if "le" in labels:
+                buckets[name.removesuffix("_bucket")][float(labels["le"])] += value
+            else:
+                values[name] += value
+    histograms = {name: Histogram(tuple(by), tuple(by.values())) for name, by in buckets.items()}
+    return Page(values, histograms)

@@ -1,0 +1,71 @@
+"""Rates, shares and trails over the last minutes."""
+
+from __future__ import annotations
+
+import pytest
+
+from fllm_metrics.top.history import SPAN, History, Window
+from fllm_metrics.top.page import Page
+from fllm_metrics.top.probe import Look
+
+
+def history_of(*looks: tuple[float, float | None]) -> History:
+    """Looks at a counter ``n``: when, and its value; None where the server was gone."""
+    history = History()
+    for at, value in looks:
+        page = None if value is None else Page({"n": value}, {})
+        history.add(Look(at=at, page=page))
+    return history
+
+
+def rate(history: History, seconds: float) -> float:
+    window = history.window(seconds)
+    assert window is not None
+    return window.rate("n")
+
+
+def test_one_look_is_no_window() -> None:
+    assert history_of((0, 5)).window(10) is None
+
+
+def test_a_rate_is_over_the_window_alone() -> None:
+    history = history_of((0, 0), (10, 1000), (20, 1020), (30, 1040))
+    assert rate(history, 20) == 2.0
+
+
+def test_a_rate_is_over_what_is_known_where_that_is_less() -> None:
+    assert rate(history_of((0, 0), (4, 8)), 20) == 2.0
+
+
+def test_a_counter_that_fell_began_anew() -> None:
+    assert rate(history_of((0, 500), (10, 30)), 10) == 3.0
+
+
+def test_looks_without_a_server_are_passed_over() -> None:
+    assert rate(history_of((0, 0), (5, None), (10, 20)), 10) == 2.0
+
+
+def test_what_is_too_old_is_forgotten() -> None:
+    assert rate(history_of((0, 0), (SPAN + 1, 10), (SPAN + 2, 12)), SPAN) == 2.0
+
+
+def test_a_share_of_nothing_is_nothing() -> None:
+    window = Window(Page({"hit": 1, "asked": 4}, {}), Page({"hit": 1, "asked": 4}, {}), 1.0)
+    assert window.share("hit", "asked") is None
+
+
+def test_a_share_is_of_what_came() -> None:
+    window = Window(Page({"hit": 1, "asked": 4}, {}), Page({"hit": 4, "asked": 8}, {}), 1.0)
+    assert window.share("hit", "asked") == 0.75
+
+
+def test_a_trail_has_a_hole_where_the_server_was_not_seen() -> None:
+    history = history_of((0, 0), (100, 100), (200, None), (300, 500))
+    assert [*history.trail(lambda window: window.rate("n"), 4, 1.0)] == [1.0, None, None, None]
+
+
+def test_a_trail_does_not_move_within_a_cell() -> None:
+    looks = [(float(at), float(at) * 3) for at in range(0, 290, 10)]
+    before = [*history_of(*looks).trail(lambda window: window.rate("n"), 10, 1.0)]
+    after = [*history_of(*looks, (295, 885)).trail(lambda window: window.rate("n"), 10, 1.0)]
+    assert before == after == [None, *[pytest.approx(3.0)] * 9]
