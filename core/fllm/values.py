@@ -57,6 +57,11 @@ class Prompt(Struct, frozen=True):
     client: str = ""
     """Who asks: a backend may let clients take turns, so that one with many sequences starves no other."""
 
+    @property
+    def asked_in(self) -> str:
+        """``x-request-id`` of its request, with which the group of each prompt of a pipeline begins."""
+        return self.group.rsplit("/", 2)[0]
+
 
 class TokenLogprob(Struct, frozen=True, array_like=True):
     """A token's log-probability under the model's own distribution (before temperature and penalties)."""

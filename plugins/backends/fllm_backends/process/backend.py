@@ -19,6 +19,7 @@ from fllm import (
     Status,
     Step,
 )
+from fllm.logs import configured_format
 from fllm_backends.process.engine import Engine
 from fllm_backends.process.messages import Start
 
@@ -36,7 +37,8 @@ def process_backend(config: BackendConfig, context: BackendContext) -> Backend:
         raise ConfigError("the backend 'process' holds another one, and none is named")
     inner, *rest = config.chain
     level = logging.getLogger().getEffectiveLevel()
-    return ProcessBackend(Start(inner, replace(config, chain=tuple(rest)), context.plugins, level), context)
+    start = Start(inner, replace(config, chain=tuple(rest)), context.plugins, level, configured_format())
+    return ProcessBackend(start, context)
 
 
 class ProcessBackend:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Coroutine
 from contextlib import aclosing
+from contextvars import copy_context
 from typing import Any
 
 from msgspec import msgpack
@@ -28,6 +29,7 @@ from fllm import (
     Step,
     UserError,
 )
+from fllm.logs import REQUEST_ID, configure
 from fllm.plugins import load_plugins
 from fllm_backends.process import messages
 from fllm_backends.process.channel import Channel
@@ -73,9 +75,10 @@ class Server:
                 self._asked_to_stop.set()
 
     def _run(self, key: int, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
+        context = copy_context()  # what is logged of the end bears the request's id, too
+        task = asyncio.create_task(work, context=context)
         self._tasks[key] = task
-        task.add_done_callback(lambda task: self._done(key, task))
+        task.add_done_callback(lambda task: self._done(key, task), context=context)
 
     def _abort(self, key: int) -> None:
         if task := self._tasks.get(key):
@@ -93,7 +96,7 @@ class Server:
         self.channel.send(messages.failed(key, error))
 
     async def _start(self, message: messages.Start) -> None:
-        logging.getLogger().setLevel(message.log_level)
+        configure(message.log_level, message.log_format, anew=True)
         factory = load_plugins(message.plugins).backends.load(message.backend)
         loop = asyncio.get_running_loop()
 
@@ -106,6 +109,7 @@ class Server:
         self.channel.send(messages.Started(card))
 
     async def _generate(self, key: int, prompt: Prompt) -> None:
+        REQUEST_ID.set(prompt.asked_in)
         async with aclosing(self._started().generate(prompt)) as steps:
             async for step in steps:
                 if not self._steps:
@@ -140,7 +144,7 @@ def main(descriptor: int) -> None:
         # A terminal and a service manager signal the whole group; the parent drains first and asks then.
         # No SIG_IGN: a compiler started by an engine would inherit that.
         signal.signal(number, lambda *_: None)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    configure(logging.INFO, "console")
     end = socket.socket(fileno=descriptor)
     end.set_inheritable(False)
     threading.Thread(target=_end_with_parent, args=(descriptor,), name="orphan", daemon=True).start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from fllm import BackendConfig, BackendError, ModelCard, PluginConfig, Progress, Prompt, Status, Step, errors
+from fllm.logs import LogFormat
 
 START = -1
 """Key of the answer to `Start`."""
@@ -23,6 +24,7 @@ class Start(Message, frozen=True):
     config: BackendConfig
     plugins: PluginConfig
     log_level: int
+    log_format: LogFormat = "console"
 
 
 class Generate(Message, frozen=True):
