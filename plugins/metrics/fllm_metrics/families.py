@@ -40,13 +40,21 @@ class EngineFamilies(Collector):
     """The engine's own figures; when it is started again its totals begin at 0, as counters may."""
 
     def __init__(self, model_name: str) -> None:
-        self.status = Status()
-        """The last that is known."""
+        self._status = Status()
+        self._up = False
         self._model_name = model_name
 
+    def hear(self, status: Status | None) -> None:
+        """Keep the last that is known, and whether the engine still answers."""
+        self._status = status or self._status
+        self._up = status is not None
+
     def collect(self) -> Iterator[Metric]:
-        """A gauge and five counters."""
-        status = self.status
+        """Two gauges and five counters."""
+        status = self._status
+        yield self._one(
+            GaugeMetricFamily, "engine_up", "1 while the engine answers, 0 while it does not", self._up
+        )
         usage = status.kv_blocks_used / status.kv_blocks if status.kv_blocks else 0.0
         yield self._one(GaugeMetricFamily, "kv_cache_usage", "Share of the KV blocks in use, 0 to 1", usage)
         for name, text, total in (

@@ -12,6 +12,7 @@ from fllm_metrics import buckets
 from fllm_metrics.families import EngineFamilies, Families, WithoutCreated
 from fllm_metrics.gaps import Gaps
 from fllm_metrics.inflight import InFlight
+from fllm_metrics.outcomes import Outcomes
 
 
 class PrometheusCollector:
@@ -31,6 +32,7 @@ class PrometheusCollector:
         self._received = make.counter("request_received", "Requests received")
         self._success = make.counter("request_success", "Requests that succeeded")
         self._failure = make.counter("request_failure", "Requests that failed")
+        self._outcomes = Outcomes(self._registry, context.model_name)
         self._prompt_tokens = make.counter("prompt_tokens", "Prompt tokens computed")
         self._generation_tokens = make.counter("generation_tokens", "Tokens generated")
         self._make_times(make)
@@ -82,6 +84,7 @@ class PrometheusCollector:
     def finished(self, request: RequestRecord) -> None:
         """It succeeded, or it failed."""
         self._in_flight.finished(request)
+        self._outcomes.finished(request)
         if request.error is not None:
             self._failure.inc()
             return
@@ -95,6 +98,6 @@ class PrometheusCollector:
 
     def expose(self, status: Status | None, accept: str) -> Exposition:
         """The page; where the engine gives no status, its last one is repeated."""
-        self._engine.status = status or self._engine.status
+        self._engine.hear(status)
         encode, content_type = choose_encoder(accept)
         return Exposition(content_type, encode(WithoutCreated(self._registry)))

@@ -32,6 +32,8 @@ CANON = {
     "generation_tokens": "counter",
 } | dict.fromkeys((*TIMES, *LENGTHS), "histogram")
 OURS = {
+    "engine_up": "gauge",
+    "request_outcome": "counter",
     "kv_cache_usage": "gauge",
     "prefix_cache_queries": "counter",
     "prefix_cache_hits": "counter",
@@ -100,7 +102,7 @@ def test_the_type_lines_say_counter_where_the_name_ends_in_total() -> None:
 
 def test_every_sample_of_ours_bears_the_models_name_and_no_other_label() -> None:
     for name, family in page(build()).items():
-        if name.startswith(PREFIX):
+        if name.startswith(PREFIX) and name != f"{PREFIX}request_outcome":
             for sample in family.samples:
                 assert {k: v for k, v in sample.labels.items() if k != "le"} == {"model_name": "org/model"}
 
@@ -264,6 +266,12 @@ def test_openmetrics_keeps_the_names() -> None:
     assert shown.content_type.startswith("application/openmetrics-text; version=1.0.0")
     families = {family.name: family.type for family in parse_openmetrics(shown.body.decode())}
     assert {PREFIX + name: kind for name, kind in (CANON | OURS).items()}.items() <= families.items()
+
+
+def test_an_engine_is_up_while_it_answers() -> None:
+    collector = build()
+    ups = [values(collector, status)["engine_up"] for status in (Status(), None, Status())]
+    assert ups == [1, 0, 1]
 
 
 def test_it_can_be_scraped() -> None:
