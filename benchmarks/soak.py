@@ -33,7 +33,9 @@ PROBE = Path(__file__).with_name("soak_probe.py")
 EVERY = 2.0
 """Seconds between two looks at the memory."""
 WARM_UP = 0.25
-"""The share of the requests after which memory should grow no more."""
+"""The share of the requests after which nothing should grow any more."""
+SETTLED = 3.0
+"""Seconds after which nothing of an abandoned request should be left."""
 WORDS = ("time", "year", "people", "way", "day", "man", "thing", "woman", "life", "child", "world", "school")
 GAUGES = ("num_requests_running", "num_requests_waiting", "kv_cache_usage")
 BAD = (
@@ -49,12 +51,13 @@ BAD = (
 
 
 class Soak:
-    """One client of a running server."""
+    """Everything that one client does to a running server."""
 
-    def __init__(self, session: aiohttp.ClientSession, seed: int) -> None:
-        self._session = session
+    session: aiohttp.ClientSession
+
+    def __init__(self, seed: int, outcomes: Counter[str]) -> None:
         self._random = random.Random(seed)
-        self.outcomes: Counter[str] = Counter()
+        self._outcomes = outcomes
 
     async def one(self) -> None:
         """A request of a random kind; what becomes of it is counted."""
@@ -64,7 +67,7 @@ class Soak:
             outcome = await ask(self)
         except (aiohttp.ClientError, TimeoutError) as error:
             outcome = f"failed: {type(error).__name__}"
-        self.outcomes[f"{kind}: {outcome}"] += 1
+        self._outcomes[f"{kind}: {outcome}"] += 1
 
     async def whole(self) -> str:
         """A chat, answered whole."""
@@ -105,13 +108,13 @@ class Soak:
         """What is no request."""
         headers = {"content-type": "application/json"}
         body = self._random.choice(BAD)
-        async with self._session.post("/v1/chat/completions", data=body, headers=headers) as answer:
+        async with self.session.post("/v1/chat/completions", data=body, headers=headers) as answer:
             return "refused" if answer.status == 400 else str(answer.status)
 
     def _chat(self, words: int = 12, **fields: Any) -> Any:
         text = " ".join(self._random.choices(WORDS, k=words))
         body = {"model": "m", "messages": [{"role": "user", "content": text}], "max_tokens": 12, **fields}
-        return self._session.post("/v1/chat/completions", json=body)
+        return self.session.post("/v1/chat/completions", json=body)
 
 
 KINDS: dict[str, tuple[float, Callable[[Soak], Awaitable[str]]]] = {
@@ -134,44 +137,46 @@ def main() -> None:
 
 
 async def soak(server: Server, asked: argparse.Namespace) -> None:
-    """The requests, so many at once."""
-    watch = Watch(server)
-    async with connected(server) as session:
-        await settled(session)
-    before = await holdings(server)
-    async with connected(server) as session:
-        client = Soak(session, asked.seed)
-        left = iter(range(asked.requests))
-
-        async def work() -> None:
-            for _ in left:
-                await client.one()
-                watch.done += 1
-
-        watching = asyncio.create_task(watch.run())
-        await asyncio.gather(*(work() for _ in range(asked.streams)))
-        watching.cancel()
-        await settled(session)
+    """The requests, in two parts: pools and caches fill in the first, and the second counts."""
+    watch, outcomes = Watch(server), Counter[str]()
+    first = int(WARM_UP * asked.requests)
+    watching = asyncio.create_task(watch.run())
+    await part(server, Soak(asked.seed, outcomes), first, asked.streams)
+    before, watch.seen = await holdings(server), []
+    await part(server, Soak(asked.seed + 1, outcomes), asked.requests - first, asked.streams)
+    watching.cancel()
     after = await holdings(server)
-    for outcome, count in sorted(client.outcomes.items()):
+    for outcome, count in sorted(outcomes.items()):
         print(f"{count:7} {outcome}")
-    warm, late = watch.growth(asked.requests)
+    warm, late = watch.growth()
     print(f"memory after warm-up {warm:.0f} MB, at the end {late:.0f} MB: {late / warm - 1:+.1%}")
     for name, count in after.items():
-        print(f"{name:24} {before[name]:>9g} before {count:>9g} after")
+        print(f"{name:24} {before[name]:>9g} after warm-up {count:>9g} at the end")
+
+
+async def part(server: Server, client: Soak, requests: int, streams: int) -> None:
+    """So many requests; then wait until what clients left behind is aborted."""
+    left = iter(range(requests))
+
+    async def work() -> None:
+        for _ in left:
+            await client.one()
+
+    async with connected(server) as client.session:
+        await asyncio.gather(*(work() for _ in range(streams)))
+    await asyncio.sleep(SETTLED)
 
 
 async def burst(server: Server, streams: int) -> None:
     """So many streams at once."""
-    async with connected(server) as session:
-        client = Soak(session, 0)
-        watch = Watch(server)
-        watching = asyncio.create_task(watch.run())
+    client, watch = Soak(0, Counter()), Watch(server)
+    watching = asyncio.create_task(watch.run())
+    async with connected(server) as client.session:
         began = time.perf_counter()
         outcomes = Counter(await asyncio.gather(*(client.streamed() for _ in range(streams))))
-        watching.cancel()
+    watching.cancel()
     print(f"{streams} streams in {time.perf_counter() - began:.0f} s: {dict(outcomes)}")
-    print(f"memory at most {max(memory for _, memory in watch.seen):.0f} MB")
+    print(f"memory at most {max(watch.seen):.0f} MB")
 
 
 @contextlib.asynccontextmanager
@@ -187,31 +192,20 @@ class Watch:
     """The memory of a server while it works."""
 
     def __init__(self, server: Server) -> None:
-        self.done = 0
-        """Requests that are over."""
-        self.seen: list[tuple[int, float]] = []
-        """Requests that were over, and MB."""
+        self.seen: list[float] = []
+        """MB, at each look."""
         self._server = server
 
     async def run(self) -> None:
         """Look until cancelled."""
         while True:
-            self.seen.append((self.done, sum(map(memory, processes(self._server)))))
+            self.seen.append(sum(map(memory, processes(self._server))))
             await asyncio.sleep(EVERY)
 
-    def growth(self, requests: int) -> tuple[float, float]:
-        """Medians in MB: of as many looks after the warm-up as at the end."""
-        warm = [megabytes for done, megabytes in self.seen if done >= WARM_UP * requests]
-        few = max(len(warm) // 5, 1)
-        return statistics.median(warm[:few]), statistics.median(warm[-few:])
-
-
-async def settled(session: aiohttp.ClientSession) -> None:
-    """Ask one more thing, and wait until what clients left behind is aborted."""
-    body = {"model": "m", "prompt": "Once", "max_tokens": 1, "guided_regex": "[a-z]"}
-    async with session.post("/v1/completions", json=body) as answer:
-        answer.raise_for_status()
-    await asyncio.sleep(3)
+    def growth(self) -> tuple[float, float]:
+        """Medians in MB, of the first looks and of the last."""
+        few = max(len(self.seen) // 5, 1)
+        return statistics.median(self.seen[:few]), statistics.median(self.seen[-few:])
 
 
 async def holdings(server: Server) -> dict[str, float]:
