@@ -6,10 +6,19 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from fllm_backends.grammars.worker import Worker
+from fllm.workers import Limits, Worker
 
 A = TypeVar("A")
 Q = TypeVar("Q")
+
+LIMITS = Limits(
+    subject="the grammar",
+    doing="compiling",
+    cpu_seconds=0.8,  # a usual schema takes ten milliseconds
+    wall_seconds=10.0,
+    memory=2 << 30,
+    output=256 << 20,
+)
 
 
 class Workers(Generic[A, Q]):
@@ -29,7 +38,7 @@ class Workers(Generic[A, Q]):
     def do(self, work: Q) -> bytes:
         """What `Worker.do` does."""
         if not hasattr(self._own, "worker"):
-            self._own.worker = Worker(self._make, self._argument)
+            self._own.worker = Worker(self._make, self._argument, LIMITS)
             self._all.append(self._own.worker)
         worker: Worker[A, Q] = self._own.worker
         return worker.do(work)
