@@ -1,4 +1,4 @@
-"""Where the histograms are divided. ``+Inf`` is added where they are used."""
+"""Where the histograms are divided. ``+Inf`` is added where they are shown."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ OUTPUT_TOKEN = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1
 BETWEEN_TOKENS = (0.001, 0.0025, 0.005, *OUTPUT_TOKEN)
 """Finer at the fast end: small models need less than 10 ms for a token."""
 END_TO_END = (0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0)
+
+VLLM_FIRST_TOKEN = (*FIRST_TOKEN, 20.0, 40.0, 80.0, 160.0, 640.0, 2560.0)
+VLLM_OUTPUT_TOKEN = (*OUTPUT_TOKEN, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0)
+VLLM_REQUEST = (*END_TO_END, 120.0, 240.0, 480.0, 960.0, 1920.0, 7680.0)
+VLLM_ANSWERS = (1, 2, 5, 10, 20)
 
 
 def tokens(max_model_len: int) -> tuple[int, ...]:

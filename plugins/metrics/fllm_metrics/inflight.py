@@ -1,4 +1,4 @@
-"""Which requests are in flight."""
+"""How many requests are in flight."""
 
 from __future__ import annotations
 
@@ -9,29 +9,23 @@ class InFlight:
     """A request waits until its first token is here, and then runs."""
 
     def __init__(self) -> None:
-        self._waiting: set[str] = set()
-        self._running: set[str] = set()
-
-    @property
-    def waiting(self) -> int:
+        self.waiting = 0
         """How many have no token yet."""
-        return len(self._waiting)
-
-    @property
-    def running(self) -> int:
+        self.running = 0
         """How many have their first token, and not their last."""
-        return len(self._running)
 
-    def received(self, request: RequestRecord) -> None:
-        """It waits."""
-        self._waiting.add(request.request_id)
+    def received(self) -> None:
+        """One waits."""
+        self.waiting += 1
 
-    def started(self, request: RequestRecord) -> None:
-        """It waits no more."""
-        self._waiting.discard(request.request_id)
-        self._running.add(request.request_id)
+    def started(self) -> None:
+        """One waits no more."""
+        self.waiting -= 1
+        self.running += 1
 
     def finished(self, request: RequestRecord) -> None:
         """It is gone, whether or not it ever ran."""
-        self._waiting.discard(request.request_id)
-        self._running.discard(request.request_id)
+        if request.first_token_at is None:
+            self.waiting -= 1
+        else:
+            self.running -= 1

@@ -27,14 +27,14 @@ class LogCollector:
         self._generated_tokens = 0
         self._before = Status()
 
-    def received(self, request: RequestRecord) -> None:
+    def received(self, request: RequestRecord) -> None:  # noqa: ARG002
         """There is work."""
-        self._in_flight.received(request)
+        self._in_flight.received()
         self._busy = True
 
     def started(self, request: RequestRecord) -> None:
         """Its prompt counts now that it is computed."""
-        self._in_flight.started(request)
+        self._in_flight.started()
         self._prompt_tokens += request.prompt_tokens
 
     def progressed(self, request: RequestRecord, gaps: Sequence[float], tokens: int) -> None:  # noqa: ARG002

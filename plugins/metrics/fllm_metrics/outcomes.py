@@ -2,25 +2,9 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter
-
 from fllm import RequestRecord
-from fllm_metrics.families import LABELS, PREFIX
 
 OUTCOMES = ("success", "aborted", "refused", "limited", "unavailable", "error")
-
-
-class Outcomes:
-    """A counter of each: all are there, at zero, from the start."""
-
-    def __init__(self, registry: CollectorRegistry, model_name: str) -> None:
-        name, text = f"{PREFIX}request_outcome", "Requests that ended, by how they did"
-        family = Counter(name, text, (*LABELS, "outcome"), registry=registry)
-        self._counters = {outcome: family.labels(model_name, outcome) for outcome in OUTCOMES}
-
-    def finished(self, request: RequestRecord) -> None:
-        """Count it."""
-        self._counters[outcome(request)].inc()
 
 
 def outcome(request: RequestRecord) -> str:

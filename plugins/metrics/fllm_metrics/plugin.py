@@ -18,6 +18,10 @@ def fllm_collectors(context: MetricsContext) -> Iterable[Collector]:
         from fllm_metrics.log import LogCollector
 
         yield LogCollector()
+    if context.config.log_requests:
+        from fllm_metrics.access import AccessLog
+
+        yield AccessLog()
 
 
 @hookimpl

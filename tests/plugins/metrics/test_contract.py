@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from fllm import Collector, MetricsContext
+from fllm import Collector, MetricsConfig, MetricsContext
 from fllm.testing import CollectorContract
+from fllm_metrics.access import AccessLog
 from fllm_metrics.log import LogCollector
 from fllm_metrics.prometheus import PrometheusCollector
 
@@ -12,6 +13,19 @@ class TestPrometheus(CollectorContract):
     @classmethod
     def collector(cls) -> Collector:
         return PrometheusCollector(MetricsContext(model_name="org/model", max_model_len=300))
+
+
+class TestEveryPage(CollectorContract):
+    @classmethod
+    def collector(cls) -> Collector:
+        config = MetricsConfig(enabled=True, compat=("vllm",))
+        return PrometheusCollector(MetricsContext(model_name="org/model", max_model_len=300, config=config))
+
+
+class TestAccess(CollectorContract):
+    @classmethod
+    def collector(cls) -> Collector:
+        return AccessLog()
 
 
 class TestLog(CollectorContract):

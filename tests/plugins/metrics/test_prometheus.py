@@ -284,7 +284,7 @@ import sys
 from fllm import MetricsConfig, MetricsContext
 from fllm_metrics.plugin import fllm_collectors
 for enabled in (False, True):
-    config = MetricsConfig(enabled=enabled, log_stats=not enabled)
+    config = MetricsConfig(enabled=enabled, log_stats=not enabled, log_requests=False)
     found = fllm_collectors(MetricsContext(model_name="m", max_model_len=1, config=config))
     print([type(collector).__name__ for collector in found], "prometheus_client" in sys.modules)
 """
