@@ -144,6 +144,43 @@ def test_a_bad_completion_names_the_fault(body: dict[str, Any], param: str) -> N
 
 
 @pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"stop": ["a"] * 65}, "stop"),
+        ({"stop": "a" * 1025}, "stop"),
+        ({"stop": ["a", "a" * 1025]}, "stop[1]"),
+        ({"stop_token_ids": [1] * 1025}, "stop_token_ids"),
+        ({"logit_bias": {str(token): 1 for token in range(1025)}}, "logit_bias"),
+        ({"prompt": ["a"] * 2049}, "prompt"),
+        ({"prompt": [[1]] * 2049}, "prompt"),
+        ({"prompt": ["a"] * 2048, "n": 128}, "prompt"),
+        ({"prompt": "a", "n": 10**30}, "n"),
+        ({"prompt": "a", "best_of": 10**30}, "best_of"),
+        ({"prompt": "a", "logprobs": 10**30}, "logprobs"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_what_is_too_much_is_refused(body: dict[str, Any], param: str) -> None:
+    refused(complete(SERVER, **body), param)
+    assert backend_of(SERVER).prompts == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"stop": ["a" * 1024] * 64},
+        {"stop_token_ids": [1] * 1024},
+        {"logit_bias": {str(token): 1 for token in range(200)}},
+        {"prompt": ["a"] * 100, "n": 2},
+        {"seed": 2**63 - 1, "n": 2},
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_what_is_much_is_served(body: dict[str, Any]) -> None:
+    assert complete(a_server(), **body).status_code == 200
+
+
+@pytest.mark.parametrize(
     "body",
     [
         {"unknown": 1, "stream_options": None},

@@ -26,6 +26,8 @@ from fllm_api.server import Server
 
 DEFAULT_MAX_TOKENS = 16
 """OpenAI's."""
+MAX_PROMPTS = 2048
+"""In one request, whatever the server holds: all are tokenized before any is admitted."""
 
 
 class AskedCompletion(Struct, frozen=True, kw_only=True):
@@ -79,6 +81,8 @@ def split_prompts(prompt: str | list[str | int | list[int]]) -> list[str | list[
     kinds = {type(item) for item in prompt}
     if kinds == {int}:
         return [cast("list[int]", prompt)]
+    if len(prompt) > MAX_PROMPTS:
+        raise RequestError(f"`prompt` has {len(prompt)} prompts; {MAX_PROMPTS} is the limit", param="prompt")
     if kinds in ({str}, {list}):
         return cast("list[str | list[int]]", prompt)
     what = "mixes texts and token ids" if kinds else "is empty"

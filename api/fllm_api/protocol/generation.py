@@ -26,7 +26,12 @@ Choices = Annotated[int, Meta(ge=1, le=128)]
 TokenId = Annotated[int, Meta(ge=0, le=MAX_INT)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 Bias = Annotated[float, Meta(ge=-100, le=100)]
-StopString = Annotated[str, Meta(min_length=1)]
+MAX_STOPS = 64
+"""Stop strings, each of which every new piece of text is searched for; OpenAI takes 4, vLLM any number."""
+MAX_STOP_LENGTH = 1024
+MAX_TOKEN_IDS = 1024
+"""Of ``logit_bias`` and of ``stop_token_ids``; OpenAI takes 300."""
+StopString = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_LENGTH)]
 TopLogprobs = Annotated[int, Meta(ge=0, le=20)]
 Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
@@ -65,12 +70,12 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     repetition_penalty: Annotated[float, Meta(gt=0, le=100)] | None = None
-    logit_bias: dict[TokenId, Bias] | None = None
+    logit_bias: Annotated[dict[TokenId, Bias], Meta(max_length=MAX_TOKEN_IDS)] | None = None
     seed: Seed | None = None
 
-    stop: StopString | list[StopString] | None = None
+    stop: StopString | Annotated[list[StopString], Meta(max_length=MAX_STOPS)] | None = None
     include_stop_str_in_output: bool | None = None
-    stop_token_ids: list[TokenId] | None = None
+    stop_token_ids: Annotated[list[TokenId], Meta(max_length=MAX_TOKEN_IDS)] | None = None
     ignore_eos: bool | None = None
     skip_special_tokens: bool | None = None
     return_tokens_as_token_ids: bool | None = None
