@@ -44,9 +44,8 @@ class Account:
         """Raise `RateLimited` if all tokens are used."""
         if self._bucket is None:
             return
-        for request in self._charged:
-            self._charge(request)
-        if self._bucket.level <= 0:
+        self._settle()
+        if self._bucket.level < 1:
             raise RateLimited(
                 f"you have used your {self._bucket.size} tokens a minute",
                 self._bucket.seconds_until(1),
@@ -72,11 +71,16 @@ class Account:
         """OpenAI's ``x-ratelimit-*``, as far as there are limits."""
         if self._bucket is None:
             return {}
+        self._settle()
         return {
             "x-ratelimit-limit-tokens": str(self._bucket.size),
             "x-ratelimit-remaining-tokens": str(max(int(self._bucket.level), 0)),
             "x-ratelimit-reset-tokens": f"{self._bucket.seconds_until(self._bucket.size):.3f}s",
         }
+
+    def _settle(self) -> None:
+        for request in self._charged:
+            self._charge(request)
 
     def _charge(self, request: Consumer) -> None:
         if self._bucket is not None:

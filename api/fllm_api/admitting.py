@@ -9,9 +9,10 @@ from msgspec.structs import replace
 
 from fllm.generation import Request
 from fllm_api.admission import Admission, Ticket
+from fllm_api.observing import OBSERVED
 
-ADMITTED = {"admitted": True}
-"""The ``opt`` of a handler whose requests the engine works on."""
+ADMITTED = {**OBSERVED, "admitted": True}
+"""The ``opt`` of a handler whose requests the engine works on; collectors hear of them."""
 
 
 class Admitted(ASGIMiddleware):

@@ -8,6 +8,7 @@ from litestar import Controller, post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
+from fllm_api.admitting import ADMITTED
 from fllm_api.answers import Answer, answer
 from fllm_api.controllers.documented import StreamedOperation, errors, success
 from fllm_api.encoding.chat import ChatEncoder
@@ -15,7 +16,6 @@ from fllm_api.encoding.encoder import Head, new_id
 from fllm_api.encoding.logprobs import TokenNames
 from fllm_api.encoding.usage import Tally
 from fllm_api.intake.chat import AskedChat, read_chat
-from fllm_api.observing import OBSERVED
 from fllm_api.protocol.chat import ChatCompletion, ChatRequest, NamedToolChoice
 from fllm_api.requests import ApiRequest, require_json
 from fllm_api.server import Server
@@ -26,13 +26,13 @@ class ChatController(Controller):
 
     path = "/v1/chat/completions"
     tags = ("OpenAI",)
-    opt = OBSERVED
+    opt = ADMITTED
 
     @post(
         status_code=200,
         before_request=require_json,
         operation_class=StreamedOperation,
-        responses={**success(ChatCompletion), **errors(400, 401, 413, 415, 500, 503)},
+        responses={**success(ChatCompletion), **errors(400, 401, 413, 415, 429, 500, 503, 504)},
         summary="Answer a conversation",
     )
     async def create(

@@ -16,8 +16,10 @@ _MEANINGS = {
     404: "There is no such thing",
     413: "The body is too large",
     415: "The body is not JSON",
+    429: "The client has all that it may have for now; `Retry-After` says for how long",
     500: "The server failed",
-    503: "The engine is not there",
+    503: "The server is busy, or the engine is not there; `Retry-After` says when to try again",
+    504: "The answer was not there in time",
 }
 
 
