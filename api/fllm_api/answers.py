@@ -106,8 +106,12 @@ def answer(
 ) -> Answer:
     """Ask the pipeline; nothing is generated before the answer is sent."""
     trace = request.scope["state"]["trace"]
-    trace.prompt_tokens = sum(map(len, asked.prompts))
-    trace.max_tokens = asked.sampling.max_tokens
+    trace.submit(
+        prompt_tokens=sum(map(len, asked.prompts)),
+        max_tokens=asked.sampling.max_tokens,
+        answers=asked.n,
+        streamed=stream,
+    )
     outputs = server.pipeline.generate(asked, trace)
     return EventStream(request, outputs, encoder) if stream else WholeAnswer(request, outputs, encoder)
 

@@ -22,7 +22,7 @@ from fllm_api.errors import respond
 from fllm_api.mounting import with_routes_of
 from fllm_api.observing import Observed
 from fllm_api.payloads import PayloadLog
-from fllm_api.request_id import HEADER, add_request_id
+from fllm_api.request_id import HEADER, begin_response
 from fllm_api.requests import ApiRequest
 from fllm_api.schema import openapi_config
 from fllm_api.server import Server
@@ -52,7 +52,7 @@ def _build(server: Server, routes: Sequence[Any]) -> Litestar:
         exception_handlers={Exception: respond},
         guards=[require_key(config.api_keys)] if config.api_keys else [],
         middleware=[Observed(server.collectors), *([PayloadLog()] if config.enable_payload_logging else [])],
-        before_send=[add_request_id],
+        before_send=[begin_response],
         lifespan=[ticking(server)],
         cors_config=_cors(config),
         openapi_config=openapi_config(),

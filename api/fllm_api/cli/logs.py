@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 
+from fllm.logs import LogFormat, configure
+
 CHATTY = ("httpx", "httpcore", "uvicorn.error", "uvicorn.access", "huggingface_hub")
 """Loggers of libraries that say at ``info`` what belongs to ``debug``."""
 
 
-def configure_logging(level: str) -> None:
+def configure_logging(level: str, log_format: LogFormat = "console") -> None:
     """Log what is at least as severe."""
-    logging.basicConfig(
-        level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S"
-    )
+    configure(logging.getLevelNamesMapping()[level.upper()], log_format)
     for name in CHATTY if level == "info" else ():
         logging.getLogger(name).setLevel(logging.WARNING)

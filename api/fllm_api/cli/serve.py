@@ -35,7 +35,7 @@ def serve(ctx: click.RichContext, /, **options: Any) -> None:
         check_template(settings.server.chat_template, settings.server.chat_template_content_format)
     with ExitStack() as held:
         sockets = [held.enter_context(each) for each in bind(settings.server.host, settings.server.port)]
-        configure_logging(options["log_level"])
+        configure_logging(options["log_level"], options["log_format"])
         plugins.warn()
 
         from fllm_api.cli.running import run

@@ -7,6 +7,7 @@ from litestar.di import NamedDependency
 
 from fllm_api.auth import PUBLIC
 from fllm_api.controllers.documented import errors
+from fllm_api.observing import UNHEARD
 from fllm_api.server import Server
 
 
@@ -15,7 +16,7 @@ class HealthController(Controller):
 
     path = "/health"
     tags = ("Server",)
-    opt = PUBLIC
+    opt = {**PUBLIC, **UNHEARD}
 
     @get(media_type="text/plain", responses=errors(503), summary="Ask whether the engine answers")
     async def health(self, server: NamedDependency[Server]) -> Response[None]:

@@ -11,6 +11,7 @@ from litestar.di import NamedDependency
 from litestar.exceptions import NotFoundException
 
 from fllm_api.controllers.documented import errors
+from fllm_api.observing import UNHEARD
 from fllm_api.server import Server
 from fllm_api.ticking import status_of
 
@@ -20,6 +21,7 @@ class MetricsController(Controller):
 
     path = "/metrics"
     tags = ("Server",)
+    opt = UNHEARD
 
     @get(media_type="text/plain", responses=errors(401, 404), summary="Expose the metrics")
     async def metrics(
