@@ -85,6 +85,8 @@ def _import_file(file: Path) -> ModuleType:
         raise PluginError(f"there is no file {str(file)!r}")
     if file.suffix != ".py":
         raise PluginError(f"{str(file)!r} is not a Python file (.py)")
+    if (before := sys.modules.get(name)) and getattr(before.__spec__, "origin", None) == str(file):
+        return before  # an engine looks for plugins, too, in the process that has loaded its backend from one
     if _taken(name, file):
         raise PluginError(f"a module named {name!r} exists already; rename the file")
     spec = importlib.util.spec_from_file_location(name, file)

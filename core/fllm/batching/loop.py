@@ -18,6 +18,7 @@ from fllm.batching.runner import ModelRunner
 from fllm.batching.scheduler import Outcome, Scheduler
 from fllm.config import BackendConfig
 from fllm.errors import BackendError, ConfigError
+from fllm.registry import describe
 from fllm.values import ModelCard, Progress, Prompt, Status
 
 log = logging.getLogger("fllm.batching")
@@ -122,5 +123,5 @@ class EngineLoop:
             self._failures += 1
             ids = self._scheduler.discard(batch)
             log.exception("a batch failed, and with it %s", ", ".join(ids))
-            reason = f"the engine failed on a batch of {len(ids)}: {type(error).__name__}: {error}"
+            reason = f"the engine failed on a batch of {len(ids)}: {describe(error)}"
             return [(request_id, BackendError(reason)) for request_id in ids]

@@ -24,7 +24,7 @@ from fllm_backends.process.engine import Engine
 from fllm_backends.process.messages import Start
 
 LONGEST_DELAY = 30.0
-"""Seconds between two attempts to start an engine that won't stay."""
+"""Seconds between two attempts to start an engine that won't start."""
 HEALTHY_SECONDS = 60.0
 """An engine that was ready for so long died of something new."""
 
@@ -75,8 +75,7 @@ class ProcessBackend:
         delay = 0.0
         while True:
             await self._engine.gone()
-            if self._was_healthy():
-                delay = 0.0
+            delay = min(delay, self._longest_delay())
             log.error("%s; it is started again in %g s", self._engine.absence, delay)
             await asyncio.sleep(delay)
             delay = longer(delay)
@@ -94,9 +93,12 @@ class ProcessBackend:
     def _new_engine(self) -> Engine:
         return Engine(self._context.progress, self._message.config.engine_timeout)
 
-    def _was_healthy(self) -> bool:
+    def _longest_delay(self) -> float:
+        """For an engine that has been ready: who kills it again and again should not keep it away for long."""
         ready_at = self._engine.ready_at
-        return ready_at is not None and asyncio.get_running_loop().time() - ready_at > HEALTHY_SECONDS
+        if ready_at is None:
+            return LONGEST_DELAY
+        return 0.0 if asyncio.get_running_loop().time() - ready_at > HEALTHY_SECONDS else 1.0
 
 
 def longer(delay: float) -> float:

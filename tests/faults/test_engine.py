@@ -1,0 +1,235 @@
+"""What happens when the engine's process dies, hangs, or runs out of memory."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from fault_table import Seen, fault
+from faulty import (
+    ask,
+    assert_ends_clean,
+    assert_unwell,
+    assert_well,
+    engine,
+    gone,
+    options,
+    recovery,
+    status,
+    stream,
+    until,
+)
+from serving import Server, children, run, serving
+
+from fllm.testing.echo import echo_model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a tokenizer."""
+    return echo_model(tmp_path_factory.mktemp("models") / "model")
+
+
+@pytest.fixture(scope="module")
+def deaths(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """How many of the next starts of the engine fail."""
+    file = tmp_path_factory.mktemp("deaths") / "deaths"
+    file.write_text("0")
+    return file
+
+
+@pytest.fixture(scope="module")
+def server(model: Path, deaths: Path) -> Iterator[Server]:
+    """One server for all of these faults: whatever came before, it must be well."""
+    faults = ("--engine-timeout", "2", "--backend-option", f"deaths={deaths}", "--max-num-seqs", "2")
+    with serving(model, *options(), *faults) as running:
+        yield running
+        assert_ends_clean(running)
+
+
+@fault(
+    "Engine",
+    "The engine's process is killed in mid-stream, while others wait in its queue",
+    must="Every stream and every waiting request ends with an error; healthy again within 10 s",
+)
+def test_an_engine_that_is_killed(server: Server, seen: Seen) -> None:
+    answers: list[httpx.Response] = []
+    waiting = [threading.Thread(target=lambda: answers.append(ask(server, "hello"))) for _ in range(4)]
+    with stream(server, "one") as first, stream(server, "two") as second:
+        for thread in waiting:
+            thread.start()
+        time.sleep(0.3)
+        victim = engine(server)
+        began = time.monotonic()
+        os.kill(victim, signal.SIGKILL)
+        messages = {first.end(), second.end()}
+        ended = time.monotonic() - began
+    for thread in waiting:
+        thread.join()
+    assert messages == {"the engine process died (signal 9, as when memory runs out)"}
+    assert {answer.status_code for answer in answers} == {503}
+    took = recovery(server)
+    assert gone(victim)
+    assert "died (signal 9, as when memory runs out); it is started again" in server.log()
+    seen(f"error events and four 503 after {ended:.1f} s; healthy again {took:.1f} s later")
+
+
+@fault(
+    "Engine",
+    "The engine's process dies, and dies again while it is started again",
+    must="Tried again, later each time; 503 until it is there",
+)
+def test_an_engine_that_dies_at_its_restart(server: Server, deaths: Path, seen: Seen) -> None:
+    recovery(server)
+    deaths.write_text("2")
+    os.kill(engine(server), signal.SIGKILL)
+    until(lambda: status(server) == 503, "unwell")
+    assert_unwell(server)
+    took = recovery(server)
+    assert server.log().count("the engine can't be started again: the engine process died") == 2
+    assert deaths.read_text() == "0"
+    seen(f"two starts failed, 503 meanwhile; healthy again after {took:.1f} s")
+
+
+@fault(
+    "Engine",
+    "The engine's process is stopped (SIGSTOP), or its event loop hangs",
+    must="Killed after --engine-timeout seconds (2 here); its requests end with an error; healthy in 10 s",
+)
+def test_an_engine_that_is_stopped(server: Server, seen: Seen) -> None:
+    recovery(server)
+    with stream(server, "one") as running:
+        victim = engine(server)
+        began = time.monotonic()
+        os.kill(victim, signal.SIGSTOP)
+        message = running.end()
+        ended = time.monotonic() - began
+    assert message == "the engine process gives no sign of life for 2 s"
+    took = recovery(server)
+    assert gone(victim)
+    seen(f"error event after {ended:.1f} s; healthy again {took:.1f} s later")
+
+
+@fault(
+    "Engine",
+    "A step of the engine never ends",
+    must="Killed after --engine-timeout seconds (2 here); its requests end with an error; healthy in 10 s",
+)
+def test_a_step_that_hangs(server: Server, seen: Seen) -> None:
+    recovery(server)
+    with stream(server, "one") as other:
+        began = time.monotonic()
+        answer = ask(server, "ENGINE HANGS")
+        ended = time.monotonic() - began
+        assert other.end() == "the engine hangs: a step has not ended for 2 s"
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
+    took = recovery(server)
+    seen(f"503 and error event after {ended:.1f} s; healthy again {took:.1f} s later")
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        pytest.param(
+            "OUT OF MEMORY",
+            id="memory",
+            marks=fault(
+                "Engine",
+                "A batch needs more memory than there is (MemoryError, an allocator's error)",
+                must="The batch's requests end with an error; the engine goes on",
+            ),
+        ),
+        pytest.param(
+            "ENGINE RAISES",
+            id="error",
+            marks=fault(
+                "Engine",
+                "A batch raises whatever else",
+                must="The batch's requests end with an error; the engine goes on",
+            ),
+        ),
+    ],
+)
+def test_a_batch_that_fails(word: str, server: Server, seen: Seen) -> None:
+    recovery(server)
+    before = engine(server)
+    answer = ask(server, word)
+    message = answer.json()["error"]["message"]
+    assert answer.status_code == 500
+    assert message.startswith("the engine failed on a batch of 1: ")
+    assert_well(server)
+    assert engine(server) == before
+    seen(f"500, “{message}”; the next request is answered by the same engine")
+
+
+@fault(
+    "Engine",
+    "Every batch fails: the device is broken",
+    must="After five in a row the engine is started again",
+)
+def test_a_device_that_is_broken(server: Server, seen: Seen) -> None:
+    recovery(server)
+    before = engine(server)
+    statuses = [ask(server, "ENGINE RAISES").status_code for _ in range(5)]
+    until(lambda: gone(before), "the broken engine is killed")
+    took = recovery(server)
+    assert set(statuses) <= {500, 503}
+    seen(f"{statuses.count(500)} times 500; healthy again after {took:.1f} s")
+
+
+@fault(
+    "Engine",
+    "The engine's process dies at the server's start",
+    must="The command ends: one line, and not with status 0",
+)
+def test_an_engine_that_dies_at_the_start(model: Path, tmp_path: Path, seen: Seen) -> None:
+    (tmp_path / "deaths").write_text("1")
+    faults = ("--backend-option", f"deaths={tmp_path / 'deaths'}", "--port", "0")
+    done = run("serve", str(model), *options(), *faults)
+    assert done.returncode not in (0, None)
+    assert "Traceback" not in done.stderr
+    [line] = [line for line in done.stderr.splitlines() if "the engine process died" in line]
+    seen(f"status {done.returncode}, “{line.strip()}”")
+
+
+@fault(
+    "Engine",
+    "The server's own process is killed (SIGKILL)",
+    must="Its engine ends by itself",
+)
+def test_an_orphan(model: Path, seen: Seen) -> None:
+    with serving(model, *options()) as server, stream(server, "one"):
+        orphans = children(server)
+        server.process.kill()
+        server.process.wait()
+        took = until(lambda: all(map(gone, orphans)), "the engine has ended")
+        seen(f"ended after {took:.1f} s")
+
+
+@fault(
+    "Engine",
+    "Server and engine are stopped for longer than --engine-timeout, and go on (a machine that sleeps)",
+    must="Nothing is killed; the stream goes on",
+)
+def test_a_pause_of_everything(server: Server, seen: Seen) -> None:
+    recovery(server)
+    with stream(server, "one", tokens=100) as running:
+        both = (server.process.pid, engine(server))
+        signal_all(both, signal.SIGSTOP)
+        time.sleep(4)
+        signal_all(both, signal.SIGCONT)
+        assert running.end() == ""
+    assert engine(server) == both[1]
+    assert_well(server)
+    seen("4 s of nothing; the stream went on and ended as if nothing had been")
+
+
+def signal_all(processes: tuple[int, ...], number: signal.Signals) -> None:
+    for pid in processes:
+        os.kill(pid, number)

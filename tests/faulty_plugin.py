@@ -1,0 +1,265 @@
+"""Plugins that break at a word of the prompt: ``ENGINE HANGS``, ``PARSER RAISES``... (``tests/faults``).
+
+``--backend faulty`` is an engine in a process of its own, with a runner that answers ``aaa...``, a token each
+20 ms; ``--backend inside`` runs on the server's event loop.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+import fllm
+from fllm.batching import BatchedBackend, Row, Sampled
+
+FOREVER = 3600.0
+VOCABULARY = 256
+STEP = 0.02
+
+
+def hang() -> None:
+    """As a bug would: without end, in Python's own code."""
+    while True:
+        pass
+
+
+def backtrack() -> None:
+    """A pattern that needs 2^40 attempts."""
+    re.match(r"(a+)+$", "a" * 40 + "b")
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def raise_(error: Exception) -> None:
+    raise error
+
+
+def exhaust() -> None:
+    """Ask for more memory than there is."""
+    bytearray(1 << 60)
+
+
+ENGINE: dict[str, Callable[[], object]] = {
+    "ENGINE HANGS": partial(time.sleep, FOREVER),
+    "ENGINE DIES": die,
+    "ENGINE RAISES": partial(raise_, RuntimeError("the device is on fire")),
+    "OUT OF MEMORY": exhaust,
+}
+
+
+class Runner:
+    """Breaks at the words of `ENGINE` in any prompt of a batch; at once, where the prompt is computed."""
+
+    applies_masks = True
+
+    def __init__(self, model: str, deaths: Path | None) -> None:
+        self._model = model
+        self._deaths = deaths
+        self._tokenizer = Tokenizer.from_file(f"{model}/tokenizer.json")
+        self._a = self._tokenizer.encode("a").ids[0]
+
+    def load(self, progress: Callable[[fllm.Progress], None]) -> fllm.ModelCard:
+        if self._deaths is not None and (left := int(self._deaths.read_text())):
+            self._deaths.write_text(str(left - 1))
+            die()
+        runtime = {"vocab_size": VOCABULARY}
+        return fllm.ModelCard(tokenizer=self._model, max_model_len=4096, runtime=runtime)
+
+    def allocate(self, block_size: int) -> int:
+        return 1024
+
+    def execute(self, batch: Sequence[Row]) -> list[Sampled]:
+        time.sleep(STEP)
+        for row in batch:
+            if row.start < row.prompt_length:
+                prompt = self._tokenizer.decode(list(row.token_ids[: row.prompt_length]))
+                for word, break_ in ENGINE.items():
+                    if word in prompt:
+                        break_()
+        return [Sampled(token_id=self._sample(row) if row.sample else None) for row in batch]
+
+    def _sample(self, row: Row) -> int:
+        if row.mask is None:
+            return self._a
+        mask = row.mask()
+        return next(token for token in range(VOCABULARY) if mask[token // 32] >> token % 32 & 1)
+
+    def close(self) -> None:
+        pass
+
+
+def batched(config: fllm.BackendConfig, context: fllm.BackendContext) -> fllm.Backend:
+    """With ``deaths`` = a file in which stands how many starts fail."""
+    deaths = config.options.get("deaths")
+    return BatchedBackend(Runner(config.model, Path(deaths) if deaths else None), config, context)
+
+
+class Inside:
+    """Raises and hangs on the event loop; with ``ill`` = a file, ``status`` raises while there is one."""
+
+    def __init__(self, config: fllm.BackendConfig, context: fllm.BackendContext) -> None:
+        self._config = config
+        self._tokenizer = Tokenizer.from_file(f"{config.model}/tokenizer.json")
+        self._a = self._tokenizer.encode("a").ids[0]
+
+    async def start(self) -> fllm.ModelCard:
+        if self._config.options.get("start") == "raise":
+            raise ZeroDivisionError("nothing to divide by")
+        return fllm.ModelCard(tokenizer=self._config.model, max_model_len=4096)
+
+    async def generate(self, prompt: fllm.Prompt) -> AsyncGenerator[fllm.Step]:
+        text = self._tokenizer.decode(prompt.token_ids)
+        most = prompt.sampling.max_tokens
+        for count in range(1, most + 1):
+            if count == 3 and "BACKEND RAISES" in text:
+                raise ZeroDivisionError("nothing to divide by")
+            if count == 3 and "BACKEND HANGS" in text:
+                time.sleep(FOREVER)
+            while count == 3 and "BACKEND WON'T STOP" in text:
+                swallow()
+            yield fllm.Step(token_ids=[self._a], finish="length" if count == most else None)
+
+    async def status(self) -> fllm.Status:
+        ill = self._config.options.get("ill")
+        if ill and os.path.exists(ill):
+            raise ZeroDivisionError("nothing to divide by")
+        return fllm.Status()
+
+    async def stop(self) -> None:
+        pass
+
+
+def swallow() -> None:
+    """Hang, and take no hint."""
+    with suppress(Exception):
+        hang()
+
+
+class Parser:
+    """Breaks at the fifth character, or at the end."""
+
+    def __init__(self, context: fllm.ParserContext) -> None:
+        self._prompt = context.prompt
+        self._fed = 0
+        if "PARSER IS NOT MADE" in self._prompt:
+            raise ZeroDivisionError("nothing to divide by")
+
+    def feed(self, text: str) -> Iterable[fllm.Text]:
+        self._fed += len(text)
+        if self._fed >= 5:
+            self._break("PARSER RAISES", partial(raise_, ZeroDivisionError("nothing to divide by")))
+            self._break("PARSER HANGS", hang)
+            self._break("PARSER BACKTRACKS", backtrack)
+        return [fllm.Text(text)]
+
+    def finish(self) -> Iterable[fllm.Text]:
+        self._break("PARSER FAILS LATE", partial(raise_, ZeroDivisionError("nothing to divide by")))
+        return []
+
+    def around(self, answer: fllm.Constraint) -> fllm.Constraint:
+        return answer
+
+    def _break(self, word: str, how: Callable[[], object]) -> None:
+        if word in self._prompt:
+            how()
+
+
+class FaultyCollector:
+    """Raises whenever a request comes; hangs when one ends that asked for 13 tokens."""
+
+    def __init__(self, context: fllm.MetricsContext) -> None:
+        pass
+
+    def received(self, request: fllm.RequestRecord) -> None:
+        raise ZeroDivisionError("nothing to divide by")
+
+    def started(self, request: fllm.RequestRecord) -> None:
+        pass
+
+    def progressed(self, request: fllm.RequestRecord, gaps: Sequence[float], tokens: int) -> None:
+        pass
+
+    def finished(self, request: fllm.RequestRecord) -> None:
+        if request.max_tokens == 13:
+            hang()
+
+
+class Grammars:
+    """Allows any byte; the text of the constraint says what breaks where."""
+
+    def __init__(self, context: fllm.GrammarContext) -> None:
+        pass
+
+    def compile(self, constraint: fllm.Constraint) -> fllm.CompiledGrammar:
+        what = str(constraint)
+        broken("COMPILE", what)
+        return Grammar(what)
+
+    def close(self) -> None:
+        pass
+
+
+class Grammar:
+    size = 1
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self.complete = False
+
+    def matcher(self) -> Grammar:
+        broken("MATCHER", self._what)
+        return Grammar(self._what)
+
+    def fill(self, mask: memoryview) -> None:
+        broken("FILL", self._what)
+        allowed = 0 if "NOTHING" in self._what else -1
+        for word in range(len(mask)):
+            mask[word] = allowed
+
+    def accept(self, token_id: int) -> bool:
+        broken("ACCEPT", self._what)
+        return True
+
+
+def broken(where: str, what: str) -> None:
+    if f"{where} RAISES" in what:
+        raise ZeroDivisionError("nothing to divide by")
+    if f"{where} HANGS" in what:
+        time.sleep(FOREVER)
+
+
+@fllm.hookimpl
+def fllm_backends() -> Iterable[fllm.BackendEntry]:
+    yield fllm.BackendEntry("faulty", f"{__name__}:batched", "Breaks at a word.")
+    yield fllm.BackendEntry("inside", f"{__name__}:Inside", "Breaks on the event loop.", isolated=False)
+
+
+@fllm.hookimpl
+def fllm_tool_parsers() -> Iterable[fllm.Entry]:
+    yield fllm.Entry("faulty", f"{__name__}:Parser", "Breaks at a word.")
+
+
+@fllm.hookimpl
+def fllm_reasoning_parsers() -> Iterable[fllm.Entry]:
+    yield fllm.Entry("faulty", f"{__name__}:Parser", "Breaks at a word.")
+
+
+@fllm.hookimpl
+def fllm_grammars() -> Iterable[fllm.Entry]:
+    yield fllm.Entry("faulty", f"{__name__}:Grammars", "Breaks at a word.")
+
+
+@fllm.hookimpl
+def fllm_collectors(context: fllm.MetricsContext) -> Iterable[fllm.Collector]:
+    if "FAULTY_COLLECTOR" in os.environ:
+        yield FaultyCollector(context)
