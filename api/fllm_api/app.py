@@ -10,7 +10,7 @@ from litestar import Litestar
 from litestar.config.cors import CORSConfig
 from litestar.di import Provide
 
-from fllm_api.auth import require_key
+from fllm_api.auth import Authenticated
 from fllm_api.config import ServerConfig
 from fllm_api.controllers.chat import ChatController
 from fllm_api.controllers.completions import CompletionsController
@@ -50,8 +50,11 @@ def _build(server: Server, routes: Sequence[Any]) -> Litestar:
         request_class=ApiRequest,
         request_max_body_size=config.max_body_bytes,
         exception_handlers={Exception: respond},
-        guards=[require_key(config.api_keys)] if config.api_keys else [],
-        middleware=[Observed(server.collectors), *([PayloadLog()] if config.enable_payload_logging else [])],
+        middleware=[
+            Observed(server.collectors),
+            Authenticated(config.keys),
+            *([PayloadLog()] if config.enable_payload_logging else []),
+        ],
         before_send=[begin_response],
         lifespan=[ticking(server)],
         cors_config=_cors(config),

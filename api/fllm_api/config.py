@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from fllm.config import Positive
+from fllm_api.keys import Keys
 
 ContentFormat = Literal["auto", "string", "openai"]
 
@@ -30,10 +31,8 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     host: str = "localhost"
     port: int = 8000
     """0 picks a free one."""
-    api_keys: tuple[str, ...] = ()
+    keys: Keys = field(default_factory=Keys)
     """With one or more, every route but `/health` and `/ready` wants one of them as its Bearer token."""
-    api_key_file: Path | None = None
-    """More keys, one a line; read again on SIGHUP."""
     limits: ClientLimits = ClientLimits()
     max_queue: int = 2048
     """Sequences that may wait beyond those that the engine runs; more are refused at once."""

@@ -26,7 +26,8 @@ def settings(*arguments: str) -> Settings:
 
 def test_the_defaults_of_the_options_are_those_of_the_structs() -> None:
     made = settings()
-    assert made.server == ServerConfig(served_model_name=DEFAULT_NAME)
+    assert made.server == ServerConfig(served_model_name=DEFAULT_NAME, keys=made.server.keys)
+    assert not made.server.keys.required
     assert made.metrics == MetricsConfig()
     config = made.backend_config
     assert config == BackendConfig(model=config.model, chain=("torch",), grammar="xgrammar")
@@ -80,7 +81,7 @@ def test_every_option_reaches_its_struct(tmp_path: Path) -> None:
         served_model_name="acme",
         host="0.0.0.0",
         port=9,
-        api_keys=("k1", "k2"),
+        keys=made.server.keys,
         allowed_origins=("https://a.example",),
         response_role="bot",
         chat_template=template,
@@ -90,7 +91,6 @@ def test_every_option_reaches_its_struct(tmp_path: Path) -> None:
         reasoning_parser="deepseek_r1",
         enable_metrics=True,
         enable_payload_logging=True,
-        api_key_file=template,
         limits=ClientLimits(concurrency=8, tokens_per_minute=60000),
         max_queue=0,
         request_timeout=1.5,
@@ -100,6 +100,7 @@ def test_every_option_reaches_its_struct(tmp_path: Path) -> None:
         max_body_bytes=10,
         trust_request_chat_template=True,
     )
+    assert [made.server.keys.client(key) is not None for key in (b"k1", b"k2", b"hi", b"k3")] == [1, 1, 1, 0]
     assert made.metrics == MetricsConfig(
         enabled=True,
         log_stats=False,
@@ -131,7 +132,6 @@ def test_the_command_line_wins_over_the_environment_and_that_over_the_file(
 
 ENVIRONMENT = {
     "FURIOSA_LLM_MODEL": ("acme/model", "backend_config", "model", "acme/model"),
-    "FURIOSA_LLM_API_KEY": ("a, b", "server", "api_keys", ("a", "b")),
     "FURIOSA_LLM_ALLOWED_ORIGINS": ('["*"]', "server", "allowed_origins", ("*",)),
     "FURIOSA_LLM_ENABLE_METRICS": ("true", "server", "enable_metrics", True),
     "FURIOSA_LLM_ENABLE_PREFIX_CACHING": ("false", "backend_config", "enable_prefix_caching", False),
@@ -153,6 +153,13 @@ def test_an_option_reads_the_environment(variable: str, monkeypatch: pytest.Monk
     assert getattr(getattr(settings(), struct), field) == value
 
 
+def test_keys_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FURIOSA_LLM_API_KEY", "a, b")
+    keys = settings().server.keys
+    assert keys.client(b"a")
+    assert keys.client(b"b")
+
+
 def test_the_file_holds_lists_and_tables_where_the_command_line_repeats(tmp_path: Path) -> None:
     file = tmp_path / "server.toml"
     file.write_text(
@@ -163,7 +170,8 @@ def test_the_file_holds_lists_and_tables_where_the_command_line_repeats(tmp_path
         '[speculative-config]\nmethod = "ngram"\nnum_speculative_tokens = 5\n'
     )
     made = settings("--config", str(file))
-    assert made.server.api_keys == ("a", "b")
+    assert made.server.keys.client(b"a")
+    assert made.server.keys.client(b"b")
     assert made.server.allowed_origins == ("https://a.example",)
     assert made.server.default_chat_template_kwargs == {"enable_thinking": False}
     assert made.server.served_model_name == "acme/model"

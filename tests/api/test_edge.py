@@ -10,8 +10,9 @@ import pytest
 from api_fakes import Recorder, a_server, ask, backend_of, chat, complete, error_of, events
 
 from fllm.interfaces import RequestRecord
+from fllm_api.keys import Keys
 
-KEYS = {"api_keys": ("first", "sécond")}
+KEYS = {"keys": Keys(("first", "sécond"))}
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/version", "/schema", "/schema/openapi.json", "/metrics"])

@@ -44,6 +44,12 @@ class LazyCommand(click.RichCommand):
 class Commands(click.RichGroup):
     """Finds plugins only for ``--help``, and for a command that is not ours."""
 
+    def make_context(self, info_name: str | None, args: list[str], **extra: Any) -> click.Context:  # type: ignore[override]
+        """Read the arguments, and forget them: there may be keys among them."""
+        context = super().make_context(info_name, args, **extra)
+        args.clear()
+        return context
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Ours in our order, then the plugins' by name."""
         self._add_those_of_plugins(ctx)

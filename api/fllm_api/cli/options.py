@@ -14,6 +14,7 @@ import rich_click as click
 from fllm.config import LoadFormat, Speculation
 from fllm.detection import AUTO
 from fllm_api.cli.config_file import read_config
+from fllm_api.cli.secrets import hash_keys
 from fllm_api.cli.types import Devices, Json, KeyValue, Listed, Registered
 from fllm_api.config import ContentFormat
 
@@ -141,7 +142,13 @@ ABOUT_CHAT = [
 ABOUT_HTTP = [
     _http(["--host"], type=Listed(), default="localhost", help="Name or address to listen at."),
     _http(["--port"], type=click.IntRange(0, 65535), default=8000, help="0 picks a free one."),
-    _http(["--api-key"], type=Listed(), multiple=True, help="Bearer token that requests need."),
+    _http(
+        ["--api-key"],
+        type=Listed(),
+        multiple=True,
+        callback=hash_keys,
+        help="Bearer token that requests need.",
+    ),
     _http(["--api-key-file"], type=FILE, help="More of them, one a line; SIGHUP reads it again."),
     _http(
         ["--allowed-origins"],

@@ -35,6 +35,7 @@ def run(settings: Settings, plugins: Plugins, sockets: list[socket.socket], bega
 
 async def _live(settings: Settings, plugins: Plugins, sockets: list[socket.socket], began: float) -> None:
     interrupted = _interruption()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, settings.server.keys.reload)
     async with AsyncExitStack() as at_the_end:
         with loading() as tell:
             context = BackendContext(progress=tell, plugins=settings.plugin_config)

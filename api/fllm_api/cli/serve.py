@@ -15,6 +15,7 @@ from fllm_api.cli.bind import bind
 from fllm_api.cli.choice import possible_parsers
 from fllm_api.cli.logs import configure_logging
 from fllm_api.cli.options import CONTEXT, SERVE
+from fllm_api.cli.secrets import hide_arguments
 from fllm_api.cli.settings import settings_from
 from fllm_api.cli.types import plugin_config, plugins_of
 from fllm_api.config import ContentFormat, ServerConfig
@@ -28,6 +29,7 @@ The command line wins over the environment, that over the file."""
 def serve(ctx: click.RichContext, /, **options: Any) -> None:
     """Serve MODEL with an OpenAI-compatible API; without MODEL, the embedded SmolLM2-135M-Instruct."""
     began = time.monotonic()
+    hide_arguments(f"furiosa-llm serve {options['model'] or ''}".strip())
     plugins = plugins_of(ctx)
     settings = settings_from(options, plugins, plugin_config(ctx))
     check_parsers(settings.server, plugins)
@@ -37,6 +39,7 @@ def serve(ctx: click.RichContext, /, **options: Any) -> None:
         sockets = [held.enter_context(each) for each in bind(settings.server.host, settings.server.port)]
         configure_logging(options["log_level"], options["log_format"])
         plugins.warn()
+        settings.server.keys.warn()
 
         from fllm_api.cli.running import run
 

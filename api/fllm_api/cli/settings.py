@@ -17,6 +17,7 @@ from fllm.registry import BackendEntry, Registry
 from fllm_api.cli.choice import possible_parsers
 from fllm_api.cli.options import NO_GRAMMAR
 from fllm_api.config import ClientLimits, ServerConfig
+from fllm_api.keys import Keys
 
 S = TypeVar("S", bound=Struct)
 
@@ -73,7 +74,7 @@ def settings_from(options: Mapping[str, Any], plugins: Plugins, plugin_config: P
             ServerConfig,
             options,
             served_model_name=options["served_model_name"] or source.name,
-            api_keys=options["api_key"],
+            keys=_keys(options),
             allowed_origins=tuple(options["allowed_origins"] or ()),
             limits=_limits(options["limit"]),
             default_chat_template_kwargs=options["default_chat_template_kwargs"] or {},
@@ -162,6 +163,13 @@ def _check_revision(revision: str | None, source: ModelSource) -> None:
         raise ConfigError(
             f"--revision {revision} is for a model on the Hub, and {source.location!r} is local"
         )
+
+
+def _keys(options: Mapping[str, Any]) -> Keys:
+    keys: Keys = options["api_key"]
+    if options["api_key_file"] is not None:
+        keys.watch(options["api_key_file"])
+    return keys
 
 
 def _limits(given: Iterable[tuple[str, str]]) -> ClientLimits:
