@@ -12,7 +12,9 @@ from litestar.types import Receive, Scope, Send
 
 from fllm.chain import Output
 from fllm.generation import Request
+from fllm_api.admitting import claimed
 from fllm_api.connection import ClientGone, while_connected
+from fllm_api.deadline import Deadline
 from fllm_api.encoding.encoder import Encoder
 from fllm_api.errors import describe, report
 from fllm_api.protocol.errors import ErrorEnvelope
@@ -36,6 +38,7 @@ class Answer(ASGIResponse):
     ) -> None:
         super().__init__(**response)
         self._request = request
+        self._deadline: Deadline = request.scope["state"]["deadline"]
         self._outputs = outputs
         self._encoder = encoder
 
@@ -43,7 +46,7 @@ class Answer(ASGIResponse):
         try:
             await while_connected(receive, self._answer(send))
         except ClientGone:
-            scope["state"]["error"] = "the client went away"
+            scope["state"].setdefault("error", "the client went away")
 
     async def _answer(self, send: Send) -> None:
         raise NotImplementedError
@@ -57,7 +60,7 @@ class WholeAnswer(Answer):
 
     async def _answer(self, send: Send) -> None:
         chunks: list[Any] = []
-        async with aclosing(self._outputs) as arriving:
+        async with aclosing(self._outputs) as arriving, self._deadline.bounds():
             async for outputs in arriving:
                 chunks += self._chunks(outputs)
         body = _json.encode(self._encoder.fold(chunks))
@@ -83,13 +86,15 @@ class EventStream(Answer):
 
     async def _answer(self, send: Send) -> None:
         async with aclosing(self._outputs) as arriving:
-            first = await anext(arriving)
+            async with self._deadline.bounds():
+                first = await anext(arriving)
             await self.start_response(send)
             try:
-                await _write(send, _events(self._chunks(first)))
-                async for outputs in arriving:
-                    if chunks := self._chunks(outputs):
-                        await _write(send, _events(chunks))
+                async with self._deadline.bounds():
+                    await _write(send, _events(self._chunks(first)))
+                    async for outputs in arriving:
+                        if chunks := self._chunks(outputs):
+                            await _write(send, _events(chunks))
                 end = _events(self._encoder.finish())
             except Exception as error:  # noqa: BLE001 (the edge: the status is sent, so the stream must say it)
                 end = self._failure(error)
@@ -104,7 +109,8 @@ class EventStream(Answer):
 def answer(
     request: ApiRequest, server: Server, asked: Request, encoder: Encoder[Any], *, stream: bool
 ) -> Answer:
-    """Ask the pipeline; nothing is generated before the answer is sent."""
+    """Ask the pipeline, if there is room; nothing is generated before the answer is sent."""
+    asked = claimed(request.scope, asked)
     trace = request.scope["state"]["trace"]
     trace.submit(
         prompt_tokens=sum(map(len, asked.prompts)),

@@ -10,14 +10,17 @@ from litestar import Litestar
 from litestar.config.cors import CORSConfig
 from litestar.di import Provide
 
+from fllm_api.admission import Admission, capacity
+from fllm_api.admitting import Admitted
 from fllm_api.auth import Authenticated
 from fllm_api.config import ServerConfig
 from fllm_api.controllers.chat import ChatController
 from fllm_api.controllers.completions import CompletionsController
-from fllm_api.controllers.health import HealthController
+from fllm_api.controllers.health import HealthController, ReadyController
 from fllm_api.controllers.metrics import MetricsController
 from fllm_api.controllers.models import ModelsController
 from fllm_api.controllers.version import VersionController
+from fllm_api.draining import Draining
 from fllm_api.errors import respond
 from fllm_api.mounting import with_routes_of
 from fllm_api.observing import Observed
@@ -31,10 +34,11 @@ from fllm_api.ticking import ticking
 
 def create_app(server: Server) -> Litestar:
     """The routes of the contract, and those of plugins."""
-    return with_routes_of(server.plugins, partial(_build, server))
+    admission = Admission(capacity(server.card, server.config), server.config.limits)
+    return with_routes_of(server.plugins, partial(_build, server, admission))
 
 
-def _build(server: Server, routes: Sequence[Any]) -> Litestar:
+def _build(server: Server, admission: Admission, routes: Sequence[Any]) -> Litestar:
     config = server.config
     return Litestar(
         route_handlers=[
@@ -43,6 +47,7 @@ def _build(server: Server, routes: Sequence[Any]) -> Litestar:
             ModelsController,
             VersionController,
             HealthController,
+            ReadyController,
             *([MetricsController] if config.enable_metrics else []),
             *routes,
         ],
@@ -53,6 +58,8 @@ def _build(server: Server, routes: Sequence[Any]) -> Litestar:
         middleware=[
             Observed(server.collectors),
             Authenticated(config.keys),
+            Draining(server.drain, config.request_timeout),
+            Admitted(admission),
             *([PayloadLog()] if config.enable_payload_logging else []),
         ],
         before_send=[begin_response],

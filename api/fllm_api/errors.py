@@ -15,7 +15,12 @@ from fllm_api.request_id import request_id
 
 log = logging.getLogger("fllm.api")
 
-TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    429: "rate_limit_error",
+    504: "timeout_error",
+}
 """Of other statuses below 500: ``invalid_request_error``; from 500 on: ``server_error``."""
 
 
@@ -31,26 +36,28 @@ def describe(error: Exception, asked: str = "") -> tuple[int, ErrorBody]:
     """
     match error:
         case RequestError():
-            return 400, _body(400, error.message, error.param, error.code)
+            return 400, error_body(400, error.message, error.param, error.code)
         case BackendUnavailable():
-            return 503, _body(503, error.message, code="unavailable")
+            return 503, error_body(503, error.message, code="unavailable")
         case BackendError():
-            return 500, _body(500, error.message)
+            return 500, error_body(500, error.message)
         case ValidationException():
-            return 400, _body(400, *_invalid(error))
+            return 400, error_body(400, *_invalid(error))
         case HTTPException(status_code=status) if status != 500:
             extra = error.extra if isinstance(error.extra, dict) else {}
             message = f"{error.detail}: {asked}" if error.detail == PHRASES.get(status) else error.detail
-            return status, _body(status, message, extra.get("param"), extra.get("code"))
+            return status, error_body(status, message, extra.get("param"), extra.get("code"))
         case _:
-            return 500, _body(500, "the server failed to answer; its log says why")
+            return 500, error_body(500, "the server failed to answer; its log says why")
 
 
 def respond(request: Request[Any, Any, Any], error: Exception) -> Response[ErrorEnvelope]:
     """The edge: whatever is raised before the first byte of an answer ends here."""
     status, body = describe(error, where(request))
     report(request, error, body)
-    headers = error.headers if isinstance(error, HTTPException) else None
+    headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+    if status == 503:
+        headers.setdefault("Retry-After", "1")
     return Response(ErrorEnvelope(body), status_code=status, headers=headers, media_type="application/json")
 
 
@@ -62,7 +69,8 @@ def report(request: Request[Any, Any, Any], error: Exception, body: ErrorBody) -
     log.error("%s (%s) failed", where(request), request_id(request.scope), exc_info=error)
 
 
-def _body(status: int, message: str, param: str | None = None, code: str | None = None) -> ErrorBody:
+def error_body(status: int, message: str, param: str | None = None, code: str | None = None) -> ErrorBody:
+    """The envelope's inside; its type is that of the status."""
     kind = TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
     return ErrorBody(message, kind, param, code)
 

@@ -14,6 +14,7 @@ from fllm.plugins import Plugins
 from fllm.tokens import Tokenizer
 from fllm.values import ModelCard
 from fllm_api.config import ServerConfig
+from fllm_api.draining import Drain
 
 
 class Server(Struct, frozen=True, kw_only=True):
@@ -32,6 +33,7 @@ class Server(Struct, frozen=True, kw_only=True):
     tools: ParserFactory | None = None
     """Makes the tool-call parser of ``--tool-call-parser``."""
     collectors: Sequence[Collector] = ()
+    drain: Drain = field(default_factory=Drain)
     created: int = field(default_factory=lambda: int(time.time()))
     """Unix time, for `/v1/models`."""
 

@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 import logging
-import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
-
-import uvicorn
 
 from fllm.chat import ChatTemplate
 from fllm.errors import ConfigError
@@ -21,46 +15,23 @@ from fllm_api.app import create_app
 from fllm_api.cli.choice import with_chosen_parsers
 from fllm_api.cli.settings import Settings
 from fllm_api.config import ServerConfig
+from fllm_api.listener import Limits, Listener
 from fllm_api.server import Server
-
-KEEP_ALIVE = 75
-"""Seconds an idle connection lives: longer than in clients' pools, so that no request meets a closing one."""
 
 log = logging.getLogger("fllm.server")
 
 
-class Listener(uvicorn.Server):
-    """uvicorn, without its signal handlers, and telling when it listens."""
-
-    on_ready: Callable[[], None] = staticmethod(lambda: None)
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, then say so."""
-        await super().startup(sockets)
-        self.on_ready()
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals to whoever runs this server: uvicorn raises them again at its end."""
-        yield
-
-
 def listener_for(settings: Settings, plugins: Plugins, backend: Backend, card: ModelCard) -> Listener:
     """The HTTP server over a started backend."""
-    app = create_app(assemble(settings, plugins, backend, card))
-    config = uvicorn.Config(
-        app,
-        http="httptools",
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=log.isEnabledFor(logging.DEBUG),
-        server_header=False,
-        timeout_keep_alive=KEEP_ALIVE,
-        # Annotated as int, but it goes to asyncio.wait_for.
-        timeout_graceful_shutdown=cast(int, settings.shutdown_timeout),
+    server = assemble(settings, plugins, backend, card)
+    config = server.config
+    return Listener(
+        create_app(server),
+        server.drain,
+        Limits(read=config.read_timeout, write=config.write_timeout),
+        max_connections=config.max_connections,
+        shutdown_timeout=settings.shutdown_timeout,
     )
-    return Listener(config)
 
 
 def assemble(settings: Settings, plugins: Plugins, backend: Backend, card: ModelCard) -> Server:

@@ -20,9 +20,10 @@ from fllm_api.cli.bind import ready_to_listen, url_of
 from fllm_api.cli.event_loop import loop_factory
 from fllm_api.cli.loading import loading
 from fllm_api.cli.settings import Settings
+from fllm_api.watchdog import watched
 
 if TYPE_CHECKING:
-    from fllm_api.cli.assembly import Listener
+    from fllm_api.listener import Listener
 
 T = TypeVar("T")
 
@@ -66,10 +67,11 @@ async def _listen(listener: Listener, sockets: list[socket.socket], interrupted:
     ready_to_listen(sockets)
     serving = asyncio.create_task(listener.serve(sockets))
     waiting = asyncio.create_task(interrupted.wait())
-    await asyncio.wait([serving, waiting], return_when=asyncio.FIRST_COMPLETED)
-    waiting.cancel()
-    listener.should_exit = True
-    await serving
+    with watched(asyncio.get_running_loop()):
+        await asyncio.wait([serving, waiting], return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        listener.drain()
+        await serving
 
 
 async def _unless(interrupted: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:

@@ -11,9 +11,12 @@ from litestar.di import NamedDependency
 from litestar.exceptions import NotFoundException
 
 from fllm_api.controllers.documented import errors
+from fllm_api.draining import TO_THE_END
 from fllm_api.observing import UNHEARD
 from fllm_api.server import Server
 from fllm_api.ticking import status_of
+
+ABOUT_THE_SERVER = {**TO_THE_END, **UNHEARD}
 
 
 class MetricsController(Controller):
@@ -21,7 +24,7 @@ class MetricsController(Controller):
 
     path = "/metrics"
     tags = ("Server",)
-    opt = UNHEARD
+    opt = ABOUT_THE_SERVER
 
     @get(media_type="text/plain", responses=errors(401, 404), summary="Expose the metrics")
     async def metrics(
