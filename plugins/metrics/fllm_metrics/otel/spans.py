@@ -1,0 +1,92 @@
+"""Spans of a request: itself, its wait, its prefill, its decode."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from fllm import RequestRecord
+from fllm_metrics.otel.attributes import attributes_of
+
+Phase = tuple[str, float, float]
+"""Name, begin and end."""
+
+
+class SpanCollector:
+    """A `Collector` that makes all spans of a request at its end, when its times are known."""
+
+    def __init__(
+        self, provider: TracerProvider, model_name: str, clock: Callable[[], int] = time.time_ns
+    ) -> None:
+        self._tracer: Tracer = provider.get_tracer("furiosa-llm")
+        self._propagator = TraceContextTextMapPropagator()
+        self._model_name = model_name
+        self._clock = clock
+
+    def received(self, request: RequestRecord) -> None:
+        """Its time is written down already."""
+
+    def started(self, request: RequestRecord) -> None:
+        """Its time is written down already."""
+
+    def progressed(self, request: RequestRecord, gaps: Sequence[float], tokens: int) -> None:
+        """A span has no use for single tokens."""
+
+    def finished(self, request: RequestRecord) -> None:
+        """Make its spans; they are sent by another thread."""
+        times = EpochTimes(request, self._clock())
+        span = self._tracer.start_span(
+            f"{request.method} {request.path}",
+            context=self._propagator.extract(request.trace_context),
+            kind=SpanKind.SERVER,
+            start_time=times.of(request.received_at),
+        )
+        if span.is_recording():
+            span.set_attributes(attributes_of(request, self._model_name))
+            _set_status(span, request)
+            self._add_phases(span, request, times)
+        span.end(times.end)
+
+    def _add_phases(self, parent: Span, request: RequestRecord, times: EpochTimes) -> None:
+        context = set_span_in_context(parent)
+        for name, begin, end in phases(request):
+            child = self._tracer.start_span(name, context=context, start_time=times.of(begin))
+            child.end(times.of(end))
+
+
+class EpochTimes:
+    """Times of a request as OpenTelemetry wants them: nanoseconds since 1970, by one look at the clock."""
+
+    def __init__(self, request: RequestRecord, now: int) -> None:
+        self.end = now
+        """The request has just ended."""
+        self._finished_at = request.finished_at or request.received_at
+
+    def of(self, seconds: float) -> int:
+        """A time of the request's own clock."""
+        return self.end - round((self._finished_at - seconds) * 1e9)
+
+
+def phases(request: RequestRecord) -> Iterator[Phase]:
+    """What a request went through in the engine, as far as it came."""
+    submitted, end = request.submitted_at, request.finished_at
+    if submitted is None or end is None:
+        return
+    first = request.first_token_at
+    if first is None:
+        yield "queue", submitted, end
+        return
+    prefill = min(submitted + request.queued, first)
+    yield "queue", submitted, prefill
+    yield "prefill", prefill, first
+    yield "decode", first, end
+
+
+def _set_status(span: Span, request: RequestRecord) -> None:
+    """By the conventions, a server's span is no error where the client is to blame: 400 to 499."""
+    if request.error is not None and not (request.status and 400 <= request.status < 500):
+        span.set_status(Status(StatusCode.ERROR, request.error))
