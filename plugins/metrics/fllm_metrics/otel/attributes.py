@@ -1,4 +1,4 @@
-"""What a span says of a request: OpenTelemetry's semantic conventions of HTTP servers and of generative AI."""
+"""What a span says of a request: OpenTelemetry's conventions of HTTP servers and of generative AI."""
 
 from __future__ import annotations
 

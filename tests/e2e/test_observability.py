@@ -1,0 +1,216 @@
+"""One request, as the log, the traces and the metrics of a real server show it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from queue import Queue
+from threading import Thread
+from typing import Any
+
+import httpx
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from scripts import LLAMA31_WEATHER, SCRIPTED_PLUGIN, write_script
+from serving import Server, serving
+
+KEY = "a-secret"
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+PATIENCE = 30.0
+CHAT = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
+
+
+class Receiver(ThreadingHTTPServer):
+    """An OTLP collector over HTTP."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.received: Queue[tuple[dict[str, str], ExportTraceServiceRequest]] = Queue()
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def spans(self, request_id: str) -> tuple[dict[str, str], str, dict[str, Any]]:
+        """The headers and the service with which the spans of a request came, and those by name."""
+        while True:
+            headers, request = self.received.get(timeout=PATIENCE)
+            for resource in request.resource_spans:
+                spans = [span for scope in resource.scope_spans for span in scope.spans]
+                roots = [
+                    s for s in spans if _attributes(s).get("http.request.header.x-request-id") == [request_id]
+                ]
+                if roots:
+                    of_it = [span for span in spans if span.trace_id == roots[0].trace_id]
+                    service = _attributes(resource.resource)["service.name"]
+                    return headers, service, {span.name: span for span in of_it}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Receiver
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        request = ExportTraceServiceRequest.FromString(body)
+        self.server.received.put(({name.lower(): value for name, value in self.headers.items()}, request))
+        self.send_response(200 if self.path == "/v1/traces" else 404)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+def _attributes(message: Any) -> dict[str, Any]:
+    return {attribute.key: _value(attribute.value) for attribute in message.attributes}
+
+
+def _value(value: Any) -> Any:
+    kind = value.WhichOneof("value")
+    return (
+        [_value(each) for each in value.array_value.values] if kind == "array_value" else getattr(value, kind)
+    )
+
+
+@pytest.fixture(scope="module")
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def watched(receiver: Receiver, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A scripted engine in a process of its own, with all that can be seen turned on."""
+    directory: Path = tmp_path_factory.mktemp("script")
+    write_script(LLAMA31_WEATHER, directory)
+    with serving(
+        directory,
+        *("--plugin", SCRIPTED_PLUGIN, "--backend", "scripted", "--api-key", KEY),
+        *("--enable-metrics", "--metrics-compat", "vllm", "--log-format", "json"),
+        *("--otlp-endpoint", receiver.endpoint),
+        OTEL_BSP_SCHEDULE_DELAY="50",
+        OTEL_SERVICE_NAME="of-the-test",
+        OTEL_EXPORTER_OTLP_HEADERS="x-token=abc",
+    ) as server:
+        yield server
+
+
+def ask(
+    server: Server, request_id: str, method: str = "POST", path: str = "/v1/chat/completions", **more: Any
+) -> httpx.Response:
+    headers = {"authorization": f"Bearer {KEY}", "x-request-id": request_id, **more.pop("headers", {})}
+    body = {"json": {**CHAT, **more}} if method == "POST" else {}
+    return httpx.request(method, server.url + path, headers=headers, timeout=PATIENCE, **body)
+
+
+def lines(server: Server, logger: str) -> list[dict[str, Any]]:
+    found = [json.loads(line) for line in server.log().splitlines() if line.startswith("{")]
+    return [line for line in found if line["logger"] == logger]
+
+
+def access(server: Server, request_id: str) -> dict[str, Any]:
+    """The line of a request, once it is there."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        if found := [each for each in lines(server, "fllm.access") if each["request_id"] == request_id]:
+            [line] = found
+            return line
+        time.sleep(0.02)
+    raise AssertionError(f"no line of {request_id}:\n{server.log()}")
+
+
+def test_a_streamed_chat_is_one_trace_that_goes_on_with_the_clients(
+    watched: Server, receiver: Receiver
+) -> None:
+    before = time.time_ns()
+    answer = ask(watched, "traced", headers={"traceparent": PARENT, "tracestate": "v=1"}, stream=True)
+    after = time.time_ns()
+    assert answer.text.endswith("data: [DONE]\n\n")
+    headers, service, spans = receiver.spans("traced")
+    assert (headers["x-token"], service) == ("abc", "of-the-test")
+    assert set(spans) == {"POST /v1/chat/completions", "queue", "prefill", "decode"}
+    root = spans.pop("POST /v1/chat/completions")
+    assert (root.trace_id.hex(), root.parent_span_id.hex()) == tuple(PARENT.split("-")[1:3])
+    assert root.trace_state == "v=1"
+    assert {span.parent_span_id for span in spans.values()} == {root.span_id}
+    assert before <= root.start_time_unix_nano <= spans["queue"].start_time_unix_nano
+    assert spans["queue"].end_time_unix_nano == spans["prefill"].start_time_unix_nano
+    assert spans["prefill"].end_time_unix_nano == spans["decode"].start_time_unix_nano
+    assert spans["decode"].end_time_unix_nano == root.end_time_unix_nano <= after + 1e9
+    about = _attributes(root)
+    assert (about["http.response.status_code"], about["gen_ai.operation.name"]) == (200, "chat")
+    assert about["gen_ai.usage.output_tokens"] == len(LLAMA31_WEATHER.tokens)
+    assert about["gen_ai.usage.input_tokens"] > 0
+    assert about["gen_ai.response.finish_reasons"] == ["stop"]
+
+
+def test_its_line_in_the_log_has_its_tokens_and_times(watched: Server) -> None:
+    ask(watched, "logged", stream=True)
+    line = access(watched, "logged")
+    assert (line["method"], line["path"], line["status"]) == ("POST", "/v1/chat/completions", 200)
+    assert line["client"].startswith("key:")
+    assert line["generated_tokens"] == len(LLAMA31_WEATHER.tokens)
+    assert 0 < line["ttft_seconds"] <= line["seconds"]
+    assert (line["stream"], line["finish_reasons"], line["level"]) == (True, ["stop"], "info")
+
+
+@pytest.mark.parametrize(
+    ("request_id", "status", "changed"),
+    [
+        ("no-key", 401, {"headers": {"authorization": "Bearer wrong"}}),
+        ("bad-body", 400, {"temperature": "warm"}),
+    ],
+)
+def test_what_is_refused_has_a_line_that_says_why(
+    watched: Server, request_id: str, status: int, changed: dict[str, Any]
+) -> None:
+    answer = ask(watched, request_id, **changed)
+    assert (answer.status_code, answer.headers["x-request-id"]) == (status, request_id)
+    line = access(watched, request_id)
+    assert (line["status"], line["error"]) == (status, answer.json()["error"]["message"])
+    assert "wrong" not in watched.log()
+
+
+def test_requests_for_no_tokens_have_lines_and_those_that_ask_how_the_server_is_have_none(
+    watched: Server,
+) -> None:
+    for path in ("/health", "/metrics"):
+        assert ask(watched, path.strip("/"), "GET", path).status_code == 200
+    ask(watched, "models", "GET", "/v1/models")
+    assert access(watched, "models")["status"] == 200
+    assert {line["path"] for line in lines(watched, "fllm.access")} & {"/health", "/metrics"} == set()
+
+
+def test_an_id_that_could_forge_a_line_is_replaced(watched: Server) -> None:
+    forged = ask(watched, "two words", "GET", "/v1/models").headers["x-request-id"]
+    assert len(forged) == 32
+    assert access(watched, forged)["path"] == "/v1/models"
+
+
+def test_the_same_id_twice_is_two_requests(watched: Server) -> None:
+    for _ in range(2):
+        assert ask(watched, "twin").status_code == 200
+    end = time.monotonic() + PATIENCE
+    while len(twins := [each for each in lines(watched, "fllm.access") if each["request_id"] == "twin"]) < 2:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    assert [line["status"] for line in twins] == [200, 200]
+
+
+def test_vllms_names_show_the_same_figures(watched: Server) -> None:
+    ask(watched, "counted")
+    page = ask(watched, "page", "GET", "/metrics").text
+    samples = dict(line.rsplit(" ", 1) for line in page.splitlines() if not line.startswith("#"))
+    totals = {name.partition("{")[0]: value for name, value in samples.items()}
+    assert totals["vllm:generation_tokens_total"] == totals["furiosa_llm:generation_tokens_total"] != "0.0"
+
+
+def test_every_line_on_stderr_is_json(watched: Server) -> None:
+    told = [line for line in watched.log().splitlines() if not line.startswith("furiosa-llm: serving")]
+    assert told
+    assert all(json.loads(line)["message"] for line in told)
