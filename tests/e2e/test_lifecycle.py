@@ -1,18 +1,17 @@
-"""Start, stop, and what happens when the engine dies."""
+"""The default model's server: what a signal does, and what happens when the engine dies."""
 
 from __future__ import annotations
 
 import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import httpx
 import pytest
-from serving import Server, children, run, serving
+from serving import Server, children, serving
 
 
 @pytest.fixture(scope="module")
@@ -72,23 +71,3 @@ def test_a_signal_lets_accepted_requests_finish_and_exits_0(how: signal.Signals)
         request.join()
         assert answers[0].json()["usage"]["completion_tokens"] == 300
         assert not os.path.exists(f"/proc/{engine}")
-
-
-def test_a_drain_has_a_limit() -> None:
-    with (
-        serving("--shutdown-timeout", "0.5") as server,
-        suppress(httpx.RemoteProtocolError),
-        slow_stream(server),
-    ):
-        assert server.stop(timeout=20) == 0, server.log()
-
-
-def test_a_busy_port_is_one_line_before_the_model_loads() -> None:
-    with socket.socket() as taken:
-        taken.bind(("localhost", 0))
-        taken.listen()
-        port = str(taken.getsockname()[1])
-        done = run("serve", "--port", port)
-    assert done.returncode == 2
-    [line] = done.stderr.strip().splitlines()
-    assert port in line

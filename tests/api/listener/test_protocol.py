@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
+from ambiguous import AMBIGUOUS
 from listening import Answer, Listening, listening
 
 from fllm_api.cli.event_loop import loop_factory
@@ -57,58 +58,10 @@ def within(work: Callable[[Listening], Coroutine[Any, Any, Any]], app: Any = ech
         return runner.run(go())
 
 
-SMUGGLED = {
-    "length and encoding": POST + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "encoding and length": POST + b"Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
-    "two lengths": POST + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabc",
-    "the same length twice": POST + b"Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
-    "a list of lengths": POST + b"Content-Length: 3, 3\r\n\r\nabc",
-    "a length with a sign": POST + b"Content-Length: +3\r\n\r\nabc",
-    "a negative length": POST + b"Content-Length: -3\r\n\r\nabc",
-    "a hexadecimal length": POST + b"Content-Length: 0x3\r\n\r\nabc",
-    "no length": POST + b"Content-Length: \r\n\r\nabc",
-    "a length beyond numbers": POST + b"Content-Length: 99999999999999999999999\r\n\r\nabc",
-    "a folded line": b"GET / HTTP/1.1\r\nHost: a\r\nX: b\r\n c\r\n\r\n",
-    "a folded encoding": POST + b"Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n",
-    "a folded first line": b"GET / HTTP/1.1\r\n Host: a\r\n\r\n",
-    "bare LF": b"GET / HTTP/1.1\nHost: a\n\n",
-    "bare LF after a header": b"GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n",
-    "bare LF at the end": b"GET / HTTP/1.1\r\nHost: a\r\n\n",
-    "bare CR": b"GET / HTTP/1.1\r\nHost: a\rX: b\r\n\r\n",
-    "CR CR LF": b"GET / HTTP/1.1\r\nHost: a\r\r\n\r\n",
-    "a space before the colon": b"GET / HTTP/1.1\r\nHost : a\r\n\r\n",
-    "a tab before the colon": b"GET / HTTP/1.1\r\nHost\t: a\r\n\r\n",
-    "NUL": b"GET / HTTP/1.1\r\nHost: a\0b\r\n\r\n",
-    "a control character": b"GET / HTTP/1.1\r\nHost: a\x01b\r\n\r\n",
-    "a header without a name": b"GET / HTTP/1.1\r\n: a\r\n\r\n",
-    "a header without a colon": b"GET / HTTP/1.1\r\nHost\r\n\r\n",
-    "no host": b"GET / HTTP/1.1\r\n\r\n",
-    "two hosts": b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
-    "chunked is not the last": POST + b"Transfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n",
-    "chunked and more": POST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: gzip\r\n\r\n0\r\n\r\n",
-    "chunks in HTTP/1.0": b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "a negative chunk": POST + b"Transfer-Encoding: chunked\r\n\r\n-1\r\na\r\n0\r\n\r\n",
-    "a chunk size in C": POST + b"Transfer-Encoding: chunked\r\n\r\n0x1\r\na\r\n0\r\n\r\n",
-    "a space behind a chunk size": POST + b"Transfer-Encoding: chunked\r\n\r\n1 \r\na\r\n0\r\n\r\n",
-    "bare LF between chunks": POST + b"Transfer-Encoding: chunked\r\n\r\n1\na\n0\n\n",
-    "a chunk longer than its size": POST + b"Transfer-Encoding: chunked\r\n\r\n1\r\naXX0\r\n\r\n",
-    "a chunk size beyond numbers": POST + b"Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\na\r\n",
-    "bare LF in an extension": POST + b"Transfer-Encoding: chunked\r\n\r\n1;a\nb\r\na\r\n0\r\n\r\n",
-    "an unknown method": b"FOO / HTTP/1.1\r\nHost: a\r\n\r\n",
-    "a small method": b"get / HTTP/1.1\r\nHost: a\r\n\r\n",
-    "TLS": b"\x16\x03\x01\x02\x00\x01\x00",
-    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    "HTTP/1.2": b"GET / HTTP/1.2\r\nHost: a\r\n\r\n",
-    "a path in UTF-8": "GET /é HTTP/1.1\r\nHost: a\r\n\r\n".encode(),
-    "no path": b"GET foo HTTP/1.1\r\nHost: a\r\n\r\n",
-    "a URL without a path": b"GET http://a HTTP/1.1\r\nHost: a\r\n\r\n",
-}
-
-
 def test_what_could_be_read_in_two_ways_is_400_in_the_envelope() -> None:
     async def work(server: Listening) -> dict[str, str]:
         wrong = {}
-        for name, data in SMUGGLED.items():
+        for name, data in AMBIGUOUS.items():
             for pieces in ([data], [data[i : i + 1] for i in range(len(data))]):
                 wire = await server.connect()
                 await wire.send(pieces[0])

@@ -1,0 +1,172 @@
+"""What happens when clients are slow, silent, many or hostile; all of it in one server."""
+
+from __future__ import annotations
+
+import json
+import resource
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from ambiguous import AMBIGUOUS
+from fault_table import Seen, fault
+from faulty import asking, assert_ends_clean, assert_well, options, until
+from serving import Server, serving
+
+from fllm.testing.echo import echo_model
+
+IDLE = 1500
+TRICKLING = 100
+DEAF = 20
+CONNECTIONS = 2000
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    model = echo_model(tmp_path_factory.mktemp("models") / "model")
+    limits = ("--read-timeout", "2", "--write-timeout", "2", "--max-connections", str(CONNECTIONS))
+    # It answers as fast as its event loop turns.
+    with serving(model, *options("inside"), *limits) as running:
+        yield running
+        assert_ends_clean(running)
+
+
+@pytest.fixture
+def connections() -> Iterator[ExitStack]:
+    """Where connections go that are closed at the end; there may be many."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    with ExitStack() as stack:
+        yield stack
+
+
+def connect(server: Server, *, buffer: int = 0) -> socket.socket:
+    address = urlsplit(server.url)
+    end = socket.socket()
+    if buffer:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+    end.settimeout(20)
+    end.connect(("127.0.0.1", address.port))
+    return end
+
+
+def rest(end: socket.socket) -> bytes:
+    """All that still comes."""
+    data = b""
+    with suppress(ConnectionResetError):
+        while piece := end.recv(65536):
+            data += piece
+    return data
+
+
+def memory(server: Server) -> float:
+    """Megabytes that the server's own process holds."""
+    pages = int(Path(f"/proc/{server.process.pid}/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 1e6
+
+
+def files(server: Server) -> int:
+    """How many it has open."""
+    return len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
+
+
+def post(text: str, tokens: int) -> bytes:
+    body = json.dumps(asking(text, tokens=tokens, stream=True)).encode()
+    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+@fault(
+    "Connections",
+    f"Slowloris: {TRICKLING} clients send their headers a byte at a time, {TRICKLING} their bodies",
+    must="Others are served meanwhile; each gets 408 at the time limit, and its connection is closed",
+)
+def test_slowloris(server: Server, connections: ExitStack, seen: Seen) -> None:
+    ends = [connections.enter_context(connect(server)) for _ in range(2 * TRICKLING)]
+    for i, end in enumerate(ends):
+        end.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\nX: " if i % 2 else post("hello", 4)[:-60])
+    began = time.monotonic()
+    while time.monotonic() < began + 1.2:
+        for end in ends:
+            end.sendall(b" ")
+        assert_well(server)
+    answers = [rest(end) for end in ends]
+    took = time.monotonic() - began
+    assert all(answer.startswith(b"HTTP/1.1 408 ") for answer in answers), set(answers)
+    assert all(b'{"error":{' in answer and b"x-request-id: " in answer for answer in answers)
+    seen(f"{len(ends)} of {len(ends)} were 408 after {took:.1f} s (limit 2 s); others were served")
+
+
+@fault(
+    "Connections",
+    f"{DEAF} clients ask for long streams and do not read",
+    must="What they hold is bounded; after the time limit each is aborted with a line in the log",
+)
+def test_clients_that_do_not_read(server: Server, connections: ExitStack, seen: Seen) -> None:
+    assert_well(server)
+    before = memory(server)
+    ends = [connections.enter_context(connect(server, buffer=2048)) for _ in range(DEAF)]
+    for end in ends:
+        end.sendall(post("hello", 4000))
+    most = before
+
+    def all_aborted() -> bool:
+        nonlocal most
+        most = max(most, memory(server))
+        return server.log().count("its client read nothing for 2 s") == DEAF
+
+    took = until(all_aborted, "all aborted\n" + server.log())
+    assert_well(server)
+    assert most - before < DEAF * 1.5
+    seen(f"all aborted after {took:.1f} s (limit 2 s); {(most - before) / DEAF:.2f} MB each at most")
+
+
+@fault(
+    "Connections",
+    f"{IDLE} idle connections",
+    must="The service goes on; each is closed at the time limit, and no file is left open",
+)
+def test_many_idle_connections(server: Server, connections: ExitStack, seen: Seen) -> None:
+    before, held = files(server), memory(server)
+    ends = [connections.enter_context(connect(server)) for _ in range(IDLE)]
+    began = time.monotonic()
+    assert_well(server)
+    answered = time.monotonic() - began
+    cost = (memory(server) - held) * 1000 / IDLE
+    assert [rest(end) for end in ends] == [b""] * IDLE
+    until(lambda: files(server) <= before, "all files closed")
+    seen(f"answered within {answered:.1f} s; {cost:.0f} kB each; all closed")
+
+
+@fault(
+    "Connections",
+    f"More connections than allowed: {CONNECTIONS} at most, {CONNECTIONS + 300} come",
+    must="Those that have waited longest for a request make room; the service goes on",
+)
+def test_more_connections_than_allowed(server: Server, connections: ExitStack, seen: Seen) -> None:
+    ends = [connections.enter_context(connect(server)) for _ in range(CONNECTIONS + 300)]
+    assert_well(server)
+    assert rest(ends[0]) == b""
+    assert files(server) < CONNECTIONS + 100
+    seen("the eldest idle ones were closed; new ones were served")
+
+
+@fault(
+    "Connections",
+    f"{len(AMBIGUOUS)} kinds of malformed requests, those of request smuggling among them",
+    must="400 in the envelope, with a request id, and the connection is closed",
+)
+def test_malformed_requests(server: Server, connections: ExitStack, seen: Seen) -> None:
+    for name, data in AMBIGUOUS.items():
+        with connect(server) as end:
+            end.sendall(data)
+            answer = rest(end)
+        assert answer.startswith(b"HTTP/1.1 400 "), (name, answer)
+        assert answer.count(b"HTTP/1.1 ") == 1, (name, answer)
+        assert b"x-request-id: " in answer, (name, answer)
+    assert_well(server)
+    seen(f"{len(AMBIGUOUS)} of {len(AMBIGUOUS)} were 400, and the service went on")
