@@ -2,6 +2,8 @@
 
 A thread sees that the loop's heart has stopped, and interrupts what is being executed there by a signal whose
 handler raises. So what hangs fails like whatever raises: its request ends with an error, all others go on.
+No thread can see anything while `re` looks for a match, since it holds the GIL; but it hears signals, and so
+the kernel counts, too, how long the process computes.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import faulthandler
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Event, Thread, get_ident
@@ -41,13 +44,14 @@ def watched(
         yield
         return
     watchdog = Watchdog(loop, patience, tries)
-    before = signal.signal(SIGNAL, watchdog.interrupt)
+    before = {each: signal.signal(each, watchdog.interrupt) for each in (SIGNAL, signal.SIGPROF)}
     watchdog.start()
     try:
         yield
     finally:
         watchdog.stop()
-        signal.signal(SIGNAL, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 class Watchdog:
@@ -60,6 +64,8 @@ class Watchdog:
         self._beats = 0
         self._suspect = -1
         """After which beat the loop was interrupted."""
+        self._computed = 0.0
+        """Seconds of computing of the main thread at the last beat."""
         self._main = get_ident()
         self._stopped = Event()
         self._timer: asyncio.TimerHandle | None = None
@@ -72,16 +78,21 @@ class Watchdog:
     def stop(self) -> None:
         """End both."""
         self._stopped.set()
+        signal.setitimer(signal.ITIMER_PROF, 0)
         if self._timer is not None:
             self._timer.cancel()
 
     def interrupt(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        """Handle the signal, in the main thread: raise `Hang`, unless the loop has beaten since."""
-        if self._beats == self._suspect and not self._stopped.is_set():
+        """Handle the signals, in the main thread: raise `Hang`, unless the loop has beaten meanwhile."""
+        if self._stopped.is_set():
+            return
+        if self._beats == self._suspect or time.thread_time() - self._computed >= self._patience:
             raise Hang(f"it kept the server from everything else for {self._patience:g} s")
 
     def _beat(self) -> None:
         self._beats += 1
+        self._computed = time.thread_time()
+        signal.setitimer(signal.ITIMER_PROF, self._patience, 1.0)
         self._timer = self._loop.call_later(BEAT, self._beat)
 
     def _watch(self) -> None:
