@@ -168,7 +168,7 @@ def test_what_is_too_much_is_refused(body: dict[str, Any], param: str) -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        {"stop": ["a" * 1024] * 64},
+        {"stop": ["a" * 256] * 64},
         {"stop_token_ids": [1] * 1024},
         {"logit_bias": {str(token): 1 for token in range(200)}},
         {"prompt": ["a"] * 100, "n": 2},
