@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from prometheus_client.exposition import choose_encoder
 
 from fllm import Exposition, MetricsContext, RequestRecord, Status
+from fllm_metrics.accepting import unescaped
 from fllm_metrics.figures import Figures
 from fllm_metrics.furiosa import FuriosaPage
 from fllm_metrics.vllm import VllmPage
@@ -46,5 +47,5 @@ class PrometheusCollector:
     def expose(self, status: Status | None, accept: str) -> Exposition:
         """The page; where the engine gives no status, its last one is repeated."""
         self._figures.hear(status)
-        encode, content_type = choose_encoder(accept)
+        encode, content_type = choose_encoder(unescaped(accept))
         return Exposition(content_type, encode(self._registry))
