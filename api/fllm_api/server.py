@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct, field
 
-from fllm.chat import ChatTemplate
+from fllm.chat import ChatTemplate, ForeignTemplates
 from fllm.generation import Pipeline
 from fllm.interfaces import Backend, Collector, Exposer, ParserFactory
 from fllm.plugins import Plugins
@@ -15,6 +15,7 @@ from fllm.tokens import Tokenizer
 from fllm.values import ModelCard
 from fllm_api.config import ServerConfig
 from fllm_api.draining import Drain
+from fllm_api.turns import Turns
 
 
 class Server(Struct, frozen=True, kw_only=True):
@@ -28,6 +29,9 @@ class Server(Struct, frozen=True, kw_only=True):
     tokenizer: Tokenizer
     template: ChatTemplate | None
     """``None``: chat answers 400 and says what to do."""
+    request_templates: ForeignTemplates | None = None
+    """Renders templates of requests, where those are trusted to bring some; one at a time, by turns."""
+    turns: Turns = field(default_factory=Turns)
     reasoning: ParserFactory | None = None
     """Makes the reasoning parser of ``--reasoning-parser``."""
     tools: ParserFactory | None = None

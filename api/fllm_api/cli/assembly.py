@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from fllm.chat import ChatTemplate
+from fllm.chat import ChatTemplate, ForeignTemplates, Setting
 from fllm.errors import ConfigError
 from fllm.interfaces import Backend, ChatTemplates, MetricsContext, TemplateContext
 from fllm.plugins import Plugins
@@ -50,6 +50,11 @@ def assemble(settings: Settings, plugins: Plugins, backend: Backend, card: Model
         card=card,
         tokenizer=tokenizer,
         template=chat_template(config, templates, tokenizer),
+        request_templates=ForeignTemplates(
+            Setting(tokenizer.special_tokens, config.chat_template_content_format)
+        )
+        if config.trust_request_chat_template
+        else None,
         reasoning=plugins.reasoning_parsers.load(config.reasoning_parser)
         if config.reasoning_parser
         else None,

@@ -39,9 +39,16 @@ class ChatController(Controller):
         self, request: ApiRequest, data: JSONBody[ChatRequest], server: NamedDependency[Server]
     ) -> Answer:
         """Answer a conversation, whole or as a stream of events."""
-        asked = await asyncio.to_thread(read_chat, data, server)
+        asked = await _read(request, data, server)
         encoder = _encoder(data, asked, server)
         return answer(request, server, asked.request, encoder, stream=bool(data.stream))
+
+
+async def _read(request: ApiRequest, body: ChatRequest, server: Server) -> AskedChat:
+    if body.chat_template is None:
+        return await asyncio.to_thread(read_chat, body, server)
+    async with server.turns.of(request.scope["state"]["client"]):
+        return await asyncio.to_thread(read_chat, body, server)
 
 
 def _encoder(body: ChatRequest, asked: AskedChat, server: Server) -> ChatEncoder:

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from fllm.chat import ChatTemplate, ForeignTemplate
 from fllm.errors import RequestError
 from fllm.generation import Request
 from fllm.interfaces import ParserContext
@@ -37,7 +38,7 @@ class AskedChat(Struct, frozen=True, kw_only=True):
 
 def read_chat(body: ChatRequest, server: Server) -> AskedChat:
     """Check, render and tokenize; raises `RequestError`. Slow for a long prompt: not for the event loop."""
-    refuse_unserved(body)
+    refuse_unserved(body, () if server.request_templates is None else ("chat_template",))
     check_stream_options(body)
     _check_messages(body.messages)
     tools = read_tools(body)
@@ -72,12 +73,7 @@ def read_chat(body: ChatRequest, server: Server) -> AskedChat:
 
 
 def _render(body: ChatRequest, server: Server, tools: tuple[Tool, ...], kwargs: dict[str, Any]) -> str:
-    if server.template is None:
-        raise RequestError(
-            "the model has no chat template: start the server with --chat-template FILE, "
-            "or use /v1/completions"
-        )
-    return server.template.render(
+    return _template(body, server).render(
         [msgspec.to_builtins(message) for message in body.messages],
         tools=[template_tool(tool) for tool in tools] or None,
         add_generation_prompt=_generation_prompt(body),
@@ -85,6 +81,19 @@ def _render(body: ChatRequest, server: Server, tools: tuple[Tool, ...], kwargs: 
         tell_tools=True,
         kwargs=kwargs,
     )
+
+
+def _template(body: ChatRequest, server: Server) -> ChatTemplate | ForeignTemplate:
+    if body.chat_template is not None and server.request_templates is not None:
+        if not isinstance(body.chat_template, str):
+            raise RequestError("a chat template is a text", param="chat_template")
+        return server.request_templates.template(body.chat_template)
+    if server.template is None:
+        raise RequestError(
+            "the model has no chat template: start the server with --chat-template FILE, "
+            "or use /v1/completions"
+        )
+    return server.template
 
 
 def _generation_prompt(body: ChatRequest) -> bool:

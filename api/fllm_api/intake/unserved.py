@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from fllm.errors import RequestError
@@ -17,7 +18,9 @@ class Unserved(NamedTuple):
 
 UNSERVED = {
     "audio": Unserved("this model answers in text"),
-    "chat_template": Unserved("the server's template is used; name one with --chat-template when it starts"),
+    "chat_template": Unserved(
+        "the server's template is used, unless it is started with --trust-request-chat-template"
+    ),
     "function_call": Unserved("it was replaced by `tool_choice`"),
     "functions": Unserved("it was replaced by `tools`"),
     "modalities": Unserved('this model answers in text: only ["text"] is served', (["text"],)),
@@ -30,11 +33,11 @@ UNSERVED = {
 }
 
 
-def refuse_unserved(request: GenerationRequest) -> None:
-    """Raise `RequestError` for the first field that asks for something that is not offered."""
+def refuse_unserved(request: GenerationRequest, but: Collection[str] = ()) -> None:
+    """Raise `RequestError` for the first field that asks for something that is not offered, ``but`` these."""
     for name, unserved in UNSERVED.items():
         value = getattr(request, name, None)
-        if value is not None and value not in unserved.harmless:
+        if name not in but and value is not None and value not in unserved.harmless:
             raise RequestError(
                 f"`{name}` is not supported: {unserved.why}", param=name, code="unsupported_parameter"
             )
