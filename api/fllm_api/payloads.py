@@ -10,6 +10,8 @@ import msgspec
 from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
+from fllm_api.request_id import request_id
+
 
 class PayloadLog(ASGIMiddleware):
     """Writes what came and how it was answered, once the answer is complete."""
@@ -47,6 +49,7 @@ def _line(scope: Scope, began: str, body: bytes, status: int) -> str:
     line = {
         "timestamp": _now(),
         "message": f"{method} {url} {status}",
+        "request_id": request_id(scope),
         "req": {
             "timestamp": began,
             "method": method,
