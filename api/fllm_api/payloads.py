@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from datetime import UTC, datetime
 from typing import Any
@@ -59,7 +60,14 @@ def _line(scope: Scope, began: str, body: bytes, status: int) -> str:
         },
         "res": {"timestamp": _now(), "status_code": status},
     }
-    return msgspec.json.encode(line).decode() + "\n"
+    return _encoded(line) + "\n"
+
+
+def _encoded(line: dict[str, Any]) -> str:
+    try:
+        return msgspec.json.encode(line).decode()
+    except (OverflowError, RecursionError):  # numbers of more than 64 bits, and what Any lets nest
+        return json.dumps(line)
 
 
 def _payload(body: bytes) -> Any:

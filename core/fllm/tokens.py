@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from codecs import utf_8_decode
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -48,6 +49,8 @@ class Tokenizer:
         # Some are published with the settings of their training, which would cut every prompt.
         inner.no_truncation()
         inner.no_padding()
+        # A text is encoded in the thread that asks for it; a pool of threads would warn of every fork.
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         return cls(inner, _read_special_tokens(directory / "tokenizer_config.json"))
 
     @property
@@ -65,7 +68,17 @@ class Tokenizer:
 
         A rendered chat has these already.
         """
-        return self._inner.encode(text, add_special_tokens=special).ids
+        # Unlike `encode`, it releases the GIL, and leaves out what nobody asks for.
+        [encoding] = self._inner.encode_batch_fast([text], add_special_tokens=special)
+        return encoding.ids
+
+    def least_tokens(self, text: str) -> int:
+        """No text of that length has fewer; known without encoding it."""
+        return len(text) // self._longest
+
+    @cached_property
+    def _longest(self) -> int:
+        return max(map(len, self._inner.get_vocab()), default=1) or 1
 
     def decode(self, ids: Sequence[int], *, skip_special: bool) -> str:
         """Text of token ids; ids that the vocabulary lacks are left out."""

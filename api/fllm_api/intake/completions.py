@@ -17,6 +17,7 @@ from fllm_api.intake.sampling import (
     check_stream_options,
     check_token_ids,
     either,
+    encoded,
     sampling,
     stop_strings,
 )
@@ -43,7 +44,7 @@ def read_completion(body: CompletionRequest, server: Server) -> AskedCompletion:
     check_stream_options(body)
     tokenizer = server.tokenizer
     prompts = split_prompts(body.prompt)
-    token_ids = [_token_ids(prompt, tokenizer) for prompt in prompts]
+    token_ids = [_token_ids(prompt, server) for prompt in prompts]
     echo, skip_special = bool(body.echo), body.skip_special_tokens is not False
     default = either(server.card.defaults.max_tokens, default=DEFAULT_MAX_TOKENS)
     max_tokens = budget(server.card, max(map(len, token_ids)), body.max_tokens, default, param="prompt")
@@ -92,12 +93,12 @@ def split_prompts(prompt: str | list[str | int | list[int]]) -> list[str | list[
     )
 
 
-def _token_ids(prompt: str | list[int], tokenizer: Tokenizer) -> list[int]:
+def _token_ids(prompt: str | list[int], server: Server) -> list[int]:
     if isinstance(prompt, str):
-        ids = tokenizer.encode(prompt, special=True) or _beginning(tokenizer)
+        ids = encoded(prompt, server, special=True, param="prompt") or _beginning(server.tokenizer)
     else:
         ids = prompt
-        check_token_ids(ids, tokenizer, "prompt")
+        check_token_ids(ids, server.tokenizer, "prompt")
     if not ids:
         raise RequestError("`prompt` has no tokens, so there is nothing to continue", param="prompt")
     return ids

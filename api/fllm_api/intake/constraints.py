@@ -54,7 +54,11 @@ def schema_text(schema: Any, param: str) -> str:
     """The JSON text of a schema; raises `RequestError` if it is too long or nested too deeply."""
     if _deeper(schema, DEEPEST):
         raise RequestError(f"`{param}` is nested too deeply: it may have {DEEPEST} levels", param=param)
-    return check_length(msgspec.json.encode(schema).decode(), param)
+    try:
+        text = msgspec.json.encode(schema).decode()
+    except OverflowError as error:
+        raise RequestError(f"`{param}` has a number of more than 64 bits", param=param) from error
+    return check_length(text, param)
 
 
 def check_length(text: str, param: str) -> str:

@@ -10,8 +10,12 @@ from fllm.errors import ContextTooLong, RequestError
 from fllm.tokens import Tokenizer
 from fllm.values import ModelCard, Sampling
 from fllm_api.protocol.generation import GenerationRequest
+from fllm_api.server import Server
 
 T = TypeVar("T")
+
+LONGEST_STOP = 16 * 1024
+"""Characters of all stop strings: the automaton that looks for them grows with them."""
 
 
 def either(*values: T | None, default: T) -> T:
@@ -94,10 +98,22 @@ def candidates(request: GenerationRequest) -> tuple[int, int, Beam | None]:
 
 
 def stop_strings(request: GenerationRequest) -> tuple[str, ...]:
-    """One or several."""
-    if isinstance(request.stop, str):
-        return (request.stop,)
-    return tuple(request.stop or ())
+    """One or several; raises `RequestError` where they are longer than anybody's."""
+    stop = (request.stop,) if isinstance(request.stop, str) else tuple(request.stop or ())
+    if (length := sum(map(len, stop))) > LONGEST_STOP:
+        raise RequestError(f"`stop` has {length} characters in all; it may have {LONGEST_STOP}", param="stop")
+    return stop
+
+
+def encoded(text: str, server: Server, *, special: bool, param: str) -> list[int]:
+    """The tokens of a prompt; raises `ContextTooLong` at once where it can't but have too many."""
+    if (least := server.tokenizer.least_tokens(text)) >= server.card.max_model_len:
+        raise ContextTooLong(
+            f"the context has {server.card.max_model_len} tokens; the prompt has {len(text)} characters, "
+            f"which are {least} or more",
+            param=param,
+        )
+    return server.tokenizer.encode(text, special=special)
 
 
 def check_stream_options(request: GenerationRequest) -> None:

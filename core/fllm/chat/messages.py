@@ -90,6 +90,6 @@ def _arguments(arguments: object, form: Form, path: str) -> str | dict[str, Any]
     text = text.strip() or "{}"
     try:
         parsed = msgspec.json.decode(text, type=dict[str, Any])
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise RequestError(f"the arguments of a tool call are a JSON object: {error}", param=path) from error
     return text if form.arguments_as_text else parsed
