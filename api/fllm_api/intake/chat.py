@@ -18,6 +18,7 @@ from fllm_api.intake.sampling import (
     candidates,
     check_stream_options,
     either,
+    encoded,
     sampling,
     stop_strings,
 )
@@ -45,7 +46,7 @@ def read_chat(body: ChatRequest, server: Server) -> AskedChat:
     calls = read_calls(body, tools, server)
     kwargs = {**server.config.default_chat_template_kwargs, **_template_kwargs(body)}
     prompt = _render(body, server, tools, kwargs)
-    ids = server.tokenizer.encode(prompt, special=False)
+    ids = encoded(prompt, server, special=False, param="messages")
     if not ids:
         raise RequestError("the chat template makes an empty prompt of these messages", param="messages")
     asked = either(body.max_completion_tokens, body.max_tokens, default=None)
