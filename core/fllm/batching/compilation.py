@@ -6,9 +6,9 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from fllm.batching.strangers import Hangs, Strangers
 from fllm.constraints import Constraint
 from fllm.errors import BackendError, BackendUnavailable, FllmError, RequestError
 from fllm.grammars import CompiledGrammar, GrammarCompiler, Matcher
@@ -23,6 +23,10 @@ THREADS = 2
 """Constraints compiled at once."""
 PATIENCE = 30.0
 """Seconds until a constraint is given up that waits for others to be compiled."""
+COMPILE_SECONDS = 60.0
+"""Until a compiler is said to hang; ours take half of it at most, to start their process."""
+MATCHER_SECONDS = 5.0
+"""Until the making of a matcher is; usually it takes microseconds."""
 MAX_REFUSED = 64
 REFUSAL_SECONDS = 60.0
 """A refusal holds for so long: it may have cost all of its time, and the next would cost it again."""
@@ -38,6 +42,9 @@ class Compilation:
         max_count: int = MAX_COUNT,
         max_bytes: int = MAX_BYTES,
         patience: float = PATIENCE,
+        check: Callable[[Matcher], None] = lambda _: None,
+        compile_seconds: float = COMPILE_SECONDS,
+        matcher_seconds: float = MATCHER_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._compiler = compiler
@@ -45,8 +52,11 @@ class Compilation:
         self._clock = clock
         self._max_count = max_count
         self._max_bytes = max_bytes
-        self._compiling = ThreadPoolExecutor(THREADS, "fllm-grammars")
-        self._matching = ThreadPoolExecutor(1, "fllm-matchers")
+        self._check = check
+        self._compile_seconds = compile_seconds
+        self._matcher_seconds = matcher_seconds
+        self._compiling = Strangers(THREADS, "fllm-grammars")
+        self._matching = Strangers(1, "fllm-matchers")
         self._kept: OrderedDict[Constraint, CompiledGrammar] = OrderedDict()
         self._bytes = 0
         self._refused: OrderedDict[Constraint, tuple[RequestError, float]] = OrderedDict()
@@ -64,12 +74,12 @@ class Compilation:
             grammar = self._kept[constraint]
         else:
             grammar = await self._shared(constraint)
-        return await _beside(self._matching, grammar.matcher)
+        return await _beside(self._matching, grammar.matcher, patience=self._matcher_seconds)
 
     def close(self) -> None:
         """Forget all."""
         for threads in (self._compiling, self._matching):
-            threads.shutdown(wait=False, cancel_futures=True)
+            threads.close()
         self._compiler.close()
 
     def _check_refused(self, constraint: Constraint) -> None:
@@ -87,8 +97,15 @@ class Compilation:
 
     async def _compile(self, constraint: Constraint) -> CompiledGrammar:
         try:
-            async with asyncio.timeout(self._patience):
-                return await _beside(self._compiling, lambda: self._compiler.compile(constraint))
+            grammar = await _beside(
+                self._compiling,
+                lambda: self._compiler.compile(constraint),
+                wait=self._patience,
+                patience=self._compile_seconds,
+            )
+            seconds = self._matcher_seconds
+            await _beside(self._compiling, lambda: self._check(grammar.matcher()), patience=seconds)
+            return grammar
         except TimeoutError:
             raise BackendUnavailable("too many grammars are being compiled: try again later") from None
 
@@ -116,10 +133,14 @@ class Compilation:
             self._refused.popitem(last=False)
 
 
-async def _beside(threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+async def _beside(
+    threads: Strangers, work: Callable[[], T], *, wait: float | None = None, patience: float
+) -> T:
     try:
-        return await asyncio.get_running_loop().run_in_executor(threads, work)
-    except FllmError:
+        return await threads.do(work, wait=wait, patience=patience)
+    except (FllmError, TimeoutError):
         raise
+    except Hangs:
+        raise BackendError(f"the grammar failed: it takes more than {patience:g} s") from None
     except Exception as error:
         raise BackendError(f"the grammar failed: {describe(error)}") from error

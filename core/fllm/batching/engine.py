@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from fllm.batching.admission import check
 from fllm.batching.compilation import Compilation
-from fllm.batching.guide import Guide
+from fllm.batching.guide import Guide, require_text
 from fllm.batching.limits import Limits
 from fllm.batching.loop import EngineLoop
 from fllm.batching.masks import MaskThread
@@ -123,7 +123,8 @@ class BatchedBackend:
         if self._grammar_factory is not None:
             self._vocabulary = cache(partial(read_vocabulary, card, self._config.visible_tokens))
             context = GrammarContext(vocabulary=self._vocabulary)
-            self._grammars = Compilation(self._grammar_factory(context))
+            check = partial(require_text, words=lambda: self._vocabulary().words)
+            self._grammars = Compilation(self._grammar_factory(context), check=check)
             card = replace(card, grammar=self._config.grammar)
         self._card = card
         if not ready.done():

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import partial
 from threading import Event
 
 from fllm.batching.masks import PATIENCE, MaskThread
-from fllm.errors import BackendError
+from fllm.errors import BackendError, RequestError
 from fllm.grammars import Matcher, Vocabulary
 from fllm.registry import describe
+
+
+def require_text(matcher: Matcher, words: Callable[[], int]) -> None:
+    """Raise `RequestError` if the grammar of a new matcher allows no text at all, such as ``a = a "b"``."""
+    mask = memoryview(bytearray(4 * words())).cast("i")
+    matcher.fill(mask)
+    if not any(mask) and not matcher.complete:
+        raise RequestError("the grammar allows no text at all")
 
 
 class Guide:

@@ -154,7 +154,7 @@ def test_a_hanging_mask_costs_a_batch_its_patience_once(monkeypatch: pytest.Monk
     began = time.monotonic()
 
     async def asks(engine: BatchedBackend) -> None:
-        asked = [prompt("bad", "z"), *(prompt(f"r{n}", "123") for n in range(4))]
+        asked = [prompt("bad", "1z"), *(prompt(f"r{n}", "123") for n in range(4))]
         bad, *others = await asyncio.gather(*(tokens(engine, each) for each in asked), return_exceptions=True)
         assert isinstance(bad, BackendError)
         assert others == [[1, 2, 3]] * 4

@@ -1,0 +1,66 @@
+"""What happens when a grammar plugin raises or hangs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from fault_table import Seen, fault
+from faulty import ask, assert_ends_clean, assert_well, engine, options, recovery, stream
+from serving import Server, serving
+
+from fllm.testing.echo import echo_model
+
+ALONE = "Its request fails alone, with 500"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for all of these faults: whatever came before, it must be well."""
+    model = echo_model(tmp_path_factory.mktemp("models") / "model")
+    with serving(model, *options(), "--engine-timeout", "2") as running:
+        yield running
+        assert_ends_clean(running)
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        pytest.param(word, expected, id=word, marks=fault("Grammars", what, must=must))
+        for word, expected, what, must in [
+            ("COMPILE RAISES", 500, "A grammar plugin raises when it compiles", ALONE),
+            ("MATCHER RAISES", 500, "A grammar plugin raises when it makes a matcher", ALONE),
+            ("FILL RAISES", 500, "A matcher raises when it fills a mask", ALONE),
+            ("FILL HANGS", 500, "A matcher hangs when it fills a mask", ALONE),
+            ("ACCEPT RAISES", 500, "A matcher raises when it accepts a token", ALONE),
+            ("NOTHING", 400, "A grammar allows no text at all", "A 400 that says so"),
+        ]
+    ],
+)
+def test_a_grammar_breaks(word: str, expected: int, server: Server, seen: Seen) -> None:
+    recovery(server)
+    before = engine(server)
+    with stream(server, "one", tokens=40) as other:
+        began = time.monotonic()
+        answer = ask(server, "hello", structured_outputs={"grammar": word})
+        took = time.monotonic() - began
+        assert answer.status_code == expected, answer.text
+        message = answer.json()["error"]["message"]
+        assert other.end() == ""
+    assert_well(server)
+    assert engine(server) == before
+    seen(f"{expected}, “{message}”, after {took:.1f} s; another stream went on")
+
+
+@fault(
+    "Grammars",
+    "A matcher hangs when it accepts a token",
+    must="The engine is killed after --engine-timeout (2 s here); healthy again within 10 s",
+)
+def test_a_matcher_that_hangs_in_a_step(server: Server, seen: Seen) -> None:
+    recovery(server)
+    answer = ask(server, "hello", structured_outputs={"grammar": "ACCEPT HANGS"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
+    took = recovery(server)
+    seen(f"503, “{answer.json()['error']['message']}”; healthy again after {took:.1f} s")
