@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from litestar import Controller, Response, get
 from litestar.di import NamedDependency
 
 from fllm.errors import BackendUnavailable
+from fllm.interfaces import Backend
+from fllm.registry import describe
+from fllm.values import Status
 from fllm_api.auth import PUBLIC
 from fllm_api.controllers.documented import errors
 from fllm_api.draining import SHUTTING_DOWN, TO_THE_END
@@ -13,6 +18,21 @@ from fllm_api.observing import UNHEARD
 from fllm_api.server import Server
 
 ALWAYS_OPEN = {**PUBLIC, **TO_THE_END, **UNHEARD}
+
+
+STATUS_SECONDS = 10.0
+"""A backend that takes longer to say how it is hangs."""
+
+
+async def status_of(backend: Backend) -> Status:
+    """What the backend says; raises `BackendUnavailable` whatever it raises, or if it says nothing."""
+    try:
+        async with asyncio.timeout(STATUS_SECONDS):
+            return await backend.status()
+    except BackendUnavailable:
+        raise
+    except Exception as error:  # a stranger's code; whatever it raises, it is not well
+        raise BackendUnavailable(f"the engine does not say how it is: {describe(error)}") from error
 
 
 class HealthController(Controller):
@@ -25,7 +45,7 @@ class HealthController(Controller):
     @get(media_type="text/plain", responses=errors(503), summary="Ask whether the engine answers")
     async def health(self, server: NamedDependency[Server]) -> Response[None]:
         """Nothing, if the engine is well; 503 if it is not."""
-        await server.backend.status()
+        await status_of(server.backend)
         return Response(None)
 
 
@@ -41,7 +61,7 @@ class ReadyController(Controller):
         """Nothing, if a request would be taken now; 503, which says why, if not."""
         if server.drain.began:
             raise BackendUnavailable(SHUTTING_DOWN)
-        status = await server.backend.status()
+        status = await status_of(server.backend)
         if 0 < server.config.max_queue <= status.waiting:
             raise BackendUnavailable(f"the queue is full: {status.waiting} sequences wait")
         return Response(None)
