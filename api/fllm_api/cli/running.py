@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+STOP_SECONDS = 30.0
+"""For a backend to stop: an engine in a process of its own is killed long before."""
+
+log = logging.getLogger("fllm.server")
+
 
 def run(settings: Settings, plugins: Plugins, sockets: list[socket.socket], began: float) -> None:
     """Serve until a signal comes; raises `UserError` where the user can mend what stops the start."""
@@ -41,7 +47,7 @@ async def _live(settings: Settings, plugins: Plugins, sockets: list[socket.socke
         with loading() as tell:
             context = BackendContext(progress=tell, plugins=settings.plugin_config)
             backend: Backend = plugins.backends.load(settings.backend)(settings.backend_config, context)
-            at_the_end.push_async_callback(backend.stop)
+            at_the_end.push_async_callback(_stop, backend)
             started = await _unless(interrupted, _start(backend))
         if started is None:
             return
@@ -49,6 +55,16 @@ async def _live(settings: Settings, plugins: Plugins, sockets: list[socket.socke
         listener = listener_for(settings, plugins, backend, card)
         listener.on_ready = lambda: _announce(settings, sockets, began)
         await _listen(listener, sockets, interrupted)
+
+
+async def _stop(backend: Backend) -> None:
+    """Let the backend stop; one that does not may have threads that would hold this process for good."""
+    try:
+        async with asyncio.timeout(STOP_SECONDS):
+            await backend.stop()
+    except TimeoutError:
+        log.error("the backend has not stopped within %g s: the process is ended", STOP_SECONDS)
+        os._exit(1)
 
 
 async def _start(backend: Backend) -> tuple[ModelCard, Callable[..., Listener]]:

@@ -15,12 +15,14 @@ from fllm_api.listener.refusal import Refusal
 Headers = Sequence[tuple[bytes, bytes]]
 
 
-def check_framing(version: str, method: bytes, headers: Headers) -> None:
+def check_framing(version: str, method: bytes, url: bytes, headers: Headers) -> None:
     """Raises `Refusal` unless there is but one way to read where this request ends, and whom it is for."""
     if version not in ("1.1", "1.0"):
         raise Refusal(505, f"HTTP/{version} is not served, HTTP/1.1 is")
     if method == b"CONNECT":
         raise Refusal(501, "this server is no proxy: CONNECT is not served")
+    if httptools.parse_url(url).path is None:
+        raise Refusal(400, "the request's URL has no path")
     _check_encoding(version, _values(headers, b"transfer-encoding"))
     hosts = len(_values(headers, b"host"))
     if hosts > 1 or (hosts == 0 and version == "1.1"):

@@ -181,7 +181,7 @@ class Protocol(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        check_framing(self.parser.get_http_version(), self.parser.get_method(), self.headers)
+        check_framing(self.parser.get_http_version(), self.parser.get_method(), self.url, self.headers)
         if len(self.pipeline) >= MAX_PIPELINED:
             raise Refusal(400, f"more than {MAX_PIPELINED} requests are sent ahead of their answers")
         if self.parser.should_upgrade():
@@ -290,9 +290,14 @@ class Protocol(HttpToolsProtocol):
 
 
 def _refusal_of(error: httptools.HttpParserError) -> Refusal:
-    """What one of our callbacks refused, or the parser itself."""
-    cause = error.__context__
-    return cause if isinstance(cause, Refusal) else Refusal(400, f"this is not valid HTTP/1.1: {error}")
+    """What the parser refused, or one of our callbacks, whose error is this one's context."""
+    cause = error.__context__ or error
+    if isinstance(cause, Refusal):
+        return cause
+    if isinstance(cause, httptools.HttpParserError):
+        return Refusal(400, f"this is not valid HTTP/1.1: {cause}")
+    log.error("a request could not be read", exc_info=cause)
+    return Refusal(500, "the server failed to read the request; its log says why")
 
 
 def _name(client: tuple[str, int] | None) -> str:

@@ -1,0 +1,25 @@
+"""The end of a server whose backend does not end."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+STUBBORN = """
+import asyncio
+from fllm_api.cli import running
+
+class Stubborn:
+    async def stop(self):
+        while True:
+            await asyncio.sleep(60)
+
+running.STOP_SECONDS = 0.1
+asyncio.run(running._stop(Stubborn()))
+"""
+
+
+def test_a_backend_that_does_not_stop_holds_no_process() -> None:
+    done = subprocess.run([sys.executable, "-c", STUBBORN], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr == "the backend has not stopped within 0.1 s: the process is ended\n"
