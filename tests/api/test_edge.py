@@ -181,7 +181,7 @@ def test_payloads_are_logged_as_lines_of_json(capsys: pytest.CaptureFixture[str]
     ask(server, "POST", "/v1/completions?a=b", content=b"\xff", headers={"content-type": "application/json"})
     ask(server, "GET", "/health")
     first, second, third = (json.loads(line) for line in capsys.readouterr().out.splitlines())
-    assert set(first) == {"timestamp", "message", "req", "res"}
+    assert set(first) == {"timestamp", "message", "request_id", "req", "res"}
     assert first["req"].pop("timestamp")
     assert first["res"].pop("timestamp")
     assert first["req"] == {

@@ -1,0 +1,87 @@
+"""What is seen of requests where something fails: the id in the engine's log, traces that nobody takes."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from fault_table import Seen, fault
+from faulty import ask, asking, assert_well, options, until
+from serving import Server, serving
+
+from fllm.testing.echo import echo_model
+
+LOST = "traces are lost"
+REQUESTS = 20
+
+
+@pytest.fixture(scope="module")
+def deaf() -> Iterator[str]:
+    """An endpoint that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+def watched(model: Path, endpoint: str) -> tuple[str | Path, ...]:
+    return (model, *options(), "--log-format", "json", "--otlp-endpoint", endpoint)
+
+
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port: int = listening.getsockname()[1]
+        return port
+
+
+def served(server: Server, times: int = REQUESTS) -> None:
+    for _ in range(times):
+        assert ask(server, "hello", tokens=1).status_code == 200
+
+
+@fault(
+    "Network",
+    "Nobody listens where traces are to go, and a batch fails in the engine",
+    must="Requests are answered; one line says that traces are lost; the engine's log has the request's id",
+)
+def test_traces_that_nobody_takes(seen: Seen, tmp_path: Path) -> None:
+    endpoint = f"http://127.0.0.1:{closed_port()}"
+    fast = {"OTEL_BSP_SCHEDULE_DELAY": "20", "OTEL_EXPORTER_OTLP_TIMEOUT": "1"}
+    with serving(*watched(echo_model(tmp_path / "model"), endpoint), **fast) as server:
+        served(server)
+        until(lambda: LOST in server.log(), "the line that traces are lost")
+        served(server)
+        answer = httpx.post(
+            f"{server.api}/chat/completions",
+            json=asking("ENGINE RAISES"),
+            headers={"x-request-id": "of-the-fire"},
+            timeout=60,
+        )
+        assert answer.status_code == 500
+        until(lambda: '"logger":"fllm.engine"' in server.log(), "the engine's own line")
+        assert_well(server)
+        lines = [json.loads(line) for line in server.log().splitlines() if line.startswith("{")]
+        assert server.log().count(LOST) == 1
+        assert not [line for line in lines if line["logger"].startswith("opentelemetry")]
+        of_engine = [line for line in lines if line["logger"] == "fllm.engine"]
+        assert [line["request_id"] for line in of_engine] == ["of-the-fire"]
+        assert "exception" in of_engine[0]
+    seen(f"{2 * REQUESTS} requests answered; one line of lost traces; the engine's line had the id")
+
+
+@fault(
+    "Shutdown",
+    "SIGTERM while the endpoint of traces accepts connections and never answers",
+    must="Exit 0; traces that can't be sent hold the server up for a few seconds at most",
+)
+def test_an_endpoint_that_hangs(seen: Seen, tmp_path: Path, deaf: str) -> None:
+    with serving(*watched(echo_model(tmp_path / "model"), deaf)) as server:
+        served(server)
+        began = time.monotonic()
+        assert server.stop() == 0, server.log()
+        took = time.monotonic() - began
+        assert took < 20
+    seen(f"exit 0 after {took:.1f} s")
