@@ -115,7 +115,7 @@ _WORD = r"[\w$][\w.$-]*"
 PYTHON_STRING = r"'([^'\\\x00-\x1f]|\\['\\nt])*'"
 """A string in single quotes."""
 
-_ALTERNATIVES = re.compile(r"\^[^()]*\||\|[^()]*\$")
+_ALTERNATIVES = re.compile(r"\^[^()|^]*+\||\|[^()|$]*+\$")
 """An anchor that holds for one of several ways only."""
 
 _ABOUT_VALUES = frozenset(("pattern", "format", "minLength", "maxLength", "enum", "const", "allOf", "not"))

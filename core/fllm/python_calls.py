@@ -10,7 +10,7 @@ from types import MappingProxyType
 from fllm.literals import LiteralReader, Scope
 
 _NAME = re.compile(r"[\w.-]*+")
-_FLOAT = re.compile(r"[-+]?(?:[0-9][0-9_]*\.?|\.[0-9])[0-9_]*(?:[eE][-+]?[0-9_]+)?")
+_FLOAT = re.compile(r"[-+]?(?:[0-9][0-9_]*+\.?|\.[0-9])[0-9_]*+(?:[eE][-+]?[0-9_]++)?")
 _JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
 _ESCAPE = re.compile(r"\\(?:x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8}|N\{[^{}]*\}|[0-7]{1,3}|[\s\S])")
 _LONGEST_NAME = 256

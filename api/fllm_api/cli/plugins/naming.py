@@ -14,7 +14,7 @@ from fllm.plugins import Plugins
 from fllm.registry import BackendEntry, Registry
 from fllm_api.cli.plugins.kinds import Kind
 
-NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:[-_][A-Za-z0-9]+)*")
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*+(?:[-_][A-Za-z0-9]++)*+")
 
 LONGEST = 32
 

@@ -60,5 +60,5 @@ class DeepSeekV3Parser(_DeepSeekParser):
 class DeepSeekV31Parser(_DeepSeekParser):
     """The arguments stand behind the name."""
 
-    head = re.compile(rf"\s*([^\n]+){_SEPARATOR}\s*")
+    head = re.compile(rf"\s*+([^\n]+){_SEPARATOR}\s*+")
     format = ToolFormat(before=_CALLS[0], begin=_BEGIN, middle=_SEPARATOR, end=_END, after=_CALLS[1])

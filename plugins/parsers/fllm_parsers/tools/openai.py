@@ -19,7 +19,8 @@ from fllm.tool_format import ToolFormat
 
 _HEAD = re.compile(r"[^{]*+")
 _NAME = re.compile(
-    r"([^\s<]+) *(?:<\|channel\|>(?:commentary|analysis))? *(?:<\|constrain\|>)? *\w* *<\|message\|>\s*"
+    r"([^\s<]++) *+(?:<\|channel\|>(?:commentary|analysis))? *+"
+    r"(?:<\|constrain\|>)? *+\w*+ *+<\|message\|>\s*+"
 )
 
 
