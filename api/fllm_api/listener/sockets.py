@@ -13,7 +13,7 @@ UNSENT_BYTES = 32 * 1024
 Without it a connection to a slow reader holds megabytes, and takes them in gulps that look like a standstill.
 """
 IDLE_SECONDS = 60
-"""After so long, the kernel asks whether a silent client is still there; a queued request is freed if not."""
+"""Then the kernel asks whether a silent client is still there, for as long again: if not, its request is freed."""
 OTHER_FILES = 256
 """Descriptors for everything but connections: the engine, plugins, files."""
 
@@ -25,6 +25,8 @@ def tune(sockets: Iterable[socket.socket]) -> None:
     wanted = (
         (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
         (socket.IPPROTO_TCP, "TCP_KEEPIDLE", IDLE_SECONDS),
+        (socket.IPPROTO_TCP, "TCP_KEEPINTVL", IDLE_SECONDS // 6),
+        (socket.IPPROTO_TCP, "TCP_KEEPCNT", 6),
         (socket.IPPROTO_TCP, "TCP_NOTSENT_LOWAT", UNSENT_BYTES),
     )
     for each in sockets:
