@@ -6,6 +6,7 @@ from fllm.batching.engine import BatchedBackend
 from fllm.batching.limits import Limits
 from fllm.config import BackendConfig
 from fllm.interfaces import Backend, BackendContext
+from fllm_backends.torch.fetch import check_local
 from fllm_backends.torch.hardware import best_device
 from fllm_backends.torch.options import read_options
 from fllm_backends.torch.runner import TorchRunner
@@ -18,8 +19,9 @@ LIMITS = {
 
 
 def torch_backend(config: BackendConfig, context: BackendContext) -> Backend:
-    """A decoder on one cpu or cuda device; raises `UserError` for options that it can't obey."""
+    """A decoder on one cpu or cuda device; raises `UserError` for options that it can't obey, and files that are damaged."""
     options = read_options(config)
+    check_local(options)
     device = options.device or best_device()
     limits = LIMITS[device.kind]
     runner = TorchRunner(options, device, limits.under(config).max_num_seqs)

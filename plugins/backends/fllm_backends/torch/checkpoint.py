@@ -34,12 +34,15 @@ class Checkpoint:
         return iter(self._files)
 
     def tensor(self, name: str, *shape: int) -> Tensor:
-        """The tensor of that name; raises `ModelError` where it is missing or of another shape."""
+        """The tensor of that name; raises `ModelError` where it is missing, of another shape, or of integers."""
         tensor = self.read(name)
+        where = f"the weight {name!r} in {self._directory / self._files[name]}"
         if tensor.shape != shape:
             raise ModelError(
-                f"the weight {name!r} has the shape {list(tensor.shape)}; config.json asks for {list(shape)}"
+                f"{where} has the shape {list(tensor.shape)}; config.json asks for {list(shape)}"
             )
+        if not tensor.is_floating_point():
+            raise ModelError(f"{where} holds {tensor.dtype}, which are no weights without their scales")
         return tensor
 
     def read(self, name: str) -> Tensor:
@@ -71,6 +74,12 @@ def weight_files(directory: Path) -> list[Path]:
     raise ModelError(f"{directory} has no {_WHOLE} and no {INDEX}")
 
 
+def check_files(directory: Path) -> None:
+    """See that they are all there and whole; raises `ModelError`. Without torch: this is the first thing to do."""
+    for file in weight_files(directory):
+        _open(file, "np")
+
+
 def _index(directory: Path) -> dict[str, str]:
     """Names of tensors to names of files."""
     files = weight_files(directory)
@@ -83,10 +92,10 @@ def _shards(directory: Path) -> dict[str, str]:
     return read_json(directory / INDEX, _Index).weight_map
 
 
-def _open(path: Path) -> Any:
+def _open(path: Path, framework: str = "pt") -> Any:
     import safetensors
 
     try:
-        return safetensors.safe_open(path, framework="pt")
+        return safetensors.safe_open(path, framework=framework)
     except (OSError, safetensors.SafetensorError) as error:
         raise ModelError(f"{path} can't be read: {error}") from error

@@ -13,7 +13,8 @@ from msgspec import Struct
 from fllm.errors import ModelError
 from fllm.models import locate
 from fllm.values import Progress
-from fllm_backends.torch.checkpoint import weight_files
+from fllm_backends.torch.architecture import read_architecture
+from fllm_backends.torch.checkpoint import check_files, weight_files
 from fllm_backends.torch.options import Options
 
 _SAMPLES, _SAMPLE = 64, 64 * 1024
@@ -24,6 +25,15 @@ class Model(Struct, frozen=True):
 
     directory: Path
     artifact_id: str
+
+
+def check_local(options: Options) -> None:
+    """Look at a model that is a directory, before torch takes seconds to import; raises `ModelError`."""
+    if options.source.kind == "directory":
+        directory = Path(options.source.location)
+        read_architecture(directory)
+        if not options.dummy:
+            check_files(directory)
 
 
 def fetch(options: Options, dtype: str, progress: Callable[[Progress], None]) -> Model:

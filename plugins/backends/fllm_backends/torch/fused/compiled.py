@@ -5,15 +5,21 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import shutil
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numba
 
-from fllm_backends.torch.cache import cache_directory
+from fllm_backends.torch.cache import LOCK, cache_directory, intact, seal
+
+KEPT = 3
+"""Versions of the kernels that are kept, this one included: a machine may have more than one of ours."""
+ROOM = 64 * 1024**2
+"""Bytes; where a disk has less, kernels are compiled at each start, and nothing is kept."""
 
 
 @cache
@@ -24,9 +30,20 @@ def _cache_directory() -> Path | None:
     directory = cache_directory() / "kernels" / digest.hexdigest()
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        os.utime(directory)
+        room = shutil.disk_usage(directory).free
     except OSError:
         return None
-    return directory if os.access(directory, os.W_OK) else None
+    _remove_old(directory.parent)
+    return directory if os.access(directory, os.W_OK) and room >= ROOM else None
+
+
+def _remove_old(parent: Path) -> None:
+    """Leave the versions that were used last."""
+    with suppress(OSError):
+        versions = sorted(parent.iterdir(), key=lambda each: each.stat().st_mtime)
+        for version in versions[:-KEPT]:
+            shutil.rmtree(version, ignore_errors=True)
 
 
 def kernel(*, fast: bool = True) -> Callable[[Callable[..., Any]], Any]:
@@ -44,12 +61,24 @@ def compiling() -> Generator[None]:
     """Let no other process compile meanwhile.
 
     numba numbers the results of a kernel without a lock: two processes may give the same number to different
-    ones, and each later start would then compute with the wrong one.
+    ones, and each later start would then compute with the wrong one. It runs what it finds, too: damaged files
+    crash the process, so all that is not as it was left is compiled anew.
     """
     directory = _cache_directory()
     if directory is None:
         yield
         return
-    with (directory / "lock").open("w") as lock:
+    with (directory / LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        if not intact(directory):
+            _empty(directory)
         yield
+        with suppress(OSError):
+            seal(directory)
+
+
+def _empty(directory: Path) -> None:
+    """Without its directories, which numba has made already."""
+    for file in directory.rglob("*"):
+        if file.is_file() and file.name != LOCK:
+            file.unlink(missing_ok=True)

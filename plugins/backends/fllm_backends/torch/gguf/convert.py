@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +11,7 @@ from safetensors import SafetensorError
 
 from fllm.errors import ModelError
 from fllm.values import Progress
-from fllm_backends.torch.cache import cache_directory
+from fllm_backends.torch.cache import cache_directory, made_once
 from fllm_backends.torch.checkpoint import INDEX
 from fllm_backends.torch.gguf.config import config, generation_config
 from fllm_backends.torch.gguf.metadata import Metadata
@@ -43,16 +41,8 @@ def described(file: Path, fingerprint: str) -> Path:
 
 def _made_once(name: str, make: Callable[[Path], None]) -> Path:
     directory = cache_directory() / "gguf" / name
-    if directory.is_dir():
-        return directory
     try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".making-", dir=directory.parent))
-        try:
-            make(temporary)
-            _publish(temporary, directory)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        made_once(directory, make)
     except (OSError, SafetensorError) as error:
         raise ModelError(
             f"{directory} can't be written ({error}); FLLM_CACHE names another directory for converted models"
@@ -72,16 +62,7 @@ def describe(metadata: Metadata, directory: Path) -> None:
     """Write the tokenizer of a GGUF file, and what it says of sampling."""
     _write(directory / "generation_config.json", generation_config(metadata))
     _write(directory / "tokenizer_config.json", tokenizer_config(metadata))
-    tokenizer(metadata).save(str(directory / "tokenizer.json"))
-
-
-def _publish(temporary: Path, directory: Path) -> None:
-    """Give the finished directory its name, unless another process was faster."""
-    try:
-        temporary.rename(directory)
-    except OSError:
-        if not directory.is_dir():
-            raise
+    (directory / "tokenizer.json").write_text(tokenizer(metadata).to_str(pretty=True), "utf-8")
 
 
 def _write_weights(

@@ -1,0 +1,117 @@
+"""Files that are damaged or can't be written when a server starts: a clear line, or it serves as ever."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+from fault_table import Seen, fault
+from serving import Server, command, serving
+from starting import LIMIT, PLAIN, one_line
+from tiny_models import save_model, write_gguf
+
+SMALL_FILES = 16 * 1024
+"""Bytes; more than a tokenizer of single letters takes, and less than the weights."""
+
+
+@pytest.fixture(scope="module")
+def gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory: Path = tmp_path_factory.mktemp("gguf")
+    model = save_model("Llama", directory / "original", hidden_size=64, head_dim=16)
+    return write_gguf(directory / "tiny.gguf", model)
+
+
+@pytest.fixture(scope="module")
+def text(gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What a server says of which nothing is broken."""
+    with serving(gguf, *PLAIN, FLLM_CACHE=str(tmp_path_factory.mktemp("whole"))) as server:
+        return said(server)
+
+
+def said(server: Server) -> str:
+    body = {"model": httpx.get(f"{server.api}/models").json()["data"][0]["id"], "prompt": "the"}
+    done = httpx.post(f"{server.api}/completions", json={**body, "max_tokens": 12, "temperature": 0})
+    assert done.status_code == 200, done.text
+    return str(done.json()["choices"][0]["text"])
+
+
+@fault(
+    "Start",
+    "The disk is full while a GGUF file is converted",
+    must="One clear line, status 2; nothing is left",
+)
+def test_a_disk_that_fills_up_during_the_conversion(gguf: Path, tmp_path: Path, seen: Seen) -> None:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (SMALL_FILES, SMALL_FILES))
+
+    done = subprocess.run(
+        command("serve", str(gguf), "--port", "0", *PLAIN),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        env={**os.environ, "FLLM_CACHE": str(tmp_path)},
+        preexec_fn=limit,
+    )
+    line = one_line(done)
+    assert "FLLM_CACHE" in line
+    assert [*(tmp_path / "gguf").iterdir()] == []
+    seen("status 2, and the line names the directory and FLLM_CACHE; nothing was left there")
+
+
+@fault(
+    "Start",
+    "The conversion of a GGUF file is killed half-way",
+    must="The next start converts it; nothing is left",
+)
+def test_a_conversion_that_is_killed(gguf: Path, text: str, tmp_path: Path, seen: Seen) -> None:
+    kill_while_converting(gguf, tmp_path)
+    assert [*(tmp_path / "gguf").glob(".making-*")]
+    with serving(gguf, *PLAIN, FLLM_CACHE=str(tmp_path)) as server:
+        assert said(server) == text
+    assert not [*(tmp_path / "gguf").glob(".making-*")]
+    seen("the next start was healthy and answered as ever; the half was removed")
+
+
+def kill_while_converting(gguf: Path, cache: Path) -> None:
+    process = subprocess.Popen(
+        command("serve", str(gguf), "--port", "0", *PLAIN),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "FLLM_CACHE": str(cache)},
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + LIMIT
+    while not [*cache.glob("gguf/.making-*/*")]:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@fault(
+    "Start",
+    "Files of the cache are cut off and garbled",
+    must="They are made again; the answers are the same",
+)
+def test_a_damaged_cache(gguf: Path, text: str, tmp_path: Path, seen: Seen) -> None:
+    with serving(gguf, *PLAIN, FLLM_CACHE=str(tmp_path)) as server:
+        assert said(server) == text
+    [directory] = (tmp_path / "gguf").iterdir()
+    garble(next(directory.glob("*.safetensors")))
+    (directory / "config.json").write_text("{")
+    with serving(gguf, *PLAIN, FLLM_CACHE=str(tmp_path)) as server:
+        assert said(server) == text
+        assert "is damaged, and made again" in server.log()
+    seen("a line in the log, converted again, the same answer")
+
+
+def garble(file: Path) -> None:
+    """Other weights of the same size, in a file that looks well."""
+    content = file.read_bytes()
+    file.write_bytes(content[:-4096] + bytes(reversed(content[-4096:])))
