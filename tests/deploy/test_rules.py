@@ -1,0 +1,57 @@
+"""The alerts, without a server: well formed, tested, and explained to whoever is woken by them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_tools import promtool
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "deploy/prometheus"
+RULES: list[dict[str, Any]] = [
+    rule for group in yaml.safe_load((FOLDER / "rules.yml").read_text())["groups"] for rule in group["rules"]
+]
+ALERTS = [rule for rule in RULES if "alert" in rule]
+OPERATIONS = (ROOT / "docs/operations.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("check", "config", "deploy/prometheus/prometheus.yml"),
+        ("check", "rules", "deploy/prometheus/rules.yml"),
+    ],
+    ids=["config", "rules"],
+)
+def test_promtool_accepts(arguments: tuple[str, ...]) -> None:
+    done = promtool(*arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_each_alert_fires_when_it_should_and_not_before() -> None:
+    done = promtool("test", "rules", "deploy/prometheus/tests.yml")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_tests_leave_no_alert_out() -> None:
+    tests = yaml.safe_load((FOLDER / "tests.yml").read_text())["tests"]
+    quiet, *others = [test["alert_rule_test"] for test in tests]
+    names = {alert["alert"] for alert in ALERTS}
+    assert {case["alertname"] for case in quiet if not case["exp_alerts"]} == names
+    assert {case["alertname"] for cases in others for case in cases if case["exp_alerts"]} == names
+
+
+@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
+def test_an_alert_says_how_bad_it_is_and_what_to_do(alert: dict[str, Any]) -> None:
+    assert alert["labels"]["severity"] in ("critical", "warning")
+    assert alert["annotations"].keys() == {"summary", "description", "runbook"}
+    assert alert["annotations"]["runbook"] == f"docs/operations.md#{alert['alert'].lower()}"
+    assert re.search(rf"^#### {alert['alert']}\n\n\w", OPERATIONS, re.MULTILINE)
+
+
+def test_no_alert_is_explained_that_is_gone() -> None:
+    assert re.findall(r"^#### (FuriosaLLM\w+)$", OPERATIONS, re.MULTILINE) == [a["alert"] for a in ALERTS]
