@@ -76,3 +76,22 @@ def test_a_request_that_fails_before_its_first_token_says_why() -> None:
     Trace("r", [recorder]).finish("no such field")
     assert [heard[0] for heard in recorder.heard] == ["received", "finished"]
     assert recorder.heard[-1][3] == "no such field"
+
+
+def test_each_prompt_that_was_cached_counts_once_by_its_first_answer() -> None:
+    trace = Trace("r")
+    trace.submit(prompt_tokens=20, max_tokens=5, answers=2)
+    for index, cached in ((1, 9), (0, 4), (0, 4), (2, 0), (2, 3)):
+        trace.step(index, 1, cached=cached)
+    assert trace.cached_tokens == 7
+
+
+def test_reasons_are_in_the_order_of_the_answers_and_the_first_of_each_counts() -> None:
+    trace = Trace("r")
+    for index, reason in ((1, "length"), (0, "stop"), (0, "abort")):
+        trace.end(index, reason)
+    assert trace.finish_reasons == ("stop", "length")
+
+
+def test_two_requests_of_one_id_have_keys_of_their_own() -> None:
+    assert Trace("r").key != Trace("r").key
