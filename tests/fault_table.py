@@ -10,7 +10,7 @@ from itertools import groupby
 
 import pytest
 
-AREAS = ("Engine", "Plugins", "Files", "Network", "Connections", "Load", "Shutdown", "Clock")
+AREAS = ("Engine", "Plugins", "Grammars", "Files", "Network", "Connections", "Load", "Shutdown", "Clock")
 """In this order; others follow."""
 
 INTRODUCTION = """# What happens when something breaks

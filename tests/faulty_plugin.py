@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -121,6 +122,7 @@ class Inside:
         text = self._tokenizer.decode(prompt.token_ids)
         most = prompt.sampling.max_tokens
         for count in range(1, most + 1):
+            await asyncio.sleep(STEP / 2)
             if count == 3 and "BACKEND RAISES" in text:
                 raise ZeroDivisionError("nothing to divide by")
             if count == 3 and "BACKEND HANGS" in text:

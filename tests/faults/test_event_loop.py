@@ -1,0 +1,176 @@
+"""What happens when code of a plugin raises or hangs on the server's event loop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from fault_table import Seen, fault
+from faulty import (
+    PLUGIN,
+    ask,
+    assert_ends_clean,
+    assert_well,
+    options,
+    status,
+    stream,
+    until,
+)
+from serving import Server, run, serving
+
+from fllm.testing.echo import echo_model
+
+NOBODY_ELSE = "Its request fails alone; the others go on"
+HANGS = "After 5 s it is interrupted; its request fails alone; the others go on"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a tokenizer."""
+    return echo_model(tmp_path_factory.mktemp("models") / "model")
+
+
+@pytest.fixture(scope="module")
+def ill(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """While this file exists, the backend's status raises."""
+    return tmp_path_factory.mktemp("ill") / "ill"
+
+
+@pytest.fixture(scope="module")
+def server(model: Path, ill: Path) -> Iterator[Server]:
+    """One server for all of these faults: whatever came before, it must be well."""
+    backend = ("--backend-option", f"ill={ill}", "--enable-metrics")
+    with serving(model, *options("inside"), *backend, FAULTY_COLLECTOR="1") as running:
+        yield running
+        assert_ends_clean(running)
+
+
+@pytest.mark.parametrize(
+    ("word", "whole"),
+    [
+        pytest.param(word, whole, id=word, marks=fault("Plugins", what, must=must))
+        for word, whole, what, must in [
+            ("PARSER IS NOT MADE", True, "A parser raises when it is made", NOBODY_ELSE),
+            ("PARSER RAISES", False, "A parser raises in `feed`, of a streamed answer", NOBODY_ELSE),
+            ("PARSER RAISES", True, "A parser raises in `feed`, of a whole answer", NOBODY_ELSE),
+            ("PARSER FAILS LATE", False, "A parser raises in `finish`", NOBODY_ELSE),
+            ("PARSER HANGS", False, "A parser hangs in an endless loop", HANGS),
+            ("PARSER BACKTRACKS", True, "A parser's pattern backtracks without end", HANGS),
+            ("BACKEND RAISES", False, "A backend in the server's process raises", NOBODY_ELSE),
+            ("BACKEND HANGS", False, "A backend in the server's process blocks it", HANGS),
+        ]
+    ],
+)
+def test_code_of_a_plugin_breaks(word: str, whole: bool, server: Server, seen: Seen) -> None:
+    with stream(server, "one", tokens=100) as other:
+        began = time.monotonic()
+        if whole:
+            answer = ask(server, word, tokens=16)
+            assert answer.status_code == 500
+            message = answer.json()["error"]["message"]
+        else:
+            with stream(server, word, tokens=16) as broken:
+                message = broken.end()
+        took = time.monotonic() - began
+        assert other.end() == ""
+    assert message == "the server failed to answer; its log says why"
+    assert_well(server)
+    seen(f"{'500' if whole else 'error event'} after {took:.1f} s; another stream went on to its end")
+
+
+@fault("Plugins", "A backend's `status` raises", must="Health and readiness are 503 for as long as it does")
+def test_a_status_that_raises(server: Server, ill: Path, seen: Seen) -> None:
+    ill.touch()
+    assert (status(server), status(server, "/ready")) == (503, 503)
+    assert ask(server, "hello").status_code == 200
+    ill.unlink()
+    assert_well(server)
+    seen("503, then 200 again")
+
+
+@fault("Plugins", "A collector raises", must="No request suffers; one line in the log")
+def test_a_collector_that_raises(server: Server, seen: Seen) -> None:
+    assert_well(server)
+    assert_well(server)
+    assert server.log().count("FaultyCollector.received failed; this is logged once") == 1
+    assert httpx.get(f"{server.url}/metrics").status_code == 200
+    seen("requests are answered, and it was logged once")
+
+
+@fault("Plugins", "A collector hangs", must="Interrupted after 5 s, and left out from then on")
+def test_a_collector_that_hangs(server: Server, seen: Seen) -> None:
+    began = time.monotonic()
+    assert ask(server, "hello", tokens=13).status_code == 200
+    assert_well(server)
+    took = time.monotonic() - began
+    for _time in range(3):
+        assert ask(server, "hello", tokens=13).status_code == 200
+    assert_well(server)
+    assert server.log().count("FaultyCollector.finished hangs; it is left out from now on") == 1
+    seen(f"its request was answered, and the server went on after {took:.1f} s; later ones did not wait")
+
+
+@fault("Plugins", "A backend raises when it starts", must="The command ends: not with status 0")
+def test_a_backend_that_raises_at_its_start(model: Path, seen: Seen) -> None:
+    done = run("serve", str(model), *options("inside"), "--backend-option", "start=raise", "--port", "0")
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.returncode not in (0, None)
+    assert "nothing to divide by" in last
+    seen(f"status {done.returncode}, “{last}”")
+
+
+@fault(
+    "Plugins",
+    "Something blocks the server's event loop and can't be interrupted",
+    must="The process ends with status 70, one line and the stack, so that it is started again",
+)
+def test_a_hang_that_takes_no_hint(model: Path, seen: Seen) -> None:
+    with serving(model, *options("inside")) as server:
+        began = time.monotonic()
+        with pytest.raises(httpx.RemoteProtocolError), stream(server, "BACKEND WON'T STOP") as broken:
+            broken.end()
+        took = time.monotonic() - began
+        assert server.process.wait(10) == 70
+        until(lambda: "swallow" in server.log(), "the stack is printed")
+        [line] = [line for line in server.lines if "nothing interrupts it" in line]
+    seen(f"status 70 after {took:.0f} s: “{line.strip()}”")
+
+
+@fault(
+    "Plugins",
+    "The server's process is stopped (SIGSTOP) for longer than its watchdog waits",
+    must="It goes on as if nothing had been",
+)
+def test_a_server_that_is_stopped(server: Server, seen: Seen) -> None:
+    with stream(server, "one", tokens=100) as running:
+        os.kill(server.process.pid, signal.SIGSTOP)
+        time.sleep(6)
+        os.kill(server.process.pid, signal.SIGCONT)
+        assert running.end() == ""
+    assert_well(server)
+    seen("6 s of nothing; the stream went on and ended as if nothing had been")
+
+
+@fault("Clock", "The clock jumps by a day, and back by two", must="Nothing is cut off, nothing waits")
+def test_a_clock_that_jumps(model: Path, tmp_path: Path, seen: Seen) -> None:
+    offset = tmp_path / "offset"
+    offset.write_text("0")
+    clock = ("--plugin", str(PLUGIN.with_name("jumping_clock_plugin.py")))
+    limits = ("--engine-timeout", "2", "--request-timeout", "60")
+    with serving(model, *options(), *clock, *limits, CLOCK_OFFSET=str(offset)) as server:
+        created = ask(server, "hello").json()["created"]
+        with stream(server, "one", tokens=150) as running:
+            for seconds in (86_400, -86_400):
+                offset.write_text(str(seconds))
+                assert_well(server)
+            assert running.end() == ""
+        moved = ask(server, "hello").json()["created"] - created
+        assert moved < -80_000, "the server does not see the clock that jumps"
+        assert_well(server)
+        assert_ends_clean(server)
+    seen("a stream went on over both jumps, others were answered; `created` told of them, as it should")
