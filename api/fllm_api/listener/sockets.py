@@ -13,7 +13,7 @@ UNSENT_BYTES = 32 * 1024
 Without it a connection to a slow reader holds megabytes, and takes them in gulps that look like a standstill.
 """
 IDLE_SECONDS = 60
-"""Then the kernel asks whether a silent client is still there, for as long again: if not, its request is freed."""
+"""Then the kernel asks whether a silent client is there, for as long again; if not, its request ends."""
 OTHER_FILES = 256
 """Descriptors for everything but connections: the engine, plugins, files."""
 
