@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,8 @@ import rich_click as click
 from fllm_api.cli.commands import installed_plugins
 from fllm_api.cli.version import DISTRIBUTION, dependencies
 
-SECRETS = {"FURIOSA_LLM_API_KEY"}
+SECRET = re.compile(r"key|token=|secret|passw|://[^/]*@", re.IGNORECASE)
+"""In a variable or its value: `FURIOSA_LLM_API_KEY`, `api_key=` among a backend's options, a password in a URL."""
 
 
 @click.command("collect-env")
@@ -87,4 +89,4 @@ def _plugins() -> Iterator[tuple[str, str]]:
 def _variables() -> Iterator[tuple[str, str]]:
     for name, value in sorted(os.environ.items()):
         if name.startswith(("FURIOSA_LLM_", "FLLM_", "CUDA_VISIBLE", "HF_HOME", "HF_HUB", "OMP_NUM")):
-            yield name, "(hidden)" if name in SECRETS else value
+            yield name, "(hidden)" if SECRET.search(f"{name}={value}") else value

@@ -17,6 +17,7 @@ from contextvars import copy_context
 from typing import Any
 
 from msgspec import msgpack
+from setproctitle import setproctitle
 
 from fllm import (
     Backend,
@@ -37,6 +38,9 @@ from fllm_backends.process.messages import START, STATUS, ToChild
 
 ORPHAN_SECONDS = 2.0
 """How long an orphan may take to end by itself."""
+
+TITLE = "furiosa-llm engine"
+"""In lists of processes."""
 
 log = logging.getLogger("fllm.engine")
 
@@ -140,6 +144,7 @@ class Server:
 
 def main(descriptor: int) -> None:
     """Serve until the parent asks to stop, or is gone."""
+    setproctitle(TITLE)
     for number in (signal.SIGINT, signal.SIGTERM):
         # A terminal and a service manager signal the whole group; the parent drains first and asks then.
         # No SIG_IGN: a compiler started by an engine would inherit that.

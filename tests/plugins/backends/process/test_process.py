@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -37,6 +38,7 @@ from fllm_backends.process import backend as backend_module
 from fllm_backends.process import engine as engine_module
 from fllm_backends.process import process_backend
 from fllm_backends.process.backend import ProcessBackend, longer
+from fllm_backends.process.child import TITLE
 from fllm_backends.process.life import CHILD
 
 PLUGIN = Path(__file__).with_name("inner_backend.py")
@@ -464,4 +466,8 @@ def assert_no_child_is_left() -> None:
     """Neither an engine nor its zombie; other tests' servers are children of this process too."""
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children}
-    assert not [pid for pid, command in commands.items() if not command or CHILD.encode() in command]
+    assert not [
+        pid
+        for pid, command in commands.items()
+        if not command or CHILD.encode() in command or TITLE.encode() in command
+    ]
