@@ -78,7 +78,9 @@ def test_a_device_on_which_every_batch_fails_is_lost() -> None:
             await backend.status()
             with pytest.raises(BackendError, match="MemoryError"):
                 await anext(backend.generate(Prompt("a", [1], Sampling(max_tokens=1))))
-        await asyncio.sleep(0.1)
+        async with asyncio.timeout(20):
+            while await answers(backend):
+                await asyncio.sleep(0.01)
         with pytest.raises(BackendLost, match="died"):
             await backend.status()
         await backend.stop()
