@@ -31,7 +31,7 @@ class Node:
         return node.next[char]
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=8)
 def automaton(strings: tuple[str, ...]) -> Node:
     """The root for these strings, none of them empty; it never changes, so all answers of a request share it."""
     root = Node(0)

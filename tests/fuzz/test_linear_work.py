@@ -11,6 +11,7 @@ from fuzz.texts import TOOLS
 from fuzz.work import work_of
 
 from fllm import ParserContext, ParserEvent, Text
+from fllm.stages import StopStrings
 from fllm.tool_format import ToolFormat
 
 SUBJECTS = subjects()
@@ -47,6 +48,21 @@ def _adversarial(subject: Subject) -> Iterator[tuple[str, str]]:
         yield "", begun
         yield "", begun + "{}"
         yield "", begun + "{}" + declared.end + declared.between
+
+
+@pytest.mark.parametrize(
+    "stop",
+    [
+        ("ab" * 500 + "c",),
+        tuple("a" * count + "b" for count in range(1, 40)),
+        ("a" * 1500 + "b", "a" * 900 + "c"),
+    ],
+    ids=["one that nearly comes", "many that begin alike", "two long ones"],
+)
+@pytest.mark.parametrize("unit", ["a", "ab", "x"])
+def test_stop_strings_look_at_each_character_once(stop: tuple[str, ...], unit: str) -> None:
+    make = partial(StopStrings, stop)
+    assert work_of(make, unit * 20_000, PIECE) <= STEEPEST * work_of(make, unit * 5000, PIECE)
 
 
 class _Slow:

@@ -7,11 +7,21 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
-from fllm import Parser, ParserContext
+from fllm import ParserContext
 
 OURS = ("fllm", "fllm_parsers")
+
+
+class Stage(Protocol):
+    """A parser, or another stage of a text's way."""
+
+    def feed(self, text: str, /) -> object:
+        """Take a piece."""
+
+    def finish(self) -> object:
+        """No more will come."""
 
 
 class Work:
@@ -72,7 +82,7 @@ class CountingPattern:
         return found
 
 
-def work_of(make: Callable[[], Parser], text: str, size: int) -> int:
+def work_of(make: Callable[[], Stage], text: str, size: int) -> int:
     """What a new parser does with a text that comes in pieces of that size."""
     work = Work()
     with _counting(work):
@@ -95,7 +105,8 @@ def _held(thing: object, depth: int = 3) -> int:
         return len(thing)
     if not depth or isinstance(thing, ParserContext | CountingPattern):
         return 0
-    names = getattr(thing, "__struct_fields__", None) or getattr(thing, "__dict__", ())
+    fields: tuple[str, ...] = getattr(thing, "__struct_fields__", ())
+    names = fields or tuple(getattr(thing, "__dict__", ()))
     return sum(_held(getattr(thing, name), depth - 1) for name in names)
 
 
