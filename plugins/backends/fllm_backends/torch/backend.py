@@ -19,7 +19,7 @@ LIMITS = {
 
 
 def torch_backend(config: BackendConfig, context: BackendContext) -> Backend:
-    """A decoder on one cpu or cuda device; raises `UserError` for options that it can't obey, and files that are damaged."""
+    """A decoder on one cpu or cuda device; raises `UserError` for what it can't obey or read."""
     options = read_options(config)
     check_local(options)
     device = options.device or best_device()

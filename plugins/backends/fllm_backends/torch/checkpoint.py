@@ -34,7 +34,7 @@ class Checkpoint:
         return iter(self._files)
 
     def tensor(self, name: str, *shape: int) -> Tensor:
-        """The tensor of that name; raises `ModelError` where it is missing, of another shape, or of integers."""
+        """The tensor of that name; raises `ModelError` where it is missing, misshapen or of integers."""
         tensor = self.read(name)
         where = f"the weight {name!r} in {self._directory / self._files[name]}"
         if tensor.shape != shape:
@@ -75,7 +75,7 @@ def weight_files(directory: Path) -> list[Path]:
 
 
 def check_files(directory: Path) -> None:
-    """See that they are all there and whole; raises `ModelError`. Without torch: this is the first thing to do."""
+    """See, without torch, that they are all there and whole; raises `ModelError`."""
     for file in weight_files(directory):
         _open(file, "np")
 

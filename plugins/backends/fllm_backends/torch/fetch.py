@@ -7,6 +7,8 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import BinaryIO
+from urllib.error import URLError
+from urllib.request import urlopen
 
 from msgspec import Struct
 
@@ -18,6 +20,8 @@ from fllm_backends.torch.checkpoint import check_files, weight_files
 from fllm_backends.torch.options import Options
 
 _SAMPLES, _SAMPLE = 64, 64 * 1024
+_PATIENCE = 10.0
+"""Seconds without a word from the Hub."""
 
 
 class Model(Struct, frozen=True):
@@ -98,7 +102,9 @@ def _download(model: str, revision: str | None, *, weights: bool) -> Path:
     patterns = ["*.json", "*.jinja", *(["*.safetensors"] if weights else [])]
     place = f"{model!r}" + (f" at revision {revision!r}" if revision else "")
     try:
-        return Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
+        silent = _silent(model)
+        found = snapshot_download(model, revision=revision, allow_patterns=patterns, local_files_only=silent)
+        return Path(found)
     except hub.GatedRepoError as error:
         raise ModelError(f"{place} is gated: accept its terms on the Hub, and set HF_TOKEN") from error
     except hub.RepositoryNotFoundError as error:
@@ -108,3 +114,18 @@ def _download(model: str, revision: str | None, *, weights: bool) -> Path:
     except (hub.LocalEntryNotFoundError, hub.HfHubHTTPError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(f"{place} is not on this machine, and the Hub can't be reached: {reason}") from error
+
+
+def _silent(model: str) -> bool:
+    """Whether the Hub takes a question and gives no answer, for which its own client waits without end."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        with urlopen(f"{constants.ENDPOINT}/api/models/{model}", timeout=_PATIENCE):
+            return False
+    except URLError as error:
+        return isinstance(error.reason, TimeoutError)
+    except OSError as error:
+        return isinstance(error, TimeoutError)

@@ -61,8 +61,8 @@ def compiling() -> Generator[None]:
     """Let no other process compile meanwhile.
 
     numba numbers the results of a kernel without a lock: two processes may give the same number to different
-    ones, and each later start would then compute with the wrong one. It runs what it finds, too: damaged files
-    crash the process, so all that is not as it was left is compiled anew.
+    ones, and each later start would then compute with the wrong one. It runs what it finds, too: what
+    is not as it was left could crash the process, and is compiled anew.
     """
     directory = _cache_directory()
     if directory is None:

@@ -1,0 +1,61 @@
+"""The Hub can't be reached, or never answers."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import httpx
+from fault_table import Seen, fault
+from serving import serving
+from starting import PLAIN, refused
+from tiny_models import save_model, write_gguf
+
+from fllm_backends.torch.gguf.convert import convert
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@fault("Start", "The Hub refuses connections", must="Status 2 and one line, in bounded time")
+def test_a_hub_that_is_down(tmp_path: Path, seen: Seen) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # nobody listens
+        line = refused("org/name", **hub(closed, tmp_path))
+    assert "'org/name' is not on this machine, and the Hub can't be reached" in line
+    seen(f"“{line}”")
+
+
+@fault(
+    "Start", "The Hub takes the connection and never answers", must="Status 2 and one line, in bounded time"
+)
+def test_a_hub_that_says_nothing(tmp_path: Path, seen: Seen) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        line = refused("org/name", **hub(silent, tmp_path))
+    assert "'org/name' is not on this machine, and the Hub can't be reached" in line
+    seen(f"“{line}”")
+
+
+@fault("Start", "The Hub is down, and the model was downloaded before", must="It is served from this machine")
+def test_a_model_that_was_downloaded_is_served_without_the_hub(tmp_path: Path, seen: Seen) -> None:
+    repository = tmp_path / "models--org--name"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(COMMIT)
+    write_model(repository / "snapshots" / COMMIT, tmp_path / "made")
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        with serving("org/name", *PLAIN, **hub(closed, tmp_path)) as server:
+            body = {"model": "org/name", "prompt": "the", "max_tokens": 2}
+            assert httpx.post(f"{server.api}/completions", json=body).status_code == 200
+    seen("healthy, and it answers")
+
+
+def hub(at: socket.socket, cache: Path) -> dict[str, str]:
+    address, port = at.getsockname()
+    return {"HF_ENDPOINT": f"http://{address}:{port}", "HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "0"}
+
+
+def write_model(directory: Path, beside: Path) -> None:
+    """A model with a tokenizer in Hugging Face's layout."""
+    gguf = write_gguf(beside.with_suffix(".gguf"), save_model("Llama", beside, hidden_size=64, head_dim=16))
+    directory.mkdir(parents=True)
+    convert(gguf, directory, "float32", lambda progress: None)
