@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("numba")
 
+from fllm_backends.torch.fused import compiled
 from fllm_backends.torch.fused.compiled import compiling
 
 ASK = """
@@ -29,3 +31,30 @@ def test_one_process_at_a_time_compiles_kernels() -> None:
     with compiling():
         assert not another_compiles()
     assert another_compiles()
+
+
+def test_kernels_that_are_not_as_they_were_left_are_compiled_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiled, "_cache_directory", lambda: tmp_path)
+    with compiling():
+        (tmp_path / "kernel.nbc").write_bytes(b"code")
+    with compiling():
+        assert (tmp_path / "kernel.nbc").read_bytes() == b"code"
+    (tmp_path / "kernel.nbc").write_bytes(b"cod?")
+    with compiling():
+        assert not (tmp_path / "kernel.nbc").exists()
+
+
+def test_kernels_of_old_versions_are_removed_and_a_full_disk_keeps_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLLM_CACHE", str(tmp_path))
+    for number in range(compiled.KEPT + 2):
+        (tmp_path / "kernels" / f"old-{number}").mkdir(parents=True)
+    found = compiled._cache_directory.__wrapped__()
+    assert found is not None
+    assert found.is_dir()
+    assert len([*(tmp_path / "kernels").iterdir()]) == compiled.KEPT
+    monkeypatch.setattr(compiled, "ROOM", 2**80)
+    assert compiled._cache_directory.__wrapped__() is None
