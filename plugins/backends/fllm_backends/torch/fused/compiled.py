@@ -34,15 +34,16 @@ def _cache_directory() -> Path | None:
         room = shutil.disk_usage(directory).free
     except OSError:
         return None
-    _remove_old(directory.parent)
+    _remove_old(directory)
     return directory if os.access(directory, os.W_OK) and room >= ROOM else None
 
 
-def _remove_old(parent: Path) -> None:
-    """Leave the versions that were used last."""
+def _remove_old(current: Path) -> None:
+    """Leave this version, and the others that were used last."""
     with suppress(OSError):
-        versions = sorted(parent.iterdir(), key=lambda each: each.stat().st_mtime)
-        for version in versions[:-KEPT]:
+        others = [each for each in current.parent.iterdir() if each != current]
+        others.sort(key=lambda each: each.stat().st_mtime, reverse=True)
+        for version in others[KEPT - 1 :]:
             shutil.rmtree(version, ignore_errors=True)
 
 
