@@ -34,6 +34,7 @@ CHAT = {
     "model": "m",
     "messages": [{"role": "user", "content": "What is the capital of France?"}],
     "max_tokens": 16,
+    "temperature": 0,
 }
 MUST_FAIL = "test $(id -u) -ne 0 && ! touch /etc/x 2>/dev/null && ! touch /opt/x 2>/dev/null"
 
