@@ -33,7 +33,7 @@ class Node:
 
 @lru_cache(maxsize=8)
 def automaton(strings: tuple[str, ...]) -> Node:
-    """The root for these strings, none of them empty; it never changes, so all answers of a request share it."""
+    """The root for these strings, none of them empty; it never changes, and all answers share it."""
     root = Node(0)
     for string in strings:
         node = root

@@ -18,7 +18,7 @@ from fllm_api.cli.commands import installed_plugins
 from fllm_api.cli.version import DISTRIBUTION, dependencies
 
 SECRET = re.compile(r"key|token=|secret|passw|://[^/]*@", re.IGNORECASE)
-"""In a variable or its value: `FURIOSA_LLM_API_KEY`, `api_key=` among a backend's options, a password in a URL."""
+"""In a variable or its value: `FURIOSA_LLM_API_KEY`, `api_key=` of a backend, a password in a URL."""
 
 
 @click.command("collect-env")

@@ -94,7 +94,7 @@ class ProcessBackend:
         return Engine(self._context.progress, self._message.config.engine_timeout)
 
     def _longest_delay(self) -> float:
-        """For an engine that has been ready: who kills it again and again should not keep it away for long."""
+        """For an engine that has been ready: who kills it again and again keeps it away for no longer."""
         ready_at = self._engine.ready_at
         if ready_at is None:
             return LONGEST_DELAY
