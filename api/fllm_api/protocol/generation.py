@@ -27,7 +27,7 @@ TokenId = Annotated[int, Meta(ge=0, le=MAX_INT)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 Bias = Annotated[float, Meta(ge=-100, le=100)]
 MAX_STOPS = 64
-"""Stop strings: every new piece of text is searched for each of them. OpenAI takes 4."""
+"""Stop strings; OpenAI takes 4."""
 MAX_STOP_LENGTH = 1024
 MAX_TOKEN_IDS = 1024
 """Of ``logit_bias`` and of ``stop_token_ids``: every step of the sequence looks at all of them."""

@@ -40,7 +40,8 @@ def attend_decodes(
     rows = len(batch.decodes.tokens)
     heads, head_dim = query.shape[1:]
     block_size, kv_heads = keys.shape[1:3]
-    splits = min(triton.next_power_of_2(triton.cdiv(programs, rows * kv_heads)), _MAX_SPLITS)
+    wanted = -(-programs // (rows * kv_heads))
+    splits = min(1 << (wanted - 1).bit_length(), _MAX_SPLITS)  # a power of 2
     sums = query.new_empty((rows, heads, splits, head_dim), dtype=torch.float32)
     weights = query.new_empty((rows, heads, splits), dtype=torch.float32)
     dims = max(16, triton.next_power_of_2(head_dim))
