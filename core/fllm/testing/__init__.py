@@ -8,6 +8,7 @@ from fllm.testing.outcomes import Outcome, outcomes
 from fllm.testing.parsers import ReasoningParserContract, ToolParserContract
 from fllm.testing.parsing import parse
 from fllm.testing.plugins import plugins_with
+from fllm.testing.requests import RecordedRequest
 from fllm.testing.runners import ModelRunnerContract
 from fllm.testing.serving import Serve, Server, serving
 from fllm.testing.templates import ChatTemplateContract
@@ -21,6 +22,7 @@ __all__ = [
     "ModelRunnerContract",
     "Outcome",
     "ReasoningParserContract",
+    "RecordedRequest",
     "Serve",
     "Server",
     "ToolParserContract",

@@ -13,6 +13,11 @@ from fllm.interfaces import BackendContext
 from fllm_backends.torch.backend import torch_backend
 from fllm_backends.torch.options import read_options
 
+LLAMA = """{
+    "architectures": ["LlamaForCausalLM"], "vocab_size": 8, "hidden_size": 8, "intermediate_size": 8,
+    "num_hidden_layers": 1, "num_attention_heads": 1, "rms_norm_eps": 1e-5, "max_position_embeddings": 8
+}"""
+
 
 @pytest.fixture
 def model(tmp_path: Path) -> str:
@@ -76,11 +81,13 @@ def test_a_missing_model_is_refused_as_early() -> None:
 
 
 def test_naming_and_checking_import_no_torch(model: str) -> None:
+    Path(model, "config.json").write_text(LLAMA)
     code = f"""
 import sys
 import fllm_backends.plugin, fllm_backends.torch.backend as backend
 from fllm import BackendConfig, BackendContext, Device
-backend.torch_backend(BackendConfig(model={model!r}, devices=(Device("cpu"),)), BackendContext())
+config = BackendConfig(model={model!r}, devices=(Device("cpu"),), load_format="dummy")
+backend.torch_backend(config, BackendContext())
 print({{"torch", "transformers", "numpy", "safetensors", "tokenizers", "gguf"}} & set(sys.modules))
 """
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
