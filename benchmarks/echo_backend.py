@@ -17,9 +17,9 @@ from pathlib import Path
 import msgspec
 
 import fllm
-from fllm.tokens import Tokenizer
-from fllm_backends.torch.gguf.metadata import Metadata
-from fllm_backends.torch.gguf.tokenizer import tokenizer, tokenizer_config
+from fllm.tokenizer import Tokenizer
+from fllm_backends.checkpoints.gguf.metadata import Metadata
+from fllm_backends.checkpoints.gguf.tokenizer import tokenizer, tokenizer_config
 
 OPEN = "<think>\n"
 PROSE = (

@@ -39,10 +39,10 @@ from fllm.batching.runner import Row  # noqa: E402
 from fllm.config import BackendConfig, Device  # noqa: E402
 from fllm.interfaces import BackendContext  # noqa: E402
 from fllm.values import Prompt, Sampling  # noqa: E402
-from fllm_backends.torch.architecture import Architecture, read_architecture  # noqa: E402
+from fllm_backends.checkpoints.architecture import Architecture, read_architecture  # noqa: E402
 from fllm_backends.torch.attention import AttentionBatch, KVCache  # noqa: E402
 from fllm_backends.torch.backend import torch_backend  # noqa: E402
-from fllm_backends.torch.cuda.choice import cuda_decoder  # noqa: E402
+from fllm_backends.torch.cuda.factory import cuda_decoder  # noqa: E402
 from fllm_backends.torch.model import CausalLM, Decoder  # noqa: E402
 from fllm_backends.torch.weights import RandomSource, load_weights  # noqa: E402
 

@@ -26,8 +26,8 @@ from torch import Tensor
 
 from fllm.batching.runner import Row
 from fllm.config import BackendConfig, Device
-from fllm.models import locate
-from fllm.tokens import Tokenizer
+from fllm.model.source import locate
+from fllm.tokenizer import Tokenizer
 from fllm.values import Sampling
 from fllm_backends.torch.attention import AttentionBatch, KVCache
 from fllm_backends.torch.options import read_options

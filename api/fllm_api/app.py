@@ -10,26 +10,26 @@ from litestar import Litestar
 from litestar.config.cors import CORSConfig
 from litestar.di import Provide
 
-from fllm_api.admission import Admission, capacity
-from fllm_api.admitting import Admitted
-from fllm_api.auth import Authenticated
+from fllm_api.app_state import Server
 from fllm_api.config import ServerConfig
 from fllm_api.controllers.chat import ChatController
 from fllm_api.controllers.completions import CompletionsController
 from fllm_api.controllers.health import HealthController, ReadyController
 from fllm_api.controllers.metrics import MetricsController
 from fllm_api.controllers.models import ModelsController
+from fllm_api.controllers.plugin_routes import with_routes_of
 from fllm_api.controllers.version import VersionController
-from fllm_api.draining import Draining
 from fllm_api.errors import respond
-from fllm_api.mounting import with_routes_of
-from fllm_api.observing import Observed
-from fllm_api.payloads import PayloadLog
+from fllm_api.intake.json_body import ApiRequest
+from fllm_api.lifecycle.drain import Draining
+from fllm_api.limits.admission import Admission, capacity
+from fllm_api.metrics.collector_ticker import ticking
+from fllm_api.middleware.admission import Admitted
+from fllm_api.middleware.authentication import Authenticated
+from fllm_api.middleware.payload_logging import PayloadLog
+from fllm_api.middleware.request_tracking import Observed
+from fllm_api.openapi.schema import openapi_config
 from fllm_api.request_id import HEADER, begin_response
-from fllm_api.requests import ApiRequest
-from fllm_api.schema import openapi_config
-from fllm_api.server import Server
-from fllm_api.ticking import ticking
 
 
 def create_app(server: Server) -> Litestar:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from msgspec import Struct, field
 
 from fllm.config import Positive
-from fllm_api.keys import Keys
+from fllm_api.api_keys import Keys
 
 ContentFormat = Literal["auto", "string", "openai"]
 

@@ -2,7 +2,6 @@
 
 from fllm.config import BackendConfig, Device, MetricsConfig, PluginConfig
 from fllm.constraints import Constraint
-from fllm.detection import ParserEntry
 from fllm.errors import (
     BackendError,
     BackendLost,
@@ -15,21 +14,11 @@ from fllm.errors import (
     UserError,
 )
 from fllm.events import Event, Finished, ParserEvent, Reasoning, Text, ToolArguments, ToolStart
-from fllm.grammars import (
-    CompiledGrammar,
-    GrammarCompiler,
-    GrammarContext,
-    GrammarFactory,
-    Matcher,
-    Vocabulary,
-)
-from fllm.hooks import API_VERSION, hookimpl
 from fllm.interfaces import (
     Auditing,
     Backend,
     BackendContext,
     BackendFactory,
-    ChatTemplates,
     Collector,
     Exposer,
     Exposition,
@@ -42,9 +31,20 @@ from fllm.interfaces import (
     TemplateContext,
     Ticking,
 )
-from fllm.options import backend_options
-from fllm.registry import BackendEntry, Entry
+from fllm.plugins.backend_options import backend_options
+from fllm.plugins.hooks import API_VERSION, hookimpl
+from fllm.plugins.parser_detection import ParserEntry
+from fllm.plugins.registry import BackendEntry, Entry
+from fllm.structured_output.interfaces import (
+    CompiledGrammar,
+    GrammarCompiler,
+    GrammarContext,
+    GrammarFactory,
+    Matcher,
+    Vocabulary,
+)
 from fllm.values import (
+    ChatTemplates,
     ModelCard,
     Progress,
     Prompt,

@@ -51,7 +51,7 @@ class BackendConfig(Struct, frozen=True, kw_only=True):
     """What a backend is made from."""
 
     model: str
-    """A directory, a ``.gguf`` file, or a Hub id: see `fllm.models`."""
+    """A directory, a ``.gguf`` file, or a Hub id: see `fllm.model.source`."""
     revision: str | None = None
     devices: tuple[Device, ...] = ()
     """Empty: the best there is."""

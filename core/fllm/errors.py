@@ -80,3 +80,9 @@ class BackendUnavailable(BackendError):
 
 class BackendLost(BackendUnavailable):
     """The engine hangs or has broken, and does not come back: who holds it in a process starts another."""
+
+
+def format_error(error: BaseException) -> str:
+    """Return an error as one line: its class and message; of a `PluginError` the message alone."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, PluginError) else f"{type(error).__name__}: {text}".rstrip(": ")

@@ -18,7 +18,7 @@ from fllm.values import ModelCard, Progress, Prompt, Status, Step, Tool
 
 if TYPE_CHECKING:
     from fllm.chat import ChatTemplate
-    from fllm.tokens import Tokenizer
+    from fllm.tokenizer import Tokenizer
 
 
 class ParserContext(Struct, frozen=True, kw_only=True):
@@ -103,10 +103,6 @@ class TemplateContext(Struct, frozen=True, kw_only=True):
     card: ModelCard
     file: Path | None = None
     """``--chat-template``, where given."""
-
-
-ChatTemplates = Mapping[str, str]
-"""Jinja sources by name; ``default`` is used, and ``tool_use`` where the request has tools."""
 
 
 class RequestRecord(Protocol):

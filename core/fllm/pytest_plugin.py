@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def serve() -> Iterator[Serve]:
     """``serve("MODEL", "--plugin", "my.py")`` gives a real server: its ``url``, ``log()`` and ``stop()``."""
-    from fllm.testing.serving import shared
+    from fllm.testing.server import shared
 
     with shared() as servers:
         yield servers

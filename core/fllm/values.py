@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from msgspec import Struct, field
@@ -177,3 +177,13 @@ class Tool(Struct, frozen=True):
     description: str | None = None
     parameters: dict[str, Any] = field(default_factory=dict)
     """A JSON Schema of the arguments."""
+
+
+ChatTemplates = Mapping[str, str]
+"""Jinja sources by name; ``default`` is used, and ``tool_use`` where the request has tools."""
+
+
+def stop_tokens(sampling: Sampling, eos_token_ids: Iterable[int]) -> frozenset[int]:
+    """The tokens that end a sequence, once it has ``min_tokens``."""
+    own = frozenset(sampling.stop_token_ids)
+    return own if sampling.ignore_eos else own.union(eos_token_ids)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import schemathesis
-from api_fakes import Calls, Thinks, a_server, app_of
 from hypothesis import HealthCheck, settings
+from support.api_fakes import Calls, Thinks, a_server, app_of
+from support.paths import TESTS
 
 schema = schemathesis.openapi.from_asgi(
     "/schema/openapi.json",
     app_of(a_server(["Hm|", "Hi", "[f:{}]"], reasoning=Thinks, tools=Calls)),
-    config=schemathesis.Config.from_path(Path(__file__).parents[1] / "schemathesis.toml"),
+    config=schemathesis.Config.from_path(TESTS / "schemathesis.toml"),
 )
 
 

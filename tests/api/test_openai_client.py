@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 import httpx
 import openai
 import pytest
-from api_fakes import Calls, Thinks, a_server
+from support.api_fakes import Calls, Thinks, a_server
 
 from fllm_api.app import create_app
-from fllm_api.server import Server
+from fllm_api.app_state import Server
 
 T = TypeVar("T")
 MESSAGES: Any = [{"role": "user", "content": "Hi"}]

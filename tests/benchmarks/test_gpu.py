@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
+from support.paths import ROOT
+
+SCRIPT = ROOT / "benchmarks" / "gpu.py"
 ABSENT = ["litestar", "uvicorn", "rich_click", "click", "prometheus_client", "gguf", "numba", "llvmlite"]
 
 

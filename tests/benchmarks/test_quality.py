@@ -10,9 +10,10 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from tiny_models import save_model, write_gguf
+from support.paths import ROOT
+from support.tiny_models import save_model, write_gguf
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+BENCHMARKS = ROOT / "benchmarks"
 
 Stored = list[tuple[float, float, list[int]]]
 """For each scored position: a step, the least log-probability, and counts of steps above it."""

@@ -36,7 +36,7 @@ def imported_by(code: str) -> set[str]:
     "code",
     [
         "import fllm",
-        "from fllm.plugins import load_plugins; load_plugins()",
+        "from fllm.plugins.loader import load_plugins; load_plugins()",
         "import fllm_api.cli",
     ],
 )
@@ -73,7 +73,9 @@ def test_a_broken_import_would_be_seen() -> None:
 
 
 def test_the_core_imports_no_room_of_ours() -> None:
-    loaded = imported_by("import fllm, fllm.plugins, fllm.chat, fllm.tokens, fllm.models, fllm.devices")
+    loaded = imported_by(
+        "import fllm, fllm.plugins, fllm.chat, fllm.tokenizer, fllm.model.source, fllm.model.devices"
+    )
     assert not {name.partition(".")[0] for name in loaded} & {
         "fllm_api",
         "fllm_backends",

@@ -14,11 +14,11 @@ from urllib.request import Request, urlopen
 
 import pytest
 import yaml
-from prometheus_tools import Prometheus, promtool, running_prometheus
+from support.paths import ROOT
+from support.prometheus_tools import Prometheus, promtool, running_prometheus
 
 from fllm.testing import Serve, Server
 
-ROOT = Path(__file__).parents[2]
 DASHBOARD: dict[str, Any] = json.loads((ROOT / "deploy/grafana/furiosa-llm.json").read_text())
 PANELS: list[dict[str, Any]] = DASHBOARD["panels"]
 RULES: list[dict[str, Any]] = [

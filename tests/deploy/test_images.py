@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import yaml
 from dockerfile_parse import DockerfileParser
+from support.paths import ROOT
 
-PROJECT = Path(__file__).parents[2]
+PROJECT = ROOT
 DEPLOY = PROJECT / "deploy"
 DOCKERFILE = DEPLOY / "docker" / "Dockerfile"
 MANIFESTS = sorted((DEPLOY / "kubernetes").glob("*.yaml"))

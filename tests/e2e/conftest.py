@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from scripts import SCRIPTED_PLUGIN, Script, write_script
-from serving import Server, serving
+from support.http_server import Server, serving
+from support.model_scripts import SCRIPTED_PLUGIN, Script, write_script
 
 from fllm.testing import Serve
 

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from serving import Server, run
+from support.http_server import Server, run
 
 WORKLOADS = {
     "throughput": "--concurrency 1,2 --requests 2 --words 8 --tokens 4",

@@ -14,16 +14,17 @@ from typing import Any
 
 import httpx
 import pytest
-from environments import beside_ours, call, install
 from openai import OpenAI
+from support.environments import beside_ours, call, install
+from support.paths import ROOT
 
-from fllm.models import locate
+from fllm.model.source import locate
 from fllm.testing import Server, serving
-from fllm_backends.description import describe
+from fllm_backends.checkpoints.model_description import describe
 
 pytestmark = pytest.mark.packaging
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = ROOT / "examples"
 NAMES = sorted(path.parent.name for path in EXAMPLES.glob("*/pyproject.toml"))
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
 """NumPy's threads wait for each other in loops, which others on the same cores pay for."""

@@ -11,13 +11,14 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from environments import beside_ours, install
+from support.environments import beside_ours, install
+from support.paths import DOCS
 
 from fllm.testing import Server, serving
 
 pytestmark = pytest.mark.packaging
 
-PAGE = (Path(__file__).parents[2] / "docs" / "your-first-parser.md").read_text()
+PAGE = (DOCS / "your-first-parser.md").read_text()
 BLOCKS = re.findall(r"^```(sh|text|python)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 TO_THE_INDEX = ("python -m pip install build twine", "python -m twine upload dist/*")
 """The only commands that are not run."""

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
-from serving import Server, run, serving
+from support.http_server import Server, run, serving
 
-from fllm.models import locate
+from fllm.model.source import locate
 
 MODEL = locate().location
 STORY = {"model": "m", "prompt": "Once upon a time", "temperature": 0}

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from serving import Server
+from support.http_server import Server
 
 from fllm.testing import Serve
 from fllm.testing.echo import ECHO_PLUGIN, echo_model

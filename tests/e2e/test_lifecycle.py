@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import httpx
 import pytest
-from serving import Server, children, serving
+from support.http_server import Server, children, serving
 
 
 @pytest.fixture(scope="module")

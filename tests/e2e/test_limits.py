@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from scripts import LLAMA31_WEATHER, write_script
-from serving import Server
+from support.http_server import Server
+from support.model_scripts import LLAMA31_WEATHER, write_script
+from support.paths import SUPPORT
 
 from fllm.testing import Serve
 
-MOODY_PLUGIN = Path(__file__).parents[1] / "moody_plugin.py"
+MOODY_PLUGIN = SUPPORT / "unhealthy_plugin.py"
 ENDLESS = {"model": "m", "prompt": "a", "max_tokens": 10_000}
 
 

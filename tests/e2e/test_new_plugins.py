@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from environments import beside_ours, call, install
 from openai import OpenAI
-from scripts import SCRIPTED_PLUGIN, Script, write_script
+from support.environments import beside_ours, call, install
+from support.model_scripts import SCRIPTED_PLUGIN, Script, write_script
 
 from fllm.testing import Server, serving
-from fllm_api.cli.plugins.kinds import KINDS
 from fllm_api.cli.plugins.new import new
+from fllm_api.cli.plugins.plugin_kinds import KINDS
 
 pytestmark = pytest.mark.packaging
 

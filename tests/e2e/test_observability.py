@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from scripts import LLAMA31_WEATHER, SCRIPTED_PLUGIN, write_script
-from serving import Server, serving
+from support.http_server import Server, serving
+from support.model_scripts import LLAMA31_WEATHER, SCRIPTED_PLUGIN, write_script
 
 KEY = "a-secret"
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

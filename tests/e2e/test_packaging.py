@@ -12,10 +12,10 @@ from email.parser import Parser
 from pathlib import Path
 
 import pytest
+from support.paths import ROOT
 
 pytestmark = pytest.mark.packaging
 
-ROOT = Path(__file__).parents[2]
 PACKAGES = {"fllm", "fllm_api", "fllm_backends", "fllm_metrics", "fllm_parsers"}
 LARGE = ("torch", "transformers", "xgrammar")
 """Left out of the empty environment: gigabytes (of xgrammar it is Triton), which no command that only answers

@@ -6,16 +6,16 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from serving import Server
+from support.http_server import Server
+from support.paths import SUPPORT
 
 from fllm.testing import Serve
 
-QUEUE_PLUGIN = Path(__file__).parents[1] / "queue_plugin.py"
+QUEUE_PLUGIN = SUPPORT / "queue_plugin.py"
 MAX_QUEUE = 24
 DEADLINE = 20.0
 """Seconds; generous."""

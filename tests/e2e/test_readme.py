@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from scripts import DEEPSEEK_R1, LLAMA31_WEATHER
-from serving import Server, serving
+from support.http_server import Server, serving
+from support.model_scripts import DEEPSEEK_R1, LLAMA31_WEATHER
+from support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 
 

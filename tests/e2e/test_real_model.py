@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from openai import OpenAI
-from serving import Server
+from support.http_server import Server
 
 QUESTION = [{"role": "user", "content": "Name three colours of the rainbow."}]
 

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
-from scripts import LLAMA31_WEATHER
-from serving import Server
+from support.http_server import Server
+from support.model_scripts import LLAMA31_WEATHER
+from support.paths import TESTS
 
-CONFIG = Path(__file__).parents[1] / "schemathesis.toml"
+CONFIG = TESTS / "schemathesis.toml"
 
 
 def test_generated_requests_never_break_the_server(scripted: Callable[..., Server], tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import httpx
 from openai import OpenAI
-from scripts import DEEPSEEK_R1, LLAMA31_WEATHER, REASONS_THEN_CALLS
-from serving import Server
+from support.http_server import Server
+from support.model_scripts import DEEPSEEK_R1, LLAMA31_WEATHER, REASONS_THEN_CALLS
 
 MESSAGES: Any = [{"role": "user", "content": "What's the weather?"}]
 TOOLS: Any = [

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import Server
+from support.http_server import Server
 
 SDKS = Path(__file__).with_name("sdks")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from serving import Server, serving
+from support.http_server import Server, serving
 
 NGRAM = {"method": "ngram", "num_speculative_tokens": 5, "prompt_lookup_max": 4, "prompt_lookup_min": 2}
 SENTENCES = (

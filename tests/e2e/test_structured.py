@@ -13,8 +13,8 @@ import httpx
 import pytest
 from openai import BadRequestError, OpenAI
 from pydantic import BaseModel, Field
-from serving import Server, serving
-from token_ids import tokens_of
+from support.http_server import Server, serving
+from support.token_ids import tokens_of
 
 QUESTION: Any = [{"role": "user", "content": "Describe Paris."}]
 SCHEMA = {

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from openai import OpenAI
-from serving import Server, serving
-from token_ids import tokens_of
+from support.http_server import Server, serving
+from support.token_ids import tokens_of
 
 MESSAGES: Any = [{"role": "user", "content": "What's the weather like in San Francisco?"}]
 GET_WEATHER: Any = {

@@ -7,7 +7,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from fault_table import Row, Seen, page
+from support.fault_table import Row, Seen, page
 
 SEEN = pytest.StashKey[Seen]()
 ROWS = pytest.StashKey[dict[str, Row]]()

@@ -12,10 +12,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from ambiguous import AMBIGUOUS
-from fault_table import Seen, fault
-from faulty import asking, assert_ends_clean, assert_well, options, until
-from serving import Server, serving
+from support.ambiguous_texts import AMBIGUOUS
+from support.fault_server import asking, assert_ends_clean, assert_well, options, until
+from support.fault_table import Seen, fault
+from support.http_server import Server, serving
 
 from fllm.testing.echo import echo_model
 

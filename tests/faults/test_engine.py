@@ -11,8 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from fault_table import Seen, fault
-from faulty import (
+from support.fault_server import (
     ask,
     assert_ends_clean,
     assert_unwell,
@@ -25,7 +24,8 @@ from faulty import (
     stream,
     until,
 )
-from serving import Server, children, run, serving
+from support.fault_table import Seen, fault
+from support.http_server import Server, children, run, serving
 
 from fllm.testing.echo import echo_model
 

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from fault_table import Seen, fault
-from faulty import (
+from support.fault_server import (
     PLUGIN,
     ask,
     assert_ends_clean,
@@ -21,7 +20,8 @@ from faulty import (
     stream,
     until,
 )
-from serving import Server, run, serving
+from support.fault_table import Seen, fault
+from support.http_server import Server, run, serving
 
 from fllm.testing.echo import echo_model
 

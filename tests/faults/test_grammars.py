@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from fault_table import Seen, fault
-from faulty import ask, assert_ends_clean, assert_well, engine, options, recovery, stream
-from serving import Server, serving
+from support.fault_server import ask, assert_ends_clean, assert_well, engine, options, recovery, stream
+from support.fault_table import Seen, fault
+from support.http_server import Server, serving
 
 from fllm.testing.echo import echo_model
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import httpx
 import pytest
-from fault_table import Seen, fault
-from faulty import ask, asking, engine, gone, options, status, stream, until
-from serving import Server, children, command, run, serving
+from support.fault_server import ask, asking, engine, gone, options, status, stream, until
+from support.fault_table import Seen, fault
+from support.http_server import Server, children, command, run, serving
 
 from fllm.testing.echo import echo_model
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from fault_table import Seen, fault
-from serving import Server, command, serving
-from starting import LIMIT, PLAIN, one_line
-from tiny_models import save_model, write_gguf
+from support.fault_table import Seen, fault
+from support.http_server import Server, command, serving
+from support.server_start import LIMIT, PLAIN, one_line
+from support.tiny_models import save_model, write_gguf
 
 SMALL_FILES = 16 * 1024
 """Bytes; more than a tokenizer of single letters takes, and less than the weights."""

@@ -6,12 +6,12 @@ import socket
 from pathlib import Path
 
 import httpx
-from fault_table import Seen, fault
-from serving import serving
-from starting import PLAIN, refused
-from tiny_models import save_model, write_gguf
+from support.fault_table import Seen, fault
+from support.http_server import serving
+from support.server_start import PLAIN, refused
+from support.tiny_models import save_model, write_gguf
 
-from fllm_backends.torch.gguf.convert import convert
+from fllm_backends.checkpoints.gguf.convert import convert
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

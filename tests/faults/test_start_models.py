@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from fault_table import Seen, fault
 from safetensors.torch import load_file, save_file
-from starting import refused
-from tiny_models import save_model, write_gguf
+from support.fault_table import Seen, fault
+from support.server_start import refused
+from support.tiny_models import save_model, write_gguf
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from fault_table import Seen, fault
-from faulty import ask, asking, assert_well, options, until
-from serving import Server, serving
+from support.fault_server import ask, asking, assert_well, options, until
+from support.fault_table import Seen, fault
+from support.http_server import Server, serving
 
 from fllm.testing.echo import echo_model
 

@@ -10,12 +10,12 @@ from typing import Any
 from fuzz.subjects import Subject
 
 from fllm import Parser, ParserContext, ParserEvent, Reasoning, Text, ToolArguments, ToolStart
-from fllm.calls import CallParser
 from fllm.constraints import ANY_OBJECT
-from fllm.markers import Marker, MarkerSplitter
-from fllm.registry import describe
+from fllm.errors import format_error
+from fllm.parsing.markers import Marker, MarkerSplitter
+from fllm.parsing.reasoning_parser import ThinkingParser
+from fllm.parsing.tool_call_parser import CallParser
 from fllm.testing import merged
-from fllm.thinking import ThinkingParser
 
 
 def check(subject: Subject, context: ParserContext, pieces: Sequence[str], *, constrained: bool) -> None:
@@ -47,7 +47,7 @@ def _heard(
         found = merged([*events, *parser.finish()])
         again = merged(parser.finish())
     except Exception as error:
-        raise AssertionError(f"the parser raised {describe(error)}") from error
+        raise AssertionError(f"the parser raised {format_error(error)}") from error
     assert not again, f"finished twice, it gave {again}"
     return _without_ids(found)
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 from msgspec import Struct
 
 from fllm import Parser, ParserContext
-from fllm.registry import Registry
+from fllm.plugins.registry import Registry
 from fllm.testing import plugins_with
 
 Kind = Literal["tool", "reasoning"]

@@ -11,8 +11,8 @@ from fuzz.texts import TOOLS
 from fuzz.work import work_of
 
 from fllm import ParserContext, ParserEvent, Text
-from fllm.stages import StopStrings
-from fllm.tool_format import ToolFormat
+from fllm.parsing.tool_format import ToolFormat
+from fllm.pipeline.stop_strings import StopStrings
 
 SUBJECTS = subjects()
 LENGTH = 1000

@@ -11,6 +11,7 @@ import pytest
 from fuzz.laws import check
 from fuzz.session import Broken, run_case
 from fuzz.subjects import Subject, subjects
+from support.paths import ROOT
 
 from fllm import ParserContext, ParserEvent, Text, ToolArguments, ToolStart
 from fllm.testing import plugins_with
@@ -76,7 +77,7 @@ def test_a_parser_that_obeys_is_not() -> None:
 
 
 def test_the_script_runs_for_as_long_as_it_is_told() -> None:
-    script = Path(__file__).parents[2] / "scripts" / "fuzz"
+    script = ROOT / "scripts" / "fuzz"
     done = subprocess.run(
         [str(script), "--seconds", "0.5", "--only", "tool/hermes", "--seed", "1"],
         env={"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"},

@@ -11,7 +11,7 @@ from fuzz.subjects import Subject
 
 from fllm import ParserContext, Tool
 from fllm.constraints import Constraint, Exactly, InOrder, JsonSchema, OneOf, Repeated, UpTo
-from fllm.tool_format import ToolFormat
+from fllm.parsing.tool_format import ToolFormat
 
 TOOLS = (
     Tool(

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from distributions import importable
+from support.distributions import importable
+from support.paths import ROOT
 
 from fllm import PluginConfig
-from fllm.plugins import load_plugins
+from fllm.plugins.loader import load_plugins
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
 
 
 def mypy(file: Path) -> dict[int, str]:

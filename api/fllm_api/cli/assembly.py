@@ -7,16 +7,16 @@ from pathlib import Path
 
 from fllm.chat import ChatTemplate, ForeignTemplates, Setting
 from fllm.errors import ConfigError
-from fllm.interfaces import Backend, ChatTemplates, MetricsContext, TemplateContext
-from fllm.plugins import Plugins
-from fllm.tokens import Tokenizer
-from fllm.values import ModelCard
+from fllm.interfaces import Backend, MetricsContext, TemplateContext
+from fllm.plugins.loader import Plugins
+from fllm.tokenizer import Tokenizer
+from fllm.values import ChatTemplates, ModelCard
 from fllm_api.app import create_app
-from fllm_api.cli.choice import with_chosen_parsers
+from fllm_api.app_state import Server
+from fllm_api.cli.parser_selection import with_chosen_parsers
 from fllm_api.cli.settings import Settings
 from fllm_api.config import ServerConfig
 from fllm_api.listener import Limits, Listener
-from fllm_api.server import Server
 
 log = logging.getLogger("fllm.server")
 

@@ -11,7 +11,7 @@ import rich_click as click
 
 from fllm.errors import ConfigError, UserError
 from fllm_api.cli.options import POSITIVE
-from fllm_api.cli.types import Listed
+from fllm_api.cli.param_types import Listed
 
 if TYPE_CHECKING:
     from fllm_api.bench.report import Report

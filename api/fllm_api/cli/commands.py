@@ -10,8 +10,8 @@ import rich_click as click
 
 from fllm.config import PluginConfig
 from fllm.errors import PluginError
-from fllm.plugins import Plugins, load_plugins
-from fllm.registry import Entry, Registry
+from fllm.plugins.loader import Plugins, load_plugins
+from fllm.plugins.registry import Entry, Registry
 
 OURS = (
     Entry("serve", "fllm_api.cli.serve:serve", "Serve a model with an OpenAI-compatible API."),
@@ -20,7 +20,7 @@ OURS = (
     Entry("version", "fllm_api.cli.version:version", "Print the version."),
     Entry(
         "collect-env",
-        "fllm_api.cli.environment:collect_env",
+        "fllm_api.cli.collect_env:collect_env",
         "Describe this machine, for a report of a problem.",
     ),
 )

@@ -12,10 +12,10 @@ from typing import Any, get_args
 import rich_click as click
 
 from fllm.config import LoadFormat, Speculation
-from fllm.detection import AUTO
+from fllm.plugins.parser_detection import AUTO
 from fllm_api.cli.config_file import read_config
+from fllm_api.cli.param_types import Devices, Json, KeyValue, Listed, Registered
 from fllm_api.cli.secrets import hash_keys
-from fllm_api.cli.types import Devices, Json, KeyValue, Listed, Registered
 from fllm_api.config import ContentFormat
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)

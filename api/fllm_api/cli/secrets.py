@@ -8,7 +8,7 @@ import sys
 import rich_click as click
 from setproctitle import setproctitle
 
-from fllm_api.keys import Keys
+from fllm_api.api_keys import Keys
 
 API_KEY = "FURIOSA_LLM_API_KEY"
 

@@ -10,14 +10,14 @@ from typing import Any
 import rich_click as click
 
 from fllm.errors import ConfigError
-from fllm.plugins import Plugins
+from fllm.plugins.loader import Plugins
 from fllm_api.cli.bind import bind
-from fllm_api.cli.choice import possible_parsers
 from fllm_api.cli.logs import configure_logging
 from fllm_api.cli.options import CONTEXT, SERVE
+from fllm_api.cli.param_types import plugin_config, plugins_of
+from fllm_api.cli.parser_selection import possible_parsers
 from fllm_api.cli.secrets import hide_arguments
 from fllm_api.cli.settings import settings_from
-from fllm_api.cli.types import plugin_config, plugins_of
 from fllm_api.config import ContentFormat, ServerConfig
 
 EPILOG = """Every option also reads FURIOSA_LLM_<OPTION>, such as FURIOSA_LLM_PORT, and the file of --config.
@@ -41,7 +41,7 @@ def serve(ctx: click.RichContext, /, **options: Any) -> None:
         plugins.warn()
         settings.server.keys.warn()
 
-        from fllm_api.cli.running import run
+        from fllm_api.cli.lifecycle import run
 
         run(settings, plugins, sockets, began)
 

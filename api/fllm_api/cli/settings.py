@@ -10,14 +10,14 @@ from msgspec import Struct
 
 from fllm.config import BackendConfig, Device, MetricsConfig, PluginConfig
 from fllm.errors import ConfigError, ModelError
-from fllm.models import ModelSource, locate
-from fllm.options import backend_options
-from fllm.plugins import Plugins
-from fllm.registry import BackendEntry, Registry
-from fllm_api.cli.choice import possible_parsers
+from fllm.model.source import ModelSource, locate
+from fllm.plugins.backend_options import backend_options
+from fllm.plugins.loader import Plugins
+from fllm.plugins.registry import BackendEntry, Registry
+from fllm_api.api_keys import Keys
 from fllm_api.cli.options import NO_GRAMMAR
+from fllm_api.cli.parser_selection import possible_parsers
 from fllm_api.config import ClientLimits, ServerConfig
-from fllm_api.keys import Keys
 
 S = TypeVar("S", bound=Struct)
 

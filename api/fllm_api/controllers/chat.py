@@ -8,17 +8,17 @@ from litestar import Controller, post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
-from fllm_api.admitting import ADMITTED
-from fllm_api.answers import Answer, answer
-from fllm_api.controllers.documented import StreamedOperation, errors, success
+from fllm_api.app_state import Server
+from fllm_api.controllers.responses import Answer, answer
 from fllm_api.encoding.chat import ChatEncoder
 from fllm_api.encoding.encoder import Head, new_id
 from fllm_api.encoding.logprobs import TokenNames
 from fllm_api.encoding.usage import Tally
 from fllm_api.intake.chat import AskedChat, read_chat
+from fllm_api.intake.json_body import ApiRequest, require_json
+from fllm_api.middleware.admission import ADMITTED
+from fllm_api.openapi.responses import StreamedOperation, errors, success
 from fllm_api.protocol.chat import ChatCompletion, ChatRequest, NamedToolChoice
-from fllm_api.requests import ApiRequest, require_json
-from fllm_api.server import Server
 
 
 class ChatController(Controller):

@@ -7,15 +7,14 @@ import asyncio
 from litestar import Controller, Response, get
 from litestar.di import NamedDependency
 
-from fllm.errors import BackendUnavailable
+from fllm.errors import BackendUnavailable, format_error
 from fllm.interfaces import Backend
-from fllm.registry import describe
 from fllm.values import Status
-from fllm_api.auth import PUBLIC
-from fllm_api.controllers.documented import errors
-from fllm_api.draining import SHUTTING_DOWN, TO_THE_END
-from fllm_api.observing import UNHEARD
-from fllm_api.server import Server
+from fllm_api.app_state import Server
+from fllm_api.lifecycle.drain import SHUTTING_DOWN, TO_THE_END
+from fllm_api.middleware.authentication import PUBLIC
+from fllm_api.middleware.request_tracking import UNHEARD
+from fllm_api.openapi.responses import errors
 
 ALWAYS_OPEN = {**PUBLIC, **TO_THE_END, **UNHEARD}
 
@@ -32,7 +31,7 @@ async def status_of(backend: Backend) -> Status:
     except BackendUnavailable:
         raise
     except Exception as error:  # a stranger's code; whatever it raises, it is not well
-        raise BackendUnavailable(f"the engine does not say how it is: {describe(error)}") from error
+        raise BackendUnavailable(f"the engine does not say how it is: {format_error(error)}") from error
 
 
 class HealthController(Controller):

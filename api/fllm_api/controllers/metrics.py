@@ -10,11 +10,11 @@ from litestar.datastructures import State
 from litestar.di import NamedDependency
 from litestar.exceptions import NotFoundException
 
-from fllm_api.controllers.documented import errors
-from fllm_api.draining import TO_THE_END
-from fllm_api.observing import UNHEARD
-from fllm_api.server import Server
-from fllm_api.ticking import status_of
+from fllm_api.app_state import Server
+from fllm_api.lifecycle.drain import TO_THE_END
+from fllm_api.metrics.collector_ticker import status_of
+from fllm_api.middleware.request_tracking import UNHEARD
+from fllm_api.openapi.responses import errors
 
 ABOUT_THE_SERVER = {**TO_THE_END, **UNHEARD}
 

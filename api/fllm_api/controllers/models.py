@@ -7,9 +7,9 @@ from litestar.di import NamedDependency
 from litestar.exceptions import NotFoundException
 from litestar.params import FromPath
 
-from fllm_api.controllers.documented import errors
+from fllm_api.app_state import Server
+from fllm_api.openapi.responses import errors
 from fllm_api.protocol.models import ModelList, ModelObject
-from fllm_api.server import Server
 
 
 class ModelsController(Controller):

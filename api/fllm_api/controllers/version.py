@@ -5,10 +5,10 @@ from __future__ import annotations
 from litestar import Controller, get
 from litestar.di import NamedDependency
 
-from fllm_api.about import build
-from fllm_api.controllers.documented import errors
+from fllm_api.app_state import Server
+from fllm_api.build_info import build
+from fllm_api.openapi.responses import errors
 from fllm_api.protocol.version import PluginVersion, VersionBody
-from fllm_api.server import Server
 
 
 class VersionController(Controller):

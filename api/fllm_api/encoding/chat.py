@@ -8,8 +8,8 @@ from functools import partial
 
 from msgspec import UNSET
 
-from fllm.chain import Output, OutputToken
 from fllm.events import Event, Finished, Reasoning, Text, ToolArguments, ToolStart
+from fllm.pipeline.output_processor import Output, OutputToken
 from fllm_api.encoding.encoder import Head, new_id
 from fllm_api.encoding.logprobs import TokenNames, chat_logprobs
 from fllm_api.encoding.usage import Tally

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from fllm.chain import Output, OutputToken
 from fllm.events import Finished, Text
+from fllm.pipeline.output_processor import Output, OutputToken
 from fllm_api.encoding.encoder import Head
 from fllm_api.encoding.logprobs import TokenNames, completion_logprobs, joined, prompt_logprobs
 from fllm_api.encoding.usage import Tally

@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 
 from msgspec import Struct, field
 
-from fllm.chain import Output
+from fllm.pipeline.output_processor import Output
 
 Chunk = TypeVar("Chunk")
 

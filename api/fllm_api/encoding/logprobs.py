@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from fllm.chain import OutputToken
-from fllm.tokens import Tokenizer
+from fllm.pipeline.output_processor import OutputToken
+from fllm.tokenizer import Tokenizer
 from fllm.values import TokenLogprob
 from fllm_api.protocol.chat import ChatLogprobs, TokenLogprobs, TopLogprob
 from fllm_api.protocol.completions import CompletionLogprobs

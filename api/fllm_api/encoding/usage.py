@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fllm.chain import Output
+from fllm.pipeline.output_processor import Output
 from fllm.values import Usage
 from fllm_api.protocol.generation import StreamOptions
 from fllm_api.protocol.usage import CompletionTokensDetails, PromptTokensDetails, UsageBody

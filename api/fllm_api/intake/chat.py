@@ -9,10 +9,10 @@ from msgspec import Struct
 
 from fllm.chat import ChatTemplate, ForeignTemplate
 from fllm.errors import RequestError
-from fllm.generation import Request
 from fllm.interfaces import ParserContext
+from fllm.pipeline.pipeline import Request
 from fllm.values import Tool
-from fllm_api.intake.calls import read_calls
+from fllm_api.app_state import Server
 from fllm_api.intake.sampling import (
     budget,
     candidates,
@@ -22,10 +22,10 @@ from fllm_api.intake.sampling import (
     sampling,
     stop_strings,
 )
+from fllm_api.intake.tool_choice import read_calls
 from fllm_api.intake.tools import read_tools, template_tool
-from fllm_api.intake.unserved import refuse_unserved
+from fllm_api.intake.unsupported_fields import refuse_unserved
 from fllm_api.protocol.chat import ChatMessage, ChatRequest
-from fllm_api.server import Server
 
 
 class AskedChat(Struct, frozen=True, kw_only=True):

@@ -7,8 +7,10 @@ from typing import cast
 from msgspec import Struct
 
 from fllm.errors import RequestError
-from fllm.generation import Request
-from fllm.tokens import Detokenizer, Tokenizer
+from fllm.pipeline.detokenizer import Detokenizer
+from fllm.pipeline.pipeline import Request
+from fllm.tokenizer import Tokenizer
+from fllm_api.app_state import Server
 from fllm_api.encoding.completions import Echo
 from fllm_api.intake.constraints import read_demand
 from fllm_api.intake.sampling import (
@@ -21,9 +23,8 @@ from fllm_api.intake.sampling import (
     sampling,
     stop_strings,
 )
-from fllm_api.intake.unserved import refuse_unserved
+from fllm_api.intake.unsupported_fields import refuse_unserved
 from fllm_api.protocol.completions import CompletionRequest
-from fllm_api.server import Server
 
 DEFAULT_MAX_TOKENS = 16
 """OpenAI's."""

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from fllm.constraints import ANY_OBJECT, Constraint, Exactly, Grammar, JsonSchema, OneOf, Regex
-from fllm.demand import Demand
 from fllm.errors import RequestError
+from fllm.pipeline.output_constraint import Demand
 from fllm.values import ModelCard
 from fllm_api.protocol.constraints import (
     JsonObjectFormat,

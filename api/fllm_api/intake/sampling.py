@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypeVar
 
-from fllm.beam import Beam
 from fllm.errors import ContextTooLong, RequestError
-from fllm.tokens import Tokenizer
+from fllm.pipeline.beam_search import Beam
+from fllm.tokenizer import Tokenizer
 from fllm.values import ModelCard, Sampling
+from fllm_api.app_state import Server
 from fllm_api.protocol.generation import GenerationRequest
-from fllm_api.server import Server
 
 T = TypeVar("T")
 

@@ -15,10 +15,10 @@ from msgspec import Struct
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from fllm_api.listener.alarm import Alarm
-from fllm_api.listener.crowd import Crowd
-from fllm_api.listener.framing import check_framing, without_upgrade
-from fllm_api.listener.refusal import Refusal
+from fllm_api.listener.connection_limit import Crowd
+from fllm_api.listener.rejection import Refusal
+from fllm_api.listener.request_framing import check_framing, without_upgrade
+from fllm_api.listener.timer import Alarm
 from fllm_api.request_id import request_id
 
 MAX_HEAD = 64 * 1024

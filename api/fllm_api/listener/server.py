@@ -13,8 +13,8 @@ from typing import Any, cast
 import uvicorn
 from litestar.types import ASGIApp
 
-from fllm_api.draining import Drain
-from fllm_api.listener.crowd import Crowd
+from fllm_api.lifecycle.drain import Drain
+from fllm_api.listener.connection_limit import Crowd
 from fllm_api.listener.protocol import Limits, Protocol
 from fllm_api.listener.sockets import connections_possible, tune
 

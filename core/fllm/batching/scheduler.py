@@ -10,15 +10,14 @@ them.
 A row that decodes may carry *drafts*: guesses of the tokens to come, which the same step verifies. Accepted
 ones are tokens like all others; the KV of the rest is overwritten when their places are computed again.
 
-Those who wait are admitted as `fllm.batching.waiting` says: one of each client in turn, and nobody overtakes
-who does not fit yet. Those who run are in the order in which they were first admitted, and those preempted,
-who wait before all others, go on with that order: so who was admitted first gets blocks first, and is never
-preempted for another. The tokens of a step are given out otherwise. Each sequence that decodes has one. What
-the step may spend on prefill goes to the sequence with the fewest tokens left, then to the next, so that a
-short prompt does not wait for a long one; the eldest in prefill, which was admitted before the others, is
-assured a share. Only so many run at once, and whoever comes is younger: so each becomes the eldest in time,
-whatever other clients ask.
-"""
+Waiting sequences are admitted round-robin across clients (see `fllm.batching.waiting_queue`). A sequence
+that does not fit blocks those behind it. Those who run are in the order in which they were first admitted,
+and those preempted, who wait before all others, go on with that order: so who was admitted first gets
+blocks first, and is never preempted for another. The tokens of a step are given out otherwise. Each
+sequence that decodes has one. What the step may spend on prefill goes to the sequence with the fewest
+tokens left, then to the next, so that a short prompt does not wait for a long one; the eldest in prefill,
+which was admitted before the others, is assured a share. Only so many run at once, and whoever comes is
+younger: so each becomes the eldest in time, whatever other clients ask. """
 
 from __future__ import annotations
 
@@ -28,16 +27,16 @@ from collections.abc import Callable, Iterable
 
 from msgspec import Struct
 
-from fllm.batching.blocks import BlockPool
-from fllm.batching.drafts import Drafter
-from fllm.batching.guide import Guide
+from fllm.batching.block_pool import BlockPool
 from fllm.batching.limits import Limits
+from fllm.batching.ngram_drafter import Drafter
 from fllm.batching.runner import Row, Sampled
-from fllm.batching.sequence import Sequence, stop_tokens
-from fllm.batching.steps import advance
-from fllm.batching.waiting import Waiting
+from fllm.batching.sequence import Sequence
+from fllm.batching.step_results import advance
+from fllm.batching.waiting_queue import Waiting
 from fllm.errors import BackendError
-from fllm.values import Prompt, Status, Step
+from fllm.structured_output.grammar_state import Guide
+from fllm.values import Prompt, Status, Step, stop_tokens
 
 Outcome = Step | BackendError
 """What comes of one step for one sequence."""

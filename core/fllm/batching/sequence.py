@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from msgspec import Struct
 
-from fllm.batching.blocks import chain
-from fllm.batching.drafts import Drafter
-from fllm.batching.guide import Guide
+from fllm.batching.block_pool import chain
+from fllm.batching.ngram_drafter import Drafter
+from fllm.structured_output.grammar_state import Guide
 from fllm.values import Sampling, TokenLogprob
 
 
@@ -78,9 +76,3 @@ class Sequence(Struct, kw_only=True, eq=False):
             start = len(self.chained) * block_size
             self.chained.append(chain(parent, self.token_ids[start : start + block_size]))
         return self.chained[:blocks]
-
-
-def stop_tokens(sampling: Sampling, eos_token_ids: Iterable[int]) -> frozenset[int]:
-    """The tokens that end a sequence, once it has ``min_tokens``."""
-    own = frozenset(sampling.stop_token_ids)
-    return own if sampling.ignore_eos else own.union(eos_token_ids)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fllm.chat.continuation import cut, mark
-from fllm.chat.environment import Rejected
-from fllm.chat.messages import normalize
-from fllm.chat.source import FAILURES, TOOL, ContentFormat, Source, compile_source, one_line
-from fllm.chat.tools import tell
+from fllm.chat.compiled_template import FAILURES, TOOL, ContentFormat, Source, compile_source, one_line
+from fllm.chat.continue_final_message import cut, mark
+from fllm.chat.jinja_environment import Rejected
+from fllm.chat.message_normalization import normalize
+from fllm.chat.tool_prompt import tell
 from fllm.errors import ConfigError, RequestError
-from fllm.interfaces import ChatTemplates
+from fllm.values import ChatTemplates
 
 _OURS = ("messages", "tools", "add_generation_prompt", "continue_final_message")
 

@@ -23,7 +23,7 @@ from fllm import (
     Step,
     hookimpl,
 )
-from fllm.batching.admission import check
+from fllm.batching.prompt_validation import check
 
 ECHO_PLUGIN = __file__
 """For ``--plugin``."""

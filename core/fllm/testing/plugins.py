@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fllm.discovery import Candidate
 from fllm.errors import PluginError
-from fllm.plugins import Plugins, load_plugins
+from fllm.plugins.discovery import Candidate
+from fllm.plugins.loader import Plugins, load_plugins
 
 
 def plugins_with(*plugins: object, installed: bool = True) -> Plugins:

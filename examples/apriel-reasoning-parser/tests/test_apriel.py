@@ -7,7 +7,7 @@ from fllm_apriel.parser import BEGIN, END, AprielParser
 
 from fllm import ParserContext, ParserEvent, Reasoning, Text
 from fllm.constraints import Exactly, InOrder, UpTo
-from fllm.detection import Traits, detect
+from fllm.plugins.parser_detection import Traits, detect
 from fllm.testing import ReasoningParserContract, parse, plugins_with
 
 FOUR = f"First, 2 + 2.\nIt is 4.\n{BEGIN}\n4, of course.\n{END}\n"

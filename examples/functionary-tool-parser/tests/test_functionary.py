@@ -6,7 +6,7 @@ from fllm_functionary import plugin
 from fllm_functionary.parser import FunctionaryParser
 
 from fllm import ParserContext, ParserEvent, Text, ToolArguments, ToolStart
-from fllm.detection import Traits, detect
+from fllm.plugins.parser_detection import Traits, detect
 from fllm.testing import ToolParserContract, parse, plugins_with
 
 WEATHER = '<function=get_weather>{"city": "Seoul"}</function>'

@@ -12,9 +12,9 @@ from fllm_numpy.gguf_file import GgufFile
 from fllm_numpy.runner import NumpyRunner
 
 from fllm import BackendConfig, BackendContext, ConfigError, Device, ModelError
-from fllm.models import locate
+from fllm.model.source import locate
 from fllm.testing import ModelRunnerContract, plugins_with
-from fllm.tokens import Tokenizer
+from fllm.tokenizer import Tokenizer
 
 QUESTION = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
 

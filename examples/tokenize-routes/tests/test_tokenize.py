@@ -17,7 +17,7 @@ from tokenizers import Tokenizer as Inner
 from fllm import ModelCard, RequestError, Serving
 from fllm.chat import ChatTemplate
 from fllm.testing import plugins_with
-from fllm.tokens import Tokenizer
+from fllm.tokenizer import Tokenizer
 
 TEMPLATE = (
     "{% for message in messages %}{{ message.content }}{% endfor %}{% if add_generation_prompt %}!{% endif %}"

@@ -15,11 +15,11 @@ def fllm_collectors(context: MetricsContext) -> Iterable[Collector]:
 
         yield PrometheusCollector(context)
     if context.config.log_stats:
-        from fllm_metrics.log import LogCollector
+        from fllm_metrics.stats_log import LogCollector
 
         yield LogCollector()
     if context.config.log_requests:
-        from fllm_metrics.access import AccessLog
+        from fllm_metrics.access_log import AccessLog
 
         yield AccessLog()
 

@@ -8,10 +8,10 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from prometheus_client.exposition import choose_encoder
 
 from fllm import Exposition, MetricsContext, RequestRecord, Status
-from fllm_metrics.accepting import unescaped
-from fllm_metrics.figures import Figures
-from fllm_metrics.furiosa import FuriosaPage
-from fllm_metrics.vllm import VllmPage
+from fllm_metrics.accept_header import unescaped
+from fllm_metrics.furiosa_metrics import FuriosaPage
+from fllm_metrics.metrics_state import Figures
+from fllm_metrics.vllm_metrics import VllmPage
 
 COMPATIBLE = {"vllm": VllmPage}
 """``--metrics-compat``."""

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wire_server import event
+from support.wire_server import event
 
 from fllm_api.bench.answer import Answer, BadAnswer, StreamedAnswer, WholeAnswer, reason
 

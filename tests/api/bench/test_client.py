@@ -8,7 +8,18 @@ from typing import Any
 
 import pytest
 import uvloop
-from wire_server import CLOSE, EVENT_STREAM, HANG, LAST_CHUNK, answering, chunk, event, refusal, tokens, whole
+from support.wire_server import (
+    CLOSE,
+    EVENT_STREAM,
+    HANG,
+    LAST_CHUNK,
+    answering,
+    chunk,
+    event,
+    refusal,
+    tokens,
+    whole,
+)
 
 from fllm.errors import UserError
 from fllm_api.bench.answer import Answer

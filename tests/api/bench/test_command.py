@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from wire_server import WireServer, answering, refusal, tokens
+from support.wire_server import WireServer, answering, refusal, tokens
 
 from fllm_api.cli import main
 

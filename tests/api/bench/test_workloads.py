@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from wire_server import WireServer, answering, refusal, tokens
+from support.wire_server import WireServer, answering, refusal, tokens
 
 from fllm_api.bench.client import Client, Contact
 from fllm_api.bench.interference import Interference

@@ -8,8 +8,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from ambiguous import AMBIGUOUS
-from listening import Answer, Listening, listening
+from support.ambiguous_texts import AMBIGUOUS
+from support.listener import Answer, Listening, listening
 
 from fllm_api.cli.event_loop import loop_factory
 

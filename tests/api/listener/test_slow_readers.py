@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from api_fakes import FakeBackend, a_server, app_of, backend_of
-from listening import Listening, listening
+from support.api_fakes import FakeBackend, a_server, app_of, backend_of
+from support.listener import Listening, listening
 
 from fllm_api.cli.event_loop import loop_factory
 

@@ -7,17 +7,17 @@ import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 
-import fake_grammar
 import pytest
-from fake_grammar import Numbers
-from fake_runner import VOCABULARY, FakeRunner, answer
+from support import fake_grammar
+from support.fake_grammar import Numbers
+from support.fake_runner import VOCABULARY, FakeRunner, answer
 
 from fllm.batching import BatchedBackend, Limits, Row
 from fllm.config import BackendConfig, Speculation
 from fllm.constraints import Exactly
 from fllm.errors import BackendError, RequestError
-from fllm.grammars import Vocabulary
 from fllm.interfaces import BackendContext
+from fllm.structured_output.interfaces import Vocabulary
 from fllm.testing import plugins_with
 from fllm.values import Prompt, Sampling, Step
 
@@ -41,9 +41,9 @@ class MaskedRunner(FakeRunner):
 def grammars(monkeypatch: pytest.MonkeyPatch) -> None:
     """A vocabulary of numbers, and a grammar backend for them."""
     plugins = plugins_with(fake_grammar, installed=False)
-    monkeypatch.setattr("fllm.batching.engine.load_plugins", lambda config: plugins)
+    monkeypatch.setattr("fllm.batching.backend.load_plugins", lambda config: plugins)
     monkeypatch.setattr(
-        "fllm.batching.engine.read_vocabulary", lambda *_: Vocabulary([b"t"] * VOCABULARY, (10,))
+        "fllm.batching.backend.read_vocabulary", lambda *_: Vocabulary([b"t"] * VOCABULARY, (10,))
     )
 
 
@@ -129,7 +129,7 @@ def test_an_empty_text_ends_with_an_end_of_sequence() -> None:
 def test_a_grammar_that_fails_or_hangs_fails_its_own_sequence_alone(
     text: str, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fllm.batching.guide.PATIENCE", 0.05)
+    monkeypatch.setattr("fllm.structured_output.grammar_state.PATIENCE", 0.05)
     free = prompt("free")
 
     async def asks(engine: BatchedBackend) -> None:
@@ -149,8 +149,8 @@ def test_a_grammar_that_fails_or_hangs_fails_its_own_sequence_alone(
 
 
 def test_a_hanging_mask_costs_a_batch_its_patience_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fllm.batching.guide.PATIENCE", 0.01)
-    monkeypatch.setattr("fake_grammar.HANGS", 30.0)
+    monkeypatch.setattr("fllm.structured_output.grammar_state.PATIENCE", 0.01)
+    monkeypatch.setattr("support.fake_grammar.HANGS", 30.0)
     began = time.monotonic()
 
     async def asks(engine: BatchedBackend) -> None:

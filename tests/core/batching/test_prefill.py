@@ -6,10 +6,10 @@ from collections import defaultdict
 from zlib import crc32
 
 import pytest
-from fake_runner import FakeRunner, answer
 from msgspec.structs import replace
+from support.fake_runner import FakeRunner, answer
 
-from fllm.batching.blocks import BlockPool
+from fllm.batching.block_pool import BlockPool
 from fllm.batching.limits import Limits
 from fllm.batching.scheduler import Batch, Scheduler
 from fllm.values import Prompt, Sampling, Step

@@ -3,9 +3,9 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from fake_runner import FakeRunner, answer, logprob
+from support.fake_runner import FakeRunner, answer, logprob
 
-from fllm.batching.blocks import BlockPool
+from fllm.batching.block_pool import BlockPool
 from fllm.batching.limits import Limits
 from fllm.batching.runner import Sampled
 from fllm.batching.scheduler import Batch, Scheduler

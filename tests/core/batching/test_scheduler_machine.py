@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from functools import partial
 
-from fake_runner import FakeRunner, Oracle, answer, logprob
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from support.fake_runner import FakeRunner, Oracle, answer, logprob
 
-from fllm.batching.blocks import BlockPool
+from fllm.batching.block_pool import BlockPool
 from fllm.batching.limits import Limits
 from fllm.batching.scheduler import Scheduler
 from fllm.batching.sequence import Sequence

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from fake_runner import FakeRunner, Oracle, answer, logprob
 from hypothesis import given
 from hypothesis import strategies as st
+from support.fake_runner import FakeRunner, Oracle, answer, logprob
 
-from fllm.batching.blocks import BlockPool
+from fllm.batching.block_pool import BlockPool
+from fllm.batching.engine_loop import EngineLoop, Outcome
 from fllm.batching.limits import Limits
-from fllm.batching.loop import EngineLoop, Outcome
 from fllm.batching.scheduler import Scheduler
 from fllm.config import BackendConfig, Speculation
 from fllm.errors import ConfigError

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from random import Random
 
-from fake_runner import FakeRunner
+from support.fake_runner import FakeRunner
 
 from fllm.batching import Row, Sampled, stop_tokens
 from fllm.values import TokenLogprob

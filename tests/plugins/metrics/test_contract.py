@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fllm import Collector, MetricsConfig, MetricsContext
 from fllm.testing import CollectorContract
-from fllm_metrics.access import AccessLog
-from fllm_metrics.log import LogCollector
+from fllm_metrics.access_log import AccessLog
 from fllm_metrics.prometheus import PrometheusCollector
+from fllm_metrics.stats_log import LogCollector
 
 
 class TestPrometheus(CollectorContract):

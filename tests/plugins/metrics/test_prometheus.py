@@ -10,7 +10,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from fllm import Exposer, MetricsContext, Status
-from fllm.trace import Trace
+from fllm.pipeline.request_tracker import Trace
 from fllm_metrics.prometheus import PrometheusCollector
 
 PREFIX = "furiosa_llm:"

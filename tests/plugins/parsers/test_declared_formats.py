@@ -6,15 +6,15 @@ import json
 from typing import Any
 
 import pytest
-from constraint_texts import texts
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from parsed_calls import called, said
+from support.constraint_texts import texts
+from support.parsed_calls import called, said
 
 from fllm import ParserContext, Tool
-from fllm.calls import CallParser
 from fllm.constraints import Constraint
-from fllm.parameters import Parameters, kind_of
+from fllm.parsing.tool_call_parser import CallParser
+from fllm.parsing.tool_parameters import Parameters, kind_of
 from fllm.testing import parse
 from fllm_parsers.tools.gemma4 import Gemma4Parser
 from fllm_parsers.tools.glm45 import Glm45Parser, Glm47Parser

@@ -1,15 +1,14 @@
 """Which of our parsers ``auto`` chooses for the models whose templates we have."""
 
-from pathlib import Path
-
 import pytest
+from support.paths import SHARED
 
-from fllm.detection import ParserEntry, Traits, detect
-from fllm.models import locate
+from fllm.model.source import locate
+from fllm.plugins.parser_detection import ParserEntry, Traits, detect
 from fllm.testing import plugins_with
 from fllm_parsers import plugin
 
-TEMPLATES = Path(__file__).parents[3].parent / "shared" / "templates"
+TEMPLATES = SHARED / "templates"
 OURS = plugins_with(plugin, installed=False)
 
 CHOSEN: dict[str, tuple[str | None, str | None]] = {

@@ -8,10 +8,10 @@ from itertools import permutations
 
 import pytest
 from msgspec import structs
-from parsed_calls import found
+from support.parsed_calls import found
 
 from fllm import ParserContext, ToolStart
-from fllm.calls import CallParser
+from fllm.parsing.tool_call_parser import CallParser
 from fllm.testing import ToolParserContract, parse
 from fllm_parsers.tools.deepseek import DeepSeekV3Parser, DeepSeekV31Parser
 from fllm_parsers.tools.gigachat3 import GigaChat3Parser

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from fllm import ParserContext, ParserEvent, Text, Tool, ToolArguments, ToolStart
-from fllm.json_scanner import DEEPEST
+from fllm.parsing.json_scanner import DEEPEST
 from fllm.testing import ToolParserContract, merged, parse
 from fllm_parsers.tools.llama3_json import TAG, Llama3JsonParser
 

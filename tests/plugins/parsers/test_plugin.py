@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 from fllm import ParserContext
-from fllm.plugins import load_plugins
+from fllm.plugins.loader import load_plugins
 from fllm_parsers.reasoning.deepseek_r1 import DeepSeekR1Parser
 from fllm_parsers.tools.llama3_json import Llama3JsonParser
 

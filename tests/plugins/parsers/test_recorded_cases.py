@@ -6,17 +6,17 @@ met, and why.
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+from support.paths import SHARED
 
 from fllm import Parser, ParserContext, ParserEvent, Reasoning, Text, Tool, ToolArguments, ToolStart
-from fllm.registry import Registry
+from fllm.plugins.registry import Registry
 from fllm.testing import parse, plugins_with
 from fllm_parsers import plugin
 
-CASES = Path(__file__).parents[3].parent / "shared" / "cases"
+CASES = SHARED / "cases"
 OURS = plugins_with(plugin, installed=False)
 REGISTRIES = {"tool": OURS.tool_parsers, "reasoning": OURS.reasoning_parsers}
 

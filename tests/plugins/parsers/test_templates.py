@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from chatml import CHATML
+from support.chatml import CHATML
 
 import fllm
 from fllm import ChatTemplates, ConfigError, ModelCard, ModelError, TemplateContext

@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 import pytest
-from parsed_calls import found
+from support.parsed_calls import found
 
 from fllm import ParserContext, Tool
-from fllm.calls import CallParser
+from fllm.parsing.tool_call_parser import CallParser
 from fllm.testing import ToolParserContract
 from fllm_parsers.tools.gemma4 import Gemma4Parser
 from fllm_parsers.tools.glm45 import Glm45Parser, Glm47Parser

@@ -13,14 +13,14 @@ import msgspec
 import rich_click as click
 
 from fllm.errors import ConfigError
-from fllm.models import locate
+from fllm.model.source import locate
 from fllm_api.cli.options import ABOUT_PLUGINS, CONTEXT
-from fllm_api.cli.plugins.finding import targets
+from fllm_api.cli.param_types import KeyValue, plugins_of
 from fllm_api.cli.plugins.group import JSON
-from fllm_api.cli.types import KeyValue, plugins_of
+from fllm_api.cli.plugins.targets import targets
 
 if TYPE_CHECKING:
-    from fllm_api.cli.plugins.verdicts import Verdict
+    from fllm_api.cli.plugins.results import Verdict
 
 COLORS = {"passed": "green", "failed": "bold red", "skipped": "yellow"}
 
@@ -63,7 +63,7 @@ def _verdicts(ctx: click.Context, asked: str, options: dict[str, Any]) -> Iterat
 
     from hypothesis import settings
 
-    from fllm_api.cli.plugins.checking import Trial, verdicts
+    from fllm_api.cli.plugins.contracts import Trial, verdicts
 
     settings.register_profile("check", database=None, derandomize=True)
     settings.load_profile("check")

@@ -9,11 +9,11 @@ from typing import Any
 
 from msgspec import Struct
 
-from fllm.discovery import normal
 from fllm.errors import UnknownName
-from fllm.options import Option, options_of
-from fllm.plugins import PluginReport, Plugins
-from fllm.registry import BackendEntry, Entry, Registration, conflict_message
+from fllm.plugins.backend_options import Option, options_of
+from fllm.plugins.discovery import normal
+from fllm.plugins.loader import PluginReport, Plugins
+from fllm.plugins.registry import BackendEntry, Entry, Registration, conflict_message
 from fllm_api.cli.plugins.listing import status
 
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import rich_click as click
 
-from fllm.registry import Entry
+from fllm.plugins.registry import Entry
 from fllm_api.cli.commands import lazy_commands
 from fllm_api.cli.options import ABOUT_PLUGINS, CONTEXT
+from fllm_api.cli.param_types import plugins_of
 from fllm_api.cli.plugins.listing import show_all
-from fllm_api.cli.types import plugins_of
 
 JSON = click.RichOption(["--json", "as_json"], is_flag=True, help="Print JSON.")
 """For every command that answers with a report."""

@@ -8,8 +8,8 @@ import msgspec
 import rich_click as click
 from msgspec import Struct
 
-from fllm.plugins import PluginReport, Plugins
-from fllm.registry import conflict_message
+from fllm.plugins.loader import PluginReport, Plugins
+from fllm.plugins.registry import conflict_message
 
 SLOW = 0.1
 """Seconds; a plugin that takes longer to name its parts imports too much."""

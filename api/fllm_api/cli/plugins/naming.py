@@ -10,9 +10,9 @@ from importlib.util import find_spec
 from msgspec import Struct
 
 from fllm.errors import ConfigError
-from fllm.plugins import Plugins
-from fllm.registry import BackendEntry, Registry
-from fllm_api.cli.plugins.kinds import Kind
+from fllm.plugins.loader import Plugins
+from fllm.plugins.registry import BackendEntry, Registry
+from fllm_api.cli.plugins.plugin_kinds import Kind
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*+(?:[-_][A-Za-z0-9]++)*+")
 

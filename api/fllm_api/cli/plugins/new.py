@@ -13,9 +13,9 @@ from jinja2 import Environment, StrictUndefined
 
 from fllm.errors import ConfigError
 from fllm_api.cli.options import ABOUT_PLUGINS, CONTEXT
-from fllm_api.cli.plugins.kinds import KINDS, SERVER, Kind
+from fllm_api.cli.param_types import plugins_of
 from fllm_api.cli.plugins.naming import Names, names_of
-from fllm_api.cli.types import plugins_of
+from fllm_api.cli.plugins.plugin_kinds import KINDS, SERVER, Kind
 
 TEMPLATES = Path(__file__).with_name("templates")
 SUFFIX = ".jinja"

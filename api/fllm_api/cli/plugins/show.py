@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import rich_click as click
 
-from fllm.options import Option
+from fllm.plugins.backend_options import Option
 from fllm_api.cli.options import ABOUT_PLUGINS, CONTEXT
+from fllm_api.cli.param_types import plugins_of
 from fllm_api.cli.plugins.description import Description, Offer, described
 from fllm_api.cli.plugins.group import JSON
-from fllm_api.cli.types import plugins_of
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from fllm import ParserContext, ParserEvent, Reasoning, Text
 from fllm.constraints import Constraint, Exactly, InOrder, UpTo
-from fllm.stages import overlap
+from fllm.parsing.partial_match import overlap
 
 BEGIN = "[BEGIN FINAL RESPONSE]"
 END = "[END FINAL RESPONSE]"

@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from fllm.calls import Call, CallParser
-from fllm.json_calls import HeadedJson, named, split_head
-from fllm.tool_format import ToolFormat
+from fllm.parsing.json_tool_calls import HeadedJson, named, split_head
+from fllm.parsing.tool_call_parser import Call, CallParser
+from fllm.parsing.tool_format import ToolFormat
 
 # OpenAI's names have at most 64 of these characters.
 _NAME = re.compile(r"([\w.-]{1,64})>\s*", re.ASCII)

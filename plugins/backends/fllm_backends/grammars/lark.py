@@ -21,8 +21,8 @@ from fllm.constraints import (
     Repeated,
     UpTo,
 )
-from fllm.registry import describe
-from fllm.schemas import simplify
+from fllm.errors import format_error
+from fllm.structured_output.json_schema import simplify
 from fllm_backends.grammars.patterns import read_pattern
 from fllm_backends.grammars.rendering import regex
 
@@ -47,7 +47,7 @@ def grammar(source: str) -> str:
     try:
         translated: str = gbnf_to_lark(source)
     except Exception as error:  # noqa: BLE001  the library raises nothing narrower
-        raise RequestError(f"the grammar can't be read: {describe(error)}") from None
+        raise RequestError(f"the grammar can't be read: {format_error(error)}") from None
     return translated
 
 

@@ -8,9 +8,9 @@ from importlib.util import find_spec
 from typing import Any
 
 from fllm import CompiledGrammar, ConfigError, Constraint, GrammarContext, RequestError, Vocabulary
+from fllm_backends.grammars.compile_workers import Workers
 from fllm_backends.grammars.lark import lark
 from fllm_backends.grammars.limits import check_size
-from fllm_backends.grammars.workers import Workers
 
 
 class LLGuidance:

@@ -14,7 +14,7 @@ from typing import Any
 from msgspec import Struct
 
 from fllm import RequestError
-from fllm.schemas.patterns import check_pattern
+from fllm.structured_output.json_schema.patterns import check_pattern
 
 MAX_WEIGHT = 5000
 """Characters of the longest text that a pattern must tell apart, as it were with all repeats written out."""

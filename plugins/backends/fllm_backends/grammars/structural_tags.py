@@ -19,7 +19,7 @@ from fllm.constraints import (
     Repeated,
     UpTo,
 )
-from fllm.schemas import simplify
+from fllm.structured_output.json_schema import simplify
 from fllm_backends.grammars.imports import import_xgrammar
 from fllm_backends.grammars.patterns import read_pattern
 from fllm_backends.grammars.rendering import regex

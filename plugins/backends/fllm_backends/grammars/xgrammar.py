@@ -8,10 +8,10 @@ from importlib.util import find_spec
 from typing import Any
 
 from fllm import CompiledGrammar, ConfigError, Constraint, GrammarContext, RequestError, Vocabulary
+from fllm_backends.grammars.compile_workers import Workers
 from fllm_backends.grammars.imports import import_xgrammar
 from fllm_backends.grammars.limits import check_size
 from fllm_backends.grammars.structural_tags import structural_tag
-from fllm_backends.grammars.workers import Workers
 
 
 class XGrammar:

@@ -22,15 +22,15 @@ from fllm import (
     Step,
 )
 from fllm.errors import ContextTooLong
-from fllm.options import backend_options
-from fllm_backends.decided import refuse_given
-from fllm_backends.description import Description, describe
-from fllm_backends.openai.answer import Answer
-from fllm_backends.openai.asking import Manner
+from fllm.plugins.backend_options import backend_options
+from fllm_backends.checkpoints.model_description import Description, describe
+from fllm_backends.openai.capability_probe import context_length, manner_of, served_model
 from fllm_backends.openai.client import Client
 from fllm_backends.openai.options import OpenAIOptions
-from fllm_backends.openai.speller import Alphabet, Speller
-from fllm_backends.openai.upstream import context_length, manner_of, served_model
+from fllm_backends.openai.request_builder import Manner
+from fllm_backends.openai.response_reader import Answer
+from fllm_backends.openai.retokenizer import Alphabet, Speller
+from fllm_backends.unsupported_options import refuse_given
 
 FRESH_SECONDS = 2.0
 """So long the server's last word on its health holds."""

@@ -20,7 +20,7 @@ from fllm import (
     Step,
 )
 from fllm.logs import configured_format
-from fllm_backends.process.engine import Engine
+from fllm_backends.process.child_process import Engine
 from fllm_backends.process.messages import Start
 
 LONGEST_DELAY = 30.0

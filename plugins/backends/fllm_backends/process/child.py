@@ -31,7 +31,7 @@ from fllm import (
     UserError,
 )
 from fllm.logs import REQUEST_ID, configure
-from fllm.plugins import load_plugins
+from fllm.plugins.loader import load_plugins
 from fllm_backends.process import messages
 from fllm_backends.process.channel import Channel
 from fllm_backends.process.messages import START, STATUS, ToChild

@@ -26,12 +26,12 @@ from fllm import (
     UserError,
 )
 from fllm.errors import ContextTooLong
-from fllm.models import locate
-from fllm.options import backend_options
-from fllm_backends.decided import refuse_given
-from fllm_backends.description import Description, describe
+from fllm.model.source import locate
+from fllm.plugins.backend_options import backend_options
+from fllm_backends.checkpoints.model_description import Description, describe
 from fllm_backends.rngd.options import RngdOptions
 from fllm_backends.rngd.translation import Answer, device_names, sampling_params
+from fllm_backends.unsupported_options import refuse_given
 
 SDK = "furiosa_llm"
 _COMPILED = (

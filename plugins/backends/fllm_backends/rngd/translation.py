@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from fllm import BackendError, Device, Prompt, RequestError, Sampling, Step, TokenLogprob
-from fllm.devices import PES
+from fllm.model.devices import PES
 from fllm.values import FinishReason
 
 _SAME = (

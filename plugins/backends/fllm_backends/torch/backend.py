@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from fllm.batching.engine import BatchedBackend
+from fllm.batching.backend import BatchedBackend
 from fllm.batching.limits import Limits
 from fllm.config import BackendConfig
 from fllm.interfaces import Backend, BackendContext
-from fllm_backends.torch.fetch import check_local
+from fllm_backends.checkpoints.download import check_local
 from fllm_backends.torch.hardware import best_device
 from fllm_backends.torch.options import read_options
 from fllm_backends.torch.runner import TorchRunner

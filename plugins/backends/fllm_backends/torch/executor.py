@@ -11,7 +11,7 @@ from torch import Tensor
 from fllm.batching.runner import Row, Sampled
 from fllm.batching.verification import ends, samples, verified
 from fllm.values import TokenLogprob
-from fllm_backends.torch import masks
+from fllm_backends.torch import logit_masks
 from fllm_backends.torch.attention import AttentionBatch, KVCache
 from fllm_backends.torch.logprobs import describe
 from fllm_backends.torch.model import Decoder
@@ -60,10 +60,10 @@ class Executor:
         )
         size = self._model.architecture.vocab_size
         if all(row.sampling.logprobs is None and is_plain(row, self._eos) for row in rows):
-            allowed = masks.gather(rows, size, self._device)
+            allowed = logit_masks.gather(rows, size, self._device)
             return iter(self._model.choose(wanted, allowed)), repeat(None, len(rows))
         logits = self._model.logits(wanted)
-        tokens = sample(rows, logits, self._eos, masks.gather(rows, size, self._device))
+        tokens = sample(rows, logits, self._eos, logit_masks.gather(rows, size, self._device))
         return iter(tokens), iter(_logprobs(rows, logits, tokens))
 
     def _prompt_logprobs(self, row: Row, hidden: Tensor) -> list[TokenLogprob]:

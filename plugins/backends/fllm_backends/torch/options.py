@@ -9,8 +9,8 @@ from msgspec import Meta, Struct
 
 from fllm.config import BackendConfig, Device, LoadFormat
 from fllm.errors import ConfigError
-from fllm.models import ModelSource, locate
-from fllm.options import backend_options
+from fllm.model.source import ModelSource, locate
+from fllm.plugins.backend_options import backend_options
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 QUANTIZATIONS = ("none", "int8", "fp8")

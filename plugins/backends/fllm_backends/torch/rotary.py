@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fllm_backends.torch.rope import Rope, RopeType
+from fllm_backends.checkpoints.rope_config import Rope, RopeType
 
 
 def frequencies(rope: Rope, head_dim: int) -> Tensor:

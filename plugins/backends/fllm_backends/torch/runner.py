@@ -11,10 +11,10 @@ from fllm.batching.runner import Row, Sampled
 from fllm.config import Device
 from fllm.errors import ConfigError, ModelError
 from fllm.values import ModelCard, Progress
-from fllm_backends.torch.architecture import Architecture, read_architecture
-from fllm_backends.torch.card import read_card
-from fllm_backends.torch.checkpoint import Checkpoint
-from fllm_backends.torch.fetch import fetch
+from fllm_backends.checkpoints.architecture import Architecture, read_architecture
+from fllm_backends.checkpoints.download import fetch
+from fllm_backends.checkpoints.model_card import read_card
+from fllm_backends.checkpoints.safetensors_files import Checkpoint
 from fllm_backends.torch.hardware import cache_memory, check_quantization, physical_cores, torch_device
 from fllm_backends.torch.options import Options
 
@@ -136,8 +136,8 @@ class TorchRunner:
         if self._options.quantization != "none" and self._device.kind == "cpu":
             import torch
 
-            from fllm_backends.torch.fused.compiled import compiling
             from fllm_backends.torch.fused.decoder import FusedLM, runs_here
+            from fllm_backends.torch.fused.jit import compiling
 
             if runs_here(architecture):
                 self._quantization = "int8"
@@ -157,7 +157,7 @@ class TorchRunner:
         return CausalLM(architecture, weights)
 
     def _cuda_decoder(self, architecture: Architecture, weights: Weights) -> Decoder:
-        from fllm_backends.torch.cuda.choice import cuda_decoder
+        from fllm_backends.torch.cuda.factory import cuda_decoder
 
         quantization = self._options.quantization or "none"
         self._quantization = None if quantization == "none" else quantization
@@ -171,7 +171,7 @@ class TorchRunner:
         )
 
     def _rehearse(self) -> None:
-        from fllm_backends.torch.cuda.rehearsal import rehearsal
+        from fllm_backends.torch.cuda.warmup import rehearsal
 
         for batch in rehearsal(self._max_num_seqs):
             self.execute(batch)

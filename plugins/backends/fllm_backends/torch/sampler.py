@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from fllm.batching import Row
-from fllm_backends.torch import masks
-from fllm_backends.torch.adjust import adjust, adjusts
-from fllm_backends.torch.draw import NUCLEUS_GUESS, draw, uniform
+from fllm_backends.torch import logit_masks
+from fllm_backends.torch.logit_processors import adjust, adjusts
+from fllm_backends.torch.single_row_sampler import NUCLEUS_GUESS, draw, uniform
 
 _UNSURE = -1
 """In place of a token for which the guess was too low."""
@@ -44,7 +44,7 @@ def sample(
     """Choose the next token of each row from [rows, vocabulary] logits, which are left as they are."""
     if any(adjusts(row, eos) for row in rows):
         logits = torch.stack([adjust(row, own, eos) for row, own in zip(rows, logits, strict=True)])
-    logits = masks.apply(allowed, logits)
+    logits = logit_masks.apply(allowed, logits)
     size = logits.shape[1]
     tokens = logits.argmax(-1)
     for width, wanted in _by_width(rows, size).items():

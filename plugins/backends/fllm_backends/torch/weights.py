@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from fllm.values import Progress
-from fllm_backends.torch.architecture import Architecture
-from fllm_backends.torch.checkpoint import Checkpoint
+from fllm_backends.checkpoints.architecture import Architecture
+from fllm_backends.checkpoints.safetensors_files import Checkpoint
 from fllm_backends.torch.model import Layer, Linear, RMSNorm, Weights
 
 TASK = "Loading weights"

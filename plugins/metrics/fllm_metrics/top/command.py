@@ -27,14 +27,14 @@ def top(url: str, api_key: str | None, interval: float, once: bool) -> None:
     """
     from rich.console import Console
 
-    from fllm_metrics.top import live
-    from fllm_metrics.top.probe import Probe
+    from fllm_metrics.top import loop
+    from fllm_metrics.top.client import Probe
 
     probe = Probe(url, api_key)
     if once:
         plain = Console(color_system=None, highlight=False)
-        sys.exit(0 if live.once(probe, plain, interval) else 1)
+        sys.exit(0 if loop.once(probe, plain, interval) else 1)
     if not sys.stdout.isatty():
         raise click.UsageError("this is no terminal; --once prints one frame")
     with suppress(KeyboardInterrupt):
-        live.watch(probe, Console(highlight=False), interval)
+        loop.watch(probe, Console(highlight=False), interval)

@@ -10,9 +10,9 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
+from fllm_metrics.top.client import Look
 from fllm_metrics.top.history import History, Measure, Window
-from fllm_metrics.top.page import Histogram
-from fllm_metrics.top.probe import Look
+from fllm_metrics.top.metrics_page import Histogram
 from fllm_metrics.top.sparkline import gauge, sparkline
 from fllm_metrics.top.units import bytes_, number, percent, seconds, span
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 
 from msgspec import Struct
 
-from fllm_metrics.top.page import Histogram, Page
-from fllm_metrics.top.probe import Look
+from fllm_metrics.top.client import Look
+from fllm_metrics.top.metrics_page import Histogram, Page
 
 SPAN = 300.0
 """Seconds that are kept."""

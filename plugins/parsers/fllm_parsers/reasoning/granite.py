@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fllm.thinking import Space, ThinkingParser
+from fllm.parsing.reasoning_parser import Space, ThinkingParser
 
 
 class GraniteParser(ThinkingParser):

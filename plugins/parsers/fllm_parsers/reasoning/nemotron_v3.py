@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fllm.thinking import ThinkingParser
+from fllm.parsing.reasoning_parser import ThinkingParser
 
 
 class NemotronV3Parser(ThinkingParser):

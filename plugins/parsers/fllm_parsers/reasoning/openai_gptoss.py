@@ -15,7 +15,7 @@ from typing import Literal
 
 from fllm import ParserContext, ParserEvent, Reasoning, Text
 from fllm.constraints import Constraint, Exactly, InOrder, OneOf, UpTo
-from fllm.markers import Marker, MarkerSplitter
+from fllm.parsing.markers import Marker, MarkerSplitter
 
 START = "<|start|>"
 CHANNEL = "<|channel|>"

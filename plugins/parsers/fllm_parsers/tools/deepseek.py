@@ -12,9 +12,9 @@ import re
 from collections.abc import Sequence
 from typing import ClassVar
 
-from fllm.calls import Call, CallParser
-from fllm.json_calls import HeadedJson, named, split_head
-from fllm.tool_format import ToolFormat
+from fllm.parsing.json_tool_calls import HeadedJson, named, split_head
+from fllm.parsing.tool_call_parser import Call, CallParser
+from fllm.parsing.tool_format import ToolFormat
 
 _HEAD = re.compile(r"[^{]*+")
 _CALLS = ("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>")

@@ -12,15 +12,15 @@ from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Any
 
-from fllm.argument_forms import is_free, json_value, named
-from fllm.arguments import coerced, is_json
-from fllm.calls import Call, CallParser
 from fllm.constraints import Constraint, Exactly, InOrder, OneOf, UpTo
 from fllm.interfaces import ParserContext
-from fllm.literals import LiteralReader, Scope, json_object, quoted
-from fllm.parameters import Parameters, Signatures, choices
-from fllm.python_calls import unescape
-from fllm.tool_format import ToolFormat
+from fllm.parsing.argument_coercion import coerced, is_json
+from fllm.parsing.argument_constraints import is_free, json_value, named
+from fllm.parsing.literal_reader import LiteralReader, Scope, json_object, quoted
+from fllm.parsing.python_call_reader import unescape
+from fllm.parsing.tool_call_parser import Call, CallParser
+from fllm.parsing.tool_format import ToolFormat
+from fllm.parsing.tool_parameters import Parameters, Signatures, choices
 
 QUOTE = '<|"|>'
 

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fllm.argument_forms import tagged
-from fllm.calls import Call
-from fllm.tagged_calls import TaggedCallParser
-from fllm.tags import Tags
-from fllm.tool_format import ToolFormat
+from fllm.parsing.argument_constraints import tagged
+from fllm.parsing.tag_reader import Tags
+from fllm.parsing.tagged_tool_calls import TaggedCallParser
+from fllm.parsing.tool_call_parser import Call
+from fllm.parsing.tool_format import ToolFormat
 
 
 class Glm45Parser(TaggedCallParser):

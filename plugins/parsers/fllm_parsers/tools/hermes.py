@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fllm.json_calls import JsonCallParser
-from fllm.tool_format import ToolFormat
+from fllm.parsing.json_tool_calls import JsonCallParser
+from fllm.parsing.tool_format import ToolFormat
 
 
 class HermesParser(JsonCallParser):

@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from fllm.calls import Call, CallParser
 from fllm.interfaces import ParserContext
-from fllm.json_calls import HeadedJson, named, split_head
-from fllm.tool_format import ToolFormat
+from fllm.parsing.json_tool_calls import HeadedJson, named, split_head
+from fllm.parsing.tool_call_parser import Call, CallParser
+from fllm.parsing.tool_format import ToolFormat
 
 _SECTION = ("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>")
 _BEGIN, _ARGUMENTS, _END = "<|tool_call_begin|>", "<|tool_call_argument_begin|>", "<|tool_call_end|>"

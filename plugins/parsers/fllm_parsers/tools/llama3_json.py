@@ -11,10 +11,10 @@ from __future__ import annotations
 import re
 
 from fllm import ParserContext, ParserEvent, Text, ToolArguments, ToolStart
-from fllm.json_calls import call_of
-from fllm.json_objects import JsonObject, ObjectFinder
-from fllm.stages import overlap
-from fllm.tool_format import ToolFormat
+from fllm.parsing.json_objects import JsonObject, ObjectFinder
+from fllm.parsing.json_tool_calls import call_of
+from fllm.parsing.partial_match import overlap
+from fllm.parsing.tool_format import ToolFormat
 
 TAG = "<|python_tag|>"
 

@@ -11,8 +11,8 @@ import secrets
 import string
 from collections.abc import Sequence
 
-from fllm.calls import Call
-from fllm.json_calls import HeadedJson, JsonCallParser, json_list, named, split_head
+from fllm.parsing.json_tool_calls import HeadedJson, JsonCallParser, json_list, named, split_head
+from fllm.parsing.tool_call_parser import Call
 
 _HEAD = re.compile(r"[\w.:/\[\]-]*+")
 _NAME = re.compile(r"([\w.:/-]+)(?:\[CALL_ID\](\w+))?(?:\[ARGS\])?")

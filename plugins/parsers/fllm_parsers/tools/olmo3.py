@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fllm.calls import Call, CallParser
-from fllm.python_calls import PythonCallReader
-from fllm.tool_format import ToolFormat
+from fllm.parsing.python_call_reader import PythonCallReader
+from fllm.parsing.tool_call_parser import Call, CallParser
+from fllm.parsing.tool_format import ToolFormat
 from fllm_parsers.tools.pythonic import ARGUMENTS, read_calls
 
 

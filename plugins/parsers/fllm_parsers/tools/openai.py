@@ -13,9 +13,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from fllm.calls import Call, CallParser
-from fllm.json_calls import HeadedJson, named, split_head
-from fllm.tool_format import ToolFormat
+from fllm.parsing.json_tool_calls import HeadedJson, named, split_head
+from fllm.parsing.tool_call_parser import Call, CallParser
+from fllm.parsing.tool_format import ToolFormat
 
 _HEAD = re.compile(r"[^{]*+")
 _NAME = re.compile(

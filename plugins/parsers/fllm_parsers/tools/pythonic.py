@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from fllm.argument_forms import named, python_value
-from fllm.calls import Call, CallParser
-from fllm.literals import json_object
-from fllm.python_calls import PythonCallReader, PythonListReader
-from fllm.tool_format import ToolFormat
+from fllm.parsing.argument_constraints import named, python_value
+from fllm.parsing.literal_reader import json_object
+from fllm.parsing.python_call_reader import PythonCallReader, PythonListReader
+from fllm.parsing.tool_call_parser import Call, CallParser
+from fllm.parsing.tool_format import ToolFormat
 
 ARGUMENTS = named("=", ", ", python_value)
 

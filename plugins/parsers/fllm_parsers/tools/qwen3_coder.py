@@ -17,10 +17,10 @@ from typing import ClassVar
 
 from msgspec.structs import replace
 
-from fllm.argument_forms import tagged
-from fllm.tagged_calls import TaggedCallParser
-from fllm.tags import Tags
-from fllm.tool_format import ToolFormat
+from fllm.parsing.argument_constraints import tagged
+from fllm.parsing.tag_reader import Tags
+from fllm.parsing.tagged_tool_calls import TaggedCallParser
+from fllm.parsing.tool_format import ToolFormat
 
 _TAGS = Tags(
     opening="<function=",

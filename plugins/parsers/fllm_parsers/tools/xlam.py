@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fllm.json_calls import JsonCallParser, json_list
+from fllm.parsing.json_tool_calls import JsonCallParser, json_list
 
 
 class XlamParser(JsonCallParser):

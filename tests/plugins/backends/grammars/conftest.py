@@ -4,15 +4,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from random_texts import Walker
+from support.random_texts import Walker
 
 from fllm import GrammarCompiler, GrammarContext, ModelCard, Vocabulary
 from fllm.config import BackendConfig
-from fllm.grammars import read_vocabulary
-from fllm.models import locate
+from fllm.model.source import locate
+from fllm.structured_output.interfaces import read_vocabulary
+from fllm_backends.checkpoints.download import fetch
 from fllm_backends.grammars.llguidance import LLGuidance
 from fllm_backends.grammars.xgrammar import XGrammar
-from fllm_backends.torch.fetch import fetch
 from fllm_backends.torch.options import read_options
 
 BACKENDS: dict[str, Callable[[GrammarContext], GrammarCompiler]] = {

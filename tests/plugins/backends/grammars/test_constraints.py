@@ -7,7 +7,7 @@ import json
 import time
 
 import pytest
-from random_texts import Walker
+from support.random_texts import Walker
 
 from fllm import Constraint, GrammarCompiler, RequestError, Vocabulary
 from fllm.constraints import (

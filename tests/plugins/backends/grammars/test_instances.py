@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis_jsonschema import from_schema
-from random_texts import in_measure, refused_at
+from support.random_texts import in_measure, refused_at
 
 from fllm import GrammarCompiler, Vocabulary
 from fllm.constraints import JsonSchema

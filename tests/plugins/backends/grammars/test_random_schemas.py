@@ -7,8 +7,8 @@ import json
 import jsonschema
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from random_texts import Walker, in_measure, refused_at
-from schema_values import Case, cases
+from support.random_texts import Walker, in_measure, refused_at
+from support.schema_values import Case, cases
 
 from fllm import GrammarCompiler, Vocabulary
 from fllm.constraints import JsonSchema

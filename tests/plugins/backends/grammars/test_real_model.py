@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
-from schema_corpus import OBEYED
+from support.schema_corpus import OBEYED
 
 from fllm import Backend, BackendConfig, BackendContext, ModelCard, Prompt, Sampling
 from fllm.constraints import Constraint, JsonSchema
-from fllm.models import locate
-from fllm.tokens import Tokenizer
+from fllm.model.source import locate
+from fllm.tokenizer import Tokenizer
 from fllm_backends.torch.backend import torch_backend
 
 TOKENS = 48

@@ -7,8 +7,8 @@ from typing import Any
 
 import jsonschema
 import pytest
-from random_texts import Walker
-from schema_corpus import OBEYED
+from support.random_texts import Walker
+from support.schema_corpus import OBEYED
 
 from fllm import GrammarCompiler, RequestError
 from fllm.constraints import JsonSchema

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
-from schema_strategies import anything, damaged
+from support.schema_strategies import anything, damaged
 
 from fllm import GrammarCompiler, RequestError
 from fllm.constraints import JsonSchema, Regex

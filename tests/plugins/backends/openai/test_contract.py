@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from serving import serving
-from tiny_models import save_model, write_gguf
+from support.http_server import serving
+from support.tiny_models import save_model, write_gguf
 
 from fllm import Backend, BackendConfig, BackendContext
 from fllm.testing import BackendContract

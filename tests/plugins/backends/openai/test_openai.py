@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from wire_server import (
+from support.wire_server import (
     CLOSE,
     EVENT_STREAM,
     HANG,

@@ -38,7 +38,7 @@ from fllm_backends.process import engine as engine_module
 from fllm_backends.process import process_backend
 from fllm_backends.process.backend import ProcessBackend, longer
 from fllm_backends.process.child import TITLE
-from fllm_backends.process.life import CHILD
+from fllm_backends.process.spawn import CHILD
 
 PLUGIN = Path(__file__).with_name("inner_backend.py")
 

@@ -17,7 +17,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
 from fllm import Backend, BackendConfig, BackendContext, Prompt, RequestError, Sampling, Step, UserError
-from fllm.devices import parse_devices
+from fllm.model.devices import parse_devices
 from fllm.testing import BackendContract
 from fllm_backends.rngd.backend import rngd_backend
 

@@ -19,7 +19,7 @@ from fllm import (
     Step,
     TokenLogprob,
 )
-from fllm.devices import parse_devices
+from fllm.model.devices import parse_devices
 from fllm_backends.rngd.backend import rngd_backend
 from fllm_backends.rngd.translation import Answer, device_names, sampling_params
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import serving
+from support import http_server
 
 VENDOR = ("furiosa-llm==2026.4.0", "furiosa-llm-native==2026.4.0", "furiosa-native-llm-common==2026.4.0")
 BESIDE = ("fastapi==0.128.0", "starlette<0.51", "orjson", "partial-json-parser", "xxhash", "ml_dtypes")
@@ -40,7 +40,7 @@ def test_the_backend_keeps_the_contract_on_the_classes_of_the_vendor(vendor: Pat
 @pytest.mark.packaging
 def test_a_machine_without_the_device_is_told_so_in_one_line(vendor: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
-    done = serving.run("serve", str(tmp_path), "--devices", "npu:0", timeout=120, PYTHONPATH=str(vendor))
+    done = http_server.run("serve", str(tmp_path), "--devices", "npu:0", timeout=120, PYTHONPATH=str(vendor))
     assert done.returncode == 2
     assert "the vendor's engine can't load" in done.stderr
     assert "Traceback" not in done.stderr
@@ -48,6 +48,6 @@ def test_a_machine_without_the_device_is_told_so_in_one_line(vendor: Path, tmp_p
 
 def test_without_the_sdk_a_line_says_how_to_install_it(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
-    done = serving.run("serve", str(tmp_path), "--devices", "npu:0")
+    done = http_server.run("serve", str(tmp_path), "--devices", "npu:0")
     assert done.returncode == 2
     assert "pip install furiosa-llm" in done.stderr

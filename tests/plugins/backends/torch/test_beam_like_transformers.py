@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 from msgspec.structs import astuple
-from tiny_models import save_model
+from support.tiny_models import save_model
 
-from fllm.beam import Beam, beam_search
 from fllm.config import BackendConfig, Device
 from fllm.interfaces import BackendContext
+from fllm.pipeline.beam_search import Beam, beam_search
 from fllm.values import Prompt, Sampling
 from fllm_backends.torch.backend import torch_backend
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from tiny_models import save_model
+from support.tiny_models import save_model
 
 from fllm import Backend, BackendConfig, BackendContext, Device
 from fllm.testing import BackendContract, ModelRunnerContract, echo_model

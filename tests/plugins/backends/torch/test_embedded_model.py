@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from fllm.batching.runner import Row
 from fllm.config import BackendConfig, Device
-from fllm.models import locate
+from fllm.model.source import locate
 from fllm.values import ModelCard, Sampling
 from fllm_backends.torch.options import read_options
 from fllm_backends.torch.runner import TorchRunner

@@ -8,14 +8,14 @@ from typing import Any
 import msgspec
 import pytest
 import torch
-from tiny_models import TINY, save_model
+from support.tiny_models import TINY, save_model
 
 from fllm.batching.runner import Row
 from fllm.errors import ModelError
 from fllm.values import Sampling
-from fllm_backends.torch.architecture import read_architecture
+from fllm_backends.checkpoints.architecture import read_architecture
+from fllm_backends.checkpoints.safetensors_files import Checkpoint
 from fllm_backends.torch.attention import AttentionBatch, KVCache
-from fllm_backends.torch.checkpoint import Checkpoint
 from fllm_backends.torch.model import CausalLM
 from fllm_backends.torch.weights import CheckpointSource, load_weights
 

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 import torch
-from tiny_models import save_model
+from support.tiny_models import save_model
 
 from fllm.batching.runner import Row
 from fllm.config import BackendConfig, Device

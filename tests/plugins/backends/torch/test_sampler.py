@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from fllm.batching.runner import Row
 from fllm.values import Sampling
-from fllm_backends.torch.adjust import adjust
-from fllm_backends.torch.draw import draw, uniform
+from fllm_backends.torch.logit_processors import adjust
 from fllm_backends.torch.sampler import sample
+from fllm_backends.torch.single_row_sampler import draw, uniform
 
 EOS = (0,)
 

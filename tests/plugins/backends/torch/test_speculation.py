@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import save_model
+from support.tiny_models import save_model
 
+from fllm.batching.engine_loop import EngineLoop, Outcome
 from fllm.batching.limits import Limits
-from fllm.batching.loop import EngineLoop, Outcome
 from fllm.config import BackendConfig, Device, Speculation
 from fllm.values import Prompt, Sampling, Status, Step, TokenLogprob
 from fllm_backends.torch.options import read_options

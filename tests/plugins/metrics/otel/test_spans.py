@@ -11,8 +11,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from fllm import Collector
+from fllm.pipeline.request_tracker import Trace
 from fllm.testing import CollectorContract
-from fllm.trace import Trace
 from fllm_metrics.otel.spans import SpanCollector
 
 NOW = 1_800_000_000_000_000_000

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from fllm_metrics.top.client import Look
 from fllm_metrics.top.history import SPAN, History, Window
-from fllm_metrics.top.page import Page
-from fllm_metrics.top.probe import Look
+from fllm_metrics.top.metrics_page import Page
 
 
 def history_of(*looks: tuple[float, float | None]) -> History:

@@ -19,7 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from fllm import MetricsContext, Status
-from fllm.trace import Trace
+from fllm.pipeline.request_tracker import Trace
 from fllm_metrics.prometheus import PrometheusCollector
 
 TOP = [sys.executable, "-m", "fllm_api", "top"]

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fllm_backends.torch import masks, rotary
-from fllm_backends.torch.architecture import Architecture
+from fllm_backends.checkpoints.architecture import Architecture
+from fllm_backends.torch import logit_masks, rotary
 from fllm_backends.torch.attention import AttentionBatch, KVCache
 from fllm_backends.torch.cuda.attention import attend_chunks, attend_decodes
 from fllm_backends.torch.cuda.batch import Batch, decodes_size, prepare
@@ -91,7 +91,7 @@ class CudaLM:
 
     def choose(self, hidden: Tensor, allowed: Tensor | None = None) -> list[int]:
         """The likeliest token of each row of [rows, hidden]."""
-        tokens: list[int] = masks.apply(allowed, self.logits(hidden)).argmax(-1).tolist()
+        tokens: list[int] = logit_masks.apply(allowed, self.logits(hidden)).argmax(-1).tolist()
         return tokens
 
     def _make_graphs(self, cache: KVCache) -> DecodeGraphs:

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fllm_backends.torch.cuda.matmul import multiply
 from fllm_backends.torch.cuda.pointwise import normalize
-from fllm_backends.torch.cuda.products import multiply
 from fllm_backends.torch.model import Linear, RMSNorm
 
 _FEW_ROWS = 64

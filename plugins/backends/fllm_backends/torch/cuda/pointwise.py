@@ -7,7 +7,7 @@ import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
-from fllm_backends.torch.architecture import Architecture
+from fllm_backends.checkpoints.architecture import Architecture
 from fllm_backends.torch.cuda.jit import kernel
 from fllm_backends.torch.model import RMSNorm
 

@@ -13,15 +13,15 @@ from torch import Tensor
 
 from fllm.batching.runner import Row
 from fllm.values import Sampling
+from fllm_backends.checkpoints.architecture import Architecture
 from fllm_backends.torch import rotary
-from fllm_backends.torch.architecture import Architecture
 from fllm_backends.torch.attention import AttentionBatch, KVCache
-from fllm_backends.torch.fused import layers, vocabulary
+from fllm_backends.torch.fused import layers, lm_head
 from fllm_backends.torch.fused.arrays import Bank, Batch, Best, Integers, Layers, Scratch, Shape
+from fllm_backends.torch.fused.matmul import FINE, ROWS
 from fllm_backends.torch.fused.packing import GROUP, PANEL, Floats, Packed, fits, pack
-from fllm_backends.torch.fused.products import FINE, ROWS
 from fllm_backends.torch.fused.target import targets
-from fllm_backends.torch.fused.threads import Team, counts
+from fllm_backends.torch.fused.thread_team import Team, counts
 from fllm_backends.torch.model import Linear, RMSNorm, Weights
 
 QUERIES = 12
@@ -91,7 +91,7 @@ class FusedLM:
     def forward(self, token_ids: Tensor, batch: AttentionBatch, cache: KVCache) -> Tensor:
         """Hidden states of the new tokens, before the final norm: [tokens, hidden]."""
         x = np.empty((len(token_ids), self.architecture.hidden_size), np.float32)
-        vocabulary.look_up(token_ids.numpy(), self._embedding, x)
+        lm_head.look_up(token_ids.numpy(), self._embedding, x)
         keys, values = self._pages(cache)
         described = self._batch(batch.rows, cache.block_size // PANEL)
         self._run(
@@ -102,7 +102,7 @@ class FusedLM:
     def logits(self, hidden: Tensor) -> Tensor:
         """[rows, hidden] to [rows, vocabulary], float32."""
         out = np.empty((len(hidden), self.architecture.vocab_size), np.float32)
-        self._run_head(vocabulary.logits, hidden, out)
+        self._run_head(lm_head.logits, hidden, out)
         return torch.from_numpy(out)
 
     def choose(self, hidden: Tensor, allowed: Tensor | None = None) -> list[int]:
@@ -110,7 +110,7 @@ class FusedLM:
         shape = (self._threads, len(hidden))
         masks = np.empty((0, 0), np.int32) if allowed is None else allowed.numpy()
         best = Best(np.full(shape, -np.inf, np.float32), np.zeros(shape, np.int64), masks)
-        self._run_head(vocabulary.choose, hidden, best)
+        self._run_head(lm_head.choose, hidden, best)
         # Of equals the first, whichever thread found it.
         places = np.where(best.values == best.values.max(axis=0), best.places, self.architecture.vocab_size)
         chosen: list[int] = places.min(axis=0).tolist()
@@ -122,7 +122,7 @@ class FusedLM:
 
     def _run(self, kernel: Callable[..., None], *arguments: Any) -> None:
         """Return when all is done, though a thread may not have begun: it will find nothing to do."""
-        common = counts(max(len(self.architecture.layers) * layers.PHASES, vocabulary.PHASES))
+        common = counts(max(len(self.architecture.layers) * layers.PHASES, lm_head.PHASES))
         others = [
             self._pool.submit(kernel, Team(thread, self._threads, common), *arguments)
             for thread in range(1, self._threads)

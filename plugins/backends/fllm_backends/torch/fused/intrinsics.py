@@ -8,7 +8,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from fllm_backends.torch.fused.lanes import BYTE, HALF, INT16, INT32, INT64, SINGLE, intrinsic
+from fllm_backends.torch.fused.simd_builder import BYTE, HALF, INT16, INT32, INT64, SINGLE, intrinsic
 
 
 @intrinsic

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from fllm_backends.torch.fused.compiled import kernel
-from fllm_backends.torch.fused.heads import attend, place_heads
+from fllm_backends.torch.fused.attention import attend, place_heads
+from fllm_backends.torch.fused.jit import kernel
+from fllm_backends.torch.fused.matmul import gate, project
 from fllm_backends.torch.fused.norms import normalize_rows
-from fllm_backends.torch.fused.products import gate, project
 
 PHASES = 8
 """Of a layer."""

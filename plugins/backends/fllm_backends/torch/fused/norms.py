@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from fllm_backends.torch.fused import tiles
-from fllm_backends.torch.fused.compiled import kernel
+from fllm_backends.torch.fused import simd_kernels
 from fllm_backends.torch.fused.intrinsics import address
-from fllm_backends.torch.fused.products import FINE
+from fllm_backends.torch.fused.jit import kernel
+from fllm_backends.torch.fused.matmul import FINE
 from fllm_backends.torch.fused.target import TARGET
-from fllm_backends.torch.fused.threads import at_once, finish, take
+from fllm_backends.torch.fused.thread_team import at_once, finish, take
 
-round_fine = tiles.round_groups(TARGET, FINE)
+round_fine = simd_kernels.round_groups(TARGET, FINE)
 
 single = np.float32
 

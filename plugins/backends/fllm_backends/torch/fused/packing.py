@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fllm_backends.torch.fused.compiled import kernel
 from fllm_backends.torch.fused.intrinsics import round_half
+from fllm_backends.torch.fused.jit import kernel
 
 GROUP = 32
 """Weights of one row that share a step."""

@@ -14,7 +14,7 @@ PROGRAM = """
 from triton import compile
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from fllm_backends.torch.cuda import attention, pointwise, products
+from fllm_backends.torch.cuda import attention, matmul, pointwise
 
 POINTERS = {"tables": "*i32", "width": "*i32", "tokens": "*i32", "lengths": "*i32", "tiles": "*i32",
     "slots": "*i32", "sums": "*fp32", "weights": "*fp32", "cosine": "*fp32", "sine": "*fp32"}
@@ -46,11 +46,11 @@ build(pointwise._gate, {"SIZE": 14336, "COLUMNS": 1024})
 for kind in ("*bf16", "*i8", "*fp8e4nv"):
     types = {"weight": kind, "scale": "*fp32"}
     shape = {"SCALED": kind != "*bf16", "BIASED": True, "ADD": True, "IN": 4096, "OUT": 6144}
-    build(products._one_row, shape | {"NORM": True, "OUTPUTS": 4, "INPUTS": 1024}, types)
-    for tile in products._TILES:
+    build(matmul._one_row, shape | {"NORM": True, "OUTPUTS": 4, "INPUTS": 1024}, types)
+    for tile in matmul._TILES:
         sizes = {"ROWS": tile.rows, "OUTPUTS": tile.outputs, "INPUTS": tile.inputs}
         options = {"num_warps": tile.warps, "num_stages": tile.stages}
-        build(products._many_rows, shape | sizes, types, options)
+        build(matmul._many_rows, shape | sizes, types, options)
 """
 
 

@@ -11,7 +11,7 @@ from fllm.batching.runner import Row
 from fllm.values import Sampling
 from fllm_backends.torch.cuda.batch import Batch, HostBatch, decodes_size, prepare
 from fllm_backends.torch.cuda.graphs import DecodeGraphs, Replay, sizes
-from fllm_backends.torch.cuda.rehearsal import rehearsal
+from fllm_backends.torch.cuda.warmup import rehearsal
 
 
 def decodes(*positions: int) -> HostBatch:

@@ -10,18 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_models import save_model
+from support.paths import ROOT
+from support.tiny_models import save_model
 
 from fllm.batching.runner import Row
 from fllm.config import BackendConfig, Device
 from fllm.errors import ConfigError
-from fllm.models import locate
-from fllm.tokens import Tokenizer
+from fllm.model.source import locate
+from fllm.tokenizer import Tokenizer
 from fllm.values import Sampling
-from fllm_backends.torch import masks
-from fllm_backends.torch.architecture import Architecture, read_architecture
+from fllm_backends.checkpoints.architecture import Architecture, read_architecture
+from fllm_backends.checkpoints.safetensors_files import Checkpoint
+from fllm_backends.torch import logit_masks
 from fllm_backends.torch.attention import AttentionBatch, KVCache
-from fllm_backends.torch.checkpoint import Checkpoint
 from fllm_backends.torch.fused import packing
 from fllm_backends.torch.fused.decoder import FusedLM, runs_here
 from fllm_backends.torch.model import CausalLM, Decoder, Linear, Weights
@@ -170,7 +171,7 @@ def test_the_likeliest_token_is_that_of_the_logits(tmp_path: Path, threads: int)
     allowed = torch.randint(-(2**31), 2**31, (70, -(-vocabulary // 32)), generator=random).int()
     allowed[:30] &= torch.randint(-(2**31), 2**31, (30, allowed.shape[1]), generator=random).int()
     allowed[30:33] = -1
-    likeliest = masks.apply(allowed, fused.logits(hidden)).argmax(-1).tolist()
+    likeliest = logit_masks.apply(allowed, fused.logits(hidden)).argmax(-1).tolist()
     assert fused.choose(hidden, allowed) == likeliest
     assert likeliest[30:33] == fused.choose(hidden)[30:33]
 
@@ -199,7 +200,7 @@ def test_the_real_model_keeps_its_mind() -> None:
     card = runner.load(lambda progress: None)
     directory = Path(card.tokenizer)
     architecture, weights = loaded(directory)
-    text = (Path(__file__).parents[5] / "LICENSE").read_text()
+    text = (ROOT / "LICENSE").read_text()
     ids = Tokenizer.load(directory).encode(text, special=False)[:256]
     batches = [[row(ids, 0, len(ids), list(range(64)))]]
     exact = logits(CausalLM(architecture, weights), batches).log_softmax(-1)

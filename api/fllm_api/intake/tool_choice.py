@@ -1,0 +1,120 @@
+"""What the tools of a chat request make of its answer: may it call, must it, and what is a call like."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from fllm.constraints import Constraint, OneOf
+from fllm.errors import RequestError
+from fllm.interfaces import ParserFactory
+from fllm.parsing.fallback_tool_format import ARRAY, ForcedCallsParser
+from fllm.parsing.tool_format import ToolFormat
+from fllm.pipeline.output_constraint import Demand
+from fllm.values import Tool
+from fllm_api.app_state import Server
+from fllm_api.intake.constraints import check_served, read_demand, schema_text
+from fllm_api.protocol.chat import ChatRequest, NamedToolChoice
+
+_NAME = re.compile(r"[\w./:-]{1,200}")
+"""Names that any format of calls can hold, and its parser reads."""
+_COMBINED = ("$ref", "allOf", "anyOf", "oneOf")
+
+
+class Calls(Struct, frozen=True):
+    """How the calls of an answer are read, and what the whole answer must be like."""
+
+    parser: ParserFactory | None
+    demand: Demand | None
+
+
+def read_calls(body: ChatRequest, tools: Sequence[Tool], server: Server) -> Calls:
+    """Calls of ``tools``, which the model is told of; raises `RequestError`."""
+    text = read_demand(body, server.card)
+    if not tools:
+        return Calls(None, text)
+    if body.tool_choice == "required" or isinstance(body.tool_choice, NamedToolChoice):
+        return _forced(body, tools, server)
+    if server.tools is None:
+        raise RequestError(
+            "this server was started without a tool-call parser: start it with --tool-call-parser NAME, "
+            'or send `tool_choice`: "none", "required" or a function',
+            param="tools",
+        )
+    if text is not None:
+        return Calls(server.tools, _text_or_calls(body, text, tools, server))
+    return Calls(server.tools, _strict_calls(body, tools, server))
+
+
+def _forced(body: ChatRequest, tools: Sequence[Tool], server: Server) -> Calls:
+    """Nothing but calls, in the model's own way where it is known; `response_format` concerns only text."""
+    check_served(body, server.card, "tool_choice")
+    parser = server.tools if server.tools and _format(server) else ForcedCallsParser
+    written = _format(server) or ARRAY
+    if isinstance(choice := body.tool_choice, NamedToolChoice):
+        tools = [tool for tool in tools if tool.name == choice.function.name]
+    return Calls(parser, Demand(_only_calls(body, tools, written), "tools"))
+
+
+def _only_calls(body: ChatRequest, tools: Sequence[Tool], written: ToolFormat) -> Constraint:
+    one = body.parallel_tool_calls is False or isinstance(body.tool_choice, NamedToolChoice)
+    return written.calls(_checked(tools), most=1 if one else None)
+
+
+def _text_or_calls(body: ChatRequest, text: Demand, tools: Sequence[Tool], server: Server) -> Demand:
+    calls = _only_calls(body, tools, _declared_format(server, text.param))
+    return Demand(OneOf((text.constraint, calls)), text.param)
+
+
+def _strict_calls(body: ChatRequest, tools: Sequence[Tool], server: Server) -> Demand | None:
+    """Any text, in which the calls of tools with ``strict`` obey their schemas."""
+    strict = [bool(tool.function.strict) for tool in body.tools or ()]
+    if not any(strict):
+        return None
+    param = f"tools[{strict.index(True)}].function.strict"
+    check_served(body, server.card, param)
+    # Without parameters, any object will do.
+    held = [tool if held else replace(tool, parameters={}) for tool, held in zip(tools, strict, strict=True)]
+    return Demand(_declared_format(server, param).within_text(_checked(held)), "tools")
+
+
+def _format(server: Server) -> ToolFormat | None:
+    return getattr(server.tools, "format", None)
+
+
+def _declared_format(server: Server, param: str) -> ToolFormat:
+    if declared := _format(server):
+        return declared
+    raise RequestError(
+        f"`{param}`: the tool-call parser {server.config.tool_call_parser!r} does not declare how calls are "
+        'written, so only `tool_choice` "none", "required" or a function can be served with it',
+        param=param,
+        code="unsupported_parameter",
+    )
+
+
+def _checked(tools: Sequence[Tool]) -> list[Tool]:
+    """The same tools, as calls of them can be written; raises `RequestError`."""
+    for tool in tools:
+        if not _NAME.fullmatch(tool.name):
+            raise RequestError(
+                f"`tools`: {tool.name!r} can't be forced: names have up to 200 letters, digits, _./:-",
+                param="tools",
+            )
+        if tool.parameters.get("type", "object") != "object":
+            raise RequestError(
+                f'`tools`: the parameters of {tool.name!r} must be of the type "object"', param="tools"
+            )
+    schema_text([tool.parameters for tool in tools], "tools")
+    return [replace(tool, parameters=_of_object(tool.parameters)) for tool in tools]
+
+
+def _of_object(schema: dict[str, Any]) -> dict[str, Any]:
+    """The same schema, which says that it is one of an object."""
+    if not schema or any(word in schema for word in _COMBINED):
+        return schema
+    return {"type": "object", **schema}

@@ -1,0 +1,1 @@
+"""Deadlines, disconnects, draining and the event-loop watchdog."""

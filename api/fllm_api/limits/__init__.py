@@ -1,0 +1,1 @@
+"""Rate limits, admission and fair turns between clients."""

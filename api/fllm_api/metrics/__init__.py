@@ -1,0 +1,1 @@
+"""Call metrics collectors safely and on time."""

@@ -1,0 +1,53 @@
+"""The OpenAPI page at `/schema`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import msgspec
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.spec import OpenAPI
+
+from fllm_api.build_info import build
+from fllm_api.protocol.chat import ChatChunk, ChatCompletion, ChatRequest
+from fllm_api.protocol.completions import Completion, CompletionChunk, CompletionRequest
+from fllm_api.protocol.errors import ErrorEnvelope
+from fllm_api.protocol.models import ModelList
+from fllm_api.protocol.version import VersionBody
+
+BODIES = (
+    ChatRequest,
+    ChatCompletion,
+    ChatChunk,
+    CompletionRequest,
+    Completion,
+    CompletionChunk,
+    ErrorEnvelope,
+    ModelList,
+    VersionBody,
+)
+
+
+def openapi_config() -> OpenAPIConfig:
+    """Title, version and place of the page."""
+    return _ExactConfig(title="furiosa-llm", version=build().version, path="/schema")
+
+
+class _ExactConfig(OpenAPIConfig):
+    def to_openapi_schema(self) -> OpenAPI:
+        """What Litestar fills in."""
+        plain = super().to_openapi_schema()
+        return _ExactOpenAPI(**{field.name: getattr(plain, field.name) for field in fields(plain)})
+
+
+@dataclass
+class _ExactOpenAPI(OpenAPI):
+    """Our Structs as msgspec itself describes them: Litestar loses bounds that are 0 or inside a union."""
+
+    def to_schema(self) -> dict[str, Any]:
+        """The whole page, as plain values."""
+        page = super().to_schema()
+        _, exact = msgspec.json.schema_components(BODIES, ref_template="#/components/schemas/{name}")
+        page["components"]["schemas"].update(exact)
+        return page

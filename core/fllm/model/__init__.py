@@ -1,0 +1,1 @@
+"""Locate a model and parse device names."""

@@ -1,0 +1,71 @@
+"""Calls with a tag for each argument.
+
+::
+
+    <function=get_weather><parameter=city>Tokyo</parameter></function>
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
+
+from fllm.interfaces import ParserContext
+from fllm.parsing.argument_coercion import from_any_text, from_text
+from fllm.parsing.literal_reader import json_object, quoted
+from fllm.parsing.tag_reader import TaggedReader, Tags
+from fllm.parsing.tool_call_parser import Call, CallParser
+from fllm.parsing.tool_parameters import Parameters, Signatures
+
+
+class TaggedCallParser(CallParser):
+    """A tag for each argument, whose type the tool's schema tells."""
+
+    tags: ClassVar[Tags]
+
+    def __init__(self, context: ParserContext) -> None:
+        super().__init__(context)
+        self._signatures = Signatures(context.tools)
+
+    def reader(self) -> TaggedReader:
+        """From the name to the last tag."""
+        return TaggedReader(self.tags)
+
+    def read(self, body: str) -> Sequence[Call]:
+        """The one call."""
+        call = read_tagged(body, self.tags, self._signatures)
+        return [call] if call else []
+
+
+def read_tagged(body: str, tags: Tags, signatures: Signatures) -> Call | None:
+    """The call that a body is; values are of the types that the tool's schema says."""
+    reader = TaggedReader(tags)
+    reader.feed(body)
+    if reader.state != "complete" or reader.length != len(body):
+        return None
+    parameters = signatures.of(reader.name)
+    arguments = {key: _value(key, text, tags, parameters) for key, text in _parted(reader, tags, parameters)}
+    return Call(reader.name, json_object(arguments))
+
+
+def _parted(reader: TaggedReader, tags: Tags, parameters: Parameters) -> Iterable[tuple[str, str]]:
+    """The arguments, also those behind a value whose closing tag the model forgot."""
+    given = {key for key, _ in reader.arguments}
+    between = r"\s*".join(map(re.escape, tags.after_key))
+    beginning = re.compile(rf"\n[ \t]*+{re.escape(tags.before_key)}([^<>\"\n]++){between}")
+    for key, value in reader.arguments:
+        start = 0
+        for match in beginning.finditer(value):
+            if match[1] in parameters.schemas and match[1] not in given:
+                yield key, value[start : match.start()]
+                key, start = match[1], match.end()
+        yield key, value[start:]
+
+
+def _value(key: str, text: str, tags: Tags, parameters: Parameters) -> str:
+    text = text.removeprefix(tags.padding).removesuffix(tags.padding) if tags.padding else text
+    schema = parameters.schemas.get(key)
+    if parameters.kinds(schema):
+        return from_text(text, schema, parameters)
+    return from_any_text(text) if tags.typed else quoted(text)

@@ -1,0 +1,1 @@
+"""Turn a request into events: detokenize, stop, parse, merge; the same path for every endpoint."""

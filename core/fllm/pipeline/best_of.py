@@ -1,0 +1,37 @@
+"""``best_of``: of several answers, keep the likeliest."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import msgspec
+
+from fllm.pipeline.output_processor import Output
+
+
+async def best_of(
+    candidates: AsyncGenerator[list[Output]], n: int, first: int, *, keep_logprobs: bool
+) -> AsyncGenerator[list[Output]]:
+    """Wait for all, then give the ``n`` with the highest mean log-probability, numbered from ``first``."""
+    answers: defaultdict[int, list[Output]] = defaultdict(list)
+    async with aclosing(candidates):
+        async for outputs in candidates:
+            for output in outputs:
+                answers[output.index].append(output)
+    ranked = sorted(answers.values(), key=_mean_logprob, reverse=True)
+    for rank, outputs in enumerate(ranked[:n]):
+        yield [_as(first + rank, output, keep_logprobs=keep_logprobs) for output in outputs]
+
+
+def _as(index: int, output: Output, *, keep_logprobs: bool) -> Output:
+    tokens = output.tokens
+    if not keep_logprobs:
+        tokens = [msgspec.structs.replace(token, logprob=None) for token in tokens]
+    return msgspec.structs.replace(output, index=index, tokens=tokens)
+
+
+def _mean_logprob(outputs: list[Output]) -> float:
+    logprobs = [token.logprob.logprob for output in outputs for token in output.tokens if token.logprob]
+    return sum(logprobs) / max(len(logprobs), 1)

@@ -1,0 +1,1 @@
+"""Find, load and validate plugins; keep the names that they offer."""

@@ -1,0 +1,216 @@
+"""Loading plugins and keeping the broken ones apart.
+
+pluggy's own entry-point loader lets one plugin that fails to import stop all after it, drops a second entry
+point of the same name in silence, and accepts a mistyped hook. Here each plugin has a ``try`` of its own,
+from its import to the first call of its hooks; a broken one is reported and left out, whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar, cast
+
+import pluggy
+from msgspec import Struct
+
+from fllm.config import PluginConfig
+from fllm.errors import PluginError, UserError, format_error
+from fllm.interfaces import Collector, MetricsContext, TemplateContext
+from fllm.plugins import hooks
+from fllm.plugins.discovery import Candidate, from_file, installed, normal
+from fllm.plugins.registry import Entry, Registry, conflict_message
+from fllm.plugins.traceback_location import blamed
+from fllm.plugins.validation import (
+    check_collectors,
+    check_entries,
+    check_hooks,
+    check_templates,
+    check_version,
+)
+from fllm.values import ChatTemplates
+
+T = TypeVar("T")
+
+log = logging.getLogger("fllm.plugins")
+
+
+class PluginReport(Struct, kw_only=True):
+    """What became of one plugin."""
+
+    name: str
+    distribution: str
+    version: str
+    source: str
+    """The module or file that it was loaded from."""
+    hooks: list[str] = []
+    offers: dict[str, list[str]] = {}
+    """The names that it registered, by kind."""
+    seconds: float = 0.0
+    """How long it took to load; a good plugin names its parts and imports none of them."""
+    error: str | None = None
+    """Why it is left out; or, once the server has started, which of its hooks is."""
+    where: str | None = None
+    """The ``file:line`` of its code that the error came from."""
+    disabled: bool = False
+
+
+class Plugins:
+    """The plugins of one server: registries of what they offer, and the hooks that are called later."""
+
+    def __init__(self) -> None:
+        self.reports: list[PluginReport] = []
+        self.unmatched: list[str] = []
+        """Names that were to be disabled and that no plugin bears."""
+        self.backends = Registry("backend")
+        self.tool_parsers = Registry("tool-call parser")
+        self.reasoning_parsers = Registry("reasoning parser")
+        self.grammars = Registry("grammar backend")
+        self.commands = Registry("command")
+        self._named = {
+            "fllm_backends": self.backends,
+            "fllm_tool_parsers": self.tool_parsers,
+            "fllm_reasoning_parsers": self.reasoning_parsers,
+            "fllm_grammars": self.grammars,
+            "fllm_commands": self.commands,
+        }
+        self._registered: dict[str, PluginReport] = {}
+        self._manager = pluggy.PluginManager("fllm")
+        self._manager.add_hookspecs(hooks)
+
+    def __contains__(self, plugin: object) -> bool:
+        """Whether this very module or object is in use."""
+        return self._manager.is_registered(plugin)
+
+    def chat_templates(self, context: TemplateContext) -> ChatTemplates | None:
+        """Ask the resolvers in turn; a `UserError` is passed on, whatever else one raises is logged."""
+        answers = self._answers("fllm_chat_template", check_templates, passing=(UserError,), context=context)
+        return next(answers, None)
+
+    def collectors(self, context: MetricsContext) -> list[Collector]:
+        """All collectors of all plugins whose hook does not raise."""
+        answers = self._answers("fllm_collectors", check_collectors, context=context)
+        return [collector for collectors in answers for collector in collectors]
+
+    def routes(self, check: Callable[[Iterable[Any]], list[Any]]) -> Iterator[list[Any]]:
+        """The route handlers of each plugin whose hook does not raise, nor ``check``, in turn."""
+        return self._answers("fllm_routes", check)
+
+    def registries(self) -> Iterable[Registry]:
+        """One for each named hook."""
+        return self._named.values()
+
+    def load(self, candidate: Candidate) -> None:
+        """Import, validate and register one plugin; what goes wrong is written into its report."""
+        report = _report(candidate)
+        self.reports.append(report)
+        began = time.perf_counter()
+        try:
+            with contextlib.redirect_stdout(sys.stderr):  # stdout is for answers, such as `plugins --json`
+                self._register(candidate.load(), report)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001  a stranger's code: SystemExit, a panic of Rust, anything may come
+            report.error, report.where = format_error(error), blamed(error)
+        report.seconds = time.perf_counter() - began
+
+    def warn(self) -> None:
+        """Log what is wrong: a line for each broken plugin, each rivalry, each name that disables nothing."""
+        for report in self.reports:
+            if report.error:
+                whose = f"{report.distribution} {report.version}".strip()
+                log.warning("plugin %s (%s) is left out: %s", report.name, whose, report.error)
+        for registry in self.registries():
+            for name, rivals in registry.conflicts():
+                log.warning("%s", conflict_message(registry.kind, name, rivals))
+        names = ", ".join(report.name for report in self.reports)
+        for name in self.unmatched:
+            log.warning("--disable-plugin %s: there is no such plugin (found: %s)", name, names)
+
+    def _register(self, plugin: object, report: PluginReport) -> None:
+        check_version(plugin)
+        if (twin := self._manager.get_name(plugin)) is not None:
+            raise PluginError(f"it is loaded already, as {twin}")
+        try:
+            name = f"{report.distribution}:{report.name}:{report.source}"
+            self._manager.register(plugin, name=name)
+            report.hooks = sorted(caller.name for caller in self._manager.get_hookcallers(plugin) or [])
+            check_hooks(plugin, report.hooks)
+            offered = {hook: self._entries(hook, plugin) for hook in self._named if hook in report.hooks}
+        except BaseException:
+            if self._manager.is_registered(plugin):
+                self._manager.unregister(plugin)
+            raise
+        self._registered[name] = report
+        for hook, entries in offered.items():
+            registry = self._named[hook]
+            report.offers[registry.kind] = [entry.name for entry in entries]
+            for entry in entries:
+                registry.add(entry, plugin=report.name, distribution=report.distribution)
+
+    def _entries(self, hook: str, plugin: object) -> list[Entry]:
+        """All of one plugin's, before any is registered: one that fails half-way leaves nothing behind."""
+        calls = [call for call in self._calls(hook) if call.plugin is plugin]
+        try:
+            entries = [entry for call in calls for entry in cast("Iterable[Any]", call.function())]
+        except Exception as error:
+            raise PluginError(f"{hook} raised {format_error(error)}") from error
+        check_entries(hook, entries)
+        return entries
+
+    def _answers(
+        self,
+        hook: str,
+        check: Callable[[Any], T],
+        *,
+        passing: tuple[type[Exception], ...] = (),
+        **arguments: object,
+    ) -> Iterator[T]:
+        """What each plugin answers, in turn; one that raises is logged and passed over."""
+        for call in self._calls(hook):
+            try:
+                answer = call.function(*(arguments[name] for name in call.argnames))
+                checked = None if answer is None else check(answer)
+            except passing:
+                raise
+            except Exception as error:  # noqa: BLE001  a stranger's code: the others must still be heard
+                log.warning("%s of plugin %s failed: %s", hook, call.plugin_name, format_error(error))
+                self._registered[call.plugin_name].error = f"{hook} failed: {format_error(error)}"
+            else:
+                if checked is not None:
+                    yield checked
+
+    def _calls(self, hook: str) -> list[pluggy.HookImpl]:
+        caller: pluggy.HookCaller = getattr(self._manager.hook, hook)
+        return caller.get_hookimpls()[::-1]  # pluggy keeps them with the first to be asked last
+
+
+def load_plugins(config: PluginConfig = PluginConfig()) -> Plugins:  # noqa: B008  (frozen)
+    """Find, import, validate and register every plugin: installed ones first, then files of ``--plugin``.
+
+    Never raises for a plugin's sake. Loading is cheap: a plugin's module names its parts and imports none.
+    """
+    plugins = Plugins()
+    disabled = {normal(name): name for name in config.disabled}
+    met: set[str] = set()
+    for candidate in [*installed(), *map(from_file, dict.fromkeys(config.paths))]:
+        if hit := candidate.names & disabled.keys():
+            met |= hit
+            plugins.reports.append(_report(candidate, disabled=True))
+        else:
+            plugins.load(candidate)
+    plugins.unmatched = [name for key, name in disabled.items() if key not in met]
+    return plugins
+
+
+def _report(candidate: Candidate, *, disabled: bool = False) -> PluginReport:
+    return PluginReport(
+        name=candidate.name,
+        distribution=candidate.distribution,
+        version=candidate.version,
+        source=candidate.source,
+        disabled=disabled,
+    )

@@ -1,0 +1,111 @@
+"""Names to objects, imported only when one is chosen."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterator, Sequence
+from operator import attrgetter
+from typing import Any
+
+from msgspec import Struct
+
+from fllm.errors import NameConflict, PluginError, UnknownName, format_error
+
+
+class Entry(Struct, frozen=True):
+    """A name that the user can pick, and where the object behind it lives."""
+
+    name: str
+    target: str
+    """``package.module:attribute``; imported only when this entry is chosen."""
+    summary: str = ""
+
+
+class BackendEntry(Entry, frozen=True):
+    """A backend, with what the command line must know before it imports it."""
+
+    devices: tuple[str, ...] = ()
+    """Kinds of devices that it serves, such as ``("cuda", "cpu")``; none if it only wraps other backends."""
+    isolated: bool = True
+    """It runs in a process of its own, unless ``--no-engine-process`` is given."""
+    options: type[Struct] | None = None
+    """What ``--backend-option`` may set, read with `fllm.backend_options`; ``None``: anything."""
+
+
+class Registration(Struct, frozen=True):
+    """An entry, and who offered it."""
+
+    entry: Entry
+    plugin: str
+    distribution: str
+
+
+class Registry:
+    """The entries of one kind, such as tool parsers."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._registrations: dict[str, list[Registration]] = {}
+
+    def add(self, entry: Entry, *, plugin: str, distribution: str) -> None:
+        """Register an entry. A name offered twice is a conflict, raised only when it is chosen."""
+        self._registrations.setdefault(entry.name, []).append(Registration(entry, plugin, distribution))
+
+    def names(self) -> list[str]:
+        """All names, sorted."""
+        return sorted(self._registrations)
+
+    def __iter__(self) -> Iterator[Registration]:
+        for name in self.names():
+            yield from self._registrations[name]
+
+    def conflicts(self) -> Iterator[tuple[str, list[Registration]]]:
+        """Names offered more than once, and by whom."""
+        return ((name, rivals) for name, rivals in self._registrations.items() if len(rivals) > 1)
+
+    def entry(self, name: str) -> Entry:
+        """The entry of that name; raises `UnknownName` (with the nearest name) or `NameConflict`."""
+        return self._chosen(name).entry
+
+    def load(self, name: str) -> Any:
+        """Import and return the object behind a name; raises `PluginError` where that fails."""
+        chosen = self._chosen(name)
+        module, _, attribute = chosen.entry.target.partition(":")
+        try:
+            found = attrgetter(attribute)(importlib.import_module(module))
+        except (Exception, SystemExit) as error:  # a stranger's module: anything may come
+            raise PluginError(f"{self._named(chosen)} can't be loaded: {format_error(error)}") from error
+        if not callable(found):
+            raise PluginError(f"{self._named(chosen)} is a {type(found).__name__}, which can't be called")
+        return found
+
+    def _chosen(self, name: str) -> Registration:
+        rivals = self._registrations.get(name)
+        if not rivals:
+            raise UnknownName(self._unknown(name))
+        if len(rivals) > 1:
+            raise NameConflict(conflict_message(self.kind, name, rivals))
+        return rivals[0]
+
+    def _named(self, chosen: Registration) -> str:
+        entry = chosen.entry
+        return f"the {self.kind} {entry.name!r} of {chosen.distribution} ({entry.target})"
+
+    def _unknown(self, name: str) -> str:
+        names = self.names()
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return f"there is no {self.kind} {name!r}{hint} (registered: {', '.join(names) or 'none'})"
+
+
+def conflict_message(kind: str, name: str, rivals: Sequence[Registration]) -> str:
+    """What to tell somebody who meets a name that is offered twice."""
+    owners = " and ".join(f"{rival.distribution} (plugin {rival.plugin!r})" for rival in rivals)
+    last = rivals[-1]
+    shared = any(rival.plugin == last.plugin for rival in rivals[:-1])
+    one = f"{last.distribution}:{last.plugin}" if shared else last.plugin
+    return (
+        f"the {kind} {name!r} is offered by {owners}; "
+        f"leave one out with --disable-plugin {one} or FLLM_DISABLE_PLUGINS={one}"
+    )

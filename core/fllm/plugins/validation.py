@@ -1,0 +1,124 @@
+"""What a plugin must look like; each check says in one line what its author has to change."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from inspect import isroutine
+
+from msgspec import Struct
+
+from fllm.errors import PluginError, format_error
+from fllm.interfaces import Collector
+from fllm.plugins import hooks
+from fllm.plugins.backend_options import options_of
+from fllm.plugins.parser_detection import AUTO, ParserEntry
+from fllm.plugins.registry import BackendEntry, Entry
+from fllm.values import ChatTemplates
+
+HOOKS = sorted(name for name in vars(hooks) if name.startswith("fllm_"))
+"""The names of all hooks. The prefix is ours: no other function of a plugin may bear it."""
+
+NAME = re.compile(r"[\w.-]+")
+TARGET = re.compile(r"[\w.-]+:[\w.]+")
+
+
+def check_version(plugin: object) -> None:
+    """Refuse a plugin that was written for a newer interface."""
+    wanted = getattr(plugin, "FLLM_API_VERSION", hooks.API_VERSION)
+    if not isinstance(wanted, int):
+        raise PluginError(f"FLLM_API_VERSION must be a whole number, not {wanted!r}")
+    if wanted > hooks.API_VERSION:
+        raise PluginError(
+            f"it needs version {wanted} of the plugin interface and this server has {hooks.API_VERSION}; "
+            "upgrade furiosa-llm-server"
+        )
+
+
+def check_hooks(plugin: object, implemented: Sequence[str]) -> None:
+    """Refuse a misspelt hook, a forgotten mark, and a plugin without any hook."""
+    meant = [name for name in dir(plugin) if name.startswith("fllm_") and isroutine(getattr(plugin, name))]
+    for name in [*implemented, *meant]:
+        if name not in HOOKS:
+            near = difflib.get_close_matches(name, HOOKS, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"hooks: {', '.join(HOOKS)}"
+            raise PluginError(f"it implements {name!r}, which is no hook; {hint}")
+        if name not in implemented:
+            raise PluginError(f"{name!r} is not marked with @fllm.hookimpl")
+    if not implemented:
+        raise PluginError(f"it implements no hook (hooks: {', '.join(HOOKS)})")
+
+
+def check_entries(hook: str, entries: Iterable[object]) -> None:
+    """Refuse what a named hook may not yield; names must be unique within one plugin."""
+    wanted = BackendEntry if hook == "fllm_backends" else Entry
+    seen: set[str] = set()
+    for entry in entries:
+        if (
+            not isinstance(entry, wanted)
+            or not _matches(NAME, entry.name)
+            or not _matches(TARGET, entry.target)
+        ):
+            raise PluginError(
+                f"{hook} yielded {entry!r}, not {wanted.__name__}(name, 'module:attribute', summary)"
+            )
+        if isinstance(entry, BackendEntry) and not _are_strings(entry.devices):
+            raise PluginError(f"{hook}: devices of {entry.name!r} must be a tuple, such as ('cuda', 'cpu')")
+        if isinstance(entry, BackendEntry) and entry.options is not None:
+            _check_options(f"{hook}: options of {entry.name!r}", entry.options)
+        if isinstance(entry, ParserEntry):
+            _check_parser(hook, entry)
+        if entry.name in seen:
+            raise PluginError(f"{hook} yielded the name {entry.name!r} twice")
+        seen.add(entry.name)
+
+
+def check_templates(answer: object) -> ChatTemplates:
+    """Raises `TypeError` unless it maps names to Jinja sources."""
+    if not isinstance(answer, Mapping) or not _are_strings((*answer.keys(), *answer.values())):
+        raise TypeError(f"it must give a mapping of names to templates, not {type(answer).__name__}")
+    return answer
+
+
+def check_collectors(answer: Iterable[Collector]) -> list[Collector]:
+    """Raises `TypeError` unless each is a whole `Collector`."""
+    collectors = list(answer)
+    for collector in collectors:
+        for method in ("received", "started", "progressed", "finished"):
+            if not callable(getattr(collector, method, None)):
+                raise TypeError(f"collector {type(collector).__name__} has no method {method!r}")
+    return collectors
+
+
+def _check_parser(hook: str, entry: ParserEntry) -> None:
+    if entry.name == AUTO:
+        raise PluginError(f"{hook}: no parser may be named {AUTO!r}, which asks for the one that fits")
+    for field in ("evidence", "against", "tokens"):
+        if not _are_signs(getattr(entry, field)):
+            raise PluginError(f"{hook}: {field} of {entry.name!r} must be a tuple of texts, none empty")
+
+
+def _check_options(where: str, kind: object) -> None:
+    if not isinstance(kind, type) or not issubclass(kind, Struct):
+        raise PluginError(f"{where} must be a class derived from msgspec.Struct, not {kind!r}")
+    try:
+        options_of(kind)
+    except (TypeError, NameError) as error:  # annotations that make no sense, or can't be found
+        raise PluginError(f"{where}: {format_error(error)}") from error
+
+
+def _matches(pattern: re.Pattern[str], text: object) -> bool:
+    return isinstance(text, str) and pattern.fullmatch(text) is not None
+
+
+def _are_signs(values: object) -> bool:
+    """Texts, or tuples of texts; an empty one would stand in every template."""
+    if not isinstance(values, tuple):
+        return False
+    texts = [text for value in values for text in (value if isinstance(value, tuple) else (value,))]
+    return all(isinstance(text, str) and text for text in texts) and () not in values
+
+
+def _are_strings(values: object) -> bool:
+    return isinstance(values, tuple) and all(isinstance(value, str) for value in values)

@@ -1,0 +1,1 @@
+"""Constrain what a model may generate: grammars, token bitmasks, JSON schemas."""

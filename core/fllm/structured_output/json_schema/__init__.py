@@ -1,0 +1,5 @@
+"""JSON schemas, made simple enough that every grammar backend means the same by them."""
+
+from fllm.structured_output.json_schema.normalize import simplify
+
+__all__ = ["simplify"]

@@ -1,0 +1,1 @@
+"""Read checkpoints: download, safetensors, GGUF, architecture, model card. No torch."""

@@ -1,0 +1,177 @@
+"""What a ``config.json`` says of a Llama-family decoder, in one vocabulary for all of the family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from fllm.errors import ModelError
+from fllm_backends.checkpoints.json_files import read_json
+from fllm_backends.checkpoints.rope_config import Rope, read_rope
+
+
+class LayerKind(Struct, frozen=True):
+    """In what the layers of one model differ."""
+
+    window: int | None = None
+    """A token attends to so many tokens, itself included; ``None``: to all before it."""
+    rotary: bool = True
+    """False for the layers of SmolLM3 that know no positions."""
+
+
+class Architecture(Struct, frozen=True, kw_only=True):
+    """The shape of a decoder."""
+
+    name: str
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    norm_eps: float
+    layers: tuple[LayerKind, ...]
+    rope: Rope
+    max_positions: int
+    qkv_bias: bool = False
+    output_bias: bool = False
+    mlp_bias: bool = False
+    qk_norm: bool = False
+    """Qwen3 normalises each head's queries and keys."""
+    tied: bool = False
+    """The embeddings are also the output head."""
+
+
+class _Config(Struct, kw_only=True):
+    """The keys of ``config.json`` that matter here; the others are ignored."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    vocab_size: int
+    num_key_value_heads: int | None = None
+    head_dim: int | None = None
+    max_position_embeddings: int = 2048
+    rms_norm_eps: float = 1e-6
+    hidden_act: str = "silu"
+    tie_word_embeddings: bool = False
+    attention_bias: bool = False
+    output_bias: bool | None = None
+    mlp_bias: bool = False
+    sliding_window: int | None = None
+    use_sliding_window: bool = False
+    max_window_layers: int = 28
+    layer_types: list[str] | None = None
+    no_rope_layers: list[int] | None = None
+    no_rope_layer_interval: int = 4
+
+
+class _Family(Struct, frozen=True, kw_only=True):
+    """How an architecture reads its configuration."""
+
+    layer: Callable[[_Config, int], LayerKind]
+    defaults: dict[str, Any] = {}
+    """What leaving a key out means."""
+    fixed: dict[str, Any] = {}
+    """What is so whatever the configuration says."""
+    qk_norm: bool = False
+
+
+def read_architecture(directory: Path) -> Architecture:
+    """Read ``config.json``; raises `ModelError` for what can't be served."""
+    raw = read_json(directory / "config.json", dict[str, Any])
+    name = _name(raw)
+    family = _FAMILIES[name]
+    if quantization := raw.get("quantization_config"):
+        method = quantization.get("quant_method", "an unknown method")
+        raise ModelError(f"the weights are quantized with {method}, which the torch backend can't read")
+    meant = family.defaults | raw | family.fixed
+    try:
+        config = msgspec.convert(meant, _Config, strict=False)
+    except msgspec.ValidationError as error:
+        raise ModelError(f"{directory / 'config.json'}: {error}") from error
+    if config.hidden_act != "silu":
+        raise ModelError(f"hidden_act {config.hidden_act!r} is not known for {name}; silu is")
+    return _architecture(name, config, read_rope(meant, config.max_position_embeddings))
+
+
+def _name(raw: dict[str, Any]) -> str:
+    names = raw.get("architectures") or [f"model_type={raw.get('model_type')}"]
+    for name in names:
+        if name in _FAMILIES:
+            return str(name)
+    raise ModelError(
+        f"the torch backend has no architecture {', '.join(map(str, names))}; it has {', '.join(_FAMILIES)}"
+    )
+
+
+def _architecture(name: str, config: _Config, rope: Rope) -> Architecture:
+    family, bias = _FAMILIES[name], config.attention_bias
+    return Architecture(
+        name=name,
+        vocab_size=config.vocab_size,
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        heads=config.num_attention_heads,
+        kv_heads=config.num_key_value_heads or config.num_attention_heads,
+        head_dim=config.head_dim or config.hidden_size // config.num_attention_heads,
+        norm_eps=config.rms_norm_eps,
+        layers=tuple(family.layer(config, index) for index in range(config.num_hidden_layers)),
+        rope=rope,
+        max_positions=rope.max_positions(config.max_position_embeddings),
+        qkv_bias=bias,
+        output_bias=bias if config.output_bias is None else config.output_bias,
+        mlp_bias=config.mlp_bias,
+        qk_norm=family.qk_norm,
+        tied=config.tie_word_embeddings,
+    )
+
+
+def _llama_layer(config: _Config, index: int) -> LayerKind:  # noqa: ARG001
+    return LayerKind()
+
+
+def _mistral_layer(config: _Config, index: int) -> LayerKind:  # noqa: ARG001
+    return LayerKind(window=config.sliding_window)
+
+
+def _qwen_layer(config: _Config, index: int) -> LayerKind:
+    return LayerKind(window=_window(config, index, otherwise=index >= config.max_window_layers))
+
+
+def _smollm3_layer(config: _Config, index: int) -> LayerKind:
+    if config.no_rope_layers is not None:
+        rotary = bool(config.no_rope_layers[index])
+    else:
+        rotary = (index + 1) % config.no_rope_layer_interval != 0
+    return LayerKind(window=_window(config, index, otherwise=not rotary), rotary=rotary)
+
+
+def _window(config: _Config, index: int, *, otherwise: bool) -> int | None:
+    sliding = config.layer_types[index] == "sliding_attention" if config.layer_types else otherwise
+    return config.sliding_window if sliding and config.use_sliding_window else None
+
+
+_NO_MLP_BIAS = {"mlp_bias": False}
+_FAMILIES: dict[str, _Family] = {
+    "LlamaForCausalLM": _Family(layer=_llama_layer),
+    "MistralForCausalLM": _Family(
+        layer=_mistral_layer,
+        defaults={"sliding_window": 4096},
+        fixed={"attention_bias": False} | _NO_MLP_BIAS,
+    ),
+    "Qwen2ForCausalLM": _Family(
+        layer=_qwen_layer, fixed={"attention_bias": True, "output_bias": False} | _NO_MLP_BIAS
+    ),
+    "Qwen3ForCausalLM": _Family(
+        layer=_qwen_layer, defaults={"head_dim": 128}, fixed=_NO_MLP_BIAS, qk_norm=True
+    ),
+    "SmolLM3ForCausalLM": _Family(
+        layer=_smollm3_layer, defaults={"tie_word_embeddings": True, "rope_theta": 2000000.0}
+    ),
+}

@@ -1,0 +1,152 @@
+"""A GGUF file's vocabulary as a tokenizer of the tokenizers library."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
+from tokenizers.models import BPE
+
+from fllm.errors import ModelError
+from fllm_backends.checkpoints.gguf.metadata import Metadata
+
+_CONTROL, _USER_DEFINED = 3, 4  # GGUF's types of tokens
+_SPACE = "▁"  # SentencePiece's
+_LLAMA_3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_TEKKEN = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
+    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_PATTERNS = {
+    "llama-bpe": _LLAMA_3,
+    "smaug-bpe": _LLAMA_3,
+    "qwen2": _LLAMA_3.replace("{1,3}", ""),
+    "deepseek-r1-qwen": _LLAMA_3.replace("{1,3}", ""),
+    "tekken": _TEKKEN,
+}
+"""``tokenizer.ggml.pre`` to the expression that divides a text: that of the models' ``tokenizer.json``."""
+_DIGIT_BY_DIGIT = ("smollm", "starcoder", "refact", "command-r")
+_GPT_2 = ("gpt-2", "default")
+_BOS_BY_DEFAULT = ("llama-bpe", "tekken")
+
+
+def tokenizer(metadata: Metadata) -> Tokenizer:
+    """The tokenizer; raises `ModelError` for a kind that is not known."""
+    kind = metadata.require("tokenizer.ggml.model")
+    if kind not in _KINDS:
+        raise ModelError(f"the GGUF file's tokenizer is of the kind {kind!r}; {', '.join(_KINDS)} are known")
+    made: Tokenizer = _KINDS[kind](metadata)
+    _add_tokens(made, metadata)
+    bos = metadata.get("tokenizer.ggml.bos_token_id")
+    if bos is not None and _adds_bos(metadata):
+        token = metadata.require("tokenizer.ggml.tokens")[bos]
+        made.post_processor = processors.Sequence(
+            [
+                *([made.post_processor] if made.post_processor else []),
+                processors.TemplateProcessing(single=[token, "$A"], special_tokens=[(token, bos)]),
+            ]
+        )
+    return made
+
+
+def tokenizer_config(metadata: Metadata) -> dict[str, Any]:
+    """The keys of ``tokenizer_config.json``: the special tokens' names and the chat template."""
+    tokens = metadata.require("tokenizer.ggml.tokens")
+    ids = {part: metadata.get(f"tokenizer.ggml.{key}_token_id") for part, key in _PARTS.items()}
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "add_bos_token": _adds_bos(metadata),
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": metadata.get("{arch}.context_length"),
+        "chat_template": metadata.get("tokenizer.chat_template"),
+        **{part: tokens[index] for part, index in ids.items() if index is not None},
+    }
+
+
+_PARTS = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
+
+
+def _byte_level(metadata: Metadata) -> Tokenizer:
+    """GPT-2's kind: bytes as characters, merged by rank."""
+    pre = metadata.get("tokenizer.ggml.pre", "default")
+    model = BPE(
+        vocab={token: index for index, token in enumerate(metadata.require("tokenizer.ggml.tokens"))},
+        merges=[_pair(merge) for merge in metadata.require("tokenizer.ggml.merges")],
+        ignore_merges=pre == "llama-bpe",  # a whole word of Llama 3's vocabulary is never merged to
+    )
+    made = Tokenizer(model)
+    if pre in ("qwen2", "deepseek-r1-qwen"):
+        made.normalizer = normalizers.NFC()
+    made.pre_tokenizer = _divider(pre)
+    made.decoder = decoders.ByteLevel()
+    made.post_processor = processors.ByteLevel(trim_offsets=False)
+    return made
+
+
+def _divider(pre: str) -> pre_tokenizers.PreTokenizer:
+    if pre in _GPT_2:
+        return pre_tokenizers.ByteLevel(add_prefix_space=False)
+    if pre in _DIGIT_BY_DIGIT:
+        digits = pre_tokenizers.Digits(individual_digits=True)
+        return pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    if pre in _PATTERNS:
+        split = pre_tokenizers.Split(Regex(_PATTERNS[pre]), behavior="isolated")
+        bytes_only = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        return pre_tokenizers.Sequence([split, bytes_only])
+    known = ", ".join((*_GPT_2, *_DIGIT_BY_DIGIT, *_PATTERNS))
+    raise ModelError(f"tokenizer.ggml.pre {pre!r} of the GGUF file is not known; {known} are")
+
+
+def _sentence_piece(metadata: Metadata) -> Tokenizer:
+    """Llama 2's kind: pieces with scores, the best merged first; bytes for what is left."""
+    tokens = metadata.require("tokenizer.ggml.tokens")
+    scores = metadata.require("tokenizer.ggml.scores")
+    unknown = tokens[metadata.get("tokenizer.ggml.unknown_token_id", 0)]
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    merges = list(_merges(tokens, scores, vocabulary))
+    made = Tokenizer(
+        BPE(vocab=vocabulary, merges=merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
+    )
+    prefix = metadata.get("tokenizer.ggml.add_space_prefix", True)
+    spaces = normalizers.Replace(" ", _SPACE)
+    made.normalizer = normalizers.Sequence([normalizers.Prepend(_SPACE), spaces] if prefix else [spaces])
+    steps = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    made.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if prefix else steps)
+    return made
+
+
+def _merges(tokens: list[str], scores: list[float], vocabulary: dict[str, int]) -> Iterator[tuple[str, str]]:
+    """Each way to make a piece of two others, the best pieces first."""
+    for index in sorted(range(len(tokens)), key=lambda index: -scores[index]):
+        token = tokens[index]
+        halves = [(token[:at], token[at:]) for at in range(1, len(token))]
+        known = [(left, right) for left, right in halves if left in vocabulary and right in vocabulary]
+        yield from sorted(known, key=lambda pair: (vocabulary[pair[0]], vocabulary[pair[1]]))
+
+
+def _pair(merge: str) -> tuple[str, str]:
+    left, _, right = merge.partition(" ")
+    return left, right
+
+
+def _add_tokens(made: Tokenizer, metadata: Metadata) -> None:
+    tokens, types = metadata.require("tokenizer.ggml.tokens"), metadata.require("tokenizer.ggml.token_type")
+    for token, kind in zip(tokens, types, strict=True):
+        if kind == _CONTROL:
+            made.add_special_tokens([AddedToken(token, special=True, normalized=False)])
+        elif kind == _USER_DEFINED:
+            made.add_tokens([AddedToken(token, special=False, normalized=False)])
+
+
+def _adds_bos(metadata: Metadata) -> bool:
+    sentence_piece = metadata.get("tokenizer.ggml.model") == "llama"
+    default = sentence_piece or metadata.get("tokenizer.ggml.pre") in _BOS_BY_DEFAULT
+    return bool(metadata.get("tokenizer.ggml.add_bos_token", default))
+
+
+_KINDS = {"gpt2": _byte_level, "llama": _sentence_piece}

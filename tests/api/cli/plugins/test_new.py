@@ -1,0 +1,159 @@
+"""``furiosa-llm plugins new``: what is refused, and that what is written is in order. e2e runs it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from msgspec import yaml
+from support.http_server import run
+
+from fllm.errors import ConfigError
+from fllm.plugins.loader import Plugins, load_plugins
+from fllm_api.cli.plugins.naming import LONGEST, Names, names_of
+from fllm_api.cli.plugins.new import new, rendered
+from fllm_api.cli.plugins.plugin_kinds import KINDS
+
+TEXT = "kept"
+STEPS = ("python -m pip install --editable '.[test]'", "pytest", "furiosa-llm plugins check .")
+
+
+@pytest.fixture(scope="module")
+def plugins() -> Plugins:
+    return load_plugins()
+
+
+def create(*arguments: str) -> str:
+    """The output of ``plugins new``, run in this process."""
+    done = CliRunner().invoke(new, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def refusal(*arguments: str) -> str:
+    done = run("plugins", "new", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    [line] = done.stderr.splitlines()
+    return line
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_distribution_is_written_and_the_next_steps_are_told(kind: str, tmp_path: Path) -> None:
+    told = create(kind, "acme-first", "--directory", str(tmp_path / "here"))
+    files = {file.relative_to(tmp_path / "here").as_posix() for file in tmp_path.rglob("*") if file.is_file()}
+    assert files >= {
+        "pyproject.toml",
+        "README.md",
+        ".gitignore",
+        ".github/workflows/test.yml",
+        "src/acme_first/__init__.py",
+        "src/acme_first/plugin.py",
+        "src/acme_first/py.typed",
+    }
+    assert any(file.startswith("tests/test_") for file in files)
+    assert f"Wrote {len(files)} files to {tmp_path / 'here'}" in told
+    assert all(f"  {line}" in told for line in STEPS)
+    assert f"  {KINDS[kind].serve.format(module='acme_first', name='acme-first').splitlines()[0]}" in told
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["ab", "Acme_Widget-2", "x" * LONGEST])
+def test_what_is_written_is_in_order_however_long_the_name(
+    kind: str, name: str, plugins: Plugins, tmp_path: Path
+) -> None:
+    files = dict(rendered(kind, names_of(name, KINDS[kind], plugins)))
+    assert not any("<<" in text or "<%" in text for text in files.values())
+    project = tomllib.loads(files["pyproject.toml"])["project"]
+    module = name.lower().replace("-", "_")
+    assert project["entry-points"]["fllm"] == {name: f"{module}.plugin"}
+    assert any(each.startswith("furiosa-llm-server>=") for each in project["dependencies"])
+    for path, text in files.items():
+        file = tmp_path / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    for command in (["format", "--check"], ["check"]):
+        ruff = [sys.executable, "-m", "ruff", *command, "--no-cache"]
+        done = subprocess.run(ruff, capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0, done.stdout
+
+
+def test_the_workflow_is_one_of_github(plugins: Plugins) -> None:
+    files = dict(rendered("routes", names_of("acme", KINDS["routes"], plugins)))
+    steps = yaml.decode(files[".github/workflows/test.yml"])["jobs"]["test"]["steps"]
+    assert [step["run"].split()[0] for step in steps if "run" in step][1:] == [
+        "ruff",
+        "ruff",
+        "mypy",
+        "pytest",
+        "furiosa-llm",
+    ]
+    assert steps[1]["with"]["python-version"] == "${{ matrix.python }}"
+
+
+@pytest.mark.parametrize(
+    ("name", "made"),
+    [
+        ("acme", Names("acme", "acme", "Acme", "AcmeParser")),
+        ("Acme-XML_2", Names("Acme-XML_2", "acme_xml_2", "AcmeXML2", "AcmeXML2Parser")),
+        ("acme-parser", Names("acme-parser", "acme_parser", "AcmeParser", "AcmeParser")),
+    ],
+)
+def test_module_and_class_follow_from_the_name(name: str, made: Names, plugins: Plugins) -> None:
+    assert names_of(name, KINDS["tool-parser"], plugins) == made
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "message"),
+    [
+        ("metrics", "1acme", "a letter, then letters, digits, and single - or _"),
+        ("metrics", "acme--x", "single - or _"),
+        ("metrics", "acme.x", "single - or _"),
+        ("metrics", "ácme", "single - or _"),
+        ("metrics", "", "single - or _"),
+        ("metrics", "../acme", "single - or _"),
+        ("metrics", "x" * (LONGEST + 1), "32 at most"),
+        ("metrics", "class", "'class' is a word of Python's own"),
+        ("metrics", "json", "a module 'json' exists already"),
+        ("metrics", "pytest", "a module 'pytest' exists already"),
+        ("metrics", "Fllm-Parsers", "a module 'fllm_parsers' exists already"),
+        ("tool-parser", "json-call", "its class would be called JsonCallParser, as ours is"),
+        ("reasoning-parser", "Thinking_Parser", "its class would be called ThinkingParser, as ours is"),
+        ("metrics", "collector", "its class would be called Collector, as ours is"),
+        ("metrics", "test-bench", "pytest would take its class TestBenchCollector for a test"),
+        ("tool-parser", "hermes", "the tool-call parser 'hermes' is offered by furiosa-llm-server already"),
+        ("reasoning-parser", "qwen3", "the reasoning parser 'qwen3' is offered by furiosa-llm-server"),
+        ("backend", "cuda", "the backend 'cuda' is offered by furiosa-llm-server already"),
+        ("backend", "process", "the backend 'process' is offered by furiosa-llm-server already"),
+    ],
+)
+def test_a_name_that_can_not_be_is_refused(kind: str, name: str, message: str, plugins: Plugins) -> None:
+    with pytest.raises(ConfigError) as caught:
+        names_of(name, KINDS[kind], plugins)
+    assert message in caught.value.message
+
+
+def test_a_name_of_another_kind_is_free(plugins: Plugins) -> None:
+    assert names_of("hermes", KINDS["reasoning-parser"], plugins).module == "hermes"
+
+
+def test_what_is_there_is_never_touched(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text(TEXT)
+    line = refusal("metrics", "acme-first", "--directory", str(tmp_path))
+    assert f"{tmp_path} exists and is not empty; nothing was written" in line
+    assert [file.name for file in tmp_path.iterdir()] == ["README.md"]
+    assert (tmp_path / "README.md").read_text() == TEXT
+
+
+def test_a_directory_that_can_not_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text(TEXT)
+    line = refusal("metrics", "acme-first", "--directory", str(tmp_path / "file" / "acme"))
+    assert "Not a directory" in line
+
+
+def test_an_unknown_kind_shows_those_there_are() -> None:
+    line = refusal("parser", "acme-first")
+    assert all(kind in line for kind in KINDS)

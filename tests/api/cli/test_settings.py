@@ -1,0 +1,242 @@
+"""From the command line, the environment and the file to the Structs of the rooms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fllm import BackendConfig, BackendEntry, ConfigError, Device, Entry, MetricsConfig
+from fllm.config import Speculation
+from fllm.model.source import DEFAULT_NAME
+from fllm.plugins.registry import Registry
+from fllm_api.cli.param_types import plugin_config, plugins_of
+from fllm_api.cli.serve import serve
+from fllm_api.cli.settings import Settings, choose_backend, settings_from
+from fllm_api.config import ClientLimits, ServerConfig
+
+
+def settings(*arguments: str) -> Settings:
+    """What ``furiosa-llm serve`` makes of these arguments."""
+    with serve.make_context("serve", list(arguments)) as ctx:
+        return settings_from(ctx.params, plugins_of(ctx), plugin_config(ctx))
+
+
+def test_the_defaults_of_the_options_are_those_of_the_structs() -> None:
+    made = settings()
+    assert made.server == ServerConfig(served_model_name=DEFAULT_NAME, keys=made.server.keys)
+    assert not made.server.keys.required
+    assert made.metrics == MetricsConfig()
+    config = made.backend_config
+    assert config == BackendConfig(model=config.model, chain=("torch",), grammar="xgrammar")
+    assert config.model.endswith(".gguf")
+    assert (made.backend, made.shutdown_timeout) == ("process", 30.0)
+
+
+def test_every_option_reaches_its_struct(tmp_path: Path) -> None:
+    template = tmp_path / "chat.jinja"
+    template.write_text("hi")
+    made = settings(
+        *("acme/model", "--revision", "v1", "--served-model-name", "acme"),
+        *("--load-format", "dummy", "--dtype", "half", "--quantization", "int8", "--max-model-len", "128"),
+        *("--seed", "7", "--devices", "cuda:0,cuda:1", "--backend", "torch", "--backend-option", "threads=2"),
+        *("--backend-option", "kv_cache_memory=b=c", "--no-engine-process", "--max-num-seqs", "3"),
+        *("--max-num-batched-tokens", "64", "--no-enable-prefix-caching", "--grammar-backend", "none"),
+        *("--speculative-config", '{"method": "ngram", "num_speculative_tokens": 5, "prompt_lookup_max": 3}'),
+        *("--chat-template", str(template), "--chat-template-content-format", "openai"),
+        *("--default-chat-template-kwargs", '{"enable_thinking": false}'),
+        *("--enable-auto-tool-choice", "--tool-call-parser", "llama3_json"),
+        *("--enable-reasoning", "--reasoning-parser", "deepseek_r1", "--response-role", "bot"),
+        *("--host", "0.0.0.0", "--port", "9", "--api-key", "k1", "--api-key", "k2"),
+        *("--allowed-origins", '["https://a.example"]', "--shutdown-timeout", "0.5"),
+        *("--enable-metrics", "--disable-log-stats", "--enable-payload-logging", "--log-level", "debug"),
+        *("--disable-plugin", "metrics"),
+        *("--engine-timeout", "9", "--max-queue", "0", "--limit", "concurrency=8"),
+        *("--limit", "tokens-per-minute=60000", "--max-body-bytes", "10", "--max-connections", "11"),
+        *("--request-timeout", "1.5", "--read-timeout", "2", "--write-timeout", "3"),
+        *("--api-key-file", str(template), "--trust-request-chat-template", "--no-log-requests"),
+        *("--otlp-endpoint", "http://localhost:4318", "--metrics-compat", "vllm"),
+    )
+    assert made.backend_config == BackendConfig(
+        model="acme/model",
+        revision="v1",
+        devices=(Device("cuda", 0), Device("cuda", 1)),
+        options={"threads": "2", "kv_cache_memory": "b=c"},
+        dtype="float16",
+        quantization="int8",
+        load_format="dummy",
+        seed=7,
+        max_model_len=128,
+        max_num_seqs=3,
+        max_num_batched_tokens=64,
+        enable_prefix_caching=False,
+        speculative_config=Speculation(method="ngram", num_speculative_tokens=5, prompt_lookup_max=3),
+        grammar=None,
+        visible_tokens=("<think>", "</think>"),
+        engine_timeout=9.0,
+    )
+    assert made.server == ServerConfig(
+        served_model_name="acme",
+        host="0.0.0.0",
+        port=9,
+        keys=made.server.keys,
+        allowed_origins=("https://a.example",),
+        response_role="bot",
+        chat_template=template,
+        chat_template_content_format="openai",
+        default_chat_template_kwargs={"enable_thinking": False},
+        tool_call_parser="llama3_json",
+        reasoning_parser="deepseek_r1",
+        enable_metrics=True,
+        enable_payload_logging=True,
+        limits=ClientLimits(concurrency=8, tokens_per_minute=60000),
+        max_queue=0,
+        request_timeout=1.5,
+        read_timeout=2.0,
+        write_timeout=3.0,
+        max_connections=11,
+        max_body_bytes=10,
+        trust_request_chat_template=True,
+    )
+    assert [made.server.keys.client(key) is not None for key in (b"k1", b"k2", b"hi", b"k3")] == [1, 1, 1, 0]
+    assert made.metrics == MetricsConfig(
+        enabled=True,
+        log_stats=False,
+        log_requests=False,
+        otlp_endpoint="http://localhost:4318",
+        compat=("vllm",),
+    )
+    assert made.plugin_config.disabled == ("metrics",)
+    assert (made.backend, made.shutdown_timeout) == ("torch", 0.5)
+
+
+def test_naming_a_parser_turns_it_on() -> None:
+    made = settings("--tool-call-parser", "llama3_json", "--reasoning-parser", "deepseek_r1").server
+    assert (made.tool_call_parser, made.reasoning_parser) == ("llama3_json", "deepseek_r1")
+
+
+def test_the_command_line_wins_over_the_environment_and_that_over_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text('port = 1\nhost = "file"\nresponse-role = "file"\nmax_model_len = 64')
+    monkeypatch.setenv("FURIOSA_LLM_CONFIG", str(file))
+    monkeypatch.setenv("FURIOSA_LLM_PORT", "2")
+    monkeypatch.setenv("FURIOSA_LLM_HOST", "environment")
+    made = settings("--port", "3")
+    assert (made.server.port, made.server.host, made.server.response_role) == (3, "environment", "file")
+    assert made.backend_config.max_model_len == 64
+
+
+ENVIRONMENT = {
+    "FURIOSA_LLM_MODEL": ("acme/model", "backend_config", "model", "acme/model"),
+    "FURIOSA_LLM_ALLOWED_ORIGINS": ('["*"]', "server", "allowed_origins", ("*",)),
+    "FURIOSA_LLM_ENABLE_METRICS": ("true", "server", "enable_metrics", True),
+    "FURIOSA_LLM_ENABLE_PREFIX_CACHING": ("false", "backend_config", "enable_prefix_caching", False),
+    "FURIOSA_LLM_ENGINE_PROCESS": ("0", "backend_config", "chain", ()),
+    "FURIOSA_LLM_DEVICES": ("cuda:1", "backend_config", "devices", (Device("cuda", 1),)),
+    "FURIOSA_LLM_BACKEND_OPTION": (
+        *("threads=2,kv_cache_memory=1g", "backend_config", "options"),
+        {"threads": "2", "kv_cache_memory": "1g"},
+    ),
+    "FURIOSA_LLM_DISABLE_PLUGIN": ("metrics,x", "plugin_config", "disabled", ("metrics", "x")),
+    "FLLM_DISABLE_PLUGINS": ("metrics,x", "plugin_config", "disabled", ("metrics", "x")),
+}
+
+
+@pytest.mark.parametrize("variable", ENVIRONMENT)
+def test_an_option_reads_the_environment(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    text, struct, field, value = ENVIRONMENT[variable]
+    monkeypatch.setenv(variable, text)
+    assert getattr(getattr(settings(), struct), field) == value
+
+
+def test_keys_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FURIOSA_LLM_API_KEY", "a, b")
+    keys = settings().server.keys
+    assert keys.client(b"a")
+    assert keys.client(b"b")
+
+
+def test_the_file_holds_lists_and_tables_where_the_command_line_repeats(tmp_path: Path) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text(
+        'model = "acme/model"\napi-key = ["a", "b"]\nallowed_origins = ["https://a.example"]\n'
+        'devices = "cpu"\nengine-process = false\ndisable-plugin = "metrics"\n'
+        "default-chat-template-kwargs = { enable_thinking = false }\n"
+        "[backend-option]\nthreads = 2\n"
+        '[speculative-config]\nmethod = "ngram"\nnum_speculative_tokens = 5\n'
+    )
+    made = settings("--config", str(file))
+    assert made.server.keys.client(b"a")
+    assert made.server.keys.client(b"b")
+    assert made.server.allowed_origins == ("https://a.example",)
+    assert made.server.default_chat_template_kwargs == {"enable_thinking": False}
+    assert made.server.served_model_name == "acme/model"
+    assert made.backend_config.options == {"threads": "2"}
+    assert made.backend_config.devices == (Device("cpu"),)
+    assert made.backend_config.speculative_config == Speculation(method="ngram", num_speculative_tokens=5)
+    assert (made.backend, made.plugin_config.disabled) == ("torch", ("metrics",))
+
+
+def test_options_that_the_backend_declares_are_checked_before_it_is_imported() -> None:
+    with pytest.raises(ConfigError, match=r"'thread': there is no such option; did you mean 'threads'\?"):
+        settings("--backend-option", "thread=2")
+    with pytest.raises(ConfigError, match="threads='two': not what it takes: integer, at least 1"):
+        settings("--backend-option", "threads=two")
+
+
+def backends(*entries: Entry) -> Registry:
+    made = Registry("backend")
+    for entry in entries:
+        made.add(entry, plugin=entry.name, distribution=f"acme-{entry.name}")
+    return made
+
+
+TORCH = BackendEntry("torch", "m:a", devices=("cuda", "cpu"))
+NPU = BackendEntry("furiosa", "m:a", devices=("npu",))
+OTHER = BackendEntry("other", "m:a", devices=("cpu",))
+PROCESS = BackendEntry("process", "m:a", isolated=False)
+
+
+@pytest.mark.parametrize(
+    ("registered", "name", "kind", "chosen"),
+    [
+        ((TORCH, PROCESS), None, None, "torch"),
+        ((TORCH, NPU, PROCESS), None, None, "torch"),
+        ((TORCH, NPU, PROCESS), None, "npu", "furiosa"),
+        ((TORCH, OTHER), None, "cuda", "torch"),
+        ((TORCH, OTHER), "other", None, "other"),
+        ((TORCH, OTHER), "other", "cpu", "other"),
+    ],
+)
+def test_the_backend_is_chosen_by_device_unless_it_is_named(
+    registered: tuple[Entry, ...], name: str | None, kind: str | None, chosen: str
+) -> None:
+    devices = () if kind is None else (Device(kind),)
+    assert choose_backend(backends(*registered), name, devices) == chosen
+
+
+REFUSALS: Mapping[str, tuple[Any, ...]] = {
+    "several backends serve cpu or cuda: choose --backend other or torch": ((TORCH, OTHER), None, None),
+    "several backends serve cpu: choose --backend other or torch": ((TORCH, OTHER), None, "cpu"),
+    "no backend serves npu (backends: torch serves cuda, cpu)": ((TORCH, PROCESS), None, "npu"),
+    "no backend serves cpu or cuda (backends: furiosa serves npu)": ((NPU,), None, None),
+    "no backend serves cpu or cuda (backends: none)": ((), None, None),
+    "--backend other does not serve cuda (backends: other serves cpu; torch serves cuda, cpu)": (
+        (TORCH, OTHER),
+        "other",
+        "cuda",
+    ),
+}
+
+
+@pytest.mark.parametrize("message", REFUSALS)
+def test_a_backend_that_can_not_be_chosen_says_which_there_are(message: str) -> None:
+    registered, name, kind = REFUSALS[message]
+    devices = () if kind is None else (Device(kind),)
+    with pytest.raises(ConfigError) as caught:
+        choose_backend(backends(*registered), name, devices)
+    assert message in caught.value.message

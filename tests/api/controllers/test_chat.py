@@ -1,0 +1,347 @@
+"""`/v1/chat/completions`: what a chat looks like, whole and streamed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from support.api_fakes import (
+    EOS,
+    Calls,
+    Thinks,
+    a_server,
+    ask,
+    backend_of,
+    chat,
+    error_of,
+    events,
+)
+
+from fllm.events import ParserEvent, ToolStart
+from fllm.values import Prompt
+
+WEATHER: Any = [{"type": "function", "function": {"name": "weather", "description": "d", "unknown": 1}}]
+
+
+def deltas(chunks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [choice["delta"] for chunk in chunks for choice in chunk["choices"]]
+
+
+def rendered(prompt: Prompt, server: Any) -> str:
+    text: str = server.tokenizer.decode(prompt.token_ids, skip_special=False)
+    return text
+
+
+def test_an_answer_has_openais_shape() -> None:
+    response = chat(a_server())
+    body = response.json()
+    assert response.status_code == 200
+    assert body.pop("id").startswith("chatcmpl-")
+    assert body.pop("created") > 1_700_000_000
+    prompt_tokens = len("<user>Hi<assistant>")
+    assert body == {
+        "object": "chat.completion",
+        "model": "org/fake",
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": "Hello world!"},
+                "logprobs": None,
+                "finish_reason": "stop",
+                "stop_reason": None,
+            }
+        ],
+        "usage": {
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": 4,
+            "total_tokens": prompt_tokens + 4,
+            "prompt_tokens_details": {"cached_tokens": 1},
+            "completion_tokens_details": {"reasoning_tokens": 0},
+        },
+    }
+
+
+def test_a_stream_is_a_role_then_text_then_one_finish() -> None:
+    chunks = events(chat(a_server(), stream=True))
+    assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"}
+    assert len({(chunk["id"], chunk["created"], chunk["model"]) for chunk in chunks}) == 1
+    assert deltas(chunks) == [
+        {"role": "assistant", "content": ""},
+        {"content": "Hello"},
+        {"content": " world"},
+        {"content": "!"},
+        {},
+    ]
+    finishes = [choice["finish_reason"] for chunk in chunks for choice in chunk["choices"]]
+    assert finishes == [None, None, None, None, "stop"]
+    assert all("usage" not in chunk for chunk in chunks)
+
+
+def test_usage_comes_at_the_end_where_asked_for() -> None:
+    chunks = events(chat(a_server(), stream=True, stream_options={"include_usage": True}))
+    assert chunks[-1]["choices"] == []
+    assert chunks[-1]["usage"] == chat(a_server()).json()["usage"]
+    assert all("usage" not in chunk for chunk in chunks[:-1])
+
+
+def test_usage_comes_on_every_chunk_where_asked_for() -> None:
+    chunks = events(chat(a_server(), stream=True, stream_options={"continuous_usage_stats": True}))
+    assert [chunk["usage"]["completion_tokens"] for chunk in chunks] == [1, 1, 2, 3, 4]
+
+
+def test_several_answers_each_begin_and_finish_once() -> None:
+    chunks = events(chat(a_server(), stream=True, n=3))
+    for index in range(3):
+        parts = [choice for chunk in chunks for choice in chunk["choices"] if choice["index"] == index]
+        assert parts[0]["delta"] == {"role": "assistant", "content": ""}
+        assert "".join(part["delta"].get("content", "") for part in parts) == "Hello world!"
+        assert [part["finish_reason"] for part in parts if part["finish_reason"]] == ["stop"]
+
+
+def test_several_answers_count_their_prompt_once() -> None:
+    one, three = (chat(a_server(), n=n).json()["usage"] for n in (1, 3))
+    assert three["prompt_tokens"] == one["prompt_tokens"]
+    assert three["completion_tokens"] == 3 * one["completion_tokens"]
+
+
+def test_reasoning_is_apart_and_counted() -> None:
+    server = a_server(["Hm", ".", "|", "Yes"], reasoning=Thinks)
+    body = chat(server).json()
+    assert body["choices"][0]["message"] == {
+        "role": "assistant",
+        "content": "Yes",
+        "reasoning_content": "Hm.",
+    }
+    assert body["usage"]["completion_tokens_details"]["reasoning_tokens"] == 2
+    streamed = deltas(events(chat(server, stream=True)))
+    assert streamed[1:] == [
+        {"reasoning_content": "Hm"},
+        {"reasoning_content": "."},
+        {"content": "Yes"},
+        {},
+    ]
+
+
+def test_content_is_null_where_there_is_only_reasoning() -> None:
+    message = chat(a_server(["Hm"], reasoning=Thinks)).json()["choices"][0]["message"]
+    assert message == {"role": "assistant", "content": None, "reasoning_content": "Hm"}
+
+
+def test_an_answer_without_text_is_an_empty_text() -> None:
+    assert chat(a_server([])).json()["choices"][0]["message"]["content"] == ""
+
+
+def test_a_call_begins_with_its_name_and_goes_on_with_its_index() -> None:
+    server = a_server(["[weather:", "{}", "]"], tools=Calls)
+    first, *rest, last = deltas(events(chat(server, stream=True, tools=WEATHER)))[1:]
+    [call] = first["tool_calls"]
+    assert call.pop("id").startswith("call_")
+    assert call == {"index": 0, "type": "function", "function": {"name": "weather", "arguments": ""}}
+    assert rest == [{"tool_calls": [{"index": 0, "function": {"arguments": "{}"}}]}]
+    assert last == {}
+
+
+def test_a_call_keeps_the_id_that_the_model_gave_it_once() -> None:
+    class Numbered(Calls):
+        def feed(self, text: str) -> Iterator[ParserEvent]:
+            for event in super().feed(text):
+                yield ToolStart(event.index, event.name, "f:0") if isinstance(event, ToolStart) else event
+
+        @staticmethod
+        def new_call_id() -> str:
+            return "ours"
+
+    body = chat(a_server(["[f:{}][f:{}]"], tools=Numbered), tools=WEATHER).json()
+    assert [call["id"] for call in body["choices"][0]["message"]["tool_calls"]] == ["f:0", "ours"]
+
+
+def test_a_call_is_a_message_without_content() -> None:
+    choice = chat(a_server(["[weather:{}]"], tools=Calls), tools=WEATHER).json()["choices"][0]
+    [call] = choice["message"].pop("tool_calls")
+    assert call.pop("id").startswith("call_")
+    assert call == {"type": "function", "function": {"name": "weather", "arguments": "{}"}}
+    assert choice["message"] == {"role": "assistant", "content": None}
+    assert choice["finish_reason"] == "tool_calls"
+
+
+def test_without_parallel_calls_only_the_first_is_kept() -> None:
+    server = a_server(["[weather:1]", "[weather:2]"], tools=Calls)
+
+    def arguments(**options: Any) -> list[str]:
+        message = chat(server, tools=WEATHER, **options).json()["choices"][0]["message"]
+        return [call["function"]["arguments"] for call in message["tool_calls"]]
+
+    assert arguments() == arguments(parallel_tool_calls=True) == ["1", "2"]
+    assert arguments(parallel_tool_calls=False) == ["1"]
+
+
+def test_the_model_is_told_of_the_tools_unless_the_choice_is_none() -> None:
+    server = a_server(["[weather:1]"], tools=Calls)
+    for choice in (None, "auto", "none"):
+        chat(server, tools=WEATHER, tool_choice=choice)
+    told, also, hidden = (rendered(prompt, server) for prompt in backend_of(server).prompts)
+    assert '{"type": "function", "function": {"name": "weather", "description": "d"' in told
+    assert also == told
+    assert "weather" not in hidden
+
+
+def test_calls_are_text_where_no_tool_may_be_called() -> None:
+    server = a_server(["[weather:1]"], tools=Calls)
+    for options in ({}, {"tools": []}, {"tools": WEATHER, "tool_choice": "none"}):
+        assert chat(server, **options).json()["choices"][0]["message"]["content"] == "[weather:1]"
+
+
+def test_tools_without_a_parser_are_refused_unless_the_choice_is_none() -> None:
+    error = error_of(chat(a_server(), tools=WEATHER))
+    assert error["param"] == "tools"
+    assert "--tool-call-parser" in error["message"]
+    assert chat(a_server(), tools=WEATHER, tool_choice="none").status_code == 200
+
+
+def test_parsers_know_prompt_tools_and_template_arguments() -> None:
+    made: list[Calls] = []
+
+    def make(context: Any) -> Calls:
+        made.append(Calls(context))
+        return made[-1]
+
+    server = a_server(tools=make)
+    chat(server, tools=WEATHER, chat_template_kwargs={"note": "!"})
+    [parser] = made
+    assert parser.context.prompt == rendered(backend_of(server).prompts[0], server)
+    assert [tool.name for tool in parser.context.tools] == ["weather"]
+    assert parser.context.template_kwargs == {"note": "!"}
+
+
+def test_chosen_tokens_have_log_probabilities() -> None:
+    choice = chat(a_server(["Hi"]), logprobs=True).json()["choices"][0]
+    assert choice["logprobs"] == {
+        "content": [
+            {"token": "Hi", "logprob": -0.25, "bytes": [72, 105], "top_logprobs": []},
+            {"token": EOS, "logprob": -0.25, "bytes": list(EOS.encode()), "top_logprobs": []},
+        ]
+    }
+
+
+def test_the_likeliest_tokens_are_listed_and_nothing_is_infinite() -> None:
+    choice = chat(a_server(["Hi"]), logprobs=True, top_logprobs=3).json()["choices"][0]
+    top = choice["logprobs"]["content"][0]["top_logprobs"]
+    assert [(each["token"], each["logprob"]) for each in top] == [("Hi", -0.25), ("!", -2.0), ('"', -9999.0)]
+
+
+def test_tokens_may_be_shown_by_their_ids() -> None:
+    server = a_server(["Hi"])
+    choice = chat(server, logprobs=True, return_tokens_as_token_ids=True).json()["choices"][0]
+    [token, end] = backend_of(server).steps
+    shown = [entry["token"] for entry in choice["logprobs"]["content"]]
+    assert shown == [f"token_id:{token[0]}", f"token_id:{end[0]}"]
+
+
+def test_part_of_a_character_is_shown_as_its_bytes() -> None:
+    server = a_server()
+    snowman = server.tokenizer.encode("☃", special=False)
+    backend_of(server).steps = [[i] for i in snowman]
+    choice = chat(server, logprobs=True).json()["choices"][0]
+    assert choice["message"]["content"] == "☃"
+    assert choice["logprobs"]["content"][0]["token"] == "bytes:\\xe2"
+    assert [byte for entry in choice["logprobs"]["content"] for byte in entry["bytes"]] == list("☃".encode())
+
+
+def test_log_probabilities_wait_for_the_text_of_their_tokens() -> None:
+    server = a_server()
+    backend_of(server).steps = [[i] for i in server.tokenizer.encode("☃!", special=False)]
+    chunks = events(chat(server, stream=True, logprobs=True))
+    counts = [len((chunk["choices"][0]["logprobs"] or {"content": ()})["content"]) for chunk in chunks]
+    assert counts == [0, 3, 1, 0]
+
+
+def test_the_stop_string_or_token_that_ended_the_answer_is_named() -> None:
+    server = a_server(["Hello", " wor", "ld"])
+    choice = chat(server, stop=["wo"]).json()["choices"][0]
+    assert (choice["message"]["content"], choice["stop_reason"]) == ("Hello ", "wo")
+    last = events(chat(server, stop="wo", stream=True))[-1]["choices"][0]
+    assert (last["finish_reason"], last["stop_reason"]) == ("stop", "wo")
+    assert chat(server, stop="wo", include_stop_str_in_output=True).json()["choices"][0]["message"][
+        "content"
+    ] == ("Hello wo")
+
+
+def test_length_ends_an_answer() -> None:
+    choice = chat(a_server(), max_completion_tokens=1, max_tokens=3).json()["choices"][0]
+    assert (choice["message"]["content"], choice["finish_reason"]) == ("Hello", "length")
+
+
+def test_special_tokens_can_be_shown() -> None:
+    server = a_server(["Hi", "<s>"])
+    assert chat(server).json()["choices"][0]["message"]["content"] == "Hi"
+    shown = chat(server, skip_special_tokens=False).json()["choices"][0]["message"]["content"]
+    assert shown == "Hi<s>"
+
+
+def test_content_may_be_a_list_of_texts() -> None:
+    server = a_server()
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b", "unknown": 1}]
+    chat(server, messages=[{"role": "user", "content": parts}])
+    assert "a\nb" in rendered(backend_of(server).prompts[0], server)
+
+
+def test_the_template_gets_its_arguments() -> None:
+    server = a_server()
+    chat(server, chat_template_kwargs={"note": "N!"}, reasoning_effort="high")
+    assert rendered(backend_of(server).prompts[0], server) == "<user>HiN!high<assistant>"
+
+
+def test_the_prompt_may_end_without_inviting_an_answer() -> None:
+    server = a_server()
+    role = chat(server, add_generation_prompt=False).json()["choices"][0]["message"]["role"]
+    assert rendered(backend_of(server).prompts[0], server) == "<user>Hi"
+    assert role == "user"
+
+
+def test_the_final_message_can_be_continued_and_echoed() -> None:
+    server = a_server([" there"])
+    messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    for echo, content in ((False, " there"), (True, "Hello there")):
+        options: dict[str, Any] = {"messages": messages, "continue_final_message": True, "echo": echo}
+        message = chat(server, **options).json()["choices"][0]["message"]
+        assert message == {"role": "assistant", "content": content}
+        streamed = deltas(events(chat(server, **options, stream=True)))
+        assert "".join(delta.get("content", "") for delta in streamed) == content
+    assert rendered(backend_of(server).prompts[0], server) == "<user>Hi<assistant>Hello"
+
+
+def test_the_role_of_answers_can_be_set() -> None:
+    message = chat(a_server(config={"response_role": "bot"})).json()["choices"][0]["message"]
+    assert message["role"] == "bot"
+
+
+def test_without_a_template_chat_says_what_to_do() -> None:
+    response = chat(a_server(template=None))
+    assert response.status_code == 400
+    assert "--chat-template" in error_of(response)["message"]
+    assert ask(
+        a_server(template=None), "POST", "/v1/completions", json={"model": "m", "prompt": "x"}
+    ).is_success
+
+
+def test_the_likeliest_of_several_are_returned() -> None:
+    server = a_server(["Hi"])
+    backend_of(server).logprobs = (-3.0, -0.5, -2.0)
+    body = chat(server, best_of=3, n=2, logprobs=True).json()
+    likelihoods = [choice["logprobs"]["content"][0]["logprob"] for choice in body["choices"]]
+    assert likelihoods == [-0.5, -2.0]
+    assert [choice["index"] for choice in body["choices"]] == [0, 1]
+    assert chat(server, best_of=3).json()["choices"][0]["logprobs"] is None
+
+
+@pytest.mark.parametrize("stop_early", [True, False, "never"])
+def test_a_beam_search_gives_its_best(stop_early: object) -> None:
+    server = a_server()
+    options: dict[str, Any] = {"use_beam_search": True, "best_of": 2, "max_tokens": 2, "logprobs": True}
+    body = chat(server, n=2, length_penalty=0.5, early_stopping=stop_early, **options).json()
+    best, second = body["choices"]
+    assert (best["message"]["content"], best["finish_reason"]) == ("HelloHello", "length")
+    assert second["message"]["content"] != best["message"]["content"]
+    assert [entry["logprob"] for entry in best["logprobs"]["content"]] == [-0.25, -0.25]
+    assert len(chat(server, **options).json()["choices"]) == 1

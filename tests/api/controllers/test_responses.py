@@ -1,0 +1,61 @@
+"""Tokens that arrive together leave together: what a stream hands to the socket at once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from support.api_fakes import FakeBackend, a_server, app_of, byte_tokenizer
+
+from fllm_api.app_state import Server
+
+
+def writes(server: Server, **body: Any) -> list[bytes]:
+    """The writes of a streamed completion, each as it left."""
+    body = {"model": "m", "prompt": "Hi", "stream": True, **body}
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/completions",
+        "raw_path": b"/v1/completions",
+        "root_path": "",
+        "query_string": b"",
+        "headers": [(b"content-type", b"application/json")],
+        "client": ("127.0.0.1", 1),
+        "server": ("test", 80),
+        "scheme": "http",
+        "http_version": "1.1",
+    }
+    written: list[bytes] = []
+    requests = [{"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}]
+
+    async def receive() -> Any:
+        if not requests:
+            await asyncio.Event().wait()
+        return requests.pop()
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            written.append(message["body"])
+
+    asyncio.run(app_of(server)(scope, receive, send))  # type: ignore[arg-type]
+    return written
+
+
+def texts(write: bytes) -> list[str]:
+    """The texts of a write's events."""
+    events = [json.loads(event[6:]) for event in write.split(b"\n\n") if event.startswith(b"data: {")]
+    return [choice["text"] for event in events for choice in event["choices"]]
+
+
+def test_the_tokens_of_one_step_leave_as_one_event() -> None:
+    words = ("a", "b", "c", "d")
+    ids = byte_tokenizer(words).encode("abcd", special=False)
+    server = a_server(words, backend=FakeBackend([ids[:3], ids[3:]]))
+    assert [texts(write) for write in writes(server)] == [["abc"], ["d"], []]
+
+
+def test_answers_that_get_on_together_share_a_write() -> None:
+    written = writes(a_server(("a", "b")), n=3)
+    assert [texts(write) for write in written] == [["a"] * 3, ["b"] * 3, [""] * 3, []]

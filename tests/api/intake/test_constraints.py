@@ -1,0 +1,246 @@
+"""What a request says its answer must be like reaches the backend as a constraint, or is a clear 400."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from support.api_fakes import Thinks, a_server, ask, backend_of, chat, complete, error_of
+
+from fllm.constraints import (
+    ANY_OBJECT,
+    Constraint,
+    Exactly,
+    Grammar,
+    InOrder,
+    JsonSchema,
+    OneOf,
+    Regex,
+    UpTo,
+)
+from fllm.errors import BackendError, RequestError
+from fllm.events import ParserEvent
+from fllm_api.app_state import Server
+from fllm_api.intake.constraints import DEEPEST, LONGEST
+
+SCHEMA: dict[str, Any] = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+TEXT = '{"type":"object","properties":{"a":{"type":"integer"}},"required":["a"]}'
+
+
+def a_constraining_server(**parts: Any) -> Server:
+    return a_server(card={"grammar": "fake"}, **parts)
+
+
+SERVER = a_constraining_server()
+
+
+def json_schema(schema: object, **more: Any) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "x", "schema": schema, **more}}
+
+
+def asked_of(server: Server, response: httpx.Response) -> list[Constraint | None]:
+    assert response.status_code == 200, response.text
+    prompts = backend_of(server).prompts
+    constraints = [prompt.constraint for prompt in prompts]
+    prompts.clear()
+    return constraints
+
+
+def refused(response: httpx.Response, param: str | None) -> str:
+    error = error_of(response)
+    assert (response.status_code, error["param"]) == (400, param), error
+    message: str = error["message"]
+    return message
+
+
+@pytest.mark.parametrize(
+    ("body", "constraint"),
+    [
+        ({}, None),
+        ({"response_format": None, "guided_json": None, "structured_outputs": None}, None),
+        ({"response_format": {"type": "text"}}, None),
+        ({"structured_outputs": {}}, None),
+        ({"structured_outputs": {"json_object": False}}, None),
+        ({"response_format": {"type": "json_object"}}, ANY_OBJECT),
+        ({"structured_outputs": {"json_object": True}}, ANY_OBJECT),
+        ({"response_format": json_schema(SCHEMA)}, JsonSchema(TEXT)),
+        ({"response_format": json_schema(SCHEMA, strict=False, description="d")}, JsonSchema(TEXT)),
+        ({"response_format": json_schema(True)}, JsonSchema("true")),
+        ({"structured_outputs": {"json": SCHEMA}}, JsonSchema(TEXT)),
+        ({"structured_outputs": {"json": TEXT}}, JsonSchema(TEXT)),
+        ({"guided_json": SCHEMA}, JsonSchema(TEXT)),
+        ({"guided_json": json.dumps(SCHEMA, indent=2)}, JsonSchema(TEXT)),
+        ({"guided_json": False}, JsonSchema("false")),
+        ({"guided_json": {"maximum": 10**30}}, JsonSchema(f'{{"maximum":{10**30}}}')),
+        ({"structured_outputs": {"regex": "a+"}}, Regex("a+")),
+        ({"guided_regex": "a+"}, Regex("a+")),
+        ({"structured_outputs": {"choice": ["a", "b", "a"]}}, OneOf((Exactly("a"), Exactly("b")))),
+        ({"guided_choice": ["a"]}, OneOf((Exactly("a"),))),
+        ({"structured_outputs": {"grammar": 'root ::= "a"'}}, Grammar('root ::= "a"')),
+        ({"guided_grammar": 'root ::= "a"'}, Grammar('root ::= "a"')),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("send", [chat, complete])
+def test_every_spelling_reaches_the_backend(send: Any, body: dict[str, Any], constraint: Constraint) -> None:
+    assert asked_of(SERVER, send(SERVER, **body)) == [constraint]
+    assert asked_of(SERVER, send(SERVER, **body, stream=True)) == [constraint]
+
+
+def test_every_answer_is_constrained() -> None:
+    assert asked_of(SERVER, chat(SERVER, n=3, guided_regex="a")) == [Regex("a")] * 3
+    assert asked_of(SERVER, chat(SERVER, best_of=2, guided_regex="a", logprobs=True)) == [Regex("a")] * 2
+    assert asked_of(SERVER, complete(SERVER, prompt=["x", "y"], guided_regex="a")) == [Regex("a")] * 2
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"response_format": "json_object"}, "response_format"),
+        ({"response_format": {}}, "response_format.type"),
+        ({"response_format": {"type": "structural_tag"}}, "response_format.type"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}},
+            "response_format.json_schema.schema",
+        ),
+        ({"response_format": json_schema("{}")}, "response_format.json_schema.schema"),
+        ({"response_format": json_schema([])}, "response_format.json_schema.schema"),
+        ({"structured_outputs": "x"}, "structured_outputs"),
+        ({"structured_outputs": {"json": 5}}, "structured_outputs.json"),
+        ({"structured_outputs": {"json": "no JSON"}}, "structured_outputs.json"),
+        ({"structured_outputs": {"structural_tag": {}}}, "structured_outputs.structural_tag"),
+        ({"structured_outputs": {"whitespace_pattern": " "}}, "structured_outputs.whitespace_pattern"),
+        ({"guided_json": "[]"}, "guided_json"),
+        ({"guided_json": '{"a": "\\ud800"}'}, "guided_json"),
+        ({"guided_json": []}, "guided_json"),
+        ({"guided_regex": ""}, "guided_regex"),
+        ({"guided_choice": []}, "guided_choice"),
+        ({"guided_choice": [""]}, "guided_choice[0]"),
+        ({"guided_choice": "a"}, "guided_choice"),
+        ({"guided_grammar": {}}, "guided_grammar"),
+        ({"guided_json": {}, "use_beam_search": True, "best_of": 2}, "use_beam_search"),
+        ({"guided_json": {"a": "x" * LONGEST}}, "guided_json"),
+        ({"guided_json": '"' + "x" * LONGEST}, "guided_json"),
+        ({"guided_regex": "x" * (LONGEST + 1)}, "guided_regex"),
+        ({"guided_grammar": "x" * (LONGEST + 1)}, "guided_grammar"),
+        ({"guided_choice": ["x" * LONGEST, "y"]}, "guided_choice"),
+    ],
+    ids=lambda value: str(value)[:80],
+)
+@pytest.mark.parametrize("send", [chat, complete])
+def test_what_is_no_constraint_names_the_fault(send: Any, body: dict[str, Any], param: str) -> None:
+    refused(send(SERVER, **body), param)
+    assert backend_of(SERVER).prompts == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"guided_json": {}, "guided_regex": "a"},
+        {"structured_outputs": {"json": {}, "regex": "a"}},
+        {"response_format": {"type": "json_object"}, "structured_outputs": {"regex": "a"}},
+        {"response_format": json_schema({}), "guided_choice": ["a"]},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("send", [chat, complete])
+def test_two_constraints_are_refused_by_both_names(send: Any, body: dict[str, Any]) -> None:
+    message = refused(send(SERVER, **body), error_of(send(SERVER, **body))["param"])
+    assert message.count("`") == 4
+    assert all(name.partition("_")[0] in message for name in body)
+
+
+@pytest.mark.parametrize("levels", [DEEPEST + 1, 900, 5_000, 100_000])
+@pytest.mark.parametrize("as_text", [False, True])
+def test_a_deep_schema_is_refused(levels: int, as_text: bool) -> None:
+    schema = '{"not":' * levels + "{}" + "}" * levels
+    value = json.dumps(schema) if as_text else schema
+    body = f'{{"model": "m", "prompt": "x", "guided_json": {value}}}'
+    headers = {"content-type": "application/json"}
+    response = ask(SERVER, "POST", "/v1/completions", content=body.encode(), headers=headers)
+    assert response.status_code == 400, response.text
+
+
+def test_a_schema_may_be_nested_as_deep_as_the_limit_says() -> None:
+    schema: dict[str, Any] = {}
+    for _ in range(DEEPEST - 1):
+        schema = {"not": schema}
+    assert asked_of(SERVER, complete(SERVER, guided_json=schema))
+    refused(complete(SERVER, guided_json={"not": {"not": schema}}), "guided_json")
+
+
+@pytest.mark.parametrize("send", [chat, complete])
+def test_a_backend_without_grammar_says_how_to_get_one(send: Any) -> None:
+    server = a_server()
+    message = refused(send(server, response_format={"type": "json_object"}), "response_format")
+    assert "grammar" in message
+    assert send(server, response_format={"type": "text"}).status_code == 200
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_the_backend_can_not_obey_is_the_fault_of_the_field(stream: bool) -> None:
+    server = a_constraining_server()
+    backend = backend_of(server)
+    backend.fails_after, backend.failure = 0, RequestError("`not` is not supported", code="c")
+    error = error_of(chat(server, response_format=json_schema({"not": {}}), stream=stream))
+    assert (error["message"], error["param"], error["code"]) == (
+        "`not` is not supported",
+        "response_format.json_schema.schema",
+        "c",
+    )
+    refused(chat(server, stream=stream), None)
+    backend.failure = RequestError("no", param="seed")
+    refused(chat(server, guided_json={}, stream=stream), "seed")
+
+
+def test_a_grammar_that_fails_is_the_servers_fault(caplog: pytest.LogCaptureFixture) -> None:
+    server = a_constraining_server()
+    backend_of(server).fails_after, backend_of(server).failure = 1, BackendError("it took too long")
+    assert chat(server, guided_json={}).status_code == 500
+    assert caplog.records
+
+
+class ThinksFirst(Thinks):
+    """Declares what it reads, and then reads nothing else."""
+
+    constrained = False
+
+    def feed(self, text: str) -> Iterator[ParserEvent]:
+        assert self.constrained
+        return super().feed(text)
+
+    def around(self, answer: Constraint) -> Constraint:
+        self.constrained = True
+        opened = Exactly("thinking ") if self.context.prompt.endswith("<assistant>") else Exactly("")
+        return InOrder((opened, UpTo("|"), answer))
+
+
+def test_a_constraint_begins_behind_the_reasoning() -> None:
+    server = a_constraining_server(words=["Hm|", "{}"], reasoning=ThinksFirst)
+    response = chat(server, guided_json={})
+    assert response.json()["choices"][0]["message"] == {
+        "role": "assistant",
+        "reasoning_content": "Hm",
+        "content": "{}",
+    }
+    expected = InOrder((Exactly("thinking "), UpTo("|"), JsonSchema("{}")))
+    assert asked_of(server, response) == [expected]
+    last = {"messages": [{"role": "assistant", "content": "Hi"}], "continue_final_message": True}
+    expected = InOrder((Exactly(""), UpTo("|"), JsonSchema("{}")))
+    assert asked_of(server, chat(server, guided_json={}, **last)) == [expected]
+
+
+def test_completions_know_no_reasoning() -> None:
+    server = a_constraining_server(reasoning=ThinksFirst)
+    assert asked_of(server, complete(server, guided_json={})) == [JsonSchema("{}")]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_reasoning_parser_that_does_not_know_where_answers_begin_is_named(stream: bool) -> None:
+    server = a_constraining_server(reasoning=Thinks)
+    assert "reasoning parser" in refused(chat(server, guided_json={}, stream=stream), "guided_json")
+    assert chat(server, stream=stream).status_code == 200

@@ -1,0 +1,125 @@
+"""Templates that requests bring, at the server's edge."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from msgspec.structs import replace
+from support.api_fakes import a_server, app_of, ask, backend_of, chat, error_of
+
+from fllm.chat import ForeignTemplates, Setting
+from fllm.chat.request_templates import LIMITS
+from fllm_api.app_state import Server
+from fllm_api.limits.round_robin_lock import Turns
+
+OWN = "{% for m in messages %}[{{ m.content }}]{% endfor %}"
+BOMB = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    templates = ForeignTemplates(Setting({}, "auto"), replace(LIMITS, cpu_seconds=0.3))
+    yield a_server(request_templates=templates)
+    templates.stop()
+
+
+def body(**more: Any) -> dict[str, Any]:
+    return {"model": "m", "messages": [{"role": "user", "content": "Hi"}], **more}
+
+
+def prompt(server: Server) -> str:
+    return server.tokenizer.decode(backend_of(server).prompts[-1].token_ids, skip_special=False)
+
+
+def test_a_template_of_a_request_is_refused_unless_they_are_trusted() -> None:
+    error = error_of(ask(a_server(), "POST", "/v1/chat/completions", json=body(chat_template=OWN)))
+    assert (error["param"], error["code"]) == ("chat_template", "unsupported_parameter")
+    assert "--trust-request-chat-template" in error["message"]
+
+
+def test_a_template_of_a_request_takes_the_place_of_the_servers(server: Server) -> None:
+    chat(server, chat_template=OWN)
+    assert prompt(server).startswith("[")
+    chat(server)
+    assert prompt(server).startswith("<user>")
+
+
+def test_among_the_templates_variables_it_is_only_a_variable(server: Server) -> None:
+    chat(server, chat_template_kwargs={"chat_template": OWN})
+    assert prompt(server).startswith("<user>")
+
+
+@pytest.mark.parametrize("template", [BOMB, "{% if %}", "{{ 1 / 0 }}", 5, ["x"], {"a": "b"}, "x" * 300_000])
+def test_a_bad_template_is_a_400_of_that_field(template: object, server: Server) -> None:
+    answer = ask(server, "POST", "/v1/chat/completions", json=body(chat_template=template))
+    assert answer.status_code == 400
+    assert error_of(answer)["param"] == "chat_template"
+
+
+def test_a_bomb_holds_up_nobody_who_brings_no_template(server: Server) -> None:
+    done: list[str] = []
+
+    async def one(client: httpx.AsyncClient, name: str, **more: Any) -> None:
+        await client.post("/v1/chat/completions", json=body(max_tokens=1, **more), timeout=60)
+        done.append(name)
+
+    async def go() -> None:
+        transport = httpx.ASGITransport(app_of(server))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            bombs = [one(client, "bomb", chat_template=BOMB + str(i)) for i in range(40)]
+            tasks = [asyncio.create_task(each) for each in bombs]
+            await asyncio.sleep(0.1)
+            await one(client, "plain")
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(go())
+    assert done.index("plain") <= 2
+
+
+def test_clients_take_turns_and_who_gives_up_is_passed_over() -> None:
+    served: list[str] = []
+
+    async def go() -> None:
+        turns = Turns()
+
+        async def take(client: str) -> None:
+            async with turns.of(client):
+                served.append(client)
+                await asyncio.sleep(0)
+
+        async with turns.of("first"):
+            tasks = [asyncio.create_task(take(client)) for client in ("a", "a", "a", "b", "c", "b")]
+            await asyncio.sleep(0)
+            tasks[4].cancel()
+            await asyncio.sleep(0)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        async with turns.of("last"):
+            served.append("last")
+
+    asyncio.run(asyncio.wait_for(go(), 30))
+    assert served == ["a", "b", "a", "b", "a", "last"]
+
+
+def test_who_is_given_the_turn_and_cancelled_at_once_passes_it_on() -> None:
+    async def go() -> None:
+        turns = Turns()
+
+        async def take() -> None:
+            async with turns.of("a"):
+                raise AssertionError("it was cancelled")
+
+        async with turns.of("first"):
+            task = asyncio.create_task(take())
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        async with turns.of("next"):
+            pass
+
+    asyncio.run(asyncio.wait_for(go(), 30))

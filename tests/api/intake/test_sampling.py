@@ -1,0 +1,136 @@
+"""What reaches the backend of each parameter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from support.api_fakes import a_server, backend_of, chat, complete, error_of
+
+from fllm.values import Sampling, SamplingDefaults
+from fllm_api.app_state import Server
+from fllm_api.protocol.chat import ChatRequest
+
+
+def sampling(server: Server, **body: Any) -> Sampling:
+    response = chat(server, **body)
+    assert response.status_code == 200, response.text
+    return backend_of(server).prompts[-1].sampling
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "reaches"),
+    [
+        ("max_tokens", 7, {"max_tokens": 7}),
+        ("max_completion_tokens", 7, {"max_tokens": 7}),
+        ("min_tokens", 2, {"min_tokens": 2}),
+        ("temperature", 0, {"temperature": 0.0}),
+        ("temperature", 1.5, {"temperature": 1.5}),
+        ("top_p", 0.5, {"top_p": 0.5}),
+        ("top_k", 40, {"top_k": 40}),
+        ("top_k", 0, {"top_k": -1}),
+        ("min_p", 0.1, {"min_p": 0.1}),
+        ("presence_penalty", -2, {"presence_penalty": -2.0}),
+        ("frequency_penalty", 2, {"frequency_penalty": 2.0}),
+        ("repetition_penalty", 1.1, {"repetition_penalty": 1.1}),
+        ("logit_bias", {"5": -100, "6": 1.5}, {"logit_bias": {5: -100.0, 6: 1.5}}),
+        ("seed", -3, {"seed": -3}),
+        ("stop_token_ids", [3, 4], {"stop_token_ids": (3, 4)}),
+        ("ignore_eos", True, {"ignore_eos": True}),
+        ("logprobs", True, {"logprobs": 0}),
+    ],
+)
+def test_a_parameter_reaches_the_backend(field: str, value: object, reaches: dict[str, object]) -> None:
+    got = sampling(a_server(), **{field: value})
+    assert {name: getattr(got, name) for name in reaches} == reaches
+
+
+def test_top_logprobs_reach_the_backend() -> None:
+    assert sampling(a_server(), logprobs=True, top_logprobs=20).logprobs == 20
+
+
+def test_nulls_mean_the_defaults() -> None:
+    names = [field.name for field in msgspec.structs.fields(ChatRequest) if not field.required]
+    assert len(names) > 40
+    assert sampling(a_server(), **dict.fromkeys(names)) == sampling(a_server())
+
+
+def test_vllms_defaults() -> None:
+    context = 512 - len("<user>Hi<assistant>")
+    assert sampling(a_server()) == Sampling(max_tokens=context)
+
+
+def test_the_models_recommendations_come_before_the_defaults() -> None:
+    recommended = SamplingDefaults(
+        temperature=0.6, top_p=0.9, top_k=20, min_p=0.05, repetition_penalty=1.05, max_tokens=30
+    )
+    server = a_server(card={"defaults": recommended})
+    expected = Sampling(
+        max_tokens=30, temperature=0.6, top_p=0.9, top_k=20, min_p=0.05, repetition_penalty=1.05
+    )
+    assert sampling(server) == expected
+    complete(server)
+    assert backend_of(server).prompts[-1].sampling == expected
+
+
+def test_the_request_comes_before_the_models_recommendations() -> None:
+    server = a_server(card={"defaults": SamplingDefaults(temperature=0.6, top_k=20, max_tokens=30)})
+    got = sampling(server, temperature=0, top_k=-1, max_tokens=40)
+    assert (got.temperature, got.top_k, got.max_tokens) == (0, -1, 40)
+
+
+def test_max_completion_tokens_wins() -> None:
+    assert sampling(a_server(), max_completion_tokens=3, max_tokens=9).max_tokens == 3
+
+
+def test_answers_of_one_request_differ_by_their_seeds() -> None:
+    server = a_server()
+    chat(server, n=2, seed=5)
+    assert [prompt.sampling.seed for prompt in backend_of(server).prompts] == [5, 6]
+
+
+@pytest.mark.parametrize(("ask", "param"), [(chat, "messages"), (complete, "prompt")])
+def test_a_maximum_that_does_not_fit_quotes_both(ask: Any, param: str) -> None:
+    response = ask(a_server(card={"max_model_len": 30}), max_tokens=29)
+    error = error_of(response)
+    prompt = 19 if param == "messages" else 2
+    assert (response.status_code, error["code"], error["param"]) == (400, "context_length_exceeded", param)
+    for number in (30, 29, prompt, prompt + 29):
+        assert str(number) in error["message"]
+
+
+@pytest.mark.parametrize("ask", [chat, complete])
+def test_a_prompt_that_fills_the_context_is_refused_before_a_stream_begins(ask: Any) -> None:
+    response = ask(a_server(card={"max_model_len": 2}), stream=True)
+    assert response.status_code == 400
+    assert error_of(response)["code"] == "context_length_exceeded"
+
+
+def test_stop_may_be_one_text_or_several() -> None:
+    assert chat(a_server(), stop="lo").json()["choices"][0]["message"]["content"] == "Hel"
+    assert chat(a_server(), stop=["zz", "l"]).json()["choices"][0]["message"]["content"] == "He"
+
+
+BEAM = {"use_beam_search": True, "best_of": 2, "max_tokens": 1}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("presence_penalty", 0.5),
+        ("frequency_penalty", 0.5),
+        ("repetition_penalty", 1.1),
+        ("logit_bias", {"5": 1}),
+    ],
+)
+def test_a_beam_search_refuses_what_it_can_not_obey(field: str, value: object) -> None:
+    response = complete(a_server(), **BEAM, **{field: value})
+    assert (response.status_code, error_of(response)["param"]) == (400, field)
+
+
+def test_a_beam_search_takes_neutral_values_and_is_not_refused_for_the_models_recommendation() -> None:
+    neutral = {"presence_penalty": 0, "frequency_penalty": 0, "repetition_penalty": 1, "logit_bias": {}}
+    server = a_server(card={"defaults": SamplingDefaults(repetition_penalty=1.05)})
+    for fields in ({}, neutral):
+        assert complete(server, **BEAM, **fields).status_code == 200

@@ -1,0 +1,244 @@
+"""Tools: what the answer must be like for their sake, and who reads the calls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from support.api_fakes import Calls, a_server, backend_of, chat, error_of, events
+
+from fllm.constraints import (
+    ANY_OBJECT,
+    Constraint,
+    Exactly,
+    FreeText,
+    InOrder,
+    JsonSchema,
+    OneOf,
+    Repeated,
+    Tag,
+)
+from fllm.parsing.fallback_tool_format import ARRAY
+from fllm.parsing.tool_format import ToolFormat
+from fllm_api.app_state import Server
+from fllm_api.intake.constraints import DEEPEST, LONGEST
+
+PARAMETERS = {"type": "object", "properties": {"a": {"type": "integer"}}}
+SCHEMA = JsonSchema('{"type":"object","properties":{"a":{"type":"integer"}}}')
+NOTHING = JsonSchema('{"type":"object","properties":{}}')
+FORCED = '[{"name": "f", "parameters": {"a": 1}}, {"name": "g", "parameters": {}}]'
+
+
+class Declares(Calls):
+    """Calls, which says how it wants them written."""
+
+    format = ToolFormat(begin="[", middle=":", end="]", between=" ")
+
+
+def tool(name: str, parameters: Any = None, **more: Any) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, "parameters": parameters, **more}}
+
+
+def named(name: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name}}
+
+
+TOOLS = [tool("f", PARAMETERS), tool("g")]
+
+
+def a_calling_server(*words: str, **parts: Any) -> Server:
+    return a_server(words or ("[f:{}]",), **{"card": {"grammar": "fake"}, "tools": Declares, **parts})
+
+
+def asked(server: Server, **body: Any) -> Constraint | None:
+    response = chat(server, **{"tools": TOOLS, **body})
+    assert response.status_code == 200, response.text
+    return backend_of(server).prompts[-1].constraint
+
+
+def written(
+    format: ToolFormat, calls: Sequence[tuple[str, Constraint]], most: int | None = None
+) -> Constraint:
+    options = [
+        InOrder((Exactly(f"{format.begin}{name}{format.middle}"), schema, Exactly(format.end)))
+        for name, schema in calls
+    ]
+    item = OneOf(tuple(options))
+    return InOrder(
+        (
+            Exactly(format.before),
+            Repeated(item=item, separator=format.between, most=most),
+            Exactly(format.after),
+        )
+    )
+
+
+BOTH = (("f", SCHEMA), ("g", NOTHING))
+
+
+@pytest.mark.parametrize(
+    ("body", "constraint"),
+    [
+        ({"tool_choice": "required"}, written(Declares.format, BOTH)),
+        ({"tool_choice": "required", "parallel_tool_calls": True}, written(Declares.format, BOTH)),
+        ({"tool_choice": "required", "parallel_tool_calls": False}, written(Declares.format, BOTH, most=1)),
+        ({"tool_choice": named("f")}, written(Declares.format, BOTH[:1], most=1)),
+        (
+            {"tool_choice": named("g"), "parallel_tool_calls": True},
+            written(Declares.format, BOTH[1:], most=1),
+        ),
+        ({}, None),
+        ({"tool_choice": "none"}, None),
+        ({"tool_choice": "auto", "parallel_tool_calls": False}, None),
+    ],
+    ids=str,
+)
+def test_a_forced_call_is_written_as_the_parser_declares(body: Any, constraint: Constraint | None) -> None:
+    assert asked(a_calling_server(), **body) == constraint
+
+
+@pytest.mark.parametrize("parser", [None, Calls])
+@pytest.mark.parametrize("stream", [False, True])
+def test_without_a_declared_format_forced_calls_are_json(parser: Any, stream: bool) -> None:
+    server = a_calling_server(FORCED[:20], FORCED[20:], tools=parser)
+    constraint = written(ARRAY, BOTH)
+    assert asked(server, tool_choice="required", stream=stream) == constraint
+    [choice] = chat(server, tools=TOOLS, tool_choice="required").json()["choices"]
+    calls = [each["function"] for each in choice["message"]["tool_calls"]]
+    assert calls == [{"name": "f", "arguments": '{"a": 1}'}, {"name": "g", "arguments": "{}"}]
+    assert choice["message"]["content"] is None
+    assert choice["finish_reason"] == "tool_calls"
+
+
+def test_a_tool_is_strict_by_itself() -> None:
+    server = a_calling_server()
+    free = FreeText(
+        triggers=("[",),
+        tags=(Tag("[f:", SCHEMA, "]"), Tag("[g:", ANY_OBJECT, "]")),
+    )
+    tools = [tool("f", PARAMETERS, strict=True), tool("g", PARAMETERS, strict=False)]
+    assert asked(server, tools=tools) == free
+    assert asked(server, tools=tools, tool_choice="auto") == free
+    assert asked(server, tools=tools, tool_choice="none") is None
+    assert asked(server, tools=[tool("f", PARAMETERS, strict=False)]) is None
+
+
+def test_an_answer_in_a_format_may_be_a_call_instead() -> None:
+    server = a_calling_server()
+    calls = written(Declares.format, BOTH)
+    assert asked(server, response_format={"type": "json_object"}) == OneOf((ANY_OBJECT, calls))
+    assert asked(server, guided_choice=["a"]) == OneOf((OneOf((Exactly("a"),)), calls))
+    assert asked(server, guided_json={}, tool_choice="none") == JsonSchema("{}")
+    assert asked(server, guided_json={}, tool_choice="required") == calls
+    assert asked(server, guided_json={}, tools=[]) == JsonSchema("{}")
+
+
+@pytest.mark.parametrize(
+    ("choice", "reason"), [("required", "tool_calls"), ("auto", "tool_calls"), (named("f"), "stop")], ids=str
+)
+def test_the_reason_of_the_end_is_openais(choice: Any, reason: str) -> None:
+    server = a_calling_server()
+    [answer] = chat(server, tools=TOOLS, tool_choice=choice).json()["choices"]
+    assert answer["message"]["tool_calls"][0]["function"] == {"name": "f", "arguments": "{}"}
+    assert answer["finish_reason"] == reason
+    chunks = events(chat(server, tools=TOOLS, tool_choice=choice, stream=True))
+    assert chunks[-1]["choices"][0]["finish_reason"] == reason
+
+
+def test_a_call_that_was_asked_for_by_name_and_is_cut_off_keeps_length() -> None:
+    server = a_calling_server("[f:{", "}]")
+    [answer] = chat(server, tools=TOOLS, tool_choice=named("f"), max_tokens=1).json()["choices"]
+    assert answer["finish_reason"] == "length"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "schema"),
+    [
+        (None, NOTHING),
+        ({}, NOTHING),
+        ({"properties": {}}, NOTHING),
+        ({"type": "object"}, ANY_OBJECT),
+        ({"$ref": "#/$defs/a", "$defs": {}}, JsonSchema('{"$ref":"#/$defs/a","$defs":{}}')),
+        ({"anyOf": []}, JsonSchema('{"anyOf":[]}')),
+    ],
+    ids=str,
+)
+def test_arguments_are_an_object(parameters: Any, schema: Constraint) -> None:
+    constraint = asked(a_calling_server(), tools=[tool("f", parameters)], tool_choice=named("f"))
+    assert constraint == written(Declares.format, [("f", schema)], most=1)
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"tool_choice": "required", "tools": []}, "tool_choice"),
+        ({"tool_choice": named("h")}, "tool_choice"),
+        ({"tool_choice": {"type": "function"}}, "tool_choice.function"),
+        ({"tool_choice": "required", "use_beam_search": True, "best_of": 2}, "use_beam_search"),
+        ({"tool_choice": "required", "tools": [tool('f"', PARAMETERS)]}, "tools"),
+        ({"tool_choice": "required", "tools": [tool("a b", PARAMETERS)]}, "tools"),
+        ({"tool_choice": "required", "tools": [tool("a" * 201, PARAMETERS)]}, "tools"),
+        ({"tool_choice": "required", "tools": [tool("f", {"type": "string"})]}, "tools"),
+        ({"tool_choice": "required", "tools": [tool("f", {"type": 5})]}, "tools"),
+        ({"tool_choice": "required", "tools": [tool("f", {"a": "x" * LONGEST})]}, "tools"),
+        ({"tools": [tool("f"), tool('g"', strict=True)]}, "tools"),
+        ({"tools": [tool("f", strict=1)]}, "tools[0].function.strict"),
+    ],
+    ids=lambda value: str(value)[:80],
+)
+def test_calls_that_can_not_be_forced_name_the_fault(body: Any, param: str) -> None:
+    server = a_calling_server()
+    response = chat(server, **{"tools": TOOLS, **body})
+    assert (response.status_code, error_of(response)["param"]) == (400, param), response.text
+    assert backend_of(server).prompts == []
+
+
+@pytest.mark.parametrize("levels", [DEEPEST + 1, 400])
+def test_deep_parameters_are_refused_where_they_bind(levels: int) -> None:
+    parameters: dict[str, Any] = {}
+    for _ in range(levels):
+        parameters = {"not": parameters}
+    server = a_calling_server()
+    for body in ({"tool_choice": "required"}, {"tools": [tool("f", parameters, strict=True)]}):
+        response = chat(server, **{"tools": [tool("f", parameters)], **body})
+        assert (response.status_code, error_of(response)["param"]) == (400, "tools")
+    assert chat(server, tools=[tool("f", parameters)]).status_code in (200, 400)
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tool_choice": named("f")}, "tool_choice"),
+        ({"tools": [*TOOLS, tool("h", strict=True)]}, "tools[2].function.strict"),
+        ({"guided_json": {}}, "guided_json"),
+    ],
+    ids=str,
+)
+def test_a_backend_without_grammar_can_not_force_a_call(body: Any, param: str) -> None:
+    server = a_calling_server(card={})
+    error = error_of(chat(server, **{"tools": TOOLS, **body}))
+    assert (error["param"], error["code"]) == (param, "unsupported_parameter")
+    assert chat(server, tools=TOOLS).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"tools": [tool("f", strict=True)]}, "tools[0].function.strict"),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+    ],
+    ids=str,
+)
+def test_a_parser_without_a_format_says_what_it_can_not(body: Any, param: str) -> None:
+    server = a_calling_server(tools=Calls, config={"tool_call_parser": "calls"})
+    error = error_of(chat(server, **{"tools": TOOLS, **body}))
+    assert error["param"] == param
+    assert "'calls'" in error["message"]
+
+
+def test_without_a_parser_calls_can_be_forced_and_nothing_else() -> None:
+    server = a_calling_server(tools=None)
+    for body in ({}, {"tool_choice": "auto"}, {"guided_json": {}}):
+        assert error_of(chat(server, tools=TOOLS, **body))["param"] == "tools"

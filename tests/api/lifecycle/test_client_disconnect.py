@@ -1,0 +1,151 @@
+"""A client that goes away frees its sequence, whatever the server is doing for it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from support.api_fakes import Recorder, a_server, backend_of
+
+from fllm_api.app import create_app
+from fllm_api.app_state import Server
+
+
+class Client:
+    """An ASGI client that sends a request and leaves when told."""
+
+    def __init__(self, body: dict[str, Any]) -> None:
+        self.leaves = asyncio.Event()
+        self.heard = asyncio.Event()
+        self.slow = False
+        self.messages: list[Any] = []
+        self._body: bytes | None = json.dumps({"model": "m", "prompt": "x", **body}).encode()
+
+    async def receive(self) -> dict[str, Any]:
+        if self._body is not None:
+            body, self._body = self._body, None
+            return {"type": "http.request", "body": body, "more_body": False}
+        await self.leaves.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Any) -> None:
+        self.messages.append(message)
+        if message["type"] == "http.response.body":
+            self.heard.set()
+            if self.slow:
+                await asyncio.Event().wait()
+
+
+SCOPE = {
+    "type": "http",
+    "method": "POST",
+    "path": "/v1/completions",
+    "raw_path": b"/v1/completions",
+    "root_path": "",
+    "query_string": b"",
+    "headers": [(b"content-type", b"application/json")],
+    "client": ("127.0.0.1", 1),
+    "server": ("test", 80),
+    "scheme": "http",
+    "http_version": "1.1",
+}
+
+
+async def leave_when(server: Server, client: Client, ready: asyncio.Event | None) -> None:
+    asking = asyncio.create_task(create_app(server)({**SCOPE}, client.receive, client.send))  # type: ignore[arg-type]
+    if ready is not None:
+        await ready.wait()
+    else:
+        while not backend_of(server).prompts:
+            await asyncio.sleep(0)
+    client.leaves.set()
+    await asyncio.wait_for(asking, 5)
+
+
+def test_while_a_stream_waits_for_the_next_token() -> None:
+    async def go() -> None:
+        server = a_server()
+        backend_of(server).stalls_after = 1
+        client = Client({"stream": True})
+        await leave_when(server, client, client.heard)
+        assert backend_of(server).aborted == [backend_of(server).prompts[0].request_id]
+
+    asyncio.run(go())
+
+
+def test_while_a_stream_is_being_sent_to_a_slow_reader() -> None:
+    async def go() -> None:
+        server = a_server()
+        client = Client({"stream": True})
+        client.slow = True
+        await leave_when(server, client, client.heard)
+        assert len(backend_of(server).aborted) == 1
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_before_anything_is_sent(stream: bool) -> None:
+    async def go() -> None:
+        server = a_server()
+        backend_of(server).stalls_after = 0
+        client = Client({"stream": stream})
+        await leave_when(server, client, None)
+        assert len(backend_of(server).aborted) == 1
+        assert client.messages == []
+
+    asyncio.run(go())
+
+
+def test_all_sequences_of_the_request_are_freed() -> None:
+    async def go() -> None:
+        server = a_server()
+        backend_of(server).stalls_after = 1
+        client = Client({"prompt": ["a", "b"], "n": 2, "stream": True})
+        await leave_when(server, client, client.heard)
+        prompts = {prompt.request_id for prompt in backend_of(server).prompts}
+        assert len(prompts) == 4
+        assert set(backend_of(server).aborted) == prompts
+
+    asyncio.run(go())
+
+
+def test_collectors_hear_of_it() -> None:
+    async def go() -> None:
+        recorder = Recorder()
+        server = a_server(collectors=[recorder])
+        backend_of(server).stalls_after = 0
+        await leave_when(server, Client({}), None)
+        assert recorder.heard == ["received", "finished the client went away"]
+
+    asyncio.run(go())
+
+
+def test_a_server_that_stops_frees_the_sequence_and_tells_collectors() -> None:
+    async def go() -> None:
+        recorder = Recorder()
+        server = a_server(collectors=[recorder])
+        backend_of(server).stalls_after = 1
+        client = Client({"stream": True})
+        asking = asyncio.create_task(create_app(server)({**SCOPE}, client.receive, client.send))  # type: ignore[arg-type]
+        await client.heard.wait()
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        assert len(backend_of(server).aborted) == 1
+        assert recorder.heard[-1] == "finished the request was cancelled"
+
+    asyncio.run(go())
+
+
+def test_no_task_is_left() -> None:
+    async def go() -> None:
+        server = a_server()
+        backend_of(server).stalls_after = 1
+        client = Client({"stream": True, "n": 2})
+        await leave_when(server, client, client.heard)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(go())

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from fllm_api.lifecycle.deadline import Deadline
+
+
+def run(work: Callable[[], Awaitable[None]]) -> None:
+    async def go() -> None:
+        async with asyncio.timeout(20):
+            await work()
+
+    asyncio.run(go())
+
+
+def test_what_is_under_way_raises_the_error() -> None:
+    async def go() -> None:
+        deadline = Deadline()
+        asyncio.get_running_loop().call_soon(deadline.end, ValueError("over"))
+        with pytest.raises(ValueError, match="over"):
+            async with deadline.bounds():
+                await asyncio.Event().wait()
+
+    run(go)
+
+
+def test_the_innermost_block_is_ended_and_the_outer_one_goes_on() -> None:
+    async def go() -> None:
+        deadline = Deadline()
+        asyncio.get_running_loop().call_soon(deadline.end, ValueError("over"))
+        async with deadline.bounds():
+            with pytest.raises(ValueError, match="over"):
+                async with deadline.bounds():
+                    await asyncio.Event().wait()
+            await asyncio.sleep(0.01)
+
+    run(go)
+
+
+def test_the_outer_block_is_ended_again_once_the_inner_one_is_done() -> None:
+    async def go() -> None:
+        deadline = Deadline()
+
+        async def outer() -> None:
+            async with deadline.bounds():
+                async with deadline.bounds():
+                    pass
+                deadline.end(ValueError("over"))
+                await asyncio.Event().wait()
+
+        with pytest.raises(ValueError, match="over"):
+            await outer()
+
+    run(go)
+
+
+def test_the_block_of_another_task_is_ended() -> None:
+    async def go() -> None:
+        deadline = Deadline()
+
+        async def answer() -> str:
+            try:
+                async with deadline.bounds():
+                    await asyncio.Event().wait()
+            except ValueError:
+                await asyncio.sleep(0)
+                return "said so"
+            return "nothing"
+
+        async with deadline.bounds():
+            answering = asyncio.create_task(answer())
+            await asyncio.sleep(0)
+            deadline.end(ValueError("over"))
+            assert await answering == "said so"
+
+    run(go)
+
+
+def test_a_time_may_be_set_from_the_start() -> None:
+    async def go() -> None:
+        deadline = Deadline(asyncio.get_running_loop().time() + 0.01, ValueError("over"))
+        with pytest.raises(ValueError, match="over"):
+            async with deadline.bounds(), deadline.bounds():
+                await asyncio.Event().wait()
+
+    run(go)
+
+
+def test_a_timeout_of_the_work_itself_stays_one() -> None:
+    async def go() -> None:
+        with pytest.raises(TimeoutError):
+            async with Deadline().bounds():
+                raise TimeoutError
+
+    run(go)

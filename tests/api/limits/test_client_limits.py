@@ -1,0 +1,282 @@
+"""What is refused before anything is generated, and what is cut off, with a backend that stalls."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+import httpx
+import pytest
+from support.api_fakes import Recorder, a_server, backend_of, error_of
+
+from fllm_api.app import create_app
+from fllm_api.app_state import Server
+from fllm_api.config import ClientLimits
+
+RUNS = {"runtime": {"max_num_seqs": 1}}
+COMPLETION = {"model": "m", "prompt": "Hi"}
+
+
+def stalled(*, card: dict[str, Any] | None = None, **config: Any) -> Server:
+    """A server whose backend brings one step and then nothing, until it is told."""
+    server = a_server(card=card or RUNS, config=config, collectors=[Recorder()])
+    backend_of(server).stalls_after = 1
+    return server
+
+
+def recorder_of(server: Server) -> Recorder:
+    [recorder] = server.collectors
+    assert isinstance(recorder, Recorder)
+    return recorder
+
+
+class Client:
+    """Several requests at once to one application."""
+
+    def __init__(self, server: Server, http: httpx.AsyncClient) -> None:
+        self.server = server
+        self.http = http
+        self.tasks: list[asyncio.Task[httpx.Response]] = []
+
+    async def ask(self, path: str = "completions", **body: Any) -> httpx.Response:
+        return await self.http.post(f"/v1/{path}", json={**COMPLETION, **body})
+
+    async def begin(self, **body: Any) -> asyncio.Task[httpx.Response]:
+        """A request that the backend has begun to work on."""
+        count = len(backend_of(self.server).prompts)
+        task = asyncio.create_task(self.ask(**body))
+        self.tasks.append(task)
+        while len(backend_of(self.server).prompts) == count:
+            assert not task.done(), task.result().text
+            await asyncio.sleep(0)
+        return task
+
+    async def leave(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+
+def with_client(server: Server, test: Callable[[Client], Coroutine[Any, Any, None]]) -> None:
+    async def main() -> None:
+        transport = httpx.ASGITransport(create_app(server))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+            client = Client(server, http)
+            try:
+                await test(client)
+            finally:
+                await client.leave()
+
+    asyncio.run(main())
+
+
+def refused(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    error = error_of(response)
+    assert (response.status_code, error["code"]) == (status, code)
+    return error
+
+
+def test_a_server_that_holds_all_it_may_refuses_at_once_and_says_when_to_come_again():
+    async def test(client: Client) -> None:
+        await client.begin()
+        await client.begin()
+        response = await client.ask()
+        error = refused(response, 503, "server_busy")
+        assert error["type"] == "server_error"
+        assert "busy" in error["message"]
+        assert response.headers["retry-after"] == "1"
+        assert len(backend_of(client.server).prompts) == 2
+
+    with_client(stalled(max_queue=1), test)
+
+
+def test_a_refused_request_is_not_read():
+    async def body() -> AsyncIterator[bytes]:
+        raise AssertionError("somebody reads it")
+        yield b""
+
+    async def test(client: Client) -> None:
+        await client.begin()
+        headers = {"content-type": "application/json"}
+        response = await client.http.post("/v1/completions", content=body(), headers=headers)
+        refused(response, 503, "server_busy")
+
+    with_client(stalled(max_queue=0), test)
+
+
+def test_a_refused_request_is_a_failure_to_those_who_observe():
+    server = stalled(max_queue=0)
+
+    async def test(client: Client) -> None:
+        await client.begin()
+        await client.ask()
+        [_, refusal] = recorder_of(server).requests
+        assert refusal.error is not None
+        assert "busy" in refusal.error
+        assert refusal.finished_at is not None
+
+    with_client(server, test)
+
+
+def test_whoever_leaves_makes_room():
+    async def test(client: Client) -> None:
+        first = await client.begin()
+        refused(await client.ask(), 503, "server_busy")
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        await client.begin()
+
+    with_client(stalled(max_queue=0), test)
+
+
+def test_all_sequences_of_a_request_count():
+    async def test(client: Client) -> None:
+        await client.begin(prompt=["a", "b"], n=2)
+        refused(await client.ask(n=2), 503, "server_busy")
+        await client.begin()
+        refused(await client.ask(), 503, "server_busy")
+
+    with_client(stalled(max_queue=4), test)
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"n": 6}, "n"),
+        ({"best_of": 6}, "best_of"),
+        ({"prompt": ["a"] * 6}, "prompt"),
+        ({"prompt": ["a"] * 3, "n": 2}, "prompt"),
+        ({"n": 2, "best_of": 6, "use_beam_search": True}, "best_of"),
+    ],
+)
+def test_more_sequences_than_the_server_ever_holds_are_the_requests_fault(body: dict[str, Any], field: str):
+    async def test(client: Client) -> None:
+        response = await client.ask(**body)
+        assert (response.status_code, error_of(response)["param"]) == (400, field)
+        await client.begin(n=5)
+
+    with_client(stalled(max_queue=4), test)
+
+
+def test_what_asks_for_nothing_of_the_engine_is_not_limited():
+    async def test(client: Client) -> None:
+        await client.begin()
+        for path in ("/v1/models", "/health", "/version", "/ready"):
+            assert (await client.http.get(path)).status_code == 200
+
+    with_client(stalled(max_queue=0, limits=ClientLimits(concurrency=1, tokens_per_minute=1)), test)
+
+
+def test_requests_are_limited_by_client():
+    async def test(client: Client) -> None:
+        await client.begin(path="chat/completions", messages=[{"role": "user", "content": "Hi"}])
+        response = await client.ask()
+        assert refused(response, 429, "rate_limit_exceeded")["type"] == "rate_limit_error"
+        assert response.headers["retry-after"] == "1"
+
+    with_client(stalled(limits=ClientLimits(concurrency=1)), test)
+
+
+def test_tokens_are_limited_by_client():
+    server = a_server(config={"limits": ClientLimits(tokens_per_minute=6)})
+
+    async def test(client: Client) -> None:
+        first = await client.ask(prompt="12")
+        assert first.status_code == 200
+        assert first.headers["x-ratelimit-limit-tokens"] == "6"
+        assert first.headers["x-ratelimit-remaining-tokens"] == "0"
+        second = await client.ask()
+        refused(second, 429, "rate_limit_exceeded")
+        assert 1 <= int(second.headers["retry-after"]) <= 10
+        assert second.headers["x-ratelimit-remaining-tokens"] == "0"
+        assert len(backend_of(server).prompts) == 1
+
+    with_client(server, test)
+
+
+def test_without_limits_nothing_is_told_of_them():
+    async def test(client: Client) -> None:
+        assert not [name for name in (await client.ask()).headers if "ratelimit" in name]
+
+    with_client(a_server(), test)
+
+
+def test_the_backend_is_told_who_asks():
+    server = a_server()
+
+    async def test(client: Client) -> None:
+        await client.ask(n=2)
+        await client.ask(best_of=2, use_beam_search=True, max_tokens=1)
+
+    with_client(server, test)
+    assert {prompt.client for prompt in backend_of(server).prompts} == {"ip:127.0.0.1"}
+
+
+@pytest.mark.parametrize("stalls_after", [0, 1])
+def test_a_whole_answer_that_is_late_is_a_504(stalls_after: int):
+    server = stalled(request_timeout=0.1)
+    backend_of(server).stalls_after = stalls_after
+
+    async def test(client: Client) -> None:
+        response = await client.ask()
+        assert refused(response, 504, "timeout")["type"] == "timeout_error"
+        assert "0.1 s" in error_of(response)["message"]
+        assert len(backend_of(server).aborted) == 1
+        [request] = recorder_of(server).requests
+        assert request.error == error_of(response)["message"]
+
+    with_client(server, test)
+
+
+def test_a_stream_that_has_not_begun_in_time_is_a_504():
+    server = stalled(request_timeout=0.1)
+    backend_of(server).stalls_after = 0
+
+    async def test(client: Client) -> None:
+        refused(await client.ask(stream=True), 504, "timeout")
+        assert len(backend_of(server).aborted) == 1
+
+    with_client(server, test)
+
+
+def test_a_stream_that_is_late_ends_with_an_error_event():
+    server = stalled(request_timeout=0.1)
+
+    async def test(client: Client) -> None:
+        response = await client.ask(stream=True)
+        assert response.status_code == 200
+        *_, last, done, end = response.text.split("\n\n")
+        assert (done, end) == ("data: [DONE]", "")
+        error = json.loads(last.removeprefix("data: "))["error"]
+        assert (error["type"], error["code"]) == ("timeout_error", "timeout")
+        assert len(backend_of(server).aborted) == 1
+        [request] = recorder_of(server).requests
+        assert request.error == error["message"]
+
+    with_client(server, test)
+
+
+def test_all_sequences_of_a_late_request_are_aborted_and_its_place_is_free():
+    server = stalled(max_queue=3, request_timeout=0.1)
+
+    async def test(client: Client) -> None:
+        refused(await client.ask(n=4), 504, "timeout")
+        assert len(backend_of(server).aborted) == 4
+        refused(await client.ask(n=4), 504, "timeout")
+
+    with_client(server, test)
+
+
+def test_a_body_that_does_not_come_is_late_too():
+    async def body() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.Event().wait()
+
+    async def test(client: Client) -> None:
+        headers = {"content-type": "application/json"}
+        response = await client.http.post("/v1/completions", content=body(), headers=headers)
+        refused(response, 504, "timeout")
+
+    with_client(stalled(request_timeout=0.1), test)

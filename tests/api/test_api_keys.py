@@ -1,0 +1,288 @@
+"""Keys: where they come from, how they change, and where they can't be found."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import pytest
+from litestar import asgi, get, post
+from litestar.params import PathParameter
+from litestar.types import Receive, Scope, Send
+from support.api_fakes import a_server, ask
+from support.http_server import Server, run, serving
+from support.model_scripts import LLAMA31_WEATHER, write_script
+from support.paths import SUPPORT
+
+from fllm.errors import ConfigError
+from fllm.plugins.hooks import hookimpl
+from fllm.testing import plugins_with
+from fllm_api.api_keys import Keys
+from fllm_api.app import create_app
+
+MOODY = SUPPORT / "unhealthy_plugin.py"
+GIVEN, IN_ENVIRONMENT, IN_FILE, ADDED = "sk-given-7f3a", "sk-environ-91bc", "sk-file-5d20", "sk-added-c4e8"
+PUBLIC_PATHS = {"/health", "/ready"}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    made = tmp_path / "keys"
+    made.write_text(f"# of the team\n\n  {IN_FILE}  \n#{ADDED}\n")
+    made.chmod(0o600)
+    return made
+
+
+def watching(file: Path, *keys: str) -> Keys:
+    made = Keys(keys)
+    made.watch(file)
+    return made
+
+
+def test_a_file_has_a_key_in_each_line_but_blanks_and_comments(file: Path) -> None:
+    keys = watching(file, GIVEN)
+    assert keys.required
+    assert keys.client(IN_FILE.encode())
+    assert keys.client(GIVEN.encode())
+    for other in (ADDED, f"#{ADDED}", "# of the team", "", IN_FILE[:-1], f"{IN_FILE}x"):
+        assert keys.client(other.encode()) is None
+
+
+def test_a_client_is_named_alike_until_the_server_ends_and_by_no_part_of_the_key(file: Path) -> None:
+    keys = watching(file, GIVEN)
+    name = keys.client(GIVEN.encode())
+    file.write_text(ADDED)
+    keys.reload()
+    assert keys.client(GIVEN.encode()) == name != keys.client(ADDED.encode())
+    assert Keys([GIVEN]).client(GIVEN.encode()) != name
+
+
+def test_reading_again_adds_and_removes_keys(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    keys = watching(file)
+    file.write_text(ADDED)
+    with caplog.at_level(logging.INFO):
+        keys.reload()
+    assert keys.client(ADDED.encode())
+    assert keys.client(IN_FILE.encode()) is None
+    assert "was read again: 1 key" in caplog.text
+    assert ADDED not in caplog.text
+
+
+BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
+    "gone": (lambda file: file.unlink(), "No such file"),
+    "empty": (lambda file: file.write_text("# nothing\n\n"), "has no key"),
+    "binary": (lambda file: file.write_bytes(b"sk-\xff\xfe"), "it is not UTF-8"),
+    "a directory": (lambda file: (file.unlink(), file.mkdir()), "Is a directory"),
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_a_file_that_breaks_leaves_the_keys_as_they_were(
+    how: str, file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    keys = watching(file)
+    break_it, says = BROKEN[how]
+    break_it(file)
+    keys.reload()
+    assert keys.client(IN_FILE.encode())
+    [record] = caplog.records
+    assert record.levelname == "ERROR"
+    assert says in record.message
+    with pytest.raises(ConfigError, match=says):
+        watching(file)
+
+
+def test_without_a_file_there_is_nothing_to_read_again(caplog: pytest.LogCaptureFixture) -> None:
+    keys = Keys([GIVEN])
+    keys.reload()
+    assert keys.client(GIVEN.encode())
+    assert "no --api-key-file" in caplog.text
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o644, True), (0o640, False), (0o600, False)])
+def test_a_file_that_everybody_can_read_is_warned_of(
+    mode: int, warned: bool, file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file.chmod(mode)
+    watching(file).warn()
+    assert ("can be read by everybody" in caplog.text) is warned
+
+
+@pytest.mark.parametrize("content", [b"", b"# only this\n", b"\xff\xfe"])
+def test_the_command_refuses_a_file_without_keys_in_one_line(content: bytes, file: Path) -> None:
+    file.write_bytes(content)
+    refused = run("serve", "--api-key-file", str(file))
+    assert refused.returncode == 2
+    assert refused.stderr.startswith(f"furiosa-llm: error: --api-key-file {file} ")
+    assert refused.stderr.count("\n") == 1
+
+
+class Routes:
+    """A plugin's routes of every kind."""
+
+    @hookimpl
+    def fllm_routes(self) -> list[Any]:
+        @get("/theirs")
+        async def theirs() -> str:
+            return "theirs"
+
+        @post("/theirs/{name:str}")
+        async def named(name: Annotated[str, PathParameter()]) -> str:
+            return name
+
+        @asgi("/mounted", is_mount=True, copy_scope=True)
+        async def mounted(scope: Scope, receive: Receive, send: Send) -> None:
+            raise AssertionError("nobody without a key gets here")
+
+        return [theirs, named, mounted]
+
+
+def test_every_route_there_is_wants_a_key_but_two() -> None:
+    plugins = plugins_with(Routes())
+    server = a_server(config={"keys": Keys([GIVEN]), "enable_metrics": True}, plugins=plugins)
+    open_paths = set()
+    routes = create_app(server).routes
+    for route in routes:
+        path = route.path.replace("{name:str}", "x")
+        for method in {"GET", "POST", "OPTIONS", "HEAD"} & set(getattr(route, "methods", {"GET"})):
+            if ask(server, method, path).status_code != 401:
+                open_paths.add(route.path)
+    paths = {route.path for route in routes}
+    assert paths > {"/theirs", "/mounted", "/metrics", "/schema", "/v1/chat/completions"}
+    assert open_paths == PUBLIC_PATHS & paths
+
+
+def test_handlers_know_the_client() -> None:
+    seen = []
+
+    class Seeing:
+        @hookimpl
+        def fllm_routes(self) -> list[Any]:
+            @asgi("/who", copy_scope=True)
+            async def who(scope: Scope, receive: Receive, send: Send) -> None:
+                seen.append(scope["state"]["client"])
+                await send({"type": "http.response.start", "status": 200, "headers": []})
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+            return [who]
+
+    plugins = plugins_with(Seeing())
+    keys = Keys([GIVEN])
+    ask(a_server(plugins=plugins), "GET", "/who")
+    ask(
+        a_server(plugins=plugins, config={"keys": keys}),
+        "GET",
+        "/who",
+        headers={"authorization": f"Bearer {GIVEN}"},
+    )
+    assert seen == ["ip:127.0.0.1", keys.client(GIVEN.encode())]
+
+
+def status(server: Server, key: str) -> int:
+    headers = {"authorization": f"Bearer {key}"}
+    return httpx.get(f"{server.api}/models", headers=headers, timeout=30).status_code
+
+
+def hang_up(server: Server, until: str) -> None:
+    server.process.send_signal(signal.SIGHUP)
+    deadline = time.monotonic() + 30
+    while until not in server.log():
+        assert time.monotonic() < deadline, server.log()
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory: Path = tmp_path_factory.mktemp("model")
+    write_script(LLAMA31_WEATHER, directory)
+    return directory
+
+
+def test_a_real_server_reads_its_file_on_sighup_and_shows_no_key_to_anybody(model: Path, file: Path) -> None:
+    arguments = (str(model), "--plugin", str(MOODY), "--backend", "moody", "--api-key", GIVEN)
+    options = ("--api-key-file", str(file), "--log-level", "debug", "--enable-payload-logging")
+    with serving(*arguments, *options, FURIOSA_LLM_API_KEY="never read") as server:
+        assert (status(server, GIVEN), status(server, IN_FILE), status(server, ADDED)) == (200, 200, 401)
+        proc = Path("/proc", str(server.process.pid))
+        title = proc.joinpath("cmdline").read_text().strip("\0 ")
+        assert title == f"furiosa-llm serve {model}"
+        assert b"never read" not in proc.joinpath("environ").read_bytes()
+        file.write_text(ADDED)
+        hang_up(server, "was read again")
+        assert (status(server, GIVEN), status(server, IN_FILE), status(server, ADDED)) == (200, 401, 200)
+        file.write_text("")
+        hang_up(server, "has no key")
+        assert status(server, ADDED) == 200
+        assert httpx.get(f"{server.url}/health").status_code == 200
+        for key in (GIVEN, IN_FILE, ADDED):
+            assert key not in server.log()
+
+
+def test_sighup_ends_no_server_that_has_no_file(model: Path) -> None:
+    arguments = (str(model), "--plugin", str(MOODY), "--backend", "moody")
+    with serving(*arguments, FURIOSA_LLM_API_KEY=IN_ENVIRONMENT) as server:
+        hang_up(server, "there is no --api-key-file")
+        assert (status(server, IN_ENVIRONMENT), status(server, GIVEN)) == (200, 401)
+        assert IN_ENVIRONMENT.encode() not in Path(f"/proc/{server.process.pid}/environ").read_bytes()
+
+
+SEARCH = """
+import gc, os, sys
+from fllm_api.cli import running
+from fllm_api.cli.main import main
+
+def texts(found, depth=3):
+    if isinstance(found, (str, bytes)):
+        yield found if isinstance(found, str) else found.decode("latin-1")
+    elif depth and isinstance(found, (list, tuple, set, frozenset)):
+        for each in found:
+            yield from texts(each, depth - 1)
+
+def search(*_):
+    gc.collect()
+    everything = [each for each in gc.get_objects() if isinstance(each, (dict, list, tuple, set, frozenset))]
+    held = set()
+    for each in everything:
+        if each is held:
+            continue
+        values = [*each.keys(), *each.values()] if isinstance(each, dict) else each
+        for value in values:
+            for text in texts(value):
+                if text.startswith("sk-") and 3 < len(text) < 40:
+                    held.add(text)
+    print("held:", sorted(held), sys.argv[1:], "FURIOSA_LLM_API_KEY" in os.environ)
+
+running.run = search
+main()
+"""
+
+
+@pytest.mark.parametrize("source", ["command line", "environment", "configuration"])
+def test_no_object_of_a_server_holds_a_key(source: str, model: Path, tmp_path: Path, file: Path) -> None:
+    script = tmp_path / "search.py"
+    script.write_text(SEARCH)
+    config = tmp_path / "server.toml"
+    config.write_text(f'api-key = ["{GIVEN}"]')
+    arguments = {
+        "command line": ["--api-key", GIVEN],
+        "environment": [],
+        "configuration": ["--config", str(config)],
+    }[source]
+    environment = {"FURIOSA_LLM_API_KEY": IN_ENVIRONMENT} if source == "environment" else {}
+    options = ["--port", "0", "--api-key-file", str(file), "--plugin", str(MOODY), "--backend", "moody"]
+    done = subprocess.run(
+        [sys.executable, str(script), "serve", str(model), *options, *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout == "held: [] [] False\n", done.stderr

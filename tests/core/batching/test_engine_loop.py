@@ -1,0 +1,53 @@
+from support.fake_runner import FakeRunner
+
+from fllm.batching.engine_loop import EngineLoop, Outcome
+from fllm.batching.limits import Limits
+from fllm.config import BackendConfig
+from fllm.values import Prompt, Sampling, Step
+
+
+def loop_over(runner: FakeRunner) -> EngineLoop:
+    loop = EngineLoop(runner, BackendConfig(model="m"), Limits(block_size=4))
+    loop.load(lambda progress: None)
+    return loop
+
+
+def submit(loop: EngineLoop, request_id: str, max_tokens: int) -> None:
+    loop.submit(Prompt(request_id, [1, 2], Sampling(max_tokens=max_tokens)), seed=0, arrived=0.0)
+
+
+def test_the_outcomes_of_a_step_are_delivered_together():
+    loop = loop_over(FakeRunner())
+    for name, max_tokens in (("a", 1), ("b", 3), ("c", 2)):
+        submit(loop, name, max_tokens)
+    delivered: list[list[str]] = []
+
+    def deliver(outcomes: list[tuple[str, Outcome]]) -> None:
+        delivered.append([request_id for request_id, _ in outcomes])
+        if len(delivered) == 3:
+            loop.end()
+
+    loop.run(deliver)
+    assert delivered == [["a", "b", "c"], ["b", "c"], ["b"]]
+
+
+def test_orders_are_heard_between_two_steps():
+    runner = FakeRunner()
+    loop = loop_over(runner)
+    submit(loop, "a", 100)
+    seen: list[str] = []
+
+    def deliver(outcomes: list[tuple[str, Outcome]]) -> None:
+        [(request_id, outcome)] = outcomes
+        assert isinstance(outcome, Step)
+        seen.append(request_id)
+        if request_id == "a":
+            loop.abort("a")
+            submit(loop, "b", 1)
+        else:
+            loop.end()
+
+    loop.run(deliver)
+    assert seen == ["a", "b"]
+    assert loop.status().running == 0
+    assert runner.closed

@@ -1,0 +1,88 @@
+"""What is a hang, and what is not."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+
+import pytest
+from support.fake_runner import FakeRunner
+
+from fllm import BackendConfig, BackendContext, BackendError, Prompt, Sampling
+from fllm.batching import BatchedBackend, Row
+from fllm.batching.engine_loop import MOST_FAILURES
+from fllm.batching.step_watchdog import Pulse
+from fllm.errors import BackendLost
+
+
+async def looks(pulse: Pulse, steps: list[int | None]) -> None:
+    """One look for each step that is under way then."""
+    while steps:
+        pulse.start()
+        pulse.stop()
+
+
+def pulse_over(steps: list[int | None], patience: float) -> Pulse:
+    return Pulse(lambda: steps.pop(0), patience)
+
+
+def test_one_step_that_is_seen_too_often_is_a_hang() -> None:
+    steps: list[int | None] = [7, 7, 7, 7]
+    pulse = pulse_over(steps, 3.0)
+    asyncio.run(looks(pulse, steps))
+    with pytest.raises(BackendLost, match="a step has not ended for 3 s"):
+        pulse.check()
+
+
+@pytest.mark.parametrize("steps", [[1, 1, 2, 2, 3, 3, 4, 4], [None] * 9, [1, 1, None, 2, 2, None]])
+def test_steps_that_end_and_an_engine_that_sleeps_are_none(steps: list[int | None]) -> None:
+    pulse = pulse_over(steps, 2.0)
+    asyncio.run(looks(pulse, steps))
+    pulse.check()
+
+
+async def answers(backend: BatchedBackend) -> bool:
+    try:
+        await backend.status()
+    except BackendLost:
+        return False
+    return True
+
+
+def test_a_runner_that_hangs_is_lost_by_the_word_of_its_status() -> None:
+    async def scenario() -> None:
+        go = threading.Event()
+        runner = FakeRunner(hook=lambda rows: go.wait(30))
+        backend = BatchedBackend(runner, BackendConfig(model="", engine_timeout=0.1), BackendContext())
+        await backend.start()
+        waiting = asyncio.create_task(anext(backend.generate(Prompt("a", [1], Sampling(max_tokens=1)))))
+        async with asyncio.timeout(20):
+            while await answers(backend):
+                await asyncio.sleep(0.01)
+        go.set()
+        await waiting
+        await backend.stop()
+
+    asyncio.run(scenario())
+
+
+def test_a_device_on_which_every_batch_fails_is_lost() -> None:
+    def fail(rows: Sequence[Row]) -> None:
+        raise MemoryError
+
+    async def scenario() -> None:
+        backend = BatchedBackend(FakeRunner(hook=fail), BackendConfig(model=""), BackendContext())
+        await backend.start()
+        for _time in range(MOST_FAILURES):
+            await backend.status()
+            with pytest.raises(BackendError, match="MemoryError"):
+                await anext(backend.generate(Prompt("a", [1], Sampling(max_tokens=1))))
+        async with asyncio.timeout(20):
+            while await answers(backend):
+                await asyncio.sleep(0.01)
+        with pytest.raises(BackendLost, match="died"):
+            await backend.status()
+        await backend.stop()
+
+    asyncio.run(scenario())

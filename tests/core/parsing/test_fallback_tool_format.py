@@ -1,0 +1,71 @@
+"""The parser of calls that a request forces, and the format that it declares."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fllm.events import ParserEvent, Text, ToolArguments, ToolStart, merged
+from fllm.interfaces import ParserContext
+from fllm.parsing.fallback_tool_format import ARRAY, ForcedCallsParser
+from fllm.testing import ToolParserContract
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5), lambda inner: st.lists(inner, max_size=3)
+)
+OBJECTS = st.dictionaries(st.text(max_size=5), VALUES, max_size=3)
+CALLS = st.lists(st.tuples(st.from_regex(r"[a-z_]{1,8}", fullmatch=True), OBJECTS), min_size=1, max_size=3)
+
+
+def parsed(text: str) -> list[ParserEvent]:
+    parser = ForcedCallsParser(ParserContext())
+    return merged([*parser.feed(text), *parser.finish()])
+
+
+def written(calls: list[tuple[str, Any]]) -> str:
+    """As a model writes calls under the constraint of the format, whose literals are not JSON's."""
+    format = ARRAY
+    texts = [f"{format.begin}{name}{format.middle}{json.dumps(value)}{format.end}" for name, value in calls]
+    return f"{format.before}{format.between.join(texts)}{format.after}"
+
+
+class TestForcedCallsParser(ToolParserContract):
+    parser = ForcedCallsParser
+    samples = (
+        written([("f", {"a": [1, "}, {"]}), ("g", {})]),
+        written([("f", {"a": 1})])[:-4],
+        'no call: {"name": "f"}',
+    )
+    fragments = ('{"name": "f", "parameters": {}}', "[", "]", ", ")
+
+
+@given(CALLS)
+def test_it_reads_what_its_format_writes(calls: list[tuple[str, Any]]) -> None:
+    assert parsed(written(calls)) == [
+        event
+        for i, (name, value) in enumerate(calls)
+        for event in (ToolStart(i, name), ToolArguments(i, json.dumps(value)))
+    ]
+
+
+def test_what_it_reads_is_json() -> None:
+    assert json.loads(written([("f", {"a": 1}), ("g", {})])) == [
+        {"name": "f", "parameters": {"a": 1}},
+        {"name": "g", "parameters": {}},
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[", "Sure!", '[{"name": "f", "par', '[{"name": "f", "parameters": {}', '[{"name": "f"}]']
+)
+def test_what_is_cut_off_or_no_call_is_content(text: str) -> None:
+    assert parsed(text) == ([Text(text)] if text else [])
+
+
+def test_a_call_before_the_cut_is_whole() -> None:
+    text = '[{"name": "f", "parameters": {}}, {"name": "g", "para'
+    assert parsed(text)[:2] == [ToolStart(0, "f"), ToolArguments(0, "{}")]

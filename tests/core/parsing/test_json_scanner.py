@@ -1,0 +1,132 @@
+"""The scanner agrees with Python's own parser, whatever the division."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fllm.parsing.json_scanner import DEEPEST, LONGEST, JsonScanner
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
+)
+OBJECTS = st.dictionaries(st.text(max_size=4), VALUES, max_size=4)
+
+BROKEN = [
+    "[]",
+    "{]",
+    "{a}",
+    "{,}",
+    "{{",
+    '{"a"}',
+    '{"a" "b"}',
+    '{"a":}',
+    '{"a":,}',
+    '{"a":1,}',
+    '{"a":1 "b":2}',
+    '{"a":1;',
+    '{"a":[1,]}',
+    '{"a":[,1]}',
+    '{"a":[1}',
+    '{"a":{]}',
+    '{"a":[1 2]}',
+    '{"a":tru}',
+    '{"a":True}',
+    '{"a":NaN}',
+    '{"a":nullx}',
+    '{"a":01}',
+    '{"a":-}',
+    '{"a":1.}',
+    '{"a":.5}',
+    '{"a":+1}',
+    '{"a":1e}',
+    '{"a":1e5.5}',
+    '{"a":0x1}',
+    '{"a":"\n"}',
+    '{"a":"\\x"}',
+    '{"a":"\\u12g4"}',
+    "{'a':1}",
+    '{"a":1\u00a0}',
+    '{"a":"\ud800"}',
+]
+
+
+def scanned(text: str, size: int | None = None) -> JsonScanner:
+    scanner = JsonScanner()
+    size = size or len(text) or 1
+    for start in range(0, len(text), size):
+        scanner.feed(text[start : start + size])
+    return scanner
+
+
+@given(OBJECTS, st.booleans(), st.sampled_from([None, 2]), st.integers(1, 7))
+def test_an_object_is_read_to_its_end_and_no_further(
+    value: dict[str, object], ascii: bool, indent: int | None, size: int
+) -> None:
+    text = json.dumps(value, ensure_ascii=ascii, indent=indent)
+    for scanner in (scanned(text + "} tail"), scanned(text + "} tail", size)):
+        assert scanner.state == "complete"
+        assert scanner.length == len(text)
+        members = {json.loads(text[key]): json.loads(text[span]) for key, span in scanner.members}
+        assert members == value
+
+
+@given(OBJECTS, st.data())
+def test_an_object_cut_off_is_open(value: dict[str, object], data: st.DataObject) -> None:
+    text = json.dumps(value)
+    assert scanned(text[: data.draw(st.integers(0, len(text) - 1))]).state == "open"
+
+
+@given(OBJECTS, st.text('{}[]:,"\\u0 1eE.+-tn\n', min_size=1, max_size=1), st.data())
+def test_a_changed_character_is_judged_as_python_judges_it(
+    value: dict[str, object], char: str, data: st.DataObject
+) -> None:
+    text = json.dumps(value)
+    place = data.draw(st.integers(0, len(text) - 1))
+    text = text[:place] + char + text[place + 1 :]
+    try:
+        end = json.JSONDecoder().raw_decode(text)[1] if text.startswith("{") else None
+    except json.JSONDecodeError:
+        end = None
+    one, other = scanned(text), scanned(text, 1)
+    assert (one.state == "complete", one.state) == (end is not None, other.state)
+    if end is not None:
+        assert (one.length, other.length) == (end, end)
+
+
+@pytest.mark.parametrize("text", BROKEN)
+@pytest.mark.parametrize("size", [None, 1])
+def test_what_json_does_not_allow_breaks_it(text: str, size: int | None) -> None:
+    assert scanned(text, size).state == "broken"
+
+
+def test_it_breaks_at_the_first_wrong_character() -> None:
+    scanner = scanned('{"a": {"b": x and so on')
+    assert (scanner.state, scanner.length) == ("broken", 13)
+
+
+def test_it_says_where_objects_begin_but_not_braces_of_strings() -> None:
+    assert scanned('{"{": [{"a": {}}, "{"]}', 1).opened == [0, 7, 13]
+
+
+def test_feeding_may_begin_within_a_text() -> None:
+    scanner = JsonScanner()
+    scanner.feed('say {"a', 4)
+    scanner.feed('bc": [1]} x')
+    assert (scanner.state, scanner.length) == ("complete", 12)
+    assert scanner.members == [(slice(1, 6), slice(8, 11))]
+
+
+def test_nesting_has_a_limit_and_needs_no_recursion() -> None:
+    levels = DEEPEST - 1
+    assert scanned('{"a":' + "[" * levels + "]" * levels + "}").state == "complete"
+    assert scanned('{"a":' * 10_000).state == "broken"
+    assert scanned('{"a":' + "[" * (levels + 1)).state == "broken"
+
+
+@pytest.mark.parametrize("size", [None, 1])
+def test_the_length_of_a_number_has_a_limit(size: int | None) -> None:
+    assert scanned('{"a":' + "1" * LONGEST + "}", size).state == "complete"
+    assert scanned('{"a":' + "1" * (LONGEST + 1) + "}", size).state == "broken"

@@ -1,0 +1,149 @@
+"""The stage that reasoning parsers declare their markers to."""
+
+import pytest
+
+from fllm import ParserContext, ParserEvent, Reasoning, Text
+from fllm.constraints import Exactly, InOrder, JsonSchema, OneOf, UpTo
+from fllm.parsing.reasoning_parser import SPACE, Space, ThinkingParser
+from fllm.testing import ReasoningParserContract, parse
+
+ANSWER = JsonSchema('{"type":"object"}')
+ENOUGH = InOrder((UpTo("</why>"), SPACE, ANSWER))
+
+
+class Whole(ThinkingParser):
+    """Declares everything that there is to declare."""
+
+    opening = ("<why>", "<because>")
+    closing = ("</why>", "</because>")
+    interrupting = ("<call>",)
+    begins = "before"
+    switches = ("think",)
+    strays = "reasoning"
+    label = "so:"
+    tags = ("<what>", "</what>")
+    reasoning_space = Space(start=True, end=True)
+    answer_space = Space(start=True, end=True)
+
+
+class Inside(Whole):
+    begins = "inside"
+
+
+class Strict(Inside):
+    strays = "text"
+
+
+SAMPLES = (
+    "<why>so: a </why> <what> b </what> c <because>d<call>e",
+    "\n<why>so",
+    "<why> </why> \n",
+    "a <what>b",
+    "</why>a<what></what>",
+)
+
+
+class TestTheLaw(ReasoningParserContract):
+    parser = Whole
+    samples = SAMPLES
+    markers = Whole.visible_tokens
+    fragments = ("<wh", "y>", "</", "so:", "so", " ", "\n", "<be")
+
+
+class TestTheLawInside(TestTheLaw):
+    parser = Inside
+
+
+class TestTheLawOfStrays(TestTheLaw):
+    parser = Strict
+
+
+class Constrained(Whole):
+    def __init__(self, context: ParserContext) -> None:
+        super().__init__(context)
+        self.around(ANSWER)
+
+
+class TestTheLawWhereTheAnswerIsConstrained(TestTheLaw):
+    parser = Constrained
+
+    def check(self, text: str, events: list[ParserEvent]) -> None:
+        """Only the first of the markers are any."""
+        assert all(isinstance(event, Reasoning | Text) for event in events)
+        assert "<because>" not in text or "<because>" in "".join(map(str, events))
+
+
+def read(parser: ThinkingParser, text: str) -> list[ParserEvent]:
+    return parse(parser, [text])
+
+
+def test_each_part_has_its_markers_and_the_white_space_beside_them_is_none_of_it() -> None:
+    assert read(Whole(ParserContext()), SAMPLES[0]) == [
+        Reasoning("a"),
+        Text("bc"),
+        Reasoning("d"),
+        Text("<call>e"),
+    ]
+
+
+def test_all_markers_are_visible() -> None:
+    assert Whole.visible_tokens == (
+        "<why>",
+        "<because>",
+        "</why>",
+        "</because>",
+        "<call>",
+        "<what>",
+        "</what>",
+    )
+
+
+def test_white_space_is_held_back_only_while_it_may_be_dropped() -> None:
+    parser = Inside(ParserContext())
+    assert parser.feed("a ") == [Reasoning("a")]
+    assert parser.feed("b") == [Reasoning(" b")]
+    assert parser.feed("</why>\n") == []
+    assert parser.feed("c") == [Text("c")]
+
+
+@pytest.mark.parametrize(
+    ("parser", "prompt", "kwargs", "expected"),
+    [
+        (Inside, "", {}, ENOUGH),
+        (Whole, "", {}, OneOf((InOrder((SPACE, Exactly("<why>"), *ENOUGH.parts)), ANSWER))),
+        (Whole, "<why>\n", {}, ENOUGH),
+        (Whole, "", {"think": True}, ENOUGH),
+        (Inside, "<why></why>", {}, ANSWER),
+        (Inside, "", {"think": False}, ANSWER),
+    ],
+)
+def test_a_constraint_waits_for_the_end_of_the_reasoning(
+    parser: type[ThinkingParser], prompt: str, kwargs: dict[str, bool], expected: object
+) -> None:
+    context = ParserContext(prompt=prompt, template_kwargs=kwargs)
+    assert parser(context).around(ANSWER) == expected
+
+
+@pytest.mark.parametrize(
+    ("parser", "text", "expected"),
+    [
+        (Inside, "a <call> b</why>\n\n{}", [Reasoning("a <call> b"), Text("{}")]),
+        (Inside, "a</because>b</why>{}", [Reasoning("a</because>b"), Text("{}")]),
+        (Inside, '<why>a</why>{"b": "<why>c</why>"}', [Reasoning("a"), Text('{"b": "<why>c</why>"}')]),
+        (Inside, 'a</why>{"b": "<what> "}', [Reasoning("a"), Text('{"b": "<what> "}')]),
+        (Whole, '{"b": "</why><why>"}', [Text('{"b": "</why><why>"}')]),
+        (Whole, "<why>so:a</why> {}", [Reasoning("a"), Text("{}")]),
+    ],
+)
+def test_a_constrained_answer_comes_out_as_it_is(
+    parser: type[ThinkingParser], text: str, expected: list[ParserEvent]
+) -> None:
+    made = parser(ParserContext())
+    made.around(ANSWER)
+    assert read(made, text) == expected
+
+
+def test_a_constrained_answer_without_reasoning_is_not_searched_for_markers() -> None:
+    parser = Inside(ParserContext(prompt="</why>"))
+    parser.around(ANSWER)
+    assert read(parser, ' "<why></why>" ') == [Text(' "<why></why>" ')]

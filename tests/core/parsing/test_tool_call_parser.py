@@ -1,0 +1,99 @@
+"""The base of tool-call parsers: what it does with prose, markers and what is between calls."""
+
+from __future__ import annotations
+
+import pytest
+
+from fllm import ParserContext, ParserEvent, Text, ToolArguments, ToolStart
+from fllm.parsing.json_tool_calls import JsonCallParser
+from fllm.testing import ToolParserContract, parse
+
+A = '{"name": "a", "arguments": {}}'
+B = '{"name": "b", "arguments": {"x": "<call>"}}'
+
+
+class ListParser(JsonCallParser):
+    """Has everything that can be declared."""
+
+    opening = ("<call>",)
+    closing = ("</call>",)
+    around = ("<all>", "</all>")
+    inside = ("<sep>",)
+    aside = ("<think>", "</think>")
+    lead = "[,"
+    trail = "],"
+    repeats = True
+    bare = True
+
+
+class OneParser(JsonCallParser):
+    """One object behind each marker, and no more than that."""
+
+    opening = ("<call>",)
+    closing = ("</call>",)
+
+
+def calls(*names: str) -> list[ParserEvent]:
+    arguments = {"a": "{}", "b": '{"x": "<call>"}'}
+    return [
+        event
+        for index, name in enumerate(names)
+        for event in (ToolStart(index, name), ToolArguments(index, arguments[name]))
+    ]
+
+
+ROWS = {
+    "a list": (f"<call>[{A}, {B}]", calls("a", "b")),
+    "no marker at the beginning": (f" [{A}, {B}] ", calls("a", "b")),
+    "no marker in prose": (f"see [{A}]", [Text(f"see [{A}]")]),
+    "behind an aside": (f"<think>{A}</think>\n{B}", [Text(f"<think>{A}</think>"), *calls("b")]),
+    "a marker within an aside": (f"<think><call>{A}</think>x", [Text(f"<think><call>{A}</think>x")]),
+    "an aside without an end": (f"<think><call>{A}", [Text(f"<think><call>{A}")]),
+    "white space around everything": (f" <all> <call> {A} </call> </all> ", calls("a")),
+    "prose before": (f"x \n<all> <call>{A}</call></all>", [Text("x \n"), *calls("a")]),
+    "prose behind": (f"<call>{A}</call></all>\n y", [*calls("a"), Text("\n y")]),
+    "prose behind a list": (f"<call>[{A}] [1]", [*calls("a"), Text(" [1]")]),
+    "a list without an end": (f"<call>[{A},", calls("a")),
+    "no call at all": ("<all> <call> </call> </all>", [Text("<all> <call> </call> </all>")]),
+    "markers in vain": ("<all>x</call>", [Text("<all>x</call>")]),
+    "the opening marker twice": (f"<call><call>{A}", [Text("<call>"), *calls("a")]),
+    "a marker within a string": (f"<call>{B}", calls("b")),
+    "broken, then whole": (f'<call>{{"name": }}<call>{A}', [Text('<call>{"name": }'), *calls("a")]),
+    "an object that is no call": ('<call>{"x": 1} y', [Text('<call>{"x": 1} y')]),
+    "nothing": ("", []),
+    "white space": (" \n", [Text(" \n")]),
+}
+
+
+@pytest.mark.parametrize(("text", "events"), ROWS.values(), ids=ROWS)
+def test_what_is_no_call_is_text_word_for_word(text: str, events: list[ParserEvent]) -> None:
+    assert parse(ListParser(ParserContext()), [text]) == events
+    assert parse(ListParser(ParserContext()), text) == events
+
+
+def test_a_second_object_behind_one_marker_is_text_unless_calls_repeat() -> None:
+    assert parse(OneParser(ParserContext()), [f"<call>{A} {A}"]) == [*calls("a"), Text(f" {A}")]
+
+
+def test_a_call_comes_when_its_body_is_complete() -> None:
+    parser = OneParser(ParserContext())
+    assert parser.feed(f"x<call>{A[:-1]}") == [Text("x")]
+    assert parser.feed(A[-1]) == calls("a")
+
+
+def test_markers_are_visible_unless_a_parser_says_otherwise() -> None:
+    class Silent(OneParser):
+        visible_tokens = ()
+
+    assert ListParser.visible_tokens == ("<call>", "</call>", "<all>", "</all>", "<sep>")
+    assert Silent.visible_tokens == ()
+
+
+class TestTheLawOfLists(ToolParserContract):
+    parser = ListParser
+    samples = tuple(text for text, _ in ROWS.values())
+    fragments = (A, "<call>", "</call>", "<all>", "<think>", "</think>", "<ca", "[", "]", ",", "{", '"')
+
+
+class TestTheLawOfSingleCalls(TestTheLawOfLists):
+    parser = OneParser

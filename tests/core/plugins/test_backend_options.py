@@ -1,0 +1,85 @@
+"""A backend's own options: declared once as a Struct, and from that checked, converted and described."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+import pytest
+from msgspec import Meta, Struct
+
+from fllm import ConfigError, backend_options
+from fllm.plugins.backend_options import Option, options_of
+
+
+class AcmeOptions(Struct, frozen=True, kw_only=True):
+    url: Annotated[str, Meta(description="where it listens")]
+    cores: Annotated[int, Meta(ge=1, le=8, description="cores that compute")] | None = None
+    share: Annotated[float, Meta(gt=0, lt=1)] = 0.5
+    mode: Literal["fast", "exact"] = "fast"
+    loud: bool = False
+
+    def __post_init__(self) -> None:
+        if self.loud and self.mode == "fast":
+            raise ValueError("loud needs mode=exact")
+
+
+def test_text_becomes_what_the_fields_are() -> None:
+    given = {"url": "http://a=b", "cores": "4", "share": "0.25", "mode": "exact", "loud": "true"}
+    wanted = AcmeOptions(url="http://a=b", cores=4, share=0.25, mode="exact", loud=True)
+    assert backend_options(given, AcmeOptions) == wanted
+
+
+def test_what_is_not_given_has_its_default() -> None:
+    assert backend_options({"url": "7"}, AcmeOptions) == AcmeOptions(url="7")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    {
+        "a name that is nearly right": (
+            {"url": "u", "core": "2"},
+            "--backend-option 'core': there is no such option; did you mean 'cores'? "
+            "(options: url, cores, share, mode, loud)",
+        ),
+        "a value out of bounds": (
+            {"url": "u", "cores": "9"},
+            "--backend-option cores='9': not what it takes: "
+            "integer, at least 1, at most 8 (cores that compute)",
+        ),
+        "a word that is no number": (
+            {"url": "u", "share": "half"},
+            "--backend-option share='half': not what it takes: number, above 0, below 1",
+        ),
+        "a word that is none of those": (
+            {"url": "u", "mode": "slow"},
+            "--backend-option mode='slow': not what it takes: exact | fast",
+        ),
+        "one that must be given": ({}, "--backend-option url=...: it must be given: text (where it listens)"),
+        "two that exclude each other": (
+            {"url": "u", "loud": "true"},
+            "--backend-option: loud needs mode=exact",
+        ),
+    }.values(),
+)
+def test_what_can_not_be_read_says_what_is_meant(given: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        backend_options(given, AcmeOptions)
+
+
+def test_a_backend_without_options_says_so() -> None:
+    class Nothing(Struct):
+        pass
+
+    with pytest.raises(ConfigError, match=r"\(options: none\)"):
+        backend_options({"a": "1"}, Nothing)
+
+
+def test_options_are_described_in_their_order() -> None:
+    assert options_of(AcmeOptions) == [
+        Option("url", "text", None, True, "where it listens"),
+        Option("cores", "integer, at least 1, at most 8", None, False, "cores that compute"),
+        Option("share", "number, above 0, below 1", 0.5, False, ""),
+        Option("mode", "exact | fast", "fast", False, ""),
+        Option("loud", "true or false", False, False, ""),
+    ]

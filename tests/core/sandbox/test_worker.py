@@ -1,0 +1,144 @@
+"""The child process for work that may never end. Its work here is Python, evaluated."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from fllm.errors import BackendError, RequestError
+from fllm.sandbox import Limits, Worker
+
+FOR_EVER = "any(iter(int, 1))"
+LOOP = "import time; end = time.process_time() + 0.5\nwhile time.process_time() < end: pass"
+COMPUTES = f"exec({LOOP!r}) or b'done'"
+SLEEPS = "__import__('time').sleep(%s) or b'done'"
+
+
+LIMITS = Limits(
+    subject="the text",
+    doing="reading",
+    cpu_seconds=0.8,
+    wall_seconds=10.0,
+    memory=256 << 20,
+    output=1000,
+)
+HASTY = replace(LIMITS, wall_seconds=0.2)
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[[Limits], Worker[str, str]]]:
+    started: list[Worker[str, str]] = []
+
+    def start(limits: Limits) -> Worker[str, str]:
+        started.append(Worker(eval, lambda: "eval", limits))
+        return started[-1]
+
+    yield start
+    for worker in started:
+        worker.stop()
+
+
+@pytest.fixture
+def child(start: Callable[[Limits], Worker[str, str]]) -> Worker[str, str]:
+    return start(LIMITS)
+
+
+def test_work_is_done_and_what_it_raises_is_told(child: Worker[str, str]) -> None:
+    assert child.do("b'x' * 3") == b"xxx"
+    with pytest.raises(RequestError, match="too complex"):
+        child.do("exec('raise RecursionError')")
+    with pytest.raises(BackendError, match="division by zero"):
+        child.do("1 / 0")
+    assert child.do("b'y'") == b"y"
+
+
+def test_who_computes_for_ever_is_ended_and_another_takes_its_place(child: Worker[str, str]) -> None:
+    with pytest.raises(RequestError, match=r"reading it takes more than 0\.8 s"):
+        child.do(FOR_EVER)
+    assert child.do("b'next'") == b"next"
+
+
+def test_who_waits_for_others_is_not_ended_for_it(child: Worker[str, str]) -> None:
+    assert child.do(SLEEPS % 1.1) == b"done"
+
+
+def test_every_piece_of_work_has_the_time_for_itself(child: Worker[str, str]) -> None:
+    assert [child.do(COMPUTES) for _ in range(3)] == [b"done"] * 3
+
+
+def test_who_waits_for_ever_is_ended(start: Callable[[Limits], Worker[str, str]]) -> None:
+    child = start(HASTY)
+    with pytest.raises(RequestError, match=r"more than 0\.2 s"):
+        child.do(SLEEPS % 600)
+    assert child.do("b'next'") == b"next"
+
+
+def test_who_does_not_even_listen_is_ended(start: Callable[[Limits], Worker[str, str]]) -> None:
+    child = start(HASTY)
+    pid = int(child.do("str(__import__('os').getpid()).encode()"))
+    os.kill(pid, signal.SIGSTOP)
+    with pytest.raises(RequestError, match=r"more than 0\.2 s"):
+        child.do("b'x'" + " " * 10_000_000)
+    assert child.do("b'next'") == b"next"
+
+
+def test_what_takes_too_much_memory_is_refused_and_leaves_none_taken(child: Worker[str, str]) -> None:
+    with pytest.raises(RequestError, match="reading it takes too much memory"):
+        child.do("b'x' * (1 << 30)")
+    assert child.do("b'x' * 1000") == b"x" * 1000
+
+
+def test_what_gives_too_much_is_refused(child: Worker[str, str]) -> None:
+    with pytest.raises(RequestError, match="too complex: reading it gives 1001 bytes"):
+        child.do("b'x' * 1001")
+
+
+ESCAPED = {
+    "no message": r"os.write(fd, b'\0\0\0\3abc')",
+    "a length beyond all limits": r"os.write(fd, b'\xff' * 100)",
+    "half of one": r"os.write(fd, b'\0\0\0\3a') and time.sleep(600)",
+    "it is ready once more": r"os.write(fd, b'\0\0\0\x0c\x81\xa4type\xa5Ready')",
+    "it hangs up": "os.close(fd) or time.sleep(600)",
+}
+TAKE_OVER = """
+import os, stat, time
+fd = max(fd for fd in map(int, os.listdir('/proc/self/fd')) if os.path.exists(f'/proc/self/fd/{fd}')
+         and stat.S_ISSOCK(os.fstat(fd).st_mode))
+"""
+
+
+@pytest.mark.parametrize("how", ESCAPED)
+def test_a_child_that_was_taken_over_can_only_end_itself(
+    how: str, start: Callable[[Limits], Worker[str, str]]
+) -> None:
+    child = start(replace(LIMITS, wall_seconds=1.0))
+    with pytest.raises(RequestError, match="too complex"):
+        child.do(f"exec({TAKE_OVER + ESCAPED[how]!r}, {{}})")
+    assert child.do("b'next'") == b"next"
+
+
+def test_a_child_has_none_of_our_secrets(child: Worker[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    assert b"PATH" in (names := child.do("' '.join(__import__('os').environ).encode()"))
+    assert b"HF_TOKEN" not in names
+
+
+def test_a_child_writes_no_file_and_opens_none_where_it_may_not(
+    start: Callable[[Limits], Worker[str, str]], tmp_path: Path
+) -> None:
+    write = f"open({str(tmp_path / 'file')!r}, 'w').write('x' * 10_000)"
+    with pytest.raises(BackendError, match="File too large"):
+        start(LIMITS).do(write)
+    with pytest.raises(BackendError, match="Too many open files"):
+        start(replace(LIMITS, files=False)).do(write)
+
+
+def test_who_dies_otherwise_is_replaced(child: Worker[str, str]) -> None:
+    with pytest.raises(RequestError, match="memory"):
+        child.do("__import__('os').abort()")
+    assert child.do("b'next'") == b"next"

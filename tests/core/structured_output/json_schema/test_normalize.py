@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from support.schema_corpus import OBEYED, REFUSED
+from support.schema_strategies import anything, damaged
+
+from fllm.errors import RequestError
+from fllm.structured_output.json_schema import simplify
+
+
+@pytest.mark.parametrize(("schema", "keyword"), REFUSED, ids=lambda each: json.dumps(each)[:60])
+def test_what_no_grammar_obeys_is_refused_by_its_keyword(schema: Any, keyword: str) -> None:
+    with pytest.raises(RequestError, match=keyword.replace("$", r"\$")):
+        simplify(json.dumps(schema))
+
+
+@pytest.mark.parametrize("schema", OBEYED, ids=lambda schema: json.dumps(schema)[:60])
+def test_a_simplified_schema_is_simple_already(schema: Any) -> None:
+    once = simplify(json.dumps(schema))
+    assert simplify(once) == simplify(simplify(once))
+
+
+HOSTILE = {
+    "deep": '{"items":' * 10_000 + "{}" + "}" * 10_000,
+    "deep enough to parse": '{"items":' * 500 + "{}" + "}" * 500,
+    "many options": json.dumps({"allOf": [{"anyOf": [{"minimum": n}, {"maximum": -n}]} for n in range(40)]}),
+    "references that double": json.dumps(
+        {
+            "$ref": "#/$defs/d0",
+            "$defs": {
+                **{
+                    f"d{n}": {
+                        "allOf": [{"$ref": f"#/$defs/d{n + 1}"}, {"$ref": f"#/$defs/d{n + 1}"}],
+                        "type": "object",
+                    }
+                    for n in range(30)
+                },
+                "d30": {},
+            },
+        }
+    ),
+    "a circle": json.dumps(
+        {
+            "$defs": {
+                "a": {"$ref": "#/$defs/b", "type": "string"},
+                "b": {"$ref": "#/$defs/a", "type": "string"},
+            },
+            "$ref": "#/$defs/a",
+        }
+    ),
+    "a hundred thousand values": json.dumps({"enum": [f"v{n}" for n in range(100_000)]}),
+    "a long string": '{"minLength": 1000000000}',
+    "many numbers": json.dumps({"oneOf": [{"const": n} for n in range(3000)]}),
+    "not JSON": "{",
+    "not a schema": '"string"',
+    "keywords of wrong types": '{"properties": 3}',
+    "no list": '{"anyOf": 3}',
+    "no text": '{"pattern": 3}',
+}
+
+
+@pytest.mark.parametrize("schema", HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_schema_is_refused(schema: str) -> None:
+    with pytest.raises(RequestError):
+        simplify(schema)
+
+
+MALFORMED: list[tuple[str, Any, str]] = [
+    ("type", 5, "5 is not the name of a type"),
+    ("type", ["string", None], "not the name of a type"),
+    ("type", "int", "no type 'int'"),
+    ("enum", 3, "3 is not a list"),
+    ("properties", [], "[] is not an object with a schema under each name"),
+    ("properties", {"a": 5}, '{"a": 5} is not an object'),
+    ("patternProperties", {"a": None}, "not an object"),
+    ("additionalProperties", "no", '"no" is not a schema'),
+    ("required", "a", '"a" is not a list of names'),
+    ("required", [1], "[1] is not a list of names"),
+    ("items", 3, "3 is not a schema"),
+    ("items", [{}], "prefixItems"),
+    ("prefixItems", {}, "{} is not a list of schemas"),
+    ("anyOf", {}, "{} is not a list of schemas"),
+    ("oneOf", [3], "[3] is not a list of schemas"),
+    ("allOf", "x", '"x" is not a list of schemas'),
+    ("$ref", 7, "7 is not a string"),
+    ("$ref", "#/title", "is not a schema"),
+    ("$ref", "#/title/x", "nothing at"),
+    ("pattern", 3, "3 is not a string"),
+    ("format", None, "null is not a string"),
+    ("minimum", "x", '"x" is not a number'),
+    ("multipleOf", False, "false is not a number"),
+    ("minLength", 1.5, "1.5 is not a whole number"),
+    ("maxItems", "9" * 99, "99... is not a whole number"),
+    ("uniqueItems", 1, "1 is not a boolean"),
+]
+
+
+@pytest.mark.parametrize(("keyword", "value", "why"), MALFORMED, ids=str)
+def test_a_malformed_keyword_is_named_with_what_is_wrong(keyword: str, value: Any, why: str) -> None:
+    with pytest.raises(RequestError) as found:
+        simplify(json.dumps({"properties": {"a": {"title": "t", keyword: value}}, "title": "t"}))
+    assert repr(keyword) in found.value.message
+    assert why in found.value.message
+
+
+@settings(deadline=None, max_examples=200)
+@given(anything() | damaged())
+def test_anything_is_either_simplified_or_refused(value: Any) -> None:
+    with contextlib.suppress(RequestError):
+        simplify(json.dumps(value))

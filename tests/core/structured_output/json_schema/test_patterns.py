@@ -1,0 +1,193 @@
+"""Regular expressions of ours never backtrack far, and those of clients are never ours."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import pkgutil
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from re import _constants as sre  # type: ignore[attr-defined]
+from re import _parser  # type: ignore[attr-defined]
+from typing import Any
+
+import pytest
+from support.paths import ROOT
+
+PACKAGES = ("core/fllm", "api/fllm_api", "plugins/parsers/fllm_parsers", "plugins/metrics/fllm_metrics")
+SOURCES = [*(ROOT / folder for folder in PACKAGES), ROOT / "plugins/backends/fllm_backends"]
+ALPHABET = frozenset(map(chr, range(128))) | set("éДあ\u2028\x85\xa0")
+GIVES_BACK = (sre.MAX_REPEAT, sre.MIN_REPEAT)
+NOTHING: frozenset[str] = frozenset()
+
+
+def characters(code: Any, argument: Any) -> frozenset[str] | set[str]:
+    """What one item of a pattern that stands for one character stands for."""
+    match code:
+        case sre.LITERAL:
+            return {chr(argument)}
+        case sre.NOT_LITERAL:
+            return ALPHABET - {chr(argument)}
+        case sre.ANY:
+            return ALPHABET
+        case _:
+            # An inverted set has its mark first.
+            found = {
+                c for c in ALPHABET if any(_in(c, item) for item in argument if item[0] is not sre.NEGATE)
+            }
+            return ALPHABET - found if argument[0][0] is sre.NEGATE else found
+
+
+def _in(character: str, item: tuple[Any, Any]) -> bool:
+    match item:
+        case (sre.LITERAL, code):
+            return ord(character) == code
+        case (sre.RANGE, (low, high)):
+            return bool(low <= ord(character) <= high)
+        case (_, category):
+            name = str(category).removeprefix("CATEGORY_")
+            letter = {"DIGIT": r"\d", "SPACE": r"\s", "WORD": r"\w"}[name.removeprefix("NOT_")]
+            return bool(re.match(letter, character)) is not name.startswith("NOT_")
+
+
+class Walk:
+    """Goes through a pattern and notes each repeat that can take what another one before it can give back."""
+
+    def __init__(self) -> None:
+        self.faults: list[str] = []
+
+    def sequence(self, items: Any, open_sets: frozenset[str]) -> tuple[frozenset[str], frozenset[str], bool]:
+        """From what repeats before give back: what those at the end do, all characters, may it be empty."""
+        every, empty = NOTHING, True
+        for code, argument in items:
+            open_sets, found, may_be_empty = self.item(code, argument, open_sets)
+            every |= found
+            empty = empty and may_be_empty
+        return open_sets, every, empty
+
+    def item(
+        self, code: Any, argument: Any, before: frozenset[str]
+    ) -> tuple[frozenset[str], frozenset[str], bool]:
+        if code in GIVES_BACK or code is sre.POSSESSIVE_REPEAT:
+            return self.repeat(code, argument, before)
+        if code is sre.SUBPATTERN:
+            return self.sequence(argument[-1], before)
+        if code is sre.ATOMIC_GROUP:
+            _, found, empty = self.sequence(argument, NOTHING)
+            return (before if empty else NOTHING), found, empty
+        if code is sre.BRANCH:
+            ways = [self.sequence(way, before) for way in argument[1]]
+            return (
+                frozenset().union(*(way[0] for way in ways)),
+                frozenset().union(*(way[1] for way in ways)),
+                any(way[2] for way in ways),
+            )
+        if code in (sre.AT, sre.ASSERT, sre.ASSERT_NOT):
+            return before, NOTHING, True
+        # A character that must come counts as an end: `a*ba*` is followed no further, even where b may be a.
+        return NOTHING, frozenset(characters(code, argument)), False
+
+    def repeat(
+        self, code: Any, argument: Any, before: frozenset[str]
+    ) -> tuple[frozenset[str], frozenset[str], bool]:
+        least, most, body = argument
+        if most is not sre.MAXREPEAT:
+            after, found, empty = self.sequence(body, before)
+            return (after | before if least == 0 else after), found, empty or least == 0
+        inner, found, _ = self.sequence(body, NOTHING)
+        gives_back = code in GIVES_BACK
+        if gives_back and inner & found:
+            self.faults.append("a repeat within a repeat")
+        if before & found:
+            self.faults.append(f"two repeats can both take {sorted(before & found)[:5]}")
+        own = found if gives_back else NOTHING
+        return (own | before if least == 0 else own), found, least == 0
+
+
+def faults(pattern: re.Pattern[str] | str) -> list[str]:
+    """Where matching from one place may take more than linear time."""
+    flags, text = (pattern.flags, pattern.pattern) if isinstance(pattern, re.Pattern) else (0, pattern)
+    walk = Walk()
+    walk.sequence(_parser.parse(text, flags & ~re.UNICODE | re.UNICODE), NOTHING)
+    return walk.faults
+
+
+def modules() -> Iterator[Any]:
+    for folder in PACKAGES:
+        name = Path(folder).name
+        package = importlib.import_module(name)
+        yield package
+        for found in pkgutil.walk_packages(package.__path__, f"{name}."):
+            if not found.name.endswith("__main__"):
+                yield importlib.import_module(found.name)
+
+
+def patterns() -> Iterator[tuple[str, re.Pattern[str]]]:
+    """Those that modules and classes of ours hold."""
+    for module in modules():
+        for name, value in vars(module).items():
+            if isinstance(value, re.Pattern):
+                yield f"{module.__name__}.{name}", value
+            elif isinstance(value, type) and value.__module__ == module.__name__:
+                for attribute, each in vars(value).items():
+                    if isinstance(each, re.Pattern):
+                        yield f"{module.__name__}.{name}.{attribute}", each
+
+
+def test_no_pattern_of_ours_can_divide_a_text_between_two_repeats() -> None:
+    found = dict(patterns())
+    assert len(found) > 40
+    assert {name: bad for name, pattern in found.items() if (bad := faults(pattern))} == {}
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"(a+)+",
+        r"(?:a*)*b",
+        r"\s*([^\n]+)x",
+        r"a* *\w* *x",
+        r"[0-9_]*\.?[0-9_]*x",
+        r"(?:a|b*)*c",
+        r"a*(?:x|a)*b",
+    ],
+)
+def test_the_walk_finds_what_would_backtrack(pattern: str) -> None:
+    assert faults(pattern)
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"a*b*", r"a*+a*", r"\s*\w+\s*", r"(?:ab*)?c*", r"[^a]*a[^a]*", r"(?:\s*+,)*"]
+)
+def test_the_walk_passes_what_would_not(pattern: str) -> None:
+    assert faults(pattern) == []
+
+
+MADE_WHILE_SERVING = {
+    "core/fllm/parsing/literal_reader.py",
+    "core/fllm/parsing/markers.py",
+    "core/fllm/parsing/tag_reader.py",
+    "core/fllm/parsing/tool_call_parser.py",
+    "core/fllm/parsing/tagged_tool_calls.py",
+    "plugins/backends/fllm_backends/grammars/structural_tags.py",
+}
+"""Each of constants of a parser or of ours, escaped; a text of a client is never in them."""
+READS_CLIENTS_PATTERNS = "plugins/backends/fllm_backends/grammars/patterns.py"
+"""With the parser alone, in a worker: nothing is matched."""
+
+
+def test_no_pattern_is_made_of_what_a_client_says() -> None:
+    made, parsed = set(), set()
+    for path in (path for folder in SOURCES for path in folder.rglob("*.py")):
+        where, tree = str(path.relative_to(ROOT)), ast.parse(path.read_text())
+        if "_parser" in {a.name for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for a in n.names}:
+            parsed.add(where)
+        for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
+            for call in (node for node in ast.walk(function) if isinstance(node, ast.Call)):
+                match call:
+                    case ast.Call(func=ast.Attribute(value=ast.Name(id="re"), attr=verb), args=[first, *_]):
+                        if verb != "escape" and not isinstance(first, ast.Constant | ast.Name):
+                            made.add(where)
+    assert made <= MADE_WHILE_SERVING
+    assert parsed == {READS_CLIENTS_PATTERNS}

@@ -1,0 +1,62 @@
+"""Threads for a stranger's code."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from fllm.structured_output.timeout_executor import Hangs, Strangers
+
+
+def run(scenario: Callable[[Strangers], Awaitable[None]], count: int = 1) -> None:
+    async def main() -> None:
+        threads = Strangers(count, "test")
+        await scenario(threads)
+        threads.close()
+
+    asyncio.run(main())
+
+
+def test_work_is_done_in_one_thread_again_and_again() -> None:
+    async def scenario(threads: Strangers) -> None:
+        idents = {await threads.do(threading.get_ident, patience=10) for _ in range(5)}
+        assert len(idents) == 1
+        assert idents != {threading.get_ident()}
+
+    run(scenario)
+
+
+def test_what_the_work_raises_comes_out() -> None:
+    async def scenario(threads: Strangers) -> None:
+        with pytest.raises(ZeroDivisionError):
+            await threads.do(lambda: 1 // 0, patience=10)
+
+    run(scenario)
+
+
+def test_another_thread_takes_the_place_of_one_that_hangs() -> None:
+    async def scenario(threads: Strangers) -> None:
+        go = threading.Event()
+        with pytest.raises(Hangs):
+            await threads.do(go.wait, patience=0.05)
+        assert await threads.do(lambda: 7, patience=10) == 7
+        go.set()
+
+    run(scenario)
+
+
+def test_who_leaves_takes_no_thread_along() -> None:
+    async def scenario(threads: Strangers) -> None:
+        go = threading.Event()
+        left = asyncio.create_task(threads.do(go.wait, patience=10))
+        await asyncio.sleep(0.05)
+        left.cancel()
+        with pytest.raises(TimeoutError):
+            await threads.do(lambda: 7, wait=0.05, patience=10)
+        go.set()
+        assert await threads.do(lambda: 7, patience=10) == 7
+
+    run(scenario)

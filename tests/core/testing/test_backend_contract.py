@@ -1,0 +1,291 @@
+"""The contract of backends: an echo keeps it, and each way to break it is noticed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from fllm import Backend, BackendConfig, BackendContext, ModelCard, Prompt, RequestError, Status, Step
+from fllm.constraints import Exactly
+from fllm.testing import BackendContract, EchoBackend, echo_model, outcomes
+from fllm.tokenizer import Tokenizer
+from fllm.values import TokenLogprob
+
+
+def build(kind: type[EchoBackend] = EchoBackend) -> EchoBackend:
+    return kind(BackendConfig(model="nowhere", max_model_len=64), BackendContext())
+
+
+class EchoContract(BackendContract):
+    prompts = ((1, 2, 3), (4, 5, 6, 7))
+    draws = False
+    logprobs: bool | None = False
+    patience = 5.0
+
+    @classmethod
+    def backend(cls) -> Backend:
+        return build()
+
+
+class TestEcho(EchoContract):
+    pass
+
+
+class Broken(EchoBackend):
+    """Echoes, with changes to what it says."""
+
+    async def generate(self, prompt: Prompt) -> AsyncGenerator[Step]:
+        async for step in super().generate(prompt):
+            for changed in self.changed(step, prompt):
+                yield changed
+
+    def changed(self, step: Step, prompt: Prompt) -> list[Step]:
+        raise NotImplementedError
+
+
+class TwoFinishes(Broken):
+    def changed(self, step: Step, prompt: Prompt) -> list[Step]:
+        return [step, step] if step.finish else [step]
+
+
+class NoFinish(Broken):
+    def changed(self, step: Step, prompt: Prompt) -> list[Step]:
+        return [Step(token_ids=step.token_ids)]
+
+
+class TokensAfterTheEnd(Broken):
+    def changed(self, step: Step, prompt: Prompt) -> list[Step]:
+        return [step, Step(token_ids=[1])] if step.finish else [step]
+
+
+class OneTooMany(Broken):
+    def changed(self, step: Step, prompt: Prompt) -> list[Step]:
+        return [Step(token_ids=[1], finish=step.finish)] if step.finish == "length" else [step]
+
+
+class Forgetful(Broken):
+    """The stop token is not part of the answer."""
+
+    def changed(self, step: Step, prompt: Prompt) -> list[Step]:
+        return [step if step.stop_token is None else Step(finish="stop", stop_token=step.stop_token)]
+
+
+class Restless(Broken):
+    answers = 0
+
+    def changed(self, step: Step, prompt: Prompt) -> list[Step]:
+        self.answers += 1
+        return [Step(token_ids=[token + self.answers for token in step.token_ids], finish=step.finish)]
+
+
+class Gossiping(Broken):
+    """An answer tells how many others there are."""
+
+    def changed(self, step: Step, prompt: Prompt) -> list[Step]:
+        return [Step(token_ids=[self._running for _ in step.token_ids], finish=step.finish)]
+
+
+class TakesAnything(EchoBackend):
+    async def generate(self, prompt: Prompt) -> AsyncGenerator[Step]:
+        try:
+            async for step in super().generate(prompt):
+                yield step
+        except RequestError:
+            yield Step(finish="length")
+
+
+class NeverFrees(EchoBackend):
+    started = 0
+
+    async def generate(self, prompt: Prompt) -> AsyncGenerator[Step]:
+        self.started += 1
+        async for step in super().generate(prompt):
+            yield step
+        self.started -= 1
+
+    async def status(self) -> Status:
+        self._require()
+        return Status(running=self.started)
+
+
+class Unaware(EchoBackend):
+    async def status(self) -> Status:
+        self._require()
+        return Status()
+
+
+class Unstoppable(EchoBackend):
+    async def stop(self) -> None:
+        pass
+
+
+class Hanging(EchoBackend):
+    async def stop(self) -> None:
+        await asyncio.Event().wait()
+
+
+class StopsOnce(EchoBackend):
+    async def stop(self) -> None:
+        assert self._awake, "it has stopped"
+        await super().stop()
+
+
+class Untravelled(EchoBackend):
+    async def start(self) -> ModelCard:
+        await super().start()
+        return ModelCard(tokenizer="", max_model_len=64, runtime={"device": object()})
+
+
+class Seedless(Broken):
+    """Says that it draws; each seed gives the same."""
+
+    def changed(self, step: Step, prompt: Prompt) -> list[Step]:
+        return [step]
+
+
+def failures(kind: type[EchoBackend], **attributes: Any) -> dict[str, str]:
+    case = type("Case", (EchoContract,), {"backend": classmethod(lambda cls: build(kind)), **attributes})
+    return {outcome.test: str(outcome.error) for outcome in outcomes(case) if outcome.error}
+
+
+@pytest.mark.parametrize(
+    ("kind", "test", "message"),
+    [
+        (TwoFinishes, "an answer has as many tokens as it may", "only the last step may have a finish"),
+        (NoFinish, "an answer has as many tokens as it may", "the last step has no finish"),
+        (TokensAfterTheEnd, "an answer has as many tokens as it may", "the last step has no finish"),
+        (OneTooMany, "an answer has as many tokens as it may", "max_tokens=0"),
+        (Forgetful, "a stop token ends the answer and is its last", "stop token"),
+        (Restless, "a greedy answer is the same again and among others", "was answered in two ways"),
+        (Gossiping, "many at once are each answered as if alone", "depends on its neighbours"),
+        (TakesAnything, "a prompt that does not fit is refused", "a prompt of 0 tokens"),
+        (NeverFrees, "closing an answer frees its place", "still counts sequences"),
+        (Unaware, "closing an answer frees its place", "counts no sequence while four are in flight"),
+        (Unstoppable, "stop ends what is in flight", "after stop, it must raise BackendUnavailable"),
+        (StopsOnce, "stop ends what is in flight", "it has stopped"),
+        (StopsOnce, "a backend that never started can be stopped", "it has stopped"),
+        (Untravelled, "the card can travel and leaves room for an answer", "object"),
+    ],
+)
+def test_a_broken_promise_is_noticed(kind: type[EchoBackend], test: str, message: str) -> None:
+    assert message in failures(kind, patience=0.5)[test]
+
+
+def test_a_backend_whose_draws_ignore_the_seed_is_noticed() -> None:
+    found = failures(Seedless, draws=True)
+    assert "eight seeds gave the same answer" in found["a seed gives the same answer and another another"]
+
+
+def test_a_backend_that_hangs_fails_and_hangs_no_test() -> None:
+    found = failures(Hanging, patience=0.2)
+    assert found["stop ends what is in flight"] == "after 0.2 s it has not come to an end"
+    assert "a backend that never started can be stopped" in found
+
+
+class Unbound(EchoBackend):
+    """Says that it obeys constraints, and echoes."""
+
+    async def start(self) -> ModelCard:
+        self._card = replace(await super().start(), grammar="none that works")
+        return self._card
+
+
+class Spelling(Unbound):
+    """Obeys, for as long as the constraint is a text."""
+
+    async def generate(self, prompt: Prompt) -> AsyncGenerator[Step]:
+        if isinstance(prompt.constraint, Exactly):
+            tokenizer = Tokenizer.load(Path(self._card.tokenizer))
+            said = tokenizer.encode(prompt.constraint.text, special=False)
+            yield Step(token_ids=said, finish="stop")
+        elif prompt.constraint is not None:
+            raise RequestError("it is no text")
+        else:
+            async for step in super().generate(prompt):
+                yield step
+
+
+class SpellsAnything(Spelling):
+    async def generate(self, prompt: Prompt) -> AsyncGenerator[Step]:
+        known = prompt.constraint if isinstance(prompt.constraint, Exactly) else None
+        async for step in super().generate(replace(prompt, constraint=known)):
+            yield step
+
+
+CONSTRAINED = "a constrained answer is what it must be"
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [(Spelling, None), (Unbound, "it must be 'yes'"), (SpellsAnything, "without sense is not refused")],
+)
+def test_a_constraint_that_is_not_obeyed_is_noticed(
+    kind: type[EchoBackend], message: str | None, tmp_path: Path
+) -> None:
+    config = BackendConfig(model=str(echo_model(tmp_path)), max_model_len=64)
+    backend = classmethod(lambda cls: kind(config, BackendContext()))
+    case = type("Case", (EchoContract,), {"backend": backend})
+    found = {outcome.test: str(outcome.error) for outcome in outcomes(case) if outcome.error}
+    assert found.keys() == (set() if message is None else {CONSTRAINED})
+    assert (message or "") in found.get(CONSTRAINED, "")
+
+
+class Described(Broken):
+    """Has log-probabilities."""
+
+    async def generate(self, prompt: Prompt) -> AsyncGenerator[Step]:
+        sampling = prompt.sampling
+        plain = Prompt(
+            prompt.request_id, prompt.token_ids, replace(sampling, logprobs=None, prompt_logprobs=None)
+        )
+        described = None
+        if sampling.prompt_logprobs is not None:
+            described = [None, *(self.logprob(token) for token in prompt.token_ids[1:])]
+        async for step in EchoBackend.generate(self, plain):
+            logprobs = [self.logprob(token) for token in step.token_ids]
+            yield Step(
+                token_ids=step.token_ids,
+                logprobs=logprobs if sampling.logprobs is not None else None,
+                finish=step.finish,
+                stop_token=step.stop_token,
+                prompt_logprobs=described,
+            )
+
+    def logprob(self, token: int) -> TokenLogprob:
+        return TokenLogprob(token, -0.1, ((token, -0.1), (token + 1, -3.0)))
+
+
+class Unlikely(Described):
+    def logprob(self, token: int) -> TokenLogprob:
+        return TokenLogprob(token, -0.1, ((token, -0.1), (token + 1, -0.2)))
+
+
+class WorstFirst(Described):
+    def logprob(self, token: int) -> TokenLogprob:
+        return TokenLogprob(token, -0.1, ((token + 1, -3.0), (token, -0.1)))
+
+
+LOGPROBS = "log probabilities are whole or refused"
+
+
+@pytest.mark.parametrize("logprobs", [True, None])
+def test_log_probabilities_may_be_there(logprobs: bool | None) -> None:
+    assert failures(Described, logprobs=logprobs) == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "logprobs", "message"),
+    [
+        (EchoBackend, True, "an echo has no log-probabilities"),
+        (Described, False, "were to be refused"),
+        (Unlikely, True, "exceed 1"),
+        (WorstFirst, True, "the likeliest come first"),
+    ],
+)
+def test_wrong_log_probabilities_are_noticed(kind: type[EchoBackend], logprobs: bool, message: str) -> None:
+    assert message in failures(kind, logprobs=logprobs)[LOGPROBS]

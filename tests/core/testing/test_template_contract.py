@@ -1,0 +1,92 @@
+"""The contract of chat templates: ChatML keeps it, and each way to break it is noticed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from support.chatml import CHATML
+
+import fllm
+from fllm import ChatTemplates, TemplateContext, UserError
+from fllm.testing import ChatTemplateContract, outcomes
+
+
+class Resolver:
+    def __init__(self, source: str) -> None:
+        self._source = source
+
+    @fllm.hookimpl
+    def fllm_chat_template(self, context: TemplateContext) -> ChatTemplates | None:
+        return {"default": self._source} if context.card.tokenizer == "mine" else None
+
+
+class Eager:
+    """Fails where a model has no files."""
+
+    @fllm.hookimpl
+    def fllm_chat_template(self, context: TemplateContext) -> ChatTemplates | None:
+        if context.card.tokenizer != "mine":
+            raise FileNotFoundError("there is no file")
+        return {"default": CHATML}
+
+
+class Refusing:
+    @fllm.hookimpl
+    def fllm_chat_template(self, context: TemplateContext) -> ChatTemplates | None:
+        raise UserError("not today")
+
+
+class TestChatML(ChatTemplateContract):
+    plugin = Resolver(CHATML)
+    model = "mine"
+
+
+def failures(plugin: object, **attributes: Any) -> dict[str, str]:
+    case = type("Case", (ChatTemplateContract,), {"plugin": plugin, "model": "mine", **attributes})
+    return {outcome.test: str(outcome.error) for outcome in outcomes(case) if outcome.error}
+
+
+SAID = "all that is said is there in its order"
+BEGINNING = "the answers beginning comes after the conversation"
+CONTINUED = "a final message can be continued"
+TOOLS = "tools calls and results are there"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "test", "message"),
+    [
+        ("{{ message.content }}", "", SAID, "'Hello' is missing"),
+        ("{{ message.content }}", "{{ message.content | escape }}", SAID, "is missing, or out of order"),
+        ("in messages", "in messages | reverse", SAID, "is missing, or out of order"),
+        ("<|im_start|>assistant", "{{ raise_exception('no') }}", SAID, "refuses the conversation: no"),
+        ("if add_generation", "if not add_generation", BEGINNING, "changes more than the end"),
+        ("{{ message.content }}", "{{ message.content[:6] }}", CONTINUED, "continued"),
+        ("{{ call.function.name }}", "", TOOLS, "'get_weather' is missing"),
+        ("{{ tools | tojson }}", "", TOOLS, "'get_weather' is missing"),
+        ("{%- endfor %}<|im_end|>", "<|im_end|>", "it has a template that compiles", "endfor"),
+    ],
+)
+def test_a_broken_template_is_noticed(old: str, new: str, test: str, message: str) -> None:
+    assert old in CHATML
+    assert message in failures(Resolver(CHATML.replace(old, new)))[test]
+
+
+def test_a_template_without_roles_or_tools_may_say_so() -> None:
+    plain = (
+        "{% for message in messages %}{% if message.role == 'system' %}{{ raise_exception('no') }}{% endif %}"
+    )
+    plain += "{{ message.content }}\n{% endfor %}"
+    assert failures(Resolver(plain), system=False, tools=False) == {}
+    assert "'get_weather' is missing" in failures(Resolver(plain), system=False)[TOOLS]
+    assert "refuses" in failures(Resolver(plain), tools=False)["a system message is there"]
+
+
+def test_a_resolver_that_raises_for_another_model_is_noticed() -> None:
+    found = failures(Eager())["it passes where it has nothing to say"]
+    assert "FileNotFoundError: there is no file" in found
+
+
+def test_a_resolver_that_has_nothing_for_its_model_is_noticed() -> None:
+    assert "it has no template for 'other'" in failures(Resolver(CHATML), model="other")[SAID]
+    assert failures(Refusing())[SAID] == "not today"

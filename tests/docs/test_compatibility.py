@@ -1,0 +1,61 @@
+"""docs/compatibility.md lists what is public, neither more nor less: all that we tell others to import."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+from collections.abc import Iterator
+
+import pytest
+from support.paths import ROOT
+
+import fllm
+import fllm.batching
+import fllm.testing
+
+PAGE = (ROOT / "docs" / "compatibility.md").read_text()
+SECTIONS = dict(re.findall(r"^### `([\w.]+)`\n((?:(?!##).*\n)*)", PAGE, re.MULTILINE))
+TABLE = {
+    module: re.findall(r"`(\w+)`", names)
+    for module, names in re.findall(r"^\| `([\w.]+)` \| (.+) \|$", PAGE, re.MULTILINE)
+}
+
+
+@pytest.mark.parametrize("module", [fllm, fllm.batching, fllm.testing], ids=lambda each: each.__name__)
+def test_the_page_lists_what_a_public_package_has(module: object) -> None:
+    listed = re.findall(r"`(\w+)`", SECTIONS[getattr(module, "__name__", "")])
+    assert len(listed) == len(set(listed))
+    assert sorted(listed) == sorted(getattr(module, "__all__", ()))
+
+
+@pytest.mark.parametrize("module", TABLE)
+def test_what_the_table_names_is_there(module: str) -> None:
+    found = importlib.import_module(module)
+    assert [name for name in TABLE[module] if not hasattr(found, name)] == []
+
+
+def shown() -> Iterator[tuple[str, str]]:
+    """All Python that we show to authors, by where it is."""
+    for file in [*ROOT.glob("examples/**/*.py"), *ROOT.glob("api/**/templates/**/*.py.jinja")]:
+        code = file.read_text()
+        yield str(file.relative_to(ROOT)), re.sub(r"<<\w+>>", "placeholder", code)
+    excerpts = ROOT / "docs" / "your-first-device.md"  # of one of the examples
+    for file in {ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md")} - {excerpts}:
+        for code in re.findall(r"^```python\n(.*?)^```$", file.read_text(), re.MULTILINE | re.DOTALL):
+            yield str(file.relative_to(ROOT)), code
+
+
+def imported(code: str) -> Iterator[tuple[str, str]]:
+    """Each name that is imported from us."""
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "fllm":
+            yield from ((node.module or "", alias.name) for alias in node.names)
+
+
+def test_what_we_show_imports_only_what_is_public() -> None:
+    public = {(module, name) for module, names in TABLE.items() for name in names}
+    public |= {(each.__name__, name) for each in (fllm, fllm.batching, fllm.testing) for name in each.__all__}
+    found = {(where, pair) for where, code in shown() for pair in imported(code)}
+    assert len(found) > 50
+    assert sorted(each for each in found if each[1] not in public) == []

@@ -1,0 +1,45 @@
+"""docs/your-first-device.md shows the device of examples/numpy-device, as it is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from support.paths import ROOT
+
+from fllm_api.cli.plugins.new import new
+
+PAGE = (ROOT / "docs" / "your-first-device.md").read_text()
+DEVICE = ROOT / "examples" / "numpy-device"
+BLOCKS = re.findall(r"^```python\n# (\S+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize(("file", "code"), BLOCKS, ids=[file for file, _ in BLOCKS])
+def test_what_the_page_shows_is_in_the_example(file: str, code: str) -> None:
+    directory = DEVICE if "/" in file else DEVICE / "src" / "fllm_numpy"
+    source = (directory / file).read_text()
+    place = 0
+    for part in code.split("...\n"):  # what is between is left out on the page
+        place = source.find(part, place)
+        assert place >= 0, part
+
+
+def test_all_code_of_the_page_is_held_to_a_file() -> None:
+    assert len(BLOCKS) == PAGE.count("```python\n")
+    assert {"runner.py", "cache.py", "llama.py", "sampler.py", "backend.py", "options.py", "plugin.py"} <= {
+        file for file, _ in BLOCKS
+    }
+
+
+def test_the_device_to_begin_with_has_the_pieces_of_the_page(tmp_path: Path) -> None:
+    [line] = re.findall(r"^furiosa-llm plugins new (.+)$", PAGE, re.MULTILINE)
+    done = CliRunner().invoke(new, [*line.split(), "--directory", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    package = tmp_path / "src" / "acme_npu"
+    assert {"plugin.py", "options.py", "backend.py", "runner.py", "sampler.py"} <= {
+        file.name for file in package.iterdir()
+    }
+    assert "  furiosa-llm serve DIRECTORY --devices acme_npu" in done.output
+    assert "`furiosa-llm serve DIRECTORY --devices acme_npu`" in PAGE

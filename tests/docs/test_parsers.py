@@ -1,0 +1,54 @@
+"""docs/parsers.md tells of every parser that we have, and its examples are real ones."""
+
+import re
+from pathlib import Path
+
+from support.paths import DOCS
+
+from fllm import ParserContext, ParserEntry, Reasoning, Text, Tool, ToolArguments, ToolStart
+from fllm.config import PluginConfig
+from fllm.plugins.loader import Plugins, load_plugins
+from fllm.plugins.registry import Registry
+from fllm.testing import parse, plugins_with
+from fllm_parsers import plugin
+
+PAGE = (DOCS / "parsers.md").read_text("utf-8")
+ROW = re.compile(r"^\| `([^`]+)` \| .* \| (yes|) \|$", re.MULTILINE)
+OURS = plugins_with(plugin, installed=False)
+
+
+def told(heading: str) -> dict[str, bool]:
+    """The names under a heading, and whether ``auto`` may choose them."""
+    section = re.split(r"^## ", PAGE.partition(f"\n## {heading}\n")[2], flags=re.MULTILINE)[0]
+    return {name: bool(auto) for name, auto in ROW.findall(section)}
+
+
+def offered(registry: Registry) -> dict[str, bool]:
+    entries = [each.entry for each in registry]
+    return {entry.name: isinstance(entry, ParserEntry) and bool(entry.signs) for entry in entries}
+
+
+def test_every_parser_is_in_its_table() -> None:
+    assert told("Tool calls") == offered(OURS.tool_parsers)
+    assert told("Reasoning") == offered(OURS.reasoning_parsers)
+
+
+def example(name: str, directory: Path) -> Plugins:
+    """The plugins with the example of this name among them."""
+    code = re.search(rf"^```python\n(# {name}\n.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    assert code
+    (directory / name).write_text(code[1])
+    return load_plugins(PluginConfig(paths=(str(directory / name),)))
+
+
+def test_the_example_of_reasoning_is_a_plugin_that_works(tmp_path: Path) -> None:
+    parser = example("acme_thoughts.py", tmp_path).reasoning_parsers.load("acme")
+    made = parse(parser(ParserContext()), ["<thought>\na\n</thought>\n\nb"])
+    assert made == [Reasoning("a"), Text("\n\nb")]
+
+
+def test_the_example_of_tool_calls_is_a_plugin_that_works(tmp_path: Path) -> None:
+    parser = example("acme_tags.py", tmp_path).tool_parsers.load("acme_tags")
+    tools = (Tool("f", parameters={"properties": {"n": {"type": "integer"}}}),)
+    made = parse(parser(ParserContext(tools=tools)), ["So <acme f><arg n>5</arg><arg s>5</arg></acme>"])
+    assert made == [Text("So "), ToolStart(0, "f"), ToolArguments(0, '{"n": 5, "s": "5"}')]

@@ -1,0 +1,168 @@
+"""The inner loops in the instructions of every kind of processor that this one can be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+import pytest
+
+from fllm_backends.torch.fused import simd_kernels
+from fllm_backends.torch.fused.intrinsics import address
+from fllm_backends.torch.fused.packing import GROUP, PANEL, RECORD_4, Packed, pack, unpack
+from fllm_backends.torch.fused.target import Target, targets
+
+ROWS, DEEP = 8, 96
+on_every_target = pytest.mark.parametrize("target", targets(), ids=str)
+
+
+def numbers(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def called(tile: Any, count: int) -> Callable[..., None]:
+    """The intrinsic as a function of arrays and numbers; arrays are passed by address."""
+    names = [f"a{i}" for i in range(count)]
+    space: dict[str, Any] = {"tile": tile}
+    exec(f"def call({', '.join(names)}): tile(({', '.join(names)},))", space)  # noqa: S102
+    compiled = numba.njit(space["call"])
+
+    def call(*arguments: Any) -> None:
+        compiled(*(_address(x) if isinstance(x, np.ndarray) else x for x in arguments))
+
+    return call
+
+
+@numba.njit
+def _address(array: Any) -> Any:
+    return address(array)
+
+
+def rounded(target: Target, x: np.ndarray, planes: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """[rows, groups, planes, GROUP] bytes, and the scales of each group."""
+    groups = len(x), x.shape[1] // GROUP
+    whole, scales = np.empty((*groups, planes, GROUP), np.int8), np.empty((*groups, 2), np.float32)
+    called(simd_kernels.round_groups(target, planes), 4)(x, x.size // GROUP, whole, scales)
+    return whole, scales
+
+
+def seen(target: Target, whole: np.ndarray, scales: np.ndarray) -> np.ndarray:
+    """The activations after rounding."""
+    if whole.shape[2] == 1:
+        numbers = whole[:, :, 0].astype(np.float64)
+    elif target.dot:
+        numbers = whole[:, :, 0].astype(np.float64) * 2**simd_kernels.SHIFT + whole[:, :, 1]
+    else:
+        numbers = whole.reshape(*whole.shape[:2], -1).view(np.int16).astype(np.float64)
+    return (numbers * scales[..., :1]).reshape(len(whole), -1)
+
+
+@on_every_target
+@pytest.mark.parametrize(("planes", "most"), [(1, 127), (2, 127 * 2**simd_kernels.SHIFT)])
+def test_rounding_notes_what_one_is_worth_and_the_sum(target: Target, planes: int, most: int) -> None:
+    x = numbers(4, DEEP)
+    x[1, :GROUP] = 0
+    whole, scales = rounded(target, x, planes)
+    back = seen(target, whole, scales)
+    largest = np.abs(x.reshape(4, -1, GROUP)).max(-1)
+    np.testing.assert_allclose(scales[..., 0], largest / most, rtol=1e-6)
+    assert (np.abs(back - x).reshape(4, -1, GROUP) <= scales[..., :1] * 0.51).all()
+    np.testing.assert_allclose(scales[..., 1], back.reshape(4, -1, GROUP).sum(-1), rtol=1e-5, atol=1e-5)
+
+
+@on_every_target
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("planes", [1, 2])
+@pytest.mark.parametrize(("rows", "add"), [(1, 0), (2, 1), (4, 0), (8, 1)])
+def test_products(target: Target, bits: int, planes: int, rows: int, add: int) -> None:
+    weights = numbers(PANEL, DEEP, seed=1)
+    if bits == 4:
+        whole = np.random.default_rng(2).integers(0, 16, (PANEL, DEEP // GROUP, GROUP))
+        whole[..., 0], whole[..., 1] = 0, 15
+        weights = (whole * 0.25 - 1.5).astype(np.float32).reshape(PANEL, DEEP)
+    packed = pack(weights, numbers(PANEL, seed=3))
+    assert (packed.records.shape[-1] == RECORD_4) == (bits == 4)
+    x, out = numbers(rows, DEEP, seed=4) * 100, numbers(rows, PANEL, seed=5)
+    whole, scales = rounded(target, x, planes)
+    expected = seen(target, whole, scales) @ unpack(packed).T + packed.bias + (out if add else 0)
+    multiply(target, bits, whole, scales, packed, out, add)
+    np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-3)
+
+
+def multiply(
+    target: Target,
+    bits: int,
+    whole: np.ndarray,
+    scales: np.ndarray,
+    packed: Packed,
+    out: np.ndarray,
+    add: int = 0,
+) -> None:
+    rows, groups, planes = whole.shape[:3]
+    call = called(simd_kernels.product(target, rows, bits, planes), 10)
+    line = groups * planes * GROUP
+    call(
+        whole,
+        line,
+        scales,
+        groups * simd_kernels.SCALES,
+        packed.records,
+        groups,
+        packed.bias,
+        out,
+        PANEL * 4,
+        add,
+    )
+
+
+@on_every_target
+@pytest.mark.parametrize("planes", [1, 2])
+def test_extreme_bytes_do_not_overflow(target: Target, planes: int) -> None:
+    weights = np.where(np.arange(DEEP) % 32, 1.0, -1.0).astype(np.float32) * np.ones((PANEL, 1), np.float32)
+    weights[:, 5] = 0.3  # so that 4 bits are not enough
+    packed, out = pack(weights), np.empty((1, PANEL), np.float32)
+    multiply(target, 8, *rounded(target, np.ones((1, DEEP), np.float32), planes), packed, out)
+    np.testing.assert_allclose(out[0], unpack(packed).sum(-1), rtol=1e-4)
+
+
+@on_every_target
+@pytest.mark.parametrize("rows", [4, 8])
+def test_scores(target: Target, rows: int) -> None:
+    queries, keys = numbers(rows, 64), numbers(64, PANEL, seed=1).astype(np.float16)
+    out = np.empty((rows, 40), np.float32)
+    called(simd_kernels.score(target, rows), 5)(queries, 64, keys.view(np.uint16), out, 160)
+    np.testing.assert_allclose(out[:, :PANEL], queries @ keys.astype(np.float32), rtol=1e-4, atol=1e-4)
+
+
+@on_every_target
+def test_mixing_adds_to_what_is_there(target: Target) -> None:
+    weights, values = numbers(4, 40), numbers(PANEL, 96, seed=1).astype(np.float16)
+    out = numbers(4, 96, seed=2)
+    expected = out + weights[:, :PANEL] @ values.astype(np.float32)
+    called(simd_kernels.mix(target, 4), 5)(weights, 160, values.view(np.uint16), 96, out)
+    np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-4)
+
+
+@on_every_target
+def test_softening_forgets_what_is_masked(target: Target) -> None:
+    scores = numbers(3 * PANEL) * 20
+    scores[40:] = -np.inf
+    weights = np.exp((scores - scores.max()).astype(np.float64))
+    weights[weights < np.exp(-87.0)] = 0
+    total = np.empty(1, np.float32)
+    called(simd_kernels.soften(target), 3)(scores, len(scores), total)
+    np.testing.assert_allclose(scores, weights, rtol=1e-6)
+    np.testing.assert_allclose(total, weights.sum(), rtol=1e-6)
+    assert not scores[40:].any()
+
+
+@on_every_target
+def test_gates(target: Target) -> None:
+    gates, ups = numbers(GROUP) * 30, numbers(GROUP, seed=1)
+    whole, scales = np.empty(GROUP, np.int8), np.empty(2, np.float32)
+    called(simd_kernels.gate(target), 4)(gates, ups, whole, scales)
+    with np.errstate(over="ignore"):
+        expected = gates / (1 + np.exp(-gates)) * ups
+    assert (np.abs(whole * scales[0] - expected) <= scales[0] * 0.501).all()

@@ -1,0 +1,36 @@
+"""Each request that ended is counted once, by what became of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from fllm.pipeline.request_tracker import Trace
+from fllm_metrics.request_outcome import OUTCOMES, outcome
+
+
+def ended(error: str | None, status: int | None, reason: str | None = None) -> Trace:
+    trace = Trace("one")
+    trace.status = status
+    if reason is not None:
+        trace.end(0, reason)
+    trace.finish(error)
+    return trace
+
+
+@pytest.mark.parametrize(
+    ("trace", "wanted"),
+    [
+        (ended(None, 200, "stop"), "success"),
+        (ended("max_tokens: not a number", 400), "refused"),
+        (ended("the body is too large", 413), "refused"),
+        (ended("too many requests", 429), "limited"),
+        (ended("the engine starts", 503), "unavailable"),
+        (ended("the server failed", 500), "error"),
+        (ended("the engine died", 200, "error"), "error"),
+        (ended("the client went away", 200, "abort"), "aborted"),
+        (ended("the client went away", None), "aborted"),
+    ],
+)
+def test_a_request_has_one_outcome(trace: Trace, wanted: str) -> None:
+    assert outcome(trace) == wanted
+    assert wanted in OUTCOMES

@@ -1,0 +1,68 @@
+"""A page is read back to the numbers that were written, and its histograms to quantiles."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from fllm_metrics.top.metrics_page import Histogram, read_page
+
+PAGE = """\
+# HELP furiosa_llm:request_failure_total Requests that failed
+# TYPE furiosa_llm:request_failure_total counter
+furiosa_llm:request_failure_total{model_name="m",reason="a"} 2.0
+furiosa_llm:request_failure_total{model_name="m",reason="b"} 3.0
+# HELP process_open_fds Number of open file descriptors.
+# TYPE process_open_fds gauge
+process_open_fds 19.0
+# HELP furiosa_llm:time_to_first_token_seconds From arrival to the first token
+# TYPE furiosa_llm:time_to_first_token_seconds histogram
+furiosa_llm:time_to_first_token_seconds_bucket{le="0.1",model_name="m"} 5.0
+furiosa_llm:time_to_first_token_seconds_bucket{le="1.0",model_name="m"} 15.0
+furiosa_llm:time_to_first_token_seconds_bucket{le="+Inf",model_name="m"} 20.0
+furiosa_llm:time_to_first_token_seconds_count{model_name="m"} 20.0
+furiosa_llm:time_to_first_token_seconds_sum{model_name="m"} 12.5
+"""
+
+
+def test_ours_lose_their_prefix_and_series_are_added() -> None:
+    values = read_page(PAGE).values
+    assert (values["request_failure_total"], values["process_open_fds"]) == (5, 19)
+
+
+def test_buckets_become_a_histogram() -> None:
+    histogram = read_page(PAGE).histograms["time_to_first_token_seconds"]
+    assert histogram == Histogram((0.1, 1.0, math.inf), (5, 15, 20))
+
+
+def test_what_is_no_page_is_refused() -> None:
+    with pytest.raises(ValueError, match=r".*"):
+        read_page("<html>\n<body>hello there</body>")
+
+
+@pytest.mark.parametrize(
+    ("share", "value"), [(0.25, 0.1), (0.5, 0.55), (0.75, 1.0), (0.05, 0.02), (0.95, math.inf)]
+)
+def test_a_quantile_lies_on_a_line_within_its_bucket(share: float, value: float) -> None:
+    histogram = Histogram((0.1, 1.0, math.inf), (5, 15, 20))
+    assert histogram.quantile(share) == pytest.approx(value)
+
+
+def test_empty_buckets_are_passed_over() -> None:
+    histogram = Histogram((1.0, 2.0, 3.0, math.inf), (0, 0, 4, 4))
+    assert [histogram.quantile(share) for share in (0.0, 0.5, 1.0)] == [2.0, 2.5, 3.0]
+
+
+def test_of_no_samples_there_is_no_quantile() -> None:
+    assert Histogram().quantile(0.5) is None
+
+
+def test_the_samples_since_are_the_difference() -> None:
+    before, now = Histogram((1.0, math.inf), (2, 3)), Histogram((1.0, math.inf), (2, 7))
+    assert now.since(before) == Histogram((1.0, math.inf), (0, 4))
+
+
+def test_a_histogram_that_began_anew_is_taken_whole() -> None:
+    before, now = Histogram((1.0, math.inf), (2, 30)), Histogram((1.0, math.inf), (1, 4))
+    assert now.since(before) == now

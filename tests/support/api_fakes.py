@@ -1,0 +1,288 @@
+"""A server without a model: a tiny tokenizer, a backend that repeats a script, and ways to ask it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from typing import Any
+
+import httpx
+from litestar import Litestar
+from msgspec.structs import replace
+from tokenizers import AddedToken, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer as Inner
+
+from fllm.chat import ChatTemplate
+from fllm.events import ParserEvent, Reasoning, Text, ToolArguments, ToolStart
+from fllm.interfaces import ParserContext, RequestRecord
+from fllm.plugins.loader import Plugins
+from fllm.tokenizer import Tokenizer
+from fllm.values import ModelCard, Prompt, Status, Step, TokenLogprob
+from fllm_api.app import create_app
+from fllm_api.app_state import Server
+from fllm_api.config import ServerConfig
+
+EOS = "<|eot|>"
+TEMPLATE = (
+    "{% for message in messages %}<{{ message.role }}>{{ message.content }}{% endfor %}"
+    "{% if tools %}{{ tools | tojson }}{% endif %}{{ note }}{{ reasoning_effort }}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+def byte_tokenizer(words: Sequence[str] = (), *, bos: bool = False) -> Tokenizer:
+    """One token for each byte, and one for each of ``words``, which only a backend can produce."""
+    encode = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    spelled = [encode.pre_tokenize_str(word)[0][0] for word in words]
+    names = dict.fromkeys([*sorted(pre_tokenizers.ByteLevel.alphabet()), *spelled])
+    inner = Inner(models.BPE({name: i for i, name in enumerate(names)}, []))
+    inner.pre_tokenizer = encode
+    inner.decoder = decoders.ByteLevel()
+    inner.add_special_tokens([AddedToken(EOS, special=True), AddedToken("<s>", special=True)])
+    return Tokenizer(inner, {"eos_token": EOS, **({"bos_token": "<s>"} if bos else {})})
+
+
+def spell(tokenizer: Tokenizer, word: str) -> int:
+    """Id of a word's token."""
+    encode = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    found = tokenizer.id_of(word)
+    found = tokenizer.id_of(encode.pre_tokenize_str(word)[0][0]) if found is None else found
+    assert found is not None, word
+    return found
+
+
+class FakeBackend:
+    """Repeats the ids of each step, whatever the prompt. Remembers its prompts, and which ended early."""
+
+    def __init__(self, steps: Sequence[Sequence[int]] = (), *, eos: int | None = None) -> None:
+        self.steps = [list(step) for step in steps]
+        self.eos = eos
+        self.prompts: list[Prompt] = []
+        self.aborted: list[str] = []
+        self.stalls_after: int | None = None
+        """Brings so many steps, then nothing more."""
+        self.fails_after: int | None = None
+        """Brings so many steps, then raises ``failure``."""
+        self.failure: Exception = RuntimeError("secret")
+        self.health: Exception | None = None
+        self.logprobs: Sequence[float] = (-0.25,)
+        """Of each token of the first sequence, of the second, and so on; the last for all others."""
+
+    async def start(self) -> ModelCard:
+        raise AssertionError("the fake needs no start")
+
+    async def generate(self, prompt: Prompt) -> AsyncGenerator[Step]:
+        self.prompts.append(prompt)
+        logprob = self.logprobs[min(len(self.prompts), len(self.logprobs)) - 1]
+        over = False
+        try:
+            for count, step in enumerate(self._script(prompt, logprob)):
+                await asyncio.sleep(0)
+                if count == self.stalls_after:
+                    await asyncio.Event().wait()
+                if count == self.fails_after:
+                    raise self.failure
+                over = step.finish is not None
+                yield step
+        finally:
+            if not over:
+                self.aborted.append(prompt.request_id)
+
+    def _script(self, prompt: Prompt, logprob: float) -> Iterator[Step]:
+        sampling, count = prompt.sampling, 0
+        first = Step(cached_tokens=1, prompt_logprobs=self._prompt_logprobs(prompt))
+        if sampling.max_tokens == 0:
+            yield replace(first, finish="length")
+            return
+        for i, ids in enumerate(self.steps):
+            ids = ids[: sampling.max_tokens - count]
+            count += len(ids)
+            ends = i == len(self.steps) - 1
+            stops = ends and ids[-1:] == [self.eos]
+            yield replace(
+                first if i == 0 else Step(),
+                token_ids=ids,
+                logprobs=[_logprob(each, logprob, sampling.logprobs) for each in ids]
+                if sampling.logprobs is not None
+                else None,
+                finish="stop" if stops else "length" if ends or count == sampling.max_tokens else None,
+                stop_token=self.eos if stops else None,
+            )
+            if count == sampling.max_tokens:
+                return
+
+    def _prompt_logprobs(self, prompt: Prompt) -> list[TokenLogprob | None] | None:
+        top = prompt.sampling.prompt_logprobs
+        return None if top is None else [None, *(_logprob(i, -0.5, top) for i in prompt.token_ids[1:])]
+
+    async def status(self) -> Status:
+        if self.health is not None:
+            raise self.health
+        return Status(running=1)
+
+    async def stop(self) -> None:
+        pass
+
+
+def _logprob(token_id: int, logprob: float, top: int | None) -> TokenLogprob:
+    return TokenLogprob(token_id, logprob, ((token_id, logprob), (0, -2.0), (1, -math.inf))[: top or 0])
+
+
+class Recorder:
+    """A collector that writes down what it hears."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+        self.requests: list[RequestRecord] = []
+
+    def received(self, request: RequestRecord) -> None:
+        self.requests.append(request)
+        self.heard.append("received")
+
+    def started(self, request: RequestRecord) -> None:
+        self.heard.append("started")
+
+    def progressed(self, request: RequestRecord, gaps: Sequence[float], tokens: int) -> None:
+        self.heard.append(f"progressed {tokens}")
+
+    def finished(self, request: RequestRecord) -> None:
+        self.heard.append(f"finished {request.error}")
+
+
+def a_server(words: Sequence[str] = ("Hello", " world", "!"), **parts: Any) -> Server:
+    """A server whose backend says ``words``, one a step, and ends; ``parts`` replace those of `Server`.
+
+    ``config`` is a dict of the `ServerConfig` fields that matter, ``card`` one of those of `ModelCard`.
+    """
+    bos = parts.pop("bos", False)
+    known = [word for word in words if word != EOS]
+    tokenizer = byte_tokenizer(known, bos=bos)
+    eos = spell(tokenizer, EOS)
+    ids = [spell(tokenizer, word) for word in words]
+    config = ServerConfig(**{"served_model_name": "org/fake", **parts.pop("config", {})})
+    about = {"tokenizer": "", "max_model_len": 512, "eos_token_ids": (eos,), **parts.pop("card", {})}
+    template = ChatTemplate.compile({"default": TEMPLATE}, special_tokens=tokenizer.special_tokens)
+    defaults = {
+        "config": config,
+        "plugins": Plugins(),
+        "backend": FakeBackend([[i] for i in (*ids, *([] if EOS in words else [eos]))], eos=eos),
+        "backend_name": "fake",
+        "card": ModelCard(**about),
+        "tokenizer": tokenizer,
+        "template": template,
+        "created": 1700000000,
+    }
+    return Server(**{**defaults, **parts})
+
+
+def backend_of(server: Server) -> FakeBackend:
+    """The fake, as what it is."""
+    assert isinstance(server.backend, FakeBackend)
+    return server.backend
+
+
+_apps: dict[int, tuple[Server, Litestar]] = {}
+
+
+def app_of(server: Server) -> Litestar:
+    """Its application, made once: that takes longer than a request."""
+    if id(server) not in _apps:
+        _apps[id(server)] = (server, create_app(server))
+    return _apps[id(server)][1]
+
+
+def ask(server: Server, method: str, path: str, **request: Any) -> httpx.Response:
+    """One request, over ASGI."""
+
+    async def go() -> httpx.Response:
+        transport = httpx.ASGITransport(app_of(server))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await client.request(method, path, **request)
+
+    return asyncio.run(go())
+
+
+def chat(server: Server, **body: Any) -> httpx.Response:
+    """A chat request; ``messages`` say Hi unless given."""
+    body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], **body}
+    return ask(server, "POST", "/v1/chat/completions", json=body)
+
+
+def complete(server: Server, **body: Any) -> httpx.Response:
+    """A completion request; ``prompt`` is Hi unless given."""
+    return ask(server, "POST", "/v1/completions", json={"model": "m", "prompt": "Hi", **body})
+
+
+def events(response: httpx.Response) -> list[dict[str, Any]]:
+    """The chunks of a stream, which must end as streams do."""
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"].startswith("text/event-stream")
+    lines = response.text.split("\n\n")
+    assert lines.pop() == ""
+    assert lines.pop() == "data: [DONE]"
+    return [json.loads(line.removeprefix("data: ")) for line in lines]
+
+
+def error_of(response: httpx.Response) -> dict[str, Any]:
+    """The body of the envelope, which must be complete."""
+    body = response.json()
+    assert set(body) == {"error"}, body
+    error: dict[str, Any] = body["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["message"]
+    return error
+
+
+class Thinks:
+    """A reasoning parser: what comes before the first ``|`` is reasoning."""
+
+    def __init__(self, context: ParserContext) -> None:
+        self.context = context
+        self._thinking = True
+
+    def feed(self, text: str) -> Iterator[ParserEvent]:
+        if self._thinking:
+            thought, bar, text = text.partition("|")
+            self._thinking = not bar
+            if thought:
+                yield Reasoning(thought)
+        if text:
+            yield Text(text)
+
+    def finish(self) -> Iterator[ParserEvent]:
+        return iter(())
+
+
+class Calls:
+    """A tool-call parser: ``[name:arguments]`` is a call."""
+
+    def __init__(self, context: ParserContext) -> None:
+        self.context = context
+        self._calls = -1
+        self._name: str | None = None
+        self._inside = False
+
+    def feed(self, text: str) -> Iterator[ParserEvent]:
+        for character in text:
+            yield from self._character(character)
+
+    def finish(self) -> Iterator[ParserEvent]:
+        return iter(())
+
+    def _character(self, character: str) -> Iterator[ParserEvent]:
+        if character == "[" and not self._inside and self._name is None:
+            self._name = ""
+        elif character == ":" and self._name is not None:
+            self._calls += 1
+            yield ToolStart(self._calls, self._name)
+            self._name, self._inside = None, True
+        elif self._name is not None:
+            self._name += character
+        elif character == "]" and self._inside:
+            self._inside = False
+        elif self._inside:
+            yield ToolArguments(self._calls, character)
+        else:
+            yield Text(character)

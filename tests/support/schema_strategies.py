@@ -1,0 +1,63 @@
+"""Hypothesis strategies for JSON schemas, good ones and wild ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from hypothesis import strategies as st
+from support.schema_corpus import OBEYED
+
+from fllm.structured_output.json_schema.keywords import ABOUT, COMBINING, TYPES
+
+KEYWORDS = [
+    *COMBINING,
+    "type",
+    "enum",
+    "const",
+    "$defs",
+    *(word for words in ABOUT.values() for word in words),
+]
+
+
+def anything() -> st.SearchStrategy[Any]:
+    """Any JSON value, among them many that look like schemas at a glance."""
+    texts = (
+        st.sampled_from(["a", "#", "#/$defs/a", "#/properties", "^a(b|", "[a-c]{2,}", "date", *TYPES])
+        | st.text()
+    )
+    numbers = st.integers(-3, 2000) | st.integers() | st.floats(allow_nan=False)
+    return st.recursive(
+        st.none() | st.booleans() | numbers | texts,
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from(KEYWORDS), inner, max_size=4)
+            | st.dictionaries(texts, inner, max_size=2)
+        ),
+        max_leaves=15,
+    )
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> Any:
+    """A schema of the corpus with other things in some of its places."""
+    schema = draw(st.sampled_from(OBEYED))
+    for _ in range(draw(st.integers(1, 3))):
+        path = draw(st.sampled_from(list(_paths(schema))))
+        schema = _put(schema, path, draw(anything() | st.sampled_from(OBEYED)))
+    return schema
+
+
+def _paths(value: Any) -> Iterator[tuple[Any, ...]]:
+    yield ()
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, each in inner:
+        yield from ((key, *path) for path in _paths(each))
+
+
+def _put(value: Any, path: tuple[Any, ...], new: Any) -> Any:
+    if not path:
+        return new
+    copied = dict(value) if isinstance(value, dict) else list(value)
+    copied[path[0]] = _put(copied[path[0]], path[1:], new)
+    return copied
