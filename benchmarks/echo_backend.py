@@ -47,22 +47,25 @@ class EchoBackend:
         self._tokenizer = Tokenizer.load(self._directory)
         return fllm.ModelCard(tokenizer=str(self._directory), max_model_len=8192)
 
-    async def generate(self, prompt: fllm.Prompt) -> AsyncGenerator[fllm.Step]:
+    async def generate(self, prompt: fllm.GenerateRequest) -> AsyncGenerator[fllm.EngineOutput]:
         for step in self._steps(prompt.sampling.max_tokens):
             await asyncio.sleep(0)
             yield step
 
-    async def status(self) -> fllm.Status:
-        return fllm.Status()
+    async def status(self) -> fllm.EngineStats:
+        return fllm.EngineStats()
 
     async def stop(self) -> None:
         if self._made is not None:
             self._made.cleanup()
 
-    def _prepare(self, count: int) -> list[fllm.Step]:
+    def _prepare(self, count: int) -> list[fllm.EngineOutput]:
         ids = self._ids(count)
         *parts, last = (ids[i : i + self._per_step] for i in range(0, count, self._per_step))
-        return [*(fllm.Step(token_ids=part) for part in parts), fllm.Step(token_ids=last, finish="stop")]
+        return [
+            *(fllm.EngineOutput(token_ids=part) for part in parts),
+            fllm.EngineOutput(token_ids=last, finish_reason="stop"),
+        ]
 
     def _ids(self, count: int) -> list[int]:
         opening, closing, call, prose = (

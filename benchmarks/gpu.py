@@ -38,7 +38,7 @@ sys.path[:0] = [str(ROOT / "core"), str(ROOT / "plugins" / "backends")]
 from fllm.batching.runner import Row  # noqa: E402
 from fllm.config import BackendConfig, Device  # noqa: E402
 from fllm.interfaces import BackendContext  # noqa: E402
-from fllm.values import Prompt, Sampling  # noqa: E402
+from fllm.values import GenerateRequest, SamplingParams  # noqa: E402
 from fllm_backends.checkpoints.architecture import Architecture, read_architecture  # noqa: E402
 from fllm_backends.torch.attention import AttentionBatch, KVCache  # noqa: E402
 from fllm_backends.torch.backend import torch_backend  # noqa: E402
@@ -145,9 +145,9 @@ class Engine:
 
     async def _one(self, prompt: list[int], tokens: int) -> list[tuple[int, float]]:
         self._count += 1
-        sampling = Sampling(max_tokens=tokens, temperature=0.0, ignore_eos=True)
+        sampling = SamplingParams(max_tokens=tokens, temperature=0.0, ignore_eos=True)
         found: list[tuple[int, float]] = []
-        async for step in self._backend.generate(Prompt(f"r{self._count}", prompt, sampling)):
+        async for step in self._backend.generate(GenerateRequest(f"r{self._count}", prompt, sampling)):
             found += [(token, time.perf_counter()) for token in step.token_ids]
         return found
 
@@ -279,7 +279,7 @@ def logits_of(
     for start, count in [(0, half), *((at, 1) for at in range(half, len(ids)))]:
         row = Row(
             token_ids=ids, prompt_length=len(ids), start=start, count=count, block_table=range(blocks),
-            sampling=Sampling(max_tokens=1), seed=0, sample=False,
+            sampling=SamplingParams(max_tokens=1), seed=0, sample=False,
         )  # fmt: skip
         with torch.inference_mode():
             new = torch.tensor(ids[start : start + count], device=device)

@@ -26,9 +26,9 @@ from torch import Tensor
 
 from fllm.batching.runner import Row
 from fllm.config import BackendConfig, Device
-from fllm.model.source import locate
+from fllm.model import locate
 from fllm.tokenizer import Tokenizer
-from fllm.values import Sampling
+from fllm.values import SamplingParams
 from fllm_backends.torch.attention import AttentionBatch, KVCache
 from fllm_backends.torch.options import read_options
 from fllm_backends.torch.runner import TorchRunner
@@ -61,7 +61,7 @@ class Engine:
             start=start,
             count=stop - start,
             block_table=self._table,
-            sampling=Sampling(max_tokens=1),
+            sampling=SamplingParams(max_tokens=1),
             seed=0,
             sample=True,
         )

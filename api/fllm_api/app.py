@@ -10,7 +10,7 @@ from litestar import Litestar
 from litestar.config.cors import CORSConfig
 from litestar.di import Provide
 
-from fllm_api.app_state import Server
+from fllm_api.app_state import AppState
 from fllm_api.config import ServerConfig
 from fllm_api.controllers.chat import ChatController
 from fllm_api.controllers.completions import CompletionsController
@@ -32,13 +32,13 @@ from fllm_api.openapi.schema import openapi_config
 from fllm_api.request_id import HEADER, begin_response
 
 
-def create_app(server: Server) -> Litestar:
+def create_app(server: AppState) -> Litestar:
     """The routes of the contract, and those of plugins."""
     admission = Admission(capacity(server.card, server.config), server.config.limits)
     return with_routes_of(server.plugins, partial(_build, server, admission))
 
 
-def _build(server: Server, admission: Admission, routes: Sequence[Any]) -> Litestar:
+def _build(server: AppState, admission: Admission, routes: Sequence[Any]) -> Litestar:
     config = server.config
     return Litestar(
         route_handlers=[

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from msgspec import Struct, field
 
 from fllm.chat import ChatTemplate, ForeignTemplates
-from fllm.interfaces import Backend, Collector, Exposer, ParserFactory
+from fllm.interfaces import Backend, Collector, MetricsExporter, ParserFactory
 from fllm.pipeline.pipeline import Pipeline
 from fllm.plugins.loader import Plugins
 from fllm.tokenizer import Tokenizer
@@ -18,7 +18,7 @@ from fllm_api.lifecycle.drain import Drain
 from fllm_api.limits.round_robin_lock import Turns
 
 
-class Server(Struct, frozen=True, kw_only=True):
+class AppState(Struct, frozen=True, kw_only=True):
     """Everything that answers a request; made once the backend has started."""
 
     config: ServerConfig
@@ -47,6 +47,8 @@ class Server(Struct, frozen=True, kw_only=True):
         return Pipeline(self.backend, self.tokenizer, self.card.eos_token_ids)
 
     @property
-    def exposer(self) -> Exposer | None:
+    def exposer(self) -> MetricsExporter | None:
         """The first collector that can be scraped."""
-        return next((collector for collector in self.collectors if isinstance(collector, Exposer)), None)
+        return next(
+            (collector for collector in self.collectors if isinstance(collector, MetricsExporter)), None
+        )

@@ -70,7 +70,7 @@ class BackendConfig(Struct, frozen=True, kw_only=True):
     enable_prefix_caching: bool = True
     speculative_config: Speculation | None = None
     grammar: str | None = None
-    """The grammar plugin that keeps answers to a `Prompt.constraint`; ``None``: nothing does."""
+    """The grammar plugin that keeps answers to a `GenerateRequest.constraint`; ``None``: nothing does."""
     visible_tokens: tuple[str, ...] = ()
     """Special tokens that the chosen parsers read as text: constrained answers hold no others."""
     engine_timeout: float = 60.0

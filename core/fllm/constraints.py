@@ -14,7 +14,7 @@ class _Constraint(Struct, frozen=True, tag=True):
     pass
 
 
-class Exactly(_Constraint, frozen=True):
+class ConstString(_Constraint, frozen=True):
     """This very text."""
 
     text: str
@@ -40,7 +40,7 @@ class Grammar(_Constraint, frozen=True):
     """GBNF, or whatever notation the grammar plugin reads."""
 
 
-class UpTo(_Constraint, frozen=True):
+class TextUntil(_Constraint, frozen=True):
     """Any text, up to and with the first ``end``."""
 
     end: str
@@ -48,19 +48,19 @@ class UpTo(_Constraint, frozen=True):
     """What the text before the end must not have in it."""
 
 
-class InOrder(_Constraint, frozen=True):
+class Concat(_Constraint, frozen=True):
     """One after the other."""
 
     parts: tuple[Constraint, ...]
 
 
-class OneOf(_Constraint, frozen=True):
+class AnyOf(_Constraint, frozen=True):
     """Any one of them."""
 
     options: tuple[Constraint, ...]
 
 
-class Repeated(_Constraint, frozen=True, kw_only=True):
+class Repeat(_Constraint, frozen=True, kw_only=True):
     """The same again and again."""
 
     item: Constraint
@@ -78,7 +78,7 @@ class Tag(Struct, frozen=True):
     end: str = ""
 
 
-class FreeText(_Constraint, frozen=True, kw_only=True):
+class TriggeredTags(_Constraint, frozen=True, kw_only=True):
     """Any text; but where one of the triggers stands, one of the tags must begin there and end as it says."""
 
     triggers: tuple[str, ...]
@@ -86,7 +86,7 @@ class FreeText(_Constraint, frozen=True, kw_only=True):
     tags: tuple[Tag, ...]
 
 
-Constraint = Exactly | JsonSchema | Regex | Grammar | UpTo | InOrder | OneOf | Repeated | FreeText
+Constraint = ConstString | JsonSchema | Regex | Grammar | TextUntil | Concat | AnyOf | Repeat | TriggeredTags
 
 ANY_OBJECT = JsonSchema('{"type":"object"}')
 """Some JSON object."""

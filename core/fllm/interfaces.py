@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from fllm.config import BackendConfig, MetricsConfig, PluginConfig
 from fllm.events import ParserEvent
-from fllm.values import ModelCard, Progress, Prompt, Status, Step, Tool
+from fllm.values import EngineOutput, EngineStats, GenerateRequest, ModelCard, Progress, Tool
 
 if TYPE_CHECKING:
     from fllm.chat import ChatTemplate
@@ -43,8 +43,8 @@ class Parser(Protocol):
 
     For constrained decoding, a tool-call parser may have the class attribute ``format``, a `ToolFormat`: how
     the model writes the calls that it reads. A reasoning parser may have a method
-    ``around(answer: Constraint) -> Constraint``, called before `feed`: the language of a whole output,
-    reasoning included, whose answer obeys that constraint.
+    ``constrain_output(answer: Constraint) -> Constraint``, called before `feed`: the language of a whole
+    output, reasoning included, whose answer obeys that constraint.
     """
 
     def feed(self, text: str) -> Iterable[ParserEvent]:
@@ -78,14 +78,14 @@ class Backend(Protocol):
         """Load the model and be ready; raises `UserError` where the user can mend it."""
         ...
 
-    def generate(self, prompt: Prompt) -> AsyncGenerator[Step]:
+    def generate(self, prompt: GenerateRequest) -> AsyncGenerator[EngineOutput]:
         """Continue one prompt until a step with ``finish``; closing the generator aborts the sequence.
 
         Raises `RequestError` for what the client can mend, `BackendError` where the engine fails.
         """
         ...
 
-    async def status(self) -> Status:
+    async def status(self) -> EngineStats:
         """Answer if the engine is well; raises `BackendUnavailable` if it is not."""
         ...
 
@@ -147,7 +147,7 @@ class RequestRecord(Protocol):
     @property
     def finished_at(self) -> float | None: ...
     @property
-    def queued(self) -> float:
+    def queue_time(self) -> float:
         """Seconds in the engine before the first prefill."""
         ...
 
@@ -201,7 +201,7 @@ class Collector(Protocol):
         ...
 
 
-class Exposition(Struct, frozen=True):
+class MetricsPage(Struct, frozen=True):
     """A page for a scraper."""
 
     content_type: str
@@ -209,10 +209,10 @@ class Exposition(Struct, frozen=True):
 
 
 @runtime_checkable
-class Exposer(Protocol):
+class MetricsExporter(Protocol):
     """A collector that can be scraped at `/metrics`."""
 
-    def expose(self, status: Status | None, accept: str) -> Exposition:
+    def expose(self, status: EngineStats | None, accept: str) -> MetricsPage:
         """The page, in the best format that ``accept`` allows; ``status`` is the backend's, if it answers."""
         ...
 
@@ -221,7 +221,7 @@ class Exposer(Protocol):
 class Ticking(Protocol):
     """A collector that wants to be called about once a second while the server runs."""
 
-    def tick(self, status: Status | None) -> None:
+    def tick(self, status: EngineStats | None) -> None:
         """``status`` is the backend's, if it answers."""
         ...
 

@@ -13,7 +13,7 @@ FinishReason = Literal["stop", "length", "abort"]
 """Why a backend ended a sequence. ``stop``: an end-of-sequence or stop token; ``length``: a limit."""
 
 
-class Sampling(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class SamplingParams(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How tokens are chosen: what a backend must obey of a request. Ranges are checked at the edge."""
 
     max_tokens: int
@@ -43,13 +43,13 @@ class Sampling(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The same for the prompt's tokens, on the first step."""
 
 
-class Prompt(Struct, frozen=True):
+class GenerateRequest(Struct, frozen=True):
     """One sequence for a backend to continue."""
 
     request_id: str
     """Unique among the sequences in flight."""
     token_ids: list[int]
-    sampling: Sampling
+    sampling: SamplingParams
     group: str = ""
     """Sequences of one request bear the same group and may share the blocks of their prompt."""
     constraint: Constraint | None = None
@@ -72,37 +72,37 @@ class TokenLogprob(Struct, frozen=True, array_like=True):
     """The likeliest tokens at this place and their log-probabilities, best first."""
 
 
-class Step(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class EngineOutput(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a backend produced for one sequence since its last step."""
 
     token_ids: list[int] = []
     logprobs: list[TokenLogprob] | None = None
     """One for each of ``token_ids``, where asked for."""
-    finish: FinishReason | None = None
+    finish_reason: FinishReason | None = None
     """Set on the last step, and only there."""
     stop_token: int | None = None
     """The stop token that ended the sequence; it is then the last of ``token_ids``."""
     cached_tokens: int = 0
     """On one step, the first if it is known then: prompt tokens found in the prefix cache."""
-    queued: float = 0.0
+    queue_time: float = 0.0
     """On the first step: seconds between arrival and the first prefill."""
     prompt_logprobs: list[TokenLogprob | None] | None = None
     """On the first step, where asked for: one for each prompt token, ``None`` for the first."""
 
 
-def joined(steps: Sequence[Step]) -> Step:
+def merge_outputs(steps: Sequence[EngineOutput]) -> EngineOutput:
     """One step that says what these, at least one, say one after the other."""
     first, last = steps[0], steps[-1]
     if first is last:
         return first
     logprobs = [logprob for step in steps for logprob in step.logprobs or ()]
-    return Step(
+    return EngineOutput(
         token_ids=[token_id for step in steps for token_id in step.token_ids],
         logprobs=logprobs or None,
-        finish=last.finish,
+        finish_reason=last.finish_reason,
         stop_token=last.stop_token,
         cached_tokens=max([step.cached_tokens for step in steps]),
-        queued=first.queued,
+        queue_time=first.queue_time,
         prompt_logprobs=first.prompt_logprobs,
     )
 
@@ -130,12 +130,12 @@ class ModelCard(Struct, frozen=True, kw_only=True):
     artifact_id: str = ""
     """Names these very weights: a Hub revision, or a digest of the file."""
     grammar: str | None = None
-    """What makes answers obey a `Prompt.constraint`, such as ``xgrammar``; ``None``: nothing does."""
+    """The grammar backend that enforces a `GenerateRequest.constraint`, or ``None``."""
     runtime: dict[str, Any] = {}
     """``runtime_config`` of `/v1/models`: device, dtype, quantization, KV-cache blocks, buckets..."""
 
 
-class Status(Struct, frozen=True, kw_only=True):
+class EngineStats(Struct, frozen=True, kw_only=True):
     """A backend's gauges and running totals, for `/health` and `/metrics`."""
 
     running: int = 0
@@ -183,7 +183,7 @@ ChatTemplates = Mapping[str, str]
 """Jinja sources by name; ``default`` is used, and ``tool_use`` where the request has tools."""
 
 
-def stop_tokens(sampling: Sampling, eos_token_ids: Iterable[int]) -> frozenset[int]:
+def stop_tokens(sampling: SamplingParams, eos_token_ids: Iterable[int]) -> frozenset[int]:
     """The tokens that end a sequence, once it has ``min_tokens``."""
     own = frozenset(sampling.stop_token_ids)
     return own if sampling.ignore_eos else own.union(eos_token_ids)

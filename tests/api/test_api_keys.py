@@ -236,7 +236,7 @@ def test_sighup_ends_no_server_that_has_no_file(model: Path) -> None:
 
 SEARCH = """
 import gc, os, sys
-from fllm_api.cli import running
+from fllm_api.cli import lifecycle
 from fllm_api.cli.main import main
 
 def texts(found, depth=3):
@@ -260,7 +260,7 @@ def search(*_):
                     held.add(text)
     print("held:", sorted(held), sys.argv[1:], "FURIOSA_LLM_API_KEY" in os.environ)
 
-running.run = search
+lifecycle.run = search
 main()
 """
 

@@ -12,14 +12,14 @@ import pytest
 from support.api_fakes import Calls, Thinks, a_server
 
 from fllm_api.app import create_app
-from fllm_api.app_state import Server
+from fllm_api.app_state import AppState
 
 T = TypeVar("T")
 MESSAGES: Any = [{"role": "user", "content": "Hi"}]
 TOOLS: Any = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
 
 
-def through_client(server: Server, use: Callable[[openai.AsyncOpenAI], Awaitable[T]]) -> T:
+def through_client(server: AppState, use: Callable[[openai.AsyncOpenAI], Awaitable[T]]) -> T:
     async def go() -> T:
         http = httpx.AsyncClient(transport=httpx.ASGITransport(create_app(server)))
         async with openai.AsyncOpenAI(

@@ -12,6 +12,7 @@ from support.paths import ROOT
 
 import fllm
 import fllm.batching
+import fllm.parsing
 import fllm.testing
 
 PAGE = (ROOT / "docs" / "compatibility.md").read_text()
@@ -22,7 +23,10 @@ TABLE = {
 }
 
 
-@pytest.mark.parametrize("module", [fllm, fllm.batching, fllm.testing], ids=lambda each: each.__name__)
+PACKAGES = (fllm, fllm.parsing, fllm.batching, fllm.testing)
+
+
+@pytest.mark.parametrize("module", PACKAGES, ids=lambda each: each.__name__)
 def test_the_page_lists_what_a_public_package_has(module: object) -> None:
     listed = re.findall(r"`(\w+)`", SECTIONS[getattr(module, "__name__", "")])
     assert len(listed) == len(set(listed))
@@ -55,7 +59,7 @@ def imported(code: str) -> Iterator[tuple[str, str]]:
 
 def test_what_we_show_imports_only_what_is_public() -> None:
     public = {(module, name) for module, names in TABLE.items() for name in names}
-    public |= {(each.__name__, name) for each in (fllm, fllm.batching, fllm.testing) for name in each.__all__}
+    public |= {(each.__name__, name) for each in PACKAGES for name in each.__all__}
     found = {(where, pair) for where, code in shown() for pair in imported(code)}
     assert len(found) > 50
     assert sorted(each for each in found if each[1] not in public) == []

@@ -23,15 +23,15 @@ from fllm import (
     Backend,
     BackendConfig,
     BackendContext,
+    GenerateRequest,
     GrammarContext,
     MetricsContext,
     ModelCard,
     ParserContext,
     PluginConfig,
-    Prompt,
     Reasoning,
     RequestError,
-    Sampling,
+    SamplingParams,
     TemplateContext,
     Text,
     Tool,
@@ -40,8 +40,8 @@ from fllm import (
     Vocabulary,
 )
 from fllm.chat import ChatTemplate
-from fllm.constraints import Exactly, OneOf, Regex
-from fllm.pipeline.request_tracker import Trace
+from fllm.constraints import AnyOf, ConstString, Regex
+from fllm.pipeline.request_tracker import RequestTracker
 from fllm.plugins import hooks
 from fllm.plugins.loader import Plugins, load_plugins
 from fllm.testing import ReasoningParserContract, ToolParserContract, parse
@@ -116,12 +116,12 @@ def generate(backend: Backend, ids: list[int], **sampling: Any) -> tuple[list[in
     async def go() -> tuple[list[int], str | None]:
         await backend.start()
         try:
-            prompt = Prompt("r", ids, Sampling(**{"max_tokens": 4, **sampling}))
+            prompt = GenerateRequest("r", ids, SamplingParams(**{"max_tokens": 4, **sampling}))
             steps = [step async for step in backend.generate(prompt)]
         finally:
             await backend.stop()
-        assert [step.finish for step in steps[:-1]] == [None] * (len(steps) - 1)
-        return [token for step in steps for token in step.token_ids], steps[-1].finish
+        assert [step.finish_reason for step in steps[:-1]] == [None] * (len(steps) - 1)
+        return [token for step in steps for token in step.token_ids], steps[-1].finish_reason
 
     return asyncio.run(go())
 
@@ -175,16 +175,16 @@ def test_the_reasoning_parser_divides_and_obeys_the_law(load: Load) -> None:
 def test_the_grammar_backend_allows_the_texts_of_a_choice_and_nothing_else(load: Load) -> None:
     vocabulary = Vocabulary([b"y", b"es", b"no", b"n", b"", b"x"], (4,))
     compiler = load("choices.py").grammars.load("choices")(GrammarContext(vocabulary=lambda: vocabulary))
-    matcher = compiler.compile(OneOf((Exactly("yes"), Exactly("no")))).matcher()
+    matcher = compiler.compile(AnyOf((ConstString("yes"), ConstString("no")))).matcher()
     mask = array("i", [-1])
-    matcher.fill(memoryview(mask))
+    matcher.fill_bitmask(memoryview(mask))
     assert mask[0] == 0b001101
-    assert matcher.accept(0)
-    assert not matcher.complete
-    matcher.fill(memoryview(mask))
+    assert matcher.accept_token(0)
+    assert not matcher.is_accepting
+    matcher.fill_bitmask(memoryview(mask))
     assert mask[0] == 0b000010
-    assert matcher.accept(1)
-    assert matcher.complete
+    assert matcher.accept_token(1)
+    assert matcher.is_accepting
     with pytest.raises(RequestError, match="only choices of texts"):
         compiler.compile(Regex("a*"))
 
@@ -220,7 +220,7 @@ def test_the_collector_counts_slow_requests(load: Load, caplog: pytest.LogCaptur
     for seconds in (9.0, 11.0):
         times = iter((100.0, 100.0 + seconds))
         with caplog.at_level(logging.WARNING):
-            Trace(f"of {seconds} s", [collector], clock=lambda times=times: next(times)).finish()
+            RequestTracker(f"of {seconds} s", [collector], clock=lambda times=times: next(times)).finish()
     assert getattr(collector, "count", None) == 1
     assert [record.getMessage() for record in caplog.records] == ["of 11.0 s took 11.0 s for 0 tokens"]
 

@@ -24,7 +24,7 @@ TO_THE_INDEX = ("python -m pip install build twine", "python -m twine upload dis
 """The only commands that are not run."""
 
 
-class Reader:
+class BodyScanner:
     """Somebody who follows the page."""
 
     def __init__(self, home: Path, python: Path, stack: ExitStack) -> None:
@@ -88,17 +88,17 @@ def plain(text: str) -> str:
 def test_whoever_follows_the_page_has_a_parser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     python = beside_ours(tmp_path / "environment")
     with ExitStack() as stack:
-        reader = Reader(tmp_path, python, stack)
+        scanner = BodyScanner(tmp_path, python, stack)
         monkeypatch.setattr(sys, "executable", str(python))
         for kind, text in BLOCKS:
             if kind == "python":
-                reader.write(text)
+                scanner.write(text)
             elif kind == "text":
-                assert plain(reader.heard) == plain(text)
+                assert plain(scanner.heard) == plain(text)
             else:
                 for line in text.splitlines():
-                    reader.type(line)
-    assert {file.suffix for file in (reader.directory / "dist").iterdir()} == {".whl", ".gz"}
+                    scanner.type(line)
+    assert {file.suffix for file in (scanner.directory / "dist").iterdir()} == {".whl", ".gz"}
 
 
 def test_all_that_is_not_run_is_on_the_page() -> None:

@@ -13,8 +13,8 @@ from fllm import Parser, ParserContext, ParserEvent, Reasoning, Text, ToolArgume
 from fllm.constraints import ANY_OBJECT
 from fllm.errors import format_error
 from fllm.parsing.markers import Marker, MarkerSplitter
-from fllm.parsing.reasoning_parser import ThinkingParser
-from fllm.parsing.tool_call_parser import CallParser
+from fllm.parsing.reasoning_parser import ReasoningParserBase
+from fllm.parsing.tool_call_parser import ToolCallParser
 from fllm.testing import merged
 
 
@@ -29,7 +29,7 @@ def check(subject: Subject, context: ParserContext, pieces: Sequence[str], *, co
     assert _within(said, text), f"what is said is not of the text: {said!r}"
     if subject.kind == "tool":
         _check_calls(whole, text, said)
-        if isinstance(subject.make, type) and issubclass(subject.make, CallParser):
+        if isinstance(subject.make, type) and issubclass(subject.make, ToolCallParser):
             _check_nothing_lost(text, said + "".join(bodies), _dropped_by_calls(subject.make))
     else:
         _check_reasoning(subject, whole, text, said, constrained)
@@ -40,8 +40,8 @@ def _heard(
 ) -> list[ParserEvent]:
     try:
         parser = subject.make(context)
-        if constrained and (around := getattr(parser, "around", None)):
-            around(ANY_OBJECT)
+        if constrained and (section_markers := getattr(parser, "constrain_output", None)):
+            section_markers(ANY_OBJECT)
         _listen(parser, bodies)
         events = [event for piece in pieces for event in parser.feed(piece)]
         found = merged([*events, *parser.finish()])
@@ -54,9 +54,9 @@ def _heard(
 
 def _listen(parser: Parser, bodies: list[str]) -> None:
     """Note the bodies of calls, which are the text that a parser of calls does not give back."""
-    if not isinstance(parser, CallParser):
+    if not isinstance(parser, ToolCallParser):
         return
-    read: Callable[[str], Any] = parser.read
+    read: Callable[[str], Any] = parser.parse_body
 
     def noting(body: str) -> Any:
         calls = read(body)
@@ -64,7 +64,7 @@ def _listen(parser: Parser, bodies: list[str]) -> None:
             bodies.append(body)
         return calls
 
-    parser.read = noting  # type: ignore[method-assign]
+    parser.parse_body = noting  # type: ignore[method-assign]
 
 
 def _without_ids(events: Iterable[ParserEvent]) -> list[ParserEvent]:
@@ -114,11 +114,11 @@ def _check_reasoning(
     calls = [event for event in events if not isinstance(event, Text | Reasoning)]
     assert not calls, f"a reasoning parser gave {calls}"
     make = subject.make
-    if constrained or not (isinstance(make, type) and issubclass(make, ThinkingParser)):
+    if constrained or not (isinstance(make, type) and issubclass(make, ReasoningParserBase)):
         return
-    _check_nothing_lost(text, said, "".join((*subject.markers, make.label)))
+    _check_nothing_lost(text, said, "".join((*subject.markers, make.header)))
     is_off = not any(isinstance(event, Reasoning) for event in events)
-    if make.strays != "text" and not is_off:
+    if make.stray_markers != "text" and not is_off:
         parts = MarkerSplitter(make.visible_tokens)
         tags = {*make.opening, *make.closing}
         kept = [_written(part) for part in (*parts.feed(text), *parts.finish()) if _written(part) not in tags]
@@ -139,9 +139,9 @@ def _may_go(char: str, droppable: str) -> bool:
     return char.isspace() or char in droppable
 
 
-def _dropped_by_calls(parser: type[CallParser]) -> str:
-    markers = (*parser.opening, *parser.closing, *parser.around, *(parser.aside or ()))
-    return "".join(markers) + parser.lead + parser.trail
+def _dropped_by_calls(parser: type[ToolCallParser]) -> str:
+    markers = (*parser.opening, *parser.closing, *parser.section_markers, *(parser.ignored_section or ()))
+    return "".join(markers) + parser.skip_before + parser.skip_after
 
 
 def _within(part: str, text: str) -> bool:

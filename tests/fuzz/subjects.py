@@ -14,7 +14,8 @@ from fllm.testing import plugins_with
 Kind = Literal["tool", "reasoning"]
 
 _DECLARED = (
-    "opening", "closing", "around", "inside", "aside", "tags", "interrupting", "visible_tokens", "quotes"
+    "opening", "closing", "section_markers", "inner_markers", "ignored_section", "answer_tags",
+    "implicit_end", "visible_tokens", "quotes",
 )  # fmt: skip
 """Class attributes in which parsers of ours, and those that are made like them, name their markers."""
 

@@ -10,7 +10,7 @@ from typing import Any
 from fuzz.subjects import Subject
 
 from fllm import ParserContext, Tool
-from fllm.constraints import Constraint, Exactly, InOrder, JsonSchema, OneOf, Repeated, UpTo
+from fllm.constraints import AnyOf, Concat, Constraint, ConstString, JsonSchema, Repeat, TextUntil
 from fllm.parsing.tool_format import ToolFormat
 
 TOOLS = (
@@ -174,15 +174,15 @@ def _call(subject: Subject, draw: Random) -> str:
 def _written(constraint: Constraint, draw: Random) -> str:
     """A text that a constraint may allow; the leaves need not be right."""
     match constraint:
-        case Exactly(text=text):
+        case ConstString(text=text):
             return text
-        case InOrder(parts=parts):
+        case Concat(parts=parts):
             return "".join(_written(part, draw) for part in parts)
-        case OneOf(options=options):
+        case AnyOf(options=options):
             return _written(draw.choice(options), draw) if options else ""
-        case Repeated(item=item, separator=separator, least=least):
+        case Repeat(item=item, separator=separator, least=least):
             return separator.join(_written(item, draw) for _ in range(least + draw.randint(0, 1)))
-        case UpTo(end=end):
+        case TextUntil(end=end):
             return draw.choice((*WORDS, *BROKEN, *JSON)) + end
         case JsonSchema():
             return draw.choice(('{"a": 1}', "{}", '{"b": "x", "c": [1, 2.5]}', '"x"', "7", *NUMBERS))

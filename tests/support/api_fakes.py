@@ -19,9 +19,9 @@ from fllm.events import ParserEvent, Reasoning, Text, ToolArguments, ToolStart
 from fllm.interfaces import ParserContext, RequestRecord
 from fllm.plugins.loader import Plugins
 from fllm.tokenizer import Tokenizer
-from fllm.values import ModelCard, Prompt, Status, Step, TokenLogprob
+from fllm.values import EngineOutput, EngineStats, GenerateRequest, ModelCard, TokenLogprob
 from fllm_api.app import create_app
-from fllm_api.app_state import Server
+from fllm_api.app_state import AppState
 from fllm_api.config import ServerConfig
 
 EOS = "<|eot|>"
@@ -59,7 +59,7 @@ class FakeBackend:
     def __init__(self, steps: Sequence[Sequence[int]] = (), *, eos: int | None = None) -> None:
         self.steps = [list(step) for step in steps]
         self.eos = eos
-        self.prompts: list[Prompt] = []
+        self.prompts: list[GenerateRequest] = []
         self.aborted: list[str] = []
         self.stalls_after: int | None = None
         """Brings so many steps, then nothing more."""
@@ -73,7 +73,7 @@ class FakeBackend:
     async def start(self) -> ModelCard:
         raise AssertionError("the fake needs no start")
 
-    async def generate(self, prompt: Prompt) -> AsyncGenerator[Step]:
+    async def generate(self, prompt: GenerateRequest) -> AsyncGenerator[EngineOutput]:
         self.prompts.append(prompt)
         logprob = self.logprobs[min(len(self.prompts), len(self.logprobs)) - 1]
         over = False
@@ -84,17 +84,17 @@ class FakeBackend:
                     await asyncio.Event().wait()
                 if count == self.fails_after:
                     raise self.failure
-                over = step.finish is not None
+                over = step.finish_reason is not None
                 yield step
         finally:
             if not over:
                 self.aborted.append(prompt.request_id)
 
-    def _script(self, prompt: Prompt, logprob: float) -> Iterator[Step]:
+    def _script(self, prompt: GenerateRequest, logprob: float) -> Iterator[EngineOutput]:
         sampling, count = prompt.sampling, 0
-        first = Step(cached_tokens=1, prompt_logprobs=self._prompt_logprobs(prompt))
+        first = EngineOutput(cached_tokens=1, prompt_logprobs=self._prompt_logprobs(prompt))
         if sampling.max_tokens == 0:
-            yield replace(first, finish="length")
+            yield replace(first, finish_reason="length")
             return
         for i, ids in enumerate(self.steps):
             ids = ids[: sampling.max_tokens - count]
@@ -102,25 +102,25 @@ class FakeBackend:
             ends = i == len(self.steps) - 1
             stops = ends and ids[-1:] == [self.eos]
             yield replace(
-                first if i == 0 else Step(),
+                first if i == 0 else EngineOutput(),
                 token_ids=ids,
                 logprobs=[_logprob(each, logprob, sampling.logprobs) for each in ids]
                 if sampling.logprobs is not None
                 else None,
-                finish="stop" if stops else "length" if ends or count == sampling.max_tokens else None,
+                finish_reason="stop" if stops else "length" if ends or count == sampling.max_tokens else None,
                 stop_token=self.eos if stops else None,
             )
             if count == sampling.max_tokens:
                 return
 
-    def _prompt_logprobs(self, prompt: Prompt) -> list[TokenLogprob | None] | None:
+    def _prompt_logprobs(self, prompt: GenerateRequest) -> list[TokenLogprob | None] | None:
         top = prompt.sampling.prompt_logprobs
         return None if top is None else [None, *(_logprob(i, -0.5, top) for i in prompt.token_ids[1:])]
 
-    async def status(self) -> Status:
+    async def status(self) -> EngineStats:
         if self.health is not None:
             raise self.health
-        return Status(running=1)
+        return EngineStats(running=1)
 
     async def stop(self) -> None:
         pass
@@ -151,8 +151,8 @@ class Recorder:
         self.heard.append(f"finished {request.error}")
 
 
-def a_server(words: Sequence[str] = ("Hello", " world", "!"), **parts: Any) -> Server:
-    """A server whose backend says ``words``, one a step, and ends; ``parts`` replace those of `Server`.
+def a_server(words: Sequence[str] = ("Hello", " world", "!"), **parts: Any) -> AppState:
+    """A server whose backend says ``words``, one a step, and ends; ``parts`` replace those of `AppState`.
 
     ``config`` is a dict of the `ServerConfig` fields that matter, ``card`` one of those of `ModelCard`.
     """
@@ -174,26 +174,26 @@ def a_server(words: Sequence[str] = ("Hello", " world", "!"), **parts: Any) -> S
         "template": template,
         "created": 1700000000,
     }
-    return Server(**{**defaults, **parts})
+    return AppState(**{**defaults, **parts})
 
 
-def backend_of(server: Server) -> FakeBackend:
+def backend_of(server: AppState) -> FakeBackend:
     """The fake, as what it is."""
     assert isinstance(server.backend, FakeBackend)
     return server.backend
 
 
-_apps: dict[int, tuple[Server, Litestar]] = {}
+_apps: dict[int, tuple[AppState, Litestar]] = {}
 
 
-def app_of(server: Server) -> Litestar:
+def app_of(server: AppState) -> Litestar:
     """Its application, made once: that takes longer than a request."""
     if id(server) not in _apps:
         _apps[id(server)] = (server, create_app(server))
     return _apps[id(server)][1]
 
 
-def ask(server: Server, method: str, path: str, **request: Any) -> httpx.Response:
+def ask(server: AppState, method: str, path: str, **request: Any) -> httpx.Response:
     """One request, over ASGI."""
 
     async def go() -> httpx.Response:
@@ -204,13 +204,13 @@ def ask(server: Server, method: str, path: str, **request: Any) -> httpx.Respons
     return asyncio.run(go())
 
 
-def chat(server: Server, **body: Any) -> httpx.Response:
+def chat(server: AppState, **body: Any) -> httpx.Response:
     """A chat request; ``messages`` say Hi unless given."""
     body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], **body}
     return ask(server, "POST", "/v1/chat/completions", json=body)
 
 
-def complete(server: Server, **body: Any) -> httpx.Response:
+def complete(server: AppState, **body: Any) -> httpx.Response:
     """A completion request; ``prompt`` is Hi unless given."""
     return ask(server, "POST", "/v1/completions", json={"model": "m", "prompt": "Hi", **body})
 

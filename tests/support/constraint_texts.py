@@ -8,16 +8,16 @@ from typing import Any
 from hypothesis import strategies as st
 
 from fllm.constraints import (
+    AnyOf,
+    Concat,
     Constraint,
-    Exactly,
-    FreeText,
+    ConstString,
     Grammar,
-    InOrder,
     JsonSchema,
-    OneOf,
     Regex,
-    Repeated,
-    UpTo,
+    Repeat,
+    TextUntil,
+    TriggeredTags,
 )
 
 PROSE = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.sampled_from(
@@ -28,23 +28,23 @@ PROSE = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.sampl
 def texts(constraint: Constraint) -> st.SearchStrategy[str]:
     """Any text of its language, within reason."""
     match constraint:
-        case Exactly(text=text):
+        case ConstString(text=text):
             return st.just(text)
         case JsonSchema(schema=schema):
             root = json.loads(schema)
             return values(root, root).map(lambda value: json.dumps(value, ensure_ascii=False))
         case Regex(pattern=pattern):
             return st.from_regex(pattern, fullmatch=True).filter(lambda text: text.isprintable())
-        case UpTo(end=end, without=without):
+        case TextUntil(end=end, without=without):
             return prose(end, without).map(lambda text: text + end)
-        case InOrder(parts=parts):
+        case Concat(parts=parts):
             return st.tuples(*map(texts, parts)).map("".join)
-        case OneOf(options=options):
+        case AnyOf(options=options):
             return st.one_of([texts(option) for option in options])
-        case Repeated(item=item, separator=separator, least=least, most=most):
+        case Repeat(item=item, separator=separator, least=least, most=most):
             most = least + 2 if most is None else most
             return st.lists(texts(item), min_size=least, max_size=most).map(separator.join)
-        case FreeText() | Grammar():
+        case TriggeredTags() | Grammar():
             raise NotImplementedError
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 import fllm
-from fllm.constraints import Exactly
+from fllm.constraints import ConstString
 
 HANGS = 0.5
 """Seconds."""
@@ -24,7 +24,7 @@ class Numbers:
         pass
 
     def compile(self, constraint: fllm.Constraint) -> fllm.CompiledGrammar:
-        assert isinstance(constraint, Exactly)
+        assert isinstance(constraint, ConstString)
         Numbers.compiled.append(constraint.text)
         if "!" in constraint.text:
             raise fllm.RequestError("no exclamation marks")
@@ -39,7 +39,7 @@ class Line:
         self.size = len(text)
         self._text = text
 
-    def matcher(self) -> fllm.Matcher:
+    def matcher(self) -> fllm.GrammarMatcher:
         return At(self._text)
 
 
@@ -48,10 +48,10 @@ class At:
         self._rest = text
 
     @property
-    def complete(self) -> bool:
+    def is_accepting(self) -> bool:
         return not self._rest
 
-    def fill(self, mask: memoryview) -> None:
+    def fill_bitmask(self, mask: memoryview) -> None:
         mask[:] = memoryview(bytes(mask.nbytes)).cast("i")
         if self._rest[:1] == "x":
             raise ValueError("x marks the spot")
@@ -60,7 +60,7 @@ class At:
         elif self._rest:
             mask[0] = 1 << int(self._rest[0])
 
-    def accept(self, token_id: int) -> bool:
+    def accept_token(self, token_id: int) -> bool:
         allowed = self._rest[:1] == str(token_id)
         self._rest = self._rest[1:]
         return allowed

@@ -11,7 +11,7 @@ from hashlib import blake2b
 from itertools import cycle, islice
 
 from fllm.batching import Row, Sampled, stop_tokens
-from fllm.values import ModelCard, Progress, Prompt, Sampling, TokenLogprob
+from fllm.values import GenerateRequest, ModelCard, Progress, SamplingParams, TokenLogprob
 
 VOCABULARY = 11
 
@@ -27,7 +27,9 @@ def logprob(context: Sequence[int], token: int) -> TokenLogprob:
     return TokenLogprob(token, -float(pick(context, token)))
 
 
-def answer(prompt: Prompt, seed: int, *, eos: Sequence[int] = (), max_model_len: int = 1000) -> list[int]:
+def answer(
+    prompt: GenerateRequest, seed: int, *, eos: Sequence[int] = (), max_model_len: int = 1000
+) -> list[int]:
     """What the model answers when nobody else is there and nothing is cached."""
     context, sampling = list(prompt.token_ids), prompt.sampling
     stops = stop_tokens(sampling, eos)
@@ -40,7 +42,7 @@ def answer(prompt: Prompt, seed: int, *, eos: Sequence[int] = (), max_model_len:
     return context[len(prompt.token_ids) :]
 
 
-def _unless_banned(token: int, sampling: Sampling, exist: int, stops: frozenset[int]) -> int:
+def _unless_banned(token: int, sampling: SamplingParams, exist: int, stops: frozenset[int]) -> int:
     while exist < sampling.min_tokens and token in stops:
         token = (token + 1) % VOCABULARY
     return token
@@ -126,8 +128,8 @@ class FakeRunner:
         certain = row.start + row.count - row.drafts
         context = self.read(row.block_table, row.start + row.count)
         prompt = row.token_ids[: row.prompt_length]
-        inside = range(row.start + 1, min(row.start + row.count + 1, row.prompt_length))
-        logprobs = [logprob(context[:p], prompt[p]) for p in inside] if row.prompt_logprobs else []
+        inner_markers = range(row.start + 1, min(row.start + row.count + 1, row.prompt_length))
+        logprobs = [logprob(context[:p], prompt[p]) for p in inner_markers] if row.prompt_logprobs else []
         if not row.sample:
             return Sampled(prompt_logprobs=logprobs)
         tokens: list[int] = []

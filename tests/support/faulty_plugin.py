@@ -118,7 +118,7 @@ class Inside:
             raise ZeroDivisionError("nothing to divide by")
         return fllm.ModelCard(tokenizer=self._config.model, max_model_len=4096)
 
-    async def generate(self, prompt: fllm.Prompt) -> AsyncGenerator[fllm.Step]:
+    async def generate(self, prompt: fllm.GenerateRequest) -> AsyncGenerator[fllm.EngineOutput]:
         text = self._tokenizer.decode(prompt.token_ids)
         most = prompt.sampling.max_tokens
         for count in range(1, most + 1):
@@ -129,13 +129,13 @@ class Inside:
                 time.sleep(FOREVER)
             while count == 3 and "BACKEND WON'T STOP" in text:
                 swallow()
-            yield fllm.Step(token_ids=[self._a], finish="length" if count == most else None)
+            yield fllm.EngineOutput(token_ids=[self._a], finish_reason="length" if count == most else None)
 
-    async def status(self) -> fllm.Status:
+    async def status(self) -> fllm.EngineStats:
         ill = self._config.options.get("ill")
         if ill and os.path.exists(ill):
             raise ZeroDivisionError("nothing to divide by")
-        return fllm.Status()
+        return fllm.EngineStats()
 
     async def stop(self) -> None:
         pass
@@ -168,7 +168,7 @@ class Parser:
         self._break("PARSER FAILS LATE", partial(raise_, ZeroDivisionError("nothing to divide by")))
         return []
 
-    def around(self, answer: fllm.Constraint) -> fllm.Constraint:
+    def constrain_output(self, answer: fllm.Constraint) -> fllm.Constraint:
         return answer
 
     def _break(self, word: str, how: Callable[[], object]) -> None:
@@ -222,13 +222,13 @@ class Grammar:
         broken("MATCHER", self._what)
         return Grammar(self._what)
 
-    def fill(self, mask: memoryview) -> None:
+    def fill_bitmask(self, mask: memoryview) -> None:
         broken("FILL", self._what)
         allowed = 0 if "NOTHING" in self._what else -1
         for word in range(len(mask)):
             mask[word] = allowed
 
-    def accept(self, token_id: int) -> bool:
+    def accept_token(self, token_id: int) -> bool:
         broken("ACCEPT", self._what)
         return True
 

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from fllm_api.lifecycle.drain import Drain
-from fllm_api.listener import Limits, Listener
+from fllm_api.listener import ConnectionTimeouts, Listener
 
 
 class Listening:
@@ -62,8 +62,8 @@ class Answer:
 class Wire:
     """One connection, byte by byte."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
+    def __init__(self, scanner: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = scanner
         self._writer = writer
 
     async def send(self, data: bytes) -> None:
@@ -112,7 +112,7 @@ async def listening(app: Any, drain: Drain | None = None, **options: float) -> A
     listener = Listener(
         app,
         drain or Drain(),
-        Limits(read=options.get("read", 30), write=options.get("write", 30)),
+        ConnectionTimeouts(read=options.get("read", 30), write=options.get("write", 30)),
         max_connections=int(options.get("max_connections", 100)),
         shutdown_timeout=options.get("shutdown_timeout", 5),
     )

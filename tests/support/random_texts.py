@@ -18,7 +18,7 @@ class Walker:
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._tokens = vocabulary.tokens
-        self._words = vocabulary.words
+        self._words = vocabulary.bitmask_size
         self._ends = list(vocabulary.eos_token_ids)
         self._ranks = np.array([self._rank(token) for token in vocabulary.tokens])
 
@@ -27,17 +27,17 @@ class Walker:
         draw, matcher, text = random.Random(seed), grammar.matcher(), b""
         mask = array("i", bytes(4 * self._words))
         for step in range(most):
-            matcher.fill(memoryview(mask))
+            matcher.fill_bitmask(memoryview(mask))
             bits = np.unpackbits(np.frombuffer(mask, np.uint8), bitorder="little")
             bits[self._ends] = 0
             allowed = np.flatnonzero(bits)
-            if matcher.complete and (not len(allowed) or step > free or draw.random() < 0.3):
+            if matcher.is_accepting and (not len(allowed) or step > free or draw.random() < 0.3):
                 return text
             assert len(allowed), f"nothing may follow {text!r}"
             if step > free and draw.random() < 0.7:
                 allowed = allowed[self._ranks[allowed] == self._ranks[allowed].min()]
             token = int(draw.choice(allowed))
-            assert matcher.accept(token)
+            assert matcher.accept_token(token)
             text += self._tokens[token]
         return None
 
@@ -49,9 +49,9 @@ def refused_at(grammar: CompiledGrammar, vocabulary: Vocabulary, text: str) -> s
     """The part of a text behind which the grammar does not go on; ``None`` if it takes the whole."""
     matcher, written = grammar.matcher(), text.encode()
     for at in range(len(written)):
-        if not matcher.accept(vocabulary.tokens.index(written[at : at + 1])):
+        if not matcher.accept_token(vocabulary.tokens.index(written[at : at + 1])):
             return written[:at].decode(errors="replace")
-    return None if matcher.complete else text
+    return None if matcher.is_accepting else text
 
 
 def in_measure(text: str, schema: Any) -> bool:

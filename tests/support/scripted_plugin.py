@@ -26,24 +26,24 @@ class ScriptedBackend:
             runtime={"device": "none"},
         )
 
-    async def generate(self, prompt: fllm.Prompt) -> AsyncGenerator[fllm.Step]:
+    async def generate(self, prompt: fllm.GenerateRequest) -> AsyncGenerator[fllm.EngineOutput]:
         sampling = prompt.sampling
         for count, token_id in enumerate(self._script, start=1):
             ends = count == len(self._script)
             logprob = fllm.TokenLogprob(
                 token_id, -0.25, ((token_id, -0.25), (0, -2.0))[: sampling.logprobs or 0]
             )
-            yield fllm.Step(
+            yield fllm.EngineOutput(
                 token_ids=[token_id],
                 logprobs=[logprob] if sampling.logprobs is not None else None,
-                finish="stop" if ends else "length" if count == sampling.max_tokens else None,
+                finish_reason="stop" if ends else "length" if count == sampling.max_tokens else None,
                 stop_token=token_id if ends else None,
             )
             if count == sampling.max_tokens:
                 return
 
-    async def status(self) -> fllm.Status:
-        return fllm.Status()
+    async def status(self) -> fllm.EngineStats:
+        return fllm.EngineStats()
 
     async def stop(self) -> None:
         pass

@@ -27,13 +27,15 @@ class MoodyBackend:
             raise fllm.BackendError("the engine choked")
         return fllm.ModelCard(tokenizer=self._model, max_model_len=100_000)
 
-    async def generate(self, prompt: fllm.Prompt) -> AsyncGenerator[fllm.Step]:
+    async def generate(self, prompt: fllm.GenerateRequest) -> AsyncGenerator[fllm.EngineOutput]:
         for count in range(1, prompt.sampling.max_tokens + 1):
             await asyncio.sleep(0.02)
-            yield fllm.Step(token_ids=[65], finish="length" if count == prompt.sampling.max_tokens else None)
+            yield fllm.EngineOutput(
+                token_ids=[65], finish_reason="length" if count == prompt.sampling.max_tokens else None
+            )
 
-    async def status(self) -> fllm.Status:
-        return fllm.Status()
+    async def status(self) -> fllm.EngineStats:
+        return fllm.EngineStats()
 
     async def stop(self) -> None:
         print("moody: stopped", file=sys.stderr, flush=True)

@@ -41,13 +41,13 @@ class EchoBackend:
             raise fllm.ModelError("no model")
         return fllm.ModelCard(tokenizer=self._model, max_model_len=128)
 
-    async def generate(self, prompt: fllm.Prompt) -> AsyncGenerator[fllm.Step]:
+    async def generate(self, prompt: fllm.GenerateRequest) -> AsyncGenerator[fllm.EngineOutput]:
         for token_id in prompt.token_ids[:-1]:
-            yield fllm.Step(token_ids=[token_id])
-        yield fllm.Step(token_ids=prompt.token_ids[-1:], finish="stop")
+            yield fllm.EngineOutput(token_ids=[token_id])
+        yield fllm.EngineOutput(token_ids=prompt.token_ids[-1:], finish_reason="stop")
 
-    async def status(self) -> fllm.Status:
-        return fllm.Status(running=1)
+    async def status(self) -> fllm.EngineStats:
+        return fllm.EngineStats(running=1)
 
     async def stop(self) -> None: ...
 
@@ -67,10 +67,10 @@ class Counter:
 
     def finished(self, request: fllm.RequestRecord) -> None: ...
 
-    def expose(self, status: fllm.Status | None, accept: str) -> fllm.Exposition:
-        return fllm.Exposition("text/plain", f"tokens {self.tokens}".encode())
+    def expose(self, status: fllm.EngineStats | None, accept: str) -> fllm.MetricsPage:
+        return fllm.MetricsPage("text/plain", f"tokens {self.tokens}".encode())
 
-    def tick(self, status: fllm.Status | None) -> None: ...
+    def tick(self, status: fllm.EngineStats | None) -> None: ...
 
     def answered(self, request: fllm.RequestRecord) -> None: ...
 
@@ -78,7 +78,7 @@ class Counter:
 parser: fllm.ParserFactory = ShoutParser
 backend: fllm.BackendFactory = EchoBackend
 collector: fllm.Collector = Counter()
-exposer: fllm.Exposer = Counter()
+exposer: fllm.MetricsExporter = Counter()
 ticking: fllm.Ticking = Counter()
 auditing: fllm.Auditing = Counter()
 

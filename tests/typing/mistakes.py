@@ -29,11 +29,11 @@ class Forgetful:
 
     async def start(self) -> None: ...
 
-    async def generate(self, prompt: fllm.Prompt) -> AsyncGenerator[fllm.Step]:
-        yield fllm.Step(finish="done")  # mistake
+    async def generate(self, prompt: fllm.GenerateRequest) -> AsyncGenerator[fllm.EngineOutput]:
+        yield fllm.EngineOutput(finish_reason="done")  # mistake
 
-    async def status(self) -> fllm.Status:
-        return fllm.Status()
+    async def status(self) -> fllm.EngineStats:
+        return fllm.EngineStats()
 
     async def stop(self) -> None: ...
 
@@ -45,6 +45,6 @@ collector: fllm.Collector = object()  # mistake
 
 fllm.Entry("only a name")  # mistake
 fllm.BackendEntry("name", "module:attribute", devices="cpu")  # mistake
-fllm.Sampling()  # mistake
+fllm.SamplingParams()  # mistake
 fllm.Text("frozen").text = "thawed"  # mistake
 fllm.ModelCard("tokenizer", 128)  # mistake

@@ -12,11 +12,11 @@ from fllm.plugins.loader import Plugins
 from fllm.tokenizer import Tokenizer
 from fllm.values import ChatTemplates, ModelCard
 from fllm_api.app import create_app
-from fllm_api.app_state import Server
+from fllm_api.app_state import AppState
 from fllm_api.cli.parser_selection import with_chosen_parsers
 from fllm_api.cli.settings import Settings
 from fllm_api.config import ServerConfig
-from fllm_api.listener import Limits, Listener
+from fllm_api.listener import ConnectionTimeouts, Listener
 
 log = logging.getLogger("fllm.server")
 
@@ -28,13 +28,13 @@ def listener_for(settings: Settings, plugins: Plugins, backend: Backend, card: M
     return Listener(
         create_app(server),
         server.drain,
-        Limits(read=config.read_timeout, write=config.write_timeout),
+        ConnectionTimeouts(read=config.read_timeout, write=config.write_timeout),
         max_connections=config.max_connections,
         shutdown_timeout=settings.shutdown_timeout,
     )
 
 
-def assemble(settings: Settings, plugins: Plugins, backend: Backend, card: ModelCard) -> Server:
+def assemble(settings: Settings, plugins: Plugins, backend: Backend, card: ModelCard) -> AppState:
     """Everything that answers a request."""
     tokenizer = Tokenizer.load(Path(card.tokenizer))
     templates = plugins.chat_templates(TemplateContext(card=card, file=settings.server.chat_template)) or {}
@@ -42,7 +42,7 @@ def assemble(settings: Settings, plugins: Plugins, backend: Backend, card: Model
     metrics = MetricsContext(
         model_name=config.served_model_name, max_model_len=card.max_model_len, config=settings.metrics
     )
-    return Server(
+    return AppState(
         config=config,
         plugins=plugins,
         backend=backend,

@@ -11,7 +11,7 @@ import msgspec
 from fllm.errors import PluginError
 from fllm.interfaces import ParserFactory
 from fllm.plugins.loader import Plugins
-from fllm.plugins.parser_detection import AUTO, Traits, candidates, detect
+from fllm.plugins.parser_detection import AUTO, ModelTraits, candidates, detect
 from fllm.plugins.registry import Registry
 from fllm.values import ChatTemplates
 from fllm_api.config import ServerConfig
@@ -39,7 +39,7 @@ def with_chosen_parsers(
     config: ServerConfig, plugins: Plugins, templates: ChatTemplates, tokenizer: Tokenizer
 ) -> ServerConfig:
     """The same with a name, or nothing, in place of each ``auto``; the log says which and why."""
-    model = Traits(
+    model = ModelTraits(
         templates="\n".join(templates.values()), has_token=lambda token: tokenizer.id_of(token) is not None
     )
     kinds = {"tool_call_parser": plugins.tool_parsers, "reasoning_parser": plugins.reasoning_parsers}
@@ -51,7 +51,7 @@ def with_chosen_parsers(
     return msgspec.structs.replace(config, **chosen)
 
 
-def _chosen(option: str, registry: Registry, model: Traits) -> str | None:
+def _chosen(option: str, registry: Registry, model: ModelTraits) -> str | None:
     match detect(registry, model):
         case [name]:
             log.info("%s: %s", option, name)

@@ -8,7 +8,7 @@ from litestar import Controller, post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
-from fllm_api.app_state import Server
+from fllm_api.app_state import AppState
 from fllm_api.controllers.responses import Answer, answer
 from fllm_api.encoding.chat import ChatEncoder
 from fllm_api.encoding.encoder import Head, new_id
@@ -36,7 +36,7 @@ class ChatController(Controller):
         summary="Answer a conversation",
     )
     async def create(
-        self, request: ApiRequest, data: JSONBody[ChatRequest], server: NamedDependency[Server]
+        self, request: ApiRequest, data: JSONBody[ChatRequest], server: NamedDependency[AppState]
     ) -> Answer:
         """Answer a conversation, whole or as a stream of events."""
         asked = await _read(request, data, server)
@@ -44,14 +44,14 @@ class ChatController(Controller):
         return answer(request, server, asked.request, encoder, stream=bool(data.stream))
 
 
-async def _read(request: ApiRequest, body: ChatRequest, server: Server) -> AskedChat:
+async def _read(request: ApiRequest, body: ChatRequest, server: AppState) -> AskedChat:
     if body.chat_template is None:
         return await asyncio.to_thread(read_chat, body, server)
     async with server.turns.of(request.scope["state"]["client"]):
         return await asyncio.to_thread(read_chat, body, server)
 
 
-def _encoder(body: ChatRequest, asked: AskedChat, server: Server) -> ChatEncoder:
+def _encoder(body: ChatRequest, asked: AskedChat, server: AppState) -> ChatEncoder:
     [prompt] = asked.request.prompts
     names = TokenNames(server.tokenizer, as_ids=bool(body.return_tokens_as_token_ids))
     return ChatEncoder(

@@ -8,7 +8,7 @@ from litestar import Controller, post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
-from fllm_api.app_state import Server
+from fllm_api.app_state import AppState
 from fllm_api.controllers.responses import Answer, answer
 from fllm_api.encoding.completions import CompletionEncoder
 from fllm_api.encoding.encoder import Head, new_id
@@ -36,7 +36,7 @@ class CompletionsController(Controller):
         summary="Continue a text",
     )
     async def create(
-        self, request: ApiRequest, data: JSONBody[CompletionRequest], server: NamedDependency[Server]
+        self, request: ApiRequest, data: JSONBody[CompletionRequest], server: NamedDependency[AppState]
     ) -> Answer:
         """Continue one or several texts, whole or as a stream of events."""
         asked = await asyncio.to_thread(read_completion, data, server)
@@ -44,7 +44,7 @@ class CompletionsController(Controller):
         return answer(request, server, asked.request, encoder, stream=bool(data.stream))
 
 
-def _encoder(body: CompletionRequest, asked: AskedCompletion, server: Server) -> CompletionEncoder:
+def _encoder(body: CompletionRequest, asked: AskedCompletion, server: AppState) -> CompletionEncoder:
     prompt_tokens = sum(map(len, asked.request.prompts))
     names = TokenNames(server.tokenizer, as_ids=bool(body.return_tokens_as_token_ids))
     return CompletionEncoder(

@@ -9,8 +9,8 @@ from litestar.di import NamedDependency
 
 from fllm.errors import BackendUnavailable, format_error
 from fllm.interfaces import Backend
-from fllm.values import Status
-from fllm_api.app_state import Server
+from fllm.values import EngineStats
+from fllm_api.app_state import AppState
 from fllm_api.lifecycle.drain import SHUTTING_DOWN, TO_THE_END
 from fllm_api.middleware.authentication import PUBLIC
 from fllm_api.middleware.request_tracking import UNHEARD
@@ -23,7 +23,7 @@ STATUS_SECONDS = 10.0
 """A backend that takes longer to say how it is hangs."""
 
 
-async def status_of(backend: Backend) -> Status:
+async def status_of(backend: Backend) -> EngineStats:
     """What the backend says; raises `BackendUnavailable` whatever it raises, or if it says nothing."""
     try:
         async with asyncio.timeout(STATUS_SECONDS):
@@ -42,7 +42,7 @@ class HealthController(Controller):
     opt = ALWAYS_OPEN
 
     @get(media_type="text/plain", responses=errors(503), summary="Ask whether the engine answers")
-    async def health(self, server: NamedDependency[Server]) -> Response[None]:
+    async def health(self, server: NamedDependency[AppState]) -> Response[None]:
         """Nothing, if the engine is well; 503 if it is not."""
         await status_of(server.backend)
         return Response(None)
@@ -56,7 +56,7 @@ class ReadyController(Controller):
     opt = ALWAYS_OPEN
 
     @get(media_type="text/plain", responses=errors(503), summary="Ask whether requests are accepted")
-    async def ready(self, server: NamedDependency[Server]) -> Response[None]:
+    async def ready(self, server: NamedDependency[AppState]) -> Response[None]:
         """Nothing, if a request would be taken now; 503, which says why, if not."""
         if server.drain.began:
             raise BackendUnavailable(SHUTTING_DOWN)

@@ -10,7 +10,7 @@ from litestar.datastructures import State
 from litestar.di import NamedDependency
 from litestar.exceptions import NotFoundException
 
-from fllm_api.app_state import Server
+from fllm_api.app_state import AppState
 from fllm_api.lifecycle.drain import TO_THE_END
 from fllm_api.metrics.collector_ticker import status_of
 from fllm_api.middleware.request_tracking import UNHEARD
@@ -28,7 +28,7 @@ class MetricsController(Controller):
 
     @get(media_type="text/plain", responses=errors(401, 404), summary="Expose the metrics")
     async def metrics(
-        self, request: Request[Any, Any, State], server: NamedDependency[Server]
+        self, request: Request[Any, Any, State], server: NamedDependency[AppState]
     ) -> Response[bytes]:
         """The page of the first collector that can be scraped."""
         exposer = server.exposer

@@ -7,7 +7,7 @@ from litestar.di import NamedDependency
 from litestar.exceptions import NotFoundException
 from litestar.params import FromPath
 
-from fllm_api.app_state import Server
+from fllm_api.app_state import AppState
 from fllm_api.openapi.responses import errors
 from fllm_api.protocol.models import ModelList, ModelObject
 
@@ -19,12 +19,12 @@ class ModelsController(Controller):
     tags = ("OpenAI",)
 
     @get(responses=errors(401), summary="List the models")
-    async def list_models(self, server: NamedDependency[Server]) -> ModelList:
+    async def list_models(self, server: NamedDependency[AppState]) -> ModelList:
         """All models: one."""
         return ModelList(data=[_model(server)])
 
     @get("/{model_id:path}", responses=errors(401, 404), summary="Describe a model")
-    async def retrieve(self, model_id: FromPath[str], server: NamedDependency[Server]) -> ModelObject:
+    async def retrieve(self, model_id: FromPath[str], server: NamedDependency[AppState]) -> ModelObject:
         """One model; its id may contain slashes."""
         model = _model(server)
         # The router gives a path a leading slash, which may also be the id's own.
@@ -36,7 +36,7 @@ class ModelsController(Controller):
         return model
 
 
-def _model(server: Server) -> ModelObject:
+def _model(server: AppState) -> ModelObject:
     card = server.card
     return ModelObject(
         id=server.config.served_model_name,

@@ -10,9 +10,9 @@ import msgspec
 from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
-from fllm.pipeline.output_processor import Output
-from fllm.pipeline.pipeline import Request
-from fllm_api.app_state import Server
+from fllm.pipeline.output_processor import SequenceOutput
+from fllm.pipeline.pipeline import PipelineRequest
+from fllm_api.app_state import AppState
 from fllm_api.encoding.encoder import Encoder
 from fllm_api.errors import describe, report
 from fllm_api.intake.json_body import ApiRequest
@@ -32,7 +32,7 @@ class Answer(ASGIResponse):
     def __init__(
         self,
         request: ApiRequest,
-        outputs: AsyncGenerator[list[Output]],
+        outputs: AsyncGenerator[list[SequenceOutput]],
         encoder: Encoder[Any],
         **response: Any,
     ) -> None:
@@ -51,7 +51,7 @@ class Answer(ASGIResponse):
     async def _answer(self, send: Send) -> None:
         raise NotImplementedError
 
-    def _chunks(self, outputs: Sequence[Output]) -> list[Any]:
+    def _chunks(self, outputs: Sequence[SequenceOutput]) -> list[Any]:
         return [chunk for output in outputs for chunk in self._encoder.feed(output)]
 
 
@@ -78,7 +78,7 @@ class EventStream(Answer):
     _should_set_content_length = False
 
     def __init__(
-        self, request: ApiRequest, outputs: AsyncGenerator[list[Output]], encoder: Encoder[Any]
+        self, request: ApiRequest, outputs: AsyncGenerator[list[SequenceOutput]], encoder: Encoder[Any]
     ) -> None:
         # A proxy that buffers would make one answer of a stream.
         headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
@@ -107,18 +107,18 @@ class EventStream(Answer):
 
 
 def answer(
-    request: ApiRequest, server: Server, asked: Request, encoder: Encoder[Any], *, stream: bool
+    request: ApiRequest, server: AppState, asked: PipelineRequest, encoder: Encoder[Any], *, stream: bool
 ) -> Answer:
     """Ask the pipeline, if there is room; nothing is generated before the answer is sent."""
     asked = claimed(request.scope, asked)
-    trace = request.scope["state"]["trace"]
-    trace.submit(
+    tracker = request.scope["state"]["trace"]
+    tracker.submit(
         prompt_tokens=sum(map(len, asked.prompts)),
         max_tokens=asked.sampling.max_tokens,
         answers=asked.n,
         streamed=stream,
     )
-    outputs = server.pipeline.generate(asked, trace)
+    outputs = server.pipeline.generate(asked, tracker)
     return EventStream(request, outputs, encoder) if stream else WholeAnswer(request, outputs, encoder)
 
 

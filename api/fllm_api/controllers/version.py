@@ -5,7 +5,7 @@ from __future__ import annotations
 from litestar import Controller, get
 from litestar.di import NamedDependency
 
-from fllm_api.app_state import Server
+from fllm_api.app_state import AppState
 from fllm_api.build_info import build
 from fllm_api.openapi.responses import errors
 from fllm_api.protocol.version import PluginVersion, VersionBody
@@ -18,7 +18,7 @@ class VersionController(Controller):
     tags = ("Server",)
 
     @get(responses=errors(401), summary="Tell the versions of all parts")
-    async def version(self, server: NamedDependency[Server]) -> VersionBody:
+    async def version(self, server: NamedDependency[AppState]) -> VersionBody:
         """The versions of the server, its backend and its plugins."""
         ours = build()
         return VersionBody(

@@ -9,7 +9,7 @@ from functools import partial
 from msgspec import UNSET
 
 from fllm.events import Event, Finished, Reasoning, Text, ToolArguments, ToolStart
-from fllm.pipeline.output_processor import Output, OutputToken
+from fllm.pipeline.output_processor import OutputToken, SequenceOutput
 from fllm_api.encoding.encoder import Head, new_id
 from fllm_api.encoding.logprobs import TokenNames, chat_logprobs
 from fllm_api.encoding.usage import Tally
@@ -57,7 +57,7 @@ class ChatEncoder:
         self._unreported: defaultdict[int, list[OutputToken]] = defaultdict(list)
         """Tokens whose text is still held back: their log-probabilities go with the next chunk."""
 
-    def feed(self, output: Output) -> list[ChatChunk]:
+    def feed(self, output: SequenceOutput) -> list[ChatChunk]:
         """The role where a choice begins, and a chunk for each event."""
         self._tally.update(output)
         index = output.index

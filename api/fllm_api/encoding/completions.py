@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from fllm.events import Finished, Text
-from fllm.pipeline.output_processor import Output, OutputToken
+from fllm.pipeline.output_processor import OutputToken, SequenceOutput
 from fllm_api.encoding.encoder import Head
 from fllm_api.encoding.logprobs import TokenNames, completion_logprobs, joined, prompt_logprobs
 from fllm_api.encoding.usage import Tally
@@ -45,7 +45,7 @@ class CompletionEncoder:
         self._unreported: defaultdict[int, list[OutputToken]] = defaultdict(list)
         """Tokens whose text is still held back: their log-probabilities go with the next chunk."""
 
-    def feed(self, output: Output) -> list[CompletionChunk]:
+    def feed(self, output: SequenceOutput) -> list[CompletionChunk]:
         """One chunk, or none where no text is certain yet."""
         self._tally.update(output)
         self._unreported[output.index] += output.tokens
@@ -95,7 +95,7 @@ class CompletionEncoder:
     def _echo(self, index: int) -> Echo:
         return self._echoes[index // self._n]
 
-    def _logprobs(self, output: Output, *, begins: bool) -> CompletionLogprobs | None:
+    def _logprobs(self, output: SequenceOutput, *, begins: bool) -> CompletionLogprobs | None:
         tokens = self._unreported.pop(output.index)
         if self._names is None:
             return None

@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 
 from msgspec import Struct, field
 
-from fllm.pipeline.output_processor import Output
+from fllm.pipeline.output_processor import SequenceOutput
 
 Chunk = TypeVar("Chunk")
 
@@ -17,7 +17,7 @@ Chunk = TypeVar("Chunk")
 class Encoder(Protocol[Chunk]):
     """Turns the outputs of one request into the chunks of a stream, and those into the whole answer."""
 
-    def feed(self, output: Output) -> list[Chunk]:
+    def feed(self, output: SequenceOutput) -> list[Chunk]:
         """What the client is to hear of an output; it may be nothing."""
         ...
 

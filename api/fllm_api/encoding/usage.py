@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fllm.pipeline.output_processor import Output
+from fllm.pipeline.output_processor import SequenceOutput
 from fllm.values import Usage
 from fllm_api.protocol.generation import StreamOptions
 from fllm_api.protocol.usage import CompletionTokensDetails, PromptTokensDetails, UsageBody
@@ -18,7 +18,7 @@ class Tally:
         self._always = bool(options and options.continuous_usage_stats)
         self._finally = bool(options and options.include_usage)
 
-    def update(self, output: Output) -> None:
+    def update(self, output: SequenceOutput) -> None:
         """A sequence has come further."""
         self._sequences[output.index] = output.usage
 

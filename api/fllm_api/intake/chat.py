@@ -10,9 +10,9 @@ from msgspec import Struct
 from fllm.chat import ChatTemplate, ForeignTemplate
 from fllm.errors import RequestError
 from fllm.interfaces import ParserContext
-from fllm.pipeline.pipeline import Request
+from fllm.pipeline.pipeline import PipelineRequest
 from fllm.values import Tool
-from fllm_api.app_state import Server
+from fllm_api.app_state import AppState
 from fllm_api.intake.sampling import (
     budget,
     candidates,
@@ -31,13 +31,13 @@ from fllm_api.protocol.chat import ChatMessage, ChatRequest
 class AskedChat(Struct, frozen=True, kw_only=True):
     """What the pipeline is asked, and what the encoder must know of the request."""
 
-    request: Request
+    request: PipelineRequest
     role: str
     echo: str
     """What the answer begins with."""
 
 
-def read_chat(body: ChatRequest, server: Server) -> AskedChat:
+def read_chat(body: ChatRequest, server: AppState) -> AskedChat:
     """Check, render and tokenize; raises `RequestError`. Slow for a long prompt: not for the event loop."""
     refuse_unserved(body, () if server.request_templates is None else ("chat_template",))
     check_stream_options(body)
@@ -52,7 +52,7 @@ def read_chat(body: ChatRequest, server: Server) -> AskedChat:
     asked = either(body.max_completion_tokens, body.max_tokens, default=None)
     max_tokens = budget(server.card, len(ids), asked, server.card.defaults.max_tokens, param="messages")
     n, best_of, beam = candidates(body)
-    request = Request(
+    request = PipelineRequest(
         prompts=[ids],
         sampling=sampling(
             body, server.card, server.tokenizer, max_tokens=max_tokens, logprobs=_logprobs(body)
@@ -67,13 +67,13 @@ def read_chat(body: ChatRequest, server: Server) -> AskedChat:
         reasoning=server.reasoning,
         tools=calls.parser,
         context=ParserContext(prompt=prompt, tools=tools, template_kwargs=kwargs),
-        demand=calls.demand,
+        output_constraint=calls.demand,
     )
     role = server.config.response_role if _generation_prompt(body) else body.messages[-1].role
     return AskedChat(request=request, role=role, echo=_echo(body, role))
 
 
-def _render(body: ChatRequest, server: Server, tools: tuple[Tool, ...], kwargs: dict[str, Any]) -> str:
+def _render(body: ChatRequest, server: AppState, tools: tuple[Tool, ...], kwargs: dict[str, Any]) -> str:
     return _template(body, server).render(
         [msgspec.to_builtins(message) for message in body.messages],
         tools=[template_tool(tool) for tool in tools] or None,
@@ -84,7 +84,7 @@ def _render(body: ChatRequest, server: Server, tools: tuple[Tool, ...], kwargs: 
     )
 
 
-def _template(body: ChatRequest, server: Server) -> ChatTemplate | ForeignTemplate:
+def _template(body: ChatRequest, server: AppState) -> ChatTemplate | ForeignTemplate:
     if body.chat_template is not None and server.request_templates is not None:
         if not isinstance(body.chat_template, str):
             raise RequestError("a chat template is a text", param="chat_template")

@@ -8,9 +8,9 @@ from msgspec import Struct
 
 from fllm.errors import RequestError
 from fllm.pipeline.detokenizer import Detokenizer
-from fllm.pipeline.pipeline import Request
+from fllm.pipeline.pipeline import PipelineRequest
 from fllm.tokenizer import Tokenizer
-from fllm_api.app_state import Server
+from fllm_api.app_state import AppState
 from fllm_api.encoding.completions import Echo
 from fllm_api.intake.constraints import read_demand
 from fllm_api.intake.sampling import (
@@ -35,11 +35,11 @@ MAX_PROMPTS = 2048
 class AskedCompletion(Struct, frozen=True, kw_only=True):
     """What the pipeline is asked, and what the encoder must know of the request."""
 
-    request: Request
+    request: PipelineRequest
     echoes: list[Echo]
 
 
-def read_completion(body: CompletionRequest, server: Server) -> AskedCompletion:
+def read_completion(body: CompletionRequest, server: AppState) -> AskedCompletion:
     """Check and tokenize; raises `RequestError`. Slow for a long prompt: not for the event loop."""
     refuse_unserved(body)
     check_stream_options(body)
@@ -52,7 +52,7 @@ def read_completion(body: CompletionRequest, server: Server) -> AskedCompletion:
     if max_tokens == 0 and not echo:
         raise RequestError("`max_tokens` 0 needs `echo`: there would be no answer", param="max_tokens")
     n, best_of, beam = candidates(body)
-    request = Request(
+    request = PipelineRequest(
         prompts=token_ids,
         sampling=sampling(
             body,
@@ -69,7 +69,7 @@ def read_completion(body: CompletionRequest, server: Server) -> AskedCompletion:
         include_stop=bool(body.include_stop_str_in_output),
         skip_special_tokens=skip_special,
         continues=True,
-        demand=read_demand(body, server.card),
+        output_constraint=read_demand(body, server.card),
     )
     pairs = zip(prompts, token_ids, strict=True)
     echoes = [_echo(prompt, ids, tokenizer, skip_special=skip_special) for prompt, ids in pairs if echo]
@@ -94,7 +94,7 @@ def split_prompts(prompt: str | list[str | int | list[int]]) -> list[str | list[
     )
 
 
-def _token_ids(prompt: str | list[int], server: Server) -> list[int]:
+def _token_ids(prompt: str | list[int], server: AppState) -> list[int]:
     if isinstance(prompt, str):
         ids = encoded(prompt, server, special=True, param="prompt") or _beginning(server.tokenizer)
     else:

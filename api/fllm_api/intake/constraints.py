@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
-from fllm.constraints import ANY_OBJECT, Constraint, Exactly, Grammar, JsonSchema, OneOf, Regex
+from fllm.constraints import ANY_OBJECT, AnyOf, Constraint, ConstString, Grammar, JsonSchema, Regex
 from fllm.errors import RequestError
-from fllm.pipeline.output_constraint import Demand
+from fllm.pipeline.output_constraint import OutputConstraint
 from fllm.values import ModelCard
 from fllm_api.protocol.constraints import (
     JsonObjectFormat,
@@ -25,7 +25,7 @@ DEEPEST = 100
 """Levels of nesting in a schema."""
 
 
-def read_demand(body: GenerationRequest, card: ModelCard) -> Demand | None:
+def read_demand(body: GenerationRequest, card: ModelCard) -> OutputConstraint | None:
     """The constraint that the request asks for; raises `RequestError` for two, and for one that can't be."""
     demands = list(_demands(body))
     if not demands:
@@ -68,26 +68,26 @@ def check_length(text: str, param: str) -> str:
     return text
 
 
-def _demands(body: GenerationRequest) -> Iterator[Demand]:
+def _demands(body: GenerationRequest) -> Iterator[OutputConstraint]:
     match body.response_format:
         case JsonObjectFormat():
-            yield Demand(ANY_OBJECT, "response_format")
+            yield OutputConstraint(ANY_OBJECT, "response_format")
         case JsonSchemaFormat(json_schema=named):
             param = "response_format.json_schema.schema"
-            yield Demand(JsonSchema(schema_text(named.schema, param)), param)
+            yield OutputConstraint(JsonSchema(schema_text(named.schema, param)), param)
     yield from _structured_outputs(body.structured_outputs or StructuredOutputs())
     yield from _fields(
         "guided_", body.guided_json, body.guided_regex, body.guided_choice, body.guided_grammar
     )
 
 
-def _structured_outputs(asked: StructuredOutputs) -> Iterator[Demand]:
+def _structured_outputs(asked: StructuredOutputs) -> Iterator[OutputConstraint]:
     for name in ("structural_tag", "whitespace_pattern"):
         if getattr(asked, name) is not None:
             param = f"structured_outputs.{name}"
             raise RequestError(f"`{param}` is not supported", param=param, code="unsupported_parameter")
     if asked.json_object:
-        yield Demand(ANY_OBJECT, "structured_outputs.json_object")
+        yield OutputConstraint(ANY_OBJECT, "structured_outputs.json_object")
     yield from _fields("structured_outputs.", asked.json, asked.regex, asked.choice, asked.grammar)
 
 
@@ -97,17 +97,17 @@ def _fields(
     regex: str | None,
     choice: list[str] | None,
     grammar: str | None,
-) -> Iterator[Demand]:
+) -> Iterator[OutputConstraint]:
     if json is not None:
         param = f"{prefix}json"
         schema = _read(json, param) if isinstance(json, str) else json
-        yield Demand(JsonSchema(schema_text(schema, param)), param)
+        yield OutputConstraint(JsonSchema(schema_text(schema, param)), param)
     if regex is not None:
-        yield Demand(Regex(check_length(regex, f"{prefix}regex")), f"{prefix}regex")
+        yield OutputConstraint(Regex(check_length(regex, f"{prefix}regex")), f"{prefix}regex")
     if choice is not None:
-        yield Demand(_one_of(choice, f"{prefix}choice"), f"{prefix}choice")
+        yield OutputConstraint(_one_of(choice, f"{prefix}choice"), f"{prefix}choice")
     if grammar is not None:
-        yield Demand(Grammar(check_length(grammar, f"{prefix}grammar")), f"{prefix}grammar")
+        yield OutputConstraint(Grammar(check_length(grammar, f"{prefix}grammar")), f"{prefix}grammar")
 
 
 def _read(text: str, param: str) -> Any:
@@ -119,7 +119,7 @@ def _read(text: str, param: str) -> Any:
 
 def _one_of(options: list[str], param: str) -> Constraint:
     check_length("".join(options), param)
-    return OneOf(tuple(map(Exactly, dict.fromkeys(options))))
+    return AnyOf(tuple(map(ConstString, dict.fromkeys(options))))
 
 
 def _deeper(value: Any, levels: int) -> bool:

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from typing import TypeVar
 
 from fllm.errors import ContextTooLong, RequestError
-from fllm.pipeline.beam_search import Beam
+from fllm.pipeline.beam_search import BeamSearchParams
 from fllm.tokenizer import Tokenizer
-from fllm.values import ModelCard, Sampling
-from fllm_api.app_state import Server
+from fllm.values import ModelCard, SamplingParams
+from fllm_api.app_state import AppState
 from fllm_api.protocol.generation import GenerationRequest
 
 T = TypeVar("T")
@@ -54,12 +54,12 @@ def sampling(
     max_tokens: int,
     logprobs: int | None,
     prompt_logprobs: int | None = None,
-) -> Sampling:
+) -> SamplingParams:
     """Fill in what the request leaves open."""
     defaults = card.defaults
     check_token_ids(request.logit_bias or (), tokenizer, "logit_bias")
     check_token_ids(request.stop_token_ids or (), tokenizer, "stop_token_ids")
-    return Sampling(
+    return SamplingParams(
         max_tokens=max_tokens,
         min_tokens=_min_tokens(request, max_tokens),
         temperature=either(request.temperature, defaults.temperature, default=1.0),
@@ -78,7 +78,7 @@ def sampling(
     )
 
 
-def candidates(request: GenerationRequest) -> tuple[int, int, Beam | None]:
+def candidates(request: GenerationRequest) -> tuple[int, int, BeamSearchParams | None]:
     """``n``, ``best_of`` and the beam search of a request; raises `RequestError` where they contradict."""
     n = either(request.n, default=1)
     best_of = either(request.best_of, default=n)
@@ -105,7 +105,7 @@ def stop_strings(request: GenerationRequest) -> tuple[str, ...]:
     return stop
 
 
-def encoded(text: str, server: Server, *, special: bool, param: str) -> list[int]:
+def encoded(text: str, server: AppState, *, special: bool, param: str) -> list[int]:
     """The tokens of a prompt; raises `ContextTooLong` at once where it can't but have too many."""
     if (least := server.tokenizer.least_tokens(text)) >= server.card.max_model_len:
         raise ContextTooLong(
@@ -122,7 +122,7 @@ def check_stream_options(request: GenerationRequest) -> None:
         raise RequestError("`stream_options` needs `stream`", param="stream_options")
 
 
-def _beam(request: GenerationRequest, width: int) -> Beam:
+def _beam(request: GenerationRequest, width: int) -> BeamSearchParams:
     if request.stream:
         raise RequestError(
             "`use_beam_search` can't be streamed: the best is known at the end", param="use_beam_search"
@@ -136,7 +136,7 @@ def _beam(request: GenerationRequest, width: int) -> Beam:
             f"`use_beam_search` needs `best_of`, the width of the beam, above 1; it is {width}",
             param="best_of",
         )
-    return Beam(
+    return BeamSearchParams(
         width=width,
         length_penalty=either(request.length_penalty, default=1.0),
         early_stopping=either(request.early_stopping, default=False),

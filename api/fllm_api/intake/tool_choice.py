@@ -9,14 +9,14 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from fllm.constraints import Constraint, OneOf
+from fllm.constraints import AnyOf, Constraint
 from fllm.errors import RequestError
 from fllm.interfaces import ParserFactory
-from fllm.parsing.fallback_tool_format import ARRAY, ForcedCallsParser
+from fllm.parsing.fallback_tool_format import ARRAY, FallbackToolCallParser
 from fllm.parsing.tool_format import ToolFormat
-from fllm.pipeline.output_constraint import Demand
+from fllm.pipeline.output_constraint import OutputConstraint
 from fllm.values import Tool
-from fllm_api.app_state import Server
+from fllm_api.app_state import AppState
 from fllm_api.intake.constraints import check_served, read_demand, schema_text
 from fllm_api.protocol.chat import ChatRequest, NamedToolChoice
 
@@ -29,10 +29,10 @@ class Calls(Struct, frozen=True):
     """How the calls of an answer are read, and what the whole answer must be like."""
 
     parser: ParserFactory | None
-    demand: Demand | None
+    demand: OutputConstraint | None
 
 
-def read_calls(body: ChatRequest, tools: Sequence[Tool], server: Server) -> Calls:
+def read_calls(body: ChatRequest, tools: Sequence[Tool], server: AppState) -> Calls:
     """Calls of ``tools``, which the model is told of; raises `RequestError`."""
     text = read_demand(body, server.card)
     if not tools:
@@ -50,14 +50,14 @@ def read_calls(body: ChatRequest, tools: Sequence[Tool], server: Server) -> Call
     return Calls(server.tools, _strict_calls(body, tools, server))
 
 
-def _forced(body: ChatRequest, tools: Sequence[Tool], server: Server) -> Calls:
+def _forced(body: ChatRequest, tools: Sequence[Tool], server: AppState) -> Calls:
     """Nothing but calls, in the model's own way where it is known; `response_format` concerns only text."""
     check_served(body, server.card, "tool_choice")
-    parser = server.tools if server.tools and _format(server) else ForcedCallsParser
+    parser = server.tools if server.tools and _format(server) else FallbackToolCallParser
     written = _format(server) or ARRAY
     if isinstance(choice := body.tool_choice, NamedToolChoice):
         tools = [tool for tool in tools if tool.name == choice.function.name]
-    return Calls(parser, Demand(_only_calls(body, tools, written), "tools"))
+    return Calls(parser, OutputConstraint(_only_calls(body, tools, written), "tools"))
 
 
 def _only_calls(body: ChatRequest, tools: Sequence[Tool], written: ToolFormat) -> Constraint:
@@ -65,12 +65,14 @@ def _only_calls(body: ChatRequest, tools: Sequence[Tool], written: ToolFormat) -
     return written.calls(_checked(tools), most=1 if one else None)
 
 
-def _text_or_calls(body: ChatRequest, text: Demand, tools: Sequence[Tool], server: Server) -> Demand:
+def _text_or_calls(
+    body: ChatRequest, text: OutputConstraint, tools: Sequence[Tool], server: AppState
+) -> OutputConstraint:
     calls = _only_calls(body, tools, _declared_format(server, text.param))
-    return Demand(OneOf((text.constraint, calls)), text.param)
+    return OutputConstraint(AnyOf((text.constraint, calls)), text.param)
 
 
-def _strict_calls(body: ChatRequest, tools: Sequence[Tool], server: Server) -> Demand | None:
+def _strict_calls(body: ChatRequest, tools: Sequence[Tool], server: AppState) -> OutputConstraint | None:
     """Any text, in which the calls of tools with ``strict`` obey their schemas."""
     strict = [bool(tool.function.strict) for tool in body.tools or ()]
     if not any(strict):
@@ -79,14 +81,14 @@ def _strict_calls(body: ChatRequest, tools: Sequence[Tool], server: Server) -> D
     check_served(body, server.card, param)
     # Without parameters, any object will do.
     held = [tool if held else replace(tool, parameters={}) for tool, held in zip(tools, strict, strict=True)]
-    return Demand(_declared_format(server, param).within_text(_checked(held)), "tools")
+    return OutputConstraint(_declared_format(server, param).within_text(_checked(held)), "tools")
 
 
-def _format(server: Server) -> ToolFormat | None:
-    return getattr(server.tools, "format", None)
+def _format(server: AppState) -> ToolFormat | None:
+    return getattr(server.tools, "tool_format", None)
 
 
-def _declared_format(server: Server, param: str) -> ToolFormat:
+def _declared_format(server: AppState, param: str) -> ToolFormat:
     if declared := _format(server):
         return declared
     raise RequestError(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from litestar.exceptions import HTTPException
 
 from fllm.errors import RequestError
-from fllm.pipeline.pipeline import Request
+from fllm.pipeline.pipeline import PipelineRequest
 from fllm.values import ModelCard
 from fllm_api.config import ClientLimits, ServerConfig
 from fllm_api.limits.client_limits import Account, Accounts, Consumer
@@ -63,7 +63,7 @@ class Ticket:
         self._request = request
         self._held = 0
 
-    def claim(self, asked: Request) -> None:
+    def claim(self, asked: PipelineRequest) -> None:
         """Hold all that the request turns out to need; raises a 400 if that is more than there can be."""
         capacity = self._admission.capacity
         if asked.sequences > capacity:
@@ -103,7 +103,7 @@ def capacity(card: ModelCard, config: ServerConfig) -> int:
     return config.max_queue + (running if isinstance(running, int) else SEQUENCES_OF_OTHERS)
 
 
-def _many(asked: Request) -> str:
+def _many(asked: PipelineRequest) -> str:
     """The field that asks for so many sequences."""
     if len(asked.prompts) > 1:
         return "prompt"

@@ -36,7 +36,7 @@ LINGER_SECONDS = 2.0
 log = logging.getLogger("fllm.http")
 
 
-class Limits(Struct, frozen=True, kw_only=True):
+class ConnectionTimeouts(Struct, frozen=True, kw_only=True):
     """Seconds for a client to send a request's headers and its body, and to read; 0: no limit."""
 
     read: float
@@ -56,7 +56,7 @@ class Protocol(HttpToolsProtocol):
 
     parser: httptools.HttpRequestParser
 
-    def __init__(self, *arguments: Any, limits: Limits, crowd: Crowd, **named: Any) -> None:
+    def __init__(self, *arguments: Any, limits: ConnectionTimeouts, crowd: Crowd, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._crowd = crowd
         self._reading = Alarm(self.loop, limits.read, self._too_slow)

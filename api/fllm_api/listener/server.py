@@ -15,7 +15,7 @@ from litestar.types import ASGIApp
 
 from fllm_api.lifecycle.drain import Drain
 from fllm_api.listener.connection_limit import Crowd
-from fllm_api.listener.protocol import Limits, Protocol
+from fllm_api.listener.protocol import ConnectionTimeouts, Protocol
 from fllm_api.listener.sockets import connections_possible, tune
 
 KEEP_ALIVE = 75
@@ -32,7 +32,13 @@ class Listener(uvicorn.Server):
     on_ready: Callable[[], None] = staticmethod(lambda: None)
 
     def __init__(
-        self, app: ASGIApp, drain: Drain, limits: Limits, *, max_connections: int, shutdown_timeout: float
+        self,
+        app: ASGIApp,
+        drain: Drain,
+        limits: ConnectionTimeouts,
+        *,
+        max_connections: int,
+        shutdown_timeout: float,
     ) -> None:
         crowd = Crowd(connections_possible(max_connections))
         super().__init__(

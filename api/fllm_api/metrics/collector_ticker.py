@@ -9,15 +9,15 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from litestar import Litestar
 
 from fllm.interfaces import Backend, Ticking
-from fllm.values import Status
-from fllm_api.app_state import Server
+from fllm.values import EngineStats
+from fllm_api.app_state import AppState
 from fllm_api.metrics.isolated_collector import Guarded
 
 PERIOD = 1.0
 """Seconds between two ticks."""
 
 
-def ticking(server: Server) -> Callable[[Litestar], AbstractAsyncContextManager[None]]:
+def ticking(server: AppState) -> Callable[[Litestar], AbstractAsyncContextManager[None]]:
     """For the application's lifespan: calls `Ticking.tick` about once a second."""
 
     @asynccontextmanager
@@ -34,7 +34,7 @@ def ticking(server: Server) -> Callable[[Litestar], AbstractAsyncContextManager[
     return lifespan
 
 
-async def status_of(backend: Backend) -> Status | None:
+async def status_of(backend: Backend) -> EngineStats | None:
     """The backend's status, if it answers."""
     try:
         return await backend.status()

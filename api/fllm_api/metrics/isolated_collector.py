@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from fllm.interfaces import Collector, RequestRecord
-from fllm.values import Status
+from fllm.values import EngineStats
 from fllm_api.lifecycle.event_loop_watchdog import Hang
 
 log = logging.getLogger("fllm.metrics")
@@ -43,7 +43,7 @@ class Guarded:
         """As `Auditing.answered`, for a collector that has it."""
         self._call("answered", request)
 
-    def tick(self, status: Status | None) -> None:
+    def tick(self, status: EngineStats | None) -> None:
         """As `Ticking.tick`, for a collector that has it."""
         self._call("tick", status)
 

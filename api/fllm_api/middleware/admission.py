@@ -7,7 +7,7 @@ from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from msgspec.structs import replace
 
-from fllm.pipeline.pipeline import Request
+from fllm.pipeline.pipeline import PipelineRequest
 from fllm_api.limits.admission import Admission, Ticket
 from fllm_api.middleware.request_tracking import OBSERVED
 
@@ -34,7 +34,7 @@ class Admitted(ASGIMiddleware):
             ticket.release()
 
 
-def claimed(scope: Scope, asked: Request) -> Request:
+def claimed(scope: Scope, asked: PipelineRequest) -> PipelineRequest:
     """The request, once there is room for all its sequences, with the name of its client."""
     state = scope["state"]
     state["ticket"].claim(asked)

@@ -9,7 +9,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 
 from fllm.interfaces import Auditing, Collector
 from fllm.logs import REQUEST_ID
-from fllm.pipeline.request_tracker import Trace
+from fllm.pipeline.request_tracker import RequestTracker
 from fllm_api.errors import describe
 from fllm_api.metrics.isolated_collector import Guarded
 from fllm_api.request_id import request_id
@@ -41,7 +41,7 @@ class Observed(ASGIMiddleware):
         if opt.get("unheard"):
             return await next_app(scope, receive, send)
         state = scope["state"]
-        trace = state["trace"] = _trace(scope, self._collectors if opt.get("observed") else ())
+        tracker = state["trace"] = _trace(scope, self._collectors if opt.get("observed") else ())
         try:
             await next_app(scope, receive, send)
         except Exception as error:  # whoever answers it stands before us
@@ -52,20 +52,20 @@ class Observed(ASGIMiddleware):
             state.setdefault("error", "the request was cancelled")
             raise
         finally:
-            self._end(trace, scope)
+            self._end(tracker, scope)
 
-    def _end(self, trace: Trace, scope: Scope) -> None:
+    def _end(self, tracker: RequestTracker, scope: Scope) -> None:
         state = scope["state"]
-        trace.status = state.get("status")
-        trace.client = state.get("client", trace.client)
-        trace.finish(state.get("error"))
+        tracker.status = state.get("status")
+        tracker.client = state.get("client", tracker.client)
+        tracker.finish(state.get("error"))
         for auditor in self._auditors:
-            auditor.answered(trace)
+            auditor.answered(tracker)
 
 
-def _trace(scope: Scope, collectors: Sequence[Collector]) -> Trace:
+def _trace(scope: Scope, collectors: Sequence[Collector]) -> RequestTracker:
     address = scope.get("client")
-    return Trace(
+    return RequestTracker(
         request_id(scope),
         collectors,
         method=str(scope.get("method", "")),

@@ -14,7 +14,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from fllm.batching.engine_loop import EngineLoop
-from fllm.batching.limits import Limits
+from fllm.batching.limits import BatchLimits
 from fllm.batching.prompt_validation import check
 from fllm.batching.runner import ModelRunner
 from fllm.batching.scheduler import Outcome
@@ -22,13 +22,13 @@ from fllm.batching.step_watchdog import Pulse
 from fllm.config import BackendConfig
 from fllm.errors import BackendError, BackendLost, BackendUnavailable, RequestError
 from fllm.interfaces import BackendContext
-from fllm.pipeline.output_queue import Inbox
+from fllm.pipeline.output_queue import OutputQueue
 from fllm.plugins.loader import load_plugins
 from fllm.structured_output.grammar_cache import Compilation
 from fllm.structured_output.grammar_state import Guide, require_text
 from fllm.structured_output.interfaces import GrammarContext, GrammarFactory, read_vocabulary
 from fllm.structured_output.mask_worker import MaskThread
-from fllm.values import ModelCard, Prompt, Status, Step, joined
+from fllm.values import EngineOutput, EngineStats, GenerateRequest, ModelCard, merge_outputs
 
 log = logging.getLogger("fllm.batching")
 
@@ -48,7 +48,7 @@ class BatchedBackend:
         config: BackendConfig,
         context: BackendContext,
         *,
-        limits: Limits = Limits(),  # noqa: B008  (frozen)
+        limits: BatchLimits = BatchLimits(),  # noqa: B008  (frozen)
     ) -> None:
         self._engine = EngineLoop(runner, config, limits)
         self._pulse = Pulse(lambda: self._engine.step, config.engine_timeout)
@@ -59,7 +59,7 @@ class BatchedBackend:
         self._masks = MaskThread()
         self._progress = context.progress
         self._seeds = random.SystemRandom() if config.seed is None else random.Random(config.seed)
-        self._inboxes: dict[str, Inbox[Step]] = {}
+        self._inboxes: dict[str, OutputQueue[EngineOutput]] = {}
         self._card: ModelCard | None = None
         self._thread: Thread | None = None
         self._closed = asyncio.Event()
@@ -76,7 +76,7 @@ class BatchedBackend:
         self._pulse.start()
         return card
 
-    async def generate(self, prompt: Prompt) -> AsyncGenerator[Step]:
+    async def generate(self, prompt: GenerateRequest) -> AsyncGenerator[EngineOutput]:
         """Yield the steps of one sequence; closed early, free it before the engine's next step."""
         arrived = time.monotonic()
         check(prompt, self._require())
@@ -87,15 +87,15 @@ class BatchedBackend:
         finish = None
         try:
             while finish is None:
-                step = joined(await inbox.get())
-                finish = step.finish
+                step = merge_outputs(await inbox.get())
+                finish = step.finish_reason
                 yield step
         finally:
             del self._inboxes[prompt.request_id]
             if finish is None:
                 self._engine.abort(prompt.request_id)
 
-    async def status(self) -> Status:
+    async def status(self) -> EngineStats:
         """The scheduler's gauges and totals; raises `BackendUnavailable` once the engine thread is gone,
         `BackendLost` if it hangs, or has died."""
         self._pulse.check()
@@ -123,7 +123,7 @@ class BatchedBackend:
         if self._grammar_factory is not None:
             self._vocabulary = cache(partial(read_vocabulary, card, self._config.visible_tokens))
             context = GrammarContext(vocabulary=self._vocabulary)
-            check = partial(require_text, words=lambda: self._vocabulary().words)
+            check = partial(require_text, bitmask_size=lambda: self._vocabulary().bitmask_size)
             self._grammars = Compilation(self._grammar_factory(context), check=check)
             card = replace(card, grammar=self._config.grammar)
         self._card = card
@@ -158,19 +158,19 @@ class BatchedBackend:
             raise BackendUnavailable("the engine is not running")
         return self._card
 
-    async def _guide(self, prompt: Prompt) -> Guide | None:
+    async def _guide(self, prompt: GenerateRequest) -> Guide | None:
         if prompt.constraint is None or self._grammars is None:
             return None
         matcher = await self._grammars.matcher(prompt.constraint)
         return Guide(matcher, self._vocabulary(), self._masks)
 
-    def _open_inbox(self, request_id: str) -> Inbox[Step]:
+    def _open_inbox(self, request_id: str) -> OutputQueue[EngineOutput]:
         if request_id in self._inboxes:
             raise RequestError(f"the request id {request_id!r} is in use")
-        inbox = self._inboxes[request_id] = Inbox()
+        inbox = self._inboxes[request_id] = OutputQueue()
         return inbox
 
-    def _seed(self, prompt: Prompt) -> int:
+    def _seed(self, prompt: GenerateRequest) -> int:
         seed = prompt.sampling.seed
         return self._seeds.getrandbits(SEED_BITS) if seed is None else seed
 

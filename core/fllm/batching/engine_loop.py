@@ -11,14 +11,14 @@ from queue import Empty, SimpleQueue
 from msgspec.structs import replace
 
 from fllm.batching.block_pool import BlockPool
-from fllm.batching.limits import Limits, context_length
+from fllm.batching.limits import BatchLimits, context_length
 from fllm.batching.ngram_drafter import NgramDrafter
 from fllm.batching.runner import ModelRunner
 from fllm.batching.scheduler import Outcome, Scheduler
 from fllm.config import BackendConfig
 from fllm.errors import BackendError, ConfigError, format_error
 from fllm.structured_output.grammar_state import Guide
-from fllm.values import ModelCard, Progress, Prompt, Status
+from fllm.values import EngineStats, GenerateRequest, ModelCard, Progress
 
 log = logging.getLogger("fllm.batching")
 
@@ -32,7 +32,7 @@ class EngineLoop:
     _scheduler: Scheduler
     """From `load` on."""
 
-    def __init__(self, runner: ModelRunner, config: BackendConfig, limits: Limits) -> None:
+    def __init__(self, runner: ModelRunner, config: BackendConfig, limits: BatchLimits) -> None:
         self._runner = runner
         self._config = config
         self._limits = limits.under(config)
@@ -83,7 +83,9 @@ class EngineLoop:
         finally:
             self._runner.close()
 
-    def submit(self, prompt: Prompt, *, seed: int, arrived: float, guide: Guide | None = None) -> None:
+    def submit(
+        self, prompt: GenerateRequest, *, seed: int, arrived: float, guide: Guide | None = None
+    ) -> None:
         """Queue a prompt, of which outcomes will be delivered until it ends."""
         self._orders.put(partial(self._scheduler.add, prompt, seed=seed, arrived=arrived, guide=guide))
 
@@ -95,7 +97,7 @@ class EngineLoop:
         """Let `run` return before the next step."""
         self._orders.put(None)
 
-    def status(self) -> Status:
+    def status(self) -> EngineStats:
         """The scheduler's gauges and totals."""
         return self._scheduler.status()
 

@@ -21,7 +21,7 @@ took 17 ms, 14 at 2,000 15 ms, 9 at 4,000 19 ms. Chunks of 64 and more share the
 """
 
 
-class Limits(Struct, frozen=True, kw_only=True):
+class BatchLimits(Struct, frozen=True, kw_only=True):
     """What one batch holds at most, and the size of a KV block. The defaults suit a cpu."""
 
     max_num_seqs: int = 64
@@ -47,7 +47,7 @@ class Limits(Struct, frozen=True, kw_only=True):
         """What each token of a chunk that starts at this position takes of the prefill budget: 1 or more."""
         return 1.0 if self.prefill_budget is None else 1 + position / DOUBLING_CONTEXT
 
-    def under(self, config: BackendConfig) -> Limits:
+    def under(self, config: BackendConfig) -> BatchLimits:
         """These limits, save where the configuration has its own; `ConfigError` if those contradict.
 
         A configuration that says how many tokens a batch holds means prompts, too: no budget is left.

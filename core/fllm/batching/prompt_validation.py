@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from fllm.errors import ContextTooLong, RequestError
-from fllm.values import ModelCard, Prompt
+from fllm.values import GenerateRequest, ModelCard
 
 ANY_TOKEN = 2**31
 """Bounds the token ids where the card does not tell the size of the vocabulary."""
 
 
-def check(prompt: Prompt, card: ModelCard) -> None:
+def check(prompt: GenerateRequest, card: ModelCard) -> None:
     """Raise `RequestError` for a prompt that this model can't continue."""
     length = len(prompt.token_ids)
     if not length:

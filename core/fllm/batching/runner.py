@@ -7,7 +7,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from fllm.values import ModelCard, Progress, Sampling, TokenLogprob
+from fllm.values import ModelCard, Progress, SamplingParams, TokenLogprob
 
 
 class Row(Struct, frozen=True, kw_only=True):
@@ -24,7 +24,7 @@ class Row(Struct, frozen=True, kw_only=True):
     start: int
     count: int
     block_table: Sequence[int]
-    sampling: Sampling
+    sampling: SamplingParams
     seed: int
     """Of this sequence. The draw for position ``p`` depends on ``(seed, p)`` alone, on no neighbour."""
     sample: bool

@@ -17,7 +17,7 @@ blocks first, and is never preempted for another. The tokens of a step are given
 sequence that decodes has one. What the step may spend on prefill goes to the sequence with the fewest
 tokens left, then to the next, so that a short prompt does not wait for a long one; the eldest in prefill,
 which was admitted before the others, is assured a share. Only so many run at once, and whoever comes is
-younger: so each becomes the eldest in time, whatever other clients ask. """
+younger: so each becomes the eldest in time, whatever other clients ask."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable
 from msgspec import Struct
 
 from fllm.batching.block_pool import BlockPool
-from fllm.batching.limits import Limits
+from fllm.batching.limits import BatchLimits
 from fllm.batching.ngram_drafter import Drafter
 from fllm.batching.runner import Row, Sampled
 from fllm.batching.sequence import Sequence
@@ -36,9 +36,9 @@ from fllm.batching.step_results import advance
 from fllm.batching.waiting_queue import Waiting
 from fllm.errors import BackendError
 from fllm.structured_output.grammar_state import Guide
-from fllm.values import Prompt, Status, Step, stop_tokens
+from fllm.values import EngineOutput, EngineStats, GenerateRequest, stop_tokens
 
-Outcome = Step | BackendError
+Outcome = EngineOutput | BackendError
 """What comes of one step for one sequence."""
 
 ELDEST_SHARE = 0.25
@@ -64,7 +64,7 @@ class Scheduler:
     def __init__(
         self,
         pool: BlockPool,
-        limits: Limits,
+        limits: BatchLimits,
         *,
         max_model_len: int,
         eos_token_ids: Iterable[int] = (),
@@ -89,9 +89,9 @@ class Scheduler:
         """There is something to schedule."""
         return bool(self._running or self._waiting)
 
-    def status(self) -> Status:
+    def status(self) -> EngineStats:
         """Gauges and totals; may be called from any thread."""
-        return Status(
+        return EngineStats(
             running=len(self._running),
             waiting=len(self._waiting),
             kv_blocks=self._pool.num_blocks,
@@ -103,7 +103,7 @@ class Scheduler:
             accepted=self._accepted,
         )
 
-    def add(self, prompt: Prompt, *, seed: int, arrived: float, guide: Guide | None = None) -> None:
+    def add(self, prompt: GenerateRequest, *, seed: int, arrived: float, guide: Guide | None = None) -> None:
         """Queue a prompt, which is not empty and shorter than ``max_model_len``."""
         self._waiting.add(
             Sequence(
@@ -153,7 +153,7 @@ class Scheduler:
             if row.drafts:
                 self._settle(sequence, row, result.accepted)
             outcomes.append((sequence.id, outcome))
-            if isinstance(outcome, BackendError) or outcome.finish is not None:
+            if isinstance(outcome, BackendError) or outcome.finish_reason is not None:
                 self.abort(sequence.id)
         return outcomes
 
@@ -255,7 +255,7 @@ class Scheduler:
         return self._pool.match(digests[sequence.computed // size :])
 
     def _note_start(self, sequence: Sequence) -> None:
-        sequence.queued = self._clock() - sequence.arrived
+        sequence.queue_time = self._clock() - sequence.arrived
         sequence.cached_tokens = sequence.computed
         if not sequence.owes_prompt_logprobs:
             self._prefix_queries += sequence.prompt_length
@@ -263,7 +263,7 @@ class Scheduler:
 
     def _put(self, sequence: Sequence, count: int, batch: Batch, drafts: list[int] | None = None) -> None:
         """Add a row that computes the sequence's next ``count`` tokens, and drafts after them."""
-        if sequence.queued is None:
+        if sequence.queue_time is None:
             self._note_start(sequence)
         drafts = drafts or []
         start = sequence.computed

@@ -7,7 +7,7 @@ from msgspec import Struct
 from fllm.batching.block_pool import chain
 from fllm.batching.ngram_drafter import Drafter
 from fllm.structured_output.grammar_state import Guide
-from fllm.values import Sampling, TokenLogprob
+from fllm.values import SamplingParams, TokenLogprob
 
 
 class Sequence(Struct, kw_only=True, eq=False):
@@ -22,7 +22,7 @@ class Sequence(Struct, kw_only=True, eq=False):
     client: str = ""
     token_ids: list[int]
     prompt_length: int
-    sampling: Sampling
+    sampling: SamplingParams
     stop_ids: frozenset[int]
     seed: int
     arrived: float
@@ -36,7 +36,7 @@ class Sequence(Struct, kw_only=True, eq=False):
     computed: int = 0
     chained: list[bytes] = []
     """Digests of its full blocks, as far as somebody asked for them."""
-    queued: float | None = None
+    queue_time: float | None = None
     """Seconds that it waited, once it was admitted for the first time."""
     cached_tokens: int = 0
     """Prompt tokens found in the prefix cache at that time."""

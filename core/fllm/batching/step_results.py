@@ -7,10 +7,10 @@ from msgspec.structs import replace
 from fllm.batching.runner import Row, Sampled
 from fllm.batching.sequence import Sequence
 from fllm.errors import BackendError
-from fllm.values import FinishReason, Step, TokenLogprob
+from fllm.values import EngineOutput, FinishReason, TokenLogprob
 
 
-def advance(sequence: Sequence, row: Row, result: Sampled, max_model_len: int) -> Step | BackendError:
+def advance(sequence: Sequence, row: Row, result: Sampled, max_model_len: int) -> EngineOutput | BackendError:
     """Append what was sampled, if anything, up to a stop token, and say what became of the sequence."""
     guide = sequence.guide
     tokens: list[int] = []
@@ -23,13 +23,13 @@ def advance(sequence: Sequence, row: Row, result: Sampled, max_model_len: int) -
             stop_token = token
             break
         if guide is not None and guide.error is None:
-            guide.accept(token)
+            guide.accept_token(token)
     if guide is not None and guide.error is not None:
         return guide.error
-    step = Step(
+    step = EngineOutput(
         token_ids=tokens,
         logprobs=_logprobs(result, len(tokens)),
-        finish=_finish(sequence, max_model_len) if stop_token is None else "stop",
+        finish_reason=_finish(sequence, max_model_len) if stop_token is None else "stop",
         stop_token=stop_token,
     )
     return step if sequence.started else _opening(sequence, step)
@@ -61,13 +61,13 @@ def _finish(sequence: Sequence, max_model_len: int) -> FinishReason | None:
     return "length" if full else None
 
 
-def _opening(sequence: Sequence, step: Step) -> Step:
+def _opening(sequence: Sequence, step: EngineOutput) -> EngineOutput:
     """The first step says more."""
     owed = sequence.owes_prompt_logprobs
     sequence.started = True
     return replace(
         step,
         cached_tokens=sequence.cached_tokens,
-        queued=sequence.queued,
+        queue_time=sequence.queue_time,
         prompt_logprobs=[None, *sequence.prompt_logprobs] if owed else None,
     )

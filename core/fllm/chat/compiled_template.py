@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from fllm.chat.jinja_environment import environment
 from fllm.chat.message_normalization import Form, Silence, normalize
-from fllm.chat.template_introspection import Traits, traits
+from fllm.chat.template_introspection import TemplateTraits, template_traits
 from fllm.chat.tool_prompt import Teller
 from fllm.errors import ConfigError
 
@@ -54,7 +54,7 @@ def compile_source(text: str, content_format: ContentFormat, where: str) -> Sour
     """Compile; raises `ConfigError` with the line of what is not Jinja."""
     jinja = environment()
     try:
-        found = traits(jinja.parse(text))
+        found = template_traits(jinja.parse(text))
         template = jinja.from_string(text)
     except TemplateSyntaxError as error:
         raise ConfigError(f"{where}, line {error.lineno}: {one_line(error)}") from error
@@ -69,7 +69,7 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _form(found: Traits, content_format: ContentFormat) -> Form:
+def _form(found: TemplateTraits, content_format: ContentFormat) -> Form:
     lists, strings = found.loops_over_content, found.tests_for_string or not found.loops_over_content
     if content_format != "auto":
         lists, strings = content_format == "openai", content_format == "string"

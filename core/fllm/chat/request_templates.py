@@ -13,12 +13,12 @@ from msgspec import Struct
 from fllm.chat.compiled_template import ContentFormat, one_line
 from fllm.chat.template import ChatTemplate
 from fllm.errors import ConfigError, RequestError
-from fllm.sandbox import Limits, Worker
+from fllm.sandbox import ResourceLimits, Worker
 
 PARAM = "chat_template"
 MAX_CHARACTERS = 256 * 1024
 """Of a template; the longest of any model have 20,000."""
-LIMITS = Limits(
+LIMITS = ResourceLimits(
     subject="the chat template",
     doing="rendering",
     cpu_seconds=1.5,
@@ -51,7 +51,7 @@ class Conversation(Struct, frozen=True):
 class ForeignTemplates:
     """One process for all of them, started when the first one comes, and one template at a time in it."""
 
-    def __init__(self, setting: Setting, limits: Limits = LIMITS) -> None:
+    def __init__(self, setting: Setting, limits: ResourceLimits = LIMITS) -> None:
         self._worker: Worker[Setting, Conversation] = Worker(make_renderer, lambda: setting, limits)
         self._one_at_a_time = threading.Lock()
 

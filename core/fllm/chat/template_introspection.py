@@ -6,7 +6,7 @@ from jinja2 import nodes
 from msgspec import Struct
 
 
-class Traits(Struct, frozen=True):
+class TemplateTraits(Struct, frozen=True):
     """Read from the syntax tree; nothing is rendered."""
 
     loops_over_content: bool
@@ -19,11 +19,11 @@ class Traits(Struct, frozen=True):
     """The variable ``tools`` is used."""
 
 
-def traits(tree: nodes.Template) -> Traits:
+def template_traits(tree: nodes.Template) -> TemplateTraits:
     """Look for what the template does with the content of messages."""
     names = _names_of_content(tree)
     tests = (test for test in tree.find_all(nodes.Test) if test.name == "string")
-    return Traits(
+    return TemplateTraits(
         loops_over_content=any(_is_content(loop.iter, names) for loop in tree.find_all(nodes.For)),
         tests_for_string=any(_is_content(test.node, names) for test in tests),
         knows_developer=any(const.value == "developer" for const in tree.find_all(nodes.Const)),

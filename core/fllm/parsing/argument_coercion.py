@@ -57,12 +57,12 @@ def read_value(text: str) -> str | None:
     """The JSON of a value that is written in JSON, or in Python."""
     if is_json(text):
         return text
-    reader = PythonCallReader()
+    scanner = PythonCallReader()
     call = f"_(_={text})"
-    reader.feed(call)
-    if reader.state != "complete" or reader.length != len(call):
+    scanner.feed(call)
+    if scanner.state != "complete" or scanner.length != len(call):
         return None
-    (_, arguments), *_ = reader.calls
+    (_, arguments), *_ = scanner.calls
     return arguments["_"] if len(arguments) == 1 else None
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from fllm.constraints import Constraint, Exactly, InOrder, JsonSchema, OneOf, Regex, Repeated, UpTo
-from fllm.parsing.tag_reader import Tags, taggable
+from fllm.constraints import AnyOf, Concat, Constraint, ConstString, JsonSchema, Regex, Repeat, TextUntil
+from fllm.parsing.tag_reader import TagFormat, taggable
 from fllm.parsing.tool_parameters import Parameters, alternatives, choices
 from fllm.structured_output.json_schema import simplify
 from fllm.values import Tool
@@ -21,35 +21,35 @@ Form = Callable[[Tool], Constraint]
 """The language of all arguments of a tool."""
 
 
-def tagged(tags: Tags, gap: str = "", padding: str | None = None) -> Form:
+def tagged(tags: TagFormat, gap: str = "", padding: str | None = None) -> Form:
     """A tag for each argument, whose value is plain text; ``gap`` is what the model writes between tags."""
     inner = tags.padding if padding is None else padding
     # What else would end a value, or break the call, or begin another argument.
-    free = UpTo(tags.after_value, (tags.opening, *tags.cut, tags.before_key))
+    free = TextUntil(tags.after_value, (tags.opening, *tags.cut, tags.before_key))
 
     def argument(key: Constraint, value: Constraint) -> Constraint:
         begin = gap.join(tags.after_key) + inner
-        return InOrder((Exactly(tags.before_key), key, Exactly(begin), value, Exactly(gap)))
+        return Concat((ConstString(tags.before_key), key, ConstString(begin), value, ConstString(gap)))
 
     def of(key: str, schema: Any, parameters: Parameters) -> Constraint:
-        end = Exactly(inner + tags.after_value)
+        end = ConstString(inner + tags.after_value)
         if listed := plain_choices(schema, parameters):
-            return argument(Exactly(key), InOrder((listed, end)))
+            return argument(ConstString(key), Concat((listed, end)))
         if limited := plain_text(schema, parameters):
-            return argument(Exactly(key), InOrder((limited, end)))
+            return argument(ConstString(key), Concat((limited, end)))
         if may_be_text(schema, parameters):
             # The padding is the model's habit; the value must not have the tag in it.
-            return argument(Exactly(key), free)
-        return argument(Exactly(key), InOrder((json_value(schema, parameters), end)))
+            return argument(ConstString(key), free)
+        return argument(ConstString(key), Concat((json_value(schema, parameters), end)))
 
     def form(tool: Tool) -> Constraint:
         parameters = Parameters(tool.parameters)
         if parameters.open:
-            return Repeated(item=argument(Regex(_WORD), free), least=0)
+            return Repeat(item=argument(Regex(_WORD), free), least=0)
         parts = {
             key: of(key, schema, parameters) for key, schema in parameters.schemas.items() if taggable(key)
         }
-        return InOrder(
+        return Concat(
             tuple(part if key in parameters.required else perhaps(part) for key, part in parts.items())
         )
 
@@ -60,14 +60,14 @@ def named(assign: str, separator: str, value: Value) -> Form:
     """Names and values with a separator between them; those that are required come first."""
 
     def argument(key: Constraint, schema: Any, parameters: Parameters) -> Constraint:
-        return InOrder((key, Exactly(assign), value(schema, parameters)))
+        return Concat((key, ConstString(assign), value(schema, parameters)))
 
     def form(tool: Tool) -> Constraint:
         parameters = Parameters(tool.parameters)
         if parameters.open:
-            return Repeated(item=argument(Regex(_WORD), {}, parameters), separator=separator, least=0)
+            return Repeat(item=argument(Regex(_WORD), {}, parameters), separator=separator, least=0)
         parts = {
-            key: argument(Exactly(key), schema, parameters)
+            key: argument(ConstString(key), schema, parameters)
             for key, schema in parameters.schemas.items()
             if re.fullmatch(_WORD, key)
         }
@@ -79,17 +79,17 @@ def named(assign: str, separator: str, value: Value) -> Form:
 
 def separated(required: Sequence[Constraint], optional: Sequence[Constraint], separator: str) -> Constraint:
     """All of the first and any of the others, in this order, with separators between them."""
-    more = [InOrder((Exactly(separator), part)) for part in (*required, *optional)]
+    more = [Concat((ConstString(separator), part)) for part in (*required, *optional)]
     if required:
         count = len(required)
-        return InOrder((required[0], *more[1:count], *map(perhaps, more[count:])))
-    beginnings = [InOrder((part, *map(perhaps, more[i:]))) for i, part in enumerate(optional, start=1)]
-    return OneOf((*beginnings, Exactly("")))
+        return Concat((required[0], *more[1:count], *map(perhaps, more[count:])))
+    beginnings = [Concat((part, *map(perhaps, more[i:]))) for i, part in enumerate(optional, start=1)]
+    return AnyOf((*beginnings, ConstString("")))
 
 
 def perhaps(part: Constraint) -> Constraint:
     """That, or nothing."""
-    return Repeated(item=part, least=0, most=1)
+    return Repeat(item=part, least=0, most=1)
 
 
 def json_value(schema: Any, parameters: Parameters) -> Constraint:
@@ -101,11 +101,11 @@ def python_value(schema: Any, parameters: Parameters) -> Constraint:
     """The value as Python writes it, but for what is within lists and dictionaries."""
     kinds = parameters.kinds(schema)
     if kinds == {"boolean"} and not choices(parameters.resolved(schema)):
-        return OneOf((Exactly("True"), Exactly("False")))
+        return AnyOf((ConstString("True"), ConstString("False")))
     if kinds == {"null"}:
-        return Exactly("None")
+        return ConstString("None")
     if kinds == {"string"} and is_free(schema, parameters):
-        return OneOf((Regex(PYTHON_STRING), json_value(schema, parameters)))
+        return AnyOf((Regex(PYTHON_STRING), json_value(schema, parameters)))
     return json_value(schema, parameters)
 
 
@@ -162,7 +162,7 @@ def plain_text(schema: Any, parameters: Parameters) -> Constraint | None:
     if is_free(simple.root, simple):
         return None
     texts = tuple(each for one in _options(simple.root, simple) for each in _plain_option(one))
-    return OneOf(texts) if texts else json_value(schema, parameters)
+    return AnyOf(texts) if texts else json_value(schema, parameters)
 
 
 def _plain_option(simple: Mapping[str, Any]) -> Iterable[Constraint]:
@@ -170,13 +170,13 @@ def _plain_option(simple: Mapping[str, Any]) -> Iterable[Constraint]:
         case {"enum": list(values)}:
             for value in values:
                 if value is None or isinstance(value, str):
-                    yield Exactly("null" if value is None else value)
+                    yield ConstString("null" if value is None else value)
         case {"pattern": str(pattern)}:
             yield Regex(_whole(pattern))
         case {"minLength": least}:
             yield Regex(f"[^<]{{{least},{simple.get('maxLength', '')}}}")
         case {"type": "null"}:
-            yield Exactly("null")
+            yield ConstString("null")
 
 
 def _whole(pattern: str) -> str:
@@ -196,4 +196,4 @@ def plain_choices(schema: Any, parameters: Parameters) -> Constraint | None:
     """The values that a schema lists, as plain text."""
     listed = choices(parameters.resolved(schema))
     texts = [each if isinstance(each, str) else msgspec.json.encode(each).decode() for each in listed]
-    return OneOf(tuple(map(Exactly, texts))) if texts else None
+    return AnyOf(tuple(map(ConstString, texts))) if texts else None

@@ -5,16 +5,16 @@
 
 from __future__ import annotations
 
-from fllm.parsing.json_tool_calls import JsonCallParser, json_list
+from fllm.parsing.json_tool_calls import JsonToolCallParser, json_list
 
 ARRAY = json_list("[", "]", arguments="parameters")
 
 
-class ForcedCallsParser(JsonCallParser):
+class FallbackToolCallParser(JsonToolCallParser):
     """Reads what its `format` writes."""
 
-    format = ARRAY
-    lead = "["
-    trail = ",]"
-    bare = True
-    repeats = True
+    tool_format = ARRAY
+    skip_before = "["
+    skip_after = ",]"
+    marker_optional = True
+    multiple_calls = True

@@ -9,7 +9,7 @@ from typing import Literal
 
 from fllm.parsing.json_objects import JsonObject, read_object
 from fllm.parsing.json_scanner import JsonScanner
-from fllm.parsing.tool_call_parser import Call, CallParser, Reader
+from fllm.parsing.tool_call_parser import BodyScanner, Call, ToolCallParser
 from fllm.parsing.tool_format import ToolFormat
 
 State = Literal["open", "complete", "broken"]
@@ -36,30 +36,30 @@ def json_list(
     )
 
 
-class JsonCallParser(CallParser):
+class JsonToolCallParser(ToolCallParser):
     """The base of a parser whose calls are JSON objects with a name and arguments, each as one body."""
 
-    def reader(self) -> Reader:
+    def new_scanner(self) -> BodyScanner:
         """For the object."""
         return JsonScanner()
 
-    def read(self, body: str) -> Sequence[Call]:
+    def parse_body(self, body: str) -> Sequence[Call]:
         """Its call, if it is one with an object as arguments."""
         found = read_object(body)
-        call = call_of(found) if found else None
+        call = call_from_json(found) if found else None
         return [call] if call and call.arguments.startswith("{") else []
 
 
-def call_of(found: JsonObject) -> Call | None:
+def call_from_json(found: JsonObject) -> Call | None:
     """Name and arguments of a call, the latter as the model wrote them."""
     name = found.members.get("name", "")
     arguments = next((found.members[key] for key in ARGUMENTS if key in found.members), None)
     if arguments is None or not name.startswith('"'):
         return None
-    return named(json.loads(name), arguments)
+    return make_call(json.loads(name), arguments)
 
 
-def named(name: str, arguments: str, call_id: str | None = None) -> Call | None:
+def make_call(name: str, arguments: str, call_id: str | None = None) -> Call | None:
     """The call of that name, if it can be one."""
     # No half of a surrogate pair, which no client could be sent.
     return Call(name, plain(arguments), call_id) if name and name.isprintable() else None
@@ -79,14 +79,14 @@ def plain(arguments: str) -> str:
     return arguments
 
 
-def split_head(body: str) -> tuple[str, str]:
-    """The head, and the object behind it, of what a `HeadedJson` has read."""
+def split_header(body: str) -> tuple[str, str]:
+    """The head, and the object behind it, of what a `JsonWithHeader` has read."""
     brace = body.index("{")
     return body[:brace], body[brace:]
 
 
-class HeadedJson:
-    """A `Reader` of a JSON object with a head before its brace, such as a name."""
+class JsonWithHeader:
+    """A `BodyScanner` of a JSON object with a head before its brace, such as a name."""
 
     def __init__(self, head: re.Pattern[str]) -> None:
         """``head`` is a run of what may be in the head, such as ``[\\w.]*+``; it never has a brace."""

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 
 from msgspec import Struct
 
-from fllm.constraints import Constraint, Exactly, InOrder, OneOf, Regex, UpTo
+from fllm.constraints import AnyOf, Concat, Constraint, ConstString, Regex, TextUntil
 from fllm.events import ParserEvent, Reasoning, Text
 from fllm.interfaces import ParserContext
 from fllm.parsing.markers import Marker, MarkerSplitter
@@ -32,26 +32,26 @@ class Space(Struct, frozen=True, kw_only=True):
     """All of it, behind a marker, where the part has nothing else."""
 
 
-class ThinkingParser:
+class ReasoningParserBase:
     """The base of a reasoning parser.
 
     Markers are neither reasoning nor answer. White space before the first opening marker is dropped with it.
-    What the prompt ends with counts more than a switch, and that more than `begins`.
+    What the prompt ends with counts more than a switch, and that more than `initial_state`.
     """
 
     opening: ClassVar[Sequence[str]] = ("<think>",)
     closing: ClassVar[Sequence[str]] = ("</think>",)
-    interrupting: ClassVar[Sequence[str]] = ()
+    implicit_end: ClassVar[Sequence[str]] = ()
     """Each ends reasoning as a closing marker does, but is a part of the answer, such as ``<tool_call>``."""
-    begins: ClassVar[Beginning] = "inside"
+    initial_state: ClassVar[Beginning] = "inside"
     """Inside reasoning; before it, so that a marker must open it; or off: all is answer, word for word."""
-    switches: ClassVar[Sequence[str]] = ()
+    template_flags: ClassVar[Sequence[str]] = ()
     """Variables of the chat template that turn reasoning on or off; the first that is given counts."""
-    strays: ClassVar[Literal["dropped", "text", "reasoning"]] = "dropped"
+    stray_markers: ClassVar[Literal["dropped", "text", "reasoning"]] = "dropped"
     """Markers out of their place; with "reasoning", an opening one begins more of it, others are dropped."""
-    label: ClassVar[str] = ""
+    header: ClassVar[str] = ""
     """Dropped where it follows an opening marker at once."""
-    tags: ClassVar[Sequence[str]] = ()
+    answer_tags: ClassVar[Sequence[str]] = ()
     """Two that may stand around the answer, and are dropped."""
     reasoning_space: ClassVar[Space] = Space()
     answer_space: ClassVar[Space] = Space(blank=True)
@@ -59,7 +59,7 @@ class ThinkingParser:
     """All markers: they may be special tokens."""
 
     def __init_subclass__(cls) -> None:
-        cls.visible_tokens = (*cls.opening, *cls.closing, *cls.interrupting, *cls.tags)
+        cls.visible_tokens = (*cls.opening, *cls.closing, *cls.implicit_end, *cls.answer_tags)
 
     def __init__(self, context: ParserContext) -> None:
         where = self._beginning(context)
@@ -72,7 +72,7 @@ class ThinkingParser:
         self._bare = where != "off"  # nothing of this part was emitted yet
         self._held: list[str] = []  # of this part: may be dropped
 
-    def around(self, answer: Constraint) -> Constraint:
+    def constrain_output(self, answer: Constraint) -> Constraint:
         """The language of a whole output whose answer obeys that constraint.
 
         From now on only the first opening and the first closing marker are any, and each only once.
@@ -82,10 +82,10 @@ class ThinkingParser:
             self._splitter = MarkerSplitter(())
             return answer
         self._splitter = MarkerSplitter((self.opening[0], self.closing[0]))
-        rest = (UpTo(self.closing[0]), SPACE, answer)
+        rest = (TextUntil(self.closing[0]), SPACE, answer)
         if self._where == "inside":
-            return InOrder(rest)
-        return OneOf((InOrder((SPACE, Exactly(self.opening[0]), *rest)), answer))
+            return Concat(rest)
+        return AnyOf((Concat((SPACE, ConstString(self.opening[0]), *rest)), answer))
 
     def feed(self, text: str) -> list[ParserEvent]:
         """Take the next piece; give what is now certain."""
@@ -102,10 +102,10 @@ class ThinkingParser:
             return "inside"
         if prompt.endswith(tuple(self.closing)):
             return "after"
-        given = (context.template_kwargs.get(switch) for switch in self.switches)
+        given = (context.template_kwargs.get(switch) for switch in self.template_flags)
         asked = next((value for value in given if value is not None), None)
         if asked is None:
-            return self.begins
+            return self.initial_state
         return "inside" if asked else "off"
 
     def _take(self, part: str | Marker) -> list[ParserEvent]:
@@ -116,22 +116,22 @@ class ThinkingParser:
             return self._enter("inside")
         if self._where == "inside" and marker in self.closing:
             return self._enter("after")
-        if self._where == "inside" and marker in self.interrupting:
+        if self._where == "inside" and marker in self.implicit_end:
             return self._enter("after") + self._text(marker)
-        if marker in self.tags and self._tags(marker):
+        if marker in self.answer_tags and self._tags(marker):
             return self._enter("after")
-        verbatim = self.strays == "text" or self._constrained
+        verbatim = self.stray_markers == "text" or self._constrained
         return [] if marker in (*self.opening, *self.closing) and not verbatim else self._text(marker)
 
     def _opens(self) -> bool:
         if self._where != "after" and self._bare and not self._marked:
             self._held = []
             return True
-        return self._where != "inside" and self.strays == "reasoning" and not self._constrained
+        return self._where != "inside" and self.stray_markers == "reasoning" and not self._constrained
 
     def _tags(self, marker: str) -> bool:
         """Whether this tag is in its place around the answer; if so, remember it."""
-        opens = marker == self.tags[0]
+        opens = marker == self.answer_tags[0]
         if self._where == "inside" or opens == self._tagged or (opens and not self._bare):
             return False
         self._tagged = opens
@@ -141,7 +141,7 @@ class ThinkingParser:
         """Begin a part behind a marker."""
         events = self._leave(marked=True)
         self._where = where
-        self._label = self.label if where == "inside" else ""
+        self._label = self.header if where == "inside" else ""
         self._marked = self._bare = True
         return events
 
@@ -179,7 +179,7 @@ class ThinkingParser:
     @property
     def _may_be_dropped(self) -> bool:
         """Whether white space at the beginning of this part may be."""
-        return not self._marked or self._space.start or self._space.blank or bool(self.tags)
+        return not self._marked or self._space.start or self._space.blank or bool(self.answer_tags)
 
     @property
     def _space(self) -> Space:

@@ -16,7 +16,7 @@ _SPACE = re.compile(r"\s*+")
 _NAME = re.compile(r'[^<>"\n]*+')
 
 
-class Tags(Struct, frozen=True, kw_only=True):
+class TagFormat(Struct, frozen=True, kw_only=True):
     """The tags of a format. White space between them means nothing."""
 
     opening: str
@@ -35,13 +35,13 @@ class Tags(Struct, frozen=True, kw_only=True):
     """What is no string is written as JSON; otherwise an argument of unknown type is a string."""
 
 
-class TaggedReader:
-    """A `Reader` of one call, from its name to the last tag.
+class TaggedBodyScanner:
+    """A `BodyScanner` of one call, from its name to the last tag.
 
     A value ends at its closing tag if more tags follow, so a value may speak of tags.
     """
 
-    def __init__(self, tags: Tags) -> None:
+    def __init__(self, tags: TagFormat) -> None:
         self.state: Literal["open", "complete", "broken"] = "open"
         self.length = 0
         self.name = ""

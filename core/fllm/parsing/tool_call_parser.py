@@ -4,7 +4,7 @@
 
     prose  around  opening body closing  opening body closing  around  prose
 
-A parser declares the markers and the rest; `CallParser` does what all have in common.
+A parser declares the markers and the rest; `ToolCallParser` does what all have in common.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Call(Struct, frozen=True):
     """Where the model gave it one."""
 
 
-class Reader(Protocol):
+class BodyScanner(Protocol):
     """Recognises one body, fed in pieces of any size; the outcome depends on the text alone.
 
     It must look at each character a bounded number of times, and give up where another call begins, lest a
@@ -59,7 +59,7 @@ class Reader(Protocol):
         ...
 
 
-class CallParser:
+class ToolCallParser:
     """The base of a tool-call parser.
 
     What is no call is text, word for word. Of what is beside a call, markers are dropped, and white space
@@ -72,21 +72,21 @@ class CallParser:
     """Each begins a call."""
     closing: ClassVar[Sequence[str]] = ()
     """Each ends what an opening marker began; it may be missing. Where no call ends, it is text."""
-    around: ClassVar[Sequence[str]] = ()
+    section_markers: ClassVar[Sequence[str]] = ()
     """These mean nothing more than that calls are near."""
-    inside: ClassVar[Sequence[str]] = ()
+    inner_markers: ClassVar[Sequence[str]] = ()
     """Markers within a body: its reader takes them as text."""
-    aside: ClassVar[tuple[str, str] | None] = None
+    ignored_section: ClassVar[tuple[str, str] | None] = None
     """Between these two, such as the tags of reasoning, nothing is a call. They are text themselves."""
-    lead: ClassVar[str] = ""
+    skip_before: ClassVar[str] = ""
     """Characters that may stand before a body, beside white space."""
-    trail: ClassVar[str] = ""
+    skip_after: ClassVar[str] = ""
     """The same behind one."""
-    repeats: ClassVar[bool] = False
+    multiple_calls: ClassVar[bool] = False
     """Behind an opening marker there may be several bodies, one after the other."""
-    bare: ClassVar[bool] = False
-    """A text, or what follows the end of an `aside`, may begin with a body, without any marker."""
-    format: ClassVar[ToolFormat | None] = None
+    marker_optional: ClassVar[bool] = False
+    """A text, or what follows the end of an `ignored_section`, may begin with a body, without any marker."""
+    tool_format: ClassVar[ToolFormat | None] = None
     """How the model writes its calls, where that can be said."""
     visible_tokens: ClassVar[Sequence[str]] = ()
     """All markers, unless a parser says otherwise: they may be special tokens."""
@@ -97,16 +97,18 @@ class CallParser:
 
     def __init_subclass__(cls) -> None:
         if "visible_tokens" not in vars(cls):
-            cls.visible_tokens = (*cls.opening, *cls.closing, *cls.around, *cls.inside)
-        cls._lead = re.compile(_run(cls.lead))
-        cls._glue = re.compile(_run(cls.lead + cls.trail))
-        cls._trail = re.compile(rf"(?:\s*+[{re.escape(cls.trail)}])*" if cls.trail else "")
+            cls.visible_tokens = (*cls.opening, *cls.closing, *cls.section_markers, *cls.inner_markers)
+        cls._lead = re.compile(_run(cls.skip_before))
+        cls._glue = re.compile(_run(cls.skip_before + cls.skip_after))
+        cls._trail = re.compile(rf"(?:\s*+[{re.escape(cls.skip_after)}])*" if cls.skip_after else "")
 
     def __init__(self, context: ParserContext) -> None:
         self.context = context
         self.marker = ""
         """The opening marker of the latest body; empty where there is none."""
-        self._splitter = MarkerSplitter((*self.opening, *self.closing, *self.around, *(self.aside or ())))
+        self._splitter = MarkerSplitter(
+            (*self.opening, *self.closing, *self.section_markers, *(self.ignored_section or ()))
+        )
         self._events: list[ParserEvent] = []
         self._calls = 0
         self._attempt: _Attempt | None = None
@@ -114,14 +116,14 @@ class CallParser:
         """What came since the last prose or call, and is dropped if a call follows."""
         self._near: Literal["beginning", "call", "prose", "aside"] = "beginning"
         """What came last, but for what is held."""
-        self._may_begin = self.bare
+        self._may_begin = self.marker_optional
         """The next body needs no marker."""
 
-    def reader(self) -> Reader:
+    def new_scanner(self) -> BodyScanner:
         """A new reader for what is behind the `marker`."""
         raise NotImplementedError
 
-    def read(self, body: str) -> Sequence[Call] | None:
+    def parse_body(self, body: str) -> Sequence[Call] | None:
         """The calls of a complete body behind the `marker`; none, if it is text after all."""
         raise NotImplementedError
 
@@ -153,13 +155,13 @@ class CallParser:
 
     def _outside(self, part: Part) -> Sequence[Part]:
         """Take a part while no call has begun; give what is to be taken again."""
-        if self._near == "aside" or (self.aside and _written(part) == self.aside[0]):
+        if self._near == "aside" or (self.ignored_section and _written(part) == self.ignored_section[0]):
             self._pass_by(_written(part))
         elif isinstance(part, str):
             return self._text(part)
         elif part.text in self.opening:
             self._attempt = _Attempt(part)
-        elif part.text in self.around or self._near == "call":
+        elif part.text in self.section_markers or self._near == "call":
             self._held.append(part)
             self._may_begin = self._may_begin and part.text not in self.closing
         else:
@@ -169,8 +171,8 @@ class CallParser:
     def _pass_by(self, text: str) -> None:
         self._prose(text)
         self._near = "aside"
-        if self.aside and text == self.aside[1]:
-            self._near, self._may_begin = "beginning", self.bare
+        if self.ignored_section and text == self.ignored_section[1]:
+            self._near, self._may_begin = "beginning", self.marker_optional
 
     def _text(self, text: str) -> Sequence[Part]:
         glue = _end(self._glue if self._may_begin or self._near == "call" else _SPACE, text)
@@ -200,19 +202,19 @@ class CallParser:
         """Take a part that may be of a body; give what is to be taken again."""
         attempt.parts.append(part)
         text, start = _written(part), 0
-        if attempt.reader is None:
+        if attempt.scanner is None:
             start = _end(self._lead, text)
             if start == len(text):
                 return ()
             self.marker = attempt.marker
-            attempt.reader = self.reader()
-        before = attempt.reader.length
-        attempt.reader.feed(text, start)
-        end = start + attempt.reader.length - before
+            attempt.scanner = self.new_scanner()
+        before = attempt.scanner.length
+        attempt.scanner.feed(text, start)
+        end = start + attempt.scanner.length - before
         attempt.body.append(text[start:end])
-        if attempt.reader.state == "open":
+        if attempt.scanner.state == "open":
             return ()
-        if attempt.reader.state == "complete" and (calls := self.read("".join(attempt.body))):
+        if attempt.scanner.state == "complete" and (calls := self.parse_body("".join(attempt.body))):
             self._emit(calls)
             return (text[end:],) if end < len(text) else ()
         return self._give_up(attempt)
@@ -224,7 +226,7 @@ class CallParser:
             self._calls += 1
         self._attempt = None
         self._held = []
-        self._near, self._may_begin = "call", self.repeats
+        self._near, self._may_begin = "call", self.multiple_calls
 
     def _give_up(self, attempt: _Attempt) -> Sequence[Part]:
         """It was no call: its marker is text, and what is behind it may be anything."""
@@ -239,7 +241,7 @@ class _Attempt(Struct):
     opening: Marker | None
     parts: list[Part] = []
     """All that came behind the marker."""
-    reader: Reader | None = None
+    scanner: BodyScanner | None = None
     """From the first character of the body on."""
     body: list[str] = []
 

@@ -14,14 +14,14 @@ from msgspec import Struct
 
 from fllm.constraints import (
     ANY_OBJECT,
+    AnyOf,
+    Concat,
     Constraint,
-    Exactly,
-    FreeText,
-    InOrder,
+    ConstString,
     JsonSchema,
-    OneOf,
-    Repeated,
+    Repeat,
     Tag,
+    TriggeredTags,
 )
 from fllm.values import Tool
 
@@ -32,7 +32,7 @@ def json_arguments(tool: Tool) -> Constraint:
 
 
 class ToolFormat(Struct, frozen=True, kw_only=True):
-    """The class attribute ``format`` of a tool-call parser, which reads what this writes."""
+    """The class attribute ``tool_format`` of a tool-call parser, which reads what this writes."""
 
     begin: str
     middle: str
@@ -50,21 +50,21 @@ class ToolFormat(Struct, frozen=True, kw_only=True):
     def calls(self, tools: Iterable[Tool], *, most: int | None = None) -> Constraint:
         """Nothing but calls of these tools, at least one."""
         calls = self._calls(tools, most)
-        return InOrder((Exactly(self.before), calls, Exactly(self.after)))
+        return Concat((ConstString(self.before), calls, ConstString(self.after)))
 
     def within_text(self, tools: Iterable[Tool]) -> Constraint:
         """Any text; but where calls begin, they are calls of these tools, with arguments as they must be."""
         tags = tuple(Tag(self._head(tool), self.arguments(tool), self.end) for tool in tools)
         if self.before:
             tags = (Tag(self.before, self._calls(tools, None), self.after),)
-        return FreeText(triggers=(self.trigger or self.before or self.begin,), tags=tags)
+        return TriggeredTags(triggers=(self.trigger or self.before or self.begin,), tags=tags)
 
     def _calls(self, tools: Iterable[Tool], most: int | None) -> Constraint:
-        call = OneOf(tuple(self._call(tool) for tool in tools))
-        return Repeated(item=call, separator=self.between, most=most)
+        call = AnyOf(tuple(self._call(tool) for tool in tools))
+        return Repeat(item=call, separator=self.between, most=most)
 
     def _call(self, tool: Tool) -> Constraint:
-        return InOrder((Exactly(self._head(tool)), self.arguments(tool), Exactly(self.end)))
+        return Concat((ConstString(self._head(tool)), self.arguments(tool), ConstString(self.end)))
 
     def _head(self, tool: Tool) -> str:
         return f"{self.begin}{tool.name}{self.middle}"

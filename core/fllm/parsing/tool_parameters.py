@@ -89,7 +89,7 @@ class Parameters:
         return place
 
 
-class Signatures:
+class ToolSchemas:
     """The parameters of a request's tools, which are looked at once, when the first call comes."""
 
     def __init__(self, tools: Iterable[Tool]) -> None:

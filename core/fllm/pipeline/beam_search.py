@@ -20,10 +20,10 @@ from msgspec.structs import replace
 
 from fllm.errors import BackendError
 from fllm.interfaces import Backend
-from fllm.values import Prompt, Sampling, Step, TokenLogprob, stop_tokens
+from fllm.values import EngineOutput, GenerateRequest, SamplingParams, TokenLogprob, stop_tokens
 
 
-class Beam(Struct, frozen=True, kw_only=True):
+class BeamSearchParams(Struct, frozen=True, kw_only=True):
     """How to search."""
 
     width: int
@@ -43,7 +43,7 @@ class Hypothesis(Struct, frozen=True, kw_only=True):
     """The sum over its tokens."""
     stop_token: int | None = None
     """The stop token that ended it; ``None`` while it lives, or if its length ended it."""
-    opening: Step = Step()
+    opening: EngineOutput = EngineOutput()
     """The backend's first step, for what that tells of the prompt."""
 
     @property
@@ -51,23 +51,23 @@ class Hypothesis(Struct, frozen=True, kw_only=True):
         """The answer."""
         return [token.token_id for token in self.tokens]
 
-    def worth(self, length: int, beam: Beam) -> float:
+    def worth(self, length: int, beam: BeamSearchParams) -> float:
         """Its score if it had so many tokens, at the same sum."""
         return self.logprob / math.pow(max(1, length), beam.length_penalty)
 
-    def step(self, *, with_logprobs: bool) -> Step:
+    def step(self, *, with_logprobs: bool) -> EngineOutput:
         """The whole answer, as a backend would give it in one step."""
         return replace(
             self.opening,
             token_ids=self.token_ids,
             logprobs=list(self.tokens) if with_logprobs else None,
-            finish="length" if self.stop_token is None else "stop",
+            finish_reason="length" if self.stop_token is None else "stop",
             stop_token=self.stop_token,
         )
 
 
 async def beam_search(
-    backend: Backend, prompt: Prompt, beam: Beam, eos_token_ids: Iterable[int]
+    backend: Backend, prompt: GenerateRequest, beam: BeamSearchParams, eos_token_ids: Iterable[int]
 ) -> list[Hypothesis]:
     """The best ``beam.width`` answers, best first; fewer only if the model has not so many."""
     search = _Search(backend, prompt, beam, stop_tokens(prompt.sampling, eos_token_ids))
@@ -79,7 +79,9 @@ async def beam_search(
 
 
 class _Search:
-    def __init__(self, backend: Backend, prompt: Prompt, beam: Beam, stops: frozenset[int]) -> None:
+    def __init__(
+        self, backend: Backend, prompt: GenerateRequest, beam: BeamSearchParams, stops: frozenset[int]
+    ) -> None:
         self.live = [Hypothesis()]
         self.finished: list[Hypothesis] = []
         self._backend = backend
@@ -125,7 +127,9 @@ class _Search:
     def _worth(self, hypothesis: Hypothesis) -> float:
         return hypothesis.worth(len(hypothesis.tokens), self._beam)
 
-    def _children(self, parent: Hypothesis, step: Step, banned: frozenset[int]) -> Iterator[Hypothesis]:
+    def _children(
+        self, parent: Hypothesis, step: EngineOutput, banned: frozenset[int]
+    ) -> Iterator[Hypothesis]:
         [sampled] = step.logprobs or []
         shown = sampled.top[: self._prompt.sampling.logprobs or 0]
         for token, logprob in sampled.top:
@@ -137,10 +141,10 @@ class _Search:
                     opening=parent.opening if parent.tokens else step,
                 )
 
-    async def _next(self, index: int) -> Step:
+    async def _next(self, index: int) -> EngineOutput:
         """Ask for the likeliest tokens after a live beam."""
         beginning = self.live[index].token_ids
-        prompt = Prompt(
+        prompt = GenerateRequest(
             f"{self._prompt.request_id}/{len(beginning)}/{index}",
             [*self._prompt.token_ids, *beginning],
             self._sampling(first=not beginning),
@@ -153,9 +157,9 @@ class _Search:
                     return step
         raise BackendError("the backend gave no log-probabilities, and beam search lives on them")
 
-    def _sampling(self, *, first: bool) -> Sampling:
+    def _sampling(self, *, first: bool) -> SamplingParams:
         """One token, and so many of the likeliest that ``width`` of them are no stop tokens."""
-        return Sampling(
+        return SamplingParams(
             max_tokens=1,
             temperature=0.0,
             ignore_eos=True,

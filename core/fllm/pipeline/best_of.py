@@ -8,14 +8,14 @@ from contextlib import aclosing
 
 import msgspec
 
-from fllm.pipeline.output_processor import Output
+from fllm.pipeline.output_processor import SequenceOutput
 
 
 async def best_of(
-    candidates: AsyncGenerator[list[Output]], n: int, first: int, *, keep_logprobs: bool
-) -> AsyncGenerator[list[Output]]:
+    candidates: AsyncGenerator[list[SequenceOutput]], n: int, first: int, *, keep_logprobs: bool
+) -> AsyncGenerator[list[SequenceOutput]]:
     """Wait for all, then give the ``n`` with the highest mean log-probability, numbered from ``first``."""
-    answers: defaultdict[int, list[Output]] = defaultdict(list)
+    answers: defaultdict[int, list[SequenceOutput]] = defaultdict(list)
     async with aclosing(candidates):
         async for outputs in candidates:
             for output in outputs:
@@ -25,13 +25,13 @@ async def best_of(
         yield [_as(first + rank, output, keep_logprobs=keep_logprobs) for output in outputs]
 
 
-def _as(index: int, output: Output, *, keep_logprobs: bool) -> Output:
+def _as(index: int, output: SequenceOutput, *, keep_logprobs: bool) -> SequenceOutput:
     tokens = output.tokens
     if not keep_logprobs:
         tokens = [msgspec.structs.replace(token, logprob=None) for token in tokens]
     return msgspec.structs.replace(output, index=index, tokens=tokens)
 
 
-def _mean_logprob(outputs: list[Output]) -> float:
+def _mean_logprob(outputs: list[SequenceOutput]) -> float:
     logprobs = [token.logprob.logprob for output in outputs for token in output.tokens if token.logprob]
     return sum(logprobs) / max(len(logprobs), 1)

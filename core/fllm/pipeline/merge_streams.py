@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import TypeVar
 
-from fllm.pipeline.output_queue import Inbox
+from fllm.pipeline.output_queue import OutputQueue
 
 T = TypeVar("T")
 
@@ -21,7 +21,7 @@ def merge(generators: Sequence[AsyncGenerator[list[T]]]) -> AsyncGenerator[list[
 
 
 async def _merged(generators: Sequence[AsyncGenerator[list[T]]]) -> AsyncGenerator[list[T]]:
-    inbox: Inbox[list[T] | None] = Inbox()
+    inbox: OutputQueue[list[T] | None] = OutputQueue()
     tasks = [asyncio.create_task(_pump(generator, inbox)) for generator in generators]
     left = len(generators)
     try:
@@ -36,7 +36,7 @@ async def _merged(generators: Sequence[AsyncGenerator[list[T]]]) -> AsyncGenerat
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _pump(generator: AsyncGenerator[list[T]], inbox: Inbox[list[T] | None]) -> None:
+async def _pump(generator: AsyncGenerator[list[T]], inbox: OutputQueue[list[T] | None]) -> None:
     """Fill the inbox; ``None`` comes last."""
     try:
         async with aclosing(generator):

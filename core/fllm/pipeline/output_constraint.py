@@ -10,32 +10,34 @@ from msgspec import Struct
 from fllm.constraints import Constraint
 from fllm.errors import RequestError
 from fllm.interfaces import Parser
-from fllm.values import Step
+from fllm.values import EngineOutput
 
 
-class Demand(Struct, frozen=True):
+class OutputConstraint(Struct, frozen=True):
     """What each answer must be like, and the field of the request that says so."""
 
     constraint: Constraint
     param: str
 
 
-def whole_output(demand: Demand, reasoning: Parser | None) -> Constraint:
+def whole_output(output_constraint: OutputConstraint, reasoning: Parser | None) -> Constraint:
     """The language of an output whose answer is as demanded; ``reasoning`` is to read that output."""
     if reasoning is None:
-        return demand.constraint
-    around: Callable[[Constraint], Constraint] | None = getattr(reasoning, "around", None)
+        return output_constraint.constraint
+    around: Callable[[Constraint], Constraint] | None = getattr(reasoning, "constrain_output", None)
     if around is None:
         raise RequestError(
-            f"`{demand.param}`: this server's reasoning parser does not say where the answer begins, "
-            "so the answer can't be constrained",
-            param=demand.param,
+            f"`{output_constraint.param}`: this server's reasoning parser does not say where the answer "
+            "begins, so the answer can't be constrained",
+            param=output_constraint.param,
             code="unsupported_parameter",
         )
-    return around(demand.constraint)
+    return around(output_constraint.constraint)
 
 
-async def blaming(demand: Demand, steps: AsyncGenerator[Step]) -> AsyncGenerator[Step]:
+async def with_param(
+    output_constraint: OutputConstraint, steps: AsyncGenerator[EngineOutput]
+) -> AsyncGenerator[EngineOutput]:
     """The same steps; a constraint that the backend can't obey is the fault of the field that demands it."""
     try:
         async with aclosing(steps):
@@ -44,4 +46,4 @@ async def blaming(demand: Demand, steps: AsyncGenerator[Step]) -> AsyncGenerator
     except RequestError as error:
         if error.param is not None:
             raise
-        raise RequestError(error.message, param=demand.param, code=error.code) from error
+        raise RequestError(error.message, param=output_constraint.param, code=error.code) from error

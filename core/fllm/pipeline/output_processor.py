@@ -12,7 +12,7 @@ from fllm.interfaces import Parser
 from fllm.pipeline.detokenizer import Detokenizer
 from fllm.pipeline.stop_strings import StopStrings
 from fllm.tokenizer import Tokenizer
-from fllm.values import Sampling, Step, TokenLogprob, Usage
+from fllm.values import EngineOutput, SamplingParams, TokenLogprob, Usage
 
 
 class OutputToken(Struct, frozen=True):
@@ -24,7 +24,7 @@ class OutputToken(Struct, frozen=True):
     logprob: TokenLogprob | None = None
 
 
-class Output(Struct, frozen=True, kw_only=True):
+class SequenceOutput(Struct, frozen=True, kw_only=True):
     """What one step of the engine brought for one sequence; all that one write to the client carries."""
 
     index: int
@@ -37,7 +37,7 @@ class Output(Struct, frozen=True, kw_only=True):
     """The sequence's cost so far."""
 
 
-class Chain:
+class OutputProcessor:
     """Detokenizer, stop strings, reasoning parser and tool-call parser of one sequence.
 
     A stage that the request does not need is left out. No stage knows its neighbours.
@@ -48,7 +48,7 @@ class Chain:
         *,
         index: int,
         tokenizer: Tokenizer,
-        sampling: Sampling,
+        sampling: SamplingParams,
         prompt_tokens: int,
         context: Sequence[int] = (),
         stop: tuple[str, ...] = (),
@@ -78,7 +78,7 @@ class Chain:
         self.reason = ""
         """That of `Finished`."""
 
-    def feed(self, step: Step) -> Output:
+    def feed(self, step: EngineOutput) -> SequenceOutput:
         """Take one step of the backend."""
         self._cached_tokens = self._cached_tokens or step.cached_tokens
         events: list[Event] = []
@@ -92,9 +92,9 @@ class Chain:
                 events += self._token(token_id)
             if self._stop.matched is not None:
                 break
-        if step.finish or self._stop.matched is not None:
+        if step.finish_reason or self._stop.matched is not None:
             events += self._finish(step)
-        return Output(
+        return SequenceOutput(
             index=self._index,
             events=merged(events),
             tokens=tokens,
@@ -139,7 +139,7 @@ class Chain:
                 self._called = True
         return found
 
-    def _finish(self, step: Step) -> list[Event]:
+    def _finish(self, step: EngineOutput) -> list[Event]:
         self.finished = True
         events: list[Event] = []
         if self._stop.matched is None:
@@ -157,11 +157,11 @@ class Chain:
             Finished(reason=reason, stop_reason=self._stop_reason(step), usage=self._usage()),
         ]
 
-    def _reason(self, step: Step) -> Literal["stop", "length", "tool_calls", "abort"]:
-        reason = "stop" if self._stop.matched is not None else step.finish or "stop"
+    def _reason(self, step: EngineOutput) -> Literal["stop", "length", "tool_calls", "abort"]:
+        reason = "stop" if self._stop.matched is not None else step.finish_reason or "stop"
         return "tool_calls" if self._called and reason == "stop" else reason
 
-    def _stop_reason(self, step: Step) -> int | str | None:
+    def _stop_reason(self, step: EngineOutput) -> int | str | None:
         if self._stop.matched is not None:
             return self._stop.matched
         return step.stop_token if step.stop_token in self._sampling.stop_token_ids else None

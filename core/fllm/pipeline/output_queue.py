@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Inbox(Generic[T]):
+class OutputQueue(Generic[T]):
     """Items of any number of writers on their way to one reader, all on one event loop.
 
     A reader that is slower than its writers takes all that is there at once, and does its work once for all;

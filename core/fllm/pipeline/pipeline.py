@@ -17,26 +17,26 @@ import msgspec
 from msgspec import Struct
 
 from fllm.interfaces import Backend, Parser, ParserContext, ParserFactory
-from fllm.pipeline.beam_search import Beam, beam_search
+from fllm.pipeline.beam_search import BeamSearchParams, beam_search
 from fllm.pipeline.best_of import best_of
 from fllm.pipeline.merge_streams import merge
-from fllm.pipeline.output_constraint import Demand, blaming, whole_output
-from fllm.pipeline.output_processor import Chain, Output
-from fllm.pipeline.request_tracker import Trace
+from fllm.pipeline.output_constraint import OutputConstraint, whole_output, with_param
+from fllm.pipeline.output_processor import OutputProcessor, SequenceOutput
+from fllm.pipeline.request_tracker import RequestTracker
 from fllm.tokenizer import Tokenizer
-from fllm.values import Prompt, Sampling, Step
+from fllm.values import EngineOutput, GenerateRequest, SamplingParams
 
 
-class Request(Struct, frozen=True, kw_only=True):
+class PipelineRequest(Struct, frozen=True, kw_only=True):
     """What an endpoint asks of the pipeline. Sequence ``i * n + j`` is answer ``j`` to prompt ``i``."""
 
     prompts: list[list[int]]
     """Token ids of each prompt."""
-    sampling: Sampling
+    sampling: SamplingParams
     n: int = 1
     best_of: int = 1
     """Without ``beam``: generate so many, keep the ``n`` likeliest. Nothing comes before all are done."""
-    beam: Beam | None = None
+    beam: BeamSearchParams | None = None
     """Search with so many beams and keep the ``n`` best. Nothing is emitted before the search is done."""
     stop: tuple[str, ...] = ()
     include_stop: bool = False
@@ -48,7 +48,7 @@ class Request(Struct, frozen=True, kw_only=True):
     context: ParserContext = ParserContext()
     client: str = ""
     """Who asks."""
-    demand: Demand | None = None
+    output_constraint: OutputConstraint | None = None
     """Concerns what is left of an output without its reasoning. Not together with ``beam``."""
 
     @property
@@ -66,49 +66,61 @@ class Pipeline:
         self._tokenizer = tokenizer
         self._eos_token_ids = eos_token_ids
 
-    def generate(self, request: Request, trace: Trace) -> AsyncGenerator[list[Output]]:
+    def generate(
+        self, request: PipelineRequest, tracker: RequestTracker
+    ) -> AsyncGenerator[list[SequenceOutput]]:
         """Answer a request: the outputs that come together, together; closing it aborts.
 
         Each sequence's last output ends with its only `Finished`.
         """
-        return merge([self._answer(request, i, trace) for i in range(len(request.prompts))])
+        return merge([self._answer(request, i, tracker) for i in range(len(request.prompts))])
 
-    def _answer(self, request: Request, i: int, trace: Trace) -> AsyncGenerator[list[Output]]:
+    def _answer(
+        self, request: PipelineRequest, i: int, tracker: RequestTracker
+    ) -> AsyncGenerator[list[SequenceOutput]]:
         first = i * request.n
         if request.beam is not None:
-            return self._beams(request, i, request.beam, trace)
+            return self._beams(request, i, request.beam, tracker)
         if request.best_of <= request.n:
-            return merge([self._sequence(request, i, j, first + j, trace) for j in range(request.n)])
+            return merge([self._sequence(request, i, j, first + j, tracker) for j in range(request.n)])
         scored = _with_logprobs(request)
-        candidates = [self._sequence(scored, i, j, first + j, trace) for j in range(request.best_of)]
+        candidates = [self._sequence(scored, i, j, first + j, tracker) for j in range(request.best_of)]
         return best_of(
             merge(candidates), request.n, first, keep_logprobs=request.sampling.logprobs is not None
         )
 
     def _sequence(
-        self, request: Request, i: int, j: int, index: int, trace: Trace
-    ) -> AsyncGenerator[list[Output]]:
-        prompt = self._prompt(request, i, j, trace)
+        self, request: PipelineRequest, i: int, j: int, index: int, tracker: RequestTracker
+    ) -> AsyncGenerator[list[SequenceOutput]]:
+        prompt = self._prompt(request, i, j, tracker)
         reasoning = request.reasoning and request.reasoning(request.context)
-        chain = self._chain(request, i, index, reasoning)
-        if request.demand is None:
-            return _outputs(chain, index, self._backend.generate(prompt), trace)
-        prompt = msgspec.structs.replace(prompt, constraint=whole_output(request.demand, reasoning))
-        return _outputs(chain, index, blaming(request.demand, self._backend.generate(prompt)), trace)
+        processor = self._chain(request, i, index, reasoning)
+        if request.output_constraint is None:
+            return _outputs(processor, index, self._backend.generate(prompt), tracker)
+        prompt = msgspec.structs.replace(
+            prompt, constraint=whole_output(request.output_constraint, reasoning)
+        )
+        return _outputs(
+            processor, index, with_param(request.output_constraint, self._backend.generate(prompt)), tracker
+        )
 
     async def _beams(
-        self, request: Request, i: int, beam: Beam, trace: Trace
-    ) -> AsyncGenerator[list[Output]]:
-        prompt = self._prompt(request, i, 0, trace)
+        self, request: PipelineRequest, i: int, beam: BeamSearchParams, tracker: RequestTracker
+    ) -> AsyncGenerator[list[SequenceOutput]]:
+        prompt = self._prompt(request, i, 0, tracker)
         found = await beam_search(self._backend, prompt, beam, self._eos_token_ids)
         for index, hypothesis in enumerate(found[: request.n], start=i * request.n):
             step = hypothesis.step(with_logprobs=request.sampling.logprobs is not None)
-            chain = self._chain(request, i, index, request.reasoning and request.reasoning(request.context))
-            async for outputs in _outputs(chain, index, _once(step), trace):
+            processor = self._chain(
+                request, i, index, request.reasoning and request.reasoning(request.context)
+            )
+            async for outputs in _outputs(processor, index, _once(step), tracker):
                 yield outputs
 
-    def _chain(self, request: Request, i: int, index: int, reasoning: Parser | None) -> Chain:
-        return Chain(
+    def _chain(
+        self, request: PipelineRequest, i: int, index: int, reasoning: Parser | None
+    ) -> OutputProcessor:
+        return OutputProcessor(
             index=index,
             tokenizer=self._tokenizer,
             sampling=request.sampling,
@@ -121,12 +133,12 @@ class Pipeline:
             tools=request.tools and request.tools(request.context),
         )
 
-    def _prompt(self, request: Request, i: int, j: int, trace: Trace) -> Prompt:
+    def _prompt(self, request: PipelineRequest, i: int, j: int, tracker: RequestTracker) -> GenerateRequest:
         sampling = request.sampling
         if j and sampling.seed is not None:
             sampling = msgspec.structs.replace(sampling, seed=sampling.seed + j)
-        group = f"{trace.request_id}/{trace.key}/{i}"
-        return Prompt(
+        group = f"{tracker.request_id}/{tracker.key}/{i}"
+        return GenerateRequest(
             request_id=f"{group}/{j}",
             token_ids=request.prompts[i],
             sampling=sampling,
@@ -136,31 +148,31 @@ class Pipeline:
 
 
 async def _outputs(
-    chain: Chain, index: int, steps: AsyncGenerator[Step], trace: Trace
-) -> AsyncGenerator[list[Output]]:
+    processor: OutputProcessor, index: int, steps: AsyncGenerator[EngineOutput], tracker: RequestTracker
+) -> AsyncGenerator[list[SequenceOutput]]:
     try:
         async with aclosing(steps):
             async for step in steps:
-                output = chain.feed(step)
-                trace.step(index, len(output.tokens), step.queued, step.cached_tokens)
-                if chain.finished:
-                    trace.end(index, chain.reason)
+                output = processor.feed(step)
+                tracker.step(index, len(output.tokens), step.queue_time, step.cached_tokens)
+                if processor.finished:
+                    tracker.end(index, processor.reason)
                 yield [output]
-                if chain.finished:
+                if processor.finished:
                     return
     except (GeneratorExit, asyncio.CancelledError):
-        trace.end(index, "abort")
+        tracker.end(index, "abort")
         raise
     except Exception:
-        trace.end(index, "error")
+        tracker.end(index, "error")
         raise
 
 
-def _with_logprobs(request: Request) -> Request:
+def _with_logprobs(request: PipelineRequest) -> PipelineRequest:
     if request.sampling.logprobs is not None:
         return request
     return msgspec.structs.replace(request, sampling=msgspec.structs.replace(request.sampling, logprobs=0))
 
 
-async def _once(step: Step) -> AsyncGenerator[Step]:
+async def _once(step: EngineOutput) -> AsyncGenerator[EngineOutput]:
     yield step

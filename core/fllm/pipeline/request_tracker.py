@@ -12,7 +12,7 @@ REPORT_EVERY = 1.0
 """Seconds between two reports of progress: collectors are never called once a token."""
 
 
-class Trace:
+class RequestTracker:
     """The times and counts of one request, and the calls to those who collect them: a `RequestRecord`.
 
     Made when the request arrives, before a byte of it is read; `finish` must be called exactly once.
@@ -42,7 +42,7 @@ class Trace:
         self.submitted_at: float | None = None
         self.first_token_at: float | None = None
         self.finished_at: float | None = None
-        self.queued = 0.0
+        self.queue_time = 0.0
         self.prompt_tokens = 0
         self.cached_tokens = 0
         self.generated_tokens = 0
@@ -76,11 +76,11 @@ class Trace:
         self.answers = answers
         self.streamed = streamed
 
-    def step(self, index: int, tokens: int, queued: float = 0.0, cached: int = 0) -> None:
+    def step(self, index: int, tokens: int, queue_time: float = 0.0, cached: int = 0) -> None:
         """Sequence ``index`` has so many new tokens."""
         now = self._clock()
         if self.first_token_at is None:
-            self._start(now, queued, index, cached)
+            self._start(now, queue_time, index, cached)
         elif cached:
             self._cache(index, cached)
         if (last := self._last_step.get(index)) is not None:
@@ -104,9 +104,9 @@ class Trace:
         for collector in self._collectors:
             collector.finished(self)
 
-    def _start(self, now: float, queued: float, index: int, cached: int) -> None:
+    def _start(self, now: float, queue_time: float, index: int, cached: int) -> None:
         self.first_token_at = now
-        self.queued = queued
+        self.queue_time = queue_time
         self._cache(index, cached)
         for collector in self._collectors:
             collector.started(self)

@@ -16,7 +16,7 @@ AUTO = "auto"
 """The name that asks for the parser that fits."""
 
 
-class Traits(Struct, frozen=True):
+class ModelTraits(Struct, frozen=True):
     """What a model is known by."""
 
     templates: str
@@ -32,9 +32,9 @@ class Traits(Struct, frozen=True):
 class ParserEntry(Entry, frozen=True):
     """A parser, with how to know its models; without evidence and tokens, it is never chosen for one."""
 
-    evidence: tuple[str | tuple[str, ...], ...] = ()
+    template_markers: tuple[str | tuple[str, ...], ...] = ()
     """Each stands in the chat templates; of several in a tuple, one does."""
-    against: tuple[str, ...] = ()
+    excluded_markers: tuple[str, ...] = ()
     """None stands there."""
     tokens: tuple[str, ...] = ()
     """Each is a token of its own."""
@@ -42,19 +42,19 @@ class ParserEntry(Entry, frozen=True):
     @property
     def signs(self) -> frozenset[str | tuple[str, ...]]:
         """All that must be there; one parser is more specific than another that it has all signs of."""
-        return frozenset((*self.evidence, *self.tokens))
+        return frozenset((*self.template_markers, *self.tokens))
 
-    def fits(self, model: Traits) -> bool:
+    def fits(self, model: ModelTraits) -> bool:
         """Whether such a model writes what this parser reads."""
         return (
             bool(self.signs)
-            and all(map(model.shows, self.evidence))
+            and all(map(model.shows, self.template_markers))
             and all(map(model.has_token, self.tokens))
-            and not model.shows(self.against)
+            and not model.shows(self.excluded_markers)
         )
 
 
-def detect(registry: Registry, model: Traits) -> list[str]:
+def detect(registry: Registry, model: ModelTraits) -> list[str]:
     """The names of the parsers that fit, but for those that are less specific. One is an answer."""
     fitting = [entry for entry in candidates(registry) if entry.fits(model)]
     best = [entry for entry in fitting if not any(entry.signs < other.signs for other in fitting)]

@@ -94,7 +94,7 @@ def check_collectors(answer: Iterable[Collector]) -> list[Collector]:
 def _check_parser(hook: str, entry: ParserEntry) -> None:
     if entry.name == AUTO:
         raise PluginError(f"{hook}: no parser may be named {AUTO!r}, which asks for the one that fits")
-    for field in ("evidence", "against", "tokens"):
+    for field in ("template_markers", "excluded_markers", "tokens"):
         if not _are_signs(getattr(entry, field)):
             raise PluginError(f"{hook}: {field} of {entry.name!r} must be a tuple of texts, none empty")
 

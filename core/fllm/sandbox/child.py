@@ -15,7 +15,7 @@ import msgspec
 
 from fllm.errors import RequestError, format_error
 from fllm.sandbox.channel import Channel
-from fllm.sandbox.limits import Limits
+from fllm.sandbox.limits import ResourceLimits
 from fllm.sandbox.messages import Answer, Done, Failed, Ready, Refused
 
 NICENESS = 5
@@ -42,7 +42,7 @@ def serve(channel: Channel) -> None:
         channel.send(answer)
 
 
-def confine(limits: Limits) -> None:
+def confine(limits: ResourceLimits) -> None:
     """Let this process have no more memory than that, and write no file."""
     with open("/proc/self/statm") as file:
         pages = int(file.read().split()[0])
@@ -53,7 +53,7 @@ def confine(limits: Limits) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
 
 
-def _done(work: Callable[[Any], bytes], request: bytes, limits: Limits) -> Answer:
+def _done(work: Callable[[Any], bytes], request: bytes, limits: ResourceLimits) -> Answer:
     try:
         result = work(pickle.loads(request))  # noqa: S301  our parent's
     except RequestError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 
-class Limits(Struct, frozen=True, kw_only=True):
+class ResourceLimits(Struct, frozen=True, kw_only=True):
     """Of one piece of work, and how to speak of it: ``doing`` (compiling) a ``subject`` (the grammar)."""
 
     subject: str

@@ -20,7 +20,7 @@ import msgspec
 
 from fllm.errors import BackendError, RequestError
 from fllm.sandbox.channel import Channel
-from fllm.sandbox.limits import Limits
+from fllm.sandbox.limits import ResourceLimits
 from fllm.sandbox.messages import Answer, Done, Failed, Ready, Refused
 
 A = TypeVar("A")
@@ -42,7 +42,7 @@ class Worker(Generic[A, Q]):
     """
 
     def __init__(
-        self, make: Callable[[A], Callable[[Q], bytes]], argument: Callable[[], A], limits: Limits
+        self, make: Callable[[A], Callable[[Q], bytes]], argument: Callable[[], A], limits: ResourceLimits
     ) -> None:
         self._make = make
         self._argument = argument

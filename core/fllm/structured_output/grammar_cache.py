@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from fllm.constraints import Constraint
 from fllm.errors import BackendError, BackendUnavailable, FllmError, RequestError, format_error
-from fllm.structured_output.interfaces import CompiledGrammar, GrammarCompiler, Matcher
+from fllm.structured_output.interfaces import CompiledGrammar, GrammarCompiler, GrammarMatcher
 from fllm.structured_output.timeout_executor import Hangs, Strangers
 
 T = TypeVar("T")
@@ -41,7 +41,7 @@ class Compilation:
         max_count: int = MAX_COUNT,
         max_bytes: int = MAX_BYTES,
         patience: float = PATIENCE,
-        check: Callable[[Matcher], None] = lambda _: None,
+        check: Callable[[GrammarMatcher], None] = lambda _: None,
         compile_seconds: float = COMPILE_SECONDS,
         matcher_seconds: float = MATCHER_SECONDS,
         clock: Callable[[], float] = time.monotonic,
@@ -62,7 +62,7 @@ class Compilation:
         """With the time until which it is believed."""
         self._pending: dict[Constraint, asyncio.Future[CompiledGrammar]] = {}
 
-    async def matcher(self, constraint: Constraint) -> Matcher:
+    async def matcher(self, constraint: Constraint) -> GrammarMatcher:
         """For a new text.
 
         Raises `RequestError` where it can't be compiled, `BackendUnavailable` where others keep it waiting.

@@ -7,15 +7,15 @@ from functools import partial
 from threading import Event
 
 from fllm.errors import BackendError, RequestError, format_error
-from fllm.structured_output.interfaces import Matcher, Vocabulary
+from fllm.structured_output.interfaces import GrammarMatcher, Vocabulary
 from fllm.structured_output.mask_worker import PATIENCE, MaskThread
 
 
-def require_text(matcher: Matcher, words: Callable[[], int]) -> None:
+def require_text(matcher: GrammarMatcher, bitmask_size: Callable[[], int]) -> None:
     """Raise `RequestError` if the grammar of a new matcher allows no text at all, such as ``a = a "b"``."""
-    mask = memoryview(bytearray(4 * words())).cast("i")
-    matcher.fill(mask)
-    if not any(mask) and not matcher.complete:
+    mask = memoryview(bytearray(4 * bitmask_size())).cast("i")
+    matcher.fill_bitmask(mask)
+    if not any(mask) and not matcher.is_accepting:
         raise RequestError("the grammar allows no text at all")
 
 
@@ -25,11 +25,11 @@ class Guide:
     All but the computing of a mask happens in the engine's thread, and never while one is being computed.
     """
 
-    def __init__(self, matcher: Matcher, vocabulary: Vocabulary, thread: MaskThread) -> None:
+    def __init__(self, matcher: GrammarMatcher, vocabulary: Vocabulary, thread: MaskThread) -> None:
         self._matcher = matcher
         self._thread = thread
         self._eos = vocabulary.eos_token_ids
-        self._buffer = bytearray(4 * vocabulary.words)
+        self._buffer = bytearray(4 * vocabulary.bitmask_size)
         self._nothing = bytes(len(self._buffer))
         self._mask = memoryview(self._buffer).cast("i")
         self._computed = Event()
@@ -40,12 +40,12 @@ class Guide:
         self.exhausted = False
         """The text can't but end here."""
 
-    def accept(self, token_id: int) -> None:
+    def accept_token(self, token_id: int) -> None:
         """The token was sampled, and does not end the text."""
         try:
-            if not self._matcher.accept(token_id):
+            if not self._matcher.accept_token(token_id):
                 self._fail(f"it does not allow the token {token_id} that was sampled")
-            elif self._matcher.complete:
+            elif self._matcher.is_accepting:
                 self._fill()
                 self.exhausted = self._buffer == self._nothing
         except Exception as error:  # noqa: BLE001  a stranger's code: it concerns this sequence alone
@@ -67,7 +67,7 @@ class Guide:
     def _compute(self, stop_ids: Collection[int], may_end: bool) -> None:
         try:
             self._fill()
-            self.may_end = self._matcher.complete and (may_end or self._buffer == self._nothing)
+            self.may_end = self._matcher.is_accepting and (may_end or self._buffer == self._nothing)
             if self.may_end:
                 for token in stop_ids:
                     self._buffer[token // 8] |= 1 << token % 8
@@ -82,6 +82,6 @@ class Guide:
         self._mask = memoryview(b"\xff" * len(self._buffer)).cast("i")
 
     def _fill(self) -> None:
-        self._matcher.fill(self._mask)
+        self._matcher.fill_bitmask(self._mask)
         for token in self._eos:
             self._buffer[token // 8] &= ~(1 << token % 8)

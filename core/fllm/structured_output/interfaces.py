@@ -27,7 +27,7 @@ class Vocabulary(Struct, frozen=True):
     eos_token_ids: tuple[int, ...] = ()
 
     @property
-    def words(self) -> int:
+    def bitmask_size(self) -> int:
         """The 32-bit words of a mask with one bit for each token."""
         return -(-len(self.tokens) // 32)
 
@@ -39,23 +39,23 @@ class GrammarContext(Struct, frozen=True, kw_only=True):
     """Reads it when it is first needed; the same one every time, from any thread."""
 
 
-class Matcher(Protocol):
+class GrammarMatcher(Protocol):
     """One text, as far as it is written. Called by one thread at a time."""
 
-    def fill(self, mask: memoryview) -> None:
+    def fill_bitmask(self, mask: memoryview) -> None:
         """Say which tokens may come next: token ``i`` is bit ``i % 32`` of word ``i // 32``.
 
-        ``mask`` holds `Vocabulary.words` native int32 and any old content. Tokens without text stay 0; the
-        bits of ends of sequence are of no account. Must release the GIL if it may take long.
+        ``mask`` holds `Vocabulary.bitmask_size` native int32 and any old content. Tokens without text stay 0;
+        the bits of ends of sequence are of no account. Must release the GIL if it may take long.
         """
         ...
 
-    def accept(self, token_id: int) -> bool:
+    def accept_token(self, token_id: int) -> bool:
         """The text goes on with this token; False if the grammar does not allow it."""
         ...
 
     @property
-    def complete(self) -> bool:
+    def is_accepting(self) -> bool:
         """The text so far is one of the grammar: it may end here."""
         ...
 
@@ -68,7 +68,7 @@ class CompiledGrammar(Protocol):
         """About how many bytes it holds."""
         ...
 
-    def matcher(self) -> Matcher:
+    def matcher(self) -> GrammarMatcher:
         """For a new text."""
         ...
 

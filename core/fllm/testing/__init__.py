@@ -1,6 +1,7 @@
 """For the tests of a plugin: what each kind must satisfy, and a server to try it in. See docs/testing.md."""
 
 from fllm.events import merged
+from fllm.plugins.parser_detection import ModelTraits, detect
 from fllm.testing.backend_contract import BackendContract
 from fllm.testing.collector_contract import CollectorContract
 from fllm.testing.contract_runner import Outcome, outcomes
@@ -20,12 +21,14 @@ __all__ = [
     "CollectorContract",
     "EchoBackend",
     "ModelRunnerContract",
+    "ModelTraits",
     "Outcome",
     "ReasoningParserContract",
     "RecordedRequest",
     "Serve",
     "Server",
     "ToolParserContract",
+    "detect",
     "echo_model",
     "merged",
     "outcomes",

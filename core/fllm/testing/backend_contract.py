@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from fllm.constraints import Exactly, JsonSchema
+from fllm.constraints import ConstString, JsonSchema
 from fllm.errors import BackendUnavailable
 from fllm.interfaces import Backend
 from fllm.testing.backend_harness import Answer, Door, Session, within
@@ -81,14 +81,16 @@ class BackendContract:
     async def test_an_answer_has_as_many_tokens_as_it_may(self, door: Door) -> None:
         for limit in (0, 1, 2, 16):
             answer = await door.answer(self.prompts[0], max_tokens=limit)
-            assert (len(answer.tokens), answer.finish) == (limit, "length"), f"max_tokens={limit}: {answer}"
+            assert (len(answer.tokens), answer.finish_reason) == (limit, "length"), (
+                f"max_tokens={limit}: {answer}"
+            )
 
     @_played
     async def test_an_answer_that_may_end_by_itself_is_no_longer(self, door: Door) -> None:
         for token_ids in self.prompts:
             answer = await door.answer(token_ids, ignore_eos=False)
             assert len(answer.tokens) <= 16, answer
-            assert answer.finish == "stop" or len(answer.tokens) == 16, answer
+            assert answer.finish_reason == "stop" or len(answer.tokens) == 16, answer
 
     @_played
     async def test_a_greedy_answer_is_the_same_again_and_among_others(self, door: Door) -> None:
@@ -125,7 +127,7 @@ class BackendContract:
             assert answer.tokens == tokens[: tokens.index(stop) + 1], (
                 f"stop token {stop} in {tokens}: {answer}"
             )
-            assert (answer.finish, answer.stop_token) == ("stop", stop), answer
+            assert (answer.finish_reason, answer.stop_token) == ("stop", stop), answer
 
     @_played
     async def test_no_stop_token_ends_an_answer_too_early(self, door: Door) -> None:
@@ -156,7 +158,7 @@ class BackendContract:
         expected = await door.answer(self.prompts[1])
         for text in ("yes", '{"city": "서울"}'):
             constrained = door.answer(
-                self.prompts[0], constraint=Exactly(text), ignore_eos=False, max_tokens=64
+                self.prompts[0], constraint=ConstString(text), ignore_eos=False, max_tokens=64
             )
             answer, free = await asyncio.gather(constrained, door.answer(self.prompts[1]))
             written = answer.tokens if answer.stop_token is None else answer.tokens[:-1]
@@ -177,7 +179,7 @@ class BackendContract:
     @_played
     async def test_a_prompt_may_fill_the_context_up_to_one_token(self, door: Door) -> None:
         answer = await door.answer(self._filled(door.card.max_model_len - 1))
-        assert (len(answer.tokens), answer.finish) == (1, "length"), answer
+        assert (len(answer.tokens), answer.finish_reason) == (1, "length"), answer
 
     @_played
     async def test_closing_an_answer_frees_its_place(self, door: Door) -> None:

@@ -13,7 +13,15 @@ from msgspec import Struct
 from fllm.constraints import Constraint
 from fllm.errors import RequestError
 from fllm.interfaces import Backend
-from fllm.values import FinishReason, ModelCard, Prompt, Sampling, Step, TokenLogprob, joined
+from fllm.values import (
+    EngineOutput,
+    FinishReason,
+    GenerateRequest,
+    ModelCard,
+    SamplingParams,
+    TokenLogprob,
+    merge_outputs,
+)
 
 T = TypeVar("T")
 
@@ -25,7 +33,7 @@ class Answer(Struct, frozen=True):
     """All that a backend said to one prompt."""
 
     tokens: list[int]
-    finish: FinishReason | None
+    finish_reason: FinishReason | None
     stop_token: int | None
     logprobs: list[TokenLogprob] | None
     prompt_logprobs: list[TokenLogprob | None] | None
@@ -41,11 +49,11 @@ class Door:
 
     def generate(
         self, token_ids: Sequence[int], *, constraint: Constraint | None = None, **sampling: Any
-    ) -> AsyncGenerator[Step]:
+    ) -> AsyncGenerator[EngineOutput]:
         """The steps of an answer: greedy, of 16 tokens whatever they are, unless told otherwise."""
-        asked = Sampling(**{"max_tokens": 16, "temperature": 0.0, "ignore_eos": True, **sampling})
+        asked = SamplingParams(**{"max_tokens": 16, "temperature": 0.0, "ignore_eos": True, **sampling})
         name = f"contract-{next(self._ids)}"
-        return self.backend.generate(Prompt(name, [*token_ids], asked, constraint=constraint))
+        return self.backend.generate(GenerateRequest(name, [*token_ids], asked, constraint=constraint))
 
     async def answer(
         self, token_ids: Sequence[int], *, constraint: Constraint | None = None, **sampling: Any
@@ -53,12 +61,14 @@ class Door:
         """The whole answer, if it ends as it must: with the only step that has a ``finish``."""
         async with aclosing(self.generate(token_ids, constraint=constraint, **sampling)) as stream:
             steps = [step async for step in stream]
-        finishes = [step.finish for step in steps]
+        finishes = [step.finish_reason for step in steps]
         assert finishes, "the answer has no step; its last must have a finish"
         assert finishes[-1], f"the last step has no finish: {steps[-1]}"
         assert not any(finishes[:-1]), f"only the last step may have a finish; they are {finishes}"
-        whole = joined(steps)
-        return Answer(whole.token_ids, whole.finish, whole.stop_token, whole.logprobs, whole.prompt_logprobs)
+        whole = merge_outputs(steps)
+        return Answer(
+            whole.token_ids, whole.finish_reason, whole.stop_token, whole.logprobs, whole.prompt_logprobs
+        )
 
     async def refused(self, token_ids: Sequence[int], **asked: Any) -> bool:
         """Whether it raises `RequestError`."""

@@ -8,12 +8,16 @@ from threading import Thread
 from typing import Any, ClassVar
 
 from fllm.errors import format_error
-from fllm.interfaces import Auditing, Collector, Exposer, Exposition, RequestRecord, Ticking
-from fllm.pipeline.request_tracker import Trace
-from fllm.values import Status
+from fllm.interfaces import Auditing, Collector, MetricsExporter, MetricsPage, RequestRecord, Ticking
+from fllm.pipeline.request_tracker import RequestTracker
+from fllm.values import EngineStats
 
 FIELDS = [name for name in vars(RequestRecord) if not name.startswith("_")]
-STATUSES = (None, Status(), Status(running=3, waiting=2, kv_blocks=10, kv_blocks_used=4, prefix_queries=7))
+STATUSES = (
+    None,
+    EngineStats(),
+    EngineStats(running=3, waiting=2, kv_blocks=10, kv_blocks_used=4, prefix_queries=7),
+)
 ACCEPTED = ("", "text/plain; version=0.0.4", "application/openmetrics-text; version=1.0.0", "*/*")
 """What scrapers say that they understand."""
 CROWD = 500
@@ -48,27 +52,29 @@ class CollectorContract:
         self._hears(lambda watched, clock: _answer(watched, clock, steps=1, tokens=0))
 
     def test_a_request_that_is_refused_or_left_before_its_first_token(self) -> None:
-        self._hears(lambda watched, clock: Trace("refused", [watched], clock).finish("it is too long"))
+        self._hears(
+            lambda watched, clock: RequestTracker("refused", [watched], clock).finish("it is too long")
+        )
 
     def test_a_request_that_fails_or_is_left_amid_its_answer(self) -> None:
         self._hears(lambda watched, clock: _answer(watched, clock, steps=3, error="the client left"))
 
     def test_many_requests_at_once(self) -> None:
         def crowd(watched: Collector, clock: _Clock) -> None:
-            traces = [Trace(f"request {i}", [watched], clock) for i in range(CROWD)]
-            for i, trace in enumerate(traces):
-                _go_on(trace, clock, steps=i % 3)
-            for i, trace in enumerate(reversed(traces)):
-                trace.finish("the engine died" if i % 5 == 0 else None)
+            traces = [RequestTracker(f"request {i}", [watched], clock) for i in range(CROWD)]
+            for i, tracker in enumerate(traces):
+                _go_on(tracker, clock, steps=i % 3)
+            for i, tracker in enumerate(reversed(traces)):
+                tracker.finish("the engine died" if i % 5 == 0 else None)
 
         self._hears(crowd)
 
     def test_requests_whose_ids_are_the_same(self) -> None:
         def twins(watched: Collector, clock: _Clock) -> None:
-            traces = [Trace("one", [watched], clock) for _ in range(3)]
-            for trace in traces:
-                _go_on(trace, clock, steps=2)
-                trace.finish()
+            traces = [RequestTracker("one", [watched], clock) for _ in range(3)]
+            for tracker in traces:
+                _go_on(tracker, clock, steps=2)
+                tracker.finish()
 
         self._hears(twins)
 
@@ -76,10 +82,12 @@ class CollectorContract:
         def audit(collector: Collector) -> None:
             if isinstance(collector, Auditing):
                 for status, error in ((200, None), (401, "a key is needed"), (None, "the client left")):
-                    trace = Trace("one", clock=_Clock(), method="GET", path="/v1/models", client="ip:::1")
-                    trace.status = status
-                    trace.finish(error)
-                    collector.answered(trace)
+                    tracker = RequestTracker(
+                        "one", clock=_Clock(), method="GET", path="/v1/models", client="ip:::1"
+                    )
+                    tracker.status = status
+                    tracker.finish(error)
+                    collector.answered(tracker)
 
         self._in_time(audit)
 
@@ -93,7 +101,7 @@ class CollectorContract:
 
     def test_what_it_exposes_can_be_read(self) -> None:
         def expose(collector: Collector) -> None:
-            if isinstance(collector, Exposer):
+            if isinstance(collector, MetricsExporter):
                 _answer(collector, _Clock(), steps=3)
                 for status in STATUSES:
                     for accept in ACCEPTED:
@@ -159,23 +167,29 @@ def _fields(request: RequestRecord) -> dict[str, Any]:
 
 
 def _answer(collector: Collector, clock: _Clock, *, error: str | None = None, **how: Any) -> None:
-    trace = Trace("one", [collector], clock)
-    _go_on(trace, clock, **how)
-    trace.finish(error)
+    tracker = RequestTracker("one", [collector], clock)
+    _go_on(tracker, clock, **how)
+    tracker.finish(error)
 
 
 def _go_on(
-    trace: Trace, clock: _Clock, *, steps: int, tokens: int = 3, seconds: float = 0.05, sequences: int = 1
+    tracker: RequestTracker,
+    clock: _Clock,
+    *,
+    steps: int,
+    tokens: int = 3,
+    seconds: float = 0.05,
+    sequences: int = 1,
 ) -> None:
     """So many steps of each sequence of a request."""
-    trace.submit(prompt_tokens=7, max_tokens=40)
+    tracker.submit(prompt_tokens=7, max_tokens=40)
     for _ in range(steps):
         clock.now += seconds
         for index in range(sequences):
-            trace.step(index, tokens, queued=0.01)
+            tracker.step(index, tokens, queue_time=0.01)
 
 
-def _check_page(page: Exposition) -> None:
+def _check_page(page: MetricsPage) -> None:
     """A page that a scraper understands, of the type that it says."""
     if "openmetrics" in page.content_type:
         from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse

@@ -16,11 +16,11 @@ from fllm import (
     BackendContext,
     BackendEntry,
     BackendUnavailable,
+    EngineOutput,
+    EngineStats,
+    GenerateRequest,
     ModelCard,
-    Prompt,
     RequestError,
-    Status,
-    Step,
     hookimpl,
 )
 from fllm.batching.prompt_validation import check
@@ -61,7 +61,7 @@ class EchoBackend:
         self._awake = True
         return self._card
 
-    async def generate(self, prompt: Prompt) -> AsyncGenerator[Step]:
+    async def generate(self, prompt: GenerateRequest) -> AsyncGenerator[EngineOutput]:
         """Give the prompt back, as far as its limits allow."""
         self._require()
         check(prompt, self._card)
@@ -74,16 +74,16 @@ class EchoBackend:
         finally:
             self._running -= 1
 
-    async def status(self) -> Status:
+    async def status(self) -> EngineStats:
         """How many answers are under way."""
         self._require()
-        return Status(running=self._running)
+        return EngineStats(running=self._running)
 
     async def stop(self) -> None:
         """Answers under way end at their next token."""
         self._awake = False
 
-    async def _steps(self, prompt: Prompt) -> AsyncGenerator[Step]:
+    async def _steps(self, prompt: GenerateRequest) -> AsyncGenerator[EngineOutput]:
         sampling, ids = prompt.sampling, prompt.token_ids
         room = min(sampling.max_tokens, self._card.max_model_len - len(ids))
         wanted = room if sampling.ignore_eos else max(len(ids), sampling.min_tokens)
@@ -91,10 +91,10 @@ class EchoBackend:
             await asyncio.sleep(0)  # the others' turn
             self._require()
             if token in sampling.stop_token_ids and done >= sampling.min_tokens:
-                yield Step(token_ids=[token], finish="stop", stop_token=token)
+                yield EngineOutput(token_ids=[token], finish_reason="stop", stop_token=token)
                 return
-            yield Step(token_ids=[token])
-        yield Step(finish="stop" if wanted < room else "length")
+            yield EngineOutput(token_ids=[token])
+        yield EngineOutput(finish_reason="stop" if wanted < room else "length")
 
     def _require(self) -> None:
         if not self._awake:

@@ -20,7 +20,7 @@ class RecordedRequest:
     submitted_at: float | None = 100.25
     first_token_at: float | None = 100.5
     finished_at: float | None = 102.5
-    queued: float = 0.125
+    queue_time: float = 0.125
     prompt_tokens: int = 7
     cached_tokens: int = 0
     generated_tokens: int = 11

@@ -7,7 +7,7 @@ from itertools import count
 from typing import Any
 
 from fllm.batching.runner import ModelRunner, Row, Sampled
-from fllm.values import Progress, Sampling
+from fllm.values import Progress, SamplingParams
 
 BLOCKS = 48
 """So many the contract needs."""
@@ -21,7 +21,7 @@ class Line:
         token_ids: Sequence[int],
         table: Sequence[int],
         seed: int,
-        sampling: Sampling,
+        sampling: SamplingParams,
         mask: memoryview | None = None,
     ) -> None:
         self.ids = [*token_ids]
@@ -105,7 +105,7 @@ class Bench:
 
         ``allowed``: only these tokens may be sampled.
         """
-        asked = Sampling(**{"max_tokens": 1000, "temperature": 0.0, "logprobs": 2, **sampling})
+        asked = SamplingParams(**{"max_tokens": 1000, "temperature": 0.0, "logprobs": 2, **sampling})
         blocks = self.table(len(token_ids) + 16) if table is None else table
         return Line(token_ids, blocks, seed, asked, None if allowed is None else self.mask(allowed))
 

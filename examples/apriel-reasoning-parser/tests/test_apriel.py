@@ -6,9 +6,8 @@ from fllm_apriel import plugin
 from fllm_apriel.parser import BEGIN, END, AprielParser
 
 from fllm import ParserContext, ParserEvent, Reasoning, Text
-from fllm.constraints import Exactly, InOrder, UpTo
-from fllm.plugins.parser_detection import Traits, detect
-from fllm.testing import ReasoningParserContract, parse, plugins_with
+from fllm.constraints import Concat, ConstString, TextUntil
+from fllm.testing import ModelTraits, ReasoningParserContract, detect, parse, plugins_with
 
 FOUR = f"First, 2 + 2.\nIt is 4.\n{BEGIN}\n4, of course.\n{END}\n"
 
@@ -47,14 +46,16 @@ def test_reasoning_streams_before_the_marker_is_certain() -> None:
 
 
 def test_a_constraint_begins_after_the_reasoning() -> None:
-    yes = Exactly("yes")
-    assert AprielParser(ParserContext()).around(yes) == InOrder((UpTo(BEGIN), Exactly("\n"), yes))
-    assert AprielParser(ParserContext(prompt=BEGIN)).around(yes) == yes
+    yes = ConstString("yes")
+    assert AprielParser(ParserContext()).constrain_output(yes) == Concat(
+        (TextUntil(BEGIN), ConstString("\n"), yes)
+    )
+    assert AprielParser(ParserContext(prompt=BEGIN)).constrain_output(yes) == yes
 
 
 def test_auto_finds_it_by_the_marker_in_a_template() -> None:
     registry = plugins_with(plugin).reasoning_parsers
-    assert detect(registry, Traits(f"End your reasoning with {BEGIN}", "".__eq__)) == ["apriel"]
+    assert detect(registry, ModelTraits(f"End your reasoning with {BEGIN}", "".__eq__)) == ["apriel"]
 
 
 def test_the_plugin_is_sound_and_offers_the_name() -> None:

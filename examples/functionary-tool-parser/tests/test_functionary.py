@@ -6,8 +6,7 @@ from fllm_functionary import plugin
 from fllm_functionary.parser import FunctionaryParser
 
 from fllm import ParserContext, ParserEvent, Text, ToolArguments, ToolStart
-from fllm.plugins.parser_detection import Traits, detect
-from fllm.testing import ToolParserContract, parse, plugins_with
+from fllm.testing import ModelTraits, ToolParserContract, detect, parse, plugins_with
 
 WEATHER = '<function=get_weather>{"city": "Seoul"}</function>'
 NOW = "<function=now>{}</function>"
@@ -63,15 +62,17 @@ def test_a_closing_tag_within_a_string_closes_nothing() -> None:
 
 
 def test_the_format_writes_what_the_parser_reads() -> None:
-    form = FunctionaryParser.format
+    form = FunctionaryParser.tool_format
     assert events(f'{form.begin}f{form.middle}{{"a": 1}}{form.end}')[0] == ToolStart(0, "f")
 
 
 def test_auto_finds_it_by_how_a_template_describes_the_format() -> None:
     described = "<{start_tag}={function_name}>{parameters}{end_tag}\nstart_tag => `<function`\n"
     registry = plugins_with(plugin).tool_parsers
-    assert detect(registry, Traits(f"{described}end_tag => `</function>`", "".__eq__)) == ["functionary_v3_1"]
-    assert detect(registry, Traits("<function=f><parameter=a>", "".__eq__)) != ["functionary_v3_1"]
+    assert detect(registry, ModelTraits(f"{described}end_tag => `</function>`", "".__eq__)) == [
+        "functionary_v3_1"
+    ]
+    assert detect(registry, ModelTraits("<function=f><parameter=a>", "".__eq__)) != ["functionary_v3_1"]
 
 
 def test_the_plugin_is_sound_and_offers_the_name() -> None:

@@ -12,7 +12,7 @@ from fllm_numpy.gguf_file import GgufFile
 from fllm_numpy.runner import NumpyRunner
 
 from fllm import BackendConfig, BackendContext, ConfigError, Device, ModelError
-from fllm.model.source import locate
+from fllm.model import locate
 from fllm.testing import ModelRunnerContract, plugins_with
 from fllm.tokenizer import Tokenizer
 

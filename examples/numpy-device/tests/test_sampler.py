@@ -12,7 +12,7 @@ from fllm_numpy.gguf_file import Array
 from fllm_numpy.sampler import described, sample
 from msgspec.structs import replace
 
-from fllm import Sampling
+from fllm import SamplingParams
 from fllm.batching import Row
 
 LIKELY = np.log(np.array([0.5, 0.3, 0.15, 0.05], np.float32))
@@ -26,7 +26,7 @@ def a_row(*, seed: int = 1, tokens: tuple[int, ...] = (3, 3), prompt: int = 2, *
         start=0,
         count=len(tokens),
         block_table=[0],
-        sampling=Sampling(**({"max_tokens": 9} | sampling)),
+        sampling=SamplingParams(**({"max_tokens": 9} | sampling)),
         seed=seed,
         sample=True,
     )

@@ -13,7 +13,7 @@ from fllm_statsd.collector import StatsdCollector
 from fllm_statsd.sender import DATAGRAM, Sender
 from fllm_statsd.settings import Settings, read_settings
 
-from fllm import ConfigError, RequestRecord, Status
+from fllm import ConfigError, EngineStats, RequestRecord
 from fllm.testing import CollectorContract, plugins_with
 
 DONE = {
@@ -73,7 +73,7 @@ def test_a_request_becomes_one_datagram_at_the_next_tick(statsd: socket.socket) 
     collector.started(request)
     collector.progressed(request, [0.02, 0.03], 3)
     collector.finished(request)
-    collector.tick(Status(running=1, waiting=2, kv_blocks=8, kv_blocks_used=2))
+    collector.tick(EngineStats(running=1, waiting=2, kv_blocks=8, kv_blocks_used=2))
     assert [line.removeprefix("llm.eu.org_model-1_5.") for line in lines(statsd)] == [
         "requests:1|c",
         "prompt_tokens:7|c",

@@ -59,7 +59,7 @@ def _generation(request: RequestRecord) -> dict[str, Any]:
         "prompt_tokens": request.prompt_tokens,
         "cached_tokens": request.cached_tokens,
         "generated_tokens": request.generated_tokens,
-        "queue_seconds": round(request.queued, 4),
+        "queue_seconds": round(request.queue_time, 4),
         "ttft_seconds": _between(request.received_at, request.first_token_at),
         "tokens_per_second": _rate(request),
         "stream": request.streamed,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from fllm import RequestRecord, Status
+from fllm import EngineStats, RequestRecord
 from fllm_metrics import buckets
 from fllm_metrics.distribution import Distribution
 from fllm_metrics.in_flight import InFlight
@@ -21,7 +21,7 @@ class Figures:
 
     def __init__(self, max_model_len: int) -> None:
         self.max_model_len = max_model_len
-        self.status = Status()
+        self.status = EngineStats()
         """The engine's last that is known; of an engine that was started again it begins at 0."""
         self.engine_up = False
         self.in_flight = InFlight()
@@ -53,7 +53,7 @@ class Figures:
         self.limit = Distribution(bounds)
         self.answers = Distribution(buckets.VLLM_ANSWERS)
 
-    def hear(self, status: Status | None) -> None:
+    def hear(self, status: EngineStats | None) -> None:
         """Keep the engine's last status, and whether it still answers."""
         self.status = status or self.status
         self.engine_up = status is not None
@@ -67,7 +67,7 @@ class Figures:
         """Its prompt is computed, and its first token is here."""
         self.in_flight.started()
         self.prompt_tokens_total += request.prompt_tokens
-        self.queue.observe(request.queued)
+        self.queue.observe(request.queue_time)
         if request.first_token_at is not None:
             self.first_token.observe(request.first_token_at - request.received_at)
 
@@ -102,7 +102,7 @@ class Figures:
         self.end_to_end.observe(end - request.received_at)
         if first is None or request.submitted_at is None:
             return
-        began = request.submitted_at + request.queued
+        began = request.submitted_at + request.queue_time
         self.prefill.observe(max(first - began, 0.0))
         self.inference.observe(max(end - began, 0.0))
         self.decode.observe(end - first)

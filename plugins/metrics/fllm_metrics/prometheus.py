@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
-from fllm import Exposition, MetricsContext, RequestRecord, Status
+from fllm import EngineStats, MetricsContext, MetricsPage, RequestRecord
 from fllm_metrics.accept_header import unescaped
 from fllm_metrics.furiosa_metrics import FuriosaPage
 from fllm_metrics.metrics_state import Figures
@@ -44,8 +44,8 @@ class PrometheusCollector:
         """It is over."""
         self._figures.finished(request)
 
-    def expose(self, status: Status | None, accept: str) -> Exposition:
+    def expose(self, status: EngineStats | None, accept: str) -> MetricsPage:
         """The page; where the engine gives no status, its last one is repeated."""
         self._figures.hear(status)
         encode, content_type = choose_encoder(unescaped(accept))
-        return Exposition(content_type, encode(self._registry))
+        return MetricsPage(content_type, encode(self._registry))

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-from fllm import RequestRecord, Status
+from fllm import EngineStats, RequestRecord
 from fllm_metrics.in_flight import InFlight
 
 EVERY = 10.0
@@ -25,7 +25,7 @@ class LogCollector:
         self._busy = False
         self._prompt_tokens = 0
         self._generated_tokens = 0
-        self._before = Status()
+        self._before = EngineStats()
 
     def received(self, request: RequestRecord) -> None:  # noqa: ARG002
         """There is work."""
@@ -45,7 +45,7 @@ class LogCollector:
         """It is counted no more."""
         self._in_flight.finished(request)
 
-    def tick(self, status: Status | None) -> None:
+    def tick(self, status: EngineStats | None) -> None:
         """Write the line if it is time and there is something to tell."""
         seconds = self._clock() - self._opened_at
         if seconds < EVERY:
@@ -55,7 +55,7 @@ class LogCollector:
             log.info("%s; %s", self._work(seconds), cache)
         self._open(status)
 
-    def _open(self, status: Status | None) -> None:
+    def _open(self, status: EngineStats | None) -> None:
         self._opened_at = self._clock()
         self._busy = self._in_flight.waiting + self._in_flight.running > 0
         self._prompt_tokens = self._generated_tokens = 0
@@ -68,10 +68,10 @@ class LogCollector:
             f"generation {self._generated_tokens / seconds:.1f} tokens/s"
         )
 
-    def _cache(self, status: Status) -> str:
+    def _cache(self, status: EngineStats) -> str:
         before = self._before
         if status.prefix_queries < before.prefix_queries:  # the engine was started again, and counts from 0
-            before = Status()
+            before = EngineStats()
         used = share(status.kv_blocks_used, status.kv_blocks)
         hits = share(status.prefix_hits - before.prefix_hits, status.prefix_queries - before.prefix_queries)
         return f"KV cache {used:.1%} used, prefix cache {hits:.1%} hit"

@@ -7,15 +7,15 @@ import sys
 
 STUBBORN = """
 import asyncio
-from fllm_api.cli import running
+from fllm_api.cli import lifecycle
 
 class Stubborn:
     async def stop(self):
         while True:
             await asyncio.sleep(60)
 
-running.STOP_SECONDS = 0.1
-asyncio.run(running._stop(Stubborn()))
+lifecycle.STOP_SECONDS = 0.1
+asyncio.run(lifecycle._stop(Stubborn()))
 """
 
 

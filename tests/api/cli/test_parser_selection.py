@@ -28,10 +28,13 @@ class Acme:
     @fllm.hookimpl
     def fllm_tool_parsers(self) -> list[ParserEntry]:
         return [
-            ParserEntry("angles", "acme_nowhere:Angles", evidence=("<call>",)),
-            ParserEntry("squares", f"{__name__}:Squares", evidence=("[call]",)),
+            ParserEntry("angles", "acme_nowhere:Angles", template_markers=("<call>",)),
+            ParserEntry("squares", f"{__name__}:Squares", template_markers=("[call]",)),
             ParserEntry(
-                "stop", f"{__name__}:Squares", tokens=("<|eot|>", "<s>"), against=("<call>", "[call]")
+                "stop",
+                f"{__name__}:Squares",
+                tokens=("<|eot|>", "<s>"),
+                excluded_markers=("<call>", "[call]"),
             ),
         ]
 

@@ -19,7 +19,7 @@ from support.api_fakes import (
 )
 
 from fllm.events import ParserEvent, ToolStart
-from fllm.values import Prompt
+from fllm.values import GenerateRequest
 
 WEATHER: Any = [{"type": "function", "function": {"name": "weather", "description": "d", "unknown": 1}}]
 
@@ -28,7 +28,7 @@ def deltas(chunks: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [choice["delta"] for chunk in chunks for choice in chunk["choices"]]
 
 
-def rendered(prompt: Prompt, server: Any) -> str:
+def rendered(prompt: GenerateRequest, server: Any) -> str:
     text: str = server.tokenizer.decode(prompt.token_ids, skip_special=False)
     return text
 

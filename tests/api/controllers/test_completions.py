@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from support.api_fakes import EOS, a_server, backend_of, complete, events
 
-from fllm_api.app_state import Server
+from fllm_api.app_state import AppState
 
 
-def choice_of(server: Server, **body: Any) -> dict[str, Any]:
+def choice_of(server: AppState, **body: Any) -> dict[str, Any]:
     response = complete(server, **body)
     assert response.status_code == 200, response.text
     choice: dict[str, Any] = response.json()["choices"][0]

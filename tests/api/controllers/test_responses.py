@@ -8,10 +8,10 @@ from typing import Any
 
 from support.api_fakes import FakeBackend, a_server, app_of, byte_tokenizer
 
-from fllm_api.app_state import Server
+from fllm_api.app_state import AppState
 
 
-def writes(server: Server, **body: Any) -> list[bytes]:
+def writes(server: AppState, **body: Any) -> list[bytes]:
     """The writes of a streamed completion, each as it left."""
     body = {"model": "m", "prompt": "Hi", "stream": True, **body}
     scope = {

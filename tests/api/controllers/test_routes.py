@@ -14,27 +14,27 @@ from litestar.types import Receive, Scope, Send
 from support.api_fakes import Recorder, a_server, ask, backend_of, error_of
 
 from fllm.errors import BackendUnavailable
-from fllm.interfaces import Exposition, Serving
+from fllm.interfaces import MetricsPage, Serving
 from fllm.plugins.discovery import Candidate
 from fllm.plugins.hooks import hookimpl
 from fllm.plugins.loader import PluginReport, Plugins
-from fllm.values import Status
-from fllm_api.app_state import Server
+from fllm.values import EngineStats
+from fllm_api.app_state import AppState
 
 
 class Exposing(Recorder):
     """A collector that can be scraped."""
 
-    def expose(self, status: Status | None, accept: str) -> Exposition:
+    def expose(self, status: EngineStats | None, accept: str) -> MetricsPage:
         running = None if status is None else status.running
-        return Exposition("text/plain; version=9", f"running {running} for {accept}".encode())
+        return MetricsPage("text/plain; version=9", f"running {running} for {accept}".encode())
 
 
 def a_report(**parts: Any) -> PluginReport:
     return PluginReport(**{"name": "p", "distribution": "d", "version": "1.2", "source": "m", **parts})
 
 
-def get_json(server: Server, path: str) -> Any:
+def get_json(server: AppState, path: str) -> Any:
     response = ask(server, "GET", path)
     assert response.status_code == 200, response.text
     return response.json()
@@ -104,7 +104,7 @@ def test_metrics_are_those_of_the_first_collector_that_exposes_any() -> None:
 
 def test_metrics_that_can_not_be_exposed_are_a_500_in_the_envelope(caplog: pytest.LogCaptureFixture) -> None:
     class Broken(Recorder):
-        def expose(self, status: Status | None, accept: str) -> Exposition:
+        def expose(self, status: EngineStats | None, accept: str) -> MetricsPage:
             raise ValueError("secret")
 
     response = ask(a_server(collectors=[Broken()], config={"enable_metrics": True}), "GET", "/metrics")
@@ -124,7 +124,7 @@ def test_metrics_without_a_collector_that_exposes_any_say_so() -> None:
     assert "plugin" in error_of(response)["message"]
 
 
-def a_server_with(*routes: object) -> Server:
+def a_server_with(*routes: object) -> AppState:
     """A server with a plugin for each of these routes; their names are p0, p1, and so on."""
     plugins = Plugins()
     for i, route in enumerate(routes):

@@ -12,25 +12,25 @@ from support.api_fakes import Thinks, a_server, ask, backend_of, chat, complete,
 
 from fllm.constraints import (
     ANY_OBJECT,
+    AnyOf,
+    Concat,
     Constraint,
-    Exactly,
+    ConstString,
     Grammar,
-    InOrder,
     JsonSchema,
-    OneOf,
     Regex,
-    UpTo,
+    TextUntil,
 )
 from fllm.errors import BackendError, RequestError
 from fllm.events import ParserEvent
-from fllm_api.app_state import Server
+from fllm_api.app_state import AppState
 from fllm_api.intake.constraints import DEEPEST, LONGEST
 
 SCHEMA: dict[str, Any] = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 TEXT = '{"type":"object","properties":{"a":{"type":"integer"}},"required":["a"]}'
 
 
-def a_constraining_server(**parts: Any) -> Server:
+def a_constraining_server(**parts: Any) -> AppState:
     return a_server(card={"grammar": "fake"}, **parts)
 
 
@@ -41,7 +41,7 @@ def json_schema(schema: object, **more: Any) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": {"name": "x", "schema": schema, **more}}
 
 
-def asked_of(server: Server, response: httpx.Response) -> list[Constraint | None]:
+def asked_of(server: AppState, response: httpx.Response) -> list[Constraint | None]:
     assert response.status_code == 200, response.text
     prompts = backend_of(server).prompts
     constraints = [prompt.constraint for prompt in prompts]
@@ -77,8 +77,8 @@ def refused(response: httpx.Response, param: str | None) -> str:
         ({"guided_json": {"maximum": 10**30}}, JsonSchema(f'{{"maximum":{10**30}}}')),
         ({"structured_outputs": {"regex": "a+"}}, Regex("a+")),
         ({"guided_regex": "a+"}, Regex("a+")),
-        ({"structured_outputs": {"choice": ["a", "b", "a"]}}, OneOf((Exactly("a"), Exactly("b")))),
-        ({"guided_choice": ["a"]}, OneOf((Exactly("a"),))),
+        ({"structured_outputs": {"choice": ["a", "b", "a"]}}, AnyOf((ConstString("a"), ConstString("b")))),
+        ({"guided_choice": ["a"]}, AnyOf((ConstString("a"),))),
         ({"structured_outputs": {"grammar": 'root ::= "a"'}}, Grammar('root ::= "a"')),
         ({"guided_grammar": 'root ::= "a"'}, Grammar('root ::= "a"')),
     ],
@@ -213,10 +213,10 @@ class ThinksFirst(Thinks):
         assert self.constrained
         return super().feed(text)
 
-    def around(self, answer: Constraint) -> Constraint:
+    def constrain_output(self, answer: Constraint) -> Constraint:
         self.constrained = True
-        opened = Exactly("thinking ") if self.context.prompt.endswith("<assistant>") else Exactly("")
-        return InOrder((opened, UpTo("|"), answer))
+        opened = ConstString("thinking ") if self.context.prompt.endswith("<assistant>") else ConstString("")
+        return Concat((opened, TextUntil("|"), answer))
 
 
 def test_a_constraint_begins_behind_the_reasoning() -> None:
@@ -227,10 +227,10 @@ def test_a_constraint_begins_behind_the_reasoning() -> None:
         "reasoning_content": "Hm",
         "content": "{}",
     }
-    expected = InOrder((Exactly("thinking "), UpTo("|"), JsonSchema("{}")))
+    expected = Concat((ConstString("thinking "), TextUntil("|"), JsonSchema("{}")))
     assert asked_of(server, response) == [expected]
     last = {"messages": [{"role": "assistant", "content": "Hi"}], "continue_final_message": True}
-    expected = InOrder((Exactly(""), UpTo("|"), JsonSchema("{}")))
+    expected = Concat((ConstString(""), TextUntil("|"), JsonSchema("{}")))
     assert asked_of(server, chat(server, guided_json={}, **last)) == [expected]
 
 

@@ -13,7 +13,7 @@ from support.api_fakes import a_server, app_of, ask, backend_of, chat, error_of
 
 from fllm.chat import ForeignTemplates, Setting
 from fllm.chat.request_templates import LIMITS
-from fllm_api.app_state import Server
+from fllm_api.app_state import AppState
 from fllm_api.limits.round_robin_lock import Turns
 
 OWN = "{% for m in messages %}[{{ m.content }}]{% endfor %}"
@@ -21,7 +21,7 @@ BOMB = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% end
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
+def server() -> Iterator[AppState]:
     templates = ForeignTemplates(Setting({}, "auto"), replace(LIMITS, cpu_seconds=0.3))
     yield a_server(request_templates=templates)
     templates.stop()
@@ -31,7 +31,7 @@ def body(**more: Any) -> dict[str, Any]:
     return {"model": "m", "messages": [{"role": "user", "content": "Hi"}], **more}
 
 
-def prompt(server: Server) -> str:
+def prompt(server: AppState) -> str:
     return server.tokenizer.decode(backend_of(server).prompts[-1].token_ids, skip_special=False)
 
 
@@ -41,26 +41,26 @@ def test_a_template_of_a_request_is_refused_unless_they_are_trusted() -> None:
     assert "--trust-request-chat-template" in error["message"]
 
 
-def test_a_template_of_a_request_takes_the_place_of_the_servers(server: Server) -> None:
+def test_a_template_of_a_request_takes_the_place_of_the_servers(server: AppState) -> None:
     chat(server, chat_template=OWN)
     assert prompt(server).startswith("[")
     chat(server)
     assert prompt(server).startswith("<user>")
 
 
-def test_among_the_templates_variables_it_is_only_a_variable(server: Server) -> None:
+def test_among_the_templates_variables_it_is_only_a_variable(server: AppState) -> None:
     chat(server, chat_template_kwargs={"chat_template": OWN})
     assert prompt(server).startswith("<user>")
 
 
 @pytest.mark.parametrize("template", [BOMB, "{% if %}", "{{ 1 / 0 }}", 5, ["x"], {"a": "b"}, "x" * 300_000])
-def test_a_bad_template_is_a_400_of_that_field(template: object, server: Server) -> None:
+def test_a_bad_template_is_a_400_of_that_field(template: object, server: AppState) -> None:
     answer = ask(server, "POST", "/v1/chat/completions", json=body(chat_template=template))
     assert answer.status_code == 400
     assert error_of(answer)["param"] == "chat_template"
 
 
-def test_a_bomb_holds_up_nobody_who_brings_no_template(server: Server) -> None:
+def test_a_bomb_holds_up_nobody_who_brings_no_template(server: AppState) -> None:
     done: list[str] = []
 
     async def one(client: httpx.AsyncClient, name: str, **more: Any) -> None:

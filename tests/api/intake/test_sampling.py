@@ -8,12 +8,12 @@ import msgspec
 import pytest
 from support.api_fakes import a_server, backend_of, chat, complete, error_of
 
-from fllm.values import Sampling, SamplingDefaults
-from fllm_api.app_state import Server
+from fllm.values import SamplingDefaults, SamplingParams
+from fllm_api.app_state import AppState
 from fllm_api.protocol.chat import ChatRequest
 
 
-def sampling(server: Server, **body: Any) -> Sampling:
+def sampling(server: AppState, **body: Any) -> SamplingParams:
     response = chat(server, **body)
     assert response.status_code == 200, response.text
     return backend_of(server).prompts[-1].sampling
@@ -58,7 +58,7 @@ def test_nulls_mean_the_defaults() -> None:
 
 def test_vllms_defaults() -> None:
     context = 512 - len("<user>Hi<assistant>")
-    assert sampling(a_server()) == Sampling(max_tokens=context)
+    assert sampling(a_server()) == SamplingParams(max_tokens=context)
 
 
 def test_the_models_recommendations_come_before_the_defaults() -> None:
@@ -66,7 +66,7 @@ def test_the_models_recommendations_come_before_the_defaults() -> None:
         temperature=0.6, top_p=0.9, top_k=20, min_p=0.05, repetition_penalty=1.05, max_tokens=30
     )
     server = a_server(card={"defaults": recommended})
-    expected = Sampling(
+    expected = SamplingParams(
         max_tokens=30, temperature=0.6, top_p=0.9, top_k=20, min_p=0.05, repetition_penalty=1.05
     )
     assert sampling(server) == expected

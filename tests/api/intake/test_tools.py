@@ -10,18 +10,18 @@ from support.api_fakes import Calls, a_server, backend_of, chat, error_of, event
 
 from fllm.constraints import (
     ANY_OBJECT,
+    AnyOf,
+    Concat,
     Constraint,
-    Exactly,
-    FreeText,
-    InOrder,
+    ConstString,
     JsonSchema,
-    OneOf,
-    Repeated,
+    Repeat,
     Tag,
+    TriggeredTags,
 )
 from fllm.parsing.fallback_tool_format import ARRAY
 from fllm.parsing.tool_format import ToolFormat
-from fllm_api.app_state import Server
+from fllm_api.app_state import AppState
 from fllm_api.intake.constraints import DEEPEST, LONGEST
 
 PARAMETERS = {"type": "object", "properties": {"a": {"type": "integer"}}}
@@ -33,7 +33,7 @@ FORCED = '[{"name": "f", "parameters": {"a": 1}}, {"name": "g", "parameters": {}
 class Declares(Calls):
     """Calls, which says how it wants them written."""
 
-    format = ToolFormat(begin="[", middle=":", end="]", between=" ")
+    tool_format = ToolFormat(begin="[", middle=":", end="]", between=" ")
 
 
 def tool(name: str, parameters: Any = None, **more: Any) -> dict[str, Any]:
@@ -47,11 +47,11 @@ def named(name: str) -> dict[str, Any]:
 TOOLS = [tool("f", PARAMETERS), tool("g")]
 
 
-def a_calling_server(*words: str, **parts: Any) -> Server:
+def a_calling_server(*words: str, **parts: Any) -> AppState:
     return a_server(words or ("[f:{}]",), **{"card": {"grammar": "fake"}, "tools": Declares, **parts})
 
 
-def asked(server: Server, **body: Any) -> Constraint | None:
+def asked(server: AppState, **body: Any) -> Constraint | None:
     response = chat(server, **{"tools": TOOLS, **body})
     assert response.status_code == 200, response.text
     return backend_of(server).prompts[-1].constraint
@@ -61,15 +61,15 @@ def written(
     format: ToolFormat, calls: Sequence[tuple[str, Constraint]], most: int | None = None
 ) -> Constraint:
     options = [
-        InOrder((Exactly(f"{format.begin}{name}{format.middle}"), schema, Exactly(format.end)))
+        Concat((ConstString(f"{format.begin}{name}{format.middle}"), schema, ConstString(format.end)))
         for name, schema in calls
     ]
-    item = OneOf(tuple(options))
-    return InOrder(
+    item = AnyOf(tuple(options))
+    return Concat(
         (
-            Exactly(format.before),
-            Repeated(item=item, separator=format.between, most=most),
-            Exactly(format.after),
+            ConstString(format.before),
+            Repeat(item=item, separator=format.between, most=most),
+            ConstString(format.after),
         )
     )
 
@@ -80,13 +80,16 @@ BOTH = (("f", SCHEMA), ("g", NOTHING))
 @pytest.mark.parametrize(
     ("body", "constraint"),
     [
-        ({"tool_choice": "required"}, written(Declares.format, BOTH)),
-        ({"tool_choice": "required", "parallel_tool_calls": True}, written(Declares.format, BOTH)),
-        ({"tool_choice": "required", "parallel_tool_calls": False}, written(Declares.format, BOTH, most=1)),
-        ({"tool_choice": named("f")}, written(Declares.format, BOTH[:1], most=1)),
+        ({"tool_choice": "required"}, written(Declares.tool_format, BOTH)),
+        ({"tool_choice": "required", "parallel_tool_calls": True}, written(Declares.tool_format, BOTH)),
+        (
+            {"tool_choice": "required", "parallel_tool_calls": False},
+            written(Declares.tool_format, BOTH, most=1),
+        ),
+        ({"tool_choice": named("f")}, written(Declares.tool_format, BOTH[:1], most=1)),
         (
             {"tool_choice": named("g"), "parallel_tool_calls": True},
-            written(Declares.format, BOTH[1:], most=1),
+            written(Declares.tool_format, BOTH[1:], most=1),
         ),
         ({}, None),
         ({"tool_choice": "none"}, None),
@@ -113,7 +116,7 @@ def test_without_a_declared_format_forced_calls_are_json(parser: Any, stream: bo
 
 def test_a_tool_is_strict_by_itself() -> None:
     server = a_calling_server()
-    free = FreeText(
+    free = TriggeredTags(
         triggers=("[",),
         tags=(Tag("[f:", SCHEMA, "]"), Tag("[g:", ANY_OBJECT, "]")),
     )
@@ -126,9 +129,9 @@ def test_a_tool_is_strict_by_itself() -> None:
 
 def test_an_answer_in_a_format_may_be_a_call_instead() -> None:
     server = a_calling_server()
-    calls = written(Declares.format, BOTH)
-    assert asked(server, response_format={"type": "json_object"}) == OneOf((ANY_OBJECT, calls))
-    assert asked(server, guided_choice=["a"]) == OneOf((OneOf((Exactly("a"),)), calls))
+    calls = written(Declares.tool_format, BOTH)
+    assert asked(server, response_format={"type": "json_object"}) == AnyOf((ANY_OBJECT, calls))
+    assert asked(server, guided_choice=["a"]) == AnyOf((AnyOf((ConstString("a"),)), calls))
     assert asked(server, guided_json={}, tool_choice="none") == JsonSchema("{}")
     assert asked(server, guided_json={}, tool_choice="required") == calls
     assert asked(server, guided_json={}, tools=[]) == JsonSchema("{}")
@@ -166,7 +169,7 @@ def test_a_call_that_was_asked_for_by_name_and_is_cut_off_keeps_length() -> None
 )
 def test_arguments_are_an_object(parameters: Any, schema: Constraint) -> None:
     constraint = asked(a_calling_server(), tools=[tool("f", parameters)], tool_choice=named("f"))
-    assert constraint == written(Declares.format, [("f", schema)], most=1)
+    assert constraint == written(Declares.tool_format, [("f", schema)], most=1)
 
 
 @pytest.mark.parametrize(

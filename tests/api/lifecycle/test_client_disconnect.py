@@ -10,7 +10,7 @@ import pytest
 from support.api_fakes import Recorder, a_server, backend_of
 
 from fllm_api.app import create_app
-from fllm_api.app_state import Server
+from fllm_api.app_state import AppState
 
 
 class Client:
@@ -53,7 +53,7 @@ SCOPE = {
 }
 
 
-async def leave_when(server: Server, client: Client, ready: asyncio.Event | None) -> None:
+async def leave_when(server: AppState, client: Client, ready: asyncio.Event | None) -> None:
     asking = asyncio.create_task(create_app(server)({**SCOPE}, client.receive, client.send))  # type: ignore[arg-type]
     if ready is not None:
         await ready.wait()

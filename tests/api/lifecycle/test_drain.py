@@ -12,12 +12,12 @@ from support.api_fakes import FakeBackend, a_server, app_of, backend_of
 from support.listener import Answer, Listening, Wire, listening
 
 from fllm.errors import BackendUnavailable
-from fllm.values import Status
-from fllm_api.app_state import Server
+from fllm.values import EngineStats
+from fllm_api.app_state import AppState
 from fllm_api.cli.event_loop import loop_factory
 
 
-def serving(server: Server, work: Callable[[Listening], Coroutine[Any, Any, Any]], **options: float) -> Any:
+def serving(server: AppState, work: Callable[[Listening], Coroutine[Any, Any, Any]], **options: float) -> Any:
     """Do the work with the whole application."""
 
     async def go() -> Any:
@@ -54,7 +54,7 @@ class HeldBackend(FakeBackend):
             yield step
 
 
-def held() -> tuple[Server, HeldBackend]:
+def held() -> tuple[AppState, HeldBackend]:
     server = a_server()
     backend = HeldBackend([step[0] for step in backend_of(server).steps[:3]])
     return a_server(backend=backend), backend
@@ -199,8 +199,8 @@ def test_a_dead_engine_is_not_ready() -> None:
 class Crowded(FakeBackend):
     """Many wait for it."""
 
-    async def status(self) -> Status:
-        return Status(waiting=7)
+    async def status(self) -> EngineStats:
+        return EngineStats(waiting=7)
 
 
 @pytest.mark.parametrize(("max_queue", "status"), [(8, 200), (7, 503)])

@@ -9,9 +9,9 @@ import pytest
 from support.clock import Clock
 
 from fllm.errors import RequestError
-from fllm.pipeline.beam_search import Beam
-from fllm.pipeline.pipeline import Request
-from fllm.values import ModelCard, Sampling
+from fllm.pipeline.beam_search import BeamSearchParams
+from fllm.pipeline.pipeline import PipelineRequest
+from fllm.values import ModelCard, SamplingParams
 from fllm_api.config import ClientLimits, ServerConfig
 from fllm_api.limits.admission import SEQUENCES_OF_OTHERS, Admission, Busy, capacity
 from fllm_api.limits.client_limits import RateLimited
@@ -24,8 +24,8 @@ class Cost:
     generated_tokens: int = 0
 
 
-def asked(prompts: int = 1, *, tokens: int = 1, **how: Any) -> Request:
-    return Request(prompts=[[1] * tokens] * prompts, sampling=Sampling(max_tokens=1), **how)
+def asked(prompts: int = 1, *, tokens: int = 1, **how: Any) -> PipelineRequest:
+    return PipelineRequest(prompts=[[1] * tokens] * prompts, sampling=SamplingParams(max_tokens=1), **how)
 
 
 def admission(most: int = 10, clock: Clock | None = None, **limits: int) -> Admission:
@@ -49,10 +49,10 @@ def test_a_request_counts_as_one_until_its_sequences_are_known_and_none_when_it_
         (asked(3), 3),
         (asked(n=4), 4),
         (asked(2, n=2, best_of=5), 10),
-        (asked(2, n=1, beam=Beam(width=4)), 8),
+        (asked(2, n=1, beam=BeamSearchParams(width=4)), 8),
     ],
 )
-def test_sequences_are_what_the_engine_has_at_once(request_: Request, sequences: int):
+def test_sequences_are_what_the_engine_has_at_once(request_: PipelineRequest, sequences: int):
     assert request_.sequences == sequences
 
 
@@ -83,12 +83,12 @@ def test_sequences_that_find_no_room_now_are_refused_and_hold_no_more():
     [
         (asked(n=5), "n"),
         (asked(n=1, best_of=5), "best_of"),
-        (asked(beam=Beam(width=5)), "best_of"),
+        (asked(beam=BeamSearchParams(width=5)), "best_of"),
         (asked(5), "prompt"),
         (asked(2, n=3), "prompt"),
     ],
 )
-def test_what_could_never_fit_is_the_requests_fault(request_: Request, field: str):
+def test_what_could_never_fit_is_the_requests_fault(request_: PipelineRequest, field: str):
     ticket = admission(4).admit("a", Cost())
     with pytest.raises(RequestError, match=r"sequences, and this server holds 4") as caught:
         ticket.claim(request_)

@@ -12,21 +12,21 @@ import pytest
 from support.api_fakes import Recorder, a_server, backend_of, error_of
 
 from fllm_api.app import create_app
-from fllm_api.app_state import Server
+from fllm_api.app_state import AppState
 from fllm_api.config import ClientLimits
 
 RUNS = {"runtime": {"max_num_seqs": 1}}
 COMPLETION = {"model": "m", "prompt": "Hi"}
 
 
-def stalled(*, card: dict[str, Any] | None = None, **config: Any) -> Server:
+def stalled(*, card: dict[str, Any] | None = None, **config: Any) -> AppState:
     """A server whose backend brings one step and then nothing, until it is told."""
     server = a_server(card=card or RUNS, config=config, collectors=[Recorder()])
     backend_of(server).stalls_after = 1
     return server
 
 
-def recorder_of(server: Server) -> Recorder:
+def recorder_of(server: AppState) -> Recorder:
     [recorder] = server.collectors
     assert isinstance(recorder, Recorder)
     return recorder
@@ -35,7 +35,7 @@ def recorder_of(server: Server) -> Recorder:
 class Client:
     """Several requests at once to one application."""
 
-    def __init__(self, server: Server, http: httpx.AsyncClient) -> None:
+    def __init__(self, server: AppState, http: httpx.AsyncClient) -> None:
         self.server = server
         self.http = http
         self.tasks: list[asyncio.Task[httpx.Response]] = []
@@ -59,7 +59,7 @@ class Client:
         await asyncio.gather(*self.tasks, return_exceptions=True)
 
 
-def with_client(server: Server, test: Callable[[Client], Coroutine[Any, Any, None]]) -> None:
+def with_client(server: AppState, test: Callable[[Client], Coroutine[Any, Any, None]]) -> None:
     async def main() -> None:
         transport = httpx.ASGITransport(create_app(server))
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:

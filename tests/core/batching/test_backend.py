@@ -9,7 +9,7 @@ from contextlib import aclosing, asynccontextmanager
 import pytest
 from support.fake_runner import FakeRunner, answer
 
-from fllm.batching import BatchedBackend, Limits, Row
+from fllm.batching import BatchedBackend, BatchLimits, Row
 from fllm.config import BackendConfig
 from fllm.errors import (
     BackendError,
@@ -20,7 +20,7 @@ from fllm.errors import (
     RequestError,
 )
 from fllm.interfaces import BackendContext
-from fllm.values import ModelCard, Progress, Prompt, Sampling
+from fllm.values import GenerateRequest, ModelCard, Progress, SamplingParams
 
 CONTEXT = BackendContext()
 
@@ -30,7 +30,7 @@ def backend(runner: FakeRunner, context: BackendContext = CONTEXT, **config: obj
         runner,
         BackendConfig(model="m", **config),  # type: ignore[arg-type]
         context,
-        limits=Limits(max_num_seqs=16, max_num_batched_tokens=64, block_size=4),
+        limits=BatchLimits(max_num_seqs=16, max_num_batched_tokens=64, block_size=4),
     )
 
 
@@ -44,11 +44,15 @@ async def running(runner: FakeRunner, **config: object) -> AsyncGenerator[Batche
         await engine.stop()
 
 
-def prompt(request_id: str = "r", token_ids: Sequence[int] = (1, 2, 3), **sampling: object) -> Prompt:
-    return Prompt(request_id, list(token_ids), Sampling(**{"max_tokens": 5, "seed": 0, **sampling}))  # type: ignore[arg-type]
+def prompt(
+    request_id: str = "r", token_ids: Sequence[int] = (1, 2, 3), **sampling: object
+) -> GenerateRequest:
+    return GenerateRequest(
+        request_id, list(token_ids), SamplingParams(**{"max_tokens": 5, "seed": 0, **sampling})
+    )  # type: ignore[arg-type]
 
 
-async def tokens(engine: BatchedBackend, asked: Prompt) -> list[int]:
+async def tokens(engine: BatchedBackend, asked: GenerateRequest) -> list[int]:
     return [token async for step in engine.generate(asked) for token in step.token_ids]
 
 
@@ -111,7 +115,7 @@ async def test_a_sequence_comes_in_steps_of_which_only_the_last_has_a_finish():
     async with running(FakeRunner()) as engine:
         steps = [step async for step in engine.generate(prompt())]
     assert [token for step in steps for token in step.token_ids] == answer(prompt(), 0)
-    *before, last = (step.finish for step in steps)  # however many were joined
+    *before, last = (step.finish_reason for step in steps)  # however many were joined
     assert last == "length"
     assert not any(before)
 

@@ -12,14 +12,14 @@ from support import fake_grammar
 from support.fake_grammar import Numbers
 from support.fake_runner import VOCABULARY, FakeRunner, answer
 
-from fllm.batching import BatchedBackend, Limits, Row
+from fllm.batching import BatchedBackend, BatchLimits, Row
 from fllm.config import BackendConfig, Speculation
-from fllm.constraints import Exactly
+from fllm.constraints import ConstString
 from fllm.errors import BackendError, RequestError
 from fllm.interfaces import BackendContext
 from fllm.structured_output.interfaces import Vocabulary
 from fllm.testing import plugins_with
-from fllm.values import Prompt, Sampling, Step
+from fllm.values import EngineOutput, GenerateRequest, SamplingParams
 
 
 class MaskedRunner(FakeRunner):
@@ -55,7 +55,7 @@ async def running(
         runner,
         BackendConfig(model="m", grammar=grammar, **config),  # type: ignore[arg-type]
         BackendContext(),
-        limits=Limits(max_num_seqs=seqs, max_num_batched_tokens=64, block_size=4),
+        limits=BatchLimits(max_num_seqs=seqs, max_num_batched_tokens=64, block_size=4),
     )
     await engine.start()
     try:
@@ -66,17 +66,17 @@ async def running(
 
 def prompt(
     name: str, text: str | None = None, token_ids: Sequence[int] = (1, 2, 3), **sampling: object
-) -> Prompt:
-    constraint = None if text is None else Exactly(text)
-    wanted = Sampling(**{"max_tokens": 9, "seed": 0, **sampling})  # type: ignore[arg-type]
-    return Prompt(name, list(token_ids), wanted, constraint=constraint)
+) -> GenerateRequest:
+    constraint = None if text is None else ConstString(text)
+    wanted = SamplingParams(**{"max_tokens": 9, "seed": 0, **sampling})  # type: ignore[arg-type]
+    return GenerateRequest(name, list(token_ids), wanted, constraint=constraint)
 
 
-async def steps(engine: BatchedBackend, asked: Prompt) -> list[Step]:
+async def steps(engine: BatchedBackend, asked: GenerateRequest) -> list[EngineOutput]:
     return [step async for step in engine.generate(asked)]
 
 
-async def tokens(engine: BatchedBackend, asked: Prompt) -> list[int]:
+async def tokens(engine: BatchedBackend, asked: GenerateRequest) -> list[int]:
     return [token for step in await steps(engine, asked) for token in step.token_ids]
 
 
@@ -94,7 +94,7 @@ def test_an_answer_is_what_the_grammar_says_and_ends_without_a_step_for_its_end(
     async def asks(engine: BatchedBackend) -> None:
         found = await steps(engine, prompt("r", "1234"))
         assert [token for step in found for token in step.token_ids] == [1, 2, 3, 4]
-        assert (found[-1].finish, found[-1].stop_token) == ("stop", None)
+        assert (found[-1].finish_reason, found[-1].stop_token) == ("stop", None)
 
     run(runner, asks)
     assert len(runner.batches) == 4

@@ -1,19 +1,21 @@
 from support.fake_runner import FakeRunner
 
 from fllm.batching.engine_loop import EngineLoop, Outcome
-from fllm.batching.limits import Limits
+from fllm.batching.limits import BatchLimits
 from fllm.config import BackendConfig
-from fllm.values import Prompt, Sampling, Step
+from fllm.values import EngineOutput, GenerateRequest, SamplingParams
 
 
 def loop_over(runner: FakeRunner) -> EngineLoop:
-    loop = EngineLoop(runner, BackendConfig(model="m"), Limits(block_size=4))
+    loop = EngineLoop(runner, BackendConfig(model="m"), BatchLimits(block_size=4))
     loop.load(lambda progress: None)
     return loop
 
 
 def submit(loop: EngineLoop, request_id: str, max_tokens: int) -> None:
-    loop.submit(Prompt(request_id, [1, 2], Sampling(max_tokens=max_tokens)), seed=0, arrived=0.0)
+    loop.submit(
+        GenerateRequest(request_id, [1, 2], SamplingParams(max_tokens=max_tokens)), seed=0, arrived=0.0
+    )
 
 
 def test_the_outcomes_of_a_step_are_delivered_together():
@@ -39,7 +41,7 @@ def test_orders_are_heard_between_two_steps():
 
     def deliver(outcomes: list[tuple[str, Outcome]]) -> None:
         [(request_id, outcome)] = outcomes
-        assert isinstance(outcome, Step)
+        assert isinstance(outcome, EngineOutput)
         seen.append(request_id)
         if request_id == "a":
             loop.abort("a")

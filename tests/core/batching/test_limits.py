@@ -2,7 +2,7 @@ import logging
 
 import pytest
 
-from fllm.batching.limits import DOUBLING_CONTEXT, Limits, context_length
+from fllm.batching.limits import DOUBLING_CONTEXT, BatchLimits, context_length
 from fllm.config import BackendConfig
 from fllm.errors import ConfigError
 from fllm.values import ModelCard
@@ -15,7 +15,7 @@ def config(**options: int) -> BackendConfig:
 
 
 def test_the_configuration_wins_over_the_defaults():
-    limits = Limits().under(config(max_num_seqs=3, max_num_batched_tokens=9))
+    limits = BatchLimits().under(config(max_num_seqs=3, max_num_batched_tokens=9))
     assert (limits.max_num_seqs, limits.max_num_batched_tokens) == (3, 9)
 
 
@@ -24,17 +24,17 @@ def test_the_configuration_wins_over_the_defaults():
     [({}, 64, 512), ({"max_num_seqs": 1000}, 1000, 1000), ({"max_num_batched_tokens": 8}, 8, 8)],
 )
 def test_a_default_gives_way_to_the_number_that_was_given(options: dict[str, int], seqs: int, tokens: int):
-    limits = Limits().under(config(**options))
+    limits = BatchLimits().under(config(**options))
     assert (limits.max_num_seqs, limits.max_num_batched_tokens) == (seqs, tokens)
 
 
 def test_a_batch_of_a_given_size_is_all_for_prompts_wherever_their_tokens_stand():
-    limits = Limits().under(config(max_num_batched_tokens=256))
+    limits = BatchLimits().under(config(max_num_batched_tokens=256))
     assert (limits.budget(room=200, alone=False), limits.price(4000)) == (200, 1)
 
 
 def test_otherwise_a_token_costs_more_the_longer_its_context():
-    limits = Limits(prefill_budget=48).under(config(max_num_seqs=8))
+    limits = BatchLimits(prefill_budget=48).under(config(max_num_seqs=8))
     assert (limits.budget(room=200, alone=False), limits.budget(room=7, alone=True)) == (48, 7)
     assert [limits.price(position) for position in (0, DOUBLING_CONTEXT, 3 * DOUBLING_CONTEXT)] == [1, 2, 4]
 
@@ -42,7 +42,7 @@ def test_otherwise_a_token_costs_more_the_longer_its_context():
 @pytest.mark.parametrize(("seqs", "tokens"), [(9, 8), (0, 8)])
 def test_contradicting_limits_are_refused_quoting_both(seqs: int, tokens: int):
     with pytest.raises(ConfigError, match=f"tokens is {tokens} and --max-num-seqs is {seqs}"):
-        Limits().under(config(max_num_seqs=seqs, max_num_batched_tokens=tokens))
+        BatchLimits().under(config(max_num_seqs=seqs, max_num_batched_tokens=tokens))
 
 
 @pytest.mark.parametrize("length", [40, 100])

@@ -10,9 +10,9 @@ from msgspec.structs import replace
 from support.fake_runner import FakeRunner, answer
 
 from fllm.batching.block_pool import BlockPool
-from fllm.batching.limits import Limits
+from fllm.batching.limits import BatchLimits
 from fllm.batching.scheduler import Batch, Scheduler
-from fllm.values import Prompt, Sampling, Step
+from fllm.values import EngineOutput, GenerateRequest, SamplingParams
 
 BLOCK = 4
 LENGTH = 4000
@@ -22,17 +22,17 @@ class Bench:
     """A scheduler whose steps spend so much on prefill; it keeps all steps and the tokens computed."""
 
     def __init__(self, budget: int | None = 16, *, seqs: int = 16, blocks: int = 3000) -> None:
-        self.limits = Limits(
+        self.limits = BatchLimits(
             max_num_seqs=seqs, prefill_budget=budget, lone_prefill_budget=budget or 0, block_size=BLOCK
         )
         self.pool = BlockPool(blocks, BLOCK)
         self.runner = FakeRunner(blocks=blocks, block_size=BLOCK)
         self.now = 0.0
         self.scheduler = Scheduler(self.pool, self.limits, max_model_len=2 * LENGTH, clock=lambda: self.now)
-        self.steps: dict[str, list[Step]] = defaultdict(list)
+        self.steps: dict[str, list[EngineOutput]] = defaultdict(list)
         self.computed: dict[str, list[int]] = defaultdict(list)
 
-    def add(self, *prompts: Prompt) -> None:
+    def add(self, *prompts: GenerateRequest) -> None:
         for each in prompts:
             self.scheduler.add(each, seed=0, arrived=0.0)
 
@@ -57,10 +57,10 @@ def counts(batch: Batch) -> list[tuple[str, int]]:
     return [(sequence.id, row.count) for sequence, row in zip(batch.sequences, batch.rows, strict=True)]
 
 
-def prompt(name: str, length: int, *, token: int | None = None, max_tokens: int = 1) -> Prompt:
+def prompt(name: str, length: int, *, token: int | None = None, max_tokens: int = 1) -> GenerateRequest:
     """Its tokens are ``token``, or such that no other prompt begins alike."""
     ids = [crc32(name.encode()) if token is None else token] * length
-    return Prompt(name, ids, Sampling(max_tokens=max_tokens))
+    return GenerateRequest(name, ids, SamplingParams(max_tokens=max_tokens))
 
 
 def test_a_short_prompt_is_computed_in_the_step_after_it_arrives():
@@ -103,8 +103,8 @@ def test_an_endless_stream_of_short_prompts_starves_nobody():
     for count in range(200):
         bench.add(prompt(f"short {count}", 14))
         bench.step()
-    assert bench.steps["first"][-1].finish
-    assert bench.steps["second"][-1].finish
+    assert bench.steps["first"][-1].finish_reason
+    assert bench.steps["second"][-1].finish_reason
 
 
 @pytest.mark.parametrize("budget", [7, 16, 48])

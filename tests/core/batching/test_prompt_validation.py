@@ -2,13 +2,13 @@ import pytest
 
 from fllm.batching.prompt_validation import check
 from fllm.errors import ContextTooLong, RequestError
-from fllm.values import ModelCard, Prompt, Sampling
+from fllm.values import GenerateRequest, ModelCard, SamplingParams
 
 CARD = ModelCard(tokenizer="", max_model_len=4, runtime={"vocab_size": 10})
 
 
-def prompt(*token_ids: int, **sampling: object) -> Prompt:
-    return Prompt("r", list(token_ids), Sampling(max_tokens=1, **sampling))  # type: ignore[arg-type]
+def prompt(*token_ids: int, **sampling: object) -> GenerateRequest:
+    return GenerateRequest("r", list(token_ids), SamplingParams(max_tokens=1, **sampling))  # type: ignore[arg-type]
 
 
 def test_a_prompt_that_leaves_room_for_a_token_passes():
@@ -35,7 +35,7 @@ def test_a_prompt_that_fills_the_context_is_refused_quoting_both_lengths():
         (prompt(1, stop_token_ids=(11,)), "stop_token_ids"),
     ],
 )
-def test_ids_outside_the_vocabulary_are_refused(refused: Prompt, param: str):
+def test_ids_outside_the_vocabulary_are_refused(refused: GenerateRequest, param: str):
     with pytest.raises(RequestError, match="ids are 0 to 9") as caught:
         check(refused, CARD)
     assert caught.value.param == param

@@ -6,11 +6,11 @@ import pytest
 from support.fake_runner import FakeRunner, answer, logprob
 
 from fllm.batching.block_pool import BlockPool
-from fllm.batching.limits import Limits
+from fllm.batching.limits import BatchLimits
 from fllm.batching.runner import Sampled
 from fllm.batching.scheduler import Batch, Scheduler
 from fllm.errors import BackendError
-from fllm.values import Prompt, Sampling, Step
+from fllm.values import EngineOutput, GenerateRequest, SamplingParams
 
 BLOCK = 4
 
@@ -32,7 +32,7 @@ class Bench:
         self.time = 0.0
         self.pool = BlockPool(blocks, BLOCK, retain=retain)
         self.runner = FakeRunner(blocks=blocks, block_size=BLOCK, eos=eos)
-        self.limits = Limits(
+        self.limits = BatchLimits(
             max_num_seqs=seqs, max_num_batched_tokens=tokens, prefill_budget=budget, block_size=BLOCK
         )
         self.scheduler = Scheduler(
@@ -42,9 +42,9 @@ class Bench:
             eos_token_ids=eos,
             clock=lambda: self.time,
         )
-        self.steps: dict[str, list[Step]] = {}
+        self.steps: dict[str, list[EngineOutput]] = {}
 
-    def add(self, *prompts: Prompt) -> None:
+    def add(self, *prompts: GenerateRequest) -> None:
         for prompt in prompts:
             self.scheduler.add(prompt, seed=seed_of(prompt), arrived=self.time)
             self.steps[prompt.request_id] = []
@@ -55,7 +55,7 @@ class Bench:
             self.steps[request_id].append(step)
         return batch
 
-    def run(self, *prompts: Prompt) -> None:
+    def run(self, *prompts: GenerateRequest) -> None:
         self.add(*prompts)
         while self.scheduler.busy:
             self.step()
@@ -68,12 +68,12 @@ class Bench:
         return self.scheduler.status().kv_blocks_used
 
 
-def prompt(request_id: str, token_ids: list[int], *, group: str = "", **sampling: object) -> Prompt:
+def prompt(request_id: str, token_ids: list[int], *, group: str = "", **sampling: object) -> GenerateRequest:
     sampling = {"max_tokens": 6, **sampling}
-    return Prompt(request_id, token_ids, Sampling(**sampling), group)  # type: ignore[arg-type]
+    return GenerateRequest(request_id, token_ids, SamplingParams(**sampling), group)  # type: ignore[arg-type]
 
 
-def seed_of(of: Prompt) -> int:
+def seed_of(of: GenerateRequest) -> int:
     return of.sampling.seed or 0
 
 
@@ -253,7 +253,7 @@ def test_a_preemption_in_the_middle_of_the_prompt_leaves_no_trace_in_the_first_s
         logprobs = [None] + [logprob([2] * place, 2) for place in range(1, 14)]
         first = bench.steps["b"][0]
         assert first.prompt_logprobs == (None if wanted is None else logprobs)
-        assert (first.cached_tokens, first.queued) == (0, 2.0)
+        assert (first.cached_tokens, first.queue_time) == (0, 2.0)
         assert bench.scheduler.status().prefix_queries == (17 if wanted is None else 3)
 
 
@@ -286,7 +286,7 @@ def test_the_first_step_tells_how_long_the_sequence_waited():
     while bench.scheduler.busy:
         bench.time += 1
         bench.step()
-    assert [step.queued for step in bench.steps["b"]] == [3.0, 0.0]
+    assert [step.queue_time for step in bench.steps["b"]] == [3.0, 0.0]
 
 
 STOP = answer(prompt("a", [1, 2]), 0)[2]
@@ -315,8 +315,8 @@ def test_why_a_sequence_ends(
     bench.run(asked)
     last = bench.steps["a"][-1]
     assert bench.tokens("a") == answer(asked, 0, eos=eos)
-    assert (len(bench.tokens("a")), last.finish, last.stop_token) == (length, finish, stop_token)
-    assert [step.finish for step in bench.steps["a"][:-1]] == [None] * (length - 1)
+    assert (len(bench.tokens("a")), last.finish_reason, last.stop_token) == (length, finish, stop_token)
+    assert [step.finish_reason for step in bench.steps["a"][:-1]] == [None] * (length - 1)
 
 
 def test_a_stop_token_before_min_tokens_does_not_end_a_sequence():
@@ -326,7 +326,7 @@ def test_a_stop_token_before_min_tokens_does_not_end_a_sequence():
     for _ in range(3):  # a runner that fails to ban the token
         batch = bench.scheduler.schedule()
         [(_, step)] = bench.scheduler.complete(batch, [Sampled(token_id=5)])
-        finishes.append(step.finish)
+        finishes.append(step.finish_reason)
     assert finishes == [None, None, "stop"]
 
 
@@ -334,7 +334,7 @@ def test_the_context_ends_a_sequence():
     bench = Bench(max_model_len=10)
     bench.run(prompt("a", [1] * 7, max_tokens=100))
     assert len(bench.tokens("a")) == 3
-    assert bench.steps["a"][-1].finish == "length"
+    assert bench.steps["a"][-1].finish_reason == "length"
 
 
 def test_a_sequence_alone_may_fill_all_blocks():
@@ -349,7 +349,7 @@ def test_max_tokens_0_runs_the_prompt_only(tokens: int):
     bench = Bench(tokens=tokens)
     bench.run(prompt("a", [1, 2, 3], max_tokens=0, prompt_logprobs=0))
     [step] = bench.steps["a"]
-    assert (step.token_ids, step.finish) == ([], "length")
+    assert (step.token_ids, step.finish_reason) == ([], "length")
     assert step.prompt_logprobs == [None, logprob([1], 2), logprob([1, 2], 3)]
     assert not any(row.sample for batch in bench.runner.batches for row in batch)
 

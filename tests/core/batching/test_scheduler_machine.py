@@ -11,17 +11,17 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from support.fake_runner import FakeRunner, Oracle, answer, logprob
 
 from fllm.batching.block_pool import BlockPool
-from fllm.batching.limits import Limits
+from fllm.batching.limits import BatchLimits
 from fllm.batching.scheduler import Scheduler
 from fllm.batching.sequence import Sequence
-from fllm.values import Prompt, Sampling, Step
+from fllm.values import EngineOutput, GenerateRequest, SamplingParams
 
 MAX_MODEL_LEN = 24
 EOS = (0,)
 
 token_ids = st.lists(st.integers(1, 2), min_size=1, max_size=MAX_MODEL_LEN - 1)
 samplings = st.builds(
-    Sampling,
+    SamplingParams,
     max_tokens=st.integers(0, 12),
     min_tokens=st.integers(0, 4),
     seed=st.integers(0, 1),
@@ -56,7 +56,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.max_model_len = min(MAX_MODEL_LEN, blocks * block_size)
         self.pool = BlockPool(blocks, block_size, retain=retain)
         self.runner = FakeRunner(blocks=blocks, block_size=block_size, eos=EOS)
-        self.limits = Limits(
+        self.limits = BatchLimits(
             max_num_seqs=seqs,
             max_num_batched_tokens=tokens,
             prefill_budget=budget,
@@ -70,17 +70,17 @@ class SchedulerMachine(RuleBasedStateMachine):
             eos_token_ids=EOS,
             drafter=partial(Oracle, rights) if rights else None,
         )
-        self.prompts: dict[str, Prompt] = {}
+        self.prompts: dict[str, GenerateRequest] = {}
         self.answers: dict[str, list[int]] = {}
         self.count = 0
 
     @rule(token_ids=token_ids, sampling=samplings, n=st.integers(1, 3), client=st.sampled_from("abc"))
-    def add(self, token_ids: list[int], sampling: Sampling, n: int, client: str) -> None:
+    def add(self, token_ids: list[int], sampling: SamplingParams, n: int, client: str) -> None:
         self.count += 1
         for index in range(n):
             request_id = f"{self.count}-{index}"
             ids = token_ids[: self.max_model_len - 1]
-            prompt = Prompt(request_id, ids, sampling, group=str(self.count), client=client)
+            prompt = GenerateRequest(request_id, ids, sampling, group=str(self.count), client=client)
             self.scheduler.add(prompt, seed=sampling.seed or 0, arrived=0.0)
             self.prompts[request_id] = prompt
             self.answers[request_id] = []
@@ -94,7 +94,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         for request_id, step in self.scheduler.complete(batch, self.runner.execute(batch.rows)):
             self.check_prompt_logprobs(request_id, step)
             self.answers[request_id] += step.token_ids
-            if step.finish is not None:
+            if step.finish_reason is not None:
                 self.check_answer(request_id)
 
     @precondition(lambda self: self.prompts)
@@ -143,7 +143,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         expected = answer(prompt, seed, eos=EOS, max_model_len=self.max_model_len)
         assert self.answers[request_id] == expected
 
-    def check_prompt_logprobs(self, request_id: str, step: Step) -> None:
+    def check_prompt_logprobs(self, request_id: str, step: EngineOutput) -> None:
         prompt = self.prompts[request_id]
         ids = prompt.token_ids
         expected = [None] + [logprob(ids[:place], ids[place]) for place in range(1, len(ids))]

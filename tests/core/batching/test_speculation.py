@@ -11,11 +11,11 @@ from support.fake_runner import FakeRunner, Oracle, answer, logprob
 
 from fllm.batching.block_pool import BlockPool
 from fllm.batching.engine_loop import EngineLoop, Outcome
-from fllm.batching.limits import Limits
+from fllm.batching.limits import BatchLimits
 from fllm.batching.scheduler import Scheduler
 from fllm.config import BackendConfig, Speculation
 from fllm.errors import ConfigError
-from fllm.values import Prompt, Sampling, Step
+from fllm.values import EngineOutput, GenerateRequest, SamplingParams
 
 BLOCK = 4
 ALWAYS = (True,)
@@ -39,7 +39,7 @@ class Bench:
         self.runner = FakeRunner(blocks=blocks, block_size=BLOCK, eos=eos)
         self.scheduler = Scheduler(
             self.pool,
-            Limits(max_num_batched_tokens=tokens, block_size=BLOCK, max_drafting_seqs=drafting),
+            BatchLimits(max_num_batched_tokens=tokens, block_size=BLOCK, max_drafting_seqs=drafting),
             max_model_len=max_model_len,
             eos_token_ids=eos,
             drafter=self._oracle,
@@ -47,13 +47,13 @@ class Bench:
         self.oracles: list[Oracle] = []
         self._rights = rights
         self._width = width
-        self.steps: dict[str, list[Step]] = {}
+        self.steps: dict[str, list[EngineOutput]] = {}
 
     def _oracle(self) -> Oracle:
         self.oracles.append(Oracle(self._rights, self._width))
         return self.oracles[-1]
 
-    def run(self, *prompts: Prompt) -> None:
+    def run(self, *prompts: GenerateRequest) -> None:
         for prompt in prompts:
             self.scheduler.add(prompt, seed=prompt.sampling.seed or 0, arrived=0.0)
             self.steps[prompt.request_id] = []
@@ -70,8 +70,8 @@ class Bench:
         return [[(row.count, row.drafts) for row in batch] for batch in self.runner.batches]
 
 
-def prompt(request_id: str, token_ids: list[int], **sampling: object) -> Prompt:
-    return Prompt(request_id, token_ids, Sampling(**{"max_tokens": 12, **sampling}))  # type: ignore[arg-type]
+def prompt(request_id: str, token_ids: list[int], **sampling: object) -> GenerateRequest:
+    return GenerateRequest(request_id, token_ids, SamplingParams(**{"max_tokens": 12, **sampling}))  # type: ignore[arg-type]
 
 
 CROWD = [
@@ -95,7 +95,7 @@ def test_no_pattern_of_right_and_wrong_drafts_changes_an_answer(
 ):
     bench = Bench(rights, width=width, blocks=blocks, tokens=tokens)
     bench.run(*CROWD)
-    bench.run(*[Prompt(f"again {p.request_id}", p.token_ids, p.sampling) for p in CROWD])
+    bench.run(*[GenerateRequest(f"again {p.request_id}", p.token_ids, p.sampling) for p in CROWD])
     for each in CROWD:
         expected = answer(each, each.sampling.seed or 0, max_model_len=blocks * BLOCK)
         assert bench.tokens(each.request_id) == bench.tokens(f"again {each.request_id}") == expected
@@ -131,7 +131,7 @@ def test_no_draft_leads_beyond_max_tokens(max_tokens: int):
     bench = Bench(ALWAYS)
     bench.run(prompt("a", [1, 2], max_tokens=max_tokens))
     assert len(bench.tokens("a")) == max_tokens
-    assert bench.steps["a"][-1].finish == "length"
+    assert bench.steps["a"][-1].finish_reason == "length"
 
 
 @pytest.mark.parametrize("max_model_len", range(3, 10))
@@ -149,7 +149,7 @@ def test_what_was_accepted_after_a_stop_token_is_dropped():
     bench.run(asked)
     last = bench.steps["a"][-1]
     assert bench.tokens("a") == whole[: whole.index(whole[3]) + 1]
-    assert (last.finish, last.stop_token) == ("stop", whole[3])
+    assert (last.finish_reason, last.stop_token) == ("stop", whole[3])
     assert last.logprobs
     assert len(last.logprobs) == len(last.token_ids)
 
@@ -213,15 +213,15 @@ def test_speculation_needs_a_runner_that_verifies():
     config = BackendConfig(
         model="m", speculative_config=Speculation(method="ngram", num_speculative_tokens=5)
     )
-    EngineLoop(FakeRunner(), config, Limits())
+    EngineLoop(FakeRunner(), config, BatchLimits())
     with pytest.raises(ConfigError, match="--speculative-config: this backend can't verify"):
-        EngineLoop(Plain(), config, Limits())
+        EngineLoop(Plain(), config, BatchLimits())
 
 
 def test_the_loop_drafts_by_ngrams_where_it_is_told_to():
     speculation = Speculation(method="ngram", num_speculative_tokens=3, prompt_lookup_min=1)
     runner = FakeRunner()
-    loop = EngineLoop(runner, BackendConfig(model="m", speculative_config=speculation), Limits())
+    loop = EngineLoop(runner, BackendConfig(model="m", speculative_config=speculation), BatchLimits())
     assert loop.load(lambda progress: None).runtime["num_speculative_tokens"] == 3
     asked = prompt("a", list(range(11)) * 2, max_tokens=30)
     loop.submit(asked, seed=0, arrived=0.0)
@@ -229,9 +229,9 @@ def test_the_loop_drafts_by_ngrams_where_it_is_told_to():
 
     def deliver(outcomes: list[tuple[str, Outcome]]) -> None:
         for _, step in outcomes:
-            assert isinstance(step, Step)
+            assert isinstance(step, EngineOutput)
             tokens.extend(step.token_ids)
-            if step.finish:
+            if step.finish_reason:
                 loop.end()
 
     loop.run(deliver)
@@ -242,5 +242,5 @@ def test_the_loop_drafts_by_ngrams_where_it_is_told_to():
 def test_the_configuration_says_how_many_may_run_beside_a_draft():
     speculation = Speculation(method="ngram", num_speculative_tokens=3, disable_by_batch_size=9)
     config = BackendConfig(model="m", speculative_config=speculation)
-    assert Limits().under(config).max_drafting_seqs == 9
-    assert Limits().under(BackendConfig(model="m")).max_drafting_seqs == Limits().max_drafting_seqs
+    assert BatchLimits().under(config).max_drafting_seqs == 9
+    assert BatchLimits().under(BackendConfig(model="m")).max_drafting_seqs == BatchLimits().max_drafting_seqs

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 from support.fake_runner import FakeRunner
 
-from fllm import BackendConfig, BackendContext, BackendError, Prompt, Sampling
+from fllm import BackendConfig, BackendContext, BackendError, GenerateRequest, SamplingParams
 from fllm.batching import BatchedBackend, Row
 from fllm.batching.engine_loop import MOST_FAILURES
 from fllm.batching.step_watchdog import Pulse
@@ -56,7 +56,9 @@ def test_a_runner_that_hangs_is_lost_by_the_word_of_its_status() -> None:
         runner = FakeRunner(hook=lambda rows: go.wait(30))
         backend = BatchedBackend(runner, BackendConfig(model="", engine_timeout=0.1), BackendContext())
         await backend.start()
-        waiting = asyncio.create_task(anext(backend.generate(Prompt("a", [1], Sampling(max_tokens=1)))))
+        waiting = asyncio.create_task(
+            anext(backend.generate(GenerateRequest("a", [1], SamplingParams(max_tokens=1))))
+        )
         async with asyncio.timeout(20):
             while await answers(backend):
                 await asyncio.sleep(0.01)
@@ -77,7 +79,7 @@ def test_a_device_on_which_every_batch_fails_is_lost() -> None:
         for _time in range(MOST_FAILURES):
             await backend.status()
             with pytest.raises(BackendError, match="MemoryError"):
-                await anext(backend.generate(Prompt("a", [1], Sampling(max_tokens=1))))
+                await anext(backend.generate(GenerateRequest("a", [1], SamplingParams(max_tokens=1))))
         async with asyncio.timeout(20):
             while await answers(backend):
                 await asyncio.sleep(0.01)

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from support.fake_runner import FakeRunner
 
 from fllm.batching.block_pool import BlockPool
-from fllm.batching.limits import Limits
+from fllm.batching.limits import BatchLimits
 from fllm.batching.scheduler import Batch, Scheduler
 from fllm.batching.sequence import Sequence
 from fllm.batching.waiting_queue import Waiting
-from fllm.values import Prompt, Sampling
+from fllm.values import GenerateRequest, SamplingParams
 
 
 def sequence(name: str) -> Sequence:
@@ -23,7 +23,7 @@ def sequence(name: str) -> Sequence:
         client=name[0],
         token_ids=[1],
         prompt_length=1,
-        sampling=Sampling(max_tokens=1),
+        sampling=SamplingParams(max_tokens=1),
         stop_ids=frozenset(),
         seed=0,
         arrived=0.0,
@@ -116,7 +116,9 @@ class Bench:
     """A scheduler stepped by hand; it keeps the order in which sequences start and end."""
 
     def __init__(self, *, seqs: int, budget: int = 16, blocks: int = 4000) -> None:
-        limits = Limits(max_num_seqs=seqs, prefill_budget=budget, lone_prefill_budget=budget, block_size=4)
+        limits = BatchLimits(
+            max_num_seqs=seqs, prefill_budget=budget, lone_prefill_budget=budget, block_size=4
+        )
         self.limits = limits
         self.runner = FakeRunner(blocks=blocks, block_size=4)
         self.scheduler = Scheduler(BlockPool(blocks, 4), limits, max_model_len=12_000, clock=lambda: 0.0)
@@ -124,14 +126,16 @@ class Bench:
         self.tokens: dict[str, int] = defaultdict(int)
 
     def add(self, name: str, length: int = 1, *, max_tokens: int = 2, token: int = 1) -> None:
-        prompt = Prompt(name, [token] * length, Sampling(max_tokens=max_tokens), client=name[0])
+        prompt = GenerateRequest(
+            name, [token] * length, SamplingParams(max_tokens=max_tokens), client=name[0]
+        )
         self.scheduler.add(prompt, seed=0, arrived=0.0)
 
     def step(self) -> Batch:
         batch = self.scheduler.schedule()
         for name, step in self.scheduler.complete(batch, self.runner.execute(batch.rows)):
             self.tokens[name] += len(step.token_ids)  # type: ignore[union-attr]
-            if step.finish:  # type: ignore[union-attr]
+            if step.finish_reason:  # type: ignore[union-attr]
                 self.ended.append(name)
         return batch
 

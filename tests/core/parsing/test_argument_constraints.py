@@ -9,12 +9,14 @@ import pytest
 from msgspec.structs import replace
 
 from fllm import RequestError, Tool
-from fllm.constraints import Constraint, Exactly, InOrder, JsonSchema, OneOf, Regex, Repeated, UpTo
+from fllm.constraints import AnyOf, Concat, Constraint, ConstString, JsonSchema, Regex, Repeat, TextUntil
 from fllm.parsing.argument_constraints import named, plain_text, python_value, separated, tagged
-from fllm.parsing.tag_reader import Tags
+from fllm.parsing.tag_reader import TagFormat
 from fllm.parsing.tool_parameters import Parameters
 
-TAGS = Tags(opening="<f ", after_name=">", before_key="<", after_key=(">",), after_value="</>", end="</f>")
+TAGS = TagFormat(
+    opening="<f ", after_name=">", before_key="<", after_key=(">",), after_value="</>", end="</f>"
+)
 
 
 @pytest.mark.parametrize(
@@ -47,11 +49,11 @@ def test_a_string_that_may_not_be_any_obeys_its_schema(
 ) -> None:
     root = {"$defs": {"Digits": {"type": "string", "pattern": "^[0-9]+$"}}}
     form = plain_text(schema, Parameters(root))
-    assert isinstance(form, OneOf)
+    assert isinstance(form, AnyOf)
     pattern = "|".join(
         f"(?:{option.pattern})" if isinstance(option, Regex) else re.escape(option.text)
         for option in form.options
-        if isinstance(option, Regex | Exactly)
+        if isinstance(option, Regex | ConstString)
     )
     assert all(re.fullmatch(pattern, text) for text in allowed)
     assert not any(re.fullmatch(pattern, text) for text in refused)
@@ -92,39 +94,47 @@ def test_what_no_grammar_can_obey_is_refused() -> None:
         plain_text({"type": "string", "format": "poem"}, Parameters({}))
 
 
-A, B, C = Exactly("a"), Exactly("b"), Exactly("c")
+A, B, C = ConstString("a"), ConstString("b"), ConstString("c")
 
 
 def perhaps(part: Constraint) -> Constraint:
-    return Repeated(item=part, least=0, most=1)
+    return Repeat(item=part, least=0, most=1)
 
 
 def test_separators_stand_only_between() -> None:
-    comma_b, comma_c = (InOrder((Exactly(","), each)) for each in (B, C))
-    assert separated([A], [B], ",") == InOrder((A, perhaps(comma_b)))
-    assert separated([A, B], [C], ",") == InOrder((A, comma_b, perhaps(comma_c)))
-    assert separated([], [B, C], ",") == OneOf((InOrder((B, perhaps(comma_c))), InOrder((C,)), Exactly("")))
+    comma_b, comma_c = (Concat((ConstString(","), each)) for each in (B, C))
+    assert separated([A], [B], ",") == Concat((A, perhaps(comma_b)))
+    assert separated([A, B], [C], ",") == Concat((A, comma_b, perhaps(comma_c)))
+    assert separated([], [B, C], ",") == AnyOf((Concat((B, perhaps(comma_c))), Concat((C,)), ConstString("")))
 
 
 def test_keys_that_a_notation_can_not_hold_are_left_out() -> None:
     tool = Tool("f", parameters={"properties": {"a b": {"type": "null"}, "<": {}, "c": {"type": "null"}}})
-    assert named("=", ", ", python_value)(tool) == OneOf(
-        (InOrder((InOrder((Exactly("c"), Exactly("="), Exactly("None"))),)), Exactly(""))
+    assert named("=", ", ", python_value)(tool) == AnyOf(
+        (Concat((Concat((ConstString("c"), ConstString("="), ConstString("None"))),)), ConstString(""))
     )
-    assert isinstance(form := tagged(TAGS)(tool), InOrder)
+    assert isinstance(form := tagged(TAGS)(tool), Concat)
     assert len(form.parts) == 2
 
 
 def test_a_tool_that_says_nothing_may_be_given_any_argument() -> None:
     form = tagged(TAGS)(Tool("f", parameters={"type": "object"}))
-    assert isinstance(form, Repeated)
-    assert form.item == InOrder(
-        (Exactly("<"), Regex(r"[\w$][\w.$-]*"), Exactly(">"), UpTo("</>", ("<f ", "<")), Exactly(""))
+    assert isinstance(form, Repeat)
+    assert form.item == Concat(
+        (
+            ConstString("<"),
+            Regex(r"[\w$][\w.$-]*"),
+            ConstString(">"),
+            TextUntil("</>", ("<f ", "<")),
+            ConstString(""),
+        )
     )
 
 
 def test_a_free_value_has_nothing_in_it_that_ends_or_breaks_the_call() -> None:
     tags = replace(TAGS, before_key="<p ", cut=("</f>\n</call>",))
     form = tagged(tags)(Tool("f", parameters={"properties": {"a": {"type": "string"}}, "required": ["a"]}))
-    value = UpTo("</>", ("<f ", "</f>\n</call>", "<p "))
-    assert form == InOrder((InOrder((Exactly("<p "), Exactly("a"), Exactly(">"), value, Exactly(""))),))
+    value = TextUntil("</>", ("<f ", "</f>\n</call>", "<p "))
+    assert form == Concat(
+        (Concat((ConstString("<p "), ConstString("a"), ConstString(">"), value, ConstString(""))),)
+    )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fllm.events import ParserEvent, Text, ToolArguments, ToolStart, merged
 from fllm.interfaces import ParserContext
-from fllm.parsing.fallback_tool_format import ARRAY, ForcedCallsParser
+from fllm.parsing.fallback_tool_format import ARRAY, FallbackToolCallParser
 from fllm.testing import ToolParserContract
 
 VALUES = st.recursive(
@@ -22,7 +22,7 @@ CALLS = st.lists(st.tuples(st.from_regex(r"[a-z_]{1,8}", fullmatch=True), OBJECT
 
 
 def parsed(text: str) -> list[ParserEvent]:
-    parser = ForcedCallsParser(ParserContext())
+    parser = FallbackToolCallParser(ParserContext())
     return merged([*parser.feed(text), *parser.finish()])
 
 
@@ -34,7 +34,7 @@ def written(calls: list[tuple[str, Any]]) -> str:
 
 
 class TestForcedCallsParser(ToolParserContract):
-    parser = ForcedCallsParser
+    parser = FallbackToolCallParser
     samples = (
         written([("f", {"a": [1, "}, {"]}), ("g", {})]),
         written([("f", {"a": 1})])[:-4],

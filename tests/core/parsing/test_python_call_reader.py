@@ -37,8 +37,8 @@ CALLS = st.lists(
 )
 
 
-def read(text: str, *, size: int = 0, reader: type[PythonCallReader] = PythonListReader) -> PythonCallReader:
-    made = reader()
+def read(text: str, *, size: int = 0, scanner: type[PythonCallReader] = PythonListReader) -> PythonCallReader:
+    made = scanner()
     for start in range(0, len(text), size or len(text)):
         if made.state == "open":
             made.feed(text[start : start + (size or len(text))])
@@ -47,7 +47,7 @@ def read(text: str, *, size: int = 0, reader: type[PythonCallReader] = PythonLis
 
 def argument(value: str) -> Any:
     """What a value becomes, written as the argument of a call."""
-    made = read(f"f(a={value})", reader=PythonCallReader)
+    made = read(f"f(a={value})", scanner=PythonCallReader)
     if made.state != "complete":
         return made.state
     ((_, arguments),) = made.calls

@@ -3,35 +3,35 @@
 import pytest
 
 from fllm import ParserContext, ParserEvent, Reasoning, Text
-from fllm.constraints import Exactly, InOrder, JsonSchema, OneOf, UpTo
-from fllm.parsing.reasoning_parser import SPACE, Space, ThinkingParser
+from fllm.constraints import AnyOf, Concat, ConstString, JsonSchema, TextUntil
+from fllm.parsing.reasoning_parser import SPACE, ReasoningParserBase, Space
 from fllm.testing import ReasoningParserContract, parse
 
 ANSWER = JsonSchema('{"type":"object"}')
-ENOUGH = InOrder((UpTo("</why>"), SPACE, ANSWER))
+ENOUGH = Concat((TextUntil("</why>"), SPACE, ANSWER))
 
 
-class Whole(ThinkingParser):
+class Whole(ReasoningParserBase):
     """Declares everything that there is to declare."""
 
     opening = ("<why>", "<because>")
     closing = ("</why>", "</because>")
-    interrupting = ("<call>",)
-    begins = "before"
-    switches = ("think",)
-    strays = "reasoning"
-    label = "so:"
-    tags = ("<what>", "</what>")
+    implicit_end = ("<call>",)
+    initial_state = "before"
+    template_flags = ("think",)
+    stray_markers = "reasoning"
+    header = "so:"
+    answer_tags = ("<what>", "</what>")
     reasoning_space = Space(start=True, end=True)
     answer_space = Space(start=True, end=True)
 
 
 class Inside(Whole):
-    begins = "inside"
+    initial_state = "inside"
 
 
 class Strict(Inside):
-    strays = "text"
+    stray_markers = "text"
 
 
 SAMPLES = (
@@ -61,7 +61,7 @@ class TestTheLawOfStrays(TestTheLaw):
 class Constrained(Whole):
     def __init__(self, context: ParserContext) -> None:
         super().__init__(context)
-        self.around(ANSWER)
+        self.constrain_output(ANSWER)
 
 
 class TestTheLawWhereTheAnswerIsConstrained(TestTheLaw):
@@ -73,7 +73,7 @@ class TestTheLawWhereTheAnswerIsConstrained(TestTheLaw):
         assert "<because>" not in text or "<because>" in "".join(map(str, events))
 
 
-def read(parser: ThinkingParser, text: str) -> list[ParserEvent]:
+def read(parser: ReasoningParserBase, text: str) -> list[ParserEvent]:
     return parse(parser, [text])
 
 
@@ -110,7 +110,7 @@ def test_white_space_is_held_back_only_while_it_may_be_dropped() -> None:
     ("parser", "prompt", "kwargs", "expected"),
     [
         (Inside, "", {}, ENOUGH),
-        (Whole, "", {}, OneOf((InOrder((SPACE, Exactly("<why>"), *ENOUGH.parts)), ANSWER))),
+        (Whole, "", {}, AnyOf((Concat((SPACE, ConstString("<why>"), *ENOUGH.parts)), ANSWER))),
         (Whole, "<why>\n", {}, ENOUGH),
         (Whole, "", {"think": True}, ENOUGH),
         (Inside, "<why></why>", {}, ANSWER),
@@ -118,10 +118,10 @@ def test_white_space_is_held_back_only_while_it_may_be_dropped() -> None:
     ],
 )
 def test_a_constraint_waits_for_the_end_of_the_reasoning(
-    parser: type[ThinkingParser], prompt: str, kwargs: dict[str, bool], expected: object
+    parser: type[ReasoningParserBase], prompt: str, kwargs: dict[str, bool], expected: object
 ) -> None:
     context = ParserContext(prompt=prompt, template_kwargs=kwargs)
-    assert parser(context).around(ANSWER) == expected
+    assert parser(context).constrain_output(ANSWER) == expected
 
 
 @pytest.mark.parametrize(
@@ -136,14 +136,14 @@ def test_a_constraint_waits_for_the_end_of_the_reasoning(
     ],
 )
 def test_a_constrained_answer_comes_out_as_it_is(
-    parser: type[ThinkingParser], text: str, expected: list[ParserEvent]
+    parser: type[ReasoningParserBase], text: str, expected: list[ParserEvent]
 ) -> None:
     made = parser(ParserContext())
-    made.around(ANSWER)
+    made.constrain_output(ANSWER)
     assert read(made, text) == expected
 
 
 def test_a_constrained_answer_without_reasoning_is_not_searched_for_markers() -> None:
     parser = Inside(ParserContext(prompt="</why>"))
-    parser.around(ANSWER)
+    parser.constrain_output(ANSWER)
     assert read(parser, ' "<why></why>" ') == [Text(' "<why></why>" ')]

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fllm import Tool
-from fllm.parsing.tag_reader import LONGEST_NAME, TaggedReader, Tags, taggable
+from fllm.parsing.tag_reader import LONGEST_NAME, TagFormat, TaggedBodyScanner, taggable
 from fllm.parsing.tagged_tool_calls import read_tagged
-from fllm.parsing.tool_parameters import Signatures
+from fllm.parsing.tool_parameters import ToolSchemas
 
-TAGS = Tags(
+TAGS = TagFormat(
     opening="<f=",
     after_name=">",
     before_key="<p=",
@@ -24,7 +24,7 @@ TAGS = Tags(
     cut=("</f>\n</call>",),
     padding="\n",
 )
-PAIRED = Tags(
+PAIRED = TagFormat(
     opening="<call>",
     before_key="<k>",
     after_key=("</k>", "<v>"),
@@ -36,9 +36,9 @@ PAIRED = Tags(
 TOOL = Tool("go", parameters={"properties": {"a": {"type": "string"}, "b": {"type": "integer"}}})
 
 
-def read(body: str, tags: Tags = TAGS) -> Any:
+def read(body: str, tags: TagFormat = TAGS) -> Any:
     """Name and arguments, if the body is a call."""
-    call = read_tagged(body, tags, Signatures([TOOL]))
+    call = read_tagged(body, tags, ToolSchemas([TOOL]))
     return call and (call.name, json.loads(call.arguments))
 
 
@@ -105,7 +105,7 @@ PARTS = ["go", ">", "<p=", "a", "</p>", "</f>", "<f=", "\n", "</call>", " ", "</
 
 @given(st.lists(st.sampled_from(PARTS), max_size=16).map("".join), st.integers(1, 5))
 def test_the_outcome_depends_on_no_division(text: str, size: int) -> None:
-    whole, pieces = TaggedReader(TAGS), TaggedReader(TAGS)
+    whole, pieces = TaggedBodyScanner(TAGS), TaggedBodyScanner(TAGS)
     whole.feed(text)
     for start in range(0, len(text), size):
         if pieces.state == "open":

@@ -5,28 +5,28 @@ from __future__ import annotations
 import pytest
 
 from fllm import ParserContext, ParserEvent, Text, ToolArguments, ToolStart
-from fllm.parsing.json_tool_calls import JsonCallParser
+from fllm.parsing.json_tool_calls import JsonToolCallParser
 from fllm.testing import ToolParserContract, parse
 
 A = '{"name": "a", "arguments": {}}'
 B = '{"name": "b", "arguments": {"x": "<call>"}}'
 
 
-class ListParser(JsonCallParser):
+class ListParser(JsonToolCallParser):
     """Has everything that can be declared."""
 
     opening = ("<call>",)
     closing = ("</call>",)
-    around = ("<all>", "</all>")
-    inside = ("<sep>",)
-    aside = ("<think>", "</think>")
-    lead = "[,"
-    trail = "],"
-    repeats = True
-    bare = True
+    section_markers = ("<all>", "</all>")
+    inner_markers = ("<sep>",)
+    ignored_section = ("<think>", "</think>")
+    skip_before = "[,"
+    skip_after = "],"
+    multiple_calls = True
+    marker_optional = True
 
 
-class OneParser(JsonCallParser):
+class OneParser(JsonToolCallParser):
     """One object behind each marker, and no more than that."""
 
     opening = ("<call>",)

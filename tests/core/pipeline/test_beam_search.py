@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fllm.errors import BackendError, RequestError
-from fllm.pipeline.beam_search import Beam, Hypothesis, beam_search
-from fllm.values import ModelCard, Prompt, Sampling, Status, Step, TokenLogprob
+from fllm.pipeline.beam_search import BeamSearchParams, Hypothesis, beam_search
+from fllm.values import EngineOutput, EngineStats, GenerateRequest, ModelCard, SamplingParams, TokenLogprob
 
 VOCABULARY = 8
 PROMPT = [3, 1]
@@ -30,14 +30,14 @@ class TinyBackend:
     """A `Backend` whose model is `distribution`; it remembers what it was asked."""
 
     def __init__(self, error: Exception | None = None) -> None:
-        self.asked: list[Prompt] = []
+        self.asked: list[GenerateRequest] = []
         self.open = 0
         self.error = error
 
     async def start(self) -> ModelCard:
         return ModelCard(tokenizer="", max_model_len=100)
 
-    async def generate(self, prompt: Prompt) -> AsyncGenerator[Step]:
+    async def generate(self, prompt: GenerateRequest) -> AsyncGenerator[EngineOutput]:
         self.asked.append(prompt)
         self.open += 1
         try:
@@ -48,26 +48,29 @@ class TinyBackend:
         finally:
             self.open -= 1
 
-    def answer(self, prompt: Prompt) -> Step:
+    def answer(self, prompt: GenerateRequest) -> EngineOutput:
         logprobs = distribution(prompt.token_ids)
         ranked = sorted(range(VOCABULARY), key=lambda token: -logprobs[token])
         top = tuple((token, logprobs[token]) for token in ranked[: prompt.sampling.logprobs])
         best = TokenLogprob(ranked[0], logprobs[ranked[0]], top)
-        return Step(
-            token_ids=[best.token_id], logprobs=[best], finish="length", cached_tokens=len(prompt.token_ids)
+        return EngineOutput(
+            token_ids=[best.token_id],
+            logprobs=[best],
+            finish_reason="length",
+            cached_tokens=len(prompt.token_ids),
         )
 
-    async def status(self) -> Status:
-        return Status()
+    async def status(self) -> EngineStats:
+        return EngineStats()
 
     async def stop(self) -> None:
         pass
 
 
 def search(
-    beam: Beam, eos: Sequence[int] = (), backend: TinyBackend | None = None, **sampling: object
+    beam: BeamSearchParams, eos: Sequence[int] = (), backend: TinyBackend | None = None, **sampling: object
 ) -> list[Hypothesis]:
-    prompt = Prompt("r", PROMPT, Sampling(**{"max_tokens": 4, **sampling}), "group")  # type: ignore[arg-type]
+    prompt = GenerateRequest("r", PROMPT, SamplingParams(**{"max_tokens": 4, **sampling}), "group")  # type: ignore[arg-type]
     return asyncio.run(beam_search(backend or TinyBackend(), prompt, beam, eos))
 
 
@@ -88,7 +91,7 @@ def sequences(length: int, stops: set[int], min_tokens: int) -> Iterator[tuple[i
 @pytest.mark.parametrize("length_penalty", [-1.0, 0.0, 1.0, 2.0])
 @pytest.mark.parametrize("min_tokens", [0, 2])
 def test_a_beam_that_prunes_nothing_finds_the_best_of_all_answers(length_penalty: float, min_tokens: int):
-    beam = Beam(width=600, length_penalty=length_penalty)
+    beam = BeamSearchParams(width=600, length_penalty=length_penalty)
     found = search(beam, eos=[0, 5], max_tokens=3, min_tokens=min_tokens)
     everything = list(sequences(3, {0, 5}, min_tokens))
     everything.sort(key=lambda tokens: -sum_of(tokens) / len(tokens) ** length_penalty)
@@ -146,7 +149,7 @@ def test_a_beam_that_prunes_finds_what_transformers_would(
     max_tokens: int,
     min_tokens: int,
 ):
-    beam = Beam(width=width, length_penalty=length_penalty, early_stopping=early_stopping)
+    beam = BeamSearchParams(width=width, length_penalty=length_penalty, early_stopping=early_stopping)
     found = search(beam, eos=sorted(stops), max_tokens=max_tokens, min_tokens=min_tokens)
     assert [each.token_ids for each in found] == reference(
         width=width,
@@ -162,14 +165,14 @@ def test_each_way_of_stopping_has_its_own_price():
     rounds = []
     for early_stopping in (True, False, "never"):
         backend = TinyBackend()
-        search(Beam(width=2, early_stopping=early_stopping), [0, 5, 6], backend, max_tokens=30)  # type: ignore[arg-type]
+        search(BeamSearchParams(width=2, early_stopping=early_stopping), [0, 5, 6], backend, max_tokens=30)  # type: ignore[arg-type]
         rounds.append(max(len(prompt.token_ids) for prompt in backend.asked))
     assert rounds == sorted(rounds)
     assert rounds[0] < rounds[2]
 
 
 def test_ignored_eos_is_an_ordinary_token_and_stop_token_ids_still_stop():
-    beam = Beam(width=2, length_penalty=0.0)
+    beam = BeamSearchParams(width=2, length_penalty=0.0)
     endless = search(beam)
     eos = endless[0].token_ids[0]
     assert search(beam, eos=[eos], ignore_eos=True) == endless
@@ -179,10 +182,10 @@ def test_ignored_eos_is_an_ordinary_token_and_stop_token_ids_still_stop():
 
 
 def test_an_answer_is_given_as_one_step():
-    for each in search(Beam(width=4), eos=[0, 5], max_tokens=3, logprobs=2):
+    for each in search(BeamSearchParams(width=4), eos=[0, 5], max_tokens=3, logprobs=2):
         step = each.step(with_logprobs=True)
         stopped = step.token_ids[-1] in (0, 5)
-        assert (step.finish, step.stop_token) == (
+        assert (step.finish_reason, step.stop_token) == (
             ("stop", step.token_ids[-1]) if stopped else ("length", None)
         )
         assert step.cached_tokens == len(PROMPT)
@@ -194,7 +197,7 @@ def test_an_answer_is_given_as_one_step():
 
 def test_all_beams_of_a_round_are_asked_at_once_and_in_one_group():
     backend = TinyBackend()
-    search(Beam(width=3), backend=backend, max_tokens=3)
+    search(BeamSearchParams(width=3), backend=backend, max_tokens=3)
     assert [len(prompt.token_ids) for prompt in backend.asked] == [2, 3, 3, 3, 4, 4, 4]
     assert {prompt.group for prompt in backend.asked} == {"group"}
     assert len({prompt.request_id for prompt in backend.asked}) == 7
@@ -202,20 +205,20 @@ def test_all_beams_of_a_round_are_asked_at_once_and_in_one_group():
 
 def test_only_the_first_round_asks_for_logprobs_of_the_prompt():
     backend = TinyBackend()
-    search(Beam(width=2), backend=backend, prompt_logprobs=1)
+    search(BeamSearchParams(width=2), backend=backend, prompt_logprobs=1)
     assert [prompt.sampling.prompt_logprobs for prompt in backend.asked] == [1] + [None] * 6
 
 
 def test_no_tokens_asked_for_is_one_empty_answer():
-    [empty] = search(Beam(width=3), max_tokens=0)
-    assert empty.step(with_logprobs=False) == Step(finish="length")
+    [empty] = search(BeamSearchParams(width=3), max_tokens=0)
+    assert empty.step(with_logprobs=False) == EngineOutput(finish_reason="length")
 
 
 @pytest.mark.parametrize("error", [BackendError("broken"), RequestError("too long")])
 def test_an_error_of_the_backend_comes_out_as_it_is_and_leaves_nothing_open(error: Exception):
     backend = TinyBackend(error)
     with pytest.raises(type(error)) as caught:
-        search(Beam(width=3), backend=backend)
+        search(BeamSearchParams(width=3), backend=backend)
     assert caught.value is error
     assert backend.open == 0
 
@@ -223,8 +226,8 @@ def test_an_error_of_the_backend_comes_out_as_it_is_and_leaves_nothing_open(erro
 def test_a_cancelled_search_leaves_nothing_open():
     async def run() -> None:
         backend = TinyBackend()
-        prompt = Prompt("r", PROMPT, Sampling(max_tokens=50))
-        task = asyncio.create_task(beam_search(backend, prompt, Beam(width=3), ()))
+        prompt = GenerateRequest("r", PROMPT, SamplingParams(max_tokens=50))
+        task = asyncio.create_task(beam_search(backend, prompt, BeamSearchParams(width=3), ()))
         while len(backend.asked) < 5:
             await asyncio.sleep(0)
         task.cancel()

@@ -10,18 +10,18 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models
 
 from fllm import (
+    EngineOutput,
     Finished,
     ParserEvent,
     Reasoning,
-    Sampling,
-    Step,
+    SamplingParams,
     Text,
     TokenLogprob,
     ToolArguments,
     ToolStart,
 )
 from fllm.events import merged
-from fllm.pipeline.output_processor import Chain, Output
+from fllm.pipeline.output_processor import OutputProcessor, SequenceOutput
 from fllm.tokenizer import Tokenizer
 
 WORDS = ["<eos>", "a", "b", "Ġc", "<t", "</t>", "[f]", "ðŁ", "ĺ", "Ģ", "x</t>y"]
@@ -68,25 +68,27 @@ class Caller:
         return []
 
 
-def chain(**options: Any) -> Chain:
-    options.setdefault("sampling", Sampling(max_tokens=100))
-    return Chain(index=0, tokenizer=tokenizer(), prompt_tokens=5, **options)
+def processor(**options: Any) -> OutputProcessor:
+    options.setdefault("sampling", SamplingParams(max_tokens=100))
+    return OutputProcessor(index=0, tokenizer=tokenizer(), prompt_tokens=5, **options)
 
 
-def run(chain: Chain, ids: list[int], finish: Any = "length") -> list[Output]:
+def run(processor: OutputProcessor, ids: list[int], finish: Any = "length") -> list[SequenceOutput]:
     outputs = []
     for i, token_id in enumerate(ids):
         last = i == len(ids) - 1
         stop = token_id if last and finish == "stop" else None
         outputs.append(
-            chain.feed(Step(token_ids=[token_id], finish=finish if last else None, stop_token=stop))
+            processor.feed(
+                EngineOutput(token_ids=[token_id], finish_reason=finish if last else None, stop_token=stop)
+            )
         )
-        if chain.finished:
+        if processor.finished:
             break
     return outputs
 
 
-def events(outputs: list[Output]) -> list[Any]:
+def events(outputs: list[SequenceOutput]) -> list[Any]:
     return merged(event for output in outputs for event in output.events)
 
 
@@ -95,24 +97,24 @@ def ids(*words: str) -> list[int]:
 
 
 def test_text_comes_out_and_one_finish() -> None:
-    *text, end = events(run(chain(), ids("a", "Ġc", "<eos>"), "stop"))
+    *text, end = events(run(processor(), ids("a", "Ġc", "<eos>"), "stop"))
     assert text == [Text("a c")]
     assert end == Finished(reason="stop", usage=end.usage)
     assert (end.usage.prompt_tokens, end.usage.completion_tokens) == (5, 3)
 
 
 def test_a_stop_token_of_the_request_is_the_stop_reason_and_is_hidden() -> None:
-    sampling = Sampling(max_tokens=9, stop_token_ids=(2,))
-    assert events(run(chain(sampling=sampling), ids("a", "b"), "stop"))[0] == Text("a")
-    end = events(run(chain(sampling=sampling), ids("a", "b"), "stop"))[-1]
+    sampling = SamplingParams(max_tokens=9, stop_token_ids=(2,))
+    assert events(run(processor(sampling=sampling), ids("a", "b"), "stop"))[0] == Text("a")
+    end = events(run(processor(sampling=sampling), ids("a", "b"), "stop"))[-1]
     assert end.stop_reason == 2
-    shown = chain(sampling=sampling, include_stop=True)
+    shown = processor(sampling=sampling, include_stop=True)
     assert events(run(shown, ids("a", "b"), "stop"))[0] == Text("ab")
 
 
 def test_a_stop_string_ends_the_sequence_in_the_middle_of_a_step() -> None:
-    stopped = chain(stop=("b c",))
-    output = stopped.feed(Step(token_ids=ids("a", "b", "Ġc", "a")))
+    stopped = processor(stop=("b c",))
+    output = stopped.feed(EngineOutput(token_ids=ids("a", "b", "Ġc", "a")))
     assert stopped.finished
     assert output.events[0] == Text("a")
     assert output.events[-1] == Finished(reason="stop", stop_reason="b c", usage=output.usage)
@@ -120,33 +122,33 @@ def test_a_stop_string_ends_the_sequence_in_the_middle_of_a_step() -> None:
 
 
 def test_stop_strings_wait_for_min_tokens() -> None:
-    patient = chain(stop=("a",), sampling=Sampling(max_tokens=9, min_tokens=2))
+    patient = processor(stop=("a",), sampling=SamplingParams(max_tokens=9, min_tokens=2))
     assert events(run(patient, ids("a", "b", "b", "a", "b")))[0] == Text("abb")
 
 
 def test_reasoning_tokens_are_those_that_gave_reasoning() -> None:
     words = ["a", "<t", "b", "ðŁ", "ĺ", "Ģ", "</t>", "a", "<eos>"]
-    *parts, end = events(run(chain(reasoning=Thinker()), ids(*words), "stop"))
+    *parts, end = events(run(processor(reasoning=Thinker()), ids(*words), "stop"))
     assert parts == [Reasoning("a<tb😀"), Text("a")]
     assert end.usage.reasoning_tokens == 6
 
 
 def test_a_token_that_holds_both_counts_as_reasoning() -> None:
-    end = events(run(chain(reasoning=Thinker()), ids("a", "x</t>y", "b")))[-1]
+    end = events(run(processor(reasoning=Thinker()), ids("a", "x</t>y", "b")))[-1]
     assert end.usage.reasoning_tokens == 2
 
 
 @pytest.mark.parametrize(("finish", "reason"), [("stop", "tool_calls"), ("length", "length")])
 def test_a_call_changes_the_reason_only_of_a_natural_end(finish: str, reason: str) -> None:
     words = ["a", "</t>", "[f]", "<eos>"]
-    *parts, end = events(run(chain(reasoning=Thinker(), tools=Caller()), ids(*words), finish))
+    *parts, end = events(run(processor(reasoning=Thinker(), tools=Caller()), ids(*words), finish))
     assert parts == [Reasoning("a"), ToolStart(0, "f"), ToolArguments(0, "{}")]
     assert end.reason == reason
 
 
 def test_offsets_and_logprobs_belong_to_their_tokens() -> None:
     logprobs = [TokenLogprob(i, -float(i)) for i in (1, 3, 1)]
-    output = chain().feed(Step(token_ids=[1, 3, 1], logprobs=logprobs, finish="length"))
+    output = processor().feed(EngineOutput(token_ids=[1, 3, 1], logprobs=logprobs, finish_reason="length"))
     assert [token.text_offset for token in output.tokens] == [0, 1, 3]
     assert [token.logprob for token in output.tokens] == logprobs
 
@@ -154,11 +156,13 @@ def test_offsets_and_logprobs_belong_to_their_tokens() -> None:
 @given(st.lists(st.sampled_from(range(1, len(WORDS))), max_size=30), st.integers(1, 5), st.booleans())
 def test_how_tokens_are_grouped_into_steps_changes_nothing(tokens: list[int], size: int, stops: bool) -> None:
     def outcome(size: int) -> tuple[list[Any], int]:
-        stages = chain(reasoning=Thinker(), stop=("b c",) if stops else ())
+        stages = processor(reasoning=Thinker(), stop=("b c",) if stops else ())
         outputs = []
         for start in range(0, len(tokens), size):
             last = start + size >= len(tokens)
-            step = Step(token_ids=tokens[start : start + size], finish="length" if last else None)
+            step = EngineOutput(
+                token_ids=tokens[start : start + size], finish_reason="length" if last else None
+            )
             outputs.append(stages.feed(step))
             if stages.finished:
                 break

@@ -4,12 +4,12 @@ import asyncio
 
 import pytest
 
-from fllm.pipeline.output_queue import Inbox
+from fllm.pipeline.output_queue import OutputQueue
 
 
 def test_a_reader_that_waits_gets_each_item_as_it_comes() -> None:
     async def go() -> list[list[int]]:
-        inbox: Inbox[int] = Inbox()
+        inbox: OutputQueue[int] = OutputQueue()
         got = []
         for item in range(3):
             waiting = asyncio.create_task(inbox.get())
@@ -23,7 +23,7 @@ def test_a_reader_that_waits_gets_each_item_as_it_comes() -> None:
 
 def test_items_that_wait_together_leave_together() -> None:
     async def go() -> list[int]:
-        inbox: Inbox[int] = Inbox()
+        inbox: OutputQueue[int] = OutputQueue()
         for item in range(3):
             inbox.put(item)
         return await inbox.get()
@@ -33,7 +33,7 @@ def test_items_that_wait_together_leave_together() -> None:
 
 def test_a_failure_comes_after_the_items_before_it_and_is_the_last() -> None:
     async def go() -> None:
-        inbox: Inbox[int] = Inbox()
+        inbox: OutputQueue[int] = OutputQueue()
         inbox.put(1)
         inbox.fail(ValueError("over"))
         inbox.put(2)

@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from fllm.errors import BackendError, RequestError
-from fllm.sandbox import Limits, Worker
+from fllm.sandbox import ResourceLimits, Worker
 
 FOR_EVER = "any(iter(int, 1))"
 LOOP = "import time; end = time.process_time() + 0.5\nwhile time.process_time() < end: pass"
@@ -19,7 +19,7 @@ COMPUTES = f"exec({LOOP!r}) or b'done'"
 SLEEPS = "__import__('time').sleep(%s) or b'done'"
 
 
-LIMITS = Limits(
+LIMITS = ResourceLimits(
     subject="the text",
     doing="reading",
     cpu_seconds=0.8,
@@ -31,10 +31,10 @@ HASTY = replace(LIMITS, wall_seconds=0.2)
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[[Limits], Worker[str, str]]]:
+def start() -> Iterator[Callable[[ResourceLimits], Worker[str, str]]]:
     started: list[Worker[str, str]] = []
 
-    def start(limits: Limits) -> Worker[str, str]:
+    def start(limits: ResourceLimits) -> Worker[str, str]:
         started.append(Worker(eval, lambda: "eval", limits))
         return started[-1]
 
@@ -44,7 +44,7 @@ def start() -> Iterator[Callable[[Limits], Worker[str, str]]]:
 
 
 @pytest.fixture
-def child(start: Callable[[Limits], Worker[str, str]]) -> Worker[str, str]:
+def child(start: Callable[[ResourceLimits], Worker[str, str]]) -> Worker[str, str]:
     return start(LIMITS)
 
 
@@ -71,14 +71,14 @@ def test_every_piece_of_work_has_the_time_for_itself(child: Worker[str, str]) ->
     assert [child.do(COMPUTES) for _ in range(3)] == [b"done"] * 3
 
 
-def test_who_waits_for_ever_is_ended(start: Callable[[Limits], Worker[str, str]]) -> None:
+def test_who_waits_for_ever_is_ended(start: Callable[[ResourceLimits], Worker[str, str]]) -> None:
     child = start(HASTY)
     with pytest.raises(RequestError, match=r"more than 0\.2 s"):
         child.do(SLEEPS % 600)
     assert child.do("b'next'") == b"next"
 
 
-def test_who_does_not_even_listen_is_ended(start: Callable[[Limits], Worker[str, str]]) -> None:
+def test_who_does_not_even_listen_is_ended(start: Callable[[ResourceLimits], Worker[str, str]]) -> None:
     child = start(HASTY)
     pid = int(child.do("str(__import__('os').getpid()).encode()"))
     os.kill(pid, signal.SIGSTOP)
@@ -114,7 +114,7 @@ fd = max(fd for fd in map(int, os.listdir('/proc/self/fd')) if os.path.exists(f'
 
 @pytest.mark.parametrize("how", ESCAPED)
 def test_a_child_that_was_taken_over_can_only_end_itself(
-    how: str, start: Callable[[Limits], Worker[str, str]]
+    how: str, start: Callable[[ResourceLimits], Worker[str, str]]
 ) -> None:
     child = start(replace(LIMITS, wall_seconds=1.0))
     with pytest.raises(RequestError, match="too complex"):
@@ -129,7 +129,7 @@ def test_a_child_has_none_of_our_secrets(child: Worker[str, str], monkeypatch: p
 
 
 def test_a_child_writes_no_file_and_opens_none_where_it_may_not(
-    start: Callable[[Limits], Worker[str, str]], tmp_path: Path
+    start: Callable[[ResourceLimits], Worker[str, str]], tmp_path: Path
 ) -> None:
     write = f"open({str(tmp_path / 'file')!r}, 'w').write('x' * 10_000)"
     with pytest.raises(BackendError, match="File too large"):

@@ -10,7 +10,7 @@ import pytest
 from support.fake_grammar import Line
 
 from fllm import CompiledGrammar, Constraint
-from fllm.constraints import Exactly
+from fllm.constraints import ConstString
 from fllm.errors import BackendError, BackendUnavailable, RequestError
 from fllm.structured_output.grammar_cache import MAX_REFUSED, REFUSAL_SECONDS, Compilation
 
@@ -23,7 +23,7 @@ class Compiler:
         self.go = threading.Event()
 
     def compile(self, constraint: Constraint) -> CompiledGrammar:
-        assert isinstance(constraint, Exactly)
+        assert isinstance(constraint, ConstString)
         self.asked.append(constraint.text)
         if constraint.text.startswith("z"):
             self.go.wait()
@@ -61,7 +61,7 @@ def run(asks: Callable[[Compilation, Compiler, Clock], Awaitable[None]], **limit
 
 async def refused(compilation: Compilation, text: str) -> RequestError:
     with pytest.raises(RequestError) as found:
-        await compilation.matcher(Exactly(text))
+        await compilation.matcher(ConstString(text))
     return found.value
 
 
@@ -94,7 +94,7 @@ def test_a_failure_that_is_no_refusal_is_not_remembered() -> None:
     async def asks(compilation: Compilation, _: Compiler, __: Clock) -> None:
         for _time in range(2):
             with pytest.raises(BackendError, match="what"):
-                await compilation.matcher(Exactly("?"))
+                await compilation.matcher(ConstString("?"))
 
     assert run(asks).asked == ["?", "?"]
 
@@ -103,22 +103,22 @@ def test_who_waits_too_long_for_others_is_given_up_and_those_who_hang_are_left_a
     async def asks(compilation: Compilation, compiler: Compiler, _: Clock) -> None:
         texts = ["z1", "z2", "late"]
         found = await asyncio.gather(
-            *(compilation.matcher(Exactly(text)) for text in texts), return_exceptions=True
+            *(compilation.matcher(ConstString(text)) for text in texts), return_exceptions=True
         )
         assert [type(each) for each in found] == [BackendError, BackendError, BackendUnavailable]
         assert "it takes more than 0.2 s" in str(found[0])
-        await compilation.matcher(Exactly("1"))
+        await compilation.matcher(ConstString("1"))
 
     assert sorted(run(asks, patience=0.1, compile_seconds=0.2).asked) == ["1", "z1", "z2"]
 
 
 def test_a_grammar_that_is_there_waits_for_no_compiler() -> None:
     async def asks(compilation: Compilation, compiler: Compiler, _: Clock) -> None:
-        await compilation.matcher(Exactly("1"))
-        busy = [asyncio.ensure_future(compilation.matcher(Exactly(text))) for text in ("z1", "z2")]
+        await compilation.matcher(ConstString("1"))
+        busy = [asyncio.ensure_future(compilation.matcher(ConstString(text))) for text in ("z1", "z2")]
         while len(compiler.asked) < 3:
             await asyncio.sleep(0.001)
-        await compilation.matcher(Exactly("1"))
+        await compilation.matcher(ConstString("1"))
         assert not any(task.done() for task in busy)
         compiler.go.set()
         await asyncio.gather(*busy)
@@ -129,7 +129,7 @@ def test_a_grammar_that_is_there_waits_for_no_compiler() -> None:
 def test_a_grammar_that_was_used_last_is_kept_longest() -> None:
     async def asks(compilation: Compilation, _: Compiler, __: Clock) -> None:
         for text in ("1", "2", "1", "3", "1", "2"):
-            await compilation.matcher(Exactly(text))
+            await compilation.matcher(ConstString(text))
 
     assert run(asks, max_count=2).asked == ["1", "2", "3", "2"]
     assert run(asks, max_bytes=2).asked == ["1", "2", "3", "2"]

@@ -10,8 +10,17 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from fllm import Backend, BackendConfig, BackendContext, ModelCard, Prompt, RequestError, Status, Step
-from fllm.constraints import Exactly
+from fllm import (
+    Backend,
+    BackendConfig,
+    BackendContext,
+    EngineOutput,
+    EngineStats,
+    GenerateRequest,
+    ModelCard,
+    RequestError,
+)
+from fllm.constraints import ConstString
 from fllm.testing import BackendContract, EchoBackend, echo_model, outcomes
 from fllm.tokenizer import Tokenizer
 from fllm.values import TokenLogprob
@@ -39,84 +48,98 @@ class TestEcho(EchoContract):
 class Broken(EchoBackend):
     """Echoes, with changes to what it says."""
 
-    async def generate(self, prompt: Prompt) -> AsyncGenerator[Step]:
+    async def generate(self, prompt: GenerateRequest) -> AsyncGenerator[EngineOutput]:
         async for step in super().generate(prompt):
             for changed in self.changed(step, prompt):
                 yield changed
 
-    def changed(self, step: Step, prompt: Prompt) -> list[Step]:
+    def changed(self, step: EngineOutput, prompt: GenerateRequest) -> list[EngineOutput]:
         raise NotImplementedError
 
 
 class TwoFinishes(Broken):
-    def changed(self, step: Step, prompt: Prompt) -> list[Step]:
-        return [step, step] if step.finish else [step]
+    def changed(self, step: EngineOutput, prompt: GenerateRequest) -> list[EngineOutput]:
+        return [step, step] if step.finish_reason else [step]
 
 
 class NoFinish(Broken):
-    def changed(self, step: Step, prompt: Prompt) -> list[Step]:
-        return [Step(token_ids=step.token_ids)]
+    def changed(self, step: EngineOutput, prompt: GenerateRequest) -> list[EngineOutput]:
+        return [EngineOutput(token_ids=step.token_ids)]
 
 
 class TokensAfterTheEnd(Broken):
-    def changed(self, step: Step, prompt: Prompt) -> list[Step]:
-        return [step, Step(token_ids=[1])] if step.finish else [step]
+    def changed(self, step: EngineOutput, prompt: GenerateRequest) -> list[EngineOutput]:
+        return [step, EngineOutput(token_ids=[1])] if step.finish_reason else [step]
 
 
 class OneTooMany(Broken):
-    def changed(self, step: Step, prompt: Prompt) -> list[Step]:
-        return [Step(token_ids=[1], finish=step.finish)] if step.finish == "length" else [step]
+    def changed(self, step: EngineOutput, prompt: GenerateRequest) -> list[EngineOutput]:
+        return (
+            [EngineOutput(token_ids=[1], finish_reason=step.finish_reason)]
+            if step.finish_reason == "length"
+            else [step]
+        )
 
 
 class Forgetful(Broken):
     """The stop token is not part of the answer."""
 
-    def changed(self, step: Step, prompt: Prompt) -> list[Step]:
-        return [step if step.stop_token is None else Step(finish="stop", stop_token=step.stop_token)]
+    def changed(self, step: EngineOutput, prompt: GenerateRequest) -> list[EngineOutput]:
+        return [
+            step
+            if step.stop_token is None
+            else EngineOutput(finish_reason="stop", stop_token=step.stop_token)
+        ]
 
 
 class Restless(Broken):
     answers = 0
 
-    def changed(self, step: Step, prompt: Prompt) -> list[Step]:
+    def changed(self, step: EngineOutput, prompt: GenerateRequest) -> list[EngineOutput]:
         self.answers += 1
-        return [Step(token_ids=[token + self.answers for token in step.token_ids], finish=step.finish)]
+        return [
+            EngineOutput(
+                token_ids=[token + self.answers for token in step.token_ids], finish_reason=step.finish_reason
+            )
+        ]
 
 
 class Gossiping(Broken):
     """An answer tells how many others there are."""
 
-    def changed(self, step: Step, prompt: Prompt) -> list[Step]:
-        return [Step(token_ids=[self._running for _ in step.token_ids], finish=step.finish)]
+    def changed(self, step: EngineOutput, prompt: GenerateRequest) -> list[EngineOutput]:
+        return [
+            EngineOutput(token_ids=[self._running for _ in step.token_ids], finish_reason=step.finish_reason)
+        ]
 
 
 class TakesAnything(EchoBackend):
-    async def generate(self, prompt: Prompt) -> AsyncGenerator[Step]:
+    async def generate(self, prompt: GenerateRequest) -> AsyncGenerator[EngineOutput]:
         try:
             async for step in super().generate(prompt):
                 yield step
         except RequestError:
-            yield Step(finish="length")
+            yield EngineOutput(finish_reason="length")
 
 
 class NeverFrees(EchoBackend):
     started = 0
 
-    async def generate(self, prompt: Prompt) -> AsyncGenerator[Step]:
+    async def generate(self, prompt: GenerateRequest) -> AsyncGenerator[EngineOutput]:
         self.started += 1
         async for step in super().generate(prompt):
             yield step
         self.started -= 1
 
-    async def status(self) -> Status:
+    async def status(self) -> EngineStats:
         self._require()
-        return Status(running=self.started)
+        return EngineStats(running=self.started)
 
 
 class Unaware(EchoBackend):
-    async def status(self) -> Status:
+    async def status(self) -> EngineStats:
         self._require()
-        return Status()
+        return EngineStats()
 
 
 class Unstoppable(EchoBackend):
@@ -144,7 +167,7 @@ class Untravelled(EchoBackend):
 class Seedless(Broken):
     """Says that it draws; each seed gives the same."""
 
-    def changed(self, step: Step, prompt: Prompt) -> list[Step]:
+    def changed(self, step: EngineOutput, prompt: GenerateRequest) -> list[EngineOutput]:
         return [step]
 
 
@@ -198,11 +221,11 @@ class Unbound(EchoBackend):
 class Spelling(Unbound):
     """Obeys, for as long as the constraint is a text."""
 
-    async def generate(self, prompt: Prompt) -> AsyncGenerator[Step]:
-        if isinstance(prompt.constraint, Exactly):
+    async def generate(self, prompt: GenerateRequest) -> AsyncGenerator[EngineOutput]:
+        if isinstance(prompt.constraint, ConstString):
             tokenizer = Tokenizer.load(Path(self._card.tokenizer))
             said = tokenizer.encode(prompt.constraint.text, special=False)
-            yield Step(token_ids=said, finish="stop")
+            yield EngineOutput(token_ids=said, finish_reason="stop")
         elif prompt.constraint is not None:
             raise RequestError("it is no text")
         else:
@@ -211,8 +234,8 @@ class Spelling(Unbound):
 
 
 class SpellsAnything(Spelling):
-    async def generate(self, prompt: Prompt) -> AsyncGenerator[Step]:
-        known = prompt.constraint if isinstance(prompt.constraint, Exactly) else None
+    async def generate(self, prompt: GenerateRequest) -> AsyncGenerator[EngineOutput]:
+        known = prompt.constraint if isinstance(prompt.constraint, ConstString) else None
         async for step in super().generate(replace(prompt, constraint=known)):
             yield step
 
@@ -238,9 +261,9 @@ def test_a_constraint_that_is_not_obeyed_is_noticed(
 class Described(Broken):
     """Has log-probabilities."""
 
-    async def generate(self, prompt: Prompt) -> AsyncGenerator[Step]:
+    async def generate(self, prompt: GenerateRequest) -> AsyncGenerator[EngineOutput]:
         sampling = prompt.sampling
-        plain = Prompt(
+        plain = GenerateRequest(
             prompt.request_id, prompt.token_ids, replace(sampling, logprobs=None, prompt_logprobs=None)
         )
         described = None
@@ -248,10 +271,10 @@ class Described(Broken):
             described = [None, *(self.logprob(token) for token in prompt.token_ids[1:])]
         async for step in EchoBackend.generate(self, plain):
             logprobs = [self.logprob(token) for token in step.token_ids]
-            yield Step(
+            yield EngineOutput(
                 token_ids=step.token_ids,
                 logprobs=logprobs if sampling.logprobs is not None else None,
-                finish=step.finish,
+                finish_reason=step.finish_reason,
                 stop_token=step.stop_token,
                 prompt_logprobs=described,
             )

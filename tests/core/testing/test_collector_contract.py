@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fllm import Collector, Exposition, RequestRecord, Status
+from fllm import Collector, EngineStats, MetricsPage, RequestRecord
 from fllm.testing import CollectorContract, outcomes
 
 
@@ -31,14 +31,14 @@ class Counting:
     def finished(self, request: RequestRecord) -> None:
         pass
 
-    def tick(self, status: Status | None) -> None:
+    def tick(self, status: EngineStats | None) -> None:
         pass
 
-    def expose(self, status: Status | None, accept: str) -> Exposition:
+    def expose(self, status: EngineStats | None, accept: str) -> MetricsPage:
         page = f"# TYPE tokens counter\ntokens_total {self.tokens}\n"
         if "openmetrics" in accept:
-            return Exposition("application/openmetrics-text; version=1.0.0", f"{page}# EOF\n".encode())
-        return Exposition("text/plain; version=0.0.4", page.encode())
+            return MetricsPage("application/openmetrics-text; version=1.0.0", f"{page}# EOF\n".encode())
+        return MetricsPage("text/plain; version=0.0.4", page.encode())
 
 
 class TestCounting(CollectorContract):
@@ -75,13 +75,13 @@ class Blocking(Counting):
 
 
 class Illegible(Counting):
-    def expose(self, status: Status | None, accept: str) -> Exposition:
-        return Exposition("text/plain", b"tokens = 3\n")
+    def expose(self, status: EngineStats | None, accept: str) -> MetricsPage:
+        return MetricsPage("text/plain", b"tokens = 3\n")
 
 
 class Twice(Counting):
-    def expose(self, status: Status | None, accept: str) -> Exposition:
-        return Exposition("text/plain", b"# TYPE a gauge\na 1\n# TYPE b gauge\nb 1\n# TYPE a gauge\na 2\n")
+    def expose(self, status: EngineStats | None, accept: str) -> MetricsPage:
+        return MetricsPage("text/plain", b"# TYPE a gauge\na 1\n# TYPE b gauge\nb 1\n# TYPE a gauge\na 2\n")
 
 
 class NeedsStatus(Counting):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fllm import MetricsContext, Status
+from fllm import EngineStats, MetricsContext
 from fllm_metrics.prometheus import PrometheusCollector
 
 PROMETHEUS_2 = (
@@ -35,7 +35,7 @@ UNDERSCORES = "application/openmetrics-text;version=1.0.0;escaping=underscores,t
 )
 def test_the_colon_of_our_names_is_kept(accept: str) -> None:
     collector = PrometheusCollector(MetricsContext(model_name="m", max_model_len=100))
-    page = collector.expose(Status(), accept).body.decode()
+    page = collector.expose(EngineStats(), accept).body.decode()
     samples = [line for line in page.splitlines() if not line.startswith("#")]
     assert 'furiosa_llm:request_received_total{model_name="m"} 0.0' in samples
     assert [line for line in samples if line.startswith("furiosa_llm_")] == []

@@ -9,7 +9,7 @@ import pytest
 
 from fllm import Auditing
 from fllm.logs import FIELDS
-from fllm.pipeline.request_tracker import Trace
+from fllm.pipeline.request_tracker import RequestTracker
 from fllm_metrics.access_log import AccessLog
 
 
@@ -20,11 +20,11 @@ class Clock:
         return self.now
 
 
-def a_trace(clock: Clock, path: str = "/v1/chat/completions") -> Trace:
-    return Trace("abc", (), clock, method="POST", path=path, client="key:ab12cd34")
+def a_trace(clock: Clock, path: str = "/v1/chat/completions") -> RequestTracker:
+    return RequestTracker("abc", (), clock, method="POST", path=path, client="key:ab12cd34")
 
 
-def logged(trace: Trace, caplog: pytest.LogCaptureFixture) -> tuple[str, dict[str, Any]]:
+def logged(trace: RequestTracker, caplog: pytest.LogCaptureFixture) -> tuple[str, dict[str, Any]]:
     with caplog.at_level(logging.INFO, "fllm.access"):
         AccessLog().answered(trace)
     [record] = caplog.records
@@ -37,7 +37,7 @@ def test_an_answer_has_its_tokens_and_times(caplog: pytest.LogCaptureFixture) ->
     trace = a_trace(clock)
     trace.submit(prompt_tokens=7, max_tokens=40, streamed=True)
     clock.now += 0.5
-    trace.step(0, 1, queued=0.125, cached=4)
+    trace.step(0, 1, queue_time=0.125, cached=4)
     clock.now += 2
     trace.step(0, 10)
     trace.end(0, "stop")

@@ -9,8 +9,8 @@ from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from fllm import Exposer, MetricsContext, Status
-from fllm.pipeline.request_tracker import Trace
+from fllm import EngineStats, MetricsContext, MetricsExporter
+from fllm.pipeline.request_tracker import RequestTracker
 from fllm_metrics.prometheus import PrometheusCollector
 
 PREFIX = "furiosa_llm:"
@@ -57,12 +57,12 @@ def build(max_model_len: int = 300, model_name: str = "org/model") -> Prometheus
     return PrometheusCollector(MetricsContext(model_name=model_name, max_model_len=max_model_len))
 
 
-def page(collector: PrometheusCollector, status: Status | None = None) -> dict[str, Metric]:
+def page(collector: PrometheusCollector, status: EngineStats | None = None) -> dict[str, Metric]:
     text = collector.expose(status, "").body.decode()
     return {family.name: family for family in parse(text)}
 
 
-def values(collector: PrometheusCollector, status: Status | None = None) -> dict[str, float]:
+def values(collector: PrometheusCollector, status: EngineStats | None = None) -> dict[str, float]:
     """Every sample but the buckets, by its name without the prefix."""
     samples = (sample for family in page(collector, status).values() for sample in family.samples)
     return {s.name.removeprefix(PREFIX): s.value for s in samples if not s.name.endswith("_bucket")}
@@ -72,12 +72,12 @@ def bounds(family: Metric) -> list[float]:
     return [float(s.labels["le"]) for s in family.samples if s.name.endswith("_bucket")]
 
 
-def answered(collector: PrometheusCollector, clock: Clock) -> Trace:
+def answered(collector: PrometheusCollector, clock: Clock) -> RequestTracker:
     """A request of 7 prompt tokens: first token after 0.5 s, then 2 and 1 more, 0.25 s apart."""
-    trace = Trace("one", (collector,), clock)
+    trace = RequestTracker("one", (collector,), clock)
     trace.prompt_tokens, trace.max_tokens = 7, 40
     clock.now += 0.5
-    trace.step(0, 1, queued=0.125)
+    trace.step(0, 1, queue_time=0.125)
     for tokens in (2, 1):
         clock.now += 0.25
         trace.step(0, tokens)
@@ -136,7 +136,7 @@ def test_no_sample_tells_when_it_was_created() -> None:
 
 def test_a_request_waits_then_runs_then_is_gone() -> None:
     collector, clock = build(), Clock()
-    trace = Trace("one", (collector,), clock)
+    trace = RequestTracker("one", (collector,), clock)
     now = values(collector)
     assert (now["num_requests_waiting"], now["num_requests_running"]) == (1, 0)
     assert now["request_received_total"] == 1
@@ -171,7 +171,7 @@ def test_each_gap_is_one_sample_however_many_tokens_it_brought() -> None:
 
 def test_a_gap_is_in_the_buckets_of_all_bounds_that_it_does_not_exceed() -> None:
     collector, clock = build(), Clock()
-    trace = Trace("one", (collector,), clock)
+    trace = RequestTracker("one", (collector,), clock)
     for seconds in (0, 0.0005, 0.01, 0.2, 9):
         clock.now = 100 + seconds
         trace.step(0, 1)
@@ -212,7 +212,7 @@ def test_a_request_without_a_maximum_may_have_the_rest_of_the_context() -> None:
 @pytest.mark.parametrize("began", [False, True])
 def test_a_failed_request_counts_as_a_failure_and_is_not_measured(began: bool) -> None:
     collector, clock = build(), Clock()
-    trace = answered(collector, clock) if began else Trace("one", (collector,), clock)
+    trace = answered(collector, clock) if began else RequestTracker("one", (collector,), clock)
     trace.finish(error="the engine died")
     now = values(collector)
     assert (now["request_success_total"], now["request_failure_total"]) == (0, 1)
@@ -223,7 +223,7 @@ def test_a_failed_request_counts_as_a_failure_and_is_not_measured(began: bool) -
 
 
 def test_the_engines_figures_come_from_its_status() -> None:
-    status = Status(
+    status = EngineStats(
         kv_blocks=8,
         kv_blocks_used=2,
         prefix_queries=100,
@@ -243,14 +243,14 @@ def test_the_engines_figures_come_from_its_status() -> None:
 
 def test_an_engine_that_does_not_answer_keeps_its_last_figures_and_a_new_one_begins_at_zero() -> None:
     collector = build()
-    values(collector, Status(prefix_queries=100))
+    values(collector, EngineStats(prefix_queries=100))
     assert values(collector, None)["prefix_cache_queries_total"] == 100
-    assert values(collector, Status())["prefix_cache_queries_total"] == 0
+    assert values(collector, EngineStats())["prefix_cache_queries_total"] == 0
 
 
 def test_two_collectors_share_nothing() -> None:
     first, second = build(model_name="first"), build(model_name="second")
-    Trace("one", (first,), Clock())
+    RequestTracker("one", (first,), Clock())
     assert values(first)["request_received_total"] == 1
     assert values(second)["request_received_total"] == 0
 
@@ -270,12 +270,12 @@ def test_openmetrics_keeps_the_names() -> None:
 
 def test_an_engine_is_up_while_it_answers() -> None:
     collector = build()
-    ups = [values(collector, status)["engine_up"] for status in (Status(), None, Status())]
+    ups = [values(collector, status)["engine_up"] for status in (EngineStats(), None, EngineStats())]
     assert ups == [1, 0, 1]
 
 
 def test_it_can_be_scraped() -> None:
-    assert isinstance(build(), Exposer)
+    assert isinstance(build(), MetricsExporter)
 
 
 def test_prometheus_client_is_imported_only_where_there_is_a_scraper() -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from fllm.pipeline.request_tracker import Trace
+from fllm.pipeline.request_tracker import RequestTracker
 from fllm_metrics.request_outcome import OUTCOMES, outcome
 
 
-def ended(error: str | None, status: int | None, reason: str | None = None) -> Trace:
-    trace = Trace("one")
+def ended(error: str | None, status: int | None, reason: str | None = None) -> RequestTracker:
+    trace = RequestTracker("one")
     trace.status = status
     if reason is not None:
         trace.end(0, reason)
@@ -31,6 +31,6 @@ def ended(error: str | None, status: int | None, reason: str | None = None) -> T
         (ended("the client went away", None), "aborted"),
     ],
 )
-def test_a_request_has_one_outcome(trace: Trace, wanted: str) -> None:
+def test_a_request_has_one_outcome(trace: RequestTracker, wanted: str) -> None:
     assert outcome(trace) == wanted
     assert wanted in OUTCOMES

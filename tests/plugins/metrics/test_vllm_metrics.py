@@ -7,8 +7,8 @@ from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from fllm import MetricsConfig, MetricsContext, Status
-from fllm.pipeline.request_tracker import Trace
+from fllm import EngineStats, MetricsConfig, MetricsContext
+from fllm.pipeline.request_tracker import RequestTracker
 from fllm_metrics.prometheus import PrometheusCollector
 
 # As vLLM's V1 engine exposes them; the names that it has given up are those with gpu_.
@@ -63,11 +63,11 @@ def build(*compat: str) -> PrometheusCollector:
     return PrometheusCollector(MetricsContext(model_name="org/model", max_model_len=300, config=config))
 
 
-def page(collector: PrometheusCollector, status: Status | None = None) -> dict[str, Metric]:
+def page(collector: PrometheusCollector, status: EngineStats | None = None) -> dict[str, Metric]:
     return {family.name: family for family in parse(collector.expose(status, "").body.decode())}
 
 
-def values(collector: PrometheusCollector, status: Status | None = None) -> dict[str, float]:
+def values(collector: PrometheusCollector, status: EngineStats | None = None) -> dict[str, float]:
     samples = [sample for family in page(collector, status).values() for sample in family.samples]
     return {s.name: s.value for s in samples if not s.name.endswith("_bucket")}
 
@@ -75,11 +75,11 @@ def values(collector: PrometheusCollector, status: Status | None = None) -> dict
 def ended(collector: PrometheusCollector, reason: str, error: str | None = None) -> None:
     """Submitted after 0.25 s, queued for 0.5 s, its first token 1 s later; three more in 1.5 s."""
     clock = Clock()
-    trace = Trace("one", (collector,), clock)
+    trace = RequestTracker("one", (collector,), clock)
     clock.now += 0.25
     trace.submit(prompt_tokens=7, max_tokens=40, answers=2)
     clock.now += 1.5
-    trace.step(0, 1, queued=0.5)
+    trace.step(0, 1, queue_time=0.5)
     clock.now += 1.5
     trace.step(0, 3)
     trace.end(0, reason)
@@ -137,8 +137,8 @@ TIMES = {
 def test_both_pages_show_the_same_figures() -> None:
     collector = build("vllm")
     ended(collector, "length")
-    Trace("two", (collector,))
-    now = values(collector, Status(kv_blocks=4, kv_blocks_used=1, prefix_queries=9, prefix_hits=3))
+    RequestTracker("two", (collector,))
+    now = values(collector, EngineStats(kv_blocks=4, kv_blocks_used=1, prefix_queries=9, prefix_hits=3))
     for name in ("num_requests_waiting", "generation_tokens_total", "prefix_cache_hits_total"):
         assert now[f"vllm:{name}"] == now[f"furiosa_llm:{name}"] > 0
     assert now["vllm:kv_cache_usage_perc"] == now["vllm:gpu_cache_usage_perc"] == 0.25
@@ -166,7 +166,7 @@ def test_a_request_counts_under_how_it_ended(reason: str, error: str | None, cou
 
 def test_what_never_came_to_the_engine_is_not_counted_as_vllm_does_not() -> None:
     collector = build("vllm")
-    Trace("one", (collector,)).finish("a key is needed")
+    RequestTracker("one", (collector,)).finish("a key is needed")
     assert {s.value for s in page(collector)["vllm:request_success"].samples} == {0}
 
 

@@ -13,7 +13,7 @@ from support.parsed_calls import called, said
 
 from fllm import ParserContext, Tool
 from fllm.constraints import Constraint
-from fllm.parsing.tool_call_parser import CallParser
+from fllm.parsing.tool_call_parser import ToolCallParser
 from fllm.parsing.tool_parameters import Parameters, kind_of
 from fllm.testing import parse
 from fllm_parsers.tools.gemma4 import Gemma4Parser
@@ -75,12 +75,12 @@ def tools(draw: st.DrawFn) -> Tool:
 
 
 @pytest.mark.parametrize("parser", PARSERS)
-def test_forced_calls_are_read(parser: type[CallParser]) -> None:
+def test_forced_calls_are_read(parser: type[ToolCallParser]) -> None:
     @settings(deadline=None, max_examples=30)
     @given(tools(), st.data())
     def law(tool: Tool, data: st.DataObject) -> None:
-        assert parser.format
-        text = data.draw(texts(parser.format.calls([tool], most=2)))
+        assert parser.tool_format
+        text = data.draw(texts(parser.tool_format.calls([tool], most=2)))
         assume(not any(text.count(opening) > 2 for opening in parser.opening if len(opening) > 1))
         events = parse(parser(ParserContext(tools=(tool,))), [text])
         assert said(events) == ""
@@ -104,13 +104,15 @@ def check(arguments: dict[str, Any], parameters: Parameters) -> None:
 
 
 @pytest.mark.parametrize("parser", PARSERS)
-def test_a_tool_that_says_nothing_may_be_given_anything(parser: type[CallParser]) -> None:
+def test_a_tool_that_says_nothing_may_be_given_anything(parser: type[ToolCallParser]) -> None:
     @settings(deadline=None, max_examples=10)
     @given(st.data())
     def law(data: st.DataObject) -> None:
-        assert parser.format
+        assert parser.tool_format
         tool = Tool("f", parameters={})
-        events = parse(parser(ParserContext(tools=(tool,))), [data.draw(texts(parser.format.calls([tool])))])
+        events = parse(
+            parser(ParserContext(tools=(tool,))), [data.draw(texts(parser.tool_format.calls([tool])))]
+        )
         assert said(events) == ""
         assert all(isinstance(json.loads(arguments), dict) for _, arguments in called(events))
 
@@ -118,7 +120,7 @@ def test_a_tool_that_says_nothing_may_be_given_anything(parser: type[CallParser]
 
 
 @pytest.mark.parametrize("parser", [parser for parser in PARSERS if parser is not OpenAIParser])
-def test_a_tool_without_parameters_is_given_none(parser: type[CallParser]) -> None:
+def test_a_tool_without_parameters_is_given_none(parser: type[ToolCallParser]) -> None:
     @settings(max_examples=5)
     @given(texts(arguments_of(parser, Tool("f", parameters={"type": "object", "properties": {}}))))
     def law(text: str) -> None:
@@ -127,6 +129,6 @@ def test_a_tool_without_parameters_is_given_none(parser: type[CallParser]) -> No
     law()
 
 
-def arguments_of(parser: type[CallParser], tool: Tool) -> Constraint:
-    assert parser.format
-    return parser.format.arguments(tool)
+def arguments_of(parser: type[ToolCallParser], tool: Tool) -> Constraint:
+    assert parser.tool_format
+    return parser.tool_format.arguments(tool)

@@ -4,7 +4,7 @@ import pytest
 from support.paths import SHARED
 
 from fllm.model.source import locate
-from fllm.plugins.parser_detection import ParserEntry, Traits, detect
+from fllm.plugins.parser_detection import ModelTraits, ParserEntry, detect
 from fllm.testing import plugins_with
 from fllm_parsers import plugin
 
@@ -35,7 +35,7 @@ CHOSEN: dict[str, tuple[str | None, str | None]] = {
 
 
 def chosen(templates: str, tokens: frozenset[str] = frozenset()) -> tuple[list[str], list[str]]:
-    model = Traits(templates, tokens.__contains__)
+    model = ModelTraits(templates, tokens.__contains__)
     return detect(OURS.tool_parsers, model), detect(OURS.reasoning_parsers, model)
 
 
@@ -56,8 +56,8 @@ def test_the_parsers_are_chosen_by_the_template(name: str) -> None:
 
 def test_nothing_is_chosen_for_the_embedded_model() -> None:
     gguf = pytest.importorskip("gguf")
-    reader = gguf.GGUFReader(locate(None).location)
-    template = reader.get_field("tokenizer.chat_template").contents()
+    scanner = gguf.GGUFReader(locate(None).location)
+    template = scanner.get_field("tokenizer.chat_template").contents()
     assert chosen(template) == ([], [])
 
 

@@ -11,7 +11,7 @@ from msgspec import structs
 from support.parsed_calls import found
 
 from fllm import ParserContext, ToolStart
-from fllm.parsing.tool_call_parser import CallParser
+from fllm.parsing.tool_call_parser import ToolCallParser
 from fllm.testing import ToolParserContract, parse
 from fllm_parsers.tools.deepseek import DeepSeekV3Parser, DeepSeekV31Parser
 from fllm_parsers.tools.gigachat3 import GigaChat3Parser
@@ -48,72 +48,77 @@ NOW = ("now", "{}")
 
 
 class _Fenced(XlamParser):
-    assert XlamParser.format
-    format = structs.replace(XlamParser.format, before="```json[", after="]```")
+    assert XlamParser.tool_format
+    tool_format = structs.replace(XlamParser.tool_format, before="```json[", after="]```")
 
 
-def written(parser: type[CallParser], calls: Sequence[tuple[str, str]]) -> str:
+def written(parser: type[ToolCallParser], calls: Sequence[tuple[str, str]]) -> str:
     """The calls as the model's own template would write them."""
-    f = parser.format
+    f = parser.tool_format
     assert f
     return f.before + f.between.join(f"{f.begin}{n}{f.middle}{a}{f.end}" for n, a in calls) + f.after
 
 
 @pytest.mark.parametrize("parser", PARSERS)
 class TestEach:
-    def test_any_number_of_calls_is_read(self, parser: type[CallParser]) -> None:
+    def test_any_number_of_calls_is_read(self, parser: type[ToolCallParser]) -> None:
         for count in (1, 2, 3):
             for calls in permutations((TOKYO, TIME, NOW), count):
                 assert found(parser, written(parser, calls)) == ("", list(calls))
 
-    def test_prose_around_calls_is_kept_word_for_word(self, parser: type[CallParser]) -> None:
+    def test_prose_around_calls_is_kept_word_for_word(self, parser: type[ToolCallParser]) -> None:
         if parser is XlamParser:  # its lists have no marker: they are all there is, or stand in a code block
             parser = _Fenced
         text = f"Let me see.\n\n{written(parser, [TOKYO])}\n\nThat [is] it; {{ok}}."
         assert found(parser, text) == ("Let me see.\n\n\n\nThat [is] it; {ok}.", [TOKYO])
 
-    def test_white_space_around_calls_alone_is_dropped(self, parser: type[CallParser]) -> None:
+    def test_white_space_around_calls_alone_is_dropped(self, parser: type[ToolCallParser]) -> None:
         assert found(parser, f" \n{written(parser, [TOKYO, NOW])}\n ") == ("", [TOKYO, NOW])
 
-    def test_a_call_that_is_cut_off_is_text(self, parser: type[CallParser]) -> None:
+    def test_a_call_that_is_cut_off_is_text(self, parser: type[ToolCallParser]) -> None:
         whole = written(parser, [TOKYO])
         end = whole.index(TOKYO[1]) + len(TOKYO[1]) - 1
         for cut in range(1, end):
             assert found(parser, whole[:cut]) == (whole[:cut], [])
 
-    def test_a_broken_call_does_not_lose_the_next(self, parser: type[CallParser]) -> None:
+    def test_a_broken_call_does_not_lose_the_next(self, parser: type[ToolCallParser]) -> None:
         broken = written(parser, [("f", '{"a" 1}')])
         text, calls = found(parser, f"{broken}\n{written(parser, [NOW])}")
         assert calls == ([] if parser is XlamParser else [NOW])
         assert '{"a" 1}' in text
 
-    def test_arguments_that_are_no_object_make_no_call(self, parser: type[CallParser]) -> None:
+    def test_arguments_that_are_no_object_make_no_call(self, parser: type[ToolCallParser]) -> None:
         for arguments in ('"Tokyo"', "[1]", "12"):
             text = written(parser, [("f", arguments)])
             assert found(parser, text) == (text, [])
 
-    def test_markers_reach_the_parser_as_text(self, parser: type[CallParser]) -> None:
-        markers = {*parser.opening, *parser.closing, *parser.around, *parser.inside}
+    def test_markers_reach_the_parser_as_text(self, parser: type[ToolCallParser]) -> None:
+        markers = {*parser.opening, *parser.closing, *parser.section_markers, *parser.inner_markers}
         assert set(parser.visible_tokens) == markers
 
-    def test_the_law(self, parser: type[CallParser]) -> None:
+    def test_the_law(self, parser: type[ToolCallParser]) -> None:
         contract = _law(parser)
         contract.test_one_character_at_a_time_gives_the_same_events()
         contract.test_any_division_gives_the_same_events()
         contract.test_events_are_well_formed_and_no_text_is_lost()
 
 
-def _law(parser_class: type[CallParser]) -> ToolParserContract:
+def _law(parser_class: type[ToolCallParser]) -> ToolParserContract:
     whole = written(parser_class, [TOKYO, NOW])
-    aside = parser_class.aside or ()
-    markers = (*parser_class.opening, *parser_class.closing, *parser_class.around, *parser_class.inside)
+    ignored_section = parser_class.ignored_section or ()
+    markers = (
+        *parser_class.opening,
+        *parser_class.closing,
+        *parser_class.section_markers,
+        *parser_class.inner_markers,
+    )
 
     class Law(ToolParserContract):
         parser = parser_class
         samples = (whole, whole[:-9], f"Hi {whole}\n{whole} there", f"{whole[:20]}{whole}")
         fragments = (
             *markers,
-            *aside,
+            *ignored_section,
             *(marker[:-2] for marker in markers),
             "{",
             "}",
@@ -157,7 +162,7 @@ def test_granite_without_its_marker_needs_a_list_at_the_beginning() -> None:
 
 
 @pytest.mark.parametrize("parser", [MiniMaxM1Parser, XlamParser])
-def test_what_is_planned_in_thought_is_no_call(parser: type[CallParser]) -> None:
+def test_what_is_planned_in_thought_is_no_call(parser: type[ToolCallParser]) -> None:
     thought = f"<think>perhaps {written(parser, [TIME])}</think>"
     assert found(parser, thought + written(parser, [NOW])) == (thought, [NOW])
 
@@ -174,7 +179,7 @@ def test_deepseek_reads_what_is_in_the_code_block(fence: str) -> None:
     assert found(DeepSeekV3Parser, text) == ("", [("f", "{}")])
 
 
-def ids(parser: type[CallParser], text: str) -> list[str | None]:
+def ids(parser: type[ToolCallParser], text: str) -> list[str | None]:
     return [event.id for event in parse(parser(ParserContext()), [text]) if isinstance(event, ToolStart)]
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from fllm import ParserContext, ParserEvent, Reasoning, Text
-from fllm.constraints import Exactly, InOrder, JsonSchema, OneOf, UpTo
+from fllm.constraints import AnyOf, Concat, ConstString, JsonSchema, TextUntil
 from fllm.testing import ReasoningParserContract, parse
 from fllm_parsers.reasoning.openai_gptoss import OpenAIGptOssParser
 
@@ -67,7 +67,9 @@ def test_text_passes_at_once() -> None:
 
 def test_a_constraint_leaves_room_for_reasoning_and_for_the_header_of_an_answer() -> None:
     answer = JsonSchema("{}")
-    reasoning = InOrder((Exactly("<|channel|>analysis<|message|>"), UpTo("<|end|>"), Exactly(NEXT)))
-    final = InOrder((Exactly("<|channel|>final<|message|>"), answer))
-    expected = InOrder((OneOf((reasoning, Exactly(""))), OneOf((final, answer))))
-    assert OpenAIGptOssParser(ParserContext()).around(answer) == expected
+    reasoning = Concat(
+        (ConstString("<|channel|>analysis<|message|>"), TextUntil("<|end|>"), ConstString(NEXT))
+    )
+    final = Concat((ConstString("<|channel|>final<|message|>"), answer))
+    expected = Concat((AnyOf((reasoning, ConstString(""))), AnyOf((final, answer))))
+    assert OpenAIGptOssParser(ParserContext()).constrain_output(answer) == expected

@@ -124,7 +124,7 @@ ROWS: dict[str, dict[str, tuple[str, str, str]]] = {
         "tags in the answer": ("<think>a</think>b<think>c</think>", "a", "b<think>c</think>"),
     },
 }
-TOLD_NOT_TO = [name for name in ROWS if OURS.load(name).switches]
+TOLD_NOT_TO = [name for name in ROWS if OURS.load(name).template_flags]
 
 
 def read(name: str, text: str, **context: Any) -> tuple[str, str]:
@@ -176,7 +176,7 @@ def test_what_the_prompt_opened_is_reasoning_and_what_it_closed_is_not(name: str
 
 @pytest.mark.parametrize("name", TOLD_NOT_TO)
 def test_all_is_answer_where_the_request_wants_no_reasoning(name: str) -> None:
-    switch = OURS.load(name).switches[0]
+    switch = OURS.load(name).template_flags[0]
     assert read(name, "<think>a</think>b", template_kwargs={switch: False}) == ("", "<think>a</think>b")
     assert read(name, "a</think>b", template_kwargs={switch: True}) == ("a", "b")
     assert read(name, "a", template_kwargs={switch: None}) == read(name, "a")
@@ -196,9 +196,9 @@ def test_what_the_prompt_says_counts_more_than_the_request() -> None:
 @pytest.mark.parametrize("name", ROWS)
 def test_a_constrained_answer_follows_the_reasoning_and_the_white_space_between_them(name: str) -> None:
     parser: Any = OURS.load(name)(
-        ParserContext(template_kwargs=dict.fromkeys(OURS.load(name).switches, True))
+        ParserContext(template_kwargs=dict.fromkeys(OURS.load(name).template_flags, True))
     )
-    parser.around(JsonSchema("{}"))
+    parser.constrain_output(JsonSchema("{}"))
     events = parse(parser, [f"{parser.opening[0]}a {parser.closing[0]}\n\n" + '{"b": "<think>"}'])
     assert "".join(event.text for event in events if isinstance(event, Reasoning)).strip() == "a"
     assert events[-1] == Text('{"b": "<think>"}')

@@ -9,7 +9,7 @@ import pytest
 from support.parsed_calls import found
 
 from fllm import ParserContext, Tool
-from fllm.parsing.tool_call_parser import CallParser
+from fllm.parsing.tool_call_parser import ToolCallParser
 from fllm.testing import ToolParserContract
 from fllm_parsers.tools.gemma4 import Gemma4Parser
 from fllm_parsers.tools.glm45 import Glm45Parser, Glm47Parser
@@ -37,7 +37,7 @@ HARMONY = (
     '<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>{"city":"Tokyo","days":3}'
 )
 
-WRITTEN: dict[type[CallParser], str] = {
+WRITTEN: dict[type[ToolCallParser], str] = {
     Gemma4Parser: '<|tool_call>call:get_weather{city:<|"|>Tokyo<|"|>,days:3}<tool_call|>'
     "<|tool_call>call:now{}<tool_call|>",
     Glm45Parser: """<tool_call>get_weather
@@ -99,7 +99,9 @@ Tokyo
 """A call with arguments and one without, as the templates of the models write them."""
 
 
-def read(parser: type[CallParser], *pieces: str, tools: tuple[Tool, ...] = TOOLS) -> tuple[str, list[Any]]:
+def read(
+    parser: type[ToolCallParser], *pieces: str, tools: tuple[Tool, ...] = TOOLS
+) -> tuple[str, list[Any]]:
     """What is said, and the calls with their arguments decoded."""
     said, calls = found(parser, *pieces, tools=tools)
     return said, [(name, json.loads(arguments)) for name, arguments in calls]
@@ -107,39 +109,44 @@ def read(parser: type[CallParser], *pieces: str, tools: tuple[Tool, ...] = TOOLS
 
 @pytest.mark.parametrize(("parser", "text"), WRITTEN.items())
 class TestEach:
-    def test_what_the_model_writes_is_read(self, parser: type[CallParser], text: str) -> None:
+    def test_what_the_model_writes_is_read(self, parser: type[ToolCallParser], text: str) -> None:
         assert read(parser, text) == ("", [TOKYO, now])
         assert read(parser, f"\n{text}\n") == ("", [TOKYO, now])
 
-    def test_without_tools_the_same_calls_are_found(self, parser: type[CallParser], text: str) -> None:
+    def test_without_tools_the_same_calls_are_found(self, parser: type[ToolCallParser], text: str) -> None:
         said, calls = read(parser, text, tools=())
         assert (said, [name for name, _ in calls]) == ("", ["get_weather", "now"])
 
-    def test_prose_around_calls_is_kept_word_for_word(self, parser: type[CallParser], text: str) -> None:
+    def test_prose_around_calls_is_kept_word_for_word(self, parser: type[ToolCallParser], text: str) -> None:
         assert read(parser, f"I [1] see.\n\n{text}\n\nSo <b> it is") == (
             "I [1] see.\n\n\n\nSo <b> it is",
             [TOKYO, now],
         )
 
-    def test_a_call_that_is_cut_off_is_text(self, parser: type[CallParser], text: str) -> None:
+    def test_a_call_that_is_cut_off_is_text(self, parser: type[ToolCallParser], text: str) -> None:
         for cut in range(1, text.index("3")):
             assert read(parser, text[:cut]) == (text[:cut], [])
 
-    def test_calls_without_an_end_do_not_hide_the_last(self, parser: type[CallParser], text: str) -> None:
+    def test_calls_without_an_end_do_not_hide_the_last(self, parser: type[ToolCallParser], text: str) -> None:
         cut = text[: text.index("Tokyo") + 2]
         said, calls = read(parser, f"{cut}\n{cut}\n{text}")
         assert calls == [TOKYO, now]
         assert said.startswith(cut)
 
-    def test_the_law(self, parser: type[CallParser], text: str) -> None:
+    def test_the_law(self, parser: type[ToolCallParser], text: str) -> None:
         contract = law(parser, text)
         contract.test_one_character_at_a_time_gives_the_same_events()
         contract.test_any_division_gives_the_same_events()
         contract.test_events_are_well_formed_and_no_text_is_lost()
 
 
-def law(parser_class: type[CallParser], text: str) -> ToolParserContract:
-    markers = (*parser_class.opening, *parser_class.closing, *parser_class.around, *parser_class.inside)
+def law(parser_class: type[ToolCallParser], text: str) -> ToolParserContract:
+    markers = (
+        *parser_class.opening,
+        *parser_class.closing,
+        *parser_class.section_markers,
+        *parser_class.inner_markers,
+    )
     lines = text.replace("<", "\x00<").replace(">", ">\x00").split("\x00")
 
     class Law(ToolParserContract):
@@ -155,7 +162,7 @@ def law(parser_class: type[CallParser], text: str) -> ToolParserContract:
 ALL = "(the whole text)"
 """What is said."""
 
-ROWS: dict[str, tuple[type[CallParser], str, str, list[Any]]] = {
+ROWS: dict[str, tuple[type[ToolCallParser], str, str, list[Any]]] = {
     "a list in prose": (PythonicParser, "I call [now()] now.", "I call  now.", [now]),
     "a list of unknown names in prose": (PythonicParser, "As [see(a=1)].", ALL, []),
     "an unknown name at the beginning": (PythonicParser, "[see(a=1)]", "", [("see", {"a": 1})]),
@@ -245,7 +252,7 @@ ROWS: dict[str, tuple[type[CallParser], str, str, list[Any]]] = {
 
 
 @pytest.mark.parametrize(("parser", "text", "said", "calls"), ROWS.values(), ids=ROWS)
-def test_what_is_read(parser: type[CallParser], text: str, said: str, calls: list[Any]) -> None:
+def test_what_is_read(parser: type[ToolCallParser], text: str, said: str, calls: list[Any]) -> None:
     expected = (text if said == ALL else said, calls)
     assert read(parser, text) == expected
     assert read(parser, *text) == expected

@@ -32,7 +32,7 @@ KINDS = {
         serve="furiosa-llm serve MODEL --tool-call-parser {module}",
         note="The markers are in `src/{module}/parser.py`. For calls that are not JSON see `fllm.parsing`.",
         suffix="Parser",
-        base="JsonCallParser",
+        base="JsonToolCallParser",
         registry="tool_parsers",
     ),
     "reasoning-parser": Kind(
@@ -40,7 +40,7 @@ KINDS = {
         serve="furiosa-llm serve MODEL --reasoning-parser {module}",
         note="The tags are in `src/{module}/parser.py`.",
         suffix="Parser",
-        base="ThinkingParser",
+        base="ReasoningParserBase",
         registry="reasoning_parsers",
     ),
     "backend": Kind(

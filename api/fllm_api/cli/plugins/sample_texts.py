@@ -26,7 +26,14 @@ WRONG = '{"name": {}, "arguments": "Seoul"}'
 """What looks like a call and is none."""
 TEXTS = ("samples", "fragments")
 MARKERS = ("markers", "opening", "closing", "visible_tokens")
-OTHERS = ("around", "inside", "interrupting", "switches", "strays", "tags")
+OTHERS = (
+    "section_markers",
+    "inner_markers",
+    "implicit_end",
+    "template_flags",
+    "stray_markers",
+    "answer_tags",
+)
 """Attributes of parser classes that hold strings."""
 MARK = re.compile(r"(?=.*[^\w\s.,:-])(?!.*(?:\\|[.)\]][*+?]))\S.{0,38}\S")
 """Not a regular expression: those have marks within."""
@@ -58,7 +65,7 @@ def markers(parser: object) -> list[str]:
 def _made_up(parser: object) -> Iterator[str]:
     yield from PROSE
     yield from CALLS
-    form = getattr(parser, "format", None)
+    form = getattr(parser, "tool_format", None)
     if isinstance(form, ToolFormat):
         call = f'{form.begin}f{form.middle}{{"x": 1}}{form.end}'
         yield f"{form.before}{call}{form.after}"

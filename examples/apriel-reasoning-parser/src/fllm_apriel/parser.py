@@ -14,8 +14,8 @@ reasoning, the template writes the first marker itself.
 from __future__ import annotations
 
 from fllm import ParserContext, ParserEvent, Reasoning, Text
-from fllm.constraints import Constraint, Exactly, InOrder, UpTo
-from fllm.parsing.partial_match import overlap
+from fllm.constraints import Concat, Constraint, ConstString, TextUntil
+from fllm.parsing import overlap
 
 BEGIN = "[BEGIN FINAL RESPONSE]"
 END = "[END FINAL RESPONSE]"
@@ -52,9 +52,9 @@ class AprielParser:
         """No more will come: what was held back is no marker."""
         return self._pass(self._held)
 
-    def around(self, answer: Constraint) -> Constraint:
+    def constrain_output(self, answer: Constraint) -> Constraint:
         """Reasoning is free, and the answer obeys."""
-        return answer if self._answering else InOrder((UpTo(BEGIN), Exactly("\n"), answer))
+        return answer if self._answering else Concat((TextUntil(BEGIN), ConstString("\n"), answer))
 
     def _pass(self, text: str) -> list[ParserEvent]:
         if text and self._at_marker:

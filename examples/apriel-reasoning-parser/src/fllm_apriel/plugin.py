@@ -14,5 +14,5 @@ def fllm_reasoning_parsers() -> Iterable[ParserEntry]:
         "apriel",
         "fllm_apriel.parser:AprielParser",
         "ServiceNow's Apriel thinkers: reasoning up to [BEGIN FINAL RESPONSE].",
-        evidence=("[BEGIN FINAL RESPONSE]",),
+        template_markers=("[BEGIN FINAL RESPONSE]",),
     )

@@ -10,28 +10,26 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from fllm.parsing.json_tool_calls import HeadedJson, named, split_head
-from fllm.parsing.tool_call_parser import Call, CallParser
-from fllm.parsing.tool_format import ToolFormat
+from fllm.parsing import Call, JsonWithHeader, ToolCallParser, ToolFormat, make_call, split_header
 
 # OpenAI's names have at most 64 of these characters.
 _NAME = re.compile(r"([\w.-]{1,64})>\s*", re.ASCII)
 
 
-class FunctionaryParser(CallParser):
-    """A name and the arguments behind each opening tag; `CallParser` does the rest."""
+class FunctionaryParser(ToolCallParser):
+    """A name and the arguments behind each opening tag; `ToolCallParser` does the rest."""
 
     opening = ("<function=",)
     closing = ("</function>",)
-    format = ToolFormat(begin="<function=", middle=">", end="</function>")
+    tool_format = ToolFormat(begin="<function=", middle=">", end="</function>")
 
-    def reader(self) -> HeadedJson:
+    def new_scanner(self) -> JsonWithHeader:
         """Up to the end of the object."""
-        return HeadedJson(re.compile(r"[\w.>\s-]*+"))
+        return JsonWithHeader(re.compile(r"[\w.>\s-]*+"))
 
-    def read(self, body: str) -> Sequence[Call]:
+    def parse_body(self, body: str) -> Sequence[Call]:
         """The one call; none, where what is before the object is no name."""
-        head, arguments = split_head(body)
+        head, arguments = split_header(body)
         name = _NAME.fullmatch(head)
-        call = named(name[1], arguments) if name else None
+        call = make_call(name[1], arguments) if name else None
         return [call] if call else []

@@ -14,5 +14,5 @@ def fllm_tool_parsers() -> Iterable[ParserEntry]:
         "functionary_v3_1",
         "fllm_functionary.parser:FunctionaryParser",
         "Functionary v3.1, and Llama 3.1 told so: <function=NAME>{arguments}</function>.",
-        evidence=("start_tag => `<function`", "end_tag => `</function>`"),
+        template_markers=("start_tag => `<function`", "end_tag => `</function>`"),
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fllm import Backend, BackendConfig, BackendContext, ConfigError, ModelError, backend_options
 from fllm.batching import BatchedBackend
-from fllm.model.source import locate
+from fllm.model import locate
 from fllm_numpy.options import NumpyOptions
 from fllm_numpy.runner import NumpyRunner
 

@@ -10,9 +10,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from fllm import ModelCard, Progress, TokenLogprob
-from fllm.batching import Row, Sampled
-from fllm.batching.limits import check_length
-from fllm.batching.verification import ends, verified
+from fllm.batching import Row, Sampled, check_length, ends, verified
 from fllm_numpy.cache import KVCache
 from fllm_numpy.gguf_file import Array, GgufFile
 from fllm_numpy.llama import Llama

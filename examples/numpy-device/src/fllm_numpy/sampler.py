@@ -1,4 +1,4 @@
-"""From the logits of one row to its token, as its `Sampling` asks."""
+"""From the logits of one row to its token, as its `SamplingParams` asks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Collection
 import numpy as np
 from numpy.typing import NDArray
 
-from fllm import Sampling, TokenLogprob
+from fllm import SamplingParams, TokenLogprob
 from fllm.batching import Row, stop_tokens
 from fllm_numpy.gguf_file import Array
 
@@ -65,7 +65,7 @@ def _drawn(row: Row, logits: Array) -> int:
     return int(left[min(index, len(left) - 1)])
 
 
-def _left(weights: NDArray[np.float64], sampling: Sampling) -> NDArray[np.intp]:
+def _left(weights: NDArray[np.float64], sampling: SamplingParams) -> NDArray[np.intp]:
     """The ids that top_k, min_p and top_p leave; the likeliest token weighs 1."""
     if sampling.top_k <= 0 and sampling.top_p >= 1:
         return np.flatnonzero(weights >= sampling.min_p)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from fllm import RequestRecord, Status
+from fllm import EngineStats, RequestRecord
 from fllm_statsd.sender import Sender
 from fllm_statsd.settings import Settings
 
@@ -28,7 +28,7 @@ class StatsdCollector:
         """Its prompt is computed."""
         first = request.first_token_at or request.received_at
         self._sender.count("prompt_tokens", request.prompt_tokens)
-        self._sender.time("queued", request.queued)
+        self._sender.time("queued", request.queue_time)
         self._sender.time("first_token", first - request.received_at)
 
     def progressed(self, request: RequestRecord, gaps: Sequence[float], tokens: int) -> None:  # noqa: ARG002
@@ -44,7 +44,7 @@ class StatsdCollector:
         if request.error is not None:
             self._sender.count("errors", 1)
 
-    def tick(self, status: Status | None) -> None:
+    def tick(self, status: EngineStats | None) -> None:
         """What the engine does now; then off with all of it."""
         if status is not None:
             self._sender.gauge("running", status.running)

@@ -13,7 +13,7 @@ from urllib.request import urlopen
 from msgspec import Struct
 
 from fllm.errors import ModelError
-from fllm.model.source import locate
+from fllm.model import locate
 from fllm.values import Progress
 from fllm_backends.checkpoints.architecture import read_architecture
 from fllm_backends.checkpoints.safetensors_files import check_files, weight_files

@@ -6,12 +6,12 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from fllm.sandbox import Limits, Worker
+from fllm.sandbox import ResourceLimits, Worker
 
 A = TypeVar("A")
 Q = TypeVar("Q")
 
-LIMITS = Limits(
+LIMITS = ResourceLimits(
     subject="the grammar",
     doing="compiling",
     cpu_seconds=0.8,  # a usual schema takes ten milliseconds

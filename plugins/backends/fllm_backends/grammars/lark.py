@@ -11,15 +11,15 @@ import msgspec
 
 from fllm import Constraint, RequestError
 from fllm.constraints import (
-    Exactly,
-    FreeText,
+    AnyOf,
+    Concat,
+    ConstString,
     Grammar,
-    InOrder,
     JsonSchema,
-    OneOf,
     Regex,
-    Repeated,
-    UpTo,
+    Repeat,
+    TextUntil,
+    TriggeredTags,
 )
 from fllm.errors import format_error
 from fllm.structured_output.json_schema import simplify
@@ -59,7 +59,7 @@ class _Rules:
 
     def expression(self, constraint: Constraint) -> str:
         match constraint:
-            case Exactly(text=text):
+            case ConstString(text=text):
                 return json.dumps(text, ensure_ascii=False)
             case JsonSchema(schema=schema):
                 made: dict[str, Any] = msgspec.json.decode(simplify(schema))
@@ -68,18 +68,18 @@ class _Rules:
                 return self._terminal(regex(read_pattern(pattern, whole=True), in_json=False))
             case Grammar(source=source):
                 return f"%lark {{\n{grammar(source)}\n}}"
-            case UpTo(end=end, without=without):
+            case TextUntil(end=end, without=without):
                 return self._lazy(end, without)
-            case InOrder(parts=parts):
+            case Concat(parts=parts):
                 return self._all(map(self.expression, parts))
-            case OneOf(options=options):
+            case AnyOf(options=options):
                 return f"({' | '.join(map(self._named, options))})"
-            case Repeated():
+            case Repeat():
                 return self._repeated(constraint)
-            case FreeText():
+            case TriggeredTags():
                 return self._free_text(constraint)
 
-    def _repeated(self, constraint: Repeated) -> str:
+    def _repeated(self, constraint: Repeat) -> str:
         item, least, most = self._named(constraint.item), constraint.least, constraint.most
         if not constraint.separator or most == 1:
             return f"{item}{_times(least, most)}"
@@ -88,7 +88,7 @@ class _Rules:
         found = f"({item} {more}{rest})"
         return found if least else f"{found}?"
 
-    def _free_text(self, constraint: FreeText) -> str:
+    def _free_text(self, constraint: TriggeredTags) -> str:
         """Whoever wants a tag writes text up to its trigger, lazily; what ends the answer is any text."""
         tags = []
         for trigger in constraint.triggers:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from fllm import Constraint, RequestError
 from fllm.constraints import (
-    Exactly,
-    FreeText,
+    AnyOf,
+    Concat,
+    ConstString,
     Grammar,
-    InOrder,
     JsonSchema,
-    OneOf,
     Regex,
-    Repeated,
-    UpTo,
+    Repeat,
+    TextUntil,
+    TriggeredTags,
 )
 
 MAX_CHARACTERS = 128 * 1024
@@ -28,15 +28,15 @@ def check_size(constraint: Constraint) -> None:
 
 def _size(constraint: Constraint) -> int:
     match constraint:
-        case Exactly(text=text) | JsonSchema(schema=text) | Regex(pattern=text) | Grammar(source=text):
+        case ConstString(text=text) | JsonSchema(schema=text) | Regex(pattern=text) | Grammar(source=text):
             return len(text)
-        case UpTo(end=end, without=without):
+        case TextUntil(end=end, without=without):
             return len(end) + sum(map(len, without))
-        case InOrder(parts=several) | OneOf(options=several):
+        case Concat(parts=several) | AnyOf(options=several):
             return sum(map(_size, several))
-        case Repeated(item=item, separator=separator):
+        case Repeat(item=item, separator=separator):
             return _size(item) + len(separator)
-        case FreeText(triggers=triggers, tags=tags):
+        case TriggeredTags(triggers=triggers, tags=tags):
             return sum(map(len, triggers)) + sum(
                 len(tag.begin) + _size(tag.content) + len(tag.end) for tag in tags
             )

@@ -112,18 +112,18 @@ class _Matcher:
     def __init__(self, matcher: Any) -> None:
         self._matcher = matcher
 
-    def fill(self, mask: memoryview) -> None:
+    def fill_bitmask(self, mask: memoryview) -> None:
         bits: bytes = self._matcher.compute_bitmask()
         if self._matcher.is_error():
             raise ValueError(self._matcher.get_error())
         own = mask.cast("B")
         own[: len(bits)] = bits[: len(own)]
 
-    def accept(self, token_id: int) -> bool:
+    def accept_token(self, token_id: int) -> bool:
         accepted: bool = self._matcher.consume_token(token_id)
         return accepted
 
     @property
-    def complete(self) -> bool:
+    def is_accepting(self) -> bool:
         complete: bool = self._matcher.is_accepting()
         return complete

@@ -23,25 +23,25 @@ Ranges = tuple[tuple[int, int], ...]
 """First and last code points, in order."""
 
 
-class Chars(Struct, frozen=True):
+class CharClass(Struct, frozen=True):
     """One character of these."""
 
     ranges: Ranges
 
 
-class Sequence(Struct, frozen=True):
+class RegexSequence(Struct, frozen=True):
     """One after the other."""
 
     parts: tuple[Node, ...]
 
 
-class Choice(Struct, frozen=True):
+class RegexAlternation(Struct, frozen=True):
     """Any of them."""
 
     options: tuple[Node, ...]
 
 
-class Repeat(Struct, frozen=True):
+class RegexRepeat(Struct, frozen=True):
     """The same again and again; ``most`` ``None``: no limit."""
 
     item: Node
@@ -49,10 +49,10 @@ class Repeat(Struct, frozen=True):
     most: int | None
 
 
-Node = Chars | Sequence | Choice | Repeat
+Node = CharClass | RegexSequence | RegexAlternation | RegexRepeat
 
 EVERY: Ranges = ((0, 0xD7FF), (0xE000, 0x10FFFF))
-ANY_TEXT = Repeat(Chars(EVERY), 0, None)
+ANY_TEXT = RegexRepeat(CharClass(EVERY), 0, None)
 
 _DIGIT: Ranges = ((0x30, 0x39),)
 _WORD: Ranges = ((0x30, 0x39), (0x41, 0x5A), (0x5F, 0x5F), (0x61, 0x7A))
@@ -101,39 +101,39 @@ def without(ranges: Ranges, others: Ranges) -> Ranges:
 def _anchored(parts: list[Any], whole: bool) -> Node:
     """The alternatives at the top may each have anchors of their own."""
     if len(parts) == 1 and parts[0][0] is sre.BRANCH:
-        return Choice(tuple(_anchored(list(option), whole) for option in parts[0][1][1]))
+        return RegexAlternation(tuple(_anchored(list(option), whole) for option in parts[0][1][1]))
     begins = bool(parts) and parts[0] == (sre.AT, sre.AT_BEGINNING)
     ends = len(parts) > begins and parts[-1] == (sre.AT, sre.AT_END)
     inner = [_node(*part) for part in parts[begins : len(parts) - ends]]
     before = [] if begins or whole else [ANY_TEXT]
     after = [] if ends or whole else [ANY_TEXT]
-    return Sequence((*before, *inner, *after))
+    return RegexSequence((*before, *inner, *after))
 
 
 def _node(kind: Any, value: Any) -> Node:
     match kind:
         case sre.LITERAL:
-            return Chars(((value, value),))
+            return CharClass(((value, value),))
         case sre.NOT_LITERAL:
-            return Chars(without(EVERY, ((value, value),)))
+            return CharClass(without(EVERY, ((value, value),)))
         case sre.ANY:
-            return Chars(without(EVERY, ((10, 10), (13, 13), (0x2028, 0x2029))))
+            return CharClass(without(EVERY, ((10, 10), (13, 13), (0x2028, 0x2029))))
         case sre.IN:
-            return Chars(_class(value))
+            return CharClass(_class(value))
         case sre.BRANCH:
-            return Choice(tuple(_sequence(option) for option in value[1]))
+            return RegexAlternation(tuple(_sequence(option) for option in value[1]))
         case sre.SUBPATTERN:
             return _sequence(value[3])
         case sre.MAX_REPEAT | sre.MIN_REPEAT:
             least, most, item = value
-            return Repeat(_sequence(item), least, None if most is sre.MAXREPEAT else most)
+            return RegexRepeat(_sequence(item), least, None if most is sre.MAXREPEAT else most)
     what = "an anchor in its middle" if kind is sre.AT else f"{str(kind).lower()}, which is not supported"
     raise RequestError(f"the pattern has {what}", code="unsupported_pattern")
 
 
 def _sequence(parts: Iterable[Any]) -> Node:
     nodes = tuple(_node(*part) for part in parts)
-    return nodes[0] if len(nodes) == 1 else Sequence(nodes)
+    return nodes[0] if len(nodes) == 1 else RegexSequence(nodes)
 
 
 def _class(items: list[Any]) -> Ranges:
@@ -170,9 +170,9 @@ def _category(name: Any) -> Ranges:
 
 def _weight(node: Node) -> int:
     match node:
-        case Chars():
+        case CharClass():
             return 1
-        case Sequence(parts=several) | Choice(options=several):
+        case RegexSequence(parts=several) | RegexAlternation(options=several):
             return 1 + sum(map(_weight, several))
-        case Repeat(item=item, least=least, most=most):
+        case RegexRepeat(item=item, least=least, most=most):
             return _weight(item) * max(least, most or 1)

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from fllm import RequestError
-from fllm_backends.grammars.patterns import Chars, Choice, Node, Ranges, Repeat, Sequence, without
+from fllm_backends.grammars.patterns import (
+    CharClass,
+    Node,
+    Ranges,
+    RegexAlternation,
+    RegexRepeat,
+    RegexSequence,
+    without,
+)
 
 _ESCAPED = {8: "b", 9: "t", 10: "n", 12: "f", 13: "r", 34: '"', 92: "\\"}
 """Characters that stand in a JSON string only behind a backslash, and what stands there."""
@@ -16,13 +24,13 @@ def regex(node: Node, *, in_json: bool) -> str:
     Raises `RequestError` for one that matches nothing which can be written.
     """
     match node:
-        case Chars(ranges=ranges):
+        case CharClass(ranges=ranges):
             return _in_json(ranges) if in_json else _class(ranges)
-        case Sequence(parts=parts):
+        case RegexSequence(parts=parts):
             return f"({''.join(regex(part, in_json=in_json) for part in parts)})"
-        case Choice(options=options):
+        case RegexAlternation(options=options):
             return f"({'|'.join(regex(option, in_json=in_json) for option in options)})"
-        case Repeat(item=item, least=least, most=most):
+        case RegexRepeat(item=item, least=least, most=most):
             return f"({regex(item, in_json=in_json)}){_times(least, most)}"
 
 

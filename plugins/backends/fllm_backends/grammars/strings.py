@@ -10,10 +10,10 @@ from typing import Any
 
 import msgspec
 
-from fllm_backends.grammars.patterns import EVERY, Chars, Repeat, read_pattern
+from fllm_backends.grammars.patterns import EVERY, CharClass, RegexRepeat, read_pattern
 from fllm_backends.grammars.rendering import regex
 
-_ANY = regex(Repeat(Chars(EVERY), 0, None), in_json=True)
+_ANY = regex(RegexRepeat(CharClass(EVERY), 0, None), in_json=True)
 
 
 class Strings:
@@ -63,7 +63,7 @@ class Strings:
         return self._number(_macro(regex(read_pattern(pattern, whole=False), in_json=True)))
 
     def _length(self, least: int, most: int | None) -> str:
-        first = _macro(regex(Repeat(Chars(EVERY), least, least), in_json=True)) if least else '""'
+        first = _macro(regex(RegexRepeat(CharClass(EVERY), least, least), in_json=True)) if least else '""'
         if most is None:
             return self._number(f"({first} {_macro(_ANY)})")
         if most == least:

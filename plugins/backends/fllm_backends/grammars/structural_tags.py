@@ -9,15 +9,15 @@ import msgspec
 
 from fllm import Constraint
 from fllm.constraints import (
-    Exactly,
-    FreeText,
+    AnyOf,
+    Concat,
+    ConstString,
     Grammar,
-    InOrder,
     JsonSchema,
-    OneOf,
     Regex,
-    Repeated,
-    UpTo,
+    Repeat,
+    TextUntil,
+    TriggeredTags,
 )
 from fllm.structured_output.json_schema import simplify
 from fllm_backends.grammars.imports import import_xgrammar
@@ -45,7 +45,7 @@ def structural_tag(constraint: Constraint) -> dict[str, Any]:
 
 def _format(constraint: Constraint) -> dict[str, Any]:
     match constraint:
-        case Exactly(text=text):
+        case ConstString(text=text):
             return _exactly(text)
         case JsonSchema(schema=schema):
             return {"type": "grammar", "grammar": json_grammar(schema)}
@@ -53,15 +53,15 @@ def _format(constraint: Constraint) -> dict[str, Any]:
             return {"type": "regex", "pattern": regex(read_pattern(pattern, whole=True), in_json=False)}
         case Grammar(source=source):
             return {"type": "grammar", "grammar": grammar(source)}
-        case UpTo(end=end, without=without):
+        case TextUntil(end=end, without=without):
             return _tag("", {"type": "any_text", "excludes": list(without)}, end)
-        case InOrder(parts=parts):
+        case Concat(parts=parts):
             return _sequence(_format(part) for part in parts)
-        case OneOf(options=options):
+        case AnyOf(options=options):
             return {"type": "or", "elements": [_format(option) for option in options]}
-        case Repeated():
+        case Repeat():
             return _repeated(constraint)
-        case FreeText(triggers=triggers, tags=tags):
+        case TriggeredTags(triggers=triggers, tags=tags):
             return {
                 "type": "triggered_tags",
                 "triggers": list(triggers),
@@ -98,7 +98,7 @@ def _printed(made: Any) -> str:
     return re.sub(r"\\(\\|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})", raw, str(made))
 
 
-def _repeated(constraint: Repeated) -> dict[str, Any]:
+def _repeated(constraint: Repeat) -> dict[str, Any]:
     item, least, most = _format(constraint.item), constraint.least, constraint.most
     if not constraint.separator:
         return _times(item, least, most)

@@ -81,16 +81,16 @@ class _Matcher:
     def __init__(self, matcher: Any) -> None:
         self._matcher = matcher
 
-    def fill(self, mask: memoryview) -> None:
+    def fill_bitmask(self, mask: memoryview) -> None:
         import numpy as np
 
         self._matcher.fill_next_token_bitmask(np.frombuffer(mask, np.int32)[None, :])
 
-    def accept(self, token_id: int) -> bool:
+    def accept_token(self, token_id: int) -> bool:
         accepted: bool = self._matcher.accept_token(token_id)
         return accepted
 
     @property
-    def complete(self) -> bool:
+    def is_accepting(self) -> bool:
         complete: bool = self._matcher.is_completed()
         return complete

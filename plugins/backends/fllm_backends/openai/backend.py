@@ -15,11 +15,11 @@ from fllm import (
     BackendContext,
     BackendError,
     BackendUnavailable,
+    EngineOutput,
+    EngineStats,
+    GenerateRequest,
     ModelCard,
-    Prompt,
     RequestError,
-    Status,
-    Step,
 )
 from fllm.errors import ContextTooLong
 from fllm.plugins.backend_options import backend_options
@@ -90,13 +90,13 @@ class OpenAIBackend:
             runtime={"server": manner.dialect.kind, "model": served.id, "receive": manner.receive},
         )
 
-    async def generate(self, prompt: Prompt) -> AsyncGenerator[Step]:
+    async def generate(self, prompt: GenerateRequest) -> AsyncGenerator[EngineOutput]:
         """The server's answer; closing the generator hangs up, which aborts it there."""
         prompt = self._fitting(prompt)
         sampling = prompt.sampling
         body = self._manner.body(prompt, self._model.tokenizer)
         if not sampling.max_tokens and sampling.prompt_logprobs is None:
-            yield Step(finish="length")
+            yield EngineOutput(finish_reason="length")
             return
         answer = Answer(prompt, self._model.eos_token_ids, self._speller(prompt))
         self._running += 1
@@ -110,16 +110,16 @@ class OpenAIBackend:
         finally:
             self._running -= 1
 
-    async def status(self) -> Status:
+    async def status(self) -> EngineStats:
         """The sequences that wait for the server; raises `BackendUnavailable` where it does not answer."""
         await self._health.check()
-        return Status(running=self._running)
+        return EngineStats(running=self._running)
 
     async def stop(self) -> None:
         """Hang up."""
         await self._client.close()
 
-    def _fitting(self, prompt: Prompt) -> Prompt:
+    def _fitting(self, prompt: GenerateRequest) -> GenerateRequest:
         """The prompt with a maximum that the context has room for, since servers refuse a larger one."""
         room = self._max_model_len - len(prompt.token_ids)
         if room < 1:
@@ -130,7 +130,7 @@ class OpenAIBackend:
         sampling = replace(prompt.sampling, max_tokens=min(prompt.sampling.max_tokens, room))
         return replace(prompt, sampling=sampling)
 
-    def _speller(self, prompt: Prompt) -> Speller | None:
+    def _speller(self, prompt: GenerateRequest) -> Speller | None:
         if self._manner.receive != "text":
             return None
         return Speller(self._model.tokenizer, self._alphabet, prompt.token_ids)

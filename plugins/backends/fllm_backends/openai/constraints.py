@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from fllm import RequestError
-from fllm.constraints import Constraint, Exactly, Grammar, JsonSchema, OneOf, Regex
+from fllm.constraints import AnyOf, Constraint, ConstString, Grammar, JsonSchema, Regex
 
 
 def structured_outputs(constraint: Constraint) -> dict[str, Any]:
@@ -19,10 +19,10 @@ def structured_outputs(constraint: Constraint) -> dict[str, Any]:
             return {"regex": pattern}
         case Grammar(source):
             return {"grammar": source}
-        case Exactly(text):
+        case ConstString(text):
             return {"choice": [text]}
-        case OneOf(options):
-            texts = [option.text for option in options if isinstance(option, Exactly)]
+        case AnyOf(options):
+            texts = [option.text for option in options if isinstance(option, ConstString)]
             if len(texts) == len(options):
                 return {"choice": texts}
     raise RequestError(

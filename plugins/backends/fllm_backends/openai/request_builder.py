@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from fllm import Prompt, RequestError, Sampling
+from fllm import GenerateRequest, RequestError, SamplingParams
 from fllm.tokenizer import Tokenizer
 from fllm_backends.openai.constraints import structured_outputs
 from fllm_backends.openai.server_dialect import Dialect
@@ -30,7 +30,7 @@ class Manner(Struct, frozen=True, kw_only=True):
     send: Literal["ids", "text"]
     receive: Tokens
 
-    def body(self, prompt: Prompt, tokenizer: Tokenizer) -> bytes:
+    def body(self, prompt: GenerateRequest, tokenizer: Tokenizer) -> bytes:
         """The request; raises `RequestError` for what the server does not offer."""
         asked = {
             "model": self.model,
@@ -47,7 +47,7 @@ class Manner(Struct, frozen=True, kw_only=True):
             asked["structured_outputs"] = structured_outputs(prompt.constraint)
         return msgspec.json.encode(asked)
 
-    def _logprobs(self, sampling: Sampling) -> dict[str, Any]:
+    def _logprobs(self, sampling: SamplingParams) -> dict[str, Any]:
         if sampling.logprobs is None and sampling.prompt_logprobs is None:
             return {}
         if self.receive == "text":

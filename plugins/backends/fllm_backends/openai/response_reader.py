@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import Struct
 
-from fllm import BackendError, Prompt, Step, TokenLogprob
+from fllm import BackendError, EngineOutput, GenerateRequest, TokenLogprob
 from fllm.values import FinishReason
 from fllm_backends.openai.client import ErrorBody, failure
 from fllm_backends.openai.retokenizer import Speller
@@ -70,7 +70,7 @@ def read_chunk(data: bytes) -> Chunk:
 class Answer:
     """Takes the events of one answer; gives steps, the last of them at the end of the stream."""
 
-    def __init__(self, prompt: Prompt, end_tokens: Sequence[int], speller: Speller | None) -> None:
+    def __init__(self, prompt: GenerateRequest, end_tokens: Sequence[int], speller: Speller | None) -> None:
         self._sampling = prompt.sampling
         self._speller = speller
         """Where the server answers with text alone."""
@@ -82,13 +82,13 @@ class Answer:
         self._last: Choice | None = None
         self._cached_tokens = 0
 
-    def feed(self, events: Sequence[bytes]) -> Step | None:
+    def feed(self, events: Sequence[bytes]) -> EngineOutput | None:
         """What events that came together bring, if it is anything; the end waits for `finish`."""
         choices = [choice for event in events for choice in self._read(read_chunk(event))]
         step = self._step(choices)
         return step if step.token_ids or step.prompt_logprobs else None
 
-    def finish(self) -> Step:
+    def finish(self) -> EngineOutput:
         """The last step; raises `BackendError` where the stream ended before the answer did."""
         if self._last is None:
             raise BackendError("the server behind ended its answer without saying why")
@@ -99,7 +99,7 @@ class Answer:
         ends = finish == "stop" and step.token_ids and step.token_ids[-1] in self._stop_tokens
         return msgspec.structs.replace(
             step,
-            finish=finish,
+            finish_reason=finish,
             stop_token=step.token_ids[-1] if ends else None,
             cached_tokens=self._cached_tokens,
         )
@@ -115,14 +115,14 @@ class Answer:
                 self._last = choice
         return [choice for choice in chunk.choices if choice.finish_reason is None]
 
-    def _step(self, choices: Sequence[Choice]) -> Step:
+    def _step(self, choices: Sequence[Choice]) -> EngineOutput:
         token_ids: list[int] = []
         logprobs: list[TokenLogprob] = []
         for choice in choices:
             entries = self._without_echo(self._entries(choice))
             token_ids += self._ids(choice, entries)
             logprobs += [entry for entry in entries if entry is not None]
-        return Step(
+        return EngineOutput(
             token_ids=token_ids,
             logprobs=logprobs if logprobs and self._sampling.logprobs is not None else None,
             prompt_logprobs=self._whole_echo(),

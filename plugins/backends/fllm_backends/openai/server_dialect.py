@@ -1,4 +1,4 @@
-"""What servers call the fields of a `Sampling`, and which of them they have."""
+"""What servers call the fields of a `SamplingParams`, and which of them they have."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import fields
 
-from fllm import RequestError, Sampling, SamplingDefaults
+from fllm import RequestError, SamplingDefaults, SamplingParams
 from fllm_backends.openai.options import ServerKind
 
 
@@ -17,7 +17,7 @@ class Dialect(Struct, frozen=True, kw_only=True):
 
     kind: ServerKind
     names: Mapping[str, str]
-    """Fields of `Sampling` to those of the request; one that is missing is not offered there."""
+    """Fields of `SamplingParams` to those of the request; one that is missing is not offered there."""
     gives_ids: bool = False
     """It may answer with token ids, and show special tokens, where asked to."""
     echoes: bool = False
@@ -25,7 +25,7 @@ class Dialect(Struct, frozen=True, kw_only=True):
     penalty_window: str | None = None
     """The field that says how many last tokens penalties count, where it is not all of them."""
 
-    def sampling(self, sampling: Sampling, prompt_tokens: int) -> dict[str, Any]:
+    def sampling(self, sampling: SamplingParams, prompt_tokens: int) -> dict[str, Any]:
         """The request's fields, with all that has a value, since the server may have defaults of its own.
 
         Raises `RequestError` for a field that it does not offer.
@@ -51,7 +51,7 @@ class Dialect(Struct, frozen=True, kw_only=True):
 _REPORTS = ("logprobs", "prompt_logprobs")  # what is reported, not what is sampled
 _NEUTRAL = {
     field.name: {} if field.name == "logit_bias" else field.default
-    for field in fields(Sampling)
+    for field in fields(SamplingParams)
     if not field.required and field.name not in _REPORTS
 }
 

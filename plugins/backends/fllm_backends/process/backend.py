@@ -13,11 +13,11 @@ from fllm import (
     BackendConfig,
     BackendContext,
     ConfigError,
+    EngineOutput,
+    EngineStats,
     FllmError,
+    GenerateRequest,
     ModelCard,
-    Prompt,
-    Status,
-    Step,
 )
 from fllm.logs import configured_format
 from fllm_backends.process.child_process import Engine
@@ -56,11 +56,11 @@ class ProcessBackend:
         self._supervisor = asyncio.create_task(self._supervise())
         return card
 
-    def generate(self, prompt: Prompt) -> AsyncGenerator[Step]:
+    def generate(self, prompt: GenerateRequest) -> AsyncGenerator[EngineOutput]:
         """The inner backend's steps; raises `BackendUnavailable` if the child dies, or is not there."""
         return self._engine.generate(prompt)
 
-    async def status(self) -> Status:
+    async def status(self) -> EngineStats:
         """The inner backend's status, from the child's event loop."""
         return await self._engine.status()
 

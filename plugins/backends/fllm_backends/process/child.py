@@ -24,10 +24,10 @@ from fllm import (
     BackendContext,
     BackendError,
     BackendUnavailable,
+    EngineOutput,
+    GenerateRequest,
     Progress,
-    Prompt,
     RequestError,
-    Step,
     UserError,
 )
 from fllm.logs import REQUEST_ID, configure
@@ -52,7 +52,7 @@ class Server:
         self.channel: Channel[ToChild] = Channel(msgpack.Decoder(ToChild).decode, self._receive)
         self._asked_to_stop = asyncio.Event()
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._steps: list[tuple[int, Step]] = []
+        self._steps: list[tuple[int, EngineOutput]] = []
         self._backend: Backend | None = None
 
     async def serve(self) -> None:
@@ -112,14 +112,14 @@ class Server:
         self._backend = backend
         self.channel.send(messages.Started(card))
 
-    async def _generate(self, key: int, prompt: Prompt) -> None:
+    async def _generate(self, key: int, prompt: GenerateRequest) -> None:
         REQUEST_ID.set(prompt.asked_in)
         async with aclosing(self._started().generate(prompt)) as steps:
             async for step in steps:
                 if not self._steps:
                     asyncio.get_running_loop().call_soon(self._flush)
                 self._steps.append((key, step))
-                if step.finish:
+                if step.finish_reason:
                     return
         raise BackendError("the backend ended a sequence without saying why")
 

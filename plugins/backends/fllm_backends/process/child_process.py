@@ -10,9 +10,9 @@ from typing import TypeVar
 
 from msgspec import msgpack
 
-from fllm import BackendUnavailable, ModelCard, Progress, Prompt, Status, Step
-from fllm.pipeline.output_queue import Inbox
-from fllm.values import joined
+from fllm import BackendUnavailable, EngineOutput, EngineStats, GenerateRequest, ModelCard, Progress
+from fllm.pipeline.output_queue import OutputQueue
+from fllm.values import merge_outputs
 from fllm_backends.process import messages
 from fllm_backends.process.channel import Channel
 from fllm_backends.process.engine_watchdog import lost
@@ -45,9 +45,9 @@ class Engine:
         self._watcher: asyncio.Task[None] | None = None
         self._guard: asyncio.Task[None] | None = None
         self._keys = itertools.count()
-        self._streams: dict[int, Inbox[Step]] = {}
+        self._streams: dict[int, OutputQueue[EngineOutput]] = {}
         self._card: asyncio.Future[ModelCard | Failed] | None = None
-        self._status: asyncio.Future[Status | Failed] | None = None
+        self._status: asyncio.Future[EngineStats | Failed] | None = None
 
     async def start(self, message: messages.Start) -> ModelCard:
         """Raises what the inner backend's start raises, or `BackendUnavailable` if the child dies of it."""
@@ -63,23 +63,23 @@ class Engine:
             await self.stop("the engine could not be started")
             raise
 
-    async def generate(self, prompt: Prompt) -> AsyncGenerator[Step]:
+    async def generate(self, prompt: GenerateRequest) -> AsyncGenerator[EngineOutput]:
         """The inner backend's steps; closing the generator closes that one too."""
         self._check()
         key = next(self._keys)
-        inbox = self._streams[key] = Inbox()
+        inbox = self._streams[key] = OutputQueue()
         self._channel.send(messages.Generate(key, prompt))
         try:
             finished = False
             while not finished:
-                step = joined(await inbox.get())
-                finished = step.finish is not None
+                step = merge_outputs(await inbox.get())
+                finished = step.finish_reason is not None
                 yield step
         finally:
             if self._streams.pop(key, None):
                 self._channel.send(messages.Abort(key))
 
-    async def status(self) -> Status:
+    async def status(self) -> EngineStats:
         """The inner backend's status; raises `BackendUnavailable` if it does not come in time."""
         self._check()
         try:
@@ -105,7 +105,7 @@ class Engine:
         if self._watcher is not None:
             await asyncio.wait([self._watcher])
 
-    def _ask_status(self) -> asyncio.Future[Status | Failed]:
+    def _ask_status(self) -> asyncio.Future[EngineStats | Failed]:
         if self._status is None:
             self._status = asyncio.get_running_loop().create_future()
             self._channel.send(messages.AskStatus())
@@ -152,11 +152,11 @@ class Engine:
                 self.ready_at = asyncio.get_running_loop().time()
                 self._answer_start(card)
 
-    def _step(self, key: int, step: Step) -> None:
+    def _step(self, key: int, step: EngineOutput) -> None:
         # A stream that was closed here may still speak for a moment.
         if inbox := self._streams.get(key):
             inbox.put(step)
-            if step.finish:
+            if step.finish_reason:
                 del self._streams[key]
 
     def _failed(self, failure: Failed) -> None:
@@ -171,7 +171,7 @@ class Engine:
         if self._card is not None and not self._card.done():
             self._card.set_result(answer)
 
-    def _answer_status(self, answer: Status | Failed) -> None:
+    def _answer_status(self, answer: EngineStats | Failed) -> None:
         asked, self._status = self._status, None
         if asked is not None:
             asked.set_result(answer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from fllm import Status
+from fllm import EngineStats
 from fllm.errors import BackendLost
 from fllm_backends.process.messages import Failed
 
@@ -13,7 +13,7 @@ BEAT = 1.0
 """Seconds between two questions."""
 
 
-async def lost(ask: Callable[[], asyncio.Future[Status | Failed]], patience: float) -> str:
+async def lost(ask: Callable[[], asyncio.Future[EngineStats | Failed]], patience: float) -> str:
     """Return why the engine is lost, once it is; ``ask`` gives the question that is open, or asks anew.
 
     Silence is counted in beats, not by a clock: one that was stopped together with this process has not been

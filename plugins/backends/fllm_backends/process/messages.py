@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from fllm import BackendConfig, BackendError, ModelCard, PluginConfig, Progress, Prompt, Status, Step, errors
+from fllm import (
+    BackendConfig,
+    BackendError,
+    EngineOutput,
+    EngineStats,
+    GenerateRequest,
+    ModelCard,
+    PluginConfig,
+    Progress,
+    errors,
+)
 from fllm.logs import LogFormat
 
 START = -1
@@ -31,7 +41,7 @@ class Generate(Message, frozen=True):
     """To the child: continue a prompt."""
 
     key: int
-    prompt: Prompt
+    prompt: GenerateRequest
 
 
 class Abort(Message, frozen=True):
@@ -63,13 +73,13 @@ class Started(Message, frozen=True):
 class Steps(Message, frozen=True):
     """To the parent: all steps that became ready together, so that a token costs little."""
 
-    steps: list[tuple[int, Step]]
+    steps: list[tuple[int, EngineOutput]]
 
 
 class StatusIs(Message, frozen=True):
     """To the parent: the answer to `AskStatus`."""
 
-    status: Status
+    status: EngineStats
 
 
 class Failed(Message, frozen=True):

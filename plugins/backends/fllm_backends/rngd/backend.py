@@ -17,16 +17,16 @@ from fllm import (
     BackendError,
     BackendUnavailable,
     ConfigError,
+    EngineOutput,
+    EngineStats,
+    GenerateRequest,
     ModelCard,
     Progress,
-    Prompt,
     RequestError,
-    Status,
-    Step,
     UserError,
 )
 from fllm.errors import ContextTooLong
-from fllm.model.source import locate
+from fllm.model import locate
 from fllm.plugins.backend_options import backend_options
 from fllm_backends.checkpoints.model_description import Description, describe
 from fllm_backends.rngd.options import RngdOptions
@@ -86,7 +86,7 @@ class RngdBackend:
             runtime={"device": device_names(self._config.devices) or "npu"},
         )
 
-    async def generate(self, prompt: Prompt) -> AsyncGenerator[Step]:
+    async def generate(self, prompt: GenerateRequest) -> AsyncGenerator[EngineOutput]:
         """The engine's outputs as steps; closing the generator aborts the request there."""
         self._check()
         prompt = self._fitting(prompt)
@@ -96,27 +96,27 @@ class RngdBackend:
             return
         answer = Answer(prompt, self._model.eos_token_ids)
         self._running += 1
-        step = Step()
+        step = EngineOutput()
         try:
             async with aclosing(self._outputs(prompt, arguments)) as outputs:
                 async for output in outputs:
                     step = answer.step(output)
                     yield step
-                    if step.finish:
+                    if step.finish_reason:
                         return
             self._check()
             raise BackendError("the engine ended an answer without saying why")
         finally:
             self._running -= 1
-            if step.finish is None:
+            if step.finish_reason is None:
                 await self._engine.abort(prompt.request_id)
 
-    async def status(self) -> Status:
+    async def status(self) -> EngineStats:
         """The sequences in flight; raises `BackendUnavailable` where the engine has died."""
         self._check()
         if not self._llm.engine.is_alive():
             raise BackendUnavailable("the engine on the device has ended")
-        return Status(running=self._running)
+        return EngineStats(running=self._running)
 
     async def stop(self) -> None:
         """Shut the engine down, which frees the devices."""
@@ -151,7 +151,7 @@ class RngdBackend:
         except (OSError, RuntimeError, ValueError) as error:
             raise UserError(f"the vendor's engine can't load {self._config.model}: {_line(error)}") from error
 
-    async def _outputs(self, prompt: Prompt, arguments: dict[str, Any]) -> AsyncGenerator[Any]:
+    async def _outputs(self, prompt: GenerateRequest, arguments: dict[str, Any]) -> AsyncGenerator[Any]:
         from furiosa_llm import SamplingParams  # pyright: ignore[reportMissingImports]
         from furiosa_llm.outputs import RequestOutputKind  # pyright: ignore[reportMissingImports]
 
@@ -168,7 +168,7 @@ class RngdBackend:
         if self._llm is None:
             raise BackendUnavailable("the engine has not been started, or is stopping")
 
-    def _fitting(self, prompt: Prompt) -> Prompt:
+    def _fitting(self, prompt: GenerateRequest) -> GenerateRequest:
         """The prompt with a maximum that the context has room for, since the engine refuses a larger one."""
         if not all(
             0 <= token_id < self._model.tokenizer.vocab_size for token_id in prompt.token_ids or (-1,)
@@ -183,14 +183,14 @@ class RngdBackend:
         sampling = replace(prompt.sampling, max_tokens=min(prompt.sampling.max_tokens, room))
         return replace(prompt, sampling=sampling)
 
-    def _nothing(self, prompt: Prompt) -> Step:
+    def _nothing(self, prompt: GenerateRequest) -> EngineOutput:
         if prompt.sampling.prompt_logprobs is not None:
             raise RequestError(
                 "`max_tokens` 0 is not supported: the engine of this device always generates a token",
                 param="max_tokens",
                 code="unsupported_parameter",
             )
-        return Step(finish="length")
+        return EngineOutput(finish_reason="length")
 
 
 def _line(error: Exception) -> str:

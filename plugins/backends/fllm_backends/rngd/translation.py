@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from fllm import BackendError, Device, Prompt, RequestError, Sampling, Step, TokenLogprob
+from fllm import (
+    BackendError,
+    Device,
+    EngineOutput,
+    GenerateRequest,
+    RequestError,
+    SamplingParams,
+    TokenLogprob,
+)
 from fllm.model.devices import PES
 from fllm.values import FinishReason
 
@@ -76,7 +84,7 @@ def _device_name(device: Device) -> str:
     return f"{whole}:{first}" if first == last else f"{whole}:{first}-{last}"
 
 
-def sampling_params(sampling: Sampling) -> dict[str, Any]:
+def sampling_params(sampling: SamplingParams) -> dict[str, Any]:
     """Arguments of the vendor's ``SamplingParams``; raises `RequestError` for what the engine has not."""
     for name, neutral in _ABSENT.items():
         if getattr(sampling, name) != neutral:
@@ -93,23 +101,23 @@ def sampling_params(sampling: Sampling) -> dict[str, Any]:
 class Answer:
     """Takes the outputs of one request, each with what is new in it; gives steps."""
 
-    def __init__(self, prompt: Prompt, end_tokens: Sequence[int]) -> None:
+    def __init__(self, prompt: GenerateRequest, end_tokens: Sequence[int]) -> None:
         self._prompt = prompt
         sampling = prompt.sampling
         self._stop_tokens = {*sampling.stop_token_ids, *(() if sampling.ignore_eos else end_tokens)}
         self._begun = False
 
-    def step(self, output: RequestOutput) -> Step:
+    def step(self, output: RequestOutput) -> EngineOutput:
         """What this output brings; raises `BackendError` for an end that nobody knows."""
         new = output.outputs[0]
         token_ids = list(new.token_ids)
         finish = self._finish(new.finish_reason)
         ends = finish == "stop" and token_ids and token_ids[-1] in self._stop_tokens
         begins, self._begun = not self._begun, True
-        return Step(
+        return EngineOutput(
             token_ids=token_ids,
             logprobs=self._logprobs(new, token_ids),
-            finish=finish,
+            finish_reason=finish,
             stop_token=token_ids[-1] if ends else None,
             cached_tokens=output.num_cached_tokens if begins else 0,
             prompt_logprobs=self._prompt_logprobs(output) if begins else None,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from fllm.batching import BatchLimits
 from fllm.batching.backend import BatchedBackend
-from fllm.batching.limits import Limits
 from fllm.config import BackendConfig
 from fllm.interfaces import Backend, BackendContext
 from fllm_backends.checkpoints.download import check_local
@@ -12,8 +12,8 @@ from fllm_backends.torch.options import read_options
 from fllm_backends.torch.runner import TorchRunner
 
 LIMITS = {
-    "cpu": Limits(),
-    "cuda": Limits(max_num_seqs=256, max_num_batched_tokens=4096, prefill_budget=None),
+    "cpu": BatchLimits(),
+    "cuda": BatchLimits(max_num_seqs=256, max_num_batched_tokens=4096, prefill_budget=None),
 }
 """What one batch holds at most, unless the configuration says otherwise."""
 

@@ -8,8 +8,8 @@ from itertools import islice, repeat
 import torch
 from torch import Tensor
 
+from fllm.batching import ends, samples, verified
 from fllm.batching.runner import Row, Sampled
-from fllm.batching.verification import ends, samples, verified
 from fllm.values import TokenLogprob
 from fllm_backends.torch import logit_masks
 from fllm_backends.torch.attention import AttentionBatch, KVCache

@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 
 from fllm.config import BackendConfig, Device, LoadFormat
 from fllm.errors import ConfigError
-from fllm.model.source import ModelSource, locate
+from fllm.model import ModelSource, locate
 from fllm.plugins.backend_options import backend_options
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")

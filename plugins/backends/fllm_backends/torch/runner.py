@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fllm.batching.limits import check_length
+from fllm.batching import check_length
 from fllm.batching.runner import Row, Sampled
 from fllm.config import Device
 from fllm.errors import ConfigError, ModelError

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from fllm.values import Sampling
+from fllm.values import SamplingParams
 
 NUCLEUS_GUESS = 1024
 """Tokens that nearly always hold ``top_p`` of the mass; sorting them all is ten times the work."""
@@ -26,7 +26,7 @@ def uniform(seed: int, position: int) -> float:
     return int.from_bytes(digest) / (1 << 8 * _DRAW_BYTES)
 
 
-def draw(logits: Tensor, sampling: Sampling, number: float) -> Tensor:
+def draw(logits: Tensor, sampling: SamplingParams, number: float) -> Tensor:
     """The token at ``number`` of the cumulative distribution."""
     scaled = (logits - logits.max()) / sampling.temperature
     if sampling.min_p > 0:
@@ -37,7 +37,7 @@ def draw(logits: Tensor, sampling: Sampling, number: float) -> Tensor:
     return ids[_at(probabilities, number)]
 
 
-def _likeliest(scaled: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+def _likeliest(scaled: Tensor, sampling: SamplingParams) -> tuple[Tensor, Tensor]:
     """Probabilities and ids of the tokens within top_k; those beyond top_p have the probability 0."""
     if 0 < sampling.top_k < len(scaled):
         best = scaled.topk(sampling.top_k)

@@ -80,7 +80,7 @@ def phases(request: RequestRecord) -> Iterator[Phase]:
     if first is None:
         yield "queue", submitted, end
         return
-    prefill = min(submitted + request.queued, first)
+    prefill = min(submitted + request.queue_time, first)
     yield "queue", submitted, prefill
     yield "prefill", prefill, first
     yield "decode", first, end

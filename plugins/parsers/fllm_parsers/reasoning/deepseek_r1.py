@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from fllm.parsing.reasoning_parser import Space, ThinkingParser
+from fllm.parsing import ReasoningParserBase, Space
 
 OPEN = "<think>"
 CLOSE = "</think>"
 
 
-class DeepSeekR1Parser(ThinkingParser):
+class DeepSeekR1Parser(ReasoningParserBase):
     """Text before the first ``</think>`` is reasoning, text after it the answer; no tag is either.
 
     Neither is trimmed, so reasoning may be white space; only that before an opening ``<think>`` is dropped

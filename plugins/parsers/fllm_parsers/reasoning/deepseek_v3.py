@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from fllm.parsing.reasoning_parser import ThinkingParser
+from fllm.parsing import ReasoningParserBase
 
 
-class DeepSeekV3Parser(ThinkingParser):
+class DeepSeekV3Parser(ReasoningParserBase):
     """Without ``thinking``, all is answer."""
 
-    begins = "off"
-    switches = ("thinking", "enable_thinking")
+    initial_state = "off"
+    template_flags = ("thinking", "enable_thinking")
 
 
-class DeepSeekV4Parser(ThinkingParser):
+class DeepSeekV4Parser(ReasoningParserBase):
     """Reasons unless told otherwise; calls end the reasoning too."""
 
-    interrupting = ("<｜DSML｜tool_calls>",)
-    switches = ("thinking", "enable_thinking")
+    implicit_end = ("<｜DSML｜tool_calls>",)
+    template_flags = ("thinking", "enable_thinking")

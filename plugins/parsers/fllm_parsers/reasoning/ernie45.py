@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from fllm.parsing.reasoning_parser import Space, ThinkingParser
+from fllm.parsing import ReasoningParserBase, Space
 
 
-class Ernie45Parser(ThinkingParser):
+class Ernie45Parser(ReasoningParserBase):
     """Each tag stands on a line of its own."""
 
-    tags = ("<response>", "</response>")
+    answer_tags = ("<response>", "</response>")
     answer_space = Space(start=True, end=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from fllm.parsing.reasoning_parser import ThinkingParser
+from fllm.parsing import ReasoningParserBase
 
 
-class Exaone4Parser(ThinkingParser):
+class Exaone4Parser(ReasoningParserBase):
     """The template opens the reasoning if asked, and else closes it; without either, a tag must open it."""
 
-    begins = "before"
-    switches = ("enable_thinking",)
+    initial_state = "before"
+    template_flags = ("enable_thinking",)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from fllm.parsing.reasoning_parser import ThinkingParser
+from fllm.parsing import ReasoningParserBase
 
 
-class Gemma4Parser(ThinkingParser):
+class Gemma4Parser(ReasoningParserBase):
     """The markers are special tokens; without the opening one, there is no reasoning."""
 
     opening = ("<|channel>",)
     closing = ("<channel|>",)
-    label = "thought\n"
-    begins = "before"
-    strays = "reasoning"
+    header = "thought\n"
+    initial_state = "before"
+    stray_markers = "reasoning"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from fllm.parsing.reasoning_parser import ThinkingParser
+from fllm.parsing import ReasoningParserBase
 
 
-class Glm45Parser(ThinkingParser):
+class Glm45Parser(ReasoningParserBase):
     """Without ``enable_thinking``, which is on by default, all is answer."""
 
-    interrupting = ("<tool_call>",)
-    switches = ("enable_thinking",)
+    implicit_end = ("<tool_call>",)
+    template_flags = ("enable_thinking",)

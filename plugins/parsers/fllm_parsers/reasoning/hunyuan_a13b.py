@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from fllm.parsing.reasoning_parser import Space, ThinkingParser
+from fllm.parsing import ReasoningParserBase, Space
 
 
-class HunyuanA13bParser(ThinkingParser):
+class HunyuanA13bParser(ReasoningParserBase):
     """Each tag stands on a line of its own. The tags are several ordinary tokens, so they may be text too."""
 
-    begins = "before"
-    strays = "text"
-    tags = ("<answer>", "</answer>")
+    initial_state = "before"
+    stray_markers = "text"
+    answer_tags = ("<answer>", "</answer>")
     reasoning_space = Space(start=True, end=True)
     answer_space = Space(start=True, end=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from fllm.parsing.reasoning_parser import Space, ThinkingParser
+from fllm.parsing import ReasoningParserBase, Space
 
 
-class KimiK2Parser(ThinkingParser):
+class KimiK2Parser(ReasoningParserBase):
     """The model writes white space before the closing tag."""
 
-    interrupting = ("<|tool_calls_section_begin|>",)
-    switches = ("thinking", "enable_thinking")
+    implicit_end = ("<|tool_calls_section_begin|>",)
+    template_flags = ("thinking", "enable_thinking")
     reasoning_space = Space(end=True)

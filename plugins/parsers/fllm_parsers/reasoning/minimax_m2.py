@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fllm.parsing.reasoning_parser import ThinkingParser
+from fllm.parsing import ReasoningParserBase
 
 
-class MiniMaxM2Parser(ThinkingParser):
+class MiniMaxM2Parser(ReasoningParserBase):
     """The model always reasons."""
 
-    interrupting = ("<minimax:tool_call>",)
+    implicit_end = ("<minimax:tool_call>",)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from fllm.parsing.reasoning_parser import ThinkingParser
+from fllm.parsing import ReasoningParserBase
 
 
-class MistralParser(ThinkingParser):
+class MistralParser(ReasoningParserBase):
     """The markers are special tokens; without the opening one, there is no reasoning."""
 
     opening = ("[THINK]",)
     closing = ("[/THINK]",)
-    begins = "before"
-    strays = "reasoning"
+    initial_state = "before"
+    stray_markers = "reasoning"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from fllm.parsing.reasoning_parser import ThinkingParser
+from fllm.parsing import ReasoningParserBase
 
 
-class NemotronV3Parser(ThinkingParser):
+class NemotronV3Parser(ReasoningParserBase):
     """Without ``enable_thinking``, which is on by default, all is answer; calls end the reasoning too."""
 
-    interrupting = ("<tool_call>",)
-    switches = ("enable_thinking",)
+    implicit_end = ("<tool_call>",)
+    template_flags = ("enable_thinking",)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fllm.parsing.reasoning_parser import ThinkingParser
+from fllm.parsing import ReasoningParserBase
 
 
-class Olmo3Parser(ThinkingParser):
+class Olmo3Parser(ReasoningParserBase):
     """White space belongs to what it stands beside."""

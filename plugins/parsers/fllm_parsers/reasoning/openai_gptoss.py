@@ -14,8 +14,8 @@ from __future__ import annotations
 from typing import Literal
 
 from fllm import ParserContext, ParserEvent, Reasoning, Text
-from fllm.constraints import Constraint, Exactly, InOrder, OneOf, UpTo
-from fllm.parsing.markers import Marker, MarkerSplitter
+from fllm.constraints import AnyOf, Concat, Constraint, ConstString, TextUntil
+from fllm.parsing import Marker, MarkerSplitter
 
 START = "<|start|>"
 CHANNEL = "<|channel|>"
@@ -47,10 +47,12 @@ class OpenAIGptOssParser:
         self._first: list[str] | None = []
         self._addressed = False
 
-    def around(self, answer: Constraint) -> Constraint:
+    def constrain_output(self, answer: Constraint) -> Constraint:
         """Reasoning or none; then the answer, as the final message or, as a call is, with its own header."""
-        reasoning = InOrder((Exactly(_ANALYSIS), UpTo(ENDS[0]), Exactly(_NEXT)))
-        return InOrder((OneOf((reasoning, Exactly(""))), OneOf((InOrder((Exactly(_FINAL), answer)), answer))))
+        reasoning = Concat((ConstString(_ANALYSIS), TextUntil(ENDS[0]), ConstString(_NEXT)))
+        return Concat(
+            (AnyOf((reasoning, ConstString(""))), AnyOf((Concat((ConstString(_FINAL), answer)), answer)))
+        )
 
     def feed(self, text: str) -> list[ParserEvent]:
         """Take the next piece; give what is now certain."""

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from fllm.parsing.reasoning_parser import ThinkingParser
+from fllm.parsing import ReasoningParserBase
 
 
-class Qwen3Parser(ThinkingParser):
+class Qwen3Parser(ReasoningParserBase):
     """Without ``enable_thinking``, which is on by default, all is answer."""
 
-    interrupting = ("<tool_call>",)
-    switches = ("enable_thinking",)
+    implicit_end = ("<tool_call>",)
+    template_flags = ("enable_thinking",)
 
 
-class Holo2Parser(ThinkingParser):
+class Holo2Parser(ReasoningParserBase):
     """Holo2, of the Qwen3-VL family, which knows both names of the switch."""
 
-    switches = ("thinking", "enable_thinking")
+    template_flags = ("thinking", "enable_thinking")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from fllm.parsing.reasoning_parser import ThinkingParser
+from fllm.parsing import ReasoningParserBase
 
 
-class SeedOssParser(ThinkingParser):
+class SeedOssParser(ReasoningParserBase):
     """What the model says of its budget is a part of its reasoning."""
 
     opening = ("<seed:think>",)
     closing = ("</seed:think>",)
-    interrupting = ("<seed:tool_call>",)
+    implicit_end = ("<seed:tool_call>",)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from fllm.parsing.reasoning_parser import Space, ThinkingParser
+from fllm.parsing import ReasoningParserBase, Space
 
 
-class Step3Parser(ThinkingParser):
+class Step3Parser(ReasoningParserBase):
     """Everything up to the first ``</think>``."""
 
 
-class Step3p5Parser(ThinkingParser):
+class Step3p5Parser(ReasoningParserBase):
     """The model writes line breaks before the closing tag."""
 
-    interrupting = ("<tool_call>",)
-    strays = "text"
+    implicit_end = ("<tool_call>",)
+    stray_markers = "text"
     reasoning_space = Space(end=True)

@@ -12,33 +12,31 @@ import re
 from collections.abc import Sequence
 from typing import ClassVar
 
-from fllm.parsing.json_tool_calls import HeadedJson, named, split_head
-from fllm.parsing.tool_call_parser import Call, CallParser
-from fllm.parsing.tool_format import ToolFormat
+from fllm.parsing import Call, JsonWithHeader, ToolCallParser, ToolFormat, make_call, split_header
 
 _HEAD = re.compile(r"[^{]*+")
 _CALLS = ("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>")
 _BEGIN, _SEPARATOR, _END = "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "<｜tool▁call▁end｜>"
 
 
-class _DeepSeekParser(CallParser):
-    around = _CALLS
+class _DeepSeekParser(ToolCallParser):
+    section_markers = _CALLS
     opening = (_BEGIN,)
     closing = (_END,)
-    inside = (_SEPARATOR,)
+    inner_markers = (_SEPARATOR,)
 
     head: ClassVar[re.Pattern[str]]
     """What is before the arguments, with the name in it."""
 
-    def reader(self) -> HeadedJson:
+    def new_scanner(self) -> JsonWithHeader:
         """The name, and what else is before the arguments; then those."""
-        return HeadedJson(_HEAD)
+        return JsonWithHeader(_HEAD)
 
-    def read(self, body: str) -> Sequence[Call]:
+    def parse_body(self, body: str) -> Sequence[Call]:
         """The one call."""
-        head, arguments = split_head(body)
+        head, arguments = split_header(body)
         name = self.head.fullmatch(head)
-        call = named(name[1].strip(), arguments) if name else None
+        call = make_call(name[1].strip(), arguments) if name else None
         return [call] if call else []
 
 
@@ -46,8 +44,8 @@ class DeepSeekV3Parser(_DeepSeekParser):
     """The arguments stand in a code block, behind the kind of the tool and its name."""
 
     head = re.compile(rf"\s*\w*{_SEPARATOR}([^\n]+)\n```(?:json)?\s*")
-    trail = "`"
-    format = ToolFormat(
+    skip_after = "`"
+    tool_format = ToolFormat(
         before=_CALLS[0],
         begin=f"{_BEGIN}function{_SEPARATOR}",
         middle="\n```json\n",
@@ -61,4 +59,4 @@ class DeepSeekV31Parser(_DeepSeekParser):
     """The arguments stand behind the name."""
 
     head = re.compile(rf"\s*+([^\n]+){_SEPARATOR}\s*+")
-    format = ToolFormat(before=_CALLS[0], begin=_BEGIN, middle=_SEPARATOR, end=_END, after=_CALLS[1])
+    tool_format = ToolFormat(before=_CALLS[0], begin=_BEGIN, middle=_SEPARATOR, end=_END, after=_CALLS[1])

@@ -12,15 +12,14 @@ from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Any
 
-from fllm.constraints import Constraint, Exactly, InOrder, OneOf, UpTo
+from fllm.constraints import AnyOf, Concat, Constraint, ConstString, TextUntil
 from fllm.interfaces import ParserContext
+from fllm.parsing import Call, ToolCallParser, ToolFormat
 from fllm.parsing.argument_coercion import coerced, is_json
 from fllm.parsing.argument_constraints import is_free, json_value, named
 from fllm.parsing.literal_reader import LiteralReader, Scope, json_object, quoted
 from fllm.parsing.python_call_reader import unescape
-from fllm.parsing.tool_call_parser import Call, CallParser
-from fllm.parsing.tool_format import ToolFormat
-from fllm.parsing.tool_parameters import Parameters, Signatures, choices
+from fllm.parsing.tool_parameters import Parameters, ToolSchemas, choices
 
 QUOTE = '<|"|>'
 
@@ -65,19 +64,19 @@ def gemma_value(schema: Any, parameters: Parameters) -> Constraint:
     if parameters.kinds(schema) != {"string"}:
         return json_value(schema, parameters)
     if listed := choices(parameters.resolved(schema)):
-        return OneOf(tuple(Exactly(f"{QUOTE}{choice}{QUOTE}") for choice in listed))
+        return AnyOf(tuple(ConstString(f"{QUOTE}{choice}{QUOTE}") for choice in listed))
     if is_free(schema, parameters):
-        return InOrder((Exactly(QUOTE), UpTo(QUOTE)))
+        return Concat((ConstString(QUOTE), TextUntil(QUOTE)))
     return json_value(schema, parameters)
 
 
-class Gemma4Parser(CallParser):
+class Gemma4Parser(ToolCallParser):
     """One call between each pair of markers."""
 
     opening = ("<|tool_call>",)
     closing = ("<tool_call|>",)
-    inside = (QUOTE,)
-    format = ToolFormat(
+    inner_markers = (QUOTE,)
+    tool_format = ToolFormat(
         begin="<|tool_call>call:",
         middle="{",
         end="}<tool_call|>",
@@ -87,17 +86,17 @@ class Gemma4Parser(CallParser):
 
     def __init__(self, context: ParserContext) -> None:
         super().__init__(context)
-        self._signatures = Signatures(context.tools)
+        self._signatures = ToolSchemas(context.tools)
 
-    def reader(self) -> GemmaCallReader:
+    def new_scanner(self) -> GemmaCallReader:
         """Up to the closing brace."""
         return GemmaCallReader()
 
-    def read(self, body: str) -> Sequence[Call]:
+    def parse_body(self, body: str) -> Sequence[Call]:
         """The one call; what has no quotes is of the type that the tool's schema says."""
-        reader = self.reader()
-        reader.feed(body)
-        ((name, arguments),) = reader.calls
+        scanner = self.new_scanner()
+        scanner.feed(body)
+        ((name, arguments),) = scanner.calls
         parameters = self._signatures.of(name)
         typed = {
             key: coerced(value, parameters.schemas.get(key), parameters) for key, value in arguments.items()

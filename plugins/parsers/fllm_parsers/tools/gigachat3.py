@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from fllm.parsing.json_tool_calls import JsonCallParser
-from fllm.parsing.tool_format import ToolFormat
+from fllm.parsing import JsonToolCallParser, ToolFormat
 
 
-class GigaChat3Parser(JsonCallParser):
+class GigaChat3Parser(JsonToolCallParser):
     """Nothing ends a call but its object, or the end of the answer."""
 
-    around = ("<|message_sep|>", "</s>")
+    section_markers = ("<|message_sep|>", "</s>")
     opening = ("function call<|role_sep|>", "<|function_call|>")
-    format = ToolFormat(begin='<|function_call|>{"name": "', middle='", "arguments": ', end="}")
+    tool_format = ToolFormat(begin='<|function_call|>{"name": "', middle='", "arguments": ', end="}")

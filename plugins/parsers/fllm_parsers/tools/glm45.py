@@ -12,20 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fllm.parsing.argument_constraints import tagged
-from fllm.parsing.tag_reader import Tags
-from fllm.parsing.tagged_tool_calls import TaggedCallParser
-from fllm.parsing.tool_call_parser import Call
-from fllm.parsing.tool_format import ToolFormat
+from fllm.parsing import Call, TagFormat, TaggedToolCallParser, ToolFormat, tagged
 
 
-class Glm45Parser(TaggedCallParser):
+class Glm45Parser(TaggedToolCallParser):
     """Values are JSON unless they are strings.
 
     A name alone is a call only of a tool that the request has, if it has any.
     """
 
-    tags = Tags(
+    tags = TagFormat(
         opening="<tool_call>",
         before_key="<arg_key>",
         after_key=("</arg_key>", "<arg_value>"),
@@ -35,8 +31,8 @@ class Glm45Parser(TaggedCallParser):
     )
     opening = ("<tool_call>",)
     closing = ("</tool_call>",)
-    inside = ("<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>")
-    format = ToolFormat(
+    inner_markers = ("<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>")
+    tool_format = ToolFormat(
         begin="<tool_call>",
         middle="\n",
         end="</tool_call>",
@@ -44,17 +40,19 @@ class Glm45Parser(TaggedCallParser):
         arguments=tagged(tags, gap="\n"),
     )
 
-    def read(self, body: str) -> Sequence[Call]:
+    def parse_body(self, body: str) -> Sequence[Call]:
         """The one call."""
         known = {tool.name for tool in self.context.tools}
         return [
-            call for call in super().read(body) if call.arguments != "{}" or not known or call.name in known
+            call
+            for call in super().parse_body(body)
+            if call.arguments != "{}" or not known or call.name in known
         ]
 
 
 class Glm47Parser(Glm45Parser):
     """The same; the model writes it without line breaks."""
 
-    format = ToolFormat(
+    tool_format = ToolFormat(
         begin="<tool_call>", middle="", end="</tool_call>", arguments=tagged(Glm45Parser.tags)
     )

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from fllm.parsing.json_tool_calls import JsonCallParser, json_list
+from fllm.parsing import JsonToolCallParser, json_list
 
 
-class GraniteParser(JsonCallParser):
+class GraniteParser(JsonToolCallParser):
     """The marker may be missing where the list is all there is."""
 
     opening = ("<|tool_call|>", "<tool_call>")
-    lead = "[,"
-    trail = "],"
-    repeats = True
-    bare = True
-    format = json_list("<|tool_call|>[", "]", trigger="<|tool_call|>")
+    skip_before = "[,"
+    skip_after = "],"
+    multiple_calls = True
+    marker_optional = True
+    tool_format = json_list("<|tool_call|>[", "]", trigger="<|tool_call|>")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from fllm.parsing.json_tool_calls import JsonCallParser
-from fllm.parsing.tool_format import ToolFormat
+from fllm.parsing import JsonToolCallParser, ToolFormat
 
 
-class Granite20bFcParser(JsonCallParser):
+class Granite20bFcParser(JsonToolCallParser):
     """Nothing ends a call but its object."""
 
     opening = ("<function_call>",)
-    format = ToolFormat(
+    tool_format = ToolFormat(
         begin='<function_call> {"name": "',
         middle='", "arguments": ',
         end="}",

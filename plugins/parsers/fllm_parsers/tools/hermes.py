@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from fllm.parsing.json_tool_calls import JsonCallParser
-from fllm.parsing.tool_format import ToolFormat
+from fllm.parsing import JsonToolCallParser, ToolFormat
 
 
-class HermesParser(JsonCallParser):
+class HermesParser(JsonToolCallParser):
     """One object between each pair of tags."""
 
     opening = ("<tool_call>",)
     closing = ("</tool_call>",)
-    format = ToolFormat(
+    tool_format = ToolFormat(
         begin='<tool_call>\n{"name": "',
         middle='", "arguments": ',
         end="}\n</tool_call>",
@@ -20,12 +19,12 @@ class HermesParser(JsonCallParser):
     )
 
 
-class LongCatParser(JsonCallParser):
+class LongCatParser(JsonToolCallParser):
     """The same of LongCat, whose tags are its own."""
 
     opening = ("<longcat_tool_call>",)
     closing = ("</longcat_tool_call>",)
-    format = ToolFormat(
+    tool_format = ToolFormat(
         begin='<longcat_tool_call>{"name": "',
         middle='", "arguments": ',
         end="}</longcat_tool_call>",

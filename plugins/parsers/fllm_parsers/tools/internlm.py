@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from fllm.parsing.json_tool_calls import JsonCallParser
-from fllm.parsing.tool_format import ToolFormat
+from fllm.parsing import JsonToolCallParser, ToolFormat
 
 
-class InternLM2Parser(JsonCallParser):
+class InternLM2Parser(JsonToolCallParser):
     """White space between the two opening markers is no harm."""
 
-    around = ("<|action_start|>",)
+    section_markers = ("<|action_start|>",)
     opening = ("<|plugin|>",)
     closing = ("<|action_end|>",)
-    format = ToolFormat(
+    tool_format = ToolFormat(
         begin='<|action_start|><|plugin|>{"name": "',
         middle='", "parameters": ',
         end="}<|action_end|>",

@@ -11,10 +11,7 @@ from __future__ import annotations
 import re
 
 from fllm import ParserContext, ParserEvent, Text, ToolArguments, ToolStart
-from fllm.parsing.json_objects import JsonObject, ObjectFinder
-from fllm.parsing.json_tool_calls import call_of
-from fllm.parsing.partial_match import overlap
-from fllm.parsing.tool_format import ToolFormat
+from fllm.parsing import JsonObject, ObjectFinder, ToolFormat, call_from_json, overlap
 
 TAG = "<|python_tag|>"
 
@@ -31,7 +28,7 @@ class Llama3JsonParser:
     prose, the name must also be one of the request's tools, where it has any.
     """
 
-    format = ToolFormat(
+    tool_format = ToolFormat(
         begin='{"name": "', middle='", "parameters": ', end="}", between="; ", trigger='{"name"'
     )
 
@@ -99,7 +96,7 @@ class Llama3JsonParser:
         return [Text(text)] if text else []
 
     def _object(self, found: JsonObject) -> list[ParserEvent]:
-        call = call_of(found)
+        call = call_from_json(found)
         if call is None or not (self._expecting or not self._tools or call.name in self._tools):
             return self._content(found.text)
         events: list[ParserEvent] = [

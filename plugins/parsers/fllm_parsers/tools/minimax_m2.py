@@ -13,17 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fllm.parsing.argument_constraints import tagged
-from fllm.parsing.tag_reader import Tags
-from fllm.parsing.tagged_tool_calls import TaggedCallParser
-from fllm.parsing.tool_call_parser import Call
-from fllm.parsing.tool_format import ToolFormat
+from fllm.parsing import Call, TagFormat, TaggedToolCallParser, ToolFormat, tagged
 
 
-class MiniMaxM2Parser(TaggedCallParser):
+class MiniMaxM2Parser(TaggedToolCallParser):
     """One or more calls between two tags; of tools that the request has, if it has any."""
 
-    tags = Tags(
+    tags = TagFormat(
         opening='<invoke name="',
         after_name='">',
         before_key='<parameter name="',
@@ -32,9 +28,9 @@ class MiniMaxM2Parser(TaggedCallParser):
         end="</invoke>",
     )
     opening = ('<invoke name="',)
-    around = ("<minimax:tool_call>",)
+    section_markers = ("<minimax:tool_call>",)
     closing = ("</minimax:tool_call>",)
-    format = ToolFormat(
+    tool_format = ToolFormat(
         before="<minimax:tool_call>\n",
         begin='<invoke name="',
         middle='">\n',
@@ -44,7 +40,7 @@ class MiniMaxM2Parser(TaggedCallParser):
         arguments=tagged(tags, gap="\n"),
     )
 
-    def read(self, body: str) -> Sequence[Call]:
+    def parse_body(self, body: str) -> Sequence[Call]:
         """The one call."""
         known = {tool.name for tool in self.context.tools}
-        return [call for call in super().read(body) if not known or call.name in known]
+        return [call for call in super().parse_body(body) if not known or call.name in known]

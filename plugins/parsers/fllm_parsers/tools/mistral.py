@@ -11,35 +11,34 @@ import secrets
 import string
 from collections.abc import Sequence
 
-from fllm.parsing.json_tool_calls import HeadedJson, JsonCallParser, json_list, named, split_head
-from fllm.parsing.tool_call_parser import Call
+from fllm.parsing import Call, JsonToolCallParser, JsonWithHeader, json_list, make_call, split_header
 
 _HEAD = re.compile(r"[\w.:/\[\]-]*+")
 _NAME = re.compile(r"([\w.:/-]+)(?:\[CALL_ID\](\w+))?(?:\[ARGS\])?")
 _ID = string.ascii_letters + string.digits
 
 
-class MistralParser(JsonCallParser):
+class MistralParser(JsonToolCallParser):
     """Both ways to write a call, whichever the model has learnt."""
 
     opening = ("[TOOL_CALLS]",)
-    inside = ("[ARGS]", "[CALL_ID]")
-    lead = "[,"
-    trail = "],"
-    repeats = True
-    format = json_list("[TOOL_CALLS][", "]", trigger="[TOOL_CALLS]")
+    inner_markers = ("[ARGS]", "[CALL_ID]")
+    skip_before = "[,"
+    skip_after = "],"
+    multiple_calls = True
+    tool_format = json_list("[TOOL_CALLS][", "]", trigger="[TOOL_CALLS]")
 
-    def reader(self) -> HeadedJson:
+    def new_scanner(self) -> JsonWithHeader:
         """An object, before which a name may stand."""
-        return HeadedJson(_HEAD)
+        return JsonWithHeader(_HEAD)
 
-    def read(self, body: str) -> Sequence[Call]:
+    def parse_body(self, body: str) -> Sequence[Call]:
         """With a name before it, the object is the arguments; else it has both."""
-        head, found = split_head(body)
+        head, found = split_header(body)
         if not head:
-            return super().read(found)
+            return super().parse_body(found)
         name = _NAME.fullmatch(head)
-        call = named(name[1], found, name[2]) if name else None
+        call = make_call(name[1], found, name[2]) if name else None
         return [call] if call else []
 
     @staticmethod

@@ -10,20 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fllm.parsing import Call, ToolCallParser, ToolFormat
 from fllm.parsing.python_call_reader import PythonCallReader
-from fllm.parsing.tool_call_parser import Call, CallParser
-from fllm.parsing.tool_format import ToolFormat
 from fllm_parsers.tools.pythonic import ARGUMENTS, read_calls
 
 
-class Olmo3Parser(CallParser):
+class Olmo3Parser(ToolCallParser):
     """One call after the other behind the tag; commas may be between them."""
 
     opening = ("<function_calls>",)
     closing = ("</function_calls>",)
-    lead = ","
-    repeats = True
-    format = ToolFormat(
+    skip_before = ","
+    multiple_calls = True
+    tool_format = ToolFormat(
         before="<function_calls>",
         begin="",
         middle="(",
@@ -33,10 +32,10 @@ class Olmo3Parser(CallParser):
         arguments=ARGUMENTS,
     )
 
-    def reader(self) -> PythonCallReader:
+    def new_scanner(self) -> PythonCallReader:
         """One call."""
         return PythonCallReader()
 
-    def read(self, body: str) -> Sequence[Call]:
+    def parse_body(self, body: str) -> Sequence[Call]:
         """That call."""
-        return read_calls(body, self.reader())
+        return read_calls(body, self.new_scanner())

@@ -13,9 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from fllm.parsing.json_tool_calls import HeadedJson, named, split_head
-from fllm.parsing.tool_call_parser import Call, CallParser
-from fllm.parsing.tool_format import ToolFormat
+from fllm.parsing import Call, JsonWithHeader, ToolCallParser, ToolFormat, make_call, split_header
 
 _HEAD = re.compile(r"[^{]*+")
 _NAME = re.compile(
@@ -24,28 +22,28 @@ _NAME = re.compile(
 )
 
 
-class OpenAIParser(CallParser):
+class OpenAIParser(ToolCallParser):
     """A name, what is left of the header, and one JSON object; the marker that ends all may be missing."""
 
     opening = ("to=functions.",)
-    around = ("<|start|>assistant", "<|channel|>commentary", "<|channel|>analysis")
+    section_markers = ("<|start|>assistant", "<|channel|>commentary", "<|channel|>analysis")
     closing = ("<|call|>", "<|end|>", "<|return|>")
     visible_tokens = ("<|start|>", "<|channel|>", "<|constrain|>", "<|message|>", *closing)
     # The last call has no marker behind it: <|call|> is a stop token.
-    format = ToolFormat(
+    tool_format = ToolFormat(
         begin="<|channel|>commentary to=functions.",
         middle=" <|constrain|>json<|message|>",
         end="",
         between="<|call|><|start|>assistant",
     )
 
-    def reader(self) -> HeadedJson:
+    def new_scanner(self) -> JsonWithHeader:
         """The rest of the header; then the arguments."""
-        return HeadedJson(_HEAD)
+        return JsonWithHeader(_HEAD)
 
-    def read(self, body: str) -> Sequence[Call]:
+    def parse_body(self, body: str) -> Sequence[Call]:
         """The one call."""
-        head, arguments = split_head(body)
+        head, arguments = split_header(body)
         name = _NAME.fullmatch(head)
-        call = named(name[1], arguments) if name else None
+        call = make_call(name[1], arguments) if name else None
         return [call] if call else []

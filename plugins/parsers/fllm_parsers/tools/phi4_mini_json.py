@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from fllm.parsing.json_tool_calls import JsonCallParser, json_list
+from fllm.parsing import JsonToolCallParser, json_list
 
 
-class Phi4MiniJsonParser(JsonCallParser):
+class Phi4MiniJsonParser(JsonToolCallParser):
     """One list of objects."""
 
     opening = ("functools[",)
-    lead = ","
-    trail = "],"
-    repeats = True
-    format = json_list("functools[", "]")
+    skip_before = ","
+    skip_after = "],"
+    multiple_calls = True
+    tool_format = json_list("functools[", "]")

@@ -9,35 +9,34 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from fllm.parsing import Call, ToolCallParser, ToolFormat
 from fllm.parsing.argument_constraints import named, python_value
 from fllm.parsing.literal_reader import json_object
 from fllm.parsing.python_call_reader import PythonCallReader, PythonListReader
-from fllm.parsing.tool_call_parser import Call, CallParser
-from fllm.parsing.tool_format import ToolFormat
 
 ARGUMENTS = named("=", ", ", python_value)
 
 
-class PythonicParser(CallParser):
+class PythonicParser(ToolCallParser):
     """A list is emitted when it is complete: until then, it may be prose in brackets.
 
     Within prose, all of its names must be those of tools of the request, where it has any.
     """
 
     opening = ("[",)
-    around: ClassVar[Sequence[str]] = ("<|python_tag|>",)
+    section_markers: ClassVar[Sequence[str]] = ("<|python_tag|>",)
     visible_tokens: ClassVar[Sequence[str]] = ("<|python_tag|>",)
-    format = ToolFormat(
+    tool_format = ToolFormat(
         before="[", begin="", middle="(", end=")", between=", ", after="]", arguments=ARGUMENTS
     )
 
-    def reader(self) -> PythonListReader:
+    def new_scanner(self) -> PythonListReader:
         """The calls, and the bracket behind them."""
         return PythonListReader()
 
-    def read(self, body: str) -> Sequence[Call]:
+    def parse_body(self, body: str) -> Sequence[Call]:
         """All of them, or none."""
-        calls = read_calls(body, self.reader())
+        calls = read_calls(body, self.new_scanner())
         known = {tool.name for tool in self.context.tools}
         expected = self._near != "prose" or not known
         return calls if expected or all(call.name in known for call in calls) else []
@@ -46,7 +45,7 @@ class PythonicParser(CallParser):
 class Llama4PythonicParser(PythonicParser):
     """The same with markers that may be around the list."""
 
-    around = ("<|python_start|>",)
+    section_markers = ("<|python_start|>",)
     closing = ("<|python_end|>",)
     visible_tokens = ("<|python_start|>", "<|python_end|>")
 
@@ -54,10 +53,10 @@ class Llama4PythonicParser(PythonicParser):
 class Lfm2Parser(PythonicParser):
     """The same with markers around the list."""
 
-    around = ("<|tool_call_start|>",)
+    section_markers = ("<|tool_call_start|>",)
     closing = ("<|tool_call_end|>",)
     visible_tokens = ("<|tool_call_start|>", "<|tool_call_end|>")
-    format = ToolFormat(
+    tool_format = ToolFormat(
         before="<|tool_call_start|>[",
         begin="",
         middle="(",
@@ -69,7 +68,7 @@ class Lfm2Parser(PythonicParser):
     )
 
 
-def read_calls(body: str, reader: PythonCallReader) -> list[Call]:
+def read_calls(body: str, scanner: PythonCallReader) -> list[Call]:
     """The calls of a body that this reader takes."""
-    reader.feed(body)
-    return [Call(name, json_object(arguments)) for name, arguments in reader.calls]
+    scanner.feed(body)
+    return [Call(name, json_object(arguments)) for name, arguments in scanner.calls]

@@ -17,12 +17,9 @@ from typing import ClassVar
 
 from msgspec.structs import replace
 
-from fllm.parsing.argument_constraints import tagged
-from fllm.parsing.tag_reader import Tags
-from fllm.parsing.tagged_tool_calls import TaggedCallParser
-from fllm.parsing.tool_format import ToolFormat
+from fllm.parsing import TagFormat, TaggedToolCallParser, ToolFormat, tagged
 
-_TAGS = Tags(
+_TAGS = TagFormat(
     opening="<function=",
     after_name=">",
     before_key="<parameter=",
@@ -34,7 +31,7 @@ _TAGS = Tags(
 )
 
 
-def _format(begin: str, end: str, tags: Tags, padding: str) -> ToolFormat:
+def _format(begin: str, end: str, tags: TagFormat, padding: str) -> ToolFormat:
     return ToolFormat(
         begin=f"{begin}\n<function=",
         middle=">\n",
@@ -45,28 +42,28 @@ def _format(begin: str, end: str, tags: Tags, padding: str) -> ToolFormat:
     )
 
 
-class Qwen3CoderParser(TaggedCallParser):
+class Qwen3CoderParser(TaggedToolCallParser):
     """``<tool_call>`` may be missing; a value loses the line breaks next to its tags."""
 
-    tags: ClassVar[Tags] = _TAGS
+    tags: ClassVar[TagFormat] = _TAGS
     opening = ("<function=",)
-    around = ("<tool_call>",)
+    section_markers = ("<tool_call>",)
     closing = ("</tool_call>",)
-    format = _format("<tool_call>", "</tool_call>", _TAGS, "\n")
+    tool_format = _format("<tool_call>", "</tool_call>", _TAGS, "\n")
 
 
 class MiMoParser(Qwen3CoderParser):
     """The same, but a value is what stands between its tags, word for word."""
 
     tags = replace(_TAGS, padding="")
-    format = _format("<tool_call>", "</tool_call>", tags, "")
+    tool_format = _format("<tool_call>", "</tool_call>", tags, "")
 
 
-class SeedOssParser(TaggedCallParser):
+class SeedOssParser(TaggedToolCallParser):
     """The same with tags of its own around a call, and values on the lines of their tags."""
 
     tags = replace(_TAGS, cut=("</function>\n</seed:tool_call>",))
     opening = ("<function=",)
-    around = ("<seed:tool_call>",)
+    section_markers = ("<seed:tool_call>",)
     closing = ("</seed:tool_call>",)
-    format = _format("<seed:tool_call>", "</seed:tool_call>", tags, "")
+    tool_format = _format("<seed:tool_call>", "</seed:tool_call>", tags, "")

@@ -10,18 +10,15 @@
 
 from __future__ import annotations
 
-from fllm.parsing.argument_constraints import tagged
-from fllm.parsing.tag_reader import Tags
-from fllm.parsing.tagged_tool_calls import TaggedCallParser
-from fllm.parsing.tool_format import ToolFormat
+from fllm.parsing import TagFormat, TaggedToolCallParser, ToolFormat, tagged
 
 _KIND = "function<｜tool_sep｜>"
 
 
-class Step3Parser(TaggedCallParser):
+class Step3Parser(TaggedToolCallParser):
     """The markers may be missing."""
 
-    tags = Tags(
+    tags = TagFormat(
         opening='<steptml:invoke name="',
         after_name='">',
         before_key='<steptml:parameter name="',
@@ -30,10 +27,10 @@ class Step3Parser(TaggedCallParser):
         end="</steptml:invoke>",
     )
     opening = ('<steptml:invoke name="',)
-    around = ("<｜tool_calls_begin｜>", "<｜tool_call_begin｜>", _KIND)
+    section_markers = ("<｜tool_calls_begin｜>", "<｜tool_call_begin｜>", _KIND)
     closing = ("<｜tool_call_end｜>", "<｜tool_calls_end｜>")
-    visible_tokens = (*around[:2], "<｜tool_sep｜>", *closing)
-    format = ToolFormat(
+    visible_tokens = (*section_markers[:2], "<｜tool_sep｜>", *closing)
+    tool_format = ToolFormat(
         before="<｜tool_calls_begin｜>",
         begin=f'<｜tool_call_begin｜>{_KIND}<steptml:invoke name="',
         middle='">',

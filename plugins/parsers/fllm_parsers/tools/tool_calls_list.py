@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from fllm.parsing.json_tool_calls import JsonCallParser, json_list
+from fllm.parsing import JsonToolCallParser, json_list
 
 
-class ToolCallsListParser(JsonCallParser):
+class ToolCallsListParser(JsonToolCallParser):
     """``<tool_calls>[{...}, {...}]</tool_calls>``"""
 
     opening = ("<tool_calls>",)
     closing = ("</tool_calls>",)
-    lead = "[,"
-    trail = "],"
-    repeats = True
-    format = json_list("<tool_calls>[", "]</tool_calls>", trigger="<tool_calls>")
+    skip_before = "[,"
+    skip_after = "],"
+    multiple_calls = True
+    tool_format = json_list("<tool_calls>[", "]</tool_calls>", trigger="<tool_calls>")
 
 
-class MiniMaxM1Parser(JsonCallParser):
+class MiniMaxM1Parser(JsonToolCallParser):
     """An object on each line; what the model plans while it thinks is no call."""
 
     opening = ("<tool_calls>",)
     closing = ("</tool_calls>",)
-    aside = ("<think>", "</think>")
-    repeats = True
-    format = json_list("<tool_calls>\n", "\n</tool_calls>", between="\n", trigger="<tool_calls>")
+    ignored_section = ("<think>", "</think>")
+    multiple_calls = True
+    tool_format = json_list("<tool_calls>\n", "\n</tool_calls>", between="\n", trigger="<tool_calls>")

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from fllm.parsing.json_tool_calls import JsonCallParser, json_list
+from fllm.parsing import JsonToolCallParser, json_list
 
 
-class XlamParser(JsonCallParser):
+class XlamParser(JsonToolCallParser):
     """The list is the whole answer, or what ends it."""
 
     opening = ("```json", "[TOOL_CALLS]", "<tool_call>")
     closing = ("</tool_call>",)
-    aside = ("<think>", "</think>")
-    lead = "[,"
-    trail = "],`"
-    repeats = True
-    bare = True
-    format = json_list("[", "]", trigger='[{"name": "')
+    ignored_section = ("<think>", "</think>")
+    skip_before = "[,"
+    skip_after = "],`"
+    multiple_calls = True
+    marker_optional = True
+    tool_format = json_list("[", "]", trigger='[{"name": "')

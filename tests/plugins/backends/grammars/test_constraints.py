@@ -12,22 +12,22 @@ from support.random_texts import Walker
 from fllm import Constraint, GrammarCompiler, RequestError, Vocabulary
 from fllm.constraints import (
     ANY_OBJECT,
-    Exactly,
-    FreeText,
+    AnyOf,
+    Concat,
+    ConstString,
     Grammar,
-    InOrder,
     JsonSchema,
-    OneOf,
     Regex,
-    Repeated,
+    Repeat,
     Tag,
-    UpTo,
+    TextUntil,
+    TriggeredTags,
 )
 
 POINT = JsonSchema('{"type":"object","properties":{"x":{"type":"integer"}},"required":["x"]}')
 
 TEXTS: list[tuple[Constraint, list[str], list[str]]] = [
-    (Exactly('a "quoted"\n서울'), ['a "quoted"\n서울'], ["a", ""]),
+    (ConstString('a "quoted"\n서울'), ['a "quoted"\n서울'], ["a", ""]),
     (POINT, ['{"x": 1}', '{"x": -20}'], ['{"x":1}', '{"x": 1.5}', '{"x": 1} ', "{}", '{"y": 1}']),
     (
         JsonSchema('{"enum":["é0","서a","\\\\u00e9b","😀1"]}'),
@@ -41,28 +41,28 @@ TEXTS: list[tuple[Constraint, list[str], list[str]]] = [
     (Regex("^(yes|no)$"), ["yes", "no"], ["maybe"]),
     (Regex("/.*\"'"), ["/x\"'"], ["x"]),
     (Grammar('root ::= "a" root "b" | "c"\n'), ["c", "aacbb"], ["acbb", ""]),
-    (InOrder((UpTo("</think>"), Exactly("x"))), ["a < b</think>x", "</think>x"], ["x", "</think>xx"]),
+    (Concat((TextUntil("</think>"), ConstString("x"))), ["a < b</think>x", "</think>x"], ["x", "</think>xx"]),
     (
-        InOrder((UpTo("</p>", ("</f>\n</c>", "<f=")), Exactly("x"))),
+        Concat((TextUntil("</p>", ("</f>\n</c>", "<f=")), ConstString("x"))),
         ["a</f>\n</p>x", "</p>x", "</f>\n</</p>x", "<f</p>x", "é\n<p=</p>x"],
         ["a</f>\n</c></p>x", "a<f=b</p>x", "<f=</p>x", "a</p>y</p>x"],
     ),
-    (InOrder((Exactly(""), POINT, Exactly(""))), ['{"x": 1}'], [""]),
-    (OneOf((Exactly("yes"), Exactly("no"), POINT)), ["yes", "no", '{"x": 3}'], ["yesno", ""]),
-    (Repeated(item=Exactly("ab"), separator=", ", most=2), ["ab", "ab, ab"], ["", "ab, ab, ab", "ab, "]),
-    (Repeated(item=Exactly("a"), least=0, most=2), ["", "a", "aa"], ["aaa"]),
-    (Repeated(item=Exactly("a"), separator=";", least=2), ["a;a", "a;a;a"], ["a"]),
-    (Repeated(item=Exactly("a"), separator=";", most=1), ["a"], ["", "a;a"]),
-    (Repeated(item=Exactly("a"), separator=";", least=0), ["", "a", "a;a"], [";"]),
+    (Concat((ConstString(""), POINT, ConstString(""))), ['{"x": 1}'], [""]),
+    (AnyOf((ConstString("yes"), ConstString("no"), POINT)), ["yes", "no", '{"x": 3}'], ["yesno", ""]),
+    (Repeat(item=ConstString("ab"), separator=", ", most=2), ["ab", "ab, ab"], ["", "ab, ab, ab", "ab, "]),
+    (Repeat(item=ConstString("a"), least=0, most=2), ["", "a", "aa"], ["aaa"]),
+    (Repeat(item=ConstString("a"), separator=";", least=2), ["a;a", "a;a;a"], ["a"]),
+    (Repeat(item=ConstString("a"), separator=";", most=1), ["a"], ["", "a;a"]),
+    (Repeat(item=ConstString("a"), separator=";", least=0), ["", "a", "a;a"], [";"]),
     (
-        FreeText(
+        TriggeredTags(
             triggers=("<f",),
-            tags=(Tag("<f=one>", POINT, "</f>"), Tag("<f=two>", Exactly("2"), "</f>")),
+            tags=(Tag("<f=one>", POINT, "</f>"), Tag("<f=two>", ConstString("2"), "</f>")),
         ),
         ["plain", "", 'go <f=one>{"x": 1}</f> and <f=two>2</f>.', "a < b"],
         ["<f=three>", "<f=one>2</f>", '<f=one>{"x": 1}'],
     ),
-    (InOrder((Exactly("<"), Grammar('root ::= "a" | "b"'), Exactly(">"))), ["<a>"], ["<>"]),
+    (Concat((ConstString("<"), Grammar('root ::= "a" | "b"'), ConstString(">"))), ["<a>"], ["<>"]),
 ]
 
 
@@ -72,7 +72,7 @@ def accepts(compiler: GrammarCompiler, vocabulary: Vocabulary, constraint: Const
     of = {
         token: token_id for token_id, token in reversed(list(enumerate(vocabulary.tokens))) if len(token) == 1
     }
-    return all(matcher.accept(of[bytes([byte])]) for byte in text.encode()) and matcher.complete
+    return all(matcher.accept_token(of[bytes([byte])]) for byte in text.encode()) and matcher.is_accepting
 
 
 @pytest.mark.parametrize(("constraint", "good", "bad"), TEXTS, ids=lambda each: str(each)[:40])
@@ -90,7 +90,7 @@ def test_a_grammar_has_these_texts_and_not_those(
 def test_matchers_of_one_grammar_know_nothing_of_each_other(
     compiler: GrammarCompiler, vocabulary: Vocabulary
 ) -> None:
-    grammar = compiler.compile(OneOf((Exactly("yes"), Exactly("no"))))
+    grammar = compiler.compile(AnyOf((ConstString("yes"), ConstString("no"))))
     walker = Walker(vocabulary)
     assert {walker.text(grammar, seed) for seed in range(30)} == {b"yes", b"no"}
 

@@ -13,7 +13,7 @@ from typing import Any
 import jsonschema
 from support.schema_corpus import OBEYED
 
-from fllm import Backend, BackendConfig, BackendContext, ModelCard, Prompt, Sampling
+from fllm import Backend, BackendConfig, BackendContext, GenerateRequest, ModelCard, SamplingParams
 from fllm.constraints import Constraint, JsonSchema
 from fllm.model.source import locate
 from fllm.tokenizer import Tokenizer
@@ -42,11 +42,11 @@ async def model() -> AsyncIterator[tuple[Backend, ModelCard]]:
 async def answer(
     backend: Backend, ids: list[int], name: str, constraint: Constraint | None, **sampling: Any
 ) -> tuple[list[int], str | None]:
-    wanted = Sampling(**{"max_tokens": TOKENS, **sampling})
+    wanted = SamplingParams(**{"max_tokens": TOKENS, **sampling})
     found, finish = [], None
-    async for step in backend.generate(Prompt(name, ids, wanted, constraint=constraint)):
+    async for step in backend.generate(GenerateRequest(name, ids, wanted, constraint=constraint)):
         found += step.token_ids
-        finish = step.finish
+        finish = step.finish_reason
     return found, finish
 
 

@@ -31,24 +31,24 @@ from fllm import (
     BackendUnavailable,
     ConfigError,
     Device,
+    EngineOutput,
+    GenerateRequest,
     ModelCard,
-    Prompt,
     RequestError,
-    Sampling,
-    Step,
+    SamplingParams,
     TokenLogprob,
     UserError,
 )
-from fllm.constraints import Constraint, Exactly, Grammar, JsonSchema, OneOf, Regex, UpTo
+from fllm.constraints import AnyOf, Constraint, ConstString, Grammar, JsonSchema, Regex, TextUntil
 from fllm.errors import ContextTooLong
-from fllm.values import joined
+from fllm.values import merge_outputs
 from fllm_backends.openai import backend as backend_module
 from fllm_backends.openai import client as client_module
 from fllm_backends.openai.backend import OpenAIBackend, openai_backend
 
 END, TURN = 257, 258
 DONE = event(b"[DONE]")
-GREEDY = Sampling(max_tokens=8, temperature=0.0)
+GREEDY = SamplingParams(max_tokens=8, temperature=0.0)
 Answer = Iterable[Any]
 
 
@@ -139,14 +139,14 @@ def card_of(
 def steps_of(
     server: WireServer,
     directory: Path,
-    sampling: Sampling = GREEDY,
+    sampling: SamplingParams = GREEDY,
     constraint: Constraint | None = None,
     prompt: str = "hi",
     **options: str,
-) -> list[Step]:
-    async def ask() -> list[Step]:
+) -> list[EngineOutput]:
+    async def ask() -> list[EngineOutput]:
         async with started(server, directory, **options) as (backend, _):
-            asked = Prompt("request-1", ids(prompt), sampling, constraint=constraint)
+            asked = GenerateRequest("request-1", ids(prompt), sampling, constraint=constraint)
             return [step async for step in backend.generate(asked)]
 
     return asyncio.run(ask())
@@ -155,14 +155,16 @@ def steps_of(
 def test_the_ids_of_the_server_are_handed_on(model: Path) -> None:
     with upstream(stream(tokens(1, 2), tokens(3), tokens(4, END, finish="stop"))) as server:
         steps = steps_of(server, model)
-    assert joined(steps) == Step(token_ids=[1, 2, 3, 4, END], finish="stop", stop_token=END)
+    assert merge_outputs(steps) == EngineOutput(
+        token_ids=[1, 2, 3, 4, END], finish_reason="stop", stop_token=END
+    )
 
 
 def test_ids_that_come_as_names_of_log_probabilities_are_read(model: Path) -> None:
     answer = stream(named((1, -0.5, {}), (2, -1.0, {})), named((TURN, -0.1, {}), finish="stop"))
     with upstream(answer, probe=BY_NAMES) as server:
-        steps = steps_of(server, model, Sampling(max_tokens=8, stop_token_ids=(TURN,)))
-    assert joined(steps) == Step(token_ids=[1, 2, TURN], finish="stop", stop_token=TURN)
+        steps = steps_of(server, model, SamplingParams(max_tokens=8, stop_token_ids=(TURN,)))
+    assert merge_outputs(steps) == EngineOutput(token_ids=[1, 2, TURN], finish_reason="stop", stop_token=TURN)
     assert server.bodies[1]["logprobs"] == 0
     assert server.bodies[1]["return_tokens_as_token_ids"] is True
 
@@ -170,20 +172,22 @@ def test_ids_that_come_as_names_of_log_probabilities_are_read(model: Path) -> No
 def test_text_becomes_ids_that_spell_it(model: Path) -> None:
     answer = stream(said("h\u00e9"), said(""), said("y<|turn|>"), said("", "stop", stop_reason=TURN))
     with upstream(answer, probe=BY_TEXT, owned_by="somebody") as server:
-        step = joined(steps_of(server, model))
+        step = merge_outputs(steps_of(server, model))
     spelled = [*ids("h\u00c3\u00a9y"), TURN]
     assert step.token_ids[: len(spelled)] == spelled
-    assert (step.token_ids[len(spelled) :], step.finish) == ([TURN], "stop")
+    assert (step.token_ids[len(spelled) :], step.finish_reason) == ([TURN], "stop")
 
 
 def test_an_answer_that_the_maximum_ended_has_no_stop_token(model: Path) -> None:
     with upstream(stream(tokens(1, END, finish="length"))) as server:
-        assert joined(steps_of(server, model)) == Step(token_ids=[1, END], finish="length")
+        assert merge_outputs(steps_of(server, model)) == EngineOutput(
+            token_ids=[1, END], finish_reason="length"
+        )
 
 
 def test_an_end_token_that_is_to_be_ignored_is_no_stop_token(model: Path) -> None:
     with upstream(stream(tokens(1, END, finish="stop"))) as server:
-        step = joined(steps_of(server, model, Sampling(max_tokens=8, ignore_eos=True)))
+        step = merge_outputs(steps_of(server, model, SamplingParams(max_tokens=8, ignore_eos=True)))
     assert step.stop_token is None
 
 
@@ -191,16 +195,16 @@ def test_log_probabilities_of_answer_and_prompt_are_reported(model: Path) -> Non
     echo = named((7, None, {}), (8, -2.0, {8: -2.0, 9: -1.0}))
     answer = stream(echo, named((1, -0.5, {1: -0.5, 2: -0.75, 3: -0.9}), finish="length"))
     with upstream(answer) as server:
-        steps = steps_of(server, model, Sampling(max_tokens=1, logprobs=2, prompt_logprobs=2))
+        steps = steps_of(server, model, SamplingParams(max_tokens=1, logprobs=2, prompt_logprobs=2))
     assert server.bodies[1]["echo"] is True
     assert steps[0].prompt_logprobs == [None, TokenLogprob(8, -2.0, ((9, -1.0), (8, -2.0)))]
     assert steps[-1].logprobs == [TokenLogprob(1, -0.5, ((1, -0.5), (2, -0.75)))]
-    assert joined(steps).token_ids == [1]
+    assert merge_outputs(steps).token_ids == [1]
 
 
 def test_a_sampled_token_that_is_none_of_the_likeliest_is_not_listed_among_them(model: Path) -> None:
     with upstream(stream(named((9, -5.0, {9: -5.0, 1: -0.5, 2: -0.75}), finish="length"))) as server:
-        [step] = steps_of(server, model, Sampling(max_tokens=1, logprobs=2))
+        [step] = steps_of(server, model, SamplingParams(max_tokens=1, logprobs=2))
     assert step.logprobs == [TokenLogprob(9, -5.0, ((1, -0.5), (2, -0.75)))]
 
 
@@ -210,7 +214,7 @@ def test_log_probabilities_that_name_no_token_end_the_request(model: Path) -> No
         upstream(stream(said("word", "stop", logprobs=odd))) as server,
         pytest.raises(BackendError, match="no token"),
     ):
-        steps_of(server, model, Sampling(max_tokens=1, logprobs=0))
+        steps_of(server, model, SamplingParams(max_tokens=1, logprobs=0))
 
 
 def test_the_cached_tokens_of_the_usage_are_reported(model: Path) -> None:
@@ -236,11 +240,11 @@ def test_an_event_may_come_in_pieces_with_comments_between(model: Path) -> None:
     raw = b": still here\r\n\r\n" + tokens(1).replace(b"\n", b"\r\n") + tokens(2, finish="stop") + DONE
     pieces = [chunk(raw[i : i + 7]) for i in range(0, len(raw), 7)]
     with upstream([EVENT_STREAM, *pieces, LAST_CHUNK]) as server:
-        assert joined(steps_of(server, model)).token_ids == [1, 2]
+        assert merge_outputs(steps_of(server, model)).token_ids == [1, 2]
 
 
 def test_a_request_says_all_that_is_asked(model: Path) -> None:
-    asked = Sampling(
+    asked = SamplingParams(
         max_tokens=5,
         min_tokens=2,
         temperature=0.7,
@@ -281,7 +285,7 @@ def test_a_request_says_all_that_is_asked(model: Path) -> None:
 
 def test_defaults_are_sent_too_since_the_server_may_have_others(model: Path) -> None:
     with upstream(BY_IDS) as server:
-        steps_of(server, model, Sampling(max_tokens=5))
+        steps_of(server, model, SamplingParams(max_tokens=5))
     sent = {
         key: server.bodies[1][key] for key in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
     }
@@ -291,7 +295,7 @@ def test_defaults_are_sent_too_since_the_server_may_have_others(model: Path) -> 
 def test_llama_cpp_is_spoken_to_in_its_own_words(model: Path) -> None:
     described = {"owned_by": "llamacpp", "max_model_len": None, "meta": {"n_ctx": 48}}
     with upstream(probe=BY_TEXT, **described) as server:
-        steps_of(server, model, Sampling(max_tokens=5, repetition_penalty=1.1, top_k=4))
+        steps_of(server, model, SamplingParams(max_tokens=5, repetition_penalty=1.1, top_k=4))
         card = card_of(server, model)
     body = server.bodies[1]
     assert (body["repeat_penalty"], body["repeat_last_n"], body["top_k"]) == (1.1, 7, 4)
@@ -302,21 +306,21 @@ def test_llama_cpp_is_spoken_to_in_its_own_words(model: Path) -> None:
 @pytest.mark.parametrize(
     ("owner", "sampling", "param"),
     [
-        ("somebody", Sampling(max_tokens=1, top_k=5), "top_k"),
-        ("somebody", Sampling(max_tokens=1, min_p=0.5), "min_p"),
-        ("somebody", Sampling(max_tokens=1, ignore_eos=True), "ignore_eos"),
-        ("somebody", Sampling(max_tokens=1, logprobs=0), "logprobs"),
-        ("llamacpp", Sampling(max_tokens=1, stop_token_ids=(1,)), "stop_token_ids"),
-        ("llamacpp", Sampling(max_tokens=1, min_tokens=1), "min_tokens"),
-        ("llamacpp", Sampling(max_tokens=1, prompt_logprobs=0), "logprobs"),
-        ("furiosa-ai", Sampling(max_tokens=1, seed=1), "seed"),
-        ("furiosa-ai", Sampling(max_tokens=1, presence_penalty=0.1), "presence_penalty"),
-        ("furiosa-ai", Sampling(max_tokens=1, logit_bias={1: 1.0}), "logit_bias"),
-        ("furiosa-ai", Sampling(max_tokens=1, prompt_logprobs=0), "echo"),
+        ("somebody", SamplingParams(max_tokens=1, top_k=5), "top_k"),
+        ("somebody", SamplingParams(max_tokens=1, min_p=0.5), "min_p"),
+        ("somebody", SamplingParams(max_tokens=1, ignore_eos=True), "ignore_eos"),
+        ("somebody", SamplingParams(max_tokens=1, logprobs=0), "logprobs"),
+        ("llamacpp", SamplingParams(max_tokens=1, stop_token_ids=(1,)), "stop_token_ids"),
+        ("llamacpp", SamplingParams(max_tokens=1, min_tokens=1), "min_tokens"),
+        ("llamacpp", SamplingParams(max_tokens=1, prompt_logprobs=0), "logprobs"),
+        ("furiosa-ai", SamplingParams(max_tokens=1, seed=1), "seed"),
+        ("furiosa-ai", SamplingParams(max_tokens=1, presence_penalty=0.1), "presence_penalty"),
+        ("furiosa-ai", SamplingParams(max_tokens=1, logit_bias={1: 1.0}), "logit_bias"),
+        ("furiosa-ai", SamplingParams(max_tokens=1, prompt_logprobs=0), "echo"),
     ],
 )
 def test_what_the_server_does_not_offer_is_refused_by_name(
-    model: Path, owner: str, sampling: Sampling, param: str
+    model: Path, owner: str, sampling: SamplingParams, param: str
 ) -> None:
     with upstream(owned_by=owner) as server, pytest.raises(RequestError) as refused:
         steps_of(server, model, sampling)
@@ -326,13 +330,13 @@ def test_what_the_server_does_not_offer_is_refused_by_name(
 
 def test_nothing_is_asked_where_nothing_is_to_be_generated(model: Path) -> None:
     with upstream() as server:
-        assert steps_of(server, model, Sampling(max_tokens=0)) == [Step(finish="length")]
+        assert steps_of(server, model, SamplingParams(max_tokens=0)) == [EngineOutput(finish_reason="length")]
     assert len(server.bodies) == 1, "only the probe"
 
 
 def test_the_maximum_is_cut_to_the_context(model: Path) -> None:
     with upstream(BY_IDS) as server:
-        steps_of(server, model, Sampling(max_tokens=1000))
+        steps_of(server, model, SamplingParams(max_tokens=1000))
         with pytest.raises(ContextTooLong):
             steps_of(server, model, prompt="x" * 32)
     assert server.bodies[1]["max_tokens"] == 30
@@ -387,8 +391,8 @@ def test_the_context_length_comes_from_the_server_the_model_or_the_user(model: P
         (JsonSchema('{"type":"object"}'), {"json": {"type": "object"}}),
         (Regex("[ab]"), {"regex": "[ab]"}),
         (Grammar('root ::= "a"'), {"grammar": 'root ::= "a"'}),
-        (Exactly("a"), {"choice": ["a"]}),
-        (OneOf((Exactly("a"), Exactly("b"))), {"choice": ["a", "b"]}),
+        (ConstString("a"), {"choice": ["a"]}),
+        (AnyOf((ConstString("a"), ConstString("b"))), {"choice": ["a", "b"]}),
     ],
 )
 def test_constraints_are_handed_on_in_the_words_of_vllm(
@@ -400,7 +404,7 @@ def test_constraints_are_handed_on_in_the_words_of_vllm(
     assert server.bodies[1]["structured_outputs"] == value
 
 
-@pytest.mark.parametrize("constraint", [UpTo("end"), OneOf((Exactly("a"), Regex("b")))])
+@pytest.mark.parametrize("constraint", [TextUntil("end"), AnyOf((ConstString("a"), Regex("b")))])
 def test_a_constraint_without_words_is_refused(model: Path, constraint: Constraint) -> None:
     with upstream() as server, pytest.raises(RequestError, match="constraint"):
         steps_of(server, model, constraint=constraint, constraints="vllm")
@@ -550,11 +554,11 @@ def test_a_refusal_names_the_field_and_the_code_of_the_server(model: Path) -> No
 
 
 def test_tokens_before_a_failure_are_handed_on(model: Path) -> None:
-    seen: list[Step] = []
+    seen: list[EngineOutput] = []
 
     async def ask(server: WireServer) -> None:
         async with started(server, model) as (backend, _):
-            async for step in backend.generate(Prompt("r", ids("hi"), GREEDY)):
+            async for step in backend.generate(GenerateRequest("r", ids("hi"), GREEDY)):
                 seen.append(step)  # noqa: PERF401  (what came before the error counts)
 
     with (
@@ -562,17 +566,17 @@ def test_tokens_before_a_failure_are_handed_on(model: Path) -> None:
         pytest.raises(BackendUnavailable),
     ):
         asyncio.run(ask(server))
-    assert joined(seen).token_ids == [1, 2]
+    assert merge_outputs(seen).token_ids == [1, 2]
 
 
 def test_an_end_without_done_is_an_end(model: Path) -> None:
     with upstream([EVENT_STREAM, chunk(tokens(1, finish="stop")), LAST_CHUNK]) as server:
-        assert joined(steps_of(server, model)) == Step(token_ids=[1], finish="stop")
+        assert merge_outputs(steps_of(server, model)) == EngineOutput(token_ids=[1], finish_reason="stop")
 
 
 def test_a_connection_that_breaks_before_the_answer_is_tried_once_more(model: Path) -> None:
     with upstream([CLOSE], BY_IDS) as server:
-        assert joined(steps_of(server, model)).token_ids == [1]
+        assert merge_outputs(steps_of(server, model)).token_ids == [1]
     assert len(server.bodies) == 3
 
 
@@ -603,7 +607,7 @@ def test_closing_an_answer_hangs_up(model: Path) -> None:
 
     async def ask(server: WireServer) -> None:
         async with started(server, model) as (backend, _):
-            answer = backend.generate(Prompt("r", ids("hi"), GREEDY))
+            answer = backend.generate(GenerateRequest("r", ids("hi"), GREEDY))
             await anext(answer)
             assert (await backend.status()).running == 1
             await answer.aclose()
@@ -625,7 +629,7 @@ def test_closing_an_answer_hangs_up(model: Path) -> None:
 def test_stopping_ends_what_is_in_flight(model: Path, silent: Answer, speaks: bool) -> None:
     async def ask(server: WireServer) -> None:
         async with started(server, model) as (backend, _):
-            answer = backend.generate(Prompt("r", ids("hi"), GREEDY))
+            answer = backend.generate(GenerateRequest("r", ids("hi"), GREEDY))
             if speaks:
                 await anext(answer)
             waiting = asyncio.ensure_future(anext(answer))
@@ -665,7 +669,7 @@ def test_a_server_that_is_gone_is_unwell(model: Path, monkeypatch: pytest.Monkey
         with pytest.raises(BackendUnavailable, match="can't be reached"):
             await backend.status()
         with pytest.raises(BackendUnavailable, match="can't be reached"):
-            [step async for step in backend.generate(Prompt("r", ids("hi"), GREEDY))]
+            [step async for step in backend.generate(GenerateRequest("r", ids("hi"), GREEDY))]
         await backend.stop()
 
     asyncio.run(ask())

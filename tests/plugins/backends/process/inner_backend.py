@@ -14,13 +14,13 @@ from fllm import (
     BackendContext,
     BackendEntry,
     BackendUnavailable,
+    EngineOutput,
+    EngineStats,
+    GenerateRequest,
     ModelCard,
     ModelError,
     Progress,
-    Prompt,
     RequestError,
-    Status,
-    Step,
     hookimpl,
 )
 from fllm.errors import BackendLost, ContextTooLong
@@ -64,19 +64,19 @@ class Echo:
         }
         return ModelCard(tokenizer="nowhere", max_model_len=64, runtime=runtime)
 
-    async def generate(self, prompt: Prompt) -> AsyncGenerator[Step]:
+    async def generate(self, prompt: GenerateRequest) -> AsyncGenerator[EngineOutput]:
         await self.misbehave(prompt.group)
         if prompt.group == "puzzle":
-            yield Step(token_ids=[object()])  # type: ignore[list-item]
+            yield EngineOutput(token_ids=[object()])  # type: ignore[list-item]
             await asyncio.sleep(3600)
         if prompt.group == "at once":
-            yield Step(token_ids=prompt.token_ids, finish="length")
+            yield EngineOutput(token_ids=prompt.token_ids, finish_reason="length")
             return
         for token in prompt.token_ids[:-1]:
             await asyncio.sleep(0)
-            yield Step(token_ids=[token])
+            yield EngineOutput(token_ids=[token])
         if prompt.group != "trail off":
-            yield Step(token_ids=prompt.token_ids[-1:], finish="length", queued=0.25)
+            yield EngineOutput(token_ids=prompt.token_ids[-1:], finish_reason="length", queue_time=0.25)
 
     async def misbehave(self, how: str) -> None:
         match how:
@@ -101,12 +101,12 @@ class Echo:
                 print("hanging", flush=True)
                 time.sleep(3600)
 
-    async def status(self) -> Status:
+    async def status(self) -> EngineStats:
         if self.config.options.get("status") == "ill":
             raise BackendUnavailable("not today")
         if self.lost:
             raise BackendLost("the device has fallen off the bus")
-        return Status(preemptions=self.aborted)
+        return EngineStats(preemptions=self.aborted)
 
     async def stop(self) -> None:
         print("stopped", flush=True)

@@ -19,22 +19,22 @@ from fllm import (
     BackendError,
     BackendUnavailable,
     ConfigError,
+    EngineOutput,
+    EngineStats,
     FllmError,
+    GenerateRequest,
     ModelCard,
     ModelError,
     PluginConfig,
     Progress,
-    Prompt,
     RequestError,
-    Sampling,
-    Status,
-    Step,
+    SamplingParams,
     UserError,
 )
 from fllm.errors import ContextTooLong
-from fllm.values import joined
+from fllm.values import merge_outputs
 from fllm_backends.process import backend as backend_module
-from fllm_backends.process import engine as engine_module
+from fllm_backends.process import child_process as engine_module
 from fllm_backends.process import process_backend
 from fllm_backends.process.backend import ProcessBackend, longer
 from fllm_backends.process.child import TITLE
@@ -68,15 +68,15 @@ async def started(
         await backend.stop()
 
 
-def prompt(*tokens: int, how: str = "") -> Prompt:
-    return Prompt("request", list(tokens), Sampling(max_tokens=99), how)
+def prompt(*tokens: int, how: str = "") -> GenerateRequest:
+    return GenerateRequest("request", list(tokens), SamplingParams(max_tokens=99), how)
 
 
-async def steps(backend: ProcessBackend, asked: Prompt) -> list[Step]:
+async def steps(backend: ProcessBackend, asked: GenerateRequest) -> list[EngineOutput]:
     return [step async for step in backend.generate(asked)]
 
 
-async def tokens(backend: ProcessBackend, asked: Prompt) -> list[int]:
+async def tokens(backend: ProcessBackend, asked: GenerateRequest) -> list[int]:
     return [token for step in await steps(backend, asked) for token in step.token_ids]
 
 
@@ -97,8 +97,12 @@ async def answers(backend: ProcessBackend) -> bool:
 def test_steps_arrive_in_order_and_whole() -> None:
     async def scenario() -> None:
         async with started() as (backend, _):
-            assert joined(await steps(backend, prompt(1, 2, 3))) == Step(token_ids=[1, 2, 3], finish="length")
-            assert await steps(backend, prompt(4)) == [Step(token_ids=[4], finish="length", queued=0.25)]
+            assert merge_outputs(await steps(backend, prompt(1, 2, 3))) == EngineOutput(
+                token_ids=[1, 2, 3], finish_reason="length"
+            )
+            assert await steps(backend, prompt(4)) == [
+                EngineOutput(token_ids=[4], finish_reason="length", queue_time=0.25)
+            ]
 
     asyncio.run(scenario())
 
@@ -118,7 +122,7 @@ def test_messages_larger_than_any_buffer_arrive_whole() -> None:
         many = list(range(500_000))
         async with started() as (backend, _):
             assert await steps(backend, prompt(*many, how="at once")) == [
-                Step(token_ids=many, finish="length")
+                EngineOutput(token_ids=many, finish_reason="length")
             ]
 
     asyncio.run(scenario())
@@ -224,7 +228,7 @@ def test_a_stream_that_ended_is_not_aborted() -> None:
         async with started() as (backend, _):
             for _ in range(3):
                 await steps(backend, prompt(1))
-            assert await backend.status() == Status()
+            assert await backend.status() == EngineStats()
 
     asyncio.run(scenario())
 

@@ -16,7 +16,16 @@ import pytest
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
-from fllm import Backend, BackendConfig, BackendContext, Prompt, RequestError, Sampling, Step, UserError
+from fllm import (
+    Backend,
+    BackendConfig,
+    BackendContext,
+    EngineOutput,
+    GenerateRequest,
+    RequestError,
+    SamplingParams,
+    UserError,
+)
 from fllm.model.devices import parse_devices
 from fllm.testing import BackendContract
 from fllm_backends.rngd.backend import rngd_backend
@@ -93,13 +102,16 @@ def build(directory: Path, **changes: Any) -> Backend:
     return rngd_backend(config, BackendContext())
 
 
-def answer(directory: Path, *tokens: int, **sampling: Any) -> list[Step]:
-    async def ask() -> list[Step]:
+def answer(directory: Path, *tokens: int, **sampling: Any) -> list[EngineOutput]:
+    async def ask() -> list[EngineOutput]:
         backend = build(directory)
         await backend.start()
         try:
             return [
-                s async for s in backend.generate(Prompt("r", [*tokens], Sampling(max_tokens=4, **sampling)))
+                s
+                async for s in backend.generate(
+                    GenerateRequest("r", [*tokens], SamplingParams(max_tokens=4, **sampling))
+                )
             ]
         finally:
             await backend.stop()

@@ -13,10 +13,10 @@ from fllm import (
     BackendContext,
     BackendError,
     ConfigError,
-    Prompt,
+    EngineOutput,
+    GenerateRequest,
     RequestError,
-    Sampling,
-    Step,
+    SamplingParams,
     TokenLogprob,
 )
 from fllm.model.devices import parse_devices
@@ -47,10 +47,10 @@ class Output:
 
 @dataclass
 class Asked:
-    sampling: Sampling = field(default_factory=lambda: Sampling(max_tokens=8))
+    sampling: SamplingParams = field(default_factory=lambda: SamplingParams(max_tokens=8))
 
-    def steps(self, *outputs: Output) -> list[Step]:
-        answer = Answer(Prompt("r", [4, 5], self.sampling), (END,))
+    def steps(self, *outputs: Output) -> list[EngineOutput]:
+        answer = Answer(GenerateRequest("r", [4, 5], self.sampling), (END,))
         return [answer.step(output) for output in outputs]
 
 
@@ -73,7 +73,9 @@ def test_without_devices_all_that_are_free_are_used() -> None:
 
 
 def test_sampling_is_handed_on_field_by_field() -> None:
-    asked = Sampling(max_tokens=5, min_tokens=2, temperature=0.5, top_k=3, stop_token_ids=(1,), logprobs=2)
+    asked = SamplingParams(
+        max_tokens=5, min_tokens=2, temperature=0.5, top_k=3, stop_token_ids=(1,), logprobs=2
+    )
     assert sampling_params(asked) == {
         "max_tokens": 5,
         "min_tokens": 2,
@@ -96,7 +98,7 @@ def test_sampling_is_handed_on_field_by_field() -> None:
 )
 def test_what_the_engine_has_not_is_refused_by_name(name: str, value: Any) -> None:
     with pytest.raises(RequestError) as refused:
-        sampling_params(Sampling(max_tokens=1, **{name: value}))
+        sampling_params(SamplingParams(max_tokens=1, **{name: value}))
     assert (refused.value.param, refused.value.code) == (name, "unsupported_parameter")
 
 
@@ -106,14 +108,14 @@ def test_outputs_become_steps() -> None:
         Output([New([END], None, "stop")], num_cached_tokens=1),
     ]
     assert Asked().steps(*outputs) == [
-        Step(token_ids=[1, 2], cached_tokens=1),
-        Step(token_ids=[END], finish="stop", stop_token=END),
+        EngineOutput(token_ids=[1, 2], cached_tokens=1),
+        EngineOutput(token_ids=[END], finish_reason="stop", stop_token=END),
     ]
 
 
 def test_an_end_token_that_is_ignored_stops_nothing() -> None:
-    [step] = Asked(Sampling(max_tokens=1, ignore_eos=True)).steps(Output([New([END], None, "length")]))
-    assert step == Step(token_ids=[END], finish="length")
+    [step] = Asked(SamplingParams(max_tokens=1, ignore_eos=True)).steps(Output([New([END], None, "length")]))
+    assert step == EngineOutput(token_ids=[END], finish_reason="length")
 
 
 def test_an_end_that_nobody_knows_is_an_error() -> None:
@@ -122,7 +124,7 @@ def test_an_end_that_nobody_knows_is_an_error() -> None:
 
 
 def test_log_probabilities_are_ranked_and_cut() -> None:
-    sampling = Sampling(max_tokens=1, logprobs=1, prompt_logprobs=1)
+    sampling = SamplingParams(max_tokens=1, logprobs=1, prompt_logprobs=1)
     of_prompt = [None, {5: Logprob(-2.0), 6: Logprob(-0.5)}]
     of_answer = [{1: Logprob(-3.0), 2: Logprob(-0.25)}]
     first, second = Asked(sampling).steps(

@@ -13,8 +13,8 @@ from support.tiny_models import save_model
 
 from fllm.config import BackendConfig, Device
 from fllm.interfaces import BackendContext
-from fllm.pipeline.beam_search import Beam, beam_search
-from fllm.values import Prompt, Sampling
+from fllm.pipeline.beam_search import BeamSearchParams, beam_search
+from fllm.values import GenerateRequest, SamplingParams
 from fllm_backends.torch.backend import torch_backend
 
 PROMPT = [11, 42, 7, 90, 23]
@@ -22,7 +22,7 @@ EOS = [5, 6]
 """Tokens that the model is likely to say: some answers end early, and each setting matters to some."""
 MAX_TOKENS = 12
 BEAMS = [
-    Beam(width=width, length_penalty=length_penalty, early_stopping=early_stopping)
+    BeamSearchParams(width=width, length_penalty=length_penalty, early_stopping=early_stopping)
     for width, length_penalty in ((2, 1.0), (4, 1.0), (4, 0.0), (4, -1.0), (4, 2.0))
     for early_stopping in (True, False, "never")
 ]
@@ -50,7 +50,10 @@ async def search(directory: Path) -> list[Answers]:
     backend = torch_backend(config, BackendContext())
     await backend.start()
     try:
-        prompts = [Prompt(f"search {i}", PROMPT, Sampling(max_tokens=MAX_TOKENS)) for i in range(len(BEAMS))]
+        prompts = [
+            GenerateRequest(f"search {i}", PROMPT, SamplingParams(max_tokens=MAX_TOKENS))
+            for i in range(len(BEAMS))
+        ]
         pairs = zip(prompts, BEAMS, strict=True)
         results = await asyncio.gather(*(beam_search(backend, prompt, beam, EOS) for prompt, beam in pairs))
     finally:
@@ -58,7 +61,7 @@ async def search(directory: Path) -> list[Answers]:
     return [[hypothesis.token_ids for hypothesis in hypotheses] for hypotheses in results]
 
 
-def expected(model: Any, beam: Beam) -> Answers:
+def expected(model: Any, beam: BeamSearchParams) -> Answers:
     """The answers of transformers, without their padding."""
     rows = model.generate(
         torch.tensor([PROMPT]),

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from fllm.batching.runner import Row
 from fllm.config import BackendConfig, Device
 from fllm.model.source import locate
-from fllm.values import ModelCard, Sampling
+from fllm.values import ModelCard, SamplingParams
 from fllm_backends.torch.options import read_options
 from fllm_backends.torch.runner import TorchRunner
 
@@ -66,7 +66,7 @@ def greedy(runner: TorchRunner, prompts: list[list[int]], eos: tuple[int, ...]) 
     """All prompts in one batch, each in chunks of its own size, then token by token."""
     texts = [list(prompt) for prompt in prompts]
     computed = [0] * len(texts)
-    sampling = Sampling(max_tokens=TOKENS, temperature=0)
+    sampling = SamplingParams(max_tokens=TOKENS, temperature=0)
     while rows := {
         index: Row(
             token_ids=text, prompt_length=len(prompts[index]), start=computed[index], count=count,

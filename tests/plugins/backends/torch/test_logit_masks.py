@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fllm.batching.runner import Row
-from fllm.values import Sampling
+from fllm.values import SamplingParams
 from fllm_backends.torch import logit_masks
 from fllm_backends.torch.sampler import sample
 
@@ -28,7 +28,7 @@ def row(*allowed: int, seed: int = 0, **sampling: Any) -> Row:
         start=1,
         count=1,
         block_table=[0],
-        sampling=Sampling(max_tokens=9, **sampling),
+        sampling=SamplingParams(max_tokens=9, **sampling),
         seed=seed,
         sample=True,
         mask=(lambda: memoryview(words)) if allowed else None,

@@ -12,7 +12,7 @@ from support.tiny_models import TINY, save_model
 
 from fllm.batching.runner import Row
 from fllm.errors import ModelError
-from fllm.values import Sampling
+from fllm.values import SamplingParams
 from fllm_backends.checkpoints.architecture import read_architecture
 from fllm_backends.checkpoints.safetensors_files import Checkpoint
 from fllm_backends.torch.attention import AttentionBatch, KVCache
@@ -102,7 +102,7 @@ class Sequences:
         rows = [
             Row(
                 token_ids=sequence, prompt_length=len(sequence), start=start, count=count, block_table=table,
-                sampling=Sampling(max_tokens=1), seed=0, sample=False,
+                sampling=SamplingParams(max_tokens=1), seed=0, sample=False,
             )
             for sequence, table, (start, count) in zip(self._sequences, self._tables, chunks, strict=True)
             if count

@@ -12,7 +12,7 @@ from support.tiny_models import save_model
 from fllm.batching.runner import Row
 from fllm.config import BackendConfig, Device
 from fllm.errors import ConfigError, ModelError
-from fllm.values import ModelCard, Progress, Sampling
+from fllm.values import ModelCard, Progress, SamplingParams
 from fllm_backends.torch.options import read_options
 from fllm_backends.torch.runner import TorchRunner
 
@@ -51,7 +51,7 @@ class Sequence:
         self._prompt_length = len(prompt)
         self._table = list(range(20 * index, 20 * index + 20))
         self._seed = seed
-        self._sampling = Sampling(**{"max_tokens": 100, **sampling})
+        self._sampling = SamplingParams(**{"max_tokens": 100, **sampling})
         self._done = 0
 
     def row(self, count: int | None = None) -> Row:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fllm.batching.runner import Row
-from fllm.values import Sampling
+from fllm.values import SamplingParams
 from fllm_backends.torch.logit_processors import adjust
 from fllm_backends.torch.sampler import sample
 from fllm_backends.torch.single_row_sampler import draw, uniform
@@ -26,7 +26,7 @@ def row(*answer: int, prompt: tuple[int, ...] = (5, 6), seed: int = 0, **samplin
         start=len(tokens) - 1,
         count=1,
         block_table=[0],
-        sampling=Sampling(max_tokens=100, **sampling),
+        sampling=SamplingParams(max_tokens=100, **sampling),
         seed=seed,
         sample=True,
     )
@@ -38,7 +38,7 @@ def logits(*values: float) -> torch.Tensor:
 
 def shares(scores: torch.Tensor, draws: int = 4000, **sampling: Any) -> list[float]:
     """How often each token is drawn by evenly spaced numbers: its probability, but for 1 / draws."""
-    parameters = Sampling(max_tokens=1, **sampling)
+    parameters = SamplingParams(max_tokens=1, **sampling)
     drawn = [draw(scores, parameters, (n + 0.5) / draws).item() for n in range(draws)]
     return [drawn.count(token) / draws for token in range(len(scores))]
 
@@ -133,7 +133,7 @@ def test_top_p_counts_what_top_k_left() -> None:
 def test_top_p_reaches_beyond_the_first_thousand_of_a_flat_distribution() -> None:
     scores = torch.zeros(4000)
     scores[7] = 1.0
-    drawn = {draw(scores, Sampling(max_tokens=1, top_p=0.9), n / 5000).item() for n in range(5000)}
+    drawn = {draw(scores, SamplingParams(max_tokens=1, top_p=0.9), n / 5000).item() for n in range(5000)}
     assert len(drawn) == pytest.approx(3600, abs=2)
 
 
@@ -156,7 +156,7 @@ def test_no_parameters_draw_a_token_that_they_exclude(
     values: list[float], number: float, temperature: float, top_k: int, top_p: float, min_p: float
 ) -> None:
     scores = logits(*values)
-    sampling = Sampling(max_tokens=1, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+    sampling = SamplingParams(max_tokens=1, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     token = int(draw(scores, sampling, number))
     probabilities = (scores.double() / temperature).softmax(-1)
     better = probabilities > probabilities[token] * (1 + 1e-5)

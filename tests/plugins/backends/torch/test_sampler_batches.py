@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fllm.batching.runner import Row
-from fllm.values import Sampling
+from fllm.values import SamplingParams
 from fllm_backends.torch.logit_processors import adjust
 from fllm_backends.torch.sampler import sample
 from fllm_backends.torch.single_row_sampler import draw, uniform
@@ -40,7 +40,7 @@ ASKED: list[dict[str, Any]] = [
 def row(seed: int, **sampling: Any) -> Row:
     return Row(
         token_ids=[5, 6, 4, 4], prompt_length=2, start=3, count=1, block_table=[0],
-        sampling=Sampling(max_tokens=100, **sampling), seed=seed, sample=True,
+        sampling=SamplingParams(max_tokens=100, **sampling), seed=seed, sample=True,
     )  # fmt: skip
 
 

@@ -10,9 +10,9 @@ import torch
 from support.tiny_models import save_model
 
 from fllm.batching.engine_loop import EngineLoop, Outcome
-from fllm.batching.limits import Limits
+from fllm.batching.limits import BatchLimits
 from fllm.config import BackendConfig, Device, Speculation
-from fllm.values import Prompt, Sampling, Status, Step, TokenLogprob
+from fllm.values import EngineOutput, EngineStats, GenerateRequest, SamplingParams, TokenLogprob
 from fllm_backends.torch.options import read_options
 from fllm_backends.torch.runner import TorchRunner
 
@@ -33,35 +33,37 @@ class Answers:
     """What the engine answers to these prompts, all asked at once."""
 
     def __init__(
-        self, directory: Path, prompts: list[Prompt], speculation: Speculation | None, **config: Any
+        self, directory: Path, prompts: list[GenerateRequest], speculation: Speculation | None, **config: Any
     ) -> None:
         self.tokens: dict[str, list[int]] = {prompt.request_id: [] for prompt in prompts}
         self.logprobs: dict[str, list[TokenLogprob]] = {prompt.request_id: [] for prompt in prompts}
         asked = BackendConfig(model=str(directory), speculative_config=speculation, **config)
         runner = TorchRunner(read_options(asked), Device("cpu"), 8)
         self._left = len(prompts)
-        self._loop = EngineLoop(runner, asked, Limits(max_num_seqs=8))
+        self._loop = EngineLoop(runner, asked, BatchLimits(max_num_seqs=8))
         self._loop.load(lambda progress: None)
         for index, prompt in enumerate(prompts):
             self._loop.submit(prompt, seed=index, arrived=0.0)
         self._loop.run(self._deliver)
 
     @property
-    def status(self) -> Status:
+    def status(self) -> EngineStats:
         return self._loop.status()
 
     def _deliver(self, outcomes: list[tuple[str, Outcome]]) -> None:
         for request_id, step in outcomes:
-            assert isinstance(step, Step), step
+            assert isinstance(step, EngineOutput), step
             self.tokens[request_id] += step.token_ids
             self.logprobs[request_id] += step.logprobs or []
-            self._left -= step.finish is not None
+            self._left -= step.finish_reason is not None
         if not self._left:
             self._loop.end()
 
 
-def prompt(request_id: str, token_ids: list[int], **sampling: Any) -> Prompt:
-    return Prompt(request_id, token_ids, Sampling(**{"max_tokens": 40, "temperature": 0.0, **sampling}))
+def prompt(request_id: str, token_ids: list[int], **sampling: Any) -> GenerateRequest:
+    return GenerateRequest(
+        request_id, token_ids, SamplingParams(**{"max_tokens": 40, "temperature": 0.0, **sampling})
+    )
 
 
 CROWD = [
@@ -96,7 +98,7 @@ def test_answers_in_a_crowd_are_those_without_speculation(
 
 
 @pytest.mark.parametrize("each", CROWD, ids=lambda each: each.request_id)
-def test_an_answer_alone_is_that_without_speculation(tiny: Path, each: Prompt) -> None:
+def test_an_answer_alone_is_that_without_speculation(tiny: Path, each: GenerateRequest) -> None:
     plain, guessed = (Answers(tiny, [each], speculation) for speculation in (None, NGRAM))
     assert guessed.tokens == plain.tokens
     assert guessed.status.drafted > 0

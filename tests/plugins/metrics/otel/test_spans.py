@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from fllm import Collector
-from fllm.pipeline.request_tracker import Trace
+from fllm.pipeline.request_tracker import RequestTracker
 from fllm.testing import CollectorContract
 from fllm_metrics.otel.spans import SpanCollector
 
@@ -50,13 +50,13 @@ def spans_of(
     collector, exporter = a_collector()
     clock = Clock()
     about = {"method": "POST", "path": "/v1/chat/completions", "client": "ip:10.0.0.1", **about}
-    trace = Trace("abc", (collector,), clock, **about)
+    trace = RequestTracker("abc", (collector,), clock, **about)
     clock.now += 0.25
     if submitted:
         trace.submit(prompt_tokens=7, max_tokens=40, streamed=True)
     for _ in range(steps):
         clock.now += 1.5
-        trace.step(0, 2, queued=0.5, cached=3)
+        trace.step(0, 2, queue_time=0.5, cached=3)
     if steps:
         trace.end(0, "error" if error else "stop")
     trace.status = status

@@ -18,8 +18,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from fllm import MetricsContext, Status
-from fllm.pipeline.request_tracker import Trace
+from fllm import EngineStats, MetricsContext
+from fllm.pipeline.request_tracker import RequestTracker
 from fllm_metrics.prometheus import PrometheusCollector
 
 TOP = [sys.executable, "-m", "fllm_api", "top"]
@@ -35,7 +35,7 @@ class FakeServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), Handler)
         self.key: str | None = None
         self.requests = PrometheusCollector(MetricsContext(model_name=MODEL, max_model_len=4096))
-        self.status: Status | None = Status(kv_blocks=8, kv_blocks_used=2)
+        self.status: EngineStats | None = EngineStats(kv_blocks=8, kv_blocks_used=2)
         self.pages: dict[str, tuple[int, object]] = {
             "/health": (200, ""),
             "/ready": (200, ""),
@@ -46,7 +46,7 @@ class FakeServer(ThreadingHTTPServer):
 
     def page(self, path: str) -> tuple[int, object]:
         if path == "/metrics" and path not in self.pages:
-            Trace("one", [self.requests]).finish("each look finds one more failure")
+            RequestTracker("one", [self.requests]).finish("each look finds one more failure")
             return 200, self.requests.expose(self.status, "").body.decode()
         return self.pages.get(path, (404, {}))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fllm.batching.runner import Row
-from fllm.values import Sampling
+from fllm.values import SamplingParams
 from fllm_backends.torch.cuda.graphs import sizes
 
 
@@ -26,7 +26,7 @@ def _row(tokens: int) -> Row:
         start=0,
         count=tokens,
         block_table=[0],
-        sampling=Sampling(max_tokens=1, temperature=0.0),
+        sampling=SamplingParams(max_tokens=1, temperature=0.0),
         seed=0,
         sample=True,
     )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fllm.batching.runner import Row
-from fllm.values import Sampling
+from fllm.values import SamplingParams
 from fllm_backends.checkpoints.architecture import Architecture
 from fllm_backends.torch import rotary
 from fllm_backends.torch.attention import AttentionBatch, KVCache
@@ -80,7 +80,7 @@ class FusedLM:
             start=0,
             count=1,
             block_table=[0],
-            sampling=Sampling(max_tokens=1),
+            sampling=SamplingParams(max_tokens=1),
             seed=0,
             sample=True,
         )

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fllm.batching.runner import Row
-from fllm.values import Sampling
+from fllm.values import SamplingParams
 from fllm_backends.torch.cuda.batch import QUERIES, HostBatch, decodes_size, prepare
 
 BLOCK_SIZE = 4
@@ -14,7 +14,7 @@ BLOCK_SIZE = 4
 def row(start: int, count: int, *blocks: int) -> Row:
     return Row(
         token_ids=list(range(start + count)), prompt_length=start + count, start=start, count=count,
-        block_table=blocks, sampling=Sampling(max_tokens=1), seed=0, sample=True,
+        block_table=blocks, sampling=SamplingParams(max_tokens=1), seed=0, sample=True,
     )  # fmt: skip
 
 

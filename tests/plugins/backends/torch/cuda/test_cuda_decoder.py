@@ -14,7 +14,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 from support.tiny_models import save_model  # noqa: E402
 
 from fllm.batching.runner import Row  # noqa: E402
-from fllm.values import Sampling  # noqa: E402
+from fllm.values import SamplingParams  # noqa: E402
 from fllm_backends.checkpoints.architecture import read_architecture  # noqa: E402
 from fllm_backends.checkpoints.safetensors_files import Checkpoint  # noqa: E402
 from fllm_backends.torch.attention import AttentionBatch, KVCache  # noqa: E402
@@ -60,7 +60,7 @@ def run(model: Decoder, cache: KVCache, plan: Any = PLAN) -> list[torch.Tensor]:
         rows = [
             Row(
                 token_ids=ids, prompt_length=100, start=start, count=count, block_table=shuffled[s::3],
-                sampling=Sampling(max_tokens=1), seed=0, sample=False,
+                sampling=SamplingParams(max_tokens=1), seed=0, sample=False,
             )
             for s, (ids, (start, count)) in enumerate(zip(sequences, chunks, strict=True))
             if count

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fllm.batching.runner import Row
-from fllm.values import Sampling
+from fllm.values import SamplingParams
 from fllm_backends.torch.cuda.batch import Batch, HostBatch, decodes_size, prepare
 from fllm_backends.torch.cuda.graphs import DecodeGraphs, Replay, sizes
 from fllm_backends.torch.cuda.warmup import rehearsal
@@ -18,7 +18,7 @@ def decodes(*positions: int) -> HostBatch:
     rows = [
         Row(
             token_ids=[0] * (p + 1), prompt_length=1, start=p, count=1, block_table=[p, p + 1, p + 2],
-            sampling=Sampling(max_tokens=1), seed=0, sample=True,
+            sampling=SamplingParams(max_tokens=1), seed=0, sample=True,
         )
         for p in positions
     ]  # fmt: skip
@@ -84,7 +84,7 @@ def test_chunks_and_more_rows_than_the_largest_size_are_not_taken() -> None:
     assert not own.takes(decodes(1, 2, 3))
     chunk = Row(
         token_ids=[1, 2], prompt_length=2, start=0, count=2, block_table=[0],
-        sampling=Sampling(max_tokens=1), seed=0, sample=True,
+        sampling=SamplingParams(max_tokens=1), seed=0, sample=True,
     )  # fmt: skip
     assert not own.takes(prepare([chunk], np.array([1, 2], np.int32), block_size=4))
 

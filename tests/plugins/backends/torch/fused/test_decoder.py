@@ -18,7 +18,7 @@ from fllm.config import BackendConfig, Device
 from fllm.errors import ConfigError
 from fllm.model.source import locate
 from fllm.tokenizer import Tokenizer
-from fllm.values import Sampling
+from fllm.values import SamplingParams
 from fllm_backends.checkpoints.architecture import Architecture, read_architecture
 from fllm_backends.checkpoints.safetensors_files import Checkpoint
 from fllm_backends.torch import logit_masks
@@ -112,7 +112,7 @@ def row(ids: list[int], start: int, count: int, table: list[int]) -> Row:
         start=start,
         count=count,
         block_table=table,
-        sampling=Sampling(max_tokens=1),
+        sampling=SamplingParams(max_tokens=1),
         seed=0,
         sample=True,
     )
