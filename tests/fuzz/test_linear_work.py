@@ -41,7 +41,7 @@ def _adversarial(subject: Subject) -> Iterator[tuple[str, str]]:
     markers = subject.markers or ("<think>", "</think>")
     yield from (("", unit) for unit in dict.fromkeys((*ALMOST, *markers)))
     yield from (("", markers[0] + unit) for unit in ('{"a":"', "f(a='", "x", "\n", markers[-1]))
-    declared = getattr(subject.make, "format", None)
+    declared = getattr(subject.make, "tool_format", None)
     if isinstance(declared, ToolFormat):
         begun = f"{declared.before}{declared.begin}f{declared.middle}"
         yield from ((begun, unit) for unit in ("{", '{"a":', " ", "a", "\\", markers[0]))

@@ -154,7 +154,7 @@ def _parts(subject: Subject) -> Sequence[str]:
 
 def _call(subject: Subject, draw: Random) -> str:
     """What the parser says that its model writes, with more or less of it."""
-    declared = getattr(subject.make, "format", None)
+    declared = getattr(subject.make, "tool_format", None)
     if not isinstance(declared, ToolFormat):
         return "".join(draw.choice(_parts(subject)) + draw.choice(WORDS) for _ in range(3))
     text = _written(declared.calls(TOOLS), draw)
