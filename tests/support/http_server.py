@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 from fllm.testing import Server, serving
+from fllm.testing.parent_death import ending_with
 
 __all__ = ["Server", "children", "command", "run", "serving"]
 
@@ -18,8 +19,8 @@ def children(server: Server) -> list[int]:
 
 
 def command(*arguments: str) -> list[str]:
-    """The command line of ``furiosa-llm`` in this environment."""
-    return [sys.executable, "-m", "fllm_api", *arguments]
+    """Return the command line of ``furiosa-llm`` in this environment; it dies with this process."""
+    return ending_with(os.getpid(), [sys.executable, "-m", "fllm_api", *arguments])
 
 
 def run(*arguments: str, timeout: float = 60, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -19,6 +19,8 @@ from urllib.request import urlopen
 import pytest
 from support.paths import ROOT
 
+from fllm.testing.parent_death import ending_with
+
 UNPACKED = ROOT / "build/prometheus/usr/bin"
 """Where scripts/ci-tools puts them."""
 
@@ -94,7 +96,7 @@ def running_prometheus(target: str, folder: Path) -> Iterator[Prometheus]:
         f"--web.listen-address={address}",
     ]
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output)
+        process = subprocess.Popen(ending_with(os.getpid(), command), stdout=output, stderr=output)
     try:
         yield Prometheus(f"http://{address}", process, log)
     finally:

@@ -14,6 +14,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from fllm.testing.parent_death import ending_with
+
 READY = re.compile(r"serving.*?(https?://\S+:\d+)")
 """The line in the log that says where."""
 TIMEOUT = 300.0
@@ -59,7 +61,9 @@ def serving(
 ) -> Iterator[Server]:
     """A server on a free port, from its ready line to its end."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "fllm_api", "serve", "--port", "0", *arguments],
+        ending_with(
+            os.getpid(), [sys.executable, "-m", "fllm_api", "serve", "--port", "0", *map(str, arguments)]
+        ),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -431,14 +431,14 @@ def test_signals_to_the_group_are_left_to_the_parent(number: signal.Signals) -> 
 
 PARENT = """
 import asyncio, sys
-from fllm import BackendConfig, BackendContext, PluginConfig, Prompt, Sampling
+from fllm import BackendConfig, BackendContext, GenerateRequest, PluginConfig, SamplingParams
 from fllm_backends.process import process_backend
 
 async def main():
     context = BackendContext(plugins=PluginConfig(paths=(sys.argv[1],)))
     backend = process_backend(BackendConfig(model="none", chain=("echo",)), context)
     await backend.start()
-    await anext(backend.generate(Prompt("request", [1], Sampling(max_tokens=1), sys.argv[2])))
+    await anext(backend.generate(GenerateRequest("request", [1], SamplingParams(max_tokens=1), sys.argv[2])))
 
 asyncio.run(main())
 """
