@@ -69,7 +69,7 @@ class EchoBackend:
 
     def _ids(self, count: int) -> list[int]:
         opening, closing, call, prose = (
-            self._tokenizer.encode(text, special=False) for text in (OPEN, CLOSE, CALL, PROSE)
+            self._tokenizer.encode(text, add_special_tokens=False) for text in (OPEN, CLOSE, CALL, PROSE)
         )
         words = count - len(opening) - len(closing) - len(call)
         if words < 2:

@@ -110,7 +110,7 @@ def floored(logits: Tensor) -> Tensor:
 def windows(tokenizer: Tokenizer, text: str, scored: int) -> list[list[int]]:
     """The first ids of a text, ``WINDOW`` at a time, as many as hold so many scored positions."""
     count = -(-scored // (SCORED.stop - SCORED.start))
-    ids = tokenizer.encode(text, special=False)
+    ids = tokenizer.encode(text, add_special_tokens=False)
     if len(ids) < count * WINDOW:
         raise SystemExit(f"the text has {len(ids)} tokens, and {count * WINDOW} are needed")
     return [ids[at : at + WINDOW] for at in range(0, count * WINDOW, WINDOW)]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct, field
 
-from fllm.chat import ChatTemplate, ForeignTemplates
+from fllm.chat import ChatTemplate, RequestTemplates
 from fllm.interfaces import Backend, Collector, MetricsExporter, ParserFactory
 from fllm.pipeline.pipeline import Pipeline
 from fllm.plugins.loader import Plugins
@@ -29,7 +29,7 @@ class AppState(Struct, frozen=True, kw_only=True):
     tokenizer: Tokenizer
     template: ChatTemplate | None
     """``None``: chat answers 400 and says what to do."""
-    request_templates: ForeignTemplates | None = None
+    request_templates: RequestTemplates | None = None
     """Renders templates of requests, where those are trusted to bring some; one at a time, by turns."""
     turns: Turns = field(default_factory=Turns)
     reasoning: ParserFactory | None = None

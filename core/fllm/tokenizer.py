@@ -62,16 +62,16 @@ class Tokenizer:
         """What ends a text."""
         return self.special_tokens.get("eos_token")
 
-    def encode(self, text: str, *, special: bool) -> list[int]:
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Token ids of a text; ``special`` adds what the model wants around a bare text, such as BOS.
 
         A rendered chat has these already.
         """
         # Unlike `encode`, it releases the GIL, and leaves out what nobody asks for.
-        [encoding] = self._inner.encode_batch_fast([text], add_special_tokens=special)
+        [encoding] = self._inner.encode_batch_fast([text], add_special_tokens=add_special_tokens)
         return encoding.ids
 
-    def least_tokens(self, text: str) -> int:
+    def min_token_count(self, text: str) -> int:
         """No text of that length has fewer; known without encoding it."""
         return len(text) // self._longest
 
@@ -79,11 +79,11 @@ class Tokenizer:
     def _longest(self) -> int:
         return max(map(len, self._inner.get_vocab()), default=1) or 1
 
-    def decode(self, ids: Sequence[int], *, skip_special: bool) -> str:
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool) -> str:
         """Text of token ids; ids that the vocabulary lacks are left out."""
-        return self._inner.decode(ids, skip_special_tokens=skip_special)
+        return self._inner.decode(ids, skip_special_tokens=skip_special_tokens)
 
-    def id_of(self, token: str) -> int | None:
+    def token_to_id(self, token: str) -> int | None:
         """Id of the token that the vocabulary spells so."""
         return self._inner.token_to_id(token)
 
@@ -104,16 +104,16 @@ class Tokenizer:
         if token_id in self.byte_tokens:
             return bytes([self.byte_tokens[token_id]])
         # At the beginning of a text, most decoders strip a space: it is the second of two that shows all.
-        once = self.decode([token_id], skip_special=False)
-        twice = self.decode([token_id, token_id], skip_special=False)
+        once = self.decode([token_id], skip_special_tokens=False)
+        twice = self.decode([token_id, token_id], skip_special_tokens=False)
         return twice[len(once) :].encode()
 
     def _find_byte_tokens(self) -> dict[int, int]:
         found = {}
         for byte in range(256):
             token = f"<0x{byte:02X}>"
-            token_id = self.id_of(token)
-            if token_id is not None and self.decode([token_id], skip_special=False) != token:
+            token_id = self.token_to_id(token)
+            if token_id is not None and self.decode([token_id], skip_special_tokens=False) != token:
                 found[token_id] = byte
         return found
 

@@ -82,14 +82,14 @@ every_tokenizer = pytest.mark.parametrize("tokenizer", TOKENIZERS.values(), ids=
 
 
 def ids_of(tokenizer: Tokenizer, *tokens: str) -> list[int]:
-    ids = [tokenizer.id_of(token) for token in tokens]
+    ids = [tokenizer.token_to_id(token) for token in tokens]
     return [i for i in ids if i is not None]
 
 
 def pieces_of(
-    tokenizer: Tokenizer, ids: list[int], *, skip_special: bool, visible: tuple[str, ...] = ()
+    tokenizer: Tokenizer, ids: list[int], *, skip_special_tokens: bool, visible: tuple[str, ...] = ()
 ) -> list[str]:
-    detokenizer = Detokenizer(tokenizer, skip_special=skip_special, visible=visible)
+    detokenizer = Detokenizer(tokenizer, skip_special_tokens=skip_special_tokens, visible=visible)
     return [detokenizer.feed(i) for i in ids] + [detokenizer.finish()]
 
 
@@ -101,14 +101,14 @@ def save(inner: tokenizers.Tokenizer, directory: Path, config: object = None) ->
 
 
 @every_tokenizer
-@given(data=st.data(), skip_special=st.booleans())
+@given(data=st.data(), skip_special_tokens=st.booleans())
 def test_the_pieces_joined_are_what_decode_makes_of_all_ids(
-    tokenizer: Tokenizer, data: st.DataObject, skip_special: bool
+    tokenizer: Tokenizer, data: st.DataObject, skip_special_tokens: bool
 ) -> None:
     # One id more than there is: an unknown one adds nothing.
     ids = data.draw(st.lists(st.integers(0, tokenizer.vocab_size), max_size=30))
-    pieces = pieces_of(tokenizer, ids, skip_special=skip_special)
-    assert "".join(pieces) == tokenizer.decode(ids, skip_special=skip_special)
+    pieces = pieces_of(tokenizer, ids, skip_special_tokens=skip_special_tokens)
+    assert "".join(pieces) == tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)
 
 
 @every_tokenizer
@@ -116,12 +116,16 @@ def test_the_pieces_joined_are_what_decode_makes_of_all_ids(
 def test_runs_of_few_tokens_decode_alike(tokenizer: Tokenizer, data: st.DataObject) -> None:
     few = data.draw(st.lists(st.integers(0, tokenizer.vocab_size - 1), min_size=1, max_size=3))
     ids = data.draw(st.lists(st.sampled_from(few), max_size=40))
-    assert "".join(pieces_of(tokenizer, ids, skip_special=False)) == tokenizer.decode(ids, skip_special=False)
+    assert "".join(pieces_of(tokenizer, ids, skip_special_tokens=False)) == tokenizer.decode(
+        ids, skip_special_tokens=False
+    )
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_text_goes_through_a_byte_level_vocabulary_and_back(text: str) -> None:
-    pieces = pieces_of(BYTE_LEVEL, BYTE_LEVEL.encode(text, special=False), skip_special=False)
+    pieces = pieces_of(
+        BYTE_LEVEL, BYTE_LEVEL.encode(text, add_special_tokens=False), skip_special_tokens=False
+    )
     assert "".join(pieces) == text
     assert all(piece in text for piece in pieces)
 
@@ -129,10 +133,11 @@ def test_text_goes_through_a_byte_level_vocabulary_and_back(text: str) -> None:
 @every_tokenizer
 @given(text=st.text("Hello ñ€😀 \U0001f468\u200d", max_size=12))
 def test_no_piece_holds_half_a_character(tokenizer: Tokenizer, text: str) -> None:
-    ids = tokenizer.encode(text, special=False)
-    whole = tokenizer.decode(ids, skip_special=False)
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    whole = tokenizer.decode(ids, skip_special_tokens=False)
     assert all(
-        "\N{REPLACEMENT CHARACTER}" not in piece for piece in pieces_of(tokenizer, ids, skip_special=False)
+        "\N{REPLACEMENT CHARACTER}" not in piece
+        for piece in pieces_of(tokenizer, ids, skip_special_tokens=False)
     )
     assert "\N{REPLACEMENT CHARACTER}" not in whole
 
@@ -140,8 +145,8 @@ def test_no_piece_holds_half_a_character(tokenizer: Tokenizer, text: str) -> Non
 @given(st.binary(max_size=12))
 def test_bytes_that_are_no_text_are_replaced_as_decode_does(data: bytes) -> None:
     ids = [byte_id(byte) for byte in data]
-    pieces = "".join(pieces_of(BYTE_LEVEL, ids, skip_special=False))
-    assert pieces == BYTE_LEVEL.decode(ids, skip_special=False) == data.decode(errors="replace")
+    pieces = "".join(pieces_of(BYTE_LEVEL, ids, skip_special_tokens=False))
+    assert pieces == BYTE_LEVEL.decode(ids, skip_special_tokens=False) == data.decode(errors="replace")
 
 
 def byte_id(byte: int) -> int:
@@ -149,41 +154,41 @@ def byte_id(byte: int) -> int:
 
 
 def test_a_character_is_given_with_its_last_token() -> None:
-    assert pieces_of(BYTE_LEVEL, ids_of(BYTE_LEVEL, "Hel", "ðŁ", "ĺĢ", "lo"), skip_special=False) == [
+    assert pieces_of(BYTE_LEVEL, ids_of(BYTE_LEVEL, "Hel", "ðŁ", "ĺĢ", "lo"), skip_special_tokens=False) == [
         "Hel", "", "😀", "lo", "",
     ]  # fmt: skip
 
 
 def test_half_a_character_at_the_end_is_given_by_finish() -> None:
-    assert pieces_of(BYTE_LEVEL, ids_of(BYTE_LEVEL, "lo", "ðŁ"), skip_special=False) == ["lo", "", "�"]
+    assert pieces_of(BYTE_LEVEL, ids_of(BYTE_LEVEL, "lo", "ðŁ"), skip_special_tokens=False) == ["lo", "", "�"]
 
 
 def test_a_run_of_byte_tokens_waits_for_its_end() -> None:
     tokenizer = TOKENIZERS["llama2"]
     ids = ids_of(tokenizer, "▁Hello", "<0xE2>", "<0x82>", "<0xAC>", "lo", "<0x0A>")
-    assert pieces_of(tokenizer, ids, skip_special=False) == ["Hello", "", "", "", "€lo", "", "\n"]
+    assert pieces_of(tokenizer, ids, skip_special_tokens=False) == ["Hello", "", "", "", "€lo", "", "\n"]
 
 
 def test_a_stripped_space_stays_inside_the_text() -> None:
     tokenizer = TOKENIZERS["llama2"]
     ids = ids_of(tokenizer, "▁", "▁", "▁Hello", "▁", "▁a")
-    assert pieces_of(tokenizer, ids, skip_special=False) == ["", " ", " Hello", " ", " a", ""]
+    assert pieces_of(tokenizer, ids, skip_special_tokens=False) == ["", " ", " Hello", " ", " a", ""]
 
 
 def test_a_text_that_goes_on_keeps_the_space_of_its_first_word() -> None:
     hello, a = ids_of(TOKENIZERS["llama2"], "▁Hello", "▁a")
-    detokenizer = Detokenizer(Tokenizer(llama2(), {}), skip_special=True, context=[hello, a])
+    detokenizer = Detokenizer(Tokenizer(llama2(), {}), skip_special_tokens=True, context=[hello, a])
     assert [detokenizer.feed(hello), detokenizer.feed(a)] == [" Hello", " a"]
 
 
 def test_special_tokens_are_dropped_but_for_the_visible_ones() -> None:
     ids = ids_of(BYTE_LEVEL, "<s>", "<|tool|>", "<think>", "lo", "</s>")
-    assert "".join(pieces_of(BYTE_LEVEL, ids, skip_special=True)) == "<think>lo"
+    assert "".join(pieces_of(BYTE_LEVEL, ids, skip_special_tokens=True)) == "<think>lo"
     assert (
-        "".join(pieces_of(BYTE_LEVEL, ids, skip_special=True, visible=("<|tool|>", "nowhere")))
+        "".join(pieces_of(BYTE_LEVEL, ids, skip_special_tokens=True, visible=("<|tool|>", "nowhere")))
         == "<|tool|><think>lo"
     )
-    assert "".join(pieces_of(BYTE_LEVEL, ids, skip_special=False)) == "<s><|tool|><think>lo</s>"
+    assert "".join(pieces_of(BYTE_LEVEL, ids, skip_special_tokens=False)) == "<s><|tool|><think>lo</s>"
 
 
 @pytest.mark.parametrize(
@@ -221,9 +226,9 @@ def test_special_encoding_follows_the_post_processor(tmp_path: Path) -> None:
     bos = inner.token_to_id("<s>")
     inner.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", bos)])
     tokenizer = Tokenizer.load(save(inner, tmp_path))
-    bare = tokenizer.encode("a<s>", special=False)
+    bare = tokenizer.encode("a<s>", add_special_tokens=False)
     assert bare == [*ids_of(tokenizer, "a"), bos]
-    assert tokenizer.encode("a<s>", special=True) == [bos, *bare]
+    assert tokenizer.encode("a<s>", add_special_tokens=True) == [bos, *bare]
 
 
 def test_load_reads_special_tokens_however_they_are_written(tmp_path: Path) -> None:
@@ -250,7 +255,7 @@ def test_load_forgets_truncation_and_padding(tmp_path: Path) -> None:
     inner.enable_truncation(3)
     inner.enable_padding(length=8)
     tokenizer = Tokenizer.load(save(inner, tmp_path))
-    assert [len(tokenizer.encode(text, special=True)) for text in ("ab", "abcdef")] == [2, 6]
+    assert [len(tokenizer.encode(text, add_special_tokens=True)) for text in ("ab", "abcdef")] == [2, 6]
 
 
 @pytest.mark.parametrize(
@@ -274,8 +279,8 @@ def test_load_names_the_file_that_is_no_good(tmp_path: Path, files: dict[str, st
 def test_threads_may_encode_at_once() -> None:
     texts = [f"Hello {i} 😀" * 50 for i in range(32)]
     with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(lambda text: BYTE_LEVEL.encode(text, special=False), texts))
-    assert together == [BYTE_LEVEL.encode(text, special=False) for text in texts]
+        together = list(pool.map(lambda text: BYTE_LEVEL.encode(text, add_special_tokens=False), texts))
+    assert together == [BYTE_LEVEL.encode(text, add_special_tokens=False) for text in texts]
 
 
 def test_importing_the_module_does_not_import_the_library() -> None:

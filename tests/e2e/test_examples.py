@@ -149,7 +149,7 @@ def test_the_devices_tokenizer_is_what_our_conversion_makes(server: Server) -> N
     texts = ["In 2024, it's 9,386,034!", "서울 😀\n\n\ttabs   and spaces", "<|im_start|>user\nhi<|im_end|>"]
     for text in texts:
         answer = post(server, "/tokenize", prompt=text)
-        assert answer["tokens"] == described.tokenizer.encode(text, special=True), text
+        assert answer["tokens"] == described.tokenizer.encode(text, add_special_tokens=True), text
         assert post(server, "/detokenize", tokens=answer["tokens"]) == {"prompt": text}
 
 

@@ -47,8 +47,8 @@ def byte_tokenizer(words: Sequence[str] = (), *, bos: bool = False) -> Tokenizer
 def spell(tokenizer: Tokenizer, word: str) -> int:
     """Id of a word's token."""
     encode = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    found = tokenizer.id_of(word)
-    found = tokenizer.id_of(encode.pre_tokenize_str(word)[0][0]) if found is None else found
+    found = tokenizer.token_to_id(word)
+    found = tokenizer.token_to_id(encode.pre_tokenize_str(word)[0][0]) if found is None else found
     assert found is not None, word
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from fllm.chat import ChatTemplate, ForeignTemplates, Setting
+from fllm.chat import ChatTemplate, RequestTemplates, TemplateSettings
 from fllm.errors import ConfigError
 from fllm.interfaces import Backend, MetricsContext, TemplateContext
 from fllm.plugins.loader import Plugins
@@ -50,8 +50,8 @@ def assemble(settings: Settings, plugins: Plugins, backend: Backend, card: Model
         card=card,
         tokenizer=tokenizer,
         template=chat_template(config, templates, tokenizer),
-        request_templates=ForeignTemplates(
-            Setting(tokenizer.special_tokens, config.chat_template_content_format)
+        request_templates=RequestTemplates(
+            TemplateSettings(tokenizer.special_tokens, config.chat_template_content_format)
         )
         if config.trust_request_chat_template
         else None,

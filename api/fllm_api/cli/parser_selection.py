@@ -40,7 +40,8 @@ def with_chosen_parsers(
 ) -> ServerConfig:
     """The same with a name, or nothing, in place of each ``auto``; the log says which and why."""
     model = ModelTraits(
-        templates="\n".join(templates.values()), has_token=lambda token: tokenizer.id_of(token) is not None
+        templates="\n".join(templates.values()),
+        has_token=lambda token: tokenizer.token_to_id(token) is not None,
     )
     kinds = {"tool_call_parser": plugins.tool_parsers, "reasoning_parser": plugins.reasoning_parsers}
     chosen = {

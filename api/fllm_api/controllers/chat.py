@@ -61,6 +61,6 @@ def _encoder(body: ChatRequest, asked: AskedChat, server: AppState) -> ChatEncod
         names=names if body.logprobs else None,
         parallel_tool_calls=body.parallel_tool_calls is not False,
         named_call=isinstance(body.tool_choice, NamedToolChoice),
-        new_call_id=getattr(asked.request.tools, "new_call_id", None),
+        new_call_id=getattr(asked.request.tool_parser, "new_call_id", None),
         echo=asked.echo,
     )

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from fllm.chat import ChatTemplate, ForeignTemplate
+from fllm.chat import ChatTemplate, RequestTemplate
 from fllm.errors import RequestError
 from fllm.interfaces import ParserContext
 from fllm.pipeline.pipeline import PipelineRequest
@@ -46,7 +46,7 @@ def read_chat(body: ChatRequest, server: AppState) -> AskedChat:
     calls = read_calls(body, tools, server)
     kwargs = {**server.config.default_chat_template_kwargs, **_template_kwargs(body)}
     prompt = _render(body, server, tools, kwargs)
-    ids = encoded(prompt, server, special=False, param="messages")
+    ids = encoded(prompt, server, add_special_tokens=False, param="messages")
     if not ids:
         raise RequestError("the chat template makes an empty prompt of these messages", param="messages")
     asked = either(body.max_completion_tokens, body.max_tokens, default=None)
@@ -63,9 +63,9 @@ def read_chat(body: ChatRequest, server: AppState) -> AskedChat:
         stop=stop_strings(body),
         include_stop=bool(body.include_stop_str_in_output),
         skip_special_tokens=body.skip_special_tokens is not False,
-        continues=bool(body.continue_final_message),
-        reasoning=server.reasoning,
-        tools=calls.parser,
+        continues_prompt=bool(body.continue_final_message),
+        reasoning_parser=server.reasoning,
+        tool_parser=calls.parser,
         context=ParserContext(prompt=prompt, tools=tools, template_kwargs=kwargs),
         output_constraint=calls.demand,
     )
@@ -79,12 +79,12 @@ def _render(body: ChatRequest, server: AppState, tools: tuple[Tool, ...], kwargs
         tools=[template_tool(tool) for tool in tools] or None,
         add_generation_prompt=_generation_prompt(body),
         continue_final_message=bool(body.continue_final_message),
-        tell_tools=True,
+        inject_tools=True,
         kwargs=kwargs,
     )
 
 
-def _template(body: ChatRequest, server: AppState) -> ChatTemplate | ForeignTemplate:
+def _template(body: ChatRequest, server: AppState) -> ChatTemplate | RequestTemplate:
     if body.chat_template is not None and server.request_templates is not None:
         if not isinstance(body.chat_template, str):
             raise RequestError("a chat template is a text", param="chat_template")

@@ -46,7 +46,7 @@ def read_completion(body: CompletionRequest, server: AppState) -> AskedCompletio
     tokenizer = server.tokenizer
     prompts = split_prompts(body.prompt)
     token_ids = [_token_ids(prompt, server) for prompt in prompts]
-    echo, skip_special = bool(body.echo), body.skip_special_tokens is not False
+    echo, skip_special_tokens = bool(body.echo), body.skip_special_tokens is not False
     default = either(server.card.defaults.max_tokens, default=DEFAULT_MAX_TOKENS)
     max_tokens = budget(server.card, max(map(len, token_ids)), body.max_tokens, default, param="prompt")
     if max_tokens == 0 and not echo:
@@ -67,12 +67,16 @@ def read_completion(body: CompletionRequest, server: AppState) -> AskedCompletio
         beam=beam,
         stop=stop_strings(body),
         include_stop=bool(body.include_stop_str_in_output),
-        skip_special_tokens=skip_special,
-        continues=True,
+        skip_special_tokens=skip_special_tokens,
+        continues_prompt=True,
         output_constraint=read_demand(body, server.card),
     )
     pairs = zip(prompts, token_ids, strict=True)
-    echoes = [_echo(prompt, ids, tokenizer, skip_special=skip_special) for prompt, ids in pairs if echo]
+    echoes = [
+        _echo(prompt, ids, tokenizer, skip_special_tokens=skip_special_tokens)
+        for prompt, ids in pairs
+        if echo
+    ]
     return AskedCompletion(request=request, echoes=echoes)
 
 
@@ -96,7 +100,7 @@ def split_prompts(prompt: str | list[str | int | list[int]]) -> list[str | list[
 
 def _token_ids(prompt: str | list[int], server: AppState) -> list[int]:
     if isinstance(prompt, str):
-        ids = encoded(prompt, server, special=True, param="prompt") or _beginning(server.tokenizer)
+        ids = encoded(prompt, server, add_special_tokens=True, param="prompt") or _beginning(server.tokenizer)
     else:
         ids = prompt
         check_token_ids(ids, server.tokenizer, "prompt")
@@ -107,12 +111,14 @@ def _token_ids(prompt: str | list[int], server: AppState) -> list[int]:
 
 def _beginning(tokenizer: Tokenizer) -> list[int]:
     """What an empty text is to a model that knows how a text begins."""
-    bos = tokenizer.id_of(tokenizer.bos_token) if tokenizer.bos_token else None
+    bos = tokenizer.token_to_id(tokenizer.bos_token) if tokenizer.bos_token else None
     return [] if bos is None else [bos]
 
 
-def _echo(prompt: str | list[int], ids: list[int], tokenizer: Tokenizer, *, skip_special: bool) -> Echo:
-    detokenizer = Detokenizer(tokenizer, skip_special=skip_special)
+def _echo(
+    prompt: str | list[int], ids: list[int], tokenizer: Tokenizer, *, skip_special_tokens: bool
+) -> Echo:
+    detokenizer = Detokenizer(tokenizer, skip_special_tokens=skip_special_tokens)
     offsets, text = [], ""
     for token_id in ids:
         offsets.append(len(text))

@@ -105,15 +105,15 @@ def stop_strings(request: GenerationRequest) -> tuple[str, ...]:
     return stop
 
 
-def encoded(text: str, server: AppState, *, special: bool, param: str) -> list[int]:
+def encoded(text: str, server: AppState, *, add_special_tokens: bool, param: str) -> list[int]:
     """The tokens of a prompt; raises `ContextTooLong` at once where it can't but have too many."""
-    if (least := server.tokenizer.least_tokens(text)) >= server.card.max_model_len:
+    if (least := server.tokenizer.min_token_count(text)) >= server.card.max_model_len:
         raise ContextTooLong(
             f"the context has {server.card.max_model_len} tokens; the prompt has {len(text)} characters, "
             f"which are {least} or more",
             param=param,
         )
-    return server.tokenizer.encode(text, special=special)
+    return server.tokenizer.encode(text, add_special_tokens=add_special_tokens)
 
 
 def check_stream_options(request: GenerationRequest) -> None:

@@ -66,15 +66,16 @@ class Ticket:
     def claim(self, asked: PipelineRequest) -> None:
         """Hold all that the request turns out to need; raises a 400 if that is more than there can be."""
         capacity = self._admission.capacity
-        if asked.sequences > capacity:
+        if asked.num_sequences > capacity:
             field = _many(asked)
             raise RequestError(
-                f"`{field}`: these are {asked.sequences} sequences, and this server holds {capacity} at most",
+                f"`{field}`: these are {asked.num_sequences} sequences, "
+                f"and this server holds {capacity} at most",
                 param=field,
             )
         if self._account is not None:
             self._account.check()
-        self.take(asked.sequences - self._held)
+        self.take(asked.num_sequences - self._held)
         if self._account is not None:
             self._account.use(sum(map(len, asked.prompts)))
 

@@ -1,7 +1,7 @@
 """Chat templates: a conversation in, the text of a prompt out."""
 
 from fllm.chat.compiled_template import ContentFormat
-from fllm.chat.request_templates import ForeignTemplate, ForeignTemplates, Setting
+from fllm.chat.request_templates import RequestTemplate, RequestTemplates, TemplateSettings
 from fllm.chat.template import ChatTemplate
 
-__all__ = ["ChatTemplate", "ContentFormat", "ForeignTemplate", "ForeignTemplates", "Setting"]
+__all__ = ["ChatTemplate", "ContentFormat", "RequestTemplate", "RequestTemplates", "TemplateSettings"]

@@ -16,9 +16,9 @@ from fllm.errors import ConfigError, RequestError
 from fllm.sandbox import ResourceLimits, Worker
 
 PARAM = "chat_template"
-MAX_CHARACTERS = 256 * 1024
+MAX_TEMPLATE_CHARACTERS = 256 * 1024
 """Of a template; the longest of any model have 20,000."""
-LIMITS = ResourceLimits(
+RENDER_LIMITS = ResourceLimits(
     subject="the chat template",
     doing="rendering",
     cpu_seconds=1.5,
@@ -33,7 +33,7 @@ KEPT = 8
 """Compiled templates that are kept: whoever brings one usually brings it again."""
 
 
-class Setting(Struct, frozen=True):
+class TemplateSettings(Struct, frozen=True):
     """What a template is given by the server, whatever a request says."""
 
     special_tokens: Mapping[str, str]
@@ -48,18 +48,18 @@ class Conversation(Struct, frozen=True):
     how: Mapping[str, Any]
 
 
-class ForeignTemplates:
+class RequestTemplates:
     """One process for all of them, started when the first one comes, and one template at a time in it."""
 
-    def __init__(self, setting: Setting, limits: ResourceLimits = LIMITS) -> None:
-        self._worker: Worker[Setting, Conversation] = Worker(make_renderer, lambda: setting, limits)
+    def __init__(self, setting: TemplateSettings, limits: ResourceLimits = RENDER_LIMITS) -> None:
+        self._worker: Worker[TemplateSettings, Conversation] = Worker(make_renderer, lambda: setting, limits)
         self._one_at_a_time = threading.Lock()
 
-    def template(self, source: str) -> ForeignTemplate:
+    def template(self, source: str) -> RequestTemplate:
         """One of them; raises `RequestError` for one that is too long to be meant."""
-        if len(source) > MAX_CHARACTERS:
-            raise RequestError(f"a template has at most {MAX_CHARACTERS} characters", param=PARAM)
-        return ForeignTemplate(source, self._do)
+        if len(source) > MAX_TEMPLATE_CHARACTERS:
+            raise RequestError(f"a template has at most {MAX_TEMPLATE_CHARACTERS} characters", param=PARAM)
+        return RequestTemplate(source, self._do)
 
     def stop(self) -> None:
         """End the process."""
@@ -71,7 +71,7 @@ class ForeignTemplates:
             return self._worker.do(work)
 
 
-class ForeignTemplate:
+class RequestTemplate:
     """A `ChatTemplate`, elsewhere."""
 
     def __init__(self, source: str, do: Callable[[Conversation], bytes]) -> None:
@@ -86,7 +86,7 @@ class ForeignTemplate:
             raise RequestError(error.message, param=error.param or PARAM) from error
 
 
-def make_renderer(setting: Setting) -> Callable[[Conversation], bytes]:
+def make_renderer(setting: TemplateSettings) -> Callable[[Conversation], bytes]:
     """What the process does."""
     for name in IMPORTED_LATE:
         import_module(name)

@@ -55,19 +55,19 @@ class ChatTemplate:
         tools: Sequence[Mapping[str, Any]] | None = None,
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
-        tell_tools: bool = False,
+        inject_tools: bool = False,
         kwargs: Mapping[str, Any] = {},
     ) -> str:
         """Text of the prompt, special tokens included; raises `RequestError`.
 
         Messages and tools are OpenAI's, as plain values; ``kwargs`` are further variables of the template.
-        With ``tell_tools`` a message tells of the tools where the template does not show them. With
+        With ``inject_tools`` a message tells of the tools where the template does not show them. With
         ``continue_final_message`` the text ends where the last message's content ends.
         """
         _refuse_conflicts(messages, add_generation_prompt, continue_final_message, kwargs)
         source = self._source(tools=bool(tools))
         conversation = normalize(messages, source.form)
-        if tools and tell_tools:
+        if tools and inject_tools:
             conversation = tell(conversation, tools, source.teller)
         variables = {
             "documents": None,

@@ -12,7 +12,7 @@ from fllm.errors import ConfigError
 GRAMMAR = "cpu, cpu:N, cuda, cuda:N, npu, npu:N, npu:N:*, npu:N:PE, npu:N:FIRST-LAST, rngd:N:SIZE"
 """The forms of one item, as an error shows them."""
 
-PES = 8
+PES_PER_NPU = 8
 """Processing elements of one NPU; they fuse in aligned groups of 1, 2, 4 or 8."""
 
 _NUMBER = "[0-9]{1,9}"
@@ -54,7 +54,7 @@ def _npu(item: str) -> Device:
     if match["index"] is None:
         return Device("npu")
     if match["first"] is None:
-        return Device("npu", int(match["index"]), (0, PES - 1))
+        return Device("npu", int(match["index"]), (0, PES_PER_NPU - 1))
     first = int(match["first"])
     last = int(match["last"]) if match["last"] else first
     return Device("npu", int(match["index"]), _fused(item, first, last))
@@ -67,8 +67,8 @@ def _rngd(item: str) -> Device:
 
 def _fused(item: str, first: int, last: int) -> tuple[int, int]:
     size = last - first + 1
-    if max(first, last) >= PES:
-        _refuse(item, f"processing elements go from 0 to {PES - 1}")
+    if max(first, last) >= PES_PER_NPU:
+        _refuse(item, f"processing elements go from 0 to {PES_PER_NPU - 1}")
     if size not in (1, 2, 4, 8):
         _refuse(item, "processing elements fuse in groups of 1, 2, 4 or 8")
     if (last + 1) % size:

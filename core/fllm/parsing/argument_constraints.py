@@ -11,7 +11,7 @@ import msgspec
 from fllm.constraints import AnyOf, Concat, Constraint, ConstString, JsonSchema, Regex, Repeat, TextUntil
 from fllm.parsing.tag_reader import TagFormat, taggable
 from fllm.parsing.tool_parameters import Parameters, alternatives, choices
-from fllm.structured_output.json_schema import simplify
+from fllm.structured_output.json_schema import normalize_schema
 from fllm.values import Tool
 
 Value = Callable[[Any, Parameters], Constraint]
@@ -158,7 +158,7 @@ def plain_text(schema: Any, parameters: Parameters) -> Constraint | None:
     if not may_be_text(schema, parameters) or is_free(schema, parameters):
         return None
     text = msgspec.json.encode(parameters.alone(schema)).decode()
-    simple = Parameters(msgspec.json.decode(simplify(text), type=dict[str, Any]))
+    simple = Parameters(msgspec.json.decode(normalize_schema(text), type=dict[str, Any]))
     if is_free(simple.root, simple):
         return None
     texts = tuple(each for one in _options(simple.root, simple) for each in _plain_option(one))

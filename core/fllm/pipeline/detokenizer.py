@@ -22,12 +22,12 @@ class Detokenizer:
         self,
         tokenizer: Tokenizer,
         *,
-        skip_special: bool,
+        skip_special_tokens: bool,
         visible: Iterable[str] = frozenset(),
         context: Sequence[int] = (),
     ) -> None:
-        dropped = tokenizer.special_ids if skip_special else frozenset()
-        self._dropped = dropped - {tokenizer.id_of(token) for token in visible}
+        dropped = tokenizer.special_ids if skip_special_tokens else frozenset()
+        self._dropped = dropped - {tokenizer.token_to_id(token) for token in visible}
         self._stage: _Stage = _Bytes(tokenizer) if tokenizer.byte_level else _Window(tokenizer, context)
 
     def feed(self, token_id: int) -> str:
@@ -62,7 +62,7 @@ class _Bytes:
         return held.decode(errors="replace")
 
 
-CONTEXT = 8
+CONTEXT_TOKENS = 8
 """Tokens of what came before that decide how the next one looks: more than any decoder asks."""
 
 
@@ -75,7 +75,7 @@ class _Window:
 
     def __init__(self, tokenizer: Tokenizer, context: Sequence[int]) -> None:
         self._tokenizer = tokenizer
-        self._ids = list(context[-CONTEXT:])
+        self._ids = list(context[-CONTEXT_TOKENS:])
         self._shown = len(self._decode(self._ids))
         """Length of the text of those of the window that were given already."""
 
@@ -99,4 +99,4 @@ class _Window:
         return piece
 
     def _decode(self, ids: list[int]) -> str:
-        return self._tokenizer.decode(ids, skip_special=False)
+        return self._tokenizer.decode(ids, skip_special_tokens=False)

@@ -12,7 +12,7 @@ from fllm.pipeline.output_queue import OutputQueue
 T = TypeVar("T")
 
 
-def merge(generators: Sequence[AsyncGenerator[list[T]]]) -> AsyncGenerator[list[T]]:
+def merge_streams(generators: Sequence[AsyncGenerator[list[T]]]) -> AsyncGenerator[list[T]]:
     """Items of all generators as they come, together where they come together.
 
     Closing it, or an error in one, closes them all.
@@ -42,7 +42,7 @@ async def _pump(generator: AsyncGenerator[list[T]], inbox: OutputQueue[list[T] |
         async with aclosing(generator):
             async for items in generator:
                 inbox.put(items)
-    except Exception as error:  # noqa: BLE001 (raised again by `merge`, in its consumer's task)
+    except Exception as error:  # noqa: BLE001 (raised again by `merge_streams`, in its consumer's task)
         inbox.fail(error)
     else:
         inbox.put(None)

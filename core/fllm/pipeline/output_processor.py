@@ -54,23 +54,27 @@ class OutputProcessor:
         stop: tuple[str, ...] = (),
         include_stop: bool = False,
         skip_special_tokens: bool = True,
-        reasoning: Parser | None = None,
-        tools: Parser | None = None,
+        reasoning_parser: Parser | None = None,
+        tool_parser: Parser | None = None,
     ) -> None:
-        visible = {token for parser in (reasoning, tools) for token in getattr(parser, "visible_tokens", ())}
+        visible = {
+            token
+            for parser in (reasoning_parser, tool_parser)
+            for token in getattr(parser, "visible_tokens", ())
+        }
         self._detokenizer = Detokenizer(
-            tokenizer, skip_special=skip_special_tokens, visible=visible, context=context
+            tokenizer, skip_special_tokens=skip_special_tokens, visible=visible, context=context
         )
         self._stop = StopStrings(stop, include=include_stop)
         self._include_stop = include_stop
-        self._reasoning = reasoning
-        self._tools = tools
+        self._reasoning_parser = reasoning_parser
+        self._tool_parser = tool_parser
         self._index = index
         self._sampling = sampling
         self._prompt_tokens = prompt_tokens
         self._cached_tokens = 0
         self._completion_tokens = 0
-        self._reasoning_tokens = ReasoningTokens()
+        self._reasoning_tokens = ReasoningTokenCounter()
         self._offset = 0
         self._called = False
         self.finished = False
@@ -114,19 +118,19 @@ class OutputProcessor:
     def _parse(self, text: str) -> list[ParserEvent]:
         if not text:
             return []
-        if self._reasoning is None:
+        if self._reasoning_parser is None:
             return self._call([Text(text)])
-        events = merged(self._reasoning.feed(text))
+        events = merged(self._reasoning_parser.feed(text))
         self._reasoning_tokens.release(events)
         return self._call(events)
 
     def _call(self, events: list[ParserEvent]) -> list[ParserEvent]:
-        if self._tools is None:
+        if self._tool_parser is None:
             return events
         found: list[ParserEvent] = []
         for event in events:
             if isinstance(event, Text):
-                found += self._noted(self._tools.feed(event.text))
+                found += self._noted(self._tool_parser.feed(event.text))
             else:
                 found.append(event)
         return found
@@ -145,12 +149,12 @@ class OutputProcessor:
         if self._stop.matched is None:
             tail = self._detokenizer.finish()
             events += self._parse(self._stop.feed(tail) + self._stop.finish())
-        if self._reasoning is not None:
-            rest = merged(self._reasoning.finish())
+        if self._reasoning_parser is not None:
+            rest = merged(self._reasoning_parser.finish())
             self._reasoning_tokens.release(rest)
             events += self._call(rest)
-        if self._tools is not None:
-            events += self._noted(self._tools.finish())
+        if self._tool_parser is not None:
+            events += self._noted(self._tool_parser.finish())
         self.reason = reason = self._reason(step)
         return [
             *events,
@@ -175,7 +179,7 @@ class OutputProcessor:
         )
 
 
-class ReasoningTokens:
+class ReasoningTokenCounter:
     """Counts the tokens that gave at least one character of reasoning; tags are not among them.
 
     A token whose text is held back (it may begin a tag, or end in half a character) is counted when that text

@@ -19,7 +19,7 @@ from msgspec import Struct
 from fllm.interfaces import Backend, Parser, ParserContext, ParserFactory
 from fllm.pipeline.beam_search import BeamSearchParams, beam_search
 from fllm.pipeline.best_of import best_of
-from fllm.pipeline.merge_streams import merge
+from fllm.pipeline.merge_streams import merge_streams
 from fllm.pipeline.output_constraint import OutputConstraint, whole_output, with_param
 from fllm.pipeline.output_processor import OutputProcessor, SequenceOutput
 from fllm.pipeline.request_tracker import RequestTracker
@@ -41,10 +41,10 @@ class PipelineRequest(Struct, frozen=True, kw_only=True):
     stop: tuple[str, ...] = ()
     include_stop: bool = False
     skip_special_tokens: bool = True
-    continues: bool = False
+    continues_prompt: bool = False
     """The answer goes on in the middle of a text, and does not begin one."""
-    reasoning: ParserFactory | None = None
-    tools: ParserFactory | None = None
+    reasoning_parser: ParserFactory | None = None
+    tool_parser: ParserFactory | None = None
     context: ParserContext = ParserContext()
     client: str = ""
     """Who asks."""
@@ -52,7 +52,7 @@ class PipelineRequest(Struct, frozen=True, kw_only=True):
     """Concerns what is left of an output without its reasoning. Not together with ``beam``."""
 
     @property
-    def sequences(self) -> int:
+    def num_sequences(self) -> int:
         """How many the backend has of it at once."""
         each = self.beam.width if self.beam else max(self.n, self.best_of)
         return len(self.prompts) * each
@@ -73,7 +73,7 @@ class Pipeline:
 
         Each sequence's last output ends with its only `Finished`.
         """
-        return merge([self._answer(request, i, tracker) for i in range(len(request.prompts))])
+        return merge_streams([self._answer(request, i, tracker) for i in range(len(request.prompts))])
 
     def _answer(
         self, request: PipelineRequest, i: int, tracker: RequestTracker
@@ -82,18 +82,20 @@ class Pipeline:
         if request.beam is not None:
             return self._beams(request, i, request.beam, tracker)
         if request.best_of <= request.n:
-            return merge([self._sequence(request, i, j, first + j, tracker) for j in range(request.n)])
+            return merge_streams(
+                [self._sequence(request, i, j, first + j, tracker) for j in range(request.n)]
+            )
         scored = _with_logprobs(request)
         candidates = [self._sequence(scored, i, j, first + j, tracker) for j in range(request.best_of)]
         return best_of(
-            merge(candidates), request.n, first, keep_logprobs=request.sampling.logprobs is not None
+            merge_streams(candidates), request.n, first, keep_logprobs=request.sampling.logprobs is not None
         )
 
     def _sequence(
         self, request: PipelineRequest, i: int, j: int, index: int, tracker: RequestTracker
     ) -> AsyncGenerator[list[SequenceOutput]]:
         prompt = self._prompt(request, i, j, tracker)
-        reasoning = request.reasoning and request.reasoning(request.context)
+        reasoning = request.reasoning_parser and request.reasoning_parser(request.context)
         processor = self._chain(request, i, index, reasoning)
         if request.output_constraint is None:
             return _outputs(processor, index, self._backend.generate(prompt), tracker)
@@ -112,7 +114,7 @@ class Pipeline:
         for index, hypothesis in enumerate(found[: request.n], start=i * request.n):
             step = hypothesis.step(with_logprobs=request.sampling.logprobs is not None)
             processor = self._chain(
-                request, i, index, request.reasoning and request.reasoning(request.context)
+                request, i, index, request.reasoning_parser and request.reasoning_parser(request.context)
             )
             async for outputs in _outputs(processor, index, _once(step), tracker):
                 yield outputs
@@ -125,12 +127,12 @@ class Pipeline:
             tokenizer=self._tokenizer,
             sampling=request.sampling,
             prompt_tokens=len(request.prompts[i]),
-            context=request.prompts[i] if request.continues else (),
+            context=request.prompts[i] if request.continues_prompt else (),
             stop=request.stop,
             include_stop=request.include_stop,
             skip_special_tokens=request.skip_special_tokens,
-            reasoning=reasoning,
-            tools=request.tools and request.tools(request.context),
+            reasoning_parser=reasoning,
+            tool_parser=request.tool_parser and request.tool_parser(request.context),
         )
 
     def _prompt(self, request: PipelineRequest, i: int, j: int, tracker: RequestTracker) -> GenerateRequest:

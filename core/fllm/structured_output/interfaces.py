@@ -94,7 +94,7 @@ GrammarFactory = Callable[[GrammarContext], GrammarCompiler]
 def read_vocabulary(card: ModelCard, visible: Iterable[str] = ()) -> Vocabulary:
     """The model's tokens; the special ones of ``visible`` reach answers as text, others never stand in it."""
     tokenizer = Tokenizer.load(Path(card.tokenizer))
-    hidden = tokenizer.special_ids - {tokenizer.id_of(token) for token in visible}
+    hidden = tokenizer.special_ids - {tokenizer.token_to_id(token) for token in visible}
     hidden |= set(card.eos_token_ids)
     size = card.runtime.get("vocab_size", tokenizer.vocab_size)
     tokens = [b"" if token in hidden else tokenizer.token_bytes(token) for token in range(size)]

@@ -162,7 +162,7 @@ class BackendContract:
             )
             answer, free = await asyncio.gather(constrained, door.answer(self.prompts[1]))
             written = answer.tokens if answer.stop_token is None else answer.tokens[:-1]
-            said = tokenizer.decode(written, skip_special=True)
+            said = tokenizer.decode(written, skip_special_tokens=True)
             assert said == text, f"it must be {text!r}, and is {said!r}"
             _same([expected], [free], "an answer depends on its neighbour's constraint")
         broken = JsonSchema('{"type": "nothing that there is"}')

@@ -38,15 +38,20 @@ class TestDevice(ModelRunnerContract):
 
     def test_the_model_answers(self) -> None:
         tokenizer = self.tokenizer()
-        line = self.bench().line(tokenizer.encode(QUESTION, special=False))
+        line = self.bench().line(tokenizer.encode(QUESTION, add_special_tokens=False))
         self.bench().generate([line], 8)
-        assert tokenizer.decode(line.said, skip_special=True) == "The capital of France is Paris."
+        assert tokenizer.decode(line.said, skip_special_tokens=True) == "The capital of France is Paris."
         assert line.said[-1] in self.bench().card.eos_token_ids
 
     def test_the_tokenizer_spells_any_text_and_divides_digits(self) -> None:
         tokenizer, text = self.tokenizer(), "In 2024, 서울 had 9,386,034 people 😀\n"
-        assert tokenizer.decode(tokenizer.encode(text, special=True), skip_special=False) == text
-        assert [tokenizer.token_text(token) for token in tokenizer.encode("2024", special=False)] == [*"2024"]
+        assert (
+            tokenizer.decode(tokenizer.encode(text, add_special_tokens=True), skip_special_tokens=False)
+            == text
+        )
+        assert [
+            tokenizer.token_text(token) for token in tokenizer.encode("2024", add_special_tokens=False)
+        ] == [*"2024"]
         assert tokenizer.eos_token == "<|im_end|>"
 
     def test_it_can_be_closed(self) -> None:

@@ -29,7 +29,7 @@ def deltas(chunks: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def rendered(prompt: GenerateRequest, server: Any) -> str:
-    text: str = server.tokenizer.decode(prompt.token_ids, skip_special=False)
+    text: str = server.tokenizer.decode(prompt.token_ids, skip_special_tokens=False)
     return text
 
 
@@ -240,7 +240,7 @@ def test_tokens_may_be_shown_by_their_ids() -> None:
 
 def test_part_of_a_character_is_shown_as_its_bytes() -> None:
     server = a_server()
-    snowman = server.tokenizer.encode("☃", special=False)
+    snowman = server.tokenizer.encode("☃", add_special_tokens=False)
     backend_of(server).steps = [[i] for i in snowman]
     choice = chat(server, logprobs=True).json()["choices"][0]
     assert choice["message"]["content"] == "☃"
@@ -250,7 +250,7 @@ def test_part_of_a_character_is_shown_as_its_bytes() -> None:
 
 def test_log_probabilities_wait_for_the_text_of_their_tokens() -> None:
     server = a_server()
-    backend_of(server).steps = [[i] for i in server.tokenizer.encode("☃!", special=False)]
+    backend_of(server).steps = [[i] for i in server.tokenizer.encode("☃!", add_special_tokens=False)]
     chunks = events(chat(server, stream=True, logprobs=True))
     counts = [len((chunk["choices"][0]["logprobs"] or {"content": ()})["content"]) for chunk in chunks]
     assert counts == [0, 3, 1, 0]

@@ -66,7 +66,9 @@ def test_prompts_come_in_four_forms(prompt: Any, texts: list[str]) -> None:
     server = a_server()
     body = complete(server, prompt=prompt, n=2).json()
     assert [choice["index"] for choice in body["choices"]] == list(range(2 * len(texts)))
-    asked = [server.tokenizer.decode(p.token_ids, skip_special=False) for p in backend_of(server).prompts]
+    asked = [
+        server.tokenizer.decode(p.token_ids, skip_special_tokens=False) for p in backend_of(server).prompts
+    ]
     assert asked == [text for text in texts for _ in range(2)]
     assert body["usage"]["prompt_tokens"] == sum(map(len, texts))
     assert body["usage"]["prompt_tokens_details"]["cached_tokens"] == len(texts)
@@ -81,7 +83,7 @@ def test_answers_are_in_the_order_of_their_prompts() -> None:
 def test_an_empty_text_is_the_beginning_of_a_text() -> None:
     server = a_server(bos=True)
     assert complete(server, prompt="").status_code == 200
-    assert backend_of(server).prompts[0].token_ids == [server.tokenizer.id_of("<s>")]
+    assert backend_of(server).prompts[0].token_ids == [server.tokenizer.token_to_id("<s>")]
 
 
 def test_log_probabilities_are_four_lists() -> None:

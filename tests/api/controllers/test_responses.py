@@ -51,7 +51,7 @@ def texts(write: bytes) -> list[str]:
 
 def test_the_tokens_of_one_step_leave_as_one_event() -> None:
     words = ("a", "b", "c", "d")
-    ids = byte_tokenizer(words).encode("abcd", special=False)
+    ids = byte_tokenizer(words).encode("abcd", add_special_tokens=False)
     server = a_server(words, backend=FakeBackend([ids[:3], ids[3:]]))
     assert [texts(write) for write in writes(server)] == [["abc"], ["d"], []]
 

@@ -25,7 +25,7 @@ texts = st.lists(pieces, max_size=8).map("".join)
 @st.composite
 def scripts(draw: st.DrawFn) -> list[list[int]]:
     """Ids of a text's bytes, divided into steps, so that characters are cut."""
-    ids = SERVER.tokenizer.encode(draw(texts), special=False)
+    ids = SERVER.tokenizer.encode(draw(texts), add_special_tokens=False)
     steps: list[list[int]] = []
     while ids:
         size = draw(st.integers(1, 4))

@@ -11,8 +11,8 @@ import pytest
 from msgspec.structs import replace
 from support.api_fakes import a_server, app_of, ask, backend_of, chat, error_of
 
-from fllm.chat import ForeignTemplates, Setting
-from fllm.chat.request_templates import LIMITS
+from fllm.chat import RequestTemplates, TemplateSettings
+from fllm.chat.request_templates import RENDER_LIMITS
 from fllm_api.app_state import AppState
 from fllm_api.limits.round_robin_lock import Turns
 
@@ -22,7 +22,7 @@ BOMB = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% end
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[AppState]:
-    templates = ForeignTemplates(Setting({}, "auto"), replace(LIMITS, cpu_seconds=0.3))
+    templates = RequestTemplates(TemplateSettings({}, "auto"), replace(RENDER_LIMITS, cpu_seconds=0.3))
     yield a_server(request_templates=templates)
     templates.stop()
 
@@ -32,7 +32,7 @@ def body(**more: Any) -> dict[str, Any]:
 
 
 def prompt(server: AppState) -> str:
-    return server.tokenizer.decode(backend_of(server).prompts[-1].token_ids, skip_special=False)
+    return server.tokenizer.decode(backend_of(server).prompts[-1].token_ids, skip_special_tokens=False)
 
 
 def test_a_template_of_a_request_is_refused_unless_they_are_trusted() -> None:

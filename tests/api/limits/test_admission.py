@@ -53,7 +53,7 @@ def test_a_request_counts_as_one_until_its_sequences_are_known_and_none_when_it_
     ],
 )
 def test_sequences_are_what_the_engine_has_at_once(request_: PipelineRequest, sequences: int):
-    assert request_.sequences == sequences
+    assert request_.num_sequences == sequences
 
 
 def test_beyond_its_capacity_the_server_is_busy_until_somebody_is_done():

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from fllm.chat import ChatTemplate, ForeignTemplates, Setting
-from fllm.chat.request_templates import LIMITS, MAX_CHARACTERS
+from fllm.chat import ChatTemplate, RequestTemplates, TemplateSettings
+from fllm.chat.request_templates import MAX_TEMPLATE_CHARACTERS, RENDER_LIMITS
 from fllm.errors import ConfigError, RequestError
 
 USER = [{"role": "user", "content": "Hi"}]
@@ -118,9 +118,10 @@ BOMBS = {
 
 
 @pytest.fixture(scope="module")
-def foreign() -> Iterator[ForeignTemplates]:
-    templates = ForeignTemplates(
-        Setting({"bos_token": "<s>"}, "auto"), replace(LIMITS, cpu_seconds=0.3, memory=128 << 20)
+def foreign() -> Iterator[RequestTemplates]:
+    templates = RequestTemplates(
+        TemplateSettings({"bos_token": "<s>"}, "auto"),
+        replace(RENDER_LIMITS, cpu_seconds=0.3, memory=128 << 20),
     )
     yield templates
     templates.stop()
@@ -149,7 +150,7 @@ def test_what_is_given_to_a_template_stays_what_it_was() -> None:
 
 
 @pytest.mark.parametrize("what", BOMBS)
-def test_a_bomb_is_refused_and_the_next_template_is_rendered(what: str, foreign: ForeignTemplates) -> None:
+def test_a_bomb_is_refused_and_the_next_template_is_rendered(what: str, foreign: RequestTemplates) -> None:
     with pytest.raises(RequestError) as caught:
         foreign.template(BOMBS[what]).render(USER)
     assert caught.value.param == "chat_template"
@@ -157,13 +158,13 @@ def test_a_bomb_is_refused_and_the_next_template_is_rendered(what: str, foreign:
     assert foreign.template(GOOD).render(USER) == "<s><user>Hi"
 
 
-def test_a_foreign_template_is_rendered_as_the_models_own_would_be(foreign: ForeignTemplates) -> None:
+def test_a_foreign_template_is_rendered_as_the_models_own_would_be(foreign: RequestTemplates) -> None:
     own = ChatTemplate.compile({"default": GOOD + TAIL}, special_tokens={"bos_token": "<s>"})
     other = foreign.template(GOOD + TAIL)
     said = [*USER, {"role": "assistant", "content": "Hello, I "}]
     for messages, how in (
         (USER, {}),
-        (USER, {"tools": TOOLS, "tell_tools": True}),
+        (USER, {"tools": TOOLS, "inject_tools": True}),
         (USER, {"kwargs": {"note": "!"}}),
         (said, {"add_generation_prompt": False, "continue_final_message": True}),
         ([{"role": "user", "content": [{"type": "text", "text": "part"}]}], {}),
@@ -171,9 +172,9 @@ def test_a_foreign_template_is_rendered_as_the_models_own_would_be(foreign: Fore
         assert other.render(messages, **how) == own.render(messages, **how)
 
 
-def test_tools_are_told_of_where_a_foreign_template_does_not(foreign: ForeignTemplates) -> None:
+def test_tools_are_told_of_where_a_foreign_template_does_not(foreign: RequestTemplates) -> None:
     source = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
-    assert '"name": "f"' in foreign.template(source).render(USER, tools=TOOLS, tell_tools=True)
+    assert '"name": "f"' in foreign.template(source).render(USER, tools=TOOLS, inject_tools=True)
 
 
 @pytest.mark.parametrize(
@@ -183,17 +184,17 @@ def test_tools_are_told_of_where_a_foreign_template_does_not(foreign: ForeignTem
         ("{{ raise_exception('not so') }}", "refuses the conversation: not so"),
         ("{{ 1 / 0 }}", "division by zero"),
         ("{{ '\\ud800' }}", "surrogates"),
-        ("x" * (MAX_CHARACTERS + 1), "at most"),
+        ("x" * (MAX_TEMPLATE_CHARACTERS + 1), "at most"),
         ("{{ 'x' * 9000000 }}", "gives 9000000 bytes"),
     ],
 )
-def test_what_is_wrong_with_a_template_is_said(source: str, says: str, foreign: ForeignTemplates) -> None:
+def test_what_is_wrong_with_a_template_is_said(source: str, says: str, foreign: RequestTemplates) -> None:
     with pytest.raises(RequestError, match=says) as caught:
         foreign.template(source).render(USER)
     assert caught.value.param == "chat_template"
 
 
-def test_what_is_wrong_with_the_messages_is_said_of_them(foreign: ForeignTemplates) -> None:
+def test_what_is_wrong_with_the_messages_is_said_of_them(foreign: RequestTemplates) -> None:
     with pytest.raises(RequestError) as caught:
         foreign.template(GOOD).render([{"role": "user", "content": [{"type": "image_url"}]}])
     assert caught.value.param == "messages[0].content[0].type"

@@ -395,5 +395,5 @@ NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% 
 )
 def test_tools_that_a_template_does_not_show_are_told(source: str, messages: Any, text: str) -> None:
     ours = template(source)
-    assert ours.render(messages, tools=TOOLS, tell_tools=True) == text
-    assert ours.render(messages, tell_tools=True) == ours.render(messages)
+    assert ours.render(messages, tools=TOOLS, inject_tools=True) == text
+    assert ours.render(messages, inject_tools=True) == ours.render(messages)

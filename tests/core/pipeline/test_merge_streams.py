@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from fllm.pipeline.merge_streams import merge
+from fllm.pipeline.merge_streams import merge_streams
 
 
 class Source:
@@ -29,7 +29,7 @@ class Source:
 def test_every_item_of_every_generator_comes_once_and_in_its_order(lengths: list[int]) -> None:
     async def collect() -> list[str]:
         sources = [Source(chr(97 + i), length) for i, length in enumerate(lengths)]
-        merged = merge([source.generate() for source in sources])
+        merged = merge_streams([source.generate() for source in sources])
         return [item async for items in merged for item in items]
 
     items = asyncio.run(collect())
@@ -42,7 +42,7 @@ def test_every_item_of_every_generator_comes_once_and_in_its_order(lengths: list
 def test_items_that_come_together_stay_together() -> None:
     async def collect() -> list[list[str]]:
         sources = [Source(name, 2) for name in "abc"]
-        return [sorted(items) async for items in merge([source.generate() for source in sources])]
+        return [sorted(items) async for items in merge_streams([source.generate() for source in sources])]
 
     assert asyncio.run(collect()) == [["a0", "b0", "c0"], ["a1", "b1", "c1"]]
 
@@ -52,7 +52,7 @@ def test_closing_it_closes_all(count: int) -> None:
     sources = [Source(str(i), 1000) for i in range(count)]
 
     async def take_one() -> None:
-        merged = merge([source.generate() for source in sources])
+        merged = merge_streams([source.generate() for source in sources])
         async for _ in merged:
             break
         await merged.aclose()
@@ -65,7 +65,7 @@ def test_an_error_in_one_closes_the_others_and_is_raised() -> None:
     sources = [Source("a", 1000), Source("b", 2, fails=True)]
 
     async def consume() -> None:
-        async for _ in merge([source.generate() for source in sources]):
+        async for _ in merge_streams([source.generate() for source in sources]):
             pass
 
     with pytest.raises(ValueError, match="b"):

@@ -128,20 +128,22 @@ def test_stop_strings_wait_for_min_tokens() -> None:
 
 def test_reasoning_tokens_are_those_that_gave_reasoning() -> None:
     words = ["a", "<t", "b", "ðŁ", "ĺ", "Ģ", "</t>", "a", "<eos>"]
-    *parts, end = events(run(processor(reasoning=Thinker()), ids(*words), "stop"))
+    *parts, end = events(run(processor(reasoning_parser=Thinker()), ids(*words), "stop"))
     assert parts == [Reasoning("a<tb😀"), Text("a")]
     assert end.usage.reasoning_tokens == 6
 
 
 def test_a_token_that_holds_both_counts_as_reasoning() -> None:
-    end = events(run(processor(reasoning=Thinker()), ids("a", "x</t>y", "b")))[-1]
+    end = events(run(processor(reasoning_parser=Thinker()), ids("a", "x</t>y", "b")))[-1]
     assert end.usage.reasoning_tokens == 2
 
 
 @pytest.mark.parametrize(("finish", "reason"), [("stop", "tool_calls"), ("length", "length")])
 def test_a_call_changes_the_reason_only_of_a_natural_end(finish: str, reason: str) -> None:
     words = ["a", "</t>", "[f]", "<eos>"]
-    *parts, end = events(run(processor(reasoning=Thinker(), tools=Caller()), ids(*words), finish))
+    *parts, end = events(
+        run(processor(reasoning_parser=Thinker(), tool_parser=Caller()), ids(*words), finish)
+    )
     assert parts == [Reasoning("a"), ToolStart(0, "f"), ToolArguments(0, "{}")]
     assert end.reason == reason
 
@@ -156,7 +158,7 @@ def test_offsets_and_logprobs_belong_to_their_tokens() -> None:
 @given(st.lists(st.sampled_from(range(1, len(WORDS))), max_size=30), st.integers(1, 5), st.booleans())
 def test_how_tokens_are_grouped_into_steps_changes_nothing(tokens: list[int], size: int, stops: bool) -> None:
     def outcome(size: int) -> tuple[list[Any], int]:
-        stages = processor(reasoning=Thinker(), stop=("b c",) if stops else ())
+        stages = processor(reasoning_parser=Thinker(), stop=("b c",) if stops else ())
         outputs = []
         for start in range(0, len(tokens), size):
             last = start + size >= len(tokens)

@@ -224,7 +224,7 @@ class Spelling(Unbound):
     async def generate(self, prompt: GenerateRequest) -> AsyncGenerator[EngineOutput]:
         if isinstance(prompt.constraint, ConstString):
             tokenizer = Tokenizer.load(Path(self._card.tokenizer))
-            said = tokenizer.encode(prompt.constraint.text, special=False)
+            said = tokenizer.encode(prompt.constraint.text, add_special_tokens=False)
             yield EngineOutput(token_ids=said, finish_reason="stop")
         elif prompt.constraint is not None:
             raise RequestError("it is no text")

@@ -31,7 +31,7 @@ MAX_ALTERNATIVES = 200
 Path = tuple[str, ...]
 
 
-def simplify(text: str) -> str:
+def normalize_schema(text: str) -> str:
     """The JSON text of a schema, simplified.
 
     Raises `RequestError`, which names the keyword, for what can't be obeyed to the letter.

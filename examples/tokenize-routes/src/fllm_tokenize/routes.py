@@ -58,12 +58,14 @@ async def detokenize(data: JSONBody[DetokenizeRequest], server: NamedDependency[
     for at, token in enumerate(data.tokens):
         if not 0 <= token < size:
             raise RequestError(f"there is no token {token}; ids are 0 to {size - 1}", param=f"tokens[{at}]")
-    return Detokenized(await asyncio.to_thread(server.tokenizer.decode, data.tokens, skip_special=False))
+    return Detokenized(
+        await asyncio.to_thread(server.tokenizer.decode, data.tokens, skip_special_tokens=False)
+    )
 
 
 def _tokenize(body: TokenizeRequest, server: Serving) -> Tokens:
     special = body.messages is None if body.add_special_tokens is None else body.add_special_tokens
-    ids = server.tokenizer.encode(_text(body, server), special=special)
+    ids = server.tokenizer.encode(_text(body, server), add_special_tokens=special)
     return Tokens(
         count=len(ids),
         max_model_len=server.card.max_model_len,

@@ -22,7 +22,7 @@ from fllm.constraints import (
     TriggeredTags,
 )
 from fllm.errors import format_error
-from fllm.structured_output.json_schema import simplify
+from fllm.structured_output.json_schema import normalize_schema
 from fllm_backends.grammars.patterns import read_pattern
 from fllm_backends.grammars.rendering import regex
 
@@ -62,7 +62,7 @@ class _Rules:
             case ConstString(text=text):
                 return json.dumps(text, ensure_ascii=False)
             case JsonSchema(schema=schema):
-                made: dict[str, Any] = msgspec.json.decode(simplify(schema))
+                made: dict[str, Any] = msgspec.json.decode(normalize_schema(schema))
                 return f"%json {json.dumps({**made, 'x-guidance': JSON_STYLE})}"
             case Regex(pattern=pattern):
                 return self._terminal(regex(read_pattern(pattern, whole=True), in_json=False))

@@ -19,7 +19,7 @@ from fllm.constraints import (
     TextUntil,
     TriggeredTags,
 )
-from fllm.structured_output.json_schema import simplify
+from fllm.structured_output.json_schema import normalize_schema
 from fllm_backends.grammars.imports import import_xgrammar
 from fllm_backends.grammars.patterns import read_pattern
 from fllm_backends.grammars.rendering import regex
@@ -72,7 +72,7 @@ def _format(constraint: Constraint) -> dict[str, Any]:
 def json_grammar(schema: str) -> str:
     """The language of a schema, in the library's notation: structural tags know no separators."""
     strings = Strings()
-    simple = strings.numbered(msgspec.json.decode(simplify(schema)))
+    simple = strings.numbered(msgspec.json.decode(normalize_schema(schema)))
     made = import_xgrammar().Grammar.from_json_schema(
         msgspec.json.encode(simple).decode(), any_whitespace=False, separators=SEPARATORS
     )

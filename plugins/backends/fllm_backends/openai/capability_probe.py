@@ -96,7 +96,7 @@ def _asks_ids(dialect: Dialect, options: OpenAIOptions) -> bool:
 
 
 async def _probe(client: Client, manner: Manner, tokenizer: Tokenizer, *, ask_ids: bool) -> Tokens:
-    ids = tokenizer.encode("Hello", special=True)
+    ids = tokenizer.encode("Hello", add_special_tokens=True)
     asked = {
         "model": manner.model,
         "prompt": ids if manner.send == "ids" else as_text(ids, tokenizer),

@@ -69,6 +69,6 @@ class Manner(Struct, frozen=True, kw_only=True):
 
 def as_text(token_ids: Sequence[int], tokenizer: Tokenizer) -> str:
     """The prompt as text, special tokens spelled out, but for what the server's tokenizer adds itself."""
-    added = tokenizer.encode("", special=True)
+    added = tokenizer.encode("", add_special_tokens=True)
     begins = added if list(token_ids[: len(added)]) == added else []
-    return tokenizer.decode(token_ids[len(begins) :], skip_special=False)
+    return tokenizer.decode(token_ids[len(begins) :], skip_special_tokens=False)

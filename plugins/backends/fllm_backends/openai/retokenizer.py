@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 
-from fllm.pipeline.detokenizer import CONTEXT
+from fllm.pipeline.detokenizer import CONTEXT_TOKENS
 from fllm.tokenizer import Tokenizer
 
 _ANCHORS = ("\n", "a", ".")
@@ -25,7 +25,7 @@ class Alphabet:
             return {byte: token_id for token_id, byte in self._tokenizer.byte_tokens.items()}
         from tokenizers.pre_tokenizers import ByteLevel
 
-        found = (self._tokenizer.id_of(character) for character in ByteLevel.alphabet())
+        found = (self._tokenizer.token_to_id(character) for character in ByteLevel.alphabet())
         return {self._tokenizer.token_bytes(each)[0]: each for each in found if each is not None}
 
     def spell(self, text: str) -> list[int] | None:
@@ -52,15 +52,15 @@ class Speller:
             return []
         ids = next((ids for ids in self._candidates(text) if self._says(ids, text)), None)
         if ids is None:  # a vocabulary that can't write it
-            ids = self._tokenizer.encode(text, special=False)
+            ids = self._tokenizer.encode(text, add_special_tokens=False)
         self._window = self._last([*self._window, *ids])
         return ids
 
     def _candidates(self, text: str) -> Iterator[list[int]]:
-        yield self._tokenizer.encode(text, special=False)
+        yield self._tokenizer.encode(text, add_special_tokens=False)
         for anchor in _ANCHORS:
-            before = self._tokenizer.encode(anchor, special=False)
-            both = self._tokenizer.encode(anchor + text, special=False)
+            before = self._tokenizer.encode(anchor, add_special_tokens=False)
+            both = self._tokenizer.encode(anchor + text, add_special_tokens=False)
             if both[: len(before)] == before:
                 yield both[len(before) :]
         if spelled := self._alphabet.spell(text):
@@ -74,10 +74,10 @@ class Speller:
 
     def _last(self, ids: Sequence[int]) -> list[int]:
         """The last few, from the beginning of a character: the rest of one would spoil what follows it."""
-        start = max(len(ids) - CONTEXT, 0)
+        start = max(len(ids) - CONTEXT_TOKENS, 0)
         while start > 0 and 0x80 <= self._tokenizer.byte_tokens.get(ids[start], 0) < 0xC0:
             start -= 1
         return list(ids[start:])
 
     def _decode(self, ids: list[int]) -> str:
-        return self._tokenizer.decode(ids, skip_special=False)
+        return self._tokenizer.decode(ids, skip_special_tokens=False)

@@ -14,7 +14,7 @@ from fllm import (
     SamplingParams,
     TokenLogprob,
 )
-from fllm.model.devices import PES
+from fllm.model.devices import PES_PER_NPU
 from fllm.values import FinishReason
 
 _SAME = (
@@ -77,9 +77,9 @@ def device_names(devices: Sequence[Device]) -> str | None:
 
 
 def _device_name(device: Device) -> str:
-    first, last = device.parts or (0, PES - 1)
+    first, last = device.parts or (0, PES_PER_NPU - 1)
     whole = f"npu:{device.index}"
-    if (first, last) == (0, PES - 1):
+    if (first, last) == (0, PES_PER_NPU - 1):
         return whole
     return f"{whole}:{first}" if first == last else f"{whole}:{first}-{last}"
 

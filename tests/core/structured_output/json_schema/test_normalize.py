@@ -10,19 +10,19 @@ from support.schema_corpus import OBEYED, REFUSED
 from support.schema_strategies import anything, damaged
 
 from fllm.errors import RequestError
-from fllm.structured_output.json_schema import simplify
+from fllm.structured_output.json_schema import normalize_schema
 
 
 @pytest.mark.parametrize(("schema", "keyword"), REFUSED, ids=lambda each: json.dumps(each)[:60])
 def test_what_no_grammar_obeys_is_refused_by_its_keyword(schema: Any, keyword: str) -> None:
     with pytest.raises(RequestError, match=keyword.replace("$", r"\$")):
-        simplify(json.dumps(schema))
+        normalize_schema(json.dumps(schema))
 
 
 @pytest.mark.parametrize("schema", OBEYED, ids=lambda schema: json.dumps(schema)[:60])
 def test_a_simplified_schema_is_simple_already(schema: Any) -> None:
-    once = simplify(json.dumps(schema))
-    assert simplify(once) == simplify(simplify(once))
+    once = normalize_schema(json.dumps(schema))
+    assert normalize_schema(once) == normalize_schema(normalize_schema(once))
 
 
 HOSTILE = {
@@ -67,7 +67,7 @@ HOSTILE = {
 @pytest.mark.parametrize("schema", HOSTILE.values(), ids=HOSTILE)
 def test_a_hostile_schema_is_refused(schema: str) -> None:
     with pytest.raises(RequestError):
-        simplify(schema)
+        normalize_schema(schema)
 
 
 MALFORMED: list[tuple[str, Any, str]] = [
@@ -103,7 +103,7 @@ MALFORMED: list[tuple[str, Any, str]] = [
 @pytest.mark.parametrize(("keyword", "value", "why"), MALFORMED, ids=str)
 def test_a_malformed_keyword_is_named_with_what_is_wrong(keyword: str, value: Any, why: str) -> None:
     with pytest.raises(RequestError) as found:
-        simplify(json.dumps({"properties": {"a": {"title": "t", keyword: value}}, "title": "t"}))
+        normalize_schema(json.dumps({"properties": {"a": {"title": "t", keyword: value}}, "title": "t"}))
     assert repr(keyword) in found.value.message
     assert why in found.value.message
 
@@ -112,4 +112,4 @@ def test_a_malformed_keyword_is_named_with_what_is_wrong(keyword: str, value: An
 @given(anything() | damaged())
 def test_anything_is_either_simplified_or_refused(value: Any) -> None:
     with contextlib.suppress(RequestError):
-        simplify(json.dumps(value))
+        normalize_schema(json.dumps(value))

@@ -22,7 +22,7 @@ def test_of_a_gguf_file_everything_but_the_weights_is_kept(
     file = write_gguf(tmp_path / "tiny.gguf", save_model("Llama", tmp_path))
     found = describe(str(file), None, silent)
     assert (found.max_positions, found.eos_token_ids) == (128, (95,))
-    assert found.tokenizer.id_of("<|im_end|>") == 95
+    assert found.tokenizer.token_to_id("<|im_end|>") == 95
     assert not list(found.directory.glob("*.safetensors*"))
     assert describe(str(file), None, silent).directory == found.directory
 

@@ -54,7 +54,7 @@ def test_what_the_model_ends_obeys_the_schema_and_its_neighbours_do_not_notice()
     async def main() -> tuple[list[tuple[list[int], str | None]], Tokenizer, bool]:
         async with model() as (backend, card):
             tokenizer = Tokenizer.load(Path(card.tokenizer))
-            ids = tokenizer.encode(QUESTION, special=False)
+            ids = tokenizer.encode(QUESTION, add_special_tokens=False)
             alone = await answer(backend, ids, "alone", None, temperature=0.0)
             asked = [
                 answer(backend, ids, f"r{n}", JsonSchema(json.dumps(schema)), **sampling)
@@ -72,5 +72,5 @@ def test_what_the_model_ends_obeys_the_schema_and_its_neighbours_do_not_notice()
             check = jsonschema.Draft202012Validator(
                 schema, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER
             )
-            check.validate(json.loads(tokenizer.decode(tokens, skip_special=True)))
+            check.validate(json.loads(tokenizer.decode(tokens, skip_special_tokens=True)))
     assert ended >= 0.6 * len(found)

@@ -61,7 +61,7 @@ def spelled(tokenizer: Tokenizer, pieces: list[str], context: list[int]) -> list
 
 
 def text_of(tokenizer: Tokenizer, ids: list[int], context: list[int]) -> str:
-    detokenizer = Detokenizer(tokenizer, skip_special=False, context=context)
+    detokenizer = Detokenizer(tokenizer, skip_special_tokens=False, context=context)
     return "".join(map(detokenizer.feed, ids)) + detokenizer.finish()
 
 
@@ -70,9 +70,9 @@ def text_of(tokenizer: Tokenizer, ids: list[int], context: list[int]) -> str:
 def test_the_ids_say_the_text_again_behind_the_prompt(
     tokenizer: Tokenizer, pieces: list[str], prompt: str
 ) -> None:
-    context = tokenizer.encode(prompt, special=False)
+    context = tokenizer.encode(prompt, add_special_tokens=False)
     if not context:
-        context = tokenizer.encode("<s>", special=False)
+        context = tokenizer.encode("<s>", add_special_tokens=False)
     # U+2581 is how SentencePiece writes a space: its decoders make one of it, and no token is that character.
     pieces = [piece if tokenizer.byte_level else piece.replace("▁", "") for piece in pieces]
     ids = spelled(tokenizer, pieces, context)
@@ -81,15 +81,15 @@ def test_the_ids_say_the_text_again_behind_the_prompt(
 
 def test_whole_words_are_whole_tokens() -> None:
     tokenizer = Tokenizer(TOKENIZERS["llama2"], {})
-    [start] = tokenizer.encode("<s>", special=False)
+    [start] = tokenizer.encode("<s>", add_special_tokens=False)
     ids = spelled(tokenizer, [" Hello", " a", ".", "\n"], [start])
-    assert ids == [tokenizer.id_of(token) for token in ("▁Hello", "▁a", ".", "<0x0A>")]
+    assert ids == [tokenizer.token_to_id(token) for token in ("▁Hello", "▁a", ".", "<0x0A>")]
 
 
 @every_tokenizer
 def test_a_special_token_that_is_spelled_out_is_that_token(tokenizer: Tokenizer) -> None:
-    context = tokenizer.encode("a", special=False)
-    assert spelled(tokenizer, ["<|end|>"], context) == [tokenizer.id_of("<|end|>")]
+    context = tokenizer.encode("a", add_special_tokens=False)
+    assert spelled(tokenizer, ["<|end|>"], context) == [tokenizer.token_to_id("<|end|>")]
 
 
 def test_a_vocabulary_that_cannot_write_a_text_says_what_it_can() -> None:

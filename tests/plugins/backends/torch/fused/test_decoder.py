@@ -201,7 +201,7 @@ def test_the_real_model_keeps_its_mind() -> None:
     directory = Path(card.tokenizer)
     architecture, weights = loaded(directory)
     text = (ROOT / "LICENSE").read_text()
-    ids = Tokenizer.load(directory).encode(text, special=False)[:256]
+    ids = Tokenizer.load(directory).encode(text, add_special_tokens=False)[:256]
     batches = [[row(ids, 0, len(ids), list(range(64)))]]
     exact = logits(CausalLM(architecture, weights), batches).log_softmax(-1)
     fused = FusedLM(architecture, weights, threads=2, max_positions=256)
