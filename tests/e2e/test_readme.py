@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -23,8 +24,12 @@ def example(heading: str) -> str:
     return match[1]
 
 
-def run_example(heading: str, server: Server, client: Path | None) -> str:
+def run_example(heading: str, server: Server, client: Path | None, **changes: str) -> str:
+    """Run an example as it is on the page, but for the port and ``changes``; return what it prints."""
     code = example(heading).replace("http://localhost:8000", server.url)
+    for old, new in changes.items():
+        assert old in code
+        code = code.replace(old, new)
     environment = {**os.environ, "PYTHONPATH": str(client or ""), "PYTHONIOENCODING": "utf-8"}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=environment
@@ -46,24 +51,42 @@ def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    """The examples set no limit, and a small model may go on for long: this server has a short context."""
-    with serving("--seed", "1", "--max-model-len", "160") as running:
+    """Start what the page says: the default model, without options."""
+    with serving() as running:
         yield running
 
 
-def test_chat(server: Server, client: Path | None) -> None:
-    assert run_example("Chat", server, client).strip()
+@pytest.mark.parametrize("heading", ["Chat", "Streaming"])
+def test_a_chat_is_answered(heading: str, server: Server, client: Path | None) -> None:
+    assert "Paris" in run_example(heading, server, client)
 
 
-def test_streaming(server: Server, client: Path | None) -> None:
-    assert run_example("Streaming", server, client).strip()
+def test_the_first_response_is_json(server: Server) -> None:
+    match = re.search(r"^curl .*?json\.tool$", README, re.MULTILINE | re.DOTALL)
+    assert match
+    command = match[0].replace("http://localhost:8000", server.url).replace("curl", "curl --silent", 1)
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)
+    assert "Paris" in json.loads(done.stdout)["choices"][0]["message"]["content"], done.stderr
+
+
+def test_the_default_model_calls_the_tool(server: Server, client: Path | None) -> None:
+    called, arguments, result = run_example("Tools", server, client).splitlines()
+    assert called == "Function called: get_weather"
+    assert json.loads(arguments.removeprefix("Arguments: "))["location"] == "San Francisco, CA"
+    assert result.startswith("Result: Getting the weather for San Francisco, CA in ")
+
+
+def test_the_example_of_reasoning_runs_on_the_default_model(server: Server, client: Path | None) -> None:
+    printed = run_example("Reasoning", server, client)
+    assert printed.startswith("Answer: ")
 
 
 def test_tools_print_what_the_seed_document_says(
     scripted: Callable[..., Server], client: Path | None
 ) -> None:
     server = scripted(LLAMA31_WEATHER, "--enable-auto-tool-choice", "--tool-call-parser", "llama3_json")
-    assert run_example("Tools", server, client).splitlines() == [
+    auto = {'tool_choice="required"': 'tool_choice="auto"'}
+    assert run_example("Tools", server, client, **auto).splitlines() == [
         "Function called: get_weather",
         'Arguments: {"location": "San Francisco, CA", "unit": "fahrenheit"}',
         "Result: Getting the weather for San Francisco, CA in fahrenheit...",
