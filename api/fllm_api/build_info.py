@@ -8,18 +8,19 @@ from pathlib import Path
 
 import msgspec
 
-from fllm_api.protocol.version import Build
+from fllm_api.protocol.version import BuildInfo
 
 DISTRIBUTION = "furiosa-llm-server"
+"""Name of the distribution on the package index. The import packages have other names."""
 
 
 @cache
-def build() -> Build:
+def build() -> BuildInfo:
     """Read from the metadata of the installed distribution."""
     installed = distribution(DISTRIBUTION)
     version = installed.version
     stage = "dev" if "dev" in version or "+" in version else "release"
-    return Build(version=version, git_hash=_git_hash(installed), stage=stage)
+    return BuildInfo(version=version, git_hash=_git_hash(installed), stage=stage)
 
 
 class _VcsInfo(msgspec.Struct, frozen=True):

@@ -10,7 +10,7 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 
 from fllm.errors import BackendError, BackendUnavailable, RequestError
-from fllm_api.protocol.errors import ErrorBody, ErrorEnvelope
+from fllm_api.protocol.errors import ErrorInfo, ErrorResponse
 from fllm_api.request_id import request_id
 
 log = logging.getLogger("fllm.api")
@@ -29,7 +29,7 @@ def where(request: Request[Any, Any, Any]) -> str:
     return f"{request.method} {request.url.path}"
 
 
-def describe(error: Exception, asked: str = "") -> tuple[int, ErrorBody]:
+def describe(error: Exception, asked: str = "") -> tuple[int, ErrorInfo]:
     """Status and body for any exception; what is nobody's business but ours becomes a plain 500.
 
     ``asked`` (``GET /nowhere``) completes messages of Litestar that are but the status in words.
@@ -51,17 +51,17 @@ def describe(error: Exception, asked: str = "") -> tuple[int, ErrorBody]:
             return 500, error_body(500, "the server failed to answer; its log says why")
 
 
-def respond(request: Request[Any, Any, Any], error: Exception) -> Response[ErrorEnvelope]:
+def respond(request: Request[Any, Any, Any], error: Exception) -> Response[ErrorResponse]:
     """The edge: whatever is raised before the first byte of an answer ends here."""
     status, body = describe(error, where(request))
     report(request, error, body)
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     if status == 503:
         headers.setdefault("Retry-After", "1")
-    return Response(ErrorEnvelope(body), status_code=status, headers=headers, media_type="application/json")
+    return Response(ErrorResponse(body), status_code=status, headers=headers, media_type="application/json")
 
 
-def report(request: Request[Any, Any, Any], error: Exception, body: ErrorBody) -> None:
+def report(request: Request[Any, Any, Any], error: Exception, body: ErrorInfo) -> None:
     """Leave the failure to whoever observes the request, and what is our fault to the log."""
     request.scope["state"]["error"] = body.message
     if isinstance(error, RequestError | HTTPException | BackendUnavailable):
@@ -69,10 +69,10 @@ def report(request: Request[Any, Any, Any], error: Exception, body: ErrorBody) -
     log.error("%s (%s) failed", where(request), request_id(request.scope), exc_info=error)
 
 
-def error_body(status: int, message: str, param: str | None = None, code: str | None = None) -> ErrorBody:
+def error_body(status: int, message: str, param: str | None = None, code: str | None = None) -> ErrorInfo:
     """The envelope's inside; its type is that of the status."""
     kind = TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
-    return ErrorBody(message, kind, param, code)
+    return ErrorInfo(message, kind, param, code)
 
 
 def _invalid(error: ValidationException) -> tuple[str, str | None]:

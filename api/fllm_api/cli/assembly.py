@@ -13,7 +13,7 @@ from fllm.tokenizer import Tokenizer
 from fllm.values import ChatTemplates, ModelCard
 from fllm_api.app import create_app
 from fllm_api.app_state import AppState
-from fllm_api.cli.parser_selection import with_chosen_parsers
+from fllm_api.cli.parser_selection import resolve_auto_parsers
 from fllm_api.cli.settings import Settings
 from fllm_api.config import ServerConfig
 from fllm_api.listener import ConnectionTimeouts, Listener
@@ -21,9 +21,9 @@ from fllm_api.listener import ConnectionTimeouts, Listener
 log = logging.getLogger("fllm.server")
 
 
-def listener_for(settings: Settings, plugins: Plugins, backend: Backend, card: ModelCard) -> Listener:
+def create_listener(settings: Settings, plugins: Plugins, backend: Backend, card: ModelCard) -> Listener:
     """The HTTP server over a started backend."""
-    server = assemble(settings, plugins, backend, card)
+    server = create_app_state(settings, plugins, backend, card)
     config = server.config
     return Listener(
         create_app(server),
@@ -34,11 +34,11 @@ def listener_for(settings: Settings, plugins: Plugins, backend: Backend, card: M
     )
 
 
-def assemble(settings: Settings, plugins: Plugins, backend: Backend, card: ModelCard) -> AppState:
+def create_app_state(settings: Settings, plugins: Plugins, backend: Backend, card: ModelCard) -> AppState:
     """Everything that answers a request."""
     tokenizer = Tokenizer.load(Path(card.tokenizer))
     templates = plugins.chat_templates(TemplateContext(card=card, file=settings.server.chat_template)) or {}
-    config = with_chosen_parsers(settings.server, plugins, templates, tokenizer)
+    config = resolve_auto_parsers(settings.server, plugins, templates, tokenizer)
     metrics = MetricsContext(
         model_name=config.served_model_name, max_model_len=card.max_model_len, config=settings.metrics
     )

@@ -11,14 +11,14 @@ import rich_click as click
 
 from fllm.errors import ConfigError, UserError
 from fllm_api.cli.options import POSITIVE
-from fllm_api.cli.param_types import Listed
+from fllm_api.cli.param_types import NonEmptyText
 
 if TYPE_CHECKING:
     from fllm_api.bench.report import Report
     from fllm_api.bench.server import Server
     from fllm_api.bench.workload import Workload
 
-CONTEXT: dict[str, Any] = {
+CONTEXT_SETTINGS: dict[str, Any] = {
     "show_default": True,
     "rich_help_config": {
         "options_table_column_types": ["opt_all", "help"],
@@ -69,10 +69,12 @@ COMMON: list[click.Parameter] = [
     ),
     _comparison(["--rounds"], type=POSITIVE, default=3, help="How often each is measured; medians are told."),
     _request(["--chat"], is_flag=True, help="Chat completions instead of completions."),
-    _request(["--model"], type=Listed(), show_default="the first of /v1/models", help="Name in requests."),
+    _request(
+        ["--model"], type=NonEmptyText(), show_default="the first of /v1/models", help="Name in requests."
+    ),
     _request(
         ["--api-key"],
-        type=Listed(),
+        type=NonEmptyText(),
         envvar="FURIOSA_LLM_API_KEY",
         help="Bearer token, for all of the servers; FURIOSA_LLM_API_KEY holds it too.",
     ),
@@ -109,7 +111,7 @@ class InOrder(click.RichGroup):
         return list(self.commands)
 
 
-@click.group("bench", cls=InOrder, context_settings=CONTEXT)
+@click.group("bench", cls=InOrder, context_settings=CONTEXT_SETTINGS)
 def bench() -> None:
     """Measure servers that speak OpenAI's API: this one, and others in turn."""
 
@@ -128,7 +130,7 @@ def bench() -> None:
             help="Draw throughput and latency against concurrency: an .svg or .png file.",
         ),
     ],
-    context_settings=CONTEXT,
+    context_settings=CONTEXT_SETTINGS,
 )
 def throughput(
     concurrency: tuple[int, ...], requests: int, words: int, tokens: int, plot: Path | None, **options: Any
@@ -154,7 +156,7 @@ def throughput(
         TOKENS,
         _load(["--stream/--no-stream"], type=bool, default=True, help="Answers token by token, or whole."),
     ],
-    context_settings=CONTEXT,
+    context_settings=CONTEXT_SETTINGS,
 )
 def latency(requests: int, words: int, tokens: int, stream: bool, **options: Any) -> None:
     """How long one user waits, with one request after another."""
@@ -166,7 +168,7 @@ def latency(requests: int, words: int, tokens: int, stream: bool, **options: Any
 @bench.command(
     "prefill",
     params=[*COMMON, _concurrency("1"), _requests(8), _words(512)],
-    context_settings=CONTEXT,
+    context_settings=CONTEXT_SETTINGS,
 )
 def prefill(concurrency: tuple[int, ...], requests: int, words: int, **options: Any) -> None:
     """Prompt tokens per second, with prompts that no cache knows."""
@@ -185,7 +187,7 @@ def prefill(concurrency: tuple[int, ...], requests: int, words: int, **options: 
         ),
         _words(32, "Of each prompt's own, after the shared ones."),
     ],
-    context_settings=CONTEXT,
+    context_settings=CONTEXT_SETTINGS,
 )
 def prefix(requests: int, prefix_words: int, words: int, **options: Any) -> None:
     """What it saves that a prompt begins as an earlier one."""
@@ -202,7 +204,7 @@ def prefix(requests: int, prefix_words: int, words: int, **options: Any) -> None
         _words(32, "Of each short prompt; about as many tokens."),
         _load(["--long-words"], default=4000, help="Of the long prompt; about as many tokens."),
     ],
-    context_settings=CONTEXT,
+    context_settings=CONTEXT_SETTINGS,
 )
 def interference(requests: int, words: int, long_words: int, **options: Any) -> None:
     """What short requests suffer while a long prompt is being prefilled."""

@@ -30,13 +30,13 @@ def bind(host: str, port: int) -> list[socket.socket]:
     return sockets
 
 
-def ready_to_listen(sockets: list[socket.socket]) -> None:
+def allow_address_reuse(sockets: list[socket.socket]) -> None:
     """Let the port be bound anew as soon as this process has ended, though connections of it linger."""
     for each in sockets:
         each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 
 
-def url_of(host: str, sockets: list[socket.socket]) -> str:
+def server_url(host: str, sockets: list[socket.socket]) -> str:
     """Where a client on this machine finds the server."""
     name = f"[{host}]" if ":" in host else host
     return f"http://{name}:{sockets[0].getsockname()[1]}"

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import rich_click as click
 
+from fllm_api.build_info import DISTRIBUTION
 from fllm_api.cli.commands import installed_plugins
-from fllm_api.cli.version import DISTRIBUTION, dependencies
+from fllm_api.cli.version import dependencies
 
 SECRET = re.compile(r"key|token=|secret|passw|://[^/]*@", re.IGNORECASE)
 """In a variable or its value: `FURIOSA_LLM_API_KEY`, `api_key=` of a backend, a password in a URL."""

@@ -12,8 +12,9 @@ from fllm.config import PluginConfig
 from fllm.errors import PluginError
 from fllm.plugins.loader import Plugins, load_plugins
 from fllm.plugins.registry import Entry, Registry
+from fllm_api.build_info import DISTRIBUTION
 
-OURS = (
+BUILTIN_COMMANDS = (
     Entry("serve", "fllm_api.cli.serve:serve", "Serve a model with an OpenAI-compatible API."),
     Entry("plugins", "fllm_api.cli.plugins:plugins", "Show what is installed; start, check a plugin."),
     Entry("bench", "fllm_api.cli.bench:bench", "Measure this server, and others beside it."),
@@ -41,7 +42,7 @@ class LazyCommand(click.RichCommand):
         return command.make_context(info_name, args, **extra)
 
 
-class Commands(click.RichGroup):
+class CommandGroup(click.RichGroup):
     """Finds plugins only for ``--help``, and for a command that is not ours."""
 
     def make_context(self, info_name: str | None, args: list[str], **extra: Any) -> click.Context:  # type: ignore[override]
@@ -52,16 +53,16 @@ class Commands(click.RichGroup):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Ours in our order, then the plugins' by name."""
-        self._add_those_of_plugins(ctx)
+        self._add_plugin_commands(ctx)
         return list(self.commands)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Ours win over a plugin's of the same name."""
         if cmd_name not in self.commands:
-            self._add_those_of_plugins(ctx)
+            self._add_plugin_commands(ctx)
         return super().get_command(ctx, cmd_name)
 
-    def _add_those_of_plugins(self, ctx: click.Context) -> None:
+    def _add_plugin_commands(self, ctx: click.Context) -> None:
         if not ctx.meta.setdefault("fllm.commands", False):
             ctx.meta["fllm.commands"] = True
             registry = installed_plugins().commands
@@ -70,15 +71,15 @@ class Commands(click.RichGroup):
                     self.add_command(LazyCommand(registry, registration.entry))
 
 
-def command_line() -> click.RichGroup:
+def root_command() -> click.RichGroup:
     """The whole command line."""
-    group = Commands(
+    group = CommandGroup(
         callback=_help_without_command,
         invoke_without_command=True,
         help="An OpenAI-compatible server for large language models, in which every feature is a plugin.",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for command in lazy_commands(OURS):
+    for command in lazy_commands(BUILTIN_COMMANDS):
         group.add_command(command)
     return group
 
@@ -87,7 +88,7 @@ def lazy_commands(entries: Sequence[Entry]) -> Iterator[LazyCommand]:
     """Commands of ours, each to be imported when it is run."""
     ours = Registry("command")
     for entry in entries:
-        ours.add(entry, plugin="api", distribution="furiosa-llm-server")
+        ours.add(entry, plugin="api", distribution=DISTRIBUTION)
         yield LazyCommand(ours, entry)
 
 

@@ -17,9 +17,9 @@ import rich_click as click
 from fllm.interfaces import Backend, BackendContext
 from fllm.plugins.loader import Plugins
 from fllm.values import ModelCard
-from fllm_api.cli.bind import ready_to_listen, url_of
+from fllm_api.cli.bind import allow_address_reuse, server_url
 from fllm_api.cli.event_loop import loop_factory
-from fllm_api.cli.progress import loading
+from fllm_api.cli.progress import report_progress
 from fllm_api.cli.settings import Settings
 from fllm_api.lifecycle.event_loop_watchdog import watched
 
@@ -28,59 +28,61 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-STOP_SECONDS = 30.0
+BACKEND_STOP_TIMEOUT = 30.0
 """For a backend to stop: an engine in a process of its own is killed long before."""
 
 log = logging.getLogger("fllm.server")
 
 
-def run(settings: Settings, plugins: Plugins, sockets: list[socket.socket], began: float) -> None:
+def run(settings: Settings, plugins: Plugins, sockets: list[socket.socket], started_at: float) -> None:
     """Serve until a signal comes; raises `UserError` where the user can mend what stops the start."""
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(_live(settings, plugins, sockets, began))
+        runner.run(_serve(settings, plugins, sockets, started_at))
 
 
-async def _live(settings: Settings, plugins: Plugins, sockets: list[socket.socket], began: float) -> None:
+async def _serve(
+    settings: Settings, plugins: Plugins, sockets: list[socket.socket], started_at: float
+) -> None:
     interrupted = _interruption()
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, settings.server.keys.reload)
     async with AsyncExitStack() as at_the_end:
-        with loading() as tell:
+        with report_progress() as tell:
             context = BackendContext(progress=tell, plugins=settings.plugin_config)
             backend: Backend = plugins.backends.load(settings.backend)(settings.backend_config, context)
             at_the_end.push_async_callback(_stop, backend)
-            started = await _unless(interrupted, _start(backend))
+            started = await _run_unless_interrupted(interrupted, _start(backend))
         if started is None:
             return
-        card, listener_for = started
-        listener = listener_for(settings, plugins, backend, card)
-        listener.on_ready = lambda: _announce(settings, sockets, began)
+        card, create_listener = started
+        listener = create_listener(settings, plugins, backend, card)
+        listener.on_ready = lambda: _announce(settings, sockets, started_at)
         await _listen(listener, sockets, interrupted)
 
 
 async def _stop(backend: Backend) -> None:
     """Let the backend stop; one that does not may have threads that would hold this process for good."""
     try:
-        async with asyncio.timeout(STOP_SECONDS):
+        async with asyncio.timeout(BACKEND_STOP_TIMEOUT):
             await backend.stop()
     except TimeoutError:
-        log.error("the backend has not stopped within %g s: the process is ended", STOP_SECONDS)
+        log.error("the backend has not stopped within %g s: the process is ended", BACKEND_STOP_TIMEOUT)
         os._exit(1)
 
 
 async def _start(backend: Backend) -> tuple[ModelCard, Callable[..., Listener]]:
     """Start the backend, and import the web framework while it loads."""
-    card, listener_for = await asyncio.gather(backend.start(), asyncio.to_thread(_import_listener))
-    return card, listener_for
+    card, create_listener = await asyncio.gather(backend.start(), asyncio.to_thread(_import_listener))
+    return card, create_listener
 
 
 def _import_listener() -> Callable[..., Listener]:
-    from fllm_api.cli.assembly import listener_for
+    from fllm_api.cli.assembly import create_listener
 
-    return listener_for
+    return create_listener
 
 
 async def _listen(listener: Listener, sockets: list[socket.socket], interrupted: asyncio.Event) -> None:
-    ready_to_listen(sockets)
+    allow_address_reuse(sockets)
     serving = asyncio.create_task(listener.serve(sockets))
     waiting = asyncio.create_task(interrupted.wait())
     with watched(asyncio.get_running_loop()):
@@ -90,7 +92,7 @@ async def _listen(listener: Listener, sockets: list[socket.socket], interrupted:
         await serving
 
 
-async def _unless(interrupted: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+async def _run_unless_interrupted(interrupted: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
     """The result of ``work``, or ``None`` if the interruption comes first."""
     working = asyncio.create_task(work)
     waiting = asyncio.create_task(interrupted.wait())
@@ -117,6 +119,6 @@ def _interruption() -> asyncio.Event:
     return interrupted
 
 
-def _announce(settings: Settings, sockets: list[socket.socket], began: float) -> None:
-    name, url = settings.server.served_model_name, url_of(settings.server.host, sockets)
-    click.echo(f"furiosa-llm: serving {name} on {url} (ready in {time.monotonic() - began:.1f} s)")
+def _announce(settings: Settings, sockets: list[socket.socket], started_at: float) -> None:
+    name, url = settings.server.served_model_name, server_url(settings.server.host, sockets)
+    click.echo(f"furiosa-llm: serving {name} on {url} (ready in {time.monotonic() - started_at:.1f} s)")

@@ -9,7 +9,7 @@ import rich_click as click
 from click.core import ParameterSource
 
 from fllm.errors import FllmError, UserError
-from fllm_api.cli.commands import command_line
+from fllm_api.cli.commands import root_command
 
 PROGRAM = "furiosa-llm"
 
@@ -17,7 +17,7 @@ PROGRAM = "furiosa-llm"
 def main() -> NoReturn:
     """Run the command line and exit: 0, or 2 with one line on stderr for what the user can mend."""
     try:
-        status = command_line().main(prog_name=PROGRAM, standalone_mode=False)
+        status = root_command().main(prog_name=PROGRAM, standalone_mode=False)
     except click.ClickException as error:
         _fail(error.format_message() + _origin(error), 2)
     except FllmError as error:

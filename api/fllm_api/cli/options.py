@@ -14,7 +14,7 @@ import rich_click as click
 from fllm.config import LoadFormat, Speculation
 from fllm.plugins.parser_detection import AUTO
 from fllm_api.cli.config_file import read_config
-from fllm_api.cli.param_types import Devices, Json, KeyValue, Listed, Registered
+from fllm_api.cli.param_types import Devices, Json, KeyValue, NonEmptyText, RegisteredName
 from fllm_api.cli.secrets import hash_keys
 from fllm_api.config import ContentFormat
 
@@ -22,14 +22,14 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 POSITIVE = click.IntRange(min=1)
 SECONDS = click.FloatRange(0, 86400)
 DTYPES = ("auto", "float16", "bfloat16", "float32", "half", "float")
-SPECULATION = '{"method": "ngram", "num_speculative_tokens": 5}'
+SPECULATION_EXAMPLE = '{"method": "ngram", "num_speculative_tokens": 5}'
 NO_GRAMMAR = "none"
 """No answer can be constrained."""
 LOG_FORMATS = ("console", "json")
-COMPATIBLE = ("vllm",)
+METRICS_COMPAT = ("vllm",)
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
-CONTEXT: dict[str, Any] = {
+CONTEXT_SETTINGS: dict[str, Any] = {
     "auto_envvar_prefix": "FURIOSA_LLM",
     "show_default": True,
     "rich_help_config": {
@@ -53,11 +53,11 @@ _http = partial(click.RichOption, panel="HTTP")
 _watch = partial(click.RichOption, panel="Observation")
 _find = partial(click.RichOption, panel="Plugins and configuration")
 
-ABOUT_MODEL = [
+MODEL_OPTIONS = [
     _model(["--revision"], metavar="TEXT", help="Branch, tag or commit of a Hub id."),
     _model(
         ["--served-model-name"],
-        type=Listed(),
+        type=NonEmptyText(),
         show_default="MODEL",
         help="Name in answers and in /v1/models.",
     ),
@@ -69,21 +69,24 @@ ABOUT_MODEL = [
     ),
     _model(["--dtype"], type=click.Choice(DTYPES), default="auto", help="Of weights and activations."),
     _model(
-        ["--quantization"], type=Listed(), show_default="by model", help="A method that the backend knows."
+        ["--quantization"],
+        type=NonEmptyText(),
+        show_default="by model",
+        help="A method that the backend knows.",
     ),
     _model(["--max-model-len"], type=POSITIVE, help="Tokens of prompt and answer together at most."),
     _model(["--seed"], type=click.IntRange(min=0), help="For requests without their own, and dummy weights."),
 ]
-ABOUT_ENGINE = [
+ENGINE_OPTIONS = [
     _engine(
         ["--devices"], type=Devices(), show_default="the best", help="Such as cpu, cuda:0,cuda:1, npu:0:0-3."
     ),
-    _engine(["--backend"], type=Registered("backends"), show_default="by device", help="Engine."),
+    _engine(["--backend"], type=RegisteredName("backends"), show_default="by device", help="Engine."),
     _engine(["--backend-option"], type=KeyValue(), multiple=True, help="An option of the backend's own."),
     _engine(["--engine-process/--no-engine-process"], default=True, help="Give it a process of its own."),
     _engine(
         ["--grammar-backend"],
-        type=Registered("grammars", NO_GRAMMAR),
+        type=RegisteredName("grammars", NO_GRAMMAR),
         default="xgrammar",
         help="What constrains answers, to a JSON schema for example.",
     ),
@@ -102,12 +105,12 @@ ABOUT_ENGINE = [
     ),
     _engine(
         ["--speculative-config"],
-        type=Json(Speculation, SPECULATION),
+        type=Json(Speculation, SPECULATION_EXAMPLE),
         show_default="none",
-        help=f"Guess tokens and verify several at once: {SPECULATION}.",
+        help=f"Guess tokens and verify several at once: {SPECULATION_EXAMPLE}.",
     ),
 ]
-ABOUT_CHAT = [
+CHAT_OPTIONS = [
     _chat(["--chat-template"], type=FILE, show_default="the tokenizer's", help="Jinja file."),
     _chat(
         ["--chat-template-content-format"],
@@ -122,13 +125,13 @@ ABOUT_CHAT = [
     ),
     _chat(
         ["--tool-call-parser"],
-        type=Registered("tool_parsers", AUTO),
+        type=RegisteredName("tool_parsers", AUTO),
         help="Find tool calls in answers; auto: as the chat template says.",
     ),
     _chat(["--enable-auto-tool-choice"], is_flag=True, help="Implied by --tool-call-parser."),
     _chat(
         ["--reasoning-parser"],
-        type=Registered("reasoning_parsers", AUTO),
+        type=RegisteredName("reasoning_parsers", AUTO),
         help="Find reasoning in answers; auto: as the chat template says.",
     ),
     _chat(["--enable-reasoning"], is_flag=True, help="Implied by --reasoning-parser."),
@@ -137,14 +140,14 @@ ABOUT_CHAT = [
         is_flag=True,
         help="Let a request bring a chat_template; it runs in a process of its own, under limits.",
     ),
-    _chat(["--response-role"], type=Listed(), default="assistant", help="Role in chat answers."),
+    _chat(["--response-role"], type=NonEmptyText(), default="assistant", help="Role in chat answers."),
 ]
-ABOUT_HTTP = [
-    _http(["--host"], type=Listed(), default="localhost", help="Name or address to listen at."),
+HTTP_OPTIONS = [
+    _http(["--host"], type=NonEmptyText(), default="localhost", help="Name or address to listen at."),
     _http(["--port"], type=click.IntRange(0, 65535), default=8000, help="0 picks a free one."),
     _http(
         ["--api-key"],
-        type=Listed(),
+        type=NonEmptyText(),
         multiple=True,
         callback=hash_keys,
         help="Bearer token that requests need.",
@@ -177,16 +180,18 @@ ABOUT_HTTP = [
     _http(["--write-timeout"], type=SECONDS, default=30.0, help="Seconds for a client that does not read."),
     _http(["--shutdown-timeout"], type=SECONDS, default=30.0, help="Seconds to drain."),
 ]
-ABOUT_OBSERVATION = [
+OBSERVABILITY_OPTIONS = [
     _watch(["--enable-metrics"], is_flag=True, help="Serve /metrics for Prometheus."),
     _watch(["--disable-log-stats"], is_flag=True, help="No line about load every ten seconds."),
     _watch(
         ["--metrics-compat"],
-        type=click.Choice(COMPATIBLE),
+        type=click.Choice(METRICS_COMPAT),
         multiple=True,
         help="Expose metrics under these names, too.",
     ),
-    _watch(["--otlp-endpoint"], type=Listed(), help="Send traces there, such as http://localhost:4318."),
+    _watch(
+        ["--otlp-endpoint"], type=NonEmptyText(), help="Send traces there, such as http://localhost:4318."
+    ),
     _watch(
         ["--log-requests/--no-log-requests"],
         default=True,
@@ -196,11 +201,11 @@ ABOUT_OBSERVATION = [
     _watch(["--enable-payload-logging"], is_flag=True, help="Print every request and answer on stdout."),
     _watch(["--log-level"], type=click.Choice(LOG_LEVELS), default="info", help="Least severe to be logged."),
 ]
-ABOUT_PLUGINS = [
+PLUGIN_OPTIONS = [
     _find(["--plugin"], type=FILE, multiple=True, default=(), is_eager=True, help="A .py file to load."),
     _find(
         ["--disable-plugin"],
-        type=Listed(),
+        type=NonEmptyText(),
         multiple=True,
         default=(),
         is_eager=True,
@@ -211,14 +216,14 @@ ABOUT_PLUGINS = [
 CONFIG = _find(["--config"], type=FILE, is_eager=True, callback=read_config, help="TOML file of options.")
 
 
-SERVE: list[click.Parameter] = [
+SERVE_PARAMS: list[click.Parameter] = [
     MODEL,
-    *ABOUT_MODEL,
-    *ABOUT_ENGINE,
-    *ABOUT_CHAT,
-    *ABOUT_HTTP,
-    *ABOUT_OBSERVATION,
+    *MODEL_OPTIONS,
+    *ENGINE_OPTIONS,
+    *CHAT_OPTIONS,
+    *HTTP_OPTIONS,
+    *OBSERVABILITY_OPTIONS,
     CONFIG,
-    *ABOUT_PLUGINS,
+    *PLUGIN_OPTIONS,
 ]
 """All parameters of ``furiosa-llm serve``."""

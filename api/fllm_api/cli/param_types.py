@@ -38,7 +38,7 @@ def plugin_config(ctx: click.Context) -> PluginConfig:
     )
 
 
-class Listed(click.ParamType[str]):
+class NonEmptyText(click.ParamType[str]):
     """Text of which an environment variable may hold several, separated by commas."""
 
     name = "text"
@@ -104,7 +104,7 @@ class Devices(click.ParamType[tuple[Device, ...]]):
             self.fail(error.message, param, ctx)
 
 
-class Registered(click.ParamType[str]):
+class RegisteredName(click.ParamType[str]):
     """A name in one of the registries of plugins, which ``--help`` lists, or one of the ``others``."""
 
     def __init__(self, registry: str, *others: str) -> None:

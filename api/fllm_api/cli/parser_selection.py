@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("fllm.server")
 
 
-def possible_parsers(registry: Registry, name: str | None) -> list[ParserFactory]:
+def load_possible_parsers(registry: Registry, name: str | None) -> list[ParserFactory]:
     """The parser of that name, imported, or all that ``auto`` may choose; raises `PluginError` for a name."""
     if name is None:
         return []
@@ -35,7 +35,7 @@ def possible_parsers(registry: Registry, name: str | None) -> list[ParserFactory
     return found
 
 
-def with_chosen_parsers(
+def resolve_auto_parsers(
     config: ServerConfig, plugins: Plugins, templates: ChatTemplates, tokenizer: Tokenizer
 ) -> ServerConfig:
     """The same with a name, or nothing, in place of each ``auto``; the log says which and why."""

@@ -11,20 +11,20 @@ from fllm.values import Progress
 
 log = logging.getLogger("fllm.loading")
 
-Tell = Callable[[Progress], None]
+ProgressCallback = Callable[[Progress], None]
 
 
 @contextmanager
-def loading() -> Iterator[Tell]:
+def report_progress() -> Iterator[ProgressCallback]:
     """What to tell of progress, from any thread."""
     if sys.stderr.isatty():
-        with _bars() as tell:
+        with _show_bars() as tell:
             yield tell
     else:
-        yield _lines()
+        yield _log_progress()
 
 
-def _lines() -> Tell:
+def _log_progress() -> ProgressCallback:
     """One line for each task, when it begins."""
     begun: set[str] = set()
 
@@ -37,7 +37,7 @@ def _lines() -> Tell:
 
 
 @contextmanager
-def _bars() -> Iterator[Tell]:
+def _show_bars() -> Iterator[ProgressCallback]:
     from rich import progress as rich
     from rich.console import Console
 

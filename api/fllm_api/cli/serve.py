@@ -13,25 +13,25 @@ from fllm.errors import ConfigError
 from fllm.plugins.loader import Plugins
 from fllm_api.cli.bind import bind
 from fllm_api.cli.logs import configure_logging
-from fllm_api.cli.options import CONTEXT, SERVE
+from fllm_api.cli.options import CONTEXT_SETTINGS, SERVE_PARAMS
 from fllm_api.cli.param_types import plugin_config, plugins_of
-from fllm_api.cli.parser_selection import possible_parsers
+from fllm_api.cli.parser_selection import load_possible_parsers
 from fllm_api.cli.secrets import hide_arguments
-from fllm_api.cli.settings import settings_from
+from fllm_api.cli.settings import settings_from_options
 from fllm_api.config import ContentFormat, ServerConfig
 
 EPILOG = """Every option also reads FURIOSA_LLM_<OPTION>, such as FURIOSA_LLM_PORT, and the file of --config.
 The command line wins over the environment, that over the file."""
 
 
-@click.command("serve", params=SERVE, context_settings=CONTEXT, epilog=EPILOG)
+@click.command("serve", params=SERVE_PARAMS, context_settings=CONTEXT_SETTINGS, epilog=EPILOG)
 @click.pass_context
 def serve(ctx: click.RichContext, /, **options: Any) -> None:
     """Serve MODEL with an OpenAI-compatible API; without MODEL, the embedded SmolLM2-135M-Instruct."""
-    began = time.monotonic()
+    started_at = time.monotonic()
     hide_arguments(f"furiosa-llm serve {options['model'] or ''}".strip())
     plugins = plugins_of(ctx)
-    settings = settings_from(options, plugins, plugin_config(ctx))
+    settings = settings_from_options(options, plugins, plugin_config(ctx))
     check_parsers(settings.server, plugins)
     if settings.server.chat_template is not None:
         check_template(settings.server.chat_template, settings.server.chat_template_content_format)
@@ -43,13 +43,13 @@ def serve(ctx: click.RichContext, /, **options: Any) -> None:
 
         from fllm_api.cli.lifecycle import run
 
-        run(settings, plugins, sockets, began)
+        run(settings, plugins, sockets, started_at)
 
 
 def check_parsers(config: ServerConfig, plugins: Plugins) -> None:
     """Import the parsers that were named; raises `PluginError` if that fails."""
-    possible_parsers(plugins.tool_parsers, config.tool_call_parser)
-    possible_parsers(plugins.reasoning_parsers, config.reasoning_parser)
+    load_possible_parsers(plugins.tool_parsers, config.tool_call_parser)
+    load_possible_parsers(plugins.reasoning_parsers, config.reasoning_parser)
 
 
 def check_template(file: Path, content_format: ContentFormat) -> None:

@@ -16,7 +16,7 @@ from fllm.plugins.loader import Plugins
 from fllm.plugins.registry import BackendEntry, Registry
 from fllm_api.api_keys import Keys
 from fllm_api.cli.options import NO_GRAMMAR
-from fllm_api.cli.parser_selection import possible_parsers
+from fllm_api.cli.parser_selection import load_possible_parsers
 from fllm_api.config import ClientLimits, ServerConfig
 
 S = TypeVar("S", bound=Struct)
@@ -40,7 +40,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Seconds for the requests in flight, once a signal has come."""
 
 
-def settings_from(options: Mapping[str, Any], plugins: Plugins, plugin_config: PluginConfig) -> Settings:
+def settings_from_options(
+    options: Mapping[str, Any], plugins: Plugins, plugin_config: PluginConfig
+) -> Settings:
     """Check and divide the options; raises `UserError` that names the option."""
     _check_switches(options, plugins)
     source = _located(options["model"])
@@ -135,7 +137,7 @@ def _visible_tokens(options: Mapping[str, Any], plugins: Plugins) -> tuple[str, 
         (plugins.tool_parsers, options["tool_call_parser"]),
         (plugins.reasoning_parsers, options["reasoning_parser"]),
     )
-    parsers = [parser for registry, name in chosen for parser in possible_parsers(registry, name)]
+    parsers = [parser for registry, name in chosen for parser in load_possible_parsers(registry, name)]
     return tuple(dict.fromkeys(token for each in parsers for token in getattr(each, "visible_tokens", ())))
 
 

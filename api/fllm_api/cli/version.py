@@ -9,7 +9,7 @@ from importlib import metadata
 
 import rich_click as click
 
-DISTRIBUTION = "furiosa-llm-server"
+from fllm_api.build_info import DISTRIBUTION
 
 
 @click.command("version")

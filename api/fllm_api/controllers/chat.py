@@ -11,10 +11,10 @@ from litestar.params import JSONBody
 from fllm_api.app_state import AppState
 from fllm_api.controllers.responses import Answer, answer
 from fllm_api.encoding.chat import ChatEncoder
-from fllm_api.encoding.encoder import Head, new_id
-from fllm_api.encoding.logprobs import TokenNames
-from fllm_api.encoding.usage import Tally
-from fllm_api.intake.chat import AskedChat, read_chat
+from fllm_api.encoding.encoder import ResponseHeader, new_id
+from fllm_api.encoding.logprobs import TokenFormatter
+from fllm_api.encoding.usage import UsageAccumulator
+from fllm_api.intake.chat import PreparedChat, prepare_chat
 from fllm_api.intake.json_body import ApiRequest, require_json
 from fllm_api.middleware.admission import ADMITTED
 from fllm_api.openapi.responses import StreamedOperation, errors, success
@@ -44,19 +44,19 @@ class ChatController(Controller):
         return answer(request, server, asked.request, encoder, stream=bool(data.stream))
 
 
-async def _read(request: ApiRequest, body: ChatRequest, server: AppState) -> AskedChat:
+async def _read(request: ApiRequest, body: ChatRequest, server: AppState) -> PreparedChat:
     if body.chat_template is None:
-        return await asyncio.to_thread(read_chat, body, server)
+        return await asyncio.to_thread(prepare_chat, body, server)
     async with server.turns.of(request.scope["state"]["client"]):
-        return await asyncio.to_thread(read_chat, body, server)
+        return await asyncio.to_thread(prepare_chat, body, server)
 
 
-def _encoder(body: ChatRequest, asked: AskedChat, server: AppState) -> ChatEncoder:
+def _encoder(body: ChatRequest, asked: PreparedChat, server: AppState) -> ChatEncoder:
     [prompt] = asked.request.prompts
-    names = TokenNames(server.tokenizer, as_ids=bool(body.return_tokens_as_token_ids))
+    names = TokenFormatter(server.tokenizer, as_ids=bool(body.return_tokens_as_token_ids))
     return ChatEncoder(
-        Head(new_id("chatcmpl-"), server.config.served_model_name),
-        Tally(len(prompt), asked.request.n, body.stream_options),
+        ResponseHeader(new_id("chatcmpl-"), server.config.served_model_name),
+        UsageAccumulator(len(prompt), asked.request.n, body.stream_options),
         role=asked.role,
         names=names if body.logprobs else None,
         parallel_tool_calls=body.parallel_tool_calls is not False,

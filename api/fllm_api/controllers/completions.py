@@ -11,10 +11,10 @@ from litestar.params import JSONBody
 from fllm_api.app_state import AppState
 from fllm_api.controllers.responses import Answer, answer
 from fllm_api.encoding.completions import CompletionEncoder
-from fllm_api.encoding.encoder import Head, new_id
-from fllm_api.encoding.logprobs import TokenNames
-from fllm_api.encoding.usage import Tally
-from fllm_api.intake.completions import AskedCompletion, read_completion
+from fllm_api.encoding.encoder import ResponseHeader, new_id
+from fllm_api.encoding.logprobs import TokenFormatter
+from fllm_api.encoding.usage import UsageAccumulator
+from fllm_api.intake.completions import PreparedCompletion, prepare_completion
 from fllm_api.intake.json_body import ApiRequest, require_json
 from fllm_api.middleware.admission import ADMITTED
 from fllm_api.openapi.responses import StreamedOperation, errors, success
@@ -39,17 +39,17 @@ class CompletionsController(Controller):
         self, request: ApiRequest, data: JSONBody[CompletionRequest], server: NamedDependency[AppState]
     ) -> Answer:
         """Continue one or several texts, whole or as a stream of events."""
-        asked = await asyncio.to_thread(read_completion, data, server)
+        asked = await asyncio.to_thread(prepare_completion, data, server)
         encoder = _encoder(data, asked, server)
         return answer(request, server, asked.request, encoder, stream=bool(data.stream))
 
 
-def _encoder(body: CompletionRequest, asked: AskedCompletion, server: AppState) -> CompletionEncoder:
+def _encoder(body: CompletionRequest, asked: PreparedCompletion, server: AppState) -> CompletionEncoder:
     prompt_tokens = sum(map(len, asked.request.prompts))
-    names = TokenNames(server.tokenizer, as_ids=bool(body.return_tokens_as_token_ids))
+    names = TokenFormatter(server.tokenizer, as_ids=bool(body.return_tokens_as_token_ids))
     return CompletionEncoder(
-        Head(new_id("cmpl-"), server.config.served_model_name),
-        Tally(prompt_tokens, asked.request.n, body.stream_options),
+        ResponseHeader(new_id("cmpl-"), server.config.served_model_name),
+        UsageAccumulator(prompt_tokens, asked.request.n, body.stream_options),
         n=asked.request.n,
         names=None if body.logprobs is None else names,
         echoes=asked.echoes,

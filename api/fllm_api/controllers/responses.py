@@ -19,7 +19,7 @@ from fllm_api.intake.json_body import ApiRequest
 from fllm_api.lifecycle.client_disconnect import ClientGone, while_connected
 from fllm_api.lifecycle.deadline import Deadline
 from fllm_api.middleware.admission import claimed
-from fllm_api.protocol.errors import ErrorEnvelope
+from fllm_api.protocol.errors import ErrorResponse
 
 _json = msgspec.json.Encoder()
 
@@ -103,7 +103,7 @@ class EventStream(Answer):
     def _failure(self, error: Exception) -> bytes:
         _, body = describe(error)
         report(self._request, error, body)
-        return _events([ErrorEnvelope(body)])
+        return _events([ErrorResponse(body)])
 
 
 def answer(

@@ -8,7 +8,7 @@ from litestar.di import NamedDependency
 from fllm_api.app_state import AppState
 from fllm_api.build_info import build
 from fllm_api.openapi.responses import errors
-from fllm_api.protocol.version import PluginVersion, VersionBody
+from fllm_api.protocol.version import PluginVersion, VersionInfo
 
 
 class VersionController(Controller):
@@ -18,10 +18,10 @@ class VersionController(Controller):
     tags = ("Server",)
 
     @get(responses=errors(401), summary="Tell the versions of all parts")
-    async def version(self, server: NamedDependency[AppState]) -> VersionBody:
+    async def version(self, server: NamedDependency[AppState]) -> VersionInfo:
         """The versions of the server, its backend and its plugins."""
         ours = build()
-        return VersionBody(
+        return VersionInfo(
             version=ours.version,
             build=ours,
             backend={"name": server.backend_name, **server.card.runtime},

@@ -10,20 +10,20 @@ from msgspec import UNSET
 
 from fllm.events import Event, Finished, Reasoning, Text, ToolArguments, ToolStart
 from fllm.pipeline.output_processor import OutputToken, SequenceOutput
-from fllm_api.encoding.encoder import Head, new_id
-from fllm_api.encoding.logprobs import TokenNames, chat_logprobs
-from fllm_api.encoding.usage import Tally
+from fllm_api.encoding.encoder import ResponseHeader, new_id
+from fllm_api.encoding.logprobs import TokenFormatter, chat_logprobs
+from fllm_api.encoding.usage import UsageAccumulator
 from fllm_api.protocol.chat import (
-    AnsweredFunction,
-    AnsweredToolCall,
-    AnswerMessage,
     ChatChoice,
-    ChatChunk,
     ChatCompletion,
+    ChatCompletionChunk,
     ChatLogprobs,
     ChunkChoice,
     Delta,
     FunctionDelta,
+    ResponseFunctionCall,
+    ResponseMessage,
+    ResponseToolCall,
     ToolCallDelta,
 )
 
@@ -33,11 +33,11 @@ class ChatEncoder:
 
     def __init__(
         self,
-        head: Head,
-        tally: Tally,
+        head: ResponseHeader,
+        tally: UsageAccumulator,
         *,
         role: str = "assistant",
-        names: TokenNames | None = None,
+        names: TokenFormatter | None = None,
         parallel_tool_calls: bool = True,
         named_call: bool = False,
         new_call_id: Callable[[], str] | None = None,
@@ -57,13 +57,13 @@ class ChatEncoder:
         self._unreported: defaultdict[int, list[OutputToken]] = defaultdict(list)
         """Tokens whose text is still held back: their log-probabilities go with the next chunk."""
 
-    def feed(self, output: SequenceOutput) -> list[ChatChunk]:
+    def feed(self, output: SequenceOutput) -> list[ChatCompletionChunk]:
         """The role where a choice begins, and a chunk for each event."""
         self._tally.update(output)
         index = output.index
         if self._names is not None:
             self._unreported[index] += output.tokens
-        chunks: list[ChatChunk] = []
+        chunks: list[ChatCompletionChunk] = []
         if index not in self._begun:
             self._begun.add(index)
             opening = ChunkChoice(index=index, delta=Delta(role=self._role, content=self._echo))
@@ -73,12 +73,12 @@ class ChatEncoder:
         ]
         return chunks
 
-    def finish(self) -> list[ChatChunk]:
+    def finish(self) -> list[ChatCompletionChunk]:
         """The usage, where asked for."""
-        usage = self._tally.at_end()
+        usage = self._tally.final_usage()
         return [self._chunk([], last=True)] if usage else []
 
-    def fold(self, chunks: Sequence[ChatChunk]) -> ChatCompletion:
+    def fold(self, chunks: Sequence[ChatCompletionChunk]) -> ChatCompletion:
         """The whole answer."""
         choices: defaultdict[int, list[ChunkChoice]] = defaultdict(list)
         for chunk in chunks:
@@ -92,14 +92,14 @@ class ChatEncoder:
             usage=self._tally.total(),
         )
 
-    def _chunk(self, choices: list[ChunkChoice], *, last: bool = False) -> ChatChunk:
-        return ChatChunk(
+    def _chunk(self, choices: list[ChunkChoice], *, last: bool = False) -> ChatCompletionChunk:
+        return ChatCompletionChunk(
             id=self._head.id,
             object="chat.completion.chunk",
             created=self._head.created,
             model=self._head.model,
             choices=choices,
-            usage=self._tally.at_end() if last else self._tally.on_chunk(),
+            usage=self._tally.final_usage() if last else self._tally.chunk_usage(),
         )
 
     def _wanted(self, event: Event) -> bool:
@@ -160,11 +160,11 @@ def _fold_choice(index: int, parts: Sequence[ChunkChoice]) -> ChatChoice:
     )
 
 
-def _fold_message(deltas: Sequence[Delta]) -> AnswerMessage:
+def _fold_message(deltas: Sequence[Delta]) -> ResponseMessage:
     content = "".join(delta.content or "" for delta in deltas)
     reasoning = "".join(delta.reasoning_content or "" for delta in deltas)
     calls = _fold_calls([call for delta in deltas for call in delta.tool_calls or ()])
-    return AnswerMessage(
+    return ResponseMessage(
         role=deltas[0].role or "",
         # OpenAI's null: there is something else instead of text.
         content=None if not content and (calls or reasoning) else content,
@@ -173,11 +173,11 @@ def _fold_message(deltas: Sequence[Delta]) -> AnswerMessage:
     )
 
 
-def _fold_calls(deltas: Sequence[ToolCallDelta]) -> list[AnsweredToolCall]:
+def _fold_calls(deltas: Sequence[ToolCallDelta]) -> list[ResponseToolCall]:
     return [
-        AnsweredToolCall(
+        ResponseToolCall(
             id=start.id,
-            function=AnsweredFunction(
+            function=ResponseFunctionCall(
                 name=start.function.name or "",
                 arguments="".join(delta.function.arguments for delta in deltas if delta.index == start.index),
             ),

@@ -9,9 +9,9 @@ from msgspec import Struct
 
 from fllm.events import Finished, Text
 from fllm.pipeline.output_processor import OutputToken, SequenceOutput
-from fllm_api.encoding.encoder import Head
-from fllm_api.encoding.logprobs import TokenNames, completion_logprobs, joined, prompt_logprobs
-from fllm_api.encoding.usage import Tally
+from fllm_api.encoding.encoder import ResponseHeader
+from fllm_api.encoding.logprobs import TokenFormatter, completion_logprobs, concat_logprobs, prompt_logprobs
+from fllm_api.encoding.usage import UsageAccumulator
 from fllm_api.protocol.completions import Completion, CompletionChoice, CompletionChunk, CompletionLogprobs
 
 
@@ -29,11 +29,11 @@ class CompletionEncoder:
 
     def __init__(
         self,
-        head: Head,
-        tally: Tally,
+        head: ResponseHeader,
+        tally: UsageAccumulator,
         *,
         n: int = 1,
-        names: TokenNames | None = None,
+        names: TokenFormatter | None = None,
         echoes: Sequence[Echo] = (),
     ) -> None:
         self._head = head
@@ -66,7 +66,7 @@ class CompletionEncoder:
 
     def finish(self) -> list[CompletionChunk]:
         """The usage, where asked for."""
-        return [self._chunk([], last=True)] if self._tally.at_end() else []
+        return [self._chunk([], last=True)] if self._tally.final_usage() else []
 
     def fold(self, chunks: Sequence[CompletionChunk]) -> Completion:
         """The whole answer."""
@@ -89,7 +89,7 @@ class CompletionEncoder:
             created=self._head.created,
             model=self._head.model,
             choices=choices,
-            usage=self._tally.at_end() if last else self._tally.on_chunk(),
+            usage=self._tally.final_usage() if last else self._tally.chunk_usage(),
         )
 
     def _echo(self, index: int) -> Echo:
@@ -105,7 +105,7 @@ class CompletionEncoder:
             return ours
         echo = self._echo(output.index)
         theirs = prompt_logprobs(echo.token_ids, echo.offsets, output.prompt_logprobs, self._names)
-        return joined([theirs, ours])
+        return concat_logprobs([theirs, ours])
 
 
 def _fold_choice(index: int, parts: Sequence[CompletionChoice]) -> CompletionChoice:
@@ -113,7 +113,7 @@ def _fold_choice(index: int, parts: Sequence[CompletionChoice]) -> CompletionCho
     return CompletionChoice(
         index=index,
         text="".join(part.text for part in parts),
-        logprobs=joined(logprobs) if logprobs else None,
+        logprobs=concat_logprobs(logprobs) if logprobs else None,
         finish_reason=parts[-1].finish_reason,
         stop_reason=parts[-1].stop_reason,
     )

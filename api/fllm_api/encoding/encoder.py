@@ -30,7 +30,7 @@ class Encoder(Protocol[Chunk]):
         ...
 
 
-class Head(Struct, frozen=True):
+class ResponseHeader(Struct, frozen=True):
     """What all chunks of an answer bear."""
 
     id: str

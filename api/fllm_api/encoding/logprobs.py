@@ -10,11 +10,11 @@ from fllm.values import TokenLogprob
 from fllm_api.protocol.chat import ChatLogprobs, TokenLogprobs, TopLogprob
 from fllm_api.protocol.completions import CompletionLogprobs
 
-LOWEST = -9999.0
+MIN_LOGPROB = -9999.0
 """JSON has no infinity: nothing is reported as less likely than this."""
 
 
-class TokenNames:
+class TokenFormatter:
     """How log-probabilities name a token."""
 
     def __init__(self, tokenizer: Tokenizer, *, as_ids: bool) -> None:
@@ -36,12 +36,12 @@ class TokenNames:
         return list(self._tokenizer.token_bytes(token_id))
 
 
-def chat_logprobs(tokens: Iterable[OutputToken], names: TokenNames) -> ChatLogprobs:
+def chat_logprobs(tokens: Iterable[OutputToken], names: TokenFormatter) -> ChatLogprobs:
     """For `/v1/chat/completions`."""
     return ChatLogprobs([_chat_entry(token.logprob, names) for token in tokens if token.logprob])
 
 
-def _chat_entry(logprob: TokenLogprob, names: TokenNames) -> TokenLogprobs:
+def _chat_entry(logprob: TokenLogprob, names: TokenFormatter) -> TokenLogprobs:
     return TokenLogprobs(
         token=names.name(logprob.token_id),
         logprob=_finite(logprob.logprob),
@@ -51,7 +51,7 @@ def _chat_entry(logprob: TokenLogprob, names: TokenNames) -> TokenLogprobs:
 
 
 def completion_logprobs(
-    tokens: Iterable[OutputToken], names: TokenNames, *, offset: int = 0
+    tokens: Iterable[OutputToken], names: TokenFormatter, *, offset: int = 0
 ) -> CompletionLogprobs:
     """For `/v1/completions`; ``offset`` is the length of an echoed prompt."""
     known = [(token, token.logprob) for token in tokens if token.logprob]
@@ -67,7 +67,7 @@ def prompt_logprobs(
     token_ids: Sequence[int],
     offsets: Sequence[int],
     logprobs: Sequence[TokenLogprob | None],
-    names: TokenNames,
+    names: TokenFormatter,
 ) -> CompletionLogprobs:
     """For an echoed prompt: ``offsets`` says where in its text each token begins."""
     return CompletionLogprobs(
@@ -78,7 +78,7 @@ def prompt_logprobs(
     )
 
 
-def joined(parts: Iterable[CompletionLogprobs]) -> CompletionLogprobs:
+def concat_logprobs(parts: Iterable[CompletionLogprobs]) -> CompletionLogprobs:
     """One after the other."""
     whole = CompletionLogprobs([], [], [], [])
     for part in parts:
@@ -89,10 +89,10 @@ def joined(parts: Iterable[CompletionLogprobs]) -> CompletionLogprobs:
     return whole
 
 
-def _top(logprob: TokenLogprob, names: TokenNames) -> dict[str, float]:
+def _top(logprob: TokenLogprob, names: TokenFormatter) -> dict[str, float]:
     """The sampled token is always among them."""
     return {names.name(i): _finite(value) for i, value in ((logprob.token_id, logprob.logprob), *logprob.top)}
 
 
 def _finite(logprob: float) -> float:
-    return logprob if logprob > LOWEST else LOWEST
+    return logprob if logprob > MIN_LOGPROB else MIN_LOGPROB

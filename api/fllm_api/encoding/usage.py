@@ -5,10 +5,10 @@ from __future__ import annotations
 from fllm.pipeline.output_processor import SequenceOutput
 from fllm.values import Usage
 from fllm_api.protocol.generation import StreamOptions
-from fllm_api.protocol.usage import CompletionTokensDetails, PromptTokensDetails, UsageBody
+from fllm_api.protocol.usage import CompletionTokensDetails, CompletionUsage, PromptTokensDetails
 
 
-class Tally:
+class UsageAccumulator:
     """Sums up: each prompt once, all its answers."""
 
     def __init__(self, prompt_tokens: int, n: int, options: StreamOptions | None = None) -> None:
@@ -22,21 +22,21 @@ class Tally:
         """A sequence has come further."""
         self._sequences[output.index] = output.usage
 
-    def on_chunk(self) -> UsageBody | None:
+    def chunk_usage(self) -> CompletionUsage | None:
         """For a chunk of an answer, where usage was asked for on every one."""
         return self.total() if self._always else None
 
-    def at_end(self) -> UsageBody | None:
+    def final_usage(self) -> CompletionUsage | None:
         """For the chunk after the answers, where one was asked for."""
         return self.total() if self._finally else None
 
-    def total(self) -> UsageBody:
+    def total(self) -> CompletionUsage:
         """The usage so far."""
         completion = sum(usage.completion_tokens for usage in self._sequences.values())
         reasoning = sum(usage.reasoning_tokens for usage in self._sequences.values())
         # The first answer to a prompt computes it; the others find its blocks in the cache.
         first = [usage for index, usage in self._sequences.items() if index % self._n == 0]
-        return UsageBody(
+        return CompletionUsage(
             prompt_tokens=self._prompt_tokens,
             completion_tokens=completion,
             total_tokens=self._prompt_tokens + completion,

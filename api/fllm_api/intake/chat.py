@@ -14,21 +14,21 @@ from fllm.pipeline.pipeline import PipelineRequest
 from fllm.values import Tool
 from fllm_api.app_state import AppState
 from fllm_api.intake.sampling import (
-    budget,
-    candidates,
     check_stream_options,
-    either,
-    encoded,
+    first_set,
+    resolve_candidates,
+    resolve_max_tokens,
     sampling,
     stop_strings,
+    tokenize_prompt,
 )
-from fllm_api.intake.tool_choice import read_calls
+from fllm_api.intake.tool_choice import plan_tool_calls
 from fllm_api.intake.tools import read_tools, template_tool
-from fllm_api.intake.unsupported_fields import refuse_unserved
+from fllm_api.intake.unsupported_fields import reject_unsupported_fields
 from fllm_api.protocol.chat import ChatMessage, ChatRequest
 
 
-class AskedChat(Struct, frozen=True, kw_only=True):
+class PreparedChat(Struct, frozen=True, kw_only=True):
     """What the pipeline is asked, and what the encoder must know of the request."""
 
     request: PipelineRequest
@@ -37,21 +37,23 @@ class AskedChat(Struct, frozen=True, kw_only=True):
     """What the answer begins with."""
 
 
-def read_chat(body: ChatRequest, server: AppState) -> AskedChat:
+def prepare_chat(body: ChatRequest, server: AppState) -> PreparedChat:
     """Check, render and tokenize; raises `RequestError`. Slow for a long prompt: not for the event loop."""
-    refuse_unserved(body, () if server.request_templates is None else ("chat_template",))
+    reject_unsupported_fields(body, () if server.request_templates is None else ("chat_template",))
     check_stream_options(body)
     _check_messages(body.messages)
     tools = read_tools(body)
-    calls = read_calls(body, tools, server)
+    calls = plan_tool_calls(body, tools, server)
     kwargs = {**server.config.default_chat_template_kwargs, **_template_kwargs(body)}
     prompt = _render(body, server, tools, kwargs)
-    ids = encoded(prompt, server, add_special_tokens=False, param="messages")
+    ids = tokenize_prompt(prompt, server, add_special_tokens=False, param="messages")
     if not ids:
         raise RequestError("the chat template makes an empty prompt of these messages", param="messages")
-    asked = either(body.max_completion_tokens, body.max_tokens, default=None)
-    max_tokens = budget(server.card, len(ids), asked, server.card.defaults.max_tokens, param="messages")
-    n, best_of, beam = candidates(body)
+    asked = first_set(body.max_completion_tokens, body.max_tokens, default=None)
+    max_tokens = resolve_max_tokens(
+        server.card, len(ids), asked, server.card.defaults.max_tokens, param="messages"
+    )
+    n, best_of, beam = resolve_candidates(body)
     request = PipelineRequest(
         prompts=[ids],
         sampling=sampling(
@@ -70,7 +72,7 @@ def read_chat(body: ChatRequest, server: AppState) -> AskedChat:
         output_constraint=calls.demand,
     )
     role = server.config.response_role if _generation_prompt(body) else body.messages[-1].role
-    return AskedChat(request=request, role=role, echo=_echo(body, role))
+    return PreparedChat(request=request, role=role, echo=_echo(body, role))
 
 
 def _render(body: ChatRequest, server: AppState, tools: tuple[Tool, ...], kwargs: dict[str, Any]) -> str:
@@ -98,7 +100,7 @@ def _template(body: ChatRequest, server: AppState) -> ChatTemplate | RequestTemp
 
 
 def _generation_prompt(body: ChatRequest) -> bool:
-    return either(body.add_generation_prompt, default=not body.continue_final_message)
+    return first_set(body.add_generation_prompt, default=not body.continue_final_message)
 
 
 def _template_kwargs(body: ChatRequest) -> dict[str, Any]:

@@ -12,18 +12,18 @@ from fllm.pipeline.pipeline import PipelineRequest
 from fllm.tokenizer import Tokenizer
 from fllm_api.app_state import AppState
 from fllm_api.encoding.completions import Echo
-from fllm_api.intake.constraints import read_demand
+from fllm_api.intake.constraints import read_output_constraint
 from fllm_api.intake.sampling import (
-    budget,
-    candidates,
     check_stream_options,
     check_token_ids,
-    either,
-    encoded,
+    first_set,
+    resolve_candidates,
+    resolve_max_tokens,
     sampling,
     stop_strings,
+    tokenize_prompt,
 )
-from fllm_api.intake.unsupported_fields import refuse_unserved
+from fllm_api.intake.unsupported_fields import reject_unsupported_fields
 from fllm_api.protocol.completions import CompletionRequest
 
 DEFAULT_MAX_TOKENS = 16
@@ -32,26 +32,28 @@ MAX_PROMPTS = 2048
 """In one request, whatever the server holds: all are tokenized before any is admitted."""
 
 
-class AskedCompletion(Struct, frozen=True, kw_only=True):
+class PreparedCompletion(Struct, frozen=True, kw_only=True):
     """What the pipeline is asked, and what the encoder must know of the request."""
 
     request: PipelineRequest
     echoes: list[Echo]
 
 
-def read_completion(body: CompletionRequest, server: AppState) -> AskedCompletion:
+def prepare_completion(body: CompletionRequest, server: AppState) -> PreparedCompletion:
     """Check and tokenize; raises `RequestError`. Slow for a long prompt: not for the event loop."""
-    refuse_unserved(body)
+    reject_unsupported_fields(body)
     check_stream_options(body)
     tokenizer = server.tokenizer
     prompts = split_prompts(body.prompt)
     token_ids = [_token_ids(prompt, server) for prompt in prompts]
     echo, skip_special_tokens = bool(body.echo), body.skip_special_tokens is not False
-    default = either(server.card.defaults.max_tokens, default=DEFAULT_MAX_TOKENS)
-    max_tokens = budget(server.card, max(map(len, token_ids)), body.max_tokens, default, param="prompt")
+    default = first_set(server.card.defaults.max_tokens, default=DEFAULT_MAX_TOKENS)
+    max_tokens = resolve_max_tokens(
+        server.card, max(map(len, token_ids)), body.max_tokens, default, param="prompt"
+    )
     if max_tokens == 0 and not echo:
         raise RequestError("`max_tokens` 0 needs `echo`: there would be no answer", param="max_tokens")
-    n, best_of, beam = candidates(body)
+    n, best_of, beam = resolve_candidates(body)
     request = PipelineRequest(
         prompts=token_ids,
         sampling=sampling(
@@ -69,7 +71,7 @@ def read_completion(body: CompletionRequest, server: AppState) -> AskedCompletio
         include_stop=bool(body.include_stop_str_in_output),
         skip_special_tokens=skip_special_tokens,
         continues_prompt=True,
-        output_constraint=read_demand(body, server.card),
+        output_constraint=read_output_constraint(body, server.card),
     )
     pairs = zip(prompts, token_ids, strict=True)
     echoes = [
@@ -77,7 +79,7 @@ def read_completion(body: CompletionRequest, server: AppState) -> AskedCompletio
         for prompt, ids in pairs
         if echo
     ]
-    return AskedCompletion(request=request, echoes=echoes)
+    return PreparedCompletion(request=request, echoes=echoes)
 
 
 def split_prompts(prompt: str | list[str | int | list[int]]) -> list[str | list[int]]:
@@ -100,7 +102,9 @@ def split_prompts(prompt: str | list[str | int | list[int]]) -> list[str | list[
 
 def _token_ids(prompt: str | list[int], server: AppState) -> list[int]:
     if isinstance(prompt, str):
-        ids = encoded(prompt, server, add_special_tokens=True, param="prompt") or _beginning(server.tokenizer)
+        ids = tokenize_prompt(prompt, server, add_special_tokens=True, param="prompt") or _bos_ids(
+            server.tokenizer
+        )
     else:
         ids = prompt
         check_token_ids(ids, server.tokenizer, "prompt")
@@ -109,7 +113,7 @@ def _token_ids(prompt: str | list[int], server: AppState) -> list[int]:
     return ids
 
 
-def _beginning(tokenizer: Tokenizer) -> list[int]:
+def _bos_ids(tokenizer: Tokenizer) -> list[int]:
     """What an empty text is to a model that knows how a text begins."""
     bos = tokenizer.token_to_id(tokenizer.bos_token) if tokenizer.bos_token else None
     return [] if bos is None else [bos]

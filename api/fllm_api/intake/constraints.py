@@ -14,30 +14,30 @@ from fllm.values import ModelCard
 from fllm_api.protocol.constraints import (
     JsonObjectFormat,
     JsonSchemaFormat,
+    SchemaOrText,
     StructuredOutputs,
-    WrittenSchema,
 )
 from fllm_api.protocol.generation import GenerationRequest
 
-LONGEST = 128 * 1024
+MAX_CONSTRAINT_CHARS = 128 * 1024
 """Characters of a schema, a pattern, a grammar, or of all choices together."""
-DEEPEST = 100
+MAX_SCHEMA_DEPTH = 100
 """Levels of nesting in a schema."""
 
 
-def read_demand(body: GenerationRequest, card: ModelCard) -> OutputConstraint | None:
+def read_output_constraint(body: GenerationRequest, card: ModelCard) -> OutputConstraint | None:
     """The constraint that the request asks for; raises `RequestError` for two, and for one that can't be."""
-    demands = list(_demands(body))
+    demands = list(_requested_constraints(body))
     if not demands:
         return None
     if len(demands) > 1:
         first, second = demands[0].param, demands[1].param
         raise RequestError(f"an answer can't obey both `{first}` and `{second}`: send one", param=second)
-    check_served(body, card, demands[0].param)
+    check_constraint_supported(body, card, demands[0].param)
     return demands[0]
 
 
-def check_served(body: GenerationRequest, card: ModelCard, param: str) -> None:
+def check_constraint_supported(body: GenerationRequest, card: ModelCard, param: str) -> None:
     """Raise `RequestError` if this server, or this way of decoding, can't obey what ``param`` asks for."""
     if card.grammar is None:
         raise RequestError(
@@ -52,8 +52,10 @@ def check_served(body: GenerationRequest, card: ModelCard, param: str) -> None:
 
 def schema_text(schema: Any, param: str) -> str:
     """The JSON text of a schema; raises `RequestError` if it is too long or nested too deeply."""
-    if _deeper(schema, DEEPEST):
-        raise RequestError(f"`{param}` is nested too deeply: it may have {DEEPEST} levels", param=param)
+    if _is_nested_deeper(schema, MAX_SCHEMA_DEPTH):
+        raise RequestError(
+            f"`{param}` is nested too deeply: it may have {MAX_SCHEMA_DEPTH} levels", param=param
+        )
     try:
         text = msgspec.json.encode(schema).decode()
     except OverflowError as error:
@@ -63,12 +65,14 @@ def schema_text(schema: Any, param: str) -> str:
 
 def check_length(text: str, param: str) -> str:
     """The text itself; raises `RequestError` if it is too long."""
-    if len(text) > LONGEST:
-        raise RequestError(f"`{param}` has {len(text)} characters: it may have {LONGEST}", param=param)
+    if len(text) > MAX_CONSTRAINT_CHARS:
+        raise RequestError(
+            f"`{param}` has {len(text)} characters: it may have {MAX_CONSTRAINT_CHARS}", param=param
+        )
     return text
 
 
-def _demands(body: GenerationRequest) -> Iterator[OutputConstraint]:
+def _requested_constraints(body: GenerationRequest) -> Iterator[OutputConstraint]:
     match body.response_format:
         case JsonObjectFormat():
             yield OutputConstraint(ANY_OBJECT, "response_format")
@@ -76,7 +80,7 @@ def _demands(body: GenerationRequest) -> Iterator[OutputConstraint]:
             param = "response_format.json_schema.schema"
             yield OutputConstraint(JsonSchema(schema_text(named.schema, param)), param)
     yield from _structured_outputs(body.structured_outputs or StructuredOutputs())
-    yield from _fields(
+    yield from _vllm_constraints(
         "guided_", body.guided_json, body.guided_regex, body.guided_choice, body.guided_grammar
     )
 
@@ -88,41 +92,41 @@ def _structured_outputs(asked: StructuredOutputs) -> Iterator[OutputConstraint]:
             raise RequestError(f"`{param}` is not supported", param=param, code="unsupported_parameter")
     if asked.json_object:
         yield OutputConstraint(ANY_OBJECT, "structured_outputs.json_object")
-    yield from _fields("structured_outputs.", asked.json, asked.regex, asked.choice, asked.grammar)
+    yield from _vllm_constraints("structured_outputs.", asked.json, asked.regex, asked.choice, asked.grammar)
 
 
-def _fields(
+def _vllm_constraints(
     prefix: str,
-    json: WrittenSchema | None,
+    json: SchemaOrText | None,
     regex: str | None,
     choice: list[str] | None,
     grammar: str | None,
 ) -> Iterator[OutputConstraint]:
     if json is not None:
         param = f"{prefix}json"
-        schema = _read(json, param) if isinstance(json, str) else json
+        schema = _parse_schema(json, param) if isinstance(json, str) else json
         yield OutputConstraint(JsonSchema(schema_text(schema, param)), param)
     if regex is not None:
         yield OutputConstraint(Regex(check_length(regex, f"{prefix}regex")), f"{prefix}regex")
     if choice is not None:
-        yield OutputConstraint(_one_of(choice, f"{prefix}choice"), f"{prefix}choice")
+        yield OutputConstraint(_any_of(choice, f"{prefix}choice"), f"{prefix}choice")
     if grammar is not None:
         yield OutputConstraint(Grammar(check_length(grammar, f"{prefix}grammar")), f"{prefix}grammar")
 
 
-def _read(text: str, param: str) -> Any:
+def _parse_schema(text: str, param: str) -> Any:
     try:
         return msgspec.json.decode(check_length(text, param), type=dict[str, Any] | bool)
     except (msgspec.DecodeError, RecursionError) as error:
         raise RequestError(f"`{param}` is not the JSON text of a schema: {error}", param=param) from error
 
 
-def _one_of(options: list[str], param: str) -> Constraint:
+def _any_of(options: list[str], param: str) -> Constraint:
     check_length("".join(options), param)
     return AnyOf(tuple(map(ConstString, dict.fromkeys(options))))
 
 
-def _deeper(value: Any, levels: int) -> bool:
+def _is_nested_deeper(value: Any, levels: int) -> bool:
     level = [value]
     while level and levels >= 0:
         levels -= 1

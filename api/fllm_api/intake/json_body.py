@@ -15,7 +15,7 @@ from fllm.errors import RequestError
 _PATH = re.compile(r"^(?P<what>.*?)(?: - at (?P<key>`key` in )?`\$(?P<path>[^`]*)`)?$", re.DOTALL)
 _MISSING = re.compile(r"missing required field `(\w+)`")
 
-MOST_VALUES = 2**20
+MAX_JSON_VALUES = 2**20
 """As objects they take fifty times the room of their text, and nothing else runs while they are made."""
 
 
@@ -37,7 +37,7 @@ async def require_json(request: Request[Any, Any, Any]) -> None:
         raise HTTPException(
             status_code=415, detail="the body must be JSON, with Content-Type: application/json"
         )
-    if charset := _foreign_charset(request):
+    if charset := _unsupported_charset(request):
         raise HTTPException(status_code=415, detail=f"JSON is UTF-8; the body is said to be {charset!r}")
     if (coding := request.headers.get("content-encoding", "identity")) != "identity":
         raise HTTPException(status_code=415, detail=f"the body must not be encoded; it is {coding!r}")
@@ -45,7 +45,7 @@ async def require_json(request: Request[Any, Any, Any]) -> None:
         raise RequestError("the body is empty; it must be a JSON object")
 
 
-def _foreign_charset(request: Request[Any, Any, Any]) -> str | None:
+def _unsupported_charset(request: Request[Any, Any, Any]) -> str | None:
     _, options = request.content_type
     charset = options.get("charset", "utf-8")
     return None if charset.lower() in ("utf-8", "utf8", "us-ascii") else charset
@@ -53,8 +53,8 @@ def _foreign_charset(request: Request[Any, Any, Any]) -> str | None:
 
 def decode(body: bytes, wanted: Any) -> Any:
     """Decode JSON strictly; raises `RequestError`."""
-    if len(body) > MOST_VALUES and (values := sum(map(body.count, b"{[,"))) > MOST_VALUES:
-        raise RequestError(f"the body has about {values} values; it may have {MOST_VALUES}")
+    if len(body) > MAX_JSON_VALUES and (values := sum(map(body.count, b"{[,"))) > MAX_JSON_VALUES:
+        raise RequestError(f"the body has about {values} values; it may have {MAX_JSON_VALUES}")
     try:
         return msgspec.json.decode(body, type=wanted)
     except msgspec.ValidationError as error:

@@ -14,16 +14,18 @@ from fllm_api.protocol.generation import GenerationRequest
 
 T = TypeVar("T")
 
-LONGEST_STOP = 16 * 1024
+MAX_STOP_CHARS = 16 * 1024
 """Characters of all stop strings: the automaton that looks for them grows with them."""
 
 
-def either(*values: T | None, default: T) -> T:
+def first_set(*values: T | None, default: T) -> T:
     """The first value that is given."""
     return next((value for value in values if value is not None), default)
 
 
-def budget(card: ModelCard, prompt_tokens: int, asked: int | None, default: int | None, *, param: str) -> int:
+def resolve_max_tokens(
+    card: ModelCard, prompt_tokens: int, asked: int | None, default: int | None, *, param: str
+) -> int:
     """How many tokens the answer to the longest prompt may have; raises `ContextTooLong` about ``param``.
 
     What the client asks for must fit; a default is cut to what is left of the context.
@@ -62,13 +64,13 @@ def sampling(
     return SamplingParams(
         max_tokens=max_tokens,
         min_tokens=_min_tokens(request, max_tokens),
-        temperature=either(request.temperature, defaults.temperature, default=1.0),
-        top_p=either(request.top_p, defaults.top_p, default=1.0),
-        top_k=either(request.top_k, defaults.top_k, default=-1) or -1,
-        min_p=either(request.min_p, defaults.min_p, default=0.0),
-        presence_penalty=either(request.presence_penalty, default=0.0),
-        frequency_penalty=either(request.frequency_penalty, default=0.0),
-        repetition_penalty=either(request.repetition_penalty, defaults.repetition_penalty, default=1.0),
+        temperature=first_set(request.temperature, defaults.temperature, default=1.0),
+        top_p=first_set(request.top_p, defaults.top_p, default=1.0),
+        top_k=first_set(request.top_k, defaults.top_k, default=-1) or -1,
+        min_p=first_set(request.min_p, defaults.min_p, default=0.0),
+        presence_penalty=first_set(request.presence_penalty, default=0.0),
+        frequency_penalty=first_set(request.frequency_penalty, default=0.0),
+        repetition_penalty=first_set(request.repetition_penalty, defaults.repetition_penalty, default=1.0),
         logit_bias=request.logit_bias or {},
         seed=request.seed,
         stop_token_ids=tuple(request.stop_token_ids or ()),
@@ -78,14 +80,14 @@ def sampling(
     )
 
 
-def candidates(request: GenerationRequest) -> tuple[int, int, BeamSearchParams | None]:
+def resolve_candidates(request: GenerationRequest) -> tuple[int, int, BeamSearchParams | None]:
     """``n``, ``best_of`` and the beam search of a request; raises `RequestError` where they contradict."""
-    n = either(request.n, default=1)
-    best_of = either(request.best_of, default=n)
+    n = first_set(request.n, default=1)
+    best_of = first_set(request.best_of, default=n)
     if best_of < n:
         raise RequestError(f"`best_of` is {best_of}: less than `n`, which is {n}", param="best_of")
     if request.use_beam_search:
-        return n, 1, _beam(request, best_of)
+        return n, 1, _beam_search_params(request, best_of)
     if request.length_penalty not in (None, 1.0):
         raise RequestError("`length_penalty` needs `use_beam_search`", param="length_penalty")
     if request.early_stopping not in (None, False):
@@ -100,12 +102,14 @@ def candidates(request: GenerationRequest) -> tuple[int, int, BeamSearchParams |
 def stop_strings(request: GenerationRequest) -> tuple[str, ...]:
     """One or several; raises `RequestError` where they are longer than anybody's."""
     stop = (request.stop,) if isinstance(request.stop, str) else tuple(request.stop or ())
-    if (length := sum(map(len, stop))) > LONGEST_STOP:
-        raise RequestError(f"`stop` has {length} characters in all; it may have {LONGEST_STOP}", param="stop")
+    if (length := sum(map(len, stop))) > MAX_STOP_CHARS:
+        raise RequestError(
+            f"`stop` has {length} characters in all; it may have {MAX_STOP_CHARS}", param="stop"
+        )
     return stop
 
 
-def encoded(text: str, server: AppState, *, add_special_tokens: bool, param: str) -> list[int]:
+def tokenize_prompt(text: str, server: AppState, *, add_special_tokens: bool, param: str) -> list[int]:
     """The tokens of a prompt; raises `ContextTooLong` at once where it can't but have too many."""
     if (least := server.tokenizer.min_token_count(text)) >= server.card.max_model_len:
         raise ContextTooLong(
@@ -122,7 +126,7 @@ def check_stream_options(request: GenerationRequest) -> None:
         raise RequestError("`stream_options` needs `stream`", param="stream_options")
 
 
-def _beam(request: GenerationRequest, width: int) -> BeamSearchParams:
+def _beam_search_params(request: GenerationRequest, width: int) -> BeamSearchParams:
     if request.stream:
         raise RequestError(
             "`use_beam_search` can't be streamed: the best is known at the end", param="use_beam_search"
@@ -138,8 +142,8 @@ def _beam(request: GenerationRequest, width: int) -> BeamSearchParams:
         )
     return BeamSearchParams(
         width=width,
-        length_penalty=either(request.length_penalty, default=1.0),
-        early_stopping=either(request.early_stopping, default=False),
+        length_penalty=first_set(request.length_penalty, default=1.0),
+        early_stopping=first_set(request.early_stopping, default=False),
     )
 
 

@@ -17,28 +17,28 @@ from fllm.parsing.tool_format import ToolFormat
 from fllm.pipeline.output_constraint import OutputConstraint
 from fllm.values import Tool
 from fllm_api.app_state import AppState
-from fllm_api.intake.constraints import check_served, read_demand, schema_text
+from fllm_api.intake.constraints import check_constraint_supported, read_output_constraint, schema_text
 from fllm_api.protocol.chat import ChatRequest, NamedToolChoice
 
 _NAME = re.compile(r"[\w./:-]{1,200}")
 """Names that any format of calls can hold, and its parser reads."""
-_COMBINED = ("$ref", "allOf", "anyOf", "oneOf")
+_COMBINATORS = ("$ref", "allOf", "anyOf", "oneOf")
 
 
-class Calls(Struct, frozen=True):
+class ToolCallPlan(Struct, frozen=True):
     """How the calls of an answer are read, and what the whole answer must be like."""
 
     parser: ParserFactory | None
     demand: OutputConstraint | None
 
 
-def read_calls(body: ChatRequest, tools: Sequence[Tool], server: AppState) -> Calls:
+def plan_tool_calls(body: ChatRequest, tools: Sequence[Tool], server: AppState) -> ToolCallPlan:
     """Calls of ``tools``, which the model is told of; raises `RequestError`."""
-    text = read_demand(body, server.card)
+    text = read_output_constraint(body, server.card)
     if not tools:
-        return Calls(None, text)
+        return ToolCallPlan(None, text)
     if body.tool_choice == "required" or isinstance(body.tool_choice, NamedToolChoice):
-        return _forced(body, tools, server)
+        return _plan_forced_calls(body, tools, server)
     if server.tools is None:
         raise RequestError(
             "this server was started without a tool-call parser: start it with --tool-call-parser NAME, "
@@ -46,23 +46,23 @@ def read_calls(body: ChatRequest, tools: Sequence[Tool], server: AppState) -> Ca
             param="tools",
         )
     if text is not None:
-        return Calls(server.tools, _text_or_calls(body, text, tools, server))
-    return Calls(server.tools, _strict_calls(body, tools, server))
+        return ToolCallPlan(server.tools, _text_or_calls(body, text, tools, server))
+    return ToolCallPlan(server.tools, _strict_calls(body, tools, server))
 
 
-def _forced(body: ChatRequest, tools: Sequence[Tool], server: AppState) -> Calls:
+def _plan_forced_calls(body: ChatRequest, tools: Sequence[Tool], server: AppState) -> ToolCallPlan:
     """Nothing but calls, in the model's own way where it is known; `response_format` concerns only text."""
-    check_served(body, server.card, "tool_choice")
+    check_constraint_supported(body, server.card, "tool_choice")
     parser = server.tools if server.tools and _format(server) else FallbackToolCallParser
     written = _format(server) or ARRAY
     if isinstance(choice := body.tool_choice, NamedToolChoice):
         tools = [tool for tool in tools if tool.name == choice.function.name]
-    return Calls(parser, OutputConstraint(_only_calls(body, tools, written), "tools"))
+    return ToolCallPlan(parser, OutputConstraint(_only_calls(body, tools, written), "tools"))
 
 
 def _only_calls(body: ChatRequest, tools: Sequence[Tool], written: ToolFormat) -> Constraint:
     one = body.parallel_tool_calls is False or isinstance(body.tool_choice, NamedToolChoice)
-    return written.calls(_checked(tools), most=1 if one else None)
+    return written.calls(_forceable(tools), most=1 if one else None)
 
 
 def _text_or_calls(
@@ -78,10 +78,10 @@ def _strict_calls(body: ChatRequest, tools: Sequence[Tool], server: AppState) ->
     if not any(strict):
         return None
     param = f"tools[{strict.index(True)}].function.strict"
-    check_served(body, server.card, param)
+    check_constraint_supported(body, server.card, param)
     # Without parameters, any object will do.
     held = [tool if held else replace(tool, parameters={}) for tool, held in zip(tools, strict, strict=True)]
-    return OutputConstraint(_declared_format(server, param).within_text(_checked(held)), "tools")
+    return OutputConstraint(_declared_format(server, param).within_text(_forceable(held)), "tools")
 
 
 def _format(server: AppState) -> ToolFormat | None:
@@ -99,7 +99,7 @@ def _declared_format(server: AppState, param: str) -> ToolFormat:
     )
 
 
-def _checked(tools: Sequence[Tool]) -> list[Tool]:
+def _forceable(tools: Sequence[Tool]) -> list[Tool]:
     """The same tools, as calls of them can be written; raises `RequestError`."""
     for tool in tools:
         if not _NAME.fullmatch(tool.name):
@@ -112,11 +112,11 @@ def _checked(tools: Sequence[Tool]) -> list[Tool]:
                 f'`tools`: the parameters of {tool.name!r} must be of the type "object"', param="tools"
             )
     schema_text([tool.parameters for tool in tools], "tools")
-    return [replace(tool, parameters=_of_object(tool.parameters)) for tool in tools]
+    return [replace(tool, parameters=_with_object_type(tool.parameters)) for tool in tools]
 
 
-def _of_object(schema: dict[str, Any]) -> dict[str, Any]:
+def _with_object_type(schema: dict[str, Any]) -> dict[str, Any]:
     """The same schema, which says that it is one of an object."""
-    if not schema or any(word in schema for word in _COMBINED):
+    if not schema or any(word in schema for word in _COMBINATORS):
         return schema
     return {"type": "object", **schema}

@@ -8,7 +8,7 @@ from http.client import responses as PHRASES
 import msgspec
 
 from fllm_api.errors import error_body
-from fllm_api.protocol.errors import ErrorEnvelope
+from fllm_api.protocol.errors import ErrorResponse
 from fllm_api.request_id import HEADER
 
 Fields = Sequence[tuple[bytes, bytes]]
@@ -25,7 +25,7 @@ class Refusal(Exception):
 
     def encode(self, request_id: str, fields: Fields) -> bytes:
         """The whole answer, as it goes over the wire."""
-        body = msgspec.json.encode(ErrorEnvelope(error_body(self.status, self.message)))
+        body = msgspec.json.encode(ErrorResponse(error_body(self.status, self.message)))
         own = (
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(body)),

@@ -8,7 +8,7 @@ from typing import Any
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import OpenAPIMediaType, Operation, Schema
 
-from fllm_api.protocol.errors import ErrorEnvelope
+from fllm_api.protocol.errors import ErrorResponse
 
 _MEANINGS = {
     400: "The request can't be served as it stands",
@@ -26,7 +26,7 @@ _MEANINGS = {
 def errors(*statuses: int) -> dict[int, ResponseSpec]:
     """The envelope, for each status."""
     return {
-        status: ResponseSpec(ErrorEnvelope, description=_MEANINGS[status], generate_examples=False)
+        status: ResponseSpec(ErrorResponse, description=_MEANINGS[status], generate_examples=False)
         for status in statuses
     }
 

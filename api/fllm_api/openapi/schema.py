@@ -10,22 +10,22 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import OpenAPI
 
 from fllm_api.build_info import build
-from fllm_api.protocol.chat import ChatChunk, ChatCompletion, ChatRequest
+from fllm_api.protocol.chat import ChatCompletion, ChatCompletionChunk, ChatRequest
 from fllm_api.protocol.completions import Completion, CompletionChunk, CompletionRequest
-from fllm_api.protocol.errors import ErrorEnvelope
+from fllm_api.protocol.errors import ErrorResponse
 from fllm_api.protocol.models import ModelList
-from fllm_api.protocol.version import VersionBody
+from fllm_api.protocol.version import VersionInfo
 
 BODIES = (
     ChatRequest,
     ChatCompletion,
-    ChatChunk,
+    ChatCompletionChunk,
     CompletionRequest,
     Completion,
     CompletionChunk,
-    ErrorEnvelope,
+    ErrorResponse,
     ModelList,
-    VersionBody,
+    VersionInfo,
 )
 
 

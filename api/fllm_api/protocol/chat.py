@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from fllm_api.protocol.generation import GenerationRequest, PositiveCount, TopLogprobs
-from fllm_api.protocol.usage import UsageBody
+from fllm_api.protocol.usage import CompletionUsage
 
 
-class Part(Struct, frozen=True, omit_defaults=True):
+class ContentPart(Struct, frozen=True, omit_defaults=True):
     """A part of a message's content; only text parts can be served."""
 
     type: str
@@ -18,7 +18,7 @@ class Part(Struct, frozen=True, omit_defaults=True):
     refusal: str | None = None
 
 
-class CalledFunction(Struct, frozen=True):
+class FunctionCall(Struct, frozen=True):
     """The function of an earlier call, and its arguments as JSON text."""
 
     name: str
@@ -28,7 +28,7 @@ class CalledFunction(Struct, frozen=True):
 class ToolCall(Struct, frozen=True):
     """A call in the history of a chat."""
 
-    function: CalledFunction
+    function: FunctionCall
     id: str | None = None
     type: Literal["function"] = "function"
 
@@ -37,7 +37,7 @@ class ChatMessage(Struct, frozen=True, kw_only=True):
     """One message of the chat so far."""
 
     role: Literal["developer", "system", "user", "assistant", "tool", "function"]
-    content: str | list[Part] | None = None
+    content: str | list[ContentPart] | None = None
     name: str | None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
@@ -114,28 +114,28 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
     web_search_options: Any = None
 
 
-class AnsweredFunction(Struct, frozen=True):
+class ResponseFunctionCall(Struct, frozen=True):
     """The function that the model calls, and its arguments as JSON text."""
 
     name: str
     arguments: str
 
 
-class AnsweredToolCall(Struct, frozen=True):
+class ResponseToolCall(Struct, frozen=True):
     """A call that the model made."""
 
     id: str
-    function: AnsweredFunction
+    function: ResponseFunctionCall
     type: Literal["function"] = "function"
 
 
-class AnswerMessage(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ResponseMessage(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the model said; keys without a value are absent, but for ``content``."""
 
     role: str
     content: str | None
     reasoning_content: str | None = None
-    tool_calls: list[AnsweredToolCall] | None = None
+    tool_calls: list[ResponseToolCall] | None = None
 
 
 class TopLogprob(Struct, frozen=True):
@@ -165,7 +165,7 @@ class ChatChoice(Struct, frozen=True, kw_only=True):
     """One answer."""
 
     index: int
-    message: AnswerMessage
+    message: ResponseMessage
     logprobs: ChatLogprobs | None
     finish_reason: str | None
     stop_reason: int | str | None
@@ -180,7 +180,7 @@ class ChatCompletion(Struct, frozen=True, kw_only=True):
     """Unix time in seconds."""
     model: str
     choices: list[ChatChoice]
-    usage: UsageBody
+    usage: CompletionUsage
 
 
 class FunctionDelta(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -218,7 +218,7 @@ class ChunkChoice(Struct, frozen=True, kw_only=True):
     stop_reason: int | str | UnsetType | None = UNSET
 
 
-class ChatChunk(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ChatCompletionChunk(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One event of a stream; ``usage`` is there only where it was asked for."""
 
     id: str
@@ -226,4 +226,4 @@ class ChatChunk(Struct, frozen=True, kw_only=True, omit_defaults=True):
     created: int
     model: str
     choices: list[ChunkChoice]
-    usage: UsageBody | None = None
+    usage: CompletionUsage | None = None

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from fllm_api.protocol.generation import GenerationRequest, TokenId, TopLogprobs
-from fllm_api.protocol.usage import UsageBody
+from fllm_api.protocol.usage import CompletionUsage
 
 
 class CompletionRequest(GenerationRequest, frozen=True, kw_only=True):
@@ -51,7 +51,7 @@ class Completion(Struct, frozen=True, kw_only=True):
     """Unix time in seconds."""
     model: str
     choices: list[CompletionChoice]
-    usage: UsageBody
+    usage: CompletionUsage
 
 
 class CompletionChunk(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -62,4 +62,4 @@ class CompletionChunk(Struct, frozen=True, kw_only=True, omit_defaults=True):
     created: int
     model: str
     choices: list[CompletionChoice]
-    usage: UsageBody | None = None
+    usage: CompletionUsage | None = None

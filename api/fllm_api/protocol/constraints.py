@@ -8,10 +8,10 @@ from msgspec import Meta, Struct
 
 SchemaObject = dict[str, Any] | bool
 """A JSON Schema."""
-WrittenSchema = dict[str, Any] | bool | str
+SchemaOrText = dict[str, Any] | bool | str
 """A JSON Schema, or its JSON text."""
-Pattern = Annotated[str, Meta(min_length=1)]
-Options = Annotated[list[Annotated[str, Meta(min_length=1)]], Meta(min_length=1)]
+NonEmptyText = Annotated[str, Meta(min_length=1)]
+ChoiceStrings = Annotated[list[Annotated[str, Meta(min_length=1)]], Meta(min_length=1)]
 
 
 class TextFormat(Struct, frozen=True, tag="text"):
@@ -44,10 +44,10 @@ ResponseFormat = TextFormat | JsonObjectFormat | JsonSchemaFormat
 class StructuredOutputs(Struct, frozen=True, kw_only=True):
     """vLLM's way to say it: exactly one of the fields."""
 
-    json: WrittenSchema | None = None
-    regex: Pattern | None = None
-    choice: Options | None = None
-    grammar: Pattern | None = None
+    json: SchemaOrText | None = None
+    regex: NonEmptyText | None = None
+    choice: ChoiceStrings | None = None
+    grammar: NonEmptyText | None = None
     json_object: bool | None = None
     structural_tag: Any = None
     whitespace_pattern: Any = None

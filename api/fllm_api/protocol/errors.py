@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 
-class ErrorBody(Struct, frozen=True):
+class ErrorInfo(Struct, frozen=True):
     """What went wrong, in OpenAI's words."""
 
     message: str
@@ -16,7 +16,7 @@ class ErrorBody(Struct, frozen=True):
     """A stable word for programs, such as ``model_not_found``."""
 
 
-class ErrorEnvelope(Struct, frozen=True):
+class ErrorResponse(Struct, frozen=True):
     """The body of every answer that is not a success, and the event of a stream that fails."""
 
-    error: ErrorBody
+    error: ErrorInfo

@@ -11,27 +11,27 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from fllm_api.protocol.constraints import (
-    Options,
-    Pattern,
+    ChoiceStrings,
+    NonEmptyText,
     ResponseFormat,
+    SchemaOrText,
     StructuredOutputs,
-    WrittenSchema,
 )
 
 MAX_INT = 2**31 - 1
 
 Count = Annotated[int, Meta(ge=0, le=MAX_INT)]
 PositiveCount = Annotated[int, Meta(ge=1, le=MAX_INT)]
-Choices = Annotated[int, Meta(ge=1, le=128)]
+ChoiceCount = Annotated[int, Meta(ge=1, le=128)]
 TokenId = Annotated[int, Meta(ge=0, le=MAX_INT)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
-Bias = Annotated[float, Meta(ge=-100, le=100)]
-MAX_STOPS = 64
+LogitBias = Annotated[float, Meta(ge=-100, le=100)]
+MAX_STOP_STRINGS = 64
 """Stop strings; OpenAI takes 4."""
-MAX_STOP_LENGTH = 1024
+MAX_STOP_STRING_CHARS = 1024
 MAX_TOKEN_IDS = 1024
 """Of ``logit_bias`` and of ``stop_token_ids``: every step of the sequence looks at all of them."""
-StopString = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_LENGTH)]
+StopString = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_STRING_CHARS)]
 TopLogprobs = Annotated[int, Meta(ge=0, le=20)]
 Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
@@ -53,8 +53,8 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
-    n: Choices | None = None
-    best_of: Choices | None = None
+    n: ChoiceCount | None = None
+    best_of: ChoiceCount | None = None
     """Generate so many and return the ``n`` likeliest; the width of a beam search."""
     use_beam_search: bool | None = None
     length_penalty: Annotated[float, Meta(ge=-10, le=10)] | None = None
@@ -70,10 +70,10 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     repetition_penalty: Annotated[float, Meta(gt=0, le=100)] | None = None
-    logit_bias: Annotated[dict[TokenId, Bias], Meta(max_length=MAX_TOKEN_IDS)] | None = None
+    logit_bias: Annotated[dict[TokenId, LogitBias], Meta(max_length=MAX_TOKEN_IDS)] | None = None
     seed: Seed | None = None
 
-    stop: StopString | Annotated[list[StopString], Meta(max_length=MAX_STOPS)] | None = None
+    stop: StopString | Annotated[list[StopString], Meta(max_length=MAX_STOP_STRINGS)] | None = None
     include_stop_str_in_output: bool | None = None
     stop_token_ids: Annotated[list[TokenId], Meta(max_length=MAX_TOKEN_IDS)] | None = None
     ignore_eos: bool | None = None
@@ -84,8 +84,8 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     user: Any = None
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
-    guided_json: WrittenSchema | None = None
+    guided_json: SchemaOrText | None = None
     """vLLM's older names of what ``structured_outputs`` says."""
-    guided_regex: Pattern | None = None
-    guided_choice: Options | None = None
-    guided_grammar: Pattern | None = None
+    guided_regex: NonEmptyText | None = None
+    guided_choice: ChoiceStrings | None = None
+    guided_grammar: NonEmptyText | None = None

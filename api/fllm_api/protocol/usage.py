@@ -18,7 +18,7 @@ class CompletionTokensDetails(Struct, frozen=True):
     reasoning_tokens: int
 
 
-class UsageBody(Struct, frozen=True, kw_only=True):
+class CompletionUsage(Struct, frozen=True, kw_only=True):
     """The tokens of one request: each prompt counted once, all its answers summed."""
 
     prompt_tokens: int

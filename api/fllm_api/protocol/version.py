@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import Struct
 
 
-class Build(Struct, frozen=True):
+class BuildInfo(Struct, frozen=True):
     """Which build of furiosa-llm this is."""
 
     version: str
@@ -26,10 +26,10 @@ class PluginVersion(Struct, frozen=True, kw_only=True):
     """Why it is left out, or which of its hooks is."""
 
 
-class VersionBody(Struct, frozen=True, kw_only=True, rename={"build": "furiosa-llm"}):
+class VersionInfo(Struct, frozen=True, kw_only=True, rename={"build": "furiosa-llm"}):
     """The versions of all parts."""
 
     version: str
-    build: Build
+    build: BuildInfo
     backend: dict[str, Any]
     plugins: list[PluginVersion]

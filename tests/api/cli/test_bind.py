@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from fllm import ConfigError
-from fllm_api.cli.bind import bind, ready_to_listen, url_of
+from fllm_api.cli.bind import allow_address_reuse, bind, server_url
 
 
 @contextmanager
@@ -31,7 +31,7 @@ def test_port_0_is_a_free_one_and_the_same_for_all_addresses() -> None:
     with bound("localhost", 0) as sockets:
         [port] = {each.getsockname()[1] for each in sockets}
         assert port > 0
-        assert url_of("localhost", sockets) == f"http://localhost:{port}"
+        assert server_url("localhost", sockets) == f"http://localhost:{port}"
 
 
 def test_a_bound_port_refuses_connections_until_somebody_listens() -> None:
@@ -58,7 +58,7 @@ def test_a_port_is_busy_from_the_moment_another_server_begins_to_load() -> None:
 
 def test_a_port_is_free_again_though_connections_of_the_last_server_linger() -> None:
     with bound("127.0.0.1", 0) as [server]:
-        ready_to_listen([server])
+        allow_address_reuse([server])
         server.listen()
         port = server.getsockname()[1]
         with socket.create_connection(server.getsockname()) as client:
@@ -81,4 +81,4 @@ def test_an_unknown_host_is_refused() -> None:
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
 def test_an_ipv6_address_stands_in_brackets() -> None:
     with bound("::1", 0) as sockets:
-        assert url_of("::1", sockets) == f"http://[::1]:{sockets[0].getsockname()[1]}"
+        assert server_url("::1", sockets) == f"http://[::1]:{sockets[0].getsockname()[1]}"

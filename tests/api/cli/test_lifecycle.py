@@ -14,7 +14,7 @@ class Stubborn:
         while True:
             await asyncio.sleep(60)
 
-lifecycle.STOP_SECONDS = 0.1
+lifecycle.BACKEND_STOP_TIMEOUT = 0.1
 asyncio.run(lifecycle._stop(Stubborn()))
 """
 

@@ -15,9 +15,9 @@ import fllm
 from fllm import ParserEntry
 from fllm.testing import plugins_with
 from fllm_api.cli.param_types import plugin_config, plugins_of
-from fllm_api.cli.parser_selection import possible_parsers, with_chosen_parsers
+from fllm_api.cli.parser_selection import load_possible_parsers, resolve_auto_parsers
 from fllm_api.cli.serve import serve
-from fllm_api.cli.settings import Settings, settings_from
+from fllm_api.cli.settings import Settings, settings_from_options
 from fllm_api.config import ServerConfig
 
 AUTO = ServerConfig(served_model_name="m", tool_call_parser="auto", reasoning_parser="auto")
@@ -45,7 +45,7 @@ class Squares:
 
 def chosen(template: str, config: ServerConfig = AUTO) -> ServerConfig:
     plugins = plugins_with(Acme(), installed=False)
-    return with_chosen_parsers(config, plugins, {"default": "hi", "tool_use": template}, byte_tokenizer())
+    return resolve_auto_parsers(config, plugins, {"default": "hi", "tool_use": template}, byte_tokenizer())
 
 
 def test_a_strangers_parser_is_chosen_by_any_template_of_the_model(caplog: pytest.LogCaptureFixture) -> None:
@@ -80,17 +80,17 @@ def test_parsers_that_were_named_stay(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_a_broken_parser_stops_nobody_who_did_not_name_it() -> None:
     parsers = plugins_with(Acme(), installed=False).tool_parsers
-    assert [getattr(each, "visible_tokens", ()) for each in possible_parsers(parsers, "auto")] == [
+    assert [getattr(each, "visible_tokens", ()) for each in load_possible_parsers(parsers, "auto")] == [
         ("[call]",)
     ] * 2
-    assert possible_parsers(parsers, None) == []
+    assert load_possible_parsers(parsers, None) == []
     with pytest.raises(fllm.PluginError, match="acme_nowhere"):
-        possible_parsers(parsers, "angles")
+        load_possible_parsers(parsers, "angles")
 
 
 def settings(*arguments: str) -> Settings:
     with serve.make_context("serve", list(arguments)) as ctx:
-        return settings_from(ctx.params, plugins_of(ctx), plugin_config(ctx))
+        return settings_from_options(ctx.params, plugins_of(ctx), plugin_config(ctx))
 
 
 def test_with_auto_the_tokens_of_all_that_may_be_chosen_are_visible() -> None:

@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from fllm import Progress
-from fllm_api.cli.progress import loading
+from fllm_api.cli.progress import report_progress
 
 
 class Terminal(io.StringIO):
@@ -19,7 +19,7 @@ class Terminal(io.StringIO):
 
 
 def test_a_log_gets_one_line_for_each_task(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO), loading() as tell:
+    with caplog.at_level(logging.INFO), report_progress() as tell:
         for done in range(3):
             tell(Progress("Loading weights", done, 2))
         tell(Progress("Warming up", 0, 0))
@@ -30,7 +30,7 @@ def test_a_terminal_gets_a_bar_for_each_task_from_any_thread(monkeypatch: pytest
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
-    with loading() as tell:
+    with report_progress() as tell:
         other = threading.Thread(target=tell, args=(Progress("Loading weights", 1, 2),))
         other.start()
         other.join()

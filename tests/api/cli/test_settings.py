@@ -14,14 +14,14 @@ from fllm.model.source import DEFAULT_NAME
 from fllm.plugins.registry import Registry
 from fllm_api.cli.param_types import plugin_config, plugins_of
 from fllm_api.cli.serve import serve
-from fllm_api.cli.settings import Settings, choose_backend, settings_from
+from fllm_api.cli.settings import Settings, choose_backend, settings_from_options
 from fllm_api.config import ClientLimits, ServerConfig
 
 
 def settings(*arguments: str) -> Settings:
     """What ``furiosa-llm serve`` makes of these arguments."""
     with serve.make_context("serve", list(arguments)) as ctx:
-        return settings_from(ctx.params, plugins_of(ctx), plugin_config(ctx))
+        return settings_from_options(ctx.params, plugins_of(ctx), plugin_config(ctx))
 
 
 def test_the_defaults_of_the_options_are_those_of_the_structs() -> None:

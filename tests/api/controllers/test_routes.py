@@ -220,7 +220,7 @@ def test_the_schema_has_our_types_with_their_bounds() -> None:
     assert set(operation["responses"]["200"]["content"]) == {"application/json", "text/event-stream"}
     for status in ("400", "401", "413", "415", "429", "500", "503", "504"):
         content = operation["responses"][status]["content"]["application/json"]
-        assert content["schema"]["$ref"].endswith("/ErrorEnvelope")
+        assert content["schema"]["$ref"].endswith("/ErrorResponse")
     properties = page["components"]["schemas"]["ChatRequest"]["properties"]
     assert properties["temperature"]["anyOf"][0] == {"type": "number", "minimum": 0, "maximum": 100}
     assert properties["top_p"]["anyOf"][0] == {"type": "number", "exclusiveMinimum": 0, "maximum": 1}

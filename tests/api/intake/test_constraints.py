@@ -24,7 +24,7 @@ from fllm.constraints import (
 from fllm.errors import BackendError, RequestError
 from fllm.events import ParserEvent
 from fllm_api.app_state import AppState
-from fllm_api.intake.constraints import DEEPEST, LONGEST
+from fllm_api.intake.constraints import MAX_CONSTRAINT_CHARS, MAX_SCHEMA_DEPTH
 
 SCHEMA: dict[str, Any] = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 TEXT = '{"type":"object","properties":{"a":{"type":"integer"}},"required":["a"]}'
@@ -123,11 +123,11 @@ def test_every_answer_is_constrained() -> None:
         ({"guided_choice": "a"}, "guided_choice"),
         ({"guided_grammar": {}}, "guided_grammar"),
         ({"guided_json": {}, "use_beam_search": True, "best_of": 2}, "use_beam_search"),
-        ({"guided_json": {"a": "x" * LONGEST}}, "guided_json"),
-        ({"guided_json": '"' + "x" * LONGEST}, "guided_json"),
-        ({"guided_regex": "x" * (LONGEST + 1)}, "guided_regex"),
-        ({"guided_grammar": "x" * (LONGEST + 1)}, "guided_grammar"),
-        ({"guided_choice": ["x" * LONGEST, "y"]}, "guided_choice"),
+        ({"guided_json": {"a": "x" * MAX_CONSTRAINT_CHARS}}, "guided_json"),
+        ({"guided_json": '"' + "x" * MAX_CONSTRAINT_CHARS}, "guided_json"),
+        ({"guided_regex": "x" * (MAX_CONSTRAINT_CHARS + 1)}, "guided_regex"),
+        ({"guided_grammar": "x" * (MAX_CONSTRAINT_CHARS + 1)}, "guided_grammar"),
+        ({"guided_choice": ["x" * MAX_CONSTRAINT_CHARS, "y"]}, "guided_choice"),
     ],
     ids=lambda value: str(value)[:80],
 )
@@ -154,7 +154,7 @@ def test_two_constraints_are_refused_by_both_names(send: Any, body: dict[str, An
     assert all(name.partition("_")[0] in message for name in body)
 
 
-@pytest.mark.parametrize("levels", [DEEPEST + 1, 900, 5_000, 100_000])
+@pytest.mark.parametrize("levels", [MAX_SCHEMA_DEPTH + 1, 900, 5_000, 100_000])
 @pytest.mark.parametrize("as_text", [False, True])
 def test_a_deep_schema_is_refused(levels: int, as_text: bool) -> None:
     schema = '{"not":' * levels + "{}" + "}" * levels
@@ -167,7 +167,7 @@ def test_a_deep_schema_is_refused(levels: int, as_text: bool) -> None:
 
 def test_a_schema_may_be_nested_as_deep_as_the_limit_says() -> None:
     schema: dict[str, Any] = {}
-    for _ in range(DEEPEST - 1):
+    for _ in range(MAX_SCHEMA_DEPTH - 1):
         schema = {"not": schema}
     assert asked_of(SERVER, complete(SERVER, guided_json=schema))
     refused(complete(SERVER, guided_json={"not": {"not": schema}}), "guided_json")

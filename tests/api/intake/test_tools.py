@@ -22,7 +22,7 @@ from fllm.constraints import (
 from fllm.parsing.fallback_tool_format import ARRAY
 from fllm.parsing.tool_format import ToolFormat
 from fllm_api.app_state import AppState
-from fllm_api.intake.constraints import DEEPEST, LONGEST
+from fllm_api.intake.constraints import MAX_CONSTRAINT_CHARS, MAX_SCHEMA_DEPTH
 
 PARAMETERS = {"type": "object", "properties": {"a": {"type": "integer"}}}
 SCHEMA = JsonSchema('{"type":"object","properties":{"a":{"type":"integer"}}}')
@@ -184,7 +184,7 @@ def test_arguments_are_an_object(parameters: Any, schema: Constraint) -> None:
         ({"tool_choice": "required", "tools": [tool("a" * 201, PARAMETERS)]}, "tools"),
         ({"tool_choice": "required", "tools": [tool("f", {"type": "string"})]}, "tools"),
         ({"tool_choice": "required", "tools": [tool("f", {"type": 5})]}, "tools"),
-        ({"tool_choice": "required", "tools": [tool("f", {"a": "x" * LONGEST})]}, "tools"),
+        ({"tool_choice": "required", "tools": [tool("f", {"a": "x" * MAX_CONSTRAINT_CHARS})]}, "tools"),
         ({"tools": [tool("f"), tool('g"', strict=True)]}, "tools"),
         ({"tools": [tool("f", strict=1)]}, "tools[0].function.strict"),
     ],
@@ -197,7 +197,7 @@ def test_calls_that_can_not_be_forced_name_the_fault(body: Any, param: str) -> N
     assert backend_of(server).prompts == []
 
 
-@pytest.mark.parametrize("levels", [DEEPEST + 1, 400])
+@pytest.mark.parametrize("levels", [MAX_SCHEMA_DEPTH + 1, 400])
 def test_deep_parameters_are_refused_where_they_bind(levels: int) -> None:
     parameters: dict[str, Any] = {}
     for _ in range(levels):

@@ -14,18 +14,19 @@ import rich_click as click
 
 from fllm.errors import ConfigError
 from fllm.model.source import locate
-from fllm_api.cli.options import ABOUT_PLUGINS, CONTEXT
+from fllm_api.build_info import DISTRIBUTION
+from fllm_api.cli.options import CONTEXT_SETTINGS, PLUGIN_OPTIONS
 from fllm_api.cli.param_types import KeyValue, plugins_of
 from fllm_api.cli.plugins.group import JSON
 from fllm_api.cli.plugins.targets import targets
 
 if TYPE_CHECKING:
-    from fllm_api.cli.plugins.results import Verdict
+    from fllm_api.cli.plugins.results import PartResult
 
 COLORS = {"passed": "green", "failed": "bold red", "skipped": "yellow"}
 
 
-@click.command("check", params=[JSON, *ABOUT_PLUGINS], context_settings=CONTEXT)
+@click.command("check", params=[JSON, *PLUGIN_OPTIONS], context_settings=CONTEXT_SETTINGS)
 @click.argument("path_or_name")
 @click.option("--model", help="MODEL to start backends on, and the directory to ask for templates.")
 @click.option(
@@ -55,26 +56,26 @@ def check(ctx: click.RichContext, /, path_or_name: str, as_json: bool, **options
     ctx.exit(1 if failed else 0)
 
 
-def _verdicts(ctx: click.Context, asked: str, options: dict[str, Any]) -> Iterator[Verdict]:
+def _verdicts(ctx: click.Context, asked: str, options: dict[str, Any]) -> Iterator[PartResult]:
     if find_spec("hypothesis") is None:
-        raise ConfigError("this needs hypothesis: pip install 'furiosa-llm-server[testing]'")
+        raise ConfigError(f"this needs hypothesis: pip install '{DISTRIBUTION}[testing]'")
     wanted = targets(asked, plugins_of(ctx))
     model = options["model"] and locate(options["model"]).location
 
     from hypothesis import settings
 
-    from fllm_api.cli.plugins.contracts import Trial, verdicts
+    from fllm_api.cli.plugins.contracts import CheckOptions, verdicts
 
     settings.register_profile("check", database=None, derandomize=True)
     settings.load_profile("check")
-    trial = Trial(
+    trial = CheckOptions(
         model=model, max_model_len=options["max_model_len"], options=dict(options["backend_option"])
     )
     for target in wanted:
         yield from verdicts(target, trial)
 
 
-def _printed(verdicts: Iterable[Verdict]) -> Iterator[Verdict]:
+def _printed(verdicts: Iterable[PartResult]) -> Iterator[PartResult]:
     """The same, each told as it comes."""
     from rich.console import Console
     from rich.markup import escape

@@ -27,7 +27,7 @@ from fllm.testing import (
 )
 from fllm.tokenizer import Tokenizer
 from fllm.values import ModelCard, Tool
-from fllm_api.cli.plugins.results import Finding, Verdict, of_contract, told
+from fllm_api.cli.plugins.results import CheckResult, PartResult, run_contract, told
 from fllm_api.cli.plugins.sample_texts import fragments, markers, samples
 from fllm_api.cli.plugins.targets import Target
 
@@ -38,7 +38,7 @@ METRICS = MetricsContext(model_name="model", max_model_len=4096, config=MetricsC
 LOADED = "it can be loaded"
 
 
-class Trial(Struct, frozen=True, kw_only=True):
+class CheckOptions(Struct, frozen=True, kw_only=True):
     """On what backends and templates are tried; without a model, no backend is started."""
 
     model: str | None = None
@@ -47,7 +47,7 @@ class Trial(Struct, frozen=True, kw_only=True):
     """``--backend-option``."""
 
 
-def verdicts(target: Target, trial: Trial) -> Iterator[Verdict]:
+def verdicts(target: Target, trial: CheckOptions) -> Iterator[PartResult]:
     """All checks of one plugin, as they are made."""
     # A file can be imported only once.
     candidate = replace(target.candidate, load=cache(target.candidate.load))
@@ -55,12 +55,12 @@ def verdicts(target: Target, trial: Trial) -> Iterator[Verdict]:
     plugins.load(candidate)
     for part, findings in _parts(plugins, candidate.load, target.entry, trial):
         for each in findings:
-            yield Verdict(each.check, each.outcome, each.reason, plugin=candidate.name, part=part)
+            yield PartResult(each.check, each.outcome, each.reason, plugin=candidate.name, part=part)
 
 
 def _parts(
-    plugins: Plugins, module: Callable[[], object], only: str | None, trial: Trial
-) -> Iterator[tuple[str, Iterable[Finding]]]:
+    plugins: Plugins, module: Callable[[], object], only: str | None, trial: CheckOptions
+) -> Iterator[tuple[str, Iterable[CheckResult]]]:
     [report] = plugins.reports
     yield "", _whole(plugins)
     if report.error:
@@ -70,7 +70,7 @@ def _parts(
             if only in (None, name):
                 yield f"{registry.kind} {name}", _entry(registry, name, trial)
     if only is None:
-        hooks: dict[str, Callable[[], Iterable[Finding]]] = {
+        hooks: dict[str, Callable[[], Iterable[CheckResult]]] = {
             "fllm_chat_template": lambda: _template(plugins, module(), trial),
             "fllm_collectors": lambda: _collectors(plugins),
             "fllm_routes": lambda: _routes(plugins),
@@ -80,27 +80,27 @@ def _parts(
                 yield hook, check()
 
 
-def _whole(plugins: Plugins) -> Iterator[Finding]:
+def _whole(plugins: Plugins) -> Iterator[CheckResult]:
     [report] = plugins.reports
-    yield _unless(LOADED, "\n".join(filter(None, (report.error, report.where))))
+    yield _run_unless_interrupted(LOADED, "\n".join(filter(None, (report.error, report.where))))
 
 
-def _entry(registry: Registry, name: str, trial: Trial) -> Iterator[Finding]:
+def _entry(registry: Registry, name: str, trial: CheckOptions) -> Iterator[CheckResult]:
     try:
         target = registry.load(name)
     except PluginError as error:
-        yield Finding(LOADED, "failed", error.message)
+        yield CheckResult(LOADED, "failed", error.message)
         return
-    yield Finding(LOADED)
+    yield CheckResult(LOADED)
     match registry.kind:
         case "tool-call parser":
-            yield from of_contract(_tool_contract(target))
+            yield from run_contract(_tool_contract(target))
         case "reasoning parser":
-            yield from of_contract(_reasoning_contract(target))
+            yield from run_contract(_reasoning_contract(target))
         case "backend":
             yield from _backend(target, trial)
         case "command" if not isinstance(target, click.Command):
-            yield Finding("it is a command of click", "failed", f"it is a {type(target).__name__}")
+            yield CheckResult("it is a command of click", "failed", f"it is a {type(target).__name__}")
 
 
 def _tool_contract(parser: Any) -> type[ToolParserContract]:
@@ -120,9 +120,11 @@ def _reasoning_contract(parser: Any) -> type[ReasoningParserContract]:
     return Checked
 
 
-def _backend(factory: Callable[[BackendConfig, BackendContext], Backend], trial: Trial) -> Iterator[Finding]:
+def _backend(
+    factory: Callable[[BackendConfig, BackendContext], Backend], trial: CheckOptions
+) -> Iterator[CheckResult]:
     if trial.model is None:
-        yield Finding("it keeps BackendContract", "skipped", "say on what to start it: --model MODEL")
+        yield CheckResult("it keeps BackendContract", "skipped", "say on what to start it: --model MODEL")
         return
     config = BackendConfig(model=trial.model, max_model_len=trial.max_model_len, options=trial.options)
 
@@ -138,13 +140,13 @@ def _backend(factory: Callable[[BackendConfig, BackendContext], Backend], trial:
     try:
         Checked.session()
     except Exception as error:  # noqa: BLE001  a stranger's code under test: what it raises is the finding
-        yield Finding("it starts", "skipped" if isinstance(error, UserError) else "failed", told(error))
+        yield CheckResult("it starts", "skipped" if isinstance(error, UserError) else "failed", told(error))
         return
-    yield Finding("it starts")
-    yield from of_contract(Checked)
+    yield CheckResult("it starts")
+    yield from run_contract(Checked)
 
 
-def _template(plugins: Plugins, module: object, trial: Trial) -> Iterator[Finding]:
+def _template(plugins: Plugins, module: object, trial: CheckOptions) -> Iterator[CheckResult]:
     yield _without_files(plugins)
     directory = Path(trial.model or "")
     if not trial.model or not directory.is_dir():
@@ -152,18 +154,18 @@ def _template(plugins: Plugins, module: object, trial: Trial) -> Iterator[Findin
     elif not plugins.chat_templates(_context(directory)):
         reason = f"it has no template for {trial.model!r}"
     else:
-        yield from of_contract(_template_contract(module, directory))
+        yield from run_contract(_template_contract(module, directory))
         return
-    yield Finding("it keeps ChatTemplateContract", "skipped", reason)
+    yield CheckResult("it keeps ChatTemplateContract", "skipped", reason)
 
 
-def _without_files(plugins: Plugins) -> Finding:
+def _without_files(plugins: Plugins) -> CheckResult:
     with TemporaryDirectory() as empty:
         try:
             plugins.chat_templates(_context(Path(empty)))
         except UserError as refusal:
-            return _unless("it passes where a model has no files", refusal.message)
-    return _unless("it passes where a model has no files", _error(plugins))
+            return _run_unless_interrupted("it passes where a model has no files", refusal.message)
+    return _run_unless_interrupted("it passes where a model has no files", _error(plugins))
 
 
 def _error(plugins: Plugins) -> str | None:
@@ -173,8 +175,8 @@ def _error(plugins: Plugins) -> str | None:
     return error
 
 
-def _unless(check: str, error: str | None) -> Finding:
-    return Finding(check, "failed", error) if error else Finding(check)
+def _run_unless_interrupted(check: str, error: str | None) -> CheckResult:
+    return CheckResult(check, "failed", error) if error else CheckResult(check)
 
 
 def _template_contract(module: object, directory: Path) -> type[ChatTemplateContract]:
@@ -188,11 +190,11 @@ def _template_contract(module: object, directory: Path) -> type[ChatTemplateCont
     return Checked
 
 
-def _collectors(plugins: Plugins) -> Iterator[Finding]:
+def _collectors(plugins: Plugins) -> Iterator[CheckResult]:
     found = plugins.collectors(METRICS)
-    yield _unless(f"it gives collectors: {len(found)}", _error(plugins))
+    yield _run_unless_interrupted(f"it gives collectors: {len(found)}", _error(plugins))
     for index, each in enumerate(found):
-        for finding in of_contract(_collector_contract(plugins, index)):
+        for finding in run_contract(_collector_contract(plugins, index)):
             yield replace(finding, check=f"{type(each).__name__}: {finding.check}")
 
 
@@ -205,13 +207,13 @@ def _collector_contract(plugins: Plugins, index: int) -> type[CollectorContract]
     return Checked
 
 
-def _routes(plugins: Plugins) -> Iterator[Finding]:
+def _routes(plugins: Plugins) -> Iterator[CheckResult]:
     def mounted(handlers: Iterable[Any]) -> list[Any]:
         return list(Router("/", route_handlers=list(handlers)).routes)
 
     routes = [route for found in plugins.routes(mounted) for route in found]
     paths = ", ".join(route.path for route in routes)
-    yield _unless(f"its routes can be mounted: {paths or 'none'}", _error(plugins))
+    yield _run_unless_interrupted(f"its routes can be mounted: {paths or 'none'}", _error(plugins))
 
 
 def _context(directory: Path) -> TemplateContext:

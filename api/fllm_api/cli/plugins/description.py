@@ -32,7 +32,7 @@ class Offer(Struct, frozen=True, kw_only=True):
     """What to do where another plugin offers the name too."""
 
 
-class Description(Struct, frozen=True, kw_only=True):
+class PluginDescription(Struct, frozen=True, kw_only=True):
     """One plugin, and what was asked for of what it offers."""
 
     plugin: PluginReport
@@ -42,7 +42,7 @@ class Description(Struct, frozen=True, kw_only=True):
     offers: list[Offer]
 
 
-def described(plugins: Plugins, name: str) -> Iterator[Description]:
+def describe(plugins: Plugins, name: str) -> Iterator[PluginDescription]:
     """Each plugin that the name fits; raises `UnknownName` with the nearest where there is none."""
     offers = list(_offers(plugins))
     fitting = False
@@ -51,7 +51,7 @@ def described(plugins: Plugins, name: str) -> Iterator[Description]:
         own = [offer for whose, offer in offers if whose == _key(report) and (whole or offer.name == name)]
         if whole or own:
             fitting = True
-            yield Description(
+            yield PluginDescription(
                 plugin=report, summary=_summary(report.distribution), status=status(report), offers=own
             )
     if not fitting:

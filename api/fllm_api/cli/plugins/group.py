@@ -8,9 +8,9 @@ import rich_click as click
 
 from fllm.plugins.registry import Entry
 from fllm_api.cli.commands import lazy_commands
-from fllm_api.cli.options import ABOUT_PLUGINS, CONTEXT
+from fllm_api.cli.options import CONTEXT_SETTINGS, PLUGIN_OPTIONS
 from fllm_api.cli.param_types import plugins_of
-from fllm_api.cli.plugins.listing import show_all
+from fllm_api.cli.plugins.listing import print_plugins
 
 JSON = click.RichOption(["--json", "as_json"], is_flag=True, help="Print JSON.")
 """For every command that answers with a report."""
@@ -24,15 +24,15 @@ SUBCOMMANDS = (
 
 @click.group(
     "plugins",
-    params=[JSON, *ABOUT_PLUGINS],
-    context_settings=CONTEXT,
+    params=[JSON, *PLUGIN_OPTIONS],
+    context_settings=CONTEXT_SETTINGS,
     invoke_without_command=True,
 )
 @click.pass_context
 def plugins(ctx: click.RichContext, /, as_json: bool, **_: Any) -> None:
     """Show what is installed, from which distribution, and what failed to load and why."""
     if ctx.invoked_subcommand is None:
-        show_all(plugins_of(ctx), as_json=as_json)
+        print_plugins(plugins_of(ctx), as_json=as_json)
     elif as_json:
         raise click.UsageError(f"--json goes after {ctx.invoked_subcommand!r}")
 

@@ -11,7 +11,7 @@ from msgspec import Struct
 from fllm.plugins.loader import PluginReport, Plugins
 from fllm.plugins.registry import conflict_message
 
-SLOW = 0.1
+SLOW_LOAD_SECONDS = 0.1
 """Seconds; a plugin that takes longer to name its parts imports too much."""
 
 
@@ -23,7 +23,7 @@ class Listing(Struct, frozen=True):
     unmatched: list[str]
 
 
-def show_all(found: Plugins, *, as_json: bool) -> None:
+def print_plugins(found: Plugins, *, as_json: bool) -> None:
     """Print a table, or JSON."""
     listing = Listing(found.reports, list(conflicts(found)), found.unmatched)
     if as_json:
@@ -59,12 +59,12 @@ def _print(listing: Listing) -> None:
 def _offers(report: PluginReport) -> Iterator[str]:
     for kind, names in report.offers.items():
         yield f"{kind}: {', '.join(names)}"
-    others = [hook for hook in report.hooks if hook in UNNAMED]
+    others = [hook for hook in report.hooks if hook in UNNAMED_HOOKS]
     if others:
         yield f"hooks: {', '.join(others)}"
 
 
-UNNAMED = ("fllm_chat_template", "fllm_collectors", "fllm_routes")
+UNNAMED_HOOKS = ("fllm_chat_template", "fllm_collectors", "fllm_routes")
 """Hooks whose answers are not known before the server starts."""
 
 
@@ -74,4 +74,4 @@ def status(report: PluginReport) -> str:
         return f"left out: {report.error}"
     if report.disabled:
         return "disabled"
-    return f"slow to load: {report.seconds:.1f} s" if report.seconds > SLOW else "ok"
+    return f"slow to load: {report.seconds:.1f} s" if report.seconds > SLOW_LOAD_SECONDS else "ok"

@@ -12,14 +12,14 @@ from msgspec import Struct
 from fllm.errors import ConfigError
 from fllm.plugins.loader import Plugins
 from fllm.plugins.registry import BackendEntry, Registry
-from fllm_api.cli.plugins.plugin_kinds import Kind
+from fllm_api.cli.plugins.plugin_kinds import PluginKind
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*+(?:[-_][A-Za-z0-9]++)*+")
 
 LONGEST = 32
 
 
-class Names(Struct, frozen=True):
+class PluginNames(Struct, frozen=True):
     """Of the distribution, and of what is in it."""
 
     name: str
@@ -30,7 +30,7 @@ class Names(Struct, frozen=True):
     cls: str
 
 
-def names_of(name: str, kind: Kind, plugins: Plugins) -> Names:
+def derive_names(name: str, kind: PluginKind, plugins: Plugins) -> PluginNames:
     """The names; raises `ConfigError` that says what is wrong with the one that was given."""
     if not NAME.fullmatch(name) or len(name) > LONGEST:
         raise ConfigError(
@@ -50,7 +50,7 @@ def names_of(name: str, kind: Kind, plugins: Plugins) -> Names:
         raise ConfigError(f"NAME {name!r}: its class would be called {cls}, as ours is; choose another name")
     if cls.startswith("Test"):
         raise ConfigError(f"NAME {name!r}: pytest would take its class {cls} for a test; choose another name")
-    return Names(name, module, base, cls)
+    return PluginNames(name, module, base, cls)
 
 
 def _is_installed(module: str) -> bool:

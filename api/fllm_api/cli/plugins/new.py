@@ -12,16 +12,17 @@ import rich_click as click
 from jinja2 import Environment, StrictUndefined
 
 from fllm.errors import ConfigError
-from fllm_api.cli.options import ABOUT_PLUGINS, CONTEXT
+from fllm_api.build_info import DISTRIBUTION
+from fllm_api.cli.options import CONTEXT_SETTINGS, PLUGIN_OPTIONS
 from fllm_api.cli.param_types import plugins_of
-from fllm_api.cli.plugins.naming import Names, names_of
-from fllm_api.cli.plugins.plugin_kinds import KINDS, SERVER, Kind
+from fllm_api.cli.plugins.naming import PluginNames, derive_names
+from fllm_api.cli.plugins.plugin_kinds import KINDS, PluginKind
 
 TEMPLATES = Path(__file__).with_name("templates")
 SUFFIX = ".jinja"
 MODULE = "__module__"
 """Stands in the paths of templates for the name of the package."""
-CHECKS = (f"{SERVER}[testing]", "mypy>=1.18", "ruff>=0.14")
+CHECKS = (f"{DISTRIBUTION}[testing]", "mypy>=1.18", "ruff>=0.14")
 
 # Other signs than usual: chat templates, and the workflows of GitHub, have those.
 _JINJA = Environment(
@@ -37,7 +38,7 @@ _JINJA = Environment(
 )
 
 
-@click.command("new", params=ABOUT_PLUGINS, context_settings=CONTEXT)
+@click.command("new", params=PLUGIN_OPTIONS, context_settings=CONTEXT_SETTINGS)
 @click.argument("kind", type=click.Choice(list(KINDS)), metavar="KIND", help=f"One of {', '.join(KINDS)}.")
 @click.argument("name", help="Of the distribution; the module's, and what users pick it by, follow from it.")
 @click.option(
@@ -49,7 +50,7 @@ _JINJA = Environment(
 @click.pass_context
 def new(ctx: click.RichContext, /, kind: str, name: str, directory: Path | None, **_: Any) -> None:
     """Write a distribution with a plugin that works, its tests and their workflow: begin with this."""
-    names = names_of(name, KINDS[kind], plugins_of(ctx))
+    names = derive_names(name, KINDS[kind], plugins_of(ctx))
     target = directory or Path(name)
     _check_free(target)
     files = dict(rendered(kind, names))
@@ -57,7 +58,7 @@ def new(ctx: click.RichContext, /, kind: str, name: str, directory: Path | None,
     click.echo(_next_steps(target, files, names, KINDS[kind]))
 
 
-def rendered(kind: str, names: Names) -> Iterator[tuple[str, str]]:
+def rendered(kind: str, names: PluginNames) -> Iterator[tuple[str, str]]:
     """The path and the text of each file."""
     values = _values(names, KINDS[kind])
     for part in ("common", kind):
@@ -79,9 +80,9 @@ def write(target: Path, files: dict[str, str]) -> None:
         raise ConfigError(f"{target} can't be written: {error}") from error
 
 
-def _values(names: Names, kind: Kind) -> dict[str, Any]:
+def _values(names: PluginNames, kind: PluginKind) -> dict[str, Any]:
     place = {"module": names.module, "name": names.name}
-    series = ".".join(version(SERVER).split(".")[:2])
+    series = ".".join(version(DISTRIBUTION).split(".")[:2])
     return {
         "name": names.name,
         "module": names.module,
@@ -92,7 +93,7 @@ def _values(names: Names, kind: Kind) -> dict[str, Any]:
         "summary": kind.summary,
         "serve": kind.serve.format(**place),
         "note": kind.note.format(**place),
-        "dependencies": sorted((f"{SERVER}>={series}", *kind.dependencies)),
+        "dependencies": sorted((f"{DISTRIBUTION}>={series}", *kind.dependencies)),
         "test_dependencies": sorted((*CHECKS, *kind.test_dependencies)),
     }
 
@@ -108,7 +109,7 @@ def _check_free(target: Path) -> None:
         )
 
 
-def _next_steps(target: Path, files: dict[str, str], names: Names, kind: Kind) -> str:
+def _next_steps(target: Path, files: dict[str, str], names: PluginNames, kind: PluginKind) -> str:
     steps = (
         f"cd {shlex.quote(str(target))}",
         "python -m pip install --editable '.[test]'",

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-SERVER = "furiosa-llm-server"
 
-
-class Kind(Struct, frozen=True, kw_only=True):
+class PluginKind(Struct, frozen=True, kw_only=True):
     """What differs from kind to kind, beside the files of its directory in ``templates``."""
 
     summary: str
@@ -27,7 +25,7 @@ class Kind(Struct, frozen=True, kw_only=True):
 
 
 KINDS = {
-    "tool-parser": Kind(
+    "tool-parser": PluginKind(
         summary="Finds the tool calls in the answers of a family of models.",
         serve="furiosa-llm serve MODEL --tool-call-parser {module}",
         note="The markers are in `src/{module}/parser.py`. For calls that are not JSON see `fllm.parsing`.",
@@ -35,7 +33,7 @@ KINDS = {
         base="JsonToolCallParser",
         registry="tool_parsers",
     ),
-    "reasoning-parser": Kind(
+    "reasoning-parser": PluginKind(
         summary="Divides the reasoning of a family of models from their answers.",
         serve="furiosa-llm serve MODEL --reasoning-parser {module}",
         note="The tags are in `src/{module}/parser.py`.",
@@ -43,7 +41,7 @@ KINDS = {
         base="ReasoningParserBase",
         registry="reasoning_parsers",
     ),
-    "backend": Kind(
+    "backend": PluginKind(
         summary="A device, under the server's continuous batching.",
         serve="furiosa-llm serve DIRECTORY --devices {module}",
         note="DIRECTORY has a model's tokenizer. Put your model for the one in `src/{module}/runner.py`.",
@@ -51,26 +49,26 @@ KINDS = {
         dependencies=("msgspec>=0.20", "numpy>=2.0"),
         test_dependencies=("tokenizers>=0.22",),
     ),
-    "grammar": Kind(
+    "grammar": PluginKind(
         summary="Keeps answers to what a request demands.",
         serve="furiosa-llm serve MODEL --grammar-backend {module}",
         note="What it knows of `fllm.constraints` is in `src/{module}/grammar.py`.",
         suffix="Grammar",
         registry="grammars",
     ),
-    "chat-template": Kind(
+    "chat-template": PluginKind(
         summary="A chat template for models that are published without one.",
         serve="furiosa-llm serve MODEL",
         note="`src/{module}/plugin.py` says for which models, `src/{module}/chat.jinja` is the template.",
     ),
-    "metrics": Kind(
+    "metrics": PluginKind(
         summary="Tells of each request that is over.",
         serve="furiosa-llm serve MODEL",
         note="Where the figures go is in `src/{module}/collector.py`.",
         suffix="Collector",
         base="Collector",
     ),
-    "routes": Kind(
+    "routes": PluginKind(
         summary="HTTP routes beside the server's own.",
         serve="furiosa-llm serve MODEL\ncurl http://localhost:8000/{name}/load",
         note="The handlers are in `src/{module}/routes.py`.",

@@ -11,7 +11,7 @@ from fllm.errors import format_error
 from fllm.testing import outcomes
 
 
-class Finding(Struct, frozen=True):
+class CheckResult(Struct, frozen=True):
     """One check."""
 
     check: str
@@ -20,7 +20,7 @@ class Finding(Struct, frozen=True):
     """Why it failed or was skipped."""
 
 
-class Verdict(Finding, frozen=True, kw_only=True):
+class PartResult(CheckResult, frozen=True, kw_only=True):
     """One check, and whose."""
 
     plugin: str
@@ -28,13 +28,13 @@ class Verdict(Finding, frozen=True, kw_only=True):
     """A kind and the name of an entry, or a hook; empty for the plugin itself."""
 
 
-def of_contract(contract: type[Any]) -> Iterator[Finding]:
+def run_contract(contract: type[Any]) -> Iterator[CheckResult]:
     """Every test of a contract's subclass, as it is run."""
     for each in outcomes(contract):
         if each.error is None:
-            yield Finding(each.test)
+            yield CheckResult(each.test)
         else:
-            yield Finding(each.test, "failed", told(each.error))
+            yield CheckResult(each.test, "failed", told(each.error))
 
 
 def told(error: Exception) -> str:

@@ -9,28 +9,28 @@ import msgspec
 import rich_click as click
 
 from fllm.plugins.backend_options import Option
-from fllm_api.cli.options import ABOUT_PLUGINS, CONTEXT
+from fllm_api.cli.options import CONTEXT_SETTINGS, PLUGIN_OPTIONS
 from fllm_api.cli.param_types import plugins_of
-from fllm_api.cli.plugins.description import Description, Offer, described
+from fllm_api.cli.plugins.description import Offer, PluginDescription, describe
 from fllm_api.cli.plugins.group import JSON
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
-@click.command("show", params=[JSON, *ABOUT_PLUGINS], context_settings=CONTEXT)
+@click.command("show", params=[JSON, *PLUGIN_OPTIONS], context_settings=CONTEXT_SETTINGS)
 @click.argument("name")
 @click.pass_context
 def show(ctx: click.RichContext, /, name: str, as_json: bool, **_: Any) -> None:
     """Tell all of NAME: a plugin, a distribution, or a name that one offers, such as a parser's."""
-    found = list(described(plugins_of(ctx), name))
+    found = list(describe(plugins_of(ctx), name))
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(found, enc_hook=str)))
     else:
         _print(found)
 
 
-def _print(found: Iterable[Description]) -> None:
+def _print(found: Iterable[PluginDescription]) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
@@ -46,7 +46,7 @@ def _print(found: Iterable[Description]) -> None:
                 console.print(_options(offer.options))
 
 
-def _about(each: Description) -> Iterator[tuple[str, str]]:
+def _about(each: PluginDescription) -> Iterator[tuple[str, str]]:
     report = each.plugin
     yield "plugin", report.name
     yield "distribution", f"{report.distribution} {report.version}".strip()

@@ -15,7 +15,7 @@ from msgspec import Struct
 from fllm.errors import ConfigError
 from fllm.plugins.discovery import GROUP, Candidate, from_file, installed, normal
 from fllm.plugins.loader import Plugins
-from fllm_api.cli.plugins.description import described
+from fllm_api.cli.plugins.description import describe
 
 
 class Target(Struct, frozen=True):
@@ -46,7 +46,7 @@ def _at(path: Path) -> list[Candidate]:
 
 def _named(name: str, plugins: Plugins) -> Iterator[Target]:
     candidates = {(each.distribution, each.name): each for each in installed()}
-    for found in described(plugins, name):
+    for found in describe(plugins, name):
         candidate = candidates.get((found.plugin.distribution, found.plugin.name))
         if candidate is None:
             raise ConfigError(

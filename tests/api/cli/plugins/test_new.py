@@ -14,7 +14,7 @@ from support.http_server import run
 
 from fllm.errors import ConfigError
 from fllm.plugins.loader import Plugins, load_plugins
-from fllm_api.cli.plugins.naming import LONGEST, Names, names_of
+from fllm_api.cli.plugins.naming import LONGEST, PluginNames, derive_names
 from fllm_api.cli.plugins.new import new, rendered
 from fllm_api.cli.plugins.plugin_kinds import KINDS
 
@@ -65,7 +65,7 @@ def test_a_distribution_is_written_and_the_next_steps_are_told(kind: str, tmp_pa
 def test_what_is_written_is_in_order_however_long_the_name(
     kind: str, name: str, plugins: Plugins, tmp_path: Path
 ) -> None:
-    files = dict(rendered(kind, names_of(name, KINDS[kind], plugins)))
+    files = dict(rendered(kind, derive_names(name, KINDS[kind], plugins)))
     assert not any("<<" in text or "<%" in text for text in files.values())
     project = tomllib.loads(files["pyproject.toml"])["project"]
     module = name.lower().replace("-", "_")
@@ -82,7 +82,7 @@ def test_what_is_written_is_in_order_however_long_the_name(
 
 
 def test_the_workflow_is_one_of_github(plugins: Plugins) -> None:
-    files = dict(rendered("routes", names_of("acme", KINDS["routes"], plugins)))
+    files = dict(rendered("routes", derive_names("acme", KINDS["routes"], plugins)))
     steps = yaml.decode(files[".github/workflows/test.yml"])["jobs"]["test"]["steps"]
     assert [step["run"].split()[0] for step in steps if "run" in step][1:] == [
         "ruff",
@@ -97,13 +97,13 @@ def test_the_workflow_is_one_of_github(plugins: Plugins) -> None:
 @pytest.mark.parametrize(
     ("name", "made"),
     [
-        ("acme", Names("acme", "acme", "Acme", "AcmeParser")),
-        ("Acme-XML_2", Names("Acme-XML_2", "acme_xml_2", "AcmeXML2", "AcmeXML2Parser")),
-        ("acme-parser", Names("acme-parser", "acme_parser", "AcmeParser", "AcmeParser")),
+        ("acme", PluginNames("acme", "acme", "Acme", "AcmeParser")),
+        ("Acme-XML_2", PluginNames("Acme-XML_2", "acme_xml_2", "AcmeXML2", "AcmeXML2Parser")),
+        ("acme-parser", PluginNames("acme-parser", "acme_parser", "AcmeParser", "AcmeParser")),
     ],
 )
-def test_module_and_class_follow_from_the_name(name: str, made: Names, plugins: Plugins) -> None:
-    assert names_of(name, KINDS["tool-parser"], plugins) == made
+def test_module_and_class_follow_from_the_name(name: str, made: PluginNames, plugins: Plugins) -> None:
+    assert derive_names(name, KINDS["tool-parser"], plugins) == made
 
 
 @pytest.mark.parametrize(
@@ -131,12 +131,12 @@ def test_module_and_class_follow_from_the_name(name: str, made: Names, plugins: 
 )
 def test_a_name_that_can_not_be_is_refused(kind: str, name: str, message: str, plugins: Plugins) -> None:
     with pytest.raises(ConfigError) as caught:
-        names_of(name, KINDS[kind], plugins)
+        derive_names(name, KINDS[kind], plugins)
     assert message in caught.value.message
 
 
 def test_a_name_of_another_kind_is_free(plugins: Plugins) -> None:
-    assert names_of("hermes", KINDS["reasoning-parser"], plugins).module == "hermes"
+    assert derive_names("hermes", KINDS["reasoning-parser"], plugins).module == "hermes"
 
 
 def test_what_is_there_is_never_touched(tmp_path: Path) -> None:
