@@ -20,7 +20,7 @@ from support.paths import ROOT
 
 from fllm.model.source import locate
 from fllm.testing import Server, serving
-from fllm_backends.checkpoints.model_description import describe
+from fllm_backends.checkpoints.model_description import read_model_description
 
 pytestmark = pytest.mark.packaging
 
@@ -145,7 +145,7 @@ def test_a_call_that_is_demanded_is_written_in_the_parsers_format(client: OpenAI
 
 
 def test_the_devices_tokenizer_is_what_our_conversion_makes(server: Server) -> None:
-    described = describe(locate().location, None, lambda progress: None)
+    described = read_model_description(locate().location, None, lambda progress: None)
     texts = ["In 2024, it's 9,386,034!", "서울 😀\n\n\ttabs   and spaces", "<|im_start|>user\nhi<|im_end|>"]
     for text in texts:
         answer = post(server, "/tokenize", prompt=text)

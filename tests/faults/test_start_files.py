@@ -107,7 +107,7 @@ def test_a_damaged_cache(gguf: Path, text: str, tmp_path: Path, seen: Seen) -> N
     (directory / "config.json").write_text("{")
     with serving(gguf, *PLAIN, FLLM_CACHE=str(tmp_path)) as server:
         assert said(server) == text
-        assert "is damaged, and made again" in server.log()
+        assert "rebuilding damaged cache entry" in server.log()
     seen("a line in the log, converted again, the same answer")
 
 

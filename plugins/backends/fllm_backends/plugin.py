@@ -1,4 +1,4 @@
-"""Our backends and grammar backends, named; none is imported until it is chosen."""
+"""Register the built-in backends and grammar backends. Each is imported only when it is chosen."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from fllm_backends.torch.options import TorchOptions
 
 @hookimpl
 def fllm_backends() -> Iterator[BackendEntry]:
-    """The torch backend, and the process that holds any other."""
+    """Register the built-in backends."""
     yield BackendEntry(
         "torch",
         "fllm_backends.torch.backend:torch_backend",
-        "decoders of the Llama family, on a cpu or an NVIDIA GPU",
+        "decoders of the Llama family on a CPU or an NVIDIA GPU",
         devices=("cuda", "cpu"),
         options=TorchOptions,
     )
     yield BackendEntry(
         "process",
         "fllm_backends.process:process_backend",
-        "holds another backend in a process of its own, and starts it again if it dies",
+        "runs another backend in a child process and restarts it if it dies",
         isolated=False,
     )
     yield BackendEntry(
         "openai",
         "fllm_backends.openai.backend:openai_backend",
-        "fronts another OpenAI-compatible server, which keeps the engine",
+        "forwards requests to another OpenAI-compatible server",
         isolated=False,
         options=OpenAIOptions,
     )
     yield BackendEntry(
         "rngd",
         "fllm_backends.rngd.backend:rngd_backend",
-        "FuriosaAI's RNGD, driven by the vendor's own package",
+        "FuriosaAI's RNGD through the vendor's own package",
         devices=("npu",),
         options=RngdOptions,
     )
@@ -44,8 +44,12 @@ def fllm_backends() -> Iterator[BackendEntry]:
 
 @hookimpl
 def fllm_grammars() -> Iterator[Entry]:
-    """What keeps answers to a constraint."""
-    yield Entry("xgrammar", "fllm_backends.grammars.xgrammar:XGrammar", "compiles all of it at once")
+    """Register the grammar backends, which constrain the output."""
     yield Entry(
-        "llguidance", "fllm_backends.grammars.llguidance:LLGuidance", "compiles as it goes (an extra)"
+        "xgrammar", "fllm_backends.grammars.xgrammar:XGrammar", "compiles a grammar before generation starts"
+    )
+    yield Entry(
+        "llguidance",
+        "fllm_backends.grammars.llguidance:LLGuidance",
+        "compiles a grammar during generation (optional extra)",
     )

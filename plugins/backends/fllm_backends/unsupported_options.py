@@ -1,4 +1,4 @@
-"""Options of the command line that a foreign engine has decided for itself."""
+"""Reject command-line options that an external engine decides for itself."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Collection
 from fllm import BackendConfig, ConfigError
 
 _FLAGS = {"enable_prefix_caching": "--no-enable-prefix-caching"}
-"""Where the flag that changes a field is not the field's name."""
+"""Command-line flags whose name differs from the field that they set."""
 
 
-def refuse_given(config: BackendConfig, fields: Collection[str], why: str) -> None:
-    """Raise `ConfigError`, which says ``why``, for the first of these fields that was given."""
-    untouched = BackendConfig(model=config.model)
+def reject_unsupported_options(config: BackendConfig, fields: Collection[str], reason: str) -> None:
+    """Raise `ConfigError` with ``reason`` for the first of ``fields`` that differs from its default."""
+    defaults = BackendConfig(model=config.model)
     for name in fields:
-        if getattr(config, name) != getattr(untouched, name):
+        if getattr(config, name) != getattr(defaults, name):
             flag = _FLAGS.get(name, f"--{name.replace('_', '-')}")
-            raise ConfigError(f"{flag}: {why}")
+            raise ConfigError(f"{flag}: {reason}")

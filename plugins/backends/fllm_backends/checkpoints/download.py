@@ -1,4 +1,4 @@
-"""From MODEL to a directory in Hugging Face's layout: as it is, downloaded, or converted once."""
+"""Turn MODEL into a local directory in Hugging Face's layout: unchanged, downloaded, or converted."""
 
 from __future__ import annotations
 
@@ -13,86 +13,100 @@ from urllib.request import urlopen
 from msgspec import Struct
 
 from fllm.errors import ModelError
-from fllm.model import locate
+from fllm.model import ModelSource, locate
 from fllm.values import Progress
 from fllm_backends.checkpoints.architecture import read_architecture
-from fllm_backends.checkpoints.safetensors_files import check_files, weight_files
-from fllm_backends.torch.options import Options
+from fllm_backends.checkpoints.safetensors_files import check_weight_files, weight_files
 
-_SAMPLES, _SAMPLE = 64, 64 * 1024
-_PATIENCE = 10.0
-"""Seconds without a word from the Hub."""
+_SAMPLES, _SAMPLE_BYTES = 64, 64 * 1024
+_HUB_TIMEOUT_SECONDS = 10.0
 
 
-class Model(Struct, frozen=True):
-    """A model directory, and a name for these very weights."""
+class LocalModel(Struct, frozen=True):
+    """A model directory and an identifier of its content."""
 
     directory: Path
     artifact_id: str
+    """Commit of a Hub snapshot, else a fingerprint of the files."""
 
 
-def check_local(options: Options) -> None:
-    """Look at a model that is a directory, before torch takes seconds to import; raises `ModelError`."""
-    if options.source.kind == "directory":
-        directory = Path(options.source.location)
+def check_local_model(source: ModelSource, *, weights: bool) -> None:
+    """Check a model that is a directory, before torch is imported. Raises `ModelError`.
+
+    ``weights=False`` checks the configuration only.
+    """
+    if source.kind == "directory":
+        directory = Path(source.location)
         read_architecture(directory)
-        if not options.dummy:
-            check_files(directory)
+        if weights:
+            check_weight_files(directory)
 
 
-def fetch(options: Options, dtype: str, progress: Callable[[Progress], None]) -> Model:
-    """Bring the model here; raises `ModelError`."""
-    source = options.source
+def fetch_model(
+    source: ModelSource,
+    *,
+    revision: str | None,
+    dtype: str,
+    weights: bool,
+    progress: Callable[[Progress], None],
+) -> LocalModel:
+    """Download or convert the model if necessary. Raises `ModelError`.
+
+    ``dtype`` is the type of the weights of a converted GGUF file: ``float32``, ``bfloat16`` or ``float16``.
+    ``weights=False`` neither downloads nor reads safetensors files.
+    """
     if source.kind == "hub":
         progress(Progress(f"Downloading {source.location}", 0, 0))
-        directory = _download(source.location, options.revision, weights=not options.dummy)
-        return Model(directory, directory.name)  # a snapshot's directory is named after its commit
+        directory = _download(source.location, revision, weights=weights)
+        return LocalModel(directory, directory.name)  # the directory of a snapshot is named after its commit
     if source.kind == "gguf":
-        from fllm_backends.checkpoints.gguf.convert import converted
+        from fllm_backends.checkpoints.gguf.convert import convert_once
 
         file = Path(source.location)
         artifact_id = fingerprint([file])
-        return Model(converted(file, artifact_id, dtype, progress), artifact_id)
+        return LocalModel(convert_once(file, artifact_id, dtype, progress), artifact_id)
     directory = Path(source.location)
-    weights = [] if options.dummy else weight_files(directory)
-    return Model(directory, fingerprint([directory / "config.json", *weights]))
+    files = weight_files(directory) if weights else []
+    return LocalModel(directory, fingerprint([directory / "config.json", *files]))
 
 
-def fetch_description(model: str, revision: str | None, progress: Callable[[Progress], None]) -> Model:
-    """Bring the model's tokenizer and settings here, and not its weights; raises `ModelError`."""
+def fetch_tokenizer_files(
+    model: str, revision: str | None, progress: Callable[[Progress], None]
+) -> LocalModel:
+    """Download or extract the tokenizer and the settings of a model, not its weights. Raises `ModelError`."""
     source = locate(model)
     if source.kind == "hub":
         progress(Progress(f"Downloading the tokenizer of {source.location}", 0, 0))
         directory = _download(source.location, revision, weights=False)
-        return Model(directory, directory.name)
+        return LocalModel(directory, directory.name)
     if source.kind == "gguf":
-        from fllm_backends.checkpoints.gguf.convert import described
+        from fllm_backends.checkpoints.gguf.convert import extract_tokenizer_once
 
         file = Path(source.location)
         artifact_id = fingerprint([file])
-        return Model(described(file, artifact_id), artifact_id)
+        return LocalModel(extract_tokenizer_once(file, artifact_id), artifact_id)
     directory = Path(source.location)
-    return Model(directory, fingerprint([directory / "config.json"]))
+    return LocalModel(directory, fingerprint([directory / "config.json"]))
 
 
 def fingerprint(files: Iterable[Path]) -> str:
-    """A digest of sizes and of evenly spaced samples, so that large files need not be read whole."""
+    """Return a digest of file sizes and evenly spaced samples, so that large files are not read whole."""
     digest = hashlib.blake2b(digest_size=16)
     for path in files:
         try:
             with path.open("rb") as file:
-                _digest(file, digest)
+                _update_digest(digest, file)
         except OSError as error:
             raise ModelError(f"{path} can't be read: {error.strerror}") from error
     return digest.hexdigest()
 
 
-def _digest(file: BinaryIO, digest: hashlib.blake2b) -> None:
+def _update_digest(digest: hashlib.blake2b, file: BinaryIO) -> None:
     size = file.seek(0, os.SEEK_END)
     digest.update(f"{size};".encode())
     for index in range(_SAMPLES):
-        file.seek(max(size - _SAMPLE, 0) * index // (_SAMPLES - 1))
-        digest.update(file.read(_SAMPLE))
+        file.seek(max(size - _SAMPLE_BYTES, 0) * index // (_SAMPLES - 1))
+        digest.update(file.read(_SAMPLE_BYTES))
 
 
 def _download(model: str, revision: str | None, *, weights: bool) -> Path:
@@ -100,30 +114,34 @@ def _download(model: str, revision: str | None, *, weights: bool) -> Path:
     from huggingface_hub import snapshot_download
 
     patterns = ["*.json", "*.jinja", *(["*.safetensors"] if weights else [])]
-    place = f"{model!r}" + (f" at revision {revision!r}" if revision else "")
+    description = f"{model!r}" + (f" at revision {revision!r}" if revision else "")
     try:
-        silent = _silent(model)
-        found = snapshot_download(model, revision=revision, allow_patterns=patterns, local_files_only=silent)
-        return Path(found)
+        offline = _hub_times_out(model)
+        directory = snapshot_download(
+            model, revision=revision, allow_patterns=patterns, local_files_only=offline
+        )
+        return Path(directory)
     except hub.GatedRepoError as error:
-        raise ModelError(f"{place} is gated: accept its terms on the Hub, and set HF_TOKEN") from error
+        raise ModelError(f"{description} is gated: accept its terms on the Hub and set HF_TOKEN") from error
     except hub.RepositoryNotFoundError as error:
-        raise ModelError(f"there is no {place} on the Hub, or it is private (set HF_TOKEN)") from error
+        raise ModelError(f"there is no {description} on the Hub, or it is private (set HF_TOKEN)") from error
     except hub.RevisionNotFoundError as error:
-        raise ModelError(f"there is no {place} on the Hub") from error
+        raise ModelError(f"there is no {description} on the Hub") from error
     except (hub.LocalEntryNotFoundError, hub.HfHubHTTPError, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise ModelError(f"{place} is not on this machine, and the Hub can't be reached: {reason}") from error
+        raise ModelError(
+            f"{description} is not on this machine, and the Hub can't be reached: {reason}"
+        ) from error
 
 
-def _silent(model: str) -> bool:
-    """Whether the Hub takes a question and gives no answer, for which its own client waits without end."""
+def _hub_times_out(model: str) -> bool:
+    """Return whether the Hub accepts a connection but sends no response; its client would wait forever."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
         return False
     try:
-        with urlopen(f"{constants.ENDPOINT}/api/models/{model}", timeout=_PATIENCE):
+        with urlopen(f"{constants.ENDPOINT}/api/models/{model}", timeout=_HUB_TIMEOUT_SECONDS):
             return False
     except URLError as error:
         return isinstance(error.reason, TimeoutError)

@@ -1,4 +1,4 @@
-"""Reading the JSON files of a model directory."""
+"""Read the JSON files of a model directory."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ T = TypeVar("T")
 
 
 def read_json(path: Path, kind: type[T]) -> T:
-    """Read a file as that type; raises `ModelError` naming the file."""
+    """Decode a file as ``kind``; raise `ModelError` with the file's name if that fails."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except OSError as error:
         raise ModelError(f"{path} can't be read: {error.strerror}") from error
     except msgspec.DecodeError as error:
-        raise ModelError(f"{path} is not what it should be: {error}") from error
+        raise ModelError(f"{path} is invalid: {error}") from error
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """Read a JSON object of any content; one that is not there is empty."""
+    """Decode a file as a JSON object of any content; return ``{}`` if the file does not exist."""
     return read_json(path, dict[str, Any]) if path.is_file() else {}

@@ -1,101 +1,61 @@
-"""The tensors of a model directory: safetensors, whole or in shards, mapped into memory. Never pickle."""
+"""Find and check the safetensors files of a model directory, single or sharded. Pickle is never loaded."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 from msgspec import Struct
 
 from fllm.errors import ModelError
 from fllm_backends.checkpoints.json_files import read_json
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 INDEX = "model.safetensors.index.json"
-_WHOLE = "model.safetensors"
+"""File that maps tensor names to shards."""
+_SINGLE_FILE = "model.safetensors"
 
 
 class _Index(Struct):
     weight_map: dict[str, str]
 
 
-class Checkpoint:
-    """Tensors by name, read when asked for."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._open: dict[str, Any] = {}
-        self._files = _index(directory)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._files)
-
-    def tensor(self, name: str, *shape: int) -> Tensor:
-        """The tensor of that name; raises `ModelError` where it is missing, misshapen or of integers."""
-        tensor = self.read(name)
-        where = f"the weight {name!r} in {self._directory / self._files[name]}"
-        if tensor.shape != shape:
-            raise ModelError(
-                f"{where} has the shape {list(tensor.shape)}; config.json asks for {list(shape)}"
-            )
-        if not tensor.is_floating_point():
-            raise ModelError(f"{where} holds {tensor.dtype}, which are no weights without their scales")
-        return tensor
-
-    def read(self, name: str) -> Tensor:
-        """The tensor of that name, whatever its shape; raises `ModelError` where it is missing."""
-        import safetensors
-
-        if name not in self._files:
-            raise ModelError(f"the weights in {self._directory} lack {name!r}")
-        try:
-            tensor: Tensor = self._reader(self._files[name]).get_tensor(name)
-        except (OSError, safetensors.SafetensorError) as error:
-            raise ModelError(f"{self._directory / self._files[name]} can't be read: {error}") from error
-        return tensor
-
-    def _reader(self, file: str) -> Any:
-        if file not in self._open:
-            self._open[file] = _open(self._directory / file)
-        return self._open[file]
-
-
 def weight_files(directory: Path) -> list[Path]:
-    """The safetensors files of a model directory; raises `ModelError` where there are none."""
+    """Return the safetensors files of a model directory; raise `ModelError` if there are none."""
     if (directory / INDEX).is_file():
-        return [directory / file for file in sorted(set(_shards(directory).values()))]
-    if (directory / _WHOLE).is_file():
-        return [directory / _WHOLE]
+        return [directory / file for file in sorted(set(_weight_map(directory).values()))]
+    if (directory / _SINGLE_FILE).is_file():
+        return [directory / _SINGLE_FILE]
     if any(directory.glob("*.bin")):
         raise ModelError(f"{directory} holds pickled weights (.bin), which are never loaded")
-    raise ModelError(f"{directory} has no {_WHOLE} and no {INDEX}")
+    raise ModelError(f"{directory} has no {_SINGLE_FILE} and no {INDEX}")
 
 
-def check_files(directory: Path) -> None:
-    """See, without torch, that they are all there and whole; raises `ModelError`."""
+def check_weight_files(directory: Path) -> None:
+    """Raise `ModelError` if a weight file is missing or truncated. This does not import torch."""
     for file in weight_files(directory):
-        _open(file, "np")
+        open_safetensors(file, "np")
 
 
-def _index(directory: Path) -> dict[str, str]:
-    """Names of tensors to names of files."""
+def tensor_files(directory: Path) -> dict[str, str]:
+    """Return the file name of each tensor of a model directory, by tensor name."""
     files = weight_files(directory)
     if (directory / INDEX).is_file():
-        return _shards(directory)
-    return {name: file.name for file in files for name in _open(file).keys()}  # noqa: SIM118
+        return _weight_map(directory)
+    return {name: file.name for file in files for name in open_safetensors(file, "np").keys()}  # noqa: SIM118
 
 
-def _shards(directory: Path) -> dict[str, str]:
-    return read_json(directory / INDEX, _Index).weight_map
+def open_safetensors(path: Path, framework: Literal["np", "pt"]) -> Any:
+    """Map a file into memory. ``framework`` selects the type of its tensors: numpy's or torch's.
 
-
-def _open(path: Path, framework: str = "pt") -> Any:
+    Raises `ModelError` if the file can't be read.
+    """
     import safetensors
 
     try:
         return safetensors.safe_open(path, framework=framework)
     except (OSError, safetensors.SafetensorError) as error:
         raise ModelError(f"{path} can't be read: {error}") from error
+
+
+def _weight_map(directory: Path) -> dict[str, str]:
+    return read_json(directory / INDEX, _Index).weight_map

@@ -23,14 +23,14 @@ from fllm import (
 )
 from fllm.errors import ContextTooLong
 from fllm.plugins.backend_options import backend_options
-from fllm_backends.checkpoints.model_description import Description, describe
+from fllm_backends.checkpoints.model_description import ModelDescription, read_model_description
 from fllm_backends.openai.capability_probe import context_length, manner_of, served_model
 from fllm_backends.openai.client import Client
 from fllm_backends.openai.options import OpenAIOptions
 from fllm_backends.openai.request_builder import Manner
 from fllm_backends.openai.response_reader import Answer
 from fllm_backends.openai.retokenizer import Alphabet, Speller
-from fllm_backends.unsupported_options import refuse_given
+from fllm_backends.unsupported_options import reject_unsupported_options
 
 FRESH_SECONDS = 2.0
 """So long the server's last word on its health holds."""
@@ -50,7 +50,7 @@ _ELSEWHERE = (
 
 def openai_backend(config: BackendConfig, context: BackendContext) -> Backend:
     """A backend in front of the server at the option ``url``; raises `ConfigError`."""
-    refuse_given(config, _ELSEWHERE, "the server behind decides that; give it to that one")
+    reject_unsupported_options(config, _ELSEWHERE, "the server behind decides that; give it to that one")
     return OpenAIBackend(config, backend_options(config.options, OpenAIOptions), context)
 
 
@@ -58,7 +58,7 @@ class OpenAIBackend:
     """Hands prompts on to a server, and its answers back as steps."""
 
     _manner: Manner
-    _model: Description
+    _model: ModelDescription
     _max_model_len: int
 
     def __init__(self, config: BackendConfig, options: OpenAIOptions, context: BackendContext) -> None:
@@ -74,7 +74,9 @@ class OpenAIBackend:
         config, options = self._config, self._options
         try:
             served = await served_model(self._client, options, config.model)
-            self._model = await asyncio.to_thread(describe, config.model, config.revision, self._progress)
+            self._model = await asyncio.to_thread(
+                read_model_description, config.model, config.revision, self._progress
+            )
             self._manner = await manner_of(self._client, options, served, self._model.tokenizer)
             self._max_model_len = context_length(served, self._model.max_positions, config.max_model_len)
         except BaseException:

@@ -28,10 +28,10 @@ from fllm import (
 from fllm.errors import ContextTooLong
 from fllm.model import locate
 from fllm.plugins.backend_options import backend_options
-from fllm_backends.checkpoints.model_description import Description, describe
+from fllm_backends.checkpoints.model_description import ModelDescription, read_model_description
 from fllm_backends.rngd.options import RngdOptions
 from fllm_backends.rngd.translation import Answer, device_names, sampling_params
-from fllm_backends.unsupported_options import refuse_given
+from fllm_backends.unsupported_options import reject_unsupported_options
 
 SDK = "furiosa_llm"
 _COMPILED = (
@@ -47,7 +47,9 @@ _COMPILED = (
 
 def rngd_backend(config: BackendConfig, context: BackendContext) -> Backend:
     """The vendor's engine for a model; raises `ConfigError` for options that it can't obey."""
-    refuse_given(config, _COMPILED, "the rngd backend can't change that: its models are compiled beforehand")
+    reject_unsupported_options(
+        config, _COMPILED, "the rngd backend can't change that: its models are compiled beforehand"
+    )
     if locate(config.model).kind == "gguf":
         raise ConfigError(f"{config.model}: the rngd backend loads directories and Hub ids, and no GGUF file")
     return RngdBackend(config, backend_options(config.options, RngdOptions), context)
@@ -56,7 +58,7 @@ def rngd_backend(config: BackendConfig, context: BackendContext) -> Backend:
 class RngdBackend:
     """One model on the vendor's devices."""
 
-    _model: Description
+    _model: ModelDescription
     _max_model_len: int
 
     def __init__(self, config: BackendConfig, options: RngdOptions, context: BackendContext) -> None:
@@ -78,7 +80,7 @@ class RngdBackend:
         await asyncio.to_thread(self._load)
         # The engine has resolved MODEL, and perhaps chosen the revision that fits its own version.
         directory = str(self._llm.model_id_or_path)
-        self._model = await asyncio.to_thread(describe, directory, None, self._progress)
+        self._model = await asyncio.to_thread(read_model_description, directory, None, self._progress)
         self._max_model_len = self._llm.max_model_len
         return self._model.card(
             max_model_len=self._max_model_len,

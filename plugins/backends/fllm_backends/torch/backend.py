@@ -6,7 +6,7 @@ from fllm.batching import BatchLimits
 from fllm.batching.backend import BatchedBackend
 from fllm.config import BackendConfig
 from fllm.interfaces import Backend, BackendContext
-from fllm_backends.checkpoints.download import check_local
+from fllm_backends.checkpoints.download import check_local_model
 from fllm_backends.torch.hardware import best_device
 from fllm_backends.torch.options import read_options
 from fllm_backends.torch.runner import TorchRunner
@@ -21,7 +21,7 @@ LIMITS = {
 def torch_backend(config: BackendConfig, context: BackendContext) -> Backend:
     """A decoder on one cpu or cuda device; raises `UserError` for what it can't obey or read."""
     options = read_options(config)
-    check_local(options)
+    check_local_model(options.source, weights=not options.dummy)
     device = options.device or best_device()
     limits = LIMITS[device.kind]
     runner = TorchRunner(options, device, limits.under(config).max_num_seqs)

@@ -12,9 +12,8 @@ from fllm.config import Device
 from fllm.errors import ConfigError, ModelError
 from fllm.values import ModelCard, Progress
 from fllm_backends.checkpoints.architecture import Architecture, read_architecture
-from fllm_backends.checkpoints.download import fetch
-from fllm_backends.checkpoints.model_card import read_card
-from fllm_backends.checkpoints.safetensors_files import Checkpoint
+from fllm_backends.checkpoints.download import fetch_model
+from fllm_backends.checkpoints.model_card import read_model_card
 from fllm_backends.torch.hardware import cache_memory, check_quantization, physical_cores, torch_device
 from fllm_backends.torch.options import Options
 
@@ -61,7 +60,13 @@ class TorchRunner:
         if device.type == "cpu":
             torch.set_num_threads(self._options.threads or min(physical_cores(), torch.get_num_threads()))
         dtype = self._dtype()
-        model = fetch(self._options, dtype, progress)
+        model = fetch_model(
+            self._options.source,
+            revision=self._options.revision,
+            dtype=dtype,
+            weights=not self._options.dummy,
+            progress=progress,
+        )
         architecture = read_architecture(model.directory)
         check_length(architecture.max_positions, self._options.max_model_len)
         source = self._source(model.directory, device, getattr(torch, dtype))
@@ -70,7 +75,9 @@ class TorchRunner:
             self._model = self._decoder(architecture, weights, progress)
         except torch.OutOfMemoryError as error:
             raise ModelError(f"the weights do not fit into the memory of {device}") from error
-        self._card = read_card(model.directory, architecture, model.artifact_id, self._runtime(device, dtype))
+        self._card = read_model_card(
+            model.directory, architecture, model.artifact_id, self._runtime(device, dtype)
+        )
         return self._card
 
     def allocate(self, block_size: int) -> int:
@@ -177,6 +184,7 @@ class TorchRunner:
             self.execute(batch)
 
     def _source(self, directory: Path, device: torch.device, dtype: torch.dtype) -> Source:
+        from fllm_backends.torch.checkpoint import Checkpoint
         from fllm_backends.torch.weights import CheckpointSource, RandomSource
 
         if self._options.dummy:

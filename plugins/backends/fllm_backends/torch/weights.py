@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fllm.values import Progress
 from fllm_backends.checkpoints.architecture import Architecture
-from fllm_backends.checkpoints.safetensors_files import Checkpoint
+from fllm_backends.torch.checkpoint import Checkpoint
 from fllm_backends.torch.model import Layer, Linear, RMSNorm, Weights
 
 TASK = "Loading weights"

@@ -11,10 +11,9 @@ import huggingface_hub.constants
 import pytest
 from support.tiny_models import save_model
 
-from fllm.config import BackendConfig
 from fllm.errors import ModelError
-from fllm_backends.checkpoints.download import Model, fetch
-from fllm_backends.torch.options import read_options
+from fllm.model import locate
+from fllm_backends.checkpoints.download import LocalModel, fetch_model
 
 ANSWERS = {
     "gone": (404, "RepoNotFound"),
@@ -51,9 +50,10 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     server.server_close()
 
 
-def fetched(model: str, revision: str | None = None, load_format: str = "auto") -> Model:
-    config = BackendConfig(model=model, revision=revision, load_format=load_format)  # type: ignore[arg-type]
-    return fetch(read_options(config), "float32", lambda progress: None)
+def fetched(model: str, revision: str | None = None) -> LocalModel:
+    return fetch_model(
+        locate(model), revision=revision, dtype="float32", weights=True, progress=lambda progress: None
+    )
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,10 @@ from fllm.model.source import locate
 from fllm.values import Progress
 from fllm_backends.checkpoints.download import fingerprint
 from fllm_backends.checkpoints.gguf import convert as conversion
-from fllm_backends.checkpoints.gguf.convert import convert, converted
+from fllm_backends.checkpoints.gguf.convert import convert, convert_once
 from fllm_backends.checkpoints.gguf.metadata import Metadata
 from fllm_backends.checkpoints.gguf.tokenizer import tokenizer
-from fllm_backends.checkpoints.safetensors_files import Checkpoint
+from fllm_backends.torch.checkpoint import Checkpoint
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +50,7 @@ def test_a_conversion_gives_back_the_weights_and_the_configuration(
     family: str, architecture: str, changes: dict[str, Any], tmp_path: Path
 ) -> None:
     path = tiny_gguf(tmp_path, family, architecture, **changes)
-    directory = converted(path, "print", "float32", silent)
+    directory = convert_once(path, "print", "float32", silent)
     before, after = Checkpoint(tmp_path / "original"), Checkpoint(directory)
     for name in sorted(before):
         wanted = before.read(name)
@@ -65,7 +65,7 @@ def test_a_conversion_gives_back_the_weights_and_the_configuration(
 def test_quantized_weights_come_back_close(quantization: str, tmp_path: Path) -> None:
     model = save_model("Llama", tmp_path / "original", hidden_size=64, intermediate_size=64, head_dim=16)
     path = write_gguf(tmp_path / "tiny.gguf", model, quantization=quantization)
-    after = Checkpoint(converted(path, "print", "float32", silent))
+    after = Checkpoint(convert_once(path, "print", "float32", silent))
     for name in ("model.layers.1.mlp.down_proj.weight", "model.layers.0.self_attn.q_proj.weight"):
         wanted = model.get_parameter(name)
         error = (after.tensor(name, *wanted.shape) - wanted).abs().max() / wanted.abs().max()
@@ -76,31 +76,31 @@ def test_llama_3s_rope_divisors_become_part_of_the_configuration(tmp_path: Path)
     model = save_model("Llama", tmp_path / "original")
     divisors = np.array([1, 2, 4, 8], dtype=np.float32)
     path = write_gguf(tmp_path / "tiny.gguf", model, tensors={"rope_freqs.weight": divisors})
-    rope = msgspec.json.decode((converted(path, "p", "float32", silent) / "config.json").read_bytes())
+    rope = msgspec.json.decode((convert_once(path, "p", "float32", silent) / "config.json").read_bytes())
     assert rope["rope_parameters"]["rope_type"] == "longrope"
     assert rope["rope_parameters"]["long_factor"] == [1, 2, 4, 8]
 
 
 def test_the_dtype_is_that_of_the_device(tmp_path: Path) -> None:
-    directory = converted(tiny_gguf(tmp_path), "print", "bfloat16", silent)
+    directory = convert_once(tiny_gguf(tmp_path), "print", "bfloat16", silent)
     assert Checkpoint(directory).read("model.norm.weight").dtype == torch.bfloat16
 
 
 def test_a_second_start_finds_the_result_and_does_not_read_the_file(tmp_path: Path) -> None:
     path = tiny_gguf(tmp_path)
-    first = converted(path, "print", "float32", silent)
+    first = convert_once(path, "print", "float32", silent)
     path.write_bytes(b"GGUF, and nothing more")
-    assert converted(path, "print", "float32", silent) == first
+    assert convert_once(path, "print", "float32", silent) == first
 
 
 def test_another_file_dtype_or_layout_has_a_place_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tiny_gguf(tmp_path)
-    places = [converted(path, "one", "float32", silent), converted(path, "two", "float32", silent)]
-    places.append(converted(path, "one", "bfloat16", silent))
-    monkeypatch.setattr(conversion, "LAYOUT", conversion.LAYOUT + 1)
-    places.append(converted(path, "one", "float32", silent))
+    places = [convert_once(path, "one", "float32", silent), convert_once(path, "two", "float32", silent)]
+    places.append(convert_once(path, "one", "bfloat16", silent))
+    monkeypatch.setattr(conversion, "FORMAT_VERSION", conversion.FORMAT_VERSION + 1)
+    places.append(convert_once(path, "one", "float32", silent))
     assert len(set(places)) == 4
 
 
@@ -114,7 +114,8 @@ def test_two_that_convert_at_once_agree_and_leave_nothing_behind(tmp_path: Path,
 
     found: list[Path] = []
     run = [
-        threading.Thread(target=lambda: found.append(converted(path, "p", "float32", meet))) for _ in range(2)
+        threading.Thread(target=lambda: found.append(convert_once(path, "p", "float32", meet)))
+        for _ in range(2)
     ]
     for thread in run:
         thread.start()
@@ -132,7 +133,7 @@ def test_a_conversion_that_fails_leaves_nothing_behind(tmp_path: Path, cache: Pa
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        converted(path, "print", "float32", fail)
+        convert_once(path, "print", "float32", fail)
     assert list((cache / "gguf").iterdir()) == []
 
 
@@ -141,13 +142,13 @@ def test_a_cache_that_can_not_be_written_names_the_variable(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("FLLM_CACHE", str(tmp_path / "file"))
-    with pytest.raises(ModelError, match="FLLM_CACHE names another directory"):
-        converted(tiny_gguf(tmp_path), "print", "float32", silent)
+    with pytest.raises(ModelError, match="set FLLM_CACHE to another directory"):
+        convert_once(tiny_gguf(tmp_path), "print", "float32", silent)
 
 
 def test_progress_counts_the_tensors(tmp_path: Path) -> None:
     told: list[Progress] = []
-    converted(tiny_gguf(tmp_path), "print", "float32", told.append)
+    convert_once(tiny_gguf(tmp_path), "print", "float32", told.append)
     assert [step.done for step in told] == list(range(told[0].total + 1))
     assert {step.total for step in told} == {3 + 9 * TINY["num_hidden_layers"]}
 
@@ -192,7 +193,7 @@ def test_a_foreign_tensor_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_end_tokens_and_the_template_come_along(tmp_path: Path) -> None:
-    directory = converted(tiny_gguf(tmp_path), "print", "float32", silent)
+    directory = convert_once(tiny_gguf(tmp_path), "print", "float32", silent)
     generation = msgspec.json.decode((directory / "generation_config.json").read_bytes())
     assert generation == {"bos_token_id": 94, "eos_token_id": [95]}
     named = msgspec.json.decode((directory / "tokenizer_config.json").read_bytes())

@@ -1,19 +1,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from support.random_texts import Walker
 
 from fllm import GrammarCompiler, GrammarContext, ModelCard, Vocabulary
-from fllm.config import BackendConfig
 from fllm.model.source import locate
 from fllm.structured_output.interfaces import read_vocabulary
-from fllm_backends.checkpoints.download import fetch
+from fllm_backends.checkpoints.download import fetch_tokenizer_files
 from fllm_backends.grammars.llguidance import LLGuidance
 from fllm_backends.grammars.xgrammar import XGrammar
-from fllm_backends.torch.options import read_options
 
 BACKENDS: dict[str, Callable[[GrammarContext], GrammarCompiler]] = {
     "xgrammar": XGrammar,
@@ -24,8 +21,7 @@ BACKENDS: dict[str, Callable[[GrammarContext], GrammarCompiler]] = {
 @pytest.fixture(scope="session")
 def vocabulary() -> Vocabulary:
     """The embedded model's."""
-    options = read_options(BackendConfig(model=locate().location))
-    directory: Path = fetch(options, "float32", lambda progress: None).directory
+    directory = fetch_tokenizer_files(locate().location, None, lambda progress: None).directory
     card = ModelCard(
         tokenizer=str(directory), max_model_len=1, eos_token_ids=(2, 0), runtime={"vocab_size": 49152}
     )

@@ -14,8 +14,8 @@ from fllm.batching.runner import Row
 from fllm.errors import ModelError
 from fllm.values import SamplingParams
 from fllm_backends.checkpoints.architecture import read_architecture
-from fllm_backends.checkpoints.safetensors_files import Checkpoint
 from fllm_backends.torch.attention import AttentionBatch, KVCache
+from fllm_backends.torch.checkpoint import Checkpoint
 from fllm_backends.torch.model import CausalLM
 from fllm_backends.torch.weights import CheckpointSource, load_weights
 

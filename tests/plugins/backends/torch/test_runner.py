@@ -189,7 +189,7 @@ def change(path: Path, **changes: Any) -> None:
     ("changes", "message"),
     [
         ({"num_hidden_layers": 4}, r"lack 'model\.layers\.3\.input_layernorm\.weight'"),
-        ({"intermediate_size": 47}, r"shape \[48, 32\]; config\.json asks for \[47, 32\]"),
+        ({"intermediate_size": 47}, r"shape \[48, 32\]; config\.json requires \[47, 32\]"),
         ({"attention_bias": True}, r"lack 'model\.layers\.0\.self_attn\.q_proj\.bias'"),
         ({"hidden_size": None}, "hidden_size"),
     ],
@@ -243,7 +243,7 @@ def test_a_missing_shard_is_refused(tmp_path: Path) -> None:
 def test_a_broken_index_is_refused(tmp_path: Path) -> None:
     save_model("Llama", tmp_path)
     (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": ["model.safetensors"]}')
-    with pytest.raises(ModelError, match=r"index\.json is not what it should be.*weight_map"):
+    with pytest.raises(ModelError, match=r"index\.json is invalid.*weight_map"):
         load(runner_of(tmp_path))
 
 

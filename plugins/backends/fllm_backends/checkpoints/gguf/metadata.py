@@ -1,4 +1,4 @@
-"""The keys of a GGUF file, read when asked for."""
+"""Read the keys and the tensors of a GGUF file on demand."""
 
 from __future__ import annotations
 
@@ -9,26 +9,25 @@ from fllm.errors import ModelError
 
 
 class Metadata:
-    """The keys and tensors of an open file; ``{arch}`` in a key stands for the file's architecture."""
+    """The keys and tensors of an open file. ``{arch}`` in a key stands for the file's architecture."""
 
     def __init__(self, path: Path) -> None:
         import gguf
 
         try:
-            # Copy on write, because torch warns of arrays that are read-only.
-            self._reader = gguf.GGUFReader(path, "c")
+            self._reader = gguf.GGUFReader(path)
         except (OSError, ValueError, IndexError, KeyError) as error:
             raise ModelError(f"{path} can't be read as GGUF: {error}") from error
         self.architecture = str(self.get("general.architecture", ""))
         self.tensors: dict[str, Any] = {tensor.name: tensor for tensor in self._reader.tensors}
 
     def get(self, key: str, default: Any = None) -> Any:
-        """The value of a key, or the default."""
+        """Return the value of a key, or ``default``."""
         field = self._reader.get_field(key.replace("{arch}", getattr(self, "architecture", "")))
         return default if field is None else field.contents()
 
     def require(self, key: str) -> Any:
-        """The value of a key; raises `ModelError` where the file lacks it."""
+        """Return the value of a key; raise `ModelError` if the file lacks it."""
         value = self.get(key)
         if value is None:
             raise ModelError(f"the GGUF file lacks {key.replace('{arch}', self.architecture)!r}")

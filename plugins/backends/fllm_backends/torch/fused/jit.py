@@ -14,7 +14,7 @@ from typing import Any
 
 import numba
 
-from fllm_backends.checkpoints.cache import LOCK, cache_directory, intact, seal
+from fllm_backends.checkpoints.cache import LOCK, cache_directory, is_intact, write_checksums
 
 KEPT = 3
 """Versions of the kernels that are kept, this one included: a machine may have more than one of ours."""
@@ -71,11 +71,11 @@ def compiling() -> Generator[None]:
         return
     with (directory / LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not intact(directory):
+        if not is_intact(directory):
             _empty(directory)
         yield
         with suppress(OSError):
-            seal(directory)
+            write_checksums(directory)
 
 
 def _empty(directory: Path) -> None:

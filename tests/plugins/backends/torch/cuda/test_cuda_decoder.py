@@ -16,8 +16,8 @@ from support.tiny_models import save_model  # noqa: E402
 from fllm.batching.runner import Row  # noqa: E402
 from fllm.values import SamplingParams  # noqa: E402
 from fllm_backends.checkpoints.architecture import read_architecture  # noqa: E402
-from fllm_backends.checkpoints.safetensors_files import Checkpoint  # noqa: E402
 from fllm_backends.torch.attention import AttentionBatch, KVCache  # noqa: E402
+from fllm_backends.torch.checkpoint import Checkpoint  # noqa: E402
 from fllm_backends.torch.cuda.decoder import CudaLM  # noqa: E402
 from fllm_backends.torch.model import CausalLM, Decoder  # noqa: E402
 from fllm_backends.torch.weights import CheckpointSource, load_weights  # noqa: E402

@@ -20,9 +20,9 @@ from fllm.model.source import locate
 from fllm.tokenizer import Tokenizer
 from fllm.values import SamplingParams
 from fllm_backends.checkpoints.architecture import Architecture, read_architecture
-from fllm_backends.checkpoints.safetensors_files import Checkpoint
 from fllm_backends.torch import logit_masks
 from fllm_backends.torch.attention import AttentionBatch, KVCache
+from fllm_backends.torch.checkpoint import Checkpoint
 from fllm_backends.torch.fused import packing
 from fllm_backends.torch.fused.decoder import FusedLM, runs_here
 from fllm_backends.torch.model import CausalLM, Decoder, Linear, Weights
