@@ -1,1 +1,1 @@
-"""Turn a request into events: detokenize, stop, parse, merge; the same path for every endpoint."""
+"""Turn a request into events: generate, detokenize, stop, parse, merge. One path for every endpoint."""

@@ -1,4 +1,4 @@
-"""Many strings looked for at once, in time that depends on the text alone (Aho and Corasick, 1975)."""
+"""Multi-pattern string search in one pass over the text (Aho and Corasick, 1975)."""
 
 from __future__ import annotations
 
@@ -8,52 +8,52 @@ from functools import lru_cache
 
 
 class Node:
-    """What is known behind a character: the longest end of the text that begins one of the strings."""
+    """A state of the automaton: the longest suffix of the text that is a prefix of one of the patterns."""
 
-    __slots__ = ("depth", "ends", "next", "shorter")
+    __slots__ = ("depth", "match", "next", "suffix")
 
-    def __init__(self, depth: int, shorter: Node | None = None) -> None:
+    def __init__(self, depth: int, suffix: Node | None = None) -> None:
         self.depth = depth
-        """Length of that end."""
-        self.ends: str | None = None
-        """The longest string that is complete here."""
+        """Length of that prefix."""
+        self.match: str | None = None
+        """Longest pattern that ends here."""
         self.next: dict[str, Node] = {}
-        self.shorter = shorter
-        """The next shorter end that begins one; none at the root."""
+        self.suffix = suffix
+        """Suffix link: the state of the next shorter prefix. ``None`` at the root."""
 
     def step(self, char: str) -> Node:
-        """What is known with one character more; amortized, as many moves as characters."""
+        """Return the state after one more character, in amortized constant time."""
         node = self
         while char not in node.next:
-            if node.shorter is None:
+            if node.suffix is None:
                 return node
-            node = node.shorter
+            node = node.suffix
         return node.next[char]
 
 
 @lru_cache(maxsize=8)
-def automaton(strings: tuple[str, ...]) -> Node:
-    """The root for these strings, none of them empty; it never changes, and all answers share it."""
+def build_automaton(patterns: tuple[str, ...]) -> Node:
+    """Return the root for these non-empty patterns. The automaton is immutable and shared by sequences."""
     root = Node(0)
-    for string in strings:
+    for pattern in patterns:
         node = root
-        for char in string:
+        for char in pattern:
             node = node.next.setdefault(char, Node(node.depth + 1))
-        node.ends = string
-    _link(root)
+        node.match = pattern
+    _link_suffixes(root)
     return root
 
 
-def _link(root: Node) -> None:
-    """Breadth first, since what is shorter must have been linked before."""
-    waiting: deque[Node] = deque(_children(root, root.next.items()))
-    while waiting:
-        node = waiting.popleft()
-        waiting.extend(_children(node, node.next.items()))
+def _link_suffixes(root: Node) -> None:
+    """Set all suffix links, breadth first: each link points to a shorter prefix, which must be linked."""
+    queue: deque[Node] = deque(_linked_children(root, root.next.items()))
+    while queue:
+        node = queue.popleft()
+        queue.extend(_linked_children(node, node.next.items()))
 
 
-def _children(parent: Node, children: Iterable[tuple[str, Node]]) -> Iterable[Node]:
+def _linked_children(parent: Node, children: Iterable[tuple[str, Node]]) -> Iterable[Node]:
     for char, child in children:
-        child.shorter = parent.shorter.step(char) if parent.shorter else parent
-        child.ends = child.ends or child.shorter.ends
+        child.suffix = parent.suffix.step(char) if parent.suffix else parent
+        child.match = child.match or child.suffix.match
         yield child

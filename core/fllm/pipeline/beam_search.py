@@ -1,10 +1,10 @@
-"""Beam search over any backend, through its door: one more token for all beams at once, again and again.
+"""Beam search over any backend, through `Backend.generate`: one more token for all beams in each round.
 
-The search is that of Hugging Face's ``generate``. A hypothesis is worth the sum of its tokens'
-log-probabilities over its length to the power of the length penalty. In each round the continuations of all
-live beams compete: those of the ``width`` best that end are finished, and the ``width`` best that don't end
-live on. Log-probabilities are the model's own, so temperature, penalties and biases have no part in it. From
-round to round a prompt grows by one token, so the backend's prefix cache spares it nearly all of the work.
+The algorithm is that of Hugging Face's ``generate``. A hypothesis' score is the sum of its tokens'
+log-probabilities divided by its length to the power of the length penalty. In each round the continuations of
+all live beams compete: those of the ``width`` best that end with a stop token are finished, and the ``width``
+best of the others stay live. Log-probabilities are the model's own, so temperature, penalties and biases have
+no effect. A prompt grows by one token per round, so the backend's prefix cache saves nearly all of the work.
 """
 
 from __future__ import annotations
@@ -24,41 +24,42 @@ from fllm.values import EngineOutput, GenerateRequest, SamplingParams, TokenLogp
 
 
 class BeamSearchParams(Struct, frozen=True, kw_only=True):
-    """How to search."""
+    """Parameters of a beam search."""
 
     width: int
+    """Number of beams."""
     length_penalty: float = 1.0
-    """Above 0 favours long answers, since log-probabilities are negative; below 0 short ones."""
+    """Values above 0 favour long outputs, since log-probabilities are negative; values below 0 short ones."""
     early_stopping: bool | Literal["never"] = False
-    """Once ``width`` hypotheses are finished: True stops; False stops if no live beam is worth more than the
-    worst of them as it stands; ``"never"`` stops if none can ever be."""
+    """When to stop once ``width`` hypotheses are finished. ``True``: at once. ``False``: if no live beam's
+    current score exceeds the worst finished one. ``"never"``: if no live beam can ever exceed it."""
 
 
 class Hypothesis(Struct, frozen=True, kw_only=True):
-    """An answer, or the beginning of one."""
+    """A finished output or the beginning of one."""
 
     tokens: tuple[TokenLogprob, ...] = ()
-    """With as many alternatives to each as the request wants to see."""
+    """Generated tokens, each with as many alternatives as the request's ``logprobs``."""
     logprob: float = 0.0
-    """The sum over its tokens."""
+    """Sum of the tokens' log-probabilities."""
     stop_token: int | None = None
-    """The stop token that ended it; ``None`` while it lives, or if its length ended it."""
-    opening: EngineOutput = EngineOutput()
-    """The backend's first step, for what that tells of the prompt."""
+    """Stop token that ended it; ``None`` while it is live, or if ``max_tokens`` ended it."""
+    first_output: EngineOutput = EngineOutput()
+    """The backend's first output, for its facts about the prompt."""
 
     @property
     def token_ids(self) -> list[int]:
-        """The answer."""
+        """Ids of the generated tokens."""
         return [token.token_id for token in self.tokens]
 
-    def worth(self, length: int, beam: BeamSearchParams) -> float:
-        """Its score if it had so many tokens, at the same sum."""
-        return self.logprob / math.pow(max(1, length), beam.length_penalty)
+    def score(self, length: int, params: BeamSearchParams) -> float:
+        """Return its score as if it had ``length`` tokens, with the same sum of log-probabilities."""
+        return self.logprob / math.pow(max(1, length), params.length_penalty)
 
-    def step(self, *, with_logprobs: bool) -> EngineOutput:
-        """The whole answer, as a backend would give it in one step."""
+    def to_output(self, *, with_logprobs: bool) -> EngineOutput:
+        """Return the whole sequence as one output of a backend."""
         return replace(
-            self.opening,
+            self.first_output,
             token_ids=self.token_ids,
             logprobs=list(self.tokens) if with_logprobs else None,
             finish_reason="length" if self.stop_token is None else "stop",
@@ -67,102 +68,109 @@ class Hypothesis(Struct, frozen=True, kw_only=True):
 
 
 async def beam_search(
-    backend: Backend, prompt: GenerateRequest, beam: BeamSearchParams, eos_token_ids: Iterable[int]
+    backend: Backend, request: GenerateRequest, params: BeamSearchParams, eos_token_ids: Iterable[int]
 ) -> list[Hypothesis]:
-    """The best ``beam.width`` answers, best first; fewer only if the model has not so many."""
-    search = _Search(backend, prompt, beam, stop_tokens(prompt.sampling, eos_token_ids))
-    for length in range(1, prompt.sampling.max_tokens + 1):
-        search.select(await search.continuations(length))
-        if length < prompt.sampling.max_tokens and search.settled(length):
+    """Return the ``params.width`` best hypotheses, best first; fewer only if the model has no more.
+
+    Raises `BackendError` if the backend returns no log-probabilities.
+    """
+    search = _Search(backend, request, params, stop_tokens(request.sampling, eos_token_ids))
+    for length in range(1, request.sampling.max_tokens + 1):
+        search.select(await search.expand(length))
+        if length < request.sampling.max_tokens and search.is_done(length):
             return search.finished
     return search.best([*search.finished, *search.live])
 
 
 class _Search:
     def __init__(
-        self, backend: Backend, prompt: GenerateRequest, beam: BeamSearchParams, stops: frozenset[int]
+        self,
+        backend: Backend,
+        request: GenerateRequest,
+        params: BeamSearchParams,
+        stop_token_ids: frozenset[int],
     ) -> None:
         self.live = [Hypothesis()]
         self.finished: list[Hypothesis] = []
         self._backend = backend
-        self._prompt = prompt
-        self._beam = beam
-        self._stops = stops
+        self._request = request
+        self._params = params
+        self._stop_token_ids = stop_token_ids
 
-    async def continuations(self, length: int) -> list[Hypothesis]:
-        """What the live beams may become when they have so many tokens, likeliest first."""
+    async def expand(self, length: int) -> list[Hypothesis]:
+        """Return all continuations of the live beams, ``length`` tokens long, most likely first."""
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._next(index)) for index in range(len(self.live))]
+                tasks = [group.create_task(self._next_token(beam)) for beam in range(len(self.live))]
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from None
-        steps = [task.result() for task in tasks]
-        banned = self._stops if length <= self._prompt.sampling.min_tokens else frozenset[int]()
-        pairs = zip(self.live, steps, strict=True)
-        found = [child for parent, step in pairs for child in self._children(parent, step, banned)]
+        outputs = [task.result() for task in tasks]
+        banned = self._stop_token_ids if length <= self._request.sampling.min_tokens else frozenset[int]()
+        pairs = zip(self.live, outputs, strict=True)
+        found = [child for parent, output in pairs for child in self._children(parent, output, banned)]
         return sorted(found, key=lambda child: child.logprob, reverse=True)
 
     def select(self, candidates: list[Hypothesis]) -> None:
-        """Part the finished from the living, and keep the best of both."""
-        ended = [each for each in candidates[: self._beam.width] if each.stop_token is not None]
+        """Split the candidates into finished and live ones, and keep the best of both."""
+        ended = [each for each in candidates[: self._params.width] if each.stop_token is not None]
         self.finished = self.best(self.finished + ended)
-        self.live = [each for each in candidates if each.stop_token is None][: self._beam.width]
+        self.live = [each for each in candidates if each.stop_token is None][: self._params.width]
 
-    def settled(self, length: int) -> bool:
-        """No live beam is worth going on with."""
+    def is_done(self, length: int) -> bool:
+        """Return whether no live beam needs to be continued."""
         if not self.live:
             return True
-        if len(self.finished) < self._beam.width:
+        if len(self.finished) < self._params.width:
             return False
-        if self._beam.early_stopping is True:
+        if self._params.early_stopping is True:
             return True
-        if self._beam.early_stopping == "never" and self._beam.length_penalty > 0:
-            length = self._prompt.sampling.max_tokens
-        return self.live[0].worth(length, self._beam) <= self._worth(self.finished[-1])
+        if self._params.early_stopping == "never" and self._params.length_penalty > 0:
+            length = self._request.sampling.max_tokens
+        return self.live[0].score(length, self._params) <= self._score(self.finished[-1])
 
     def best(self, hypotheses: list[Hypothesis]) -> list[Hypothesis]:
-        """The ``width`` best, best first."""
-        return sorted(hypotheses, key=self._worth, reverse=True)[: self._beam.width]
+        """Return the ``width`` best, best first."""
+        return sorted(hypotheses, key=self._score, reverse=True)[: self._params.width]
 
-    def _worth(self, hypothesis: Hypothesis) -> float:
-        return hypothesis.worth(len(hypothesis.tokens), self._beam)
+    def _score(self, hypothesis: Hypothesis) -> float:
+        return hypothesis.score(len(hypothesis.tokens), self._params)
 
     def _children(
-        self, parent: Hypothesis, step: EngineOutput, banned: frozenset[int]
+        self, parent: Hypothesis, output: EngineOutput, banned: frozenset[int]
     ) -> Iterator[Hypothesis]:
-        [sampled] = step.logprobs or []
-        shown = sampled.top[: self._prompt.sampling.logprobs or 0]
+        [sampled] = output.logprobs or []
+        reported = sampled.top[: self._request.sampling.logprobs or 0]
         for token, logprob in sampled.top:
             if token not in banned:
                 yield Hypothesis(
-                    tokens=(*parent.tokens, TokenLogprob(token, logprob, shown)),
+                    tokens=(*parent.tokens, TokenLogprob(token, logprob, reported)),
                     logprob=parent.logprob + logprob,
-                    stop_token=token if token in self._stops else None,
-                    opening=parent.opening if parent.tokens else step,
+                    stop_token=token if token in self._stop_token_ids else None,
+                    first_output=parent.first_output if parent.tokens else output,
                 )
 
-    async def _next(self, index: int) -> EngineOutput:
-        """Ask for the likeliest tokens after a live beam."""
-        beginning = self.live[index].token_ids
-        prompt = GenerateRequest(
-            f"{self._prompt.request_id}/{len(beginning)}/{index}",
-            [*self._prompt.token_ids, *beginning],
-            self._sampling(first=not beginning),
-            self._prompt.group or self._prompt.request_id,
-            client=self._prompt.client,
+    async def _next_token(self, beam: int) -> EngineOutput:
+        """Request the most likely next tokens of a live beam."""
+        generated = self.live[beam].token_ids
+        request = GenerateRequest(
+            f"{self._request.request_id}/{len(generated)}/{beam}",
+            [*self._request.token_ids, *generated],
+            self._sampling(first=not generated),
+            self._request.group or self._request.request_id,
+            client=self._request.client,
         )
-        async with aclosing(self._backend.generate(prompt)) as steps:
-            async for step in steps:
-                if step.logprobs:
-                    return step
-        raise BackendError("the backend gave no log-probabilities, and beam search lives on them")
+        async with aclosing(self._backend.generate(request)) as outputs:
+            async for output in outputs:
+                if output.logprobs:
+                    return output
+        raise BackendError("the backend returned no log-probabilities, which beam search requires")
 
     def _sampling(self, *, first: bool) -> SamplingParams:
-        """One token, and so many of the likeliest that ``width`` of them are no stop tokens."""
+        """Ask for one token and enough alternatives that ``width`` of them are not stop tokens."""
         return SamplingParams(
             max_tokens=1,
             temperature=0.0,
             ignore_eos=True,
-            logprobs=self._beam.width + len(self._stops),
-            prompt_logprobs=self._prompt.sampling.prompt_logprobs if first else None,
+            logprobs=self._params.width + len(self._stop_token_ids),
+            prompt_logprobs=self._request.sampling.prompt_logprobs if first else None,
         )

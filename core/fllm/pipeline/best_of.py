@@ -1,4 +1,4 @@
-"""``best_of``: of several answers, keep the likeliest."""
+"""``best_of``: generate several candidates and keep the most likely ones."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ from fllm.pipeline.output_processor import SequenceOutput
 async def best_of(
     candidates: AsyncGenerator[list[SequenceOutput]], n: int, first: int, *, keep_logprobs: bool
 ) -> AsyncGenerator[list[SequenceOutput]]:
-    """Wait for all, then give the ``n`` with the highest mean log-probability, numbered from ``first``."""
-    answers: defaultdict[int, list[SequenceOutput]] = defaultdict(list)
+    """Wait for all candidates, then yield the ``n`` with the highest mean log-probability.
+
+    Their indices count up from ``first``, best first.
+    """
+    by_index: defaultdict[int, list[SequenceOutput]] = defaultdict(list)
     async with aclosing(candidates):
         async for outputs in candidates:
             for output in outputs:
-                answers[output.index].append(output)
-    ranked = sorted(answers.values(), key=_mean_logprob, reverse=True)
+                by_index[output.index].append(output)
+    ranked = sorted(by_index.values(), key=_mean_logprob, reverse=True)
     for rank, outputs in enumerate(ranked[:n]):
-        yield [_as(first + rank, output, keep_logprobs=keep_logprobs) for output in outputs]
+        yield [_renumber(output, first + rank, keep_logprobs=keep_logprobs) for output in outputs]
 
 
-def _as(index: int, output: SequenceOutput, *, keep_logprobs: bool) -> SequenceOutput:
+def _renumber(output: SequenceOutput, index: int, *, keep_logprobs: bool) -> SequenceOutput:
     tokens = output.tokens
     if not keep_logprobs:
         tokens = [msgspec.structs.replace(token, logprob=None) for token in tokens]

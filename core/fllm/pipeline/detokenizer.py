@@ -1,4 +1,4 @@
-"""Turn token ids, one by one, back into text."""
+"""Incremental detokenization: token ids to text, one token at a time."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from fllm.tokenizer import Tokenizer
 
 
 class Detokenizer:
-    """A stage from token ids to text.
+    """Turns the token ids of one sequence into pieces of text.
 
-    The pieces never split a character and, joined, are what `Tokenizer.decode` makes of all the ids.
-    ``visible`` names special tokens that stay, though ``skip_special`` drops the others. With a ``context``
-    the text goes on where that of those ids ends: SentencePiece strips the space of a first word, which this
-    one then is not.
+    No piece splits a character, and the joined pieces equal `Tokenizer.decode` of all ids. ``visible`` names
+    special tokens that stay in the text even if ``skip_special_tokens`` is set. With a ``context`` the text
+    continues the text of those ids: SentencePiece strips the leading space of the first word only, and a word
+    after a context is not the first.
     """
 
     def __init__(
@@ -26,75 +26,77 @@ class Detokenizer:
         visible: Iterable[str] = frozenset(),
         context: Sequence[int] = (),
     ) -> None:
-        dropped = tokenizer.special_ids if skip_special_tokens else frozenset()
-        self._dropped = dropped - {tokenizer.token_to_id(token) for token in visible}
-        self._stage: _Stage = _Bytes(tokenizer) if tokenizer.byte_level else _Window(tokenizer, context)
+        skipped = tokenizer.special_ids if skip_special_tokens else frozenset()
+        self._skipped = skipped - {tokenizer.token_to_id(token) for token in visible}
+        self._decoder: _Decoder = (
+            _ByteLevelDecoder(tokenizer) if tokenizer.byte_level else _WindowDecoder(tokenizer, context)
+        )
 
     def feed(self, token_id: int) -> str:
-        """Take the next token; give the text that is now certain."""
-        return "" if token_id in self._dropped else self._stage.feed(token_id)
+        """Add the next token; return the text that is now certain."""
+        return "" if token_id in self._skipped else self._decoder.feed(token_id)
 
     def finish(self) -> str:
-        """No more will come: give what was held back."""
-        return self._stage.finish()
+        """Return the pending text at the end of the sequence."""
+        return self._decoder.finish()
 
 
-class _Stage(Protocol):
+class _Decoder(Protocol):
     def feed(self, token_id: int) -> str: ...
     def finish(self) -> str: ...
 
 
-class _Bytes:
-    """For byte-level vocabularies: bytes are looked up, and held back until they are characters."""
+class _ByteLevelDecoder:
+    """Decodes byte-level vocabularies: looks up each token's bytes, and waits for incomplete characters."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._bytes = tokenizer.token_bytes
-        self._held = b""
+        self._pending = b""
 
     def feed(self, token_id: int) -> str:
-        data = self._held + self._bytes(token_id)
+        data = self._pending + self._bytes(token_id)
         text, used = utf_8_decode(data, "replace", False)
-        self._held = data[used:]
+        self._pending = data[used:]
         return text
 
     def finish(self) -> str:
-        held, self._held = self._held, b""
-        return held.decode(errors="replace")
+        pending, self._pending = self._pending, b""
+        return pending.decode(errors="replace")
 
 
 CONTEXT_TOKENS = 8
-"""Tokens of what came before that decide how the next one looks: more than any decoder asks."""
+"""Number of preceding tokens that can affect how the next one is decoded: more than any decoder needs."""
 
 
-class _Window:
-    """For all others: decodes each token behind the one before, since the first of a text may look different.
+class _WindowDecoder:
+    """Decodes other vocabularies: each token after the previous one, since the first may decode differently.
 
-    Byte tokens wait for the end of their run, since one that is not UTF-8 is replaced as a whole.
-    An id that the vocabulary lacks does not end it.
+    Byte tokens wait for the end of their run, because an invalid UTF-8 run is replaced as a whole. An id that
+    is not in the vocabulary does not end the run.
     """
 
     def __init__(self, tokenizer: Tokenizer, context: Sequence[int]) -> None:
         self._tokenizer = tokenizer
         self._ids = list(context[-CONTEXT_TOKENS:])
-        self._shown = len(self._decode(self._ids))
-        """Length of the text of those of the window that were given already."""
+        self._emitted = len(self._decode(self._ids))
+        """Number of characters of the window's text that have been emitted."""
 
     def feed(self, token_id: int) -> str:
         self._ids.append(token_id)
-        held = token_id in self._tokenizer.byte_tokens or not self._tokenizer.token_bytes(token_id)
-        return "" if held else self._take()
+        incomplete = token_id in self._tokenizer.byte_tokens or not self._tokenizer.token_bytes(token_id)
+        return "" if incomplete else self._emit()
 
     def finish(self) -> str:
-        return self._take()
+        return self._emit()
 
-    def _take(self) -> str:
+    def _emit(self) -> str:
         text = self._decode(self._ids)
-        piece = text[self._shown :]
-        self._shown = len(text)
-        # A lone space may be stripped to nothing, and so would the next; two never are.
-        for context in (self._ids[-1:], self._ids[-2:]):
-            if shown := len(self._decode(context)):
-                self._ids, self._shown = context, shown
+        piece = text[self._emitted :]
+        self._emitted = len(text)
+        # A single space may decode to nothing, and so would the space after it; two tokens together never do.
+        for window in (self._ids[-1:], self._ids[-2:]):
+            if emitted := len(self._decode(window)):
+                self._ids, self._emitted = window, emitted
                 break
         return piece
 

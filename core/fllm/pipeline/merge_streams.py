@@ -1,4 +1,4 @@
-"""Several asynchronous generators as one."""
+"""Merge several asynchronous generators into one."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ T = TypeVar("T")
 
 
 def merge_streams(generators: Sequence[AsyncGenerator[list[T]]]) -> AsyncGenerator[list[T]]:
-    """Items of all generators as they come, together where they come together.
+    """Yield the items of all generators as they arrive; items that arrive together share one list.
 
-    Closing it, or an error in one, closes them all.
+    Closing the result, or an error in one generator, closes all generators.
     """
-    return generators[0] if len(generators) == 1 else _merged(generators)
+    return generators[0] if len(generators) == 1 else _merge(generators)
 
 
-async def _merged(generators: Sequence[AsyncGenerator[list[T]]]) -> AsyncGenerator[list[T]]:
-    inbox: OutputQueue[list[T] | None] = OutputQueue()
-    tasks = [asyncio.create_task(_pump(generator, inbox)) for generator in generators]
-    left = len(generators)
+async def _merge(generators: Sequence[AsyncGenerator[list[T]]]) -> AsyncGenerator[list[T]]:
+    queue: OutputQueue[list[T] | None] = OutputQueue()
+    tasks = [asyncio.create_task(_pump(generator, queue)) for generator in generators]
+    running = len(generators)
     try:
-        while left:
-            arrived = await inbox.get()
-            left -= arrived.count(None)
-            if items := [item for items in arrived for item in items or ()]:
+        while running:
+            batch = await queue.get()
+            running -= batch.count(None)
+            if items := [item for part in batch for item in part or ()]:
                 yield items
     finally:
         for task in tasks:
@@ -36,13 +36,13 @@ async def _merged(generators: Sequence[AsyncGenerator[list[T]]]) -> AsyncGenerat
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _pump(generator: AsyncGenerator[list[T]], inbox: OutputQueue[list[T] | None]) -> None:
-    """Fill the inbox; ``None`` comes last."""
+async def _pump(generator: AsyncGenerator[list[T]], queue: OutputQueue[list[T] | None]) -> None:
+    """Put all items of a generator on the queue, then ``None``."""
     try:
         async with aclosing(generator):
             async for items in generator:
-                inbox.put(items)
-    except Exception as error:  # noqa: BLE001 (raised again by `merge_streams`, in its consumer's task)
-        inbox.fail(error)
+                queue.put(items)
+    except Exception as error:  # noqa: BLE001 (raised again in the task that consumes the merged stream)
+        queue.fail(error)
     else:
-        inbox.put(None)
+        queue.put(None)

@@ -1,4 +1,4 @@
-"""What a request demands of the text of its answers, on its way to the backend."""
+"""Constraints on the output's text, between the request and the backend."""
 
 from __future__ import annotations
 
@@ -14,21 +14,24 @@ from fllm.values import EngineOutput
 
 
 class OutputConstraint(Struct, frozen=True):
-    """What each answer must be like, and the field of the request that says so."""
+    """A constraint on each output's text, and the request field that sets it."""
 
     constraint: Constraint
     param: str
 
 
 def whole_output(output_constraint: OutputConstraint, reasoning: Parser | None) -> Constraint:
-    """The language of an output whose answer is as demanded; ``reasoning`` is to read that output."""
+    """Return the constraint on the whole output, including reasoning that ``reasoning`` will parse.
+
+    Raises `RequestError` if the reasoning parser does not support constraints.
+    """
     if reasoning is None:
         return output_constraint.constraint
     around: Callable[[Constraint], Constraint] | None = getattr(reasoning, "constrain_output", None)
     if around is None:
         raise RequestError(
-            f"`{output_constraint.param}`: this server's reasoning parser does not say where the answer "
-            "begins, so the answer can't be constrained",
+            f"`{output_constraint.param}` is not supported: this server's reasoning parser does not define "
+            "where the reasoning ends, so the text after it can't be constrained",
             param=output_constraint.param,
             code="unsupported_parameter",
         )
@@ -36,13 +39,13 @@ def whole_output(output_constraint: OutputConstraint, reasoning: Parser | None) 
 
 
 async def with_param(
-    output_constraint: OutputConstraint, steps: AsyncGenerator[EngineOutput]
+    output_constraint: OutputConstraint, outputs: AsyncGenerator[EngineOutput]
 ) -> AsyncGenerator[EngineOutput]:
-    """The same steps; a constraint that the backend can't obey is the fault of the field that demands it."""
+    """Yield the outputs; attribute a `RequestError` without a field to the constraint's field."""
     try:
-        async with aclosing(steps):
-            async for step in steps:
-                yield step
+        async with aclosing(outputs):
+            async for output in outputs:
+                yield output
     except RequestError as error:
         if error.param is not None:
             raise

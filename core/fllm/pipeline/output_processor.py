@@ -1,4 +1,4 @@
-"""One sequence's stages in a row: token ids in, events out."""
+"""The stages of one sequence: token ids in, events out."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from fllm.values import EngineOutput, SamplingParams, TokenLogprob, Usage
 
 
 class OutputToken(Struct, frozen=True):
-    """A generated token, as log-probabilities show it."""
+    """A generated token, for reporting log-probabilities."""
 
     token_id: int
     text_offset: int
-    """Characters of the sequence's text before this token."""
+    """Number of characters of the sequence's text before this token."""
     logprob: TokenLogprob | None = None
 
 
 class SequenceOutput(Struct, frozen=True, kw_only=True):
-    """What one step of the engine brought for one sequence; all that one write to the client carries."""
+    """The result of one engine step for one sequence."""
 
     index: int
     events: list[Event]
-    """Merged; the sequence's last output ends with its only `Finished`."""
+    """Merged events. The sequence's last output ends with its only `Finished`."""
     tokens: list[OutputToken]
     prompt_logprobs: list[TokenLogprob | None] | None = None
-    """On the first output, where asked for."""
+    """Set on the first output, if requested: one entry per prompt token, ``None`` for the first token."""
     usage: Usage = Usage()
-    """The sequence's cost so far."""
+    """Usage of the sequence so far."""
 
 
 class OutputProcessor:
-    """Detokenizer, stop strings, reasoning parser and tool-call parser of one sequence.
+    """Runs one sequence through the detokenizer, stop strings, reasoning parser and tool-call parser.
 
-    A stage that the request does not need is left out. No stage knows its neighbours.
+    A stage that the request does not need is omitted. The stages are independent of each other.
     """
 
     def __init__(
@@ -76,99 +76,99 @@ class OutputProcessor:
         self._completion_tokens = 0
         self._reasoning_tokens = ReasoningTokenCounter()
         self._offset = 0
-        self._called = False
+        self._has_tool_call = False
         self.finished = False
-        """`Finished` has been emitted; what the backend still has is not wanted."""
+        """Whether `Finished` has been emitted; any further output of the backend must be discarded."""
         self.reason = ""
-        """That of `Finished`."""
+        """Finish reason, once finished."""
 
-    def feed(self, step: EngineOutput) -> SequenceOutput:
-        """Take one step of the backend."""
-        self._cached_tokens = self._cached_tokens or step.cached_tokens
+    def feed(self, output: EngineOutput) -> SequenceOutput:
+        """Process one output of the backend."""
+        self._cached_tokens = self._cached_tokens or output.cached_tokens
         events: list[Event] = []
         tokens: list[OutputToken] = []
-        for position, token_id in enumerate(step.token_ids):
-            logprob = step.logprobs[position] if step.logprobs else None
+        for position, token_id in enumerate(output.token_ids):
+            logprob = output.logprobs[position] if output.logprobs else None
             tokens.append(OutputToken(token_id, self._offset, logprob))
             self._completion_tokens += 1
-            is_stop = step.stop_token is not None and position == len(step.token_ids) - 1
+            is_stop = output.stop_token is not None and position == len(output.token_ids) - 1
             if self._include_stop or not is_stop:
-                events += self._token(token_id)
+                events += self._process_token(token_id)
             if self._stop.matched is not None:
                 break
-        if step.finish_reason or self._stop.matched is not None:
-            events += self._finish(step)
+        if output.finish_reason or self._stop.matched is not None:
+            events += self._finish(output)
         return SequenceOutput(
             index=self._index,
             events=merged(events),
             tokens=tokens,
-            prompt_logprobs=step.prompt_logprobs,
+            prompt_logprobs=output.prompt_logprobs,
             usage=self._usage(),
         )
 
-    def _token(self, token_id: int) -> Iterable[ParserEvent]:
+    def _process_token(self, token_id: int) -> Iterable[ParserEvent]:
         text = self._detokenizer.feed(token_id)
         self._offset += len(text)
-        # Stop strings count only once min_tokens exist, as stop tokens do.
+        # Like stop tokens, stop strings are ignored until there are min_tokens tokens.
         if self._completion_tokens > self._sampling.min_tokens:
             text = self._stop.feed(text)
-        self._reasoning_tokens.hold(len(text))
-        return self._parse(text)
+        self._reasoning_tokens.add(len(text))
+        return self._parse_text(text)
 
-    def _parse(self, text: str) -> list[ParserEvent]:
+    def _parse_text(self, text: str) -> list[ParserEvent]:
         if not text:
             return []
         if self._reasoning_parser is None:
-            return self._call([Text(text)])
+            return self._parse_tool_calls([Text(text)])
         events = merged(self._reasoning_parser.feed(text))
         self._reasoning_tokens.release(events)
-        return self._call(events)
+        return self._parse_tool_calls(events)
 
-    def _call(self, events: list[ParserEvent]) -> list[ParserEvent]:
+    def _parse_tool_calls(self, events: list[ParserEvent]) -> list[ParserEvent]:
         if self._tool_parser is None:
             return events
         found: list[ParserEvent] = []
         for event in events:
             if isinstance(event, Text):
-                found += self._noted(self._tool_parser.feed(event.text))
+                found += self._track_tool_calls(self._tool_parser.feed(event.text))
             else:
                 found.append(event)
         return found
 
-    def _noted(self, events: Iterable[ParserEvent]) -> list[ParserEvent]:
-        """Events of the tool-call parser; that there was a call changes the reason of the end."""
+    def _track_tool_calls(self, events: Iterable[ParserEvent]) -> list[ParserEvent]:
+        """Remember whether the tool-call parser emitted a call, since that changes the finish reason."""
         found = list(events)
         for event in found:
             if isinstance(event, ToolStart):
-                self._called = True
+                self._has_tool_call = True
         return found
 
-    def _finish(self, step: EngineOutput) -> list[Event]:
+    def _finish(self, output: EngineOutput) -> list[Event]:
         self.finished = True
         events: list[Event] = []
         if self._stop.matched is None:
             tail = self._detokenizer.finish()
-            events += self._parse(self._stop.feed(tail) + self._stop.finish())
+            events += self._parse_text(self._stop.feed(tail) + self._stop.finish())
         if self._reasoning_parser is not None:
             rest = merged(self._reasoning_parser.finish())
             self._reasoning_tokens.release(rest)
-            events += self._call(rest)
+            events += self._parse_tool_calls(rest)
         if self._tool_parser is not None:
-            events += self._noted(self._tool_parser.finish())
-        self.reason = reason = self._reason(step)
+            events += self._track_tool_calls(self._tool_parser.finish())
+        self.reason = reason = self._finish_reason(output)
         return [
             *events,
-            Finished(reason=reason, stop_reason=self._stop_reason(step), usage=self._usage()),
+            Finished(reason=reason, stop_reason=self._stop_reason(output), usage=self._usage()),
         ]
 
-    def _reason(self, step: EngineOutput) -> Literal["stop", "length", "tool_calls", "abort"]:
-        reason = "stop" if self._stop.matched is not None else step.finish_reason or "stop"
-        return "tool_calls" if self._called and reason == "stop" else reason
+    def _finish_reason(self, output: EngineOutput) -> Literal["stop", "length", "tool_calls", "abort"]:
+        reason = "stop" if self._stop.matched is not None else output.finish_reason or "stop"
+        return "tool_calls" if self._has_tool_call and reason == "stop" else reason
 
-    def _stop_reason(self, step: EngineOutput) -> int | str | None:
+    def _stop_reason(self, output: EngineOutput) -> int | str | None:
         if self._stop.matched is not None:
             return self._stop.matched
-        return step.stop_token if step.stop_token in self._sampling.stop_token_ids else None
+        return output.stop_token if output.stop_token in self._sampling.stop_token_ids else None
 
     def _usage(self) -> Usage:
         return Usage(
@@ -180,27 +180,27 @@ class OutputProcessor:
 
 
 class ReasoningTokenCounter:
-    """Counts the tokens that gave at least one character of reasoning; tags are not among them.
+    """Counts the tokens that contributed at least one character of reasoning, which excludes tags.
 
-    A token whose text is held back (it may begin a tag, or end in half a character) is counted when that text
-    comes out.
+    A token whose text is pending (it may begin a tag, or end in an incomplete character) is counted once that
+    text is emitted.
     """
 
     def __init__(self) -> None:
         self.count = 0
-        self._held: list[int] = []
+        self._pending: list[int] = []
 
-    def hold(self, length: int) -> None:
-        """A token gave so many characters to the reasoning parser."""
-        self._held.append(length)
+    def add(self, length: int) -> None:
+        """Record that a token contributed ``length`` characters to the reasoning parser's input."""
+        self._pending.append(length)
 
     def release(self, events: list[ParserEvent]) -> None:
-        """The reasoning parser emitted these events: the last characters it was given, but for tags."""
+        """Count the tokens of these events of the reasoning parser: its latest input, except tags."""
         released = sum([len(event.text) for event in events if isinstance(event, Reasoning)])
         found = released > 0
-        # A token of no characters began the character that the next one completed.
-        while self._held and (released > 0 or (found and self._held[-1] == 0)):
-            released -= self._held.pop()
+        # A token without characters began the character that the next token completed.
+        while self._pending and (released > 0 or (found and self._pending[-1] == 0)):
+            released -= self._pending.pop()
             self.count += 1
         if events:
-            self._held.clear()
+            self._pending.clear()

@@ -1,4 +1,4 @@
-"""Where items wait for whoever reads them; those that wait together leave together."""
+"""An asyncio queue whose reader receives all waiting items at once."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ T = TypeVar("T")
 
 
 class OutputQueue(Generic[T]):
-    """Items of any number of writers on their way to one reader, all on one event loop.
+    """A queue with any number of writers and one reader, all on one event loop.
 
-    A reader that is slower than its writers takes all that is there at once, and does its work once for all;
-    one that is faster gets each item as soon as it comes.
+    A reader that is slower than its writers receives all waiting items in one batch and processes them
+    together. A faster reader receives each item as soon as it is put.
     """
 
     def __init__(self) -> None:
@@ -21,18 +21,18 @@ class OutputQueue(Generic[T]):
         self._filled = asyncio.Event()
 
     def put(self, item: T) -> None:
-        """Add an item; after a failure it is dropped."""
+        """Append an item; drop it if the queue has failed."""
         if self._failure is None:
             self._items.append(item)
             self._filled.set()
 
     def fail(self, failure: Exception) -> None:
-        """Let `get` raise this once what came before is read."""
+        """Make `get` raise this error once the earlier items have been read."""
         self._failure = failure
         self._filled.set()
 
     async def get(self) -> list[T]:
-        """Wait until there is something, and take all of it."""
+        """Wait until there is at least one item; remove and return all items."""
         await self._filled.wait()
         items, self._items = self._items, []
         if self._failure is None:

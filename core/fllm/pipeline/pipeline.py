@@ -2,9 +2,10 @@
 
 ::
 
-    Prompt ─ backend.generate ─▶ Step* ─ Chain ─▶ Output* ─ merge ─▶ list[Output]*
+    GenerateRequest ─ Backend.generate ─▶ EngineOutput* ─ OutputProcessor ─▶ SequenceOutput*
+                    ─ merge_streams ─▶ list[SequenceOutput]*
 
-    Chain: Detokenizer ─▶ StopStrings ─▶ reasoning parser ─▶ tool-call parser
+    OutputProcessor: Detokenizer ─▶ StopStrings ─▶ reasoning parser ─▶ tool-call parser
 """
 
 from __future__ import annotations
@@ -28,38 +29,42 @@ from fllm.values import EngineOutput, GenerateRequest, SamplingParams
 
 
 class PipelineRequest(Struct, frozen=True, kw_only=True):
-    """What an endpoint asks of the pipeline. Sequence ``i * n + j`` is answer ``j`` to prompt ``i``."""
+    """An endpoint's request to the pipeline. Sequence ``i * n + j`` is output ``j`` for prompt ``i``."""
 
     prompts: list[list[int]]
     """Token ids of each prompt."""
     sampling: SamplingParams
     n: int = 1
+    """Outputs per prompt."""
     best_of: int = 1
-    """Without ``beam``: generate so many, keep the ``n`` likeliest. Nothing comes before all are done."""
+    """Without ``beam``: candidates to generate per prompt; the ``n`` most likely are returned. If it exceeds
+    ``n``, nothing is emitted until all candidates are complete."""
     beam: BeamSearchParams | None = None
-    """Search with so many beams and keep the ``n`` best. Nothing is emitted before the search is done."""
+    """Generate by beam search and return the ``n`` best. Nothing is emitted until the search is complete."""
     stop: tuple[str, ...] = ()
     include_stop: bool = False
+    """Keep the stop string or stop token in the text."""
     skip_special_tokens: bool = True
     continues_prompt: bool = False
-    """The answer goes on in the middle of a text, and does not begin one."""
+    """The output continues the prompt's text, rather than beginning a new one."""
     reasoning_parser: ParserFactory | None = None
     tool_parser: ParserFactory | None = None
     context: ParserContext = ParserContext()
+    """Context for both parsers."""
     client: str = ""
-    """Who asks."""
+    """Name of the client, by which a backend may schedule fairly."""
     output_constraint: OutputConstraint | None = None
-    """Concerns what is left of an output without its reasoning. Not together with ``beam``."""
+    """Constraint on each output's text after the reasoning. Not supported together with ``beam``."""
 
     @property
     def num_sequences(self) -> int:
-        """How many the backend has of it at once."""
-        each = self.beam.width if self.beam else max(self.n, self.best_of)
-        return len(self.prompts) * each
+        """Number of sequences that the backend runs at once for this request."""
+        per_prompt = self.beam.width if self.beam else max(self.n, self.best_of)
+        return len(self.prompts) * per_prompt
 
 
 class Pipeline:
-    """A backend and a tokenizer, ready to answer requests."""
+    """Generates outputs for requests with a backend and a tokenizer."""
 
     def __init__(self, backend: Backend, tokenizer: Tokenizer, eos_token_ids: tuple[int, ...] = ()) -> None:
         self._backend = backend
@@ -69,58 +74,53 @@ class Pipeline:
     def generate(
         self, request: PipelineRequest, tracker: RequestTracker
     ) -> AsyncGenerator[list[SequenceOutput]]:
-        """Answer a request: the outputs that come together, together; closing it aborts.
+        """Yield the outputs of all sequences; outputs that arrive together share one list.
 
-        Each sequence's last output ends with its only `Finished`.
+        Each sequence's last output ends with its only `Finished`. Closing the generator aborts the request.
         """
-        return merge_streams([self._answer(request, i, tracker) for i in range(len(request.prompts))])
+        return merge_streams([self._run_prompt(request, i, tracker) for i in range(len(request.prompts))])
 
-    def _answer(
+    def _run_prompt(
         self, request: PipelineRequest, i: int, tracker: RequestTracker
     ) -> AsyncGenerator[list[SequenceOutput]]:
         first = i * request.n
         if request.beam is not None:
-            return self._beams(request, i, request.beam, tracker)
+            return self._run_beam_search(request, i, request.beam, tracker)
         if request.best_of <= request.n:
-            return merge_streams(
-                [self._sequence(request, i, j, first + j, tracker) for j in range(request.n)]
-            )
+            sequences = [self._run_sequence(request, i, j, first + j, tracker) for j in range(request.n)]
+            return merge_streams(sequences)
         scored = _with_logprobs(request)
-        candidates = [self._sequence(scored, i, j, first + j, tracker) for j in range(request.best_of)]
-        return best_of(
-            merge_streams(candidates), request.n, first, keep_logprobs=request.sampling.logprobs is not None
-        )
+        candidates = [self._run_sequence(scored, i, j, first + j, tracker) for j in range(request.best_of)]
+        keep_logprobs = request.sampling.logprobs is not None
+        return best_of(merge_streams(candidates), request.n, first, keep_logprobs=keep_logprobs)
 
-    def _sequence(
+    def _run_sequence(
         self, request: PipelineRequest, i: int, j: int, index: int, tracker: RequestTracker
     ) -> AsyncGenerator[list[SequenceOutput]]:
-        prompt = self._prompt(request, i, j, tracker)
-        reasoning = request.reasoning_parser and request.reasoning_parser(request.context)
-        processor = self._chain(request, i, index, reasoning)
+        generate_request = self._generate_request(request, i, j, tracker)
+        reasoning_parser = request.reasoning_parser and request.reasoning_parser(request.context)
+        processor = self._make_processor(request, i, index, reasoning_parser)
         if request.output_constraint is None:
-            return _outputs(processor, index, self._backend.generate(prompt), tracker)
-        prompt = msgspec.structs.replace(
-            prompt, constraint=whole_output(request.output_constraint, reasoning)
-        )
-        return _outputs(
-            processor, index, with_param(request.output_constraint, self._backend.generate(prompt)), tracker
-        )
+            return _process(processor, index, self._backend.generate(generate_request), tracker)
+        constraint = whole_output(request.output_constraint, reasoning_parser)
+        generate_request = msgspec.structs.replace(generate_request, constraint=constraint)
+        outputs = with_param(request.output_constraint, self._backend.generate(generate_request))
+        return _process(processor, index, outputs, tracker)
 
-    async def _beams(
-        self, request: PipelineRequest, i: int, beam: BeamSearchParams, tracker: RequestTracker
+    async def _run_beam_search(
+        self, request: PipelineRequest, i: int, params: BeamSearchParams, tracker: RequestTracker
     ) -> AsyncGenerator[list[SequenceOutput]]:
-        prompt = self._prompt(request, i, 0, tracker)
-        found = await beam_search(self._backend, prompt, beam, self._eos_token_ids)
+        generate_request = self._generate_request(request, i, 0, tracker)
+        found = await beam_search(self._backend, generate_request, params, self._eos_token_ids)
         for index, hypothesis in enumerate(found[: request.n], start=i * request.n):
-            step = hypothesis.step(with_logprobs=request.sampling.logprobs is not None)
-            processor = self._chain(
-                request, i, index, request.reasoning_parser and request.reasoning_parser(request.context)
-            )
-            async for outputs in _outputs(processor, index, _once(step), tracker):
+            output = hypothesis.to_output(with_logprobs=request.sampling.logprobs is not None)
+            reasoning_parser = request.reasoning_parser and request.reasoning_parser(request.context)
+            processor = self._make_processor(request, i, index, reasoning_parser)
+            async for outputs in _process(processor, index, _once(output), tracker):
                 yield outputs
 
-    def _chain(
-        self, request: PipelineRequest, i: int, index: int, reasoning: Parser | None
+    def _make_processor(
+        self, request: PipelineRequest, i: int, index: int, reasoning_parser: Parser | None
     ) -> OutputProcessor:
         return OutputProcessor(
             index=index,
@@ -131,11 +131,13 @@ class Pipeline:
             stop=request.stop,
             include_stop=request.include_stop,
             skip_special_tokens=request.skip_special_tokens,
-            reasoning_parser=reasoning,
+            reasoning_parser=reasoning_parser,
             tool_parser=request.tool_parser and request.tool_parser(request.context),
         )
 
-    def _prompt(self, request: PipelineRequest, i: int, j: int, tracker: RequestTracker) -> GenerateRequest:
+    def _generate_request(
+        self, request: PipelineRequest, i: int, j: int, tracker: RequestTracker
+    ) -> GenerateRequest:
         sampling = request.sampling
         if j and sampling.seed is not None:
             sampling = msgspec.structs.replace(sampling, seed=sampling.seed + j)
@@ -149,14 +151,17 @@ class Pipeline:
         )
 
 
-async def _outputs(
-    processor: OutputProcessor, index: int, steps: AsyncGenerator[EngineOutput], tracker: RequestTracker
+async def _process(
+    processor: OutputProcessor,
+    index: int,
+    engine_outputs: AsyncGenerator[EngineOutput],
+    tracker: RequestTracker,
 ) -> AsyncGenerator[list[SequenceOutput]]:
     try:
-        async with aclosing(steps):
-            async for step in steps:
-                output = processor.feed(step)
-                tracker.step(index, len(output.tokens), step.queue_time, step.cached_tokens)
+        async with aclosing(engine_outputs):
+            async for engine_output in engine_outputs:
+                output = processor.feed(engine_output)
+                tracker.step(index, len(output.tokens), engine_output.queue_time, engine_output.cached_tokens)
                 if processor.finished:
                     tracker.end(index, processor.reason)
                 yield [output]
@@ -176,5 +181,5 @@ def _with_logprobs(request: PipelineRequest) -> PipelineRequest:
     return msgspec.structs.replace(request, sampling=msgspec.structs.replace(request.sampling, logprobs=0))
 
 
-async def _once(step: EngineOutput) -> AsyncGenerator[EngineOutput]:
-    yield step
+async def _once(output: EngineOutput) -> AsyncGenerator[EngineOutput]:
+    yield output

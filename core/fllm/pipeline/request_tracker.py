@@ -1,4 +1,4 @@
-"""One request as collectors see it."""
+"""Times and counts of one request, reported to the metrics collectors."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 
 from fllm.interfaces import Collector
 
-REPORT_EVERY = 1.0
-"""Seconds between two reports of progress: collectors are never called once a token."""
+PROGRESS_INTERVAL_SECONDS = 1.0
+"""Minimum time between two progress reports: collectors are never called once per token."""
 
 
 class RequestTracker:
-    """The times and counts of one request, and the calls to those who collect them: a `RequestRecord`.
+    """Records the times and counts of one request and reports them to collectors; a `RequestRecord`.
 
-    Made when the request arrives, before a byte of it is read; `finish` must be called exactly once.
-    Times are seconds of ``clock`` (`time.monotonic`).
+    Create it when the request arrives, before its body is read, and call `finish` exactly once. Times are
+    seconds of ``clock`` (by default `time.monotonic`).
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class RequestTracker:
     ) -> None:
         self.request_id = request_id
         self.key = uuid.uuid4().hex
-        """Unlike the id, which is the client's to choose, it is nobody else's."""
+        """Unique to this request, unlike ``request_id``, which the client may choose."""
         self.method = method
         self.path = path
         self.client = client
@@ -63,13 +63,13 @@ class RequestTracker:
 
     @property
     def finish_reasons(self) -> tuple[str, ...]:
-        """Why each sequence ended, in their order."""
+        """Finish reasons of the sequences that have ended, by index."""
         return tuple(self._reasons[index] for index in sorted(self._reasons))
 
     def submit(
         self, *, prompt_tokens: int, max_tokens: int | None, answers: int = 1, streamed: bool = False
     ) -> None:
-        """It has been read, and now goes to the engine; each prompt is to have so many ``answers``."""
+        """Record that the request has been read and is submitted to the engine."""
         self.submitted_at = self._clock()
         self.prompt_tokens = prompt_tokens
         self.max_tokens = max_tokens
@@ -77,7 +77,7 @@ class RequestTracker:
         self.streamed = streamed
 
     def step(self, index: int, tokens: int, queue_time: float = 0.0, cached: int = 0) -> None:
-        """Sequence ``index`` has so many new tokens."""
+        """Record that sequence ``index`` has ``tokens`` new tokens."""
         now = self._clock()
         if self.first_token_at is None:
             self._start(now, queue_time, index, cached)
@@ -88,15 +88,15 @@ class RequestTracker:
         self._last_step[index] = now
         self.generated_tokens += tokens
         self._unreported += tokens
-        if now - self._reported_at >= REPORT_EVERY:
+        if now - self._reported_at >= PROGRESS_INTERVAL_SECONDS:
             self._report(now)
 
     def end(self, index: int, reason: str) -> None:
-        """Sequence ``index`` has ended; the first reason that is given counts."""
+        """Record that sequence ``index`` has ended; later calls for it are ignored."""
         self._reasons.setdefault(index, reason)
 
     def finish(self, error: str | None = None) -> None:
-        """The request is over; ``error`` says why it failed, if it did."""
+        """Record that the request is complete; ``error`` is the reason if it failed."""
         self.error = error
         self.finished_at = self._clock()
         if self._unreported:
@@ -112,7 +112,7 @@ class RequestTracker:
             collector.started(self)
 
     def _cache(self, index: int, tokens: int) -> None:
-        """The first answer to a prompt computes it; the others find its blocks in the cache."""
+        """Count a prompt's cached tokens once: later sequences find the blocks of the first one."""
         if tokens and index % self.answers == 0 and index not in self._cached:
             self._cached.add(index)
             self.cached_tokens += tokens

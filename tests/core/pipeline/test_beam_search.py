@@ -21,43 +21,43 @@ NOTHING = -1e9
 
 
 def distribution(context: Sequence[int]) -> list[float]:
-    """Log-probabilities of each token after these."""
+    """Return the log-probability of each token after a context."""
     weights = [random.Random(repr((list(context), token))).random() ** 3 for token in range(VOCABULARY)]
     return [math.log(weight / sum(weights)) for weight in weights]
 
 
 class TinyBackend:
-    """A `Backend` whose model is `distribution`; it remembers what it was asked."""
+    """A `Backend` whose model is `distribution`; it records its requests."""
 
     def __init__(self, error: Exception | None = None) -> None:
-        self.asked: list[GenerateRequest] = []
+        self.requests: list[GenerateRequest] = []
         self.open = 0
         self.error = error
 
     async def start(self) -> ModelCard:
         return ModelCard(tokenizer="", max_model_len=100)
 
-    async def generate(self, prompt: GenerateRequest) -> AsyncGenerator[EngineOutput]:
-        self.asked.append(prompt)
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[EngineOutput]:
+        self.requests.append(request)
         self.open += 1
         try:
             await asyncio.sleep(0)
-            if self.error and len(self.asked) > 1:
+            if self.error and len(self.requests) > 1:
                 raise self.error
-            yield self.answer(prompt)
+            yield self.output(request)
         finally:
             self.open -= 1
 
-    def answer(self, prompt: GenerateRequest) -> EngineOutput:
-        logprobs = distribution(prompt.token_ids)
+    def output(self, request: GenerateRequest) -> EngineOutput:
+        logprobs = distribution(request.token_ids)
         ranked = sorted(range(VOCABULARY), key=lambda token: -logprobs[token])
-        top = tuple((token, logprobs[token]) for token in ranked[: prompt.sampling.logprobs])
+        top = tuple((token, logprobs[token]) for token in ranked[: request.sampling.logprobs])
         best = TokenLogprob(ranked[0], logprobs[ranked[0]], top)
         return EngineOutput(
             token_ids=[best.token_id],
             logprobs=[best],
             finish_reason="length",
-            cached_tokens=len(prompt.token_ids),
+            cached_tokens=len(request.token_ids),
         )
 
     async def status(self) -> EngineStats:
@@ -68,18 +68,18 @@ class TinyBackend:
 
 
 def search(
-    beam: BeamSearchParams, eos: Sequence[int] = (), backend: TinyBackend | None = None, **sampling: object
+    params: BeamSearchParams, eos: Sequence[int] = (), backend: TinyBackend | None = None, **sampling: object
 ) -> list[Hypothesis]:
-    prompt = GenerateRequest("r", PROMPT, SamplingParams(**{"max_tokens": 4, **sampling}), "group")  # type: ignore[arg-type]
-    return asyncio.run(beam_search(backend or TinyBackend(), prompt, beam, eos))
+    request = GenerateRequest("r", PROMPT, SamplingParams(**{"max_tokens": 4, **sampling}), "group")  # type: ignore[arg-type]
+    return asyncio.run(beam_search(backend or TinyBackend(), request, params, eos))
 
 
 def sum_of(token_ids: Sequence[int]) -> float:
     return sum(distribution(PROMPT + list(token_ids[:i]))[token] for i, token in enumerate(token_ids))
 
 
-def sequences(length: int, stops: set[int], min_tokens: int) -> Iterator[tuple[int, ...]]:
-    """All answers of at most that length."""
+def all_sequences(length: int, stops: set[int], min_tokens: int) -> Iterator[tuple[int, ...]]:
+    """Yield all outputs of at most ``length`` tokens."""
     for size in range(1, length + 1):
         for tokens in itertools.product(range(VOCABULARY), repeat=size):
             ends = [place for place, token in enumerate(tokens, 1) if token in stops]
@@ -90,10 +90,10 @@ def sequences(length: int, stops: set[int], min_tokens: int) -> Iterator[tuple[i
 
 @pytest.mark.parametrize("length_penalty", [-1.0, 0.0, 1.0, 2.0])
 @pytest.mark.parametrize("min_tokens", [0, 2])
-def test_a_beam_that_prunes_nothing_finds_the_best_of_all_answers(length_penalty: float, min_tokens: int):
-    beam = BeamSearchParams(width=600, length_penalty=length_penalty)
-    found = search(beam, eos=[0, 5], max_tokens=3, min_tokens=min_tokens)
-    everything = list(sequences(3, {0, 5}, min_tokens))
+def test_a_beam_that_prunes_nothing_finds_the_best_of_all_outputs(length_penalty: float, min_tokens: int):
+    params = BeamSearchParams(width=600, length_penalty=length_penalty)
+    found = search(params, eos=[0, 5], max_tokens=3, min_tokens=min_tokens)
+    everything = list(all_sequences(3, {0, 5}, min_tokens))
     everything.sort(key=lambda tokens: -sum_of(tokens) / len(tokens) ** length_penalty)
     assert [tuple(each.token_ids) for each in found] == everything
     assert found[0].logprob == pytest.approx(sum_of(everything[0]))
@@ -108,7 +108,7 @@ def reference(
     max_tokens: int,
     min_tokens: int,
 ) -> list[list[int]]:
-    """The search as transformers lays it out: fixed tables, in which what isn't there has a score of -1e9."""
+    """Search as transformers does: in fixed-size tables, where missing entries have a score of -1e9."""
     running: list[tuple[float, list[int]]] = [(0.0, [])] + [(NOTHING, [])] * (width - 1)
     finished: list[tuple[float, list[int]]] = [(NOTHING, [])] * width
     for length in range(1, max_tokens + 1):
@@ -126,8 +126,8 @@ def reference(
             finished.append((score / length**length_penalty if hit else NOTHING, tokens))
         finished = sorted(finished, key=lambda each: -each[0])[:width]
         full = all(score > NOTHING / 2 for score, _ in finished)
-        flattering = max_tokens if early_stopping == "never" and length_penalty > 0 else length
-        improvable = not full or running[0][0] / flattering**length_penalty > finished[-1][0]
+        best_length = max_tokens if early_stopping == "never" and length_penalty > 0 else length
+        improvable = not full or running[0][0] / best_length**length_penalty > finished[-1][0]
         if not improvable or (full and early_stopping is True):
             break
     return [tokens for _, tokens in finished]
@@ -149,8 +149,8 @@ def test_a_beam_that_prunes_finds_what_transformers_would(
     max_tokens: int,
     min_tokens: int,
 ):
-    beam = BeamSearchParams(width=width, length_penalty=length_penalty, early_stopping=early_stopping)
-    found = search(beam, eos=sorted(stops), max_tokens=max_tokens, min_tokens=min_tokens)
+    params = BeamSearchParams(width=width, length_penalty=length_penalty, early_stopping=early_stopping)
+    found = search(params, eos=sorted(stops), max_tokens=max_tokens, min_tokens=min_tokens)
     assert [each.token_ids for each in found] == reference(
         width=width,
         length_penalty=length_penalty,
@@ -161,61 +161,61 @@ def test_a_beam_that_prunes_finds_what_transformers_would(
     )
 
 
-def test_each_way_of_stopping_has_its_own_price():
+def test_stopping_later_takes_more_rounds():
     rounds = []
     for early_stopping in (True, False, "never"):
         backend = TinyBackend()
         search(BeamSearchParams(width=2, early_stopping=early_stopping), [0, 5, 6], backend, max_tokens=30)  # type: ignore[arg-type]
-        rounds.append(max(len(prompt.token_ids) for prompt in backend.asked))
+        rounds.append(max(len(request.token_ids) for request in backend.requests))
     assert rounds == sorted(rounds)
     assert rounds[0] < rounds[2]
 
 
 def test_ignored_eos_is_an_ordinary_token_and_stop_token_ids_still_stop():
-    beam = BeamSearchParams(width=2, length_penalty=0.0)
-    endless = search(beam)
+    params = BeamSearchParams(width=2, length_penalty=0.0)
+    endless = search(params)
     eos = endless[0].token_ids[0]
-    assert search(beam, eos=[eos], ignore_eos=True) == endless
-    stopped = search(beam, stop_token_ids=(eos,), ignore_eos=True)
+    assert search(params, eos=[eos], ignore_eos=True) == endless
+    stopped = search(params, stop_token_ids=(eos,), ignore_eos=True)
     assert stopped[0].token_ids == [eos]
-    assert stopped == search(beam, eos=[eos])
+    assert stopped == search(params, eos=[eos])
 
 
-def test_an_answer_is_given_as_one_step():
+def test_a_hypothesis_is_emitted_as_one_output():
     for each in search(BeamSearchParams(width=4), eos=[0, 5], max_tokens=3, logprobs=2):
-        step = each.step(with_logprobs=True)
-        stopped = step.token_ids[-1] in (0, 5)
-        assert (step.finish_reason, step.stop_token) == (
-            ("stop", step.token_ids[-1]) if stopped else ("length", None)
+        output = each.to_output(with_logprobs=True)
+        stopped = output.token_ids[-1] in (0, 5)
+        assert (output.finish_reason, output.stop_token) == (
+            ("stop", output.token_ids[-1]) if stopped else ("length", None)
         )
-        assert step.cached_tokens == len(PROMPT)
-        assert [token.token_id for token in step.logprobs or []] == step.token_ids
-        assert [len(token.top) for token in step.logprobs or []] == [2] * len(step.token_ids)
-        assert sum(token.logprob for token in step.logprobs or []) == pytest.approx(each.logprob)
-        assert each.step(with_logprobs=False).logprobs is None
+        assert output.cached_tokens == len(PROMPT)
+        assert [token.token_id for token in output.logprobs or []] == output.token_ids
+        assert [len(token.top) for token in output.logprobs or []] == [2] * len(output.token_ids)
+        assert sum(token.logprob for token in output.logprobs or []) == pytest.approx(each.logprob)
+        assert each.to_output(with_logprobs=False).logprobs is None
 
 
-def test_all_beams_of_a_round_are_asked_at_once_and_in_one_group():
+def test_all_beams_of_a_round_are_requested_at_once_and_in_one_group():
     backend = TinyBackend()
     search(BeamSearchParams(width=3), backend=backend, max_tokens=3)
-    assert [len(prompt.token_ids) for prompt in backend.asked] == [2, 3, 3, 3, 4, 4, 4]
-    assert {prompt.group for prompt in backend.asked} == {"group"}
-    assert len({prompt.request_id for prompt in backend.asked}) == 7
+    assert [len(request.token_ids) for request in backend.requests] == [2, 3, 3, 3, 4, 4, 4]
+    assert {request.group for request in backend.requests} == {"group"}
+    assert len({request.request_id for request in backend.requests}) == 7
 
 
-def test_only_the_first_round_asks_for_logprobs_of_the_prompt():
+def test_only_the_first_round_requests_logprobs_of_the_prompt():
     backend = TinyBackend()
     search(BeamSearchParams(width=2), backend=backend, prompt_logprobs=1)
-    assert [prompt.sampling.prompt_logprobs for prompt in backend.asked] == [1] + [None] * 6
+    assert [request.sampling.prompt_logprobs for request in backend.requests] == [1] + [None] * 6
 
 
-def test_no_tokens_asked_for_is_one_empty_answer():
+def test_max_tokens_0_gives_one_empty_output():
     [empty] = search(BeamSearchParams(width=3), max_tokens=0)
-    assert empty.step(with_logprobs=False) == EngineOutput(finish_reason="length")
+    assert empty.to_output(with_logprobs=False) == EngineOutput(finish_reason="length")
 
 
 @pytest.mark.parametrize("error", [BackendError("broken"), RequestError("too long")])
-def test_an_error_of_the_backend_comes_out_as_it_is_and_leaves_nothing_open(error: Exception):
+def test_an_error_of_the_backend_is_raised_unchanged_and_leaves_nothing_open(error: Exception):
     backend = TinyBackend(error)
     with pytest.raises(type(error)) as caught:
         search(BeamSearchParams(width=3), backend=backend)
@@ -226,9 +226,9 @@ def test_an_error_of_the_backend_comes_out_as_it_is_and_leaves_nothing_open(erro
 def test_a_cancelled_search_leaves_nothing_open():
     async def run() -> None:
         backend = TinyBackend()
-        prompt = GenerateRequest("r", PROMPT, SamplingParams(max_tokens=50))
-        task = asyncio.create_task(beam_search(backend, prompt, BeamSearchParams(width=3), ()))
-        while len(backend.asked) < 5:
+        request = GenerateRequest("r", PROMPT, SamplingParams(max_tokens=50))
+        task = asyncio.create_task(beam_search(backend, request, BeamSearchParams(width=3), ()))
+        while len(backend.requests) < 5:
             await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

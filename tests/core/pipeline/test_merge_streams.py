@@ -9,7 +9,7 @@ from fllm.pipeline.merge_streams import merge_streams
 
 
 class Source:
-    """Counts up, and remembers that it was closed."""
+    """Yields numbered items and records whether it was closed."""
 
     def __init__(self, name: str, items: int, fails: bool = False) -> None:
         self.name, self.items, self.fails, self.closed = name, items, fails, False
@@ -26,7 +26,7 @@ class Source:
 
 
 @pytest.mark.parametrize("lengths", [[], [3], [2, 0, 5]])
-def test_every_item_of_every_generator_comes_once_and_in_its_order(lengths: list[int]) -> None:
+def test_every_item_of_every_generator_is_yielded_once_and_in_order(lengths: list[int]) -> None:
     async def collect() -> list[str]:
         sources = [Source(chr(97 + i), length) for i, length in enumerate(lengths)]
         merged = merge_streams([source.generate() for source in sources])
@@ -39,7 +39,7 @@ def test_every_item_of_every_generator_comes_once_and_in_its_order(lengths: list
         assert [item for item in items if item[0] == letter] == [f"{letter}{j}" for j in range(length)]
 
 
-def test_items_that_come_together_stay_together() -> None:
+def test_items_that_arrive_together_share_a_list() -> None:
     async def collect() -> list[list[str]]:
         sources = [Source(name, 2) for name in "abc"]
         return [sorted(items) async for items in merge_streams([source.generate() for source in sources])]
@@ -48,7 +48,7 @@ def test_items_that_come_together_stay_together() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_closing_it_closes_all(count: int) -> None:
+def test_closing_the_stream_closes_all_generators(count: int) -> None:
     sources = [Source(str(i), 1000) for i in range(count)]
 
     async def take_one() -> None:

@@ -36,30 +36,30 @@ def tokenizer() -> Tokenizer:
 
 
 class Thinker:
-    """Reasoning ends at ``</t>``."""
+    """A reasoning parser; reasoning ends at ``</t>``."""
 
     def __init__(self) -> None:
-        self.held = ""
+        self.pending = ""
         self.done = False
 
     def feed(self, text: str) -> Iterable[ParserEvent]:
         if self.done:
             return [Text(text)]
-        self.held += text
-        before, tag, after = self.held.partition("</t>")
+        self.pending += text
+        before, tag, after = self.pending.partition("</t>")
         if tag:
             self.done = True
             return [Reasoning(before), Text(after)]
         keep = len("<t") if before.endswith("<t") else 0
-        self.held = before[len(before) - keep :]
+        self.pending = before[len(before) - keep :]
         return [Reasoning(before[: len(before) - keep])]
 
     def finish(self) -> Iterable[ParserEvent]:
-        return [] if self.done else [Reasoning(self.held)]
+        return [] if self.done else [Reasoning(self.pending)]
 
 
 class Caller:
-    """``[f]`` is a call."""
+    """A tool-call parser; ``[f]`` is a call."""
 
     def feed(self, text: str) -> Iterable[ParserEvent]:
         return [ToolStart(0, "f"), ToolArguments(0, "{}")] if text == "[f]" else [Text(text)]
@@ -96,7 +96,7 @@ def ids(*words: str) -> list[int]:
     return [WORDS.index(word) for word in words]
 
 
-def test_text_comes_out_and_one_finish() -> None:
+def test_text_is_followed_by_one_finished_event() -> None:
     *text, end = events(run(processor(), ids("a", "Ġc", "<eos>"), "stop"))
     assert text == [Text("a c")]
     assert end == Finished(reason="stop", usage=end.usage)
@@ -121,25 +121,25 @@ def test_a_stop_string_ends_the_sequence_in_the_middle_of_a_step() -> None:
     assert len(output.tokens) == output.usage.completion_tokens == 3
 
 
-def test_stop_strings_wait_for_min_tokens() -> None:
-    patient = processor(stop=("a",), sampling=SamplingParams(max_tokens=9, min_tokens=2))
-    assert events(run(patient, ids("a", "b", "b", "a", "b")))[0] == Text("abb")
+def test_stop_strings_are_ignored_until_min_tokens() -> None:
+    delayed = processor(stop=("a",), sampling=SamplingParams(max_tokens=9, min_tokens=2))
+    assert events(run(delayed, ids("a", "b", "b", "a", "b")))[0] == Text("abb")
 
 
-def test_reasoning_tokens_are_those_that_gave_reasoning() -> None:
+def test_reasoning_tokens_are_those_that_contributed_reasoning() -> None:
     words = ["a", "<t", "b", "ðŁ", "ĺ", "Ģ", "</t>", "a", "<eos>"]
     *parts, end = events(run(processor(reasoning_parser=Thinker()), ids(*words), "stop"))
     assert parts == [Reasoning("a<tb😀"), Text("a")]
     assert end.usage.reasoning_tokens == 6
 
 
-def test_a_token_that_holds_both_counts_as_reasoning() -> None:
+def test_a_token_with_reasoning_and_text_counts_as_reasoning() -> None:
     end = events(run(processor(reasoning_parser=Thinker()), ids("a", "x</t>y", "b")))[-1]
     assert end.usage.reasoning_tokens == 2
 
 
 @pytest.mark.parametrize(("finish", "reason"), [("stop", "tool_calls"), ("length", "length")])
-def test_a_call_changes_the_reason_only_of_a_natural_end(finish: str, reason: str) -> None:
+def test_a_call_changes_the_finish_reason_only_if_the_model_stopped(finish: str, reason: str) -> None:
     words = ["a", "</t>", "[f]", "<eos>"]
     *parts, end = events(
         run(processor(reasoning_parser=Thinker(), tool_parser=Caller()), ids(*words), finish)
@@ -162,10 +162,10 @@ def test_how_tokens_are_grouped_into_steps_changes_nothing(tokens: list[int], si
         outputs = []
         for start in range(0, len(tokens), size):
             last = start + size >= len(tokens)
-            step = EngineOutput(
+            output = EngineOutput(
                 token_ids=tokens[start : start + size], finish_reason="length" if last else None
             )
-            outputs.append(stages.feed(step))
+            outputs.append(stages.feed(output))
             if stages.finished:
                 break
         return events(outputs), sum(len(output.tokens) for output in outputs)

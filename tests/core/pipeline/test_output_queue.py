@@ -7,39 +7,39 @@ import pytest
 from fllm.pipeline.output_queue import OutputQueue
 
 
-def test_a_reader_that_waits_gets_each_item_as_it_comes() -> None:
+def test_a_waiting_reader_receives_each_item_as_it_is_put() -> None:
     async def go() -> list[list[int]]:
-        inbox: OutputQueue[int] = OutputQueue()
-        got = []
+        queue: OutputQueue[int] = OutputQueue()
+        batches = []
         for item in range(3):
-            waiting = asyncio.create_task(inbox.get())
+            waiting = asyncio.create_task(queue.get())
             await asyncio.sleep(0)
-            inbox.put(item)
-            got.append(await waiting)
-        return got
+            queue.put(item)
+            batches.append(await waiting)
+        return batches
 
     assert asyncio.run(go()) == [[0], [1], [2]]
 
 
-def test_items_that_wait_together_leave_together() -> None:
+def test_waiting_items_are_received_in_one_batch() -> None:
     async def go() -> list[int]:
-        inbox: OutputQueue[int] = OutputQueue()
+        queue: OutputQueue[int] = OutputQueue()
         for item in range(3):
-            inbox.put(item)
-        return await inbox.get()
+            queue.put(item)
+        return await queue.get()
 
     assert asyncio.run(go()) == [0, 1, 2]
 
 
-def test_a_failure_comes_after_the_items_before_it_and_is_the_last() -> None:
+def test_a_failure_is_raised_after_the_earlier_items_and_drops_later_ones() -> None:
     async def go() -> None:
-        inbox: OutputQueue[int] = OutputQueue()
-        inbox.put(1)
-        inbox.fail(ValueError("over"))
-        inbox.put(2)
-        assert await inbox.get() == [1]
+        queue: OutputQueue[int] = OutputQueue()
+        queue.put(1)
+        queue.fail(ValueError("over"))
+        queue.put(2)
+        assert await queue.get() == [1]
         for _ in range(2):
             with pytest.raises(ValueError, match="over"):
-                await inbox.get()
+                await queue.get()
 
     asyncio.run(go())

@@ -7,22 +7,22 @@ from fllm.pipeline.request_tracker import RequestTracker
 
 
 class Recorder:
-    """A collector that writes down what it hears."""
+    """A collector that records the calls it receives."""
 
     def __init__(self) -> None:
-        self.heard: list[tuple[object, ...]] = []
+        self.calls: list[tuple[object, ...]] = []
 
     def received(self, request: RequestRecord) -> None:
-        self.heard.append(("received", request.received_at))
+        self.calls.append(("received", request.received_at))
 
     def started(self, request: RequestRecord) -> None:
-        self.heard.append(("started", request.first_token_at, request.queue_time))
+        self.calls.append(("started", request.first_token_at, request.queue_time))
 
     def progressed(self, request: RequestRecord, gaps: Sequence[float], tokens: int) -> None:
-        self.heard.append(("progressed", [round(gap, 3) for gap in gaps], tokens))
+        self.calls.append(("progressed", [round(gap, 3) for gap in gaps], tokens))
 
     def finished(self, request: RequestRecord) -> None:
-        self.heard.append(("finished", request.finished_at, request.generated_tokens, request.error))
+        self.calls.append(("finished", request.finished_at, request.generated_tokens, request.error))
 
 
 class Clock:
@@ -33,14 +33,14 @@ class Clock:
         return self.now
 
 
-def test_a_request_is_told_from_its_arrival_to_its_end() -> None:
+def test_a_request_is_reported_from_arrival_to_completion() -> None:
     clock, recorder = Clock(), Recorder()
     tracker = RequestTracker("r", [recorder], clock)
     for tokens, seconds in ((1, 0.5), (1, 0.1), (2, 0.2)):
         clock.now += seconds
         tracker.step(0, tokens, queue_time=0.25 if tracker.first_token_at is None else 0.0)
     tracker.finish()
-    assert recorder.heard == [
+    assert recorder.calls == [
         ("received", 100.0),
         ("started", 100.5, 0.25),
         ("progressed", [0.1, 0.2], 4),
@@ -48,14 +48,14 @@ def test_a_request_is_told_from_its_arrival_to_its_end() -> None:
     ]
 
 
-def test_progress_is_told_at_most_once_a_second() -> None:
+def test_progress_is_reported_at_most_once_a_second() -> None:
     clock, recorder = Clock(), Recorder()
     tracker = RequestTracker("r", [recorder], clock)
     for _ in range(250):
         clock.now += 0.01
         tracker.step(0, 1)
     tracker.finish()
-    reports = [heard for heard in recorder.heard if heard[0] == "progressed"]
+    reports = [call for call in recorder.calls if call[0] == "progressed"]
     assert len(reports) == 3
     assert sum(report[2] for report in reports) == 250  # type: ignore[misc]
     assert sum(len(report[1]) for report in reports) == 249  # type: ignore[arg-type]
@@ -68,17 +68,17 @@ def test_gaps_are_measured_within_each_sequence() -> None:
         clock.now += seconds
         tracker.step(index, 1)
     tracker.finish()
-    assert ("progressed", [0.2, 0.2], 4) in recorder.heard
+    assert ("progressed", [0.2, 0.2], 4) in recorder.calls
 
 
-def test_a_request_that_fails_before_its_first_token_says_why() -> None:
+def test_a_request_that_fails_before_its_first_token_reports_the_error() -> None:
     recorder = Recorder()
     RequestTracker("r", [recorder]).finish("no such field")
-    assert [heard[0] for heard in recorder.heard] == ["received", "finished"]
-    assert recorder.heard[-1][3] == "no such field"
+    assert [call[0] for call in recorder.calls] == ["received", "finished"]
+    assert recorder.calls[-1][3] == "no such field"
 
 
-def test_each_prompt_that_was_cached_counts_once_by_its_first_answer() -> None:
+def test_cached_tokens_count_once_per_prompt_by_its_first_sequence() -> None:
     tracker = RequestTracker("r")
     tracker.submit(prompt_tokens=20, max_tokens=5, answers=2)
     for index, cached in ((1, 9), (0, 4), (0, 4), (2, 0), (2, 3)):
@@ -86,12 +86,12 @@ def test_each_prompt_that_was_cached_counts_once_by_its_first_answer() -> None:
     assert tracker.cached_tokens == 7
 
 
-def test_reasons_are_in_the_order_of_the_answers_and_the_first_of_each_counts() -> None:
+def test_finish_reasons_are_in_order_of_index_and_the_first_of_each_counts() -> None:
     tracker = RequestTracker("r")
     for index, reason in ((1, "length"), (0, "stop"), (0, "abort")):
         tracker.end(index, reason)
     assert tracker.finish_reasons == ("stop", "length")
 
 
-def test_two_requests_of_one_id_have_keys_of_their_own() -> None:
+def test_two_requests_with_the_same_id_have_different_keys() -> None:
     assert RequestTracker("r").key != RequestTracker("r").key

@@ -1,35 +1,11 @@
-"""Markers in text that comes in pieces."""
-
 from collections.abc import Iterable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fllm.parsing.partial_match import longest_overlap, overlap
+from fllm.parsing.partial_match import longest_overlap
 from fllm.pipeline.stop_strings import StopStrings
-
-
-@pytest.mark.parametrize(
-    ("text", "marker", "length"),
-    [
-        ("", "<a>", 0),
-        ("x", "<a>", 0),
-        ("x<", "<a>", 1),
-        ("x<a", "<a>", 2),
-        ("<a>", "<a>", 0),
-        ("aa", "aab", 2),
-        ("aaa", "aab", 2),
-        ("abab", "ababc", 4),
-    ],
-)
-def test_the_longest_beginning_of_a_marker_counts(text: str, marker: str, length: int) -> None:
-    assert overlap(text, marker) == length
-
-
-def test_the_marker_that_holds_back_most_decides() -> None:
-    assert longest_overlap("x</th", ["<think>", "</think>", "h"]) == 4
-    assert longest_overlap("x", []) == 0
 
 
 def stopped(stop: Iterable[str], pieces: Iterable[str], *, include: bool = False) -> tuple[str, str | None]:
@@ -62,7 +38,7 @@ def test_the_stop_string_may_be_included() -> None:
     assert stopped(["bc"], "abcd", include=True) == ("abc", "bc")
 
 
-def test_only_what_may_become_a_stop_string_is_held_back() -> None:
+def test_text_that_may_become_a_stop_string_is_held_back() -> None:
     stage = StopStrings(["stop"])
     assert stage.feed("a st") == "a "
     assert stage.feed("a") == "sta"
@@ -70,7 +46,7 @@ def test_only_what_may_become_a_stop_string_is_held_back() -> None:
     assert stage.finish() == "s"
 
 
-def test_nothing_comes_after_a_stop_string() -> None:
+def test_nothing_is_emitted_after_a_stop_string() -> None:
     stage = StopStrings(["b"])
     assert stage.feed("abc") == "a"
     assert stage.feed("more") == ""
@@ -91,7 +67,7 @@ def test_the_division_of_the_text_does_not_matter(stop: list[str], pieces: list[
     st.lists(st.text("ab", max_size=4)),
     st.booleans(),
 )
-def test_the_first_stop_string_is_that_which_completes_first(
+def test_the_first_stop_string_is_the_one_that_completes_first(
     stop: list[str], pieces: list[str], include: bool
 ) -> None:
     text = "".join(pieces)
@@ -104,7 +80,7 @@ def test_the_first_stop_string_is_that_which_completes_first(
 
 
 @given(st.lists(st.text("ab", min_size=1, max_size=4), min_size=1, max_size=5), st.text("ab"))
-def test_as_much_is_held_back_as_may_become_a_stop_string(stop: list[str], text: str) -> None:
+def test_exactly_the_text_that_may_become_a_stop_string_is_held_back(stop: list[str], text: str) -> None:
     stage = StopStrings(stop)
     given = stage.feed(text)
     if stage.matched is None:
