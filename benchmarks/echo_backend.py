@@ -47,8 +47,8 @@ class EchoBackend:
         self._tokenizer = Tokenizer.load(self._directory)
         return fllm.ModelCard(tokenizer=str(self._directory), max_model_len=8192)
 
-    async def generate(self, prompt: fllm.GenerateRequest) -> AsyncGenerator[fllm.EngineOutput]:
-        for step in self._steps(prompt.sampling.max_tokens):
+    async def generate(self, request: fllm.GenerateRequest) -> AsyncGenerator[fllm.EngineOutput]:
+        for step in self._steps(request.sampling.max_tokens):
             await asyncio.sleep(0)
             yield step
 

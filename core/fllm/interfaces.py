@@ -78,7 +78,7 @@ class Backend(Protocol):
         """Load the model and be ready; raises `UserError` where the user can mend it."""
         ...
 
-    def generate(self, prompt: GenerateRequest) -> AsyncGenerator[EngineOutput]:
+    def generate(self, request: GenerateRequest) -> AsyncGenerator[EngineOutput]:
         """Continue one prompt until a step with ``finish``; closing the generator aborts the sequence.
 
         Raises `RequestError` for what the client can mend, `BackendError` where the engine fails.

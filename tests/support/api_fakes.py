@@ -73,12 +73,12 @@ class FakeBackend:
     async def start(self) -> ModelCard:
         raise AssertionError("the fake needs no start")
 
-    async def generate(self, prompt: GenerateRequest) -> AsyncGenerator[EngineOutput]:
-        self.prompts.append(prompt)
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[EngineOutput]:
+        self.prompts.append(request)
         logprob = self.logprobs[min(len(self.prompts), len(self.logprobs)) - 1]
         over = False
         try:
-            for count, step in enumerate(self._script(prompt, logprob)):
+            for count, step in enumerate(self._script(request, logprob)):
                 await asyncio.sleep(0)
                 if count == self.stalls_after:
                     await asyncio.Event().wait()
@@ -88,7 +88,7 @@ class FakeBackend:
                 yield step
         finally:
             if not over:
-                self.aborted.append(prompt.request_id)
+                self.aborted.append(request.request_id)
 
     def _script(self, prompt: GenerateRequest, logprob: float) -> Iterator[EngineOutput]:
         sampling, count = prompt.sampling, 0

@@ -118,9 +118,9 @@ class Inside:
             raise ZeroDivisionError("nothing to divide by")
         return fllm.ModelCard(tokenizer=self._config.model, max_model_len=4096)
 
-    async def generate(self, prompt: fllm.GenerateRequest) -> AsyncGenerator[fllm.EngineOutput]:
-        text = self._tokenizer.decode(prompt.token_ids)
-        most = prompt.sampling.max_tokens
+    async def generate(self, request: fllm.GenerateRequest) -> AsyncGenerator[fllm.EngineOutput]:
+        text = self._tokenizer.decode(request.token_ids)
+        most = request.sampling.max_tokens
         for count in range(1, most + 1):
             await asyncio.sleep(STEP / 2)
             if count == 3 and "BACKEND RAISES" in text:

@@ -26,8 +26,8 @@ class ScriptedBackend:
             runtime={"device": "none"},
         )
 
-    async def generate(self, prompt: fllm.GenerateRequest) -> AsyncGenerator[fllm.EngineOutput]:
-        sampling = prompt.sampling
+    async def generate(self, request: fllm.GenerateRequest) -> AsyncGenerator[fllm.EngineOutput]:
+        sampling = request.sampling
         for count, token_id in enumerate(self._script, start=1):
             ends = count == len(self._script)
             logprob = fllm.TokenLogprob(

@@ -27,11 +27,11 @@ class MoodyBackend:
             raise fllm.BackendError("the engine choked")
         return fllm.ModelCard(tokenizer=self._model, max_model_len=100_000)
 
-    async def generate(self, prompt: fllm.GenerateRequest) -> AsyncGenerator[fllm.EngineOutput]:
-        for count in range(1, prompt.sampling.max_tokens + 1):
+    async def generate(self, request: fllm.GenerateRequest) -> AsyncGenerator[fllm.EngineOutput]:
+        for count in range(1, request.sampling.max_tokens + 1):
             await asyncio.sleep(0.02)
             yield fllm.EngineOutput(
-                token_ids=[65], finish_reason="length" if count == prompt.sampling.max_tokens else None
+                token_ids=[65], finish_reason="length" if count == request.sampling.max_tokens else None
             )
 
     async def status(self) -> fllm.EngineStats:

@@ -41,10 +41,10 @@ class EchoBackend:
             raise fllm.ModelError("no model")
         return fllm.ModelCard(tokenizer=self._model, max_model_len=128)
 
-    async def generate(self, prompt: fllm.GenerateRequest) -> AsyncGenerator[fllm.EngineOutput]:
-        for token_id in prompt.token_ids[:-1]:
+    async def generate(self, request: fllm.GenerateRequest) -> AsyncGenerator[fllm.EngineOutput]:
+        for token_id in request.token_ids[:-1]:
             yield fllm.EngineOutput(token_ids=[token_id])
-        yield fllm.EngineOutput(token_ids=prompt.token_ids[-1:], finish_reason="stop")
+        yield fllm.EngineOutput(token_ids=request.token_ids[-1:], finish_reason="stop")
 
     async def status(self) -> fllm.EngineStats:
         return fllm.EngineStats(running=1)

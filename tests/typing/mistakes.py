@@ -29,7 +29,7 @@ class Forgetful:
 
     async def start(self) -> None: ...
 
-    async def generate(self, prompt: fllm.GenerateRequest) -> AsyncGenerator[fllm.EngineOutput]:
+    async def generate(self, request: fllm.GenerateRequest) -> AsyncGenerator[fllm.EngineOutput]:
         yield fllm.EngineOutput(finish_reason="done")  # mistake
 
     async def status(self) -> fllm.EngineStats:

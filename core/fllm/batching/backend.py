@@ -76,14 +76,14 @@ class BatchedBackend:
         self._pulse.start()
         return card
 
-    async def generate(self, prompt: GenerateRequest) -> AsyncGenerator[EngineOutput]:
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[EngineOutput]:
         """Yield the steps of one sequence; closed early, free it before the engine's next step."""
         arrived = time.monotonic()
-        check(prompt, self._require())
-        guide = await self._guide(prompt)
+        check(request, self._require())
+        guide = await self._guide(request)
         self._require()  # it may have stopped meanwhile
-        inbox = self._open_inbox(prompt.request_id)
-        self._engine.submit(prompt, seed=self._seed(prompt), arrived=arrived, guide=guide)
+        inbox = self._open_inbox(request.request_id)
+        self._engine.submit(request, seed=self._seed(request), arrived=arrived, guide=guide)
         finish = None
         try:
             while finish is None:
@@ -91,9 +91,9 @@ class BatchedBackend:
                 finish = step.finish_reason
                 yield step
         finally:
-            del self._inboxes[prompt.request_id]
+            del self._inboxes[request.request_id]
             if finish is None:
-                self._engine.abort(prompt.request_id)
+                self._engine.abort(request.request_id)
 
     async def status(self) -> EngineStats:
         """The scheduler's gauges and totals; raises `BackendUnavailable` once the engine thread is gone,

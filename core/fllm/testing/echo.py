@@ -61,15 +61,15 @@ class EchoBackend:
         self._awake = True
         return self._card
 
-    async def generate(self, prompt: GenerateRequest) -> AsyncGenerator[EngineOutput]:
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[EngineOutput]:
         """Give the prompt back, as far as its limits allow."""
         self._require()
-        check(prompt, self._card)
-        if prompt.sampling.logprobs is not None or prompt.sampling.prompt_logprobs is not None:
+        check(request, self._card)
+        if request.sampling.logprobs is not None or request.sampling.prompt_logprobs is not None:
             raise RequestError("an echo has no log-probabilities", param="logprobs")
         self._running += 1
         try:
-            async for step in self._steps(prompt):
+            async for step in self._steps(request):
                 yield step
         finally:
             self._running -= 1

@@ -45,9 +45,9 @@ class HeldBackend(FakeBackend):
         super().__init__([[i] for i in ids])
         self.go = asyncio.Event()
 
-    async def generate(self, prompt: Any) -> Any:
+    async def generate(self, request: Any) -> Any:
         first = True
-        async for step in super().generate(prompt):
+        async for step in super().generate(request):
             if not first:
                 await self.go.wait()
             first = False

@@ -48,9 +48,9 @@ class TestEcho(EchoContract):
 class Broken(EchoBackend):
     """Echoes, with changes to what it says."""
 
-    async def generate(self, prompt: GenerateRequest) -> AsyncGenerator[EngineOutput]:
-        async for step in super().generate(prompt):
-            for changed in self.changed(step, prompt):
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[EngineOutput]:
+        async for step in super().generate(request):
+            for changed in self.changed(step, request):
                 yield changed
 
     def changed(self, step: EngineOutput, prompt: GenerateRequest) -> list[EngineOutput]:
@@ -114,9 +114,9 @@ class Gossiping(Broken):
 
 
 class TakesAnything(EchoBackend):
-    async def generate(self, prompt: GenerateRequest) -> AsyncGenerator[EngineOutput]:
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[EngineOutput]:
         try:
-            async for step in super().generate(prompt):
+            async for step in super().generate(request):
                 yield step
         except RequestError:
             yield EngineOutput(finish_reason="length")
@@ -125,9 +125,9 @@ class TakesAnything(EchoBackend):
 class NeverFrees(EchoBackend):
     started = 0
 
-    async def generate(self, prompt: GenerateRequest) -> AsyncGenerator[EngineOutput]:
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[EngineOutput]:
         self.started += 1
-        async for step in super().generate(prompt):
+        async for step in super().generate(request):
             yield step
         self.started -= 1
 
@@ -221,22 +221,22 @@ class Unbound(EchoBackend):
 class Spelling(Unbound):
     """Obeys, for as long as the constraint is a text."""
 
-    async def generate(self, prompt: GenerateRequest) -> AsyncGenerator[EngineOutput]:
-        if isinstance(prompt.constraint, ConstString):
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[EngineOutput]:
+        if isinstance(request.constraint, ConstString):
             tokenizer = Tokenizer.load(Path(self._card.tokenizer))
-            said = tokenizer.encode(prompt.constraint.text, add_special_tokens=False)
+            said = tokenizer.encode(request.constraint.text, add_special_tokens=False)
             yield EngineOutput(token_ids=said, finish_reason="stop")
-        elif prompt.constraint is not None:
+        elif request.constraint is not None:
             raise RequestError("it is no text")
         else:
-            async for step in super().generate(prompt):
+            async for step in super().generate(request):
                 yield step
 
 
 class SpellsAnything(Spelling):
-    async def generate(self, prompt: GenerateRequest) -> AsyncGenerator[EngineOutput]:
-        known = prompt.constraint if isinstance(prompt.constraint, ConstString) else None
-        async for step in super().generate(replace(prompt, constraint=known)):
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[EngineOutput]:
+        known = request.constraint if isinstance(request.constraint, ConstString) else None
+        async for step in super().generate(replace(request, constraint=known)):
             yield step
 
 
@@ -261,14 +261,14 @@ def test_a_constraint_that_is_not_obeyed_is_noticed(
 class Described(Broken):
     """Has log-probabilities."""
 
-    async def generate(self, prompt: GenerateRequest) -> AsyncGenerator[EngineOutput]:
-        sampling = prompt.sampling
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[EngineOutput]:
+        sampling = request.sampling
         plain = GenerateRequest(
-            prompt.request_id, prompt.token_ids, replace(sampling, logprobs=None, prompt_logprobs=None)
+            request.request_id, request.token_ids, replace(sampling, logprobs=None, prompt_logprobs=None)
         )
         described = None
         if sampling.prompt_logprobs is not None:
-            described = [None, *(self.logprob(token) for token in prompt.token_ids[1:])]
+            described = [None, *(self.logprob(token) for token in request.token_ids[1:])]
         async for step in EchoBackend.generate(self, plain):
             logprobs = [self.logprob(token) for token in step.token_ids]
             yield EngineOutput(

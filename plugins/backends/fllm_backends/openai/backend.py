@@ -92,18 +92,18 @@ class OpenAIBackend:
             runtime={"server": manner.dialect.kind, "model": served.id, "receive": manner.receive},
         )
 
-    async def generate(self, prompt: GenerateRequest) -> AsyncGenerator[EngineOutput]:
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[EngineOutput]:
         """The server's answer; closing the generator hangs up, which aborts it there."""
-        prompt = self._fitting(prompt)
-        sampling = prompt.sampling
-        body = self._manner.body(prompt, self._model.tokenizer)
+        request = self._fitting(request)
+        sampling = request.sampling
+        body = self._manner.body(request, self._model.tokenizer)
         if not sampling.max_tokens and sampling.prompt_logprobs is None:
             yield EngineOutput(finish_reason="length")
             return
-        answer = Answer(prompt, self._model.eos_token_ids, self._speller(prompt))
+        answer = Answer(request, self._model.eos_token_ids, self._speller(request))
         self._running += 1
         try:
-            events = self._client.events("/completions", body, prompt.request_id)
+            events = self._client.events("/completions", body, request.request_id)
             async with aclosing(events):
                 async for together in events:
                     if step := answer.feed(together):

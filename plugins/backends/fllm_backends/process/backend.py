@@ -56,9 +56,9 @@ class ProcessBackend:
         self._supervisor = asyncio.create_task(self._supervise())
         return card
 
-    def generate(self, prompt: GenerateRequest) -> AsyncGenerator[EngineOutput]:
+    def generate(self, request: GenerateRequest) -> AsyncGenerator[EngineOutput]:
         """The inner backend's steps; raises `BackendUnavailable` if the child dies, or is not there."""
-        return self._engine.generate(prompt)
+        return self._engine.generate(request)
 
     async def status(self) -> EngineStats:
         """The inner backend's status, from the child's event loop."""

@@ -63,12 +63,12 @@ class Engine:
             await self.stop("the engine could not be started")
             raise
 
-    async def generate(self, prompt: GenerateRequest) -> AsyncGenerator[EngineOutput]:
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[EngineOutput]:
         """The inner backend's steps; closing the generator closes that one too."""
         self._check()
         key = next(self._keys)
         inbox = self._streams[key] = OutputQueue()
-        self._channel.send(messages.Generate(key, prompt))
+        self._channel.send(messages.Generate(key, request))
         try:
             finished = False
             while not finished:

@@ -88,19 +88,19 @@ class RngdBackend:
             runtime={"device": device_names(self._config.devices) or "npu"},
         )
 
-    async def generate(self, prompt: GenerateRequest) -> AsyncGenerator[EngineOutput]:
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[EngineOutput]:
         """The engine's outputs as steps; closing the generator aborts the request there."""
         self._check()
-        prompt = self._fitting(prompt)
-        arguments = sampling_params(prompt.sampling)
-        if not prompt.sampling.max_tokens:
-            yield self._nothing(prompt)
+        request = self._fitting(request)
+        arguments = sampling_params(request.sampling)
+        if not request.sampling.max_tokens:
+            yield self._nothing(request)
             return
-        answer = Answer(prompt, self._model.eos_token_ids)
+        answer = Answer(request, self._model.eos_token_ids)
         self._running += 1
         step = EngineOutput()
         try:
-            async with aclosing(self._outputs(prompt, arguments)) as outputs:
+            async with aclosing(self._outputs(request, arguments)) as outputs:
                 async for output in outputs:
                     step = answer.step(output)
                     yield step
@@ -111,7 +111,7 @@ class RngdBackend:
         finally:
             self._running -= 1
             if step.finish_reason is None:
-                await self._engine.abort(prompt.request_id)
+                await self._engine.abort(request.request_id)
 
     async def status(self) -> EngineStats:
         """The sequences in flight; raises `BackendUnavailable` where the engine has died."""

@@ -64,19 +64,19 @@ class Echo:
         }
         return ModelCard(tokenizer="nowhere", max_model_len=64, runtime=runtime)
 
-    async def generate(self, prompt: GenerateRequest) -> AsyncGenerator[EngineOutput]:
-        await self.misbehave(prompt.group)
-        if prompt.group == "puzzle":
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[EngineOutput]:
+        await self.misbehave(request.group)
+        if request.group == "puzzle":
             yield EngineOutput(token_ids=[object()])  # type: ignore[list-item]
             await asyncio.sleep(3600)
-        if prompt.group == "at once":
-            yield EngineOutput(token_ids=prompt.token_ids, finish_reason="length")
+        if request.group == "at once":
+            yield EngineOutput(token_ids=request.token_ids, finish_reason="length")
             return
-        for token in prompt.token_ids[:-1]:
+        for token in request.token_ids[:-1]:
             await asyncio.sleep(0)
             yield EngineOutput(token_ids=[token])
-        if prompt.group != "trail off":
-            yield EngineOutput(token_ids=prompt.token_ids[-1:], finish_reason="length", queue_time=0.25)
+        if request.group != "trail off":
+            yield EngineOutput(token_ids=request.token_ids[-1:], finish_reason="length", queue_time=0.25)
 
     async def misbehave(self, how: str) -> None:
         match how:
