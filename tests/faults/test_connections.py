@@ -82,8 +82,8 @@ def post(text: str, tokens: int) -> bytes:
 
 @fault(
     "Connections",
-    f"Slowloris: {TRICKLING} clients send their headers a byte at a time, {TRICKLING} their bodies",
-    must="Others are served meanwhile; each gets 408 at the time limit, and its connection is closed",
+    f"Slowloris: {TRICKLING} clients send their headers one byte at a time, {TRICKLING} their bodies",
+    must="Other clients are served; each slow one gets 408 at the timeout, and its connection is closed",
 )
 def test_slowloris(server: Server, connections: ExitStack, seen: Seen) -> None:
     ends = [connections.enter_context(connect(server)) for _ in range(2 * TRICKLING)]
@@ -98,13 +98,13 @@ def test_slowloris(server: Server, connections: ExitStack, seen: Seen) -> None:
     took = time.monotonic() - began
     assert all(answer.startswith(b"HTTP/1.1 408 ") for answer in answers), set(answers)
     assert all(b'{"error":{' in answer and b"x-request-id: " in answer for answer in answers)
-    seen(f"{len(ends)} of {len(ends)} were 408 after {took:.1f} s (limit 2 s); others were served")
+    seen(f"{len(ends)} of {len(ends)} got 408 after {took:.1f} s (timeout 2 s); other clients were served")
 
 
 @fault(
     "Connections",
-    f"{DEAF} clients ask for long streams and do not read",
-    must="What they hold is bounded; after the time limit each is aborted with a line in the log",
+    f"{DEAF} clients request long streams and do not read them",
+    must="Their memory is bounded; each is aborted after the timeout, with a line in the log",
 )
 def test_clients_that_do_not_read(server: Server, connections: ExitStack, seen: Seen) -> None:
     assert_well(server)
@@ -122,13 +122,13 @@ def test_clients_that_do_not_read(server: Server, connections: ExitStack, seen: 
     took = until(all_aborted, "all aborted\n" + server.log())
     assert_well(server)
     assert most - before < DEAF * 1.5
-    seen(f"all aborted after {took:.1f} s (limit 2 s); {(most - before) / DEAF:.2f} MB each at most")
+    seen(f"all were aborted after {took:.1f} s (timeout 2 s); at most {(most - before) / DEAF:.2f} MB each")
 
 
 @fault(
     "Connections",
     f"{IDLE} idle connections",
-    must="The service goes on; each is closed at the time limit, and no file is left open",
+    must="The server keeps serving; each connection is closed at the timeout; no file descriptor leaks",
 )
 def test_many_idle_connections(server: Server, connections: ExitStack, seen: Seen) -> None:
     before, held = files(server), memory(server)
@@ -139,26 +139,26 @@ def test_many_idle_connections(server: Server, connections: ExitStack, seen: See
     cost = (memory(server) - held) * 1000 / IDLE
     assert [rest(end) for end in ends] == [b""] * IDLE
     until(lambda: files(server) <= before, "all files closed")
-    seen(f"answered within {answered:.1f} s; {cost:.0f} kB each; all closed")
+    seen(f"responses within {answered:.1f} s; {cost:.0f} kB per connection; all were closed")
 
 
 @fault(
     "Connections",
-    f"More connections than allowed: {CONNECTIONS} at most, {CONNECTIONS + 300} come",
-    must="Those that have waited longest for a request make room; the service goes on",
+    f"{CONNECTIONS + 300} connections where {CONNECTIONS} are allowed",
+    must="The connections that have been idle longest are closed; the server keeps serving",
 )
 def test_more_connections_than_allowed(server: Server, connections: ExitStack, seen: Seen) -> None:
     ends = [connections.enter_context(connect(server)) for _ in range(CONNECTIONS + 300)]
     assert_well(server)
     assert rest(ends[0]) == b""
     assert files(server) < CONNECTIONS + 100
-    seen("the eldest idle ones were closed; new ones were served")
+    seen("the longest idle connections were closed; new ones were served")
 
 
 @fault(
     "Connections",
-    f"{len(AMBIGUOUS)} kinds of malformed requests, those of request smuggling among them",
-    must="400 in the envelope, with a request id, and the connection is closed",
+    f"{len(AMBIGUOUS)} kinds of malformed requests, including request smuggling",
+    must="400 in the error envelope, with a request id; the connection is closed",
 )
 def test_malformed_requests(server: Server, connections: ExitStack, seen: Seen) -> None:
     for name, data in AMBIGUOUS.items():
@@ -169,4 +169,4 @@ def test_malformed_requests(server: Server, connections: ExitStack, seen: Seen) 
         assert answer.count(b"HTTP/1.1 ") == 1, (name, answer)
         assert b"x-request-id: " in answer, (name, answer)
     assert_well(server)
-    seen(f"{len(AMBIGUOUS)} of {len(AMBIGUOUS)} were 400, and the service went on")
+    seen(f"{len(AMBIGUOUS)} of {len(AMBIGUOUS)} got 400, and the server kept serving")

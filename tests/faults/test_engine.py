@@ -55,8 +55,8 @@ def server(model: Path, deaths: Path) -> Iterator[Server]:
 
 @fault(
     "Engine",
-    "The engine's process is killed in mid-stream, while others wait in its queue",
-    must="Every stream and every waiting request ends with an error; healthy again within 10 s",
+    "The engine process is killed mid-stream while other requests wait in its queue",
+    must="Every stream and every waiting request ends with an error; the server is healthy again within 10 s",
 )
 def test_an_engine_that_is_killed(server: Server, seen: Seen) -> None:
     answers: list[httpx.Response] = []
@@ -77,13 +77,13 @@ def test_an_engine_that_is_killed(server: Server, seen: Seen) -> None:
     took = recovery(server)
     assert gone(victim)
     assert "died (signal 9, as when memory runs out); it is started again" in server.log()
-    seen(f"error events and four 503 after {ended:.1f} s; healthy again {took:.1f} s later")
+    seen(f"error events and four 503 responses after {ended:.1f} s; healthy again {took:.1f} s later")
 
 
 @fault(
     "Engine",
-    "The engine's process dies, and dies again while it is started again",
-    must="Tried again, later each time; 503 until it is there",
+    "The engine process dies, and dies again during its restart",
+    must="It is restarted with growing delays; requests get 503 until it runs",
 )
 def test_an_engine_that_dies_at_its_restart(server: Server, deaths: Path, seen: Seen) -> None:
     recovery(server)
@@ -94,13 +94,13 @@ def test_an_engine_that_dies_at_its_restart(server: Server, deaths: Path, seen: 
     took = recovery(server)
     assert server.log().count("the engine can't be started again: the engine process died") == 2
     assert deaths.read_text() == "0"
-    seen(f"two starts failed, 503 meanwhile; healthy again after {took:.1f} s")
+    seen(f"two starts failed, with 503 meanwhile; healthy again after {took:.1f} s")
 
 
 @fault(
     "Engine",
-    "The engine's process is stopped (SIGSTOP), or its event loop hangs",
-    must="Killed after --engine-timeout seconds (2 here); its requests end with an error; healthy in 10 s",
+    "The engine process is stopped (SIGSTOP), or its event loop hangs",
+    must="It is killed after --engine-timeout (2 s here); its requests end with an error; healthy within 10 s",
 )
 def test_an_engine_that_is_stopped(server: Server, seen: Seen) -> None:
     recovery(server)
@@ -119,7 +119,7 @@ def test_an_engine_that_is_stopped(server: Server, seen: Seen) -> None:
 @fault(
     "Engine",
     "A step of the engine never ends",
-    must="Killed after --engine-timeout seconds (2 here); its requests end with an error; healthy in 10 s",
+    must="It is killed after --engine-timeout (2 s here); its requests end with an error; healthy within 10 s",
 )
 def test_a_step_that_hangs(server: Server, seen: Seen) -> None:
     recovery(server)
@@ -141,8 +141,8 @@ def test_a_step_that_hangs(server: Server, seen: Seen) -> None:
             id="memory",
             marks=fault(
                 "Engine",
-                "A batch needs more memory than there is (MemoryError, an allocator's error)",
-                must="The batch's requests end with an error; the engine goes on",
+                "A batch runs out of memory (MemoryError, an allocator's error)",
+                must="The requests of the batch end with an error; the engine keeps running",
             ),
         ),
         pytest.param(
@@ -150,8 +150,8 @@ def test_a_step_that_hangs(server: Server, seen: Seen) -> None:
             id="error",
             marks=fault(
                 "Engine",
-                "A batch raises whatever else",
-                must="The batch's requests end with an error; the engine goes on",
+                "A batch raises any other error",
+                must="The requests of the batch end with an error; the engine keeps running",
             ),
         ),
     ],
@@ -165,13 +165,13 @@ def test_a_batch_that_fails(word: str, server: Server, seen: Seen) -> None:
     assert message.startswith("the engine failed on a batch of 1: ")
     assert_well(server)
     assert engine(server) == before
-    seen(f"500, “{message}”; the next request is answered by the same engine")
+    seen(f"500, “{message}”; the same engine served the next request")
 
 
 @fault(
     "Engine",
     "Every batch fails: the device is broken",
-    must="After five in a row the engine is started again",
+    must="After five failures in a row the engine is restarted",
 )
 def test_a_device_that_is_broken(server: Server, seen: Seen) -> None:
     recovery(server)
@@ -180,13 +180,13 @@ def test_a_device_that_is_broken(server: Server, seen: Seen) -> None:
     until(lambda: gone(before), "the broken engine is killed")
     took = recovery(server)
     assert set(statuses) <= {500, 503}
-    seen(f"{statuses.count(500)} times 500; healthy again after {took:.1f} s")
+    seen(f"{statuses.count(500)} responses with 500; healthy again after {took:.1f} s")
 
 
 @fault(
     "Engine",
-    "The engine's process dies at the server's start",
-    must="The command ends: one line, and not with status 0",
+    "The engine process dies while the server starts",
+    must="The command prints one line and exits with a status other than 0",
 )
 def test_an_engine_that_dies_at_the_start(model: Path, tmp_path: Path, seen: Seen) -> None:
     (tmp_path / "deaths").write_text("1")
@@ -200,8 +200,8 @@ def test_an_engine_that_dies_at_the_start(model: Path, tmp_path: Path, seen: See
 
 @fault(
     "Engine",
-    "The server's own process is killed (SIGKILL)",
-    must="Its engine ends by itself",
+    "The server process is killed (SIGKILL)",
+    must="Its engine process exits by itself",
 )
 def test_an_orphan(model: Path, seen: Seen) -> None:
     with serving(model, *options()) as server, stream(server, "one"):
@@ -209,13 +209,13 @@ def test_an_orphan(model: Path, seen: Seen) -> None:
         server.process.kill()
         server.process.wait()
         took = until(lambda: all(map(gone, orphans)), "the engine has ended")
-        seen(f"ended after {took:.1f} s")
+        seen(f"it exited after {took:.1f} s")
 
 
 @fault(
     "Engine",
-    "Server and engine are stopped for longer than --engine-timeout, and go on (a machine that sleeps)",
-    must="Nothing is killed; the stream goes on",
+    "Server and engine are suspended for longer than --engine-timeout, then resume",
+    must="Nothing is killed; the stream continues",
 )
 def test_a_pause_of_everything(server: Server, seen: Seen) -> None:
     recovery(server)
@@ -227,7 +227,7 @@ def test_a_pause_of_everything(server: Server, seen: Seen) -> None:
         assert running.end() == ""
     assert engine(server) == both[1]
     assert_well(server)
-    seen("4 s of nothing; the stream went on and ended as if nothing had been")
+    seen("after 4 s the stream continued and ended normally")
 
 
 def signal_all(processes: tuple[int, ...], number: signal.Signals) -> None:

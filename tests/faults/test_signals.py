@@ -72,8 +72,8 @@ def texts(streams: list[Future[str]]) -> list[str]:
 
 @fault(
     "Shutdown",
-    "SIGTERM under load: 20 streams and 8 whole answers, 8 of them at work and 20 in the queue",
-    must="None of them is lost; new ones are 503 with Retry-After; /ready is 503, /health 200; exit status 0",
+    "SIGTERM under load: 20 streams and 8 whole responses; 8 requests run and 20 wait",
+    must="No request is lost; new requests get 503 with Retry-After; /ready is 503, /health 200; exit status 0",
 )
 def test_sigterm_under_load_loses_nothing(model: Path, seen: Seen) -> None:
     with serving(model, *options(), *AT_ONCE, "--enable-metrics") as server:
@@ -92,13 +92,13 @@ def test_sigterm_under_load_loses_nothing(model: Path, seen: Seen) -> None:
     assert all(text.endswith("data: [DONE]") for text in streamed)
     assert code == 0, server.log()
     assert gone(child)
-    seen(f"{STREAMS + WHOLE} of {STREAMS + WHOLE} finished whole; a new one was 503; exit status 0")
+    seen(f"{STREAMS + WHOLE} of {STREAMS + WHOLE} requests finished; a new one got 503; exit status 0")
 
 
 @fault(
     "Shutdown",
-    "SIGTERM under load, and the limit of the drain comes first",
-    must="Streams end with an error event, whole answers with 503, none in silence; exit status 0",
+    "SIGTERM under load, and --shutdown-timeout ends first",
+    must="Streams end with an error event, whole responses with 503, none silently; exit status 0",
 )
 def test_a_drain_that_takes_too_long_ends_with_errors(model: Path, seen: Seen) -> None:
     limit = ("--shutdown-timeout", "0.5")
@@ -118,15 +118,15 @@ def test_a_drain_that_takes_too_long_ends_with_errors(model: Path, seen: Seen) -
     assert code == 0, server.log()
     assert gone(child)
     seen(
-        f"{sum(ends)} streams ended with an error event, {STREAMS - sum(ends)} that had not begun and"
-        f" {WHOLE} whole answers with 503; exit status 0 after {took:.1f} s"
+        f"{sum(ends)} streams ended with an error event; {STREAMS - sum(ends)} streams that had not begun and"
+        f" {WHOLE} whole responses ended with 503; exit status 0 after {took:.1f} s"
     )
 
 
 @fault(
     "Shutdown",
-    "SIGTERM twice, with a stream under way",
-    must="It ends at once with 128 + 15; no engine process is left",
+    "SIGTERM twice during a stream",
+    must="The server exits immediately with 128 + 15; no engine process is left",
 )
 def test_a_second_sigterm_ends_it_at_once(model: Path, seen: Seen) -> None:
     with serving(model, *options()) as server, stream(server, "hello"):
@@ -137,7 +137,7 @@ def test_a_second_sigterm_ends_it_at_once(model: Path, seen: Seen) -> None:
         assert server.stop(signal.SIGTERM, timeout=5) == 128 + signal.SIGTERM
         ended = time.monotonic() - began
         orphan = until(lambda: gone(child), "the engine's process is gone", 10)
-    seen(f"exit status 143 after {ended:.1f} s; the engine's process was gone {orphan:.1f} s later")
+    seen(f"exit status 143 after {ended:.1f} s; the engine process was gone {orphan:.1f} s later")
 
 
 @fault(
@@ -158,13 +158,13 @@ def test_sigterm_while_it_loads(seen: Seen) -> None:
         took = time.monotonic() - began
     assert (process.returncode, out) == (0, ""), log
     assert gone(child)
-    seen(f"exit status 0 after {took:.1f} s, and no process left")
+    seen(f"exit status 0 after {took:.1f} s; no process was left")
 
 
 @fault(
     "Network",
-    "The port is taken",
-    must="One line that names it, before the model loads, and exit status 2",
+    "The port is in use",
+    must="One line names it before the model loads; exit status 2",
 )
 def test_a_busy_port_is_one_line_before_the_model_loads(seen: Seen) -> None:
     with socket.socket() as taken:

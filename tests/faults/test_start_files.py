@@ -44,7 +44,7 @@ def said(server: Server) -> str:
 @fault(
     "Start",
     "The disk is full while a GGUF file is converted",
-    must="One clear line, status 2; nothing is left",
+    must="One line, status 2; no files are left",
 )
 def test_a_disk_that_fills_up_during_the_conversion(gguf: Path, tmp_path: Path, seen: Seen) -> None:
     def limit() -> None:
@@ -61,13 +61,13 @@ def test_a_disk_that_fills_up_during_the_conversion(gguf: Path, tmp_path: Path, 
     line = one_line(done)
     assert "FLLM_CACHE" in line
     assert [*(tmp_path / "gguf").iterdir()] == []
-    seen("status 2, and the line names the directory and FLLM_CACHE; nothing was left there")
+    seen("status 2; the line names the directory and FLLM_CACHE; no files were left")
 
 
 @fault(
     "Start",
-    "The conversion of a GGUF file is killed half-way",
-    must="The next start converts it; nothing is left",
+    "The conversion of a GGUF file is killed halfway",
+    must="The next start converts it; no partial files are left",
 )
 def test_a_conversion_that_is_killed(gguf: Path, text: str, tmp_path: Path, seen: Seen) -> None:
     kill_while_converting(gguf, tmp_path)
@@ -75,7 +75,7 @@ def test_a_conversion_that_is_killed(gguf: Path, text: str, tmp_path: Path, seen
     with serving(gguf, *PLAIN, FLLM_CACHE=str(tmp_path)) as server:
         assert said(server) == text
     assert not [*(tmp_path / "gguf").glob(".making-*")]
-    seen("the next start was healthy and answered as ever; the half was removed")
+    seen("the next start was healthy and gave the same output; the partial file was removed")
 
 
 def kill_while_converting(gguf: Path, cache: Path) -> None:
@@ -96,8 +96,8 @@ def kill_while_converting(gguf: Path, cache: Path) -> None:
 
 @fault(
     "Start",
-    "Files of the cache are cut off and garbled",
-    must="They are made again; the answers are the same",
+    "Cache files are truncated and garbled",
+    must="They are created again; the output is the same",
 )
 def test_a_damaged_cache(gguf: Path, text: str, tmp_path: Path, seen: Seen) -> None:
     with serving(gguf, *PLAIN, FLLM_CACHE=str(tmp_path)) as server:
@@ -108,7 +108,7 @@ def test_a_damaged_cache(gguf: Path, text: str, tmp_path: Path, seen: Seen) -> N
     with serving(gguf, *PLAIN, FLLM_CACHE=str(tmp_path)) as server:
         assert said(server) == text
         assert "rebuilding damaged cache entry" in server.log()
-    seen("a line in the log, converted again, the same answer")
+    seen("one line in the log, converted again, the same output")
 
 
 def garble(file: Path) -> None:

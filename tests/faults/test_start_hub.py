@@ -26,7 +26,9 @@ def test_a_hub_that_is_down(tmp_path: Path, seen: Seen) -> None:
 
 
 @fault(
-    "Start", "The Hub takes the connection and never answers", must="Status 2 and one line, in bounded time"
+    "Start",
+    "The Hub accepts the connection and never responds",
+    must="Status 2 and one line, in bounded time",
 )
 def test_a_hub_that_says_nothing(tmp_path: Path, seen: Seen) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -35,7 +37,7 @@ def test_a_hub_that_says_nothing(tmp_path: Path, seen: Seen) -> None:
     seen(f"“{line}”")
 
 
-@fault("Start", "The Hub is down, and the model was downloaded before", must="It is served from this machine")
+@fault("Start", "The Hub is down, but the model was downloaded before", must="The local copy is served")
 def test_a_model_that_was_downloaded_is_served_without_the_hub(tmp_path: Path, seen: Seen) -> None:
     repository = tmp_path / "models--org--name"
     (repository / "refs").mkdir(parents=True)
@@ -46,7 +48,7 @@ def test_a_model_that_was_downloaded_is_served_without_the_hub(tmp_path: Path, s
         with serving("org/name", *PLAIN, **hub(closed, tmp_path)) as server:
             body = {"model": "org/name", "prompt": "the", "max_tokens": 2}
             assert httpx.post(f"{server.api}/completions", json=body).status_code == 200
-    seen("healthy, and it answers")
+    seen("healthy, and it served a request")
 
 
 def hub(at: socket.socket, cache: Path) -> dict[str, str]:

@@ -92,15 +92,15 @@ def remove_tokenizer(model: Path) -> Path:
     [
         pytest.param(damage, marks=fault("Start", what, must="Status 2 and one line that names the file"))
         for damage, what in {
-            cut_weights: "The model's safetensors file is half-written",
+            cut_weights: "The model's safetensors file is truncated",
             garble_header: "The header of the safetensors file is garbled",
             miss_shard: "A shard that the index names is missing",
-            remove_weights: "There are no weights",
+            remove_weights: "The weights are missing",
             point_to_the_wrong_shard: "The index names a shard that lacks the tensor",
-            change_shape: "A tensor has another shape than config.json says",
+            change_shape: "A tensor's shape differs from config.json",
             change_dtype: "A tensor holds integers",
-            garble_config: "config.json is cut off",
-            garble_tokenizer: "tokenizer.json is cut off",
+            garble_config: "config.json is truncated",
+            garble_tokenizer: "tokenizer.json is truncated",
             remove_tokenizer: "tokenizer.json is missing",
         }.items()
     ],
@@ -116,7 +116,7 @@ def test_a_damaged_model_is_refused_by_its_file(
     seen(f"“{line.replace(str(model), 'MODEL')}”")
 
 
-@fault("Start", "A GGUF file is cut off", must="Status 2 and one line that names the file")
+@fault("Start", "A GGUF file is truncated", must="Status 2 and one line that names the file")
 def test_a_gguf_that_is_cut_off(whole: Path, tmp_path: Path, seen: Seen) -> None:
     file = write_gguf(
         tmp_path / "tiny.gguf", save_model("Llama", tmp_path / "m", hidden_size=64, head_dim=16)
@@ -127,9 +127,7 @@ def test_a_gguf_that_is_cut_off(whole: Path, tmp_path: Path, seen: Seen) -> None
     seen(f"“{line.replace(str(tmp_path), '')}”")
 
 
-@fault(
-    "Start", "A file that ends in .gguf is something else", must="Status 2 and one line that names the file"
-)
+@fault("Start", "A file named .gguf has another format", must="Status 2 and one line that names the file")
 def test_a_file_that_is_no_gguf(tmp_path: Path, seen: Seen) -> None:
     (tmp_path / "tiny.gguf").write_bytes(b"<html>404</html>" * 100)
     line = refused(tmp_path / "tiny.gguf")

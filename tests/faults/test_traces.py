@@ -44,8 +44,8 @@ def served(server: Server, times: int = REQUESTS) -> None:
 
 @fault(
     "Network",
-    "Nobody listens where traces are to go, and a batch fails in the engine",
-    must="Requests are answered; one line says that traces are lost; the engine's log has the request's id",
+    "The trace endpoint is down, and a batch fails in the engine",
+    must="Requests are served; one line reports lost traces; the engine's log has the request's id",
 )
 def test_traces_that_nobody_takes(seen: Seen, tmp_path: Path) -> None:
     endpoint = f"http://127.0.0.1:{closed_port()}"
@@ -74,8 +74,8 @@ def test_traces_that_nobody_takes(seen: Seen, tmp_path: Path) -> None:
 
 @fault(
     "Shutdown",
-    "SIGTERM while the endpoint of traces accepts connections and never answers",
-    must="Exit 0; traces that can't be sent hold the server up for a few seconds at most",
+    "SIGTERM while the trace endpoint accepts connections and never responds",
+    must="Exit 0; unsent traces delay the exit by a few seconds at most",
 )
 def test_an_endpoint_that_hangs(seen: Seen, tmp_path: Path, deaf: str) -> None:
     with serving(*watched(echo_model(tmp_path / "model"), deaf)) as server:

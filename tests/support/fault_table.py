@@ -15,11 +15,22 @@ AREAS = ("Engine", "Plugins", "Grammars", "Files", "Network", "Connections", "Lo
 
 INTRODUCTION = """# What happens when something breaks
 
-Made by `make faults`, which makes each of these faults in a running server and writes down what it saw.
-If a row's test fails, the row says FAILED, and so does `make faults`. The tests are in `tests/faults`, and
-`make test` runs them, too. To see one again: `scripts/faults -k NAME`, which writes a page of its rows alone.
+Find the fault in the tables below: what the server must do, and what it did.
 
-This page: {machine}; made in {minutes:.1f} minutes. Times are those of one run there, not promises.
+- [Engine](#engine)
+- [Plugins](#plugins)
+- [Grammars](#grammars)
+- [Network](#network)
+- [Connections](#connections)
+- [Shutdown](#shutdown)
+- [Clock](#clock)
+- [Start](#start)
+
+`make faults` writes this page. It causes each fault in a running server and records what happened. If the test of a row
+fails, the row says FAILED, and `make faults` fails. The tests are in `tests/faults`, and `make test` runs them too. To repeat
+one, run `scripts/faults -k NAME`, which writes a page with its rows only.
+
+This run: {machine}; {minutes:.1f} minutes. The times are those of this run, not guarantees.
 """
 
 
