@@ -100,7 +100,7 @@ def test_an_engine_that_dies_at_its_restart(server: Server, deaths: Path, seen: 
 @fault(
     "Engine",
     "The engine process is stopped (SIGSTOP), or its event loop hangs",
-    must="It is killed after --engine-timeout (2 s here); its requests end with an error; healthy within 10 s",
+    must="Killed after --engine-timeout (2 s here); its requests end with an error; healthy within 10 s",
 )
 def test_an_engine_that_is_stopped(server: Server, seen: Seen) -> None:
     recovery(server)
@@ -119,7 +119,7 @@ def test_an_engine_that_is_stopped(server: Server, seen: Seen) -> None:
 @fault(
     "Engine",
     "A step of the engine never ends",
-    must="It is killed after --engine-timeout (2 s here); its requests end with an error; healthy within 10 s",
+    must="Killed after --engine-timeout (2 s here); its requests end with an error; healthy within 10 s",
 )
 def test_a_step_that_hangs(server: Server, seen: Seen) -> None:
     recovery(server)

@@ -127,7 +127,7 @@ def test_a_backend_that_raises_at_its_start(model: Path, seen: Seen) -> None:
 @fault(
     "Plugins",
     "Code blocks the server's event loop and cannot be interrupted",
-    must="The process prints one line and the stack and exits with status 70, so that a service manager restarts it",
+    must="The process prints one line and the stack, and exits with status 70 so that it is restarted",
 )
 def test_a_hang_that_takes_no_hint(model: Path, seen: Seen) -> None:
     with serving(model, *options("inside")) as server:

@@ -73,7 +73,7 @@ def texts(streams: list[Future[str]]) -> list[str]:
 @fault(
     "Shutdown",
     "SIGTERM under load: 20 streams and 8 whole responses; 8 requests run and 20 wait",
-    must="No request is lost; new requests get 503 with Retry-After; /ready is 503, /health 200; exit status 0",
+    must="No request is lost; new ones get 503 with Retry-After; /ready is 503, /health 200; exit status 0",
 )
 def test_sigterm_under_load_loses_nothing(model: Path, seen: Seen) -> None:
     with serving(model, *options(), *AT_ONCE, "--enable-metrics") as server:
