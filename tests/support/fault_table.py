@@ -26,9 +26,10 @@ Find the fault in the tables below: what the server must do, and what it did.
 - [Clock](#clock)
 - [Start](#start)
 
-`make faults` writes this page. It causes each fault in a running server and records what happened. If the test
-of a row fails, the row says FAILED, and `make faults` fails. The tests are in `tests/faults`, and `make test` runs
-them too. To repeat one, run `scripts/faults -k NAME`, which writes a page with its rows only.
+`make faults` writes this page. It causes each fault in a running server and records what happened. If
+the test of a row fails, the row says FAILED, and `make faults` fails. The tests are in `tests/faults`,
+and `make test` runs them too. To repeat one, run `scripts/faults -k NAME`, which writes a page with its
+rows only.
 
 This run: {machine}; {minutes:.1f} minutes. The times are those of this run, not guarantees.
 """
