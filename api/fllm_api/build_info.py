@@ -1,4 +1,4 @@
-"""Which build of furiosa-llm this is."""
+"""Version and commit of the installed furiosa-llm distribution."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DISTRIBUTION = "furiosa-llm-server"
 
 @cache
 def build() -> BuildInfo:
-    """Read from the metadata of the installed distribution."""
+    """Return the build, read from the metadata of the installed distribution."""
     installed = distribution(DISTRIBUTION)
     version = installed.version
     stage = "dev" if "dev" in version or "+" in version else "release"
@@ -28,14 +28,14 @@ class _VcsInfo(msgspec.Struct, frozen=True):
 
 
 class _DirectUrl(msgspec.Struct, frozen=True):
-    """PEP 610: where pip installed it from."""
+    """Contents of ``direct_url.json`` (PEP 610): the source that pip installed from."""
 
     url: str = ""
     vcs_info: _VcsInfo = _VcsInfo()
 
 
 def _git_hash(installed: Distribution) -> str:
-    """The commit that was installed, or that the installed directory is at; ``unknown`` for a release."""
+    """Return the installed commit, or the HEAD of an editable install; ``unknown`` for a release."""
     text = installed.read_text("direct_url.json")
     if text is None:
         return "unknown"

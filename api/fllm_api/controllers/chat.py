@@ -53,12 +53,12 @@ async def _read(request: ApiRequest, body: ChatRequest, server: AppState) -> Pre
 
 def _encoder(body: ChatRequest, asked: PreparedChat, server: AppState) -> ChatEncoder:
     [prompt] = asked.request.prompts
-    names = TokenFormatter(server.tokenizer, as_ids=bool(body.return_tokens_as_token_ids))
+    formatter = TokenFormatter(server.tokenizer, as_ids=bool(body.return_tokens_as_token_ids))
     return ChatEncoder(
         ResponseHeader(new_id("chatcmpl-"), server.config.served_model_name),
         UsageAccumulator(len(prompt), asked.request.n, body.stream_options),
         role=asked.role,
-        names=names if body.logprobs else None,
+        formatter=formatter if body.logprobs else None,
         parallel_tool_calls=body.parallel_tool_calls is not False,
         named_call=isinstance(body.tool_choice, NamedToolChoice),
         new_call_id=getattr(asked.request.tool_parser, "new_call_id", None),

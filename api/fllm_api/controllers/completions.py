@@ -46,11 +46,11 @@ class CompletionsController(Controller):
 
 def _encoder(body: CompletionRequest, asked: PreparedCompletion, server: AppState) -> CompletionEncoder:
     prompt_tokens = sum(map(len, asked.request.prompts))
-    names = TokenFormatter(server.tokenizer, as_ids=bool(body.return_tokens_as_token_ids))
+    formatter = TokenFormatter(server.tokenizer, as_ids=bool(body.return_tokens_as_token_ids))
     return CompletionEncoder(
         ResponseHeader(new_id("cmpl-"), server.config.served_model_name),
         UsageAccumulator(prompt_tokens, asked.request.n, body.stream_options),
         n=asked.request.n,
-        names=None if body.logprobs is None else names,
+        formatter=None if body.logprobs is None else formatter,
         echoes=asked.echoes,
     )

@@ -1,1 +1,1 @@
-"""From the pipeline's outputs to OpenAI's objects. A whole answer is the fold of its stream's chunks."""
+"""Encoders from pipeline outputs to OpenAI's objects. A full response is the fold of its stream's chunks."""

@@ -1,4 +1,4 @@
-"""Outputs to chunks of `/v1/completions`, and those to the whole answer."""
+"""Encoder of `/v1/completions`: pipeline outputs to chunks, chunks to the full response."""
 
 from __future__ import annotations
 
@@ -16,96 +16,96 @@ from fllm_api.protocol.completions import Completion, CompletionChoice, Completi
 
 
 class Echo(Struct, frozen=True):
-    """A prompt that its answers begin with."""
+    """A prompt that is repeated at the start of its choices."""
 
     text: str
     token_ids: list[int]
     offsets: list[int]
-    """Where in the text each token begins."""
+    """Index in ``text`` of each token's first character."""
 
 
 class CompletionEncoder:
-    """The stream of completions: for each output of the pipeline that shows something, one chunk."""
+    """Encodes a completion stream: one chunk for each pipeline output that has text or ends a choice."""
 
     def __init__(
         self,
-        head: ResponseHeader,
-        tally: UsageAccumulator,
+        header: ResponseHeader,
+        usage: UsageAccumulator,
         *,
         n: int = 1,
-        names: TokenFormatter | None = None,
+        formatter: TokenFormatter | None = None,
         echoes: Sequence[Echo] = (),
     ) -> None:
-        self._head = head
-        self._tally = tally
+        self._header = header
+        self._usage = usage
         self._n = n
-        self._names = names
+        self._formatter = formatter
         self._echoes = echoes
-        self._begun: set[int] = set()
-        self._unreported: defaultdict[int, list[OutputToken]] = defaultdict(list)
-        """Tokens whose text is still held back: their log-probabilities go with the next chunk."""
+        self._started: set[int] = set()
+        self._pending_logprobs: defaultdict[int, list[OutputToken]] = defaultdict(list)
+        """Tokens per choice whose text is not emitted yet. Their log-probabilities go with the next chunk."""
 
     def feed(self, output: SequenceOutput) -> list[CompletionChunk]:
-        """One chunk, or none where no text is certain yet."""
-        self._tally.update(output)
-        self._unreported[output.index] += output.tokens
+        """Return one chunk, or none if no text can be emitted yet."""
+        self._usage.update(output)
+        self._pending_logprobs[output.index] += output.tokens
         finished = next((event for event in output.events if isinstance(event, Finished)), None)
-        begins = bool(self._echoes) and output.index not in self._begun
+        starts = bool(self._echoes) and output.index not in self._started
         text = "".join(event.text for event in output.events if isinstance(event, Text))
-        if not (text or finished or begins):
+        if not (text or finished or starts):
             return []
-        self._begun.add(output.index)
+        self._started.add(output.index)
         choice = CompletionChoice(
             index=output.index,
-            text=self._echo(output.index).text + text if begins else text,
-            logprobs=self._logprobs(output, begins=begins),
+            text=self._echo(output.index).text + text if starts else text,
+            logprobs=self._logprobs(output, starts=starts),
             finish_reason=finished.reason if finished else None,
             stop_reason=finished.stop_reason if finished else None,
         )
         return [self._chunk([choice])]
 
     def finish(self) -> list[CompletionChunk]:
-        """The usage, where asked for."""
-        return [self._chunk([], last=True)] if self._tally.final_usage() else []
+        """Return the usage chunk if the request asks for one."""
+        return [self._chunk([], last=True)] if self._usage.final_usage() else []
 
     def fold(self, chunks: Sequence[CompletionChunk]) -> Completion:
-        """The whole answer."""
+        """Merge the chunks into the full response."""
         choices: defaultdict[int, list[CompletionChoice]] = defaultdict(list)
         for chunk in chunks:
             for choice in chunk.choices:
                 choices[choice.index].append(choice)
         return Completion(
-            id=self._head.id,
-            created=self._head.created,
-            model=self._head.model,
+            id=self._header.id,
+            created=self._header.created,
+            model=self._header.model,
             choices=[_fold_choice(index, choices[index]) for index in sorted(choices)],
-            usage=self._tally.total(),
+            usage=self._usage.total(),
         )
 
     def _chunk(self, choices: list[CompletionChoice], *, last: bool = False) -> CompletionChunk:
         return CompletionChunk(
-            id=self._head.id,
+            id=self._header.id,
             object="text_completion",
-            created=self._head.created,
-            model=self._head.model,
+            created=self._header.created,
+            model=self._header.model,
             choices=choices,
-            usage=self._tally.final_usage() if last else self._tally.chunk_usage(),
+            usage=self._usage.final_usage() if last else self._usage.chunk_usage(),
         )
 
     def _echo(self, index: int) -> Echo:
         return self._echoes[index // self._n]
 
-    def _logprobs(self, output: SequenceOutput, *, begins: bool) -> CompletionLogprobs | None:
-        tokens = self._unreported.pop(output.index)
-        if self._names is None:
+    def _logprobs(self, output: SequenceOutput, *, starts: bool) -> CompletionLogprobs | None:
+        tokens = self._pending_logprobs.pop(output.index)
+        if self._formatter is None:
             return None
         offset = len(self._echo(output.index).text) if self._echoes else 0
-        ours = completion_logprobs(tokens, self._names, offset=offset)
-        if not begins or output.prompt_logprobs is None:
-            return ours
+        logprobs = completion_logprobs(tokens, self._formatter, offset=offset)
+        if not starts or output.prompt_logprobs is None:
+            return logprobs
         echo = self._echo(output.index)
-        theirs = prompt_logprobs(echo.token_ids, echo.offsets, output.prompt_logprobs, self._names)
-        return concat_logprobs([theirs, ours])
+        echoed = prompt_logprobs(echo.token_ids, echo.offsets, output.prompt_logprobs, self._formatter)
+        return concat_logprobs([echoed, logprobs])
 
 
 def _fold_choice(index: int, parts: Sequence[CompletionChoice]) -> CompletionChoice:

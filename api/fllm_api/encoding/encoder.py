@@ -1,4 +1,4 @@
-"""What the encoders of both endpoints share."""
+"""Protocol of the response encoders, the header of a response, and new ids."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ Chunk = TypeVar("Chunk")
 
 
 class Encoder(Protocol[Chunk]):
-    """Turns the outputs of one request into the chunks of a stream, and those into the whole answer."""
+    """Encodes the outputs of one request as stream chunks, and merges chunks into the full response."""
 
     def feed(self, output: SequenceOutput) -> list[Chunk]:
-        """What the client is to hear of an output; it may be nothing."""
+        """Return the chunks for an output. The list may be empty."""
         ...
 
     def finish(self) -> list[Chunk]:
-        """The chunk after all choices have finished, where one was asked for."""
+        """Return the chunk that follows all choices, if the request asks for one."""
         ...
 
     def fold(self, chunks: Sequence[Chunk]) -> Struct:
-        """The whole answer: what a client makes of the stream."""
+        """Merge the chunks into the full response, as a client does with a stream."""
         ...
 
 
 class ResponseHeader(Struct, frozen=True):
-    """What all chunks of an answer bear."""
+    """Fields that all chunks of a response have in common."""
 
     id: str
     model: str
@@ -39,5 +39,5 @@ class ResponseHeader(Struct, frozen=True):
 
 
 def new_id(prefix: str) -> str:
-    """An id that nothing else bears."""
+    """Return a unique id that starts with ``prefix``."""
     return f"{prefix}{uuid.uuid4().hex}"

@@ -1,4 +1,4 @@
-"""Log-probabilities in the shapes of both endpoints."""
+"""Log-probabilities in the formats of both endpoints."""
 
 from __future__ import annotations
 
@@ -11,18 +11,21 @@ from fllm_api.protocol.chat import ChatLogprobs, TokenLogprobs, TopLogprob
 from fllm_api.protocol.completions import CompletionLogprobs
 
 MIN_LOGPROB = -9999.0
-"""JSON has no infinity: nothing is reported as less likely than this."""
+"""Lowest log-probability that is reported, because JSON has no infinity."""
 
 
 class TokenFormatter:
-    """How log-probabilities name a token."""
+    """Formats tokens for log-probabilities."""
 
     def __init__(self, tokenizer: Tokenizer, *, as_ids: bool) -> None:
         self._tokenizer = tokenizer
         self._as_ids = as_ids
 
-    def name(self, token_id: int) -> str:
-        """The token's text, or ``bytes:\\xe2\\x98`` for part of a character, so that no two look alike."""
+    def format(self, token_id: int) -> str:
+        """Return the token's text, or ``bytes:\\xe2\\x98`` for part of a character.
+
+        Escaping the bytes keeps such tokens distinct.
+        """
         if self._as_ids:
             return f"token_id:{token_id}"
         data = self._tokenizer.token_bytes(token_id)
@@ -31,34 +34,40 @@ class TokenFormatter:
         except UnicodeDecodeError:
             return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
 
-    def data(self, token_id: int) -> list[int]:
-        """The token's bytes."""
+    def token_bytes(self, token_id: int) -> list[int]:
+        """Return the token's bytes as integers."""
         return list(self._tokenizer.token_bytes(token_id))
 
 
-def chat_logprobs(tokens: Iterable[OutputToken], names: TokenFormatter) -> ChatLogprobs:
-    """For `/v1/chat/completions`."""
-    return ChatLogprobs([_chat_entry(token.logprob, names) for token in tokens if token.logprob])
+def chat_logprobs(tokens: Iterable[OutputToken], formatter: TokenFormatter) -> ChatLogprobs:
+    """Return the log-probabilities of tokens for `/v1/chat/completions`."""
+    return ChatLogprobs([_chat_entry(token.logprob, formatter) for token in tokens if token.logprob])
 
 
-def _chat_entry(logprob: TokenLogprob, names: TokenFormatter) -> TokenLogprobs:
+def _chat_entry(logprob: TokenLogprob, formatter: TokenFormatter) -> TokenLogprobs:
     return TokenLogprobs(
-        token=names.name(logprob.token_id),
+        token=formatter.format(logprob.token_id),
         logprob=_finite(logprob.logprob),
-        bytes=names.data(logprob.token_id),
-        top_logprobs=[TopLogprob(names.name(i), _finite(value), names.data(i)) for i, value in logprob.top],
+        bytes=formatter.token_bytes(logprob.token_id),
+        top_logprobs=[
+            TopLogprob(formatter.format(i), _finite(value), formatter.token_bytes(i))
+            for i, value in logprob.top
+        ],
     )
 
 
 def completion_logprobs(
-    tokens: Iterable[OutputToken], names: TokenFormatter, *, offset: int = 0
+    tokens: Iterable[OutputToken], formatter: TokenFormatter, *, offset: int = 0
 ) -> CompletionLogprobs:
-    """For `/v1/completions`; ``offset`` is the length of an echoed prompt."""
+    """Return the log-probabilities of tokens for `/v1/completions`.
+
+    ``offset`` is the length of an echoed prompt in characters.
+    """
     known = [(token, token.logprob) for token in tokens if token.logprob]
     return CompletionLogprobs(
-        tokens=[names.name(token.token_id) for token, _ in known],
+        tokens=[formatter.format(token.token_id) for token, _ in known],
         token_logprobs=[_finite(logprob.logprob) for _, logprob in known],
-        top_logprobs=[_top(logprob, names) for _, logprob in known],
+        top_logprobs=[_top(logprob, formatter) for _, logprob in known],
         text_offset=[offset + token.text_offset for token, _ in known],
     )
 
@@ -67,19 +76,22 @@ def prompt_logprobs(
     token_ids: Sequence[int],
     offsets: Sequence[int],
     logprobs: Sequence[TokenLogprob | None],
-    names: TokenFormatter,
+    formatter: TokenFormatter,
 ) -> CompletionLogprobs:
-    """For an echoed prompt: ``offsets`` says where in its text each token begins."""
+    """Return the log-probabilities of an echoed prompt.
+
+    ``offsets`` has the index in its text of each token's first character.
+    """
     return CompletionLogprobs(
-        tokens=[names.name(token_id) for token_id in token_ids],
+        tokens=[formatter.format(token_id) for token_id in token_ids],
         token_logprobs=[None if logprob is None else _finite(logprob.logprob) for logprob in logprobs],
-        top_logprobs=[None if logprob is None else _top(logprob, names) for logprob in logprobs],
+        top_logprobs=[None if logprob is None else _top(logprob, formatter) for logprob in logprobs],
         text_offset=list(offsets),
     )
 
 
 def concat_logprobs(parts: Iterable[CompletionLogprobs]) -> CompletionLogprobs:
-    """One after the other."""
+    """Concatenate the lists of several parts."""
     whole = CompletionLogprobs([], [], [], [])
     for part in parts:
         whole.tokens.extend(part.tokens)
@@ -89,9 +101,12 @@ def concat_logprobs(parts: Iterable[CompletionLogprobs]) -> CompletionLogprobs:
     return whole
 
 
-def _top(logprob: TokenLogprob, names: TokenFormatter) -> dict[str, float]:
-    """The sampled token is always among them."""
-    return {names.name(i): _finite(value) for i, value in ((logprob.token_id, logprob.logprob), *logprob.top)}
+def _top(logprob: TokenLogprob, formatter: TokenFormatter) -> dict[str, float]:
+    """Return the most likely tokens with their log-probabilities, and the sampled token in any case."""
+    return {
+        formatter.format(i): _finite(value)
+        for i, value in ((logprob.token_id, logprob.logprob), *logprob.top)
+    }
 
 
 def _finite(logprob: float) -> float:

@@ -1,4 +1,4 @@
-"""The usage of a request from that of its sequences."""
+"""Token usage of a request, summed over its sequences."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from fllm_api.protocol.usage import CompletionTokensDetails, CompletionUsage, Pr
 
 
 class UsageAccumulator:
-    """Sums up: each prompt once, all its answers."""
+    """Sums token counts: each prompt once, and all its choices."""
 
     def __init__(self, prompt_tokens: int, n: int, options: StreamOptions | None = None) -> None:
         self._prompt_tokens = prompt_tokens
         self._n = n
         self._sequences: dict[int, Usage] = {}
-        self._always = bool(options and options.continuous_usage_stats)
-        self._finally = bool(options and options.include_usage)
+        self._on_every_chunk = bool(options and options.continuous_usage_stats)
+        self._in_final_chunk = bool(options and options.include_usage)
 
     def update(self, output: SequenceOutput) -> None:
-        """A sequence has come further."""
+        """Record the current usage of a sequence."""
         self._sequences[output.index] = output.usage
 
     def chunk_usage(self) -> CompletionUsage | None:
-        """For a chunk of an answer, where usage was asked for on every one."""
-        return self.total() if self._always else None
+        """Return the usage so far if the request asks for it with every chunk."""
+        return self.total() if self._on_every_chunk else None
 
     def final_usage(self) -> CompletionUsage | None:
-        """For the chunk after the answers, where one was asked for."""
-        return self.total() if self._finally else None
+        """Return the usage for the last chunk if the request asks for one."""
+        return self.total() if self._in_final_chunk else None
 
     def total(self) -> CompletionUsage:
-        """The usage so far."""
+        """Return the usage so far."""
         completion = sum(usage.completion_tokens for usage in self._sequences.values())
         reasoning = sum(usage.reasoning_tokens for usage in self._sequences.values())
-        # The first answer to a prompt computes it; the others find its blocks in the cache.
+        # The first choice of a prompt computes the prompt; the others find its blocks in the cache.
         first = [usage for index, usage in self._sequences.items() if index % self._n == 0]
         return CompletionUsage(
             prompt_tokens=self._prompt_tokens,

@@ -1,1 +1,1 @@
-"""What travels over HTTP: one module of msgspec Structs for each endpoint."""
+"""Request and response bodies: one module of msgspec Structs per endpoint."""

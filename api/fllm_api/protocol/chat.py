@@ -1,4 +1,4 @@
-"""`/v1/chat/completions`."""
+"""Request, response and stream chunk of `/v1/chat/completions`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fllm_api.protocol.usage import CompletionUsage
 
 
 class ContentPart(Struct, frozen=True, omit_defaults=True):
-    """A part of a message's content; only text parts can be served."""
+    """A part of a message's content. Only text parts are supported."""
 
     type: str
     text: str | None = None
@@ -19,14 +19,14 @@ class ContentPart(Struct, frozen=True, omit_defaults=True):
 
 
 class FunctionCall(Struct, frozen=True):
-    """The function of an earlier call, and its arguments as JSON text."""
+    """Function name of an earlier call, and its arguments as JSON text."""
 
     name: str
     arguments: str | None = None
 
 
 class ToolCall(Struct, frozen=True):
-    """A call in the history of a chat."""
+    """A tool call in the history of a chat."""
 
     function: FunctionCall
     id: str | None = None
@@ -34,7 +34,7 @@ class ToolCall(Struct, frozen=True):
 
 
 class ChatMessage(Struct, frozen=True, kw_only=True):
-    """One message of the chat so far."""
+    """One message of the conversation so far."""
 
     role: Literal["developer", "system", "user", "assistant", "tool", "function"]
     content: str | list[ContentPart] | None = None
@@ -51,56 +51,56 @@ class FunctionDefinition(Struct, frozen=True):
     name: Annotated[str, Meta(min_length=1)]
     description: str | None = None
     parameters: dict[str, Any] | None = None
-    """A JSON Schema of the arguments."""
+    """JSON Schema of the arguments."""
     strict: bool | None = None
-    """True: with ``tool_choice`` "auto" too, the arguments of a call obey the schema."""
+    """If true, the arguments of a call match the schema even with ``tool_choice`` "auto"."""
 
 
 class ChatTool(Struct, frozen=True):
-    """A tool: so far always a function."""
+    """A tool. Only functions are supported."""
 
     function: FunctionDefinition
     type: Literal["function"] = "function"
 
 
 class NamedFunction(Struct, frozen=True):
-    """Which function is meant."""
+    """Name of the function to call."""
 
     name: str
 
 
 class NamedToolChoice(Struct, frozen=True):
-    """This very tool is to be called."""
+    """A ``tool_choice`` that forces a call of one named function."""
 
     function: NamedFunction
     type: Literal["function"] = "function"
 
 
 class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
-    """What the model is to answer, and how."""
+    """Body of a chat completion request."""
 
     messages: Annotated[list[ChatMessage], Meta(min_length=1)]
     max_tokens: PositiveCount | None = None
-    """OpenAI's older name of ``max_completion_tokens``, which wins over it."""
+    """OpenAI's older name of ``max_completion_tokens``, which takes precedence."""
     max_completion_tokens: PositiveCount | None = None
-    """Without any maximum, the answer may fill the context."""
+    """Without a maximum, the output may fill the rest of the context."""
     logprobs: bool | None = None
     top_logprobs: TopLogprobs | None = None
     tools: list[ChatTool] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedToolChoice | None = None
     parallel_tool_calls: bool | None = None
-    """False: one call at most."""
+    """If false, the response has at most one call."""
 
     add_generation_prompt: bool | None = None
-    """True unless said otherwise: the prompt ends where the answer is to begin."""
+    """End the prompt with the assistant header. Default: the opposite of ``continue_final_message``."""
     continue_final_message: bool | None = None
-    """The answer goes on where the last message ends."""
+    """Continue the last message instead of starting a new one."""
     echo: bool | None = None
-    """With ``continue_final_message``: the answer repeats the message that it continues."""
+    """With ``continue_final_message``, start the output with the continued message."""
     chat_template_kwargs: dict[str, Any] | None = None
-    """Further variables for the model's chat template, such as ``enable_thinking``."""
+    """Extra variables for the chat template, such as ``enable_thinking``."""
     reasoning_effort: str | None = None
-    """Handed to the chat template."""
+    """Passed to the chat template."""
 
     audio: Any = None
     chat_template: Any = None
@@ -115,14 +115,14 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
 
 
 class ResponseFunctionCall(Struct, frozen=True):
-    """The function that the model calls, and its arguments as JSON text."""
+    """Function name of a generated call, and its arguments as JSON text."""
 
     name: str
     arguments: str
 
 
 class ResponseToolCall(Struct, frozen=True):
-    """A call that the model made."""
+    """A tool call that the model generated."""
 
     id: str
     function: ResponseFunctionCall
@@ -130,7 +130,7 @@ class ResponseToolCall(Struct, frozen=True):
 
 
 class ResponseMessage(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the model said; keys without a value are absent, but for ``content``."""
+    """The generated message. Keys without a value are absent, except ``content``."""
 
     role: str
     content: str | None
@@ -139,7 +139,7 @@ class ResponseMessage(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class TopLogprob(Struct, frozen=True):
-    """A token that could have stood here."""
+    """An alternative token at one position."""
 
     token: str
     logprob: float
@@ -147,7 +147,7 @@ class TopLogprob(Struct, frozen=True):
 
 
 class TokenLogprobs(Struct, frozen=True):
-    """A token of the answer, and the likeliest ones at its place."""
+    """A generated token, and the most likely tokens at its position."""
 
     token: str
     logprob: float
@@ -156,13 +156,13 @@ class TokenLogprobs(Struct, frozen=True):
 
 
 class ChatLogprobs(Struct, frozen=True):
-    """One entry for each token."""
+    """Log-probabilities of a choice, one entry per token."""
 
     content: list[TokenLogprobs]
 
 
 class ChatChoice(Struct, frozen=True, kw_only=True):
-    """One answer."""
+    """One choice of a chat completion."""
 
     index: int
     message: ResponseMessage
@@ -172,7 +172,7 @@ class ChatChoice(Struct, frozen=True, kw_only=True):
 
 
 class ChatCompletion(Struct, frozen=True, kw_only=True):
-    """The whole answer to a chat request."""
+    """Response to a chat request that is not streamed."""
 
     id: str
     object: Literal["chat.completion"] = "chat.completion"
@@ -184,14 +184,14 @@ class ChatCompletion(Struct, frozen=True, kw_only=True):
 
 
 class FunctionDelta(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """``name`` comes first, then pieces of the arguments."""
+    """A piece of a function call: first its ``name``, then pieces of its arguments."""
 
     name: str | None = None
     arguments: str
 
 
 class ToolCallDelta(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A call's beginning (with ``id``, ``type`` and name), or a piece of its arguments."""
+    """The start of a call (``id``, ``type`` and function name), or a piece of its arguments."""
 
     index: int
     id: str | None = None
@@ -200,7 +200,7 @@ class ToolCallDelta(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Delta(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is new in a message; keys without a value are absent."""
+    """New content of a message. Keys without a value are absent."""
 
     role: str | None = None
     content: str | None = None
@@ -209,7 +209,7 @@ class Delta(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ChunkChoice(Struct, frozen=True, kw_only=True):
-    """What is new in one answer; ``stop_reason`` comes with its end."""
+    """New content of one choice. ``stop_reason`` is present only in the last chunk of the choice."""
 
     index: int
     delta: Delta
@@ -219,7 +219,7 @@ class ChunkChoice(Struct, frozen=True, kw_only=True):
 
 
 class ChatCompletionChunk(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One event of a stream; ``usage`` is there only where it was asked for."""
+    """One event of a chat stream. ``usage`` is present only if ``stream_options`` requests it."""
 
     id: str
     object: Literal["chat.completion.chunk"]

@@ -1,4 +1,4 @@
-"""`/v1/completions`."""
+"""Request, response and stream chunk of `/v1/completions`."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from fllm_api.protocol.usage import CompletionUsage
 
 
 class CompletionRequest(GenerationRequest, frozen=True, kw_only=True):
-    """Text to go on with."""
+    """Body of a completion request."""
 
     prompt: str | list[str | TokenId | list[TokenId]]
-    """A text, several texts, token ids, or several lists of token ids."""
+    """A string, a list of strings, a list of token ids, or a list of lists of token ids."""
     logprobs: TopLogprobs | None = None
     echo: bool | None = None
-    """The answer begins with the prompt."""
+    """Start the output with the prompt."""
     suffix: Any = None
 
 
 class CompletionLogprobs(Struct, frozen=True):
-    """Four lists of the same length, one entry for each token."""
+    """Four lists of the same length, with one entry per token."""
 
     tokens: list[str]
     token_logprobs: list[float | None]
     """``null`` for the first token of an echoed prompt."""
     top_logprobs: list[dict[str, float] | None]
     text_offset: list[int]
-    """Where the token begins, counted from the start of the answer's text."""
+    """Index of the token's first character in the text of the choice."""
 
 
 class CompletionChoice(Struct, frozen=True, kw_only=True):
-    """One answer, or what is new in it."""
+    """One choice of a completion, or its new content."""
 
     index: int
     text: str
@@ -43,7 +43,7 @@ class CompletionChoice(Struct, frozen=True, kw_only=True):
 
 
 class Completion(Struct, frozen=True, kw_only=True):
-    """The whole answer to a completion request."""
+    """Response to a completion request that is not streamed."""
 
     id: str
     object: Literal["text_completion"] = "text_completion"
@@ -55,7 +55,7 @@ class Completion(Struct, frozen=True, kw_only=True):
 
 
 class CompletionChunk(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One event of a stream; ``usage`` is there only where it was asked for."""
+    """One event of a stream. ``usage`` is present only if ``stream_options`` requests it."""
 
     id: str
     object: Literal["text_completion"]

@@ -1,4 +1,4 @@
-"""What an answer must be like, as OpenAI and as vLLM spell it."""
+"""Structured-output fields of a request, in OpenAI's and in vLLM's form."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from msgspec import Meta, Struct
 SchemaObject = dict[str, Any] | bool
 """A JSON Schema."""
 SchemaOrText = dict[str, Any] | bool | str
-"""A JSON Schema, or its JSON text."""
+"""A JSON Schema, as JSON or as a string of JSON."""
 NonEmptyText = Annotated[str, Meta(min_length=1)]
-ChoiceStrings = Annotated[list[Annotated[str, Meta(min_length=1)]], Meta(min_length=1)]
+ChoiceStrings = Annotated[list[NonEmptyText], Meta(min_length=1)]
 
 
 class TextFormat(Struct, frozen=True, tag="text"):
-    """Any text."""
+    """``response_format`` that allows any text."""
 
 
 class JsonObjectFormat(Struct, frozen=True, tag="json_object"):
-    """Some JSON object."""
+    """``response_format`` that requires a JSON object."""
 
 
 class NamedSchema(Struct, frozen=True, kw_only=True):
-    """A JSON Schema; its name and description are labels without effect."""
+    """A JSON Schema. Its name and description have no effect."""
 
     schema: SchemaObject
     name: str | None = None
     description: str | None = None
     strict: bool | None = None
-    """The answer obeys the schema, whatever this says."""
+    """Ignored: the output always matches the schema."""
 
 
 class JsonSchemaFormat(Struct, frozen=True, tag="json_schema"):
-    """JSON that a schema allows."""
+    """``response_format`` that requires JSON matching a schema."""
 
     json_schema: NamedSchema
 
@@ -42,7 +42,7 @@ ResponseFormat = TextFormat | JsonObjectFormat | JsonSchemaFormat
 
 
 class StructuredOutputs(Struct, frozen=True, kw_only=True):
-    """vLLM's way to say it: exactly one of the fields."""
+    """vLLM's structured outputs. Exactly one of the fields may be set."""
 
     json: SchemaOrText | None = None
     regex: NonEmptyText | None = None

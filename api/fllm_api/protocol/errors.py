@@ -1,4 +1,4 @@
-"""The one shape of every error."""
+"""Body of every error response."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from msgspec import Struct
 
 
 class ErrorInfo(Struct, frozen=True):
-    """What went wrong, in OpenAI's words."""
+    """OpenAI's error object."""
 
     message: str
     type: str
     param: str | None = None
     """JSON path of the offending field, such as ``messages[0].role``."""
     code: str | None = None
-    """A stable word for programs, such as ``model_not_found``."""
+    """Stable, machine-readable code, such as ``model_not_found``."""
 
 
 class ErrorResponse(Struct, frozen=True):
-    """The body of every answer that is not a success, and the event of a stream that fails."""
+    """Body of every error response, and the error event of a stream."""
 
     error: ErrorInfo

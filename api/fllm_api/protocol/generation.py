@@ -1,7 +1,7 @@
-"""What a chat and a completion request have in common.
+"""Request fields that chat and completions share.
 
-OpenAI's clients send ``null`` for what they leave at its default, so every optional field may be null.
-Unknown fields are ignored, since clients send new ones every month.
+OpenAI's clients send ``null`` for a field that they leave at its default, so every optional field accepts
+null. Unknown fields are ignored because new clients send fields that did not exist before.
 """
 
 from __future__ import annotations
@@ -27,35 +27,35 @@ TokenId = Annotated[int, Meta(ge=0, le=MAX_INT)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 LogitBias = Annotated[float, Meta(ge=-100, le=100)]
 MAX_STOP_STRINGS = 64
-"""Stop strings; OpenAI takes 4."""
+"""Maximum number of stop strings. OpenAI allows 4."""
 MAX_STOP_STRING_CHARS = 1024
 MAX_TOKEN_IDS = 1024
-"""Of ``logit_bias`` and of ``stop_token_ids``: every step of the sequence looks at all of them."""
+"""Maximum length of ``logit_bias`` and of ``stop_token_ids``. Each step reads all of them."""
 StopString = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_STRING_CHARS)]
 TopLogprobs = Annotated[int, Meta(ge=0, le=20)]
 Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 class StreamOptions(Struct, frozen=True):
-    """What a stream carries besides the answer."""
+    """Options for the usage figures of a stream."""
 
     include_usage: bool | None = None
-    """One more chunk at the end, without choices, with the usage of the whole request."""
+    """Send one more chunk at the end, without choices, with the usage of the whole request."""
     continuous_usage_stats: bool | None = None
-    """The usage so far, on every chunk."""
+    """Send the usage so far with every chunk."""
 
 
 class GenerationRequest(Struct, frozen=True, kw_only=True):
-    """Fields of both endpoints: how to sample, when to stop, what to report."""
+    """Fields of both endpoints: sampling, stop conditions, output options."""
 
     model: str
-    """Any string; the server has one model."""
+    """Model name. Any string is accepted, because the server has one model."""
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
     n: ChoiceCount | None = None
     best_of: ChoiceCount | None = None
-    """Generate so many and return the ``n`` likeliest; the width of a beam search."""
+    """Number of candidates, of which the ``n`` most likely are returned. The width of a beam search."""
     use_beam_search: bool | None = None
     length_penalty: Annotated[float, Meta(ge=-10, le=10)] | None = None
     early_stopping: bool | Literal["never"] | None = None
@@ -65,7 +65,7 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     temperature: Annotated[float, Meta(ge=0, le=100)] | None = None
     top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
     top_k: Annotated[int, Meta(ge=-1, le=MAX_INT)] | None = None
-    """-1 and 0 consider all tokens."""
+    """Number of most likely tokens to sample from. -1 and 0 mean all tokens."""
     min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
@@ -79,13 +79,13 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     ignore_eos: bool | None = None
     skip_special_tokens: bool | None = None
     return_tokens_as_token_ids: bool | None = None
-    """Log-probabilities show a token as ``token_id:<id>``."""
+    """Represent a token in log-probabilities as ``token_id:<id>``."""
 
     user: Any = None
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
     guided_json: SchemaOrText | None = None
-    """vLLM's older names of what ``structured_outputs`` says."""
+    """vLLM's older name of ``structured_outputs.json``. The other ``guided_*`` fields correspond likewise."""
     guided_regex: NonEmptyText | None = None
     guided_choice: ChoiceStrings | None = None
     guided_grammar: NonEmptyText | None = None

@@ -1,4 +1,4 @@
-"""`/v1/models`."""
+"""Responses of `/v1/models`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from msgspec import Struct
 
 
 class ModelObject(Struct, frozen=True, kw_only=True):
-    """OpenAI's model object, and what we know beyond it."""
+    """OpenAI's model object, with additional fields."""
 
     id: str
     created: int
-    """When the server started, in Unix time."""
+    """Start time of the server, as Unix time in seconds."""
     object: Literal["model"] = "model"
     owned_by: str = "furiosa-llm"
     artifact_id: str
@@ -20,11 +20,11 @@ class ModelObject(Struct, frozen=True, kw_only=True):
     max_context_len: int
     max_model_len: int
     runtime_config: dict[str, Any]
-    """What the backend reports: device, dtype, quantization, KV-cache blocks..."""
+    """Settings reported by the backend, such as device, dtype, quantization and KV-cache blocks."""
 
 
 class ModelList(Struct, frozen=True, kw_only=True):
-    """All models of this server: one."""
+    """List of served models. It has one entry."""
 
     object: Literal["list"] = "list"
     data: list[ModelObject]

@@ -1,4 +1,4 @@
-"""Token counts."""
+"""Token counts of a request, in OpenAI's form."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from msgspec import Struct
 
 
 class PromptTokensDetails(Struct, frozen=True):
-    """What became of the prompt's tokens."""
+    """Breakdown of the prompt tokens."""
 
     cached_tokens: int
-    """Found in the prefix cache."""
+    """Number of prompt tokens found in the prefix cache."""
 
 
 class CompletionTokensDetails(Struct, frozen=True):
-    """What the generated tokens were spent on."""
+    """Breakdown of the generated tokens."""
 
     reasoning_tokens: int
 
 
 class CompletionUsage(Struct, frozen=True, kw_only=True):
-    """The tokens of one request: each prompt counted once, all its answers summed."""
+    """Token counts of one request. Each prompt is counted once, and all its choices are summed."""
 
     prompt_tokens: int
     completion_tokens: int

@@ -1,4 +1,4 @@
-"""`/version`."""
+"""Response of `/version`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from msgspec import Struct
 
 
 class BuildInfo(Struct, frozen=True):
-    """Which build of furiosa-llm this is."""
+    """Version and commit of the installed furiosa-llm."""
 
     version: str
     git_hash: str
@@ -17,17 +17,17 @@ class BuildInfo(Struct, frozen=True):
 
 
 class PluginVersion(Struct, frozen=True, kw_only=True):
-    """A plugin that was found."""
+    """Name, version and load error of one plugin."""
 
     name: str
     version: str
     distribution: str
     error: str | None = None
-    """Why it is left out, or which of its hooks is."""
+    """Reason why the plugin, or one of its hooks, is not in use."""
 
 
 class VersionInfo(Struct, frozen=True, kw_only=True, rename={"build": "furiosa-llm"}):
-    """The versions of all parts."""
+    """Versions of the server, the backend and the plugins."""
 
     version: str
     build: BuildInfo

@@ -1,4 +1,4 @@
-"""The fold of a stream is the answer that is not streamed."""
+"""Folding a stream gives the response that is not streamed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ texts = st.lists(pieces, max_size=8).map("".join)
 
 @st.composite
 def scripts(draw: st.DrawFn) -> list[list[int]]:
-    """Ids of a text's bytes, divided into steps, so that characters are cut."""
+    """Return the ids of a text's bytes in steps that may split characters."""
     ids = SERVER.tokenizer.encode(draw(texts), add_special_tokens=False)
     steps: list[list[int]] = []
     while ids:
@@ -65,7 +65,7 @@ def parts(chunks: list[dict[str, Any]], index: int) -> Iterator[dict[str, Any]]:
 
 
 def fold_chat(choices: list[dict[str, Any]]) -> dict[str, Any]:
-    """As a client would do it."""
+    """Merge the chunks of a choice as a client does."""
     message: dict[str, Any] = {"content": "", "reasoning_content": "", "tool_calls": []}
     logprobs: list[Any] = []
     for choice in choices:
@@ -90,7 +90,7 @@ def fold_chat(choices: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def plain_chat(choice: dict[str, Any]) -> dict[str, Any]:
-    """The same of a choice that is not streamed."""
+    """Return a choice that is not streamed in the same form."""
     message = choice["message"]
     calls = message.get("tool_calls", ())
     return {
@@ -138,6 +138,6 @@ def test_a_completion_is_the_fold_of_its_stream(
         ]
         assert streamed[-1]["stop_reason"] == choice["stop_reason"]
         for name in choice["logprobs"] or ():
-            joined = [entry for part in streamed for entry in part["logprobs"][name]]
-            assert joined == choice["logprobs"][name]
+            entries = [entry for part in streamed for entry in part["logprobs"][name]]
+            assert entries == choice["logprobs"][name]
     assert chunks[-1]["usage"] == whole["usage"]
