@@ -1,1 +1,1 @@
-"""From a request as it came over HTTP to what the pipeline is asked: checked, rendered and tokenized."""
+"""Request intake: validates, renders and tokenizes a request body for the pipeline."""

@@ -1,4 +1,4 @@
-"""A chat request, ready for the pipeline."""
+"""Turn a chat request into a pipeline request."""
 
 from __future__ import annotations
 
@@ -29,29 +29,32 @@ from fllm_api.protocol.chat import ChatMessage, ChatRequest
 
 
 class PreparedChat(Struct, frozen=True, kw_only=True):
-    """What the pipeline is asked, and what the encoder must know of the request."""
+    """A pipeline request, and the values that the response encoder needs."""
 
     request: PipelineRequest
     role: str
     echo: str
-    """What the answer begins with."""
+    """Text to repeat at the start of the response."""
 
 
 def prepare_chat(body: ChatRequest, server: AppState) -> PreparedChat:
-    """Check, render and tokenize; raises `RequestError`. Slow for a long prompt: not for the event loop."""
+    """Validate, render and tokenize a request. Raise `RequestError` if it is invalid.
+
+    Slow for a long prompt: call it outside the event loop.
+    """
     reject_unsupported_fields(body, () if server.request_templates is None else ("chat_template",))
     check_stream_options(body)
     _check_messages(body.messages)
     tools = read_tools(body)
-    calls = plan_tool_calls(body, tools, server)
+    plan = plan_tool_calls(body, tools, server)
     kwargs = {**server.config.default_chat_template_kwargs, **_template_kwargs(body)}
     prompt = _render(body, server, tools, kwargs)
     ids = tokenize_prompt(prompt, server, add_special_tokens=False, param="messages")
     if not ids:
-        raise RequestError("the chat template makes an empty prompt of these messages", param="messages")
-    asked = first_set(body.max_completion_tokens, body.max_tokens, default=None)
+        raise RequestError("the chat template renders these messages as an empty prompt", param="messages")
+    requested = first_set(body.max_completion_tokens, body.max_tokens, default=None)
     max_tokens = resolve_max_tokens(
-        server.card, len(ids), asked, server.card.defaults.max_tokens, param="messages"
+        server.card, len(ids), requested, server.card.defaults.max_tokens, param="messages"
     )
     n, best_of, beam = resolve_candidates(body)
     request = PipelineRequest(
@@ -67,9 +70,9 @@ def prepare_chat(body: ChatRequest, server: AppState) -> PreparedChat:
         skip_special_tokens=body.skip_special_tokens is not False,
         continues_prompt=bool(body.continue_final_message),
         reasoning_parser=server.reasoning,
-        tool_parser=calls.parser,
+        tool_parser=plan.parser,
         context=ParserContext(prompt=prompt, tools=tools, template_kwargs=kwargs),
-        output_constraint=calls.demand,
+        output_constraint=plan.output_constraint,
     )
     role = server.config.response_role if _generation_prompt(body) else body.messages[-1].role
     return PreparedChat(request=request, role=role, echo=_echo(body, role))
@@ -89,7 +92,7 @@ def _render(body: ChatRequest, server: AppState, tools: tuple[Tool, ...], kwargs
 def _template(body: ChatRequest, server: AppState) -> ChatTemplate | RequestTemplate:
     if body.chat_template is not None and server.request_templates is not None:
         if not isinstance(body.chat_template, str):
-            raise RequestError("a chat template is a text", param="chat_template")
+            raise RequestError("`chat_template` must be a string", param="chat_template")
         return server.request_templates.template(body.chat_template)
     if server.template is None:
         raise RequestError(
@@ -112,7 +115,8 @@ def _check_messages(messages: list[ChatMessage]) -> None:
     for i, message in enumerate(messages):
         if message.content is None and message.role not in ("assistant", "function"):
             raise RequestError(
-                f"a message of the role {message.role!r} needs content", param=f"messages[{i}].content"
+                f"`messages[{i}].content` is missing: a message with role {message.role!r} requires content",
+                param=f"messages[{i}].content",
             )
 
 
@@ -120,7 +124,7 @@ def _logprobs(body: ChatRequest) -> int | None:
     if body.logprobs:
         return body.top_logprobs or 0
     if body.top_logprobs:
-        raise RequestError("`top_logprobs` needs `logprobs`: true", param="top_logprobs")
+        raise RequestError("`top_logprobs` requires `logprobs`: true", param="top_logprobs")
     return None
 
 

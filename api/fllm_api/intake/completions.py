@@ -1,4 +1,4 @@
-"""A completion request, ready for the pipeline."""
+"""Turn a completion request into a pipeline request."""
 
 from __future__ import annotations
 
@@ -27,20 +27,23 @@ from fllm_api.intake.unsupported_fields import reject_unsupported_fields
 from fllm_api.protocol.completions import CompletionRequest
 
 DEFAULT_MAX_TOKENS = 16
-"""OpenAI's."""
+"""OpenAI's default."""
 MAX_PROMPTS = 2048
-"""In one request, whatever the server holds: all are tokenized before any is admitted."""
+"""Maximum number of prompts in one request. All of them are tokenized before any is admitted."""
 
 
 class PreparedCompletion(Struct, frozen=True, kw_only=True):
-    """What the pipeline is asked, and what the encoder must know of the request."""
+    """A pipeline request, and the values that the response encoder needs."""
 
     request: PipelineRequest
     echoes: list[Echo]
 
 
 def prepare_completion(body: CompletionRequest, server: AppState) -> PreparedCompletion:
-    """Check and tokenize; raises `RequestError`. Slow for a long prompt: not for the event loop."""
+    """Validate and tokenize a request. Raise `RequestError` if it is invalid.
+
+    Slow for a long prompt: call it outside the event loop.
+    """
     reject_unsupported_fields(body)
     check_stream_options(body)
     tokenizer = server.tokenizer
@@ -52,7 +55,10 @@ def prepare_completion(body: CompletionRequest, server: AppState) -> PreparedCom
         server.card, max(map(len, token_ids)), body.max_tokens, default, param="prompt"
     )
     if max_tokens == 0 and not echo:
-        raise RequestError("`max_tokens` 0 needs `echo`: there would be no answer", param="max_tokens")
+        raise RequestError(
+            "`max_tokens` is 0, which requires `echo`: true; otherwise the response would be empty",
+            param="max_tokens",
+        )
     n, best_of, beam = resolve_candidates(body)
     request = PipelineRequest(
         prompts=token_ids,
@@ -83,19 +89,22 @@ def prepare_completion(body: CompletionRequest, server: AppState) -> PreparedCom
 
 
 def split_prompts(prompt: str | list[str | int | list[int]]) -> list[str | list[int]]:
-    """Each prompt by itself, whichever of OpenAI's four forms they came in."""
+    """Return the prompts of a request as a list. Accepts OpenAI's four forms."""
     if isinstance(prompt, str):
         return [prompt]
     kinds = {type(item) for item in prompt}
     if kinds == {int}:
         return [cast("list[int]", prompt)]
     if len(prompt) > MAX_PROMPTS:
-        raise RequestError(f"`prompt` has {len(prompt)} prompts; {MAX_PROMPTS} is the limit", param="prompt")
+        raise RequestError(
+            f"`prompt` has {len(prompt)} prompts; the maximum is {MAX_PROMPTS}", param="prompt"
+        )
     if kinds in ({str}, {list}):
         return cast("list[str | list[int]]", prompt)
-    what = "mixes texts and token ids" if kinds else "is empty"
+    what = "mixes strings and token ids" if kinds else "is empty"
     raise RequestError(
-        f"`prompt` {what}; it is a text, a list of texts, a list of token ids, or a list of such lists",
+        f"`prompt` {what}; send a string, a list of strings, a list of token ids, "
+        "or a list of lists of token ids",
         param="prompt",
     )
 
@@ -109,12 +118,12 @@ def _token_ids(prompt: str | list[int], server: AppState) -> list[int]:
         ids = prompt
         check_token_ids(ids, server.tokenizer, "prompt")
     if not ids:
-        raise RequestError("`prompt` has no tokens, so there is nothing to continue", param="prompt")
+        raise RequestError("`prompt` has no tokens; send at least one", param="prompt")
     return ids
 
 
 def _bos_ids(tokenizer: Tokenizer) -> list[int]:
-    """What an empty text is to a model that knows how a text begins."""
+    """Return the beginning-of-sequence token, which stands for an empty prompt, if the model has one."""
     bos = tokenizer.token_to_id(tokenizer.bos_token) if tokenizer.bos_token else None
     return [] if bos is None else [bos]
 

@@ -1,4 +1,4 @@
-"""What a request says that its answer must be like."""
+"""Read the structured-output fields of a request."""
 
 from __future__ import annotations
 
@@ -20,54 +20,58 @@ from fllm_api.protocol.constraints import (
 from fllm_api.protocol.generation import GenerationRequest
 
 MAX_CONSTRAINT_CHARS = 128 * 1024
-"""Characters of a schema, a pattern, a grammar, or of all choices together."""
+"""Maximum length of a schema, a pattern, a grammar, or all choices together."""
 MAX_SCHEMA_DEPTH = 100
-"""Levels of nesting in a schema."""
+"""Maximum nesting depth of a schema."""
 
 
 def read_output_constraint(body: GenerationRequest, card: ModelCard) -> OutputConstraint | None:
-    """The constraint that the request asks for; raises `RequestError` for two, and for one that can't be."""
-    demands = list(_requested_constraints(body))
-    if not demands:
+    """Return the constraint of a request, or ``None``.
+
+    Raise `RequestError` if the request has several constraints, or one that is invalid or not supported.
+    """
+    constraints = list(_requested_constraints(body))
+    if not constraints:
         return None
-    if len(demands) > 1:
-        first, second = demands[0].param, demands[1].param
-        raise RequestError(f"an answer can't obey both `{first}` and `{second}`: send one", param=second)
-    check_constraint_supported(body, card, demands[0].param)
-    return demands[0]
+    if len(constraints) > 1:
+        first, second = constraints[0].param, constraints[1].param
+        raise RequestError(f"`{first}` and `{second}` can't be combined: send only one of them", param=second)
+    check_constraint_supported(body, card, constraints[0].param)
+    return constraints[0]
 
 
 def check_constraint_supported(body: GenerationRequest, card: ModelCard, param: str) -> None:
-    """Raise `RequestError` if this server, or this way of decoding, can't obey what ``param`` asks for."""
+    """Raise `RequestError` if the server or the decoding method can't apply the constraint in ``param``."""
     if card.grammar is None:
         raise RequestError(
-            f"`{param}`: this server can't constrain its answers; start it with --grammar-backend NAME and a "
-            "backend that obeys it, such as torch, or openai with its option `constraints`",
+            f"`{param}` is not supported: the server runs without structured output; start it with "
+            "--grammar-backend NAME and a backend that supports it, such as torch, or openai with its option "
+            "`constraints`",
             param=param,
             code="unsupported_parameter",
         )
     if body.use_beam_search:
-        raise RequestError(f"`use_beam_search` can't obey `{param}`", param="use_beam_search")
+        raise RequestError(f"`use_beam_search` can't be combined with `{param}`", param="use_beam_search")
 
 
 def schema_text(schema: Any, param: str) -> str:
-    """The JSON text of a schema; raises `RequestError` if it is too long or nested too deeply."""
+    """Return a schema as JSON text. Raise `RequestError` if it is too long or nested too deeply."""
     if _is_nested_deeper(schema, MAX_SCHEMA_DEPTH):
         raise RequestError(
-            f"`{param}` is nested too deeply: it may have {MAX_SCHEMA_DEPTH} levels", param=param
+            f"`{param}` is nested too deeply; the maximum is {MAX_SCHEMA_DEPTH} levels", param=param
         )
     try:
         text = msgspec.json.encode(schema).decode()
     except OverflowError as error:
-        raise RequestError(f"`{param}` has a number of more than 64 bits", param=param) from error
+        raise RequestError(f"`{param}` has an integer that does not fit into 64 bits", param=param) from error
     return check_length(text, param)
 
 
 def check_length(text: str, param: str) -> str:
-    """The text itself; raises `RequestError` if it is too long."""
+    """Return the text. Raise `RequestError` if it is too long."""
     if len(text) > MAX_CONSTRAINT_CHARS:
         raise RequestError(
-            f"`{param}` has {len(text)} characters: it may have {MAX_CONSTRAINT_CHARS}", param=param
+            f"`{param}` has {len(text)} characters; the maximum is {MAX_CONSTRAINT_CHARS}", param=param
         )
     return text
 
@@ -85,14 +89,16 @@ def _requested_constraints(body: GenerationRequest) -> Iterator[OutputConstraint
     )
 
 
-def _structured_outputs(asked: StructuredOutputs) -> Iterator[OutputConstraint]:
+def _structured_outputs(outputs: StructuredOutputs) -> Iterator[OutputConstraint]:
     for name in ("structural_tag", "whitespace_pattern"):
-        if getattr(asked, name) is not None:
+        if getattr(outputs, name) is not None:
             param = f"structured_outputs.{name}"
             raise RequestError(f"`{param}` is not supported", param=param, code="unsupported_parameter")
-    if asked.json_object:
+    if outputs.json_object:
         yield OutputConstraint(ANY_OBJECT, "structured_outputs.json_object")
-    yield from _vllm_constraints("structured_outputs.", asked.json, asked.regex, asked.choice, asked.grammar)
+    yield from _vllm_constraints(
+        "structured_outputs.", outputs.json, outputs.regex, outputs.choice, outputs.grammar
+    )
 
 
 def _vllm_constraints(
@@ -118,7 +124,7 @@ def _parse_schema(text: str, param: str) -> Any:
     try:
         return msgspec.json.decode(check_length(text, param), type=dict[str, Any] | bool)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise RequestError(f"`{param}` is not the JSON text of a schema: {error}", param=param) from error
+        raise RequestError(f"`{param}` is not a JSON schema in JSON text: {error}", param=param) from error
 
 
 def _any_of(options: list[str], param: str) -> Constraint:

@@ -1,4 +1,4 @@
-"""The body of a request: strict JSON into the very type that the handler wants."""
+"""Decode request bodies as strict JSON into the type that the handler declares."""
 
 from __future__ import annotations
 
@@ -16,31 +16,42 @@ _PATH = re.compile(r"^(?P<what>.*?)(?: - at (?P<key>`key` in )?`\$(?P<path>[^`]*
 _MISSING = re.compile(r"missing required field `(\w+)`")
 
 MAX_JSON_VALUES = 2**20
-"""As objects they take fifty times the room of their text, and nothing else runs while they are made."""
+"""Maximum number of values in a body.
+
+As Python objects they need about fifty times the memory of their text, and decoding blocks the event loop.
+"""
 
 
 class ApiRequest(Request[Any, Any, State]):
-    """Decodes strictly: ``"5"`` is no number. Litestar by itself would convert it."""
+    """A request whose JSON is decoded strictly: ``"5"`` is not a number. Litestar by default converts it."""
 
     async def json(self) -> Any:
-        """The body as the type of the handler's ``data``; raises `RequestError` with the fault's path."""
+        """Return the body as the type of the handler's ``data``.
+
+        Raise `RequestError` with the path of the invalid field.
+        """
         field = self.route_handler.parsed_data_field
         if field is None or not field.is_subclass_of(msgspec.Struct):
-            return await super().json()  # a plugin's handler, which may want whatever Litestar knows
-        return decode(await self.body(), field.annotation)
+            return await super().json()  # a plugin's handler, which may use any type that Litestar supports
+        return decode_body(await self.body(), field.annotation)
 
 
 async def require_json(request: Request[Any, Any, Any]) -> None:
-    """Before a POST is read: 415 for other types, 400 for nothing at all."""
+    """Reject a POST whose body is not JSON (415) or is empty (400)."""
     kind, _ = request.content_type
     if kind != "application/json" and not kind.endswith("+json"):
         raise HTTPException(
             status_code=415, detail="the body must be JSON, with Content-Type: application/json"
         )
     if charset := _unsupported_charset(request):
-        raise HTTPException(status_code=415, detail=f"JSON is UTF-8; the body is said to be {charset!r}")
+        raise HTTPException(
+            status_code=415, detail=f"the charset of Content-Type is {charset!r}; JSON must be UTF-8"
+        )
     if (coding := request.headers.get("content-encoding", "identity")) != "identity":
-        raise HTTPException(status_code=415, detail=f"the body must not be encoded; it is {coding!r}")
+        raise HTTPException(
+            status_code=415,
+            detail=f"Content-Encoding {coding!r} is not supported; send the body uncompressed",
+        )
     if not await request.body():
         raise RequestError("the body is empty; it must be a JSON object")
 
@@ -51,12 +62,12 @@ def _unsupported_charset(request: Request[Any, Any, Any]) -> str | None:
     return None if charset.lower() in ("utf-8", "utf8", "us-ascii") else charset
 
 
-def decode(body: bytes, wanted: Any) -> Any:
-    """Decode JSON strictly; raises `RequestError`."""
+def decode_body(body: bytes, expected_type: Any) -> Any:
+    """Decode JSON strictly. Raise `RequestError` if the body is invalid or too large."""
     if len(body) > MAX_JSON_VALUES and (values := sum(map(body.count, b"{[,"))) > MAX_JSON_VALUES:
-        raise RequestError(f"the body has about {values} values; it may have {MAX_JSON_VALUES}")
+        raise RequestError(f"the body has about {values} values; the maximum is {MAX_JSON_VALUES}")
     try:
-        return msgspec.json.decode(body, type=wanted)
+        return msgspec.json.decode(body, type=expected_type)
     except msgspec.ValidationError as error:
         raise _invalid(str(error)) from error
     except UnicodeDecodeError as error:
@@ -68,7 +79,7 @@ def decode(body: bytes, wanted: Any) -> Any:
 
 
 def _invalid(text: str) -> RequestError:
-    """msgspec's ``what - at `$.path` `` as message and OpenAI's ``param``."""
+    """Split msgspec's ``what - at `$.path` `` into a message and OpenAI's ``param``."""
     match = _PATH.match(text)
     assert match is not None
     what, path = match["what"], (match["path"] or "").removeprefix(".")

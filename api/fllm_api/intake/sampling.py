@@ -1,4 +1,8 @@
-"""The sampling of a request: its own values, then the model's recommendations, then vLLM's defaults."""
+"""Resolve the sampling parameters of a request.
+
+A field of the request takes precedence over the model's ``generation_config.json``, which takes precedence
+over vLLM's default.
+"""
 
 from __future__ import annotations
 
@@ -15,34 +19,35 @@ from fllm_api.protocol.generation import GenerationRequest
 T = TypeVar("T")
 
 MAX_STOP_CHARS = 16 * 1024
-"""Characters of all stop strings: the automaton that looks for them grows with them."""
+"""Maximum total length of the stop strings. It bounds the size of the automaton that finds them."""
 
 
 def first_set(*values: T | None, default: T) -> T:
-    """The first value that is given."""
+    """Return the first value that is not ``None``, or ``default``."""
     return next((value for value in values if value is not None), default)
 
 
 def resolve_max_tokens(
-    card: ModelCard, prompt_tokens: int, asked: int | None, default: int | None, *, param: str
+    card: ModelCard, prompt_tokens: int, requested: int | None, default: int | None, *, param: str
 ) -> int:
-    """How many tokens the answer to the longest prompt may have; raises `ContextTooLong` about ``param``.
+    """Return the maximum number of output tokens for a prompt of ``prompt_tokens``.
 
-    What the client asks for must fit; a default is cut to what is left of the context.
+    A requested maximum must fit into the context; a default is reduced to the rest of the context. Raise
+    `ContextTooLong` for ``param`` if the prompt, or prompt and requested maximum, do not fit.
     """
     left = card.max_model_len - prompt_tokens
-    if asked is not None:
-        if asked > left:
+    if requested is not None:
+        if requested > left:
             raise ContextTooLong(
-                f"the context has {card.max_model_len} tokens; {prompt_tokens} of the prompt "
-                f"and up to {asked} of the answer are {prompt_tokens + asked}",
+                f"the maximum context length is {card.max_model_len} tokens; {prompt_tokens} prompt "
+                f"tokens and up to {requested} requested output tokens are {prompt_tokens + requested}",
                 param=param,
             )
-        return asked
+        return requested
     if left < 1:
         raise ContextTooLong(
-            f"the context has {card.max_model_len} tokens; the prompt has {prompt_tokens}, "
-            "which leaves none to answer",
+            f"the maximum context length is {card.max_model_len} tokens; the prompt has {prompt_tokens}, "
+            "which leaves no room for output",
             param=param,
         )
     return left if default is None else min(default, left)
@@ -57,7 +62,7 @@ def sampling(
     logprobs: int | None,
     prompt_logprobs: int | None = None,
 ) -> SamplingParams:
-    """Fill in what the request leaves open."""
+    """Return the sampling parameters of a request, with defaults for the fields that are not set."""
     defaults = card.defaults
     check_token_ids(request.logit_bias or (), tokenizer, "logit_bias")
     check_token_ids(request.stop_token_ids or (), tokenizer, "stop_token_ids")
@@ -81,63 +86,68 @@ def sampling(
 
 
 def resolve_candidates(request: GenerationRequest) -> tuple[int, int, BeamSearchParams | None]:
-    """``n``, ``best_of`` and the beam search of a request; raises `RequestError` where they contradict."""
+    """Return ``n``, ``best_of`` and the beam search of a request. Raise `RequestError` if they conflict."""
     n = first_set(request.n, default=1)
     best_of = first_set(request.best_of, default=n)
     if best_of < n:
-        raise RequestError(f"`best_of` is {best_of}: less than `n`, which is {n}", param="best_of")
+        raise RequestError(f"`best_of` ({best_of}) must be at least `n` ({n})", param="best_of")
     if request.use_beam_search:
         return n, 1, _beam_search_params(request, best_of)
     if request.length_penalty not in (None, 1.0):
-        raise RequestError("`length_penalty` needs `use_beam_search`", param="length_penalty")
+        raise RequestError("`length_penalty` requires `use_beam_search`", param="length_penalty")
     if request.early_stopping not in (None, False):
-        raise RequestError("`early_stopping` needs `use_beam_search`", param="early_stopping")
+        raise RequestError("`early_stopping` requires `use_beam_search`", param="early_stopping")
     if request.stream and best_of > n:
         raise RequestError(
-            "`best_of` can't be streamed: the best is known when all are done", param="best_of"
+            "`best_of` above `n` can't be streamed: the best candidates are known only at the end",
+            param="best_of",
         )
     return n, best_of, None
 
 
 def stop_strings(request: GenerationRequest) -> tuple[str, ...]:
-    """One or several; raises `RequestError` where they are longer than anybody's."""
+    """Return the stop strings of a request. Raise `RequestError` if they are too long in total."""
     stop = (request.stop,) if isinstance(request.stop, str) else tuple(request.stop or ())
     if (length := sum(map(len, stop))) > MAX_STOP_CHARS:
         raise RequestError(
-            f"`stop` has {length} characters in all; it may have {MAX_STOP_CHARS}", param="stop"
+            f"`stop` has {length} characters in total; the maximum is {MAX_STOP_CHARS}", param="stop"
         )
     return stop
 
 
 def tokenize_prompt(text: str, server: AppState, *, add_special_tokens: bool, param: str) -> list[int]:
-    """The tokens of a prompt; raises `ContextTooLong` at once where it can't but have too many."""
+    """Return the token ids of a prompt.
+
+    Raise `ContextTooLong` without tokenizing if the text is too long to fit into the context in any case.
+    """
     if (least := server.tokenizer.min_token_count(text)) >= server.card.max_model_len:
         raise ContextTooLong(
-            f"the context has {server.card.max_model_len} tokens; the prompt has {len(text)} characters, "
-            f"which are {least} or more",
+            f"the maximum context length is {server.card.max_model_len} tokens; the prompt has {len(text)} "
+            f"characters, which are at least {least} tokens",
             param=param,
         )
     return server.tokenizer.encode(text, add_special_tokens=add_special_tokens)
 
 
 def check_stream_options(request: GenerationRequest) -> None:
-    """They mean nothing without a stream."""
+    """Raise `RequestError` if there are stream options without a stream."""
     if request.stream_options is not None and not request.stream:
-        raise RequestError("`stream_options` needs `stream`", param="stream_options")
+        raise RequestError("`stream_options` requires `stream`: true", param="stream_options")
 
 
 def _beam_search_params(request: GenerationRequest, width: int) -> BeamSearchParams:
     if request.stream:
         raise RequestError(
-            "`use_beam_search` can't be streamed: the best is known at the end", param="use_beam_search"
+            "`use_beam_search` can't be streamed: the best beam is known only at the end",
+            param="use_beam_search",
         )
     neutral = {"presence_penalty": 0, "frequency_penalty": 0, "repetition_penalty": 1, "logit_bias": {}}
     for name, value in neutral.items():
         if getattr(request, name) not in (None, value):
-            raise RequestError(f"`{name}` has no meaning for `use_beam_search`", param=name)
+            raise RequestError(f"`{name}` can't be combined with `use_beam_search`", param=name)
     if width < 2:
         raise RequestError(
-            f"`use_beam_search` needs `best_of`, the width of the beam, above 1; it is {width}",
+            f"`use_beam_search` requires `best_of`, the beam width, to be at least 2; it is {width}",
             param="best_of",
         )
     return BeamSearchParams(
@@ -151,16 +161,17 @@ def _min_tokens(request: GenerationRequest, max_tokens: int) -> int:
     minimum = request.min_tokens or 0
     if minimum > max_tokens:
         raise RequestError(
-            f"`min_tokens` is {minimum}: more than the maximum, which is {max_tokens}", param="min_tokens"
+            f"`min_tokens` ({minimum}) exceeds the maximum number of output tokens ({max_tokens})",
+            param="min_tokens",
         )
     return minimum
 
 
 def check_token_ids(ids: Iterable[int], tokenizer: Tokenizer, param: str) -> None:
-    """Raise `RequestError` for the first that the vocabulary lacks."""
+    """Raise `RequestError` for the first token id that is not in the vocabulary."""
     for token_id in ids:
         if token_id >= tokenizer.vocab_size:
             raise RequestError(
-                f"`{param}`: there is no token {token_id}; the vocabulary has {tokenizer.vocab_size}",
+                f"`{param}`: token id {token_id} is not in the vocabulary of {tokenizer.vocab_size} tokens",
                 param=param,
             )

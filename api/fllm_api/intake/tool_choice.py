@@ -1,4 +1,4 @@
-"""What the tools of a chat request make of its answer: may it call, must it, and what is a call like."""
+"""Plan the tool calls of a chat request: whether calls are allowed or forced, and how they are written."""
 
 from __future__ import annotations
 
@@ -21,19 +21,22 @@ from fllm_api.intake.constraints import check_constraint_supported, read_output_
 from fllm_api.protocol.chat import ChatRequest, NamedToolChoice
 
 _NAME = re.compile(r"[\w./:-]{1,200}")
-"""Names that any format of calls can hold, and its parser reads."""
+"""Function names that every tool-call format and its parser support."""
 _COMBINATORS = ("$ref", "allOf", "anyOf", "oneOf")
 
 
 class ToolCallPlan(Struct, frozen=True):
-    """How the calls of an answer are read, and what the whole answer must be like."""
+    """The parser of the calls in an output, and the constraint of the whole output."""
 
     parser: ParserFactory | None
-    demand: OutputConstraint | None
+    output_constraint: OutputConstraint | None
 
 
 def plan_tool_calls(body: ChatRequest, tools: Sequence[Tool], server: AppState) -> ToolCallPlan:
-    """Calls of ``tools``, which the model is told of; raises `RequestError`."""
+    """Return how calls of ``tools`` are parsed and constrained.
+
+    Raise `RequestError` if the server does not support what the request requires.
+    """
     text = read_output_constraint(body, server.card)
     if not tools:
         return ToolCallPlan(None, text)
@@ -41,7 +44,7 @@ def plan_tool_calls(body: ChatRequest, tools: Sequence[Tool], server: AppState) 
         return _plan_forced_calls(body, tools, server)
     if server.tools is None:
         raise RequestError(
-            "this server was started without a tool-call parser: start it with --tool-call-parser NAME, "
+            "`tools` requires a tool-call parser: start the server with --tool-call-parser NAME, "
             'or send `tool_choice`: "none", "required" or a function',
             param="tools",
         )
@@ -51,18 +54,21 @@ def plan_tool_calls(body: ChatRequest, tools: Sequence[Tool], server: AppState) 
 
 
 def _plan_forced_calls(body: ChatRequest, tools: Sequence[Tool], server: AppState) -> ToolCallPlan:
-    """Nothing but calls, in the model's own way where it is known; `response_format` concerns only text."""
+    """Constrain the output to calls, in the model's own format if the parser declares it.
+
+    `response_format` applies to text only, so it has no effect here.
+    """
     check_constraint_supported(body, server.card, "tool_choice")
     parser = server.tools if server.tools and _format(server) else FallbackToolCallParser
-    written = _format(server) or ARRAY
+    tool_format = _format(server) or ARRAY
     if isinstance(choice := body.tool_choice, NamedToolChoice):
         tools = [tool for tool in tools if tool.name == choice.function.name]
-    return ToolCallPlan(parser, OutputConstraint(_only_calls(body, tools, written), "tools"))
+    return ToolCallPlan(parser, OutputConstraint(_only_calls(body, tools, tool_format), "tools"))
 
 
-def _only_calls(body: ChatRequest, tools: Sequence[Tool], written: ToolFormat) -> Constraint:
-    one = body.parallel_tool_calls is False or isinstance(body.tool_choice, NamedToolChoice)
-    return written.calls(_forceable(tools), most=1 if one else None)
+def _only_calls(body: ChatRequest, tools: Sequence[Tool], tool_format: ToolFormat) -> Constraint:
+    single = body.parallel_tool_calls is False or isinstance(body.tool_choice, NamedToolChoice)
+    return tool_format.calls(_forceable(tools), most=1 if single else None)
 
 
 def _text_or_calls(
@@ -73,15 +79,18 @@ def _text_or_calls(
 
 
 def _strict_calls(body: ChatRequest, tools: Sequence[Tool], server: AppState) -> OutputConstraint | None:
-    """Any text, in which the calls of tools with ``strict`` obey their schemas."""
+    """Allow any text, but constrain calls of tools with ``strict`` to their schemas."""
     strict = [bool(tool.function.strict) for tool in body.tools or ()]
     if not any(strict):
         return None
     param = f"tools[{strict.index(True)}].function.strict"
     check_constraint_supported(body, server.card, param)
-    # Without parameters, any object will do.
-    held = [tool if held else replace(tool, parameters={}) for tool, held in zip(tools, strict, strict=True)]
-    return OutputConstraint(_declared_format(server, param).within_text(_forceable(held)), "tools")
+    # Without parameters, any JSON object is allowed.
+    schemas = [
+        tool if is_strict else replace(tool, parameters={})
+        for tool, is_strict in zip(tools, strict, strict=True)
+    ]
+    return OutputConstraint(_declared_format(server, param).within_text(_forceable(schemas)), "tools")
 
 
 def _format(server: AppState) -> ToolFormat | None:
@@ -92,19 +101,19 @@ def _declared_format(server: AppState, param: str) -> ToolFormat:
     if declared := _format(server):
         return declared
     raise RequestError(
-        f"`{param}`: the tool-call parser {server.config.tool_call_parser!r} does not declare how calls are "
-        'written, so only `tool_choice` "none", "required" or a function can be served with it',
+        f"`{param}` is not supported: the tool-call parser {server.config.tool_call_parser!r} does not "
+        'declare its format; use `tool_choice` "none", "required" or a function',
         param=param,
         code="unsupported_parameter",
     )
 
 
 def _forceable(tools: Sequence[Tool]) -> list[Tool]:
-    """The same tools, as calls of them can be written; raises `RequestError`."""
+    """Return the tools with schemas of objects. Raise `RequestError` if calls of a tool can't be forced."""
     for tool in tools:
         if not _NAME.fullmatch(tool.name):
             raise RequestError(
-                f"`tools`: {tool.name!r} can't be forced: names have up to 200 letters, digits, _./:-",
+                f"`tools`: {tool.name!r} can't be forced; a name has up to 200 letters, digits and _./:-",
                 param="tools",
             )
         if tool.parameters.get("type", "object") != "object":
@@ -116,7 +125,7 @@ def _forceable(tools: Sequence[Tool]) -> list[Tool]:
 
 
 def _with_object_type(schema: dict[str, Any]) -> dict[str, Any]:
-    """The same schema, which says that it is one of an object."""
+    """Return the schema with ``type`` set to "object" if it can be added."""
     if not schema or any(word in schema for word in _COMBINATORS):
         return schema
     return {"type": "object", **schema}

@@ -1,4 +1,4 @@
-"""The tools of a chat request."""
+"""Read the tools of a chat request."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from fllm.values import Tool
 from fllm_api.protocol.chat import ChatRequest, NamedToolChoice
 
 NO_PARAMETERS = {"type": "object", "properties": {}}
-"""OpenAI's meaning of a function without ``parameters``."""
+"""Parameters of a function without ``parameters``, as in OpenAI's API."""
 
 
 def read_tools(body: ChatRequest) -> tuple[Tool, ...]:
-    """The tools that the model is told of: none with ``tool_choice`` "none"; raises `RequestError`."""
+    """Return the tools that the model may call: none with ``tool_choice`` "none".
+
+    Raise `RequestError` if ``tool_choice`` does not match the tools.
+    """
     tools = tuple(
         Tool(tool.function.name, tool.function.description, tool.function.parameters or NO_PARAMETERS)
         for tool in body.tools or ()
@@ -23,7 +26,7 @@ def read_tools(body: ChatRequest) -> tuple[Tool, ...]:
 
 
 def template_tool(tool: Tool) -> dict[str, Any]:
-    """A tool as chat templates expect it."""
+    """Return a tool in the form that chat templates expect."""
     function: dict[str, Any] = {"name": tool.name, "parameters": tool.parameters}
     if tool.description is not None:
         function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
@@ -35,8 +38,6 @@ def _check_choice(body: ChatRequest, tools: tuple[Tool, ...]) -> None:
     if choice in (None, "none", "auto"):
         return
     if not tools:
-        raise RequestError("`tool_choice` needs `tools`", param="tool_choice")
+        raise RequestError("`tool_choice` requires `tools`", param="tool_choice")
     if isinstance(choice, NamedToolChoice) and choice.function.name not in {tool.name for tool in tools}:
-        raise RequestError(
-            f"`tool_choice`: {choice.function.name!r} is not among `tools`", param="tool_choice"
-        )
+        raise RequestError(f"`tool_choice`: {choice.function.name!r} is not in `tools`", param="tool_choice")

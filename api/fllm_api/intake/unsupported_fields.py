@@ -1,4 +1,4 @@
-"""Fields that OpenAI or vLLM know and this server does not serve: an honest 400, never silence."""
+"""Fields of OpenAI's API that this server does not support. They are rejected, never ignored."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from fllm_api.protocol.generation import GenerationRequest
 
 
 class UnsupportedField(NamedTuple):
-    """Why a field is refused, and the values that ask for nothing."""
+    """Reason why a field is rejected, and values that are accepted because they have no effect."""
 
-    why: str
-    harmless: tuple[Any, ...] = ()
+    reason: str
+    accepted: tuple[Any, ...] = ()
 
 
 UNSUPPORTED_FIELDS = {
-    "audio": UnsupportedField("this model answers in text"),
-    "chat_template": UnsupportedField(
-        "the server's template is used, unless it is started with --trust-request-chat-template"
-    ),
-    "function_call": UnsupportedField("it was replaced by `tool_choice`"),
-    "functions": UnsupportedField("it was replaced by `tools`"),
-    "modalities": UnsupportedField('this model answers in text: only ["text"] is served', (["text"],)),
-    "prediction": UnsupportedField("predicted outputs are not offered"),
+    "audio": UnsupportedField("the model generates only text"),
+    "chat_template": UnsupportedField("start the server with --trust-request-chat-template to allow it"),
+    "function_call": UnsupportedField("use `tool_choice`"),
+    "functions": UnsupportedField("use `tools`"),
+    "modalities": UnsupportedField('the model generates only text; only ["text"] is accepted', (["text"],)),
+    "prediction": UnsupportedField("the server does not support predicted outputs"),
     "service_tier": UnsupportedField(
-        "there is one tier: only auto and default are served", ("auto", "default")
+        "the server has one tier; only auto and default are accepted", ("auto", "default")
     ),
-    "store": UnsupportedField("answers are not kept", (False,)),
-    "suffix": UnsupportedField("text can't be inserted: the model only continues a prompt", ("",)),
-    "verbosity": UnsupportedField("only medium is served; ask for it in the prompt", ("medium",)),
+    "store": UnsupportedField("the server does not store responses", (False,)),
+    "suffix": UnsupportedField("the model can only continue a prompt", ("",)),
+    "verbosity": UnsupportedField(
+        "only medium is accepted; ask for another verbosity in the prompt", ("medium",)
+    ),
     "web_search_options": UnsupportedField("this server does not search the web"),
 }
 
 
-def reject_unsupported_fields(request: GenerationRequest, but: Collection[str] = ()) -> None:
-    """Raise `RequestError` for the first field that asks for something that is not offered, ``but`` these."""
-    for name, unserved in UNSUPPORTED_FIELDS.items():
+def reject_unsupported_fields(request: GenerationRequest, allowed: Collection[str] = ()) -> None:
+    """Raise `RequestError` if the request sets an unsupported field that is not in ``allowed``."""
+    for name, unsupported in UNSUPPORTED_FIELDS.items():
         value = getattr(request, name, None)
-        if name not in but and value is not None and value not in unserved.harmless:
+        if name not in allowed and value is not None and value not in unsupported.accepted:
             raise RequestError(
-                f"`{name}` is not supported: {unserved.why}", param=name, code="unsupported_parameter"
+                f"`{name}` is not supported: {unsupported.reason}", param=name, code="unsupported_parameter"
             )
