@@ -1,4 +1,4 @@
-# `make serve` and `make test` are all the set-up there is.
+# `make serve` and `make test` need no other set-up.
 PYTHON ?= python3
 VENV   := .venv
 STAMP  := $(VENV)/.installed
