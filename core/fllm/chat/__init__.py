@@ -1,4 +1,4 @@
-"""Chat templates: a conversation in, the text of a prompt out."""
+"""Chat templates: render a conversation into the text of a prompt."""
 
 from fllm.chat.compiled_template import ContentFormat
 from fllm.chat.request_templates import RequestTemplate, RequestTemplates, TemplateSettings

@@ -1,4 +1,4 @@
-"""One template: compiled, and tried out for the form of messages that it takes."""
+"""A compiled template and the message format that it takes, found by inspecting and probing it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from jinja2 import Template, TemplateError, TemplateSyntaxError
 from msgspec import Struct
 from msgspec.structs import replace
 
-from fllm.chat.jinja_environment import environment
-from fllm.chat.message_normalization import Form, Silence, normalize
+from fllm.chat.jinja_environment import jinja_environment
+from fllm.chat.message_normalization import EmptyContent, MessageFormat, normalize_messages
 from fllm.chat.template_introspection import TemplateTraits, template_traits
-from fllm.chat.tool_prompt import Teller
+from fllm.chat.tool_prompt import ToolPromptRole
 from fllm.errors import ConfigError
 
 ContentFormat = Literal["auto", "string", "openai"]
-"""How content reaches a template: as text, as a list of parts, or as the template's source says."""
+"""How content is passed to a template: as a string, as a list of parts, or as its source implies."""
 
-FAILURES = (
+RENDER_ERRORS = (
     TemplateError,
     TypeError,
     ValueError,
@@ -27,95 +27,95 @@ FAILURES = (
     ArithmeticError,
     RuntimeError,
 )
-"""What rendering may raise: Jinja wraps nothing of what Python raises inside a template."""
+"""Exceptions that rendering may raise: Jinja does not wrap what Python raises inside a template."""
 
 
-class Source(Struct, frozen=True):
-    """A compiled template."""
+class CompiledTemplate(Struct, frozen=True):
+    """A compiled template, with the format of its messages and the role of its tool prompt."""
 
     template: Template
-    form: Form
-    teller: Teller = "template"
+    message_format: MessageFormat
+    tool_prompt_role: ToolPromptRole = "template"
 
-    def try_out(
-        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None
-    ) -> str:
-        """Render with blank special tokens, since the model's own are not known yet."""
+    def probe(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None) -> str:
+        """Render with empty special tokens, since the model's own are not known yet."""
         return self.template.render(
             dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), ""),
-            messages=normalize(messages, self.form),
+            messages=normalize_messages(messages, self.message_format),
             tools=tools,
             documents=None,
             add_generation_prompt=True,
         )
 
 
-def compile_source(text: str, content_format: ContentFormat, where: str) -> Source:
-    """Compile; raises `ConfigError` with the line of what is not Jinja."""
-    jinja = environment()
+def compile_template(source: str, content_format: ContentFormat, where: str) -> CompiledTemplate:
+    """Compile a Jinja source; raise `ConfigError` with the line of a syntax error."""
+    jinja = jinja_environment()
     try:
-        found = template_traits(jinja.parse(text))
-        template = jinja.from_string(text)
+        traits = template_traits(jinja.parse(source))
+        template = jinja.from_string(source)
     except TemplateSyntaxError as error:
         raise ConfigError(f"{where}, line {error.lineno}: {one_line(error)}") from error
-    source = _with_calls(Source(template, _form(found, content_format)))
-    if found.knows_tools:
-        return source
-    return replace(source, teller="system" if _hears_system(source) else "user")
+    compiled = _with_tool_call_format(CompiledTemplate(template, _message_format(traits, content_format)))
+    if traits.uses_tools:
+        return compiled
+    return replace(compiled, tool_prompt_role="system" if _supports_system(compiled) else "user")
 
 
 def one_line(error: Exception) -> str:
-    """An error's message, as a part of one of ours."""
+    """Return an error's message on one line, to quote it in another message."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _form(found: TemplateTraits, content_format: ContentFormat) -> Form:
-    lists, strings = found.loops_over_content, found.tests_for_string or not found.loops_over_content
+def _message_format(traits: TemplateTraits, content_format: ContentFormat) -> MessageFormat:
+    lists = traits.loops_over_content
+    strings = traits.tests_for_string or not traits.loops_over_content
     if content_format != "auto":
         lists, strings = content_format == "openai", content_format == "string"
-    return Form(lists=lists, strings=strings, developer=found.knows_developer)
+    return MessageFormat(lists=lists, strings=strings, developer_role=traits.mentions_developer)
 
 
-TOOL: Mapping[str, Any] = {
+PROBE_TOOL: Mapping[str, Any] = {
     "type": "function",
     "function": {"name": "f", "description": "f", "parameters": {"type": "object", "properties": {}}},
 }
-"""A tool to try a template with."""
+"""A tool for probing templates."""
 
-_CALL: Sequence[Mapping[str, Any]] = (
+_PROBE_TOOL_CALL: Sequence[Mapping[str, Any]] = (
     {"role": "user", "content": "Hello"},
-    # Mistral's templates want ids of nine characters.
+    # Mistral's templates require ids of nine characters.
     {"role": "assistant", "tool_calls": [{"id": "abcdefghi", "function": {"name": "called"}}]},
     {"role": "tool", "tool_call_id": "abcdefghi", "content": "Hello"},
 )
 
 
-def _with_calls(source: Source) -> Source:
-    """The same in the form in which it shows a tool call of an assistant who said nothing.
+def _with_tool_call_format(compiled: CompiledTemplate) -> CompiledTemplate:
+    """Return the template with the first message format that renders a tool call without text content.
 
-    Where there is no content, some templates fail, write ``None``, or show no call; where it is empty, others
-    show an empty answer beside the call. DeepSeek's own join the arguments to text. So it is tried out.
+    If there is no content, some templates fail, write ``None`` or omit the call; if it is empty, others
+    render an empty message next to the call. DeepSeek's own templates concatenate the arguments to a string.
+    The formats are therefore tried in turn.
     """
-    forms = (
-        replace(source.form, arguments_as_text=as_text, silence=silence)
+    formats = (
+        replace(compiled.message_format, arguments_as_text=as_text, empty_content=empty_content)
         for as_text in (False, True)
-        for silence in get_args(Silence)
+        for empty_content in get_args(EmptyContent)
     )
-    sources = (Source(source.template, form) for form in forms)
-    return next((each for each in sources if _shows_calls(each)), source)
+    candidates = (CompiledTemplate(compiled.template, each) for each in formats)
+    return next((each for each in candidates if _renders_tool_calls(each)), compiled)
 
 
-def _hears_system(source: Source) -> bool:
-    messages = [{"role": "system", "content": "hear me"}, {"role": "user", "content": "Hello"}]
+def _supports_system(compiled: CompiledTemplate) -> bool:
+    messages = [{"role": "system", "content": "Be brief"}, {"role": "user", "content": "Hello"}]
     try:
-        return "hear me" in source.try_out(messages, None)
-    except FAILURES:
+        return "Be brief" in compiled.probe(messages, None)
+    except RENDER_ERRORS:
         return False
 
 
-def _shows_calls(source: Source) -> bool:
+def _renders_tool_calls(compiled: CompiledTemplate) -> bool:
     try:
-        text = source.try_out(_CALL, [TOOL])
-    except FAILURES:
+        text = compiled.probe(_PROBE_TOOL_CALL, [PROBE_TOOL])
+    except RENDER_ERRORS:
         return False
     return "called" in text and "None" not in text

@@ -1,4 +1,4 @@
-"""Let the model go on with the last message: find where its content ends in the rendered text."""
+"""``continue_final_message``: cut the rendered text where the last message's content ends."""
 
 from __future__ import annotations
 
@@ -7,35 +7,41 @@ from typing import Any
 
 from fllm.errors import RequestError
 
-_MARK = "\ue0f7\ue0f8 "
-"""Private-use characters, to be found again, and a space, which is gone if the template trims content."""
+_MARKER = "\ue0f7\ue0f8 "
+"""Private-use characters that can be found again, and a space, which vanishes if content is trimmed."""
 
 
-def mark(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The same messages with a mark behind the last one's text."""
+def insert_marker(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the messages with a marker appended to the last one's text.
+
+    Raises `RequestError` if the last message has no text.
+    """
     *others, final = messages
-    return [*others, {**final, "content": _marked(final.get("content"), len(others))}]
+    return [*others, {**final, "content": _with_marker(final.get("content"), len(others))}]
 
 
-def cut(rendered: str, messages: Sequence[Mapping[str, Any]]) -> str:
-    """The rendered text up to the mark, without the space that a trimming template would take away."""
-    at = rendered.rfind(_MARK.rstrip())
+def cut_at_marker(rendered: str, messages: Sequence[Mapping[str, Any]]) -> str:
+    """Return the rendered text up to the marker; if the template trimmed the content, trim its end too.
+
+    Raises `RequestError` if the text does not contain the last message's content.
+    """
+    end = rendered.rfind(_MARKER.rstrip())
     content = messages[-1]["content"]
     text = content if isinstance(content, str) else content[-1]["text"]
-    if at < 0 or text.strip() not in rendered:
+    if end < 0 or text.strip() not in rendered:
         raise RequestError(
-            "the chat template does not show the whole final message, so it can't be continued",
+            "the chat template does not render the whole final message, so it can't be continued",
             param="continue_final_message",
         )
-    return rendered[:at] if rendered.startswith(_MARK, at) else rendered[:at].rstrip()
+    return rendered[:end] if rendered.startswith(_MARKER, end) else rendered[:end].rstrip()
 
 
-def _marked(content: object, index: int) -> Any:
+def _with_marker(content: object, index: int) -> Any:
     match content:
         case str(text):
-            return text + _MARK
+            return text + _MARKER
         case [*others, {"text": text}]:
-            return [*others, {"type": "text", "text": f"{text}{_MARK}"}]
+            return [*others, {"type": "text", "text": f"{text}{_MARKER}"}]
         case _:
             raise RequestError(
                 "the final message has no text that could be continued", param=f"messages[{index}].content"

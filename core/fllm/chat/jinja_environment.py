@@ -1,4 +1,4 @@
-"""Jinja as Hugging Face's chat templates expect it, in a sandbox."""
+"""The sandboxed Jinja environment that Hugging Face's chat templates expect."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 
-class Rejected(TemplateError):
-    """The template itself refuses the conversation, by ``raise_exception``."""
+class ConversationRejected(TemplateError):
+    """Raised by a template that calls ``raise_exception`` to reject the conversation."""
 
 
 class GenerationBlock(Extension):
-    """``{% generation %}`` marks the assistant's own words for training; here it only shows them."""
+    """Renders the body of ``{% generation %}``, which marks the assistant's text for training."""
 
-    tags = {"generation"}  # noqa: RUF012 (as jinja declares it)
+    tags = {"generation"}  # noqa: RUF012 (as Jinja declares it)
 
     def parse(self, parser: Parser) -> nodes.Node:
-        """Read one block: its body, in a scope of its own."""
+        """Parse one block into a scope that contains its body."""
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
         return nodes.Scope(body).set_lineno(line)
 
 
 @cache
-def environment() -> ImmutableSandboxedEnvironment:
-    """The environment of all templates."""
+def jinja_environment() -> ImmutableSandboxedEnvironment:
+    """Return the environment that all templates share."""
     jinja = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[GenerationBlock, loopcontrols]
     )
@@ -48,14 +48,14 @@ def _tojson(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """Jinja's own filter escapes HTML, which no model was trained on."""
+    """Serialize to JSON. Jinja's own filter escapes HTML, which models were not trained on."""
     return json.dumps(
         value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
     )
 
 
 def _raise_exception(message: str) -> NoReturn:
-    raise Rejected(message)
+    raise ConversationRejected(message)
 
 
 def _strftime_now(pattern: str) -> str:

@@ -1,4 +1,4 @@
-"""Messages as a client sends them, brought into the form that a template takes."""
+"""Normalize a client's messages into the format that a template takes."""
 
 from __future__ import annotations
 
@@ -10,55 +10,62 @@ from msgspec import Struct
 
 from fllm.errors import RequestError
 
-Silence = Literal["absent", "null", "empty"]
+EmptyContent = Literal["absent", "null", "empty"]
+"""The content of an assistant message that has only tool calls."""
 
 
-class Form(Struct, frozen=True):
-    """How a template takes messages."""
+class MessageFormat(Struct, frozen=True):
+    """The format in which a template takes messages."""
 
     lists: bool
-    """Content that was sent as a list of parts stays one; otherwise the texts are joined by newlines."""
+    """Keep content that is a list of parts; otherwise join the texts with newlines."""
     strings: bool
-    """Content that was sent as a string stays one; otherwise it becomes a list of one part."""
-    developer: bool
-    """The role ``developer`` is known; otherwise it becomes ``system``."""
+    """Keep content that is a string; otherwise convert it to a list of one part."""
+    developer_role: bool
+    """Keep the role ``developer``; otherwise replace it with ``system``."""
     arguments_as_text: bool = False
-    """The arguments of a tool call are given as JSON text; otherwise as an object."""
-    silence: Silence = "empty"
-    """The content of an assistant who only called tools."""
+    """Pass the arguments of a tool call as JSON text; otherwise as an object."""
+    empty_content: EmptyContent = "empty"
+    """The content of an assistant message that has only tool calls."""
 
 
-def normalize(messages: Sequence[Mapping[str, Any]], form: Form) -> list[dict[str, Any]]:
-    """New messages in that form; raises `RequestError` with the path of what no template could take."""
-    return [_message(message, form, f"messages[{i}]") for i, message in enumerate(messages)]
+def normalize_messages(
+    messages: Sequence[Mapping[str, Any]], message_format: MessageFormat
+) -> list[dict[str, Any]]:
+    """Return new messages in that format; raise `RequestError` with the path of an invalid field."""
+    return [_message(message, message_format, f"messages[{i}]") for i, message in enumerate(messages)]
 
 
-def _message(message: Mapping[str, Any], form: Form, path: str) -> dict[str, Any]:
-    # Templates ask whether a field is there, not whether it is null.
+def _message(message: Mapping[str, Any], message_format: MessageFormat, path: str) -> dict[str, Any]:
+    # Templates test whether a field is defined, not whether it is null.
     result = {key: value for key, value in message.items() if value is not None}
-    if result.get("role") == "developer" and not form.developer:
+    if result.get("role") == "developer" and not message_format.developer_role:
         result["role"] = "system"
     if reasoning := result.get("reasoning_content") or result.get("reasoning"):
-        # gpt-oss calls it thinking.
+        # gpt-oss templates call it thinking.
         result |= {"reasoning_content": reasoning, "thinking": reasoning}
     if calls := result.pop("tool_calls", ()):
-        result["tool_calls"] = [_call(call, form, f"{path}.tool_calls[{i}]") for i, call in enumerate(calls)]
+        result["tool_calls"] = [
+            _call(call, message_format, f"{path}.tool_calls[{i}]") for i, call in enumerate(calls)
+        ]
     content = result.pop("content", "")
-    if content or not calls or form.silence == "empty":
-        result["content"] = _content(content, form, f"{path}.content", of_tool=result.get("role") == "tool")
-    elif form.silence == "null":
+    if content or not calls or message_format.empty_content == "empty":
+        result["content"] = _content(
+            content, message_format, f"{path}.content", of_tool=result.get("role") == "tool"
+        )
+    elif message_format.empty_content == "null":
         result["content"] = None
     return result
 
 
-def _content(content: object, form: Form, path: str, *, of_tool: bool) -> Any:
+def _content(content: object, message_format: MessageFormat, path: str, *, of_tool: bool) -> Any:
     if isinstance(content, list):
         texts = [_text(part, f"{path}[{i}]") for i, part in enumerate(content)]
-        # Templates that take both loop over what people say, and show a tool's result as it is.
-        if not form.lists or (form.strings and of_tool):
+        # Templates that accept both formats loop over a user's content, but insert a tool's result as it is.
+        if not message_format.lists or (message_format.strings and of_tool):
             return "\n".join(texts)
         return [_part(text) for text in texts]
-    return [_part(content)] if isinstance(content, str) and not form.strings else content
+    return [_part(content)] if isinstance(content, str) and not message_format.strings else content
 
 
 def _part(text: str) -> dict[str, str]:
@@ -71,25 +78,28 @@ def _text(part: object, path: str) -> str:
             return text
         case {"type": str(kind)} if kind not in ("text", "refusal"):
             raise RequestError(
-                f"a part of type {kind!r} can't be used: the model takes text only", param=f"{path}.type"
+                f"content parts of type {kind!r} are not supported: the model accepts text only",
+                param=f"{path}.type",
             )
         case _:
-            raise RequestError("a part of content has a type and a text", param=path)
+            raise RequestError("a content part must have a type and a text", param=path)
 
 
-def _call(call: Mapping[str, Any], form: Form, path: str) -> dict[str, Any]:
+def _call(call: Mapping[str, Any], message_format: MessageFormat, path: str) -> dict[str, Any]:
     function = call.get("function")
     if not isinstance(function, Mapping):
-        raise RequestError("a tool call has a function", param=f"{path}.function")
-    arguments = _arguments(function.get("arguments"), form, f"{path}.function.arguments")
+        raise RequestError("a tool call must have a function", param=f"{path}.function")
+    arguments = _arguments(function.get("arguments"), message_format, f"{path}.function.arguments")
     return {"type": "function", **call, "function": {**function, "arguments": arguments}}
 
 
-def _arguments(arguments: object, form: Form, path: str) -> str | dict[str, Any]:
+def _arguments(arguments: object, message_format: MessageFormat, path: str) -> str | dict[str, Any]:
     text = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments or {}).decode()
     text = text.strip() or "{}"
     try:
         parsed = msgspec.json.decode(text, type=dict[str, Any])
     except (msgspec.DecodeError, RecursionError) as error:
-        raise RequestError(f"the arguments of a tool call are a JSON object: {error}", param=path) from error
-    return text if form.arguments_as_text else parsed
+        raise RequestError(
+            f"the arguments of a tool call must be a JSON object: {error}", param=path
+        ) from error
+    return text if message_format.arguments_as_text else parsed

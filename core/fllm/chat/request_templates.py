@@ -1,4 +1,4 @@
-"""Templates that requests bring: rendered in a process of their own, which is killed when it takes long."""
+"""Chat templates that requests bring: rendered in a child process with limits on time and memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fllm.sandbox import ResourceLimits, Worker
 
 PARAM = "chat_template"
 MAX_TEMPLATE_CHARACTERS = 256 * 1024
-"""Of a template; the longest of any model have 20,000."""
+"""Maximum length of a template. The longest templates of published models have 20,000 characters."""
 RENDER_LIMITS = ResourceLimits(
     subject="the chat template",
     doing="rendering",
@@ -27,91 +27,91 @@ RENDER_LIMITS = ResourceLimits(
     output=8 << 20,  # more than a million tokens
     files=False,
 )
-IMPORTED_LATE = ("encodings.unicode_escape", "jinja2.constants", "jinja2.debug", "pprint", "textwrap")
-"""By Jinja when it is used; no file can be opened then."""
-KEPT = 8
-"""Compiled templates that are kept: whoever brings one usually brings it again."""
+LAZY_IMPORTS = ("encodings.unicode_escape", "jinja2.constants", "jinja2.debug", "pprint", "textwrap")
+"""Modules that Jinja imports on first use, when the child can't open files any more."""
+MAX_CACHED_TEMPLATES = 8
+"""Compiled templates kept by the child, since a client usually sends the same template again."""
 
 
 class TemplateSettings(Struct, frozen=True):
-    """What a template is given by the server, whatever a request says."""
+    """The server's settings for templates that requests bring."""
 
     special_tokens: Mapping[str, str]
     content_format: ContentFormat
 
 
-class Conversation(Struct, frozen=True):
-    """A piece of work: a template, and what `ChatTemplate.render` takes."""
+class RenderJob(Struct, frozen=True):
+    """A job for the child: a template and the arguments of `ChatTemplate.render`."""
 
     source: str
     messages: Sequence[Mapping[str, Any]]
-    how: Mapping[str, Any]
+    options: Mapping[str, Any]
 
 
 class RequestTemplates:
-    """One process for all of them, started when the first one comes, and one template at a time in it."""
+    """Renders templates one at a time in one child process, which starts with the first template."""
 
-    def __init__(self, setting: TemplateSettings, limits: ResourceLimits = RENDER_LIMITS) -> None:
-        self._worker: Worker[TemplateSettings, Conversation] = Worker(make_renderer, lambda: setting, limits)
-        self._one_at_a_time = threading.Lock()
+    def __init__(self, settings: TemplateSettings, limits: ResourceLimits = RENDER_LIMITS) -> None:
+        self._worker: Worker[TemplateSettings, RenderJob] = Worker(make_renderer, lambda: settings, limits)
+        self._lock = threading.Lock()
 
     def template(self, source: str) -> RequestTemplate:
-        """One of them; raises `RequestError` for one that is too long to be meant."""
+        """Return a template that renders in the child; raise `RequestError` if the source is too long."""
         if len(source) > MAX_TEMPLATE_CHARACTERS:
             raise RequestError(f"a template has at most {MAX_TEMPLATE_CHARACTERS} characters", param=PARAM)
-        return RequestTemplate(source, self._do)
+        return RequestTemplate(source, self._run)
 
     def stop(self) -> None:
-        """End the process."""
-        with self._one_at_a_time:
+        """Stop the child process."""
+        with self._lock:
             self._worker.stop()
 
-    def _do(self, work: Conversation) -> bytes:
-        with self._one_at_a_time:
-            return self._worker.do(work)
+    def _run(self, job: RenderJob) -> bytes:
+        with self._lock:
+            return self._worker.do(job)
 
 
 class RequestTemplate:
-    """A `ChatTemplate`, elsewhere."""
+    """Renders like a `ChatTemplate`, in the child process."""
 
-    def __init__(self, source: str, do: Callable[[Conversation], bytes]) -> None:
+    def __init__(self, source: str, run: Callable[[RenderJob], bytes]) -> None:
         self._source = source
-        self._do = do
+        self._run = run
 
-    def render(self, messages: Sequence[Mapping[str, Any]], **how: Any) -> str:
-        """What `ChatTemplate.render` gives; raises `RequestError` also where it takes too much."""
+    def render(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> str:
+        """Render as `ChatTemplate.render` does; raise `RequestError` also if it exceeds the limits."""
         try:
-            return self._do(Conversation(self._source, messages, how)).decode()
+            return self._run(RenderJob(self._source, messages, options)).decode()
         except RequestError as error:
             raise RequestError(error.message, param=error.param or PARAM) from error
 
 
-def make_renderer(setting: TemplateSettings) -> Callable[[Conversation], bytes]:
-    """What the process does."""
-    for name in IMPORTED_LATE:
+def make_renderer(settings: TemplateSettings) -> Callable[[RenderJob], bytes]:
+    """Return the function that the child process runs for each job."""
+    for name in LAZY_IMPORTS:
         import_module(name)
 
-    @lru_cache(KEPT)
+    @lru_cache(MAX_CACHED_TEMPLATES)
     def compiled(source: str) -> ChatTemplate:
         return ChatTemplate.compile(
             {"default": source},
-            special_tokens=setting.special_tokens,
-            content_format=setting.content_format,
+            special_tokens=settings.special_tokens,
+            content_format=settings.content_format,
         )
 
-    def render(work: Conversation) -> bytes:
+    def render(job: RenderJob) -> bytes:
         try:
-            return compiled(work.source).render(work.messages, **work.how).encode()
+            return compiled(job.source).render(job.messages, **job.options).encode()
         except (RecursionError, MemoryError):
             raise
         except ConfigError as error:
             raise RequestError(error.message, param=PARAM) from None
         except RequestError as error:
-            # What the template does with messages that are well-formed is not the messages' fault.
+            # Attribute an error of the template to the template, not to well-formed messages.
             raise RequestError(
                 error.message, param=PARAM if error.param == "messages" else error.param
             ) from None
-        except Exception as error:  # noqa: BLE001  a stranger's template may raise whatever Python does
+        except Exception as error:  # noqa: BLE001  third-party template code may raise anything
             raise RequestError(f"the chat template fails: {one_line(error)}", param=PARAM) from None
 
     return render

@@ -1,26 +1,35 @@
-"""A model's chat templates, and how a conversation is rendered with them."""
+"""A model's chat templates, and how to render a conversation with them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fllm.chat.compiled_template import FAILURES, TOOL, ContentFormat, Source, compile_source, one_line
-from fllm.chat.continue_final_message import cut, mark
-from fllm.chat.jinja_environment import Rejected
-from fllm.chat.message_normalization import normalize
-from fllm.chat.tool_prompt import tell
+from fllm.chat.compiled_template import (
+    PROBE_TOOL,
+    RENDER_ERRORS,
+    CompiledTemplate,
+    ContentFormat,
+    compile_template,
+    one_line,
+)
+from fllm.chat.continue_final_message import cut_at_marker, insert_marker
+from fllm.chat.jinja_environment import ConversationRejected
+from fllm.chat.message_normalization import normalize_messages
+from fllm.chat.tool_prompt import add_tool_prompt
 from fllm.errors import ConfigError, RequestError
 from fllm.values import ChatTemplates
 
-_OURS = ("messages", "tools", "add_generation_prompt", "continue_final_message")
+_RESERVED_VARIABLES = ("messages", "tools", "add_generation_prompt", "continue_final_message")
 
 
 class ChatTemplate:
-    """A model's chat templates, compiled. Rendering may happen in any thread."""
+    """A model's compiled chat templates. Rendering is thread-safe."""
 
-    def __init__(self, sources: Mapping[str, Source], special_tokens: Mapping[str, str], where: str) -> None:
-        self._sources = sources
+    def __init__(
+        self, templates: Mapping[str, CompiledTemplate], special_tokens: Mapping[str, str], where: str
+    ) -> None:
+        self._templates = templates
         self._special_tokens = special_tokens
         self._where = where
 
@@ -33,19 +42,22 @@ class ChatTemplate:
         content_format: ContentFormat = "auto",
         where: str = "the chat template",
     ) -> ChatTemplate:
-        """Compile all; raises `ConfigError` for what is not Jinja. ``where`` names their origin in errors."""
-        sources = {name: compile_source(source, content_format, where) for name, source in templates.items()}
-        return cls(sources, special_tokens, where)
+        """Compile all templates; raise `ConfigError` for invalid Jinja.
+
+        ``where`` names the origin of the templates in error messages.
+        """
+        compiled = {name: compile_template(text, content_format, where) for name, text in templates.items()}
+        return cls(compiled, special_tokens, where)
 
     def check(self) -> None:
-        """Render a simple message, with or without a tool; raises `ConfigError` if neither works.
+        """Render a simple message without and with a tool; raise `ConfigError` if neither works.
 
-        That the template itself refuses it is no error.
+        A template that rejects the message by ``raise_exception`` passes the check.
         """
-        source = self._sources.get("default")
-        if source is None:
+        template = self._templates.get("default")
+        if template is None:
             raise ConfigError(f"{self._where}: {self._no_default()}")
-        if (failure := _failure(source, None)) and _failure(source, [TOOL]):
+        if (failure := _failure(template, None)) and _failure(template, [PROBE_TOOL]):
             raise ConfigError(f"{self._where} can't render a simple message: {one_line(failure)}")
 
     def render(
@@ -58,68 +70,68 @@ class ChatTemplate:
         inject_tools: bool = False,
         kwargs: Mapping[str, Any] = {},
     ) -> str:
-        """Text of the prompt, special tokens included; raises `RequestError`.
+        """Return the text of the prompt, special tokens included; raise `RequestError` if that fails.
 
-        Messages and tools are OpenAI's, as plain values; ``kwargs`` are further variables of the template.
-        With ``inject_tools`` a message tells of the tools where the template does not show them. With
-        ``continue_final_message`` the text ends where the last message's content ends.
+        Messages and tools are OpenAI's, as plain values. ``kwargs`` are further variables of the template.
+        With ``inject_tools``, a message lists the tools if the template does not render them. With
+        ``continue_final_message``, the text ends where the last message's content ends.
         """
-        _refuse_conflicts(messages, add_generation_prompt, continue_final_message, kwargs)
-        source = self._source(tools=bool(tools))
-        conversation = normalize(messages, source.form)
+        _check_conflicts(messages, add_generation_prompt, continue_final_message, kwargs)
+        template = self._select(has_tools=bool(tools))
+        conversation = normalize_messages(messages, template.message_format)
         if tools and inject_tools:
-            conversation = tell(conversation, tools, source.teller)
+            conversation = add_tool_prompt(conversation, tools, template.tool_prompt_role)
         variables = {
             "documents": None,
             **self._special_tokens,
             **kwargs,
-            "messages": mark(conversation) if continue_final_message else conversation,
+            "messages": insert_marker(conversation) if continue_final_message else conversation,
             "tools": tools or None,
             "add_generation_prompt": add_generation_prompt,
         }
-        text = _render(source, variables)
-        return cut(text, conversation) if continue_final_message else text
+        text = _render(template, variables)
+        return cut_at_marker(text, conversation) if continue_final_message else text
 
-    def _source(self, *, tools: bool) -> Source:
-        if tools and "tool_use" in self._sources:
-            return self._sources["tool_use"]
-        if "default" in self._sources:
-            return self._sources["default"]
+    def _select(self, *, has_tools: bool) -> CompiledTemplate:
+        if has_tools and "tool_use" in self._templates:
+            return self._templates["tool_use"]
+        if "default" in self._templates:
+            return self._templates["default"]
         raise RequestError(self._no_default())
 
     def _no_default(self) -> str:
-        names = ", ".join(sorted(self._sources)) or "none"
+        names = ", ".join(sorted(self._templates)) or "none"
         return f"there is no default chat template (there are: {names}); give one with --chat-template FILE"
 
 
-def _render(source: Source, variables: Mapping[str, Any]) -> str:
+def _render(template: CompiledTemplate, variables: Mapping[str, Any]) -> str:
     try:
-        return source.template.render(variables)
-    except FAILURES as error:
-        verb = "refuses" if isinstance(error, Rejected) else "fails on"
+        return template.template.render(variables)
+    except RENDER_ERRORS as error:
+        verb = "rejects" if isinstance(error, ConversationRejected) else "fails on"
         raise RequestError(
             f"the chat template {verb} the conversation: {one_line(error)}", param="messages"
         ) from error
 
 
-def _failure(source: Source, tools: Sequence[Mapping[str, Any]] | None) -> Exception | None:
+def _failure(template: CompiledTemplate, tools: Sequence[Mapping[str, Any]] | None) -> Exception | None:
     try:
-        source.try_out([{"role": "user", "content": "Hello"}], tools)
-    except Rejected:
+        template.probe([{"role": "user", "content": "Hello"}], tools)
+    except ConversationRejected:
         return None
-    except FAILURES as error:
+    except RENDER_ERRORS as error:
         return error
     return None
 
 
-def _refuse_conflicts(
+def _check_conflicts(
     messages: Sequence[Mapping[str, Any]],
     add_generation_prompt: bool,
     continue_final_message: bool,
     kwargs: Mapping[str, Any],
 ) -> None:
     if not messages:
-        raise RequestError("there is no message", param="messages")
+        raise RequestError("there must be at least one message", param="messages")
     if continue_final_message and add_generation_prompt:
         raise RequestError(
             "continue_final_message can't be used with add_generation_prompt", param="continue_final_message"
@@ -128,7 +140,7 @@ def _refuse_conflicts(
         raise RequestError(
             "the final message has no content to continue", param=f"messages[{len(messages) - 1}].content"
         )
-    for name in _OURS:
+    for name in _RESERVED_VARIABLES:
         if name in kwargs:
             raise RequestError(
                 f"{name!r} is a field of the request itself", param=f"chat_template_kwargs.{name}"

@@ -1,4 +1,4 @@
-"""What a template's source says about the messages that it can take."""
+"""Find out from a template's source which messages it can render."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from msgspec import Struct
 
 
 class TemplateTraits(Struct, frozen=True):
-    """Read from the syntax tree; nothing is rendered."""
+    """Facts from a template's syntax tree; nothing is rendered."""
 
     loops_over_content: bool
-    """Content may be a list of parts."""
+    """The template accepts content that is a list of parts."""
     tests_for_string: bool
-    """Content may be a string, even so."""
-    knows_developer: bool
-    """The role ``developer`` is mentioned."""
-    knows_tools: bool
-    """The variable ``tools`` is used."""
+    """The template tests whether content is a string, so it accepts strings as well as lists."""
+    mentions_developer: bool
+    """The source mentions the role ``developer``."""
+    uses_tools: bool
+    """The source uses the variable ``tools``."""
 
 
 def template_traits(tree: nodes.Template) -> TemplateTraits:
-    """Look for what the template does with the content of messages."""
-    names = _names_of_content(tree)
+    """Inspect what a template does with the content of messages."""
+    names = _content_names(tree)
     tests = (test for test in tree.find_all(nodes.Test) if test.name == "string")
     return TemplateTraits(
         loops_over_content=any(_is_content(loop.iter, names) for loop in tree.find_all(nodes.For)),
         tests_for_string=any(_is_content(test.node, names) for test in tests),
-        knows_developer=any(const.value == "developer" for const in tree.find_all(nodes.Const)),
-        knows_tools=any(name.name == "tools" for name in tree.find_all(nodes.Name)),
+        mentions_developer=any(const.value == "developer" for const in tree.find_all(nodes.Const)),
+        uses_tools=any(name.name == "tools" for name in tree.find_all(nodes.Name)),
     )
 
 
-def _names_of_content(tree: nodes.Template) -> set[str]:
-    """Variables that were set to a message's content, and parameters of macros that were given it."""
+def _content_names(tree: nodes.Template) -> set[str]:
+    """Return the variables and macro parameters that hold a message's content."""
     names: set[str] = set()
     macros = {macro.name: macro for macro in tree.find_all(nodes.Macro)}
     while True:
@@ -51,7 +51,7 @@ def _names_of_content(tree: nodes.Template) -> set[str]:
 
 
 def _is_content(node: nodes.Node | None, names: set[str]) -> bool:
-    """``message.content`` however it is written, through filters and alternatives."""
+    """Return whether an expression is ``message.content`` in any notation, filtered or conditional."""
     match node:
         case nodes.Getattr(attr="content") | nodes.Getitem(arg=nodes.Const(value="content")):
             return True

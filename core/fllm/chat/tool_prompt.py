@@ -1,4 +1,4 @@
-"""Telling a model of its tools where its template does not."""
+"""Put the list of tools into a message, for templates that do not render tools."""
 
 from __future__ import annotations
 
@@ -6,40 +6,42 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-Teller = Literal["template", "system", "user"]
-"""Who tells the model of the tools: its template, or else a message of that role."""
+ToolPromptRole = Literal["template", "system", "user"]
+"""Where the list of tools goes: the template renders it, or it becomes part of a message of that role."""
 
 Conversation = list[dict[str, Any]]
 
 
-def tell(conversation: Conversation, tools: Sequence[Mapping[str, Any]], teller: Teller) -> Conversation:
-    """The conversation, in which somebody tells of the tools."""
+def add_tool_prompt(
+    conversation: Conversation, tools: Sequence[Mapping[str, Any]], role: ToolPromptRole
+) -> Conversation:
+    """Return the conversation with the list of tools in a message of ``role``."""
     text = "\n".join(["These functions are available:", *(json.dumps(tool["function"]) for tool in tools)])
-    if teller == "system":
-        return _system(conversation, text)
-    return _user(conversation, text) if teller == "user" else conversation
+    if role == "system":
+        return _add_to_system(conversation, text)
+    return _add_to_user(conversation, text) if role == "user" else conversation
 
 
-def _system(conversation: Conversation, text: str) -> Conversation:
-    """Behind what the system says."""
+def _add_to_system(conversation: Conversation, text: str) -> Conversation:
+    """Append the text to the system message, or insert a system message."""
     first, *rest = conversation
     if first["role"] in ("system", "developer"):
-        return [{**first, "content": _joined(first["content"], text)}, *rest]
+        return [{**first, "content": _join(first["content"], text)}, *rest]
     return [{"role": "system", "content": text}, *conversation]
 
 
-def _user(conversation: Conversation, text: str) -> Conversation:
-    """Before what the user says first; who never says anything is told nothing."""
-    place = next((i for i, message in enumerate(conversation) if message["role"] == "user"), None)
-    if place is None:
+def _add_to_user(conversation: Conversation, text: str) -> Conversation:
+    """Prepend the text to the first user message; do nothing if there is none."""
+    index = next((i for i, message in enumerate(conversation) if message["role"] == "user"), None)
+    if index is None:
         return conversation
-    message = conversation[place]
-    told = {**message, "content": _joined(text, message["content"])}
-    return [*conversation[:place], told, *conversation[place + 1 :]]
+    message = conversation[index]
+    extended = {**message, "content": _join(text, message["content"])}
+    return [*conversation[:index], extended, *conversation[index + 1 :]]
 
 
-def _joined(first: Any, second: Any) -> Any:
-    """Two contents as one; either may be a list of parts."""
+def _join(first: Any, second: Any) -> Any:
+    """Concatenate two contents, each of which is a string or a list of parts."""
     if isinstance(first, str) and isinstance(second, str):
         return f"{first}\n\n{second}"
     return [*_parts(first), *_parts(second)]

@@ -1,4 +1,4 @@
-"""Templates of strangers: what they can't reach, and what they can't make us spend."""
+"""Untrusted templates: what they can't access, and which resources they can't exhaust."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ BOMBS = {
 
 
 @pytest.fixture(scope="module")
-def foreign() -> Iterator[RequestTemplates]:
+def request_templates() -> Iterator[RequestTemplates]:
     templates = RequestTemplates(
         TemplateSettings({"bos_token": "<s>"}, "auto"),
         replace(RENDER_LIMITS, cpu_seconds=0.3, memory=128 << 20),
@@ -128,8 +128,8 @@ def foreign() -> Iterator[RequestTemplates]:
 
 
 @pytest.mark.parametrize("what", ESCAPES)
-def test_an_escape_is_refused_or_shows_nothing(what: str) -> None:
-    """In our own process: templates of models are strangers' as well."""
+def test_an_escape_is_rejected_or_renders_nothing(what: str) -> None:
+    """Render in the server's process, since models bring untrusted templates too."""
     try:
         shown = ChatTemplate.compile({"default": ESCAPES[what]}, special_tokens={}).render(USER)
     except (ConfigError, RequestError):
@@ -137,7 +137,7 @@ def test_an_escape_is_refused_or_shows_nothing(what: str) -> None:
     assert shown.strip("[]'{}0.: ") in ("", "Undefined")
 
 
-def test_what_is_given_to_a_template_stays_what_it_was() -> None:
+def test_a_template_can_not_change_its_messages() -> None:
     messages: list[dict[str, Any]] = [{"role": "user", "content": "Hi", "extra": [1]}]
     for source in (
         ESCAPES["the messages themselves"],
@@ -150,17 +150,19 @@ def test_what_is_given_to_a_template_stays_what_it_was() -> None:
 
 
 @pytest.mark.parametrize("what", BOMBS)
-def test_a_bomb_is_refused_and_the_next_template_is_rendered(what: str, foreign: RequestTemplates) -> None:
+def test_a_bomb_is_rejected_and_the_next_template_is_rendered(
+    what: str, request_templates: RequestTemplates
+) -> None:
     with pytest.raises(RequestError) as caught:
-        foreign.template(BOMBS[what]).render(USER)
+        request_templates.template(BOMBS[what]).render(USER)
     assert caught.value.param == "chat_template"
     assert len(caught.value.message) < 1000
-    assert foreign.template(GOOD).render(USER) == "<s><user>Hi"
+    assert request_templates.template(GOOD).render(USER) == "<s><user>Hi"
 
 
-def test_a_foreign_template_is_rendered_as_the_models_own_would_be(foreign: RequestTemplates) -> None:
+def test_a_request_template_renders_as_the_models_own_would(request_templates: RequestTemplates) -> None:
     own = ChatTemplate.compile({"default": GOOD + TAIL}, special_tokens={"bos_token": "<s>"})
-    other = foreign.template(GOOD + TAIL)
+    other = request_templates.template(GOOD + TAIL)
     said = [*USER, {"role": "assistant", "content": "Hello, I "}]
     for messages, how in (
         (USER, {}),
@@ -172,29 +174,33 @@ def test_a_foreign_template_is_rendered_as_the_models_own_would_be(foreign: Requ
         assert other.render(messages, **how) == own.render(messages, **how)
 
 
-def test_tools_are_told_of_where_a_foreign_template_does_not(foreign: RequestTemplates) -> None:
+def test_tools_are_injected_where_a_request_template_does_not_render_them(
+    request_templates: RequestTemplates,
+) -> None:
     source = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
-    assert '"name": "f"' in foreign.template(source).render(USER, tools=TOOLS, inject_tools=True)
+    assert '"name": "f"' in request_templates.template(source).render(USER, tools=TOOLS, inject_tools=True)
 
 
 @pytest.mark.parametrize(
-    ("source", "says"),
+    ("source", "message"),
     [
         ("{% if %}", "line 1"),
-        ("{{ raise_exception('not so') }}", "refuses the conversation: not so"),
+        ("{{ raise_exception('not so') }}", "rejects the conversation: not so"),
         ("{{ 1 / 0 }}", "division by zero"),
         ("{{ '\\ud800' }}", "surrogates"),
         ("x" * (MAX_TEMPLATE_CHARACTERS + 1), "at most"),
         ("{{ 'x' * 9000000 }}", "gives 9000000 bytes"),
     ],
 )
-def test_what_is_wrong_with_a_template_is_said(source: str, says: str, foreign: RequestTemplates) -> None:
-    with pytest.raises(RequestError, match=says) as caught:
-        foreign.template(source).render(USER)
+def test_an_error_in_a_template_is_attributed_to_the_template(
+    source: str, message: str, request_templates: RequestTemplates
+) -> None:
+    with pytest.raises(RequestError, match=message) as caught:
+        request_templates.template(source).render(USER)
     assert caught.value.param == "chat_template"
 
 
-def test_what_is_wrong_with_the_messages_is_said_of_them(foreign: RequestTemplates) -> None:
+def test_an_error_in_the_messages_is_attributed_to_them(request_templates: RequestTemplates) -> None:
     with pytest.raises(RequestError) as caught:
-        foreign.template(GOOD).render([{"role": "user", "content": [{"type": "image_url"}]}])
+        request_templates.template(GOOD).render([{"role": "user", "content": [{"type": "image_url"}]}])
     assert caught.value.param == "messages[0].content[0].type"

@@ -1,4 +1,4 @@
-"""Chat templates of our own, one for each thing that they may do."""
+"""Small chat templates, one for each feature."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_tool_use_is_for_requests_with_tools() -> None:
     assert template("plain").render([HELLO], tools=TOOLS) == "plain"
 
 
-def test_without_a_default_the_error_says_what_there_is() -> None:
+def test_without_a_default_the_error_lists_the_templates() -> None:
     chat = template({"rag": "rag", "tool_use": "tools"})
     assert chat.render([HELLO], tools=TOOLS) == "tools"
     with pytest.raises(RequestError, match=r"there are: rag, tool_use.*--chat-template"):
@@ -112,15 +112,15 @@ def test_without_a_default_the_error_says_what_there_is() -> None:
     ("source", "line"),
     [("{% for m in %}", 1), ("a\n{{ x | nonsense }}", 2), ("\n\n{% generation %}", 3), ("{% endif %}", 1)],
 )
-def test_what_is_no_template_is_named_with_its_line(source: str, line: int) -> None:
+def test_a_syntax_error_is_reported_with_its_line(source: str, line: int) -> None:
     with pytest.raises(ConfigError, match=rf"^mine\.jinja, line {line}: [^\n]+$"):
         template(source, where="mine.jinja")
 
 
 @pytest.mark.parametrize(
-    ("source", "says"),
+    ("source", "expected"),
     [
-        ("{{ raise_exception('no\nthanks') }}", "refuses the conversation: no thanks"),
+        ("{{ raise_exception('no\nthanks') }}", "rejects the conversation: no thanks"),
         ("{{ nobody.name }}", "fails on the conversation: 'nobody' is undefined"),
         ("{{ 'a' + 1 }}", "fails on the conversation: can only concatenate str"),
         ("{{ 1 // 0 }}", "fails on the conversation: integer division or modulo by zero"),
@@ -133,10 +133,10 @@ def test_what_is_no_template_is_named_with_its_line(source: str, line: int) -> N
         ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "fails on the conversation: "),
     ],
 )
-def test_an_error_inside_the_template_is_the_requests(source: str, says: str) -> None:
+def test_an_error_inside_the_template_is_a_request_error(source: str, expected: str) -> None:
     with pytest.raises(RequestError) as caught:
         template(source).render([HELLO])
-    assert says in caught.value.message
+    assert expected in caught.value.message
     assert "\n" not in caught.value.message
     assert caught.value.param == "messages"
 
@@ -159,7 +159,7 @@ def test_a_conversation_has_messages() -> None:
         "{% for part in (messages[0].content if messages else []) %}{% endfor %}",
     ],
 )
-def test_a_loop_over_content_wants_lists(source: str) -> None:
+def test_a_loop_over_content_is_given_lists(source: str) -> None:
     shown = "{{ messages[0].content | tojson }}{{ messages[1].content | tojson }}"
     assert template(source + shown).render([HELLO, message(PARTS)]) == (
         '[{"type": "text", "text": "Hello"}][{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]'
@@ -176,7 +176,7 @@ def test_a_loop_over_content_wants_lists(source: str) -> None:
         "{{ messages[0].content }}",
     ],
 )
-def test_other_templates_want_text(source: str) -> None:
+def test_other_templates_are_given_text(source: str) -> None:
     assert template(source).render([message(PARTS)]).endswith("a\nb")
 
 
@@ -213,7 +213,7 @@ def test_only_text_parts_are_taken(content_format: ContentFormat, part: object, 
     assert caught.value.param == param
 
 
-def test_developer_is_system_where_the_template_does_not_know_it() -> None:
+def test_developer_becomes_system_unless_the_template_mentions_it() -> None:
     developer = message("D", "developer")
     assert template(PLAIN).render([developer]) == "[system]D"
     knows = "{% if messages[0].role in ['system', 'developer'] %}" + PLAIN + "{% endif %}"
@@ -233,7 +233,7 @@ def test_the_messages_of_the_client_stay_as_they_are() -> None:
     assert repr(sent) == before
 
 
-def test_reasoning_has_all_the_names_that_templates_know() -> None:
+def test_reasoning_is_passed_under_all_names_that_templates_use() -> None:
     source = "{{ messages[0].reasoning_content }} {{ messages[0].thinking }}"
     assert template(source).render([message(reasoning="r")]) == "r r"
     assert template(source).render([message(reasoning_content="r")]) == "r r"
@@ -256,13 +256,13 @@ def test_arguments_of_calls_become_objects(arguments: object, expected: str) -> 
 
 
 @pytest.mark.parametrize("arguments", ["{", "[1]", "3", '"{}"', '{"a": 1} x', [1]])
-def test_arguments_that_are_no_object_are_named(arguments: object) -> None:
+def test_arguments_that_are_not_an_object_are_reported(arguments: object) -> None:
     with pytest.raises(RequestError) as caught:
         template(PLAIN).render([HELLO, HELLO, caller(arguments)])
     assert caught.value.param == "messages[2].tool_calls[0].function.arguments"
 
 
-def test_a_call_without_a_function_is_named() -> None:
+def test_a_call_without_a_function_is_reported() -> None:
     with pytest.raises(RequestError) as caught:
         template(PLAIN).render([message("", "assistant", tool_calls=[{"id": "1"}])])
     assert caught.value.param == "messages[0].tool_calls[0].function"
@@ -285,7 +285,7 @@ CALLS = "{% for c in m.tool_calls or [] %}!{{ c.function.name }}{% endfor %}{% e
         ("{% for m in messages %}{{ m.content }}{% endfor %}", ""),
     ],
 )
-def test_a_call_without_words_takes_the_form_that_the_template_can_show(
+def test_a_call_without_text_takes_the_format_that_the_template_can_render(
     source: str, expected: str, content: object
 ) -> None:
     assert template(source).render([caller("{}", content)]) == expected
@@ -339,7 +339,7 @@ def test_continuing_keeps_any_content(content: str) -> None:
         (TURNS.replace("m.content", "m.content[2:]"), message("abc"), CONTINUE, "continue_final_message"),
     ],
 )
-def test_what_can_not_be_continued_is_refused(
+def test_what_can_not_be_continued_is_rejected(
     source: str, final: dict[str, Any], options: dict[str, Any], param: str
 ) -> None:
     with pytest.raises(RequestError) as caught:
@@ -357,7 +357,7 @@ def test_what_can_not_be_continued_is_refused(
         "",
     ],
 )
-def test_check_is_content_with_what_may_work(source: str) -> None:
+def test_check_accepts_what_may_work(source: str) -> None:
     template(source).check()
 
 
@@ -393,7 +393,7 @@ NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% 
         ),
     ],
 )
-def test_tools_that_a_template_does_not_show_are_told(source: str, messages: Any, text: str) -> None:
+def test_tools_that_a_template_does_not_render_are_injected(source: str, messages: Any, text: str) -> None:
     ours = template(source)
     assert ours.render(messages, tools=TOOLS, inject_tools=True) == text
     assert ours.render(messages, inject_tools=True) == ours.render(messages)

@@ -1,4 +1,4 @@
-"""The templates of real model families, rendered by us and by transformers."""
+"""Templates of real model families, compared with transformers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FAMILIES = {file.stem: file.read_text() for file in sorted(FOLDER.glob("*.jinja"
 SPECIAL = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
 
 pytestmark = pytest.mark.skipif(not FAMILIES, reason=f"the templates of model families are not at {FOLDER}")
-# A call without words reaches these with empty text beside it, since they fail without or show no calls.
+# A call without text is passed to these with empty content, since they fail without it or omit the call.
 EMPTY = {
     "HuggingFaceTB-SmolLM3-3B",
     "Qwen-QwQ-32B",
@@ -29,7 +29,7 @@ EMPTY = {
     "ibm-granite-granite-3.3-2B-Instruct",
     "microsoft-Phi-3.5-mini-instruct",
 }
-# And these with null, which transformers leaves out: it can't render such a call with them.
+# And to these with null content, which transformers omits: it can't render such a call with them.
 NULL = {"deepseek-ai-DeepSeek-R1-Distill-Llama-8B", "deepseek-ai-DeepSeek-R1-Distill-Qwen-32B"}
 ARGUMENTS_AS_TEXT = {"deepseek-ai-DeepSeek-R1-Distill-Llama-8B"}
 every_family = pytest.mark.parametrize("family", FAMILIES)
@@ -154,13 +154,13 @@ def compiled(source: str) -> ChatTemplate:
 
 
 def as_sent(messages: list[Message]) -> list[Message]:
-    """What a client sends: arguments are text, and much is null."""
+    """Return messages as a client sends them: arguments are text, and many fields are null."""
     absent = {"name": None, "refusal": None, "tool_calls": None}
     return [{**absent, **message} for message in map(with_text_arguments, messages)]
 
 
 def as_taken(messages: list[Message], family: str) -> list[Message]:
-    """What the family's template takes."""
+    """Return messages in the format of the family's template."""
     if family in ARGUMENTS_AS_TEXT:
         messages = [with_text_arguments(message) for message in messages]
     if family in EMPTY:
@@ -177,16 +177,14 @@ def with_text_arguments(message: Message) -> Message:
 
 @every_family
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_every_conversation_reads_as_transformers_writes_it(
-    family: str, variant: str, theirs: Render
-) -> None:
+def test_every_conversation_renders_as_in_transformers(family: str, variant: str, theirs: Render) -> None:
     source, options = FAMILIES[family], VARIANTS[variant]
     rendered = 0
     for name, messages in CONVERSATIONS.items():
-        silent = [message["content"] is None for message in messages]
-        if silent[-1] and "continue_final_message" in options:
+        without_text = [message["content"] is None for message in messages]
+        if without_text[-1] and "continue_final_message" in options:
             continue
-        if family in NULL and any(silent):
+        if family in NULL and any(without_text):
             shown = ours(source, messages, **options)
             assert "<｜tool▁call▁begin｜>function<｜tool▁sep｜>" in shown
             continue
@@ -202,13 +200,15 @@ def test_every_conversation_reads_as_transformers_writes_it(
 
 
 @every_family
-def test_empty_content_beside_a_call_reads_like_none(family: str) -> None:
-    silent, empty = ([ASK, assistant(content, CALL)] for content in (None, ""))
-    assert ours(FAMILIES[family], silent, tools=[WEATHER]) == ours(FAMILIES[family], empty, tools=[WEATHER])
+def test_empty_content_with_a_call_renders_like_null(family: str) -> None:
+    without_text, empty = ([ASK, assistant(content, CALL)] for content in (None, ""))
+    assert ours(FAMILIES[family], without_text, tools=[WEATHER]) == ours(
+        FAMILIES[family], empty, tools=[WEATHER]
+    )
 
 
 @every_family
-def test_text_parts_read_like_text(family: str) -> None:
+def test_text_parts_render_like_text(family: str) -> None:
     parts = [{"type": "text", "text": "Hello"}]
     options = {"tools": [WEATHER]} if "tool_use" in family else {}
     assert ours(FAMILIES[family], [user(parts)], **options) == ours(

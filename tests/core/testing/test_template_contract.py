@@ -59,7 +59,7 @@ TOOLS = "tools calls and results are there"
         ("{{ message.content }}", "", SAID, "'Hello' is missing"),
         ("{{ message.content }}", "{{ message.content | escape }}", SAID, "is missing, or out of order"),
         ("in messages", "in messages | reverse", SAID, "is missing, or out of order"),
-        ("<|im_start|>assistant", "{{ raise_exception('no') }}", SAID, "refuses the conversation: no"),
+        ("<|im_start|>assistant", "{{ raise_exception('no') }}", SAID, "rejects the conversation: no"),
         ("if add_generation", "if not add_generation", BEGINNING, "changes more than the end"),
         ("{{ message.content }}", "{{ message.content[:6] }}", CONTINUED, "continued"),
         ("{{ call.function.name }}", "", TOOLS, "'get_weather' is missing"),
@@ -79,7 +79,7 @@ def test_a_template_without_roles_or_tools_may_say_so() -> None:
     plain += "{{ message.content }}\n{% endfor %}"
     assert failures(Resolver(plain), system=False, tools=False) == {}
     assert "'get_weather' is missing" in failures(Resolver(plain), system=False)[TOOLS]
-    assert "refuses" in failures(Resolver(plain), tools=False)["a system message is there"]
+    assert "rejects" in failures(Resolver(plain), tools=False)["a system message is there"]
 
 
 def test_a_resolver_that_raises_for_another_model_is_noticed() -> None:
