@@ -1,7 +1,7 @@
 """Write the map of docs/architecture.md: one line for each package and module, from its docstring.
 
-    scripts/module_map.py           write it
-    scripts/module_map.py --check   exit with 1 if the page has another one
+scripts/module_map.py           write it
+scripts/module_map.py --check   exit with 1 if the page has another one
 """
 
 from __future__ import annotations

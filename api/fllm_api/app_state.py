@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from msgspec import Struct, field
 
 from fllm.chat import ChatTemplate, RequestTemplates
-from fllm.interfaces import Backend, Collector, MetricsExporter, ParserFactory
+from fllm.interfaces import Backend, Collector, LoadedParser, LoadedToolParser, MetricsExporter
 from fllm.pipeline.pipeline import Pipeline
 from fllm.plugins.loader import Plugins
 from fllm.tokenizer import Tokenizer
@@ -32,9 +32,9 @@ class AppState(Struct, frozen=True, kw_only=True):
     request_templates: RequestTemplates | None = None
     """Renders templates of requests, where those are trusted to bring some; one at a time, by turns."""
     turns: Turns = field(default_factory=Turns)
-    reasoning: ParserFactory | None = None
+    reasoning: LoadedParser | None = None
     """Makes the reasoning parser of ``--reasoning-parser``."""
-    tools: ParserFactory | None = None
+    tools: LoadedToolParser | None = None
     """Makes the tool-call parser of ``--tool-call-parser``."""
     collectors: Sequence[Collector] = ()
     drain: Drain = field(default_factory=Drain)

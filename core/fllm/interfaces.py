@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from msgspec import Struct
 
 from fllm.config import BackendConfig, MetricsConfig, PluginConfig
+from fllm.constraints import Constraint
 from fllm.events import ParserEvent
+from fllm.structured_output.tool_format import ToolFormat
 from fllm.values import EngineOutput, EngineStats, GenerateRequest, ModelCard, Progress, Tool
 
 if TYPE_CHECKING:
@@ -22,41 +24,100 @@ if TYPE_CHECKING:
 
 
 class ParserContext(Struct, frozen=True, kw_only=True):
-    """What a parser may know of its request, at the moment it is made."""
+    """The parts of a request that its parsers may read."""
 
     prompt: str = ""
-    """The rendered prompt; a template may have opened or closed the thinking itself."""
+    """Rendered prompt. The chat template may have opened or closed the reasoning already."""
     tools: tuple[Tool, ...] = ()
     template_kwargs: Mapping[str, Any] = {}
     """``chat_template_kwargs`` of the request, such as ``enable_thinking``."""
+    constrained: bool = False
+    """The output is generated under the constraint that `ConstrainsOutput.constrain_output` returns."""
 
 
 class Parser(Protocol):
-    """A stage made anew for each answer: a reasoning parser or a tool-call parser.
+    """Turns the text of one generated sequence into events; each sequence gets a new parser.
 
-    A reasoning parser emits `Reasoning` and `Text`; a tool-call parser is fed the remaining text and emits
-    `Text`, `ToolStart` and `ToolArguments`. Special tokens named in the class attribute ``visible_tokens``,
-    where there is one, reach the parser as text even when the request skips special tokens.
+    A reasoning parser emits `Reasoning` and `Text`. A tool-call parser is fed the remaining text and emits
+    `Text`, `ToolStart` and `ToolArguments`. Optional abilities, checked when the parser is loaded:
 
-    Calls to which the model gave no id get one of the tool-call parser's static method
-    ``new_call_id() -> str``, where it has one: some chat templates take only ids of their own kind.
-
-    For constrained decoding, a tool-call parser may have the class attribute ``format``, a `ToolFormat`: how
-    the model writes the calls that it reads. A reasoning parser may have a method
-    ``constrain_output(answer: Constraint) -> Constraint``, called before `feed`: the language of a whole
-    output, reasoning included, whose answer obeys that constraint.
+    - of the factory (the parser's class): `HasVisibleTokens`, `HasToolFormat`, `MakesCallIds`;
+    - of a reasoning parser: `ConstrainsOutput`.
     """
 
     def feed(self, text: str) -> Iterable[ParserEvent]:
-        """Take the next piece; give what is now certain."""
+        """Parse the next piece of text; return the events that are now certain."""
         ...
 
     def finish(self) -> Iterable[ParserEvent]:
-        """No more will come: give what was held back."""
+        """End the text; return the events of what was held back."""
         ...
 
 
 ParserFactory = Callable[[ParserContext], Parser]
+
+
+@runtime_checkable
+class HasVisibleTokens(Protocol):
+    """A parser class that reads special tokens."""
+
+    @property
+    def visible_tokens(self) -> Sequence[str]:
+        """Special tokens that reach the parser as text even if the request skips special tokens."""
+        ...
+
+
+@runtime_checkable
+class HasToolFormat(Protocol):
+    """A tool-call parser class that declares how the model writes its calls, for constrained decoding."""
+
+    @property
+    def tool_format(self) -> ToolFormat | None:
+        """Format of the calls that the parser reads; ``None`` if it can't be described."""
+        ...
+
+
+@runtime_checkable
+class MakesCallIds(Protocol):
+    """A tool-call parser class whose models' chat templates accept only ids of their own format."""
+
+    @staticmethod
+    def new_call_id() -> str:
+        """Return an id for a call to which the model gave none."""
+        ...
+
+
+@runtime_checkable
+class ConstrainsOutput(Protocol):
+    """A reasoning parser that supports constrained decoding."""
+
+    def constrain_output(self, content: Constraint) -> Constraint:
+        """Return the constraint of a whole output, reasoning included, whose content obeys ``content``.
+
+        Called before `Parser.feed`, on a parser made with `ParserContext.constrained`. Must not change the
+        parser.
+        """
+        ...
+
+
+class LoadedParser(Struct, frozen=True, kw_only=True):
+    """A parser that was loaded by name, with its optional abilities, checked. Calling it makes a parser."""
+
+    factory: ParserFactory
+    visible_tokens: tuple[str, ...] = ()
+
+    def __call__(self, context: ParserContext) -> Parser:
+        """Return a new parser for one generated sequence."""
+        return self.factory(context)
+
+
+class LoadedToolParser(LoadedParser, frozen=True, kw_only=True):
+    """A tool-call parser that was loaded by name."""
+
+    tool_format: ToolFormat | None = None
+    """``None``: the parser does not declare how calls are written."""
+    new_call_id: Callable[[], str] | None = None
+    """``None``: the server makes ids of its own."""
 
 
 class BackendContext(Struct, frozen=True, kw_only=True):

@@ -8,8 +8,18 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from fuzz.subjects import Subject
+from msgspec import structs
 
-from fllm import Parser, ParserContext, ParserEvent, Reasoning, Text, ToolArguments, ToolStart
+from fllm import (
+    ConstrainsOutput,
+    Parser,
+    ParserContext,
+    ParserEvent,
+    Reasoning,
+    Text,
+    ToolArguments,
+    ToolStart,
+)
 from fllm.constraints import ANY_OBJECT
 from fllm.errors import format_error
 from fllm.parsing.markers import Marker, MarkerSplitter
@@ -39,9 +49,9 @@ def _heard(
     subject: Subject, context: ParserContext, pieces: Iterable[str], constrained: bool, bodies: list[str]
 ) -> list[ParserEvent]:
     try:
-        parser = subject.make(context)
-        if constrained and (section_markers := getattr(parser, "constrain_output", None)):
-            section_markers(ANY_OBJECT)
+        parser = subject.make(structs.replace(context, constrained=constrained))
+        if constrained and isinstance(parser, ConstrainsOutput):
+            parser.constrain_output(ANY_OBJECT)
         _listen(parser, bodies)
         events = [event for piece in pieces for event in parser.feed(piece)]
         found = merged([*events, *parser.finish()])

@@ -54,7 +54,7 @@ def _distinct(kind: Kind, registry: Registry) -> Iterator[Subject]:
         entry = registration.entry
         if entry.target not in seen:
             seen.add(entry.target)
-            yield Subject(kind, entry.name, registry.load(entry.name))
+            yield Subject(kind, entry.name, registry.load(entry.name).factory)
 
 
 def _texts(value: object) -> Sequence[str]:

@@ -11,8 +11,8 @@ from fuzz.texts import TOOLS
 from fuzz.work import work_of
 
 from fllm import ParserContext, ParserEvent, Text
-from fllm.parsing.tool_format import ToolFormat
 from fllm.pipeline.stop_strings import StopStrings
+from fllm.structured_output.tool_format import ToolFormat
 
 SUBJECTS = subjects()
 LENGTH = 1000

@@ -11,7 +11,7 @@ from fuzz.subjects import Subject
 
 from fllm import ParserContext, Tool
 from fllm.constraints import AnyOf, Concat, Constraint, ConstString, JsonSchema, Repeat, TextUntil
-from fllm.parsing.tool_format import ToolFormat
+from fllm.structured_output.tool_format import ToolFormat
 
 TOOLS = (
     Tool(

@@ -18,6 +18,7 @@ from fllm.chat import ChatTemplate
 from fllm.events import ParserEvent, Reasoning, Text, ToolArguments, ToolStart
 from fllm.interfaces import ParserContext, RequestRecord
 from fllm.plugins.loader import Plugins
+from fllm.plugins.validation import reasoning_parser, tool_parser
 from fllm.tokenizer import Tokenizer
 from fllm.values import EngineOutput, EngineStats, GenerateRequest, ModelCard, TokenLogprob
 from fllm_api.app import create_app
@@ -174,6 +175,10 @@ def a_server(words: Sequence[str] = ("Hello", " world", "!"), **parts: Any) -> A
         "template": template,
         "created": 1700000000,
     }
+    if parts.get("reasoning") is not None:
+        parts["reasoning"] = reasoning_parser(parts["reasoning"])
+    if parts.get("tools") is not None:
+        parts["tools"] = tool_parser(parts["tools"])
     return AppState(**{**defaults, **parts})
 
 

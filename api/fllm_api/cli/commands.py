@@ -30,7 +30,7 @@ BUILTIN_COMMANDS = (
 class LazyCommand(click.RichCommand):
     """Stands for a command until it is run: its name and summary are known, its module is not imported."""
 
-    def __init__(self, registry: Registry, entry: Entry) -> None:
+    def __init__(self, registry: Registry[Any], entry: Entry) -> None:
         super().__init__(name=entry.name, help=entry.summary)
         self._registry = registry
 
@@ -86,7 +86,7 @@ def root_command() -> click.RichGroup:
 
 def lazy_commands(entries: Sequence[Entry]) -> Iterator[LazyCommand]:
     """Commands of ours, each to be imported when it is run."""
-    ours = Registry("command")
+    ours: Registry[Any] = Registry("command")
     for entry in entries:
         ours.add(entry, plugin="api", distribution=DISTRIBUTION)
         yield LazyCommand(ours, entry)

@@ -127,7 +127,7 @@ class RegisteredName(click.ParamType[str]):
             self.fail(error.message + _broken(plugins_of(ctx)), param, ctx)
         return value
 
-    def _names(self, ctx: click.Context) -> Registry:
+    def _names(self, ctx: click.Context) -> Registry[Any]:
         registry = getattr(plugins_of(ctx), self._registry)
         assert isinstance(registry, Registry)
         return registry

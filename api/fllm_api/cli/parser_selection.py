@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from fllm.errors import PluginError
-from fllm.interfaces import ParserFactory
+from fllm.interfaces import LoadedParser
 from fllm.plugins.loader import Plugins
 from fllm.plugins.parser_detection import AUTO, ModelTraits, candidates, detect
 from fllm.plugins.registry import Registry
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("fllm.server")
 
 
-def load_possible_parsers(registry: Registry, name: str | None) -> list[ParserFactory]:
+P = TypeVar("P", bound=LoadedParser)
+
+
+def load_possible_parsers(registry: Registry[P], name: str | None) -> list[P]:
     """The parser of that name, imported, or all that ``auto`` may choose; raises `PluginError` for a name."""
     if name is None:
         return []
@@ -43,7 +46,10 @@ def resolve_auto_parsers(
         templates="\n".join(templates.values()),
         has_token=lambda token: tokenizer.token_to_id(token) is not None,
     )
-    kinds = {"tool_call_parser": plugins.tool_parsers, "reasoning_parser": plugins.reasoning_parsers}
+    kinds: dict[str, Registry[Any]] = {
+        "tool_call_parser": plugins.tool_parsers,
+        "reasoning_parser": plugins.reasoning_parsers,
+    }
     chosen = {
         field: _chosen(f"--{field.replace('_', '-')} {AUTO}", registry, model)
         for field, registry in kinds.items()
@@ -52,7 +58,7 @@ def resolve_auto_parsers(
     return msgspec.structs.replace(config, **chosen)
 
 
-def _chosen(option: str, registry: Registry, model: ModelTraits) -> str | None:
+def _chosen(option: str, registry: Registry[Any], model: ModelTraits) -> str | None:
     match detect(registry, model):
         case [name]:
             log.info("%s: %s", option, name)

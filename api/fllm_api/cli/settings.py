@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from fllm.config import BackendConfig, Device, MetricsConfig, PluginConfig
 from fllm.errors import ConfigError, ModelError
+from fllm.interfaces import BackendFactory
 from fllm.model.source import ModelSource, locate
 from fllm.plugins.backend_options import backend_options
 from fllm.plugins.loader import Plugins
@@ -85,7 +86,7 @@ def settings_from_options(
     )
 
 
-def choose_backend(backends: Registry, name: str | None, devices: tuple[Device, ...]) -> str:
+def choose_backend(backends: Registry[BackendFactory], name: str | None, devices: tuple[Device, ...]) -> str:
     """The backend of that name, or the only one that serves these devices; without any, a cpu or a cuda."""
     served = _served(backends)
     if name is not None:
@@ -108,14 +109,14 @@ def _check_named(name: str, kinds: set[str], served: Mapping[str, tuple[str, ...
         raise ConfigError(f"--backend {name} does not serve {', '.join(kinds)} ({_listed(served)})")
 
 
-def _check_options(backends: Registry, name: str, given: Mapping[str, str]) -> None:
+def _check_options(backends: Registry[BackendFactory], name: str, given: Mapping[str, str]) -> None:
     """Where the backend declares its options, they are checked before it is imported."""
     entry = backends.entry(name)
     if isinstance(entry, BackendEntry) and entry.options is not None:
         backend_options(given, entry.options)
 
 
-def _served(backends: Registry) -> dict[str, tuple[str, ...]]:
+def _served(backends: Registry[BackendFactory]) -> dict[str, tuple[str, ...]]:
     entries = (registration.entry for registration in backends)
     return {entry.name: entry.devices for entry in entries if isinstance(entry, BackendEntry)}
 
@@ -125,7 +126,7 @@ def _listed(served: Mapping[str, tuple[str, ...]]) -> str:
     return f"backends: {'; '.join(found) or 'none'}"
 
 
-def _with_process(name: str, backends: Registry, *, wanted: bool) -> list[str]:
+def _with_process(name: str, backends: Registry[BackendFactory], *, wanted: bool) -> list[str]:
     entry = backends.entry(name)
     isolated = isinstance(entry, BackendEntry) and entry.isolated
     return [ENGINE_PROCESS, name] if wanted and isolated and ENGINE_PROCESS in backends.names() else [name]
@@ -133,17 +134,16 @@ def _with_process(name: str, backends: Registry, *, wanted: bool) -> list[str]:
 
 def _visible_tokens(options: Mapping[str, Any], plugins: Plugins) -> tuple[str, ...]:
     """The special tokens that the chosen parsers read."""
-    chosen = (
-        (plugins.tool_parsers, options["tool_call_parser"]),
-        (plugins.reasoning_parsers, options["reasoning_parser"]),
-    )
-    parsers = [parser for registry, name in chosen for parser in load_possible_parsers(registry, name)]
-    return tuple(dict.fromkeys(token for each in parsers for token in getattr(each, "visible_tokens", ())))
+    parsers = [
+        *load_possible_parsers(plugins.tool_parsers, options["tool_call_parser"]),
+        *load_possible_parsers(plugins.reasoning_parsers, options["reasoning_parser"]),
+    ]
+    return tuple(dict.fromkeys(token for parser in parsers for token in parser.visible_tokens))
 
 
 def _check_switches(options: Mapping[str, Any], plugins: Plugins) -> None:
     """A switch that only says that there is a parser needs one."""
-    pairs = (
+    pairs: tuple[tuple[str, str, Registry[Any]], ...] = (
         ("enable_auto_tool_choice", "tool_call_parser", plugins.tool_parsers),
         ("enable_reasoning", "reasoning_parser", plugins.reasoning_parsers),
     )

@@ -53,6 +53,7 @@ async def _read(request: ApiRequest, body: ChatRequest, server: AppState) -> Pre
 
 def _encoder(body: ChatRequest, asked: PreparedChat, server: AppState) -> ChatEncoder:
     [prompt] = asked.request.prompts
+    tool_parser = asked.request.tool_parser
     formatter = TokenFormatter(server.tokenizer, as_ids=bool(body.return_tokens_as_token_ids))
     return ChatEncoder(
         ResponseHeader(new_id("chatcmpl-"), server.config.served_model_name),
@@ -61,6 +62,6 @@ def _encoder(body: ChatRequest, asked: PreparedChat, server: AppState) -> ChatEn
         formatter=formatter if body.logprobs else None,
         parallel_tool_calls=body.parallel_tool_calls is not False,
         named_call=isinstance(body.tool_choice, NamedToolChoice),
-        new_call_id=getattr(asked.request.tool_parser, "new_call_id", None),
+        new_call_id=tool_parser.new_call_id if tool_parser else None,
         echo=asked.echo,
     )

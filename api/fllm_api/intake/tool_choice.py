@@ -11,10 +11,10 @@ from msgspec.structs import replace
 
 from fllm.constraints import AnyOf, Constraint
 from fllm.errors import RequestError
-from fllm.interfaces import ParserFactory
-from fllm.parsing.fallback_tool_format import ARRAY, FallbackToolCallParser
-from fllm.parsing.tool_format import ToolFormat
+from fllm.interfaces import LoadedToolParser
+from fllm.parsing.fallback_tool_format import ARRAY, FALLBACK_PARSER
 from fllm.pipeline.output_constraint import OutputConstraint
+from fllm.structured_output.tool_format import ToolFormat
 from fllm.values import Tool
 from fllm_api.app_state import AppState
 from fllm_api.intake.constraints import check_constraint_supported, read_output_constraint, schema_text
@@ -28,7 +28,7 @@ _COMBINATORS = ("$ref", "allOf", "anyOf", "oneOf")
 class ToolCallPlan(Struct, frozen=True):
     """The parser of the calls in an output, and the constraint of the whole output."""
 
-    parser: ParserFactory | None
+    parser: LoadedToolParser | None
     output_constraint: OutputConstraint | None
 
 
@@ -59,8 +59,8 @@ def _plan_forced_calls(body: ChatRequest, tools: Sequence[Tool], server: AppStat
     `response_format` applies to text only, so it has no effect here.
     """
     check_constraint_supported(body, server.card, "tool_choice")
-    parser = server.tools if server.tools and _format(server) else FallbackToolCallParser
-    tool_format = _format(server) or ARRAY
+    parser = server.tools if server.tools and server.tools.tool_format else FALLBACK_PARSER
+    tool_format = parser.tool_format or ARRAY
     if isinstance(choice := body.tool_choice, NamedToolChoice):
         tools = [tool for tool in tools if tool.name == choice.function.name]
     return ToolCallPlan(parser, OutputConstraint(_only_calls(body, tools, tool_format), "tools"))
@@ -93,13 +93,9 @@ def _strict_calls(body: ChatRequest, tools: Sequence[Tool], server: AppState) ->
     return OutputConstraint(_declared_format(server, param).within_text(_forceable(schemas)), "tools")
 
 
-def _format(server: AppState) -> ToolFormat | None:
-    return getattr(server.tools, "tool_format", None)
-
-
 def _declared_format(server: AppState, param: str) -> ToolFormat:
-    if declared := _format(server):
-        return declared
+    if server.tools is not None and server.tools.tool_format is not None:
+        return server.tools.tool_format
     raise RequestError(
         f"`{param}` is not supported: the tool-call parser {server.config.tool_call_parser!r} does not "
         'declare its format; use `tool_choice` "none", "required" or a function',

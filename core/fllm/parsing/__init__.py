@@ -17,7 +17,7 @@ from fllm.parsing.reasoning_parser import SPACE, ReasoningParserBase, Space
 from fllm.parsing.tag_reader import TagFormat
 from fllm.parsing.tagged_tool_calls import TaggedToolCallParser
 from fllm.parsing.tool_call_parser import BodyScanner, Call, ToolCallParser
-from fllm.parsing.tool_format import ToolFormat, json_arguments
+from fllm.structured_output.tool_format import ToolFormat, json_arguments
 
 __all__ = [
     "SPACE",

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from fllm.interfaces import LoadedToolParser
 from fllm.parsing.json_tool_calls import JsonToolCallParser, json_list
 
 ARRAY = json_list("[", "]", arguments="parameters")
@@ -18,3 +19,7 @@ class FallbackToolCallParser(JsonToolCallParser):
     skip_after = ",]"
     marker_optional = True
     multiple_calls = True
+
+
+FALLBACK_PARSER = LoadedToolParser(factory=FallbackToolCallParser, tool_format=ARRAY)
+"""`FallbackToolCallParser`, as plugins' parsers are once they are loaded."""

@@ -10,7 +10,7 @@ from typing import Literal
 from fllm.parsing.json_objects import JsonObject, read_object
 from fllm.parsing.json_scanner import JsonScanner
 from fllm.parsing.tool_call_parser import BodyScanner, Call, ToolCallParser
-from fllm.parsing.tool_format import ToolFormat
+from fllm.structured_output.tool_format import ToolFormat
 
 State = Literal["open", "complete", "broken"]
 

@@ -64,28 +64,25 @@ class ReasoningParserBase:
     def __init__(self, context: ParserContext) -> None:
         where = self._beginning(context)
         self._where: Literal["inside", "before", "after"] = "after" if where == "off" else where
-        self._splitter = MarkerSplitter(() if where == "off" else self.visible_tokens)
-        self._constrained = False
+        self._constrained = context.constrained
+        self._splitter = MarkerSplitter(self._split_at(where))
         self._tagged = False
         self._label = ""  # may still come
         self._marked = False  # this part stands behind a marker
         self._bare = where != "off"  # nothing of this part was emitted yet
         self._held: list[str] = []  # of this part: may be dropped
 
-    def constrain_output(self, answer: Constraint) -> Constraint:
-        """The language of a whole output whose answer obeys that constraint.
+    def constrain_output(self, content: Constraint) -> Constraint:
+        """Return the constraint of a whole output, reasoning included, whose content obeys ``content``.
 
-        From now on only the first opening and the first closing marker are any, and each only once.
+        In such an output only the first opening and the first closing marker are markers, each only once.
         """
-        self._constrained = True
         if self._where == "after":
-            self._splitter = MarkerSplitter(())
-            return answer
-        self._splitter = MarkerSplitter((self.opening[0], self.closing[0]))
-        rest = (TextUntil(self.closing[0]), SPACE, answer)
+            return content
+        rest = (TextUntil(self.closing[0]), SPACE, content)
         if self._where == "inside":
             return Concat(rest)
-        return AnyOf((Concat((SPACE, ConstString(self.opening[0]), *rest)), answer))
+        return AnyOf((Concat((SPACE, ConstString(self.opening[0]), *rest)), content))
 
     def feed(self, text: str) -> list[ParserEvent]:
         """Take the next piece; give what is now certain."""
@@ -107,6 +104,12 @@ class ReasoningParserBase:
         if asked is None:
             return self.initial_state
         return "inside" if asked else "off"
+
+    def _split_at(self, where: Literal["inside", "before", "after", "off"]) -> Sequence[str]:
+        """Return the markers that the text is searched for."""
+        if not self._constrained:
+            return () if where == "off" else self.visible_tokens
+        return (self.opening[0], self.closing[0]) if where in ("inside", "before") else ()
 
     def _take(self, part: str | Marker) -> list[ParserEvent]:
         return self._marker(part.text) if isinstance(part, Marker) else self._text(part)

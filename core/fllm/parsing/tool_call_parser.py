@@ -19,7 +19,7 @@ from msgspec import Struct
 from fllm.events import ParserEvent, Text, ToolArguments, ToolStart, merged
 from fllm.interfaces import ParserContext
 from fllm.parsing.markers import Marker, MarkerSplitter
-from fllm.parsing.tool_format import ToolFormat
+from fllm.structured_output.tool_format import ToolFormat
 
 Part = str | Marker
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from msgspec import Struct
 
 from fllm.constraints import Constraint
 from fllm.errors import RequestError
-from fllm.interfaces import Parser
+from fllm.interfaces import ConstrainsOutput, Parser
 from fllm.values import EngineOutput
 
 
@@ -27,15 +27,14 @@ def whole_output(output_constraint: OutputConstraint, reasoning: Parser | None) 
     """
     if reasoning is None:
         return output_constraint.constraint
-    around: Callable[[Constraint], Constraint] | None = getattr(reasoning, "constrain_output", None)
-    if around is None:
+    if not isinstance(reasoning, ConstrainsOutput):
         raise RequestError(
             f"`{output_constraint.param}` is not supported: this server's reasoning parser does not define "
             "where the reasoning ends, so the text after it can't be constrained",
             param=output_constraint.param,
             code="unsupported_parameter",
         )
-    return around(output_constraint.constraint)
+    return reasoning.constrain_output(output_constraint.constraint)
 
 
 async def with_param(

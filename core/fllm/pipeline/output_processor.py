@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Literal
 
 from msgspec import Struct
@@ -54,16 +54,12 @@ class OutputProcessor:
         stop: tuple[str, ...] = (),
         include_stop: bool = False,
         skip_special_tokens: bool = True,
+        visible_tokens: Collection[str] = (),
         reasoning_parser: Parser | None = None,
         tool_parser: Parser | None = None,
     ) -> None:
-        visible = {
-            token
-            for parser in (reasoning_parser, tool_parser)
-            for token in getattr(parser, "visible_tokens", ())
-        }
         self._detokenizer = Detokenizer(
-            tokenizer, skip_special_tokens=skip_special_tokens, visible=visible, context=context
+            tokenizer, skip_special_tokens=skip_special_tokens, visible=visible_tokens, context=context
         )
         self._stop = StopStrings(stop, include=include_stop)
         self._include_stop = include_stop

@@ -17,7 +17,7 @@ from contextlib import aclosing
 import msgspec
 from msgspec import Struct
 
-from fllm.interfaces import Backend, Parser, ParserContext, ParserFactory
+from fllm.interfaces import Backend, LoadedParser, LoadedToolParser, Parser, ParserContext
 from fllm.pipeline.beam_search import BeamSearchParams, beam_search
 from fllm.pipeline.best_of import best_of
 from fllm.pipeline.merge_streams import merge_streams
@@ -47,8 +47,8 @@ class PipelineRequest(Struct, frozen=True, kw_only=True):
     skip_special_tokens: bool = True
     continues_prompt: bool = False
     """The output continues the prompt's text, rather than beginning a new one."""
-    reasoning_parser: ParserFactory | None = None
-    tool_parser: ParserFactory | None = None
+    reasoning_parser: LoadedParser | None = None
+    tool_parser: LoadedToolParser | None = None
     context: ParserContext = ParserContext()
     """Context for both parsers."""
     client: str = ""
@@ -61,6 +61,20 @@ class PipelineRequest(Struct, frozen=True, kw_only=True):
         """Number of sequences that the backend runs at once for this request."""
         per_prompt = self.beam.width if self.beam else max(self.n, self.best_of)
         return len(self.prompts) * per_prompt
+
+    @property
+    def visible_tokens(self) -> frozenset[str]:
+        """Special tokens that the parsers read."""
+        parsers = (self.reasoning_parser, self.tool_parser)
+        return frozenset(token for parser in parsers if parser for token in parser.visible_tokens)
+
+    def make_parsers(self) -> tuple[Parser | None, Parser | None]:
+        """Return a new reasoning parser and a new tool-call parser, for one sequence."""
+        context = msgspec.structs.replace(self.context, constrained=self.output_constraint is not None)
+        return (
+            None if self.reasoning_parser is None else self.reasoning_parser(context),
+            None if self.tool_parser is None else self.tool_parser(context),
+        )
 
 
 class Pipeline:
@@ -98,8 +112,8 @@ class Pipeline:
         self, request: PipelineRequest, i: int, j: int, index: int, tracker: RequestTracker
     ) -> AsyncGenerator[list[SequenceOutput]]:
         generate_request = self._generate_request(request, i, j, tracker)
-        reasoning_parser = request.reasoning_parser and request.reasoning_parser(request.context)
-        processor = self._make_processor(request, i, index, reasoning_parser)
+        reasoning_parser, tool_parser = request.make_parsers()
+        processor = self._make_processor(request, i, index, reasoning_parser, tool_parser)
         if request.output_constraint is None:
             return _process(processor, index, self._backend.generate(generate_request), tracker)
         constraint = whole_output(request.output_constraint, reasoning_parser)
@@ -114,13 +128,17 @@ class Pipeline:
         found = await beam_search(self._backend, generate_request, params, self._eos_token_ids)
         for index, hypothesis in enumerate(found[: request.n], start=i * request.n):
             output = hypothesis.to_output(with_logprobs=request.sampling.logprobs is not None)
-            reasoning_parser = request.reasoning_parser and request.reasoning_parser(request.context)
-            processor = self._make_processor(request, i, index, reasoning_parser)
+            processor = self._make_processor(request, i, index, *request.make_parsers())
             async for outputs in _process(processor, index, _once(output), tracker):
                 yield outputs
 
     def _make_processor(
-        self, request: PipelineRequest, i: int, index: int, reasoning_parser: Parser | None
+        self,
+        request: PipelineRequest,
+        i: int,
+        index: int,
+        reasoning_parser: Parser | None,
+        tool_parser: Parser | None,
     ) -> OutputProcessor:
         return OutputProcessor(
             index=index,
@@ -131,8 +149,9 @@ class Pipeline:
             stop=request.stop,
             include_stop=request.include_stop,
             skip_special_tokens=request.skip_special_tokens,
+            visible_tokens=request.visible_tokens,
             reasoning_parser=reasoning_parser,
-            tool_parser=request.tool_parser and request.tool_parser(request.context),
+            tool_parser=tool_parser,
         )
 
     def _generate_request(

@@ -19,8 +19,8 @@ from msgspec import Struct
 
 from fllm.config import PluginConfig
 from fllm.errors import PluginError, UserError, format_error
-from fllm.interfaces import Collector, MetricsContext, TemplateContext
-from fllm.plugins import hooks
+from fllm.interfaces import BackendFactory, Collector, MetricsContext, TemplateContext
+from fllm.plugins import hooks, validation
 from fllm.plugins.discovery import Candidate, from_file, installed, normal
 from fllm.plugins.registry import Entry, Registry, conflict_message
 from fllm.plugins.traceback_location import blamed
@@ -31,6 +31,7 @@ from fllm.plugins.validation import (
     check_templates,
     check_version,
 )
+from fllm.structured_output.interfaces import GrammarFactory
 from fllm.values import ChatTemplates
 
 T = TypeVar("T")
@@ -65,12 +66,12 @@ class Plugins:
         self.reports: list[PluginReport] = []
         self.unmatched: list[str] = []
         """Names that were to be disabled and that no plugin bears."""
-        self.backends = Registry("backend")
-        self.tool_parsers = Registry("tool-call parser")
-        self.reasoning_parsers = Registry("reasoning parser")
-        self.grammars = Registry("grammar backend")
-        self.commands = Registry("command")
-        self._named = {
+        self.backends: Registry[BackendFactory] = Registry("backend")
+        self.tool_parsers = Registry("tool-call parser", validation.tool_parser)
+        self.reasoning_parsers = Registry("reasoning parser", validation.reasoning_parser)
+        self.grammars: Registry[GrammarFactory] = Registry("grammar backend")
+        self.commands: Registry[Any] = Registry("command")
+        self._named: dict[str, Registry[Any]] = {
             "fllm_backends": self.backends,
             "fllm_tool_parsers": self.tool_parsers,
             "fllm_reasoning_parsers": self.reasoning_parsers,
@@ -99,7 +100,7 @@ class Plugins:
         """The route handlers of each plugin whose hook does not raise, nor ``check``, in turn."""
         return self._answers("fllm_routes", check)
 
-    def registries(self) -> Iterable[Registry]:
+    def registries(self) -> Iterable[Registry[Any]]:
         """One for each named hook."""
         return self._named.values()
 

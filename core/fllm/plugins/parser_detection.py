@@ -7,6 +7,7 @@ models have in them. Nothing is guessed: where no parser fits, or several do, no
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from msgspec import Struct
 
@@ -54,14 +55,14 @@ class ParserEntry(Entry, frozen=True):
         )
 
 
-def detect(registry: Registry, model: ModelTraits) -> list[str]:
+def detect(registry: Registry[Any], model: ModelTraits) -> list[str]:
     """The names of the parsers that fit, but for those that are less specific. One is an answer."""
     fitting = [entry for entry in candidates(registry) if entry.fits(model)]
     best = [entry for entry in fitting if not any(entry.signs < other.signs for other in fitting)]
     return list(dict.fromkeys(entry.name for entry in best))
 
 
-def candidates(registry: Registry) -> list[ParserEntry]:
+def candidates(registry: Registry[Any]) -> list[ParserEntry]:
     """The entries among which `detect` chooses."""
     entries = (registration.entry for registration in registry)
     return [entry for entry in entries if isinstance(entry, ParserEntry) and entry.signs]

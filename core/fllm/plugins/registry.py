@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
 
 from fllm.errors import NameConflict, PluginError, UnknownName, format_error
+
+T = TypeVar("T")
 
 
 class Entry(Struct, frozen=True):
@@ -41,11 +43,13 @@ class Registration(Struct, frozen=True):
     distribution: str
 
 
-class Registry:
-    """The entries of one kind, such as tool parsers."""
+class Registry(Generic[T]):
+    """The entries of one kind, such as tool-call parsers; ``T`` is the type of what they load."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, validate: Callable[[Any], T] = lambda target: target) -> None:
         self.kind = kind
+        self._validate = validate
+        """Checks a loaded target and returns it in its typed form; raises `PluginError`."""
         self._registrations: dict[str, list[Registration]] = {}
 
     def add(self, entry: Entry, *, plugin: str, distribution: str) -> None:
@@ -68,8 +72,8 @@ class Registry:
         """The entry of that name; raises `UnknownName` (with the nearest name) or `NameConflict`."""
         return self._chosen(name).entry
 
-    def load(self, name: str) -> Any:
-        """Import and return the object behind a name; raises `PluginError` where that fails."""
+    def load(self, name: str) -> T:
+        """Import the target of a name, check it and return it; raises `PluginError` if that fails."""
         chosen = self._chosen(name)
         module, _, attribute = chosen.entry.target.partition(":")
         try:
@@ -78,7 +82,10 @@ class Registry:
             raise PluginError(f"{self._named(chosen)} can't be loaded: {format_error(error)}") from error
         if not callable(found):
             raise PluginError(f"{self._named(chosen)} is a {type(found).__name__}, which can't be called")
-        return found
+        try:
+            return self._validate(found)
+        except PluginError as error:
+            raise PluginError(f"{self._named(chosen)}: {error.message}") from error
 
     def _chosen(self, name: str) -> Registration:
         rivals = self._registrations.get(name)

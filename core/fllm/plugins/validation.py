@@ -10,11 +10,21 @@ from inspect import isroutine
 from msgspec import Struct
 
 from fllm.errors import PluginError, format_error
-from fllm.interfaces import Collector
+from fllm.interfaces import (
+    Collector,
+    ConstrainsOutput,
+    HasToolFormat,
+    HasVisibleTokens,
+    LoadedParser,
+    LoadedToolParser,
+    MakesCallIds,
+    ParserFactory,
+)
 from fllm.plugins import hooks
 from fllm.plugins.backend_options import options_of
 from fllm.plugins.parser_detection import AUTO, ParserEntry
 from fllm.plugins.registry import BackendEntry, Entry
+from fllm.structured_output.tool_format import ToolFormat
 from fllm.values import ChatTemplates
 
 HOOKS = sorted(name for name in vars(hooks) if name.startswith("fllm_"))
@@ -89,6 +99,37 @@ def check_collectors(answer: Iterable[Collector]) -> list[Collector]:
             if not callable(getattr(collector, method, None)):
                 raise TypeError(f"collector {type(collector).__name__} has no method {method!r}")
     return collectors
+
+
+def reasoning_parser(factory: ParserFactory) -> LoadedParser:
+    """Return a reasoning parser with its abilities; raises `PluginError` if one has the wrong type."""
+    method: object = factory.constrain_output if isinstance(factory, ConstrainsOutput) else None
+    if method is not None and not callable(method):
+        raise PluginError(f"constrain_output must be a method, not {method!r}")
+    return LoadedParser(factory=factory, visible_tokens=_visible_tokens(factory))
+
+
+def tool_parser(factory: ParserFactory) -> LoadedToolParser:
+    """Return a tool-call parser with its abilities; raises `PluginError` if one has the wrong type."""
+    tool_format: object = factory.tool_format if isinstance(factory, HasToolFormat) else None
+    if tool_format is not None and not isinstance(tool_format, ToolFormat):
+        raise PluginError(f"tool_format must be a fllm.parsing.ToolFormat, not {tool_format!r}")
+    new_call_id: object = factory.new_call_id if isinstance(factory, MakesCallIds) else None
+    if new_call_id is not None and not callable(new_call_id):
+        raise PluginError(f"new_call_id must be a static method that returns a str, not {new_call_id!r}")
+    return LoadedToolParser(
+        factory=factory,
+        visible_tokens=_visible_tokens(factory),
+        tool_format=tool_format,
+        new_call_id=new_call_id,
+    )
+
+
+def _visible_tokens(factory: ParserFactory) -> tuple[str, ...]:
+    tokens: object = factory.visible_tokens if isinstance(factory, HasVisibleTokens) else ()
+    if isinstance(tokens, Iterable) and not isinstance(tokens, str) and _are_strings(found := tuple(tokens)):
+        return found
+    raise PluginError(f"visible_tokens must be a sequence of str, not {tokens!r}")
 
 
 def _check_parser(hook: str, entry: ParserEntry) -> None:

@@ -59,4 +59,4 @@ def test_auto_finds_it_by_the_marker_in_a_template() -> None:
 
 
 def test_the_plugin_is_sound_and_offers_the_name() -> None:
-    assert plugins_with(plugin, installed=False).reasoning_parsers.load("apriel") is AprielParser
+    assert plugins_with(plugin, installed=False).reasoning_parsers.load("apriel").factory is AprielParser

@@ -77,4 +77,4 @@ def test_auto_finds_it_by_how_a_template_describes_the_format() -> None:
 
 def test_the_plugin_is_sound_and_offers_the_name() -> None:
     registry = plugins_with(plugin, installed=False).tool_parsers
-    assert registry.load("functionary_v3_1") is FunctionaryParser
+    assert registry.load("functionary_v3_1").factory is FunctionaryParser

@@ -80,9 +80,7 @@ def test_parsers_that_were_named_stay(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_a_broken_parser_stops_nobody_who_did_not_name_it() -> None:
     parsers = plugins_with(Acme(), installed=False).tool_parsers
-    assert [getattr(each, "visible_tokens", ()) for each in load_possible_parsers(parsers, "auto")] == [
-        ("[call]",)
-    ] * 2
+    assert [each.visible_tokens for each in load_possible_parsers(parsers, "auto")] == [("[call]",)] * 2
     assert load_possible_parsers(parsers, None) == []
     with pytest.raises(fllm.PluginError, match="acme_nowhere"):
         load_possible_parsers(parsers, "angles")

@@ -207,14 +207,11 @@ def test_a_grammar_that_fails_is_the_servers_fault(caplog: pytest.LogCaptureFixt
 class ThinksFirst(Thinks):
     """Declares what it reads, and then reads nothing else."""
 
-    constrained = False
-
     def feed(self, text: str) -> Iterator[ParserEvent]:
-        assert self.constrained
+        assert self.context.constrained
         return super().feed(text)
 
     def constrain_output(self, answer: Constraint) -> Constraint:
-        self.constrained = True
         opened = ConstString("thinking ") if self.context.prompt.endswith("<assistant>") else ConstString("")
         return Concat((opened, TextUntil("|"), answer))
 

@@ -20,7 +20,7 @@ from fllm.constraints import (
     TriggeredTags,
 )
 from fllm.parsing.fallback_tool_format import ARRAY
-from fllm.parsing.tool_format import ToolFormat
+from fllm.structured_output.tool_format import ToolFormat
 from fllm_api.app_state import AppState
 from fllm_api.intake.constraints import MAX_CONSTRAINT_CHARS, MAX_SCHEMA_DEPTH
 

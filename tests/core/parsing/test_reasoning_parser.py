@@ -1,6 +1,7 @@
 """The stage that reasoning parsers declare their markers to."""
 
 import pytest
+from msgspec import structs
 
 from fllm import ParserContext, ParserEvent, Reasoning, Text
 from fllm.constraints import AnyOf, Concat, ConstString, JsonSchema, TextUntil
@@ -60,8 +61,7 @@ class TestTheLawOfStrays(TestTheLaw):
 
 class Constrained(Whole):
     def __init__(self, context: ParserContext) -> None:
-        super().__init__(context)
-        self.constrain_output(ANSWER)
+        super().__init__(structs.replace(context, constrained=True))
 
 
 class TestTheLawWhereTheAnswerIsConstrained(TestTheLaw):
@@ -138,12 +138,15 @@ def test_a_constraint_waits_for_the_end_of_the_reasoning(
 def test_a_constrained_answer_comes_out_as_it_is(
     parser: type[ReasoningParserBase], text: str, expected: list[ParserEvent]
 ) -> None:
-    made = parser(ParserContext())
-    made.constrain_output(ANSWER)
-    assert read(made, text) == expected
+    assert read(parser(ParserContext(constrained=True)), text) == expected
+
+
+def test_asking_for_the_constraint_does_not_change_the_parser() -> None:
+    parser = Inside(ParserContext())
+    parser.constrain_output(ANSWER)
+    assert read(parser, SAMPLES[0]) == read(Inside(ParserContext()), SAMPLES[0])
 
 
 def test_a_constrained_answer_without_reasoning_is_not_searched_for_markers() -> None:
-    parser = Inside(ParserContext(prompt="</why>"))
-    parser.constrain_output(ANSWER)
+    parser = Inside(ParserContext(prompt="</why>", constrained=True))
     assert read(parser, ' "<why></why>" ') == [Text(' "<why></why>" ')]

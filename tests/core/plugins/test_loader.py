@@ -57,7 +57,7 @@ def test_a_sound_plugin_is_reported_with_what_it_offers(site: Path) -> None:
     assert report.hooks == ["fllm_tool_parsers"]
     assert report.offers == {"tool-call parser": ["acme_json"]}
     assert report.error is None
-    assert plugins.tool_parsers.load("acme_json").__name__ == "Parser"
+    assert plugins.tool_parsers.load("acme_json").factory.__name__ == "Parser"
 
 
 HOOK = "import fllm\n@fllm.hookimpl\n"

@@ -18,7 +18,7 @@ from fllm_parsers import plugin
 
 CASES = SHARED / "cases"
 OURS = plugins_with(plugin, installed=False)
-REGISTRIES = {"tool": OURS.tool_parsers, "reasoning": OURS.reasoning_parsers}
+REGISTRIES: dict[str, Registry[Any]] = {"tool": OURS.tool_parsers, "reasoning": OURS.reasoning_parsers}
 
 EXCUSED: dict[str, dict[str, str]] = {
     "tool/gemma4": {

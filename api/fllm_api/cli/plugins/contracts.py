@@ -85,7 +85,7 @@ def _whole(plugins: Plugins) -> Iterator[CheckResult]:
     yield _run_unless_interrupted(LOADED, "\n".join(filter(None, (report.error, report.where))))
 
 
-def _entry(registry: Registry, name: str, trial: CheckOptions) -> Iterator[CheckResult]:
+def _entry(registry: Registry[Any], name: str, trial: CheckOptions) -> Iterator[CheckResult]:
     try:
         target = registry.load(name)
     except PluginError as error:
@@ -94,9 +94,9 @@ def _entry(registry: Registry, name: str, trial: CheckOptions) -> Iterator[Check
     yield CheckResult(LOADED)
     match registry.kind:
         case "tool-call parser":
-            yield from run_contract(_tool_contract(target))
+            yield from run_contract(_tool_contract(target.factory))
         case "reasoning parser":
-            yield from run_contract(_reasoning_contract(target))
+            yield from run_contract(_reasoning_contract(target.factory))
         case "backend":
             yield from _backend(target, trial)
         case "command" if not isinstance(target, click.Command):

@@ -6,6 +6,7 @@ import keyword
 import re
 import sys
 from importlib.util import find_spec
+from typing import Any
 
 from msgspec import Struct
 
@@ -58,7 +59,7 @@ def _is_installed(module: str) -> bool:
     return spec is not None and spec.origin is not None
 
 
-def _check_new(module: str, registry: Registry) -> None:
+def _check_new(module: str, registry: Registry[Any]) -> None:
     for each in registry:
         served = each.entry.devices if isinstance(each.entry, BackendEntry) else ()
         if module in (each.entry.name, *served):

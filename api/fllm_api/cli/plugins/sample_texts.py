@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from fllm.parsing.tool_format import ToolFormat
+from fllm.interfaces import HasToolFormat
 
 CALLS = (
     '{"name": "get_weather", "arguments": {"city": "Seoul", "days": [1, 2.5, null]}}',
@@ -65,8 +65,8 @@ def markers(parser: object) -> list[str]:
 def _made_up(parser: object) -> Iterator[str]:
     yield from PROSE
     yield from CALLS
-    form = getattr(parser, "tool_format", None)
-    if isinstance(form, ToolFormat):
+    form = parser.tool_format if isinstance(parser, HasToolFormat) else None
+    if form is not None:
         call = f'{form.begin}f{form.middle}{{"x": 1}}{form.end}'
         yield f"{form.before}{call}{form.after}"
         yield f"Look: {form.before}{call}{form.between}{call}{form.after} There."

@@ -52,9 +52,9 @@ class AprielParser:
         """No more will come: what was held back is no marker."""
         return self._pass(self._held)
 
-    def constrain_output(self, answer: Constraint) -> Constraint:
-        """Reasoning is free, and the answer obeys."""
-        return answer if self._answering else Concat((TextUntil(BEGIN), ConstString("\n"), answer))
+    def constrain_output(self, content: Constraint) -> Constraint:
+        """Leave the reasoning free, and constrain what follows it."""
+        return content if self._answering else Concat((TextUntil(BEGIN), ConstString("\n"), content))
 
     def _pass(self, text: str) -> list[ParserEvent]:
         if text and self._at_marker:

@@ -47,11 +47,14 @@ class OpenAIGptOssParser:
         self._first: list[str] | None = []
         self._addressed = False
 
-    def constrain_output(self, answer: Constraint) -> Constraint:
-        """Reasoning or none; then the answer, as the final message or, as a call is, with its own header."""
+    def constrain_output(self, content: Constraint) -> Constraint:
+        """Return the constraint of a whole output: optional reasoning, then the content.
+
+        The content is the final message or, if it is a call, begins with a header of its own.
+        """
         reasoning = Concat((ConstString(_ANALYSIS), TextUntil(ENDS[0]), ConstString(_NEXT)))
         return Concat(
-            (AnyOf((reasoning, ConstString(""))), AnyOf((Concat((ConstString(_FINAL), answer)), answer)))
+            (AnyOf((reasoning, ConstString(""))), AnyOf((Concat((ConstString(_FINAL), content)), content)))
         )
 
     def feed(self, text: str) -> list[ParserEvent]:
