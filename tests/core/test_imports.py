@@ -9,6 +9,7 @@ import sys
 import pytest
 
 HEAVY = {
+    "aiohttp",
     "asyncio",
     "gguf",
     "huggingface_hub",
@@ -79,6 +80,7 @@ def test_the_core_imports_no_room_of_ours() -> None:
     assert not {name.partition(".")[0] for name in loaded} & {
         "fllm_api",
         "fllm_backends",
+        "fllm_bench",
         "fllm_metrics",
         "fllm_parsers",
         "rich_click",

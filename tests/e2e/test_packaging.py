@@ -16,7 +16,7 @@ from support.paths import ROOT
 
 pytestmark = pytest.mark.packaging
 
-PACKAGES = {"fllm", "fllm_api", "fllm_backends", "fllm_metrics", "fllm_parsers"}
+PACKAGES = {"fllm", "fllm_api", "fllm_backends", "fllm_bench", "fllm_metrics", "fllm_parsers"}
 LARGE = ("torch", "transformers", "xgrammar")
 """Left out of the empty environment: gigabytes (of xgrammar it is Triton), which no command that only answers
 may need."""

@@ -17,7 +17,6 @@ from fllm_api.build_info import DISTRIBUTION
 BUILTIN_COMMANDS = (
     Entry("serve", "fllm_api.cli.serve:serve", "Serve a model with an OpenAI-compatible API."),
     Entry("plugins", "fllm_api.cli.plugins:plugins", "Show what is installed; start, check a plugin."),
-    Entry("bench", "fllm_api.cli.bench:bench", "Measure this server, and others beside it."),
     Entry("version", "fllm_api.cli.version:version", "Print the version."),
     Entry(
         "collect-env",

@@ -15,7 +15,13 @@ from typing import Any
 import pytest
 from support.paths import ROOT
 
-PACKAGES = ("core/fllm", "api/fllm_api", "plugins/parsers/fllm_parsers", "plugins/metrics/fllm_metrics")
+PACKAGES = (
+    "core/fllm",
+    "api/fllm_api",
+    "plugins/parsers/fllm_parsers",
+    "plugins/bench/fllm_bench",
+    "plugins/metrics/fllm_metrics",
+)
 SOURCES = [*(ROOT / folder for folder in PACKAGES), ROOT / "plugins/backends/fllm_backends"]
 ALPHABET = frozenset(map(chr, range(128))) | set("éДあ\u2028\x85\xa0")
 GIVES_BACK = (sre.MAX_REPEAT, sre.MIN_REPEAT)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fllm.errors import ConfigError
-from fllm_api.bench.server import parse_server
+from fllm_bench.target import parse_target
 
 
 @pytest.mark.parametrize(
@@ -20,13 +20,13 @@ from fllm_api.bench.server import parse_server
     ],
 )
 def test_a_server_is_a_url_that_may_have_a_name(text: str, name: str, url: str) -> None:
-    server = parse_server(text)
+    server = parse_target(text)
     assert (server.name, server.url) == (name, url)
 
 
 def test_a_given_name_wins_over_the_default() -> None:
-    assert parse_server("http://host", "ours").name == "ours"
-    assert parse_server("mine=http://host", "ours").name == "mine"
+    assert parse_target("http://host", "ours").name == "ours"
+    assert parse_target("mine=http://host", "ours").name == "mine"
 
 
 @pytest.mark.parametrize(
@@ -34,4 +34,4 @@ def test_a_given_name_wins_over_the_default() -> None:
 )
 def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"is not \[NAME=\]URL"):
-        parse_server(text)
+        parse_target(text)

@@ -1,4 +1,4 @@
-"""``furiosa-llm bench``, as it is typed."""
+"""``furiosa-llm bench`` on the command line."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_help_imports_no_more_than_the_command_line() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert "--concurrency" in done.stdout
-    assert not set(done.stderr.split()) & {"asyncio", "httptools", "matplotlib", "numpy"}
+    assert not set(done.stderr.split()) & {"aiohttp", "asyncio", "matplotlib", "numpy"}
 
 
 class Bench:
@@ -106,7 +106,7 @@ def test_the_key_may_come_from_the_environment(bench: Bench, monkeypatch: pytest
     assert keys(server) == {"Authorization: Bearer k3y"}
 
 
-def test_a_picture_is_drawn(bench: Bench, tmp_path: Path) -> None:
+def test_a_plot_is_drawn(bench: Bench, tmp_path: Path) -> None:
     with answering() as server:
         bench("throughput", server.url, "--plot", str(tmp_path / "a.svg"))
     assert (tmp_path / "a.svg").stat().st_size > 1000

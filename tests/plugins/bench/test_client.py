@@ -1,4 +1,4 @@
-"""The client, against a server that answers well or badly."""
+"""The client, with good and bad servers."""
 
 from __future__ import annotations
 
@@ -22,40 +22,41 @@ from support.wire_server import (
 )
 
 from fllm.errors import UserError
-from fllm_api.bench.answer import Answer
-from fllm_api.bench.client import Client, Contact, Failure, meet
-from fllm_api.bench.server import Manner, parse_server
+from fllm_bench.client import Client, ConnectedTarget, RequestFailed, connect
+from fllm_bench.response_reader import Completion
+from fllm_bench.target import RequestOptions, parse_target
 
 BODY = event({"choices": [{"text": " a"}]}) + event({"choices": [{"finish_reason": "length"}]})
 
 
-def contact(url: str, **manner: Any) -> Contact:
-    return Contact(server=parse_server(url), manner=Manner(**manner), model="m", exactness="ignore_eos")
+def client_of(url: str, **options: Any) -> Client:
+    return Client(
+        ConnectedTarget(
+            target=parse_target(url), options=RequestOptions(**options), model="m", eos_control="ignore_eos"
+        )
+    )
 
 
-def ask(url: str, times: int = 1, *, stream: bool = True, **manner: Any) -> list[Answer]:
+def complete(url: str, times: int = 1, *, stream: bool = True, **options: Any) -> list[Completion]:
     """Several requests, one after another, over one client."""
 
-    async def go() -> list[Answer]:
-        client = Client(contact(url, **manner))
-        try:
-            return [await client.ask("one two three", 4, stream=stream) for _ in range(times)]
-        finally:
-            client.close()
+    async def go() -> list[Completion]:
+        async with client_of(url, **options) as client:
+            return [await client.complete("one two three", 4, stream=stream) for _ in range(times)]
 
     return asyncio.run(go())
 
 
-def met(url: str, **manner: Any) -> Contact:
-    return asyncio.run(meet(parse_server(url, "peer"), Manner(**manner), "one two"))
+def connected_to(url: str, **options: Any) -> ConnectedTarget:
+    return asyncio.run(connect(parse_target(url, "peer"), RequestOptions(**options), "one two"))
 
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("chat", [True, False])
-def test_an_answer_has_its_tokens_counted(chat: bool, stream: bool) -> None:
+def test_tokens_of_a_response_are_counted(chat: bool, stream: bool) -> None:
     with answering() as server:
-        [answer] = ask(server.url, chat=chat, stream=stream)
-    assert (answer.prompt_tokens, answer.output_tokens) == (3, 4)
+        [completion] = complete(server.url, chat=chat, stream=stream)
+    assert (completion.prompt_tokens, completion.output_tokens) == (3, 4)
     [body] = server.bodies
     assert (body["max_tokens"], body["min_tokens"], body["ignore_eos"], body["temperature"]) == (
         4,
@@ -69,16 +70,15 @@ def test_an_answer_has_its_tokens_counted(chat: bool, stream: bool) -> None:
 
 def test_a_connection_serves_one_request_after_another() -> None:
     with answering() as server:
-        assert len(ask(server.url, 3)) == 3
+        assert len(complete(server.url, 3)) == 3
     assert server.connections == 1
 
 
 def test_requests_at_once_have_a_connection_each() -> None:
     async def go(url: str) -> None:
-        client = Client(contact(url))
-        for _ in range(2):
-            await asyncio.gather(*(client.ask("one", 4) for _ in range(5)))
-        client.close()
+        async with client_of(url) as client:
+            for _ in range(2):
+                await asyncio.gather(*(client.complete("one", 4) for _ in range(5)))
 
     with answering() as server:
         asyncio.run(go(server.url))
@@ -92,7 +92,7 @@ def test_bytes_may_come_in_any_pieces(size: int) -> None:
         yield from (data[i : i + size] for i in range(0, len(data), size))
 
     with answering(crumbs) as server:
-        assert ask(server.url)[0].output_tokens == 4
+        assert complete(server.url)[0].output_tokens == 4
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_bytes_may_come_in_any_pieces(size: int) -> None:
 )
 def test_a_body_may_end_with_its_connection(head: bytes) -> None:
     with answering(lambda body: [head, BODY, CLOSE]) as server:
-        assert [answer.output_tokens for answer in ask(server.url, 2)] == [1, 1]
+        assert [each.output_tokens for each in complete(server.url, 2)] == [1, 1]
     assert server.connections == 2
 
 
@@ -109,11 +109,10 @@ def test_a_body_may_end_with_its_connection(head: bytes) -> None:
 @pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
 def test_a_server_may_close_between_requests(loop_factory: Any, pause: float) -> None:
     async def go(url: str) -> None:
-        client = Client(contact(url))
-        for _ in range(5):
-            await client.ask("one", 4)
-            await asyncio.sleep(pause)
-        client.close()
+        async with client_of(url) as client:
+            for _ in range(5):
+                await client.complete("one", 4)
+                await asyncio.sleep(pause)
 
     closing = answering(lambda body: [*tokens(body), CLOSE])
     with closing as server, asyncio.Runner(loop_factory=loop_factory) as runner:
@@ -129,18 +128,21 @@ def test_a_server_may_close_between_requests(loop_factory: Any, pause: float) ->
         ([whole(b"<html>gone</html>", "502 Bad Gateway")], "HTTP 502: <html>gone</html>"),
         ([EVENT_STREAM, chunk(event({"error": {"message": "it died"}})), LAST_CHUNK], "it died"),
         ([EVENT_STREAM, chunk(event({"choices": [{"text": "a"}]})), LAST_CHUNK], "the stream ended before"),
-        ([EVENT_STREAM, chunk(BODY), CLOSE], "the connection was closed before the answer's end"),
-        ([EVENT_STREAM, chunk(BODY)[:-9], CLOSE], "the connection was closed before the answer's end"),
-        ([CLOSE], "the connection was closed without an answer"),
-        ([b"SSH-2.0-OpenSSH\r\n"], "what came is not HTTP"),
-        ([EVENT_STREAM, b"zz\r\n"], "what came is not HTTP"),
-        ([HANG], "no answer within 0.2 s"),
-        ([EVENT_STREAM, chunk(event({"choices": [{"text": "a"}]})), HANG], "no answer within 0.2 s"),
+        ([EVENT_STREAM, chunk(BODY), CLOSE], "the connection was closed before the response was complete"),
+        (
+            [EVENT_STREAM, chunk(BODY)[:-9], CLOSE],
+            "the connection was closed before the response was complete",
+        ),
+        ([CLOSE], "the connection was closed without a response"),
+        ([b"SSH-2.0-OpenSSH\r\n"], "invalid HTTP response"),
+        ([EVENT_STREAM, b"zz\r\n"], "no response within 0.2 s"),
+        ([HANG], "no response within 0.2 s"),
+        ([EVENT_STREAM, chunk(event({"choices": [{"text": "a"}]})), HANG], "no response within 0.2 s"),
     ],
 )
-def test_what_goes_wrong_is_said(pieces: list[Any], says: str) -> None:
-    with answering(lambda body: pieces) as server, pytest.raises(Failure, match=says):
-        ask(server.url, timeout=0.2)
+def test_the_error_says_what_went_wrong(pieces: list[Any], says: str) -> None:
+    with answering(lambda body: pieces) as server, pytest.raises(RequestFailed, match=says):
+        complete(server.url, timeout=0.2)
 
 
 def test_after_a_failure_the_next_request_goes_well() -> None:
@@ -149,75 +151,73 @@ def test_after_a_failure_the_next_request_goes_well() -> None:
     def once(body: dict[str, Any]) -> Any:
         return next(answers) or tokens(body)
 
-    async def go(url: str) -> Answer:
-        client = Client(contact(url, timeout=0.2))
-        with pytest.raises(Failure):
-            await client.ask("one", 4)
-        answer = await client.ask("one", 4)
-        client.close()
-        return answer
+    async def go(url: str) -> Completion:
+        async with client_of(url, timeout=0.2) as client:
+            with pytest.raises(RequestFailed):
+                await client.complete("one", 4)
+            return await client.complete("one", 4)
 
     with answering(once) as server:
         assert asyncio.run(go(server.url)).output_tokens == 4
 
 
-def test_a_server_is_met_by_its_first_model() -> None:
+def test_without_a_name_the_first_model_is_used() -> None:
     with answering() as server:
-        known = met(server.url)
-    assert (known.model, known.exactness) == ("the-model", "ignore_eos")
+        known = connected_to(server.url)
+    assert (known.model, known.eos_control) == ("the-model", "ignore_eos")
     assert server.bodies[0]["model"] == "the-model"
 
 
-def test_a_named_model_is_not_asked_for() -> None:
+def test_a_given_model_is_not_looked_up() -> None:
     with answering(models=refusal("404 Not Found", "no route")) as server:
-        assert met(server.url, model="mine").model == "mine"
+        assert connected_to(server.url, model="mine").model == "mine"
 
 
 def test_the_key_goes_with_every_request() -> None:
     with answering() as server:
-        met(server.url, api_key="sécret")
+        connected_to(server.url, api_key="sécret")
     assert len(server.heads) == 2
     assert all("Authorization: Bearer sécret\r\n" in head for head in server.heads)
 
 
 @pytest.mark.parametrize(
-    ("unknown", "exactness"),
+    ("unknown", "eos_control"),
     [({"ignore_eos"}, "generation_config"), ({"min_tokens", "generation_config"}, "none")],
 )
 @pytest.mark.parametrize("status", ["400 Bad Request", "422 Unprocessable"])
-def test_fields_that_a_server_refuses_are_left_out(unknown: set[str], exactness: str, status: str) -> None:
+def test_fields_that_a_server_refuses_are_left_out(unknown: set[str], eos_control: str, status: str) -> None:
     def strict(body: dict[str, Any]) -> Any:
         return [refusal(status, "unknown")] if unknown & body.keys() else tokens(body)
 
     with answering(strict) as server:
-        assert met(server.url).exactness == exactness
+        assert connected_to(server.url).eos_control == eos_control
     assert not unknown & server.bodies[-1].keys()
 
 
 @pytest.mark.parametrize(
     ("models", "says"),
     [
-        (whole({"data": []}), "/models has none; name one with --model"),
-        (whole({"object": "list"}), "/models has none; name one with --model"),
-        (whole(b"<html>"), "/models has none; name one with --model"),
-        (refusal("404 Not Found", "no route"), "HTTP 404: no route for /models; name one with --model"),
+        (whole({"data": []}), "/models lists no model; name one with --model"),
+        (whole({"object": "list"}), "/models lists no model; name one with --model"),
+        (whole(b"<html>"), "/models lists no model; name one with --model"),
+        (refusal("404 Not Found", "no route"), "HTTP 404: no route for /models; name a model with --model"),
         (refusal("401 Unauthorized", "wrong key"), "HTTP 401: wrong key$"),
     ],
 )
 def test_a_server_that_lists_no_model_needs_a_name(models: bytes, says: str) -> None:
     with answering(models=models) as server, pytest.raises(UserError, match=says):
-        met(server.url)
+        connected_to(server.url)
 
 
-def test_a_server_that_refuses_plain_requests_is_told() -> None:
+def test_a_server_that_rejects_plain_requests_is_an_error() -> None:
     with (
         answering(lambda body: [refusal("400 Bad Request", "no such model")]) as server,
         pytest.raises(UserError, match=r"^peer \(http://127.*/v1\): HTTP 400: no such model$"),
     ):
-        met(server.url)
+        connected_to(server.url)
 
 
-@pytest.mark.parametrize("manner", [{}, {"model": "m"}])
-def test_a_server_that_is_not_there_is_told(manner: dict[str, Any]) -> None:
+@pytest.mark.parametrize("options", [{}, {"model": "m"}])
+def test_an_unreachable_server_is_an_error(options: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=r"^peer \(http://127.0.0.1:1/v1\): .*(refused|failed)"):
-        met("http://127.0.0.1:1", **manner)
+        connected_to("http://127.0.0.1:1", **options)

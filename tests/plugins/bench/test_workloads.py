@@ -1,4 +1,4 @@
-"""What each workload sends, and what it makes of the answers."""
+"""What each workload sends, and measures."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from support.wire_server import WireServer, answering, refusal, tokens
 
-from fllm_api.bench.client import Client, Contact
-from fllm_api.bench.interference import Interference
-from fllm_api.bench.latency import Latency
-from fllm_api.bench.prefill import Prefill
-from fllm_api.bench.prefix import Prefix
-from fllm_api.bench.prompts import Prompts
-from fllm_api.bench.server import Manner, parse_server
-from fllm_api.bench.throughput import Throughput
-from fllm_api.bench.workload import Sample, Workload
+from fllm_bench.client import Client, ConnectedTarget
+from fllm_bench.interference import Interference
+from fllm_bench.latency import Latency
+from fllm_bench.prefill import Prefill
+from fllm_bench.prefix import Prefix
+from fllm_bench.prompts import Prompts
+from fllm_bench.target import RequestOptions, parse_target
+from fllm_bench.throughput import Throughput
+from fllm_bench.workload import Sample, Workload
 
 ALL = [
     Throughput(concurrencies=(3,), requests=4, words=8, tokens=2),
@@ -32,20 +32,19 @@ ALL = [
 
 def measured(workload: Workload, server: WireServer) -> Sample:
     """One measurement, at the last of its concurrencies."""
-    contact = Contact(server=parse_server(server.url), manner=Manner(), model="m", exactness="ignore_eos")
+    connected = ConnectedTarget(
+        target=parse_target(server.url), options=RequestOptions(), model="m", eos_control="ignore_eos"
+    )
 
     async def go() -> Sample:
-        client = Client(contact)
-        try:
+        async with Client(connected) as client:
             return await workload.measure(client, workload.concurrencies[-1], Prompts("seed"))
-        finally:
-            client.close()
 
     return asyncio.run(go())
 
 
 def slow_when_long(body: dict[str, Any]) -> Iterator[bytes]:
-    """A server that prefills a long prompt aside, in 50 ms."""
+    """A server that prefills a prompt in 1 ms per word."""
     for _ in range(len(body["prompt"].split())):
         time.sleep(0.001)
         yield b""
@@ -57,12 +56,12 @@ def prompts_of(server: WireServer) -> list[str]:
 
 
 @pytest.mark.parametrize("workload", ALL, ids=lambda workload: type(workload).__name__)
-def test_every_workload_measures_all_of_its_figures(workload: Workload) -> None:
+def test_every_workload_measures_all_of_its_metrics(workload: Workload) -> None:
     with answering(slow_when_long) as server:
         sample = measured(workload, server)
-    assert set(sample.values) == {figure.name for figure in workload.figures}
+    assert set(sample.values) == {metric.name for metric in workload.metrics}
     assert min(sample.values.values()) > 0
-    assert sample.load.failures == []
+    assert sample.log.failures == []
     assert len(set(prompts_of(server))) == len(server.bodies)
 
 
@@ -71,16 +70,16 @@ def test_every_workload_counts_failures(workload: Workload) -> None:
     with answering(lambda body: [refusal("500 Oops", "it died")]) as server:
         sample = measured(workload, server)
     assert sample.values == {}
-    assert sample.load.answers == []
-    assert set(sample.load.failures) == {"HTTP 500: it died"}
-    assert len(sample.load.failures) == len(server.bodies)
+    assert sample.log.completions == []
+    assert set(sample.log.failures) == {"HTTP 500: it died"}
+    assert len(sample.log.failures) == len(server.bodies)
 
 
-def test_throughput_keeps_so_many_requests_under_way() -> None:
+def test_throughput_keeps_the_concurrency() -> None:
     with answering() as server:
         sample = measured(Throughput(concurrencies=(3,), requests=9, words=8, tokens=5), server)
     assert server.connections == 3
-    assert len(sample.load.answers) == 9
+    assert len(sample.log.completions) == 9
     assert {(len(body["prompt"].split()), body["max_tokens"]) for body in server.bodies} == {(8, 5)}
 
 
@@ -90,13 +89,13 @@ def test_throughput_sends_at_least_as_many_requests_as_at_once() -> None:
     assert len(server.bodies) == server.connections == 7
 
 
-def test_answers_that_end_early_are_counted() -> None:
+def test_completions_that_end_early_are_counted() -> None:
     with answering(lambda body: tokens({**body, "max_tokens": 3})) as server:
         sample = measured(Throughput(concurrencies=(1,), requests=2, words=8, tokens=5), server)
-    assert (len(sample.load.answers), sample.load.short) == (2, 2)
+    assert (len(sample.log.completions), sample.log.short) == (2, 2)
 
 
-def test_latency_asks_for_whole_answers_if_told_so() -> None:
+def test_latency_can_request_whole_responses() -> None:
     with answering() as server:
         sample = measured(Latency(requests=2, words=8, tokens=2, stream=False), server)
     assert not any("stream" in body for body in server.bodies)
@@ -151,4 +150,4 @@ def test_a_long_prompt_that_is_refused_leaves_only_what_was_measured_alone() -> 
     with answering(short_only) as server:
         sample = measured(Interference(requests=3, words=5, long_words=50), server)
     assert set(sample.values) == {"ttft_alone_p50_ms", "ttft_alone_p99_ms"}
-    assert sample.load.failures == ["HTTP 400: too long"]
+    assert sample.log.failures == ["HTTP 400: too long"]

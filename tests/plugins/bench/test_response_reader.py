@@ -1,4 +1,4 @@
-"""Answers, read from pieces of any size."""
+"""Responses in pieces of any size."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.wire_server import event
 
-from fllm_api.bench.answer import Answer, BadAnswer, StreamedAnswer, WholeAnswer, reason
+from fllm_bench.response_reader import BadResponse, Completion, EventStreamReader, JsonReader, error_message
 
 LENGTH = {"choices": [{"finish_reason": "length"}]}
 USAGE = {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 3}}
@@ -20,11 +20,11 @@ def text(value: str) -> bytes:
     return event({"id": "x", "choices": [{"index": 0, "text": value, "finish_reason": None}], "usage": None})
 
 
-def streamed(*pieces: bytes) -> Answer:
-    reader = StreamedAnswer()
+def streamed(*pieces: bytes) -> Completion:
+    reader = EventStreamReader()
     for piece in pieces:
         reader.feed(piece)
-    return reader.answer()
+    return reader.completion()
 
 
 STREAM = b": ping\n\n" + text("é") + text(" b").replace(b"\n", b"\r\n") + event(LENGTH) + event(USAGE) + DONE
@@ -33,14 +33,14 @@ STREAM = b": ping\n\n" + text("é") + text(" b").replace(b"\n", b"\r\n") + event
 @given(st.lists(st.integers(0, len(STREAM)), max_size=20))
 def test_any_division_of_a_stream_gives_the_same_counts(cuts: list[int]) -> None:
     edges = [0, *sorted(cuts), len(STREAM)]
-    answer = streamed(*(STREAM[i:j] for i, j in pairwise(edges)))
-    assert (answer.prompt_tokens, answer.output_tokens) == (7, 3)
-    assert 0 < answer.first_token <= answer.last_token <= answer.end
+    completion = streamed(*(STREAM[i:j] for i, j in pairwise(edges)))
+    assert (completion.prompt_tokens, completion.output_tokens) == (7, 3)
+    assert 0 < completion.first_token <= completion.last_token <= completion.end
 
 
 def test_without_usage_chunks_with_text_are_counted() -> None:
-    answer = streamed(text("a"), text(""), text("b"), event(LENGTH), DONE)
-    assert (answer.prompt_tokens, answer.output_tokens) == (0, 2)
+    completion = streamed(text("a"), text(""), text("b"), event(LENGTH), DONE)
+    assert (completion.prompt_tokens, completion.output_tokens) == (0, 2)
 
 
 @pytest.mark.parametrize("field", ["content", "reasoning_content", "reasoning"])
@@ -50,46 +50,46 @@ def test_text_of_a_chat_counts_wherever_it_stands(field: str) -> None:
 
 
 def test_a_token_without_text_comes_with_the_finish() -> None:
-    answer = streamed(event(LENGTH), event(USAGE), DONE)
-    assert 0 < answer.first_token == answer.last_token <= answer.end
+    completion = streamed(event(LENGTH), event(USAGE), DONE)
+    assert 0 < completion.first_token == completion.last_token <= completion.end
 
 
 def test_time_per_token_needs_two_of_them() -> None:
     times = {"first_token": 1.0, "last_token": 3.0, "end": 4.0, "prompt_tokens": 1}
-    assert Answer(output_tokens=1, **times).per_token is None
-    assert Answer(output_tokens=5, **times).per_token == 0.5
+    assert Completion(output_tokens=1, **times).per_token is None
+    assert Completion(output_tokens=5, **times).per_token == 0.5
 
 
 @pytest.mark.parametrize(
     ("pieces", "says"),
     [
-        ([], "the stream ended before the answer did"),
-        ([text("a")], "the stream ended before the answer did"),
+        ([], "the stream ended before the response was complete"),
+        ([text("a")], "the stream ended before the response was complete"),
         ([text("a"), event({"error": {"message": "out of memory"}}), DONE], "out of memory"),
-        ([event(b"{"), text("a"), DONE], "an answer that can't be read: "),
-        ([event({"choices": 1}), DONE], "an answer that can't be read: Expected `array`, got `int`"),
+        ([event(b"{"), text("a"), DONE], "malformed response: "),
+        ([event({"choices": 1}), DONE], "malformed response: Expected `array`, got `int`"),
     ],
 )
-def test_a_stream_that_breaks_is_no_answer(pieces: list[bytes], says: str) -> None:
-    with pytest.raises(BadAnswer, match=says):
+def test_a_stream_that_breaks_is_a_bad_response(pieces: list[bytes], says: str) -> None:
+    with pytest.raises(BadResponse, match=says):
         streamed(*pieces)
 
 
-def test_a_whole_answer_has_one_time() -> None:
-    reader = WholeAnswer()
+def test_a_whole_response_has_one_time() -> None:
+    reader = JsonReader()
     for piece in (b'{"choices":[{"text":"a"}],"usa', b'ge":{"prompt_tokens":2,"completion_tokens":1}}'):
         reader.feed(piece)
-    answer = reader.answer()
-    assert (answer.prompt_tokens, answer.output_tokens) == (2, 1)
-    assert answer.first_token == answer.last_token == answer.end
+    completion = reader.completion()
+    assert (completion.prompt_tokens, completion.output_tokens) == (2, 1)
+    assert completion.first_token == completion.last_token == completion.end
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b'{"error": {"message": "no"}}'])
-def test_a_whole_answer_that_is_none_is_told(body: bytes) -> None:
-    reader = WholeAnswer()
+def test_a_bad_whole_response_is_an_error(body: bytes) -> None:
+    reader = JsonReader()
     reader.feed(body)
-    with pytest.raises(BadAnswer):
-        reader.answer()
+    with pytest.raises(BadResponse):
+        reader.completion()
 
 
 @pytest.mark.parametrize(
@@ -106,4 +106,4 @@ def test_a_whole_answer_that_is_none_is_told(body: bytes) -> None:
     ],
 )
 def test_the_reason_is_found_in_every_servers_shape(body: bytes, says: str) -> None:
-    assert reason(body) == says
+    assert error_message(body) == says

@@ -1,10 +1,10 @@
-"""Prompts that no request had before."""
+"""Random prompts, which no cache contains."""
 
 from __future__ import annotations
 
 import random
 
-# Each is one token, with its space, in the vocabularies of most models.
+# With its leading space, each is one token in most vocabularies.
 WORDS = """
 apple river stone cloud garden window letter market bridge forest summer winter music paper house light
 water green night road table chair door story world horse street ocean island mountain valley field
@@ -14,15 +14,15 @@ wheel train ship silver gold iron glass cotton leather candle basket ladder hamm
 
 
 class Prompts:
-    """Texts of random words; two of them share a first word at times, and hardly ever five."""
+    """Generates texts of random words: two texts may share the first word, but hardly ever the first five."""
 
     def __init__(self, seed: str) -> None:
         self._random = random.Random(seed)
 
-    def words(self, count: int) -> str:
-        """So many words, and about as many tokens."""
-        return " ".join(self._random.choices(WORDS, k=count))
+    def text(self, words: int) -> str:
+        """Return a text of ``words`` words, which is about as many tokens."""
+        return " ".join(self._random.choices(WORDS, k=words))
 
-    def several(self, prompts: int, count: int) -> list[str]:
-        """So many texts of ``count`` words."""
-        return [self.words(count) for _ in range(prompts)]
+    def texts(self, count: int, words: int) -> list[str]:
+        """Return ``count`` texts of ``words`` words each."""
+        return [self.text(words) for _ in range(count)]

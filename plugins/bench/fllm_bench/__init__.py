@@ -1,0 +1,1 @@
+"""``furiosa-llm bench``: send the same load to several servers in turn and compare the measurements."""
