@@ -1,4 +1,4 @@
-"""The command line. Importing it loads neither a web framework nor a model library."""
+"""The command line. Importing it loads no web framework and no model library."""
 
 from fllm_api.cli.main import main
 

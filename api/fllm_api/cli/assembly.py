@@ -1,4 +1,4 @@
-"""Putting the started parts together; heavy to import, so it is imported while the backend loads."""
+"""Build the HTTP server over a started backend. Heavy to import: imported while the backend loads."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ log = logging.getLogger("fllm.server")
 
 
 def create_listener(settings: Settings, plugins: Plugins, backend: Backend, card: ModelCard) -> Listener:
-    """The HTTP server over a started backend."""
-    server = create_app_state(settings, plugins, backend, card)
-    config = server.config
+    """Return the HTTP server for a started backend."""
+    state = create_app_state(settings, plugins, backend, card)
+    config = state.config
     return Listener(
-        create_app(server),
-        server.drain,
+        create_app(state),
+        state.drain,
         ConnectionTimeouts(read=config.read_timeout, write=config.write_timeout),
         max_connections=config.max_connections,
         shutdown_timeout=settings.shutdown_timeout,
@@ -35,7 +35,7 @@ def create_listener(settings: Settings, plugins: Plugins, backend: Backend, card
 
 
 def create_app_state(settings: Settings, plugins: Plugins, backend: Backend, card: ModelCard) -> AppState:
-    """Everything that answers a request."""
+    """Return the application state, which holds everything that request handlers use."""
     tokenizer = Tokenizer.load(Path(card.tokenizer))
     templates = plugins.chat_templates(TemplateContext(card=card, file=settings.server.chat_template)) or {}
     config = resolve_auto_parsers(settings.server, plugins, templates, tokenizer)
@@ -66,9 +66,9 @@ def create_app_state(settings: Settings, plugins: Plugins, backend: Backend, car
 def chat_template(
     config: ServerConfig, templates: ChatTemplates, tokenizer: Tokenizer
 ) -> ChatTemplate | None:
-    """The templates, compiled; ``None``, with a warning, where there is none, or a broken one."""
+    """Compile the chat templates. Return ``None``, with a warning, if there are none or they are invalid."""
     if not templates:
-        log.warning("the model has no chat template: chat needs --chat-template FILE, completions work")
+        log.warning("the model has no chat template: /v1/chat/completions requires --chat-template FILE")
         return None
     try:
         return ChatTemplate.compile(
@@ -77,5 +77,5 @@ def chat_template(
             content_format=config.chat_template_content_format,
         )
     except ConfigError as error:
-        log.warning("%s; chat needs --chat-template FILE, completions work", error)
+        log.warning("invalid chat template: /v1/chat/completions requires --chat-template FILE: %s", error)
         return None

@@ -1,4 +1,4 @@
-"""Taking the port before the model loads; listening comes when the server is ready."""
+"""Bind the port before the model loads. The server listens on it once it is ready."""
 
 from __future__ import annotations
 
@@ -9,40 +9,40 @@ from fllm.errors import ConfigError
 
 
 def bind(host: str, port: int) -> list[socket.socket]:
-    """One bound socket for each address of ``host``, all on one port; 0 picks a free one.
+    """Return one bound socket per address of ``host``, all on the same port. Port 0 selects a free port.
 
-    Raises `ConfigError` where the host is unknown or the port is taken.
+    Raise `ConfigError` if the host is unknown or the port is in use.
     """
     sockets: list[socket.socket] = []
-    refused: OSError | None = None
-    for family, name in _addresses(host):
-        wanted = sockets[0].getsockname()[1] if sockets else port
+    unavailable: OSError | None = None
+    for family, name in _resolve(host):
+        bound_port = sockets[0].getsockname()[1] if sockets else port
         try:
-            sockets.append(_bound(family, name, wanted))
+            sockets.append(_bind_socket(family, name, bound_port))
         except OSError as error:
             if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
                 _close(sockets)
-                raise ConfigError(_why(host, wanted, error)) from error
-            refused = error  # such as ::1 for localhost on a machine without IPv6
+                raise ConfigError(_bind_error(host, bound_port, error)) from error
+            unavailable = error  # for example ::1 for localhost on a machine without IPv6
     if not sockets:
-        assert refused is not None
-        raise ConfigError(_why(host, port, refused)) from refused
+        assert unavailable is not None
+        raise ConfigError(_bind_error(host, port, unavailable)) from unavailable
     return sockets
 
 
 def allow_address_reuse(sockets: list[socket.socket]) -> None:
-    """Let the port be bound anew as soon as this process has ended, though connections of it linger."""
+    """Allow the next process to bind the port while old connections are in TIME_WAIT."""
     for each in sockets:
         each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 
 
 def server_url(host: str, sockets: list[socket.socket]) -> str:
-    """Where a client on this machine finds the server."""
+    """Return the URL of the server for clients on this machine."""
     name = f"[{host}]" if ":" in host else host
     return f"http://{name}:{sockets[0].getsockname()[1]}"
 
 
-def _addresses(host: str) -> list[tuple[socket.AddressFamily, str]]:
+def _resolve(host: str) -> list[tuple[socket.AddressFamily, str]]:
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError as error:
@@ -50,14 +50,14 @@ def _addresses(host: str) -> list[tuple[socket.AddressFamily, str]]:
     return list(dict.fromkeys((family, str(address[0])) for family, _, _, _, address in found))
 
 
-def _bound(family: socket.AddressFamily, name: str, port: int) -> socket.socket:
+def _bind_socket(family: socket.AddressFamily, name: str, port: int) -> socket.socket:
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         bound.bind((name, port))
-        # Otherwise another server could bind it too, as long as neither listens.
+        # With SO_REUSEADDR, another server could bind the port until one of them listens.
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
     except OSError:
         bound.close()
@@ -70,7 +70,7 @@ def _close(sockets: list[socket.socket]) -> None:
         each.close()
 
 
-def _why(host: str, port: int, error: OSError) -> str:
+def _bind_error(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return f"--port {port} on {host} is in use; choose another, or 0 for a free one"
     return f"--host {host} --port {port}: {error.strerror}"

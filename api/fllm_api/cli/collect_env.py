@@ -1,4 +1,4 @@
-"""``furiosa-llm collect-env``: what to paste into a report of a problem."""
+"""``furiosa-llm collect-env``: print the environment for a bug report."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from fllm_api.build_info import DISTRIBUTION
 from fllm_api.cli.commands import installed_plugins
 from fllm_api.cli.version import dependencies
 
-SECRET = re.compile(r"key|token=|secret|passw|://[^/]*@", re.IGNORECASE)
-"""In a variable or its value: `FURIOSA_LLM_API_KEY`, `api_key=` of a backend, a password in a URL."""
+_SECRET = re.compile(r"key|token=|secret|passw|://[^/]*@", re.IGNORECASE)
+"""Matches a variable that may hold a secret, such as `FURIOSA_LLM_API_KEY`, or a URL with a password."""
 
 
 @click.command("collect-env")
 def collect_env() -> None:
-    """Describe this machine, for a report of a problem."""
+    """Print system, devices, packages and plugins for a bug report. Secrets are hidden."""
     for title, section in (
         ("Machine", _machine()),
         ("Devices", _devices()),
@@ -55,7 +55,7 @@ def _from_proc(file: str, key: str) -> str | None:
 
 def _devices() -> Iterator[tuple[str, str]]:
     found = [*_gpus(), *_npus()]
-    yield from found or [("none", "beyond the cpu")]
+    yield from found or [("none", "CPU only")]
 
 
 def _gpus() -> Iterator[tuple[str, str]]:
@@ -64,11 +64,11 @@ def _gpus() -> Iterator[tuple[str, str]]:
         return
     query = [program, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout
+        output = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout
     except (OSError, subprocess.SubprocessError) as error:
         yield "nvidia-smi", str(error)
     else:
-        yield from ((f"cuda:{index}", line) for index, line in enumerate(answer.splitlines()))
+        yield from ((f"cuda:{index}", line) for index, line in enumerate(output.splitlines()))
 
 
 def _npus() -> Iterator[tuple[str, str]]:
@@ -90,4 +90,4 @@ def _plugins() -> Iterator[tuple[str, str]]:
 def _variables() -> Iterator[tuple[str, str]]:
     for name, value in sorted(os.environ.items()):
         if name.startswith(("FURIOSA_LLM_", "FLLM_", "CUDA_VISIBLE", "HF_HOME", "HF_HUB", "OMP_NUM")):
-            yield name, "(hidden)" if SECRET.search(f"{name}={value}") else value
+            yield name, "(hidden)" if _SECRET.search(f"{name}={value}") else value

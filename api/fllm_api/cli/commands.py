@@ -1,4 +1,4 @@
-"""The group of commands: ours, and those of plugins. Each is imported when it is run, not when listed."""
+"""The top-level command group: built-in commands and those of plugins, each imported when it runs."""
 
 from __future__ import annotations
 
@@ -16,47 +16,49 @@ from fllm_api.build_info import DISTRIBUTION
 
 BUILTIN_COMMANDS = (
     Entry("serve", "fllm_api.cli.serve:serve", "Serve a model with an OpenAI-compatible API."),
-    Entry("plugins", "fllm_api.cli.plugins:plugins", "Show what is installed; start, check a plugin."),
+    Entry("plugins", "fllm_api.cli.plugins:plugins", "List, show, check and create plugins."),
     Entry("version", "fllm_api.cli.version:version", "Print the version."),
     Entry(
         "collect-env",
         "fllm_api.cli.collect_env:collect_env",
-        "Describe this machine, for a report of a problem.",
+        "Print the environment for a bug report.",
     ),
 )
 
 
 class LazyCommand(click.RichCommand):
-    """Stands for a command until it is run: its name and summary are known, its module is not imported."""
+    """Placeholder of a command. Its name and summary are known; its module is imported when it runs."""
 
     def __init__(self, registry: Registry[Any], entry: Entry) -> None:
         super().__init__(name=entry.name, help=entry.summary)
         self._registry = registry
 
     def make_context(self, info_name: str | None, args: list[str], **extra: Any) -> click.Context:  # type: ignore[override]
-        """Parse the arguments with the real command, which from here on takes this one's place."""
+        """Import the command and parse the arguments with it."""
         command = self._registry.load(self.name or "")
         if not isinstance(command, click.Command):
-            raise PluginError(f"the command {self.name!r} is a {type(command).__name__}, not a click.Command")
+            raise PluginError(
+                f"the command {self.name!r} is a {type(command).__name__}; it must be a click.Command"
+            )
         return command.make_context(info_name, args, **extra)
 
 
 class CommandGroup(click.RichGroup):
-    """Finds plugins only for ``--help``, and for a command that is not ours."""
+    """A command group that looks for plugins only for ``--help`` and for commands that are not built in."""
 
     def make_context(self, info_name: str | None, args: list[str], **extra: Any) -> click.Context:  # type: ignore[override]
-        """Read the arguments, and forget them: there may be keys among them."""
+        """Parse the arguments, then clear them because they may contain API keys."""
         context = super().make_context(info_name, args, **extra)
         args.clear()
         return context
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Ours in our order, then the plugins' by name."""
+        """Return the built-in commands in their order, then those of plugins by name."""
         self._add_plugin_commands(ctx)
         return list(self.commands)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Ours win over a plugin's of the same name."""
+        """Return a command. A built-in command takes precedence over a plugin's command of the same name."""
         if cmd_name not in self.commands:
             self._add_plugin_commands(ctx)
         return super().get_command(ctx, cmd_name)
@@ -71,11 +73,11 @@ class CommandGroup(click.RichGroup):
 
 
 def root_command() -> click.RichGroup:
-    """The whole command line."""
+    """Return the top-level command group."""
     group = CommandGroup(
         callback=_help_without_command,
         invoke_without_command=True,
-        help="An OpenAI-compatible server for large language models, in which every feature is a plugin.",
+        help="An OpenAI-compatible server for large language models. Every feature is a plugin.",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     for command in lazy_commands(BUILTIN_COMMANDS):
@@ -84,15 +86,15 @@ def root_command() -> click.RichGroup:
 
 
 def lazy_commands(entries: Sequence[Entry]) -> Iterator[LazyCommand]:
-    """Commands of ours, each to be imported when it is run."""
-    ours: Registry[Any] = Registry("command")
+    """Yield placeholders of built-in commands. Each command is imported when it runs."""
+    registry: Registry[Any] = Registry("command")
     for entry in entries:
-        ours.add(entry, plugin="api", distribution=DISTRIBUTION)
-        yield LazyCommand(ours, entry)
+        registry.add(entry, plugin="api", distribution=DISTRIBUTION)
+        yield LazyCommand(registry, entry)
 
 
 def installed_plugins() -> Plugins:
-    """The plugins of this environment, for commands that have no options about them."""
+    """Return the installed plugins, for commands without plugin options."""
     disabled = os.environ.get("FLLM_DISABLE_PLUGINS", "")
     return load_plugins(PluginConfig(disabled=tuple(name for name in disabled.split(",") if name)))
 

@@ -1,4 +1,4 @@
-"""``--config``: options from a TOML file, below the command line and the environment."""
+"""``--config``: read options from a TOML file. The command line and the environment take precedence."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import rich_click as click
 
 
 def read_config(ctx: click.Context, param: click.Parameter, file: Path | None) -> Path | None:
-    """Let the file's values be the defaults of this command line."""
+    """Use the values of the file as defaults of the command's options."""
     if file is None:
         return None
     known = {name: each for each in ctx.command.params if (name := each.name) and name != param.name}
     values = {key.replace("-", "_"): value for key, value in _read(file, param, ctx).items()}
     for key in values.keys() - known.keys():
-        near = difflib.get_close_matches(key, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}"
+        matches = difflib.get_close_matches(key, known, n=1)
+        hint = f"did you mean {matches[0]!r}?" if matches else f"known: {', '.join(sorted(known))}"
         raise click.BadParameter(f"{str(file)!r} has the unknown key {key!r}; {hint}", ctx, param)
-    ctx.default_map = {key: _plain(value, known[key]) for key, value in values.items()}
+    ctx.default_map = {key: _option_value(value, known[key]) for key, value in values.items()}
     return file
 
 
@@ -33,8 +33,8 @@ def _read(file: Path, param: click.Parameter, ctx: click.Context) -> dict[str, A
         raise click.BadParameter(f"{str(file)!r} is not TOML: {error}", ctx, param) from error
 
 
-def _plain(value: Any, param: click.Parameter) -> Any:
-    """A list for an option that is given several times; a table of ``--backend-option`` as its pairs."""
+def _option_value(value: Any, param: click.Parameter) -> Any:
+    """Return a list for an option that may be repeated. A table becomes a list of ``KEY=VALUE``."""
     if not getattr(param, "multiple", False):
         return value
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""The event loop of commands that serve or ask much."""
+"""Event loop of commands that send or receive many requests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's, where there is one; for `asyncio.Runner`."""
+    """Return uvloop's loop factory for `asyncio.Runner`, or ``None`` on platforms without uvloop."""
     if sys.platform == "win32":
         return None
     import uvloop

@@ -1,4 +1,4 @@
-"""A server's life: start the backend, listen, drain, stop."""
+"""Run a server: start the backend, listen, drain, stop."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 BACKEND_STOP_TIMEOUT = 30.0
-"""For a backend to stop: an engine in a process of its own is killed long before."""
+"""Seconds that a backend may take to stop. The `process` backend kills its engine earlier."""
 
 log = logging.getLogger("fllm.server")
 
 
 def run(settings: Settings, plugins: Plugins, sockets: list[socket.socket], started_at: float) -> None:
-    """Serve until a signal comes; raises `UserError` where the user can mend what stops the start."""
+    """Serve until SIGINT or SIGTERM. Raise `UserError` if the user can fix what prevents the start."""
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(_serve(settings, plugins, sockets, started_at))
 
@@ -43,13 +43,13 @@ def run(settings: Settings, plugins: Plugins, sockets: list[socket.socket], star
 async def _serve(
     settings: Settings, plugins: Plugins, sockets: list[socket.socket], started_at: float
 ) -> None:
-    interrupted = _interruption()
+    interrupted = _interrupt_event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, settings.server.keys.reload)
-    async with AsyncExitStack() as at_the_end:
-        with report_progress() as tell:
-            context = BackendContext(progress=tell, plugins=settings.plugin_config)
+    async with AsyncExitStack() as stack:
+        with report_progress() as on_progress:
+            context = BackendContext(progress=on_progress, plugins=settings.plugin_config)
             backend: Backend = plugins.backends.load(settings.backend)(settings.backend_config, context)
-            at_the_end.push_async_callback(_stop, backend)
+            stack.push_async_callback(_stop, backend)
             started = await _run_unless_interrupted(interrupted, _start(backend))
         if started is None:
             return
@@ -60,12 +60,12 @@ async def _serve(
 
 
 async def _stop(backend: Backend) -> None:
-    """Let the backend stop; one that does not may have threads that would hold this process for good."""
+    """Stop the backend. If it does not stop in time, exit at once: its threads could block a normal exit."""
     try:
         async with asyncio.timeout(BACKEND_STOP_TIMEOUT):
             await backend.stop()
     except TimeoutError:
-        log.error("the backend has not stopped within %g s: the process is ended", BACKEND_STOP_TIMEOUT)
+        log.error("the backend did not stop within %g s; exiting", BACKEND_STOP_TIMEOUT)
         os._exit(1)
 
 
@@ -93,7 +93,7 @@ async def _listen(listener: Listener, sockets: list[socket.socket], interrupted:
 
 
 async def _run_unless_interrupted(interrupted: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
-    """The result of ``work``, or ``None`` if the interruption comes first."""
+    """Return the result of ``work``, or ``None`` if it is interrupted first."""
     working = asyncio.create_task(work)
     waiting = asyncio.create_task(interrupted.wait())
     await asyncio.wait([working, waiting], return_when=asyncio.FIRST_COMPLETED)
@@ -105,8 +105,8 @@ async def _run_unless_interrupted(interrupted: asyncio.Event, work: Coroutine[An
     return None
 
 
-def _interruption() -> asyncio.Event:
-    """Set by the first SIGINT or SIGTERM; the second ends the process at once."""
+def _interrupt_event() -> asyncio.Event:
+    """Return an event that the first SIGINT or SIGTERM sets. The second one exits at once."""
     interrupted = asyncio.Event()
 
     def handle(number: int) -> None:

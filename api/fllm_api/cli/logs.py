@@ -1,4 +1,4 @@
-"""Logging to stderr: stdout is for answers and for the line that says where the server is."""
+"""Configure logging to stderr. Stdout is for command output and the server's ready line."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import logging
 from fllm.logs import LogFormat, configure
 
 VERBOSE_LOGGERS = ("httpx", "httpcore", "uvicorn.error", "uvicorn.access", "huggingface_hub")
-"""Loggers of libraries that say at ``info`` what belongs to ``debug``."""
+"""Loggers of libraries whose ``info`` messages are debug output."""
 
 
 def configure_logging(level: str, log_format: LogFormat = "console") -> None:
-    """Log what is at least as severe."""
+    """Log messages of at least ``level`` to stderr."""
     configure(logging.getLevelNamesMapping()[level.upper()], log_format)
     for name in VERBOSE_LOGGERS if level == "info" else ():
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""``furiosa-llm``: from ``sys.argv`` to an exit status."""
+"""Entry point of ``furiosa-llm``: runs the command line and sets the exit status."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ PROGRAM = "furiosa-llm"
 
 
 def main() -> NoReturn:
-    """Run the command line and exit: 0, or 2 with one line on stderr for what the user can mend."""
+    """Run the command line and exit: 0 on success, 2 for a user error, 1 for any other error.
+
+    An error is one line on stderr.
+    """
     try:
         status = root_command().main(prog_name=PROGRAM, standalone_mode=False)
     except click.ClickException as error:
-        _fail(error.format_message() + _origin(error), 2)
+        _fail(error.format_message() + _value_source(error), 2)
     except FllmError as error:
         _fail(error.message, 2 if isinstance(error, UserError) else 1)
     except click.Abort:
@@ -32,13 +35,13 @@ def _fail(message: str, status: int) -> NoReturn:
     sys.exit(status)
 
 
-def _origin(error: click.ClickException) -> str:
-    """Where a bad value was read, if not on the command line."""
+def _value_source(error: click.ClickException) -> str:
+    """Return where an invalid value comes from, if it is not from the command line."""
     if not isinstance(error, click.BadParameter) or error.ctx is None or error.param is None:
         return ""
     source = error.ctx.get_parameter_source(error.param.name or "")
     if source is ParameterSource.ENVIRONMENT:
         return " (from the environment)"
     if source is ParameterSource.DEFAULT_MAP:
-        return " (from the file of --config)"
+        return " (from the --config file)"
     return ""

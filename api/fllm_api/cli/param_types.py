@@ -1,4 +1,4 @@
-"""Types of options: each turns text (or a value of the configuration file) into what the settings hold."""
+"""Parameter types: convert text, or a value of the configuration file, into a setting."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from fllm.config import Device, PluginConfig
 from fllm.errors import FllmError
 from fllm.model.devices import parse_devices
 from fllm.plugins.loader import Plugins, load_plugins
-from fllm.plugins.registry import Registry
+from fllm.plugins.registry import BackendEntry, Registry
 
 
 def plugins_of(ctx: click.Context) -> Plugins:
-    """The plugins that this command line asks for; found once, since options and their help need them."""
+    """Return the plugins of this command line. They are loaded once per context."""
     plugins = ctx.meta.get("fllm.plugins")
     if plugins is None:
         plugins = ctx.meta["fllm.plugins"] = load_plugins(plugin_config(ctx))
@@ -24,9 +24,9 @@ def plugins_of(ctx: click.Context) -> Plugins:
 
 
 def plugin_config(ctx: click.Context) -> PluginConfig:
-    """What ``--plugin`` and ``--disable-plugin`` say, even while ``--help`` has yet to read them.
+    """Return the values of ``--plugin`` and ``--disable-plugin``, also before click has parsed them.
 
-    A group has these options, and so has each of its commands: both are heard.
+    ``--help`` needs them that early. Values of a group and of its subcommand are combined.
     """
     outer = PluginConfig() if ctx.parent is None else plugin_config(ctx.parent)
     for param in ctx.command.params:
@@ -39,19 +39,19 @@ def plugin_config(ctx: click.Context) -> PluginConfig:
 
 
 class NonEmptyText(click.ParamType[str]):
-    """Text of which an environment variable may hold several, separated by commas."""
+    """Text that is not empty. An environment variable may hold several values, separated by commas."""
 
     name = "text"
     envvar_list_splitter: ClassVar[str | None] = ","
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Trimmed; an empty one is refused."""
+        """Strip whitespace and reject empty text."""
         text = str(value).strip()
-        return text or self.fail("it is empty", param, ctx)
+        return text or self.fail("the value is empty", param, ctx)
 
 
 class KeyValue(click.ParamType[tuple[str, str]]):
-    """``KEY=VALUE``."""
+    """A ``KEY=VALUE`` pair."""
 
     name = "KEY=VALUE"
     envvar_list_splitter: ClassVar[str | None] = ","
@@ -59,7 +59,7 @@ class KeyValue(click.ParamType[tuple[str, str]]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, str]:
-        """The pair; the value may itself contain ``=``."""
+        """Split at the first ``=``."""
         key, equals, text = str(value).partition("=")
         if not key or not equals:
             self.fail(f"{value!r} is not KEY=VALUE", param, ctx)
@@ -67,72 +67,70 @@ class KeyValue(click.ParamType[tuple[str, str]]):
 
 
 class Json(click.ParamType[Any]):
-    """JSON of one Python type; the configuration file gives the value itself."""
+    """JSON of one Python type. The configuration file contains the value itself."""
 
-    def __init__(self, wanted: Any, example: str) -> None:
+    def __init__(self, json_type: Any, example: str) -> None:
         self.name = "JSON"
-        self._wanted = wanted
+        self._type = json_type
         self._example = example
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Decode and check."""
+        """Decode and validate the value."""
         try:
             if isinstance(value, str):
-                return msgspec.json.decode(value, type=self._wanted)
-            return msgspec.convert(value, self._wanted)
+                return msgspec.json.decode(value, type=self._type)
+            return msgspec.convert(value, self._type)
         except msgspec.MsgspecError as error:
-            self.fail(f"{value!r} is not JSON such as {self._example}: {error}", param, ctx)
+            self.fail(f"{value!r} is not valid; expected JSON such as {self._example}: {error}", param, ctx)
 
 
 class Devices(click.ParamType[tuple[Device, ...]]):
-    """The grammar of ``--devices``; kinds that installed backends serve extend it."""
+    """A list of devices. The devices of installed backends are valid kinds."""
 
     name = "DEVICES"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Parse; whether a backend serves them is checked later."""
+        """Parse the list. Whether a backend supports the devices is checked later."""
         if not isinstance(value, str):
             return value
-        others = (
-            {kind for each in plugins_of(ctx).backends for kind in getattr(each.entry, "devices", ())}
-            if ctx
-            else ()
-        )
+        entries = [each.entry for each in plugins_of(ctx).backends] if ctx else []
+        plugin_kinds = {kind for each in entries if isinstance(each, BackendEntry) for kind in each.devices}
         try:
-            return parse_devices(value, others=others)
+            return parse_devices(value, others=plugin_kinds)
         except FllmError as error:
             self.fail(error.message, param, ctx)
 
 
 class RegisteredName(click.ParamType[str]):
-    """A name in one of the registries of plugins, which ``--help`` lists, or one of the ``others``."""
+    """A name from a plugin registry, or one of ``extra_names``. ``--help`` lists all of them."""
 
-    def __init__(self, registry: str, *others: str) -> None:
+    def __init__(self, registry: str, *extra_names: str) -> None:
         self.name = "NAME"
         self._registry = registry
-        self._others = others
+        self._extra_names = extra_names
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:  # noqa: ARG002
-        """The registered names."""
-        return f"[{' | '.join([*self._others, *self._names(ctx).names()])}]"  # spaces, to be wrapped at
+        """Return all valid names."""
+        # The spaces around | allow line breaks.
+        return f"[{' | '.join([*self._extra_names, *self._get_registry(ctx).names()])}]"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Refuse an unknown name, suggesting the nearest, and one that two distributions offer."""
+        """Reject an unknown name, with a suggestion, and a name that two distributions register."""
         assert ctx is not None
-        if value in self._others:
+        if value in self._extra_names:
             return value
         try:
-            self._names(ctx).entry(value)
+            self._get_registry(ctx).entry(value)
         except FllmError as error:
-            self.fail(error.message + _broken(plugins_of(ctx)), param, ctx)
+            self.fail(error.message + _failed_plugins(plugins_of(ctx)), param, ctx)
         return value
 
-    def _names(self, ctx: click.Context) -> Registry[Any]:
+    def _get_registry(self, ctx: click.Context) -> Registry[Any]:
         registry = getattr(plugins_of(ctx), self._registry)
         assert isinstance(registry, Registry)
         return registry
 
 
-def _broken(plugins: Plugins) -> str:
-    broken = [report.name for report in plugins.reports if report.error]
-    return f"; failed to load: {', '.join(broken)} (see `furiosa-llm plugins`)" if broken else ""
+def _failed_plugins(plugins: Plugins) -> str:
+    failed = [report.name for report in plugins.reports if report.error]
+    return f"; failed to load: {', '.join(failed)} (see `furiosa-llm plugins`)" if failed else ""

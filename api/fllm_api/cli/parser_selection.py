@@ -1,4 +1,4 @@
-"""Which parsers a server uses, where ``auto`` asks for those that fit the model."""
+"""Select the tool-call and the reasoning parser; ``auto`` detects them from the model."""
 
 from __future__ import annotations
 
@@ -26,14 +26,17 @@ P = TypeVar("P", bound=LoadedParser)
 
 
 def load_possible_parsers(registry: Registry[P], name: str | None) -> list[P]:
-    """The parser of that name, imported, or all that ``auto`` may choose; raises `PluginError` for a name."""
+    """Import the named parser, or all parsers that ``auto`` may select.
+
+    Raise `PluginError` if the named parser can't be imported.
+    """
     if name is None:
         return []
     if name != AUTO:
         return [registry.load(name)]
     found = []
     for entry in candidates(registry):
-        with suppress(PluginError):  # it is told of if it is chosen
+        with suppress(PluginError):  # reported only if the parser is selected
             found.append(registry.load(entry.name))
     return found
 
@@ -41,7 +44,7 @@ def load_possible_parsers(registry: Registry[P], name: str | None) -> list[P]:
 def resolve_auto_parsers(
     config: ServerConfig, plugins: Plugins, templates: ChatTemplates, tokenizer: Tokenizer
 ) -> ServerConfig:
-    """The same with a name, or nothing, in place of each ``auto``; the log says which and why."""
+    """Return the configuration with each ``auto`` replaced by a parser's name or ``None``. Log the result."""
     model = ModelTraits(
         templates="\n".join(templates.values()),
         has_token=lambda token: tokenizer.token_to_id(token) is not None,
@@ -50,21 +53,23 @@ def resolve_auto_parsers(
         "tool_call_parser": plugins.tool_parsers,
         "reasoning_parser": plugins.reasoning_parsers,
     }
-    chosen = {
-        field: _chosen(f"--{field.replace('_', '-')} {AUTO}", registry, model)
+    selected = {
+        field: _select_parser(f"--{field.replace('_', '-')} {AUTO}", registry, model)
         for field, registry in kinds.items()
         if getattr(config, field) == AUTO
     }
-    return msgspec.structs.replace(config, **chosen)
+    return msgspec.structs.replace(config, **selected)
 
 
-def _chosen(option: str, registry: Registry[Any], model: ModelTraits) -> str | None:
+def _select_parser(option: str, registry: Registry[Any], model: ModelTraits) -> str | None:
     match detect(registry, model):
         case [name]:
             log.info("%s: %s", option, name)
             return name
         case []:
-            log.warning("%s: no parser fits the model's chat template, so none is used", option)
+            log.warning("%s: no parser matches the model's chat template, so none is used", option)
         case several:
-            log.warning("%s: %s fit alike, so none is used; name one", option, " and ".join(several))
+            log.warning(
+                "%s: several parsers match, so none is used; name one of %s", option, ", ".join(several)
+            )
     return None

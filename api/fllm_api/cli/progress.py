@@ -1,4 +1,4 @@
-"""How far the start has come: bars on a terminal, lines in a log."""
+"""Report start-up progress: bars on a terminal, log lines otherwise."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ ProgressCallback = Callable[[Progress], None]
 
 @contextmanager
 def report_progress() -> Iterator[ProgressCallback]:
-    """What to tell of progress, from any thread."""
+    """Yield a callback that reports progress. It may be called from any thread."""
     if sys.stderr.isatty():
-        with _show_bars() as tell:
-            yield tell
+        with _show_bars() as callback:
+            yield callback
     else:
         yield _log_progress()
 
 
 def _log_progress() -> ProgressCallback:
-    """One line for each task, when it begins."""
-    begun: set[str] = set()
+    """Return a callback that logs one line when a task starts."""
+    started: set[str] = set()
 
-    def tell(progress: Progress) -> None:
-        if progress.task not in begun:
-            begun.add(progress.task)
+    def on_progress(progress: Progress) -> None:
+        if progress.task not in started:
+            started.add(progress.task)
             log.info("%s", progress.task)
 
-    return tell
+    return on_progress
 
 
 @contextmanager
@@ -47,9 +47,9 @@ def _show_bars() -> Iterator[ProgressCallback]:
     ) as bars:
         tasks: dict[str, rich.TaskID] = {}
 
-        def tell(progress: Progress) -> None:
+        def on_progress(progress: Progress) -> None:
             if progress.task not in tasks:
                 tasks[progress.task] = bars.add_task(progress.task)
             bars.update(tasks[progress.task], completed=progress.done, total=progress.total or None)
 
-        yield tell
+        yield on_progress

@@ -1,4 +1,4 @@
-"""Keeping what only this process may know out of everybody's sight."""
+"""Hide API keys from process listings, the environment and memory."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ API_KEY = "FURIOSA_LLM_API_KEY"
 
 
 def hash_keys(ctx: click.Context, param: click.Parameter, keys: tuple[str, ...]) -> Keys:
-    """The callback of ``--api-key``: only hashes go on."""
+    """Callback of ``--api-key``: replace the keys by their hashes."""
     if isinstance(ctx.default_map, dict):
         ctx.default_map.pop(param.name or "", None)
     return Keys(keys)
 
 
 def hide_arguments(title: str) -> None:
-    """Show the title wherever processes are listed, and leave no key where one could be read or inherited."""
-    # Overwrites the command line and the environment as the kernel shows them. It must find them complete.
+    """Set the process title, and remove arguments and keys from where others can read or inherit them."""
+    # setproctitle overwrites the command line and environment that the kernel shows. It must run before the
+    # variables below are removed, because it needs them complete.
     setproctitle(title)
     os.environ.pop(API_KEY, None)
     for arguments in (sys.argv, sys.orig_argv):

@@ -1,4 +1,4 @@
-"""``furiosa-llm serve``: check everything, take the port, and only then load the model."""
+"""``furiosa-llm serve``: validate the options and bind the port before loading the model."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ from fllm_api.cli.secrets import hide_arguments
 from fllm_api.cli.settings import settings_from_options
 from fllm_api.config import ContentFormat, ServerConfig
 
-EPILOG = """Every option also reads FURIOSA_LLM_<OPTION>, such as FURIOSA_LLM_PORT, and the file of --config.
-The command line wins over the environment, that over the file."""
+EPILOG = """Each option can also be set by an environment variable FURIOSA_LLM_<OPTION>, such as
+FURIOSA_LLM_PORT, or in the --config file. The command line takes precedence over the environment, and the
+environment over the file."""
 
 
 @click.command("serve", params=SERVE_PARAMS, context_settings=CONTEXT_SETTINGS, epilog=EPILOG)
 @click.pass_context
 def serve(ctx: click.RichContext, /, **options: Any) -> None:
-    """Serve MODEL with an OpenAI-compatible API; without MODEL, the embedded SmolLM2-135M-Instruct."""
+    """Serve MODEL with an OpenAI-compatible API. The default is the embedded SmolLM2-135M-Instruct."""
     started_at = time.monotonic()
     hide_arguments(f"furiosa-llm serve {options['model'] or ''}".strip())
     plugins = plugins_of(ctx)
@@ -35,8 +36,8 @@ def serve(ctx: click.RichContext, /, **options: Any) -> None:
     check_parsers(settings.server, plugins)
     if settings.server.chat_template is not None:
         check_template(settings.server.chat_template, settings.server.chat_template_content_format)
-    with ExitStack() as held:
-        sockets = [held.enter_context(each) for each in bind(settings.server.host, settings.server.port)]
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(each) for each in bind(settings.server.host, settings.server.port)]
         configure_logging(options["log_level"], options["log_format"])
         plugins.warn()
         settings.server.keys.warn()
@@ -47,13 +48,13 @@ def serve(ctx: click.RichContext, /, **options: Any) -> None:
 
 
 def check_parsers(config: ServerConfig, plugins: Plugins) -> None:
-    """Import the parsers that were named; raises `PluginError` if that fails."""
+    """Import the parsers named by the options. Raise `PluginError` if that fails."""
     load_possible_parsers(plugins.tool_parsers, config.tool_call_parser)
     load_possible_parsers(plugins.reasoning_parsers, config.reasoning_parser)
 
 
 def check_template(file: Path, content_format: ContentFormat) -> None:
-    """Read, compile and try out the file of ``--chat-template``; raises `ConfigError`."""
+    """Read, compile and test the ``--chat-template`` file. Raise `ConfigError` if it is invalid."""
     from fllm.chat import ChatTemplate
 
     where = f"--chat-template {file}"

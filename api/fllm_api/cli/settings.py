@@ -1,4 +1,4 @@
-"""From options to the Structs of the rooms, with the checks that span several options."""
+"""Convert options into configuration Structs, with checks that involve several options."""
 
 from __future__ import annotations
 
@@ -23,42 +23,42 @@ from fllm_api.config import ClientLimits, ServerConfig
 S = TypeVar("S", bound=Struct)
 
 ENGINE_PROCESS = "process"
-"""The backend that holds another one in a process of its own."""
+"""Name of the backend that runs another backend in a child process."""
 
 DTYPE_ALIASES = {"half": "float16", "float": "float32"}
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """All that ``furiosa-llm serve`` was told, checked."""
+    """Validated settings of ``furiosa-llm serve``."""
 
     backend: str
-    """Name of the outermost backend; `BackendConfig.chain` names those inside."""
+    """Name of the outermost backend. `BackendConfig.chain` names the backends that it wraps."""
     backend_config: BackendConfig
     plugin_config: PluginConfig
     metrics: MetricsConfig
     server: ServerConfig
     shutdown_timeout: float
-    """Seconds for the requests in flight, once a signal has come."""
+    """Seconds that requests in flight may take after a signal."""
 
 
 def settings_from_options(
     options: Mapping[str, Any], plugins: Plugins, plugin_config: PluginConfig
 ) -> Settings:
-    """Check and divide the options; raises `UserError` that names the option."""
-    _check_switches(options, plugins)
-    source = _located(options["model"])
+    """Return validated settings. Raise `UserError` that names the invalid option."""
+    _check_implied_flags(options, plugins)
+    source = _locate_model(options["model"])
     _check_revision(options["revision"], source)
-    wanted = options["devices"] or ()
-    chosen = choose_backend(plugins.backends, options["backend"], wanted)
-    _check_options(plugins.backends, chosen, dict(options["backend_option"]))
-    backend, *chain = _with_process(chosen, plugins.backends, wanted=options["engine_process"])
+    devices = options["devices"] or ()
+    inner = choose_backend(plugins.backends, options["backend"], devices)
+    _check_backend_options(plugins.backends, inner, dict(options["backend_option"]))
+    backend, *chain = _wrap_in_process(inner, plugins.backends, enabled=options["engine_process"])
     return Settings(
         backend=backend,
-        backend_config=_struct(
+        backend_config=_fill_struct(
             BackendConfig,
             options,
             model=source.location,
-            devices=wanted,
+            devices=devices,
             chain=tuple(chain),
             options=dict(options["backend_option"]),
             dtype=DTYPE_ALIASES.get(options["dtype"], options["dtype"]),
@@ -66,14 +66,14 @@ def settings_from_options(
             visible_tokens=_visible_tokens(options, plugins),
         ),
         plugin_config=plugin_config,
-        metrics=_struct(
+        metrics=_fill_struct(
             MetricsConfig,
             options,
             enabled=options["enable_metrics"],
             log_stats=not options["disable_log_stats"],
             compat=options["metrics_compat"],
         ),
-        server=_struct(
+        server=_fill_struct(
             ServerConfig,
             options,
             served_model_name=options["served_model_name"] or source.name,
@@ -87,53 +87,62 @@ def settings_from_options(
 
 
 def choose_backend(backends: Registry[BackendFactory], name: str | None, devices: tuple[Device, ...]) -> str:
-    """The backend of that name, or the only one that serves these devices; without any, a cpu or a cuda."""
-    served = _served(backends)
+    """Return the named backend, or the only one that supports the devices. Default devices: cpu or cuda.
+
+    Raise `ConfigError` if no backend, or several, support them.
+    """
+    supported = _devices_by_backend(backends)
     if name is not None:
-        _check_named(name, {device.kind for device in devices}, served)
+        _check_backend(name, {device.kind for device in devices}, supported)
         return name
     kinds = {device.kind for device in devices} or {"cpu", "cuda"}
     wanted = " or ".join(sorted(kinds))
-    fit = [name for name, serves in served.items() if kinds & set(serves)]
-    if not fit:
-        raise ConfigError(f"--devices: no backend serves {wanted} ({_listed(served)})")
-    if len(fit) > 1:
-        raise ConfigError(f"several backends serve {wanted}: choose --backend {' or '.join(fit)}")
-    return fit[0]
+    matches = [name for name, supports in supported.items() if kinds & set(supports)]
+    if not matches:
+        raise ConfigError(f"--devices: no backend supports {wanted} ({_format_backends(supported)})")
+    if len(matches) > 1:
+        raise ConfigError(
+            f"several backends support {wanted}: select one with --backend {' or '.join(matches)}"
+        )
+    return matches[0]
 
 
-def _check_named(name: str, kinds: set[str], served: Mapping[str, tuple[str, ...]]) -> None:
+def _check_backend(name: str, kinds: set[str], supported: Mapping[str, tuple[str, ...]]) -> None:
     if name == ENGINE_PROCESS:
-        raise ConfigError(f"--backend {name} only holds another: name that one ({_listed(served)})")
-    if served.get(name) and not kinds <= set(served[name]):
-        raise ConfigError(f"--backend {name} does not serve {', '.join(kinds)} ({_listed(served)})")
+        raise ConfigError(
+            f"--backend {name} only runs another backend: name that one ({_format_backends(supported)})"
+        )
+    if supported.get(name) and not kinds <= set(supported[name]):
+        raise ConfigError(
+            f"--backend {name} does not support {', '.join(kinds)} ({_format_backends(supported)})"
+        )
 
 
-def _check_options(backends: Registry[BackendFactory], name: str, given: Mapping[str, str]) -> None:
-    """Where the backend declares its options, they are checked before it is imported."""
+def _check_backend_options(backends: Registry[BackendFactory], name: str, given: Mapping[str, str]) -> None:
+    """Validate the backend's options before it is imported, if it declares them."""
     entry = backends.entry(name)
     if isinstance(entry, BackendEntry) and entry.options is not None:
         backend_options(given, entry.options)
 
 
-def _served(backends: Registry[BackendFactory]) -> dict[str, tuple[str, ...]]:
+def _devices_by_backend(backends: Registry[BackendFactory]) -> dict[str, tuple[str, ...]]:
     entries = (registration.entry for registration in backends)
     return {entry.name: entry.devices for entry in entries if isinstance(entry, BackendEntry)}
 
 
-def _listed(served: Mapping[str, tuple[str, ...]]) -> str:
-    found = [f"{name} serves {', '.join(serves)}" for name, serves in served.items() if serves]
+def _format_backends(supported: Mapping[str, tuple[str, ...]]) -> str:
+    found = [f"{name} supports {', '.join(kinds)}" for name, kinds in supported.items() if kinds]
     return f"backends: {'; '.join(found) or 'none'}"
 
 
-def _with_process(name: str, backends: Registry[BackendFactory], *, wanted: bool) -> list[str]:
+def _wrap_in_process(name: str, backends: Registry[BackendFactory], *, enabled: bool) -> list[str]:
     entry = backends.entry(name)
     isolated = isinstance(entry, BackendEntry) and entry.isolated
-    return [ENGINE_PROCESS, name] if wanted and isolated and ENGINE_PROCESS in backends.names() else [name]
+    return [ENGINE_PROCESS, name] if enabled and isolated and ENGINE_PROCESS in backends.names() else [name]
 
 
 def _visible_tokens(options: Mapping[str, Any], plugins: Plugins) -> tuple[str, ...]:
-    """The special tokens that the chosen parsers read."""
+    """Return the special tokens that the selected parsers read."""
     parsers = [
         *load_possible_parsers(plugins.tool_parsers, options["tool_call_parser"]),
         *load_possible_parsers(plugins.reasoning_parsers, options["reasoning_parser"]),
@@ -141,19 +150,19 @@ def _visible_tokens(options: Mapping[str, Any], plugins: Plugins) -> tuple[str, 
     return tuple(dict.fromkeys(token for parser in parsers for token in parser.visible_tokens))
 
 
-def _check_switches(options: Mapping[str, Any], plugins: Plugins) -> None:
-    """A switch that only says that there is a parser needs one."""
-    pairs: tuple[tuple[str, str, Registry[Any]], ...] = (
+def _check_implied_flags(options: Mapping[str, Any], plugins: Plugins) -> None:
+    """Raise `ConfigError` if a flag that requires a parser is set without one."""
+    flags: tuple[tuple[str, str, Registry[Any]], ...] = (
         ("enable_auto_tool_choice", "tool_call_parser", plugins.tool_parsers),
         ("enable_reasoning", "reasoning_parser", plugins.reasoning_parsers),
     )
-    for switch, parser, registry in pairs:
-        if options[switch] and options[parser] is None:
+    for flag, parser, registry in flags:
+        if options[flag] and options[parser] is None:
             registered = ", ".join(registry.names()) or "none"
-            raise ConfigError(f"{_flag(switch)} needs {_flag(parser)} NAME (registered: {registered})")
+            raise ConfigError(f"{_flag(flag)} requires {_flag(parser)} NAME (registered: {registered})")
 
 
-def _located(model: str | None) -> ModelSource:
+def _locate_model(model: str | None) -> ModelSource:
     try:
         return locate(model)
     except ModelError as error:
@@ -162,9 +171,7 @@ def _located(model: str | None) -> ModelSource:
 
 def _check_revision(revision: str | None, source: ModelSource) -> None:
     if revision is not None and source.kind != "hub":
-        raise ConfigError(
-            f"--revision {revision} is for a model on the Hub, and {source.location!r} is local"
-        )
+        raise ConfigError(f"--revision {revision} requires a model on the Hub; {source.location!r} is local")
 
 
 def _keys(options: Mapping[str, Any]) -> Keys:
@@ -187,7 +194,7 @@ def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _struct(kind: type[S], given: Mapping[str, Any], /, **values: Any) -> S:
-    """Fill the fields that bear the names of options, where those are given; the rest as said."""
-    same = {name: given[name] for name in kind.__struct_fields__ if given.get(name) is not None}
-    return kind(**{**same, **values})
+def _fill_struct(kind: type[S], given: Mapping[str, Any], /, **values: Any) -> S:
+    """Create a Struct from ``values``, and from the options with the names of its fields."""
+    by_name = {name: given[name] for name in kind.__struct_fields__ if given.get(name) is not None}
+    return kind(**{**by_name, **values})

@@ -1,4 +1,4 @@
-"""``furiosa-llm version``."""
+"""``furiosa-llm version``: print version numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fllm_api.build_info import DISTRIBUTION
 
 
 @click.command("version")
-@click.option("--full", is_flag=True, help="With Python's version and those of our dependencies.")
+@click.option("--full", is_flag=True, help="Also print the versions of Python and of the dependencies.")
 def version(full: bool) -> None:
     """Print the version."""
     click.echo(f"furiosa-llm {metadata.version(DISTRIBUTION)}")
@@ -24,7 +24,7 @@ def version(full: bool) -> None:
 
 
 def dependencies() -> Iterator[tuple[str, str]]:
-    """What we depend on, and its version here."""
+    """Yield the name and the installed version of each dependency."""
     for requirement in metadata.requires(DISTRIBUTION) or []:
         name = re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
         try:

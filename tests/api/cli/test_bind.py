@@ -1,4 +1,4 @@
-"""The port is taken before the model loads, and nobody is let in before the server is ready."""
+"""The port is bound before the model loads, and accepts connections only once the server is ready."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from fllm_api.cli.bind import allow_address_reuse, bind, server_url
 
 @contextmanager
 def bound(host: str, port: int) -> Iterator[list[socket.socket]]:
-    with ExitStack() as held:
-        yield [held.enter_context(each) for each in bind(host, port)]
+    with ExitStack() as stack:
+        yield [stack.enter_context(each) for each in bind(host, port)]
 
 
 def has_ipv6() -> bool:
@@ -27,14 +27,14 @@ def has_ipv6() -> bool:
     return True
 
 
-def test_port_0_is_a_free_one_and_the_same_for_all_addresses() -> None:
+def test_port_0_selects_one_free_port_for_all_addresses() -> None:
     with bound("localhost", 0) as sockets:
         [port] = {each.getsockname()[1] for each in sockets}
         assert port > 0
         assert server_url("localhost", sockets) == f"http://localhost:{port}"
 
 
-def test_a_bound_port_refuses_connections_until_somebody_listens() -> None:
+def test_a_bound_port_refuses_connections_until_it_listens() -> None:
     with bound("127.0.0.1", 0) as [only]:
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(only.getsockname())
@@ -42,7 +42,7 @@ def test_a_bound_port_refuses_connections_until_somebody_listens() -> None:
         socket.create_connection(only.getsockname()).close()
 
 
-def test_a_busy_port_names_the_option_and_the_cure() -> None:
+def test_a_port_in_use_is_an_error_that_names_the_option() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -51,18 +51,18 @@ def test_a_busy_port_names_the_option_and_the_cure() -> None:
             bind("127.0.0.1", port)
 
 
-def test_a_port_is_busy_from_the_moment_another_server_begins_to_load() -> None:
-    with bound("127.0.0.1", 0) as [held], pytest.raises(ConfigError, match="is in use"):
-        bind("127.0.0.1", held.getsockname()[1])
+def test_a_port_is_in_use_while_another_server_loads() -> None:
+    with bound("127.0.0.1", 0) as [first], pytest.raises(ConfigError, match="is in use"):
+        bind("127.0.0.1", first.getsockname()[1])
 
 
-def test_a_port_is_free_again_though_connections_of_the_last_server_linger() -> None:
+def test_a_port_can_be_bound_again_while_old_connections_are_in_time_wait() -> None:
     with bound("127.0.0.1", 0) as [server]:
         allow_address_reuse([server])
         server.listen()
         port = server.getsockname()[1]
         with socket.create_connection(server.getsockname()) as client:
-            server.accept()[0].close()  # whoever closes first lingers
+            server.accept()[0].close()  # the side that closes first enters TIME_WAIT
             assert client.recv(1) == b""
     with bound("127.0.0.1", port) as [again]:
         assert again.getsockname()[1] == port
@@ -79,6 +79,6 @@ def test_an_unknown_host_is_refused() -> None:
 
 
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
-def test_an_ipv6_address_stands_in_brackets() -> None:
+def test_an_ipv6_address_is_in_brackets() -> None:
     with bound("::1", 0) as sockets:
         assert server_url("::1", sockets) == f"http://[::1]:{sockets[0].getsockname()[1]}"

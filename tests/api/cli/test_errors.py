@@ -1,4 +1,4 @@
-"""Every bad option: one line on stderr that names the option, the value and the choices; exit status 2."""
+"""An invalid option is one line on stderr with the option, the value and the choices; exit status 2."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fllm_api.cli import main
 
 
 def failure(*arguments: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line that a command fails with."""
+    """Return the error message of a command that fails."""
     monkeypatch.setattr(sys, "argv", ["furiosa-llm", *arguments])
     with pytest.raises(SystemExit) as ended:
         main()
@@ -45,29 +45,34 @@ BAD = {
     ],
     "serve --reasoning-parser r2d2": ["'--reasoning-parser'", "'r2d2'", "registered: deepseek_r1"],
     "serve --enable-auto-tool-choice": [
-        "--enable-auto-tool-choice needs --tool-call-parser NAME",
+        "--enable-auto-tool-choice requires --tool-call-parser NAME",
         "llama3_json",
     ],
-    "serve --enable-reasoning": ["--enable-reasoning needs --reasoning-parser NAME", "deepseek_r1"],
+    "serve --enable-reasoning": ["--enable-reasoning requires --reasoning-parser NAME", "deepseek_r1"],
     "serve --backend procss": [
         "'--backend'",
         "did you mean 'process'? (registered: openai, process, rngd, torch)",
     ],
     "serve --backend torch --devices npu:0": [
-        "--backend torch does not serve npu",
-        "torch serves cuda, cpu",
+        "--backend torch does not support npu",
+        "torch supports cuda, cpu",
     ],
-    "serve --backend process": ["--backend process only holds another: name that one (backends: rngd serves"],
+    "serve --backend process": [
+        "--backend process only runs another backend: name that one (backends: rngd supports"
+    ],
     "serve --backend-option eager": ["'--backend-option'", "'eager' is not KEY=VALUE"],
     "serve --devices gpu:0": ["'--devices'", "'gpu:0'", "one of: cpu, cpu:N, cuda"],
     "serve --devices npu:0:0-2": ["'--devices'", "'npu:0:0-2'", "groups of 1, 2, 4 or 8"],
-    "serve --devices rngd:0:4": ["--devices: no backend serves rngd", "torch serves cuda, cpu"],
-    "serve --allowed-origins *": ["'--allowed-origins'", "'*' is not JSON such as [\"https://example.org\"]"],
+    "serve --devices rngd:0:4": ["--devices: no backend supports rngd", "torch supports cuda, cpu"],
+    "serve --allowed-origins *": [
+        "'--allowed-origins'",
+        "'*' is not valid; expected JSON such as [\"https://example.org\"]",
+    ],
     "serve --allowed-origins [1]": ["'--allowed-origins'", "Expected `str`, got `int` - at `$[0]`"],
     "serve --default-chat-template-kwargs []": ["'--default-chat-template-kwargs'", "Expected `object`"],
     "serve --speculative-config ngram": [
         "'--speculative-config'",
-        '\'ngram\' is not JSON such as {"method": "ngram", "num_speculative_tokens": 5}',
+        '\'ngram\' is not valid; expected JSON such as {"method": "ngram", "num_speculative_tokens": 5}',
     ],
     'serve --speculative-config {"method":"ngram"}': [
         "'--speculative-config'",
@@ -84,7 +89,7 @@ BAD = {
     "serve --chat-template /nowhere": ["'--chat-template'", "'/nowhere' does not exist"],
     "serve --config /nowhere": ["'--config'", "'/nowhere' does not exist"],
     "serve --plugin /nowhere.py": ["'--plugin'", "'/nowhere.py' does not exist"],
-    "serve --revision main": ["--revision main is for a model on the Hub", "is local"],
+    "serve --revision main": ["--revision main requires a model on the Hub", "is local"],
     "serve --host nowhere.invalid": ["--host nowhere.invalid: "],
     "serve /nowhere": ["MODEL: ", "'/nowhere'"],
     "serve nowhere": ["MODEL: 'nowhere' is no directory, no .gguf file and no Hub id"],
@@ -93,7 +98,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("command", "says"), BAD.items(), ids=BAD)
-def test_a_bad_option_is_one_line_that_says_what_and_what_instead(
+def test_an_invalid_option_is_one_line_with_the_valid_values(
     command: str, says: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = failure(*command.split(" "), monkeypatch=monkeypatch, capsys=capsys)
@@ -106,7 +111,7 @@ def test_an_empty_api_key_is_refused(
     value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = failure("serve", "--api-key", value, monkeypatch=monkeypatch, capsys=capsys)
-    assert "'--api-key': it is empty" in line
+    assert "'--api-key': the value is empty" in line
 
 
 def test_a_bad_value_of_the_environment_says_that_it_comes_from_there(
@@ -121,7 +126,7 @@ def test_a_bad_value_of_the_environment_says_that_it_comes_from_there(
 @pytest.mark.parametrize(
     ("toml", "says"),
     [
-        ("port = 'http'", ["'--port'", "(from the file of --config)"]),
+        ("port = 'http'", ["'--port'", "(from the --config file)"]),
         ("prot = 1", ["has the unknown key 'prot'; did you mean 'port'?"]),
         ("zzzzzz = 1", ["has the unknown key 'zzzzzz'; known: allowed_origins, api_key, api_key_file"]),
         ("config = 'other.toml'", ["has the unknown key 'config'"]),

@@ -43,42 +43,47 @@ class Squares:
     visible_tokens = ("[call]",)
 
 
-def chosen(template: str, config: ServerConfig = AUTO) -> ServerConfig:
+def resolve(template: str, config: ServerConfig = AUTO) -> ServerConfig:
     plugins = plugins_with(Acme(), installed=False)
     return resolve_auto_parsers(config, plugins, {"default": "hi", "tool_use": template}, byte_tokenizer())
 
 
-def test_a_strangers_parser_is_chosen_by_any_template_of_the_model(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_third_party_parser_is_selected_by_any_template_of_the_model(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     caplog.set_level("INFO")
-    assert chosen("[call]").tool_call_parser == "squares"
+    assert resolve("[call]").tool_call_parser == "squares"
     assert "--tool-call-parser auto: squares" in caplog.text
 
 
-def test_a_parser_is_chosen_by_the_tokens_of_the_model() -> None:
-    assert chosen("").tool_call_parser == "stop"
+def test_a_parser_is_selected_by_the_tokens_of_the_model() -> None:
+    assert resolve("").tool_call_parser == "stop"
 
 
-def test_where_nothing_fits_there_is_no_parser_and_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    assert chosen("").reasoning_parser is None
+def test_without_a_match_there_is_no_parser_and_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    assert resolve("").reasoning_parser is None
     [record] = caplog.records
     assert record.levelname == "WARNING"
-    assert record.getMessage().startswith("--reasoning-parser auto: no parser fits")
+    assert record.getMessage().startswith("--reasoning-parser auto: no parser matches")
 
 
-def test_where_several_fit_there_is_no_parser_and_a_warning_names_them(
+def test_with_several_matches_there_is_no_parser_and_a_warning_names_them(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    assert chosen("[call] <call>").tool_call_parser is None
-    assert "--tool-call-parser auto: angles and squares fit alike" in caplog.text
+    assert resolve("[call] <call>").tool_call_parser is None
+    assert (
+        "--tool-call-parser auto: several parsers match, so none is used; name one of angles, squares"
+        in caplog.text
+    )
 
 
-def test_parsers_that_were_named_stay(caplog: pytest.LogCaptureFixture) -> None:
+def test_named_parsers_are_kept(caplog: pytest.LogCaptureFixture) -> None:
     config = ServerConfig(served_model_name="m", tool_call_parser="angles")
-    assert chosen("[call]", config) == config
+    assert resolve("[call]", config) == config
     assert not caplog.records
 
 
-def test_a_broken_parser_stops_nobody_who_did_not_name_it() -> None:
+def test_a_broken_parser_is_an_error_only_if_it_is_named() -> None:
     parsers = plugins_with(Acme(), installed=False).tool_parsers
     assert [each.visible_tokens for each in load_possible_parsers(parsers, "auto")] == [("[call]",)] * 2
     assert load_possible_parsers(parsers, None) == []
@@ -91,20 +96,20 @@ def settings(*arguments: str) -> Settings:
         return settings_from_options(ctx.params, plugins_of(ctx), plugin_config(ctx))
 
 
-def test_with_auto_the_tokens_of_all_that_may_be_chosen_are_visible() -> None:
+def test_with_auto_the_tokens_of_all_possible_parsers_are_visible() -> None:
     made = settings("--tool-call-parser", "auto", "--reasoning-parser", "auto")
     assert (made.server.tool_call_parser, made.server.reasoning_parser) == ("auto", "auto")
     assert {"<think>", "[THINK]", "<|python_tag|>"} <= set(made.backend_config.visible_tokens)
 
 
-def test_auto_is_a_parser_to_the_switches() -> None:
+def test_auto_counts_as_a_parser_for_the_enable_flags() -> None:
     assert (
         settings("--enable-auto-tool-choice", "--tool-call-parser", "auto").server.tool_call_parser == "auto"
     )
     assert settings("--enable-reasoning", "--reasoning-parser", "auto").server.reasoning_parser == "auto"
 
 
-def test_what_was_chosen_is_printed_and_used(tmp_path: Path) -> None:
+def test_the_selected_parsers_are_logged_and_used(tmp_path: Path) -> None:
     template = REASONS_THEN_CALLS.template + EVIDENCE
     write_script(replace(REASONS_THEN_CALLS, template=template), tmp_path)
     options = ("--plugin", str(SCRIPTED_PLUGIN), "--backend", "scripted")

@@ -1,4 +1,4 @@
-"""How the start is shown: lines in a log, bars on a terminal."""
+"""Start-up progress: lines in a log, bars on a terminal."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Terminal(io.StringIO):
 
 
 def test_a_log_gets_one_line_for_each_task(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO), report_progress() as tell:
+    with caplog.at_level(logging.INFO), report_progress() as on_progress:
         for done in range(3):
-            tell(Progress("Loading weights", done, 2))
-        tell(Progress("Warming up", 0, 0))
+            on_progress(Progress("Loading weights", done, 2))
+        on_progress(Progress("Warming up", 0, 0))
     assert [record.message for record in caplog.records] == ["Loading weights", "Warming up"]
 
 
@@ -30,11 +30,11 @@ def test_a_terminal_gets_a_bar_for_each_task_from_any_thread(monkeypatch: pytest
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
-    with report_progress() as tell:
-        other = threading.Thread(target=tell, args=(Progress("Loading weights", 1, 2),))
+    with report_progress() as on_progress:
+        other = threading.Thread(target=on_progress, args=(Progress("Loading weights", 1, 2),))
         other.start()
         other.join()
-        tell(Progress("Warming up", 0, 0))
+        on_progress(Progress("Warming up", 0, 0))
     shown = terminal.getvalue()
     assert "Loading weights" in shown
     assert "50%" in shown

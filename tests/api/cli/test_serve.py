@@ -1,4 +1,4 @@
-"""A server's life, over a backend that can be told how to behave: start, announce, drain, stop."""
+"""The lifecycle of a server over a backend with scripted behaviour: start, announce, drain, stop."""
 
 from __future__ import annotations
 
@@ -44,26 +44,26 @@ def ask(server: Server, tokens: int) -> httpx.Response:
 
 @contextmanager
 def streaming(server: Server, tokens: int) -> Iterator[Iterator[str]]:
-    """The lines of a stream whose first has been read: the request is in flight."""
+    """Yield the lines of a stream after the first one, so that the request is in flight."""
     body = {"model": "m", "prompt": "Hi", "max_tokens": tokens, "stream": True}
     with (
         httpx.Client(timeout=60) as client,
-        client.stream("POST", f"{server.api}/completions", json=body) as answer,
+        client.stream("POST", f"{server.api}/completions", json=body) as response,
     ):
-        lines = (line for line in answer.iter_lines() if line)
+        lines = (line for line in response.iter_lines() if line)
         next(lines)
         yield lines
 
 
 def wait_for_drain(server: Server) -> None:
-    """Return once the server says that it takes no more requests."""
+    """Wait until the server rejects new requests."""
     deadline = time.monotonic() + 30
     while httpx.get(f"{server.url}/ready").status_code != 503:
         assert time.monotonic() < deadline, server.log()
         time.sleep(0.02)
 
 
-def test_the_ready_line_bears_name_and_url_and_is_all_there_is_on_stdout(model: Path) -> None:
+def test_stdout_has_only_the_ready_line_with_name_and_url(model: Path) -> None:
     process = subprocess.Popen(
         command("serve", "--port", "0", *arguments(model, "--served-model-name", "acme/moody")),
         stdout=subprocess.PIPE,
@@ -82,7 +82,7 @@ def test_the_ready_line_bears_name_and_url_and_is_all_there_is_on_stdout(model: 
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_lets_nobody_in_drains_and_exits_0(server: Server, how: signal.Signals) -> None:
+def test_a_signal_rejects_new_requests_drains_and_exits_0(server: Server, how: signal.Signals) -> None:
     with streaming(server, tokens=100) as lines:
         server.process.send_signal(how)
         wait_for_drain(server)
@@ -93,7 +93,7 @@ def test_a_signal_lets_nobody_in_drains_and_exits_0(server: Server, how: signal.
     assert "moody: stopped" in server.log()
 
 
-def test_a_second_signal_ends_it_at_once(server: Server) -> None:
+def test_a_second_signal_exits_at_once(server: Server) -> None:
     with streaming(server, tokens=50_000) as lines:
         server.process.send_signal(signal.SIGINT)
         wait_for_drain(server)
@@ -102,7 +102,7 @@ def test_a_second_signal_ends_it_at_once(server: Server) -> None:
             list(lines)
 
 
-def test_a_drain_that_takes_too_long_is_cut(model: Path) -> None:
+def test_a_drain_ends_after_the_shutdown_timeout(model: Path) -> None:
     with (
         serving(*arguments(model, "--shutdown-timeout", "0.2")) as server,
         streaming(server, tokens=50_000),
@@ -111,7 +111,7 @@ def test_a_drain_that_takes_too_long_is_cut(model: Path) -> None:
         assert "moody: stopped" in server.log()
 
 
-def test_a_signal_while_it_loads_ends_it_with_0(model: Path) -> None:
+def test_a_signal_while_the_model_loads_exits_0(model: Path) -> None:
     with subprocess.Popen(
         command("serve", "--port", "0", *arguments(model, "--backend-option", "start=slow")),
         stdout=subprocess.PIPE,
@@ -137,7 +137,7 @@ def test_a_start_that_fails_is_one_line(model: Path, start: str, status: int, sa
     assert "moody: stopped" in done.stderr
 
 
-def test_a_broken_plugin_is_a_warning_and_the_server_goes_on(model: Path, tmp_path: Path) -> None:
+def test_a_broken_plugin_is_a_warning_and_the_server_starts(model: Path, tmp_path: Path) -> None:
     install(tmp_path, "acme-broken", {"acme_broken": "1 / 0"}, {"broken": "acme_broken"})
     collectors = "import fllm\n@fllm.hookimpl\ndef fllm_collectors(context): 1 / 0\n"
     routes = "@fllm.hookimpl\ndef fllm_routes(): 1 / 0\n"
@@ -156,7 +156,10 @@ def test_a_model_without_a_chat_template_serves_completions(model: Path, tmp_pat
     for name in ("config.json", "tokenizer.json"):
         (bare / name).write_bytes((model / name).read_bytes())
     with serving(*arguments(bare)) as server:
-        assert "the model has no chat template: chat needs --chat-template FILE" in server.log()
+        assert (
+            "the model has no chat template: /v1/chat/completions requires --chat-template FILE"
+            in server.log()
+        )
         assert ask(server, tokens=1).status_code == 200
         body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
         refused = httpx.post(f"{server.api}/chat/completions", json=body)

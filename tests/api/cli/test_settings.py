@@ -1,4 +1,4 @@
-"""From the command line, the environment and the file to the Structs of the rooms."""
+"""The command line, the environment and the file set the configuration Structs."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from fllm_api.config import ClientLimits, ServerConfig
 
 
 def settings(*arguments: str) -> Settings:
-    """What ``furiosa-llm serve`` makes of these arguments."""
+    """Return the settings for arguments of ``furiosa-llm serve``."""
     with serve.make_context("serve", list(arguments)) as ctx:
         return settings_from_options(ctx.params, plugins_of(ctx), plugin_config(ctx))
 
 
-def test_the_defaults_of_the_options_are_those_of_the_structs() -> None:
+def test_options_and_structs_have_the_same_defaults() -> None:
     made = settings()
     assert made.server == ServerConfig(served_model_name=DEFAULT_NAME, keys=made.server.keys)
     assert not made.server.keys.required
@@ -112,12 +112,12 @@ def test_every_option_reaches_its_struct(tmp_path: Path) -> None:
     assert (made.backend, made.shutdown_timeout) == ("torch", 0.5)
 
 
-def test_naming_a_parser_turns_it_on() -> None:
+def test_naming_a_parser_enables_it() -> None:
     made = settings("--tool-call-parser", "llama3_json", "--reasoning-parser", "deepseek_r1").server
     assert (made.tool_call_parser, made.reasoning_parser) == ("llama3_json", "deepseek_r1")
 
 
-def test_the_command_line_wins_over_the_environment_and_that_over_the_file(
+def test_the_command_line_takes_precedence_over_the_environment_and_that_over_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "server.toml"
@@ -220,12 +220,16 @@ def test_the_backend_is_chosen_by_device_unless_it_is_named(
 
 
 REFUSALS: Mapping[str, tuple[Any, ...]] = {
-    "several backends serve cpu or cuda: choose --backend other or torch": ((TORCH, OTHER), None, None),
-    "several backends serve cpu: choose --backend other or torch": ((TORCH, OTHER), None, "cpu"),
-    "no backend serves npu (backends: torch serves cuda, cpu)": ((TORCH, PROCESS), None, "npu"),
-    "no backend serves cpu or cuda (backends: furiosa serves npu)": ((NPU,), None, None),
-    "no backend serves cpu or cuda (backends: none)": ((), None, None),
-    "--backend other does not serve cuda (backends: other serves cpu; torch serves cuda, cpu)": (
+    "several backends support cpu or cuda: select one with --backend other or torch": (
+        (TORCH, OTHER),
+        None,
+        None,
+    ),
+    "several backends support cpu: select one with --backend other or torch": ((TORCH, OTHER), None, "cpu"),
+    "no backend supports npu (backends: torch supports cuda, cpu)": ((TORCH, PROCESS), None, "npu"),
+    "no backend supports cpu or cuda (backends: furiosa supports npu)": ((NPU,), None, None),
+    "no backend supports cpu or cuda (backends: none)": ((), None, None),
+    "--backend other does not support cuda (backends: other supports cpu; torch supports cuda, cpu)": (
         (TORCH, OTHER),
         "other",
         "cuda",
@@ -234,7 +238,7 @@ REFUSALS: Mapping[str, tuple[Any, ...]] = {
 
 
 @pytest.mark.parametrize("message", REFUSALS)
-def test_a_backend_that_can_not_be_chosen_says_which_there_are(message: str) -> None:
+def test_an_error_about_the_backend_lists_the_backends(message: str) -> None:
     registered, name, kind = REFUSALS[message]
     devices = () if kind is None else (Device(kind),)
     with pytest.raises(ConfigError) as caught:

@@ -130,7 +130,7 @@ def test_a_file_is_shown_with_its_path(site: Path) -> None:
 def test_devices_of_a_strangers_backend_are_understood(site: Path) -> None:
     install(site, "acme-backend", {"acme_backend": BACKEND}, {"backend": "acme_backend"})
     unserved = fllm(site, "serve", "--devices", "rngd:0:4", status=2)
-    assert "no backend serves rngd (backends: acme serves xpu; rngd serves npu; torch" in unserved
+    assert "no backend supports rngd (backends: acme supports xpu; rngd supports npu; torch" in unserved
     assert "xpu, xpu:N" in fllm(site, "serve", "--devices", "xpu:zero", status=2)
 
 
@@ -160,7 +160,7 @@ def test_a_command_that_is_no_click_command_is_one_line(site: Path) -> None:
     source = COMMAND.replace("@click.command()\n", "").replace('@click.option("--loud", is_flag=True)\n', "")
     install(site, "acme", {"acme_command": source}, {"acme": "acme_command"})
     [line] = fllm(site, "greet", status=2).splitlines()
-    assert line.endswith("the command 'greet' is a function, not a click.Command")
+    assert line.endswith("the command 'greet' is a function; it must be a click.Command")
 
 
 def test_our_commands_win_over_a_plugins(site: Path) -> None:
