@@ -110,7 +110,7 @@ def test_an_engine_that_is_stopped(server: Server, seen: Seen) -> None:
         os.kill(victim, signal.SIGSTOP)
         message = running.end()
         ended = time.monotonic() - began
-    assert message == "the engine process gives no sign of life for 2 s"
+    assert message == "the engine process has not responded for 2 s"
     took = recovery(server)
     assert gone(victim)
     seen(f"error event after {ended:.1f} s; healthy again {took:.1f} s later")

@@ -12,7 +12,7 @@ from typing import ClassVar
 import fllm
 from fllm.constraints import ConstString
 
-HANGS = 0.5
+HANG_SECONDS = 0.5
 """Seconds."""
 
 
@@ -28,22 +28,22 @@ class Numbers:
         Numbers.compiled.append(constraint.text)
         if "!" in constraint.text:
             raise fllm.RequestError("no exclamation marks")
-        return Line(constraint.text)
+        return LineGrammar(constraint.text)
 
     def close(self) -> None:
         pass
 
 
-class Line:
+class LineGrammar:
     def __init__(self, text: str) -> None:
         self.size = len(text)
         self._text = text
 
     def matcher(self) -> fllm.GrammarMatcher:
-        return At(self._text)
+        return LineMatcher(self._text)
 
 
-class At:
+class LineMatcher:
     def __init__(self, text: str) -> None:
         self._rest = text
 
@@ -56,7 +56,7 @@ class At:
         if self._rest[:1] == "x":
             raise ValueError("x marks the spot")
         if self._rest[:1] == "z":
-            time.sleep(HANGS)
+            time.sleep(HANG_SECONDS)
         elif self._rest:
             mask[0] = 1 << int(self._rest[0])
 

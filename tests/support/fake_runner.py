@@ -27,7 +27,7 @@ def logprob(context: Sequence[int], token: int) -> TokenLogprob:
     return TokenLogprob(token, -float(pick(context, token)))
 
 
-def answer(
+def expected_tokens(
     prompt: GenerateRequest, seed: int, *, eos: Sequence[int] = (), max_model_len: int = 1000
 ) -> list[int]:
     """What the model answers when nobody else is there and nothing is cached."""
@@ -55,16 +55,16 @@ class Oracle:
         self._rights = cycle(rights)
         self._width = width
         self._seed = seed
-        self.learned: list[tuple[int, int]] = []
+        self.updates: list[tuple[int, int]] = []
 
-    def draft(self, token_ids: Sequence[int], most: int) -> list[int]:
+    def draft(self, token_ids: Sequence[int], max_drafts: int) -> list[int]:
         context = list(token_ids)
-        for right in islice(self._rights, min(self._width, most)):
+        for right in islice(self._rights, min(self._width, max_drafts)):
             context.append((pick(context, self._seed) + (not right)) % VOCABULARY)
         return context[len(token_ids) :]
 
-    def learn(self, drafted: int, accepted: int) -> None:
-        self.learned.append((drafted, accepted))
+    def update(self, drafted: int, accepted: int) -> None:
+        self.updates.append((drafted, accepted))
 
 
 class FakeRunner:
@@ -128,8 +128,8 @@ class FakeRunner:
         certain = row.start + row.count - row.drafts
         context = self.read(row.block_table, row.start + row.count)
         prompt = row.token_ids[: row.prompt_length]
-        inner_markers = range(row.start + 1, min(row.start + row.count + 1, row.prompt_length))
-        logprobs = [logprob(context[:p], prompt[p]) for p in inner_markers] if row.prompt_logprobs else []
+        positions = range(row.start + 1, min(row.start + row.count + 1, row.prompt_length))
+        logprobs = [logprob(context[:p], prompt[p]) for p in positions] if row.prompt_logprobs else []
         if not row.sample:
             return Sampled(prompt_logprobs=logprobs)
         tokens: list[int] = []

@@ -21,7 +21,7 @@ from fllm_api.cli.bind import allow_address_reuse, server_url
 from fllm_api.cli.event_loop import loop_factory
 from fllm_api.cli.progress import report_progress
 from fllm_api.cli.settings import Settings
-from fllm_api.lifecycle.event_loop_watchdog import watched
+from fllm_api.lifecycle.event_loop_watchdog import watch_event_loop
 
 if TYPE_CHECKING:
     from fllm_api.listener import Listener
@@ -85,7 +85,7 @@ async def _listen(listener: Listener, sockets: list[socket.socket], interrupted:
     allow_address_reuse(sockets)
     serving = asyncio.create_task(listener.serve(sockets))
     waiting = asyncio.create_task(interrupted.wait())
-    with watched(asyncio.get_running_loop()):
+    with watch_event_loop(asyncio.get_running_loop()):
         await asyncio.wait([serving, waiting], return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
         listener.drain()

@@ -1,9 +1,11 @@
-"""A watchdog of the event loop, on which parsers and collectors run: a stranger's code that may hang.
+"""A watchdog of the event loop, which interrupts third-party code that blocks it.
 
-A thread sees that the loop's heart has stopped, and interrupts what is being executed there by a signal whose
-handler raises. So what hangs fails like whatever raises: its request ends with an error, all others go on.
-No thread can see anything while `re` looks for a match, since it holds the GIL; but it hears signals, and so
-the kernel counts, too, how long the process computes.
+Parsers and collectors run on the event loop. A thread notices that the loop's heartbeat has stopped, and
+interrupts what is being executed there with a signal whose handler raises. So code that hangs fails like code
+that raises: its request ends with an error, and all others go on.
+
+No thread can run while `re` searches for a match, since it holds the GIL. But signals still arrive, so the
+kernel also measures the CPU time of the process (``ITIMER_PROF``).
 """
 
 from __future__ import annotations
@@ -19,31 +21,37 @@ from contextlib import contextmanager
 from threading import Event, Thread, get_ident
 from types import FrameType
 
-BEAT = 0.5
+from fllm.heartbeat import Heartbeat
+
+HEARTBEAT_INTERVAL = 0.5
 """Seconds between two heartbeats."""
-PATIENCE = 5.0
-"""Seconds without one until the loop is said to hang. The longest honest work there takes about one."""
-TRIES = 10
-"""Interruptions, a second apart: many answers may hang in one turn of the loop, one after the other."""
+STALL_TIMEOUT = 5.0
+"""Seconds without a heartbeat after which the loop is interrupted. The longest legitimate work there takes
+about one second."""
+MAX_INTERRUPTS = 10
+"""Maximum number of interruptions, one second apart: several responses may hang one after the other in one
+iteration of the loop."""
 SIGNAL = getattr(signal, "SIGURG", None)
-"""Ignored by default, so that no child which still has no handler dies of it."""
+"""Signal that is ignored by default, so that a child process without a handler does not die of it."""
 EXIT_STATUS = 70
-"""EX_SOFTWARE, of sysexits.h."""
+"""``EX_SOFTWARE`` of ``sysexits.h``."""
 
 
-class Hang(Exception):
-    """Raised in the midst of what has kept the event loop from everything else for too long."""
+class EventLoopStalled(Exception):
+    """Raised inside the code that has blocked the event loop for too long."""
 
 
 @contextmanager
-def watched(
-    loop: asyncio.AbstractEventLoop, patience: float = PATIENCE, tries: int = TRIES
+def watch_event_loop(
+    loop: asyncio.AbstractEventLoop,
+    stall_timeout: float = STALL_TIMEOUT,
+    max_interrupts: int = MAX_INTERRUPTS,
 ) -> Iterator[None]:
-    """Watch the loop, which this thread, the main one, runs; no other thread can be interrupted."""
+    """Watch the loop, which must run in this thread, the main one: no other thread can be interrupted."""
     if SIGNAL is None:
         yield
         return
-    watchdog = Watchdog(loop, patience, tries)
+    watchdog = EventLoopWatchdog(loop, stall_timeout, max_interrupts)
     before = {each: signal.signal(each, watchdog.interrupt) for each in (SIGNAL, signal.SIGPROF)}
     watchdog.start()
     try:
@@ -54,65 +62,68 @@ def watched(
             signal.signal(each, handler)
 
 
-class Watchdog:
-    """Counts its own looks, and no clock's seconds: a process that was stopped has looked at nothing."""
+class EventLoopWatchdog:
+    """Counts the heartbeats of the loop from a thread, and interrupts the loop if there are none."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, patience: float, tries: int) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, stall_timeout: float, max_interrupts: int) -> None:
         self._loop = loop
-        self._patience = patience
-        self._tries = tries
+        self._stall_timeout = stall_timeout
+        self._max_interrupts = max_interrupts
         self._beats = 0
-        self._suspect = -1
-        """After which beat the loop was interrupted."""
-        self._computed = 0.0
-        """Seconds of computing of the main thread at the last beat."""
+        self._interrupted_at = -1
+        """Heartbeat after which the loop was interrupted."""
+        self._cpu_seconds = 0.0
+        """CPU time of the main thread at the last heartbeat."""
         self._main = get_ident()
         self._stopped = Event()
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Begin to beat, and to look."""
+        """Start the heartbeat and the thread that checks it."""
         self._beat()
         Thread(target=self._watch, name="fllm-watchdog", daemon=True).start()
 
     def stop(self) -> None:
-        """End both."""
+        """Stop both."""
         self._stopped.set()
         signal.setitimer(signal.ITIMER_PROF, 0)
         if self._timer is not None:
             self._timer.cancel()
 
     def interrupt(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        """Handle the signals, in the main thread: raise `Hang`, unless the loop has beaten meanwhile."""
+        """Handle the signals: raise `EventLoopStalled`, unless there was a heartbeat in the meantime."""
         if self._stopped.is_set():
             return
-        if self._beats == self._suspect or time.thread_time() - self._computed >= self._patience:
-            raise Hang(f"it kept the server from everything else for {self._patience:g} s")
+        computed = time.thread_time() - self._cpu_seconds
+        if self._beats == self._interrupted_at or computed >= self._stall_timeout:
+            raise EventLoopStalled(f"the event loop was blocked for {self._stall_timeout:g} s")
 
     def _beat(self) -> None:
         self._beats += 1
-        self._computed = time.thread_time()
-        signal.setitimer(signal.ITIMER_PROF, self._patience, 1.0)
-        self._timer = self._loop.call_later(BEAT, self._beat)
+        self._cpu_seconds = time.thread_time()
+        signal.setitimer(signal.ITIMER_PROF, self._stall_timeout, 1.0)
+        self._timer = self._loop.call_later(HEARTBEAT_INTERVAL, self._beat)
 
     def _watch(self) -> None:
-        seen, missed, tried = self._beats, 0.0, 0
-        while not self._stopped.wait(BEAT):
-            if seen != self._beats:
-                seen, missed, tried = self._beats, 0.0, 0
-                continue
-            missed += BEAT
-            if missed >= self._patience + tried:
-                if tried == self._tries:
-                    _give_up(missed)
-                tried += 1
-                self._suspect = seen
+        heartbeat = Heartbeat(HEARTBEAT_INTERVAL, self._stall_timeout)
+        last_seen, interrupts = self._beats, 0
+        while not self._stopped.wait(HEARTBEAT_INTERVAL):
+            heartbeat.record(alive=self._beats != last_seen)
+            if not heartbeat.silence:
+                last_seen, interrupts = self._beats, 0
+            elif heartbeat.silence >= self._stall_timeout + interrupts:
+                if interrupts == self._max_interrupts:
+                    _exit(heartbeat.silence)
+                interrupts += 1
+                self._interrupted_at = last_seen
                 signal.pthread_kill(self._main, signal.SIGURG)
 
 
-def _give_up(seconds: float) -> None:
-    """End the process; the engine's ends with it. No log: who hangs may hold its lock."""
-    line = f"furiosa-llm: the event loop hangs for {seconds:g} s, and nothing interrupts it: the end\n"
+def _exit(seconds: float) -> None:
+    """End the process, and with it the engine's. Do not log: the code that hangs may hold the log's lock."""
+    line = (
+        f"furiosa-llm: the event loop has been blocked for {seconds:g} s and can't be interrupted: exiting\n"
+    )
     os.write(sys.stderr.fileno(), line.encode())
     faulthandler.dump_traceback(sys.stderr, all_threads=True)
     os._exit(EXIT_STATUS)

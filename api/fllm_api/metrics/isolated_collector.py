@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from fllm.interfaces import Collector, RequestRecord
 from fllm.values import EngineStats
-from fllm_api.lifecycle.event_loop_watchdog import Hang
+from fllm_api.lifecycle.event_loop_watchdog import EventLoopStalled
 
 log = logging.getLogger("fllm.metrics")
 
@@ -52,7 +52,7 @@ class Guarded:
             return
         try:
             getattr(self._collector, method)(*arguments)
-        except Hang:
+        except EventLoopStalled:
             self._hangs = True
             log.exception("collector %s hangs; it is left out from now on", self._name(method))
         except Exception:

@@ -1,9 +1,9 @@
-"""Continuous batching for any device: implement `ModelRunner`, and `BatchedBackend` makes a backend of it."""
+"""Continuous batching for any device: `BatchedBackend` turns a `ModelRunner` into a backend."""
 
 from fllm.batching.backend import BatchedBackend
 from fllm.batching.limits import BatchLimits, check_length
 from fllm.batching.runner import ModelRunner, Row, Sampled
-from fllm.batching.verification import ends, samples, verified
+from fllm.batching.verification import expand_drafts, num_samples, verify_drafts
 from fllm.values import stop_tokens
 
 __all__ = [
@@ -13,8 +13,8 @@ __all__ = [
     "Row",
     "Sampled",
     "check_length",
-    "ends",
-    "samples",
+    "expand_drafts",
+    "num_samples",
     "stop_tokens",
-    "verified",
+    "verify_drafts",
 ]

@@ -1,4 +1,4 @@
-"""The event loop's side of the door: a backend over any model runner."""
+"""The event loop's side of continuous batching: a `Backend` over any `ModelRunner`."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from msgspec.structs import replace
 
 from fllm.batching.engine_loop import EngineLoop
 from fllm.batching.limits import BatchLimits
-from fllm.batching.prompt_validation import check
+from fllm.batching.prompt_validation import check_request
 from fllm.batching.runner import ModelRunner
 from fllm.batching.scheduler import Outcome
-from fllm.batching.step_watchdog import Pulse
+from fllm.batching.step_watchdog import StepWatchdog
 from fllm.config import BackendConfig
 from fllm.errors import BackendError, BackendLost, BackendUnavailable, RequestError
 from fllm.interfaces import BackendContext
 from fllm.pipeline.output_queue import OutputQueue
 from fllm.plugins.loader import load_plugins
-from fllm.structured_output.grammar_cache import Compilation
-from fllm.structured_output.grammar_state import Guide, require_text
+from fllm.structured_output.grammar_cache import GrammarCache
+from fllm.structured_output.grammar_state import GrammarState, require_text
 from fllm.structured_output.interfaces import GrammarContext, GrammarFactory, read_vocabulary
-from fllm.structured_output.mask_worker import MaskThread
+from fllm.structured_output.mask_worker import MaskWorker
 from fllm.values import EngineOutput, EngineStats, GenerateRequest, ModelCard, merge_outputs
 
 log = logging.getLogger("fllm.batching")
@@ -38,8 +38,9 @@ SEED_BITS = 63
 class BatchedBackend:
     """A `Backend` that batches sequences continuously on one `ModelRunner`, in a thread of its own.
 
-    To the engine thread, orders travel in one queue. From it, all outcomes of a step travel in one call into
-    the event loop, which puts each into its sequence's inbox. All state here belongs to the event loop.
+    Commands to the engine thread travel in one queue. All outcomes of a step travel back in one call to the
+    event loop, which puts each into the queue of its sequence. All state of this class belongs to the event
+    loop.
     """
 
     def __init__(
@@ -51,21 +52,22 @@ class BatchedBackend:
         limits: BatchLimits = BatchLimits(),  # noqa: B008  (frozen)
     ) -> None:
         self._engine = EngineLoop(runner, config, limits)
-        self._pulse = Pulse(lambda: self._engine.step, config.engine_timeout)
-        self._broken = False
+        self._watchdog = StepWatchdog(lambda: self._engine.step, config.engine_timeout)
+        self._died = False
         self._config = config
         self._grammar_factory = _grammar_factory(runner, config, context)
-        self._grammars: Compilation | None = None
-        self._masks = MaskThread()
+        self._grammar_cache: GrammarCache | None = None
+        self._mask_worker = MaskWorker()
         self._progress = context.progress
         self._seeds = random.SystemRandom() if config.seed is None else random.Random(config.seed)
-        self._inboxes: dict[str, OutputQueue[EngineOutput]] = {}
+        self._queues: dict[str, OutputQueue[EngineOutput]] = {}
+        """Output queue of each request in flight, by request id."""
         self._card: ModelCard | None = None
         self._thread: Thread | None = None
         self._closed = asyncio.Event()
 
     async def start(self) -> ModelCard:
-        """Load the model in the engine thread; what the runner raises comes out as it is."""
+        """Load the model in the engine thread and return its card. Raise what the runner raises."""
         loop = asyncio.get_running_loop()
         ready: asyncio.Future[ModelCard] = loop.create_future()
         self._thread = Thread(
@@ -73,58 +75,60 @@ class BatchedBackend:
         )
         self._thread.start()
         card = await ready
-        self._pulse.start()
+        self._watchdog.start()
         return card
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[EngineOutput]:
-        """Yield the steps of one sequence; closed early, free it before the engine's next step."""
-        arrived = time.monotonic()
-        check(request, self._require())
-        guide = await self._guide(request)
-        self._require()  # it may have stopped meanwhile
-        inbox = self._open_inbox(request.request_id)
-        self._engine.submit(request, seed=self._seed(request), arrived=arrived, guide=guide)
-        finish = None
+        """Yield the outputs of one sequence. If closed early, free it before the engine's next step."""
+        arrival_time = time.monotonic()
+        check_request(request, self._require_card())
+        grammar = await self._start_grammar(request)
+        self._require_card()  # the engine may have stopped in the meantime
+        queue = self._open_queue(request.request_id)
+        self._engine.submit(request, seed=self._seed(request), arrival_time=arrival_time, grammar=grammar)
+        finish_reason = None
         try:
-            while finish is None:
-                step = merge_outputs(await inbox.get())
-                finish = step.finish_reason
-                yield step
+            while finish_reason is None:
+                output = merge_outputs(await queue.get())
+                finish_reason = output.finish_reason
+                yield output
         finally:
-            del self._inboxes[request.request_id]
-            if finish is None:
+            del self._queues[request.request_id]
+            if finish_reason is None:
                 self._engine.abort(request.request_id)
 
     async def status(self) -> EngineStats:
-        """The scheduler's gauges and totals; raises `BackendUnavailable` once the engine thread is gone,
-        `BackendLost` if it hangs, or has died."""
-        self._pulse.check()
-        self._require()
+        """Return the scheduler's gauges and totals.
+
+        Raise `BackendLost` if the engine hangs or has died, `BackendUnavailable` if it does not run.
+        """
+        self._watchdog.check()
+        self._require_card()
         return self._engine.status()
 
     async def stop(self) -> None:
-        """End the engine thread before its next step; what is in flight ends with `BackendUnavailable`."""
-        self._pulse.stop()
+        """End the engine thread before its next step. Requests in flight fail with `BackendUnavailable`."""
+        self._watchdog.stop()
         if self._thread is not None:
             self._engine.end()
             await self._closed.wait()
 
-    def _run(self, call: Callable[..., Any], ready: asyncio.Future[ModelCard]) -> None:
-        """The engine thread; it reaches the event loop by ``call`` alone."""
+    def _run(self, call_in_loop: Callable[..., Any], ready: asyncio.Future[ModelCard]) -> None:
+        """Run the engine, in its thread, which reaches the event loop only by ``call_in_loop``."""
         error: BaseException | None = None
         try:
-            call(self._opened, self._engine.load(self._progress), ready)
-            self._engine.run(partial(call, self._deliver))
-        except BaseException as caught:  # noqa: BLE001  (whatever it is, `_ended` passes it on)
+            call_in_loop(self._on_loaded, self._engine.load(self._progress), ready)
+            self._engine.run(partial(call_in_loop, self._deliver))
+        except BaseException as caught:  # noqa: BLE001  (`_on_end` reports it)
             error = caught
-        call(self._ended, error, ready)
+        call_in_loop(self._on_end, error, ready)
 
-    def _opened(self, card: ModelCard, ready: asyncio.Future[ModelCard]) -> None:
+    def _on_loaded(self, card: ModelCard, ready: asyncio.Future[ModelCard]) -> None:
         if self._grammar_factory is not None:
             self._vocabulary = cache(partial(read_vocabulary, card, self._config.visible_tokens))
             context = GrammarContext(vocabulary=self._vocabulary)
             check = partial(require_text, bitmask_size=lambda: self._vocabulary().bitmask_size)
-            self._grammars = Compilation(self._grammar_factory(context), check=check)
+            self._grammar_cache = GrammarCache(self._grammar_factory(context), check=check)
             card = replace(card, grammar=self._config.grammar)
         self._card = card
         if not ready.done():
@@ -132,46 +136,47 @@ class BatchedBackend:
 
     def _deliver(self, outcomes: list[tuple[str, Outcome]]) -> None:
         for request_id, outcome in outcomes:
-            if inbox := self._inboxes.get(request_id):
+            if queue := self._queues.get(request_id):
                 if isinstance(outcome, BackendError):
-                    inbox.fail(outcome)
+                    queue.fail(outcome)
                 else:
-                    inbox.put(outcome)
+                    queue.put(outcome)
 
-    def _ended(self, error: BaseException | None, ready: asyncio.Future[ModelCard]) -> None:
+    def _on_end(self, error: BaseException | None, ready: asyncio.Future[ModelCard]) -> None:
         self._card = None
         self._closed.set()
-        if self._grammars is not None:
-            self._grammars.close()
+        if self._grammar_cache is not None:
+            self._grammar_cache.close()
         if error is not None and not ready.done():
             ready.set_exception(error)
         elif error is not None:
             log.error("the engine died", exc_info=error)
-            self._broken = True
-        for inbox in self._inboxes.values():
-            inbox.fail(BackendUnavailable("the engine died" if error else "the engine is stopping"))
+            self._died = True
+        for queue in self._queues.values():
+            queue.fail(BackendUnavailable("the engine died" if error else "the engine is stopping"))
 
-    def _require(self) -> ModelCard:
-        if self._broken:
+    def _require_card(self) -> ModelCard:
+        """Return the model card. Raise an error if the engine does not run."""
+        if self._died:
             raise BackendLost("the engine died")
         if self._card is None:
             raise BackendUnavailable("the engine is not running")
         return self._card
 
-    async def _guide(self, prompt: GenerateRequest) -> Guide | None:
-        if prompt.constraint is None or self._grammars is None:
+    async def _start_grammar(self, request: GenerateRequest) -> GrammarState | None:
+        if request.constraint is None or self._grammar_cache is None:
             return None
-        matcher = await self._grammars.matcher(prompt.constraint)
-        return Guide(matcher, self._vocabulary(), self._masks)
+        matcher = await self._grammar_cache.matcher(request.constraint)
+        return GrammarState(matcher, self._vocabulary(), self._mask_worker)
 
-    def _open_inbox(self, request_id: str) -> OutputQueue[EngineOutput]:
-        if request_id in self._inboxes:
+    def _open_queue(self, request_id: str) -> OutputQueue[EngineOutput]:
+        if request_id in self._queues:
             raise RequestError(f"the request id {request_id!r} is in use")
-        inbox = self._inboxes[request_id] = OutputQueue()
-        return inbox
+        queue = self._queues[request_id] = OutputQueue()
+        return queue
 
-    def _seed(self, prompt: GenerateRequest) -> int:
-        seed = prompt.sampling.seed
+    def _seed(self, request: GenerateRequest) -> int:
+        seed = request.sampling.seed
         return self._seeds.getrandbits(SEED_BITS) if seed is None else seed
 
 

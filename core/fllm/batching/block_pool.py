@@ -1,102 +1,114 @@
-"""The KV cache as a pool of blocks, shared by whoever has the same tokens.
+"""The KV cache as a pool of blocks, which sequences with the same tokens share.
 
-A block is *held* by one or more block tables; or *idle*, held by none but found by its digest; or *blank*.
-Blank blocks are given out first, then the idle one that was used least recently.
+Every block is in one of three states:
+
+- in use: at least one block table references it;
+- cached: no block table references it, but its hash still finds it;
+- empty: neither of the two.
+
+Both cached and empty blocks are free. Empty blocks are allocated first, then the cached block that was used
+least recently.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections import OrderedDict, abc
 from hashlib import blake2b
 
 
-def chain(parent: bytes, token_ids: Iterable[int]) -> bytes:
-    """The digest of a full block: names its tokens and, through its parent's digest, all tokens before them.
+def hash_block(parent: bytes, token_ids: abc.Iterable[int]) -> bytes:
+    """Return the hash of a full block: it identifies its tokens and, through its parent, all tokens before.
 
-    It is cryptographic, since whoever could make two prompts collide would read the other's KV.
+    The hash is cryptographic, because a client that could make two prompts collide could read the KV of
+    another client's prompt.
     """
     return blake2b(parent + array("q", token_ids).tobytes(), digest_size=32).digest()
 
 
 class BlockPool:
-    """Hands out the blocks of a KV cache and counts who holds each. Every operation on a block is O(1)."""
+    """Allocates the blocks of a KV cache and counts their references. Every operation on a block is O(1)."""
 
-    def __init__(self, num_blocks: int, block_size: int, *, retain: bool = True) -> None:
+    def __init__(self, num_blocks: int, block_size: int, *, enable_caching: bool = True) -> None:
         self.num_blocks = num_blocks
         self.block_size = block_size
-        self._retain = retain
-        self._holders = [0] * num_blocks
-        self._blank = list(reversed(range(num_blocks)))
-        self._idle: OrderedDict[int, None] = OrderedDict()
-        self._digest_of: dict[int, bytes] = {}
+        self._enable_caching = enable_caching
+        self._ref_counts = [0] * num_blocks
+        self._empty = list(reversed(range(num_blocks)))
+        self._cached: OrderedDict[int, None] = OrderedDict()
+        """Least recently used first."""
+        self._hash_of: dict[int, bytes] = {}
         self._block_of: dict[bytes, int] = {}
 
     @property
-    def free(self) -> int:
-        """How many blocks nobody holds."""
-        return len(self._blank) + len(self._idle)
+    def num_free(self) -> int:
+        """Number of blocks without references."""
+        return len(self._empty) + len(self._cached)
 
-    def root(self, group: str) -> bytes:
-        """Where chains of digests begin: at one place or, if nothing is retained, at one for each group."""
-        return b"" if self._retain else chain(group.encode(), ())
+    def hash_seed(self, group: str) -> bytes:
+        """Return the parent hash of first blocks: one for all, or one per group if caching is disabled."""
+        return b"" if self._enable_caching else hash_block(group.encode(), ())
 
-    def match(self, digests: Iterable[bytes]) -> list[int]:
-        """The blocks with these digests, up to the first that is not there."""
+    def find_cached(self, block_hashes: abc.Iterable[bytes]) -> list[int]:
+        """Return the blocks with these hashes, up to the first hash that is not found."""
         found: list[int] = []
-        for digest in digests:
-            block = self._block_of.get(digest)
+        for block_hash in block_hashes:
+            block = self._block_of.get(block_hash)
             if block is None:
                 break
             found.append(block)
         return found
 
-    def take(self, fresh: int, shared: Sequence[int] = ()) -> list[int] | None:
-        """Hold the ``shared`` blocks and so many fresh ones, in this order; ``None`` if there is no room."""
-        idle = sum(not self._holders[block] for block in shared)
-        if fresh > self.free - idle:
-            return None
-        for block in shared:
-            self._hold(block)
-        return [*shared, *(self._fresh() for _ in range(fresh))]
+    def can_allocate(self, count: int, reused: abc.Iterable[int] = ()) -> bool:
+        """Return whether ``count`` blocks are free in addition to the ``reused`` ones."""
+        return count <= self.num_free - sum(not self._ref_counts[block] for block in reused)
 
-    def release(self, blocks: Sequence[int]) -> None:
-        """Let go of a block table. Its end becomes idle first, so that a prefix outlives what follows it."""
+    def allocate(self, count: int) -> list[int]:
+        """Return ``count`` blocks with one reference each. Call it only if `can_allocate` allows it."""
+        return [self._allocate() for _ in range(count)]
+
+    def ref(self, blocks: abc.Iterable[int]) -> None:
+        """Add a reference to each of the blocks."""
+        for block in blocks:
+            self._cached.pop(block, None)
+            self._ref_counts[block] += 1
+
+    def free(self, blocks: abc.Sequence[int]) -> None:
+        """Drop the references of a block table, the last block first.
+
+        So a prefix stays cached for longer than the blocks that follow it.
+        """
         for block in reversed(blocks):
-            self._holders[block] -= 1
-            if not self._holders[block]:
-                self._retire(block)
+            self._ref_counts[block] -= 1
+            if not self._ref_counts[block]:
+                self._release(block)
 
-    def register(self, block: int, digest: bytes) -> None:
-        """Let a held block be found by its digest, unless another with the same content is found already."""
-        if digest not in self._block_of:
-            self._block_of[digest] = block
-            self._digest_of[block] = digest
+    def cache(self, block: int, block_hash: bytes) -> None:
+        """Make a block in use findable by its hash, unless another block with that hash already is."""
+        if block_hash not in self._block_of:
+            self._block_of[block_hash] = block
+            self._hash_of[block] = block_hash
 
-    def forget(self, block: int) -> None:
-        """Let a block be found no more: its content is void, or about to be."""
-        digest = self._digest_of.pop(block, None)
-        if digest is not None:
-            del self._block_of[digest]
+    def evict(self, block: int) -> None:
+        """Remove a block's hash, because its content is invalid or about to be overwritten."""
+        block_hash = self._hash_of.pop(block, None)
+        if block_hash is not None:
+            del self._block_of[block_hash]
 
-    def _hold(self, block: int) -> None:
-        self._idle.pop(block, None)
-        self._holders[block] += 1
-
-    def _fresh(self) -> int:
-        if self._blank:
-            block = self._blank.pop()
+    def _allocate(self) -> int:
+        if self._empty:
+            block = self._empty.pop()
         else:
-            block, _ = self._idle.popitem(last=False)
-            self.forget(block)
-        self._holders[block] = 1
+            block, _ = self._cached.popitem(last=False)
+            self.evict(block)
+        self._ref_counts[block] = 1
         return block
 
-    def _retire(self, block: int) -> None:
-        if not self._retain:
-            self.forget(block)
-        if block in self._digest_of:
-            self._idle[block] = None
+    def _release(self, block: int) -> None:
+        """Put a block without references where `_allocate` finds it."""
+        if not self._enable_caching:
+            self.evict(block)
+        if block in self._hash_of:
+            self._cached[block] = None
         else:
-            self._blank.append(block)
+            self._empty.append(block)

@@ -1,4 +1,4 @@
-"""The engine's side of the door: one thread, which hears orders between two steps."""
+"""The engine thread: it steps the scheduler and the runner, and processes commands between two steps."""
 
 from __future__ import annotations
 
@@ -17,39 +17,39 @@ from fllm.batching.runner import ModelRunner
 from fllm.batching.scheduler import Outcome, Scheduler
 from fllm.config import BackendConfig
 from fllm.errors import BackendError, ConfigError, format_error
-from fllm.structured_output.grammar_state import Guide
+from fllm.structured_output.grammar_state import GrammarState
 from fllm.values import EngineStats, GenerateRequest, ModelCard, Progress
 
 log = logging.getLogger("fllm.batching")
 
-MOST_FAILURES = 5
-"""Batches that fail without one between them that does not: a device that has broken stays broken."""
+MAX_CONSECUTIVE_FAILURES = 5
+"""Number of batches that may fail in a row: then the device is considered broken, and the engine ends."""
 
 
 class EngineLoop:
-    """`load`, then `run`, both in the engine thread. The other methods may be called from any."""
+    """Runs the engine. `load` and then `run` are called in the engine thread, all other methods in any."""
 
     _scheduler: Scheduler
-    """From `load` on."""
+    """Set by `load`."""
 
     def __init__(self, runner: ModelRunner, config: BackendConfig, limits: BatchLimits) -> None:
         self._runner = runner
         self._config = config
-        self._limits = limits.under(config)
+        self._limits = limits.with_config(config)
         if config.speculative_config and not getattr(runner, "verifies_drafts", False):
             raise ConfigError("--speculative-config: this backend can't verify drafts; leave it out")
-        self._orders: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._commands: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._failures = 0
         self.step: int | None = None
-        """The number of the step that is under way; ``None`` between two."""
+        """Number of the current step; ``None`` between two steps."""
 
     def load(self, progress: Callable[[Progress], None]) -> ModelCard:
-        """Load the model, allocate its KV cache, and write on its card what the two allow."""
+        """Load the model and allocate its KV cache. Return the card with the limits that result from both."""
         config, limits, speculation = self._config, self._limits, self._config.speculative_config
         card = self._runner.load(progress)
         blocks = self._runner.allocate(limits.block_size)
         length = context_length(card, config, blocks * limits.block_size)
-        pool = BlockPool(blocks, limits.block_size, retain=config.enable_prefix_caching)
+        pool = BlockPool(blocks, limits.block_size, enable_caching=config.enable_prefix_caching)
         self._scheduler = Scheduler(
             pool,
             limits,
@@ -57,7 +57,7 @@ class EngineLoop:
             eos_token_ids=card.eos_token_ids,
             drafter=None if speculation is None else partial(NgramDrafter, speculation),
         )
-        figures = {
+        runtime = {
             "num_speculative_tokens": speculation.num_speculative_tokens if speculation else 0,
             "kv_cache_blocks": blocks,
             "block_size": limits.block_size,
@@ -65,57 +65,67 @@ class EngineLoop:
             "max_num_batched_tokens": limits.max_num_batched_tokens,
             "enable_prefix_caching": config.enable_prefix_caching,
         }
-        return replace(card, max_model_len=length, runtime={**card.runtime, **figures})
+        return replace(card, max_model_len=length, runtime={**card.runtime, **runtime})
 
     def run(self, deliver: Callable[[list[tuple[str, Outcome]]], None]) -> None:
-        """Step while there is work, sleep while there is none; deliver the outcomes of each step together."""
+        """Step while there is work and sleep otherwise, until `end`. Deliver the outcomes of a step together.
+
+        Raise `BackendError` after `MAX_CONSECUTIVE_FAILURES`.
+        """
         try:
             for number in itertools.count():
-                if not self._obey():
+                if not self._process_commands():
                     return
                 self.step = number
                 outcomes = self._step()
                 self.step = None
                 if outcomes:
                     deliver(outcomes)
-                if self._failures == MOST_FAILURES:
-                    raise BackendError(f"{MOST_FAILURES} batches failed, one after the other")
+                if self._failures == MAX_CONSECUTIVE_FAILURES:
+                    raise BackendError(f"{MAX_CONSECUTIVE_FAILURES} batches failed in a row")
         finally:
             self._runner.close()
 
     def submit(
-        self, prompt: GenerateRequest, *, seed: int, arrived: float, guide: Guide | None = None
+        self,
+        request: GenerateRequest,
+        *,
+        seed: int,
+        arrival_time: float,
+        grammar: GrammarState | None = None,
     ) -> None:
-        """Queue a prompt, of which outcomes will be delivered until it ends."""
-        self._orders.put(partial(self._scheduler.add, prompt, seed=seed, arrived=arrived, guide=guide))
+        """Queue a request. Its outcomes are delivered until it ends."""
+        self._commands.put(
+            partial(self._scheduler.add, request, seed=seed, arrival_time=arrival_time, grammar=grammar)
+        )
 
     def abort(self, request_id: str) -> None:
-        """Free a sequence before the next step; nothing happens if it is over already."""
-        self._orders.put(partial(self._scheduler.abort, request_id))
+        """Free a sequence before the next step. Do nothing if it has already ended."""
+        self._commands.put(partial(self._scheduler.abort, request_id))
 
     def end(self) -> None:
         """Let `run` return before the next step."""
-        self._orders.put(None)
+        self._commands.put(None)
 
     def status(self) -> EngineStats:
-        """The scheduler's gauges and totals."""
+        """Return the scheduler's gauges and totals."""
         return self._scheduler.status()
 
-    def _obey(self) -> bool:
-        """Follow all orders, waiting for one if there is nothing else to do; False if one is to end."""
+    def _process_commands(self) -> bool:
+        """Run all queued commands; wait for one if there is nothing to schedule. Return False after `end`."""
         while True:
             try:
-                order = self._orders.get(block=not self._scheduler.busy)
+                command = self._commands.get(block=not self._scheduler.busy)
             except Empty:
                 return True
-            if order is None:
+            if command is None:
                 return False
-            order()
+            command()
 
     def _step(self) -> list[tuple[str, Outcome]]:
-        """Execute one batch. If that fails its sequences are lost, and the engine goes on."""
+        """Execute one batch. If it fails, its sequences fail, and the engine goes on."""
         batch = self._scheduler.schedule()
-        assert batch.rows, "whoever is busy has something to compute"
+        assert batch.rows, "a busy scheduler always schedules a row"
         try:
             outcomes = [*self._scheduler.complete(batch, self._runner.execute(batch.rows))]
             self._failures = 0
@@ -123,6 +133,6 @@ class EngineLoop:
         except Exception as error:
             self._failures += 1
             ids = self._scheduler.discard(batch)
-            log.exception("a batch failed, and with it %s", ", ".join(ids))
+            log.exception("a batch failed; requests: %s", ", ".join(ids))
             reason = f"the engine failed on a batch of {len(ids)}: {format_error(error)}"
             return [(request_id, BackendError(reason)) for request_id in ids]

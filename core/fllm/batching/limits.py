@@ -1,4 +1,4 @@
-"""How much is computed at once, and how long a sequence may become."""
+"""Limits of a batch, and the context length that the KV cache allows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fllm.values import ModelCard
 log = logging.getLogger("fllm.batching")
 
 DOUBLING_CONTEXT = 800
-"""A prompt's token after so many others costs twice what the first did, since it attends to them all.
+"""Position at which a prompt token costs twice as much as the first one, because it attends to all before it.
 
 Measured with SmolLM2-135M in int8 on 2 cores, in chunks as small as the budget makes them: 37 tokens at 500
 took 17 ms, 14 at 2,000 15 ms, 9 at 4,000 19 ms. Chunks of 64 and more share the reading of keys: 1,700.
@@ -22,35 +22,37 @@ took 17 ms, 14 at 2,000 15 ms, 9 at 4,000 19 ms. Chunks of 64 and more share the
 
 
 class BatchLimits(Struct, frozen=True, kw_only=True):
-    """What one batch holds at most, and the size of a KV block. The defaults suit a cpu."""
+    """The maximum size of a batch, and the size of a KV block. The defaults suit a CPU."""
 
     max_num_seqs: int = 64
     max_num_batched_tokens: int = 512
-    """Of those who decode and of prompts together."""
+    """Maximum number of tokens per step, of decodes and prompts together."""
     prefill_budget: int | None = 48
-    """What a step spends on prompts, in tokens at the start of a context; ``None``: all of the batch, and a
-    token counts as one wherever it stands. It bounds how long others wait for a step beside a long prompt.
-    More make that one cheaper."""
-    lone_prefill_budget: int = 256
-    """The same for a sequence that has been the only one for a while. Who comes then waits longer, once."""
+    """Maximum cost of the prompt tokens in a step, in units of one token at the start of a context. ``None``:
+    no limit but ``max_num_batched_tokens``, and every token costs one. It bounds how long other sequences
+    wait for a step while a long prompt is computed. A larger budget makes the long prompt cheaper."""
+    solo_prefill_budget: int = 256
+    """The same for a sequence that has been the only one for a while. A request that then arrives waits
+    longer, once."""
     block_size: int = 16
     max_drafting_seqs: int = 2
-    """While more sequences run, nothing is drafted: a batch of many computes no token for nothing."""
+    """Nothing is drafted while more sequences run, because a large batch has no computation to spare."""
 
-    def budget(self, room: int, *, alone: bool) -> float:
-        """What a step spends on prefill at most, if its batch has room for so many tokens."""
+    def step_prefill_budget(self, token_budget: int, *, solo: bool) -> float:
+        """Return the prefill budget of a step whose batch may hold ``token_budget`` more tokens."""
         if self.prefill_budget is None:
-            return room
-        return min(self.lone_prefill_budget if alone else self.prefill_budget, room)
+            return token_budget
+        return min(self.solo_prefill_budget if solo else self.prefill_budget, token_budget)
 
-    def price(self, position: int) -> float:
-        """What each token of a chunk that starts at this position takes of the prefill budget: 1 or more."""
+    def token_cost(self, position: int) -> float:
+        """Return the part of the prefill budget (>= 1) that a token of a chunk from ``position`` on takes."""
         return 1.0 if self.prefill_budget is None else 1 + position / DOUBLING_CONTEXT
 
-    def under(self, config: BackendConfig) -> BatchLimits:
-        """These limits, save where the configuration has its own; `ConfigError` if those contradict.
+    def with_config(self, config: BackendConfig) -> BatchLimits:
+        """Return these limits with the values that the configuration sets.
 
-        A configuration that says how many tokens a batch holds means prompts, too: no budget is left.
+        If the configuration sets ``max_num_batched_tokens``, this limit applies to prompts as well, and there
+        is no prefill budget. Raise `ConfigError` if the values contradict each other.
         """
         seqs, tokens = config.max_num_seqs, config.max_num_batched_tokens
         if seqs is None:
@@ -59,8 +61,8 @@ class BatchLimits(Struct, frozen=True, kw_only=True):
             tokens = max(self.max_num_batched_tokens, seqs)
         if not 0 < seqs <= tokens:
             raise ConfigError(
-                f"--max-num-batched-tokens is {tokens} and --max-num-seqs is {seqs}: "
-                "there must be a sequence, and a token in each batch for every one"
+                f"--max-num-batched-tokens is {tokens} and --max-num-seqs is {seqs}: --max-num-seqs must be "
+                "at least 1 and at most --max-num-batched-tokens, since each sequence takes a token per step"
             )
         speculation = config.speculative_config
         drafting = speculation and speculation.disable_by_batch_size
@@ -73,23 +75,32 @@ class BatchLimits(Struct, frozen=True, kw_only=True):
         )
 
 
-def check_length(own: int, asked: int | None) -> None:
-    """Raise `ConfigError` if ``--max-model-len`` exceeds the model's own context.
+def check_length(model_length: int, max_model_len: int | None) -> None:
+    """Raise `ConfigError` if ``--max-model-len`` exceeds the model's own context length.
 
-    A runner calls it as soon as it knows ``own``: nobody should wait for weights that won't be used.
+    A runner calls this as soon as it knows ``model_length``, so that the error appears before the weights are
+    loaded.
     """
-    if asked is not None and asked > own:
-        raise ConfigError(f"--max-model-len is {asked} and the model's own is {own}: it may only be lowered")
+    if max_model_len is not None and max_model_len > model_length:
+        raise ConfigError(
+            f"--max-model-len is {max_model_len} and the model's own is {model_length}: "
+            "choose a value that is not larger"
+        )
 
 
 def context_length(card: ModelCard, config: BackendConfig, capacity: int) -> int:
-    """The longest sequence served: the model's limit, lowered by the configuration or by the KV cache."""
+    """Return the maximum length of a sequence: the model's, lowered by the configuration or the KV cache.
+
+    ``capacity`` is the number of tokens that the KV cache holds. Raise `ConfigError` if it is zero.
+    """
     check_length(card.max_model_len, config.max_model_len)
-    wanted = card.max_model_len if config.max_model_len is None else config.max_model_len
+    length = card.max_model_len if config.max_model_len is None else config.max_model_len
     if capacity < 1:
-        raise ConfigError("there is no memory left for the KV cache; choose a smaller model or --dtype")
-    if wanted > capacity:
+        raise ConfigError("no memory is left for the KV cache; choose a smaller model or --dtype")
+    if length > capacity:
         log.warning(
-            "the KV cache holds %d tokens: max_model_len is lowered from %d to that", capacity, wanted
+            "max_model_len is lowered to the capacity of the KV cache: %d tokens instead of %d",
+            capacity,
+            length,
         )
-    return min(wanted, capacity)
+    return min(length, capacity)

@@ -1,4 +1,4 @@
-"""What a prompt must be like, so that the engine can work on it."""
+"""Validation of a request against the model card, before it reaches the engine."""
 
 from __future__ import annotations
 
@@ -7,29 +7,32 @@ from collections.abc import Iterable
 from fllm.errors import ContextTooLong, RequestError
 from fllm.values import GenerateRequest, ModelCard
 
-ANY_TOKEN = 2**31
-"""Bounds the token ids where the card does not tell the size of the vocabulary."""
+MAX_VOCAB_SIZE = 2**31
+"""Bound of token ids if the card does not contain the size of the vocabulary."""
 
 
-def check(prompt: GenerateRequest, card: ModelCard) -> None:
-    """Raise `RequestError` for a prompt that this model can't continue."""
-    length = len(prompt.token_ids)
+def check_request(request: GenerateRequest, card: ModelCard) -> None:
+    """Raise `RequestError` if the model cannot process the request."""
+    length = len(request.token_ids)
     if not length:
         raise RequestError("the prompt is empty", param="prompt")
     if length >= card.max_model_len:
         raise ContextTooLong(
-            f"the prompt has {length} tokens; with an answer of at least one, "
-            f"this model's context holds {card.max_model_len}"
+            f"the prompt has {length} tokens, but the model's context holds {card.max_model_len}, "
+            "including at least one token of output"
         )
-    if prompt.constraint is not None and card.grammar is None:
-        raise RequestError("this server can't constrain answers: it was started without a grammar backend")
-    vocabulary = card.runtime.get("vocab_size", ANY_TOKEN)
-    _check_ids(prompt.token_ids, vocabulary, "prompt")
-    _check_ids(prompt.sampling.logit_bias, vocabulary, "logit_bias")
-    _check_ids(prompt.sampling.stop_token_ids, vocabulary, "stop_token_ids")
+    if request.constraint is not None and card.grammar is None:
+        raise RequestError(
+            "this server can't constrain its output: it was started without a grammar backend "
+            "(--grammar-backend)"
+        )
+    vocab_size = card.runtime.get("vocab_size", MAX_VOCAB_SIZE)
+    _check_ids(request.token_ids, vocab_size, "prompt")
+    _check_ids(request.sampling.logit_bias, vocab_size, "logit_bias")
+    _check_ids(request.sampling.stop_token_ids, vocab_size, "stop_token_ids")
 
 
-def _check_ids(token_ids: Iterable[int], vocabulary: int, param: str) -> None:
+def _check_ids(token_ids: Iterable[int], vocab_size: int, param: str) -> None:
     for token in token_ids:
-        if not 0 <= token < vocabulary:
-            raise RequestError(f"{param} has token id {token}; ids are 0 to {vocabulary - 1}", param=param)
+        if not 0 <= token < vocab_size:
+            raise RequestError(f"{param} has token id {token}; ids are 0 to {vocab_size - 1}", param=param)

@@ -1,8 +1,8 @@
-"""What a new device implements: load, allocate, execute one batch. `fllm.batching` does the rest."""
+"""The interface of a device: load a model, allocate its KV cache, execute one batch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import abc
 from typing import Protocol
 
 from msgspec import Struct
@@ -11,74 +11,87 @@ from fllm.values import ModelCard, Progress, SamplingParams, TokenLogprob
 
 
 class Row(Struct, frozen=True, kw_only=True):
-    """One sequence's share of a batch: compute ``count`` tokens from position ``start``.
+    """One sequence's part of a batch: compute ``count`` tokens from position ``start``.
 
-    The KV pairs of positions before ``start`` are in the cache; those of the ``count`` new ones are to be
-    written there. Position ``p`` lives in block ``block_table[p // block_size]``, offset ``p % block_size``.
+    The KV of positions before ``start`` are in the cache. Write the KV of the ``count`` new positions there.
+    Position ``p`` is stored in block ``block_table[p // block_size]`` at offset ``p % block_size``.
     """
 
-    token_ids: Sequence[int]
-    """Prompt and answer so far, at least ``start + count`` long. Read it during `execute` only: it grows."""
+    token_ids: abc.Sequence[int]
+    """Tokens of the prompt and the output so far, at least ``start + count``. Read them only during
+    `execute`, because the list grows afterwards."""
     prompt_length: int
-    """How many of ``token_ids`` are the prompt's."""
+    """Number of ``token_ids`` that belong to the prompt."""
     start: int
+    """Position of the first token to compute."""
     count: int
-    block_table: Sequence[int]
+    """Number of tokens to compute."""
+    block_table: abc.Sequence[int]
+    """Blocks of the sequence, in order."""
     sampling: SamplingParams
     seed: int
-    """Of this sequence. The draw for position ``p`` depends on ``(seed, p)`` alone, on no neighbour."""
+    """Seed of this sequence. The random number for position ``p`` depends only on ``(seed, p)``, not on
+    other rows."""
     sample: bool
-    """Sample the token after the last one; False for a chunk that does not end its prompt."""
+    """Whether to sample the token after the last one. False for a chunk that does not complete its prompt."""
     drafts: int = 0
-    """So many of the ``count`` tokens, the last, are guesses. To verify them, sample after the token before
-    them and after each, always as if the row ended there, for as long as the sample is the next guess."""
-    mask: Callable[[], memoryview] | None = None
-    """Where the answer is constrained: waits for the bit mask of the tokens that may be sampled, which is
-    being computed; so call it as late as you can. Token ``i`` is bit ``i % 32`` of native int32 ``i // 32``.
-    All others are impossible, whatever biases and penalties say, and stop tokens need no further ban."""
+    """Number of draft tokens at the end of the ``count`` tokens. To verify them, sample after the token
+    before the first draft and after each draft, always as if the row ended there, as long as the sample
+    equals the next draft. See `fllm.batching.verify_drafts`."""
+    mask: abc.Callable[[], memoryview] | None = None
+    """Function that returns the bitmask of the tokens that may be sampled, if the output is constrained. It
+    waits until the mask is computed, so call it as late as possible. Token ``i`` is bit ``i % 32`` of native
+    int32 number ``i // 32``. All other tokens are impossible, whatever biases and penalties are set.
+    Do not ban stop tokens in addition."""
     prompt_logprobs: bool = False
-    """Report log-probabilities of the prompt's tokens among positions ``start + 1`` to ``start + count``."""
+    """Whether to return log-probabilities of the prompt tokens at positions ``start + 1`` to
+    ``start + count``."""
 
 
 class Sampled(Struct, frozen=True, kw_only=True):
-    """The result for one row."""
+    """The result of one row."""
 
     token_id: int | None = None
-    """``None`` where the row asked for no sample. After drafts: the first sample that was not the guess, or
-    the one after the last of them."""
+    """Sampled token; ``None`` if the row has ``sample=False``. For a row with drafts: the first sample that
+    differs from its draft, or the sample after the last draft."""
     accepted: int = 0
-    """How many of the row's drafts were sampled; they come before ``token_id``."""
+    """Number of drafts that were sampled. They precede ``token_id``."""
     logprob: TokenLogprob | None = None
-    """Where ``sampling.logprobs`` asks: by the model's own distribution, before temperature and penalties."""
+    """Log-probability of ``token_id``, if ``sampling.logprobs`` is set, by the model's own distribution
+    before temperature and penalties."""
     accepted_logprobs: list[TokenLogprob] = []
     """The same for each accepted draft."""
     prompt_logprobs: list[TokenLogprob] = []
-    """Of the prompt tokens at positions ``start + 1`` to ``start + count``, where the row asked for them."""
+    """Log-probabilities of the prompt tokens at positions ``start + 1`` to ``start + count``, if the row
+    has ``prompt_logprobs=True``."""
 
 
 class ModelRunner(Protocol):
-    """A device with a model on it. All methods are called from one thread, which is not the event loop's.
+    """A device with a model. All methods are called from one thread, which is not that of the event loop.
 
-    One that has the attribute ``verifies_drafts = True`` is given rows with `Row.drafts`, one that has
-    ``applies_masks = True`` rows with `Row.mask`.
+    A runner with the attribute ``verifies_drafts = True`` receives rows with `Row.drafts`, one with
+    ``applies_masks = True`` receives rows with `Row.mask`.
     """
 
-    def load(self, progress: Callable[[Progress], None]) -> ModelCard:
-        """Read the weights; raises `fllm.UserError` for what the user can mend."""
+    def load(self, progress: abc.Callable[[Progress], None]) -> ModelCard:
+        """Read the weights and return the model card. Raise `fllm.UserError` for what the user can fix."""
         ...
 
     def allocate(self, block_size: int) -> int:
-        """Allocate the KV cache in blocks of ``block_size`` tokens, once after `load`; give how many fit."""
+        """Allocate the KV cache in blocks of ``block_size`` tokens and return the number of blocks.
+
+        Called once, after `load`.
+        """
         ...
 
-    def execute(self, batch: Sequence[Row]) -> Sequence[Sampled]:
-        """Run the model once over all rows and sample; one result for each row, in the order of the rows.
+    def execute(self, batch: abc.Sequence[Row]) -> abc.Sequence[Sampled]:
+        """Run the model once over all rows, sample, and return one result per row, in the order of the rows.
 
-        Rows may share blocks: a row may read what an earlier row of the same batch writes, so each layer
-        writes the KV pairs of all rows before it attends. No row's result may depend on the others.
+        Rows may share blocks, and a row may read what an earlier row of the same batch writes. So each layer
+        must write the KV of all rows before it attends. No row's result may depend on the other rows.
         """
         ...
 
     def close(self) -> None:
-        """Give the device's memory back; called once, after the last `execute`."""
+        """Free the device's memory. Called once, after the last `execute`."""
         ...

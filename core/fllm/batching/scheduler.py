@@ -1,23 +1,26 @@
-"""Continuous batching: before every step, decide anew which sequences compute what.
+"""The scheduler of continuous batching: it decides before every step what each sequence computes.
 
-The *prefill* of a sequence computes the keys and values (KV) of its prompt, in chunks where that is long;
-each *decode* step after it computes those of the latest token and samples the next. KV live in *blocks* of a
-fixed number of tokens; a sequence's *block table* lists its blocks in order. The *prefix cache* finds full
-blocks that hold the same tokens already. When blocks run out, who was admitted last is *preempted*: it gives
-its blocks back, waits at the front of the queue, and computes its tokens again later, which changes none of
-them.
+Terms:
 
-A row that decodes may carry *drafts*: guesses of the tokens to come, which the same step verifies. Accepted
-ones are tokens like all others; the KV of the rest is overwritten when their places are computed again.
+- The *prefill* of a sequence computes the keys and values (KV) of its prompt, in chunks if it is long. Each
+  *decode* step then computes the KV of the latest token and samples the next.
+- KV live in *blocks* of a fixed number of tokens. A sequence's *block table* lists its blocks in order.
+- The *prefix cache* finds full blocks that already hold the same tokens.
+- A decode row may carry *drafts*: guesses of the next tokens, which the same step verifies. Accepted drafts
+  are ordinary tokens. The KV of rejected ones is overwritten when their positions are computed again.
 
-Waiting sequences are admitted round-robin across clients (see `fllm.batching.waiting_queue`). A sequence
-that does not fit blocks those behind it. Those who run are in the order in which they were first admitted,
-and those preempted, who wait before all others, go on with that order: so who was admitted first gets
-blocks first, and is never preempted for another. The tokens of a step are given out otherwise. Each
-sequence that decodes has one. What the step may spend on prefill goes to the sequence with the fewest
-tokens left, then to the next, so that a short prompt does not wait for a long one; the eldest in prefill,
-which was admitted before the others, is assured a share. Only so many run at once, and whoever comes is
-younger: so each becomes the eldest in time, whatever other clients ask."""
+Order of blocks: waiting sequences are admitted round-robin across clients (see
+`fllm.batching.waiting_queue`). A sequence that does not fit blocks those after it. Running sequences stay in
+the order of their first admission. When blocks run out, the last of them is *preempted*: it frees its blocks,
+waits at the front of the queue, and later computes its tokens again, which does not change them. So a
+sequence that was admitted earlier gets blocks first and is never preempted in favor of a later one.
+
+Order of tokens: each sequence that decodes gets one token per step. The prefill budget of the step goes to
+the sequence with the fewest tokens left, then to the next, so that a short prompt does not wait for a long
+one. A share of it is reserved for the oldest sequence in prefill. Since the number of running sequences is
+limited, and new ones are always younger, each becomes the oldest in time. So no sequence starves, whatever
+other clients send.
+"""
 
 from __future__ import annotations
 
@@ -33,33 +36,34 @@ from fllm.batching.ngram_drafter import Drafter
 from fllm.batching.runner import Row, Sampled
 from fllm.batching.sequence import Sequence
 from fllm.batching.step_results import advance
-from fllm.batching.waiting_queue import Waiting
+from fllm.batching.waiting_queue import WaitingQueue
 from fllm.errors import BackendError
-from fllm.structured_output.grammar_state import Guide
+from fllm.structured_output.grammar_state import GrammarState
 from fllm.values import EngineOutput, EngineStats, GenerateRequest, stop_tokens
 
 Outcome = EngineOutput | BackendError
-"""What comes of one step for one sequence."""
+"""Result of one step for one sequence."""
 
-ELDEST_SHARE = 0.25
-"""Of a step's prefill, assured to the sequence that has been in prefill for longest."""
-LONE_SHARE = 1 / 3
-"""Of a step's prefill, for the only one in prefill if it does not end there: others are likely to come."""
-LULL = 1.0
-"""Seconds after which a sequence that has no company is taken to stay alone."""
+OLDEST_PREFILL_SHARE = 0.25
+"""Share of a step's prefill budget that is reserved for the oldest sequence in prefill."""
+SOLO_PREFILL_SHARE = 1 / 3
+"""Share of a step's prefill budget for the only sequence in prefill, if the step does not complete its
+prompt: other requests are likely to arrive."""
+IDLE_SECONDS = 1.0
+"""Seconds after which a sequence that runs alone is assumed to stay alone."""
 
 
 class Batch(Struct, eq=False):
-    """What one step executes: a row for each of its sequences."""
+    """The input of one step: one row for each of its sequences."""
 
-    room: int
-    """Tokens that may still be added."""
+    token_budget: int
+    """Number of tokens that may still be added."""
     sequences: list[Sequence] = []
     rows: list[Row] = []
 
 
 class Scheduler:
-    """Owns all sequences and their blocks; called by one thread: `schedule`, execute, `complete`, again."""
+    """Owns all sequences and their blocks. One thread repeats: `schedule`, execute the batch, `complete`."""
 
     def __init__(
         self,
@@ -77,25 +81,25 @@ class Scheduler:
         self._eos_token_ids = tuple(eos_token_ids)
         self._drafter = drafter
         self._clock = clock
-        self._crowded = -math.inf
-        """When there was more than one sequence."""
-        self._waiting = Waiting()
+        self._last_concurrent_at = -math.inf
+        """Time of the latest step with more than one sequence."""
+        self._waiting = WaitingQueue()
         self._running: dict[str, Sequence] = {}
         self._preemptions = self._prefix_queries = self._prefix_hits = 0
         self._drafted = self._accepted = 0
 
     @property
     def busy(self) -> bool:
-        """There is something to schedule."""
+        """Whether there is something to schedule."""
         return bool(self._running or self._waiting)
 
     def status(self) -> EngineStats:
-        """Gauges and totals; may be called from any thread."""
+        """Return gauges and totals. Any thread may call this."""
         return EngineStats(
             running=len(self._running),
             waiting=len(self._waiting),
             kv_blocks=self._pool.num_blocks,
-            kv_blocks_used=self._pool.num_blocks - self._pool.free,
+            kv_blocks_used=self._pool.num_blocks - self._pool.num_free,
             prefix_queries=self._prefix_queries,
             prefix_hits=self._prefix_hits,
             preemptions=self._preemptions,
@@ -103,46 +107,56 @@ class Scheduler:
             accepted=self._accepted,
         )
 
-    def add(self, prompt: GenerateRequest, *, seed: int, arrived: float, guide: Guide | None = None) -> None:
-        """Queue a prompt, which is not empty and shorter than ``max_model_len``."""
+    def add(
+        self,
+        request: GenerateRequest,
+        *,
+        seed: int,
+        arrival_time: float,
+        grammar: GrammarState | None = None,
+    ) -> None:
+        """Queue a request. Its prompt must not be empty and must be shorter than ``max_model_len``."""
         self._waiting.add(
             Sequence(
-                id=prompt.request_id,
-                client=prompt.client,
-                token_ids=list(prompt.token_ids),
-                prompt_length=len(prompt.token_ids),
-                sampling=prompt.sampling,
-                stop_ids=stop_tokens(prompt.sampling, self._eos_token_ids),
+                id=request.request_id,
+                client=request.client,
+                token_ids=list(request.token_ids),
+                prompt_length=len(request.token_ids),
+                sampling=request.sampling,
+                stop_ids=stop_tokens(request.sampling, self._eos_token_ids),
                 seed=seed,
-                arrived=arrived,
-                root=self._pool.root(prompt.group or prompt.request_id),
-                drafter=self._drafter() if self._drafter and guide is None else None,
-                guide=guide,
+                arrival_time=arrival_time,
+                hash_seed=self._pool.hash_seed(request.group or request.request_id),
+                drafter=self._drafter() if self._drafter and grammar is None else None,
+                grammar=grammar,
             )
         )
 
     def abort(self, request_id: str) -> None:
-        """Drop a sequence and free its blocks at once; nothing happens if it is over already."""
-        sequence = self._running.pop(request_id, None) or self._waiting.drop(request_id)
+        """Drop a sequence and free its blocks at once. Do nothing if it has already ended."""
+        sequence = self._running.pop(request_id, None) or self._waiting.remove(request_id)
         if sequence is not None:
-            self._release(sequence)
+            self._free_blocks(sequence)
 
     def schedule(self) -> Batch:
-        """The next batch: the next token for those who decode, then chunks for those in prefill."""
+        """Return the next batch: one token of each sequence that decodes, then chunks of prompts."""
         if len(self._running) + len(self._waiting) > 1:
-            self._crowded = self._clock()
+            self._last_concurrent_at = self._clock()
         batch = Batch(self._limits.max_num_batched_tokens)
-        decoding = [s for s in list(self._running.values()) if s.remaining == 1 and self._grow(s)]
+        decoding = [s for s in list(self._running.values()) if s.remaining == 1 and self._append_blocks(s)]
         prefilling = [s for s in self._running.values() if s.remaining > 1]
         prefilling += self._admit()
-        for sequence in decoding[: batch.room]:
-            self._put(sequence, 1, batch, self._draft(sequence, batch.room))
-        if prefilling and batch.room:
+        for sequence in decoding[: batch.token_budget]:
+            self._schedule_row(sequence, 1, batch, self._draft(sequence, batch.token_budget))
+        if prefilling and batch.token_budget:
             self._prefill(prefilling, batch)
         return batch
 
     def complete(self, batch: Batch, results: Iterable[Sampled]) -> list[tuple[str, Outcome]]:
-        """Take in what the batch computed; gives a step for each sequence that got on, or why it can't."""
+        """Apply the results of a batch. Return the outcome of each sequence whose prompt is computed.
+
+        Sequences that finished or failed are dropped.
+        """
         outcomes: list[tuple[str, Outcome]] = []
         for sequence, row, result in zip(batch.sequences, batch.rows, results, strict=True):
             sequence.computed += row.count - row.drafts
@@ -151,128 +165,142 @@ class Scheduler:
                 continue  # only a chunk of its prompt
             outcome = advance(sequence, row, result, self._max_model_len)
             if row.drafts:
-                self._settle(sequence, row, result.accepted)
+                self._apply_drafts(sequence, row, result.accepted)
             outcomes.append((sequence.id, outcome))
             if isinstance(outcome, BackendError) or outcome.finish_reason is not None:
                 self.abort(sequence.id)
         return outcomes
 
     def discard(self, batch: Batch) -> list[str]:
-        """Drop the sequences of a batch that failed; what it would have computed is found by nobody."""
+        """Drop the sequences of a failed batch, and evict the blocks that it should have filled.
+
+        Return the ids of the sequences.
+        """
         for sequence, row in zip(batch.sequences, batch.rows, strict=True):
             for block in sequence.block_table[row.start // self._pool.block_size :]:
-                self._pool.forget(block)
+                self._pool.evict(block)
         for sequence in batch.sequences:
             self.abort(sequence.id)
         return [sequence.id for sequence in batch.sequences]
 
-    def _grow(self, sequence: Sequence) -> bool:
-        """Give a running sequence blocks for all its tokens, preempting from the end, itself at the last."""
-        while sequence.id in self._running:
-            blocks = self._pool.take(self._lacking(sequence, sequence.length))
-            if blocks is not None:
-                sequence.block_table += blocks
-                return True
-            self._preempt()
-        return False
-
-    def _preempt(self) -> None:
-        """Send who was admitted last back to the front of the queue."""
-        _, sequence = self._running.popitem()
-        self._release(sequence)
-        if not sequence.started:
-            sequence.prompt_logprobs = []
-        self._waiting.put_back(sequence)
-        self._preemptions += 1
-
     def _admit(self) -> list[Sequence]:
-        """Let those who wait run, whose turn it is first, until one does not fit; gives those who may.
+        """Move waiting sequences to the running ones until one does not fit. Return those admitted.
 
-        Called before the batch publishes any block, since not all of them will have a row in it.
+        This must happen before the batch caches any block, since not all admitted sequences get a row in it.
         """
         admitted = []
         while len(self._running) < self._limits.max_num_seqs:
             sequence = self._waiting.first()
-            if sequence is None or not self._place(sequence):
+            if sequence is None or not self._allocate_blocks(sequence):
                 break
-            self._waiting.take()
+            self._waiting.pop()
             self._running[sequence.id] = sequence
             admitted.append(sequence)
         return admitted
 
-    def _place(self, sequence: Sequence) -> bool:
-        """Give a waiting sequence blocks for all its tokens, if so many are free; the cache may have some."""
-        cached = self._cached(sequence)
-        blocks = self._pool.take(self._blocks(sequence.length) - len(cached), cached)
-        if blocks is None:
+    def _allocate_blocks(self, sequence: Sequence) -> bool:
+        """Allocate blocks for all tokens of a waiting sequence, or return False if too few are free."""
+        cached = self._find_cached(sequence)
+        missing = self._num_blocks(sequence.length) - len(cached)
+        if not self._pool.can_allocate(missing, cached):
             return False
-        sequence.block_table = blocks
+        self._pool.ref(cached)
+        sequence.block_table = cached + self._pool.allocate(missing)
         sequence.computed = len(cached) * self._pool.block_size
         return True
 
-    def _prefill(self, sequences: list[Sequence], batch: Batch) -> None:
-        """Add chunks of these, who come in the order of their admission, while the budget lasts.
+    def _append_blocks(self, sequence: Sequence) -> bool:
+        """Give a running sequence blocks for all its tokens. Return False if it is preempted.
 
-        Only who gets a row shares blocks: if the batch that fills them fails, it is dropped with the others.
+        If there are too few, sequences are preempted from the end, which may reach the sequence itself.
         """
-        price, eldest = self._limits.price, sequences[0]
-        alone = self._clock() - self._crowded > LULL
-        budget = self._limits.budget(batch.room, alone=alone)
-        if not alone and len(sequences) == 1 and eldest.remaining * price(eldest.computed) > budget:
-            budget *= LONE_SHARE
-        kept = max(ELDEST_SHARE * budget, price(eldest.computed))
-        for sequence in sorted(sequences, key=lambda each: each.remaining):
-            if sequence is eldest:
-                kept = 0
-            elif price(sequence.computed) > budget - kept:
-                continue
-            self._share(sequence)
-            token = price(sequence.computed)
-            count = max(min(int((budget - kept) / token), sequence.remaining), 1)
-            self._put(sequence, count, batch)
-            budget -= count * token
+        missing = self._missing_blocks(sequence, sequence.length)
+        while sequence.id in self._running:
+            if not missing or self._pool.can_allocate(missing):
+                sequence.block_table += self._pool.allocate(missing)
+                return True
+            self._preempt_last()
+        return False
 
-    def _share(self, sequence: Sequence) -> None:
-        """Exchange blocks that it has not filled for those that others have filled with its tokens since."""
-        cached = self._cached(sequence)
+    def _preempt_last(self) -> None:
+        """Move the sequence that was admitted last back to the front of the queue."""
+        _, sequence = self._running.popitem()
+        self._free_blocks(sequence)
+        if not sequence.started:
+            sequence.prompt_logprobs = []
+        self._waiting.add_preempted(sequence)
+        self._preemptions += 1
+
+    def _free_blocks(self, sequence: Sequence) -> None:
+        self._pool.free(sequence.block_table)
+        sequence.block_table = []
+        sequence.computed = 0
+
+    def _prefill(self, sequences: list[Sequence], batch: Batch) -> None:
+        """Add chunks of these sequences, which are in order of admission, while the budget lasts.
+
+        Only a sequence that gets a row reuses blocks of the batch: if the batch fails, it is dropped as well.
+        """
+        token_cost, oldest = self._limits.token_cost, sequences[0]
+        budget = self._prefill_budget(sequences, batch.token_budget)
+        reserved = max(OLDEST_PREFILL_SHARE * budget, token_cost(oldest.computed))
+        for sequence in sorted(sequences, key=lambda each: each.remaining):
+            if sequence is oldest:
+                reserved = 0
+            elif token_cost(sequence.computed) > budget - reserved:
+                continue
+            self._reuse_cached(sequence)
+            cost = token_cost(sequence.computed)
+            count = max(min(int((budget - reserved) / cost), sequence.remaining), 1)
+            self._schedule_row(sequence, count, batch)
+            budget -= count * cost
+
+    def _prefill_budget(self, sequences: list[Sequence], token_budget: int) -> float:
+        """Return what this step may spend on the prefill of these sequences."""
+        solo = self._clock() - self._last_concurrent_at > IDLE_SECONDS
+        budget = self._limits.step_prefill_budget(token_budget, solo=solo)
+        if solo or len(sequences) > 1:
+            return budget
+        [only] = sequences
+        cost = only.remaining * self._limits.token_cost(only.computed)
+        return budget if cost <= budget else budget * SOLO_PREFILL_SHARE
+
+    def _reuse_cached(self, sequence: Sequence) -> None:
+        """Replace blocks that are not filled yet by blocks that others have filled with the same tokens."""
+        cached = self._find_cached(sequence)
         start = sequence.computed // self._pool.block_size
         end = start + len(cached)
         if cached:
-            self._pool.take(0, cached)
-            self._pool.release(sequence.block_table[start:end])
+            self._pool.ref(cached)
+            self._pool.free(sequence.block_table[start:end])
             sequence.block_table[start:end] = cached
             sequence.computed = end * self._pool.block_size
 
-    def _cached(self, sequence: Sequence) -> list[int]:
-        """What the prefix cache has of the blocks that it has yet to fill.
+    def _find_cached(self, sequence: Sequence) -> list[int]:
+        """Return the cached blocks that hold the tokens of the sequence after those computed.
 
         The last token is always computed, cached or not: without it there are no logits to sample from.
         """
-        if sequence.owes_prompt_logprobs:
+        if sequence.needs_prompt_logprobs:
             return []
         size = self._pool.block_size
-        digests = sequence.digests((sequence.length - 1) // size, size)
-        return self._pool.match(digests[sequence.computed // size :])
+        block_hashes = sequence.hash_blocks((sequence.length - 1) // size, size)
+        return self._pool.find_cached(block_hashes[sequence.computed // size :])
 
-    def _note_start(self, sequence: Sequence) -> None:
-        sequence.queue_time = self._clock() - sequence.arrived
-        sequence.cached_tokens = sequence.computed
-        if not sequence.owes_prompt_logprobs:
-            self._prefix_queries += sequence.prompt_length
-            self._prefix_hits += sequence.cached_tokens
-
-    def _put(self, sequence: Sequence, count: int, batch: Batch, drafts: list[int] | None = None) -> None:
-        """Add a row that computes the sequence's next ``count`` tokens, and drafts after them."""
+    def _schedule_row(
+        self, sequence: Sequence, count: int, batch: Batch, drafts: list[int] | None = None
+    ) -> None:
+        """Add a row that computes the sequence's next ``count`` tokens and verifies the drafts after them."""
         if sequence.queue_time is None:
-            self._note_start(sequence)
+            self._record_first_row(sequence)
         drafts = drafts or []
         start = sequence.computed
         sample = start + count == sequence.length and sequence.sampling.max_tokens > 0
-        guide = sequence.guide if sample else None
-        if guide is not None:
-            guide.begin(sequence.stop_ids, may_end=sequence.may_stop)
-        self._publish(sequence, start, start + count)
-        batch.room -= count + len(drafts)
+        grammar = sequence.grammar if sample else None
+        if grammar is not None:
+            grammar.start_mask(sequence.stop_ids, may_stop=sequence.has_min_tokens)
+        self._cache_full_blocks(sequence, start, start + count)
+        batch.token_budget -= count + len(drafts)
         batch.sequences.append(sequence)
         batch.rows.append(
             Row(
@@ -285,57 +313,63 @@ class Scheduler:
                 seed=sequence.seed,
                 sample=sample,
                 drafts=len(drafts),
-                mask=None if guide is None else guide.mask,
-                prompt_logprobs=sequence.owes_prompt_logprobs,
+                mask=None if grammar is None else grammar.wait_for_mask,
+                prompt_logprobs=sequence.needs_prompt_logprobs,
             )
         )
 
-    def _draft(self, sequence: Sequence, room: int) -> list[int]:
-        """Guesses for a sequence that decodes, where few run; they take no room or block that others need."""
-        running, size = len(self._running), self._pool.block_size
-        if sequence.drafter is None or not sequence.started or running > self._limits.max_drafting_seqs:
-            return []
-        blocks = len(sequence.block_table) + max(self._pool.free - running, 0)
-        most = min(
-            room - running,
-            blocks * size - sequence.length,
-            self._max_model_len - sequence.length - 1,
-            sequence.sampling.max_tokens - sequence.generated - 1,
-        )
-        if most < 1:
-            return []
-        drafts = sequence.drafter.draft(sequence.token_ids, most)
-        sequence.block_table += self._pool.take(self._lacking(sequence, sequence.length + len(drafts))) or []
-        return drafts
+    def _record_first_row(self, sequence: Sequence) -> None:
+        sequence.queue_time = self._clock() - sequence.arrival_time
+        sequence.cached_tokens = sequence.computed
+        if not sequence.needs_prompt_logprobs:
+            self._prefix_queries += sequence.prompt_length
+            self._prefix_hits += sequence.cached_tokens
 
-    def _settle(self, sequence: Sequence, row: Row, accepted: int) -> None:
-        """Take in what became of a row's drafts: all tokens but the last sampled one have their KV now."""
-        assert sequence.drafter, "somebody drafted"
-        self._publish(sequence, sequence.computed, sequence.length - 1)
-        sequence.computed = sequence.length - 1
-        sequence.drafter.learn(row.drafts, accepted)
-        self._drafted += row.drafts
-        self._accepted += accepted
-
-    def _publish(self, sequence: Sequence, start: int, end: int) -> None:
-        """Enter the blocks that this row fills into the prefix cache, for the very next row to find.
+    def _cache_full_blocks(self, sequence: Sequence, start: int, end: int) -> None:
+        """Add the blocks that this row fills to the prefix cache, so that the next row can reuse them.
 
         They are not computed yet, but the runner writes the KV of all rows before any row reads.
         """
         size = self._pool.block_size
         if start // size < end // size:
-            digests = sequence.digests(end // size, size)
+            block_hashes = sequence.hash_blocks(end // size, size)
             for index in range(start // size, end // size):
-                self._pool.register(sequence.block_table[index], digests[index])
+                self._pool.cache(sequence.block_table[index], block_hashes[index])
 
-    def _lacking(self, sequence: Sequence, tokens: int) -> int:
-        """Blocks that it needs beyond its own to hold so many tokens; it may have some from drafts."""
-        return max(self._blocks(tokens) - len(sequence.block_table), 0)
+    def _draft(self, sequence: Sequence, token_budget: int) -> list[int]:
+        """Return drafts for a sequence that decodes, if few sequences run.
 
-    def _blocks(self, tokens: int) -> int:
+        Drafts use no tokens or blocks that other running sequences need.
+        """
+        running, size = len(self._running), self._pool.block_size
+        if sequence.drafter is None or not sequence.started or running > self._limits.max_drafting_seqs:
+            return []
+        blocks = len(sequence.block_table) + max(self._pool.num_free - running, 0)
+        max_drafts = min(
+            token_budget - running,
+            blocks * size - sequence.length,
+            self._max_model_len - sequence.length - 1,
+            sequence.sampling.max_tokens - sequence.generated - 1,
+        )
+        if max_drafts < 1:
+            return []
+        drafts = sequence.drafter.draft(sequence.token_ids, max_drafts)
+        missing = self._missing_blocks(sequence, sequence.length + len(drafts))
+        sequence.block_table += self._pool.allocate(missing)
+        return drafts
+
+    def _apply_drafts(self, sequence: Sequence, row: Row, accepted: int) -> None:
+        """Update the sequence after verification: all its tokens except the last sampled one have KV now."""
+        assert sequence.drafter, "only a drafter proposes drafts"
+        self._cache_full_blocks(sequence, sequence.computed, sequence.length - 1)
+        sequence.computed = sequence.length - 1
+        sequence.drafter.update(row.drafts, accepted)
+        self._drafted += row.drafts
+        self._accepted += accepted
+
+    def _missing_blocks(self, sequence: Sequence, tokens: int) -> int:
+        """Return how many more blocks the sequence needs to hold ``tokens``; drafts may have left some."""
+        return max(self._num_blocks(tokens) - len(sequence.block_table), 0)
+
+    def _num_blocks(self, tokens: int) -> int:
         return -(-tokens // self._pool.block_size)
-
-    def _release(self, sequence: Sequence) -> None:
-        self._pool.release(sequence.block_table)
-        sequence.block_table = []
-        sequence.computed = 0

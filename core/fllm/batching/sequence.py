@@ -1,21 +1,21 @@
-"""A sequence: one prompt and its growing answer, as the scheduler sees them."""
+"""A sequence: one prompt and its output, with the state that the scheduler keeps for it."""
 
 from __future__ import annotations
 
 from msgspec import Struct
 
-from fllm.batching.block_pool import chain
+from fllm.batching.block_pool import hash_block
 from fllm.batching.ngram_drafter import Drafter
-from fllm.structured_output.grammar_state import Guide
+from fllm.structured_output.grammar_state import GrammarState
 from fllm.values import SamplingParams, TokenLogprob
 
 
 class Sequence(Struct, kw_only=True, eq=False):
-    """What the scheduler knows of one sequence; it waits or runs according to which queue it is in.
+    """The scheduler's state of one sequence, which is either waiting or running.
 
-    Of its ``token_ids`` (prompt and answer), the first ``computed`` have their KV in the blocks of
-    ``block_table``. The others must be computed before the next token can be sampled: the prompt at first,
-    one token in each decode step, all of them after a preemption.
+    The KV of the first ``computed`` of its ``token_ids`` (prompt and output) is in the blocks of
+    ``block_table``. The other tokens must be computed before the next one can be sampled: the prompt at
+    first, one token in each decode step, all of them after a preemption.
     """
 
     id: str
@@ -25,54 +25,54 @@ class Sequence(Struct, kw_only=True, eq=False):
     sampling: SamplingParams
     stop_ids: frozenset[int]
     seed: int
-    arrived: float
-    """By the scheduler's clock, in seconds."""
-    root: bytes
-    """Where its chain of digests begins."""
+    arrival_time: float
+    """Arrival by the scheduler's clock, in seconds."""
+    hash_seed: bytes
+    """Parent hash of its first block."""
     drafter: Drafter | None = None
-    guide: Guide | None = None
-    """Where its answer is constrained."""
+    grammar: GrammarState | None = None
+    """State of the grammar, if the output is constrained."""
     block_table: list[int] = []
     computed: int = 0
-    chained: list[bytes] = []
-    """Digests of its full blocks, as far as somebody asked for them."""
+    block_hashes: list[bytes] = []
+    """Hashes of its first full blocks, as far as they were needed."""
     queue_time: float | None = None
-    """Seconds that it waited, once it was admitted for the first time."""
+    """Seconds from its arrival to its first row; ``None`` before."""
     cached_tokens: int = 0
-    """Prompt tokens found in the prefix cache at that time."""
+    """Prompt tokens that were in the prefix cache when its first row was scheduled."""
     prompt_logprobs: list[TokenLogprob] = []
     started: bool = False
-    """Its first step was given out."""
+    """Whether its first output was returned."""
 
     @property
     def length(self) -> int:
-        """Tokens of prompt and answer."""
+        """Number of tokens in prompt and output."""
         return len(self.token_ids)
 
     @property
     def remaining(self) -> int:
-        """Tokens to compute before the next can be sampled: one of a sequence that decodes."""
+        """Number of tokens to compute before the next can be sampled: 1 for a sequence that decodes."""
         return self.length - self.computed
 
     @property
     def generated(self) -> int:
-        """Tokens of the answer."""
+        """Number of tokens in the output."""
         return self.length - self.prompt_length
 
     @property
-    def may_stop(self) -> bool:
-        """It has ``min_tokens``, not counting the one that would end it."""
+    def has_min_tokens(self) -> bool:
+        """Whether the output has ``min_tokens``, not counting a stop token."""
         return self.generated >= self.sampling.min_tokens
 
     @property
-    def owes_prompt_logprobs(self) -> bool:
-        """Its prompt must be computed for the log-probabilities' sake, even where its KV is cached."""
+    def needs_prompt_logprobs(self) -> bool:
+        """Whether its prompt must be computed for its log-probabilities, even where its KV is cached."""
         return self.sampling.prompt_logprobs is not None and not self.started
 
-    def digests(self, blocks: int, block_size: int) -> list[bytes]:
-        """The digests of its first so many blocks, all of them full."""
-        while len(self.chained) < blocks:
-            parent = self.chained[-1] if self.chained else self.root
-            start = len(self.chained) * block_size
-            self.chained.append(chain(parent, self.token_ids[start : start + block_size]))
-        return self.chained[:blocks]
+    def hash_blocks(self, count: int, block_size: int) -> list[bytes]:
+        """Return the hashes of its first ``count`` blocks, which must be full."""
+        while len(self.block_hashes) < count:
+            parent = self.block_hashes[-1] if self.block_hashes else self.hash_seed
+            start = len(self.block_hashes) * block_size
+            self.block_hashes.append(hash_block(parent, self.token_ids[start : start + block_size]))
+        return self.block_hashes[:count]

@@ -1,4 +1,4 @@
-"""What the result of a row means for its sequence."""
+"""Apply the result of a row to its sequence."""
 
 from __future__ import annotations
 
@@ -11,35 +11,39 @@ from fllm.values import EngineOutput, FinishReason, TokenLogprob
 
 
 def advance(sequence: Sequence, row: Row, result: Sampled, max_model_len: int) -> EngineOutput | BackendError:
-    """Append what was sampled, if anything, up to a stop token, and say what became of the sequence."""
-    guide = sequence.guide
+    """Append the sampled tokens, up to a stop token, and return the output of the step.
+
+    Return the error instead if the sequence's grammar failed. Raise `BackendError` if the runner did not
+    return a token that the row requires.
+    """
+    grammar = sequence.grammar
     tokens: list[int] = []
     stop_token = None
-    for token in _sampled(row, result):
+    for token in _sampled_tokens(row, result):
         tokens.append(token)
         stops = _stops(sequence, token)
         sequence.token_ids.append(token)
         if stops:
             stop_token = token
             break
-        if guide is not None and guide.error is None:
-            guide.accept_token(token)
-    if guide is not None and guide.error is not None:
-        return guide.error
-    step = EngineOutput(
+        if grammar is not None and grammar.error is None:
+            grammar.accept_token(token)
+    if grammar is not None and grammar.error is not None:
+        return grammar.error
+    output = EngineOutput(
         token_ids=tokens,
         logprobs=_logprobs(result, len(tokens)),
-        finish_reason=_finish(sequence, max_model_len) if stop_token is None else "stop",
+        finish_reason=_finish_reason(sequence, max_model_len) if stop_token is None else "stop",
         stop_token=stop_token,
     )
-    return step if sequence.started else _opening(sequence, step)
+    return output if sequence.started else _first_output(sequence, output)
 
 
-def _sampled(row: Row, result: Sampled) -> list[int]:
+def _sampled_tokens(row: Row, result: Sampled) -> list[int]:
     if not row.sample:
         return []
     if result.token_id is None:
-        raise BackendError("the runner sampled no token where it was asked to")
+        raise BackendError("the runner returned no token for a row with `sample=True`")
     end = row.start + row.count
     drafts = row.token_ids[end - row.drafts : end]
     return [*drafts[: result.accepted], result.token_id]
@@ -50,24 +54,25 @@ def _logprobs(result: Sampled, tokens: int) -> list[TokenLogprob] | None:
 
 
 def _stops(sequence: Sequence, token: int) -> bool:
-    guide = sequence.guide
-    return token in sequence.stop_ids and (sequence.may_stop if guide is None else guide.may_end)
+    """Return whether the token ends the sequence, which does not contain it yet."""
+    grammar = sequence.grammar
+    return token in sequence.stop_ids and (sequence.has_min_tokens if grammar is None else grammar.may_stop)
 
 
-def _finish(sequence: Sequence, max_model_len: int) -> FinishReason | None:
-    if sequence.guide is not None and sequence.guide.exhausted:
+def _finish_reason(sequence: Sequence, max_model_len: int) -> FinishReason | None:
+    if sequence.grammar is not None and sequence.grammar.exhausted:
         return "stop"
     full = sequence.length >= max_model_len or sequence.generated >= sequence.sampling.max_tokens
     return "length" if full else None
 
 
-def _opening(sequence: Sequence, step: EngineOutput) -> EngineOutput:
-    """The first step says more."""
-    owed = sequence.owes_prompt_logprobs
+def _first_output(sequence: Sequence, output: EngineOutput) -> EngineOutput:
+    """Add the fields that only the first output of a sequence has."""
+    with_prompt_logprobs = sequence.needs_prompt_logprobs
     sequence.started = True
     return replace(
-        step,
+        output,
         cached_tokens=sequence.cached_tokens,
         queue_time=sequence.queue_time,
-        prompt_logprobs=[None, *sequence.prompt_logprobs] if owed else None,
+        prompt_logprobs=[None, *sequence.prompt_logprobs] if with_prompt_logprobs else None,
     )

@@ -1,4 +1,4 @@
-"""Whether the engine thread still ends its steps."""
+"""A watchdog of the engine thread: it reports a step that does not end."""
 
 from __future__ import annotations
 
@@ -6,40 +6,39 @@ import asyncio
 from collections.abc import Callable
 
 from fllm.errors import BackendLost
+from fllm.heartbeat import Heartbeat
 
-BEAT = 1.0
-"""Seconds between two looks."""
+CHECK_INTERVAL = 1.0
+"""Seconds between two checks."""
 
 
-class Pulse:
-    """Looks about once a second, on the event loop, which step is under way.
+class StepWatchdog:
+    """Checks on the event loop, about once a second, whether the same step is still running.
 
-    It counts its own looks, not what a clock says: a process that was stopped, or a machine that slept, has
-    missed them all, and its engine is not to blame. Loading a model is no step, and may take
-    as long as it does.
+    Loading a model is not a step and may take any time.
     """
 
-    def __init__(self, step: Callable[[], int | None], patience: float, beat: float = BEAT) -> None:
+    def __init__(
+        self, step: Callable[[], int | None], timeout: float, interval: float = CHECK_INTERVAL
+    ) -> None:
         self._step = step
-        self._patience = patience
-        self._beat = min(beat, patience)
-        self._last: int | None = None
-        self._lasted = 0.0
+        self._heartbeat = Heartbeat(min(interval, timeout), timeout)
+        self._last_step: int | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Look until `stop`."""
+        """Check now, and then regularly until `stop`."""
         step = self._step()
-        self._lasted = self._lasted + self._beat if step is not None and step == self._last else 0.0
-        self._last = step
-        self._timer = asyncio.get_running_loop().call_later(self._beat, self.start)
+        self._heartbeat.record(alive=step is None or step != self._last_step)
+        self._last_step = step
+        self._timer = asyncio.get_running_loop().call_later(self._heartbeat.interval, self.start)
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop checking."""
         if self._timer is not None:
             self._timer.cancel()
 
     def check(self) -> None:
-        """Raise `BackendLost` if one step has lasted too long."""
-        if self._lasted >= self._patience:
-            raise BackendLost(f"the engine hangs: a step has not ended for {self._patience:g} s")
+        """Raise `BackendLost` if one step has taken too long."""
+        if self._heartbeat.expired:
+            raise BackendLost(f"the engine hangs: a step has not ended for {self._heartbeat.timeout:g} s")

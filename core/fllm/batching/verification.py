@@ -1,8 +1,8 @@
-"""For runners that verify drafts: a row with drafts is sampled like several rows, each a token longer."""
+"""Draft verification for runners: a row with drafts is sampled like several rows, each a token longer."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import abc
 from itertools import takewhile
 
 from msgspec.structs import replace
@@ -11,25 +11,28 @@ from fllm.batching.runner import Row, Sampled
 from fllm.values import TokenLogprob
 
 
-def samples(row: Row) -> int:
-    """After how many of its last tokens a row is to be sampled."""
+def num_samples(row: Row) -> int:
+    """Return after how many of its last tokens the row is sampled."""
     return row.drafts + 1 if row.sample else 0
 
 
-def ends(row: Row) -> list[Row]:
-    """The row as it would be, if it ended at each token that is to be sampled after; the shortest first."""
+def expand_drafts(row: Row) -> list[Row]:
+    """Return one row without drafts for each sample: the row cut after each token to sample after.
+
+    The shortest row comes first. A row that is not sampled expands to an empty list.
+    """
     if not row.drafts:
-        return [row] * samples(row)
+        return [row] * num_samples(row)
     return [replace(row, count=row.count - left, drafts=0) for left in range(row.drafts, -1, -1)]
 
 
-def verified(
+def verify_drafts(
     row: Row,
-    tokens: Sequence[int],
-    logprobs: Sequence[TokenLogprob | None],
+    tokens: abc.Sequence[int],
+    logprobs: abc.Sequence[TokenLogprob | None],
     prompt_logprobs: list[TokenLogprob],
 ) -> Sampled:
-    """The row's result, from what was sampled at each of its `ends`."""
+    """Return the row's result from what was sampled for each row of `expand_drafts`."""
     if not tokens:
         return Sampled(prompt_logprobs=prompt_logprobs)
     end = row.start + row.count

@@ -1,4 +1,6 @@
-"""The queue of those who wait: clients take turns, so that nobody waits for all that another has asked."""
+"""The queue of waiting sequences, which serves clients round-robin.
+
+No client waits for all requests of another client."""
 
 from __future__ import annotations
 
@@ -8,57 +10,58 @@ from itertools import islice
 from fllm.batching.sequence import Sequence
 
 
-class Waiting:
-    """Sequences that wait to run. No operation takes longer when many wait.
+class WaitingQueue:
+    """Sequences that wait to run. The time of an operation does not depend on the length of the queue.
 
-    First come those that ran before and were sent back, then one of each client in turn, of each client in
-    order of arrival. Whose turn it is keeps it until it is taken or dropped, whoever comes.
+    Preempted sequences come first. Then follows one sequence of each client in turn, and the sequences of
+    one client in order of arrival. The sequence at the front stays there until it is popped or removed, even
+    if others arrive.
     """
 
     def __init__(self) -> None:
         self._sequences: dict[str, Sequence] = {}
-        self._returned: OrderedDict[str, Sequence] = OrderedDict()
-        self._turns: OrderedDict[str, OrderedDict[str, Sequence]] = OrderedDict()
-        """The queue of each client that has one; the next to have its turn is first."""
+        self._preempted: OrderedDict[str, Sequence] = OrderedDict()
+        self._clients: OrderedDict[str, OrderedDict[str, Sequence]] = OrderedDict()
+        """Queue of each client that has one; the client to serve next is first."""
 
     def __len__(self) -> int:
         return len(self._sequences)
 
     def add(self, sequence: Sequence) -> None:
-        """Queue a sequence behind those of its client; a client that is new has the last turn."""
+        """Queue a sequence after those of its client. A new client is served after all others."""
         self._sequences[sequence.id] = sequence
-        self._turns.setdefault(sequence.client, OrderedDict())[sequence.id] = sequence
+        self._clients.setdefault(sequence.client, OrderedDict())[sequence.id] = sequence
 
-    def put_back(self, sequence: Sequence) -> None:
+    def add_preempted(self, sequence: Sequence) -> None:
         """Queue a sequence before all others."""
         self._sequences[sequence.id] = sequence
-        self._returned[sequence.id] = sequence
-        self._returned.move_to_end(sequence.id, last=False)
+        self._preempted[sequence.id] = sequence
+        self._preempted.move_to_end(sequence.id, last=False)
 
     def first(self) -> Sequence | None:
-        """Whose turn it is."""
-        for queue in (self._returned, *islice(self._turns.values(), 1)):
+        """Return the sequence at the front."""
+        for queue in (self._preempted, *islice(self._clients.values(), 1)):
             for sequence in queue.values():
                 return sequence
         return None
 
-    def take(self) -> Sequence:
-        """Remove whose turn it is; its client has the next one when all others have had theirs."""
+    def pop(self) -> Sequence:
+        """Remove and return the sequence at the front; all other clients are served before its client."""
         sequence = self.first()
-        assert sequence is not None, "somebody waits"
-        returned = sequence.id in self._returned
-        self.drop(sequence.id)
-        if not returned and sequence.client in self._turns:
-            self._turns.move_to_end(sequence.client)
+        assert sequence is not None, "the queue is empty"
+        preempted = sequence.id in self._preempted
+        self.remove(sequence.id)
+        if not preempted and sequence.client in self._clients:
+            self._clients.move_to_end(sequence.client)
         return sequence
 
-    def drop(self, request_id: str) -> Sequence | None:
-        """Remove a sequence, if it is here."""
+    def remove(self, request_id: str) -> Sequence | None:
+        """Remove and return a sequence; return ``None`` if it is not queued."""
         sequence = self._sequences.pop(request_id, None)
-        if sequence is None or self._returned.pop(request_id, None) is not None:
+        if sequence is None or self._preempted.pop(request_id, None) is not None:
             return sequence
-        queue = self._turns[sequence.client]
+        queue = self._clients[sequence.client]
         del queue[request_id]
         if not queue:
-            del self._turns[sequence.client]
+            del self._clients[sequence.client]
         return sequence

@@ -20,12 +20,12 @@ MAX_TEMPLATE_CHARACTERS = 256 * 1024
 """Maximum length of a template. The longest templates of published models have 20,000 characters."""
 RENDER_LIMITS = ResourceLimits(
     subject="the chat template",
-    doing="rendering",
+    activity="rendering",
     cpu_seconds=1.5,
     wall_seconds=2.0,
     memory=512 << 20,
     output=8 << 20,  # more than a million tokens
-    files=False,
+    allow_files=False,
 )
 LAZY_IMPORTS = ("encodings.unicode_escape", "jinja2.constants", "jinja2.debug", "pprint", "textwrap")
 """Modules that Jinja imports on first use, when the child can't open files any more."""
@@ -68,7 +68,7 @@ class RequestTemplates:
 
     def _run(self, job: RenderJob) -> bytes:
         with self._lock:
-            return self._worker.do(job)
+            return self._worker.run(job)
 
 
 class RequestTemplate:

@@ -1,4 +1,4 @@
-"""Child processes for work that strangers bring and that may never end."""
+"""Child processes for third-party input that may take forever to process."""
 
 from fllm.sandbox.limits import ResourceLimits
 from fllm.sandbox.worker import Worker

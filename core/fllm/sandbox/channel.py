@@ -1,30 +1,35 @@
-"""Messages over one end of a socket pair, each behind its length, within a time."""
+"""Length-prefixed messages with deadlines, over one end of a socket pair."""
 
 from __future__ import annotations
 
 import socket
 import time
 
-HEADER = 4
-"""Bytes of the length, big-endian."""
-PIECE = 1 << 20
+HEADER_BYTES = 4
+"""Size of the length, which is big-endian."""
+CHUNK_BYTES = 1 << 20
+"""Maximum number of bytes received at once."""
 
 
 class Channel:
-    """Raises `TimeoutError` past a deadline (of `time.monotonic`), and `EOFError` where nobody is there."""
+    """Sends and receives messages.
+
+    Deadlines are times of `time.monotonic`. Raises `TimeoutError` after a deadline, and `EOFError` if the
+    other end is closed.
+    """
 
     def __init__(self, end: socket.socket) -> None:
         self._end = end
 
     def send(self, message: bytes, deadline: float | None = None) -> None:
-        """Return once all of it is on its way."""
-        self._wait_until(deadline)
-        self._end.sendall(len(message).to_bytes(HEADER, "big") + message)
+        """Send a message. Return once all of it is in the socket's buffer."""
+        self._set_timeout(deadline)
+        self._end.sendall(len(message).to_bytes(HEADER_BYTES, "big") + message)
 
-    def receive(self, deadline: float | None = None, most: int | None = None) -> bytes:
-        """The next message; one that says that it is longer than ``most`` counts as the end."""
-        length = int.from_bytes(self._read(HEADER, deadline), "big")
-        if most is not None and length > most:
+    def receive(self, deadline: float | None = None, max_bytes: int | None = None) -> bytes:
+        """Return the next message. Raise `EOFError` if its length exceeds ``max_bytes``."""
+        length = int.from_bytes(self._read(HEADER_BYTES, deadline), "big")
+        if max_bytes is not None and length > max_bytes:
             raise EOFError
         return self._read(length, deadline)
 
@@ -35,14 +40,14 @@ class Channel:
     def _read(self, length: int, deadline: float | None) -> bytes:
         read = bytearray()
         while len(read) < length:
-            self._wait_until(deadline)
-            piece = self._end.recv(min(length - len(read), PIECE))
-            if not piece:
+            self._set_timeout(deadline)
+            chunk = self._end.recv(min(length - len(read), CHUNK_BYTES))
+            if not chunk:
                 raise EOFError
-            read += piece
+            read += chunk
         return bytes(read)
 
-    def _wait_until(self, deadline: float | None) -> None:
+    def _set_timeout(self, deadline: float | None) -> None:
         left = None if deadline is None else deadline - time.monotonic()
         if left is not None and left <= 0:
             raise TimeoutError

@@ -1,4 +1,4 @@
-"""The child of a worker: ``python -m fllm.sandbox.child FD`` works for who is at the socket's other end."""
+"""The child process of a worker: ``python -m fllm.sandbox.child FD`` serves the socket FD."""
 
 from __future__ import annotations
 
@@ -16,56 +16,56 @@ import msgspec
 from fllm.errors import RequestError, format_error
 from fllm.sandbox.channel import Channel
 from fllm.sandbox.limits import ResourceLimits
-from fllm.sandbox.messages import Answer, Done, Failed, Ready, Refused
+from fllm.sandbox.messages import ChildMessage, Crashed, Done, Ready, Rejected
 
 NICENESS = 5
-"""The engine's threads come first."""
+"""Lower priority than that of the engine's threads."""
 
 
 def serve(channel: Channel) -> None:
-    """Work until nobody is at the other end."""
+    """Process tasks until the other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(NICENESS)
-    make, argument, limits = pickle.loads(channel.receive())  # noqa: S301  our parent's
-    work = make(argument)
+    factory, argument, limits = pickle.loads(channel.receive())  # noqa: S301  from our parent
+    function = factory(argument)
     confine(limits)
     channel.send(msgspec.msgpack.encode(Ready()))
     while True:
         try:
-            request = channel.receive()
+            task = channel.receive()
         except EOFError:
             return
-        # Whose time is up is ended by the kernel, in whatever library it is; even if the parent has died.
+        # The kernel ends this process when its CPU time is up, whatever library runs, even without a parent.
         signal.setitimer(signal.ITIMER_PROF, limits.cpu_seconds)
-        answer = msgspec.msgpack.encode(_done(work, request, limits))
+        message = msgspec.msgpack.encode(_run(function, task, limits))
         signal.setitimer(signal.ITIMER_PROF, 0)
-        channel.send(answer)
+        channel.send(message)
 
 
 def confine(limits: ResourceLimits) -> None:
-    """Let this process have no more memory than that, and write no file."""
+    """Limit the memory of this process, and prevent it from writing files."""
     with open("/proc/self/statm") as file:
         pages = int(file.read().split()[0])
-    most = pages * resource.getpagesize() + limits.memory
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    max_bytes = pages * resource.getpagesize() + limits.memory
+    resource.setrlimit(resource.RLIMIT_AS, (max_bytes, max_bytes))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    if not limits.files:
+    if not limits.allow_files:
         resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
 
 
-def _done(work: Callable[[Any], bytes], request: bytes, limits: ResourceLimits) -> Answer:
+def _run(function: Callable[[Any], bytes], task: bytes, limits: ResourceLimits) -> ChildMessage:
     try:
-        result = work(pickle.loads(request))  # noqa: S301  our parent's
+        result = function(pickle.loads(task))  # noqa: S301  from our parent
     except RequestError as error:
-        return Refused(error.message, error.param)
+        return Rejected(error.message, error.param)
     except RecursionError:
-        return Refused(limits.too_complex)
+        return Rejected(limits.too_complex)
     except MemoryError:
-        return Refused(limits.too_large, spent=True)
-    except Exception as error:  # noqa: BLE001  it is raised anew in the parent
-        return Failed(format_error(error))
+        return Rejected(limits.too_large, out_of_memory=True)
+    except Exception as error:  # noqa: BLE001  the parent raises it
+        return Crashed(format_error(error))
     if len(result) > limits.output:
-        return Refused(f"{limits.too_complex}: {limits.doing} it gives {len(result)} bytes")
+        return Rejected(f"{limits.too_complex}: {limits.activity} it gives {len(result)} bytes")
     return Done(result)
 
 

@@ -1,4 +1,4 @@
-"""How much a piece of work may take."""
+"""Resource limits of one task in a child process."""
 
 from __future__ import annotations
 
@@ -6,31 +6,33 @@ from msgspec import Struct
 
 
 class ResourceLimits(Struct, frozen=True, kw_only=True):
-    """Of one piece of work, and how to speak of it: ``doing`` (compiling) a ``subject`` (the grammar)."""
+    """The limits of one task, and the words that its error messages use."""
 
     subject: str
-    doing: str
+    """What the task processes, such as "the grammar"."""
+    activity: str
+    """What the task does with it, such as "compiling"."""
     cpu_seconds: float
-    """Of computing, however busy the machine is."""
+    """Maximum CPU time, which does not depend on how busy the machine is."""
     wall_seconds: float
-    """For one that waits without computing."""
+    """Maximum duration, for a task that waits without computing."""
     memory: int
-    """Bytes of address space beyond what the process has when it is ready."""
+    """Maximum address space in bytes, in addition to what the process uses when it is ready."""
     output: int
-    """Bytes of a result."""
-    files: bool = True
-    """It may open some."""
+    """Maximum size of the result in bytes."""
+    allow_files: bool = True
+    """Whether the task may open files for reading."""
 
     def too_slow(self, seconds: float) -> str:
-        """Why it was ended."""
-        return f"{self.too_complex}: {self.doing} it takes more than {seconds:g} s"
+        """Return the message for a task that exceeded a time limit."""
+        return f"{self.too_complex}: {self.activity} it takes more than {seconds:g} s"
 
     @property
     def too_large(self) -> str:
-        """Why it was ended."""
-        return f"{self.too_complex}: {self.doing} it takes too much memory"
+        """Message for a task that exceeded the memory limit."""
+        return f"{self.too_complex}: {self.activity} it takes too much memory"
 
     @property
     def too_complex(self) -> str:
-        """Why it was ended, where nobody knows more."""
+        """Message for a task that failed without a known reason."""
         return f"{self.subject} is too complex"

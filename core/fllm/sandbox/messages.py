@@ -1,4 +1,4 @@
-"""What a worker's child answers. Its parent believes nothing of it but these few types."""
+"""Messages from the child process to its parent, which trusts only these types."""
 
 from __future__ import annotations
 
@@ -8,27 +8,28 @@ from msgspec import Struct
 
 
 class Ready(Struct, frozen=True, tag=True):
-    """It waits for work."""
+    """The child is ready for tasks."""
 
 
 class Done(Struct, frozen=True, tag=True):
-    """The work's result."""
+    """The task succeeded."""
 
     result: bytes
 
 
-class Refused(Struct, frozen=True, tag=True):
-    """The work is at fault; ``spent``: and has left the child without memory."""
+class Rejected(Struct, frozen=True, tag=True):
+    """The task's input is invalid or exceeds a limit."""
 
     message: str
     param: str | None = None
-    spent: bool = False
+    out_of_memory: bool = False
+    """Whether the child has no memory left for further tasks."""
 
 
-class Failed(Struct, frozen=True, tag=True):
-    """We are at fault."""
+class Crashed(Struct, frozen=True, tag=True):
+    """The task failed with an unexpected exception, which is a bug of the server or of a plugin."""
 
     message: str
 
 
-Answer: TypeAlias = Ready | Done | Refused | Failed
+ChildMessage: TypeAlias = Ready | Done | Rejected | Crashed

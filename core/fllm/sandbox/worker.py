@@ -1,7 +1,7 @@
-"""A child process for work that may never end: it is killed when its time is up.
+"""A child process for tasks that may never end: it is killed when its time is up.
 
-What clients send is compiled or rendered here. A hundred bytes of it may take minutes and gigabytes, and no
-thread can be stopped.
+It compiles and renders what clients send. A hundred bytes of it may take minutes and gigabytes, and a thread
+cannot be stopped.
 """
 
 from __future__ import annotations
@@ -21,72 +21,81 @@ import msgspec
 from fllm.errors import BackendError, RequestError
 from fllm.sandbox.channel import Channel
 from fllm.sandbox.limits import ResourceLimits
-from fllm.sandbox.messages import Answer, Done, Failed, Ready, Refused
+from fllm.sandbox.messages import ChildMessage, Crashed, Done, Ready, Rejected
 
-A = TypeVar("A")
-Q = TypeVar("Q")
+ArgumentT = TypeVar("ArgumentT")
+TaskT = TypeVar("TaskT")
 
-START_SECONDS = 30.0
-FRAME = 1024
-"""Bytes around a result, or of an error."""
-INHERITED = ("PATH", "PYTHON", "LD_", "LC_", "LANG", "TZ", "HOME", "VIRTUAL_ENV", "TMPDIR")
-"""How the names begin of what it has of our environment: it needs none of our secrets."""
+START_TIMEOUT = 30.0
+"""Seconds until a child must be ready."""
+OVERHEAD_BYTES = 1024
+"""Maximum size of a message in addition to a result, and of an error."""
+INHERITED_ENVIRONMENT = ("PATH", "PYTHON", "LD_", "LC_", "LANG", "TZ", "HOME", "VIRTUAL_ENV", "TMPDIR")
+"""Prefixes of the environment variables that the child inherits; it gets no secrets."""
 
-_decoder: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
+_decoder: msgspec.msgpack.Decoder[ChildMessage] = msgspec.msgpack.Decoder(ChildMessage)
 
 
-class Worker(Generic[A, Q]):
-    """Does one piece of work at a time; started when it is first needed, and again after it was killed.
+class Worker(Generic[ArgumentT, TaskT]):
+    """Runs one task at a time in a child process, which starts when needed, and again after it was killed.
 
-    ``make`` and ``argument`` must be picklable: in the child, ``make(argument)`` gives what does the work.
+    In the child, ``factory(argument())`` returns the function that runs the tasks. The factory, the argument
+    and the tasks must be picklable. ``argument`` itself is called in this process.
     """
 
     def __init__(
-        self, make: Callable[[A], Callable[[Q], bytes]], argument: Callable[[], A], limits: ResourceLimits
+        self,
+        factory: Callable[[ArgumentT], Callable[[TaskT], bytes]],
+        argument: Callable[[], ArgumentT],
+        limits: ResourceLimits,
     ) -> None:
-        self._make = make
+        self._factory = factory
         self._argument = argument
         self._limits = limits
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel
 
-    def do(self, work: Q) -> bytes:
-        """The result; raises `RequestError` where the child does, or is too slow."""
+    def run(self, task: TaskT) -> bytes:
+        """Return the result of a task.
+
+        Raise `RequestError` if the task rejects its input or exceeds a limit, `BackendError` if it crashes or
+        the child does not start.
+        """
         if self._process is None or self._process.poll() is not None:
             self._start()
         deadline = time.monotonic() + self._limits.wall_seconds
         try:
-            self._channel.send(pickle.dumps(work), deadline)
-            answer = self._answer(deadline)
+            self._channel.send(pickle.dumps(task), deadline)
+            message = self._receive(deadline)
         except TimeoutError:
             self.stop()
             raise RequestError(self._limits.too_slow(self._limits.wall_seconds)) from None
         except (EOFError, OSError, msgspec.DecodeError):
             raise RequestError(self._cause_of_death()) from None
-        return self._result(answer)
+        return self._result(message)
 
     def stop(self) -> None:
-        """Kill it, if it lives."""
+        """Kill the child, if there is one."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
             self._channel.close()
 
-    def _answer(self, deadline: float) -> Answer:
-        return _decoder.decode(self._channel.receive(deadline, self._limits.output + FRAME))
+    def _receive(self, deadline: float) -> ChildMessage:
+        return _decoder.decode(self._channel.receive(deadline, self._limits.output + OVERHEAD_BYTES))
 
-    def _result(self, answer: Answer) -> bytes:
-        match answer:
+    def _result(self, message: ChildMessage) -> bytes:
+        match message:
             case Done(result=result):
                 return result
-            case Refused(message=message, param=param, spent=spent):
-                if spent:
+            case Rejected(message=reason, param=param, out_of_memory=out_of_memory):
+                if out_of_memory:
                     self.stop()
-                raise RequestError(message, param=param)
-            case Failed(message=message):
-                raise BackendError(message)
-            case Ready():  # which is told of once, at the start
+                raise RequestError(reason, param=param)
+            case Crashed(message=reason):
+                raise BackendError(reason)
+            case Ready():  # valid only at the start
                 self.stop()
                 raise RequestError(self._limits.too_complex)
 
@@ -108,19 +117,25 @@ class Worker(Generic[A, Q]):
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "fllm.sandbox.child", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
-                env={name: value for name, value in os.environ.items() if name.startswith(INHERITED)},
+                env={
+                    name: value
+                    for name, value in os.environ.items()
+                    if name.startswith(INHERITED_ENVIRONMENT)
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,  # warnings of the libraries, which answers tell better
+                stderr=subprocess.DEVNULL,  # only warnings of libraries: errors arrive as messages
             )
         self._channel = Channel(ours)
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + START_TIMEOUT
         try:
-            task = (self._make, self._argument(), self._limits)
-            self._channel.send(pickle.dumps(task), deadline)
-            ready = isinstance(self._answer(deadline), Ready)
+            setup = (self._factory, self._argument(), self._limits)
+            self._channel.send(pickle.dumps(setup), deadline)
+            ready = isinstance(self._receive(deadline), Ready)
         except (EOFError, OSError, msgspec.DecodeError):
             ready = False
         if not ready:
             self.stop()
-            raise BackendError(f"the process for {self._limits.doing} {self._limits.subject} does not start")
+            raise BackendError(
+                f"the process for {self._limits.activity} {self._limits.subject} does not start"
+            )

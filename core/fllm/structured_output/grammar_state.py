@@ -1,4 +1,4 @@
-"""What keeps one sequence to its grammar."""
+"""The grammar state of one constrained sequence: its matcher, and the bitmask of its next token."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from threading import Event
 
 from fllm.errors import BackendError, RequestError, format_error
 from fllm.structured_output.interfaces import GrammarMatcher, Vocabulary
-from fllm.structured_output.mask_worker import PATIENCE, MaskThread
+from fllm.structured_output.mask_worker import MASK_TIMEOUT, MaskWorker
 
 
 def require_text(matcher: GrammarMatcher, bitmask_size: Callable[[], int]) -> None:
@@ -19,69 +19,75 @@ def require_text(matcher: GrammarMatcher, bitmask_size: Callable[[], int]) -> No
         raise RequestError("the grammar allows no text at all")
 
 
-class Guide:
-    """A matcher and the mask of the next token.
+class GrammarState:
+    """Drives a matcher, whose errors fail only this sequence.
 
-    All but the computing of a mask happens in the engine's thread, and never while one is being computed.
+    The mask worker computes masks. Everything else happens in the engine thread, and never while a mask is
+    being computed.
     """
 
-    def __init__(self, matcher: GrammarMatcher, vocabulary: Vocabulary, thread: MaskThread) -> None:
+    def __init__(self, matcher: GrammarMatcher, vocabulary: Vocabulary, worker: MaskWorker) -> None:
         self._matcher = matcher
-        self._thread = thread
-        self._eos = vocabulary.eos_token_ids
+        self._worker = worker
+        self._eos_token_ids = vocabulary.eos_token_ids
         self._buffer = bytearray(4 * vocabulary.bitmask_size)
-        self._nothing = bytes(len(self._buffer))
+        self._zeros = bytes(len(self._buffer))
         self._mask = memoryview(self._buffer).cast("i")
         self._computed = Event()
         self.error: BackendError | None = None
-        """Why the sequence can't go on."""
-        self.may_end = False
-        """By the last mask, a stop token ends the text; where it does not, it is a token like others."""
+        """Why the sequence can't continue."""
+        self.may_stop = False
+        """Whether, under the last mask, a stop token ends the text; otherwise it is an ordinary token."""
         self.exhausted = False
-        """The text can't but end here."""
+        """Whether the text is complete and nothing may follow."""
 
     def accept_token(self, token_id: int) -> None:
-        """The token was sampled, and does not end the text."""
+        """Advance the matcher by a sampled token that does not end the text."""
         try:
             if not self._matcher.accept_token(token_id):
                 self._fail(f"it does not allow the token {token_id} that was sampled")
             elif self._matcher.is_accepting:
                 self._fill()
-                self.exhausted = self._buffer == self._nothing
-        except Exception as error:  # noqa: BLE001  a stranger's code: it concerns this sequence alone
+                self.exhausted = self._buffer == self._zeros
+        except Exception as error:  # noqa: BLE001  third-party code: only this sequence fails
             self._fail(format_error(error))
 
-    def begin(self, stop_ids: Collection[int], *, may_end: bool) -> None:
-        """Compute the mask in the thread beside the device. Tokens that end the sequence are allowed where
-        its text is complete, if it may end or can't go on."""
-        self._computed.clear()
-        self._thread.begin(partial(self._compute, stop_ids, may_end))
+    def start_mask(self, stop_ids: Collection[int], *, may_stop: bool) -> None:
+        """Start to compute the next mask in the mask worker.
 
-    def mask(self) -> memoryview:
-        """The mask, once it is computed; all tokens, if the sequence has failed: nobody will see which."""
-        if not self._computed.wait(PATIENCE):
-            self._fail(f"it took more than {PATIENCE} s to find the next token")
-            self._thread.give_up()
+        If the text is complete, the mask allows stop tokens if ``may_stop``, or if nothing else may follow.
+        """
+        self._computed.clear()
+        self._worker.submit(partial(self._compute, stop_ids, may_stop))
+
+    def wait_for_mask(self) -> memoryview:
+        """Return the mask once it is computed.
+
+        If the sequence has failed, return a mask of all tokens, whose sample is dropped.
+        """
+        if not self._computed.wait(MASK_TIMEOUT):
+            self._fail(f"it took more than {MASK_TIMEOUT} s to find the next token")
+            self._worker.replace_thread()
         return self._mask
 
-    def _compute(self, stop_ids: Collection[int], may_end: bool) -> None:
+    def _compute(self, stop_ids: Collection[int], may_stop: bool) -> None:
         try:
             self._fill()
-            self.may_end = self._matcher.is_accepting and (may_end or self._buffer == self._nothing)
-            if self.may_end:
+            self.may_stop = self._matcher.is_accepting and (may_stop or self._buffer == self._zeros)
+            if self.may_stop:
                 for token in stop_ids:
                     self._buffer[token // 8] |= 1 << token % 8
-            if self._buffer == self._nothing:
+            if self._buffer == self._zeros:
                 self._fail("it allows no token of the vocabulary here")
-        except Exception as error:  # noqa: BLE001  a stranger's code: it concerns this sequence alone
+        except Exception as error:  # noqa: BLE001  third-party code: only this sequence fails
             self._fail(format_error(error))
         self._computed.set()
 
-    def _fail(self, why: str) -> None:
-        self.error = BackendError(f"the grammar failed: {why}")
+    def _fail(self, reason: str) -> None:
+        self.error = BackendError(f"the grammar failed: {reason}")
         self._mask = memoryview(b"\xff" * len(self._buffer)).cast("i")
 
     def _fill(self) -> None:
         self._matcher.fill_bitmask(self._mask)
-        for token in self._eos:
+        for token in self._eos_token_ids:
             self._buffer[token // 8] &= ~(1 << token % 8)

@@ -1,4 +1,4 @@
-"""Masks are computed beside the device, in a thread of their own."""
+"""A thread that computes bitmasks while the device computes logits."""
 
 from __future__ import annotations
 
@@ -6,41 +6,42 @@ from collections import deque
 from collections.abc import Callable
 from threading import Event, Thread
 
-PATIENCE = 0.5
-"""Seconds that a batch waits for one mask. Usual ones take microseconds."""
+MASK_TIMEOUT = 0.5
+"""Seconds that a batch waits for one mask. A mask usually takes microseconds."""
 
 
-class MaskThread:
-    """Does small jobs, the first first; one that hangs is left alone, and a new thread does the others.
+class MaskWorker:
+    """Runs small jobs in order. If a job hangs, a new thread runs the jobs after it.
 
-    `begin` and `give_up` are called by the engine's thread, between which and this one nothing else travels.
+    Only the engine thread calls `submit` and `replace_thread`.
     """
 
     def __init__(self) -> None:
         self._jobs: deque[Callable[[], None]] = deque()
-        self._wanted = Event()
+        self._wake = Event()
+        """Wakes the current thread. Each thread has its own, and ends when it is replaced."""
         self._thread: Thread | None = None
 
-    def begin(self, job: Callable[[], None]) -> None:
-        """Do it after those that were begun before."""
+    def submit(self, job: Callable[[], None]) -> None:
+        """Run the job after those submitted before."""
         self._jobs.append(job)
         if self._thread is None:
             self._start()
-        self._wanted.set()
+        self._wake.set()
 
-    def give_up(self) -> None:
-        """The job that is being done hangs."""
+    def replace_thread(self) -> None:
+        """Abandon the current job, which hangs, and run the others in a new thread."""
         self._start()
-        self._wanted.set()
+        self._wake.set()
 
     def _start(self) -> None:
-        wanted = self._wanted = Event()
-        self._thread = Thread(target=self._run, args=(wanted,), name="fllm-masks", daemon=True)
+        wake = self._wake = Event()
+        self._thread = Thread(target=self._run, args=(wake,), name="fllm-masks", daemon=True)
         self._thread.start()
 
-    def _run(self, wanted: Event) -> None:
-        while wanted is self._wanted:
-            wanted.wait()
-            wanted.clear()
-            while wanted is self._wanted and self._jobs:
+    def _run(self, wake: Event) -> None:
+        while wake is self._wake:
+            wake.wait()
+            wake.clear()
+            while wake is self._wake and self._jobs:
                 self._jobs.popleft()()

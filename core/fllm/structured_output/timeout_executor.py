@@ -1,4 +1,4 @@
-"""Threads for a stranger's code, which may never come back."""
+"""Threads for third-party code, which may never return."""
 
 from __future__ import annotations
 
@@ -12,78 +12,86 @@ T = TypeVar("T")
 Job = tuple[Callable[[], Any], asyncio.Future[Any], asyncio.AbstractEventLoop]
 
 
-class Strangers:
-    """At most ``count`` threads that work at once; one that hangs is left alone, and another takes its place.
+class TaskTimeout(Exception):
+    """The function takes too long; its thread is abandoned."""
 
-    They are daemons: no hanging one keeps the process from its end. Used on one event loop.
+
+class TimeoutExecutor:
+    """Runs functions in at most ``count`` threads. A thread that hangs is abandoned and replaced.
+
+    The threads are daemons, so that none keeps the process from exiting. Used on one event loop.
     """
 
     def __init__(self, count: int, name: str) -> None:
         self._name = name
-        self._free = asyncio.Semaphore(count)
+        self._slots = asyncio.Semaphore(count)
         self._idle: list[SimpleQueue[Job | None]] = []
+        """Job queues of the threads that have no job."""
         self._closed = False
 
-    async def do(self, work: Callable[[], T], *, wait: float | None = None, patience: float) -> T:
-        """The result. Raises `TimeoutError` if no thread is free within ``wait`` seconds, and `Hangs` if the
-        work takes more than ``patience``."""
-        async with asyncio.timeout(wait):
-            await self._free.acquire()
-        thread = self._idle.pop() if self._idle else self._start()
+    async def run(
+        self, function: Callable[[], T], *, queue_timeout: float | None = None, time_limit: float
+    ) -> T:
+        """Return the function's result, or raise its exception.
+
+        Raise `TimeoutError` if no thread is free within ``queue_timeout`` seconds, `TaskTimeout` if the
+        function takes more than ``time_limit`` seconds.
+        """
+        async with asyncio.timeout(queue_timeout):
+            await self._slots.acquire()
+        thread = self._idle.pop() if self._idle else self._start_thread()
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
-        hanging = loop.call_later(patience, _give_up, done)
-        done.add_done_callback(lambda done: self._release(done, thread, hanging))
-        thread.put((work, done, loop))
+        timer = loop.call_later(time_limit, _time_out, done)
+        done.add_done_callback(lambda done: self._release(done, thread, timer))
+        thread.put((function, done, loop))
         return await asyncio.shield(done)
 
     def close(self) -> None:
-        """Let them end after what they are doing."""
+        """Let the threads end after their current jobs."""
         self._closed = True
         for thread in self._idle:
             thread.put(None)
         self._idle.clear()
 
-    def _start(self) -> SimpleQueue[Job | None]:
+    def _start_thread(self) -> SimpleQueue[Job | None]:
         jobs: SimpleQueue[Job | None] = SimpleQueue()
         threading.Thread(target=_work, args=(jobs,), name=self._name, daemon=True).start()
         return jobs
 
     def _release(
-        self, done: asyncio.Future[Any], thread: SimpleQueue[Job | None], hanging: asyncio.TimerHandle
+        self, done: asyncio.Future[Any], thread: SimpleQueue[Job | None], timer: asyncio.TimerHandle
     ) -> None:
-        hanging.cancel()
-        self._free.release()
-        error = done.exception()  # whoever asked for it may have left
-        if self._closed or isinstance(error, Hangs):
-            thread.put(None)  # it ends, if it ever comes back
+        timer.cancel()
+        self._slots.release()
+        error = (
+            done.exception()
+        )  # retrieved even if the caller was cancelled, so that asyncio does not log it
+        if self._closed or isinstance(error, TaskTimeout):
+            thread.put(None)  # it ends if the function ever returns
         else:
             self._idle.append(thread)
 
 
-class Hangs(Exception):
-    """The work takes too long; its thread is left alone."""
-
-
-def _give_up(done: asyncio.Future[Any]) -> None:
+def _time_out(done: asyncio.Future[Any]) -> None:
     if not done.done():
-        done.set_exception(Hangs())
+        done.set_exception(TaskTimeout())
 
 
 def _work(jobs: SimpleQueue[Job | None]) -> None:
     while job := jobs.get():
-        work, done, loop = job
+        function, done, loop = job
         try:
-            result, error = work(), None
-        except BaseException as caught:  # noqa: BLE001  it is raised where the work was asked for
+            result, error = function(), None
+        except BaseException as caught:  # noqa: BLE001  the caller of `run` gets it
             result, error = None, caught
         if loop.is_closed():
             return
-        loop.call_soon_threadsafe(_tell, done, result, error)
-        del job, work, done, result, error
+        loop.call_soon_threadsafe(_set_result, done, result, error)
+        del job, function, done, result, error
 
 
-def _tell(done: asyncio.Future[Any], result: object, error: BaseException | None) -> None:
+def _set_result(done: asyncio.Future[Any], result: object, error: BaseException | None) -> None:
     if done.done():
         return
     if error is None:

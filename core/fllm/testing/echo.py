@@ -23,7 +23,7 @@ from fllm import (
     RequestError,
     hookimpl,
 )
-from fllm.batching.prompt_validation import check
+from fllm.batching.prompt_validation import check_request
 
 ECHO_PLUGIN = __file__
 """For ``--plugin``."""
@@ -64,7 +64,7 @@ class EchoBackend:
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[EngineOutput]:
         """Give the prompt back, as far as its limits allow."""
         self._require()
-        check(request, self._card)
+        check_request(request, self._card)
         if request.sampling.logprobs is not None or request.sampling.prompt_logprobs is not None:
             raise RequestError("an echo has no log-probabilities", param="logprobs")
         self._running += 1

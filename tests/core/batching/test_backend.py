@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 
 import pytest
-from support.fake_runner import FakeRunner, answer
+from support.fake_runner import FakeRunner, expected_tokens
 
 from fllm.batching import BatchedBackend, BatchLimits, Row
 from fllm.config import BackendConfig
@@ -44,7 +44,7 @@ async def running(runner: FakeRunner, **config: object) -> AsyncGenerator[Batche
         await engine.stop()
 
 
-def prompt(
+def request(
     request_id: str = "r", token_ids: Sequence[int] = (1, 2, 3), **sampling: object
 ) -> GenerateRequest:
     return GenerateRequest(
@@ -113,8 +113,8 @@ async def test_the_card_tells_what_model_and_cache_allow():
 @scenario
 async def test_a_sequence_comes_in_steps_of_which_only_the_last_has_a_finish():
     async with running(FakeRunner()) as engine:
-        steps = [step async for step in engine.generate(prompt())]
-    assert [token for step in steps for token in step.token_ids] == answer(prompt(), 0)
+        steps = [step async for step in engine.generate(request())]
+    assert [token for step in steps for token in step.token_ids] == expected_tokens(request(), 0)
     *before, last = (step.finish_reason for step in steps)  # however many were joined
     assert last == "length"
     assert not any(before)
@@ -123,13 +123,13 @@ async def test_a_sequence_comes_in_steps_of_which_only_the_last_has_a_finish():
 @scenario
 async def test_two_hundred_at_once_are_each_answered_as_if_alone():
     asked = [
-        prompt(f"r{i}", [1, 2, i % 11, *[3] * (i % 7)], seed=i, max_tokens=1 + i % 9) for i in range(200)
+        request(f"r{i}", [1, 2, i % 11, *[3] * (i % 7)], seed=i, max_tokens=1 + i % 9) for i in range(200)
     ]
     async with running(FakeRunner(blocks=20)) as engine:
         answers = await asyncio.gather(*[tokens(engine, each) for each in asked])
         await idle(engine)
         assert (await engine.status()).preemptions > 0
-    assert answers == [answer(each, each.sampling.seed or 0, max_model_len=80) for each in asked]
+    assert answers == [expected_tokens(each, each.sampling.seed or 0, max_model_len=80) for each in asked]
 
 
 @scenario
@@ -137,7 +137,7 @@ async def test_closing_the_generator_frees_the_sequence_before_the_next_step():
     gate = Gate(passing=1)
     runner = FakeRunner(hook=gate)
     async with running(runner) as engine:
-        async with aclosing(engine.generate(prompt(max_tokens=200))) as steps:
+        async with aclosing(engine.generate(request(max_tokens=200))) as steps:
             await anext(steps)
             await gate.reached()
         gate.open.set()
@@ -149,13 +149,13 @@ async def test_closing_the_generator_frees_the_sequence_before_the_next_step():
 async def test_a_cancelled_request_is_freed_though_it_is_still_waiting():
     gate = Gate()
     async with running(FakeRunner(hook=gate), max_num_seqs=1) as engine:
-        first = asyncio.create_task(tokens(engine, prompt("first")))
+        first = asyncio.create_task(tokens(engine, request("first")))
         await gate.reached()
-        second = asyncio.create_task(tokens(engine, prompt("second")))
+        second = asyncio.create_task(tokens(engine, request("second")))
         await asyncio.sleep(0)
         second.cancel()
         gate.open.set()
-        assert await first == answer(prompt(), 0)
+        assert await first == expected_tokens(request(), 0)
         with pytest.raises(asyncio.CancelledError):
             await second
         await idle(engine)
@@ -169,10 +169,10 @@ async def test_a_failing_batch_ends_its_sequences_and_nothing_else():
 
     async with running(FakeRunner(hook=fail)) as engine:
         with pytest.raises(BackendError, match="RuntimeError: out of memory"):
-            await tokens(engine, prompt(token_ids=[1] * 9))
+            await tokens(engine, request(token_ids=[1] * 9))
         await idle(engine)
-        shorter = prompt(token_ids=[1] * 8)
-        assert await tokens(engine, shorter) == answer(shorter, 0)
+        shorter = request(token_ids=[1] * 8)
+        assert await tokens(engine, shorter) == expected_tokens(shorter, 0)
 
 
 def test_a_failing_batch_is_logged_with_the_names_of_its_sequences(caplog: pytest.LogCaptureFixture):
@@ -182,7 +182,7 @@ def test_a_failing_batch_is_logged_with_the_names_of_its_sequences(caplog: pytes
     async def run() -> None:
         async with running(FakeRunner(hook=fail)) as engine:
             with pytest.raises(BackendError):
-                await tokens(engine, prompt("the-one"))
+                await tokens(engine, request("the-one"))
 
     with caplog.at_level(logging.ERROR):
         asyncio.run(run())
@@ -195,7 +195,7 @@ async def test_stopping_ends_what_is_in_flight_and_closes_the_runner():
     runner = FakeRunner(hook=gate)
     engine = backend(runner, max_num_seqs=1)
     await engine.start()
-    flying = [asyncio.create_task(tokens(engine, prompt(name))) for name in ("runs", "waits")]
+    flying = [asyncio.create_task(tokens(engine, request(name))) for name in ("runs", "waits")]
     await gate.reached()
     stopping = asyncio.create_task(engine.stop())
     await asyncio.sleep(0)
@@ -207,7 +207,7 @@ async def test_stopping_ends_what_is_in_flight_and_closes_the_runner():
     with pytest.raises(BackendUnavailable):
         await engine.status()
     with pytest.raises(BackendUnavailable):
-        await tokens(engine, prompt())
+        await tokens(engine, request())
     await engine.stop()
 
 
@@ -226,7 +226,7 @@ async def test_a_dead_engine_thread_ends_everything_as_unavailable():
     engine = backend(FakeRunner(hook=die))
     await engine.start()
     with pytest.raises(BackendUnavailable, match="died"):
-        await tokens(engine, prompt())
+        await tokens(engine, request())
     with pytest.raises(BackendUnavailable):
         await engine.status()
     await engine.stop()
@@ -257,8 +257,8 @@ async def test_a_context_longer_than_the_models_is_refused_at_the_start():
 async def test_bad_prompts_are_refused_at_the_door():
     async with running(FakeRunner(max_model_len=4)) as engine:
         for refused, error in (
-            (prompt(token_ids=[]), RequestError),
-            (prompt(token_ids=[1] * 4), ContextTooLong),
+            (request(token_ids=[]), RequestError),
+            (request(token_ids=[1] * 4), ContextTooLong),
         ):
             with pytest.raises(error):
                 await tokens(engine, refused)
@@ -267,19 +267,19 @@ async def test_bad_prompts_are_refused_at_the_door():
 @scenario
 async def test_a_request_id_serves_one_sequence_at_a_time():
     async with running(FakeRunner()) as engine:
-        async with aclosing(engine.generate(prompt("r"))) as steps:
+        async with aclosing(engine.generate(request("r"))) as steps:
             await anext(steps)
             with pytest.raises(RequestError, match="in use"):
-                await tokens(engine, prompt("r"))
-        assert await tokens(engine, prompt("s")) == answer(prompt(), 0)
+                await tokens(engine, request("r"))
+        assert await tokens(engine, request("s")) == expected_tokens(request(), 0)
 
 
 async def seeds(seed: int | None) -> list[int]:
     runner = FakeRunner()
     async with running(runner, seed=seed) as engine:
         for name in "abc":
-            await tokens(engine, prompt(name, seed=None, max_tokens=1))
-        await tokens(engine, prompt(seed=5, max_tokens=1))
+            await tokens(engine, request(name, seed=None, max_tokens=1))
+        await tokens(engine, request(seed=5, max_tokens=1))
     return [row.seed for batch in runner.batches for row in batch]
 
 

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 from support import fake_grammar
 from support.fake_grammar import Numbers
-from support.fake_runner import VOCABULARY, FakeRunner, answer
+from support.fake_runner import VOCABULARY, FakeRunner, expected_tokens
 
 from fllm.batching import BatchedBackend, BatchLimits, Row
 from fllm.config import BackendConfig, Speculation
@@ -64,7 +64,7 @@ async def running(
         await engine.stop()
 
 
-def prompt(
+def request(
     name: str, text: str | None = None, token_ids: Sequence[int] = (1, 2, 3), **sampling: object
 ) -> GenerateRequest:
     constraint = None if text is None else ConstString(text)
@@ -80,10 +80,10 @@ async def tokens(engine: BatchedBackend, asked: GenerateRequest) -> list[int]:
     return [token for step in await steps(engine, asked) for token in step.token_ids]
 
 
-def run(runner: FakeRunner, asks: Callable[[BatchedBackend], object], **config: object) -> None:
+def run(runner: FakeRunner, scenario: Callable[[BatchedBackend], object], **config: object) -> None:
     async def main() -> None:
         async with running(runner, **config) as engine:  # type: ignore[arg-type]
-            await asks(engine)  # type: ignore[misc]
+            await scenario(engine)  # type: ignore[misc]
 
     asyncio.run(main())
 
@@ -91,12 +91,12 @@ def run(runner: FakeRunner, asks: Callable[[BatchedBackend], object], **config: 
 def test_an_answer_is_what_the_grammar_says_and_ends_without_a_step_for_its_end() -> None:
     runner = MaskedRunner(eos=(10,))
 
-    async def asks(engine: BatchedBackend) -> None:
-        found = await steps(engine, prompt("r", "1234"))
+    async def scenario(engine: BatchedBackend) -> None:
+        found = await steps(engine, request("r", "1234"))
         assert [token for step in found for token in step.token_ids] == [1, 2, 3, 4]
         assert (found[-1].finish_reason, found[-1].stop_token) == ("stop", None)
 
-    run(runner, asks)
+    run(runner, scenario)
     assert len(runner.batches) == 4
 
 
@@ -111,91 +111,91 @@ def test_an_answer_is_what_the_grammar_says_and_ends_without_a_step_for_its_end(
     ],
 )
 def test_no_sampling_parameter_takes_away_the_last_allowed_token(sampling: dict[str, object]) -> None:
-    async def asks(engine: BatchedBackend) -> None:
-        assert await tokens(engine, prompt("r", "1212", **sampling)) == [1, 2, 1, 2]
+    async def scenario(engine: BatchedBackend) -> None:
+        assert await tokens(engine, request("r", "1212", **sampling)) == [1, 2, 1, 2]
 
-    run(MaskedRunner(eos=(10,)), asks)
+    run(MaskedRunner(eos=(10,)), scenario)
 
 
 def test_an_empty_text_ends_with_an_end_of_sequence() -> None:
-    async def asks(engine: BatchedBackend) -> None:
-        [step] = await steps(engine, prompt("r", "", min_tokens=3))
+    async def scenario(engine: BatchedBackend) -> None:
+        [step] = await steps(engine, request("r", "", min_tokens=3))
         assert (step.token_ids, step.stop_token) == ([10], 10)
 
-    run(MaskedRunner(eos=(10,)), asks)
+    run(MaskedRunner(eos=(10,)), scenario)
 
 
 @pytest.mark.parametrize(("text", "why"), [("1x2", "x marks the spot"), ("1z2", "took more than")])
 def test_a_grammar_that_fails_or_hangs_fails_its_own_sequence_alone(
     text: str, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fllm.structured_output.grammar_state.PATIENCE", 0.05)
-    free = prompt("free")
+    monkeypatch.setattr("fllm.structured_output.grammar_state.MASK_TIMEOUT", 0.05)
+    free = request("free")
 
-    async def asks(engine: BatchedBackend) -> None:
+    async def scenario(engine: BatchedBackend) -> None:
         bad, good, other = await asyncio.gather(
-            tokens(engine, prompt("bad", text)),
-            tokens(engine, prompt("good", "456")),
+            tokens(engine, request("bad", text)),
+            tokens(engine, request("good", "456")),
             tokens(engine, free),
             return_exceptions=True,
         )
         assert isinstance(bad, BackendError)
         assert why in bad.message
         assert good == [4, 5, 6]
-        assert other == answer(free, 0)
-        assert await tokens(engine, prompt("later", "78")) == [7, 8]
+        assert other == expected_tokens(free, 0)
+        assert await tokens(engine, request("later", "78")) == [7, 8]
 
-    run(MaskedRunner(), asks)
+    run(MaskedRunner(), scenario)
 
 
 def test_a_hanging_mask_costs_a_batch_its_patience_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fllm.structured_output.grammar_state.PATIENCE", 0.01)
-    monkeypatch.setattr("support.fake_grammar.HANGS", 30.0)
+    monkeypatch.setattr("fllm.structured_output.grammar_state.MASK_TIMEOUT", 0.01)
+    monkeypatch.setattr("support.fake_grammar.HANG_SECONDS", 30.0)
     began = time.monotonic()
 
-    async def asks(engine: BatchedBackend) -> None:
-        asked = [prompt("bad", "1z"), *(prompt(f"r{n}", "123") for n in range(4))]
+    async def scenario(engine: BatchedBackend) -> None:
+        asked = [request("bad", "1z"), *(request(f"r{n}", "123") for n in range(4))]
         bad, *others = await asyncio.gather(*(tokens(engine, each) for each in asked), return_exceptions=True)
         assert isinstance(bad, BackendError)
         assert others == [[1, 2, 3]] * 4
 
-    run(MaskedRunner(), asks)
+    run(MaskedRunner(), scenario)
     assert time.monotonic() - began < 30.0  # it was left alone
 
 
 def test_who_is_preempted_goes_on_where_the_grammar_was() -> None:
     runner = MaskedRunner(blocks=5)
 
-    async def asks(engine: BatchedBackend) -> None:
+    async def scenario(engine: BatchedBackend) -> None:
         texts = ["123456789"[n:] + "123456789"[:n] for n in range(3)]
-        found = await asyncio.gather(*(tokens(engine, prompt(text, text)) for text in texts))
+        found = await asyncio.gather(*(tokens(engine, request(text, text)) for text in texts))
         assert ["".join(map(str, each)) for each in found] == texts
         assert (await engine.status()).preemptions > 0
 
-    run(runner, asks)
+    run(runner, scenario)
 
 
 def test_a_constrained_sequence_drafts_nothing() -> None:
     speculation = Speculation(method="ngram", num_speculative_tokens=4, prompt_lookup_min=1)
 
-    async def asks(engine: BatchedBackend) -> None:
-        repeated = prompt("r", "12121212", token_ids=[1, 2] * 6)
+    async def scenario(engine: BatchedBackend) -> None:
+        repeated = request("r", "12121212", token_ids=[1, 2] * 6)
         assert await tokens(engine, repeated) == [1, 2] * 4
         assert (await engine.status()).drafted == 0
 
-    run(MaskedRunner(), asks, speculative_config=speculation)
+    run(MaskedRunner(), scenario, speculative_config=speculation)
 
 
 def test_the_same_constraint_is_compiled_once_and_a_refusal_reaches_who_asked() -> None:
     Numbers.compiled.clear()
 
-    async def asks(engine: BatchedBackend) -> None:
-        await asyncio.gather(*(tokens(engine, prompt(f"r{n}", "5")) for n in range(3)))
-        await tokens(engine, prompt("again", "5"))
+    async def scenario(engine: BatchedBackend) -> None:
+        await asyncio.gather(*(tokens(engine, request(f"r{n}", "5")) for n in range(3)))
+        await tokens(engine, request("again", "5"))
         with pytest.raises(RequestError, match="no exclamation marks"):
-            await tokens(engine, prompt("bad", "!"))
+            await tokens(engine, request("bad", "!"))
 
-    run(MaskedRunner(), asks)
+    run(MaskedRunner(), scenario)
     assert Numbers.compiled == ["5", "!"]
 
 
@@ -203,9 +203,9 @@ def test_the_same_constraint_is_compiled_once_and_a_refusal_reaches_who_asked() 
 def test_without_masks_or_a_grammar_backend_a_constraint_is_refused(
     runner: type[FakeRunner], grammar: str | None
 ) -> None:
-    async def asks(engine: BatchedBackend) -> None:
-        with pytest.raises(RequestError, match="can't constrain answers"):
-            await tokens(engine, prompt("r", "1"))
-        assert await tokens(engine, prompt("free")) == answer(prompt("free"), 0)
+    async def scenario(engine: BatchedBackend) -> None:
+        with pytest.raises(RequestError, match="can't constrain its output"):
+            await tokens(engine, request("r", "1"))
+        assert await tokens(engine, request("free")) == expected_tokens(request("free"), 0)
 
-    run(runner(), asks, grammar=grammar)
+    run(runner(), scenario, grammar=grammar)

@@ -14,7 +14,7 @@ def loop_over(runner: FakeRunner) -> EngineLoop:
 
 def submit(loop: EngineLoop, request_id: str, max_tokens: int) -> None:
     loop.submit(
-        GenerateRequest(request_id, [1, 2], SamplingParams(max_tokens=max_tokens)), seed=0, arrived=0.0
+        GenerateRequest(request_id, [1, 2], SamplingParams(max_tokens=max_tokens)), seed=0, arrival_time=0.0
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fllm.batching.ngram_drafter import FIRST_WIDTH, MAX_PAUSE, NgramDrafter
+from fllm.batching.ngram_drafter import INITIAL_WIDTH, MAX_PAUSE, NgramDrafter
 from fllm.config import Speculation
 
 SPELLED = b'{"method": "ngram", "num_speculative_tokens": 5, "prompt_lookup_max": 4, "prompt_lookup_min": 2}'
@@ -24,56 +24,56 @@ def drafter(tokens: int = 8, longest: int = 3, shortest: int = 2, width: int | N
         )
     )
     if width is not None:
-        made.learn(width, width)
+        made.update(width, width)
     return made
 
 
 def test_what_followed_the_last_tokens_is_guessed_again():
-    assert drafter(tokens=3, width=3).draft([1, 2, 3, 4, 5, 6, 1, 2], most=10) == [3, 4, 5]
+    assert drafter(tokens=3, width=3).draft([1, 2, 3, 4, 5, 6, 1, 2], max_drafts=10) == [3, 4, 5]
 
 
 def test_the_longest_ngram_counts_and_of_its_places_the_latest():
-    assert drafter(tokens=1).draft([1, 2, 3, 4, 9, 2, 3, 5, 1, 2, 3], most=9) == [4]
-    assert drafter(tokens=1).draft([2, 3, 4, 9, 2, 3, 5, 1, 2, 3], most=9) == [5]
+    assert drafter(tokens=1).draft([1, 2, 3, 4, 9, 2, 3, 5, 1, 2, 3], max_drafts=9) == [4]
+    assert drafter(tokens=1).draft([2, 3, 4, 9, 2, 3, 5, 1, 2, 3], max_drafts=9) == [5]
 
 
 def test_shorter_ngrams_than_allowed_are_no_reason_to_guess():
-    assert drafter().draft([1, 2, 3, 4, 2], most=9) == []
-    assert drafter(shortest=1).draft([1, 2, 3, 4, 2], most=2) == [3]
-    assert drafter().draft([1], most=9) == []
+    assert drafter().draft([1, 2, 3, 4, 2], max_drafts=9) == []
+    assert drafter(shortest=1).draft([1, 2, 3, 4, 2], max_drafts=2) == [3]
+    assert drafter().draft([1], max_drafts=9) == []
 
 
 def test_a_text_that_repeats_itself_at_once_is_continued_beyond_its_end():
-    assert drafter(width=4).draft([7, 1, 2, 1, 2], most=9) == [1, 2, 1, 2, 1, 2, 1, 2]
-    assert drafter(width=4).draft([5, 5, 5], most=4) == [5, 5, 5, 5]
+    assert drafter(width=4).draft([7, 1, 2, 1, 2], max_drafts=9) == [1, 2, 1, 2, 1, 2, 1, 2]
+    assert drafter(width=4).draft([5, 5, 5], max_drafts=4) == [5, 5, 5, 5]
 
 
 @given(st.lists(st.integers(1, 3), min_size=1, max_size=40), st.lists(st.integers(1, 3), max_size=20))
 def test_an_index_that_grew_guesses_like_one_that_was_made_at_once(before: list[int], after: list[int]):
     grown, text = drafter(width=4), list(before)
     for token in after:
-        grown.draft(text, most=3)
+        grown.draft(text, max_drafts=3)
         text.append(token)
-    assert grown.draft(text, most=3) == drafter(width=4).draft(text, most=3)
+    assert grown.draft(text, max_drafts=3) == drafter(width=4).draft(text, max_drafts=3)
 
 
 def test_guesses_grow_while_they_are_right():
     text, guesser, widths = [1, 2, 3] * 9, drafter(tokens=6), []
     for _ in range(5):
-        widths.append(len(guesser.draft(text, most=99)))
-        guesser.learn(widths[-1], widths[-1])
-    assert widths == [FIRST_WIDTH, 2, 4, 6, 6]
-    guesser.learn(6, 3)
-    assert len(guesser.draft(text, most=99)) == 3
+        widths.append(len(guesser.draft(text, max_drafts=99)))
+        guesser.update(widths[-1], widths[-1])
+    assert widths == [INITIAL_WIDTH, 2, 4, 6, 6]
+    guesser.update(6, 3)
+    assert len(guesser.draft(text, max_drafts=99)) == 3
 
 
 def test_who_is_always_wrong_is_seldom_asked():
     text, guesser = [1, 2] * 9, drafter()
     pauses = [0]
     for _ in range(400):
-        if guess := guesser.draft(text, most=9):
-            assert len(guess) == FIRST_WIDTH
-            guesser.learn(len(guess), 0)
+        if guess := guesser.draft(text, max_drafts=9):
+            assert len(guess) == INITIAL_WIDTH
+            guesser.update(len(guess), 0)
             pauses.append(0)
         else:
             pauses[-1] += 1

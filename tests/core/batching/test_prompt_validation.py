@@ -1,46 +1,46 @@
 import pytest
 
-from fllm.batching.prompt_validation import check
+from fllm.batching.prompt_validation import check_request
 from fllm.errors import ContextTooLong, RequestError
 from fllm.values import GenerateRequest, ModelCard, SamplingParams
 
 CARD = ModelCard(tokenizer="", max_model_len=4, runtime={"vocab_size": 10})
 
 
-def prompt(*token_ids: int, **sampling: object) -> GenerateRequest:
+def request(*token_ids: int, **sampling: object) -> GenerateRequest:
     return GenerateRequest("r", list(token_ids), SamplingParams(max_tokens=1, **sampling))  # type: ignore[arg-type]
 
 
 def test_a_prompt_that_leaves_room_for_a_token_passes():
-    check(prompt(0, 9, 5, logit_bias={9: 1.0}, stop_token_ids=(0,)), CARD)
+    check_request(request(0, 9, 5, logit_bias={9: 1.0}, stop_token_ids=(0,)), CARD)
 
 
 def test_an_empty_prompt_is_refused():
     with pytest.raises(RequestError, match="empty"):
-        check(prompt(), CARD)
+        check_request(request(), CARD)
 
 
 def test_a_prompt_that_fills_the_context_is_refused_quoting_both_lengths():
-    with pytest.raises(ContextTooLong, match=r"has 4 tokens.* holds 4") as caught:
-        check(prompt(1, 2, 3, 4), CARD)
+    with pytest.raises(ContextTooLong, match=r"has 4 tokens.* holds 4,") as caught:
+        check_request(request(1, 2, 3, 4), CARD)
     assert caught.value.code == "context_length_exceeded"
 
 
 @pytest.mark.parametrize(
     ("refused", "param"),
     [
-        (prompt(10), "prompt"),
-        (prompt(-1), "prompt"),
-        (prompt(1, logit_bias={10: 1.0}), "logit_bias"),
-        (prompt(1, stop_token_ids=(11,)), "stop_token_ids"),
+        (request(10), "prompt"),
+        (request(-1), "prompt"),
+        (request(1, logit_bias={10: 1.0}), "logit_bias"),
+        (request(1, stop_token_ids=(11,)), "stop_token_ids"),
     ],
 )
 def test_ids_outside_the_vocabulary_are_refused(refused: GenerateRequest, param: str):
     with pytest.raises(RequestError, match="ids are 0 to 9") as caught:
-        check(refused, CARD)
+        check_request(refused, CARD)
     assert caught.value.param == param
 
 
 def test_a_card_that_is_silent_on_its_vocabulary_still_bounds_the_ids():
     with pytest.raises(RequestError):
-        check(prompt(2**40), ModelCard(tokenizer="", max_model_len=4))
+        check_request(request(2**40), ModelCard(tokenizer="", max_model_len=4))

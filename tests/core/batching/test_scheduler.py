@@ -3,7 +3,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from support.fake_runner import FakeRunner, answer, logprob
+from support.fake_runner import FakeRunner, expected_tokens, logprob
 
 from fllm.batching.block_pool import BlockPool
 from fllm.batching.limits import BatchLimits
@@ -15,7 +15,7 @@ from fllm.values import EngineOutput, GenerateRequest, SamplingParams
 BLOCK = 4
 
 
-class Bench:
+class Harness:
     """A scheduler and a fake runner, stepped by hand; it keeps all steps of all sequences."""
 
     def __init__(
@@ -25,12 +25,12 @@ class Bench:
         seqs: int = 16,
         tokens: int = 64,
         budget: int | None = None,
-        retain: bool = True,
+        enable_caching: bool = True,
         eos: tuple[int, ...] = (),
         max_model_len: int = 1000,
     ) -> None:
         self.time = 0.0
-        self.pool = BlockPool(blocks, BLOCK, retain=retain)
+        self.pool = BlockPool(blocks, BLOCK, enable_caching=enable_caching)
         self.runner = FakeRunner(blocks=blocks, block_size=BLOCK, eos=eos)
         self.limits = BatchLimits(
             max_num_seqs=seqs, max_num_batched_tokens=tokens, prefill_budget=budget, block_size=BLOCK
@@ -44,10 +44,10 @@ class Bench:
         )
         self.steps: dict[str, list[EngineOutput]] = {}
 
-    def add(self, *prompts: GenerateRequest) -> None:
-        for prompt in prompts:
-            self.scheduler.add(prompt, seed=seed_of(prompt), arrived=self.time)
-            self.steps[prompt.request_id] = []
+    def add(self, *requests: GenerateRequest) -> None:
+        for request in requests:
+            self.scheduler.add(request, seed=seed_of(request), arrival_time=self.time)
+            self.steps[request.request_id] = []
 
     def step(self) -> Batch:
         batch = self.scheduler.schedule()
@@ -55,8 +55,8 @@ class Bench:
             self.steps[request_id].append(step)
         return batch
 
-    def run(self, *prompts: GenerateRequest) -> None:
-        self.add(*prompts)
+    def run(self, *requests: GenerateRequest) -> None:
+        self.add(*requests)
         while self.scheduler.busy:
             self.step()
 
@@ -68,7 +68,7 @@ class Bench:
         return self.scheduler.status().kv_blocks_used
 
 
-def prompt(request_id: str, token_ids: list[int], *, group: str = "", **sampling: object) -> GenerateRequest:
+def request(request_id: str, token_ids: list[int], *, group: str = "", **sampling: object) -> GenerateRequest:
     sampling = {"max_tokens": 6, **sampling}
     return GenerateRequest(request_id, token_ids, SamplingParams(**sampling), group)  # type: ignore[arg-type]
 
@@ -82,13 +82,13 @@ def rows(batch: Batch) -> list[tuple[str, int, int]]:
 
 
 MIXED = [
-    prompt("short", [1, 2], max_tokens=20),
-    prompt("long", list(range(11)) * 3, max_tokens=9),
-    prompt("same", list(range(11)) * 3, max_tokens=9),
-    prompt("seeded", list(range(11)) * 3, max_tokens=9, seed=7),
-    prompt("begins alike", [*range(11), 0, 1, 2, 9, 9], max_tokens=15),
-    prompt("full blocks", [4] * 2 * BLOCK, max_tokens=8),
-    prompt("one token", [4], max_tokens=1),
+    request("short", [1, 2], max_tokens=20),
+    request("long", list(range(11)) * 3, max_tokens=9),
+    request("same", list(range(11)) * 3, max_tokens=9),
+    request("seeded", list(range(11)) * 3, max_tokens=9, seed=7),
+    request("begins alike", [*range(11), 0, 1, 2, 9, 9], max_tokens=15),
+    request("full blocks", [4] * 2 * BLOCK, max_tokens=8),
+    request("one token", [4], max_tokens=1),
 ]
 SCHEDULES = [
     {"tokens": 64},
@@ -105,191 +105,191 @@ SCHEDULES = [
 ]
 
 
-@pytest.mark.parametrize("retain", [True, False])
+@pytest.mark.parametrize("enable_caching", [True, False])
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
-def test_neither_neighbours_nor_the_schedule_change_an_answer(schedule: dict[str, int], retain: bool):
-    bench = Bench(**schedule, retain=retain)
-    bench.run(*MIXED)
-    bench.run(
-        *[prompt(f"again {p.request_id}", p.token_ids, max_tokens=p.sampling.max_tokens) for p in MIXED]
+def test_neither_neighbours_nor_the_schedule_change_an_answer(schedule: dict[str, int], enable_caching: bool):
+    harness = Harness(**schedule, enable_caching=enable_caching)
+    harness.run(*MIXED)
+    harness.run(
+        *[request(f"again {p.request_id}", p.token_ids, max_tokens=p.sampling.max_tokens) for p in MIXED]
     )
     for each in MIXED:
-        assert bench.tokens(each.request_id) == answer(each, seed_of(each))
-        assert bench.tokens(f"again {each.request_id}") == answer(each, 0)
-    assert bench.used == 0
+        assert harness.tokens(each.request_id) == expected_tokens(each, seed_of(each))
+        assert harness.tokens(f"again {each.request_id}") == expected_tokens(each, 0)
+    assert harness.used == 0
 
 
 def test_small_pools_do_preempt():
-    bench = Bench(blocks=11)
-    bench.run(*MIXED)
-    assert bench.scheduler.status().preemptions > 0
+    harness = Harness(blocks=11)
+    harness.run(*MIXED)
+    assert harness.scheduler.status().preemptions > 0
 
 
 def test_a_step_decodes_those_who_run_and_prefills_those_who_wait():
-    bench = Bench(tokens=10)
-    bench.add(prompt("a", [1, 2, 3]))
-    assert rows(bench.step()) == [("a", 0, 3)]
-    bench.add(prompt("b", [5] * 13), prompt("c", [6]))
-    assert rows(bench.step()) == [("a", 3, 1), ("c", 0, 1), ("b", 0, 8)]
-    assert rows(bench.step()) == [("a", 4, 1), ("c", 1, 1), ("b", 8, 5)]
-    assert rows(bench.step()) == [("a", 5, 1), ("b", 13, 1), ("c", 2, 1)]
+    harness = Harness(tokens=10)
+    harness.add(request("a", [1, 2, 3]))
+    assert rows(harness.step()) == [("a", 0, 3)]
+    harness.add(request("b", [5] * 13), request("c", [6]))
+    assert rows(harness.step()) == [("a", 3, 1), ("c", 0, 1), ("b", 0, 8)]
+    assert rows(harness.step()) == [("a", 4, 1), ("c", 1, 1), ("b", 8, 5)]
+    assert rows(harness.step()) == [("a", 5, 1), ("b", 13, 1), ("c", 2, 1)]
 
 
 def test_no_more_sequences_run_than_allowed():
-    bench = Bench(seqs=2)
-    bench.add(*[prompt(name, [1]) for name in "abc"])
-    bench.step()
-    status = bench.scheduler.status()
+    harness = Harness(seqs=2)
+    harness.add(*[request(name, [1]) for name in "abc"])
+    harness.step()
+    status = harness.scheduler.status()
     assert (status.running, status.waiting) == (2, 1)
 
 
 def test_a_prompt_that_does_not_fit_yet_waits_and_nobody_overtakes_it():
-    bench = Bench(blocks=4)
-    bench.add(prompt("a", [1] * 9, max_tokens=3), prompt("b", [2] * 5), prompt("c", [3]))
-    assert rows(bench.step()) == [("a", 0, 9)]
-    assert rows(bench.step()) == [("a", 9, 1)]
-    assert rows(bench.step()) == [("a", 10, 1)]
-    assert rows(bench.step()) == [("c", 0, 1), ("b", 0, 5)]
+    harness = Harness(blocks=4)
+    harness.add(request("a", [1] * 9, max_tokens=3), request("b", [2] * 5), request("c", [3]))
+    assert rows(harness.step()) == [("a", 0, 9)]
+    assert rows(harness.step()) == [("a", 9, 1)]
+    assert rows(harness.step()) == [("a", 10, 1)]
+    assert rows(harness.step()) == [("c", 0, 1), ("b", 0, 5)]
 
 
 def test_the_latest_arrival_is_preempted_and_comes_back_before_all_who_wait():
-    bench = Bench(blocks=4, seqs=2)
-    bench.add(*[prompt(name, [token] * 7, max_tokens=4) for token, name in enumerate("abc")])
-    first = bench.step()
+    harness = Harness(blocks=4, seqs=2)
+    harness.add(*[request(name, [token] * 7, max_tokens=4) for token, name in enumerate("abc")])
+    first = harness.step()
     assert rows(first) == [("a", 0, 7), ("b", 0, 7)]
-    bench.step()
-    assert rows(bench.step()) == [("a", 8, 1)]  # it needs a third block, and gets b's
-    assert (bench.scheduler.status().preemptions, bench.scheduler.status().running) == (1, 1)
-    assert rows(bench.step()) == [("a", 9, 1)]
-    assert rows(bench.step())[0][0] == "b"
+    harness.step()
+    assert rows(harness.step()) == [("a", 8, 1)]  # it needs a third block, and gets b's
+    assert (harness.scheduler.status().preemptions, harness.scheduler.status().running) == (1, 1)
+    assert rows(harness.step()) == [("a", 9, 1)]
+    assert rows(harness.step())[0][0] == "b"
 
 
 def test_a_preempted_sequence_finds_its_blocks_in_the_cache():
-    bench = Bench(blocks=5)
-    bench.add(prompt("a", [1] * 7, max_tokens=3), prompt("b", [2] * 11, max_tokens=5))
-    bench.step()
-    bench.step()
-    assert rows(bench.step()) == [("a", 8, 1)]
-    assert rows(bench.step()) == [("b", 8, 5)]
-    assert bench.scheduler.status().preemptions == 1
+    harness = Harness(blocks=5)
+    harness.add(request("a", [1] * 7, max_tokens=3), request("b", [2] * 11, max_tokens=5))
+    harness.step()
+    harness.step()
+    assert rows(harness.step()) == [("a", 8, 1)]
+    assert rows(harness.step()) == [("b", 8, 5)]
+    assert harness.scheduler.status().preemptions == 1
 
 
 def test_a_preempted_sequence_says_only_once_what_its_first_step_says():
-    bench = Bench(blocks=4)
-    long = [prompt(name, [token] * 7, max_tokens=8, prompt_logprobs=0) for token, name in enumerate("ab")]
-    bench.run(*long)
-    assert bench.scheduler.status().preemptions > 0
+    harness = Harness(blocks=4)
+    long = [request(name, [token] * 7, max_tokens=8, prompt_logprobs=0) for token, name in enumerate("ab")]
+    harness.run(*long)
+    assert harness.scheduler.status().preemptions > 0
     for each in long:
-        assert [step.prompt_logprobs is not None for step in bench.steps[each.request_id]] == [True] + [
+        assert [step.prompt_logprobs is not None for step in harness.steps[each.request_id]] == [True] + [
             False
         ] * 7
 
 
 def test_sequences_of_one_request_share_the_blocks_of_their_prompt_in_the_very_first_step():
-    for retain in (True, False):
-        bench = Bench(retain=retain)
-        bench.add(*[prompt(f"r{i}", [1] * 17, group="r", seed=i) for i in range(4)])
-        assert rows(bench.step()) == [("r0", 0, 17)] + [(f"r{i}", 16, 1) for i in range(1, 4)]
-        assert bench.used == 4 + 4
+    for enable_caching in (True, False):
+        harness = Harness(enable_caching=enable_caching)
+        harness.add(*[request(f"r{i}", [1] * 17, group="r", seed=i) for i in range(4)])
+        assert rows(harness.step()) == [("r0", 0, 17)] + [(f"r{i}", 16, 1) for i in range(1, 4)]
+        assert harness.used == 4 + 4
 
 
 def test_without_prefix_caching_requests_share_nothing():
-    bench = Bench(retain=False)
-    bench.add(prompt("a", [1] * 17, group="a"), prompt("b", [1] * 17))
-    bench.step()
-    assert bench.used == 5 + 5
+    harness = Harness(enable_caching=False)
+    harness.add(request("a", [1] * 17, group="a"), request("b", [1] * 17))
+    harness.step()
+    assert harness.used == 5 + 5
 
 
-@pytest.mark.parametrize(("retain", "cached"), [(True, 16), (False, 0)])
-def test_a_later_request_finds_the_prompt_only_in_a_cache_that_retains_it(retain: bool, cached: int):
-    bench = Bench(retain=retain)
-    bench.run(prompt("a", [1] * 17, group="r"))
-    bench.run(prompt("b", [1] * 17, group="r"))
-    assert bench.steps["a"][0].cached_tokens == 0
-    assert bench.steps["b"][0].cached_tokens == cached
-    assert bench.scheduler.status().prefix_hits == cached
-    assert bench.scheduler.status().prefix_queries == 34
+@pytest.mark.parametrize(("enable_caching", "cached"), [(True, 16), (False, 0)])
+def test_a_later_request_finds_the_prompt_only_in_a_cache_that_retains_it(enable_caching: bool, cached: int):
+    harness = Harness(enable_caching=enable_caching)
+    harness.run(request("a", [1] * 17, group="r"))
+    harness.run(request("b", [1] * 17, group="r"))
+    assert harness.steps["a"][0].cached_tokens == 0
+    assert harness.steps["b"][0].cached_tokens == cached
+    assert harness.scheduler.status().prefix_hits == cached
+    assert harness.scheduler.status().prefix_queries == 34
 
 
 def test_answers_are_cached_as_well_as_prompts():
-    bench = Bench()
-    bench.run(prompt("a", [1] * 5, max_tokens=11))
-    bench.run(prompt("b", [1] * 5 + bench.tokens("a")))
-    assert bench.steps["b"][0].cached_tokens == 12
+    harness = Harness()
+    harness.run(request("a", [1] * 5, max_tokens=11))
+    harness.run(request("b", [1] * 5 + harness.tokens("a")))
+    assert harness.steps["b"][0].cached_tokens == 12
 
 
 def test_the_last_token_of_a_prompt_is_computed_even_if_its_block_is_cached():
-    bench = Bench()
-    bench.run(prompt("a", [1] * 8))
-    bench.add(prompt("b", [1] * 8))
-    assert rows(bench.step()) == [("b", 4, 4)]
-    bench.run()
-    assert bench.tokens("b") == bench.tokens("a")
+    harness = Harness()
+    harness.run(request("a", [1] * 8))
+    harness.add(request("b", [1] * 8))
+    assert rows(harness.step()) == [("b", 4, 4)]
+    harness.run()
+    assert harness.tokens("b") == harness.tokens("a")
 
 
 @pytest.mark.parametrize("tokens", [64, 3])
 def test_prompt_logprobs_come_for_every_token_even_of_a_cached_prompt(tokens: int):
-    bench = Bench(tokens=tokens)
+    harness = Harness(tokens=tokens)
     ids = [1, 2, 3, 4, 5, 6, 7, 8, 9]
-    bench.run(prompt("a", ids))
-    bench.run(prompt("b", ids, prompt_logprobs=0))
+    harness.run(request("a", ids))
+    harness.run(request("b", ids, prompt_logprobs=0))
     expected = [None] + [logprob(ids[:place], ids[place]) for place in range(1, len(ids))]
-    assert bench.steps["b"][0].prompt_logprobs == expected
-    assert bench.steps["b"][0].cached_tokens == 0
-    assert bench.steps["a"][0].prompt_logprobs is None
+    assert harness.steps["b"][0].prompt_logprobs == expected
+    assert harness.steps["b"][0].cached_tokens == 0
+    assert harness.steps["a"][0].prompt_logprobs is None
 
 
 def test_a_preemption_in_the_middle_of_the_prompt_leaves_no_trace_in_the_first_step():
     for wanted in (None, 0):
-        bench = Bench(blocks=6, tokens=3)
-        bench.add(
-            prompt("a", [1] * 3, max_tokens=7), prompt("b", [2] * 14, max_tokens=2, prompt_logprobs=wanted)
+        harness = Harness(blocks=6, tokens=3)
+        harness.add(
+            request("a", [1] * 3, max_tokens=7), request("b", [2] * 14, max_tokens=2, prompt_logprobs=wanted)
         )
-        while not bench.scheduler.status().preemptions:
-            bench.time += 1
-            bench.step()
-        assert bench.steps["b"] == []
-        bench.run()
+        while not harness.scheduler.status().preemptions:
+            harness.time += 1
+            harness.step()
+        assert harness.steps["b"] == []
+        harness.run()
         logprobs = [None] + [logprob([2] * place, 2) for place in range(1, 14)]
-        first = bench.steps["b"][0]
+        first = harness.steps["b"][0]
         assert first.prompt_logprobs == (None if wanted is None else logprobs)
         assert (first.cached_tokens, first.queue_time) == (0, 2.0)
-        assert bench.scheduler.status().prefix_queries == (17 if wanted is None else 3)
+        assert harness.scheduler.status().prefix_queries == (17 if wanted is None else 3)
 
 
 def test_prompt_logprobs_given_once_are_not_computed_again_after_a_preemption():
-    bench = Bench(blocks=5)
-    asked = prompt("b", [2] * 11, max_tokens=5, prompt_logprobs=0)
-    bench.add(prompt("a", [1] * 7, max_tokens=3), asked)
-    bench.step()
-    bench.step()
-    bench.step()
-    [row] = bench.step().rows
+    harness = Harness(blocks=5)
+    asked = request("b", [2] * 11, max_tokens=5, prompt_logprobs=0)
+    harness.add(request("a", [1] * 7, max_tokens=3), asked)
+    harness.step()
+    harness.step()
+    harness.step()
+    [row] = harness.step().rows
     assert (row.start, row.prompt_logprobs) == (8, False)
-    bench.run()
-    assert bench.tokens("b") == answer(asked, 0)
+    harness.run()
+    assert harness.tokens("b") == expected_tokens(asked, 0)
 
 
 def test_logprobs_come_with_each_token_where_asked_for():
-    bench = Bench()
-    bench.run(prompt("a", [1, 2], logprobs=0), prompt("b", [1, 2]))
+    harness = Harness()
+    harness.run(request("a", [1, 2], logprobs=0), request("b", [1, 2]))
     context = [1, 2]
-    for step in bench.steps["a"]:
+    for step in harness.steps["a"]:
         assert step.logprobs == [logprob(context, step.token_ids[0])]
         context += step.token_ids
-    assert [step.logprobs for step in bench.steps["b"]] == [None] * 6
+    assert [step.logprobs for step in harness.steps["b"]] == [None] * 6
 
 
 def test_the_first_step_tells_how_long_the_sequence_waited():
-    bench = Bench(seqs=1)
-    bench.add(prompt("a", [1], max_tokens=2), prompt("b", [1], max_tokens=2))
-    while bench.scheduler.busy:
-        bench.time += 1
-        bench.step()
-    assert [step.queue_time for step in bench.steps["b"]] == [3.0, 0.0]
+    harness = Harness(seqs=1)
+    harness.add(request("a", [1], max_tokens=2), request("b", [1], max_tokens=2))
+    while harness.scheduler.busy:
+        harness.time += 1
+        harness.step()
+    assert [step.queue_time for step in harness.steps["b"]] == [3.0, 0.0]
 
 
-STOP = answer(prompt("a", [1, 2]), 0)[2]
+STOP = expected_tokens(request("a", [1, 2]), 0)[2]
 """The third token of the answer to ``[1, 2]``; the first and the second are others."""
 
 
@@ -310,97 +310,97 @@ STOP = answer(prompt("a", [1, 2]), 0)[2]
 def test_why_a_sequence_ends(
     eos: tuple[int, ...], sampling: dict[str, object], length: int, finish: str, stop_token: int | None
 ):
-    bench = Bench(eos=eos)
-    asked = prompt("a", [1, 2], **sampling)
-    bench.run(asked)
-    last = bench.steps["a"][-1]
-    assert bench.tokens("a") == answer(asked, 0, eos=eos)
-    assert (len(bench.tokens("a")), last.finish_reason, last.stop_token) == (length, finish, stop_token)
-    assert [step.finish_reason for step in bench.steps["a"][:-1]] == [None] * (length - 1)
+    harness = Harness(eos=eos)
+    asked = request("a", [1, 2], **sampling)
+    harness.run(asked)
+    last = harness.steps["a"][-1]
+    assert harness.tokens("a") == expected_tokens(asked, 0, eos=eos)
+    assert (len(harness.tokens("a")), last.finish_reason, last.stop_token) == (length, finish, stop_token)
+    assert [step.finish_reason for step in harness.steps["a"][:-1]] == [None] * (length - 1)
 
 
 def test_a_stop_token_before_min_tokens_does_not_end_a_sequence():
-    bench = Bench(eos=(5,))
-    bench.add(prompt("a", [1, 2], min_tokens=2))
+    harness = Harness(eos=(5,))
+    harness.add(request("a", [1, 2], min_tokens=2))
     finishes = []
     for _ in range(3):  # a runner that fails to ban the token
-        batch = bench.scheduler.schedule()
-        [(_, step)] = bench.scheduler.complete(batch, [Sampled(token_id=5)])
+        batch = harness.scheduler.schedule()
+        [(_, step)] = harness.scheduler.complete(batch, [Sampled(token_id=5)])
         finishes.append(step.finish_reason)
     assert finishes == [None, None, "stop"]
 
 
 def test_the_context_ends_a_sequence():
-    bench = Bench(max_model_len=10)
-    bench.run(prompt("a", [1] * 7, max_tokens=100))
-    assert len(bench.tokens("a")) == 3
-    assert bench.steps["a"][-1].finish_reason == "length"
+    harness = Harness(max_model_len=10)
+    harness.run(request("a", [1] * 7, max_tokens=100))
+    assert len(harness.tokens("a")) == 3
+    assert harness.steps["a"][-1].finish_reason == "length"
 
 
 def test_a_sequence_alone_may_fill_all_blocks():
-    bench = Bench(blocks=3)
-    bench.run(prompt("a", [1] * 7, max_tokens=100))
-    assert len(bench.tokens("a")) == 5
-    assert bench.scheduler.status().preemptions == 0
+    harness = Harness(blocks=3)
+    harness.run(request("a", [1] * 7, max_tokens=100))
+    assert len(harness.tokens("a")) == 5
+    assert harness.scheduler.status().preemptions == 0
 
 
 @pytest.mark.parametrize("tokens", [64, 2])
 def test_max_tokens_0_runs_the_prompt_only(tokens: int):
-    bench = Bench(tokens=tokens)
-    bench.run(prompt("a", [1, 2, 3], max_tokens=0, prompt_logprobs=0))
-    [step] = bench.steps["a"]
+    harness = Harness(tokens=tokens)
+    harness.run(request("a", [1, 2, 3], max_tokens=0, prompt_logprobs=0))
+    [step] = harness.steps["a"]
     assert (step.token_ids, step.finish_reason) == ([], "length")
     assert step.prompt_logprobs == [None, logprob([1], 2), logprob([1, 2], 3)]
-    assert not any(row.sample for batch in bench.runner.batches for row in batch)
+    assert not any(row.sample for batch in harness.runner.batches for row in batch)
 
 
 def test_an_abort_frees_the_blocks_at_once():
-    bench = Bench(seqs=1)
-    bench.add(prompt("runs", [1] * 9), prompt("waits", [2] * 9))
-    bench.step()
-    bench.scheduler.abort("runs")
-    bench.scheduler.abort("waits")
-    bench.scheduler.abort("never was")
-    assert bench.used == 0
-    assert not bench.scheduler.busy
+    harness = Harness(seqs=1)
+    harness.add(request("runs", [1] * 9), request("waits", [2] * 9))
+    harness.step()
+    harness.scheduler.abort("runs")
+    harness.scheduler.abort("waits")
+    harness.scheduler.abort("never was")
+    assert harness.used == 0
+    assert not harness.scheduler.busy
 
 
 def test_an_abort_leaves_the_blocks_of_those_who_share_them():
-    bench = Bench()
-    asked = prompt("b", [1] * 9)
-    bench.add(prompt("a", [1] * 9), asked)
-    bench.step()
-    bench.scheduler.abort("a")
-    bench.run(prompt("c", [3] * 40))
-    assert bench.tokens("b") == answer(asked, 0)
+    harness = Harness()
+    asked = request("b", [1] * 9)
+    harness.add(request("a", [1] * 9), asked)
+    harness.step()
+    harness.scheduler.abort("a")
+    harness.run(request("c", [3] * 40))
+    assert harness.tokens("b") == expected_tokens(asked, 0)
 
 
 def test_what_a_failed_batch_would_have_computed_is_not_found_in_the_cache():
-    bench = Bench(tokens=12)
-    bench.run(prompt("before", [1] * 4, max_tokens=1))
-    bench.add(prompt("a", [1] * 15))
-    batch = bench.scheduler.schedule()
+    harness = Harness(tokens=12)
+    harness.run(request("before", [1] * 4, max_tokens=1))
+    harness.add(request("a", [1] * 15))
+    batch = harness.scheduler.schedule()
     assert rows(batch) == [("a", 4, 11)]
-    assert bench.scheduler.discard(batch) == ["a"]
-    assert bench.used == 0
-    asked = prompt("b", [1] * 15)
-    bench.run(asked)
-    assert bench.steps["b"][0].cached_tokens == 4
-    assert bench.tokens("b") == answer(asked, 0)
+    assert harness.scheduler.discard(batch) == ["a"]
+    assert harness.used == 0
+    asked = request("b", [1] * 15)
+    harness.run(asked)
+    assert harness.steps["b"][0].cached_tokens == 4
+    assert harness.tokens("b") == expected_tokens(asked, 0)
 
 
 def test_a_runner_that_owes_a_token_or_a_row_is_found_out():
     for results, error in (([Sampled()], BackendError), ([], ValueError)):
-        bench = Bench()
-        bench.add(prompt("a", [1]))
-        batch = bench.scheduler.schedule()
+        harness = Harness()
+        harness.add(request("a", [1]))
+        batch = harness.scheduler.schedule()
         with pytest.raises(error):
-            bench.scheduler.complete(batch, results)
+            harness.scheduler.complete(batch, results)
 
 
 def test_batches_respect_both_limits():
     for seqs, tokens in itertools.product((1, 3, 16), (1, 5, 64)):
-        bench = Bench(seqs=seqs, tokens=tokens, blocks=16)
-        bench.run(*MIXED)
-        assert max(len(batch) for batch in bench.runner.batches) <= seqs
-        assert max(sum(row.count for row in batch) for batch in bench.runner.batches) <= tokens
+        harness = Harness(seqs=seqs, tokens=tokens, blocks=16)
+        harness.run(*MIXED)
+        assert max(len(batch) for batch in harness.runner.batches) <= seqs
+        assert max(sum(row.count for row in batch) for batch in harness.runner.batches) <= tokens

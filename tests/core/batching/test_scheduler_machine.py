@@ -8,7 +8,7 @@ from functools import partial
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from support.fake_runner import FakeRunner, Oracle, answer, logprob
+from support.fake_runner import FakeRunner, Oracle, expected_tokens, logprob
 
 from fllm.batching.block_pool import BlockPool
 from fllm.batching.limits import BatchLimits
@@ -38,7 +38,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         seqs=st.integers(1, 6),
         tokens=st.integers(1, 30),
         budget=st.none() | st.integers(1, 30),
-        retain=st.booleans(),
+        enable_caching=st.booleans(),
         drafting=st.integers(1, 6),
         rights=st.lists(st.booleans(), max_size=8),
     )
@@ -49,12 +49,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         seqs: int,
         tokens: int,
         budget: int | None,
-        retain: bool,
+        enable_caching: bool,
         drafting: int,
         rights: list[bool],
     ) -> None:
         self.max_model_len = min(MAX_MODEL_LEN, blocks * block_size)
-        self.pool = BlockPool(blocks, block_size, retain=retain)
+        self.pool = BlockPool(blocks, block_size, enable_caching=enable_caching)
         self.runner = FakeRunner(blocks=blocks, block_size=block_size, eos=EOS)
         self.limits = BatchLimits(
             max_num_seqs=seqs,
@@ -70,7 +70,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             eos_token_ids=EOS,
             drafter=partial(Oracle, rights) if rights else None,
         )
-        self.prompts: dict[str, GenerateRequest] = {}
+        self.requests: dict[str, GenerateRequest] = {}
         self.answers: dict[str, list[int]] = {}
         self.count = 0
 
@@ -80,9 +80,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         for index in range(n):
             request_id = f"{self.count}-{index}"
             ids = token_ids[: self.max_model_len - 1]
-            prompt = GenerateRequest(request_id, ids, sampling, group=str(self.count), client=client)
-            self.scheduler.add(prompt, seed=sampling.seed or 0, arrived=0.0)
-            self.prompts[request_id] = prompt
+            request = GenerateRequest(request_id, ids, sampling, group=str(self.count), client=client)
+            self.scheduler.add(request, seed=sampling.seed or 0, arrival_time=0.0)
+            self.requests[request_id] = request
             self.answers[request_id] = []
 
     @precondition(lambda self: self.scheduler.busy)
@@ -97,34 +97,34 @@ class SchedulerMachine(RuleBasedStateMachine):
             if step.finish_reason is not None:
                 self.check_answer(request_id)
 
-    @precondition(lambda self: self.prompts)
+    @precondition(lambda self: self.requests)
     @rule(data=st.data())
     def abort(self, data: st.DataObject) -> None:
-        request_id = data.draw(st.sampled_from(sorted(self.prompts)))
+        request_id = data.draw(st.sampled_from(sorted(self.requests)))
         self.scheduler.abort(request_id)
-        del self.prompts[request_id]
+        del self.requests[request_id]
 
     @precondition(lambda self: self.scheduler.busy)
     @rule()
     def fail(self) -> None:
         for request_id in self.scheduler.discard(self.scheduler.schedule()):
-            del self.prompts[request_id]
+            del self.requests[request_id]
 
     @invariant()
     def blocks_are_held_exactly_by_the_tables_of_those_who_run(self) -> None:
         held = Counter(block for sequence in self.sequences("_running") for block in sequence.block_table)
-        assert held == Counter({b: n for b, n in enumerate(self.pool._holders) if n})
-        assert self.pool.free == self.pool.num_blocks - len(held)
+        assert held == Counter({b: n for b, n in enumerate(self.pool._ref_counts) if n})
+        assert self.pool.num_free == self.pool.num_blocks - len(held)
         assert not any(sequence.block_table or sequence.computed for sequence in self.sequences("_waiting"))
 
     @invariant()
     def free_blocks_are_listed_once_and_only_findable_ones_are_idle(self) -> None:
-        listed = [*self.pool._blank, *self.pool._idle]
+        listed = [*self.pool._empty, *self.pool._cached]
         assert len(listed) == len(set(listed))
-        assert not any(self.pool._holders[block] for block in listed)
-        assert set(self.pool._digest_of).isdisjoint(self.pool._blank)
-        assert set(self.pool._idle) <= set(self.pool._digest_of)
-        assert {block: digest for digest, block in self.pool._block_of.items()} == self.pool._digest_of
+        assert not any(self.pool._ref_counts[block] for block in listed)
+        assert set(self.pool._hash_of).isdisjoint(self.pool._empty)
+        assert set(self.pool._cached) <= set(self.pool._hash_of)
+        assert {block: digest for digest, block in self.pool._block_of.items()} == self.pool._hash_of
 
     @invariant()
     def block_tables_lead_to_the_sequences_own_tokens(self) -> None:
@@ -138,23 +138,23 @@ class SchedulerMachine(RuleBasedStateMachine):
         return list(getattr(self.scheduler, queue).values())
 
     def check_answer(self, request_id: str) -> None:
-        prompt = self.prompts.pop(request_id)
-        seed = prompt.sampling.seed or 0
-        expected = answer(prompt, seed, eos=EOS, max_model_len=self.max_model_len)
+        request = self.requests.pop(request_id)
+        seed = request.sampling.seed or 0
+        expected = expected_tokens(request, seed, eos=EOS, max_model_len=self.max_model_len)
         assert self.answers[request_id] == expected
 
     def check_prompt_logprobs(self, request_id: str, step: EngineOutput) -> None:
-        prompt = self.prompts[request_id]
-        ids = prompt.token_ids
+        request = self.requests[request_id]
+        ids = request.token_ids
         expected = [None] + [logprob(ids[:place], ids[place]) for place in range(1, len(ids))]
-        owed = prompt.sampling.prompt_logprobs is not None and not self.answers[request_id]
+        owed = request.sampling.prompt_logprobs is not None and not self.answers[request_id]
         assert step.prompt_logprobs == (expected if owed else None)
 
     def teardown(self) -> None:
         while self.scheduler.busy:
             self.step()
-        assert not self.prompts
-        assert self.pool.free == self.pool.num_blocks
+        assert not self.requests
+        assert self.pool.num_free == self.pool.num_blocks
 
 
 SchedulerMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.fake_runner import FakeRunner, Oracle, answer, logprob
+from support.fake_runner import FakeRunner, Oracle, expected_tokens, logprob
 
 from fllm.batching.block_pool import BlockPool
 from fllm.batching.engine_loop import EngineLoop, Outcome
@@ -21,7 +21,7 @@ BLOCK = 4
 ALWAYS = (True,)
 
 
-class Bench:
+class Harness:
     """A scheduler whose drafts are right where ``rights`` say so, stepped to the end of its sequences."""
 
     def __init__(
@@ -53,10 +53,10 @@ class Bench:
         self.oracles.append(Oracle(self._rights, self._width))
         return self.oracles[-1]
 
-    def run(self, *prompts: GenerateRequest) -> None:
-        for prompt in prompts:
-            self.scheduler.add(prompt, seed=prompt.sampling.seed or 0, arrived=0.0)
-            self.steps[prompt.request_id] = []
+    def run(self, *requests: GenerateRequest) -> None:
+        for request in requests:
+            self.scheduler.add(request, seed=request.sampling.seed or 0, arrival_time=0.0)
+            self.steps[request.request_id] = []
         while self.scheduler.busy:
             batch = self.scheduler.schedule()
             for request_id, step in self.scheduler.complete(batch, self.runner.execute(batch.rows)):
@@ -70,17 +70,17 @@ class Bench:
         return [[(row.count, row.drafts) for row in batch] for batch in self.runner.batches]
 
 
-def prompt(request_id: str, token_ids: list[int], **sampling: object) -> GenerateRequest:
+def request(request_id: str, token_ids: list[int], **sampling: object) -> GenerateRequest:
     return GenerateRequest(request_id, token_ids, SamplingParams(**{"max_tokens": 12, **sampling}))  # type: ignore[arg-type]
 
 
 CROWD = [
-    prompt("short", [1, 2], max_tokens=30),
-    prompt("long", list(range(11)) * 2, max_tokens=9),
-    prompt("same", list(range(11)) * 2, max_tokens=9),
-    prompt("other seed", list(range(11)) * 2, max_tokens=9, seed=1),
-    prompt("stops", [4] * 2 * BLOCK, max_tokens=40, stop_token_ids=(3,), min_tokens=4),
-    prompt("one token", [4], max_tokens=1),
+    request("short", [1, 2], max_tokens=30),
+    request("long", list(range(11)) * 2, max_tokens=9),
+    request("same", list(range(11)) * 2, max_tokens=9),
+    request("other seed", list(range(11)) * 2, max_tokens=9, seed=1),
+    request("stops", [4] * 2 * BLOCK, max_tokens=40, stop_token_ids=(3,), min_tokens=4),
+    request("one token", [4], max_tokens=1),
 ]
 
 
@@ -93,62 +93,62 @@ CROWD = [
 def test_no_pattern_of_right_and_wrong_drafts_changes_an_answer(
     rights: list[bool], width: int, blocks: int, tokens: int
 ):
-    bench = Bench(rights, width=width, blocks=blocks, tokens=tokens)
-    bench.run(*CROWD)
-    bench.run(*[GenerateRequest(f"again {p.request_id}", p.token_ids, p.sampling) for p in CROWD])
+    harness = Harness(rights, width=width, blocks=blocks, tokens=tokens)
+    harness.run(*CROWD)
+    harness.run(*[GenerateRequest(f"again {p.request_id}", p.token_ids, p.sampling) for p in CROWD])
     for each in CROWD:
-        expected = answer(each, each.sampling.seed or 0, max_model_len=blocks * BLOCK)
-        assert bench.tokens(each.request_id) == bench.tokens(f"again {each.request_id}") == expected
-    assert bench.pool.free == bench.pool.num_blocks
-    assert all(sum(row.count for row in batch) <= tokens for batch in bench.runner.batches)
+        expected = expected_tokens(each, each.sampling.seed or 0, max_model_len=blocks * BLOCK)
+        assert harness.tokens(each.request_id) == harness.tokens(f"again {each.request_id}") == expected
+    assert harness.pool.num_free == harness.pool.num_blocks
+    assert all(sum(row.count for row in batch) <= tokens for batch in harness.runner.batches)
 
 
 def test_accepted_drafts_spare_steps_and_are_counted():
-    bench = Bench(ALWAYS, width=3)
-    bench.run(prompt("a", [1, 2], max_tokens=13))
-    assert bench.rows() == [[(2, 0)], [(4, 3)], [(4, 3)], [(4, 3)]]
-    assert [len(step.token_ids) for step in bench.steps["a"]] == [1, 4, 4, 4]
-    status = bench.scheduler.status()
+    harness = Harness(ALWAYS, width=3)
+    harness.run(request("a", [1, 2], max_tokens=13))
+    assert harness.rows() == [[(2, 0)], [(4, 3)], [(4, 3)], [(4, 3)]]
+    assert [len(step.token_ids) for step in harness.steps["a"]] == [1, 4, 4, 4]
+    status = harness.scheduler.status()
     assert (status.drafted, status.accepted) == (9, 9)
 
 
 def test_rejected_drafts_cost_no_token():
-    bench = Bench((False,))
-    bench.run(prompt("a", [1, 2], max_tokens=5))
-    assert [len(step.token_ids) for step in bench.steps["a"]] == [1] * 5
-    assert bench.scheduler.status().accepted == 0
+    harness = Harness((False,))
+    harness.run(request("a", [1, 2], max_tokens=5))
+    assert [len(step.token_ids) for step in harness.steps["a"]] == [1] * 5
+    assert harness.scheduler.status().accepted == 0
 
 
 def test_the_drafter_learns_what_became_of_its_drafts():
-    bench = Bench((True, True, False, False, False))
-    bench.run(prompt("a", [1, 2], max_tokens=8))
-    [oracle] = bench.oracles
-    assert oracle.learned == [(5, 2), (3, 2)]
+    harness = Harness((True, True, False, False, False))
+    harness.run(request("a", [1, 2], max_tokens=8))
+    [oracle] = harness.oracles
+    assert oracle.updates == [(5, 2), (3, 2)]
 
 
 @pytest.mark.parametrize("max_tokens", range(2, 9))
 def test_no_draft_leads_beyond_max_tokens(max_tokens: int):
-    bench = Bench(ALWAYS)
-    bench.run(prompt("a", [1, 2], max_tokens=max_tokens))
-    assert len(bench.tokens("a")) == max_tokens
-    assert bench.steps["a"][-1].finish_reason == "length"
+    harness = Harness(ALWAYS)
+    harness.run(request("a", [1, 2], max_tokens=max_tokens))
+    assert len(harness.tokens("a")) == max_tokens
+    assert harness.steps["a"][-1].finish_reason == "length"
 
 
 @pytest.mark.parametrize("max_model_len", range(3, 10))
 def test_no_draft_leads_beyond_the_context(max_model_len: int):
-    bench = Bench(ALWAYS, max_model_len=max_model_len)
-    bench.run(prompt("a", [1, 2], max_tokens=100))
-    assert len(bench.tokens("a")) == max_model_len - 2
-    assert all(row.start + row.count < max_model_len for batch in bench.runner.batches for row in batch)
+    harness = Harness(ALWAYS, max_model_len=max_model_len)
+    harness.run(request("a", [1, 2], max_tokens=100))
+    assert len(harness.tokens("a")) == max_model_len - 2
+    assert all(row.start + row.count < max_model_len for batch in harness.runner.batches for row in batch)
 
 
 def test_what_was_accepted_after_a_stop_token_is_dropped():
-    asked = prompt("a", [1, 2], max_tokens=12, logprobs=0)
-    whole = answer(asked, 0)
-    bench = Bench(ALWAYS, eos=(whole[3],))
-    bench.run(asked)
-    last = bench.steps["a"][-1]
-    assert bench.tokens("a") == whole[: whole.index(whole[3]) + 1]
+    asked = request("a", [1, 2], max_tokens=12, logprobs=0)
+    whole = expected_tokens(asked, 0)
+    harness = Harness(ALWAYS, eos=(whole[3],))
+    harness.run(asked)
+    last = harness.steps["a"][-1]
+    assert harness.tokens("a") == whole[: whole.index(whole[3]) + 1]
     assert (last.finish_reason, last.stop_token) == ("stop", whole[3])
     assert last.logprobs
     assert len(last.logprobs) == len(last.token_ids)
@@ -156,10 +156,10 @@ def test_what_was_accepted_after_a_stop_token_is_dropped():
 
 @pytest.mark.parametrize("rights", [ALWAYS, (True, True, False), (False,)])
 def test_every_token_has_its_own_logprob(rights: Sequence[bool]):
-    bench = Bench(rights)
-    bench.run(prompt("a", [1, 2], logprobs=0))
+    harness = Harness(rights)
+    harness.run(request("a", [1, 2], logprobs=0))
     context = [1, 2]
-    for step in bench.steps["a"]:
+    for step in harness.steps["a"]:
         assert step.logprobs is not None
         for token, found in zip(step.token_ids, step.logprobs, strict=True):
             assert found == logprob(context, token)
@@ -168,39 +168,39 @@ def test_every_token_has_its_own_logprob(rights: Sequence[bool]):
 
 def test_the_prefix_cache_holds_accepted_tokens_and_never_rejected_ones():
     for rights in (ALWAYS, (True, False)):
-        bench = Bench(rights)
-        bench.run(prompt("a", [1] * 5, max_tokens=11))
-        again = prompt("b", [1] * 5 + bench.tokens("a"))
-        bench.run(again)
-        assert bench.steps["b"][0].cached_tokens == 12
-        assert bench.tokens("b") == answer(again, 0)
+        harness = Harness(rights)
+        harness.run(request("a", [1] * 5, max_tokens=11))
+        again = request("b", [1] * 5 + harness.tokens("a"))
+        harness.run(again)
+        assert harness.steps["b"][0].cached_tokens == 12
+        assert harness.tokens("b") == expected_tokens(again, 0)
 
 
 def test_nothing_is_drafted_while_too_many_run():
-    bench = Bench(ALWAYS, drafting=2)
-    bench.run(*[prompt(name, [1, 2], max_tokens=3 if name == "c" else 12) for name in "abc"])
-    drafted = [sum(drafts for _, drafts in batch) for batch in bench.rows()]
+    harness = Harness(ALWAYS, drafting=2)
+    harness.run(*[request(name, [1, 2], max_tokens=3 if name == "c" else 12) for name in "abc"])
+    drafted = [sum(drafts for _, drafts in batch) for batch in harness.rows()]
     assert drafted[:3] == [0, 0, 0]
     assert drafted[3] == 2 * 5
 
 
 def test_drafts_leave_a_token_of_the_batch_to_everyone():
-    bench = Bench(ALWAYS, tokens=4)
-    bench.run(*[prompt(name, [1, 2]) for name in "ab"])
-    assert all(len(batch) == 2 for batch in bench.runner.batches[2:5])
+    harness = Harness(ALWAYS, tokens=4)
+    harness.run(*[request(name, [1, 2]) for name in "ab"])
+    assert all(len(batch) == 2 for batch in harness.runner.batches[2:5])
 
 
 def test_drafts_never_preempt():
-    bench = Bench((False,), blocks=4, width=9)
-    bench.run(prompt("greedy for blocks", [1, 2], max_tokens=13), prompt("b", [3, 4, 5], max_tokens=3))
-    assert bench.scheduler.status().drafted > 0
-    assert bench.scheduler.status().preemptions == 0
+    harness = Harness((False,), blocks=4, width=9)
+    harness.run(request("greedy for blocks", [1, 2], max_tokens=13), request("b", [3, 4, 5], max_tokens=3))
+    assert harness.scheduler.status().drafted > 0
+    assert harness.scheduler.status().preemptions == 0
 
 
 def test_a_prompt_is_computed_without_drafts():
-    bench = Bench(ALWAYS, tokens=4)
-    bench.run(prompt("a", [1] * 9, max_tokens=2, prompt_logprobs=0))
-    assert [drafts for [(_, drafts)] in bench.rows()] == [0, 0, 0, 0]
+    harness = Harness(ALWAYS, tokens=4)
+    harness.run(request("a", [1] * 9, max_tokens=2, prompt_logprobs=0))
+    assert [drafts for [(_, drafts)] in harness.rows()] == [0, 0, 0, 0]
 
 
 class Plain(FakeRunner):
@@ -223,8 +223,8 @@ def test_the_loop_drafts_by_ngrams_where_it_is_told_to():
     runner = FakeRunner()
     loop = EngineLoop(runner, BackendConfig(model="m", speculative_config=speculation), BatchLimits())
     assert loop.load(lambda progress: None).runtime["num_speculative_tokens"] == 3
-    asked = prompt("a", list(range(11)) * 2, max_tokens=30)
-    loop.submit(asked, seed=0, arrived=0.0)
+    asked = request("a", list(range(11)) * 2, max_tokens=30)
+    loop.submit(asked, seed=0, arrival_time=0.0)
     tokens: list[int] = []
 
     def deliver(outcomes: list[tuple[str, Outcome]]) -> None:
@@ -235,12 +235,15 @@ def test_the_loop_drafts_by_ngrams_where_it_is_told_to():
                 loop.end()
 
     loop.run(deliver)
-    assert tokens == answer(asked, 0)
+    assert tokens == expected_tokens(asked, 0)
     assert loop.status().drafted > 0
 
 
 def test_the_configuration_says_how_many_may_run_beside_a_draft():
     speculation = Speculation(method="ngram", num_speculative_tokens=3, disable_by_batch_size=9)
     config = BackendConfig(model="m", speculative_config=speculation)
-    assert BatchLimits().under(config).max_drafting_seqs == 9
-    assert BatchLimits().under(BackendConfig(model="m")).max_drafting_seqs == BatchLimits().max_drafting_seqs
+    assert BatchLimits().with_config(config).max_drafting_seqs == 9
+    assert (
+        BatchLimits().with_config(BackendConfig(model="m")).max_drafting_seqs
+        == BatchLimits().max_drafting_seqs
+    )

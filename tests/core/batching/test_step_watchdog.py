@@ -11,38 +11,38 @@ from support.fake_runner import FakeRunner
 
 from fllm import BackendConfig, BackendContext, BackendError, GenerateRequest, SamplingParams
 from fllm.batching import BatchedBackend, Row
-from fllm.batching.engine_loop import MOST_FAILURES
-from fllm.batching.step_watchdog import Pulse
+from fllm.batching.engine_loop import MAX_CONSECUTIVE_FAILURES
+from fllm.batching.step_watchdog import StepWatchdog
 from fllm.errors import BackendLost
 
 
-async def looks(pulse: Pulse, steps: list[int | None]) -> None:
+async def run_checks(watchdog: StepWatchdog, steps: list[int | None]) -> None:
     """One look for each step that is under way then."""
     while steps:
-        pulse.start()
-        pulse.stop()
+        watchdog.start()
+        watchdog.stop()
 
 
-def pulse_over(steps: list[int | None], patience: float) -> Pulse:
-    return Pulse(lambda: steps.pop(0), patience)
+def watchdog_over(steps: list[int | None], timeout: float) -> StepWatchdog:
+    return StepWatchdog(lambda: steps.pop(0), timeout)
 
 
 def test_one_step_that_is_seen_too_often_is_a_hang() -> None:
     steps: list[int | None] = [7, 7, 7, 7]
-    pulse = pulse_over(steps, 3.0)
-    asyncio.run(looks(pulse, steps))
+    watchdog = watchdog_over(steps, 3.0)
+    asyncio.run(run_checks(watchdog, steps))
     with pytest.raises(BackendLost, match="a step has not ended for 3 s"):
-        pulse.check()
+        watchdog.check()
 
 
 @pytest.mark.parametrize("steps", [[1, 1, 2, 2, 3, 3, 4, 4], [None] * 9, [1, 1, None, 2, 2, None]])
 def test_steps_that_end_and_an_engine_that_sleeps_are_none(steps: list[int | None]) -> None:
-    pulse = pulse_over(steps, 2.0)
-    asyncio.run(looks(pulse, steps))
-    pulse.check()
+    watchdog = watchdog_over(steps, 2.0)
+    asyncio.run(run_checks(watchdog, steps))
+    watchdog.check()
 
 
-async def answers(backend: BatchedBackend) -> bool:
+async def is_alive(backend: BatchedBackend) -> bool:
     try:
         await backend.status()
     except BackendLost:
@@ -60,7 +60,7 @@ def test_a_runner_that_hangs_is_lost_by_the_word_of_its_status() -> None:
             anext(backend.generate(GenerateRequest("a", [1], SamplingParams(max_tokens=1))))
         )
         async with asyncio.timeout(20):
-            while await answers(backend):
+            while await is_alive(backend):
                 await asyncio.sleep(0.01)
         go.set()
         await waiting
@@ -76,12 +76,12 @@ def test_a_device_on_which_every_batch_fails_is_lost() -> None:
     async def scenario() -> None:
         backend = BatchedBackend(FakeRunner(hook=fail), BackendConfig(model=""), BackendContext())
         await backend.start()
-        for _time in range(MOST_FAILURES):
+        for _time in range(MAX_CONSECUTIVE_FAILURES):
             await backend.status()
             with pytest.raises(BackendError, match="MemoryError"):
                 await anext(backend.generate(GenerateRequest("a", [1], SamplingParams(max_tokens=1))))
         async with asyncio.timeout(20):
-            while await answers(backend):
+            while await is_alive(backend):
                 await asyncio.sleep(0.01)
         with pytest.raises(BackendLost, match="died"):
             await backend.status()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from fllm.batching.runner import Row, Sampled
-from fllm.batching.verification import ends, samples, verified
+from fllm.batching.verification import expand_drafts, num_samples, verify_drafts
 from fllm.values import SamplingParams, TokenLogprob
 
 
@@ -16,10 +16,14 @@ def row(*, drafts: int = 0, sample: bool = True) -> Row:
 
 
 def test_a_row_ends_after_its_last_certain_token_and_after_each_draft():
-    assert [(end.start + end.count, end.drafts) for end in ends(row(drafts=2))] == [(3, 0), (4, 0), (5, 0)]
-    assert ends(row()) == [row()]
-    assert ends(row(sample=False)) == []
-    assert [samples(each) for each in (row(drafts=2), row(), row(sample=False))] == [3, 1, 0]
+    assert [(end.start + end.count, end.drafts) for end in expand_drafts(row(drafts=2))] == [
+        (3, 0),
+        (4, 0),
+        (5, 0),
+    ]
+    assert expand_drafts(row()) == [row()]
+    assert expand_drafts(row(sample=False)) == []
+    assert [num_samples(each) for each in (row(drafts=2), row(), row(sample=False))] == [3, 1, 0]
 
 
 @pytest.mark.parametrize(
@@ -30,7 +34,7 @@ def test_drafts_are_accepted_up_to_the_first_that_is_not_sampled(
     sampled: list[int], accepted: int, token: int
 ):
     logprobs = [TokenLogprob(each, -1.0) for each in sampled]
-    assert verified(row(drafts=3), sampled, logprobs, []) == Sampled(
+    assert verify_drafts(row(drafts=3), sampled, logprobs, []) == Sampled(
         token_id=token,
         logprob=TokenLogprob(token, -1.0),
         accepted=accepted,
@@ -39,5 +43,5 @@ def test_drafts_are_accepted_up_to_the_first_that_is_not_sampled(
 
 
 def test_a_row_without_drafts_gives_what_was_sampled_if_anything():
-    assert verified(row(), [8], [None], []) == Sampled(token_id=8)
-    assert verified(row(sample=False), [], [], []) == Sampled()
+    assert verify_drafts(row(), [8], [None], []) == Sampled(token_id=8)
+    assert verify_drafts(row(sample=False), [], [], []) == Sampled()

@@ -12,7 +12,7 @@ from fllm.batching.block_pool import BlockPool
 from fllm.batching.limits import BatchLimits
 from fllm.batching.scheduler import Batch, Scheduler
 from fllm.batching.sequence import Sequence
-from fllm.batching.waiting_queue import Waiting
+from fllm.batching.waiting_queue import WaitingQueue
 from fllm.values import GenerateRequest, SamplingParams
 
 
@@ -26,20 +26,20 @@ def sequence(name: str) -> Sequence:
         sampling=SamplingParams(max_tokens=1),
         stop_ids=frozenset(),
         seed=0,
-        arrived=0.0,
-        root=b"",
+        arrival_time=0.0,
+        hash_seed=b"",
     )
 
 
-def waiting(*names: str) -> Waiting:
-    queue = Waiting()
+def waiting(*names: str) -> WaitingQueue:
+    queue = WaitingQueue()
     for name in names:
         queue.add(sequence(name))
     return queue
 
 
-def drained(queue: Waiting) -> list[str]:
-    return [queue.take().id for _ in range(len(queue))]
+def drained(queue: WaitingQueue) -> list[str]:
+    return [queue.pop().id for _ in range(len(queue))]
 
 
 def test_clients_take_turns_and_each_is_served_in_order_of_arrival():
@@ -52,14 +52,14 @@ def test_one_client_alone_is_served_in_order_of_arrival():
 
 def test_who_comes_anew_waits_for_one_of_each_other_client():
     queue = waiting(*[f"a{i}" for i in range(9)], *[f"b{i}" for i in range(9)])
-    queue.take()
+    queue.pop()
     queue.add(sequence("c"))
     assert drained(queue)[:3] == ["b0", "a1", "c"]
 
 
 def test_who_is_served_and_comes_again_has_the_last_turn():
     queue = waiting("a1", "b1", "b2")
-    queue.take()
+    queue.pop()
     queue.add(sequence("a2"))
     assert drained(queue) == ["b1", "a2", "b2"]
 
@@ -67,8 +67,8 @@ def test_who_is_served_and_comes_again_has_the_last_turn():
 def test_those_sent_back_go_first_and_take_nobodys_turn():
     queue = waiting("a1", "b1", "a2", "b2")
     last, before = sequence("b9"), sequence("b8")
-    queue.put_back(last)
-    queue.put_back(before)
+    queue.add_preempted(last)
+    queue.add_preempted(before)
     assert drained(queue) == ["b8", "b9", "a1", "b1", "a2", "b2"]
 
 
@@ -82,10 +82,10 @@ def test_whose_turn_it_is_keeps_it_whoever_comes():
 
 def test_who_is_dropped_leaves_its_turn_to_the_next_of_its_client():
     queue = waiting("a1", "a2", "b1")
-    dropped = queue.drop("a1")
+    dropped = queue.remove("a1")
     assert dropped is not None
     assert dropped.id == "a1"
-    assert queue.drop("a1") is None
+    assert queue.remove("a1") is None
     assert drained(queue) == ["a2", "b1"]
     assert queue.first() is None
 
@@ -93,31 +93,31 @@ def test_who_is_dropped_leaves_its_turn_to_the_next_of_its_client():
 names = st.builds("{}{}".format, st.sampled_from("abc"), st.integers(0, 20))
 
 
-@given(st.lists(st.tuples(st.sampled_from(["add", "put_back", "take", "drop"]), names)))
+@given(st.lists(st.tuples(st.sampled_from(["add", "add_preempted", "pop", "remove"]), names)))
 def test_nothing_is_lost_or_left_behind(operations: list[tuple[str, str]]):
-    queue, here = Waiting(), set[str]()
+    queue, here = WaitingQueue(), set[str]()
     for operation, name in operations:
-        if operation in ("add", "put_back") and name not in here:
+        if operation in ("add", "add_preempted") and name not in here:
             getattr(queue, operation)(sequence(name))
             here.add(name)
-        elif operation == "take" and here:
-            here.remove(queue.take().id)
-        elif operation == "drop":
-            assert (queue.drop(name) is not None) == (name in here)
+        elif operation == "pop" and here:
+            here.remove(queue.pop().id)
+        elif operation == "remove":
+            assert (queue.remove(name) is not None) == (name in here)
             here.discard(name)
         assert len(queue) == len(here)
         assert (queue.first() is None) == (not here)
     assert set(drained(queue)) == here
-    assert not queue._turns
-    assert not queue._returned
+    assert not queue._clients
+    assert not queue._preempted
 
 
-class Bench:
+class Harness:
     """A scheduler stepped by hand; it keeps the order in which sequences start and end."""
 
     def __init__(self, *, seqs: int, budget: int = 16, blocks: int = 4000) -> None:
         limits = BatchLimits(
-            max_num_seqs=seqs, prefill_budget=budget, lone_prefill_budget=budget, block_size=4
+            max_num_seqs=seqs, prefill_budget=budget, solo_prefill_budget=budget, block_size=4
         )
         self.limits = limits
         self.runner = FakeRunner(blocks=blocks, block_size=4)
@@ -126,10 +126,10 @@ class Bench:
         self.tokens: dict[str, int] = defaultdict(int)
 
     def add(self, name: str, length: int = 1, *, max_tokens: int = 2, token: int = 1) -> None:
-        prompt = GenerateRequest(
+        request = GenerateRequest(
             name, [token] * length, SamplingParams(max_tokens=max_tokens), client=name[0]
         )
-        self.scheduler.add(prompt, seed=0, arrived=0.0)
+        self.scheduler.add(request, seed=0, arrival_time=0.0)
 
     def step(self) -> Batch:
         batch = self.scheduler.schedule()
@@ -141,50 +141,52 @@ class Bench:
 
 
 def test_a_client_with_200_requests_does_not_starve_one_with_one():
-    bench = Bench(seqs=4)
+    harness = Harness(seqs=4)
     for number in range(200):
-        bench.add(f"a{number}")
-    bench.step()
-    bench.add("b")
-    while "b" not in bench.ended:
-        bench.step()
-    assert len(bench.ended) <= 2 * bench.limits.max_num_seqs
+        harness.add(f"a{number}")
+    harness.step()
+    harness.add("b")
+    while "b" not in harness.ended:
+        harness.step()
+    assert len(harness.ended) <= 2 * harness.limits.max_num_seqs
 
 
 def test_two_clients_with_many_requests_have_half_each():
-    bench = Bench(seqs=2)
+    harness = Harness(seqs=2)
     for client in "ab":
         for number in range(50):
-            bench.add(f"{client}{number}")
-    while len(bench.ended) < 50:
-        bench.step()
-    assert sum(name.startswith("a") for name in bench.ended) == 25
+            harness.add(f"{client}{number}")
+    while len(harness.ended) < 50:
+        harness.step()
+    assert sum(name.startswith("a") for name in harness.ended) == 25
 
 
 def test_an_endless_stream_of_short_prompts_does_not_starve_another_clients_long_one():
-    bench = Bench(seqs=3)
+    harness = Harness(seqs=3)
     for number in range(500):
-        bench.add(f"a{number}", 14, max_tokens=1, token=number + 2)
-    bench.add("b", 120)
+        harness.add(f"a{number}", 14, max_tokens=1, token=number + 2)
+    harness.add("b", 120)
     for number in range(500, 700):
-        bench.add(f"a{number}", 14, max_tokens=1, token=number + 2)
-        bench.step()
-    assert "b" in bench.ended
+        harness.add(f"a{number}", 14, max_tokens=1, token=number + 2)
+        harness.step()
+    assert "b" in harness.ended
 
 
 def test_a_long_prompt_takes_no_step_from_those_who_stream():
-    bench = Bench(seqs=8, budget=48, blocks=9000)
+    harness = Harness(seqs=8, budget=48, blocks=9000)
     streaming = [f"s{number}" for number in range(4)]
     for name in streaming:
-        bench.add(name, 3, max_tokens=10_000)
-    bench.step()
-    bench.add("long", 2_000, max_tokens=1, token=7)
+        harness.add(name, 3, max_tokens=10_000)
+    harness.step()
+    harness.add("long", 2_000, max_tokens=1, token=7)
     steps = 0
-    while "long" not in bench.ended:
-        batch = bench.step()
+    while "long" not in harness.ended:
+        batch = harness.step()
         steps += 1
         decoding = [each.id for each, row in zip(batch.sequences, batch.rows, strict=True) if row.count == 1]
         assert [name for name in decoding if name in streaming] == streaming
-        assert sum(row.count for row in batch.rows) <= len(streaming) + bench.limits.budget(512, alone=False)
+        assert sum(row.count for row in batch.rows) <= len(streaming) + harness.limits.step_prefill_budget(
+            512, solo=False
+        )
     assert steps > 2_000 / 48
-    assert [bench.tokens[name] for name in streaming] == [1 + steps] * 4
+    assert [harness.tokens[name] for name in streaming] == [1 + steps] * 4

@@ -21,7 +21,7 @@ SLEEPS = "__import__('time').sleep(%s) or b'done'"
 
 LIMITS = ResourceLimits(
     subject="the text",
-    doing="reading",
+    activity="reading",
     cpu_seconds=0.8,
     wall_seconds=10.0,
     memory=256 << 20,
@@ -49,53 +49,53 @@ def child(start: Callable[[ResourceLimits], Worker[str, str]]) -> Worker[str, st
 
 
 def test_work_is_done_and_what_it_raises_is_told(child: Worker[str, str]) -> None:
-    assert child.do("b'x' * 3") == b"xxx"
+    assert child.run("b'x' * 3") == b"xxx"
     with pytest.raises(RequestError, match="too complex"):
-        child.do("exec('raise RecursionError')")
+        child.run("exec('raise RecursionError')")
     with pytest.raises(BackendError, match="division by zero"):
-        child.do("1 / 0")
-    assert child.do("b'y'") == b"y"
+        child.run("1 / 0")
+    assert child.run("b'y'") == b"y"
 
 
 def test_who_computes_for_ever_is_ended_and_another_takes_its_place(child: Worker[str, str]) -> None:
     with pytest.raises(RequestError, match=r"reading it takes more than 0\.8 s"):
-        child.do(FOR_EVER)
-    assert child.do("b'next'") == b"next"
+        child.run(FOR_EVER)
+    assert child.run("b'next'") == b"next"
 
 
 def test_who_waits_for_others_is_not_ended_for_it(child: Worker[str, str]) -> None:
-    assert child.do(SLEEPS % 1.1) == b"done"
+    assert child.run(SLEEPS % 1.1) == b"done"
 
 
 def test_every_piece_of_work_has_the_time_for_itself(child: Worker[str, str]) -> None:
-    assert [child.do(COMPUTES) for _ in range(3)] == [b"done"] * 3
+    assert [child.run(COMPUTES) for _ in range(3)] == [b"done"] * 3
 
 
 def test_who_waits_for_ever_is_ended(start: Callable[[ResourceLimits], Worker[str, str]]) -> None:
     child = start(HASTY)
     with pytest.raises(RequestError, match=r"more than 0\.2 s"):
-        child.do(SLEEPS % 600)
-    assert child.do("b'next'") == b"next"
+        child.run(SLEEPS % 600)
+    assert child.run("b'next'") == b"next"
 
 
 def test_who_does_not_even_listen_is_ended(start: Callable[[ResourceLimits], Worker[str, str]]) -> None:
     child = start(HASTY)
-    pid = int(child.do("str(__import__('os').getpid()).encode()"))
+    pid = int(child.run("str(__import__('os').getpid()).encode()"))
     os.kill(pid, signal.SIGSTOP)
     with pytest.raises(RequestError, match=r"more than 0\.2 s"):
-        child.do("b'x'" + " " * 10_000_000)
-    assert child.do("b'next'") == b"next"
+        child.run("b'x'" + " " * 10_000_000)
+    assert child.run("b'next'") == b"next"
 
 
 def test_what_takes_too_much_memory_is_refused_and_leaves_none_taken(child: Worker[str, str]) -> None:
     with pytest.raises(RequestError, match="reading it takes too much memory"):
-        child.do("b'x' * (1 << 30)")
-    assert child.do("b'x' * 1000") == b"x" * 1000
+        child.run("b'x' * (1 << 30)")
+    assert child.run("b'x' * 1000") == b"x" * 1000
 
 
 def test_what_gives_too_much_is_refused(child: Worker[str, str]) -> None:
     with pytest.raises(RequestError, match="too complex: reading it gives 1001 bytes"):
-        child.do("b'x' * 1001")
+        child.run("b'x' * 1001")
 
 
 ESCAPED = {
@@ -118,13 +118,13 @@ def test_a_child_that_was_taken_over_can_only_end_itself(
 ) -> None:
     child = start(replace(LIMITS, wall_seconds=1.0))
     with pytest.raises(RequestError, match="too complex"):
-        child.do(f"exec({TAKE_OVER + ESCAPED[how]!r}, {{}})")
-    assert child.do("b'next'") == b"next"
+        child.run(f"exec({TAKE_OVER + ESCAPED[how]!r}, {{}})")
+    assert child.run("b'next'") == b"next"
 
 
 def test_a_child_has_none_of_our_secrets(child: Worker[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    assert b"PATH" in (names := child.do("' '.join(__import__('os').environ).encode()"))
+    assert b"PATH" in (names := child.run("' '.join(__import__('os').environ).encode()"))
     assert b"HF_TOKEN" not in names
 
 
@@ -133,12 +133,12 @@ def test_a_child_writes_no_file_and_opens_none_where_it_may_not(
 ) -> None:
     write = f"open({str(tmp_path / 'file')!r}, 'w').write('x' * 10_000)"
     with pytest.raises(BackendError, match="File too large"):
-        start(LIMITS).do(write)
+        start(LIMITS).run(write)
     with pytest.raises(BackendError, match="Too many open files"):
-        start(replace(LIMITS, files=False)).do(write)
+        start(replace(LIMITS, allow_files=False)).run(write)
 
 
 def test_who_dies_otherwise_is_replaced(child: Worker[str, str]) -> None:
     with pytest.raises(RequestError, match="memory"):
-        child.do("__import__('os').abort()")
-    assert child.do("b'next'") == b"next"
+        child.run("__import__('os').abort()")
+    assert child.run("b'next'") == b"next"

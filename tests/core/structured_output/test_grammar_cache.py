@@ -7,12 +7,12 @@ import threading
 from collections.abc import Awaitable, Callable
 
 import pytest
-from support.fake_grammar import Line
+from support.fake_grammar import LineGrammar
 
 from fllm import CompiledGrammar, Constraint
 from fllm.constraints import ConstString
 from fllm.errors import BackendError, BackendUnavailable, RequestError
-from fllm.structured_output.grammar_cache import MAX_REFUSED, REFUSAL_SECONDS, Compilation
+from fllm.structured_output.grammar_cache import MAX_REJECTED, REJECTION_SECONDS, GrammarCache
 
 
 class Compiler:
@@ -31,7 +31,7 @@ class Compiler:
             raise RequestError("no exclamation marks", code="loud")
         if constraint.text == "?":
             raise ValueError("what")
-        return Line(constraint.text)
+        return LineGrammar(constraint.text)
 
     def close(self) -> None:
         self.go.set()
@@ -45,91 +45,91 @@ class Clock:
         return self.now
 
 
-def run(asks: Callable[[Compilation, Compiler, Clock], Awaitable[None]], **limits: float) -> Compiler:
+def run(scenario: Callable[[GrammarCache, Compiler, Clock], Awaitable[None]], **limits: float) -> Compiler:
     compiler, clock = Compiler(), Clock()
 
     async def main() -> None:
-        compilation = Compilation(compiler, clock=clock, **limits)  # type: ignore[arg-type]
+        cache = GrammarCache(compiler, clock=clock, **limits)  # type: ignore[arg-type]
         try:
-            await asks(compilation, compiler, clock)
+            await scenario(cache, compiler, clock)
         finally:
-            compilation.close()
+            cache.close()
 
     asyncio.run(main())
     return compiler
 
 
-async def refused(compilation: Compilation, text: str) -> RequestError:
+async def refused(cache: GrammarCache, text: str) -> RequestError:
     with pytest.raises(RequestError) as found:
-        await compilation.matcher(ConstString(text))
+        await cache.matcher(ConstString(text))
     return found.value
 
 
 def test_a_refusal_is_remembered_for_a_while() -> None:
-    async def asks(compilation: Compilation, compiler: Compiler, clock: Clock) -> None:
-        first = await refused(compilation, "1!")
-        clock.now += REFUSAL_SECONDS - 1
-        again = await refused(compilation, "1!")
+    async def scenario(cache: GrammarCache, compiler: Compiler, clock: Clock) -> None:
+        first = await refused(cache, "1!")
+        clock.now += REJECTION_SECONDS - 1
+        again = await refused(cache, "1!")
         assert (again.message, again.code) == (first.message, first.code) == ("no exclamation marks", "loud")
         assert compiler.asked == ["1!"]
         clock.now += 1
-        await refused(compilation, "1!")
+        await refused(cache, "1!")
 
-    assert run(asks).asked == ["1!", "1!"]
+    assert run(scenario).asked == ["1!", "1!"]
 
 
 def test_the_oldest_refusal_is_forgotten_when_there_are_many() -> None:
-    async def asks(compilation: Compilation, compiler: Compiler, _: Clock) -> None:
-        for number in range(MAX_REFUSED + 1):
-            await refused(compilation, f"{number}!")
-        await refused(compilation, f"{MAX_REFUSED}!")
-        await refused(compilation, "1!")
-        assert len(compiler.asked) == MAX_REFUSED + 1
-        await refused(compilation, "0!")
+    async def scenario(cache: GrammarCache, compiler: Compiler, _: Clock) -> None:
+        for number in range(MAX_REJECTED + 1):
+            await refused(cache, f"{number}!")
+        await refused(cache, f"{MAX_REJECTED}!")
+        await refused(cache, "1!")
+        assert len(compiler.asked) == MAX_REJECTED + 1
+        await refused(cache, "0!")
 
-    assert run(asks).asked[-1] == "0!"
+    assert run(scenario).asked[-1] == "0!"
 
 
 def test_a_failure_that_is_no_refusal_is_not_remembered() -> None:
-    async def asks(compilation: Compilation, _: Compiler, __: Clock) -> None:
+    async def scenario(cache: GrammarCache, _: Compiler, __: Clock) -> None:
         for _time in range(2):
             with pytest.raises(BackendError, match="what"):
-                await compilation.matcher(ConstString("?"))
+                await cache.matcher(ConstString("?"))
 
-    assert run(asks).asked == ["?", "?"]
+    assert run(scenario).asked == ["?", "?"]
 
 
 def test_who_waits_too_long_for_others_is_given_up_and_those_who_hang_are_left_alone() -> None:
-    async def asks(compilation: Compilation, compiler: Compiler, _: Clock) -> None:
+    async def scenario(cache: GrammarCache, compiler: Compiler, _: Clock) -> None:
         texts = ["z1", "z2", "late"]
         found = await asyncio.gather(
-            *(compilation.matcher(ConstString(text)) for text in texts), return_exceptions=True
+            *(cache.matcher(ConstString(text)) for text in texts), return_exceptions=True
         )
         assert [type(each) for each in found] == [BackendError, BackendError, BackendUnavailable]
         assert "it takes more than 0.2 s" in str(found[0])
-        await compilation.matcher(ConstString("1"))
+        await cache.matcher(ConstString("1"))
 
-    assert sorted(run(asks, patience=0.1, compile_seconds=0.2).asked) == ["1", "z1", "z2"]
+    assert sorted(run(scenario, queue_timeout=0.1, compile_timeout=0.2).asked) == ["1", "z1", "z2"]
 
 
 def test_a_grammar_that_is_there_waits_for_no_compiler() -> None:
-    async def asks(compilation: Compilation, compiler: Compiler, _: Clock) -> None:
-        await compilation.matcher(ConstString("1"))
-        busy = [asyncio.ensure_future(compilation.matcher(ConstString(text))) for text in ("z1", "z2")]
+    async def scenario(cache: GrammarCache, compiler: Compiler, _: Clock) -> None:
+        await cache.matcher(ConstString("1"))
+        busy = [asyncio.ensure_future(cache.matcher(ConstString(text))) for text in ("z1", "z2")]
         while len(compiler.asked) < 3:
             await asyncio.sleep(0.001)
-        await compilation.matcher(ConstString("1"))
+        await cache.matcher(ConstString("1"))
         assert not any(task.done() for task in busy)
         compiler.go.set()
         await asyncio.gather(*busy)
 
-    run(asks)
+    run(scenario)
 
 
 def test_a_grammar_that_was_used_last_is_kept_longest() -> None:
-    async def asks(compilation: Compilation, _: Compiler, __: Clock) -> None:
+    async def scenario(cache: GrammarCache, _: Compiler, __: Clock) -> None:
         for text in ("1", "2", "1", "3", "1", "2"):
-            await compilation.matcher(ConstString(text))
+            await cache.matcher(ConstString(text))
 
-    assert run(asks, max_count=2).asked == ["1", "2", "3", "2"]
-    assert run(asks, max_bytes=2).asked == ["1", "2", "3", "2"]
+    assert run(scenario, max_count=2).asked == ["1", "2", "3", "2"]
+    assert run(scenario, max_bytes=2).asked == ["1", "2", "3", "2"]

@@ -8,12 +8,12 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from fllm.structured_output.timeout_executor import Hangs, Strangers
+from fllm.structured_output.timeout_executor import TaskTimeout, TimeoutExecutor
 
 
-def run(scenario: Callable[[Strangers], Awaitable[None]], count: int = 1) -> None:
+def run(scenario: Callable[[TimeoutExecutor], Awaitable[None]], count: int = 1) -> None:
     async def main() -> None:
-        threads = Strangers(count, "test")
+        threads = TimeoutExecutor(count, "test")
         await scenario(threads)
         threads.close()
 
@@ -21,8 +21,8 @@ def run(scenario: Callable[[Strangers], Awaitable[None]], count: int = 1) -> Non
 
 
 def test_work_is_done_in_one_thread_again_and_again() -> None:
-    async def scenario(threads: Strangers) -> None:
-        idents = {await threads.do(threading.get_ident, patience=10) for _ in range(5)}
+    async def scenario(threads: TimeoutExecutor) -> None:
+        idents = {await threads.run(threading.get_ident, time_limit=10) for _ in range(5)}
         assert len(idents) == 1
         assert idents != {threading.get_ident()}
 
@@ -30,33 +30,33 @@ def test_work_is_done_in_one_thread_again_and_again() -> None:
 
 
 def test_what_the_work_raises_comes_out() -> None:
-    async def scenario(threads: Strangers) -> None:
+    async def scenario(threads: TimeoutExecutor) -> None:
         with pytest.raises(ZeroDivisionError):
-            await threads.do(lambda: 1 // 0, patience=10)
+            await threads.run(lambda: 1 // 0, time_limit=10)
 
     run(scenario)
 
 
 def test_another_thread_takes_the_place_of_one_that_hangs() -> None:
-    async def scenario(threads: Strangers) -> None:
+    async def scenario(threads: TimeoutExecutor) -> None:
         go = threading.Event()
-        with pytest.raises(Hangs):
-            await threads.do(go.wait, patience=0.05)
-        assert await threads.do(lambda: 7, patience=10) == 7
+        with pytest.raises(TaskTimeout):
+            await threads.run(go.wait, time_limit=0.05)
+        assert await threads.run(lambda: 7, time_limit=10) == 7
         go.set()
 
     run(scenario)
 
 
 def test_who_leaves_takes_no_thread_along() -> None:
-    async def scenario(threads: Strangers) -> None:
+    async def scenario(threads: TimeoutExecutor) -> None:
         go = threading.Event()
-        left = asyncio.create_task(threads.do(go.wait, patience=10))
+        left = asyncio.create_task(threads.run(go.wait, time_limit=10))
         await asyncio.sleep(0.05)
         left.cancel()
         with pytest.raises(TimeoutError):
-            await threads.do(lambda: 7, wait=0.05, patience=10)
+            await threads.run(lambda: 7, queue_timeout=0.05, time_limit=10)
         go.set()
-        assert await threads.do(lambda: 7, patience=10) == 7
+        assert await threads.run(lambda: 7, time_limit=10) == 7
 
     run(scenario)

@@ -30,12 +30,14 @@ class HashRunner(FakeRunner):
 
     def adjusted(self, row: Row, context: Sequence[int]) -> list[float]:
         logits, sampling = self.logits(context), row.sampling
-        answer = context[row.prompt_length :]
-        for token in set(answer):
-            logits[token] -= sampling.presence_penalty + answer.count(token) * sampling.frequency_penalty
+        expected_tokens = context[row.prompt_length :]
+        for token in set(expected_tokens):
+            logits[token] -= (
+                sampling.presence_penalty + expected_tokens.count(token) * sampling.frequency_penalty
+            )
         for token, bias in sampling.logit_bias.items():
             logits[token] += bias
-        if len(answer) < sampling.min_tokens:
+        if len(expected_tokens) < sampling.min_tokens:
             for token in stop_tokens(sampling, self.card.eos_token_ids):
                 logits[token] = -math.inf
         return self.masked(row, logits)

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from fllm import ModelCard, Progress, TokenLogprob
-from fllm.batching import Row, Sampled, check_length, ends, verified
+from fllm.batching import Row, Sampled, check_length, expand_drafts, verify_drafts
 from fllm_numpy.cache import KVCache
 from fllm_numpy.gguf_file import Array, GgufFile
 from fllm_numpy.llama import Llama
@@ -66,7 +66,7 @@ class NumpyRunner:
         """One pass over all rows; then logits, where somebody samples."""
         hidden = self._model.forward(batch, self._cache)
         pieces = np.split(hidden, np.cumsum([row.count for row in batch])[:-1])
-        asked = [ends(row) for row in batch]
+        asked = [expand_drafts(row) for row in batch]
         wanted = [piece[len(piece) - len(rows) :] for piece, rows in zip(pieces, asked, strict=True)]
         logits = iter(self._model.logits(np.concatenate(wanted)))
         return [
@@ -87,7 +87,7 @@ class NumpyRunner:
             None if top is None else described(logits, token, top)
             for token, (_, logits) in zip(tokens, places, strict=True)
         ]
-        return verified(row, tokens, logprobs, self._of_prompt(row, hidden))
+        return verify_drafts(row, tokens, logprobs, self._of_prompt(row, hidden))
 
     def _of_prompt(self, row: Row, hidden: Array) -> list[TokenLogprob]:
         if not row.prompt_logprobs:

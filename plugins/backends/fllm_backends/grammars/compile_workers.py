@@ -13,7 +13,7 @@ Q = TypeVar("Q")
 
 LIMITS = ResourceLimits(
     subject="the grammar",
-    doing="compiling",
+    activity="compiling",
     cpu_seconds=0.8,  # a usual schema takes ten milliseconds
     wall_seconds=10.0,
     memory=2 << 30,
@@ -22,7 +22,7 @@ LIMITS = ResourceLimits(
 
 
 class Workers(Generic[A, Q]):
-    """As many as there are threads that call `do`.
+    """As many as there are threads that call `run`.
 
     None is started early: it needs the vocabulary, and to read one of 49152 tokens holds the GIL for 90 to
     320 ms (to import xgrammar: 12 ms). Done at the start, every server would pay for it, and its first
@@ -35,13 +35,13 @@ class Workers(Generic[A, Q]):
         self._own = threading.local()
         self._all: list[Worker[A, Q]] = []
 
-    def do(self, work: Q) -> bytes:
-        """What `Worker.do` does."""
+    def run(self, work: Q) -> bytes:
+        """What `Worker.run` does."""
         if not hasattr(self._own, "worker"):
             self._own.worker = Worker(self._make, self._argument, LIMITS)
             self._all.append(self._own.worker)
         worker: Worker[A, Q] = self._own.worker
-        return worker.do(work)
+        return worker.run(work)
 
     def stop(self) -> None:
         """Kill them all."""

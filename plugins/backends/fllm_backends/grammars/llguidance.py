@@ -27,7 +27,7 @@ class LLGuidance:
     def compile(self, constraint: Constraint) -> CompiledGrammar:
         """Raises `RequestError` for what is not supported, too large or too slow."""
         check_size(constraint)
-        source = self._workers.do(constraint).decode()
+        source = self._workers.run(constraint).decode()
         return _Compiled(_matcher(self._tokenizer, source), len(source))
 
     def close(self) -> None:

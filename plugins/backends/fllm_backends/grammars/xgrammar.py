@@ -26,7 +26,7 @@ class XGrammar:
     def compile(self, constraint: Constraint) -> CompiledGrammar:
         """Raises `RequestError` for what is not supported, too large or too slow."""
         check_size(constraint)
-        text = self._workers.do(constraint).decode()
+        text = self._workers.run(constraint).decode()
         xgrammar = import_xgrammar()
         return _Compiled(xgrammar.CompiledGrammar.deserialize_json(text, self._tokens))
 

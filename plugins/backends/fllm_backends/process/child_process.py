@@ -15,7 +15,7 @@ from fllm.pipeline.output_queue import OutputQueue
 from fllm.values import merge_outputs
 from fllm_backends.process import messages
 from fllm_backends.process.channel import Channel
-from fllm_backends.process.engine_watchdog import lost
+from fllm_backends.process.engine_watchdog import wait_until_lost
 from fllm_backends.process.messages import START, STATUS, Failed, ToParent
 from fllm_backends.process.spawn import cause_of_death, kill, spawn
 
@@ -114,7 +114,7 @@ class Engine:
     async def _kill_if_lost(self) -> None:
         """Ask how it is about once a second; kill it if it says that it is lost, or nothing for too long."""
         assert self._process is not None, "it has started"
-        why = await lost(self._ask_status, self._patience)
+        why = await wait_until_lost(self._ask_status, self._patience)
         if self.absence is None:
             self.absence = self._farewell = why
         kill(self._process)

@@ -1,4 +1,4 @@
-"""Whether a child that does not die has to be killed."""
+"""A watchdog of the engine process: it decides when a process that does not exit must be killed."""
 
 from __future__ import annotations
 
@@ -7,25 +7,27 @@ from collections.abc import Callable
 
 from fllm import EngineStats
 from fllm.errors import BackendLost
+from fllm.heartbeat import Heartbeat
 from fllm_backends.process.messages import Failed
 
-BEAT = 1.0
-"""Seconds between two questions."""
+CHECK_INTERVAL = 1.0
+"""Seconds between two checks."""
 
 
-async def lost(ask: Callable[[], asyncio.Future[EngineStats | Failed]], patience: float) -> str:
-    """Return why the engine is lost, once it is; ``ask`` gives the question that is open, or asks anew.
+async def wait_until_lost(
+    status: Callable[[], asyncio.Future[EngineStats | Failed]], max_silence: float
+) -> str:
+    """Return why the engine is lost, as soon as it is.
 
-    Silence is counted in beats, not by a clock: one that was stopped together with this process has not been
-    silent while nobody asked.
+    ``status`` returns the open status request, or sends a new one.
     """
-    beat, silent = min(BEAT, patience), 0.0
-    while silent < patience:
-        asked = ask()
-        await asyncio.sleep(beat)
-        silent = 0.0 if asked.done() else silent + beat
-        if asked.done() and isinstance(answer := asked.result(), Failed):
-            error = answer.error()
+    heartbeat = Heartbeat(min(CHECK_INTERVAL, max_silence), max_silence)
+    while not heartbeat.expired:
+        request = status()
+        await asyncio.sleep(heartbeat.interval)
+        heartbeat.record(alive=request.done())
+        if request.done() and isinstance(response := request.result(), Failed):
+            error = response.error()
             if isinstance(error, BackendLost):
                 return error.message
-    return f"the engine process gives no sign of life for {patience:g} s"
+    return f"the engine process has not responded for {max_silence:g} s"

@@ -24,5 +24,5 @@ def torch_backend(config: BackendConfig, context: BackendContext) -> Backend:
     check_local_model(options.source, weights=not options.dummy)
     device = options.device or best_device()
     limits = LIMITS[device.kind]
-    runner = TorchRunner(options, device, limits.under(config).max_num_seqs)
+    runner = TorchRunner(options, device, limits.with_config(config).max_num_seqs)
     return BatchedBackend(runner, config, context, limits=limits)

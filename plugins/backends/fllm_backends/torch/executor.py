@@ -8,7 +8,7 @@ from itertools import islice, repeat
 import torch
 from torch import Tensor
 
-from fllm.batching import ends, samples, verified
+from fllm.batching import expand_drafts, num_samples, verify_drafts
 from fllm.batching.runner import Row, Sampled
 from fllm.values import TokenLogprob
 from fllm_backends.torch import logit_masks
@@ -39,10 +39,10 @@ class Executor:
         pieces = torch.split(hidden, [row.count for row in batch])
         tokens, logprobs = self._sample(batch, pieces)
         return [
-            verified(
+            verify_drafts(
                 row,
-                list(islice(tokens, samples(row))),
-                list(islice(logprobs, samples(row))),
+                list(islice(tokens, num_samples(row))),
+                list(islice(logprobs, num_samples(row))),
                 self._prompt_logprobs(row, piece),
             )
             for row, piece in zip(batch, pieces, strict=True)
@@ -52,11 +52,11 @@ class Executor:
         self, batch: Sequence[Row], pieces: Sequence[Tensor]
     ) -> tuple[Iterator[int], Iterator[TokenLogprob | None]]:
         """What is sampled at the ends of all rows, in their order."""
-        rows = [end for row in batch for end in ends(row)]
+        rows = [end for row in batch for end in expand_drafts(row)]
         if not rows:
             return iter(()), iter(())
         wanted = torch.cat(
-            [piece[len(piece) - samples(row) :] for row, piece in zip(batch, pieces, strict=True)]
+            [piece[len(piece) - num_samples(row) :] for row, piece in zip(batch, pieces, strict=True)]
         )
         size = self._model.architecture.vocab_size
         if all(row.sampling.logprobs is None and is_plain(row, self._eos) for row in rows):

@@ -293,7 +293,7 @@ def test_a_death_ends_requests_in_flight_and_the_engine_is_started_again(
 @pytest.mark.parametrize(
     ("how", "why"),
     [
-        ("hang", "the engine process gives no sign of life for 1 s"),
+        ("hang", "the engine process has not responded for 1 s"),
         ("lost", "the device has fallen off the bus"),
     ],
 )

@@ -43,7 +43,7 @@ class Answers:
         self._loop = EngineLoop(runner, asked, BatchLimits(max_num_seqs=8))
         self._loop.load(lambda progress: None)
         for index, prompt in enumerate(prompts):
-            self._loop.submit(prompt, seed=index, arrived=0.0)
+            self._loop.submit(prompt, seed=index, arrival_time=0.0)
         self._loop.run(self._deliver)
 
     @property
