@@ -1,4 +1,4 @@
-"""Texts that obey a constraint, made up by hypothesis."""
+"""Hypothesis strategies for texts that satisfy a constraint."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PROSE = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.sampl
 
 
 def texts(constraint: Constraint) -> st.SearchStrategy[str]:
-    """Any text of its language, within reason."""
+    """Generate texts that satisfy a constraint, of moderate length."""
     match constraint:
         case ConstString(text=text):
             return st.just(text)
@@ -49,14 +49,14 @@ def texts(constraint: Constraint) -> st.SearchStrategy[str]:
 
 
 def prose(end: str, without: tuple[str, ...]) -> st.SearchStrategy[str]:
-    """Texts before an end; many speak of what they must not have in them, and of other tags."""
+    """Generate texts before an end; many contain parts of excluded texts and other tags."""
     tagged = st.lists(st.sampled_from([*without, end, "\n", "a", "<"]), max_size=3).map("".join)
     texts = PROSE | tagged if without else PROSE
     return texts.filter(lambda text: end not in text + end[:-1] and not any(each in text for each in without))
 
 
 def values(schema: Any, root: Any) -> st.SearchStrategy[Any]:
-    """Values that a schema of simple keywords allows; its references lead to the root's definitions."""
+    """Generate values of a schema of simple keywords; its references point to the root's definitions."""
     if "$ref" in schema:
         return values(root["$defs"][schema["$ref"].rpartition("/")[2]], root)
     if "enum" in schema:

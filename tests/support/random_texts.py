@@ -1,4 +1,4 @@
-"""Texts that a grammar allows, made of random tokens."""
+"""Generate texts that a grammar allows from random tokens."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CLOSING = (b'"', b"}", b"]", *(str(digit).encode() for digit in range(10)))
 
 
 class Walker:
-    """Walks through the tokens of a vocabulary; after a while it prefers those that may close something."""
+    """Chooses random allowed tokens; after a while it prefers tokens that may close something."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._tokens = vocabulary.tokens
@@ -22,11 +22,13 @@ class Walker:
         self._ends = list(vocabulary.eos_token_ids)
         self._ranks = np.array([self._rank(token) for token in vocabulary.tokens])
 
-    def text(self, grammar: CompiledGrammar, seed: int, *, free: int = 20, most: int = 300) -> bytes | None:
-        """A whole text of the grammar, ``None`` if it does not come to an end; dead ends are an error."""
+    def text(
+        self, grammar: CompiledGrammar, seed: int, *, free: int = 20, max_tokens: int = 300
+    ) -> bytes | None:
+        """Return a complete text of the grammar, or ``None`` if it does not end; fail at a dead end."""
         draw, matcher, text = random.Random(seed), grammar.matcher(), b""
         mask = array("i", bytes(4 * self._words))
-        for step in range(most):
+        for step in range(max_tokens):
             matcher.fill_bitmask(memoryview(mask))
             bits = np.unpackbits(np.frombuffer(mask, np.uint8), bitorder="little")
             bits[self._ends] = 0
@@ -45,15 +47,15 @@ class Walker:
         return CLOSING.index(token[:1]) if token[:1] in CLOSING else len(CLOSING)
 
 
-def refused_at(grammar: CompiledGrammar, vocabulary: Vocabulary, text: str) -> str | None:
-    """The part of a text behind which the grammar does not go on; ``None`` if it takes the whole."""
+def rejected_at(grammar: CompiledGrammar, vocabulary: Vocabulary, text: str) -> str | None:
+    """Return the prefix after which the grammar rejects the text, or ``None`` if it accepts all of it."""
     matcher, written = grammar.matcher(), text.encode()
-    for at in range(len(written)):
-        if not matcher.accept_token(vocabulary.tokens.index(written[at : at + 1])):
-            return written[:at].decode(errors="replace")
+    for position in range(len(written)):
+        if not matcher.accept_token(vocabulary.tokens.index(written[position : position + 1])):
+            return written[:position].decode(errors="replace")
     return None if matcher.is_accepting else text
 
 
-def in_measure(text: str, schema: Any) -> bool:
-    """Whether its strings are surely short enough: an escape may count twice."""
+def certainly_fits(text: str, schema: Any) -> bool:
+    """Return whether its strings are certainly short enough: an escape may count twice."""
     return "\\" not in text or "maxLength" not in str(schema)

@@ -1,4 +1,4 @@
-"""JSON schemas of the JSON-Schema-Test-Suite's kind: what answers obey, and what is refused."""
+"""JSON schemas like those of the JSON-Schema-Test-Suite: supported ones, and unsupported ones."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def obj(props: dict[str, Any], req: list[str] | None = None, **more: Any) -> dict[str, Any]:
-    """An object that requires all of its properties, or those that are said."""
+    """Return the schema of an object that requires all of its properties, or those in ``req``."""
     return {"type": "object", "properties": props, "required": list(props) if req is None else req, **more}
 
 
@@ -14,7 +14,7 @@ STR: dict[str, Any] = {"type": "string"}
 INT: dict[str, Any] = {"type": "integer"}
 NUM: dict[str, Any] = {"type": "number"}
 BOOL: dict[str, Any] = {"type": "boolean"}
-OBEYED: list[Any] = [
+SUPPORTED: list[Any] = [
     {},
     True,
     STR,
@@ -176,7 +176,7 @@ OBEYED: list[Any] = [
     ),
     {"type": "array", "items": {"anyOf": [INT, {"$ref": "#"}]}, "maxItems": 2},
 ]
-REFUSED: list[tuple[Any, str]] = [
+UNSUPPORTED: list[tuple[Any, str]] = [
     ({"not": {"type": "string"}}, "not"),
     ({"if": {}, "then": {}}, "if"),
     ({"type": "array", "uniqueItems": True}, "uniqueItems"),

@@ -1,4 +1,4 @@
-"""Hypothesis strategies for JSON schemas, good ones and wild ones."""
+"""Hypothesis strategies for arbitrary JSON and for damaged JSON schemas."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from collections.abc import Iterator
 from typing import Any
 
 from hypothesis import strategies as st
-from support.schema_corpus import OBEYED
+from support.schema_corpus import SUPPORTED
 
-from fllm.structured_output.json_schema.keywords import ABOUT, COMBINING, TYPES
+from fllm.structured_output.json_schema.keywords import COMBINATORS, KEYWORDS_BY_TYPE, TYPES
 
 KEYWORDS = [
-    *COMBINING,
+    *COMBINATORS,
     "type",
     "enum",
     "const",
     "$defs",
-    *(word for words in ABOUT.values() for word in words),
+    *(word for words in KEYWORDS_BY_TYPE.values() for word in words),
 ]
 
 
 def anything() -> st.SearchStrategy[Any]:
-    """Any JSON value, among them many that look like schemas at a glance."""
+    """Generate any JSON value; many resemble schemas."""
     texts = (
         st.sampled_from(["a", "#", "#/$defs/a", "#/properties", "^a(b|", "[a-c]{2,}", "date", *TYPES])
         | st.text()
@@ -40,11 +40,11 @@ def anything() -> st.SearchStrategy[Any]:
 
 @st.composite
 def damaged(draw: st.DrawFn) -> Any:
-    """A schema of the corpus with other things in some of its places."""
-    schema = draw(st.sampled_from(OBEYED))
+    """Generate a schema of the corpus with some parts replaced."""
+    schema = draw(st.sampled_from(SUPPORTED))
     for _ in range(draw(st.integers(1, 3))):
         path = draw(st.sampled_from(list(_paths(schema))))
-        schema = _put(schema, path, draw(anything() | st.sampled_from(OBEYED)))
+        schema = _replace(schema, path, draw(anything() | st.sampled_from(SUPPORTED)))
     return schema
 
 
@@ -55,9 +55,9 @@ def _paths(value: Any) -> Iterator[tuple[Any, ...]]:
         yield from ((key, *path) for path in _paths(each))
 
 
-def _put(value: Any, path: tuple[Any, ...], new: Any) -> Any:
+def _replace(value: Any, path: tuple[Any, ...], new: Any) -> Any:
     if not path:
         return new
     copied = dict(value) if isinstance(value, dict) else list(value)
-    copied[path[0]] = _put(copied[path[0]], path[1:], new)
+    copied[path[0]] = _replace(copied[path[0]], path[1:], new)
     return copied

@@ -1,4 +1,4 @@
-"""Random schemas, each with a strategy for values that obey it and lie in what `docs/api.md` promises."""
+"""Random schemas, each with a strategy for values that satisfy it and that `docs/api.md` supports."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 Case = tuple[Any, st.SearchStrategy[Any]]
-"""A schema and its values."""
+"""A schema and a strategy for its values."""
 
 NAMES = st.text('abcé "\\/\n_-0서', max_size=5)
 SCALARS = st.none() | st.booleans() | st.integers(-(10**6), 10**6) | st.sampled_from([0.5, -2.25]) | NAMES
@@ -33,7 +33,7 @@ FORMATS = {
 
 
 def cases() -> st.SearchStrategy[Case]:
-    """Of any depth that is small."""
+    """Generate schemas of any small depth."""
     leaves = st.one_of(_plain(), _texts(), _bounded(), st.lists(CONSTANTS, min_size=1, max_size=3).map(_enum))
     inner = st.recursive(
         leaves,
@@ -75,19 +75,19 @@ def _texts() -> st.SearchStrategy[Case]:
 
 @st.composite
 def _bounded(draw: st.DrawFn) -> Case:
-    least = draw(st.integers(-40, 40))
-    most = least + draw(st.integers(1, 60))
+    lower = draw(st.integers(-40, 40))
+    upper = lower + draw(st.integers(1, 60))
     match draw(st.sampled_from(["string", "integer", "number"])):
         case "string":
-            least, most = abs(least) // 8, abs(least) // 8 + most - least
-            made = {"type": "string", "minLength": least, "maxLength": most}
-            return made, st.text('ab"é서', min_size=least, max_size=most)
+            lower, upper = abs(lower) // 8, abs(lower) // 8 + upper - lower
+            made = {"type": "string", "minLength": lower, "maxLength": upper}
+            return made, st.text('ab"é서', min_size=lower, max_size=upper)
         case "integer":
-            return {"type": "integer", "minimum": least, "exclusiveMaximum": most + 1}, st.integers(
-                least, most
+            return {"type": "integer", "minimum": lower, "exclusiveMaximum": upper + 1}, st.integers(
+                lower, upper
             )
-    quarters = st.integers(4 * least, 4 * most).map(lambda number: number / 4)
-    return {"type": "number", "minimum": least, "maximum": most}, quarters
+    quarters = st.integers(4 * lower, 4 * upper).map(lambda number: number / 4)
+    return {"type": "number", "minimum": lower, "maximum": upper}, quarters
 
 
 def _enum(values: list[Any]) -> Case:
@@ -98,10 +98,10 @@ def _enum(values: list[Any]) -> Case:
 @st.composite
 def _arrays(draw: st.DrawFn, inner: st.SearchStrategy[Case]) -> Case:
     schema, values = draw(inner)
-    least = draw(st.integers(0, 2))
-    most = least + draw(st.integers(0, 2))
-    made = {"type": "array", "items": schema, "minItems": least, "maxItems": most}
-    return made, st.lists(values, min_size=least, max_size=most)
+    lower = draw(st.integers(0, 2))
+    upper = lower + draw(st.integers(0, 2))
+    made = {"type": "array", "items": schema, "minItems": lower, "maxItems": upper}
+    return made, st.lists(values, min_size=lower, max_size=upper)
 
 
 @st.composite

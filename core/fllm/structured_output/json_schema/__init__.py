@@ -1,4 +1,4 @@
-"""JSON schemas, made simple enough that every grammar backend means the same by them."""
+"""Normalize JSON schemas, so that every grammar backend interprets them in the same way."""
 
 from fllm.structured_output.json_schema.normalize import normalize_schema
 

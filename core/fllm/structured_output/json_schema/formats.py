@@ -1,4 +1,4 @@
-"""The formats of strings, as patterns. They allow less than the standards do, and nothing else."""
+"""Patterns for the values of ``format``. Each allows a subset of what its standard allows."""
 
 from __future__ import annotations
 
@@ -24,4 +24,4 @@ FORMATS = {
     "uri": rf"[a-z][a-z0-9+.-]*://{_HOST}(:[0-9]{{1,4}})?(/[A-Za-z0-9._~-]+)*/?"
     r"(\?[A-Za-z0-9._~=&-]+)?(#[A-Za-z0-9._~-]+)?",
 }
-"""Not anchored. Day, time, duration and addresses of RFC 3339, 4122, 5321, 1123, 4291 and 3986."""
+"""Unanchored patterns by format, after RFC 3339, 4122, 5321, 1123, 4291 and 3986."""

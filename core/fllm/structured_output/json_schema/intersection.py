@@ -1,78 +1,84 @@
-"""Two schemas that must hold at once; both without ``$ref``, ``allOf``, ``anyOf``, ``oneOf``."""
+"""Intersect two schemas into one.
+
+Neither schema has ``$ref``, ``allOf``, ``anyOf`` or ``oneOf``.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from fllm.structured_output.json_schema.keywords import TYPES, Schema, refuse
+from fllm.structured_output.json_schema.keywords import TYPES, Schema, invalid, unsupported
 
-_GREATEST = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties")
-_LEAST = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties")
+_LOWER_BOUNDS = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties")
+_UPPER_BOUNDS = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties")
 _OF_OBJECTS = ("properties", "additionalProperties", "patternProperties")
 _OF_ARRAYS = ("items", "prefixItems")
 
 
-def merged(a: Schema, b: Schema) -> dict[str, Any] | None:
-    """Both in one, ``None`` if that allows nothing; raises `RequestError` for what one schema can't say."""
+def intersect(a: Schema, b: Schema) -> dict[str, Any] | None:
+    """Return a schema for the values that satisfy both, or ``None`` if there are none.
+
+    Raises `RequestError` if one schema can't express the intersection.
+    """
     both = {**a, **b}
     for keyword in a.keys() & b.keys():
         if keyword not in (*_OF_OBJECTS, *_OF_ARRAYS):
-            both[keyword] = _merge(keyword, a[keyword], b[keyword])
+            both[keyword] = _intersect_keyword(keyword, a[keyword], b[keyword])
     if both.get("type") == [] or both.get("enum") == []:
         return None
     if any(keyword in a for keyword in _OF_OBJECTS) and any(keyword in b for keyword in _OF_OBJECTS):
-        _merge_properties(a, b, both)
+        _intersect_properties(a, b, both)
     if any(keyword in a for keyword in _OF_ARRAYS) and any(keyword in b for keyword in _OF_ARRAYS):
-        _merge_items(a, b, both)
+        _intersect_items(a, b, both)
     return both
 
 
-def types(schema: Schema) -> list[str]:
-    """The types that a schema names; all without."""
+def allowed_types(schema: Schema) -> list[str]:
+    """Return the types that ``type`` names, by default all; raise `RequestError` for an unknown one."""
     named = schema.get("type", list(TYPES))
     found = [named] if isinstance(named, str) else list(named)
     for name in found:
         if name not in TYPES:
-            raise refuse("type", f"there is no type {name!r}")
+            raise invalid("type", f"there is no type {name!r}")
     return found
 
 
-def same(a: Any, b: Any) -> bool:
-    """Whether two values are one in JSON, where true is not 1."""
+def json_equal(a: Any, b: Any) -> bool:
+    """Return whether two values are equal in JSON, where ``true`` does not equal ``1``."""
     if isinstance(a, bool) or isinstance(b, bool):
         return a is b
     if isinstance(a, list) and isinstance(b, list):
-        return len(a) == len(b) and all(map(same, a, b))
+        return len(a) == len(b) and all(map(json_equal, a, b))
     if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+        return a.keys() == b.keys() and all(json_equal(a[key], b[key]) for key in a)
     return bool(a == b)
 
 
-def _merge(keyword: str, a: Any, b: Any) -> Any:
-    if same(a, b):
+def _intersect_keyword(keyword: str, a: Any, b: Any) -> Any:
+    if json_equal(a, b):
         return a
-    if keyword in _GREATEST:
+    if keyword in _LOWER_BOUNDS:
         return max(a, b)
-    if keyword in _LEAST:
+    if keyword in _UPPER_BOUNDS:
         return min(a, b)
     if keyword == "type":
-        return common_types(types({"type": a}), types({"type": b}))
+        return common_types(allowed_types({"type": a}), allowed_types({"type": b}))
     if keyword == "enum":
-        return [value for value in a if any(same(value, other) for other in b)]
+        return [value for value in a if any(json_equal(value, other) for other in b)]
     if keyword == "required":
         return [*a, *(name for name in b if name not in a)]
-    raise refuse(keyword, "it stands in several schemas that must hold together")
+    raise unsupported(keyword, "it can't be combined across several schemas that must all hold")
 
 
 def common_types(a: list[str], b: list[str]) -> list[str]:
-    """Types of values that are of both; every integer is a number."""
+    """Return the types that are in both lists; every integer is a number."""
     found = [name for name in a if name in b or (name == "integer" and "number" in b)]
     return found + [name for name in b if name == "integer" and "number" in a and name not in found]
 
 
-def _merge_properties(a: Schema, b: Schema, both: dict[str, Any]) -> None:
+def _intersect_properties(a: Schema, b: Schema, both: dict[str, Any]) -> None:
     if "patternProperties" in both:
-        raise refuse("patternProperties", "it stands beside another schema that must hold, too")
+        raise unsupported("patternProperties", "it can't be combined with another schema that must also hold")
     names = [*a.get("properties", {}), *b.get("properties", {})]
     both["properties"] = {name: {"allOf": [_property(a, name), _property(b, name)]} for name in names}
     others = [schema["additionalProperties"] for schema in (a, b) if "additionalProperties" in schema]
@@ -84,7 +90,7 @@ def _property(schema: Schema, name: str) -> Any:
     return schema.get("properties", {}).get(name, schema.get("additionalProperties", True))
 
 
-def _merge_items(a: Schema, b: Schema, both: dict[str, Any]) -> None:
+def _intersect_items(a: Schema, b: Schema, both: dict[str, Any]) -> None:
     if "prefixItems" in both:
-        raise refuse("prefixItems", "it stands beside another schema that must hold, too")
+        raise unsupported("prefixItems", "it can't be combined with another schema that must also hold")
     both["items"] = {"allOf": [a["items"], b["items"]]}

@@ -1,4 +1,4 @@
-"""What the value of a keyword must look like, before anybody reads it."""
+"""Validate the values of keywords before they are interpreted."""
 
 from __future__ import annotations
 
@@ -6,40 +6,47 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from fllm.structured_output.json_schema.keywords import ANNOTATIONS, COMBINING, PLAIN, Schema, refuse
+from fllm.structured_output.json_schema.keywords import (
+    ANNOTATIONS,
+    COMBINATORS,
+    CONSTRAINING_KEYWORDS,
+    Schema,
+    invalid,
+    unsupported,
+)
 
-SHOWN = 60
-"""Characters of a wrong value that an error shows."""
+MAX_SHOWN_CHARACTERS = 60
+"""Maximum number of characters of an invalid value that an error quotes."""
 
 
-def constraining(schema: Schema) -> dict[str, Any]:
-    """The schema without annotations.
+def constraining_keywords(schema: Schema) -> dict[str, Any]:
+    """Return the schema without annotations.
 
-    Raises `RequestError` for a keyword that is not understood, or whose value it can't have.
+    Raises `RequestError` for a keyword that is unknown or has an invalid value.
     """
     found = {}
     for keyword, value in schema.items():
-        if keyword in PLAIN or keyword in COMBINING:
+        if keyword in CONSTRAINING_KEYWORDS or keyword in COMBINATORS:
             _check(keyword, value)
             found[keyword] = value
         elif keyword not in ANNOTATIONS and not keyword.startswith("x-"):
-            raise refuse(keyword, "this keyword is not supported")
+            raise unsupported(keyword, "the keyword is not supported")
     if found.get("uniqueItems") is False:
         del found["uniqueItems"]
     return found
 
 
 def is_schema(value: Any) -> bool:
-    """An object or a boolean: the keywords in it are another question."""
+    """Return whether a value is an object or a boolean; its keywords are not checked."""
     return isinstance(value, dict | bool)
 
 
 def _check(keyword: str, value: Any) -> None:
-    what, fits = _SHAPES[keyword]
-    if not fits(value):
+    expected, is_valid = _VALUE_RULES[keyword]
+    if not is_valid(value):
         shown = json.dumps(value, ensure_ascii=False)
-        shown = shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}..."
-        raise refuse(keyword, f"{shown} is not {what}")
+        shown = shown if len(shown) <= MAX_SHOWN_CHARACTERS else f"{shown[:MAX_SHOWN_CHARACTERS]}..."
+        raise invalid(keyword, f"{shown} is not {expected}")
 
 
 def _is_text(value: Any) -> bool:
@@ -54,8 +61,8 @@ def _is_count(value: Any) -> bool:
     return _is_number(value) and value >= 0 and value == int(value)
 
 
-def _list_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, list) and all(map(fits, value))
+def _list_of(is_valid: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(map(is_valid, value))
 
 
 def _is_map(value: Any) -> bool:
@@ -70,15 +77,15 @@ def _is_any(_: Any) -> bool:
     return True
 
 
-_Shape = tuple[str, Callable[[Any], bool]]
-_TEXT: _Shape = ("a string", _is_text)
-_NUMBER: _Shape = ("a number", _is_number)
-_COUNT: _Shape = ("a whole number from 0", _is_count)
-_SCHEMA: _Shape = ("a schema, which is an object or a boolean", is_schema)
-_SCHEMAS: _Shape = ("a list of schemas", _list_of(is_schema))
-_MAP: _Shape = ("an object with a schema under each name", _is_map)
+_Rule = tuple[str, Callable[[Any], bool]]
+_TEXT: _Rule = ("a string", _is_text)
+_NUMBER: _Rule = ("a number", _is_number)
+_COUNT: _Rule = ("a whole number of at least 0", _is_count)
+_SCHEMA: _Rule = ("a schema, which is an object or a boolean", is_schema)
+_SCHEMAS: _Rule = ("a list of schemas", _list_of(is_schema))
+_MAP: _Rule = ("an object with a schema under each name", _is_map)
 
-_SHAPES: dict[str, _Shape] = {
+_VALUE_RULES: dict[str, _Rule] = {
     "type": ("the name of a type, or a list of names", _is_type),
     "enum": ("a list", lambda value: isinstance(value, list)),
     "const": ("a value", _is_any),
@@ -97,4 +104,4 @@ _SHAPES: dict[str, _Shape] = {
         ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"), _COUNT
     ),
 }
-"""For every keyword that constrains."""
+"""For each constraining keyword, a description of valid values and the test for them."""

@@ -1,4 +1,4 @@
-"""The keywords of JSON Schema: which are understood, which say nothing about the text, which are refused."""
+"""The keywords of JSON Schema: supported ones, annotations, and the errors for all others."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ ANNOTATIONS = frozenset(
         *("contentEncoding", "contentMediaType"),
     )
 )
-"""They allow any value; those that begin with ``x-`` are annotations, too."""
+"""Keywords that do not constrain the value. Those that begin with ``x-`` are annotations, too."""
 
-ABOUT = {
+KEYWORDS_BY_TYPE = {
     "string": ("minLength", "maxLength", "pattern", "format"),
     "number": ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
     "array": ("items", "prefixItems", "minItems", "maxItems", "uniqueItems"),
@@ -27,12 +27,20 @@ ABOUT = {
         *("minProperties", "maxProperties"),
     ),
 }
-"""Keywords that say something about values of one type only."""
+"""Keywords that constrain values of one type only."""
 TYPES = ("string", "number", "integer", "boolean", "null", "array", "object")
-COMBINING = ("$ref", "allOf", "anyOf", "oneOf")
-PLAIN = frozenset(("type", "enum", "const", *(name for names in ABOUT.values() for name in names)))
+COMBINATORS = ("$ref", "allOf", "anyOf", "oneOf")
+"""Keywords that refer to other schemas for the same value."""
+CONSTRAINING_KEYWORDS = frozenset(
+    ("type", "enum", "const", *(name for names in KEYWORDS_BY_TYPE.values() for name in names))
+)
 
 
-def refuse(keyword: str, why: str) -> RequestError:
-    """The error for a schema that can't be served."""
-    return RequestError(f"the JSON schema has {keyword!r}: {why}", code="unsupported_schema")
+def unsupported(keyword: str, why: str) -> RequestError:
+    """Return the error for a schema that is valid but can't be enforced."""
+    return RequestError(f"unsupported JSON schema at {keyword!r}: {why}", code="unsupported_schema")
+
+
+def invalid(keyword: str, why: str) -> RequestError:
+    """Return the error for a schema that is not valid or that no value satisfies."""
+    return RequestError(f"invalid JSON schema at {keyword!r}: {why}", code="unsupported_schema")

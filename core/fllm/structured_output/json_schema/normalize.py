@@ -1,9 +1,9 @@
-"""A JSON schema in fewer words.
+"""Normalize a JSON schema into the subset that all grammar libraries enforce.
 
-Libraries that make grammars of schemas each ignore other keywords in silence, or refuse others. What comes
-out of here has only combinations that all of them obey: each schema is a ``$ref``, an ``enum``, an ``anyOf``,
-or says one ``type`` with keywords about it. Where a schema leaves something open, it may come out narrower,
-never wider: what obeys it obeys the given schema.
+Each library silently ignores some keywords and rejects others. A normalized schema has only combinations
+that all of them enforce: each schema is a ``$ref``, an ``enum``, an ``anyOf``, or one ``type`` with the
+keywords of that type. A normalized schema may be narrower than the original, never wider: every value that
+satisfies it satisfies the original.
 """
 
 from __future__ import annotations
@@ -16,176 +16,194 @@ from urllib.parse import unquote
 import msgspec
 
 from fllm.errors import RequestError
-from fllm.structured_output.json_schema.disjointness import distinct
-from fllm.structured_output.json_schema.intersection import merged, types
-from fllm.structured_output.json_schema.keyword_values import constraining, is_schema
-from fllm.structured_output.json_schema.keywords import ABOUT, Schema, refuse
-from fllm.structured_output.json_schema.recursion import check_finite
-from fllm.structured_output.json_schema.typed_schemas import simple_value
+from fllm.structured_output.json_schema.disjointness import are_disjoint
+from fllm.structured_output.json_schema.intersection import allowed_types, intersect
+from fllm.structured_output.json_schema.keyword_values import constraining_keywords, is_schema
+from fllm.structured_output.json_schema.keywords import (
+    COMBINATORS,
+    KEYWORDS_BY_TYPE,
+    Schema,
+    invalid,
+    unsupported,
+)
+from fllm.structured_output.json_schema.recursion import check_not_infinitely_recursive
+from fllm.structured_output.json_schema.typed_schemas import normalize_typed
 
 MAX_SCHEMAS = 5000
+"""Maximum number of subschemas, counted each time one is expanded."""
 MAX_DEPTH = 100
 MAX_ALTERNATIVES = 200
-"""Of one schema, after all ``anyOf`` in its ``allOf`` are multiplied out."""
+"""Maximum number of alternatives of one schema, after each ``anyOf`` in its ``allOf`` is multiplied out."""
 
-Path = tuple[str, ...]
+Pointers = tuple[str, ...]
 
 
 def normalize_schema(text: str) -> str:
-    """The JSON text of a schema, simplified.
+    """Return the JSON text of the normalized schema.
 
-    Raises `RequestError`, which names the keyword, for what can't be obeyed to the letter.
+    Raises `RequestError` with the keyword if the schema can't be enforced exactly.
     """
     try:
         root = msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise RequestError(f"the JSON schema can't be read: {error}") from None
+        raise RequestError(f"the JSON schema is not valid JSON: {error}") from None
     if not is_schema(root):
-        raise RequestError("the JSON schema is not one: it is neither an object nor a boolean")
-    simplifier = _Simplifier(root)
+        raise RequestError("the JSON schema is neither an object nor a boolean")
+    normalizer = _Normalizer(root)
     try:
-        result = simplifier.run()
-        check_finite(result)
+        result = normalizer.run()
+        check_not_infinitely_recursive(result)
         return msgspec.json.encode(result).decode()
     except RecursionError:
         raise _too_large() from None
 
 
 def _too_large() -> RequestError:
-    return RequestError("the JSON schema is too large, or nested too deep", code="unsupported_schema")
+    return RequestError("the JSON schema is too large or nested too deeply", code="unsupported_schema")
 
 
-class _Simplifier:
+class _Normalizer:
     def __init__(self, root: Any) -> None:
         self._root = root
         self._names: dict[str, str] = {}
-        """Of the definitions, by what refers to them."""
+        """Names of the definitions by the JSON pointers that refer to them."""
         self._definitions: dict[str, Any] = {}
         self._count = 0
         self._depth = 0
 
     def run(self) -> dict[str, Any]:
-        """The whole schema."""
-        result = self._simple(self._root)
+        """Return the normalized root schema with its definitions."""
+        result = self._normalize(self._root)
         pending = list(self._names)
         while pending:
             for pointer in pending:
-                self._definitions[self._names[pointer]] = self._simple(self._resolve(pointer))
+                self._definitions[self._names[pointer]] = self._normalize(self._resolve(pointer))
             pending = [each for each, name in self._names.items() if name not in self._definitions]
         if result is None or any(each is None for each in self._definitions.values()):
             raise RequestError("the JSON schema allows no value", code="unsupported_schema")
         return result | ({"$defs": self._definitions} if self._definitions else {})
 
-    def _simple(self, schema: Any) -> dict[str, Any] | None:
-        """``None`` for one that allows nothing."""
+    def _normalize(self, schema: Any) -> dict[str, Any] | None:
+        """Return the normalized schema, or ``None`` if no value satisfies it."""
         self._count += 1
         self._depth += 1
         if self._count > MAX_SCHEMAS or self._depth > MAX_DEPTH:
             raise _too_large()
         try:
-            return self._reference_or_choice(schema)
+            return self._normalize_structure(schema)
         finally:
             self._depth -= 1
 
-    def _reference_or_choice(self, schema: Any) -> dict[str, Any] | None:
-        """What stands alone is kept as it is, or recursive schemas would never end."""
-        own = constraining(schema) if isinstance(schema, Mapping) else {}
+    def _normalize_structure(self, schema: Any) -> dict[str, Any] | None:
+        """Keep a combinator that is the only keyword, so that recursive schemas are not expanded forever."""
+        own = constraining_keywords(schema) if isinstance(schema, Mapping) else {}
         match own:
             case {"$ref": str(pointer)} if len(own) == 1:
                 return {"$ref": f"#/$defs/{self._name(pointer)}"}
             case {"allOf": [only]} if len(own) == 1:
-                return self._simple(only)
+                return self._normalize(only)
             case {"anyOf": list(options)} if len(own) == 1:
-                return _any_of(map(self._simple, options))
+                return _any_of(map(self._normalize, options))
             case {"oneOf": list(options)} if len(own) == 1:
-                self._check_distinct(options)
-                return _any_of(map(self._simple, options))
-        return _any_of(self._by_type(each) for each in self._alternatives(schema, ()))
+                self._check_disjoint(options)
+                return _any_of(map(self._normalize, options))
+        return _any_of(self._normalize_by_type(each) for each in self._alternatives(schema, ()))
 
-    def _alternatives(self, schema: Any, inside: Path) -> list[dict[str, Any]]:
-        """Schemas without ``$ref``, ``allOf``, ``anyOf``, ``oneOf``, of which one must hold."""
+    def _alternatives(self, schema: Any, inside: Pointers) -> list[dict[str, Any]]:
+        """Return schemas without ``$ref``, ``allOf``, ``anyOf`` and ``oneOf``, one of which must hold.
+
+        ``inside`` holds the pointers of the references that are being expanded.
+        """
         self._count += 1
         if self._count > MAX_SCHEMAS:
             raise _too_large()
         if isinstance(schema, bool):
             return [{}] if schema else []
-        own = constraining(schema)
-        found = [_plain(own)]
+        own = constraining_keywords(schema)
+        found = [_own_keywords(own)]
         for part in own.get("allOf", ()):
-            found = self._both(found, self._alternatives(part, inside))
+            found = self._intersect_all(found, self._alternatives(part, inside))
         if (pointer := own.get("$ref")) is not None:
             if pointer in inside:
-                raise refuse("$ref", f"{pointer!r} refers to itself in a circle")
-            found = self._both(found, self._alternatives(self._resolve(pointer), (*inside, pointer)))
+                raise invalid("$ref", f"{pointer!r} refers to itself")
+            found = self._intersect_all(found, self._alternatives(self._resolve(pointer), (*inside, pointer)))
         for keyword in ("anyOf", "oneOf"):
             if keyword in own:
                 if keyword == "oneOf":
-                    self._check_distinct(own[keyword], inside)
+                    self._check_disjoint(own[keyword], inside)
                 options = [each for option in own[keyword] for each in self._alternatives(option, inside)]
-                found = self._both(found, options)
+                found = self._intersect_all(found, options)
         return found
 
-    def _both(self, a: list[dict[str, Any]], b: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _intersect_all(self, a: list[dict[str, Any]], b: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if len(a) * len(b) > MAX_ALTERNATIVES:
-            raise refuse("anyOf", f"there are more than {MAX_ALTERNATIVES} combinations of options")
-        both = (merged(each, other) for each, other in product(a, b))
+            raise unsupported("anyOf", f"more than {MAX_ALTERNATIVES} combinations of options")
+        both = (intersect(each, other) for each, other in product(a, b))
         return [each for each in both if each is not None]
 
-    def _check_distinct(self, options: list[Any], inside: Path = ()) -> None:
-        """``oneOf`` asks that exactly one holds, which a grammar can't; where two can't hold, it needn't."""
-        if len(options) > MAX_ALTERNATIVES:
-            raise refuse("oneOf", f"it has more than {MAX_ALTERNATIVES} options")
-        each = [self._alternatives(option, inside) for option in options]
-        for at, first in enumerate(each):
-            for second in each[:at]:
-                for one, other in product(first, second):
-                    if not distinct(one, other, self._distinct_alternatives):
-                        raise refuse("oneOf", "two of its options may hold at once; use anyOf")
+    def _check_disjoint(self, options: list[Any], inside: Pointers = ()) -> None:
+        """Raise `RequestError` if two options of ``oneOf`` may hold at once.
 
-    def _distinct_alternatives(self, schema: Any) -> list[dict[str, Any]]:
+        A grammar can't express that exactly one option holds, but disjoint options imply it.
+        """
+        if len(options) > MAX_ALTERNATIVES:
+            raise unsupported("oneOf", f"more than {MAX_ALTERNATIVES} options")
+        expanded = [self._alternatives(option, inside) for option in options]
+        for index, first in enumerate(expanded):
+            for second in expanded[:index]:
+                for one, other in product(first, second):
+                    if not are_disjoint(one, other, self._unwrapped_alternatives):
+                        raise unsupported("oneOf", "two options may hold at once; use anyOf")
+
+    def _unwrapped_alternatives(self, schema: Any) -> list[dict[str, Any]]:
         return self._alternatives(schema, ())
 
-    def _by_type(self, schema: dict[str, Any]) -> dict[str, Any] | None:
+    def _normalize_by_type(self, schema: dict[str, Any]) -> dict[str, Any] | None:
         if "type" not in schema and "enum" not in schema:
-            named = [name for name, keywords in ABOUT.items() if any(word in schema for word in keywords)]
+            named = [
+                name
+                for name, keywords in KEYWORDS_BY_TYPE.items()
+                if any(word in schema for word in keywords)
+            ]
             if not named:
                 return {}
             schema = {**schema, "type": named}
-        if "enum" in schema or len(types(schema)) == 1:
-            return simple_value(schema, self._simple)
-        return _any_of(simple_value({**schema, "type": name}, self._simple) for name in _widest(schema))
+        if "enum" in schema or len(allowed_types(schema)) == 1:
+            return normalize_typed(schema, self._normalize)
+        return _any_of(
+            normalize_typed({**schema, "type": name}, self._normalize) for name in _distinct_types(schema)
+        )
 
     def _name(self, pointer: str) -> str:
         return self._names.setdefault(pointer, f"d{len(self._names)}")
 
     def _resolve(self, pointer: str) -> Any:
         if not (pointer == "#" or pointer.startswith("#/")):
-            raise refuse("$ref", f"{pointer!r} is not a place in the same schema, such as '#/$defs/name'")
+            raise unsupported("$ref", f"{pointer!r} does not refer to the same schema, like '#/$defs/name'")
         found = self._root
         for part in unquote(pointer[1:]).split("/")[1:]:
             key = part.replace("~1", "/").replace("~0", "~")
             try:
                 found = found[int(key)] if isinstance(found, list) else found[key]
             except (KeyError, IndexError, ValueError, TypeError):
-                raise refuse("$ref", f"there is nothing at {pointer!r}") from None
+                raise invalid("$ref", f"there is nothing at {pointer!r}") from None
         if not is_schema(found):
-            raise refuse("$ref", f"what stands at {pointer!r} is not a schema")
+            raise invalid("$ref", f"the value at {pointer!r} is not a schema")
         return found
 
 
-def _plain(own: Schema) -> dict[str, Any]:
-    plain = {keyword: value for keyword, value in own.items() if keyword not in ("allOf", "anyOf", "oneOf")}
-    plain.pop("$ref", None)
-    if "const" in plain:
-        constant = plain.pop("const")
-        if "enum" in plain:
-            return merged(plain, {"enum": [constant]}) or {"enum": []}
-        plain["enum"] = [constant]
-    return plain
+def _own_keywords(own: Schema) -> dict[str, Any]:
+    keywords = {keyword: value for keyword, value in own.items() if keyword not in COMBINATORS}
+    if "const" in keywords:
+        constant = keywords.pop("const")
+        if "enum" in keywords:
+            return intersect(keywords, {"enum": [constant]}) or {"enum": []}
+        keywords["enum"] = [constant]
+    return keywords
 
 
-def _widest(schema: Schema) -> Iterable[str]:
-    named = types(schema)
+def _distinct_types(schema: Schema) -> Iterable[str]:
+    named = allowed_types(schema)
     return [name for name in named if name != "integer" or "number" not in named]
 
 

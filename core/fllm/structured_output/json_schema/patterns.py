@@ -1,4 +1,4 @@
-"""Regular expressions as all grammar backends understand them."""
+"""Check that a regular expression is supported by all grammar backends."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from fllm.errors import RequestError
 
 MAX_REPEATS = 1000
-"""A greater ``{n}`` makes too large an automaton."""
+"""Maximum ``n`` of a repeat ``{n}``: a larger one makes the automaton too large."""
 
 _SPECIAL = re.compile(
     r"""\\(?P<escape>.)
@@ -15,7 +15,7 @@ _SPECIAL = re.compile(
     | (?P<repeats> \{ [0-9,]* \} )""",
     re.VERBOSE | re.DOTALL,
 )
-_REFUSED_ESCAPES = {
+_UNSUPPORTED_ESCAPES = {
     **dict.fromkeys("bB", "word boundaries"),
     **dict.fromkeys("123456789k", "back references"),
     **dict.fromkeys("pPX", "Unicode properties"),
@@ -24,19 +24,21 @@ _REFUSED_ESCAPES = {
 
 
 def check_pattern(pattern: str) -> None:
-    """Raise `RequestError` for what finite automata can't do, or not in reasonable size."""
+    """Raise `RequestError` for features that need more than a finite automaton of reasonable size."""
     for match in _SPECIAL.finditer(pattern):
-        if (escape := match["escape"]) in _REFUSED_ESCAPES:
-            raise _refused(pattern, f"{_REFUSED_ESCAPES[escape]} (\\{escape})")
+        if (escape := match["escape"]) in _UNSUPPORTED_ESCAPES:
+            raise _unsupported(pattern, f"{_UNSUPPORTED_ESCAPES[escape]} (\\{escape})")
         if (group := match["group"]) and group not in ("<", "P<"):
             what = "look-around" if group[-1] in "=!" else "flags and special groups"
-            raise _refused(pattern, f"{what} ((?{group})")
+            raise _unsupported(pattern, f"{what} ((?{group})")
         if (repeats := match["repeats"]) and any(
             int(number) > MAX_REPEATS for number in re.findall("[0-9]{1,9}", repeats)
         ):
-            raise _refused(pattern, f"more than {MAX_REPEATS} repeats ({repeats})")
+            raise _unsupported(pattern, f"more than {MAX_REPEATS} repeats ({repeats})")
 
 
-def _refused(pattern: str, what: str) -> RequestError:
+def _unsupported(pattern: str, what: str) -> RequestError:
     shown = pattern if len(pattern) <= 80 else f"{pattern[:80]}..."
-    return RequestError(f"the pattern {shown!r} has {what}: not supported", code="unsupported_pattern")
+    return RequestError(
+        f"unsupported pattern {shown!r}: {what} are not supported", code="unsupported_pattern"
+    )

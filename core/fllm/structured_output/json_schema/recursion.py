@@ -1,35 +1,35 @@
-"""A schema that refers to itself must be able to end."""
+"""Reject schemas that only an infinite value could satisfy."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from typing import Any
 
-from fllm.structured_output.json_schema.keywords import Schema, refuse
+from fllm.structured_output.json_schema.keywords import Schema, invalid
 
 
-def check_finite(schema: Schema) -> None:
-    """Raise `RequestError` if a simplified schema needs a value within a value without end."""
+def check_not_infinitely_recursive(schema: Schema) -> None:
+    """Raise `RequestError` if a normalized schema requires itself within itself, infinitely often."""
     definitions: dict[str, Any] = schema.get("$defs", {})
-    ending: set[str] = set()
+    finite: set[str] = set()
     grown = True
     while grown:
-        found = {f"#/$defs/{name}" for name, each in definitions.items() if _ends(each, ending)}
-        grown = found > ending
-        ending = found
-    if len(ending) < len(definitions) or not _ends(schema, ending):
-        raise refuse("$ref", "no value that ends obeys it, since it requires itself again and again")
+        found = {f"#/$defs/{name}" for name, each in definitions.items() if _is_finite(each, finite)}
+        grown = found > finite
+        finite = found
+    if len(finite) < len(definitions) or not _is_finite(schema, finite):
+        raise invalid("$ref", "infinitely recursive, no finite value satisfies it")
 
 
-def _ends(schema: Schema, ending: Collection[str]) -> bool:
+def _is_finite(schema: Schema, finite: Collection[str]) -> bool:
     if "$ref" in schema:
-        return schema["$ref"] in ending
+        return schema["$ref"] in finite
     if "anyOf" in schema:
-        return any(_ends(option, ending) for option in schema["anyOf"])
+        return any(_is_finite(option, finite) for option in schema["anyOf"])
     needed = [schema["properties"][name] for name in schema.get("required", ())]
-    least = schema.get("minItems", 0)
+    min_items = schema.get("minItems", 0)
     prefix = schema.get("prefixItems", [])
-    needed += prefix[:least]
-    if least > len(prefix) and isinstance(schema.get("items"), dict):
+    needed += prefix[:min_items]
+    if min_items > len(prefix) and isinstance(schema.get("items"), dict):
         needed.append(schema["items"])
-    return all(_ends(each, ending) for each in needed)
+    return all(_is_finite(each, finite) for each in needed)

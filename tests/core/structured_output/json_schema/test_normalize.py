@@ -6,21 +6,21 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
-from support.schema_corpus import OBEYED, REFUSED
+from support.schema_corpus import SUPPORTED, UNSUPPORTED
 from support.schema_strategies import anything, damaged
 
 from fllm.errors import RequestError
 from fllm.structured_output.json_schema import normalize_schema
 
 
-@pytest.mark.parametrize(("schema", "keyword"), REFUSED, ids=lambda each: json.dumps(each)[:60])
-def test_what_no_grammar_obeys_is_refused_by_its_keyword(schema: Any, keyword: str) -> None:
+@pytest.mark.parametrize(("schema", "keyword"), UNSUPPORTED, ids=lambda each: json.dumps(each)[:60])
+def test_an_unsupported_schema_is_rejected_with_its_keyword(schema: Any, keyword: str) -> None:
     with pytest.raises(RequestError, match=keyword.replace("$", r"\$")):
         normalize_schema(json.dumps(schema))
 
 
-@pytest.mark.parametrize("schema", OBEYED, ids=lambda schema: json.dumps(schema)[:60])
-def test_a_simplified_schema_is_simple_already(schema: Any) -> None:
+@pytest.mark.parametrize("schema", SUPPORTED, ids=lambda schema: json.dumps(schema)[:60])
+def test_normalizing_twice_changes_nothing(schema: Any) -> None:
     once = normalize_schema(json.dumps(schema))
     assert normalize_schema(once) == normalize_schema(normalize_schema(once))
 
@@ -65,7 +65,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("schema", HOSTILE.values(), ids=HOSTILE)
-def test_a_hostile_schema_is_refused(schema: str) -> None:
+def test_a_hostile_schema_is_rejected(schema: str) -> None:
     with pytest.raises(RequestError):
         normalize_schema(schema)
 
@@ -101,7 +101,7 @@ MALFORMED: list[tuple[str, Any, str]] = [
 
 
 @pytest.mark.parametrize(("keyword", "value", "why"), MALFORMED, ids=str)
-def test_a_malformed_keyword_is_named_with_what_is_wrong(keyword: str, value: Any, why: str) -> None:
+def test_an_invalid_value_is_reported_with_its_keyword(keyword: str, value: Any, why: str) -> None:
     with pytest.raises(RequestError) as found:
         normalize_schema(json.dumps({"properties": {"a": {"title": "t", keyword: value}}, "title": "t"}))
     assert repr(keyword) in found.value.message
@@ -110,6 +110,6 @@ def test_a_malformed_keyword_is_named_with_what_is_wrong(keyword: str, value: An
 
 @settings(deadline=None, max_examples=200)
 @given(anything() | damaged())
-def test_anything_is_either_simplified_or_refused(value: Any) -> None:
+def test_any_json_is_either_normalized_or_rejected(value: Any) -> None:
     with contextlib.suppress(RequestError):
         normalize_schema(json.dumps(value))

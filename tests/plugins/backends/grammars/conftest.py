@@ -20,7 +20,7 @@ BACKENDS: dict[str, Callable[[GrammarContext], GrammarCompiler]] = {
 
 @pytest.fixture(scope="session")
 def vocabulary() -> Vocabulary:
-    """The embedded model's."""
+    """Return the embedded model's vocabulary."""
     directory = fetch_tokenizer_files(locate().location, None, lambda progress: None).directory
     card = ModelCard(
         tokenizer=str(directory), max_model_len=1, eos_token_ids=(2, 0), runtime={"vocab_size": 49152}

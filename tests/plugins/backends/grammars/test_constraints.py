@@ -1,4 +1,4 @@
-"""Both backends mean the same by every kind of constraint, and neither can be kept busy."""
+"""Both backends enforce every kind of constraint in the same way, and neither can be kept busy."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ TEXTS: list[tuple[Constraint, list[str], list[str]]] = [
 
 
 def accepts(compiler: GrammarCompiler, vocabulary: Vocabulary, constraint: Constraint, text: str) -> bool:
-    """Whether the text, in the shortest tokens, is one of the grammar."""
+    """Return whether the grammar accepts a text, byte by byte."""
     matcher = compiler.compile(constraint).matcher()
     of = {
         token: token_id for token_id, token in reversed(list(enumerate(vocabulary.tokens))) if len(token) == 1
@@ -75,21 +75,19 @@ def accepts(compiler: GrammarCompiler, vocabulary: Vocabulary, constraint: Const
     return all(matcher.accept_token(of[bytes([byte])]) for byte in text.encode()) and matcher.is_accepting
 
 
-@pytest.mark.parametrize(("constraint", "good", "bad"), TEXTS, ids=lambda each: str(each)[:40])
-def test_a_grammar_has_these_texts_and_not_those(
+@pytest.mark.parametrize(("constraint", "valid", "invalid"), TEXTS, ids=lambda each: str(each)[:40])
+def test_a_grammar_accepts_the_valid_texts_only(
     constraint: Constraint,
-    good: list[str],
-    bad: list[str],
+    valid: list[str],
+    invalid: list[str],
     compiler: GrammarCompiler,
     vocabulary: Vocabulary,
 ) -> None:
-    assert [text for text in good if not accepts(compiler, vocabulary, constraint, text)] == []
-    assert [text for text in bad if accepts(compiler, vocabulary, constraint, text)] == []
+    assert [text for text in valid if not accepts(compiler, vocabulary, constraint, text)] == []
+    assert [text for text in invalid if accepts(compiler, vocabulary, constraint, text)] == []
 
 
-def test_matchers_of_one_grammar_know_nothing_of_each_other(
-    compiler: GrammarCompiler, vocabulary: Vocabulary
-) -> None:
+def test_matchers_of_one_grammar_are_independent(compiler: GrammarCompiler, vocabulary: Vocabulary) -> None:
     grammar = compiler.compile(AnyOf((ConstString("yes"), ConstString("no"))))
     walker = Walker(vocabulary)
     assert {walker.text(grammar, seed) for seed in range(30)} == {b"yes", b"no"}
@@ -109,14 +107,14 @@ HOSTILE: dict[str, Constraint] = {
 
 
 @pytest.mark.parametrize("constraint", HOSTILE.values(), ids=HOSTILE)
-def test_what_would_keep_a_compiler_busy_is_refused(
+def test_a_constraint_that_is_too_expensive_is_rejected(
     constraint: Constraint, compiler: GrammarCompiler
 ) -> None:
     with pytest.raises(RequestError):
         compiler.compile(constraint)
 
 
-STUBBORN: dict[str, Constraint] = {
+EXPENSIVE: dict[str, Constraint] = {
     "many long strings": JsonSchema(
         json.dumps({"properties": {f"p{n}": {"pattern": "^(.{1,50}a){1,50}$"} for n in range(200)}})
     ),
@@ -134,8 +132,8 @@ STUBBORN: dict[str, Constraint] = {
 }
 
 
-@pytest.mark.parametrize("constraint", STUBBORN.values(), ids=STUBBORN)
-def test_what_is_not_refused_is_quick_at_every_token(
+@pytest.mark.parametrize("constraint", EXPENSIVE.values(), ids=EXPENSIVE)
+def test_a_constraint_that_compiles_is_fast_at_every_token(
     constraint: Constraint, compiler: GrammarCompiler, vocabulary: Vocabulary
 ) -> None:
     try:
@@ -144,5 +142,5 @@ def test_what_is_not_refused_is_quick_at_every_token(
         return
     began = time.process_time()
     with contextlib.suppress(ValueError):  # the library's own limits, which fail one request
-        Walker(vocabulary).text(grammar, 1, free=40, most=60)
-    assert time.process_time() - began < 60 * 0.5  # no token took a batch's patience
+        Walker(vocabulary).text(grammar, 1, free=40, max_tokens=60)
+    assert time.process_time() - began < 60 * 0.5  # no token took longer than a batch waits

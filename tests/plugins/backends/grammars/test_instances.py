@@ -1,4 +1,4 @@
-"""What hypothesis-jsonschema makes of a schema is a text of its grammar, written as `docs/api.md` says."""
+"""The grammar of a schema accepts the values of hypothesis-jsonschema, written as `docs/api.md` specifies."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis_jsonschema import from_schema
-from support.random_texts import in_measure, refused_at
+from support.random_texts import certainly_fits, rejected_at
 
 from fllm import GrammarCompiler, Vocabulary
 from fllm.constraints import JsonSchema
@@ -45,11 +45,11 @@ SCHEMAS: dict[str, Any] = {
 
 
 UNUSUAL = re.compile(r"\\u|[^\x00-\x7e\x80-\ud7ff]")
-"""Control characters are not promised; of the others, the vocabulary has no bytes for some."""
+"""Control characters are not supported, and the vocabulary has no bytes for some others."""
 
 
 @pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)
-def test_what_the_schema_allows_is_a_text_of_the_grammar(
+def test_the_grammar_accepts_values_of_the_schema(
     schema: Any, compiler: GrammarCompiler, vocabulary: Vocabulary
 ) -> None:
     grammar = compiler.compile(JsonSchema(json.dumps(schema)))
@@ -58,14 +58,14 @@ def test_what_the_schema_allows_is_a_text_of_the_grammar(
     @given(from_schema(schema))
     def check(value: Any) -> None:
         text = json.dumps(in_order(value, schema), ensure_ascii=False)
-        assume(not UNUSUAL.search(text) and in_measure(text, schema))
-        assert refused_at(grammar, vocabulary, text) is None
+        assume(not UNUSUAL.search(text) and certainly_fits(text, schema))
+        assert rejected_at(grammar, vocabulary, text) is None
 
     check()
 
 
 def in_order(value: Any, schema: Any) -> Any:
-    """The same value, its properties in the order in which the schema has them."""
+    """Return the value with its properties in the order of the schema."""
     match value:
         case dict():
             known = schema.get("properties") or next(

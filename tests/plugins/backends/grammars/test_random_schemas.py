@@ -1,4 +1,4 @@
-"""Random schemas: what a grammar lets end obeys them, and what obeys them is a text of the grammar."""
+"""Random schemas: the grammar's texts satisfy the schema, and the grammar accepts values of the schema."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import jsonschema
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from support.random_texts import Walker, in_measure, refused_at
+from support.random_texts import Walker, certainly_fits, rejected_at
 from support.schema_values import Case, cases
 
 from fllm import GrammarCompiler, Vocabulary
@@ -18,11 +18,11 @@ EXAMPLES = settings(deadline=None, max_examples=40, suppress_health_check=[Healt
 
 @EXAMPLES
 @given(case=cases(), seed=st.integers(0, 99))
-def test_random_tokens_obey_a_random_schema(
+def test_random_tokens_satisfy_a_random_schema(
     case: Case, seed: int, compiler: GrammarCompiler, walker: Walker
 ) -> None:
     schema, _ = case
-    text = walker.text(compiler.compile(JsonSchema(json.dumps(schema))), seed, free=10, most=150)
+    text = walker.text(compiler.compile(JsonSchema(json.dumps(schema))), seed, free=10, max_tokens=150)
     if text is not None:
         jsonschema.Draft202012Validator(
             schema, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER
@@ -31,12 +31,12 @@ def test_random_tokens_obey_a_random_schema(
 
 @EXAMPLES
 @given(case=cases(), data=st.data())
-def test_a_value_of_a_random_schema_is_a_text_of_its_grammar(
+def test_the_grammar_accepts_values_of_a_random_schema(
     case: Case, data: st.DataObject, compiler: GrammarCompiler, vocabulary: Vocabulary
 ) -> None:
     schema, values = case
     grammar = compiler.compile(JsonSchema(json.dumps(schema)))
     for _ in range(3):
         text = json.dumps(data.draw(values), ensure_ascii=False)
-        assume(in_measure(text, schema))
-        assert refused_at(grammar, vocabulary, text) is None
+        assume(certainly_fits(text, schema))
+        assert rejected_at(grammar, vocabulary, text) is None

@@ -1,4 +1,4 @@
-"""The embedded model, small as it is, ends no answer that does not obey its schema."""
+"""Every complete output of the embedded model satisfies its schema."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
-from support.schema_corpus import OBEYED
+from support.schema_corpus import SUPPORTED
 
 from fllm import Backend, BackendConfig, BackendContext, GenerateRequest, ModelCard, SamplingParams
 from fllm.constraints import Constraint, JsonSchema
@@ -39,34 +39,36 @@ async def model() -> AsyncIterator[tuple[Backend, ModelCard]]:
         await backend.stop()
 
 
-async def answer(
+async def generate(
     backend: Backend, ids: list[int], name: str, constraint: Constraint | None, **sampling: Any
 ) -> tuple[list[int], str | None]:
-    wanted = SamplingParams(**{"max_tokens": TOKENS, **sampling})
+    params = SamplingParams(**{"max_tokens": TOKENS, **sampling})
     found, finish = [], None
-    async for step in backend.generate(GenerateRequest(name, ids, wanted, constraint=constraint)):
-        found += step.token_ids
-        finish = step.finish_reason
+    async for output in backend.generate(GenerateRequest(name, ids, params, constraint=constraint)):
+        found += output.token_ids
+        finish = output.finish_reason
     return found, finish
 
 
-def test_what_the_model_ends_obeys_the_schema_and_its_neighbours_do_not_notice() -> None:
+def test_complete_outputs_satisfy_the_schema_and_other_sequences_are_unchanged() -> None:
     async def main() -> tuple[list[tuple[list[int], str | None]], Tokenizer, bool]:
         async with model() as (backend, card):
             tokenizer = Tokenizer.load(Path(card.tokenizer))
             ids = tokenizer.encode(QUESTION, add_special_tokens=False)
-            alone = await answer(backend, ids, "alone", None, temperature=0.0)
+            alone = await generate(backend, ids, "alone", None, temperature=0.0)
             asked = [
-                answer(backend, ids, f"r{n}", JsonSchema(json.dumps(schema)), **sampling)
-                for n, (sampling, schema) in enumerate(product(SAMPLINGS, OBEYED))
+                generate(backend, ids, f"r{n}", JsonSchema(json.dumps(schema)), **sampling)
+                for n, (sampling, schema) in enumerate(product(SAMPLINGS, SUPPORTED))
             ]
-            among, *found = await asyncio.gather(answer(backend, ids, "free", None, temperature=0.0), *asked)
+            among, *found = await asyncio.gather(
+                generate(backend, ids, "free", None, temperature=0.0), *asked
+            )
             return found, tokenizer, among == alone
 
-    found, tokenizer, undisturbed = asyncio.run(main())
-    assert undisturbed
+    found, tokenizer, unchanged = asyncio.run(main())
+    assert unchanged
     ended = 0
-    for (_, schema), (tokens, finish) in zip(product(SAMPLINGS, OBEYED), found, strict=True):
+    for (_, schema), (tokens, finish) in zip(product(SAMPLINGS, SUPPORTED), found, strict=True):
         if finish == "stop":
             ended += 1
             check = jsonschema.Draft202012Validator(

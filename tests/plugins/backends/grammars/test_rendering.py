@@ -1,4 +1,4 @@
-"""Patterns as the regular expressions of libraries."""
+"""Patterns rendered for the grammar libraries."""
 
 import re
 

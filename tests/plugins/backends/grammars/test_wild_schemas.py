@@ -1,4 +1,4 @@
-"""Any JSON as a schema is compiled or refused, and the compilers live on."""
+"""Any JSON as a schema is compiled or rejected, and the compilers keep working."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fllm.constraints import JsonSchema, Regex
 
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(value=anything() | damaged())
-def test_any_json_is_a_schema_or_is_refused(compiler: GrammarCompiler, value: Any) -> None:
+def test_any_json_is_compiled_or_rejected(compiler: GrammarCompiler, value: Any) -> None:
     with contextlib.suppress(RequestError):
         compiler.compile(JsonSchema(json.dumps(value)))
     assert compiler.compile(Regex("yes|no")).size

@@ -1,4 +1,4 @@
-"""Regular expressions of ours never backtrack far, and those of clients are never ours."""
+"""The project's regular expressions take linear time, and none is built from a client's text."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NOTHING: frozenset[str] = frozenset()
 
 
 def characters(code: Any, argument: Any) -> frozenset[str] | set[str]:
-    """What one item of a pattern that stands for one character stands for."""
+    """Return the characters that a single-character item of a pattern matches."""
     match code:
         case sre.LITERAL:
             return {chr(argument)}
@@ -38,7 +38,7 @@ def characters(code: Any, argument: Any) -> frozenset[str] | set[str]:
         case sre.ANY:
             return ALPHABET
         case _:
-            # An inverted set has its mark first.
+            # A negated set begins with NEGATE.
             found = {
                 c for c in ALPHABET if any(_in(c, item) for item in argument if item[0] is not sre.NEGATE)
             }
@@ -58,13 +58,13 @@ def _in(character: str, item: tuple[Any, Any]) -> bool:
 
 
 class Walk:
-    """Goes through a pattern and notes each repeat that can take what another one before it can give back."""
+    """Walks through a pattern and records each repeat that can match what an earlier one can give back."""
 
     def __init__(self) -> None:
         self.faults: list[str] = []
 
     def sequence(self, items: Any, open_sets: frozenset[str]) -> tuple[frozenset[str], frozenset[str], bool]:
-        """From what repeats before give back: what those at the end do, all characters, may it be empty."""
+        """Return the characters that repeats at the end can give back, all characters, and whether it may be empty."""
         every, empty = NOTHING, True
         for code, argument in items:
             open_sets, found, may_be_empty = self.item(code, argument, open_sets)
@@ -91,7 +91,7 @@ class Walk:
             )
         if code in (sre.AT, sre.ASSERT, sre.ASSERT_NOT):
             return before, NOTHING, True
-        # A character that must come counts as an end: `a*ba*` is followed no further, even where b may be a.
+        # A required character ends the walk: `a*ba*` is followed no further, even where b may be a.
         return NOTHING, frozenset(characters(code, argument)), False
 
     def repeat(
@@ -112,7 +112,7 @@ class Walk:
 
 
 def faults(pattern: re.Pattern[str] | str) -> list[str]:
-    """Where matching from one place may take more than linear time."""
+    """Return the reasons why matching from one position may take more than linear time."""
     flags, text = (pattern.flags, pattern.pattern) if isinstance(pattern, re.Pattern) else (0, pattern)
     walk = Walk()
     walk.sequence(_parser.parse(text, flags & ~re.UNICODE | re.UNICODE), NOTHING)
@@ -130,7 +130,7 @@ def modules() -> Iterator[Any]:
 
 
 def patterns() -> Iterator[tuple[str, re.Pattern[str]]]:
-    """Those that modules and classes of ours hold."""
+    """Yield the patterns that the project's modules and classes hold."""
     for module in modules():
         for name, value in vars(module).items():
             if isinstance(value, re.Pattern):
@@ -141,7 +141,7 @@ def patterns() -> Iterator[tuple[str, re.Pattern[str]]]:
                         yield f"{module.__name__}.{name}.{attribute}", each
 
 
-def test_no_pattern_of_ours_can_divide_a_text_between_two_repeats() -> None:
+def test_no_pattern_can_divide_a_text_between_two_repeats() -> None:
     found = dict(patterns())
     assert len(found) > 40
     assert {name: bad for name, pattern in found.items() if (bad := faults(pattern))} == {}
@@ -159,18 +159,18 @@ def test_no_pattern_of_ours_can_divide_a_text_between_two_repeats() -> None:
         r"a*(?:x|a)*b",
     ],
 )
-def test_the_walk_finds_what_would_backtrack(pattern: str) -> None:
+def test_the_walk_finds_patterns_that_backtrack(pattern: str) -> None:
     assert faults(pattern)
 
 
 @pytest.mark.parametrize(
     "pattern", [r"a*b*", r"a*+a*", r"\s*\w+\s*", r"(?:ab*)?c*", r"[^a]*a[^a]*", r"(?:\s*+,)*"]
 )
-def test_the_walk_passes_what_would_not(pattern: str) -> None:
+def test_the_walk_accepts_patterns_that_do_not(pattern: str) -> None:
     assert faults(pattern) == []
 
 
-MADE_WHILE_SERVING = {
+BUILT_WHILE_SERVING = {
     "core/fllm/parsing/literal_reader.py",
     "core/fllm/parsing/markers.py",
     "core/fllm/parsing/tag_reader.py",
@@ -178,13 +178,13 @@ MADE_WHILE_SERVING = {
     "core/fllm/parsing/tagged_tool_calls.py",
     "plugins/backends/fllm_backends/grammars/structural_tags.py",
 }
-"""Each of constants of a parser or of ours, escaped; a text of a client is never in them."""
-READS_CLIENTS_PATTERNS = "plugins/backends/fllm_backends/grammars/patterns.py"
-"""With the parser alone, in a worker: nothing is matched."""
+"""Modules that build patterns while serving: from escaped constants, never from a client's text."""
+PARSES_CLIENT_PATTERNS = "plugins/backends/fllm_backends/grammars/patterns.py"
+"""Parsed in a worker process; nothing is matched."""
 
 
-def test_no_pattern_is_made_of_what_a_client_says() -> None:
-    made, parsed = set(), set()
+def test_no_pattern_is_built_from_a_clients_text() -> None:
+    built, parsed = set(), set()
     for path in (path for folder in SOURCES for path in folder.rglob("*.py")):
         where, tree = str(path.relative_to(ROOT)), ast.parse(path.read_text())
         if "_parser" in {a.name for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for a in n.names}:
@@ -194,6 +194,6 @@ def test_no_pattern_is_made_of_what_a_client_says() -> None:
                 match call:
                     case ast.Call(func=ast.Attribute(value=ast.Name(id="re"), attr=verb), args=[first, *_]):
                         if verb != "escape" and not isinstance(first, ast.Constant | ast.Name):
-                            made.add(where)
-    assert made <= MADE_WHILE_SERVING
-    assert parsed == {READS_CLIENTS_PATTERNS}
+                            built.add(where)
+    assert built <= BUILT_WHILE_SERVING
+    assert parsed == {PARSES_CLIENT_PATTERNS}
