@@ -1,1 +1,1 @@
-"""A backend that fronts another OpenAI-compatible server: the engine stays there, the edge is ours."""
+"""A backend that forwards requests to another OpenAI-compatible server, which runs the engine."""

@@ -1,4 +1,4 @@
-"""HTTP to the server behind: pages, and streams of server-sent events. Errors come out as ours."""
+"""HTTP client of the upstream server: pages and event streams, with its errors mapped to `FllmError`."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from msgspec import Struct
 from fllm import BackendError, BackendUnavailable, FllmError, RequestError
 from fllm_backends.openai.options import OpenAIOptions
 
-CONNECT_SECONDS = 10.0
-PAGE_SECONDS = 5.0
-"""For what is no generation: a server that takes longer to say how it is hangs."""
-ATTEMPTS = 2
-PAUSE = 0.1
-"""Seconds before the second attempt, where not a byte of an answer came to the first."""
+CONNECT_TIMEOUT = 10.0
+"""Seconds for opening a connection."""
+PAGE_TIMEOUT = 5.0
+"""Seconds for a request that generates nothing; a server that takes longer hangs."""
+MAX_ATTEMPTS = 2
+RETRY_DELAY = 0.1
+"""Seconds before the second attempt, if the first one ended without a byte of a response."""
 _DONE = b"[DONE]"
 
 
 class ErrorBody(Struct, frozen=True):
-    """OpenAI's error, inside its envelope or bare, as vLLM once sent it."""
+    """OpenAI's error object, in its envelope or bare, as old versions of vLLM sent it."""
 
     message: str = ""
     type: str | None = None
@@ -30,7 +31,7 @@ class ErrorBody(Struct, frozen=True):
     code: int | str | None = None
 
     def status(self) -> int:
-        """The status that an error within a stream would have had before it."""
+        """Return the HTTP status that an error event of a stream stands for."""
         if isinstance(self.code, int):
             return self.code
         if self.code == "unavailable":
@@ -46,7 +47,7 @@ class _Envelope(Struct, frozen=True):
 
 
 class Client:
-    """The connections to one server."""
+    """A pool of connections to the upstream server."""
 
     def __init__(self, options: OpenAIOptions) -> None:
         self.url = options.url.rstrip("/")
@@ -54,13 +55,13 @@ class Client:
         self._headers = {"Authorization": f"Bearer {options.api_key}"} if options.api_key else {}
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
-        self._answers: set[aiohttp.ClientResponse] = set()
+        self._responses: set[aiohttp.ClientResponse] = set()
 
     async def close(self) -> None:
-        """Close all connections; what still waits for an answer fails with `BackendUnavailable`."""
+        """Close all connections; requests in flight fail with `BackendUnavailable`."""
         self._closed = True
-        for answer in self._answers:  # closing the session would leave its reader waiting
-            answer.content.set_exception(aiohttp.ClientConnectionError("closed"))
+        for response in self._responses:  # closing the session does not wake their readers
+            response.content.set_exception(aiohttp.ClientConnectionError("closed"))
         if self._session is not None:
             await self._session.close()
 
@@ -70,84 +71,89 @@ class Client:
             raise BackendUnavailable("the server is stopping")
 
     async def page(self, url: str) -> bytes:
-        """The body of a GET; raises as `events` does."""
+        """Return the body of a GET; raise the same errors as `events`."""
         try:
-            async with asyncio.timeout(PAGE_SECONDS), self._open().get(url, allow_redirects=False) as answer:
-                await _check(answer)
-                return await answer.read()
+            async with (
+                asyncio.timeout(PAGE_TIMEOUT),
+                self._open_session().get(url, allow_redirects=False) as response,
+            ):
+                await _check_status(response)
+                return await response.read()
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise self._lost(error) from error
+            raise self._unavailable(error) from error
 
     async def events(self, path: str, body: bytes, request_id: str) -> AsyncGenerator[list[bytes]]:
-        """The data of server-sent events, those that come together together; closing it hangs up.
+        """Yield the data of server-sent events, in one list per read; closing the generator disconnects.
 
-        Raises `RequestError` for what the server refuses, else `BackendError`.
+        Raises `RequestError` if the server rejects the request, `BackendError` for any other failure.
         """
         try:
-            async with await self._post(f"{self.url}{path}", body, request_id) as answer:
-                self._answers.add(answer)
+            async with await self._post(f"{self.url}{path}", body, request_id) as response:
+                self._responses.add(response)
                 try:
                     async with asyncio.timeout(self._timeout):
-                        await _check(answer)
-                    async for events in _events(answer.content, self._timeout):
+                        await _check_status(response)
+                    async for events in _read_events(response.content, self._timeout):
                         yield events
                 finally:
-                    self._answers.discard(answer)
-                    answer.close()
+                    self._responses.discard(response)
+                    response.close()
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise self._lost(error) from error
+            raise self._unavailable(error) from error
 
     async def _post(self, url: str, body: bytes, request_id: str) -> aiohttp.ClientResponse:
-        """Try again where a connection broke before the answer began: often an idle one, closed just then."""
+        """Send a request, again if the connection broke before a response: often an idle one, just closed."""
         headers = {"Content-Type": "application/json", "X-Request-Id": request_id}
-        for _ in range(ATTEMPTS - 1):
+        for _ in range(MAX_ATTEMPTS - 1):
             try:
-                return await self._open().post(url, data=body, headers=headers, allow_redirects=False)
+                return await self._open_session().post(url, data=body, headers=headers, allow_redirects=False)
             except aiohttp.ClientConnectionError as error:
                 if isinstance(error, TimeoutError):
                     raise
-                await asyncio.sleep(PAUSE)
-        return await self._open().post(url, data=body, headers=headers, allow_redirects=False)
+                await asyncio.sleep(RETRY_DELAY)
+        return await self._open_session().post(url, data=body, headers=headers, allow_redirects=False)
 
-    def _open(self) -> aiohttp.ClientSession:
+    def _open_session(self) -> aiohttp.ClientSession:
         self.check()
         if self._session is None:
-            timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=self._timeout)
-            # The engine behind decides how many it serves at once.
+            timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=self._timeout)
+            # The upstream server decides how many requests it serves at once.
             connector = aiohttp.TCPConnector(limit=0)
             self._session = aiohttp.ClientSession(timeout=timeout, connector=connector, headers=self._headers)
         return self._session
 
-    def _lost(self, error: Exception) -> BackendUnavailable:
+    def _unavailable(self, error: Exception) -> BackendUnavailable:
         if self._closed:
             return BackendUnavailable("the server is stopping")
         if isinstance(error, TimeoutError):
-            return BackendUnavailable(f"the server behind ({self.url}) does not answer in time")
+            return BackendUnavailable(f"the upstream server ({self.url}) does not respond in time")
         reason = str(error) or type(error).__name__
-        return BackendUnavailable(f"the server behind ({self.url}) can't be reached, or broke off: {reason}")
+        return BackendUnavailable(
+            f"the upstream server ({self.url}) can't be reached, or closed the connection: {reason}"
+        )
 
 
-def failure(status: int, error: ErrorBody) -> FllmError:
-    """The server's refusal or failure as ours."""
+def error_for(status: int, error: ErrorBody) -> FllmError:
+    """Return the `FllmError` for an error response of the upstream server."""
     message = error.message or f"HTTP {status}"
     code = error.code if isinstance(error.code, str) else None
     match status:
         case 400 | 413 | 422:
             return RequestError(message, param=error.param, code=code)
         case 408 | 429 | 502 | 503 | 504:
-            return BackendUnavailable(f"the server behind has no room, or is not ready: {message}")
+            return BackendUnavailable(f"the upstream server is overloaded or not ready: {message}")
         case _:
-            # A wrong key or path is the operator's to mend, and no fault of the client's.
-            return BackendError(f"the server behind failed with {status}: {message}")
+            # A wrong key or path is an error of the operator, not of the client.
+            return BackendError(f"the upstream server failed with {status}: {message}")
 
 
-async def _check(answer: aiohttp.ClientResponse) -> None:
-    if answer.status != 200:
-        raise failure(answer.status, read_error(await answer.read()))
+async def _check_status(response: aiohttp.ClientResponse) -> None:
+    if response.status != 200:
+        raise error_for(response.status, parse_error(await response.read()))
 
 
-def read_error(body: bytes) -> ErrorBody:
-    """What an error page says, whichever shape it has."""
+def parse_error(body: bytes) -> ErrorBody:
+    """Parse the body of an error response, whichever shape the server uses."""
     try:
         envelope = msgspec.json.decode(body, type=_Envelope)
     except msgspec.DecodeError:
@@ -157,15 +163,15 @@ def read_error(body: bytes) -> ErrorBody:
     return ErrorBody(envelope.error or envelope.message or envelope.detail or "", param=envelope.param)
 
 
-async def _events(content: aiohttp.StreamReader, seconds: float) -> AsyncGenerator[list[bytes]]:
-    rest = b""
+async def _read_events(content: aiohttp.StreamReader, seconds: float) -> AsyncGenerator[list[bytes]]:
+    pending = b""
     while True:
-        # aiohttp's own time-out ends with the connection, and its reader may wait on: after a broken chunk.
+        # aiohttp's own timeout ends with the connection, but after a malformed chunk its reader still waits.
         async with asyncio.timeout(seconds):
             data = await content.readany()
         if not data:
             return
-        *lines, rest = (rest + data).split(b"\n")
+        *lines, pending = (pending + data).split(b"\n")
         events = [line[5:].strip() for line in lines if line.startswith(b"data:")]
         if _DONE in events:
             yield events[: events.index(_DONE)]

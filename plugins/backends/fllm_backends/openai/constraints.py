@@ -1,4 +1,4 @@
-"""Constraints in vLLM's words."""
+"""Convert constraints to vLLM's ``structured_outputs``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fllm.constraints import AnyOf, Constraint, ConstString, Grammar, JsonSchema
 
 
 def structured_outputs(constraint: Constraint) -> dict[str, Any]:
-    """The value of ``structured_outputs``; raises `RequestError` for what it can't say."""
+    """Return the value of ``structured_outputs``; raise `RequestError` if it can't express the constraint."""
     match constraint:
         case JsonSchema(schema):
             return {"json": msgspec.Raw(schema.encode())}
@@ -26,7 +26,7 @@ def structured_outputs(constraint: Constraint) -> dict[str, Any]:
             if len(texts) == len(options):
                 return {"choice": texts}
     raise RequestError(
-        "the server behind this one can't be given this constraint: "
-        "it takes a JSON schema, a regular expression, a grammar or a choice of texts",
+        "the upstream server does not support this constraint: "
+        "it supports a JSON schema, a regular expression, a grammar or a choice of texts",
         code="unsupported_parameter",
     )

@@ -1,4 +1,4 @@
-"""What ``--backend-option`` says of the server behind. Light: `furiosa-llm plugins` reads it."""
+"""The options of the backend. Imports little, because `furiosa-llm plugins` reads them."""
 
 from __future__ import annotations
 
@@ -12,21 +12,26 @@ ServerKind = Literal["auto", "vllm", "furiosa", "llama.cpp", "openai"]
 
 
 class OpenAIOptions(Struct, frozen=True, kw_only=True):
-    """``--backend-option KEY=VALUE``."""
+    """Values of ``--backend-option KEY=VALUE``."""
 
     url: Annotated[str, Meta(pattern="^https?://[^/]", description="base URL, such as http://host:8000/v1")]
     api_key: Annotated[str, Meta(pattern="^[!-~]+$", description="sent as a bearer token")] | None = None
     model: (
-        Annotated[str, Meta(description="the model's name there; needed where it serves several")] | None
+        Annotated[
+            str, Meta(description="name of the model on the upstream server; required if it serves several")
+        ]
+        | None
     ) = None
-    server: Annotated[ServerKind, Meta(description="what it is; auto: as its list of models tells")] = "auto"
+    server: Annotated[
+        ServerKind, Meta(description="kind of the upstream server; auto: detected from its list of models")
+    ] = "auto"
     send: Annotated[
-        Send, Meta(description="prompts as token ids or as text; auto: ids where it takes them")
+        Send, Meta(description="send prompts as token ids or as text; auto: ids if the server accepts them")
     ] = "auto"
     receive: Annotated[
-        Receive, Meta(description="answers as token ids or as text; auto: ids where it gives them")
+        Receive, Meta(description="receive token ids or text; auto: ids if the server returns them")
     ] = "auto"
     timeout: Annotated[float, Meta(gt=0, description="seconds without a byte before a request fails")] = 600.0
     constraints: Annotated[
-        Literal["none", "vllm"], Meta(description="vllm: hand constraints on as structured_outputs")
+        Literal["none", "vllm"], Meta(description="vllm: forward constraints as structured_outputs")
     ] = "none"

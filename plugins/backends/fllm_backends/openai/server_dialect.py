@@ -1,4 +1,4 @@
-"""What servers call the fields of a `SamplingParams`, and which of them they have."""
+"""Names of the fields of `SamplingParams` in the requests of each kind of server, and which it supports."""
 
 from __future__ import annotations
 
@@ -13,42 +13,42 @@ from fllm_backends.openai.options import ServerKind
 
 
 class Dialect(Struct, frozen=True, kw_only=True):
-    """How one kind of server is spoken to."""
+    """The request fields and abilities of one kind of server."""
 
     kind: ServerKind
-    names: Mapping[str, str]
-    """Fields of `SamplingParams` to those of the request; one that is missing is not offered there."""
-    gives_ids: bool = False
-    """It may answer with token ids, and show special tokens, where asked to."""
-    echoes: bool = False
-    """``echo`` reports the log-probabilities of the prompt."""
-    penalty_window: str | None = None
-    """The field that says how many last tokens penalties count, where it is not all of them."""
+    field_names: Mapping[str, str]
+    """Fields of `SamplingParams` to fields of the request; unsupported fields are missing."""
+    returns_token_ids: bool = False
+    """Whether a request can ask for token ids and for special tokens in the text."""
+    supports_echo: bool = False
+    """Whether ``echo`` returns the log-probabilities of the prompt."""
+    penalty_window_field: str | None = None
+    """Field for the number of last tokens that penalties count, if by default they do not count all."""
 
     def sampling(self, sampling: SamplingParams, prompt_tokens: int) -> dict[str, Any]:
-        """The request's fields, with all that has a value, since the server may have defaults of its own.
+        """Return the request fields, including defaults, because the server's defaults may differ.
 
-        Raises `RequestError` for a field that it does not offer.
+        Raises `RequestError` for a field that the server does not support.
         """
         for name, neutral in _NEUTRAL.items():
-            if name not in self.names and getattr(sampling, name) != neutral:
+            if name not in self.field_names and getattr(sampling, name) != neutral:
                 raise RequestError(
-                    f"`{name}` is not supported: the server behind this one ({self.kind}) does not offer it",
+                    f"`{name}` is not supported by the upstream server ({self.kind})",
                     param=name,
                     code="unsupported_parameter",
                 )
-        values = {there: getattr(sampling, here) for here, there in self.names.items()}
-        if self.penalty_window is not None:
-            values[self.penalty_window] = prompt_tokens + sampling.max_tokens
+        values = {theirs: getattr(sampling, ours) for ours, theirs in self.field_names.items()}
+        if self.penalty_window_field is not None:
+            values[self.penalty_window_field] = prompt_tokens + sampling.max_tokens
         return {name: value for name, value in values.items() if value not in (None, {}, ())}
 
     def defaults(self, defaults: SamplingDefaults) -> SamplingDefaults:
-        """Those of the model's recommendations that can be obeyed."""
-        known = {name: getattr(defaults, name) for name in defaults.__struct_fields__ if name in self.names}
-        return SamplingDefaults(**known)
+        """Return the model's recommended values without those of unsupported fields."""
+        names = [name for name in defaults.__struct_fields__ if name in self.field_names]
+        return SamplingDefaults(**{name: getattr(defaults, name) for name in names})
 
 
-_REPORTS = ("logprobs", "prompt_logprobs")  # what is reported, not what is sampled
+_REPORTS = ("logprobs", "prompt_logprobs")  # change what is reported, not what is sampled
 _NEUTRAL = {
     field.name: {} if field.name == "logit_bias" else field.default
     for field in fields(SamplingParams)
@@ -66,24 +66,28 @@ _STANDARD = _same(
 _COMMON = _same("min_tokens", "top_k", "min_p", "repetition_penalty", "stop_token_ids", "ignore_eos")
 
 DIALECTS = {
-    "vllm": Dialect(kind="vllm", names=_STANDARD | _COMMON, gives_ids=True, echoes=True),
-    # Its server accepts the standard's penalties, biases and seeds, and ignores them.
+    "vllm": Dialect(kind="vllm", field_names=_STANDARD | _COMMON, returns_token_ids=True, supports_echo=True),
+    # The vendor's server accepts penalties, biases and seeds, but ignores them.
     "furiosa": Dialect(
-        kind="furiosa", names=_same("max_tokens", "temperature", "top_p") | _COMMON, gives_ids=True
+        kind="furiosa",
+        field_names=_same("max_tokens", "temperature", "top_p") | _COMMON,
+        returns_token_ids=True,
     ),
     "llama.cpp": Dialect(
         kind="llama.cpp",
-        names=_STANDARD | _same("top_k", "min_p", "ignore_eos") | {"repetition_penalty": "repeat_penalty"},
-        penalty_window="repeat_last_n",
+        field_names=_STANDARD
+        | _same("top_k", "min_p", "ignore_eos")
+        | {"repetition_penalty": "repeat_penalty"},
+        penalty_window_field="repeat_last_n",
     ),
-    "openai": Dialect(kind="openai", names=_STANDARD),
+    "openai": Dialect(kind="openai", field_names=_STANDARD),
 }
 
-OWNERS = {
+DIALECT_BY_OWNER = {
     "furiosa-llm": "vllm",
     "vllm": "vllm",
     "sglang": "vllm",
     "furiosa-ai": "furiosa",
     "llamacpp": "llama.cpp",
 }
-"""``owned_by`` in a server's list of models, to its dialect; others get the standard fields only."""
+"""``owned_by`` in a server's list of models to its dialect; other servers get only the standard fields."""

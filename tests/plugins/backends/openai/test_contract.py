@@ -1,4 +1,4 @@
-"""The openai backend keeps the contract of backends, in front of a server of ours."""
+"""The openai backend fulfils the contract of backends, with our own server as its upstream."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The openai backend in front of servers that are scripted down to the bytes they send."""
+"""The openai backend, with upstream servers that send scripted bytes."""
 
 from __future__ import annotations
 
@@ -49,29 +49,29 @@ from fllm_backends.openai.backend import OpenAIBackend, openai_backend
 END, TURN = 257, 258
 DONE = event(b"[DONE]")
 GREEDY = SamplingParams(max_tokens=8, temperature=0.0)
-Answer = Iterable[Any]
+Script = Iterable[Any]
 
 
 def ids(text: str) -> list[int]:
-    """As the model of these tests writes a text of ASCII."""
+    """Return the token ids of an ASCII text in the model of these tests."""
     alphabet = sorted(
         map(chr, [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100), *range(256, 324)])
     )
     return [alphabet.index(character) for character in text]
 
 
-def said(text: str = "", finish: str | None = None, **more: Any) -> bytes:
+def choice(text: str = "", finish: str | None = None, **more: Any) -> bytes:
     """One event with one choice."""
     return event({"choices": [{"index": 0, "text": text, "finish_reason": finish, **more}]})
 
 
 def tokens(*token_ids: int, finish: str | None = None, **more: Any) -> bytes:
-    """One event of a server that says its token ids."""
-    return said("?", finish, token_ids=list(token_ids), **more)
+    """One event of a server that returns token ids."""
+    return choice("?", finish, token_ids=list(token_ids), **more)
 
 
 def named(*entries: tuple[int, float | None, dict[int, float]], finish: str | None = None) -> bytes:
-    """One event of a server that says its token ids as names of log-probabilities."""
+    """One event of a server that returns token ids as names of log-probabilities."""
     logprobs = {
         "tokens": [f"token_id:{token}" for token, _, _ in entries],
         "token_logprobs": [logprob for _, logprob, _ in entries],
@@ -79,23 +79,23 @@ def named(*entries: tuple[int, float | None, dict[int, float]], finish: str | No
             {f"token_id:{i}": value for i, value in top.items()} or None for _, _, top in entries
         ],
     }
-    return said("?", finish, logprobs=logprobs)
+    return choice("?", finish, logprobs=logprobs)
 
 
-def stream(*events: bytes) -> Answer:
+def stream(*events: bytes) -> Script:
     """A whole event stream, each event sent by itself."""
     return [EVENT_STREAM, *map(chunk, events), chunk(DONE) + LAST_CHUNK]
 
 
 BY_IDS = stream(tokens(1, finish="length"))
 BY_NAMES = stream(named((1, -0.5, {}), finish="length"))
-BY_TEXT = stream(said("a", "length"))
+BY_TEXT = stream(choice("a", "length"))
 
 
 @contextmanager
-def upstream(*answers: Answer, probe: Answer = BY_IDS, **model: Any) -> Iterator[WireServer]:
-    """A server that answers the probe, then each request with the next script; the last goes on for ever."""
-    remaining = [probe, *answers]
+def upstream(*responses: Script, probe: Script = BY_IDS, **model: Any) -> Iterator[WireServer]:
+    """A server that responds to the probe, then to each request with the next script, repeating the last."""
+    remaining = [probe, *responses]
 
     def script(body: dict[str, Any]) -> Iterable[Any]:
         return remaining.pop(0) if len(remaining) > 1 else remaining[0]
@@ -136,7 +136,7 @@ def card_of(
     return asyncio.run(start())
 
 
-def steps_of(
+def outputs_of(
     server: WireServer,
     directory: Path,
     sampling: SamplingParams = GREEDY,
@@ -146,33 +146,35 @@ def steps_of(
 ) -> list[EngineOutput]:
     async def ask() -> list[EngineOutput]:
         async with started(server, directory, **options) as (backend, _):
-            asked = GenerateRequest("request-1", ids(prompt), sampling, constraint=constraint)
-            return [step async for step in backend.generate(asked)]
+            request = GenerateRequest("request-1", ids(prompt), sampling, constraint=constraint)
+            return [step async for step in backend.generate(request)]
 
     return asyncio.run(ask())
 
 
 def test_the_ids_of_the_server_are_handed_on(model: Path) -> None:
     with upstream(stream(tokens(1, 2), tokens(3), tokens(4, END, finish="stop"))) as server:
-        steps = steps_of(server, model)
+        steps = outputs_of(server, model)
     assert merge_outputs(steps) == EngineOutput(
         token_ids=[1, 2, 3, 4, END], finish_reason="stop", stop_token=END
     )
 
 
 def test_ids_that_come_as_names_of_log_probabilities_are_read(model: Path) -> None:
-    answer = stream(named((1, -0.5, {}), (2, -1.0, {})), named((TURN, -0.1, {}), finish="stop"))
-    with upstream(answer, probe=BY_NAMES) as server:
-        steps = steps_of(server, model, SamplingParams(max_tokens=8, stop_token_ids=(TURN,)))
+    response = stream(named((1, -0.5, {}), (2, -1.0, {})), named((TURN, -0.1, {}), finish="stop"))
+    with upstream(response, probe=BY_NAMES) as server:
+        steps = outputs_of(server, model, SamplingParams(max_tokens=8, stop_token_ids=(TURN,)))
     assert merge_outputs(steps) == EngineOutput(token_ids=[1, 2, TURN], finish_reason="stop", stop_token=TURN)
     assert server.bodies[1]["logprobs"] == 0
     assert server.bodies[1]["return_tokens_as_token_ids"] is True
 
 
 def test_text_becomes_ids_that_spell_it(model: Path) -> None:
-    answer = stream(said("h\u00e9"), said(""), said("y<|turn|>"), said("", "stop", stop_reason=TURN))
-    with upstream(answer, probe=BY_TEXT, owned_by="somebody") as server:
-        step = merge_outputs(steps_of(server, model))
+    response = stream(
+        choice("h\u00e9"), choice(""), choice("y<|turn|>"), choice("", "stop", stop_reason=TURN)
+    )
+    with upstream(response, probe=BY_TEXT, owned_by="somebody") as server:
+        step = merge_outputs(outputs_of(server, model))
     spelled = [*ids("h\u00c3\u00a9y"), TURN]
     assert step.token_ids[: len(spelled)] == spelled
     assert (step.token_ids[len(spelled) :], step.finish_reason) == ([TURN], "stop")
@@ -180,22 +182,22 @@ def test_text_becomes_ids_that_spell_it(model: Path) -> None:
 
 def test_an_answer_that_the_maximum_ended_has_no_stop_token(model: Path) -> None:
     with upstream(stream(tokens(1, END, finish="length"))) as server:
-        assert merge_outputs(steps_of(server, model)) == EngineOutput(
+        assert merge_outputs(outputs_of(server, model)) == EngineOutput(
             token_ids=[1, END], finish_reason="length"
         )
 
 
 def test_an_end_token_that_is_to_be_ignored_is_no_stop_token(model: Path) -> None:
     with upstream(stream(tokens(1, END, finish="stop"))) as server:
-        step = merge_outputs(steps_of(server, model, SamplingParams(max_tokens=8, ignore_eos=True)))
+        step = merge_outputs(outputs_of(server, model, SamplingParams(max_tokens=8, ignore_eos=True)))
     assert step.stop_token is None
 
 
 def test_log_probabilities_of_answer_and_prompt_are_reported(model: Path) -> None:
     echo = named((7, None, {}), (8, -2.0, {8: -2.0, 9: -1.0}))
-    answer = stream(echo, named((1, -0.5, {1: -0.5, 2: -0.75, 3: -0.9}), finish="length"))
-    with upstream(answer) as server:
-        steps = steps_of(server, model, SamplingParams(max_tokens=1, logprobs=2, prompt_logprobs=2))
+    response = stream(echo, named((1, -0.5, {1: -0.5, 2: -0.75, 3: -0.9}), finish="length"))
+    with upstream(response) as server:
+        steps = outputs_of(server, model, SamplingParams(max_tokens=1, logprobs=2, prompt_logprobs=2))
     assert server.bodies[1]["echo"] is True
     assert steps[0].prompt_logprobs == [None, TokenLogprob(8, -2.0, ((9, -1.0), (8, -2.0)))]
     assert steps[-1].logprobs == [TokenLogprob(1, -0.5, ((1, -0.5), (2, -0.75)))]
@@ -204,17 +206,17 @@ def test_log_probabilities_of_answer_and_prompt_are_reported(model: Path) -> Non
 
 def test_a_sampled_token_that_is_none_of_the_likeliest_is_not_listed_among_them(model: Path) -> None:
     with upstream(stream(named((9, -5.0, {9: -5.0, 1: -0.5, 2: -0.75}), finish="length"))) as server:
-        [step] = steps_of(server, model, SamplingParams(max_tokens=1, logprobs=2))
+        [step] = outputs_of(server, model, SamplingParams(max_tokens=1, logprobs=2))
     assert step.logprobs == [TokenLogprob(9, -5.0, ((1, -0.5), (2, -0.75)))]
 
 
 def test_log_probabilities_that_name_no_token_end_the_request(model: Path) -> None:
     odd = {"tokens": ["word"], "token_logprobs": [-1.0]}
     with (
-        upstream(stream(said("word", "stop", logprobs=odd))) as server,
-        pytest.raises(BackendError, match="no token"),
+        upstream(stream(choice("word", "stop", logprobs=odd))) as server,
+        pytest.raises(BackendError, match="malformed log-probabilities"),
     ):
-        steps_of(server, model, SamplingParams(max_tokens=1, logprobs=0))
+        outputs_of(server, model, SamplingParams(max_tokens=1, logprobs=0))
 
 
 def test_the_cached_tokens_of_the_usage_are_reported(model: Path) -> None:
@@ -222,29 +224,29 @@ def test_the_cached_tokens_of_the_usage_are_reported(model: Path) -> None:
         {"choices": [], "usage": {"prompt_tokens": 2, "prompt_tokens_details": {"cached_tokens": 1}}}
     )
     with upstream(stream(tokens(1, finish="stop"), usage)) as server:
-        [step] = steps_of(server, model)
+        [step] = outputs_of(server, model)
     assert (step.token_ids, step.cached_tokens) == ([1], 1)
     assert server.bodies[1]["stream_options"] == {"include_usage": True}
 
 
 def test_tokens_that_come_together_leave_together(model: Path) -> None:
-    answer = [
+    response = [
         EVENT_STREAM + chunk(tokens(1) + tokens(2)),
         chunk(tokens(3, finish="stop") + DONE) + LAST_CHUNK,
     ]
-    with upstream(answer) as server:
-        assert [step.token_ids for step in steps_of(server, model)] == [[1, 2], [3]]
+    with upstream(response) as server:
+        assert [step.token_ids for step in outputs_of(server, model)] == [[1, 2], [3]]
 
 
 def test_an_event_may_come_in_pieces_with_comments_between(model: Path) -> None:
     raw = b": still here\r\n\r\n" + tokens(1).replace(b"\n", b"\r\n") + tokens(2, finish="stop") + DONE
     pieces = [chunk(raw[i : i + 7]) for i in range(0, len(raw), 7)]
     with upstream([EVENT_STREAM, *pieces, LAST_CHUNK]) as server:
-        assert merge_outputs(steps_of(server, model)).token_ids == [1, 2]
+        assert merge_outputs(outputs_of(server, model)).token_ids == [1, 2]
 
 
-def test_a_request_says_all_that_is_asked(model: Path) -> None:
-    asked = SamplingParams(
+def test_a_request_has_all_sampling_fields(model: Path) -> None:
+    sampling = SamplingParams(
         max_tokens=5,
         min_tokens=2,
         temperature=0.7,
@@ -260,7 +262,7 @@ def test_a_request_says_all_that_is_asked(model: Path) -> None:
         ignore_eos=True,
     )
     with upstream(stream(tokens(1, finish="stop"))) as server:
-        steps_of(server, model, asked)
+        outputs_of(server, model, sampling)
     assert server.bodies[1] == {
         "model": "theirs",
         "prompt": ids("hi"),
@@ -285,17 +287,17 @@ def test_a_request_says_all_that_is_asked(model: Path) -> None:
 
 def test_defaults_are_sent_too_since_the_server_may_have_others(model: Path) -> None:
     with upstream(BY_IDS) as server:
-        steps_of(server, model, SamplingParams(max_tokens=5))
+        outputs_of(server, model, SamplingParams(max_tokens=5))
     sent = {
         key: server.bodies[1][key] for key in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
     }
     assert sent == {"temperature": 1.0, "top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
 
 
-def test_llama_cpp_is_spoken_to_in_its_own_words(model: Path) -> None:
+def test_llama_cpp_gets_its_own_field_names(model: Path) -> None:
     described = {"owned_by": "llamacpp", "max_model_len": None, "meta": {"n_ctx": 48}}
     with upstream(probe=BY_TEXT, **described) as server:
-        steps_of(server, model, SamplingParams(max_tokens=5, repetition_penalty=1.1, top_k=4))
+        outputs_of(server, model, SamplingParams(max_tokens=5, repetition_penalty=1.1, top_k=4))
         card = card_of(server, model)
     body = server.bodies[1]
     assert (body["repeat_penalty"], body["repeat_last_n"], body["top_k"]) == (1.1, 7, 4)
@@ -323,28 +325,30 @@ def test_what_the_server_does_not_offer_is_refused_by_name(
     model: Path, owner: str, sampling: SamplingParams, param: str
 ) -> None:
     with upstream(owned_by=owner) as server, pytest.raises(RequestError) as refused:
-        steps_of(server, model, sampling)
+        outputs_of(server, model, sampling)
     assert (refused.value.param, refused.value.code) == (param, "unsupported_parameter")
     assert len(server.bodies) == 1, "only the probe"
 
 
 def test_nothing_is_asked_where_nothing_is_to_be_generated(model: Path) -> None:
     with upstream() as server:
-        assert steps_of(server, model, SamplingParams(max_tokens=0)) == [EngineOutput(finish_reason="length")]
+        assert outputs_of(server, model, SamplingParams(max_tokens=0)) == [
+            EngineOutput(finish_reason="length")
+        ]
     assert len(server.bodies) == 1, "only the probe"
 
 
 def test_the_maximum_is_cut_to_the_context(model: Path) -> None:
     with upstream(BY_IDS) as server:
-        steps_of(server, model, SamplingParams(max_tokens=1000))
+        outputs_of(server, model, SamplingParams(max_tokens=1000))
         with pytest.raises(ContextTooLong):
-            steps_of(server, model, prompt="x" * 32)
+            outputs_of(server, model, prompt="x" * 32)
     assert server.bodies[1]["max_tokens"] == 30
 
 
 def test_a_server_that_takes_no_ids_gets_text(model: Path) -> None:
     with upstream(BY_TEXT, BY_TEXT, probe=[refusal("400 Bad Request", "prompt must be a string")]) as server:
-        steps_of(server, model)
+        outputs_of(server, model)
     assert [body["prompt"] for body in server.bodies] == [ids("Hello"), "Hello", "hi"]
     assert server.bodies[2]["skip_special_tokens"] is False
 
@@ -358,12 +362,12 @@ def test_how_prompts_are_sent_can_be_said(model: Path, send: str, prompt: Any) -
 
 def test_a_key_and_the_id_of_the_request_go_with_it(model: Path) -> None:
     with upstream(BY_IDS) as server:
-        steps_of(server, model, api_key="secret")
+        outputs_of(server, model, api_key="secret")
     assert all("authorization: bearer secret" in head.lower() for head in server.heads)
     assert "x-request-id: request-1" in server.heads[-1].lower()
 
 
-def test_the_card_says_what_server_and_model_say(model: Path) -> None:
+def test_the_card_combines_server_and_model(model: Path) -> None:
     with upstream(artifact_id="these") as server:
         card = card_of(server, model)
     assert (card.max_model_len, card.eos_token_ids, card.artifact_id) == (32, (END,), "these")
@@ -381,7 +385,7 @@ def test_the_context_length_comes_from_the_server_the_model_or_the_user(model: P
     with upstream(max_model_len=None) as server:
         assert card_of(server, model).max_model_len == 64
         assert card_of(server, model, max_model_len=16).max_model_len == 16
-        with pytest.raises(ConfigError, match="--max-model-len 65: the server behind has 64"):
+        with pytest.raises(ConfigError, match="--max-model-len 65: the upstream server has only 64"):
             card_of(server, model, max_model_len=65)
 
 
@@ -395,22 +399,22 @@ def test_the_context_length_comes_from_the_server_the_model_or_the_user(model: P
         (AnyOf((ConstString("a"), ConstString("b"))), {"choice": ["a", "b"]}),
     ],
 )
-def test_constraints_are_handed_on_in_the_words_of_vllm(
+def test_constraints_are_forwarded_as_structured_outputs(
     model: Path, constraint: Constraint, value: Any
 ) -> None:
     with upstream(BY_IDS) as server:
-        steps_of(server, model, constraint=constraint, constraints="vllm")
+        outputs_of(server, model, constraint=constraint, constraints="vllm")
         assert card_of(server, model, constraints="vllm").grammar == "vllm"
     assert server.bodies[1]["structured_outputs"] == value
 
 
 @pytest.mark.parametrize("constraint", [TextUntil("end"), AnyOf((ConstString("a"), Regex("b")))])
-def test_a_constraint_without_words_is_refused(model: Path, constraint: Constraint) -> None:
+def test_an_unsupported_constraint_is_rejected(model: Path, constraint: Constraint) -> None:
     with upstream() as server, pytest.raises(RequestError, match="constraint"):
-        steps_of(server, model, constraint=constraint, constraints="vllm")
+        outputs_of(server, model, constraint=constraint, constraints="vllm")
 
 
-# What goes wrong at the start is the user's to mend.
+# Errors at the start are errors of the user.
 
 
 def test_a_server_that_is_not_there_is_a_user_error_in_one_line(model: Path) -> None:
@@ -424,29 +428,29 @@ def test_a_server_that_is_not_there_is_a_user_error_in_one_line(model: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("page", "said"),
+    ("page", "message"),
     [
         (refusal("401 Unauthorized", "wrong key"), "failed with 401: wrong key"),
         (refusal("404 Not Found", "no such page"), "failed with 404: no such page"),
         (refusal("503 Service Unavailable", "loading"), "not ready: loading"),
         (whole({"detail": "what?"}, "400 Bad Request"), "what?"),
-        (whole(b"<html>hello</html>"), "no list of models"),
-        (whole({"object": "list"}), "no list of models"),
+        (whole(b"<html>hello</html>"), "not a list of models"),
+        (whole({"object": "list"}), "not a list of models"),
         (whole(b"", "302 Found"), "302"),
         (whole({"data": []}), "serves none"),
         (whole({"data": [{"id": "a"}, {"id": "b"}]}), "serves a, b"),
-        (b"no http\r\n\r\n", "can't be reached, or broke off"),
+        (b"no http\r\n\r\n", "can't be reached, or closed the connection"),
     ],
 )
-def test_a_list_of_models_that_is_none_is_a_user_error(model: Path, page: bytes, said: str) -> None:
-    with answering(lambda body: BY_IDS, page) as server, pytest.raises(UserError, match=said):
+def test_a_bad_list_of_models_is_a_user_error(model: Path, page: bytes, message: str) -> None:
+    with answering(lambda body: BY_IDS, page) as server, pytest.raises(UserError, match=message):
         card_of(server, model)
 
 
-def test_a_url_without_a_version_is_told_what_it_may_lack(model: Path) -> None:
+def test_a_url_without_a_version_gets_a_hint(model: Path) -> None:
     missing = refusal("404 Not Found", "no such page")
     with answering(lambda body: BY_IDS, missing) as server:
-        with pytest.raises(UserError, match=r"a base URL ends with /v1, as a rule$"):
+        with pytest.raises(UserError, match=r"a base URL usually ends with /v1$"):
             card_of(server.url.removesuffix("/v1"), model)
         with pytest.raises(UserError, match=r"404: no such page$"):
             card_of(server, model)
@@ -456,31 +460,31 @@ def test_one_of_several_models_is_chosen_by_option(model: Path) -> None:
     listed = whole({"data": [{"id": "a"}, {"id": "b", "max_model_len": 9}]})
     with answering(lambda body: BY_TEXT, listed) as server:
         assert card_of(server, model, model="b").max_model_len == 9
-        with pytest.raises(ConfigError, match="serves a, b, and no 'c'"):
+        with pytest.raises(ConfigError, match="serves a, b, but not 'c'"):
             card_of(server, model, model="c")
 
 
 @pytest.mark.parametrize(
-    ("probe", "said"),
+    ("probe", "message"),
     [
         ([refusal("400 Bad Request", "no completions here")], "no completions here"),
         ([refusal("401 Unauthorized", "wrong key")], "wrong key"),
-        (stream(), "without a choice"),
-        (stream(event(b"{")), "no completion"),
+        (stream(), "no choices"),
+        (stream(event(b"{")), "malformed completion"),
     ],
 )
-def test_a_server_that_completes_nothing_is_a_user_error(model: Path, probe: Answer, said: str) -> None:
-    with upstream(probe, probe=probe) as server, pytest.raises(UserError, match=said):
+def test_a_server_that_completes_nothing_is_a_user_error(model: Path, probe: Script, message: str) -> None:
+    with upstream(probe, probe=probe) as server, pytest.raises(UserError, match=message):
         card_of(server, model)
 
 
 def test_ids_that_are_insisted_on_and_not_given_are_a_user_error(model: Path) -> None:
-    with upstream(probe=BY_TEXT) as server, pytest.raises(ConfigError, match="text alone"):
+    with upstream(probe=BY_TEXT) as server, pytest.raises(ConfigError, match="only text"):
         card_of(server, model, receive="ids")
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({}, "url=...: it must be given"),
         ({"url": "localhost:8000"}, "url='localhost:8000'"),
@@ -490,8 +494,8 @@ def test_ids_that_are_insisted_on_and_not_given_are_a_user_error(model: Path) ->
         ({"url": "http://x/v1", "uri": "y"}, "did you mean 'url'"),
     ],
 )
-def test_options_are_checked(options: dict[str, str], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_options_are_checked(options: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         openai_backend(BackendConfig(model="m", options=options), BackendContext())
 
 
@@ -503,17 +507,17 @@ def test_options_are_checked(options: dict[str, str], said: str) -> None:
         ({"dtype": "float16"}, "--dtype"),
     ],
 )
-def test_what_the_engine_behind_decides_is_refused(given: dict[str, Any], flag: str) -> None:
+def test_options_of_the_upstream_server_are_rejected(given: dict[str, Any], flag: str) -> None:
     config = BackendConfig(model="m", options={"url": "http://x/v1"}, **given)
-    with pytest.raises(ConfigError, match=f"{flag}: the server behind decides"):
+    with pytest.raises(ConfigError, match=f"{flag}: the upstream server decides"):
         openai_backend(config, BackendContext())
 
 
-# What goes wrong later concerns its own request.
+# Later errors fail only their own request.
 
 
 @pytest.mark.parametrize(
-    ("answer", "kind", "said"),
+    ("response", "kind", "message"),
     [
         ([refusal("400 Bad Request", "top_k is odd")], RequestError, "top_k is odd"),
         ([whole({"object": "error", "message": "odd"}, "422 Unprocessable Entity")], RequestError, "odd"),
@@ -522,34 +526,34 @@ def test_what_the_engine_behind_decides_is_refused(given: dict[str, Any], flag: 
         ([refusal("500 Internal Server Error", "oops")], BackendError, "failed with 500: oops"),
         ([whole(b"<html>", "502 Bad Gateway")], BackendUnavailable, "<html>"),
         ([whole(b"", "302 Found")], BackendError, "302"),
-        ([CLOSE], BackendUnavailable, "broke off"),
-        ([EVENT_STREAM, chunk(tokens(1)), CLOSE], BackendUnavailable, "broke off"),
-        (stream(tokens(1)), BackendError, "without saying why"),
-        (stream(), BackendError, "without saying why"),
-        ([whole({"choices": []})], BackendError, "without saying why"),
-        (stream(event(b"{oops")), BackendError, "no completion"),
-        (stream(event({"choices": 3})), BackendError, "no completion"),
-        (stream(event(b'{"choices": [{"text": "\xff"}]}')), BackendError, "no completion"),
+        ([CLOSE], BackendUnavailable, "closed the connection"),
+        ([EVENT_STREAM, chunk(tokens(1)), CLOSE], BackendUnavailable, "closed the connection"),
+        (stream(tokens(1)), BackendError, "without a finish reason"),
+        (stream(), BackendError, "without a finish reason"),
+        ([whole({"choices": []})], BackendError, "without a finish reason"),
+        (stream(event(b"{oops")), BackendError, "malformed completion"),
+        (stream(event({"choices": 3})), BackendError, "malformed completion"),
+        (stream(event(b'{"choices": [{"text": "\xff"}]}')), BackendError, "malformed completion"),
         (stream(event({"error": {"message": "died", "type": "server_error"}})), BackendError, "died"),
         (stream(event({"error": {"message": "odd", "code": 400}})), RequestError, "odd"),
         (stream(event({"error": {"message": "odd", "type": "invalid_request_error"}})), RequestError, "odd"),
         (stream(event({"error": {"message": "gone", "code": "unavailable"}})), BackendUnavailable, "gone"),
         (stream(event({"error": "oops"})), BackendError, "oops"),
-        (stream(tokens(1, finish="error")), BackendError, "failed while it answered"),
+        (stream(tokens(1, finish="error")), BackendError, "failed during its response"),
     ],
 )
-def test_a_failure_is_told_for_what_it_is(
-    model: Path, answer: Answer, kind: type[Exception], said: str
+def test_each_failure_has_its_error_type(
+    model: Path, response: Script, kind: type[Exception], message: str
 ) -> None:
-    with upstream(answer) as server, pytest.raises(kind, match=said) as failed:
-        steps_of(server, model)
+    with upstream(response) as server, pytest.raises(kind, match=message) as failed:
+        outputs_of(server, model)
     assert type(failed.value) is kind
 
 
 def test_a_refusal_names_the_field_and_the_code_of_the_server(model: Path) -> None:
     error = {"error": {"message": "no", "param": "top_k", "code": "odd_value"}}
     with upstream([whole(error, "400 Bad Request")]) as server, pytest.raises(RequestError) as refused:
-        steps_of(server, model)
+        outputs_of(server, model)
     assert (refused.value.message, refused.value.param, refused.value.code) == ("no", "top_k", "odd_value")
 
 
@@ -571,18 +575,18 @@ def test_tokens_before_a_failure_are_handed_on(model: Path) -> None:
 
 def test_an_end_without_done_is_an_end(model: Path) -> None:
     with upstream([EVENT_STREAM, chunk(tokens(1, finish="stop")), LAST_CHUNK]) as server:
-        assert merge_outputs(steps_of(server, model)) == EngineOutput(token_ids=[1], finish_reason="stop")
+        assert merge_outputs(outputs_of(server, model)) == EngineOutput(token_ids=[1], finish_reason="stop")
 
 
 def test_a_connection_that_breaks_before_the_answer_is_tried_once_more(model: Path) -> None:
     with upstream([CLOSE], BY_IDS) as server:
-        assert merge_outputs(steps_of(server, model)).token_ids == [1]
+        assert merge_outputs(outputs_of(server, model)).token_ids == [1]
     assert len(server.bodies) == 3
 
 
 def test_nothing_is_tried_again_once_a_byte_has_come(model: Path) -> None:
     with upstream([EVENT_STREAM, CLOSE], BY_IDS) as server, pytest.raises(BackendUnavailable):
-        steps_of(server, model)
+        outputs_of(server, model)
     assert len(server.bodies) == 2
 
 
@@ -590,9 +594,9 @@ def test_nothing_is_tried_again_once_a_byte_has_come(model: Path) -> None:
     "silent",
     [[HANG], [EVENT_STREAM, chunk(tokens(1)), HANG], [EVENT_STREAM, chunk(tokens(1)), b"no chunk\r\n", HANG]],
 )
-def test_a_server_that_falls_silent_has_failed_in_time(model: Path, silent: Answer) -> None:
+def test_a_server_that_falls_silent_has_failed_in_time(model: Path, silent: Script) -> None:
     with upstream(silent) as server, pytest.raises(BackendUnavailable, match="in time"):
-        steps_of(server, model, timeout="0.2")
+        outputs_of(server, model, timeout="0.2")
     assert len(server.bodies) == 2, "a time-out is not tried again"
 
 
@@ -607,10 +611,10 @@ def test_closing_an_answer_hangs_up(model: Path) -> None:
 
     async def ask(server: WireServer) -> None:
         async with started(server, model) as (backend, _):
-            answer = backend.generate(GenerateRequest("r", ids("hi"), GREEDY))
-            await anext(answer)
+            response = backend.generate(GenerateRequest("r", ids("hi"), GREEDY))
+            await anext(response)
             assert (await backend.status()).running == 1
-            await answer.aclose()
+            await response.aclose()
             assert (await backend.status()).running == 0
             async with asyncio.timeout(20):
                 before = -1
@@ -626,13 +630,13 @@ def test_closing_an_answer_hangs_up(model: Path) -> None:
     ("silent", "speaks"),
     [([HANG], False), ([EVENT_STREAM, HANG], False), ([EVENT_STREAM, chunk(tokens(1)), HANG], True)],
 )
-def test_stopping_ends_what_is_in_flight(model: Path, silent: Answer, speaks: bool) -> None:
+def test_stopping_ends_what_is_in_flight(model: Path, silent: Script, speaks: bool) -> None:
     async def ask(server: WireServer) -> None:
         async with started(server, model) as (backend, _):
-            answer = backend.generate(GenerateRequest("r", ids("hi"), GREEDY))
+            response = backend.generate(GenerateRequest("r", ids("hi"), GREEDY))
             if speaks:
-                await anext(answer)
-            waiting = asyncio.ensure_future(anext(answer))
+                await anext(response)
+            waiting = asyncio.ensure_future(anext(response))
             await asyncio.sleep(0.05)
             await backend.stop()
             with pytest.raises(BackendUnavailable, match="stopping"):
@@ -655,12 +659,12 @@ def test_the_health_of_the_server_is_asked_for_now_and_then(
 
     with upstream() as server:
         assert asyncio.run(ask(server)) == 1
-        monkeypatch.setattr(backend_module, "FRESH_SECONDS", -1.0)
+        monkeypatch.setattr(backend_module, "HEALTH_CACHE_SECONDS", -1.0)
         assert asyncio.run(ask(server)) == 5
 
 
 def test_a_server_that_is_gone_is_unwell(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "PAUSE", 0.0)
+    monkeypatch.setattr(client_module, "RETRY_DELAY", 0.0)
 
     async def ask() -> None:
         with upstream() as server:
@@ -677,5 +681,5 @@ def test_a_server_that_is_gone_is_unwell(model: Path, monkeypatch: pytest.Monkey
 
 def test_a_body_is_plain_json(model: Path) -> None:
     with upstream(BY_IDS) as server:
-        steps_of(server, model)
+        outputs_of(server, model)
     assert json.loads(json.dumps(server.bodies[1])) == server.bodies[1]

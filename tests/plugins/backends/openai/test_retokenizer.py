@@ -1,4 +1,4 @@
-"""Text becomes ids whose text it is, however it is divided."""
+"""Pieces of text become ids that decode to the same text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from fllm.pipeline.detokenizer import Detokenizer
 from fllm.tokenizer import Tokenizer
-from fllm_backends.openai.retokenizer import Alphabet, Speller
+from fllm_backends.openai.retokenizer import ByteAlphabet, Retokenizer
 
 
 def byte_level(normalizer: normalizers.Normalizer | None = None) -> tokenizers.Tokenizer:
@@ -55,9 +55,9 @@ PIECES = st.lists(
 )
 
 
-def spelled(tokenizer: Tokenizer, pieces: list[str], context: list[int]) -> list[int]:
-    speller = Speller(tokenizer, Alphabet(tokenizer), context)
-    return [token_id for piece in pieces for token_id in speller.spell(piece)]
+def retokenize(tokenizer: Tokenizer, pieces: list[str], context: list[int]) -> list[int]:
+    retokenizer = Retokenizer(tokenizer, ByteAlphabet(tokenizer), context)
+    return [token_id for piece in pieces for token_id in retokenizer.feed(piece)]
 
 
 def text_of(tokenizer: Tokenizer, ids: list[int], context: list[int]) -> str:
@@ -67,7 +67,7 @@ def text_of(tokenizer: Tokenizer, ids: list[int], context: list[int]) -> str:
 
 @every_tokenizer
 @given(pieces=PIECES, prompt=st.sampled_from(["", "a", "Hello", "a ", "<s>", "é", "\n", "<s>Hello"]))
-def test_the_ids_say_the_text_again_behind_the_prompt(
+def test_the_ids_decode_to_the_same_text_after_the_prompt(
     tokenizer: Tokenizer, pieces: list[str], prompt: str
 ) -> None:
     context = tokenizer.encode(prompt, add_special_tokens=False)
@@ -75,24 +75,24 @@ def test_the_ids_say_the_text_again_behind_the_prompt(
         context = tokenizer.encode("<s>", add_special_tokens=False)
     # U+2581 is how SentencePiece writes a space: its decoders make one of it, and no token is that character.
     pieces = [piece if tokenizer.byte_level else piece.replace("▁", "") for piece in pieces]
-    ids = spelled(tokenizer, pieces, context)
+    ids = retokenize(tokenizer, pieces, context)
     assert text_of(tokenizer, ids, context) == "".join(pieces)
 
 
 def test_whole_words_are_whole_tokens() -> None:
     tokenizer = Tokenizer(TOKENIZERS["llama2"], {})
     [start] = tokenizer.encode("<s>", add_special_tokens=False)
-    ids = spelled(tokenizer, [" Hello", " a", ".", "\n"], [start])
+    ids = retokenize(tokenizer, [" Hello", " a", ".", "\n"], [start])
     assert ids == [tokenizer.token_to_id(token) for token in ("▁Hello", "▁a", ".", "<0x0A>")]
 
 
 @every_tokenizer
 def test_a_special_token_that_is_spelled_out_is_that_token(tokenizer: Tokenizer) -> None:
     context = tokenizer.encode("a", add_special_tokens=False)
-    assert spelled(tokenizer, ["<|end|>"], context) == [tokenizer.token_to_id("<|end|>")]
+    assert retokenize(tokenizer, ["<|end|>"], context) == [tokenizer.token_to_id("<|end|>")]
 
 
-def test_a_vocabulary_that_cannot_write_a_text_says_what_it_can() -> None:
+def test_a_vocabulary_that_cannot_encode_a_text_encodes_what_it_can() -> None:
     inner = tokenizers.Tokenizer(models.WordLevel({"one": 0, "two": 1, "[UNK]": 2}, "[UNK]"))
     inner.pre_tokenizer = pre_tokenizers.Whitespace()
-    assert spelled(Tokenizer(inner, {}), ["one", "three"], [1]) == [0, 2]
+    assert retokenize(Tokenizer(inner, {}), ["one", "three"], [1]) == [0, 2]
