@@ -1,4 +1,4 @@
-"""A backend in a process of its own, so that the API's event loop and the engine never share a lock."""
+"""A backend that runs another one in a child process, so that API and engine never share the GIL."""
 
 from fllm_backends.process.backend import process_backend
 

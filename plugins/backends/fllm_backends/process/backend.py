@@ -1,4 +1,4 @@
-"""A backend that holds another in a child process, and starts it again when it dies."""
+"""The ``process`` backend: run another backend in a child process and restart it when it dies."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from fllm import (
     ModelCard,
 )
 from fllm.logs import configured_format
-from fllm_backends.process.child_process import Engine
+from fllm_backends.process.child_process import EngineProcess
 from fllm_backends.process.messages import Start
 
-LONGEST_DELAY = 30.0
-"""Seconds between two attempts to start an engine that won't start."""
+MAX_RESTART_DELAY = 30.0
+"""Maximum seconds between two attempts to start an engine."""
 HEALTHY_SECONDS = 60.0
-"""An engine that was ready for so long died of something new."""
+"""If an engine was ready for this long, its exit has a new cause, and the delays start again at 0."""
 
 log = logging.getLogger("fllm.engine")
 
 
 def process_backend(config: BackendConfig, context: BackendContext) -> Backend:
-    """Wrap the backend that is next in ``config.chain``; raises `ConfigError` if there is none."""
+    """Wrap the next backend of ``config.chain``; raise `ConfigError` if there is none."""
     if not config.chain:
-        raise ConfigError("the backend 'process' holds another one, and none is named")
+        raise ConfigError("the backend 'process' wraps another backend: name one after it")
     inner, *rest = config.chain
     level = logging.getLogger().getEffectiveLevel()
     start = Start(inner, replace(config, chain=tuple(rest)), context.plugins, level, configured_format())
@@ -42,7 +42,7 @@ def process_backend(config: BackendConfig, context: BackendContext) -> Backend:
 
 
 class ProcessBackend:
-    """The door to whichever child process lives now."""
+    """Forwards requests to the current child process and restarts it when it exits."""
 
     def __init__(self, message: Start, context: BackendContext) -> None:
         self._message = message
@@ -51,21 +51,21 @@ class ProcessBackend:
         self._supervisor: asyncio.Task[None] | None = None
 
     async def start(self) -> ModelCard:
-        """Start the child and its backend; an engine that dies later is started again, but not this time."""
+        """Start the child and its backend; raise if that fails. Only later exits lead to a restart."""
         card = await self._engine.start(self._message)
         self._supervisor = asyncio.create_task(self._supervise())
         return card
 
     def generate(self, request: GenerateRequest) -> AsyncGenerator[EngineOutput]:
-        """The inner backend's steps; raises `BackendUnavailable` if the child dies, or is not there."""
+        """Yield the inner backend's outputs; raise `BackendUnavailable` if the child is not running."""
         return self._engine.generate(request)
 
     async def status(self) -> EngineStats:
-        """The inner backend's status, from the child's event loop."""
+        """Return the inner backend's status; raise `BackendUnavailable` if the child does not send it."""
         return await self._engine.status()
 
     async def stop(self) -> None:
-        """End the child, and leave nothing of it."""
+        """Stop the child, and do not restart it."""
         if self._supervisor is not None:
             self._supervisor.cancel()
             await asyncio.wait([self._supervisor])
@@ -74,14 +74,14 @@ class ProcessBackend:
     async def _supervise(self) -> None:
         delay = 0.0
         while True:
-            await self._engine.gone()
-            delay = min(delay, self._longest_delay())
-            log.error("%s; it is started again in %g s", self._engine.absence, delay)
+            await self._engine.wait()
+            delay = min(delay, self._max_delay())
+            log.error("%s; it is started again in %g s", self._engine.unavailable_reason, delay)
             await asyncio.sleep(delay)
-            delay = longer(delay)
-            await self._start_again()
+            delay = next_delay(delay)
+            await self._restart()
 
-    async def _start_again(self) -> None:
+    async def _restart(self) -> None:
         self._engine = self._new_engine()
         try:
             await self._engine.start(self._message)
@@ -90,17 +90,17 @@ class ProcessBackend:
         else:
             log.info("the engine is ready again")
 
-    def _new_engine(self) -> Engine:
-        return Engine(self._context.progress, self._message.config.engine_timeout)
+    def _new_engine(self) -> EngineProcess:
+        return EngineProcess(self._context.progress, self._message.config.engine_timeout)
 
-    def _longest_delay(self) -> float:
-        """For an engine that has been ready: who kills it again and again keeps it away for no longer."""
+    def _max_delay(self) -> float:
+        """Return a short delay for an engine that was ready, so that repeated kills do not keep it down."""
         ready_at = self._engine.ready_at
         if ready_at is None:
-            return LONGEST_DELAY
+            return MAX_RESTART_DELAY
         return 0.0 if asyncio.get_running_loop().time() - ready_at > HEALTHY_SECONDS else 1.0
 
 
-def longer(delay: float) -> float:
-    """The delay before the next attempt: 1 s, 2 s, 4 s, up to `LONGEST_DELAY`."""
-    return min(max(1.0, 2 * delay), LONGEST_DELAY)
+def next_delay(delay: float) -> float:
+    """Return the delay of the next attempt: 1 s, 2 s, 4 s, up to `MAX_RESTART_DELAY`."""
+    return min(max(1.0, 2 * delay), MAX_RESTART_DELAY)

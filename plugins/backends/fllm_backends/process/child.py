@@ -1,4 +1,4 @@
-"""The child process: ``python -m fllm_backends.process.child FD`` serves a backend over the socket FD."""
+"""The child process: ``python -m fllm_backends.process.child FD`` serves a backend over the socket ``FD``."""
 
 from __future__ import annotations
 
@@ -36,28 +36,28 @@ from fllm_backends.process import messages
 from fllm_backends.process.channel import Channel
 from fllm_backends.process.messages import START, STATUS, ToChild
 
-ORPHAN_SECONDS = 2.0
-"""How long an orphan may take to end by itself."""
+ORPHAN_GRACE_SECONDS = 2.0
+"""Time to exit by itself after the parent has exited."""
 
-TITLE = "furiosa-llm engine"
-"""In lists of processes."""
+PROCESS_TITLE = "furiosa-llm engine"
+"""Name in lists of processes."""
 
 log = logging.getLogger("fllm.engine")
 
 
-class Server:
-    """Does what the parent asks of the inner backend, each request in a task of its own."""
+class EngineServer:
+    """Serves the parent's requests to the inner backend, each in its own task."""
 
     def __init__(self) -> None:
         self.channel: Channel[ToChild] = Channel(msgpack.Decoder(ToChild).decode, self._receive)
-        self._asked_to_stop = asyncio.Event()
+        self._stop_requested = asyncio.Event()
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._steps: list[tuple[int, EngineOutput]] = []
+        self._outputs: list[tuple[int, EngineOutput]] = []
         self._backend: Backend | None = None
 
     async def serve(self) -> None:
-        """Return once the parent asks to stop or is gone, and the backend has stopped."""
-        ends = [asyncio.create_task(event.wait()) for event in (self._asked_to_stop, self.channel.closed)]
+        """Stop the backend and return when the parent sends `Stop` or closes the connection."""
+        ends = [asyncio.create_task(event.wait()) for event in (self._stop_requested, self.channel.closed)]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if self._backend is not None:
             await self._backend.stop()
@@ -67,19 +67,19 @@ class Server:
 
     def _receive(self, message: ToChild) -> None:
         match message:
-            case messages.Generate(key=key, prompt=prompt):
-                self._run(key, self._generate(key, prompt))
+            case messages.Generate(key=key, request=request):
+                self._run(key, self._generate(key, request))
             case messages.Abort(key=key):
                 self._abort(key)
-            case messages.AskStatus():
+            case messages.GetStatus():
                 self._run(STATUS, self._status())
             case messages.Start():
                 self._run(START, self._start(message))
             case messages.Stop():
-                self._asked_to_stop.set()
+                self._stop_requested.set()
 
     def _run(self, key: int, work: Coroutine[Any, Any, None]) -> None:
-        context = copy_context()  # what is logged of the end bears the request's id, too
+        context = copy_context()  # so that log lines about the end have the request's id, too
         task = asyncio.create_task(work, context=context)
         self._tasks[key] = task
         task.add_done_callback(lambda task: self._done(key, task), context=context)
@@ -92,82 +92,82 @@ class Server:
         del self._tasks[key]
         if not task.cancelled() and (error := task.exception()) is not None:
             self._flush()
-            self._tell(key, error)
+            self._send_failure(key, error)
 
-    def _tell(self, key: int, error: BaseException) -> None:
+    def _send_failure(self, key: int, error: BaseException) -> None:
         if not isinstance(error, RequestError | UserError | BackendUnavailable):
             log.error("the engine failed", exc_info=error)
-        self.channel.send(messages.failed(key, error))
+        self.channel.send(messages.Failed.from_error(key, error))
 
     async def _start(self, message: messages.Start) -> None:
         configure(message.log_level, message.log_format, anew=True)
         factory = load_plugins(message.plugins).backends.load(message.backend)
         loop = asyncio.get_running_loop()
 
-        def tell(progress: Progress) -> None:
-            loop.call_soon_threadsafe(self.channel.send, messages.Loading(progress))
+        def send_progress(progress: Progress) -> None:
+            loop.call_soon_threadsafe(self.channel.send, messages.LoadProgress(progress))
 
-        backend = factory(message.config, BackendContext(progress=tell, plugins=message.plugins))
+        backend = factory(message.config, BackendContext(progress=send_progress, plugins=message.plugins))
         card = await backend.start()
         self._backend = backend
         self.channel.send(messages.Started(card))
 
-    async def _generate(self, key: int, prompt: GenerateRequest) -> None:
-        REQUEST_ID.set(prompt.asked_in)
-        async with aclosing(self._started().generate(prompt)) as steps:
-            async for step in steps:
-                if not self._steps:
+    async def _generate(self, key: int, request: GenerateRequest) -> None:
+        REQUEST_ID.set(request.asked_in)
+        async with aclosing(self._started_backend().generate(request)) as outputs:
+            async for output in outputs:
+                if not self._outputs:
                     asyncio.get_running_loop().call_soon(self._flush)
-                self._steps.append((key, step))
-                if step.finish_reason:
+                self._outputs.append((key, output))
+                if output.finish_reason:
                     return
-        raise BackendError("the backend ended a sequence without saying why")
+        raise BackendError("the backend ended a sequence without a finish reason")
 
     async def _status(self) -> None:
-        self.channel.send(messages.StatusIs(await self._started().status()))
+        self.channel.send(messages.Status(await self._started_backend().status()))
 
-    def _started(self) -> Backend:
-        assert self._backend is not None, "the parent asks nothing before it is told of the start"
+    def _started_backend(self) -> Backend:
+        assert self._backend is not None, "the parent sends requests only after Started"
         return self._backend
 
     def _flush(self) -> None:
-        if not self._steps:
+        if not self._outputs:
             return
-        steps, self._steps = self._steps, []
+        outputs, self._outputs = self._outputs, []
         try:
-            self.channel.send(messages.Steps(steps))
-        except (TypeError, OverflowError) as error:  # something in a step that msgpack can't carry
-            for key, _ in steps:
+            self.channel.send(messages.Outputs(outputs))
+        except (TypeError, OverflowError) as error:  # an output with a value that msgpack can't encode
+            for key, _ in outputs:
                 self._abort(key)
-                self._tell(key, error)
+                self._send_failure(key, error)
 
 
 def main(descriptor: int) -> None:
-    """Serve until the parent asks to stop, or is gone."""
-    setproctitle(TITLE)
+    """Serve until the parent sends `Stop` or closes the connection."""
+    setproctitle(PROCESS_TITLE)
     for number in (signal.SIGINT, signal.SIGTERM):
-        # A terminal and a service manager signal the whole group; the parent drains first and asks then.
-        # No SIG_IGN: a compiler started by an engine would inherit that.
+        # A terminal or service manager signals the whole group, but the parent drains before it sends Stop.
+        # Not SIG_IGN, because a compiler started by an engine would inherit that.
         signal.signal(number, lambda *_: None)
     configure(logging.INFO, "console")
-    end = socket.socket(fileno=descriptor)
-    end.set_inheritable(False)
-    threading.Thread(target=_end_with_parent, args=(descriptor,), name="orphan", daemon=True).start()
-    asyncio.run(_serve(end))
+    connection = socket.socket(fileno=descriptor)
+    connection.set_inheritable(False)
+    threading.Thread(target=_exit_with_parent, args=(descriptor,), name="orphan", daemon=True).start()
+    asyncio.run(_serve(connection))
 
 
-async def _serve(end: socket.socket) -> None:
-    server = Server()
-    await asyncio.get_running_loop().create_unix_connection(lambda: server.channel, sock=end)
+async def _serve(connection: socket.socket) -> None:
+    server = EngineServer()
+    await asyncio.get_running_loop().create_unix_connection(lambda: server.channel, sock=connection)
     await server.serve()
 
 
-def _end_with_parent(descriptor: int) -> None:
-    """Exit if the parent is gone, even where the event loop hangs in an engine's code."""
+def _exit_with_parent(descriptor: int) -> None:
+    """Exit soon after the parent, even if the event loop hangs in the code of an engine."""
     poll = select.poll()
-    poll.register(descriptor, 0)  # only POLLHUP, which always is reported
+    poll.register(descriptor, 0)  # only POLLHUP, which is always reported
     poll.poll()
-    time.sleep(ORPHAN_SECONDS)
+    time.sleep(ORPHAN_GRACE_SECONDS)
     os._exit(1)
 
 

@@ -1,4 +1,4 @@
-"""One child process, seen from its parent."""
+"""The parent's side of one child process."""
 
 from __future__ import annotations
 
@@ -17,167 +17,167 @@ from fllm_backends.process import messages
 from fllm_backends.process.channel import Channel
 from fllm_backends.process.engine_watchdog import wait_until_lost
 from fllm_backends.process.messages import START, STATUS, Failed, ToParent
-from fllm_backends.process.spawn import cause_of_death, kill, spawn
+from fllm_backends.process.spawn import describe_exit, kill, spawn
 
 T = TypeVar("T")
 
-STATUS_SECONDS = 5.0
-"""An engine that takes longer to say how it is hangs."""
-STOP_SECONDS = 10.0
-"""How long an engine may take to stop before it is killed."""
-LAST_WORDS_SECONDS = 2.0
-"""Between the end of the connection and that of the process, whichever is first."""
+STATUS_TIMEOUT = 5.0
+"""Seconds until an engine that does not send its status counts as unavailable."""
+STOP_TIMEOUT = 10.0
+"""Seconds until an engine that does not stop is killed."""
+EXIT_GRACE_SECONDS = 2.0
+"""Time between the end of the connection and that of the process, in either order."""
 
 
-class Engine:
-    """An inner backend in a child process, from birth to death; it is never started twice."""
+class EngineProcess:
+    """An inner backend in a child process, which is started at most once."""
 
-    def __init__(self, progress: Callable[[Progress], None], patience: float = 60.0) -> None:
+    def __init__(self, progress: Callable[[Progress], None], timeout: float = 60.0) -> None:
         self.ready_at: float | None = None
-        """When it became ready, by the event loop's clock."""
-        self.absence: str | None = "the engine is being started"
-        """Why it can't be asked for anything now."""
-        self._farewell: str | None = None
+        """Time when it became ready, on the event loop's clock."""
+        self.unavailable_reason: str | None = "the engine is being started"
+        """Why it can't serve requests now; None if it can."""
+        self._exit_reason: str | None = None
         self._progress = progress
-        self._patience = patience
+        self._timeout = timeout
         self._channel: Channel[ToParent] = Channel(msgpack.Decoder(ToParent).decode, self._receive)
         self._process: Process | None = None
-        self._watcher: asyncio.Task[None] | None = None
-        self._guard: asyncio.Task[None] | None = None
+        self._exit_task: asyncio.Task[None] | None = None
+        self._health_task: asyncio.Task[None] | None = None
         self._keys = itertools.count()
-        self._streams: dict[int, OutputQueue[EngineOutput]] = {}
+        self._queues: dict[int, OutputQueue[EngineOutput]] = {}
         self._card: asyncio.Future[ModelCard | Failed] | None = None
         self._status: asyncio.Future[EngineStats | Failed] | None = None
 
     async def start(self, message: messages.Start) -> ModelCard:
-        """Raises what the inner backend's start raises, or `BackendUnavailable` if the child dies of it."""
+        """Start the child; raise the inner backend's error, or `BackendUnavailable` if the child exits."""
         self._card = asyncio.get_running_loop().create_future()
         try:
             self._process = await spawn(self._channel)
-            self._watcher = asyncio.create_task(self._watch(self._process))
+            self._exit_task = asyncio.create_task(self._wait_for_exit(self._process))
             self._channel.send(message)
             card = _value(await self._card)
-            self._guard = asyncio.create_task(self._kill_if_lost())
+            self._health_task = asyncio.create_task(self._kill_if_lost())
             return card
         except BaseException:
             await self.stop("the engine could not be started")
             raise
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[EngineOutput]:
-        """The inner backend's steps; closing the generator closes that one too."""
-        self._check()
+        """Yield the inner backend's outputs; closing the generator aborts the request there."""
+        self._require_available()
         key = next(self._keys)
-        inbox = self._streams[key] = OutputQueue()
+        queue = self._queues[key] = OutputQueue()
         self._channel.send(messages.Generate(key, request))
         try:
             finished = False
             while not finished:
-                step = merge_outputs(await inbox.get())
-                finished = step.finish_reason is not None
-                yield step
+                output = merge_outputs(await queue.get())
+                finished = output.finish_reason is not None
+                yield output
         finally:
-            if self._streams.pop(key, None):
+            if self._queues.pop(key, None):
                 self._channel.send(messages.Abort(key))
 
     async def status(self) -> EngineStats:
-        """The inner backend's status; raises `BackendUnavailable` if it does not come in time."""
-        self._check()
+        """Return the inner backend's status; raise `BackendUnavailable` if it does not arrive in time."""
+        self._require_available()
         try:
-            async with asyncio.timeout(STATUS_SECONDS):
-                return _value(await asyncio.shield(self._ask_status()))
+            async with asyncio.timeout(STATUS_TIMEOUT):
+                return _value(await asyncio.shield(self._request_status()))
         except TimeoutError:
-            raise BackendUnavailable("the engine process does not answer") from None
+            raise BackendUnavailable("the engine process does not respond") from None
 
-    async def stop(self, why: str = "the engine is stopping") -> None:
-        """End the child: ask it, then kill it. One that still loads has nothing to lose, and is not asked."""
-        ready = self.absence is None
-        self.absence = self._farewell = why
-        if self._process is None or self._watcher is None:
+    async def stop(self, reason: str = "the engine is stopping") -> None:
+        """Stop the child, or kill it if it is not ready or does not stop in time."""
+        ready = self.unavailable_reason is None
+        self.unavailable_reason = self._exit_reason = reason
+        if self._process is None or self._exit_task is None:
             return
         if ready:
             self._channel.send(messages.Stop())
-            await asyncio.wait([self._watcher], timeout=STOP_SECONDS)
+            await asyncio.wait([self._exit_task], timeout=STOP_TIMEOUT)
         kill(self._process)
-        await self.gone()
+        await self.wait()
 
-    async def gone(self) -> None:
-        """Wait until the child is dead, and those who waited for it know."""
-        if self._watcher is not None:
-            await asyncio.wait([self._watcher])
+    async def wait(self) -> None:
+        """Wait until the child has exited and its open requests have failed."""
+        if self._exit_task is not None:
+            await asyncio.wait([self._exit_task])
 
-    def _ask_status(self) -> asyncio.Future[EngineStats | Failed]:
+    def _request_status(self) -> asyncio.Future[EngineStats | Failed]:
         if self._status is None:
             self._status = asyncio.get_running_loop().create_future()
-            self._channel.send(messages.AskStatus())
+            self._channel.send(messages.GetStatus())
         return self._status
 
     async def _kill_if_lost(self) -> None:
-        """Ask how it is about once a second; kill it if it says that it is lost, or nothing for too long."""
-        assert self._process is not None, "it has started"
-        why = await wait_until_lost(self._ask_status, self._patience)
-        if self.absence is None:
-            self.absence = self._farewell = why
+        """Kill the child if it reports that its engine is lost, or does not respond."""
+        assert self._process is not None, "the process has started"
+        reason = await wait_until_lost(self._request_status, self._timeout)
+        if self.unavailable_reason is None:
+            self.unavailable_reason = self._exit_reason = reason
         kill(self._process)
 
-    async def _watch(self, process: Process) -> None:
+    async def _wait_for_exit(self, process: Process) -> None:
         ends = [asyncio.create_task(process.wait()), asyncio.create_task(self._channel.closed.wait())]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        if self._guard is not None:
-            self._guard.cancel()
-        await asyncio.wait(ends, timeout=LAST_WORDS_SECONDS)
+        if self._health_task is not None:
+            self._health_task.cancel()
+        await asyncio.wait(ends, timeout=EXIT_GRACE_SECONDS)
         kill(process)
         self._channel.close()
         await asyncio.wait(ends)
-        self.absence = self._farewell or f"the engine process died ({cause_of_death(process)})"
-        for key in (START, STATUS, *self._streams):
-            self._failed(messages.failed(key, BackendUnavailable(self.absence)))
+        self.unavailable_reason = self._exit_reason or f"the engine process died ({describe_exit(process)})"
+        for key in (START, STATUS, *self._queues):
+            self._fail(Failed.from_error(key, BackendUnavailable(self.unavailable_reason)))
 
-    def _check(self) -> None:
-        if self.absence is not None:
-            raise BackendUnavailable(self.absence)
+    def _require_available(self) -> None:
+        if self.unavailable_reason is not None:
+            raise BackendUnavailable(self.unavailable_reason)
 
     def _receive(self, message: ToParent) -> None:
         match message:
-            case messages.Steps(steps=steps):
-                for key, step in steps:
-                    self._step(key, step)
-            case messages.StatusIs(status=status):
-                self._answer_status(status)
+            case messages.Outputs(outputs=outputs):
+                for key, output in outputs:
+                    self._put(key, output)
+            case messages.Status(status=status):
+                self._resolve_status(status)
             case messages.Failed():
-                self._failed(message)
-            case messages.Loading(progress=progress):
+                self._fail(message)
+            case messages.LoadProgress(progress=progress):
                 self._progress(progress)
             case messages.Started(card=card):
-                self.absence = None
+                self.unavailable_reason = None
                 self.ready_at = asyncio.get_running_loop().time()
-                self._answer_start(card)
+                self._resolve_start(card)
 
-    def _step(self, key: int, step: EngineOutput) -> None:
-        # A stream that was closed here may still speak for a moment.
-        if inbox := self._streams.get(key):
-            inbox.put(step)
-            if step.finish_reason:
-                del self._streams[key]
+    def _put(self, key: int, output: EngineOutput) -> None:
+        # Outputs of an aborted request may still arrive for a moment.
+        if queue := self._queues.get(key):
+            queue.put(output)
+            if output.finish_reason:
+                del self._queues[key]
 
-    def _failed(self, failure: Failed) -> None:
+    def _fail(self, failure: Failed) -> None:
         if failure.key == START:
-            self._answer_start(failure)
+            self._resolve_start(failure)
         elif failure.key == STATUS:
-            self._answer_status(failure)
-        elif inbox := self._streams.pop(failure.key, None):
-            inbox.fail(failure.error())
+            self._resolve_status(failure)
+        elif queue := self._queues.pop(failure.key, None):
+            queue.fail(failure.error())
 
-    def _answer_start(self, answer: ModelCard | Failed) -> None:
+    def _resolve_start(self, result: ModelCard | Failed) -> None:
         if self._card is not None and not self._card.done():
-            self._card.set_result(answer)
+            self._card.set_result(result)
 
-    def _answer_status(self, answer: EngineStats | Failed) -> None:
-        asked, self._status = self._status, None
-        if asked is not None:
-            asked.set_result(answer)
+    def _resolve_status(self, result: EngineStats | Failed) -> None:
+        request, self._status = self._status, None
+        if request is not None:
+            request.set_result(result)
 
 
-def _value(answer: T | Failed) -> T:
-    if isinstance(answer, Failed):
-        raise answer.error()
-    return answer
+def _value(result: T | Failed) -> T:
+    if isinstance(result, Failed):
+        raise result.error()
+    return result

@@ -1,4 +1,4 @@
-"""What the two processes say to each other. Keys number the requests of one child's life."""
+"""The messages between the two processes. A key identifies a request of one child process."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from fllm import (
 from fllm.logs import LogFormat
 
 START = -1
-"""Key of the answer to `Start`."""
+"""Key of the response to `Start`."""
 STATUS = -2
-"""Key of the answer to `AskStatus`; one question is asked at a time."""
+"""Key of the response to `GetStatus`; only one such request is in flight."""
 
 
 class Message(Struct, frozen=True, tag=True, array_like=True):
-    """The root: an array that begins with the name of the message."""
+    """Base class: encoded as an array whose first item is the name of the message."""
 
 
 class Start(Message, frozen=True):
-    """To the child, once: make this backend and start it."""
+    """To the child, once: create this backend and start it."""
 
     backend: str
     config: BackendConfig
@@ -38,61 +38,72 @@ class Start(Message, frozen=True):
 
 
 class Generate(Message, frozen=True):
-    """To the child: continue a prompt."""
+    """To the child: generate the output of a request."""
 
     key: int
-    prompt: GenerateRequest
+    request: GenerateRequest
 
 
 class Abort(Message, frozen=True):
-    """To the child: nobody wants the rest."""
+    """To the child: abort a request."""
 
     key: int
 
 
-class AskStatus(Message, frozen=True):
-    """To the child: are you well?"""
+class GetStatus(Message, frozen=True):
+    """To the child: send the status of the backend."""
 
 
 class Stop(Message, frozen=True):
-    """To the child: release everything and exit."""
+    """To the child: stop the backend and exit."""
 
 
-class Loading(Message, frozen=True):
-    """To the parent: how far the start has come."""
+class LoadProgress(Message, frozen=True):
+    """To the parent: progress of the start."""
 
     progress: Progress
 
 
 class Started(Message, frozen=True):
-    """To the parent: the answer to `Start`."""
+    """To the parent: the response to `Start`."""
 
     card: ModelCard
 
 
-class Steps(Message, frozen=True):
-    """To the parent: all steps that became ready together, so that a token costs little."""
+class Outputs(Message, frozen=True):
+    """To the parent: all outputs that became ready together, with their keys. Batching keeps tokens cheap."""
 
-    steps: list[tuple[int, EngineOutput]]
+    outputs: list[tuple[int, EngineOutput]]
 
 
-class StatusIs(Message, frozen=True):
-    """To the parent: the answer to `AskStatus`."""
+class Status(Message, frozen=True):
+    """To the parent: the response to `GetStatus`."""
 
     status: EngineStats
 
 
 class Failed(Message, frozen=True):
-    """To the parent: what was asked under this key ended with an error."""
+    """To the parent: the request with this key failed."""
 
     key: int
     kind: str
+    """Name of the error's class in `fllm.errors`."""
     message: str
     param: str | None = None
     code: str | None = None
 
+    @classmethod
+    def from_error(cls, key: int, error: BaseException) -> Failed:
+        """Describe an error by its nearest class in `fllm.errors`, or by `BackendError` if it has none."""
+        if not isinstance(error, errors.FllmError):
+            return cls(key, BackendError.__name__, f"{type(error).__name__}: {error}".rstrip(": "))
+        kind = next(kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
+        if isinstance(error, errors.RequestError):
+            return cls(key, kind.__name__, error.message, error.param, error.code)
+        return cls(key, kind.__name__, error.message)
+
     def error(self) -> errors.FllmError:
-        """The error anew, of the type that it had in the child."""
+        """Return the error, of the same class as in the child."""
         kind: type[errors.FllmError] = getattr(errors, self.kind)
         if issubclass(kind, errors.ContextTooLong):
             return kind(self.message, param=self.param)
@@ -101,15 +112,5 @@ class Failed(Message, frozen=True):
         return kind(self.message)
 
 
-ToChild = Start | Generate | Abort | AskStatus | Stop
-ToParent = Loading | Started | Steps | StatusIs | Failed
-
-
-def failed(key: int, error: BaseException) -> Failed:
-    """An error made ready to travel: its nearest type of ours, or `BackendError` for a stranger."""
-    if not isinstance(error, errors.FllmError):
-        text = f"{type(error).__name__}: {error}".rstrip(": ")
-        return Failed(key, BackendError.__name__, text)
-    kind = next(kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
-    param, code = getattr(error, "param", None), getattr(error, "code", None)
-    return Failed(key, kind.__name__, error.message, param, code)
+ToChild = Start | Generate | Abort | GetStatus | Stop
+ToParent = LoadProgress | Started | Outputs | Status | Failed

@@ -1,4 +1,4 @@
-"""How a child process is born, and how it died."""
+"""Spawn and kill child processes, and describe how they exited."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ import sys
 from asyncio.subprocess import DEVNULL, Process
 from contextlib import suppress
 
-CHILD = "fllm_backends.process.child"
-SLEEPING_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "GOMP_SPINCOUNT": "0"}
-"""OpenMP's idle threads spin by default, and take the cores that the API needs."""
+CHILD_MODULE = "fllm_backends.process.child"
+PASSIVE_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "GOMP_SPINCOUNT": "0"}
+"""Environment that lets OpenMP's idle threads sleep: by default they spin on cores that the API needs."""
 
 
 async def spawn(channel: asyncio.Protocol) -> Process:
-    """Start a child and connect ``channel`` to it; the child ends when the connection does."""
+    """Start a child that ``channel`` is connected to; the child exits when the connection closes."""
     ours, theirs = socket.socketpair()
     with theirs:
         await asyncio.get_running_loop().create_unix_connection(lambda: channel, sock=ours)
-        command = (sys.executable, "-P", "-m", CHILD, str(theirs.fileno()))
-        environment = SLEEPING_THREADS | os.environ
+        command = (sys.executable, "-P", "-m", CHILD_MODULE, str(theirs.fileno()))
+        environment = PASSIVE_THREADS | os.environ
         return await asyncio.create_subprocess_exec(
             *command, stdin=DEVNULL, pass_fds=[theirs.fileno()], env=environment
         )
 
 
 def kill(process: Process) -> None:
-    """Kill it, unless it is dead already."""
+    """Kill the process if it has not exited."""
     if process.returncode is None:
         with suppress(ProcessLookupError):
             process.kill()
 
 
-def cause_of_death(process: Process) -> str:
-    """``exit status 3``, or ``signal 11``."""
+def describe_exit(process: Process) -> str:
+    """Return, for example, ``exit status 3`` or ``signal 11``."""
     code = process.returncode
-    assert code is not None, "it is dead"
+    assert code is not None, "the process has exited"
     if code == -signal.SIGKILL:
         return f"signal {-code}, as when memory runs out"
     return f"signal {-code}" if code < 0 else f"exit status {code}"

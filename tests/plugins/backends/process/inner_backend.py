@@ -1,6 +1,6 @@
-"""A plugin file with a backend that gives back the prompt's tokens, and misbehaves where it is told to.
+"""A plugin file with a backend that returns the prompt's tokens, or misbehaves on request.
 
-``options["start"]`` and the prompt's ``group`` say how.
+``options["start"]`` and the request's ``group`` select how.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ def fllm_backends() -> Iterable[BackendEntry]:
 
 
 class UnreadableModel(ModelError):
-    """A type that the parent does not know."""
+    """An error class that the parent does not have."""
 
 
 class Echo:
@@ -87,7 +87,7 @@ class Echo:
             case "refuse":
                 raise RequestError("no", param="seed", code="odd")
             case "fail":
-                raise ValueError("a stranger's error")
+                raise ValueError("an error of third-party code")
             case "wait":
                 print("waiting", flush=True)
                 try:

@@ -36,21 +36,21 @@ from fllm.values import merge_outputs
 from fllm_backends.process import backend as backend_module
 from fllm_backends.process import child_process as engine_module
 from fllm_backends.process import process_backend
-from fllm_backends.process.backend import ProcessBackend, longer
-from fllm_backends.process.child import TITLE
-from fllm_backends.process.spawn import CHILD
+from fllm_backends.process.backend import ProcessBackend, next_delay
+from fllm_backends.process.child import PROCESS_TITLE
+from fllm_backends.process.spawn import CHILD_MODULE
 
 PLUGIN = Path(__file__).with_name("inner_backend.py")
 
 
 def build(
-    told: Callable[[Progress], None] = lambda progress: None,
+    progress: Callable[[Progress], None] = lambda _: None,
     model: str = "none",
-    patience: float = 60.0,
+    timeout: float = 60.0,
     **options: str,
 ) -> ProcessBackend:
-    config = BackendConfig(model=model, chain=("echo", "rest"), options=options, engine_timeout=patience)
-    context = BackendContext(progress=told, plugins=PluginConfig(paths=(str(PLUGIN),)))
+    config = BackendConfig(model=model, chain=("echo", "rest"), options=options, engine_timeout=timeout)
+    context = BackendContext(progress=progress, plugins=PluginConfig(paths=(str(PLUGIN),)))
     backend = process_backend(config, context)
     assert isinstance(backend, ProcessBackend)
     return backend
@@ -58,9 +58,9 @@ def build(
 
 @asynccontextmanager
 async def started(
-    model: str = "none", patience: float = 60.0, **options: str
+    model: str = "none", timeout: float = 60.0, **options: str
 ) -> AsyncIterator[tuple[ProcessBackend, ModelCard]]:
-    backend = build(model=model, patience=patience, **options)
+    backend = build(model=model, timeout=timeout, **options)
     card = await backend.start()
     try:
         yield backend, card
@@ -72,21 +72,21 @@ def prompt(*tokens: int, how: str = "") -> GenerateRequest:
     return GenerateRequest("request", list(tokens), SamplingParams(max_tokens=99), how)
 
 
-async def steps(backend: ProcessBackend, asked: GenerateRequest) -> list[EngineOutput]:
-    return [step async for step in backend.generate(asked)]
+async def outputs_of(backend: ProcessBackend, request: GenerateRequest) -> list[EngineOutput]:
+    return [step async for step in backend.generate(request)]
 
 
-async def tokens(backend: ProcessBackend, asked: GenerateRequest) -> list[int]:
-    return [token for step in await steps(backend, asked) for token in step.token_ids]
+async def tokens(backend: ProcessBackend, request: GenerateRequest) -> list[int]:
+    return [token for step in await outputs_of(backend, request) for token in step.token_ids]
 
 
-async def until(wanted: Callable[[], Awaitable[bool]]) -> None:
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(20):
-        while not await wanted():
+        while not await condition():
             await asyncio.sleep(0.01)
 
 
-async def answers(backend: ProcessBackend) -> bool:
+async def responds(backend: ProcessBackend) -> bool:
     try:
         await backend.status()
     except BackendUnavailable:
@@ -94,13 +94,13 @@ async def answers(backend: ProcessBackend) -> bool:
     return True
 
 
-def test_steps_arrive_in_order_and_whole() -> None:
+def test_outputs_arrive_in_order_and_complete() -> None:
     async def scenario() -> None:
         async with started() as (backend, _):
-            assert merge_outputs(await steps(backend, prompt(1, 2, 3))) == EngineOutput(
+            assert merge_outputs(await outputs_of(backend, prompt(1, 2, 3))) == EngineOutput(
                 token_ids=[1, 2, 3], finish_reason="length"
             )
-            assert await steps(backend, prompt(4)) == [
+            assert await outputs_of(backend, prompt(4)) == [
                 EngineOutput(token_ids=[4], finish_reason="length", queue_time=0.25)
             ]
 
@@ -110,18 +110,18 @@ def test_steps_arrive_in_order_and_whole() -> None:
 def test_two_hundred_requests_keep_their_tokens_apart() -> None:
     async def scenario() -> None:
         async with started() as (backend, _):
-            asked = [list(range(n, n + 20)) for n in range(200)]
-            got = await asyncio.gather(*(tokens(backend, prompt(*wanted)) for wanted in asked))
-        assert got == asked
+            prompts = [list(range(n, n + 20)) for n in range(200)]
+            got = await asyncio.gather(*(tokens(backend, prompt(*each)) for each in prompts))
+        assert got == prompts
 
     asyncio.run(scenario())
 
 
-def test_messages_larger_than_any_buffer_arrive_whole() -> None:
+def test_messages_larger_than_any_buffer_arrive_complete() -> None:
     async def scenario() -> None:
         many = list(range(500_000))
         async with started() as (backend, _):
-            assert await steps(backend, prompt(*many, how="at once")) == [
+            assert await outputs_of(backend, prompt(*many, how="at once")) == [
                 EngineOutput(token_ids=many, finish_reason="length")
             ]
 
@@ -133,8 +133,8 @@ def test_uvloop_serves_as_well() -> None:
         async with started() as (backend, _):
             assert await tokens(backend, prompt(1, 2)) == [1, 2]
             with pytest.raises(BackendUnavailable, match="signal 9"):
-                await steps(backend, prompt(1, how="die"))
-            await until(lambda: answers(backend))
+                await outputs_of(backend, prompt(1, how="die"))
+            await until(lambda: responds(backend))
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(scenario())
@@ -149,12 +149,12 @@ def test_the_inner_backend_gets_the_rest_of_the_chain() -> None:
     asyncio.run(scenario())
 
 
-def test_a_process_without_an_inner_backend_is_refused() -> None:
-    with pytest.raises(ConfigError, match="holds another"):
+def test_a_process_without_an_inner_backend_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="wraps another"):
         process_backend(BackendConfig(model="none"), BackendContext())
 
 
-def test_idle_threads_sleep_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_idle_threads_sleep_unless_the_user_sets_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KMP_BLOCKTIME", "7")
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
 
@@ -166,15 +166,15 @@ def test_idle_threads_sleep_unless_the_user_says_otherwise(monkeypatch: pytest.M
 
 
 def test_progress_of_the_start_is_forwarded() -> None:
-    told: list[Progress] = []
+    reports: list[Progress] = []
 
     async def scenario() -> None:
-        backend = build(told.append)
+        backend = build(reports.append)
         await backend.start()
         await backend.stop()
 
     asyncio.run(scenario())
-    assert told == [Progress("weights", 1, 2)]
+    assert reports == [Progress("weights", 1, 2)]
 
 
 @pytest.mark.parametrize(
@@ -182,8 +182,8 @@ def test_progress_of_the_start_is_forwarded() -> None:
     [
         ("too long", ContextTooLong, "it does not fit"),
         ("refuse", RequestError, "no"),
-        ("fail", BackendError, "ValueError: a stranger's error"),
-        ("trail off", BackendError, "without saying why"),
+        ("fail", BackendError, "ValueError: an error of third-party code"),
+        ("trail off", BackendError, "without a finish reason"),
         ("puzzle", BackendError, "TypeError: Encoding objects of type object"),
     ],
 )
@@ -191,7 +191,7 @@ def test_errors_keep_their_type_and_message(how: str, kind: type[FllmError], mes
     async def scenario() -> None:
         async with started() as (backend, _):
             with pytest.raises(kind, match=message) as caught:
-                await steps(backend, prompt(1, how=how))
+                await outputs_of(backend, prompt(1, how=how))
             assert type(caught.value) is kind
             assert await tokens(backend, prompt(1)) == [1]
 
@@ -202,7 +202,7 @@ def test_an_error_of_a_request_keeps_its_param_and_code() -> None:
     async def scenario() -> RequestError:
         async with started() as (backend, _):
             with pytest.raises(RequestError) as caught:
-                await steps(backend, prompt(1, how="refuse"))
+                await outputs_of(backend, prompt(1, how="refuse"))
             return caught.value
 
     error = asyncio.run(scenario())
@@ -227,13 +227,13 @@ def test_a_stream_that_ended_is_not_aborted() -> None:
     async def scenario() -> None:
         async with started() as (backend, _):
             for _ in range(3):
-                await steps(backend, prompt(1))
+                await outputs_of(backend, prompt(1))
             assert await backend.status() == EngineStats()
 
     asyncio.run(scenario())
 
 
-def test_an_ill_inner_backend_is_unavailable() -> None:
+def test_an_unhealthy_inner_backend_is_unavailable() -> None:
     async def scenario() -> None:
         async with started(status="ill") as (backend, _):
             for _ in range(2):
@@ -244,15 +244,15 @@ def test_an_ill_inner_backend_is_unavailable() -> None:
 
 
 def test_an_engine_that_hangs_is_unavailable_and_can_be_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "STATUS_SECONDS", 0.1)
-    monkeypatch.setattr(engine_module, "STOP_SECONDS", 0.1)
+    monkeypatch.setattr(engine_module, "STATUS_TIMEOUT", 0.1)
+    monkeypatch.setattr(engine_module, "STOP_TIMEOUT", 0.1)
 
     async def scenario() -> int:
         async with started() as (backend, card):
-            waiting = asyncio.create_task(steps(backend, prompt(1, how="hang")))
+            waiting = asyncio.create_task(outputs_of(backend, prompt(1, how="hang")))
             await asyncio.sleep(0)
             for _ in range(2):
-                with pytest.raises(BackendUnavailable, match="does not answer"):
+                with pytest.raises(BackendUnavailable, match="does not respond"):
                     await backend.status()
             await backend.stop()
             with pytest.raises(BackendUnavailable, match="stopping"):
@@ -267,18 +267,18 @@ def test_a_death_ends_requests_in_flight_and_the_engine_is_started_again(
 ) -> None:
     async def scenario() -> None:
         async with started() as (backend, card):
-            others = [asyncio.create_task(steps(backend, prompt(1, how="wait"))) for _ in range(3)]
+            others = [asyncio.create_task(outputs_of(backend, prompt(1, how="wait"))) for _ in range(3)]
             await backend.status()
             with pytest.raises(BackendUnavailable, match=r"died \(signal 9, as when memory runs out\)"):
-                await steps(backend, prompt(1, how="die"))
+                await outputs_of(backend, prompt(1, how="die"))
             for other in others:
                 with pytest.raises(BackendUnavailable, match=r"died \(signal 9, as when memory runs out\)"):
                     await other
             with pytest.raises(BackendUnavailable):
                 await backend.status()
             with pytest.raises(BackendUnavailable):
-                await steps(backend, prompt(1))
-            await until(lambda: answers(backend))
+                await outputs_of(backend, prompt(1))
+            await until(lambda: responds(backend))
             assert await tokens(backend, prompt(1, 2)) == [1, 2]
             assert is_gone(card.runtime["pid"])
 
@@ -301,10 +301,10 @@ def test_an_engine_that_hangs_or_is_lost_is_killed_and_started_again(
     how: str, why: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scenario() -> None:
-        async with started(patience=1.0) as (backend, card):
+        async with started(timeout=1.0) as (backend, card):
             with pytest.raises(BackendUnavailable, match=why):
-                await steps(backend, prompt(1, how=how))
-            await until(lambda: answers(backend))
+                await outputs_of(backend, prompt(1, how=how))
+            await until(lambda: responds(backend))
             assert await tokens(backend, prompt(1, 2)) == [1, 2]
             assert is_gone(card.runtime["pid"])
 
@@ -316,13 +316,13 @@ def test_an_engine_that_hangs_or_is_lost_is_killed_and_started_again(
 def test_a_restart_that_fails_is_tried_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backend_module, "longer", lambda delay: 0.5)
+    monkeypatch.setattr(backend_module, "next_delay", lambda delay: 0.5)
 
     async def scenario() -> None:
         async with started(str(tmp_path / "starts"), start="refuse the second") as (backend, _):
             with pytest.raises(BackendUnavailable):
-                await steps(backend, prompt(1, how="die"))
-            await until(lambda: answers(backend))
+                await outputs_of(backend, prompt(1, how="die"))
+            await until(lambda: responds(backend))
 
     caplog.set_level(logging.INFO, "fllm.engine")
     asyncio.run(scenario())
@@ -338,7 +338,7 @@ def test_a_stop_interrupts_the_wait_for_a_restart() -> None:
     async def scenario() -> None:
         async with started() as (backend, _):
             with pytest.raises(BackendUnavailable):
-                await steps(backend, prompt(1, how="die"))
+                await outputs_of(backend, prompt(1, how="die"))
             await asyncio.sleep(0)
             await backend.stop()
             with pytest.raises(BackendUnavailable, match="stopping"):
@@ -351,7 +351,7 @@ def test_a_stop_interrupts_the_wait_for_a_restart() -> None:
 def test_the_delay_of_restarts_grows_to_a_limit() -> None:
     delays = [0.0]
     for _ in range(7):
-        delays.append(longer(delays[-1]))
+        delays.append(next_delay(delays[-1]))
     assert delays == [0, 1, 2, 4, 8, 16, 30, 30]
 
 
@@ -399,13 +399,13 @@ def test_a_stop_leaves_no_process_no_task_and_no_descriptor(capfd: pytest.Captur
     async def scenario() -> int:
         before = set(os.listdir("/proc/self/fd"))
         async with started() as (backend, card):
-            waiting = asyncio.create_task(steps(backend, prompt(1, how="wait")))
+            waiting = asyncio.create_task(outputs_of(backend, prompt(1, how="wait")))
             await backend.status()
             await backend.stop()
             with pytest.raises(BackendUnavailable, match="stopping"):
                 await waiting
             with pytest.raises(BackendUnavailable, match="stopping"):
-                await steps(backend, prompt(1))
+                await outputs_of(backend, prompt(1))
         assert asyncio.all_tasks() == {asyncio.current_task()}
         assert set(os.listdir("/proc/self/fd")) <= before
         return int(card.runtime["pid"])
@@ -445,16 +445,16 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize(
-    ("how", "words", "last_words"),
+    ("how", "output", "last_output"),
     [("wait", b"waiting\n", b"stopped\n"), ("hang", b"hanging\n", b"")],
 )
-def test_a_child_ends_with_its_parent(how: str, words: bytes, last_words: bytes) -> None:
+def test_a_child_ends_with_its_parent(how: str, output: bytes, last_output: bytes) -> None:
     command = [sys.executable, "-c", PARENT, str(PLUGIN), how]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
-        assert parent.stdout.readline() == words
+        assert parent.stdout.readline() == output
         parent.kill()
-        assert parent.stdout.read() == last_words  # its end comes when the child has let go of it too
+        assert parent.stdout.read() == last_output  # the pipe ends when the child has closed it, too
 
 
 def is_gone(pid: int) -> bool:
@@ -466,11 +466,11 @@ def is_gone(pid: int) -> bool:
 
 
 def assert_no_child_is_left() -> None:
-    """Neither an engine nor its zombie; other tests' servers are children of this process too."""
+    """Check for engines and their zombies; servers of other tests are children of this process, too."""
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children}
     assert not [
         pid
         for pid, command in commands.items()
-        if not command or CHILD.encode() in command or TITLE.encode() in command
+        if not command or CHILD_MODULE.encode() in command or PROCESS_TITLE.encode() in command
     ]
