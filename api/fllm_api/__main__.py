@@ -1,4 +1,4 @@
-"""``python -m fllm_api`` is ``furiosa-llm``."""
+"""Entry point of ``python -m fllm_api``, the same as ``furiosa-llm``."""
 
 from fllm_api.cli import main
 

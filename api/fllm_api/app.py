@@ -1,4 +1,4 @@
-"""The application: put together from the started parts, with nothing global."""
+"""The Litestar application, assembled from the started components without global state."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from litestar import Litestar
 from litestar.config.cors import CORSConfig
 from litestar.di import Provide
+from litestar.types import Middleware
 
 from fllm_api.app_state import AppState
 from fllm_api.config import ServerConfig
@@ -17,25 +18,25 @@ from fllm_api.controllers.completions import CompletionsController
 from fllm_api.controllers.health import HealthController, ReadyController
 from fllm_api.controllers.metrics import MetricsController
 from fllm_api.controllers.models import ModelsController
-from fllm_api.controllers.plugin_routes import with_routes_of
+from fllm_api.controllers.plugin_routes import with_plugin_routes
 from fllm_api.controllers.version import VersionController
-from fllm_api.errors import respond
+from fllm_api.errors import handle_exception
 from fllm_api.intake.json_body import ApiRequest
-from fllm_api.lifecycle.drain import Draining
-from fllm_api.limits.admission import Admission, capacity
+from fllm_api.limits.admission import Admission, sequence_capacity
 from fllm_api.metrics.collector_ticker import ticking
-from fllm_api.middleware.admission import Admitted
-from fllm_api.middleware.authentication import Authenticated
-from fllm_api.middleware.payload_logging import PayloadLog
-from fllm_api.middleware.request_tracking import Observed
+from fllm_api.middleware.admission import AdmissionMiddleware
+from fllm_api.middleware.authentication import AuthenticationMiddleware
+from fllm_api.middleware.drain import DrainMiddleware
+from fllm_api.middleware.payload_logging import PayloadLoggingMiddleware
+from fllm_api.middleware.request_tracking import RequestTrackingMiddleware
 from fllm_api.openapi.schema import openapi_config
-from fllm_api.request_id import HEADER, begin_response
+from fllm_api.request_context import REQUEST_ID_HEADER, record_response_start
 
 
 def create_app(server: AppState) -> Litestar:
-    """The routes of the contract, and those of plugins."""
-    admission = Admission(capacity(server.card, server.config), server.config.limits)
-    return with_routes_of(server.plugins, partial(_build, server, admission))
+    """Return the application with the server's own routes and those of plugins."""
+    admission = Admission(sequence_capacity(server.card, server.config), server.config.limits)
+    return with_plugin_routes(server.plugins, partial(_build, server, admission))
 
 
 def _build(server: AppState, admission: Admission, routes: Sequence[Any]) -> Litestar:
@@ -54,15 +55,9 @@ def _build(server: AppState, admission: Admission, routes: Sequence[Any]) -> Lit
         dependencies={"server": Provide(lambda: server, sync_to_thread=False)},
         request_class=ApiRequest,
         request_max_body_size=config.max_body_bytes,
-        exception_handlers={Exception: respond},
-        middleware=[
-            Observed(server.collectors),
-            Authenticated(config.keys),
-            Draining(server.drain, config.request_timeout),
-            Admitted(admission),
-            *([PayloadLog()] if config.enable_payload_logging else []),
-        ],
-        before_send=[begin_response],
+        exception_handlers={Exception: handle_exception},
+        middleware=_middlewares(server, admission),
+        before_send=[record_response_start],
         lifespan=[ticking(server)],
         cors_config=_cors(config),
         openapi_config=openapi_config(),
@@ -70,12 +65,29 @@ def _build(server: AppState, admission: Admission, routes: Sequence[Any]) -> Lit
     )
 
 
+def _middlewares(server: AppState, admission: Admission) -> list[Middleware]:
+    """Return the middlewares, outermost first. A body is read only after its request has passed all."""
+    config = server.config
+    return [
+        # First: collectors and the log also see requests that the middlewares below reject.
+        RequestTrackingMiddleware(server.collectors),
+        # Before everything that costs something or that counts per client.
+        AuthenticationMiddleware(config.keys),
+        # Before admission, so that a draining server rejects requests whether or not it has room.
+        DrainMiddleware(server.drain, config.request_timeout),
+        # After the client is known: its limits are per client.
+        AdmissionMiddleware(admission),
+        # Last: only bodies that are read are logged.
+        *([PayloadLoggingMiddleware()] if config.enable_payload_logging else []),
+    ]
+
+
 def _cors(config: ServerConfig) -> CORSConfig | None:
     if not config.allowed_origins:
         return None
     return CORSConfig(
         allow_origins=list(config.allowed_origins),
-        # Any site could otherwise act with the visitor's credentials.
+        # With a wildcard, any site could act with the visitor's credentials.
         allow_credentials="*" not in config.allowed_origins,
-        expose_headers=[HEADER],
+        expose_headers=[REQUEST_ID_HEADER],
     )

@@ -1,4 +1,4 @@
-"""The started parts that the application is put together from."""
+"""The started components that the application is assembled from."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from fllm.plugins.loader import Plugins
 from fllm.tokenizer import Tokenizer
 from fllm.values import ModelCard
 from fllm_api.config import ServerConfig
-from fllm_api.lifecycle.drain import Drain
-from fllm_api.limits.round_robin_lock import Turns
+from fllm_api.lifecycle.drain import RequestDrain
+from fllm_api.limits.round_robin_lock import RoundRobinLock
 
 
 class AppState(Struct, frozen=True, kw_only=True):
-    """Everything that answers a request; made once the backend has started."""
+    """All components that requests need; created once the backend has started."""
 
     config: ServerConfig
     plugins: Plugins
@@ -28,27 +28,28 @@ class AppState(Struct, frozen=True, kw_only=True):
     card: ModelCard
     tokenizer: Tokenizer
     template: ChatTemplate | None
-    """``None``: chat answers 400 and says what to do."""
+    """If ``None``, a chat request is rejected with a 400 that explains what to do."""
     request_templates: RequestTemplates | None = None
-    """Renders templates of requests, where those are trusted to bring some; one at a time, by turns."""
-    turns: Turns = field(default_factory=Turns)
+    """Renders the chat templates of requests, one at a time; ``None`` if requests may not supply any."""
+    template_lock: RoundRobinLock = field(default_factory=RoundRobinLock)
+    """Held while a request's own chat template is rendered."""
     reasoning: LoadedParser | None = None
-    """Makes the reasoning parser of ``--reasoning-parser``."""
+    """Creates the reasoning parser that ``--reasoning-parser`` names."""
     tools: LoadedToolParser | None = None
-    """Makes the tool-call parser of ``--tool-call-parser``."""
+    """Creates the tool-call parser that ``--tool-call-parser`` names."""
     collectors: Sequence[Collector] = ()
-    drain: Drain = field(default_factory=Drain)
+    drain: RequestDrain = field(default_factory=RequestDrain)
     created: int = field(default_factory=lambda: int(time.time()))
-    """Unix time, for `/v1/models`."""
+    """Unix time in seconds, for `/v1/models`."""
 
     @property
     def pipeline(self) -> Pipeline:
-        """The one path from a request to events."""
+        """The pipeline that turns a request into events."""
         return Pipeline(self.backend, self.tokenizer, self.card.eos_token_ids)
 
     @property
-    def exposer(self) -> MetricsExporter | None:
-        """The first collector that can be scraped."""
+    def metrics_exporter(self) -> MetricsExporter | None:
+        """The first collector that exports metrics, for `/metrics`."""
         return next(
             (collector for collector in self.collectors if isinstance(collector, MetricsExporter)), None
         )

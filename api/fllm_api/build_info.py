@@ -42,10 +42,10 @@ def _git_hash(installed: Distribution) -> str:
     origin = msgspec.json.decode(text, type=_DirectUrl)
     if origin.vcs_info.commit_id:
         return origin.vcs_info.commit_id
-    return _head(Path(origin.url.removeprefix("file://")) / ".git") or "unknown"
+    return _head_commit(Path(origin.url.removeprefix("file://")) / ".git") or "unknown"
 
 
-def _head(git: Path) -> str | None:
+def _head_commit(git: Path) -> str | None:
     try:
         head = (git / "HEAD").read_text().strip()
         reference = head.removeprefix("ref: ")

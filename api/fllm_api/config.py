@@ -1,4 +1,4 @@
-"""What the HTTP server is made from: built by the command line, passed down."""
+"""Configuration of the HTTP server, built by the command line and passed down."""
 
 from __future__ import annotations
 
@@ -9,54 +9,54 @@ from typing import Any, Literal
 from msgspec import Struct, field
 
 from fllm.config import Positive
-from fllm_api.api_keys import Keys
+from fllm_api.api_keys import ApiKeys
 
 ContentFormat = Literal["auto", "string", "openai"]
 
 
-class ClientLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
-    """``--limit KEY=VALUE``: what one client may have; ``None``: as much as there is."""
+class RateLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
+    """Limits of each client (``--limit KEY=VALUE``). ``None`` means unlimited."""
 
     concurrency: Positive | None = None
-    """Requests in flight, waiting ones included."""
+    """Maximum number of requests in flight, waiting ones included."""
     tokens_per_minute: Positive | None = None
-    """Tokens of prompts and answers together."""
+    """Maximum number of prompt and generated tokens per minute."""
 
 
 class ServerConfig(Struct, frozen=True, kw_only=True):
-    """The options of ``furiosa-llm serve`` that are about HTTP and chat."""
+    """The options of ``furiosa-llm serve`` that concern HTTP and chat."""
 
     served_model_name: str
-    """The model's name in answers and in `/v1/models`."""
+    """The model's name in responses and in `/v1/models`."""
     host: str = "localhost"
     port: int = 8000
-    """0 picks a free one."""
-    keys: Keys = field(default_factory=Keys)
-    """With one or more, every route but `/health` and `/ready` wants one of them as its Bearer token."""
-    limits: ClientLimits = ClientLimits()
+    """0 selects a free port."""
+    keys: ApiKeys = field(default_factory=ApiKeys)
+    """If there are any, every route except `/health` and `/ready` requires one as its Bearer token."""
+    limits: RateLimits = RateLimits()
     max_queue: int = 2048
-    """Sequences that may wait beyond those that the engine runs; more are refused at once."""
+    """Sequences that may wait in addition to those that the engine runs; more are rejected with 503."""
     request_timeout: float = 0.0
-    """Seconds from arrival to the end of the answer; 0: as long as it takes."""
+    """Seconds from the arrival of a request to the end of its response; 0 means no limit."""
     read_timeout: float = 30.0
     """Seconds for a request's headers, and for its body."""
     write_timeout: float = 30.0
-    """Seconds that an answer may wait for a client that does not read."""
+    """Seconds that response data may wait for a client that does not read."""
     max_connections: int = 4096
     allowed_origins: tuple[str, ...] = ()
-    """For CORS; credentials are allowed only where the origins are explicit."""
+    """Allowed CORS origins. Credentials are allowed only if no origin is ``*``."""
     response_role: str = "assistant"
     chat_template: Path | None = None
     chat_template_content_format: ContentFormat = "auto"
     default_chat_template_kwargs: Mapping[str, Any] = {}
-    """Variables of the template, below a request's ``chat_template_kwargs``."""
+    """Template variables; a request's ``chat_template_kwargs`` take precedence."""
     tool_call_parser: str | None = None
     reasoning_parser: str | None = None
     enable_metrics: bool = False
-    """Mounts `/metrics`."""
+    """Whether `/metrics` is mounted."""
     enable_payload_logging: bool = False
-    """Writes each request, with its body, to the standard output."""
+    """Whether each request is written to the standard output with its body."""
     max_body_bytes: int = 64 * 1024 * 1024
-    """A longer body is a 413."""
+    """Maximum size of a request body; a longer one is rejected with 413."""
     trust_request_chat_template: bool = False
-    """A request may bring its own ``chat_template``; it runs in a process of its own, under limits."""
+    """Whether a request may supply a ``chat_template``. A process with resource limits renders it."""

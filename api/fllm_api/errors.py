@@ -1,9 +1,9 @@
-"""Every failure in one envelope, whoever raised it."""
+"""Map every exception to OpenAI's error envelope."""
 
 from __future__ import annotations
 
 import logging
-from http.client import responses as PHRASES
+from http.client import responses as REASON_PHRASES
 from typing import Any
 
 from litestar import Request, Response
@@ -11,72 +11,74 @@ from litestar.exceptions import HTTPException, ValidationException
 
 from fllm.errors import BackendError, BackendUnavailable, RequestError
 from fllm_api.protocol.errors import ErrorInfo, ErrorResponse
-from fllm_api.request_id import request_id
+from fllm_api.request_context import context_of
 
 log = logging.getLogger("fllm.api")
 
-TYPES = {
+ERROR_TYPES = {
     401: "authentication_error",
     403: "permission_error",
     429: "rate_limit_error",
     504: "timeout_error",
 }
-"""Of other statuses below 500: ``invalid_request_error``; from 500 on: ``server_error``."""
+"""Error type by status. Others are ``invalid_request_error`` below 500 and ``server_error`` from 500."""
 
 
-def where(request: Request[Any, Any, Any]) -> str:
-    """What was asked for, in a message."""
-    return f"{request.method} {request.url.path}"
+def classify_error(error: Exception, operation: str = "") -> tuple[int, ErrorInfo]:
+    """Return the status code and the error body for an exception.
 
-
-def describe(error: Exception, asked: str = "") -> tuple[int, ErrorInfo]:
-    """Status and body for any exception; what is nobody's business but ours becomes a plain 500.
-
-    ``asked`` (``GET /nowhere``) completes messages of Litestar that are but the status in words.
+    An unexpected exception becomes a 500 that reveals nothing about it. ``operation`` (``GET /nowhere``) is
+    appended to messages of Litestar that only repeat the reason phrase of the status.
     """
     match error:
         case RequestError():
-            return 400, error_body(400, error.message, error.param, error.code)
+            return 400, error_info(400, error.message, error.param, error.code)
         case BackendUnavailable():
-            return 503, error_body(503, error.message, code="unavailable")
+            return 503, error_info(503, error.message, code="unavailable")
         case BackendError():
-            return 500, error_body(500, error.message)
+            return 500, error_info(500, error.message)
         case ValidationException():
-            return 400, error_body(400, *_invalid(error))
+            return 400, error_info(400, *_first_problem(error))
         case HTTPException(status_code=status) if status != 500:
             extra = error.extra if isinstance(error.extra, dict) else {}
-            message = f"{error.detail}: {asked}" if error.detail == PHRASES.get(status) else error.detail
-            return status, error_body(status, message, extra.get("param"), extra.get("code"))
+            generic = error.detail == REASON_PHRASES.get(status)
+            message = f"{error.detail}: {operation}" if generic else error.detail
+            return status, error_info(status, message, extra.get("param"), extra.get("code"))
         case _:
-            return 500, error_body(500, "the server failed to answer; its log says why")
+            return 500, error_info(500, "the server failed to process the request; see its log")
 
 
-def respond(request: Request[Any, Any, Any], error: Exception) -> Response[ErrorResponse]:
-    """The edge: whatever is raised before the first byte of an answer ends here."""
-    status, body = describe(error, where(request))
-    report(request, error, body)
+def handle_exception(request: Request[Any, Any, Any], error: Exception) -> Response[ErrorResponse]:
+    """Return the response for an exception raised before the response started."""
+    status, body = classify_error(error, _operation(request))
+    record_failure(request, error, body)
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     if status == 503:
         headers.setdefault("Retry-After", "1")
     return Response(ErrorResponse(body), status_code=status, headers=headers, media_type="application/json")
 
 
-def report(request: Request[Any, Any, Any], error: Exception, body: ErrorInfo) -> None:
-    """Leave the failure to whoever observes the request, and what is our fault to the log."""
-    request.scope["state"]["error"] = body.message
+def record_failure(request: Request[Any, Any, Any], error: Exception, body: ErrorInfo) -> None:
+    """Store the error message in the request context; log the exception if it is the server's fault."""
+    context = context_of(request.scope)
+    context.error = body.message
     if isinstance(error, RequestError | HTTPException | BackendUnavailable):
         return
-    log.error("%s (%s) failed", where(request), request_id(request.scope), exc_info=error)
+    log.error("request failed: %s (%s)", _operation(request), context.request_id, exc_info=error)
 
 
-def error_body(status: int, message: str, param: str | None = None, code: str | None = None) -> ErrorInfo:
-    """The envelope's inside; its type is that of the status."""
-    kind = TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+def error_info(status: int, message: str, param: str | None = None, code: str | None = None) -> ErrorInfo:
+    """Return the content of the envelope, with the error type of the status."""
+    kind = ERROR_TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
     return ErrorInfo(message, kind, param, code)
 
 
-def _invalid(error: ValidationException) -> tuple[str, str | None]:
-    """Litestar's own validation: of parameters in path, query and headers."""
+def _operation(request: Request[Any, Any, Any]) -> str:
+    return f"{request.method} {request.url.path}"
+
+
+def _first_problem(error: ValidationException) -> tuple[str, str | None]:
+    """Return message and parameter of Litestar's own validation of path, query and headers."""
     problems = error.extra if isinstance(error.extra, list) else []
     first = problems[0] if problems else {}
     return first.get("message", error.detail), first.get("key")

@@ -25,8 +25,9 @@ from support.paths import SUPPORT
 from fllm.errors import ConfigError
 from fllm.plugins.hooks import hookimpl
 from fllm.testing import plugins_with
-from fllm_api.api_keys import Keys
+from fllm_api.api_keys import ApiKeys
 from fllm_api.app import create_app
+from fllm_api.request_context import context_of
 
 MOODY = SUPPORT / "unhealthy_plugin.py"
 GIVEN, IN_ENVIRONMENT, IN_FILE, ADDED = "sk-given-7f3a", "sk-environ-91bc", "sk-file-5d20", "sk-added-c4e8"
@@ -41,9 +42,9 @@ def file(tmp_path: Path) -> Path:
     return made
 
 
-def watching(file: Path, *keys: str) -> Keys:
-    made = Keys(keys)
-    made.watch(file)
+def watching(file: Path, *keys: str) -> ApiKeys:
+    made = ApiKeys(keys)
+    made.load(file)
     return made
 
 
@@ -62,7 +63,7 @@ def test_a_client_is_named_alike_until_the_server_ends_and_by_no_part_of_the_key
     file.write_text(ADDED)
     keys.reload()
     assert keys.client(GIVEN.encode()) == name != keys.client(ADDED.encode())
-    assert Keys([GIVEN]).client(GIVEN.encode()) != name
+    assert ApiKeys([GIVEN]).client(GIVEN.encode()) != name
 
 
 def test_reading_again_adds_and_removes_keys(file: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -72,7 +73,7 @@ def test_reading_again_adds_and_removes_keys(file: Path, caplog: pytest.LogCaptu
         keys.reload()
     assert keys.client(ADDED.encode())
     assert keys.client(IN_FILE.encode()) is None
-    assert "was read again: 1 key" in caplog.text
+    assert "API keys reloaded: 1 key" in caplog.text
     assert ADDED not in caplog.text
 
 
@@ -101,7 +102,7 @@ def test_a_file_that_breaks_leaves_the_keys_as_they_were(
 
 
 def test_without_a_file_there_is_nothing_to_read_again(caplog: pytest.LogCaptureFixture) -> None:
-    keys = Keys([GIVEN])
+    keys = ApiKeys([GIVEN])
     keys.reload()
     assert keys.client(GIVEN.encode())
     assert "no --api-key-file" in caplog.text
@@ -112,8 +113,8 @@ def test_a_file_that_everybody_can_read_is_warned_of(
     mode: int, warned: bool, file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file.chmod(mode)
-    watching(file).warn()
-    assert ("can be read by everybody" in caplog.text) is warned
+    watching(file).warn_if_world_readable()
+    assert ("readable by every user" in caplog.text) is warned
 
 
 @pytest.mark.parametrize("content", [b"", b"# only this\n", b"\xff\xfe"])
@@ -147,7 +148,7 @@ class Routes:
 
 def test_every_route_there_is_wants_a_key_but_two() -> None:
     plugins = plugins_with(Routes())
-    server = a_server(config={"keys": Keys([GIVEN]), "enable_metrics": True}, plugins=plugins)
+    server = a_server(config={"keys": ApiKeys([GIVEN]), "enable_metrics": True}, plugins=plugins)
     open_paths = set()
     routes = create_app(server).routes
     for route in routes:
@@ -168,14 +169,14 @@ def test_handlers_know_the_client() -> None:
         def fllm_routes(self) -> list[Any]:
             @asgi("/who", copy_scope=True)
             async def who(scope: Scope, receive: Receive, send: Send) -> None:
-                seen.append(scope["state"]["client"])
+                seen.append(context_of(scope).client)
                 await send({"type": "http.response.start", "status": 200, "headers": []})
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 
             return [who]
 
     plugins = plugins_with(Seeing())
-    keys = Keys([GIVEN])
+    keys = ApiKeys([GIVEN])
     ask(a_server(plugins=plugins), "GET", "/who")
     ask(
         a_server(plugins=plugins, config={"keys": keys}),
@@ -216,7 +217,7 @@ def test_a_real_server_reads_its_file_on_sighup_and_shows_no_key_to_anybody(mode
         assert title == f"furiosa-llm serve {model}"
         assert b"never read" not in proc.joinpath("environ").read_bytes()
         file.write_text(ADDED)
-        hang_up(server, "was read again")
+        hang_up(server, "API keys reloaded")
         assert (status(server, GIVEN), status(server, IN_FILE), status(server, ADDED)) == (200, 401, 200)
         file.write_text("")
         hang_up(server, "has no key")
@@ -229,7 +230,7 @@ def test_a_real_server_reads_its_file_on_sighup_and_shows_no_key_to_anybody(mode
 def test_sighup_ends_no_server_that_has_no_file(model: Path) -> None:
     arguments = (str(model), "--plugin", str(MOODY), "--backend", "moody")
     with serving(*arguments, FURIOSA_LLM_API_KEY=IN_ENVIRONMENT) as server:
-        hang_up(server, "there is no --api-key-file")
+        hang_up(server, "no --api-key-file")
         assert (status(server, IN_ENVIRONMENT), status(server, GIVEN)) == (200, 401)
         assert IN_ENVIRONMENT.encode() not in Path(f"/proc/{server.process.pid}/environ").read_bytes()
 

@@ -117,7 +117,7 @@ def test_clients_that_do_not_read(server: Server, connections: ExitStack, seen: 
     def all_aborted() -> bool:
         nonlocal most
         most = max(most, memory(server))
-        return server.log().count("its client read nothing for 2 s") == DEAF
+        return server.log().count("the client read nothing for 2 s") == DEAF
 
     took = until(all_aborted, "all aborted\n" + server.log())
     assert_well(server)

@@ -78,7 +78,7 @@ def test_code_of_a_plugin_breaks(word: str, whole: bool, server: Server, seen: S
                 message = broken.end()
         took = time.monotonic() - began
         assert other.end() == ""
-    assert message == "the server failed to answer; its log says why"
+    assert message == "the server failed to process the request; see its log"
     assert_well(server)
     seen(f"{'500' if whole else 'error event'} after {took:.1f} s; another stream was not affected")
 

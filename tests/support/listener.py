@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from fllm_api.lifecycle.drain import Drain
+from fllm_api.lifecycle.drain import RequestDrain
 from fllm_api.listener import ConnectionTimeouts, Listener
 
 
@@ -105,13 +105,15 @@ class Wire:
 
 
 @asynccontextmanager
-async def listening(app: Any, drain: Drain | None = None, **options: float) -> AsyncIterator[Listening]:
+async def listening(
+    app: Any, drain: RequestDrain | None = None, **options: float
+) -> AsyncIterator[Listening]:
     """Serve the application; ``options``: ``read``, ``write``, ``max_connections``, ``shutdown_timeout``."""
     end = socket.create_server(("127.0.0.1", 0))
     ready = asyncio.Event()
     listener = Listener(
         app,
-        drain or Drain(),
+        drain or RequestDrain(),
         ConnectionTimeouts(read=options.get("read", 30), write=options.get("write", 30)),
         max_connections=int(options.get("max_connections", 100)),
         shutdown_timeout=options.get("shutdown_timeout", 5),

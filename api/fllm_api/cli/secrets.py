@@ -8,16 +8,16 @@ import sys
 import rich_click as click
 from setproctitle import setproctitle
 
-from fllm_api.api_keys import Keys
+from fllm_api.api_keys import ApiKeys
 
 API_KEY = "FURIOSA_LLM_API_KEY"
 
 
-def hash_keys(ctx: click.Context, param: click.Parameter, keys: tuple[str, ...]) -> Keys:
+def hash_keys(ctx: click.Context, param: click.Parameter, keys: tuple[str, ...]) -> ApiKeys:
     """Callback of ``--api-key``: replace the keys by their hashes."""
     if isinstance(ctx.default_map, dict):
         ctx.default_map.pop(param.name or "", None)
-    return Keys(keys)
+    return ApiKeys(keys)
 
 
 def hide_arguments(title: str) -> None:

@@ -40,7 +40,7 @@ def serve(ctx: click.RichContext, /, **options: Any) -> None:
         sockets = [stack.enter_context(each) for each in bind(settings.server.host, settings.server.port)]
         configure_logging(options["log_level"], options["log_format"])
         plugins.warn()
-        settings.server.keys.warn()
+        settings.server.keys.warn_if_world_readable()
 
         from fllm_api.cli.lifecycle import run
 

@@ -15,10 +15,10 @@ from fllm.model.source import ModelSource, locate
 from fllm.plugins.backend_options import backend_options
 from fllm.plugins.loader import Plugins
 from fllm.plugins.registry import BackendEntry, Registry
-from fllm_api.api_keys import Keys
+from fllm_api.api_keys import ApiKeys
 from fllm_api.cli.options import NO_GRAMMAR
 from fllm_api.cli.parser_selection import load_possible_parsers
-from fllm_api.config import ClientLimits, ServerConfig
+from fllm_api.config import RateLimits, ServerConfig
 
 S = TypeVar("S", bound=Struct)
 
@@ -174,19 +174,19 @@ def _check_revision(revision: str | None, source: ModelSource) -> None:
         raise ConfigError(f"--revision {revision} requires a model on the Hub; {source.location!r} is local")
 
 
-def _keys(options: Mapping[str, Any]) -> Keys:
-    keys: Keys = options["api_key"]
+def _keys(options: Mapping[str, Any]) -> ApiKeys:
+    keys: ApiKeys = options["api_key"]
     if options["api_key_file"] is not None:
-        keys.watch(options["api_key_file"])
+        keys.load(options["api_key_file"])
     return keys
 
 
-def _limits(given: Iterable[tuple[str, str]]) -> ClientLimits:
+def _limits(given: Iterable[tuple[str, str]]) -> RateLimits:
     try:
-        return msgspec.convert(dict(given), ClientLimits, strict=False)
+        return msgspec.convert(dict(given), RateLimits, strict=False)
     except msgspec.ValidationError as error:
         raise ConfigError(
-            f"--limit: {error}; known: {', '.join(ClientLimits.__struct_encode_fields__)}"
+            f"--limit: {error}; known: {', '.join(RateLimits.__struct_encode_fields__)}"
         ) from error
 
 

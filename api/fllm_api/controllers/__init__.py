@@ -1,1 +1,1 @@
-"""One controller for each endpoint."""
+"""HTTP endpoints, one module each, and the response types that they share."""

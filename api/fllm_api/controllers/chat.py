@@ -9,59 +9,60 @@ from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
 from fllm_api.app_state import AppState
-from fllm_api.controllers.responses import Answer, answer
+from fllm_api.controllers.responses import GenerationResponse, create_response
 from fllm_api.encoding.chat import ChatEncoder
 from fllm_api.encoding.encoder import ResponseHeader, new_id
 from fllm_api.encoding.logprobs import TokenFormatter
 from fllm_api.encoding.usage import UsageAccumulator
 from fllm_api.intake.chat import PreparedChat, prepare_chat
 from fllm_api.intake.json_body import ApiRequest, require_json
-from fllm_api.middleware.admission import ADMITTED
+from fllm_api.middleware.admission import USES_ENGINE
 from fllm_api.openapi.responses import StreamedOperation, errors, success
 from fllm_api.protocol.chat import ChatCompletion, ChatRequest, NamedToolChoice
+from fllm_api.request_context import context_of
 
 
 class ChatController(Controller):
-    """Chat."""
+    """Creates chat completions."""
 
     path = "/v1/chat/completions"
     tags = ("OpenAI",)
-    opt = ADMITTED
+    opt = USES_ENGINE
 
     @post(
         status_code=200,
         before_request=require_json,
         operation_class=StreamedOperation,
         responses={**success(ChatCompletion), **errors(400, 401, 413, 415, 429, 500, 503, 504)},
-        summary="Answer a conversation",
+        summary="Create a chat completion",
     )
     async def create(
         self, request: ApiRequest, data: JSONBody[ChatRequest], server: NamedDependency[AppState]
-    ) -> Answer:
-        """Answer a conversation, whole or as a stream of events."""
-        asked = await _read(request, data, server)
-        encoder = _encoder(data, asked, server)
-        return answer(request, server, asked.request, encoder, stream=bool(data.stream))
+    ) -> GenerationResponse:
+        """Return a chat completion as one JSON object or as a stream of events."""
+        prepared = await _prepare(request, data, server)
+        encoder = _new_encoder(data, prepared, server)
+        return create_response(request, server, prepared.request, encoder, stream=bool(data.stream))
 
 
-async def _read(request: ApiRequest, body: ChatRequest, server: AppState) -> PreparedChat:
+async def _prepare(request: ApiRequest, body: ChatRequest, server: AppState) -> PreparedChat:
     if body.chat_template is None:
         return await asyncio.to_thread(prepare_chat, body, server)
-    async with server.turns.of(request.scope["state"]["client"]):
+    async with server.template_lock.acquire(context_of(request.scope).client):
         return await asyncio.to_thread(prepare_chat, body, server)
 
 
-def _encoder(body: ChatRequest, asked: PreparedChat, server: AppState) -> ChatEncoder:
-    [prompt] = asked.request.prompts
-    tool_parser = asked.request.tool_parser
+def _new_encoder(body: ChatRequest, prepared: PreparedChat, server: AppState) -> ChatEncoder:
+    [prompt] = prepared.request.prompts
+    tool_parser = prepared.request.tool_parser
     formatter = TokenFormatter(server.tokenizer, as_ids=bool(body.return_tokens_as_token_ids))
     return ChatEncoder(
         ResponseHeader(new_id("chatcmpl-"), server.config.served_model_name),
-        UsageAccumulator(len(prompt), asked.request.n, body.stream_options),
-        role=asked.role,
+        UsageAccumulator(len(prompt), prepared.request.n, body.stream_options),
+        role=prepared.role,
         formatter=formatter if body.logprobs else None,
         parallel_tool_calls=body.parallel_tool_calls is not False,
         named_call=isinstance(body.tool_choice, NamedToolChoice),
         new_call_id=tool_parser.new_call_id if tool_parser else None,
-        echo=asked.echo,
+        echo=prepared.echo,
     )

@@ -9,48 +9,50 @@ from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
 from fllm_api.app_state import AppState
-from fllm_api.controllers.responses import Answer, answer
+from fllm_api.controllers.responses import GenerationResponse, create_response
 from fllm_api.encoding.completions import CompletionEncoder
 from fllm_api.encoding.encoder import ResponseHeader, new_id
 from fllm_api.encoding.logprobs import TokenFormatter
 from fllm_api.encoding.usage import UsageAccumulator
 from fllm_api.intake.completions import PreparedCompletion, prepare_completion
 from fllm_api.intake.json_body import ApiRequest, require_json
-from fllm_api.middleware.admission import ADMITTED
+from fllm_api.middleware.admission import USES_ENGINE
 from fllm_api.openapi.responses import StreamedOperation, errors, success
 from fllm_api.protocol.completions import Completion, CompletionRequest
 
 
 class CompletionsController(Controller):
-    """Completions of a bare text."""
+    """Creates completions of a plain text."""
 
     path = "/v1/completions"
     tags = ("OpenAI",)
-    opt = ADMITTED
+    opt = USES_ENGINE
 
     @post(
         status_code=200,
         before_request=require_json,
         operation_class=StreamedOperation,
         responses={**success(Completion), **errors(400, 401, 413, 415, 429, 500, 503, 504)},
-        summary="Continue a text",
+        summary="Create a completion",
     )
     async def create(
         self, request: ApiRequest, data: JSONBody[CompletionRequest], server: NamedDependency[AppState]
-    ) -> Answer:
-        """Continue one or several texts, whole or as a stream of events."""
-        asked = await asyncio.to_thread(prepare_completion, data, server)
-        encoder = _encoder(data, asked, server)
-        return answer(request, server, asked.request, encoder, stream=bool(data.stream))
+    ) -> GenerationResponse:
+        """Return completions of one or several prompts as one JSON object or as a stream of events."""
+        prepared = await asyncio.to_thread(prepare_completion, data, server)
+        encoder = _new_encoder(data, prepared, server)
+        return create_response(request, server, prepared.request, encoder, stream=bool(data.stream))
 
 
-def _encoder(body: CompletionRequest, asked: PreparedCompletion, server: AppState) -> CompletionEncoder:
-    prompt_tokens = sum(map(len, asked.request.prompts))
+def _new_encoder(
+    body: CompletionRequest, prepared: PreparedCompletion, server: AppState
+) -> CompletionEncoder:
+    prompt_tokens = sum(map(len, prepared.request.prompts))
     formatter = TokenFormatter(server.tokenizer, as_ids=bool(body.return_tokens_as_token_ids))
     return CompletionEncoder(
         ResponseHeader(new_id("cmpl-"), server.config.served_model_name),
-        UsageAccumulator(prompt_tokens, asked.request.n, body.stream_options),
-        n=asked.request.n,
+        UsageAccumulator(prompt_tokens, prepared.request.n, body.stream_options),
+        n=prepared.request.n,
         formatter=None if body.logprobs is None else formatter,
-        echoes=asked.echoes,
+        echoes=prepared.echoes,
     )

@@ -11,56 +11,57 @@ from fllm.errors import BackendUnavailable, format_error
 from fllm.interfaces import Backend
 from fllm.values import EngineStats
 from fllm_api.app_state import AppState
-from fllm_api.lifecycle.drain import SHUTTING_DOWN, TO_THE_END
+from fllm_api.lifecycle.drain import SHUTTING_DOWN
 from fllm_api.middleware.authentication import PUBLIC
-from fllm_api.middleware.request_tracking import UNHEARD
+from fllm_api.middleware.drain import ALLOWED_WHILE_DRAINING
+from fllm_api.middleware.request_tracking import NOT_TRACKED
 from fllm_api.openapi.responses import errors
 
-ALWAYS_OPEN = {**PUBLIC, **TO_THE_END, **UNHEARD}
+PROBE = {**PUBLIC, **ALLOWED_WHILE_DRAINING, **NOT_TRACKED}
+"""The ``opt`` of a health check."""
 
-
-STATUS_SECONDS = 10.0
-"""A backend that takes longer to say how it is hangs."""
+STATUS_TIMEOUT = 10.0
+"""Seconds after which a backend that has not returned its status counts as hanging."""
 
 
 async def status_of(backend: Backend) -> EngineStats:
-    """What the backend says; raises `BackendUnavailable` whatever it raises, or if it says nothing."""
+    """Return the backend's status; raise `BackendUnavailable` if it raises anything or takes too long."""
     try:
-        async with asyncio.timeout(STATUS_SECONDS):
+        async with asyncio.timeout(STATUS_TIMEOUT):
             return await backend.status()
     except BackendUnavailable:
         raise
-    except Exception as error:  # a stranger's code; whatever it raises, it is not well
-        raise BackendUnavailable(f"the engine does not say how it is: {format_error(error)}") from error
+    except Exception as error:  # third-party code: any error means that it is unhealthy
+        raise BackendUnavailable(f"engine status check failed: {format_error(error)}") from error
 
 
 class HealthController(Controller):
-    """For whoever keeps the server alive: needs no key."""
+    """The liveness probe. It needs no key."""
 
     path = "/health"
     tags = ("Server",)
-    opt = ALWAYS_OPEN
+    opt = PROBE
 
-    @get(media_type="text/plain", responses=errors(503), summary="Ask whether the engine answers")
+    @get(media_type="text/plain", responses=errors(503), summary="Check whether the engine responds")
     async def health(self, server: NamedDependency[AppState]) -> Response[None]:
-        """Nothing, if the engine is well; 503 if it is not."""
+        """Return an empty response if the engine is healthy, else 503."""
         await status_of(server.backend)
         return Response(None)
 
 
 class ReadyController(Controller):
-    """For whoever divides requests among servers: needs no key."""
+    """The readiness probe of load balancers. It needs no key."""
 
     path = "/ready"
     tags = ("Server",)
-    opt = ALWAYS_OPEN
+    opt = PROBE
 
-    @get(media_type="text/plain", responses=errors(503), summary="Ask whether requests are accepted")
+    @get(media_type="text/plain", responses=errors(503), summary="Check whether requests are accepted")
     async def ready(self, server: NamedDependency[AppState]) -> Response[None]:
-        """Nothing, if a request would be taken now; 503, which says why, if not."""
-        if server.drain.began:
+        """Return an empty response if a request would be accepted now, else 503 with the reason."""
+        if server.drain.started:
             raise BackendUnavailable(SHUTTING_DOWN)
         status = await status_of(server.backend)
         if 0 < server.config.max_queue <= status.waiting:
-            raise BackendUnavailable(f"the queue is full: {status.waiting} sequences wait")
+            raise BackendUnavailable(f"the queue is full: {status.waiting} sequences are waiting")
         return Response(None)

@@ -11,29 +11,30 @@ from litestar.di import NamedDependency
 from litestar.exceptions import NotFoundException
 
 from fllm_api.app_state import AppState
-from fllm_api.lifecycle.drain import TO_THE_END
 from fllm_api.metrics.collector_ticker import status_of
-from fllm_api.middleware.request_tracking import UNHEARD
+from fllm_api.middleware.drain import ALLOWED_WHILE_DRAINING
+from fllm_api.middleware.request_tracking import NOT_TRACKED
 from fllm_api.openapi.responses import errors
 
-ABOUT_THE_SERVER = {**TO_THE_END, **UNHEARD}
+SCRAPE = {**ALLOWED_WHILE_DRAINING, **NOT_TRACKED}
+"""The ``opt`` of an endpoint that is scraped."""
 
 
 class MetricsController(Controller):
-    """For scrapers."""
+    """Exports the metrics to scrapers such as Prometheus."""
 
     path = "/metrics"
     tags = ("Server",)
-    opt = ABOUT_THE_SERVER
+    opt = SCRAPE
 
-    @get(media_type="text/plain", responses=errors(401, 404), summary="Expose the metrics")
+    @get(media_type="text/plain", responses=errors(401, 404), summary="Export the metrics")
     async def metrics(
         self, request: Request[Any, Any, State], server: NamedDependency[AppState]
     ) -> Response[bytes]:
-        """The page of the first collector that can be scraped."""
-        exposer = server.exposer
-        if exposer is None:
-            raise NotFoundException("no plugin that is installed exposes metrics")
-        page = exposer.expose(await status_of(server.backend), request.headers.get("accept", ""))
-        # As a media type, a charset would be added to it.
+        """Return the page of the first collector that exports metrics."""
+        exporter = server.metrics_exporter
+        if exporter is None:
+            raise NotFoundException("no installed plugin exports metrics")
+        page = exporter.expose(await status_of(server.backend), request.headers.get("accept", ""))
+        # Litestar would add a charset to a media type.
         return Response(page.body, headers={"content-type": page.content_type})

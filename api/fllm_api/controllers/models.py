@@ -13,24 +13,24 @@ from fllm_api.protocol.models import ModelList, ModelObject
 
 
 class ModelsController(Controller):
-    """The one model of this server."""
+    """Lists and describes the served model."""
 
     path = "/v1/models"
     tags = ("OpenAI",)
 
     @get(responses=errors(401), summary="List the models")
     async def list_models(self, server: NamedDependency[AppState]) -> ModelList:
-        """All models: one."""
+        """Return the list of models, which has one entry."""
         return ModelList(data=[_model(server)])
 
     @get("/{model_id:path}", responses=errors(401, 404), summary="Describe a model")
     async def retrieve(self, model_id: FromPath[str], server: NamedDependency[AppState]) -> ModelObject:
-        """One model; its id may contain slashes."""
+        """Return a model by its id, which may contain slashes."""
         model = _model(server)
-        # The router gives a path a leading slash, which may also be the id's own.
+        # Litestar adds a leading slash to a path parameter; the id may also have one of its own.
         if model.id not in (model_id, model_id.removeprefix("/")):
             raise NotFoundException(
-                f"there is no model {model_id.removeprefix('/')!r}; this server has {model.id!r}",
+                f"the model {model_id.removeprefix('/')!r} does not exist; this server serves {model.id!r}",
                 extra={"param": "model", "code": "model_not_found"},
             )
         return model

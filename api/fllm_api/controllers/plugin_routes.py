@@ -1,4 +1,4 @@
-"""The routes of plugins, beside ours."""
+"""Mounts the routes of plugins next to the server's own."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from fllm.errors import PluginError
 from fllm.plugins.loader import Plugins
 
 
-def with_routes_of(plugins: Plugins, build: Callable[[Sequence[Any]], Litestar]) -> Litestar:
-    """Our application, and the routes of each plugin that can stand beside it; the others are left out.
+def with_plugin_routes(plugins: Plugins, build: Callable[[Sequence[Any]], Litestar]) -> Litestar:
+    """Return the application with the routes of every plugin that Litestar accepts; leave out the others.
 
-    What Litestar refuses shows only when it builds an application, so every plugin's routes are tried out.
+    Litestar reports an invalid route only when it builds an application, so this builds one per plugin.
     """
     app = build(())
-    ours = {route.path for route in app.routes}
+    reserved = {route.path for route in app.routes}
     mounted: list[Any] = []
 
-    def check(answer: Iterable[Any]) -> list[Any]:
-        handlers = list(answer)
+    def check(routes: Iterable[Any]) -> list[Any]:
+        handlers = list(routes)
         for route in Router("/", route_handlers=handlers).routes:
-            if route.path in ours:
-                raise PluginError(f"{route.path} is a path of ours")
+            if route.path in reserved:
+                raise PluginError(f"{route.path} is a path of the server itself")
         build([*mounted, *handlers])
         return handlers
 

@@ -1,4 +1,7 @@
-"""Two ways to send the same outputs: as a stream of events, or whole, as their fold."""
+"""Responses of the generation endpoints: one JSON object, or a stream of server-sent events.
+
+Both send the same chunks. The JSON object is the fold of the stream.
+"""
 
 from __future__ import annotations
 
@@ -14,20 +17,20 @@ from fllm.pipeline.output_processor import SequenceOutput
 from fllm.pipeline.pipeline import PipelineRequest
 from fllm_api.app_state import AppState
 from fllm_api.encoding.encoder import Encoder
-from fllm_api.errors import describe, report
+from fllm_api.errors import classify_error, record_failure
 from fllm_api.intake.json_body import ApiRequest
-from fllm_api.lifecycle.client_disconnect import ClientGone, while_connected
-from fllm_api.lifecycle.deadline import Deadline
-from fllm_api.middleware.admission import claimed
+from fllm_api.lifecycle.client_disconnect import ClientDisconnected, run_while_connected
+from fllm_api.middleware.admission import reserve_slot
 from fllm_api.protocol.errors import ErrorResponse
+from fllm_api.request_context import context_of
 
 _json = msgspec.json.Encoder()
 
 DONE = b"data: [DONE]\n\n"
 
 
-class Answer(ASGIResponse):
-    """Sends the outputs of one request; closes them, which aborts, as soon as the client goes away."""
+class GenerationResponse(ASGIResponse):
+    """Sends the outputs of one request. If the client disconnects, the generation is aborted."""
 
     def __init__(
         self,
@@ -38,30 +41,31 @@ class Answer(ASGIResponse):
     ) -> None:
         super().__init__(**response)
         self._request = request
-        self._deadline: Deadline = request.scope["state"]["deadline"]
+        self._deadline = context_of(request.scope).deadline
         self._outputs = outputs
         self._encoder = encoder
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await while_connected(receive, self._answer(send))
-        except ClientGone:
-            scope["state"].setdefault("error", "the client went away")
+            await run_while_connected(receive, self._send(send))
+        except ClientDisconnected:
+            context = context_of(scope)
+            context.error = context.error or "the client disconnected"
 
-    async def _answer(self, send: Send) -> None:
+    async def _send(self, send: Send) -> None:
         raise NotImplementedError
 
     def _chunks(self, outputs: Sequence[SequenceOutput]) -> list[Any]:
         return [chunk for output in outputs for chunk in self._encoder.feed(output)]
 
 
-class WholeAnswer(Answer):
-    """One JSON object."""
+class JsonResponse(GenerationResponse):
+    """Sends one JSON object once the generation is complete."""
 
-    async def _answer(self, send: Send) -> None:
+    async def _send(self, send: Send) -> None:
         chunks: list[Any] = []
-        async with aclosing(self._outputs) as arriving, self._deadline.bounds():
-            async for outputs in arriving:
+        async with aclosing(self._outputs) as stream, self._deadline.enforce():
+            async for outputs in stream:
                 chunks += self._chunks(outputs)
         body = _json.encode(self._encoder.fold(chunks))
         self.headers["content-length"] = str(len(body))
@@ -69,10 +73,10 @@ class WholeAnswer(Answer):
         await _write(send, body, more=False)
 
 
-class EventStream(Answer):
-    """Server-sent events: one write for all that come together, if it shows something.
+class EventStreamResponse(GenerationResponse):
+    """Sends server-sent events: one write for all outputs that arrive together, if they produce a chunk.
 
-    Nothing is sent before the first output is there, so whatever fails until then still gets its own status.
+    Nothing is sent before the first output arrives, so a failure until then still has its own status code.
     """
 
     _should_set_content_length = False
@@ -80,46 +84,55 @@ class EventStream(Answer):
     def __init__(
         self, request: ApiRequest, outputs: AsyncGenerator[list[SequenceOutput]], encoder: Encoder[Any]
     ) -> None:
-        # A proxy that buffers would make one answer of a stream.
+        # A buffering proxy would deliver the stream in one piece.
         headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
         super().__init__(request, outputs, encoder, media_type="text/event-stream", headers=headers)
 
-    async def _answer(self, send: Send) -> None:
-        async with aclosing(self._outputs) as arriving:
-            async with self._deadline.bounds():
-                first = await anext(arriving)
+    async def _send(self, send: Send) -> None:
+        async with aclosing(self._outputs) as stream:
+            async with self._deadline.enforce():
+                first = await anext(stream)
             await self.start_response(send)
             try:
-                async with self._deadline.bounds():
+                async with self._deadline.enforce():
                     await _write(send, _events(self._chunks(first)))
-                    async for outputs in arriving:
+                    async for outputs in stream:
                         if chunks := self._chunks(outputs):
                             await _write(send, _events(chunks))
                 end = _events(self._encoder.finish())
-            except Exception as error:  # noqa: BLE001 (the edge: the status is sent, so the stream must say it)
-                end = self._failure(error)
+            except Exception as error:  # noqa: BLE001 (the status is sent, so the stream reports it)
+                end = self._error_event(error)
         await _write(send, end + DONE, more=False)
 
-    def _failure(self, error: Exception) -> bytes:
-        _, body = describe(error)
-        report(self._request, error, body)
+    def _error_event(self, error: Exception) -> bytes:
+        _, body = classify_error(error)
+        record_failure(self._request, error, body)
         return _events([ErrorResponse(body)])
 
 
-def answer(
-    request: ApiRequest, server: AppState, asked: PipelineRequest, encoder: Encoder[Any], *, stream: bool
-) -> Answer:
-    """Ask the pipeline, if there is room; nothing is generated before the answer is sent."""
-    asked = claimed(request.scope, asked)
-    tracker = request.scope["state"]["trace"]
+def create_response(
+    http_request: ApiRequest,
+    server: AppState,
+    request: PipelineRequest,
+    encoder: Encoder[Any],
+    *,
+    stream: bool,
+) -> GenerationResponse:
+    """Reserve capacity for a request and return its response, which starts the generation when it is sent.
+
+    Raises what `AdmissionSlot.reserve` raises.
+    """
+    request = reserve_slot(http_request.scope, request)
+    tracker = context_of(http_request.scope).tracker
     tracker.submit(
-        prompt_tokens=sum(map(len, asked.prompts)),
-        max_tokens=asked.sampling.max_tokens,
-        answers=asked.n,
+        prompt_tokens=sum(map(len, request.prompts)),
+        max_tokens=request.sampling.max_tokens,
+        answers=request.n,
         streamed=stream,
     )
-    outputs = server.pipeline.generate(asked, tracker)
-    return EventStream(request, outputs, encoder) if stream else WholeAnswer(request, outputs, encoder)
+    outputs = server.pipeline.generate(request, tracker)
+    kind = EventStreamResponse if stream else JsonResponse
+    return kind(http_request, outputs, encoder)
 
 
 def _events(chunks: Iterable[msgspec.Struct]) -> bytes:

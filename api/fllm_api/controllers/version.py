@@ -12,18 +12,18 @@ from fllm_api.protocol.version import PluginVersion, VersionInfo
 
 
 class VersionController(Controller):
-    """What runs here."""
+    """Describes the installed software."""
 
     path = "/version"
     tags = ("Server",)
 
-    @get(responses=errors(401), summary="Tell the versions of all parts")
+    @get(responses=errors(401), summary="Show the versions of all components")
     async def version(self, server: NamedDependency[AppState]) -> VersionInfo:
-        """The versions of the server, its backend and its plugins."""
-        ours = build()
+        """Return the versions of the server, its backend and its plugins."""
+        own = build()
         return VersionInfo(
-            version=ours.version,
-            build=ours,
+            version=own.version,
+            build=own,
             backend={"name": server.backend_name, **server.card.runtime},
             plugins=[
                 PluginVersion(

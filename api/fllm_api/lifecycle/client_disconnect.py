@@ -1,4 +1,4 @@
-"""Work that ends when the client goes away."""
+"""Cancels the work for a request when its client disconnects."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from litestar.types import Receive
 T = TypeVar("T")
 
 
-class ClientGone(Exception):
-    """Nobody waits for the answer any more."""
+class ClientDisconnected(Exception):
+    """The client closed the connection before the response was complete."""
 
 
-async def while_connected(receive: Receive, work: Coroutine[None, None, T]) -> T:
-    """Do the work. If the client goes away first, cancel it, let it clean up, and raise `ClientGone`.
+async def run_while_connected(receive: Receive, work: Coroutine[None, None, T]) -> T:
+    """Run the work. If the client disconnects first, cancel it and raise `ClientDisconnected`.
 
-    Litestar itself would not cancel a handler, and it cancels a stream by a cancel scope, in which nothing
-    that cleans up may await.
+    Cancelled work may still await while it cleans up. Litestar does not cancel a handler by itself, and it
+    cancels a stream by a cancel scope, in which cleanup code cannot await.
     """
     working = asyncio.create_task(work)
-    gone = asyncio.create_task(_disconnected(receive))
+    disconnected = asyncio.create_task(_wait_for_disconnect(receive))
     try:
-        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((working, disconnected), return_when=asyncio.FIRST_COMPLETED)
     finally:
-        left = not working.done()
+        unfinished = not working.done()
         working.cancel()
-        gone.cancel()
-        await asyncio.gather(working, gone, return_exceptions=True)
-    if left:
-        raise ClientGone
+        disconnected.cancel()
+        await asyncio.gather(working, disconnected, return_exceptions=True)
+    if unfinished:
+        raise ClientDisconnected
     return working.result()
 
 
-async def _disconnected(receive: Receive) -> None:
+async def _wait_for_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass

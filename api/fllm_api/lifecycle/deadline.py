@@ -1,4 +1,4 @@
-"""When a request has to end."""
+"""A time limit that ends a request with an error."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 
 
 class Deadline:
-    """Ends a request's work with an error; of nested blocks the innermost, which knows best how to say it.
+    """Raises an error in the innermost active block when the time is up.
 
-    Without it a request that is over could only be cancelled, and a cancelled stream ends in silence.
+    Unlike cancellation, this lets a stream send an error event before it closes.
     """
 
     def __init__(self, when: float | None = None, error: Exception | None = None) -> None:
@@ -18,33 +18,33 @@ class Deadline:
         self._error = error
         self._blocks: list[asyncio.Timeout] = []
 
-    def end(self, error: Exception) -> None:
-        """Let what is under way raise this now; once only."""
+    def expire(self, error: Exception) -> None:
+        """Raise this error in the active block now. Without effect if the deadline has passed already."""
         if not self._passed():
             self._error = error
             self._when = asyncio.get_running_loop().time()
-            self._arm(self._when)
+            self._reschedule(self._when)
 
     @asynccontextmanager
-    async def bounds(self) -> AsyncIterator[None]:
-        """Work that raises the error once the time has come."""
+    async def enforce(self) -> AsyncIterator[None]:
+        """Raise the error in this block when the time is up; of nested blocks, only in the innermost."""
         block = asyncio.timeout_at(None if self._blocks and self._passed() else self._when)
         try:
             async with block:
-                self._arm(None)
+                self._reschedule(None)
                 self._blocks.append(block)
                 try:
                     yield
                 finally:
                     self._blocks.pop()
                     if not self._passed():
-                        self._arm(self._when)
+                        self._reschedule(self._when)
         except TimeoutError:
             if not block.expired() or self._error is None:
                 raise
             raise self._error from None
 
-    def _arm(self, when: float | None) -> None:
+    def _reschedule(self, when: float | None) -> None:
         if self._blocks:
             self._blocks[-1].reschedule(when)
 

@@ -1,1 +1,1 @@
-"""Rate limits, admission and fair turns between clients."""
+"""Rate limits, admission, and fair locking between clients."""

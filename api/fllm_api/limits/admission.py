@@ -1,4 +1,4 @@
-"""Whether there is room for a request: in the server, and in what its client may have."""
+"""Admission of requests by the capacity of the server and the limits of each client."""
 
 from __future__ import annotations
 
@@ -10,102 +10,108 @@ from litestar.exceptions import HTTPException
 from fllm.errors import RequestError
 from fllm.pipeline.pipeline import PipelineRequest
 from fllm.values import ModelCard
-from fllm_api.config import ClientLimits, ServerConfig
-from fllm_api.limits.client_limits import Account, Accounts, Consumer
+from fllm_api.config import RateLimits, ServerConfig
+from fllm_api.limits.client_limits import ClientLimits, ClientUsage, TokenCounter
 
-SEQUENCES_OF_OTHERS = 256
-"""That a backend is taken to run at once which does not say how many: vLLM's default."""
+DEFAULT_MAX_NUM_SEQS = 256
+"""Concurrency assumed for backends that do not report ``max_num_seqs`` (vLLM's default)."""
 
 
-class Busy(HTTPException):
-    """As much waits as may: 503."""
+class ServerBusy(HTTPException):
+    """The server is at capacity: 503."""
 
     def __init__(self, capacity: int) -> None:
         super().__init__(
             status_code=503,
-            detail=f"the server is busy: {capacity} sequences run or wait, and that is all it holds",
+            detail=f"the server is busy: it is at its capacity of {capacity} running and waiting sequences",
             headers={"Retry-After": "1"},
             extra={"code": "server_busy"},
         )
 
 
 class Admission:
-    """Counts the sequences in flight, those of all clients and the requests of each."""
+    """Counts the sequences in flight of all clients, and enforces the limits of each client."""
 
     def __init__(
-        self, capacity: int, limits: ClientLimits, *, clock: Callable[[], float] = time.monotonic
+        self, capacity: int, limits: RateLimits, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.capacity = capacity
         self.in_flight = 0
-        limited = limits != ClientLimits()
-        self._accounts = Accounts(limits, clock) if limited else None
+        limited = limits != RateLimits()
+        self._clients = ClientLimits(limits, clock) if limited else None
 
-    def admit(self, client: str, request: Consumer) -> Ticket:
-        """Let a request in of which nothing is known yet, as one sequence; raises what is a 429 or a 503."""
-        account = None if self._accounts is None else self._accounts.of(client)
-        if account is not None:
-            account.enter(request)
-        ticket = Ticket(self, account, request)
+    def admit(self, client: str, request: TokenCounter) -> AdmissionSlot:
+        """Admit a request whose body is not read yet, counted as one sequence.
+
+        Raises `RateLimited` (429) or `ServerBusy` (503).
+        """
+        usage = None if self._clients is None else self._clients.usage_of(client)
+        if usage is not None:
+            usage.start_request(request)
+        slot = AdmissionSlot(self, usage, request)
         try:
-            ticket.take(1)
-        except Busy:
-            ticket.release()
+            slot.take(1)
+        except ServerBusy:
+            slot.release()
             raise
-        return ticket
+        return slot
 
 
-class Ticket:
-    """What a request holds, from its admission to `release`."""
+class AdmissionSlot:
+    """The capacity that one request occupies, from its admission to `release`."""
 
-    def __init__(self, admission: Admission, account: Account | None, request: Consumer) -> None:
+    def __init__(self, admission: Admission, usage: ClientUsage | None, request: TokenCounter) -> None:
         self._admission = admission
-        self._account = account
+        self._usage = usage
         self._request = request
-        self._held = 0
+        self._sequences = 0
 
-    def claim(self, asked: PipelineRequest) -> None:
-        """Hold all that the request turns out to need; raises a 400 if that is more than there can be."""
+    def reserve(self, request: PipelineRequest) -> None:
+        """Reserve capacity for all sequences of the request and charge its prompts.
+
+        Raises `RequestError` if the request could never fit, `RateLimited`, or `ServerBusy`.
+        """
         capacity = self._admission.capacity
-        if asked.num_sequences > capacity:
-            field = _many(asked)
+        if request.num_sequences > capacity:
+            field = _sequence_field(request)
             raise RequestError(
-                f"`{field}`: these are {asked.num_sequences} sequences, "
+                f"`{field}`: the request needs {request.num_sequences} sequences, "
                 f"and this server holds {capacity} at most",
                 param=field,
             )
-        if self._account is not None:
-            self._account.check()
-        self.take(asked.num_sequences - self._held)
-        if self._account is not None:
-            self._account.use(sum(map(len, asked.prompts)))
+        if self._usage is not None:
+            self._usage.check_tokens()
+        self.take(request.num_sequences - self._sequences)
+        if self._usage is not None:
+            self._usage.charge_prompt(sum(map(len, request.prompts)))
 
     def take(self, sequences: int) -> None:
-        """Hold so many more, if so many are free."""
+        """Occupy more sequences; raises `ServerBusy` if they exceed the free capacity."""
         if self._admission.in_flight + sequences > self._admission.capacity:
-            raise Busy(self._admission.capacity)
+            raise ServerBusy(self._admission.capacity)
         self._admission.in_flight += sequences
-        self._held += sequences
+        self._sequences += sequences
 
     def release(self) -> None:
-        """The request is over."""
-        self._admission.in_flight -= self._held
-        self._held = 0
-        if self._account is not None:
-            self._account.leave(self._request)
+        """Free all capacity; the request is complete."""
+        self._admission.in_flight -= self._sequences
+        self._sequences = 0
+        if self._usage is not None:
+            self._usage.end_request(self._request)
 
     def headers(self) -> dict[str, str]:
-        """What the client is told of its limits."""
-        return {} if self._account is None else self._account.headers()
+        """Return the client's rate-limit headers; none if it has no token limit."""
+        return {} if self._usage is None else self._usage.headers()
 
 
-def capacity(card: ModelCard, config: ServerConfig) -> int:
-    """Sequences that run and wait at most."""
+def sequence_capacity(card: ModelCard, config: ServerConfig) -> int:
+    """Return the maximum number of sequences that run or wait."""
     running = card.runtime.get("max_num_seqs")
-    return config.max_queue + (running if isinstance(running, int) else SEQUENCES_OF_OTHERS)
+    return config.max_queue + (running if isinstance(running, int) else DEFAULT_MAX_NUM_SEQS)
 
 
-def _many(asked: PipelineRequest) -> str:
-    """The field that asks for so many sequences."""
-    if len(asked.prompts) > 1:
+def _sequence_field(request: PipelineRequest) -> str:
+    """Return the request field that causes the number of sequences."""
+    if len(request.prompts) > 1:
         return "prompt"
-    return "best_of" if asked.beam or asked.best_of > asked.n else "n"
+    return "best_of" if request.beam or request.best_of > request.n else "n"

@@ -1,4 +1,4 @@
-"""What each client has of the server, and what it may still have."""
+"""Usage and limits of each client: its requests in flight and its tokens."""
 
 from __future__ import annotations
 
@@ -9,42 +9,42 @@ from typing import Protocol
 
 from litestar.exceptions import HTTPException
 
-from fllm_api.config import ClientLimits
-from fllm_api.limits.token_bucket import Bucket
+from fllm_api.config import RateLimits
+from fllm_api.limits.token_bucket import TokenBucket
 
-LOOKED_AT = 2
-"""Accounts that are looked at whenever a client comes: so they are forgotten faster than they are opened."""
+EVICTION_CHECKS = 2
+"""Clients checked for eviction on each lookup. Two per lookup keep the table bounded."""
 
 
-class Consumer(Protocol):
-    """A request, for what it has cost so far."""
+class TokenCounter(Protocol):
+    """A request that reports the number of tokens generated so far."""
 
     @property
     def generated_tokens(self) -> int: ...
 
 
-class Account:
-    """One client: its requests in flight, and its tokens."""
+class ClientUsage:
+    """Requests in flight and tokens of one client."""
 
-    def __init__(self, limits: ClientLimits, clock: Callable[[], float]) -> None:
+    def __init__(self, limits: RateLimits, clock: Callable[[], float]) -> None:
         self._limits = limits
-        self._charged: dict[Consumer, int] = {}
-        """Each request in flight, and how many of its generated tokens have been charged."""
-        self._bucket = Bucket(limits.tokens_per_minute, clock) if limits.tokens_per_minute else None
+        self._charged: dict[TokenCounter, int] = {}
+        """Generated tokens already charged, by request in flight."""
+        self._bucket = TokenBucket(limits.tokens_per_minute, clock) if limits.tokens_per_minute else None
 
-    def enter(self, request: Consumer) -> None:
-        """A request comes; raises `RateLimited`."""
-        most = self._limits.concurrency
-        if most is not None and len(self._charged) >= most:
-            raise RateLimited(f"you have {most} requests in flight, which is the limit", 1.0, self.headers())
-        self.check()
+    def start_request(self, request: TokenCounter) -> None:
+        """Count a new request as in flight; raises `RateLimited`."""
+        limit = self._limits.concurrency
+        if limit is not None and len(self._charged) >= limit:
+            raise RateLimited(f"you have {limit} requests in flight, which is the limit", 1.0, self.headers())
+        self.check_tokens()
         self._charged[request] = 0
 
-    def check(self) -> None:
+    def check_tokens(self) -> None:
         """Raise `RateLimited` if all tokens are used."""
         if self._bucket is None:
             return
-        self._settle()
+        self._charge_generated()
         if self._bucket.level < 1:
             raise RateLimited(
                 f"you have used your {self._bucket.size} tokens a minute",
@@ -52,71 +52,71 @@ class Account:
                 self.headers(),
             )
 
-    def use(self, prompt_tokens: int) -> None:
-        """Charge a prompt; generated tokens are charged by themselves."""
+    def charge_prompt(self, prompt_tokens: int) -> None:
+        """Charge the tokens of a prompt. Generated tokens are charged automatically."""
         if self._bucket is not None:
             self._bucket.take(prompt_tokens)
 
-    def leave(self, request: Consumer) -> None:
-        """A request is over."""
+    def end_request(self, request: TokenCounter) -> None:
+        """Charge the last generated tokens of a request and stop counting it as in flight."""
         self._charge(request)
         del self._charged[request]
 
     @property
-    def blank(self) -> bool:
-        """There is nothing to remember."""
+    def is_idle(self) -> bool:
+        """Whether nothing is in flight and all tokens are available, so that there is nothing to remember."""
         return not self._charged and (self._bucket is None or self._bucket.level >= self._bucket.size)
 
     def headers(self) -> dict[str, str]:
-        """OpenAI's ``x-ratelimit-*``, as far as there are limits."""
+        """Return OpenAI's ``x-ratelimit-*`` headers; none if there is no token limit."""
         if self._bucket is None:
             return {}
-        self._settle()
+        self._charge_generated()
         return {
             "x-ratelimit-limit-tokens": str(self._bucket.size),
             "x-ratelimit-remaining-tokens": str(max(int(self._bucket.level), 0)),
             "x-ratelimit-reset-tokens": f"{self._bucket.seconds_until(self._bucket.size):.3f}s",
         }
 
-    def _settle(self) -> None:
+    def _charge_generated(self) -> None:
         for request in self._charged:
             self._charge(request)
 
-    def _charge(self, request: Consumer) -> None:
+    def _charge(self, request: TokenCounter) -> None:
         if self._bucket is not None:
             self._bucket.take(request.generated_tokens - self._charged[request])
             self._charged[request] = request.generated_tokens
 
 
-class Accounts:
-    """Those of all clients who have one; who has nothing in flight and all its tokens is forgotten."""
+class ClientLimits:
+    """The usage of every client. A client that is idle is evicted."""
 
-    def __init__(self, limits: ClientLimits, clock: Callable[[], float]) -> None:
+    def __init__(self, limits: RateLimits, clock: Callable[[], float]) -> None:
         self._limits = limits
         self._clock = clock
-        self._open: OrderedDict[str, Account] = OrderedDict()
+        self._usage: OrderedDict[str, ClientUsage] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._open)
+        return len(self._usage)
 
-    def of(self, client: str) -> Account:
-        """A client's own."""
-        self._forget()
-        if client not in self._open:
-            self._open[client] = Account(self._limits, self._clock)
-        return self._open[client]
+    def usage_of(self, client: str) -> ClientUsage:
+        """Return the usage of a client."""
+        self._evict_idle()
+        if client not in self._usage:
+            self._usage[client] = ClientUsage(self._limits, self._clock)
+        return self._usage[client]
 
-    def _forget(self) -> None:
-        for _ in range(min(LOOKED_AT, len(self._open))):
-            client, account = next(iter(self._open.items()))
-            if account.blank:
-                del self._open[client]
+    def _evict_idle(self) -> None:
+        for _ in range(min(EVICTION_CHECKS, len(self._usage))):
+            client, usage = next(iter(self._usage.items()))
+            if usage.is_idle:
+                del self._usage[client]
             else:
-                self._open.move_to_end(client)
+                self._usage.move_to_end(client)
 
 
 class RateLimited(HTTPException):
-    """A client has all that it may have for now: 429."""
+    """A client has reached one of its limits: 429."""
 
     def __init__(self, message: str, seconds: float, headers: dict[str, str]) -> None:
         super().__init__(

@@ -1,4 +1,4 @@
-"""Taking turns: one at a time, and who comes often waits behind who comes seldom."""
+"""A lock that serves its clients in turn, so that frequent ones do not delay the others."""
 
 from __future__ import annotations
 
@@ -8,42 +8,44 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 
-class Turns:
-    """A lock whose clients are served round robin, each client's requests in their order."""
+class RoundRobinLock:
+    """A lock that is granted to clients round-robin, and to each client's requests in order of arrival."""
 
     def __init__(self) -> None:
-        self._taken = False
-        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+        self._locked = False
+        self._waiters: dict[str, deque[asyncio.Future[None]]] = {}
+        """Waiting requests by client. The first client is served next."""
 
     @asynccontextmanager
-    async def of(self, client: str) -> AsyncGenerator[None]:
-        """Hold the lock; who is cancelled while waiting has never been there."""
-        if self._taken:
+    async def acquire(self, client: str) -> AsyncGenerator[None]:
+        """Hold the lock. A request that is cancelled while it waits leaves the queue."""
+        if self._locked:
             await self._wait(client)
-        self._taken = True
+        self._locked = True
         try:
             yield
         finally:
-            self._pass_on()
+            self._release()
 
     async def _wait(self, client: str) -> None:
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(client, deque()).append(turn)
+        granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.setdefault(client, deque()).append(granted)
         try:
-            await turn
+            await granted
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # it came at the same moment
-                self._pass_on()
+            if granted.done() and not granted.cancelled():  # granted and cancelled in the same iteration
+                self._release()
             raise
 
-    def _pass_on(self) -> None:
-        while self._waiting:
-            client, own = next(iter(self._waiting.items()))
-            del self._waiting[client]
-            turn = own.popleft()
-            if own:
-                self._waiting[client] = own  # behind all others
-            if not turn.done():
-                turn.set_result(None)
+    def _release(self) -> None:
+        """Grant the lock to the next waiting request, or unlock it."""
+        while self._waiters:
+            client, queue = next(iter(self._waiters.items()))
+            del self._waiters[client]
+            granted = queue.popleft()
+            if queue:
+                self._waiters[client] = queue  # after all other clients
+            if not granted.done():
+                granted.set_result(None)
                 return
-        self._taken = False
+        self._locked = False

@@ -1,14 +1,14 @@
-"""An allowance that refills all the time."""
+"""A token bucket for limits of tokens per minute."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-MINUTE = 60.0
+SECONDS_PER_MINUTE = 60.0
 
 
-class Bucket:
-    """So many tokens a minute, and no more at once. What is taken beyond them is a debt, refilled too."""
+class TokenBucket:
+    """Holds at most one minute's tokens and refills continuously. Taking more than it holds leaves a debt."""
 
     def __init__(self, per_minute: int, clock: Callable[[], float]) -> None:
         self.size = per_minute
@@ -18,17 +18,17 @@ class Bucket:
 
     @property
     def level(self) -> float:
-        """Tokens that are left; below 0 in debt."""
+        """Available tokens; negative while there is a debt."""
         now = self._clock()
-        refilled = (now - self._measured_at) * self.size / MINUTE
+        refilled = (now - self._measured_at) * self.size / SECONDS_PER_MINUTE
         self._level = min(self._level + refilled, float(self.size))
         self._measured_at = now
         return self._level
 
     def take(self, tokens: int) -> None:
-        """Tokens that were used."""
+        """Remove tokens, also if the bucket holds fewer."""
         self._level = self.level - tokens
 
     def seconds_until(self, tokens: float) -> float:
-        """How long it takes until so many are left, if nobody takes any."""
-        return max(tokens - self.level, 0.0) * MINUTE / self.size
+        """Return the seconds until the bucket holds this many tokens if none are taken."""
+        return max(tokens - self.level, 0.0) * SECONDS_PER_MINUTE / self.size

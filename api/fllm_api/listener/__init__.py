@@ -1,4 +1,4 @@
-"""The HTTP listener: connections, their limits, and how they end."""
+"""The HTTP listener: connections, their limits and timeouts, and graceful shutdown."""
 
 from fllm_api.listener.protocol import ConnectionTimeouts
 from fllm_api.listener.server import Listener

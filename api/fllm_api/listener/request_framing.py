@@ -1,7 +1,7 @@
-"""What the parser lets pass, and a proxy before us might read another way: request smuggling lives of it.
+"""Checks of request framing that the HTTP parser leaves out: they prevent request smuggling through a proxy.
 
-llhttp itself refuses Content-Length beside Transfer-Encoding, or twice; folded lines; a bare CR or LF; a
-space before a colon; and every size that is no plain number.
+llhttp itself rejects Content-Length together with Transfer-Encoding or repeated, folded lines, a bare CR or
+LF, a space before a colon, and sizes that are not plain numbers.
 """
 
 from __future__ import annotations
@@ -10,29 +10,30 @@ from collections.abc import Sequence
 
 import httptools
 
-from fllm_api.listener.rejection import Refusal
+from fllm_api.listener.rejection import RequestRejected
 
 Headers = Sequence[tuple[bytes, bytes]]
 
 
 def check_framing(version: str, method: bytes, url: bytes, headers: Headers) -> None:
-    """Raises `Refusal` unless there is but one way to read where this request ends, and whom it is for."""
+    """Raise `RequestRejected` if the end or the target of a request can be read in more than one way."""
     if version not in ("1.1", "1.0"):
-        raise Refusal(505, f"HTTP/{version} is not served, HTTP/1.1 is")
+        raise RequestRejected(505, f"HTTP/{version} is not supported; use HTTP/1.1")
     if method == b"CONNECT":
-        raise Refusal(501, "this server is no proxy: CONNECT is not served")
+        raise RequestRejected(501, "CONNECT is not supported: this server is not a proxy")
     if httptools.parse_url(url).path is None:
-        raise Refusal(400, "the request's URL has no path")
+        raise RequestRejected(400, "the request's URL has no path")
     _check_encoding(version, _values(headers, b"transfer-encoding"))
     hosts = len(_values(headers, b"host"))
     if hosts > 1 or (hosts == 0 and version == "1.1"):
-        raise Refusal(400, f"a request needs exactly one Host header; this one has {hosts}")
+        raise RequestRejected(400, f"a request needs exactly one Host header; this one has {hosts}")
 
 
 def without_upgrade(parser: httptools.HttpRequestParser, url: bytes, headers: Headers) -> bytes:
-    """The head of a request that goes on without the upgrade that it offers (RFC 9110, 7.8).
+    """Return the head of a request without the upgrade that it offers (RFC 9110, 7.8).
 
-    The parser takes what follows such a head for another protocol, but Java's client sends a body as ever.
+    After such a head, the parser treats the data as another protocol. Java's client, however, sends an
+    ordinary body.
     """
     kept = [(name, value) for name, value in headers if name not in (b"upgrade", b"connection")]
     if not parser.should_keep_alive():
@@ -45,10 +46,10 @@ def _check_encoding(version: str, encodings: list[bytes]) -> None:
     if not encodings:
         return
     if version == "1.0":
-        raise Refusal(400, "HTTP/1.0 has no Transfer-Encoding")
+        raise RequestRejected(400, "HTTP/1.0 has no Transfer-Encoding")
     if [encoding.lower() for encoding in encodings] != [b"chunked"]:
-        raise Refusal(501, "the only Transfer-Encoding served is chunked, by itself")
+        raise RequestRejected(501, "the only supported Transfer-Encoding is chunked, by itself")
 
 
-def _values(headers: Headers, wanted: bytes) -> list[bytes]:
-    return [value for name, value in headers if name == wanted]
+def _values(headers: Headers, name: bytes) -> list[bytes]:
+    return [value for key, value in headers if key == name]

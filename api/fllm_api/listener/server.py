@@ -1,4 +1,4 @@
-"""The server that listens: uvicorn's, with our connections and our end."""
+"""uvicorn's server with this package's connections and a graceful shutdown."""
 
 from __future__ import annotations
 
@@ -13,68 +13,68 @@ from typing import Any, cast
 import uvicorn
 from litestar.types import ASGIApp
 
-from fllm_api.lifecycle.drain import Drain
-from fllm_api.listener.connection_limit import Crowd
+from fllm_api.lifecycle.drain import RequestDrain
+from fllm_api.listener.connection_limit import ConnectionLimit
 from fllm_api.listener.protocol import ConnectionTimeouts, Protocol
-from fllm_api.listener.sockets import connections_possible, tune
+from fllm_api.listener.sockets import configure_sockets, max_connections_for
 
-KEEP_ALIVE = 75
-"""Seconds an idle connection lives: longer than in clients' pools, so that no request meets a closing one."""
-LAST_WORDS = 5.0
-"""Seconds for requests that were ended to say so, and for the last bytes to leave."""
+KEEP_ALIVE_SECONDS = 75
+"""Lifetime of an idle connection: longer than in clients' pools, so that no request meets a closing one."""
+FINAL_SECONDS = 5.0
+"""Time for ended requests to send their error, and for the last bytes to be sent."""
 
 log = logging.getLogger("fllm.server")
 
 
 class Listener(uvicorn.Server):
-    """Listens until it is told to drain, and still listens while it drains: to say so."""
+    """Serves an application. While it drains, it accepts connections and rejects their requests with 503."""
 
     on_ready: Callable[[], None] = staticmethod(lambda: None)
 
     def __init__(
         self,
         app: ASGIApp,
-        drain: Drain,
-        limits: ConnectionTimeouts,
+        drain: RequestDrain,
+        timeouts: ConnectionTimeouts,
         *,
         max_connections: int,
         shutdown_timeout: float,
     ) -> None:
-        crowd = Crowd(connections_possible(max_connections))
+        connection_limit = ConnectionLimit(max_connections_for(max_connections))
         super().__init__(
             uvicorn.Config(
                 cast(Any, app),
-                # Called with keywords, as uvicorn's own class would be.
-                http=cast(Any, partial(Protocol, limits=limits, crowd=crowd)),
+                # uvicorn calls this with keywords, like its own class.
+                http=cast(Any, partial(Protocol, timeouts=timeouts, connection_limit=connection_limit)),
                 ws="none",
                 lifespan="on",
                 log_config=None,
                 access_log=log.isEnabledFor(logging.DEBUG),
                 server_header=False,
-                timeout_keep_alive=KEEP_ALIVE,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
             )
         )
-        self._draining = drain
+        self._drain = drain
         self._shutdown_timeout = shutdown_timeout
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, then say so."""
-        tune(sockets or [])
+        """Start to listen, then call `on_ready`."""
+        configure_sockets(sockets or [])
         await super().startup(sockets)
         self.on_ready()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals to whoever runs this server: uvicorn raises them again at its end."""
+        """Leave signals to the caller: uvicorn would raise them again after the shutdown."""
         yield
 
     def drain(self) -> None:
-        """Accept nothing more, and end once everything that was accepted is answered."""
-        self._draining.begin()
+        """Accept no further requests, and stop once every accepted one is complete."""
+        self._drain.start()
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Wait for what is under way, as long as that may take; then leave nothing open."""
+        """Wait for the requests in flight, up to the shutdown timeout; then close everything."""
         for connection in self._connections:
             connection.finish()
         await self._finish_requests()
@@ -87,27 +87,27 @@ class Listener(uvicorn.Server):
 
     async def _finish_requests(self) -> None:
         seconds = self._shutdown_timeout
-        log.info("shutting down: %d requests are under way, and have %g s", self._draining.under_way, seconds)
-        if await _within(seconds, self._draining.done()):
+        log.info("shutting down: %d requests in flight have %g s to finish", self._drain.in_flight, seconds)
+        if await _finishes_within(seconds, self._drain.wait_until_empty()):
             return
         log.warning(
-            "%d requests are not finished after %g s: they are ended", self._draining.under_way, seconds
+            "shutdown timeout: ending %d requests still in flight after %g s", self._drain.in_flight, seconds
         )
-        self._draining.end()
-        await _within(LAST_WORDS, self._draining.done())
+        self._drain.expire_all()
+        await _finishes_within(FINAL_SECONDS, self._drain.wait_until_empty())
 
     async def _close_connections(self) -> None:
         for connection in self._connections:
             connection.finish()
-            if not connection.at_work:
+            if not connection.is_busy:
                 connection.close()
-        await _within(LAST_WORDS, self._closed())
+        await _finishes_within(FINAL_SECONDS, self._wait_until_closed())
         for connection in self._connections:
             connection.abort()
-        await _within(LAST_WORDS, self._closed())
+        await _finishes_within(FINAL_SECONDS, self._wait_until_closed())
 
-    async def _closed(self) -> None:
-        # Both are uvicorn's, and plain sets.
+    async def _wait_until_closed(self) -> None:
+        # uvicorn keeps both as plain sets, which cannot be awaited.
         while self.server_state.connections or self.server_state.tasks:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
@@ -116,8 +116,7 @@ class Listener(uvicorn.Server):
         return cast(list[Protocol], list(self.server_state.connections))
 
 
-async def _within(seconds: float, work: Awaitable[None]) -> bool:
-    """Whether it was done in time."""
+async def _finishes_within(seconds: float, work: Awaitable[None]) -> bool:
     try:
         async with asyncio.timeout(seconds):
             await work

@@ -1,4 +1,4 @@
-"""What the kernel does for the listener."""
+"""Socket options and the limit of open files."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ import socket
 from collections.abc import Iterable
 
 UNSENT_BYTES = 32 * 1024
-"""What the kernel holds of an answer before it goes out; what is sent but not confirmed is not in it.
+"""Bytes of a response that the kernel buffers before it sends them; unconfirmed bytes do not count.
 
-Without it a connection to a slow reader holds megabytes, and takes them in gulps that look like a standstill.
+Without this limit, a connection to a slow reader buffers megabytes and accepts data in bursts, which looks
+like a client that does not read.
 """
 IDLE_SECONDS = 60
-"""Then the kernel asks whether a silent client is there, for as long again; if not, its request ends."""
+"""Silence after which the kernel probes a client. Without a reply for as long again, its request ends."""
 OTHER_FILES = 256
-"""Descriptors for everything but connections: the engine, plugins, files."""
+"""File descriptors reserved for rejected connections, the engine, plugins and files."""
 
 log = logging.getLogger("fllm.server")
 
 
-def tune(sockets: Iterable[socket.socket]) -> None:
-    """Set what accepted connections inherit, as far as this system has it."""
-    wanted = (
+def configure_sockets(sockets: Iterable[socket.socket]) -> None:
+    """Set the options that accepted connections inherit, if the system supports them."""
+    options = (
         (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
         (socket.IPPROTO_TCP, "TCP_KEEPIDLE", IDLE_SECONDS),
         (socket.IPPROTO_TCP, "TCP_KEEPINTVL", IDLE_SECONDS // 6),
@@ -30,17 +31,19 @@ def tune(sockets: Iterable[socket.socket]) -> None:
         (socket.IPPROTO_TCP, "TCP_NOTSENT_LOWAT", UNSENT_BYTES),
     )
     for each in sockets:
-        for level, name, value in wanted:
+        for level, name, value in options:
             if (option := getattr(socket, name, None)) is not None:
                 each.setsockopt(level, option, value)
 
 
-def connections_possible(wanted: int) -> int:
-    """Allow this process all the files that it may have; gives how many connections that allows."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    if most == resource.RLIM_INFINITY or wanted + OTHER_FILES <= most:
-        return wanted
-    possible = max(1, most - OTHER_FILES)
-    log.warning("--max-connections %d: the limit of %d open files allows %d", wanted, most, possible)
+def max_connections_for(requested: int) -> int:
+    """Raise the soft limit of open files to the hard limit; return how many connections that allows."""
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
+    if hard_limit == resource.RLIM_INFINITY or requested + OTHER_FILES <= hard_limit:
+        return requested
+    possible = max(1, hard_limit - OTHER_FILES)
+    log.warning(
+        "--max-connections %d: the limit of %d open files allows only %d", requested, hard_limit, possible
+    )
     return possible

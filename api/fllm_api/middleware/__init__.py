@@ -1,1 +1,1 @@
-"""ASGI middlewares, in the order in which `fllm_api.app` assembles them."""
+"""ASGI middlewares; `fllm_api.app` assembles them and explains their order."""

@@ -1,4 +1,4 @@
-"""The gate of the engine: limits are kept before a byte of a body is read."""
+"""Rejects requests that exceed a limit, before a byte of their body is read."""
 
 from __future__ import annotations
 
@@ -8,43 +8,44 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from msgspec.structs import replace
 
 from fllm.pipeline.pipeline import PipelineRequest
-from fllm_api.limits.admission import Admission, Ticket
-from fllm_api.middleware.request_tracking import OBSERVED
+from fllm_api.limits.admission import Admission, AdmissionSlot
+from fllm_api.middleware.request_tracking import REPORTED
+from fllm_api.request_context import context_of
 
-ADMITTED = {**OBSERVED, "admitted": True}
-"""The ``opt`` of a handler whose requests the engine works on; collectors hear of them."""
+USES_ENGINE = {**REPORTED, "uses_engine": True}
+"""The ``opt`` of a handler whose requests need the engine, and so a slot. They are reported to collectors."""
 
 
-class Admitted(ASGIMiddleware):
-    """Lets a request in, or refuses it with 429 or 503; its ticket is ``scope["state"]["ticket"]``."""
+class AdmissionMiddleware(ASGIMiddleware):
+    """Gives each request a slot until its response is complete, or rejects it with 429 or 503."""
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Admit one request."""
-        if not scope["route_handler"].opt.get("admitted"):
+        if not scope["route_handler"].opt.get("uses_engine"):
             await next_app(scope, receive, send)
             return
-        state = scope["state"]
-        ticket = state["ticket"] = self._admission.admit(state["client"], state["trace"])
+        context = context_of(scope)
+        slot = context.slot = self._admission.admit(context.client, context.tracker)
         try:
-            await next_app(scope, receive, _telling(ticket, send) if ticket.headers() else send)
+            await next_app(scope, receive, _with_rate_limit_headers(slot, send) if slot.headers() else send)
         finally:
-            ticket.release()
+            slot.release()
 
 
-def claimed(scope: Scope, asked: PipelineRequest) -> PipelineRequest:
-    """The request, once there is room for all its sequences, with the name of its client."""
-    state = scope["state"]
-    state["ticket"].claim(asked)
-    return replace(asked, client=state["client"])
+def reserve_slot(scope: Scope, request: PipelineRequest) -> PipelineRequest:
+    """Reserve capacity for all sequences of a request; return the request with the name of its client."""
+    context = context_of(scope)
+    context.slot.reserve(request)
+    return replace(request, client=context.client)
 
 
-def _telling(ticket: Ticket, send: Send) -> Send:
-    async def tell(message: Message) -> None:
+def _with_rate_limit_headers(slot: AdmissionSlot, send: Send) -> Send:
+    async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
-            MutableScopeHeaders.from_message(message).update(ticket.headers())
+            MutableScopeHeaders.from_message(message).update(slot.headers())
         await send(message)
 
-    return tell
+    return send_with_headers

@@ -1,4 +1,4 @@
-"""Who asks: a holder of a key, or an address."""
+"""Identifies the client of a request by its API key or its address."""
 
 from __future__ import annotations
 
@@ -7,31 +7,27 @@ from litestar.exceptions import NotAuthorizedException
 from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from fllm_api.api_keys import Keys
+from fllm_api.api_keys import ApiKeys
+from fllm_api.request_context import context_of
 
 PUBLIC = {"public": True}
 """The ``opt`` of a handler that needs no key."""
 
 
-class Authenticated(ASGIMiddleware):
-    """Lets nobody pass without a key where there are keys, before a byte of the body is read.
+class AuthenticationMiddleware(ASGIMiddleware):
+    """Rejects requests without a valid key if the server has keys; names the client of the others."""
 
-    Whoever passes is known as ``scope["state"]["client"]``: ``key:`` and a part of the key's hash, or
-    ``ip:`` and the address.
-    """
-
-    def __init__(self, keys: Keys) -> None:
+    def __init__(self, keys: ApiKeys) -> None:
         self._keys = keys
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
-        """Name the client of one request, or refuse it."""
-        scope["state"]["client"] = self._client(scope)
+        """Authenticate one request."""
+        if self._keys.required and not scope["route_handler"].opt.get("public"):
+            context_of(scope).client = self._authenticate(scope)
         await next_app(scope, receive, send)
 
-    def _client(self, scope: Scope) -> str:
-        if not self._keys.required or scope["route_handler"].opt.get("public"):
-            return _address(scope)
-        client = self._keys.client(_token(scope))
+    def _authenticate(self, scope: Scope) -> str:
+        client = self._keys.client(_bearer_token(scope))
         if client is None:
             raise NotAuthorizedException(
                 "a valid API key is needed: Authorization: Bearer <key>",
@@ -41,12 +37,7 @@ class Authenticated(ASGIMiddleware):
         return client
 
 
-def _token(scope: Scope) -> bytes:
-    """The Bearer token; without one it is empty, which is no key."""
+def _bearer_token(scope: Scope) -> bytes:
+    """Return the Bearer token, or an empty one, which is never a valid key."""
     scheme, _, token = Headers.from_scope(scope).get("authorization", "").partition(" ")
     return token.strip().encode("latin-1") if scheme.lower() == "bearer" else b""
-
-
-def _address(scope: Scope) -> str:
-    client = scope.get("client")
-    return f"ip:{client[0]}" if client else "ip:unknown"

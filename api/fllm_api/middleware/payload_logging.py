@@ -1,4 +1,4 @@
-"""``--enable-payload-logging``: one line of JSON on the standard output for each request."""
+"""``--enable-payload-logging``: writes one line of JSON per request to the standard output."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ import msgspec
 from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
-from fllm_api.request_id import request_id
+from fllm_api.request_context import context_of
 
 
-class PayloadLog(ASGIMiddleware):
-    """Writes what came and how it was answered, once the answer is complete."""
+class PayloadLoggingMiddleware(ASGIMiddleware):
+    """Writes the request's body and the status of its response, once the response is complete."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Log one request."""
-        began = _now()
+        received_at = _now()
         body = bytearray()
         status = 0
 
-        async def hear() -> Any:
+        async def receive_logged() -> Any:
             message = await receive()
             if message["type"] == "http.request":
                 body.extend(message.get("body", b""))
             return message
 
-        async def tell(message: Message) -> None:
+        async def send_logged(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
 
         try:
-            await next_app(scope, hear, tell)
+            await next_app(scope, receive_logged, send_logged)
         finally:
-            sys.stdout.write(_line(scope, began, bytes(body), status))
+            sys.stdout.write(_line(scope, received_at, bytes(body), status))
             sys.stdout.flush()
 
 
-def _line(scope: Scope, began: str, body: bytes, status: int) -> str:
+def _line(scope: Scope, received_at: str, body: bytes, status: int) -> str:
     query = scope["query_string"].decode("latin-1")
     url = scope["path"] + (f"?{query}" if query else "")
     client = scope.get("client")
@@ -50,9 +50,9 @@ def _line(scope: Scope, began: str, body: bytes, status: int) -> str:
     line = {
         "timestamp": _now(),
         "message": f"{method} {url} {status}",
-        "request_id": request_id(scope),
+        "request_id": context_of(scope).request_id,
         "req": {
-            "timestamp": began,
+            "timestamp": received_at,
             "method": method,
             "url": url,
             "remote_addr": client[0] if client else None,
@@ -60,18 +60,18 @@ def _line(scope: Scope, began: str, body: bytes, status: int) -> str:
         },
         "res": {"timestamp": _now(), "status_code": status},
     }
-    return _encoded(line) + "\n"
+    return _to_json(line) + "\n"
 
 
-def _encoded(line: dict[str, Any]) -> str:
+def _to_json(line: dict[str, Any]) -> str:
     try:
         return msgspec.json.encode(line).decode()
-    except (OverflowError, RecursionError):  # numbers of more than 64 bits, and what Any lets nest
+    except (OverflowError, RecursionError):  # integers of more than 64 bits, or a deeply nested payload
         return json.dumps(line)
 
 
 def _payload(body: bytes) -> Any:
-    """The body as JSON where it is JSON, else as text."""
+    """Return the body decoded from JSON, or as text if it is not JSON."""
     if not body:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Who watches a request: the collectors of metrics, and the log."""
+"""Reports requests to the metrics collectors and the access log."""
 
 from __future__ import annotations
 
@@ -10,67 +10,63 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 from fllm.interfaces import Auditing, Collector
 from fllm.logs import REQUEST_ID
 from fllm.pipeline.request_tracker import RequestTracker
-from fllm_api.errors import describe
+from fllm_api.errors import classify_error
 from fllm_api.metrics.isolated_collector import Guarded
-from fllm_api.request_id import request_id
+from fllm_api.request_context import RequestContext, context_of
 
-OBSERVED = {"observed": True}
-"""The ``opt`` of a handler whose requests collectors hear of."""
-UNHEARD = {"unheard": True}
-"""The ``opt`` of a handler that asks how the server is, again and again: nobody hears of that."""
+REPORTED = {"reported": True}
+"""The ``opt`` of a handler whose requests are reported to collectors."""
+NOT_TRACKED = {"not_tracked": True}
+"""The ``opt`` of a handler that is polled, such as a health check: no tracker and no access-log line."""
 
 TRACE_CONTEXT = (b"traceparent", b"tracestate")
 """The headers of W3C Trace Context."""
 
 
-class Observed(ASGIMiddleware):
-    """Makes the trace of a request before a byte of its body is read, and ends it whatever happens.
-
-    Handlers find it as ``scope["state"]["trace"]``; who answers a failure leaves its message as ``"error"``,
-    who knows the client its name as ``"client"``.
-    """
+class RequestTrackingMiddleware(ASGIMiddleware):
+    """Creates the tracker of a request before a byte of its body is read, and finishes it in every case."""
 
     def __init__(self, collectors: Sequence[Collector]) -> None:
         self._collectors = [Guarded(collector) for collector in collectors]
         self._auditors = [Guarded(collector) for collector in collectors if isinstance(collector, Auditing)]
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
-        """Observe one request."""
-        REQUEST_ID.set(request_id(scope))
+        """Track one request."""
+        context = context_of(scope)
+        REQUEST_ID.set(context.request_id)
         opt = scope["route_handler"].opt
-        if opt.get("unheard"):
+        if opt.get("not_tracked"):
             return await next_app(scope, receive, send)
-        state = scope["state"]
-        tracker = state["trace"] = _trace(scope, self._collectors if opt.get("observed") else ())
+        collectors = self._collectors if opt.get("reported") else ()
+        context.tracker = _new_tracker(scope, context, collectors)
         try:
             await next_app(scope, receive, send)
-        except Exception as error:  # whoever answers it stands before us
-            state["status"], body = describe(error)
-            state.setdefault("error", body.message)
+        except Exception as error:  # Litestar's exception handler, which sends the response, runs after this
+            context.status, body = classify_error(error)
+            context.error = context.error or body.message
             raise
         except BaseException:
-            state.setdefault("error", "the request was cancelled")
+            context.error = context.error or "the request was cancelled"
             raise
         finally:
-            self._end(tracker, scope)
+            self._finish(context)
 
-    def _end(self, tracker: RequestTracker, scope: Scope) -> None:
-        state = scope["state"]
-        tracker.status = state.get("status")
-        tracker.client = state.get("client", tracker.client)
-        tracker.finish(state.get("error"))
+    def _finish(self, context: RequestContext) -> None:
+        tracker = context.tracker
+        tracker.status = context.status
+        tracker.client = context.client
+        tracker.finish(context.error)
         for auditor in self._auditors:
             auditor.answered(tracker)
 
 
-def _trace(scope: Scope, collectors: Sequence[Collector]) -> RequestTracker:
-    address = scope.get("client")
+def _new_tracker(scope: Scope, context: RequestContext, collectors: Sequence[Collector]) -> RequestTracker:
     return RequestTracker(
-        request_id(scope),
+        context.request_id,
         collectors,
         method=str(scope.get("method", "")),
         path=scope["path"],
-        client=f"ip:{address[0]}" if address else "ip:unknown",
+        client=context.client,
         trace_context={
             name.decode(): value.decode("latin-1")
             for name, value in scope["headers"]

@@ -1,4 +1,4 @@
-"""What the OpenAPI page says of answers."""
+"""Descriptions of responses for the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ from litestar.openapi.spec import OpenAPIMediaType, Operation, Schema
 
 from fllm_api.protocol.errors import ErrorResponse
 
-_MEANINGS = {
-    400: "The request can't be served as it stands",
+_DESCRIPTIONS = {
+    400: "The request is invalid",
     401: "A valid API key is needed",
-    404: "There is no such thing",
+    404: "The resource does not exist",
     413: "The body is too large",
     415: "The body is not JSON",
-    429: "The client has all that it may have for now; `Retry-After` says for how long",
-    500: "The server failed",
-    503: "The server is busy, or the engine is not there; `Retry-After` says when to try again",
-    504: "The answer was not there in time",
+    429: "The client has reached one of its limits; `Retry-After` says when to try again",
+    500: "The server failed to process the request",
+    503: "The server is busy or the engine is unavailable; `Retry-After` says when to try again",
+    504: "The response was not complete in time",
 }
 
 
 def errors(*statuses: int) -> dict[int, ResponseSpec]:
-    """The envelope, for each status."""
+    """Return the specification of the error envelope for each status."""
     return {
-        status: ResponseSpec(ErrorResponse, description=_MEANINGS[status], generate_examples=False)
+        status: ResponseSpec(ErrorResponse, description=_DESCRIPTIONS[status], generate_examples=False)
         for status in statuses
     }
 
 
 def success(kind: type[Any]) -> dict[int, ResponseSpec]:
-    """The answer, where the handler's annotation does not say it."""
-    return {200: ResponseSpec(kind, description="The answer", generate_examples=False)}
+    """Return the specification of a successful response, if the handler's annotation does not specify it."""
+    return {200: ResponseSpec(kind, description="The response", generate_examples=False)}
 
 
 @dataclass
 class StreamedOperation(Operation):
-    """An operation that answers as a stream of events where the request asks for one."""
+    """An operation whose response is a stream of events if the request has ``stream: true``."""
 
     def __post_init__(self) -> None:
         content = getattr((self.responses or {}).get("200"), "content", None)
         if content is not None:
-            events = Schema(description="`data: ` and a chunk, until `data: [DONE]`")
+            events = Schema(description="Lines of `data: ` and a chunk; the last is `data: [DONE]`")
             content["text/event-stream"] = OpenAPIMediaType(schema=events)

@@ -1,4 +1,4 @@
-"""The OpenAPI page at `/schema`."""
+"""The OpenAPI document at `/schema`."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ BODIES = (
 
 
 def openapi_config() -> OpenAPIConfig:
-    """Title, version and place of the page."""
+    """Return the title, version and path of the document."""
     return _ExactConfig(title="furiosa-llm", version=build().version, path="/schema")
 
 
 class _ExactConfig(OpenAPIConfig):
     def to_openapi_schema(self) -> OpenAPI:
-        """What Litestar fills in."""
+        """Return Litestar's document as `_ExactOpenAPI`."""
         plain = super().to_openapi_schema()
         return _ExactOpenAPI(**{field.name: getattr(plain, field.name) for field in fields(plain)})
 
 
 @dataclass
 class _ExactOpenAPI(OpenAPI):
-    """Our Structs as msgspec itself describes them: Litestar loses bounds that are 0 or inside a union."""
+    """A document with the schemas of msgspec: Litestar's lose bounds that are 0 or inside a union."""
 
     def to_schema(self) -> dict[str, Any]:
-        """The whole page, as plain values."""
-        page = super().to_schema()
+        """Return the document as plain values."""
+        document = super().to_schema()
         _, exact = msgspec.json.schema_components(BODIES, ref_template="#/components/schemas/{name}")
-        page["components"]["schemas"].update(exact)
-        return page
+        document["components"]["schemas"].update(exact)
+        return document

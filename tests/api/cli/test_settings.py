@@ -15,7 +15,7 @@ from fllm.plugins.registry import Registry
 from fllm_api.cli.param_types import plugin_config, plugins_of
 from fllm_api.cli.serve import serve
 from fllm_api.cli.settings import Settings, choose_backend, settings_from_options
-from fllm_api.config import ClientLimits, ServerConfig
+from fllm_api.config import RateLimits, ServerConfig
 
 
 def settings(*arguments: str) -> Settings:
@@ -91,7 +91,7 @@ def test_every_option_reaches_its_struct(tmp_path: Path) -> None:
         reasoning_parser="deepseek_r1",
         enable_metrics=True,
         enable_payload_logging=True,
-        limits=ClientLimits(concurrency=8, tokens_per_minute=60000),
+        limits=RateLimits(concurrency=8, tokens_per_minute=60000),
         max_queue=0,
         request_timeout=1.5,
         read_timeout=2.0,

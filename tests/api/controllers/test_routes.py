@@ -153,7 +153,7 @@ async def unannotated(x):  # type: ignore[no-untyped-def]
 
 @asgi("/v1/models", is_mount=True)
 async def mount(scope: Scope, receive: Receive, send: Send) -> None:
-    """Would take all requests below a path of ours."""
+    """Would receive all requests below a path of the server itself."""
 
 
 @pytest.mark.parametrize(
@@ -162,11 +162,11 @@ async def mount(scope: Scope, receive: Receive, send: Send) -> None:
         (plain, "Unsupported value"),
         ("/extra", "Unsupported value"),
         (None, "Unsupported value"),
-        (get("/health")(plain), "/health is a path of ours"),
-        (post("/health")(plain), "/health is a path of ours"),
-        (Router("/v1", route_handlers=[get("/models")(plain)]), "/v1/models is a path of ours"),
-        (mount, "/v1/models is a path of ours"),
-        (get("/schema")(plain), "/schema is a path of ours"),
+        (get("/health")(plain), "/health is a path of the server itself"),
+        (post("/health")(plain), "/health is a path of the server itself"),
+        (Router("/v1", route_handlers=[get("/models")(plain)]), "/v1/models is a path of the server itself"),
+        (mount, "/v1/models is a path of the server itself"),
+        (get("/schema")(plain), "/schema is a path of the server itself"),
         (get("/other")(unannotated), "type annotat"),
         (get("/last")(plain), "Handler already registered for path '/last'"),
     ],

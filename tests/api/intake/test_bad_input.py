@@ -264,7 +264,12 @@ def test_a_template_that_refuses_says_why() -> None:
         (RequestError("no", param="seed", code="c"), 400, "invalid_request_error", "no"),
         (BackendUnavailable("starting"), 503, "server_error", "starting"),
         (BackendError("out of memory"), 500, "server_error", "out of memory"),
-        (RuntimeError("secret"), 500, "server_error", "the server failed to answer; its log says why"),
+        (
+            RuntimeError("secret"),
+            500,
+            "server_error",
+            "the server failed to process the request; see its log",
+        ),
     ],
     ids=lambda value: type(value).__name__,
 )

@@ -14,7 +14,6 @@ from support.api_fakes import a_server, app_of, ask, backend_of, chat, error_of
 from fllm.chat import RequestTemplates, TemplateSettings
 from fllm.chat.request_templates import RENDER_LIMITS
 from fllm_api.app_state import AppState
-from fllm_api.limits.round_robin_lock import Turns
 
 OWN = "{% for m in messages %}[{{ m.content }}]{% endfor %}"
 BOMB = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
@@ -80,46 +79,3 @@ def test_a_bomb_holds_up_nobody_who_brings_no_template(server: AppState) -> None
 
     asyncio.run(go())
     assert done.index("plain") <= 2
-
-
-def test_clients_take_turns_and_who_gives_up_is_passed_over() -> None:
-    served: list[str] = []
-
-    async def go() -> None:
-        turns = Turns()
-
-        async def take(client: str) -> None:
-            async with turns.of(client):
-                served.append(client)
-                await asyncio.sleep(0)
-
-        async with turns.of("first"):
-            tasks = [asyncio.create_task(take(client)) for client in ("a", "a", "a", "b", "c", "b")]
-            await asyncio.sleep(0)
-            tasks[4].cancel()
-            await asyncio.sleep(0)
-        await asyncio.gather(*tasks, return_exceptions=True)
-        async with turns.of("last"):
-            served.append("last")
-
-    asyncio.run(asyncio.wait_for(go(), 30))
-    assert served == ["a", "b", "a", "b", "a", "last"]
-
-
-def test_who_is_given_the_turn_and_cancelled_at_once_passes_it_on() -> None:
-    async def go() -> None:
-        turns = Turns()
-
-        async def take() -> None:
-            async with turns.of("a"):
-                raise AssertionError("it was cancelled")
-
-        async with turns.of("first"):
-            task = asyncio.create_task(take())
-            await asyncio.sleep(0)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        async with turns.of("next"):
-            pass
-
-    asyncio.run(asyncio.wait_for(go(), 30))

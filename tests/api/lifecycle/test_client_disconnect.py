@@ -118,7 +118,7 @@ def test_collectors_hear_of_it() -> None:
         server = a_server(collectors=[recorder])
         backend_of(server).stalls_after = 0
         await leave_when(server, Client({}), None)
-        assert recorder.heard == ["received", "finished the client went away"]
+        assert recorder.heard == ["received", "finished the client disconnected"]
 
     asyncio.run(go())
 

@@ -19,9 +19,9 @@ def run(work: Callable[[], Awaitable[None]]) -> None:
 def test_what_is_under_way_raises_the_error() -> None:
     async def go() -> None:
         deadline = Deadline()
-        asyncio.get_running_loop().call_soon(deadline.end, ValueError("over"))
+        asyncio.get_running_loop().call_soon(deadline.expire, ValueError("over"))
         with pytest.raises(ValueError, match="over"):
-            async with deadline.bounds():
+            async with deadline.enforce():
                 await asyncio.Event().wait()
 
     run(go)
@@ -30,10 +30,10 @@ def test_what_is_under_way_raises_the_error() -> None:
 def test_the_innermost_block_is_ended_and_the_outer_one_goes_on() -> None:
     async def go() -> None:
         deadline = Deadline()
-        asyncio.get_running_loop().call_soon(deadline.end, ValueError("over"))
-        async with deadline.bounds():
+        asyncio.get_running_loop().call_soon(deadline.expire, ValueError("over"))
+        async with deadline.enforce():
             with pytest.raises(ValueError, match="over"):
-                async with deadline.bounds():
+                async with deadline.enforce():
                     await asyncio.Event().wait()
             await asyncio.sleep(0.01)
 
@@ -45,10 +45,10 @@ def test_the_outer_block_is_ended_again_once_the_inner_one_is_done() -> None:
         deadline = Deadline()
 
         async def outer() -> None:
-            async with deadline.bounds():
-                async with deadline.bounds():
+            async with deadline.enforce():
+                async with deadline.enforce():
                     pass
-                deadline.end(ValueError("over"))
+                deadline.expire(ValueError("over"))
                 await asyncio.Event().wait()
 
         with pytest.raises(ValueError, match="over"):
@@ -63,17 +63,17 @@ def test_the_block_of_another_task_is_ended() -> None:
 
         async def answer() -> str:
             try:
-                async with deadline.bounds():
+                async with deadline.enforce():
                     await asyncio.Event().wait()
             except ValueError:
                 await asyncio.sleep(0)
                 return "said so"
             return "nothing"
 
-        async with deadline.bounds():
+        async with deadline.enforce():
             answering = asyncio.create_task(answer())
             await asyncio.sleep(0)
-            deadline.end(ValueError("over"))
+            deadline.expire(ValueError("over"))
             assert await answering == "said so"
 
     run(go)
@@ -83,7 +83,7 @@ def test_a_time_may_be_set_from_the_start() -> None:
     async def go() -> None:
         deadline = Deadline(asyncio.get_running_loop().time() + 0.01, ValueError("over"))
         with pytest.raises(ValueError, match="over"):
-            async with deadline.bounds(), deadline.bounds():
+            async with deadline.enforce(), deadline.enforce():
                 await asyncio.Event().wait()
 
     run(go)
@@ -92,7 +92,7 @@ def test_a_time_may_be_set_from_the_start() -> None:
 def test_a_timeout_of_the_work_itself_stays_one() -> None:
     async def go() -> None:
         with pytest.raises(TimeoutError):
-            async with Deadline().bounds():
+            async with Deadline().enforce():
                 raise TimeoutError
 
     run(go)

@@ -12,8 +12,8 @@ from fllm.errors import RequestError
 from fllm.pipeline.beam_search import BeamSearchParams
 from fllm.pipeline.pipeline import PipelineRequest
 from fllm.values import ModelCard, SamplingParams
-from fllm_api.config import ClientLimits, ServerConfig
-from fllm_api.limits.admission import SEQUENCES_OF_OTHERS, Admission, Busy, capacity
+from fllm_api.config import RateLimits, ServerConfig
+from fllm_api.limits.admission import DEFAULT_MAX_NUM_SEQS, Admission, ServerBusy, sequence_capacity
 from fllm_api.limits.client_limits import RateLimited
 
 
@@ -29,16 +29,16 @@ def asked(prompts: int = 1, *, tokens: int = 1, **how: Any) -> PipelineRequest:
 
 
 def admission(most: int = 10, clock: Clock | None = None, **limits: int) -> Admission:
-    return Admission(most, ClientLimits(**limits), clock=clock or Clock())
+    return Admission(most, RateLimits(**limits), clock=clock or Clock())
 
 
 def test_a_request_counts_as_one_until_its_sequences_are_known_and_none_when_it_is_over():
     gate = admission(10)
-    ticket = gate.admit("a", Cost())
+    slot = gate.admit("a", Cost())
     assert gate.in_flight == 1
-    ticket.claim(asked(2, n=3))
+    slot.reserve(asked(2, n=3))
     assert gate.in_flight == 6
-    ticket.release()
+    slot.release()
     assert gate.in_flight == 0
 
 
@@ -59,7 +59,7 @@ def test_sequences_are_what_the_engine_has_at_once(request_: PipelineRequest, se
 def test_beyond_its_capacity_the_server_is_busy_until_somebody_is_done():
     gate = admission(2)
     first, _ = gate.admit("a", Cost()), gate.admit("a", Cost())
-    with pytest.raises(Busy) as caught:
+    with pytest.raises(ServerBusy) as caught:
         gate.admit("b", Cost())
     assert caught.value.status_code == 503
     assert caught.value.headers == {"Retry-After": "1"}
@@ -69,12 +69,12 @@ def test_beyond_its_capacity_the_server_is_busy_until_somebody_is_done():
 
 def test_sequences_that_find_no_room_now_are_refused_and_hold_no_more():
     gate = admission(4)
-    gate.admit("a", Cost()).claim(asked(n=3))
-    ticket = gate.admit("b", Cost())
-    with pytest.raises(Busy):
-        ticket.claim(asked(n=2))
+    gate.admit("a", Cost()).reserve(asked(n=3))
+    slot = gate.admit("b", Cost())
+    with pytest.raises(ServerBusy):
+        slot.reserve(asked(n=2))
     assert gate.in_flight == 4
-    ticket.release()
+    slot.release()
     assert gate.in_flight == 3
 
 
@@ -89,9 +89,9 @@ def test_sequences_that_find_no_room_now_are_refused_and_hold_no_more():
     ],
 )
 def test_what_could_never_fit_is_the_requests_fault(request_: PipelineRequest, field: str):
-    ticket = admission(4).admit("a", Cost())
+    slot = admission(4).admit("a", Cost())
     with pytest.raises(RequestError, match=r"sequences, and this server holds 4") as caught:
-        ticket.claim(request_)
+        slot.reserve(request_)
     assert caught.value.param == field
 
 
@@ -111,7 +111,7 @@ def test_who_is_refused_because_the_server_is_busy_has_nothing_in_flight():
     gate = admission(1, concurrency=1)
     first = gate.admit("a", Cost())
     for _ in range(2):
-        with pytest.raises(Busy):
+        with pytest.raises(ServerBusy):
             gate.admit("b", Cost())
     first.release()
     gate.admit("b", Cost())
@@ -120,10 +120,10 @@ def test_who_is_refused_because_the_server_is_busy_has_nothing_in_flight():
 def test_tokens_of_prompts_and_answers_are_waited_for_once_they_are_used():
     clock, cost = Clock(), Cost()
     gate = admission(clock=clock, tokens_per_minute=60)
-    ticket = gate.admit("a", cost)
-    ticket.claim(asked(2, tokens=10))
+    slot = gate.admit("a", cost)
+    slot.reserve(asked(2, tokens=10))
     cost.generated_tokens = 50
-    ticket.release()
+    slot.release()
     with pytest.raises(RateLimited, match="60 tokens a minute") as caught:
         gate.admit("a", Cost())
     assert caught.value.headers == {
@@ -140,7 +140,7 @@ def test_tokens_of_prompts_and_answers_are_waited_for_once_they_are_used():
 def test_tokens_of_answers_that_are_not_over_count():
     cost = Cost()
     gate = admission(tokens_per_minute=60)
-    gate.admit("a", cost).claim(asked())
+    gate.admit("a", cost).reserve(asked())
     cost.generated_tokens = 40
     gate.admit("a", Cost())
     cost.generated_tokens = 60
@@ -151,16 +151,16 @@ def test_tokens_of_answers_that_are_not_over_count():
 def test_requests_that_come_together_do_not_all_pass_on_the_same_tokens():
     gate = admission(tokens_per_minute=60)
     first, second = gate.admit("a", Cost()), gate.admit("a", Cost())
-    first.claim(asked(tokens=70))
+    first.reserve(asked(tokens=70))
     with pytest.raises(RateLimited):
-        second.claim(asked(tokens=70))
+        second.reserve(asked(tokens=70))
 
 
 def test_what_a_client_is_told_of_its_tokens():
     gate = admission(tokens_per_minute=600)
-    ticket = gate.admit("a", Cost())
-    ticket.claim(asked(tokens=100))
-    assert ticket.headers() == {
+    slot = gate.admit("a", Cost())
+    slot.reserve(asked(tokens=100))
+    assert slot.headers() == {
         "x-ratelimit-limit-tokens": "600",
         "x-ratelimit-remaining-tokens": "500",
         "x-ratelimit-reset-tokens": "10.000s",
@@ -172,22 +172,22 @@ def test_what_a_client_is_told_of_its_tokens():
 def test_clients_who_have_nothing_in_flight_and_all_their_tokens_are_forgotten():
     clock = Clock()
     gate = admission(clock=clock, concurrency=5, tokens_per_minute=60)
-    assert gate._accounts is not None
+    assert gate._clients is not None
     for number in range(1000):
-        ticket = gate.admit(f"{number}", Cost())
-        ticket.claim(asked())
-        ticket.release()
+        slot = gate.admit(f"{number}", Cost())
+        slot.reserve(asked())
+        slot.release()
         clock.now += 0.1  # a token is there again after a second
-    assert len(gate._accounts) < 30
+    assert len(gate._clients) < 30
 
 
 def test_a_client_in_debt_or_in_flight_is_not_forgotten():
     clock = Clock()
     gate = admission(1000, clock=clock, concurrency=1, tokens_per_minute=60)
     gate.admit("in flight", Cost())
-    ticket = gate.admit("in debt", Cost())
-    ticket.claim(asked(tokens=500))
-    ticket.release()
+    slot = gate.admit("in debt", Cost())
+    slot.reserve(asked(tokens=500))
+    slot.release()
     for number in range(50):
         clock.now += 1
         gate.admit(f"{number}", Cost()).release()
@@ -198,13 +198,13 @@ def test_a_client_in_debt_or_in_flight_is_not_forgotten():
 
 @pytest.mark.parametrize(
     ("runtime", "running"),
-    [({"max_num_seqs": 3}, 3), ({}, SEQUENCES_OF_OTHERS), ({"max_num_seqs": None}, SEQUENCES_OF_OTHERS)],
+    [({"max_num_seqs": 3}, 3), ({}, DEFAULT_MAX_NUM_SEQS), ({"max_num_seqs": None}, DEFAULT_MAX_NUM_SEQS)],
 )
 def test_the_capacity_is_what_runs_and_what_may_wait(runtime: dict[str, Any], running: int):
     card = ModelCard(tokenizer="", max_model_len=1, runtime=runtime)
-    assert capacity(card, ServerConfig(served_model_name="m", max_queue=7)) == running + 7
+    assert sequence_capacity(card, ServerConfig(served_model_name="m", max_queue=7)) == running + 7
 
 
 def test_a_thousand_streams_fit_by_default():
     card = ModelCard(tokenizer="", max_model_len=1, runtime={"max_num_seqs": 64})
-    assert capacity(card, ServerConfig(served_model_name="m")) >= 1000
+    assert sequence_capacity(card, ServerConfig(served_model_name="m")) >= 1000

@@ -13,7 +13,7 @@ from support.api_fakes import Recorder, a_server, backend_of, error_of
 
 from fllm_api.app import create_app
 from fllm_api.app_state import AppState
-from fllm_api.config import ClientLimits
+from fllm_api.config import RateLimits
 
 RUNS = {"runtime": {"max_num_seqs": 1}}
 COMPLETION = {"model": "m", "prompt": "Hi"}
@@ -166,7 +166,7 @@ def test_what_asks_for_nothing_of_the_engine_is_not_limited():
         for path in ("/v1/models", "/health", "/version", "/ready"):
             assert (await client.http.get(path)).status_code == 200
 
-    with_client(stalled(max_queue=0, limits=ClientLimits(concurrency=1, tokens_per_minute=1)), test)
+    with_client(stalled(max_queue=0, limits=RateLimits(concurrency=1, tokens_per_minute=1)), test)
 
 
 def test_requests_are_limited_by_client():
@@ -176,11 +176,11 @@ def test_requests_are_limited_by_client():
         assert refused(response, 429, "rate_limit_exceeded")["type"] == "rate_limit_error"
         assert response.headers["retry-after"] == "1"
 
-    with_client(stalled(limits=ClientLimits(concurrency=1)), test)
+    with_client(stalled(limits=RateLimits(concurrency=1)), test)
 
 
 def test_tokens_are_limited_by_client():
-    server = a_server(config={"limits": ClientLimits(tokens_per_minute=6)})
+    server = a_server(config={"limits": RateLimits(tokens_per_minute=6)})
 
     async def test(client: Client) -> None:
         first = await client.ask(prompt="12")

@@ -3,12 +3,12 @@ from __future__ import annotations
 import pytest
 from support.clock import Clock
 
-from fllm_api.limits.token_bucket import Bucket
+from fllm_api.limits.token_bucket import TokenBucket
 
 
 def test_it_refills_all_the_time_and_never_above_its_size():
     clock = Clock()
-    bucket = Bucket(60, clock)
+    bucket = TokenBucket(60, clock)
     bucket.take(50)
     assert bucket.level == 10
     clock.now += 0.5
@@ -19,7 +19,7 @@ def test_it_refills_all_the_time_and_never_above_its_size():
 
 def test_a_debt_is_waited_for():
     clock = Clock()
-    bucket = Bucket(120, clock)
+    bucket = TokenBucket(120, clock)
     bucket.take(120 + 20)
     assert bucket.level == -20
     assert bucket.seconds_until(1) == pytest.approx(10.5)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from fllm_api.listener.sockets import OTHER_FILES, connections_possible, tune
+from fllm_api.listener.sockets import OTHER_FILES, configure_sockets, max_connections_for
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def files() -> Iterator[tuple[int, int]]:
 
 def test_accepted_connections_inherit_what_is_set() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        tune([listening])
+        configure_sockets([listening])
         with socket.create_connection(listening.getsockname()), listening.accept()[0] as accepted:
             assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
@@ -30,7 +30,7 @@ def test_accepted_connections_inherit_what_is_set() -> None:
 def test_the_limit_of_open_files_is_raised(files: tuple[int, int]) -> None:
     _, most = files
     resource.setrlimit(resource.RLIMIT_NOFILE, (most // 2, most))
-    assert connections_possible(10) == 10
+    assert max_connections_for(10) == 10
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == (most, most)
 
 
@@ -38,6 +38,6 @@ def test_more_connections_than_files_are_a_warning(
     files: tuple[int, int], caplog: pytest.LogCaptureFixture
 ) -> None:
     _, most = files
-    assert connections_possible(most) == most - OTHER_FILES
+    assert max_connections_for(most) == most - OTHER_FILES
     [line] = caplog.records
     assert (line.levelno, line.args) == (logging.WARNING, (most, most, most - OTHER_FILES))

@@ -10,9 +10,9 @@ import pytest
 from support.api_fakes import Recorder, a_server, ask, backend_of, chat, complete, error_of, events
 
 from fllm.interfaces import RequestRecord
-from fllm_api.api_keys import Keys
+from fllm_api.api_keys import ApiKeys
 
-KEYS = {"keys": Keys(("first", "sécond"))}
+KEYS = {"keys": ApiKeys(("first", "sécond"))}
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/version", "/schema", "/schema/openapi.json", "/metrics"])

@@ -1,0 +1,79 @@
+"""The mutable state of one HTTP request: its id, its client, and what the middlewares add."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterable
+
+from litestar.datastructures import MutableScopeHeaders
+from litestar.types import Message, Scope
+
+from fllm.pipeline.request_tracker import RequestTracker
+from fllm_api.lifecycle.deadline import Deadline
+from fllm_api.limits.admission import AdmissionSlot
+
+REQUEST_ID_HEADER = "x-request-id"
+"""A request's own id is used if it is valid; every response carries the id."""
+MAX_REQUEST_ID_LENGTH = 128
+"""Characters of a client's id that are kept; the rest is cut off."""
+
+_VISIBLE_ASCII = re.compile(r"[!-~]+")
+"""Without spaces, so that an id cannot break a header, a log line, or a column of a log line."""
+_STATE_KEY = "fllm_request_context"
+
+
+class RequestContext:
+    """What the middlewares, the handler and the error handlers share about one request.
+
+    `tracker`, `deadline` and `slot` are unset until the middleware that owns them has run. Reading one too
+    early raises `AttributeError`.
+    """
+
+    __slots__ = ("client", "deadline", "error", "request_id", "slot", "status", "tracker")
+
+    tracker: RequestTracker
+    """Times and counts for the collectors. Set by `RequestTrackingMiddleware`."""
+    deadline: Deadline
+    """The time limit of the request. Set by `DrainMiddleware`."""
+    slot: AdmissionSlot
+    """The request's share of the server's capacity. Set by `AdmissionMiddleware`."""
+
+    def __init__(self, request_id: str, client: str) -> None:
+        self.request_id = request_id
+        self.client = client
+        """``ip:`` and the address, or ``key:`` and a part of the key's hash if a key was required."""
+        self.status: int | None = None
+        """Status code of the response, once it has started."""
+        self.error: str | None = None
+        """Error message, if the request failed."""
+
+
+def context_of(scope: Scope) -> RequestContext:
+    """Return the context of a request. It is created on first use: no middleware runs for an unknown path."""
+    state = scope["state"]
+    context: RequestContext | None = state.get(_STATE_KEY)
+    if context is None:
+        context = RequestContext(choose_request_id(scope["headers"]), _address(scope))
+        state[_STATE_KEY] = context
+    return context
+
+
+async def record_response_start(message: Message, scope: Scope) -> None:
+    """Add the request id to the response headers and record the status (a ``before_send`` hook)."""
+    if message["type"] == "http.response.start":
+        context = context_of(scope)
+        context.status = message["status"]
+        MutableScopeHeaders.from_message(message)[REQUEST_ID_HEADER] = context.request_id
+
+
+def choose_request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """Return the client's request id if its header holds a valid one, else a new id."""
+    name = REQUEST_ID_HEADER.encode()
+    given = next((value.decode("latin-1") for key, value in headers if key == name), "")
+    return given[:MAX_REQUEST_ID_LENGTH] if _VISIBLE_ASCII.fullmatch(given) else uuid.uuid4().hex
+
+
+def _address(scope: Scope) -> str:
+    client = scope.get("client")
+    return f"ip:{client[0]}" if client else "ip:unknown"
