@@ -64,7 +64,7 @@ class Walk:
         self.faults: list[str] = []
 
     def sequence(self, items: Any, open_sets: frozenset[str]) -> tuple[frozenset[str], frozenset[str], bool]:
-        """Return the characters that the last repeats can give back, all characters, and whether it may be empty."""
+        """Return what the last repeats can give back, all characters, and whether it may be empty."""
         every, empty = NOTHING, True
         for code, argument in items:
             open_sets, found, may_be_empty = self.item(code, argument, open_sets)

@@ -1,1 +1,1 @@
-"""Grammars: what keeps answers to a constraint."""
+"""Grammar backends: compile constraints and mask the tokens that they do not allow."""

@@ -1,4 +1,4 @@
-"""A worker for each thread that compiles, so that a hostile constraint keeps no other waiting."""
+"""One worker process per compiling thread, so that a hostile constraint does not delay others."""
 
 from __future__ import annotations
 
@@ -8,42 +8,44 @@ from typing import Generic, TypeVar
 
 from fllm.sandbox import ResourceLimits, Worker
 
-A = TypeVar("A")
-Q = TypeVar("Q")
+ArgumentT = TypeVar("ArgumentT")
+TaskT = TypeVar("TaskT")
 
 LIMITS = ResourceLimits(
     subject="the grammar",
     activity="compiling",
-    cpu_seconds=0.8,  # a usual schema takes ten milliseconds
+    cpu_seconds=0.8,  # a typical schema takes 10 ms
     wall_seconds=10.0,
     memory=2 << 30,
     output=256 << 20,
 )
 
 
-class Workers(Generic[A, Q]):
-    """As many as there are threads that call `run`.
+class CompileWorkers(Generic[ArgumentT, TaskT]):
+    """Runs each thread's tasks in a worker process of its own.
 
-    None is started early: it needs the vocabulary, and to read one of 49152 tokens holds the GIL for 90 to
-    320 ms (to import xgrammar: 12 ms). Done at the start, every server would pay for it, and its first
-    requests; so only those pay, once, that constrain answers.
+    Workers start on first use, because they need the vocabulary: reading one of 49152 tokens holds the GIL
+    for 90 to 320 ms (importing xgrammar: 12 ms). At start-up, every server and its first requests would pay
+    for it; this way, only the first requests with constraints do.
     """
 
-    def __init__(self, make: Callable[[A], Callable[[Q], bytes]], argument: Callable[[], A]) -> None:
-        self._make = make
+    def __init__(
+        self, factory: Callable[[ArgumentT], Callable[[TaskT], bytes]], argument: Callable[[], ArgumentT]
+    ) -> None:
+        self._factory = factory
         self._argument = argument
-        self._own = threading.local()
-        self._all: list[Worker[A, Q]] = []
+        self._local = threading.local()
+        self._workers: list[Worker[ArgumentT, TaskT]] = []
 
-    def run(self, work: Q) -> bytes:
-        """What `Worker.run` does."""
-        if not hasattr(self._own, "worker"):
-            self._own.worker = Worker(self._make, self._argument, LIMITS)
-            self._all.append(self._own.worker)
-        worker: Worker[A, Q] = self._own.worker
-        return worker.run(work)
+    def run(self, task: TaskT) -> bytes:
+        """Run a task in the calling thread's worker, as `Worker.run` does."""
+        if not hasattr(self._local, "worker"):
+            self._local.worker = Worker(self._factory, self._argument, LIMITS)
+            self._workers.append(self._local.worker)
+        worker: Worker[ArgumentT, TaskT] = self._local.worker
+        return worker.run(task)
 
     def stop(self) -> None:
-        """Kill them all."""
-        for worker in self._all:
+        """Stop all workers."""
+        for worker in self._workers:
             worker.stop()

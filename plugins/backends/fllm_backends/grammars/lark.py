@@ -1,4 +1,4 @@
-"""A constraint as one of llguidance's Lark grammars."""
+"""Convert a constraint to a grammar in llguidance's Lark dialect."""
 
 from __future__ import annotations
 
@@ -23,124 +23,124 @@ from fllm.constraints import (
 )
 from fllm.errors import format_error
 from fllm.structured_output.json_schema import normalize_schema
-from fllm_backends.grammars.patterns import read_pattern
-from fllm_backends.grammars.rendering import regex
+from fllm_backends.grammars.patterns import parse_pattern
+from fllm_backends.grammars.rendering import render_regex
 
-JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-"""As the other backend writes JSON: `fllm_backends.grammars.structural_tags.SEPARATORS`."""
+JSON_FORMAT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+"""The same JSON format as `fllm_backends.grammars.structural_tags.SEPARATORS`."""
 
 
-def lark(constraint: Constraint) -> str:
-    """The source of the grammar; raises `RequestError` for what is not supported."""
+def to_lark(constraint: Constraint) -> str:
+    """Return the source of the grammar; raise `RequestError` if the constraint is not supported."""
     if isinstance(constraint, Grammar):
-        return grammar(constraint.source)
-    rules = _Rules()
-    return "\n".join(["%llguidance {}", f"start: {rules.expression(constraint)}", *rules.lines])
+        return to_lark_grammar(constraint.source)
+    builder = _LarkBuilder()
+    return "\n".join(["%llguidance {}", f"start: {builder.expression(constraint)}", *builder.rules])
 
 
-def grammar(source: str) -> str:
-    """Lark as it is, GBNF translated."""
+def to_lark_grammar(source: str) -> str:
+    """Return a grammar as Lark: unchanged, or translated from GBNF."""
     if "::=" not in source:
         return source
     from llguidance.gbnf_to_lark import gbnf_to_lark
 
     try:
         translated: str = gbnf_to_lark(source)
-    except Exception as error:  # noqa: BLE001  the library raises nothing narrower
-        raise RequestError(f"the grammar can't be read: {format_error(error)}") from None
+    except Exception as error:  # noqa: BLE001  the library raises plain exceptions
+        raise RequestError(f"invalid grammar: {format_error(error)}") from None
     return translated
 
 
-class _Rules:
-    """Names what an expression can't say itself."""
+class _LarkBuilder:
+    """Builds expressions, and collects the rules that they refer to by name."""
 
     def __init__(self) -> None:
-        self.lines: list[str] = []
+        self.rules: list[str] = []
 
     def expression(self, constraint: Constraint) -> str:
         match constraint:
             case ConstString(text=text):
                 return json.dumps(text, ensure_ascii=False)
             case JsonSchema(schema=schema):
-                made: dict[str, Any] = msgspec.json.decode(normalize_schema(schema))
-                return f"%json {json.dumps({**made, 'x-guidance': JSON_STYLE})}"
+                normalized: dict[str, Any] = msgspec.json.decode(normalize_schema(schema))
+                return f"%json {json.dumps({**normalized, 'x-guidance': JSON_FORMAT})}"
             case Regex(pattern=pattern):
-                return self._terminal(regex(read_pattern(pattern, whole=True), in_json=False))
+                return self._terminal(render_regex(parse_pattern(pattern, full_match=True), in_json=False))
             case Grammar(source=source):
-                return f"%lark {{\n{grammar(source)}\n}}"
+                return f"%lark {{\n{to_lark_grammar(source)}\n}}"
             case TextUntil(end=end, without=without):
-                return self._lazy(end, without)
+                return self._text_until(end, without)
             case Concat(parts=parts):
-                return self._all(map(self.expression, parts))
+                return self._concat(map(self.expression, parts))
             case AnyOf(options=options):
-                return f"({' | '.join(map(self._named, options))})"
+                return f"({' | '.join(map(self._rule_for, options))})"
             case Repeat():
-                return self._repeated(constraint)
+                return self._repeat(constraint)
             case TriggeredTags():
-                return self._free_text(constraint)
+                return self._triggered_tags(constraint)
 
-    def _repeated(self, constraint: Repeat) -> str:
-        item, least, most = self._named(constraint.item), constraint.least, constraint.most
+    def _repeat(self, constraint: Repeat) -> str:
+        item, least, most = self._rule_for(constraint.item), constraint.least, constraint.most
         if not constraint.separator or most == 1:
-            return f"{item}{_times(least, most)}"
+            return f"{item}{_quantifier(least, most)}"
         more = f"({json.dumps(constraint.separator, ensure_ascii=False)} {item})"
-        rest = _times(max(least - 1, 0), None if most is None else most - 1)
+        rest = _quantifier(max(least - 1, 0), None if most is None else most - 1)
         found = f"({item} {more}{rest})"
         return found if least else f"{found}?"
 
-    def _free_text(self, constraint: TriggeredTags) -> str:
-        """Whoever wants a tag writes text up to its trigger, lazily; what ends the answer is any text."""
+    def _triggered_tags(self, constraint: TriggeredTags) -> str:
+        """Match text lazily up to a trigger, then one of its tags; repeat; end with text without triggers."""
         tags = []
         for trigger in constraint.triggers:
-            begun = [tag for tag in constraint.tags if tag.begin.startswith(trigger)]
+            matching = [tag for tag in constraint.tags if tag.begin.startswith(trigger)]
             bodies = (
-                self._all(
+                self._concat(
                     [
                         json.dumps(tag.begin[len(trigger) :], ensure_ascii=False),
                         self.expression(tag.content),
                         json.dumps(tag.end, ensure_ascii=False),
                     ]
                 )
-                for tag in begun
+                for tag in matching
             )
-            tags.append(f"{self._lazy(trigger)} ({' | '.join(map(self._rule, bodies))})")
-        return f"({' | '.join(map(self._rule, tags))})* {self._none_of(constraint.triggers)}"
+            tags.append(f"{self._text_until(trigger)} ({' | '.join(map(self._add_rule, bodies))})")
+        return f"({' | '.join(map(self._add_rule, tags))})* {self._text_without(constraint.triggers)}"
 
-    def _none_of(self, texts: Iterable[str]) -> str:
-        name = f"T{len(self.lines)}"
+    def _text_without(self, texts: Iterable[str]) -> str:
+        name = f"T{len(self.rules)}"
         any_of = "|".join(map(_escaped, texts))
-        self.lines.append(f"{name}: /(?s:.*)/ & ~/(?s:.*)({any_of})(?s:.*)/")
+        self.rules.append(f"{name}: /(?s:.*)/ & ~/(?s:.*)({any_of})(?s:.*)/")
         return name
 
-    def _all(self, parts: Iterable[str]) -> str:
-        return f"({' '.join(part for part in parts if part != _NOTHING) or _NOTHING})"
+    def _concat(self, parts: Iterable[str]) -> str:
+        return f"({' '.join(part for part in parts if part != _EMPTY) or _EMPTY})"
 
-    def _named(self, constraint: Constraint) -> str:
-        return self._rule(self.expression(constraint))
+    def _rule_for(self, constraint: Constraint) -> str:
+        return self._add_rule(self.expression(constraint))
 
-    def _rule(self, expression: str) -> str:
-        name = f"r{len(self.lines)}"
-        self.lines.append(f"{name}: {expression}")
+    def _add_rule(self, expression: str) -> str:
+        name = f"r{len(self.rules)}"
+        self.rules.append(f"{name}: {expression}")
         return name
 
     def _terminal(self, pattern: str) -> str:
-        name = f"T{len(self.lines)}"
-        self.lines.append(f"{name}: /{pattern.replace('/', chr(92) + '/')}/")
+        name = f"T{len(self.rules)}"
+        self.rules.append(f"{name}: /{pattern.replace('/', chr(92) + '/')}/")
         return name
 
-    def _lazy(self, end: str, without: Sequence[str] = ()) -> str:
-        text = self._none_of(without) if without else "/(?s:.*)/"
-        name = f"l{len(self.lines)}"
-        self.lines.append(f"{name}[lazy]: {text} {json.dumps(end, ensure_ascii=False)}")
+    def _text_until(self, end: str, without: Sequence[str] = ()) -> str:
+        text = self._text_without(without) if without else "/(?s:.*)/"
+        name = f"l{len(self.rules)}"
+        self.rules.append(f"{name}[lazy]: {text} {json.dumps(end, ensure_ascii=False)}")
         return name
 
 
-_NOTHING = '""'
+_EMPTY = '""'
 
 
 def _escaped(text: str) -> str:
     return re.escape(text).replace("/", "\\/").replace("\n", "n")
 
 
-def _times(least: int, most: int | None) -> str:
+def _quantifier(least: int, most: int | None) -> str:
     return f"{{{least},{'' if most is None else most}}}"

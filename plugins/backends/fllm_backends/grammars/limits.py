@@ -1,4 +1,4 @@
-"""What is refused at a glance, before anybody tries to compile it."""
+"""Reject oversized constraints before compiling them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from fllm.constraints import (
 )
 
 MAX_CHARACTERS = 128 * 1024
-"""Of all schemas, patterns and texts of a constraint."""
+"""Maximum total length of the schemas, patterns and texts of a constraint."""
 
 
 def check_size(constraint: Constraint) -> None:
-    """Raise `RequestError` for more text than anybody means."""
+    """Raise `RequestError` if a constraint is too long."""
     size = _size(constraint)
     if size > MAX_CHARACTERS:
-        raise RequestError(f"the grammar has {size} characters; at most {MAX_CHARACTERS} are compiled")
+        raise RequestError(f"the grammar has {size} characters; the maximum is {MAX_CHARACTERS}")
 
 
 def _size(constraint: Constraint) -> int:

@@ -1,4 +1,4 @@
-"""Grammars by llguidance, which compiles little by little, within limits, while it computes masks."""
+"""The llguidance grammar backend, which compiles incrementally, within limits, while it computes masks."""
 
 from __future__ import annotations
 
@@ -8,30 +8,31 @@ from importlib.util import find_spec
 from typing import Any
 
 from fllm import CompiledGrammar, ConfigError, Constraint, GrammarContext, RequestError, Vocabulary
-from fllm_backends.grammars.compile_workers import Workers
-from fllm_backends.grammars.lark import lark
+from fllm_backends.grammars.compile_workers import CompileWorkers
+from fllm_backends.grammars.lark import to_lark
 from fllm_backends.grammars.limits import check_size
 
 
 class LLGuidance:
-    """A `GrammarCompiler`. What a worker has compiled in time is compiled again here."""
+    """A `GrammarCompiler`. A grammar that a worker compiled in time is compiled again in this process."""
 
     def __init__(self, context: GrammarContext) -> None:
         if find_spec("llguidance") is None:
             raise ConfigError(
-                "--grammar-backend llguidance: pip install 'furiosa-llm-server[llguidance]' to have it"
+                "--grammar-backend llguidance: the package is not installed; "
+                "run pip install 'furiosa-llm-server[llguidance]'"
             )
         self._vocabulary = context.vocabulary
-        self._workers = Workers(make_compiler, context.vocabulary)
+        self._workers = CompileWorkers(make_compiler, context.vocabulary)
 
     def compile(self, constraint: Constraint) -> CompiledGrammar:
-        """Raises `RequestError` for what is not supported, too large or too slow."""
+        """Compile; raise `RequestError` if the constraint is unsupported, too large or too slow."""
         check_size(constraint)
         source = self._workers.run(constraint).decode()
-        return _Compiled(_matcher(self._tokenizer, source), len(source))
+        return _CompiledGrammar(_matcher(self._tokenizer, source), len(source))
 
     def close(self) -> None:
-        """End the workers."""
+        """Stop the workers."""
         self._workers.stop()
 
     @cached_property
@@ -40,11 +41,11 @@ class LLGuidance:
 
 
 def make_compiler(vocabulary: Vocabulary) -> Callable[[Constraint], bytes]:
-    """What a worker does: try."""
+    """Return the function that a worker runs: compile, and return the source if that succeeds."""
     tokenizer = _tokenizer(vocabulary)
 
     def compile(constraint: Constraint) -> bytes:
-        source = lark(constraint)
+        source = to_lark(constraint)
         matcher = _matcher(tokenizer, source)
         matcher.compute_bitmask()
         _check(matcher)
@@ -71,11 +72,11 @@ def _check(matcher: Any) -> None:
 def _tokenizer(vocabulary: Vocabulary) -> Any:
     from llguidance import LLTokenizer, TokenizerWrapper
 
-    return LLTokenizer(TokenizerWrapper(_Tokens(vocabulary)), n_vocab=len(vocabulary.tokens))
+    return LLTokenizer(TokenizerWrapper(_VocabularyAdapter(vocabulary)), n_vocab=len(vocabulary.tokens))
 
 
-class _Tokens:
-    """A vocabulary, as `TokenizerWrapper` wants it."""
+class _VocabularyAdapter:
+    """Adapts a vocabulary to the interface that `TokenizerWrapper` requires."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.eos_token_id = vocabulary.eos_token_ids[0] if vocabulary.eos_token_ids else 0
@@ -86,7 +87,7 @@ class _Tokens:
         self._longest = max(map(len, self._ids), default=1)
 
     def __call__(self, text: str | bytes) -> list[int]:
-        """Tokens of a text that must come: each the longest that fits, which need not be the model's own."""
+        """Tokenize forced text greedily by longest match; the model may tokenize it differently."""
         rest, found = text.encode() if isinstance(text, str) else text, []
         while rest:
             lengths = range(min(self._longest, len(rest)), 0, -1)
@@ -98,14 +99,14 @@ class _Tokens:
         return found
 
 
-class _Compiled:
+class _CompiledGrammar:
     def __init__(self, matcher: Any, size: int) -> None:
-        self._new = matcher
+        self._matcher = matcher
         self.size = size * 16
-        """Its lexer grows while it is used; nobody says by how much."""
+        """An estimate: the lexer grows in use, and the library does not report its size."""
 
     def matcher(self) -> _Matcher:
-        return _Matcher(self._new.deep_copy())
+        return _Matcher(self._matcher.deep_copy())
 
 
 class _Matcher:

@@ -1,13 +1,14 @@
-"""Regular expressions, read once for all libraries: each has its own idea of classes, anchors and quotes.
+"""Parse regular expressions into a tree that is independent of the grammar library.
 
-What is read is what all have in common: no look-around, no back references.
+Libraries differ in character classes, anchors and quoting. The tree has the features that all of them
+support: no look-around, no back references.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from re import _constants as sre  # type: ignore[attr-defined]  # the parser of patterns has no public name
+from re import _constants as sre  # type: ignore[attr-defined]  # the pattern parser has no public name
 from re import _parser  # type: ignore[attr-defined]
 from typing import Any
 
@@ -17,42 +18,42 @@ from fllm import RequestError
 from fllm.structured_output.json_schema.patterns import check_pattern
 
 MAX_WEIGHT = 5000
-"""Characters of the longest text that a pattern must tell apart, as it were with all repeats written out."""
+"""Maximum number of characters in a pattern after all repeats are expanded."""
 
 Ranges = tuple[tuple[int, int], ...]
-"""First and last code points, in order."""
+"""First and last code points of each range, in ascending order."""
 
 
 class CharClass(Struct, frozen=True):
-    """One character of these."""
+    """Any one character of the ranges."""
 
     ranges: Ranges
 
 
 class RegexSequence(Struct, frozen=True):
-    """One after the other."""
+    """The parts, one after the other."""
 
     parts: tuple[Node, ...]
 
 
 class RegexAlternation(Struct, frozen=True):
-    """Any of them."""
+    """Any one of the options."""
 
     options: tuple[Node, ...]
 
 
 class RegexRepeat(Struct, frozen=True):
-    """The same again and again; ``most`` ``None``: no limit."""
+    """The item, repeated. A ``max_count`` of ``None`` means no limit."""
 
     item: Node
-    least: int
-    most: int | None
+    min_count: int
+    max_count: int | None
 
 
 Node = CharClass | RegexSequence | RegexAlternation | RegexRepeat
 
-EVERY: Ranges = ((0, 0xD7FF), (0xE000, 0x10FFFF))
-ANY_TEXT = RegexRepeat(CharClass(EVERY), 0, None)
+ANY_CHARACTER: Ranges = ((0, 0xD7FF), (0xE000, 0x10FFFF))
+ANY_TEXT = RegexRepeat(CharClass(ANY_CHARACTER), 0, None)
 
 _DIGIT: Ranges = ((0x30, 0x39),)
 _WORD: Ranges = ((0x30, 0x39), (0x41, 0x5A), (0x5F, 0x5F), (0x61, 0x7A))
@@ -64,27 +65,27 @@ _ALL_SPACES: Ranges = (
 )
 
 
-def read_pattern(pattern: str, *, whole: bool) -> Node:
-    """A pattern; where it is not ``whole``, text may stand before and after unless ``^`` and ``$`` forbid it.
+def parse_pattern(pattern: str, *, full_match: bool) -> Node:
+    """Parse a pattern. Unless ``full_match``, other text may surround a match, except at ``^`` and ``$``.
 
-    Raises `RequestError` for what is not supported, or too large.
+    Raises `RequestError` if the pattern is invalid, not supported, or too large.
     """
     check_pattern(pattern)
     try:
         parsed = _parser.parse(re.sub(r"\(\?<(?![=!])", "(?P<", pattern))
     except (re.error, OverflowError, RecursionError) as error:
-        raise RequestError(f"the pattern can't be read: {error}") from None
+        raise RequestError(f"invalid pattern: {error}") from None
     try:
-        node = _anchored(list(parsed), whole)
+        node = _anchored(list(parsed), full_match)
     except RecursionError:
-        raise RequestError("the pattern is nested too deep") from None
+        raise RequestError("the pattern is nested too deeply") from None
     if _weight(node) > MAX_WEIGHT:
-        raise RequestError("the pattern is too large, with all its repeats")
+        raise RequestError("the pattern is too large after its repeats are expanded")
     return node
 
 
-def without(ranges: Ranges, others: Ranges) -> Ranges:
-    """What is in the first and not in the second."""
+def subtract(ranges: Ranges, others: Ranges) -> Ranges:
+    """Return the characters that are in ``ranges`` but not in ``others``."""
     found = []
     for low, high in ranges:
         for first, last in others:
@@ -98,15 +99,15 @@ def without(ranges: Ranges, others: Ranges) -> Ranges:
     return tuple(found)
 
 
-def _anchored(parts: list[Any], whole: bool) -> Node:
-    """The alternatives at the top may each have anchors of their own."""
+def _anchored(parts: list[Any], full_match: bool) -> Node:
+    """Convert a pattern with anchors; each top-level alternative may have its own."""
     if len(parts) == 1 and parts[0][0] is sre.BRANCH:
-        return RegexAlternation(tuple(_anchored(list(option), whole) for option in parts[0][1][1]))
+        return RegexAlternation(tuple(_anchored(list(option), full_match) for option in parts[0][1][1]))
     begins = bool(parts) and parts[0] == (sre.AT, sre.AT_BEGINNING)
     ends = len(parts) > begins and parts[-1] == (sre.AT, sre.AT_END)
     inner = [_node(*part) for part in parts[begins : len(parts) - ends]]
-    before = [] if begins or whole else [ANY_TEXT]
-    after = [] if ends or whole else [ANY_TEXT]
+    before = [] if begins or full_match else [ANY_TEXT]
+    after = [] if ends or full_match else [ANY_TEXT]
     return RegexSequence((*before, *inner, *after))
 
 
@@ -115,9 +116,9 @@ def _node(kind: Any, value: Any) -> Node:
         case sre.LITERAL:
             return CharClass(((value, value),))
         case sre.NOT_LITERAL:
-            return CharClass(without(EVERY, ((value, value),)))
+            return CharClass(subtract(ANY_CHARACTER, ((value, value),)))
         case sre.ANY:
-            return CharClass(without(EVERY, ((10, 10), (13, 13), (0x2028, 0x2029))))
+            return CharClass(subtract(ANY_CHARACTER, ((10, 10), (13, 13), (0x2028, 0x2029))))
         case sre.IN:
             return CharClass(_class(value))
         case sre.BRANCH:
@@ -125,10 +126,10 @@ def _node(kind: Any, value: Any) -> Node:
         case sre.SUBPATTERN:
             return _sequence(value[3])
         case sre.MAX_REPEAT | sre.MIN_REPEAT:
-            least, most, item = value
-            return RegexRepeat(_sequence(item), least, None if most is sre.MAXREPEAT else most)
-    what = "an anchor in its middle" if kind is sre.AT else f"{str(kind).lower()}, which is not supported"
-    raise RequestError(f"the pattern has {what}", code="unsupported_pattern")
+            min_count, max_count, item = value
+            return RegexRepeat(_sequence(item), min_count, None if max_count is sre.MAXREPEAT else max_count)
+    what = "an anchor inside the pattern" if kind is sre.AT else str(kind).lower()
+    raise RequestError(f"unsupported feature in the pattern: {what}", code="unsupported_pattern")
 
 
 def _sequence(parts: Iterable[Any]) -> Node:
@@ -153,18 +154,21 @@ def _class(items: list[Any]) -> Ranges:
             merged[-1] = (merged[-1][0], max(merged[-1][1], high))
         else:
             merged.append((low, high))
-    return without(EVERY, tuple(merged)) if negated else without(tuple(merged), ((0xD800, 0xDFFF),))
+    return subtract(ANY_CHARACTER, tuple(merged)) if negated else subtract(tuple(merged), ((0xD800, 0xDFFF),))
 
 
 def _category(name: Any) -> Ranges:
-    """In ASCII, as ECMAScript has it. Of the negated ones, only what is meant by Python and Rust as well."""
+    """Return a category's characters in ASCII, as in ECMAScript.
+
+    Negated categories have only the characters on which Python and Rust agree.
+    """
     return {
         sre.CATEGORY_DIGIT: _DIGIT,
-        sre.CATEGORY_NOT_DIGIT: without(_ASCII, _DIGIT),
+        sre.CATEGORY_NOT_DIGIT: subtract(_ASCII, _DIGIT),
         sre.CATEGORY_WORD: _WORD,
-        sre.CATEGORY_NOT_WORD: without(_ASCII, _WORD),
+        sre.CATEGORY_NOT_WORD: subtract(_ASCII, _WORD),
         sre.CATEGORY_SPACE: _SPACE,
-        sre.CATEGORY_NOT_SPACE: without(EVERY, _ALL_SPACES),
+        sre.CATEGORY_NOT_SPACE: subtract(ANY_CHARACTER, _ALL_SPACES),
     }[name]
 
 
@@ -174,5 +178,5 @@ def _weight(node: Node) -> int:
             return 1
         case RegexSequence(parts=several) | RegexAlternation(options=several):
             return 1 + sum(map(_weight, several))
-        case RegexRepeat(item=item, least=least, most=most):
-            return _weight(item) * max(least, most or 1)
+        case RegexRepeat(item=item, min_count=min_count, max_count=max_count):
+            return _weight(item) * max(min_count, max_count or 1)

@@ -1,4 +1,4 @@
-"""Patterns, written again in what the regular expressions of all libraries have in common."""
+"""Render patterns in the regular expression syntax that all grammar libraries share."""
 
 from __future__ import annotations
 
@@ -10,50 +10,50 @@ from fllm_backends.grammars.patterns import (
     RegexAlternation,
     RegexRepeat,
     RegexSequence,
-    without,
+    subtract,
 )
 
-_ESCAPED = {8: "b", 9: "t", 10: "n", 12: "f", 13: "r", 34: '"', 92: "\\"}
-"""Characters that stand in a JSON string only behind a backslash, and what stands there."""
-_BARRED: Ranges = ((0, 31), (34, 34), (92, 92))
+_ESCAPES = {8: "b", 9: "t", 10: "n", 12: "f", 13: "r", 34: '"', 92: "\\"}
+"""Characters that a JSON string contains only as escapes, with the character after the backslash."""
+_MUST_ESCAPE: Ranges = ((0, 31), (34, 34), (92, 92))
 
 
-def regex(node: Node, *, in_json: bool) -> str:
-    """A pattern for a whole text; ``in_json``: as it stands between the quotes of a JSON string.
+def render_regex(node: Node, *, in_json: bool) -> str:
+    """Return a regular expression for a whole text; ``in_json``: for the inside of a JSON string.
 
-    Raises `RequestError` for one that matches nothing which can be written.
+    Raises `RequestError` if the pattern matches no text that can be written.
     """
     match node:
         case CharClass(ranges=ranges):
-            return _in_json(ranges) if in_json else _class(ranges)
+            return _json_class(ranges) if in_json else _class(ranges)
         case RegexSequence(parts=parts):
-            return f"({''.join(regex(part, in_json=in_json) for part in parts)})"
+            return f"({''.join(render_regex(part, in_json=in_json) for part in parts)})"
         case RegexAlternation(options=options):
-            return f"({'|'.join(regex(option, in_json=in_json) for option in options)})"
-        case RegexRepeat(item=item, least=least, most=most):
-            return f"({regex(item, in_json=in_json)}){_times(least, most)}"
+            return f"({'|'.join(render_regex(option, in_json=in_json) for option in options)})"
+        case RegexRepeat(item=item, min_count=min_count, max_count=max_count):
+            return f"({render_regex(item, in_json=in_json)}){_quantifier(min_count, max_count)}"
 
 
-def _in_json(ranges: Ranges) -> str:
-    """What needs no escape has none, so that no two texts are the same string."""
-    raw = without(ranges, _BARRED)
+def _json_class(ranges: Ranges) -> str:
+    """Escape only what JSON requires, so that each string has exactly one text."""
+    raw = subtract(ranges, _MUST_ESCAPE)
     options = [_class(raw)] if raw else []
-    for code, escape in _ESCAPED.items():
+    for code, escape in _ESCAPES.items():
         if any(low <= code <= high for low, high in ranges):
             options.append("\\\\" + _character(ord(escape)))
     if not options:
-        raise _nothing()
+        raise _unmatchable()
     return options[0] if len(options) == 1 else f"({'|'.join(options)})"
 
 
 def _class(ranges: Ranges) -> str:
     if not ranges:
-        raise _nothing()
+        raise _unmatchable()
     return f"[{''.join(_range(low, high) for low, high in ranges)}]"
 
 
-def _nothing() -> RequestError:
-    return RequestError("the pattern matches nothing that can be written", code="unsupported_pattern")
+def _unmatchable() -> RequestError:
+    return RequestError("the pattern matches no text that can be written", code="unsupported_pattern")
 
 
 def _range(low: int, high: int) -> str:
@@ -61,11 +61,11 @@ def _range(low: int, high: int) -> str:
 
 
 def _character(code: int) -> str:
-    # xgrammar takes any hexadecimal digits that follow for a part of the escape: none ever follows.
+    # xgrammar reads all following hexadecimal digits as part of the escape, so none may follow.
     return chr(code) if code > 127 else f"\\x{code:02x}"
 
 
-def _times(least: int, most: int | None) -> str:
-    if most is None:
-        return ("*", "+")[least] if least < 2 else f"{{{least},}}"
-    return f"{{{least},{most}}}"
+def _quantifier(min_count: int, max_count: int | None) -> str:
+    if max_count is None:
+        return ("*", "+")[min_count] if min_count < 2 else f"{{{min_count},}}"
+    return f"{{{min_count},{max_count}}}"

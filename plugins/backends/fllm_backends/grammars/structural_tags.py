@@ -1,4 +1,4 @@
-"""A constraint as one of xgrammar's structural tags."""
+"""Convert a constraint to an xgrammar structural tag."""
 
 from __future__ import annotations
 
@@ -21,38 +21,39 @@ from fllm.constraints import (
 )
 from fllm.structured_output.json_schema import normalize_schema
 from fllm_backends.grammars.imports import import_xgrammar
-from fllm_backends.grammars.patterns import read_pattern
-from fllm_backends.grammars.rendering import regex
-from fllm_backends.grammars.strings import Strings
+from fllm_backends.grammars.patterns import parse_pattern
+from fllm_backends.grammars.rendering import render_regex
+from fllm_backends.grammars.string_patterns import StringPatterns
 
 SEPARATORS = (", ", ": ")
-"""Between the parts of a JSON text there stands nothing else: a small model would go on with spaces for ever.
-This is how most JSON is written that models have read."""
+"""The only whitespace in JSON, since a small model might generate spaces forever. Most JSON in training data
+is formatted like this."""
 
-BASIC = {
+BASIC_RULES = {
     "basic_escape": r'["\\bfnrt]',
     "basic_integer": '"0" | "-"? [1-9] [0-9]{0,17}',
     "basic_number": '"-"? ("0" | [1-9] [0-9]{0,17}) ("." [0-9]{1,17})? ([eE] [+\\-]? [0-9]{1,2})?',
 }
-"""Rules in place of the library's own. A character that needs no escape has none: else a name could come
-twice, as ``a`` and as ``\\u0061``. Numbers are no longer than programs take, or a small model would go on."""
+"""Rules that replace the library's own. Characters are escaped only if required; otherwise a name could occur
+twice, as ``a`` and as ``\\u0061``. Numbers have limited length, since a small model might go on forever."""
 
 
 def structural_tag(constraint: Constraint) -> dict[str, Any]:
-    """What `compile_structural_tag` takes."""
+    """Return the argument of xgrammar's `compile_structural_tag`."""
     return {"type": "structural_tag", "format": _format(constraint)}
 
 
 def _format(constraint: Constraint) -> dict[str, Any]:
     match constraint:
         case ConstString(text=text):
-            return _exactly(text)
+            return _const_string(text)
         case JsonSchema(schema=schema):
             return {"type": "grammar", "grammar": json_grammar(schema)}
         case Regex(pattern=pattern):
-            return {"type": "regex", "pattern": regex(read_pattern(pattern, whole=True), in_json=False)}
+            rendered = render_regex(parse_pattern(pattern, full_match=True), in_json=False)
+            return {"type": "regex", "pattern": rendered}
         case Grammar(source=source):
-            return {"type": "grammar", "grammar": grammar(source)}
+            return {"type": "grammar", "grammar": ebnf_grammar(source)}
         case TextUntil(end=end, without=without):
             return _tag("", {"type": "any_text", "excludes": list(without)}, end)
         case Concat(parts=parts):
@@ -60,7 +61,7 @@ def _format(constraint: Constraint) -> dict[str, Any]:
         case AnyOf(options=options):
             return {"type": "or", "elements": [_format(option) for option in options]}
         case Repeat():
-            return _repeated(constraint)
+            return _repeat(constraint)
         case TriggeredTags(triggers=triggers, tags=tags):
             return {
                 "type": "triggered_tags",
@@ -70,55 +71,56 @@ def _format(constraint: Constraint) -> dict[str, Any]:
 
 
 def json_grammar(schema: str) -> str:
-    """The language of a schema, in the library's notation: structural tags know no separators."""
-    strings = Strings()
-    simple = strings.numbered(msgspec.json.decode(normalize_schema(schema)))
-    made = import_xgrammar().Grammar.from_json_schema(
-        msgspec.json.encode(simple).decode(), any_whitespace=False, separators=SEPARATORS
+    """Return the grammar of a schema in xgrammar's EBNF; structural tags can't set separators."""
+    string_patterns = StringPatterns()
+    schema_without_patterns = string_patterns.extract(msgspec.json.decode(normalize_schema(schema)))
+    generated = import_xgrammar().Grammar.from_json_schema(
+        msgspec.json.encode(schema_without_patterns).decode(), any_whitespace=False, separators=SEPARATORS
     )
-    text = _printed(made)
-    for rule, expression in BASIC.items():
-        said = f"{rule} ::= {expression}".replace("\\", r"\\")  # in a template, a backslash is two
-        text = re.sub(f"(?m)^{rule} ::= .*$", said, text)
-    return strings.replaced(text)
+    text = _to_ebnf(generated)
+    for rule, expression in BASIC_RULES.items():
+        # In the template of a substitution, a backslash is written twice.
+        definition = f"{rule} ::= {expression}".replace("\\", r"\\")
+        text = re.sub(f"(?m)^{rule} ::= .*$", definition, text)
+    return string_patterns.restore(text)
 
 
-def grammar(source: str) -> str:
-    """GBNF as it is, Lark translated."""
-    return source if "::=" in source else _printed(import_xgrammar().Grammar.from_lark(source))
+def ebnf_grammar(source: str) -> str:
+    """Return a grammar as EBNF: GBNF unchanged, Lark translated."""
+    return source if "::=" in source else _to_ebnf(import_xgrammar().Grammar.from_lark(source))
 
 
-def _printed(made: Any) -> str:
-    """A grammar as it can be read in again: the library would take digits behind an escape into it."""
+def _to_ebnf(grammar: Any) -> str:
+    """Print a grammar so that it can be parsed again: the library reads digits after an escape into it."""
 
     def raw(found: re.Match[str]) -> str:
         code = int(found[1][1:], 16) if found[1] != "\\" else 0
         return chr(code) if code > 127 else found[0]
 
-    return re.sub(r"\\(\\|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})", raw, str(made))
+    return re.sub(r"\\(\\|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})", raw, str(grammar))
 
 
-def _repeated(constraint: Repeat) -> dict[str, Any]:
+def _repeat(constraint: Repeat) -> dict[str, Any]:
     item, least, most = _format(constraint.item), constraint.least, constraint.most
     if not constraint.separator:
-        return _times(item, least, most)
-    more = _sequence([_exactly(constraint.separator), item])
-    rest = _times(more, max(least - 1, 0), None if most is None else most - 1)
+        return _repeat_format(item, least, most)
+    more = _sequence([_const_string(constraint.separator), item])
+    rest = _repeat_format(more, max(least - 1, 0), None if most is None else most - 1)
     found = _sequence([item, rest])
-    return found if least else _times(found, 0, 1)
+    return found if least else _repeat_format(found, 0, 1)
 
 
-def _times(item: dict[str, Any], least: int, most: int | None) -> dict[str, Any]:
+def _repeat_format(item: dict[str, Any], least: int, most: int | None) -> dict[str, Any]:
     if most == 0:
-        return _exactly("")
+        return _const_string("")
     return {"type": "repeat", "min": least, "max": -1 if most is None else most, "content": item}
 
 
 def _sequence(parts: Any) -> dict[str, Any]:
-    return {"type": "sequence", "elements": [*parts] or [_exactly("")]}
+    return {"type": "sequence", "elements": [*parts] or [_const_string("")]}
 
 
-def _exactly(text: str) -> dict[str, Any]:
+def _const_string(text: str) -> dict[str, Any]:
     return {"type": "const_string", "value": text}
 
 

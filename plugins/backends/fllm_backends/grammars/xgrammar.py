@@ -1,4 +1,4 @@
-"""Grammars by xgrammar. They are compiled in a `Worker`, whose result is read in again here."""
+"""The xgrammar grammar backend. A worker process compiles; this process loads the result."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from fllm import CompiledGrammar, ConfigError, Constraint, GrammarContext, RequestError, Vocabulary
-from fllm_backends.grammars.compile_workers import Workers
+from fllm_backends.grammars.compile_workers import CompileWorkers
 from fllm_backends.grammars.imports import import_xgrammar
 from fllm_backends.grammars.limits import check_size
 from fllm_backends.grammars.structural_tags import structural_tag
@@ -21,54 +21,54 @@ class XGrammar:
         if find_spec("xgrammar") is None:
             raise ConfigError("--grammar-backend xgrammar: the package xgrammar is not installed")
         self._vocabulary = context.vocabulary
-        self._workers = Workers(make_compiler, context.vocabulary)
+        self._workers = CompileWorkers(make_compiler, context.vocabulary)
 
     def compile(self, constraint: Constraint) -> CompiledGrammar:
-        """Raises `RequestError` for what is not supported, too large or too slow."""
+        """Compile; raise `RequestError` if the constraint is unsupported, too large or too slow."""
         check_size(constraint)
         text = self._workers.run(constraint).decode()
         xgrammar = import_xgrammar()
-        return _Compiled(xgrammar.CompiledGrammar.deserialize_json(text, self._tokens))
+        return _CompiledGrammar(xgrammar.CompiledGrammar.deserialize_json(text, self._tokenizer_info))
 
     def close(self) -> None:
-        """End the workers."""
+        """Stop the workers."""
         self._workers.stop()
 
     @cached_property
-    def _tokens(self) -> Any:
-        return _tokens(self._vocabulary())
+    def _tokenizer_info(self) -> Any:
+        return _tokenizer_info(self._vocabulary())
 
 
 def make_compiler(vocabulary: Vocabulary) -> Callable[[Constraint], bytes]:
-    """What a worker does."""
+    """Return the function that a worker runs."""
     xgrammar = import_xgrammar()
-    compiler = xgrammar.GrammarCompiler(_tokens(vocabulary), max_threads=1, cache_enabled=False)
+    compiler = xgrammar.GrammarCompiler(_tokenizer_info(vocabulary), max_threads=1, cache_enabled=False)
 
     def compile(constraint: Constraint) -> bytes:
         try:
             tag = structural_tag(constraint)
             compiled: str = compiler.compile_structural_tag(tag).serialize_json()
         except (RuntimeError, ValueError) as error:
-            raise RequestError(f"the grammar can't be compiled: {reason(error)}") from None
+            raise RequestError(f"the grammar can't be compiled: {error_text(error)}") from None
         return compiled.encode()
 
     return compile
 
 
-def reason(error: Exception) -> str:
-    """What the library says, without the place in its sources where it says so."""
+def error_text(error: Exception) -> str:
+    """Return the library's error message without the location in its sources."""
     text = " ".join(str(error).split())
     return text.partition(".cc:")[2].partition(": ")[2] or text
 
 
-def _tokens(vocabulary: Vocabulary) -> Any:
+def _tokenizer_info(vocabulary: Vocabulary) -> Any:
     xgrammar = import_xgrammar()
     return xgrammar.TokenizerInfo(
         vocabulary.tokens, vocab_size=len(vocabulary.tokens), stop_token_ids=list(vocabulary.eos_token_ids)
     )
 
 
-class _Compiled:
+class _CompiledGrammar:
     def __init__(self, grammar: Any) -> None:
         self._grammar = grammar
         self.size: int = grammar.memory_size_bytes
