@@ -131,5 +131,5 @@ def test_a_gguf_that_is_cut_off(whole: Path, tmp_path: Path, seen: Seen) -> None
 def test_a_file_that_is_no_gguf(tmp_path: Path, seen: Seen) -> None:
     (tmp_path / "tiny.gguf").write_bytes(b"<html>404</html>" * 100)
     line = refused(tmp_path / "tiny.gguf")
-    assert "is no GGUF file" in line
+    assert "is neither a GGUF file" in line
     seen(f"“{line.replace(str(tmp_path), '')}”")

