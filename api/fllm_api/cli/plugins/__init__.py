@@ -1,4 +1,4 @@
-"""``furiosa-llm plugins``: for those who look at plugins, and for those who write them."""
+"""``furiosa-llm plugins``: list, show, check and create plugins."""
 
 from fllm_api.cli.plugins.group import plugins
 

@@ -1,4 +1,4 @@
-"""``furiosa-llm plugins check``: the contracts of `fllm.testing`, run on a plugin as it is."""
+"""``furiosa-llm plugins check``: run the contract tests of `fllm.testing` on a plugin."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fllm_api.build_info import DISTRIBUTION
 from fllm_api.cli.options import CONTEXT_SETTINGS, PLUGIN_OPTIONS
 from fllm_api.cli.param_types import KeyValue, plugins_of
 from fllm_api.cli.plugins.group import JSON
-from fllm_api.cli.plugins.targets import targets
+from fllm_api.cli.plugins.targets import resolve_targets
 
 if TYPE_CHECKING:
     from fllm_api.cli.plugins.results import PartResult
@@ -28,62 +28,62 @@ COLORS = {"passed": "green", "failed": "bold red", "skipped": "yellow"}
 
 @click.command("check", params=[JSON, *PLUGIN_OPTIONS], context_settings=CONTEXT_SETTINGS)
 @click.argument("path_or_name")
-@click.option("--model", help="MODEL to start backends on, and the directory to ask for templates.")
+@click.option("--model", help="Model to start backends with; for chat templates, its directory.")
 @click.option(
     "--max-model-len",
     type=click.IntRange(min=32),
     default=512,
     show_default=True,
-    help="Context of a backend under test.",
+    help="Context length of a backend under test.",
 )
-@click.option("--backend-option", type=KeyValue(), multiple=True, help="An option of the backend's own.")
+@click.option("--backend-option", type=KeyValue(), multiple=True, help="Option of the backend.")
 @click.pass_context
 def check(ctx: click.RichContext, /, path_or_name: str, as_json: bool, **options: Any) -> None:
-    """Hold a plugin to its contracts: a .py file, a project's directory, or anything installed, by its name.
+    """Run the contract tests on a .py file, a project directory, or an installed plugin.
 
-    Exits with 1 where one is broken. A backend is started only where there is a --model.
+    The exit status is 1 if a check fails. A backend is started only with --model.
     """
-    found = _verdicts(ctx, path_or_name, options)
+    checks = _run_checks(ctx, path_or_name, options)
     if as_json:
-        with contextlib.redirect_stdout(sys.stderr):  # what a stranger's code prints is no JSON
-            verdicts = list(found)
+        with contextlib.redirect_stdout(sys.stderr):  # keeps output of third-party code out of the JSON
+            results = list(checks)
     else:
-        verdicts = list(_printed(found))
-    failed = any(each.outcome == "failed" for each in verdicts)
+        results = list(_print_each(checks))
+    failed = any(each.outcome == "failed" for each in results)
     if as_json:
-        report = {"passed": not failed, "verdicts": verdicts}
+        report = {"passed": not failed, "verdicts": results}
         click.echo(msgspec.json.format(msgspec.json.encode(report)))
     ctx.exit(1 if failed else 0)
 
 
-def _verdicts(ctx: click.Context, asked: str, options: dict[str, Any]) -> Iterator[PartResult]:
+def _run_checks(ctx: click.Context, path_or_name: str, options: dict[str, Any]) -> Iterator[PartResult]:
     if find_spec("hypothesis") is None:
-        raise ConfigError(f"this needs hypothesis: pip install '{DISTRIBUTION}[testing]'")
-    wanted = targets(asked, plugins_of(ctx))
+        raise ConfigError(f"`plugins check` requires hypothesis: pip install '{DISTRIBUTION}[testing]'")
+    targets = resolve_targets(path_or_name, plugins_of(ctx))
     model = options["model"] and locate(options["model"]).location
 
     from hypothesis import settings
 
-    from fllm_api.cli.plugins.contracts import CheckOptions, verdicts
+    from fllm_api.cli.plugins.contracts import CheckOptions, check_plugin
 
     settings.register_profile("check", database=None, derandomize=True)
     settings.load_profile("check")
-    trial = CheckOptions(
+    check_options = CheckOptions(
         model=model, max_model_len=options["max_model_len"], options=dict(options["backend_option"])
     )
-    for target in wanted:
-        yield from verdicts(target, trial)
+    for target in targets:
+        yield from check_plugin(target, check_options)
 
 
-def _printed(verdicts: Iterable[PartResult]) -> Iterator[PartResult]:
-    """The same, each told as it comes."""
+def _print_each(results: Iterable[PartResult]) -> Iterator[PartResult]:
+    """Yield the results, and print each one as it arrives."""
     from rich.console import Console
     from rich.markup import escape
     from rich.text import Text
 
     console = Console(highlight=False, soft_wrap=True)
     heading, counts = "", dict.fromkeys(COLORS, 0)
-    for each in verdicts:
+    for each in results:
         title = f"{each.plugin}  {each.part}".rstrip()
         if title != heading:
             heading = title

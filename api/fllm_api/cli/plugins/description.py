@@ -1,4 +1,4 @@
-"""All that can be known of a plugin, and of the names that it offers."""
+"""Describe plugins and the entries that they register."""
 
 from __future__ import annotations
 
@@ -18,65 +18,73 @@ from fllm_api.cli.plugins.listing import status
 
 
 class Offer(Struct, frozen=True, kw_only=True):
-    """One name that the user can pick."""
+    """One entry of a plugin, which users select by name."""
 
     kind: str
     name: str
     summary: str
     target: str
     properties: dict[str, Any]
-    """What its entry says beside that: a backend's devices, what a parser's models are known by."""
+    """Other fields of the entry, such as the devices of a backend or the template markers of a parser."""
     options: list[Option] | None
-    """``--backend-option``; ``None`` where the entry declares none."""
+    """Options for ``--backend-option``; ``None`` if the entry does not declare them."""
     conflict: str | None
-    """What to do where another plugin offers the name too."""
+    """How to resolve a conflict, if another plugin registers the same name."""
 
 
 class PluginDescription(Struct, frozen=True, kw_only=True):
-    """One plugin, and what was asked for of what it offers."""
+    """One plugin, and those of its entries that match the requested name."""
 
     plugin: PluginReport
     summary: str
-    """Of its distribution; empty for a file."""
+    """Summary of the distribution; empty for a file."""
     status: str
     offers: list[Offer]
 
 
 def describe(plugins: Plugins, name: str) -> Iterator[PluginDescription]:
-    """Each plugin that the name fits; raises `UnknownName` with the nearest where there is none."""
+    """Yield a description of each plugin that matches the name.
+
+    The name is that of a plugin, a distribution or an entry. Raise `UnknownName`, with a suggestion, if
+    nothing matches.
+    """
     offers = list(_offers(plugins))
-    fitting = False
+    matched = False
     for report in plugins.reports:
-        whole = normal(name) in _names(report)
-        own = [offer for whose, offer in offers if whose == _key(report) and (whole or offer.name == name)]
-        if whole or own:
-            fitting = True
+        is_plugin = normal(name) in _names(report)
+        entries = [
+            offer for plugin, offer in offers if plugin == _key(report) and (is_plugin or offer.name == name)
+        ]
+        if is_plugin or entries:
+            matched = True
             yield PluginDescription(
-                plugin=report, summary=_summary(report.distribution), status=status(report), offers=own
+                plugin=report, summary=_summary(report.distribution), status=status(report), offers=entries
             )
-    if not fitting:
+    if not matched:
         raise UnknownName(_unknown(name, plugins, (offer.name for _, offer in offers)))
 
 
 def _offers(plugins: Plugins) -> Iterator[tuple[tuple[str, str], Offer]]:
     for registry in plugins.registries():
-        rivals = dict(registry.conflicts())
+        conflicts = dict(registry.conflicts())
         for each in registry:
-            yield (each.distribution, each.plugin), _offer(registry.kind, each, rivals)
+            yield (each.distribution, each.plugin), _offer(registry.kind, each, conflicts)
 
 
-def _offer(kind: str, each: Registration, rivals: Mapping[str, list[Registration]]) -> Offer:
+def _offer(kind: str, each: Registration, conflicts: Mapping[str, list[Registration]]) -> Offer:
     entry = each.entry
     options = entry.options if isinstance(entry, BackendEntry) else None
-    own = [name for name in entry.__struct_fields__ if name not in (*Entry.__struct_fields__, "options")]
+    fields = [name for name in entry.__struct_fields__ if name not in (*Entry.__struct_fields__, "options")]
     return Offer(
         kind=kind,
         name=entry.name,
         summary=entry.summary,
         target=entry.target,
-        properties={name: getattr(entry, name) for name in own},
+        properties={name: getattr(entry, name) for name in fields},
         options=None if options is None else options_of(options),
-        conflict=conflict_message(kind, entry.name, rivals[entry.name]) if entry.name in rivals else None,
+        conflict=conflict_message(kind, entry.name, conflicts[entry.name])
+        if entry.name in conflicts
+        else None,
     )
 
 
@@ -85,8 +93,8 @@ def _key(report: PluginReport) -> tuple[str, str]:
 
 
 def _names(report: PluginReport) -> set[str]:
-    whole = f"{report.distribution}:{report.name}"
-    return {normal(name) for name in (report.name, report.distribution, whole)}
+    qualified = f"{report.distribution}:{report.name}"
+    return {normal(name) for name in (report.name, report.distribution, qualified)}
 
 
 def _summary(distribution: str) -> str:
@@ -98,6 +106,6 @@ def _summary(distribution: str) -> str:
 
 def _unknown(name: str, plugins: Plugins, offered: Iterable[str]) -> str:
     names = {*offered, *(known for report in plugins.reports for known in (report.name, report.distribution))}
-    near = difflib.get_close_matches(name, sorted(names), n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else "; `furiosa-llm plugins` shows all"
-    return f"no plugin, and nothing that one offers, is called {name!r}{hint}"
+    matches = difflib.get_close_matches(name, sorted(names), n=1)
+    hint = f"; did you mean {matches[0]!r}?" if matches else "; `furiosa-llm plugins` lists all names"
+    return f"no plugin, distribution or entry is named {name!r}{hint}"

@@ -1,4 +1,4 @@
-"""``furiosa-llm plugins``: without a sub-command, the list. Each sub-command is imported when it is run."""
+"""``furiosa-llm plugins``: lists the plugins; its subcommands are imported when they run."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from fllm_api.cli.param_types import plugins_of
 from fllm_api.cli.plugins.listing import print_plugins
 
 JSON = click.RichOption(["--json", "as_json"], is_flag=True, help="Print JSON.")
-"""For every command that answers with a report."""
+"""The ``--json`` option of commands that print a report."""
 
 SUBCOMMANDS = (
-    Entry("show", "fllm_api.cli.plugins.show:show", "Tell all of one plugin, or of one name."),
-    Entry("check", "fllm_api.cli.plugins.check:check", "Hold a plugin to its contracts."),
-    Entry("new", "fllm_api.cli.plugins.new:new", "Write a distribution with a plugin, to begin with."),
+    Entry("show", "fllm_api.cli.plugins.show:show", "Show the details of a plugin or of an entry."),
+    Entry("check", "fllm_api.cli.plugins.check:check", "Run the contract tests on a plugin."),
+    Entry("new", "fllm_api.cli.plugins.new:new", "Create a project for a new plugin."),
 )
 
 
@@ -30,11 +30,11 @@ SUBCOMMANDS = (
 )
 @click.pass_context
 def plugins(ctx: click.RichContext, /, as_json: bool, **_: Any) -> None:
-    """Show what is installed, from which distribution, and what failed to load and why."""
+    """List the plugins with their distribution, entries and load status."""
     if ctx.invoked_subcommand is None:
         print_plugins(plugins_of(ctx), as_json=as_json)
     elif as_json:
-        raise click.UsageError(f"--json goes after {ctx.invoked_subcommand!r}")
+        raise click.UsageError(f"put --json after {ctx.invoked_subcommand!r}")
 
 
 for command in lazy_commands(SUBCOMMANDS):

@@ -1,4 +1,4 @@
-"""The list of plugins: what is installed, from which distribution, what failed to load and why."""
+"""The list of plugins with their distribution, entries and load status."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from fllm.plugins.loader import PluginReport, Plugins
 from fllm.plugins.registry import conflict_message
 
 SLOW_LOAD_SECONDS = 0.1
-"""Seconds; a plugin that takes longer to name its parts imports too much."""
+"""Load time in seconds above which a plugin is reported as slow, because it imports too much."""
+UNNAMED_HOOKS = ("fllm_chat_template", "fllm_collectors", "fllm_routes")
+"""Hooks whose results are not known before the server starts."""
 
 
 class Listing(Struct, frozen=True):
-    """What ``--json`` prints."""
+    """The report that ``--json`` prints."""
 
     plugins: list[PluginReport]
     conflicts: list[str]
@@ -24,7 +26,7 @@ class Listing(Struct, frozen=True):
 
 
 def print_plugins(found: Plugins, *, as_json: bool) -> None:
-    """Print a table, or JSON."""
+    """Print the plugins as a table or as JSON."""
     listing = Listing(found.reports, list(conflicts(found)), found.unmatched)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(listing)))
@@ -33,10 +35,10 @@ def print_plugins(found: Plugins, *, as_json: bool) -> None:
 
 
 def conflicts(found: Plugins) -> Iterator[str]:
-    """One line for each name that is offered twice."""
+    """Yield a message for each name that several plugins register."""
     for registry in found.registries():
-        for name, rivals in registry.conflicts():
-            yield conflict_message(registry.kind, name, rivals)
+        for name, registrations in registry.conflicts():
+            yield conflict_message(registry.kind, name, registrations)
 
 
 def _print(listing: Listing) -> None:
@@ -46,8 +48,8 @@ def _print(listing: Listing) -> None:
 
     table = Table("plugin", "distribution", "offers", "status")
     for report in listing.plugins:
-        whose = f"{report.distribution} {report.version}".strip()
-        table.add_row(report.name, whose, Text("\n".join(_offers(report))), status(report))
+        distribution = f"{report.distribution} {report.version}".strip()
+        table.add_row(report.name, distribution, Text("\n".join(_offers(report))), status(report))
     console = Console()
     console.print(table)
     for line in listing.conflicts:
@@ -59,17 +61,13 @@ def _print(listing: Listing) -> None:
 def _offers(report: PluginReport) -> Iterator[str]:
     for kind, names in report.offers.items():
         yield f"{kind}: {', '.join(names)}"
-    others = [hook for hook in report.hooks if hook in UNNAMED_HOOKS]
-    if others:
-        yield f"hooks: {', '.join(others)}"
-
-
-UNNAMED_HOOKS = ("fllm_chat_template", "fllm_collectors", "fllm_routes")
-"""Hooks whose answers are not known before the server starts."""
+    hooks = [hook for hook in report.hooks if hook in UNNAMED_HOOKS]
+    if hooks:
+        yield f"hooks: {', '.join(hooks)}"
 
 
 def status(report: PluginReport) -> str:
-    """Whether it is in use, and if not, why."""
+    """Return the load status of a plugin, with the reason if it is not in use."""
     if report.error:
         return f"left out: {report.error}"
     if report.disabled:

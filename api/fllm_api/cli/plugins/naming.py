@@ -1,4 +1,4 @@
-"""What follows from the name of a new plugin, and which names it may have."""
+"""Validate the name of a new plugin, and derive its module and class names."""
 
 from __future__ import annotations
 
@@ -17,40 +17,44 @@ from fllm_api.cli.plugins.plugin_kinds import PluginKind
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*+(?:[-_][A-Za-z0-9]++)*+")
 
-LONGEST = 32
+MAX_NAME_LENGTH = 32
 
 
 class PluginNames(Struct, frozen=True):
-    """Of the distribution, and of what is in it."""
+    """Names of a new distribution and of its contents."""
 
     name: str
     module: str
-    """Also what the user picks it by."""
+    """Name of the import package, and of the entry that users select."""
     base: str
-    """What the names of its classes begin with."""
+    """Prefix of its class names."""
     cls: str
 
 
 def derive_names(name: str, kind: PluginKind, plugins: Plugins) -> PluginNames:
-    """The names; raises `ConfigError` that says what is wrong with the one that was given."""
-    if not NAME.fullmatch(name) or len(name) > LONGEST:
+    """Derive all names from ``name``. Raise `ConfigError` if it is not a valid name for a plugin."""
+    if not NAME.fullmatch(name) or len(name) > MAX_NAME_LENGTH:
         raise ConfigError(
-            f"NAME {name!r}: a letter, then letters, digits, and single - or _ between them are meant, "
-            f"{LONGEST} at most"
+            f"NAME {name!r} is not valid: use a letter, then letters, digits and single - or _ between them, "
+            f"{MAX_NAME_LENGTH} characters at most"
         )
     module = name.lower().replace("-", "_")
     if keyword.iskeyword(module):
-        raise ConfigError(f"NAME {name!r}: {module!r} is a word of Python's own; choose another name")
+        raise ConfigError(f"NAME {name!r}: {module!r} is a Python keyword; choose another name")
     if module in sys.stdlib_module_names or _is_installed(module):
-        raise ConfigError(f"NAME {name!r}: a module {module!r} exists already; choose another name")
+        raise ConfigError(f"NAME {name!r}: a module {module!r} already exists; choose another name")
     if kind.registry is not None:
-        _check_new(module, getattr(plugins, kind.registry))
+        _check_unregistered(module, getattr(plugins, kind.registry))
     base = "".join(part[0].upper() + part[1:] for part in re.split("[-_]", name))
     cls = base if base.endswith(kind.suffix) else base + kind.suffix
     if cls == kind.base:
-        raise ConfigError(f"NAME {name!r}: its class would be called {cls}, as ours is; choose another name")
+        raise ConfigError(
+            f"NAME {name!r}: its class {cls} would have the name of its base class; choose another name"
+        )
     if cls.startswith("Test"):
-        raise ConfigError(f"NAME {name!r}: pytest would take its class {cls} for a test; choose another name")
+        raise ConfigError(
+            f"NAME {name!r}: pytest would collect its class {cls} as a test; choose another name"
+        )
     return PluginNames(name, module, base, cls)
 
 
@@ -59,11 +63,11 @@ def _is_installed(module: str) -> bool:
     return spec is not None and spec.origin is not None
 
 
-def _check_new(module: str, registry: Registry[Any]) -> None:
+def _check_unregistered(module: str, registry: Registry[Any]) -> None:
     for each in registry:
-        served = each.entry.devices if isinstance(each.entry, BackendEntry) else ()
-        if module in (each.entry.name, *served):
+        devices = each.entry.devices if isinstance(each.entry, BackendEntry) else ()
+        if module in (each.entry.name, *devices):
             raise ConfigError(
-                f"NAME: the {registry.kind} {module!r} is offered by {each.distribution} already; "
+                f"NAME: the {registry.kind} {module!r} is already registered by {each.distribution}; "
                 "choose another name"
             )

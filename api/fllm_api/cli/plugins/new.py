@@ -1,4 +1,4 @@
-"""``furiosa-llm plugins new``: a small whole distribution to begin with."""
+"""``furiosa-llm plugins new``: create the project of a new plugin from templates."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from fllm_api.cli.plugins.plugin_kinds import KINDS, PluginKind
 TEMPLATES = Path(__file__).with_name("templates")
 SUFFIX = ".jinja"
 MODULE = "__module__"
-"""Stands in the paths of templates for the name of the package."""
-CHECKS = (f"{DISTRIBUTION}[testing]", "mypy>=1.18", "ruff>=0.14")
+"""Placeholder of the package name in the paths of templates."""
+TEST_DEPENDENCIES = (f"{DISTRIBUTION}[testing]", "mypy>=1.18", "ruff>=0.14")
 
-# Other signs than usual: chat templates, and the workflows of GitHub, have those.
+# Not Jinja's default delimiters, because chat templates and GitHub workflows contain those.
 _JINJA = Environment(
     variable_start_string="<<",
     variable_end_string=">>",
@@ -39,27 +39,31 @@ _JINJA = Environment(
 
 
 @click.command("new", params=PLUGIN_OPTIONS, context_settings=CONTEXT_SETTINGS)
-@click.argument("kind", type=click.Choice(list(KINDS)), metavar="KIND", help=f"One of {', '.join(KINDS)}.")
-@click.argument("name", help="Of the distribution; the module's, and what users pick it by, follow from it.")
+@click.argument(
+    "kind", type=click.Choice(list(KINDS)), metavar="KIND", help=f"Kind of plugin: {', '.join(KINDS)}."
+)
+@click.argument(
+    "name", help="Name of the distribution. The names of the module and of the entry are derived from it."
+)
 @click.option(
     "--directory",
     type=click.Path(file_okay=False, path_type=Path),
     show_default="./NAME",
-    help="Where to write it; a new or an empty one.",
+    help="Directory to write to. It must be empty or not exist.",
 )
 @click.pass_context
 def new(ctx: click.RichContext, /, kind: str, name: str, directory: Path | None, **_: Any) -> None:
-    """Write a distribution with a plugin that works, its tests and their workflow: begin with this."""
+    """Create a project with a working plugin, its tests and a CI workflow."""
     names = derive_names(name, KINDS[kind], plugins_of(ctx))
     target = directory or Path(name)
-    _check_free(target)
-    files = dict(rendered(kind, names))
-    write(target, files)
+    _check_empty(target)
+    files = dict(render(kind, names))
+    write_files(target, files)
     click.echo(_next_steps(target, files, names, KINDS[kind]))
 
 
-def rendered(kind: str, names: PluginNames) -> Iterator[tuple[str, str]]:
-    """The path and the text of each file."""
+def render(kind: str, names: PluginNames) -> Iterator[tuple[str, str]]:
+    """Yield the path and the text of each file."""
     values = _values(names, KINDS[kind])
     for part in ("common", kind):
         for file in sorted((TEMPLATES / part).rglob("*" + SUFFIX)):
@@ -68,8 +72,8 @@ def rendered(kind: str, names: PluginNames) -> Iterator[tuple[str, str]]:
             yield path.replace(MODULE, names.module), text
 
 
-def write(target: Path, files: dict[str, str]) -> None:
-    """Write the files; none that exists is touched."""
+def write_files(target: Path, files: dict[str, str]) -> None:
+    """Write the files. Raise `ConfigError` instead of overwriting a file."""
     try:
         for path, text in files.items():
             file = target / path
@@ -77,11 +81,11 @@ def write(target: Path, files: dict[str, str]) -> None:
             with file.open("x", encoding="utf-8", newline="\n") as stream:
                 stream.write(text)
     except OSError as error:
-        raise ConfigError(f"{target} can't be written: {error}") from error
+        raise ConfigError(f"can't write to {target}: {error}") from error
 
 
 def _values(names: PluginNames, kind: PluginKind) -> dict[str, Any]:
-    place = {"module": names.module, "name": names.name}
+    values = {"module": names.module, "name": names.name}
     series = ".".join(version(DISTRIBUTION).split(".")[:2])
     return {
         "name": names.name,
@@ -91,22 +95,20 @@ def _values(names: PluginNames, kind: PluginKind) -> dict[str, Any]:
         "lower": names.name.lower(),
         "upper": names.name.upper(),
         "summary": kind.summary,
-        "serve": kind.serve.format(**place),
-        "note": kind.note.format(**place),
+        "serve": kind.serve.format(**values),
+        "note": kind.note.format(**values),
         "dependencies": sorted((f"{DISTRIBUTION}>={series}", *kind.dependencies)),
-        "test_dependencies": sorted((*CHECKS, *kind.test_dependencies)),
+        "test_dependencies": sorted((*TEST_DEPENDENCIES, *kind.test_dependencies)),
     }
 
 
-def _check_free(target: Path) -> None:
+def _check_empty(target: Path) -> None:
     try:
         taken = target.exists() and (not target.is_dir() or any(target.iterdir()))
     except OSError as error:
-        raise ConfigError(f"{target} can't be read: {error}") from error
+        raise ConfigError(f"can't read {target}: {error}") from error
     if taken:
-        raise ConfigError(
-            f"{target} exists and is not empty; nothing was written (--directory names another)"
-        )
+        raise ConfigError(f"{target} is not empty, so nothing was written; choose another --directory")
 
 
 def _next_steps(target: Path, files: dict[str, str], names: PluginNames, kind: PluginKind) -> str:

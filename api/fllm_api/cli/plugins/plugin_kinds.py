@@ -1,4 +1,4 @@
-"""The kinds of plugins that ``plugins new`` writes."""
+"""The kinds of plugins that ``plugins new`` creates."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from msgspec import Struct
 
 
 class PluginKind(Struct, frozen=True, kw_only=True):
-    """What differs from kind to kind, beside the files of its directory in ``templates``."""
+    """Values of one kind for the templates. The files themselves are in its directory in ``templates``."""
 
     summary: str
-    """One sentence, for the description of the distribution."""
+    """Description of the distribution, one sentence."""
     serve: str
-    """The commands that show it at work; ``{module}`` and ``{name}`` are the new plugin's."""
+    """Commands that demonstrate the plugin. ``{module}`` and ``{name}`` are replaced."""
     note: str
-    """What its author is told first."""
+    """First note for the author of the plugin."""
     suffix: str = ""
-    """What the name of its class ends with."""
+    """Suffix of its class name."""
     base: str | None = None
-    """What that class is derived from, or stands in for: it can't have the same name."""
+    """Base class or protocol of its class, which must have another name."""
     registry: str | None = None
-    """The attribute of `fllm.plugins.loader.Plugins` in which its name must be new."""
+    """Attribute of `fllm.plugins.loader.Plugins`: the registry in which its name must be unused."""
     dependencies: tuple[str, ...] = ()
     test_dependencies: tuple[str, ...] = ()
 
 
 KINDS = {
     "tool-parser": PluginKind(
-        summary="Finds the tool calls in the answers of a family of models.",
+        summary="Parses the tool calls of a family of models.",
         serve="furiosa-llm serve MODEL --tool-call-parser {module}",
         note="The markers are in `src/{module}/parser.py`. For calls that are not JSON see `fllm.parsing`.",
         suffix="Parser",
@@ -34,7 +34,7 @@ KINDS = {
         registry="tool_parsers",
     ),
     "reasoning-parser": PluginKind(
-        summary="Divides the reasoning of a family of models from their answers.",
+        summary="Separates the reasoning of a family of models from their responses.",
         serve="furiosa-llm serve MODEL --reasoning-parser {module}",
         note="The tags are in `src/{module}/parser.py`.",
         suffix="Parser",
@@ -42,34 +42,34 @@ KINDS = {
         registry="reasoning_parsers",
     ),
     "backend": PluginKind(
-        summary="A device, under the server's continuous batching.",
+        summary="Runs models on a device, with the server's continuous batching.",
         serve="furiosa-llm serve DIRECTORY --devices {module}",
-        note="DIRECTORY has a model's tokenizer. Put your model for the one in `src/{module}/runner.py`.",
+        note="DIRECTORY has a model's tokenizer. Replace the model in `src/{module}/runner.py`.",
         registry="backends",
         dependencies=("msgspec>=0.20", "numpy>=2.0"),
         test_dependencies=("tokenizers>=0.22",),
     ),
     "grammar": PluginKind(
-        summary="Keeps answers to what a request demands.",
+        summary="Constrains output to the structure that a request requires.",
         serve="furiosa-llm serve MODEL --grammar-backend {module}",
-        note="What it knows of `fllm.constraints` is in `src/{module}/grammar.py`.",
+        note="Supported constraints (see `fllm.constraints`) are in `src/{module}/grammar.py`.",
         suffix="Grammar",
         registry="grammars",
     ),
     "chat-template": PluginKind(
         summary="A chat template for models that are published without one.",
         serve="furiosa-llm serve MODEL",
-        note="`src/{module}/plugin.py` says for which models, `src/{module}/chat.jinja` is the template.",
+        note="`src/{module}/plugin.py` selects the models, and `src/{module}/chat.jinja` is the template.",
     ),
     "metrics": PluginKind(
-        summary="Tells of each request that is over.",
+        summary="Reports each completed request.",
         serve="furiosa-llm serve MODEL",
-        note="Where the figures go is in `src/{module}/collector.py`.",
+        note="The collector is in `src/{module}/collector.py`.",
         suffix="Collector",
         base="Collector",
     ),
     "routes": PluginKind(
-        summary="HTTP routes beside the server's own.",
+        summary="Adds HTTP routes to the server.",
         serve="furiosa-llm serve MODEL\ncurl http://localhost:8000/{name}/load",
         note="The handlers are in `src/{module}/routes.py`.",
         dependencies=("litestar>=2.23", "msgspec>=0.20"),

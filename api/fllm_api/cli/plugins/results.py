@@ -1,4 +1,4 @@
-"""What comes of a check."""
+"""Results of the checks of a plugin."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from fllm.testing import outcomes
 
 
 class CheckResult(Struct, frozen=True):
-    """One check."""
+    """Result of one check."""
 
     check: str
     outcome: Literal["passed", "failed", "skipped"] = "passed"
     reason: str = ""
-    """Why it failed or was skipped."""
+    """Reason why the check failed or was skipped."""
 
 
 class PartResult(CheckResult, frozen=True, kw_only=True):
-    """One check, and whose."""
+    """Result of one check, with the plugin and the part of it that was checked."""
 
     plugin: str
     part: str
-    """A kind and the name of an entry, or a hook; empty for the plugin itself."""
+    """Kind and name of an entry, or name of a hook; empty for the plugin itself."""
 
 
 def run_contract(contract: type[Any]) -> Iterator[CheckResult]:
-    """Every test of a contract's subclass, as it is run."""
+    """Run each test of a contract class, and yield its result."""
     for each in outcomes(contract):
         if each.error is None:
             yield CheckResult(each.test)
         else:
-            yield CheckResult(each.test, "failed", told(each.error))
+            yield CheckResult(each.test, "failed", describe_error(each.error))
 
 
-def told(error: Exception) -> str:
-    """All that an error says: of a contract, what was asked and what came; of others, their type too."""
-    said = str(error) if isinstance(error, AssertionError) else format_error(error)
-    return "\n".join([said, *getattr(error, "__notes__", ())])
+def describe_error(error: Exception) -> str:
+    """Return the message and notes of an error, and its type unless a contract raised it."""
+    message = str(error) if isinstance(error, AssertionError) else format_error(error)
+    return "\n".join([message, *getattr(error, "__notes__", ())])

@@ -1,4 +1,4 @@
-"""Texts to try a parser on, of which nothing is known but its class."""
+"""Generate texts to test a parser with, from its class and its source."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ PROSE = (
     '{"name": "get_weather", "arguments": {"city": "Se',
     "<|start|>assistant<|message|>",
 )
-WRONG = '{"name": {}, "arguments": "Seoul"}'
-"""What looks like a call and is none."""
-TEXTS = ("samples", "fragments")
-MARKERS = ("markers", "opening", "closing", "visible_tokens")
-OTHERS = (
+INVALID_CALL = '{"name": {}, "arguments": "Seoul"}'
+"""Text that resembles a call but is not valid."""
+TEXT_ATTRIBUTES = ("samples", "fragments")
+MARKER_ATTRIBUTES = ("markers", "opening", "closing", "visible_tokens")
+OTHER_ATTRIBUTES = (
     "section_markers",
     "inner_markers",
     "implicit_end",
@@ -34,62 +34,62 @@ OTHERS = (
     "stray_markers",
     "answer_tags",
 )
-"""Attributes of parser classes that hold strings."""
+"""Other attributes of parser classes that contain strings."""
 MARK = re.compile(r"(?=.*[^\w\s.,:-])(?!.*(?:\\|[.)\]][*+?]))\S.{0,38}\S")
-"""Not a regular expression: those have marks within."""
+"""Matches a string that is a mark as a whole. Excludes regular expressions, which contain marks."""
 TAG = re.compile(r"</?[|\w:=./-]+>?|\[/?[A-Z_]+\]")
-"""A mark within a longer string, such as a regular expression or a docstring."""
-MOST = 8
-"""So many marks are paired with each other."""
+"""Matches a mark within a longer string, such as a regular expression or a docstring."""
+MAX_MARKS = 8
+"""Maximum number of marks from the source, because samples combine each with each."""
 
 
 def samples(parser: object) -> list[str]:
-    """Its own ``samples``, or else texts made up: calls in its marks and its format, prose, JSON, tags."""
+    """Return the parser's ``samples``, or generated texts: calls in its format, prose, JSON, tags."""
     own = _strings(parser, "samples")
-    return own or list(dict.fromkeys(_made_up(parser)))
+    return own or list(dict.fromkeys(_generate_samples(parser)))
 
 
 def fragments(parser: object) -> list[str]:
-    """All the marks that its class names or its code writes, and halves of them."""
-    names = (*TEXTS, *MARKERS, *OTHERS)
+    """Return all marks in the class's attributes or source, and the first half of each."""
+    names = (*TEXT_ATTRIBUTES, *MARKER_ATTRIBUTES, *OTHER_ATTRIBUTES)
     named = [text for name in names for text in _strings(parser, name)]
-    whole = dict.fromkeys([*named, *_written(parser)])
+    whole = dict.fromkeys([*named, *_marks_in_source(parser)])
     return [*whole, *(text[: len(text) // 2] for text in whole if len(text) > 1)]
 
 
 def markers(parser: object) -> list[str]:
-    """What its class says divides reasoning and answer."""
-    return [text for name in MARKERS for text in _strings(parser, name)]
+    """Return the markers that the class declares."""
+    return [text for name in MARKER_ATTRIBUTES for text in _strings(parser, name)]
 
 
-def _made_up(parser: object) -> Iterator[str]:
+def _generate_samples(parser: object) -> Iterator[str]:
     yield from PROSE
     yield from CALLS
-    form = parser.tool_format if isinstance(parser, HasToolFormat) else None
-    if form is not None:
-        call = f'{form.begin}f{form.middle}{{"x": 1}}{form.end}'
-        yield f"{form.before}{call}{form.after}"
-        yield f"Look: {form.before}{call}{form.between}{call}{form.after} There."
-    marks = markers(parser) or _written(parser)
+    tool_format = parser.tool_format if isinstance(parser, HasToolFormat) else None
+    if tool_format is not None:
+        call = f'{tool_format.begin}f{tool_format.middle}{{"x": 1}}{tool_format.end}'
+        yield f"{tool_format.before}{call}{tool_format.after}"
+        yield f"Look: {tool_format.before}{call}{tool_format.between}{call}{tool_format.after} There."
+    marks = markers(parser) or _marks_in_source(parser)
     for begin in _strings(parser, "opening") or marks:
         for end in _strings(parser, "closing") or marks:
-            yield from (f"So {begin}{text}{end} and on" for text in (CALLS[0], WRONG, "thus"))
+            yield from (f"So {begin}{text}{end} and on" for text in (CALLS[0], INVALID_CALL, "thus"))
 
 
-def _written(parser: object) -> list[str]:
-    """Strings in the code of its module that look like marks, such as ``</call>``."""
+def _marks_in_source(parser: object) -> list[str]:
+    """Return strings in the source of the parser's module that look like marks, such as ``</call>``."""
     module = inspect.getmodule(parser)
     if module is None:
         return []
     try:
         tree = ast.parse(inspect.getsource(module))
-    except (OSError, TypeError, SyntaxError):  # compiled, or made by hand
+    except (OSError, TypeError, SyntaxError):  # compiled code, or a module without a source file
         return []
     found = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
     texts = [text for text in found if isinstance(text, str)]
     tags = [tag for text in texts for tag in TAG.findall(_unescaped(text))]
     marks = dict.fromkeys([*tags, *(text for text in texts if MARK.fullmatch(text))])
-    return [*marks][:MOST]
+    return [*marks][:MAX_MARKS]
 
 
 def _unescaped(pattern: str) -> str:

@@ -1,4 +1,4 @@
-"""``furiosa-llm plugins show``: a plugin, or one name that it offers, for people and for programs."""
+"""``furiosa-llm plugins show``: print the details of a plugin or of one of its entries."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.argument("name")
 @click.pass_context
 def show(ctx: click.RichContext, /, name: str, as_json: bool, **_: Any) -> None:
-    """Tell all of NAME: a plugin, a distribution, or a name that one offers, such as a parser's."""
+    """Show the details of NAME: a plugin, a distribution, or an entry such as a parser."""
     found = list(describe(plugins_of(ctx), name))
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(found, enc_hook=str)))
@@ -34,19 +34,19 @@ def _print(found: Iterable[PluginDescription]) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
-    for place, each in enumerate(found):
-        if place:
+    for index, each in enumerate(found):
+        if index:
             console.rule()
-        console.print(_rows(_about(each)))
+        console.print(_grid(_plugin_rows(each)))
         for offer in each.offers:
             console.print()
             console.print(f"[bold]{offer.kind} {offer.name}[/bold]")
-            console.print(_rows(_of_offer(offer)))
+            console.print(_grid(_entry_rows(offer)))
             if offer.options:
-                console.print(_options(offer.options))
+                console.print(_option_table(offer.options))
 
 
-def _about(each: PluginDescription) -> Iterator[tuple[str, str]]:
+def _plugin_rows(each: PluginDescription) -> Iterator[tuple[str, str]]:
     report = each.plugin
     yield "plugin", report.name
     yield "distribution", f"{report.distribution} {report.version}".strip()
@@ -57,21 +57,21 @@ def _about(each: PluginDescription) -> Iterator[tuple[str, str]]:
     yield "hooks", ", ".join(report.hooks)
 
 
-def _of_offer(offer: Offer) -> Iterator[tuple[str, str]]:
+def _entry_rows(offer: Offer) -> Iterator[tuple[str, str]]:
     yield "summary", offer.summary
     yield "target", offer.target
     for name, value in offer.properties.items():
-        yield name, _said(value)
+        yield name, _format_value(value)
     yield "conflict", offer.conflict or ""
 
 
-def _said(value: object) -> str:
+def _format_value(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _rows(pairs: Iterable[tuple[str, str]]) -> Table:
+def _grid(pairs: Iterable[tuple[str, str]]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
@@ -82,7 +82,7 @@ def _rows(pairs: Iterable[tuple[str, str]]) -> Table:
     return grid
 
 
-def _options(options: Iterable[Option]) -> Table:
+def _option_table(options: Iterable[Option]) -> Table:
     from rich.table import Table
     from rich.text import Text
 

@@ -1,4 +1,4 @@
-"""What ``plugins check`` is asked to check: installed plugins by a name, or what lies at a path."""
+"""Find the plugins that ``plugins check`` is to check, by a name or a path."""
 
 from __future__ import annotations
 
@@ -23,50 +23,54 @@ class Target(Struct, frozen=True):
 
     candidate: Candidate
     entry: str | None = None
-    """This of its entries only; ``None``: all that it has."""
+    """Name of the only entry to check; ``None`` for all."""
 
 
-def targets(asked: str, plugins: Plugins) -> list[Target]:
-    """What that name or path means; raises `UserError`.
+def resolve_targets(path_or_name: str, plugins: Plugins) -> list[Target]:
+    """Return the plugins that a name or path refers to. Raise `UserError` if there are none.
 
-    A name is that of a plugin, of a distribution, or of an entry. What has a separator, or ends with ``.py``,
-    is a path; the name of a directory that nothing else bears is one, too.
+    A name is that of a plugin, a distribution or an entry. An argument with a path separator or the suffix
+    ``.py`` is a path, and so is the name of a directory that is not also an installed name.
     """
-    path = Path(asked)
-    if os.sep in asked or path.suffix == ".py" or (path.is_dir() and not _known(asked, plugins)):
-        return [Target(each) for each in _at(path)]
-    return list(_named(asked, plugins))
+    path = Path(path_or_name)
+    if (
+        os.sep in path_or_name
+        or path.suffix == ".py"
+        or (path.is_dir() and not _is_installed_name(path_or_name, plugins))
+    ):
+        return [Target(each) for each in _resolve_path(path)]
+    return list(_resolve_name(path_or_name, plugins))
 
 
-def _at(path: Path) -> list[Candidate]:
+def _resolve_path(path: Path) -> list[Candidate]:
     if not path.exists():
-        raise ConfigError(f"there is no {str(path)!r}")
-    return _of_project(path) if path.is_dir() else [from_file(str(path))]
+        raise ConfigError(f"{str(path)!r} does not exist")
+    return _project_plugins(path) if path.is_dir() else [from_file(str(path))]
 
 
-def _named(name: str, plugins: Plugins) -> Iterator[Target]:
+def _resolve_name(name: str, plugins: Plugins) -> Iterator[Target]:
     candidates = {(each.distribution, each.name): each for each in installed()}
     for found in describe(plugins, name):
         candidate = candidates.get((found.plugin.distribution, found.plugin.name))
         if candidate is None:
             raise ConfigError(
-                f"{name!r} is of a file: check {found.plugin.source!r} itself, without --plugin"
+                f"{name!r} is a plugin from a file: check {found.plugin.source!r} itself, without --plugin"
             )
         yield Target(candidate, None if normal(name) in candidate.names else name)
 
 
-def _known(name: str, plugins: Plugins) -> bool:
+def _is_installed_name(name: str, plugins: Plugins) -> bool:
     entries = (each.entry.name for registry in plugins.registries() for each in registry)
     return name in entries or any(normal(name) in each.names for each in installed())
 
 
-def _of_project(directory: Path) -> list[Candidate]:
-    """The plugins that a project offers, imported from where their source lies."""
-    project = _project(directory / "pyproject.toml")
+def _project_plugins(directory: Path) -> list[Candidate]:
+    """Return the plugins of a project. They are imported from its source directory."""
+    project = _read_project(directory / "pyproject.toml")
     points = project.get("entry-points", {}).get(GROUP, {})
     if not points:
         raise ConfigError(
-            f"{str(directory)!r} offers no plugin: its pyproject.toml has no [project.entry-points.{GROUP}]"
+            f"{str(directory)!r} has no plugins: add [project.entry-points.{GROUP}] to its pyproject.toml"
         )
     for place in (directory, directory / "src"):
         sys.path.insert(0, str(place.resolve()))
@@ -82,11 +86,11 @@ def _of_project(directory: Path) -> list[Candidate]:
     ]
 
 
-def _project(file: Path) -> dict[str, Any]:
+def _read_project(file: Path) -> dict[str, Any]:
     try:
         project = tomllib.loads(file.read_text(encoding="utf-8")).get("project", {})
     except FileNotFoundError:
-        raise ConfigError(f"{str(file.parent)!r} is no project: it has no pyproject.toml") from None
+        raise ConfigError(f"{str(file.parent)!r} is not a project: it has no pyproject.toml") from None
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{str(file)!r} can't be read: {error}") from error
+        raise ConfigError(f"can't read {str(file)!r}: {error}") from error
     return project if isinstance(project, dict) else {}

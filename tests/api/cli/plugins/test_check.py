@@ -1,4 +1,4 @@
-"""``furiosa-llm plugins check``: strangers' plugins held to their contracts, in a fresh interpreter."""
+"""``furiosa-llm plugins check``: third-party plugins are checked in a new interpreter."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PARSERS = """
 import fllm
 
 class Looking:
-    '''Sees a call within one piece only.'''
+    '''Finds a call only within one piece.'''
     samples = ("So [call] there.",)
 
     def __init__(self, context):
@@ -113,7 +113,7 @@ DIVISION = "any division gives the same events"
 
 
 def checked(*arguments: str | Path, status: int, site: Path | None = None) -> dict[str, dict[str, Any]]:
-    """The verdicts that ``--json`` prints, by part and check."""
+    """Return the results that ``--json`` prints, by part and check."""
     environment = {"PYTHONPATH": str(site)} if site else {}
     done = run("plugins", "check", "--json", *map(str, arguments), timeout=120, **environment)
     assert done.returncode == status, done.stderr
@@ -123,14 +123,14 @@ def checked(*arguments: str | Path, status: int, site: Path | None = None) -> di
 
 
 def refused(*arguments: str | Path, **environment: str) -> str:
-    """The one line of a command that can't be obeyed."""
+    """Return the error line of a command that fails."""
     done = run("plugins", "check", *map(str, arguments), **environment)
     assert (done.returncode, done.stdout) == (2, "")
     [line] = done.stderr.splitlines()
     return line
 
 
-def test_each_part_of_a_distribution_is_held_to_its_contract(tmp_path: Path) -> None:
+def test_each_part_of_a_distribution_is_checked(tmp_path: Path) -> None:
     points = {"acme": "acme_parsers", "more": "acme_others", "echo": "fllm.testing.echo"}
     install(tmp_path, "acme", {"acme_parsers": PARSERS, "acme_others": OTHERS}, points)
     model = echo_model(tmp_path / "model")
@@ -138,19 +138,19 @@ def test_each_part_of_a_distribution_is_held_to_its_contract(tmp_path: Path) -> 
     outcomes = {name: each["outcome"] for name, each in found.items()}
     assert outcomes[f"tool-call parser looking: {DIVISION}"] == "failed"
     assert outcomes[f"reasoning parser thinking: {DIVISION}"] == "passed"
-    assert outcomes["backend echo: it starts"] == "passed"
+    assert outcomes["backend echo: starts"] == "passed"
     assert outcomes["backend echo: stop ends what is in flight"] == "passed"
-    assert outcomes["fllm_routes: its routes can be mounted: /ping"] == "passed"
+    assert outcomes["fllm_routes: routes can be mounted: /ping"] == "passed"
     assert outcomes["fllm_collectors: Hopeful: a request that succeeds"] == "passed"
     reasons = {name: each["reason"] for name, each in found.items() if each["outcome"] == "failed"}
-    assert "has no attribute 'Lost'" in reasons["tool-call parser lost: it can be loaded"]
-    assert "it is a type" in reasons["command greet: it is a command of click"]
-    assert "mine.jinja" in reasons["fllm_chat_template: it passes where a model has no files"]
+    assert "has no attribute 'Lost'" in reasons["tool-call parser lost: loads without errors"]
+    assert "it is a type" in reasons["command greet: is a click command"]
+    assert "mine.jinja" in reasons["fllm_chat_template: does not fail for a model without files"]
     unanswered = "a request that is refused or left before its first token"
     assert "finished raised TypeError" in reasons[f"fllm_collectors: Hopeful: {unanswered}"]
 
 
-def test_a_broken_law_is_shown_with_the_smallest_failing_split(tmp_path: Path) -> None:
+def test_a_failure_shows_the_smallest_failing_split(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(PARSERS.replace('        print("noise on stdout")', "        pass"))
     done = run("plugins", "check", str(file), timeout=120)
@@ -172,14 +172,16 @@ def test_marks_are_read_from_the_regular_expressions_of_a_parser(tmp_path: Path)
     assert sound["reason"].startswith("a call has no name")
 
 
-def test_one_entry_is_checked_by_its_name_and_backends_are_not_started_unasked(tmp_path: Path) -> None:
+def test_one_entry_is_checked_by_its_name_and_backends_are_not_started_without_a_model(
+    tmp_path: Path,
+) -> None:
     points = {"acme": "acme_parsers", "echo": "fllm.testing.echo"}
     install(tmp_path, "acme", {"acme_parsers": PARSERS}, points)
     found = checked("echo", status=0, site=tmp_path)
     assert {name: each["outcome"] for name, each in found.items()} == {
-        ": it can be loaded": "passed",
-        "backend echo: it can be loaded": "passed",
-        "backend echo: it keeps BackendContract": "skipped",
+        ": loads without errors": "passed",
+        "backend echo: loads without errors": "passed",
+        "backend echo: passes BackendContract": "skipped",
     }
     assert {each["part"] for each in checked("thinking", status=0, site=tmp_path).values()} == {
         "",
@@ -187,7 +189,7 @@ def test_one_entry_is_checked_by_its_name_and_backends_are_not_started_unasked(t
     }
 
 
-def test_a_project_is_checked_where_it_lies(tmp_path: Path) -> None:
+def test_a_project_is_checked_in_its_directory(tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "mine.py").write_text(one_parser("mine", "whole"))
     (tmp_path / "pyproject.toml").write_text(
@@ -199,26 +201,26 @@ def test_a_project_is_checked_where_it_lies(tmp_path: Path) -> None:
 def test_a_plugin_that_cannot_be_loaded_fails_with_the_reason(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text("1 / 0")
-    [verdict] = checked(file, status=1).values()
-    assert "ZeroDivisionError: division by zero" in verdict["reason"]
+    [result] = checked(file, status=1).values()
+    assert "ZeroDivisionError: division by zero" in result["reason"]
 
 
-def test_what_is_no_plugin_is_one_line(tmp_path: Path) -> None:
-    assert "is no project: it has no pyproject.toml" in refused(tmp_path)
+def test_a_missing_plugin_is_a_one_line_error(tmp_path: Path) -> None:
+    assert "is not a project: it has no pyproject.toml" in refused(tmp_path)
     (tmp_path / "pyproject.toml").write_text("[project]\nname = 'x'\n")
-    assert "has no [project.entry-points.fllm]" in refused(tmp_path)
+    assert "add [project.entry-points.fllm]" in refused(tmp_path)
     (tmp_path / "pyproject.toml").write_text("[project")
-    assert "can't be read" in refused(tmp_path)
-    assert "there is no" in refused(tmp_path / "nothing.py")
+    assert "can't read" in refused(tmp_path)
+    assert "does not exist" in refused(tmp_path / "nothing.py")
     assert "did you mean 'hermes'?" in refused("hermess")
 
 
-def test_without_hypothesis_it_is_one_line(tmp_path: Path) -> None:
+def test_without_hypothesis_it_is_a_one_line_error(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['hypothesis'] = None\n")
     line = refused("hermes", PYTHONPATH=str(tmp_path))
-    assert line.endswith("this needs hypothesis: pip install 'furiosa-llm-server[testing]'")
+    assert line.endswith("`plugins check` requires hypothesis: pip install 'furiosa-llm-server[testing]'")
 
 
 @pytest.mark.parametrize("name", ["hermes", "metrics"])
-def test_ours_pass(name: str) -> None:
+def test_built_in_plugins_pass(name: str) -> None:
     assert not [each for each in checked(name, status=0).values() if each["outcome"] != "passed"]

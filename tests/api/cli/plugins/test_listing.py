@@ -1,4 +1,4 @@
-"""What the command line makes of strangers' distributions, installed for real, in a fresh interpreter."""
+"""The command line with installed third-party distributions, in a new interpreter."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import fllm
 
 @fllm.hookimpl
 def fllm_backends():
-    yield fllm.BackendEntry("acme", "acme_backend:make", "An engine of a stranger's.", devices=("xpu",))
+    yield fllm.BackendEntry("acme", "acme_backend:make", "A third-party engine.", devices=("xpu",))
 """
 COMMAND = """
 import rich_click as click
@@ -35,12 +35,12 @@ def fllm_commands():
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
-    """Where a test installs distributions."""
+    """Return the directory that a test installs distributions into."""
     return tmp_path
 
 
 def fllm(site: Path, *arguments: str, status: int = 0, **environment: str) -> str:
-    """Stdout of a command that ends as expected, stderr of one that fails."""
+    """Return stdout of a command that succeeds, or stderr of one that fails."""
     done = run(*arguments, PYTHONPATH=str(site), COLUMNS="200", **environment)
     assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stderr
@@ -48,17 +48,17 @@ def fllm(site: Path, *arguments: str, status: int = 0, **environment: str) -> st
 
 
 def words(text: str) -> set[str]:
-    """The words of a help text, whatever stands between them."""
+    """Return the words of a help text without punctuation."""
     return set(re.findall(r"\w+", text))
 
 
 def listed(site: Path, *arguments: str, **environment: str) -> dict[str, Any]:
-    """What ``plugins --json`` says, with the plugins by name."""
+    """Return the report of ``plugins --json`` with the plugins by name."""
     listing = json.loads(fllm(site, "plugins", "--json", *arguments, **environment))
     return {**listing, "plugins": {each["name"]: each for each in listing["plugins"]}}
 
 
-def test_plugins_shows_ours_and_theirs_and_what_is_broken(site: Path) -> None:
+def test_plugins_lists_built_in_third_party_and_broken_plugins(site: Path) -> None:
     install(
         site, "acme", {"acme_mod": one_parser("acme_mod", "acme_json")}, {"acme": "acme_mod"}, version="2.1"
     )
@@ -84,7 +84,7 @@ def test_plugins_lists_names_that_are_offered_twice(site: Path) -> None:
     assert "conflict: the tool-call parser 'llama3_json'" in fllm(site, "plugins")
 
 
-def test_a_rivalry_stops_only_who_chooses_the_name(site: Path) -> None:
+def test_a_conflict_is_an_error_only_if_the_name_is_selected(site: Path) -> None:
     install(site, "acme", {"acme_mod": one_parser("acme_mod", "llama3_json")}, {"acme": "acme_mod"})
     [line] = fllm(site, "serve", "--tool-call-parser", "llama3_json", status=2).splitlines()
     assert "offered by acme (plugin 'acme') and furiosa-llm-server (plugin 'parsers')" in line
@@ -94,7 +94,7 @@ def test_a_rivalry_stops_only_who_chooses_the_name(site: Path) -> None:
     assert "MODEL: " in stopped
 
 
-def test_a_disabled_plugin_is_shown_and_an_unknown_one_is_told(site: Path) -> None:
+def test_a_disabled_plugin_is_listed_and_an_unknown_one_is_reported(site: Path) -> None:
     listing = listed(site, FLLM_DISABLE_PLUGINS="metrics,nobody")
     assert listing["plugins"]["metrics"]["disabled"] is True
     assert listing["unmatched"] == ["nobody"]
@@ -102,7 +102,7 @@ def test_a_disabled_plugin_is_shown_and_an_unknown_one_is_told(site: Path) -> No
     assert "nobody: there is no such plugin" in fllm(site, "plugins", "--disable-plugin", "nobody")
 
 
-def test_names_of_strangers_appear_in_the_help_of_serve(site: Path) -> None:
+def test_names_of_third_party_plugins_appear_in_the_help_of_serve(site: Path) -> None:
     install(site, "acme", {"acme_mod": one_parser("acme_mod", "acme_json")}, {"acme": "acme_mod"})
     install(site, "acme-backend", {"acme_backend": BACKEND}, {"backend": "acme_backend"})
     text = fllm(site, "serve", "--help")
@@ -127,14 +127,14 @@ def test_a_file_is_shown_with_its_path(site: Path) -> None:
     assert (report["source"], report["error"]) == (str(file), None)
 
 
-def test_devices_of_a_strangers_backend_are_understood(site: Path) -> None:
+def test_devices_of_a_third_party_backend_are_valid(site: Path) -> None:
     install(site, "acme-backend", {"acme_backend": BACKEND}, {"backend": "acme_backend"})
     unserved = fllm(site, "serve", "--devices", "rngd:0:4", status=2)
     assert "no backend supports rngd (backends: acme supports xpu; rngd supports npu; torch" in unserved
     assert "xpu, xpu:N" in fllm(site, "serve", "--devices", "xpu:zero", status=2)
 
 
-def test_an_unknown_name_tells_which_plugins_failed_to_load(site: Path) -> None:
+def test_an_error_about_a_name_lists_plugins_that_failed_to_load(site: Path) -> None:
     install(site, "acme-broken", {"acme_broken": "1 / 0"}, {"broken": "acme_broken"})
     line = fllm(site, "serve", "--tool-call-parser", "acme_json", status=2)
     assert "there is no tool-call parser 'acme_json'" in line
@@ -163,32 +163,32 @@ def test_a_command_that_is_no_click_command_is_one_line(site: Path) -> None:
     assert line.endswith("the command 'greet' is a function; it must be a click.Command")
 
 
-def test_our_commands_win_over_a_plugins(site: Path) -> None:
+def test_built_in_commands_take_precedence_over_those_of_plugins(site: Path) -> None:
     source = COMMAND.replace('Entry("greet"', 'Entry("version"')
     install(site, "acme", {"acme_command": source}, {"acme": "acme_command"})
     assert fllm(site, "version").startswith("furiosa-llm ")
 
 
 @pytest.mark.parametrize("source", ["1 / 0", "raise SystemExit(7)"])
-def test_a_broken_plugin_harms_no_command(site: Path, source: str) -> None:
+def test_commands_work_with_a_broken_plugin(site: Path, source: str) -> None:
     install(site, "acme-broken", {"acme_broken": source}, {"broken": "acme_broken"})
     assert "serve" in fllm(site, "--help")
     assert "--port" in fllm(site, "serve", "--help")
     assert "furiosa-llm" in fllm(site, "version")
 
 
-def test_no_command_is_help(site: Path) -> None:
+def test_without_a_command_the_help_is_printed(site: Path) -> None:
     assert fllm(site) == fllm(site, "--help")
 
 
-def test_version_and_collect_env_say_what_is_installed(site: Path) -> None:
+def test_version_and_collect_env_print_what_is_installed(site: Path) -> None:
     version = fllm(site, "version").split()
     assert version[0] == "furiosa-llm"
     full = fllm(site, "version", "--full")
     assert "torch " in full
     assert "litestar " in full
-    told = fllm(site, "collect-env", FURIOSA_LLM_API_KEY="secret", FURIOSA_LLM_PORT="1")
-    assert f"furiosa-llm-server: {version[1]}" in told
-    assert "parsers: furiosa-llm-server" in told
-    assert "FURIOSA_LLM_PORT: 1" in told
-    assert "secret" not in told
+    output = fllm(site, "collect-env", FURIOSA_LLM_API_KEY="secret", FURIOSA_LLM_PORT="1")
+    assert f"furiosa-llm-server: {version[1]}" in output
+    assert "parsers: furiosa-llm-server" in output
+    assert "FURIOSA_LLM_PORT: 1" in output
+    assert "secret" not in output

@@ -1,4 +1,4 @@
-"""``furiosa-llm plugins new``: what is refused, and that what is written is in order. e2e runs it."""
+"""``furiosa-llm plugins new``: invalid names are rejected, and the files are well formed. e2e runs them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from support.http_server import run
 
 from fllm.errors import ConfigError
 from fllm.plugins.loader import Plugins, load_plugins
-from fllm_api.cli.plugins.naming import LONGEST, PluginNames, derive_names
-from fllm_api.cli.plugins.new import new, rendered
+from fllm_api.cli.plugins.naming import MAX_NAME_LENGTH, PluginNames, derive_names
+from fllm_api.cli.plugins.new import new, render
 from fllm_api.cli.plugins.plugin_kinds import KINDS
 
 TEXT = "kept"
@@ -28,7 +28,7 @@ def plugins() -> Plugins:
 
 
 def create(*arguments: str) -> str:
-    """The output of ``plugins new``, run in this process."""
+    """Return the output of ``plugins new``, run in this process."""
     done = CliRunner().invoke(new, arguments, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.output
@@ -42,8 +42,8 @@ def refusal(*arguments: str) -> str:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_distribution_is_written_and_the_next_steps_are_told(kind: str, tmp_path: Path) -> None:
-    told = create(kind, "acme-first", "--directory", str(tmp_path / "here"))
+def test_a_project_is_written_and_the_next_steps_are_printed(kind: str, tmp_path: Path) -> None:
+    output = create(kind, "acme-first", "--directory", str(tmp_path / "here"))
     files = {file.relative_to(tmp_path / "here").as_posix() for file in tmp_path.rglob("*") if file.is_file()}
     assert files >= {
         "pyproject.toml",
@@ -55,17 +55,17 @@ def test_a_distribution_is_written_and_the_next_steps_are_told(kind: str, tmp_pa
         "src/acme_first/py.typed",
     }
     assert any(file.startswith("tests/test_") for file in files)
-    assert f"Wrote {len(files)} files to {tmp_path / 'here'}" in told
-    assert all(f"  {line}" in told for line in STEPS)
-    assert f"  {KINDS[kind].serve.format(module='acme_first', name='acme-first').splitlines()[0]}" in told
+    assert f"Wrote {len(files)} files to {tmp_path / 'here'}" in output
+    assert all(f"  {line}" in output for line in STEPS)
+    assert f"  {KINDS[kind].serve.format(module='acme_first', name='acme-first').splitlines()[0]}" in output
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["ab", "Acme_Widget-2", "x" * LONGEST])
-def test_what_is_written_is_in_order_however_long_the_name(
+@pytest.mark.parametrize("name", ["ab", "Acme_Widget-2", "x" * MAX_NAME_LENGTH])
+def test_the_files_are_well_formed_for_short_and_long_names(
     kind: str, name: str, plugins: Plugins, tmp_path: Path
 ) -> None:
-    files = dict(rendered(kind, derive_names(name, KINDS[kind], plugins)))
+    files = dict(render(kind, derive_names(name, KINDS[kind], plugins)))
     assert not any("<<" in text or "<%" in text for text in files.values())
     project = tomllib.loads(files["pyproject.toml"])["project"]
     module = name.lower().replace("-", "_")
@@ -81,8 +81,8 @@ def test_what_is_written_is_in_order_however_long_the_name(
         assert done.returncode == 0, done.stdout
 
 
-def test_the_workflow_is_one_of_github(plugins: Plugins) -> None:
-    files = dict(rendered("routes", derive_names("acme", KINDS["routes"], plugins)))
+def test_the_workflow_is_a_github_workflow(plugins: Plugins) -> None:
+    files = dict(render("routes", derive_names("acme", KINDS["routes"], plugins)))
     steps = yaml.decode(files[".github/workflows/test.yml"])["jobs"]["test"]["steps"]
     assert [step["run"].split()[0] for step in steps if "run" in step][1:] == [
         "ruff",
@@ -109,50 +109,62 @@ def test_module_and_class_follow_from_the_name(name: str, made: PluginNames, plu
 @pytest.mark.parametrize(
     ("kind", "name", "message"),
     [
-        ("metrics", "1acme", "a letter, then letters, digits, and single - or _"),
+        ("metrics", "1acme", "a letter, then letters, digits and single - or _"),
         ("metrics", "acme--x", "single - or _"),
         ("metrics", "acme.x", "single - or _"),
         ("metrics", "ácme", "single - or _"),
         ("metrics", "", "single - or _"),
         ("metrics", "../acme", "single - or _"),
-        ("metrics", "x" * (LONGEST + 1), "32 at most"),
-        ("metrics", "class", "'class' is a word of Python's own"),
-        ("metrics", "json", "a module 'json' exists already"),
-        ("metrics", "pytest", "a module 'pytest' exists already"),
-        ("metrics", "Fllm-Parsers", "a module 'fllm_parsers' exists already"),
-        ("tool-parser", "json-tool-call", "its class would be called JsonToolCallParser, as ours is"),
-        ("metrics", "collector", "its class would be called Collector, as ours is"),
-        ("metrics", "test-bench", "pytest would take its class TestBenchCollector for a test"),
-        ("tool-parser", "hermes", "the tool-call parser 'hermes' is offered by furiosa-llm-server already"),
-        ("reasoning-parser", "qwen3", "the reasoning parser 'qwen3' is offered by furiosa-llm-server"),
-        ("backend", "cuda", "the backend 'cuda' is offered by furiosa-llm-server already"),
-        ("backend", "process", "the backend 'process' is offered by furiosa-llm-server already"),
+        ("metrics", "x" * (MAX_NAME_LENGTH + 1), "32 characters at most"),
+        ("metrics", "class", "'class' is a Python keyword"),
+        ("metrics", "json", "a module 'json' already exists"),
+        ("metrics", "pytest", "a module 'pytest' already exists"),
+        ("metrics", "Fllm-Parsers", "a module 'fllm_parsers' already exists"),
+        (
+            "tool-parser",
+            "json-tool-call",
+            "its class JsonToolCallParser would have the name of its base class",
+        ),
+        ("metrics", "collector", "its class Collector would have the name of its base class"),
+        ("metrics", "test-bench", "pytest would collect its class TestBenchCollector as a test"),
+        (
+            "tool-parser",
+            "hermes",
+            "the tool-call parser 'hermes' is already registered by furiosa-llm-server",
+        ),
+        (
+            "reasoning-parser",
+            "qwen3",
+            "the reasoning parser 'qwen3' is already registered by furiosa-llm-server",
+        ),
+        ("backend", "cuda", "the backend 'cuda' is already registered by furiosa-llm-server"),
+        ("backend", "process", "the backend 'process' is already registered by furiosa-llm-server"),
     ],
 )
-def test_a_name_that_can_not_be_is_refused(kind: str, name: str, message: str, plugins: Plugins) -> None:
+def test_an_invalid_name_is_rejected(kind: str, name: str, message: str, plugins: Plugins) -> None:
     with pytest.raises(ConfigError) as caught:
         derive_names(name, KINDS[kind], plugins)
     assert message in caught.value.message
 
 
-def test_a_name_of_another_kind_is_free(plugins: Plugins) -> None:
+def test_a_name_of_another_kind_can_be_used(plugins: Plugins) -> None:
     assert derive_names("hermes", KINDS["reasoning-parser"], plugins).module == "hermes"
 
 
-def test_what_is_there_is_never_touched(tmp_path: Path) -> None:
+def test_existing_files_are_never_changed(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text(TEXT)
     line = refusal("metrics", "acme-first", "--directory", str(tmp_path))
-    assert f"{tmp_path} exists and is not empty; nothing was written" in line
+    assert f"{tmp_path} is not empty, so nothing was written" in line
     assert [file.name for file in tmp_path.iterdir()] == ["README.md"]
     assert (tmp_path / "README.md").read_text() == TEXT
 
 
-def test_a_directory_that_can_not_be_made_is_one_line(tmp_path: Path) -> None:
+def test_a_directory_that_can_not_be_created_is_a_one_line_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text(TEXT)
     line = refusal("metrics", "acme-first", "--directory", str(tmp_path / "file" / "acme"))
     assert "Not a directory" in line
 
 
-def test_an_unknown_kind_shows_those_there_are() -> None:
+def test_an_error_about_the_kind_lists_the_kinds() -> None:
     line = refusal("parser", "acme-first")
     assert all(kind in line for kind in KINDS)

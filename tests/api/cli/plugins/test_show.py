@@ -1,4 +1,4 @@
-"""``furiosa-llm plugins show``: of strangers' distributions, installed for real, and of ours."""
+"""``furiosa-llm plugins show`` for installed third-party distributions and for built-in plugins."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def site(tmp_path: Path) -> Path:
 
 
 def show(site: Path, *arguments: str, status: int = 0) -> str:
-    """Stdout of ``plugins show``, or stderr where it fails."""
+    """Return stdout of ``plugins show``, or stderr if it fails."""
     done = run("plugins", "show", *arguments, PYTHONPATH=str(site), COLUMNS="200")
     assert done.returncode == status, done.stderr
     return done.stderr if status else done.stdout
@@ -54,7 +54,7 @@ def shown(site: Path, *arguments: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", ["acme-plugin", "Acme_Backend", "acme-backend:acme-plugin", "acme"])
-def test_a_plugin_is_found_by_its_name_its_distribution_both_or_what_it_offers(site: Path, name: str) -> None:
+def test_a_plugin_is_found_by_its_name_its_distribution_both_or_an_entry(site: Path, name: str) -> None:
     [found] = shown(site, name)
     plugin = found["plugin"]
     assert (plugin["name"], plugin["distribution"], plugin["version"]) == (
@@ -91,7 +91,7 @@ def test_our_torch_backend_declares_its_options(site: Path) -> None:
     assert found["summary"].startswith("An OpenAI-compatible")
 
 
-def test_a_name_shows_only_what_bears_it_and_whom_it_conflicts_with(site: Path) -> None:
+def test_an_entry_is_shown_alone_with_its_conflicts(site: Path) -> None:
     rival, ours = sorted(shown(site, "llama3_json"), key=lambda found: found["plugin"]["name"] != "rival")
     assert rival["plugin"]["distribution"] == "rival"
     for found in (rival, ours):
@@ -100,7 +100,7 @@ def test_a_name_shows_only_what_bears_it_and_whom_it_conflicts_with(site: Path) 
         assert "leave one out with --disable-plugin" in offer["conflict"]
 
 
-def test_a_broken_plugin_says_why_and_where(site: Path) -> None:
+def test_a_broken_plugin_is_shown_with_error_and_location(site: Path) -> None:
     [found] = shown(site, "broken")
     assert found["plugin"]["error"] == "fllm_tool_parsers raised ZeroDivisionError: division by zero"
     assert found["plugin"]["where"] == f"{site / 'acme_broken.py'}:7"
@@ -126,11 +126,11 @@ def test_a_disabled_plugin_is_shown_as_such(site: Path) -> None:
 
 
 def test_an_unknown_name_suggests_the_nearest(site: Path) -> None:
-    assert "called 'toch'; did you mean 'torch'?" in show(site, "toch", status=2)
-    assert "called 'xyzzy'; `furiosa-llm plugins` shows all" in show(site, "xyzzy", status=2)
+    assert "named 'toch'; did you mean 'torch'?" in show(site, "toch", status=2)
+    assert "named 'xyzzy'; `furiosa-llm plugins` lists all names" in show(site, "xyzzy", status=2)
 
 
-def test_json_of_the_group_is_no_json_of_its_command(site: Path) -> None:
+def test_json_before_a_subcommand_is_an_error(site: Path) -> None:
     done = run("plugins", "--json", "show", "torch")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "--json goes after 'show'" in done.stderr
+    assert "put --json after 'show'" in done.stderr
