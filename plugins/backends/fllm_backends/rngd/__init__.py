@@ -1,1 +1,1 @@
-"""A backend on FuriosaAI's RNGD, through the vendor's own package ``furiosa_llm``, imported nowhere else."""
+"""A backend for FuriosaAI's RNGD devices. Only this package imports the vendor's ``furiosa_llm``."""

@@ -1,4 +1,4 @@
-"""The vendor's engine behind our door."""
+"""The ``rngd`` backend: run a model with the vendor's engine."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from fllm.model import locate
 from fllm.plugins.backend_options import backend_options
 from fllm_backends.checkpoints.model_description import ModelDescription, read_model_description
 from fllm_backends.rngd.options import RngdOptions
-from fllm_backends.rngd.translation import Answer, device_names, sampling_params
+from fllm_backends.rngd.translation import OutputTranslator, device_names, sampling_arguments
 from fllm_backends.unsupported_options import reject_unsupported_options
 
 SDK = "furiosa_llm"
-_COMPILED = (
+_COMPILED_OPTIONS = (
     "dtype",
     "quantization",
     "load_format",
@@ -42,16 +42,20 @@ _COMPILED = (
     "enable_prefix_caching",
     "speculative_config",
 )
-"""What the bundle, or the engine, has decided."""
+"""Fields of `BackendConfig` that the compiled bundle or the engine determines."""
 
 
 def rngd_backend(config: BackendConfig, context: BackendContext) -> Backend:
-    """The vendor's engine for a model; raises `ConfigError` for options that it can't obey."""
+    """Create the backend from its options; raise `ConfigError` if one is invalid or unsupported."""
     reject_unsupported_options(
-        config, _COMPILED, "the rngd backend can't change that: its models are compiled beforehand"
+        config,
+        _COMPILED_OPTIONS,
+        "the rngd backend can't change this, because its models are compiled in advance",
     )
     if locate(config.model).kind == "gguf":
-        raise ConfigError(f"{config.model}: the rngd backend loads directories and Hub ids, and no GGUF file")
+        raise ConfigError(
+            f"{config.model}: the rngd backend loads directories and Hub ids, but not GGUF files"
+        )
     return RngdBackend(config, backend_options(config.options, RngdOptions), context)
 
 
@@ -70,15 +74,15 @@ class RngdBackend:
         self._running = 0
 
     async def start(self) -> ModelCard:
-        """Load the model onto the devices; raises `UserError` where SDK, model or device is missing."""
+        """Load the model onto the devices; raise `UserError` if the SDK, the model or a device is missing."""
         if importlib.util.find_spec(SDK) is None:
             raise UserError(
-                "the rngd backend needs the vendor's SDK beside this server: "
+                "the rngd backend needs the vendor's SDK in the same environment: "
                 "`pip install furiosa-llm`, on a machine with its drivers"
             )
         self._progress(Progress("Loading the model onto the devices", 0, 0))
         await asyncio.to_thread(self._load)
-        # The engine has resolved MODEL, and perhaps chosen the revision that fits its own version.
+        # The engine has resolved MODEL and may have chosen the revision that matches its own version.
         directory = str(self._llm.model_id_or_path)
         self._model = await asyncio.to_thread(read_model_description, directory, None, self._progress)
         self._max_model_len = self._llm.max_model_len
@@ -89,39 +93,39 @@ class RngdBackend:
         )
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[EngineOutput]:
-        """The engine's outputs as steps; closing the generator aborts the request there."""
-        self._check()
-        request = self._fitting(request)
-        arguments = sampling_params(request.sampling)
+        """Yield the engine's outputs; closing the generator aborts the request there."""
+        self._require_started()
+        request = self._fit_to_context(request)
+        arguments = sampling_arguments(request.sampling)
         if not request.sampling.max_tokens:
-            yield self._nothing(request)
+            yield self._empty_output(request)
             return
-        answer = Answer(request, self._model.eos_token_ids)
+        translator = OutputTranslator(request, self._model.eos_token_ids)
         self._running += 1
-        step = EngineOutput()
+        output = EngineOutput()
         try:
             async with aclosing(self._outputs(request, arguments)) as outputs:
-                async for output in outputs:
-                    step = answer.step(output)
-                    yield step
-                    if step.finish_reason:
+                async for vendor_output in outputs:
+                    output = translator.translate(vendor_output)
+                    yield output
+                    if output.finish_reason:
                         return
-            self._check()
-            raise BackendError("the engine ended an answer without saying why")
+            self._require_started()
+            raise BackendError("the engine ended a response without a finish reason")
         finally:
             self._running -= 1
-            if step.finish_reason is None:
+            if output.finish_reason is None:
                 await self._engine.abort(request.request_id)
 
     async def status(self) -> EngineStats:
-        """The sequences in flight; raises `BackendUnavailable` where the engine has died."""
-        self._check()
+        """Return the requests in flight; raise `BackendUnavailable` if the engine has died."""
+        self._require_started()
         if not self._llm.engine.is_alive():
-            raise BackendUnavailable("the engine on the device has ended")
+            raise BackendUnavailable("the engine on the device has died")
         return EngineStats(running=self._running)
 
     async def stop(self) -> None:
-        """Shut the engine down, which frees the devices."""
+        """Shut the engine down and free the devices."""
         llm, self._llm = self._llm, None
         if llm is not None:
             await asyncio.to_thread(llm.engine.shutdown)
@@ -149,44 +153,46 @@ class RngdBackend:
             )
             self._engine = AsyncLLMEngine.from_llm(self._llm)
         except (ImportError, AttributeError) as error:
-            raise UserError(f"the vendor's SDK is there, and can't be used: {error}") from error
+            raise UserError(f"the vendor's SDK is installed but can't be used: {error}") from error
         except (OSError, RuntimeError, ValueError) as error:
-            raise UserError(f"the vendor's engine can't load {self._config.model}: {_line(error)}") from error
+            raise UserError(
+                f"the vendor's engine can't load {self._config.model}: {_one_line(error)}"
+            ) from error
 
-    async def _outputs(self, prompt: GenerateRequest, arguments: dict[str, Any]) -> AsyncGenerator[Any]:
+    async def _outputs(self, request: GenerateRequest, arguments: dict[str, Any]) -> AsyncGenerator[Any]:
         from furiosa_llm import SamplingParams  # pyright: ignore[reportMissingImports]
         from furiosa_llm.outputs import RequestOutputKind  # pyright: ignore[reportMissingImports]
 
         try:
             params = SamplingParams(**arguments, output_kind=RequestOutputKind.DELTA)
-            asked = {"prompt_token_ids": prompt.token_ids}
-            async with aclosing(self._engine.generate(asked, params, prompt.request_id)) as outputs:
+            prompt = {"prompt_token_ids": request.token_ids}
+            async with aclosing(self._engine.generate(prompt, params, request.request_id)) as outputs:
                 async for output in outputs:
                     yield output
-        except ValueError as error:  # what the vendor's own checks refuse
-            raise RequestError(_line(error)) from error
+        except ValueError as error:  # the vendor's own checks rejected it
+            raise RequestError(_one_line(error)) from error
 
-    def _check(self) -> None:
+    def _require_started(self) -> None:
         if self._llm is None:
             raise BackendUnavailable("the engine has not been started, or is stopping")
 
-    def _fitting(self, prompt: GenerateRequest) -> GenerateRequest:
-        """The prompt with a maximum that the context has room for, since the engine refuses a larger one."""
+    def _fit_to_context(self, request: GenerateRequest) -> GenerateRequest:
+        """Limit ``max_tokens`` to the rest of the context, because the engine rejects a larger value."""
         if not all(
-            0 <= token_id < self._model.tokenizer.vocab_size for token_id in prompt.token_ids or (-1,)
+            0 <= token_id < self._model.tokenizer.vocab_size for token_id in request.token_ids or (-1,)
         ):
-            raise RequestError("the prompt is empty, or has a token that the model lacks", param="prompt")
-        room = self._max_model_len - len(prompt.token_ids)
-        if room < 1:
+            raise RequestError("the prompt is empty or contains an unknown token id", param="prompt")
+        available = self._max_model_len - len(request.token_ids)
+        if available < 1:
             raise ContextTooLong(
-                f"the context has {self._max_model_len} tokens; the prompt has {len(prompt.token_ids)}",
+                f"the context has {self._max_model_len} tokens; the prompt has {len(request.token_ids)}",
                 param="prompt",
             )
-        sampling = replace(prompt.sampling, max_tokens=min(prompt.sampling.max_tokens, room))
-        return replace(prompt, sampling=sampling)
+        sampling = replace(request.sampling, max_tokens=min(request.sampling.max_tokens, available))
+        return replace(request, sampling=sampling)
 
-    def _nothing(self, prompt: GenerateRequest) -> EngineOutput:
-        if prompt.sampling.prompt_logprobs is not None:
+    def _empty_output(self, request: GenerateRequest) -> EngineOutput:
+        if request.sampling.prompt_logprobs is not None:
             raise RequestError(
                 "`max_tokens` 0 is not supported: the engine of this device always generates a token",
                 param="max_tokens",
@@ -195,5 +201,5 @@ class RngdBackend:
         return EngineOutput(finish_reason="length")
 
 
-def _line(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__

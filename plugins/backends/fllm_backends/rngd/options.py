@@ -1,4 +1,4 @@
-"""What ``--backend-option`` says to the vendor's engine. Light: `furiosa-llm plugins` reads it."""
+"""The options of the backend. Imports little, because `furiosa-llm plugins` reads them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ Count = Annotated[int, Meta(ge=1)]
 
 
 class RngdOptions(Struct, frozen=True, kw_only=True):
-    """``--backend-option KEY=VALUE``."""
+    """Values of ``--backend-option KEY=VALUE``."""
 
-    fxb: Annotated[str, Meta(description="the compiled bundle; else one that fits is looked for")] | None = (
-        None
-    )
-    data_parallel_size: (
-        Annotated[Count, Meta(description="replicas; else as many as there is room for")] | None
+    fxb: (
+        Annotated[
+            str, Meta(description="path of the compiled bundle; by default, a matching one is searched")
+        ]
+        | None
     ) = None
-    pipeline_parallel_size: Annotated[Count, Meta(description="stages; else as the bundle says")] | None = (
-        None
-    )
-    max_io_memory_mb: Annotated[Count, Meta(description="MiB of buffers for each pool of devices")] | None = (
-        None
-    )
+    data_parallel_size: (
+        Annotated[Count, Meta(description="number of replicas; by default, as many as fit")] | None
+    ) = None
+    pipeline_parallel_size: (
+        Annotated[Count, Meta(description="number of stages; by default, that of the bundle")] | None
+    ) = None
+    max_io_memory_mb: Annotated[Count, Meta(description="MiB of buffers per pool of devices")] | None = None

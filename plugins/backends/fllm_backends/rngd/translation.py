@@ -1,4 +1,4 @@
-"""Requests into the vendor's words, and its outputs into steps. Nothing of the vendor's is imported."""
+"""Convert requests to the vendor's arguments, and its outputs to ours, without importing its package."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fllm import (
 from fllm.model.devices import PES_PER_NPU
 from fllm.values import FinishReason
 
-_SAME = (
+_SAME_FIELDS = (
     "max_tokens",
     "min_tokens",
     "temperature",
@@ -29,15 +29,15 @@ _SAME = (
     "logprobs",
     "prompt_logprobs",
 )
-"""Of the same name and meaning there."""
-_ABSENT: Mapping[str, Any] = {
+"""Fields with the same name and meaning in the vendor's ``SamplingParams``."""
+_UNSUPPORTED_FIELDS: Mapping[str, Any] = {
     "presence_penalty": 0.0,
     "frequency_penalty": 0.0,
     "logit_bias": {},
     "seed": None,
 }
-"""What the engine has not, and the values that ask for nothing."""
-_FINISH: Mapping[str, FinishReason] = {"length": "length", "abort": "abort", "stop": "stop"}
+"""Fields that the engine does not support, with the values that have no effect."""
+_FINISH_REASONS: Mapping[str, FinishReason] = {"length": "length", "abort": "abort", "stop": "stop"}
 
 
 class Logprob(Protocol):
@@ -48,7 +48,7 @@ class Logprob(Protocol):
 
 
 class CompletionOutput(Protocol):
-    """The vendor's ``CompletionOutput``, of the kind DELTA: what is new."""
+    """The vendor's ``CompletionOutput``, of the kind DELTA: only the new tokens."""
 
     @property
     def token_ids(self) -> Sequence[int]: ...
@@ -70,7 +70,7 @@ class RequestOutput(Protocol):
 
 
 def device_names(devices: Sequence[Device]) -> str | None:
-    """The vendor's names of devices; ``None``: all that are free."""
+    """Return the vendor's names of devices; None stands for all free ones."""
     if not devices or any(device.index is None for device in devices):
         return None
     return ",".join(map(_device_name, devices))
@@ -78,72 +78,74 @@ def device_names(devices: Sequence[Device]) -> str | None:
 
 def _device_name(device: Device) -> str:
     first, last = device.parts or (0, PES_PER_NPU - 1)
-    whole = f"npu:{device.index}"
+    name = f"npu:{device.index}"
     if (first, last) == (0, PES_PER_NPU - 1):
-        return whole
-    return f"{whole}:{first}" if first == last else f"{whole}:{first}-{last}"
+        return name
+    return f"{name}:{first}" if first == last else f"{name}:{first}-{last}"
 
 
-def sampling_params(sampling: SamplingParams) -> dict[str, Any]:
-    """Arguments of the vendor's ``SamplingParams``; raises `RequestError` for what the engine has not."""
-    for name, neutral in _ABSENT.items():
+def sampling_arguments(sampling: SamplingParams) -> dict[str, Any]:
+    """Return arguments of the vendor's ``SamplingParams``; raise `RequestError` for unsupported fields."""
+    for name, neutral in _UNSUPPORTED_FIELDS.items():
         if getattr(sampling, name) != neutral:
             raise RequestError(
-                f"`{name}` is not supported: the engine of this device does not offer it",
+                f"`{name}` is not supported by the engine of this device",
                 param=name,
                 code="unsupported_parameter",
             )
-    same = {name: getattr(sampling, name) for name in _SAME}
-    # Text is made here: what the engine makes of the ids is not looked at.
+    same = {name: getattr(sampling, name) for name in _SAME_FIELDS}
+    # The engine's own text is not used: detokenization happens in the API.
     return {**same, "stop_token_ids": list(sampling.stop_token_ids) or None, "skip_special_tokens": False}
 
 
-class Answer:
-    """Takes the outputs of one request, each with what is new in it; gives steps."""
+class OutputTranslator:
+    """Converts the vendor's outputs of one request, which contain only new tokens, to `EngineOutput`."""
 
-    def __init__(self, prompt: GenerateRequest, end_tokens: Sequence[int]) -> None:
-        self._prompt = prompt
-        sampling = prompt.sampling
-        self._stop_tokens = {*sampling.stop_token_ids, *(() if sampling.ignore_eos else end_tokens)}
-        self._begun = False
+    def __init__(self, request: GenerateRequest, eos_token_ids: Sequence[int]) -> None:
+        self._request = request
+        sampling = request.sampling
+        self._stop_tokens = {*sampling.stop_token_ids, *(() if sampling.ignore_eos else eos_token_ids)}
+        self._first = True
 
-    def step(self, output: RequestOutput) -> EngineOutput:
-        """What this output brings; raises `BackendError` for an end that nobody knows."""
+    def translate(self, output: RequestOutput) -> EngineOutput:
+        """Return the output in our format; raise `BackendError` for an unknown finish reason."""
         new = output.outputs[0]
         token_ids = list(new.token_ids)
-        finish = self._finish(new.finish_reason)
-        ends = finish == "stop" and token_ids and token_ids[-1] in self._stop_tokens
-        begins, self._begun = not self._begun, True
+        finish_reason = self._finish_reason(new.finish_reason)
+        stopped = finish_reason == "stop" and token_ids and token_ids[-1] in self._stop_tokens
+        first, self._first = self._first, False
         return EngineOutput(
             token_ids=token_ids,
             logprobs=self._logprobs(new, token_ids),
-            finish_reason=finish,
-            stop_token=token_ids[-1] if ends else None,
-            cached_tokens=output.num_cached_tokens if begins else 0,
-            prompt_logprobs=self._prompt_logprobs(output) if begins else None,
+            finish_reason=finish_reason,
+            stop_token=token_ids[-1] if stopped else None,
+            cached_tokens=output.num_cached_tokens if first else 0,
+            prompt_logprobs=self._prompt_logprobs(output) if first else None,
         )
 
-    def _finish(self, reason: str | None) -> FinishReason | None:
+    def _finish_reason(self, reason: str | None) -> FinishReason | None:
         if reason is None:
             return None
-        if reason not in _FINISH:
-            raise BackendError(f"the engine ended the answer for the reason {reason!r}")
-        return _FINISH[reason]
+        if reason not in _FINISH_REASONS:
+            raise BackendError(f"the engine ended a response with the unknown finish reason {reason!r}")
+        return _FINISH_REASONS[reason]
 
     def _logprobs(self, new: CompletionOutput, token_ids: Sequence[int]) -> list[TokenLogprob] | None:
-        wanted = self._prompt.sampling.logprobs
-        if wanted is None or not token_ids:
+        count = self._request.sampling.logprobs
+        if count is None or not token_ids:
             return None
-        return [_entry(each, of, wanted) for each, of in zip(token_ids, new.logprobs or (), strict=True)]
+        return [
+            _token_logprob(each, of, count) for each, of in zip(token_ids, new.logprobs or (), strict=True)
+        ]
 
     def _prompt_logprobs(self, output: RequestOutput) -> list[TokenLogprob | None] | None:
-        wanted = self._prompt.sampling.prompt_logprobs
-        if wanted is None:
+        count = self._request.sampling.prompt_logprobs
+        if count is None:
             return None
-        pairs = zip(self._prompt.token_ids, output.prompt_logprobs or (), strict=True)
-        return [None if of is None else _entry(each, of, wanted) for each, of in pairs]
+        pairs = zip(self._request.token_ids, output.prompt_logprobs or (), strict=True)
+        return [None if of is None else _token_logprob(each, of, count) for each, of in pairs]
 
 
-def _entry(token_id: int, logprobs: Mapping[int, Logprob], wanted: int) -> TokenLogprob:
+def _token_logprob(token_id: int, logprobs: Mapping[int, Logprob], count: int) -> TokenLogprob:
     ranked = sorted(((i, each.logprob) for i, each in logprobs.items()), key=lambda pair: -pair[1])
-    return TokenLogprob(token_id, logprobs[token_id].logprob, tuple(ranked[:wanted]))
+    return TokenLogprob(token_id, logprobs[token_id].logprob, tuple(ranked[:count]))

@@ -1,1 +1,1 @@
-"""``furiosa-llm top``: a running server in a terminal."""
+"""``furiosa-llm top``: watch a running server in a terminal."""

@@ -1,4 +1,4 @@
-"""What a server tells of itself."""
+"""Fetch the state of a running server."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ import msgspec
 from msgspec import Struct
 
 from fllm.errors import ConfigError
-from fllm_metrics.top.metrics_page import Page, read_page
+from fllm_metrics.top.metrics_page import Page, parse_page
 
 T = TypeVar("T")
 
 TIMEOUT = 5.0
-"""Seconds for one answer."""
+"""Seconds to wait for a response."""
 
 
-class About(Struct, frozen=True):
-    """What does not change while a server runs."""
+class ServerInfo(Struct, frozen=True):
+    """Facts that do not change while a server runs."""
 
     model: str
     context: int
@@ -31,70 +31,70 @@ class About(Struct, frozen=True):
     version: str
 
 
-class Look(Struct, frozen=True, kw_only=True):
-    """One look at the server."""
+class Snapshot(Struct, frozen=True, kw_only=True):
+    """The state of the server at one time."""
 
     at: float
-    """`time.monotonic`."""
+    """Time on the clock `time.monotonic`."""
     page: Page | None = None
-    """Not there if the server is not."""
-    about: About | None = None
-    trouble: str = ""
-    """Why no request would be served now, if so."""
+    """None if the server is unreachable."""
+    info: ServerInfo | None = None
+    problem: str = ""
+    """Why the server can't serve requests now; empty if it can."""
 
 
-class Trouble(Exception):
-    """The server is not as it should be; it may be again."""
+class Unhealthy(Exception):
+    """The server is unhealthy, perhaps only for some time."""
 
 
-class Probe:
-    """Asks one server; its own requests are none that its metrics count."""
+class Client:
+    """Fetches pages that the server's request metrics do not count."""
 
     def __init__(self, url: str, key: str | None, clock: Callable[[], float] = time.monotonic) -> None:
         self.url = _base(url)
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._clock = clock
-        self._about: About | None = None
-        # As for other tools that speak to a server by its own address: a proxy is not asked.
+        self._info: ServerInfo | None = None
+        # No proxy: the URL is the server's own address.
         self._opener = build_opener(ProxyHandler({}))
 
-    def look(self) -> Look:
-        """Look once; raises `ConfigError` where looking again would not help."""
+    def snapshot(self) -> Snapshot:
+        """Return the current state; raise `ConfigError` if trying again would not help."""
         try:
-            page = self._page()
-            self._about = self._about or self._ask_about()
-            return Look(at=self._clock(), page=page, about=self._about, trouble=self._trouble())
-        except Trouble as trouble:
-            return self._without_page(str(trouble))
+            page = self._fetch_metrics()
+            self._info = self._info or self._fetch_info()
+            return Snapshot(at=self._clock(), page=page, info=self._info, problem=self._find_problem())
+        except Unhealthy as error:
+            return self._without_page(str(error))
         except (OSError, HTTPException) as error:
             reason = getattr(error, "reason", None) or error
-            return self._without_page(f"no answer: {_plain(reason)}")
+            return self._without_page(f"no response: {_reason(reason)}")
 
-    def _without_page(self, trouble: str) -> Look:
-        about, self._about = self._about, None  # what comes back may be another
-        return Look(at=self._clock(), about=about, trouble=trouble)
+    def _without_page(self, problem: str) -> Snapshot:
+        info, self._info = self._info, None  # the server may be another one when it is back
+        return Snapshot(at=self._clock(), info=info, problem=problem)
 
-    def _page(self) -> Page:
+    def _fetch_metrics(self) -> Page:
         try:
-            page = read_page(self._body("/metrics").decode())
+            page = parse_page(self._body("/metrics").decode())
         except ValueError:
-            raise ConfigError(f"{self.url}/metrics is no page of metrics") from None
+            raise ConfigError(f"{self.url}/metrics is not a page of metrics") from None
         if "num_requests_running" not in page.values:
             raise ConfigError(f"{self.url}/metrics has no metrics of furiosa-llm")
         return page
 
-    def _ask_about(self) -> About:
+    def _fetch_info(self) -> ServerInfo:
         models = _decode(self._body("/v1/models"), _Models).data
         version = _decode(self._body("/version"), _Version)
         if not models:
-            raise Trouble("it lists no model")
+            raise Unhealthy("the server lists no model")
         parts = (version.backend.get(part) for part in ("name", "device", "dtype", "quantization"))
         backend = ", ".join(str(part) for part in parts if part)
-        return About(models[0].id, models[0].max_model_len, backend, version.version)
+        return ServerInfo(models[0].id, models[0].max_model_len, backend, version.version)
 
-    def _trouble(self) -> str:
-        """What `/health` and `/ready` say; empty if all is well."""
-        for path, name in (("/health", "the engine does not answer"), ("/ready", "not ready")):
+    def _find_problem(self) -> str:
+        """Return the problem that `/health` or `/ready` reports, or an empty string."""
+        for path, name in (("/health", "the engine does not respond"), ("/ready", "not ready")):
             status, body = self._get(path)
             if status not in (200, 404):
                 return f"{name}: {_message(status, body)}"
@@ -103,12 +103,12 @@ class Probe:
     def _body(self, path: str) -> bytes:
         status, body = self._get(path)
         if status == 401:
-            what = "refuses this key" if self._headers else "wants a key"
-            raise ConfigError(f"{self.url} {what}: give one of its own by --api-key or FURIOSA_LLM_API_KEY")
+            problem = "rejects this key" if self._headers else "requires a key"
+            raise ConfigError(f"{self.url} {problem}: set a valid one with --api-key or FURIOSA_LLM_API_KEY")
         if status == 404 and path == "/metrics":
-            raise ConfigError(f"{self.url} shows no metrics: start the server with --enable-metrics")
+            raise ConfigError(f"{self.url} exposes no metrics: start the server with --enable-metrics")
         if status != 200:
-            raise Trouble(f"{path}: {_message(status, body)}")
+            raise Unhealthy(f"{path}: {_message(status, body)}")
         return body
 
     def _get(self, path: str) -> tuple[int, bytes]:
@@ -116,9 +116,9 @@ class Probe:
         try:
             with self._opener.open(request, timeout=TIMEOUT) as response:
                 return response.status, response.read()
-        except HTTPError as refusal:
-            with refusal:
-                return refusal.code, refusal.read()
+        except HTTPError as error:
+            with error:
+                return error.code, error.read()
 
 
 class _Model(Struct):
@@ -144,7 +144,7 @@ class _Envelope(Struct):
 
 
 def _base(url: str) -> str:
-    """The server's address, with or without a scheme, ``/v1`` or a slash at its end."""
+    """Return the server's base URL; the scheme, ``/v1`` and a trailing slash are optional."""
     base = (url if "://" in url else f"http://{url}").rstrip("/").removesuffix("/v1")
     parts = urlsplit(base)
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -152,11 +152,11 @@ def _base(url: str) -> str:
     return base
 
 
-def _decode(body: bytes, wanted: type[T]) -> T:
+def _decode(body: bytes, kind: type[T]) -> T:
     try:
-        return msgspec.json.decode(body, type=wanted)
+        return msgspec.json.decode(body, type=kind)
     except msgspec.MsgspecError as error:
-        raise Trouble(f"it speaks otherwise than furiosa-llm: {error}") from None
+        raise Unhealthy(f"the server responds differently from furiosa-llm: {error}") from None
 
 
 def _message(status: int, body: bytes) -> str:
@@ -166,7 +166,7 @@ def _message(status: int, body: bytes) -> str:
         return f"HTTP {status}"
 
 
-def _plain(error: object) -> str:
-    """``[Errno 111] Connection refused`` says no more than ``Connection refused``."""
+def _reason(error: object) -> str:
+    """Return the reason of an error without its number, in lower case."""
     text = (error.strerror if isinstance(error, OSError) else None) or str(error)
     return (text or type(error).__name__).lower()

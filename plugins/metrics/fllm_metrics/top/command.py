@@ -1,4 +1,4 @@
-"""``furiosa-llm top``."""
+"""The command ``furiosa-llm top``."""
 
 from __future__ import annotations
 
@@ -13,28 +13,30 @@ import rich_click as click
 @click.option(
     "--api-key",
     envvar="FURIOSA_LLM_API_KEY",
-    help="One of the server's keys; FURIOSA_LLM_API_KEY holds it too.",
+    help="One of the server's keys. Environment variable: FURIOSA_LLM_API_KEY.",
     show_default=False,
 )
-@click.option("--interval", type=click.FloatRange(min=0.1), default=1.0, help="Seconds between two looks.")
+@click.option("--interval", type=click.FloatRange(min=0.1), default=1.0, help="Seconds between updates.")
 @click.option(
-    "--once", is_flag=True, help="Print one frame as plain text; status 1 if the server is not well."
+    "--once",
+    is_flag=True,
+    help="Print one frame as plain text; exit with status 1 if the server is unhealthy.",
 )
 def top(url: str, api_key: str | None, interval: float, once: bool) -> None:
     """Watch a running server in the terminal: requests, tokens, latencies, cache.
 
-    URL is where it listens; it must run with --enable-metrics.
+    URL is the server's address. The server must run with --enable-metrics.
     """
     from rich.console import Console
 
     from fllm_metrics.top import loop
-    from fllm_metrics.top.client import Probe
+    from fllm_metrics.top.client import Client
 
-    probe = Probe(url, api_key)
+    client = Client(url, api_key)
     if once:
         plain = Console(color_system=None, highlight=False)
-        sys.exit(0 if loop.once(probe, plain, interval) else 1)
+        sys.exit(0 if loop.print_once(client, plain, interval) else 1)
     if not sys.stdout.isatty():
-        raise click.UsageError("this is no terminal; --once prints one frame")
+        raise click.UsageError("stdout is not a terminal; --once prints one frame")
     with suppress(KeyboardInterrupt):
-        loop.watch(probe, Console(highlight=False), interval)
+        loop.watch(client, Console(highlight=False), interval)

@@ -1,4 +1,4 @@
-"""One frame: what is drawn of a server; it fits into 80 columns and 24 lines."""
+"""Render one frame, which fits into 80 columns and 24 lines."""
 
 from __future__ import annotations
 
@@ -10,48 +10,48 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
-from fllm_metrics.top.client import Look
+from fllm_metrics.top.client import Snapshot
 from fllm_metrics.top.history import History, Measure, Window
 from fllm_metrics.top.metrics_page import Histogram
 from fllm_metrics.top.sparkline import gauge, sparkline
-from fllm_metrics.top.units import bytes_, number, percent, seconds, span
+from fllm_metrics.top.units import bytes_, duration, number, percent, seconds
 
-RATES = 10.0
-"""Seconds that rates are taken over."""
-TIMES = 60.0
-"""Seconds whose samples make the quantiles."""
-LABEL, VALUE = 16, 11
-FULL = 0.9
-"""A cache above this is drawn in red."""
+RATE_SECONDS = 10.0
+"""Window of the rates."""
+QUANTILE_SECONDS = 60.0
+"""Window of the quantiles."""
+LABEL_WIDTH, VALUE_WIDTH = 16, 11
+FULL_CACHE = 0.9
+"""Share of used KV blocks above which the gauge is red."""
 
 GAUGES = (("running", "num_requests_running"), ("waiting", "num_requests_waiting"))
-REQUESTS = (("answered", "request_success_total"), ("failed", "request_failure_total"))
+REQUESTS = (("succeeded", "request_success_total"), ("failed", "request_failure_total"))
 TOKENS = (("prompt", "prompt_tokens_total"), ("generated", "generation_tokens_total"))
 LATENCIES = (
     ("in the queue", "request_queue_time_seconds"),
     ("first token", "time_to_first_token_seconds"),
     ("between tokens", "inter_token_latency_seconds"),
-    ("whole answer", "e2e_request_latency_seconds"),
+    ("whole response", "e2e_request_latency_seconds"),
 )
 
 
 class Frame:
-    """A server at one moment, as wide as the console."""
+    """Draws a snapshot of the server, as wide as the console."""
 
-    def __init__(self, url: str, look: Look, history: History, interval: float) -> None:
+    def __init__(self, url: str, snapshot: Snapshot, history: History, interval: float) -> None:
         self._url = url
-        self._look = look
+        self._snapshot = snapshot
         self._history = history
         self._interval = interval
-        self._now = history.window(RATES) if look.page else None
-        self._minute = history.window(TIMES) if look.page else None
+        self._now = history.window(RATE_SECONDS) if snapshot.page else None
+        self._minute = history.window(QUANTILE_SECONDS) if snapshot.page else None
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width = options.max_width
         yield self._title(width)
-        yield from self._about()
+        yield from self._info()
         yield Text()
-        yield self._work(width - LABEL - VALUE - 12)
+        yield self._work(width - LABEL_WIDTH - VALUE_WIDTH - 12)
         yield Text()
         yield self._side_by_side()
 
@@ -60,19 +60,19 @@ class Frame:
         title = f"furiosa-llm top  {self._url}"
         return Text(f"{title[: width - 10]:{width - len(clock)}}{clock}", style="bold", no_wrap=True)
 
-    def _about(self) -> Iterator[Text]:
-        about = self._look.about
-        first = f"{about.model}  context {about.context}  {about.backend}  {about.version}" if about else ""
+    def _info(self) -> Iterator[Text]:
+        info = self._snapshot.info
+        first = f"{info.model}  context {info.context}  {info.backend}  {info.version}" if info else ""
         yield Text(first, no_wrap=True, overflow="ellipsis")
-        trouble = self._look.trouble
+        problem = self._snapshot.problem
         state = Text(no_wrap=True, overflow="ellipsis")
-        state.append("● ", "red" if trouble else "green").append(trouble or "ready", "red" if trouble else "")
+        state.append("● ", "red" if problem else "green").append(problem or "ready", "red" if problem else "")
         if self._now:
             state.append("  " + "  ".join(_process(self._now)), "dim")
         yield state
 
     def _work(self, cells: int) -> RenderableType:
-        table = _table(LABEL, VALUE, cells, 9)
+        table = _table(LABEL_WIDTH, VALUE_WIDTH, cells, 9)
         table.columns[2].justify = "left"
         table.add_row("Requests", "", Text("last 5 minutes", "dim"), Text("highest", "dim"), style="bold")
         for label, name in GAUGES:
@@ -89,12 +89,12 @@ class Frame:
     def _row(
         self, table: Table, label: str, measure: Measure, unit: str, cells: int, alarm: str = ""
     ) -> None:
-        trail = [*self._history.trail(measure, cells, self._interval)]
-        known = [value for value in trail if value is not None]
+        series = [*self._history.series(measure, cells, self._interval)]
+        known = [value for value in series if value is not None]
         value = measure(self._now) if self._now else None
         text = Text("-" if value is None else number(value) + unit, alarm if value else "")
         highest = Text(number(max(known)) + unit if known else "", "dim")
-        table.add_row(f"  {label}", text, Text(sparkline(trail), "cyan"), highest)
+        table.add_row(f"  {label}", text, Text(sparkline(series), "cyan"), highest)
 
     def _side_by_side(self) -> RenderableType:
         both = Table.grid(padding=(0, 4, 0, 0))
@@ -102,7 +102,7 @@ class Frame:
         return both
 
     def _latency(self) -> RenderableType:
-        table = _table(LABEL, 9, 9)
+        table = _table(LABEL_WIDTH, 9, 9)
         table.add_row("Seconds", Text("p50", "dim"), Text("p95", "dim"), style="bold")
         for label, name in LATENCIES:
             histogram = self._minute.histogram(name) if self._minute else Histogram()
@@ -110,15 +110,15 @@ class Frame:
         return table
 
     def _cache(self) -> RenderableType:
-        table = _table(LABEL, 7, None)
+        table = _table(LABEL_WIDTH, 7, None)
         table.add_row("Cache", style="bold")
         now = self._now
         usage = now.value("kv_cache_usage") if now else None
-        bar = Text("" if usage is None else gauge(usage, 10), "red" if (usage or 0) > FULL else "green")
+        bar = Text("" if usage is None else gauge(usage, 10), "red" if (usage or 0) > FULL_CACHE else "green")
         table.add_row("  KV blocks", percent(usage), bar)
         for label, part, whole in (
-            ("prefix found", "prefix_cache_hits_total", "prefix_cache_queries_total"),
-            ("guessed right", "spec_decode_num_accepted_tokens_total", "spec_decode_num_draft_tokens_total"),
+            ("prefix hits", "prefix_cache_hits_total", "prefix_cache_queries_total"),
+            ("draft hits", "spec_decode_num_accepted_tokens_total", "spec_decode_num_draft_tokens_total"),
         ):
             table.add_row(f"  {label}", percent(self._minute.share(part, whole) if self._minute else None))
         preempted = self._minute.increase("preemptions_total") if self._minute else None
@@ -126,13 +126,13 @@ class Frame:
         return table
 
 
-def lines(frame: Frame, hint: str) -> Group:
-    """A frame, and below it what can be done."""
+def with_hint(frame: Frame, hint: str) -> Group:
+    """Return the frame with a hint below it."""
     return Group(frame, Text(), Text(hint, "dim"))
 
 
 def _table(*widths: int | None) -> Table:
-    """The first column and those without a width stand left, figures right."""
+    """Return a table; the first column and columns without a width are left-aligned, others right-aligned."""
     table = Table.grid(padding=(0, 2, 0, 0))
     for index, width in enumerate(widths):
         left = width is None or not index
@@ -149,16 +149,16 @@ def _rate(name: str) -> Measure:
 
 
 def _process(window: Window) -> Iterator[str]:
-    """The API's process; the engine's is another."""
+    """Yield facts about the API process, which is not the engine process."""
     if started := window.value("process_start_time_seconds"):
-        yield f"up {span(time.time() - started)}"
+        yield f"up {duration(time.time() - started)}"
     yield f"API process: {bytes_(window.value('process_resident_memory_bytes'))}"
     yield f"cpu {window.rate('process_cpu_seconds_total'):.0%}"
     yield f"{window.value('process_open_fds'):.0f} files"
 
 
 def _quantile(histogram: Histogram, share: float) -> str:
-    """Beyond the last bound nobody knows how far."""
+    """Format a quantile; above the last finite bound, only the bound is known."""
     value = histogram.quantile(share)
     if value is None:
         return "-"

@@ -1,4 +1,4 @@
-"""The last minutes of a server."""
+"""The recent history of a server's metrics."""
 
 from __future__ import annotations
 
@@ -7,77 +7,77 @@ from collections.abc import Callable, Iterator
 
 from msgspec import Struct
 
-from fllm_metrics.top.client import Look
+from fllm_metrics.top.client import Snapshot
 from fllm_metrics.top.metrics_page import Histogram, Page
 
-SPAN = 300.0
-"""Seconds that are kept."""
+HISTORY_SECONDS = 300.0
+"""How long snapshots are kept."""
 
 
 class Window(Struct, frozen=True):
-    """What happened between two pages; counters that fell began anew, at 0, as Prometheus takes it."""
+    """The change between two pages. A counter that fell has restarted at 0, as in Prometheus."""
 
     before: Page
     now: Page
     seconds: float
 
     def value(self, name: str) -> float:
-        """Now; 0 for what the server does not have."""
+        """Return the current value; 0 if the server does not have it."""
         return self.now.values.get(name, 0.0)
 
     def increase(self, name: str) -> float:
-        """By how much a counter grew."""
+        """Return the increase of a counter."""
         now, before = self.value(name), self.before.values.get(name, 0.0)
         return now - before if now >= before else now
 
     def rate(self, name: str) -> float:
-        """By how much it grew in a second."""
+        """Return the increase of a counter per second."""
         return self.increase(name) / self.seconds if self.seconds else 0.0
 
     def share(self, part: str, whole: str) -> float | None:
-        """Of two counters; nothing where the whole did not grow."""
-        grown = self.increase(whole)
-        return self.increase(part) / grown if grown else None
+        """Return the ratio of two increases; None if ``whole`` did not increase."""
+        total = self.increase(whole)
+        return self.increase(part) / total if total else None
 
     def histogram(self, name: str) -> Histogram:
-        """The samples that came."""
-        nothing = Histogram()
-        return self.now.histograms.get(name, nothing).since(self.before.histograms.get(name, nothing))
+        """Return the new samples of a histogram."""
+        empty = Histogram()
+        return self.now.histograms.get(name, empty).since(self.before.histograms.get(name, empty))
 
 
 Measure = Callable[[Window], float]
 
 
 class History:
-    """Looks at which the server was there, of the last `SPAN` seconds."""
+    """The pages of the last `HISTORY_SECONDS`, without snapshots at which the server was unreachable."""
 
     def __init__(self) -> None:
         self._pages: deque[tuple[float, Page]] = deque()
 
-    def add(self, look: Look) -> None:
-        """Remember it, and forget what is too old."""
-        if look.page is not None:
-            self._pages.append((look.at, look.page))
-        while self._pages and self._pages[0][0] < look.at - SPAN:
+    def add(self, snapshot: Snapshot) -> None:
+        """Add a snapshot and remove those that are too old."""
+        if snapshot.page is not None:
+            self._pages.append((snapshot.at, snapshot.page))
+        while self._pages and self._pages[0][0] < snapshot.at - HISTORY_SECONDS:
             self._pages.popleft()
 
     def window(self, seconds: float) -> Window | None:
-        """The last so many seconds, or as much of them as is known; nothing before there are two pages."""
+        """Return the last ``seconds``, or as much of them as is known; None with fewer than two pages."""
         if len(self._pages) < 2:
             return None
         now = self._pages[-1]
         older = (each for each in reversed(self._pages) if each[0] <= now[0] - seconds)
         return _between(next(older, self._pages[0]), now)
 
-    def trail(self, measure: Measure, cells: int, interval: float) -> Iterator[float | None]:
-        """A measure in each of so many equal parts of `SPAN`; nothing where the server was not seen.
+    def series(self, measure: Measure, cells: int, interval: float) -> Iterator[float | None]:
+        """Yield a measure for each of ``cells`` equal parts of `HISTORY_SECONDS`; None if there is no data.
 
-        A part is at least two intervals long, so that none is empty only because an answer was late. The
-        parts stand still while time goes on, so that what is drawn of them does not flicker.
+        A part is at least two intervals long, so that a late response leaves no gap. The boundaries of the
+        parts do not move with time, so that the drawing does not flicker.
         """
         if not self._pages:
             return
-        step = max(2 * interval, SPAN / cells)
+        step = max(2 * interval, HISTORY_SECONDS / cells)
         last_of = {int(at // step): (at, page) for at, page in self._pages}
         newest = max(last_of)
         for cell in range(newest - cells + 1, newest + 1):

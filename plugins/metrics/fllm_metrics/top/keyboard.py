@@ -1,4 +1,4 @@
-"""Single keys, without Enter and without an echo."""
+"""Read single keys, without Enter and without echo."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def keyboard() -> Iterator[Callable[[], bytes]]:
-    """A function that gives the keys that were pressed since it was last called; none without a terminal."""
+    """Yield a function that returns the keys pressed since its last call; none without a terminal."""
     if not sys.stdin.isatty():
         yield bytes
         return

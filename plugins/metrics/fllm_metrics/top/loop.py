@@ -1,4 +1,4 @@
-"""The loop: look, draw, until somebody has seen enough."""
+"""The main loop: fetch and draw snapshots until the user quits."""
 
 from __future__ import annotations
 
@@ -11,71 +11,71 @@ from rich.live import Live
 from rich.text import Text
 
 from fllm.errors import ConfigError, FllmError
-from fllm_metrics.top.client import Look, Probe
-from fllm_metrics.top.frame import Frame, lines
+from fllm_metrics.top.client import Client, Snapshot
+from fllm_metrics.top.frame import Frame, with_hint
 from fllm_metrics.top.history import History
 from fllm_metrics.top.keyboard import keyboard
 
-POLL = 0.1
-"""Seconds between two looks at the keyboard."""
-ENDS = b"qQ"
+KEYBOARD_INTERVAL = 0.1
+"""Seconds between checks of the keyboard."""
+QUIT_KEYS = b"qQ"
 
 
-def once(probe: Probe, console: Console, interval: float) -> bool:
-    """Print one frame of two looks; false if the server is not well.
+def print_once(client: Client, console: Console, interval: float) -> bool:
+    """Print one frame from two snapshots; return whether the server is healthy.
 
-    Raises `FllmError` if it is not there, and `ConfigError` as `Probe.look` does.
+    Raises `FllmError` if the server is unreachable, and `ConfigError` like `Client.snapshot`.
     """
     history = History()
-    history.add(probe.look())
+    history.add(client.snapshot())
     Event().wait(interval)
-    look = probe.look()
-    if look.page is None:
-        raise FllmError(f"{probe.url}: {look.trouble}")
-    history.add(look)
-    console.print(Frame(probe.url, look, history, interval))
-    return not look.trouble
+    snapshot = client.snapshot()
+    if snapshot.page is None:
+        raise FllmError(f"{client.url}: {snapshot.problem}")
+    history.add(snapshot)
+    console.print(Frame(client.url, snapshot, history, interval))
+    return not snapshot.problem
 
 
-def watch(probe: Probe, console: Console, interval: float) -> None:
-    """Draw until a key or Ctrl-C ends it; raises `ConfigError` as `Probe.look` does."""
+def watch(client: Client, console: Console, interval: float) -> None:
+    """Draw until the user quits; raise `ConfigError` like `Client.snapshot`."""
     history = History()
-    first = Text(f"looking at {probe.url}; q to quit")
+    first = Text(f"connecting to {client.url}; q to quit")
     with keyboard() as pressed, Live(first, console=console, screen=True, auto_refresh=False) as live:
-        for look in _looks(probe, interval):
-            if look is not None:
-                history.add(look)
-                frame = Frame(probe.url, look, history, interval)
-                again = "" if look.page else f"trying again every {interval:g} s; "
-                live.update(lines(frame, f"{again}q to quit"), refresh=True)
-            if set(pressed()) & set(ENDS):
+        for snapshot in _snapshots(client, interval):
+            if snapshot is not None:
+                history.add(snapshot)
+                frame = Frame(client.url, snapshot, history, interval)
+                retrying = "" if snapshot.page else f"trying again every {interval:g} s; "
+                live.update(with_hint(frame, f"{retrying}q to quit"), refresh=True)
+            if set(pressed()) & set(QUIT_KEYS):
                 return
 
 
-def _looks(probe: Probe, interval: float) -> Iterator[Look | None]:
-    """What a thread sees, and nothing every `POLL` seconds: where the server hangs, the keyboard must not."""
-    seen: queue.Queue[Look | ConfigError] = queue.Queue()
+def _snapshots(client: Client, interval: float) -> Iterator[Snapshot | None]:
+    """Yield snapshots from a thread, or None every `KEYBOARD_INTERVAL`, so that the keyboard never blocks."""
+    results: queue.Queue[Snapshot | ConfigError] = queue.Queue()
     stop = Event()
-    Thread(target=_keep_looking, args=(probe, interval, seen, stop), daemon=True).start()
+    Thread(target=_poll, args=(client, interval, results, stop), daemon=True).start()
     try:
         while True:
             try:
-                look = seen.get(timeout=POLL)
+                snapshot = results.get(timeout=KEYBOARD_INTERVAL)
             except queue.Empty:
                 yield None
                 continue
-            if isinstance(look, ConfigError):
-                raise look
-            yield look
+            if isinstance(snapshot, ConfigError):
+                raise snapshot
+            yield snapshot
     finally:
         stop.set()
 
 
-def _keep_looking(probe: Probe, interval: float, seen: queue.Queue[Look | ConfigError], stop: Event) -> None:
+def _poll(client: Client, interval: float, results: queue.Queue[Snapshot | ConfigError], stop: Event) -> None:
     while not stop.is_set():
         try:
-            seen.put(probe.look())
+            results.put(client.snapshot())
         except ConfigError as error:
-            seen.put(error)
+            results.put(error)
             return
         stop.wait(interval)

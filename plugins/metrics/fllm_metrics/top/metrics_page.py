@@ -1,4 +1,4 @@
-"""A page of metrics, read back."""
+"""Parse a page of Prometheus metrics."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from fllm_metrics.families import PREFIX
 
 
 class Histogram(Struct, frozen=True):
-    """How many samples are at or below each bound; the last bound is infinite."""
+    """Numbers of samples at or below each bound; the last bound is infinite."""
 
     bounds: tuple[float, ...] = (math.inf,)
     counts: tuple[float, ...] = (0.0,)
 
     def since(self, before: Histogram) -> Histogram:
-        """The samples that ``before`` has not; all of them, where counting began anew in between."""
+        """Return the samples that are not in ``before``; all samples if counting has restarted."""
         if before.bounds != self.bounds or before.counts[-1] > self.counts[-1]:
             return self
         counts = (now - then for now, then in zip(self.counts, before.counts, strict=True))
         return Histogram(self.bounds, tuple(counts))
 
     def quantile(self, share: float) -> float | None:
-        """Where that share of the samples is below, as Prometheus guesses it; infinite beyond the bounds."""
+        """Return a quantile, estimated as Prometheus does; infinite if it is above the last finite bound."""
         rank = share * self.counts[-1]
         low = under = 0.0
         for bound, count in zip(self.bounds, self.counts, strict=True):
@@ -37,14 +37,14 @@ class Histogram(Struct, frozen=True):
 
 
 class Page(Struct, frozen=True):
-    """The values by their names, ours without their prefix; series that differ in their labels are added."""
+    """Values by name, without our prefix. Series that differ only in their labels are added."""
 
     values: Mapping[str, float]
     histograms: Mapping[str, Histogram]
 
 
-def read_page(text: str) -> Page:
-    """Raises `ValueError` for what is no page of metrics."""
+def parse_page(text: str) -> Page:
+    """Parse the text format; raise `ValueError` if it is not a page of metrics."""
     values: dict[str, float] = defaultdict(float)
     buckets: dict[str, dict[float, float]] = defaultdict(lambda: defaultdict(float))
     for family in text_string_to_metric_families(text):

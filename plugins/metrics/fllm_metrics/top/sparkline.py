@@ -1,4 +1,4 @@
-"""A row of bars, one character each."""
+"""Draw sparklines and gauges with characters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ BARS = "▁▂▃▄▅▆▇█"
 
 
 def sparkline(values: Iterable[float | None]) -> str:
-    """Bars up to the highest value; a space where there is none."""
+    """Return one bar per value, scaled to the highest; a space for None."""
     values = list(values)
     highest = max((value for value in values if value is not None), default=0.0)
     return "".join(" " if value is None else _bar(value, highest) for value in values)
@@ -21,6 +21,6 @@ def _bar(value: float, highest: float) -> str:
 
 
 def gauge(share: float, width: int) -> str:
-    """A bar that is full at 1."""
+    """Return a horizontal bar that is full at 1."""
     full = round(min(max(share, 0.0), 1.0) * width)
     return "█" * full + "░" * (width - full)

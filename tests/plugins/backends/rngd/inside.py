@@ -1,7 +1,7 @@
-"""Run by test_vendor_wheel.py where the vendor's package is: our backend on the vendor's own classes.
+"""Run our backend on the vendor's own classes, in the environment of test_vendor_wheel.py.
 
-Everything is real but the engine at the bottom, which needs the device: one that counts takes its place, and
-speaks in the native module's own types.
+Only the engine at the bottom, which needs the device, is replaced: by one that counts and returns the native
+module's own types.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ END = VOCABULARY - 1
 
 
 class CountingEngine:
-    """After token n comes n + 1; takes the vendor's arguments and gives the vendor's outputs."""
+    """Generates token n + 1 after token n, with the vendor's arguments and outputs."""
 
     made: ClassVar[list[CountingEngine]] = []
     max_model_len = 64
@@ -102,7 +102,7 @@ def build(directory: Path, **changes: Any) -> Backend:
     return rngd_backend(config, BackendContext())
 
 
-def answer(directory: Path, *tokens: int, **sampling: Any) -> list[EngineOutput]:
+def generate(directory: Path, *tokens: int, **sampling: Any) -> list[EngineOutput]:
     async def ask() -> list[EngineOutput]:
         backend = build(directory)
         await backend.start()
@@ -124,7 +124,7 @@ class TestContract(BackendContract):
     draws = False
     logprobs = None
     model: ClassVar[Path]
-    # These ask for seeds, which the engine has not: they are refused.
+    # These ask for seeds, which the engine does not support: they are rejected.
     test_a_seed_gives_the_same_answer_and_another_another = None
     test_many_at_once_are_each_answered_as_if_alone = None
     # The engine's log-probabilities come from the device.
@@ -141,7 +141,7 @@ class TestContract(BackendContract):
 
 
 def test_the_engine_is_made_as_it_was_asked_for(directory: Path) -> None:
-    assert [step.token_ids for step in answer(directory, 40)] == [[41], [42], [43], [44]]
+    assert [step.token_ids for step in generate(directory, 40)] == [[41], [42], [43], [44]]
     arguments = CountingEngine.made[-1].arguments
     assert arguments[:5] == (str(directory), None, "npu:0:0-3", None, 1)
     assert '"max_concurrency":7' in arguments[6]
@@ -149,7 +149,7 @@ def test_the_engine_is_made_as_it_was_asked_for(directory: Path) -> None:
 
 def test_what_the_vendor_refuses_is_refused(directory: Path) -> None:
     with pytest.raises(RequestError, match="repetition_penalty"):
-        answer(directory, 40, repetition_penalty=2.5)
+        generate(directory, 40, repetition_penalty=2.5)
 
 
 def test_a_context_that_the_vendor_refuses_is_a_user_error(directory: Path) -> None:

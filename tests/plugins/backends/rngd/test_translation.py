@@ -1,4 +1,4 @@
-"""What the vendor's engine is asked, and what is made of its answers."""
+"""Arguments of the vendor's engine, and translation of its outputs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fllm import (
 )
 from fllm.model.devices import parse_devices
 from fllm_backends.rngd.backend import rngd_backend
-from fllm_backends.rngd.translation import Answer, device_names, sampling_params
+from fllm_backends.rngd.translation import OutputTranslator, device_names, sampling_arguments
 
 END = 9
 
@@ -32,7 +32,7 @@ class Logprob:
 
 
 @dataclass
-class New:
+class Completion:
     token_ids: Sequence[int]
     logprobs: Sequence[Mapping[int, Logprob]] | None = None
     finish_reason: str | None = None
@@ -40,18 +40,18 @@ class New:
 
 @dataclass
 class Output:
-    outputs: Sequence[New]
+    outputs: Sequence[Completion]
     prompt_logprobs: Sequence[Mapping[int, Logprob] | None] | None = None
     num_cached_tokens: int = 0
 
 
 @dataclass
-class Asked:
+class Request:
     sampling: SamplingParams = field(default_factory=lambda: SamplingParams(max_tokens=8))
 
-    def steps(self, *outputs: Output) -> list[EngineOutput]:
-        answer = Answer(GenerateRequest("r", [4, 5], self.sampling), (END,))
-        return [answer.step(output) for output in outputs]
+    def translated(self, *outputs: Output) -> list[EngineOutput]:
+        translator = OutputTranslator(GenerateRequest("r", [4, 5], self.sampling), (END,))
+        return [translator.translate(output) for output in outputs]
 
 
 @pytest.mark.parametrize(
@@ -73,10 +73,10 @@ def test_without_devices_all_that_are_free_are_used() -> None:
 
 
 def test_sampling_is_handed_on_field_by_field() -> None:
-    asked = SamplingParams(
+    sampling = SamplingParams(
         max_tokens=5, min_tokens=2, temperature=0.5, top_k=3, stop_token_ids=(1,), logprobs=2
     )
-    assert sampling_params(asked) == {
+    assert sampling_arguments(sampling) == {
         "max_tokens": 5,
         "min_tokens": 2,
         "temperature": 0.5,
@@ -96,39 +96,42 @@ def test_sampling_is_handed_on_field_by_field() -> None:
     ("name", "value"),
     [("presence_penalty", 0.5), ("frequency_penalty", 0.5), ("logit_bias", {1: 1.0}), ("seed", 0)],
 )
-def test_what_the_engine_has_not_is_refused_by_name(name: str, value: Any) -> None:
-    with pytest.raises(RequestError) as refused:
-        sampling_params(SamplingParams(max_tokens=1, **{name: value}))
-    assert (refused.value.param, refused.value.code) == (name, "unsupported_parameter")
+def test_an_unsupported_field_is_rejected_by_name(name: str, value: Any) -> None:
+    with pytest.raises(RequestError) as error:
+        sampling_arguments(SamplingParams(max_tokens=1, **{name: value}))
+    assert (error.value.param, error.value.code) == (name, "unsupported_parameter")
 
 
-def test_outputs_become_steps() -> None:
+def test_outputs_are_translated() -> None:
     outputs = [
-        Output([New([1, 2])], num_cached_tokens=1),
-        Output([New([END], None, "stop")], num_cached_tokens=1),
+        Output([Completion([1, 2])], num_cached_tokens=1),
+        Output([Completion([END], None, "stop")], num_cached_tokens=1),
     ]
-    assert Asked().steps(*outputs) == [
+    assert Request().translated(*outputs) == [
         EngineOutput(token_ids=[1, 2], cached_tokens=1),
         EngineOutput(token_ids=[END], finish_reason="stop", stop_token=END),
     ]
 
 
 def test_an_end_token_that_is_ignored_stops_nothing() -> None:
-    [step] = Asked(SamplingParams(max_tokens=1, ignore_eos=True)).steps(Output([New([END], None, "length")]))
+    [step] = Request(SamplingParams(max_tokens=1, ignore_eos=True)).translated(
+        Output([Completion([END], None, "length")])
+    )
     assert step == EngineOutput(token_ids=[END], finish_reason="length")
 
 
-def test_an_end_that_nobody_knows_is_an_error() -> None:
+def test_an_unknown_finish_reason_is_an_error() -> None:
     with pytest.raises(BackendError, match="'boredom'"):
-        Asked().steps(Output([New([1], None, "boredom")]))
+        Request().translated(Output([Completion([1], None, "boredom")]))
 
 
 def test_log_probabilities_are_ranked_and_cut() -> None:
     sampling = SamplingParams(max_tokens=1, logprobs=1, prompt_logprobs=1)
     of_prompt = [None, {5: Logprob(-2.0), 6: Logprob(-0.5)}]
-    of_answer = [{1: Logprob(-3.0), 2: Logprob(-0.25)}]
-    first, second = Asked(sampling).steps(
-        Output([New([1], of_answer)], of_prompt), Output([New([1], of_answer, "length")], of_prompt)
+    of_output = [{1: Logprob(-3.0), 2: Logprob(-0.25)}]
+    first, second = Request(sampling).translated(
+        Output([Completion([1], of_output)], of_prompt),
+        Output([Completion([1], of_output, "length")], of_prompt),
     )
     assert first.prompt_logprobs == [None, TokenLogprob(5, -2.0, ((6, -0.5),))]
     assert first.logprobs == second.logprobs == [TokenLogprob(1, -3.0, ((2, -0.25),))]

@@ -11,8 +11,8 @@ import pytest
 from support import http_server
 
 VENDOR = ("furiosa-llm==2026.4.0", "furiosa-llm-native==2026.4.0", "furiosa-native-llm-common==2026.4.0")
-BESIDE = ("fastapi==0.128.0", "starlette<0.51", "orjson", "partial-json-parser", "xxhash", "ml_dtypes")
-"""What the parts that are imported need beyond this environment."""
+DEPENDENCIES = ("fastapi==0.128.0", "starlette<0.51", "orjson", "partial-json-parser", "xxhash", "ml_dtypes")
+"""Packages that the imported parts need in addition to this environment."""
 INSIDE = Path(__file__).with_name("inside.py")
 
 
@@ -21,7 +21,7 @@ def vendor(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the vendor's wheels, which no other test can import."""
     folder = tmp_path_factory.mktemp("vendor")
     command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder)]
-    done = subprocess.run([*command, *VENDOR, *BESIDE], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([*command, *VENDOR, *DEPENDENCIES], capture_output=True, text=True, timeout=300)
     if done.returncode:
         pytest.skip(f"the vendor's wheels can't be had here: {done.stderr.strip().splitlines()[-1]}")
     return folder
@@ -38,7 +38,7 @@ def test_the_backend_keeps_the_contract_on_the_classes_of_the_vendor(vendor: Pat
 
 
 @pytest.mark.packaging
-def test_a_machine_without_the_device_is_told_so_in_one_line(vendor: Path, tmp_path: Path) -> None:
+def test_a_missing_device_is_reported_in_one_line(vendor: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     done = http_server.run("serve", str(tmp_path), "--devices", "npu:0", timeout=120, PYTHONPATH=str(vendor))
     assert done.returncode == 2

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from fllm_metrics.top.metrics_page import Histogram, read_page
+from fllm_metrics.top.metrics_page import Histogram, parse_page
 
 PAGE = """\
 # HELP furiosa_llm:request_failure_total Requests that failed
@@ -27,18 +27,18 @@ furiosa_llm:time_to_first_token_seconds_sum{model_name="m"} 12.5
 
 
 def test_ours_lose_their_prefix_and_series_are_added() -> None:
-    values = read_page(PAGE).values
+    values = parse_page(PAGE).values
     assert (values["request_failure_total"], values["process_open_fds"]) == (5, 19)
 
 
 def test_buckets_become_a_histogram() -> None:
-    histogram = read_page(PAGE).histograms["time_to_first_token_seconds"]
+    histogram = parse_page(PAGE).histograms["time_to_first_token_seconds"]
     assert histogram == Histogram((0.1, 1.0, math.inf), (5, 15, 20))
 
 
-def test_what_is_no_page_is_refused() -> None:
+def test_other_text_is_an_error() -> None:
     with pytest.raises(ValueError, match=r".*"):
-        read_page("<html>\n<body>hello there</body>")
+        parse_page("<html>\n<body>hello there</body>")
 
 
 @pytest.mark.parametrize(
@@ -49,12 +49,12 @@ def test_a_quantile_lies_on_a_line_within_its_bucket(share: float, value: float)
     assert histogram.quantile(share) == pytest.approx(value)
 
 
-def test_empty_buckets_are_passed_over() -> None:
+def test_empty_buckets_are_skipped() -> None:
     histogram = Histogram((1.0, 2.0, 3.0, math.inf), (0, 0, 4, 4))
     assert [histogram.quantile(share) for share in (0.0, 0.5, 1.0)] == [2.0, 2.5, 3.0]
 
 
-def test_of_no_samples_there_is_no_quantile() -> None:
+def test_no_samples_have_no_quantile() -> None:
     assert Histogram().quantile(0.5) is None
 
 
@@ -63,6 +63,6 @@ def test_the_samples_since_are_the_difference() -> None:
     assert now.since(before) == Histogram((1.0, math.inf), (0, 4))
 
 
-def test_a_histogram_that_began_anew_is_taken_whole() -> None:
+def test_a_histogram_that_restarted_is_taken_whole() -> None:
     before, now = Histogram((1.0, math.inf), (2, 30)), Histogram((1.0, math.inf), (1, 4))
     assert now.since(before) == now

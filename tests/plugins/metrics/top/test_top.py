@@ -1,4 +1,4 @@
-"""``furiosa-llm top`` beside a server that answers as it is told."""
+"""``furiosa-llm top`` with a scripted server."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from fllm_metrics.prometheus import PrometheusCollector
 TOP = [sys.executable, "-m", "fllm_api", "top"]
 MODEL = "org/a-model"
 DEADLINE = 60.0
-"""Seconds in which whatever is waited for must have come."""
+"""Seconds that every wait may take."""
 
 
 class FakeServer(ThreadingHTTPServer):
-    """Answers GET with what its pages say: a status and a body."""
+    """Responds to GET with its scripted pages: a status and a body."""
 
     def __init__(self, port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), Handler)
@@ -46,7 +46,7 @@ class FakeServer(ThreadingHTTPServer):
 
     def page(self, path: str) -> tuple[int, object]:
         if path == "/metrics" and path not in self.pages:
-            RequestTracker("one", [self.requests]).finish("each look finds one more failure")
+            RequestTracker("one", [self.requests]).finish("each snapshot finds one more failure")
             return 200, self.requests.expose(self.status, "").body.decode()
         return self.pages.get(path, (404, {}))
 
@@ -104,9 +104,9 @@ def test_once_prints_one_frame_of_plain_text(server: FakeServer) -> None:
 
 
 def test_a_frame_fits_into_a_small_terminal(server: FakeServer) -> None:
-    lines = once(server.url).stdout.splitlines()
-    assert max(map(len, lines)) <= 80
-    assert len(lines) <= 22  # two more say how to leave
+    with_hint = once(server.url).stdout.splitlines()
+    assert max(map(len, with_hint)) <= 80
+    assert len(with_hint) <= 22  # two more say how to leave
 
 
 @pytest.mark.parametrize("form", ["{}/", "{}/v1", "{}/v1/"])
@@ -118,14 +118,14 @@ def test_the_scheme_may_be_left_out(server: FakeServer) -> None:
     assert once(server.url.removeprefix("http://")).returncode == 0
 
 
-def test_an_engine_that_does_not_answer_is_told(server: FakeServer) -> None:
+def test_an_engine_that_does_not_answer_is_reported(server: FakeServer) -> None:
     server.pages["/health"] = (503, {"error": {"message": "the engine died: signal 9"}})
     done = once(server.url)
     assert done.returncode == 1
-    assert "● the engine does not answer: the engine died: signal 9" in done.stdout
+    assert "● the engine does not respond: the engine died: signal 9" in done.stdout
 
 
-def test_a_server_that_drains_is_told(server: FakeServer) -> None:
+def test_a_server_that_drains_is_reported(server: FakeServer) -> None:
     server.pages["/ready"] = (503, {"error": {"message": "draining"}})
     done = once(server.url)
     assert done.returncode == 1
@@ -136,7 +136,7 @@ def test_a_server_without_metrics_says_how_to_get_them(server: FakeServer) -> No
     server.pages["/metrics"] = (404, {"error": {"message": "Not Found"}})
     done = once(server.url)
     assert done.returncode == 2
-    assert done.stderr.endswith("shows no metrics: start the server with --enable-metrics\n")
+    assert done.stderr.endswith("exposes no metrics: start the server with --enable-metrics\n")
 
 
 @pytest.mark.parametrize("body", ["<html>hello there</html>", "process_open_fds 3\n"])
@@ -149,9 +149,9 @@ def test_the_metrics_of_something_else_are_refused(server: FakeServer, body: str
 
 @pytest.mark.parametrize(
     ("arguments", "what"),
-    [((), "wants a key: give one of its own by --api-key"), (("--api-key", "no"), "refuses this key")],
+    [((), "requires a key: set a valid one with --api-key"), (("--api-key", "no"), "rejects this key")],
 )
-def test_a_key_that_is_missing_or_wrong_is_told(
+def test_a_key_that_is_missing_or_wrong_is_reported(
     server: FakeServer, arguments: tuple[str, ...], what: str
 ) -> None:
     server.key = "sesame"
@@ -170,10 +170,10 @@ def test_no_server_is_one_line_and_status_1() -> None:
         url = gone.url
     done = once(url)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"furiosa-llm: error: {url}: no answer: connection refused\n"
+    assert done.stderr == f"furiosa-llm: error: {url}: no response: connection refused\n"
 
 
-def test_what_is_no_url_is_refused() -> None:
+def test_a_bad_url_is_rejected() -> None:
     assert once("ftp://there").returncode == 2
 
 
@@ -194,7 +194,7 @@ class Terminal:
         os.close(theirs)
 
     def wait_for(self, text: str) -> None:
-        """Until it is drawn; what was drawn before does not count."""
+        """Wait until new output contains the text."""
         deadline = time.monotonic() + DEADLINE
         seen = ""
         while text not in seen:
@@ -205,7 +205,7 @@ class Terminal:
         os.write(self._ours, keys)
 
     def end(self) -> int:
-        """The exit status; all that is drawn meanwhile is read, as a terminal does."""
+        """Return the exit status; read all output until then, as a terminal does."""
         deadline = time.monotonic() + DEADLINE
         while self.process.poll() is None and time.monotonic() < deadline:
             self._read()
@@ -258,7 +258,7 @@ def test_a_server_that_goes_and_comes_back_is_followed() -> None:
             screen.wait_for("ready")
             first.shutdown()
             first.server_close()
-            screen.wait_for("no answer: connection refused")
+            screen.wait_for("no response: connection refused")
             screen.wait_for("trying again every 0.1 s")
             with serving(FakeServer(port)):
                 screen.wait_for("ready")
@@ -267,8 +267,8 @@ def test_a_server_that_goes_and_comes_back_is_followed() -> None:
 
 
 def test_a_server_that_hangs_does_not_hang_the_keyboard() -> None:
-    # It listens, and nobody answers.
+    # It listens but never responds.
     with FakeServer() as silent, terminal(silent.url) as screen:
-        screen.wait_for(f"looking at {silent.url}; q to quit")
+        screen.wait_for(f"connecting to {silent.url}; q to quit")
         screen.press(b"q")
         assert screen.end() == 0

@@ -1,11 +1,11 @@
-"""Figures fit their columns, and bars theirs."""
+"""Numbers and bars fit their columns."""
 
 from __future__ import annotations
 
 import pytest
 
 from fllm_metrics.top.sparkline import gauge, sparkline
-from fllm_metrics.top.units import bytes_, number, percent, seconds, span
+from fllm_metrics.top.units import bytes_, duration, number, percent, seconds
 
 
 @pytest.mark.parametrize(
@@ -25,12 +25,12 @@ from fllm_metrics.top.units import bytes_, number, percent, seconds, span
         (percent(0.345), "34%"),
         (bytes_(93_523_968), "94 MB"),
         (bytes_(1_780_285_440), "1.8 GB"),
-        (span(0.2), "0 s"),
-        (span(59.7), "1 min 0 s"),
-        (span(3 * 86400 + 4 * 3600 + 59), "3 d 4 h"),
+        (duration(0.2), "0 s"),
+        (duration(59.7), "1 min 0 s"),
+        (duration(3 * 86400 + 4 * 3600 + 59), "3 d 4 h"),
     ],
 )
-def test_figures_are_short(text: str, wanted: str) -> None:
+def test_numbers_are_short(text: str, wanted: str) -> None:
     assert text == wanted
 
 
