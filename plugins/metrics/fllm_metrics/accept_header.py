@@ -1,4 +1,4 @@
-"""What a scraper accepts, said so that our names reach it as they are."""
+"""Rewrite the ``Accept`` header of a scraper so that metric names are not escaped."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ OPENMETRICS = "application/openmetrics-text"
 
 
 def unescaped(accept: str) -> str:
-    """The header ``Accept``, asking that no name be escaped: each of ours is legal in every version.
+    """Return the header with a request for unescaped names, which are valid in every version of the format.
 
-    Where it is not asked for that, prometheus_client 0.26 writes the colon of our samples as an underscore.
+    Without it, prometheus_client 0.26 replaces the colon in our sample names by an underscore.
     """
     return ",".join(_unescaped(each) for each in accept.split(",")) if accept else ""
 

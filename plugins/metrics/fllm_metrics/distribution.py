@@ -1,4 +1,4 @@
-"""Samples of one kind, counted between bounds."""
+"""A histogram that several metrics pages can expose with different bounds."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from itertools import accumulate
 
 
 class Distribution:
-    """Counts each sample once, between all bounds that any page has; each page shows those that it knows.
+    """Counts each sample once, between the bounds of all pages; each page exposes its own bounds.
 
-    The library's own histogram takes ten times as long, and can be shown under one name only.
+    The histogram of prometheus_client is ten times slower and can be exposed under only one name.
     """
 
     def __init__(self, *pages: Sequence[float]) -> None:
@@ -19,17 +19,17 @@ class Distribution:
         self.sum = 0.0
 
     def observe(self, sample: float) -> None:
-        """Count one."""
+        """Add one sample."""
         self._counts[bisect_left(self._bounds, sample)] += 1
         self.sum += sample
 
     def observe_all(self, samples: Iterable[float]) -> None:
-        """Count each of them."""
+        """Add several samples."""
         for sample in samples:
             self.observe(sample)
 
     def up_to(self, bounds: Sequence[float]) -> list[int]:
-        """How many samples exceed none of these bounds, for each of them, and how many there are."""
+        """Return, per bound, the number of samples that do not exceed it, then the number of all samples."""
         *counts, count = accumulate(self._counts)
         known = dict(zip(self._bounds, counts, strict=True))
         return [*(known[bound] for bound in bounds), count]

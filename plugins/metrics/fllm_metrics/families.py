@@ -1,4 +1,4 @@
-"""Families of Prometheus metrics, made when they are scraped."""
+"""Build Prometheus metric families during a scrape."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from prometheus_client.utils import floatToGoString
 from fllm_metrics.distribution import Distribution
 
 PREFIX = "furiosa_llm:"
-"""Of our own names."""
+"""Prefix of our metric names."""
 
 
 class Families:
-    """Families of one prefix, each with a series of the same labels: it is there, at zero, from the start."""
+    """Builds families with the same prefix and labels. Every series exists from the start, at 0."""
 
     def __init__(self, prefix: str, labels: Mapping[str, str]) -> None:
         self._prefix = prefix
@@ -22,26 +22,26 @@ class Families:
         self._values = [*labels.values()]
 
     def gauge(self, name: str, text: str, value: float) -> Metric:
-        """What may rise and fall."""
+        """Return a gauge."""
         family = GaugeMetricFamily(self._prefix + name, text, labels=self._names)
         family.add_metric(self._values, value)
         return family
 
     def counter(self, name: str, text: str, total: float) -> Metric:
-        """What only grows; ``_total`` is added to its name."""
+        """Return a counter; ``_total`` is added to its name."""
         family = CounterMetricFamily(self._prefix + name, text, labels=self._names)
         family.add_metric(self._values, total)
         return family
 
     def counters(self, name: str, text: str, label: str, totals: Mapping[str, float]) -> Metric:
-        """A series for each value of one label more."""
+        """Return a counter with a series for each value of an additional label."""
         family = CounterMetricFamily(self._prefix + name, text, labels=[*self._names, label])
         for value, total in totals.items():
             family.add_metric([*self._values, value], total)
         return family
 
     def histogram(self, name: str, text: str, samples: Distribution, bounds: Sequence[float]) -> Metric:
-        """A distribution, divided at ``bounds``."""
+        """Return a histogram with these bounds."""
         family = HistogramMetricFamily(self._prefix + name, text, labels=self._names)
         labels = [*map(floatToGoString, bounds), "+Inf"]
         family.add_metric(self._values, [*zip(labels, samples.up_to(bounds), strict=True)], samples.sum)

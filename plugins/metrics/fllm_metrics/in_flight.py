@@ -1,4 +1,4 @@
-"""How many requests are in flight."""
+"""Count the requests in flight."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from fllm import RequestRecord
 
 
 class InFlight:
-    """A request waits until its first token is here, and then runs."""
+    """Counts waiting requests, which have no token, and running requests, which have at least one."""
 
     def __init__(self) -> None:
         self.waiting = 0
-        """How many have no token yet."""
+        """Number of requests without a token."""
         self.running = 0
-        """How many have their first token, and not their last."""
+        """Number of unfinished requests with at least one token."""
 
     def received(self) -> None:
-        """One waits."""
+        """Count a new request as waiting."""
         self.waiting += 1
 
     def started(self) -> None:
-        """One waits no more."""
+        """Count a waiting request as running."""
         self.waiting -= 1
         self.running += 1
 
     def finished(self, request: RequestRecord) -> None:
-        """It is gone, whether or not it ever ran."""
+        """Stop counting a request, whether or not it was running."""
         if request.first_token_at is None:
             self.waiting -= 1
         else:

@@ -1,4 +1,4 @@
-"""What is counted, under nobody's names yet."""
+"""Counts and distributions of all requests, independent of metric names."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from fllm_metrics.in_flight import InFlight
 from fllm_metrics.request_outcome import outcome
 
 
-class Figures:
-    """Hears of each event when it happens, and counts it once; pages show it under one name or several.
+class MetricsState:
+    """Records each event once; pages expose it under one or more names.
 
-    A request that failed leaves no sample in the distributions of whole requests: a refusal within a
-    millisecond would flatter the latency.
+    The distributions of whole requests leave out failed requests, because fast rejections would make the
+    latency look better than it is.
     """
 
     def __init__(self, max_model_len: int) -> None:
         self.max_model_len = max_model_len
         self.status = EngineStats()
-        """The engine's last that is known; of an engine that was started again it begins at 0."""
+        """Last known status of the engine. After a restart of the engine its counters start at 0."""
         self.engine_up = False
         self.in_flight = InFlight()
         self.received_total = 0
@@ -31,56 +31,56 @@ class Figures:
         self.prompt_tokens_total = 0
         self.generation_tokens_total = 0
         self.outcomes: Counter[str] = Counter()
-        self.reasons: Counter[str] = Counter()
-        """Requests that came to the engine, by how they ended."""
+        self.finish_reasons: Counter[str] = Counter()
+        """Requests that reached the engine, by finish reason."""
         self._make_times()
         self._make_lengths(buckets.tokens(max_model_len))
 
     def _make_times(self) -> None:
-        self.first_token = Distribution(buckets.VLLM_FIRST_TOKEN)
-        self.end_to_end = Distribution(buckets.VLLM_REQUEST)
-        self.between_tokens = Distribution(buckets.BETWEEN_TOKENS, buckets.VLLM_OUTPUT_TOKEN)
-        self.each_token = Distribution(buckets.VLLM_OUTPUT_TOKEN)
-        """The mean of each answer, one sample for a request."""
-        self.queue = Distribution(buckets.FIRST_TOKEN, buckets.VLLM_REQUEST)
-        self.inference = Distribution(buckets.VLLM_REQUEST)
-        self.prefill = Distribution(buckets.VLLM_REQUEST)
-        self.decode = Distribution(buckets.VLLM_REQUEST)
+        self.time_to_first_token = Distribution(buckets.VLLM_FIRST_TOKEN)
+        self.e2e_latency = Distribution(buckets.VLLM_REQUEST)
+        self.inter_token_latency = Distribution(buckets.BETWEEN_TOKENS, buckets.VLLM_OUTPUT_TOKEN)
+        self.time_per_output_token = Distribution(buckets.VLLM_OUTPUT_TOKEN)
+        """Mean per request."""
+        self.queue_time = Distribution(buckets.FIRST_TOKEN, buckets.VLLM_REQUEST)
+        self.inference_time = Distribution(buckets.VLLM_REQUEST)
+        self.prefill_time = Distribution(buckets.VLLM_REQUEST)
+        self.decode_time = Distribution(buckets.VLLM_REQUEST)
 
     def _make_lengths(self, bounds: Sequence[int]) -> None:
-        self.prompt_length = Distribution(bounds)
-        self.answer_length = Distribution(bounds)
-        self.limit = Distribution(bounds)
-        self.answers = Distribution(buckets.VLLM_ANSWERS)
+        self.prompt_tokens = Distribution(bounds)
+        self.generated_tokens = Distribution(bounds)
+        self.max_tokens = Distribution(bounds)
+        self.choices = Distribution(buckets.VLLM_CHOICES)
 
-    def hear(self, status: EngineStats | None) -> None:
-        """Keep the engine's last status, and whether it still answers."""
+    def update_status(self, status: EngineStats | None) -> None:
+        """Update the engine's status; None if the engine did not respond."""
         self.status = status or self.status
         self.engine_up = status is not None
 
     def received(self) -> None:
-        """A request waits."""
+        """Count a received request."""
         self.in_flight.received()
         self.received_total += 1
 
     def started(self, request: RequestRecord) -> None:
-        """Its prompt is computed, and its first token is here."""
+        """Record the first token of a request."""
         self.in_flight.started()
         self.prompt_tokens_total += request.prompt_tokens
-        self.queue.observe(request.queue_time)
+        self.queue_time.observe(request.queue_time)
         if request.first_token_at is not None:
-            self.first_token.observe(request.first_token_at - request.received_at)
+            self.time_to_first_token.observe(request.first_token_at - request.received_at)
 
     def progressed(self, gaps: Sequence[float], tokens: int) -> None:
-        """One sample for each gap, however many tokens ended it."""
+        """Record new tokens, with one sample per gap between outputs."""
         self.generation_tokens_total += tokens
-        self.between_tokens.observe_all(gaps)
+        self.inter_token_latency.observe_all(gaps)
 
     def finished(self, request: RequestRecord) -> None:
-        """It is measured as a whole, unless it failed."""
+        """Count a finished request, and record its distributions if it succeeded."""
         self.in_flight.finished(request)
         self.outcomes[outcome(request)] += 1
-        self.reasons.update(_reason(request))
+        self.finish_reasons.update(_finish_reason(request))
         if request.error is not None:
             self.failure_total += 1
             return
@@ -89,30 +89,30 @@ class Figures:
         self._measure_time(request)
 
     def _measure_length(self, request: RequestRecord) -> None:
-        self.prompt_length.observe(request.prompt_tokens)
-        self.answer_length.observe(request.generated_tokens)
-        rest = self.max_model_len - request.prompt_tokens
-        self.limit.observe(rest if request.max_tokens is None else request.max_tokens)
-        self.answers.observe(request.answers)
+        self.prompt_tokens.observe(request.prompt_tokens)
+        self.generated_tokens.observe(request.generated_tokens)
+        available = self.max_model_len - request.prompt_tokens
+        self.max_tokens.observe(available if request.max_tokens is None else request.max_tokens)
+        self.choices.observe(request.answers)
 
     def _measure_time(self, request: RequestRecord) -> None:
         end, first = request.finished_at, request.first_token_at
         if end is None:
             return
-        self.end_to_end.observe(end - request.received_at)
+        self.e2e_latency.observe(end - request.received_at)
         if first is None or request.submitted_at is None:
             return
-        began = request.submitted_at + request.queue_time
-        self.prefill.observe(max(first - began, 0.0))
-        self.inference.observe(max(end - began, 0.0))
-        self.decode.observe(end - first)
+        prefill_start = request.submitted_at + request.queue_time
+        self.prefill_time.observe(max(first - prefill_start, 0.0))
+        self.inference_time.observe(max(end - prefill_start, 0.0))
+        self.decode_time.observe(end - first)
         if request.generated_tokens > 1:
-            self.each_token.observe((end - first) / (request.generated_tokens - 1))
+            self.time_per_output_token.observe((end - first) / (request.generated_tokens - 1))
 
 
-def _reason(request: RequestRecord) -> list[str]:
-    """Of the whole request, in the engine's words; none where the engine never had it."""
-    reasons = request.finish_reasons
-    if request.error is None or not reasons:
-        return ["length" if reason == "length" else "stop" for reason in reasons[:1]]
-    return ["error" if "error" in reasons else "abort"]
+def _finish_reason(request: RequestRecord) -> list[str]:
+    """Return the finish reason of the whole request; none if it never reached the engine."""
+    finish_reasons = request.finish_reasons
+    if request.error is None or not finish_reasons:
+        return ["length" if reason == "length" else "stop" for reason in finish_reasons[:1]]
+    return ["error" if "error" in finish_reasons else "abort"]

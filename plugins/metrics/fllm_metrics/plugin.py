@@ -1,4 +1,4 @@
-"""Our own collectors and what reads them, found like a stranger's."""
+"""Register the built-in collectors and ``furiosa-llm top``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fllm import Collector, Entry, MetricsContext, hookimpl
 
 @hookimpl
 def fllm_collectors(context: MetricsContext) -> Iterable[Collector]:
-    """What the configuration asks for; prometheus_client is imported only where there is a scraper."""
+    """Yield the collectors that the configuration enables; prometheus_client is imported only for metrics."""
     if context.config.enabled:
         from fllm_metrics.prometheus import PrometheusCollector
 
@@ -26,5 +26,5 @@ def fllm_collectors(context: MetricsContext) -> Iterable[Collector]:
 
 @hookimpl
 def fllm_commands() -> Iterable[Entry]:
-    """What reads the metrics back."""
+    """Yield the ``top`` command."""
     yield Entry("top", "fllm_metrics.top.command:top", "Watch a running server in the terminal.")

@@ -10,7 +10,7 @@ from prometheus_client.exposition import choose_encoder
 from fllm import EngineStats, MetricsContext, MetricsPage, RequestRecord
 from fllm_metrics.accept_header import unescaped
 from fllm_metrics.furiosa_metrics import FuriosaPage
-from fllm_metrics.metrics_state import Figures
+from fllm_metrics.metrics_state import MetricsState
 from fllm_metrics.vllm_metrics import VllmPage
 
 COMPATIBLE = {"vllm": VllmPage}
@@ -21,31 +21,31 @@ class PrometheusCollector:
     """A `Collector` that can be scraped."""
 
     def __init__(self, context: MetricsContext) -> None:
-        self._figures = Figures(context.max_model_len)
+        self._state = MetricsState(context.max_model_len)
         self._registry = CollectorRegistry()
         for page in (FuriosaPage, *(COMPATIBLE[name] for name in context.config.compat)):
-            self._registry.register(page(self._figures, context.model_name))
+            self._registry.register(page(self._state, context.model_name))
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self._registry)
 
     def received(self, request: RequestRecord) -> None:  # noqa: ARG002
         """It waits."""
-        self._figures.received()
+        self._state.received()
 
     def started(self, request: RequestRecord) -> None:
         """Its first token is here."""
-        self._figures.started(request)
+        self._state.started(request)
 
     def progressed(self, request: RequestRecord, gaps: Sequence[float], tokens: int) -> None:  # noqa: ARG002
         """It has more tokens."""
-        self._figures.progressed(gaps, tokens)
+        self._state.progressed(gaps, tokens)
 
     def finished(self, request: RequestRecord) -> None:
         """It is over."""
-        self._figures.finished(request)
+        self._state.finished(request)
 
     def expose(self, status: EngineStats | None, accept: str) -> MetricsPage:
         """The page; where the engine gives no status, its last one is repeated."""
-        self._figures.hear(status)
+        self._state.update_status(status)
         encode, content_type = choose_encoder(unescaped(accept))
         return MetricsPage(content_type, encode(self._registry))

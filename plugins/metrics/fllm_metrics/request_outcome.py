@@ -1,4 +1,4 @@
-"""How requests ended."""
+"""Classify how requests ended."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ OUTCOMES = ("success", "aborted", "refused", "limited", "unavailable", "error")
 
 
 def outcome(request: RequestRecord) -> str:
-    """One of `OUTCOMES`: who is to mend what went wrong, if anything did.
+    """Return one of `OUTCOMES`, by the party that can fix the problem.
 
-    ``aborted``: the client left, or did not read, or its time was over; ``refused``: for what it says;
-    ``limited``: for how many there are; ``unavailable``: the engine or the server was not there;
-    ``error``: any other failure, of an answer that had begun too.
+    - ``aborted``: the client disconnected or did not read, or the request timed out.
+    - ``refused``: the request was invalid.
+    - ``limited``: the client exceeded a limit.
+    - ``unavailable``: the engine or the server was not available.
+    - ``error``: any other failure, also after the response had started.
     """
     if request.error is None:
         return "success"

@@ -1,1 +1,1 @@
-"""Traces, sent to an OpenTelemetry collector: ``--otlp-endpoint``."""
+"""Send traces to an OpenTelemetry collector (``--otlp-endpoint``)."""

@@ -1,4 +1,4 @@
-"""What a span says of a request: OpenTelemetry's conventions of HTTP servers and of generative AI."""
+"""Span attributes of a request, by OpenTelemetry's conventions for HTTP servers and generative AI."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PROVIDER = "furiosa_llm"
 
 
 def attributes_of(request: RequestRecord, model_name: str) -> dict[str, Value]:
-    """All that is known at its end."""
+    """Return all known attributes of a finished request."""
     known: dict[str, Value | None] = {
         "http.request.method": request.method,
         "url.path": request.path,
@@ -29,12 +29,12 @@ def attributes_of(request: RequestRecord, model_name: str) -> dict[str, Value]:
 
 
 def operation(path: str) -> str:
-    """As the conventions name what OpenAI's endpoints do."""
+    """Return the conventions' name of the operation of an OpenAI endpoint."""
     return next((name for end, name in OPERATIONS.items() if path.endswith(end)), "generate_content")
 
 
 def error_type(request: RequestRecord) -> str | None:
-    """The status where it says that there was an error, else what ended the answer."""
+    """Return the status if it is an error, else what ended the response; None for success."""
     if request.error is None:
         return None
     if request.status is not None and request.status >= 400:

@@ -1,4 +1,4 @@
-"""How spans leave: in batches, by a thread of their own. OpenTelemetry's environment variables hold."""
+"""Export spans in batches from a thread. OpenTelemetry's environment variables apply."""
 
 from __future__ import annotations
 
@@ -13,50 +13,52 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 SERVICE = "furiosa-llm"
-"""``service.name``, unless the environment says another."""
+"""Default of ``service.name``, which the environment can override."""
 PATH = "/v1/traces"
 FLUSH_SECONDS = 3.0
-"""At the end of the server, for what has not been sent."""
+"""Time to send the remaining spans when the server stops."""
 
 log = logging.getLogger("fllm.otel")
 
 
 def provider_for(endpoint: str) -> TracerProvider:
-    """Makes spans that are sent to ``endpoint`` until the process ends; it need not be there."""
+    """Return a provider that sends spans to ``endpoint`` until the process ends; it may be unreachable."""
     provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
-    exporter = OnceTold(OTLPSpanExporter(endpoint=traces_url(endpoint)), endpoint)
+    exporter = LogOnceExporter(OTLPSpanExporter(endpoint=traces_url(endpoint)), endpoint)
     provider.add_span_processor(BatchSpanProcessor(exporter))
     atexit.register(closing(provider))
     return provider
 
 
 def traces_url(endpoint: str) -> str:
-    """Where traces go at an endpoint that takes all signals."""
+    """Return the URL for traces of an endpoint that receives all signals."""
     return endpoint if endpoint.endswith(PATH) else endpoint.rstrip("/") + PATH
 
 
 def closing(provider: TracerProvider, seconds: float = FLUSH_SECONDS) -> Callable[[], None]:
-    """Makes what sends the rest, if that can be done in time: by itself, `shutdown` takes half a minute."""
-    ending = Event()
+    """Return a function that sends the remaining spans within ``seconds``; `shutdown` alone may take 30 s."""
+    stopping = Event()
 
     def wait() -> None:
-        ending.wait()
+        stopping.wait()
         provider.shutdown()
 
-    # Begun now: an interpreter that ends may start no thread any more.
+    # Started now, because an interpreter that shuts down can't start threads.
     thread = Thread(target=wait, name="fllm-otel-end", daemon=True)
     thread.start()
 
     def close() -> None:
-        ending.set()
+        stopping.set()
         thread.join(seconds)
 
     return close
 
 
-class OnceTold(SpanExporter):
-    """Says once that spans are lost, and once that they no longer are; the exporter itself would say it for
-    every batch and attempt."""
+class LogOnceExporter(SpanExporter):
+    """Logs once when spans are lost, and once when the endpoint accepts them again.
+
+    The wrapped exporter would log every batch and every attempt.
+    """
 
     def __init__(self, exporter: SpanExporter, endpoint: str) -> None:
         logging.getLogger("opentelemetry.exporter").setLevel(logging.CRITICAL)
@@ -65,18 +67,18 @@ class OnceTold(SpanExporter):
         self._lost = False
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Pass them on."""
+        """Export the spans with the wrapped exporter."""
         result = self._exporter.export(spans)
         lost = result is not SpanExportResult.SUCCESS
         if lost and not self._lost:
-            log.warning("traces are lost: %s does not take them; this is said once", self._endpoint)
+            log.warning("traces are lost until the endpoint accepts them again: %s", self._endpoint)
         elif self._lost and not lost:
-            log.info("%s takes traces again", self._endpoint)
+            log.info("the endpoint accepts traces again: %s", self._endpoint)
         self._lost = lost
         return result
 
     def shutdown(self) -> None:
-        """No more will come; an attempt that is under way ends."""
+        """Shut down the wrapped exporter; a running attempt ends."""
         self._exporter.shutdown()
 
 

@@ -1,4 +1,4 @@
-"""Found like a stranger's; OpenTelemetry is imported only where there is somewhere to send traces."""
+"""Register the span collector; OpenTelemetry is imported only if there is an endpoint."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fllm import Collector, MetricsContext, UserError, hookimpl
 
 @hookimpl
 def fllm_collectors(context: MetricsContext) -> Iterable[Collector]:
-    """A collector where there is an endpoint; raises `UserError` where OpenTelemetry is not installed."""
+    """Yield a collector if there is an endpoint; raise `UserError` if OpenTelemetry is not installed."""
     endpoint = context.config.otlp_endpoint
     if endpoint is None:
         return

@@ -1,4 +1,4 @@
-"""How spans leave the server, and what happens where nobody takes them."""
+"""Export of spans, also to endpoints that fail."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 from fllm import MetricsConfig, MetricsContext, UserError
-from fllm_metrics.otel.export import OnceTold, closing, traces_url
+from fllm_metrics.otel.export import LogOnceExporter, closing, traces_url
 from fllm_metrics.otel.plugin import fllm_collectors
 
 
-class Moody(SpanExporter):
-    """Gives the results that it is told to give."""
+class ScriptedExporter(SpanExporter):
+    """Returns the given results in turn."""
 
     def __init__(self, *results: bool) -> None:
         self._results = list(results)
@@ -30,8 +30,8 @@ class Moody(SpanExporter):
         pass
 
 
-class Hanging(SpanExporter):
-    """Never comes back by itself."""
+class HangingExporter(SpanExporter):
+    """Never returns by itself."""
 
     def __init__(self) -> None:
         self.released = Event()
@@ -57,22 +57,22 @@ def test_traces_go_to_their_path(endpoint: str, url: str) -> None:
     assert traces_url(endpoint) == url
 
 
-def test_that_traces_are_lost_is_said_once_and_that_they_no_longer_are(
+def test_the_loss_of_traces_and_its_end_are_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "fllm.otel")
-    exporter = OnceTold(Moody(True, False, False, False, True, True, False), "http://h")
+    exporter = LogOnceExporter(ScriptedExporter(True, False, False, False, True, True, False), "http://h")
     for _ in range(7):
         exporter.export([])
     assert [record.getMessage() for record in caplog.records] == [
-        "traces are lost: http://h does not take them; this is said once",
-        "http://h takes traces again",
-        "traces are lost: http://h does not take them; this is said once",
+        "traces are lost until the endpoint accepts them again: http://h",
+        "the endpoint accepts traces again: http://h",
+        "traces are lost until the endpoint accepts them again: http://h",
     ]
 
 
 def test_the_end_of_the_server_does_not_wait_for_an_endpoint_that_hangs() -> None:
-    provider, exporter = TracerProvider(shutdown_on_exit=False), Hanging()
+    provider, exporter = TracerProvider(shutdown_on_exit=False), HangingExporter()
     provider.add_span_processor(BatchSpanProcessor(exporter))
     provider.get_tracer("t").start_span("s").end()
     closing(provider, seconds=0.05)()
@@ -91,7 +91,9 @@ print([*fllm_collectors(MetricsContext(model_name="m", max_model_len=1))], "open
     assert ran.stdout == "[] False\n"
 
 
-def test_that_opentelemetry_is_missing_is_told_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_about_missing_opentelemetry_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(sys.modules, "fllm_metrics.otel.export", None)
     config = MetricsConfig(otlp_endpoint="http://localhost:4318")
     with pytest.raises(UserError, match=r"pip install 'furiosa-llm-server\[otel\]'"):
