@@ -1,4 +1,4 @@
-"""A server without a model: a tiny tokenizer, a backend that repeats a script, and ways to ask it."""
+"""A server without a model: a tiny tokenizer, a scripted backend, and helpers that send requests."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TEMPLATE = (
 
 
 def byte_tokenizer(words: Sequence[str] = (), *, bos: bool = False) -> Tokenizer:
-    """One token for each byte, and one for each of ``words``, which only a backend can produce."""
+    """Return a tokenizer with one token per byte, and one per word, which only a backend can produce."""
     encode = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     spelled = [encode.pre_tokenize_str(word)[0][0] for word in words]
     names = dict.fromkeys([*sorted(pre_tokenizers.ByteLevel.alphabet()), *spelled])
@@ -46,7 +46,7 @@ def byte_tokenizer(words: Sequence[str] = (), *, bos: bool = False) -> Tokenizer
 
 
 def spell(tokenizer: Tokenizer, word: str) -> int:
-    """Id of a word's token."""
+    """Return the id of a word's token."""
     encode = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     found = tokenizer.token_to_id(word)
     found = tokenizer.token_to_id(encode.pre_tokenize_str(word)[0][0]) if found is None else found
@@ -55,7 +55,7 @@ def spell(tokenizer: Tokenizer, word: str) -> int:
 
 
 class FakeBackend:
-    """Repeats the ids of each step, whatever the prompt. Remembers its prompts, and which ended early."""
+    """Returns the same token ids for every prompt. Records its requests, and which were aborted."""
 
     def __init__(self, steps: Sequence[Sequence[int]] = (), *, eos: int | None = None) -> None:
         self.steps = [list(step) for step in steps]
@@ -63,13 +63,13 @@ class FakeBackend:
         self.prompts: list[GenerateRequest] = []
         self.aborted: list[str] = []
         self.stalls_after: int | None = None
-        """Brings so many steps, then nothing more."""
+        """Number of steps after which it returns nothing more."""
         self.fails_after: int | None = None
-        """Brings so many steps, then raises ``failure``."""
+        """Number of steps after which it raises ``failure``."""
         self.failure: Exception = RuntimeError("secret")
         self.health: Exception | None = None
         self.logprobs: Sequence[float] = (-0.25,)
-        """Of each token of the first sequence, of the second, and so on; the last for all others."""
+        """Log-probability of every token, by sequence; the last one holds for all further sequences."""
 
     async def start(self) -> ModelCard:
         raise AssertionError("the fake needs no start")
@@ -153,9 +153,9 @@ class Recorder:
 
 
 def a_server(words: Sequence[str] = ("Hello", " world", "!"), **parts: Any) -> AppState:
-    """A server whose backend says ``words``, one a step, and ends; ``parts`` replace those of `AppState`.
+    """Return a server whose backend generates ``words``, one a step; ``parts`` replace fields of `AppState`.
 
-    ``config`` is a dict of the `ServerConfig` fields that matter, ``card`` one of those of `ModelCard`.
+    ``config`` and ``card`` are dicts with fields of `ServerConfig` and `ModelCard`.
     """
     bos = parts.pop("bos", False)
     known = [word for word in words if word != EOS]
@@ -183,7 +183,7 @@ def a_server(words: Sequence[str] = ("Hello", " world", "!"), **parts: Any) -> A
 
 
 def backend_of(server: AppState) -> FakeBackend:
-    """The fake, as what it is."""
+    """Return the server's fake backend."""
     assert isinstance(server.backend, FakeBackend)
     return server.backend
 
@@ -192,14 +192,14 @@ _apps: dict[int, tuple[AppState, Litestar]] = {}
 
 
 def app_of(server: AppState) -> Litestar:
-    """Its application, made once: that takes longer than a request."""
+    """Return the server's application, built once because that takes longer than a request."""
     if id(server) not in _apps:
         _apps[id(server)] = (server, create_app(server))
     return _apps[id(server)][1]
 
 
 def ask(server: AppState, method: str, path: str, **request: Any) -> httpx.Response:
-    """One request, over ASGI."""
+    """Send one request over ASGI."""
 
     async def go() -> httpx.Response:
         transport = httpx.ASGITransport(app_of(server))
@@ -210,18 +210,18 @@ def ask(server: AppState, method: str, path: str, **request: Any) -> httpx.Respo
 
 
 def chat(server: AppState, **body: Any) -> httpx.Response:
-    """A chat request; ``messages`` say Hi unless given."""
+    """Send a chat request; its default message is ``Hi``."""
     body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], **body}
     return ask(server, "POST", "/v1/chat/completions", json=body)
 
 
 def complete(server: AppState, **body: Any) -> httpx.Response:
-    """A completion request; ``prompt`` is Hi unless given."""
+    """Send a completion request; its default prompt is ``Hi``."""
     return ask(server, "POST", "/v1/completions", json={"model": "m", "prompt": "Hi", **body})
 
 
 def events(response: httpx.Response) -> list[dict[str, Any]]:
-    """The chunks of a stream, which must end as streams do."""
+    """Return the chunks of a stream, after checking that it ends with ``[DONE]``."""
     assert response.status_code == 200, response.text
     assert response.headers["content-type"].startswith("text/event-stream")
     lines = response.text.split("\n\n")
@@ -231,7 +231,7 @@ def events(response: httpx.Response) -> list[dict[str, Any]]:
 
 
 def error_of(response: httpx.Response) -> dict[str, Any]:
-    """The body of the envelope, which must be complete."""
+    """Return the content of the error envelope, after checking that it is complete."""
     body = response.json()
     assert set(body) == {"error"}, body
     error: dict[str, Any] = body["error"]
@@ -241,7 +241,7 @@ def error_of(response: httpx.Response) -> dict[str, Any]:
 
 
 class Thinks:
-    """A reasoning parser: what comes before the first ``|`` is reasoning."""
+    """A reasoning parser: the text before the first ``|`` is reasoning."""
 
     def __init__(self, context: ParserContext) -> None:
         self.context = context

@@ -1,4 +1,4 @@
-"""The command line for tests: run to its end, or serving."""
+"""The ``furiosa-llm`` command for tests: run to its end, or serving."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Server", "children", "command", "run", "serving"]
 
 
 def children(server: Server) -> list[int]:
-    """Process ids of a server's children: the engine's is among them."""
+    """Return the process ids of a server's children, such as its engine."""
     with open(f"/proc/{server.process.pid}/task/{server.process.pid}/children") as file:
         return [int(pid) for pid in file.read().split()]
 

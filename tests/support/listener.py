@@ -1,4 +1,4 @@
-"""The HTTP listener over an application in this process, and raw connections to it."""
+"""The HTTP listener in this process, and raw connections to it."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from fllm_api.lifecycle.drain import RequestDrain
 from fllm_api.listener import ConnectionTimeouts, Listener
 
 
-class Listening:
-    """A listener in its main loop, and its port."""
+class RunningListener:
+    """A listener that serves, and its port."""
 
     def __init__(self, listener: Listener, port: int, serving: asyncio.Task[None]) -> None:
         self.listener = listener
         self.port = port
         self.serving = serving
-        self._wires: list[Wire] = []
+        self._connections: list[RawConnection] = []
 
-    async def connect(self) -> Wire:
-        """A raw connection."""
-        wire = Wire(*await asyncio.open_connection("127.0.0.1", self.port))
-        self._wires.append(wire)
-        return wire
+    async def connect(self) -> RawConnection:
+        """Open a raw connection."""
+        connection = RawConnection(*await asyncio.open_connection("127.0.0.1", self.port))
+        self._connections.append(connection)
+        return connection
 
-    async def tell(self, *pieces: bytes) -> Answer:
-        """Send the pieces on a new connection, and read one answer."""
-        wire = await self.connect()
+    async def exchange(self, *pieces: bytes) -> RawResponse:
+        """Send the pieces on a new connection, and return the response."""
+        connection = await self.connect()
         for piece in pieces:
-            await wire.send(piece)
-        return await wire.answer()
+            await connection.send(piece)
+        return await connection.read_response()
 
-    async def hang_up(self) -> None:
-        """Close all connections."""
-        for wire in self._wires:
-            await wire.close()
+    async def close_connections(self) -> None:
+        """Close all connections to the listener."""
+        for connection in self._connections:
+            await connection.close()
 
 
-class Answer:
-    """A response, read from the wire."""
+class RawResponse:
+    """A response as it was received."""
 
     def __init__(self, head: bytes, body: bytes) -> None:
         line, *lines = head.decode("latin-1").split("\r\n")
@@ -54,36 +54,36 @@ class Answer:
 
     @property
     def error(self) -> dict[str, Any]:
-        """What the envelope holds."""
+        """The content of the error envelope."""
         error: dict[str, Any] = json.loads(self.body)["error"]
         return error
 
 
-class Wire:
-    """One connection, byte by byte."""
+class RawConnection:
+    """A client connection that sends and receives bytes."""
 
-    def __init__(self, scanner: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = scanner
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
         self._writer = writer
 
     async def send(self, data: bytes) -> None:
-        """Write it, whatever it is."""
+        """Send bytes."""
         self._writer.write(data)
         await self._writer.drain()
 
-    async def answer(self, seconds: float = 20) -> Answer:
-        """Read one response with a content-length, or chunks."""
+    async def read_response(self, seconds: float = 20) -> RawResponse:
+        """Return the next response, which has a content length or is chunked."""
         async with asyncio.timeout(seconds):
             head = (await self._reader.readuntil(b"\r\n\r\n"))[:-4]
-            answer = Answer(head, b"")
-            if "chunked" in answer.headers.get("transfer-encoding", ""):
-                answer.body = await self._chunks()
+            response = RawResponse(head, b"")
+            if "chunked" in response.headers.get("transfer-encoding", ""):
+                response.body = await self._chunks()
             else:
-                answer.body = await self._reader.readexactly(int(answer.headers.get("content-length", 0)))
-        return answer
+                response.body = await self._reader.readexactly(int(response.headers.get("content-length", 0)))
+        return response
 
-    async def rest(self, seconds: float = 20) -> bytes:
-        """All that comes until the server closes the connection."""
+    async def read_to_end(self, seconds: float = 20) -> bytes:
+        """Return all bytes received until the server closes the connection."""
         async with asyncio.timeout(seconds):
             try:
                 return await self._reader.read()
@@ -91,7 +91,7 @@ class Wire:
                 return b""
 
     async def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._writer.close()
         with suppress(OSError):
             await self._writer.wait_closed()
@@ -107,7 +107,7 @@ class Wire:
 @asynccontextmanager
 async def listening(
     app: Any, drain: RequestDrain | None = None, **options: float
-) -> AsyncIterator[Listening]:
+) -> AsyncIterator[RunningListener]:
     """Serve the application; ``options``: ``read``, ``write``, ``max_connections``, ``shutdown_timeout``."""
     end = socket.create_server(("127.0.0.1", 0))
     ready = asyncio.Event()
@@ -121,10 +121,10 @@ async def listening(
     listener.on_ready = ready.set
     serving = asyncio.create_task(listener.serve([end]))
     await ready.wait()
-    server = Listening(listener, end.getsockname()[1], serving)
+    server = RunningListener(listener, end.getsockname()[1], serving)
     try:
         yield server
     finally:
-        await server.hang_up()
+        await server.close_connections()
         listener.drain()
         await serving

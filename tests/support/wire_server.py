@@ -1,4 +1,4 @@
-"""A server of OpenAI's API, down to the bytes: what it sends, in which pieces, and where it breaks off."""
+"""A server of OpenAI's API whose tests script every byte: the pieces that it sends, and where it stops."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 HANG = object()
-"""A piece that never comes."""
+"""A piece that is never sent."""
 CLOSE = object()
 """Close the connection here."""
 
 Script = Callable[[dict[str, Any]], Iterable[Any]]
-"""From a request's body to the pieces of the answer, sent apart from each other."""
+"""Maps a request's body to the pieces of the response, which are sent separately."""
 
 EVENT_STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 LAST_CHUNK = b"0\r\n\r\n"
@@ -24,38 +24,38 @@ LAST_CHUNK = b"0\r\n\r\n"
 
 @dataclass
 class WireServer:
-    """What came to it."""
+    """What the server has received."""
 
     url: str = ""
     connections: int = 0
     heads: list[str] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
-    """Of the POSTs."""
+    """Bodies of POST requests."""
 
 
 def chunk(data: bytes) -> bytes:
-    """One chunk of HTTP's chunked encoding."""
+    """Return a chunk of HTTP's chunked encoding."""
     return b"%x\r\n%s\r\n" % (len(data), data)
 
 
 def event(value: Any) -> bytes:
-    """One server-sent event."""
+    """Return a server-sent event."""
     return b"data: " + (value if isinstance(value, bytes) else json.dumps(value).encode()) + b"\n\n"
 
 
 def whole(body: Any, status: str = "200 OK") -> bytes:
-    """An answer in one piece."""
+    """Return a response with a content length."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     return b"HTTP/1.1 %s\r\ncontent-length: %d\r\n\r\n%s" % (status.encode(), len(data), data)
 
 
 def refusal(status: str, message: str) -> bytes:
-    """OpenAI's error envelope."""
+    """Return an error response in OpenAI's envelope."""
     return whole({"error": {"message": message}}, status)
 
 
 def tokens(body: dict[str, Any]) -> Iterator[bytes]:
-    """As many tokens as are asked for, one in a chunk, streamed or not; prompts count by words."""
+    """Yield a response of ``max_tokens`` tokens, one per event if streamed. A prompt has a token per word."""
     prompt = body["prompt"] if "prompt" in body else body["messages"][0]["content"]
     usage = {"prompt_tokens": len(prompt.split()), "completion_tokens": body["max_tokens"]}
     if not body.get("stream"):
@@ -71,7 +71,7 @@ def tokens(body: dict[str, Any]) -> Iterator[bytes]:
 
 @contextmanager
 def answering(script: Script = tokens, models: bytes | None = None) -> Iterator[WireServer]:
-    """The server, in a thread of its own; ``models`` is its whole answer about models."""
+    """Run the server in a thread. ``models`` is its complete response to ``GET``."""
     server = WireServer()
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)

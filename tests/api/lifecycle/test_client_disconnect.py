@@ -1,4 +1,4 @@
-"""A client that goes away frees its sequence, whatever the server is doing for it."""
+"""A client that disconnects frees its sequences, whatever the server is doing for it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from fllm_api.app_state import AppState
 
 
 class Client:
-    """An ASGI client that sends a request and leaves when told."""
+    """An ASGI client that sends a request and disconnects on command."""
 
     def __init__(self, body: dict[str, Any]) -> None:
-        self.leaves = asyncio.Event()
-        self.heard = asyncio.Event()
+        self.disconnects = asyncio.Event()
+        self.received = asyncio.Event()
         self.slow = False
         self.messages: list[Any] = []
         self._body: bytes | None = json.dumps({"model": "m", "prompt": "x", **body}).encode()
@@ -27,13 +27,13 @@ class Client:
         if self._body is not None:
             body, self._body = self._body, None
             return {"type": "http.request", "body": body, "more_body": False}
-        await self.leaves.wait()
+        await self.disconnects.wait()
         return {"type": "http.disconnect"}
 
     async def send(self, message: Any) -> None:
         self.messages.append(message)
         if message["type"] == "http.response.body":
-            self.heard.set()
+            self.received.set()
             if self.slow:
                 await asyncio.Event().wait()
 
@@ -53,14 +53,14 @@ SCOPE = {
 }
 
 
-async def leave_when(server: AppState, client: Client, ready: asyncio.Event | None) -> None:
+async def disconnect_when(server: AppState, client: Client, ready: asyncio.Event | None) -> None:
     asking = asyncio.create_task(create_app(server)({**SCOPE}, client.receive, client.send))  # type: ignore[arg-type]
     if ready is not None:
         await ready.wait()
     else:
         while not backend_of(server).prompts:
             await asyncio.sleep(0)
-    client.leaves.set()
+    client.disconnects.set()
     await asyncio.wait_for(asking, 5)
 
 
@@ -69,7 +69,7 @@ def test_while_a_stream_waits_for_the_next_token() -> None:
         server = a_server()
         backend_of(server).stalls_after = 1
         client = Client({"stream": True})
-        await leave_when(server, client, client.heard)
+        await disconnect_when(server, client, client.received)
         assert backend_of(server).aborted == [backend_of(server).prompts[0].request_id]
 
     asyncio.run(go())
@@ -80,7 +80,7 @@ def test_while_a_stream_is_being_sent_to_a_slow_reader() -> None:
         server = a_server()
         client = Client({"stream": True})
         client.slow = True
-        await leave_when(server, client, client.heard)
+        await disconnect_when(server, client, client.received)
         assert len(backend_of(server).aborted) == 1
 
     asyncio.run(go())
@@ -92,7 +92,7 @@ def test_before_anything_is_sent(stream: bool) -> None:
         server = a_server()
         backend_of(server).stalls_after = 0
         client = Client({"stream": stream})
-        await leave_when(server, client, None)
+        await disconnect_when(server, client, None)
         assert len(backend_of(server).aborted) == 1
         assert client.messages == []
 
@@ -104,7 +104,7 @@ def test_all_sequences_of_the_request_are_freed() -> None:
         server = a_server()
         backend_of(server).stalls_after = 1
         client = Client({"prompt": ["a", "b"], "n": 2, "stream": True})
-        await leave_when(server, client, client.heard)
+        await disconnect_when(server, client, client.received)
         prompts = {prompt.request_id for prompt in backend_of(server).prompts}
         assert len(prompts) == 4
         assert set(backend_of(server).aborted) == prompts
@@ -112,25 +112,25 @@ def test_all_sequences_of_the_request_are_freed() -> None:
     asyncio.run(go())
 
 
-def test_collectors_hear_of_it() -> None:
+def test_collectors_receive_the_disconnect() -> None:
     async def go() -> None:
         recorder = Recorder()
         server = a_server(collectors=[recorder])
         backend_of(server).stalls_after = 0
-        await leave_when(server, Client({}), None)
+        await disconnect_when(server, Client({}), None)
         assert recorder.heard == ["received", "finished the client disconnected"]
 
     asyncio.run(go())
 
 
-def test_a_server_that_stops_frees_the_sequence_and_tells_collectors() -> None:
+def test_a_cancelled_request_frees_the_sequence_and_is_reported() -> None:
     async def go() -> None:
         recorder = Recorder()
         server = a_server(collectors=[recorder])
         backend_of(server).stalls_after = 1
         client = Client({"stream": True})
         asking = asyncio.create_task(create_app(server)({**SCOPE}, client.receive, client.send))  # type: ignore[arg-type]
-        await client.heard.wait()
+        await client.received.wait()
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
@@ -145,7 +145,7 @@ def test_no_task_is_left() -> None:
         server = a_server()
         backend_of(server).stalls_after = 1
         client = Client({"stream": True, "n": 2})
-        await leave_when(server, client, client.heard)
+        await disconnect_when(server, client, client.received)
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     asyncio.run(go())

@@ -16,7 +16,7 @@ def run(work: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(go())
 
 
-def test_what_is_under_way_raises_the_error() -> None:
+def test_the_block_raises_the_error() -> None:
     async def go() -> None:
         deadline = Deadline()
         asyncio.get_running_loop().call_soon(deadline.expire, ValueError("over"))
@@ -67,14 +67,14 @@ def test_the_block_of_another_task_is_ended() -> None:
                     await asyncio.Event().wait()
             except ValueError:
                 await asyncio.sleep(0)
-                return "said so"
-            return "nothing"
+                return "handled"
+            return "not expired"
 
         async with deadline.enforce():
             answering = asyncio.create_task(answer())
             await asyncio.sleep(0)
             deadline.expire(ValueError("over"))
-            assert await answering == "said so"
+            assert await answering == "handled"
 
     run(go)
 

@@ -1,4 +1,4 @@
-"""The end of a server: nothing that was accepted is lost, nothing more is accepted, and it says so."""
+"""Shutdown: accepted requests finish, and new ones are rejected with 503."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from support.api_fakes import FakeBackend, a_server, app_of, backend_of
-from support.listener import Answer, Listening, Wire, listening
+from support.listener import RawConnection, RawResponse, RunningListener, listening
 
 from fllm.errors import BackendUnavailable
 from fllm.values import EngineStats
@@ -17,8 +17,10 @@ from fllm_api.app_state import AppState
 from fllm_api.cli.event_loop import loop_factory
 
 
-def serving(server: AppState, work: Callable[[Listening], Coroutine[Any, Any, Any]], **options: float) -> Any:
-    """Do the work with the whole application."""
+def serving(
+    server: AppState, work: Callable[[RunningListener], Coroutine[Any, Any, Any]], **options: float
+) -> Any:
+    """Run the work against the whole application."""
 
     async def go() -> Any:
         async with listening(app_of(server), server.drain, **options) as running:
@@ -39,7 +41,7 @@ def completion(**body: Any) -> bytes:
 
 
 class HeldBackend(FakeBackend):
-    """Brings nothing more after the first step until it is let go."""
+    """Stops after the first step until `go` is set."""
 
     def __init__(self, ids: list[int]) -> None:
         super().__init__([[i] for i in ids])
@@ -60,58 +62,58 @@ def held() -> tuple[AppState, HeldBackend]:
     return a_server(backend=backend), backend
 
 
-async def under_way(running: Listening, backend: FakeBackend, *, stream: bool) -> Wire:
-    """A request that the engine works on."""
-    wire = await running.connect()
+async def start_request(running: RunningListener, backend: FakeBackend, *, stream: bool) -> RawConnection:
+    """Send a request, and return once the engine has received it."""
+    connection = await running.connect()
     known = len(backend.prompts)
-    await wire.send(completion(stream=stream))
+    await connection.send(completion(stream=stream))
     while len(backend.prompts) == known:
         await asyncio.sleep(0.005)
-    return wire
+    return connection
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_what_is_under_way_is_finished_and_new_requests_are_503(stream: bool) -> None:
+def test_requests_in_flight_finish_and_new_ones_are_503(stream: bool) -> None:
     server, backend = held()
 
-    async def work(running: Listening) -> tuple[Answer, Answer, bool]:
-        wire = await under_way(running, backend, stream=stream)
+    async def work(running: RunningListener) -> tuple[RawResponse, RawResponse, bool]:
+        connection = await start_request(running, backend, stream=stream)
         idle = await running.connect()
         await idle.send(get("/v1/models"))
-        await idle.answer()
+        await idle.read_response()
         running.listener.drain()
-        refused = await running.tell(completion())
-        on_an_idle_connection = await (await idle_again(idle)).answer()
+        refused = await running.exchange(completion())
+        on_an_idle_connection = await (await idle_again(idle)).read_response()
         assert on_an_idle_connection.status == 503
         assert not running.serving.done()
         backend.go.set()
-        answer = await wire.answer()
+        response = await connection.read_response()
         await asyncio.wait_for(running.serving, 10)
-        return answer, refused, await wire.rest() == b""
+        return response, refused, await connection.read_to_end() == b""
 
-    async def idle_again(wire: Wire) -> Wire:
-        await wire.send(get("/v1/models"))
-        return wire
+    async def idle_again(connection: RawConnection) -> RawConnection:
+        await connection.send(get("/v1/models"))
+        return connection
 
-    answer, refused, closed = serving(server, work)
-    assert (answer.status, closed) == (200, True)
-    assert b"Hello world!" in answer.body or answer.body.endswith(b"data: [DONE]\n\n")
-    assert b'"error"' not in answer.body
+    response, refused, closed = serving(server, work)
+    assert (response.status, closed) == (200, True)
+    assert b"Hello world!" in response.body or response.body.endswith(b"data: [DONE]\n\n")
+    assert b'"error"' not in response.body
     assert (refused.status, refused.headers["connection"]) == (503, "close")
     assert refused.headers["retry-after"] == "1"
     assert refused.error["message"] == "the server is shutting down"
 
 
-def test_health_and_metrics_answer_while_it_drains_and_ready_says_why_not() -> None:
+def test_health_responds_while_draining_and_ready_gives_the_reason() -> None:
     server, backend = held()
 
-    async def work(running: Listening) -> list[Answer]:
-        assert (await running.tell(get("/ready"))).status == 200
-        await under_way(running, backend, stream=True)
+    async def work(running: RunningListener) -> list[RawResponse]:
+        assert (await running.exchange(get("/ready"))).status == 200
+        await start_request(running, backend, stream=True)
         running.listener.drain()
-        said = [await running.tell(get(path)) for path in ("/health", "/ready")]
+        responses = [await running.exchange(get(path)) for path in ("/health", "/ready")]
         backend.go.set()
-        return said
+        return responses
 
     health, ready = serving(server, work)
     assert (health.status, ready.status) == (200, 503)
@@ -121,49 +123,49 @@ def test_health_and_metrics_answer_while_it_drains_and_ready_says_why_not() -> N
 def test_a_stream_that_is_not_done_in_time_ends_with_an_error_event() -> None:
     server, backend = held()
 
-    async def work(running: Listening) -> Answer:
-        wire = await under_way(running, backend, stream=True)
+    async def work(running: RunningListener) -> RawResponse:
+        connection = await start_request(running, backend, stream=True)
         await asyncio.sleep(0.05)
         running.listener.drain()
-        answer = await wire.answer()
+        response = await connection.read_response()
         await asyncio.wait_for(running.serving, 10)
-        return answer
+        return response
 
-    answer = serving(server, work, shutdown_timeout=0.1)
-    *_, event, done = answer.body.decode().strip().split("\n\n")
-    assert (answer.status, done) == (200, "data: [DONE]")
+    response = serving(server, work, shutdown_timeout=0.1)
+    *_, event, done = response.body.decode().strip().split("\n\n")
+    assert (response.status, done) == (200, "data: [DONE]")
     assert json.loads(event[6:])["error"]["message"] == "the server is shutting down"
     assert len(backend.aborted) == 1
 
 
-def test_a_whole_answer_that_is_not_done_in_time_is_503() -> None:
+def test_a_json_response_that_is_not_done_in_time_is_503() -> None:
     server, backend = held()
 
-    async def work(running: Listening) -> Answer:
-        wire = await under_way(running, backend, stream=False)
+    async def work(running: RunningListener) -> RawResponse:
+        connection = await start_request(running, backend, stream=False)
         running.listener.drain()
-        return await wire.answer()
+        return await connection.read_response()
 
-    answer = serving(server, work, shutdown_timeout=0.1)
-    assert (answer.status, answer.error["code"]) == (503, "unavailable")
+    response = serving(server, work, shutdown_timeout=0.1)
+    assert (response.status, response.error["code"]) == (503, "unavailable")
     assert len(backend.aborted) == 1
 
 
-def test_a_body_that_is_still_to_come_is_503_when_the_time_is_over() -> None:
+def test_a_request_without_its_body_is_503_after_the_shutdown_timeout() -> None:
     server = a_server()
 
-    async def work(running: Listening) -> Answer:
-        wire = await running.connect()
-        await wire.send(completion()[:-3])
+    async def work(running: RunningListener) -> RawResponse:
+        connection = await running.connect()
+        await connection.send(completion()[:-3])
         await asyncio.sleep(0.05)
         running.listener.drain()
-        return await wire.answer()
+        return await connection.read_response()
 
     assert serving(server, work, shutdown_timeout=0.1).status == 503
 
 
-def test_a_handler_that_does_not_end_holds_no_server() -> None:
-    async def deaf(scope: Any, receive: Any, send: Any) -> None:
+def test_a_handler_that_never_returns_does_not_block_the_shutdown() -> None:
+    async def endless(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
             await receive()
             await send({"type": "lifespan.startup.complete"})
@@ -174,9 +176,9 @@ def test_a_handler_that_does_not_end_holds_no_server() -> None:
             pass
 
     async def go() -> None:
-        async with listening(deaf, shutdown_timeout=0.1) as running:
-            wire = await running.connect()
-            await wire.send(get("/"))
+        async with listening(endless, shutdown_timeout=0.1) as running:
+            connection = await running.connect()
+            await connection.send(get("/"))
             await asyncio.sleep(0.05)
             running.listener.drain()
             await asyncio.wait_for(running.serving, 20)
@@ -188,16 +190,16 @@ def test_a_dead_engine_is_not_ready() -> None:
     server = a_server()
     backend_of(server).health = BackendUnavailable("the engine is being started")
 
-    async def work(running: Listening) -> list[Answer]:
-        return [await running.tell(get(path)) for path in ("/health", "/ready")]
+    async def work(running: RunningListener) -> list[RawResponse]:
+        return [await running.exchange(get(path)) for path in ("/health", "/ready")]
 
-    answers = serving(server, work)
-    assert [answer.status for answer in answers] == [503, 503]
-    assert answers[1].error["message"] == "the engine is being started"
+    responses = serving(server, work)
+    assert [response.status for response in responses] == [503, 503]
+    assert responses[1].error["message"] == "the engine is being started"
 
 
-class Crowded(FakeBackend):
-    """Many wait for it."""
+class BusyBackend(FakeBackend):
+    """Reports a long queue."""
 
     async def status(self) -> EngineStats:
         return EngineStats(waiting=7)
@@ -205,9 +207,9 @@ class Crowded(FakeBackend):
 
 @pytest.mark.parametrize(("max_queue", "status"), [(8, 200), (7, 503)])
 def test_a_full_queue_is_healthy_and_not_ready(max_queue: int, status: int) -> None:
-    server = a_server(backend=Crowded(), config={"max_queue": max_queue})
+    server = a_server(backend=BusyBackend(), config={"max_queue": max_queue})
 
-    async def work(running: Listening) -> list[int]:
-        return [(await running.tell(get(path))).status for path in ("/health", "/ready")]
+    async def work(running: RunningListener) -> list[int]:
+        return [(await running.exchange(get(path))).status for path in ("/health", "/ready")]
 
     assert serving(server, work) == [200, status]

@@ -1,4 +1,4 @@
-"""How much is let in: the counts themselves, without HTTP."""
+"""Admission without HTTP: capacity, sequences and the limits of clients."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fllm_api.limits.client_limits import RateLimited
 
 @dataclass(eq=False)
 class Cost:
-    """A request, for what it has generated."""
+    """A request with a number of generated tokens."""
 
     generated_tokens: int = 0
 
@@ -32,7 +32,7 @@ def admission(most: int = 10, clock: Clock | None = None, **limits: int) -> Admi
     return Admission(most, RateLimits(**limits), clock=clock or Clock())
 
 
-def test_a_request_counts_as_one_until_its_sequences_are_known_and_none_when_it_is_over():
+def test_a_request_counts_as_one_sequence_until_reserve_and_as_none_after_release():
     gate = admission(10)
     slot = gate.admit("a", Cost())
     assert gate.in_flight == 1
@@ -52,11 +52,11 @@ def test_a_request_counts_as_one_until_its_sequences_are_known_and_none_when_it_
         (asked(2, n=1, beam=BeamSearchParams(width=4)), 8),
     ],
 )
-def test_sequences_are_what_the_engine_has_at_once(request_: PipelineRequest, sequences: int):
+def test_num_sequences_is_what_the_engine_runs_at_once(request_: PipelineRequest, sequences: int):
     assert request_.num_sequences == sequences
 
 
-def test_beyond_its_capacity_the_server_is_busy_until_somebody_is_done():
+def test_the_server_is_busy_at_its_capacity_until_a_request_is_released():
     gate = admission(2)
     first, _ = gate.admit("a", Cost()), gate.admit("a", Cost())
     with pytest.raises(ServerBusy) as caught:
@@ -67,7 +67,7 @@ def test_beyond_its_capacity_the_server_is_busy_until_somebody_is_done():
     gate.admit("b", Cost())
 
 
-def test_sequences_that_find_no_room_now_are_refused_and_hold_no_more():
+def test_sequences_that_do_not_fit_are_rejected_and_reserve_nothing():
     gate = admission(4)
     gate.admit("a", Cost()).reserve(asked(n=3))
     slot = gate.admit("b", Cost())
@@ -88,14 +88,14 @@ def test_sequences_that_find_no_room_now_are_refused_and_hold_no_more():
         (asked(2, n=3), "prompt"),
     ],
 )
-def test_what_could_never_fit_is_the_requests_fault(request_: PipelineRequest, field: str):
+def test_a_request_that_could_never_fit_is_invalid(request_: PipelineRequest, field: str):
     slot = admission(4).admit("a", Cost())
     with pytest.raises(RequestError, match=r"sequences, and this server holds 4") as caught:
         slot.reserve(request_)
     assert caught.value.param == field
 
 
-def test_each_client_has_so_many_requests_in_flight():
+def test_the_concurrency_of_each_client_is_limited():
     gate = admission(concurrency=2)
     first, _ = gate.admit("a", Cost()), gate.admit("a", Cost())
     with pytest.raises(RateLimited, match="2 requests in flight") as caught:
@@ -107,7 +107,7 @@ def test_each_client_has_so_many_requests_in_flight():
     gate.admit("a", Cost())
 
 
-def test_who_is_refused_because_the_server_is_busy_has_nothing_in_flight():
+def test_a_request_rejected_because_the_server_is_busy_is_not_in_flight():
     gate = admission(1, concurrency=1)
     first = gate.admit("a", Cost())
     for _ in range(2):
@@ -117,7 +117,7 @@ def test_who_is_refused_because_the_server_is_busy_has_nothing_in_flight():
     gate.admit("b", Cost())
 
 
-def test_tokens_of_prompts_and_answers_are_waited_for_once_they_are_used():
+def test_used_tokens_of_prompts_and_outputs_refill():
     clock, cost = Clock(), Cost()
     gate = admission(clock=clock, tokens_per_minute=60)
     slot = gate.admit("a", cost)
@@ -137,7 +137,7 @@ def test_tokens_of_prompts_and_answers_are_waited_for_once_they_are_used():
     gate.admit("a", Cost())
 
 
-def test_tokens_of_answers_that_are_not_over_count():
+def test_tokens_of_requests_in_flight_count():
     cost = Cost()
     gate = admission(tokens_per_minute=60)
     gate.admit("a", cost).reserve(asked())
@@ -148,7 +148,7 @@ def test_tokens_of_answers_that_are_not_over_count():
         gate.admit("a", Cost())
 
 
-def test_requests_that_come_together_do_not_all_pass_on_the_same_tokens():
+def test_simultaneous_requests_do_not_all_use_the_same_tokens():
     gate = admission(tokens_per_minute=60)
     first, second = gate.admit("a", Cost()), gate.admit("a", Cost())
     first.reserve(asked(tokens=70))
@@ -156,7 +156,7 @@ def test_requests_that_come_together_do_not_all_pass_on_the_same_tokens():
         second.reserve(asked(tokens=70))
 
 
-def test_what_a_client_is_told_of_its_tokens():
+def test_rate_limit_headers():
     gate = admission(tokens_per_minute=600)
     slot = gate.admit("a", Cost())
     slot.reserve(asked(tokens=100))
@@ -169,7 +169,7 @@ def test_what_a_client_is_told_of_its_tokens():
     assert admission().admit("a", Cost()).headers() == {}
 
 
-def test_clients_who_have_nothing_in_flight_and_all_their_tokens_are_forgotten():
+def test_idle_clients_are_evicted():
     clock = Clock()
     gate = admission(clock=clock, concurrency=5, tokens_per_minute=60)
     assert gate._clients is not None
@@ -181,7 +181,7 @@ def test_clients_who_have_nothing_in_flight_and_all_their_tokens_are_forgotten()
     assert len(gate._clients) < 30
 
 
-def test_a_client_in_debt_or_in_flight_is_not_forgotten():
+def test_a_client_in_debt_or_in_flight_is_not_evicted():
     clock = Clock()
     gate = admission(1000, clock=clock, concurrency=1, tokens_per_minute=60)
     gate.admit("in flight", Cost())
@@ -200,7 +200,7 @@ def test_a_client_in_debt_or_in_flight_is_not_forgotten():
     ("runtime", "running"),
     [({"max_num_seqs": 3}, 3), ({}, DEFAULT_MAX_NUM_SEQS), ({"max_num_seqs": None}, DEFAULT_MAX_NUM_SEQS)],
 )
-def test_the_capacity_is_what_runs_and_what_may_wait(runtime: dict[str, Any], running: int):
+def test_the_capacity_is_what_may_run_and_what_may_wait(runtime: dict[str, Any], running: int):
     card = ModelCard(tokenizer="", max_model_len=1, runtime=runtime)
     assert sequence_capacity(card, ServerConfig(served_model_name="m", max_queue=7)) == running + 7
 

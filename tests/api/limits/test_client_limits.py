@@ -1,4 +1,4 @@
-"""What is refused before anything is generated, and what is cut off, with a backend that stalls."""
+"""Requests that are rejected before anything is generated, and late ones, with a backend that stalls."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COMPLETION = {"model": "m", "prompt": "Hi"}
 
 
 def stalled(*, card: dict[str, Any] | None = None, **config: Any) -> AppState:
-    """A server whose backend brings one step and then nothing, until it is told."""
+    """Return a server whose backend stalls after one step."""
     server = a_server(card=card or RUNS, config=config, collectors=[Recorder()])
     backend_of(server).stalls_after = 1
     return server
@@ -33,7 +33,7 @@ def recorder_of(server: AppState) -> Recorder:
 
 
 class Client:
-    """Several requests at once to one application."""
+    """Sends concurrent requests to one application."""
 
     def __init__(self, server: AppState, http: httpx.AsyncClient) -> None:
         self.server = server
@@ -44,7 +44,7 @@ class Client:
         return await self.http.post(f"/v1/{path}", json={**COMPLETION, **body})
 
     async def begin(self, **body: Any) -> asyncio.Task[httpx.Response]:
-        """A request that the backend has begun to work on."""
+        """Send a request, and return once the backend has received it."""
         count = len(backend_of(self.server).prompts)
         task = asyncio.create_task(self.ask(**body))
         self.tasks.append(task)
@@ -78,7 +78,7 @@ def refused(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
     return error
 
 
-def test_a_server_that_holds_all_it_may_refuses_at_once_and_says_when_to_come_again():
+def test_a_server_at_capacity_rejects_at_once_with_retry_after():
     async def test(client: Client) -> None:
         await client.begin()
         await client.begin()
@@ -92,9 +92,9 @@ def test_a_server_that_holds_all_it_may_refuses_at_once_and_says_when_to_come_ag
     with_client(stalled(max_queue=1), test)
 
 
-def test_a_refused_request_is_not_read():
+def test_the_body_of_a_rejected_request_is_not_read():
     async def body() -> AsyncIterator[bytes]:
-        raise AssertionError("somebody reads it")
+        raise AssertionError("the body is read")
         yield b""
 
     async def test(client: Client) -> None:
@@ -106,7 +106,7 @@ def test_a_refused_request_is_not_read():
     with_client(stalled(max_queue=0), test)
 
 
-def test_a_refused_request_is_a_failure_to_those_who_observe():
+def test_a_rejected_request_is_reported_as_failed():
     server = stalled(max_queue=0)
 
     async def test(client: Client) -> None:
@@ -120,7 +120,7 @@ def test_a_refused_request_is_a_failure_to_those_who_observe():
     with_client(server, test)
 
 
-def test_whoever_leaves_makes_room():
+def test_a_client_that_disconnects_makes_room():
     async def test(client: Client) -> None:
         first = await client.begin()
         refused(await client.ask(), 503, "server_busy")
@@ -151,7 +151,7 @@ def test_all_sequences_of_a_request_count():
         ({"n": 2, "best_of": 6, "use_beam_search": True}, "best_of"),
     ],
 )
-def test_more_sequences_than_the_server_ever_holds_are_the_requests_fault(body: dict[str, Any], field: str):
+def test_a_request_that_could_never_fit_is_invalid(body: dict[str, Any], field: str):
     async def test(client: Client) -> None:
         response = await client.ask(**body)
         assert (response.status_code, error_of(response)["param"]) == (400, field)
@@ -160,7 +160,7 @@ def test_more_sequences_than_the_server_ever_holds_are_the_requests_fault(body: 
     with_client(stalled(max_queue=4), test)
 
 
-def test_what_asks_for_nothing_of_the_engine_is_not_limited():
+def test_routes_without_the_engine_are_not_limited():
     async def test(client: Client) -> None:
         await client.begin()
         for path in ("/v1/models", "/health", "/version", "/ready"):
@@ -196,14 +196,14 @@ def test_tokens_are_limited_by_client():
     with_client(server, test)
 
 
-def test_without_limits_nothing_is_told_of_them():
+def test_without_limits_there_are_no_rate_limit_headers():
     async def test(client: Client) -> None:
         assert not [name for name in (await client.ask()).headers if "ratelimit" in name]
 
     with_client(a_server(), test)
 
 
-def test_the_backend_is_told_who_asks():
+def test_the_backend_receives_the_client():
     server = a_server()
 
     async def test(client: Client) -> None:
@@ -215,7 +215,7 @@ def test_the_backend_is_told_who_asks():
 
 
 @pytest.mark.parametrize("stalls_after", [0, 1])
-def test_a_whole_answer_that_is_late_is_a_504(stalls_after: int):
+def test_a_late_json_response_is_a_504(stalls_after: int):
     server = stalled(request_timeout=0.1)
     backend_of(server).stalls_after = stalls_after
 
@@ -269,7 +269,7 @@ def test_all_sequences_of_a_late_request_are_aborted_and_its_place_is_free():
     with_client(server, test)
 
 
-def test_a_body_that_does_not_come_is_late_too():
+def test_a_body_that_never_arrives_is_a_504():
     async def body() -> AsyncIterator[bytes]:
         yield b"{"
         await asyncio.Event().wait()

@@ -1,4 +1,4 @@
-"""What comes over the wire and is no request, too much of one, or too slow."""
+"""Requests that are invalid, too large or too slow."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from typing import Any
 
 import pytest
 from support.ambiguous_texts import AMBIGUOUS
-from support.listener import Answer, Listening, listening
+from support.listener import RawResponse, RunningListener, listening
 
 from fllm_api.cli.event_loop import loop_factory
+from fllm_api.listener.connection_limit import MAX_REJECTED_CONNECTIONS
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: a\r\n"
 
 
 async def echo(scope: Any, receive: Any, send: Any) -> None:
-    """Says what it understood."""
+    """Return the request as it was parsed."""
     if scope["type"] == "lifespan":
         for kind in ("startup", "shutdown"):
             await receive()
@@ -30,25 +31,27 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
         if message["type"] == "http.disconnect":
             return
         body, more = body + message["body"], message["more_body"]
-    heard = {
+    parsed = {
         "method": scope["method"],
         "path": scope["path"],
         "body": body.decode("latin-1"),
         "headers": [name.decode() for name, _ in scope["headers"]],
     }
-    said = json.dumps(heard).encode()
-    headers = [(b"content-length", b"%d" % len(said))]
+    encoded = json.dumps(parsed).encode()
+    headers = [(b"content-length", b"%d" % len(encoded))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": said})
+    await send({"type": "http.response.body", "body": encoded})
 
 
-def told(*pieces: bytes, **options: float) -> Answer:
-    """The answer to what is sent on one connection."""
-    return within(lambda server: server.tell(*pieces), **options)
+def exchange(*pieces: bytes, **options: float) -> RawResponse:
+    """Return the response to bytes sent on a new connection."""
+    return within(lambda server: server.exchange(*pieces), **options)
 
 
-def within(work: Callable[[Listening], Coroutine[Any, Any, Any]], app: Any = echo, **options: float) -> Any:
-    """Do the work with a server."""
+def within(
+    work: Callable[[RunningListener], Coroutine[Any, Any, Any]], app: Any = echo, **options: float
+) -> Any:
+    """Run the work against a server."""
 
     async def go() -> Any:
         async with listening(app, **options) as server:
@@ -58,24 +61,26 @@ def within(work: Callable[[Listening], Coroutine[Any, Any, Any]], app: Any = ech
         return runner.run(go())
 
 
-def test_what_could_be_read_in_two_ways_is_400_in_the_envelope() -> None:
-    async def work(server: Listening) -> dict[str, str]:
+def test_ambiguous_requests_are_400_in_the_envelope() -> None:
+    async def work(server: RunningListener) -> dict[str, str]:
         wrong = {}
         for name, data in AMBIGUOUS.items():
             for pieces in ([data], [data[i : i + 1] for i in range(len(data))]):
-                wire = await server.connect()
-                await wire.send(pieces[0])
+                connection = await server.connect()
+                await connection.send(pieces[0])
                 for piece in pieces[1:]:
                     await asyncio.sleep(0)
-                    await wire.send(piece)
-                answer = await wire.answer()
-                if (answer.status, await wire.rest()) != (400, b"") or not answer.headers["x-request-id"]:
-                    wrong[name] = f"{answer.status}: {answer.body!r}"
-                elif answer.headers["connection"] != "close":
+                    await connection.send(piece)
+                response = await connection.read_response()
+                if (response.status, await connection.read_to_end()) != (400, b"") or not response.headers[
+                    "x-request-id"
+                ]:
+                    wrong[name] = f"{response.status}: {response.body!r}"
+                elif response.headers["connection"] != "close":
                     wrong[name] = "stays open"
-                elif answer.error["type"] != "invalid_request_error":
-                    wrong[name] = str(answer.error)
-                await wire.close()
+                elif response.error["type"] != "invalid_request_error":
+                    wrong[name] = str(response.error)
+                await connection.close()
         return wrong
 
     assert within(work) == {}
@@ -96,102 +101,102 @@ def test_what_could_be_read_in_two_ways_is_400_in_the_envelope() -> None:
         (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: b\r\n" * 300 + b"\r\n", 431),
     ],
 )
-def test_what_is_not_served_says_so(data: bytes, status: int) -> None:
-    answer = told(data)
-    assert (answer.status, answer.headers["connection"]) == (status, "close")
-    assert answer.error["type"] == ("server_error" if status >= 500 else "invalid_request_error")
+def test_unsupported_requests_are_rejected(data: bytes, status: int) -> None:
+    response = exchange(data)
+    assert (response.status, response.headers["connection"]) == (status, "close")
+    assert response.error["type"] == ("server_error" if status >= 500 else "invalid_request_error")
 
 
 def test_a_header_without_end_is_431() -> None:
-    async def work(server: Listening) -> Answer:
-        wire = await server.connect()
-        await wire.send(b"GET / HTTP/1.1\r\nHost: a\r\nX: ")
+    async def work(server: RunningListener) -> RawResponse:
+        connection = await server.connect()
+        await connection.send(b"GET / HTTP/1.1\r\nHost: a\r\nX: ")
         for _ in range(8):
             await asyncio.sleep(0.01)
-            await wire.send(b"a" * 16_000)
-        return await wire.answer()
+            await connection.send(b"a" * 16_000)
+        return await connection.read_response()
 
     assert within(work).status == 431
 
 
 def test_chunks_that_are_all_framing_are_refused() -> None:
-    async def work(server: Listening) -> Answer:
-        wire = await server.connect()
-        await wire.send(POST + b"Transfer-Encoding: chunked\r\n\r\n1;")
+    async def work(server: RunningListener) -> RawResponse:
+        connection = await server.connect()
+        await connection.send(POST + b"Transfer-Encoding: chunked\r\n\r\n1;")
         for _ in range(8):
             await asyncio.sleep(0.01)
-            await wire.send(b"a" * 16_000)
-        return await wire.answer()
+            await connection.send(b"a" * 16_000)
+        return await connection.read_response()
 
     assert within(work).status == 400
 
 
 def test_a_body_in_chunks_of_one_byte_arrives() -> None:
-    answer = told(POST + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\na\r\n" * 30_000, b"0\r\n\r\n")
-    assert json.loads(answer.body)["body"] == "a" * 30_000
+    response = exchange(POST + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\na\r\n" * 30_000, b"0\r\n\r\n")
+    assert json.loads(response.body)["body"] == "a" * 30_000
 
 
 def test_trailers_are_no_headers() -> None:
     body = b"1\r\na\r\n0\r\nAuthorization: Bearer x\r\n\r\n"
-    answer = told(POST + b"Transfer-Encoding: chunked\r\n\r\n" + body)
-    assert json.loads(answer.body)["headers"] == ["host", "transfer-encoding"]
+    response = exchange(POST + b"Transfer-Encoding: chunked\r\n\r\n" + body)
+    assert json.loads(response.body)["headers"] == ["host", "transfer-encoding"]
 
 
 def test_an_upgrade_is_ignored_and_the_body_behind_it_is_read() -> None:
     upgrade = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n"
 
-    async def work(server: Listening) -> list[str]:
-        wire = await server.connect()
-        await wire.send(POST + upgrade + b"Content-Length: 3\r\n\r\nabc" + GET)
-        return [json.loads((await wire.answer()).body)["method"] for _ in range(2)]
+    async def work(server: RunningListener) -> list[str]:
+        connection = await server.connect()
+        await connection.send(POST + upgrade + b"Content-Length: 3\r\n\r\nabc" + GET)
+        return [json.loads((await connection.read_response()).body)["method"] for _ in range(2)]
 
     assert within(work) == ["POST", "GET"]
 
 
 def test_an_empty_line_before_a_request_is_skipped() -> None:
-    assert told(b"\r\n\r\n" + GET).status == 200
+    assert exchange(b"\r\n\r\n" + GET).status == 200
 
 
 def test_100_continue() -> None:
-    async def work(server: Listening) -> tuple[int, Any]:
-        wire = await server.connect()
-        await wire.send(POST + b"Content-Length: 3\r\nExpect: 100-continue\r\n\r\n")
-        first = await wire.answer()
-        await wire.send(b"abc")
-        return first.status, json.loads((await wire.answer()).body)["body"]
+    async def work(server: RunningListener) -> tuple[int, Any]:
+        connection = await server.connect()
+        await connection.send(POST + b"Content-Length: 3\r\nExpect: 100-continue\r\n\r\n")
+        first = await connection.read_response()
+        await connection.send(b"abc")
+        return first.status, json.loads((await connection.read_response()).body)["body"]
 
     assert within(work) == (100, "abc")
 
 
 def test_what_follows_a_last_request_is_not_read() -> None:
-    async def work(server: Listening) -> bytes:
-        wire = await server.connect()
-        await wire.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n" + GET)
-        return await wire.rest()
+    async def work(server: RunningListener) -> bytes:
+        connection = await server.connect()
+        await connection.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n" + GET)
+        return await connection.read_to_end()
 
     assert within(work).count(b"HTTP/1.1 200") == 1
 
 
 def test_a_refusal_comes_behind_the_answers_before_it() -> None:
-    async def work(server: Listening) -> list[int]:
-        wire = await server.connect()
-        await wire.send(GET + GET + b"nonsense\r\n\r\n")
-        statuses = [(await wire.answer()).status for _ in range(3)]
-        assert await wire.rest() == b""
+    async def work(server: RunningListener) -> list[int]:
+        connection = await server.connect()
+        await connection.send(GET + GET + b"nonsense\r\n\r\n")
+        statuses = [(await connection.read_response()).status for _ in range(3)]
+        assert await connection.read_to_end() == b""
         return statuses
 
     assert within(work) == [200, 200, 400]
 
 
 def test_pipelined_requests_are_bounded() -> None:
-    async def work(server: Listening) -> bytes:
-        wire = await server.connect()
-        await wire.send(GET * 1000)
-        return await wire.rest()
+    async def work(server: RunningListener) -> bytes:
+        connection = await server.connect()
+        await connection.send(GET * 1000)
+        return await connection.read_to_end()
 
-    answered = within(work)
-    assert answered.count(b"HTTP/1.1 200") == 17
-    assert answered.count(b"HTTP/1.1 400") == 1
+    responded = within(work)
+    assert responded.count(b"HTTP/1.1 200") == 17
+    assert responded.count(b"HTTP/1.1 400") == 1
 
 
 @pytest.mark.parametrize(
@@ -203,47 +208,47 @@ def test_pipelined_requests_are_bounded() -> None:
         (POST + b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n", "body"),
     ],
 )
-def test_what_trickles_in_is_408(begun: bytes, what: str) -> None:
-    async def work(server: Listening) -> tuple[Answer, bytes]:
-        wire = await server.connect()
-        await wire.send(begun)
-        trickle = asyncio.create_task(drip(wire))
-        answer = await wire.answer()
+def test_a_request_that_arrives_too_slowly_is_408(begun: bytes, what: str) -> None:
+    async def work(server: RunningListener) -> tuple[RawResponse, bytes]:
+        connection = await server.connect()
+        await connection.send(begun)
+        trickle = asyncio.create_task(drip(connection))
+        response = await connection.read_response()
         trickle.cancel()
-        return answer, await wire.rest()
+        return response, await connection.read_to_end()
 
-    answer, rest = within(work, read=0.3)
-    assert (answer.status, rest) == (408, b"")
-    assert answer.error["message"] == f"the {what} took longer than 0.3 s"
+    response, rest = within(work, read=0.3)
+    assert (response.status, rest) == (408, b"")
+    assert response.error["message"] == f"the {what} took longer than 0.3 s"
 
 
-async def drip(wire: Any) -> None:
-    """Bytes that go on with headers as with a length of chunks, too few to matter."""
+async def drip(connection: Any) -> None:
+    """Send bytes that continue headers as well as a chunk size, too slowly."""
     while True:
         await asyncio.sleep(0.1)
-        await wire.send(b"0")
+        await connection.send(b"0")
 
 
-def test_a_connection_that_brings_nothing_is_closed_without_a_word() -> None:
-    async def work(server: Listening) -> bytes:
+def test_a_connection_without_a_request_is_closed_without_a_response() -> None:
+    async def work(server: RunningListener) -> bytes:
         silent, blank = await server.connect(), await server.connect()
         await blank.send(b"\r\n")
-        return await silent.rest() + await blank.rest()
+        return await silent.read_to_end() + await blank.read_to_end()
 
     assert within(work, read=0.2) == b""
 
 
-def test_a_body_that_never_comes_after_its_answer_holds_no_connection() -> None:
+def test_a_body_that_never_arrives_after_its_response_ends_the_connection() -> None:
     async def early(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
             return await echo(scope, receive, send)
         await send({"type": "http.response.start", "status": 401, "headers": [(b"content-length", b"0")]})
         return await send({"type": "http.response.body", "body": b""})
 
-    async def work(server: Listening) -> tuple[int, bytes]:
-        wire = await server.connect()
-        await wire.send(POST + b"Content-Length: 3\r\n\r\na")
-        return (await wire.answer()).status, await wire.rest()
+    async def work(server: RunningListener) -> tuple[int, bytes]:
+        connection = await server.connect()
+        await connection.send(POST + b"Content-Length: 3\r\n\r\na")
+        return (await connection.read_response()).status, await connection.read_to_end()
 
     assert within(work, early, read=0.2) == (401, b"")
 
@@ -254,38 +259,52 @@ def test_a_whole_request_has_no_time_limit_of_reading() -> None:
             await asyncio.sleep(0.5)
         await echo(scope, receive, send)
 
-    assert within(lambda server: server.tell(GET), slow, read=0.1).status == 200
+    assert within(lambda server: server.exchange(GET), slow, read=0.1).status == 200
 
 
-def test_one_connection_too_many_takes_the_place_of_an_idle_one() -> None:
-    async def work(server: Listening) -> tuple[list[int], bytes, int]:
-        wires = [await server.connect() for _ in range(3)]
-        for wire in wires:
-            await wire.send(GET)
-        statuses = [(await wire.answer()).status for wire in wires]
-        fourth = await server.tell(GET)
-        closed = await wires[0].rest()
-        await wires[1].send(GET)
-        return statuses, closed, (fourth.status, (await wires[1].answer()).status)
+def test_a_connection_beyond_the_limit_replaces_an_idle_one() -> None:
+    async def work(server: RunningListener) -> tuple[list[int], bytes, int]:
+        connections = [await server.connect() for _ in range(3)]
+        for connection in connections:
+            await connection.send(GET)
+        statuses = [(await connection.read_response()).status for connection in connections]
+        fourth = await server.exchange(GET)
+        closed = await connections[0].read_to_end()
+        await connections[1].send(GET)
+        return statuses, closed, (fourth.status, (await connections[1].read_response()).status)
 
     assert within(work, max_connections=3) == ([200] * 3, b"", (200, 200))
 
 
-def test_where_all_connections_are_at_work_one_more_is_503() -> None:
-    async def work(server: Listening) -> tuple[Answer, int]:
-        wire = await server.connect()
-        await wire.send(POST + b"Content-Length: 3\r\n\r\n")
+def test_a_connection_beyond_the_limit_is_503_if_all_are_busy() -> None:
+    async def work(server: RunningListener) -> tuple[RawResponse, int]:
+        connection = await server.connect()
+        await connection.send(POST + b"Content-Length: 3\r\n\r\n")
         await asyncio.sleep(0.05)
-        refused = await server.tell(GET)
-        await wire.send(b"abc")
-        return refused, (await wire.answer()).status
+        refused = await server.exchange(GET)
+        await connection.send(b"abc")
+        return refused, (await connection.read_response()).status
 
-    refused, answered = within(work, max_connections=1)
-    assert (refused.status, refused.headers["retry-after"], answered) == (503, "1", 200)
+    refused, responded = within(work, max_connections=1)
+    assert (refused.status, refused.headers["retry-after"], responded) == (503, "1", 200)
     assert refused.error["type"] == "server_error"
 
 
-def test_a_client_that_pipelines_and_leaves_is_noticed_by_the_request_under_way() -> None:
+def test_rejected_connections_that_stay_open_are_bounded() -> None:
+    async def work(server: RunningListener) -> tuple[int, int]:
+        connections = [await server.connect() for _ in range(MAX_REJECTED_CONNECTIONS + 10)]
+        for connection in connections:
+            await connection.send(b"garbage\r\n\r\n")
+        await connections[0].read_to_end()
+        newest = await connections[-1].read_response()
+        return newest.status, len(server.listener.server_state.connections)
+
+    status, still_open = within(work, max_connections=10)
+    assert status == 400
+    assert still_open <= MAX_REJECTED_CONNECTIONS
+
+
+def test_a_request_in_flight_is_notified_if_its_pipelining_client_disconnects() -> None:
     gone = asyncio.Event()
 
     async def waiting(scope: Any, receive: Any, send: Any) -> None:
@@ -296,11 +315,11 @@ def test_a_client_that_pipelines_and_leaves_is_noticed_by_the_request_under_way(
         gone.set()
         return None
 
-    async def work(server: Listening) -> None:
-        wire = await server.connect()
-        await wire.send(GET + GET)
+    async def work(server: RunningListener) -> None:
+        connection = await server.connect()
+        await connection.send(GET + GET)
         await asyncio.sleep(0.05)
-        await wire.close()
+        await connection.close()
         await asyncio.wait_for(gone.wait(), 10)
 
     within(work, waiting)

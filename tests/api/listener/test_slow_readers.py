@@ -1,4 +1,4 @@
-"""A client that does not read holds a bounded buffer, for a bounded time."""
+"""A client that does not read occupies a bounded buffer for a bounded time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from support.api_fakes import FakeBackend, a_server, app_of, backend_of
-from support.listener import Listening, listening
+from support.listener import RunningListener, listening
 
 from fllm_api.cli.event_loop import loop_factory
 
@@ -19,12 +19,12 @@ GET = b"GET / HTTP/1.1\r\nHost: a\r\nX-Request-Id: slow-one\r\n\r\n"
 CHUNK = b"x" * 1000
 
 
-class Talker:
-    """An application that says as much as it is let."""
+class Sender:
+    """An application that sends as much as it can."""
 
     def __init__(self, body: int = 0) -> None:
         self.body = body
-        """Bytes of a whole answer; 0: a stream without end."""
+        """Size of the response in bytes; 0 means an endless stream."""
         self.sent = 0
         self.over = asyncio.Event()
 
@@ -48,8 +48,8 @@ class Talker:
 
 
 @asynccontextmanager
-async def reader(server: Listening, request: bytes) -> AsyncIterator[socket.socket]:
-    """A connection with a tiny buffer, whose client has asked and does not read yet."""
+async def reader(server: RunningListener, request: bytes) -> AsyncIterator[socket.socket]:
+    """Open a connection with a tiny buffer and send a request, without reading the response."""
     with socket.socket() as end:
         end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         end.setblocking(False)
@@ -59,7 +59,7 @@ async def reader(server: Listening, request: bytes) -> AsyncIterator[socket.sock
         yield end
 
 
-def within(app: Any, work: Callable[[Listening], Coroutine[Any, Any, Any]], *, write: float) -> Any:
+def within(app: Any, work: Callable[[RunningListener], Coroutine[Any, Any, Any]], *, write: float) -> Any:
     async def go() -> Any:
         async with listening(app, write=write) as server, asyncio.timeout(30):
             return await work(server)
@@ -68,17 +68,17 @@ def within(app: Any, work: Callable[[Listening], Coroutine[Any, Any, Any]], *, w
         return runner.run(go())
 
 
-async def no_connection(server: Listening) -> None:
+async def no_connection(server: RunningListener) -> None:
     while server.listener.server_state.connections:
         await asyncio.sleep(0.01)
 
 
-def test_a_stream_that_is_not_read_is_ended_and_has_filled_a_small_buffer(
+def test_a_stream_that_is_not_read_is_aborted_and_fills_only_a_small_buffer(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    app = Talker()
+    app = Sender()
 
-    async def work(server: Listening) -> None:
+    async def work(server: RunningListener) -> None:
         async with reader(server, GET):
             await app.over.wait()
             await no_connection(server)
@@ -90,9 +90,9 @@ def test_a_stream_that_is_not_read_is_ended_and_has_filled_a_small_buffer(
 
 
 def test_a_reader_that_is_only_slow_is_served() -> None:
-    app = Talker()
+    app = Sender()
 
-    async def work(server: Listening) -> int:
+    async def work(server: RunningListener) -> int:
         read = 0
         async with reader(server, GET) as end:
             for _ in range(60):  # 80 kB/s, for three times the limit
@@ -105,10 +105,10 @@ def test_a_reader_that_is_only_slow_is_served() -> None:
     assert within(app, work, write=1) > 50_000
 
 
-def test_ten_bytes_a_second_are_not_reading() -> None:
-    app = Talker()
+def test_reading_ten_bytes_per_second_counts_as_not_reading() -> None:
+    app = Sender()
 
-    async def work(server: Listening) -> None:
+    async def work(server: RunningListener) -> None:
         async with reader(server, GET) as end:
             while not app.over.is_set():
                 await asyncio.get_running_loop().sock_recv(end, 1)
@@ -119,24 +119,24 @@ def test_ten_bytes_a_second_are_not_reading() -> None:
 
 
 @pytest.mark.parametrize("more", [b"", b"Connection: close\r\n"])
-def test_a_whole_answer_that_is_not_read_is_dropped(more: bytes) -> None:
-    async def work(server: Listening) -> None:
+def test_a_complete_response_that_is_not_read_is_aborted(more: bytes) -> None:
+    async def work(server: RunningListener) -> None:
         async with reader(server, GET[:-2] + more + b"\r\n"):
             await asyncio.sleep(0.1)
             assert server.listener.server_state.connections
             await no_connection(server)
 
-    within(Talker(8_000_000), work, write=0.3)
+    within(Sender(8_000_000), work, write=0.3)
 
 
 @pytest.mark.parametrize("body", [200_000, 64_000])
-def test_a_last_answer_that_is_not_read_holds_no_connection(body: int) -> None:
-    async def work(server: Listening) -> None:
+def test_the_last_response_of_a_connection_is_aborted_if_it_is_not_read(body: int) -> None:
+    async def work(server: RunningListener) -> None:
         async with reader(server, GET[:-2] + b"Connection: close\r\n\r\n"):
             await asyncio.sleep(0.1)
             await no_connection(server)
 
-    within(Talker(body), work, write=0.3)
+    within(Sender(body), work, write=0.3)
 
 
 def test_a_request_whose_client_does_not_read_is_aborted_in_the_engine() -> None:
@@ -148,7 +148,7 @@ def test_a_request_whose_client_does_not_read_is_aborted_in_the_engine() -> None
     head = b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
     request = head + b"Content-Length: %d\r\n\r\n" % len(body) + body
 
-    async def work(running: Listening) -> None:
+    async def work(running: RunningListener) -> None:
         async with reader(running, request):
             while not backend.aborted:
                 await asyncio.sleep(0.01)

@@ -12,7 +12,7 @@ from fllm_api.listener.sockets import OTHER_FILES, configure_sockets, max_connec
 
 @pytest.fixture
 def files() -> Iterator[tuple[int, int]]:
-    """The limits of open files, which are put back."""
+    """Return the limits of open files, and restore them."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     yield limits
     resource.setrlimit(resource.RLIMIT_NOFILE, limits)

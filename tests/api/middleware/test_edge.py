@@ -1,4 +1,4 @@
-"""Keys, origins, request ids, the log of payloads, and what collectors hear."""
+"""API keys, CORS, request ids, payload logging, and what collectors receive."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KEYS = {"keys": ApiKeys(("first", "sécond"))}
 
 @pytest.mark.parametrize("path", ["/v1/models", "/version", "/schema", "/schema/openapi.json", "/metrics"])
 @pytest.mark.parametrize("header", [None, "Bearer wrong", "Bearer ", "first", "Basic first", "Bearer first2"])
-def test_every_route_wants_a_key(path: str, header: str | None) -> None:
+def test_every_route_needs_a_key(path: str, header: str | None) -> None:
     server = a_server(config={**KEYS, "enable_metrics": True})
     response = ask(server, "GET", path, headers={"authorization": header} if header else {})
     error = error_of(response)
@@ -29,13 +29,13 @@ def test_every_route_wants_a_key(path: str, header: str | None) -> None:
     assert response.headers["www-authenticate"] == "Bearer"
 
 
-def test_generation_wants_a_key_before_it_reads_the_body() -> None:
+def test_the_key_is_checked_before_the_body_is_read() -> None:
     response = ask(a_server(config=KEYS), "POST", "/v1/chat/completions", content=b"{")
     assert response.status_code == 401
 
 
 @pytest.mark.parametrize("header", ["Bearer first", "bearer first", "Bearer sécond"])
-def test_each_key_opens(header: str) -> None:
+def test_each_key_is_accepted(header: str) -> None:
     headers = {"authorization": header.encode()}
     assert ask(a_server(config=KEYS), "GET", "/v1/models", headers=headers).status_code == 200
 
@@ -79,7 +79,7 @@ def test_without_origins_there_is_no_cors() -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/nowhere", "/schema/openapi.json"])
-def test_every_response_bears_a_request_id(path: str) -> None:
+def test_every_response_has_a_request_id(path: str) -> None:
     server = a_server()
     first, second = (ask(server, "GET", path).headers["x-request-id"] for _ in range(2))
     assert first != second
@@ -87,7 +87,7 @@ def test_every_response_bears_a_request_id(path: str) -> None:
     assert given.headers["x-request-id"] == "mine"
 
 
-def test_streams_and_errors_bear_a_request_id_too() -> None:
+def test_streams_and_errors_have_a_request_id_too() -> None:
     server = a_server(config=KEYS)
     assert chat(server).headers["x-request-id"]
     assert chat(a_server(), stream=True).headers["x-request-id"]
@@ -95,7 +95,7 @@ def test_streams_and_errors_bear_a_request_id_too() -> None:
 
 @pytest.mark.parametrize("ask_for", [chat, complete])
 @pytest.mark.parametrize("stream", [False, True])
-def test_collectors_hear_of_a_request_as_it_goes(ask_for: Any, stream: bool) -> None:
+def test_collectors_receive_the_progress_of_a_request(ask_for: Any, stream: bool) -> None:
     recorder = Recorder()
     ask_for(a_server(collectors=[recorder]), stream=stream, max_tokens=3)
     assert recorder.heard == ["received", "started", "progressed 3", "finished None"]
@@ -104,13 +104,13 @@ def test_collectors_hear_of_a_request_as_it_goes(ask_for: Any, stream: bool) -> 
     assert (request.generated_tokens, request.max_tokens) == (3, 3)
 
 
-def test_collectors_hear_of_several_sequences_as_one_request() -> None:
+def test_several_sequences_are_one_request_for_collectors() -> None:
     recorder = Recorder()
     complete(a_server(collectors=[recorder]), prompt=["a", "b"], n=2)
     assert recorder.heard == ["received", "started", "progressed 16", "finished None"]
 
 
-def test_what_fails_before_it_is_understood_is_a_failure() -> None:
+def test_an_invalid_request_is_reported_as_failed() -> None:
     recorder = Recorder()
     server = a_server(collectors=[recorder])
     chat(server, n="2")
@@ -122,7 +122,7 @@ def test_what_fails_before_it_is_understood_is_a_failure() -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_what_fails_on_the_way_is_a_failure(stream: bool, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failed_generation_is_reported_as_failed(stream: bool, caplog: pytest.LogCaptureFixture) -> None:
     recorder = Recorder()
     server = a_server(collectors=[recorder])
     backend_of(server).fails_after = 1
@@ -131,14 +131,14 @@ def test_what_fails_on_the_way_is_a_failure(stream: bool, caplog: pytest.LogCapt
     assert recorder.heard[-1].startswith("finished the server failed")
 
 
-def test_collectors_do_not_hear_of_other_routes() -> None:
+def test_collectors_receive_no_other_routes() -> None:
     recorder = Recorder()
     ask(a_server(collectors=[recorder]), "GET", "/v1/models")
     assert recorder.heard == []
 
 
 class Faulty(Recorder):
-    """Hears everything, and raises each time."""
+    """Records every call, and raises each time."""
 
     def received(self, request: RequestRecord) -> None:
         super().received(request)
