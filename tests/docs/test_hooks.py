@@ -227,5 +227,5 @@ def test_the_collector_counts_slow_requests(load: Load, caplog: pytest.LogCaptur
 
 def test_the_route_is_mounted_beside_ours(load: Load) -> None:
     server = a_server(plugins=load("ping.py"))
-    assert ask(server, "GET", "/ping").json() == {"answer": "pong"}
+    assert ask(server, "GET", "/ping").json() == {"response": "pong"}
     assert ask(server, "GET", "/health").status_code == 200

@@ -1,4 +1,4 @@
-"""The routes, with a small tokenizer behind them."""
+"""The routes, with a small tokenizer."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TEMPLATE = (
 
 
 def small_tokenizer() -> Tokenizer:
-    """A token for each byte, and a BOS before a bare text."""
+    """Return a tokenizer with one token per byte, and a BOS before a plain text."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     inner = Inner(models.BPE({byte: at for at, byte in enumerate(alphabet)}, []))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -37,15 +37,15 @@ def small_tokenizer() -> Tokenizer:
 
 
 class Server:
-    """What the handlers are given."""
+    """The server that the handlers receive."""
 
     card = ModelCard(tokenizer="", max_model_len=64)
-    backend: Any = None  # these routes leave it alone
+    backend: Any = None  # unused by these routes
     tokenizer = small_tokenizer()
     template: ChatTemplate | None = ChatTemplate.compile({"default": TEMPLATE}, special_tokens={})
 
 
-def answer(_: Request[Any, Any, Any], error: RequestError) -> Response[Any]:
+def bad_request(_: Request[Any, Any, Any], error: RequestError) -> Response[Any]:
     return Response({"message": error.message, "param": error.param}, status_code=400)
 
 
@@ -55,13 +55,13 @@ def client() -> Iterator[TestClient[Litestar]]:
     app = Litestar(
         [tokenize, detokenize],
         dependencies={"server": Provide(lambda: server, sync_to_thread=False)},
-        exception_handlers={RequestError: answer},
+        exception_handlers={RequestError: bad_request},
     )
     with TestClient(app) as client:
         yield client
 
 
-def test_a_text_is_tokenized_with_what_begins_it(client: TestClient[Litestar]) -> None:
+def test_a_text_is_tokenized_with_its_bos_token(client: TestClient[Litestar]) -> None:
     found = client.post("/tokenize", json={"prompt": "ab", "return_token_strs": True}).json()
     assert found["token_strs"] == ["<s>", "a", "b"]
     assert (found["count"], found["max_model_len"]) == (3, 64)
@@ -86,13 +86,13 @@ def test_detokenizing_gives_the_text_again(client: TestClient[Litestar]) -> None
 def test_a_text_or_a_conversation_must_be_given_and_not_both(
     client: TestClient[Litestar], body: dict[str, Any]
 ) -> None:
-    refused = client.post("/tokenize", json=body)
-    assert (refused.status_code, refused.json()["param"]) == (400, "prompt")
+    response = client.post("/tokenize", json=body)
+    assert (response.status_code, response.json()["param"]) == (400, "prompt")
 
 
-def test_a_token_that_is_not_there_is_the_clients_error(client: TestClient[Litestar]) -> None:
-    refused = client.post("/detokenize", json={"tokens": [0, 10**6]})
-    assert (refused.status_code, refused.json()["param"]) == (400, "tokens[1]")
+def test_an_unknown_token_is_a_bad_request(client: TestClient[Litestar]) -> None:
+    response = client.post("/detokenize", json={"tokens": [0, 10**6]})
+    assert (response.status_code, response.json()["param"]) == (400, "tokens[1]")
 
 
 def test_the_fake_is_a_server_and_the_plugin_is_sound() -> None:

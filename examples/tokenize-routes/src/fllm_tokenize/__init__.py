@@ -1,1 +1,1 @@
-"""`/tokenize` and `/detokenize`: what the server's tokenizer makes of a text, and of tokens."""
+"""`/tokenize` and `/detokenize`: the server's tokenizer over HTTP."""

@@ -1,4 +1,4 @@
-"""What this package offers; Litestar takes half a second to import, so only a server does."""
+"""The hook of this package. Only a server imports Litestar, which takes half a second."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fllm import hookimpl
 
 @hookimpl
 def fllm_routes() -> Iterable[Any]:
-    """`POST /tokenize` and `POST /detokenize`."""
+    """Yield `POST /tokenize` and `POST /detokenize`."""
     from fllm_tokenize.routes import detokenize, tokenize
 
     yield tokenize

@@ -1,4 +1,4 @@
-"""The handlers. Bodies and answers are vLLM's, so that its clients work here too."""
+"""The handlers. Requests and responses have vLLM's format, so that its clients work here too."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from fllm import RequestError, Serving
 
 
 class TokenizeRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A text, or a conversation, which the model's chat template renders."""
+    """A text, or a conversation that the model's chat template renders."""
 
     prompt: str | None = None
     messages: list[dict[str, Any]] | None = None
     add_special_tokens: bool | None = None
-    """What the model wants around a text, such as BOS; left out, only a bare text gets it."""
+    """Whether to add special tokens such as BOS. By default, only a plain text gets them."""
     add_generation_prompt: bool = True
     return_token_strs: bool = False
 
 
 class Tokens(Struct, frozen=True, kw_only=True):
-    """The answer of `/tokenize`."""
+    """The response of `/tokenize`."""
 
     count: int
     max_model_len: int
@@ -34,30 +34,32 @@ class Tokens(Struct, frozen=True, kw_only=True):
 
 
 class DetokenizeRequest(Struct, frozen=True):
-    """Token ids of a text."""
+    """The token ids to decode."""
 
     tokens: list[int]
 
 
 class Detokenized(Struct, frozen=True):
-    """The answer of `/detokenize`."""
+    """The response of `/detokenize`."""
 
     prompt: str
 
 
 @post("/tokenize", status_code=200, tags=["Tokens"], summary="Tokenize a text or a conversation")
 async def tokenize(data: JSONBody[TokenizeRequest], server: NamedDependency[Serving]) -> Tokens:
-    """Token ids as `/v1/completions`, or `/v1/chat/completions`, would make them."""
+    """Return the token ids that `/v1/completions` or `/v1/chat/completions` would use."""
     return await asyncio.to_thread(_tokenize, data, server)  # a long text takes a while
 
 
 @post("/detokenize", status_code=200, tags=["Tokens"], summary="Text of tokens")
 async def detokenize(data: JSONBody[DetokenizeRequest], server: NamedDependency[Serving]) -> Detokenized:
-    """The text of tokens, special ones included."""
+    """Return the text of tokens, special ones included."""
     size = server.tokenizer.vocab_size
     for at, token in enumerate(data.tokens):
         if not 0 <= token < size:
-            raise RequestError(f"there is no token {token}; ids are 0 to {size - 1}", param=f"tokens[{at}]")
+            raise RequestError(
+                f"the token id {token} does not exist; ids are 0 to {size - 1}", param=f"tokens[{at}]"
+            )
     return Detokenized(
         await asyncio.to_thread(server.tokenizer.decode, data.tokens, skip_special_tokens=False)
     )
@@ -76,7 +78,7 @@ def _tokenize(body: TokenizeRequest, server: Serving) -> Tokens:
 
 def _text(body: TokenizeRequest, server: Serving) -> str:
     if (body.prompt is None) == (body.messages is None):
-        raise RequestError("one of `prompt` and `messages` must be given", param="prompt")
+        raise RequestError("exactly one of `prompt` and `messages` is required", param="prompt")
     if body.messages is None:
         return body.prompt or ""
     if server.template is None:
