@@ -1,10 +1,10 @@
-"""What must hold of a parser, whatever text it is fed."""
+"""The laws that every parser must obey, whatever text it receives."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fuzz.subjects import Subject
@@ -22,70 +22,83 @@ from fllm import (
 )
 from fllm.constraints import ANY_OBJECT
 from fllm.errors import format_error
-from fllm.parsing.markers import Marker, MarkerSplitter
-from fllm.parsing.reasoning_parser import ReasoningParserBase
-from fllm.parsing.tool_call_parser import ToolCallParser
+from fllm.parsing import Call, Marker, MarkerSplitter, ReasoningParserBase, ToolCallParser
 from fllm.testing import merged
 
 
 def check(subject: Subject, context: ParserContext, pieces: Sequence[str], *, constrained: bool) -> None:
-    """Raise `AssertionError` where the parser, given these pieces, breaks a law."""
+    """Raise `AssertionError` if the parser breaks a law with these pieces."""
     text = "".join(pieces)
     bodies: list[str] = []
-    whole = _heard(subject, context, [text], constrained, bodies)
-    divided = _heard(subject, context, pieces, constrained, [])
+    whole = _events(subject, context, [text], constrained, bodies)
+    divided = _events(subject, context, pieces, constrained, [])
     assert divided == whole, f"the events depend on the division: {divided} and {whole}"
-    said = "".join(event.text for event in whole if isinstance(event, Text | Reasoning))
-    assert _within(said, text), f"what is said is not of the text: {said!r}"
+    kept = "".join(event.text for event in whole if isinstance(event, Text | Reasoning))
+    assert _within(kept, text), f"emitted text that is not in the input: {kept!r}"
     if subject.kind == "tool":
-        _check_calls(whole, text, said)
+        _check_calls(whole, text, kept)
         if isinstance(subject.make, type) and issubclass(subject.make, ToolCallParser):
-            _check_nothing_lost(text, said + "".join(bodies), _dropped_by_calls(subject.make))
+            _check_nothing_lost(text, kept + "".join(bodies), _dropped_by_calls(subject.make))
     else:
-        _check_reasoning(subject, whole, text, said, constrained)
+        _check_reasoning(subject, whole, text, kept, constrained)
 
 
-def _heard(
+def _events(
     subject: Subject, context: ParserContext, pieces: Iterable[str], constrained: bool, bodies: list[str]
 ) -> list[ParserEvent]:
     try:
         parser = subject.make(structs.replace(context, constrained=constrained))
         if constrained and isinstance(parser, ConstrainsOutput):
             parser.constrain_output(ANY_OBJECT)
-        _listen(parser, bodies)
+        _record_bodies(parser, bodies)
         events = [event for piece in pieces for event in parser.feed(piece)]
         found = merged([*events, *parser.finish()])
         again = merged(parser.finish())
     except Exception as error:
         raise AssertionError(f"the parser raised {format_error(error)}") from error
-    assert not again, f"finished twice, it gave {again}"
+    assert not again, f"a second call of finish() returned {again}"
     return _without_ids(found)
 
 
-def _listen(parser: Parser, bodies: list[str]) -> None:
-    """Note the bodies of calls, which are the text that a parser of calls does not give back."""
+def _record_bodies(parser: Parser, bodies: list[str]) -> None:
+    """Append the bodies of calls, which a tool-call parser does not emit as text, to ``bodies``."""
     if not isinstance(parser, ToolCallParser):
         return
-    read: Callable[[str], Any] = parser.parse_body
+    new_scanner, parse_body = parser.new_scanner, parser.parse_body
+    pieces: list[str] = []
 
-    def noting(body: str) -> Any:
-        calls = read(body)
+    def recording_scanner() -> Any:
+        scanner = new_scanner()
+        feed = scanner.feed
+        pieces.clear()
+
+        def recording_feed(text: str, start: int = 0) -> None:
+            before = scanner.length
+            feed(text, start)
+            pieces.append(text[start : start + scanner.length - before])
+
+        scanner.feed = recording_feed
+        return scanner
+
+    def recording_parse_body(scanner: Any) -> Sequence[Call]:
+        calls = parse_body(scanner)
         if calls:
-            bodies.append(body)
+            bodies.append("".join(pieces))
         return calls
 
-    parser.parse_body = noting  # type: ignore[method-assign]
+    parser.new_scanner = recording_scanner  # type: ignore[method-assign]
+    parser.parse_body = recording_parse_body  # type: ignore[method-assign]
 
 
 def _without_ids(events: Iterable[ParserEvent]) -> list[ParserEvent]:
-    """The same events: an id may be random."""
+    """Return the same events without IDs, which may be random."""
     return [
         ToolStart(event.index, event.name, event.id and "id") if isinstance(event, ToolStart) else event
         for event in events
     ]
 
 
-def _check_calls(events: Iterable[ParserEvent], text: str, said: str) -> None:
+def _check_calls(events: Iterable[ParserEvent], text: str, kept: str) -> None:
     arguments: list[str] = []
     for event in events:
         match event:
@@ -95,15 +108,15 @@ def _check_calls(events: Iterable[ParserEvent], text: str, said: str) -> None:
                 assert name.isprintable(), f"no client could take the name {name!r}"
                 arguments.append("")
             case ToolArguments(index=index, text=piece):
-                assert index < len(arguments), "arguments come before their call"
+                assert index < len(arguments), "arguments precede their call"
                 arguments[index] += piece
             case Reasoning():
-                raise AssertionError("a tool-call parser gave reasoning")
+                raise AssertionError("a tool-call parser emitted reasoning")
             case _:
                 pass
     for each in arguments:
         _check_json(each)
-    assert arguments or said == text, f"there is no call, and of the text this is left: {said!r}"
+    assert arguments or kept == text, f"no call was emitted, and only this text: {kept!r}"
 
 
 def _check_json(arguments: str) -> None:
@@ -111,41 +124,44 @@ def _check_json(arguments: str) -> None:
         json.loads(arguments, parse_constant=_refuse)
         arguments.encode()
     except ValueError as error:
-        raise AssertionError(f"the arguments {arguments!r} are no JSON: {error}") from error
+        raise AssertionError(f"the arguments {arguments!r} are not JSON: {error}") from error
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _check_reasoning(
-    subject: Subject, events: Iterable[ParserEvent], text: str, said: str, constrained: bool
+    subject: Subject, events: Iterable[ParserEvent], text: str, kept: str, constrained: bool
 ) -> None:
     calls = [event for event in events if not isinstance(event, Text | Reasoning)]
-    assert not calls, f"a reasoning parser gave {calls}"
+    assert not calls, f"a reasoning parser emitted {calls}"
     make = subject.make
     if constrained or not (isinstance(make, type) and issubclass(make, ReasoningParserBase)):
         return
-    _check_nothing_lost(text, said, "".join((*subject.markers, make.header)))
+    _check_nothing_lost(text, kept, "".join((*subject.markers, make.header)))
     is_off = not any(isinstance(event, Reasoning) for event in events)
     if make.stray_markers != "text" and not is_off:
         parts = MarkerSplitter(make.visible_tokens)
         tags = {*make.opening, *make.closing}
-        kept = [_written(part) for part in (*parts.feed(text), *parts.finish()) if _written(part) not in tags]
-        assert _within(said, "".join(kept)), f"a tag of reasoning is left in {said!r}"
+        untagged = [_text_of(part) for part in (*parts.feed(text), *parts.finish())]
+        untagged = [part for part in untagged if part not in tags]
+        assert _within(kept, "".join(untagged)), f"a reasoning tag is left in {kept!r}"
 
 
 def _check_nothing_lost(text: str, kept: str, droppable: str) -> None:
-    """Each character that is of no marker comes out as often as it came in."""
+    """Check that each character that is not in ``droppable`` is emitted as often as it was received."""
     lost = Counter(text)
     lost.subtract(kept)
     wrong = {
-        char: count for char, count in lost.items() if count < 0 or (count and not _may_go(char, droppable))
+        char: count
+        for char, count in lost.items()
+        if count < 0 or (count and not _is_droppable(char, droppable))
     }
-    assert not wrong, f"characters that were lost, or doubled if less than 0: {wrong}"
+    assert not wrong, f"characters that were lost, or duplicated if the count is negative: {wrong}"
 
 
-def _may_go(char: str, droppable: str) -> bool:
+def _is_droppable(char: str, droppable: str) -> bool:
     return char.isspace() or char in droppable
 
 
@@ -155,7 +171,7 @@ def _dropped_by_calls(parser: type[ToolCallParser]) -> str:
 
 
 def _within(part: str, text: str) -> bool:
-    """Whether the text has these characters in this order, perhaps with others between them."""
+    """Return whether ``text`` has the characters of ``part`` in this order, perhaps with others between."""
     at = 0
     for char in part:
         at = text.find(char, at) + 1
@@ -164,5 +180,5 @@ def _within(part: str, text: str) -> bool:
     return True
 
 
-def _written(part: str | Marker) -> str:
+def _text_of(part: str | Marker) -> str:
     return part if isinstance(part, str) else part.text

@@ -171,9 +171,9 @@ def test_the_walk_accepts_patterns_that_do_not(pattern: str) -> None:
 
 
 BUILT_WHILE_SERVING = {
-    "core/fllm/parsing/literal_reader.py",
+    "core/fllm/parsing/literal_scanner.py",
     "core/fllm/parsing/markers.py",
-    "core/fllm/parsing/tag_reader.py",
+    "core/fllm/parsing/tag_scanner.py",
     "core/fllm/parsing/tool_call_parser.py",
     "core/fllm/parsing/tagged_tool_calls.py",
     "plugins/backends/fllm_backends/grammars/structural_tags.py",

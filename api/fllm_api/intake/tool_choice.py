@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from fllm.constraints import AnyOf, Constraint
 from fllm.errors import RequestError
 from fllm.interfaces import LoadedToolParser
-from fllm.parsing.fallback_tool_format import ARRAY, FALLBACK_PARSER
+from fllm.parsing.fallback_tool_format import FALLBACK_PARSER, FALLBACK_TOOL_FORMAT
 from fllm.pipeline.output_constraint import OutputConstraint
 from fllm.structured_output.tool_format import ToolFormat
 from fllm.values import Tool
@@ -60,7 +60,7 @@ def _plan_forced_calls(body: ChatRequest, tools: Sequence[Tool], server: AppStat
     """
     check_constraint_supported(body, server.card, "tool_choice")
     parser = server.tools if server.tools and server.tools.tool_format else FALLBACK_PARSER
-    tool_format = parser.tool_format or ARRAY
+    tool_format = parser.tool_format or FALLBACK_TOOL_FORMAT
     if isinstance(choice := body.tool_choice, NamedToolChoice):
         tools = [tool for tool in tools if tool.name == choice.function.name]
     return ToolCallPlan(parser, OutputConstraint(_only_calls(body, tools, tool_format), "tools"))

@@ -1,32 +1,34 @@
-"""Everything that the author of a parser needs: bases, scanners, markers and formats of tool calls."""
+"""The public API for authors of parsers: base classes, scanners, markers and formats of tool calls."""
 
-from fllm.parsing.argument_constraints import tagged
-from fllm.parsing.json_objects import JsonObject, ObjectFinder, read_object
+from fllm.parsing.argument_constraints import tagged_arguments
+from fllm.parsing.body_scanner import BodyScanner
+from fllm.parsing.json_objects import JsonObject, ObjectFinder
 from fllm.parsing.json_scanner import JsonScanner
 from fllm.parsing.json_tool_calls import (
+    HeaderToolCallParser,
     JsonToolCallParser,
-    JsonWithHeader,
+    JsonWithHeaderScanner,
     call_from_json,
     json_list,
     make_call,
-    split_header,
 )
 from fllm.parsing.markers import Marker, MarkerSplitter
 from fllm.parsing.partial_match import longest_overlap, overlap
 from fllm.parsing.reasoning_parser import SPACE, ReasoningParserBase, Space
-from fllm.parsing.tag_reader import TagFormat
+from fllm.parsing.tag_scanner import TagFormat
 from fllm.parsing.tagged_tool_calls import TaggedToolCallParser
-from fllm.parsing.tool_call_parser import BodyScanner, Call, ToolCallParser
+from fllm.parsing.tool_call_parser import Call, ToolCallParser
 from fllm.structured_output.tool_format import ToolFormat, json_arguments
 
 __all__ = [
     "SPACE",
     "BodyScanner",
     "Call",
+    "HeaderToolCallParser",
     "JsonObject",
     "JsonScanner",
     "JsonToolCallParser",
-    "JsonWithHeader",
+    "JsonWithHeaderScanner",
     "Marker",
     "MarkerSplitter",
     "ObjectFinder",
@@ -42,7 +44,5 @@ __all__ = [
     "longest_overlap",
     "make_call",
     "overlap",
-    "read_object",
-    "split_header",
-    "tagged",
+    "tagged_arguments",
 ]

@@ -1,4 +1,4 @@
-"""How the arguments of a tool may be written, as constraints: one form for each kind of notation."""
+"""The arguments of a tool as constraints, for each notation in which models write them."""
 
 from __future__ import annotations
 
@@ -9,60 +9,66 @@ from typing import Any
 import msgspec
 
 from fllm.constraints import AnyOf, Concat, Constraint, ConstString, JsonSchema, Regex, Repeat, TextUntil
-from fllm.parsing.tag_reader import TagFormat, taggable
+from fllm.parsing.tag_scanner import TagFormat, taggable
 from fllm.parsing.tool_parameters import Parameters, alternatives, choices
 from fllm.structured_output.json_schema import normalize_schema
 from fllm.values import Tool
 
-Value = Callable[[Any, Parameters], Constraint]
-"""The language of one argument, by its schema."""
+ValueGrammar = Callable[[Any, Parameters], Constraint]
+"""Returns the constraint on one argument, given its schema."""
 
-Form = Callable[[Tool], Constraint]
-"""The language of all arguments of a tool."""
+ArgumentGrammar = Callable[[Tool], Constraint]
+"""Returns the constraint on all arguments of a tool."""
 
 
-def tagged(tags: TagFormat, gap: str = "", padding: str | None = None) -> Form:
-    """A tag for each argument, whose value is plain text; ``gap`` is what the model writes between tags."""
+def tagged_arguments(tags: TagFormat, gap: str = "", padding: str | None = None) -> ArgumentGrammar:
+    """Return the grammar of arguments that have a tag each and whose values are plain text.
+
+    ``gap`` is the text that the model writes between tags. ``padding``, by default that of ``tags``, is the
+    text that it writes on either side of a value.
+    """
     inner = tags.padding if padding is None else padding
-    # What else would end a value, or break the call, or begin another argument.
+    # The other texts would break the call, end the value or begin another argument.
     free = TextUntil(tags.after_value, (tags.opening, *tags.cut, tags.before_key))
 
     def argument(key: Constraint, value: Constraint) -> Constraint:
         begin = gap.join(tags.after_key) + inner
         return Concat((ConstString(tags.before_key), key, ConstString(begin), value, ConstString(gap)))
 
-    def of(key: str, schema: Any, parameters: Parameters) -> Constraint:
+    def declared_argument(key: str, schema: Any, parameters: Parameters) -> Constraint:
         end = ConstString(inner + tags.after_value)
         if listed := plain_choices(schema, parameters):
             return argument(ConstString(key), Concat((listed, end)))
         if limited := plain_text(schema, parameters):
             return argument(ConstString(key), Concat((limited, end)))
         if may_be_text(schema, parameters):
-            # The padding is the model's habit; the value must not have the tag in it.
+            # The value may begin and end with the padding, but cannot contain the closing tag.
             return argument(ConstString(key), free)
         return argument(ConstString(key), Concat((json_value(schema, parameters), end)))
 
-    def form(tool: Tool) -> Constraint:
+    def grammar(tool: Tool) -> Constraint:
         parameters = Parameters(tool.parameters)
         if parameters.open:
             return Repeat(item=argument(Regex(_WORD), free), least=0)
         parts = {
-            key: of(key, schema, parameters) for key, schema in parameters.schemas.items() if taggable(key)
+            key: declared_argument(key, schema, parameters)
+            for key, schema in parameters.schemas.items()
+            if taggable(key)
         }
         return Concat(
-            tuple(part if key in parameters.required else perhaps(part) for key, part in parts.items())
+            tuple(part if key in parameters.required else optional(part) for key, part in parts.items())
         )
 
-    return form
+    return grammar
 
 
-def named(assign: str, separator: str, value: Value) -> Form:
-    """Names and values with a separator between them; those that are required come first."""
+def named_arguments(assign: str, separator: str, value: ValueGrammar) -> ArgumentGrammar:
+    """Return the grammar of arguments that are written as names and values; the required ones come first."""
 
     def argument(key: Constraint, schema: Any, parameters: Parameters) -> Constraint:
         return Concat((key, ConstString(assign), value(schema, parameters)))
 
-    def form(tool: Tool) -> Constraint:
+    def grammar(tool: Tool) -> Constraint:
         parameters = Parameters(tool.parameters)
         if parameters.open:
             return Repeat(item=argument(Regex(_WORD), {}, parameters), separator=separator, least=0)
@@ -71,120 +77,120 @@ def named(assign: str, separator: str, value: Value) -> Form:
             for key, schema in parameters.schemas.items()
             if re.fullmatch(_WORD, key)
         }
-        first = [parts.pop(key) for key in parameters.required if key in parts]
-        return separated(first, list(parts.values()), separator)
+        required = [parts.pop(key) for key in parameters.required if key in parts]
+        return join_parts(required, list(parts.values()), separator)
 
-    return form
+    return grammar
 
 
-def separated(required: Sequence[Constraint], optional: Sequence[Constraint], separator: str) -> Constraint:
-    """All of the first and any of the others, in this order, with separators between them."""
-    more = [Concat((ConstString(separator), part)) for part in (*required, *optional)]
+def join_parts(required: Sequence[Constraint], others: Sequence[Constraint], separator: str) -> Constraint:
+    """Return all required and any of the other parts, in this order, with separators between them."""
+    more = [Concat((ConstString(separator), part)) for part in (*required, *others)]
     if required:
         count = len(required)
-        return Concat((required[0], *more[1:count], *map(perhaps, more[count:])))
-    beginnings = [Concat((part, *map(perhaps, more[i:]))) for i, part in enumerate(optional, start=1)]
+        return Concat((required[0], *more[1:count], *map(optional, more[count:])))
+    beginnings = [Concat((part, *map(optional, more[i:]))) for i, part in enumerate(others, start=1)]
     return AnyOf((*beginnings, ConstString("")))
 
 
-def perhaps(part: Constraint) -> Constraint:
-    """That, or nothing."""
+def optional(part: Constraint) -> Constraint:
+    """Return a constraint that allows ``part`` or nothing."""
     return Repeat(item=part, least=0, most=1)
 
 
 def json_value(schema: Any, parameters: Parameters) -> Constraint:
-    """The value as JSON."""
-    return JsonSchema(msgspec.json.encode(parameters.alone(schema)).decode())
+    """Return the constraint on a value that is written as JSON."""
+    return JsonSchema(msgspec.json.encode(parameters.standalone(schema)).decode())
 
 
 def python_value(schema: Any, parameters: Parameters) -> Constraint:
-    """The value as Python writes it, but for what is within lists and dictionaries."""
-    kinds = parameters.kinds(schema)
-    if kinds == {"boolean"} and not choices(parameters.resolved(schema)):
+    """Return the constraint on a value in Python's notation; values in lists and dictionaries are JSON."""
+    types = parameters.types(schema)
+    if types == {"boolean"} and not choices(parameters.resolved(schema)):
         return AnyOf((ConstString("True"), ConstString("False")))
-    if kinds == {"null"}:
+    if types == {"null"}:
         return ConstString("None")
-    if kinds == {"string"} and is_free(schema, parameters):
-        return AnyOf((Regex(PYTHON_STRING), json_value(schema, parameters)))
+    if types == {"string"} and is_free(schema, parameters):
+        return AnyOf((Regex(_PYTHON_STRING), json_value(schema, parameters)))
     return json_value(schema, parameters)
 
 
 _WORD = r"[\w$][\w.$-]*"
-"""A key that can be written in any notation."""
+"""A key that every notation can hold."""
 
-PYTHON_STRING = r"'([^'\\\x00-\x1f]|\\['\\nt])*'"
+_PYTHON_STRING = r"'([^'\\\x00-\x1f]|\\['\\nt])*'"
 """A string in single quotes."""
 
-_ALTERNATIVES = re.compile(r"\^[^()|^]*+\||\|[^()|$]*+\$")
-"""An anchor that holds for one of several ways only."""
+_PARTLY_ANCHORED = re.compile(r"\^[^()|^]*+\||\|[^()|$]*+\$")
+"""A pattern in which an anchor applies to one of several alternatives only."""
 
-_ABOUT_VALUES = frozenset(("pattern", "format", "minLength", "maxLength", "enum", "const", "allOf", "not"))
+_VALUE_KEYWORDS = frozenset(("pattern", "format", "minLength", "maxLength", "enum", "const", "allOf", "not"))
 
 
 def is_free(schema: Any, parameters: Parameters) -> bool:
-    """Whether a string may be any."""
+    """Return whether any string is allowed."""
     return any(
-        may_be_text(one, parameters) and not _ABOUT_VALUES & one.keys()
+        may_be_text(one, parameters) and not _VALUE_KEYWORDS & one.keys()
         for one in _options(schema, parameters)
     )
 
 
 def _options(schema: Any, parameters: Parameters) -> Iterable[Mapping[str, Any]]:
-    """The schemas of which one must hold; one that says something of values itself is taken as a whole."""
+    """Yield the alternatives of a schema; one that also restricts values itself is a single alternative."""
     seen: set[int] = set()
-    waiting = [schema]
-    while waiting:
-        one = parameters.resolved(waiting.pop(0))
+    queue = [schema]
+    while queue:
+        one = parameters.resolved(queue.pop(0))
         if id(one) not in seen:
             seen.add(id(one))
-            inner = [] if _ABOUT_VALUES & one.keys() else alternatives(one)
-            waiting += inner
+            inner = [] if _VALUE_KEYWORDS & one.keys() else alternatives(one)
+            queue += inner
             if not inner:
                 yield one
 
 
 def may_be_text(schema: Any, parameters: Parameters) -> bool:
-    """Whether the plain text of a value is read as a string."""
-    kinds = parameters.kinds(schema)
-    return not kinds or "string" in kinds
+    """Return whether the plain text of a value is read as a string."""
+    types = parameters.types(schema)
+    return not types or "string" in types
 
 
 def plain_text(schema: Any, parameters: Parameters) -> Constraint | None:
-    """The plain text of what may be a string, but not any; nothing for all else.
+    """Return the constraint on a value that may be a string, but not any string; ``None`` for other schemas.
 
-    Of other types it may only be null: the text of a number would be read as a string. Where a schema leaves
-    a character open, it is none that begins a tag.
+    Among the other types only null is allowed, since the text of a number would be read as a string. Where
+    the schema allows any character, the constraint excludes the one that begins a tag.
     """
     if not may_be_text(schema, parameters) or is_free(schema, parameters):
         return None
-    text = msgspec.json.encode(parameters.alone(schema)).decode()
+    text = msgspec.json.encode(parameters.standalone(schema)).decode()
     simple = Parameters(msgspec.json.decode(normalize_schema(text), type=dict[str, Any]))
     if is_free(simple.root, simple):
         return None
-    texts = tuple(each for one in _options(simple.root, simple) for each in _plain_option(one))
+    texts = tuple(each for one in _options(simple.root, simple) for each in _plain_alternative(one))
     return AnyOf(texts) if texts else json_value(schema, parameters)
 
 
-def _plain_option(simple: Mapping[str, Any]) -> Iterable[Constraint]:
+def _plain_alternative(simple: Mapping[str, Any]) -> Iterable[Constraint]:
     match simple:
         case {"enum": list(values)}:
             for value in values:
                 if value is None or isinstance(value, str):
                     yield ConstString("null" if value is None else value)
         case {"pattern": str(pattern)}:
-            yield Regex(_whole(pattern))
+            yield Regex(_full_match(pattern))
         case {"minLength": least}:
             yield Regex(f"[^<]{{{least},{simple.get('maxLength', '')}}}")
         case {"type": "null"}:
             yield ConstString("null")
 
 
-def _whole(pattern: str) -> str:
-    """The same pattern for a whole text: one that is not anchored may stand anywhere in it.
+def _full_match(pattern: str) -> str:
+    """Return the pattern of all texts in which ``pattern``, if it is not anchored, matches anywhere.
 
-    Where anchors hold for one of several ways only, all have both.
+    Where an anchor applies to one of several alternatives only, all of them are anchored at both ends.
     """
-    if _ALTERNATIVES.search(pattern):
+    if _PARTLY_ANCHORED.search(pattern):
         return pattern
     begin = "" if pattern.startswith("^") else "[^<]*"
     end = "" if pattern.endswith("$") and not pattern.endswith(r"\$") else "[^<]*"
@@ -193,7 +199,7 @@ def _whole(pattern: str) -> str:
 
 
 def plain_choices(schema: Any, parameters: Parameters) -> Constraint | None:
-    """The values that a schema lists, as plain text."""
+    """Return the constraint to the values that a schema lists, as plain text; ``None`` if it lists none."""
     listed = choices(parameters.resolved(schema))
     texts = [each if isinstance(each, str) else msgspec.json.encode(each).decode() for each in listed]
     return AnyOf(tuple(map(ConstString, texts))) if texts else None

@@ -1,15 +1,12 @@
-"""A strict recogniser of one JSON object, fed in pieces of any size."""
+"""A strict scanner of one JSON object that is fed in pieces of any size."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
-from typing import Literal
 
-DEEPEST = 256
-"""Levels of nesting; Python's own parser gives up at 1000."""
-LONGEST = 512
-"""Characters of a number; Python's parser refuses 4300 digits."""
+from fllm.parsing.body_scanner import MAX_DEPTH, MAX_NUMBER_LENGTH, ScanState, match_end
 
 _SPACE = re.compile(r"[ \t\n\r]*+")
 _PLAIN = re.compile(r'[^"\\\x00-\x1f\ud800-\udfff]*+')
@@ -25,16 +22,17 @@ _VALUE_OR_END = _VALUE + "]"
 class JsonScanner:
     """Reads one object up to its closing brace, or up to the first character that JSON does not allow there.
 
-    It keeps a stack of its own, so nesting costs no recursion, and looks at no character twice. The outcome
-    depends on the text alone, never on how it was divided.
+    Nesting uses a stack instead of recursion, and each character is read once. The result depends on the text
+    alone, not on how it was divided.
     """
 
     def __init__(self) -> None:
-        self.state: Literal["open", "complete", "broken"] = "open"
+        self.state: ScanState = "open"
         self.length = 0
-        """Characters read so far; of a complete object, its length."""
-        self.opened: list[int] = []
-        """Where the object, and each one within it, begins."""
+        """Number of characters read so far; the length of the object once it is complete."""
+        self.object_starts: list[int] = []
+        """Where the object, and each object within it, begins."""
+        self._pieces: list[str] = []
         self._bounds: list[int] = []
         self._stack: list[str] = []
         self._read: Callable[[str, int], int] = self._structure
@@ -45,63 +43,75 @@ class JsonScanner:
         self._shift = 0
 
     @property
-    def members(self) -> list[tuple[slice, slice]]:
-        """Where key and value of each member of the outermost object lie, as far as it has been read."""
+    def text(self) -> str:
+        """The text that has been read."""
+        return "".join(self._pieces)
+
+    @property
+    def spans(self) -> list[tuple[slice, slice]]:
+        """Where in `text` the key and the value of each complete member of the outermost object stand."""
         bounds = iter(self._bounds)
         fours = zip(bounds, bounds, bounds, bounds, strict=False)
         return [(slice(a, b), slice(c, d)) for a, b, c, d in fours]
 
+    @property
+    def members(self) -> dict[str, str]:
+        """The JSON text of each complete member's value, by key; the last value of a repeated key counts."""
+        text = self.text
+        return {json.loads(text[key]): text[value] for key, value in self.spans}
+
     def feed(self, text: str, start: int = 0) -> None:
-        """Read on, from ``start`` in ``text``, until the object ends or breaks or the text does."""
+        """Read on from index ``start`` of ``text``, until the object ends or breaks or the text ends."""
         self._shift = self.length - start
         position = start
         while position < len(text) and self.state == "open":
             position = self._read(text, position)
         self.length += position - start
+        self._pieces.append(text[start:position])
 
     def _structure(self, text: str, position: int) -> int:
-        position = _end(_SPACE, text, position)
+        position = match_end(_SPACE, text, position)
         if position == len(text):
             return position
         if text[position] in self._expected:
-            self._take(text[position], position)
+            self._accept(text[position], position)
         else:
             self.state = "broken"
         return position + 1
 
-    def _take(self, char: str, position: int) -> None:
+    def _accept(self, char: str, position: int) -> None:
         if char == '"':
             self._in_key = self._expected in (_KEY, _KEY_OR_END)
-            self._bound(position)
+            self._mark_bound(position)
             self._read = self._string
         elif char in "{[":
             self._open(char, position)
         elif char in "}]":
             self._stack.pop()
-            self._ended(position + 1)
+            self._end_token(position + 1)
         elif char == ":":
             self._expected = _VALUE
         elif char == ",":
             self._expected = _KEY if self._stack[-1] == "{" else _VALUE
         else:
-            self._bound(position)
+            self._mark_bound(position)
             self._word = char
             self._read = self._scalar
 
     def _open(self, char: str, position: int) -> None:
-        if len(self._stack) == DEEPEST:
+        if len(self._stack) == MAX_DEPTH:
             self.state = "broken"
             return
-        self._bound(position)
+        self._mark_bound(position)
         self._stack.append(char)
         self._expected = _KEY_OR_END if char == "{" else _VALUE_OR_END
         if char == "{":
-            self.opened.append(position + self._shift)
+            self.object_starts.append(position + self._shift)
 
-    def _ended(self, position: int) -> None:
-        """A key or a value ends before ``position``."""
+    def _end_token(self, position: int) -> None:
+        """Continue after a key or a value, which ends before ``position``."""
         self._read = self._structure
-        self._bound(position)
+        self._mark_bound(position)
         if not self._stack:
             self.state = "complete"
         elif self._in_key:
@@ -110,16 +120,17 @@ class JsonScanner:
         else:
             self._expected = ",}" if self._stack[-1] == "{" else ",]"
 
-    def _bound(self, position: int) -> None:
+    def _mark_bound(self, position: int) -> None:
+        """Note where a key or value of the outermost object begins or ends."""
         if len(self._stack) == 1:
             self._bounds.append(position + self._shift)
 
     def _string(self, text: str, position: int) -> int:
-        position = _end(_PLAIN, text, position)
+        position = match_end(_PLAIN, text, position)
         if position == len(text):
             return position
         if text[position] == '"':
-            self._ended(position + 1)
+            self._end_token(position + 1)
         elif text[position] == "\\":
             self._read = self._escape
         else:
@@ -145,19 +156,13 @@ class JsonScanner:
         return position + 1
 
     def _scalar(self, text: str, position: int) -> int:
-        end = _end(_WORD, text, position)
-        self._word += text[position : min(end, position + LONGEST)]
-        if len(self._word) > LONGEST:
+        end = match_end(_WORD, text, position)
+        self._word += text[position : min(end, position + MAX_NUMBER_LENGTH)]
+        if len(self._word) > MAX_NUMBER_LENGTH:
             self.state = "broken"
         elif end < len(text):
             if _SCALAR.fullmatch(self._word):
-                self._ended(end)
+                self._end_token(end)
             else:
                 self.state = "broken"
         return end
-
-
-def _end(pattern: re.Pattern[str], text: str, position: int) -> int:
-    match = pattern.match(text, position)
-    assert match is not None  # these patterns match the empty text
-    return match.end()

@@ -1,4 +1,4 @@
-"""Find how much of a text may be the beginning of a marker."""
+"""Functions that find how much of the end of a text may be the beginning of a marker."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 
 def overlap(text: str, marker: str) -> int:
-    """Length of the longest end of ``text`` that begins ``marker`` without completing it.
+    """Return the length of the longest end of ``text`` that begins ``marker`` without completing it.
 
-    So many characters must be held back, since the next piece may complete the marker.
+    A stage must hold back that many characters, since the next piece may complete the marker.
     """
-    if marker[0] not in text:  # nearly always
+    if marker[0] not in text:  # the common case
         return 0
     start = max(0, len(text) - len(marker) + 1)
     while (start := text.find(marker[0], start)) >= 0:
@@ -21,5 +21,5 @@ def overlap(text: str, marker: str) -> int:
 
 
 def longest_overlap(text: str, markers: Iterable[str]) -> int:
-    """`overlap` with whichever marker holds back most."""
+    """Return the largest `overlap` of ``text`` with one of the markers; 0 if there are none."""
     return max([overlap(text, marker) for marker in markers], default=0)

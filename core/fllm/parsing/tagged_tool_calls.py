@@ -1,4 +1,4 @@
-"""Calls with a tag for each argument.
+"""The base of parsers whose calls have a tag for each argument.
 
 ::
 
@@ -13,59 +13,57 @@ from typing import ClassVar
 
 from fllm.interfaces import ParserContext
 from fllm.parsing.argument_coercion import from_any_text, from_text
-from fllm.parsing.literal_reader import json_object, quoted
-from fllm.parsing.tag_reader import TagFormat, TaggedBodyScanner
+from fllm.parsing.literal_scanner import json_object, quoted
+from fllm.parsing.tag_scanner import TagFormat, TaggedBodyScanner
 from fllm.parsing.tool_call_parser import Call, ToolCallParser
 from fllm.parsing.tool_parameters import Parameters, ToolSchemas
 
 
-class TaggedToolCallParser(ToolCallParser):
-    """A tag for each argument, whose type the tool's schema tells."""
+class TaggedToolCallParser(ToolCallParser[TaggedBodyScanner]):
+    """The base of a parser of tagged arguments, which get the types that the schema of the tool declares."""
 
     tags: ClassVar[TagFormat]
 
     def __init__(self, context: ParserContext) -> None:
         super().__init__(context)
-        self._signatures = ToolSchemas(context.tools)
+        self._schemas = ToolSchemas(context.tools)
 
     def new_scanner(self) -> TaggedBodyScanner:
-        """From the name to the last tag."""
+        """Return a scanner from the name to the last tag."""
         return TaggedBodyScanner(self.tags)
 
-    def parse_body(self, body: str) -> Sequence[Call]:
-        """The one call."""
-        call = read_tagged(body, self.tags, self._signatures)
-        return [call] if call else []
+    def parse_body(self, scanner: TaggedBodyScanner) -> Sequence[Call]:
+        """Return the call, with values of the declared types."""
+        return [typed_call(scanner, self._schemas)]
 
 
-def read_tagged(body: str, tags: TagFormat, signatures: ToolSchemas) -> Call | None:
-    """The call that a body is; values are of the types that the tool's schema says."""
-    scanner = TaggedBodyScanner(tags)
-    scanner.feed(body)
-    if scanner.state != "complete" or scanner.length != len(body):
-        return None
-    parameters = signatures.of(scanner.name)
-    arguments = {key: _value(key, text, tags, parameters) for key, text in _parted(scanner, tags, parameters)}
+def typed_call(scanner: TaggedBodyScanner, schemas: ToolSchemas) -> Call:
+    """Return the call that ``scanner`` has read, with values of the types that the tool declares."""
+    parameters = schemas.of(scanner.name)
+    arguments = {
+        key: _json_value(key, text, scanner.tags, parameters) for key, text in _arguments(scanner, parameters)
+    }
     return Call(scanner.name, json_object(arguments))
 
 
-def _parted(scanner: TaggedBodyScanner, tags: TagFormat, parameters: Parameters) -> Iterable[tuple[str, str]]:
-    """The arguments, also those behind a value whose closing tag the model forgot."""
-    given = {key for key, _ in scanner.arguments}
+def _arguments(scanner: TaggedBodyScanner, parameters: Parameters) -> Iterable[tuple[str, str]]:
+    """Yield the arguments, including those within a value whose closing tag the model forgot."""
+    tags = scanner.tags
+    written = {key for key, _ in scanner.arguments}
     between = r"\s*".join(map(re.escape, tags.after_key))
     beginning = re.compile(rf"\n[ \t]*+{re.escape(tags.before_key)}([^<>\"\n]++){between}")
     for key, value in scanner.arguments:
         start = 0
         for match in beginning.finditer(value):
-            if match[1] in parameters.schemas and match[1] not in given:
+            if match[1] in parameters.schemas and match[1] not in written:
                 yield key, value[start : match.start()]
                 key, start = match[1], match.end()
         yield key, value[start:]
 
 
-def _value(key: str, text: str, tags: TagFormat, parameters: Parameters) -> str:
+def _json_value(key: str, text: str, tags: TagFormat, parameters: Parameters) -> str:
     text = text.removeprefix(tags.padding).removesuffix(tags.padding) if tags.padding else text
     schema = parameters.schemas.get(key)
-    if parameters.kinds(schema):
+    if parameters.types(schema):
         return from_text(text, schema, parameters)
     return from_any_text(text) if tags.typed else quoted(text)

@@ -1,10 +1,8 @@
-"""What most tool-call parsers are: markers, something that reads what is behind them, and a small function.
+"""The base of most tool-call parsers, which declare their markers and how to read what follows one.
 
 ::
 
-    prose  around  opening body closing  opening body closing  around  prose
-
-A parser declares the markers and the rest; `ToolCallParser` does what all have in common.
+    text  section_marker  opening body closing  opening body closing  section_marker  text
 """
 
 from __future__ import annotations
@@ -12,261 +10,253 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Generic, Literal, TypeVar
 
 from msgspec import Struct
 
 from fllm.events import ParserEvent, Text, ToolArguments, ToolStart, merged
 from fllm.interfaces import ParserContext
+from fllm.parsing.body_scanner import BodyScanner, match_end
 from fllm.parsing.markers import Marker, MarkerSplitter
 from fllm.structured_output.tool_format import ToolFormat
 
-Part = str | Marker
+_Part = str | Marker
+_Scanner = TypeVar("_Scanner", bound=BodyScanner)
 
-AT_ONCE = 4096
-"""Characters taken at once: the rest of a part is copied behind each call in it."""
+_CHUNK_LENGTH = 4096
+"""Characters processed at once. After each call, the rest of a chunk is copied, so chunks must be small."""
 
 
 class Call(Struct, frozen=True):
-    """A call that was read."""
+    """A tool call that the model wrote."""
 
     name: str
     arguments: str
-    """JSON text."""
+    """The arguments as JSON text."""
     id: str | None = None
-    """Where the model gave it one."""
+    """The call ID, if the model wrote one."""
 
 
-class BodyScanner(Protocol):
-    """Recognises one body, fed in pieces of any size; the outcome depends on the text alone.
+class ToolCallParser(Generic[_Scanner]):
+    """The base of a tool-call parser; its type parameter is the scanner that reads the body of a call.
 
-    It must look at each character a bounded number of times, and give up where another call begins, lest a
-    text of beginnings without ends be read again and again.
-    """
+    A subclass declares the markers of its format and defines `new_scanner` and `parse_body`. The base does
+    the rest:
 
-    @property
-    def state(self) -> Literal["open", "complete", "broken"]:
-        """What is known by now."""
-        ...
-
-    @property
-    def length(self) -> int:
-        """Characters read so far; of a complete body, its length."""
-        ...
-
-    def feed(self, text: str, start: int = 0) -> None:
-        """Read on, from ``start`` in ``text``, until the body ends or breaks or the text does."""
-        ...
-
-
-class ToolCallParser:
-    """The base of a tool-call parser.
-
-    What is no call is text, word for word. Of what is beside a call, markers are dropped, and white space
-    between two calls, before the first if the text begins with it, and behind the last if it ends with it. A
-    call is emitted when its body is complete; one that is broken or cut off is text, and reading goes on
-    behind its marker.
+    - Text that is not part of a call is emitted word for word, as soon as it cannot become a marker.
+    - A call is emitted when its body is complete. A broken or unfinished call is emitted as text, and parsing
+      continues after its opening marker.
+    - Around calls, markers are dropped. So is white space between two calls, before the first call if the
+      output begins with it, and after the last call if the output ends with it.
     """
 
     opening: ClassVar[Sequence[str]] = ()
-    """Each begins a call."""
+    """Markers that begin a call."""
     closing: ClassVar[Sequence[str]] = ()
-    """Each ends what an opening marker began; it may be missing. Where no call ends, it is text."""
+    """Markers that end a call. They are optional; where no call precedes them, they are text."""
     section_markers: ClassVar[Sequence[str]] = ()
-    """These mean nothing more than that calls are near."""
+    """Markers that stand around calls and mean nothing themselves, such as those of a section of calls."""
     inner_markers: ClassVar[Sequence[str]] = ()
-    """Markers within a body: its reader takes them as text."""
+    """Markers within a body; the scanner receives them as text."""
     ignored_section: ClassVar[tuple[str, str] | None] = None
-    """Between these two, such as the tags of reasoning, nothing is a call. They are text themselves."""
+    """Two markers, such as the tags of reasoning, between which nothing is a call. Both are text."""
     skip_before: ClassVar[str] = ""
-    """Characters that may stand before a body, beside white space."""
+    """Characters that may precede a body, in addition to white space."""
     skip_after: ClassVar[str] = ""
-    """The same behind one."""
+    """Characters that may follow a body, in addition to white space."""
     multiple_calls: ClassVar[bool] = False
-    """Behind an opening marker there may be several bodies, one after the other."""
+    """Whether several bodies may follow one opening marker."""
     marker_optional: ClassVar[bool] = False
-    """A text, or what follows the end of an `ignored_section`, may begin with a body, without any marker."""
+    """Whether the output, or the text after an `ignored_section`, may begin with a body without a marker."""
     tool_format: ClassVar[ToolFormat | None] = None
-    """How the model writes its calls, where that can be said."""
+    """How the model writes its calls, for constrained decoding; ``None`` if that cannot be described."""
     visible_tokens: ClassVar[Sequence[str]] = ()
-    """All markers, unless a parser says otherwise: they may be special tokens."""
+    """Special tokens that the parser must receive as text. The default is all markers."""
 
-    _lead: ClassVar[re.Pattern[str]]
-    _glue: ClassVar[re.Pattern[str]]
-    _trail: ClassVar[re.Pattern[str]]
+    _before_body: ClassVar[re.Pattern[str]]
+    _separator: ClassVar[re.Pattern[str]]
+    _after_last_call: ClassVar[re.Pattern[str]]
 
     def __init_subclass__(cls) -> None:
         if "visible_tokens" not in vars(cls):
             cls.visible_tokens = (*cls.opening, *cls.closing, *cls.section_markers, *cls.inner_markers)
-        cls._lead = re.compile(_run(cls.skip_before))
-        cls._glue = re.compile(_run(cls.skip_before + cls.skip_after))
-        cls._trail = re.compile(rf"(?:\s*+[{re.escape(cls.skip_after)}])*" if cls.skip_after else "")
+        cls._before_body = re.compile(_run_of(cls.skip_before))
+        cls._separator = re.compile(_run_of(cls.skip_before + cls.skip_after))
+        cls._after_last_call = re.compile(
+            rf"(?:\s*+[{re.escape(cls.skip_after)}])*" if cls.skip_after else ""
+        )
 
     def __init__(self, context: ParserContext) -> None:
         self.context = context
         self.marker = ""
-        """The opening marker of the latest body; empty where there is none."""
+        """The opening marker of the current body; empty if there is none."""
+        self.call_count = 0
+        """Number of calls emitted so far."""
         self._splitter = MarkerSplitter(
             (*self.opening, *self.closing, *self.section_markers, *(self.ignored_section or ()))
         )
         self._events: list[ParserEvent] = []
-        self._calls = 0
-        self._attempt: _Attempt | None = None
-        self._held: list[Part] = []
-        """What came since the last prose or call, and is dropped if a call follows."""
-        self._near: Literal["beginning", "call", "prose", "aside"] = "beginning"
-        """What came last, but for what is held."""
-        self._may_begin = self.marker_optional
-        """The next body needs no marker."""
+        self._partial_call: _PartialCall[_Scanner] | None = None
+        self._pending: list[_Part] = []
+        """What followed the last emitted text or call. It is dropped if a call follows."""
+        self._last_seen: Literal["start", "call", "text", "ignored"] = "start"
+        """What came last, except for what is pending."""
+        self._body_may_follow = self.marker_optional
+        """Whether the next body needs no marker."""
 
-    def new_scanner(self) -> BodyScanner:
-        """A new reader for what is behind the `marker`."""
+    def new_scanner(self) -> _Scanner:
+        """Return a new scanner for the body that follows `marker`."""
         raise NotImplementedError
 
-    def parse_body(self, body: str) -> Sequence[Call] | None:
-        """The calls of a complete body behind the `marker`; none, if it is text after all."""
+    def parse_body(self, scanner: _Scanner) -> Sequence[Call]:
+        """Return the calls of the complete body that ``scanner`` has read; none if it is text after all."""
         raise NotImplementedError
+
+    @property
+    def follows_text(self) -> bool:
+        """Whether the current body comes after text, and not after another call or at the beginning."""
+        return self._last_seen == "text"
 
     def feed(self, text: str) -> list[ParserEvent]:
-        """Take the next piece; give what is now certain."""
-        for at in range(0, len(text), AT_ONCE):
-            self._take(self._splitter.feed(text[at : at + AT_ONCE]))
-        return self._given()
+        """Process the next piece of output; return the events that are now certain."""
+        for start in range(0, len(text), _CHUNK_LENGTH):
+            self._process(self._splitter.feed(text[start : start + _CHUNK_LENGTH]))
+        return self._take_events()
 
     def finish(self) -> list[ParserEvent]:
-        """No more will come: what was held back is text, unless it only followed a call."""
-        self._take(self._splitter.finish())
-        while self._attempt:
-            self._take(self._give_up(self._attempt))
-        if self._near != "call":
-            self._prose("")
-        return self._given()
+        """End the output: what was held back is text, unless it only followed a call."""
+        self._process(self._splitter.finish())
+        while self._partial_call:
+            self._process(self._reject(self._partial_call))
+        if self._last_seen != "call":
+            self._emit_text("")
+        return self._take_events()
 
-    def _given(self) -> list[ParserEvent]:
+    def _take_events(self) -> list[ParserEvent]:
         events, self._events = self._events, []
         return merged(events)
 
-    def _take(self, parts: Iterable[Part]) -> None:
-        waiting = deque(parts)
-        while waiting:
-            part = waiting.popleft()
-            again = self._read_on(self._attempt, part) if self._attempt else self._outside(part)
-            waiting.extendleft(reversed(again))
+    def _process(self, parts: Iterable[_Part]) -> None:
+        queue = deque(parts)
+        while queue:
+            part = queue.popleft()
+            rest = (
+                self._feed_body(self._partial_call, part) if self._partial_call else self._outside_call(part)
+            )
+            queue.extendleft(reversed(rest))
 
-    def _outside(self, part: Part) -> Sequence[Part]:
-        """Take a part while no call has begun; give what is to be taken again."""
-        if self._near == "aside" or (self.ignored_section and _written(part) == self.ignored_section[0]):
-            self._pass_by(_written(part))
+    def _outside_call(self, part: _Part) -> Sequence[_Part]:
+        """Process a part while no call is open; return the parts to process again."""
+        if self._last_seen == "ignored" or (
+            self.ignored_section and _text_of(part) == self.ignored_section[0]
+        ):
+            self._emit_ignored(_text_of(part))
         elif isinstance(part, str):
             return self._text(part)
         elif part.text in self.opening:
-            self._attempt = _Attempt(part)
-        elif part.text in self.section_markers or self._near == "call":
-            self._held.append(part)
-            self._may_begin = self._may_begin and part.text not in self.closing
+            self._partial_call = _PartialCall(part)
+        elif part.text in self.section_markers or self._last_seen == "call":
+            self._pending.append(part)
+            self._body_may_follow = self._body_may_follow and part.text not in self.closing
         else:
-            self._prose(part.text)
+            self._emit_text(part.text)
         return ()
 
-    def _pass_by(self, text: str) -> None:
-        self._prose(text)
-        self._near = "aside"
+    def _emit_ignored(self, text: str) -> None:
+        """Emit text of an ignored section."""
+        self._emit_text(text)
+        self._last_seen = "ignored"
         if self.ignored_section and text == self.ignored_section[1]:
-            self._near, self._may_begin = "beginning", self.marker_optional
+            self._last_seen, self._body_may_follow = "start", self.marker_optional
 
-    def _text(self, text: str) -> Sequence[Part]:
-        glue = _end(self._glue if self._may_begin or self._near == "call" else _SPACE, text)
-        if self._near == "prose" and (not self._held or glue < len(text)):
-            self._prose(text)
+    def _text(self, text: str) -> Sequence[_Part]:
+        separates = self._body_may_follow or self._last_seen == "call"
+        body = match_end(self._separator if separates else _SPACE, text)
+        if self._last_seen == "text" and (not self._pending or body < len(text)):
+            self._emit_text(text)
             return ()
-        if glue:
-            self._held.append(text[:glue])
-        if glue < len(text) and self._may_begin:
-            self._attempt = _Attempt(None)
-            return (text[glue:],)
-        if glue < len(text):
-            self._prose(text[glue:])
+        if body:
+            self._pending.append(text[:body])
+        if body < len(text) and self._body_may_follow:
+            self._partial_call = _PartialCall(None)
+            return (text[body:],)
+        if body < len(text):
+            self._emit_text(text[body:])
         return ()
 
-    def _prose(self, text: str) -> None:
-        """Emit text, and of what was held back before it all that did not belong to a call."""
-        held = "".join(map(_written, self._held))
-        if self._near == "call":
-            held = "".join(map(_written, _behind_markers(self._held)))
-            held = held[_end(self._trail, held) :]
-        self._events.append(Text(held + text))
-        self._held = []
-        self._near, self._may_begin = "prose", False
+    def _emit_text(self, text: str) -> None:
+        """Emit text, preceded by what is pending and did not belong to a call."""
+        pending = "".join(map(_text_of, self._pending))
+        if self._last_seen == "call":
+            pending = "".join(map(_text_of, _after_last_marker(self._pending)))
+            pending = pending[match_end(self._after_last_call, pending) :]
+        self._events.append(Text(pending + text))
+        self._pending = []
+        self._last_seen, self._body_may_follow = "text", False
 
-    def _read_on(self, attempt: _Attempt, part: Part) -> Sequence[Part]:
-        """Take a part that may be of a body; give what is to be taken again."""
-        attempt.parts.append(part)
-        text, start = _written(part), 0
-        if attempt.scanner is None:
-            start = _end(self._lead, text)
+    def _feed_body(self, partial: _PartialCall[_Scanner], part: _Part) -> Sequence[_Part]:
+        """Process a part that may belong to a body; return the parts to process again."""
+        partial.parts.append(part)
+        text, start = _text_of(part), 0
+        if partial.scanner is None:
+            start = match_end(self._before_body, text)
             if start == len(text):
                 return ()
-            self.marker = attempt.marker
-            attempt.scanner = self.new_scanner()
-        before = attempt.scanner.length
-        attempt.scanner.feed(text, start)
-        end = start + attempt.scanner.length - before
-        attempt.body.append(text[start:end])
-        if attempt.scanner.state == "open":
+            self.marker = partial.marker
+            partial.scanner = self.new_scanner()
+        scanner = partial.scanner
+        before = scanner.length
+        scanner.feed(text, start)
+        if scanner.state == "open":
             return ()
-        if attempt.scanner.state == "complete" and (calls := self.parse_body("".join(attempt.body))):
-            self._emit(calls)
+        if scanner.state == "complete" and (calls := self.parse_body(scanner)):
+            self._emit_calls(calls)
+            end = start + scanner.length - before
             return (text[end:],) if end < len(text) else ()
-        return self._give_up(attempt)
+        return self._reject(partial)
 
-    def _emit(self, calls: Sequence[Call]) -> None:
+    def _emit_calls(self, calls: Sequence[Call]) -> None:
         for call in calls:
-            start = ToolStart(self._calls, call.name, call.id)
-            self._events += start, ToolArguments(self._calls, call.arguments)
-            self._calls += 1
-        self._attempt = None
-        self._held = []
-        self._near, self._may_begin = "call", self.multiple_calls
+            start = ToolStart(self.call_count, call.name, call.id)
+            self._events += start, ToolArguments(self.call_count, call.arguments)
+            self.call_count += 1
+        self._partial_call = None
+        self._pending = []
+        self._last_seen, self._body_may_follow = "call", self.multiple_calls
 
-    def _give_up(self, attempt: _Attempt) -> Sequence[Part]:
-        """It was no call: its marker is text, and what is behind it may be anything."""
-        self._attempt = None
-        self._prose(attempt.marker)
-        return attempt.parts
+    def _reject(self, partial: _PartialCall[_Scanner]) -> Sequence[_Part]:
+        """Emit the opening marker of what is not a call as text; return what follows it."""
+        self._partial_call = None
+        self._emit_text(partial.marker)
+        return partial.parts
 
 
-class _Attempt(Struct):
-    """What may become a call."""
+class _PartialCall(Struct, Generic[_Scanner]):
+    """The text from an opening marker on, which may become a call."""
 
     opening: Marker | None
-    parts: list[Part] = []
-    """All that came behind the marker."""
-    scanner: BodyScanner | None = None
-    """From the first character of the body on."""
-    body: list[str] = []
+    parts: list[_Part] = []
+    """All parts that followed the marker."""
+    scanner: _Scanner | None = None
+    """The scanner of the body; ``None`` until the body begins."""
 
     @property
     def marker(self) -> str:
         return self.opening.text if self.opening else ""
 
 
-def _run(characters: str) -> str:
+def _run_of(characters: str) -> str:
+    """Return a pattern for any number of white-space characters and ``characters``."""
     return rf"[\s{re.escape(characters)}]*+"
 
 
-_SPACE = re.compile(_run(""))
+_SPACE = re.compile(_run_of(""))
 
 
-def _end(pattern: re.Pattern[str], text: str) -> int:
-    match = pattern.match(text)
-    assert match is not None  # these patterns match the empty text
-    return match.end()
-
-
-def _written(part: Part) -> str:
+def _text_of(part: _Part) -> str:
     return part if isinstance(part, str) else part.text
 
 
-def _behind_markers(parts: Sequence[Part]) -> Sequence[Part]:
+def _after_last_marker(parts: Sequence[_Part]) -> Sequence[_Part]:
     last = max((i for i, part in enumerate(parts) if isinstance(part, Marker)), default=-1)
     return parts[last + 1 :]

@@ -1,4 +1,4 @@
-"""What the schema of a tool says of each of its parameters."""
+"""The parameters that the schema of a tool declares."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 from fllm.values import Tool
 
-_LONGEST_CHAIN = 16
-"""References that lead to references; further on, a schema says nothing."""
+_MAX_REFERENCES = 16
+"""Maximum number of references that lead to one another; a schema after more of them counts as empty."""
 
-_ALIASES = {
+_TYPE_ALIASES = {
     "str": "string",
     "int": "integer",
     "float": "number",
@@ -23,12 +23,11 @@ _ALIASES = {
 }
 """What people write for the types of JSON Schema."""
 
-
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
+_EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
 class Parameters:
-    """The parameters of a tool, by name; none, where the request has no such tool."""
+    """The parameters of one tool, by name."""
 
     def __init__(self, root: Mapping[str, Any]) -> None:
         self.root = root
@@ -36,85 +35,86 @@ class Parameters:
         properties, required = outer.get("properties"), outer.get("required")
         self.schemas: Mapping[str, Any] = properties if isinstance(properties, Mapping) else {}
         self.open = "properties" not in outer
-        """Nothing is said of them: there may be any."""
-        named = {key for key in required if isinstance(key, str)} if isinstance(required, list) else set()
-        self.required = [key for key in self.schemas if key in named]
-        self._kinds: dict[int, tuple[Any, frozenset[str]]] = {}  # with the schema, lest another gets its id
+        """Whether the schema declares no parameters at all: then any are allowed."""
+        names = {key for key in required if isinstance(key, str)} if isinstance(required, list) else set()
+        self.required = [key for key in self.schemas if key in names]
+        # Each entry holds its schema, so that no other object can get the same ID.
+        self._types: dict[int, tuple[Any, frozenset[str]]] = {}
 
     @classmethod
     def of(cls, name: str, tools: Iterable[Tool]) -> Parameters:
-        """Those of the tool of this name."""
+        """Return the parameters of the tool ``name``; open ones if there is no such tool."""
         return cls(next((tool.parameters for tool in tools if tool.name == name), {}))
 
     def resolved(self, schema: Any) -> Mapping[str, Any]:
-        """The schema that a reference within the tool's own leads to."""
-        for _ in range(_LONGEST_CHAIN):
+        """Follow references within the schema of the tool; return an empty schema if that fails."""
+        for _ in range(_MAX_REFERENCES):
             if not isinstance(schema, Mapping):
-                return _NOTHING
+                return _EMPTY
             if "$ref" not in schema:
                 return schema
-            schema = self._at(schema["$ref"])
-        return _NOTHING
+            schema = self._find(schema["$ref"])
+        return _EMPTY
 
-    def kinds(self, schema: Any) -> frozenset[str]:
-        """The types of JSON that a schema allows, as far as it says so; nothing, where it doesn't."""
-        if id(schema) not in self._kinds:
-            self._kinds[id(schema)] = schema, self._find_kinds(schema)
-        return self._kinds[id(schema)][1]
+    def types(self, schema: Any) -> frozenset[str]:
+        """Return the JSON types that a schema allows; none if it does not restrict them."""
+        if id(schema) not in self._types:
+            self._types[id(schema)] = schema, self._find_types(schema)
+        return self._types[id(schema)][1]
 
-    def _find_kinds(self, schema: Any) -> frozenset[str]:
+    def _find_types(self, schema: Any) -> frozenset[str]:
         found: set[str] = set()
         seen: set[int] = set()
-        waiting = [schema]
-        while waiting:
-            one = self.resolved(waiting.pop())
+        queue = [schema]
+        while queue:
+            one = self.resolved(queue.pop())
             if id(one) not in seen:
                 seen.add(id(one))
-                said = _said(one)
-                found |= said
-                waiting += [] if said else alternatives(one)
+                declared = _declared_types(one)
+                found |= declared
+                queue += [] if declared else alternatives(one)
         return frozenset(found)
 
-    def alone(self, schema: Any) -> dict[str, Any]:
-        """The schema of one parameter as one that stands by itself: what it refers to comes along."""
-        taken = {key: self.root[key] for key in ("$defs", "definitions") if key in self.root}
-        return taken | dict(self.resolved(schema))
+    def standalone(self, schema: Any) -> dict[str, Any]:
+        """Return the schema of one parameter together with the definitions that it may refer to."""
+        definitions = {key: self.root[key] for key in ("$defs", "definitions") if key in self.root}
+        return definitions | dict(self.resolved(schema))
 
-    def _at(self, reference: object) -> Any:
+    def _find(self, reference: object) -> Any:
         document, *steps = str(reference).split("/")
-        place: Any = self.root if document == "#" else None
+        target: Any = self.root if document == "#" else None
         for step in steps:
             key = step.replace("~1", "/").replace("~0", "~")
-            place = place.get(key) if isinstance(place, Mapping) else None
-        return place
+            target = target.get(key) if isinstance(target, Mapping) else None
+        return target
 
 
 class ToolSchemas:
-    """The parameters of a request's tools, which are looked at once, when the first call comes."""
+    """The parameters of all tools of a request, which are read when the first call needs them."""
 
     def __init__(self, tools: Iterable[Tool]) -> None:
         self._tools = tools
-        self._known: dict[str, Parameters] = {}
+        self._parameters: dict[str, Parameters] = {}
 
     def of(self, name: str) -> Parameters:
-        """Those of the tool of this name."""
-        if not self._known:
-            # Of two tools of one name, the first counts.
-            self._known = {tool.name: Parameters(tool.parameters) for tool in reversed([*self._tools])}
-        return self._known.get(name, _UNKNOWN)
+        """Return the parameters of the tool ``name``; open ones if there is no such tool."""
+        if not self._parameters:
+            # Of two tools with the same name, the first one counts.
+            self._parameters = {tool.name: Parameters(tool.parameters) for tool in reversed([*self._tools])}
+        return self._parameters.get(name, _UNKNOWN)
 
 
 _UNKNOWN = Parameters({})
 
 
 def choices(schema: Mapping[str, Any]) -> list[Any]:
-    """The values that a schema lists, if it does."""
+    """Return the values that a schema lists with ``enum`` or ``const``, if any."""
     listed = [schema["const"]] if "const" in schema else schema.get("enum")
     return listed if isinstance(listed, list) else []
 
 
-def kind_of(value: Any) -> str:
-    """The type of JSON that a decoded value has."""
+def json_type(value: Any) -> str:
+    """Return the JSON type of a decoded value."""
     match value:
         case None:
             return "null"
@@ -132,17 +132,18 @@ def kind_of(value: Any) -> str:
             return "object"
 
 
-def _said(schema: Mapping[str, Any]) -> set[str]:
-    """The types that a schema itself names."""
-    named = schema.get("type", [])
-    types = {_ALIASES.get(str(one), str(one)) for one in (named if isinstance(named, list) else [named])}
-    types = types or {kind_of(value) for value in choices(schema)}
+def _declared_types(schema: Mapping[str, Any]) -> set[str]:
+    """Return the types that a schema itself declares, without those of its alternatives."""
+    declared = schema.get("type", [])
+    names = declared if isinstance(declared, list) else [declared]
+    types = {_TYPE_ALIASES.get(str(one), str(one)) for one in names}
+    types = types or {json_type(value) for value in choices(schema)}
     if not types and "properties" in schema:
         types = {"object"}
     return types | {"null"} if types and schema.get("nullable") is True else types
 
 
 def alternatives(schema: Mapping[str, Any]) -> list[Any]:
-    """The schemas that one is made of."""
+    """Return the schemas under ``anyOf``, ``oneOf`` and ``allOf``."""
     lists = [schema.get(key) for key in ("anyOf", "oneOf", "allOf")]
     return [option for options in lists if isinstance(options, list) for option in options]

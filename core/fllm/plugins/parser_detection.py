@@ -37,20 +37,20 @@ class ParserEntry(Entry, frozen=True):
     """Each stands in the chat templates; of several in a tuple, one does."""
     excluded_markers: tuple[str, ...] = ()
     """None stands there."""
-    tokens: tuple[str, ...] = ()
+    required_tokens: tuple[str, ...] = ()
     """Each is a token of its own."""
 
     @property
     def signs(self) -> frozenset[str | tuple[str, ...]]:
         """All that must be there; one parser is more specific than another that it has all signs of."""
-        return frozenset((*self.template_markers, *self.tokens))
+        return frozenset((*self.template_markers, *self.required_tokens))
 
     def fits(self, model: ModelTraits) -> bool:
         """Whether such a model writes what this parser reads."""
         return (
             bool(self.signs)
             and all(map(model.shows, self.template_markers))
-            and all(map(model.has_token, self.tokens))
+            and all(map(model.has_token, self.required_tokens))
             and not model.shows(self.excluded_markers)
         )
 

@@ -135,7 +135,7 @@ def _visible_tokens(factory: ParserFactory) -> tuple[str, ...]:
 def _check_parser(hook: str, entry: ParserEntry) -> None:
     if entry.name == AUTO:
         raise PluginError(f"{hook}: no parser may be named {AUTO!r}, which asks for the one that fits")
-    for field in ("template_markers", "excluded_markers", "tokens"):
+    for field in ("template_markers", "excluded_markers", "required_tokens"):
         if not _are_signs(getattr(entry, field)):
             raise PluginError(f"{hook}: {field} of {entry.name!r} must be a tuple of texts, none empty")
 

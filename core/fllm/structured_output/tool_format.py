@@ -1,4 +1,4 @@
-"""How the models of a family write their tool calls; a parser declares it, so that calls can be constrained.
+"""The format in which a family of models writes tool calls, which a parser declares for constrained decoding.
 
 ::
 
@@ -27,34 +27,38 @@ from fllm.values import Tool
 
 
 def json_arguments(tool: Tool) -> Constraint:
-    """The arguments as one JSON object that the tool's schema allows."""
+    """Return the constraint to one JSON object that the schema of the tool allows."""
     return JsonSchema(msgspec.json.encode(tool.parameters).decode()) if tool.parameters else ANY_OBJECT
 
 
 class ToolFormat(Struct, frozen=True, kw_only=True):
-    """The class attribute ``tool_format`` of a tool-call parser, which reads what this writes."""
+    """The type of the class attribute ``tool_format``: text in this format is parsed by the same parser."""
 
     begin: str
     middle: str
     end: str
     before: str = ""
-    """Stands once, before the first call."""
+    """Text that precedes the first call."""
     between: str = ""
+    """Text between two calls."""
     after: str = ""
-    """Stands once, after the last call."""
+    """Text that follows the last call."""
     trigger: str = ""
-    """Where this beginning of ``before``, or else of ``begin``, stands, calls begin; empty: all of it."""
+    """The beginning of ``before`` or, if that is empty, of ``begin``, after which only calls are allowed.
+
+    The default, an empty text, means all of it.
+    """
     arguments: Callable[[Tool], Constraint] = json_arguments
-    """The language of a tool's arguments."""
+    """Returns the constraint on the arguments of a tool."""
 
     def calls(self, tools: Iterable[Tool], *, most: int | None = None) -> Constraint:
-        """Nothing but calls of these tools, at least one."""
+        """Return the constraint to nothing except calls of these tools: at least one, at most ``most``."""
         calls = self._calls(tools, most)
         return Concat((ConstString(self.before), calls, ConstString(self.after)))
 
     def within_text(self, tools: Iterable[Tool]) -> Constraint:
-        """Any text; but where calls begin, they are calls of these tools, with arguments as they must be."""
-        tags = tuple(Tag(self._head(tool), self.arguments(tool), self.end) for tool in tools)
+        """Return a constraint that allows any text, but only valid calls of these tools after `trigger`."""
+        tags = tuple(Tag(self._call_start(tool), self.arguments(tool), self.end) for tool in tools)
         if self.before:
             tags = (Tag(self.before, self._calls(tools, None), self.after),)
         return TriggeredTags(triggers=(self.trigger or self.before or self.begin,), tags=tags)
@@ -64,7 +68,7 @@ class ToolFormat(Struct, frozen=True, kw_only=True):
         return Repeat(item=call, separator=self.between, most=most)
 
     def _call(self, tool: Tool) -> Constraint:
-        return Concat((ConstString(self._head(tool)), self.arguments(tool), ConstString(self.end)))
+        return Concat((ConstString(self._call_start(tool)), self.arguments(tool), ConstString(self.end)))
 
-    def _head(self, tool: Tool) -> str:
+    def _call_start(self, tool: Tool) -> str:
         return f"{self.begin}{tool.name}{self.middle}"

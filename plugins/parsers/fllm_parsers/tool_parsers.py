@@ -74,7 +74,7 @@ TOOL_PARSERS = (
         "internlm",
         TOOLS + "internlm:InternLM2Parser",
         "InternLM 2: a JSON object behind <|plugin|>.",
-        tokens=("<|plugin|>", "<|action_start|>"),
+        required_tokens=("<|plugin|>", "<|action_start|>"),
     ),
     ParserEntry(
         "jamba",

@@ -33,7 +33,7 @@ class Acme:
             ParserEntry(
                 "stop",
                 f"{__name__}:Squares",
-                tokens=("<|eot|>", "<s>"),
+                required_tokens=("<|eot|>", "<s>"),
                 excluded_markers=("<call>", "[call]"),
             ),
         ]

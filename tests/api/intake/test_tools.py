@@ -19,7 +19,7 @@ from fllm.constraints import (
     Tag,
     TriggeredTags,
 )
-from fllm.parsing.fallback_tool_format import ARRAY
+from fllm.parsing.fallback_tool_format import FALLBACK_TOOL_FORMAT
 from fllm.structured_output.tool_format import ToolFormat
 from fllm_api.app_state import AppState
 from fllm_api.intake.constraints import MAX_CONSTRAINT_CHARS, MAX_SCHEMA_DEPTH
@@ -105,7 +105,7 @@ def test_a_forced_call_is_written_as_the_parser_declares(body: Any, constraint: 
 @pytest.mark.parametrize("stream", [False, True])
 def test_without_a_declared_format_forced_calls_are_json(parser: Any, stream: bool) -> None:
     server = a_calling_server(FORCED[:20], FORCED[20:], tools=parser)
-    constraint = written(ARRAY, BOTH)
+    constraint = written(FALLBACK_TOOL_FORMAT, BOTH)
     assert asked(server, tool_choice="required", stream=stream) == constraint
     [choice] = chat(server, tools=TOOLS, tool_choice="required").json()["choices"]
     calls = [each["function"] for each in choice["message"]["tool_calls"]]

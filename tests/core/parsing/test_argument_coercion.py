@@ -141,14 +141,14 @@ def test_a_value_is_json_if_it_is_one_at_all(text: str) -> None:
 def test_a_schema_of_alternatives_without_end_is_looked_at_once() -> None:
     options = [{"$ref": "#/$defs/Wide"}] * 50
     wide = Parameters({"$defs": {"Wide": {"anyOf": [*options, INTEGER]}}})
-    assert wide.kinds({"$ref": "#/$defs/Wide"}) == {"integer"}
+    assert wide.types({"$ref": "#/$defs/Wide"}) == {"integer"}
 
 
 def test_alternatives_may_be_deep() -> None:
     schema: Any = INTEGER
     for _ in range(5000):
         schema = {"anyOf": [schema]}
-    assert EVERYTHING.kinds(schema) == {"integer"}
+    assert EVERYTHING.types(schema) == {"integer"}
 
 
 def test_required_parameters_are_those_that_there_are() -> None:
@@ -169,5 +169,5 @@ def test_a_tool_that_the_request_has_not_says_nothing() -> None:
 
 
 def test_a_parameter_by_itself_brings_what_it_refers_to() -> None:
-    alone = EVERYTHING.alone({"$ref": "#/$defs/Id"})
-    assert alone == {**ROOT["$defs"]["Id"], "$defs": ROOT["$defs"]}
+    standalone = EVERYTHING.standalone({"$ref": "#/$defs/Id"})
+    assert standalone == {**ROOT["$defs"]["Id"], "$defs": ROOT["$defs"]}

@@ -10,8 +10,14 @@ from msgspec.structs import replace
 
 from fllm import RequestError, Tool
 from fllm.constraints import AnyOf, Concat, Constraint, ConstString, JsonSchema, Regex, Repeat, TextUntil
-from fllm.parsing.argument_constraints import named, plain_text, python_value, separated, tagged
-from fllm.parsing.tag_reader import TagFormat
+from fllm.parsing.argument_constraints import (
+    join_parts,
+    named_arguments,
+    plain_text,
+    python_value,
+    tagged_arguments,
+)
+from fllm.parsing.tag_scanner import TagFormat
 from fllm.parsing.tool_parameters import Parameters
 
 TAGS = TagFormat(
@@ -97,28 +103,30 @@ def test_what_no_grammar_can_obey_is_refused() -> None:
 A, B, C = ConstString("a"), ConstString("b"), ConstString("c")
 
 
-def perhaps(part: Constraint) -> Constraint:
+def optional(part: Constraint) -> Constraint:
     return Repeat(item=part, least=0, most=1)
 
 
 def test_separators_stand_only_between() -> None:
     comma_b, comma_c = (Concat((ConstString(","), each)) for each in (B, C))
-    assert separated([A], [B], ",") == Concat((A, perhaps(comma_b)))
-    assert separated([A, B], [C], ",") == Concat((A, comma_b, perhaps(comma_c)))
-    assert separated([], [B, C], ",") == AnyOf((Concat((B, perhaps(comma_c))), Concat((C,)), ConstString("")))
+    assert join_parts([A], [B], ",") == Concat((A, optional(comma_b)))
+    assert join_parts([A, B], [C], ",") == Concat((A, comma_b, optional(comma_c)))
+    assert join_parts([], [B, C], ",") == AnyOf(
+        (Concat((B, optional(comma_c))), Concat((C,)), ConstString(""))
+    )
 
 
 def test_keys_that_a_notation_can_not_hold_are_left_out() -> None:
     tool = Tool("f", parameters={"properties": {"a b": {"type": "null"}, "<": {}, "c": {"type": "null"}}})
-    assert named("=", ", ", python_value)(tool) == AnyOf(
+    assert named_arguments("=", ", ", python_value)(tool) == AnyOf(
         (Concat((Concat((ConstString("c"), ConstString("="), ConstString("None"))),)), ConstString(""))
     )
-    assert isinstance(form := tagged(TAGS)(tool), Concat)
+    assert isinstance(form := tagged_arguments(TAGS)(tool), Concat)
     assert len(form.parts) == 2
 
 
 def test_a_tool_that_says_nothing_may_be_given_any_argument() -> None:
-    form = tagged(TAGS)(Tool("f", parameters={"type": "object"}))
+    form = tagged_arguments(TAGS)(Tool("f", parameters={"type": "object"}))
     assert isinstance(form, Repeat)
     assert form.item == Concat(
         (
@@ -133,7 +141,9 @@ def test_a_tool_that_says_nothing_may_be_given_any_argument() -> None:
 
 def test_a_free_value_has_nothing_in_it_that_ends_or_breaks_the_call() -> None:
     tags = replace(TAGS, before_key="<p ", cut=("</f>\n</call>",))
-    form = tagged(tags)(Tool("f", parameters={"properties": {"a": {"type": "string"}}, "required": ["a"]}))
+    form = tagged_arguments(tags)(
+        Tool("f", parameters={"properties": {"a": {"type": "string"}}, "required": ["a"]})
+    )
     value = TextUntil("</>", ("<f ", "</f>\n</call>", "<p "))
     assert form == Concat(
         (Concat((ConstString("<p "), ConstString("a"), ConstString(">"), value, ConstString(""))),)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fllm.events import ParserEvent, Text, ToolArguments, ToolStart, merged
 from fllm.interfaces import ParserContext
-from fllm.parsing.fallback_tool_format import ARRAY, FallbackToolCallParser
+from fllm.parsing.fallback_tool_format import FALLBACK_TOOL_FORMAT, FallbackToolCallParser
 from fllm.testing import ToolParserContract
 
 VALUES = st.recursive(
@@ -28,7 +28,7 @@ def parsed(text: str) -> list[ParserEvent]:
 
 def written(calls: list[tuple[str, Any]]) -> str:
     """As a model writes calls under the constraint of the format, whose literals are not JSON's."""
-    format = ARRAY
+    format = FALLBACK_TOOL_FORMAT
     texts = [f"{format.begin}{name}{format.middle}{json.dumps(value)}{format.end}" for name, value in calls]
     return f"{format.before}{format.between.join(texts)}{format.after}"
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fllm.parsing.json_scanner import DEEPEST, LONGEST, JsonScanner
+from fllm.parsing.body_scanner import MAX_DEPTH, MAX_NUMBER_LENGTH
+from fllm.parsing.json_scanner import JsonScanner
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -69,8 +70,7 @@ def test_an_object_is_read_to_its_end_and_no_further(
     for scanner in (scanned(text + "} tail"), scanned(text + "} tail", size)):
         assert scanner.state == "complete"
         assert scanner.length == len(text)
-        members = {json.loads(text[key]): json.loads(text[span]) for key, span in scanner.members}
-        assert members == value
+        assert {key: json.loads(member) for key, member in scanner.members.items()} == value
 
 
 @given(OBJECTS, st.data())
@@ -108,7 +108,7 @@ def test_it_breaks_at_the_first_wrong_character() -> None:
 
 
 def test_it_says_where_objects_begin_but_not_braces_of_strings() -> None:
-    assert scanned('{"{": [{"a": {}}, "{"]}', 1).opened == [0, 7, 13]
+    assert scanned('{"{": [{"a": {}}, "{"]}', 1).object_starts == [0, 7, 13]
 
 
 def test_feeding_may_begin_within_a_text() -> None:
@@ -116,11 +116,16 @@ def test_feeding_may_begin_within_a_text() -> None:
     scanner.feed('say {"a', 4)
     scanner.feed('bc": [1]} x')
     assert (scanner.state, scanner.length) == ("complete", 12)
-    assert scanner.members == [(slice(1, 6), slice(8, 11))]
+    assert scanner.spans == [(slice(1, 6), slice(8, 11))]
+    assert (scanner.text, scanner.members) == ('{"abc": [1]}', {"abc": "[1]"})
+
+
+def test_complete_members_are_known_while_the_object_is_open() -> None:
+    assert scanned('{"name": "f", "arguments": {"a"', 1).members == {"name": '"f"'}
 
 
 def test_nesting_has_a_limit_and_needs_no_recursion() -> None:
-    levels = DEEPEST - 1
+    levels = MAX_DEPTH - 1
     assert scanned('{"a":' + "[" * levels + "]" * levels + "}").state == "complete"
     assert scanned('{"a":' * 10_000).state == "broken"
     assert scanned('{"a":' + "[" * (levels + 1)).state == "broken"
@@ -128,5 +133,5 @@ def test_nesting_has_a_limit_and_needs_no_recursion() -> None:
 
 @pytest.mark.parametrize("size", [None, 1])
 def test_the_length_of_a_number_has_a_limit(size: int | None) -> None:
-    assert scanned('{"a":' + "1" * LONGEST + "}", size).state == "complete"
-    assert scanned('{"a":' + "1" * (LONGEST + 1) + "}", size).state == "broken"
+    assert scanned('{"a":' + "1" * MAX_NUMBER_LENGTH + "}", size).state == "complete"
+    assert scanned('{"a":' + "1" * (MAX_NUMBER_LENGTH + 1) + "}", size).state == "broken"

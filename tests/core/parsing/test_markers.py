@@ -57,5 +57,5 @@ def test_without_markers_all_is_text() -> None:
 
 
 def test_a_marker_within_another_is_refused() -> None:
-    with pytest.raises(ValueError, match="'<c' is a part of another"):
+    with pytest.raises(ValueError, match="'<c' is part of another marker"):
         MarkerSplitter(["<call>", "<c"])

@@ -37,7 +37,7 @@ def test_what_speaks_against_a_parser_must_not_be_there() -> None:
 
 
 def test_a_token_is_looked_for_in_the_vocabulary_and_not_in_the_template() -> None:
-    parser = entry("a", tokens=("<call>",))
+    parser = entry("a", required_tokens=("<call>",))
     assert found(parser) == []
     assert found(parser, templates="", tokens=("<call>", "<s>")) == ["a"]
     assert found(entry("a", "<s>"), tokens=("<s>",)) == []
@@ -46,7 +46,9 @@ def test_a_token_is_looked_for_in_the_vocabulary_and_not_in_the_template() -> No
 def test_the_most_specific_wins_whatever_its_name() -> None:
     general, special = entry("a", "<call>"), entry("b", "<call>", "arguments")
     assert found(general, special) == ["b"]
-    assert found(entry("b", "<call>"), entry("a", "<call>", tokens=("<s>",)), tokens=("<s>",)) == ["a"]
+    assert found(entry("b", "<call>"), entry("a", "<call>", required_tokens=("<s>",)), tokens=("<s>",)) == [
+        "a"
+    ]
 
 
 def test_several_that_fit_alike_are_all_named() -> None:
@@ -71,7 +73,7 @@ def test_a_parser_without_evidence_is_never_chosen() -> None:
         entry("a", ()),
         ParserEntry("a", "acme:a", template_markers="<call>"),  # type: ignore[arg-type]
         ParserEntry("a", "acme:a", excluded_markers=[1]),  # type: ignore[arg-type]
-        ParserEntry("a", "acme:a", tokens=(1,)),  # type: ignore[arg-type]
+        ParserEntry("a", "acme:a", required_tokens=(1,)),  # type: ignore[arg-type]
     ],
     ids=str,
 )

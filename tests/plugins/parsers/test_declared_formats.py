@@ -14,7 +14,7 @@ from support.parsed_calls import called, said
 from fllm import ParserContext, Tool
 from fllm.constraints import Constraint
 from fllm.parsing.tool_call_parser import ToolCallParser
-from fllm.parsing.tool_parameters import Parameters, kind_of
+from fllm.parsing.tool_parameters import Parameters, json_type
 from fllm.testing import parse
 from fllm_parsers.tools.gemma4 import Gemma4Parser
 from fllm_parsers.tools.glm45 import Glm45Parser, Glm47Parser
@@ -96,8 +96,8 @@ def test_forced_calls_are_read(parser: type[ToolCallParser]) -> None:
 def check(arguments: dict[str, Any], parameters: Parameters) -> None:
     assert arguments.keys() >= {*parameters.required}
     for key, value in arguments.items():
-        kinds = parameters.kinds(parameters.schemas[key])
-        assert kind_of(value) in kinds or (kind_of(value), "number") == ("integer", *kinds & {"number"})
+        types = parameters.types(parameters.schemas[key])
+        assert json_type(value) in types or (json_type(value), "number") == ("integer", *types & {"number"})
         assert not isinstance(value, str) or len(value) <= LONGEST.get(key, len(value))
         choices = parameters.schemas[key].get("enum", [value])
         assert value in choices

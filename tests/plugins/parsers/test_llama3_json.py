@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from fllm import ParserContext, ParserEvent, Text, Tool, ToolArguments, ToolStart
-from fllm.parsing.json_scanner import DEEPEST
+from fllm.parsing.body_scanner import MAX_DEPTH
 from fllm.testing import ToolParserContract, merged, parse
 from fllm_parsers.tools.llama3_json import TAG, Llama3JsonParser
 
@@ -95,7 +95,7 @@ ONLY_CONTENT = {
     "call in a member": f'{{"tool_calls": [{WEATHER}]}}',
     "call in a broken member": f'{{"tool_calls": [{WEATHER}, oops]}}',
     "call in a string": '"{\\"name\\": \\"f\\", \\"parameters\\": {}}"',
-    "too deep for any client": '{"name": "f", "parameters": ' + "[" * DEEPEST + "]" * DEEPEST + "}",
+    "too deep for any client": '{"name": "f", "parameters": ' + "[" * MAX_DEPTH + "]" * MAX_DEPTH + "}",
 }
 
 MIXED: dict[str, tuple[str, list[Any]]] = {

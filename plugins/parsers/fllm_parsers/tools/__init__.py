@@ -1,1 +1,1 @@
-"""Tool-call parsers, one to a file."""
+"""Tool-call parsers, one file for each format."""

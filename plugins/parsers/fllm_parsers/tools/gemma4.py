@@ -1,4 +1,4 @@
-"""The tool calls of Gemma 4, whose strings have a token of their own for a quote.
+"""The tool calls of Gemma 4, whose strings have a special token as a quote.
 
 ::
 
@@ -16,88 +16,92 @@ from fllm.constraints import AnyOf, Concat, Constraint, ConstString, TextUntil
 from fllm.interfaces import ParserContext
 from fllm.parsing import Call, ToolCallParser, ToolFormat
 from fllm.parsing.argument_coercion import coerced, is_json
-from fllm.parsing.argument_constraints import is_free, json_value, named
-from fllm.parsing.literal_reader import LiteralReader, Scope, json_object, quoted
-from fllm.parsing.python_call_reader import unescape
+from fllm.parsing.argument_constraints import is_free, json_value, named_arguments
+from fllm.parsing.body_scanner import MAX_NAME_LENGTH, match_end
+from fllm.parsing.literal_scanner import LiteralScanner, Scope, json_object, quoted
+from fllm.parsing.python_call_scanner import unescape
 from fllm.parsing.tool_parameters import Parameters, ToolSchemas, choices
 
-QUOTE = '<|"|>'
+_QUOTE = '<|"|>'
 
-_HEAD = re.compile(r"[\w./: -]*+")
+_HEADER = re.compile(r"[\w./: -]*+")
 _NAME = re.compile(r"(?:(?:call)?:)? *([\w./:-]+) *")
-_LONGEST_HEAD = 256
 
 
-class GemmaCallReader(LiteralReader):
-    """Reads ``call:``, which a model may leave out, a name, and arguments in braces; words may be strings."""
+class GemmaCallScanner(LiteralScanner):
+    """A `BodyScanner` of a name and arguments in braces; ``call:`` before the name may be missing.
+
+    Words without quotes may be strings.
+    """
 
     outermost = Scope("}", ":")
     scopes = MappingProxyType({"{": Scope("}", ":"), "[": Scope("]")})
-    quotes = (QUOTE, '"')
-    verbatim = frozenset((QUOTE,))
+    quotes = (_QUOTE, '"')
+    verbatim = frozenset((_QUOTE,))
     word = re.compile(r"[^,{}\[\]<\"]*+")
     key = re.compile(r"[^,:{}\[\]<\"]*+")
 
     def outside(self, text: str, position: int) -> int:
-        """What is before the brace."""
-        head = _HEAD.match(text, position)
-        assert head is not None  # it matches the empty text
-        if head.end() == len(text) and len(head[0]) <= _LONGEST_HEAD:
+        """Read the header and the brace after it."""
+        end = match_end(_HEADER, text, position)
+        length = end - position
+        if end == len(text) and length <= MAX_NAME_LENGTH:
             return position
-        name = _NAME.fullmatch(head[0])
-        if not name or len(head[0]) > _LONGEST_HEAD or text[head.end()] != "{":
-            return self.give_up(position)
+        name = _NAME.fullmatch(text[position:end])
+        if not name or length > MAX_NAME_LENGTH or text[end] != "{":
+            return self.reject(position)
         self.begin(name[1])
-        return head.end() + 1
+        return end + 1
 
     def scalar(self, word: str) -> str:
-        """JSON, or else a string without quotes."""
+        """Return the word if it is JSON, or else the JSON of a string without quotes."""
         return word if is_json(word) else quoted(word)
 
     def string(self, written: str, prefix: str) -> str | None:
-        """A string of JSON."""
+        """Return the string with the escapes of JSON replaced; a word before the quote is not allowed."""
         return None if prefix else unescape(written)
 
 
-def gemma_value(schema: Any, parameters: Parameters) -> Constraint:
-    """Strings between their token, and all else as JSON, which the template writes nearly the same."""
-    if parameters.kinds(schema) != {"string"}:
+def _gemma_value(schema: Any, parameters: Parameters) -> Constraint:
+    """Return the constraint on a value: strings between quote tokens, all else as JSON.
+
+    The template writes all else nearly as JSON.
+    """
+    if parameters.types(schema) != {"string"}:
         return json_value(schema, parameters)
     if listed := choices(parameters.resolved(schema)):
-        return AnyOf(tuple(ConstString(f"{QUOTE}{choice}{QUOTE}") for choice in listed))
+        return AnyOf(tuple(ConstString(f"{_QUOTE}{choice}{_QUOTE}") for choice in listed))
     if is_free(schema, parameters):
-        return Concat((ConstString(QUOTE), TextUntil(QUOTE)))
+        return Concat((ConstString(_QUOTE), TextUntil(_QUOTE)))
     return json_value(schema, parameters)
 
 
-class Gemma4Parser(ToolCallParser):
-    """One call between each pair of markers."""
+class Gemma4Parser(ToolCallParser[GemmaCallScanner]):
+    """Parses one call between each pair of markers."""
 
     opening = ("<|tool_call>",)
     closing = ("<tool_call|>",)
-    inner_markers = (QUOTE,)
+    inner_markers = (_QUOTE,)
     tool_format = ToolFormat(
         begin="<|tool_call>call:",
         middle="{",
         end="}<tool_call|>",
         trigger="<|tool_call>",
-        arguments=named(":", ",", gemma_value),
+        arguments=named_arguments(":", ",", _gemma_value),
     )
 
     def __init__(self, context: ParserContext) -> None:
         super().__init__(context)
-        self._signatures = ToolSchemas(context.tools)
+        self._schemas = ToolSchemas(context.tools)
 
-    def new_scanner(self) -> GemmaCallReader:
-        """Up to the closing brace."""
-        return GemmaCallReader()
+    def new_scanner(self) -> GemmaCallScanner:
+        """Return a scanner up to the closing brace."""
+        return GemmaCallScanner()
 
-    def parse_body(self, body: str) -> Sequence[Call]:
-        """The one call; what has no quotes is of the type that the tool's schema says."""
-        scanner = self.new_scanner()
-        scanner.feed(body)
+    def parse_body(self, scanner: GemmaCallScanner) -> Sequence[Call]:
+        """Return the call; values without quotes get the types that the schema of the tool declares."""
         ((name, arguments),) = scanner.calls
-        parameters = self._signatures.of(name)
+        parameters = self._schemas.of(name)
         typed = {
             key: coerced(value, parameters.schemas.get(key), parameters) for key, value in arguments.items()
         }

@@ -1,4 +1,4 @@
-"""The tool calls of GigaChat 3: a JSON object behind a message's head, or behind ``<|function_call|>``."""
+"""The tool calls of GigaChat 3: a JSON object after the header of a message or ``<|function_call|>``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from fllm.parsing import JsonToolCallParser, ToolFormat
 
 
 class GigaChat3Parser(JsonToolCallParser):
-    """Nothing ends a call but its object, or the end of the answer."""
+    """Parses objects without closing markers: a call ends with its object."""
 
     section_markers = ("<|message_sep|>", "</s>")
     opening = ("function call<|role_sep|>", "<|function_call|>")

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fllm.parsing import Call, TagFormat, TaggedToolCallParser, ToolFormat, tagged
+from fllm.parsing import Call, TagFormat, TaggedToolCallParser, ToolFormat, tagged_arguments
+from fllm.parsing.tag_scanner import TaggedBodyScanner
 
 
 class Glm45Parser(TaggedToolCallParser):
-    """Values are JSON unless they are strings.
+    """Parses tagged arguments whose values are JSON unless they are strings.
 
-    A name alone is a call only of a tool that the request has, if it has any.
+    A name without arguments is a call only if it is one of the request's tools, or the request has none.
     """
 
     tags = TagFormat(
@@ -37,22 +38,22 @@ class Glm45Parser(TaggedToolCallParser):
         middle="\n",
         end="</tool_call>",
         between="\n",
-        arguments=tagged(tags, gap="\n"),
+        arguments=tagged_arguments(tags, gap="\n"),
     )
 
-    def parse_body(self, body: str) -> Sequence[Call]:
-        """The one call."""
+    def parse_body(self, scanner: TaggedBodyScanner) -> Sequence[Call]:
+        """Return the call, if it has arguments or a known name."""
         known = {tool.name for tool in self.context.tools}
         return [
             call
-            for call in super().parse_body(body)
+            for call in super().parse_body(scanner)
             if call.arguments != "{}" or not known or call.name in known
         ]
 
 
 class Glm47Parser(Glm45Parser):
-    """The same; the model writes it without line breaks."""
+    """Parses the same calls; the model writes them without line breaks."""
 
     tool_format = ToolFormat(
-        begin="<tool_call>", middle="", end="</tool_call>", arguments=tagged(Glm45Parser.tags)
+        begin="<tool_call>", middle="", end="</tool_call>", arguments=tagged_arguments(Glm45Parser.tags)
     )

@@ -1,4 +1,4 @@
-"""The tool calls of Granite 3: a list of JSON objects behind ``<|tool_call|>`` or ``<tool_call>``."""
+"""The tool calls of Granite 3: a list of JSON objects after ``<|tool_call|>`` or ``<tool_call>``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from fllm.parsing import JsonToolCallParser, json_list
 
 
 class GraniteParser(JsonToolCallParser):
-    """The marker may be missing where the list is all there is."""
+    """Parses lists whose marker may be missing if the list is the whole output."""
 
     opening = ("<|tool_call|>", "<tool_call>")
     skip_before = "[,"

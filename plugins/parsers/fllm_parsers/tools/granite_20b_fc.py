@@ -1,4 +1,4 @@
-"""The tool calls of Granite 20B function calling: a JSON object behind each ``<function_call>``."""
+"""The tool calls of Granite 20B function calling: a JSON object after each ``<function_call>``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from fllm.parsing import JsonToolCallParser, ToolFormat
 
 
 class Granite20bFcParser(JsonToolCallParser):
-    """Nothing ends a call but its object."""
+    """Parses objects without closing markers: a call ends with its object."""
 
     opening = ("<function_call>",)
     tool_format = ToolFormat(

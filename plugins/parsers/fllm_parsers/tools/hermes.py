@@ -6,7 +6,7 @@ from fllm.parsing import JsonToolCallParser, ToolFormat
 
 
 class HermesParser(JsonToolCallParser):
-    """One object between each pair of tags."""
+    """Parses one object between each pair of tags."""
 
     opening = ("<tool_call>",)
     closing = ("</tool_call>",)
@@ -20,7 +20,7 @@ class HermesParser(JsonToolCallParser):
 
 
 class LongCatParser(JsonToolCallParser):
-    """The same of LongCat, whose tags are its own."""
+    """Parses the tool calls of LongCat, whose tags have another name."""
 
     opening = ("<longcat_tool_call>",)
     closing = ("</longcat_tool_call>",)

@@ -6,7 +6,7 @@ from fllm.parsing import JsonToolCallParser, ToolFormat
 
 
 class InternLM2Parser(JsonToolCallParser):
-    """White space between the two opening markers is no harm."""
+    """Parses objects after two markers, between which white space is allowed."""
 
     section_markers = ("<|action_start|>",)
     opening = ("<|plugin|>",)

@@ -10,27 +10,30 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from fllm.interfaces import ParserContext
-from fllm.parsing import Call, JsonWithHeader, ToolCallParser, ToolFormat, make_call, split_header
+from fllm.parsing import Call, HeaderToolCallParser, JsonWithHeaderScanner, ToolFormat
 
 _SECTION = ("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>")
 _BEGIN, _ARGUMENTS, _END = "<|tool_call_begin|>", "<|tool_call_argument_begin|>", "<|tool_call_end|>"
 
-_HEAD = re.compile(r"[^{]*+")
-_ID = re.compile(rf"\s*((?:functions\.)?([\w./:-]+):\d+)\s*{re.escape(_ARGUMENTS)}\s*")
 
+class KimiK2Parser(HeaderToolCallParser):
+    """Parses calls whose ID holds the name of the function and the number of the call.
 
-class KimiK2Parser(ToolCallParser):
-    """The name stands in the call's id, before the number of the call.
-
-    The chat template has nothing but the id to say whose result a tool's message is, so the client gets it.
+    The client receives these IDs, since the chat template identifies the results of calls by them alone.
     """
 
     section_markers = _SECTION
     opening = (_BEGIN,)
     closing = (_END,)
     inner_markers = (_ARGUMENTS,)
-    # Every call gets the number 0 here, which is right for the first; `parse_body` counts on.
+    header_pattern = re.compile(
+        rf"\s*(?P<id>(?:functions\.)?(?P<name>[\w./:-]+):\d+)\s*{re.escape(_ARGUMENTS)}\s*"
+    )
+    # A constrained model writes the number 0 in every call, which is right for the first one only;
+    # `parse_body` replaces the others.
     tool_format = ToolFormat(
         before=_SECTION[0],
         begin=f"{_BEGIN}functions.",
@@ -41,20 +44,14 @@ class KimiK2Parser(ToolCallParser):
 
     def __init__(self, context: ParserContext) -> None:
         super().__init__(context)
-        self._ids: set[str] = set()
+        self._ids: set[str | None] = set()
 
-    def new_scanner(self) -> JsonWithHeader:
-        """The id, then the arguments."""
-        return JsonWithHeader(_HEAD)
+    def parse_body(self, scanner: JsonWithHeaderScanner) -> Sequence[Call]:
+        """Return the call, with a new number in its ID if that ID was used before."""
+        return [self._with_unique_id(call) for call in super().parse_body(scanner)]
 
-    def parse_body(self, body: str) -> Sequence[Call]:
-        """The one call; one whose id was given before gets its own number in it."""
-        head, arguments = split_header(body)
-        if not (found := _ID.fullmatch(head)):
-            return []
-        call_id, name = found.groups()
-        if call_id in self._ids:
-            call_id = f"functions.{name}:{self._calls}"
-        call = make_call(name, arguments, call_id)
-        self._ids.add(call_id)
-        return [call] if call else []
+    def _with_unique_id(self, call: Call) -> Call:
+        if call.id in self._ids:
+            call = replace(call, id=f"functions.{call.name}:{self.call_count}")
+        self._ids.add(call.id)
+        return call

@@ -1,9 +1,9 @@
 """The tool calls of Llama 3.1 to 3.3: ``{"name": "get_weather", "parameters": {"city": "Tokyo"}}``.
 
-Models write several calls with ``;`` or white space between them, or in a JSON array; before the first may
-come ``<|python_tag|>``. This glue is dropped. All other text is content, word for word: prose around a call,
-an object that is no call or is cut off, and what separates it from a call; also a tag that no call follows,
-since it is seen only where a request asks for special tokens.
+Models write several calls with ``;`` or white space between them, or in a JSON array. ``<|python_tag|>`` may
+precede the first one. These separators are dropped. All other text is content, word for word: prose around a
+call, an object that is cut off or is not a call, and the separators next to it. So is a tag that no call
+follows, since the parser sees it only if the request asks for special tokens.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ TAG = "<|python_tag|>"
 
 _OPENING = re.compile(r"(?:[\s\[]|<\|python_tag\|>)*+")
 _BETWEEN = re.compile(r"(?:[\s\[\],;]|<\|python_tag\|>)*+")
-_CLOSING = re.compile(r"\A\s*\]")
+_ARRAY_END = re.compile(r"\A\s*\]")
 _IN_PROSE = re.compile(r"(?:\[|<\|python_tag\|>)(?:[\s\[]|<\|python_tag\|>)*+")
 
 
 class Llama3JsonParser:
-    """Finds calls wherever they are; each is emitted when its object is complete.
+    """Parses calls anywhere in the text and emits each of them when its object is complete.
 
-    At the start, after the tag and after another call an object with a name and arguments is a call. Within
-    prose, the name must also be one of the request's tools, where it has any.
+    At the start, after the tag and after another call, an object with a name and arguments is a call. Within
+    prose, the name must also be one of the request's tools, if it has any.
     """
 
     tool_format = ToolFormat(
@@ -36,21 +36,21 @@ class Llama3JsonParser:
         self._tools = frozenset(tool.name for tool in context.tools)
         self._finder = ObjectFinder()
         self._calls = 0
-        self._tail = ""  # may become the tag
-        self._glue: list[str] = []  # dropped if a call follows
-        self._allowed: re.Pattern[str] | None = _OPENING  # as glue; none within prose
-        self._expecting = True  # a call, whatever its name
+        self._tail = ""  # text that may become the tag
+        self._separators: list[str] = []  # pending; dropped if a call follows
+        self._separator: re.Pattern[str] | None = _OPENING  # None within prose
+        self._any_name = True  # an object is a call even if its name is not that of a tool
         self._in_array = False
 
     def feed(self, text: str) -> list[ParserEvent]:
-        """Take the next piece; give what is now certain."""
+        """Process the next piece of output; return the events that are now certain."""
         return [event for part in self._finder.feed(text) for event in self._part(part)]
 
     def finish(self) -> list[ParserEvent]:
-        """No more will come: what was held back is content, unless it only followed a call."""
+        """End the output: what was held back is content, unless it only followed a call."""
         events = [event for part in self._finder.finish() for event in self._part(part)]
         events += self._prose(self._release_tail())
-        if self._allowed is not _BETWEEN:
+        if self._separator is not _BETWEEN:
             events += self._content("")
         return events
 
@@ -67,46 +67,46 @@ class Llama3JsonParser:
         return tail
 
     def _prose(self, text: str) -> list[ParserEvent]:
-        """Pass text on, but hold back what is dropped if a call follows."""
-        if self._allowed and self._allowed.fullmatch(text):
+        """Return text, except for separators, which are dropped if a call follows."""
+        if self._separator and self._separator.fullmatch(text):
             self._hold(text)
             return []
         position = 0
-        while glue := _IN_PROSE.search(text, position):
-            position = glue.end()
+        while match := _IN_PROSE.search(text, position):
+            position = match.end()
             if position == len(text):
-                events = self._content(text[: glue.start()])
-                self._allowed = _OPENING
-                self._hold(glue[0])
+                events = self._content(text[: match.start()])
+                self._separator = _OPENING
+                self._hold(match[0])
                 return events
         return self._content(text)
 
-    def _hold(self, glue: str) -> None:
-        self._glue.append(glue)
-        self._expecting = self._expecting or TAG in glue
+    def _hold(self, separator: str) -> None:
+        self._separators.append(separator)
+        self._any_name = self._any_name or TAG in separator
 
     def _content(self, text: str) -> list[ParserEvent]:
-        """Emit text, and what was held back before it; from here on it is prose."""
-        text = "".join([*self._glue, text])
+        """Return text after the pending separators; what follows is prose."""
+        text = "".join([*self._separators, text])
         if self._in_array:
-            text = _CLOSING.sub("", text)
-        self._glue.clear()
-        self._allowed = None
-        self._expecting = self._in_array = False
+            text = _ARRAY_END.sub("", text)
+        self._separators.clear()
+        self._separator = None
+        self._any_name = self._in_array = False
         return [Text(text)] if text else []
 
     def _object(self, found: JsonObject) -> list[ParserEvent]:
-        call = call_from_json(found)
-        if call is None or not (self._expecting or not self._tools or call.name in self._tools):
+        call = call_from_json(found.members)
+        if call is None or not (self._any_name or not self._tools or call.name in self._tools):
             return self._content(found.text)
         events: list[ParserEvent] = [
             ToolStart(self._calls, call.name),
             ToolArguments(self._calls, call.arguments),
         ]
         self._calls += 1
-        glue = "".join(self._glue)
-        self._in_array = "[" in glue or (self._in_array and "]" not in glue)
-        self._glue.clear()
-        self._allowed = _BETWEEN
-        self._expecting = True
+        separators = "".join(self._separators)
+        self._in_array = "[" in separators or (self._in_array and "]" not in separators)
+        self._separators.clear()
+        self._separator = _BETWEEN
+        self._any_name = True
         return events

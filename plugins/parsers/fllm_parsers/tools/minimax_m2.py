@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fllm.parsing import Call, TagFormat, TaggedToolCallParser, ToolFormat, tagged
+from fllm.parsing import Call, TagFormat, TaggedToolCallParser, ToolFormat, tagged_arguments
+from fllm.parsing.tag_scanner import TaggedBodyScanner
 
 
 class MiniMaxM2Parser(TaggedToolCallParser):
-    """One or more calls between two tags; of tools that the request has, if it has any."""
+    """Parses one or more calls between two tags, and only calls of the request's tools, if it has any."""
 
     tags = TagFormat(
         opening='<invoke name="',
@@ -37,10 +38,10 @@ class MiniMaxM2Parser(TaggedToolCallParser):
         end="</invoke>\n",
         after="</minimax:tool_call>",
         trigger="<minimax:tool_call>",
-        arguments=tagged(tags, gap="\n"),
+        arguments=tagged_arguments(tags, gap="\n"),
     )
 
-    def parse_body(self, body: str) -> Sequence[Call]:
-        """The one call."""
+    def parse_body(self, scanner: TaggedBodyScanner) -> Sequence[Call]:
+        """Return the call, if its name is known."""
         known = {tool.name for tool in self.context.tools}
-        return [call for call in super().parse_body(body) if not known or call.name in known]
+        return [call for call in super().parse_body(scanner) if not known or call.name in known]

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fllm.parsing import Call, ToolCallParser, ToolFormat
-from fllm.parsing.python_call_reader import PythonCallReader
-from fllm_parsers.tools.pythonic import ARGUMENTS, read_calls
+from fllm.parsing.python_call_scanner import PythonCallScanner
+from fllm_parsers.tools.pythonic import PYTHON_ARGUMENTS, python_calls
 
 
-class Olmo3Parser(ToolCallParser):
-    """One call after the other behind the tag; commas may be between them."""
+class Olmo3Parser(ToolCallParser[PythonCallScanner]):
+    """Parses one call after the other following the tag; commas between them are allowed."""
 
     opening = ("<function_calls>",)
     closing = ("</function_calls>",)
@@ -29,13 +29,13 @@ class Olmo3Parser(ToolCallParser):
         end=")",
         between="\n",
         after="</function_calls>",
-        arguments=ARGUMENTS,
+        arguments=PYTHON_ARGUMENTS,
     )
 
-    def new_scanner(self) -> PythonCallReader:
-        """One call."""
-        return PythonCallReader()
+    def new_scanner(self) -> PythonCallScanner:
+        """Return a scanner of one call."""
+        return PythonCallScanner()
 
-    def parse_body(self, body: str) -> Sequence[Call]:
-        """That call."""
-        return read_calls(body, self.new_scanner())
+    def parse_body(self, scanner: PythonCallScanner) -> Sequence[Call]:
+        """Return the call."""
+        return python_calls(scanner)

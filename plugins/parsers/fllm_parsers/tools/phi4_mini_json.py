@@ -6,7 +6,7 @@ from fllm.parsing import JsonToolCallParser, json_list
 
 
 class Phi4MiniJsonParser(JsonToolCallParser):
-    """One list of objects."""
+    """Parses one list of objects."""
 
     opening = ("functools[",)
     skip_before = ","

@@ -1,7 +1,7 @@
 """The tool calls of models that write a list of Python calls: ``[get_weather(city='LA'), get_time()]``.
 
-Llama 4 may put ``<|python_start|>`` and ``<|python_end|>`` around it, LFM 2 has two markers of its own, and
-Llama 3.2 has none.
+Llama 4 may write ``<|python_start|>`` and ``<|python_end|>`` around the list, LFM 2 writes two other markers,
+and Llama 3.2 none.
 """
 
 from __future__ import annotations
@@ -10,40 +10,40 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from fllm.parsing import Call, ToolCallParser, ToolFormat
-from fllm.parsing.argument_constraints import named, python_value
-from fllm.parsing.literal_reader import json_object
-from fllm.parsing.python_call_reader import PythonCallReader, PythonListReader
+from fllm.parsing.argument_constraints import named_arguments, python_value
+from fllm.parsing.literal_scanner import json_object
+from fllm.parsing.python_call_scanner import PythonCallScanner, PythonListScanner
 
-ARGUMENTS = named("=", ", ", python_value)
+PYTHON_ARGUMENTS = named_arguments("=", ", ", python_value)
 
 
-class PythonicParser(ToolCallParser):
-    """A list is emitted when it is complete: until then, it may be prose in brackets.
+class PythonicParser(ToolCallParser[PythonListScanner]):
+    """Parses lists of calls. A list is emitted when it is complete: until then, it may be prose in brackets.
 
-    Within prose, all of its names must be those of tools of the request, where it has any.
+    Within prose, all names in the list must be those of the request's tools, if it has any.
     """
 
     opening = ("[",)
     section_markers: ClassVar[Sequence[str]] = ("<|python_tag|>",)
     visible_tokens: ClassVar[Sequence[str]] = ("<|python_tag|>",)
     tool_format = ToolFormat(
-        before="[", begin="", middle="(", end=")", between=", ", after="]", arguments=ARGUMENTS
+        before="[", begin="", middle="(", end=")", between=", ", after="]", arguments=PYTHON_ARGUMENTS
     )
 
-    def new_scanner(self) -> PythonListReader:
-        """The calls, and the bracket behind them."""
-        return PythonListReader()
+    def new_scanner(self) -> PythonListScanner:
+        """Return a scanner of the calls and the closing bracket."""
+        return PythonListScanner()
 
-    def parse_body(self, body: str) -> Sequence[Call]:
-        """All of them, or none."""
-        calls = read_calls(body, self.new_scanner())
+    def parse_body(self, scanner: PythonListScanner) -> Sequence[Call]:
+        """Return all calls of the list, or none."""
+        calls = python_calls(scanner)
         known = {tool.name for tool in self.context.tools}
-        expected = self._near != "prose" or not known
-        return calls if expected or all(call.name in known for call in calls) else []
+        any_name = not self.follows_text or not known
+        return calls if any_name or all(call.name in known for call in calls) else []
 
 
 class Llama4PythonicParser(PythonicParser):
-    """The same with markers that may be around the list."""
+    """Parses the same lists, with optional markers around them."""
 
     section_markers = ("<|python_start|>",)
     closing = ("<|python_end|>",)
@@ -51,7 +51,7 @@ class Llama4PythonicParser(PythonicParser):
 
 
 class Lfm2Parser(PythonicParser):
-    """The same with markers around the list."""
+    """Parses the same lists, with markers around them."""
 
     section_markers = ("<|tool_call_start|>",)
     closing = ("<|tool_call_end|>",)
@@ -64,11 +64,10 @@ class Lfm2Parser(PythonicParser):
         between=", ",
         after="]<|tool_call_end|>",
         trigger="<|tool_call_start|>",
-        arguments=ARGUMENTS,
+        arguments=PYTHON_ARGUMENTS,
     )
 
 
-def read_calls(body: str, scanner: PythonCallReader) -> list[Call]:
-    """The calls of a body that this reader takes."""
-    scanner.feed(body)
+def python_calls(scanner: PythonCallScanner) -> list[Call]:
+    """Return the calls that ``scanner`` has read."""
     return [Call(name, json_object(arguments)) for name, arguments in scanner.calls]

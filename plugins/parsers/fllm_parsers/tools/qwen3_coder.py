@@ -1,4 +1,4 @@
-"""The tool calls of Qwen3-Coder, and of other models that write them with the same tags.
+"""The tool calls of Qwen3-Coder and of other models that use the same tags.
 
 ::
 
@@ -17,7 +17,7 @@ from typing import ClassVar
 
 from msgspec.structs import replace
 
-from fllm.parsing import TagFormat, TaggedToolCallParser, ToolFormat, tagged
+from fllm.parsing import TagFormat, TaggedToolCallParser, ToolFormat, tagged_arguments
 
 _TAGS = TagFormat(
     opening="<function=",
@@ -38,12 +38,12 @@ def _format(begin: str, end: str, tags: TagFormat, padding: str) -> ToolFormat:
         end=f"</function>\n{end}",
         between="\n",
         trigger=begin,
-        arguments=tagged(tags, gap="\n", padding=padding),
+        arguments=tagged_arguments(tags, gap="\n", padding=padding),
     )
 
 
 class Qwen3CoderParser(TaggedToolCallParser):
-    """``<tool_call>`` may be missing; a value loses the line breaks next to its tags."""
+    """Parses calls with an optional ``<tool_call>``; line breaks next to the tags of a value are dropped."""
 
     tags: ClassVar[TagFormat] = _TAGS
     opening = ("<function=",)
@@ -53,14 +53,14 @@ class Qwen3CoderParser(TaggedToolCallParser):
 
 
 class MiMoParser(Qwen3CoderParser):
-    """The same, but a value is what stands between its tags, word for word."""
+    """Parses the same calls, but keeps the line breaks next to the tags of a value."""
 
     tags = replace(_TAGS, padding="")
     tool_format = _format("<tool_call>", "</tool_call>", tags, "")
 
 
 class SeedOssParser(TaggedToolCallParser):
-    """The same with tags of its own around a call, and values on the lines of their tags."""
+    """Parses calls with other tags around them and with values on the lines of their tags."""
 
     tags = replace(_TAGS, cut=("</function>\n</seed:tool_call>",))
     opening = ("<function=",)

@@ -1,4 +1,4 @@
-"""The tool calls of Step 3, in its own markup between markers.
+"""The tool calls of Step 3: ``steptml`` tags between markers.
 
 ::
 
@@ -10,13 +10,13 @@
 
 from __future__ import annotations
 
-from fllm.parsing import TagFormat, TaggedToolCallParser, ToolFormat, tagged
+from fllm.parsing import TagFormat, TaggedToolCallParser, ToolFormat, tagged_arguments
 
 _KIND = "function<｜tool_sep｜>"
 
 
 class Step3Parser(TaggedToolCallParser):
-    """The markers may be missing."""
+    """Parses calls around which the markers may be missing."""
 
     tags = TagFormat(
         opening='<steptml:invoke name="',
@@ -36,5 +36,5 @@ class Step3Parser(TaggedToolCallParser):
         middle='">',
         end="</steptml:invoke><｜tool_call_end｜>",
         after="<｜tool_calls_end｜>",
-        arguments=tagged(tags),
+        arguments=tagged_arguments(tags),
     )

@@ -1,4 +1,4 @@
-"""JSON objects in ``<tool_calls>`` tags: a list of Jamba and Hunyuan A13B, a line for each of MiniMax M1."""
+"""The tool calls of Jamba, Hunyuan A13B and MiniMax M1: JSON objects in ``<tool_calls>`` tags."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from fllm.parsing import JsonToolCallParser, json_list
 
 
 class ToolCallsListParser(JsonToolCallParser):
-    """``<tool_calls>[{...}, {...}]</tool_calls>``"""
+    """Parses lists of Jamba and Hunyuan A13B: ``<tool_calls>[{...}, {...}]</tool_calls>``."""
 
     opening = ("<tool_calls>",)
     closing = ("</tool_calls>",)
@@ -17,7 +17,7 @@ class ToolCallsListParser(JsonToolCallParser):
 
 
 class MiniMaxM1Parser(JsonToolCallParser):
-    """An object on each line; what the model plans while it thinks is no call."""
+    """Parses the objects of MiniMax M1, one on each line; objects within its reasoning are not calls."""
 
     opening = ("<tool_calls>",)
     closing = ("</tool_calls>",)

@@ -1,4 +1,4 @@
-"""The tool calls of xLAM: a list of JSON objects, bare, in a code block, or behind a marker or reasoning."""
+"""The tool calls of xLAM: a list of JSON objects, bare, in a code block, or after a marker or reasoning."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from fllm.parsing import JsonToolCallParser, json_list
 
 
 class XlamParser(JsonToolCallParser):
-    """The list is the whole answer, or what ends it."""
+    """Parses a list that is the whole output or the end of it."""
 
     opening = ("```json", "[TOOL_CALLS]", "<tool_call>")
     closing = ("</tool_call>",)

@@ -1,8 +1,7 @@
-"""A recogniser of calls whose arguments are literals with names, fed in pieces of any size.
+"""The base of scanners of calls whose arguments are literals with names.
 
-What Python's ``f(a=[1, 'x'], b={'k': None})`` and its kin have in common: words, strings and brackets. What
-differs is in the class attributes and the three methods of a subclass. Nesting costs no recursion, and the
-outcome depends on the text alone, never on how it was divided.
+The notations of this family, such as Python's ``f(a=[1, 'x'], b={'k': None})``, consist of words, strings and
+brackets. A subclass sets class attributes and defines three methods for what differs.
 """
 
 from __future__ import annotations
@@ -14,52 +13,58 @@ from typing import ClassVar, Literal
 
 from msgspec import Struct
 
-from fllm.parsing.json_scanner import DEEPEST, LONGEST
+from fllm.parsing.body_scanner import MAX_DEPTH, MAX_NUMBER_LENGTH, ScanState, match_end
 
 _SPACE = re.compile(r"\s*+")
 
-Expected = Literal["key", "key or end", "assign", "value", "value or end", "next"]
+_Expected = Literal["key", "key or end", "assign", "value", "value or end", "next"]
 
 
 class Scope(Struct, frozen=True):
-    """What stands between two brackets."""
+    """The notation between two brackets."""
 
     closing: str
     assign: str = ""
-    """Between a key and its value; empty, where there are no keys."""
+    """Character between a key and its value; empty if there are no keys."""
     grouping: bool = False
-    """One value without a comma stands for itself."""
+    """Whether one value without a comma stands for itself."""
 
     @property
     def brackets(self) -> str:
-        """The brackets of its JSON."""
+        """The brackets of the same value in JSON."""
         return "{}" if self.assign else "[]"
 
 
-class LiteralReader:
-    """Reads the arguments of calls; a subclass says what is around them."""
+class LiteralScanner:
+    """Reads the arguments of calls; a subclass defines the notation and reads the text around them.
+
+    Nesting uses a stack instead of recursion. The result depends on the text alone, not on how it was
+    divided.
+    """
 
     scopes: ClassVar[Mapping[str, Scope]]
-    """By the opening bracket."""
+    """The notation of each kind of bracket, by the opening bracket."""
     outermost: ClassVar[Scope]
-    """The arguments themselves."""
+    """The notation of the arguments of a call."""
     quotes: ClassVar[Sequence[str]]
-    """What begins a string and ends it; one that begins with another comes first."""
+    """Quotes that begin and end a string; a quote that begins with another one must precede it."""
     verbatim: ClassVar[frozenset[str]] = frozenset()
-    """Quotes within which a backslash is a backslash."""
+    """Quotes between which a backslash has no special meaning."""
     word: ClassVar[re.Pattern[str]]
-    """Anything else; matches the empty text too."""
+    """Matches any other value, and the empty text."""
     key: ClassVar[re.Pattern[str]]
-    """The same where a key is expected."""
+    """Matches a key without quotes, and the empty text."""
 
     def __init__(self) -> None:
-        self.state: Literal["open", "complete", "broken"] = "open"
+        self.state: ScanState = "open"
         self.length = 0
-        """Characters read so far; of a complete body, its length."""
+        """Number of characters read so far; the length of the body once it is complete."""
         self.calls: list[tuple[str, dict[str, str]]] = []
-        """Name and arguments, as JSON by key, of each call that is complete."""
-        self._rest = ""  # was read, but what it means depends on what comes
-        self._expected: Expected | None = None  # outside of arguments
+        """The name and the arguments, as JSON by key, of each call. The last one may still be incomplete."""
+        self._undecided = ""
+        """Text that was read but whose meaning depends on what follows."""
+        self._expected: _Expected | None = None
+        """What may come next; ``None`` outside of arguments."""
         self._stack: list[_Frame] = []
         self._json: list[str] = []
         self._quote = ""
@@ -67,49 +72,49 @@ class LiteralReader:
         self._prefix = ""
 
     def feed(self, text: str, start: int = 0) -> None:
-        """Read on, from ``start`` in ``text``, until the body ends or breaks or the text does."""
-        self.length -= len(self._rest)
-        text = self._rest + text[start:]
+        """Read on from index ``start`` of ``text``, until the body ends or breaks or the text ends."""
+        self.length -= len(self._undecided)
+        text = self._undecided + text[start:]
         position, moved = 0, True
         while self.state == "open" and moved:
             before = position, self._quote
             position = self._step(text, position)
             moved = (position, self._quote) != before
-        self._rest = text[position:] if self.state == "open" else ""
+        self._undecided = text[position:] if self.state == "open" else ""
         self.length += len(text) if self.state == "open" else position
 
     def outside(self, text: str, position: int) -> int:
-        """Read on before or after arguments; the same position means that more text is needed."""
+        """Read on before or after arguments; return the new position, or the same if more text is needed."""
         raise NotImplementedError
 
     def scalar(self, word: str) -> str | None:
-        """The JSON of a word, if it can be a value."""
+        """Return the JSON of a word, or ``None`` if it is not a value."""
         raise NotImplementedError
 
     def string(self, written: str, prefix: str) -> str | None:
-        """The string of what stands between quotes, with that word right before them, if it can be one."""
+        """Return the string between two quotes that follow the word ``prefix``; ``None`` if it is invalid."""
         raise NotImplementedError
 
     def begin(self, name: str) -> None:
-        """Arguments begin here."""
+        """Begin the arguments of the call ``name``."""
         self.calls.append((name, {}))
         self._stack = [_Frame(self.outermost, 0)]
         self._json = []
         self._expected = "key or end"
 
     def closed(self) -> None:
-        """The arguments of a call are complete, and so is the body, unless a subclass reads on."""
+        """End the arguments of a call, and with them the body; a subclass may read on instead."""
         self.state = "complete"
 
-    def give_up(self, position: int) -> int:
-        """It is no call."""
+    def reject(self, position: int) -> int:
+        """Stop: the text is not a call. Return ``position``."""
         self.state = "broken"
         return position
 
     def _step(self, text: str, position: int) -> int:
         if self._quote:
             return self._within_string(text, position)
-        if space := _end(_SPACE, text, position) - position:
+        if space := match_end(_SPACE, text, position) - position:
             return position + space
         if position == len(text):
             return position
@@ -121,27 +126,27 @@ class LiteralReader:
         scope = self._stack[-1].scope
         char = text[position]
         if self._expected == "assign":
-            return self._take(char == scope.assign, position, "value")
+            return self._advance(char == scope.assign, position, "value")
         if self._expected == "next" and char == ",":
             self._stack[-1].commas += 1
-            return self._take(True, position, "key or end" if scope.assign else "value or end")
+            return self._advance(True, position, "key or end" if scope.assign else "value or end")
         if char == scope.closing and self._expected not in ("key", "value"):
             return self._close(position)
         if self._expected == "next":
-            return self.give_up(position)
+            return self.reject(position)
         if char in self.scopes and self._expected in ("value", "value or end"):
             return self._open(self.scopes[char], position)
         return self._atom(text, position)
 
-    def _take(self, allowed: bool, position: int, expected: Expected) -> int:
+    def _advance(self, allowed: bool, position: int, expected: _Expected) -> int:
         if not allowed:
-            return self.give_up(position)
+            return self.reject(position)
         self._expected = expected
         return position + 1
 
     def _open(self, scope: Scope, position: int) -> int:
-        if len(self._stack) == DEEPEST:
-            return self.give_up(position)
+        if len(self._stack) == MAX_DEPTH:
+            return self.reject(position)
         self._separate()
         self._stack.append(_Frame(scope, len(self._json)))
         self._json.append(scope.brackets[0])
@@ -158,10 +163,10 @@ class LiteralReader:
             self._json[frame.start] = ""
         else:
             self._json.append(frame.scope.brackets[1])
-        return self._ended(position + 1)
+        return self._end_value(position + 1)
 
-    def _ended(self, position: int) -> int:
-        """A value ends before ``position``."""
+    def _end_value(self, position: int) -> int:
+        """Store a value, which ends before ``position``."""
         frame = self._stack[-1]
         frame.values += 1
         self._expected = "next"
@@ -175,11 +180,11 @@ class LiteralReader:
             self._json.append(", ")
 
     def _atom(self, text: str, position: int) -> int:
-        """A word or the beginning of a string; more text is needed where either may go on."""
+        """Read a word or the beginning of a string; wait for more text where either may go on."""
         in_key = self._expected in ("key", "key or end")
-        end = _end(self.key if in_key else self.word, text, position)
-        if end - position > LONGEST:
-            return self.give_up(position)
+        end = match_end(self.key if in_key else self.word, text, position)
+        if end - position > MAX_NUMBER_LENGTH:
+            return self.reject(position)
         if end == len(text):
             return position
         for quote in self.quotes:
@@ -218,14 +223,14 @@ class LiteralReader:
         verbatim = quote in self.verbatim and not self._prefix
         string = written if verbatim else self.string(written, self._prefix)
         if string is None:
-            return self.give_up(position)
+            return self.reject(position)
         if self._expected in ("key", "key or end"):
             return self._key(string, position)
         return self._value(quoted(string), position)
 
     def _key(self, key: str, position: int) -> int:
         if not key:
-            return self.give_up(position)
+            return self.reject(position)
         frame = self._stack[-1]
         frame.key = key
         if len(self._stack) > 1:
@@ -235,33 +240,27 @@ class LiteralReader:
 
     def _value(self, text: str | None, position: int) -> int:
         if not text:
-            return self.give_up(position)
+            return self.reject(position)
         self._separate()
         self._json.append(text)
-        return self._ended(position)
+        return self._end_value(position)
 
 
 class _Frame(Struct):
     scope: Scope
     start: int
-    """Where its JSON begins."""
+    """Index in the list of JSON fragments where the value begins."""
     values: int = 0
     commas: int = 0
     key: str = ""
 
 
 def quoted(string: str) -> str:
-    """The JSON of a string; half of a surrogate pair, which no client could be sent, is replaced."""
-    sound = string.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return json.dumps(sound, ensure_ascii=False)
+    """Return the JSON of a string. Half of a surrogate pair is replaced, since UTF-8 cannot encode it."""
+    valid = string.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return json.dumps(valid, ensure_ascii=False)
 
 
 def json_object(members: Mapping[str, str]) -> str:
-    """The JSON of an object, given the JSON of its values."""
+    """Return the JSON of an object, given the JSON of its values."""
     return "{" + ", ".join(f"{quoted(key)}: {value}" for key, value in members.items()) + "}"
-
-
-def _end(pattern: re.Pattern[str], text: str, position: int) -> int:
-    match = pattern.match(text, position)
-    assert match is not None  # these patterns match the empty text
-    return match.end()

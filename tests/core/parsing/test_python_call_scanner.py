@@ -1,4 +1,4 @@
-"""The readers of Python calls agree with Python itself, whatever the division."""
+"""The scanners of Python calls agree with Python itself, whatever the division."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fllm.parsing.json_scanner import DEEPEST, LONGEST
-from fllm.parsing.literal_reader import json_object
-from fllm.parsing.python_call_reader import PythonCallReader, PythonListReader
+from fllm.parsing.body_scanner import MAX_DEPTH, MAX_NUMBER_LENGTH
+from fllm.parsing.literal_scanner import json_object
+from fllm.parsing.python_call_scanner import PythonCallScanner, PythonListScanner
 
 SCALARS = (
     st.none()
@@ -37,7 +37,9 @@ CALLS = st.lists(
 )
 
 
-def read(text: str, *, size: int = 0, scanner: type[PythonCallReader] = PythonListReader) -> PythonCallReader:
+def read(
+    text: str, *, size: int = 0, scanner: type[PythonCallScanner] = PythonListScanner
+) -> PythonCallScanner:
     made = scanner()
     for start in range(0, len(text), size or len(text)):
         if made.state == "open":
@@ -47,7 +49,7 @@ def read(text: str, *, size: int = 0, scanner: type[PythonCallReader] = PythonLi
 
 def argument(value: str) -> Any:
     """What a value becomes, written as the argument of a call."""
-    made = read(f"f(a={value})", scanner=PythonCallReader)
+    made = read(f"f(a={value})", scanner=PythonCallScanner)
     if made.state != "complete":
         return made.state
     ((_, arguments),) = made.calls
@@ -68,7 +70,7 @@ def test_what_python_writes_is_read(calls: list[tuple[str, dict[str, Any]]], siz
 @given(
     st.lists(st.sampled_from([*"f(a=[]{}'\",:)1 \\x.-\n", "f(a=", "'''", "b=", "True", "['x']"]), max_size=20)
 )
-def test_the_outcome_depends_on_no_division(parts: list[str]) -> None:
+def test_any_division_has_the_same_result(parts: list[str]) -> None:
     text = "".join(parts)
     whole, pieces = read(text or " "), read(text or " ", size=1)
     assert pieces.state == whole.state
@@ -154,8 +156,8 @@ BROKEN = [
     "--1",
     "x'a'",
     "",
-    "9" * (LONGEST + 1),
-    "[" * DEEPEST,
+    "9" * (MAX_NUMBER_LENGTH + 1),
+    "[" * MAX_DEPTH,
 ]
 
 
@@ -182,7 +184,7 @@ def test_a_list_may_end_with_a_comma() -> None:
 
 
 def test_the_deepest_value_can_be_read_as_json() -> None:
-    depth = DEEPEST - 2
+    depth = MAX_DEPTH - 2
     assert argument("[" * depth + "]" * depth) != "broken"
 
 

@@ -1,4 +1,4 @@
-"""The reader of tagged arguments: where a value ends, and what is no call."""
+"""The scanner of tagged arguments: where a value ends, and what is not a call."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fllm import Tool
-from fllm.parsing.tag_reader import LONGEST_NAME, TagFormat, TaggedBodyScanner, taggable
-from fllm.parsing.tagged_tool_calls import read_tagged
+from fllm.parsing.body_scanner import MAX_NAME_LENGTH
+from fllm.parsing.tag_scanner import TagFormat, TaggedBodyScanner, taggable
+from fllm.parsing.tagged_tool_calls import typed_call
 from fllm.parsing.tool_parameters import ToolSchemas
 
 TAGS = TagFormat(
@@ -37,9 +38,13 @@ TOOL = Tool("go", parameters={"properties": {"a": {"type": "string"}, "b": {"typ
 
 
 def read(body: str, tags: TagFormat = TAGS) -> Any:
-    """Name and arguments, if the body is a call."""
-    call = read_tagged(body, tags, ToolSchemas([TOOL]))
-    return call and (call.name, json.loads(call.arguments))
+    """Return name and arguments, if the whole of ``body`` is a call."""
+    scanner = TaggedBodyScanner(tags)
+    scanner.feed(body)
+    if scanner.state != "complete" or scanner.length != len(body):
+        return None
+    call = typed_call(scanner, ToolSchemas([TOOL]))
+    return call.name, json.loads(call.arguments)
 
 
 ROWS: dict[str, tuple[str, Any]] = {
@@ -83,7 +88,7 @@ def test_what_is_a_call(body: str, arguments: Any) -> None:
         "go><p=a>x</p>",
         "go><p=a>x<f=</p></f>",
         "go></f> ",
-        "g" * (LONGEST_NAME + 1) + "></f>",
+        "g" * (MAX_NAME_LENGTH + 1) + "></f>",
     ],
 )
 def test_what_is_no_call(body: str) -> None:
@@ -104,7 +109,7 @@ PARTS = ["go", ">", "<p=", "a", "</p>", "</f>", "<f=", "\n", "</call>", " ", "</
 
 
 @given(st.lists(st.sampled_from(PARTS), max_size=16).map("".join), st.integers(1, 5))
-def test_the_outcome_depends_on_no_division(text: str, size: int) -> None:
+def test_any_division_has_the_same_result(text: str, size: int) -> None:
     whole, pieces = TaggedBodyScanner(TAGS), TaggedBodyScanner(TAGS)
     whole.feed(text)
     for start in range(0, len(text), size):
@@ -115,7 +120,7 @@ def test_the_outcome_depends_on_no_division(text: str, size: int) -> None:
         assert (pieces.length, pieces.name, pieces.arguments) == (whole.length, whole.name, whole.arguments)
 
 
-@pytest.mark.parametrize("key", ["", " a", "a>", "a<b", "a\nb", 'a"', "a\x00", "a" * (LONGEST_NAME + 1)])
+@pytest.mark.parametrize("key", ["", " a", "a>", "a<b", "a\nb", 'a"', "a\x00", "a" * (MAX_NAME_LENGTH + 1)])
 def test_what_no_tag_can_hold_is_known(key: str) -> None:
     assert not taggable(key)
     assert taggable("a key-1")

@@ -1,4 +1,4 @@
-"""Calls as Python writes them: ``get_weather(city='LA', days=[1, 2], metric=None)``, with keywords only."""
+"""Scanners of Python calls with keyword arguments: ``get_weather(city='LA', days=[1, 2], metric=None)``."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import re
 import unicodedata
 from types import MappingProxyType
 
-from fllm.parsing.literal_reader import LiteralReader, Scope
+from fllm.parsing.body_scanner import MAX_NAME_LENGTH, match_end
+from fllm.parsing.literal_scanner import LiteralScanner, Scope
 
 _NAME = re.compile(r"[\w.-]*+")
 _FLOAT = re.compile(r"[-+]?(?:[0-9][0-9_]*+\.?|\.[0-9])[0-9_]*+(?:[eE][-+]?[0-9_]++)?")
 _JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
 _ESCAPE = re.compile(r"\\(?:x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|U[0-9A-Fa-f]{8}|N\{[^{}]*\}|[0-7]{1,3}|[\s\S])")
-_LONGEST_NAME = 256
 
-# The words of JSON too: models mix the two up.
+# Includes the words of JSON: models mix the two up.
 _CONSTANTS = {
     "True": "true",
     "False": "false",
@@ -40,8 +40,8 @@ _ESCAPED = {
 }
 
 
-class PythonCallReader(LiteralReader):
-    """Reads one call."""
+class PythonCallScanner(LiteralScanner):
+    """A `BodyScanner` of one call."""
 
     outermost = Scope(")", "=")
     scopes = MappingProxyType({"{": Scope("}", ":"), "[": Scope("]"), "(": Scope(")", grouping=True)})
@@ -49,53 +49,53 @@ class PythonCallReader(LiteralReader):
     word = key = re.compile(r"[^\s()\[\]{},:='\"]*+")
 
     def outside(self, text: str, position: int) -> int:
-        """The name and the parenthesis behind it."""
-        match = _NAME.match(text, position)
-        assert match is not None  # it matches the empty text
-        if match.end() == len(text) and len(match[0]) <= _LONGEST_NAME:
+        """Read the name and the parenthesis after it."""
+        end = match_end(_NAME, text, position)
+        name = text[position:end]
+        if end == len(text) and len(name) <= MAX_NAME_LENGTH:
             return position
-        if not match[0] or len(match[0]) > _LONGEST_NAME or text[match.end()] != "(":
-            return self.give_up(position)
-        self.begin(match[0])
-        return match.end() + 1
+        if not name or len(name) > MAX_NAME_LENGTH or text[end] != "(":
+            return self.reject(position)
+        self.begin(name)
+        return end + 1
 
     def scalar(self, word: str) -> str | None:
-        """A constant or a number."""
+        """Return the JSON of a constant or a number."""
         return _CONSTANTS.get(word) or number(word)
 
     def string(self, written: str, prefix: str) -> str | None:
-        """As Python reads it."""
+        """Return the string as Python reads it."""
         if prefix in ("r", "R"):
             return written
         return unescape(written) if prefix in ("", "u", "U") else None
 
 
-class PythonListReader(PythonCallReader):
-    """Reads calls with commas between them, up to the bracket that ends their list."""
+class PythonListScanner(PythonCallScanner):
+    """A `BodyScanner` of calls with commas between them, up to the bracket that ends their list."""
 
     def __init__(self) -> None:
         super().__init__()
         self._after_call = False
 
     def closed(self) -> None:
-        """Read on up to the bracket."""
+        """Read on up to the closing bracket."""
         self._after_call = True
 
     def outside(self, text: str, position: int) -> int:
-        """A call, or what is behind one."""
+        """Read a call, or what follows one."""
         if self.calls and text[position] == "]":
             super().closed()
         elif self._after_call and text[position] == ",":
             self._after_call = False
         elif self._after_call:
-            return self.give_up(position)
+            return self.reject(position)
         else:
             return super().outside(text, position)
         return position + 1
 
 
 def number(word: str) -> str | None:
-    """The JSON of a number as Python writes it, or with zeros before it."""
+    """Return the JSON of a number in Python's notation, or with leading zeros; ``None`` if it is not one."""
     for base in (10, 0):
         try:
             return str(int(word, base))
@@ -113,7 +113,7 @@ def number(word: str) -> str | None:
 
 
 def unescape(written: str) -> str:
-    """The string that Python's escapes, and those of JSON, stand for; what is no escape stays as it is."""
+    """Replace the escapes of Python and JSON; leave anything else as it is."""
     return _ESCAPE.sub(_unescaped, written) if "\\" in written else written
 
 
