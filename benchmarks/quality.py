@@ -30,7 +30,7 @@ from fllm.model import locate
 from fllm.tokenizer import Tokenizer
 from fllm.values import SamplingParams
 from fllm_backends.torch.attention import AttentionBatch, KVCache
-from fllm_backends.torch.options import read_options
+from fllm_backends.torch.options import read_torch_config
 from fllm_backends.torch.runner import TorchRunner
 
 PROSE = "execmodel", "types", "debugger", "specialnames"
@@ -45,7 +45,7 @@ class Engine:
     """A decoder as the server would load it, asked for all logits."""
 
     def __init__(self, config: BackendConfig) -> None:
-        runner = TorchRunner(read_options(config), Device("cpu"), max_num_seqs=1)
+        runner = TorchRunner(read_torch_config(config), Device("cpu"), max_num_seqs=1)
         self.card = runner.load(lambda _: None)
         self._decoder = runner.decoder  # its results for a batch are tokens, and no distributions
         a = self._decoder.architecture

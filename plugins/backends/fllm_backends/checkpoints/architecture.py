@@ -1,4 +1,4 @@
-"""What a ``config.json`` says of a Llama-family decoder, in one vocabulary for all of the family."""
+"""Read the architecture of a Llama-family decoder from ``config.json``, in one vocabulary for all of them."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from fllm_backends.checkpoints.rope_config import Rope, read_rope
 
 
 class LayerKind(Struct, frozen=True):
-    """In what the layers of one model differ."""
+    """How the layers of one model differ."""
 
     window: int | None = None
-    """A token attends to so many tokens, itself included; ``None``: to all before it."""
+    """Sliding window: number of tokens that a token attends to, itself included. ``None``: all before it."""
     rotary: bool = True
-    """False for the layers of SmolLM3 that know no positions."""
+    """Whether the layer applies rotary embeddings. Some layers of SmolLM3 do not."""
 
 
 class Architecture(Struct, frozen=True, kw_only=True):
-    """The shape of a decoder."""
+    """The dimensions of a decoder."""
 
     name: str
     vocab_size: int
@@ -41,13 +41,13 @@ class Architecture(Struct, frozen=True, kw_only=True):
     output_bias: bool = False
     mlp_bias: bool = False
     qk_norm: bool = False
-    """Qwen3 normalises each head's queries and keys."""
+    """Whether the queries and keys of each head are normalised, as in Qwen3."""
     tied: bool = False
-    """The embeddings are also the output head."""
+    """Whether the embeddings are also the output head."""
 
 
 class _Config(Struct, kw_only=True):
-    """The keys of ``config.json`` that matter here; the others are ignored."""
+    """The keys of ``config.json`` that are used. Others are ignored."""
 
     hidden_size: int
     intermediate_size: int
@@ -72,18 +72,18 @@ class _Config(Struct, kw_only=True):
 
 
 class _Family(Struct, frozen=True, kw_only=True):
-    """How an architecture reads its configuration."""
+    """How a model class reads its configuration."""
 
     layer: Callable[[_Config, int], LayerKind]
     defaults: dict[str, Any] = {}
-    """What leaving a key out means."""
+    """Defaults of missing keys."""
     fixed: dict[str, Any] = {}
-    """What is so whatever the configuration says."""
+    """Values that override the configuration."""
     qk_norm: bool = False
 
 
 def read_architecture(directory: Path) -> Architecture:
-    """Read ``config.json``; raises `ModelError` for what can't be served."""
+    """Read ``config.json``. Raises `ModelError` if the torch backend can't serve the model."""
     raw = read_json(directory / "config.json", dict[str, Any])
     name = _name(raw)
     family = _FAMILIES[name]

@@ -1,4 +1,4 @@
-"""Which rotary position embeddings a configuration asks for."""
+"""Read the parameters of rotary position embeddings from a model's configuration."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from msgspec import Struct
 from fllm.errors import ModelError
 
 RopeType = Literal["default", "dynamic", "linear", "llama3", "yarn", "longrope"]
-"""How the frequencies are stretched for contexts longer than those of the training."""
+"""How the frequencies are scaled for contexts longer than those of the training."""
 
 _WITH_A_FACTOR = ("linear", "llama3", "yarn")
 
 
 class Rope(Struct, frozen=True, kw_only=True):
-    """The keys of ``rope_parameters`` (transformers 5) or ``rope_scaling`` beside ``rope_theta`` (before)."""
+    """The keys of ``rope_parameters`` (transformers 5), or ``rope_theta`` and ``rope_scaling`` (earlier)."""
 
     rope_theta: float = 10000.0
     rope_type: RopeType = "default"
     factor: float = 1.0
     original_max_position_embeddings: int = 0
-    """What the model was trained on before its context was extended."""
+    """Context length of the training, before the extension."""
     low_freq_factor: float = 1.0
     high_freq_factor: float = 4.0
     beta_fast: float | None = None
@@ -36,17 +36,17 @@ class Rope(Struct, frozen=True, kw_only=True):
     partial_rotary_factor: float = 1.0
 
     def max_positions(self, declared: int) -> int:
-        """The context; Qwen's YaRN configurations go on declaring the one before the extension."""
+        """Return the context length. Qwen's YaRN configurations declare the one before the extension."""
         if self.rope_type == "yarn":
             return max(declared, int(self.original_max_position_embeddings * self.factor))
         return declared
 
 
 def read_rope(config: dict[str, Any], max_positions: int) -> Rope:
-    """Read the rotary part of a ``config.json``; raises `ModelError` for what is not known."""
+    """Read the rotary part of a ``config.json``. Raises `ModelError` if it is unknown or incomplete."""
     raw = config.get("rope_parameters") or config.get("rope_scaling") or {}
     given = {"rope_theta": config.get("rope_theta"), "original_max_position_embeddings": max_positions}
-    given |= {"rope_type": raw.get("type")} | raw  # `type` is the name before `rope_type`
+    given |= {"rope_type": raw.get("type")} | raw  # `type` is an older name of `rope_type`
     given = {key: value for key, value in given.items() if value is not None}
     kind = given.get("rope_type", "default")
     if kind not in get_args(RopeType):

@@ -1,1 +1,1 @@
-"""Llama-family decoders on torch, for cpu and cuda, under `fllm.batching`."""
+"""Serve Llama-family decoders with torch on CPUs and CUDA devices, under `fllm.batching`."""

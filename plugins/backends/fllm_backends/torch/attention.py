@@ -1,7 +1,7 @@
-"""Attention over paged keys and values.
+"""Attention over a paged cache of keys and values, in torch operations.
 
-The new tokens of all rows lie flat in one batch. Rows with one new token attend together, in groups of
-similar length; a row with more attends alone. What a row sees of the cache is gathered by its block table.
+The new tokens of all rows form one flat batch. Rows with one new token attend together, in groups of similar
+length. A row with more new tokens attends alone. Block tables say which parts of the cache a row gathers.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from fllm.batching.runner import Row
 
 
 class KVCache:
-    """Keys and values of all layers in blocks: for each, [layers, blocks, block_size, kv_heads, head_dim].
+    """Keys and values of all layers in blocks: [layers, blocks, block_size, kv_heads, head_dim] each.
 
-    Zeroed, because slots that were never written are read, and masked, where rows of different lengths
-    attend together.
+    They are zeroed, because rows of different lengths that attend together read slots that were never
+    written; their scores are masked.
     """
 
     def __init__(
@@ -35,35 +35,38 @@ class KVCache:
         self._values = _zeros(shape, like)
 
     def layer(self, index: int) -> tuple[Tensor, Tensor]:
-        """A layer's keys and values: [blocks, block_size, kv_heads, head_dim] each."""
+        """Return the keys and values of a layer: [blocks, block_size, kv_heads, head_dim] each."""
         return self._keys[index], self._values[index]
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        """Keys and values of all layers, on a cpu: [layers, slots, kv_heads, head_dim] each."""
+        """Return the keys and values of all layers on a CPU: [layers, slots, kv_heads, head_dim] each."""
         return self._keys.flatten(1, 2).numpy(), self._values.flatten(1, 2).numpy()
 
     def write(self, index: int, slots: Tensor, keys: Tensor, values: Tensor) -> None:
-        """Store [tokens, kv_heads, head_dim] at [tokens] slots (block * block_size + offset)."""
+        """Store [tokens, kv_heads, head_dim] at [tokens] slots, which are block * block_size + offset."""
         self._keys[index].flatten(0, 1).index_copy_(0, slots, keys)
         self._values[index].flatten(0, 1).index_copy_(0, slots, values)
 
 
 @dataclass(frozen=True)
-class _Decodes:
+class _DecodeRows:
     """Rows with one new token each."""
 
     tokens: Tensor
-    """Where they lie in the batch: [rows]."""
+    """Positions of the new tokens in the batch: [rows]."""
     tables: Tensor
-    """Block tables, padded with any block: [rows, blocks]."""
+    """Block tables, padded with arbitrary blocks: [rows, blocks]."""
     lengths: Tensor
-    """Tokens that each may attend to: [rows]."""
+    """Number of tokens that each row attends to: [rows]."""
     longest: int
     uniform: bool
-    """All are as long as the longest."""
+    """Whether all rows are as long as the longest."""
 
     def attend(self, query: Tensor, keys: Tensor, values: Tensor, window: int | None) -> Tensor:
-        """[rows, heads, head_dim] to the same; the queries that share a kv head pose as a sequence."""
+        """Attend with [rows, heads, head_dim] queries; return the same shape.
+
+        The queries that share a kv head are passed as a sequence.
+        """
         key = _gather(keys, self.tables, self.longest)
         value = _gather(values, self.tables, self.longest)
         grouped = query.view(len(query), key.shape[1], -1, query.shape[2])
@@ -82,17 +85,17 @@ class _Decodes:
 
 
 @dataclass(frozen=True)
-class _Chunk:
+class _PrefillRow:
     """One row with several new tokens."""
 
     tokens: slice
-    """Where they lie in the batch."""
+    """Positions of the new tokens in the batch."""
     table: Tensor
-    """[1, blocks]"""
+    """Block table: [1, blocks]."""
     start: int
 
     def attend(self, query: Tensor, keys: Tensor, values: Tensor, window: int | None) -> Tensor:
-        """[count, heads, head_dim] to the same."""
+        """Attend with [count, heads, head_dim] queries; return the same shape."""
         count, heads = query.shape[:2]
         length = self.start + count
         share = heads // keys.shape[2]
@@ -114,7 +117,7 @@ class _Chunk:
 
 
 class AttentionBatch:
-    """Who attends to what in one batch; made once, used by every layer."""
+    """The attention pattern of one batch. It is built once and used by every layer."""
 
     def __init__(self, rows: Sequence[Row], block_size: int, device: torch.device) -> None:
         self.rows = rows
@@ -123,12 +126,12 @@ class AttentionBatch:
 
     @cached_property
     def positions(self) -> Tensor:
-        """Of the new tokens: [tokens]."""
+        """Positions of the new tokens in their sequences: [tokens]."""
         return self._tensor([p for row in self.rows for p in range(row.start, row.start + row.count)])
 
     @cached_property
     def slots(self) -> Tensor:
-        """Where the new tokens' keys and values go: [tokens]."""
+        """Cache slots of the new tokens: [tokens]."""
         size = self._block_size
         return self._tensor(
             [
@@ -139,16 +142,19 @@ class AttentionBatch:
         )
 
     def attend(self, query: Tensor, keys: Tensor, values: Tensor, window: int | None) -> Tensor:
-        """[tokens, heads, head_dim] to the same, each row over its own blocks alone."""
+        """Attend with [tokens, heads, head_dim] queries, each row over its own blocks.
+
+        Return the same shape.
+        """
         result = torch.empty_like(query)
-        for chunk in self._chunks:
+        for chunk in self._prefill_rows:
             result[chunk.tokens] = chunk.attend(query[chunk.tokens], keys, values, window)
-        for decodes in self._decodes:
+        for decodes in self._decode_groups:
             result[decodes.tokens] = decodes.attend(query[decodes.tokens], keys, values, window)
         return result
 
     @cached_property
-    def _placed(self) -> list[tuple[int, Row]]:
+    def _offsets(self) -> list[tuple[int, Row]]:
         placed, at = [], 0
         for row in self.rows:
             placed.append((at, row))
@@ -156,25 +162,27 @@ class AttentionBatch:
         return placed
 
     @cached_property
-    def _chunks(self) -> list[_Chunk]:
+    def _prefill_rows(self) -> list[_PrefillRow]:
         return [
-            _Chunk(slice(at, at + row.count), self._table(row)[None], row.start)
-            for at, row in self._placed
+            _PrefillRow(slice(at, at + row.count), self._table(row)[None], row.start)
+            for at, row in self._offsets
             if row.count > 1
         ]
 
     @cached_property
-    def _decodes(self) -> list[_Decodes]:
+    def _decode_groups(self) -> list[_DecodeRows]:
         groups: dict[int, list[tuple[int, Row]]] = {}
-        for at, row in self._placed:
+        for at, row in self._offsets:
             if row.count == 1:
-                groups.setdefault(row.start.bit_length(), []).append((at, row))  # at most twice as long
+                groups.setdefault(row.start.bit_length(), []).append(
+                    (at, row)
+                )  # lengths in a group differ by a factor of two at most
         return [self._group(group) for group in groups.values()]
 
-    def _group(self, group: list[tuple[int, Row]]) -> _Decodes:
+    def _group(self, group: list[tuple[int, Row]]) -> _DecodeRows:
         lengths = [row.start + 1 for _, row in group]
         tables = [self._table(row) for _, row in group]
-        return _Decodes(
+        return _DecodeRows(
             tokens=self._tensor([at for at, _ in group]),
             tables=torch.nn.utils.rnn.pad_sequence(tables, batch_first=True),
             lengths=self._tensor(lengths),
@@ -191,7 +199,10 @@ class AttentionBatch:
 
 
 def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """Zeros that, on a cpu, take memory only once they are written: torch's own are touched at once."""
+    """Return zeros that take memory on a CPU only when they are written.
+
+    Those of torch are touched at once.
+    """
     if like.device.type != "cpu":
         return like.new_zeros(shape)
     pages = np.zeros(math.prod(shape) * like.element_size(), dtype=np.uint8)
@@ -199,6 +210,6 @@ def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
 
 
 def _gather(store: Tensor, tables: Tensor, length: int) -> Tensor:
-    """The first tokens of each row's blocks: [rows, kv_heads, length, head_dim]."""
+    """Return the first ``length`` tokens of each row's blocks: [rows, kv_heads, length, head_dim]."""
     blocks = store.index_select(0, tables.flatten())
     return blocks.view(len(tables), -1, *store.shape[2:])[:, :length].transpose(1, 2)

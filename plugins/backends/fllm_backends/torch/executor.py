@@ -1,4 +1,4 @@
-"""One batch: forward, then logits, tokens and log-probabilities for the rows that want them."""
+"""Execute one batch: forward pass, logits, sampled tokens and log-probabilities."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from fllm.batching.runner import Row, Sampled
 from fllm.values import TokenLogprob
 from fllm_backends.torch import logit_masks
 from fllm_backends.torch.attention import AttentionBatch, KVCache
-from fllm_backends.torch.logprobs import describe
+from fllm_backends.torch.logprobs import top_logprobs
 from fllm_backends.torch.model import Decoder
-from fllm_backends.torch.sampler import is_plain, sample
+from fllm_backends.torch.sampler import is_greedy, sample
 
-_LOGITS_AT_ONCE = 256
-"""Positions of a prompt whose logits are held at the same time, when all of them are asked for."""
+_LOGITS_CHUNK = 256
+"""Positions of a prompt whose logits are in memory at once when prompt log-probabilities are requested."""
 
 
 class Executor:
-    """A model, its cache, and the tokens that end an answer."""
+    """A model, its KV cache and its EOS tokens."""
 
     def __init__(self, model: Decoder, cache: KVCache, eos: Collection[int]) -> None:
         self._model = model
@@ -32,7 +32,7 @@ class Executor:
 
     @torch.inference_mode()
     def execute(self, batch: Sequence[Row]) -> list[Sampled]:
-        """See `fllm.batching.runner.ModelRunner.execute`."""
+        """Run one batch; see `fllm.batching.runner.ModelRunner.execute`."""
         ids = [token for row in batch for token in row.token_ids[row.start : row.start + row.count]]
         attention = AttentionBatch(batch, self._cache.block_size, self._device)
         hidden = self._model.forward(torch.tensor(ids), attention, self._cache)
@@ -51,7 +51,7 @@ class Executor:
     def _sample(
         self, batch: Sequence[Row], pieces: Sequence[Tensor]
     ) -> tuple[Iterator[int], Iterator[TokenLogprob | None]]:
-        """What is sampled at the ends of all rows, in their order."""
+        """Return the tokens sampled at the ends of all rows, in the order of the rows."""
         rows = [end for row in batch for end in expand_drafts(row)]
         if not rows:
             return iter(()), iter(())
@@ -59,11 +59,11 @@ class Executor:
             [piece[len(piece) - num_samples(row) :] for row, piece in zip(batch, pieces, strict=True)]
         )
         size = self._model.architecture.vocab_size
-        if all(row.sampling.logprobs is None and is_plain(row, self._eos) for row in rows):
-            allowed = logit_masks.gather(rows, size, self._device)
-            return iter(self._model.choose(wanted, allowed)), repeat(None, len(rows))
+        if all(row.sampling.logprobs is None and is_greedy(row, self._eos) for row in rows):
+            allowed = logit_masks.stack(rows, size, self._device)
+            return iter(self._model.greedy_tokens(wanted, allowed)), repeat(None, len(rows))
         logits = self._model.logits(wanted)
-        tokens = sample(rows, logits, self._eos, logit_masks.gather(rows, size, self._device))
+        tokens = sample(rows, logits, self._eos, logit_masks.stack(rows, size, self._device))
         return iter(tokens), iter(_logprobs(rows, logits, tokens))
 
     def _prompt_logprobs(self, row: Row, hidden: Tensor) -> list[TokenLogprob]:
@@ -73,10 +73,10 @@ class Executor:
         tokens = row.token_ids[first : min(first + row.count, row.prompt_length)]
         top = row.sampling.prompt_logprobs or 0
         found: list[TokenLogprob] = []
-        for at in range(0, len(tokens), _LOGITS_AT_ONCE):
-            part = tokens[at : at + _LOGITS_AT_ONCE]
+        for at in range(0, len(tokens), _LOGITS_CHUNK):
+            part = tokens[at : at + _LOGITS_CHUNK]
             logits = self._model.logits(hidden[at : at + len(part)])
-            found += describe(logits, part, [top] * len(part))
+            found += top_logprobs(logits, part, [top] * len(part))
         return found
 
 
@@ -84,6 +84,6 @@ def _logprobs(rows: Sequence[Row], logits: Tensor, tokens: Sequence[int]) -> lis
     tops = {at: row.sampling.logprobs for at, row in enumerate(rows) if row.sampling.logprobs is not None}
     if not tops:
         return [None] * len(rows)
-    found = describe(logits[list(tops)], [tokens[at] for at in tops], list(tops.values()))
+    found = top_logprobs(logits[list(tops)], [tokens[at] for at in tops], list(tops.values()))
     by_row = dict(zip(tops, found, strict=True))
     return [by_row.get(at) for at in range(len(rows))]

@@ -1,4 +1,4 @@
-"""What the machine has: cores, memory, devices."""
+"""Detect the machine's devices, cores and memory."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 _CPU_SHARE, _CPU_CAP = 0.25, 4 * 1024**3
 _CUDA_SHARE = 0.85
 _CAPABILITY = {"int8": (8, 0), "fp8": (8, 9)}
-"""The compute capability that a quantization needs."""
+"""Minimum compute capability of each quantization."""
 
 
-def best_device() -> Device:
-    """The first cuda device, if there is one, or the cpu."""
+def default_device() -> Device:
+    """Return the first CUDA device, or the CPU if there is none."""
     import torch
 
     return Device("cuda", 0) if torch.cuda.is_available() else Device("cpu")
 
 
 def torch_device(device: Device) -> torch.device:
-    """The device in torch's words; raises `ConfigError` if it is not there."""
+    """Return torch's device. Raises `ConfigError` if it does not exist."""
     import torch
 
     if device.kind == "cpu":
@@ -39,27 +39,32 @@ def torch_device(device: Device) -> torch.device:
     return torch.device("cuda", index)
 
 
-def has_kernels(device: torch.device) -> bool:
-    """Whether our own kernels run there: Triton comes with torch for cuda, and wants an Ampere or later."""
+def supports_triton(device: torch.device) -> bool:
+    """Return whether our Triton kernels run there.
+
+    torch for CUDA installs Triton, which needs Ampere or later.
+    """
     import torch
 
     return find_spec("triton") is not None and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def check_quantization(method: str | None, dtype: str, device: torch.device) -> None:
-    """Before anything is loaded: raises `ConfigError` for what the device or the dtype does not allow."""
+    """Raise `ConfigError` if the device or the dtype does not allow the quantization. Call before loading."""
     if method is None or method == "none":
         return
     if device.type == "cuda":
         _check_cuda(method, device)
     elif method == "fp8":
-        raise ConfigError(f"--quantization fp8 needs a cuda device of {_words('fp8')}, not a {device}")
+        raise ConfigError(
+            f"--quantization fp8 needs a cuda device of {_capability_text('fp8')}, not a {device}"
+        )
     elif dtype not in ("auto", "float32"):
         raise ConfigError(f"--quantization {method} computes in float32 on a cpu, not in --dtype {dtype}")
 
 
-def cache_memory(device: torch.device) -> int:
-    """Bytes that the KV cache may take, once the weights are loaded."""
+def kv_cache_budget(device: torch.device) -> int:
+    """Return the number of bytes that the KV cache may take, once the weights are loaded."""
     import torch
 
     if device.type == "cuda":
@@ -69,7 +74,10 @@ def cache_memory(device: torch.device) -> int:
 
 
 def physical_cores() -> int:
-    """Cores that this process may use; two threads of one core compute no faster than one."""
+    """Return the number of cores that this process may use.
+
+    Two threads of one core are no faster than one.
+    """
     if not hasattr(os, "sched_getaffinity"):
         return os.cpu_count() or 1
     siblings = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
@@ -83,18 +91,19 @@ def _check_cuda(method: str, device: torch.device) -> None:
     if capability < _CAPABILITY[method]:
         name, has = torch.cuda.get_device_name(device), ".".join(map(str, capability))
         raise ConfigError(
-            f"--quantization {method} needs a cuda device of {_words(method)}; {device} ({name}) has {has}"
+            f"--quantization {method} needs a cuda device of {_capability_text(method)}; "
+            f"{device} ({name}) has {has}"
         )
-    if not has_kernels(device):
+    if not supports_triton(device):
         raise ConfigError(f"--quantization {method} on {device} needs Triton: pip install triton")
 
 
-def _words(method: str) -> str:
+def _capability_text(method: str) -> str:
     return "compute capability {}.{} or later".format(*_CAPABILITY[method])
 
 
 def _available_memory() -> int:
-    """Of the machine, or of the container; `/proc/meminfo` knows the first, cgroup 2 the second."""
+    """Return the free memory of the machine (`/proc/meminfo`), or of the container (cgroup 2) if less."""
     available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for line in _read("/proc/meminfo").splitlines():
         if line.startswith("MemAvailable:"):

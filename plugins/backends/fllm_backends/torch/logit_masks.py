@@ -1,4 +1,4 @@
-"""Which tokens may be sampled: bit masks on the device, one row for each row of logits."""
+"""Bit masks of the tokens that may be sampled, one for each row of logits."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from torch import Tensor
 
 from fllm.batching import Row
 
-EVERYTHING = -1
-"""A word of a row that is not constrained."""
+_ALL_ALLOWED = -1
+"""Word of a row without a constraint."""
 
 
-def gather(rows: Sequence[Row], size: int, device: torch.device) -> Tensor | None:
-    """[rows, words] int32, waited for; ``None`` where no row is constrained. ``size``: of the vocabulary."""
+def stack(rows: Sequence[Row], size: int, device: torch.device) -> Tensor | None:
+    """Wait for the rows' masks; return them as [rows, words] int32, or ``None`` if no row has one.
+
+    ``size`` is the size of the vocabulary.
+    """
     if all(row.mask is None for row in rows):
         return None
-    masks = torch.full((len(rows), -(-size // 32)), EVERYTHING, dtype=torch.int32)
+    masks = torch.full((len(rows), -(-size // 32)), _ALL_ALLOWED, dtype=torch.int32)
     host = masks.numpy()
     for own, row in zip(host, rows, strict=True):
         if row.mask is not None:
@@ -29,7 +32,7 @@ def gather(rows: Sequence[Row], size: int, device: torch.device) -> Tensor | Non
 
 
 def apply(masks: Tensor | None, logits: Tensor) -> Tensor:
-    """[rows, vocabulary] logits, in which what may not be sampled is impossible."""
+    """Return [rows, vocabulary] logits in which forbidden tokens are -infinity."""
     if masks is None:
         return logits
     bits = masks.view(torch.uint8).int()  # little-endian, as is every machine that torch runs on
@@ -39,6 +42,6 @@ def apply(masks: Tensor | None, logits: Tensor) -> Tensor:
 
 @cache
 def _forbidden(device: torch.device) -> Tensor:
-    """[256, 8]: the bits that a byte lacks. To look them up is several times as fast as to compute them."""
+    """Return [256, 8]: which bits of a byte are 0. The table is several times as fast as computing them."""
     numbers = torch.arange(256, device=device)[:, None] >> torch.arange(8, device=device)
     return numbers & 1 == 0

@@ -1,4 +1,4 @@
-"""What a request adds to a row's logits before its token is chosen: bans, biases and penalties."""
+"""Apply a request's bans, biases and penalties to a row's logits before its token is chosen."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor
 from fllm.batching import Row, stop_tokens
 
 
-def adjusts(row: Row, eos: Collection[int]) -> bool:
-    """Whether the row's logits are changed at all."""
+def changes_logits(row: Row, eos: Collection[int]) -> bool:
+    """Return whether the request changes the row's logits."""
     sampling = row.sampling
     return bool(
         sampling.logit_bias
@@ -23,9 +23,9 @@ def adjusts(row: Row, eos: Collection[int]) -> bool:
     )
 
 
-def adjust(row: Row, logits: Tensor, eos: Collection[int]) -> Tensor:
-    """The [vocabulary] logits after ``min_tokens``, ``logit_bias`` and the three penalties."""
-    if not adjusts(row, eos):
+def process_logits(row: Row, logits: Tensor, eos: Collection[int]) -> Tensor:
+    """Return the [vocabulary] logits after ``min_tokens``, ``logit_bias`` and the three penalties."""
+    if not changes_logits(row, eos):
         return logits
     logits, biases = logits.clone(), row.sampling.logit_bias
     logits[list(_banned(row, eos))] = -math.inf
@@ -42,7 +42,10 @@ def _banned(row: Row, eos: Collection[int]) -> Collection[int]:
 
 
 def _penalize(row: Row, logits: Tensor) -> None:
-    """Repetition counts prompt and answer; presence and frequency the answer alone."""
+    """Apply the penalties in place.
+
+    Repetition counts prompt and output; presence and frequency only the output.
+    """
     sampling, length = row.sampling, row.start + row.count
     if sampling.repetition_penalty != 1:
         seen = torch.tensor(row.token_ids[:length], device=logits.device)

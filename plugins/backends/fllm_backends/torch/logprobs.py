@@ -9,8 +9,12 @@ from torch import Tensor
 from fllm.values import TokenLogprob
 
 
-def describe(logits: Tensor, tokens: Sequence[int], tops: Sequence[int]) -> list[TokenLogprob]:
-    """For each row of [rows, vocabulary] logits: its token, and so many of the likeliest, best first."""
+def top_logprobs(logits: Tensor, tokens: Sequence[int], tops: Sequence[int]) -> list[TokenLogprob]:
+    """Return the log-probability of each row's token and of its most likely tokens, best first.
+
+    ``logits`` is [rows, vocabulary], ``tokens`` the chosen token of each row, ``tops`` the number of most
+    likely tokens to return for each row.
+    """
     logprobs = logits.log_softmax(-1)
     chosen = logprobs.gather(1, logprobs.new_tensor(tokens).long()[:, None])[:, 0].tolist()
     best = logprobs.topk(min(max(tops), logprobs.shape[1]))

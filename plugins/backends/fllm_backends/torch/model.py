@@ -1,4 +1,4 @@
-"""The decoders of the Llama family: one flat batch of tokens through the layers, no padding, no framework."""
+"""Llama-family decoders in torch operations, on one flat batch of tokens without padding."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fllm_backends.torch.attention import AttentionBatch, KVCache
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """``x @ weight.T + bias``; weight: [out, in]."""
+    """``x @ weight.T + bias``; ``weight`` is [out, in]."""
 
     weight: Tensor
     bias: Tensor | None = None
@@ -28,7 +28,7 @@ class Linear:
 
 @dataclass(frozen=True, slots=True)
 class RMSNorm:
-    """Divides by the root of the mean square over the last dimension, then scales."""
+    """Divides by the root mean square of the last dimension, then multiplies by ``weight``."""
 
     weight: Tensor
     eps: float
@@ -39,7 +39,7 @@ class RMSNorm:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """The weights of one decoder layer; queries, keys and values are one product, gate and up another."""
+    """The weights of one decoder layer. Queries, keys and values are one matrix, gate and up another."""
 
     input_norm: RMSNorm
     qkv: Linear
@@ -57,42 +57,45 @@ class Weights:
 
     embedding: Tensor
     layers: Iterable[Layer]
-    """Perhaps read from the disk while they are iterated."""
+    """The layers. They may be read from the disk during the iteration."""
     norm: RMSNorm
     head: Tensor
-    """[vocabulary, hidden]; the embedding itself where they are tied."""
+    """Output head: [vocabulary, hidden]. It is the embedding itself if the two are tied."""
 
 
 class Decoder(Protocol):
-    """Token ids and positions to hidden states to logits."""
+    """Computes hidden states from token ids, and logits from hidden states."""
 
     architecture: Architecture
     device: torch.device
     cache_dtype: torch.dtype
-    """What the KV cache holds."""
-    page: int
-    """Blocks of the KV cache hold a multiple of so many tokens."""
+    """Type of the KV cache."""
+    block_multiple: int
+    """The block size of the KV cache must be a multiple of this number of tokens."""
 
     def forward(self, token_ids: Tensor, batch: AttentionBatch, cache: KVCache) -> Tensor:
-        """[tokens] to [tokens, hidden], as `logits` takes them. Their keys and values enter the cache."""
+        """Return the hidden states of [tokens] ids, as `logits` takes them: [tokens, hidden].
+
+        Store their keys and values in the cache.
+        """
         ...
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """[rows, hidden] to [rows, vocabulary], float32."""
+        """Return [rows, vocabulary] float32 logits of [rows, hidden] states."""
         ...
 
-    def choose(self, hidden: Tensor, allowed: Tensor | None = None) -> list[int]:
-        """The likeliest allowed token of each row of [rows, hidden]: of equals the first.
+    def greedy_tokens(self, hidden: Tensor, allowed: Tensor | None = None) -> list[int]:
+        """Return the most likely allowed token of each row of [rows, hidden]; of equals, the first.
 
-        ``allowed`` is [rows, words], a bit for each token; without it, all are.
+        ``allowed`` is [rows, words] with a bit for each token; ``None`` allows all.
         """
         ...
 
 
 class CausalLM:
-    """A decoder on torch's own operations, in the weights' own dtype."""
+    """A decoder in torch operations, in the dtype of the weights."""
 
-    page = 1
+    block_multiple = 1
 
     def __init__(self, architecture: Architecture, weights: Weights) -> None:
         self.architecture = architecture
@@ -105,7 +108,10 @@ class CausalLM:
         self._amplitude = rotary.amplitude(architecture.rope)
 
     def forward(self, token_ids: Tensor, batch: AttentionBatch, cache: KVCache) -> Tensor:
-        """Hidden states of the new tokens: [tokens, hidden]. Their keys and values enter the cache."""
+        """Return the hidden states of the new tokens.
+
+        [tokens, hidden]. Store their keys and values in the cache.
+        """
         x = F.embedding(token_ids.to(self.device), self.weights.embedding)
         cosine, sine = rotary.rotations(batch.positions, self._frequencies, self._amplitude)
         rotation = cosine.to(x.dtype), sine.to(x.dtype)
@@ -115,11 +121,11 @@ class CausalLM:
         return self.weights.norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """[rows, hidden] to [rows, vocabulary], float32."""
+        """Return [rows, vocabulary] float32 logits of [rows, hidden] states."""
         return F.linear(hidden, self.weights.head).float()
 
-    def choose(self, hidden: Tensor, allowed: Tensor | None = None) -> list[int]:
-        """The likeliest token of each row of [rows, hidden]."""
+    def greedy_tokens(self, hidden: Tensor, allowed: Tensor | None = None) -> list[int]:
+        """Return the most likely token of each row of [rows, hidden]."""
         tokens: list[int] = logit_masks.apply(allowed, self.logits(hidden)).argmax(-1).tolist()
         return tokens
 

@@ -1,4 +1,4 @@
-"""What the torch backend was told, checked before anything is loaded."""
+"""Read and check the torch backend's options before anything is loaded."""
 
 from __future__ import annotations
 
@@ -20,40 +20,40 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]?i?)b?", re.IGNORECASE)
 
 
 class TorchOptions(Struct, frozen=True, kw_only=True):
-    """``--backend-option KEY=VALUE``."""
+    """The values of ``--backend-option KEY=VALUE``."""
 
     kv_cache_memory: Annotated[str, Meta(description="memory for the KV cache, such as 2GiB")] | None = None
     threads: Annotated[int, Meta(ge=1, description="threads that compute on a cpu")] | None = None
 
 
-class Options(Struct, frozen=True, kw_only=True):
-    """The configuration, with its words understood."""
+class TorchConfig(Struct, frozen=True, kw_only=True):
+    """The torch backend's configuration, parsed and checked."""
 
     source: ModelSource
     revision: str | None
     device: Device | None
-    """``None``: the best there is."""
+    """Device to compute on. ``None``: the first CUDA device, or else the CPU."""
     dtype: str
-    """``auto``: float32 on a cpu, bfloat16 on cuda."""
+    """Type of the weights. ``auto``: float32 on a CPU, bfloat16 on CUDA."""
     quantization: str | None
-    """``None``: int8 where it is faster: on a cpu that has the instructions, unless a dtype is asked for."""
+    """Quantization of the weights. ``None``: int8 on a CPU with AVX2 unless a dtype is given, else none."""
     dummy: bool
     seed: int
     max_model_len: int | None
     kv_cache_memory: int | None
-    """Bytes."""
+    """Size of the KV cache in bytes."""
     threads: int | None
 
 
-def read_options(config: BackendConfig) -> Options:
-    """Check a configuration; raises `UserError` naming the option."""
+def read_torch_config(config: BackendConfig) -> TorchConfig:
+    """Parse and check a configuration. Raises `UserError` that names the option."""
     own = backend_options(config.options, TorchOptions)
     if config.dtype not in DTYPES:
         raise ConfigError(f"--dtype {config.dtype!r}: the torch backend has {', '.join(DTYPES)}")
     if config.quantization not in (None, *QUANTIZATIONS):
         known = ", ".join(QUANTIZATIONS)
         raise ConfigError(f"--quantization {config.quantization!r}: the torch backend has {known}")
-    return Options(
+    return TorchConfig(
         source=_source(config.model, config.load_format),
         revision=config.revision,
         device=_device(config.devices),

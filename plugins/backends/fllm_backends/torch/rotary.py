@@ -1,4 +1,4 @@
-"""Rotary position embeddings: frequencies, and the rotation itself."""
+"""Rotary position embeddings (RoPE, arXiv 2104.09864): the frequencies and the rotation."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from fllm_backends.checkpoints.rope_config import Rope, RopeType
 
 
 def frequencies(rope: Rope, head_dim: int) -> Tensor:
-    """Radians per position for each pair of dimensions: [head_dim / 2], float32."""
+    """Return the radians per position of each pair of dimensions: [head_dim / 2], float32."""
     exponents = torch.arange(0, head_dim, 2, dtype=torch.int64).float() / head_dim
     return _FREQUENCIES[rope.rope_type](1.0 / rope.rope_theta**exponents, rope, head_dim)
 
 
 def amplitude(rope: Rope) -> float:
-    """What cosine and sine are multiplied with."""
+    """Return the factor of cosine and sine."""
     if rope.attention_factor is not None:
         return rope.attention_factor
     if rope.rope_type != "yarn":
@@ -29,13 +29,13 @@ def amplitude(rope: Rope) -> float:
 
 
 def rotations(positions: Tensor, inverse_frequencies: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Cosines and sines for [tokens] positions: two of [tokens, 1, head_dim / 2], float32."""
+    """Return the cosines and sines of [tokens] positions: two of [tokens, 1, head_dim / 2], float32."""
     angles = positions.float()[:, None, None] * inverse_frequencies
     return angles.cos() * scale, angles.sin() * scale
 
 
 def rotate(heads: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Rotate [tokens, heads, head_dim]; dimension i is paired with i + head_dim / 2."""
+    """Rotate [tokens, heads, head_dim]; dimension ``i`` is paired with ``i + head_dim / 2``."""
     first, second = heads.chunk(2, dim=-1)
     return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)
 
@@ -49,7 +49,7 @@ def _linear(base: Tensor, rope: Rope, head_dim: int) -> Tensor:  # noqa: ARG001
 
 
 def _llama3(base: Tensor, rope: Rope, head_dim: int) -> Tensor:  # noqa: ARG001
-    """Llama 3.1: long waves are stretched, short ones are left, and those between are blended."""
+    """Scale as Llama 3.1 does: stretch long waves, leave short ones, and blend between them."""
     turns = rope.original_max_position_embeddings * base / (2 * math.pi)
     blend = (turns - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor)
     blend = blend.clamp(0, 1)
@@ -57,7 +57,7 @@ def _llama3(base: Tensor, rope: Rope, head_dim: int) -> Tensor:  # noqa: ARG001
 
 
 def _yarn(base: Tensor, rope: Rope, head_dim: int) -> Tensor:
-    """YaRN (arXiv 2309.00071): the same, but the blend is linear in the dimension."""
+    """Scale as YaRN does (arXiv 2309.00071): as Llama 3.1, but blend linearly in the dimension."""
 
     def dimension(turns: float) -> float:
         waves = rope.original_max_position_embeddings / (turns * 2 * math.pi)
@@ -73,7 +73,7 @@ def _yarn(base: Tensor, rope: Rope, head_dim: int) -> Tensor:
 
 
 def _longrope(base: Tensor, rope: Rope, head_dim: int) -> Tensor:  # noqa: ARG001
-    """A divisor for each pair of dimensions: what the conversion of a GGUF file writes."""
+    """Divide each frequency by its own divisor, as the conversion of a GGUF file writes it."""
     return base / base.new_tensor(rope.short_factor)
 
 
@@ -83,7 +83,7 @@ def _yarn_scale(factor: float, scale: float) -> float:
 
 _FREQUENCIES: dict[RopeType, Callable[[Tensor, Rope, int], Tensor]] = {
     "default": _plain,
-    "dynamic": _plain,  # it stretches only beyond max_position_embeddings, where nobody gets
+    "dynamic": _plain,  # it stretches only beyond max_position_embeddings, which is the limit
     "linear": _linear,
     "llama3": _llama3,
     "yarn": _yarn,

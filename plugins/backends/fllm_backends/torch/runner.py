@@ -1,4 +1,4 @@
-"""A `ModelRunner` on torch. Importing this costs nothing: torch comes with `load`."""
+"""A `ModelRunner` on torch. Importing this module is cheap: torch is imported by `load`."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from fllm.values import ModelCard, Progress
 from fllm_backends.checkpoints.architecture import Architecture, read_architecture
 from fllm_backends.checkpoints.download import fetch_model
 from fllm_backends.checkpoints.model_card import read_model_card
-from fllm_backends.torch.hardware import cache_memory, check_quantization, physical_cores, torch_device
-from fllm_backends.torch.options import Options
+from fllm_backends.torch.hardware import check_quantization, kv_cache_budget, physical_cores, torch_device
+from fllm_backends.torch.options import TorchConfig
 
 if TYPE_CHECKING:
     import torch
 
     from fllm_backends.torch.executor import Executor
     from fllm_backends.torch.model import Decoder, Weights
-    from fllm_backends.torch.weights import Source
+    from fllm_backends.torch.weights import TensorSource
 
 
-_FULL_SEQS, _USUAL_LENGTH = 3, 384
-"""On a cpu the KV cache holds so many sequences of full length, or all of so many tokens."""
+_MIN_FULL_SEQUENCES, _TYPICAL_LENGTH = 3, 384
+"""Size of the KV cache on a CPU: this number of full-length sequences, or all sequences at this length."""
 
 
 class TorchRunner:
-    """A decoder of the Llama family on one device."""
+    """Runs a decoder of the Llama family on one device."""
 
     verifies_drafts = True
     applies_masks = True
@@ -39,18 +39,18 @@ class TorchRunner:
     _card: ModelCard
     _executor: Executor | None = None
 
-    def __init__(self, options: Options, device: Device, max_num_seqs: int) -> None:
+    def __init__(self, options: TorchConfig, device: Device, max_num_seqs: int) -> None:
         self._options = options
         self._device = device
         self._max_num_seqs = max_num_seqs
 
     @property
     def decoder(self) -> Decoder:
-        """What computes, once it is loaded."""
+        """The decoder, once it is loaded."""
         return self._model
 
     def load(self, progress: Callable[[Progress], None]) -> ModelCard:
-        """Fetch or convert the model and load its weights; raises `UserError`."""
+        """Fetch or convert the model and load its weights. Raises `UserError`."""
         import torch
 
         from fllm_backends.torch.weights import load_weights
@@ -81,36 +81,39 @@ class TorchRunner:
         return self._card
 
     def allocate(self, block_size: int) -> int:
-        """As many blocks as memory allows, and no more than are of use."""
+        """Allocate as many blocks as memory allows and all sequences can use; return their number."""
         import torch
 
         from fllm_backends.torch.attention import KVCache
         from fllm_backends.torch.executor import Executor
 
         a = self._model.architecture
-        if block_size % self._model.page:
+        if block_size % self._model.block_multiple:
             raise ConfigError(
-                f"blocks of {block_size} tokens: this decoder takes multiples of {self._model.page}"
+                f"blocks of {block_size} tokens: this decoder takes multiples of {self._model.block_multiple}"
             )
         like = torch.empty(0, dtype=self._model.cache_dtype, device=self._model.device)
-        memory = self._options.kv_cache_memory or cache_memory(like.device)
+        memory = self._options.kv_cache_memory or kv_cache_budget(like.device)
         block = 2 * len(a.layers) * block_size * a.kv_heads * a.head_dim * like.element_size()
-        blocks = min(memory // block, self._wanted_blocks(block_size))
+        blocks = min(memory // block, self._useful_blocks(block_size))
         try:
             cache = KVCache(len(a.layers), blocks, block_size, a.kv_heads, a.head_dim, like=like)
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise ConfigError(f"a KV cache of {blocks * block} bytes does not fit into memory") from error
         self._executor = Executor(self._model, cache, self._card.eos_token_ids)
         if self._device.kind == "cuda" and blocks:
-            self._rehearse()
+            self._warm_up()
         return blocks
 
-    def _wanted_blocks(self, size: int) -> int:
-        """All sequences at full length; of a cpu's memory, which others want too, a part of that."""
+    def _useful_blocks(self, size: int) -> int:
+        """Return the number of blocks that all sequences use at full length.
+
+        On a CPU, whose memory other processes need too, return less.
+        """
         length = self._options.max_model_len or self._card.max_model_len
-        full, usual = -(-length // size), -(-min(length, _USUAL_LENGTH) // size)
+        full, typical = -(-length // size), -(-min(length, _TYPICAL_LENGTH) // size)
         if self._device.kind == "cpu" and self._options.kv_cache_memory is None:
-            return max(_FULL_SEQS * full, self._max_num_seqs * usual)
+            return max(_MIN_FULL_SEQUENCES * full, self._max_num_seqs * typical)
         return self._max_num_seqs * full
 
     def execute(self, batch: Sequence[Row]) -> Sequence[Sampled]:
@@ -119,7 +122,7 @@ class TorchRunner:
         return self._executor.execute(batch)
 
     def close(self) -> None:
-        """Drop the weights and the cache."""
+        """Release the weights and the cache."""
         import torch
 
         self._executor = None
@@ -135,7 +138,10 @@ class TorchRunner:
     def _decoder(
         self, architecture: Architecture, weights: Weights, progress: Callable[[Progress], None]
     ) -> Decoder:
-        """On packed weights where that is asked for, or faster and not refused; raises `ConfigError`."""
+        """Create the decoder. Raises `ConfigError`.
+
+        On a CPU, packed weights are used if they are requested, or if they are supported and not disabled.
+        """
         from fllm_backends.torch.model import CausalLM
 
         if self._device.kind == "cuda":
@@ -143,13 +149,13 @@ class TorchRunner:
         if self._options.quantization != "none" and self._device.kind == "cpu":
             import torch
 
-            from fllm_backends.torch.fused.decoder import FusedLM, runs_here
-            from fllm_backends.torch.fused.jit import compiling
+            from fllm_backends.torch.fused.decoder import FusedLM, is_supported
+            from fllm_backends.torch.fused.jit import compile_lock
 
-            if runs_here(architecture):
+            if is_supported(architecture):
                 self._quantization = "int8"
                 length = self._options.max_model_len or architecture.max_positions
-                with compiling():
+                with compile_lock():
                     fused = FusedLM(
                         architecture, weights, threads=torch.get_num_threads(), max_positions=length
                     )
@@ -177,13 +183,13 @@ class TorchRunner:
             max_positions=length,
         )
 
-    def _rehearse(self) -> None:
-        from fllm_backends.torch.cuda.warmup import rehearsal
+    def _warm_up(self) -> None:
+        from fllm_backends.torch.cuda.warmup import warmup_batches
 
-        for batch in rehearsal(self._max_num_seqs):
+        for batch in warmup_batches(self._max_num_seqs):
             self.execute(batch)
 
-    def _source(self, directory: Path, device: torch.device, dtype: torch.dtype) -> Source:
+    def _source(self, directory: Path, device: torch.device, dtype: torch.dtype) -> TensorSource:
         from fllm_backends.torch.checkpoint import Checkpoint
         from fllm_backends.torch.weights import CheckpointSource, RandomSource
 

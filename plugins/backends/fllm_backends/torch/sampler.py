@@ -1,8 +1,8 @@
-"""From logits to tokens: each row by its own parameters alone, all rows in a few operations.
+"""Sample the next tokens of a batch from its logits.
 
-A row's token is that of `draw.draw`. What the rows ask for travels to the device in one copy, and the tokens
-come back in one; nothing else makes the host wait. Only logits that are adjusted (penalties, biases, bans)
-are so one row after the other.
+Each row gets the token that `single_row_sampler.draw_token` gives it, but all rows are computed in a few
+operations. The parameters travel to the device in one copy and the tokens return in one; nothing else makes
+the host wait. Only logit processors (penalties, biases, bans) run row by row.
 """
 
 from __future__ import annotations
@@ -17,127 +17,135 @@ from torch import Tensor
 
 from fllm.batching import Row
 from fllm_backends.torch import logit_masks
-from fllm_backends.torch.logit_processors import adjust, adjusts
-from fllm_backends.torch.single_row_sampler import NUCLEUS_GUESS, draw, uniform
+from fllm_backends.torch.logit_processors import changes_logits, process_logits
+from fllm_backends.torch.single_row_sampler import TOP_P_CANDIDATES, draw_token, seeded_uniform
 
-_UNSURE = -1
-"""In place of a token for which the guess was too low."""
+_UNDECIDED = -1
+"""Result for a row whose top_p needs more candidates than were considered."""
 
 
-class _Draws(NamedTuple):
-    """What some rows ask for; all but the first are [rows, 1]."""
+class _DrawParameters(NamedTuple):
+    """The sampling parameters of some rows; all but the first are [rows, 1]."""
 
     rows: Tensor
-    """Where they lie in the batch: [rows]."""
+    """Indices of the rows in the batch: [rows]."""
     temperature: Tensor
-    floor: Tensor
-    """The logarithm of ``min_p``."""
+    log_min_p: Tensor
+    """Logarithm of ``min_p``."""
     top_k: Tensor
     top_p: Tensor
-    number: Tensor
-    """The place in the cumulative distribution at which the token lies."""
+    quantile: Tensor
+    """Place in the cumulative distribution that selects the token, in [0, 1)."""
 
 
 def sample(
     rows: Sequence[Row], logits: Tensor, eos: Collection[int], allowed: Tensor | None = None
 ) -> list[int]:
-    """Choose the next token of each row from [rows, vocabulary] logits, which are left as they are."""
-    if any(adjusts(row, eos) for row in rows):
-        logits = torch.stack([adjust(row, own, eos) for row, own in zip(rows, logits, strict=True)])
+    """Choose the next token of each row of [rows, vocabulary] logits, which are not modified."""
+    if any(changes_logits(row, eos) for row in rows):
+        logits = torch.stack([process_logits(row, own, eos) for row, own in zip(rows, logits, strict=True)])
     logits = logit_masks.apply(allowed, logits)
     size = logits.shape[1]
     tokens = logits.argmax(-1)
-    for width, wanted in _by_width(rows, size).items():
-        draws = _describe(rows, wanted, logits)
+    for candidates, indices in _group_by_candidates(rows, size).items():
+        draws = _draw_parameters(rows, indices, logits)
         scaled = _scale(logits, draws)
-        drawn = _draw_from_likeliest(scaled, draws, width) if width else _draw_from_all(scaled, draws)
+        drawn = (
+            _draw_from_candidates(scaled, draws, candidates) if candidates else _draw_from_all(scaled, draws)
+        )
         tokens[draws.rows] = drawn
     return [
-        int(draw(logits[at], row.sampling, _number(row))) if token == _UNSURE else token
+        int(draw_token(logits[at], row.sampling, _quantile(row))) if token == _UNDECIDED else token
         for at, (row, token) in enumerate(zip(rows, tokens.tolist(), strict=True))
     ]
 
 
-def is_plain(row: Row, eos: Collection[int]) -> bool:
-    """Whether the row's token is simply the likeliest."""
-    return row.sampling.temperature == 0 and not adjusts(row, eos)
+def is_greedy(row: Row, eos: Collection[int]) -> bool:
+    """Return whether the row takes its most likely token, with unprocessed logits."""
+    return row.sampling.temperature == 0 and not changes_logits(row, eos)
 
 
-def _draw_from_all(scaled: Tensor, draws: _Draws) -> Tensor:
-    return _at(scaled.softmax(-1), draws.number)[:, 0]
+def _draw_from_all(scaled: Tensor, draws: _DrawParameters) -> Tensor:
+    return _inverse_cdf(scaled.softmax(-1), draws.quantile)[:, 0]
 
 
-def _draw_from_likeliest(scaled: Tensor, draws: _Draws, width: int) -> Tensor:
-    """Of the ``width`` likeliest, those within top_k and top_p; `_UNSURE` where top_p may lie beyond them."""
+def _draw_from_candidates(scaled: Tensor, draws: _DrawParameters, candidates: int) -> Tensor:
+    """Draw from the most likely tokens within top_k and top_p.
+
+    The result is `_UNDECIDED` if top_p may need more than ``candidates`` tokens.
+    """
     size = scaled.shape[1]
-    best = scaled.topk(width)
-    beyond = torch.arange(width, device=scaled.device) >= draws.top_k
-    limited = best.values.masked_fill(beyond, -math.inf).softmax(-1)
-    free = (best.values - scaled.logsumexp(-1, keepdim=True)).exp()
-    is_free = draws.top_k >= size
-    probabilities = torch.where(is_free, free, limited)
+    best = scaled.topk(candidates)
+    beyond_top_k = torch.arange(candidates, device=scaled.device) >= draws.top_k
+    limited = best.values.masked_fill(beyond_top_k, -math.inf).softmax(-1)
+    unlimited = (best.values - scaled.logsumexp(-1, keepdim=True)).exp()
+    is_unlimited = draws.top_k >= size
+    probabilities = torch.where(is_unlimited, unlimited, limited)
     cumulative = probabilities.cumsum(-1, dtype=torch.float64)
     dropped = cumulative - probabilities >= draws.top_p
     dropped[:, 0] = False
-    tokens = best.indices.gather(1, _at(probabilities.masked_fill(dropped, 0.0), draws.number))
-    unsure = is_free & (cumulative[:, -1:] < draws.top_p) & (width < size)
-    return tokens.masked_fill(unsure, _UNSURE)[:, 0]
+    tokens = best.indices.gather(1, _inverse_cdf(probabilities.masked_fill(dropped, 0.0), draws.quantile))
+    undecided = is_unlimited & (cumulative[:, -1:] < draws.top_p) & (candidates < size)
+    return tokens.masked_fill(undecided, _UNDECIDED)[:, 0]
 
 
-def _at(weights: Tensor, number: Tensor) -> Tensor:
-    """The first index at which the cumulative weight exceeds that share of the total: [rows, 1]."""
+def _inverse_cdf(weights: Tensor, quantile: Tensor) -> Tensor:
+    """Return the first index at which the cumulative weight exceeds ``quantile`` of the total: [rows, 1]."""
     cumulative = weights.cumsum(-1, dtype=torch.float64)
-    index = torch.searchsorted(cumulative, cumulative[:, -1:] * number, right=True)
+    index = torch.searchsorted(cumulative, cumulative[:, -1:] * quantile, right=True)
     return index.clamp_max(weights.shape[1] - 1)  # where float16 overflowed, all are NaN
 
 
-def _scale(logits: Tensor, draws: _Draws) -> Tensor:
+def _scale(logits: Tensor, draws: _DrawParameters) -> Tensor:
     own = logits[draws.rows]
     scaled = (own - own.amax(-1, keepdim=True)) / draws.temperature
-    return scaled.masked_fill(scaled < draws.floor, -math.inf)
+    return scaled.masked_fill(scaled < draws.log_min_p, -math.inf)
 
 
-def _describe(rows: Sequence[Row], wanted: Sequence[int], logits: Tensor) -> _Draws:
-    asked = [
+def _draw_parameters(rows: Sequence[Row], indices: Sequence[int], logits: Tensor) -> _DrawParameters:
+    parameters = [
         (
             row.sampling.temperature,
             math.log(row.sampling.min_p) if row.sampling.min_p > 0 else -math.inf,
             _top_k(row, logits.shape[1]),
             row.sampling.top_p,
-            _number(row),
+            _quantile(row),
         )
-        for row in (rows[at] for at in wanted)
+        for row in (rows[at] for at in indices)
     ]
-    host = torch.empty((6, len(wanted)), dtype=torch.float64, pin_memory=logits.is_cuda)
-    host.numpy()[:] = np.array([wanted, *zip(*asked, strict=True)])
-    places, temperature, floor, top_k, top_p, number = host.to(logits.device, non_blocking=True)[:, :, None]
-    return _Draws(
-        places[:, 0].long(), temperature.to(logits.dtype), floor.to(logits.dtype), top_k, top_p, number
+    host = torch.empty((6, len(indices)), dtype=torch.float64, pin_memory=logits.is_cuda)
+    host.numpy()[:] = np.array([indices, *zip(*parameters, strict=True)])
+    places, temperature, log_min_p, top_k, top_p, quantile = host.to(logits.device, non_blocking=True)[
+        :, :, None
+    ]
+    return _DrawParameters(
+        places[:, 0].long(), temperature.to(logits.dtype), log_min_p.to(logits.dtype), top_k, top_p, quantile
     )
 
 
-def _by_width(rows: Sequence[Row], size: int) -> dict[int, list[int]]:
-    """The rows that draw, by how many of the likeliest tokens they look at; 0 for all, in no order.
+def _group_by_candidates(rows: Sequence[Row], size: int) -> dict[int, list[int]]:
+    """Group the rows that draw by the number of most likely tokens they consider; 0 means all, unsorted.
 
-    That is a row's own affair: sums of another width may be rounded in another way.
+    The number depends on the row alone, because sums over another number of tokens may be rounded
+    differently.
     """
     found: dict[int, list[int]] = {}
     for at, row in enumerate(rows):
         if row.sampling.temperature > 0:
             top_k = _top_k(row, size)
             if row.sampling.top_p >= 1 and top_k == size:
-                width = 0
+                candidates = 0
             else:
-                width = size if NUCLEUS_GUESS < top_k < size else min(NUCLEUS_GUESS, size)
-            found.setdefault(width, []).append(at)
+                candidates = size if TOP_P_CANDIDATES < top_k < size else min(TOP_P_CANDIDATES, size)
+            found.setdefault(candidates, []).append(at)
     return found
 
 
 def _top_k(row: Row, size: int) -> int:
-    """The size of the vocabulary for a row without."""
+    """Return the row's top_k, or the size of the vocabulary if it has none."""
     top_k = row.sampling.top_k
     return top_k if 0 < top_k < size else size
 
 
-def _number(row: Row) -> float:
-    return uniform(row.seed, row.start + row.count)
+def _quantile(row: Row) -> float:
+    return seeded_uniform(row.seed, row.start + row.count)

@@ -1,4 +1,4 @@
-"""Fill a decoder's weights: from a checkpoint, or with random numbers."""
+"""Fill a decoder's weights from a checkpoint or with random numbers."""
 
 from __future__ import annotations
 
@@ -16,16 +16,19 @@ from fllm_backends.torch.model import Layer, Linear, RMSNorm, Weights
 TASK = "Loading weights"
 
 
-class Source(Protocol):
-    """Where tensors come from; Hugging Face's names."""
+class TensorSource(Protocol):
+    """A source of tensors under Hugging Face's names."""
 
     def stack(self, names: list[str], *shapes: tuple[int, ...]) -> Tensor:
-        """The tensors of these names and shapes, one under the other, on the device and in the dtype."""
+        """Return the tensors of these names and shapes, concatenated along the first dimension.
+
+        The result is on the source's device and in its dtype.
+        """
         ...
 
 
 class CheckpointSource:
-    """Tensors of a model directory."""
+    """Reads the tensors of a model directory."""
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
         self._checkpoint = checkpoint
@@ -33,7 +36,7 @@ class CheckpointSource:
         self._dtype = dtype
 
     def stack(self, names: list[str], *shapes: tuple[int, ...]) -> Tensor:
-        """Read and stack; the tensor itself, still mapped, where there is nothing to stack or convert."""
+        """Read and concatenate; a single tensor that needs no conversion stays mapped from its file."""
         parts = [self._checkpoint.tensor(name, *shape) for name, shape in zip(names, shapes, strict=True)]
         if len(parts) == 1:
             return parts[0].to(self._device, self._dtype)
@@ -46,9 +49,9 @@ class CheckpointSource:
 
 
 class RandomSource:
-    """Random tensors, made where they are needed: for benchmarks (``--load-format dummy``)."""
+    """Generates random tensors on the device, for benchmarks (``--load-format dummy``)."""
 
-    _SPREAD = 0.02  # what the models of the family are initialised with
+    _STANDARD_DEVIATION = 0.02  # with which the models of the family are initialised
 
     def __init__(self, seed: int, device: torch.device, dtype: torch.dtype) -> None:
         self._generator = torch.Generator(device).manual_seed(seed)
@@ -56,16 +59,21 @@ class RandomSource:
         self._dtype = dtype
 
     def stack(self, names: list[str], *shapes: tuple[int, ...]) -> Tensor:
-        """Ones for a norm, zeros for a bias, else a normal distribution."""
+        """Return ones for a norm, zeros for a bias, otherwise a normal distribution."""
         shape = (sum(shape[0] for shape in shapes), *shapes[0][1:])
         whole = torch.empty(shape, device=self._device, dtype=self._dtype)
         if len(shape) == 1:
             return whole.fill_(float("norm" in names[0]))
-        return whole.normal_(0.0, self._SPREAD, generator=self._generator)
+        return whole.normal_(0.0, self._STANDARD_DEVIATION, generator=self._generator)
 
 
-def load_weights(architecture: Architecture, source: Source, progress: Callable[[Progress], None]) -> Weights:
-    """Read all weights, a layer when its turn comes; raises `ModelError` for what is missing or misshapen."""
+def load_weights(
+    architecture: Architecture, source: TensorSource, progress: Callable[[Progress], None]
+) -> Weights:
+    """Read all weights, each layer when it is iterated.
+
+    Raises `ModelError` for a missing or misshapen tensor.
+    """
     a = architecture
     embedding = source.stack(["model.embed_tokens.weight"], (a.vocab_size, a.hidden_size))
     norm = RMSNorm(source.stack(["model.norm.weight"], (a.hidden_size,)), a.norm_eps)
@@ -75,7 +83,7 @@ def load_weights(architecture: Architecture, source: Source, progress: Callable[
 
 class _Layers(Iterable[Layer]):
     def __init__(
-        self, architecture: Architecture, source: Source, progress: Callable[[Progress], None]
+        self, architecture: Architecture, source: TensorSource, progress: Callable[[Progress], None]
     ) -> None:
         self._a = architecture
         self._source = source
@@ -90,7 +98,7 @@ class _Layers(Iterable[Layer]):
 
 
 class _LayerLoader:
-    def __init__(self, architecture: Architecture, source: Source, prefix: str) -> None:
+    def __init__(self, architecture: Architecture, source: TensorSource, prefix: str) -> None:
         self._a = architecture
         self._source = source
         self._prefix = prefix
@@ -110,8 +118,8 @@ class _LayerLoader:
             k_norm=self._norm("self_attn.k_norm", a.head_dim) if a.qk_norm else None,
         )
 
-    def _linear(self, room: str, inputs: int, bias: bool, **outputs: int) -> Linear:
-        names = [f"{self._prefix}{room}.{name}" for name in outputs]
+    def _linear(self, module: str, inputs: int, bias: bool, **outputs: int) -> Linear:
+        names = [f"{self._prefix}{module}.{name}" for name in outputs]
         weight = self._source.stack([f"{n}.weight" for n in names], *((o, inputs) for o in outputs.values()))
         if not bias:
             return Linear(weight)

@@ -12,7 +12,7 @@ from support.tiny_models import save_model
 from fllm import Backend, BackendConfig, BackendContext, Device
 from fllm.testing import BackendContract, ModelRunnerContract, echo_model
 from fllm_backends.torch.backend import torch_backend
-from fllm_backends.torch.options import read_options
+from fllm_backends.torch.options import read_torch_config
 from fllm_backends.torch.runner import TorchRunner
 
 SIZES = {
@@ -54,7 +54,7 @@ class TestBackend(OfTinyModel, BackendContract):
 class TestRunner(OfTinyModel, ModelRunnerContract):
     @classmethod
     def runner(cls) -> TorchRunner:
-        return TorchRunner(read_options(cls.config()), Device("cpu"), 8)
+        return TorchRunner(read_torch_config(cls.config()), Device("cpu"), 8)
 
 
 @FUSED

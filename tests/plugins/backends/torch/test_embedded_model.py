@@ -13,7 +13,7 @@ from fllm.batching.runner import Row
 from fllm.config import BackendConfig, Device
 from fllm.model.source import locate
 from fllm.values import ModelCard, SamplingParams
-from fllm_backends.torch.options import read_options
+from fllm_backends.torch.options import read_torch_config
 from fllm_backends.torch.runner import TorchRunner
 
 TOKENS = 24
@@ -44,7 +44,7 @@ QUESTIONS = [
 
 @pytest.fixture(scope="module")
 def runner() -> TorchRunner:
-    options = read_options(BackendConfig(model=locate().location, quantization="none"))
+    options = read_torch_config(BackendConfig(model=locate().location, quantization="none"))
     return TorchRunner(options, Device("cpu"), len(QUESTIONS))
 
 

@@ -52,10 +52,10 @@ def test_only_allowed_tokens_are_sampled_and_others_rows_are_as_they_were(sampli
     free = [row(seed=seed, **sampling) for seed in range(20)]
     logits = torch.randn(40, SIZE, generator=torch.Generator().manual_seed(0))
     rows = [*constrained, *free]
-    tokens = sample(rows, logits, EOS, logit_masks.gather(rows, SIZE, logits.device))
+    tokens = sample(rows, logits, EOS, logit_masks.stack(rows, SIZE, logits.device))
     assert set(tokens[:20]) <= {31, 69}
     assert tokens[20:] == sample(free, logits[20:], EOS)
 
 
 def test_without_a_constrained_row_there_is_no_mask() -> None:
-    assert logit_masks.gather([row(), row()], SIZE, torch.device("cpu")) is None
+    assert logit_masks.stack([row(), row()], SIZE, torch.device("cpu")) is None

@@ -11,7 +11,7 @@ from fllm.config import BackendConfig, Device
 from fllm.errors import ConfigError, ModelError
 from fllm.interfaces import BackendContext
 from fllm_backends.torch.backend import torch_backend
-from fllm_backends.torch.options import read_options
+from fllm_backends.torch.options import read_torch_config
 
 LLAMA = """{
     "architectures": ["LlamaForCausalLM"], "vocab_size": 8, "hidden_size": 8, "intermediate_size": 8,
@@ -26,7 +26,7 @@ def model(tmp_path: Path) -> str:
 
 
 def test_nothing_said_is_everything_by_default(model: str) -> None:
-    options = read_options(BackendConfig(model=model))
+    options = read_torch_config(BackendConfig(model=model))
     assert (options.device, options.dtype, options.dummy, options.seed) == (None, "auto", False, 0)
     assert (options.kv_cache_memory, options.threads, options.source.kind) == (None, None, "directory")
 
@@ -42,7 +42,7 @@ def test_nothing_said_is_everything_by_default(model: str) -> None:
     ],
 )
 def test_sizes_are_read_with_their_units(said: str, size: int, model: str) -> None:
-    options = read_options(BackendConfig(model=model, options={"kv_cache_memory": said, "threads": "3"}))
+    options = read_torch_config(BackendConfig(model=model, options={"kv_cache_memory": said, "threads": "3"}))
     assert (options.kv_cache_memory, options.threads) == (size, 3)
 
 
@@ -72,7 +72,7 @@ def test_a_gguf_file_is_no_safetensors(tmp_path: Path) -> None:
     (tmp_path / "a.gguf").write_bytes(b"GGUF")
     config = BackendConfig(model=str(tmp_path / "a.gguf"), load_format="safetensors")
     with pytest.raises(ConfigError, match="is a gguf model"):
-        read_options(config)
+        read_torch_config(config)
 
 
 def test_a_missing_model_is_refused_as_early() -> None:

@@ -13,14 +13,14 @@ from fllm.batching.runner import Row
 from fllm.config import BackendConfig, Device
 from fllm.errors import ConfigError, ModelError
 from fllm.values import ModelCard, Progress, SamplingParams
-from fllm_backends.torch.options import read_options
+from fllm_backends.torch.options import read_torch_config
 from fllm_backends.torch.runner import TorchRunner
 
 BLOCK_SIZE = 4
 
 
 def runner_of(directory: Path, max_num_seqs: int = 4, **config: Any) -> TorchRunner:
-    options = read_options(BackendConfig(model=str(directory), **config))
+    options = read_torch_config(BackendConfig(model=str(directory), **config))
     return TorchRunner(options, options.device or Device("cpu"), max_num_seqs)
 
 

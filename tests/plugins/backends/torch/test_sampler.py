@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from fllm.batching.runner import Row
 from fllm.values import SamplingParams
-from fllm_backends.torch.logit_processors import adjust
+from fllm_backends.torch.logit_processors import process_logits
 from fllm_backends.torch.sampler import sample
-from fllm_backends.torch.single_row_sampler import draw, uniform
+from fllm_backends.torch.single_row_sampler import draw_token, seeded_uniform
 
 EOS = (0,)
 
@@ -39,7 +39,7 @@ def logits(*values: float) -> torch.Tensor:
 def shares(scores: torch.Tensor, draws: int = 4000, **sampling: Any) -> list[float]:
     """How often each token is drawn by evenly spaced numbers: its probability, but for 1 / draws."""
     parameters = SamplingParams(max_tokens=1, **sampling)
-    drawn = [draw(scores, parameters, (n + 0.5) / draws).item() for n in range(draws)]
+    drawn = [draw_token(scores, parameters, (n + 0.5) / draws).item() for n in range(draws)]
     return [drawn.count(token) / draws for token in range(len(scores))]
 
 
@@ -51,24 +51,24 @@ def close(*expected: float) -> Any:
 
 
 def test_the_repetition_penalty_counts_prompt_and_answer_and_divides_or_multiplies() -> None:
-    adjusted = adjust(row(2, 2, prompt=(1,), repetition_penalty=2.0), logits(3, 3, -3, 3), EOS)
+    adjusted = process_logits(row(2, 2, prompt=(1,), repetition_penalty=2.0), logits(3, 3, -3, 3), EOS)
     assert adjusted.tolist() == [3, 1.5, -6, 3]
 
 
 def test_presence_and_frequency_penalties_count_the_answer_alone() -> None:
-    adjusted = adjust(
+    adjusted = process_logits(
         row(2, 2, 3, prompt=(1,), presence_penalty=1, frequency_penalty=0.5), logits(0, 0, 0, 0), EOS
     )
     assert adjusted.tolist() == [0, 0, -2.0, -1.5]
 
 
 def test_negative_penalties_encourage() -> None:
-    adjusted = adjust(row(1, presence_penalty=-1, frequency_penalty=-0.5), logits(0, 0), EOS)
+    adjusted = process_logits(row(1, presence_penalty=-1, frequency_penalty=-0.5), logits(0, 0), EOS)
     assert adjusted.tolist() == [0, 1.5]
 
 
 def test_a_bias_is_added_before_the_repetition_penalty() -> None:
-    adjusted = adjust(
+    adjusted = process_logits(
         row(prompt=(1,), logit_bias={1: 4.0, 0: -1.0}, repetition_penalty=2.0), logits(0, 2), EOS
     )
     assert adjusted.tolist() == [-1, 3]
@@ -82,11 +82,11 @@ def test_no_end_is_sampled_before_min_tokens_exist() -> None:
 
 
 def test_an_ignored_end_is_an_ordinary_token_before_min_tokens_too() -> None:
-    assert adjust(row(min_tokens=3, ignore_eos=True), logits(2, 1), (0,)).tolist() == [2, 1]
+    assert process_logits(row(min_tokens=3, ignore_eos=True), logits(2, 1), (0,)).tolist() == [2, 1]
 
 
 def test_min_tokens_of_a_model_without_an_end_changes_nothing() -> None:
-    assert adjust(row(min_tokens=3), logits(2, 1), ()).tolist() == [2, 1]
+    assert process_logits(row(min_tokens=3), logits(2, 1), ()).tolist() == [2, 1]
 
 
 def test_the_logits_themselves_stay_as_they_are() -> None:
@@ -133,7 +133,9 @@ def test_top_p_counts_what_top_k_left() -> None:
 def test_top_p_reaches_beyond_the_first_thousand_of_a_flat_distribution() -> None:
     scores = torch.zeros(4000)
     scores[7] = 1.0
-    drawn = {draw(scores, SamplingParams(max_tokens=1, top_p=0.9), n / 5000).item() for n in range(5000)}
+    drawn = {
+        draw_token(scores, SamplingParams(max_tokens=1, top_p=0.9), n / 5000).item() for n in range(5000)
+    }
     assert len(drawn) == pytest.approx(3600, abs=2)
 
 
@@ -157,7 +159,7 @@ def test_no_parameters_draw_a_token_that_they_exclude(
 ) -> None:
     scores = logits(*values)
     sampling = SamplingParams(max_tokens=1, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
-    token = int(draw(scores, sampling, number))
+    token = int(draw_token(scores, sampling, number))
     probabilities = (scores.double() / temperature).softmax(-1)
     better = probabilities > probabilities[token] * (1 + 1e-5)
     assert probabilities[token] >= min_p * probabilities.max() * (1 - 1e-5)
@@ -183,14 +185,14 @@ def test_overflowed_logits_still_give_a_token() -> None:
 
 
 def test_numbers_are_uniform_over_positions_and_over_seeds() -> None:
-    for numbers in ([uniform(3, p) for p in range(2000)], [uniform(s, 3) for s in range(2000)]):
+    for numbers in ([seeded_uniform(3, p) for p in range(2000)], [seeded_uniform(s, 3) for s in range(2000)]):
         tenths = [int(10 * number) for number in numbers]
         assert all(140 < tenths.count(tenth) < 260 for tenth in range(10))
         assert all(0 <= number < 1 for number in numbers)
 
 
 def test_any_integer_is_a_seed() -> None:
-    assert len({uniform(seed, 1) for seed in (-1, 0, 1, 2**64, 2**64 + 1)}) == 5
+    assert len({seeded_uniform(seed, 1) for seed in (-1, 0, 1, 2**64, 2**64 + 1)}) == 5
 
 
 def test_a_draw_depends_on_seed_and_position_alone() -> None:

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from fllm.batching.runner import Row
 from fllm.values import SamplingParams
-from fllm_backends.torch.logit_processors import adjust
+from fllm_backends.torch.logit_processors import process_logits
 from fllm_backends.torch.sampler import sample
-from fllm_backends.torch.single_row_sampler import draw, uniform
+from fllm_backends.torch.single_row_sampler import draw_token, seeded_uniform
 
 EOS = (0,)
 ASKED: list[dict[str, Any]] = [
@@ -51,10 +51,10 @@ def rows(seed: int, *asked: dict[str, Any]) -> list[Row]:
 def one_by_one(batch: list[Row], logits: torch.Tensor) -> list[int]:
     tokens = []
     for own, scores in zip(batch, logits, strict=True):
-        adjusted = adjust(own, scores, EOS)
-        number = uniform(own.seed, own.start + own.count)
+        adjusted = process_logits(own, scores, EOS)
+        number = seeded_uniform(own.seed, own.start + own.count)
         greedy = own.sampling.temperature == 0
-        tokens.append(int(adjusted.argmax() if greedy else draw(adjusted, own.sampling, number)))
+        tokens.append(int(adjusted.argmax() if greedy else draw_token(adjusted, own.sampling, number)))
     return tokens
 
 

@@ -13,7 +13,7 @@ from fllm.batching.engine_loop import EngineLoop, Outcome
 from fllm.batching.limits import BatchLimits
 from fllm.config import BackendConfig, Device, Speculation
 from fllm.values import EngineOutput, EngineStats, GenerateRequest, SamplingParams, TokenLogprob
-from fllm_backends.torch.options import read_options
+from fllm_backends.torch.options import read_torch_config
 from fllm_backends.torch.runner import TorchRunner
 
 NGRAM = Speculation(method="ngram", num_speculative_tokens=5, prompt_lookup_min=1, disable_by_batch_size=16)
@@ -38,7 +38,7 @@ class Answers:
         self.tokens: dict[str, list[int]] = {prompt.request_id: [] for prompt in prompts}
         self.logprobs: dict[str, list[TokenLogprob]] = {prompt.request_id: [] for prompt in prompts}
         asked = BackendConfig(model=str(directory), speculative_config=speculation, **config)
-        runner = TorchRunner(read_options(asked), Device("cpu"), 8)
+        runner = TorchRunner(read_torch_config(asked), Device("cpu"), 8)
         self._left = len(prompts)
         self._loop = EngineLoop(runner, asked, BatchLimits(max_num_seqs=8))
         self._loop.load(lambda progress: None)

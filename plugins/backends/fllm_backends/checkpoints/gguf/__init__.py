@@ -1,1 +1,1 @@
-"""From one GGUF file to a directory in Hugging Face's layout, once."""
+"""Convert a GGUF file to a directory in Hugging Face's layout, once."""

@@ -1,4 +1,4 @@
-"""The ``config.json`` and ``generation_config.json`` that a GGUF file's keys amount to."""
+"""Derive ``config.json`` and ``generation_config.json`` from the keys of a GGUF file."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ CLASSES = {
     "qwen3": ("Qwen3ForCausalLM", "qwen3"),
     "smollm3": ("SmolLM3ForCausalLM", "smollm3"),
 }
-"""GGUF's architectures (Mistral is a llama there), and Hugging Face's class and model type of each."""
+"""GGUF's architectures with Hugging Face's class and model type. In GGUF, Mistral is a llama."""
 
 _END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|endoftext|>")
-"""GGUF names one end token; models have several."""
+"""Further EOS tokens. GGUF names one, but models have several."""
 
 
 def config(metadata: Metadata) -> dict[str, Any]:
-    """The keys of ``config.json``; raises `ModelError` for an architecture that we don't have."""
+    """Return the content of ``config.json``. Raises `ModelError` for an unsupported architecture."""
     if metadata.architecture not in CLASSES or metadata.get("{arch}.expert_count"):
         kind = "mixture of experts" if metadata.architecture in CLASSES else metadata.architecture
         raise ModelError(f"GGUF files of the architecture {kind!r} can't be read; {', '.join(CLASSES)} can")
@@ -55,7 +55,7 @@ def config(metadata: Metadata) -> dict[str, Any]:
 
 
 def generation_config(metadata: Metadata) -> dict[str, Any]:
-    """The keys of ``generation_config.json``: all tokens that end an answer."""
+    """Return the content of ``generation_config.json``: all EOS tokens."""
     tokens = metadata.require("tokenizer.ggml.tokens")
     ends = [metadata.get(f"tokenizer.ggml.{kind}_token_id") for kind in ("eos", "eot", "eom")]
     ends += [tokens.index(name) for name in _END_OF_TURN if name in tokens]
@@ -73,7 +73,9 @@ def _rope(metadata: Metadata, head_dim: int, positions: int) -> dict[str, Any]:
     }
     kind = metadata.get("{arch}.rope.scaling.type", "none")
     original = metadata.get("{arch}.rope.scaling.original_context_length", positions)
-    if "rope_freqs.weight" in metadata.tensors:  # Llama 3.1: the divisors themselves, instead of their recipe
+    if (
+        "rope_freqs.weight" in metadata.tensors
+    ):  # Llama 3.1 files hold the divisors themselves instead of the parameters
         divisors = metadata.tensors["rope_freqs.weight"].data.tolist()
         rope |= {"rope_type": "longrope", "short_factor": divisors, "long_factor": divisors}
         return rope | {"attention_factor": 1.0, "original_max_position_embeddings": positions}

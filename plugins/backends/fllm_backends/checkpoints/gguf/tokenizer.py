@@ -1,4 +1,4 @@
-"""A GGUF file's vocabulary as a tokenizer of the tokenizers library."""
+"""Build a tokenizer of the tokenizers library from the vocabulary of a GGUF file."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tokenizers.models import BPE
 from fllm.errors import ModelError
 from fllm_backends.checkpoints.gguf.metadata import Metadata
 
-_CONTROL, _USER_DEFINED = 3, 4  # GGUF's types of tokens
-_SPACE = "▁"  # SentencePiece's
+_CONTROL, _USER_DEFINED = 3, 4  # token types of GGUF
+_SPACE = "▁"  # SentencePiece's space
 _LLAMA_3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -29,14 +29,14 @@ _PATTERNS = {
     "deepseek-r1-qwen": _LLAMA_3.replace("{1,3}", ""),
     "tekken": _TEKKEN,
 }
-"""``tokenizer.ggml.pre`` to the expression that divides a text: that of the models' ``tokenizer.json``."""
+"""Pre-tokenizer expressions by ``tokenizer.ggml.pre``, as in the ``tokenizer.json`` of the models."""
 _DIGIT_BY_DIGIT = ("smollm", "starcoder", "refact", "command-r")
 _GPT_2 = ("gpt-2", "default")
 _BOS_BY_DEFAULT = ("llama-bpe", "tekken")
 
 
 def tokenizer(metadata: Metadata) -> Tokenizer:
-    """The tokenizer; raises `ModelError` for a kind that is not known."""
+    """Build the tokenizer. Raises `ModelError` for an unknown kind."""
     kind = metadata.require("tokenizer.ggml.model")
     if kind not in _KINDS:
         raise ModelError(f"the GGUF file's tokenizer is of the kind {kind!r}; {', '.join(_KINDS)} are known")
@@ -55,7 +55,7 @@ def tokenizer(metadata: Metadata) -> Tokenizer:
 
 
 def tokenizer_config(metadata: Metadata) -> dict[str, Any]:
-    """The keys of ``tokenizer_config.json``: the special tokens' names and the chat template."""
+    """Return the content of ``tokenizer_config.json``: names of special tokens and the chat template."""
     tokens = metadata.require("tokenizer.ggml.tokens")
     ids = {part: metadata.get(f"tokenizer.ggml.{key}_token_id") for part, key in _PARTS.items()}
     return {
@@ -72,12 +72,12 @@ _PARTS = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_t
 
 
 def _byte_level(metadata: Metadata) -> Tokenizer:
-    """GPT-2's kind: bytes as characters, merged by rank."""
+    """Build a byte-level BPE tokenizer (GPT-2): bytes as characters, merged by rank."""
     pre = metadata.get("tokenizer.ggml.pre", "default")
     model = BPE(
         vocab={token: index for index, token in enumerate(metadata.require("tokenizer.ggml.tokens"))},
         merges=[_pair(merge) for merge in metadata.require("tokenizer.ggml.merges")],
-        ignore_merges=pre == "llama-bpe",  # a whole word of Llama 3's vocabulary is never merged to
+        ignore_merges=pre == "llama-bpe",  # Llama 3 does not merge up to a whole word of its vocabulary
     )
     made = Tokenizer(model)
     if pre in ("qwen2", "deepseek-r1-qwen"):
@@ -103,7 +103,7 @@ def _divider(pre: str) -> pre_tokenizers.PreTokenizer:
 
 
 def _sentence_piece(metadata: Metadata) -> Tokenizer:
-    """Llama 2's kind: pieces with scores, the best merged first; bytes for what is left."""
+    """Build a SentencePiece tokenizer (Llama 2): pieces merged by score, bytes for text without a piece."""
     tokens = metadata.require("tokenizer.ggml.tokens")
     scores = metadata.require("tokenizer.ggml.scores")
     unknown = tokens[metadata.get("tokenizer.ggml.unknown_token_id", 0)]
@@ -121,7 +121,7 @@ def _sentence_piece(metadata: Metadata) -> Tokenizer:
 
 
 def _merges(tokens: list[str], scores: list[float], vocabulary: dict[str, int]) -> Iterator[tuple[str, str]]:
-    """Each way to make a piece of two others, the best pieces first."""
+    """Yield each pair of pieces that forms a piece, the pieces with the best score first."""
     for index in sorted(range(len(tokens)), key=lambda index: -scores[index]):
         token = tokens[index]
         halves = [(token[:at], token[at:]) for at in range(1, len(token))]

@@ -1,1 +1,1 @@
-"""A decoder for cuda devices: Triton kernels over the paged cache, decode steps as recorded graphs."""
+"""A decoder for CUDA devices: Triton kernels over the paged cache, decode steps as CUDA graphs."""

@@ -1,8 +1,8 @@
-"""Attention over the paged cache, which is read where it lies: by block table, never gathered.
+"""Attention over the paged cache by block table, without gathering it.
 
-Two kernels. Rows with one new token share their keys among many programs, whose partial results a third
-kernel joins (flash-decoding); the queries that share a kv head are one tile. Rows with more are cut into
-tiles of queries, each of which walks over its keys once (FlashAttention-2, arXiv 2307.08691).
+Rows with one new token split their keys among many programs, and a second kernel combines the partial results
+(flash-decoding); the queries that share a kv head are one tile. Rows with more new tokens are cut into tiles
+of queries, each of which iterates over its keys once (FlashAttention-2, arXiv 2307.08691).
 """
 
 from __future__ import annotations
@@ -32,16 +32,17 @@ def attend_decodes(
     programs: int,
     out: Tensor,
 ) -> None:
-    """Rows of one new token: [tokens, heads, head_dim] into ``out``, at the tokens that they name.
+    """Attend for rows with one new token; write [tokens, heads, head_dim] to ``out`` at their tokens.
 
-    ``keys`` and ``values``: [blocks, block_size, kv_heads, head_dim]. The keys of a row are divided so that
-    there are at least so many ``programs``, whatever the lengths: a recorded graph has one grid for all.
+    ``keys`` and ``values`` are [blocks, block_size, kv_heads, head_dim]. The keys of a row are split so that
+    there are at least ``programs`` programs, regardless of the lengths: a CUDA graph has one grid for all
+    lengths.
     """
     rows = len(batch.decodes.tokens)
     heads, head_dim = query.shape[1:]
     block_size, kv_heads = keys.shape[1:3]
-    wanted = -(-programs // (rows * kv_heads))
-    splits = min(1 << (wanted - 1).bit_length(), _MAX_SPLITS)  # a power of 2
+    target_splits = -(-programs // (rows * kv_heads))
+    splits = min(1 << (target_splits - 1).bit_length(), _MAX_SPLITS)  # a power of 2
     sums = query.new_empty((rows, heads, splits, head_dim), dtype=torch.float32)
     weights = query.new_empty((rows, heads, splits), dtype=torch.float32)
     dims = max(16, triton.next_power_of_2(head_dim))
@@ -66,7 +67,7 @@ def attend_decodes(
         KEYS=_KEYS,
         num_stages=_stages(keys),
     )
-    _join[(rows, heads)](
+    _combine_splits[(rows, heads)](
         sums, weights, batch.decodes.tokens, out, HEADS=heads, HEAD_DIM=head_dim, DIMS=dims, SPLITS=splits
     )
 
@@ -74,7 +75,7 @@ def attend_decodes(
 def attend_chunks(
     query: Tensor, keys: Tensor, values: Tensor, batch: Batch, window: int | None, out: Tensor
 ) -> None:
-    """Rows of several new tokens: [tokens, heads, head_dim] into ``out``, where their tiles say."""
+    """Attend for rows with several new tokens; write [tokens, heads, head_dim] to ``out`` at their tokens."""
     heads, head_dim = query.shape[1:]
     block_size, kv_heads = keys.shape[1:3]
     _attend_chunk[(len(batch.tiles), heads)](
@@ -99,7 +100,7 @@ def attend_chunks(
 
 
 def _stages(keys: Tensor) -> int:
-    """How many tiles of keys are on their way at once: as many as fit into the shared memory."""
+    """Return the number of tiles of keys to load ahead: as many as fit into shared memory."""
     return 1 if keys.element_size() == 4 else 2
 
 
@@ -138,39 +139,45 @@ def _attend_decode(
     dims = tl.arange(0, DIMS)
     shared = tl.arange(0, SHARED)
     heads = kv_head * (HEADS // KV_HEADS) + shared
-    real = (shared < HEADS // KV_HEADS)[:, None] & (dims < HEAD_DIM)[None, :]
+    valid = (shared < HEADS // KV_HEADS)[:, None] & (dims < HEAD_DIM)[None, :]
     places = heads[:, None] * HEAD_DIM + dims[None, :]
-    own = tl.load(query + tl.load(tokens + row) * HEADS * HEAD_DIM + places, mask=real, other=0.0)
+    queries = tl.load(query + tl.load(tokens + row) * HEADS * HEAD_DIM + places, mask=valid, other=0.0)
 
-    largest = tl.full([SHARED], float("-inf"), tl.float32)
-    total = tl.zeros([SHARED], tl.float32)
-    sum_ = tl.zeros([SHARED, DIMS], tl.float32)
+    row_max = tl.full([SHARED], float("-inf"), tl.float32)
+    denominator = tl.zeros([SHARED], tl.float32)
+    acc = tl.zeros([SHARED, DIMS], tl.float32)
     for at in range(begin, end, KEYS):
         positions = at + tl.arange(0, KEYS)
-        seen = positions < end
-        blocks = tl.load(table + positions // BLOCK_SIZE, mask=seen, other=0).to(tl.int64)
+        visible = positions < end
+        blocks = tl.load(table + positions // BLOCK_SIZE, mask=visible, other=0).to(tl.int64)
         slots = (blocks * BLOCK_SIZE + positions % BLOCK_SIZE) * KV_HEADS + kv_head
-        there = seen[:, None] & (dims < HEAD_DIM)[None, :]
-        found = slots[:, None] * HEAD_DIM + dims[None, :]
-        key = tl.load(keys + found, mask=there, other=0.0)
-        scores = tl.dot(own, tl.trans(key), input_precision="ieee") * scale
-        scores = tl.where(seen[None, :], scores, float("-inf"))
-        larger = tl.maximum(largest, tl.max(scores, 1))
-        shares = tl.exp2(scores - larger[:, None])
-        fade = tl.exp2(largest - larger)
-        value = tl.load(values + found, mask=there, other=0.0)
-        sum_ = sum_ * fade[:, None] + tl.dot(shares.to(value.dtype), value, input_precision="ieee")
-        total = total * fade + tl.sum(shares, 1)
-        largest = larger
-    # Of a split without keys the weight is exp2(-inf); its sum is 0 and must not become 0 / 0.
-    rest = (row * HEADS + heads) * splits + split
-    alive = shared < HEADS // KV_HEADS
-    tl.store(sums + rest[:, None] * HEAD_DIM + dims[None, :], sum_ / tl.maximum(total, 1e-37)[:, None], real)
-    tl.store(weights + rest, tl.where(total > 0, largest + tl.log2(tl.maximum(total, 1e-37)), largest), alive)
+        inside = visible[:, None] & (dims < HEAD_DIM)[None, :]
+        kv_offsets = slots[:, None] * HEAD_DIM + dims[None, :]
+        key = tl.load(keys + kv_offsets, mask=inside, other=0.0)
+        scores = tl.dot(queries, tl.trans(key), input_precision="ieee") * scale
+        scores = tl.where(visible[None, :], scores, float("-inf"))
+        new_max = tl.maximum(row_max, tl.max(scores, 1))
+        probabilities = tl.exp2(scores - new_max[:, None])
+        rescale = tl.exp2(row_max - new_max)
+        value = tl.load(values + kv_offsets, mask=inside, other=0.0)
+        acc = acc * rescale[:, None] + tl.dot(probabilities.to(value.dtype), value, input_precision="ieee")
+        denominator = denominator * rescale + tl.sum(probabilities, 1)
+        row_max = new_max
+    # A split without keys has the weight exp2(-inf). Its sum is 0 and must not become 0 / 0.
+    index = (row * HEADS + heads) * splits + split
+    valid_head = shared < HEADS // KV_HEADS
+    tl.store(
+        sums + index[:, None] * HEAD_DIM + dims[None, :], acc / tl.maximum(denominator, 1e-37)[:, None], valid
+    )
+    tl.store(
+        weights + index,
+        tl.where(denominator > 0, row_max + tl.log2(tl.maximum(denominator, 1e-37)), row_max),
+        valid_head,
+    )
 
 
 @kernel
-def _join(
+def _combine_splits(
     sums: tl.tensor,
     weights: tl.tensor,
     tokens: tl.tensor,
@@ -184,15 +191,15 @@ def _join(
     head = tl.program_id(1)
     splits = tl.arange(0, SPLITS)
     dims = tl.arange(0, DIMS)
-    real = dims < HEAD_DIM
-    rest = (row * HEADS + head) * SPLITS + splits
-    logs = tl.load(weights + rest)
-    largest = tl.max(logs, 0)
-    shares = tl.exp2(logs - tl.where(largest == float("-inf"), 0.0, largest))
-    parts = tl.load(sums + rest[:, None] * HEAD_DIM + dims[None, :], mask=real[None, :], other=0.0)
-    joined = tl.sum(parts * shares[:, None], 0) / tl.maximum(tl.sum(shares, 0), 1e-37)
+    valid = dims < HEAD_DIM
+    index = (row * HEADS + head) * SPLITS + splits
+    log_weights = tl.load(weights + index)
+    row_max = tl.max(log_weights, 0)
+    probabilities = tl.exp2(log_weights - tl.where(row_max == float("-inf"), 0.0, row_max))
+    partials = tl.load(sums + index[:, None] * HEAD_DIM + dims[None, :], mask=valid[None, :], other=0.0)
+    combined = tl.sum(partials * probabilities[:, None], 0) / tl.maximum(tl.sum(probabilities, 0), 1e-37)
     place = (tl.load(tokens + row) * HEADS + head) * HEAD_DIM
-    tl.store(out + place + dims, joined.to(out.dtype.element_ty), mask=real)  # pyright: ignore[reportAttributeAccessIssue]
+    tl.store(out + place + dims, combined.to(out.dtype.element_ty), mask=valid)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @kernel
@@ -226,35 +233,36 @@ def _attend_chunk(
     dims = tl.arange(0, DIMS)
     offsets = tl.arange(0, QUERIES)
     own_positions = start + offsets
-    real = (offsets < count)[:, None] & (dims < HEAD_DIM)[None, :]
+    valid = (offsets < count)[:, None] & (dims < HEAD_DIM)[None, :]
     places = ((token + offsets) * HEADS + head)[:, None] * HEAD_DIM + dims[None, :]
-    own = tl.load(query + places, mask=real, other=0.0)
+    queries = tl.load(query + places, mask=valid, other=0.0)
 
-    largest = tl.full([QUERIES], float("-inf"), tl.float32)
-    total = tl.zeros([QUERIES], tl.float32)
-    sum_ = tl.zeros([QUERIES, DIMS], tl.float32)
+    row_max = tl.full([QUERIES], float("-inf"), tl.float32)
+    denominator = tl.zeros([QUERIES], tl.float32)
+    acc = tl.zeros([QUERIES, DIMS], tl.float32)
     first = tl.maximum(start - WINDOW + 1, 0) // KEYS * KEYS if WINDOW else 0
     for at in range(first, end, KEYS):
         positions = at + tl.arange(0, KEYS)
-        there = positions < end
-        blocks = tl.load(table + positions // BLOCK_SIZE, mask=there, other=0).to(tl.int64)
+        key_mask = positions < end
+        blocks = tl.load(table + positions // BLOCK_SIZE, mask=key_mask, other=0).to(tl.int64)
         slots = (blocks * BLOCK_SIZE + positions % BLOCK_SIZE) * KV_HEADS + kv_head
-        found = slots[:, None] * HEAD_DIM + dims[None, :]
-        inside = there[:, None] & (dims < HEAD_DIM)[None, :]
-        key = tl.load(keys + found, mask=inside, other=0.0)
-        scores = tl.dot(own, tl.trans(key), input_precision="ieee") * scale
-        seen = positions[None, :] <= own_positions[:, None]
+        kv_offsets = slots[:, None] * HEAD_DIM + dims[None, :]
+        inside = key_mask[:, None] & (dims < HEAD_DIM)[None, :]
+        key = tl.load(keys + kv_offsets, mask=inside, other=0.0)
+        scores = tl.dot(queries, tl.trans(key), input_precision="ieee") * scale
+        visible = positions[None, :] <= own_positions[:, None]
         if WINDOW:
-            seen = seen & (positions[None, :] > own_positions[:, None] - WINDOW)
-        scores = tl.where(seen, scores, float("-inf"))
-        larger = tl.maximum(largest, tl.max(scores, 1))
+            visible = visible & (positions[None, :] > own_positions[:, None] - WINDOW)
+        scores = tl.where(visible, scores, float("-inf"))
+        new_max = tl.maximum(row_max, tl.max(scores, 1))
         # A query that has seen no key yet, because the window of an earlier one begins here, keeps 0.
-        shift = tl.where(larger == float("-inf"), 0.0, larger)
-        shares = tl.exp2(scores - shift[:, None])
-        fade = tl.exp2(largest - shift)
-        value = tl.load(values + found, mask=inside, other=0.0)
-        sum_ = sum_ * fade[:, None] + tl.dot(shares.to(value.dtype), value, input_precision="ieee")
-        total = total * fade + tl.sum(shares, 1)
-        largest = larger
-    # A padded query may have seen nothing at all.
-    tl.store(out + places, (sum_ / tl.maximum(total, 1e-37)[:, None]).to(out.dtype.element_ty), mask=real)  # pyright: ignore[reportAttributeAccessIssue]
+        shift = tl.where(new_max == float("-inf"), 0.0, new_max)
+        probabilities = tl.exp2(scores - shift[:, None])
+        rescale = tl.exp2(row_max - shift)
+        value = tl.load(values + kv_offsets, mask=inside, other=0.0)
+        acc = acc * rescale[:, None] + tl.dot(probabilities.to(value.dtype), value, input_precision="ieee")
+        denominator = denominator * rescale + tl.sum(probabilities, 1)
+        row_max = new_max
+    # A padded query may have seen no key at all.
+    attended = acc / tl.maximum(denominator, 1e-37)[:, None]
+    tl.store(out + places, attended.to(out.dtype.element_ty), mask=valid)  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,4 +1,4 @@
-"""One batch as numbers for the device: everything in one int32 tensor, sent with one copy."""
+"""Pack one batch into a single int32 tensor, which is sent to the device in one copy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fllm.batching.runner import Row
 QUERIES = 64
 """New tokens of one row that attend together."""
 _ALIGNMENT = 4
-"""In numbers: each part begins at 16 bytes, so that a kernel is compiled for one alignment only."""
+"""Alignment of each part in int32 elements: 16 bytes, so that a kernel is compiled for one alignment only."""
 
 Integers = NDArray[np.int32]
 
@@ -24,30 +24,31 @@ class Decodes(NamedTuple):
     """Rows with one new token each."""
 
     tokens: Tensor
-    """Where they lie in the batch: [rows]."""
+    """Positions of the new tokens in the batch: [rows]."""
     lengths: Tensor
-    """Tokens that each may attend to; 0 for a row that only fills the grid: [rows]."""
+    """Number of tokens that each row attends to: [rows]; 0 for padding."""
 
 
 class Batch(NamedTuple):
-    """One batch on the device. All are int32."""
+    """One batch on the device. All tensors are int32."""
 
     width: Tensor
-    """[1]: blocks in each row of ``tables``; on the device, so that a recorded graph takes any."""
+    """Blocks in each row of ``tables``: [1]. It is on the device, so that a CUDA graph accepts any width."""
     token_ids: Tensor
     positions: Tensor
     slots: Tensor
-    """Where the new tokens' keys and values go; -1: nowhere."""
+    """Cache slots of the new tokens; -1: do not store."""
     decodes: Decodes
     tiles: Tensor
-    """Rows with several new tokens, in tiles of at most `QUERIES` of them; [tiles, 4]: row of ``tables``,
-    first token in the batch, its position, and how many."""
+    """Rows with several new tokens in tiles of at most `QUERIES` tokens: [tiles, 4], the row of ``tables``,
+    the first token in the batch, its position, and the number of tokens.
+    """
     tables: Tensor
     """Block tables, one after the other; those of ``decodes`` come first."""
 
 
 class HostBatch(NamedTuple):
-    """The same in the host's memory."""
+    """One batch in host memory."""
 
     width: Integers
     token_ids: Integers
@@ -60,11 +61,14 @@ class HostBatch(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Numbers in the packed batch."""
+        """Elements of the packed batch."""
         return self._starts()[-1]
 
     def pack(self, *, pinned: bool) -> Tensor:
-        """All parts in one tensor; ``pinned``: where a device may fetch it while the host goes on."""
+        """Pack all parts into one tensor.
+
+        ``pinned`` memory lets the device copy it while the host continues.
+        """
         buffer = torch.empty(self.size, dtype=torch.int32, pin_memory=pinned)
         numbers = buffer.numpy()
         for start, part in zip(self._starts(), self, strict=False):
@@ -72,7 +76,7 @@ class HostBatch(NamedTuple):
         return buffer
 
     def view(self, buffer: Tensor) -> Batch:
-        """A buffer that begins with these parts, as a batch."""
+        """Return a batch whose tensors are views of ``buffer``, which begins with a packed batch."""
         parts = [
             buffer[start : start + part.size] for start, part in zip(self._starts(), self[:-1], strict=False)
         ]
@@ -80,8 +84,8 @@ class HostBatch(NamedTuple):
         tables = buffer[self._starts()[-2] :]
         return Batch(width, token_ids, positions, slots, Decodes(tokens, lengths), tiles.view(-1, 4), tables)
 
-    def padded(self, rows: int) -> HostBatch:
-        """A batch of decodes alone, as one of so many rows: those added compute, but leave no trace."""
+    def padded_to(self, rows: int) -> HostBatch:
+        """Pad a batch of decodes to ``rows`` rows, whose additional ones compute but store nothing."""
 
         def pad(part: Integers, number: int) -> Integers:
             return np.pad(part, (0, rows - len(part)), constant_values=number)
@@ -101,8 +105,8 @@ class HostBatch(NamedTuple):
         return starts
 
 
-def prepare(rows: Sequence[Row], token_ids: Integers, block_size: int) -> HostBatch:
-    """``token_ids``: the new tokens of all rows, row after row."""
+def build_batch(rows: Sequence[Row], token_ids: Integers, block_size: int) -> HostBatch:
+    """Build a batch; ``token_ids`` are the new tokens of all rows, row after row."""
     starts = np.array([row.start for row in rows], np.int32)
     counts = np.array([row.count for row in rows], np.int32)
     firsts = np.cumsum(counts, dtype=np.int32) - counts
@@ -110,7 +114,7 @@ def prepare(rows: Sequence[Row], token_ids: Integers, block_size: int) -> HostBa
     row_of = np.repeat(np.arange(len(rows)), counts)
     positions = np.arange(len(row_of), dtype=np.int32) + (starts - firsts)[row_of]
     slots = tables[row_of, positions // block_size] * block_size + positions % block_size
-    order = np.argsort(counts > 1, kind="stable")  # the rows with one token, then the others
+    order = np.argsort(counts > 1, kind="stable")  # the rows with one token first
     single = order[: int((counts == 1).sum())]
     return HostBatch(
         width=np.array([tables.shape[1]], np.int32),
@@ -124,11 +128,13 @@ def prepare(rows: Sequence[Row], token_ids: Integers, block_size: int) -> HostBa
     )
 
 
-def decodes_size(rows: int, blocks: int) -> int:
-    """Numbers in a packed batch of so many decodes, each with a table of so many blocks."""
-    each = np.empty(rows, np.int32)
-    nothing = np.empty((0, 4), np.int32)
-    return HostBatch(each[:1], each, each, each, each, each, nothing, np.empty((rows, blocks), np.int32)).size
+def packed_decode_size(rows: int, blocks: int) -> int:
+    """Return the number of elements of a packed batch of decodes, each with a table of ``blocks`` blocks."""
+    per_row = np.empty(rows, np.int32)
+    no_tiles = np.empty((0, 4), np.int32)
+    return HostBatch(
+        per_row[:1], per_row, per_row, per_row, per_row, per_row, no_tiles, np.empty((rows, blocks), np.int32)
+    ).size
 
 
 def _tables(rows: Sequence[Row], lengths: Integers, block_size: int) -> Integers:

@@ -1,7 +1,7 @@
-"""Decode steps, recorded once for each size of batch and then replayed as a whole.
+"""Record decode steps as CUDA graphs, one for each batch size, and replay them.
 
-A step of one new token for each row is hundreds of small kernels. Recorded as a CUDA graph they cost one
-call. A graph reads and writes fixed memory and has a fixed size: batches are filled up to the next size.
+A step with one new token for each row is hundreds of small kernels; as a CUDA graph it is one call. A graph
+reads and writes fixed memory and has a fixed size, so batches are padded to the next size.
 """
 
 from __future__ import annotations
@@ -16,19 +16,22 @@ from fllm_backends.torch.cuda.batch import Batch, HostBatch
 
 Replay = Callable[[], Tensor]
 Recorder = Callable[[Replay], Replay]
-"""Runs a function in a way that can be repeated; its result then lies where it lay."""
+"""Runs a function and returns one that repeats it and writes to the same result."""
 
 _STEP = 16
 
 
-def sizes(largest: int) -> list[int]:
-    """Rows of the graphs: powers of 2, then multiples of 16, so that few rows are computed for nothing."""
+def graph_sizes(largest: int) -> list[int]:
+    """Return the batch sizes of the graphs.
+
+    Powers of 2, then multiples of 16, so that little padding is computed.
+    """
     small = [size for size in (1, 2, 4, 8) if size < largest]
     return [*small, *range(_STEP, largest, _STEP), largest]
 
 
 class DecodeGraphs:
-    """One graph for each size, recorded when it is first needed; all read one buffer."""
+    """One graph for each batch size, recorded when it is first needed. All read the same buffer."""
 
     def __init__(
         self, compute: Callable[[Batch], Tensor], record: Recorder, buffer: Tensor, largest: int
@@ -36,18 +39,18 @@ class DecodeGraphs:
         self._compute = compute
         self._record = record
         self._buffer = buffer
-        self._sizes = sizes(largest)
+        self._sizes = graph_sizes(largest)
         self._replays: dict[int, Replay] = {}
 
-    def takes(self, batch: HostBatch) -> bool:
-        """Whether all of its rows decode, and are not too many."""
+    def can_run(self, batch: HostBatch) -> bool:
+        """Return whether all rows of the batch are decodes, and not too many."""
         return not len(batch.tiles) and len(batch.tokens) <= self._sizes[-1]
 
     def run(self, batch: HostBatch) -> Tensor:
-        """Hidden states: [rows, hidden]. They lie there until the next batch."""
+        """Return the hidden states: [rows, hidden]. The next batch overwrites them."""
         rows = len(batch.tokens)
         size = self._sizes[bisect_left(self._sizes, rows)]
-        padded = batch.padded(size)
+        padded = batch.padded_to(size)
         packed = padded.pack(pinned=self._buffer.is_cuda)
         self._buffer[: len(packed)].copy_(packed, non_blocking=True)
         if size not in self._replays:
@@ -57,13 +60,13 @@ class DecodeGraphs:
 
 
 class GraphRecorder:
-    """Records CUDA graphs, which share their memory: no two of them run at the same time."""
+    """Records CUDA graphs in one memory pool, because no two of them run at the same time."""
 
     def __init__(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, function: Replay) -> Replay:
-        """Run once, so that kernels are compiled and libraries are set up; then record."""
+        """Run the function once, which compiles kernels and initialises libraries; then record it."""
         function()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):

@@ -1,4 +1,4 @@
-"""Triton's decorator, in types: what it makes of a function is started as ``function[grid](...)``."""
+"""Triton's decorator with a type: a decorated function is started as ``function[grid](...)``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The products of a decoder, by what its weights are kept as."""
+"""Linear layers with weights of each quantization."""
 
 from __future__ import annotations
 
@@ -10,48 +10,51 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fllm_backends.torch.cuda.matmul import multiply
-from fllm_backends.torch.cuda.pointwise import normalize
+from fllm_backends.torch.cuda.matmul import matmul
+from fllm_backends.torch.cuda.pointwise import rms_norm
 from fllm_backends.torch.model import Linear, RMSNorm
 
-_FEW_ROWS = 64
-"""Up to here the weights' way from memory costs more than widening them."""
-_MAX_FP8 = 448.0
+_MAX_WEIGHT_ONLY_ROWS = 64
+"""Up to this number of rows, loading the weights costs more than widening them."""
+_FP8_MAX = 448.0
 
 
-class Product(Protocol):
-    """[rows, in] to [rows, out], in the dtype of the rows."""
+class LinearOp(Protocol):
+    """Maps [rows, in] to [rows, out], in the dtype of the rows."""
 
-    def __call__(self, x: Tensor, *, norm: RMSNorm | None = None, onto: Tensor | None = None) -> Tensor:
-        """Of the norm of the rows, where one is given; added to ``onto`` itself, where that is."""
+    def __call__(self, x: Tensor, *, norm: RMSNorm | None = None, add_to: Tensor | None = None) -> Tensor:
+        """Apply to ``x``, or to its norm if ``norm`` is given.
+
+        Add the result to ``add_to`` in place if it is given.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Plain:
-    """Weights as they are."""
+class UnquantizedLinear:
+    """Weights in their own dtype."""
 
     weight: Tensor
     bias: Tensor | None
 
     @classmethod
-    def of(cls, linear: Linear) -> Plain:
-        """The same weights."""
+    def from_linear(cls, linear: Linear) -> UnquantizedLinear:
+        """Keep the weights."""
         return cls(linear.weight, linear.bias)
 
-    def __call__(self, x: Tensor, *, norm: RMSNorm | None = None, onto: Tensor | None = None) -> Tensor:
+    def __call__(self, x: Tensor, *, norm: RMSNorm | None = None, add_to: Tensor | None = None) -> Tensor:
         if len(x) == 1:
-            return multiply(x, self.weight, bias=self.bias, norm=norm, onto=onto)
-        x = normalize(x, norm) if norm else x
-        if onto is None:
+            return matmul(x, self.weight, bias=self.bias, norm=norm, add_to=add_to)
+        x = rms_norm(x, norm) if norm else x
+        if add_to is None:
             return F.linear(x, self.weight, self.bias)
-        onto.addmm_(x, self.weight.t())
-        return onto if self.bias is None else onto.add_(self.bias)
+        add_to.addmm_(x, self.weight.t())
+        return add_to if self.bias is None else add_to.add_(self.bias)
 
 
 @dataclass(frozen=True, slots=True)
-class Int8:
-    """Weights rounded to int8, with one scale for each output; activations as they are."""
+class Int8Linear:
+    """Weights quantized to int8 with a scale for each output; activations in their own dtype."""
 
     weight: Tensor
     scale: Tensor
@@ -59,20 +62,23 @@ class Int8:
     bias: Tensor | None
 
     @classmethod
-    def of(cls, linear: Linear) -> Int8:
-        """Round to the nearest of 255 steps."""
+    def from_linear(cls, linear: Linear) -> Int8Linear:
+        """Quantize to the nearest of 255 values."""
         scale = _scale(linear.weight, 127.0)
         return cls((linear.weight / scale).round().to(torch.int8), scale[:, 0], linear.bias)
 
-    def __call__(self, x: Tensor, *, norm: RMSNorm | None = None, onto: Tensor | None = None) -> Tensor:
+    def __call__(self, x: Tensor, *, norm: RMSNorm | None = None, add_to: Tensor | None = None) -> Tensor:
         if len(x) > 1 and norm:
-            x, norm = normalize(x, norm), None
-        return multiply(x, self.weight, self.scale, self.bias, norm=norm, onto=onto)
+            x, norm = rms_norm(x, norm), None
+        return matmul(x, self.weight, self.scale, self.bias, norm=norm, add_to=add_to)
 
 
 @dataclass(frozen=True, slots=True)
-class Fp8:
-    """Weights in float8 (e4m3), with one scale for each output; those of many rows' activations too."""
+class Fp8Linear:
+    """Weights in float8 (e4m3) with a scale for each output.
+
+    The activations of many rows are quantized, too.
+    """
 
     weight: Tensor
     scale: Tensor
@@ -80,21 +86,21 @@ class Fp8:
     bias: Tensor | None
 
     @classmethod
-    def of(cls, linear: Linear) -> Fp8:
-        """Round to the nearest float8."""
-        scale = _scale(linear.weight, _MAX_FP8)
+    def from_linear(cls, linear: Linear) -> Fp8Linear:
+        """Quantize to the nearest float8."""
+        scale = _scale(linear.weight, _FP8_MAX)
         return cls((linear.weight / scale).to(torch.float8_e4m3fn), scale[:, 0], linear.bias)
 
-    def __call__(self, x: Tensor, *, norm: RMSNorm | None = None, onto: Tensor | None = None) -> Tensor:
+    def __call__(self, x: Tensor, *, norm: RMSNorm | None = None, add_to: Tensor | None = None) -> Tensor:
         if len(x) > 1 and norm:
-            x, norm = normalize(x, norm), None
-        if len(x) <= _FEW_ROWS or not self._in_float8():
-            return multiply(x, self.weight, self.scale, self.bias, norm=norm, onto=onto)
+            x, norm = rms_norm(x, norm), None
+        if len(x) <= _MAX_WEIGHT_ONLY_ROWS or not self._has_aligned_shape():
+            return matmul(x, self.weight, self.scale, self.bias, norm=norm, add_to=add_to)
         product = self._multiply_float8(x)
-        return product if onto is None else onto.add_(product)
+        return product if add_to is None else add_to.add_(product)
 
     def _multiply_float8(self, x: Tensor) -> Tensor:
-        scale = _scale(x, _MAX_FP8)
+        scale = _scale(x, _FP8_MAX)
         product = torch._scaled_mm(  # pyright: ignore[reportPrivateImportUsage]
             (x / scale).to(torch.float8_e4m3fn),
             self.weight.t(),
@@ -104,15 +110,19 @@ class Fp8:
         ).to(x.dtype)
         return product if self.bias is None else product + self.bias
 
-    def _in_float8(self) -> bool:
-        """The product of two float8 matrices wants sizes of whole 16 bytes."""
+    def _has_aligned_shape(self) -> bool:
+        """Return whether the sizes are multiples of 16 bytes, which a product of float8 matrices requires."""
         return all(size % 16 == 0 for size in self.weight.shape)
 
 
-KINDS: dict[str, Callable[[Linear], Product]] = {"none": Plain.of, "int8": Int8.of, "fp8": Fp8.of}
-"""By ``--quantization``."""
+LINEAR_KINDS: dict[str, Callable[[Linear], LinearOp]] = {
+    "none": UnquantizedLinear.from_linear,
+    "int8": Int8Linear.from_linear,
+    "fp8": Fp8Linear.from_linear,
+}
+"""Linear layers by ``--quantization``."""
 
 
 def _scale(x: Tensor, largest: float) -> Tensor:
-    """What to divide each row by, so that its largest number becomes this: [rows, 1], float32."""
+    """Return the divisor that scales the largest magnitude of each row to ``largest``: [rows, 1], float32."""
     return x.abs().amax(1, keepdim=True).float().clamp_min(1e-12) / largest

@@ -1,7 +1,7 @@
-"""Products of activations with weights that are read once: of any width, by one row or by several.
+"""Matrix products that are limited by memory: one row of activations, or weights of one byte.
 
-cuBLAS is good where arithmetic is the limit. These kernels are for the other end, where the weights' way
-from memory is: one row, and weights of one byte, which are widened in registers.
+cuBLAS is good when arithmetic is the limit. These kernels are for the case when loading the weights is the
+limit; weights of one byte are widened in registers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fllm_backends.torch.model import RMSNorm
 
 
 class _Tile(NamedTuple):
-    """What one program of a product computes, and how."""
+    """Tile sizes and launch options of one program."""
 
     rows: int
     outputs: int
@@ -34,33 +34,34 @@ _TILES = (
     _Tile(rows=64, outputs=64, inputs=64, warps=4, stages=4),
     _Tile(rows=128, outputs=128, inputs=64, warps=8, stages=3),
 )
-"""By rows: the narrow ones have enough programs to keep the memory busy, the wide one reuses what it read."""
+"""Tiles by rows. Narrow ones give enough programs to keep memory busy; the wide one reuses loaded data."""
 
 
-def multiply(
+def matmul(
     x: Tensor,
     weight: Tensor,
     scale: Tensor | None = None,
     bias: Tensor | None = None,
     *,
     norm: RMSNorm | None = None,
-    onto: Tensor | None = None,
+    add_to: Tensor | None = None,
 ) -> Tensor:
-    """``norm(x) @ (weight * scale).T + bias``, added to ``onto`` itself where given; summed in float32.
+    """Compute ``norm(x) @ (weight * scale).T + bias`` in float32; add it to ``add_to`` in place if given.
 
-    x: [rows, in]; weight: [out, in] of any floating dtype or int8; scale and bias: [out]; onto: [rows, out].
-    A norm is taken of one row alone: there it costs nothing, since each program reads the row anyway.
+    ``x`` is [rows, in]; ``weight`` [out, in] of any floating dtype or int8; ``scale`` and ``bias`` [out];
+    ``add_to`` [rows, out]. A norm is supported for one row only: there it is free, because each program reads
+    the row anyway.
     """
     rows, inputs = x.shape
     assert norm is None or rows == 1
     outputs = len(weight)
-    out = x.new_empty((rows, outputs)) if onto is None else onto
+    out = x.new_empty((rows, outputs)) if add_to is None else add_to
     sizes = {"IN": inputs, "OUT": outputs}
-    extras = {"SCALED": scale is not None, "BIASED": bias is not None, "ADD": onto is not None}
+    extras = {"SCALED": scale is not None, "BIASED": bias is not None, "ADD": add_to is not None}
     operands = (x, weight, weight if scale is None else scale, weight if bias is None else bias, out)
     if rows == 1:
         programs = triton.cdiv(outputs, _ONE_ROW_OUTPUTS)
-        _one_row[(programs,)](
+        _matvec[(programs,)](
             *operands,
             norm.weight if norm else x,
             norm.eps if norm else 0.0,
@@ -73,7 +74,7 @@ def multiply(
         return out
     tile = next((tile for tile in _TILES if rows <= tile.rows), _TILES[-1])
     grid = (triton.cdiv(rows, tile.rows), triton.cdiv(outputs, tile.outputs))
-    _many_rows[grid](
+    _matmul[grid](
         *operands,
         rows,
         ROWS=tile.rows,
@@ -88,7 +89,7 @@ def multiply(
 
 
 @kernel
-def _one_row(
+def _matvec(
     x: tl.tensor,
     weight: tl.tensor,
     scale: tl.tensor,
@@ -106,33 +107,35 @@ def _one_row(
     INPUTS: tl.constexpr,
 ) -> None:
     outputs = tl.program_id(0) * OUTPUTS + tl.arange(0, OUTPUTS)
-    alive = outputs < OUT
-    starts = outputs.to(tl.int64)[:, None] * IN
+    output_mask = outputs < OUT
+    weight_rows = outputs.to(tl.int64)[:, None] * IN
     sums = tl.zeros([OUTPUTS, INPUTS], tl.float32)
     squares = tl.zeros([INPUTS], tl.float32)
     for at in range(0, IN, INPUTS):
         inputs = at + tl.arange(0, INPUTS)
-        there = inputs < IN
-        own = tl.load(x + inputs, mask=there, other=0.0).to(tl.float32)
+        input_mask = inputs < IN
+        x_row = tl.load(x + inputs, mask=input_mask, other=0.0).to(tl.float32)
         if NORM:
-            squares += own * own
-            own = own * tl.load(norm + inputs, mask=there, other=0.0).to(tl.float32)
-        row = tl.load(weight + starts + inputs[None, :], mask=alive[:, None] & there[None, :], other=0.0)
-        sums += row.to(tl.float32) * own[None, :]
+            squares += x_row * x_row
+            x_row = x_row * tl.load(norm + inputs, mask=input_mask, other=0.0).to(tl.float32)
+        row = tl.load(
+            weight + weight_rows + inputs[None, :], mask=output_mask[:, None] & input_mask[None, :], other=0.0
+        )
+        sums += row.to(tl.float32) * x_row[None, :]
     total = tl.sum(sums, 1)
     if NORM:
         total = total * tl.rsqrt(tl.sum(squares, 0) / IN + eps)
     if SCALED:
-        total = total * tl.load(scale + outputs, mask=alive, other=0.0)
+        total = total * tl.load(scale + outputs, mask=output_mask, other=0.0)
     if BIASED:
-        total = total + tl.load(bias + outputs, mask=alive, other=0.0).to(tl.float32)
+        total = total + tl.load(bias + outputs, mask=output_mask, other=0.0).to(tl.float32)
     if ADD:
-        total = total + tl.load(out + outputs, mask=alive, other=0.0).to(tl.float32)
-    tl.store(out + outputs, total.to(out.dtype.element_ty), mask=alive)  # pyright: ignore[reportAttributeAccessIssue]
+        total = total + tl.load(out + outputs, mask=output_mask, other=0.0).to(tl.float32)
+    tl.store(out + outputs, total.to(out.dtype.element_ty), mask=output_mask)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @kernel
-def _many_rows(
+def _matmul(
     x: tl.tensor,
     weight: tl.tensor,
     scale: tl.tensor,
@@ -148,25 +151,27 @@ def _many_rows(
     OUTPUTS: tl.constexpr,
     INPUTS: tl.constexpr,
 ) -> None:
-    # Programs that run together share the weights: the first number is the one that goes fastest.
-    own = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    # Programs that run together share the weights, because the first program id varies fastest.
+    x_rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     outputs = tl.program_id(1) * OUTPUTS + tl.arange(0, OUTPUTS)
-    alive = outputs < OUT
-    x_starts = own.to(tl.int64)[:, None] * IN
-    starts = outputs.to(tl.int64)[:, None] * IN
+    output_mask = outputs < OUT
+    x_starts = x_rows.to(tl.int64)[:, None] * IN
+    weight_rows = outputs.to(tl.int64)[:, None] * IN
     sums = tl.zeros([ROWS, OUTPUTS], tl.float32)
     for at in range(0, IN, INPUTS):
         inputs = at + tl.arange(0, INPUTS)
-        there = (inputs < IN)[None, :]
-        left = tl.load(x + x_starts + inputs[None, :], mask=(own < rows)[:, None] & there, other=0.0)
-        right = tl.load(weight + starts + inputs[None, :], mask=alive[:, None] & there, other=0.0)
+        input_mask = (inputs < IN)[None, :]
+        left = tl.load(x + x_starts + inputs[None, :], mask=(x_rows < rows)[:, None] & input_mask, other=0.0)
+        right = tl.load(
+            weight + weight_rows + inputs[None, :], mask=output_mask[:, None] & input_mask, other=0.0
+        )
         sums = tl.dot(left, tl.trans(right.to(left.dtype)), sums, input_precision="ieee")
     if SCALED:
-        sums = sums * tl.load(scale + outputs, mask=alive, other=0.0)[None, :]
+        sums = sums * tl.load(scale + outputs, mask=output_mask, other=0.0)[None, :]
     if BIASED:
-        sums = sums + tl.load(bias + outputs, mask=alive, other=0.0).to(tl.float32)[None, :]
-    places = out + own.to(tl.int64)[:, None] * OUT + outputs[None, :]
-    real = (own < rows)[:, None] & alive[None, :]
+        sums = sums + tl.load(bias + outputs, mask=output_mask, other=0.0).to(tl.float32)[None, :]
+    places = out + x_rows.to(tl.int64)[:, None] * OUT + outputs[None, :]
+    mask = (x_rows < rows)[:, None] & output_mask[None, :]
     if ADD:
-        sums = sums + tl.load(places, mask=real, other=0.0).to(tl.float32)
-    tl.store(places, sums.to(out.dtype.element_ty), mask=real)  # pyright: ignore[reportAttributeAccessIssue]
+        sums = sums + tl.load(places, mask=mask, other=0.0).to(tl.float32)
+    tl.store(places, sums.to(out.dtype.element_ty), mask=mask)  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,4 +1,4 @@
-"""What lies between the matrix products of a layer, each in one kernel."""
+"""The operations between the matrix products of a layer, each as one kernel."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from fllm_backends.torch.model import RMSNorm
 _COLUMNS = 1024
 
 
-def normalize(x: Tensor, norm: RMSNorm) -> Tensor:
-    """The norm of each row of [tokens, hidden]."""
+def rms_norm(x: Tensor, norm: RMSNorm) -> Tensor:
+    """Normalize each row of [tokens, hidden]."""
     out = torch.empty_like(x)
     size = x.shape[1]
-    _normalize[(len(x),)](
+    _rms_norm[(len(x),)](
         x,
         norm.weight,
         out,
@@ -30,7 +30,7 @@ def normalize(x: Tensor, norm: RMSNorm) -> Tensor:
     return out
 
 
-def place_heads(
+def norm_rope_and_cache(
     qkv: Tensor,
     norms: tuple[RMSNorm, RMSNorm] | None,
     rotation: tuple[Tensor, Tensor] | None,
@@ -38,14 +38,15 @@ def place_heads(
     cache: tuple[Tensor, Tensor],
     a: Architecture,
 ) -> Tensor:
-    """The queries of a product, [tokens, heads, head_dim]; its keys and values go to their slots.
+    """Normalize and rotate the heads of ``qkv``; store keys and values at their slots, return the queries.
 
-    ``norms``: of queries and keys. ``rotation``: cosines and sines, [tokens, 1, head_dim / 2] float32 each.
+    The queries are [tokens, heads, head_dim]. ``norms`` are those of queries and keys. ``rotation`` holds
+    cosines and sines, [tokens, 1, head_dim / 2] float32 each.
     """
     query = qkv.new_empty((len(qkv), a.heads, a.head_dim))
     cosine, sine = rotation or (slots, slots)
     q_norm, k_norm = norms or (None, None)
-    _place_heads[(len(qkv), a.heads + 2 * a.kv_heads)](
+    _norm_rope_and_cache[(len(qkv), a.heads + 2 * a.kv_heads)](
         qkv,
         q_norm.weight if q_norm else qkv,
         k_norm.weight if k_norm else qkv,
@@ -66,16 +67,16 @@ def place_heads(
     return query
 
 
-def gate(gate_up: Tensor) -> Tensor:
-    """``silu(gate) * up`` of [tokens, gate and up]."""
+def silu_and_mul(gate_up: Tensor) -> Tensor:
+    """Return ``silu(gate) * up`` of [tokens, gate and up]."""
     size = gate_up.shape[1] // 2
     out = gate_up.new_empty((len(gate_up), size))
-    _gate[(len(out), triton.cdiv(size, _COLUMNS))](gate_up, out, SIZE=size, COLUMNS=_COLUMNS)
+    _silu_and_mul[(len(out), triton.cdiv(size, _COLUMNS))](gate_up, out, SIZE=size, COLUMNS=_COLUMNS)
     return out
 
 
 @kernel
-def _normalize(
+def _rms_norm(
     x: tl.tensor,
     weight: tl.tensor,
     out: tl.tensor,
@@ -85,15 +86,15 @@ def _normalize(
 ) -> None:
     row = tl.program_id(0).to(tl.int64) * SIZE
     columns = tl.arange(0, COLUMNS)
-    real = columns < SIZE
-    own = tl.load(x + row + columns, mask=real, other=0.0).to(tl.float32)
-    root = tl.rsqrt(tl.sum(own * own, 0) / SIZE + eps)
-    scale = tl.load(weight + columns, mask=real, other=0.0).to(tl.float32)
-    tl.store(out + row + columns, (own * root * scale).to(out.dtype.element_ty), mask=real)  # pyright: ignore[reportAttributeAccessIssue]
+    mask = columns < SIZE
+    x_row = tl.load(x + row + columns, mask=mask, other=0.0).to(tl.float32)
+    rms_inverse = tl.rsqrt(tl.sum(x_row * x_row, 0) / SIZE + eps)
+    scale = tl.load(weight + columns, mask=mask, other=0.0).to(tl.float32)
+    tl.store(out + row + columns, (x_row * rms_inverse * scale).to(out.dtype.element_ty), mask=mask)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @kernel
-def _place_heads(
+def _norm_rope_and_cache(
     qkv: tl.tensor,
     q_norm: tl.tensor,
     k_norm: tl.tensor,
@@ -114,19 +115,19 @@ def _place_heads(
     token = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1)
     pairs = tl.arange(0, PAIRS)
-    real = pairs < HALF
+    mask = pairs < HALF
     start = qkv + (token * (HEADS + 2 * KV_HEADS) + head) * 2 * HALF + pairs
-    first = tl.load(start, mask=real, other=0.0).to(tl.float32)
-    second = tl.load(start + HALF, mask=real, other=0.0).to(tl.float32)
+    first = tl.load(start, mask=mask, other=0.0).to(tl.float32)
+    second = tl.load(start + HALF, mask=mask, other=0.0).to(tl.float32)
     if head < HEADS + KV_HEADS:
         if NORM:
-            root = tl.rsqrt(tl.sum(first * first + second * second, 0) / (2 * HALF) + eps)
+            rms_inverse = tl.rsqrt(tl.sum(first * first + second * second, 0) / (2 * HALF) + eps)
             weight = (q_norm if head < HEADS else k_norm) + pairs
-            first = first * root * tl.load(weight, mask=real, other=0.0).to(tl.float32)
-            second = second * root * tl.load(weight + HALF, mask=real, other=0.0).to(tl.float32)
+            first = first * rms_inverse * tl.load(weight, mask=mask, other=0.0).to(tl.float32)
+            second = second * rms_inverse * tl.load(weight + HALF, mask=mask, other=0.0).to(tl.float32)
         if ROTATE:
-            c = tl.load(cosine + token * HALF + pairs, mask=real, other=0.0)
-            s = tl.load(sine + token * HALF + pairs, mask=real, other=0.0)
+            c = tl.load(cosine + token * HALF + pairs, mask=mask, other=0.0)
+            s = tl.load(sine + token * HALF + pairs, mask=mask, other=0.0)
             first, second = first * c - second * s, second * c + first * s
     slot = tl.load(slots + token).to(tl.int64)
     if head < HEADS:
@@ -135,16 +136,16 @@ def _place_heads(
         out = keys + (slot * KV_HEADS + head - HEADS) * 2 * HALF + pairs
     else:
         out = values + (slot * KV_HEADS + head - HEADS - KV_HEADS) * 2 * HALF + pairs
-    real = pairs < tl.where((slot >= 0) | (head < HEADS), HALF, 0)
-    tl.store(out, first.to(out.dtype.element_ty), mask=real)
-    tl.store(out + HALF, second.to(out.dtype.element_ty), mask=real)
+    mask = pairs < tl.where((slot >= 0) | (head < HEADS), HALF, 0)
+    tl.store(out, first.to(out.dtype.element_ty), mask=mask)
+    tl.store(out + HALF, second.to(out.dtype.element_ty), mask=mask)
 
 
 @kernel
-def _gate(gate_up: tl.tensor, out: tl.tensor, SIZE: tl.constexpr, COLUMNS: tl.constexpr) -> None:
+def _silu_and_mul(gate_up: tl.tensor, out: tl.tensor, SIZE: tl.constexpr, COLUMNS: tl.constexpr) -> None:
     row = tl.program_id(0).to(tl.int64)
     columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-    real = columns < SIZE
-    opened = tl.load(gate_up + row * 2 * SIZE + columns, mask=real, other=0.0).to(tl.float32)
-    up = tl.load(gate_up + row * 2 * SIZE + SIZE + columns, mask=real, other=0.0).to(tl.float32)
-    tl.store(out + row * SIZE + columns, (opened * tl.sigmoid(opened) * up).to(out.dtype.element_ty), real)  # pyright: ignore[reportAttributeAccessIssue]
+    mask = columns < SIZE
+    gate = tl.load(gate_up + row * 2 * SIZE + columns, mask=mask, other=0.0).to(tl.float32)
+    up = tl.load(gate_up + row * 2 * SIZE + SIZE + columns, mask=mask, other=0.0).to(tl.float32)
+    tl.store(out + row * SIZE + columns, (gate * tl.sigmoid(gate) * up).to(out.dtype.element_ty), mask)  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,4 +1,4 @@
-"""Batches that a start runs before anybody waits: they compile the kernels and record every graph."""
+"""Batches that run at start-up to compile the kernels and record every CUDA graph."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Iterator
 
 from fllm.batching.runner import Row
 from fllm.values import SamplingParams
-from fllm_backends.torch.cuda.graphs import sizes
+from fllm_backends.torch.cuda.graphs import graph_sizes
 
 
-def rehearsal(max_rows: int) -> Iterator[list[Row]]:
-    """Decodes of every size, the largest first, whose memory the others then share; and a short prompt.
+def warmup_batches(max_rows: int) -> Iterator[list[Row]]:
+    """Yield decodes of every size, the largest first so that the others share its memory; then a prompt.
 
-    All write to the first block of a cache in which nothing lies yet.
+    All write to the first block of the cache, which is still empty.
     """
-    for size in reversed(sizes(max_rows)):
+    for size in reversed(graph_sizes(max_rows)):
         yield [_row(tokens=1)] * size
     yield [_row(tokens=2)]
 

@@ -1,1 +1,1 @@
-"""A decoder for CPUs whose layers run as one compiled call in each thread, on int8 weights."""
+"""A decoder for CPUs with int8 or int4 weights, whose layers run as one compiled call in each thread."""

@@ -1,4 +1,4 @@
-"""What the kernels are given, as named tuples of arrays."""
+"""Named tuples of arrays that the kernels take as arguments."""
 
 from __future__ import annotations
 
@@ -12,78 +12,78 @@ from fllm_backends.torch.fused.packing import Floats
 Integers = NDArray[np.int64]
 
 
-class Shape(NamedTuple):
-    """What the kernels must know of the model."""
+class ModelShape(NamedTuple):
+    """The dimensions of the model that the kernels need."""
 
     heads: int
     kv_heads: int
     eps: np.float32
 
 
-class Bank(NamedTuple):
-    """Where a matrix of each layer lies."""
+class PackedMatrices(NamedTuple):
+    """One packed matrix of each layer."""
 
-    places: Integers
-    """Addresses of their records."""
-    records: Integers
-    """Bytes of one record."""
+    addresses: Integers
+    """Addresses of the matrices' records: [layers]."""
+    record_bytes: Integers
+    """Size in bytes of one record of each matrix: [layers]."""
     bias: Floats
     """[layers, out]"""
 
 
-class Layers(NamedTuple):
+class LayerWeights(NamedTuple):
     """The weights of all layers; norms are [layers, size]."""
 
     input_norm: Floats
     post_norm: Floats
     q_norm: Floats
     k_norm: Floats
-    qkv: Bank
-    output: Bank
-    gate_up: Bank
-    down: Bank
+    qkv: PackedMatrices
+    output: PackedMatrices
+    gate_up: PackedMatrices
+    down: PackedMatrices
     window: Integers
-    """Of each layer; 0 for none."""
+    """Sliding window of each layer: [layers]; 0 for none."""
     rotary: NDArray[np.bool_]
 
 
 class Batch(NamedTuple):
-    """Who computes what; one entry for each new token, but for the last two."""
+    """The batch to compute. Fields have one entry for each new token, except the last two."""
 
     positions: Integers
     slots: Integers
     cosine: Floats
     sine: Floats
     """[tokens, head_dim / 2]"""
-    tables: Integers
+    page_tables: Integers
     """Pages of each row, padded: [rows, pages]."""
     tiles: Integers
-    """Neighbouring tokens that attend together: [tiles, 3], the first, how many, and whose."""
+    """Neighbouring tokens that attend together: [tiles, 3], the first token, their number and their row."""
 
 
-class Best(NamedTuple):
-    """What each thread found: [threads, rows], and what it may find."""
+class ArgmaxState(NamedTuple):
+    """The best token that each thread has found, [threads, rows], and the tokens that are allowed."""
 
     values: Floats
-    places: Integers
+    tokens: Integers
     masks: NDArray[np.int32]
-    """[rows, words], a bit for each token; no rows where there is no limit."""
+    """[rows, words], a bit for each token; no rows if all tokens are allowed."""
 
 
 class Scratch(NamedTuple):
-    """Room for what a layer computes: [tokens, ...], and for each thread [threads, ...]."""
+    """Buffers for the results of a layer: [tokens, ...], and for each thread [threads, ...]."""
 
     hidden: NDArray[np.int8]
     hidden_scales: Floats
-    """[tokens, groups, 2], as the others: what 1 is worth, and the sum."""
-    heads: NDArray[np.int8]
-    heads_scales: Floats
-    wide: NDArray[np.int8]
-    wide_scales: Floats
+    """[tokens, groups, 2], as the other scales: the scale of a group, and the group's sum."""
+    attention: NDArray[np.int8]
+    attention_scales: Floats
+    inner: NDArray[np.int8]
+    inner_scales: Floats
     qkv: Floats
-    row: Floats
-    gates: Floats
+    norm_row: Floats
+    gate_up: Floats
     queries: Floats
     scores: Floats
-    mixed: Floats
-    total: Floats
+    weighted: Floats
+    softmax_sums: Floats

@@ -1,4 +1,4 @@
-"""Queries, keys and values: rotation, the cache, attention."""
+"""Rotary embeddings, the KV cache and attention."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from typing import Any
 import numpy as np
 
 from fllm_backends.torch.fused import simd_kernels
-from fllm_backends.torch.fused.intrinsics import address, as_half
+from fllm_backends.torch.fused.intrinsics import address, half_bits
 from fllm_backends.torch.fused.jit import kernel
-from fllm_backends.torch.fused.matmul import COARSE
+from fllm_backends.torch.fused.matmul import PLANES_8_BIT
 from fllm_backends.torch.fused.norms import normalize
 from fllm_backends.torch.fused.packing import GROUP, PANEL
-from fllm_backends.torch.fused.simd_kernels import SCALES
+from fllm_backends.torch.fused.simd_kernels import SCALE_BYTES
 from fllm_backends.torch.fused.target import TARGET
-from fllm_backends.torch.fused.thread_team import at_once, finish, take
+from fllm_backends.torch.fused.thread_team import claim_piece, finish_phase, units_per_piece
 
-TALL = TARGET.width == 16
-"""There are registers for the sums of eight rows."""
+EIGHT_ROWS_FIT = TARGET.width == 16
+"""Whether there are enough registers for the sums of eight rows."""
 
-score_8, score_4 = simd_kernels.score(TARGET, 8), simd_kernels.score(TARGET, 4)
-mix_4, soften = simd_kernels.mix(TARGET, 4), simd_kernels.soften(TARGET)
-round_coarse = simd_kernels.round_groups(TARGET, COARSE)
+scores_8, scores_4 = simd_kernels.attention_scores(TARGET, 8), simd_kernels.attention_scores(TARGET, 4)
+weighted_values_4, softmax = simd_kernels.weighted_values(TARGET, 4), simd_kernels.softmax(TARGET)
+quantize_8_bit = simd_kernels.quantize_groups(TARGET, PLANES_8_BIT)
 
 single = np.float32
 
 
-@kernel(fast=False)
+@kernel(fastmath=False)
 def rotate(x: Any, cosine: Any, sine: Any) -> None:
-    """Rotate one head by its position."""
+    """Rotate one head by its position, in place."""
     half = len(cosine)
     for i in range(half):
         first, second = x[i], x[i + half]
@@ -37,31 +37,31 @@ def rotate(x: Any, cosine: Any, sine: Any) -> None:
         x[i + half] = second * cosine[i] + first * sine[i]
 
 
-@kernel(fast=False)
-def place_heads(
+@kernel(fastmath=False)
+def norm_rope_and_cache(
     qkv: Any, batch: Any, shape: Any, w: Any, layer: Any, keys: Any, values: Any, team: Any, phase: Any
 ) -> None:
-    """Normalize heads (Qwen3), rotate them, and store keys and values.
+    """Normalize the heads of all tokens (Qwen3), rotate them, and store keys and values in the cache.
 
-    Keys: [pages, kv_heads, head_dim, PANEL]; values: [pages, kv_heads, PANEL, head_dim]; float16.
+    Keys are [pages, kv_heads, head_dim, PANEL] and values [pages, kv_heads, PANEL, head_dim], both float16.
     """
-    many = at_once(len(qkv), team)
-    pieces, mine = -(-len(qkv) // many), 0
+    per_piece = units_per_piece(len(qkv), team)
+    pieces, completed = -(-len(qkv) // per_piece), 0
     while True:
-        first = take(team, phase) * many
+        first = claim_piece(team, phase) * per_piece
         if first >= len(qkv):
             break
-        mine += 1
-        for t in range(first, min(first + many, len(qkv))):
-            place_token(qkv[t], t, batch, shape, w, layer, keys, values)
-    finish(team, phase, mine, pieces)
+        completed += 1
+        for t in range(first, min(first + per_piece, len(qkv))):
+            norm_rope_and_cache_token(qkv[t], t, batch, shape, w, layer, keys, values)
+    finish_phase(team, phase, completed, pieces)
 
 
-@kernel(fast=False)
-def place_token(
+@kernel(fastmath=False)
+def norm_rope_and_cache_token(
     heads: Any, t: Any, batch: Any, shape: Any, w: Any, layer: Any, keys: Any, values: Any
 ) -> None:
-    """The same for one token."""
+    """Do the same for one token."""
     dim = keys.shape[2]
     page, place = batch.slots[t] // PANEL, batch.slots[t] % PANEL
     for h in range(shape.heads + shape.kv_heads):
@@ -74,54 +74,57 @@ def place_token(
         key = (shape.heads + h) * dim
         value = key + shape.kv_heads * dim
         for i in range(dim):
-            keys[page, h, i, place] = as_half(heads[key + i])
-            values[page, h, place, i] = as_half(heads[value + i])
+            keys[page, h, i, place] = half_bits(heads[key + i])
+            values[page, h, place, i] = half_bits(heads[value + i])
 
 
-@kernel(fast=False)
+@kernel(fastmath=False)
 def attend(
     qkv: Any, batch: Any, shape: Any, window: Any, keys: Any, values: Any, s: Any, team: Any, phase: Any
 ) -> None:
-    """All heads of all new tokens, in tiles of neighbouring tokens and the heads that share keys."""
-    pieces, mine = len(batch.tiles) * shape.kv_heads, 0
+    """Attend with all heads of all new tokens.
+
+    A tile is neighbouring tokens and the heads that share a kv head.
+    """
+    pieces, completed = len(batch.tiles) * shape.kv_heads, 0
     while True:
-        turn = take(team, phase)
-        if turn >= pieces:
+        index = claim_piece(team, phase)
+        if index >= pieces:
             break
-        mine += 1
-        # The last tiles of a prompt see the most keys: they come first.
-        tile = batch.tiles[len(batch.tiles) - 1 - turn // shape.kv_heads]
-        attend_tile(qkv, batch, shape, window, keys, values, s, team.thread, tile, turn % shape.kv_heads)
-    finish(team, phase, mine, pieces)
+        completed += 1
+        # The last tiles of a prompt attend to the most keys, so they come first.
+        tile = batch.tiles[len(batch.tiles) - 1 - index // shape.kv_heads]
+        attend_tile(qkv, batch, shape, window, keys, values, s, team.thread, tile, index % shape.kv_heads)
+    finish_phase(team, phase, completed, pieces)
 
 
-@kernel(fast=False)
+@kernel(fastmath=False)
 def score_pages(
     queries: Any, padded: Any, head: Any, table: Any, begin: Any, end: Any, keys: Any, scores: Any
 ) -> None:
-    """Queries times the keys at positions from ``begin`` to ``end``, whole pages."""
+    """Multiply queries with the keys at positions from ``begin`` to ``end``, which are whole pages."""
     heads, dim, width = keys.shape[1], keys.shape[2], scores.shape[1]
     page = dim * PANEL * 2
     for p in range(begin, end, PANEL):
         at = address(keys) + (table[p // PANEL] * heads + head) * page
         row = 0
         while row < padded:
-            here = (
+            arguments = (
                 address(queries) + row * dim * 4,
                 dim,
                 at,
                 address(scores) + (row * width + p - begin) * 4,
                 width * 4,
             )
-            if TALL and padded - row >= 8:
-                score_8(here)
+            if EIGHT_ROWS_FIT and padded - row >= 8:
+                scores_8(arguments)
                 row += 8
             else:
-                score_4(here)
+                scores_4(arguments)
                 row += 4
 
 
-@kernel(fast=False)
+@kernel(fastmath=False)
 def attend_tile(
     qkv: Any,
     batch: Any,
@@ -134,13 +137,18 @@ def attend_tile(
     tile: Any,
     head: Any,
 ) -> None:
-    """softmax(queries @ keys / sqrt(dim)) @ values for some tokens of one row and one kv head."""
+    """Compute softmax(queries @ keys / sqrt(dim)) @ values for some tokens of one row and one kv head."""
     dim = keys.shape[2]
     shared = shape.heads // shape.kv_heads
-    first, count, table = tile[0], tile[1], batch.tables[tile[2]]
+    first, count, table = tile[0], tile[1], batch.page_tables[tile[2]]
     rows = count * shared
     padded = -(-rows // 4) * 4
-    queries, scores, mixed, total = s.queries[thread], s.scores[thread], s.mixed[thread], s.total[thread]
+    queries, scores, weighted, sums = (
+        s.queries[thread],
+        s.scores[thread],
+        s.weighted[thread],
+        s.softmax_sums[thread],
+    )
     scale = single(1) / math.sqrt(single(dim))
     for t in range(count):
         for j in range(shared):
@@ -158,31 +166,31 @@ def attend_tile(
         if window > 0:
             scores[row, : max(0, position + 1 - window - begin)] = -np.inf
         scores[row, position + 1 - begin : end - begin] = -np.inf
-        soften((address(scores[row]), end - begin, address(total) + 4 * row))
-    mixed[:padded] = single(0)
+        softmax((address(scores[row]), end - begin, address(sums) + 4 * row))
+    weighted[:padded] = single(0)
     for p in range(begin, end, PANEL):
         at = address(values) + (table[p // PANEL] * shape.kv_heads + head) * page
         for row in range(0, padded, 4):
-            mix_4(
+            weighted_values_4(
                 (
                     address(scores) + (row * width + p - begin) * 4,
                     width * 4,
                     at,
                     dim,
-                    address(mixed) + row * dim * 4,
+                    address(weighted) + row * dim * 4,
                 )
             )
     groups = dim // GROUP
     for row in range(rows):
-        inverse = single(1) / total[row]
+        inverse = single(1) / sums[row]
         for i in range(dim):
-            mixed[row, i] *= inverse
+            weighted[row, i] *= inverse
         t, at = first + row // shared, (head * shared + row % shared) * groups
-        round_coarse(
+        quantize_8_bit(
             (
-                address(mixed[row]),
+                address(weighted[row]),
                 groups,
-                address(s.heads[t]) + at * GROUP,
-                address(s.heads_scales[t]) + at * SCALES,
+                address(s.attention[t]) + at * GROUP,
+                address(s.attention_scales[t]) + at * SCALE_BYTES,
             )
         )

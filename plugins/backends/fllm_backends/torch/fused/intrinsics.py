@@ -1,4 +1,4 @@
-"""What numba lacks: addresses, float16, and the words by which threads meet."""
+"""Operations that numba lacks: addresses, float16, and synchronisation of threads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fllm_backends.torch.fused.simd_builder import BYTE, HALF, INT16, INT32, INT
 
 @intrinsic
 def address(typingctx: Any, array: Any) -> Any:  # noqa: ARG001
-    """Of an array's first element."""
+    """Return the address of an array's first element."""
 
     def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         found = context.make_array(signature.args[0])(context, builder, values[0])
@@ -23,8 +23,8 @@ def address(typingctx: Any, array: Any) -> Any:  # noqa: ARG001
 
 
 @intrinsic
-def round_half(typingctx: Any, x: Any) -> Any:  # noqa: ARG001
-    """The float32 that float16 makes of a number."""
+def round_to_half(typingctx: Any, x: Any) -> Any:  # noqa: ARG001
+    """Round a float32 to the nearest float16; return it as float32."""
 
     def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:  # noqa: ARG001
         return builder.fpext(builder.fptrunc(values[0], HALF), SINGLE)
@@ -33,8 +33,8 @@ def round_half(typingctx: Any, x: Any) -> Any:  # noqa: ARG001
 
 
 @intrinsic
-def as_half(typingctx: Any, x: Any) -> Any:  # noqa: ARG001
-    """The bits of a number in float16."""
+def half_bits(typingctx: Any, x: Any) -> Any:  # noqa: ARG001
+    """Return the bits of a number in float16."""
 
     def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:  # noqa: ARG001
         return builder.bitcast(builder.fptrunc(values[0], HALF), INT16)
@@ -43,8 +43,8 @@ def as_half(typingctx: Any, x: Any) -> Any:  # noqa: ARG001
 
 
 @intrinsic
-def half_at(typingctx: Any, at: Any) -> Any:  # noqa: ARG001
-    """The float16 at an address, as float32."""
+def load_half_at(typingctx: Any, at: Any) -> Any:  # noqa: ARG001
+    """Load the float16 at an address as float32."""
 
     def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:  # noqa: ARG001
         return builder.fpext(builder.load(builder.inttoptr(values[0], HALF.as_pointer()), align=2), SINGLE)
@@ -53,8 +53,8 @@ def half_at(typingctx: Any, at: Any) -> Any:  # noqa: ARG001
 
 
 @intrinsic
-def byte_at(typingctx: Any, at: Any) -> Any:  # noqa: ARG001
-    """The byte at an address."""
+def load_byte_at(typingctx: Any, at: Any) -> Any:  # noqa: ARG001
+    """Load the byte at an address."""
 
     def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:  # noqa: ARG001
         return builder.load(builder.inttoptr(values[0], BYTE.as_pointer()))
@@ -64,7 +64,7 @@ def byte_at(typingctx: Any, at: Any) -> Any:  # noqa: ARG001
 
 @intrinsic
 def atomic_add(typingctx: Any, at: Any, value: Any) -> Any:  # noqa: ARG001
-    """Add to the int64 at an address; gives what stood there."""
+    """Add to the int64 at an address; return its previous value."""
 
     def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:  # noqa: ARG001
         return builder.atomic_rmw(
@@ -76,7 +76,7 @@ def atomic_add(typingctx: Any, at: Any, value: Any) -> Any:  # noqa: ARG001
 
 @intrinsic
 def atomic_load(typingctx: Any, at: Any) -> Any:  # noqa: ARG001
-    """The int64 at an address."""
+    """Load the int64 at an address."""
 
     def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:  # noqa: ARG001
         return builder.load_atomic(builder.inttoptr(values[0], INT64.as_pointer()), "acquire", 8)
@@ -84,7 +84,7 @@ def atomic_load(typingctx: Any, at: Any) -> Any:  # noqa: ARG001
     return types.intp(types.intp), codegen
 
 
-def _procedure(name: str, result: Any) -> Any:
+def _void_call(name: str, result: Any) -> Any:
     @intrinsic
     def call(typingctx: Any) -> Any:  # noqa: ARG001
         def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:  # noqa: ARG001
@@ -97,7 +97,7 @@ def _procedure(name: str, result: Any) -> Any:
     return call
 
 
-pause = _procedure("llvm.x86.sse2.pause", ir.VoidType())
-"""Tells the processor that this loop only waits."""
-give_way = _procedure("sched_yield", INT32)
-"""Lets another thread have this core: the one that is waited for may need it."""
+pause = _void_call("llvm.x86.sse2.pause", ir.VoidType())
+"""Hint to the processor that this is a spin loop."""
+sched_yield = _void_call("sched_yield", INT32)
+"""Yield the core to another thread: the one that is waited for may need it."""

@@ -1,4 +1,4 @@
-"""Activations times packed weights, piece by piece."""
+"""Products of quantized activations with packed weights."""
 
 from __future__ import annotations
 
@@ -8,53 +8,55 @@ from fllm_backends.torch.fused import simd_kernels
 from fllm_backends.torch.fused.intrinsics import address
 from fllm_backends.torch.fused.jit import kernel
 from fllm_backends.torch.fused.packing import GROUP, PANEL, RECORD_4
-from fllm_backends.torch.fused.simd_kernels import SCALES
+from fllm_backends.torch.fused.simd_kernels import SCALE_BYTES
 from fllm_backends.torch.fused.target import TARGET
-from fllm_backends.torch.fused.thread_team import at_once, finish, take
+from fllm_backends.torch.fused.thread_team import claim_piece, finish_phase, units_per_piece
 
 ROWS = 64
-"""Rows of activations that stay in the cache while the weights pass by."""
-COARSE, FINE = 1, 2
-"""Bytes of an activation: what comes out of a norm has a few channels much larger than the others, and is
-rounded more finely."""
+"""Rows of activations that stay in the cache while the weights are streamed."""
+PLANES_8_BIT, PLANES_15_BIT = 1, 2
+"""Bytes of a quantized activation.
 
-gate_group = simd_kernels.gate(TARGET)
+The output of a norm has a few channels much larger than the others, so it is quantized to 15 bits.
+"""
+
+silu_and_mul_group = simd_kernels.silu_and_mul(TARGET)
 
 
-def product_of(bits: int, planes: int) -> Any:
-    """Products of any number of rows of activations with one panel; all places are addresses."""
-    by_8, by_4, by_1 = (simd_kernels.product(TARGET, rows, bits, planes) for rows in (8, 4, 1))
+def make_panel_matmul(bits: int, planes: int) -> Any:
+    """Make the product of any number of rows of activations with one panel. All pointers are addresses."""
+    by_8, by_4, by_1 = (simd_kernels.panel_matmul(TARGET, rows, bits, planes) for rows in (8, 4, 1))
     deep = GROUP * planes
 
-    @kernel(fast=False)
-    def product(
+    @kernel(fastmath=False)
+    def panel_matmul(
         a: Any, scales: Any, rows: Any, panel: Any, groups: Any, bias: Any, out: Any, stride: Any, add: Any
     ) -> None:
-        line, wide = groups * deep, groups * SCALES
+        line, wide = groups * deep, groups * SCALE_BYTES
         while rows > 0:
-            here = (a, line, scales, wide, panel, groups, bias, out, stride, add)
+            arguments = (a, line, scales, wide, panel, groups, bias, out, stride, add)
             if rows >= 8:
-                by_8(here)
+                by_8(arguments)
                 done = 8
             elif rows >= 4:
-                by_4(here)
+                by_4(arguments)
                 done = 4
             else:
-                by_1(here)
+                by_1(arguments)
                 done = 1
             rows -= done
             a, scales, out = a + done * line, scales + done * wide, out + done * stride
 
-    return product
+    return panel_matmul
 
 
-fine_4, fine_8, coarse_4, coarse_8 = (
-    product_of(bits, planes) for planes in (FINE, COARSE) for bits in (4, 8)
+matmul_w4_a15, matmul_w8_a15, matmul_w4_a8, matmul_w8_a8 = (
+    make_panel_matmul(bits, planes) for planes in (PLANES_15_BIT, PLANES_8_BIT) for bits in (4, 8)
 )
 
 
-@kernel(fast=False)
-def product(
+@kernel(fastmath=False)
+def panel_matmul(
     a: Any,
     scales: Any,
     rows: Any,
@@ -67,102 +69,102 @@ def product(
     stride: Any,
     add: Any,
 ) -> None:
-    """The same, for weights and activations of any kind."""
-    if planes == FINE and record == RECORD_4:
-        fine_4(a, scales, rows, panel, groups, bias, out, stride, add)
-    elif planes == FINE:
-        fine_8(a, scales, rows, panel, groups, bias, out, stride, add)
+    """Multiply with one panel, for weights and activations of any width."""
+    if planes == PLANES_15_BIT and record == RECORD_4:
+        matmul_w4_a15(a, scales, rows, panel, groups, bias, out, stride, add)
+    elif planes == PLANES_15_BIT:
+        matmul_w8_a15(a, scales, rows, panel, groups, bias, out, stride, add)
     elif record == RECORD_4:
-        coarse_4(a, scales, rows, panel, groups, bias, out, stride, add)
+        matmul_w4_a8(a, scales, rows, panel, groups, bias, out, stride, add)
     else:
-        coarse_8(a, scales, rows, panel, groups, bias, out, stride, add)
+        matmul_w8_a8(a, scales, rows, panel, groups, bias, out, stride, add)
 
 
-@kernel(fast=False)
-def project(a: Any, scales: Any, bank: Any, layer: Any, out: Any, add: Any, team: Any, phase: Any) -> None:
-    """``out = a @ matrix.T + bias``, or ``out +=`` that."""
+@kernel(fastmath=False)
+def linear(a: Any, scales: Any, matrices: Any, layer: Any, out: Any, add: Any, team: Any, phase: Any) -> None:
+    """Compute ``out = a @ matrix.T + bias``, or ``out +=`` that if ``add`` is 1."""
     rows, groups = scales.shape[0], scales.shape[1]
     line, planes = a.shape[1], a.shape[1] // (groups * GROUP)
-    panels, record = bank.bias.shape[1] // PANEL, bank.records[layer]
-    many = at_once(panels, team)
-    pieces, stride = -(-panels // many), out.shape[1] * 4
+    panels, record = matrices.bias.shape[1] // PANEL, matrices.record_bytes[layer]
+    per_piece = units_per_piece(panels, team)
+    pieces, stride = -(-panels // per_piece), out.shape[1] * 4
     blocks = -(-rows // ROWS)
-    mine = 0
+    completed = 0
     while True:
-        turn = take(team, phase)
-        if turn >= pieces * blocks:
+        index = claim_piece(team, phase)
+        if index >= pieces * blocks:
             break
-        mine += 1
-        block, first = turn // pieces * ROWS, turn % pieces * many
-        for panel in range(first, min(first + many, panels)):
-            product(
+        completed += 1
+        block, first = index // pieces * ROWS, index % pieces * per_piece
+        for panel in range(first, min(first + per_piece, panels)):
+            panel_matmul(
                 address(a) + block * line,
-                address(scales) + block * groups * SCALES,
+                address(scales) + block * groups * SCALE_BYTES,
                 min(ROWS, rows - block),
                 planes,
                 record,
-                bank.places[layer] + panel * groups * record,
+                matrices.addresses[layer] + panel * groups * record,
                 groups,
-                address(bank.bias[layer]) + panel * PANEL * 4,
+                address(matrices.bias[layer]) + panel * PANEL * 4,
                 address(out) + block * stride + panel * PANEL * 4,
                 stride,
                 add,
             )
-    finish(team, phase, mine, pieces * blocks)
+    finish_phase(team, phase, completed, pieces * blocks)
 
 
-@kernel(fast=False)
-def gate(
+@kernel(fastmath=False)
+def gate_up(
     a: Any,
     scales: Any,
-    bank: Any,
+    matrices: Any,
     layer: Any,
-    rooms: Any,
+    buffers: Any,
     out: Any,
     out_scales: Any,
     team: Any,
     phase: Any,
 ) -> None:
-    """silu(a @ gate.T) * (a @ up.T), rounded; gate and up are the two halves of one matrix."""
+    """Compute silu(a @ gate.T) * (a @ up.T), quantized. Gate and up are the two halves of one matrix."""
     rows, groups = scales.shape[0], scales.shape[1]
     line, planes = a.shape[1], a.shape[1] // (groups * GROUP)
-    inner, record, room = out.shape[1], bank.records[layer], rooms[team.thread]
+    inner, record, buffer = out.shape[1], matrices.record_bytes[layer], buffers[team.thread]
     size = groups * record
-    many = at_once(inner // GROUP, team)
-    pieces, stride = -(-(inner // GROUP) // many), 8 * GROUP
+    per_piece = units_per_piece(inner // GROUP, team)
+    pieces, stride = -(-(inner // GROUP) // per_piece), 8 * GROUP
     blocks = -(-rows // ROWS)
-    mine = 0
+    completed = 0
     while True:
-        turn = take(team, phase)
-        if turn >= pieces * blocks:
+        index = claim_piece(team, phase)
+        if index >= pieces * blocks:
             break
-        mine += 1
-        block, first = turn // pieces * ROWS, turn % pieces * many
+        completed += 1
+        block, first = index // pieces * ROWS, index % pieces * per_piece
         count = min(ROWS, rows - block)
-        for piece in range(first, min(first + many, inner // GROUP)):
-            for part in range(4):  # two panels of gates, two of what they let through
+        for piece in range(first, min(first + per_piece, inner // GROUP)):
+            for part in range(4):  # two panels of gate, two of up
                 column = piece * GROUP + part % 2 * PANEL + part // 2 * inner
-                product(
+                panel_matmul(
                     address(a) + block * line,
-                    address(scales) + block * groups * SCALES,
+                    address(scales) + block * groups * SCALE_BYTES,
                     count,
                     planes,
                     record,
-                    bank.places[layer] + column // PANEL * size,
+                    matrices.addresses[layer] + column // PANEL * size,
                     groups,
-                    address(bank.bias[layer]) + column * 4,
-                    address(room) + part * PANEL * 4,
+                    address(matrices.bias[layer]) + column * 4,
+                    address(buffer) + part * PANEL * 4,
                     stride,
                     0,
                 )
             for row in range(count):
-                gates = address(room) + row * stride
-                gate_group(
+                gates = address(buffer) + row * stride
+                silu_and_mul_group(
                     (
                         gates,
                         gates + 4 * GROUP,
                         address(out[block + row]) + piece * GROUP,
-                        address(out_scales[block + row]) + piece * SCALES,
+                        address(out_scales[block + row]) + piece * SCALE_BYTES,
                     )
                 )
-    finish(team, phase, mine, pieces * blocks)
+    finish_phase(team, phase, completed, pieces * blocks)

@@ -1,4 +1,4 @@
-"""RMSNorm, and the rounding of what comes out of it."""
+"""RMSNorm and the quantization of its output."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import numpy as np
 from fllm_backends.torch.fused import simd_kernels
 from fllm_backends.torch.fused.intrinsics import address
 from fllm_backends.torch.fused.jit import kernel
-from fllm_backends.torch.fused.matmul import FINE
+from fllm_backends.torch.fused.matmul import PLANES_15_BIT
 from fllm_backends.torch.fused.target import TARGET
-from fllm_backends.torch.fused.thread_team import at_once, finish, take
+from fllm_backends.torch.fused.thread_team import claim_piece, finish_phase, units_per_piece
 
-round_fine = simd_kernels.round_groups(TARGET, FINE)
+quantize_15_bit = simd_kernels.quantize_groups(TARGET, PLANES_15_BIT)
 
 single = np.float32
 
 
 @kernel()
 def normalize(x: Any, weight: Any, eps: Any, out: Any) -> None:
-    """RMSNorm of one row."""
+    """Compute the RMSNorm of one row."""
     total = single(0)
     for i in range(len(x)):
         total += x[i] * x[i]
@@ -30,19 +30,19 @@ def normalize(x: Any, weight: Any, eps: Any, out: Any) -> None:
         out[i] = x[i] * scale * weight[i]
 
 
-@kernel(fast=False)
+@kernel(fastmath=False)
 def normalize_rows(
-    x: Any, weight: Any, eps: Any, rooms: Any, out: Any, scales: Any, team: Any, phase: Any
+    x: Any, weight: Any, eps: Any, buffers: Any, out: Any, scales: Any, team: Any, phase: Any
 ) -> None:
-    """Normalize and round all rows."""
-    many, room = at_once(len(x), team), rooms[team.thread]
-    pieces, mine = -(-len(x) // many), 0
+    """Normalize and quantize all rows."""
+    per_piece, buffer = units_per_piece(len(x), team), buffers[team.thread]
+    pieces, completed = -(-len(x) // per_piece), 0
     while True:
-        first = take(team, phase) * many
+        first = claim_piece(team, phase) * per_piece
         if first >= len(x):
             break
-        mine += 1
-        for t in range(first, min(first + many, len(x))):
-            normalize(x[t], weight, eps, room)
-            round_fine((address(room), scales.shape[1], address(out[t]), address(scales[t])))
-    finish(team, phase, mine, pieces)
+        completed += 1
+        for t in range(first, min(first + per_piece, len(x))):
+            normalize(x[t], weight, eps, buffer)
+            quantize_15_bit((address(buffer), scales.shape[1], address(out[t]), address(scales[t])))
+    finish_phase(team, phase, completed, pieces)

@@ -1,4 +1,4 @@
-"""LLVM's vector instructions, which numba has no words for, on as many lanes as a register holds."""
+"""Emit LLVM vector instructions, which numba does not offer, as wide as the registers."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from numba import extending, types
 from numba.core import cgutils
 
 intrinsic: Any = extending.intrinsic
-"""numba's: its type does not know that the first parameter is not passed."""
+"""numba's decorator; its type does not express that the first parameter is not passed."""
 
 BYTE, INT16, INT32, INT64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 SINGLE, HALF = ir.FloatType(), ir.HalfType()
 
 DOT_TAKES_BYTES = llvm_version_info[0] >= 22
-"""LLVM 22 changed the type of ``vpdpbusd``'s factors."""
+"""Whether ``vpdpbusd`` takes vectors of bytes: LLVM 22 changed the type."""
 
-Emit = Callable[..., None]
-"""Takes `Lanes` and the values of the arguments: addresses, strides in bytes, counts."""
+Emitter = Callable[..., None]
+"""Emits a function's body, given a `SimdBuilder` and the arguments: addresses, strides in bytes, counts."""
 
 
-def procedure(width: int) -> Callable[[Emit], Any]:
-    """Make ``emit(lanes, *arguments)`` a function of one tuple of integers, without a result."""
+def simd_function(width: int) -> Callable[[Emitter], Any]:
+    """Return a decorator that turns an emitter into a function of one tuple of integers, without a result."""
 
-    def decorate(emit: Emit) -> Any:
+    def decorate(emit: Emitter) -> Any:
         @intrinsic
         def kernel(typingctx: Any, arguments: Any) -> Any:  # noqa: ARG001
             def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
@@ -36,7 +36,7 @@ def procedure(width: int) -> Callable[[Emit], Any]:
                     context.cast(builder, value, kind, types.intp)
                     for value, kind in zip(given, signature.args[0], strict=True)
                 ]
-                emit(Lanes(builder, width), *wanted)
+                emit(SimdBuilder(builder, width), *wanted)
                 return context.get_dummy_value()
 
             return types.void(arguments), codegen
@@ -46,7 +46,7 @@ def procedure(width: int) -> Callable[[Emit], Any]:
     return decorate
 
 
-class Lanes:
+class SimdBuilder:
     """Emits instructions on vectors of ``width`` 32-bit lanes."""
 
     def __init__(self, builder: Any, width: int) -> None:
@@ -55,144 +55,147 @@ class Lanes:
         self.floats = ir.VectorType(SINGLE, width)
         self.integers = ir.VectorType(INT32, width)
         self.bytes = ir.VectorType(BYTE, 4 * width)
-        self.narrow = ir.VectorType(BYTE, width)
+        self.narrow_bytes = ir.VectorType(BYTE, width)
         self.shorts = ir.VectorType(INT16, 2 * width)
         self.halves = ir.VectorType(HALF, width)
 
-    def integer(self, value: int) -> Any:
-        """A constant."""
+    def int64(self, value: int) -> Any:
+        """Return an int64 constant."""
         return ir.Constant(INT64, value)
 
-    def all(self, kind: Any, value: float) -> Any:
-        """A constant in all lanes of a vector."""
+    def constant(self, kind: Any, value: float) -> Any:
+        """Return a vector constant with the same value in all lanes."""
         if kind.element is SINGLE:
             value = float(np.float32(value))
         return ir.Constant(kind, [value] * kind.count)
 
-    def step(self, base: Any, stride: Any, count: int) -> Any:
-        """The address ``count`` strides after ``base``."""
-        return self.builder.add(base, self.builder.mul(stride, self.integer(count)))
+    def at_stride(self, base: Any, stride: Any, count: int) -> Any:
+        """Return the address ``count`` strides after ``base``."""
+        return self.builder.add(base, self.builder.mul(stride, self.int64(count)))
 
-    def after(self, base: Any, count: int) -> Any:
-        """The address so many bytes after ``base``."""
-        return self.builder.add(base, self.integer(count))
+    def at_offset(self, base: Any, count: int) -> Any:
+        """Return the address ``count`` bytes after ``base``."""
+        return self.builder.add(base, self.int64(count))
 
     def load(self, at: Any, kind: Any = None) -> Any:
-        """What lies at an address."""
+        """Load a value from an address; by default a vector of floats."""
         return self.builder.load(self._pointer(at, kind or self.floats), align=1)
 
     def load_half(self, at: Any) -> Any:
-        """The float16 at an address, as float32."""
+        """Load float16 values from an address as float32."""
         return self.builder.fpext(self.load(at, self.halves), self.floats)
 
     def prefetch(self, at: Any) -> None:
-        """Let what lies at an address be brought into the cache."""
+        """Prefetch the cache line at an address."""
         pointer = self.builder.inttoptr(at, BYTE.as_pointer())
-        options = (ir.Constant(INT32, value) for value in (0, 3, 1))  # to read, keep it, data
+        options = (ir.Constant(INT32, value) for value in (0, 3, 1))  # read, keep in all caches, data
         self.call("llvm.prefetch.p0", ir.VoidType(), pointer, *options)
 
     def store(self, value: Any, at: Any) -> None:
-        """Write to an address."""
+        """Store a value at an address."""
         self.builder.store(value, self._pointer(at, value.type), align=1)
 
-    def spread(self, at: Any, kind: Any = None) -> Any:
-        """The number at an address, in all lanes."""
+    def load_broadcast(self, at: Any, kind: Any = None) -> Any:
+        """Load the number at an address into all lanes."""
         kind = kind or self.floats
         return self.splat(self.load(at, kind.element), kind)
 
     def splat(self, one: Any, kind: Any) -> Any:
-        """A value in all lanes."""
+        """Return a vector with a value in all lanes."""
         empty = ir.Constant(kind, ir.Undefined)
         first = self.builder.insert_element(empty, one, ir.Constant(INT32, 0))
         return self.builder.shuffle_vector(first, empty, ir.Constant(ir.VectorType(INT32, kind.count), None))
 
     def fma(self, a: Any, b: Any, c: Any) -> Any:
-        """``a * b + c``."""
+        """Return ``a * b + c``, rounded once."""
         return self.call(f"llvm.fma.v{self.width}f32", self.floats, a, b, c)
 
-    def dot(self, total: Any, unsigned: Any, signed: Any) -> Any:
-        """Add to each int32 the products of its four bytes."""
+    def dot_bytes(self, total: Any, unsigned: Any, signed: Any) -> Any:
+        """Add to each int32 the sum of the products of its four bytes (``vpdpbusd``)."""
         name = f"llvm.x86.avx512.vpdpbusd.{32 * self.width}"
         kind = unsigned.type if DOT_TAKES_BYTES else self.integers
         both = (self.builder.bitcast(vector, kind) for vector in (unsigned, signed))
         return self.call(name, self.integers, total, *both)
 
-    def multiply_pairs(self, unsigned: Any, signed: Any) -> Any:
-        """Products of bytes, added in pairs to int16 (256 bits)."""
+    def multiply_add_bytes(self, unsigned: Any, signed: Any) -> Any:
+        """Multiply bytes and add pairs of products to int16 (``pmaddubsw``, 256 bits)."""
         return self.call("llvm.x86.avx2.pmadd.ub.sw", self.shorts, unsigned, signed)
 
-    def add_pairs(self, a: Any, b: Any) -> Any:
-        """Products of int16, added in pairs to int32 (256 bits)."""
+    def multiply_add_int16(self, a: Any, b: Any) -> Any:
+        """Multiply int16 and add pairs of products to int32 (``pmaddwd``, 256 bits)."""
         return self.call("llvm.x86.avx2.pmadd.wd", self.integers, a, b)
 
-    def add_neighbours(self, a: Any, b: Any) -> Any:
-        """Sums of two neighbouring int32, of both in turn by 128 bits (256 bits)."""
+    def add_adjacent(self, a: Any, b: Any) -> Any:
+        """Add neighbouring int32 of ``a`` and ``b`` in turn, for each 128 bits (``phaddd``, 256 bits)."""
         return self.call("llvm.x86.avx2.phadd.d", self.integers, a, b)
 
-    def pick(self, vector: Any, lanes: Iterable[int]) -> Any:
-        """Some lanes of a vector."""
+    def shuffle(self, vector: Any, lanes: Iterable[int]) -> Any:
+        """Select lanes of a vector."""
         places = [ir.Constant(INT32, lane) for lane in lanes]
         mask = ir.Constant(ir.VectorType(INT32, len(places)), places)
         return self.builder.shuffle_vector(vector, ir.Constant(vector.type, ir.Undefined), mask)
 
-    def larger(self, a: Any, b: Any) -> Any:
-        """Lane by lane."""
+    def maximum(self, a: Any, b: Any) -> Any:
+        """Return the larger of each pair of lanes."""
         return self.builder.select(self.builder.fcmp_ordered(">", a, b), a, b)
 
-    def largest(self, vector: Any) -> Any:
-        """Of the lanes."""
+    def reduce_max(self, vector: Any) -> Any:
+        """Return the largest lane."""
         return self.call(f"llvm.vector.reduce.fmax.v{self.width}f32", SINGLE, vector, fastmath=("nnan",))
 
-    def sum(self, vector: Any) -> Any:
-        """Of the lanes, integers or floats."""
+    def reduce_sum(self, vector: Any) -> Any:
+        """Return the sum of the lanes, which are integers or floats."""
         if vector.type == self.integers:
             return self.call(f"llvm.vector.reduce.add.v{self.width}i32", INT32, vector)
         zero = ir.Constant(SINGLE, 0.0)
         name = f"llvm.vector.reduce.fadd.v{self.width}f32"
         return self.call(name, SINGLE, zero, vector, fastmath=("reassoc",))
 
-    def absolute(self, vector: Any) -> Any:
-        """Without the signs."""
+    def abs(self, vector: Any) -> Any:
+        """Return the absolute value of each lane."""
         return self.call(f"llvm.fabs.v{self.width}f32", self.floats, vector)
 
-    def exponential(self, x: Any) -> Any:
-        """e^x to 1e-7 relative for x up to 88; 0 below -87.
+    def exp(self, x: Any) -> Any:
+        """Return e^x to 1e-7 relative for x up to 88; 0 below -87.
 
-        Cody and Waite's reduction with the polynomial of Cephes' ``expf``.
+        Uses Cody and Waite's range reduction with the polynomial of Cephes' ``expf``.
         """
         b, floats, integers = self.builder, self.floats, self.integers
-        low, high = self.all(floats, -87.0), self.all(floats, 88.0)
+        low, high = self.constant(floats, -87.0), self.constant(floats, 88.0)
         vanishes = b.fcmp_ordered("<", x, low)
-        x = b.select(b.fcmp_ordered(">", x, high), high, self.larger(x, low))
+        x = b.select(b.fcmp_ordered(">", x, high), high, self.maximum(x, low))
         # Adding 1.5 * 2^23 leaves the nearest integer in the low bits of the sum.
-        magic = self.all(floats, 12582912.0)
-        shifted = self.fma(x, self.all(floats, 1.44269504), magic)
+        magic = self.constant(floats, 12582912.0)
+        shifted = self.fma(x, self.constant(floats, 1.44269504), magic)
         n = b.fsub(shifted, magic)
-        r = self.fma(n, self.all(floats, -0.693359375), x)
-        r = self.fma(n, self.all(floats, 2.12194440e-4), r)
-        p = self.all(floats, 1.9875691500e-4)
+        r = self.fma(n, self.constant(floats, -0.693359375), x)
+        r = self.fma(n, self.constant(floats, 2.12194440e-4), r)
+        p = self.constant(floats, 1.9875691500e-4)
         for c in (1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1):
-            p = self.fma(p, r, self.all(floats, c))
-        p = self.fma(b.fmul(p, r), r, b.fadd(r, self.all(floats, 1.0)))
-        exponent = b.add(b.bitcast(shifted, integers), self.all(integers, 127))
-        power = b.bitcast(b.shl(exponent, self.all(integers, 23)), floats)
-        return b.select(vanishes, self.all(floats, 0.0), b.fmul(p, power))
+            p = self.fma(p, r, self.constant(floats, c))
+        p = self.fma(b.fmul(p, r), r, b.fadd(r, self.constant(floats, 1.0)))
+        exponent = b.add(b.bitcast(shifted, integers), self.constant(integers, 127))
+        power = b.bitcast(b.shl(exponent, self.constant(integers, 23)), floats)
+        return b.select(vanishes, self.constant(floats, 0.0), b.fmul(p, power))
 
     def loop(
         self, end: Any, step: int, totals: Sequence[Any], body: Callable[[Any, list[Any]], list[Any]]
     ) -> list[Any]:
-        """``totals = body(i, totals)`` for i = 0, step, ... before ``end``, at least once."""
+        """Emit ``totals = body(i, totals)`` for i = 0, step, ...
+
+        below ``end``, at least once; return the totals.
+        """
         builder, before = self.builder, self.builder.basic_block
         inside, after = builder.append_basic_block("inside"), builder.append_basic_block("after")
         builder.branch(inside)
         builder.position_at_end(inside)
         index = builder.phi(INT64)
-        index.add_incoming(self.integer(0), before)
+        index.add_incoming(self.int64(0), before)
         running = [builder.phi(total.type) for total in totals]
         for phi, total in zip(running, totals, strict=True):
             phi.add_incoming(total, before)
         new = body(index, running)
-        following = builder.add(index, self.integer(step))
+        following = builder.add(index, self.int64(step))
         last = builder.basic_block
         index.add_incoming(following, last)
         for phi, total in zip(running, new, strict=True):
@@ -202,7 +205,7 @@ class Lanes:
         return new
 
     def call(self, name: str, result: Any, *arguments: Any, fastmath: Sequence[str] = ()) -> Any:
-        """One of LLVM's own functions."""
+        """Call an LLVM intrinsic."""
         kind = ir.FunctionType(result, [argument.type for argument in arguments])
         function = cgutils.get_or_insert_function(self.builder.module, kind, name)
         return self.builder.call(function, arguments, fastmath=fastmath)

@@ -1,4 +1,4 @@
-"""The inner loops in vector instructions: products with packed weights, attention's two, and rounding."""
+"""Inner loops in vector instructions: products with packed weights, attention, softmax and quantization."""
 
 from __future__ import annotations
 
@@ -8,198 +8,216 @@ from typing import Any
 from llvmlite import ir
 
 from fllm_backends.torch.fused.packing import GROUP, PANEL, RECORD_4, RECORD_8, TAIL
-from fllm_backends.torch.fused.simd_builder import INT16, INT64, SINGLE, Lanes, procedure
+from fllm_backends.torch.fused.simd_builder import INT16, INT64, SINGLE, SimdBuilder, simd_function
 from fllm_backends.torch.fused.target import Target
 
-SCALES = 8
-"""Bytes that a rounded group of activations has beside its numbers: what 1 is worth, and their sum."""
-AHEAD = 6
-"""Records of weights to fetch in advance: their memory is slower than the arithmetic, and only that waits."""
-SHIFT = 7
+SCALE_BYTES = 8
+"""Bytes of the scale and the sum that each quantized group of activations has."""
+PREFETCH_RECORDS = 6
+"""Records of weights to prefetch.
+
+Their memory is slower than the arithmetic, and nothing else waits for it.
+"""
+PLANE_BITS = 7
 """Bits of the second plane."""
 
 
-def product(target: Target, rows: int, bits: int, planes: int) -> Any:
-    """``(a, a_stride, scales, scales_stride, records, groups, bias, out, out_stride, add)``.
+def panel_matmul(target: Target, rows: int, bits: int, planes: int) -> Any:
+    """Make ``(a, a_stride, scales, scales_stride, records, groups, bias, out, out_stride, add)``.
 
-    Products of ``rows`` rows of rounded activations with a panel of weights, plus bias, to ``rows`` times
-    `PANEL` floats at ``out``; added to what is there if ``add`` is 1. Activations are numbers of 8 bits or,
-    in two planes, of 15: two of bytes for ``vpdpbusd``, else int16. Sums are in the order of the groups
-    whatever ``rows`` is.
+    It multiplies ``rows`` rows of quantized activations with a panel of weights, adds the bias, and writes
+    ``rows`` times `PANEL` floats to ``out``, added to the previous content if ``add`` is 1. Activations have
+    8 bits, or 15 in two planes: two planes of bytes for ``vpdpbusd``, otherwise int16. Sums are in the order
+    of the groups regardless of ``rows``.
     """
     width = target.width
     record = RECORD_4 if bits == 4 else RECORD_8
 
-    @procedure(width)
+    @simd_function(width)
     def emit(
-        x: Lanes, a: Any, a_stride: Any, s: Any, s_stride: Any, w: Any, groups: Any, bias: Any, out: Any,
-        out_stride: Any, add: Any,
-    ) -> None:  # fmt: skip
+        x: SimdBuilder,
+        a: Any,
+        a_stride: Any,
+        s: Any,
+        s_stride: Any,
+        w: Any,
+        groups: Any,
+        bias: Any,
+        out: Any,
+        out_stride: Any,
+        add: Any,
+    ) -> None:
         b = x.builder
-        summed = _dots(bits, planes) if target.dot else _words(bits) if planes == 2 else _pairs(bits)
+        if target.dot:
+            group_dot = _dot_vnni(bits, planes)
+        else:
+            group_dot = _dot_avx2_15_bit(bits) if planes == 2 else _dot_avx2_8_bit(bits)
         for part in range(0, PANEL, width):
 
             def body(group: Any, totals: list[Any], part: int = part) -> list[Any]:
-                at = b.add(w, b.mul(group, x.integer(record)))
+                at = b.add(w, b.mul(group, x.int64(record)))
                 if part == 0:
                     for line in range(0, record, 64):
-                        x.prefetch(x.after(at, AHEAD * record + line))
-                place = b.mul(group, x.integer(GROUP * planes))
-                lines = [b.add(x.step(a, a_stride, r), place) for r in range(rows)]
-                sums = summed(x, x.after(at, 4 * part), lines)
-                tail = x.after(at, record - TAIL + 2 * part)
-                step, low = x.load_half(tail), x.load_half(x.after(tail, 2 * PANEL))
-                scales = b.add(s, b.mul(group, x.integer(SCALES)))
-                found = []
-                for r, (total, whole) in enumerate(zip(totals, sums, strict=True)):
-                    mine = x.step(scales, s_stride, r)
-                    total = x.fma(b.sitofp(whole, x.floats), b.fmul(step, x.spread(mine)), total)
-                    found.append(x.fma(low, x.spread(x.after(mine, 4)), total))
-                return found
+                        x.prefetch(x.at_offset(at, PREFETCH_RECORDS * record + line))
+                place = b.mul(group, x.int64(GROUP * planes))
+                lines = [b.add(x.at_stride(a, a_stride, r), place) for r in range(rows)]
+                sums = group_dot(x, x.at_offset(at, 4 * part), lines)
+                tail = x.at_offset(at, record - TAIL + 2 * part)
+                scale, minimum = x.load_half(tail), x.load_half(x.at_offset(tail, 2 * PANEL))
+                scales = b.add(s, b.mul(group, x.int64(SCALE_BYTES)))
+                results = []
+                for r, (total, dot) in enumerate(zip(totals, sums, strict=True)):
+                    scale_at = x.at_stride(scales, s_stride, r)
+                    total = x.fma(b.sitofp(dot, x.floats), b.fmul(scale, x.load_broadcast(scale_at)), total)
+                    results.append(x.fma(minimum, x.load_broadcast(x.at_offset(scale_at, 4)), total))
+                return results
 
-            for r, total in enumerate(x.loop(groups, 1, [x.all(x.floats, 0.0)] * rows, body)):
-                at = x.after(x.step(out, out_stride, r), 4 * part)
-                value = b.fadd(total, x.load(x.after(bias, 4 * part)))
-                more = b.icmp_signed("!=", add, x.integer(0))
-                x.store(b.select(more, b.fadd(value, x.load(at)), value), at)
+            for r, total in enumerate(x.loop(groups, 1, [x.constant(x.floats, 0.0)] * rows, body)):
+                at = x.at_offset(x.at_stride(out, out_stride, r), 4 * part)
+                value = b.fadd(total, x.load(x.at_offset(bias, 4 * part)))
+                accumulate = b.icmp_signed("!=", add, x.int64(0))
+                x.store(b.select(accumulate, b.fadd(value, x.load(at)), value), at)
 
     return emit
 
 
-Sums = Callable[[Lanes, Any, list[Any]], list[Any]]
-"""Of the weights at an address times each of some rows of activations, over a group."""
+GroupDot = Callable[[SimdBuilder, Any, list[Any]], list[Any]]
+"""Dot products of the weights of a group at an address with some rows of activations."""
 
 
-def _dots(bits: int, planes: int) -> Sums:
-    """By ``vpdpbusd``, of which two sums run side by side where the rows are few."""
+def _dot_vnni(bits: int, planes: int) -> GroupDot:
+    """Use ``vpdpbusd``, with two sums in parallel if there are few rows."""
 
-    def sums(x: Lanes, w: Any, rows: list[Any]) -> list[Any]:
+    def sums(x: SimdBuilder, w: Any, rows: list[Any]) -> list[Any]:
         b = x.builder
-        found = [x.all(x.integers, 0)] * len(rows)
+        results = [x.constant(x.integers, 0)] * len(rows)
         for plane in range(planes):
-            totals = [[total, x.all(x.integers, 0)][: 2 if len(rows) < 4 else 1] for total in found]
-            for at, quad in enumerate(_quads(x, w, bits)):
+            totals = [[total, x.constant(x.integers, 0)][: 2 if len(rows) < 4 else 1] for total in results]
+            for at, quad in enumerate(_load_quads(x, w, bits)):
                 for row, total in zip(rows, totals, strict=True):
-                    activations = x.spread(x.after(row, GROUP * plane + 4 * at), x.integers)
+                    activations = x.load_broadcast(x.at_offset(row, GROUP * plane + 4 * at), x.integers)
                     which = at % len(total)
-                    total[which] = x.dot(total[which], quad, activations)
-            found = [total[0] if len(total) == 1 else b.add(*total) for total in totals]
+                    total[which] = x.dot_bytes(total[which], quad, activations)
+            results = [total[0] if len(total) == 1 else b.add(*total) for total in totals]
             if plane < planes - 1:
-                found = [b.shl(total, x.all(x.integers, SHIFT)) for total in found]
-        return found
+                results = [b.shl(total, x.constant(x.integers, PLANE_BITS)) for total in results]
+        return results
 
     return sums
 
 
-def _pairs(bits: int) -> Sums:
-    """By ``pmaddubsw``, whose sums of eight pairs stay below 2^15 for weights of 4 bits.
+def _dot_avx2_8_bit(bits: int) -> GroupDot:
+    """Use ``pmaddubsw``, whose sums of eight pairs stay below 2^15 for weights of 4 bits.
 
-    So weights of 8 bits are taken as two halves.
+    So weights of 8 bits are split into halves of 4 bits.
     """
 
-    def sums(x: Lanes, w: Any, rows: list[Any]) -> list[Any]:
+    def sums(x: SimdBuilder, w: Any, rows: list[Any]) -> list[Any]:
         b = x.builder
         halves = bits // 4
         totals: list[list[Any]] = [[None] * halves for _ in rows]
-        for at, quad in enumerate(_quads(x, w, bits)):
+        for at, quad in enumerate(_load_quads(x, w, bits)):
             parts = [quad] if halves == 1 else [*_nibbles(x, quad)]
             for row, total in zip(rows, totals, strict=True):
-                activations = b.bitcast(x.spread(x.after(row, 4 * at), x.integers), x.bytes)
+                activations = b.bitcast(x.load_broadcast(x.at_offset(row, 4 * at), x.integers), x.bytes)
                 for half, part in enumerate(parts):
-                    pair = x.multiply_pairs(part, activations)
+                    pair = x.multiply_add_bytes(part, activations)
                     total[half] = pair if total[half] is None else b.add(total[half], pair)
-        weights = [x.all(x.shorts, 16**half) for half in range(halves)]
-        whole = [[x.add_pairs(*both) for both in zip(total, weights, strict=True)] for total in totals]
-        return [one[0] if halves == 1 else b.add(*one) for one in whole]
+        weights = [x.constant(x.shorts, 16**half) for half in range(halves)]
+        dot = [[x.multiply_add_int16(*both) for both in zip(total, weights, strict=True)] for total in totals]
+        return [one[0] if halves == 1 else b.add(*one) for one in dot]
 
     return sums
 
 
-def _words(bits: int) -> Sums:
-    """By ``pmaddwd``, of activations in int16."""
+def _dot_avx2_15_bit(bits: int) -> GroupDot:
+    """Use ``pmaddwd``, on activations in int16."""
 
-    def sums(x: Lanes, w: Any, rows: list[Any]) -> list[Any]:
+    def sums(x: SimdBuilder, w: Any, rows: list[Any]) -> list[Any]:
         b = x.builder
         four = ir.VectorType(INT64, x.width // 2)
-        totals = [[x.all(x.integers, 0)] * 2 for _ in rows]
-        for at, quad in enumerate(_quads(x, w, bits)):
-            halves = [b.zext(x.pick(quad, range(start, start + 16)), x.shorts) for start in (0, 16)]
+        totals = [[x.constant(x.integers, 0)] * 2 for _ in rows]
+        for at, quad in enumerate(_load_quads(x, w, bits)):
+            halves = [b.zext(x.shuffle(quad, range(start, start + 16)), x.shorts) for start in (0, 16)]
             for row, total in zip(rows, totals, strict=True):
-                activations = b.bitcast(x.spread(x.after(row, 8 * at), four), x.shorts)
+                activations = b.bitcast(x.load_broadcast(x.at_offset(row, 8 * at), four), x.shorts)
                 for which, half in enumerate(halves):
-                    total[which] = b.add(total[which], x.add_pairs(half, activations))
-        # Each half has its columns' sums in two neighbouring lanes.
-        return [x.pick(x.add_neighbours(*total), (0, 1, 4, 5, 2, 3, 6, 7)) for total in totals]
+                    total[which] = b.add(total[which], x.multiply_add_int16(half, activations))
+        # Each half has the sums of its columns in two neighbouring lanes.
+        return [x.shuffle(x.add_adjacent(*total), (0, 1, 4, 5, 2, 3, 6, 7)) for total in totals]
 
     return sums
 
 
-def _quads(x: Lanes, w: Any, bits: int) -> Iterator[Any]:
-    """The weights of a group, four consecutive ones of a row in each lane."""
+def _load_quads(x: SimdBuilder, w: Any, bits: int) -> Iterator[Any]:
+    """Yield the weights of a group, four consecutive ones of a row in each lane."""
     for at in range(0, GROUP // 4 * bits // 8):
-        both = x.load(x.after(w, at * 4 * PANEL), x.bytes)
+        both = x.load(x.at_offset(w, at * 4 * PANEL), x.bytes)
         yield from (both,) if bits == 8 else _nibbles(x, both)
 
 
-def _nibbles(x: Lanes, both: Any) -> tuple[Any, Any]:
-    """The low and the high half of each byte."""
-    b, mask = x.builder, x.all(x.bytes, 15)
-    high = b.lshr(b.bitcast(both, x.integers), x.all(x.integers, 4))
+def _nibbles(x: SimdBuilder, both: Any) -> tuple[Any, Any]:
+    """Return the low and the high four bits of each byte."""
+    b, mask = x.builder, x.constant(x.bytes, 15)
+    high = b.lshr(b.bitcast(both, x.integers), x.constant(x.integers, 4))
     return b.and_(both, mask), b.and_(b.bitcast(high, x.bytes), mask)
 
 
-def score(target: Target, rows: int) -> Any:
-    """``(queries, dim, keys, out, out_stride)``: ``rows`` queries times a block's keys.
+def attention_scores(target: Target, rows: int) -> Any:
+    """Make ``(queries, dim, keys, out, out_stride)``: ``rows`` queries times the keys of a page.
 
-    Queries: [rows, dim]; keys: [dim, PANEL] in float16; out: `PANEL` floats for each query.
+    Queries are [rows, dim], keys [dim, PANEL] in float16, and ``out`` has `PANEL` floats for each query.
     """
 
-    @procedure(target.width)
-    def emit(x: Lanes, queries: Any, dim: Any, keys: Any, out: Any, out_stride: Any) -> None:
+    @simd_function(target.width)
+    def emit(x: SimdBuilder, queries: Any, dim: Any, keys: Any, out: Any, out_stride: Any) -> None:
         b, parts = x.builder, PANEL // x.width
-        stride = b.shl(dim, x.integer(2))
+        stride = b.shl(dim, x.int64(2))
 
         def body(at: Any, totals: list[Any]) -> list[Any]:
-            line = b.add(keys, b.mul(at, x.integer(2 * PANEL)))
-            columns = [x.load_half(x.after(line, 2 * x.width * part)) for part in range(parts)]
-            found = []
+            line = b.add(keys, b.mul(at, x.int64(2 * PANEL)))
+            columns = [x.load_half(x.at_offset(line, 2 * x.width * part)) for part in range(parts)]
+            results = []
             for r in range(rows):
-                one = x.spread(b.add(x.step(queries, stride, r), b.shl(at, x.integer(2))))
-                found += [x.fma(one, column, totals[r * parts + i]) for i, column in enumerate(columns)]
-            return found
+                query = x.load_broadcast(b.add(x.at_stride(queries, stride, r), b.shl(at, x.int64(2))))
+                results += [x.fma(query, column, totals[r * parts + i]) for i, column in enumerate(columns)]
+            return results
 
-        totals = x.loop(dim, 1, [x.all(x.floats, 0.0)] * (rows * parts), body)
+        totals = x.loop(dim, 1, [x.constant(x.floats, 0.0)] * (rows * parts), body)
         for i, total in enumerate(totals):
-            x.store(total, x.after(x.step(out, out_stride, i // parts), 4 * x.width * (i % parts)))
+            x.store(total, x.at_offset(x.at_stride(out, out_stride, i // parts), 4 * x.width * (i % parts)))
 
     return emit
 
 
-def mix(target: Target, rows: int) -> Any:
-    """``(weights, weights_stride, values, dim, out)``: add a block's values times ``rows`` rows of weights.
+def weighted_values(target: Target, rows: int) -> Any:
+    """Make ``(weights, weights_stride, values, dim, out)``: add ``rows`` rows of weights times values.
 
-    Weights: `PANEL` floats for each row; values: [PANEL, dim] in float16; out: [rows, dim].
+    Weights are `PANEL` floats for each row, values [PANEL, dim] of a page in float16, and ``out`` is
+    [rows, dim].
     """
 
-    @procedure(target.width)
-    def emit(x: Lanes, weights: Any, weights_stride: Any, values: Any, dim: Any, out: Any) -> None:
+    @simd_function(target.width)
+    def emit(x: SimdBuilder, weights: Any, weights_stride: Any, values: Any, dim: Any, out: Any) -> None:
         b = x.builder
-        stride, line = b.shl(dim, x.integer(2)), 4 * x.width
-        ends = [x.step(out, stride, r) for r in range(rows)]
+        stride, line = b.shl(dim, x.int64(2)), 4 * x.width
+        ends = [x.at_stride(out, stride, r) for r in range(rows)]
 
         def across(at: Any, _: list[Any]) -> list[Any]:
-            places = [x.after(b.add(end, at), line * i) for end in ends for i in range(2)]
+            places = [x.at_offset(b.add(end, at), line * i) for end in ends for i in range(2)]
 
             def down(token: Any, totals: list[Any]) -> list[Any]:
-                value = b.add(values, b.lshr(b.add(at, b.mul(token, stride)), x.integer(1)))
-                both = [x.load_half(value), x.load_half(x.after(value, line // 2))]
-                found = []
+                value = b.add(values, b.lshr(b.add(at, b.mul(token, stride)), x.int64(1)))
+                both = [x.load_half(value), x.load_half(x.at_offset(value, line // 2))]
+                results = []
                 for r in range(rows):
-                    one = x.spread(b.add(x.step(weights, weights_stride, r), b.shl(token, x.integer(2))))
-                    found += [x.fma(one, both[i], totals[2 * r + i]) for i in range(2)]
-                return found
+                    one = x.load_broadcast(
+                        b.add(x.at_stride(weights, weights_stride, r), b.shl(token, x.int64(2)))
+                    )
+                    results += [x.fma(one, both[i], totals[2 * r + i]) for i in range(2)]
+                return results
 
-            totals = x.loop(x.integer(PANEL), 1, [x.load(place) for place in places], down)
+            totals = x.loop(x.int64(PANEL), 1, [x.load(place) for place in places], down)
             for total, place in zip(totals, places, strict=True):
                 x.store(total, place)
             return []
@@ -209,49 +227,51 @@ def mix(target: Target, rows: int) -> Any:
     return emit
 
 
-def soften(target: Target) -> Any:
-    """``(scores, count, total)``: e^(score - largest) in place, and their sum to ``total``.
+def softmax(target: Target) -> Any:
+    """Make ``(scores, count, total)``: e^(score - maximum) in place, and their sum to ``total``.
 
-    ``count`` is a multiple of `PANEL`; a score of -infinity becomes 0.
+    ``count`` is a multiple of `PANEL`. A score of -infinity becomes 0.
     """
 
-    @procedure(target.width)
-    def emit(x: Lanes, scores: Any, count: Any, total: Any) -> None:
+    @simd_function(target.width)
+    def emit(x: SimdBuilder, scores: Any, count: Any, total: Any) -> None:
         b = x.builder
 
         def at(index: Any) -> Any:
-            return b.add(scores, b.shl(index, x.integer(2)))
+            return b.add(scores, b.shl(index, x.int64(2)))
 
         (largest,) = x.loop(
             count,
             x.width,
-            [x.all(x.floats, float("-inf"))],
-            lambda i, found: [x.larger(x.load(at(i)), found[0])],
+            [x.constant(x.floats, float("-inf"))],
+            lambda i, results: [x.maximum(x.load(at(i)), results[0])],
         )
-        top = x.splat(x.largest(largest), x.floats)
+        top = x.splat(x.reduce_max(largest), x.floats)
 
         def body(index: Any, sums: list[Any]) -> list[Any]:
-            weight = x.exponential(b.fsub(x.load(at(index)), top))
+            weight = x.exp(b.fsub(x.load(at(index)), top))
             x.store(weight, at(index))
             return [b.fadd(sums[0], weight)]
 
-        (sums,) = x.loop(count, x.width, [x.all(x.floats, 0.0)], body)
-        x.store(x.sum(sums), total)
+        (sums,) = x.loop(count, x.width, [x.constant(x.floats, 0.0)], body)
+        x.store(x.reduce_sum(sums), total)
 
     return emit
 
 
-def round_groups(target: Target, planes: int) -> Any:
-    """``(values, count, out, scales)``: round groups of floats to whole numbers, each by its own largest."""
+def quantize_groups(target: Target, planes: int) -> Any:
+    """Make ``(values, count, out, scales)``: quantize groups of floats, each by its largest magnitude."""
 
-    @procedure(target.width)
-    def emit(x: Lanes, values: Any, count: Any, out: Any, scales: Any) -> None:
+    @simd_function(target.width)
+    def emit(x: SimdBuilder, values: Any, count: Any, out: Any, scales: Any) -> None:
         def body(group: Any, _: list[Any]) -> list[Any]:
             b = x.builder
-            at = b.add(values, b.mul(group, x.integer(4 * GROUP)))
-            parts = [x.load(x.after(at, 4 * i)) for i in range(0, GROUP, x.width)]
-            place = b.add(out, b.mul(group, x.integer(GROUP * planes)))
-            _round(x, parts, place, b.add(scales, b.mul(group, x.integer(SCALES))), planes, target)
+            at = b.add(values, b.mul(group, x.int64(4 * GROUP)))
+            parts = [x.load(x.at_offset(at, 4 * i)) for i in range(0, GROUP, x.width)]
+            place = b.add(out, b.mul(group, x.int64(GROUP * planes)))
+            _quantize_group(
+                x, parts, place, b.add(scales, b.mul(group, x.int64(SCALE_BYTES))), planes, target
+            )
             return []
 
         x.loop(count, 1, [], body)
@@ -259,47 +279,50 @@ def round_groups(target: Target, planes: int) -> Any:
     return emit
 
 
-def gate(target: Target) -> Any:
-    """``(gates, ups, out, scales)``: silu(gate) * up of one group, rounded."""
+def silu_and_mul(target: Target) -> Any:
+    """Make ``(gates, ups, out, scales)``: silu(gate) * up of one group, quantized."""
 
-    @procedure(target.width)
-    def emit(x: Lanes, gates: Any, ups: Any, out: Any, scales: Any) -> None:
+    @simd_function(target.width)
+    def emit(x: SimdBuilder, gates: Any, ups: Any, out: Any, scales: Any) -> None:
         b, parts = x.builder, []
-        one = x.all(x.floats, 1.0)
+        one = x.constant(x.floats, 1.0)
         for at in range(0, 4 * GROUP, 4 * x.width):
-            value = x.load(x.after(gates, at))
-            opened = b.fdiv(value, b.fadd(one, x.exponential(b.fsub(x.all(x.floats, 0.0), value))))
-            parts.append(b.fmul(opened, x.load(x.after(ups, at))))
-        _round(x, parts, out, scales, 1, target)
+            value = x.load(x.at_offset(gates, at))
+            opened = b.fdiv(value, b.fadd(one, x.exp(b.fsub(x.constant(x.floats, 0.0), value))))
+            parts.append(b.fmul(opened, x.load(x.at_offset(ups, at))))
+        _quantize_group(x, parts, out, scales, 1, target)
 
     return emit
 
 
-def _round(x: Lanes, parts: list[Any], out: Any, scales: Any, planes: int, target: Target) -> None:
-    """Round a group of floats, and note what 1 is worth and what their sum is."""
+def _quantize_group(
+    x: SimdBuilder, parts: list[Any], out: Any, scales: Any, planes: int, target: Target
+) -> None:
+    """Quantize a group of floats; store the scale and the group's sum."""
     b = x.builder
-    largest = x.absolute(parts[0])
+    magnitude = x.abs(parts[0])
     for part in parts[1:]:
-        largest = x.larger(x.absolute(part), largest)
-    top = x.largest(largest)
-    most, zero = SINGLE(127.0 * (1 if planes == 1 else 2**SHIFT)), SINGLE(0.0)
-    factor = x.splat(b.select(b.fcmp_ordered(">", top, zero), b.fdiv(most, top), zero), x.floats)
-    magic = x.all(x.floats, 12582912.0)  # 1.5 * 2^23: adding it leaves the nearest integer in the low bits
-    total = x.all(x.integers, 0)
+        magnitude = x.maximum(x.abs(part), magnitude)
+    top = x.reduce_max(magnitude)
+    limit, zero = SINGLE(127.0 * (1 if planes == 1 else 2**PLANE_BITS)), SINGLE(0.0)
+    factor = x.splat(b.select(b.fcmp_ordered(">", top, zero), b.fdiv(limit, top), zero), x.floats)
+    # Adding 1.5 * 2^23 leaves the nearest integer in the low bits of the sum.
+    magic = x.constant(x.floats, 12582912.0)
+    total = x.constant(x.integers, 0)
     for at, part in enumerate(parts):
-        whole = b.sub(b.bitcast(x.fma(part, factor, magic), x.integers), b.bitcast(magic, x.integers))
-        total = b.add(total, whole)
-        place = x.after(out, at * x.width)
+        quantized = b.sub(b.bitcast(x.fma(part, factor, magic), x.integers), b.bitcast(magic, x.integers))
+        total = b.add(total, quantized)
+        place = x.at_offset(out, at * x.width)
         if planes == 1:
-            x.store(b.trunc(whole, x.narrow), place)
+            x.store(b.trunc(quantized, x.narrow_bytes), place)
         elif not target.dot:
-            x.store(b.trunc(whole, ir.VectorType(INT16, x.width)), x.after(out, 2 * at * x.width))
+            x.store(b.trunc(quantized, ir.VectorType(INT16, x.width)), x.at_offset(out, 2 * at * x.width))
         else:
-            half = x.all(x.integers, 2 ** (SHIFT - 1))
-            high = b.ashr(b.add(whole, half), x.all(x.integers, SHIFT))
-            low = b.sub(whole, b.shl(high, x.all(x.integers, SHIFT)))
-            x.store(b.trunc(high, x.narrow), place)
-            x.store(b.trunc(low, x.narrow), x.after(place, GROUP))
-    worth = b.fdiv(top, most)
-    x.store(worth, scales)
-    x.store(b.fmul(worth, b.sitofp(x.sum(total), SINGLE)), x.after(scales, 4))
+            half = x.constant(x.integers, 2 ** (PLANE_BITS - 1))
+            high = b.ashr(b.add(quantized, half), x.constant(x.integers, PLANE_BITS))
+            low = b.sub(quantized, b.shl(high, x.constant(x.integers, PLANE_BITS)))
+            x.store(b.trunc(high, x.narrow_bytes), place)
+            x.store(b.trunc(low, x.narrow_bytes), x.at_offset(place, GROUP))
+    scale = b.fdiv(top, limit)
+    x.store(scale, scales)
+    x.store(b.fmul(scale, b.sitofp(x.reduce_sum(total), SINGLE)), x.at_offset(scales, 4))

@@ -1,4 +1,4 @@
-"""What vector instructions the kernels are written for."""
+"""Detect the vector instructions that the kernels are compiled for."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from llvmlite.binding import get_host_cpu_features
 
 
 class Target(NamedTuple):
-    """A kind of processor."""
+    """A set of vector instructions."""
 
     width: int
     """Floats in a register."""
     dot: bool
-    """``vpdpbusd``: sums of four products of bytes, added to int32, in one instruction."""
+    """Whether ``vpdpbusd`` exists: four products of bytes, added to int32, in one instruction."""
 
 
 AVX2, VNNI, AVX512 = Target(8, dot=False), Target(8, dot=True), Target(16, dot=True)
@@ -24,7 +24,7 @@ AVX2, VNNI, AVX512 = Target(8, dot=False), Target(8, dot=True), Target(16, dot=T
 
 @cache
 def targets() -> tuple[Target, ...]:
-    """The kinds that this processor can be, best first; none without AVX2."""
+    """Return the targets that this processor supports, best first; none without AVX2."""
     has = _features()
     if not all(map(has, ("avx2", "fma", "f16c"))):
         return ()
@@ -33,7 +33,7 @@ def targets() -> tuple[Target, ...]:
 
 
 def _features() -> Callable[[str], bool]:
-    """Those that numba compiles for: the processor's, unless ``NUMBA_CPU_FEATURES`` names others."""
+    """Return a test for the features that numba compiles for: the processor's, or ``NUMBA_CPU_FEATURES``."""
     if told := numba.config.CPU_FEATURES:  # type: ignore[attr-defined]
         return frozenset(told.replace("+", "").split(",")).__contains__
     found = get_host_cpu_features()
@@ -41,4 +41,4 @@ def _features() -> Callable[[str], bool]:
 
 
 TARGET = (*targets(), AVX2)[0]
-"""What the kernels are compiled for."""
+"""The target that the kernels are compiled for."""

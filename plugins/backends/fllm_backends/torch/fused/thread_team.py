@@ -1,8 +1,8 @@
-"""How threads share the work of a phase.
+"""Share the work of a phase among threads.
 
-A phase is divided into pieces. A thread takes the next that nobody has taken, until there is none, and goes
-on when all are done: by whom does not matter, so a thread whose core is busy with something else is waited
-for only if it holds a piece.
+A phase is divided into pieces. A thread claims the next unclaimed piece until there are none, and goes on
+when all are done. It does not matter which thread does a piece, so a thread whose core is busy with other
+work is waited for only if it holds one.
 """
 
 from __future__ import annotations
@@ -12,50 +12,50 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fllm_backends.torch.fused.intrinsics import address, atomic_add, atomic_load, give_way, pause
+from fllm_backends.torch.fused.intrinsics import address, atomic_add, atomic_load, pause, sched_yield
 from fllm_backends.torch.fused.jit import kernel
 
-PATIENCE = 2000
-"""Rounds of waiting before the core is given away."""
-LINE = 64
-"""Bytes for the counts of a phase: a line of the cache, so that phases do not disturb each other."""
+SPIN_LIMIT = 2000
+"""Spins before a waiting thread yields its core."""
+CACHE_LINE_BYTES = 64
+"""Bytes of a phase's counters: one cache line, so that phases do not share one."""
 
 
-class Team(NamedTuple):
-    """A thread, and what it has in common with the others."""
+class ThreadTeam(NamedTuple):
+    """A thread, and the counters that it shares with the others."""
 
     thread: int
     threads: int
-    counts: NDArray[np.int64]
-    """[phases, LINE / 8]: pieces taken and pieces done, from zero."""
+    counters: NDArray[np.int64]
+    """[phases, CACHE_LINE_BYTES / 8]: pieces claimed and pieces done, from zero."""
 
 
-def counts(phases: int) -> NDArray[np.int64]:
-    """For a new `Team`."""
-    return np.zeros((phases, LINE // 8), np.int64)
+def new_counters(phases: int) -> NDArray[np.int64]:
+    """Return the counters of a new `ThreadTeam`."""
+    return np.zeros((phases, CACHE_LINE_BYTES // 8), np.int64)
 
 
-@kernel(fast=False)
-def take(team: Any, phase: Any) -> Any:
-    """The next piece of a phase."""
-    return atomic_add(address(team.counts) + LINE * phase, 1)
+@kernel(fastmath=False)
+def claim_piece(team: Any, phase: Any) -> Any:
+    """Return the next piece of a phase."""
+    return atomic_add(address(team.counters) + CACHE_LINE_BYTES * phase, 1)
 
 
-@kernel(fast=False)
-def finish(team: Any, phase: Any, mine: Any, pieces: Any) -> None:
-    """Report the pieces that this thread has done, and wait until all are."""
-    done = address(team.counts) + LINE * phase + 8
-    if mine:
-        atomic_add(done, mine)
-    waited = 0
-    while atomic_load(done) < pieces:
+@kernel(fastmath=False)
+def finish_phase(team: Any, phase: Any, completed: Any, pieces: Any) -> None:
+    """Report the pieces that this thread has done, and wait until all are done."""
+    done_at = address(team.counters) + CACHE_LINE_BYTES * phase + 8
+    if completed:
+        atomic_add(done_at, completed)
+    spins = 0
+    while atomic_load(done_at) < pieces:
         pause()
-        waited += 1
-        if waited > PATIENCE:
-            give_way()
+        spins += 1
+        if spins > SPIN_LIMIT:
+            sched_yield()
 
 
-@kernel(fast=False)
-def at_once(total: Any, team: Any) -> Any:
-    """Of so many units of work, how many make a piece: few enough that the threads end together."""
-    return min(max(total // (8 * team.threads), 1), 32)
+@kernel(fastmath=False)
+def units_per_piece(units: Any, team: Any) -> Any:
+    """Return how many units of work make a piece: few enough that the threads finish together."""
+    return min(max(units // (8 * team.threads), 1), 32)

@@ -6,7 +6,7 @@ import torch
 
 from fllm.batching.runner import Row
 from fllm.values import SamplingParams
-from fllm_backends.torch.cuda.batch import QUERIES, HostBatch, decodes_size, prepare
+from fllm_backends.torch.cuda.batch import QUERIES, HostBatch, build_batch, packed_decode_size
 
 BLOCK_SIZE = 4
 
@@ -20,7 +20,7 @@ def row(start: int, count: int, *blocks: int) -> Row:
 
 def prepared(*rows: Row) -> HostBatch:
     ids = [token for own in rows for token in own.token_ids[own.start : own.start + own.count]]
-    return prepare(rows, np.array(ids, np.int32), BLOCK_SIZE)
+    return build_batch(rows, np.array(ids, np.int32), BLOCK_SIZE)
 
 
 def test_positions_and_slots_are_those_of_the_new_tokens() -> None:
@@ -70,7 +70,7 @@ def test_every_part_begins_at_sixteen_bytes() -> None:
 
 
 def test_rows_that_fill_up_write_nowhere_and_see_nothing() -> None:
-    host = prepared(row(5, 1, 3, 7)).padded(4)
+    host = prepared(row(5, 1, 3, 7)).padded_to(4)
     assert host.slots.tolist() == [29, -1, -1, -1]
     assert host.lengths.tolist() == [6, 0, 0, 0]
     assert host.tokens.tolist() == [0, 1, 2, 3]
@@ -79,4 +79,4 @@ def test_rows_that_fill_up_write_nowhere_and_see_nothing() -> None:
 @pytest.mark.parametrize("rows", [1, 3, 16])
 def test_a_full_batch_of_decodes_has_the_size_that_was_foretold(rows: int) -> None:
     host = prepared(*(row(11, 1, 0, 1, 2) for _ in range(rows)))
-    assert host.size == decodes_size(rows, blocks=3)
+    assert host.size == packed_decode_size(rows, blocks=3)

@@ -38,19 +38,19 @@ HEADS = {"HEADS": 32, "KV_HEADS": 8, "HEAD_DIM": 128, "DIMS": 128}
 walk = HEADS | {"WINDOW": 4096, "BLOCK_SIZE": 16, "KEYS": 64}
 build(attention._attend_decode, walk | {"SHARED": 16}, {}, {"num_stages": 2})
 build(attention._attend_chunk, walk | {"QUERIES": 64}, {}, {"num_stages": 2})
-build(attention._join, {"HEADS": 32, "HEAD_DIM": 128, "DIMS": 128, "SPLITS": 64})
-build(pointwise._normalize, {"SIZE": 4096, "COLUMNS": 4096}, {}, {"num_warps": 8})
+build(attention._combine_splits, {"HEADS": 32, "HEAD_DIM": 128, "DIMS": 128, "SPLITS": 64})
+build(pointwise._rms_norm, {"SIZE": 4096, "COLUMNS": 4096}, {}, {"num_warps": 8})
 heads = {"HEADS": 32, "KV_HEADS": 8, "HALF": 64, "PAIRS": 64}
-build(pointwise._place_heads, heads | {"NORM": True, "ROTATE": True}, {}, {"num_warps": 1})
-build(pointwise._gate, {"SIZE": 14336, "COLUMNS": 1024})
+build(pointwise._norm_rope_and_cache, heads | {"NORM": True, "ROTATE": True}, {}, {"num_warps": 1})
+build(pointwise._silu_and_mul, {"SIZE": 14336, "COLUMNS": 1024})
 for kind in ("*bf16", "*i8", "*fp8e4nv"):
     types = {"weight": kind, "scale": "*fp32"}
     shape = {"SCALED": kind != "*bf16", "BIASED": True, "ADD": True, "IN": 4096, "OUT": 6144}
-    build(matmul._one_row, shape | {"NORM": True, "OUTPUTS": 4, "INPUTS": 1024}, types)
+    build(matmul._matvec, shape | {"NORM": True, "OUTPUTS": 4, "INPUTS": 1024}, types)
     for tile in matmul._TILES:
         sizes = {"ROWS": tile.rows, "OUTPUTS": tile.outputs, "INPUTS": tile.inputs}
         options = {"num_warps": tile.warps, "num_stages": tile.stages}
-        build(matmul._many_rows, shape | sizes, types, options)
+        build(matmul._matmul, shape | sizes, types, options)
 """
 
 

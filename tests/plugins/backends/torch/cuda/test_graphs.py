@@ -9,9 +9,9 @@ from torch import Tensor
 
 from fllm.batching.runner import Row
 from fllm.values import SamplingParams
-from fllm_backends.torch.cuda.batch import Batch, HostBatch, decodes_size, prepare
-from fllm_backends.torch.cuda.graphs import DecodeGraphs, Replay, sizes
-from fllm_backends.torch.cuda.warmup import rehearsal
+from fllm_backends.torch.cuda.batch import Batch, HostBatch, build_batch, packed_decode_size
+from fllm_backends.torch.cuda.graphs import DecodeGraphs, Replay, graph_sizes
+from fllm_backends.torch.cuda.warmup import warmup_batches
 
 
 def decodes(*positions: int) -> HostBatch:
@@ -22,7 +22,7 @@ def decodes(*positions: int) -> HostBatch:
         )
         for p in positions
     ]  # fmt: skip
-    return prepare(rows, np.array(positions, np.int32), block_size=4)
+    return build_batch(rows, np.array(positions, np.int32), block_size=4)
 
 
 class Recorder:
@@ -49,7 +49,7 @@ def seen(batch: Batch) -> Tensor:
 
 
 def graphs(recorder: Recorder, largest: int = 8) -> DecodeGraphs:
-    buffer = torch.zeros(decodes_size(largest, blocks=10), dtype=torch.int32)
+    buffer = torch.zeros(packed_decode_size(largest, blocks=10), dtype=torch.int32)
     return DecodeGraphs(seen, recorder, buffer, largest)
 
 
@@ -58,7 +58,7 @@ def graphs(recorder: Recorder, largest: int = 8) -> DecodeGraphs:
     [(1, [1]), (3, [1, 2, 3]), (8, [1, 2, 4, 8]), (40, [1, 2, 4, 8, 16, 32, 40])],
 )
 def test_sizes_end_with_the_largest(largest: int, expected: list[int]) -> None:
-    assert sizes(largest) == expected
+    assert graph_sizes(largest) == expected
 
 
 def test_each_size_is_recorded_once_and_later_batches_are_replayed() -> None:
@@ -80,25 +80,25 @@ def test_wider_tables_than_at_the_recording_are_read() -> None:
 
 def test_chunks_and_more_rows_than_the_largest_size_are_not_taken() -> None:
     own = graphs(Recorder(), largest=2)
-    assert own.takes(decodes(1, 2))
-    assert not own.takes(decodes(1, 2, 3))
+    assert own.can_run(decodes(1, 2))
+    assert not own.can_run(decodes(1, 2, 3))
     chunk = Row(
         token_ids=[1, 2], prompt_length=2, start=0, count=2, block_table=[0],
         sampling=SamplingParams(max_tokens=1), seed=0, sample=True,
     )  # fmt: skip
-    assert not own.takes(prepare([chunk], np.array([1, 2], np.int32), block_size=4))
+    assert not own.can_run(build_batch([chunk], np.array([1, 2], np.int32), block_size=4))
 
 
 def test_after_the_rehearsal_every_size_is_recorded() -> None:
     recorder = Recorder()
     own = graphs(recorder, largest=20)
     *batches, prompt = (
-        prepare(rows, np.zeros(sum(row.count for row in rows), np.int32), block_size=4)
-        for rows in rehearsal(20)
+        build_batch(rows, np.zeros(sum(row.count for row in rows), np.int32), block_size=4)
+        for rows in warmup_batches(20)
     )
-    assert not own.takes(prompt)
+    assert not own.can_run(prompt)
     for batch in batches:
         own.run(batch)
-    assert recorder.recorded == len(sizes(20)) == 6
+    assert recorder.recorded == len(graph_sizes(20)) == 6
     own.run(decodes(*range(10)))
     assert recorder.recorded == 6

@@ -5,7 +5,7 @@ import torch
 
 pytest.importorskip("triton", reason="the kernels are written in Triton")
 
-from fllm_backends.torch.cuda.linear import KINDS, Fp8, Int8
+from fllm_backends.torch.cuda.linear import LINEAR_KINDS, Fp8Linear, Int8Linear
 from fllm_backends.torch.model import Linear, RMSNorm
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -26,53 +26,55 @@ def rows(count: int, inputs: int = 80, dtype: torch.dtype = torch.float32) -> to
 @pytest.mark.parametrize("kind", ["none", "int8"])
 def test_the_product_is_that_of_the_weights_that_are_kept(kind: str, count: int) -> None:
     given = linear()
-    product = KINDS[kind](given)
-    kept = product.weight.float() * product.scale[:, None] if isinstance(product, Int8) else given.weight
+    product = LINEAR_KINDS[kind](given)
+    kept = (
+        product.weight.float() * product.scale[:, None] if isinstance(product, Int8Linear) else given.weight
+    )
     expected = Linear(kept, given.bias)(rows(count))
     torch.testing.assert_close(product(rows(count)), expected, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("count", [1, 3, 70])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", LINEAR_KINDS)
 def test_a_norm_comes_before_and_a_sum_after(kind: str, count: int) -> None:
-    product, x = KINDS[kind](linear()), rows(count)
+    product, x = LINEAR_KINDS[kind](linear()), rows(count)
     norm = RMSNorm(1 + 0.1 * rows(1)[0], 1e-5)
-    onto = rows(count, 48)
-    expected = onto + product(norm(x))
-    found = product(x, norm=norm, onto=onto)
-    assert found is onto
+    add_to = rows(count, 48)
+    expected = add_to + product(norm(x))
+    found = product(x, norm=norm, add_to=add_to)
+    assert found is add_to
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=2e-3)
 
 
 @pytest.mark.parametrize("count", [1, 17, 64])
 def test_few_rows_meet_float8_weights_as_they_are(count: int) -> None:
     given = linear()
-    product = Fp8.of(given)
+    product = Fp8Linear.from_linear(given)
     expected = Linear(product.weight.float() * product.scale[:, None], given.bias)(rows(count))
     torch.testing.assert_close(product(rows(count)), expected, rtol=1e-4, atol=1e-3)
 
 
 def test_many_rows_become_float8_themselves() -> None:
     given, x = linear(dtype=torch.bfloat16), rows(65, dtype=torch.bfloat16)
-    found, expected = Fp8.of(given)(x), given(x)
+    found, expected = Fp8Linear.from_linear(given)(x), given(x)
     assert found.dtype == torch.bfloat16
     assert 0.005 < (found - expected).float().norm() / expected.float().norm() < 0.05
 
 
 def test_sizes_that_float8_products_cannot_have_still_give_a_product() -> None:
     given, x = linear(50, 72), rows(65, 72)
-    assert (Fp8.of(given)(x) - given(x)).norm() / given(x).norm() < 0.05
+    assert (Fp8Linear.from_linear(given)(x) - given(x)).norm() / given(x).norm() < 0.05
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_rounding_to_int8_misses_by_half_a_step_at_most(dtype: torch.dtype) -> None:
     given = linear(dtype=dtype)
-    kept = Int8.of(given)
+    kept = Int8Linear.from_linear(given)
     assert kept.weight.dtype == torch.int8
     misses = (kept.weight.float() * kept.scale[:, None] - given.weight.float()).abs()
     assert (misses <= 0.501 * kept.scale[:, None]).all()
 
 
 def test_a_row_of_zeros_stays_zero() -> None:
-    for kind in (Int8, Fp8):
-        assert not kind.of(Linear(torch.zeros(4, 16, device=DEVICE))).weight.float().any()
+    for kind in (Int8Linear, Fp8Linear):
+        assert not kind.from_linear(Linear(torch.zeros(4, 16, device=DEVICE))).weight.float().any()

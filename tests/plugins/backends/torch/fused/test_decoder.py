@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.packed_weights import unpack
 from support.paths import ROOT
 from support.tiny_models import save_model
 
@@ -24,9 +25,9 @@ from fllm_backends.torch import logit_masks
 from fllm_backends.torch.attention import AttentionBatch, KVCache
 from fllm_backends.torch.checkpoint import Checkpoint
 from fllm_backends.torch.fused import packing
-from fllm_backends.torch.fused.decoder import FusedLM, runs_here
+from fllm_backends.torch.fused.decoder import FusedLM, is_supported
 from fllm_backends.torch.model import CausalLM, Decoder, Linear, Weights
-from fllm_backends.torch.options import read_options
+from fllm_backends.torch.options import read_torch_config
 from fllm_backends.torch.runner import TorchRunner
 from fllm_backends.torch.weights import CheckpointSource, load_weights
 
@@ -75,7 +76,7 @@ class PackedLM(CausalLM):
 
 
 def repacked(weight: torch.Tensor) -> torch.Tensor:
-    return torch.from_numpy(packing.unpack(packing.pack(weight.numpy())))
+    return torch.from_numpy(unpack(packing.pack(weight.numpy())))
 
 
 def loaded(directory: Path) -> tuple[Architecture, Weights]:
@@ -86,7 +87,7 @@ def loaded(directory: Path) -> tuple[Architecture, Weights]:
 
 def fused_lm(directory: Path, threads: int = 2) -> FusedLM:
     architecture, weights = loaded(directory)
-    assert runs_here(architecture)
+    assert is_supported(architecture)
     return FusedLM(architecture, weights, threads=threads, max_positions=128)
 
 
@@ -166,14 +167,14 @@ def test_the_likeliest_token_is_that_of_the_logits(tmp_path: Path, threads: int)
     save_model("Llama", tmp_path, **SIZES)
     fused = fused_lm(tmp_path, threads)
     hidden = torch.randn(70, SIZES["hidden_size"], generator=torch.Generator().manual_seed(0))
-    assert fused.choose(hidden) == fused.logits(hidden).argmax(-1).tolist()
+    assert fused.greedy_tokens(hidden) == fused.logits(hidden).argmax(-1).tolist()
     vocabulary, random = fused.architecture.vocab_size, torch.Generator().manual_seed(1)
     allowed = torch.randint(-(2**31), 2**31, (70, -(-vocabulary // 32)), generator=random).int()
     allowed[:30] &= torch.randint(-(2**31), 2**31, (30, allowed.shape[1]), generator=random).int()
     allowed[30:33] = -1
     likeliest = logit_masks.apply(allowed, fused.logits(hidden)).argmax(-1).tolist()
-    assert fused.choose(hidden, allowed) == likeliest
-    assert likeliest[30:33] == fused.choose(hidden)[30:33]
+    assert fused.greedy_tokens(hidden, allowed) == likeliest
+    assert likeliest[30:33] == fused.greedy_tokens(hidden)[30:33]
 
 
 @pytest.mark.parametrize(
@@ -183,20 +184,20 @@ def test_int8_is_what_a_cpu_computes_with_unless_it_is_refused(
     tmp_path: Path, said: dict[str, Any], kind: str | None
 ) -> None:
     save_model("Llama", tmp_path, **SIZES)
-    runner = TorchRunner(read_options(BackendConfig(model=str(tmp_path), **said)), Device("cpu"), 4)
+    runner = TorchRunner(read_torch_config(BackendConfig(model=str(tmp_path), **said)), Device("cpu"), 4)
     assert runner.load(lambda progress: None).runtime["quantization"] == kind
 
 
 def test_int8_that_cannot_be_had_is_refused(tmp_path: Path) -> None:
     save_model("Llama", tmp_path, intermediate_size=50)
-    options = read_options(BackendConfig(model=str(tmp_path), quantization="int8"))
+    options = read_torch_config(BackendConfig(model=str(tmp_path), quantization="int8"))
     with pytest.raises(ConfigError, match="multiples of 32"):
         TorchRunner(options, Device("cpu"), 4).load(lambda progress: None)
 
 
 def test_the_real_model_keeps_its_mind() -> None:
     """Little KL divergence from the fp32 model, and the same first choice nearly always."""
-    runner = TorchRunner(read_options(BackendConfig(model=locate().location)), Device("cpu"), 1)
+    runner = TorchRunner(read_torch_config(BackendConfig(model=locate().location)), Device("cpu"), 1)
     card = runner.load(lambda progress: None)
     directory = Path(card.tokenizer)
     architecture, weights = loaded(directory)

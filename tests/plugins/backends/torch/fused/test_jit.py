@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("numba")
 
 from fllm_backends.torch.fused import jit
-from fllm_backends.torch.fused.jit import compiling
+from fllm_backends.torch.fused.jit import compile_lock
 
 ASK = """
 import fcntl
@@ -28,7 +28,7 @@ def another_compiles() -> bool:
 
 
 def test_one_process_at_a_time_compiles_kernels() -> None:
-    with compiling():
+    with compile_lock():
         assert not another_compiles()
     assert another_compiles()
 
@@ -37,12 +37,12 @@ def test_kernels_that_are_not_as_they_were_left_are_compiled_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jit, "_cache_directory", lambda: tmp_path)
-    with compiling():
+    with compile_lock():
         (tmp_path / "kernel.nbc").write_bytes(b"code")
-    with compiling():
+    with compile_lock():
         assert (tmp_path / "kernel.nbc").read_bytes() == b"code"
     (tmp_path / "kernel.nbc").write_bytes(b"cod?")
-    with compiling():
+    with compile_lock():
         assert not (tmp_path / "kernel.nbc").exists()
 
 
@@ -50,11 +50,11 @@ def test_kernels_of_old_versions_are_removed_and_a_full_disk_keeps_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FLLM_CACHE", str(tmp_path))
-    for number in range(jit.KEPT + 2):
+    for number in range(jit.MAX_VERSIONS + 2):
         (tmp_path / "kernels" / f"old-{number}").mkdir(parents=True)
     found = jit._cache_directory.__wrapped__()
     assert found is not None
     assert found.is_dir()
-    assert len([*(tmp_path / "kernels").iterdir()]) == jit.KEPT
-    monkeypatch.setattr(jit, "ROOM", 2**80)
+    assert len([*(tmp_path / "kernels").iterdir()]) == jit.MAX_VERSIONS
+    monkeypatch.setattr(jit, "MIN_FREE_BYTES", 2**80)
     assert jit._cache_directory.__wrapped__() is None

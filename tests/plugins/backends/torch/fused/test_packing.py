@@ -5,8 +5,9 @@ from __future__ import annotations
 import gguf
 import numpy as np
 import pytest
+from support.packed_weights import unpack
 
-from fllm_backends.torch.fused.packing import GROUP, RECORD_4, RECORD_8, pack, unpack
+from fllm_backends.torch.fused.packing import GROUP, RECORD_4, RECORD_8, pack
 
 KINDS = gguf.GGMLQuantizationType
 

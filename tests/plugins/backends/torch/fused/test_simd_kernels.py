@@ -8,10 +8,11 @@ from typing import Any
 import numba
 import numpy as np
 import pytest
+from support.packed_weights import unpack
 
 from fllm_backends.torch.fused import simd_kernels
 from fllm_backends.torch.fused.intrinsics import address
-from fllm_backends.torch.fused.packing import GROUP, PANEL, RECORD_4, Packed, pack, unpack
+from fllm_backends.torch.fused.packing import GROUP, PANEL, RECORD_4, PackedMatrix, pack
 from fllm_backends.torch.fused.target import Target, targets
 
 ROWS, DEEP = 8, 96
@@ -44,7 +45,7 @@ def rounded(target: Target, x: np.ndarray, planes: int = 1) -> tuple[np.ndarray,
     """[rows, groups, planes, GROUP] bytes, and the scales of each group."""
     groups = len(x), x.shape[1] // GROUP
     whole, scales = np.empty((*groups, planes, GROUP), np.int8), np.empty((*groups, 2), np.float32)
-    called(simd_kernels.round_groups(target, planes), 4)(x, x.size // GROUP, whole, scales)
+    called(simd_kernels.quantize_groups(target, planes), 4)(x, x.size // GROUP, whole, scales)
     return whole, scales
 
 
@@ -53,14 +54,14 @@ def seen(target: Target, whole: np.ndarray, scales: np.ndarray) -> np.ndarray:
     if whole.shape[2] == 1:
         numbers = whole[:, :, 0].astype(np.float64)
     elif target.dot:
-        numbers = whole[:, :, 0].astype(np.float64) * 2**simd_kernels.SHIFT + whole[:, :, 1]
+        numbers = whole[:, :, 0].astype(np.float64) * 2**simd_kernels.PLANE_BITS + whole[:, :, 1]
     else:
         numbers = whole.reshape(*whole.shape[:2], -1).view(np.int16).astype(np.float64)
     return (numbers * scales[..., :1]).reshape(len(whole), -1)
 
 
 @on_every_target
-@pytest.mark.parametrize(("planes", "most"), [(1, 127), (2, 127 * 2**simd_kernels.SHIFT)])
+@pytest.mark.parametrize(("planes", "most"), [(1, 127), (2, 127 * 2**simd_kernels.PLANE_BITS)])
 def test_rounding_notes_what_one_is_worth_and_the_sum(target: Target, planes: int, most: int) -> None:
     x = numbers(4, DEEP)
     x[1, :GROUP] = 0
@@ -96,18 +97,18 @@ def multiply(
     bits: int,
     whole: np.ndarray,
     scales: np.ndarray,
-    packed: Packed,
+    packed: PackedMatrix,
     out: np.ndarray,
     add: int = 0,
 ) -> None:
     rows, groups, planes = whole.shape[:3]
-    call = called(simd_kernels.product(target, rows, bits, planes), 10)
+    call = called(simd_kernels.panel_matmul(target, rows, bits, planes), 10)
     line = groups * planes * GROUP
     call(
         whole,
         line,
         scales,
-        groups * simd_kernels.SCALES,
+        groups * simd_kernels.SCALE_BYTES,
         packed.records,
         groups,
         packed.bias,
@@ -132,7 +133,7 @@ def test_extreme_bytes_do_not_overflow(target: Target, planes: int) -> None:
 def test_scores(target: Target, rows: int) -> None:
     queries, keys = numbers(rows, 64), numbers(64, PANEL, seed=1).astype(np.float16)
     out = np.empty((rows, 40), np.float32)
-    called(simd_kernels.score(target, rows), 5)(queries, 64, keys.view(np.uint16), out, 160)
+    called(simd_kernels.attention_scores(target, rows), 5)(queries, 64, keys.view(np.uint16), out, 160)
     np.testing.assert_allclose(out[:, :PANEL], queries @ keys.astype(np.float32), rtol=1e-4, atol=1e-4)
 
 
@@ -141,7 +142,7 @@ def test_mixing_adds_to_what_is_there(target: Target) -> None:
     weights, values = numbers(4, 40), numbers(PANEL, 96, seed=1).astype(np.float16)
     out = numbers(4, 96, seed=2)
     expected = out + weights[:, :PANEL] @ values.astype(np.float32)
-    called(simd_kernels.mix(target, 4), 5)(weights, 160, values.view(np.uint16), 96, out)
+    called(simd_kernels.weighted_values(target, 4), 5)(weights, 160, values.view(np.uint16), 96, out)
     np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -152,7 +153,7 @@ def test_softening_forgets_what_is_masked(target: Target) -> None:
     weights = np.exp((scores - scores.max()).astype(np.float64))
     weights[weights < np.exp(-87.0)] = 0
     total = np.empty(1, np.float32)
-    called(simd_kernels.soften(target), 3)(scores, len(scores), total)
+    called(simd_kernels.softmax(target), 3)(scores, len(scores), total)
     np.testing.assert_allclose(scores, weights, rtol=1e-6)
     np.testing.assert_allclose(total, weights.sum(), rtol=1e-6)
     assert not scores[40:].any()
@@ -162,7 +163,7 @@ def test_softening_forgets_what_is_masked(target: Target) -> None:
 def test_gates(target: Target) -> None:
     gates, ups = numbers(GROUP) * 30, numbers(GROUP, seed=1)
     whole, scales = np.empty(GROUP, np.int8), np.empty(2, np.float32)
-    called(simd_kernels.gate(target), 4)(gates, ups, whole, scales)
+    called(simd_kernels.silu_and_mul(target), 4)(gates, ups, whole, scales)
     with np.errstate(over="ignore"):
         expected = gates / (1 + np.exp(-gates)) * ups
     assert (np.abs(whole * scales[0] - expected) <= scales[0] * 0.501).all()
