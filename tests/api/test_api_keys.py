@@ -1,4 +1,4 @@
-"""Keys: where they come from, how they change, and where they can't be found."""
+"""API keys: their sources, reloading, and where they must not appear."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def file(tmp_path: Path) -> Path:
     return made
 
 
-def watching(file: Path, *keys: str) -> ApiKeys:
+def loaded_keys(file: Path, *keys: str) -> ApiKeys:
     made = ApiKeys(keys)
     made.load(file)
     return made
 
 
-def test_a_file_has_a_key_in_each_line_but_blanks_and_comments(file: Path) -> None:
-    keys = watching(file, GIVEN)
+def test_a_file_has_one_key_per_line_except_blanks_and_comments(file: Path) -> None:
+    keys = loaded_keys(file, GIVEN)
     assert keys.required
     assert keys.client(IN_FILE.encode())
     assert keys.client(GIVEN.encode())
@@ -57,8 +57,8 @@ def test_a_file_has_a_key_in_each_line_but_blanks_and_comments(file: Path) -> No
         assert keys.client(other.encode()) is None
 
 
-def test_a_client_is_named_alike_until_the_server_ends_and_by_no_part_of_the_key(file: Path) -> None:
-    keys = watching(file, GIVEN)
+def test_the_name_of_a_client_is_stable_and_contains_no_part_of_the_key(file: Path) -> None:
+    keys = loaded_keys(file, GIVEN)
     name = keys.client(GIVEN.encode())
     file.write_text(ADDED)
     keys.reload()
@@ -66,8 +66,8 @@ def test_a_client_is_named_alike_until_the_server_ends_and_by_no_part_of_the_key
     assert ApiKeys([GIVEN]).client(GIVEN.encode()) != name
 
 
-def test_reading_again_adds_and_removes_keys(file: Path, caplog: pytest.LogCaptureFixture) -> None:
-    keys = watching(file)
+def test_reloading_adds_and_removes_keys(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    keys = loaded_keys(file)
     file.write_text(ADDED)
     with caplog.at_level(logging.INFO):
         keys.reload()
@@ -86,10 +86,10 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("how", BROKEN)
-def test_a_file_that_breaks_leaves_the_keys_as_they_were(
+def test_the_keys_stay_valid_if_the_file_becomes_invalid(
     how: str, file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    keys = watching(file)
+    keys = loaded_keys(file)
     break_it, says = BROKEN[how]
     break_it(file)
     keys.reload()
@@ -98,10 +98,10 @@ def test_a_file_that_breaks_leaves_the_keys_as_they_were(
     assert record.levelname == "ERROR"
     assert says in record.message
     with pytest.raises(ConfigError, match=says):
-        watching(file)
+        loaded_keys(file)
 
 
-def test_without_a_file_there_is_nothing_to_read_again(caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_file_there_is_nothing_to_reload(caplog: pytest.LogCaptureFixture) -> None:
     keys = ApiKeys([GIVEN])
     keys.reload()
     assert keys.client(GIVEN.encode())
@@ -109,16 +109,16 @@ def test_without_a_file_there_is_nothing_to_read_again(caplog: pytest.LogCapture
 
 
 @pytest.mark.parametrize(("mode", "warned"), [(0o644, True), (0o640, False), (0o600, False)])
-def test_a_file_that_everybody_can_read_is_warned_of(
+def test_a_world_readable_file_is_warned_about(
     mode: int, warned: bool, file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file.chmod(mode)
-    watching(file).warn_if_world_readable()
+    loaded_keys(file).warn_if_world_readable()
     assert ("readable by every user" in caplog.text) is warned
 
 
 @pytest.mark.parametrize("content", [b"", b"# only this\n", b"\xff\xfe"])
-def test_the_command_refuses_a_file_without_keys_in_one_line(content: bytes, file: Path) -> None:
+def test_the_command_rejects_a_file_without_keys_in_one_line(content: bytes, file: Path) -> None:
     file.write_bytes(content)
     refused = run("serve", "--api-key-file", str(file))
     assert refused.returncode == 2
@@ -127,7 +127,7 @@ def test_the_command_refuses_a_file_without_keys_in_one_line(content: bytes, fil
 
 
 class Routes:
-    """A plugin's routes of every kind."""
+    """A plugin with routes of every kind."""
 
     @hookimpl
     def fllm_routes(self) -> list[Any]:
@@ -146,7 +146,7 @@ class Routes:
         return [theirs, named, mounted]
 
 
-def test_every_route_there_is_wants_a_key_but_two() -> None:
+def test_every_route_except_two_needs_a_key() -> None:
     plugins = plugins_with(Routes())
     server = a_server(config={"keys": ApiKeys([GIVEN]), "enable_metrics": True}, plugins=plugins)
     open_paths = set()
@@ -161,7 +161,7 @@ def test_every_route_there_is_wants_a_key_but_two() -> None:
     assert open_paths == PUBLIC_PATHS & paths
 
 
-def test_handlers_know_the_client() -> None:
+def test_handlers_can_read_the_client() -> None:
     seen = []
 
     class Seeing:
@@ -192,7 +192,7 @@ def status(server: Server, key: str) -> int:
     return httpx.get(f"{server.api}/models", headers=headers, timeout=30).status_code
 
 
-def hang_up(server: Server, until: str) -> None:
+def send_sighup(server: Server, until: str) -> None:
     server.process.send_signal(signal.SIGHUP)
     deadline = time.monotonic() + 30
     while until not in server.log():
@@ -207,7 +207,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def test_a_real_server_reads_its_file_on_sighup_and_shows_no_key_to_anybody(model: Path, file: Path) -> None:
+def test_a_server_reloads_its_file_on_sighup_and_shows_no_key(model: Path, file: Path) -> None:
     arguments = (str(model), "--plugin", str(MOODY), "--backend", "moody", "--api-key", GIVEN)
     options = ("--api-key-file", str(file), "--log-level", "debug", "--enable-payload-logging")
     with serving(*arguments, *options, FURIOSA_LLM_API_KEY="never read") as server:
@@ -217,20 +217,20 @@ def test_a_real_server_reads_its_file_on_sighup_and_shows_no_key_to_anybody(mode
         assert title == f"furiosa-llm serve {model}"
         assert b"never read" not in proc.joinpath("environ").read_bytes()
         file.write_text(ADDED)
-        hang_up(server, "API keys reloaded")
+        send_sighup(server, "API keys reloaded")
         assert (status(server, GIVEN), status(server, IN_FILE), status(server, ADDED)) == (200, 401, 200)
         file.write_text("")
-        hang_up(server, "has no key")
+        send_sighup(server, "has no key")
         assert status(server, ADDED) == 200
         assert httpx.get(f"{server.url}/health").status_code == 200
         for key in (GIVEN, IN_FILE, ADDED):
             assert key not in server.log()
 
 
-def test_sighup_ends_no_server_that_has_no_file(model: Path) -> None:
+def test_sighup_does_not_stop_a_server_without_a_file(model: Path) -> None:
     arguments = (str(model), "--plugin", str(MOODY), "--backend", "moody")
     with serving(*arguments, FURIOSA_LLM_API_KEY=IN_ENVIRONMENT) as server:
-        hang_up(server, "no --api-key-file")
+        send_sighup(server, "no --api-key-file")
         assert (status(server, IN_ENVIRONMENT), status(server, GIVEN)) == (200, 401)
         assert IN_ENVIRONMENT.encode() not in Path(f"/proc/{server.process.pid}/environ").read_bytes()
 

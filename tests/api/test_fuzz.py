@@ -1,15 +1,15 @@
-"""Whatever fits the published schema, or does not: never a 5xx, and always a documented answer."""
+"""Requests that fit the published schema, or do not, never cause a 5xx or an undocumented response."""
 
 from __future__ import annotations
 
 import schemathesis
 from hypothesis import HealthCheck, settings
-from support.api_fakes import Calls, Thinks, a_server, app_of
+from support.api_fakes import FakeReasoningParser, FakeToolCallParser, a_server, app_of
 from support.paths import TESTS
 
 schema = schemathesis.openapi.from_asgi(
     "/schema/openapi.json",
-    app_of(a_server(["Hm|", "Hi", "[f:{}]"], reasoning=Thinks, tools=Calls)),
+    app_of(a_server(["Hm|", "Hi", "[f:{}]"], reasoning=FakeReasoningParser, tools=FakeToolCallParser)),
     config=schemathesis.Config.from_path(TESTS / "schemathesis.toml"),
 )
 

@@ -1,4 +1,4 @@
-"""OpenAI's own client understands every answer."""
+"""OpenAI's client accepts every response."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import httpx
 import openai
 import pytest
-from support.api_fakes import Calls, Thinks, a_server
+from support.api_fakes import FakeReasoningParser, FakeToolCallParser, a_server
 
 from fllm_api.app import create_app
 from fllm_api.app_state import AppState
@@ -36,7 +36,9 @@ def test_chat() -> None:
             model="m", messages=MESSAGES, logprobs=True, top_logprobs=1, tools=TOOLS
         )
 
-    answer = through_client(a_server(["Hm|", "Yes", "[f:{}]"], reasoning=Thinks, tools=Calls), use)
+    answer = through_client(
+        a_server(["Hm|", "Yes", "[f:{}]"], reasoning=FakeReasoningParser, tools=FakeToolCallParser), use
+    )
     message = answer.choices[0].message
     assert (message.reasoning_content, message.content) == ("Hm", "Yes")
     assert message.tool_calls[0].function.name == "f"
@@ -44,7 +46,7 @@ def test_chat() -> None:
     assert type(answer).model_validate(answer.model_dump(), strict=True)
 
 
-def test_the_key_of_reasoning_is_absent_without_reasoning() -> None:
+def test_the_reasoning_field_is_absent_without_reasoning() -> None:
     async def use(client: openai.AsyncOpenAI) -> Any:
         return await client.chat.completions.create(model="m", messages=MESSAGES)
 
@@ -62,7 +64,7 @@ def test_a_streamed_chat() -> None:
         )
         return [chunk async for chunk in stream]
 
-    chunks = through_client(a_server(["Yes", "[f:{", "}]"], tools=Calls), use)
+    chunks = through_client(a_server(["Yes", "[f:{", "}]"], tools=FakeToolCallParser), use)
     for chunk in chunks:
         type(chunk).model_validate(chunk.model_dump(), strict=True)
     calls = [call for c in chunks if c.choices for call in c.choices[0].delta.tool_calls or ()]
@@ -71,7 +73,7 @@ def test_a_streamed_chat() -> None:
     assert chunks[-1].usage.completion_tokens == 4
 
 
-def test_a_streamed_failure_is_an_error_of_the_client(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_streamed_failure_becomes_the_clients_exception(caplog: pytest.LogCaptureFixture) -> None:
     async def use(client: openai.AsyncOpenAI) -> None:
         stream: Any = await client.completions.create(model="m", prompt="x", stream=True)
         async for _ in stream:
@@ -101,7 +103,7 @@ def test_models_with_slashes() -> None:
     assert through_client(a_server(), use).id == "org/fake"
 
 
-def test_errors_are_those_of_the_client() -> None:
+def test_errors_become_the_clients_exceptions() -> None:
     async def use(client: openai.AsyncOpenAI) -> None:
         await client.chat.completions.create(model="m", messages=MESSAGES, temperature=-1)
 

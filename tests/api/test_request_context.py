@@ -7,7 +7,9 @@ from typing import Any, cast
 
 import pytest
 from litestar.types import Message, Scope
+from support.api_fakes import a_server, ask, chat
 
+from fllm_api.api_keys import ApiKeys
 from fllm_api.request_context import (
     MAX_REQUEST_ID_LENGTH,
     choose_request_id,
@@ -69,3 +71,18 @@ def test_the_response_carries_the_id_and_its_status_is_recorded() -> None:
     asyncio.run(record_response_start(message, request))
     assert cast(Any, message)["headers"] == [(b"x-request-id", b"mine")]
     assert context_of(request).status == 418
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/nowhere", "/schema/openapi.json"])
+def test_every_response_has_a_request_id(path: str) -> None:
+    server = a_server()
+    first, second = (ask(server, "GET", path).headers["x-request-id"] for _ in range(2))
+    assert first != second
+    given = ask(server, "GET", path, headers={"x-request-id": "mine"})
+    assert given.headers["x-request-id"] == "mine"
+
+
+def test_streams_and_errors_have_a_request_id_too() -> None:
+    server = a_server(config={"keys": ApiKeys(["secret"])})
+    assert chat(server).headers["x-request-id"]
+    assert chat(a_server(), stream=True).headers["x-request-id"]

@@ -240,7 +240,7 @@ def error_of(response: httpx.Response) -> dict[str, Any]:
     return error
 
 
-class Thinks:
+class FakeReasoningParser:
     """A reasoning parser: the text before the first ``|`` is reasoning."""
 
     def __init__(self, context: ParserContext) -> None:
@@ -260,7 +260,7 @@ class Thinks:
         return iter(())
 
 
-class Calls:
+class FakeToolCallParser:
     """A tool-call parser: ``[name:arguments]`` is a call."""
 
     def __init__(self, context: ParserContext) -> None:

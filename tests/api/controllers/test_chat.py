@@ -1,4 +1,4 @@
-"""`/v1/chat/completions`: what a chat looks like, whole and streamed."""
+"""`/v1/chat/completions`, as one JSON object and as a stream."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from support.api_fakes import (
     EOS,
-    Calls,
-    Thinks,
+    FakeReasoningParser,
+    FakeToolCallParser,
     a_server,
     ask,
     backend_of,
@@ -33,7 +33,7 @@ def rendered(prompt: GenerateRequest, server: Any) -> str:
     return text
 
 
-def test_an_answer_has_openais_shape() -> None:
+def test_a_response_has_openais_format() -> None:
     response = chat(a_server())
     body = response.json()
     assert response.status_code == 200
@@ -78,19 +78,19 @@ def test_a_stream_is_a_role_then_text_then_one_finish() -> None:
     assert all("usage" not in chunk for chunk in chunks)
 
 
-def test_usage_comes_at_the_end_where_asked_for() -> None:
+def test_the_usage_is_the_last_chunk_if_requested() -> None:
     chunks = events(chat(a_server(), stream=True, stream_options={"include_usage": True}))
     assert chunks[-1]["choices"] == []
     assert chunks[-1]["usage"] == chat(a_server()).json()["usage"]
     assert all("usage" not in chunk for chunk in chunks[:-1])
 
 
-def test_usage_comes_on_every_chunk_where_asked_for() -> None:
+def test_the_usage_is_in_every_chunk_if_requested() -> None:
     chunks = events(chat(a_server(), stream=True, stream_options={"continuous_usage_stats": True}))
     assert [chunk["usage"]["completion_tokens"] for chunk in chunks] == [1, 1, 2, 3, 4]
 
 
-def test_several_answers_each_begin_and_finish_once() -> None:
+def test_each_of_several_choices_starts_and_finishes_once() -> None:
     chunks = events(chat(a_server(), stream=True, n=3))
     for index in range(3):
         parts = [choice for chunk in chunks for choice in chunk["choices"] if choice["index"] == index]
@@ -99,14 +99,14 @@ def test_several_answers_each_begin_and_finish_once() -> None:
         assert [part["finish_reason"] for part in parts if part["finish_reason"]] == ["stop"]
 
 
-def test_several_answers_count_their_prompt_once() -> None:
+def test_several_choices_count_their_prompt_once() -> None:
     one, three = (chat(a_server(), n=n).json()["usage"] for n in (1, 3))
     assert three["prompt_tokens"] == one["prompt_tokens"]
     assert three["completion_tokens"] == 3 * one["completion_tokens"]
 
 
-def test_reasoning_is_apart_and_counted() -> None:
-    server = a_server(["Hm", ".", "|", "Yes"], reasoning=Thinks)
+def test_reasoning_is_separate_and_counted() -> None:
+    server = a_server(["Hm", ".", "|", "Yes"], reasoning=FakeReasoningParser)
     body = chat(server).json()
     assert body["choices"][0]["message"] == {
         "role": "assistant",
@@ -123,17 +123,17 @@ def test_reasoning_is_apart_and_counted() -> None:
     ]
 
 
-def test_content_is_null_where_there_is_only_reasoning() -> None:
-    message = chat(a_server(["Hm"], reasoning=Thinks)).json()["choices"][0]["message"]
+def test_content_is_null_if_there_is_only_reasoning() -> None:
+    message = chat(a_server(["Hm"], reasoning=FakeReasoningParser)).json()["choices"][0]["message"]
     assert message == {"role": "assistant", "content": None, "reasoning_content": "Hm"}
 
 
-def test_an_answer_without_text_is_an_empty_text() -> None:
+def test_a_response_without_text_has_empty_content() -> None:
     assert chat(a_server([])).json()["choices"][0]["message"]["content"] == ""
 
 
-def test_a_call_begins_with_its_name_and_goes_on_with_its_index() -> None:
-    server = a_server(["[weather:", "{}", "]"], tools=Calls)
+def test_a_call_starts_with_its_name_and_continues_with_its_index() -> None:
+    server = a_server(["[weather:", "{}", "]"], tools=FakeToolCallParser)
     first, *rest, last = deltas(events(chat(server, stream=True, tools=WEATHER)))[1:]
     [call] = first["tool_calls"]
     assert call.pop("id").startswith("call_")
@@ -143,7 +143,7 @@ def test_a_call_begins_with_its_name_and_goes_on_with_its_index() -> None:
 
 
 def test_a_call_keeps_the_id_that_the_model_gave_it_once() -> None:
-    class Numbered(Calls):
+    class Numbered(FakeToolCallParser):
         def feed(self, text: str) -> Iterator[ParserEvent]:
             for event in super().feed(text):
                 yield ToolStart(event.index, event.name, "f:0") if isinstance(event, ToolStart) else event
@@ -157,7 +157,7 @@ def test_a_call_keeps_the_id_that_the_model_gave_it_once() -> None:
 
 
 def test_a_call_is_a_message_without_content() -> None:
-    choice = chat(a_server(["[weather:{}]"], tools=Calls), tools=WEATHER).json()["choices"][0]
+    choice = chat(a_server(["[weather:{}]"], tools=FakeToolCallParser), tools=WEATHER).json()["choices"][0]
     [call] = choice["message"].pop("tool_calls")
     assert call.pop("id").startswith("call_")
     assert call == {"type": "function", "function": {"name": "weather", "arguments": "{}"}}
@@ -166,7 +166,7 @@ def test_a_call_is_a_message_without_content() -> None:
 
 
 def test_without_parallel_calls_only_the_first_is_kept() -> None:
-    server = a_server(["[weather:1]", "[weather:2]"], tools=Calls)
+    server = a_server(["[weather:1]", "[weather:2]"], tools=FakeToolCallParser)
 
     def arguments(**options: Any) -> list[str]:
         message = chat(server, tools=WEATHER, **options).json()["choices"][0]["message"]
@@ -176,8 +176,8 @@ def test_without_parallel_calls_only_the_first_is_kept() -> None:
     assert arguments(parallel_tool_calls=False) == ["1"]
 
 
-def test_the_model_is_told_of_the_tools_unless_the_choice_is_none() -> None:
-    server = a_server(["[weather:1]"], tools=Calls)
+def test_the_prompt_shows_the_tools_unless_the_choice_is_none() -> None:
+    server = a_server(["[weather:1]"], tools=FakeToolCallParser)
     for choice in (None, "auto", "none"):
         chat(server, tools=WEATHER, tool_choice=choice)
     told, also, hidden = (rendered(prompt, server) for prompt in backend_of(server).prompts)
@@ -186,24 +186,24 @@ def test_the_model_is_told_of_the_tools_unless_the_choice_is_none() -> None:
     assert "weather" not in hidden
 
 
-def test_calls_are_text_where_no_tool_may_be_called() -> None:
-    server = a_server(["[weather:1]"], tools=Calls)
+def test_calls_are_text_if_no_tool_may_be_called() -> None:
+    server = a_server(["[weather:1]"], tools=FakeToolCallParser)
     for options in ({}, {"tools": []}, {"tools": WEATHER, "tool_choice": "none"}):
         assert chat(server, **options).json()["choices"][0]["message"]["content"] == "[weather:1]"
 
 
-def test_tools_without_a_parser_are_refused_unless_the_choice_is_none() -> None:
+def test_tools_without_a_parser_are_rejected_unless_the_choice_is_none() -> None:
     error = error_of(chat(a_server(), tools=WEATHER))
     assert error["param"] == "tools"
     assert "--tool-call-parser" in error["message"]
     assert chat(a_server(), tools=WEATHER, tool_choice="none").status_code == 200
 
 
-def test_parsers_know_prompt_tools_and_template_arguments() -> None:
-    made: list[Calls] = []
+def test_parsers_receive_prompt_tools_and_template_arguments() -> None:
+    made: list[FakeToolCallParser] = []
 
-    def make(context: Any) -> Calls:
-        made.append(Calls(context))
+    def make(context: Any) -> FakeToolCallParser:
+        made.append(FakeToolCallParser(context))
         return made[-1]
 
     server = a_server(tools=make)
@@ -248,7 +248,7 @@ def test_part_of_a_character_is_shown_as_its_bytes() -> None:
     assert [byte for entry in choice["logprobs"]["content"] for byte in entry["bytes"]] == list("☃".encode())
 
 
-def test_log_probabilities_wait_for_the_text_of_their_tokens() -> None:
+def test_log_probabilities_are_sent_with_the_text_of_their_tokens() -> None:
     server = a_server()
     backend_of(server).steps = [[i] for i in server.tokenizer.encode("☃!", add_special_tokens=False)]
     chunks = events(chat(server, stream=True, logprobs=True))
@@ -256,7 +256,7 @@ def test_log_probabilities_wait_for_the_text_of_their_tokens() -> None:
     assert counts == [0, 3, 1, 0]
 
 
-def test_the_stop_string_or_token_that_ended_the_answer_is_named() -> None:
+def test_the_response_names_the_stop_string_or_token_that_ended_it() -> None:
     server = a_server(["Hello", " wor", "ld"])
     choice = chat(server, stop=["wo"]).json()["choices"][0]
     assert (choice["message"]["content"], choice["stop_reason"]) == ("Hello ", "wo")
@@ -267,7 +267,7 @@ def test_the_stop_string_or_token_that_ended_the_answer_is_named() -> None:
     ] == ("Hello wo")
 
 
-def test_length_ends_an_answer() -> None:
+def test_max_tokens_ends_a_response() -> None:
     choice = chat(a_server(), max_completion_tokens=1, max_tokens=3).json()["choices"][0]
     assert (choice["message"]["content"], choice["finish_reason"]) == ("Hello", "length")
 
@@ -286,13 +286,13 @@ def test_content_may_be_a_list_of_texts() -> None:
     assert "a\nb" in rendered(backend_of(server).prompts[0], server)
 
 
-def test_the_template_gets_its_arguments() -> None:
+def test_the_template_receives_its_arguments() -> None:
     server = a_server()
     chat(server, chat_template_kwargs={"note": "N!"}, reasoning_effort="high")
     assert rendered(backend_of(server).prompts[0], server) == "<user>HiN!high<assistant>"
 
 
-def test_the_prompt_may_end_without_inviting_an_answer() -> None:
+def test_the_prompt_may_end_without_a_generation_prompt() -> None:
     server = a_server()
     role = chat(server, add_generation_prompt=False).json()["choices"][0]["message"]["role"]
     assert rendered(backend_of(server).prompts[0], server) == "<user>Hi"
@@ -311,12 +311,12 @@ def test_the_final_message_can_be_continued_and_echoed() -> None:
     assert rendered(backend_of(server).prompts[0], server) == "<user>Hi<assistant>Hello"
 
 
-def test_the_role_of_answers_can_be_set() -> None:
+def test_the_role_of_responses_can_be_set() -> None:
     message = chat(a_server(config={"response_role": "bot"})).json()["choices"][0]["message"]
     assert message["role"] == "bot"
 
 
-def test_without_a_template_chat_says_what_to_do() -> None:
+def test_without_a_template_a_chat_error_explains_what_to_do() -> None:
     response = chat(a_server(template=None))
     assert response.status_code == 400
     assert "--chat-template" in error_of(response)["message"]
@@ -336,7 +336,7 @@ def test_the_likeliest_of_several_are_returned() -> None:
 
 
 @pytest.mark.parametrize("stop_early", [True, False, "never"])
-def test_a_beam_search_gives_its_best(stop_early: object) -> None:
+def test_a_beam_search_returns_its_best(stop_early: object) -> None:
     server = a_server()
     options: dict[str, Any] = {"use_beam_search": True, "best_of": 2, "max_tokens": 2, "logprobs": True}
     body = chat(server, n=2, length_penalty=0.5, early_stopping=stop_early, **options).json()

@@ -1,4 +1,4 @@
-"""`/v1/completions`: what a completion looks like, whole and streamed."""
+"""`/v1/completions`, as one JSON object and as a stream."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def choice_of(server: AppState, **body: Any) -> dict[str, Any]:
     return choice
 
 
-def test_an_answer_has_openais_shape() -> None:
+def test_a_response_has_openais_format() -> None:
     body = complete(a_server()).json()
     assert body.pop("id").startswith("cmpl-")
     assert body.pop("created") > 1_700_000_000
@@ -62,7 +62,7 @@ def test_a_stream_is_text_and_one_finish() -> None:
         ([[64, 65], [66]], ["ab", "c"]),
     ],
 )
-def test_prompts_come_in_four_forms(prompt: Any, texts: list[str]) -> None:
+def test_prompts_have_four_forms(prompt: Any, texts: list[str]) -> None:
     server = a_server()
     body = complete(server, prompt=prompt, n=2).json()
     assert [choice["index"] for choice in body["choices"]] == list(range(2 * len(texts)))
@@ -74,13 +74,13 @@ def test_prompts_come_in_four_forms(prompt: Any, texts: list[str]) -> None:
     assert body["usage"]["prompt_tokens_details"]["cached_tokens"] == len(texts)
 
 
-def test_answers_are_in_the_order_of_their_prompts() -> None:
+def test_choices_are_in_the_order_of_their_prompts() -> None:
     body = complete(a_server(), prompt=["x", "yy"], n=2, echo=True).json()
     starts = [choice["text"].removesuffix("Hello world!") for choice in body["choices"]]
     assert starts == ["x", "x", "yy", "yy"]
 
 
-def test_an_empty_text_is_the_beginning_of_a_text() -> None:
+def test_an_empty_prompt_is_a_bos_token() -> None:
     server = a_server(bos=True)
     assert complete(server, prompt="").status_code == 200
     assert backend_of(server).prompts[0].token_ids == [server.tokenizer.token_to_id("<s>")]
@@ -102,7 +102,7 @@ def test_no_alternatives_still_show_the_chosen_token() -> None:
     ]
 
 
-def test_offsets_go_on_across_chunks() -> None:
+def test_offsets_continue_across_chunks() -> None:
     chunks = events(complete(a_server(), stream=True, logprobs=0, echo=True))
     offsets = [i for chunk in chunks for i in chunk["choices"][0]["logprobs"]["text_offset"]]
     assert offsets == [0, 1, 2, 7, 13, 14]
@@ -118,7 +118,7 @@ def test_an_echo_has_the_prompts_log_probabilities() -> None:
     assert logprobs["text_offset"] == [0, 1, 2, 4]
 
 
-def test_the_prompts_own_text_can_be_asked_about_alone() -> None:
+def test_the_prompt_can_be_scored_without_generating() -> None:
     choice = choice_of(a_server(), prompt=[64, 65], echo=True, logprobs=0, max_tokens=0)
     assert (choice["text"], choice["finish_reason"]) == ("ab", "length")
     assert choice["logprobs"]["token_logprobs"] == [None, -0.5]
@@ -131,13 +131,13 @@ def test_sixteen_tokens_are_the_default() -> None:
     assert [prompt.sampling.max_tokens for prompt in backend_of(server).prompts] == [16, 16]
 
 
-def test_the_default_is_cut_to_what_is_left_of_the_context() -> None:
+def test_the_default_is_limited_to_the_rest_of_the_context() -> None:
     server = a_server(card={"max_model_len": 10})
     complete(server, prompt="1234567")
     assert backend_of(server).prompts[0].sampling.max_tokens == 3
 
 
-def test_a_bare_text_is_not_parsed() -> None:
+def test_a_completion_is_not_parsed() -> None:
     def never(context: object) -> Any:
         raise AssertionError
 

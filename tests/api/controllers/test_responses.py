@@ -1,4 +1,4 @@
-"""Tokens that arrive together leave together: what a stream hands to the socket at once."""
+"""Outputs that arrive together are sent in one write."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fllm_api.app_state import AppState
 
 
 def writes(server: AppState, **body: Any) -> list[bytes]:
-    """The writes of a streamed completion, each as it left."""
+    """Return the writes of a streamed completion."""
     body = {"model": "m", "prompt": "Hi", "stream": True, **body}
     scope = {
         "type": "http",
@@ -44,18 +44,18 @@ def writes(server: AppState, **body: Any) -> list[bytes]:
 
 
 def texts(write: bytes) -> list[str]:
-    """The texts of a write's events."""
+    """Return the texts of a write's events."""
     events = [json.loads(event[6:]) for event in write.split(b"\n\n") if event.startswith(b"data: {")]
     return [choice["text"] for event in events for choice in event["choices"]]
 
 
-def test_the_tokens_of_one_step_leave_as_one_event() -> None:
+def test_the_tokens_of_one_step_are_one_event() -> None:
     words = ("a", "b", "c", "d")
     ids = byte_tokenizer(words).encode("abcd", add_special_tokens=False)
     server = a_server(words, backend=FakeBackend([ids[:3], ids[3:]]))
     assert [texts(write) for write in writes(server)] == [["abc"], ["d"], []]
 
 
-def test_answers_that_get_on_together_share_a_write() -> None:
+def test_choices_that_progress_together_share_a_write() -> None:
     written = writes(a_server(("a", "b")), n=3)
     assert [texts(write) for write in written] == [["a"] * 3, ["b"] * 3, [""] * 3, []]

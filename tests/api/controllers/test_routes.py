@@ -1,4 +1,4 @@
-"""The routes beside the two that generate."""
+"""The routes that generate nothing, and those of plugins."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from fllm.values import EngineStats
 from fllm_api.app_state import AppState
 
 
-class Exposing(Recorder):
-    """A collector that can be scraped."""
+class ExportingCollector(Recorder):
+    """A collector that exports metrics."""
 
     def expose(self, status: EngineStats | None, accept: str) -> MetricsPage:
         running = None if status is None else status.running
@@ -70,7 +70,7 @@ def test_another_model_is_not_found() -> None:
     assert "org/other" in error["message"]
 
 
-def test_the_version_names_all_parts() -> None:
+def test_the_version_lists_all_components() -> None:
     plugins = Plugins()
     plugins.reports += [a_report(), a_report(name="q", error="broken"), a_report(name="r", disabled=True)]
     body = get_json(a_server(plugins=plugins, card={"runtime": {"device": "none"}}), "/version")
@@ -83,7 +83,7 @@ def test_the_version_names_all_parts() -> None:
     ]
 
 
-def test_health_is_that_of_the_engine() -> None:
+def test_health_is_the_engines_health() -> None:
     server = a_server()
     response = ask(server, "GET", "/health")
     assert (response.status_code, response.content) == (200, b"")
@@ -93,8 +93,8 @@ def test_health_is_that_of_the_engine() -> None:
     assert (response.status_code, error["type"], error["message"]) == (503, "server_error", "the engine died")
 
 
-def test_metrics_are_those_of_the_first_collector_that_exposes_any() -> None:
-    server = a_server(collectors=[Recorder(), Exposing()], config={"enable_metrics": True})
+def test_metrics_come_from_the_first_collector_that_exports_any() -> None:
+    server = a_server(collectors=[Recorder(), ExportingCollector()], config={"enable_metrics": True})
     response = ask(server, "GET", "/metrics", headers={"accept": "x/y"})
     assert (response.status_code, response.text) == (200, "running 1 for x/y")
     assert response.headers["content-type"] == "text/plain; version=9"
@@ -102,7 +102,7 @@ def test_metrics_are_those_of_the_first_collector_that_exposes_any() -> None:
     assert ask(server, "GET", "/metrics").text.startswith("running None")
 
 
-def test_metrics_that_can_not_be_exposed_are_a_500_in_the_envelope(caplog: pytest.LogCaptureFixture) -> None:
+def test_metrics_that_cannot_be_exported_are_a_500_in_the_envelope(caplog: pytest.LogCaptureFixture) -> None:
     class Broken(Recorder):
         def expose(self, status: EngineStats | None, accept: str) -> MetricsPage:
             raise ValueError("secret")
@@ -114,18 +114,18 @@ def test_metrics_that_can_not_be_exposed_are_a_500_in_the_envelope(caplog: pytes
     assert "secret" in caplog.text
 
 
-def test_metrics_are_off_unless_asked_for() -> None:
-    assert ask(a_server(collectors=[Exposing()]), "GET", "/metrics").status_code == 404
+def test_metrics_are_off_by_default() -> None:
+    assert ask(a_server(collectors=[ExportingCollector()]), "GET", "/metrics").status_code == 404
 
 
-def test_metrics_without_a_collector_that_exposes_any_say_so() -> None:
+def test_metrics_without_an_exporting_collector_are_404() -> None:
     response = ask(a_server(config={"enable_metrics": True}), "GET", "/metrics")
     assert response.status_code == 404
     assert "plugin" in error_of(response)["message"]
 
 
 def a_server_with(*routes: object) -> AppState:
-    """A server with a plugin for each of these routes; their names are p0, p1, and so on."""
+    """Return a server with one plugin per route, named p0, p1, and so on."""
     plugins = Plugins()
     for i, route in enumerate(routes):
         module = ModuleType(f"p{i}")
@@ -144,16 +144,16 @@ def test_plugins_add_routes() -> None:
 
 
 async def plain() -> None:
-    """No handler."""
+    """Not a handler."""
 
 
 async def unannotated(x):  # type: ignore[no-untyped-def]
-    """Litestar refuses it when it builds the application."""
+    """A handler that Litestar rejects when it builds the application."""
 
 
 @asgi("/v1/models", is_mount=True)
 async def mount(scope: Scope, receive: Receive, send: Send) -> None:
-    """Would receive all requests below a path of the server itself."""
+    """A handler that would receive all requests below a path of the server itself."""
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ async def mount(scope: Scope, receive: Receive, send: Send) -> None:
         (get("/last")(plain), "Handler already registered for path '/last'"),
     ],
 )
-def test_routes_that_can_not_be_mounted_are_left_out_and_the_others_are_not(
+def test_only_routes_that_cannot_be_mounted_are_left_out(
     route: object, why: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     @get("/extra")
@@ -201,7 +201,7 @@ def test_routes_that_can_not_be_mounted_are_left_out_and_the_others_are_not(
         (503, "server_error"),
     ],
 )
-def test_what_a_plugins_route_raises_is_in_the_envelope(status: int, kind: str) -> None:
+def test_an_error_of_a_plugins_route_is_in_the_envelope(status: int, kind: str) -> None:
     @get("/extra")
     async def extra() -> None:
         raise HTTPException("no", status_code=status)
@@ -211,7 +211,7 @@ def test_what_a_plugins_route_raises_is_in_the_envelope(status: int, kind: str) 
     assert (response.status_code, error["type"], error["message"]) == (status, kind, "no")
 
 
-def test_the_schema_has_our_types_with_their_bounds() -> None:
+def test_the_schema_has_the_types_with_their_bounds() -> None:
     page = get_json(a_server(), "/schema/openapi.json")
     assert page["info"]["title"] == "furiosa-llm"
     operation = page["paths"]["/v1/chat/completions"]["post"]
@@ -226,7 +226,7 @@ def test_the_schema_has_our_types_with_their_bounds() -> None:
     assert properties["top_p"]["anyOf"][0] == {"type": "number", "exclusiveMinimum": 0, "maximum": 1}
 
 
-def test_every_reference_of_the_schema_leads_somewhere() -> None:
+def test_every_reference_of_the_schema_resolves() -> None:
     page = get_json(a_server(), "/schema/openapi.json")
 
     def references(value: Any) -> set[str]:
@@ -240,7 +240,7 @@ def test_every_reference_of_the_schema_leads_somewhere() -> None:
     assert references(page) <= names
 
 
-def test_the_page_of_the_schema_is_there() -> None:
+def test_the_schema_page_exists() -> None:
     response = ask(a_server(), "GET", "/schema")
     assert response.status_code == 200
     assert response.headers["content-type"].startswith("text/html")

@@ -9,11 +9,11 @@ from typing import Any
 import httpx
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.api_fakes import Calls, Thinks, a_server, backend_of, events
+from support.api_fakes import FakeReasoningParser, FakeToolCallParser, a_server, backend_of, events
 
 from fllm_api.app import create_app
 
-SERVER = a_server([], reasoning=Thinks, tools=Calls)
+SERVER = a_server([], reasoning=FakeReasoningParser, tools=FakeToolCallParser)
 APP = create_app(SERVER)
 EOS_ID = backend_of(SERVER).steps[-1][0]
 TOOLS = [{"type": "function", "function": {"name": "f"}}]

@@ -6,12 +6,12 @@ from typing import Any
 
 import httpx
 import pytest
-from support.api_fakes import Calls, a_server, ask, backend_of, chat, complete, error_of
+from support.api_fakes import FakeToolCallParser, a_server, ask, backend_of, chat, complete, error_of
 
 from fllm.errors import BackendError, BackendUnavailable, RequestError
 
 USER = {"role": "user", "content": "Hi"}
-SERVER = a_server(tools=Calls)
+SERVER = a_server(tools=FakeToolCallParser)
 TOOL = {"type": "function", "function": {"name": "f"}}
 
 
@@ -194,7 +194,7 @@ def test_what_is_much_is_served(body: dict[str, Any]) -> None:
     ids=str,
 )
 def test_what_is_unknown_or_harmless_is_accepted(body: dict[str, Any]) -> None:
-    assert chat(a_server(tools=Calls), **body).status_code == 200
+    assert chat(a_server(tools=FakeToolCallParser), **body).status_code == 200
 
 
 @pytest.mark.parametrize(

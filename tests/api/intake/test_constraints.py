@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from support.api_fakes import Thinks, a_server, ask, backend_of, chat, complete, error_of
+from support.api_fakes import FakeReasoningParser, a_server, ask, backend_of, chat, complete, error_of
 
 from fllm.constraints import (
     ANY_OBJECT,
@@ -204,7 +204,7 @@ def test_a_grammar_that_fails_is_the_servers_fault(caplog: pytest.LogCaptureFixt
     assert caplog.records
 
 
-class ThinksFirst(Thinks):
+class ThinksFirst(FakeReasoningParser):
     """Declares what it reads, and then reads nothing else."""
 
     def feed(self, text: str) -> Iterator[ParserEvent]:
@@ -238,6 +238,6 @@ def test_completions_know_no_reasoning() -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_reasoning_parser_that_does_not_know_where_answers_begin_is_named(stream: bool) -> None:
-    server = a_constraining_server(reasoning=Thinks)
+    server = a_constraining_server(reasoning=FakeReasoningParser)
     assert "reasoning parser" in refused(chat(server, guided_json={}, stream=stream), "guided_json")
     assert chat(server, stream=stream).status_code == 200

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from support.api_fakes import Calls, a_server, backend_of, chat, error_of, events
+from support.api_fakes import FakeToolCallParser, a_server, backend_of, chat, error_of, events
 
 from fllm.constraints import (
     ANY_OBJECT,
@@ -30,7 +30,7 @@ NOTHING = JsonSchema('{"type":"object","properties":{}}')
 FORCED = '[{"name": "f", "parameters": {"a": 1}}, {"name": "g", "parameters": {}}]'
 
 
-class Declares(Calls):
+class Declares(FakeToolCallParser):
     """Calls, which says how it wants them written."""
 
     tool_format = ToolFormat(begin="[", middle=":", end="]", between=" ")
@@ -101,7 +101,7 @@ def test_a_forced_call_is_written_as_the_parser_declares(body: Any, constraint: 
     assert asked(a_calling_server(), **body) == constraint
 
 
-@pytest.mark.parametrize("parser", [None, Calls])
+@pytest.mark.parametrize("parser", [None, FakeToolCallParser])
 @pytest.mark.parametrize("stream", [False, True])
 def test_without_a_declared_format_forced_calls_are_json(parser: Any, stream: bool) -> None:
     server = a_calling_server(FORCED[:20], FORCED[20:], tools=parser)
@@ -235,7 +235,7 @@ def test_a_backend_without_grammar_can_not_force_a_call(body: Any, param: str) -
     ids=str,
 )
 def test_a_parser_without_a_format_says_what_it_can_not(body: Any, param: str) -> None:
-    server = a_calling_server(tools=Calls, config={"tool_call_parser": "calls"})
+    server = a_calling_server(tools=FakeToolCallParser, config={"tool_call_parser": "calls"})
     error = error_of(chat(server, **{"tools": TOOLS, **body}))
     assert error["param"] == param
     assert "'calls'" in error["message"]

@@ -1,0 +1,39 @@
+"""Which requests need an API key."""
+
+from __future__ import annotations
+
+import pytest
+from support.api_fakes import a_server, ask, error_of
+
+from fllm_api.api_keys import ApiKeys
+
+KEYS = {"keys": ApiKeys(("first", "sécond"))}
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/version", "/schema", "/schema/openapi.json", "/metrics"])
+@pytest.mark.parametrize("header", [None, "Bearer wrong", "Bearer ", "first", "Basic first", "Bearer first2"])
+def test_every_route_needs_a_key(path: str, header: str | None) -> None:
+    server = a_server(config={**KEYS, "enable_metrics": True})
+    response = ask(server, "GET", path, headers={"authorization": header} if header else {})
+    error = error_of(response)
+    assert (response.status_code, error["type"], error["code"]) == (
+        401,
+        "authentication_error",
+        "invalid_api_key",
+    )
+    assert response.headers["www-authenticate"] == "Bearer"
+
+
+def test_the_key_is_checked_before_the_body_is_read() -> None:
+    response = ask(a_server(config=KEYS), "POST", "/v1/chat/completions", content=b"{")
+    assert response.status_code == 401
+
+
+@pytest.mark.parametrize("header", ["Bearer first", "bearer first", "Bearer sécond"])
+def test_each_key_is_accepted(header: str) -> None:
+    headers = {"authorization": header.encode()}
+    assert ask(a_server(config=KEYS), "GET", "/v1/models", headers=headers).status_code == 200
+
+
+def test_health_needs_no_key() -> None:
+    assert ask(a_server(config=KEYS), "GET", "/health").status_code == 200

@@ -1,0 +1,35 @@
+"""The log of requests with their bodies."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from support.api_fakes import a_server, ask, complete, events
+
+
+def test_payloads_are_logged_as_lines_of_json(capsys: pytest.CaptureFixture[str]) -> None:
+    server = a_server(config={"enable_payload_logging": True})
+    events(complete(server, prompt="é", stream=True))
+    ask(server, "POST", "/v1/completions?a=b", content=b"\xff", headers={"content-type": "application/json"})
+    ask(server, "GET", "/health")
+    first, second, third = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert set(first) == {"timestamp", "message", "request_id", "req", "res"}
+    assert first["req"].pop("timestamp")
+    assert first["res"].pop("timestamp")
+    assert first["req"] == {
+        "method": "POST",
+        "url": "/v1/completions",
+        "remote_addr": "127.0.0.1",
+        "payload": {"model": "m", "prompt": "é", "stream": True},
+    }
+    assert first["res"] == {"status_code": 200}
+    assert first["message"] == "POST /v1/completions 200"
+    assert (second["req"]["url"], second["req"]["payload"]) == ("/v1/completions?a=b", "�")
+    assert second["res"]["status_code"] == 400
+    assert third["req"]["payload"] is None
+
+
+def test_payloads_are_not_logged_unless_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    complete(a_server())
+    assert capsys.readouterr().out == ""

@@ -1,0 +1,93 @@
+"""What collectors receive of a request."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from support.api_fakes import Recorder, a_server, ask, backend_of, chat, complete, events
+
+from fllm.interfaces import RequestRecord
+
+
+@pytest.mark.parametrize("ask_for", [chat, complete])
+@pytest.mark.parametrize("stream", [False, True])
+def test_collectors_receive_the_progress_of_a_request(ask_for: Any, stream: bool) -> None:
+    recorder = Recorder()
+    ask_for(a_server(collectors=[recorder]), stream=stream, max_tokens=3)
+    assert recorder.heard == ["received", "started", "progressed 3", "finished None"]
+    [request] = recorder.requests
+    assert request.prompt_tokens == (19 if ask_for is chat else 2)
+    assert (request.generated_tokens, request.max_tokens) == (3, 3)
+
+
+def test_several_sequences_are_one_request_for_collectors() -> None:
+    recorder = Recorder()
+    complete(a_server(collectors=[recorder]), prompt=["a", "b"], n=2)
+    assert recorder.heard == ["received", "started", "progressed 16", "finished None"]
+
+
+def test_an_invalid_request_is_reported_as_failed() -> None:
+    recorder = Recorder()
+    server = a_server(collectors=[recorder])
+    chat(server, n="2")
+    ask(server, "POST", "/v1/completions", content=b"x")
+    chat(server, messages=[])
+    starts, ends = recorder.heard[::2], recorder.heard[1::2]
+    assert starts == ["received"] * 3
+    assert all(end.startswith("finished ") and end != "finished None" for end in ends)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_failed_generation_is_reported_as_failed(stream: bool, caplog: pytest.LogCaptureFixture) -> None:
+    recorder = Recorder()
+    server = a_server(collectors=[recorder])
+    backend_of(server).fails_after = 1
+    chat(server, stream=stream)
+    assert recorder.heard[0] == "received"
+    assert recorder.heard[-1].startswith("finished the server failed")
+
+
+def test_collectors_receive_no_other_routes() -> None:
+    recorder = Recorder()
+    ask(a_server(collectors=[recorder]), "GET", "/v1/models")
+    assert recorder.heard == []
+
+
+class Faulty(Recorder):
+    """Records every call, and raises each time."""
+
+    def received(self, request: RequestRecord) -> None:
+        super().received(request)
+        raise ValueError("received")
+
+    def started(self, request: RequestRecord) -> None:
+        super().started(request)
+        raise ValueError("started")
+
+    def progressed(self, request: RequestRecord, gaps: Sequence[float], tokens: int) -> None:
+        super().progressed(request, gaps, tokens)
+        raise ValueError("progressed")
+
+    def finished(self, request: RequestRecord) -> None:
+        super().finished(request)
+        raise ValueError("finished")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_collector_that_raises_harms_no_request_and_is_logged_once(
+    stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    faulty, recorder = Faulty(), Recorder()
+    server = a_server(collectors=[faulty, recorder])
+    for _ in range(2):
+        response = complete(server, stream=stream)
+        assert response.status_code == 200
+        if stream:
+            assert events(response)[-1]["choices"][0]["finish_reason"] == "stop"
+    assert recorder.heard == ["received", "started", "progressed 4", "finished None"] * 2
+    assert faulty.heard == recorder.heard
+    logged = [record.getMessage() for record in caplog.records]
+    methods = ("received", "started", "progressed", "finished")
+    assert logged == [f"collector {__name__}.Faulty.{name} failed; this is logged once" for name in methods]
