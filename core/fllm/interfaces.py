@@ -15,6 +15,7 @@ from msgspec import Struct
 from fllm.config import BackendConfig, MetricsConfig, PluginConfig
 from fllm.constraints import Constraint
 from fllm.events import ParserEvent
+from fllm.structured_output.interfaces import GrammarFactory
 from fllm.structured_output.tool_format import ToolFormat
 from fllm.values import EngineOutput, EngineStats, GenerateRequest, ModelCard, Progress, Tool
 
@@ -121,12 +122,14 @@ class LoadedToolParser(LoadedParser, frozen=True, kw_only=True):
 
 
 class BackendContext(Struct, frozen=True, kw_only=True):
-    """What a backend may use of the house around it."""
+    """What the server provides to a backend."""
 
     progress: Callable[[Progress], None] = lambda progress: None  # noqa: ARG005
-    """Told while the model loads; may be called from any thread."""
+    """Reports progress while the model loads. May be called from any thread."""
     plugins: PluginConfig = PluginConfig()
-    """How to find the same plugins again, in another process."""
+    """Configuration with which another process loads the same plugins."""
+    load_grammar: Callable[[str], GrammarFactory] | None = None
+    """Imports the grammar backend of that name; raises `PluginError`. ``None``: there are none."""
 
 
 class Backend(Protocol):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from itertools import cycle, islice
 
-from fllm.batching import Row, Sampled, stop_tokens
+from fllm.batching import Row, RunnerCapabilities, Sampled, stop_tokens
 from fllm.values import GenerateRequest, ModelCard, Progress, SamplingParams, TokenLogprob
 
 VOCABULARY = 11
@@ -70,7 +70,7 @@ class Oracle:
 class FakeRunner:
     """Implements `ModelRunner`; ``hook`` is called with every batch before it is executed, and may raise."""
 
-    verifies_drafts = True
+    capabilities = RunnerCapabilities(verifies_drafts=True)
 
     def __init__(
         self,

@@ -19,7 +19,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 import fllm
-from fllm.batching import BatchedBackend, Row, Sampled
+from fllm.batching import BatchedBackend, Row, RunnerCapabilities, Sampled
 
 FOREVER = 3600.0
 VOCABULARY = 256
@@ -61,7 +61,7 @@ ENGINE: dict[str, Callable[[], object]] = {
 class Runner:
     """Breaks at the words of `ENGINE` in any prompt of a batch; at once, where the prompt is computed."""
 
-    applies_masks = True
+    capabilities = RunnerCapabilities(applies_masks=True)
 
     def __init__(self, model: str, deaths: Path | None) -> None:
         self._model = model

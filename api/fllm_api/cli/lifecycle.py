@@ -47,7 +47,9 @@ async def _serve(
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, settings.server.keys.reload)
     async with AsyncExitStack() as stack:
         with report_progress() as on_progress:
-            context = BackendContext(progress=on_progress, plugins=settings.plugin_config)
+            context = BackendContext(
+                progress=on_progress, plugins=settings.plugin_config, load_grammar=plugins.grammars.load
+            )
             backend: Backend = plugins.backends.load(settings.backend)(settings.backend_config, context)
             stack.push_async_callback(_stop, backend)
             started = await _run_unless_interrupted(interrupted, _start(backend))

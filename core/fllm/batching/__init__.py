@@ -2,7 +2,7 @@
 
 from fllm.batching.backend import BatchedBackend
 from fllm.batching.limits import BatchLimits, check_length
-from fllm.batching.runner import ModelRunner, Row, Sampled
+from fllm.batching.runner import ModelRunner, Row, RunnerCapabilities, Sampled
 from fllm.batching.verification import expand_drafts, num_samples, verify_drafts
 from fllm.values import stop_tokens
 
@@ -11,6 +11,7 @@ __all__ = [
     "BatchedBackend",
     "ModelRunner",
     "Row",
+    "RunnerCapabilities",
     "Sampled",
     "check_length",
     "expand_drafts",

@@ -20,10 +20,9 @@ from fllm.batching.runner import ModelRunner
 from fllm.batching.scheduler import Outcome
 from fllm.batching.step_watchdog import StepWatchdog
 from fllm.config import BackendConfig
-from fllm.errors import BackendError, BackendLost, BackendUnavailable, RequestError
+from fllm.errors import BackendError, BackendLost, BackendUnavailable, ConfigError, RequestError
 from fllm.interfaces import BackendContext
 from fllm.pipeline.output_queue import OutputQueue
-from fllm.plugins.loader import load_plugins
 from fllm.structured_output.grammar_cache import GrammarCache
 from fllm.structured_output.grammar_state import GrammarState, require_text
 from fllm.structured_output.interfaces import GrammarContext, GrammarFactory, read_vocabulary
@@ -183,7 +182,10 @@ class BatchedBackend:
 def _grammar_factory(
     runner: ModelRunner, config: BackendConfig, context: BackendContext
 ) -> GrammarFactory | None:
-    if config.grammar is None or not getattr(runner, "applies_masks", False):
+    if config.grammar is None or not runner.capabilities.applies_masks:
         return None
-    factory: GrammarFactory = load_plugins(context.plugins).grammars.load(config.grammar)
-    return factory
+    if context.load_grammar is None:
+        raise ConfigError(
+            f"--grammar-backend {config.grammar}: the backend was made without a way to load grammar backends"
+        )
+    return context.load_grammar(config.grammar)

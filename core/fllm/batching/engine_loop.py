@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from fllm.batching.block_pool import BlockPool
 from fllm.batching.limits import BatchLimits, context_length
 from fllm.batching.ngram_drafter import NgramDrafter
-from fllm.batching.runner import ModelRunner
+from fllm.batching.runner import ModelRunner, check_runner
 from fllm.batching.scheduler import Outcome, Scheduler
 from fllm.config import BackendConfig
 from fllm.errors import BackendError, ConfigError, format_error
@@ -33,10 +33,11 @@ class EngineLoop:
     """Set by `load`."""
 
     def __init__(self, runner: ModelRunner, config: BackendConfig, limits: BatchLimits) -> None:
+        check_runner(runner)
         self._runner = runner
         self._config = config
         self._limits = limits.with_config(config)
-        if config.speculative_config and not getattr(runner, "verifies_drafts", False):
+        if config.speculative_config and not runner.capabilities.verifies_drafts:
             raise ConfigError("--speculative-config: this backend can't verify drafts; leave it out")
         self._commands: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._failures = 0

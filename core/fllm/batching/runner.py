@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import abc
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from msgspec import Struct
 
+from fllm.errors import ConfigError
 from fllm.values import ModelCard, Progress, SamplingParams, TokenLogprob
 
 
@@ -66,12 +67,23 @@ class Sampled(Struct, frozen=True, kw_only=True):
     has ``prompt_logprobs=True``."""
 
 
-class ModelRunner(Protocol):
-    """A device with a model. All methods are called from one thread, which is not that of the event loop.
+class RunnerCapabilities(Struct, frozen=True, kw_only=True):
+    """Optional features of a `ModelRunner`."""
 
-    A runner with the attribute ``verifies_drafts = True`` receives rows with `Row.drafts`, one with
-    ``applies_masks = True`` receives rows with `Row.mask`.
-    """
+    verifies_drafts: bool = False
+    """Accepts rows with `Row.drafts`: ``--speculative-config`` needs it."""
+    applies_masks: bool = False
+    """Accepts rows with `Row.mask`: constrained decoding needs it."""
+
+
+@runtime_checkable
+class ModelRunner(Protocol):
+    """A device with a model. All methods are called from one thread, which is not that of the event loop."""
+
+    @property
+    def capabilities(self) -> RunnerCapabilities:
+        """Optional features; usually a class attribute. Must not change."""
+        ...
 
     def load(self, progress: abc.Callable[[Progress], None]) -> ModelCard:
         """Read the weights and return the model card. Raise `fllm.UserError` for what the user can fix."""
@@ -95,3 +107,16 @@ class ModelRunner(Protocol):
     def close(self) -> None:
         """Free the device's memory. Called once, after the last `execute`."""
         ...
+
+
+def check_runner(runner: object) -> None:
+    """Raise `ConfigError` unless ``runner`` has every member of `ModelRunner`."""
+    if not isinstance(runner, ModelRunner):
+        members = "capabilities, load, allocate, execute and close"
+        raise ConfigError(f"the model runner {type(runner).__name__} needs the members {members}")
+    capabilities: object = runner.capabilities
+    if not isinstance(capabilities, RunnerCapabilities):
+        raise ConfigError(
+            f"{type(runner).__name__}.capabilities must be a fllm.batching.RunnerCapabilities, "
+            f"not {capabilities!r}"
+        )

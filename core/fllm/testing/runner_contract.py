@@ -193,7 +193,7 @@ class ModelRunnerContract:
                 )
 
     def test_guesses_are_accepted_for_as_long_as_they_are_right(self) -> None:
-        if not getattr(self.bench().runner, "verifies_drafts", False):
+        if not self.bench().runner.capabilities.verifies_drafts:
             return
         for sampling in ({}, {"temperature": 1.0, "seed": 3}):
             right = self._generated(self._line(0, **sampling)).said
@@ -202,7 +202,7 @@ class ModelRunnerContract:
                 self._check_guess(right, guess, sampling)
 
     def test_only_what_a_mask_allows_is_sampled(self) -> None:
-        if not getattr(self.bench().runner, "applies_masks", False):
+        if not self.bench().runner.capabilities.applies_masks:
             return
         plain = self._whole(0)
         known = dict.fromkeys(token for prompt in self.prompts for token in prompt)

@@ -12,7 +12,7 @@ from support import fake_grammar
 from support.fake_grammar import Numbers
 from support.fake_runner import VOCABULARY, FakeRunner, expected_tokens
 
-from fllm.batching import BatchedBackend, BatchLimits, Row
+from fllm.batching import BatchedBackend, BatchLimits, Row, RunnerCapabilities
 from fllm.config import BackendConfig, Speculation
 from fllm.constraints import ConstString
 from fllm.errors import BackendError, RequestError
@@ -25,7 +25,7 @@ from fllm.values import EngineOutput, GenerateRequest, SamplingParams
 class MaskedRunner(FakeRunner):
     """Takes the allowed token that is nearest after the one that it would have taken."""
 
-    applies_masks = True
+    capabilities = RunnerCapabilities(verifies_drafts=True, applies_masks=True)
 
     def _next(self, row: Row, context: list[int]) -> int:
         token = super()._next(row, context)
@@ -38,10 +38,8 @@ class MaskedRunner(FakeRunner):
 
 
 @pytest.fixture(autouse=True)
-def grammars(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A vocabulary of numbers, and a grammar backend for them."""
-    plugins = plugins_with(fake_grammar, installed=False)
-    monkeypatch.setattr("fllm.batching.backend.load_plugins", lambda config: plugins)
+def vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replace the tokenizer's vocabulary by one of numbers."""
     monkeypatch.setattr(
         "fllm.batching.backend.read_vocabulary", lambda *_: Vocabulary([b"t"] * VOCABULARY, (10,))
     )
@@ -54,7 +52,7 @@ async def running(
     engine = BatchedBackend(
         runner,
         BackendConfig(model="m", grammar=grammar, **config),  # type: ignore[arg-type]
-        BackendContext(),
+        BackendContext(load_grammar=plugins_with(fake_grammar, installed=False).grammars.load),
         limits=BatchLimits(max_num_seqs=seqs, max_num_batched_tokens=64, block_size=4),
     )
     await engine.start()

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.fake_runner import FakeRunner, Oracle, expected_tokens, logprob
 
+from fllm.batching import RunnerCapabilities
 from fllm.batching.block_pool import BlockPool
 from fllm.batching.engine_loop import EngineLoop, Outcome
 from fllm.batching.limits import BatchLimits
@@ -206,7 +207,7 @@ def test_a_prompt_is_computed_without_drafts():
 class Plain(FakeRunner):
     """A runner that has never heard of drafts."""
 
-    verifies_drafts = False
+    capabilities = RunnerCapabilities()
 
 
 def test_speculation_needs_a_runner_that_verifies():

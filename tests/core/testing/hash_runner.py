@@ -9,7 +9,7 @@ from random import Random
 
 from support.fake_runner import FakeRunner
 
-from fllm.batching import Row, Sampled, stop_tokens
+from fllm.batching import Row, RunnerCapabilities, Sampled, stop_tokens
 from fllm.values import TokenLogprob
 
 VOCABULARY = 24
@@ -18,7 +18,7 @@ VOCABULARY = 24
 class HashRunner(FakeRunner):
     """Passes `ModelRunnerContract`; what a subclass may break is a method of its own."""
 
-    applies_masks = True
+    capabilities = RunnerCapabilities(verifies_drafts=True, applies_masks=True)
 
     def __init__(self) -> None:
         super().__init__(blocks=64)

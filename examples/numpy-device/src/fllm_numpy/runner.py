@@ -10,7 +10,14 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from fllm import ModelCard, Progress, TokenLogprob
-from fllm.batching import Row, Sampled, check_length, expand_drafts, verify_drafts
+from fllm.batching import (
+    Row,
+    RunnerCapabilities,
+    Sampled,
+    check_length,
+    expand_drafts,
+    verify_drafts,
+)
 from fllm_numpy.cache import KVCache
 from fllm_numpy.gguf_file import Array, GgufFile
 from fllm_numpy.llama import Llama
@@ -24,8 +31,7 @@ LOGITS_AT_ONCE = 64
 class NumpyRunner:
     """A `ModelRunner`: one model, its KV cache, and the directory of its tokenizer."""
 
-    applies_masks = True
-    verifies_drafts = True
+    capabilities = RunnerCapabilities(verifies_drafts=True, applies_masks=True)
     _model: Llama
     _cache: KVCache
     _eos: tuple[int, ...]

@@ -101,13 +101,17 @@ class EngineServer:
 
     async def _start(self, message: messages.Start) -> None:
         configure(message.log_level, message.log_format, anew=True)
-        factory = load_plugins(message.plugins).backends.load(message.backend)
+        plugins = load_plugins(message.plugins)
+        factory = plugins.backends.load(message.backend)
         loop = asyncio.get_running_loop()
 
         def send_progress(progress: Progress) -> None:
             loop.call_soon_threadsafe(self.channel.send, messages.LoadProgress(progress))
 
-        backend = factory(message.config, BackendContext(progress=send_progress, plugins=message.plugins))
+        context = BackendContext(
+            progress=send_progress, plugins=message.plugins, load_grammar=plugins.grammars.load
+        )
+        backend = factory(message.config, context)
         card = await backend.start()
         self._backend = backend
         self.channel.send(messages.Started(card))

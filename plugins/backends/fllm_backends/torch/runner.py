@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fllm.batching import check_length
-from fllm.batching.runner import Row, Sampled
+from fllm.batching import Row, RunnerCapabilities, Sampled, check_length
 from fllm.config import Device
 from fllm.errors import ConfigError, ModelError
 from fllm.values import ModelCard, Progress
@@ -32,8 +31,7 @@ _MIN_FULL_SEQUENCES, _TYPICAL_LENGTH = 3, 384
 class TorchRunner:
     """Runs a decoder of the Llama family on one device."""
 
-    verifies_drafts = True
-    applies_masks = True
+    capabilities = RunnerCapabilities(verifies_drafts=True, applies_masks=True)
     _model: Decoder
     _quantization: str | None = None
     _card: ModelCard

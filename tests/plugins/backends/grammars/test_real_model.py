@@ -16,6 +16,7 @@ from support.schema_corpus import SUPPORTED
 from fllm import Backend, BackendConfig, BackendContext, GenerateRequest, ModelCard, SamplingParams
 from fllm.constraints import Constraint, JsonSchema
 from fllm.model.source import locate
+from fllm.plugins.loader import load_plugins
 from fllm.tokenizer import Tokenizer
 from fllm_backends.torch.backend import torch_backend
 
@@ -31,7 +32,7 @@ SAMPLINGS = [
 @asynccontextmanager
 async def model() -> AsyncIterator[tuple[Backend, ModelCard]]:
     config = BackendConfig(model=locate().location, grammar="xgrammar", max_model_len=512)
-    backend = torch_backend(config, BackendContext())
+    backend = torch_backend(config, BackendContext(load_grammar=load_plugins().grammars.load))
     card = await backend.start()
     try:
         yield backend, card

@@ -10,6 +10,7 @@ import torch
 from support.tiny_models import save_model
 
 from fllm import Backend, BackendConfig, BackendContext, Device
+from fllm.plugins.loader import load_plugins
 from fllm.testing import BackendContract, ModelRunnerContract, echo_model
 from fllm_backends.torch.backend import torch_backend
 from fllm_backends.torch.options import read_torch_config
@@ -48,7 +49,7 @@ class OfTinyModel:
 class TestBackend(OfTinyModel, BackendContract):
     @classmethod
     def backend(cls) -> Backend:
-        return torch_backend(cls.config(), BackendContext())
+        return torch_backend(cls.config(), BackendContext(load_grammar=load_plugins().grammars.load))
 
 
 class TestRunner(OfTinyModel, ModelRunnerContract):
