@@ -1,8 +1,9 @@
-"""What a grammar plugin implements: from a `Constraint` to the tokens that may come next.
+"""The interfaces of a grammar plugin: from a `Constraint` to the tokens that may come next.
 
 ::
 
-    Vocabulary ─ factory ─▶ GrammarCompiler ─ compile(Constraint) ─▶ CompiledGrammar ─ matcher() ─▶ Matcher
+    GrammarContext ─ factory ─▶ GrammarCompiler ─ compile(Constraint) ─▶ CompiledGrammar
+    CompiledGrammar ─ matcher() ─▶ GrammarMatcher, one for each output
 """
 
 from __future__ import annotations
@@ -19,72 +20,74 @@ from fllm.values import ModelCard
 
 
 class Vocabulary(Struct, frozen=True):
-    """The tokens of a model, as a grammar must know them."""
+    """The tokens of a model, as a grammar needs them."""
 
     tokens: list[bytes]
-    """What each adds to a text, one for each logit; ``b""`` for one that no text holds: a special token that
-    is not visible, an end of sequence, padding."""
+    """Bytes that each token adds to a text, one entry per logit. ``b""`` for a token that no text contains: a
+    special token that is not visible, an end of sequence, padding."""
     eos_token_ids: tuple[int, ...] = ()
 
     @property
     def bitmask_size(self) -> int:
-        """The 32-bit words of a mask with one bit for each token."""
+        """Number of 32-bit words in a mask with one bit for each token."""
         return -(-len(self.tokens) // 32)
 
 
 class GrammarContext(Struct, frozen=True, kw_only=True):
-    """What a compiler is made from."""
+    """The arguments of a grammar factory."""
 
     vocabulary: Callable[[], Vocabulary]
-    """Reads it when it is first needed; the same one every time, from any thread."""
+    """Function that returns the vocabulary. It is read at the first call; later calls return the same object.
+    Any thread may call it."""
 
 
 class GrammarMatcher(Protocol):
-    """One text, as far as it is written. Called by one thread at a time."""
+    """The state of one output under a grammar. Called by one thread at a time."""
 
     def fill_bitmask(self, mask: memoryview) -> None:
-        """Say which tokens may come next: token ``i`` is bit ``i % 32`` of word ``i // 32``.
+        """Set the bits of the tokens that may come next: token ``i`` is bit ``i % 32`` of word ``i // 32``.
 
-        ``mask`` holds `Vocabulary.bitmask_size` native int32 and any old content. Tokens without text stay 0;
-        the bits of ends of sequence are of no account. Must release the GIL if it may take long.
+        ``mask`` is a buffer of `Vocabulary.bitmask_size` native int32 values with undefined content: overwrite
+        all of it. Leave the bits of tokens without text at 0. The bits of end-of-sequence tokens are ignored.
+        Release the GIL if this may be slow.
         """
         ...
 
     def accept_token(self, token_id: int) -> bool:
-        """The text goes on with this token; False if the grammar does not allow it."""
+        """Advance by a token. Return False if the grammar does not allow it."""
         ...
 
     @property
     def is_accepting(self) -> bool:
-        """The text so far is one of the grammar: it may end here."""
+        """Whether the output may end here: the text so far matches the whole grammar."""
         ...
 
 
 class CompiledGrammar(Protocol):
-    """A constraint made ready for any number of texts."""
+    """A compiled constraint, for any number of outputs."""
 
     @property
     def size(self) -> int:
-        """About how many bytes it holds."""
+        """Approximate size in bytes."""
         ...
 
     def matcher(self) -> GrammarMatcher:
-        """For a new text."""
+        """Return a matcher for a new output. This must be cheap."""
         ...
 
 
 class GrammarCompiler(Protocol):
-    """Turns constraints into grammars. Nothing heavy happens before the first `compile`."""
+    """Compiles constraints. Do nothing slow before the first `compile`."""
 
     def compile(self, constraint: Constraint) -> CompiledGrammar:
-        """May be called from several threads, and blocks.
+        """Return the compiled grammar. This may block, and several threads may call it.
 
-        Raises `RequestError` within about a second for what can't be done, naming the unsupported keyword.
+        Raise `RequestError` within about a second for what can't be compiled, and name the unsupported keyword.
         """
         ...
 
     def close(self) -> None:
-        """Nothing more will be compiled; called once."""
+        """Free all resources. Called once, after the last `compile`."""
         ...
 
 
@@ -92,7 +95,7 @@ GrammarFactory = Callable[[GrammarContext], GrammarCompiler]
 
 
 def read_vocabulary(card: ModelCard, visible: Iterable[str] = ()) -> Vocabulary:
-    """The model's tokens; the special ones of ``visible`` reach answers as text, others never stand in it."""
+    """Return the model's vocabulary, in which only the special tokens of ``visible`` have text."""
     tokenizer = Tokenizer.load(Path(card.tokenizer))
     hidden = tokenizer.special_ids - {tokenizer.token_to_id(token) for token in visible}
     hidden |= set(card.eos_token_ids)
