@@ -1,4 +1,4 @@
-"""What this package offers; naming costs nothing."""
+"""The plugin of the parsers; it imports no parser."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from fllm_parsers.tool_parsers import TOOL_PARSERS
 
 @hookimpl
 def fllm_tool_parsers() -> Iterable[ParserEntry]:
-    """A name for each format that a family of models writes its calls in."""
+    """Yield an entry for each format of tool calls."""
     return TOOL_PARSERS
 
 
 @hookimpl
 def fllm_reasoning_parsers() -> Iterable[ParserEntry]:
-    """A name for each way that a family of models marks its reasoning."""
+    """Yield an entry for each format of reasoning."""
     return REASONING_PARSERS
 
 
 @hookimpl(trylast=True)
 def fllm_chat_template(context: TemplateContext) -> ChatTemplates | None:
-    """The model's own, if nobody else has one."""
+    """Return the templates of the model, if no other plugin has returned any."""
     return model_templates(Path(context.card.tokenizer))

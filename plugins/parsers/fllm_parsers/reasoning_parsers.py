@@ -1,4 +1,4 @@
-"""The reasoning parsers that this package offers, and how to know the models that they are for."""
+"""The entries of the reasoning parsers, with what ``auto`` recognizes their models by."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from fllm import ParserEntry
 REASONING = "fllm_parsers.reasoning."
 
 OPENED_IN_CHATML = r"<|im_start|>assistant\n<think>\n"
-"""The end of a ChatML template, as it is written there: the model always reasons."""
+"""The end of a ChatML template that opens the reasoning: the model always reasons."""
 
 REASONING_PARSERS = (
     ParserEntry(
         "deepseek_r1",
         REASONING + "deepseek_r1:DeepSeekR1Parser",
-        "DeepSeek-R1 and its kin, QwQ: <think>...</think>.",
+        "DeepSeek-R1 and similar models, QwQ: <think>...</think>.",
         template_markers=(("<｜Assistant｜>", OPENED_IN_CHATML), "</think>"),
         excluded_markers=("not thinking is defined",),
     ),
     ParserEntry(
         "deepseek_v3",
         REASONING + "deepseek_v3:DeepSeekV3Parser",
-        "DeepSeek-V3.1 and V3.2: <think> tags, where thinking is asked for.",
+        "DeepSeek-V3.1 and V3.2: <think> tags, if the request enables thinking.",
         template_markers=("<｜Assistant｜>", "</think>", "not thinking is defined"),
     ),
     ParserEntry(
@@ -36,7 +36,7 @@ REASONING_PARSERS = (
     ParserEntry(
         "exaone4",
         REASONING + "exaone4:Exaone4Parser",
-        "EXAONE 4: <think> tags, where enable_thinking asks for them.",
+        "EXAONE 4: <think> tags, if enable_thinking is set.",
         template_markers=("[|assistant|]", "</think>", "enable_thinking"),
     ),
     ParserEntry(
@@ -126,4 +126,4 @@ REASONING_PARSERS = (
     ),
     ParserEntry("step3p5", REASONING + "step3:Step3p5Parser", "Step 3.5: up to </think> or a call."),
 )
-"""How families of models mark their reasoning."""
+"""An entry for each name of a reasoning parser."""

@@ -1,4 +1,4 @@
-"""The tool-call parsers that this package offers, and how to know the models that they are for."""
+"""The entries of the tool-call parsers, with what ``auto`` recognizes their models by."""
 
 from __future__ import annotations
 
@@ -35,28 +35,28 @@ TOOL_PARSERS = (
     ParserEntry(
         "glm47",
         TOOLS + "glm45:Glm47Parser",
-        "GLM 4.7: the same without line breaks.",
+        "GLM 4.7: the same as glm45 without line breaks.",
     ),
-    ParserEntry("ernie45", TOOLS + "hermes:HermesParser", "ERNIE 4.5: as Hermes."),
+    ParserEntry("ernie45", TOOLS + "hermes:HermesParser", "ERNIE 4.5: the format of Hermes."),
     ParserEntry(
         "gigachat3",
         TOOLS + "gigachat3:GigaChat3Parser",
-        "GigaChat 3: a JSON object behind <|function_call|>.",
+        "GigaChat 3: a JSON object after <|function_call|>.",
         template_markers=("function call", "<|role_sep|>"),
     ),
     ParserEntry(
         "granite",
         TOOLS + "granite:GraniteParser",
-        "Granite 3: a JSON list behind <|tool_call|>.",
+        "Granite 3: a JSON list after <|tool_call|>.",
         template_markers=("<|tool_call|>", "<|start_of_role|>"),
     ),
     ParserEntry(
         "granite-20b-fc",
         TOOLS + "granite_20b_fc:Granite20bFcParser",
-        "Granite 20B: a JSON object behind each <function_call>.",
+        "Granite 20B: a JSON object after each <function_call>.",
         template_markers=("<function_call>",),
     ),
-    ParserEntry("granite4", TOOLS + "hermes:HermesParser", "Granite 4: as Hermes."),
+    ParserEntry("granite4", TOOLS + "hermes:HermesParser", "Granite 4: the format of Hermes."),
     ParserEntry(
         "hermes",
         TOOLS + "hermes:HermesParser",
@@ -73,7 +73,7 @@ TOOL_PARSERS = (
     ParserEntry(
         "internlm",
         TOOLS + "internlm:InternLM2Parser",
-        "InternLM 2: a JSON object behind <|plugin|>.",
+        "InternLM 2: a JSON object after <|plugin|>.",
         required_tokens=("<|plugin|>", "<|action_start|>"),
     ),
     ParserEntry(
@@ -116,7 +116,7 @@ TOOL_PARSERS = (
     ParserEntry(
         "mimo",
         TOOLS + "qwen3_coder:MiMoParser",
-        "MiMo: the tags of qwen3_coder, values word for word.",
+        "MiMo: the tags of qwen3_coder, with unchanged values.",
     ),
     ParserEntry(
         "longcat",
@@ -128,7 +128,7 @@ TOOL_PARSERS = (
     ParserEntry(
         "minimax_m1",
         TOOLS + "tool_calls_list:MiniMaxM1Parser",
-        "MiniMax M1: a JSON object a line in <tool_calls> tags.",
+        "MiniMax M1: one JSON object per line in <tool_calls> tags.",
         template_markers=("<tool_calls>", "<beginning_of_sentence>"),
     ),
     ParserEntry(
@@ -151,7 +151,7 @@ TOOL_PARSERS = (
     ParserEntry(
         "olmo3",
         TOOLS + "olmo3:Olmo3Parser",
-        "OLMo 3: a Python call a line in <function_calls> tags.",
+        "OLMo 3: one Python call per line in <function_calls> tags.",
         template_markers=("<function_calls>", "<functions>"),
     ),
     ParserEntry(
@@ -207,4 +207,4 @@ TOOL_PARSERS = (
     ),
     ParserEntry("xlam", TOOLS + "xlam:XlamParser", "xLAM: a JSON list, bare or in a code block."),
 )
-"""How families of models write their calls."""
+"""An entry for each name of a tool-call parser."""

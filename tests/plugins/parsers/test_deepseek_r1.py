@@ -4,7 +4,9 @@ import pytest
 
 from fllm import ParserContext, Reasoning, Text
 from fllm.testing import ReasoningParserContract, parse
-from fllm_parsers.reasoning.deepseek_r1 import CLOSE, OPEN, DeepSeekR1Parser
+from fllm_parsers.reasoning.deepseek_r1 import DeepSeekR1Parser
+
+OPEN, CLOSE = "<think>", "</think>"
 
 ROWS = {
     "both tags": ("<think>abc</think>xyz", "abc", "xyz"),

@@ -1,1 +1,1 @@
-"""Reasoning parsers, one to a file."""
+"""Reasoning parsers, one file for each format."""

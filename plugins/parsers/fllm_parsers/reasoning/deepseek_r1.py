@@ -1,21 +1,15 @@
-"""The reasoning of DeepSeek-R1 and its kin: ``<think>why</think>what``; often the prompt opens it."""
+"""The reasoning of DeepSeek-R1 and similar models: ``<think>reasoning</think>answer``."""
 
 from __future__ import annotations
 
 from fllm.parsing import ReasoningParserBase, Space
 
-OPEN = "<think>"
-CLOSE = "</think>"
-
 
 class DeepSeekR1Parser(ReasoningParserBase):
-    """Text before the first ``</think>`` is reasoning, text after it the answer; no tag is either.
+    """Parses reasoning up to the first ``</think>``; the template often writes ``<think>`` into the prompt.
 
-    Neither is trimmed, so reasoning may be white space; only that before an opening ``<think>`` is dropped
-    with it. If the prompt ends with ``</think>``, there is no reasoning: the template has closed it for the
-    model.
+    White space is kept, except before an opening ``<think>``. If the prompt ends with ``</think>``, there is
+    no reasoning.
     """
 
-    opening = (OPEN,)
-    closing = (CLOSE,)
     answer_space = Space()

@@ -1,4 +1,4 @@
-"""The reasoning of DeepSeek-V3.1 and later: as in DeepSeek-R1, but only where the request asks for it."""
+"""The reasoning of DeepSeek-V3.1 and later: ``<think>`` tags, if the request enables thinking."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from fllm.parsing import ReasoningParserBase
 
 
 class DeepSeekV3Parser(ReasoningParserBase):
-    """Without ``thinking``, all is answer."""
+    """Parses reasoning only if the request sets ``thinking``; otherwise, all is answer."""
 
     initial_state = "off"
     template_flags = ("thinking", "enable_thinking")
 
 
 class DeepSeekV4Parser(ReasoningParserBase):
-    """Reasons unless told otherwise; calls end the reasoning too."""
+    """Parses reasoning unless the request turns it off; tool calls end it, too."""
 
     implicit_end = ("<｜DSML｜tool_calls>",)
     template_flags = ("thinking", "enable_thinking")

@@ -1,4 +1,4 @@
-"""The reasoning of ERNIE 4.5 Thinking: ``</think>`` ends it, ``<response>`` tags stand around the answer."""
+"""The reasoning of ERNIE 4.5 Thinking: ``</think>`` ends it, and ``<response>`` tags enclose the answer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from fllm.parsing import ReasoningParserBase, Space
 
 
 class Ernie45Parser(ReasoningParserBase):
-    """Each tag stands on a line of its own."""
+    """Parses reasoning and an answer whose tags are on separate lines."""
 
     answer_tags = ("<response>", "</response>")
     answer_space = Space(start=True, end=True)

@@ -1,4 +1,4 @@
-"""The reasoning of EXAONE 4: ``<think>`` tags, where ``enable_thinking`` asks for it."""
+"""The reasoning of EXAONE 4: ``<think>`` tags, if the request sets ``enable_thinking``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from fllm.parsing import ReasoningParserBase
 
 
 class Exaone4Parser(ReasoningParserBase):
-    """The template opens the reasoning if asked, and else closes it; without either, a tag must open it."""
+    """Parses reasoning that the template opens or closes in the prompt; otherwise a tag must open it."""
 
     initial_state = "before"
     template_flags = ("enable_thinking",)

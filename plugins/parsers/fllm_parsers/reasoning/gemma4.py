@@ -1,4 +1,4 @@
-"""The reasoning of Gemma 4: a channel named ``thought``, ``<|channel>thought\\nwhy<channel|>what``."""
+"""The reasoning of Gemma 4: a channel ``thought``, ``<|channel>thought\\nreasoning<channel|>answer``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from fllm.parsing import ReasoningParserBase
 
 
 class Gemma4Parser(ReasoningParserBase):
-    """The markers are special tokens; without the opening one, there is no reasoning."""
+    """Parses reasoning only after an opening marker; the markers are special tokens."""
 
     opening = ("<|channel>",)
     closing = ("<channel|>",)

@@ -1,4 +1,4 @@
-"""The reasoning of GLM-4.5 to 4.7: ``<think>`` tags, written by the model itself after a line break."""
+"""The reasoning of GLM-4.5 to 4.7: ``<think>`` tags, which the model writes after a line break."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from fllm.parsing import ReasoningParserBase
 
 
 class Glm45Parser(ReasoningParserBase):
-    """Without ``enable_thinking``, which is on by default, all is answer."""
+    """Parses reasoning unless the request sets ``enable_thinking`` to false; tool calls end it, too."""
 
     implicit_end = ("<tool_call>",)
     template_flags = ("enable_thinking",)

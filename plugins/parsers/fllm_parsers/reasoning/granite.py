@@ -1,4 +1,4 @@
-"""The reasoning of Granite: in 3.2, a sentence before each part; in the thinking models, ``<think>`` tags."""
+"""The reasoning of Granite: introductory sentences in 3.2, ``<think>`` tags in the thinking models."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from fllm.parsing import ReasoningParserBase, Space
 
 
 class GraniteParser(ReasoningParserBase):
-    """Granite 3.2 writes in plain words where its thought and its response begin, or answers at once."""
+    """Parses the reasoning and the response of Granite 3.2; the sentence before either may be missing."""
 
     opening = ("Here is my thought process:", "Here's my thought process:")
     closing = ("Here is my response:", "Here's my response:")
@@ -15,7 +15,7 @@ class GraniteParser(ReasoningParserBase):
 
 
 class GraniteThinkingParser(ReasoningParserBase):
-    """``<think>`` tags, of which the prompt opens the first; the answer begins on a line of its own."""
+    """Parses ``<think>`` tags, of which the prompt has the first; the answer begins on a new line."""
 
     implicit_end = ("<tool_call>",)
     template_flags = ("enable_thinking",)

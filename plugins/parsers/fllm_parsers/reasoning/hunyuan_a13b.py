@@ -6,7 +6,7 @@ from fllm.parsing import ReasoningParserBase, Space
 
 
 class HunyuanA13bParser(ReasoningParserBase):
-    """Each tag stands on a line of its own. The tags are several ordinary tokens, so they may be text too."""
+    """Parses tags on separate lines. They consist of ordinary tokens, so in other places they are text."""
 
     initial_state = "before"
     stray_markers = "text"

@@ -1,4 +1,4 @@
-"""The reasoning of Kimi K2 Thinking: ``<think>`` tags; a section of calls ends it too."""
+"""The reasoning of Kimi K2 Thinking: ``<think>`` tags; a section of tool calls ends it, too."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from fllm.parsing import ReasoningParserBase, Space
 
 
 class KimiK2Parser(ReasoningParserBase):
-    """The model writes white space before the closing tag."""
+    """Parses reasoning and drops the white space that the model writes before the closing tag."""
 
     implicit_end = ("<|tool_calls_section_begin|>",)
     template_flags = ("thinking", "enable_thinking")

@@ -1,4 +1,4 @@
-"""The reasoning of MiniMax-M2: the prompt opens it, ``</think>`` or a call ends it."""
+"""The reasoning of MiniMax-M2: the prompt opens it, ``</think>`` or a tool call ends it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from fllm.parsing import ReasoningParserBase
 
 
 class MiniMaxM2Parser(ReasoningParserBase):
-    """The model always reasons."""
+    """Parses reasoning that no flag turns off: the model always reasons."""
 
     implicit_end = ("<minimax:tool_call>",)

@@ -1,4 +1,4 @@
-"""The reasoning of Magistral and other models of Mistral: ``[THINK]why[/THINK]what``."""
+"""The reasoning of Magistral and other models of Mistral: ``[THINK]reasoning[/THINK]answer``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from fllm.parsing import ReasoningParserBase
 
 
 class MistralParser(ReasoningParserBase):
-    """The markers are special tokens; without the opening one, there is no reasoning."""
+    """Parses reasoning only after an opening marker; the markers are special tokens."""
 
     opening = ("[THINK]",)
     closing = ("[/THINK]",)

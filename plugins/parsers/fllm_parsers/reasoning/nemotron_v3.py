@@ -1,4 +1,4 @@
-"""The reasoning of Nemotron 3 and of MiMo: ``<think>`` tags, the first often in the prompt."""
+"""The reasoning of Nemotron 3 and of MiMo: ``<think>`` tags, of which the prompt often has the first."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from fllm.parsing import ReasoningParserBase
 
 
 class NemotronV3Parser(ReasoningParserBase):
-    """Without ``enable_thinking``, which is on by default, all is answer; calls end the reasoning too."""
+    """Parses reasoning unless the request sets ``enable_thinking`` to false; tool calls end it, too."""
 
     implicit_end = ("<tool_call>",)
     template_flags = ("enable_thinking",)

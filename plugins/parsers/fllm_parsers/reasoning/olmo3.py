@@ -1,4 +1,4 @@
-"""The reasoning of OLMo 3 Think: ``<think>`` tags in ordinary tokens, the first often in the prompt."""
+"""The reasoning of OLMo 3 Think: ``<think>`` tags of ordinary tokens; the prompt often has the first."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from fllm.parsing import ReasoningParserBase
 
 
 class Olmo3Parser(ReasoningParserBase):
-    """White space belongs to what it stands beside."""
+    """Parses reasoning and keeps all white space, except a blank answer."""

@@ -2,11 +2,12 @@
 
 ::
 
-    <|channel|>analysis<|message|>why<|end|><|start|>assistant<|channel|>final<|message|>what
+    <|channel|>analysis<|message|>reasoning<|end|><|start|>assistant<|channel|>final<|message|>answer
 
-The prompt ends with ``<|start|>assistant``. Beside ``analysis``, the reasoning, and ``final``, the answer,
-there is ``commentary``: words to the user before a call, and the calls. A message to a tool names it in its
-header, before or behind the channel: ``<|channel|>commentary to=functions.f <|constrain|>json<|message|>``.
+The prompt ends with ``<|start|>assistant``. Messages of the channel ``analysis`` are reasoning, those of
+``final`` are the answer, and those of ``commentary`` are tool calls, or text for the user before a tool call.
+A message to a tool names it in its header, before or after the channel: ``<|channel|>commentary
+to=functions.f <|constrain|>json<|message|>``.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ CONSTRAIN = "<|constrain|>"
 MESSAGE = "<|message|>"
 ENDS = ("<|end|>", "<|call|>", "<|return|>")
 
-_HEADED = (START, CHANNEL, CONSTRAIN)
+_HEADER_MARKERS = (START, CHANNEL, CONSTRAIN)
 _ANALYSIS = f"{CHANNEL}analysis{MESSAGE}"
 _NEXT = f"{START}assistant"
 _RECIPIENT = " to="
@@ -31,21 +32,22 @@ _FINAL = f"{CHANNEL}final{MESSAGE}"
 
 
 class OpenAIGptOssParser:
-    """``analysis`` is reasoning, other messages are text, and a message to a tool is text word for word.
+    """Parses ``analysis`` as reasoning and all other messages as text.
 
-    The latter is for the tool-call parser, with its header and the marker that ends it. What has no header is
-    text; a header without a message is nothing.
+    A message to a tool keeps its header and its closing marker, for the tool-call parser. Text without a
+    header is text. A header without a message is dropped.
     """
 
-    visible_tokens = (*_HEADED, MESSAGE, *ENDS)
+    visible_tokens = (*_HEADER_MARKERS, MESSAGE, *ENDS)
 
     def __init__(self, _: ParserContext) -> None:
         self._splitter = MarkerSplitter(self.visible_tokens)
-        self._header: list[str] | None = None  # so far; none within a message
+        self._header: list[str] | None = None
+        """The header that is being read; ``None`` within a message."""
         self._kind: Literal["reasoning", "text", "call"] = "text"
-        # The prompt began the header, so the text may go on with a recipient.
-        self._first: list[str] | None = []
-        self._addressed = False
+        self._beginning: list[str] | None = []
+        """The beginning of the output, which may be a recipient, since the prompt began the header."""
+        self._has_recipient = False
 
     def constrain_output(self, content: Constraint) -> Constraint:
         """Return the constraint of a whole output: optional reasoning, then the content.
@@ -58,46 +60,46 @@ class OpenAIGptOssParser:
         )
 
     def feed(self, text: str) -> list[ParserEvent]:
-        """Take the next piece; give what is now certain."""
-        return [event for part in self._splitter.feed(text) for event in self._take(part)]
+        """Process the next piece of output; return the events that are now certain."""
+        return [event for part in self._splitter.feed(text) for event in self._process(part)]
 
     def finish(self) -> list[ParserEvent]:
-        """No more will come: what was held back is no marker."""
-        events = [event for part in self._splitter.finish() for event in self._take(part)]
-        rest, self._first = "".join(self._first or ()), None
+        """End the output: what was held back is not a marker."""
+        events = [event for part in self._splitter.finish() for event in self._process(part)]
+        rest, self._beginning = "".join(self._beginning or ()), None
         return [*events, Text(rest)] if rest else events
 
-    def _take(self, part: str | Marker) -> list[ParserEvent]:
+    def _process(self, part: str | Marker) -> list[ParserEvent]:
         if isinstance(part, Marker):
             return self._marker(part.text)
         if self._header is not None:
             self._header.append(part)
             return []
-        if self._first is not None:
-            self._first.append(part)
-            if self._addressed or self._may_address("".join(self._first)):
+        if self._beginning is not None:
+            self._beginning.append(part)
+            if self._has_recipient or self._may_be_recipient("".join(self._beginning)):
                 return []
-            part, self._first = "".join(self._first), None
+            part, self._beginning = "".join(self._beginning), None
         return [Reasoning(part) if self._kind == "reasoning" else Text(part)]
 
-    def _may_address(self, beginning: str) -> bool:
-        self._addressed = beginning.startswith(_RECIPIENT)
-        return self._addressed or _RECIPIENT.startswith(beginning)
+    def _may_be_recipient(self, beginning: str) -> bool:
+        self._has_recipient = beginning.startswith(_RECIPIENT)
+        return self._has_recipient or _RECIPIENT.startswith(beginning)
 
     def _marker(self, marker: str) -> list[ParserEvent]:
-        if self._first is not None:
-            self._header = self._first or None
-            self._first = None
-        if marker in _HEADED:
+        if self._beginning is not None:
+            self._header = self._beginning or None
+            self._beginning = None
+        if marker in _HEADER_MARKERS:
             self._header = [*(self._header or ()), marker]
             return []
         if marker == MESSAGE:
-            return self._begin("".join(self._header or ()))
+            return self._begin_message("".join(self._header or ()))
         ended, self._kind, self._header = self._kind, "text", None
         return [Text(marker)] if ended == "call" else []
 
-    def _begin(self, header: str) -> list[ParserEvent]:
-        """A message, now that its header is complete."""
+    def _begin_message(self, header: str) -> list[ParserEvent]:
+        """Begin a message, whose header is complete."""
         self._header = None
         channel = header.partition(CHANNEL)[2]
         if _RECIPIENT in header:

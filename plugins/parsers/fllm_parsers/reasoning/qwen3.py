@@ -1,4 +1,4 @@
-"""The reasoning of Qwen3 and its kin: ``<think>`` tags, and a call may come before the closing one."""
+"""The reasoning of Qwen3 and similar models: ``<think>`` tags; a tool call may replace the closing one."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from fllm.parsing import ReasoningParserBase
 
 
 class Qwen3Parser(ReasoningParserBase):
-    """Without ``enable_thinking``, which is on by default, all is answer."""
+    """Parses reasoning unless the request sets ``enable_thinking`` to false; tool calls end it, too."""
 
     implicit_end = ("<tool_call>",)
     template_flags = ("enable_thinking",)
 
 
 class Holo2Parser(ReasoningParserBase):
-    """Holo2, of the Qwen3-VL family, which knows both names of the switch."""
+    """Parses the reasoning of Holo2, of the Qwen3-VL family, whose template has either name of the flag."""
 
     template_flags = ("thinking", "enable_thinking")

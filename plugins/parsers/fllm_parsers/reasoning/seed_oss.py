@@ -1,4 +1,4 @@
-"""The reasoning of Seed-OSS: ``<seed:think>`` tags, with remarks on its budget in between."""
+"""The reasoning of Seed-OSS: ``<seed:think>`` tags, with notes on the budget between them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from fllm.parsing import ReasoningParserBase
 
 
 class SeedOssParser(ReasoningParserBase):
-    """What the model says of its budget is a part of its reasoning."""
+    """Parses reasoning, which includes the notes of the model on its budget."""
 
     opening = ("<seed:think>",)
     closing = ("</seed:think>",)

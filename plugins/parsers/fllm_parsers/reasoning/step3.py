@@ -6,11 +6,11 @@ from fllm.parsing import ReasoningParserBase, Space
 
 
 class Step3Parser(ReasoningParserBase):
-    """Everything up to the first ``</think>``."""
+    """Parses reasoning up to the first ``</think>``."""
 
 
 class Step3p5Parser(ReasoningParserBase):
-    """The model writes line breaks before the closing tag."""
+    """Parses reasoning and drops the line breaks before the closing tag; tool calls end it, too."""
 
     implicit_end = ("<tool_call>",)
     stray_markers = "text"
