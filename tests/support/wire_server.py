@@ -1,4 +1,4 @@
-"""A server of OpenAI's API whose tests script every byte: the pieces that it sends, and where it stops."""
+"""A scripted OpenAI-compatible server: tests control its bytes, their pieces, and where it disconnects."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 HANG = object()
-"""A piece that is never sent."""
+"""Script item: send nothing more, and keep the connection open."""
 CLOSE = object()
-"""Close the connection here."""
+"""Script item: close the connection."""
 
 Script = Callable[[dict[str, Any]], Iterable[Any]]
-"""Maps a request's body to the pieces of the response, which are sent separately."""
+"""Maps the body of a request to the pieces of the response, which are sent separately."""
 
 EVENT_STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 LAST_CHUNK = b"0\r\n\r\n"
@@ -24,13 +24,13 @@ LAST_CHUNK = b"0\r\n\r\n"
 
 @dataclass
 class WireServer:
-    """What the server has received."""
+    """The requests that the server received."""
 
     url: str = ""
     connections: int = 0
     heads: list[str] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
-    """Bodies of POST requests."""
+    """Bodies of the POST requests."""
 
 
 def chunk(data: bytes) -> bytes:
@@ -43,23 +43,23 @@ def event(value: Any) -> bytes:
     return b"data: " + (value if isinstance(value, bytes) else json.dumps(value).encode()) + b"\n\n"
 
 
-def whole(body: Any, status: str = "200 OK") -> bytes:
-    """Return a response with a content length."""
+def full_response(body: Any, status: str = "200 OK") -> bytes:
+    """Return a complete HTTP response."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     return b"HTTP/1.1 %s\r\ncontent-length: %d\r\n\r\n%s" % (status.encode(), len(data), data)
 
 
-def refusal(status: str, message: str) -> bytes:
-    """Return an error response in OpenAI's envelope."""
-    return whole({"error": {"message": message}}, status)
+def error_response(status: str, message: str) -> bytes:
+    """Return a response with OpenAI's error envelope."""
+    return full_response({"error": {"message": message}}, status)
 
 
 def tokens(body: dict[str, Any]) -> Iterator[bytes]:
-    """Yield a response of ``max_tokens`` tokens, one per event if streamed. A prompt has a token per word."""
+    """Yield a response with ``max_tokens`` tokens, one per chunk if streamed; words are tokens."""
     prompt = body["prompt"] if "prompt" in body else body["messages"][0]["content"]
     usage = {"prompt_tokens": len(prompt.split()), "completion_tokens": body["max_tokens"]}
     if not body.get("stream"):
-        yield whole({"choices": [{"text": "", "finish_reason": "length"}], "usage": usage})
+        yield full_response({"choices": [{"text": "", "finish_reason": "length"}], "usage": usage})
         return
     yield EVENT_STREAM
     for _ in range(body["max_tokens"]):
@@ -70,19 +70,19 @@ def tokens(body: dict[str, Any]) -> Iterator[bytes]:
 
 
 @contextmanager
-def answering(script: Script = tokens, models: bytes | None = None) -> Iterator[WireServer]:
-    """Run the server in a thread. ``models`` is its complete response to ``GET``."""
+def scripted_server(script: Script = tokens, models: bytes | None = None) -> Iterator[WireServer]:
+    """Run the server in a thread; ``models`` is its complete response for the list of models."""
     server = WireServer()
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    models = whole({"data": [{"id": "the-model"}]}) if models is None else models
+    models = full_response({"data": [{"id": "the-model"}]}) if models is None else models
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server.connections += 1
         try:
             while head := await _head(reader):
-                await _answer(server, head, reader, writer, script, models)
+                await _respond(server, head, reader, writer, script, models)
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
@@ -119,7 +119,7 @@ async def _head(reader: asyncio.StreamReader) -> str:
         return ""
 
 
-async def _answer(
+async def _respond(
     server: WireServer,
     head: str,
     reader: asyncio.StreamReader,

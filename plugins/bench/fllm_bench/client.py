@@ -61,7 +61,7 @@ class Client:
         await self._session.close()
 
     async def complete(self, prompt: str, tokens: int, *, stream: bool = True) -> Completion:
-        """Generate ``tokens`` tokens greedily; raise `RequestFailed` if there is no complete response."""
+        """Generate ``tokens`` tokens greedily; raise `RequestFailed` if the response is not complete."""
         body = msgspec.json.encode(_body(self._connected, prompt, tokens, stream))
         reader: ResponseReader = EventStreamReader() if stream else JsonReader()
         async with _request_errors(self._connected.options.timeout), await self._post(body) as response:

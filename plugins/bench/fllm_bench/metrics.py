@@ -43,7 +43,7 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def percentiles_ms(seconds: Iterable[float | None], p50: Metric, p99: Metric) -> dict[str, float]:
-    """Return both metrics in ms, ignoring None; return an empty dict if there are no values."""
+    """Return both metrics in ms, ignoring None; return an empty dict without values."""
     values = [1000 * value for value in seconds if value is not None]
     if not values:
         return {}

@@ -24,7 +24,7 @@ class Prefill(Struct, frozen=True, kw_only=True, tag_field="name", tag="prefill"
         return (PROMPT_RATE, TTFT_P50, TTFT_P99, PROMPT_TOKENS)
 
     async def measure(self, client: Client, concurrency: int, prompts: Prompts) -> Sample:
-        """Measure the rate with the server's token counts; without ``usage`` there is no rate."""
+        """Measure the rate with the server's token counts; without ``usage`` the rate is missing."""
         log = RequestLog()
         texts = prompts.texts(max(self.requests, concurrency), self.words)
         seconds = await log.send_all(client, texts, 1, concurrency)

@@ -13,12 +13,12 @@ from support.wire_server import (
     EVENT_STREAM,
     HANG,
     LAST_CHUNK,
-    answering,
     chunk,
+    error_response,
     event,
-    refusal,
+    full_response,
+    scripted_server,
     tokens,
-    whole,
 )
 
 from fllm.errors import UserError
@@ -54,7 +54,7 @@ def connected_to(url: str, **options: Any) -> ConnectedTarget:
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("chat", [True, False])
 def test_tokens_of_a_response_are_counted(chat: bool, stream: bool) -> None:
-    with answering() as server:
+    with scripted_server() as server:
         [completion] = complete(server.url, chat=chat, stream=stream)
     assert (completion.prompt_tokens, completion.output_tokens) == (3, 4)
     [body] = server.bodies
@@ -69,7 +69,7 @@ def test_tokens_of_a_response_are_counted(chat: bool, stream: bool) -> None:
 
 
 def test_a_connection_serves_one_request_after_another() -> None:
-    with answering() as server:
+    with scripted_server() as server:
         assert len(complete(server.url, 3)) == 3
     assert server.connections == 1
 
@@ -80,7 +80,7 @@ def test_requests_at_once_have_a_connection_each() -> None:
             for _ in range(2):
                 await asyncio.gather(*(client.complete("one", 4) for _ in range(5)))
 
-    with answering() as server:
+    with scripted_server() as server:
         asyncio.run(go(server.url))
     assert server.connections == 5
 
@@ -91,7 +91,7 @@ def test_bytes_may_come_in_any_pieces(size: int) -> None:
         data = b"".join(tokens(body))
         yield from (data[i : i + size] for i in range(0, len(data), size))
 
-    with answering(crumbs) as server:
+    with scripted_server(crumbs) as server:
         assert complete(server.url)[0].output_tokens == 4
 
 
@@ -100,7 +100,7 @@ def test_bytes_may_come_in_any_pieces(size: int) -> None:
     [b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n", b"HTTP/1.0 200 OK\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n"],
 )
 def test_a_body_may_end_with_its_connection(head: bytes) -> None:
-    with answering(lambda body: [head, BODY, CLOSE]) as server:
+    with scripted_server(lambda body: [head, BODY, CLOSE]) as server:
         assert [each.output_tokens for each in complete(server.url, 2)] == [1, 1]
     assert server.connections == 2
 
@@ -114,18 +114,18 @@ def test_a_server_may_close_between_requests(loop_factory: Any, pause: float) ->
                 await client.complete("one", 4)
                 await asyncio.sleep(pause)
 
-    closing = answering(lambda body: [*tokens(body), CLOSE])
+    closing = scripted_server(lambda body: [*tokens(body), CLOSE])
     with closing as server, asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(go(server.url))
     assert (server.connections, len(server.bodies)) == (5, 5)
 
 
 @pytest.mark.parametrize(
-    ("pieces", "says"),
+    ("pieces", "message"),
     [
-        ([refusal("400 Bad Request", "no such field")], "HTTP 400: no such field"),
-        ([refusal("500 Oops", "out of memory")], "HTTP 500: out of memory"),
-        ([whole(b"<html>gone</html>", "502 Bad Gateway")], "HTTP 502: <html>gone</html>"),
+        ([error_response("400 Bad Request", "no such field")], "HTTP 400: no such field"),
+        ([error_response("500 Oops", "out of memory")], "HTTP 500: out of memory"),
+        ([full_response(b"<html>gone</html>", "502 Bad Gateway")], "HTTP 502: <html>gone</html>"),
         ([EVENT_STREAM, chunk(event({"error": {"message": "it died"}})), LAST_CHUNK], "it died"),
         ([EVENT_STREAM, chunk(event({"choices": [{"text": "a"}]})), LAST_CHUNK], "the stream ended before"),
         ([EVENT_STREAM, chunk(BODY), CLOSE], "the connection was closed before the response was complete"),
@@ -140,16 +140,16 @@ def test_a_server_may_close_between_requests(loop_factory: Any, pause: float) ->
         ([EVENT_STREAM, chunk(event({"choices": [{"text": "a"}]})), HANG], "no response within 0.2 s"),
     ],
 )
-def test_the_error_says_what_went_wrong(pieces: list[Any], says: str) -> None:
-    with answering(lambda body: pieces) as server, pytest.raises(RequestFailed, match=says):
+def test_the_error_says_what_went_wrong(pieces: list[Any], message: str) -> None:
+    with scripted_server(lambda body: pieces) as server, pytest.raises(RequestFailed, match=message):
         complete(server.url, timeout=0.2)
 
 
 def test_after_a_failure_the_next_request_goes_well() -> None:
-    answers = iter([[EVENT_STREAM, HANG], None])
+    responses = iter([[EVENT_STREAM, HANG], None])
 
     def once(body: dict[str, Any]) -> Any:
-        return next(answers) or tokens(body)
+        return next(responses) or tokens(body)
 
     async def go(url: str) -> Completion:
         async with client_of(url, timeout=0.2) as client:
@@ -157,24 +157,24 @@ def test_after_a_failure_the_next_request_goes_well() -> None:
                 await client.complete("one", 4)
             return await client.complete("one", 4)
 
-    with answering(once) as server:
+    with scripted_server(once) as server:
         assert asyncio.run(go(server.url)).output_tokens == 4
 
 
 def test_without_a_name_the_first_model_is_used() -> None:
-    with answering() as server:
+    with scripted_server() as server:
         known = connected_to(server.url)
     assert (known.model, known.eos_control) == ("the-model", "ignore_eos")
     assert server.bodies[0]["model"] == "the-model"
 
 
 def test_a_given_model_is_not_looked_up() -> None:
-    with answering(models=refusal("404 Not Found", "no route")) as server:
+    with scripted_server(models=error_response("404 Not Found", "no route")) as server:
         assert connected_to(server.url, model="mine").model == "mine"
 
 
 def test_the_key_goes_with_every_request() -> None:
-    with answering() as server:
+    with scripted_server() as server:
         connected_to(server.url, api_key="sécret")
     assert len(server.heads) == 2
     assert all("Authorization: Bearer sécret\r\n" in head for head in server.heads)
@@ -187,31 +187,34 @@ def test_the_key_goes_with_every_request() -> None:
 @pytest.mark.parametrize("status", ["400 Bad Request", "422 Unprocessable"])
 def test_fields_that_a_server_refuses_are_left_out(unknown: set[str], eos_control: str, status: str) -> None:
     def strict(body: dict[str, Any]) -> Any:
-        return [refusal(status, "unknown")] if unknown & body.keys() else tokens(body)
+        return [error_response(status, "unknown")] if unknown & body.keys() else tokens(body)
 
-    with answering(strict) as server:
+    with scripted_server(strict) as server:
         assert connected_to(server.url).eos_control == eos_control
     assert not unknown & server.bodies[-1].keys()
 
 
 @pytest.mark.parametrize(
-    ("models", "says"),
+    ("models", "message"),
     [
-        (whole({"data": []}), "/models lists no model; name one with --model"),
-        (whole({"object": "list"}), "/models lists no model; name one with --model"),
-        (whole(b"<html>"), "/models lists no model; name one with --model"),
-        (refusal("404 Not Found", "no route"), "HTTP 404: no route for /models; name a model with --model"),
-        (refusal("401 Unauthorized", "wrong key"), "HTTP 401: wrong key$"),
+        (full_response({"data": []}), "/models lists no model; name one with --model"),
+        (full_response({"object": "list"}), "/models lists no model; name one with --model"),
+        (full_response(b"<html>"), "/models lists no model; name one with --model"),
+        (
+            error_response("404 Not Found", "no route"),
+            "HTTP 404: no route for /models; name a model with --model",
+        ),
+        (error_response("401 Unauthorized", "wrong key"), "HTTP 401: wrong key$"),
     ],
 )
-def test_a_server_that_lists_no_model_needs_a_name(models: bytes, says: str) -> None:
-    with answering(models=models) as server, pytest.raises(UserError, match=says):
+def test_a_server_that_lists_no_model_needs_a_name(models: bytes, message: str) -> None:
+    with scripted_server(models=models) as server, pytest.raises(UserError, match=message):
         connected_to(server.url)
 
 
 def test_a_server_that_rejects_plain_requests_is_an_error() -> None:
     with (
-        answering(lambda body: [refusal("400 Bad Request", "no such model")]) as server,
+        scripted_server(lambda body: [error_response("400 Bad Request", "no such model")]) as server,
         pytest.raises(UserError, match=r"^peer \(http://127.*/v1\): HTTP 400: no such model$"),
     ):
         connected_to(server.url)

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from support.wire_server import WireServer, answering, refusal, tokens
+from support.wire_server import WireServer, error_response, scripted_server, tokens
 
 from fllm_api.cli import main
 
@@ -64,7 +64,7 @@ def keys(server: WireServer) -> set[str]:
 
 @pytest.mark.parametrize("workload", SMALL)
 def test_every_workload_prints_a_table(bench: Bench, workload: str) -> None:
-    with answering() as server:
+    with scripted_server() as server:
         output = bench(workload, server.url)
     assert "furiosa-llm" in output
     assert output.endswith("medians of 2 rounds\n")
@@ -73,7 +73,7 @@ def test_every_workload_prints_a_table(bench: Bench, workload: str) -> None:
 
 @pytest.mark.parametrize("workload", SMALL)
 def test_json_is_all_that_stdout_gets(bench: Bench, workload: str) -> None:
-    with answering() as ours, answering() as theirs:
+    with scripted_server() as ours, scripted_server() as theirs:
         output = bench(workload, ours.url, "--against", f"peer={theirs.url}", "--json", "--api-key", "k3y")
     report: dict[str, Any] = msgspec.json.decode(output)
     assert report["workload"]["name"] == workload
@@ -93,7 +93,7 @@ def test_servers_take_turns_with_other_prompts_of_the_same_length(bench: Bench) 
 
         return script
 
-    with answering(noting("ours")) as ours, answering(noting("peer")) as peer:
+    with scripted_server(noting("ours")) as ours, scripted_server(noting("peer")) as peer:
         bench("latency", ours.url, "--against", peer.url, "--requests", "1")
     assert [name for name, _ in order[2:]] == ["ours", "peer", "ours", "peer"]
     assert len({prompt for _, prompt in order[2:]}) == 4
@@ -101,13 +101,13 @@ def test_servers_take_turns_with_other_prompts_of_the_same_length(bench: Bench) 
 
 def test_the_key_may_come_from_the_environment(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FURIOSA_LLM_API_KEY", "k3y")
-    with answering() as server:
+    with scripted_server() as server:
         bench("latency", server.url)
     assert keys(server) == {"Authorization: Bearer k3y"}
 
 
 def test_a_plot_is_drawn(bench: Bench, tmp_path: Path) -> None:
-    with answering() as server:
+    with scripted_server() as server:
         bench("throughput", server.url, "--plot", str(tmp_path / "a.svg"))
     assert (tmp_path / "a.svg").stat().st_size > 1000
 
@@ -124,18 +124,18 @@ def test_failures_of_some_are_shown(bench: Bench) -> None:
     count = iter(range(100))
 
     def every_other(body: dict[str, Any]) -> Any:
-        return [refusal("500 Oops", "it died")] if next(count) % 2 else tokens(body)
+        return [error_response("500 Oops", "it died")] if next(count) % 2 else tokens(body)
 
-    with answering(every_other) as server:
+    with scripted_server(every_other) as server:
         output = bench("latency", server.url)
     assert "furiosa-llm, 1 at once: 2 of 4 requests failed: HTTP 500: it died\n" in output
 
 
 def test_failure_of_all_is_the_exit_status_too(bench: Bench) -> None:
     def only_the_first(body: dict[str, Any]) -> Any:
-        return tokens(body) if body["max_tokens"] == 2 else [refusal("500 Oops", "it died")]
+        return tokens(body) if body["max_tokens"] == 2 else [error_response("500 Oops", "it died")]
 
-    with answering(only_the_first) as server:
+    with scripted_server(only_the_first) as server:
         output = bench("latency", server.url, "--tokens", "3", "--json", status=2)
     [result] = msgspec.json.decode(output)["results"]
     assert result["failures"] == {"HTTP 500: it died": 4}
@@ -148,7 +148,7 @@ def test_a_server_that_is_not_there_is_one_line(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["throughput", "localhost"], "'localhost' is not [NAME=]URL"),
         (["throughput", "http://a", "--against", "b"], "'b' is not [NAME=]URL"),
@@ -160,7 +160,7 @@ def test_a_server_that_is_not_there_is_one_line(bench: Bench) -> None:
         (["throughtput"], "No such command 'throughtput'"),
     ],
 )
-def test_a_bad_option_is_one_line(bench: Bench, arguments: list[str], says: str) -> None:
+def test_a_bad_option_is_one_line(bench: Bench, arguments: list[str], message: str) -> None:
     assert bench(*arguments, status=2) == ""
     [line] = bench.error.splitlines()
-    assert says in line
+    assert message in line

@@ -137,8 +137,8 @@ def test_a_plot_is_drawn_as_png_even_where_metrics_are_missing(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("name", "says"), [("a.pdf", "must end in .svg or .png"), ("no/a.svg", "does not exist")]
+    ("name", "message"), [("a.pdf", "must end in .svg or .png"), ("no/a.svg", "does not exist")]
 )
-def test_a_plot_that_can_not_be_written_is_refused(tmp_path: Path, name: str, says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
+def test_a_plot_that_can_not_be_written_is_refused(tmp_path: Path, name: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         check_plot(tmp_path / name)

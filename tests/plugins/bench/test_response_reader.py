@@ -61,7 +61,7 @@ def test_time_per_token_needs_two_of_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pieces", "says"),
+    ("pieces", "message"),
     [
         ([], "the stream ended before the response was complete"),
         ([text("a")], "the stream ended before the response was complete"),
@@ -70,8 +70,8 @@ def test_time_per_token_needs_two_of_them() -> None:
         ([event({"choices": 1}), DONE], "malformed response: Expected `array`, got `int`"),
     ],
 )
-def test_a_stream_that_breaks_is_a_bad_response(pieces: list[bytes], says: str) -> None:
-    with pytest.raises(BadResponse, match=says):
+def test_a_stream_that_breaks_is_a_bad_response(pieces: list[bytes], message: str) -> None:
+    with pytest.raises(BadResponse, match=message):
         streamed(*pieces)
 
 
@@ -93,7 +93,7 @@ def test_a_bad_whole_response_is_an_error(body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "says"),
+    ("body", "message"),
     [
         (b'{"error": {"message": "too\\n long", "code": 400}}', "too long"),
         (b'{"error": "not found"}', "not found"),
@@ -105,5 +105,5 @@ def test_a_bad_whole_response_is_an_error(body: bytes) -> None:
         (b"", ""),
     ],
 )
-def test_the_reason_is_found_in_every_servers_shape(body: bytes, says: str) -> None:
-    assert error_message(body) == says
+def test_the_reason_is_found_in_every_servers_shape(body: bytes, message: str) -> None:
+    assert error_message(body) == message

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support.wire_server import WireServer, answering, refusal, tokens
+from support.wire_server import WireServer, error_response, scripted_server, tokens
 
 from fllm_bench.client import Client, ConnectedTarget
 from fllm_bench.interference import Interference
@@ -57,7 +57,7 @@ def prompts_of(server: WireServer) -> list[str]:
 
 @pytest.mark.parametrize("workload", ALL, ids=lambda workload: type(workload).__name__)
 def test_every_workload_measures_all_of_its_metrics(workload: Workload) -> None:
-    with answering(slow_when_long) as server:
+    with scripted_server(slow_when_long) as server:
         sample = measured(workload, server)
     assert set(sample.values) == {metric.name for metric in workload.metrics}
     assert min(sample.values.values()) > 0
@@ -67,7 +67,7 @@ def test_every_workload_measures_all_of_its_metrics(workload: Workload) -> None:
 
 @pytest.mark.parametrize("workload", ALL, ids=lambda workload: type(workload).__name__)
 def test_every_workload_counts_failures(workload: Workload) -> None:
-    with answering(lambda body: [refusal("500 Oops", "it died")]) as server:
+    with scripted_server(lambda body: [error_response("500 Oops", "it died")]) as server:
         sample = measured(workload, server)
     assert sample.values == {}
     assert sample.log.completions == []
@@ -76,7 +76,7 @@ def test_every_workload_counts_failures(workload: Workload) -> None:
 
 
 def test_throughput_keeps_the_concurrency() -> None:
-    with answering() as server:
+    with scripted_server() as server:
         sample = measured(Throughput(concurrencies=(3,), requests=9, words=8, tokens=5), server)
     assert server.connections == 3
     assert len(sample.log.completions) == 9
@@ -84,33 +84,33 @@ def test_throughput_keeps_the_concurrency() -> None:
 
 
 def test_throughput_sends_at_least_as_many_requests_as_at_once() -> None:
-    with answering() as server:
+    with scripted_server() as server:
         measured(Throughput(concurrencies=(7,), requests=2, words=8, tokens=2), server)
     assert len(server.bodies) == server.connections == 7
 
 
 def test_completions_that_end_early_are_counted() -> None:
-    with answering(lambda body: tokens({**body, "max_tokens": 3})) as server:
+    with scripted_server(lambda body: tokens({**body, "max_tokens": 3})) as server:
         sample = measured(Throughput(concurrencies=(1,), requests=2, words=8, tokens=5), server)
     assert (len(sample.log.completions), sample.log.short) == (2, 2)
 
 
 def test_latency_can_request_whole_responses() -> None:
-    with answering() as server:
+    with scripted_server() as server:
         sample = measured(Latency(requests=2, words=8, tokens=2, stream=False), server)
     assert not any("stream" in body for body in server.bodies)
     assert set(sample.values) == {"e2e_p50_ms", "e2e_p99_ms"}
 
 
 def test_prefill_counts_the_servers_own_tokens() -> None:
-    with answering() as server:
+    with scripted_server() as server:
         sample = measured(Prefill(concurrencies=(1,), requests=3, words=20), server)
     assert sample.values["prompt_tokens"] == 20
     assert {body["max_tokens"] for body in server.bodies} == {1}
 
 
 def test_prefix_sends_pairs_that_share_a_beginning() -> None:
-    with answering() as server:
+    with scripted_server() as server:
         measured(Prefix(requests=2, prefix_words=30, words=5), server)
     beginnings = [prompt.split()[:30] for prompt in prompts_of(server)]
     assert beginnings[0] == beginnings[1] != beginnings[2] == beginnings[3]
@@ -127,14 +127,14 @@ def test_prefix_shows_what_a_cache_saves() -> None:
             time.sleep(0.05)
         yield from tokens(body)
 
-    with answering(cached) as server:
+    with scripted_server(cached) as server:
         sample = measured(Prefix(requests=3, prefix_words=30, words=5), server)
     assert sample.values["shared_to_new"] < 0.5
     assert sample.values["ttft_new_p50_ms"] > 50
 
 
 def test_interference_is_measured_while_the_long_prompt_lasts() -> None:
-    with answering(slow_when_long) as server:
+    with scripted_server(slow_when_long) as server:
         sample = measured(Interference(requests=3, words=5, long_words=50), server)
     sizes = [len(prompt.split()) for prompt in prompts_of(server)]
     assert sizes[:4] == [5, 5, 5, 50]
@@ -145,9 +145,9 @@ def test_interference_is_measured_while_the_long_prompt_lasts() -> None:
 def test_a_long_prompt_that_is_refused_leaves_only_what_was_measured_alone() -> None:
     def short_only(body: dict[str, Any]) -> Any:
         long = len(body["prompt"].split()) > 10
-        return [refusal("400 Bad Request", "too long")] if long else tokens(body)
+        return [error_response("400 Bad Request", "too long")] if long else tokens(body)
 
-    with answering(short_only) as server:
+    with scripted_server(short_only) as server:
         sample = measured(Interference(requests=3, words=5, long_words=50), server)
     assert set(sample.values) == {"ttft_alone_p50_ms", "ttft_alone_p99_ms"}
     assert sample.log.failures == ["HTTP 400: too long"]

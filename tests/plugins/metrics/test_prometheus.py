@@ -72,16 +72,16 @@ def bounds(family: Metric) -> list[float]:
     return [float(s.labels["le"]) for s in family.samples if s.name.endswith("_bucket")]
 
 
-def answered(collector: PrometheusCollector, clock: Clock) -> RequestTracker:
+def served(collector: PrometheusCollector, clock: Clock) -> RequestTracker:
     """A request of 7 prompt tokens: first token after 0.5 s, then 2 and 1 more, 0.25 s apart."""
-    trace = RequestTracker("one", (collector,), clock)
-    trace.prompt_tokens, trace.max_tokens = 7, 40
+    tracker = RequestTracker("one", (collector,), clock)
+    tracker.prompt_tokens, tracker.max_tokens = 7, 40
     clock.now += 0.5
-    trace.step(0, 1, queue_time=0.125)
+    tracker.step(0, 1, queue_time=0.125)
     for tokens in (2, 1):
         clock.now += 0.25
-        trace.step(0, tokens)
-    return trace
+        tracker.step(0, tokens)
+    return tracker
 
 
 def test_the_page_has_the_known_families_and_ours_and_those_of_the_process() -> None:
@@ -136,15 +136,15 @@ def test_no_sample_tells_when_it_was_created() -> None:
 
 def test_a_request_waits_then_runs_then_is_gone() -> None:
     collector, clock = build(), Clock()
-    trace = RequestTracker("one", (collector,), clock)
+    tracker = RequestTracker("one", (collector,), clock)
     now = values(collector)
     assert (now["num_requests_waiting"], now["num_requests_running"]) == (1, 0)
     assert now["request_received_total"] == 1
-    trace.step(0, 1)
+    tracker.step(0, 1)
     now = values(collector)
     assert (now["num_requests_waiting"], now["num_requests_running"]) == (0, 1)
     assert now["request_success_total"] == 0
-    trace.finish()
+    tracker.finish()
     now = values(collector)
     assert (now["num_requests_waiting"], now["num_requests_running"]) == (0, 0)
     assert (now["request_success_total"], now["request_failure_total"]) == (1, 0)
@@ -152,7 +152,7 @@ def test_a_request_waits_then_runs_then_is_gone() -> None:
 
 def test_prompt_tokens_and_the_first_tokens_time_count_once_the_first_token_is_here() -> None:
     collector, clock = build(), Clock()
-    answered(collector, clock)
+    served(collector, clock)
     now = values(collector)
     assert now["prompt_tokens_total"] == 7
     assert (now["time_to_first_token_seconds_count"], now["time_to_first_token_seconds_sum"]) == (1, 0.5)
@@ -162,7 +162,7 @@ def test_prompt_tokens_and_the_first_tokens_time_count_once_the_first_token_is_h
 
 def test_each_gap_is_one_sample_however_many_tokens_it_brought() -> None:
     collector, clock = build(), Clock()
-    answered(collector, clock).finish()
+    served(collector, clock).finish()
     now = values(collector)
     assert now["generation_tokens_total"] == 4
     for name in ("time_per_output_token_seconds", "inter_token_latency_seconds"):
@@ -171,11 +171,11 @@ def test_each_gap_is_one_sample_however_many_tokens_it_brought() -> None:
 
 def test_a_gap_is_in_the_buckets_of_all_bounds_that_it_does_not_exceed() -> None:
     collector, clock = build(), Clock()
-    trace = RequestTracker("one", (collector,), clock)
+    tracker = RequestTracker("one", (collector,), clock)
     for seconds in (0, 0.0005, 0.01, 0.2, 9):
         clock.now = 100 + seconds
-        trace.step(0, 1)
-    trace.finish()
+        tracker.step(0, 1)
+    tracker.finish()
     for name in ("time_per_output_token_seconds", "inter_token_latency_seconds"):
         family = page(collector)[PREFIX + name]
         counts = {float(s.labels["le"]): s.value for s in family.samples if s.name.endswith("_bucket")}
@@ -185,15 +185,15 @@ def test_a_gap_is_in_the_buckets_of_all_bounds_that_it_does_not_exceed() -> None
 
 def test_generated_tokens_count_while_the_request_runs() -> None:
     collector, clock = build(), Clock()
-    trace = answered(collector, clock)
+    tracker = served(collector, clock)
     clock.now += 1
-    trace.step(0, 5)
+    tracker.step(0, 5)
     assert values(collector)["generation_tokens_total"] == 9
 
 
 def test_a_finished_request_is_measured_as_a_whole() -> None:
     collector, clock = build(), Clock()
-    answered(collector, clock).finish()
+    served(collector, clock).finish()
     now = values(collector)
     assert (now["e2e_request_latency_seconds_count"], now["e2e_request_latency_seconds_sum"]) == (1, 1)
     assert now["request_prompt_tokens_sum"] == 7
@@ -203,17 +203,17 @@ def test_a_finished_request_is_measured_as_a_whole() -> None:
 
 def test_a_request_without_a_maximum_may_have_the_rest_of_the_context() -> None:
     collector, clock = build(max_model_len=300), Clock()
-    trace = answered(collector, clock)
-    trace.max_tokens = None
-    trace.finish()
+    tracker = served(collector, clock)
+    tracker.max_tokens = None
+    tracker.finish()
     assert values(collector)["request_params_max_tokens_sum"] == 293
 
 
 @pytest.mark.parametrize("began", [False, True])
 def test_a_failed_request_counts_as_a_failure_and_is_not_measured(began: bool) -> None:
     collector, clock = build(), Clock()
-    trace = answered(collector, clock) if began else RequestTracker("one", (collector,), clock)
-    trace.finish(error="the engine died")
+    tracker = served(collector, clock) if began else RequestTracker("one", (collector,), clock)
+    tracker.finish(error="the engine died")
     now = values(collector)
     assert (now["request_success_total"], now["request_failure_total"]) == (0, 1)
     assert (now["num_requests_waiting"], now["num_requests_running"]) == (0, 0)

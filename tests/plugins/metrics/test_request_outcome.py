@@ -9,16 +9,16 @@ from fllm_metrics.request_outcome import OUTCOMES, outcome
 
 
 def ended(error: str | None, status: int | None, reason: str | None = None) -> RequestTracker:
-    trace = RequestTracker("one")
-    trace.status = status
+    tracker = RequestTracker("one")
+    tracker.status = status
     if reason is not None:
-        trace.end(0, reason)
-    trace.finish(error)
-    return trace
+        tracker.end(0, reason)
+    tracker.finish(error)
+    return tracker
 
 
 @pytest.mark.parametrize(
-    ("trace", "wanted"),
+    ("tracker", "outcome_name"),
     [
         (ended(None, 200, "stop"), "success"),
         (ended("max_tokens: not a number", 400), "refused"),
@@ -31,6 +31,6 @@ def ended(error: str | None, status: int | None, reason: str | None = None) -> R
         (ended("the client went away", None), "aborted"),
     ],
 )
-def test_a_request_has_one_outcome(trace: RequestTracker, wanted: str) -> None:
-    assert outcome(trace) == wanted
-    assert wanted in OUTCOMES
+def test_a_request_has_one_outcome(tracker: RequestTracker, outcome_name: str) -> None:
+    assert outcome(tracker) == outcome_name
+    assert outcome_name in OUTCOMES

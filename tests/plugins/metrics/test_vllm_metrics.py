@@ -75,15 +75,15 @@ def values(collector: PrometheusCollector, status: EngineStats | None = None) ->
 def ended(collector: PrometheusCollector, reason: str, error: str | None = None) -> None:
     """Submitted after 0.25 s, queued for 0.5 s, its first token 1 s later; three more in 1.5 s."""
     clock = Clock()
-    trace = RequestTracker("one", (collector,), clock)
+    tracker = RequestTracker("one", (collector,), clock)
     clock.now += 0.25
-    trace.submit(prompt_tokens=7, max_tokens=40, answers=2)
+    tracker.submit(prompt_tokens=7, max_tokens=40, answers=2)
     clock.now += 1.5
-    trace.step(0, 1, queue_time=0.5)
+    tracker.step(0, 1, queue_time=0.5)
     clock.now += 1.5
-    trace.step(0, 3)
-    trace.end(0, reason)
-    trace.finish(error)
+    tracker.step(0, 3)
+    tracker.end(0, reason)
+    tracker.finish(error)
 
 
 def test_the_families_are_vllms_by_name_and_type_and_labels() -> None:

@@ -70,7 +70,7 @@ class History:
         return _between(next(older, self._pages[0]), now)
 
     def series(self, measure: Measure, cells: int, interval: float) -> Iterator[float | None]:
-        """Yield a measure for each of ``cells`` equal parts of `HISTORY_SECONDS`; None if there is no data.
+        """Yield a measure for each of ``cells`` equal parts of `HISTORY_SECONDS`; None without data.
 
         A part is at least two intervals long, so that a late response leaves no gap. The boundaries of the
         parts do not move with time, so that the drawing does not flicker.

@@ -17,11 +17,11 @@ from support.wire_server import (
     HANG,
     LAST_CHUNK,
     WireServer,
-    answering,
     chunk,
+    error_response,
     event,
-    refusal,
-    whole,
+    full_response,
+    scripted_server,
 )
 
 from fllm import (
@@ -101,7 +101,7 @@ def upstream(*responses: Script, probe: Script = BY_IDS, **model: Any) -> Iterat
         return remaining.pop(0) if len(remaining) > 1 else remaining[0]
 
     listed = {"id": "theirs", "owned_by": "vllm", "max_model_len": 32} | model
-    with answering(script, whole({"data": [listed]})) as server:
+    with scripted_server(script, full_response({"data": [listed]})) as server:
         yield server
 
 
@@ -144,12 +144,12 @@ def outputs_of(
     prompt: str = "hi",
     **options: str,
 ) -> list[EngineOutput]:
-    async def ask() -> list[EngineOutput]:
+    async def scenario() -> list[EngineOutput]:
         async with started(server, directory, **options) as (backend, _):
             request = GenerateRequest("request-1", ids(prompt), sampling, constraint=constraint)
             return [step async for step in backend.generate(request)]
 
-    return asyncio.run(ask())
+    return asyncio.run(scenario())
 
 
 def test_the_ids_of_the_server_are_handed_on(model: Path) -> None:
@@ -347,7 +347,9 @@ def test_the_maximum_is_cut_to_the_context(model: Path) -> None:
 
 
 def test_a_server_that_takes_no_ids_gets_text(model: Path) -> None:
-    with upstream(BY_TEXT, BY_TEXT, probe=[refusal("400 Bad Request", "prompt must be a string")]) as server:
+    with upstream(
+        BY_TEXT, BY_TEXT, probe=[error_response("400 Bad Request", "prompt must be a string")]
+    ) as server:
         outputs_of(server, model)
     assert [body["prompt"] for body in server.bodies] == [ids("Hello"), "Hello", "hi"]
     assert server.bodies[2]["skip_special_tokens"] is False
@@ -430,26 +432,26 @@ def test_a_server_that_is_not_there_is_a_user_error_in_one_line(model: Path) -> 
 @pytest.mark.parametrize(
     ("page", "message"),
     [
-        (refusal("401 Unauthorized", "wrong key"), "failed with 401: wrong key"),
-        (refusal("404 Not Found", "no such page"), "failed with 404: no such page"),
-        (refusal("503 Service Unavailable", "loading"), "not ready: loading"),
-        (whole({"detail": "what?"}, "400 Bad Request"), "what?"),
-        (whole(b"<html>hello</html>"), "not a list of models"),
-        (whole({"object": "list"}), "not a list of models"),
-        (whole(b"", "302 Found"), "302"),
-        (whole({"data": []}), "serves none"),
-        (whole({"data": [{"id": "a"}, {"id": "b"}]}), "serves a, b"),
+        (error_response("401 Unauthorized", "wrong key"), "failed with 401: wrong key"),
+        (error_response("404 Not Found", "no such page"), "failed with 404: no such page"),
+        (error_response("503 Service Unavailable", "loading"), "not ready: loading"),
+        (full_response({"detail": "what?"}, "400 Bad Request"), "what?"),
+        (full_response(b"<html>hello</html>"), "not a list of models"),
+        (full_response({"object": "list"}), "not a list of models"),
+        (full_response(b"", "302 Found"), "302"),
+        (full_response({"data": []}), "serves none"),
+        (full_response({"data": [{"id": "a"}, {"id": "b"}]}), "serves a, b"),
         (b"no http\r\n\r\n", "can't be reached, or closed the connection"),
     ],
 )
 def test_a_bad_list_of_models_is_a_user_error(model: Path, page: bytes, message: str) -> None:
-    with answering(lambda body: BY_IDS, page) as server, pytest.raises(UserError, match=message):
+    with scripted_server(lambda body: BY_IDS, page) as server, pytest.raises(UserError, match=message):
         card_of(server, model)
 
 
 def test_a_url_without_a_version_gets_a_hint(model: Path) -> None:
-    missing = refusal("404 Not Found", "no such page")
-    with answering(lambda body: BY_IDS, missing) as server:
+    missing = error_response("404 Not Found", "no such page")
+    with scripted_server(lambda body: BY_IDS, missing) as server:
         with pytest.raises(UserError, match=r"a base URL usually ends with /v1$"):
             card_of(server.url.removesuffix("/v1"), model)
         with pytest.raises(UserError, match=r"404: no such page$"):
@@ -457,8 +459,8 @@ def test_a_url_without_a_version_gets_a_hint(model: Path) -> None:
 
 
 def test_one_of_several_models_is_chosen_by_option(model: Path) -> None:
-    listed = whole({"data": [{"id": "a"}, {"id": "b", "max_model_len": 9}]})
-    with answering(lambda body: BY_TEXT, listed) as server:
+    listed = full_response({"data": [{"id": "a"}, {"id": "b", "max_model_len": 9}]})
+    with scripted_server(lambda body: BY_TEXT, listed) as server:
         assert card_of(server, model, model="b").max_model_len == 9
         with pytest.raises(ConfigError, match="serves a, b, but not 'c'"):
             card_of(server, model, model="c")
@@ -467,8 +469,8 @@ def test_one_of_several_models_is_chosen_by_option(model: Path) -> None:
 @pytest.mark.parametrize(
     ("probe", "message"),
     [
-        ([refusal("400 Bad Request", "no completions here")], "no completions here"),
-        ([refusal("401 Unauthorized", "wrong key")], "wrong key"),
+        ([error_response("400 Bad Request", "no completions here")], "no completions here"),
+        ([error_response("401 Unauthorized", "wrong key")], "wrong key"),
         (stream(), "no choices"),
         (stream(event(b"{")), "malformed completion"),
     ],
@@ -519,18 +521,22 @@ def test_options_of_the_upstream_server_are_rejected(given: dict[str, Any], flag
 @pytest.mark.parametrize(
     ("response", "kind", "message"),
     [
-        ([refusal("400 Bad Request", "top_k is odd")], RequestError, "top_k is odd"),
-        ([whole({"object": "error", "message": "odd"}, "422 Unprocessable Entity")], RequestError, "odd"),
-        ([refusal("401 Unauthorized", "wrong key")], BackendError, "failed with 401: wrong key"),
-        ([refusal("429 Too Many Requests", "later")], BackendUnavailable, "later"),
-        ([refusal("500 Internal Server Error", "oops")], BackendError, "failed with 500: oops"),
-        ([whole(b"<html>", "502 Bad Gateway")], BackendUnavailable, "<html>"),
-        ([whole(b"", "302 Found")], BackendError, "302"),
+        ([error_response("400 Bad Request", "top_k is odd")], RequestError, "top_k is odd"),
+        (
+            [full_response({"object": "error", "message": "odd"}, "422 Unprocessable Entity")],
+            RequestError,
+            "odd",
+        ),
+        ([error_response("401 Unauthorized", "wrong key")], BackendError, "failed with 401: wrong key"),
+        ([error_response("429 Too Many Requests", "later")], BackendUnavailable, "later"),
+        ([error_response("500 Internal Server Error", "oops")], BackendError, "failed with 500: oops"),
+        ([full_response(b"<html>", "502 Bad Gateway")], BackendUnavailable, "<html>"),
+        ([full_response(b"", "302 Found")], BackendError, "302"),
         ([CLOSE], BackendUnavailable, "closed the connection"),
         ([EVENT_STREAM, chunk(tokens(1)), CLOSE], BackendUnavailable, "closed the connection"),
         (stream(tokens(1)), BackendError, "without a finish reason"),
         (stream(), BackendError, "without a finish reason"),
-        ([whole({"choices": []})], BackendError, "without a finish reason"),
+        ([full_response({"choices": []})], BackendError, "without a finish reason"),
         (stream(event(b"{oops")), BackendError, "malformed completion"),
         (stream(event({"choices": 3})), BackendError, "malformed completion"),
         (stream(event(b'{"choices": [{"text": "\xff"}]}')), BackendError, "malformed completion"),
@@ -552,7 +558,10 @@ def test_each_failure_has_its_error_type(
 
 def test_a_refusal_names_the_field_and_the_code_of_the_server(model: Path) -> None:
     error = {"error": {"message": "no", "param": "top_k", "code": "odd_value"}}
-    with upstream([whole(error, "400 Bad Request")]) as server, pytest.raises(RequestError) as refused:
+    with (
+        upstream([full_response(error, "400 Bad Request")]) as server,
+        pytest.raises(RequestError) as refused,
+    ):
         outputs_of(server, model)
     assert (refused.value.message, refused.value.param, refused.value.code) == ("no", "top_k", "odd_value")
 
@@ -560,7 +569,7 @@ def test_a_refusal_names_the_field_and_the_code_of_the_server(model: Path) -> No
 def test_tokens_before_a_failure_are_handed_on(model: Path) -> None:
     seen: list[EngineOutput] = []
 
-    async def ask(server: WireServer) -> None:
+    async def scenario(server: WireServer) -> None:
         async with started(server, model) as (backend, _):
             async for step in backend.generate(GenerateRequest("r", ids("hi"), GREEDY)):
                 seen.append(step)  # noqa: PERF401  (what came before the error counts)
@@ -569,7 +578,7 @@ def test_tokens_before_a_failure_are_handed_on(model: Path) -> None:
         upstream([EVENT_STREAM, chunk(tokens(1)), chunk(tokens(2)), CLOSE]) as server,
         pytest.raises(BackendUnavailable),
     ):
-        asyncio.run(ask(server))
+        asyncio.run(scenario(server))
     assert merge_outputs(seen).token_ids == [1, 2]
 
 
@@ -609,7 +618,7 @@ def test_closing_an_answer_hangs_up(model: Path) -> None:
             sent[0] += 1
             yield chunk(tokens(2))
 
-    async def ask(server: WireServer) -> None:
+    async def scenario(server: WireServer) -> None:
         async with started(server, model) as (backend, _):
             response = backend.generate(GenerateRequest("r", ids("hi"), GREEDY))
             await anext(response)
@@ -623,7 +632,7 @@ def test_closing_an_answer_hangs_up(model: Path) -> None:
                     await asyncio.sleep(0.1)
 
     with upstream(endless()) as server:
-        asyncio.run(ask(server))
+        asyncio.run(scenario(server))
 
 
 @pytest.mark.parametrize(
@@ -631,7 +640,7 @@ def test_closing_an_answer_hangs_up(model: Path) -> None:
     [([HANG], False), ([EVENT_STREAM, HANG], False), ([EVENT_STREAM, chunk(tokens(1)), HANG], True)],
 )
 def test_stopping_ends_what_is_in_flight(model: Path, silent: Script, speaks: bool) -> None:
-    async def ask(server: WireServer) -> None:
+    async def scenario(server: WireServer) -> None:
         async with started(server, model) as (backend, _):
             response = backend.generate(GenerateRequest("r", ids("hi"), GREEDY))
             if speaks:
@@ -645,28 +654,28 @@ def test_stopping_ends_what_is_in_flight(model: Path, silent: Script, speaks: bo
                 await backend.status()
 
     with upstream(silent) as server:
-        asyncio.run(ask(server))
+        asyncio.run(scenario(server))
 
 
 def test_the_health_of_the_server_is_asked_for_now_and_then(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def ask(server: WireServer) -> int:
+    async def scenario(server: WireServer) -> int:
         async with started(server, model) as (backend, _):
             before = len(server.heads)
             await asyncio.gather(*(backend.status() for _ in range(5)))
             return len(server.heads) - before
 
     with upstream() as server:
-        assert asyncio.run(ask(server)) == 1
+        assert asyncio.run(scenario(server)) == 1
         monkeypatch.setattr(backend_module, "HEALTH_CACHE_SECONDS", -1.0)
-        assert asyncio.run(ask(server)) == 5
+        assert asyncio.run(scenario(server)) == 5
 
 
 def test_a_server_that_is_gone_is_unwell(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "RETRY_DELAY", 0.0)
 
-    async def ask() -> None:
+    async def scenario() -> None:
         with upstream() as server:
             backend = build(server, model)
             await backend.start()
@@ -676,7 +685,7 @@ def test_a_server_that_is_gone_is_unwell(model: Path, monkeypatch: pytest.Monkey
             [step async for step in backend.generate(GenerateRequest("r", ids("hi"), GREEDY))]
         await backend.stop()
 
-    asyncio.run(ask())
+    asyncio.run(scenario())
 
 
 def test_a_body_is_plain_json(model: Path) -> None:

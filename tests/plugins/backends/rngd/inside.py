@@ -103,7 +103,7 @@ def build(directory: Path, **changes: Any) -> Backend:
 
 
 def generate(directory: Path, *tokens: int, **sampling: Any) -> list[EngineOutput]:
-    async def ask() -> list[EngineOutput]:
+    async def scenario() -> list[EngineOutput]:
         backend = build(directory)
         await backend.start()
         try:
@@ -116,7 +116,7 @@ def generate(directory: Path, *tokens: int, **sampling: Any) -> list[EngineOutpu
         finally:
             await backend.stop()
 
-    return asyncio.run(ask())
+    return asyncio.run(scenario())
 
 
 class TestContract(BackendContract):
@@ -124,7 +124,7 @@ class TestContract(BackendContract):
     draws = False
     logprobs = None
     model: ClassVar[Path]
-    # These ask for seeds, which the engine does not support: they are rejected.
+    # These request seeds, which the engine does not support: they are rejected.
     test_a_seed_gives_the_same_answer_and_another_another = None
     test_many_at_once_are_each_answered_as_if_alone = None
     # The engine's log-probabilities come from the device.

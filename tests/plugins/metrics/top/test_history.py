@@ -52,13 +52,13 @@ def test_what_is_too_old_is_forgotten() -> None:
 
 
 def test_a_share_of_nothing_is_nothing() -> None:
-    window = Window(Page({"hit": 1, "asked": 4}, {}), Page({"hit": 1, "asked": 4}, {}), 1.0)
-    assert window.share("hit", "asked") is None
+    window = Window(Page({"hit": 1, "total": 4}, {}), Page({"hit": 1, "total": 4}, {}), 1.0)
+    assert window.share("hit", "total") is None
 
 
 def test_a_share_is_of_what_came() -> None:
-    window = Window(Page({"hit": 1, "asked": 4}, {}), Page({"hit": 4, "asked": 8}, {}), 1.0)
-    assert window.share("hit", "asked") == 0.75
+    window = Window(Page({"hit": 1, "total": 4}, {}), Page({"hit": 4, "total": 8}, {}), 1.0)
+    assert window.share("hit", "total") == 0.75
 
 
 def test_a_series_has_a_gap_without_a_server() -> None:
