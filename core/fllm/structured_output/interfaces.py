@@ -47,9 +47,9 @@ class GrammarMatcher(Protocol):
     def fill_bitmask(self, mask: memoryview) -> None:
         """Set the bits of the tokens that may come next: token ``i`` is bit ``i % 32`` of word ``i // 32``.
 
-        ``mask`` is a buffer of `Vocabulary.bitmask_size` native int32 values with undefined content: overwrite
-        all of it. Leave the bits of tokens without text at 0. The bits of end-of-sequence tokens are ignored.
-        Release the GIL if this may be slow.
+        ``mask`` is a buffer of `Vocabulary.bitmask_size` native int32 values with undefined content:
+        overwrite all of it. Leave the bits of tokens without text at 0. The bits of end-of-sequence tokens
+        are ignored. Release the GIL if this may be slow.
         """
         ...
 
@@ -82,7 +82,7 @@ class GrammarCompiler(Protocol):
     def compile(self, constraint: Constraint) -> CompiledGrammar:
         """Return the compiled grammar. This may block, and several threads may call it.
 
-        Raise `RequestError` within about a second for what can't be compiled, and name the unsupported keyword.
+        Raise `RequestError` within about a second for what can't be compiled, naming the unsupported keyword.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""The device with the embedded model: the contract, the answers, and what it refuses."""
+"""The device with the embedded model: the contract, its output, and what it rejects."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ QUESTION = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_sta
 
 
 class TestDevice(ModelRunnerContract):
-    """The contract; what it does not know of is asked of the same runner."""
+    """The runner's contract, and further tests of the same runner."""
 
     prompts = (
         [504, 3575, 282, 4649, 314, 7042, 28, 284, 260, 3575, 282],  # The capital of France is Paris...
         [6403, 2231, 253, 655, 28, 665, 436, 253, 1165],  # Once upon a time, there was a little
     )
 
-    block_size = 4  # so that short prompts fill several
+    block_size = 4  # so that short prompts fill several blocks
 
     @classmethod
     def runner(cls) -> NumpyRunner:
@@ -63,7 +63,7 @@ class TestDevice(ModelRunnerContract):
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({"devices": (Device("numpy", 1),)}, "one numpy device"),
+        ({"devices": (Device("numpy", 1),)}, "only one numpy device"),
         ({"dtype": "bfloat16"}, "float32"),
         ({"quantization": "int8"}, "float32"),
         ({"load_format": "dummy"}, "GGUF files"),
@@ -71,12 +71,12 @@ class TestDevice(ModelRunnerContract):
         ({"options": {"cache": "1"}}, "no such option"),
     ],
 )
-def test_what_the_device_can_not_do_is_refused(asked: dict[str, Any], said: str) -> None:
+def test_unsupported_settings_are_rejected(asked: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         numpy_backend(BackendConfig(**({"model": locate().location} | asked)), BackendContext())
 
 
-def test_models_that_are_not_gguf_are_refused(tmp_path: Path) -> None:
+def test_models_that_are_not_gguf_are_rejected(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ModelError, match="directory model"):
         numpy_backend(BackendConfig(model=str(tmp_path)), BackendContext())
@@ -86,6 +86,6 @@ def test_models_that_are_not_gguf_are_refused(tmp_path: Path) -> None:
         GgufFile(broken)
 
 
-def test_the_plugin_is_sound_and_offers_the_device() -> None:
+def test_the_plugin_provides_the_device() -> None:
     [backend] = plugins_with(plugin, installed=False).backends
     assert backend.entry.devices == ("numpy",)  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""What becomes of logits, without a model."""
+"""The sampler, without a model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fllm_numpy.gguf_file import Array
-from fllm_numpy.sampler import described, sample
+from fllm_numpy.sampler import sample, token_logprob
 from msgspec.structs import replace
 
 from fllm import SamplingParams
@@ -99,7 +99,7 @@ def test_repetition_is_penalized_in_prompt_and_answer_and_the_others_in_the_answ
     assert greedy(frequency_penalty=0.3, tokens=(3, 0, 0), prompt=1) == 1
 
 
-def test_a_mask_has_the_last_word() -> None:
+def test_a_mask_is_applied_last() -> None:
     def mask() -> memoryview:
         return memoryview(np.array([0b1000], np.int32))
 
@@ -108,8 +108,8 @@ def test_a_mask_has_the_last_word() -> None:
         assert sample(row, LIKELY, EOS) == 3
 
 
-def test_a_logprob_is_the_models_own_with_the_likeliest_beside_it() -> None:
-    found = described(LIKELY + 5, 2, 2)
+def test_a_logprob_is_the_models_own_with_those_of_the_likeliest() -> None:
+    found = token_logprob(LIKELY + 5, 2, 2)
     assert found.token_id == 2
     assert found.logprob == pytest.approx(math.log(0.15), abs=1e-5)
     assert [token for token, _ in found.top] == [0, 1]

@@ -1,1 +1,1 @@
-"""A device of one's own, in NumPy: what `fllm.batching` needs of one, on real weights."""
+"""A device in NumPy: a complete model runner for `fllm.batching`, with real weights."""

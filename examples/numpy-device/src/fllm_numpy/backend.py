@@ -1,4 +1,4 @@
-"""The factory: checks what the command line asks for, and puts `fllm.batching` over the runner."""
+"""The backend's factory: it checks the configuration and connects the runner to `fllm.batching`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from fllm_numpy.runner import NumpyRunner
 
 
 def numpy_backend(config: BackendConfig, context: BackendContext) -> Backend:
-    """A backend on the device; raises `UserError` for what it can't obey."""
+    """Return a backend on the device. Raise `UserError` for settings that it does not support."""
     options = backend_options(config.options, NumpyOptions)
     if len(config.devices) > 1 or any(device.index for device in config.devices):
-        raise ConfigError("--devices: there is one numpy device, `numpy`")
+        raise ConfigError("--devices: there is only one numpy device, `numpy`")
     if config.dtype not in ("auto", "float32") or config.quantization not in (None, "none"):
         raise ConfigError("the numpy device computes in float32: leave out --dtype and --quantization")
     if config.load_format not in ("auto", "gguf"):

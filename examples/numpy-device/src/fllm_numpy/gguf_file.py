@@ -1,4 +1,4 @@
-"""A GGUF file: its keys, and its tensors as float32."""
+"""Read the keys of a GGUF file, and its tensors as float32."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Array = NDArray[np.float32]
 
 
 class GgufFile:
-    """An open file; ``{arch}`` in a key stands for the file's architecture."""
+    """An open GGUF file, whose tensors are each taken once."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -26,19 +26,19 @@ class GgufFile:
         self._unread = {tensor.name: tensor for tensor in self._reader.tensors}
 
     def get(self, key: str, default: Any = None) -> Any:
-        """The value of a key, or the default."""
+        """Return the value of a key, or the default."""
         field = self._reader.get_field(key)
         return default if field is None else field.contents()
 
     def of_model(self, key: str, default: Any = None) -> Any:
-        """The value of a key of the architecture; raises `ModelError` where it has no default either."""
+        """Return the value of the architecture's key, or the default. Raise `ModelError` without both."""
         value = self.get(f"{self.architecture}.{key}", default)
         if value is None:
-            raise ModelError(f"the GGUF file lacks {self.architecture}.{key}")
+            raise ModelError(f"the GGUF file has no key {self.architecture}.{key}")
         return value
 
     def take(self, name: str) -> Array:
-        """A tensor, dequantized; raises `ModelError` if it is not there, or was taken already."""
+        """Return a dequantized tensor. Raise `ModelError` if it does not exist or was already taken."""
         try:
             tensor = self._unread.pop(name)
             return np.ascontiguousarray(gguf.quants.dequantize(tensor.data, tensor.tensor_type), np.float32)
@@ -46,11 +46,11 @@ class GgufFile:
             raise ModelError(f"the tensor {name!r} can't be read from the GGUF file: {error}") from error
 
     def has(self, name: str) -> bool:
-        """Whether the tensor is there to be taken."""
+        """Return whether the tensor can be taken."""
         return name in self._unread
 
     def check_all_taken(self) -> None:
-        """Raise `ModelError` for tensors that nobody wanted: the model is not what it was read as."""
+        """Raise `ModelError` if tensors are left over: the model has another architecture then."""
         if self._unread:
             names = ", ".join(sorted(self._unread)[:3])
-            raise ModelError(f"the GGUF file has tensors that a plain Llama has not, such as {names}")
+            raise ModelError(f"the GGUF file has tensors that a plain Llama does not have, such as {names}")

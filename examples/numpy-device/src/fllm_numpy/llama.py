@@ -16,7 +16,7 @@ from fllm_numpy.gguf_file import Array, GgufFile
 
 @dataclass(frozen=True)
 class Layer:
-    """Matrices are [out, in]; queries, keys and values are one of them, gate and up another."""
+    """The weights of one layer. Matrices are [out, in]; ``qkv`` and ``gate_up`` are concatenated ones."""
 
     attention_norm: Array
     qkv: Array
@@ -27,12 +27,14 @@ class Layer:
 
 
 class Llama:
-    """The weights, and how a batch goes through them."""
+    """The weights of the model, and its forward pass."""
 
     def __init__(self, file: GgufFile, progress: Callable[[int, int], None]) -> None:
         scaling = file.of_model("rope.scaling.type", "none")
         if file.architecture != "llama" or scaling != "none":
-            raise ModelError(f"the numpy device has no {file.architecture!r} with rope scaling {scaling!r}")
+            raise ModelError(
+                f"the numpy device does not support {file.architecture!r} with rope scaling {scaling!r}"
+            )
         self.hidden = file.of_model("embedding_length")
         self.heads = file.of_model("attention.head_count")
         self.kv_heads = file.of_model("attention.head_count_kv", self.heads)
@@ -52,22 +54,22 @@ class Llama:
 
     @property
     def vocab_size(self) -> int:
-        """How many logits there are for a token."""
+        """Number of logits per token."""
         return len(self._head)
 
     def forward(self, batch: Sequence[Row], cache: KVCache) -> Array:
-        """The hidden states of all new tokens, flat: [tokens, hidden]. Their KV pairs enter the cache."""
+        """Return the hidden states of all new tokens, [tokens, hidden]. Write their KV to the cache."""
         ids = np.concatenate([row.token_ids[row.start : row.start + row.count] for row in batch])
-        places = np.concatenate([np.arange(row.start, row.start + row.count) for row in batch])
-        rotation = np.exp(1j * places[:, None, None] * self._frequencies).astype(np.complex64)
+        positions = np.concatenate([np.arange(row.start, row.start + row.count) for row in batch])
+        rotation = np.exp(1j * positions[:, None, None] * self._frequencies).astype(np.complex64)
         x = self._embedding[ids]
         for index, layer in enumerate(self._layers):
-            x += self._attend(index, self._normed(x, layer.attention_norm), rotation, batch, cache)
-            x += _feed_forward(layer, self._normed(x, layer.feed_forward_norm))
-        return self._normed(x, self._norm)
+            x += self._attend(index, self._rms_norm(x, layer.attention_norm), rotation, batch, cache)
+            x += _feed_forward(layer, self._rms_norm(x, layer.feed_forward_norm))
+        return self._rms_norm(x, self._norm)
 
     def logits(self, hidden: Array) -> Array:
-        """[rows, hidden] to [rows, vocabulary]."""
+        """Return the logits, [rows, vocabulary], of hidden states, [rows, hidden]."""
         logits: Array = hidden @ self._head.T
         return logits
 
@@ -77,13 +79,13 @@ class Llama:
         layer, ends = self._layers[index], np.cumsum([row.count for row in batch])[:-1]
         heads = (x @ layer.qkv.T).reshape(len(x), -1, self.head_dim)
         query, key, value = np.split(heads, [self.heads, self.heads + self.kv_heads], axis=1)
-        cache.write(index, batch, _rotated(key, rotation), value)  # all rows', before any row reads
-        parts = zip(batch, np.split(_rotated(query, rotation), ends), strict=True)
-        seen = np.concatenate([cache.attend(index, row, part) for row, part in parts])
-        result: Array = seen.reshape(len(x), -1) @ layer.output.T
+        cache.write(index, batch, _rotate(key, rotation), value)  # of all rows, before any row reads
+        parts = zip(batch, np.split(_rotate(query, rotation), ends), strict=True)
+        attended = np.concatenate([cache.attend(index, row, part) for row, part in parts])
+        result: Array = attended.reshape(len(x), -1) @ layer.output.T
         return result
 
-    def _normed(self, x: Array, weight: Array) -> Array:
+    def _rms_norm(self, x: Array, weight: Array) -> Array:
         scale: Array = np.sqrt((x * x).mean(-1, keepdims=True) + self._eps)
         return x / scale * weight
 
@@ -102,15 +104,15 @@ def _layer(file: GgufFile, index: int) -> Layer:
     )
 
 
-def _rotated(heads: Array, rotation: NDArray[np.complex64]) -> Array:
-    """GGUF keeps the two of a rotated pair side by side: they are a complex number."""
+def _rotate(heads: Array, rotation: NDArray[np.complex64]) -> Array:
+    """Apply rotary embeddings. GGUF stores the two values of a pair next to each other: a complex number."""
     return (heads.view(np.complex64) * rotation).view(np.float32)
 
 
 def _feed_forward(layer: Layer, x: Array) -> Array:
     both: Array = x @ layer.gate_up.T
     gate, up = np.split(both, 2, axis=-1)
-    sigmoid: Array = np.float32(0.5) * (1 + np.tanh(np.float32(0.5) * gate))  # which does not overflow
+    sigmoid: Array = np.float32(0.5) * (1 + np.tanh(np.float32(0.5) * gate))  # this form does not overflow
     gated: Array = gate * sigmoid * up
     result: Array = gated @ layer.down.T
     return result

@@ -1,4 +1,4 @@
-"""The device's own options, which the command line checks and `furiosa-llm plugins show numpy` lists."""
+"""The device's options. The command line checks them, and `furiosa-llm plugins show numpy` lists them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from msgspec import Meta, Struct
 
 
 class NumpyOptions(Struct, frozen=True, kw_only=True):
-    """``--backend-option KEY=VALUE``."""
+    """The options that ``--backend-option KEY=VALUE`` sets."""
 
     kv_cache_tokens: Annotated[int, Meta(ge=256, description="tokens that the KV cache holds")] = 16384

@@ -1,4 +1,4 @@
-"""What this package offers; naming costs nothing, so NumPy is imported only where the device is chosen."""
+"""The plugin's hooks. NumPy is imported only if the device is selected."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fllm_numpy.options import NumpyOptions
 
 @hookimpl
 def fllm_backends() -> Iterable[BackendEntry]:
-    """``--devices numpy`` chooses it, since no other backend serves that kind."""
+    """Yield the backend. ``--devices numpy`` selects it, since no other backend serves that kind."""
     yield BackendEntry(
         "numpy",
         "fllm_numpy.backend:numpy_backend",

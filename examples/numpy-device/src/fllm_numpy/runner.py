@@ -1,4 +1,4 @@
-"""The device: what `fllm.batching` calls, from one thread."""
+"""The model runner, whose methods `fllm.batching` calls from one thread."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from fllm.batching import (
 from fllm_numpy.cache import KVCache
 from fllm_numpy.gguf_file import Array, GgufFile
 from fllm_numpy.llama import Llama
-from fllm_numpy.sampler import described, sample
+from fllm_numpy.sampler import sample, token_logprob
 from fllm_numpy.tokenizer import write_tokenizer
 
-LOGITS_AT_ONCE = 64
-"""Positions of a prompt whose logits are held at the same time, when all of them are asked for."""
+PROMPT_LOGITS_CHUNK = 64
+"""Number of prompt positions whose logits are in memory at the same time."""
 
 
 class NumpyRunner:
-    """A `ModelRunner`: one model, its KV cache, and the directory of its tokenizer."""
+    """A `ModelRunner` with one model, its KV cache, and the directory of its tokenizer."""
 
     capabilities = RunnerCapabilities(verifies_drafts=True, applies_masks=True)
     _model: Llama
@@ -43,7 +43,7 @@ class NumpyRunner:
         self._max_model_len = max_model_len
 
     def load(self, progress: Callable[[Progress], None]) -> ModelCard:
-        """Dequantize the weights, and write the tokenizer where the server can read it."""
+        """Dequantize the weights, and write the tokenizer to a directory for the server."""
         file = GgufFile(self._path)
         length = file.of_model("context_length")
         check_length(length, self._max_model_len)
@@ -63,46 +63,46 @@ class NumpyRunner:
         )
 
     def allocate(self, block_size: int) -> int:
-        """As many blocks as the user asked for."""
+        """Allocate the configured number of tokens in blocks, and return the number of blocks."""
         model, blocks = self._model, self._cache_tokens // block_size
         self._cache = KVCache(model.layer_count, blocks, block_size, model.kv_heads, model.head_dim)
         return blocks
 
     def execute(self, batch: Sequence[Row]) -> Sequence[Sampled]:
-        """One pass over all rows; then logits, where somebody samples."""
+        """Run the model once over all rows, compute logits where a row is sampled, and sample."""
         hidden = self._model.forward(batch, self._cache)
         pieces = np.split(hidden, np.cumsum([row.count for row in batch])[:-1])
-        asked = [expand_drafts(row) for row in batch]
-        wanted = [piece[len(piece) - len(rows) :] for piece, rows in zip(pieces, asked, strict=True)]
-        logits = iter(self._model.logits(np.concatenate(wanted)))
+        expanded = [expand_drafts(row) for row in batch]
+        last = [piece[len(piece) - len(rows) :] for piece, rows in zip(pieces, expanded, strict=True)]
+        logits = iter(self._model.logits(np.concatenate(last)))
         return [
             self._sampled(row, [(end, next(logits)) for end in rows], piece)
-            for row, rows, piece in zip(batch, asked, pieces, strict=True)
+            for row, rows, piece in zip(batch, expanded, pieces, strict=True)
         ]
 
     def close(self) -> None:
-        """Drop weights and cache, which are the device's memory."""
+        """Free the weights and the cache, and delete the tokenizer."""
         self.__dict__.pop("_model", None)
         self.__dict__.pop("_cache", None)
         self._directory.cleanup()
 
-    def _sampled(self, row: Row, places: Sequence[tuple[Row, Array]], hidden: Array) -> Sampled:
-        tokens = [sample(end, logits, self._eos) for end, logits in places]
+    def _sampled(self, row: Row, samples: Sequence[tuple[Row, Array]], hidden: Array) -> Sampled:
+        tokens = [sample(end, logits, self._eos) for end, logits in samples]
         top = row.sampling.logprobs
         logprobs = [
-            None if top is None else described(logits, token, top)
-            for token, (_, logits) in zip(tokens, places, strict=True)
+            None if top is None else token_logprob(logits, token, top)
+            for token, (_, logits) in zip(tokens, samples, strict=True)
         ]
-        return verify_drafts(row, tokens, logprobs, self._of_prompt(row, hidden))
+        return verify_drafts(row, tokens, logprobs, self._prompt_logprobs(row, hidden))
 
-    def _of_prompt(self, row: Row, hidden: Array) -> list[TokenLogprob]:
+    def _prompt_logprobs(self, row: Row, hidden: Array) -> list[TokenLogprob]:
         if not row.prompt_logprobs:
             return []
         first, top = row.start + 1, row.sampling.prompt_logprobs or 0
         tokens = row.token_ids[first : min(first + row.count, row.prompt_length)]
         found: list[TokenLogprob] = []
-        for at in range(0, len(tokens), LOGITS_AT_ONCE):
-            part = tokens[at : at + LOGITS_AT_ONCE]
+        for at in range(0, len(tokens), PROMPT_LOGITS_CHUNK):
+            part = tokens[at : at + PROMPT_LOGITS_CHUNK]
             logits = self._model.logits(hidden[at : at + len(part)])
-            found += [described(each, token, top) for each, token in zip(logits, part, strict=True)]
+            found += [token_logprob(each, token, top) for each, token in zip(logits, part, strict=True)]
         return found

@@ -1,4 +1,4 @@
-"""From the logits of one row to its token, as its `SamplingParams` asks."""
+"""Sample the token of one row from its logits, as its `SamplingParams` define."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from fllm_numpy.gguf_file import Array
 
 
 def sample(row: Row, logits: Array, eos: Collection[int]) -> int:
-    """The row's next token."""
-    adjusted = _adjusted(row, logits, eos)
-    return int(adjusted.argmax()) if row.sampling.temperature == 0 else _drawn(row, adjusted)
+    """Return the row's next token."""
+    adjusted = _adjust(row, logits, eos)
+    return int(adjusted.argmax()) if row.sampling.temperature == 0 else _draw(row, adjusted)
 
 
-def described(logits: Array, token: int, top: int) -> TokenLogprob:
-    """A token's log-probability by the model's own distribution, and those of so many likeliest."""
+def token_logprob(logits: Array, token: int, top: int) -> TokenLogprob:
+    """Return a token's log-probability under the unmodified logits, and those of the ``top`` likeliest."""
     shifted = logits - logits.max()
     logprobs = shifted - np.log(np.exp(shifted).sum())
     best = np.argpartition(-logprobs, min(top, len(logprobs) - 1))[:top]
@@ -27,8 +27,8 @@ def described(logits: Array, token: int, top: int) -> TokenLogprob:
     return TokenLogprob(token, float(logprobs[token]), tuple((i, logprob) for logprob, i in likeliest))
 
 
-def _adjusted(row: Row, logits: Array, eos: Collection[int]) -> Array:
-    """Bans and biases, then penalties, of which repetition counts the prompt too; last of all the mask."""
+def _adjust(row: Row, logits: Array, eos: Collection[int]) -> Array:
+    """Apply min_tokens, biases, penalties and the mask. Repetition penalty includes the prompt."""
     sampling, end = row.sampling, row.start + row.count
     adjusted = logits.copy()
     if row.mask is None and end - row.prompt_length < sampling.min_tokens:
@@ -40,33 +40,34 @@ def _adjusted(row: Row, logits: Array, eos: Collection[int]) -> Array:
         adjusted[seen] = np.where(
             old > 0, old / sampling.repetition_penalty, old * sampling.repetition_penalty
         )
-    answer, counts = np.unique(row.token_ids[row.prompt_length : end], return_counts=True)
-    adjusted[answer.astype(int)] -= sampling.presence_penalty + sampling.frequency_penalty * counts
+    output, counts = np.unique(row.token_ids[row.prompt_length : end], return_counts=True)
+    adjusted[output.astype(int)] -= sampling.presence_penalty + sampling.frequency_penalty * counts
     if row.mask is not None:
         adjusted[~_bits(row.mask(), len(adjusted))] = -np.inf
     return adjusted
 
 
 def _bits(mask: memoryview, count: int) -> NDArray[np.bool_]:
-    """Bit ``i`` of a mask is bit ``i % 32`` of native int32 ``i // 32``."""
+    """Return the bits of a mask as booleans. Bit ``i`` is bit ``i % 32`` of native int32 ``i // 32``."""
     words = np.frombuffer(mask, np.int32).astype("<i4")
     return np.unpackbits(words.view(np.uint8), count=count, bitorder="little").astype(bool)
 
 
-def _drawn(row: Row, logits: Array) -> int:
-    """The token at a random place of the cumulative distribution of what is left.
+def _draw(row: Row, logits: Array) -> int:
+    """Draw a token from the distribution that top_k, min_p and top_p leave.
 
-    Tokens stand by their ids in it: of two that are nearly alike, rounding decides which is the likelier.
+    The cumulative distribution is in order of token ids: an order by weight would depend on rounding where
+    two weights are almost equal.
     """
     weights = np.exp((logits - logits.max()) / row.sampling.temperature, dtype=np.float64)
-    left = _left(weights, row.sampling)
-    cumulative = weights[left].cumsum()
+    candidates = _candidates(weights, row.sampling)
+    cumulative = weights[candidates].cumsum()
     index = np.searchsorted(cumulative, _uniform(row) * cumulative[-1], side="right")
-    return int(left[min(index, len(left) - 1)])
+    return int(candidates[min(index, len(candidates) - 1)])
 
 
-def _left(weights: NDArray[np.float64], sampling: SamplingParams) -> NDArray[np.intp]:
-    """The ids that top_k, min_p and top_p leave; the likeliest token weighs 1."""
+def _candidates(weights: NDArray[np.float64], sampling: SamplingParams) -> NDArray[np.intp]:
+    """Return the ids that top_k, min_p and top_p leave. The likeliest token has weight 1."""
     if sampling.top_k <= 0 and sampling.top_p >= 1:
         return np.flatnonzero(weights >= sampling.min_p)
     ranked = np.argsort(-weights, kind="stable")
@@ -77,6 +78,6 @@ def _left(weights: NDArray[np.float64], sampling: SamplingParams) -> NDArray[np.
 
 
 def _uniform(row: Row) -> float:
-    """A number in [0, 1) that depends on nothing but the row's seed and the token's position."""
-    place = np.random.Philox(key=row.seed % 2**64, counter=row.start + row.count)
-    return float(np.random.Generator(place).random())
+    """Return a number in [0, 1) that depends only on the row's seed and the token's position."""
+    generator = np.random.Philox(key=row.seed % 2**64, counter=row.start + row.count)
+    return float(np.random.Generator(generator).random())
