@@ -31,7 +31,7 @@ PROMPT_LOGITS_CHUNK = 64
 class NumpyRunner:
     """A `ModelRunner` with one model, its KV cache, and the directory of its tokenizer."""
 
-    capabilities = RunnerCapabilities(verifies_drafts=True, applies_masks=True)
+    capabilities = RunnerCapabilities(applies_masks=True, verifies_drafts=True)
     _model: Llama
     _cache: KVCache
     _eos: tuple[int, ...]
