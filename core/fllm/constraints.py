@@ -65,8 +65,8 @@ class Repeat(_Constraint, frozen=True, kw_only=True):
 
     item: Constraint
     separator: str = ""
-    least: int = 1
-    most: int | None = None
+    min: int = 1
+    max: int | None = None
     """``None``: no limit."""
 
 

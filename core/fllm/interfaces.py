@@ -227,8 +227,8 @@ class RequestRecord(Protocol):
     @property
     def max_tokens(self) -> int | None: ...
     @property
-    def answers(self) -> int:
-        """To each prompt: ``n``."""
+    def n(self) -> int:
+        """Number of outputs per prompt."""
         ...
 
     @property

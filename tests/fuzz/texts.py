@@ -180,7 +180,7 @@ def _written(constraint: Constraint, draw: Random) -> str:
             return "".join(_written(part, draw) for part in parts)
         case AnyOf(options=options):
             return _written(draw.choice(options), draw) if options else ""
-        case Repeat(item=item, separator=separator, least=least):
+        case Repeat(item=item, separator=separator, min=least):
             return separator.join(_written(item, draw) for _ in range(least + draw.randint(0, 1)))
         case TextUntil(end=end):
             return draw.choice((*WORDS, *BROKEN, *JSON)) + end

@@ -41,9 +41,9 @@ def texts(constraint: Constraint) -> st.SearchStrategy[str]:
             return st.tuples(*map(texts, parts)).map("".join)
         case AnyOf(options=options):
             return st.one_of([texts(option) for option in options])
-        case Repeat(item=item, separator=separator, least=least, most=most):
-            most = least + 2 if most is None else most
-            return st.lists(texts(item), min_size=least, max_size=most).map(separator.join)
+        case Repeat(item=item, separator=separator, min=lower, max=upper):
+            upper = lower + 2 if upper is None else upper
+            return st.lists(texts(item), min_size=lower, max_size=upper).map(separator.join)
         case TriggeredTags() | Grammar():
             raise NotImplementedError
 
@@ -73,8 +73,8 @@ def values(schema: Any, root: Any) -> st.SearchStrategy[Any]:
             required = {key: members.pop(key) for key in schema.get("required", ())}
             return st.fixed_dictionaries(required, optional=members)
         case "string":
-            least, most = schema.get("minLength", 0), schema.get("maxLength")
-            return SCALARS["string"].map(lambda text: text[:most].ljust(least, "a"))
+            lower, upper = schema.get("minLength", 0), schema.get("maxLength")
+            return SCALARS["string"].map(lambda text: text[:upper].ljust(lower, "a"))
         case scalar:
             return SCALARS[scalar]
 

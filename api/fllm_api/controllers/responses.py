@@ -127,7 +127,7 @@ def create_response(
     tracker.submit(
         prompt_tokens=sum(map(len, request.prompts)),
         max_tokens=request.sampling.max_tokens,
-        answers=request.n,
+        n=request.n,
         streamed=stream,
     )
     outputs = server.pipeline.generate(request, tracker)

@@ -68,7 +68,7 @@ def _plan_forced_calls(body: ChatRequest, tools: Sequence[Tool], server: AppStat
 
 def _only_calls(body: ChatRequest, tools: Sequence[Tool], tool_format: ToolFormat) -> Constraint:
     single = body.parallel_tool_calls is False or isinstance(body.tool_choice, NamedToolChoice)
-    return tool_format.calls(_forceable(tools), most=1 if single else None)
+    return tool_format.calls(_forceable(tools), max_calls=1 if single else None)
 
 
 def _text_or_calls(

@@ -49,7 +49,7 @@ def tagged_arguments(tags: TagFormat, gap: str = "", padding: str | None = None)
     def grammar(tool: Tool) -> Constraint:
         parameters = Parameters(tool.parameters)
         if parameters.open:
-            return Repeat(item=argument(Regex(_WORD), free), least=0)
+            return Repeat(item=argument(Regex(_WORD), free), min=0)
         parts = {
             key: declared_argument(key, schema, parameters)
             for key, schema in parameters.schemas.items()
@@ -71,7 +71,7 @@ def named_arguments(assign: str, separator: str, value: ValueGrammar) -> Argumen
     def grammar(tool: Tool) -> Constraint:
         parameters = Parameters(tool.parameters)
         if parameters.open:
-            return Repeat(item=argument(Regex(_WORD), {}, parameters), separator=separator, least=0)
+            return Repeat(item=argument(Regex(_WORD), {}, parameters), separator=separator, min=0)
         parts = {
             key: argument(ConstString(key), schema, parameters)
             for key, schema in parameters.schemas.items()
@@ -95,7 +95,7 @@ def join_parts(required: Sequence[Constraint], others: Sequence[Constraint], sep
 
 def optional(part: Constraint) -> Constraint:
     """Return a constraint that allows ``part`` or nothing."""
-    return Repeat(item=part, least=0, most=1)
+    return Repeat(item=part, min=0, max=1)
 
 
 def json_value(schema: Any, parameters: Parameters) -> Constraint:
@@ -179,8 +179,8 @@ def _plain_alternative(simple: Mapping[str, Any]) -> Iterable[Constraint]:
                     yield ConstString("null" if value is None else value)
         case {"pattern": str(pattern)}:
             yield Regex(_full_match(pattern))
-        case {"minLength": least}:
-            yield Regex(f"[^<]{{{least},{simple.get('maxLength', '')}}}")
+        case {"minLength": min_length}:
+            yield Regex(f"[^<]{{{min_length},{simple.get('maxLength', '')}}}")
         case {"type": "null"}:
             yield ConstString("null")
 

@@ -47,7 +47,7 @@ class RequestTracker:
         self.cached_tokens = 0
         self.generated_tokens = 0
         self.max_tokens: int | None = None
-        self.answers = 1
+        self.n = 1
         self.streamed = False
         self.error: str | None = None
         self._collectors = collectors
@@ -67,13 +67,13 @@ class RequestTracker:
         return tuple(self._reasons[index] for index in sorted(self._reasons))
 
     def submit(
-        self, *, prompt_tokens: int, max_tokens: int | None, answers: int = 1, streamed: bool = False
+        self, *, prompt_tokens: int, max_tokens: int | None, n: int = 1, streamed: bool = False
     ) -> None:
         """Record that the request has been read and is submitted to the engine."""
         self.submitted_at = self._clock()
         self.prompt_tokens = prompt_tokens
         self.max_tokens = max_tokens
-        self.answers = answers
+        self.n = n
         self.streamed = streamed
 
     def step(self, index: int, tokens: int, queue_time: float = 0.0, cached: int = 0) -> None:
@@ -113,7 +113,7 @@ class RequestTracker:
 
     def _cache(self, index: int, tokens: int) -> None:
         """Count a prompt's cached tokens once: later sequences find the blocks of the first one."""
-        if tokens and index % self.answers == 0 and index not in self._cached:
+        if tokens and index % self.n == 0 and index not in self._cached:
             self._cached.add(index)
             self.cached_tokens += tokens
 

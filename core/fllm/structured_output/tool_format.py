@@ -51,9 +51,9 @@ class ToolFormat(Struct, frozen=True, kw_only=True):
     arguments: Callable[[Tool], Constraint] = json_arguments
     """Returns the constraint on the arguments of a tool."""
 
-    def calls(self, tools: Iterable[Tool], *, most: int | None = None) -> Constraint:
-        """Return the constraint to nothing except calls of these tools: at least one, at most ``most``."""
-        calls = self._calls(tools, most)
+    def calls(self, tools: Iterable[Tool], *, max_calls: int | None = None) -> Constraint:
+        """Return the constraint to nothing except calls of these tools: at least one, at most ``max_calls``."""
+        calls = self._calls(tools, max_calls)
         return Concat((ConstString(self.before), calls, ConstString(self.after)))
 
     def within_text(self, tools: Iterable[Tool]) -> Constraint:
@@ -63,9 +63,9 @@ class ToolFormat(Struct, frozen=True, kw_only=True):
             tags = (Tag(self.before, self._calls(tools, None), self.after),)
         return TriggeredTags(triggers=(self.trigger or self.before or self.begin,), tags=tags)
 
-    def _calls(self, tools: Iterable[Tool], most: int | None) -> Constraint:
+    def _calls(self, tools: Iterable[Tool], max_calls: int | None) -> Constraint:
         call = AnyOf(tuple(self._call(tool) for tool in tools))
-        return Repeat(item=call, separator=self.between, most=most)
+        return Repeat(item=call, separator=self.between, max=max_calls)
 
     def _call(self, tool: Tool) -> Constraint:
         return Concat((ConstString(self._call_start(tool)), self.arguments(tool), ConstString(self.end)))

@@ -25,7 +25,7 @@ class RecordedRequest:
     cached_tokens: int = 0
     generated_tokens: int = 11
     max_tokens: int | None = None
-    answers: int = 1
+    n: int = 1
     streamed: bool = False
     finish_reasons: tuple[str, ...] = ("stop",)
     error: str | None = None

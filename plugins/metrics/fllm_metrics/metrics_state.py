@@ -93,7 +93,7 @@ class MetricsState:
         self.generated_tokens.observe(request.generated_tokens)
         available = self.max_model_len - request.prompt_tokens
         self.max_tokens.observe(available if request.max_tokens is None else request.max_tokens)
-        self.choices.observe(request.answers)
+        self.choices.observe(request.n)
 
     def _measure_time(self, request: RequestRecord) -> None:
         end, first = request.finished_at, request.first_token_at

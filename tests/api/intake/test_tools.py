@@ -58,7 +58,7 @@ def asked(server: AppState, **body: Any) -> Constraint | None:
 
 
 def written(
-    format: ToolFormat, calls: Sequence[tuple[str, Constraint]], most: int | None = None
+    format: ToolFormat, calls: Sequence[tuple[str, Constraint]], max_calls: int | None = None
 ) -> Constraint:
     options = [
         Concat((ConstString(f"{format.begin}{name}{format.middle}"), schema, ConstString(format.end)))
@@ -68,7 +68,7 @@ def written(
     return Concat(
         (
             ConstString(format.before),
-            Repeat(item=item, separator=format.between, most=most),
+            Repeat(item=item, separator=format.between, max=max_calls),
             ConstString(format.after),
         )
     )
@@ -84,12 +84,12 @@ BOTH = (("f", SCHEMA), ("g", NOTHING))
         ({"tool_choice": "required", "parallel_tool_calls": True}, written(Declares.tool_format, BOTH)),
         (
             {"tool_choice": "required", "parallel_tool_calls": False},
-            written(Declares.tool_format, BOTH, most=1),
+            written(Declares.tool_format, BOTH, max_calls=1),
         ),
-        ({"tool_choice": named("f")}, written(Declares.tool_format, BOTH[:1], most=1)),
+        ({"tool_choice": named("f")}, written(Declares.tool_format, BOTH[:1], max_calls=1)),
         (
             {"tool_choice": named("g"), "parallel_tool_calls": True},
-            written(Declares.tool_format, BOTH[1:], most=1),
+            written(Declares.tool_format, BOTH[1:], max_calls=1),
         ),
         ({}, None),
         ({"tool_choice": "none"}, None),
@@ -169,7 +169,7 @@ def test_a_call_that_was_asked_for_by_name_and_is_cut_off_keeps_length() -> None
 )
 def test_arguments_are_an_object(parameters: Any, schema: Constraint) -> None:
     constraint = asked(a_calling_server(), tools=[tool("f", parameters)], tool_choice=named("f"))
-    assert constraint == written(Declares.tool_format, [("f", schema)], most=1)
+    assert constraint == written(Declares.tool_format, [("f", schema)], max_calls=1)
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ A, B, C = ConstString("a"), ConstString("b"), ConstString("c")
 
 
 def optional(part: Constraint) -> Constraint:
-    return Repeat(item=part, least=0, most=1)
+    return Repeat(item=part, min=0, max=1)
 
 
 def test_separators_stand_only_between() -> None:

@@ -80,7 +80,7 @@ def test_a_request_that_fails_before_its_first_token_reports_the_error() -> None
 
 def test_cached_tokens_count_once_per_prompt_by_its_first_sequence() -> None:
     tracker = RequestTracker("r")
-    tracker.submit(prompt_tokens=20, max_tokens=5, answers=2)
+    tracker.submit(prompt_tokens=20, max_tokens=5, n=2)
     for index, cached in ((1, 9), (0, 4), (0, 4), (2, 0), (2, 3)):
         tracker.step(index, 1, cached=cached)
     assert tracker.cached_tokens == 7

@@ -77,7 +77,7 @@ def ended(collector: PrometheusCollector, reason: str, error: str | None = None)
     clock = Clock()
     tracker = RequestTracker("one", (collector,), clock)
     clock.now += 0.25
-    tracker.submit(prompt_tokens=7, max_tokens=40, answers=2)
+    tracker.submit(prompt_tokens=7, max_tokens=40, n=2)
     clock.now += 1.5
     tracker.step(0, 1, queue_time=0.5)
     clock.now += 1.5

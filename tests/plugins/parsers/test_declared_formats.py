@@ -80,7 +80,7 @@ def test_forced_calls_are_read(parser: type[ToolCallParser]) -> None:
     @given(tools(), st.data())
     def law(tool: Tool, data: st.DataObject) -> None:
         assert parser.tool_format
-        text = data.draw(texts(parser.tool_format.calls([tool], most=2)))
+        text = data.draw(texts(parser.tool_format.calls([tool], max_calls=2)))
         assume(not any(text.count(opening) > 2 for opening in parser.opening if len(opening) > 1))
         events = parse(parser(ParserContext(tools=(tool,))), [text])
         assert said(events) == ""

@@ -80,13 +80,13 @@ class _LarkBuilder:
                 return self._triggered_tags(constraint)
 
     def _repeat(self, constraint: Repeat) -> str:
-        item, least, most = self._rule_for(constraint.item), constraint.least, constraint.most
-        if not constraint.separator or most == 1:
-            return f"{item}{_quantifier(least, most)}"
+        item, lower, upper = self._rule_for(constraint.item), constraint.min, constraint.max
+        if not constraint.separator or upper == 1:
+            return f"{item}{_quantifier(lower, upper)}"
         more = f"({json.dumps(constraint.separator, ensure_ascii=False)} {item})"
-        rest = _quantifier(max(least - 1, 0), None if most is None else most - 1)
+        rest = _quantifier(max(lower - 1, 0), None if upper is None else upper - 1)
         found = f"({item} {more}{rest})"
-        return found if least else f"{found}?"
+        return found if lower else f"{found}?"
 
     def _triggered_tags(self, constraint: TriggeredTags) -> str:
         """Match text lazily up to a trigger, then one of its tags; repeat; end with text without triggers."""
@@ -142,5 +142,5 @@ def _escaped(text: str) -> str:
     return re.escape(text).replace("/", "\\/").replace("\n", "n")
 
 
-def _quantifier(least: int, most: int | None) -> str:
-    return f"{{{least},{'' if most is None else most}}}"
+def _quantifier(lower: int, upper: int | None) -> str:
+    return f"{{{lower},{'' if upper is None else upper}}}"

@@ -101,19 +101,19 @@ def _to_ebnf(grammar: Any) -> str:
 
 
 def _repeat(constraint: Repeat) -> dict[str, Any]:
-    item, least, most = _format(constraint.item), constraint.least, constraint.most
+    item, lower, upper = _format(constraint.item), constraint.min, constraint.max
     if not constraint.separator:
-        return _repeat_format(item, least, most)
+        return _repeat_format(item, lower, upper)
     more = _sequence([_const_string(constraint.separator), item])
-    rest = _repeat_format(more, max(least - 1, 0), None if most is None else most - 1)
+    rest = _repeat_format(more, max(lower - 1, 0), None if upper is None else upper - 1)
     found = _sequence([item, rest])
-    return found if least else _repeat_format(found, 0, 1)
+    return found if lower else _repeat_format(found, 0, 1)
 
 
-def _repeat_format(item: dict[str, Any], least: int, most: int | None) -> dict[str, Any]:
-    if most == 0:
+def _repeat_format(item: dict[str, Any], lower: int, upper: int | None) -> dict[str, Any]:
+    if upper == 0:
         return _const_string("")
-    return {"type": "repeat", "min": least, "max": -1 if most is None else most, "content": item}
+    return {"type": "repeat", "min": lower, "max": -1 if upper is None else upper, "content": item}
 
 
 def _sequence(parts: Any) -> dict[str, Any]:

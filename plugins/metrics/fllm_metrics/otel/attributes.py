@@ -47,7 +47,7 @@ def _generation(request: RequestRecord, model_name: str) -> dict[str, Value | No
     return {
         "gen_ai.response.model": model_name,
         "gen_ai.request.max_tokens": request.max_tokens,
-        "gen_ai.request.choice.count": request.answers if request.answers > 1 else None,
+        "gen_ai.request.choice.count": request.n if request.n > 1 else None,
         "gen_ai.request.stream": request.streamed,
         "gen_ai.response.finish_reasons": [*request.finish_reasons],
         "gen_ai.response.time_to_first_chunk": None if first is None else first - request.received_at,

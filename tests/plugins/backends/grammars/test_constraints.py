@@ -49,11 +49,11 @@ TEXTS: list[tuple[Constraint, list[str], list[str]]] = [
     ),
     (Concat((ConstString(""), POINT, ConstString(""))), ['{"x": 1}'], [""]),
     (AnyOf((ConstString("yes"), ConstString("no"), POINT)), ["yes", "no", '{"x": 3}'], ["yesno", ""]),
-    (Repeat(item=ConstString("ab"), separator=", ", most=2), ["ab", "ab, ab"], ["", "ab, ab, ab", "ab, "]),
-    (Repeat(item=ConstString("a"), least=0, most=2), ["", "a", "aa"], ["aaa"]),
-    (Repeat(item=ConstString("a"), separator=";", least=2), ["a;a", "a;a;a"], ["a"]),
-    (Repeat(item=ConstString("a"), separator=";", most=1), ["a"], ["", "a;a"]),
-    (Repeat(item=ConstString("a"), separator=";", least=0), ["", "a", "a;a"], [";"]),
+    (Repeat(item=ConstString("ab"), separator=", ", max=2), ["ab", "ab, ab"], ["", "ab, ab, ab", "ab, "]),
+    (Repeat(item=ConstString("a"), min=0, max=2), ["", "a", "aa"], ["aaa"]),
+    (Repeat(item=ConstString("a"), separator=";", min=2), ["a;a", "a;a;a"], ["a"]),
+    (Repeat(item=ConstString("a"), separator=";", max=1), ["a"], ["", "a;a"]),
+    (Repeat(item=ConstString("a"), separator=";", min=0), ["", "a", "a;a"], [";"]),
     (
         TriggeredTags(
             triggers=("<f",),
