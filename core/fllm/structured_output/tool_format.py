@@ -52,7 +52,7 @@ class ToolFormat(Struct, frozen=True, kw_only=True):
     """Returns the constraint on the arguments of a tool."""
 
     def calls(self, tools: Iterable[Tool], *, max_calls: int | None = None) -> Constraint:
-        """Return the constraint to nothing except calls of these tools: at least one, at most ``max_calls``."""
+        """Return the constraint to calls of these tools only: at least one, at most ``max_calls``."""
         calls = self._calls(tools, max_calls)
         return Concat((ConstString(self.before), calls, ConstString(self.after)))
 
