@@ -19,7 +19,7 @@ WORKLOADS = {
 
 
 @pytest.mark.parametrize("workload", WORKLOADS)
-def test_a_workload_measures_all_of_its_figures(server: Server, workload: str) -> None:
+def test_a_workload_measures_all_of_its_metrics(server: Server, workload: str) -> None:
     arguments = [*workload.split(), server.url, "--rounds", "1", "--json", *WORKLOADS[workload].split()]
     done = run("bench", *arguments)
     assert done.returncode == 0, done.stderr
@@ -36,7 +36,7 @@ def test_prompts_are_about_as_many_tokens_as_words(server: Server) -> None:
     assert result["medians"]["prompt_tokens"] == pytest.approx(200, rel=0.05)
 
 
-def test_a_shared_prefix_is_known_from_the_first_request(server: Server) -> None:
+def test_a_shared_prefix_is_cached_after_the_first_request(server: Server) -> None:
     done = run("bench", "prefix", server.url, "--rounds", "1", "--requests", "2", "--json")
     [result] = json.loads(done.stdout)["results"]
     assert result["medians"]["shared_to_new"] < 0.8
