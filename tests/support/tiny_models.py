@@ -1,4 +1,4 @@
-"""Models small enough to be made for one test: Hugging Face directories and GGUF files."""
+"""Build tiny random models for tests: Hugging Face directories and GGUF files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TINY: dict[str, Any] = {
 
 
 def save_model(family: str, directory: Path, **changes: Any) -> Any:
-    """A random model of transformers, written to the directory; biases and norms are random too."""
+    """Write a random model of transformers to the directory; biases and norms are random, too."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import transformers
@@ -48,7 +48,7 @@ def write_gguf(
     tensors: dict[str, Any] | None = None,
     keys: dict[str, Any] | None = None,
 ) -> Path:
-    """The model of transformers as a GGUF file, with a byte-level tokenizer of single letters."""
+    """Write a model of transformers as a GGUF file, with a byte-level tokenizer of single letters."""
     writer = gguf.GGUFWriter(path, architecture)
     config = model.config
     writer.add_context_length(config.max_position_embeddings)
@@ -97,13 +97,13 @@ def _gguf_tensors(model: Any, architecture: str) -> dict[str, Any]:
         if target and not (name == "lm_head.weight" and model.config.tie_word_embeddings):
             values = parameter.numpy().astype(np.float32)
             heads = {"q": model.config.num_attention_heads, "k": model.config.num_key_value_heads}
-            room = name.split(".")[-2]
-            if architecture == "llama" and room in ("q_proj", "k_proj"):
-                values = _side_by_side(values, heads[room[0]])
+            module = name.split(".")[-2]
+            if architecture == "llama" and module in ("q_proj", "k_proj"):
+                values = _interleave(values, heads[module[0]])
             tensors[target] = values
     return tensors
 
 
-def _side_by_side(rows: Any, heads: int) -> Any:
+def _interleave(rows: Any, heads: int) -> Any:
     halves = rows.reshape(heads, 2, -1, *rows.shape[1:])
     return np.ascontiguousarray(halves.swapaxes(1, 2).reshape(rows.shape))

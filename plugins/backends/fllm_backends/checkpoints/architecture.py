@@ -90,14 +90,14 @@ def read_architecture(directory: Path) -> Architecture:
     if quantization := raw.get("quantization_config"):
         method = quantization.get("quant_method", "an unknown method")
         raise ModelError(f"the weights are quantized with {method}, which the torch backend can't read")
-    meant = family.defaults | raw | family.fixed
+    effective = family.defaults | raw | family.fixed
     try:
-        config = msgspec.convert(meant, _Config, strict=False)
+        config = msgspec.convert(effective, _Config, strict=False)
     except msgspec.ValidationError as error:
         raise ModelError(f"{directory / 'config.json'}: {error}") from error
     if config.hidden_act != "silu":
-        raise ModelError(f"hidden_act {config.hidden_act!r} is not known for {name}; silu is")
-    return _architecture(name, config, read_rope(meant, config.max_position_embeddings))
+        raise ModelError(f"hidden_act {config.hidden_act!r} is not supported for {name}; supported: silu")
+    return _architecture(name, config, read_rope(effective, config.max_position_embeddings))
 
 
 def _name(raw: dict[str, Any]) -> str:
@@ -106,7 +106,7 @@ def _name(raw: dict[str, Any]) -> str:
         if name in _FAMILIES:
             return str(name)
     raise ModelError(
-        f"the torch backend has no architecture {', '.join(map(str, names))}; it has {', '.join(_FAMILIES)}"
+        f"the torch backend does not support {', '.join(map(str, names))}; supported: {', '.join(_FAMILIES)}"
     )
 
 

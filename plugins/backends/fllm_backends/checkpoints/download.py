@@ -124,9 +124,11 @@ def _download(model: str, revision: str | None, *, weights: bool) -> Path:
     except hub.GatedRepoError as error:
         raise ModelError(f"{description} is gated: accept its terms on the Hub and set HF_TOKEN") from error
     except hub.RepositoryNotFoundError as error:
-        raise ModelError(f"there is no {description} on the Hub, or it is private (set HF_TOKEN)") from error
+        raise ModelError(
+            f"{description} does not exist on the Hub, or it is private (set HF_TOKEN)"
+        ) from error
     except hub.RevisionNotFoundError as error:
-        raise ModelError(f"there is no {description} on the Hub") from error
+        raise ModelError(f"{description} does not exist on the Hub") from error
     except (hub.LocalEntryNotFoundError, hub.HfHubHTTPError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(

@@ -12,7 +12,7 @@ from fllm.errors import ModelError
 RopeType = Literal["default", "dynamic", "linear", "llama3", "yarn", "longrope"]
 """How the frequencies are scaled for contexts longer than those of the training."""
 
-_WITH_A_FACTOR = ("linear", "llama3", "yarn")
+_REQUIRES_FACTOR = ("linear", "llama3", "yarn")
 
 
 class Rope(Struct, frozen=True, kw_only=True):
@@ -50,19 +50,21 @@ def read_rope(config: dict[str, Any], max_positions: int) -> Rope:
     given = {key: value for key, value in given.items() if value is not None}
     kind = given.get("rope_type", "default")
     if kind not in get_args(RopeType):
-        raise ModelError(f"rope type {kind!r} is not known; {', '.join(get_args(RopeType))} are")
+        raise ModelError(f"rope type {kind!r} is not supported; supported: {', '.join(get_args(RopeType))}")
     try:
         rope = msgspec.convert(given, Rope, strict=False)
     except msgspec.ValidationError as error:
-        raise ModelError(f"config.json: the rope parameters are not understood: {error}") from error
+        raise ModelError(f"config.json: invalid rope parameters: {error}") from error
     _check(rope, given)
     return rope
 
 
 def _check(rope: Rope, given: dict[str, Any]) -> None:
     if rope.partial_rotary_factor != 1.0:
-        raise ModelError("a rotation of only a part of each head (partial_rotary_factor) is not known")
-    if rope.rope_type in _WITH_A_FACTOR and "factor" not in given:
+        raise ModelError("config.json: partial_rotary_factor is not supported: heads are rotated completely")
+    if rope.rope_type in _REQUIRES_FACTOR and "factor" not in given:
         raise ModelError(f"config.json: the rope type {rope.rope_type!r} needs a factor")
     if rope.rope_type == "longrope" and (rope.short_factor != rope.long_factor or not rope.attention_factor):
-        raise ModelError("a longrope whose factors change with the length of the text is not known")
+        raise ModelError(
+            "config.json: longrope factors that depend on the length of the text are not supported"
+        )

@@ -20,9 +20,9 @@ LIMITS = {
 
 def torch_backend(config: BackendConfig, context: BackendContext) -> Backend:
     """Create a backend for one CPU or CUDA device. Raises `UserError` for an unsupported option or model."""
-    options = read_torch_config(config)
-    check_local_model(options.source, weights=not options.dummy)
-    device = options.device or default_device()
+    torch_config = read_torch_config(config)
+    check_local_model(torch_config.source, weights=not torch_config.dummy)
+    device = torch_config.device or default_device()
     limits = LIMITS[device.kind]
-    runner = TorchRunner(options, device, limits.with_config(config).max_num_seqs)
+    runner = TorchRunner(torch_config, device, limits.with_config(config).max_num_seqs)
     return BatchedBackend(runner, config, context, limits=limits)

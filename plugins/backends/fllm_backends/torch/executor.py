@@ -72,18 +72,18 @@ class Executor:
         first = row.start + 1
         tokens = row.token_ids[first : min(first + row.count, row.prompt_length)]
         top = row.sampling.prompt_logprobs or 0
-        found: list[TokenLogprob] = []
+        logprobs: list[TokenLogprob] = []
         for at in range(0, len(tokens), _LOGITS_CHUNK):
             part = tokens[at : at + _LOGITS_CHUNK]
             logits = self._model.logits(hidden[at : at + len(part)])
-            found += top_logprobs(logits, part, [top] * len(part))
-        return found
+            logprobs += top_logprobs(logits, part, [top] * len(part))
+        return logprobs
 
 
 def _logprobs(rows: Sequence[Row], logits: Tensor, tokens: Sequence[int]) -> list[TokenLogprob | None]:
     tops = {at: row.sampling.logprobs for at, row in enumerate(rows) if row.sampling.logprobs is not None}
     if not tops:
         return [None] * len(rows)
-    found = top_logprobs(logits[list(tops)], [tokens[at] for at in tops], list(tops.values()))
-    by_row = dict(zip(tops, found, strict=True))
+    logprobs = top_logprobs(logits[list(tops)], [tokens[at] for at in tops], list(tops.values()))
+    by_row = dict(zip(tops, logprobs, strict=True))
     return [by_row.get(at) for at in range(len(rows))]

@@ -34,8 +34,8 @@ def torch_device(device: Device) -> torch.device:
         return torch.device("cpu")
     index = device.index or 0
     if index >= torch.cuda.device_count():
-        found = f"torch {torch.__version__} finds {torch.cuda.device_count()}"
-        raise ConfigError(f"--devices cuda:{index}: {found} of them")
+        found = f"torch {torch.__version__} finds {torch.cuda.device_count()} CUDA devices"
+        raise ConfigError(f"--devices cuda:{index}: {found}")
     return torch.device("cuda", index)
 
 

@@ -24,10 +24,10 @@ def stack(rows: Sequence[Row], size: int, device: torch.device) -> Tensor | None
     if all(row.mask is None for row in rows):
         return None
     masks = torch.full((len(rows), -(-size // 32)), _ALL_ALLOWED, dtype=torch.int32)
-    host = masks.numpy()
-    for own, row in zip(host, rows, strict=True):
+    host_masks = masks.numpy()
+    for mask, row in zip(host_masks, rows, strict=True):
         if row.mask is not None:
-            own[:] = np.frombuffer(row.mask(), np.int32)
+            mask[:] = np.frombuffer(row.mask(), np.int32)
     return masks.to(device)
 
 

@@ -48,13 +48,13 @@ def _penalize(row: Row, logits: Tensor) -> None:
     """
     sampling, length = row.sampling, row.start + row.count
     if sampling.repetition_penalty != 1:
-        seen = torch.tensor(row.token_ids[:length], device=logits.device)
-        old = logits[seen]
+        ids = torch.tensor(row.token_ids[:length], device=logits.device)
+        scores = logits[ids]
         penalty = sampling.repetition_penalty
-        logits[seen] = torch.where(old > 0, old / penalty, old * penalty)
+        logits[ids] = torch.where(scores > 0, scores / penalty, scores * penalty)
     if (sampling.presence_penalty or sampling.frequency_penalty) and _generated(row):
-        answer = torch.tensor(row.token_ids[row.prompt_length : length], device=logits.device)
-        counts = torch.bincount(answer, minlength=len(logits))
+        output_ids = torch.tensor(row.token_ids[row.prompt_length : length], device=logits.device)
+        counts = torch.bincount(output_ids, minlength=len(logits))
         logits -= sampling.presence_penalty * (counts > 0) + sampling.frequency_penalty * counts
 
 

@@ -47,12 +47,12 @@ class TorchConfig(Struct, frozen=True, kw_only=True):
 
 def read_torch_config(config: BackendConfig) -> TorchConfig:
     """Parse and check a configuration. Raises `UserError` that names the option."""
-    own = backend_options(config.options, TorchOptions)
+    backend = backend_options(config.options, TorchOptions)
     if config.dtype not in DTYPES:
-        raise ConfigError(f"--dtype {config.dtype!r}: the torch backend has {', '.join(DTYPES)}")
+        raise ConfigError(f"--dtype {config.dtype!r}: the torch backend supports {', '.join(DTYPES)}")
     if config.quantization not in (None, *QUANTIZATIONS):
         known = ", ".join(QUANTIZATIONS)
-        raise ConfigError(f"--quantization {config.quantization!r}: the torch backend has {known}")
+        raise ConfigError(f"--quantization {config.quantization!r}: the torch backend supports {known}")
     return TorchConfig(
         source=_source(config.model, config.load_format),
         revision=config.revision,
@@ -62,8 +62,8 @@ def read_torch_config(config: BackendConfig) -> TorchConfig:
         dummy=config.load_format == "dummy",
         seed=config.seed or 0,
         max_model_len=config.max_model_len,
-        kv_cache_memory=_size(own.kv_cache_memory),
-        threads=own.threads,
+        kv_cache_memory=_size(backend.kv_cache_memory),
+        threads=backend.threads,
     )
 
 
@@ -81,9 +81,9 @@ def _device(devices: tuple[Device, ...]) -> Device | None:
         return None
     device, *more = devices
     if more:
-        raise ConfigError("--devices: the torch backend computes on one device")
+        raise ConfigError("--devices: the torch backend supports only one device")
     if device.kind not in DEVICES:
-        raise ConfigError(f"--devices {device.kind!r}: the torch backend serves {', '.join(DEVICES)}")
+        raise ConfigError(f"--devices {device.kind!r}: the torch backend supports {', '.join(DEVICES)}")
     return device
 
 
@@ -92,5 +92,5 @@ def _size(text: str | None) -> int | None:
         return None
     match = _SIZE.fullmatch(text.strip())
     if not match or match[2].lower() not in _UNITS:
-        raise ConfigError(f"--backend-option kv_cache_memory={text!r}: a size is meant, such as 2GiB")
+        raise ConfigError(f"--backend-option kv_cache_memory={text!r}: expected a size such as 2GiB")
     return int(float(match[1]) * _UNITS[match[2].lower()])

@@ -37,8 +37,8 @@ class TorchRunner:
     _card: ModelCard
     _executor: Executor | None = None
 
-    def __init__(self, options: TorchConfig, device: Device, max_num_seqs: int) -> None:
-        self._options = options
+    def __init__(self, config: TorchConfig, device: Device, max_num_seqs: int) -> None:
+        self._config = config
         self._device = device
         self._max_num_seqs = max_num_seqs
 
@@ -54,19 +54,19 @@ class TorchRunner:
         from fllm_backends.torch.weights import load_weights
 
         device = torch_device(self._device)
-        check_quantization(self._options.quantization, self._options.dtype, device)
+        check_quantization(self._config.quantization, self._config.dtype, device)
         if device.type == "cpu":
-            torch.set_num_threads(self._options.threads or min(physical_cores(), torch.get_num_threads()))
+            torch.set_num_threads(self._config.threads or min(physical_cores(), torch.get_num_threads()))
         dtype = self._dtype()
         model = fetch_model(
-            self._options.source,
-            revision=self._options.revision,
+            self._config.source,
+            revision=self._config.revision,
             dtype=dtype,
-            weights=not self._options.dummy,
+            weights=not self._config.dummy,
             progress=progress,
         )
         architecture = read_architecture(model.directory)
-        check_length(architecture.max_positions, self._options.max_model_len)
+        check_length(architecture.max_positions, self._config.max_model_len)
         source = self._source(model.directory, device, getattr(torch, dtype))
         try:
             weights = load_weights(architecture, source, progress)
@@ -88,10 +88,11 @@ class TorchRunner:
         a = self._model.architecture
         if block_size % self._model.block_multiple:
             raise ConfigError(
-                f"blocks of {block_size} tokens: this decoder takes multiples of {self._model.block_multiple}"
+                f"the block size must be a multiple of {self._model.block_multiple} tokens for this decoder, "
+                f"not {block_size}"
             )
         like = torch.empty(0, dtype=self._model.cache_dtype, device=self._model.device)
-        memory = self._options.kv_cache_memory or kv_cache_budget(like.device)
+        memory = self._config.kv_cache_memory or kv_cache_budget(like.device)
         block = 2 * len(a.layers) * block_size * a.kv_heads * a.head_dim * like.element_size()
         blocks = min(memory // block, self._useful_blocks(block_size))
         try:
@@ -108,9 +109,9 @@ class TorchRunner:
 
         On a CPU, whose memory other processes need too, return less.
         """
-        length = self._options.max_model_len or self._card.max_model_len
+        length = self._config.max_model_len or self._card.max_model_len
         full, typical = -(-length // size), -(-min(length, _TYPICAL_LENGTH) // size)
-        if self._device.kind == "cpu" and self._options.kv_cache_memory is None:
+        if self._device.kind == "cpu" and self._config.kv_cache_memory is None:
             return max(_MIN_FULL_SEQUENCES * full, self._max_num_seqs * typical)
         return self._max_num_seqs * full
 
@@ -129,8 +130,8 @@ class TorchRunner:
             torch.cuda.empty_cache()
 
     def _dtype(self) -> str:
-        if self._options.dtype != "auto":
-            return self._options.dtype
+        if self._config.dtype != "auto":
+            return self._config.dtype
         return "float32" if self._device.kind == "cpu" else "bfloat16"
 
     def _decoder(
@@ -144,7 +145,7 @@ class TorchRunner:
 
         if self._device.kind == "cuda":
             return self._cuda_decoder(architecture, weights)
-        if self._options.quantization != "none" and self._device.kind == "cpu":
+        if self._config.quantization != "none" and self._device.kind == "cpu":
             import torch
 
             from fllm_backends.torch.fused.decoder import FusedLM, is_supported
@@ -152,7 +153,7 @@ class TorchRunner:
 
             if is_supported(architecture):
                 self._quantization = "int8"
-                length = self._options.max_model_len or architecture.max_positions
+                length = self._config.max_model_len or architecture.max_positions
                 with compile_lock():
                     fused = FusedLM(
                         architecture, weights, threads=torch.get_num_threads(), max_positions=length
@@ -161,7 +162,7 @@ class TorchRunner:
                     fused.compile()
                     progress(Progress("Compiling the kernels", 1, 1))
                 return fused
-        if self._options.quantization == "int8":
+        if self._config.quantization == "int8":
             raise ConfigError(
                 "--quantization int8 needs a cpu with AVX2, and a model with sizes in multiples of 32"
             )
@@ -170,9 +171,9 @@ class TorchRunner:
     def _cuda_decoder(self, architecture: Architecture, weights: Weights) -> Decoder:
         from fllm_backends.torch.cuda.factory import cuda_decoder
 
-        quantization = self._options.quantization or "none"
+        quantization = self._config.quantization or "none"
         self._quantization = None if quantization == "none" else quantization
-        length = self._options.max_model_len or architecture.max_positions
+        length = self._config.max_model_len or architecture.max_positions
         return cuda_decoder(
             architecture,
             weights,
@@ -191,8 +192,8 @@ class TorchRunner:
         from fllm_backends.torch.checkpoint import Checkpoint
         from fllm_backends.torch.weights import CheckpointSource, RandomSource
 
-        if self._options.dummy:
-            return RandomSource(self._options.seed, device, dtype)
+        if self._config.dummy:
+            return RandomSource(self._config.seed, device, dtype)
         return CheckpointSource(Checkpoint(directory), device, dtype)
 
     def _runtime(self, device: torch.device, dtype: str) -> dict[str, Any]:

@@ -43,7 +43,9 @@ def sample(
 ) -> list[int]:
     """Choose the next token of each row of [rows, vocabulary] logits, which are not modified."""
     if any(changes_logits(row, eos) for row in rows):
-        logits = torch.stack([process_logits(row, own, eos) for row, own in zip(rows, logits, strict=True)])
+        logits = torch.stack(
+            [process_logits(row, scores, eos) for row, scores in zip(rows, logits, strict=True)]
+        )
     logits = logit_masks.apply(allowed, logits)
     size = logits.shape[1]
     tokens = logits.argmax(-1)
@@ -97,8 +99,8 @@ def _inverse_cdf(weights: Tensor, quantile: Tensor) -> Tensor:
 
 
 def _scale(logits: Tensor, draws: _DrawParameters) -> Tensor:
-    own = logits[draws.rows]
-    scaled = (own - own.amax(-1, keepdim=True)) / draws.temperature
+    scores = logits[draws.rows]
+    scaled = (scores - scores.amax(-1, keepdim=True)) / draws.temperature
     return scaled.masked_fill(scaled < draws.log_min_p, -math.inf)
 
 

@@ -15,7 +15,7 @@ from fllm.errors import ModelError
 from fllm.model import locate
 from fllm_backends.checkpoints.download import LocalModel, fetch_model
 
-ANSWERS = {
+RESPONSES = {
     "gone": (404, "RepoNotFound"),
     "gated": (403, "GatedRepo"),
     "old": (404, "RevisionNotFound"),
@@ -26,7 +26,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 class Hub(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        status, code = next(answer for name, answer in ANSWERS.items() if f"/org/{name}" in self.path)
+        status, code = next(response for name, response in RESPONSES.items() if f"/org/{name}" in self.path)
         self.send_response(status)
         if code:
             self.send_header("X-Error-Code", code)
@@ -59,9 +59,9 @@ def fetched(model: str, revision: str | None = None) -> LocalModel:
 @pytest.mark.parametrize(
     ("model", "revision", "message"),
     [
-        ("org/gone", None, r"there is no 'org/gone' on the Hub, or it is private \(set HF_TOKEN\)"),
+        ("org/gone", None, r"'org/gone' does not exist on the Hub, or it is private \(set HF_TOKEN\)"),
         ("org/gated", None, "'org/gated' is gated: accept its terms"),
-        ("org/old", "v9", "there is no 'org/old' at revision 'v9' on the Hub"),
+        ("org/old", "v9", "'org/old' at revision 'v9' does not exist on the Hub"),
         ("org/broken", None, "'org/broken' is not on this machine, and the Hub"),
     ],
 )

@@ -108,13 +108,13 @@ def test_two_that_convert_at_once_agree_and_leave_nothing_behind(tmp_path: Path,
     path = tiny_gguf(tmp_path)
     both_are_writing = threading.Barrier(2)
 
-    def meet(progress: Progress) -> None:
+    def wait_for_both(progress: Progress) -> None:
         if progress.done == progress.total:
             both_are_writing.wait(timeout=30)
 
     found: list[Path] = []
     run = [
-        threading.Thread(target=lambda: found.append(convert_once(path, "p", "float32", meet)))
+        threading.Thread(target=lambda: found.append(convert_once(path, "p", "float32", wait_for_both)))
         for _ in range(2)
     ]
     for thread in run:
@@ -147,18 +147,18 @@ def test_a_cache_that_can_not_be_written_names_the_variable(
 
 
 def test_progress_counts_the_tensors(tmp_path: Path) -> None:
-    told: list[Progress] = []
-    convert_once(tiny_gguf(tmp_path), "print", "float32", told.append)
-    assert [step.done for step in told] == list(range(told[0].total + 1))
-    assert {step.total for step in told} == {3 + 9 * TINY["num_hidden_layers"]}
+    steps: list[Progress] = []
+    convert_once(tiny_gguf(tmp_path), "print", "float32", steps.append)
+    assert [step.done for step in steps] == list(range(steps[0].total + 1))
+    assert {step.total for step in steps} == {3 + 9 * TINY["num_hidden_layers"]}
 
 
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
         ({"llama.expert_count": 8}, "mixture of experts"),
-        ({"tokenizer.ggml.pre": "martian"}, "'martian'.* is not known; gpt-2"),
-        ({"tokenizer.ggml.model": "runes"}, "of the kind 'runes'; gpt2, llama are known"),
+        ({"tokenizer.ggml.pre": "martian"}, "'martian'.* is not supported; supported: gpt-2"),
+        ({"tokenizer.ggml.model": "runes"}, "kind 'runes' is not supported; supported: gpt2, llama"),
     ],
 )
 def test_what_is_not_known_is_refused_by_name(keys: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_an_unknown_architecture_and_a_truncated_file_are_refused(tmp_path: Path
     path = tiny_gguf(tmp_path)
     whole = path.read_bytes()
     path.write_bytes(whole.replace(b"llama", b"lemma"))
-    with pytest.raises(ModelError, match="'lemma' can't be read; llama, qwen2, qwen3, smollm3 can"):
+    with pytest.raises(ModelError, match="'lemma' is not supported; supported: llama, qwen2, qwen3, smollm3"):
         convert(path, tmp_path, "float32", silent)
     path.write_bytes(whole[:200])
     with pytest.raises(ModelError, match="can't be read as GGUF"):

@@ -1,4 +1,4 @@
-"""Beam search through the backend's door finds what ``generate(num_beams=…)`` of transformers finds."""
+"""Beam search over the torch backend finds what ``generate(num_beams=…)`` of transformers finds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fllm_backends.torch.backend import torch_backend
 
 PROMPT = [11, 42, 7, 90, 23]
 EOS = [5, 6]
-"""Tokens that the model is likely to say: some answers end early, and each setting matters to some."""
+"""Tokens that the model is likely to say: some outputs end early, and each setting matters to some."""
 MAX_TOKENS = 12
 BEAMS = [
     BeamSearchParams(width=width, length_penalty=length_penalty, early_stopping=early_stopping)
@@ -27,8 +27,8 @@ BEAMS = [
     for early_stopping in (True, False, "never")
 ]
 
-Answers = list[list[int]]
-"""Token ids of each answer, best first."""
+Outputs = list[list[int]]
+"""Token ids of each output, best first."""
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +39,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
 
 
 @pytest.fixture(scope="module")
-def found(model: tuple[Path, Any]) -> list[Answers]:
-    """Our answers to each search."""
+def found(model: tuple[Path, Any]) -> list[Outputs]:
+    """Our outputs of each search."""
     return asyncio.run(search(model[0]))
 
 
-async def search(directory: Path) -> list[Answers]:
-    """All searches beside each other, in one engine."""
+async def search(directory: Path) -> list[Outputs]:
+    """Run all searches concurrently in one engine."""
     config = BackendConfig(model=str(directory), devices=(Device("cpu"),))
     backend = torch_backend(config, BackendContext())
     await backend.start()
@@ -61,8 +61,8 @@ async def search(directory: Path) -> list[Answers]:
     return [[hypothesis.token_ids for hypothesis in hypotheses] for hypotheses in results]
 
 
-def expected(model: Any, beam: BeamSearchParams) -> Answers:
-    """The answers of transformers, without their padding."""
+def expected(model: Any, beam: BeamSearchParams) -> Outputs:
+    """The outputs of transformers, without their padding."""
     rows = model.generate(
         torch.tensor([PROMPT]),
         attention_mask=torch.ones(1, len(PROMPT), dtype=torch.long),
@@ -85,12 +85,12 @@ def _until_the_end(tokens: list[int]) -> list[int]:
 
 @pytest.mark.parametrize("index", range(len(BEAMS)), ids=[str(astuple(beam)) for beam in BEAMS])
 def test_the_answers_are_those_of_transformers(
-    index: int, found: list[Answers], model: tuple[Path, Any]
+    index: int, found: list[Outputs], model: tuple[Path, Any]
 ) -> None:
     assert found[index] == expected(model[1], BEAMS[index])
 
 
-def test_each_setting_matters_to_these_searches(found: list[Answers]) -> None:
+def test_each_setting_matters_to_these_searches(found: list[Outputs]) -> None:
     by_beam = dict(zip((astuple(beam) for beam in BEAMS), found, strict=True))
     assert by_beam[4, 1.0, True] != by_beam[4, 1.0, False]
     assert by_beam[2, 1.0, False] != by_beam[2, 1.0, "never"]

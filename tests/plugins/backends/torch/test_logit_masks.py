@@ -1,4 +1,4 @@
-"""Tokens that a mask forbids are never sampled, and who has no mask notices nothing."""
+"""Tokens that a mask forbids are never sampled, and rows without a mask are unaffected."""
 
 from __future__ import annotations
 

@@ -158,9 +158,9 @@ def test_neighbours_of_other_lengths_change_nothing_beyond_rounding(tmp_path: Pa
         (
             "architectures",
             {"architectures": ["GPT2LMHeadModel"]},
-            "no architecture GPT2LMHeadModel; it has Llama",
+            "does not support GPT2LMHeadModel; supported: Llama",
         ),
-        ("rope", {"rope_parameters": {"rope_type": "spiral"}}, "rope type 'spiral' is not known"),
+        ("rope", {"rope_parameters": {"rope_type": "spiral"}}, "rope type 'spiral' is not supported"),
         ("factor", {"rope_scaling": {"type": "linear"}}, "needs a factor"),
         ("partial", {"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
         ("quantized", {"quantization_config": {"quant_method": "awq"}}, "quantized with awq"),

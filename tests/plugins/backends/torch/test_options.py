@@ -50,9 +50,9 @@ def test_sizes_are_read_with_their_units(said: str, size: int, model: str) -> No
     ("changes", "message"),
     [
         ({"dtype": "int4"}, "--dtype 'int4'.* auto, float32, bfloat16, float16"),
-        ({"quantization": "awq"}, "--quantization 'awq'.* the torch backend has none, int8"),
+        ({"quantization": "awq"}, "--quantization 'awq'.* the torch backend supports none, int8"),
         ({"devices": (Device("cuda", 0), Device("cuda", 1))}, "one device"),
-        ({"devices": (Device("npu", 0),)}, "serves cuda, cpu"),
+        ({"devices": (Device("npu", 0),)}, "supports cuda, cpu"),
         ({"options": {"thread": "2"}}, "'thread'.*kv_cache_memory.*threads"),
         ({"options": {"threads": "0"}}, "threads='0'"),
         ({"options": {"threads": "many"}}, "threads='many'"),

@@ -97,9 +97,9 @@ def test_the_artifact_is_named_by_its_weights(tiny: Path, tmp_path: Path) -> Non
 
 
 def test_progress_goes_from_nothing_to_all(tiny: Path) -> None:
-    told: list[Progress] = []
-    runner_of(tiny).load(told.append)
-    assert [(step.done, step.total) for step in told] == [(done, 3) for done in range(4)]
+    steps: list[Progress] = []
+    runner_of(tiny).load(steps.append)
+    assert [(step.done, step.total) for step in steps] == [(done, 3) for done in range(4)]
 
 
 def test_blocks_fill_the_memory_that_was_given(tiny: Path) -> None:
@@ -134,10 +134,10 @@ def test_a_cpus_memory_is_taken_for_three_full_sequences_and_all_of_usual_length
 
 
 def test_a_context_beyond_the_models_own_is_refused_before_any_weight_is_read(tiny: Path) -> None:
-    told: list[Progress] = []
+    steps: list[Progress] = []
     with pytest.raises(ConfigError, match="--max-model-len is 129 and the model's own is 128"):
-        runner_of(tiny, max_model_len=129).load(told.append)
-    assert told == []
+        runner_of(tiny, max_model_len=129).load(steps.append)
+    assert steps == []
 
 
 def test_a_device_that_is_not_there_is_refused(tiny: Path) -> None:

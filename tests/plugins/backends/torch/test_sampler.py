@@ -17,9 +17,9 @@ from fllm_backends.torch.single_row_sampler import draw_token, seeded_uniform
 EOS = (0,)
 
 
-def row(*answer: int, prompt: tuple[int, ...] = (5, 6), seed: int = 0, **sampling: Any) -> Row:
+def row(*output: int, prompt: tuple[int, ...] = (5, 6), seed: int = 0, **sampling: Any) -> Row:
     """A row about to sample the token after ``answer``."""
-    tokens = [*prompt, *answer]
+    tokens = [*prompt, *output]
     return Row(
         token_ids=tokens,
         prompt_length=len(prompt),
@@ -37,7 +37,7 @@ def logits(*values: float) -> torch.Tensor:
 
 
 def shares(scores: torch.Tensor, draws: int = 4000, **sampling: Any) -> list[float]:
-    """How often each token is drawn by evenly spaced numbers: its probability, but for 1 / draws."""
+    """How often each token is drawn by evenly spaced numbers: its probability to within 1 / draws."""
     parameters = SamplingParams(max_tokens=1, **sampling)
     drawn = [draw_token(scores, parameters, (n + 0.5) / draws).item() for n in range(draws)]
     return [drawn.count(token) / draws for token in range(len(scores))]
@@ -199,8 +199,8 @@ def test_a_draw_depends_on_seed_and_position_alone() -> None:
     torch.manual_seed(0)
     scores = torch.randn(200)
 
-    def drawn(seed: int, *answer: int) -> int:
-        return sample([row(*answer, seed=seed)], scores[None], EOS)[0]
+    def drawn(seed: int, *output: int) -> int:
+        return sample([row(*output, seed=seed)], scores[None], EOS)[0]
 
     assert drawn(1, 7, 8) == drawn(1, 9, 9)
     assert len({drawn(seed, 7, 8) for seed in range(30)}) > 10

@@ -1,4 +1,4 @@
-"""Speculation changes no answer of a real decoder, however it is batched and whatever is asked of it."""
+"""Speculation changes no output of a real decoder, regardless of batching and sampling parameters."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-class Answers:
-    """What the engine answers to these prompts, all asked at once."""
+class Generation:
+    """What the engine generates for these requests, all submitted at once."""
 
     def __init__(
         self, directory: Path, prompts: list[GenerateRequest], speculation: Speculation | None, **config: Any
@@ -66,7 +66,7 @@ def prompt(request_id: str, token_ids: list[int], **sampling: Any) -> GenerateRe
     )
 
 
-CROWD = [
+REQUESTS = [
     prompt("greedy", REPEATING),
     prompt("short", [7, 8], max_tokens=25),
     prompt("sampled", REPEATING, temperature=0.6),
@@ -83,32 +83,32 @@ CROWD = [
     [{}, {"max_num_batched_tokens": 11}, {"options": {"kv_cache_memory": "50KiB"}}],
     ids=["together", "in chunks", "preempted"],
 )
-def test_answers_in_a_crowd_are_those_without_speculation(
+def test_outputs_in_a_batch_are_those_without_speculation(
     tiny: Path, quantization: str, config: dict[str, Any]
 ) -> None:
     if "options" in config and quantization == "int8":  # whose cache holds float16
         config = {"options": {"kv_cache_memory": "25KiB"}}
     config = {"quantization": quantization, **config}
-    plain, guessed = (Answers(tiny, CROWD, speculation, **config) for speculation in (None, NGRAM))
-    assert guessed.tokens == plain.tokens
-    assert guessed.status.accepted > 0
-    assert guessed.status.accepted < guessed.status.drafted
-    assert (guessed.status.preemptions > 0) == ("options" in config)
-    assert guessed.status.kv_blocks_used == 0
+    plain, speculative = (Generation(tiny, REQUESTS, speculation, **config) for speculation in (None, NGRAM))
+    assert speculative.tokens == plain.tokens
+    assert speculative.status.accepted > 0
+    assert speculative.status.accepted < speculative.status.drafted
+    assert (speculative.status.preemptions > 0) == ("options" in config)
+    assert speculative.status.kv_blocks_used == 0
 
 
-@pytest.mark.parametrize("each", CROWD, ids=lambda each: each.request_id)
-def test_an_answer_alone_is_that_without_speculation(tiny: Path, each: GenerateRequest) -> None:
-    plain, guessed = (Answers(tiny, [each], speculation) for speculation in (None, NGRAM))
-    assert guessed.tokens == plain.tokens
-    assert guessed.status.drafted > 0
+@pytest.mark.parametrize("each", REQUESTS, ids=lambda each: each.request_id)
+def test_an_output_alone_is_that_without_speculation(tiny: Path, each: GenerateRequest) -> None:
+    plain, speculative = (Generation(tiny, [each], speculation) for speculation in (None, NGRAM))
+    assert speculative.tokens == plain.tokens
+    assert speculative.status.drafted > 0
 
 
 def test_each_accepted_token_has_the_logprob_that_it_had_without_speculation(tiny: Path) -> None:
     asked = prompt("described", REPEATING, logprobs=2, logit_bias={3: 100.0})
-    plain, guessed = (Answers(tiny, [asked], speculation) for speculation in (None, NGRAM))
-    assert guessed.status.accepted > 0
-    for ours, theirs in zip(guessed.logprobs["described"], plain.logprobs["described"], strict=True):
+    plain, speculative = (Generation(tiny, [asked], speculation) for speculation in (None, NGRAM))
+    assert speculative.status.accepted > 0
+    for ours, theirs in zip(speculative.logprobs["described"], plain.logprobs["described"], strict=True):
         assert ours.token_id == theirs.token_id
         assert ours.logprob == pytest.approx(theirs.logprob, abs=1e-4)
         assert [token for token, _ in ours.top] == [token for token, _ in theirs.top]

@@ -23,10 +23,10 @@ def config(metadata: Metadata) -> dict[str, Any]:
     """Return the content of ``config.json``. Raises `ModelError` for an unsupported architecture."""
     if metadata.architecture not in CLASSES or metadata.get("{arch}.expert_count"):
         kind = "mixture of experts" if metadata.architecture in CLASSES else metadata.architecture
-        raise ModelError(f"GGUF files of the architecture {kind!r} can't be read; {', '.join(CLASSES)} can")
+        raise ModelError(f"the GGUF architecture {kind!r} is not supported; supported: {', '.join(CLASSES)}")
     name, model_type = CLASSES[metadata.architecture]
     if "token_embd.weight" not in metadata.tensors:
-        raise ModelError("the GGUF file holds a vocabulary, and no weights")
+        raise ModelError("the GGUF file holds a vocabulary but no weights")
     hidden = metadata.require("{arch}.embedding_length")
     heads = metadata.require("{arch}.attention.head_count")
     head_dim = metadata.get("{arch}.attention.key_length", hidden // heads)

@@ -39,25 +39,27 @@ def tokenizer(metadata: Metadata) -> Tokenizer:
     """Build the tokenizer. Raises `ModelError` for an unknown kind."""
     kind = metadata.require("tokenizer.ggml.model")
     if kind not in _KINDS:
-        raise ModelError(f"the GGUF file's tokenizer is of the kind {kind!r}; {', '.join(_KINDS)} are known")
-    made: Tokenizer = _KINDS[kind](metadata)
-    _add_tokens(made, metadata)
+        raise ModelError(
+            f"the GGUF file's tokenizer kind {kind!r} is not supported; supported: {', '.join(_KINDS)}"
+        )
+    built: Tokenizer = _KINDS[kind](metadata)
+    _add_tokens(built, metadata)
     bos = metadata.get("tokenizer.ggml.bos_token_id")
     if bos is not None and _adds_bos(metadata):
         token = metadata.require("tokenizer.ggml.tokens")[bos]
-        made.post_processor = processors.Sequence(
+        built.post_processor = processors.Sequence(
             [
-                *([made.post_processor] if made.post_processor else []),
+                *([built.post_processor] if built.post_processor else []),
                 processors.TemplateProcessing(single=[token, "$A"], special_tokens=[(token, bos)]),
             ]
         )
-    return made
+    return built
 
 
 def tokenizer_config(metadata: Metadata) -> dict[str, Any]:
     """Return the content of ``tokenizer_config.json``: names of special tokens and the chat template."""
     tokens = metadata.require("tokenizer.ggml.tokens")
-    ids = {part: metadata.get(f"tokenizer.ggml.{key}_token_id") for part, key in _PARTS.items()}
+    ids = {part: metadata.get(f"tokenizer.ggml.{key}_token_id") for part, key in _SPECIAL_TOKENS.items()}
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "add_bos_token": _adds_bos(metadata),
@@ -68,7 +70,7 @@ def tokenizer_config(metadata: Metadata) -> dict[str, Any]:
     }
 
 
-_PARTS = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
+_SPECIAL_TOKENS = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
 
 
 def _byte_level(metadata: Metadata) -> Tokenizer:
@@ -79,16 +81,16 @@ def _byte_level(metadata: Metadata) -> Tokenizer:
         merges=[_pair(merge) for merge in metadata.require("tokenizer.ggml.merges")],
         ignore_merges=pre == "llama-bpe",  # Llama 3 does not merge up to a whole word of its vocabulary
     )
-    made = Tokenizer(model)
+    built = Tokenizer(model)
     if pre in ("qwen2", "deepseek-r1-qwen"):
-        made.normalizer = normalizers.NFC()
-    made.pre_tokenizer = _divider(pre)
-    made.decoder = decoders.ByteLevel()
-    made.post_processor = processors.ByteLevel(trim_offsets=False)
-    return made
+        built.normalizer = normalizers.NFC()
+    built.pre_tokenizer = _pre_tokenizer(pre)
+    built.decoder = decoders.ByteLevel()
+    built.post_processor = processors.ByteLevel(trim_offsets=False)
+    return built
 
 
-def _divider(pre: str) -> pre_tokenizers.PreTokenizer:
+def _pre_tokenizer(pre: str) -> pre_tokenizers.PreTokenizer:
     if pre in _GPT_2:
         return pre_tokenizers.ByteLevel(add_prefix_space=False)
     if pre in _DIGIT_BY_DIGIT:
@@ -99,7 +101,7 @@ def _divider(pre: str) -> pre_tokenizers.PreTokenizer:
         bytes_only = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         return pre_tokenizers.Sequence([split, bytes_only])
     known = ", ".join((*_GPT_2, *_DIGIT_BY_DIGIT, *_PATTERNS))
-    raise ModelError(f"tokenizer.ggml.pre {pre!r} of the GGUF file is not known; {known} are")
+    raise ModelError(f"tokenizer.ggml.pre {pre!r} of the GGUF file is not supported; supported: {known}")
 
 
 def _sentence_piece(metadata: Metadata) -> Tokenizer:
@@ -109,15 +111,15 @@ def _sentence_piece(metadata: Metadata) -> Tokenizer:
     unknown = tokens[metadata.get("tokenizer.ggml.unknown_token_id", 0)]
     vocabulary = {token: index for index, token in enumerate(tokens)}
     merges = list(_merges(tokens, scores, vocabulary))
-    made = Tokenizer(
+    built = Tokenizer(
         BPE(vocab=vocabulary, merges=merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
     )
     prefix = metadata.get("tokenizer.ggml.add_space_prefix", True)
     spaces = normalizers.Replace(" ", _SPACE)
-    made.normalizer = normalizers.Sequence([normalizers.Prepend(_SPACE), spaces] if prefix else [spaces])
+    built.normalizer = normalizers.Sequence([normalizers.Prepend(_SPACE), spaces] if prefix else [spaces])
     steps = [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
-    made.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if prefix else steps)
-    return made
+    built.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)] if prefix else steps)
+    return built
 
 
 def _merges(tokens: list[str], scores: list[float], vocabulary: dict[str, int]) -> Iterator[tuple[str, str]]:
@@ -134,13 +136,13 @@ def _pair(merge: str) -> tuple[str, str]:
     return left, right
 
 
-def _add_tokens(made: Tokenizer, metadata: Metadata) -> None:
+def _add_tokens(built: Tokenizer, metadata: Metadata) -> None:
     tokens, types = metadata.require("tokenizer.ggml.tokens"), metadata.require("tokenizer.ggml.token_type")
     for token, kind in zip(tokens, types, strict=True):
         if kind == _CONTROL:
-            made.add_special_tokens([AddedToken(token, special=True, normalized=False)])
+            built.add_special_tokens([AddedToken(token, special=True, normalized=False)])
         elif kind == _USER_DEFINED:
-            made.add_tokens([AddedToken(token, special=False, normalized=False)])
+            built.add_tokens([AddedToken(token, special=False, normalized=False)])
 
 
 def _adds_bos(metadata: Metadata) -> bool:

@@ -34,8 +34,8 @@ def targets() -> tuple[Target, ...]:
 
 def _features() -> Callable[[str], bool]:
     """Return a test for the features that numba compiles for: the processor's, or ``NUMBA_CPU_FEATURES``."""
-    if told := numba.config.CPU_FEATURES:  # type: ignore[attr-defined]
-        return frozenset(told.replace("+", "").split(",")).__contains__
+    if names := numba.config.CPU_FEATURES:  # type: ignore[attr-defined]
+        return frozenset(names.replace("+", "").split(",")).__contains__
     found = get_host_cpu_features()
     return lambda name: bool(found.get(name, False))
 

@@ -46,7 +46,7 @@ def test_a_long_chunk_is_cut_into_tiles() -> None:
     ]
 
 
-def test_blocks_that_are_not_reached_yet_stay_behind() -> None:
+def test_blocks_that_are_not_reached_are_left_out() -> None:
     assert prepared(row(5, 1, 3, 7, 8, 9)).tables.tolist() == [[3, 7]]
 
 
@@ -77,6 +77,6 @@ def test_rows_that_fill_up_write_nowhere_and_see_nothing() -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 3, 16])
-def test_a_full_batch_of_decodes_has_the_size_that_was_foretold(rows: int) -> None:
+def test_a_full_batch_of_decodes_has_the_size_that_was_computed(rows: int) -> None:
     host = prepared(*(row(11, 1, 0, 1, 2) for _ in range(rows)))
     assert host.size == packed_decode_size(rows, blocks=3)

@@ -63,42 +63,42 @@ def test_sizes_end_with_the_largest(largest: int, expected: list[int]) -> None:
 
 def test_each_size_is_recorded_once_and_later_batches_are_replayed() -> None:
     recorder = Recorder()
-    own = graphs(recorder)
-    assert own.run(decodes(1, 2, 3)).tolist() == [[1, 5, 2, 1], [2, 10, 3, 2], [3, 15, 4, 3]]
-    assert own.run(decodes(7, 5, 6, 4))[:, 0].tolist() == [7, 5, 6, 4]
-    assert own.run(decodes(9, 8, 7)).tolist() == [[9, 45, 10, 11], [8, 40, 9, 10], [7, 35, 8, 0]]
+    decode_graphs = graphs(recorder)
+    assert decode_graphs.run(decodes(1, 2, 3)).tolist() == [[1, 5, 2, 1], [2, 10, 3, 2], [3, 15, 4, 3]]
+    assert decode_graphs.run(decodes(7, 5, 6, 4))[:, 0].tolist() == [7, 5, 6, 4]
+    assert decode_graphs.run(decodes(9, 8, 7)).tolist() == [[9, 45, 10, 11], [8, 40, 9, 10], [7, 35, 8, 0]]
     assert recorder.recorded == 1
-    own.run(decodes(1))
+    decode_graphs.run(decodes(1))
     assert recorder.recorded == 2
 
 
 def test_wider_tables_than_at_the_recording_are_read() -> None:
-    own = graphs(Recorder())
-    own.run(decodes(0))
-    assert own.run(decodes(9))[0, 3] == 11
+    decode_graphs = graphs(Recorder())
+    decode_graphs.run(decodes(0))
+    assert decode_graphs.run(decodes(9))[0, 3] == 11
 
 
 def test_chunks_and_more_rows_than_the_largest_size_are_not_taken() -> None:
-    own = graphs(Recorder(), largest=2)
-    assert own.can_run(decodes(1, 2))
-    assert not own.can_run(decodes(1, 2, 3))
+    decode_graphs = graphs(Recorder(), largest=2)
+    assert decode_graphs.can_run(decodes(1, 2))
+    assert not decode_graphs.can_run(decodes(1, 2, 3))
     chunk = Row(
         token_ids=[1, 2], prompt_length=2, start=0, count=2, block_table=[0],
         sampling=SamplingParams(max_tokens=1), seed=0, sample=True,
     )  # fmt: skip
-    assert not own.can_run(build_batch([chunk], np.array([1, 2], np.int32), block_size=4))
+    assert not decode_graphs.can_run(build_batch([chunk], np.array([1, 2], np.int32), block_size=4))
 
 
-def test_after_the_rehearsal_every_size_is_recorded() -> None:
+def test_after_the_warmup_every_size_is_recorded() -> None:
     recorder = Recorder()
-    own = graphs(recorder, largest=20)
+    decode_graphs = graphs(recorder, largest=20)
     *batches, prompt = (
         build_batch(rows, np.zeros(sum(row.count for row in rows), np.int32), block_size=4)
         for rows in warmup_batches(20)
     )
-    assert not own.can_run(prompt)
+    assert not decode_graphs.can_run(prompt)
     for batch in batches:
-        own.run(batch)
+        decode_graphs.run(batch)
     assert recorder.recorded == len(graph_sizes(20)) == 6
-    own.run(decodes(*range(10)))
+    decode_graphs.run(decodes(*range(10)))
     assert recorder.recorded == 6
