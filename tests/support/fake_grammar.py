@@ -1,6 +1,6 @@
-"""A grammar backend for models whose tokens are numbers: ``Exactly("12")`` is the tokens 1 and 2.
+"""A grammar backend for models whose tokens are numbers: ``ConstString("12")`` is the tokens 1 and 2.
 
-An ``x`` in the text raises when its place comes, a ``z`` hangs there, and ``!`` can't be compiled.
+At an ``x`` in the text the matcher raises, at a ``z`` it hangs, and ``!`` can't be compiled.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ HANG_SECONDS = 0.5
 
 class Numbers:
     compiled: ClassVar[list[str]] = []
-    """All that was compiled by any of them."""
+    """Texts compiled by any instance."""
 
     def __init__(self, context: fllm.GrammarContext) -> None:
         pass

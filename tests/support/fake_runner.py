@@ -1,7 +1,7 @@
 """A model runner whose "model" is a hash of everything that its KV cache holds for a sequence.
 
 It keeps token ids in its blocks and reads them back through the block table alone, so any mistake with
-blocks, the prefix cache, chunks or preemption changes the answer.
+blocks, the prefix cache, chunks or preemption changes the output.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ VOCABULARY = 11
 
 
 def pick(context: Sequence[int], seed: int) -> int:
-    """The "model": the next token after these."""
+    """Return the next token after these: this is the "model"."""
     digest = blake2b(repr((list(context), seed)).encode(), digest_size=4).digest()
     return int.from_bytes(digest) % VOCABULARY
 
 
 def logprob(context: Sequence[int], token: int) -> TokenLogprob:
-    """A number that depends on the token and on everything before it."""
+    """Return a number that depends on the token and on everything before it."""
     return TokenLogprob(token, -float(pick(context, token)))
 
 
 def expected_tokens(
     prompt: GenerateRequest, seed: int, *, eos: Sequence[int] = (), max_model_len: int = 1000
 ) -> list[int]:
-    """What the model answers when nobody else is there and nothing is cached."""
+    """Return the model's output for a request that is alone, without a cache."""
     context, sampling = list(prompt.token_ids), prompt.sampling
     stops = stop_tokens(sampling, eos)
     limit = min(len(context) + sampling.max_tokens, max_model_len)
@@ -49,7 +49,7 @@ def _unless_banned(token: int, sampling: SamplingParams, exist: int, stops: froz
 
 
 class Oracle:
-    """A drafter that knows the "model"; ``rights`` say, again and again, which of its guesses are right."""
+    """A drafter that knows the "model"; ``rights`` repeat and define which of its drafts are right."""
 
     def __init__(self, rights: Sequence[bool], width: int = 5, seed: int = 0) -> None:
         self._rights = cycle(rights)
@@ -103,14 +103,14 @@ class FakeRunner:
         self.batches.append(list(batch))
         self.hook(batch)
         written = [slot for row in batch for slot in self._write(row)]
-        assert len(written) == len(set(written)), "two rows wrote to one place"
+        assert len(written) == len(set(written)), "two rows wrote to the same slot"
         return [self._result(row) for row in batch]
 
     def close(self) -> None:
         self.closed = True
 
     def read(self, block_table: Sequence[int], count: int) -> list[int]:
-        """The first so many tokens that a block table leads to."""
+        """Return the first ``count`` tokens in the blocks of a block table."""
         return [self._slots[block][offset] for block, offset in self._places(block_table, 0, count)]
 
     def _places(self, block_table: Sequence[int], start: int, end: int) -> list[tuple[int, int]]:
@@ -137,11 +137,15 @@ class FakeRunner:
             tokens.append(self._next(row, context[:place]))
             if place < len(context) and tokens[-1] != context[place]:
                 break
-        asked = row.sampling.logprobs is not None
-        found = [logprob(context[: certain + i], token) for i, token in enumerate(tokens)] if asked else []
+        with_logprobs = row.sampling.logprobs is not None
+        found = (
+            [logprob(context[: certain + i], token) for i, token in enumerate(tokens)]
+            if with_logprobs
+            else []
+        )
         return Sampled(
             token_id=tokens[-1],
-            logprob=found[-1] if asked else None,
+            logprob=found[-1] if with_logprobs else None,
             accepted=len(tokens) - 1,
             accepted_logprobs=found[:-1],
             prompt_logprobs=logprobs,

@@ -36,7 +36,7 @@ class TestDevice(ModelRunnerContract):
     def tokenizer(self) -> Tokenizer:
         return Tokenizer.load(Path(self.bench().card.tokenizer))
 
-    def test_the_model_answers(self) -> None:
+    def test_the_model_generates_text(self) -> None:
         tokenizer = self.tokenizer()
         line = self.bench().line(tokenizer.encode(QUESTION, add_special_tokens=False))
         self.bench().generate([line], 8)

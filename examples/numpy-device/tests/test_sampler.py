@@ -91,7 +91,7 @@ def test_a_bias_is_added_to_its_logit() -> None:
     assert greedy(logit_bias={0: -100.0}) == 1
 
 
-def test_repetition_is_penalized_in_prompt_and_answer_and_the_others_in_the_answer_alone() -> None:
+def test_repetition_penalty_includes_the_prompt_and_the_others_only_the_output() -> None:
     assert greedy(repetition_penalty=4.0, tokens=(0, 3)) == 1
     assert greedy(presence_penalty=2.0, tokens=(0, 3)) == 0
     assert greedy(presence_penalty=2.0, tokens=(3, 0), prompt=1) == 1

@@ -64,7 +64,7 @@ async def idle(engine: BatchedBackend) -> None:
 
 
 class Gate:
-    """Lets some batches pass, and stops the engine before the next until it is told to go on."""
+    """Lets some batches pass, and stops the engine before the next until it is opened."""
 
     def __init__(self, passing: int = 0) -> None:
         self.passing = passing
@@ -92,7 +92,7 @@ def scenario(run: Callable[[], Awaitable[None]]) -> Callable[[], None]:
 
 
 @scenario
-async def test_the_card_tells_what_model_and_cache_allow():
+async def test_the_card_has_the_limits_of_model_and_cache():
     seen: list[Progress] = []
     engine = backend(FakeRunner(blocks=8), BackendContext(progress=seen.append), max_num_seqs=3)
     card = await engine.start()
@@ -111,7 +111,7 @@ async def test_the_card_tells_what_model_and_cache_allow():
 
 
 @scenario
-async def test_a_sequence_comes_in_steps_of_which_only_the_last_has_a_finish():
+async def test_only_the_last_output_has_a_finish_reason():
     async with running(FakeRunner()) as engine:
         steps = [step async for step in engine.generate(request())]
     assert [token for step in steps for token in step.token_ids] == expected_tokens(request(), 0)
@@ -121,7 +121,7 @@ async def test_a_sequence_comes_in_steps_of_which_only_the_last_has_a_finish():
 
 
 @scenario
-async def test_two_hundred_at_once_are_each_answered_as_if_alone():
+async def test_the_output_of_200_concurrent_requests_is_that_of_each_alone():
     asked = [
         request(f"r{i}", [1, 2, i % 11, *[3] * (i % 7)], seed=i, max_tokens=1 + i % 9) for i in range(200)
     ]
@@ -212,7 +212,7 @@ async def test_stopping_ends_what_is_in_flight_and_closes_the_runner():
 
 
 @scenario
-async def test_stopping_what_never_started_is_nothing():
+async def test_stopping_before_the_start_does_nothing():
     threads = threading.active_count()
     await backend(FakeRunner()).stop()
     assert threading.active_count() == threads
@@ -238,7 +238,7 @@ class Unloadable(FakeRunner):
 
 
 @scenario
-async def test_what_load_raises_comes_out_of_start():
+async def test_start_raises_what_load_raises():
     engine = backend(Unloadable())
     with pytest.raises(ModelError, match="no such model"):
         await engine.start()
@@ -248,13 +248,13 @@ async def test_what_load_raises_comes_out_of_start():
 
 
 @scenario
-async def test_a_context_longer_than_the_models_is_refused_at_the_start():
+async def test_a_context_longer_than_the_models_is_rejected_at_the_start():
     with pytest.raises(ConfigError, match="1001 and the model's own is 1000"):
         await backend(FakeRunner(), max_model_len=1001).start()
 
 
 @scenario
-async def test_bad_prompts_are_refused_at_the_door():
+async def test_invalid_prompts_are_rejected():
     async with running(FakeRunner(max_model_len=4)) as engine:
         for refused, error in (
             (request(token_ids=[]), RequestError),

@@ -1,4 +1,4 @@
-"""Sequences that are kept to a grammar, among others that are not."""
+"""Sequences with and without a grammar in the same batches."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from fllm.values import EngineOutput, GenerateRequest, SamplingParams
 
 
 class MaskedRunner(FakeRunner):
-    """Takes the allowed token that is nearest after the one that it would have taken."""
+    """Samples the first allowed token from the unconstrained one on."""
 
     capabilities = RunnerCapabilities(verifies_drafts=True, applies_masks=True)
 
@@ -86,7 +86,7 @@ def run(runner: FakeRunner, scenario: Callable[[BatchedBackend], object], **conf
     asyncio.run(main())
 
 
-def test_an_answer_is_what_the_grammar_says_and_ends_without_a_step_for_its_end() -> None:
+def test_the_output_follows_the_grammar_and_ends_without_an_extra_step() -> None:
     runner = MaskedRunner(eos=(10,))
 
     async def scenario(engine: BatchedBackend) -> None:
@@ -146,7 +146,7 @@ def test_a_grammar_that_fails_or_hangs_fails_its_own_sequence_alone(
     run(MaskedRunner(), scenario)
 
 
-def test_a_hanging_mask_costs_a_batch_its_patience_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hanging_mask_delays_a_batch_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fllm.structured_output.grammar_state.MASK_TIMEOUT", 0.01)
     monkeypatch.setattr("support.fake_grammar.HANG_SECONDS", 30.0)
     began = time.monotonic()
@@ -161,7 +161,7 @@ def test_a_hanging_mask_costs_a_batch_its_patience_once(monkeypatch: pytest.Monk
     assert time.monotonic() - began < 30.0  # it was left alone
 
 
-def test_who_is_preempted_goes_on_where_the_grammar_was() -> None:
+def test_a_preempted_sequence_continues_where_its_grammar_was() -> None:
     runner = MaskedRunner(blocks=5)
 
     async def scenario(engine: BatchedBackend) -> None:
@@ -184,7 +184,7 @@ def test_a_constrained_sequence_drafts_nothing() -> None:
     run(MaskedRunner(), scenario, speculative_config=speculation)
 
 
-def test_the_same_constraint_is_compiled_once_and_a_refusal_reaches_who_asked() -> None:
+def test_a_constraint_is_compiled_once_and_a_rejection_reaches_its_request() -> None:
     Numbers.compiled.clear()
 
     async def scenario(engine: BatchedBackend) -> None:
@@ -198,7 +198,7 @@ def test_the_same_constraint_is_compiled_once_and_a_refusal_reaches_who_asked() 
 
 
 @pytest.mark.parametrize(("runner", "grammar"), [(FakeRunner, "numbers"), (MaskedRunner, None)])
-def test_without_masks_or_a_grammar_backend_a_constraint_is_refused(
+def test_without_masks_or_a_grammar_backend_a_constraint_is_rejected(
     runner: type[FakeRunner], grammar: str | None
 ) -> None:
     async def scenario(engine: BatchedBackend) -> None:

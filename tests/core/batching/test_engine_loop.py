@@ -33,7 +33,7 @@ def test_the_outcomes_of_a_step_are_delivered_together():
     assert delivered == [["a", "b", "c"], ["b", "c"], ["b"]]
 
 
-def test_orders_are_heard_between_two_steps():
+def test_commands_are_processed_between_two_steps():
     runner = FakeRunner()
     loop = loop_over(runner)
     submit(loop, "a", 100)

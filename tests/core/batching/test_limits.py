@@ -44,7 +44,7 @@ def test_otherwise_a_token_costs_more_the_longer_its_context():
 
 
 @pytest.mark.parametrize(("seqs", "tokens"), [(9, 8), (0, 8)])
-def test_contradicting_limits_are_refused_quoting_both(seqs: int, tokens: int):
+def test_contradicting_limits_are_rejected_quoting_both(seqs: int, tokens: int):
     with pytest.raises(ConfigError, match=f"tokens is {tokens} and --max-num-seqs is {seqs}"):
         BatchLimits().with_config(config(max_num_seqs=seqs, max_num_batched_tokens=tokens))
 
@@ -59,12 +59,12 @@ def test_the_context_may_not_be_raised():
         context_length(CARD, config(max_model_len=101), 1000)
 
 
-def test_a_small_cache_lowers_the_context_and_says_so(caplog: pytest.LogCaptureFixture):
+def test_a_small_cache_lowers_the_context_and_logs_it(caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.WARNING):
         assert context_length(CARD, config(), 64) == 64
     assert "64 tokens instead of 100" in caplog.text
 
 
-def test_a_cache_without_blocks_is_refused():
+def test_a_cache_without_blocks_is_rejected():
     with pytest.raises(ConfigError, match="no memory"):
         context_length(CARD, config(), 0)

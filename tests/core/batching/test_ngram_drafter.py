@@ -14,7 +14,7 @@ SPELLED = b'{"method": "ngram", "num_speculative_tokens": 5, "prompt_lookup_max"
 
 
 def drafter(tokens: int = 8, longest: int = 3, shortest: int = 2, width: int | None = None) -> NgramDrafter:
-    """One that guesses ``width`` tokens from the beginning, or as few as it does by itself."""
+    """Return a drafter that drafts ``width`` tokens at first, or its default number."""
     made = NgramDrafter(
         Speculation(
             method="ngram",
@@ -58,22 +58,22 @@ def test_an_index_that_grew_guesses_like_one_that_was_made_at_once(before: list[
 
 
 def test_guesses_grow_while_they_are_right():
-    text, guesser, widths = [1, 2, 3] * 9, drafter(tokens=6), []
+    text, ngrams, widths = [1, 2, 3] * 9, drafter(tokens=6), []
     for _ in range(5):
-        widths.append(len(guesser.draft(text, max_drafts=99)))
-        guesser.update(widths[-1], widths[-1])
+        widths.append(len(ngrams.draft(text, max_drafts=99)))
+        ngrams.update(widths[-1], widths[-1])
     assert widths == [INITIAL_WIDTH, 2, 4, 6, 6]
-    guesser.update(6, 3)
-    assert len(guesser.draft(text, max_drafts=99)) == 3
+    ngrams.update(6, 3)
+    assert len(ngrams.draft(text, max_drafts=99)) == 3
 
 
-def test_who_is_always_wrong_is_seldom_asked():
-    text, guesser = [1, 2] * 9, drafter()
+def test_a_drafter_that_is_always_wrong_drafts_rarely():
+    text, ngrams = [1, 2] * 9, drafter()
     pauses = [0]
     for _ in range(400):
-        if guess := guesser.draft(text, max_drafts=9):
+        if guess := ngrams.draft(text, max_drafts=9):
             assert len(guess) == INITIAL_WIDTH
-            guesser.update(len(guess), 0)
+            ngrams.update(len(guess), 0)
             pauses.append(0)
         else:
             pauses[-1] += 1
@@ -96,6 +96,6 @@ def test_the_options_are_spelled_as_vllm_spells_them():
         ({"draft_model": "small"}, "draft_model"),
     ],
 )
-def test_bad_options_are_refused_by_their_name(change: dict[str, Any], message: str):
+def test_bad_options_are_rejected_by_their_name(change: dict[str, Any], message: str):
     with pytest.raises(msgspec.ValidationError, match=message):
         msgspec.convert(msgspec.json.decode(SPELLED) | change, Speculation)

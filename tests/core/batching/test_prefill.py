@@ -1,4 +1,4 @@
-"""How a step's prefill is shared out among the sequences whose prompts are not computed yet."""
+"""How a step's prefill budget is divided among sequences."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LENGTH = 4000
 
 
 class Harness:
-    """A scheduler whose steps spend so much on prefill; it keeps all steps and the tokens computed."""
+    """A scheduler with a prefill budget. It keeps all steps and the tokens computed."""
 
     def __init__(self, budget: int | None = 16, *, seqs: int = 16, blocks: int = 3000) -> None:
         self.limits = BatchLimits(
@@ -37,7 +37,7 @@ class Harness:
             self.scheduler.add(each, seed=0, arrival_time=0.0)
 
     def step(self) -> list[tuple[str, int]]:
-        """Run one; gives each row's sequence and how many tokens it computed."""
+        """Run one step. Return each row's sequence and how many tokens it computed."""
         batch = self.scheduler.schedule()
         for request_id, step in self.scheduler.complete(batch, self.runner.execute(batch.rows)):
             self.steps[request_id].append(step)
@@ -58,7 +58,7 @@ def counts(batch: Batch) -> list[tuple[str, int]]:
 
 
 def request(name: str, length: int, *, token: int | None = None, max_tokens: int = 1) -> GenerateRequest:
-    """Its tokens are ``token``, or such that no other prompt begins alike."""
+    """Return a request whose tokens are all ``token``, or unique to its name."""
     ids = [crc32(name.encode()) if token is None else token] * length
     return GenerateRequest(name, ids, SamplingParams(max_tokens=max_tokens))
 
@@ -87,17 +87,17 @@ def test_tokens_that_are_done_or_cached_are_not_left():
     assert harness.step() == [("cached", 1), ("half done", 4), ("new", 5)]
 
 
-def test_the_eldest_has_a_quarter_and_what_others_leave():
+def test_the_oldest_has_a_quarter_and_what_others_leave():
     harness = Harness(16)
-    harness.add(request("eldest", 300), request("b", 50), request("c", 60))
-    assert harness.step() == [("b", 12), ("eldest", 4)]
+    harness.add(request("oldest", 300), request("b", 50), request("c", 60))
+    assert harness.step() == [("b", 12), ("oldest", 4)]
     harness.scheduler.abort("b")
     harness.scheduler.abort("c")
     harness.add(request("d", 3))
-    assert harness.step() == [("d", 3), ("eldest", 12)]  # the 13th would cost more than is left
+    assert harness.step() == [("d", 3), ("oldest", 12)]  # the 13th would cost more than is left
 
 
-def test_an_endless_stream_of_short_prompts_starves_nobody():
+def test_an_endless_stream_of_short_prompts_does_not_starve_long_ones():
     harness = Harness(16)
     harness.add(request("first", 100), request("second", 150))
     for count in range(200):
@@ -135,7 +135,7 @@ def test_a_sequence_that_stays_alone_has_longer_chunks():
     assert harness.step() == [("long", 58)]
 
 
-def test_those_who_decode_take_nothing_from_the_budget():
+def test_decoding_sequences_take_nothing_from_the_budget():
     harness = Harness(8)
     harness.add(*[request(name, 1, max_tokens=9) for name in "abc"])
     harness.step()
@@ -174,20 +174,20 @@ def test_a_prompt_finds_what_others_computed_since_it_was_admitted():
         assert harness.tokens(each.request_id) == expected_tokens(each, 0)
 
 
-def test_one_in_the_midst_of_its_prefill_takes_over_what_another_has_filled():
+def test_a_sequence_in_prefill_reuses_blocks_that_another_has_filled():
     harness = Harness(16)
-    eldest = request("eldest", 102, token=1)
-    harness.add(eldest, request("shorter", 90, token=1))
-    assert harness.step() == [("shorter", 12), ("eldest", 3)]
-    assert harness.computed["eldest"] == [12, 13, 14]
+    oldest = request("oldest", 102, token=1)
+    harness.add(oldest, request("shorter", 90, token=1))
+    assert harness.step() == [("shorter", 12), ("oldest", 3)]
+    assert harness.computed["oldest"] == [12, 13, 14]
     harness.finish()
     computed = sum(len(places) for places in harness.computed.values())
-    assert 102 <= computed < 130, "but for the beginnings of blocks, each token once"
-    assert harness.tokens("eldest") == expected_tokens(eldest, 0)
+    assert 102 <= computed < 130, "each token is computed once, except the first ones of blocks"
+    assert harness.tokens("oldest") == expected_tokens(oldest, 0)
     assert harness.pool.num_free == harness.pool.num_blocks
 
 
-def test_a_failed_step_leaves_nothing_wrong_to_those_who_had_no_part_in_it():
+def test_a_failed_step_does_not_affect_sequences_that_were_not_in_it():
     harness = Harness(16)
     alike = request("b", 21, token=1)
     harness.add(request("a", 20, token=1), alike)
@@ -199,7 +199,7 @@ def test_a_failed_step_leaves_nothing_wrong_to_those_who_had_no_part_in_it():
     assert harness.tokens("b") == expected_tokens(alike, 0)
 
 
-def test_an_abort_in_the_midst_of_a_prefill_leaves_its_share_to_the_next():
+def test_an_abort_during_prefill_leaves_the_share_to_the_next():
     harness = Harness(16)
     harness.add(request("a", 200), request("b", 300))
     assert harness.step() == [("a", 16)]

@@ -15,12 +15,12 @@ def test_a_prompt_that_leaves_room_for_a_token_passes():
     check_request(request(0, 9, 5, logit_bias={9: 1.0}, stop_token_ids=(0,)), CARD)
 
 
-def test_an_empty_prompt_is_refused():
+def test_an_empty_prompt_is_rejected():
     with pytest.raises(RequestError, match="empty"):
         check_request(request(), CARD)
 
 
-def test_a_prompt_that_fills_the_context_is_refused_quoting_both_lengths():
+def test_a_prompt_that_fills_the_context_is_rejected_quoting_both_lengths():
     with pytest.raises(ContextTooLong, match=r"has 4 tokens.* holds 4,") as caught:
         check_request(request(1, 2, 3, 4), CARD)
     assert caught.value.code == "context_length_exceeded"
@@ -35,7 +35,7 @@ def test_a_prompt_that_fills_the_context_is_refused_quoting_both_lengths():
         (request(1, stop_token_ids=(11,)), "stop_token_ids"),
     ],
 )
-def test_ids_outside_the_vocabulary_are_refused(refused: GenerateRequest, param: str):
+def test_ids_outside_the_vocabulary_are_rejected(refused: GenerateRequest, param: str):
     with pytest.raises(RequestError, match="ids are 0 to 9") as caught:
         check_request(refused, CARD)
     assert caught.value.param == param

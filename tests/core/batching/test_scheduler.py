@@ -16,7 +16,7 @@ BLOCK = 4
 
 
 class Harness:
-    """A scheduler and a fake runner, stepped by hand; it keeps all steps of all sequences."""
+    """A scheduler and a fake runner, stepped by hand, which record the outputs of all sequences."""
 
     def __init__(
         self,
@@ -107,7 +107,9 @@ SCHEDULES = [
 
 @pytest.mark.parametrize("enable_caching", [True, False])
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
-def test_neither_neighbours_nor_the_schedule_change_an_answer(schedule: dict[str, int], enable_caching: bool):
+def test_neither_other_sequences_nor_the_schedule_change_an_output(
+    schedule: dict[str, int], enable_caching: bool
+):
     harness = Harness(**schedule, enable_caching=enable_caching)
     harness.run(*MIXED)
     harness.run(
@@ -125,7 +127,7 @@ def test_small_pools_do_preempt():
     assert harness.scheduler.status().preemptions > 0
 
 
-def test_a_step_decodes_those_who_run_and_prefills_those_who_wait():
+def test_a_step_decodes_running_sequences_and_prefills_waiting_ones():
     harness = Harness(tokens=10)
     harness.add(request("a", [1, 2, 3]))
     assert rows(harness.step()) == [("a", 0, 3)]
@@ -143,7 +145,7 @@ def test_no_more_sequences_run_than_allowed():
     assert (status.running, status.waiting) == (2, 1)
 
 
-def test_a_prompt_that_does_not_fit_yet_waits_and_nobody_overtakes_it():
+def test_a_prompt_that_does_not_fit_waits_and_is_not_overtaken():
     harness = Harness(blocks=4)
     harness.add(request("a", [1] * 9, max_tokens=3), request("b", [2] * 5), request("c", [3]))
     assert rows(harness.step()) == [("a", 0, 9)]
@@ -152,7 +154,7 @@ def test_a_prompt_that_does_not_fit_yet_waits_and_nobody_overtakes_it():
     assert rows(harness.step()) == [("c", 0, 1), ("b", 0, 5)]
 
 
-def test_the_latest_arrival_is_preempted_and_comes_back_before_all_who_wait():
+def test_the_latest_arrival_is_preempted_and_resumes_before_all_waiting_ones():
     harness = Harness(blocks=4, seqs=2)
     harness.add(*[request(name, [token] * 7, max_tokens=4) for token, name in enumerate("abc")])
     first = harness.step()
@@ -174,7 +176,7 @@ def test_a_preempted_sequence_finds_its_blocks_in_the_cache():
     assert harness.scheduler.status().preemptions == 1
 
 
-def test_a_preempted_sequence_says_only_once_what_its_first_step_says():
+def test_a_preempted_sequence_returns_the_fields_of_its_first_output_only_once():
     harness = Harness(blocks=4)
     long = [request(name, [token] * 7, max_tokens=8, prompt_logprobs=0) for token, name in enumerate("ab")]
     harness.run(*long)
@@ -211,7 +213,7 @@ def test_a_later_request_finds_the_prompt_only_in_a_cache_that_retains_it(enable
     assert harness.scheduler.status().prefix_queries == 34
 
 
-def test_answers_are_cached_as_well_as_prompts():
+def test_outputs_are_cached_as_well_as_prompts():
     harness = Harness()
     harness.run(request("a", [1] * 5, max_tokens=11))
     harness.run(request("b", [1] * 5 + harness.tokens("a")))
@@ -239,7 +241,7 @@ def test_prompt_logprobs_come_for_every_token_even_of_a_cached_prompt(tokens: in
     assert harness.steps["a"][0].prompt_logprobs is None
 
 
-def test_a_preemption_in_the_middle_of_the_prompt_leaves_no_trace_in_the_first_step():
+def test_a_preemption_during_prefill_does_not_change_the_first_output():
     for wanted in (None, 0):
         harness = Harness(blocks=6, tokens=3)
         harness.add(
@@ -270,7 +272,7 @@ def test_prompt_logprobs_given_once_are_not_computed_again_after_a_preemption():
     assert harness.tokens("b") == expected_tokens(asked, 0)
 
 
-def test_logprobs_come_with_each_token_where_asked_for():
+def test_logprobs_come_with_each_token_if_requested():
     harness = Harness()
     harness.run(request("a", [1, 2], logprobs=0), request("b", [1, 2]))
     context = [1, 2]
@@ -280,7 +282,7 @@ def test_logprobs_come_with_each_token_where_asked_for():
     assert [step.logprobs for step in harness.steps["b"]] == [None] * 6
 
 
-def test_the_first_step_tells_how_long_the_sequence_waited():
+def test_the_first_output_has_the_queue_time():
     harness = Harness(seqs=1)
     harness.add(request("a", [1], max_tokens=2), request("b", [1], max_tokens=2))
     while harness.scheduler.busy:
@@ -290,7 +292,7 @@ def test_the_first_step_tells_how_long_the_sequence_waited():
 
 
 STOP = expected_tokens(request("a", [1, 2]), 0)[2]
-"""The third token of the answer to ``[1, 2]``; the first and the second are others."""
+"""The third token of the output for ``[1, 2]``; the first and the second are others."""
 
 
 @pytest.mark.parametrize(
@@ -365,7 +367,7 @@ def test_an_abort_frees_the_blocks_at_once():
     assert not harness.scheduler.busy
 
 
-def test_an_abort_leaves_the_blocks_of_those_who_share_them():
+def test_an_abort_keeps_blocks_that_other_sequences_share():
     harness = Harness()
     asked = request("b", [1] * 9)
     harness.add(request("a", [1] * 9), asked)
@@ -389,7 +391,7 @@ def test_what_a_failed_batch_would_have_computed_is_not_found_in_the_cache():
     assert harness.tokens("b") == expected_tokens(asked, 0)
 
 
-def test_a_runner_that_owes_a_token_or_a_row_is_found_out():
+def test_a_missing_token_or_row_of_the_runner_is_an_error():
     for results, error in (([Sampled()], BackendError), ([], ValueError)):
         harness = Harness()
         harness.add(request("a", [1]))

@@ -1,4 +1,4 @@
-"""Add, step, abort and fail in any order, with drafts: answers stay right, and no block is lost."""
+"""Add, step, abort and fail in any order, with drafts: outputs stay right, and no block is lost."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             drafter=partial(Oracle, rights) if rights else None,
         )
         self.requests: dict[str, GenerateRequest] = {}
-        self.answers: dict[str, list[int]] = {}
+        self.outputs: dict[str, list[int]] = {}
         self.count = 0
 
     @rule(token_ids=token_ids, sampling=samplings, n=st.integers(1, 3), client=st.sampled_from("abc"))
@@ -83,17 +83,17 @@ class SchedulerMachine(RuleBasedStateMachine):
             request = GenerateRequest(request_id, ids, sampling, group=str(self.count), client=client)
             self.scheduler.add(request, seed=sampling.seed or 0, arrival_time=0.0)
             self.requests[request_id] = request
-            self.answers[request_id] = []
+            self.outputs[request_id] = []
 
     @precondition(lambda self: self.scheduler.busy)
     @rule()
     def step(self) -> None:
         batch = self.scheduler.schedule()
-        assert batch.rows, "somebody always gets on"
+        assert batch.rows, "every step advances a sequence"
         assert sum(row.count for row in batch.rows) <= self.limits.max_num_batched_tokens
         for request_id, step in self.scheduler.complete(batch, self.runner.execute(batch.rows)):
             self.check_prompt_logprobs(request_id, step)
-            self.answers[request_id] += step.token_ids
+            self.outputs[request_id] += step.token_ids
             if step.finish_reason is not None:
                 self.check_answer(request_id)
 
@@ -141,13 +141,13 @@ class SchedulerMachine(RuleBasedStateMachine):
         request = self.requests.pop(request_id)
         seed = request.sampling.seed or 0
         expected = expected_tokens(request, seed, eos=EOS, max_model_len=self.max_model_len)
-        assert self.answers[request_id] == expected
+        assert self.outputs[request_id] == expected
 
     def check_prompt_logprobs(self, request_id: str, step: EngineOutput) -> None:
         request = self.requests[request_id]
         ids = request.token_ids
         expected = [None] + [logprob(ids[:place], ids[place]) for place in range(1, len(ids))]
-        owed = request.sampling.prompt_logprobs is not None and not self.answers[request_id]
+        owed = request.sampling.prompt_logprobs is not None and not self.outputs[request_id]
         assert step.prompt_logprobs == (expected if owed else None)
 
     def teardown(self) -> None:

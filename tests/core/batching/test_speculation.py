@@ -1,4 +1,4 @@
-"""Drafts through the scheduler: whichever are right, nothing changes but the number of steps."""
+"""Drafts in the scheduler change only the number of steps."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def request(request_id: str, token_ids: list[int], **sampling: object) -> Genera
     return GenerateRequest(request_id, token_ids, SamplingParams(**{"max_tokens": 12, **sampling}))  # type: ignore[arg-type]
 
 
-CROWD = [
+MIXED = [
     request("short", [1, 2], max_tokens=30),
     request("long", list(range(11)) * 2, max_tokens=9),
     request("same", list(range(11)) * 2, max_tokens=9),
@@ -91,13 +91,13 @@ CROWD = [
     blocks=st.sampled_from([8, 11, 16, 64]),
     tokens=st.sampled_from([1, 5, 9, 64]),
 )
-def test_no_pattern_of_right_and_wrong_drafts_changes_an_answer(
+def test_no_pattern_of_right_and_wrong_drafts_changes_an_output(
     rights: list[bool], width: int, blocks: int, tokens: int
 ):
     harness = Harness(rights, width=width, blocks=blocks, tokens=tokens)
-    harness.run(*CROWD)
-    harness.run(*[GenerateRequest(f"again {p.request_id}", p.token_ids, p.sampling) for p in CROWD])
-    for each in CROWD:
+    harness.run(*MIXED)
+    harness.run(*[GenerateRequest(f"again {p.request_id}", p.token_ids, p.sampling) for p in MIXED])
+    for each in MIXED:
         expected = expected_tokens(each, each.sampling.seed or 0, max_model_len=blocks * BLOCK)
         assert harness.tokens(each.request_id) == harness.tokens(f"again {each.request_id}") == expected
     assert harness.pool.num_free == harness.pool.num_blocks
@@ -120,7 +120,7 @@ def test_rejected_drafts_cost_no_token():
     assert harness.scheduler.status().accepted == 0
 
 
-def test_the_drafter_learns_what_became_of_its_drafts():
+def test_the_drafter_is_updated_with_the_result_of_its_drafts():
     harness = Harness((True, True, False, False, False))
     harness.run(request("a", [1, 2], max_tokens=8))
     [oracle] = harness.oracles
@@ -185,7 +185,7 @@ def test_nothing_is_drafted_while_too_many_run():
     assert drafted[3] == 2 * 5
 
 
-def test_drafts_leave_a_token_of_the_batch_to_everyone():
+def test_drafts_leave_a_token_of_the_batch_to_every_sequence():
     harness = Harness(ALWAYS, tokens=4)
     harness.run(*[request(name, [1, 2]) for name in "ab"])
     assert all(len(batch) == 2 for batch in harness.runner.batches[2:5])
@@ -205,7 +205,7 @@ def test_a_prompt_is_computed_without_drafts():
 
 
 class Plain(FakeRunner):
-    """A runner that has never heard of drafts."""
+    """A runner that does not support drafts."""
 
     capabilities = RunnerCapabilities()
 
@@ -219,7 +219,7 @@ def test_speculation_needs_a_runner_that_verifies():
         EngineLoop(Plain(), config, BatchLimits())
 
 
-def test_the_loop_drafts_by_ngrams_where_it_is_told_to():
+def test_the_loop_drafts_by_ngrams_if_configured():
     speculation = Speculation(method="ngram", num_speculative_tokens=3, prompt_lookup_min=1)
     runner = FakeRunner()
     loop = EngineLoop(runner, BackendConfig(model="m", speculative_config=speculation), BatchLimits())
@@ -240,7 +240,7 @@ def test_the_loop_drafts_by_ngrams_where_it_is_told_to():
     assert loop.status().drafted > 0
 
 
-def test_the_configuration_says_how_many_may_run_beside_a_draft():
+def test_the_configuration_limits_the_batch_size_for_drafts():
     speculation = Speculation(method="ngram", num_speculative_tokens=3, disable_by_batch_size=9)
     config = BackendConfig(model="m", speculative_config=speculation)
     assert BatchLimits().with_config(config).max_drafting_seqs == 9

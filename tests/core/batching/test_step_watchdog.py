@@ -1,4 +1,4 @@
-"""What is a hang, and what is not."""
+"""The watchdog of the engine's steps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fllm.errors import BackendLost
 
 
 async def run_checks(watchdog: StepWatchdog, steps: list[int | None]) -> None:
-    """One look for each step that is under way then."""
+    """Check once for each step that is then running."""
     while steps:
         watchdog.start()
         watchdog.stop()
@@ -27,7 +27,7 @@ def watchdog_over(steps: list[int | None], timeout: float) -> StepWatchdog:
     return StepWatchdog(lambda: steps.pop(0), timeout)
 
 
-def test_one_step_that_is_seen_too_often_is_a_hang() -> None:
+def test_a_step_that_runs_too_long_is_a_hang() -> None:
     steps: list[int | None] = [7, 7, 7, 7]
     watchdog = watchdog_over(steps, 3.0)
     asyncio.run(run_checks(watchdog, steps))
@@ -36,7 +36,7 @@ def test_one_step_that_is_seen_too_often_is_a_hang() -> None:
 
 
 @pytest.mark.parametrize("steps", [[1, 1, 2, 2, 3, 3, 4, 4], [None] * 9, [1, 1, None, 2, 2, None]])
-def test_steps_that_end_and_an_engine_that_sleeps_are_none(steps: list[int | None]) -> None:
+def test_steps_that_end_and_an_idle_engine_are_not_hangs(steps: list[int | None]) -> None:
     watchdog = watchdog_over(steps, 2.0)
     asyncio.run(run_checks(watchdog, steps))
     watchdog.check()
@@ -50,7 +50,7 @@ async def is_alive(backend: BatchedBackend) -> bool:
     return True
 
 
-def test_a_runner_that_hangs_is_lost_by_the_word_of_its_status() -> None:
+def test_the_status_of_a_hanging_runner_raises_backend_lost() -> None:
     async def scenario() -> None:
         go = threading.Event()
         runner = FakeRunner(hook=lambda rows: go.wait(30))

@@ -8,7 +8,7 @@ from fllm.values import SamplingParams, TokenLogprob
 
 
 def row(*, drafts: int = 0, sample: bool = True) -> Row:
-    """The token 3 at position 2, and guesses after it."""
+    """The token 3 at position 2, and drafts after it."""
     return Row(
         token_ids=[1, 2, 3, 4, 5, 6][: 3 + drafts], prompt_length=2, start=2, count=1 + drafts,
         block_table=[0], sampling=SamplingParams(max_tokens=9), seed=0, sample=sample, drafts=drafts,

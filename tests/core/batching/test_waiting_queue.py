@@ -1,4 +1,4 @@
-"""Whose turn it is: the queue by itself, and what comes of it in the scheduler."""
+"""The waiting queue, alone and in the scheduler."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fllm.values import GenerateRequest, SamplingParams
 
 
 def sequence(name: str) -> Sequence:
-    """Its client is its first letter."""
+    """Return a sequence whose client is the first letter of its name."""
     return Sequence(
         id=name,
         client=name[0],
@@ -50,21 +50,21 @@ def test_one_client_alone_is_served_in_order_of_arrival():
     assert drained(waiting("a1", "a2", "a3")) == ["a1", "a2", "a3"]
 
 
-def test_who_comes_anew_waits_for_one_of_each_other_client():
+def test_a_new_client_waits_for_one_sequence_of_each_other_client():
     queue = waiting(*[f"a{i}" for i in range(9)], *[f"b{i}" for i in range(9)])
     queue.pop()
     queue.add(sequence("c"))
     assert drained(queue)[:3] == ["b0", "a1", "c"]
 
 
-def test_who_is_served_and_comes_again_has_the_last_turn():
+def test_a_client_that_was_served_and_returns_has_the_last_turn():
     queue = waiting("a1", "b1", "b2")
     queue.pop()
     queue.add(sequence("a2"))
     assert drained(queue) == ["b1", "a2", "b2"]
 
 
-def test_those_sent_back_go_first_and_take_nobodys_turn():
+def test_preempted_sequences_go_first_and_take_no_turn_of_a_client():
     queue = waiting("a1", "b1", "a2", "b2")
     last, before = sequence("b9"), sequence("b8")
     queue.add_preempted(last)
@@ -72,7 +72,7 @@ def test_those_sent_back_go_first_and_take_nobodys_turn():
     assert drained(queue) == ["b8", "b9", "a1", "b1", "a2", "b2"]
 
 
-def test_whose_turn_it_is_keeps_it_whoever_comes():
+def test_the_first_sequence_stays_first_when_others_arrive():
     queue = waiting("b1")
     for name in ("a1", "b2", "c1"):
         queue.add(sequence(name))
@@ -80,7 +80,7 @@ def test_whose_turn_it_is_keeps_it_whoever_comes():
         assert queue.first().id == "b1"  # type: ignore[union-attr]
 
 
-def test_who_is_dropped_leaves_its_turn_to_the_next_of_its_client():
+def test_a_removed_sequence_leaves_its_turn_to_the_next_of_its_client():
     queue = waiting("a1", "a2", "b1")
     dropped = queue.remove("a1")
     assert dropped is not None
@@ -94,7 +94,7 @@ names = st.builds("{}{}".format, st.sampled_from("abc"), st.integers(0, 20))
 
 
 @given(st.lists(st.tuples(st.sampled_from(["add", "add_preempted", "pop", "remove"]), names)))
-def test_nothing_is_lost_or_left_behind(operations: list[tuple[str, str]]):
+def test_no_sequence_is_lost_or_duplicated(operations: list[tuple[str, str]]):
     queue, here = WaitingQueue(), set[str]()
     for operation, name in operations:
         if operation in ("add", "add_preempted") and name not in here:
@@ -172,7 +172,7 @@ def test_an_endless_stream_of_short_prompts_does_not_starve_another_clients_long
     assert "b" in harness.ended
 
 
-def test_a_long_prompt_takes_no_step_from_those_who_stream():
+def test_a_long_prompt_takes_no_step_from_decoding_sequences():
     harness = Harness(seqs=8, budget=48, blocks=9000)
     streaming = [f"s{number}" for number in range(4)]
     for name in streaming:

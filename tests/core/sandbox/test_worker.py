@@ -1,4 +1,4 @@
-"""The child process for work that may never end. Its work here is Python, evaluated."""
+"""The child process for tasks that may never end. Its tasks here are Python expressions."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def child(start: Callable[[ResourceLimits], Worker[str, str]]) -> Worker[str, st
     return start(LIMITS)
 
 
-def test_work_is_done_and_what_it_raises_is_told(child: Worker[str, str]) -> None:
+def test_results_and_errors_are_returned(child: Worker[str, str]) -> None:
     assert child.run("b'x' * 3") == b"xxx"
     with pytest.raises(RequestError, match="too complex"):
         child.run("exec('raise RecursionError')")
@@ -57,28 +57,28 @@ def test_work_is_done_and_what_it_raises_is_told(child: Worker[str, str]) -> Non
     assert child.run("b'y'") == b"y"
 
 
-def test_who_computes_for_ever_is_ended_and_another_takes_its_place(child: Worker[str, str]) -> None:
+def test_a_child_that_computes_forever_is_killed_and_replaced(child: Worker[str, str]) -> None:
     with pytest.raises(RequestError, match=r"reading it takes more than 0\.8 s"):
         child.run(FOR_EVER)
     assert child.run("b'next'") == b"next"
 
 
-def test_who_waits_for_others_is_not_ended_for_it(child: Worker[str, str]) -> None:
+def test_waiting_without_computing_does_not_count_as_cpu_time(child: Worker[str, str]) -> None:
     assert child.run(SLEEPS % 1.1) == b"done"
 
 
-def test_every_piece_of_work_has_the_time_for_itself(child: Worker[str, str]) -> None:
+def test_every_task_has_its_own_time_limit(child: Worker[str, str]) -> None:
     assert [child.run(COMPUTES) for _ in range(3)] == [b"done"] * 3
 
 
-def test_who_waits_for_ever_is_ended(start: Callable[[ResourceLimits], Worker[str, str]]) -> None:
+def test_a_child_that_waits_forever_is_killed(start: Callable[[ResourceLimits], Worker[str, str]]) -> None:
     child = start(HASTY)
     with pytest.raises(RequestError, match=r"more than 0\.2 s"):
         child.run(SLEEPS % 600)
     assert child.run("b'next'") == b"next"
 
 
-def test_who_does_not_even_listen_is_ended(start: Callable[[ResourceLimits], Worker[str, str]]) -> None:
+def test_a_child_that_does_not_receive_is_killed(start: Callable[[ResourceLimits], Worker[str, str]]) -> None:
     child = start(HASTY)
     pid = int(child.run("str(__import__('os').getpid()).encode()"))
     os.kill(pid, signal.SIGSTOP)
@@ -87,13 +87,15 @@ def test_who_does_not_even_listen_is_ended(start: Callable[[ResourceLimits], Wor
     assert child.run("b'next'") == b"next"
 
 
-def test_what_takes_too_much_memory_is_refused_and_leaves_none_taken(child: Worker[str, str]) -> None:
+def test_a_task_that_takes_too_much_memory_is_rejected_and_its_memory_is_freed(
+    child: Worker[str, str],
+) -> None:
     with pytest.raises(RequestError, match="reading it takes too much memory"):
         child.run("b'x' * (1 << 30)")
     assert child.run("b'x' * 1000") == b"x" * 1000
 
 
-def test_what_gives_too_much_is_refused(child: Worker[str, str]) -> None:
+def test_a_result_that_is_too_large_is_rejected(child: Worker[str, str]) -> None:
     with pytest.raises(RequestError, match="too complex: reading it gives 1001 bytes"):
         child.run("b'x' * 1001")
 
@@ -122,7 +124,7 @@ def test_a_child_that_was_taken_over_can_only_end_itself(
     assert child.run("b'next'") == b"next"
 
 
-def test_a_child_has_none_of_our_secrets(child: Worker[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_inherits_no_secrets(child: Worker[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     assert b"PATH" in (names := child.run("' '.join(__import__('os').environ).encode()"))
     assert b"HF_TOKEN" not in names
@@ -138,7 +140,7 @@ def test_a_child_writes_no_file_and_opens_none_where_it_may_not(
         start(replace(LIMITS, allow_files=False)).run(write)
 
 
-def test_who_dies_otherwise_is_replaced(child: Worker[str, str]) -> None:
+def test_a_child_that_dies_is_replaced(child: Worker[str, str]) -> None:
     with pytest.raises(RequestError, match="memory"):
         child.run("__import__('os').abort()")
     assert child.run("b'next'") == b"next"

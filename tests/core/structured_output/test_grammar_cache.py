@@ -1,4 +1,4 @@
-"""What is compiled, shared, remembered and given up."""
+"""The cache of compiled grammars."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fllm.structured_output.grammar_cache import MAX_REJECTED, REJECTION_SECONDS
 
 
 class Compiler:
-    """Refuses what ends in ``!``, fails at ``?``, and holds what begins with ``z`` until it is let go."""
+    """Rejects texts that end in ``!``, fails at ``?``, and blocks at texts that start with ``z``."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -65,7 +65,7 @@ async def refused(cache: GrammarCache, text: str) -> RequestError:
     return found.value
 
 
-def test_a_refusal_is_remembered_for_a_while() -> None:
+def test_a_rejection_is_cached_for_a_while() -> None:
     async def scenario(cache: GrammarCache, compiler: Compiler, clock: Clock) -> None:
         first = await refused(cache, "1!")
         clock.now += REJECTION_SECONDS - 1
@@ -78,7 +78,7 @@ def test_a_refusal_is_remembered_for_a_while() -> None:
     assert run(scenario).asked == ["1!", "1!"]
 
 
-def test_the_oldest_refusal_is_forgotten_when_there_are_many() -> None:
+def test_the_oldest_rejection_is_evicted_when_there_are_many() -> None:
     async def scenario(cache: GrammarCache, compiler: Compiler, _: Clock) -> None:
         for number in range(MAX_REJECTED + 1):
             await refused(cache, f"{number}!")
@@ -90,7 +90,7 @@ def test_the_oldest_refusal_is_forgotten_when_there_are_many() -> None:
     assert run(scenario).asked[-1] == "0!"
 
 
-def test_a_failure_that_is_no_refusal_is_not_remembered() -> None:
+def test_a_failure_is_not_cached() -> None:
     async def scenario(cache: GrammarCache, _: Compiler, __: Clock) -> None:
         for _time in range(2):
             with pytest.raises(BackendError, match="what"):
@@ -99,7 +99,7 @@ def test_a_failure_that_is_no_refusal_is_not_remembered() -> None:
     assert run(scenario).asked == ["?", "?"]
 
 
-def test_who_waits_too_long_for_others_is_given_up_and_those_who_hang_are_left_alone() -> None:
+def test_constraints_that_wait_too_long_fail_and_hanging_compilers_are_abandoned() -> None:
     async def scenario(cache: GrammarCache, compiler: Compiler, _: Clock) -> None:
         texts = ["z1", "z2", "late"]
         found = await asyncio.gather(

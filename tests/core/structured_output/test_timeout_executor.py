@@ -1,4 +1,4 @@
-"""Threads for a stranger's code."""
+"""Threads for third-party code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def run(scenario: Callable[[TimeoutExecutor], Awaitable[None]], count: int = 1) 
     asyncio.run(main())
 
 
-def test_work_is_done_in_one_thread_again_and_again() -> None:
+def test_a_thread_is_reused() -> None:
     async def scenario(threads: TimeoutExecutor) -> None:
         idents = {await threads.run(threading.get_ident, time_limit=10) for _ in range(5)}
         assert len(idents) == 1
@@ -29,7 +29,7 @@ def test_work_is_done_in_one_thread_again_and_again() -> None:
     run(scenario)
 
 
-def test_what_the_work_raises_comes_out() -> None:
+def test_exceptions_of_the_function_are_raised() -> None:
     async def scenario(threads: TimeoutExecutor) -> None:
         with pytest.raises(ZeroDivisionError):
             await threads.run(lambda: 1 // 0, time_limit=10)
@@ -37,7 +37,7 @@ def test_what_the_work_raises_comes_out() -> None:
     run(scenario)
 
 
-def test_another_thread_takes_the_place_of_one_that_hangs() -> None:
+def test_a_thread_that_hangs_is_replaced() -> None:
     async def scenario(threads: TimeoutExecutor) -> None:
         go = threading.Event()
         with pytest.raises(TaskTimeout):
@@ -48,7 +48,7 @@ def test_another_thread_takes_the_place_of_one_that_hangs() -> None:
     run(scenario)
 
 
-def test_who_leaves_takes_no_thread_along() -> None:
+def test_a_cancelled_caller_keeps_its_thread_busy_until_the_function_returns() -> None:
     async def scenario(threads: TimeoutExecutor) -> None:
         go = threading.Event()
         left = asyncio.create_task(threads.run(go.wait, time_limit=10))
