@@ -52,7 +52,7 @@ class Phase(Enum):
     BODY = "body"
 
 
-class Protocol(HttpToolsProtocol):
+class HttpProtocol(HttpToolsProtocol):
     """Reads requests and writes responses, and enforces the limits of a connection."""
 
     parser: httptools.HttpRequestParser

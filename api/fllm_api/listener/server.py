@@ -15,7 +15,7 @@ from litestar.types import ASGIApp
 
 from fllm_api.lifecycle.drain import RequestDrain
 from fllm_api.listener.connection_limit import ConnectionLimit
-from fllm_api.listener.protocol import ConnectionTimeouts, Protocol
+from fllm_api.listener.protocol import ConnectionTimeouts, HttpProtocol
 from fllm_api.listener.sockets import configure_sockets, max_connections_for
 
 KEEP_ALIVE_SECONDS = 75
@@ -45,7 +45,7 @@ class Listener(uvicorn.Server):
             uvicorn.Config(
                 cast(Any, app),
                 # uvicorn calls this with keywords, like its own class.
-                http=cast(Any, partial(Protocol, timeouts=timeouts, connection_limit=connection_limit)),
+                http=cast(Any, partial(HttpProtocol, timeouts=timeouts, connection_limit=connection_limit)),
                 ws="none",
                 lifespan="on",
                 log_config=None,
@@ -112,8 +112,8 @@ class Listener(uvicorn.Server):
             await asyncio.sleep(0.01)
 
     @property
-    def _connections(self) -> list[Protocol]:
-        return cast(list[Protocol], list(self.server_state.connections))
+    def _connections(self) -> list[HttpProtocol]:
+        return cast(list[HttpProtocol], list(self.server_state.connections))
 
 
 async def _finishes_within(seconds: float, work: Awaitable[None]) -> bool:

@@ -47,10 +47,10 @@ def test_a_rejected_request_is_reported_as_failed():
     async def test(client: Client) -> None:
         await client.begin()
         await client.ask()
-        [_, refusal] = recorder_of(server).requests
-        assert refusal.error is not None
-        assert "busy" in refusal.error
-        assert refusal.finished_at is not None
+        [_, rejected] = recorder_of(server).requests
+        assert rejected.error is not None
+        assert "busy" in rejected.error
+        assert rejected.finished_at is not None
 
     with_client(server, test)
 
