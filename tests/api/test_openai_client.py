@@ -36,14 +36,14 @@ def test_chat() -> None:
             model="m", messages=MESSAGES, logprobs=True, top_logprobs=1, tools=TOOLS
         )
 
-    answer = through_client(
+    response = through_client(
         a_server(["Hm|", "Yes", "[f:{}]"], reasoning=FakeReasoningParser, tools=FakeToolCallParser), use
     )
-    message = answer.choices[0].message
+    message = response.choices[0].message
     assert (message.reasoning_content, message.content) == ("Hm", "Yes")
     assert message.tool_calls[0].function.name == "f"
-    assert len(answer.choices[0].logprobs.content) == answer.usage.completion_tokens == 4
-    assert type(answer).model_validate(answer.model_dump(), strict=True)
+    assert len(response.choices[0].logprobs.content) == response.usage.completion_tokens == 4
+    assert type(response).model_validate(response.model_dump(), strict=True)
 
 
 def test_the_reasoning_field_is_absent_without_reasoning() -> None:
@@ -89,10 +89,10 @@ def test_completions() -> None:
     async def use(client: openai.AsyncOpenAI) -> Any:
         return await client.completions.create(model="m", prompt=["a", "b"], echo=True, logprobs=1)
 
-    answer = through_client(a_server(), use)
-    assert [choice.text for choice in answer.choices] == ["aHello world!", "bHello world!"]
-    assert answer.choices[1].logprobs.text_offset == [0, 1, 6, 12, 13]
-    assert answer.choices[1].logprobs.token_logprobs == [None, -0.25, -0.25, -0.25, -0.25]
+    response = through_client(a_server(), use)
+    assert [choice.text for choice in response.choices] == ["aHello world!", "bHello world!"]
+    assert response.choices[1].logprobs.text_offset == [0, 1, 6, 12, 13]
+    assert response.choices[1].logprobs.token_logprobs == [None, -0.25, -0.25, -0.25, -0.25]
 
 
 def test_models_with_slashes() -> None:

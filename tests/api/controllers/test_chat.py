@@ -180,9 +180,9 @@ def test_the_prompt_shows_the_tools_unless_the_choice_is_none() -> None:
     server = a_server(["[weather:1]"], tools=FakeToolCallParser)
     for choice in (None, "auto", "none"):
         chat(server, tools=WEATHER, tool_choice=choice)
-    told, also, hidden = (rendered(prompt, server) for prompt in backend_of(server).prompts)
-    assert '{"type": "function", "function": {"name": "weather", "description": "d"' in told
-    assert also == told
+    shown, also, hidden = (rendered(prompt, server) for prompt in backend_of(server).prompts)
+    assert '{"type": "function", "function": {"name": "weather", "description": "d"' in shown
+    assert also == shown
     assert "weather" not in hidden
 
 

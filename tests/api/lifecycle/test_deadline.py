@@ -61,7 +61,7 @@ def test_the_block_of_another_task_is_ended() -> None:
     async def go() -> None:
         deadline = Deadline()
 
-        async def answer() -> str:
+        async def work() -> str:
             try:
                 async with deadline.enforce():
                     await asyncio.Event().wait()
@@ -71,10 +71,10 @@ def test_the_block_of_another_task_is_ended() -> None:
             return "not expired"
 
         async with deadline.enforce():
-            answering = asyncio.create_task(answer())
+            task = asyncio.create_task(work())
             await asyncio.sleep(0)
             deadline.expire(ValueError("over"))
-            assert await answering == "handled"
+            assert await task == "handled"
 
     run(go)
 
