@@ -1,4 +1,4 @@
-"""``scripts/fuzz``: feed hostile texts to every registered parser for some time."""
+"""The command ``scripts/fuzz``, which feeds hostile texts to every registered parser for some time."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ from fuzz.subjects import subjects
 
 
 def main() -> int:
-    """Exit status 1, and the smallest failing input, where a law is broken."""
+    """Run the fuzzer; print the smallest failing inputs and return 1 if a parser breaks a law."""
     parser = argparse.ArgumentParser(prog="scripts/fuzz", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=secrets.randbelow(2**32))
-    parser.add_argument("--only", default="", help="parsers whose title has this in it, such as tool/hermes")
-    asked = parser.parse_args()
-    chosen = [subject for subject in subjects() if asked.only in subject.title]
-    sys.stdout.write(f"{len(chosen)} parsers for {asked.seconds:g} s, seed {asked.seed}\n")
+    parser.add_argument(
+        "--only", default="", help="only parsers whose title contains this text, such as tool/hermes"
+    )
+    options = parser.parse_args()
+    chosen = [subject for subject in subjects() if options.only in subject.title]
+    sys.stdout.write(f"{len(chosen)} parsers for {options.seconds:g} s, seed {options.seed}\n")
     began, cases = time.monotonic(), 0
     broken: Counter[str] = Counter()
-    while chosen and time.monotonic() < began + asked.seconds:
+    while chosen and time.monotonic() < began + options.seconds:
         subject = chosen[cases % len(chosen)]
         try:
-            run_case(subject, f"{asked.seed}.{cases}")
+            run_case(subject, f"{options.seed}.{cases}")
         except Broken as error:
             broken[subject.title] += 1
             sys.stdout.write(f"{error}\n")

@@ -1,4 +1,4 @@
-"""One case of the fuzzer, and what is told of one that fails."""
+"""One case of the fuzzer, and the report of a case that fails."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from fllm.testing.shrinking import smallest
 
 
 class Broken(AssertionError):
-    """A law that is broken, with the smallest pieces that show it."""
+    """Raised for a parser that breaks a law; the message has the smallest pieces that show it."""
 
 
 def run_case(subject: Subject, seed: str) -> None:
-    """One text, made from the seed; raises `Broken`."""
+    """Check the parser with one text made from the seed; raise `Broken` if it breaks a law."""
     draw = Random(f"{subject.title} {seed}")
     context = hostile_context(draw)
     constrained = subject.kind == "reasoning" and draw.random() < 0.2

@@ -1,4 +1,4 @@
-"""What is fuzzed: every parser that is registered here, whoever registered it."""
+"""The parsers to fuzz: every registered parser, from any plugin."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _DECLARED = (
     "opening", "closing", "section_markers", "inner_markers", "ignored_section", "answer_tags",
     "implicit_end", "visible_tokens", "quotes",
 )  # fmt: skip
-"""Class attributes in which parsers of ours, and those that are made like them, name their markers."""
+"""Class attributes in which parsers with our base classes declare their markers."""
 
 
 class Subject(Struct, frozen=True):
-    """A parser, under the first of its names."""
+    """A parser under the first of its names."""
 
     kind: Kind
     name: str
@@ -29,18 +29,18 @@ class Subject(Struct, frozen=True):
 
     @property
     def title(self) -> str:
-        """What a report calls it."""
+        """The name in reports."""
         return f"{self.kind}/{self.name}"
 
     @property
     def markers(self) -> tuple[str, ...]:
-        """All that it says of its markers."""
+        """All markers that the class declares."""
         named = (getattr(self.make, attribute, ()) for attribute in _DECLARED)
         return tuple(dict.fromkeys(marker for markers in named for marker in _texts(markers)))
 
 
 def subjects() -> list[Subject]:
-    """One for each class: several names may share one."""
+    """Return one subject for each class, which several names may share."""
     plugins = plugins_with()
     return [
         *_distinct("tool", plugins.tool_parsers),
@@ -58,7 +58,7 @@ def _distinct(kind: Kind, registry: Registry) -> Iterator[Subject]:
 
 
 def _texts(value: object) -> Sequence[str]:
-    """The strings of a declaration, which may also be a Struct of them."""
+    """Return the strings of a declaration, which may be a Struct."""
     if isinstance(value, Struct):
         return [text for field in value.__struct_fields__ for text in _texts(getattr(value, field))]
     if isinstance(value, str):

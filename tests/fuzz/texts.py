@@ -1,4 +1,4 @@
-"""Hostile texts: a parser's own notation, whole and in pieces, mixed with what parsers trip over."""
+"""Hostile texts: a parser's own notation, whole and in pieces, mixed with texts that are hard to parse."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TOOLS = (
             "$defs": {"D": {"type": "object", "properties": {"k": {"type": "string"}}}},
         },
     ),
-    # What a client may send for a schema, and no validator would take.
+    # A client may send such a schema, although it is not valid.
     Tool(
         "get_weather",
         "",
@@ -112,7 +112,7 @@ _TOKEN = re.compile(r"\w+|\s+|[^\w\s]")
 
 
 def hostile_text(subject: Subject, draw: Random) -> str:
-    """A text of up to some hundred characters, seldom of more."""
+    """Return a text of up to some hundred characters, rarely a longer one."""
     parts = _parts(subject)
     pool: Sequence[Callable[[], str]] = (
         lambda: draw.choice(parts),
@@ -134,7 +134,7 @@ def hostile_text(subject: Subject, draw: Random) -> str:
 
 
 def pieces_of(text: str, draw: Random) -> list[str]:
-    """The text, divided: by characters, evenly, or anywhere; some pieces may be empty."""
+    """Divide the text into characters, into equal pieces, or anywhere; pieces may be empty."""
     size = draw.choice((0, 1, 1, 2, 7))
     if size:
         return [text[at : at + size] for at in range(0, len(text), size)]
@@ -143,7 +143,7 @@ def pieces_of(text: str, draw: Random) -> list[str]:
 
 
 def hostile_context(draw: Random) -> ParserContext:
-    """What the client decides of a parser's context."""
+    """Return a parser context with values that a client chooses."""
     tools = TOOLS if draw.random() < 0.5 else ()
     return ParserContext(prompt=draw.choice(PROMPTS), tools=tools, template_kwargs=draw.choice(KWARGS))
 
@@ -153,11 +153,11 @@ def _parts(subject: Subject) -> Sequence[str]:
 
 
 def _call(subject: Subject, draw: Random) -> str:
-    """What the parser says that its model writes, with more or less of it."""
+    """Return a call in the format that the parser declares, often damaged."""
     declared = getattr(subject.make, "tool_format", None)
     if not isinstance(declared, ToolFormat):
         return "".join(draw.choice(_parts(subject)) + draw.choice(WORDS) for _ in range(3))
-    text = _written(declared.calls(TOOLS), draw)
+    text = written(declared.calls(TOOLS), draw)
     tokens = _TOKEN.findall(text)
     chance = draw.random()
     if chance < 0.4 or not tokens:
@@ -171,17 +171,17 @@ def _call(subject: Subject, draw: Random) -> str:
     return "".join(tokens)
 
 
-def _written(constraint: Constraint, draw: Random) -> str:
-    """A text that a constraint may allow; the leaves need not be right."""
+def written(constraint: Constraint, draw: Random) -> str:
+    """Return a text that a constraint may allow; its leaves are not always valid."""
     match constraint:
         case ConstString(text=text):
             return text
         case Concat(parts=parts):
-            return "".join(_written(part, draw) for part in parts)
+            return "".join(written(part, draw) for part in parts)
         case AnyOf(options=options):
-            return _written(draw.choice(options), draw) if options else ""
+            return written(draw.choice(options), draw) if options else ""
         case Repeat(item=item, separator=separator, min=least):
-            return separator.join(_written(item, draw) for _ in range(least + draw.randint(0, 1)))
+            return separator.join(written(item, draw) for _ in range(least + draw.randint(0, 1)))
         case TextUntil(end=end):
             return draw.choice((*WORDS, *BROKEN, *JSON)) + end
         case JsonSchema():

@@ -1,4 +1,4 @@
-"""How much a parser does with a text, counted and not timed."""
+"""The work of a parser on a text, counted and not timed."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ OURS = ("fllm", "fllm_parsers")
 
 
 class Stage(Protocol):
-    """A parser, or another stage of a text's way."""
+    """A parser or another stage of the pipeline."""
 
     def feed(self, text: str, /) -> object:
-        """Take a piece."""
+        """Process a piece."""
 
     def finish(self) -> object:
-        """No more will come."""
+        """End the text."""
 
 
 class Work:
-    """Lines executed in our modules, and characters that regular expressions scanned for them."""
+    """The number of lines executed in our modules and of characters scanned by their regular expressions."""
 
     def __init__(self) -> None:
         self.done = 0
 
     def trace(self, frame: FrameType, event: str, _: Any) -> Any:
-        """For `sys.settrace`; what is not ours is not looked into."""
+        """Count lines, as a function for `sys.settrace`; other modules are not traced."""
         if frame.f_globals.get("__name__", "").partition(".")[0] not in OURS:
             return None
         self.done += event == "line"
@@ -39,7 +39,7 @@ class Work:
 
 
 class CountingPattern:
-    """A compiled pattern that notes how far it looked."""
+    """A compiled pattern that counts the characters it scans."""
 
     def __init__(self, pattern: re.Pattern[str], work: Work) -> None:
         self._pattern = pattern
@@ -49,22 +49,22 @@ class CountingPattern:
         return getattr(self._pattern, name)
 
     def match(self, text: str, start: int = 0) -> re.Match[str] | None:
-        """What it matched, or, where it did not, one character: our patterns of runs are possessive."""
+        """Count the match, or one character if there is none, since our patterns of runs are possessive."""
         return self._anchored(self._pattern.match(text, start), start)
 
     def fullmatch(self, text: str, start: int = 0) -> re.Match[str] | None:
-        """The whole text: it may fail at its end."""
+        """Count the whole text: the match may fail at its end."""
         self._work.done += len(text) - start
         return self._pattern.fullmatch(text, start)
 
     def search(self, text: str, start: int = 0) -> re.Match[str] | None:
-        """Up to what was found."""
+        """Count the text up to the end of the match."""
         found = self._pattern.search(text, start)
         self._work.done += (found.end() if found else len(text)) - start
         return found
 
     def finditer(self, text: str, start: int = 0) -> Iterator[re.Match[str]]:
-        """Up to the match that was asked for last."""
+        """Count the text up to the last match that was requested."""
         end = start
         for found in self._pattern.finditer(text, start):
             self._work.done += found.end() - end
@@ -73,7 +73,7 @@ class CountingPattern:
         self._work.done += len(text) - end
 
     def sub(self, new: Any, text: str) -> str:
-        """All of it."""
+        """Count the whole text."""
         self._work.done += len(text)
         return self._pattern.sub(new, text)
 
@@ -83,7 +83,7 @@ class CountingPattern:
 
 
 def work_of(make: Callable[[], Stage], text: str, size: int) -> int:
-    """What a new parser does with a text that comes in pieces of that size."""
+    """Return the work of a new parser on a text that arrives in pieces of ``size``."""
     work = Work()
     with _counting(work):
         parser = make()
@@ -100,7 +100,7 @@ def work_of(make: Callable[[], Stage], text: str, size: int) -> int:
 
 
 def _held(thing: object, depth: int = 3) -> int:
-    """Characters in strings that it keeps: they are copied when the next piece is put behind them."""
+    """Return the length of all strings it holds: they are copied when the next piece is appended."""
     if isinstance(thing, str):
         return len(thing)
     if not depth or isinstance(thing, ParserContext | CountingPattern):
@@ -112,7 +112,7 @@ def _held(thing: object, depth: int = 3) -> int:
 
 @contextmanager
 def _counting(work: Work) -> Iterator[None]:
-    """Put counting patterns in the place of those of our modules and classes, and of new ones."""
+    """Replace the patterns of our modules and classes, and new ones, with counting patterns."""
     real, replaced = re.compile, list[tuple[Any, str, re.Pattern[str]]]()
     for owner in _owners():
         for name, value in list(getattr(owner, "__dict__", {}).items()):
@@ -129,7 +129,7 @@ def _counting(work: Work) -> Iterator[None]:
 
 
 def _owners() -> Iterator[Any]:
-    """Our modules, and the classes in them."""
+    """Yield our modules and the classes in them."""
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] in OURS:
             yield module
