@@ -49,7 +49,7 @@ def create_app_state(settings: Settings, plugins: Plugins, backend: Backend, car
         backend_name=(settings.backend, *settings.backend_config.chain)[-1],
         card=card,
         tokenizer=tokenizer,
-        template=chat_template(config, templates, tokenizer),
+        template=compile_chat_template(config, templates, tokenizer),
         request_templates=RequestTemplates(
             TemplateSettings(tokenizer.special_tokens, config.chat_template_content_format)
         )
@@ -63,7 +63,7 @@ def create_app_state(settings: Settings, plugins: Plugins, backend: Backend, car
     )
 
 
-def chat_template(
+def compile_chat_template(
     config: ServerConfig, templates: ChatTemplates, tokenizer: Tokenizer
 ) -> ChatTemplate | None:
     """Compile the chat templates. Return ``None``, with a warning, if there are none or they are invalid."""

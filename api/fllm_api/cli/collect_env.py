@@ -16,7 +16,7 @@ import rich_click as click
 
 from fllm_api.build_info import DISTRIBUTION
 from fllm_api.cli.commands import installed_plugins
-from fllm_api.cli.version import dependencies
+from fllm_api.cli.version import installed_dependencies
 
 _SECRET = re.compile(r"key|token=|secret|passw|://[^/]*@", re.IGNORECASE)
 """Matches a variable that may hold a secret, such as `FURIOSA_LLM_API_KEY`, or a URL with a password."""
@@ -78,7 +78,7 @@ def _npus() -> Iterator[tuple[str, str]]:
 
 def _packages() -> Iterator[tuple[str, str]]:
     yield DISTRIBUTION, metadata.version(DISTRIBUTION)
-    yield from dependencies()
+    yield from installed_dependencies()
 
 
 def _plugins() -> Iterator[tuple[str, str]]:

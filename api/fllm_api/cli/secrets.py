@@ -14,7 +14,7 @@ API_KEY = "FURIOSA_LLM_API_KEY"
 
 
 def hash_keys(ctx: click.Context, param: click.Parameter, keys: tuple[str, ...]) -> ApiKeys:
-    """Callback of ``--api-key``: replace the keys by their hashes."""
+    """Hash the keys of ``--api-key``. Callback of the option."""
     if isinstance(ctx.default_map, dict):
         ctx.default_map.pop(param.name or "", None)
     return ApiKeys(keys)

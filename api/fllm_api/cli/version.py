@@ -19,11 +19,11 @@ def version(full: bool) -> None:
     click.echo(f"furiosa-llm {metadata.version(DISTRIBUTION)}")
     if full:
         click.echo(f"python {platform.python_version()}")
-        for name, installed in dependencies():
+        for name, installed in installed_dependencies():
             click.echo(f"{name} {installed}")
 
 
-def dependencies() -> Iterator[tuple[str, str]]:
+def installed_dependencies() -> Iterator[tuple[str, str]]:
     """Yield the name and the installed version of each dependency."""
     for requirement in metadata.requires(DISTRIBUTION) or []:
         name = re.split(r"[^\w.-]", requirement, maxsplit=1)[0]

@@ -18,7 +18,7 @@ from fllm_api.intake.sampling import (
     first_set,
     resolve_candidates,
     resolve_max_tokens,
-    sampling,
+    resolve_sampling,
     stop_strings,
     tokenize_prompt,
 )
@@ -59,7 +59,7 @@ def prepare_chat(body: ChatRequest, server: AppState) -> PreparedChat:
     n, best_of, beam = resolve_candidates(body)
     request = PipelineRequest(
         prompts=[ids],
-        sampling=sampling(
+        sampling=resolve_sampling(
             body, server.card, server.tokenizer, max_tokens=max_tokens, logprobs=_logprobs(body)
         ),
         n=n,

@@ -19,7 +19,7 @@ from fllm_api.intake.sampling import (
     first_set,
     resolve_candidates,
     resolve_max_tokens,
-    sampling,
+    resolve_sampling,
     stop_strings,
     tokenize_prompt,
 )
@@ -62,7 +62,7 @@ def prepare_completion(body: CompletionRequest, server: AppState) -> PreparedCom
     n, best_of, beam = resolve_candidates(body)
     request = PipelineRequest(
         prompts=token_ids,
-        sampling=sampling(
+        sampling=resolve_sampling(
             body,
             server.card,
             tokenizer,

@@ -53,7 +53,7 @@ def resolve_max_tokens(
     return left if default is None else min(default, left)
 
 
-def sampling(
+def resolve_sampling(
     request: GenerationRequest,
     card: ModelCard,
     tokenizer: Tokenizer,

@@ -1,4 +1,4 @@
-"""What a request says its answer must be like reaches the backend as a constraint, or is a clear 400."""
+"""Structured-output fields of a request reach the backend as a constraint, or are a clear 400."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ SCHEMA: dict[str, Any] = {"type": "object", "properties": {"a": {"type": "intege
 TEXT = '{"type":"object","properties":{"a":{"type":"integer"}},"required":["a"]}'
 
 
-def a_constraining_server(**parts: Any) -> AppState:
+def structured_output_server(**parts: Any) -> AppState:
     return a_server(card={"grammar": "fake"}, **parts)
 
 
-SERVER = a_constraining_server()
+SERVER = structured_output_server()
 
 
 def json_schema(schema: object, **more: Any) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": {"name": "x", "schema": schema, **more}}
 
 
-def asked_of(server: AppState, response: httpx.Response) -> list[Constraint | None]:
+def constraints_of(server: AppState, response: httpx.Response) -> list[Constraint | None]:
     assert response.status_code == 200, response.text
     prompts = backend_of(server).prompts
     constraints = [prompt.constraint for prompt in prompts]
@@ -49,7 +49,7 @@ def asked_of(server: AppState, response: httpx.Response) -> list[Constraint | No
     return constraints
 
 
-def refused(response: httpx.Response, param: str | None) -> str:
+def rejected(response: httpx.Response, param: str | None) -> str:
     error = error_of(response)
     assert (response.status_code, error["param"]) == (400, param), error
     message: str = error["message"]
@@ -85,15 +85,17 @@ def refused(response: httpx.Response, param: str | None) -> str:
     ids=str,
 )
 @pytest.mark.parametrize("send", [chat, complete])
-def test_every_spelling_reaches_the_backend(send: Any, body: dict[str, Any], constraint: Constraint) -> None:
-    assert asked_of(SERVER, send(SERVER, **body)) == [constraint]
-    assert asked_of(SERVER, send(SERVER, **body, stream=True)) == [constraint]
+def test_every_field_reaches_the_backend(send: Any, body: dict[str, Any], constraint: Constraint) -> None:
+    assert constraints_of(SERVER, send(SERVER, **body)) == [constraint]
+    assert constraints_of(SERVER, send(SERVER, **body, stream=True)) == [constraint]
 
 
-def test_every_answer_is_constrained() -> None:
-    assert asked_of(SERVER, chat(SERVER, n=3, guided_regex="a")) == [Regex("a")] * 3
-    assert asked_of(SERVER, chat(SERVER, best_of=2, guided_regex="a", logprobs=True)) == [Regex("a")] * 2
-    assert asked_of(SERVER, complete(SERVER, prompt=["x", "y"], guided_regex="a")) == [Regex("a")] * 2
+def test_every_choice_is_constrained() -> None:
+    assert constraints_of(SERVER, chat(SERVER, n=3, guided_regex="a")) == [Regex("a")] * 3
+    assert (
+        constraints_of(SERVER, chat(SERVER, best_of=2, guided_regex="a", logprobs=True)) == [Regex("a")] * 2
+    )
+    assert constraints_of(SERVER, complete(SERVER, prompt=["x", "y"], guided_regex="a")) == [Regex("a")] * 2
 
 
 @pytest.mark.parametrize(
@@ -132,8 +134,8 @@ def test_every_answer_is_constrained() -> None:
     ids=lambda value: str(value)[:80],
 )
 @pytest.mark.parametrize("send", [chat, complete])
-def test_what_is_no_constraint_names_the_fault(send: Any, body: dict[str, Any], param: str) -> None:
-    refused(send(SERVER, **body), param)
+def test_an_invalid_constraint_names_the_field(send: Any, body: dict[str, Any], param: str) -> None:
+    rejected(send(SERVER, **body), param)
     assert backend_of(SERVER).prompts == []
 
 
@@ -148,15 +150,15 @@ def test_what_is_no_constraint_names_the_fault(send: Any, body: dict[str, Any], 
     ids=str,
 )
 @pytest.mark.parametrize("send", [chat, complete])
-def test_two_constraints_are_refused_by_both_names(send: Any, body: dict[str, Any]) -> None:
-    message = refused(send(SERVER, **body), error_of(send(SERVER, **body))["param"])
+def test_two_constraints_are_rejected_with_both_names(send: Any, body: dict[str, Any]) -> None:
+    message = rejected(send(SERVER, **body), error_of(send(SERVER, **body))["param"])
     assert message.count("`") == 4
     assert all(name.partition("_")[0] in message for name in body)
 
 
 @pytest.mark.parametrize("levels", [MAX_SCHEMA_DEPTH + 1, 900, 5_000, 100_000])
 @pytest.mark.parametrize("as_text", [False, True])
-def test_a_deep_schema_is_refused(levels: int, as_text: bool) -> None:
+def test_a_schema_nested_too_deeply_is_rejected(levels: int, as_text: bool) -> None:
     schema = '{"not":' * levels + "{}" + "}" * levels
     value = json.dumps(schema) if as_text else schema
     body = f'{{"model": "m", "prompt": "x", "guided_json": {value}}}'
@@ -165,25 +167,25 @@ def test_a_deep_schema_is_refused(levels: int, as_text: bool) -> None:
     assert response.status_code == 400, response.text
 
 
-def test_a_schema_may_be_nested_as_deep_as_the_limit_says() -> None:
+def test_a_schema_may_be_nested_up_to_the_limit() -> None:
     schema: dict[str, Any] = {}
     for _ in range(MAX_SCHEMA_DEPTH - 1):
         schema = {"not": schema}
-    assert asked_of(SERVER, complete(SERVER, guided_json=schema))
-    refused(complete(SERVER, guided_json={"not": {"not": schema}}), "guided_json")
+    assert constraints_of(SERVER, complete(SERVER, guided_json=schema))
+    rejected(complete(SERVER, guided_json={"not": {"not": schema}}), "guided_json")
 
 
 @pytest.mark.parametrize("send", [chat, complete])
-def test_a_backend_without_grammar_says_how_to_get_one(send: Any) -> None:
+def test_without_a_grammar_backend_the_error_says_how_to_enable_it(send: Any) -> None:
     server = a_server()
-    message = refused(send(server, response_format={"type": "json_object"}), "response_format")
+    message = rejected(send(server, response_format={"type": "json_object"}), "response_format")
     assert "grammar" in message
     assert send(server, response_format={"type": "text"}).status_code == 200
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_what_the_backend_can_not_obey_is_the_fault_of_the_field(stream: bool) -> None:
-    server = a_constraining_server()
+def test_a_constraint_that_the_backend_rejects_is_an_error_of_its_field(stream: bool) -> None:
+    server = structured_output_server()
     backend = backend_of(server)
     backend.fails_after, backend.failure = 0, RequestError("`not` is not supported", code="c")
     error = error_of(chat(server, response_format=json_schema({"not": {}}), stream=stream))
@@ -192,32 +194,32 @@ def test_what_the_backend_can_not_obey_is_the_fault_of_the_field(stream: bool) -
         "response_format.json_schema.schema",
         "c",
     )
-    refused(chat(server, stream=stream), None)
+    rejected(chat(server, stream=stream), None)
     backend.failure = RequestError("no", param="seed")
-    refused(chat(server, guided_json={}, stream=stream), "seed")
+    rejected(chat(server, guided_json={}, stream=stream), "seed")
 
 
-def test_a_grammar_that_fails_is_the_servers_fault(caplog: pytest.LogCaptureFixture) -> None:
-    server = a_constraining_server()
+def test_a_grammar_backend_that_fails_is_a_server_error(caplog: pytest.LogCaptureFixture) -> None:
+    server = structured_output_server()
     backend_of(server).fails_after, backend_of(server).failure = 1, BackendError("it took too long")
     assert chat(server, guided_json={}).status_code == 500
     assert caplog.records
 
 
-class ThinksFirst(FakeReasoningParser):
-    """Declares what it reads, and then reads nothing else."""
+class ReasoningFirst(FakeReasoningParser):
+    """A reasoning parser that declares a constraint and accepts only matching text."""
 
     def feed(self, text: str) -> Iterator[ParserEvent]:
         assert self.context.constrained
         return super().feed(text)
 
-    def constrain_output(self, answer: Constraint) -> Constraint:
+    def constrain_output(self, content: Constraint) -> Constraint:
         opened = ConstString("thinking ") if self.context.prompt.endswith("<assistant>") else ConstString("")
-        return Concat((opened, TextUntil("|"), answer))
+        return Concat((opened, TextUntil("|"), content))
 
 
-def test_a_constraint_begins_behind_the_reasoning() -> None:
-    server = a_constraining_server(words=["Hm|", "{}"], reasoning=ThinksFirst)
+def test_a_constraint_applies_after_the_reasoning() -> None:
+    server = structured_output_server(words=["Hm|", "{}"], reasoning=ReasoningFirst)
     response = chat(server, guided_json={})
     assert response.json()["choices"][0]["message"] == {
         "role": "assistant",
@@ -225,19 +227,19 @@ def test_a_constraint_begins_behind_the_reasoning() -> None:
         "content": "{}",
     }
     expected = Concat((ConstString("thinking "), TextUntil("|"), JsonSchema("{}")))
-    assert asked_of(server, response) == [expected]
+    assert constraints_of(server, response) == [expected]
     last = {"messages": [{"role": "assistant", "content": "Hi"}], "continue_final_message": True}
     expected = Concat((ConstString(""), TextUntil("|"), JsonSchema("{}")))
-    assert asked_of(server, chat(server, guided_json={}, **last)) == [expected]
+    assert constraints_of(server, chat(server, guided_json={}, **last)) == [expected]
 
 
-def test_completions_know_no_reasoning() -> None:
-    server = a_constraining_server(reasoning=ThinksFirst)
-    assert asked_of(server, complete(server, guided_json={})) == [JsonSchema("{}")]
+def test_completions_ignore_the_reasoning_parser() -> None:
+    server = structured_output_server(reasoning=ReasoningFirst)
+    assert constraints_of(server, complete(server, guided_json={})) == [JsonSchema("{}")]
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_reasoning_parser_that_does_not_know_where_answers_begin_is_named(stream: bool) -> None:
-    server = a_constraining_server(reasoning=FakeReasoningParser)
-    assert "reasoning parser" in refused(chat(server, guided_json={}, stream=stream), "guided_json")
+def test_a_reasoning_parser_that_can_not_constrain_output_is_named(stream: bool) -> None:
+    server = structured_output_server(reasoning=FakeReasoningParser)
+    assert "reasoning parser" in rejected(chat(server, guided_json={}, stream=stream), "guided_json")
     assert chat(server, stream=stream).status_code == 200

@@ -1,4 +1,4 @@
-"""Templates that requests bring, at the server's edge."""
+"""Chat templates in requests."""
 
 from __future__ import annotations
 
@@ -34,32 +34,32 @@ def prompt(server: AppState) -> str:
     return server.tokenizer.decode(backend_of(server).prompts[-1].token_ids, skip_special_tokens=False)
 
 
-def test_a_template_of_a_request_is_refused_unless_they_are_trusted() -> None:
+def test_a_template_in_a_request_is_rejected_unless_enabled() -> None:
     error = error_of(ask(a_server(), "POST", "/v1/chat/completions", json=body(chat_template=OWN)))
     assert (error["param"], error["code"]) == ("chat_template", "unsupported_parameter")
     assert "--trust-request-chat-template" in error["message"]
 
 
-def test_a_template_of_a_request_takes_the_place_of_the_servers(server: AppState) -> None:
+def test_a_template_in_a_request_replaces_the_servers(server: AppState) -> None:
     chat(server, chat_template=OWN)
     assert prompt(server).startswith("[")
     chat(server)
     assert prompt(server).startswith("<user>")
 
 
-def test_among_the_templates_variables_it_is_only_a_variable(server: AppState) -> None:
+def test_a_template_in_chat_template_kwargs_is_only_a_variable(server: AppState) -> None:
     chat(server, chat_template_kwargs={"chat_template": OWN})
     assert prompt(server).startswith("<user>")
 
 
 @pytest.mark.parametrize("template", [BOMB, "{% if %}", "{{ 1 / 0 }}", 5, ["x"], {"a": "b"}, "x" * 300_000])
-def test_a_bad_template_is_a_400_of_that_field(template: object, server: AppState) -> None:
+def test_an_invalid_template_is_a_400_for_its_field(template: object, server: AppState) -> None:
     answer = ask(server, "POST", "/v1/chat/completions", json=body(chat_template=template))
     assert answer.status_code == 400
     assert error_of(answer)["param"] == "chat_template"
 
 
-def test_a_bomb_holds_up_nobody_who_brings_no_template(server: AppState) -> None:
+def test_a_slow_template_does_not_delay_requests_without_one(server: AppState) -> None:
     done: list[str] = []
 
     async def one(client: httpx.AsyncClient, name: str, **more: Any) -> None:

@@ -1,4 +1,4 @@
-"""What reaches the backend of each parameter."""
+"""Sampling parameters of a request, as they reach the backend."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_vllms_defaults() -> None:
     assert sampling(a_server()) == SamplingParams(max_tokens=context)
 
 
-def test_the_models_recommendations_come_before_the_defaults() -> None:
+def test_the_models_generation_config_takes_precedence_over_defaults() -> None:
     recommended = SamplingDefaults(
         temperature=0.6, top_p=0.9, top_k=20, min_p=0.05, repetition_penalty=1.05, max_tokens=30
     )
@@ -74,17 +74,17 @@ def test_the_models_recommendations_come_before_the_defaults() -> None:
     assert backend_of(server).prompts[-1].sampling == expected
 
 
-def test_the_request_comes_before_the_models_recommendations() -> None:
+def test_the_request_takes_precedence_over_the_models_generation_config() -> None:
     server = a_server(card={"defaults": SamplingDefaults(temperature=0.6, top_k=20, max_tokens=30)})
     got = sampling(server, temperature=0, top_k=-1, max_tokens=40)
     assert (got.temperature, got.top_k, got.max_tokens) == (0, -1, 40)
 
 
-def test_max_completion_tokens_wins() -> None:
+def test_max_completion_tokens_takes_precedence() -> None:
     assert sampling(a_server(), max_completion_tokens=3, max_tokens=9).max_tokens == 3
 
 
-def test_answers_of_one_request_differ_by_their_seeds() -> None:
+def test_choices_of_one_request_have_different_seeds() -> None:
     server = a_server()
     chat(server, n=2, seed=5)
     assert [prompt.sampling.seed for prompt in backend_of(server).prompts] == [5, 6]
@@ -101,13 +101,13 @@ def test_a_maximum_that_does_not_fit_quotes_both(ask: Any, param: str) -> None:
 
 
 @pytest.mark.parametrize("ask", [chat, complete])
-def test_a_prompt_that_fills_the_context_is_refused_before_a_stream_begins(ask: Any) -> None:
+def test_a_prompt_that_fills_the_context_is_rejected_before_a_stream_starts(ask: Any) -> None:
     response = ask(a_server(card={"max_model_len": 2}), stream=True)
     assert response.status_code == 400
     assert error_of(response)["code"] == "context_length_exceeded"
 
 
-def test_stop_may_be_one_text_or_several() -> None:
+def test_stop_may_be_a_string_or_a_list() -> None:
     assert chat(a_server(), stop="lo").json()["choices"][0]["message"]["content"] == "Hel"
     assert chat(a_server(), stop=["zz", "l"]).json()["choices"][0]["message"]["content"] == "He"
 
@@ -124,12 +124,12 @@ BEAM = {"use_beam_search": True, "best_of": 2, "max_tokens": 1}
         ("logit_bias", {"5": 1}),
     ],
 )
-def test_a_beam_search_refuses_what_it_can_not_obey(field: str, value: object) -> None:
+def test_beam_search_rejects_parameters_that_it_does_not_support(field: str, value: object) -> None:
     response = complete(a_server(), **BEAM, **{field: value})
     assert (response.status_code, error_of(response)["param"]) == (400, field)
 
 
-def test_a_beam_search_takes_neutral_values_and_is_not_refused_for_the_models_recommendation() -> None:
+def test_beam_search_accepts_neutral_values_and_ignores_the_models_generation_config() -> None:
     neutral = {"presence_penalty": 0, "frequency_penalty": 0, "repetition_penalty": 1, "logit_bias": {}}
     server = a_server(card={"defaults": SamplingDefaults(repetition_penalty=1.05)})
     for fields in ({}, neutral):

@@ -14,7 +14,7 @@ from fllm.plugins.backend_options import Option, options_of
 from fllm.plugins.discovery import normal
 from fllm.plugins.loader import PluginReport, Plugins
 from fllm.plugins.registry import BackendEntry, Entry, Registration, conflict_message
-from fllm_api.cli.plugins.listing import status
+from fllm_api.cli.plugins.listing import load_status
 
 
 class Offer(Struct, frozen=True, kw_only=True):
@@ -58,7 +58,10 @@ def describe(plugins: Plugins, name: str) -> Iterator[PluginDescription]:
         if is_plugin or entries:
             matched = True
             yield PluginDescription(
-                plugin=report, summary=_summary(report.distribution), status=status(report), offers=entries
+                plugin=report,
+                summary=_summary(report.distribution),
+                status=load_status(report),
+                offers=entries,
             )
     if not matched:
         raise UnknownName(_unknown(name, plugins, (offer.name for _, offer in offers)))

@@ -27,14 +27,14 @@ class Listing(Struct, frozen=True):
 
 def print_plugins(found: Plugins, *, as_json: bool) -> None:
     """Print the plugins as a table or as JSON."""
-    listing = Listing(found.reports, list(conflicts(found)), found.unmatched)
+    listing = Listing(found.reports, list(conflict_messages(found)), found.unmatched)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(listing)))
     else:
         _print(listing)
 
 
-def conflicts(found: Plugins) -> Iterator[str]:
+def conflict_messages(found: Plugins) -> Iterator[str]:
     """Yield a message for each name that several plugins register."""
     for registry in found.registries():
         for name, registrations in registry.conflicts():
@@ -49,13 +49,13 @@ def _print(listing: Listing) -> None:
     table = Table("plugin", "distribution", "offers", "status")
     for report in listing.plugins:
         distribution = f"{report.distribution} {report.version}".strip()
-        table.add_row(report.name, distribution, Text("\n".join(_offers(report))), status(report))
+        table.add_row(report.name, distribution, Text("\n".join(_offers(report))), load_status(report))
     console = Console()
     console.print(table)
     for line in listing.conflicts:
         console.print(f"conflict: {line}", markup=False)
     for name in listing.unmatched:
-        console.print(f"--disable-plugin {name}: there is no such plugin", markup=False)
+        console.print(f"--disable-plugin {name}: no plugin has this name", markup=False)
 
 
 def _offers(report: PluginReport) -> Iterator[str]:
@@ -66,7 +66,7 @@ def _offers(report: PluginReport) -> Iterator[str]:
         yield f"hooks: {', '.join(hooks)}"
 
 
-def status(report: PluginReport) -> str:
+def load_status(report: PluginReport) -> str:
     """Return the load status of a plugin, with the reason if it is not in use."""
     if report.error:
         return f"left out: {report.error}"

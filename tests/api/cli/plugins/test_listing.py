@@ -99,7 +99,7 @@ def test_a_disabled_plugin_is_listed_and_an_unknown_one_is_reported(site: Path) 
     assert listing["plugins"]["metrics"]["disabled"] is True
     assert listing["unmatched"] == ["nobody"]
     assert listed(site, "--disable-plugin", "metrics")["plugins"]["metrics"]["disabled"] is True
-    assert "nobody: there is no such plugin" in fllm(site, "plugins", "--disable-plugin", "nobody")
+    assert "nobody: no plugin has this name" in fllm(site, "plugins", "--disable-plugin", "nobody")
 
 
 def test_names_of_third_party_plugins_appear_in_the_help_of_serve(site: Path) -> None:

@@ -1,4 +1,4 @@
-"""Whatever a client gets wrong is one clear message in the envelope, with the path of the fault."""
+"""An invalid request gets one clear error message with the path of the field."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SERVER = a_server(tools=FakeToolCallParser)
 TOOL = {"type": "function", "function": {"name": "f"}}
 
 
-def refused(response: httpx.Response, param: str | None, status: int = 400) -> str:
+def rejected(response: httpx.Response, param: str | None, status: int = 400) -> str:
     error = error_of(response)
     assert (response.status_code, error["param"], error["type"]) == (status, param, "invalid_request_error")
     message: str = error["message"]
@@ -111,9 +111,9 @@ def refused(response: httpx.Response, param: str | None, status: int = 400) -> s
     ids=str,
 )
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_bad_chat_names_the_fault(body: dict[str, Any], param: str, stream: bool) -> None:
+def test_an_invalid_chat_request_names_the_field(body: dict[str, Any], param: str, stream: bool) -> None:
     streaming = {"stream": True} if stream and "stream_options" not in body else {}
-    refused(chat(SERVER, **{**streaming, **body}), param)
+    rejected(chat(SERVER, **{**streaming, **body}), param)
     assert backend_of(SERVER).prompts == []
 
 
@@ -139,8 +139,8 @@ def test_a_bad_chat_names_the_fault(body: dict[str, Any], param: str, stream: bo
     ],
     ids=str,
 )
-def test_a_bad_completion_names_the_fault(body: dict[str, Any], param: str) -> None:
-    refused(complete(SERVER, **body), param)
+def test_an_invalid_completion_request_names_the_field(body: dict[str, Any], param: str) -> None:
+    rejected(complete(SERVER, **body), param)
 
 
 @pytest.mark.parametrize(
@@ -160,8 +160,8 @@ def test_a_bad_completion_names_the_fault(body: dict[str, Any], param: str) -> N
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_what_is_too_much_is_refused(body: dict[str, Any], param: str) -> None:
-    refused(complete(SERVER, **body), param)
+def test_values_beyond_a_maximum_are_rejected(body: dict[str, Any], param: str) -> None:
+    rejected(complete(SERVER, **body), param)
     assert backend_of(SERVER).prompts == []
 
 
@@ -176,7 +176,7 @@ def test_what_is_too_much_is_refused(body: dict[str, Any], param: str) -> None:
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_what_is_much_is_served(body: dict[str, Any]) -> None:
+def test_values_at_a_maximum_are_accepted(body: dict[str, Any]) -> None:
     assert complete(a_server(), **body).status_code == 200
 
 
@@ -193,7 +193,7 @@ def test_what_is_much_is_served(body: dict[str, Any]) -> None:
     ],
     ids=str,
 )
-def test_what_is_unknown_or_harmless_is_accepted(body: dict[str, Any]) -> None:
+def test_unknown_fields_and_values_without_effect_are_accepted(body: dict[str, Any]) -> None:
     assert chat(a_server(tools=FakeToolCallParser), **body).status_code == 200
 
 
@@ -215,10 +215,10 @@ def test_what_is_unknown_or_harmless_is_accepted(body: dict[str, Any]) -> None:
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_a_malformed_body_is_refused(body: bytes, param: str | None, words: str) -> None:
+def test_a_malformed_body_is_rejected(body: bytes, param: str | None, words: str) -> None:
     headers = {"content-type": "application/json"}
     response = ask(SERVER, "POST", "/v1/chat/completions", content=body, headers=headers)
-    assert words in refused(response, param)
+    assert words in rejected(response, param)
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_a_malformed_body_is_refused(body: bytes, param: str | None, words: str)
 )
 def test_another_content_type_is_415(headers: dict[str, str]) -> None:
     response = ask(a_server(), "POST", "/v1/completions", content=b"{}", headers=headers)
-    assert "application/json" in refused(response, None, 415)
+    assert "application/json" in rejected(response, None, 415)
 
 
 def test_json_with_a_charset_is_json() -> None:
@@ -237,25 +237,25 @@ def test_json_with_a_charset_is_json() -> None:
 
 def test_a_body_that_is_too_long_is_413() -> None:
     response = complete(a_server(config={"max_body_bytes": 100}), prompt="x" * 100)
-    assert refused(response, None, 413)
+    assert rejected(response, None, 413)
 
 
 def test_an_unknown_route_is_404() -> None:
-    assert "GET /v1/nothing" in refused(ask(a_server(), "GET", "/v1/nothing"), None, 404)
+    assert "GET /v1/nothing" in rejected(ask(a_server(), "GET", "/v1/nothing"), None, 404)
 
 
-def test_a_wrong_method_is_405_and_names_the_right_ones() -> None:
+def test_a_wrong_method_is_405_with_the_allowed_methods() -> None:
     response = ask(a_server(), "GET", "/v1/completions")
-    refused(response, None, 405)
+    rejected(response, None, 405)
     assert "POST" in response.headers["allow"]
 
 
-def test_a_template_that_refuses_says_why() -> None:
+def test_the_error_of_a_template_is_in_the_message() -> None:
     from fllm.chat import ChatTemplate
 
     source = "{{ raise_exception('roles must alternate') }}"
     template = ChatTemplate.compile({"default": source}, special_tokens={})
-    assert "roles must alternate" in refused(chat(a_server(template=template)), "messages")
+    assert "roles must alternate" in rejected(chat(a_server(template=template)), "messages")
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_a_template_that_refuses_says_why() -> None:
     ids=lambda value: type(value).__name__,
 )
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_backend_that_fails_at_once_has_a_status(
+def test_a_backend_error_before_any_output_sets_the_status(
     failure: Exception,
     status: int,
     kind: str,
@@ -290,7 +290,7 @@ def test_a_backend_that_fails_at_once_has_a_status(
     assert bool(caplog.records) == (status == 500)
 
 
-def test_a_stream_that_fails_says_so_and_ends(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_stream_that_fails_ends_with_an_error_event(caplog: pytest.LogCaptureFixture) -> None:
     server = a_server()
     backend_of(server).fails_after = 2
     response = chat(server, stream=True)
@@ -302,7 +302,7 @@ def test_a_stream_that_fails_says_so_and_ends(caplog: pytest.LogCaptureFixture) 
     assert "secret" in caplog.text
 
 
-def test_a_whole_answer_that_fails_late_is_still_an_error(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_full_response_that_fails_late_is_an_error(caplog: pytest.LogCaptureFixture) -> None:
     server = a_server()
     backend_of(server).fails_after = 2
     assert chat(server).status_code == 500

@@ -1,4 +1,4 @@
-"""Tools: what the answer must be like for their sake, and who reads the calls."""
+"""Tool choice: the constraint of the output, and the parser of the calls."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ NOTHING = JsonSchema('{"type":"object","properties":{}}')
 FORCED = '[{"name": "f", "parameters": {"a": 1}}, {"name": "g", "parameters": {}}]'
 
 
-class Declares(FakeToolCallParser):
-    """Calls, which says how it wants them written."""
+class CallsWithFormat(FakeToolCallParser):
+    """A tool-call parser that declares its format."""
 
     tool_format = ToolFormat(begin="[", middle=":", end="]", between=" ")
 
@@ -47,17 +47,17 @@ def named(name: str) -> dict[str, Any]:
 TOOLS = [tool("f", PARAMETERS), tool("g")]
 
 
-def a_calling_server(*words: str, **parts: Any) -> AppState:
-    return a_server(words or ("[f:{}]",), **{"card": {"grammar": "fake"}, "tools": Declares, **parts})
+def tool_server(*words: str, **parts: Any) -> AppState:
+    return a_server(words or ("[f:{}]",), **{"card": {"grammar": "fake"}, "tools": CallsWithFormat, **parts})
 
 
-def asked(server: AppState, **body: Any) -> Constraint | None:
+def constraint_of(server: AppState, **body: Any) -> Constraint | None:
     response = chat(server, **{"tools": TOOLS, **body})
     assert response.status_code == 200, response.text
     return backend_of(server).prompts[-1].constraint
 
 
-def written(
+def json_calls(
     format: ToolFormat, calls: Sequence[tuple[str, Constraint]], max_calls: int | None = None
 ) -> Constraint:
     options = [
@@ -80,16 +80,19 @@ BOTH = (("f", SCHEMA), ("g", NOTHING))
 @pytest.mark.parametrize(
     ("body", "constraint"),
     [
-        ({"tool_choice": "required"}, written(Declares.tool_format, BOTH)),
-        ({"tool_choice": "required", "parallel_tool_calls": True}, written(Declares.tool_format, BOTH)),
+        ({"tool_choice": "required"}, json_calls(CallsWithFormat.tool_format, BOTH)),
+        (
+            {"tool_choice": "required", "parallel_tool_calls": True},
+            json_calls(CallsWithFormat.tool_format, BOTH),
+        ),
         (
             {"tool_choice": "required", "parallel_tool_calls": False},
-            written(Declares.tool_format, BOTH, max_calls=1),
+            json_calls(CallsWithFormat.tool_format, BOTH, max_calls=1),
         ),
-        ({"tool_choice": named("f")}, written(Declares.tool_format, BOTH[:1], max_calls=1)),
+        ({"tool_choice": named("f")}, json_calls(CallsWithFormat.tool_format, BOTH[:1], max_calls=1)),
         (
             {"tool_choice": named("g"), "parallel_tool_calls": True},
-            written(Declares.tool_format, BOTH[1:], max_calls=1),
+            json_calls(CallsWithFormat.tool_format, BOTH[1:], max_calls=1),
         ),
         ({}, None),
         ({"tool_choice": "none"}, None),
@@ -97,16 +100,16 @@ BOTH = (("f", SCHEMA), ("g", NOTHING))
     ],
     ids=str,
 )
-def test_a_forced_call_is_written_as_the_parser_declares(body: Any, constraint: Constraint | None) -> None:
-    assert asked(a_calling_server(), **body) == constraint
+def test_a_forced_call_has_the_format_of_the_parser(body: Any, constraint: Constraint | None) -> None:
+    assert constraint_of(tool_server(), **body) == constraint
 
 
 @pytest.mark.parametrize("parser", [None, FakeToolCallParser])
 @pytest.mark.parametrize("stream", [False, True])
 def test_without_a_declared_format_forced_calls_are_json(parser: Any, stream: bool) -> None:
-    server = a_calling_server(FORCED[:20], FORCED[20:], tools=parser)
-    constraint = written(FALLBACK_TOOL_FORMAT, BOTH)
-    assert asked(server, tool_choice="required", stream=stream) == constraint
+    server = tool_server(FORCED[:20], FORCED[20:], tools=parser)
+    constraint = json_calls(FALLBACK_TOOL_FORMAT, BOTH)
+    assert constraint_of(server, tool_choice="required", stream=stream) == constraint
     [choice] = chat(server, tools=TOOLS, tool_choice="required").json()["choices"]
     calls = [each["function"] for each in choice["message"]["tool_calls"]]
     assert calls == [{"name": "f", "arguments": '{"a": 1}'}, {"name": "g", "arguments": "{}"}]
@@ -114,34 +117,34 @@ def test_without_a_declared_format_forced_calls_are_json(parser: Any, stream: bo
     assert choice["finish_reason"] == "tool_calls"
 
 
-def test_a_tool_is_strict_by_itself() -> None:
-    server = a_calling_server()
+def test_strict_applies_to_each_tool_separately() -> None:
+    server = tool_server()
     free = TriggeredTags(
         triggers=("[",),
         tags=(Tag("[f:", SCHEMA, "]"), Tag("[g:", ANY_OBJECT, "]")),
     )
     tools = [tool("f", PARAMETERS, strict=True), tool("g", PARAMETERS, strict=False)]
-    assert asked(server, tools=tools) == free
-    assert asked(server, tools=tools, tool_choice="auto") == free
-    assert asked(server, tools=tools, tool_choice="none") is None
-    assert asked(server, tools=[tool("f", PARAMETERS, strict=False)]) is None
+    assert constraint_of(server, tools=tools) == free
+    assert constraint_of(server, tools=tools, tool_choice="auto") == free
+    assert constraint_of(server, tools=tools, tool_choice="none") is None
+    assert constraint_of(server, tools=[tool("f", PARAMETERS, strict=False)]) is None
 
 
-def test_an_answer_in_a_format_may_be_a_call_instead() -> None:
-    server = a_calling_server()
-    calls = written(Declares.tool_format, BOTH)
-    assert asked(server, response_format={"type": "json_object"}) == AnyOf((ANY_OBJECT, calls))
-    assert asked(server, guided_choice=["a"]) == AnyOf((AnyOf((ConstString("a"),)), calls))
-    assert asked(server, guided_json={}, tool_choice="none") == JsonSchema("{}")
-    assert asked(server, guided_json={}, tool_choice="required") == calls
-    assert asked(server, guided_json={}, tools=[]) == JsonSchema("{}")
+def test_with_structured_output_the_output_may_be_a_call_instead() -> None:
+    server = tool_server()
+    calls = json_calls(CallsWithFormat.tool_format, BOTH)
+    assert constraint_of(server, response_format={"type": "json_object"}) == AnyOf((ANY_OBJECT, calls))
+    assert constraint_of(server, guided_choice=["a"]) == AnyOf((AnyOf((ConstString("a"),)), calls))
+    assert constraint_of(server, guided_json={}, tool_choice="none") == JsonSchema("{}")
+    assert constraint_of(server, guided_json={}, tool_choice="required") == calls
+    assert constraint_of(server, guided_json={}, tools=[]) == JsonSchema("{}")
 
 
 @pytest.mark.parametrize(
     ("choice", "reason"), [("required", "tool_calls"), ("auto", "tool_calls"), (named("f"), "stop")], ids=str
 )
-def test_the_reason_of_the_end_is_openais(choice: Any, reason: str) -> None:
-    server = a_calling_server()
+def test_the_finish_reason_is_openais(choice: Any, reason: str) -> None:
+    server = tool_server()
     [answer] = chat(server, tools=TOOLS, tool_choice=choice).json()["choices"]
     assert answer["message"]["tool_calls"][0]["function"] == {"name": "f", "arguments": "{}"}
     assert answer["finish_reason"] == reason
@@ -149,8 +152,8 @@ def test_the_reason_of_the_end_is_openais(choice: Any, reason: str) -> None:
     assert chunks[-1]["choices"][0]["finish_reason"] == reason
 
 
-def test_a_call_that_was_asked_for_by_name_and_is_cut_off_keeps_length() -> None:
-    server = a_calling_server("[f:{", "}]")
+def test_a_named_call_that_is_cut_off_has_finish_reason_length() -> None:
+    server = tool_server("[f:{", "}]")
     [answer] = chat(server, tools=TOOLS, tool_choice=named("f"), max_tokens=1).json()["choices"]
     assert answer["finish_reason"] == "length"
 
@@ -168,8 +171,8 @@ def test_a_call_that_was_asked_for_by_name_and_is_cut_off_keeps_length() -> None
     ids=str,
 )
 def test_arguments_are_an_object(parameters: Any, schema: Constraint) -> None:
-    constraint = asked(a_calling_server(), tools=[tool("f", parameters)], tool_choice=named("f"))
-    assert constraint == written(Declares.tool_format, [("f", schema)], max_calls=1)
+    constraint = constraint_of(tool_server(), tools=[tool("f", parameters)], tool_choice=named("f"))
+    assert constraint == json_calls(CallsWithFormat.tool_format, [("f", schema)], max_calls=1)
 
 
 @pytest.mark.parametrize(
@@ -190,19 +193,19 @@ def test_arguments_are_an_object(parameters: Any, schema: Constraint) -> None:
     ],
     ids=lambda value: str(value)[:80],
 )
-def test_calls_that_can_not_be_forced_name_the_fault(body: Any, param: str) -> None:
-    server = a_calling_server()
+def test_an_error_about_a_tool_that_can_not_be_forced_names_the_field(body: Any, param: str) -> None:
+    server = tool_server()
     response = chat(server, **{"tools": TOOLS, **body})
     assert (response.status_code, error_of(response)["param"]) == (400, param), response.text
     assert backend_of(server).prompts == []
 
 
 @pytest.mark.parametrize("levels", [MAX_SCHEMA_DEPTH + 1, 400])
-def test_deep_parameters_are_refused_where_they_bind(levels: int) -> None:
+def test_parameters_nested_too_deeply_are_rejected_if_they_constrain(levels: int) -> None:
     parameters: dict[str, Any] = {}
     for _ in range(levels):
         parameters = {"not": parameters}
-    server = a_calling_server()
+    server = tool_server()
     for body in ({"tool_choice": "required"}, {"tools": [tool("f", parameters, strict=True)]}):
         response = chat(server, **{"tools": [tool("f", parameters)], **body})
         assert (response.status_code, error_of(response)["param"]) == (400, "tools")
@@ -219,8 +222,8 @@ def test_deep_parameters_are_refused_where_they_bind(levels: int) -> None:
     ],
     ids=str,
 )
-def test_a_backend_without_grammar_can_not_force_a_call(body: Any, param: str) -> None:
-    server = a_calling_server(card={})
+def test_without_a_grammar_backend_calls_can_not_be_forced(body: Any, param: str) -> None:
+    server = tool_server(card={})
     error = error_of(chat(server, **{"tools": TOOLS, **body}))
     assert (error["param"], error["code"]) == (param, "unsupported_parameter")
     assert chat(server, tools=TOOLS).status_code == 200
@@ -234,14 +237,14 @@ def test_a_backend_without_grammar_can_not_force_a_call(body: Any, param: str) -
     ],
     ids=str,
 )
-def test_a_parser_without_a_format_says_what_it_can_not(body: Any, param: str) -> None:
-    server = a_calling_server(tools=FakeToolCallParser, config={"tool_call_parser": "calls"})
+def test_an_error_about_a_parser_without_a_format_names_the_parser(body: Any, param: str) -> None:
+    server = tool_server(tools=FakeToolCallParser, config={"tool_call_parser": "calls"})
     error = error_of(chat(server, **{"tools": TOOLS, **body}))
     assert error["param"] == param
     assert "'calls'" in error["message"]
 
 
-def test_without_a_parser_calls_can_be_forced_and_nothing_else() -> None:
-    server = a_calling_server(tools=None)
+def test_without_a_parser_only_forced_calls_work() -> None:
+    server = tool_server(tools=None)
     for body in ({}, {"tool_choice": "auto"}, {"guided_json": {}}):
         assert error_of(chat(server, tools=TOOLS, **body))["param"] == "tools"
