@@ -1,8 +1,8 @@
-"""What the text of an answer must be like.
+"""Constraints on the text of an output, for structured output and forced tool calls.
 
-A constraint is data: made where a request is read, plain enough to cross a process boundary, and obeyed
-where tokens are chosen, by a grammar plugin. The leaves say what a piece of text is, the others put pieces
-together.
+A constraint is plain data that can cross a process boundary: the API creates it from a request, and a grammar
+backend enforces it when tokens are sampled. The leaves describe a piece of text; the other classes combine
+pieces.
 """
 
 from __future__ import annotations
@@ -15,63 +15,63 @@ class _Constraint(Struct, frozen=True, tag=True):
 
 
 class ConstString(_Constraint, frozen=True):
-    """This very text."""
+    """Exactly this text."""
 
     text: str
 
 
 class JsonSchema(_Constraint, frozen=True):
-    """A JSON value that the schema allows."""
+    """A JSON value that satisfies the schema."""
 
     schema: str
-    """The JSON text of the schema."""
+    """JSON text of the schema."""
 
 
 class Regex(_Constraint, frozen=True):
-    """A text that the whole pattern matches."""
+    """Text that the pattern matches in full."""
 
     pattern: str
 
 
 class Grammar(_Constraint, frozen=True):
-    """A text of the language that a context-free grammar generates."""
+    """Text that a context-free grammar generates."""
 
     source: str
-    """GBNF, or whatever notation the grammar plugin reads."""
+    """The grammar in GBNF, or in another notation that the grammar backend supports."""
 
 
 class TextUntil(_Constraint, frozen=True):
-    """Any text, up to and with the first ``end``."""
+    """Any text up to and including the first ``end``."""
 
     end: str
     without: tuple[str, ...] = ()
-    """What the text before the end must not have in it."""
+    """Strings that must not occur before the end."""
 
 
 class Concat(_Constraint, frozen=True):
-    """One after the other."""
+    """The parts, one after the other."""
 
     parts: tuple[Constraint, ...]
 
 
 class AnyOf(_Constraint, frozen=True):
-    """Any one of them."""
+    """Any one of the options."""
 
     options: tuple[Constraint, ...]
 
 
 class Repeat(_Constraint, frozen=True, kw_only=True):
-    """The same again and again."""
+    """The item, repeated ``min`` to ``max`` times."""
 
     item: Constraint
     separator: str = ""
     min: int = 1
     max: int | None = None
-    """``None``: no limit."""
+    """Maximum number of repetitions; ``None`` for no limit."""
 
 
 class Tag(Struct, frozen=True):
-    """A part of a text that is known by how it begins: ``begin``, then ``content``, then ``end``."""
+    """A part of a text that begins with ``begin``, followed by ``content`` and ``end``."""
 
     begin: str
     content: Constraint
@@ -79,14 +79,14 @@ class Tag(Struct, frozen=True):
 
 
 class TriggeredTags(_Constraint, frozen=True, kw_only=True):
-    """Any text; but where one of the triggers stands, one of the tags must begin there and end as it says."""
+    """Any text, except that where a trigger occurs, one of the tags must begin and be completed."""
 
     triggers: tuple[str, ...]
-    """Each tag begins with exactly one of them."""
+    """Strings that start a tag. The ``begin`` of each tag starts with exactly one of them."""
     tags: tuple[Tag, ...]
 
 
 Constraint = ConstString | JsonSchema | Regex | Grammar | TextUntil | Concat | AnyOf | Repeat | TriggeredTags
 
 ANY_OBJECT = JsonSchema('{"type":"object"}')
-"""Some JSON object."""
+"""Any JSON object."""

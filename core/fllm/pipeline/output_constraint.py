@@ -20,21 +20,23 @@ class OutputConstraint(Struct, frozen=True):
     param: str
 
 
-def whole_output(output_constraint: OutputConstraint, reasoning: Parser | None) -> Constraint:
-    """Return the constraint on the whole output, including reasoning that ``reasoning`` will parse.
+def whole_output_constraint(
+    output_constraint: OutputConstraint, reasoning_parser: Parser | None
+) -> Constraint:
+    """Return the constraint on the whole output, including reasoning that ``reasoning_parser`` will parse.
 
     Raises `RequestError` if the reasoning parser does not support constraints.
     """
-    if reasoning is None:
+    if reasoning_parser is None:
         return output_constraint.constraint
-    if not isinstance(reasoning, ConstrainsOutput):
+    if not isinstance(reasoning_parser, ConstrainsOutput):
         raise RequestError(
             f"`{output_constraint.param}` is not supported: this server's reasoning parser does not define "
             "where the reasoning ends, so the text after it can't be constrained",
             param=output_constraint.param,
             code="unsupported_parameter",
         )
-    return reasoning.constrain_output(output_constraint.constraint)
+    return reasoning_parser.constrain_output(output_constraint.constraint)
 
 
 async def with_param(

@@ -21,7 +21,7 @@ from fllm.interfaces import Backend, LoadedParser, LoadedToolParser, Parser, Par
 from fllm.pipeline.beam_search import BeamSearchParams, beam_search
 from fllm.pipeline.best_of import best_of
 from fllm.pipeline.merge_streams import merge_streams
-from fllm.pipeline.output_constraint import OutputConstraint, whole_output, with_param
+from fllm.pipeline.output_constraint import OutputConstraint, whole_output_constraint, with_param
 from fllm.pipeline.output_processor import OutputProcessor, SequenceOutput
 from fllm.pipeline.request_tracker import RequestTracker
 from fllm.tokenizer import Tokenizer
@@ -116,7 +116,7 @@ class Pipeline:
         processor = self._make_processor(request, i, index, reasoning_parser, tool_parser)
         if request.output_constraint is None:
             return _process(processor, index, self._backend.generate(generate_request), tracker)
-        constraint = whole_output(request.output_constraint, reasoning_parser)
+        constraint = whole_output_constraint(request.output_constraint, reasoning_parser)
         generate_request = msgspec.structs.replace(generate_request, constraint=constraint)
         outputs = with_param(request.output_constraint, self._backend.generate(generate_request))
         return _process(processor, index, outputs, tracker)
