@@ -1,12 +1,6 @@
-<<<<<<< HEAD
 """A grammar backend for models whose tokens are numbers: ``ConstString("12")`` is the tokens 1 and 2.
 
 At an ``x`` in the text the matcher raises, at a ``z`` it hangs, and ``!`` can't be compiled.
-=======
-"""A grammar backend for models whose tokens are digits: ``ConstString("12")`` is the tokens 1 and 2.
-
-At an ``x`` in the text the matcher raises, at a ``z`` it hangs, and a text with ``!`` can't be compiled.
->>>>>>> ebb7bbb (Constraints in plain English)
 """
 
 from __future__ import annotations
@@ -24,11 +18,7 @@ HANG_SECONDS = 0.5
 
 class Numbers:
     compiled: ClassVar[list[str]] = []
-<<<<<<< HEAD
     """Texts compiled by any instance."""
-=======
-    """Texts compiled by all instances."""
->>>>>>> ebb7bbb (Constraints in plain English)
 
     def __init__(self, context: fllm.GrammarContext) -> None:
         pass
