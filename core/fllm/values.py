@@ -58,8 +58,8 @@ class GenerateRequest(Struct, frozen=True):
     """Who asks: a backend may let clients take turns, so that one with many sequences starves no other."""
 
     @property
-    def asked_in(self) -> str:
-        """``x-request-id`` of its request, with which the group of each prompt of a pipeline begins."""
+    def http_request_id(self) -> str:
+        """``x-request-id`` of the HTTP request, which is the first part of ``group``."""
         return self.group.rsplit("/", 2)[0]
 
 

@@ -117,7 +117,7 @@ class EngineServer:
         self.channel.send(messages.Started(card))
 
     async def _generate(self, key: int, request: GenerateRequest) -> None:
-        REQUEST_ID.set(request.asked_in)
+        REQUEST_ID.set(request.http_request_id)
         async with aclosing(self._started_backend().generate(request)) as outputs:
             async for output in outputs:
                 if not self._outputs:
