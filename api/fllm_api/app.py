@@ -23,7 +23,7 @@ from fllm_api.controllers.version import VersionController
 from fllm_api.errors import handle_exception
 from fllm_api.intake.json_body import ApiRequest
 from fllm_api.limits.admission import Admission, sequence_capacity
-from fllm_api.metrics.collector_ticker import ticking
+from fllm_api.metrics.collector_ticker import collector_ticker
 from fllm_api.middleware.admission import AdmissionMiddleware
 from fllm_api.middleware.authentication import AuthenticationMiddleware
 from fllm_api.middleware.drain import DrainMiddleware
@@ -58,7 +58,7 @@ def _build(server: AppState, admission: Admission, routes: Sequence[Any]) -> Lit
         exception_handlers={Exception: handle_exception},
         middleware=_middlewares(server, admission),
         before_send=[record_response_start],
-        lifespan=[ticking(server)],
+        lifespan=[collector_ticker(server)],
         cors_config=_cors(config),
         openapi_config=openapi_config(),
         logging_config=None,

@@ -15,7 +15,6 @@ from fllm.errors import (
 )
 from fllm.events import Event, Finished, ParserEvent, Reasoning, Text, ToolArguments, ToolStart
 from fllm.interfaces import (
-    Auditing,
     Backend,
     BackendContext,
     BackendFactory,
@@ -33,7 +32,6 @@ from fllm.interfaces import (
     RequestRecord,
     Serving,
     TemplateContext,
-    Ticking,
 )
 from fllm.plugins.backend_options import backend_options
 from fllm.plugins.hooks import API_VERSION, hookimpl
@@ -63,7 +61,6 @@ from fllm.values import (
 
 __all__ = [
     "API_VERSION",
-    "Auditing",
     "Backend",
     "BackendConfig",
     "BackendContext",
@@ -115,7 +112,6 @@ __all__ = [
     "Serving",
     "TemplateContext",
     "Text",
-    "Ticking",
     "TokenLogprob",
     "Tool",
     "ToolArguments",

@@ -242,27 +242,36 @@ class RequestRecord(Protocol):
     def error(self) -> str | None: ...
 
 
-class Collector(Protocol):
-    """Observes requests; changes nothing. All methods are called on the event loop and must not block."""
+class Collector:
+    """Base class of metrics collectors: override what you need.
 
-    def received(self, request: RequestRecord) -> None:
-        """A request has arrived; nothing of it has been read yet."""
-        ...
+    A collector observes requests and changes nothing. All methods are called on the event loop and must not
+    block.
+    """
 
-    def started(self, request: RequestRecord) -> None:
-        """Its prefill is done and the first token is here."""
-        ...
+    def on_request_start(self, request: RequestRecord) -> None:
+        """Record that a generation request has arrived; nothing of its body has been read."""
 
-    def progressed(self, request: RequestRecord, gaps: Sequence[float], tokens: int) -> None:
-        """So many tokens more, and the seconds between the steps that brought them.
+    def on_first_token(self, request: RequestRecord) -> None:
+        """Record that the prefill of a request is done and its first token was generated."""
 
-        Called at most once a second for each request, and before `finished`: never once a token.
+    def on_progress(self, request: RequestRecord, gaps: Sequence[float], tokens: int) -> None:
+        """Record ``tokens`` more tokens and the seconds between the steps that generated them.
+
+        Called at most once per second and request, and before `on_request_end`; never once per token.
         """
-        ...
 
-    def finished(self, request: RequestRecord) -> None:
-        """It is over; ``error`` says whether it failed."""
-        ...
+    def on_request_end(self, request: RequestRecord) -> None:
+        """Record the end of a generation request; ``request.error`` is set if it failed."""
+
+    def on_http_request_end(self, request: RequestRecord) -> None:
+        """Record the end of an HTTP request of any route; called after `on_request_end`.
+
+        Not called for `/health`, `/ready` and `/metrics`, nor for paths without a route.
+        """
+
+    def on_interval(self, stats: EngineStats | None) -> None:
+        """Record the state of the engine, about once per second; ``None`` if its status check failed."""
 
 
 class MetricsPage(Struct, frozen=True):
@@ -278,27 +287,6 @@ class MetricsExporter(Protocol):
 
     def expose(self, status: EngineStats | None, accept: str) -> MetricsPage:
         """The page, in the best format that ``accept`` allows; ``status`` is the backend's, if it answers."""
-        ...
-
-
-@runtime_checkable
-class Ticking(Protocol):
-    """A collector that wants to be called about once a second while the server runs."""
-
-    def tick(self, status: EngineStats | None) -> None:
-        """``status`` is the backend's, if it answers."""
-        ...
-
-
-@runtime_checkable
-class Auditing(Protocol):
-    """A collector that wants to hear of every request, also of those that ask for no tokens.
-
-    Not of `/health`, `/ready` and `/metrics`, nor of what no route answers.
-    """
-
-    def answered(self, request: RequestRecord) -> None:
-        """It is over; told after `Collector.finished` of the requests of which collectors hear."""
         ...
 
 

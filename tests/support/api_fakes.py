@@ -16,7 +16,7 @@ from tokenizers import Tokenizer as Inner
 
 from fllm.chat import ChatTemplate
 from fllm.events import ParserEvent, Reasoning, Text, ToolArguments, ToolStart
-from fllm.interfaces import ParserContext, RequestRecord
+from fllm.interfaces import Collector, ParserContext, RequestRecord
 from fllm.plugins.loader import Plugins
 from fllm.plugins.validation import reasoning_parser, tool_parser
 from fllm.tokenizer import Tokenizer
@@ -131,25 +131,25 @@ def _logprob(token_id: int, logprob: float, top: int | None) -> TokenLogprob:
     return TokenLogprob(token_id, logprob, ((token_id, logprob), (0, -2.0), (1, -math.inf))[: top or 0])
 
 
-class Recorder:
-    """A collector that writes down what it hears."""
+class Recorder(Collector):
+    """A collector that records its calls."""
 
     def __init__(self) -> None:
         self.heard: list[str] = []
         self.requests: list[RequestRecord] = []
 
-    def received(self, request: RequestRecord) -> None:
+    def on_request_start(self, request: RequestRecord) -> None:
         self.requests.append(request)
-        self.heard.append("received")
+        self.heard.append("on_request_start")
 
-    def started(self, request: RequestRecord) -> None:
-        self.heard.append("started")
+    def on_first_token(self, request: RequestRecord) -> None:
+        self.heard.append("on_first_token")
 
-    def progressed(self, request: RequestRecord, gaps: Sequence[float], tokens: int) -> None:
-        self.heard.append(f"progressed {tokens}")
+    def on_progress(self, request: RequestRecord, gaps: Sequence[float], tokens: int) -> None:
+        self.heard.append(f"on_progress {tokens}")
 
-    def finished(self, request: RequestRecord) -> None:
-        self.heard.append(f"finished {request.error}")
+    def on_request_end(self, request: RequestRecord) -> None:
+        self.heard.append(f"on_request_end {request.error}")
 
 
 def a_server(words: Sequence[str] = ("Hello", " world", "!"), **parts: Any) -> AppState:

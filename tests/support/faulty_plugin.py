@@ -176,22 +176,16 @@ class Parser:
             how()
 
 
-class FaultyCollector:
+class FaultyCollector(fllm.Collector):
     """Raises whenever a request comes; hangs when one ends that asked for 13 tokens."""
 
     def __init__(self, context: fllm.MetricsContext) -> None:
         pass
 
-    def received(self, request: fllm.RequestRecord) -> None:
+    def on_request_start(self, request: fllm.RequestRecord) -> None:
         raise ZeroDivisionError("nothing to divide by")
 
-    def started(self, request: fllm.RequestRecord) -> None:
-        pass
-
-    def progressed(self, request: fllm.RequestRecord, gaps: Sequence[float], tokens: int) -> None:
-        pass
-
-    def finished(self, request: fllm.RequestRecord) -> None:
+    def on_request_end(self, request: fllm.RequestRecord) -> None:
         if request.max_tokens == 13:
             hang()
 

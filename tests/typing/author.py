@@ -52,35 +52,25 @@ class EchoBackend:
     async def stop(self) -> None: ...
 
 
-class Counter:
-    """And a collector."""
+class Counter(fllm.Collector):
+    """A collector overrides what it needs."""
 
     def __init__(self) -> None:
         self.tokens = 0
 
-    def received(self, request: fllm.RequestRecord) -> None: ...
-
-    def started(self, request: fllm.RequestRecord) -> None: ...
-
-    def progressed(self, request: fllm.RequestRecord, gaps: Sequence[float], tokens: int) -> None:
+    def on_progress(self, request: fllm.RequestRecord, gaps: Sequence[float], tokens: int) -> None:
         self.tokens += tokens
-
-    def finished(self, request: fllm.RequestRecord) -> None: ...
 
     def expose(self, status: fllm.EngineStats | None, accept: str) -> fllm.MetricsPage:
         return fllm.MetricsPage("text/plain", f"tokens {self.tokens}".encode())
 
-    def tick(self, status: fllm.EngineStats | None) -> None: ...
-
-    def answered(self, request: fllm.RequestRecord) -> None: ...
+    def on_interval(self, stats: fllm.EngineStats | None) -> None: ...
 
 
 parser: fllm.ParserFactory = ShoutParser
 backend: fllm.BackendFactory = EchoBackend
 collector: fllm.Collector = Counter()
 exposer: fllm.MetricsExporter = Counter()
-ticking: fllm.Ticking = Counter()
-auditing: fllm.Auditing = Counter()
 
 
 @fllm.hookimpl

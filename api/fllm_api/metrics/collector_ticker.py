@@ -1,4 +1,4 @@
-"""The clock of collectors that want one."""
+"""Calls `Collector.on_interval` about once per second."""
 
 from __future__ import annotations
 
@@ -8,21 +8,20 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from litestar import Litestar
 
-from fllm.interfaces import Backend, Ticking
+from fllm.interfaces import Backend, Collector
 from fllm.values import EngineStats
 from fllm_api.app_state import AppState
-from fllm_api.metrics.isolated_collector import Guarded
+from fllm_api.metrics.isolated_collector import IsolatedCollector
 
-PERIOD = 1.0
-"""Seconds between two ticks."""
+INTERVAL_SECONDS = 1.0
 
 
-def ticking(server: AppState) -> Callable[[Litestar], AbstractAsyncContextManager[None]]:
-    """For the application's lifespan: calls `Ticking.tick` about once a second."""
+def collector_ticker(server: AppState) -> Callable[[Litestar], AbstractAsyncContextManager[None]]:
+    """Return an application lifespan that calls the collectors that override `Collector.on_interval`."""
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:  # noqa: ARG001 (Litestar passes it)
-        collectors = [Guarded(collector) for collector in server.collectors if isinstance(collector, Ticking)]
+        collectors = [IsolatedCollector(each) for each in server.collectors if _overrides_on_interval(each)]
         task = asyncio.create_task(_tick(server.backend, collectors)) if collectors else None
         try:
             yield
@@ -34,6 +33,10 @@ def ticking(server: AppState) -> Callable[[Litestar], AbstractAsyncContextManage
     return lifespan
 
 
+def _overrides_on_interval(collector: Collector) -> bool:
+    return type(collector).on_interval is not Collector.on_interval
+
+
 async def status_of(backend: Backend) -> EngineStats | None:
     """The backend's status, if it answers."""
     try:
@@ -42,9 +45,9 @@ async def status_of(backend: Backend) -> EngineStats | None:
         return None
 
 
-async def _tick(backend: Backend, collectors: Sequence[Ticking]) -> None:
+async def _tick(backend: Backend, collectors: Sequence[Collector]) -> None:
     while True:
-        await asyncio.sleep(PERIOD)
-        status = await status_of(backend)
+        await asyncio.sleep(INTERVAL_SECONDS)
+        stats = await status_of(backend)
         for collector in collectors:
-            collector.tick(status)
+            collector.on_interval(stats)

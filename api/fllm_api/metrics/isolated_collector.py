@@ -1,65 +1,69 @@
-"""Collectors are a stranger's code: no request may suffer from them."""
+"""Isolates requests from errors of metrics collectors, which are third-party code."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import ParamSpec
 
 from fllm.interfaces import Collector, RequestRecord
 from fllm.values import EngineStats
 from fllm_api.lifecycle.event_loop_watchdog import EventLoopStalled
 
+P = ParamSpec("P")
+
 log = logging.getLogger("fllm.metrics")
 
 
-class Guarded:
-    """A collector whose errors go no further than the log, the first of each method; it stays in use.
+class IsolatedCollector(Collector):
+    """Calls a collector and logs its errors, once per method. The collector stays in use.
 
-    One that hangs is asked nothing more: each time would keep all requests waiting.
+    A collector that blocks the event loop is disabled, because each call would delay all requests.
     """
 
     def __init__(self, collector: Collector) -> None:
         self._collector = collector
         self._failed: set[str] = set()
-        self._hangs = False
+        self._disabled = False
 
-    def received(self, request: RequestRecord) -> None:
-        """As `Collector.received`."""
-        self._call("received", request)
+    def on_request_start(self, request: RequestRecord) -> None:
+        """Call `Collector.on_request_start`."""
+        self._call(self._collector.on_request_start, request)
 
-    def started(self, request: RequestRecord) -> None:
-        """As `Collector.started`."""
-        self._call("started", request)
+    def on_first_token(self, request: RequestRecord) -> None:
+        """Call `Collector.on_first_token`."""
+        self._call(self._collector.on_first_token, request)
 
-    def progressed(self, request: RequestRecord, gaps: Sequence[float], tokens: int) -> None:
-        """As `Collector.progressed`."""
-        self._call("progressed", request, gaps, tokens)
+    def on_progress(self, request: RequestRecord, gaps: Sequence[float], tokens: int) -> None:
+        """Call `Collector.on_progress`."""
+        self._call(self._collector.on_progress, request, gaps, tokens)
 
-    def finished(self, request: RequestRecord) -> None:
-        """As `Collector.finished`."""
-        self._call("finished", request)
+    def on_request_end(self, request: RequestRecord) -> None:
+        """Call `Collector.on_request_end`."""
+        self._call(self._collector.on_request_end, request)
 
-    def answered(self, request: RequestRecord) -> None:
-        """As `Auditing.answered`, for a collector that has it."""
-        self._call("answered", request)
+    def on_http_request_end(self, request: RequestRecord) -> None:
+        """Call `Collector.on_http_request_end`."""
+        self._call(self._collector.on_http_request_end, request)
 
-    def tick(self, status: EngineStats | None) -> None:
-        """As `Ticking.tick`, for a collector that has it."""
-        self._call("tick", status)
+    def on_interval(self, stats: EngineStats | None) -> None:
+        """Call `Collector.on_interval`."""
+        self._call(self._collector.on_interval, stats)
 
-    def _call(self, method: str, *arguments: object) -> None:
-        if self._hangs:
+    def _call(self, method: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        if self._disabled:
             return
         try:
-            getattr(self._collector, method)(*arguments)
+            method(*args, **kwargs)
         except EventLoopStalled:
-            self._hangs = True
-            log.exception("collector %s hangs; it is left out from now on", self._name(method))
+            self._disabled = True
+            log.exception("collector %s blocked the event loop; it is disabled", self._name(method))
         except Exception:
-            if method not in self._failed:
-                self._failed.add(method)
-                log.exception("collector %s failed; this is logged once", self._name(method))
+            name = self._name(method)
+            if name not in self._failed:
+                self._failed.add(name)
+                log.exception("collector %s failed; this is logged once", name)
 
-    def _name(self, method: str) -> str:
+    def _name(self, method: Callable[..., None]) -> str:
         kind = type(self._collector)
-        return f"{kind.__module__}.{kind.__qualname__}.{method}"
+        return f"{kind.__module__}.{kind.__qualname__}.{method.__name__}"

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from fllm.interfaces import Auditing, Collector
+from fllm.interfaces import Collector
 from fllm.logs import REQUEST_ID
 from fllm.pipeline.request_tracker import RequestTracker
 from fllm_api.errors import classify_error
-from fllm_api.metrics.isolated_collector import Guarded
+from fllm_api.metrics.isolated_collector import IsolatedCollector
 from fllm_api.request_context import RequestContext, context_of
 
 REPORTED = {"reported": True}
@@ -27,8 +27,7 @@ class RequestTrackingMiddleware(ASGIMiddleware):
     """Creates the tracker of a request before a byte of its body is read, and finishes it in every case."""
 
     def __init__(self, collectors: Sequence[Collector]) -> None:
-        self._collectors = [Guarded(collector) for collector in collectors]
-        self._auditors = [Guarded(collector) for collector in collectors if isinstance(collector, Auditing)]
+        self._collectors = [IsolatedCollector(collector) for collector in collectors]
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Track one request."""
@@ -56,8 +55,8 @@ class RequestTrackingMiddleware(ASGIMiddleware):
         tracker.status = context.status
         tracker.client = context.client
         tracker.finish(context.error)
-        for auditor in self._auditors:
-            auditor.answered(tracker)
+        for collector in self._collectors:
+            collector.on_http_request_end(tracker)
 
 
 def _new_tracker(scope: Scope, context: RequestContext, collectors: Sequence[Collector]) -> RequestTracker:

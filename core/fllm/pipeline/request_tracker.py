@@ -59,7 +59,7 @@ class RequestTracker:
         self._unreported = 0
         self._reported_at = self.received_at
         for collector in collectors:
-            collector.received(self)
+            collector.on_request_start(self)
 
     @property
     def finish_reasons(self) -> tuple[str, ...]:
@@ -102,14 +102,14 @@ class RequestTracker:
         if self._unreported:
             self._report(self.finished_at)
         for collector in self._collectors:
-            collector.finished(self)
+            collector.on_request_end(self)
 
     def _start(self, now: float, queue_time: float, index: int, cached: int) -> None:
         self.first_token_at = now
         self.queue_time = queue_time
         self._cache(index, cached)
         for collector in self._collectors:
-            collector.started(self)
+            collector.on_first_token(self)
 
     def _cache(self, index: int, tokens: int) -> None:
         """Count a prompt's cached tokens once: later sequences find the blocks of the first one."""
@@ -122,4 +122,4 @@ class RequestTracker:
         tokens, self._unreported = self._unreported, 0
         self._reported_at = now
         for collector in self._collectors:
-            collector.progressed(self, gaps, tokens)
+            collector.on_progress(self, gaps, tokens)

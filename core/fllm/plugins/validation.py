@@ -91,14 +91,14 @@ def check_templates(answer: object) -> ChatTemplates:
     return answer
 
 
-def check_collectors(answer: Iterable[Collector]) -> list[Collector]:
-    """Raises `TypeError` unless each is a whole `Collector`."""
-    collectors = list(answer)
+def check_collectors(collectors: Iterable[object]) -> list[Collector]:
+    """Return the collectors; raise `TypeError` if one is not a `fllm.Collector`."""
+    found: list[Collector] = []
     for collector in collectors:
-        for method in ("received", "started", "progressed", "finished"):
-            if not callable(getattr(collector, method, None)):
-                raise TypeError(f"collector {type(collector).__name__} has no method {method!r}")
-    return collectors
+        if not isinstance(collector, Collector):
+            raise TypeError(f"{type(collector).__name__} is not a subclass of fllm.Collector")
+        found.append(collector)
+    return found
 
 
 def reasoning_parser(factory: ParserFactory) -> LoadedParser:

@@ -69,11 +69,11 @@ def lines(statsd: socket.socket) -> list[str]:
 def test_a_request_becomes_one_datagram_at_the_next_tick(statsd: socket.socket) -> None:
     collector = StatsdCollector(settings_of(statsd), "org/model-1.5")
     request = a_request()
-    collector.received(request)
-    collector.started(request)
-    collector.progressed(request, [0.02, 0.03], 3)
-    collector.finished(request)
-    collector.tick(EngineStats(running=1, waiting=2, kv_blocks=8, kv_blocks_used=2))
+    collector.on_request_start(request)
+    collector.on_first_token(request)
+    collector.on_progress(request, [0.02, 0.03], 3)
+    collector.on_request_end(request)
+    collector.on_interval(EngineStats(running=1, waiting=2, kv_blocks=8, kv_blocks_used=2))
     assert [line.removeprefix("llm.eu.org_model-1_5.") for line in lines(statsd)] == [
         "requests:1|c",
         "prompt_tokens:7|c",
@@ -92,15 +92,15 @@ def test_a_request_becomes_one_datagram_at_the_next_tick(statsd: socket.socket) 
 
 def test_a_failure_is_counted_and_an_engine_that_is_gone_has_no_gauges(statsd: socket.socket) -> None:
     collector = StatsdCollector(settings_of(statsd), "m")
-    collector.finished(a_request(first_token_at=None, error="the engine died"))
-    collector.tick(None)
+    collector.on_request_end(a_request(first_token_at=None, error="the engine died"))
+    collector.on_interval(None)
     assert lines(statsd) == ["llm.eu.m.duration:2000.000|ms", "llm.eu.m.errors:1|c"]
     collector.close()
 
 
 def test_no_datagram_is_longer_than_a_packet_and_no_line_is_lost(statsd: socket.socket) -> None:
     collector = StatsdCollector(settings_of(statsd), "m")
-    collector.progressed(a_request(), [0.001] * 200, 200)
+    collector.on_progress(a_request(), [0.001] * 200, 200)
     collector.close()
     found: list[str] = []
     while len(found) < 201:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from fllm import RequestRecord
+from fllm import Collector, RequestRecord
 from fllm.logs import FIELDS
 
 LONGEST_PATH = 256
@@ -15,22 +15,10 @@ LONGEST_PATH = 256
 log = logging.getLogger("fllm.access")
 
 
-class AccessLog:
-    """An `Auditing` collector: who asked for what, how it was answered, in how many tokens and seconds."""
+class AccessLog(Collector):
+    """Logs a line for each HTTP request: client, path, status, tokens and times."""
 
-    def received(self, request: RequestRecord) -> None:
-        """Nothing is known yet."""
-
-    def started(self, request: RequestRecord) -> None:
-        """The line comes at the end."""
-
-    def progressed(self, request: RequestRecord, gaps: Sequence[float], tokens: int) -> None:
-        """The line comes at the end."""
-
-    def finished(self, request: RequestRecord) -> None:
-        """`answered` follows."""
-
-    def answered(self, request: RequestRecord) -> None:
+    def on_http_request_end(self, request: RequestRecord) -> None:
         """Write the line."""
         if log.isEnabledFor(logging.INFO):
             fields = fields_of(request)

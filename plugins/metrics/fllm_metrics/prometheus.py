@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
-from fllm import EngineStats, MetricsContext, MetricsPage, RequestRecord
+from fllm import Collector, EngineStats, MetricsContext, MetricsPage, RequestRecord
 from fllm_metrics.accept_header import unescaped
 from fllm_metrics.furiosa_metrics import FuriosaPage
 from fllm_metrics.metrics_state import MetricsState
@@ -17,7 +17,7 @@ COMPATIBLE = {"vllm": VllmPage}
 """``--metrics-compat``."""
 
 
-class PrometheusCollector:
+class PrometheusCollector(Collector):
     """A `Collector` that can be scraped."""
 
     def __init__(self, context: MetricsContext) -> None:
@@ -28,19 +28,19 @@ class PrometheusCollector:
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self._registry)
 
-    def received(self, request: RequestRecord) -> None:  # noqa: ARG002
+    def on_request_start(self, request: RequestRecord) -> None:  # noqa: ARG002
         """It waits."""
         self._state.received()
 
-    def started(self, request: RequestRecord) -> None:
+    def on_first_token(self, request: RequestRecord) -> None:
         """Its first token is here."""
         self._state.started(request)
 
-    def progressed(self, request: RequestRecord, gaps: Sequence[float], tokens: int) -> None:  # noqa: ARG002
+    def on_progress(self, request: RequestRecord, gaps: Sequence[float], tokens: int) -> None:  # noqa: ARG002
         """It has more tokens."""
         self._state.progressed(gaps, tokens)
 
-    def finished(self, request: RequestRecord) -> None:
+    def on_request_end(self, request: RequestRecord) -> None:
         """It is over."""
         self._state.finished(request)
 

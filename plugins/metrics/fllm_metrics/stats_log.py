@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-from fllm import EngineStats, RequestRecord
+from fllm import Collector, EngineStats, RequestRecord
 from fllm_metrics.in_flight import InFlight
 
 EVERY = 10.0
@@ -15,7 +15,7 @@ EVERY = 10.0
 log = logging.getLogger("fllm.stats")
 
 
-class LogCollector:
+class LogCollector(Collector):
     """Counts tokens, and tells their rate once a window is over in which something happened."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -27,33 +27,33 @@ class LogCollector:
         self._generated_tokens = 0
         self._before = EngineStats()
 
-    def received(self, request: RequestRecord) -> None:  # noqa: ARG002
+    def on_request_start(self, request: RequestRecord) -> None:  # noqa: ARG002
         """There is work."""
         self._in_flight.received()
         self._busy = True
 
-    def started(self, request: RequestRecord) -> None:
+    def on_first_token(self, request: RequestRecord) -> None:
         """Its prompt counts now that it is computed."""
         self._in_flight.started()
         self._prompt_tokens += request.prompt_tokens
 
-    def progressed(self, request: RequestRecord, gaps: Sequence[float], tokens: int) -> None:  # noqa: ARG002
+    def on_progress(self, request: RequestRecord, gaps: Sequence[float], tokens: int) -> None:  # noqa: ARG002
         """Its new tokens count."""
         self._generated_tokens += tokens
 
-    def finished(self, request: RequestRecord) -> None:
+    def on_request_end(self, request: RequestRecord) -> None:
         """It is counted no more."""
         self._in_flight.finished(request)
 
-    def tick(self, status: EngineStats | None) -> None:
+    def on_interval(self, stats: EngineStats | None) -> None:
         """Write the line if it is time and there is something to tell."""
         seconds = self._clock() - self._opened_at
         if seconds < EVERY:
             return
         if self._busy:
-            cache = self._cache(status) if status else "the engine does not answer"
+            cache = self._cache(stats) if stats else "the engine does not answer"
             log.info("%s; %s", self._work(seconds), cache)
-        self._open(status)
+        self._open(stats)
 
     def _open(self, status: EngineStats | None) -> None:
         self._opened_at = self._clock()

@@ -1,36 +1,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 
 import pytest
 from support.api_fakes import FakeBackend, a_server
 
-from fllm import BackendUnavailable, EngineStats, RequestRecord
+from fllm import BackendUnavailable, Collector, EngineStats
 from fllm_api.app import create_app
 from fllm_api.metrics import collector_ticker
 
 
-class Clock:
-    """A collector that wants to be called once a second."""
+class Clock(Collector):
+    """A collector that records the states of the engine."""
 
     def __init__(self) -> None:
         self.heard: list[EngineStats | None] = []
 
-    def tick(self, status: EngineStats | None) -> None:
-        self.heard.append(status)
-
-    def received(self, request: RequestRecord) -> None: ...
-    def started(self, request: RequestRecord) -> None: ...
-    def progressed(self, request: RequestRecord, gaps: Sequence[float], tokens: int) -> None: ...
-    def finished(self, request: RequestRecord) -> None: ...
+    def on_interval(self, stats: EngineStats | None) -> None:
+        self.heard.append(stats)
 
 
 @pytest.mark.parametrize("health", [None, BackendUnavailable("gone")])
 def test_collectors_are_called_while_the_application_lives(
     monkeypatch: pytest.MonkeyPatch, health: Exception | None
 ) -> None:
-    monkeypatch.setattr(collector_ticker, "PERIOD", 0.001)
+    monkeypatch.setattr(collector_ticker, "INTERVAL_SECONDS", 0.001)
     clock, backend = Clock(), FakeBackend()
     backend.health = health
     app = create_app(a_server(backend=backend, collectors=[clock]))
@@ -49,14 +43,14 @@ def test_collectors_are_called_while_the_application_lives(
 class Broken(Clock):
     """A clock that raises at each tick."""
 
-    def tick(self, status: EngineStats | None) -> None:
+    def on_interval(self, stats: EngineStats | None) -> None:
         raise ValueError("broken")
 
 
 def test_a_collector_that_raises_does_not_stop_the_others(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(collector_ticker, "PERIOD", 0.001)
+    monkeypatch.setattr(collector_ticker, "INTERVAL_SECONDS", 0.001)
     clock = Clock()
     app = create_app(a_server(collectors=[Broken(), clock]))
 
@@ -67,4 +61,23 @@ def test_a_collector_that_raises_does_not_stop_the_others(
 
     asyncio.run(live())
     [record] = caplog.records
-    assert record.getMessage() == f"collector {__name__}.Broken.tick failed; this is logged once"
+    assert record.getMessage() == f"collector {__name__}.Broken.on_interval failed; this is logged once"
+
+
+def test_the_engine_is_not_polled_if_no_collector_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collector_ticker, "INTERVAL_SECONDS", 0.0)
+    polled: list[FakeBackend] = []
+
+    class Polled(FakeBackend):
+        async def status(self) -> EngineStats:
+            polled.append(self)
+            return EngineStats()
+
+    async def live(collector: Collector) -> int:
+        app = create_app(a_server(backend=Polled(), collectors=[collector]))
+        async with app.lifespan():
+            await asyncio.sleep(0.05)
+        return len(polled)
+
+    assert asyncio.run(live(Collector())) == 0
+    assert asyncio.run(live(Clock())) > 0

@@ -16,7 +16,7 @@ from fllm.interfaces import RequestRecord
 def test_collectors_receive_the_progress_of_a_request(ask_for: Any, stream: bool) -> None:
     recorder = Recorder()
     ask_for(a_server(collectors=[recorder]), stream=stream, max_tokens=3)
-    assert recorder.heard == ["received", "started", "progressed 3", "finished None"]
+    assert recorder.heard == ["on_request_start", "on_first_token", "on_progress 3", "on_request_end None"]
     [request] = recorder.requests
     assert request.prompt_tokens == (19 if ask_for is chat else 2)
     assert (request.generated_tokens, request.max_tokens) == (3, 3)
@@ -25,7 +25,7 @@ def test_collectors_receive_the_progress_of_a_request(ask_for: Any, stream: bool
 def test_several_sequences_are_one_request_for_collectors() -> None:
     recorder = Recorder()
     complete(a_server(collectors=[recorder]), prompt=["a", "b"], n=2)
-    assert recorder.heard == ["received", "started", "progressed 16", "finished None"]
+    assert recorder.heard == ["on_request_start", "on_first_token", "on_progress 16", "on_request_end None"]
 
 
 def test_an_invalid_request_is_reported_as_failed() -> None:
@@ -35,8 +35,8 @@ def test_an_invalid_request_is_reported_as_failed() -> None:
     ask(server, "POST", "/v1/completions", content=b"x")
     chat(server, messages=[])
     starts, ends = recorder.heard[::2], recorder.heard[1::2]
-    assert starts == ["received"] * 3
-    assert all(end.startswith("finished ") and end != "finished None" for end in ends)
+    assert starts == ["on_request_start"] * 3
+    assert all(end.startswith("on_request_end ") and end != "on_request_end None" for end in ends)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -45,8 +45,8 @@ def test_a_failed_generation_is_reported_as_failed(stream: bool, caplog: pytest.
     server = a_server(collectors=[recorder])
     backend_of(server).fails_after = 1
     chat(server, stream=stream)
-    assert recorder.heard[0] == "received"
-    assert recorder.heard[-1].startswith("finished the server failed")
+    assert recorder.heard[0] == "on_request_start"
+    assert recorder.heard[-1].startswith("on_request_end the server failed")
 
 
 def test_collectors_receive_no_other_routes() -> None:
@@ -58,21 +58,21 @@ def test_collectors_receive_no_other_routes() -> None:
 class Faulty(Recorder):
     """Records every call, and raises each time."""
 
-    def received(self, request: RequestRecord) -> None:
-        super().received(request)
-        raise ValueError("received")
+    def on_request_start(self, request: RequestRecord) -> None:
+        super().on_request_start(request)
+        raise ValueError("on_request_start")
 
-    def started(self, request: RequestRecord) -> None:
-        super().started(request)
-        raise ValueError("started")
+    def on_first_token(self, request: RequestRecord) -> None:
+        super().on_first_token(request)
+        raise ValueError("on_first_token")
 
-    def progressed(self, request: RequestRecord, gaps: Sequence[float], tokens: int) -> None:
-        super().progressed(request, gaps, tokens)
-        raise ValueError("progressed")
+    def on_progress(self, request: RequestRecord, gaps: Sequence[float], tokens: int) -> None:
+        super().on_progress(request, gaps, tokens)
+        raise ValueError("on_progress")
 
-    def finished(self, request: RequestRecord) -> None:
-        super().finished(request)
-        raise ValueError("finished")
+    def on_request_end(self, request: RequestRecord) -> None:
+        super().on_request_end(request)
+        raise ValueError("on_request_end")
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -86,8 +86,10 @@ def test_a_collector_that_raises_harms_no_request_and_is_logged_once(
         assert response.status_code == 200
         if stream:
             assert events(response)[-1]["choices"][0]["finish_reason"] == "stop"
-    assert recorder.heard == ["received", "started", "progressed 4", "finished None"] * 2
+    assert (
+        recorder.heard == ["on_request_start", "on_first_token", "on_progress 4", "on_request_end None"] * 2
+    )
     assert faulty.heard == recorder.heard
     logged = [record.getMessage() for record in caplog.records]
-    methods = ("received", "started", "progressed", "finished")
+    methods = ("on_request_start", "on_first_token", "on_progress", "on_request_end")
     assert logged == [f"collector {__name__}.Faulty.{name} failed; this is logged once" for name in methods]

@@ -2,27 +2,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fllm import RequestRecord
+from fllm import Collector, RequestRecord
 from fllm.pipeline.request_tracker import RequestTracker
 
 
-class Recorder:
+class Recorder(Collector):
     """A collector that records the calls it receives."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[object, ...]] = []
 
-    def received(self, request: RequestRecord) -> None:
-        self.calls.append(("received", request.received_at))
+    def on_request_start(self, request: RequestRecord) -> None:
+        self.calls.append(("on_request_start", request.received_at))
 
-    def started(self, request: RequestRecord) -> None:
-        self.calls.append(("started", request.first_token_at, request.queue_time))
+    def on_first_token(self, request: RequestRecord) -> None:
+        self.calls.append(("on_first_token", request.first_token_at, request.queue_time))
 
-    def progressed(self, request: RequestRecord, gaps: Sequence[float], tokens: int) -> None:
-        self.calls.append(("progressed", [round(gap, 3) for gap in gaps], tokens))
+    def on_progress(self, request: RequestRecord, gaps: Sequence[float], tokens: int) -> None:
+        self.calls.append(("on_progress", [round(gap, 3) for gap in gaps], tokens))
 
-    def finished(self, request: RequestRecord) -> None:
-        self.calls.append(("finished", request.finished_at, request.generated_tokens, request.error))
+    def on_request_end(self, request: RequestRecord) -> None:
+        self.calls.append(("on_request_end", request.finished_at, request.generated_tokens, request.error))
 
 
 class Clock:
@@ -41,10 +41,10 @@ def test_a_request_is_reported_from_arrival_to_completion() -> None:
         tracker.step(0, tokens, queue_time=0.25 if tracker.first_token_at is None else 0.0)
     tracker.finish()
     assert recorder.calls == [
-        ("received", 100.0),
-        ("started", 100.5, 0.25),
-        ("progressed", [0.1, 0.2], 4),
-        ("finished", clock.now, 4, None),
+        ("on_request_start", 100.0),
+        ("on_first_token", 100.5, 0.25),
+        ("on_progress", [0.1, 0.2], 4),
+        ("on_request_end", clock.now, 4, None),
     ]
 
 
@@ -55,7 +55,7 @@ def test_progress_is_reported_at_most_once_a_second() -> None:
         clock.now += 0.01
         tracker.step(0, 1)
     tracker.finish()
-    reports = [call for call in recorder.calls if call[0] == "progressed"]
+    reports = [call for call in recorder.calls if call[0] == "on_progress"]
     assert len(reports) == 3
     assert sum(report[2] for report in reports) == 250  # type: ignore[misc]
     assert sum(len(report[1]) for report in reports) == 249  # type: ignore[arg-type]
@@ -68,13 +68,13 @@ def test_gaps_are_measured_within_each_sequence() -> None:
         clock.now += seconds
         tracker.step(index, 1)
     tracker.finish()
-    assert ("progressed", [0.2, 0.2], 4) in recorder.calls
+    assert ("on_progress", [0.2, 0.2], 4) in recorder.calls
 
 
 def test_a_request_that_fails_before_its_first_token_reports_the_error() -> None:
     recorder = Recorder()
     RequestTracker("r", [recorder]).finish("no such field")
-    assert [call[0] for call in recorder.calls] == ["received", "finished"]
+    assert [call[0] for call in recorder.calls] == ["on_request_start", "on_request_end"]
     assert recorder.calls[-1][3] == "no such field"
 
 

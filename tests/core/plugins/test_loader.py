@@ -340,11 +340,8 @@ def test_an_error_that_the_user_can_mend_is_passed_on(site: Path) -> None:
 COLLECTOR = """
 import fllm
 
-class Listener:
-    def received(self, request): pass
-    def started(self, request): pass
-    def progressed(self, request, gaps, tokens): pass
-    def finished(self, request): pass
+class Listener(fllm.Collector):
+    def on_request_start(self, request): pass
 
 class Deaf: pass
 

@@ -12,27 +12,18 @@ from fllm import Collector, EngineStats, MetricsPage, RequestRecord
 from fllm.testing import CollectorContract, outcomes
 
 
-class Counting:
+class Counting(Collector):
     """Counts requests and tokens, and can be scraped."""
 
     def __init__(self) -> None:
         self.requests = 0
         self.tokens = 0
 
-    def received(self, request: RequestRecord) -> None:
+    def on_request_start(self, request: RequestRecord) -> None:
         self.requests += 1
 
-    def started(self, request: RequestRecord) -> None:
-        pass
-
-    def progressed(self, request: RequestRecord, gaps: Sequence[float], tokens: int) -> None:
+    def on_progress(self, request: RequestRecord, gaps: Sequence[float], tokens: int) -> None:
         self.tokens += tokens
-
-    def finished(self, request: RequestRecord) -> None:
-        pass
-
-    def tick(self, status: EngineStats | None) -> None:
-        pass
 
     def expose(self, status: EngineStats | None, accept: str) -> MetricsPage:
         page = f"# TYPE tokens counter\ntokens_total {self.tokens}\n"
@@ -50,27 +41,27 @@ class TestCounting(CollectorContract):
 class Hopeful(Counting):
     """Believes that each request has a first token."""
 
-    def finished(self, request: RequestRecord) -> None:
+    def on_request_end(self, request: RequestRecord) -> None:
         assert request.first_token_at is not None, "it never began"
 
 
 class Dividing(Counting):
-    def progressed(self, request: RequestRecord, gaps: Sequence[float], tokens: int) -> None:
+    def on_progress(self, request: RequestRecord, gaps: Sequence[float], tokens: int) -> None:
         self.tokens = tokens // len(gaps)
 
 
 class Greedy(Counting):
-    def progressed(self, request: RequestRecord, gaps: Any, tokens: int) -> None:
+    def on_progress(self, request: RequestRecord, gaps: Any, tokens: int) -> None:
         gaps.clear()
 
 
 class Writing(Counting):
-    def received(self, request: Any) -> None:
+    def on_request_start(self, request: Any) -> None:
         request.request_id = "mine"
 
 
 class Blocking(Counting):
-    def finished(self, request: RequestRecord) -> None:
+    def on_request_end(self, request: RequestRecord) -> None:
         threading.Event().wait(2)
 
 
@@ -85,28 +76,28 @@ class Twice(Counting):
 
 
 class NeedsStatus(Counting):
-    def tick(self, status: Any) -> None:
-        self.tokens = status.running
+    def on_interval(self, stats: Any) -> None:
+        self.tokens = stats.running
 
 
-UNANSWERED = "a request that is refused or left before its first token"
+UNANSWERED = "a request that is rejected or aborted before its first token"
 
 
 @pytest.mark.parametrize(
     ("kind", "test", "message"),
     [
-        (Hopeful, UNANSWERED, "finished raised AssertionError"),
-        (Dividing, "many requests at once", "progressed raised ZeroDivisionError"),
-        (Greedy, "a long answer that progresses", "changes the gaps"),
-        (Writing, "a request that succeeds", "received changes the request"),
-        (Blocking, "a request that succeeds", "it blocks: after 0.3 s"),
-        (Illegible, "what it exposes can be read", "can't be read"),
-        (Twice, "what it exposes can be read", "stands twice"),
-        (NeedsStatus, "ticks", "running"),
+        (Hopeful, UNANSWERED, "on_request_end raised AssertionError"),
+        (Dividing, "many requests at once", "on_progress raised ZeroDivisionError"),
+        (Greedy, "a long request that progresses", "changes the gaps"),
+        (Writing, "a request that succeeds", "on_request_start changes the request"),
+        (Blocking, "a request that succeeds", "it blocks: not done after 0.3 s"),
+        (Illegible, "exposed metrics can be parsed", "can't be parsed"),
+        (Twice, "exposed metrics can be parsed", "exposes a family twice"),
+        (NeedsStatus, "the state of the engine is reported", "running"),
     ],
 )
 def test_a_broken_promise_is_noticed(kind: type[Counting], test: str, message: str) -> None:
-    attributes = {"collector": classmethod(lambda cls: kind()), "patience": 0.3 if kind is Blocking else 30.0}
+    attributes = {"collector": classmethod(lambda cls: kind()), "timeout": 0.3 if kind is Blocking else 30.0}
     case = type("Case", (CollectorContract,), attributes)
     found = {outcome.test: str(outcome.error) for outcome in outcomes(case) if outcome.error}
     assert message in found[test]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fllm import Auditing
+from fllm import Collector
 from fllm.logs import FIELDS
 from fllm.pipeline.request_tracker import RequestTracker
 from fllm_metrics.access_log import AccessLog
@@ -26,7 +26,7 @@ def a_trace(clock: Clock, path: str = "/v1/chat/completions") -> RequestTracker:
 
 def logged(trace: RequestTracker, caplog: pytest.LogCaptureFixture) -> tuple[str, dict[str, Any]]:
     with caplog.at_level(logging.INFO, "fllm.access"):
-        AccessLog().answered(trace)
+        AccessLog().on_http_request_end(trace)
     [record] = caplog.records
     assert vars(record)["request_id"] == "abc"
     return record.getMessage(), vars(record)[FIELDS]
@@ -89,4 +89,4 @@ def test_a_long_path_is_cut(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_it_hears_of_all_requests() -> None:
-    assert isinstance(AccessLog(), Auditing)
+    assert isinstance(AccessLog(), Collector)

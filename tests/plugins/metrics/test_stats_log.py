@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from fllm import EngineStats, Ticking
+from fllm import Collector, EngineStats
 from fllm.pipeline.request_tracker import RequestTracker
 from fllm_metrics.stats_log import LogCollector
 
@@ -36,7 +36,7 @@ class LogHarness:
         self._caplog.clear()
         for _ in range(int(seconds)):
             self.clock.now += 1
-            self.collector.tick(status)
+            self.collector.on_interval(status)
         return self._caplog.messages
 
 
@@ -100,5 +100,5 @@ def test_an_engine_that_does_not_respond_is_logged(harness: LogHarness) -> None:
     assert line.endswith("; the engine does not answer")
 
 
-def test_it_wants_to_be_ticked(harness: LogHarness) -> None:
-    assert isinstance(harness.collector, Ticking)
+def test_it_is_a_collector(harness: LogHarness) -> None:
+    assert isinstance(harness.collector, Collector)

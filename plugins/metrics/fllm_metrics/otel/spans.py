@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from fllm import RequestRecord
+from fllm import Collector, RequestRecord
 from fllm_metrics.otel.attributes import attributes_of
 
 Phase = tuple[str, float, float]
 """Name, begin and end."""
 
 
-class SpanCollector:
+class SpanCollector(Collector):
     """A `Collector` that makes all spans of a request at its end, when its times are known."""
 
     def __init__(
@@ -27,16 +27,7 @@ class SpanCollector:
         self._model_name = model_name
         self._clock = clock
 
-    def received(self, request: RequestRecord) -> None:
-        """Its time is written down already."""
-
-    def started(self, request: RequestRecord) -> None:
-        """Its time is written down already."""
-
-    def progressed(self, request: RequestRecord, gaps: Sequence[float], tokens: int) -> None:
-        """A span has no use for single tokens."""
-
-    def finished(self, request: RequestRecord) -> None:
+    def on_request_end(self, request: RequestRecord) -> None:
         """Make its spans; they are sent by another thread."""
         times = EpochTimes(request, self._clock())
         span = self._tracer.start_span(

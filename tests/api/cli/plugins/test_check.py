@@ -58,11 +58,8 @@ OTHERS = """
 from litestar import get
 import fllm
 
-class Hopeful:
-    def received(self, request): pass
-    def started(self, request): pass
-    def progressed(self, request, gaps, tokens): pass
-    def finished(self, request): request.first_token_at + 1
+class Hopeful(fllm.Collector):
+    def on_request_end(self, request): request.first_token_at + 1
 
 @get("/ping", sync_to_thread=False)
 def ping() -> str:
@@ -146,8 +143,8 @@ def test_each_part_of_a_distribution_is_checked(tmp_path: Path) -> None:
     assert "has no attribute 'Lost'" in reasons["tool-call parser lost: loads without errors"]
     assert "it is a type" in reasons["command greet: is a click command"]
     assert "mine.jinja" in reasons["fllm_chat_template: does not fail for a model without files"]
-    unanswered = "a request that is refused or left before its first token"
-    assert "finished raised TypeError" in reasons[f"fllm_collectors: Hopeful: {unanswered}"]
+    unanswered = "a request that is rejected or aborted before its first token"
+    assert "on_request_end raised TypeError" in reasons[f"fllm_collectors: Hopeful: {unanswered}"]
 
 
 def test_a_failure_shows_the_smallest_failing_split(tmp_path: Path) -> None:
