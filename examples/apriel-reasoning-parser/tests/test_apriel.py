@@ -1,4 +1,4 @@
-"""The parser, as the server would use it."""
+"""The parser, as the server uses it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fllm.testing import ModelTraits, ReasoningParserContract, detect, parse, pl
 FOUR = f"First, 2 + 2.\nIt is 4.\n{BEGIN}\n4, of course.\n{END}\n"
 
 
-class TestLaw(ReasoningParserContract):
+class TestContract(ReasoningParserContract):
     parser = AprielParser
     samples = (FOUR, f"Thinking on{BEGIN}4", "no end of\n\nthinking [BEGIN", f"{BEGIN}\n\n{END}\n\nmore")
     fragments = ("[BEGIN", "FINAL", "RESPONSE]", "[END FINAL", "\n\n")
@@ -58,5 +58,5 @@ def test_auto_finds_it_by_the_marker_in_a_template() -> None:
     assert detect(registry, ModelTraits(f"End your reasoning with {BEGIN}", "".__eq__)) == ["apriel"]
 
 
-def test_the_plugin_is_sound_and_offers_the_name() -> None:
+def test_the_plugin_loads_and_offers_the_parser() -> None:
     assert plugins_with(plugin, installed=False).reasoning_parsers.load("apriel").factory is AprielParser

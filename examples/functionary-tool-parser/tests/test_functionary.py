@@ -1,4 +1,4 @@
-"""The parser, as the server would use it."""
+"""The parser, as the server uses it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WEATHER = '<function=get_weather>{"city": "Seoul"}</function>'
 NOW = "<function=now>{}</function>"
 
 
-class TestLaw(ToolParserContract):
+class TestContract(ToolParserContract):
     parser = FunctionaryParser
     samples = (
         WEATHER,
@@ -29,7 +29,7 @@ def events(*pieces: str) -> list[ParserEvent]:
     return parse(FunctionaryParser(ParserContext()), pieces)
 
 
-def test_calls_are_numbered_and_what_separates_them_is_dropped() -> None:
+def test_calls_are_numbered_and_separators_are_dropped() -> None:
     assert events(f"{WEATHER}\n{NOW}\n") == [
         ToolStart(0, "get_weather"),
         ToolArguments(0, '{"city": "Seoul"}'),
@@ -39,8 +39,8 @@ def test_calls_are_numbered_and_what_separates_them_is_dropped() -> None:
 
 
 def test_text_around_calls_is_kept_word_for_word() -> None:
-    said = [event.text for event in events(f"First.\n{NOW}\nThen.") if isinstance(event, Text)]
-    assert said == ["First.\n", "\nThen."]
+    texts = [event.text for event in events(f"First.\n{NOW}\nThen.") if isinstance(event, Text)]
+    assert texts == ["First.\n", "\nThen."]
 
 
 def test_text_streams_before_a_call_is_certain() -> None:
@@ -55,13 +55,13 @@ def test_a_call_needs_no_closing_tag_but_a_whole_object() -> None:
     assert events('<function=f>{"a": 1') == [Text('<function=f>{"a": 1')]
 
 
-def test_a_closing_tag_within_a_string_closes_nothing() -> None:
+def test_a_closing_tag_within_a_string_does_not_end_the_call() -> None:
     assert events('<function=f>{"a": "</function>"}</function>')[1:] == [
         ToolArguments(0, '{"a": "</function>"}')
     ]
 
 
-def test_the_format_writes_what_the_parser_reads() -> None:
+def test_the_parser_reads_what_its_format_writes() -> None:
     form = FunctionaryParser.tool_format
     assert events(f'{form.begin}f{form.middle}{{"a": 1}}{form.end}')[0] == ToolStart(0, "f")
 
@@ -75,6 +75,6 @@ def test_auto_finds_it_by_how_a_template_describes_the_format() -> None:
     assert detect(registry, ModelTraits("<function=f><parameter=a>", "".__eq__)) != ["functionary_v3_1"]
 
 
-def test_the_plugin_is_sound_and_offers_the_name() -> None:
+def test_the_plugin_loads_and_offers_the_parser() -> None:
     registry = plugins_with(plugin, installed=False).tool_parsers
     assert registry.load("functionary_v3_1").factory is FunctionaryParser

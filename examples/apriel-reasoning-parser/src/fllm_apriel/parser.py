@@ -1,14 +1,14 @@
 """The reasoning of ServiceNow's Apriel-Nemotron-15b-Thinker, Apriel-1.5 and Apriel-1.6.
 
-Their templates begin the answer with ``Here are my reasoning steps:``. What the model adds is::
+Their chat templates begin the output with ``Here are my reasoning steps:``. The model adds::
 
     First, 2 + 2 ...
     [BEGIN FINAL RESPONSE]
     It is 4.
     [END FINAL RESPONSE]
 
-Apriel-1.6 leaves out the last line. The line breaks around a marker are its own. Where nobody wants
-reasoning, the template writes the first marker itself.
+Apriel-1.6 omits the last line. The line breaks around a marker belong to the marker. If reasoning is turned
+off, the template writes the first marker.
 """
 
 from __future__ import annotations
@@ -22,41 +22,41 @@ END = "[END FINAL RESPONSE]"
 
 
 class AprielParser:
-    """Reasoning, then after ``BEGIN`` the answer; what a model says after ``END`` is part of it."""
+    """Parses reasoning up to ``BEGIN``, and then the answer, which includes any text after ``END``."""
 
     visible_tokens = (BEGIN, END)  # Apriel-1.6 has special tokens for them
 
     def __init__(self, context: ParserContext) -> None:
         self._answering = context.prompt.rstrip().endswith(BEGIN)
         self._marker = END if self._answering else BEGIN
-        self._held = ""
+        self._pending = ""
         self._at_marker = context.prompt.endswith(BEGIN)
-        """A marker was the last thing read, so a line break still belongs to it."""
+        """Whether a marker was read last, so that a line break still belongs to it."""
 
     def feed(self, text: str) -> list[ParserEvent]:
-        """Take the next piece; give what is now certain."""
+        """Process the next piece of output; return the events that are now certain."""
         events: list[ParserEvent] = []
-        text = self._held + text
+        text = self._pending + text
         while self._marker and self._marker in text:
             before, _, text = text.partition(self._marker)
-            events += self._pass(before.removesuffix("\n"))
+            events += self._emit(before.removesuffix("\n"))
             self._answering, self._at_marker = True, True
             self._marker = END if self._marker == BEGIN else ""
         certain = len(text) - (overlap(text, self._marker) if self._marker else 0)
         if self._marker and text[:certain].endswith("\n"):
             certain -= 1
-        self._held = text[certain:]
-        return events + self._pass(text[:certain])
+        self._pending = text[certain:]
+        return events + self._emit(text[:certain])
 
     def finish(self) -> list[ParserEvent]:
-        """No more will come: what was held back is no marker."""
-        return self._pass(self._held)
+        """End the output: what was held back is not a marker."""
+        return self._emit(self._pending)
 
     def constrain_output(self, content: Constraint) -> Constraint:
         """Leave the reasoning free, and constrain what follows it."""
         return content if self._answering else Concat((TextUntil(BEGIN), ConstString("\n"), content))
 
-    def _pass(self, text: str) -> list[ParserEvent]:
+    def _emit(self, text: str) -> list[ParserEvent]:
         if text and self._at_marker:
             self._at_marker = False
             text = text.removeprefix("\n")

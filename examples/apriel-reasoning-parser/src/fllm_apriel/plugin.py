@@ -1,4 +1,4 @@
-"""What this package offers; the parser itself is imported when somebody chooses it."""
+"""The plugin of the parser, which is imported only when a user chooses it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from fllm import ParserEntry, hookimpl
 
 @hookimpl
 def fllm_reasoning_parsers() -> Iterable[ParserEntry]:
-    """``--reasoning-parser apriel``, which ``auto`` means where the template has the marker."""
+    """Yield ``apriel``, which ``auto`` chooses if the chat template has the marker."""
     yield ParserEntry(
         "apriel",
         "fllm_apriel.parser:AprielParser",
-        "ServiceNow's Apriel thinkers: reasoning up to [BEGIN FINAL RESPONSE].",
+        "ServiceNow's Apriel models: reasoning up to [BEGIN FINAL RESPONSE].",
         template_markers=("[BEGIN FINAL RESPONSE]",),
     )

@@ -1,4 +1,4 @@
-"""What this package offers; the parser itself is imported when somebody chooses it."""
+"""The plugin of the parser, which is imported only when a user chooses it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from fllm import ParserEntry, hookimpl
 
 @hookimpl
 def fllm_tool_parsers() -> Iterable[ParserEntry]:
-    """``--tool-call-parser functionary_v3_1``, which ``auto`` means where the template shows this format."""
+    """Yield ``functionary_v3_1``, which ``auto`` chooses if the chat template describes this format."""
     yield ParserEntry(
         "functionary_v3_1",
         "fllm_functionary.parser:FunctionaryParser",
-        "Functionary v3.1, and Llama 3.1 told so: <function=NAME>{arguments}</function>.",
+        "Functionary v3.1, and Llama 3.1 with its prompt: <function=NAME>{arguments}</function>.",
         template_markers=("start_tag => `<function`", "end_tag => `</function>`"),
     )
