@@ -1,13 +1,13 @@
-"""What constraining costs: output tokens/s of constrained streams, over those of unconstrained ones.
+"""Measure what constraints cost: output tokens/s of constrained streams over those of unconstrained ones.
 
 ::
 
     furiosa-llm serve --served-model-name m --port 8000
     python benchmarks/constrained.py http://localhost:8000 --model m
 
-Rounds of both kinds alternate on one server, and every stream has the same prompt length and the same number
-of tokens: the constraint, lines of JSON objects, allows an end at many places and demands none, and the ends
-of sequences are ignored. The first round of each kind is not counted.
+Rounds of both kinds alternate on one server. Every stream has the same prompt length and the same number of
+tokens: the constraint, lines of JSON objects, allows an end at many places and requires none, and EOS tokens
+are ignored. The first round of each kind is not counted.
 """
 
 from __future__ import annotations
@@ -25,61 +25,64 @@ LINES = '(\\{"name": "[A-Za-z ]{1,40}", "age": [0-9]{1,3}, "tags": \\["[a-z]+"(,
 
 
 async def main() -> None:
-    """Measure, and print a line for each kind."""
-    asked = arguments()
+    """Measure and print a line for each kind."""
+    options = parse_arguments()
     numbers = itertools.count()
     speeds: dict[str, list[float]] = {"unconstrained": [], "constrained": []}
-    async with httpx.AsyncClient(base_url=asked.url, timeout=600) as client:
-        for _ in range(asked.rounds + 1):
-            for kind, found in speeds.items():
+    async with httpx.AsyncClient(base_url=options.url, timeout=600) as client:
+        for _ in range(options.rounds + 1):
+            for kind, rates in speeds.items():
                 extra = {"guided_regex": LINES} if kind == "constrained" else {}
-                found.append(await measured(client, asked, numbers, extra))
-    for kind, found in speeds.items():
-        print(row(kind, found[1:], 1), "tokens/s")
-    pairs = zip(*(found[1:] for found in speeds.values()), strict=True)
+                rates.append(await measure_round(client, options, numbers, extra))
+    for kind, rates in speeds.items():
+        print(row(kind, rates[1:], 1), "tokens/s")
+    pairs = zip(*(rates[1:] for rates in speeds.values()), strict=True)
     print(row("ratio", [constrained / free for free, constrained in pairs], 2))
 
 
 def row(name: str, values: list[float], digits: int) -> str:
-    """The median, and from where to where."""
+    """Format the median, the minimum and the maximum."""
     middle, least, most = (
         f"{each:.{digits}f}" for each in (statistics.median(values), min(values), max(values))
     )
     return f"{name:14} {middle:>8} ({least} to {most})"
 
 
-async def measured(
-    client: httpx.AsyncClient, asked: argparse.Namespace, numbers: itertools.count[int], extra: dict[str, Any]
+async def measure_round(
+    client: httpx.AsyncClient,
+    options: argparse.Namespace,
+    numbers: itertools.count[int],
+    extra: dict[str, Any],
 ) -> float:
-    """Output tokens/s of one round."""
+    """Return the output tokens/s of one round."""
     began = time.perf_counter()
     counts = await asyncio.gather(
-        *(stream(client, asked, next(numbers), extra) for _ in range(asked.streams))
+        *(stream(client, options, next(numbers), extra) for _ in range(options.streams))
     )
-    assert set(counts) == {asked.tokens}, counts
+    assert set(counts) == {options.tokens}, counts
     return sum(counts) / (time.perf_counter() - began)
 
 
 async def stream(
-    client: httpx.AsyncClient, asked: argparse.Namespace, number: int, extra: dict[str, Any]
+    client: httpx.AsyncClient, options: argparse.Namespace, number: int, extra: dict[str, Any]
 ) -> int:
-    """The tokens of one answer, by the usage that the server counts."""
+    """Return the number of output tokens of one request, as the server's usage reports it."""
     body = {
-        "model": asked.model,
+        "model": options.model,
         "prompt": f"{number:06}. Here is a list of people as JSON, one on each line.\n",
-        "max_tokens": asked.tokens,
-        "temperature": asked.temperature,
+        "max_tokens": options.tokens,
+        "temperature": options.temperature,
         "ignore_eos": True,
         **extra,
     }
-    answer = await client.post("/v1/completions", json=body)
-    answer.raise_for_status()
-    count: int = answer.json()["usage"]["completion_tokens"]
+    response = await client.post("/v1/completions", json=body)
+    response.raise_for_status()
+    count: int = response.json()["usage"]["completion_tokens"]
     return count
 
 
-def arguments() -> argparse.Namespace:
-    """What to ask whom."""
+def parse_arguments() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,8 +1,8 @@
-"""An engine that costs nothing, to measure what is around it: ``--plugin echo_backend.py --backend echo``.
+"""A backend that costs nothing, to measure what is around it: ``--plugin echo_backend.py --backend echo``.
 
-Each turn of the event loop brings every sequence one step of ``tokens_per_step`` prepared tokens
-(``--backend-option``, 1 by default): reasoning, an answer, and a call of a tool at the end. The tokenizer is
-that of the model, the embedded one by default; its weights are never read.
+Each turn of the event loop gives every sequence one step of ``tokens_per_step`` prepared tokens
+(``--backend-option``, 1 by default): reasoning, text, and a tool call at the end. The tokenizer is that of
+the model, the embedded one by default; its weights are never read.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CALL = '\n\n{"name": "get_weather", "parameters": {"city": "Tokyo"}}'
 
 
 class EchoBackend:
-    """Answers any prompt with exactly ``max_tokens`` tokens."""
+    """Responds to any prompt with exactly ``max_tokens`` tokens."""
 
     def __init__(self, config: fllm.BackendConfig, context: fllm.BackendContext) -> None:  # noqa: ARG002
         self._per_step = int(config.options.get("tokens_per_step", 1))
@@ -79,7 +79,7 @@ class EchoBackend:
 
 
 def write_tokenizer(gguf: Path, directory: Path) -> Path:
-    """The tokenizer and the chat template of a GGUF file, as files beside no model."""
+    """Write the tokenizer and the chat template of a GGUF file to a directory without weights."""
     metadata = Metadata(gguf)
     tokenizer(metadata).save(str(directory / "tokenizer.json"))
     settings = {key: value for key, value in tokenizer_config(metadata).items() if value is not None}

@@ -13,13 +13,13 @@ WORDS = (" the", " river", " runs", " past", " an", " old", " bridge", " and", "
 
 
 class Echo(litserve.LitAPI):
-    """A word for each token that was asked for."""
+    """Returns a word for each requested token."""
 
     def setup(self, device: str) -> None:
-        """Nothing is to be loaded."""
+        """Load nothing."""
 
     def predict(self, prompt: Any, context: dict[str, Any]) -> Iterator[str]:  # noqa: ARG002
-        """The words, one by one."""
+        """Yield the words one by one."""
         yield from islice(cycle(WORDS), context["max_tokens"])
 
 

@@ -1,20 +1,21 @@
-"""What the way from the engine to the client costs: an instant engine, one core for it and the server.
+"""Measure the overhead between engine and client, with an instant engine on the server's core.
 
 ::
 
     pip install litserve   # into an environment of its own
     python benchmarks/front.py --peer "LitServe=/its/python benchmarks/echo_litserve.py {port}"
 
-Ours runs with both parsers over ``echo_backend.py``, which brings one token in each step of a sequence: in
-one process, and with the engine in a process of its own. A peer is any command that then answers
-`/v1/chat/completions` on ``{port}``. All run from the start and are measured in turn, so that a noisy machine
-is unfair to all alike; the table has medians.
+Ours runs with both parsers over ``echo_backend.py``, which gives one token in each step of a sequence: in one
+process, and with the engine in its own process. A peer is any command that serves `/v1/chat/completions` on
+``{port}``. All servers run from the start and are measured in turn, so that a noisy machine affects all
+alike. The table has medians.
 
-The load does not sleep while nothing comes: on a virtual machine a write that wakes another core costs the
-writer more than the rest of the write, and across a network it would not. ``--sleep`` lets it.
+The load does not sleep while it waits: on a virtual machine, a write that wakes another core costs the writer
+more than the rest of the write, which it would not across a network. ``--sleep`` lets it sleep.
 
-*events/s* are the chunks that brought the tokens: fewer, where the engine is ahead and tokens share a chunk.
-*CPU* is the time of the server's processes, the engine's included. *p50* is of whole answers of one token.
+*events/s* counts the chunks that carried the tokens: fewer if the engine is ahead and tokens share a chunk.
+*CPU* is the time of the server's processes, including the engine's. *p50* is of complete responses of one
+token.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ READY_SECONDS = 60
 
 @contextmanager
 def running(command: str, core: int) -> Iterator[tuple[int, int]]:
-    """A server on one core: its port and its process, from when it answers to its end."""
+    """Run a server on one core; yield its port and process id once it responds."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port: int = free.getsockname()[1]
     process = subprocess.Popen(
@@ -71,7 +72,7 @@ def running(command: str, core: int) -> Iterator[tuple[int, int]]:
 
 
 def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    """Return once it answers."""
+    """Return once the server responds; exit if it does not start."""
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         try:
@@ -84,7 +85,7 @@ def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
 
 
 def on_loop(work: Callable[[], Coroutine[Any, Any, T]], *, sleeps: bool = False) -> T:
-    """Run the work on an event loop of its own, which does not sleep unless told so."""
+    """Run the work on its own event loop, which never sleeps unless ``sleeps`` is set."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         if not sleeps:
             spin(runner.get_loop())
@@ -92,12 +93,12 @@ def on_loop(work: Callable[[], Coroutine[Any, Any, T]], *, sleeps: bool = False)
 
 
 def spin(loop: asyncio.AbstractEventLoop) -> None:
-    """Be busy in every turn of the loop."""
+    """Keep the loop busy in every turn."""
     loop.call_soon(spin, loop)
 
 
 def table(loads: dict[str, list[Load]], latencies: dict[str, list[float]]) -> str:
-    """Markdown: medians, and how much faster the first server is than each other."""
+    """Format medians as Markdown, with the first server's throughput over each other's."""
     rows = ["| server | tokens/s | events/s | CPU µs/token | p50 ms | ours / it |", "|---" * 6 + "|"]
     rates = {name: statistics.median(run.tokens_per_second for run in runs) for name, runs in loads.items()}
     ours = next(iter(rates.values()))

@@ -1,4 +1,4 @@
-"""A load on one server that costs little: HTTP/1.1 by hand, events counted and not read."""
+"""A cheap load on one server: hand-written HTTP/1.1, events counted and not parsed."""
 
 from __future__ import annotations
 
@@ -24,74 +24,77 @@ COMPLETION_TOKENS = re.compile(rb'"completion_tokens":(\d+)')
 
 @dataclass(frozen=True)
 class Load:
-    """One round of streams."""
+    """The result of one round of streams."""
 
     tokens_per_second: float
     events_per_second: float
     cpu: float
-    """Seconds of the server's processes for each token."""
+    """CPU seconds of the server's processes for each token."""
 
 
 class Connection(asyncio.Protocol):
-    """Asks, and waits for the end of the answer."""
+    """Sends requests and waits for the end of each response."""
 
     def __init__(self, end: bytes) -> None:
         self.events = 0
         self.tokens = 0
-        self.kept: list[bytes] | None = None
-        """All that came, where somebody wants to read it."""
+        self.received: list[bytes] | None = None
+        """All received data, if it is to be checked."""
         self._end = end
         self._tail = b""
-        self._before = 0
-        self._answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._events_before = 0
+        self._completed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._transport: Any = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        if self.kept is not None:
-            self.kept.append(data)
+        if self.received is not None:
+            self.received.append(data)
         self.events += data.count(b"data: {")
         self._tail = self._tail[-1000:] + data
         if self._tail.endswith(self._end):
-            # A server that tells no usage is taken at one token for each event.
-            told = [int(count) for count in COMPLETION_TOKENS.findall(self._tail)]
-            self.tokens += max(told, default=0) or self.events - self._before
-            self._answered.set_result(None)
+            # A server that reports no usage is counted as one token for each event.
+            counts = [int(count) for count in COMPLETION_TOKENS.findall(self._tail)]
+            self.tokens += max(counts, default=0) or self.events - self._events_before
+            self._completed.set_result(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self._answered.done():
-            self._answered.set_exception(exc or ConnectionError("the server closed the connection"))
+        if not self._completed.done():
+            self._completed.set_exception(exc or ConnectionError("the server closed the connection"))
 
-    async def ask(self, request: bytes) -> None:
-        """Send a request and wait until its answer is complete."""
-        self._answered = asyncio.get_running_loop().create_future()
-        self._tail, self._before = b"", self.events
+    async def send(self, request: bytes) -> None:
+        """Send a request and wait until its response is complete."""
+        self._completed = asyncio.get_running_loop().create_future()
+        self._tail, self._events_before = b"", self.events
         self._transport.write(request)
-        await self._answered
+        await self._completed
 
     def close(self) -> None:
-        """Leave."""
-        self._answered.cancel()
+        """Close the connection."""
+        self._completed.cancel()
         self._transport.close()
 
 
 async def load(port: int, pid: int, *, streams: int, requests: int, tokens: int) -> Load:
-    """One round; each connection asks again as soon as it is answered; the first one's events are read."""
+    """Run one round: each connection sends the next request when a response is complete.
+
+    The events of the first connection are checked.
+    """
     connections = [await _connect(port, LAST_CHUNK) for _ in range(streams)]
-    connections[0].kept = []
-    left = iter(range(requests))
-    asked = _request(port, tokens=tokens, stream=True)
+    connections[0].received = []
+    remaining = iter(range(requests))
+    request = _request(port, tokens=tokens, stream=True)
 
     async def work(connection: Connection) -> None:
-        for _ in left:
-            await connection.ask(asked)
+        for _ in remaining:
+            await connection.send(request)
 
     cpu, began = cpu_seconds(pid), time.perf_counter()
     await asyncio.gather(*map(work, connections))
     seconds, cpu = time.perf_counter() - began, cpu_seconds(pid) - cpu
-    _check(b"".join(connections[0].kept))
+    _check(b"".join(connections[0].received))
     for connection in connections:
         connection.close()
     count = sum(connection.tokens for connection in connections)
@@ -101,20 +104,20 @@ async def load(port: int, pid: int, *, streams: int, requests: int, tokens: int)
 
 
 async def latency(port: int, *, requests: int) -> list[float]:
-    """Seconds of each whole answer of one token, one request at a time over one connection."""
+    """Return the seconds of each complete response of one token; requests follow each other."""
     connection = await _connect(port, b"}")
-    asked = _request(port, tokens=1, stream=False)
+    request = _request(port, tokens=1, stream=False)
     seconds = []
     for _ in range(requests):
         began = time.perf_counter()
-        await connection.ask(asked)
+        await connection.send(request)
         seconds.append(time.perf_counter() - began)
     connection.close()
     return seconds
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU time of a process and of all that descend from it."""
+    """Return the CPU time of a process and of its descendants."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     own = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -145,7 +148,7 @@ def _request(port: int, *, tokens: int, stream: bool) -> bytes:
 
 
 def _check(data: bytes) -> None:
-    """What a connection received are chunks of chats, and the last has ended."""
+    """Check that a connection received chat completion chunks and a complete last event."""
     events = b"".join(_bodies(data)).split(b"\n\n")
     assert events.pop() == b"", "an event is not complete"
     assert events[-1] == b"data: [DONE]", events[-1]

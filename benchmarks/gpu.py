@@ -1,4 +1,4 @@
-"""The engine on a GPU against what the GPU can do, against transformers, and against the fp32 model.
+"""Compare the engine on a GPU with what the GPU can do, with transformers, and with the fp32 model.
 
 ::
 
@@ -8,9 +8,9 @@
     python benchmarks/gpu.py --parts speed,transformers
     python benchmarks/gpu.py --model tiny --smoke --parts speed,logits,greedy    # on any machine
 
-It needs torch, transformers and what `fllm` itself imports; no server. The rate at which memory is read and
-the rate of dense bf16 products are measured on the same device first; speeds are medians of three rounds,
-after one that compiles and records.
+It needs torch, transformers and the dependencies of `fllm`, but no server. It first measures the memory
+bandwidth and the rate of dense bf16 products on the same device. Speeds are medians of three rounds, after
+one that compiles and records.
 """
 
 from __future__ import annotations
@@ -93,13 +93,13 @@ TRAINED = CONFIGURATIONS["tiny"] | {"hidden_size": 256, "intermediate_size": 512
 
 PARTS = ("speed", "transformers", "logits", "greedy")
 
-Line = tuple[str, str, str]
-"""What, measured, and at least."""
+Measurement = tuple[str, str, str]
+"""What was measured, the result, and the goal."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """How much of everything."""
+    """Sizes of all measurements."""
 
     context: int = 512
     sequences: int = 256
@@ -140,7 +140,10 @@ class Engine:
         await self._backend.stop()
 
     async def generate(self, prompts: list[list[int]], tokens: int) -> list[list[tuple[int, float]]]:
-        """Exactly so many tokens after each prompt, greedily; each token with the time at which it came."""
+        """Generate exactly ``tokens`` tokens after each prompt, greedily.
+
+        Return each with its arrival time.
+        """
         return await asyncio.gather(*(self._one(prompt, tokens) for prompt in prompts))
 
     async def _one(self, prompt: list[int], tokens: int) -> list[tuple[int, float]]:
@@ -153,7 +156,7 @@ class Engine:
 
 
 class Prompts:
-    """Random prompts, no two alike."""
+    """Generates random prompts, no two alike."""
 
     def __init__(self, vocab_size: int) -> None:
         self._random = random.Random(0)
@@ -164,7 +167,7 @@ class Prompts:
 
 
 async def speeds(engine: Engine, prompts: Prompts, load: Load) -> tuple[float, float, float]:
-    """Tokens/s: of one sequence after its context, of many together, and of prompts alone."""
+    """Return tokens/s: of one sequence after its context, of many together, and of prompts alone."""
 
     async def decode() -> float:
         [tokens] = await engine.generate(prompts(1, load.context), load.tokens)
@@ -188,17 +191,21 @@ async def speeds(engine: Engine, prompts: Prompts, load: Load) -> tuple[float, f
 
 
 def transformers_speed(directory: Path, device: torch.device, prompts: Prompts, load: Load) -> float:
-    """Tokens/s of transformers' continuous batching, under the load of many sequences."""
+    """Return tokens/s of transformers' continuous batching, under the load of many sequences."""
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
     with device:
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(directory), dtype=torch.bfloat16)
-    asked = GenerationConfig(max_new_tokens=load.tokens, do_sample=False, eos_token_id=-1, pad_token_id=0)
+    generation_config = GenerationConfig(
+        max_new_tokens=load.tokens, do_sample=False, eos_token_id=-1, pad_token_id=0
+    )
     rates = []
     for _ in range(load.rounds + 1):
         batch = prompts(load.sequences, load.prompt)
         began = time.perf_counter()
-        outputs = model.eval().generate_batch(batch, generation_config=asked, persistent_manager=True)
+        outputs = model.eval().generate_batch(
+            batch, generation_config=generation_config, persistent_manager=True
+        )
         seconds = time.perf_counter() - began
         rates.append(sum(len(output.generated_tokens) for output in outputs.values()) / seconds)
     model.destroy_cached_continuous_batching_manager()
@@ -206,7 +213,7 @@ def transformers_speed(directory: Path, device: torch.device, prompts: Prompts, 
 
 
 def best_seconds(function: Callable[[], object], device: torch.device, rounds: int = 10) -> float:
-    """The shortest of several runs."""
+    """Return the shortest of several runs."""
 
     def wait() -> None:
         if device.type == "cuda":
@@ -223,7 +230,7 @@ def best_seconds(function: Callable[[], object], device: torch.device, rounds: i
 
 
 def read_rate(device: torch.device, load: Load) -> float:
-    """Bytes/s at which memory is read, by the better of two ways."""
+    """Return the memory bandwidth in bytes/s, measured in the better of two ways."""
     data = torch.ones(load.read_bytes // 2, dtype=torch.bfloat16, device=device).view(-1, 4096)
     vector = torch.ones(4096, dtype=torch.bfloat16, device=device)
     ways = (lambda: data.sum(dtype=torch.float32), lambda: data @ vector)
@@ -231,29 +238,32 @@ def read_rate(device: torch.device, load: Load) -> float:
 
 
 def dense_rate(device: torch.device, load: Load) -> float:
-    """Floating-point operations/s of a large bf16 product."""
+    """Return the floating-point operations/s of a large bf16 product."""
     a = torch.randn(load.dense, load.dense, device=device).bfloat16()
     return 2 * load.dense**3 / best_seconds(lambda: a @ a, device)
 
 
 def layer_parameters(a: Architecture) -> int:
-    """Weights of the matrices of all layers."""
+    """Return the number of weights in the matrices of all layers."""
     attention = a.hidden_size * a.head_dim * 2 * (a.heads + a.kv_heads)
     return len(a.layers) * (attention + 3 * a.hidden_size * a.intermediate_size)
 
 
 def decode_bytes(a: Architecture, quantization: str) -> int:
-    """Read for one token: all layers and the head."""
+    """Return the bytes that are read for one token: all layers and the head."""
     return (layer_parameters(a) + a.vocab_size * a.hidden_size) * (2 if quantization == "none" else 1)
 
 
 def prefill_operations(a: Architecture, length: int) -> float:
-    """For one token of a prompt of that length: the layers' products, and half a square of attention."""
+    """Return the operations for one token of a prompt.
+
+    The layers' products, and half a square of attention.
+    """
     return 2 * layer_parameters(a) + 2 * len(a.layers) * a.heads * a.head_dim * length
 
 
 class CopiedSource:
-    """Another source's tensors, on a device and in a dtype: the same random numbers everywhere."""
+    """Copies another source's tensors to a device and a dtype: the same random numbers everywhere."""
 
     def __init__(self, source: RandomSource, device: torch.device, dtype: torch.dtype) -> None:
         self._source, self._device, self._dtype = source, device, dtype
@@ -265,7 +275,7 @@ class CopiedSource:
 def logits_of(
     a: Architecture, ids: list[int], device: torch.device, dtype: torch.dtype, quantization: str
 ) -> torch.Tensor:
-    """Of every place of a text, whose first half is a prompt and whose second comes token by token."""
+    """Return the logits at every position of a text: half of it as a prompt, half token by token."""
     random_source = RandomSource(0, torch.device("cpu"), torch.float32)
     weights = load_weights(a, CopiedSource(random_source, device, dtype), lambda _: None)
     model: Decoder = CausalLM(a, weights)
@@ -289,7 +299,7 @@ def logits_of(
 
 
 def logits_error(a: Architecture, device: torch.device, prompts: Prompts, quantization: str) -> float:
-    """The norm of the difference to the fp32 model on the CPU over that model's."""
+    """Return the norm of the difference from the fp32 model on the CPU, over that model's norm."""
     [ids] = prompts(1, 64)
     exact = logits_of(a, ids, torch.device("cpu"), torch.float32, "none")
     ours = logits_of(a, ids, device, torch.bfloat16, quantization)
@@ -297,7 +307,7 @@ def logits_error(a: Architecture, device: torch.device, prompts: Prompts, quanti
 
 
 def train(directory: Path, device: torch.device, load: Load) -> list[list[int]]:
-    """Train a small model on the bytes of our documentation, save it, and give prompts from there."""
+    """Train a small model on the bytes of our documentation and save it; return prompts from that text."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     data = b"".join(path.read_bytes() for path in sorted(ROOT.glob("docs/*.md")))
@@ -319,14 +329,14 @@ def train(directory: Path, device: torch.device, load: Load) -> list[list[int]]:
 async def greedy(
     directory: Path, device: torch.device, prompts: list[list[int]], load: Load, **config: Any
 ) -> Any:
-    """The tokens after each prompt."""
+    """Return the tokens after each prompt."""
     async with Engine(directory, device, **config) as engine:
         found = await engine.generate(prompts, load.greedy_tokens)
     return [[token for token, _ in tokens] for tokens in found]
 
 
 def greedy_agreement(directory: Path, device: torch.device, load: Load, quantization: str) -> float:
-    """The share of prompts after which the device says what the fp32 model on the CPU says."""
+    """Return the share of prompts for which the device generates the tokens of the fp32 model on the CPU."""
     prompts = train(directory, device, load)
     exact = greedy(directory, torch.device("cpu"), prompts, load, dtype="float32", quantization="none")
     ours = greedy(directory, device, prompts, load, dtype="bfloat16", quantization=quantization)
@@ -334,16 +344,16 @@ def greedy_agreement(directory: Path, device: torch.device, load: Load, quantiza
     return statistics.mean(one == other for one, other in pairs)
 
 
-class Bench:
-    """What is measured, part by part, in the order of the command line."""
+class Benchmark:
+    """The measurements, part by part, in the order of the command line."""
 
     def __init__(self, directory: Path, device: torch.device, quantization: str, load: Load) -> None:
         self._directory, self._device, self._quantization, self._load = directory, device, quantization, load
         self._architecture = read_architecture(directory)
         self._prompts = Prompts(self._architecture.vocab_size)
 
-    def speed(self) -> Iterator[Line]:
-        """Ours, against what the device can do."""
+    def speed(self) -> Iterator[Measurement]:
+        """Measure our speed, compared with what the device can do."""
         a, load = self._architecture, self._load
         reads, dense = read_rate(self._device, load), dense_rate(self._device, load)
         self._free()
@@ -359,18 +369,18 @@ class Bench:
         what = f"prefill, {load.prefills} x {load.prefill} tokens"
         yield what, f"{prefill:.0f} tok/s, {share:.0%} of the dense rate", "50 %"
 
-    def transformers(self) -> Iterator[Line]:
-        """Its continuous batching, under the load of many sequences."""
+    def transformers(self) -> Iterator[Measurement]:
+        """Measure transformers' continuous batching, under the load of many sequences."""
         rate = transformers_speed(self._directory, self._device, self._prompts, self._load)
         yield "transformers, the same sequences", f"{rate:.0f} tok/s", "a third of ours"
 
-    def logits(self) -> Iterator[Line]:
-        """Against the fp32 model on the CPU."""
+    def logits(self) -> Iterator[Measurement]:
+        """Compare the logits with those of the fp32 model on the CPU."""
         error = logits_error(self._architecture, self._device, self._prompts, self._quantization)
         yield "logits, relative to fp32 on the CPU", f"{error:.1e}", "2e-2"
 
-    def greedy(self) -> Iterator[Line]:
-        """The same, of a trained model's text."""
+    def greedy(self) -> Iterator[Measurement]:
+        """Compare the greedy tokens of a trained model with those of the fp32 model on the CPU."""
         with tempfile.TemporaryDirectory() as trained:
             share = greedy_agreement(Path(trained), self._device, self._load, self._quantization)
         yield f"prompts with the same {self._load.greedy_tokens} greedy tokens", f"{share:.0%}", "95 %"
@@ -388,11 +398,17 @@ class Bench:
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def run(self, parts: list[str]) -> Iterator[Line]:
-        """The lines of some parts, each after what the last one held was given back."""
+    def run(self, parts: list[str]) -> Iterator[Measurement]:
+        """Yield the measurements of some parts; memory of the previous part is released before each."""
+        measurements = {
+            "speed": self.speed,
+            "transformers": self.transformers,
+            "logits": self.logits,
+            "greedy": self.greedy,
+        }
         for part in parts:
             self._free()
-            yield from getattr(self, part)()
+            yield from measurements[part]()
 
 
 def main() -> None:
@@ -408,12 +424,12 @@ def main() -> None:
     weights = quantization or "bf16"
     print(f"{date.today()}, {name}, torch {torch.__version__}: {arguments.model}, {weights}\n")
     print("| | measured | at least |\n|---|---|---|")
-    with tempfile.TemporaryDirectory() as made:
+    with tempfile.TemporaryDirectory() as directory:
         config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
         config |= CONFIGURATIONS[arguments.model]
-        (Path(made) / "config.json").write_text(json.dumps(config))
+        (Path(directory) / "config.json").write_text(json.dumps(config))
         load = SMOKE if arguments.smoke else Load()
-        bench = Bench(Path(made), device, quantization or "none", load)
+        bench = Benchmark(Path(directory), device, quantization or "none", load)
         for line in bench.run(arguments.parts.split(",")):
             print("| " + " | ".join(line) + " |", flush=True)
 

@@ -1,4 +1,4 @@
-"""Next-token distributions of llama.cpp: the file that ``llama-perplexity --save-all-logits`` writes."""
+"""Read next-token distributions of llama.cpp: the file that ``llama-perplexity --save-all-logits`` writes."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 FLOOR = 16.0
-"""The file holds no logit further below the largest: what is lower is lifted to that."""
+"""Distance below the largest logit of a row at which the file cuts off; lower logits are raised to it."""
 
 _MAGIC = b"_logits_"
 _SCALES = 4
-"""Places at the beginning of a row that hold two float32."""
+"""Elements at the beginning of a row that hold two float32."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """An open file: a text in windows, and distributions at the positions that were scored."""
+    """An open file: a text in windows, and the distributions at the scored positions."""
 
     tokens: list[int]
     vocabulary: int
@@ -29,26 +29,26 @@ class Stored:
     """[windows, positions, values]: two float32 (a step, the least log-probability), then counts of steps."""
 
     def window(self, index: int) -> Tensor:
-        """Log-probabilities: [positions, vocabulary]."""
+        """Return the log-probabilities of a window: [positions, vocabulary]."""
         rows = self.rows[index]
         step, least = np.split(rows[:, :_SCALES].copy().view(np.float32), 2, axis=1)
         return torch.from_numpy(least + step * rows[:, _SCALES : _SCALES + self.vocabulary])
 
 
 def scored(window: int) -> slice:
-    """The positions of a window that are scored: the second half but the last, which no token follows."""
+    """Return the scored positions of a window: its second half except the last, which no token follows."""
     return slice(window // 2, window - 1)
 
 
 def save(program: str, model: str, text: Path, window: int, windows: int, file: Path) -> None:
-    """Run ``llama-perplexity`` over a text in windows of so many tokens; raises `CalledProcessError`."""
+    """Run ``llama-perplexity`` over a text in windows of ``window`` tokens. Raises `CalledProcessError`."""
     sizes = ["-c", str(window), "-b", str(window), "--chunks", str(windows)]
     command = [program, "-m", model, "-f", str(text), *sizes, "--save-all-logits", str(file)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 def read(file: Path) -> Stored:
-    """Open what `save` wrote; raises `ValueError` for any other file."""
+    """Open a file that `save` wrote. Raises `ValueError` for any other file."""
     with file.open("rb") as stream:
         if stream.read(len(_MAGIC)) != _MAGIC:
             raise ValueError(f"{file} holds no log-probabilities of llama-perplexity")

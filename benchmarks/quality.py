@@ -1,13 +1,14 @@
-"""What the default mode on a CPU costs in quality: its next-token distributions against the float32 model's.
+"""Measure what the default mode on a CPU costs in quality, compared with the float32 model.
 
 ::
 
     python benchmarks/quality.py
     python benchmarks/quality.py --llama-perplexity PATH --gguf Q8_0=model-q8_0.gguf --gguf F32=model-f32.gguf
 
-The text is read in windows of 512 tokens, and the second half of each is scored, as llama.cpp's
-``llama-perplexity`` does it: its models stand beside ours on the same tokens, measured by the same function.
-Decoding one token at a time must give the logits of the whole window at once, to the bit; that is checked.
+The measure is the divergence of the next-token distributions. The text is read in windows of 512 tokens, and
+the second half of each is scored, like llama.cpp's ``llama-perplexity`` does. So llama.cpp's models are
+compared on the same tokens, with the same function. The script also checks that decoding one token at a time
+gives the logits of the whole window, to the bit.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from fllm_backends.torch.options import read_torch_config
 from fllm_backends.torch.runner import TorchRunner
 
 PROSE = "execmodel", "types", "debugger", "specialnames"
-"""Chapters of Python's documentation, which come with every interpreter: English, with some code in it."""
+"""Chapters of Python's documentation, which every interpreter includes: English, with some code."""
 
 WINDOW = 512
 SCORED = llama_logits.scored(WINDOW)
@@ -42,19 +43,22 @@ BLOCK_SIZE = 16
 
 
 class Engine:
-    """A decoder as the server would load it, asked for all logits."""
+    """A decoder as the server would load it, which returns all logits."""
 
     def __init__(self, config: BackendConfig) -> None:
         runner = TorchRunner(read_torch_config(config), Device("cpu"), max_num_seqs=1)
         self.card = runner.load(lambda _: None)
-        self._decoder = runner.decoder  # its results for a batch are tokens, and no distributions
+        self._decoder = runner.decoder  # the runner itself returns tokens, not distributions
         a = self._decoder.architecture
         blocks = WINDOW // BLOCK_SIZE
         self._table = list(range(blocks))
         self._cache = KVCache(len(a.layers), blocks, BLOCK_SIZE, a.kv_heads, a.head_dim, like=torch.empty(0))
 
     def logits(self, ids: list[int], start: int, stop: int) -> Tensor:
-        """Of the tokens from ``start`` to ``stop``, in one forward pass: [tokens, vocabulary]."""
+        """Return the logits of the tokens from ``start`` to ``stop``, in one forward pass.
+
+        [tokens, vocabulary].
+        """
         row = Row(
             token_ids=ids,
             prompt_length=len(ids),
@@ -70,20 +74,20 @@ class Engine:
         return self._decoder.logits(hidden)
 
     def decoded(self, ids: list[int], start: int, stop: int) -> Tensor:
-        """The same, one token at a time."""
+        """Return the same logits, computed one token at a time."""
         self.logits(ids, 0, start)
         return torch.cat([self.logits(ids, at, at + 1) for at in range(start, stop)])
 
 
 @dataclass
 class Score:
-    """One model against the reference, over all positions seen so far."""
+    """One model compared with the reference, over all positions so far."""
 
     divergences: list[Tensor] = field(default_factory=list)
     agreements: list[Tensor] = field(default_factory=list)
 
     def add(self, reference: Tensor, candidate: Tensor) -> None:
-        """Logits or log-probabilities: [positions, vocabulary] each."""
+        """Add the logits or log-probabilities of some positions: [positions, vocabulary] each."""
         self.divergences.append(divergence(reference, candidate))
         self.agreements.append(reference.argmax(-1) == candidate.argmax(-1))
 
@@ -94,21 +98,22 @@ class Score:
 
 
 def divergence(reference: Tensor, candidate: Tensor) -> Tensor:
-    """KL(reference || candidate) in nats: [positions, vocabulary] to [positions].
+    """Return KL(reference || candidate) in nats: [positions, vocabulary] to [positions].
 
-    Both are floored as llama.cpp's file is, or its models would pay for what the file leaves out.
+    Both are floored like llama.cpp's file; otherwise its models would be charged for what the file leaves
+    out.
     """
     p, q = floored(reference).log_softmax(-1), floored(candidate).log_softmax(-1)
     return (p.exp() * (p - q)).sum(-1)
 
 
 def floored(logits: Tensor) -> Tensor:
-    """Lift what is further than ``FLOOR`` below the largest of its row."""
+    """Raise logits that are more than ``FLOOR`` below the largest of their row."""
     return logits.maximum(logits.amax(-1, keepdim=True) - FLOOR)
 
 
 def windows(tokenizer: Tokenizer, text: str, scored: int) -> list[list[int]]:
-    """The first ids of a text, ``WINDOW`` at a time, as many as hold so many scored positions."""
+    """Return the first windows of ``WINDOW`` ids of a text that together have ``scored`` scored positions."""
     count = -(-scored // (SCORED.stop - SCORED.start))
     ids = tokenizer.encode(text, add_special_tokens=False)
     if len(ids) < count * WINDOW:
@@ -116,39 +121,46 @@ def windows(tokenizer: Tokenizer, text: str, scored: int) -> list[list[int]]:
     return [ids[at : at + WINDOW] for at in range(0, count * WINDOW, WINDOW)]
 
 
-def peers(options: argparse.Namespace, text: str, texts: list[list[int]], room: Path) -> dict[str, Stored]:
-    """What llama.cpp makes of the same text, by the names of its files; what it writes goes into ``room``."""
-    (room / "text").write_text(text)
+def peers(
+    options: argparse.Namespace, text: str, texts: list[list[int]], directory: Path
+) -> dict[str, Stored]:
+    """Return llama.cpp's distributions for the same text, by name. Its files are written to ``directory``."""
+    (directory / "text").write_text(text)
     found = {}
     for name, model in (file.split("=", 1) for file in options.gguf):
-        llama_logits.save(options.llama_perplexity, model, room / "text", WINDOW, len(texts), room / name)
-        found[name] = llama_logits.read(room / name)
+        llama_logits.save(
+            options.llama_perplexity, model, directory / "text", WINDOW, len(texts), directory / name
+        )
+        found[name] = llama_logits.read(directory / name)
         if found[name].tokens != list(chain.from_iterable(texts)):
             raise SystemExit(f"{model}: llama.cpp makes other tokens of the text")
     return found
 
 
-def measure(options: argparse.Namespace, room: Path) -> dict[str, Score]:
-    """Score the default decoder and llama.cpp's models; ``room`` is a directory for large files."""
+def measure(options: argparse.Namespace, directory: Path) -> dict[str, Score]:
+    """Score the default decoder and llama.cpp's models. ``directory`` is for large temporary files."""
     model = locate(options.model).location
     reference = Engine(BackendConfig(model=model, quantization="none"))
     ours = Engine(BackendConfig(model=model))
     name = f"ours, {ours.card.runtime['quantization'] or ours.card.runtime['dtype']}"
     text = options.text.read_text() if options.text else "\n".join(topics[chapter] for chapter in PROSE)
     texts = windows(Tokenizer.load(Path(ours.card.tokenizer)), text, options.tokens)
-    others = peers(options, text, texts, room)
+    others = peers(options, text, texts, directory)
     scores = {name: Score() for name in (name, *others)}
     for index, ids in enumerate(texts):
         exact = reference.logits(ids, 0, WINDOW)[SCORED]
         scores[name].add(exact, ours.logits(ids, 0, WINDOW)[SCORED])
         for other, stored in others.items():
             scores[other].add(exact, stored.window(index))
-    print(f"decoded one at a time: logits at most {apart(ours, texts[0]):g} from those of the whole window")
+    print(
+        f"decoded one at a time: logits at most {max_difference(ours, texts[0]):g} "
+        "from those of the whole window"
+    )
     return scores
 
 
-def apart(engine: Engine, ids: list[int]) -> float:
-    """The largest difference between the logits of a whole window and those of one token at a time."""
+def max_difference(engine: Engine, ids: list[int]) -> float:
+    """Return the largest difference between the logits of a whole window and those of one token at a time."""
     whole = engine.logits(ids, 0, WINDOW)[SCORED]
     return float((whole - engine.decoded(ids, SCORED.start, SCORED.stop)).abs().max())
 
@@ -163,8 +175,8 @@ def main() -> None:
         "--gguf", action="append", default=[], metavar="NAME=FILE", help="a model of llama.cpp"
     )
     options = parser.parse_args()
-    with TemporaryDirectory() as room, torch.inference_mode():
-        scores = measure(options, Path(room))
+    with TemporaryDirectory() as directory, torch.inference_mode():
+        scores = measure(options, Path(directory))
     print("| | mean KL | 99th percentile | same top token |\n|---|---|---|---|")
     for name, score in scores.items():
         print(f"| {name} | {score} |")

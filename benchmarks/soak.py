@@ -1,14 +1,15 @@
-"""Months in minutes: thousands of requests of every kind, and what the server still holds afterwards.
+"""Run thousands of requests of every kind, and print what the server still holds afterwards.
 
 ::
 
     python benchmarks/soak.py --requests 10000
     python benchmarks/soak.py --burst 1000
 
-It starts the server itself, on the embedded model. The first form asks for all that clients do: chats whole
-and streamed, clients that leave in the middle or at once, bodies that are no request, prompts of thousands of
-words, constraints; `KINDS` says in what shares. Memory is the proportional set size (PSS) of the server's
-processes, from ``/proc``. The second form opens so many streams at once, and waits for all of them.
+It starts the server itself, on the embedded model. The first form does everything that clients do: chats with
+and without streaming, clients that disconnect during a stream or at once, invalid bodies, prompts of
+thousands of words, constraints; `KINDS` defines the shares. Memory is the proportional set size (PSS) of the
+server's processes, from ``/proc``. The second form opens the given number of streams at once and waits for
+all of them.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ import aiohttp
 from fllm.testing import Server, serving
 
 PROBE = Path(__file__).with_name("soak_probe.py")
-EVERY = 2.0
-"""Seconds between two looks at the memory."""
-WARM_UP = 0.25
-"""The share of the requests after which nothing should grow any more."""
-SETTLED = 3.0
-"""Seconds after which nothing of an abandoned request should be left."""
+SAMPLE_SECONDS = 2.0
+"""Seconds between two memory samples."""
+WARM_UP_SHARE = 0.25
+"""Share of the requests after which nothing should grow any more."""
+SETTLE_SECONDS = 3.0
+"""Seconds after which an abandoned request should have left nothing."""
 WORDS = ("time", "year", "people", "way", "day", "man", "thing", "woman", "life", "child", "world", "school")
 GAUGES = ("num_requests_running", "num_requests_waiting", "kv_cache_usage")
 BAD = (
@@ -51,7 +52,7 @@ BAD = (
 
 
 class Soak:
-    """Everything that one client does to a running server."""
+    """All that one client does to a running server."""
 
     session: aiohttp.ClientSession
 
@@ -59,57 +60,57 @@ class Soak:
         self._random = random.Random(seed)
         self._outcomes = outcomes
 
-    async def one(self) -> None:
-        """A request of a random kind; what becomes of it is counted."""
+    async def send_one(self) -> None:
+        """Send a request of a random kind and count its outcome."""
         [kind] = self._random.choices(list(KINDS), [share for share, _ in KINDS.values()])
-        _, ask = KINDS[kind]
+        _, send = KINDS[kind]
         try:
-            outcome = await ask(self)
+            outcome = await send(self)
         except (aiohttp.ClientError, TimeoutError) as error:
             outcome = f"failed: {type(error).__name__}"
         self._outcomes[f"{kind}: {outcome}"] += 1
 
     async def whole(self) -> str:
-        """A chat, answered whole."""
-        async with self._chat() as answer:
-            return "ok" if (await answer.json())["usage"]["completion_tokens"] else "empty"
+        """Request a chat without streaming."""
+        async with self._chat() as response:
+            return "ok" if (await response.json())["usage"]["completion_tokens"] else "empty"
 
     async def streamed(self) -> str:
-        """A chat, read to its end."""
-        async with self._chat(stream=True, n=self._random.choice([1, 1, 1, 2])) as answer:
-            return "ok" if (await answer.read()).endswith(b"[DONE]\n\n") else "cut"
+        """Stream a chat to its end."""
+        async with self._chat(stream=True, n=self._random.choice([1, 1, 1, 2])) as response:
+            return "ok" if (await response.read()).endswith(b"[DONE]\n\n") else "cut"
 
     async def left(self) -> str:
-        """A client that goes away in the middle of a stream."""
-        async with self._chat(stream=True, max_tokens=200, ignore_eos=True) as answer:
+        """Disconnect in the middle of a stream."""
+        async with self._chat(stream=True, max_tokens=200, ignore_eos=True) as response:
             for _ in range(self._random.randrange(1, 20)):
-                await answer.content.readline()
-            answer.close()
+                await response.content.readline()
+            response.close()
         return "left"
 
     async def cancelled(self) -> str:
-        """A client that does not wait for the first byte."""
+        """Disconnect before the first byte."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._random.random() * 0.2):
                 return await self.whole()
         return "left"
 
     async def long(self) -> str:
-        """A prompt of thousands of words that no cache knows."""
-        async with self._chat(words=self._random.randrange(1000, 4000), max_tokens=2) as answer:
-            return "ok" if (await answer.json())["usage"]["completion_tokens"] else "empty"
+        """Send a prompt of thousands of words that is not in the cache."""
+        async with self._chat(words=self._random.randrange(1000, 4000), max_tokens=2) as response:
+            return "ok" if (await response.json())["usage"]["completion_tokens"] else "empty"
 
     async def constrained(self) -> str:
-        """An answer that must be of one form."""
-        async with self._chat(guided_regex=f"[a-z]{{{self._random.randrange(1, 9)}}}") as answer:
-            return "ok" if answer.status == 200 else str(answer.status)
+        """Request output that must match a pattern."""
+        async with self._chat(guided_regex=f"[a-z]{{{self._random.randrange(1, 9)}}}") as response:
+            return "ok" if response.status == 200 else str(response.status)
 
     async def bad(self) -> str:
-        """What is no request."""
+        """Send an invalid body."""
         headers = {"content-type": "application/json"}
         body = self._random.choice(BAD)
-        async with self.session.post("/v1/chat/completions", data=body, headers=headers) as answer:
-            return "refused" if answer.status == 400 else str(answer.status)
+        async with self.session.post("/v1/chat/completions", data=body, headers=headers) as response:
+            return "refused" if response.status == 400 else str(response.status)
 
     def _chat(self, words: int = 12, **fields: Any) -> Any:
         text = " ".join(self._random.choices(WORDS, k=words))
@@ -129,92 +130,100 @@ KINDS: dict[str, tuple[float, Callable[[Soak], Awaitable[str]]]] = {
 
 
 def main() -> None:
-    """Start a server, load it, and say what it holds before and after."""
-    asked = arguments()
-    options = ("--plugin", PROBE, "--served-model-name", "m", "--log-level", "warning", *asked.options)
-    with serving(*options) as server:
-        asyncio.run(burst(server, asked.burst) if asked.burst else soak(server, asked))
+    """Start a server, load it, and print what it holds before and after."""
+    options = parse_arguments()
+    arguments = (
+        "--plugin",
+        PROBE,
+        "--served-model-name",
+        "m",
+        "--log-level",
+        "warning",
+        *options.server_options,
+    )
+    with serving(*arguments) as server:
+        asyncio.run(burst(server, options.burst) if options.burst else soak(server, options))
 
 
-async def soak(server: Server, asked: argparse.Namespace) -> None:
-    """The requests, in two parts: pools and caches fill in the first, and the second counts."""
-    watch, outcomes = Watch(server), Counter[str]()
-    first = int(WARM_UP * asked.requests)
-    watching = asyncio.create_task(watch.run())
-    await part(server, Soak(asked.seed, outcomes), first, asked.streams)
-    before, watch.seen = await holdings(server), []
-    await part(server, Soak(asked.seed + 1, outcomes), asked.requests - first, asked.streams)
-    watching.cancel()
+async def soak(server: Server, options: argparse.Namespace) -> None:
+    """Send the requests in two parts: pools and caches fill during the first, and the second counts."""
+    monitor, outcomes = MemoryMonitor(server), Counter[str]()
+    first = int(WARM_UP_SHARE * options.requests)
+    monitoring = asyncio.create_task(monitor.run())
+    await part(server, Soak(options.seed, outcomes), first, options.streams)
+    before, monitor.samples = await holdings(server), []
+    await part(server, Soak(options.seed + 1, outcomes), options.requests - first, options.streams)
+    monitoring.cancel()
     after = await holdings(server)
     for outcome, count in sorted(outcomes.items()):
         print(f"{count:7} {outcome}")
-    warm, late = watch.growth()
+    warm, late = monitor.growth()
     print(f"memory after warm-up {warm:.0f} MB, at the end {late:.0f} MB: {late / warm - 1:+.1%}")
     for name, count in after.items():
         print(f"{name:24} {before[name]:>9g} after warm-up {count:>9g} at the end")
 
 
 async def part(server: Server, client: Soak, requests: int, streams: int) -> None:
-    """So many requests; then wait until what clients left behind is aborted."""
-    left = iter(range(requests))
+    """Send ``requests`` requests, then wait until abandoned ones are aborted."""
+    remaining = iter(range(requests))
 
     async def work() -> None:
-        for _ in left:
-            await client.one()
+        for _ in remaining:
+            await client.send_one()
 
     async with connected(server) as client.session:
         await asyncio.gather(*(work() for _ in range(streams)))
-    await asyncio.sleep(SETTLED)
+    await asyncio.sleep(SETTLE_SECONDS)
 
 
 async def burst(server: Server, streams: int) -> None:
-    """So many streams at once."""
-    client, watch = Soak(0, Counter()), Watch(server)
-    watching = asyncio.create_task(watch.run())
+    """Open ``streams`` streams at once."""
+    client, monitor = Soak(0, Counter()), MemoryMonitor(server)
+    monitoring = asyncio.create_task(monitor.run())
     async with connected(server) as client.session:
         began = time.perf_counter()
         outcomes = Counter(await asyncio.gather(*(client.streamed() for _ in range(streams))))
-    watching.cancel()
+    monitoring.cancel()
     print(f"{streams} streams in {time.perf_counter() - began:.0f} s: {dict(outcomes)}")
-    print(f"memory at most {max(watch.seen):.0f} MB")
+    print(f"memory at most {max(monitor.samples):.0f} MB")
 
 
 @contextlib.asynccontextmanager
 async def connected(server: Server) -> AsyncIterator[aiohttp.ClientSession]:
-    """A client without limits of its own; whatever is not read is closed."""
+    """Yield a client without connection limits; unread responses are closed."""
     unlimited = aiohttp.TCPConnector(limit=0)
-    patience = aiohttp.ClientTimeout(total=900)
-    async with aiohttp.ClientSession(server.url, connector=unlimited, timeout=patience) as session:
+    timeout = aiohttp.ClientTimeout(total=900)
+    async with aiohttp.ClientSession(server.url, connector=unlimited, timeout=timeout) as session:
         yield session
 
 
-class Watch:
-    """The memory of a server while it works."""
+class MemoryMonitor:
+    """Samples the memory of a server while it works."""
 
     def __init__(self, server: Server) -> None:
-        self.seen: list[float] = []
-        """MB, at each look."""
+        self.samples: list[float] = []
+        """Samples in MB."""
         self._server = server
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Sample until cancelled."""
         while True:
-            self.seen.append(sum(map(memory, processes(self._server))))
-            await asyncio.sleep(EVERY)
+            self.samples.append(sum(map(memory_mb, processes(self._server))))
+            await asyncio.sleep(SAMPLE_SECONDS)
 
     def growth(self) -> tuple[float, float]:
-        """Medians in MB, of the first looks and of the last."""
-        few = max(len(self.seen) // 5, 1)
-        return statistics.median(self.seen[:few]), statistics.median(self.seen[-few:])
+        """Return the medians in MB of the first samples and of the last."""
+        few = max(len(self.samples) // 5, 1)
+        return statistics.median(self.samples[:few]), statistics.median(self.samples[-few:])
 
 
 async def holdings(server: Server) -> dict[str, float]:
-    """What could be left behind, while one connection is open."""
+    """Return everything that could be left over, while one connection is open."""
     async with connected(server) as session:
-        async with session.get("/soak") as answer:
-            held: dict[str, float] = await answer.json()
-        async with session.get("/metrics") as answer:
-            lines = (await answer.text()).splitlines()
+        async with session.get("/soak") as response:
+            held: dict[str, float] = await response.json()
+        async with session.get("/metrics") as response:
+            lines = (await response.text()).splitlines()
         for pid in processes(server):
             for what, folder in (("threads", "task"), ("file descriptors", "fd")):
                 held[what] = held.get(what, 0) + len(os.listdir(f"/proc/{pid}/{folder}"))
@@ -227,7 +236,7 @@ async def holdings(server: Server) -> dict[str, float]:
 
 
 def processes(server: Server) -> list[int]:
-    """The server's process, and all below it."""
+    """Return the process ids of the server and of its descendants."""
     pids = [server.process.pid]
     for pid in pids:
         for thread in os.listdir(f"/proc/{pid}/task"):
@@ -235,20 +244,26 @@ def processes(server: Server) -> list[int]:
     return pids
 
 
-def memory(pid: int) -> float:
-    """MB, of which what several processes share counts in parts."""
+def memory_mb(pid: int) -> float:
+    """Return the proportional set size (PSS) in MB; memory that processes share is divided among them."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1e3
 
 
-def arguments() -> argparse.Namespace:
-    """The command line."""
+def parse_arguments() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description="Load a server with everything that clients do.")
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--streams", type=int, default=48, help="requests at once")
-    parser.add_argument("--burst", type=int, help="open so many streams at once instead")
+    parser.add_argument("--burst", type=int, help="open this number of streams at once instead")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("options", nargs="*", default=["--enable-metrics"], help="of furiosa-llm serve")
+    parser.add_argument(
+        "server_options",
+        metavar="options",
+        nargs="*",
+        default=["--enable-metrics"],
+        help="of furiosa-llm serve",
+    )
     return parser.parse_args()
 
 

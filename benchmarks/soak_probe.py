@@ -1,4 +1,4 @@
-"""A route that counts what the server's own process holds: for ``soak.py`` alone."""
+"""A route that counts what the server's own process holds, used by ``soak.py``."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import fllm
 
 @get("/soak")
 async def holdings() -> dict[str, int]:
-    """Tasks of the event loop, and objects that the garbage collector knows, after a collection."""
+    """Return the event loop's tasks and the objects that the garbage collector tracks, after a collection."""
     gc.collect()
     return {"tasks": len(asyncio.all_tasks()), "objects": len(gc.get_objects())}
 
 
 @fllm.hookimpl
 def fllm_routes() -> Iterable[Any]:
-    """The one route."""
+    """Register the route."""
     return [holdings]
