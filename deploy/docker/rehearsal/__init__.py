@@ -1,1 +1,1 @@
-"""Builds and runs the Dockerfile where there is no container engine."""
+"""Builds and runs the Dockerfile on a machine without a container engine."""

@@ -1,4 +1,4 @@
-"""Roots to run a step in: a minimal Debian, layers of overlayfs above it, and chroot."""
+"""Root file systems for build steps: a minimal Debian with overlayfs layers on top, entered by chroot."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PACKAGES = "ca-certificates,python3,python3-dev,python3-venv"
-FROM_HERE = ("proc", "dev", "sys")
+HOST_MOUNTS = ("proc", "dev", "sys")
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What every root borrows from the machine that it is on."""
+    """The host that builds and mounts the root file systems."""
 
     work: Path
-    """Everything is kept under it."""
+    """Directory for all roots and layers."""
     mirror: str
-    """Of Debian; empty: debootstrap's own."""
+    """URL of a Debian mirror; if empty, debootstrap's default."""
     binds: tuple[Path, ...] = ()
-    """Files and folders that each root sees, at the same place: pip's settings, certificates."""
+    """Files and directories visible in each root at the same path, such as pip settings and certificates."""
 
     def base(self) -> Path:
-        """A minimal system with Python 3.11 as ``python``, made once."""
+        """Return a minimal system with Python 3.11 as ``python``; it is created once."""
         root = self.work / "base"
         if not (root / "usr/bin/python").exists():
             shutil.rmtree(root, ignore_errors=True)
@@ -36,7 +36,7 @@ class Machine:
         return root
 
     def mount(self, layers: Sequence[Path], name: str) -> tuple[Path, Path]:
-        """A root of these layers, the lowest first, and the new layer that takes what is written to it."""
+        """Mount these layers, lowest first; return the root and the new layer that receives its writes."""
         here = self.work / name
         shutil.rmtree(here, ignore_errors=True)
         root, layer, scratch = (here / each for each in ("root", "layer", "scratch"))
@@ -45,7 +45,7 @@ class Machine:
         lower = ":".join(str(each) for each in reversed(layers))
         options = f"lowerdir={lower},upperdir={layer},workdir={scratch}"
         _mount("-t", "overlay", "-o", options, "overlay", root)
-        for each in FROM_HERE:
+        for each in HOST_MOUNTS:
             _mount("--rbind", f"/{each}", root / each)
         for path in self.binds:
             _bind(path, within(root, path))
@@ -53,12 +53,12 @@ class Machine:
 
 
 def within(root: Path, path: str | Path) -> Path:
-    """Where an absolute path is found in a root."""
+    """Return the host's path of an absolute path inside a root."""
     return root / str(path).lstrip("/")
 
 
 def restrict(root: Path, writable: Path, owner: int) -> None:
-    """Make a root read-only, but for an empty ``/tmp`` and one folder."""
+    """Make a root read-only, except an empty ``/tmp`` and one directory."""
     _mount("-t", "tmpfs", "tmpfs", root / "tmp")
     _mount("-t", "tmpfs", "tmpfs", within(root, writable))
     os.chown(within(root, writable), owner, owner)
@@ -66,7 +66,7 @@ def restrict(root: Path, writable: Path, owner: int) -> None:
 
 
 def size(layers: Sequence[Path]) -> int:
-    """Bytes of these layers together."""
+    """Return the total size of these layers in bytes."""
     files = (
         path for layer in layers for path in layer.rglob("*") if path.is_file() and not path.is_symlink()
     )

@@ -1,4 +1,4 @@
-"""What the instructions of a Dockerfile do, each to the stage that it belongs to."""
+"""Execute the instructions of a Dockerfile, stage by stage."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from dockerfile_parse import DockerfileParser
 from rehearsal.roots import Machine, within
 
 IMAGE_ONLY = ("EXPOSE", "VOLUME")
-"""Instructions that do nothing to files or processes."""
+"""Instructions without an effect on files or processes."""
 
 
 @dataclass
 class Stage:
-    """An image in the making."""
+    """An image that is being built."""
 
     layers: list[Path]
     env: dict[str, str] = field(
@@ -31,15 +31,15 @@ class Stage:
     user: str = "0:0"
     shell: tuple[str, ...] = ("/bin/sh", "-c")
     commands: dict[str, list[str]] = field(default_factory=dict)
-    """``ENTRYPOINT``, ``CMD`` and ``HEALTHCHECK``, as an engine would execute them."""
+    """Commands of ``ENTRYPOINT``, ``CMD`` and ``HEALTHCHECK``, as a container engine executes them."""
 
     def child(self) -> Stage:
-        """What a later ``FROM`` begins with."""
+        """Return a copy, for a ``FROM`` that names this stage."""
         return Stage([*self.layers], {**self.env}, self.workdir, self.user, self.shell, {**self.commands})
 
 
 class Rehearsal:
-    """One Dockerfile. A stage is built if something needs it, and once."""
+    """Builds the stages of one Dockerfile. Each stage is built at most once, when it is needed."""
 
     def __init__(self, file: Path, context: Path, machine: Machine, args: Mapping[str, str]) -> None:
         self._context = context
@@ -49,7 +49,7 @@ class Rehearsal:
         self._built: dict[str, Stage] = {}
 
     def build(self, name: str) -> Stage:
-        """The stage of this name; raises `CalledProcessError` where a step fails."""
+        """Return the stage of this name, built if necessary; raise `CalledProcessError` if a step fails."""
         if name not in self._built:
             (_, origin), *steps = self._instructions[name]
             parent = origin.split()[0]
@@ -89,7 +89,7 @@ class Rehearsal:
             case "HEALTHCHECK":
                 stage.commands[instruction] = json.loads(value.partition("CMD ")[2])
             case _ if instruction not in IMAGE_ONLY:
-                raise SystemExit(f"{instruction} can't be rehearsed")
+                raise SystemExit(f"unsupported instruction: {instruction}")
 
     def _run(
         self,
@@ -121,7 +121,7 @@ class Rehearsal:
 
 
 def _by_stage(file: Path) -> dict[str, list[tuple[str, str]]]:
-    """The instructions of each stage, its FROM first; a stage is known by its name."""
+    """Return the instructions of each stage by its name; the first one is its FROM."""
     stages: dict[str, list[tuple[str, str]]] = {}
     name = ""
     with file.open("rb") as opened:
@@ -137,13 +137,13 @@ def _by_stage(file: Path) -> dict[str, list[tuple[str, str]]]:
 
 
 def _pairs(value: str, known: Mapping[str, str]) -> dict[str, str]:
-    """``A=1 B=$A/2``, where variables mean what they did before the line."""
+    """Parse ``A=1 B=$A/2``; variables have the values from before the line."""
     words = (word.partition("=") for word in shlex.split(value))
     return {key: Template(text).substitute(known) for key, _, text in words}
 
 
 def _copy(source: Path, target: Path, *, into: bool) -> None:
-    """A folder's contents go into the target; a file becomes it, or goes into it."""
+    """Copy the contents of a directory into the target, or a file to the target (``into`` it, if set)."""
     if source.is_dir():
         shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True)
     else:
