@@ -24,13 +24,13 @@ TO_THE_INDEX = ("python -m pip install build twine", "python -m twine upload dis
 """The only commands that are not run."""
 
 
-class BodyScanner:
-    """Somebody who follows the page."""
+class PageRunner:
+    """Runs the commands of the page in order."""
 
     def __init__(self, home: Path, python: Path, stack: ExitStack) -> None:
         self.directory = home
         self.python = python
-        self.heard = ""
+        self.output = ""
         self.server: Server | None = None
         self._stack = stack
         for name, module in (("furiosa-llm", "fllm_api"), ("pytest", "pytest")):
@@ -76,7 +76,7 @@ class BodyScanner:
             env=environment,
         )
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
-        self.heard = done.stdout
+        self.output = done.stdout
 
 
 def plain(text: str) -> str:
@@ -85,20 +85,20 @@ def plain(text: str) -> str:
     return re.sub(r"in [\d.]+s", "in N s", "\n".join(lines))
 
 
-def test_whoever_follows_the_page_has_a_parser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_following_the_page_gives_a_working_parser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     python = beside_ours(tmp_path / "environment")
     with ExitStack() as stack:
-        scanner = BodyScanner(tmp_path, python, stack)
+        runner = PageRunner(tmp_path, python, stack)
         monkeypatch.setattr(sys, "executable", str(python))
         for kind, text in BLOCKS:
             if kind == "python":
-                scanner.write(text)
+                runner.write(text)
             elif kind == "text":
-                assert plain(scanner.heard) == plain(text)
+                assert plain(runner.output) == plain(text)
             else:
                 for line in text.splitlines():
-                    scanner.type(line)
-    assert {file.suffix for file in (scanner.directory / "dist").iterdir()} == {".whl", ".gz"}
+                    runner.type(line)
+    assert {file.suffix for file in (runner.directory / "dist").iterdir()} == {".whl", ".gz"}
 
 
 def test_all_that_is_not_run_is_on_the_page() -> None:
