@@ -1,4 +1,4 @@
-"""A line in the log for each request."""
+"""Log a line for each HTTP request."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 from fllm import Collector, RequestRecord
 from fllm.logs import FIELDS
 
-LONGEST_PATH = 256
-"""A longer one is cut: it is the client's to choose."""
+MAX_PATH_LENGTH = 256
+"""Maximum number of characters of a path, because clients control its length."""
 
 log = logging.getLogger("fllm.access")
 
@@ -19,21 +19,21 @@ class AccessLog(Collector):
     """Logs a line for each HTTP request: client, path, status, tokens and times."""
 
     def on_http_request_end(self, request: RequestRecord) -> None:
-        """Write the line."""
+        """Log the line."""
         if log.isEnabledFor(logging.INFO):
-            fields = fields_of(request)
+            fields = log_fields(request)
             extra = {"request_id": request.request_id, FIELDS: fields}
-            log.info("%s", in_words(fields), extra=extra)
+            log.info("%s", format_line(fields), extra=extra)
 
 
-def fields_of(request: RequestRecord) -> dict[str, Any]:
-    """What is known, by its name in the log; seconds are rounded to tenths of milliseconds."""
+def log_fields(request: RequestRecord) -> dict[str, Any]:
+    """Return the known values by their names in the log; times in seconds, rounded to 0.1 ms."""
     known = {
         "client": request.client,
         "method": request.method,
-        "path": request.path[:LONGEST_PATH],
+        "path": request.path[:MAX_PATH_LENGTH],
         "status": request.status,
-        "seconds": _between(request.received_at, request.finished_at),
+        "seconds": _seconds_between(request.received_at, request.finished_at),
     }
     if request.submitted_at is not None:
         known |= _generation(request)
@@ -48,38 +48,38 @@ def _generation(request: RequestRecord) -> dict[str, Any]:
         "cached_tokens": request.cached_tokens,
         "generated_tokens": request.generated_tokens,
         "queue_seconds": round(request.queue_time, 4),
-        "ttft_seconds": _between(request.received_at, request.first_token_at),
-        "tokens_per_second": _rate(request),
+        "ttft_seconds": _seconds_between(request.received_at, request.first_token_at),
+        "tokens_per_second": _tokens_per_second(request),
         "stream": request.streamed,
         "finish_reasons": list(request.finish_reasons),
     }
 
 
-def in_words(fields: Mapping[str, Any]) -> str:
-    """The same, for people."""
-    answered = fields["status"] or "unanswered"
-    line = f"{fields['client']} {fields['method']} {fields['path']} {answered} in {fields['seconds']} s"
+def format_line(fields: Mapping[str, Any]) -> str:
+    """Return the fields as a readable line."""
+    status = fields["status"] or "unanswered"
+    line = f"{fields['client']} {fields['method']} {fields['path']} {status} in {fields['seconds']} s"
     if "prompt_tokens" in fields:
         line += (
             f"; prompt {fields['prompt_tokens']} ({fields['cached_tokens']} cached), "
             f"generated {fields['generated_tokens']}, queued {fields['queue_seconds']} s, "
-            f"first token {_or_none(fields['ttft_seconds'], ' s')}, "
-            f"{_or_none(fields['tokens_per_second'], ' tokens/s')}"
+            f"first token {_or_dash(fields['ttft_seconds'], ' s')}, "
+            f"{_or_dash(fields['tokens_per_second'], ' tokens/s')}"
         )
     return f"{line}; {fields['error']}" if "error" in fields else line
 
 
-def _between(began: float, ended: float | None) -> float | None:
-    return None if ended is None else round(ended - began, 4)
+def _seconds_between(start: float, end: float | None) -> float | None:
+    return None if end is None else round(end - start, 4)
 
 
-def _rate(request: RequestRecord) -> float | None:
-    """Of the tokens after the first; `None` where there is none."""
+def _tokens_per_second(request: RequestRecord) -> float | None:
+    """Return the rate of the tokens after the first; None without such tokens."""
     first, last = request.first_token_at, request.finished_at
     if first is None or last is None or last <= first or request.generated_tokens < 2:
         return None
     return round((request.generated_tokens - 1) / (last - first), 1)
 
 
-def _or_none(value: float | None, unit: str) -> str:
+def _or_dash(value: float | None, unit: str) -> str:
     return "-" if value is None else f"{value}{unit}"

@@ -14,16 +14,16 @@ class InFlight:
         self.running = 0
         """Number of unfinished requests with at least one token."""
 
-    def received(self) -> None:
+    def add(self) -> None:
         """Count a new request as waiting."""
         self.waiting += 1
 
-    def started(self) -> None:
+    def mark_running(self) -> None:
         """Count a waiting request as running."""
         self.waiting -= 1
         self.running += 1
 
-    def finished(self, request: RequestRecord) -> None:
+    def remove(self, request: RequestRecord) -> None:
         """Stop counting a request, whether or not it was running."""
         if request.first_token_at is None:
             self.waiting -= 1

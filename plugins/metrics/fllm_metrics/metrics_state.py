@@ -58,27 +58,27 @@ class MetricsState:
         self.status = status or self.status
         self.engine_up = status is not None
 
-    def received(self) -> None:
+    def record_start(self) -> None:
         """Count a received request."""
-        self.in_flight.received()
+        self.in_flight.add()
         self.received_total += 1
 
-    def started(self, request: RequestRecord) -> None:
+    def record_first_token(self, request: RequestRecord) -> None:
         """Record the first token of a request."""
-        self.in_flight.started()
+        self.in_flight.mark_running()
         self.prompt_tokens_total += request.prompt_tokens
         self.queue_time.observe(request.queue_time)
         if request.first_token_at is not None:
             self.time_to_first_token.observe(request.first_token_at - request.received_at)
 
-    def progressed(self, gaps: Sequence[float], tokens: int) -> None:
+    def record_progress(self, gaps: Sequence[float], tokens: int) -> None:
         """Record new tokens, with one sample per gap between outputs."""
         self.generation_tokens_total += tokens
         self.inter_token_latency.observe_all(gaps)
 
-    def finished(self, request: RequestRecord) -> None:
+    def record_end(self, request: RequestRecord) -> None:
         """Count a finished request, and record its distributions if it succeeded."""
-        self.in_flight.finished(request)
+        self.in_flight.remove(request)
         self.outcomes[outcome(request)] += 1
         self.finish_reasons.update(_finish_reason(request))
         if request.error is not None:

@@ -15,9 +15,9 @@ def fllm_collectors(context: MetricsContext) -> Iterable[Collector]:
 
         yield PrometheusCollector(context)
     if context.config.log_stats:
-        from fllm_metrics.stats_log import LogCollector
+        from fllm_metrics.stats_log import StatsLog
 
-        yield LogCollector()
+        yield StatsLog()
     if context.config.log_requests:
         from fllm_metrics.access_log import AccessLog
 

@@ -1,4 +1,4 @@
-"""What Prometheus scrapes: the figures under our names, and under others that were asked for."""
+"""Expose metrics to Prometheus, under our names and those of ``--metrics-compat``."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ from fllm_metrics.furiosa_metrics import FuriosaPage
 from fllm_metrics.metrics_state import MetricsState
 from fllm_metrics.vllm_metrics import VllmPage
 
-COMPATIBLE = {"vllm": VllmPage}
-"""``--metrics-compat``."""
+COMPATIBLE_PAGES = {"vllm": VllmPage}
+"""Pages by the values of ``--metrics-compat``."""
 
 
 class PrometheusCollector(Collector):
-    """A `Collector` that can be scraped."""
+    """Records requests and exposes the metrics to a scraper."""
 
     def __init__(self, context: MetricsContext) -> None:
         self._state = MetricsState(context.max_model_len)
         self._registry = CollectorRegistry()
-        for page in (FuriosaPage, *(COMPATIBLE[name] for name in context.config.compat)):
+        for page in (FuriosaPage, *(COMPATIBLE_PAGES[name] for name in context.config.compat)):
             self._registry.register(page(self._state, context.model_name))
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self._registry)
 
     def on_request_start(self, request: RequestRecord) -> None:  # noqa: ARG002
-        """It waits."""
-        self._state.received()
+        """Count a received request."""
+        self._state.record_start()
 
     def on_first_token(self, request: RequestRecord) -> None:
-        """Its first token is here."""
-        self._state.started(request)
+        """Record the first token."""
+        self._state.record_first_token(request)
 
     def on_progress(self, request: RequestRecord, gaps: Sequence[float], tokens: int) -> None:  # noqa: ARG002
-        """It has more tokens."""
-        self._state.progressed(gaps, tokens)
+        """Record new tokens."""
+        self._state.record_progress(gaps, tokens)
 
     def on_request_end(self, request: RequestRecord) -> None:
-        """It is over."""
-        self._state.finished(request)
+        """Record the end of a request."""
+        self._state.record_end(request)
 
     def expose(self, status: EngineStats | None, accept: str) -> MetricsPage:
-        """The page; where the engine gives no status, its last one is repeated."""
+        """Return the page; if ``status`` is None, the engine's last values are repeated."""
         self._state.update_status(status)
         encode, content_type = choose_encoder(unescaped(accept))
         return MetricsPage(content_type, encode(self._registry))

@@ -1,4 +1,4 @@
-"""Our collectors keep the contract of collectors."""
+"""The built-in collectors fulfil the contract of collectors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from fllm import Collector, MetricsConfig, MetricsContext
 from fllm.testing import CollectorContract
 from fllm_metrics.access_log import AccessLog
 from fllm_metrics.prometheus import PrometheusCollector
-from fllm_metrics.stats_log import LogCollector
+from fllm_metrics.stats_log import StatsLog
 
 
 class TestPrometheus(CollectorContract):
@@ -31,4 +31,4 @@ class TestAccess(CollectorContract):
 class TestLog(CollectorContract):
     @classmethod
     def collector(cls) -> Collector:
-        return LogCollector()
+        return StatsLog()

@@ -129,7 +129,7 @@ def test_all_series_are_there_at_zero_before_the_first_request() -> None:
     assert {values(build())[name] for name in ours} == {0}
 
 
-def test_no_sample_tells_when_it_was_created() -> None:
+def test_no_sample_has_a_creation_time() -> None:
     for accept in ("", "application/openmetrics-text; version=1.0.0"):
         assert b"_created" not in build().expose(None, accept).body
 
@@ -222,7 +222,7 @@ def test_a_failed_request_counts_as_a_failure_and_is_not_measured(began: bool) -
         assert now[f"{name}_count"] == 0
 
 
-def test_the_engines_figures_come_from_its_status() -> None:
+def test_the_engines_metrics_come_from_its_status() -> None:
     status = EngineStats(
         kv_blocks=8,
         kv_blocks_used=2,
@@ -241,7 +241,7 @@ def test_the_engines_figures_come_from_its_status() -> None:
     assert now["spec_decode_num_accepted_tokens_total"] == 40
 
 
-def test_an_engine_that_does_not_answer_keeps_its_last_figures_and_a_new_one_begins_at_zero() -> None:
+def test_an_engine_that_does_not_respond_keeps_its_last_values_and_a_new_one_starts_at_zero() -> None:
     collector = build()
     values(collector, EngineStats(prefix_queries=100))
     assert values(collector, None)["prefix_cache_queries_total"] == 100
@@ -268,7 +268,7 @@ def test_openmetrics_keeps_the_names() -> None:
     assert {PREFIX + name: kind for name, kind in (CANON | OURS).items()}.items() <= families.items()
 
 
-def test_an_engine_is_up_while_it_answers() -> None:
+def test_an_engine_is_up_while_it_responds() -> None:
     collector = build()
     ups = [values(collector, status)["engine_up"] for status in (EngineStats(), None, EngineStats())]
     assert ups == [1, 0, 1]
@@ -289,4 +289,4 @@ for enabled in (False, True):
     print([type(collector).__name__ for collector in found], "prometheus_client" in sys.modules)
 """
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert ran.stdout.splitlines() == ["['LogCollector'] False", "['PrometheusCollector'] True"]
+    assert ran.stdout.splitlines() == ["['StatsLog'] False", "['PrometheusCollector'] True"]

@@ -6,7 +6,7 @@ import pytest
 
 from fllm import Collector, EngineStats
 from fllm.pipeline.request_tracker import RequestTracker
-from fllm_metrics.stats_log import LogCollector
+from fllm_metrics.stats_log import StatsLog
 
 
 class Clock:
@@ -23,7 +23,7 @@ class LogHarness:
     def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO, "fllm.stats")
         self.clock = Clock()
-        self.collector = LogCollector(self.clock)
+        self.collector = StatsLog(self.clock)
         self._caplog = caplog
 
     def request(self, name: str, prompt_tokens: int) -> RequestTracker:

@@ -1,4 +1,4 @@
-"""Spans of a request: itself, its wait, its prefill, its decode."""
+"""Create spans for each request and its phases: queue, prefill and decode."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from fllm import Collector, RequestRecord
 from fllm_metrics.otel.attributes import attributes_of
 
 Phase = tuple[str, float, float]
-"""Name, begin and end."""
+"""Name, start and end."""
 
 
 class SpanCollector(Collector):
-    """A `Collector` that makes all spans of a request at its end, when its times are known."""
+    """Creates all spans of a request at its end, when all times are known."""
 
     def __init__(
         self, provider: TracerProvider, model_name: str, clock: Callable[[], int] = time.time_ns
@@ -28,7 +28,7 @@ class SpanCollector(Collector):
         self._clock = clock
 
     def on_request_end(self, request: RequestRecord) -> None:
-        """Make its spans; they are sent by another thread."""
+        """Create the spans, which another thread sends."""
         times = EpochTimes(request, self._clock())
         span = self._tracer.start_span(
             f"{request.method} {request.path}",
@@ -44,26 +44,26 @@ class SpanCollector(Collector):
 
     def _add_phases(self, parent: Span, request: RequestRecord, times: EpochTimes) -> None:
         context = set_span_in_context(parent)
-        for name, begin, end in phases(request):
-            child = self._tracer.start_span(name, context=context, start_time=times.of(begin))
+        for name, start, end in phases(request):
+            child = self._tracer.start_span(name, context=context, start_time=times.of(start))
             child.end(times.of(end))
 
 
 class EpochTimes:
-    """Times of a request as OpenTelemetry wants them: nanoseconds since 1970, by one look at the clock."""
+    """Converts times of a request to nanoseconds since 1970, as OpenTelemetry requires them."""
 
     def __init__(self, request: RequestRecord, now: int) -> None:
         self.end = now
-        """The request has just ended."""
+        """End of the request."""
         self._finished_at = request.finished_at or request.received_at
 
     def of(self, seconds: float) -> int:
-        """A time of the request's own clock."""
+        """Convert a time of the request's clock."""
         return self.end - round((self._finished_at - seconds) * 1e9)
 
 
 def phases(request: RequestRecord) -> Iterator[Phase]:
-    """What a request went through in the engine, as far as it came."""
+    """Yield the phases that a request reached in the engine."""
     submitted, end = request.submitted_at, request.finished_at
     if submitted is None or end is None:
         return
@@ -71,13 +71,13 @@ def phases(request: RequestRecord) -> Iterator[Phase]:
     if first is None:
         yield "queue", submitted, end
         return
-    prefill = min(submitted + request.queue_time, first)
-    yield "queue", submitted, prefill
-    yield "prefill", prefill, first
+    prefill_start = min(submitted + request.queue_time, first)
+    yield "queue", submitted, prefill_start
+    yield "prefill", prefill_start, first
     yield "decode", first, end
 
 
 def _set_status(span: Span, request: RequestRecord) -> None:
-    """By the conventions, a server's span is no error where the client is to blame: 400 to 499."""
+    """Set the error status, except for 400 to 499, which by the conventions are the client's."""
     if request.error is not None and not (request.status and 400 <= request.status < 500):
         span.set_status(Status(StatusCode.ERROR, request.error))

@@ -1,4 +1,4 @@
-"""What becomes of a request in a trace."""
+"""The spans of a request."""
 
 from __future__ import annotations
 
@@ -50,17 +50,17 @@ def spans_of(
     collector, exporter = a_collector()
     clock = Clock()
     about = {"method": "POST", "path": "/v1/chat/completions", "client": "ip:10.0.0.1", **about}
-    trace = RequestTracker("abc", (collector,), clock, **about)
+    tracker = RequestTracker("abc", (collector,), clock, **about)
     clock.now += 0.25
     if submitted:
-        trace.submit(prompt_tokens=7, max_tokens=40, streamed=True)
+        tracker.submit(prompt_tokens=7, max_tokens=40, streamed=True)
     for _ in range(steps):
         clock.now += 1.5
-        trace.step(0, 2, queue_time=0.5, cached=3)
+        tracker.step(0, 2, queue_time=0.5, cached=3)
     if steps:
-        trace.end(0, "error" if error else "stop")
-    trace.status = status
-    trace.finish(error)
+        tracker.end(0, "error" if error else "stop")
+    tracker.status = status
+    tracker.finish(error)
     return {span.name: span for span in exporter.get_finished_spans()}
 
 
@@ -108,12 +108,12 @@ def test_its_attributes_are_those_of_the_conventions() -> None:
     }
 
 
-def test_a_completion_is_no_chat() -> None:
+def test_a_completion_is_not_a_chat() -> None:
     [root, *_] = [span for span in spans_of(path="/v1/completions").values() if span.kind is SpanKind.SERVER]
     assert (root.attributes or {})["gen_ai.operation.name"] == "text_completion"
 
 
-def test_the_clients_trace_goes_on() -> None:
+def test_the_clients_trace_is_continued() -> None:
     context = {"traceparent": PARENT, "tracestate": "vendor=1"}
     root = spans_of(trace_context=context)["POST /v1/chat/completions"]
     assert f"{root.context.trace_id:032x}" == PARENT.split("-")[1]
@@ -127,7 +127,7 @@ def test_what_the_client_does_not_sample_is_not_sent() -> None:
 
 
 @pytest.mark.parametrize("header", ["", "nonsense", "00-" + "0" * 32 + "-" + "0" * 16 + "-01", "\xff" * 999])
-def test_a_broken_header_begins_a_new_trace(header: str) -> None:
+def test_a_broken_header_starts_a_new_trace(header: str) -> None:
     root = spans_of(trace_context={"traceparent": header, "tracestate": header})["POST /v1/chat/completions"]
     assert root.parent is None
 
@@ -142,7 +142,7 @@ def test_a_broken_header_begins_a_new_trace(header: str) -> None:
         (None, 200, False, None),
     ],
 )
-def test_an_error_is_one_unless_the_client_is_to_blame(
+def test_an_error_is_one_unless_it_is_the_clients(
     error: str | None, status: int, is_error: bool, kind: str | None
 ) -> None:
     root = spans_of(error, status=status)["POST /v1/chat/completions"]
@@ -151,13 +151,13 @@ def test_an_error_is_one_unless_the_client_is_to_blame(
     assert root.status.description == (error if is_error else None)
 
 
-def test_who_leaves_while_waiting_has_waited_only() -> None:
+def test_a_client_that_disconnects_early_leaves_only_a_queue_span() -> None:
     spans = spans_of("the client went away", status=None, steps=0)
     assert set(spans) == {"POST /v1/chat/completions", "queue"}
     assert (spans["POST /v1/chat/completions"].attributes or {})["error.type"] == "cancelled"
 
 
-def test_what_is_refused_has_no_phases() -> None:
+def test_a_rejected_request_has_no_phases() -> None:
     spans = spans_of("a key is needed", status=401, steps=0, submitted=False)
     assert set(spans) == {"POST /v1/chat/completions"}
     assert "gen_ai.usage.input_tokens" not in (spans["POST /v1/chat/completions"].attributes or {})
