@@ -74,8 +74,8 @@ class EchoBackend:
         words = count - len(opening) - len(closing) - len(call)
         if words < 2:
             return list(islice(cycle(prose), count))
-        thought, answer = islice(cycle(prose), words // 2), islice(cycle(prose), words - words // 2)
-        return [*opening, *thought, *closing, *answer, *call]
+        reasoning, text = islice(cycle(prose), words // 2), islice(cycle(prose), words - words // 2)
+        return [*opening, *reasoning, *closing, *text, *call]
 
 
 def write_tokenizer(gguf: Path, directory: Path) -> Path:

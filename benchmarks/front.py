@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=COMMAND")
     parser.add_argument("--streams", type=int, default=64)
     parser.add_argument("--requests", type=int, default=128, help="in each round")
-    parser.add_argument("--tokens", type=int, default=512, help="of each answer")
+    parser.add_argument("--tokens", type=int, default=512, help="of each response")
     parser.add_argument("--tokens-per-step", type=int, default=1, help="of our engine")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cores", default="0,1", help="the servers', and the load's")

@@ -76,7 +76,7 @@ def kv_cache_budget(device: torch.device) -> int:
 def physical_cores() -> int:
     """Return the number of cores that this process may use.
 
-    Two threads of one core are no faster than one.
+    Two threads of one core are not faster than one.
     """
     if not hasattr(os, "sched_getaffinity"):
         return os.cpu_count() or 1
