@@ -1,4 +1,4 @@
-"""docs/parsers.md tells of every parser that we have, and its examples are real ones."""
+"""docs/parsers.md lists every parser, and its examples work."""
 
 import re
 from pathlib import Path
@@ -17,8 +17,8 @@ ROW = re.compile(r"^\| `([^`]+)` \| .* \| (yes|) \|$", re.MULTILINE)
 OURS = plugins_with(plugin, installed=False)
 
 
-def told(heading: str) -> dict[str, bool]:
-    """The names under a heading, and whether ``auto`` may choose them."""
+def listed(heading: str) -> dict[str, bool]:
+    """Return the names under a heading, and whether ``auto`` can choose them."""
     section = re.split(r"^## ", PAGE.partition(f"\n## {heading}\n")[2], flags=re.MULTILINE)[0]
     return {name: bool(auto) for name, auto in ROW.findall(section)}
 
@@ -29,12 +29,12 @@ def offered(registry: Registry) -> dict[str, bool]:
 
 
 def test_every_parser_is_in_its_table() -> None:
-    assert told("Tool calls") == offered(OURS.tool_parsers)
-    assert told("Reasoning") == offered(OURS.reasoning_parsers)
+    assert listed("Tool calls") == offered(OURS.tool_parsers)
+    assert listed("Reasoning") == offered(OURS.reasoning_parsers)
 
 
 def example(name: str, directory: Path) -> Plugins:
-    """The plugins with the example of this name among them."""
+    """Load the plugins, including the example ``name``."""
     code = re.search(rf"^```python\n(# {name}\n.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     assert code
     (directory / name).write_text(code[1])

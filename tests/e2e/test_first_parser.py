@@ -1,4 +1,4 @@
-"""docs/your-first-parser.md, done word for word in an environment of its own."""
+"""Every command, file and output of docs/your-first-parser.md, run in a new environment."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TO_THE_INDEX = ("python -m pip install build twine", "python -m twine upload dis
 
 
 class PageRunner:
-    """Runs the commands of the page in order."""
+    """Follows the steps of the page."""
 
     def __init__(self, home: Path, python: Path, stack: ExitStack) -> None:
         self.directory = home
@@ -39,13 +39,13 @@ class PageRunner:
             script.chmod(0o755)
 
     def write(self, text: str) -> None:
-        """A block of Python is a file, named in its first line."""
+        """Write a block of Python to the file that its first line names."""
         name, _, code = text.partition("\n")
         file = self.directory / name.removeprefix("# ")
         file.write_text(code.replace("http://localhost:8000", self.server.url if self.server else ""))
 
-    def type(self, line: str) -> None:
-        """A command, but for those that need the network."""
+    def run(self, line: str) -> None:
+        """Run a command, unless it needs the network."""
         words = shlex.split(line)
         if line in TO_THE_INDEX:
             return
@@ -79,8 +79,8 @@ class PageRunner:
         self.output = done.stdout
 
 
-def plain(text: str) -> str:
-    """Without what differs from time to time: trailing spaces, seconds."""
+def normalized(text: str) -> str:
+    """Remove what differs between runs: trailing spaces and seconds."""
     lines = [line.rstrip() for line in text.strip().splitlines()]
     return re.sub(r"in [\d.]+s", "in N s", "\n".join(lines))
 
@@ -94,14 +94,14 @@ def test_following_the_page_gives_a_working_parser(tmp_path: Path, monkeypatch: 
             if kind == "python":
                 runner.write(text)
             elif kind == "text":
-                assert plain(runner.output) == plain(text)
+                assert normalized(runner.output) == normalized(text)
             else:
                 for line in text.splitlines():
-                    runner.type(line)
+                    runner.run(line)
     assert {file.suffix for file in (runner.directory / "dist").iterdir()} == {".whl", ".gz"}
 
 
-def test_all_that_is_not_run_is_on_the_page() -> None:
+def test_the_commands_that_are_not_run_are_on_the_page() -> None:
     commands = [line for kind, text in BLOCKS if kind == "sh" for line in text.splitlines()]
     assert set(TO_THE_INDEX) < set(commands)
     assert len(commands) == 12

@@ -15,7 +15,7 @@ from fllm.parsing.json_tool_calls import (
 from fllm.parsing.markers import Marker, MarkerSplitter
 from fllm.parsing.partial_match import longest_overlap, overlap
 from fllm.parsing.reasoning_parser import SPACE, ReasoningParserBase, Space
-from fllm.parsing.tag_scanner import TagFormat
+from fllm.parsing.tag_scanner import TagFormat, TaggedBodyScanner
 from fllm.parsing.tagged_tool_calls import TaggedToolCallParser
 from fllm.parsing.tool_call_parser import Call, ToolCallParser
 from fllm.structured_output.tool_format import ToolFormat, json_arguments
@@ -35,6 +35,7 @@ __all__ = [
     "ReasoningParserBase",
     "Space",
     "TagFormat",
+    "TaggedBodyScanner",
     "TaggedToolCallParser",
     "ToolCallParser",
     "ToolFormat",

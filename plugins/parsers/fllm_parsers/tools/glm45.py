@@ -12,8 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fllm.parsing import Call, TagFormat, TaggedToolCallParser, ToolFormat, tagged_arguments
-from fllm.parsing.tag_scanner import TaggedBodyScanner
+from fllm.parsing import (
+    Call,
+    TagFormat,
+    TaggedBodyScanner,
+    TaggedToolCallParser,
+    ToolFormat,
+    tagged_arguments,
+)
 
 
 class Glm45Parser(TaggedToolCallParser):
