@@ -1,4 +1,4 @@
-"""What a parser made of a text, in plain values."""
+"""The text and the calls that a parser finds, as plain values."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from fllm.interfaces import ParserFactory
 from fllm.testing import parse
 
 
-def found(
+def parse_calls(
     parser: ParserFactory, *pieces: str, tools: Iterable[Tool] = ()
 ) -> tuple[str, list[tuple[str, str]]]:
-    """What is said, and name and arguments of each call."""
+    """Return the text, and the name and arguments of each call."""
     made: Parser = parser(ParserContext(tools=tuple(tools)))
     events = parse(made, pieces)
-    return said(events), called(events)
+    return text_of(events), calls_of(events)
 
 
-def said(events: Iterable[ParserEvent]) -> str:
-    """All text."""
+def text_of(events: Iterable[ParserEvent]) -> str:
+    """Return all text."""
     return "".join(event.text for event in events if isinstance(event, Text))
 
 
-def called(events: Iterable[ParserEvent]) -> list[tuple[str, str]]:
-    """Name and arguments of each call."""
+def calls_of(events: Iterable[ParserEvent]) -> list[tuple[str, str]]:
+    """Return the name and arguments of each call."""
     events = [*events]
     names = [event.name for event in events if isinstance(event, ToolStart)]
     return list(zip(names, [each.text for each in events if isinstance(each, ToolArguments)], strict=True))

@@ -1,4 +1,4 @@
-"""How arguments may be written, by their schema."""
+"""The constraints on arguments, by their schema."""
 
 from __future__ import annotations
 

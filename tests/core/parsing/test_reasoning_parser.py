@@ -1,4 +1,4 @@
-"""The stage that reasoning parsers declare their markers to."""
+"""The base class of reasoning parsers."""
 
 import pytest
 from msgspec import structs

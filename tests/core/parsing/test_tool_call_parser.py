@@ -1,4 +1,4 @@
-"""The base of tool-call parsers: what it does with prose, markers and what is between calls."""
+"""The base of tool-call parsers: text, markers, and what is between calls."""
 
 from __future__ import annotations
 

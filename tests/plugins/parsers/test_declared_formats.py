@@ -1,4 +1,4 @@
-"""What a constraint forces from a model, its parser reads: calls with arguments of the schema's types."""
+"""A parser reads the calls that its format forces, with arguments of the types of the schema."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from support.constraint_texts import texts
-from support.parsed_calls import called, said
+from support.parsed_calls import calls_of, text_of
 
 from fllm import ParserContext, Tool
 from fllm.constraints import Constraint
@@ -83,8 +83,8 @@ def test_forced_calls_are_read(parser: type[ToolCallParser]) -> None:
         text = data.draw(texts(parser.tool_format.calls([tool], max_calls=2)))
         assume(not any(text.count(opening) > 2 for opening in parser.opening if len(opening) > 1))
         events = parse(parser(ParserContext(tools=(tool,))), [text])
-        assert said(events) == ""
-        calls = called(events)
+        assert text_of(events) == ""
+        calls = calls_of(events)
         assert [name for name, _ in calls] == [tool.name] * len(calls)
         assert calls
         for _, arguments in calls:
@@ -113,8 +113,8 @@ def test_a_tool_that_says_nothing_may_be_given_anything(parser: type[ToolCallPar
         events = parse(
             parser(ParserContext(tools=(tool,))), [data.draw(texts(parser.tool_format.calls([tool])))]
         )
-        assert said(events) == ""
-        assert all(isinstance(json.loads(arguments), dict) for _, arguments in called(events))
+        assert text_of(events) == ""
+        assert all(isinstance(json.loads(arguments), dict) for _, arguments in calls_of(events))
 
     law()
 

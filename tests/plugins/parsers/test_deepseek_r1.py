@@ -1,4 +1,4 @@
-"""Rows of what reasoning models write; streaming and not agree in each."""
+"""Outputs of reasoning models; streamed and whole outputs give the same events."""
 
 import pytest
 

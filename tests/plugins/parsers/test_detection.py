@@ -1,4 +1,4 @@
-"""Which of our parsers ``auto`` chooses for the models whose templates we have."""
+"""The parsers that ``auto`` chooses for models with known templates."""
 
 import pytest
 from support.paths import SHARED

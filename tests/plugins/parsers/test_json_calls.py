@@ -1,4 +1,4 @@
-"""Parsers whose calls are JSON between markers: each obeys the law and reads what it declares to write."""
+"""Parsers of JSON between markers: each obeys its contract and reads its own format."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import permutations
 
 import pytest
 from msgspec import structs
-from support.parsed_calls import found
+from support.parsed_calls import parse_calls
 
 from fllm import ParserContext, ToolStart
 from fllm.parsing.tool_call_parser import ToolCallParser
@@ -64,33 +64,33 @@ class TestEach:
     def test_any_number_of_calls_is_read(self, parser: type[ToolCallParser]) -> None:
         for count in (1, 2, 3):
             for calls in permutations((TOKYO, TIME, NOW), count):
-                assert found(parser, written(parser, calls)) == ("", list(calls))
+                assert parse_calls(parser, written(parser, calls)) == ("", list(calls))
 
     def test_prose_around_calls_is_kept_word_for_word(self, parser: type[ToolCallParser]) -> None:
         if parser is XlamParser:  # its lists have no marker: they are all there is, or stand in a code block
             parser = _Fenced
         text = f"Let me see.\n\n{written(parser, [TOKYO])}\n\nThat [is] it; {{ok}}."
-        assert found(parser, text) == ("Let me see.\n\n\n\nThat [is] it; {ok}.", [TOKYO])
+        assert parse_calls(parser, text) == ("Let me see.\n\n\n\nThat [is] it; {ok}.", [TOKYO])
 
     def test_white_space_around_calls_alone_is_dropped(self, parser: type[ToolCallParser]) -> None:
-        assert found(parser, f" \n{written(parser, [TOKYO, NOW])}\n ") == ("", [TOKYO, NOW])
+        assert parse_calls(parser, f" \n{written(parser, [TOKYO, NOW])}\n ") == ("", [TOKYO, NOW])
 
     def test_a_call_that_is_cut_off_is_text(self, parser: type[ToolCallParser]) -> None:
         whole = written(parser, [TOKYO])
         end = whole.index(TOKYO[1]) + len(TOKYO[1]) - 1
         for cut in range(1, end):
-            assert found(parser, whole[:cut]) == (whole[:cut], [])
+            assert parse_calls(parser, whole[:cut]) == (whole[:cut], [])
 
     def test_a_broken_call_does_not_lose_the_next(self, parser: type[ToolCallParser]) -> None:
         broken = written(parser, [("f", '{"a" 1}')])
-        text, calls = found(parser, f"{broken}\n{written(parser, [NOW])}")
+        text, calls = parse_calls(parser, f"{broken}\n{written(parser, [NOW])}")
         assert calls == ([] if parser is XlamParser else [NOW])
         assert '{"a" 1}' in text
 
     def test_arguments_that_are_no_object_make_no_call(self, parser: type[ToolCallParser]) -> None:
         for arguments in ('"Tokyo"', "[1]", "12"):
             text = written(parser, [("f", arguments)])
-            assert found(parser, text) == (text, [])
+            assert parse_calls(parser, text) == (text, [])
 
     def test_markers_reach_the_parser_as_text(self, parser: type[ToolCallParser]) -> None:
         markers = {*parser.opening, *parser.closing, *parser.section_markers, *parser.inner_markers}
@@ -147,36 +147,36 @@ MISTRAL = {
 
 @pytest.mark.parametrize(("text", "calls"), MISTRAL.values(), ids=MISTRAL)
 def test_mistral_reads_both_of_its_formats(text: str, calls: list[tuple[str, str]]) -> None:
-    assert found(MistralParser, text) == ("", calls)
+    assert parse_calls(MistralParser, text) == ("", calls)
 
 
 def test_a_long_head_is_no_call() -> None:
     text = f"[TOOL_CALLS]{'a' * 300}{{}}"
-    assert found(MistralParser, text) == (text, [])
+    assert parse_calls(MistralParser, text) == (text, [])
 
 
 def test_granite_without_its_marker_needs_a_list_at_the_beginning() -> None:
     call = json.dumps([{"name": "f", "arguments": {}}])
-    assert found(GraniteParser, call) == ("", [("f", "{}")])
-    assert found(GraniteParser, f"See {call}") == (f"See {call}", [])
+    assert parse_calls(GraniteParser, call) == ("", [("f", "{}")])
+    assert parse_calls(GraniteParser, f"See {call}") == (f"See {call}", [])
 
 
 @pytest.mark.parametrize("parser", [MiniMaxM1Parser, XlamParser])
 def test_what_is_planned_in_thought_is_no_call(parser: type[ToolCallParser]) -> None:
     thought = f"<think>perhaps {written(parser, [TIME])}</think>"
-    assert found(parser, thought + written(parser, [NOW])) == (thought, [NOW])
+    assert parse_calls(parser, thought + written(parser, [NOW])) == (thought, [NOW])
 
 
 def test_kimi_takes_the_name_from_the_id() -> None:
     begin, sep, end = "<|tool_call_begin|>", "<|tool_call_argument_begin|>", "<|tool_call_end|>"
     text = f'{begin} get.x:0 {sep} {{"a": 1}} {end} {begin}functions.y:1{sep}{{}}{end}'
-    assert found(KimiK2Parser, text) == ("", [("get.x", '{"a": 1}'), ("y", "{}")])
+    assert parse_calls(KimiK2Parser, text) == ("", [("get.x", '{"a": 1}'), ("y", "{}")])
 
 
 @pytest.mark.parametrize("fence", ["```json", "```"])
 def test_deepseek_reads_what_is_in_the_code_block(fence: str) -> None:
     text = f"<｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n{fence}\n{{}}\n```<｜tool▁call▁end｜>"
-    assert found(DeepSeekV3Parser, text) == ("", [("f", "{}")])
+    assert parse_calls(DeepSeekV3Parser, text) == ("", [("f", "{}")])
 
 
 def ids(parser: type[ToolCallParser], text: str) -> list[str | None]:

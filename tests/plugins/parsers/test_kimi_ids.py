@@ -1,4 +1,4 @@
-"""A template of Kimi K2 tells the results of calls apart by their ids alone."""
+"""The IDs of Kimi K2's calls, by which its chat template identifies their results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of what Llama models write, and of where other parsers lose it."""
+"""Outputs of Llama models, including those that other parsers lose."""
 
 from typing import Any
 

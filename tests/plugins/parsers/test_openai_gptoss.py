@@ -1,4 +1,4 @@
-"""What gpt-oss writes on its channels."""
+"""Outputs of gpt-oss on its channels."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Rows of what models write, by the name of the parser; streaming and not agree in each."""
+"""Outputs of models, by parser; streamed and whole outputs give the same events."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Whose chat template is used."""
+"""The order in which chat templates are chosen."""
 
 import json
 from pathlib import Path

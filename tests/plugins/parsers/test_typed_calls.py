@@ -1,4 +1,4 @@
-"""Parsers whose calls are not simply JSON: what each reads, what it leaves alone, and the law."""
+"""Parsers of other formats than JSON: calls, text that is not a call, and the contract."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from support.parsed_calls import found
+from support.parsed_calls import parse_calls
 
 from fllm import ParserContext, Tool
 from fllm.parsing.tool_call_parser import ToolCallParser
@@ -102,8 +102,8 @@ Tokyo
 def read(
     parser: type[ToolCallParser], *pieces: str, tools: tuple[Tool, ...] = TOOLS
 ) -> tuple[str, list[Any]]:
-    """What is said, and the calls with their arguments decoded."""
-    said, calls = found(parser, *pieces, tools=tools)
+    """Return the text, and the calls with decoded arguments."""
+    said, calls = parse_calls(parser, *pieces, tools=tools)
     return said, [(name, json.loads(arguments)) for name, arguments in calls]
 
 
@@ -160,7 +160,7 @@ def law(parser_class: type[ToolCallParser], text: str) -> ToolParserContract:
 
 
 ALL = "(the whole text)"
-"""What is said."""
+"""Marks a row in which no call is found."""
 
 ROWS: dict[str, tuple[type[ToolCallParser], str, str, list[Any]]] = {
     "a list in prose": (PythonicParser, "I call [now()] now.", "I call  now.", [now]),
