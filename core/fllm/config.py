@@ -1,4 +1,4 @@
-"""One frozen Struct per room: built by the command line, passed down, never looked up."""
+"""Configuration Structs, which the command line builds and passes down."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ Positive = Annotated[int, Meta(ge=1)]
 
 
 class PluginConfig(Struct, frozen=True, kw_only=True):
-    """Which plugins are found."""
+    """Which plugins are loaded."""
 
     disabled: tuple[str, ...] = ()
-    """Names of plugins or of distributions to leave out (``--disable-plugin``, ``FLLM_DISABLE_PLUGINS``)."""
+    """Names of plugins or distributions to disable (``--disable-plugin``, ``FLLM_DISABLE_PLUGINS``)."""
     paths: tuple[str, ...] = ()
     """Files to load as plugins (``--plugin``)."""
 
@@ -29,17 +29,17 @@ class Device(Struct, frozen=True):
 
 
 class Speculation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How next tokens are guessed, to be verified together; no answer changes. The names are vLLM's."""
+    """Settings of speculative decoding, which never changes the output. The names are vLLM's."""
 
     method: Literal["ngram"]
-    """Where the last tokens stood before, in prompt or answer, what followed may follow again."""
+    """Propose the tokens that followed an earlier occurrence of the latest tokens."""
     num_speculative_tokens: Positive
-    """Tokens guessed at once at most."""
+    """Maximum number of draft tokens per step."""
     prompt_lookup_max: Positive = 4
-    """So many last tokens are looked up first, then fewer."""
+    """Longest n-gram to look up; shorter ones follow."""
     prompt_lookup_min: Positive = 2
     disable_by_batch_size: Positive | None = None
-    """Guess nothing while more sequences than this run; ``None``: the backend's own limit."""
+    """No drafts while more sequences than this run; ``None``: the backend's own limit."""
 
     def __post_init__(self) -> None:
         shortest, longest = self.prompt_lookup_min, self.prompt_lookup_max
@@ -48,45 +48,45 @@ class Speculation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class BackendConfig(Struct, frozen=True, kw_only=True):
-    """What a backend is made from."""
+    """Settings of a backend."""
 
     model: str
     """A directory, a ``.gguf`` file, or a Hub id: see `fllm.model.source`."""
     revision: str | None = None
     devices: tuple[Device, ...] = ()
-    """Empty: the best there is."""
+    """Empty: the best available device."""
     chain: tuple[str, ...] = ()
-    """Names of the backends inside this one, the next first: ``("torch",)`` for a process with torch."""
+    """Names of the backends inside this one, the next first: ``("torch",)`` for ``process`` with torch."""
     options: dict[str, str] = {}
     """``--backend-option KEY=VALUE``."""
     dtype: str = "auto"
     quantization: str | None = None
     load_format: LoadFormat = "auto"
     seed: int | None = None
-    """Of dummy weights (0 where none is given), and of requests without a seed of their own (random)."""
+    """Seed of dummy weights (``None``: 0) and of requests without a seed (``None``: random)."""
     max_model_len: int | None = None
     max_num_seqs: int | None = None
     max_num_batched_tokens: int | None = None
     enable_prefix_caching: bool = True
     speculative_config: Speculation | None = None
     grammar: str | None = None
-    """The grammar plugin that keeps answers to a `GenerateRequest.constraint`; ``None``: nothing does."""
+    """Name of the grammar backend that enforces a `GenerateRequest.constraint`, or ``None``."""
     visible_tokens: tuple[str, ...] = ()
-    """Special tokens that the chosen parsers read as text: constrained answers hold no others."""
+    """Special tokens that the chosen parsers read as text; constrained output contains no others."""
     engine_timeout: float = 60.0
-    """Seconds after which an engine that gives no sign of life, or does not end a step, is killed."""
+    """Seconds after which an engine that does not respond, or does not finish a step, is killed."""
 
 
 class MetricsConfig(Struct, frozen=True, kw_only=True):
-    """What is measured."""
+    """Settings of metrics, logs of requests, and traces."""
 
     enabled: bool = False
-    """``--enable-metrics``: something is to be scraped at `/metrics`."""
+    """``--enable-metrics``: expose `/metrics`."""
     log_stats: bool = True
-    """A line in the log every ten seconds while there is work."""
+    """Log a line every ten seconds while requests run."""
     log_requests: bool = True
-    """A line in the log for each request: status, tokens, times."""
+    """Log a line for each request: status, tokens, times."""
     otlp_endpoint: str | None = None
-    """Where to send traces, such as ``http://localhost:4318``."""
+    """Endpoint for traces, such as ``http://localhost:4318``."""
     compat: tuple[str, ...] = ()
-    """Other servers whose names of metrics are exposed, too: ``vllm``."""
+    """Other servers whose metric names are exposed too: ``vllm``."""

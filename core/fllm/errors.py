@@ -1,26 +1,26 @@
-"""Every error that crosses a room's door, in one tree.
+"""The tree of all errors that cross a module boundary.
 
 ::
 
     FllmError
-    ├── UserError              whoever typed the command can mend it: one line, exit status 2
-    │   ├── ConfigError        an option has a value it can't have
+    ├── UserError              the operator can fix it: one line, exit status 2
+    │   ├── ConfigError        an option has an invalid value
     │   ├── ModelError         MODEL is missing, unreadable or of an unknown kind
-    │   └── PluginError        a plugin can't be used as asked
-    │       ├── UnknownName    nothing is registered under that name
+    │   └── PluginError        a plugin cannot be used as requested
+    │       ├── UnknownName    no entry is registered under that name
     │       └── NameConflict   two distributions offer the same name
-    ├── RequestError           the client can mend it: 400, with OpenAI's `param` and `code`
-    │   └── ContextTooLong     prompt and answer don't fit into the context
-    └── BackendError           the engine's fault: 500
-        └── BackendUnavailable the engine is not there (starting, dead, draining): 503
-            └── BackendLost    and it does not come back by itself: start another
+    ├── RequestError           the client can fix it: 400, with OpenAI's `param` and `code`
+    │   └── ContextTooLong     prompt and output do not fit into the context
+    └── BackendError           the engine failed: 500
+        └── BackendUnavailable the engine is not available (starting, dead, draining): 503
+            └── BackendLost    it does not recover by itself: start another
 """
 
 from __future__ import annotations
 
 
 class FllmError(Exception):
-    """The root: catch this to catch all of ours."""
+    """Root of the tree: catch this to catch all errors of furiosa-llm."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -28,33 +28,33 @@ class FllmError(Exception):
 
 
 class UserError(FllmError):
-    """Whoever started the server can mend it; the message says how."""
+    """An error that the operator can fix; the message says how."""
 
 
 class ConfigError(UserError):
-    """An option has a value that it can't have."""
+    """An option has an invalid value."""
 
 
 class ModelError(UserError):
-    """MODEL is missing, unreadable, or of a kind nothing here can load."""
+    """MODEL is missing, unreadable, or of a kind that no backend can load."""
 
 
 class PluginError(UserError):
-    """A plugin can't be used as asked."""
+    """A plugin cannot be used as requested."""
 
 
 class UnknownName(PluginError):
-    """Nothing is registered under the name that was asked for."""
+    """No entry is registered under the requested name."""
 
 
 class NameConflict(PluginError):
-    """Two distributions offer the same name, so neither is chosen."""
+    """Two distributions offer the requested name, so neither is chosen."""
 
 
 class RequestError(FllmError):
-    """The client's request can't be served as it stands.
+    """The request of a client is invalid, or asks for something that is not supported.
 
-    ``param`` is the JSON path of the offending field (``messages[0].role``), ``code`` a word for programs.
+    ``param`` is the JSON path of the invalid field (``messages[0].role``), ``code`` an identifier for programs.
     """
 
     def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
@@ -71,15 +71,15 @@ class ContextTooLong(RequestError):
 
 
 class BackendError(FllmError):
-    """The engine failed while it worked on a request."""
+    """The engine failed while it processed a request."""
 
 
 class BackendUnavailable(BackendError):
-    """The engine is not there: it died, is being started again, or is stopping."""
+    """The engine is not available: it died, is being restarted, or is stopping."""
 
 
 class BackendLost(BackendUnavailable):
-    """The engine hangs or has broken, and does not come back: who holds it in a process starts another."""
+    """The engine hangs or is broken and does not recover. The backend ``process`` then starts another."""
 
 
 def format_error(error: BaseException) -> str:

@@ -1,6 +1,6 @@
-"""What a parser makes of text, and an encoder makes JSON of.
+"""Events that parsers emit and encoders turn into JSON.
 
-A stream of events is append-only: what was emitted is never taken back, so the whole answer is the fold of
+A stream of events is append-only: an emitted event is never taken back. So the whole response is the fold of
 its events.
 """
 
@@ -17,39 +17,39 @@ from fllm.values import Usage
 
 
 class Text(Struct, frozen=True):
-    """A piece of the answer."""
+    """A piece of the response."""
 
     text: str
 
 
 class Reasoning(Struct, frozen=True):
-    """A piece of what the model thought before it answered."""
+    """A piece of the reasoning that precedes the response."""
 
     text: str
 
 
 class ToolStart(Struct, frozen=True):
-    """A tool call begins; calls are numbered from 0 in the order in which they begin."""
+    """Start of a tool call. Calls are numbered from 0 in the order of their start."""
 
     index: int
     name: str
     id: str | None = None
-    """The id that the model gave it, where its format has one."""
+    """The id that the model generated, if its format has ids."""
 
 
 class ToolArguments(Struct, frozen=True):
-    """A piece of the JSON text of a call's arguments."""
+    """A piece of the JSON text of the arguments of a call."""
 
     index: int
     text: str
 
 
 class Finished(Struct, frozen=True, kw_only=True):
-    """The end of a sequence: exactly one, and nothing after it."""
+    """End of a sequence: exactly one, and the last event."""
 
     reason: Literal["stop", "length", "tool_calls", "abort"]
     stop_reason: int | str | None = None
-    """The stop token's id, or the stop string, where one of the request's own ended it."""
+    """Id of the stop token, or the stop string, if one of the request ended the sequence."""
     usage: Usage
 
 
@@ -61,16 +61,16 @@ E = TypeVar("E", bound=Event)
 _PIECES = (Text, Reasoning, ToolArguments)
 
 
-def merged(events: Iterable[E]) -> list[E]:
-    """The same events with neighbours of one kind joined and empty ones left out."""
-    told = [event for event in events if not isinstance(event, _PIECES) or event.text]
-    if len(told) < 2:  # nearly always
-        return told
-    return [event for _, run in groupby(told, _place) for event in _joined([*run])]
+def merge_events(events: Iterable[E]) -> list[E]:
+    """Return the events with adjacent ones of one kind joined and empty ones left out."""
+    kept = [event for event in events if not isinstance(event, _PIECES) or event.text]
+    if len(kept) < 2:  # nearly always
+        return kept
+    return [event for _, run in groupby(kept, _merge_key) for event in _join([*run])]
 
 
-def _place(event: Event) -> object:
-    """What neighbours that can be joined have in common, and no others."""
+def _merge_key(event: Event) -> object:
+    """Return a key that is equal for adjacent events that can be joined."""
     match event:
         case Text() | Reasoning():
             return type(event)
@@ -80,7 +80,7 @@ def _place(event: Event) -> object:
             return id(event)
 
 
-def _joined(run: list[E]) -> list[E]:
+def _join(run: list[E]) -> list[E]:
     first = run[0]
     if len(run) == 1 or not isinstance(first, _PIECES):
         return run

@@ -1,4 +1,4 @@
-"""The log of all our processes: one line for each record, for people or for machines."""
+"""Log formats of all processes: one line per record, for people or as JSON."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ import msgspec
 LogFormat = Literal["console", "json"]
 
 REQUEST_ID: ContextVar[str] = ContextVar("fllm.request_id", default="")
-"""The request that is being answered here: its id stands in every line that is logged meanwhile."""
+"""Id of the request that is processed in this context; it is added to every log line."""
 
 FIELDS = "fields"
-"""``log.info("...", extra={FIELDS: {"status": 200}})``: what a line in JSON has beside its message."""
+"""``log.info("...", extra={FIELDS: {"status": 200}})`` adds fields to a line in JSON."""
 
 INDENT = "    "
-"""Before each line of a traceback, so that no text in it can look like a line of the log."""
+"""Indentation of tracebacks, so that no text in them can look like a log line."""
 
 
-def configure(level: int, log_format: LogFormat, *, anew: bool = False) -> None:
-    """Log to stderr what is at least as severe; warnings of Python, too.
+def configure(level: int, log_format: LogFormat, *, force: bool = False) -> None:
+    """Log records of at least ``level`` and Python's warnings to stderr.
 
-    Where somebody has configured the log already, theirs is kept, unless ``anew``.
+    An existing configuration of the root logger is kept unless ``force``.
     """
     handler = logging.StreamHandler()
     handler.addFilter(_with_request_id)
     handler.setFormatter(JsonFormatter() if log_format == "json" else ConsoleFormatter())
-    logging.basicConfig(level=level, handlers=[handler], force=anew)
+    logging.basicConfig(level=level, handlers=[handler], force=force)
     logging.captureWarnings(True)
 
 
 def configured_format() -> LogFormat:
-    """What `configure` was told, for another process that is to do the same."""
+    """Return the format that `configure` set, to pass it to another process."""
     handlers = logging.getLogger().handlers
     return "json" if any(isinstance(each.formatter, JsonFormatter) for each in handlers) else "console"
 
 
 class ConsoleFormatter(logging.Formatter):
-    """``12:30:59 INFO fllm.api [the request's id]: the message``, and tracebacks below it."""
+    """Formats ``12:30:59 INFO fllm.api [request id]: message``, with tracebacks below."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line, whatever is in the message."""
+        """Return one line, whatever the message contains."""
         about = f" [{request_id}]" if (request_id := _request_id(record)) else ""
         head = f"{self.formatTime(record, '%H:%M:%S')} {record.levelname} {record.name}{about}"
         line = f"{head}: {escaped(_message(record))}"
@@ -51,10 +51,10 @@ class ConsoleFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """An object in a line: ``ts``, ``level``, ``logger``, ``message``, and what else there is."""
+    """Formats one JSON object per line: ``ts``, ``level``, ``logger``, ``message`` and the fields."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line; the traceback is in ``exception``."""
+        """Return one line; the traceback is in ``exception``."""
         line: dict[str, Any] = {
             "ts": _timestamp(record.created),
             "level": record.levelname.lower(),
@@ -70,14 +70,14 @@ class JsonFormatter(logging.Formatter):
 
 
 def escaped(text: str) -> str:
-    """The text with all that is no visible character escaped: it can neither end a line nor move a cursor."""
+    """Return the text with invisible characters escaped, so that it cannot end a line or move a cursor."""
     if text.isprintable():
         return text
     return "".join([each if each.isprintable() else ascii(each)[1:-1] for each in text])
 
 
 def _with_request_id(record: logging.LogRecord) -> bool:
-    """Asked where the record is made, which need not be where it is written."""
+    """Add the request id where the record is created, which may be another thread than the handler's."""
     if not _request_id(record):
         record.request_id = REQUEST_ID.get()
     return True
@@ -99,13 +99,13 @@ def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
 
 
 def _timestamp(seconds: float) -> str:
-    """RFC 3339, in UTC."""
+    """Return a time in RFC 3339, in UTC."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _json(line: dict[str, Any]) -> str:
     try:
         return msgspec.json.encode(line, enc_hook=str).decode()
-    except UnicodeEncodeError:  # half a character, which JSON in UTF-8 can't have
+    except UnicodeEncodeError:  # a lone surrogate, which UTF-8 cannot encode
         plain = {name: escaped(value) if isinstance(value, str) else value for name, value in line.items()}
         return msgspec.json.encode(plain, enc_hook=str).decode()

@@ -1,6 +1,6 @@
-"""What pytest finds where this distribution is installed: the fixture ``serve``.
+"""The pytest plugin of this distribution: the fixture ``serve``.
 
-Every run of pytest in such an environment imports this, so it imports nothing that a run can do without.
+Every pytest run in the environment imports this module, so it imports nothing else at the top.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def serve() -> Iterator[Serve]:
-    """``serve("MODEL", "--plugin", "my.py")`` gives a real server: its ``url``, ``log()`` and ``stop()``."""
+    """Return a function that starts a real server: ``serve("MODEL", "--plugin", "my.py")``."""
     from fllm.testing.server import shared
 
     with shared() as servers:

@@ -1,4 +1,4 @@
-"""What travels between the rooms: frozen, and plain enough to cross a process boundary as msgpack."""
+"""Values exchanged by pipeline, backends and API: frozen Structs that can cross processes as msgpack."""
 
 from __future__ import annotations
 
@@ -14,33 +14,34 @@ FinishReason = Literal["stop", "length", "abort"]
 
 
 class SamplingParams(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How tokens are chosen: what a backend must obey of a request. Ranges are checked at the edge."""
+    """Sampling parameters of a request, which a backend must respect. The API validates their ranges."""
 
     max_tokens: int
-    """Tokens to generate at most; 0 only runs the prompt."""
+    """Maximum number of tokens to generate; 0 only computes the prompt."""
     min_tokens: int = 0
-    """Until so many tokens exist, no stop token is sampled."""
+    """No stop token is sampled before this number of tokens."""
     temperature: float = 1.0
-    """0 is greedy."""
+    """0 selects the most likely token."""
     top_p: float = 1.0
     top_k: int = -1
-    """-1 considers all tokens."""
+    """-1 keeps all tokens."""
     min_p: float = 0.0
-    """Drops tokens less likely than ``min_p`` times the likeliest."""
+    """Tokens less likely than ``min_p`` times the most likely one are dropped."""
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0
     logit_bias: dict[int, float] = {}
-    """Token id to a number added to its logit."""
+    """Number added to the logit, by token id."""
     seed: int | None = None
-    """The same seed, prompt and parameters give the same tokens, whatever else runs."""
+    """The same seed, prompt and parameters give the same tokens, whatever other requests run."""
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
-    """Go on after the model's own end-of-sequence tokens; ``stop_token_ids`` still stop."""
+    """Continue after the model's own end-of-sequence tokens; ``stop_token_ids`` still stop."""
     logprobs: int | None = None
-    """Report each sampled token's log-probability and those of so many likeliest; ``None``: nothing."""
+    """Number of most likely tokens to report with each sampled token's log-probability; ``None``: report
+    nothing."""
     prompt_logprobs: int | None = None
-    """The same for the prompt's tokens, on the first step."""
+    """The same for the tokens of the prompt, on the first output."""
 
 
 class GenerateRequest(Struct, frozen=True):
@@ -51,11 +52,11 @@ class GenerateRequest(Struct, frozen=True):
     token_ids: list[int]
     sampling: SamplingParams
     group: str = ""
-    """Sequences of one request bear the same group and may share the blocks of their prompt."""
+    """Sequences of one request have the same group and may share the blocks of their prompt."""
     constraint: Constraint | None = None
-    """What the answer's text must be like; given only to a backend whose card names a `ModelCard.grammar`."""
+    """Constraint on the generated text; only for backends whose card has a `ModelCard.grammar`."""
     client: str = ""
-    """Who asks: a backend may let clients take turns, so that one with many sequences starves no other."""
+    """Name of the client. A backend may serve clients in turn, so that none starves."""
 
     @property
     def http_request_id(self) -> str:
@@ -64,51 +65,51 @@ class GenerateRequest(Struct, frozen=True):
 
 
 class TokenLogprob(Struct, frozen=True, array_like=True):
-    """A token's log-probability under the model's own distribution (before temperature and penalties)."""
+    """Log-probability of a token under the model's own distribution (before temperature and penalties)."""
 
     token_id: int
     logprob: float
     top: tuple[tuple[int, float], ...] = ()
-    """The likeliest tokens at this place and their log-probabilities, best first."""
+    """The most likely tokens at this position and their log-probabilities, best first."""
 
 
 class EngineOutput(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a backend produced for one sequence since its last step."""
+    """Output of a backend for one sequence since the previous output."""
 
     token_ids: list[int] = []
     logprobs: list[TokenLogprob] | None = None
-    """One for each of ``token_ids``, where asked for."""
+    """One for each of ``token_ids``, if requested."""
     finish_reason: FinishReason | None = None
-    """Set on the last step, and only there."""
+    """Set on the last output only."""
     stop_token: int | None = None
-    """The stop token that ended the sequence; it is then the last of ``token_ids``."""
+    """Stop token that ended the sequence, if any; it is the last of ``token_ids``."""
     cached_tokens: int = 0
-    """On one step, the first if it is known then: prompt tokens found in the prefix cache."""
+    """Prompt tokens found in the prefix cache. Set on one output, the first if it is known by then."""
     queue_time: float = 0.0
-    """On the first step: seconds between arrival and the first prefill."""
+    """Seconds between arrival and the first prefill, on the first output."""
     prompt_logprobs: list[TokenLogprob | None] | None = None
-    """On the first step, where asked for: one for each prompt token, ``None`` for the first."""
+    """On the first output, if requested: one for each prompt token, ``None`` for the first token."""
 
 
-def merge_outputs(steps: Sequence[EngineOutput]) -> EngineOutput:
-    """One step that says what these, at least one, say one after the other."""
-    first, last = steps[0], steps[-1]
+def merge_outputs(outputs: Sequence[EngineOutput]) -> EngineOutput:
+    """Return one output with the content of one or more consecutive ``outputs``."""
+    first, last = outputs[0], outputs[-1]
     if first is last:
         return first
-    logprobs = [logprob for step in steps for logprob in step.logprobs or ()]
+    logprobs = [logprob for output in outputs for logprob in output.logprobs or ()]
     return EngineOutput(
-        token_ids=[token_id for step in steps for token_id in step.token_ids],
+        token_ids=[token_id for output in outputs for token_id in output.token_ids],
         logprobs=logprobs or None,
         finish_reason=last.finish_reason,
         stop_token=last.stop_token,
-        cached_tokens=max([step.cached_tokens for step in steps]),
+        cached_tokens=max([output.cached_tokens for output in outputs]),
         queue_time=first.queue_time,
         prompt_logprobs=first.prompt_logprobs,
     )
 
 
 class SamplingDefaults(Struct, frozen=True, omit_defaults=True):
-    """What the model's ``generation_config.json`` recommends; a request's own values win."""
+    """Defaults from the model's ``generation_config.json``; a request's own values take precedence."""
 
     temperature: float | None = None
     top_p: float | None = None
@@ -119,16 +120,16 @@ class SamplingDefaults(Struct, frozen=True, omit_defaults=True):
 
 
 class ModelCard(Struct, frozen=True, kw_only=True):
-    """What a started backend says of its model."""
+    """Description of the model of a started backend."""
 
     tokenizer: str
-    """The directory that holds ``tokenizer.json`` and ``tokenizer_config.json``."""
+    """Directory with ``tokenizer.json`` and ``tokenizer_config.json``."""
     max_model_len: int
-    """Tokens of prompt and answer together."""
+    """Maximum number of tokens of prompt and output together."""
     eos_token_ids: tuple[int, ...] = ()
     defaults: SamplingDefaults = SamplingDefaults()
     artifact_id: str = ""
-    """Names these very weights: a Hub revision, or a digest of the file."""
+    """Identifies the weights: a Hub revision, or a digest of the file."""
     grammar: str | None = None
     """The grammar backend that enforces a `GenerateRequest.constraint`, or ``None``."""
     runtime: dict[str, Any] = {}
@@ -148,13 +149,13 @@ class EngineStats(Struct, frozen=True, kw_only=True):
     """Prompt tokens found there."""
     preemptions: int = 0
     drafted: int = 0
-    """Tokens guessed by speculation since the start."""
+    """Draft tokens proposed by speculative decoding since the start."""
     accepted: int = 0
-    """Those of them that the model would have sampled itself."""
+    """Draft tokens accepted since the start."""
 
 
 class Progress(Struct, frozen=True):
-    """How far a long start-up task has come; ``total`` 0 means that nobody knows."""
+    """Progress of a long start-up task; ``total`` is 0 if unknown."""
 
     task: str
     done: int
@@ -162,7 +163,7 @@ class Progress(Struct, frozen=True):
 
 
 class Usage(Struct, frozen=True, kw_only=True):
-    """What one sequence cost, in tokens."""
+    """Token counts of one sequence."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -180,10 +181,10 @@ class Tool(Struct, frozen=True):
 
 
 ChatTemplates = Mapping[str, str]
-"""Jinja sources by name; ``default`` is used, and ``tool_use`` where the request has tools."""
+"""Jinja sources by name: ``default``, and ``tool_use`` for requests with tools."""
 
 
 def stop_tokens(sampling: SamplingParams, eos_token_ids: Iterable[int]) -> frozenset[int]:
-    """The tokens that end a sequence, once it has ``min_tokens``."""
+    """Return the ids of the tokens that end a sequence once it has ``min_tokens``."""
     own = frozenset(sampling.stop_token_ids)
     return own if sampling.ignore_eos else own.union(eos_token_ids)

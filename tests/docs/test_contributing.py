@@ -13,7 +13,7 @@ from support.paths import ROOT
 
 from fllm import ParserContext, Text, ToolArguments, ToolStart
 from fllm.config import PluginConfig
-from fllm.events import merged
+from fllm.events import merge_events
 from fllm.plugins.loader import load_plugins
 
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
@@ -38,7 +38,7 @@ def test_the_example_parser_works(module: Any, size: int) -> None:
     parser = module.parser(ParserContext())
     events = [event for i in range(0, len(text), size) for event in parser.feed(text[i : i + size])]
     events += parser.finish()
-    assert merged(events) == [
+    assert merge_events(events) == [
         Text("Hello "),
         ToolStart(0, "f"),
         ToolArguments(0, '{"x": 1}'),

@@ -23,7 +23,7 @@ from fllm import (
 from fllm.constraints import ANY_OBJECT
 from fllm.errors import format_error
 from fllm.parsing import Call, Marker, MarkerSplitter, ReasoningParserBase, ToolCallParser
-from fllm.testing import merged
+from fllm.testing import merge_events
 
 
 def check(subject: Subject, context: ParserContext, pieces: Sequence[str], *, constrained: bool) -> None:
@@ -52,8 +52,8 @@ def _events(
             parser.constrain_output(ANY_OBJECT)
         _record_bodies(parser, bodies)
         events = [event for piece in pieces for event in parser.feed(piece)]
-        found = merged([*events, *parser.finish()])
-        again = merged(parser.finish())
+        found = merge_events([*events, *parser.finish()])
+        again = merge_events(parser.finish())
     except Exception as error:
         raise AssertionError(f"the parser raised {format_error(error)}") from error
     assert not again, f"a second call of finish() returned {again}"

@@ -14,7 +14,7 @@ from typing import ClassVar, Generic, Literal, TypeVar
 
 from msgspec import Struct
 
-from fllm.events import ParserEvent, Text, ToolArguments, ToolStart, merged
+from fllm.events import ParserEvent, Text, ToolArguments, ToolStart, merge_events
 from fllm.interfaces import ParserContext
 from fllm.parsing.body_scanner import BodyScanner, match_end
 from fllm.parsing.markers import Marker, MarkerSplitter
@@ -134,7 +134,7 @@ class ToolCallParser(Generic[_Scanner]):
 
     def _take_events(self) -> list[ParserEvent]:
         events, self._events = self._events, []
-        return merged(events)
+        return merge_events(events)
 
     def _process(self, parts: Iterable[_Part]) -> None:
         queue = deque(parts)

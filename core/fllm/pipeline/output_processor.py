@@ -7,7 +7,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from fllm.events import Event, Finished, ParserEvent, Reasoning, Text, ToolStart, merged
+from fllm.events import Event, Finished, ParserEvent, Reasoning, Text, ToolStart, merge_events
 from fllm.interfaces import Parser
 from fllm.pipeline.detokenizer import Detokenizer
 from fllm.pipeline.stop_strings import StopStrings
@@ -96,7 +96,7 @@ class OutputProcessor:
             events += self._finish(output)
         return SequenceOutput(
             index=self._index,
-            events=merged(events),
+            events=merge_events(events),
             tokens=tokens,
             prompt_logprobs=output.prompt_logprobs,
             usage=self._usage(),
@@ -116,7 +116,7 @@ class OutputProcessor:
             return []
         if self._reasoning_parser is None:
             return self._parse_tool_calls([Text(text)])
-        events = merged(self._reasoning_parser.feed(text))
+        events = merge_events(self._reasoning_parser.feed(text))
         self._reasoning_tokens.release(events)
         return self._parse_tool_calls(events)
 
@@ -146,7 +146,7 @@ class OutputProcessor:
             tail = self._detokenizer.finish()
             events += self._parse_text(self._stop.feed(tail) + self._stop.finish())
         if self._reasoning_parser is not None:
-            rest = merged(self._reasoning_parser.finish())
+            rest = merge_events(self._reasoning_parser.finish())
             self._reasoning_tokens.release(rest)
             events += self._parse_tool_calls(rest)
         if self._tool_parser is not None:

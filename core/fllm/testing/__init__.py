@@ -1,6 +1,6 @@
 """For the tests of a plugin: what each kind must satisfy, and a server to try it in. See docs/testing.md."""
 
-from fllm.events import merged
+from fllm.events import merge_events
 from fllm.plugins.parser_detection import ModelTraits, detect
 from fllm.testing.backend_contract import BackendContract
 from fllm.testing.collector_contract import CollectorContract
@@ -30,7 +30,7 @@ __all__ = [
     "ToolParserContract",
     "detect",
     "echo_model",
-    "merged",
+    "merge_events",
     "outcomes",
     "parse",
     "plugins_with",

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fllm.events import ParserEvent, Text, ToolArguments, ToolStart, merged
+from fllm.events import ParserEvent, Text, ToolArguments, ToolStart, merge_events
 from fllm.interfaces import ParserContext
 from fllm.parsing.fallback_tool_format import FALLBACK_TOOL_FORMAT, FallbackToolCallParser
 from fllm.testing import ToolParserContract
@@ -23,7 +23,7 @@ CALLS = st.lists(st.tuples(st.from_regex(r"[a-z_]{1,8}", fullmatch=True), OBJECT
 
 def parsed(text: str) -> list[ParserEvent]:
     parser = FallbackToolCallParser(ParserContext())
-    return merged([*parser.feed(text), *parser.finish()])
+    return merge_events([*parser.feed(text), *parser.finish()])
 
 
 def written(calls: list[tuple[str, Any]]) -> str:

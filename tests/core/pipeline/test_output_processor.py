@@ -20,7 +20,7 @@ from fllm import (
     ToolArguments,
     ToolStart,
 )
-from fllm.events import merged
+from fllm.events import merge_events
 from fllm.pipeline.output_processor import OutputProcessor, SequenceOutput
 from fllm.tokenizer import Tokenizer
 
@@ -89,7 +89,7 @@ def run(processor: OutputProcessor, ids: list[int], finish: Any = "length") -> l
 
 
 def events(outputs: list[SequenceOutput]) -> list[Any]:
-    return merged(event for output in outputs for event in output.events)
+    return merge_events(event for output in outputs for event in output.events)
 
 
 def ids(*words: str) -> list[int]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 import pytest
 
 from fllm import ParserContext, ParserEvent, Reasoning, Text, ToolArguments, ToolStart
-from fllm.testing import ReasoningParserContract, ToolParserContract, merged, outcomes, parse
+from fllm.testing import ReasoningParserContract, ToolParserContract, merge_events, outcomes, parse
 
 DIVISION = "any division gives the same events"
 SOUND = "events are well formed and no text is lost"
@@ -169,4 +169,4 @@ def test_a_parser_that_is_not_the_same_twice_fails() -> None:
 
 def test_parse_gives_merged_events_of_all_pieces() -> None:
     assert parse(Whole(ParserContext()), ["a", "", "b"]) == [Text("ab")]
-    assert merged([Text("a"), Text("b"), Reasoning("")]) == [Text("ab")]
+    assert merge_events([Text("a"), Text("b"), Reasoning("")]) == [Text("ab")]

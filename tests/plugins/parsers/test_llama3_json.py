@@ -6,7 +6,7 @@ import pytest
 
 from fllm import ParserContext, ParserEvent, Text, Tool, ToolArguments, ToolStart
 from fllm.parsing.body_scanner import MAX_DEPTH
-from fllm.testing import ToolParserContract, merged, parse
+from fllm.testing import ToolParserContract, merge_events, parse
 from fllm_parsers.tools.llama3_json import TAG, Llama3JsonParser
 
 WEATHER = '{"name": "get_weather", "parameters": {"city": "Tokyo"}}'
@@ -225,6 +225,6 @@ def test_a_brace_is_released_as_soon_as_it_can_begin_no_object() -> None:
 def test_a_call_is_emitted_when_it_is_complete() -> None:
     parser = Llama3JsonParser(ParserContext())
     assert parser.feed(WEATHER[:-1]) == []
-    assert merged(parser.feed("}")) == [ToolStart(0, weather[0]), ToolArguments(0, weather[1])]
+    assert merge_events(parser.feed("}")) == [ToolStart(0, weather[0]), ToolArguments(0, weather[1])]
     assert parser.feed("; ") == []
     assert parser.finish() == []

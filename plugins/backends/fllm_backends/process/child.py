@@ -100,7 +100,7 @@ class EngineServer:
         self.channel.send(messages.Failed.from_error(key, error))
 
     async def _start(self, message: messages.Start) -> None:
-        configure(message.log_level, message.log_format, anew=True)
+        configure(message.log_level, message.log_format, force=True)
         plugins = load_plugins(message.plugins)
         factory = plugins.backends.load(message.backend)
         loop = asyncio.get_running_loop()
