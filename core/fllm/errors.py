@@ -54,7 +54,7 @@ class NameConflict(PluginError):
 class RequestError(FllmError):
     """The request of a client is invalid, or asks for something that is not supported.
 
-    ``param`` is the JSON path of the invalid field (``messages[0].role``), ``code`` an identifier for programs.
+    ``param`` is the JSON path of the invalid field (``messages[0].role``); ``code`` is for programs.
     """
 
     def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
