@@ -25,7 +25,7 @@ def listed(heading: str) -> dict[str, bool]:
 
 def offered(registry: Registry) -> dict[str, bool]:
     entries = [each.entry for each in registry]
-    return {entry.name: isinstance(entry, ParserEntry) and bool(entry.signs) for entry in entries}
+    return {entry.name: isinstance(entry, ParserEntry) and bool(entry.evidence) for entry in entries}
 
 
 def test_every_parser_is_in_its_table() -> None:

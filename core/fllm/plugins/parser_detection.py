@@ -1,7 +1,7 @@
-"""Which parser fits a model: what ``--tool-call-parser auto`` and ``--reasoning-parser auto`` choose by.
+"""The choice of a parser for a model, as ``--tool-call-parser auto`` and ``--reasoning-parser auto`` make it.
 
-Evidence belongs to the plugin that offers a parser: what the chat templates, and the vocabularies, of its
-models have in them. Nothing is guessed: where no parser fits, or several do, none is chosen.
+The plugin of a parser declares the evidence: texts in the chat templates and tokens in the vocabulary of its
+models. If no parser fits, or several do, none is chosen.
 """
 
 from __future__ import annotations
@@ -14,55 +14,55 @@ from msgspec import Struct
 from fllm.plugins.registry import Entry, Registry
 
 AUTO = "auto"
-"""The name that asks for the parser that fits."""
+"""The name that stands for the parser that fits the model."""
 
 
 class ModelTraits(Struct, frozen=True):
-    """What a model is known by."""
+    """The properties of a model that parsers are chosen by."""
 
     templates: str
-    """The sources of its chat templates."""
+    """Sources of its chat templates."""
     has_token: Callable[[str], bool]
-    """Whether this text is a token of its own."""
+    """Returns whether a text is a single token of the vocabulary."""
 
-    def shows(self, sign: str | tuple[str, ...]) -> bool:
-        """Whether the sign, or one of these, stands in a template."""
-        return any(each in self.templates for each in ((sign,) if isinstance(sign, str) else sign))
+    def has_marker(self, marker: str | tuple[str, ...]) -> bool:
+        """Return whether the marker, or one of several, is in a template."""
+        return any(each in self.templates for each in ((marker,) if isinstance(marker, str) else marker))
 
 
 class ParserEntry(Entry, frozen=True):
-    """A parser, with how to know its models; without evidence and tokens, it is never chosen for one."""
+    """A parser and the evidence that a model needs it; without evidence, `AUTO` never chooses the parser."""
 
     template_markers: tuple[str | tuple[str, ...], ...] = ()
-    """Each stands in the chat templates; of several in a tuple, one does."""
+    """Texts that must all be in the chat templates; of the texts in an inner tuple, one must be."""
     excluded_markers: tuple[str, ...] = ()
-    """None stands there."""
+    """Texts that must not be in the chat templates."""
     required_tokens: tuple[str, ...] = ()
-    """Each is a token of its own."""
+    """Texts that must all be single tokens of the vocabulary."""
 
     @property
-    def signs(self) -> frozenset[str | tuple[str, ...]]:
-        """All that must be there; one parser is more specific than another that it has all signs of."""
+    def evidence(self) -> frozenset[str | tuple[str, ...]]:
+        """All required markers and tokens. A parser with more evidence than another one is more specific."""
         return frozenset((*self.template_markers, *self.required_tokens))
 
     def fits(self, model: ModelTraits) -> bool:
-        """Whether such a model writes what this parser reads."""
+        """Return whether the model has all required evidence and no excluded marker."""
         return (
-            bool(self.signs)
-            and all(map(model.shows, self.template_markers))
+            bool(self.evidence)
+            and all(map(model.has_marker, self.template_markers))
             and all(map(model.has_token, self.required_tokens))
-            and not model.shows(self.excluded_markers)
+            and not model.has_marker(self.excluded_markers)
         )
 
 
 def detect(registry: Registry[Any], model: ModelTraits) -> list[str]:
-    """The names of the parsers that fit, but for those that are less specific. One is an answer."""
+    """Return the names of the most specific parsers that fit; the choice is clear if there is only one."""
     fitting = [entry for entry in candidates(registry) if entry.fits(model)]
-    best = [entry for entry in fitting if not any(entry.signs < other.signs for other in fitting)]
+    best = [entry for entry in fitting if not any(entry.evidence < other.evidence for other in fitting)]
     return list(dict.fromkeys(entry.name for entry in best))
 
 
 def candidates(registry: Registry[Any]) -> list[ParserEntry]:
-    """The entries among which `detect` chooses."""
+    """Return the entries among which `detect` chooses."""
     entries = (registration.entry for registration in registry)
-    return [entry for entry in entries if isinstance(entry, ParserEntry) and entry.signs]
+    return [entry for entry in entries if isinstance(entry, ParserEntry) and entry.evidence]

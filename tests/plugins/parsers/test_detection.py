@@ -64,5 +64,5 @@ def test_nothing_is_chosen_for_the_embedded_model() -> None:
 @pytest.mark.parametrize("registry", [OURS.tool_parsers, OURS.reasoning_parsers], ids=["tools", "reasoning"])
 def test_no_two_parsers_have_the_same_signs(registry: object) -> None:
     entries = [each.entry for each in registry]  # type: ignore[attr-defined]
-    signs = [each.signs for each in entries if isinstance(each, ParserEntry) and each.signs]
-    assert len(set(signs)) == len(signs)
+    evidence = [each.evidence for each in entries if isinstance(each, ParserEntry) and each.evidence]
+    assert len(set(evidence)) == len(evidence)
