@@ -103,7 +103,8 @@ def check_collectors(collectors: Iterable[object]) -> list[Collector]:
 
 def reasoning_parser(factory: ParserFactory) -> LoadedParser:
     """Return a reasoning parser with its abilities; raises `PluginError` if one has the wrong type."""
-    method: object = factory.constrain_output if isinstance(factory, ConstrainsOutput) else None
+    declared: object = factory  # so that isinstance does not narrow the factory itself
+    method: object = declared.constrain_output if isinstance(declared, ConstrainsOutput) else None
     if method is not None and not callable(method):
         raise PluginError(f"constrain_output must be a method, not {method!r}")
     return LoadedParser(factory=factory, visible_tokens=_visible_tokens(factory))
@@ -111,10 +112,11 @@ def reasoning_parser(factory: ParserFactory) -> LoadedParser:
 
 def tool_parser(factory: ParserFactory) -> LoadedToolParser:
     """Return a tool-call parser with its abilities; raises `PluginError` if one has the wrong type."""
-    tool_format: object = factory.tool_format if isinstance(factory, HasToolFormat) else None
+    declared: object = factory
+    tool_format: object = declared.tool_format if isinstance(declared, HasToolFormat) else None
     if tool_format is not None and not isinstance(tool_format, ToolFormat):
         raise PluginError(f"tool_format must be a fllm.parsing.ToolFormat, not {tool_format!r}")
-    new_call_id: object = factory.new_call_id if isinstance(factory, MakesCallIds) else None
+    new_call_id: object = declared.new_call_id if isinstance(declared, MakesCallIds) else None
     if new_call_id is not None and not callable(new_call_id):
         raise PluginError(f"new_call_id must be a static method that returns a str, not {new_call_id!r}")
     return LoadedToolParser(
