@@ -11,6 +11,7 @@ from litestar.config.cors import CORSConfig
 from litestar.di import Provide
 from litestar.types import Middleware
 
+from fllm.interfaces import Collector
 from fllm_api.app_state import AppState
 from fllm_api.config import ServerConfig
 from fllm_api.controllers.chat import ChatController
@@ -24,6 +25,7 @@ from fllm_api.errors import handle_exception
 from fllm_api.intake.json_body import ApiRequest
 from fllm_api.limits.admission import Admission, sequence_capacity
 from fllm_api.metrics.collector_ticker import collector_ticker
+from fllm_api.metrics.isolated_collector import IsolatedCollector
 from fllm_api.middleware.admission import AdmissionMiddleware
 from fllm_api.middleware.authentication import AuthenticationMiddleware
 from fllm_api.middleware.drain import DrainMiddleware
@@ -41,6 +43,7 @@ def create_app(server: AppState) -> Litestar:
 
 def _build(server: AppState, admission: Admission, routes: Sequence[Any]) -> Litestar:
     config = server.config
+    collectors = [IsolatedCollector(each, server.plugins.owner_of(each)) for each in server.collectors]
     return Litestar(
         route_handlers=[
             ChatController,
@@ -56,21 +59,21 @@ def _build(server: AppState, admission: Admission, routes: Sequence[Any]) -> Lit
         request_class=ApiRequest,
         request_max_body_size=config.max_body_bytes,
         exception_handlers={Exception: handle_exception},
-        middleware=_middlewares(server, admission),
+        middleware=_middlewares(server, admission, collectors),
         before_send=[record_response_start],
-        lifespan=[collector_ticker(server)],
+        lifespan=[collector_ticker(server.backend, collectors)],
         cors_config=_cors(config),
         openapi_config=openapi_config(),
         logging_config=None,
     )
 
 
-def _middlewares(server: AppState, admission: Admission) -> list[Middleware]:
+def _middlewares(server: AppState, admission: Admission, collectors: Sequence[Collector]) -> list[Middleware]:
     """Return the middlewares, outermost first. A body is read only after its request has passed all."""
     config = server.config
     return [
         # First: collectors and the log also see requests that the middlewares below reject.
-        RequestTrackingMiddleware(server.collectors),
+        RequestTrackingMiddleware(collectors),
         # Before everything that costs something or that counts per client.
         AuthenticationMiddleware(config.keys),
         # Before admission, so that a draining server rejects requests whether or not it has room.

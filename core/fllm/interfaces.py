@@ -14,6 +14,8 @@ from msgspec import Struct
 
 from fllm.config import BackendConfig, MetricsConfig, PluginConfig
 from fllm.constraints import Constraint
+from fllm.containment import mapped
+from fllm.errors import FllmError
 from fllm.events import ParserEvent
 from fllm.structured_output.interfaces import GrammarFactory
 from fllm.structured_output.tool_format import ToolFormat
@@ -106,10 +108,13 @@ class LoadedParser(Struct, frozen=True, kw_only=True):
 
     factory: ParserFactory
     visible_tokens: tuple[str, ...] = ()
+    report: Callable[[BaseException], BaseException] = lambda error: error
+    """Reports an error of the parser, and returns it with a note that names the plugin."""
 
     def __call__(self, context: ParserContext) -> Parser:
         """Return a new parser for one generated sequence."""
-        return self.factory(context)
+        with mapped(self.report, passing=(FllmError,)):
+            return self.factory(context)
 
 
 class LoadedToolParser(LoadedParser, frozen=True, kw_only=True):

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from litestar import Controller, Response, get
 from litestar.di import NamedDependency
 
-from fllm.errors import BackendUnavailable, format_error
-from fllm.interfaces import Backend
-from fllm.values import EngineStats
+from fllm.errors import BackendUnavailable
 from fllm_api.app_state import AppState
+from fllm_api.lifecycle.backend_status import backend_status
 from fllm_api.lifecycle.drain import SHUTTING_DOWN
 from fllm_api.middleware.authentication import PUBLIC
 from fllm_api.middleware.drain import ALLOWED_WHILE_DRAINING
@@ -19,20 +16,6 @@ from fllm_api.openapi.responses import errors
 
 PROBE = {**PUBLIC, **ALLOWED_WHILE_DRAINING, **NOT_TRACKED}
 """The ``opt`` of a health check."""
-
-STATUS_TIMEOUT = 10.0
-"""Seconds after which a backend that has not returned its status counts as hanging."""
-
-
-async def status_of(backend: Backend) -> EngineStats:
-    """Return the backend's status; raise `BackendUnavailable` if it raises anything or takes too long."""
-    try:
-        async with asyncio.timeout(STATUS_TIMEOUT):
-            return await backend.status()
-    except BackendUnavailable:
-        raise
-    except Exception as error:  # third-party code: any error means that it is unhealthy
-        raise BackendUnavailable(f"engine status check failed: {format_error(error)}") from error
 
 
 class HealthController(Controller):
@@ -45,7 +28,7 @@ class HealthController(Controller):
     @get(media_type="text/plain", responses=errors(503), summary="Check whether the engine responds")
     async def health(self, server: NamedDependency[AppState]) -> Response[None]:
         """Return an empty response if the engine is healthy, else 503."""
-        await status_of(server.backend)
+        await backend_status(server.backend)
         return Response(None)
 
 
@@ -61,7 +44,7 @@ class ReadyController(Controller):
         """Return an empty response if a request would be accepted now, else 503 with the reason."""
         if server.drain.started:
             raise BackendUnavailable(SHUTTING_DOWN)
-        status = await status_of(server.backend)
+        status = await backend_status(server.backend)
         if 0 < server.config.max_queue <= status.waiting:
             raise BackendUnavailable(f"the queue is full: {status.waiting} sequences are waiting")
         return Response(None)

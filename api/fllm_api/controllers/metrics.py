@@ -11,7 +11,7 @@ from litestar.di import NamedDependency
 from litestar.exceptions import NotFoundException
 
 from fllm_api.app_state import AppState
-from fllm_api.metrics.collector_ticker import status_of
+from fllm_api.metrics.collector_ticker import stats_or_none
 from fllm_api.middleware.drain import ALLOWED_WHILE_DRAINING
 from fllm_api.middleware.request_tracking import NOT_TRACKED
 from fllm_api.openapi.responses import errors
@@ -35,6 +35,6 @@ class MetricsController(Controller):
         exporter = server.metrics_exporter
         if exporter is None:
             raise NotFoundException("no installed plugin exports metrics")
-        page = exporter.expose(await status_of(server.backend), request.headers.get("accept", ""))
+        page = exporter.expose(await stats_or_none(server.backend), request.headers.get("accept", ""))
         # Litestar would add a charset to a media type.
         return Response(page.body, headers={"content-type": page.content_type})

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 
 from litestar import Litestar
 
+from fllm.errors import BackendUnavailable
 from fllm.interfaces import Backend, Collector
 from fllm.values import EngineStats
-from fllm_api.app_state import AppState
+from fllm_api.lifecycle.backend_status import backend_status
 from fllm_api.metrics.isolated_collector import IsolatedCollector
 
 INTERVAL_SECONDS = 1.0
 
 
-def collector_ticker(server: AppState) -> Callable[[Litestar], AbstractAsyncContextManager[None]]:
+def collector_ticker(
+    backend: Backend, collectors: Sequence[IsolatedCollector]
+) -> Callable[[Litestar], AbstractAsyncContextManager[None]]:
     """Return an application lifespan that calls the collectors that override `Collector.on_interval`."""
+    called = [collector for collector in collectors if collector.overrides_on_interval]
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:  # noqa: ARG001 (Litestar passes it)
-        collectors = [IsolatedCollector(each) for each in server.collectors if _overrides_on_interval(each)]
-        task = asyncio.create_task(_tick(server.backend, collectors)) if collectors else None
+        task = asyncio.create_task(_tick(backend, called)) if called else None
         try:
             yield
         finally:
@@ -33,21 +36,16 @@ def collector_ticker(server: AppState) -> Callable[[Litestar], AbstractAsyncCont
     return lifespan
 
 
-def _overrides_on_interval(collector: Collector) -> bool:
-    return type(collector).on_interval is not Collector.on_interval
-
-
-async def status_of(backend: Backend) -> EngineStats | None:
-    """The backend's status, if it answers."""
-    try:
-        return await backend.status()
-    except Exception:  # noqa: BLE001  a stranger's code; whatever it raises, it is not well
-        return None
+async def stats_or_none(backend: Backend) -> EngineStats | None:
+    """Return the backend's status, or ``None`` if the status check fails."""
+    with suppress(BackendUnavailable):
+        return await backend_status(backend)
+    return None
 
 
 async def _tick(backend: Backend, collectors: Sequence[Collector]) -> None:
     while True:
         await asyncio.sleep(INTERVAL_SECONDS)
-        stats = await status_of(backend)
+        stats = await stats_or_none(backend)
         for collector in collectors:
             collector.on_interval(stats)

@@ -6,7 +6,10 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import ParamSpec
 
+from fllm.containment import contained
+from fllm.errors import format_error
 from fllm.interfaces import Collector, RequestRecord
+from fllm.plugins.loader import PluginReport
 from fllm.values import EngineStats
 from fllm_api.lifecycle.event_loop_watchdog import EventLoopStalled
 
@@ -21,10 +24,16 @@ class IsolatedCollector(Collector):
     A collector that blocks the event loop is disabled, because each call would delay all requests.
     """
 
-    def __init__(self, collector: Collector) -> None:
+    def __init__(self, collector: Collector, owner: PluginReport | None = None) -> None:
         self._collector = collector
+        self._owner = owner
         self._failed: set[str] = set()
         self._disabled = False
+
+    @property
+    def overrides_on_interval(self) -> bool:
+        """Whether the collector is to be called once per second."""
+        return type(self._collector).on_interval is not Collector.on_interval
 
     def on_request_start(self, request: RequestRecord) -> None:
         """Call `Collector.on_request_start`."""
@@ -53,17 +62,22 @@ class IsolatedCollector(Collector):
     def _call(self, method: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
         if self._disabled:
             return
-        try:
+        with contained(lambda error: self._failed_with(error, method.__name__)):
             method(*args, **kwargs)
-        except EventLoopStalled:
-            self._disabled = True
-            log.exception("collector %s blocked the event loop; it is disabled", self._name(method))
-        except Exception:
-            name = self._name(method)
-            if name not in self._failed:
-                self._failed.add(name)
-                log.exception("collector %s failed; this is logged once", name)
 
-    def _name(self, method: Callable[..., None]) -> str:
+    def _failed_with(self, error: BaseException, method: str) -> None:
         kind = type(self._collector)
-        return f"{kind.__module__}.{kind.__qualname__}.{method.__name__}"
+        name = f"{kind.__module__}.{kind.__qualname__}.{method}"
+        if isinstance(error, EventLoopStalled):
+            self._disabled = True
+            self._report(f"collector {name}", "blocked the event loop; it is disabled", error)
+        elif method not in self._failed:
+            self._failed.add(method)
+            self._report(f"collector {name}", "failed; this is logged once", error)
+
+    def _report(self, what: str, problem: str, error: BaseException) -> None:
+        if self._owner is None:
+            log.error("%s %s", what, problem, exc_info=error)
+        else:
+            log.error("%s of plugin %s %s", what, self._owner.title, problem, exc_info=error)
+            self._owner.error = f"{what} failed: {format_error(error)}"

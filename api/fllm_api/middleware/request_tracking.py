@@ -11,7 +11,6 @@ from fllm.interfaces import Collector
 from fllm.logs import REQUEST_ID
 from fllm.pipeline.request_tracker import RequestTracker
 from fllm_api.errors import classify_error
-from fllm_api.metrics.isolated_collector import IsolatedCollector
 from fllm_api.request_context import RequestContext, context_of
 
 REPORTED = {"reported": True}
@@ -27,7 +26,7 @@ class RequestTrackingMiddleware(ASGIMiddleware):
     """Creates the tracker of a request before a byte of its body is read, and finishes it in every case."""
 
     def __init__(self, collectors: Sequence[Collector]) -> None:
-        self._collectors = [IsolatedCollector(collector) for collector in collectors]
+        self._collectors = collectors
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Track one request."""

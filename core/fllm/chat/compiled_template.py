@@ -62,7 +62,7 @@ def compile_template(source: str, content_format: ContentFormat, where: str) -> 
     return replace(compiled, tool_prompt_role="system" if _supports_system(compiled) else "user")
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """Return an error's message on one line, to quote it in another message."""
     return " ".join(str(error).split()) or type(error).__name__
 

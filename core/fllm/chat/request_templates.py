@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from fllm.chat.compiled_template import ContentFormat, one_line
 from fllm.chat.template import ChatTemplate
+from fllm.containment import mapped
 from fllm.errors import ConfigError, RequestError
 from fllm.sandbox import ResourceLimits, Worker
 
@@ -86,6 +87,10 @@ class RequestTemplate:
             raise RequestError(error.message, param=error.param or PARAM) from error
 
 
+PASSING = (RecursionError, MemoryError, ConfigError, RequestError)
+"""Errors of rendering that have a meaning of their own."""
+
+
 def make_renderer(settings: TemplateSettings) -> Callable[[RenderJob], bytes]:
     """Return the function that the child process runs for each job."""
     for name in LAZY_IMPORTS:
@@ -101,9 +106,8 @@ def make_renderer(settings: TemplateSettings) -> Callable[[RenderJob], bytes]:
 
     def render(job: RenderJob) -> bytes:
         try:
-            return compiled(job.source).render(job.messages, **job.options).encode()
-        except (RecursionError, MemoryError):
-            raise
+            with mapped(_template_failed, passing=(RecursionError, MemoryError, ConfigError, RequestError)):
+                return compiled(job.source).render(job.messages, **job.options).encode()
         except ConfigError as error:
             raise RequestError(error.message, param=PARAM) from None
         except RequestError as error:
@@ -111,7 +115,9 @@ def make_renderer(settings: TemplateSettings) -> Callable[[RenderJob], bytes]:
             raise RequestError(
                 error.message, param=PARAM if error.param == "messages" else error.param
             ) from None
-        except Exception as error:  # noqa: BLE001  third-party template code may raise anything
-            raise RequestError(f"the chat template fails: {one_line(error)}", param=PARAM) from None
 
     return render
+
+
+def _template_failed(error: BaseException) -> RequestError:
+    return RequestError(f"the chat template fails: {one_line(error)}", param=PARAM)

@@ -20,6 +20,7 @@ from msgspec import Struct
 from fllm.interfaces import Backend, LoadedParser, LoadedToolParser, Parser, ParserContext
 from fllm.pipeline.beam_search import BeamSearchParams, beam_search
 from fllm.pipeline.best_of import best_of
+from fllm.pipeline.contained_parser import ContainedParser
 from fllm.pipeline.merge_streams import merge_streams
 from fllm.pipeline.output_constraint import OutputConstraint, whole_output_constraint, with_param
 from fllm.pipeline.output_processor import OutputProcessor, SequenceOutput
@@ -150,8 +151,8 @@ class Pipeline:
             include_stop=request.include_stop,
             skip_special_tokens=request.skip_special_tokens,
             visible_tokens=request.visible_tokens,
-            reasoning_parser=reasoning_parser,
-            tool_parser=tool_parser,
+            reasoning_parser=_contain(reasoning_parser, request.reasoning_parser),
+            tool_parser=_contain(tool_parser, request.tool_parser),
         )
 
     def _generate_request(
@@ -168,6 +169,10 @@ class Pipeline:
             group=group,
             client=request.client,
         )
+
+
+def _contain(parser: Parser | None, loaded: LoadedParser | None) -> Parser | None:
+    return None if parser is None or loaded is None else ContainedParser(parser, loaded)
 
 
 async def _process(

@@ -12,18 +12,20 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import pluggy
 from msgspec import Struct
 
 from fllm.config import PluginConfig
+from fllm.containment import contained, mapped
 from fllm.errors import PluginError, UserError, format_error
 from fllm.interfaces import BackendFactory, Collector, MetricsContext, TemplateContext
 from fllm.plugins import hooks, validation
 from fllm.plugins.discovery import Candidate, from_file, installed, normal
 from fllm.plugins.registry import Entry, Registry, conflict_message
-from fllm.plugins.traceback_location import blamed
+from fllm.plugins.traceback_location import plugin_frame
 from fllm.plugins.validation import (
     check_collectors,
     check_entries,
@@ -58,6 +60,19 @@ class PluginReport(Struct, kw_only=True):
     """The ``file:line`` of its code that the error came from."""
     disabled: bool = False
 
+    @property
+    def title(self) -> str:
+        """Name, distribution and version, for messages."""
+        return f"{self.name} ({f'{self.distribution} {self.version}'.strip()})"
+
+    def record(self, error: BaseException) -> None:
+        """Record why the plugin is not loaded."""
+        self.error, self.where = format_error(error), plugin_frame(error)
+
+    def record_run_time(self, message: str) -> None:
+        """Record an error of a part of the plugin at run time."""
+        self.error = message
+
 
 class Plugins:
     """The plugins of one server: registries of what they offer, and the hooks that are called later."""
@@ -79,6 +94,8 @@ class Plugins:
             "fllm_commands": self.commands,
         }
         self._registered: dict[str, PluginReport] = {}
+        self._owners: dict[int, PluginReport] = {}
+        """Reports of the plugins of collectors, by the id of the collector."""
         self._manager = pluggy.PluginManager("fllm")
         self._manager.add_hookspecs(hooks)
 
@@ -89,16 +106,24 @@ class Plugins:
     def chat_templates(self, context: TemplateContext) -> ChatTemplates | None:
         """Ask the resolvers in turn; a `UserError` is passed on, whatever else one raises is logged."""
         answers = self._answers("fllm_chat_template", check_templates, passing=(UserError,), context=context)
-        return next(answers, None)
+        return next((templates for _, templates in answers), None)
 
     def collectors(self, context: MetricsContext) -> list[Collector]:
         """All collectors of all plugins whose hook does not raise."""
         answers = self._answers("fllm_collectors", check_collectors, context=context)
-        return [collector for collectors in answers for collector in collectors]
+        found: list[Collector] = []
+        for plugin_name, collectors in answers:
+            found += collectors
+            self._owners |= {id(collector): self._registered[plugin_name] for collector in collectors}
+        return found
+
+    def owner_of(self, collector: Collector) -> PluginReport | None:
+        """Return the report of the plugin that a collector came from."""
+        return self._owners.get(id(collector))
 
     def routes(self, check: Callable[[Iterable[Any]], list[Any]]) -> Iterator[list[Any]]:
         """The route handlers of each plugin whose hook does not raise, nor ``check``, in turn."""
-        return self._answers("fllm_routes", check)
+        return (handlers for _, handlers in self._answers("fllm_routes", check))
 
     def registries(self) -> Iterable[Registry[Any]]:
         """One for each named hook."""
@@ -108,22 +133,17 @@ class Plugins:
         """Import, validate and register one plugin; what goes wrong is written into its report."""
         report = _report(candidate)
         self.reports.append(report)
-        began = time.perf_counter()
-        try:
-            with contextlib.redirect_stdout(sys.stderr):  # stdout is for answers, such as `plugins --json`
-                self._register(candidate.load(), report)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # noqa: BLE001  a stranger's code: SystemExit, a panic of Rust, anything may come
-            report.error, report.where = format_error(error), blamed(error)
-        report.seconds = time.perf_counter() - began
+        started_at = time.perf_counter()
+        # stdout is for output of commands, such as `plugins --json`
+        with contained(report.record, base_exceptions=True), contextlib.redirect_stdout(sys.stderr):
+            self._register(candidate.load(), report)
+        report.seconds = time.perf_counter() - started_at
 
     def warn(self) -> None:
         """Log what is wrong: a line for each broken plugin, each rivalry, each name that disables nothing."""
         for report in self.reports:
             if report.error:
-                whose = f"{report.distribution} {report.version}".strip()
-                log.warning("plugin %s (%s) is left out: %s", report.name, whose, report.error)
+                log.warning("plugin %s is left out: %s", report.title, report.error)
         for registry in self.registries():
             for name, rivals in registry.conflicts():
                 log.warning("%s", conflict_message(registry.kind, name, rivals))
@@ -150,15 +170,18 @@ class Plugins:
             registry = self._named[hook]
             report.offers[registry.kind] = [entry.name for entry in entries]
             for entry in entries:
-                registry.add(entry, plugin=report.name, distribution=report.distribution)
+                registry.add(
+                    entry,
+                    plugin=report.name,
+                    distribution=report.distribution,
+                    on_error=report.record_run_time,
+                )
 
     def _entries(self, hook: str, plugin: object) -> list[Entry]:
         """All of one plugin's, before any is registered: one that fails half-way leaves nothing behind."""
         calls = [call for call in self._calls(hook) if call.plugin is plugin]
-        try:
+        with mapped(lambda error: PluginError(f"{hook} raised {format_error(error)}")):
             entries = [entry for call in calls for entry in cast("Iterable[Any]", call.function())]
-        except Exception as error:
-            raise PluginError(f"{hook} raised {format_error(error)}") from error
         check_entries(hook, entries)
         return entries
 
@@ -169,20 +192,19 @@ class Plugins:
         *,
         passing: tuple[type[Exception], ...] = (),
         **arguments: object,
-    ) -> Iterator[T]:
+    ) -> Iterator[tuple[str, T]]:
         """What each plugin answers, in turn; one that raises is logged and passed over."""
         for call in self._calls(hook):
-            try:
-                answer = call.function(*(arguments[name] for name in call.argnames))
-                checked = None if answer is None else check(answer)
-            except passing:
-                raise
-            except Exception as error:  # noqa: BLE001  a stranger's code: the others must still be heard
-                log.warning("%s of plugin %s failed: %s", hook, call.plugin_name, format_error(error))
-                self._registered[call.plugin_name].error = f"{hook} failed: {format_error(error)}"
-            else:
-                if checked is not None:
-                    yield checked
+            checked = None
+            with contained(partial(self._hook_failed, hook, call.plugin_name), passing=passing):
+                result = call.function(*(arguments[name] for name in call.argnames))
+                checked = None if result is None else check(result)
+            if checked is not None:
+                yield call.plugin_name, checked
+
+    def _hook_failed(self, hook: str, plugin_name: str, error: BaseException) -> None:
+        log.warning("%s of plugin %s failed: %s", hook, plugin_name, format_error(error))
+        self._registered[plugin_name].error = f"{hook} failed: {format_error(error)}"
 
     def _calls(self, hook: str) -> list[pluggy.HookImpl]:
         caller: pluggy.HookCaller = getattr(self._manager.hook, hook)

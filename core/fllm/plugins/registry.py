@@ -5,14 +5,18 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
 
+from fllm.containment import mapped
 from fllm.errors import NameConflict, PluginError, UnknownName, format_error
 
 T = TypeVar("T")
+ReportError = Callable[[BaseException], BaseException]
+"""Reports an error of a loaded object, and returns the error with a note that names the plugin."""
 
 
 class Entry(Struct, frozen=True):
@@ -41,20 +45,32 @@ class Registration(Struct, frozen=True):
     entry: Entry
     plugin: str
     distribution: str
+    on_error: Callable[[str], None] = lambda message: None  # noqa: ARG005
+    """Receives a line about each error of the object at run time."""
 
 
 class Registry(Generic[T]):
     """The entries of one kind, such as tool-call parsers; ``T`` is the type of what they load."""
 
-    def __init__(self, kind: str, validate: Callable[[Any], T] = lambda target: target) -> None:
+    def __init__(
+        self, kind: str, validate: Callable[[Any, ReportError], T] = lambda target, _: target
+    ) -> None:
         self.kind = kind
         self._validate = validate
         """Checks a loaded target and returns it in its typed form; raises `PluginError`."""
         self._registrations: dict[str, list[Registration]] = {}
 
-    def add(self, entry: Entry, *, plugin: str, distribution: str) -> None:
+    def add(
+        self,
+        entry: Entry,
+        *,
+        plugin: str,
+        distribution: str,
+        on_error: Callable[[str], None] = lambda message: None,  # noqa: ARG005
+    ) -> None:
         """Register an entry. A name offered twice is a conflict, raised only when it is chosen."""
-        self._registrations.setdefault(entry.name, []).append(Registration(entry, plugin, distribution))
+        registration = Registration(entry, plugin, distribution, on_error)
+        self._registrations.setdefault(entry.name, []).append(registration)
 
     def names(self) -> list[str]:
         """All names, sorted."""
@@ -76,16 +92,17 @@ class Registry(Generic[T]):
         """Import the target of a name, check it and return it; raises `PluginError` if that fails."""
         chosen = self._chosen(name)
         module, _, attribute = chosen.entry.target.partition(":")
-        try:
+        title = self._title(chosen)
+        with mapped(
+            lambda error: PluginError(f"{title} can't be loaded: {format_error(error)}"), base_exceptions=True
+        ):
             found = attrgetter(attribute)(importlib.import_module(module))
-        except (Exception, SystemExit) as error:  # a stranger's module: anything may come
-            raise PluginError(f"{self._named(chosen)} can't be loaded: {format_error(error)}") from error
         if not callable(found):
-            raise PluginError(f"{self._named(chosen)} is a {type(found).__name__}, which can't be called")
+            raise PluginError(f"{title} is a {type(found).__name__}, which can't be called")
         try:
-            return self._validate(found)
+            return self._validate(found, partial(_report, title, chosen))
         except PluginError as error:
-            raise PluginError(f"{self._named(chosen)}: {error.message}") from error
+            raise PluginError(f"{title}: {error.message}") from error
 
     def _chosen(self, name: str) -> Registration:
         rivals = self._registrations.get(name)
@@ -95,7 +112,7 @@ class Registry(Generic[T]):
             raise NameConflict(conflict_message(self.kind, name, rivals))
         return rivals[0]
 
-    def _named(self, chosen: Registration) -> str:
+    def _title(self, chosen: Registration) -> str:
         entry = chosen.entry
         return f"the {self.kind} {entry.name!r} of {chosen.distribution} ({entry.target})"
 
@@ -104,6 +121,12 @@ class Registry(Generic[T]):
         near = difflib.get_close_matches(name, names, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         return f"there is no {self.kind} {name!r}{hint} (registered: {', '.join(names) or 'none'})"
+
+
+def _report(title: str, chosen: Registration, error: BaseException) -> BaseException:
+    error.add_note(f"raised by {title}")
+    chosen.on_error(f"{title} failed: {format_error(error)}")
+    return error
 
 
 def conflict_message(kind: str, name: str, rivals: Sequence[Registration]) -> str:

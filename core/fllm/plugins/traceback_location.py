@@ -1,21 +1,23 @@
-"""Where in a stranger's code an error arose."""
+"""Finds the line of a plugin that an error came from."""
 
 from __future__ import annotations
 
 import traceback
 from pathlib import Path
 
-OURS = Path(__file__).parent
+_FLLM_PLUGINS = Path(__file__).parent
 
 
-def blamed(error: BaseException) -> str | None:
-    """``file:line``, nearest to the error, that is neither ours nor the import system's, if there is one."""
+def plugin_frame(error: BaseException) -> str | None:
+    """Return ``file:line`` of the plugin's frame that is nearest to the error, or ``None``."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
-    frames = traceback.extract_tb((error.__cause__ or error).__traceback__)
-    theirs = (f"{frame.filename}:{frame.lineno}" for frame in reversed(frames) if not _known(frame.filename))
-    return next(theirs, None)
+    frames = reversed(traceback.extract_tb((error.__cause__ or error).__traceback__))
+    return next(
+        (f"{each.filename}:{each.lineno}" for each in frames if not _is_internal(each.filename)), None
+    )
 
 
-def _known(file: str) -> bool:
-    return file.startswith("<") or "importlib" in Path(file).parts or OURS in Path(file).parents
+def _is_internal(file: str) -> bool:
+    path = Path(file)
+    return file.startswith("<") or "importlib" in path.parts or _FLLM_PLUGINS in path.parents

@@ -23,7 +23,7 @@ from fllm.interfaces import (
 from fllm.plugins import hooks
 from fllm.plugins.backend_options import options_of
 from fllm.plugins.parser_detection import AUTO, ParserEntry
-from fllm.plugins.registry import BackendEntry, Entry
+from fllm.plugins.registry import BackendEntry, Entry, ReportError
 from fllm.structured_output.tool_format import ToolFormat
 from fllm.values import ChatTemplates
 
@@ -101,16 +101,20 @@ def check_collectors(collectors: Iterable[object]) -> list[Collector]:
     return found
 
 
-def reasoning_parser(factory: ParserFactory) -> LoadedParser:
+def _unreported(error: BaseException) -> BaseException:
+    return error
+
+
+def reasoning_parser(factory: ParserFactory, report: ReportError = _unreported) -> LoadedParser:
     """Return a reasoning parser with its abilities; raises `PluginError` if one has the wrong type."""
     declared: object = factory  # so that isinstance does not narrow the factory itself
     method: object = declared.constrain_output if isinstance(declared, ConstrainsOutput) else None
     if method is not None and not callable(method):
         raise PluginError(f"constrain_output must be a method, not {method!r}")
-    return LoadedParser(factory=factory, visible_tokens=_visible_tokens(factory))
+    return LoadedParser(factory=factory, visible_tokens=_visible_tokens(factory), report=report)
 
 
-def tool_parser(factory: ParserFactory) -> LoadedToolParser:
+def tool_parser(factory: ParserFactory, report: ReportError = _unreported) -> LoadedToolParser:
     """Return a tool-call parser with its abilities; raises `PluginError` if one has the wrong type."""
     declared: object = factory
     tool_format: object = declared.tool_format if isinstance(declared, HasToolFormat) else None
@@ -121,6 +125,7 @@ def tool_parser(factory: ParserFactory) -> LoadedToolParser:
         raise PluginError(f"new_call_id must be a static method that returns a str, not {new_call_id!r}")
     return LoadedToolParser(
         factory=factory,
+        report=report,
         visible_tokens=_visible_tokens(factory),
         tool_format=tool_format,
         new_call_id=new_call_id,

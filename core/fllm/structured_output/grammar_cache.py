@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from fllm.constraints import Constraint
+from fllm.containment import mapped
 from fllm.errors import BackendError, BackendUnavailable, FllmError, RequestError, format_error
 from fllm.structured_output.interfaces import CompiledGrammar, GrammarCompiler, GrammarMatcher
 from fllm.structured_output.timeout_executor import TaskTimeout, TimeoutExecutor
@@ -148,10 +149,11 @@ async def _run(
 ) -> T:
     """Run a grammar plugin's code, and raise `BackendError` if it fails or takes too long."""
     try:
-        return await executor.run(function, queue_timeout=queue_timeout, time_limit=time_limit)
-    except (FllmError, TimeoutError):
-        raise
+        with mapped(_grammar_failed, passing=(FllmError, TimeoutError, TaskTimeout)):
+            return await executor.run(function, queue_timeout=queue_timeout, time_limit=time_limit)
     except TaskTimeout:
         raise BackendError(f"the grammar failed: it takes more than {time_limit:g} s") from None
-    except Exception as error:
-        raise BackendError(f"the grammar failed: {format_error(error)}") from error
+
+
+def _grammar_failed(error: BaseException) -> BackendError:
+    return BackendError(f"the grammar failed: {format_error(error)}")

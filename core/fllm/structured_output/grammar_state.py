@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from functools import partial
 from threading import Event
 
+from fllm.containment import contained
 from fllm.errors import BackendError, RequestError, format_error
 from fllm.structured_output.interfaces import GrammarMatcher, Vocabulary
 from fllm.structured_output.mask_worker import MASK_TIMEOUT, MaskWorker
@@ -34,6 +35,8 @@ class GrammarState:
         self._zeros = bytes(len(self._buffer))
         self._mask = memoryview(self._buffer).cast("i")
         self._computed = Event()
+        # An error of the grammar fails only this sequence.
+        self._contained = contained(lambda error: self._fail(format_error(error)))
         self.error: BackendError | None = None
         """Why the sequence can't continue."""
         self.may_stop = False
@@ -43,14 +46,12 @@ class GrammarState:
 
     def accept_token(self, token_id: int) -> None:
         """Advance the matcher by a sampled token that does not end the text."""
-        try:
+        with self._contained:
             if not self._matcher.accept_token(token_id):
                 self._fail(f"it does not allow the token {token_id} that was sampled")
             elif self._matcher.is_accepting:
                 self._fill()
                 self.exhausted = self._buffer == self._zeros
-        except Exception as error:  # noqa: BLE001  third-party code: only this sequence fails
-            self._fail(format_error(error))
 
     def start_mask(self, stop_ids: Collection[int], *, may_stop: bool) -> None:
         """Start to compute the next mask in the mask worker.
@@ -71,7 +72,7 @@ class GrammarState:
         return self._mask
 
     def _compute(self, stop_ids: Collection[int], may_stop: bool) -> None:
-        try:
+        with self._contained:
             self._fill()
             self.may_stop = self._matcher.is_accepting and (may_stop or self._buffer == self._zeros)
             if self.may_stop:
@@ -79,8 +80,6 @@ class GrammarState:
                     self._buffer[token // 8] |= 1 << token % 8
             if self._buffer == self._zeros:
                 self._fail("it allows no token of the vocabulary here")
-        except Exception as error:  # noqa: BLE001  third-party code: only this sequence fails
-            self._fail(format_error(error))
         self._computed.set()
 
     def _fail(self, reason: str) -> None:

@@ -5,9 +5,11 @@ import asyncio
 import pytest
 from support.api_fakes import FakeBackend, a_server
 
-from fllm import BackendUnavailable, Collector, EngineStats
+from fllm import BackendUnavailable, Collector, EngineStats, MetricsContext, hookimpl
+from fllm.testing import plugins_with
 from fllm_api.app import create_app
 from fllm_api.metrics import collector_ticker
+from fllm_api.metrics.isolated_collector import IsolatedCollector
 
 
 class Clock(Collector):
@@ -81,3 +83,21 @@ def test_the_engine_is_not_polled_if_no_collector_wants_it(monkeypatch: pytest.M
 
     assert asyncio.run(live(Collector())) == 0
     assert asyncio.run(live(Clock())) > 0
+
+
+class Offers:
+    @hookimpl
+    def fllm_collectors(self, context: MetricsContext) -> list[Collector]:
+        return [Broken()]
+
+
+def test_the_log_and_the_report_name_the_plugin_of_a_collector_that_raises(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    plugins = plugins_with(Offers(), installed=False)
+    [collector] = plugins.collectors(MetricsContext(model_name="m", max_model_len=16))
+    IsolatedCollector(collector, plugins.owner_of(collector)).on_interval(None)
+    [report] = plugins.reports
+    name = f"collector {__name__}.Broken.on_interval"
+    assert caplog.messages == [f"{name} of plugin {report.title} failed; this is logged once"]
+    assert report.error == f"{name} failed: ValueError: broken"

@@ -6,10 +6,20 @@ from typing import Any
 
 import pytest
 
-from fllm import Entry, HasToolFormat, HasVisibleTokens, MakesCallIds, ParserContext, PluginError
+from fllm import (
+    Entry,
+    HasToolFormat,
+    HasVisibleTokens,
+    MakesCallIds,
+    ParserContext,
+    PluginError,
+    hookimpl,
+)
 from fllm.parsing import ToolFormat
+from fllm.pipeline.contained_parser import ContainedParser
 from fllm.plugins.registry import Registry
 from fllm.plugins.validation import reasoning_parser, tool_parser
+from fllm.testing import plugins_with
 
 
 class Parser:
@@ -87,3 +97,24 @@ def test_the_error_names_the_parser_and_its_distribution() -> None:
     parsers.add(Entry("wrong", f"{__name__}:WrongIds"), plugin="acme", distribution="acme-parsers")
     with pytest.raises(PluginError, match=r"'wrong' of acme-parsers .*: new_call_id must be"):
         parsers.load("wrong")
+
+
+class Failing(Parser):
+    def feed(self, text: str) -> list[Any]:
+        raise ValueError("broken")
+
+
+class Offers:
+    @hookimpl
+    def fllm_tool_parsers(self) -> list[Entry]:
+        return [Entry("failing", f"{__name__}:Failing")]
+
+
+def test_an_error_at_run_time_names_the_plugin_and_is_kept_in_its_report() -> None:
+    plugins = plugins_with(Offers(), installed=False)
+    loaded = plugins.tool_parsers.load("failing")
+    with pytest.raises(ValueError, match="broken") as caught:
+        ContainedParser(loaded(ParserContext()), loaded).feed("text")
+    title = f"the tool-call parser 'failing' of {plugins.reports[0].distribution} ({__name__}:Failing)"
+    assert caught.value.__notes__ == [f"raised by {title}"]
+    assert plugins.reports[0].error == f"{title} failed: ValueError: broken"

@@ -14,6 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from fllm.config import BackendConfig, MetricsConfig
+from fllm.containment import contained
 from fllm.errors import PluginError, UserError
 from fllm.interfaces import Backend, BackendContext, Collector, MetricsContext, ParserContext, TemplateContext
 from fllm.plugins.loader import Plugins
@@ -139,12 +140,12 @@ def _check_backend(
         def backend(cls) -> Backend:
             return factory(config, BackendContext())
 
-    try:
+    errors: list[BaseException] = []
+    with contained(errors.append):
         Checked.session()
-    except Exception as error:  # noqa: BLE001  third-party code under test: its error is the result
-        yield CheckResult(
-            "starts", "skipped" if isinstance(error, UserError) else "failed", describe_error(error)
-        )
+    if errors:
+        is_refusal = isinstance(errors[0], UserError)
+        yield CheckResult("starts", "skipped" if is_refusal else "failed", describe_error(errors[0]))
         return
     yield CheckResult("starts")
     yield from run_contract(Checked)

@@ -37,7 +37,7 @@ def run_contract(contract: type[Any]) -> Iterator[CheckResult]:
             yield CheckResult(each.test, "failed", describe_error(each.error))
 
 
-def describe_error(error: Exception) -> str:
+def describe_error(error: BaseException) -> str:
     """Return the message and notes of an error, and its type unless a contract raised it."""
     message = str(error) if isinstance(error, AssertionError) else format_error(error)
     return "\n".join([message, *getattr(error, "__notes__", ())])
