@@ -29,7 +29,7 @@ from fllm_api.api_keys import ApiKeys
 from fllm_api.app import create_app
 from fllm_api.request_context import context_of
 
-MOODY = SUPPORT / "unhealthy_plugin.py"
+UNHEALTHY_PLUGIN = SUPPORT / "unhealthy_plugin.py"
 GIVEN, IN_ENVIRONMENT, IN_FILE, ADDED = "sk-given-7f3a", "sk-environ-91bc", "sk-file-5d20", "sk-added-c4e8"
 PUBLIC_PATHS = {"/health", "/ready"}
 
@@ -208,7 +208,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_server_reloads_its_file_on_sighup_and_shows_no_key(model: Path, file: Path) -> None:
-    arguments = (str(model), "--plugin", str(MOODY), "--backend", "moody", "--api-key", GIVEN)
+    arguments = (str(model), "--plugin", str(UNHEALTHY_PLUGIN), "--backend", "unhealthy", "--api-key", GIVEN)
     options = ("--api-key-file", str(file), "--log-level", "debug", "--enable-payload-logging")
     with serving(*arguments, *options, FURIOSA_LLM_API_KEY="never read") as server:
         assert (status(server, GIVEN), status(server, IN_FILE), status(server, ADDED)) == (200, 200, 401)
@@ -228,7 +228,7 @@ def test_a_server_reloads_its_file_on_sighup_and_shows_no_key(model: Path, file:
 
 
 def test_sighup_does_not_stop_a_server_without_a_file(model: Path) -> None:
-    arguments = (str(model), "--plugin", str(MOODY), "--backend", "moody")
+    arguments = (str(model), "--plugin", str(UNHEALTHY_PLUGIN), "--backend", "unhealthy")
     with serving(*arguments, FURIOSA_LLM_API_KEY=IN_ENVIRONMENT) as server:
         send_sighup(server, "no --api-key-file")
         assert (status(server, IN_ENVIRONMENT), status(server, GIVEN)) == (200, 401)
@@ -278,7 +278,16 @@ def test_no_object_of_a_server_holds_a_key(source: str, model: Path, tmp_path: P
         "configuration": ["--config", str(config)],
     }[source]
     environment = {"FURIOSA_LLM_API_KEY": IN_ENVIRONMENT} if source == "environment" else {}
-    options = ["--port", "0", "--api-key-file", str(file), "--plugin", str(MOODY), "--backend", "moody"]
+    options = [
+        "--port",
+        "0",
+        "--api-key-file",
+        str(file),
+        "--plugin",
+        str(UNHEALTHY_PLUGIN),
+        "--backend",
+        "unhealthy",
+    ]
     done = subprocess.run(
         [sys.executable, str(script), "serve", str(model), *options, *arguments],
         env={**os.environ, **environment},

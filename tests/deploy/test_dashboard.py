@@ -1,4 +1,4 @@
-"""The dashboard, the rules and the page of metrics: a real Prometheus scrapes a real server under load."""
+"""Dashboard, rules and metrics page, with a real Prometheus that scrapes a real server under load."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ RULES: list[dict[str, Any]] = [
     for group in yaml.safe_load((ROOT / "deploy/prometheus/rules.yml").read_text())["groups"]
     for rule in group["rules"]
 ]
-MODEL = "watched"
+MODEL = "monitored"
 SPECULATION = json.dumps({"method": "ngram", "num_speculative_tokens": 3})
 VARIABLES = {"$__rate_interval": "1m", "$model_name": ".*", "$instance": ".*"}
 
 
-def drawn() -> Iterator[tuple[str, str]]:
-    """Each expression of the dashboard, by its panel."""
+def panel_expressions() -> Iterator[tuple[str, str]]:
+    """Yield each expression of the dashboard with the title of its panel."""
     for panel in PANELS:
         for target in panel.get("targets", ()):
             expression = target["expr"]
@@ -41,11 +41,11 @@ def drawn() -> Iterator[tuple[str, str]]:
             yield f"{panel['title']}: {target['legendFormat'] or target['refId']}", expression
 
 
-DRAWN = sorted(set(drawn()))
+PANEL_EXPRESSIONS = sorted(set(panel_expressions()))
 
 
 def metrics_of(expression: str) -> set[str]:
-    """The names of metrics in an expression, its labels and strings left out."""
+    """Return the names of the metrics in an expression, without labels and strings."""
     bare = re.sub(r"\{[^}]*\}|\[[^\]]*\]|\b(by|on|without|ignoring) *\([^)]*\)", "", expression)
     return set(re.findall(r"\b(?:furiosa_llm:|model_name:|process_)\w+(?::\w+)*|\bup\b", bare))
 
@@ -57,31 +57,31 @@ def server(serve: Serve) -> Server:
 
 
 def ask(server: Server, **body: object) -> int:
-    """The status of a short answer, in which much is repeated: speculation has something to guess."""
+    """Send a repetitive prompt, which gives speculation something to draft; return the status code."""
     prompt = "one two three one two three one two three one two"
-    words = {"model": MODEL, "prompt": prompt, "max_tokens": 12, **body}
+    fields = {"model": MODEL, "prompt": prompt, "max_tokens": 12, **body}
     headers = {"content-type": "application/json"}
     try:
         with urlopen(
-            Request(f"{server.api}/completions", json.dumps(words).encode(), headers), timeout=120
-        ) as answer:
-            answer.read()
-            return int(answer.status)
-    except HTTPError as refusal:
-        with refusal:
-            return refusal.code
+            Request(f"{server.api}/completions", json.dumps(fields).encode(), headers), timeout=120
+        ) as response:
+            response.read()
+            return int(response.status)
+    except HTTPError as error:
+        with error:
+            return error.code
 
 
 @pytest.fixture(scope="module")
 def prometheus(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """One that has seen requests come, be answered and be refused; more come until it is no longer needed."""
+    """Run Prometheus while requests succeed and are rejected, until the last test ends."""
     stop = threading.Event()
 
     def load() -> None:
-        for turn in range(1000):
+        for i in range(1000):
             if stop.is_set():
                 return
-            ask(server, stream=turn % 2 == 0)
+            ask(server, stream=i % 2 == 0)
             ask(server, max_tokens=-1)
             stop.wait(0.2)
 
@@ -99,7 +99,9 @@ def prometheus(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iter
             thread.join()
 
 
-@pytest.mark.parametrize(("title", "expression"), DRAWN, ids=[title for title, _ in DRAWN])
+@pytest.mark.parametrize(
+    ("title", "expression"), PANEL_EXPRESSIONS, ids=[title for title, _ in PANEL_EXPRESSIONS]
+)
 def test_every_expression_of_the_dashboard_has_values(
     prometheus: Prometheus, title: str, expression: str
 ) -> None:
@@ -110,7 +112,7 @@ def test_every_expression_of_the_dashboard_has_values(
     prometheus.wait(has_values, f"values of {title}: {expression}")
 
 
-def test_every_rule_is_evaluated_without_a_complaint(prometheus: Prometheus) -> None:
+def test_every_rule_is_evaluated_without_errors(prometheus: Prometheus) -> None:
     def rules() -> list[dict[str, Any]]:
         return [rule for group in prometheus.ask("rules")["groups"] for rule in group["rules"]]
 
@@ -120,45 +122,48 @@ def test_every_rule_is_evaluated_without_a_complaint(prometheus: Prometheus) -> 
     assert {rule["name"]: rule.get("lastError", "") for rule in rules() if rule["health"] != "ok"} == {}
 
 
-def test_every_metric_that_is_drawn_or_watched_exists(prometheus: Prometheus) -> None:
-    wanted = set[str]()
-    for expression in [*(expression for _, expression in DRAWN), *(rule["expr"] for rule in RULES)]:
+def test_every_metric_in_panels_and_rules_exists(prometheus: Prometheus) -> None:
+    names_in_use = set[str]()
+    for expression in [
+        *(expression for _, expression in PANEL_EXPRESSIONS),
+        *(rule["expr"] for rule in RULES),
+    ]:
         names = metrics_of(expression)
         assert names, expression
-        wanted |= names
+        names_in_use |= names
 
     def all_exist() -> bool:
-        return wanted <= set(prometheus.ask("label/__name__/values"))
+        return names_in_use <= set(prometheus.ask("label/__name__/values"))
 
-    prometheus.wait(all_exist, f"all of {sorted(wanted)}")
+    prometheus.wait(all_exist, f"all of {sorted(names_in_use)}")
 
 
-def test_every_metric_of_ours_is_drawn_or_watched(prometheus: Prometheus) -> None:
+def test_every_metric_is_in_a_panel_or_rule(prometheus: Prometheus) -> None:
     names = {name for name in prometheus.ask("label/__name__/values") if name.startswith("furiosa_llm:")}
     families = {re.sub(r"_(sum|count)$", "_bucket", name) for name in names}
-    expressions = [*(expression for _, expression in DRAWN), *(rule["expr"] for rule in RULES)]
+    expressions = [*(expression for _, expression in PANEL_EXPRESSIONS), *(rule["expr"] for rule in RULES)]
     used = set[str]().union(*map(metrics_of, expressions))
     assert families - used == set()
 
 
-def test_refusals_are_no_failures_of_the_server(prometheus: Prometheus) -> None:
+def test_rejected_requests_are_not_server_failures(prometheus: Prometheus) -> None:
     refused = 'sum(increase(furiosa_llm:request_outcome_total{outcome="refused"}[1m])) > 0'
     prometheus.wait(lambda: bool(prometheus.query(refused)), "refused requests")
     assert prometheus.query('sum(furiosa_llm:request_outcome_total{outcome=~"error|unavailable"})') == [0.0]
 
 
-def test_promtool_finds_nothing_in_the_page_but_the_colon_of_its_names(server: Server) -> None:
+def test_promtool_reports_only_the_colon_in_metric_names(server: Server) -> None:
     assert ask(server) == 200
     with urlopen(f"{server.url}/metrics", timeout=30) as response:
         page = response.read().decode()
-    complaints = promtool("check", "metrics", page=page)
-    # The colon is in the names of Furiosa's own server, which dashboards know.
-    others = [line for line in complaints.stderr.splitlines() if "should not contain ':'" not in line]
+    result = promtool("check", "metrics", page=page)
+    # Furiosa's own server has the colon in its names too, and existing dashboards use them.
+    others = [line for line in result.stderr.splitlines() if "should not contain ':'" not in line]
     assert others == []
-    assert complaints.returncode == 3, "its status for complaints, of which the colon is one"
+    assert result.returncode == 3, "promtool's status for lint problems, such as the colon"
 
 
-def test_panels_have_ids_of_their_own_and_do_not_overlap() -> None:
+def test_panels_have_unique_ids_and_do_not_overlap() -> None:
     assert len({panel["id"] for panel in PANELS}) == len(PANELS)
     places = [panel["gridPos"] for panel in PANELS]
     cells = [
@@ -171,16 +176,16 @@ def test_panels_have_ids_of_their_own_and_do_not_overlap() -> None:
     assert all(0 <= x < 24 for x, _ in cells)
 
 
-def test_the_data_source_can_be_chosen() -> None:
+def test_the_data_source_is_a_variable() -> None:
     variables = {variable["name"]: variable for variable in DASHBOARD["templating"]["list"]}
     assert variables["datasource"]["type"] == "datasource"
     assert variables.keys() == {"datasource", "model_name", "instance"}
-    asking = [*PANELS, *(target for panel in PANELS for target in panel.get("targets", ()))]
-    uids = {each["datasource"]["uid"] for each in asking if each.get("type") != "row"}
+    users = [*PANELS, *(target for panel in PANELS for target in panel.get("targets", ()))]
+    uids = {each["datasource"]["uid"] for each in users if each.get("type") != "row"}
     assert uids == {"${datasource}"}
 
 
-def test_compose_mounts_what_grafana_is_told_to_read() -> None:
+def test_compose_mounts_the_files_that_grafana_reads() -> None:
     compose = yaml.safe_load((ROOT / "compose.yaml").read_text())
     mounts = dict(str(volume).split(":")[:2] for volume in compose["services"]["grafana"]["volumes"])
     provider = yaml.safe_load((ROOT / "deploy/grafana/provisioning/dashboards/furiosa-llm.yaml").read_text())

@@ -1,4 +1,4 @@
-"""What is shipped is well-formed, and its parts agree with each other. No image is built here."""
+"""Dockerfile, compose file, Kubernetes manifests and systemd unit are valid and consistent."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ USER = "10001"
 
 
 def check(program: str, *arguments: str | Path) -> None:
-    """Run a checker that was installed beside Python; it must find nothing."""
+    """Run a checker of this environment; it must find nothing."""
     path = Path(sys.executable).with_name(program)
     done = subprocess.run([path, *arguments], capture_output=True, text=True, cwd=PROJECT)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def instructions(name: str) -> list[str]:
-    """The values of all instructions of this name."""
+    """Return the values of all instructions of this name."""
     with DOCKERFILE.open("rb") as file:
         structure = DockerfileParser(fileobj=file).structure
     return [each["value"] for each in structure if each["instruction"] == name]
@@ -45,34 +45,34 @@ def deployment() -> Any:
     return yaml.safe_load((DEPLOY / "kubernetes" / "deployment.yaml").read_text())["spec"]["template"]["spec"]
 
 
-def test_the_dockerfile_has_nothing_that_hadolint_minds() -> None:
+def test_hadolint_accepts_the_dockerfile() -> None:
     check("hadolint", DOCKERFILE)
 
 
-def test_everything_that_the_image_copies_is_there_and_not_ignored() -> None:
+def test_everything_that_the_image_copies_exists_and_is_not_ignored() -> None:
     lines = (PROJECT / ".dockerignore").read_text().splitlines()
     allowed = {line.removeprefix("!") for line in lines if line.startswith("!")}
     copied = [word for value in instructions("COPY") if "--from" not in value for word in value.split()[:-1]]
     assert copied
     for name in copied:
         assert (PROJECT / name).exists(), name
-        assert name in allowed, f"{name} is left out by .dockerignore"
+        assert name in allowed, f"{name} is excluded by .dockerignore"
 
 
 def test_an_image_runs_as_its_own_user_and_serves_by_default() -> None:
     assert instructions("USER")[-1] == f"{USER}:{USER}"
-    assert instructions("FROM")[-1].endswith("AS cpu"), "the last stage is what is built by default"
+    assert instructions("FROM")[-1].endswith("AS cpu"), "the last stage is the default target"
     assert (instructions("ENTRYPOINT"), instructions("CMD")) == (['["furiosa-llm"]'], ['["serve"]'])
 
 
-def test_compose_fits_the_specification_and_names_files_that_are_there() -> None:
+def test_the_compose_file_is_valid_and_names_existing_files() -> None:
     check("check-jsonschema", "--builtin-schema", "vendor.compose-spec", PROJECT / "compose.yaml")
     mounts = [volume for service in compose().values() for volume in service["volumes"]]
     for path in (mount.partition(":")[0] for mount in mounts if mount.startswith(".")):
         assert (PROJECT / path).exists(), path
 
 
-def test_the_server_of_compose_is_confined() -> None:
+def test_the_compose_service_is_confined() -> None:
     server = compose()["server"]
     assert server["read_only"] is True
     assert server["cap_drop"] == ["ALL"]
@@ -81,7 +81,7 @@ def test_the_server_of_compose_is_confined() -> None:
 
 
 @pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda path: path.name)
-def test_a_manifest_fits_the_schema_of_kubernetes(manifest: Path) -> None:
+def test_a_manifest_is_valid(manifest: Path) -> None:
     if manifest.name == "kustomization.yaml":
         named = yaml.safe_load(manifest.read_text())["resources"]
         assert set(named) == {path.name for path in MANIFESTS} - {manifest.name}
@@ -89,7 +89,7 @@ def test_a_manifest_fits_the_schema_of_kubernetes(manifest: Path) -> None:
         check("kubernetes-validate", "--strict", "-k", "1.33", manifest)
 
 
-def test_the_pod_is_confined_as_the_image_expects() -> None:
+def test_the_pod_is_confined_like_the_image() -> None:
     pod = deployment()
     [container] = pod["containers"]
     assert pod["securityContext"]["runAsNonRoot"] is True
@@ -100,26 +100,26 @@ def test_the_pod_is_confined_as_the_image_expects() -> None:
     assert instructions("VOLUME")[0] in [mount["mountPath"] for mount in container["volumeMounts"]]
 
 
-def test_probes_ask_what_they_are_for() -> None:
+def test_probes_use_the_right_endpoints() -> None:
     [container] = deployment()["containers"]
-    asked = {name: container[name]["httpGet"]["path"] for name in container if name.endswith("Probe")}
-    assert asked == {"startupProbe": "/ready", "readinessProbe": "/ready", "livenessProbe": "/health"}
+    paths = {name: container[name]["httpGet"]["path"] for name in container if name.endswith("Probe")}
+    assert paths == {"startupProbe": "/ready", "readinessProbe": "/ready", "livenessProbe": "/health"}
 
 
-def test_whoever_stops_the_server_lets_it_drain() -> None:
-    """30 s of draining (``--shutdown-timeout``), and 10 s for the engine."""
+def test_stop_timeouts_allow_the_server_to_drain() -> None:
+    """Draining takes up to 30 s (``--shutdown-timeout``), and the engine up to 10 s to stop."""
     unit = (DEPLOY / "systemd" / "furiosa-llm.service").read_text()
-    patience = [
+    timeouts = [
         int(deployment()["terminationGracePeriodSeconds"]),
         int(compose()["server"]["stop_grace_period"].removesuffix("s")),
         *map(int, re.findall(r"^TimeoutStopSec=(\d+)$", unit, re.M)),
     ]
-    assert len(patience) == 3
-    assert min(patience) > 40
+    assert len(timeouts) == 3
+    assert min(timeouts) > 40
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="this machine has no systemd")
-def test_the_unit_has_nothing_that_systemd_minds(tmp_path: Path) -> None:
+def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     program = tmp_path / "bin" / "furiosa-llm"
     program.parent.mkdir()
     program.write_text("#!/bin/sh\n")
@@ -128,5 +128,5 @@ def test_the_unit_has_nothing_that_systemd_minds(tmp_path: Path) -> None:
     source = (DEPLOY / "systemd" / "furiosa-llm.service").read_text()
     unit.write_text(source.replace("/opt/furiosa-llm", str(tmp_path)))
     done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True)
-    mine = [line for line in done.stderr.splitlines() if "furiosa-llm" in line]
-    assert (done.returncode, mine) == (0, []), done.stderr
+    warnings = [line for line in done.stderr.splitlines() if "furiosa-llm" in line]
+    assert (done.returncode, warnings) == (0, []), done.stderr

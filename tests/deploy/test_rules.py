@@ -1,4 +1,4 @@
-"""The alerts, without a server: well formed, tested, and explained to whoever is woken by them."""
+"""The alerting rules, without a server: valid, tested, and documented in docs/operations.md."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def test_promtool_accepts(arguments: tuple[str, ...]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_each_alert_fires_when_it_should_and_not_before() -> None:
+def test_each_alert_fires_at_the_right_time() -> None:
     done = promtool("test", "rules", "deploy/prometheus/tests.yml")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_tests_leave_no_alert_out() -> None:
+def test_every_alert_has_a_test() -> None:
     tests = yaml.safe_load((FOLDER / "tests.yml").read_text())["tests"]
     quiet, *others = [test["alert_rule_test"] for test in tests]
     names = {alert["alert"] for alert in ALERTS}
@@ -45,12 +45,12 @@ def test_the_tests_leave_no_alert_out() -> None:
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
-def test_an_alert_says_how_bad_it_is_and_what_to_do(alert: dict[str, Any]) -> None:
+def test_an_alert_has_a_severity_and_a_runbook(alert: dict[str, Any]) -> None:
     assert alert["labels"]["severity"] in ("critical", "warning")
     assert alert["annotations"].keys() == {"summary", "description", "runbook"}
     assert alert["annotations"]["runbook"] == f"docs/operations.md#{alert['alert'].lower()}"
     assert re.search(rf"^#### {alert['alert']}\n\n\w", OPERATIONS, re.MULTILINE)
 
 
-def test_no_alert_is_explained_that_is_gone() -> None:
+def test_the_page_documents_exactly_the_alerts() -> None:
     assert re.findall(r"^#### (FuriosaLLM\w+)$", OPERATIONS, re.MULTILINE) == [a["alert"] for a in ALERTS]

@@ -1,4 +1,4 @@
-"""docs/api.md names every field that the server knows."""
+"""docs/api.md documents every request field."""
 
 from __future__ import annotations
 

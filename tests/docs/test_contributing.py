@@ -1,4 +1,4 @@
-"""The parser that CONTRIBUTING.md shows is a real one."""
+"""The example parser in CONTRIBUTING.md works."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/your-first-device.md shows the device of examples/numpy-device, as it is."""
+"""docs/your-first-device.md shows code of examples/numpy-device unchanged."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ BLOCKS = re.findall(r"^```python\n# (\S+)\n(.*?)^```$", PAGE, re.MULTILINE | re.
 
 
 @pytest.mark.parametrize(("file", "code"), BLOCKS, ids=[file for file, _ in BLOCKS])
-def test_what_the_page_shows_is_in_the_example(file: str, code: str) -> None:
+def test_the_code_of_the_page_is_in_the_example(file: str, code: str) -> None:
     directory = DEVICE if "/" in file else DEVICE / "src" / "fllm_numpy"
     source = (directory / file).read_text()
     place = 0
-    for part in code.split("...\n"):  # what is between is left out on the page
+    for part in code.split("...\n"):  # the page omits the code in between
         place = source.find(part, place)
         assert place >= 0, part
 
 
-def test_all_code_of_the_page_is_held_to_a_file() -> None:
+def test_every_code_block_of_the_page_names_a_file() -> None:
     assert len(BLOCKS) == PAGE.count("```python\n")
     assert {"runner.py", "cache.py", "llama.py", "sampler.py", "backend.py", "options.py", "plugin.py"} <= {
         file for file, _ in BLOCKS
     }
 
 
-def test_the_device_to_begin_with_has_the_pieces_of_the_page(tmp_path: Path) -> None:
+def test_the_template_of_a_device_has_the_files_of_the_page(tmp_path: Path) -> None:
     [line] = re.findall(r"^furiosa-llm plugins new (.+)$", PAGE, re.MULTILINE)
     done = CliRunner().invoke(new, [*line.split(), "--directory", str(tmp_path)])
     assert done.exit_code == 0, done.output

@@ -1,4 +1,4 @@
-"""docs/hooks has a page for each hook, and examples that work as they stand there."""
+"""docs/hooks has a page for each hook, with an example that works unchanged."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ Load = Callable[[str], Plugins]
 
 @pytest.fixture
 def load(tmp_path: Path) -> Iterator[Load]:
-    """Loads an example as a plugin's file."""
+    """Return a function that loads an example as a plugin file."""
     before = set(sys.modules)
 
     def load_example(file: str) -> Plugins:
@@ -89,7 +89,7 @@ def test_the_heading_of_a_page_has_the_arguments_of_the_hook(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", HOOKS)
-def test_every_hook_says_when_it_is_called_what_it_gives_and_how_it_fails(name: str) -> None:
+def test_every_page_documents_call_result_and_failure(name: str) -> None:
     for word in (r"\*\*Called\*\*", r"\*\*(Yields|Returns)\*\*", r"\*\*Fails\*\*"):
         assert re.search(word, PAGES[name]), word
 
@@ -105,13 +105,13 @@ def test_an_example_is_a_plugin_that_implements_its_hook(file: str, load: Load) 
     assert report.hooks == [EXAMPLES[file][0]]
 
 
-def test_the_version_in_the_index_is_the_interfaces() -> None:
+def test_the_index_has_the_version_of_the_interface() -> None:
     assert re.findall(r"^FLLM_API_VERSION = (\d+)$", INDEX, re.MULTILINE) == [str(API_VERSION)]
     assert f"The interface has a version, now {API_VERSION}." in INDEX
 
 
 def generate(backend: Backend, ids: list[int], **sampling: Any) -> tuple[list[int], str | None]:
-    """The tokens that a backend brings, and why it ends."""
+    """Return the generated tokens and the finish reason."""
 
     async def go() -> tuple[list[int], str | None]:
         await backend.start()
@@ -126,7 +126,7 @@ def generate(backend: Backend, ids: list[int], **sampling: Any) -> tuple[list[in
     return asyncio.run(go())
 
 
-def test_the_echo_answers_with_the_prompt(load: Load) -> None:
+def test_the_echo_backend_returns_the_prompt(load: Load) -> None:
     factory = load("echo_backend.py").backends.load("echo")
     backend = factory(BackendConfig(model="somewhere"), BackendContext())
     assert generate(backend, [3, 1, 2]) == ([3, 1, 2], "stop")
@@ -135,7 +135,7 @@ def test_the_echo_answers_with_the_prompt(load: Load) -> None:
         generate(backend, [3], logprobs=1)
 
 
-def test_the_abacus_is_chosen_by_its_device_and_counts(load: Load) -> None:
+def test_the_abacus_backend_has_its_device_and_counts(load: Load) -> None:
     backends = load("abacus.py").backends
     assert getattr(backends.entry("abacus"), "devices", None) == ("abacus",)
     backend = backends.load("abacus")(BackendConfig(model="somewhere"), BackendContext())
@@ -145,34 +145,34 @@ def test_the_abacus_is_chosen_by_its_device_and_counts(load: Load) -> None:
     assert generate(backend, [7, 8]) == ([10, 12, 14, 16], "length")
 
 
-def test_the_tool_parser_finds_a_call_and_obeys_the_law(load: Load) -> None:
+def test_the_tool_parser_finds_a_call_and_satisfies_its_contract(load: Load) -> None:
     call = '{"name": "f", "arguments": {"x": [1, "é"]}}'
 
-    class Law(ToolParserContract):
+    class Contract(ToolParserContract):
         parser = load("whole_json.py").tool_parsers.load("whole_json")
         samples = (call, "no call", '{"name": "f"}')
         context = ParserContext(tools=(Tool("f"),))
         examples = 50
 
-    assert Law().parse(call) == [ToolStart(0, "f"), ToolArguments(0, '{"x":[1,"é"]}')]
-    assert parse(Law.parser(ParserContext()), [call]) == [Text(call)]
-    Law().test_any_division_gives_the_same_events()
-    Law().test_events_are_well_formed_and_no_text_is_lost()
+    assert Contract().parse(call) == [ToolStart(0, "f"), ToolArguments(0, '{"x":[1,"é"]}')]
+    assert parse(Contract.parser(ParserContext()), [call]) == [Text(call)]
+    Contract().test_any_division_gives_the_same_events()
+    Contract().test_events_are_well_formed_and_no_text_is_lost()
 
 
-def test_the_reasoning_parser_divides_and_obeys_the_law(load: Load) -> None:
-    class Law(ReasoningParserContract):
+def test_the_reasoning_parser_splits_text_and_satisfies_its_contract(load: Load) -> None:
+    class Contract(ReasoningParserContract):
         parser = load("answer_line.py").reasoning_parsers.load("answer_line")
         samples = ("Let me see.\nAnswer: 42", "\nAnsw", "Answer: none")
         markers = ("\nAnswer:",)
         examples = 50
 
-    assert Law().parse("Let me see.\nAnswer: 42") == [Reasoning("Let me see."), Text(" 42")]
-    Law().test_any_division_gives_the_same_events()
-    Law().test_events_are_well_formed_and_no_text_is_lost()
+    assert Contract().parse("Let me see.\nAnswer: 42") == [Reasoning("Let me see."), Text(" 42")]
+    Contract().test_any_division_gives_the_same_events()
+    Contract().test_events_are_well_formed_and_no_text_is_lost()
 
 
-def test_the_grammar_backend_allows_the_texts_of_a_choice_and_nothing_else(load: Load) -> None:
+def test_the_grammar_backend_allows_only_the_texts_of_a_choice(load: Load) -> None:
     vocabulary = Vocabulary([b"y", b"es", b"no", b"n", b"", b"x"], (4,))
     compiler = load("choices.py").grammars.load("choices")(GrammarContext(vocabulary=lambda: vocabulary))
     matcher = compiler.compile(AnyOf((ConstString("yes"), ConstString("no")))).matcher()
@@ -198,15 +198,15 @@ def test_the_command_counts_tokens(load: Load, tmp_path: Path) -> None:
     assert (done.output, done.exit_code) == ("3\n", 0)
 
 
-def test_the_template_is_for_alpacas_only(load: Load, tmp_path: Path) -> None:
+def test_the_template_is_only_for_alpaca_models(load: Load, tmp_path: Path) -> None:
     plugins = load("alpaca_template.py")
     alpaca, other = tmp_path / "Alpaca-7B", tmp_path / "other"
     assert plugins.chat_templates(context_of(other)) is None
     sources = plugins.chat_templates(context_of(alpaca))
     assert sources
     template = ChatTemplate.compile(sources, special_tokens={})
-    said = template.render([{"role": "user", "content": "Hi"}], add_generation_prompt=True)
-    assert said == "### Instruction:\nHi\n\n### Response:\n"
+    rendered = template.render([{"role": "user", "content": "Hi"}], add_generation_prompt=True)
+    assert rendered == "### Instruction:\nHi\n\n### Response:\n"
 
 
 def context_of(directory: Path) -> TemplateContext:
@@ -225,7 +225,7 @@ def test_the_collector_counts_slow_requests(load: Load, caplog: pytest.LogCaptur
     assert [record.getMessage() for record in caplog.records] == ["of 11.0 s took 11.0 s for 0 tokens"]
 
 
-def test_the_route_is_mounted_beside_ours(load: Load) -> None:
+def test_the_route_is_mounted_next_to_the_built_in_ones(load: Load) -> None:
     server = a_server(plugins=load("ping.py"))
     assert ask(server, "GET", "/ping").json() == {"response": "pong"}
     assert ask(server, "GET", "/health").status_code == 200

@@ -1,4 +1,4 @@
-"""No page links to what is not there."""
+"""All relative links in the documentation have a target."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**
 
 
 def anchors(page: Path) -> Iterator[str]:
-    """Of the headings, as GitHub makes them."""
+    """Yield the anchors of the headings, as GitHub generates them."""
     for heading in re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE):
         yield re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_relative_link_leads_somewhere(page: Path) -> None:
+def test_every_relative_link_has_a_target(page: Path) -> None:
     text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
     for link in re.findall(r"\]\(([^)\s]+)\)", text):
         if "://" in link:

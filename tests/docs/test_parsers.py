@@ -14,7 +14,7 @@ from fllm_parsers import plugin
 
 PAGE = (DOCS / "parsers.md").read_text("utf-8")
 ROW = re.compile(r"^\| `([^`]+)` \| .* \| (yes|) \|$", re.MULTILINE)
-OURS = plugins_with(plugin, installed=False)
+BUILT_IN = plugins_with(plugin, installed=False)
 
 
 def listed(heading: str) -> dict[str, bool]:
@@ -23,14 +23,14 @@ def listed(heading: str) -> dict[str, bool]:
     return {name: bool(auto) for name, auto in ROW.findall(section)}
 
 
-def offered(registry: Registry) -> dict[str, bool]:
+def registered(registry: Registry) -> dict[str, bool]:
     entries = [each.entry for each in registry]
     return {entry.name: isinstance(entry, ParserEntry) and bool(entry.evidence) for entry in entries}
 
 
-def test_every_parser_is_in_its_table() -> None:
-    assert listed("Tool calls") == offered(OURS.tool_parsers)
-    assert listed("Reasoning") == offered(OURS.reasoning_parsers)
+def test_every_parser_is_in_the_table() -> None:
+    assert listed("Tool calls") == registered(BUILT_IN.tool_parsers)
+    assert listed("Reasoning") == registered(BUILT_IN.reasoning_parsers)
 
 
 def example(name: str, directory: Path) -> Plugins:
@@ -41,13 +41,13 @@ def example(name: str, directory: Path) -> Plugins:
     return load_plugins(PluginConfig(paths=(str(directory / name),)))
 
 
-def test_the_example_of_reasoning_is_a_plugin_that_works(tmp_path: Path) -> None:
+def test_the_example_of_reasoning_works(tmp_path: Path) -> None:
     parser = example("acme_thoughts.py", tmp_path).reasoning_parsers.load("acme")
     made = parse(parser(ParserContext()), ["<thought>\na\n</thought>\n\nb"])
     assert made == [Reasoning("a"), Text("\n\nb")]
 
 
-def test_the_example_of_tool_calls_is_a_plugin_that_works(tmp_path: Path) -> None:
+def test_the_example_of_tool_calls_works(tmp_path: Path) -> None:
     parser = example("acme_tags.py", tmp_path).tool_parsers.load("acme_tags")
     tools = (Tool("f", parameters={"properties": {"n": {"type": "integer"}}}),)
     made = parse(parser(ParserContext(tools=tools)), ["So <acme f><arg n>5</arg><arg s>5</arg></acme>"])

@@ -1,4 +1,4 @@
-"""docs/testing.md has every contract, and examples that are whole test files."""
+"""docs/testing.md lists every contract, and its examples are complete test files that pass."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_every_contract_is_on_the_page() -> None:
         assert f"| `{name}` |" in PAGE
 
 
-def test_the_examples_are_test_files_that_pass(tmp_path: Path) -> None:
+def test_the_examples_pass(tmp_path: Path) -> None:
     tests = dict(FILE.findall(PAGE))
     parsers = dict(FILE.findall((ROOT / "CONTRIBUTING.md").read_text()))
     for file, code in {**tests, **parsers}.items():

@@ -1,4 +1,4 @@
-"""One server on the real model for the whole session, and scripted ones for what a small model can't do."""
+"""One server with the embedded model for the session, and scripted servers for output of larger models."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fllm.testing import Serve
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
-    """The embedded default, with everything on that can be."""
+    """Run the default model with metrics and a tool-call parser."""
     parsers = ("--tool-call-parser", "llama3_json")
     with serving("--enable-metrics", "--max-model-len", "4096", *parsers) as running:
         yield running
@@ -22,7 +22,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def scripted(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Server]:
-    """Start (once each) a server whose backend says what a script says."""
+    """Return a function that starts a server whose backend emits a script, once per script."""
     directories: dict[str, Path] = {}
 
     def start(script: Script, *arguments: str) -> Server:

@@ -1,4 +1,4 @@
-"""``examples/``: built, installed beside ours as a stranger's would be, tested there, and served together."""
+"""The plugins in ``examples/``: built, installed as third-party distributions, tested, served together."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 from openai import OpenAI
-from support.environments import beside_ours, call, install
+from support.environments import call, create_environment, install
 from support.paths import ROOT
 
 from fllm.model.source import locate
@@ -27,8 +27,8 @@ pytestmark = pytest.mark.packaging
 EXAMPLES = ROOT / "examples"
 NAMES = sorted(path.parent.name for path in EXAMPLES.glob("*/pyproject.toml"))
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
-"""NumPy's threads wait for each other in loops, which others on the same cores pay for."""
-ANSWER = "[BEGIN FINAL RESPONSE]\n"
+"""NumPy's threads busy-wait for each other, which slows down other processes on the same cores."""
+FINAL_RESPONSE = "[BEGIN FINAL RESPONSE]\n"
 NOW: Any = {
     "type": "function",
     "function": {
@@ -53,8 +53,8 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def python(wheels: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of an environment that has them all, and sees what ours has."""
-    interpreter = beside_ours(tmp_path_factory.mktemp("environment"))
+    """Return the interpreter of an environment with all examples installed, on top of this environment."""
+    interpreter = create_environment(tmp_path_factory.mktemp("environment"))
     install(interpreter, *wheels)
     return interpreter
 
@@ -69,7 +69,7 @@ def statsd() -> Iterator[socket.socket]:
 
 @pytest.fixture(scope="module")
 def server(python: Path, statsd: socket.socket) -> Iterator[Server]:
-    """The embedded model on the NumPy device, with all the others beside it."""
+    """Run the embedded model on the NumPy device, with all other examples loaded."""
     parsers = ("--reasoning-parser", "apriel", "--tool-call-parser", "functionary_v3_1")
     to = {"STATSD_HOST": "127.0.0.1", "STATSD_PORT": str(statsd.getsockname()[1])}
     with pytest.MonkeyPatch.context() as patch:
@@ -83,14 +83,14 @@ def client(server: Server) -> OpenAI:
     return OpenAI(base_url=server.api, api_key="EMPTY", max_retries=0)
 
 
-def ask(client: OpenAI, question: str, *, begun: str = "", **asked: Any) -> Any:
-    """A greedy answer, of which the client may give the beginning."""
+def ask(client: OpenAI, question: str, *, begun: str = "", **options: Any) -> Any:
+    """Return a greedy response; ``begun`` is its beginning, to be continued."""
     messages: list[Any] = [{"role": "user", "content": question}]
     if begun:
         messages.append({"role": "assistant", "content": begun})
-        asked["extra_body"] = {"continue_final_message": True, "add_generation_prompt": False}
+        options["extra_body"] = {"continue_final_message": True, "add_generation_prompt": False}
     made = client.chat.completions.create(
-        model="EMPTY", messages=messages, temperature=0, max_tokens=40, **asked
+        model="EMPTY", messages=messages, temperature=0, max_tokens=40, **options
     )
     return made.choices[0].message
 
@@ -106,76 +106,76 @@ def test_each_wheel_holds_one_typed_package(wheels: list[Path]) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_its_own_tests_pass_where_it_is_installed(
+def test_the_tests_of_an_example_pass_in_the_environment(
     name: str, python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for key, value in ONE_THREAD.items():
         monkeypatch.setenv(key, value)
     shutil.copytree(EXAMPLES / name / "tests", tmp_path / "tests")
-    told = call(python, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", cwd=tmp_path)
-    assert " passed" in told.splitlines()[-1]
-    assert "skipped" not in told
+    output = call(python, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", cwd=tmp_path)
+    assert " passed" in output.splitlines()[-1]
+    assert "skipped" not in output
 
 
-def test_all_of_them_are_sound_plugins_beside_ours(python: Path) -> None:
+def test_all_examples_load_without_errors(python: Path) -> None:
     listed = json.loads(call(python, "-m", "fllm_api", "plugins", "--json"))["plugins"]
     assert {each["error"] for each in listed} == {None}
     found = {each["distribution"] for each in listed}
     assert found >= {"fllm-apriel", "fllm-functionary", "fllm-numpy", "fllm-statsd", "fllm-tokenize"}
 
 
-def test_the_device_answers_and_the_parser_takes_it_for_reasoning(client: OpenAI) -> None:
+def test_output_before_the_marker_is_reasoning(client: OpenAI) -> None:
     message = ask(client, "What is the capital of France?")
     assert (message.reasoning_content, message.content) == ("The capital of France is Paris.", None)
     assert client.models.list().data[0].model_dump()["runtime_config"]["device"] == "numpy"
 
 
-def test_what_follows_the_marker_is_the_answer(client: OpenAI) -> None:
-    message = ask(client, "What is the capital of France?", begun=ANSWER)
+def test_output_after_the_marker_is_content(client: OpenAI) -> None:
+    message = ask(client, "What is the capital of France?", begun=FINAL_RESPONSE)
     assert (getattr(message, "reasoning_content", None), message.content) == (
         None,
         "\nThe capital of France is Paris.",
     )
 
 
-def test_a_call_that_is_demanded_is_written_in_the_parsers_format(client: OpenAI) -> None:
-    message = ask(client, "What time is it?", begun=ANSWER, tools=[NOW], tool_choice="required")
+def test_a_required_call_is_written_in_the_parsers_format(client: OpenAI) -> None:
+    message = ask(client, "What time is it?", begun=FINAL_RESPONSE, tools=[NOW], tool_choice="required")
     assert {call.function.name for call in message.tool_calls} == {"now"}
     assert all(json.loads(call.function.arguments)["zone"] in ("UTC", "KST") for call in message.tool_calls)
 
 
-def test_the_devices_tokenizer_is_what_our_conversion_makes(server: Server) -> None:
+def test_the_devices_tokenizer_equals_the_converted_one(server: Server) -> None:
     described = read_model_description(locate().location, None, lambda progress: None)
     texts = ["In 2024, it's 9,386,034!", "서울 😀\n\n\ttabs   and spaces", "<|im_start|>user\nhi<|im_end|>"]
     for text in texts:
-        answer = post(server, "/tokenize", prompt=text)
-        assert answer["tokens"] == described.tokenizer.encode(text, add_special_tokens=True), text
-        assert post(server, "/detokenize", tokens=answer["tokens"]) == {"prompt": text}
+        response = post(server, "/tokenize", prompt=text)
+        assert response["tokens"] == described.tokenizer.encode(text, add_special_tokens=True), text
+        assert post(server, "/detokenize", tokens=response["tokens"]) == {"prompt": text}
 
 
-def test_a_route_answers_in_the_envelope_of_all_errors(server: Server) -> None:
+def test_errors_of_a_route_use_openais_envelope(server: Server) -> None:
     for path, body, param in (
         ("/tokenize", {}, "prompt"),
         ("/tokenize", {"prompt": 5}, "prompt"),
         ("/detokenize", {"tokens": [1, 10**9]}, "tokens[1]"),
     ):
-        answer = httpx.post(server.url + path, json=body)
-        assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+        response = httpx.post(server.url + path, json=body)
+        assert (response.status_code, response.json()["error"]["param"]) == (400, param)
 
 
-def test_statsd_hears_of_a_request(client: OpenAI, statsd: socket.socket) -> None:
+def test_statsd_receives_the_metrics_of_a_request(client: OpenAI, statsd: socket.socket) -> None:
     made = client.completions.create(model="EMPTY", prompt=[19556, 28], max_tokens=3, temperature=0)
     assert made.usage
     wanted = {f"prompt_tokens:{made.usage.prompt_tokens}|c", "requests:1|c", "generated_tokens:3|c"}
-    heard: set[str] = set()
+    received: set[str] = set()
     until = time.monotonic() + 30
-    while not wanted <= heard and time.monotonic() < until:
+    while not wanted <= received and time.monotonic() < until:
         lines = statsd.recv(2**16).decode().split("\n")
-        heard |= {line.removeprefix("fllm.SmolLM2-135M-Instruct.") for line in lines}
-    assert wanted <= heard
+        received |= {line.removeprefix("fllm.SmolLM2-135M-Instruct.") for line in lines}
+    assert wanted <= received
 
 
 def post(server: Server, path: str, **body: Any) -> Any:
-    answer = httpx.post(server.url + path, json=body)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
+    response = httpx.post(server.url + path, json=body)
+    assert response.status_code == 200, response.text
+    return response.json()

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from support.environments import beside_ours, install
+from support.environments import create_environment, install
 from support.paths import DOCS
 
 from fllm.testing import Server, serving
@@ -86,7 +86,7 @@ def normalized(text: str) -> str:
 
 
 def test_following_the_page_gives_a_working_parser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    python = beside_ours(tmp_path / "environment")
+    python = create_environment(tmp_path / "environment")
     with ExitStack() as stack:
         runner = PageRunner(tmp_path, python, stack)
         monkeypatch.setattr(sys, "executable", str(python))

@@ -1,4 +1,4 @@
-"""A server of ours in front of another one of ours, on the real model."""
+"""A server with the openai backend in front of another server, with the embedded model."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ KEY = "sesame"
 
 
 def fronting(upstream: Server, *arguments: str, **options: str) -> tuple[str, ...]:
-    given = {"url": upstream.api, **options}
-    pairs = (("--backend-option", f"{key}={value}") for key, value in given.items())
+    """Return the arguments of a server in front of ``upstream``."""
+    options = {"url": upstream.api, **options}
+    pairs = (("--backend-option", f"{key}={value}") for key, value in options.items())
     return (MODEL, "--backend", "openai", *(word for pair in pairs for word in pair), *arguments)
 
 
@@ -30,11 +31,12 @@ def front(server: Server) -> Iterator[Server]:
         yield running
 
 
-def answer(server: Server, path: str, body: dict[str, object]) -> dict[str, object]:
-    got = httpx.post(f"{server.api}{path}", json=body, timeout=60)
-    assert got.status_code == 200, got.text
+def post(server: Server, path: str, body: dict[str, object]) -> dict[str, object]:
+    """Return the choices and the usage of a response."""
+    response = httpx.post(f"{server.api}{path}", json=body, timeout=60)
+    assert response.status_code == 200, response.text
     kept = {"choices", "usage"}
-    return {key: value for key, value in got.json().items() if key in kept}
+    return {key: value for key, value in response.json().items() if key in kept}
 
 
 def in_flight(server: Server) -> float:
@@ -46,7 +48,7 @@ def in_flight(server: Server) -> float:
 def wait_until(wanted: Callable[[], bool], seconds: float = 20) -> None:
     deadline = time.monotonic() + seconds
     while not wanted():
-        assert time.monotonic() < deadline, "it never came about"
+        assert time.monotonic() < deadline, f"the condition did not hold within {seconds:g} s"
         time.sleep(0.05)
 
 
@@ -70,24 +72,24 @@ def wait_until(wanted: Callable[[], bool], seconds: float = 20) -> None:
         ),
     ],
 )
-def test_the_answer_through_the_front_is_the_direct_one(
+def test_the_response_of_the_front_equals_the_direct_one(
     server: Server, front: Server, path: str, body: dict[str, object]
 ) -> None:
-    direct, through = answer(server, path, body), answer(front, path, body)
+    direct, through = post(server, path, body), post(front, path, body)
     assert through["choices"] == direct["choices"]
-    # The second finds the first's prompt in the cache.
+    # The second request finds the prompt of the first one in the prefix cache.
     counts = [{k: v for k, v in each["usage"].items() if k.endswith("tokens")} for each in (direct, through)]  # type: ignore[attr-defined]
     assert counts[0] == counts[1]
 
 
-def test_text_alone_gives_the_same_answer(server: Server) -> None:
+def test_sending_and_receiving_only_text_gives_the_same_response(server: Server) -> None:
     body = STORY | {"max_tokens": 24}
     with serving(*fronting(server, send="text", receive="text")) as front:
-        through, direct = answer(front, "/completions", body), answer(server, "/completions", body)
+        through, direct = post(front, "/completions", body), post(server, "/completions", body)
     assert through["choices"] == direct["choices"]
 
 
-def test_a_stream_comes_through_piece_by_piece(front: Server) -> None:
+def test_a_stream_is_forwarded_in_pieces(front: Server) -> None:
     body = STORY | {"max_tokens": 12, "stream": True}
     with httpx.stream("POST", f"{front.api}/completions", json=body, timeout=60) as stream:
         events = [line for line in stream.iter_lines() if line]
@@ -95,7 +97,7 @@ def test_a_stream_comes_through_piece_by_piece(front: Server) -> None:
     assert len(events) > 3
 
 
-def test_a_client_that_leaves_ends_the_work_behind(server: Server, front: Server) -> None:
+def test_a_client_that_disconnects_aborts_the_upstream_request(server: Server, front: Server) -> None:
     body = STORY | {"max_tokens": 3500, "ignore_eos": True, "stream": True}
     with httpx.stream("POST", f"{front.api}/completions", json=body, timeout=60) as stream:
         lines = stream.iter_lines()
@@ -104,28 +106,28 @@ def test_a_client_that_leaves_ends_the_work_behind(server: Server, front: Server
     wait_until(lambda: in_flight(server) == 0)
 
 
-def test_a_server_that_dies_in_the_middle_is_an_error_in_the_stream() -> None:
+def test_an_upstream_that_dies_during_a_stream_is_an_error_event() -> None:
     body = STORY | {"max_tokens": 3500, "ignore_eos": True, "stream": True}
     with (
-        serving("--max-model-len", "4096", "--api-key", KEY) as mortal,
-        serving(*fronting(mortal, api_key=KEY)) as front,
+        serving("--max-model-len", "4096", "--api-key", KEY) as upstream,
+        serving(*fronting(upstream, api_key=KEY)) as front,
     ):
         with httpx.stream("POST", f"{front.api}/completions", json=body, timeout=60) as stream:
             lines = stream.iter_lines()
             next(lines)
-            mortal.process.kill()
-            mortal.process.wait()
+            upstream.process.kill()
+            upstream.process.wait()
             rest = [line for line in lines if line]
         assert rest[-1] == "data: [DONE]"
         error = json.loads(rest[-2].removeprefix("data: "))["error"]
         assert (error["type"], error["code"]) == ("server_error", "unavailable")
         assert httpx.post(f"{front.api}/completions", json=STORY).status_code == 503
-        refused = run("serve", *fronting(mortal, api_key=KEY))
+        refused = run("serve", *fronting(upstream, api_key=KEY))
         assert refused.returncode == 2
         assert "can't be reached" in refused.stderr
 
 
-def test_a_server_that_wants_a_key_is_a_user_error_without_it(
+def test_a_wrong_upstream_key_is_a_user_error(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     with serving("--max-model-len", "256", "--api-key", KEY) as locked:

@@ -1,4 +1,4 @@
-"""The default model's server: what a signal does, and what happens when the engine dies."""
+"""Signals, and an engine that dies, with the default model."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from support.http_server import Server, children, serving
 
 
 @pytest.fixture(scope="module")
-def mortal() -> Iterator[Server]:
-    """A server that tests may hurt."""
+def server_to_kill() -> Iterator[Server]:
+    """Run a server whose engine the tests may kill."""
     with serving("--max-model-len", "4096") as running:
         yield running
 
 
 @contextmanager
 def slow_stream(server: Server) -> Iterator[Iterator[str]]:
-    """The lines of a stream that goes on for long; the first has been read."""
+    """Open a long stream; yield its lines after the first one."""
     body = {"model": "m", "prompt": "Once", "max_tokens": 3500, "ignore_eos": True, "stream": True}
-    with httpx.stream("POST", f"{server.api}/completions", json=body, timeout=60) as answer:
-        lines = answer.iter_lines()
+    with httpx.stream("POST", f"{server.api}/completions", json=body, timeout=60) as response:
+        lines = response.iter_lines()
         next(lines)
         yield lines
 
@@ -37,37 +37,37 @@ def wait_for_health(server: Server, status: int, seconds: float = 60) -> None:
         if httpx.get(f"{server.url}/health").status_code == status:
             return
         time.sleep(0.05)
-    raise AssertionError(f"/health never answered {status}:\n{server.log()}")
+    raise AssertionError(f"/health never returned {status}:\n{server.log()}")
 
 
-def test_an_engine_that_dies_ends_its_requests_and_is_started_again(mortal: Server) -> None:
-    with slow_stream(mortal) as lines:
-        [engine] = children(mortal)
+def test_an_engine_that_dies_fails_its_requests_and_is_restarted(server_to_kill: Server) -> None:
+    with slow_stream(server_to_kill) as lines:
+        [engine] = children(server_to_kill)
         os.kill(engine, signal.SIGKILL)
         rest = [line for line in lines if line]
     assert any('"error"' in line for line in rest[-2:]), rest[-2:]
     assert rest[-1] == "data: [DONE]"
-    health = httpx.get(f"{mortal.url}/health")
+    health = httpx.get(f"{server_to_kill.url}/health")
     assert (health.status_code, health.json()["error"]["type"]) == (503, "server_error")
-    refused = httpx.post(f"{mortal.api}/completions", json={"model": "m", "prompt": "Once"})
+    refused = httpx.post(f"{server_to_kill.api}/completions", json={"model": "m", "prompt": "Once"})
     assert refused.status_code == 503
-    wait_for_health(mortal, 200)
+    wait_for_health(server_to_kill, 200)
     body = {"model": "m", "prompt": "Once", "max_tokens": 2}
-    assert httpx.post(f"{mortal.api}/completions", json=body, timeout=60).status_code == 200
+    assert httpx.post(f"{server_to_kill.api}/completions", json=body, timeout=60).status_code == 200
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_lets_accepted_requests_finish_and_exits_0(how: signal.Signals) -> None:
     with serving() as server:
         body = {"model": "m", "prompt": "Once upon a time", "max_tokens": 300, "ignore_eos": True}
-        answers: list[httpx.Response] = []
+        responses: list[httpx.Response] = []
         request = threading.Thread(
-            target=lambda: answers.append(httpx.post(f"{server.api}/completions", json=body, timeout=60))
+            target=lambda: responses.append(httpx.post(f"{server.api}/completions", json=body, timeout=60))
         )
         request.start()
         time.sleep(0.7)
         [engine] = children(server)
         assert server.stop(how) == 0, server.log()
         request.join()
-        assert answers[0].json()["usage"]["completion_tokens"] == 300
+        assert responses[0].json()["usage"]["completion_tokens"] == 300
         assert not os.path.exists(f"/proc/{engine}")

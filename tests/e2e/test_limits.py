@@ -1,4 +1,4 @@
-"""Limits of a real server, over a backend that generates without end."""
+"""Request timeout and client limits of a real server, with a backend that generates endlessly."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from support.paths import SUPPORT
 
 from fllm.testing import Serve
 
-MOODY_PLUGIN = SUPPORT / "unhealthy_plugin.py"
+UNHEALTHY_PLUGIN = SUPPORT / "unhealthy_plugin.py"
 ENDLESS = {"model": "m", "prompt": "a", "max_tokens": 10_000}
 
 
 @pytest.fixture(scope="module")
 def limited(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Server:
-    directory = tmp_path_factory.mktemp("moody")
+    directory = tmp_path_factory.mktemp("unhealthy")
     write_script(LLAMA31_WEATHER, directory)
     limits = ("--request-timeout", "1", "--limit", "concurrency=1", "--limit", "tokens-per-minute=100000")
-    return serve(directory, "--plugin", MOODY_PLUGIN, "--backend", "moody", *limits)
+    return serve(directory, "--plugin", UNHEALTHY_PLUGIN, "--backend", "unhealthy", *limits)
 
 
 def ask(server: Server, **body: Any) -> httpx.Response:
     return httpx.post(f"{server.api}/completions", json={**ENDLESS, **body}, timeout=30)
 
 
-def test_an_answer_that_takes_too_long_is_a_504(limited: Server) -> None:
-    answer = ask(limited)
-    assert (answer.status_code, answer.json()["error"]["type"]) == (504, "timeout_error")
+def test_a_request_that_takes_too_long_is_a_504(limited: Server) -> None:
+    response = ask(limited)
+    assert (response.status_code, response.json()["error"]["type"]) == (504, "timeout_error")
 
 
 def test_a_stream_that_takes_too_long_ends_with_an_error(limited: Server) -> None:
@@ -41,15 +41,15 @@ def test_a_stream_that_takes_too_long_ends_with_an_error(limited: Server) -> Non
     assert done == "data: [DONE]"
 
 
-def test_a_client_has_so_many_requests_in_flight(limited: Server) -> None:
+def test_a_client_has_a_limited_number_of_concurrent_requests(limited: Server) -> None:
     with httpx.stream("POST", f"{limited.api}/completions", json={**ENDLESS, "stream": True}) as first:
-        pieces = first.iter_raw()  # kept, since httpx hangs up when it is forgotten
+        pieces = first.iter_raw()  # kept, since httpx closes the connection when it is garbage-collected
         next(pieces)
         refused = ask(limited, max_tokens=1)
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
         assert refused.headers["x-ratelimit-limit-tokens"] == "100000"
-    for _ in range(100):  # until the server has seen it leave
+    for _ in range(100):  # until the server has noticed the disconnect
         if ask(limited, max_tokens=1).status_code == 200:
             return
         time.sleep(0.05)
-    raise AssertionError("it has left, and still counts")
+    raise AssertionError("the aborted request is still counted")

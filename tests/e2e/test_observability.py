@@ -1,4 +1,4 @@
-"""One request, as the log, the traces and the metrics of a real server show it."""
+"""Log lines, traces and metrics of requests to a real server."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from support.model_scripts import LLAMA31_WEATHER, SCRIPTED_PLUGIN, write_script
 
 KEY = "a-secret"
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-PATIENCE = 30.0
+TIMEOUT = 30.0
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
 
 
@@ -35,18 +35,18 @@ class Receiver(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def spans(self, request_id: str) -> tuple[dict[str, str], str, dict[str, Any]]:
-        """The headers and the service with which the spans of a request came, and those by name."""
+        """Return the export's headers, the service name, and the spans of a request by their name."""
         while True:
-            headers, request = self.received.get(timeout=PATIENCE)
+            headers, request = self.received.get(timeout=TIMEOUT)
             for resource in request.resource_spans:
                 spans = [span for scope in resource.scope_spans for span in scope.spans]
                 roots = [
                     s for s in spans if _attributes(s).get("http.request.header.x-request-id") == [request_id]
                 ]
                 if roots:
-                    of_it = [span for span in spans if span.trace_id == roots[0].trace_id]
+                    trace = [span for span in spans if span.trace_id == roots[0].trace_id]
                     service = _attributes(resource.resource)["service.name"]
-                    return headers, service, {span.name: span for span in of_it}
+                    return headers, service, {span.name: span for span in trace}
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -84,8 +84,8 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture(scope="module")
-def watched(receiver: Receiver, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A scripted engine in a process of its own, with all that can be seen turned on."""
+def observed(receiver: Receiver, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Run a scripted engine in a child process, with all logs, metrics and traces enabled."""
     directory: Path = tmp_path_factory.mktemp("script")
     write_script(LLAMA31_WEATHER, directory)
     with serving(
@@ -105,7 +105,7 @@ def ask(
 ) -> httpx.Response:
     headers = {"authorization": f"Bearer {KEY}", "x-request-id": request_id, **more.pop("headers", {})}
     body = {"json": {**CHAT, **more}} if method == "POST" else {}
-    return httpx.request(method, server.url + path, headers=headers, timeout=PATIENCE, **body)
+    return httpx.request(method, server.url + path, headers=headers, timeout=TIMEOUT, **body)
 
 
 def lines(server: Server, logger: str) -> list[dict[str, Any]]:
@@ -114,23 +114,21 @@ def lines(server: Server, logger: str) -> list[dict[str, Any]]:
 
 
 def access(server: Server, request_id: str) -> dict[str, Any]:
-    """The line of a request, once it is there."""
-    end = time.monotonic() + PATIENCE
+    """Wait for the access-log line of a request, and return it."""
+    end = time.monotonic() + TIMEOUT
     while time.monotonic() < end:
         if found := [each for each in lines(server, "fllm.access") if each["request_id"] == request_id]:
             [line] = found
             return line
         time.sleep(0.02)
-    raise AssertionError(f"no line of {request_id}:\n{server.log()}")
+    raise AssertionError(f"no access-log line of {request_id}:\n{server.log()}")
 
 
-def test_a_streamed_chat_is_one_trace_that_goes_on_with_the_clients(
-    watched: Server, receiver: Receiver
-) -> None:
+def test_a_streamed_chat_continues_the_trace_of_the_client(observed: Server, receiver: Receiver) -> None:
     before = time.time_ns()
-    answer = ask(watched, "traced", headers={"traceparent": PARENT, "tracestate": "v=1"}, stream=True)
+    response = ask(observed, "traced", headers={"traceparent": PARENT, "tracestate": "v=1"}, stream=True)
     after = time.time_ns()
-    assert answer.text.endswith("data: [DONE]\n\n")
+    assert response.text.endswith("data: [DONE]\n\n")
     headers, service, spans = receiver.spans("traced")
     assert (headers["x-token"], service) == ("abc", "of-the-test")
     assert set(spans) == {"POST /v1/chat/completions", "queue", "prefill", "decode"}
@@ -149,9 +147,9 @@ def test_a_streamed_chat_is_one_trace_that_goes_on_with_the_clients(
     assert about["gen_ai.response.finish_reasons"] == ["stop"]
 
 
-def test_its_line_in_the_log_has_its_tokens_and_times(watched: Server) -> None:
-    ask(watched, "logged", stream=True)
-    line = access(watched, "logged")
+def test_the_access_log_has_tokens_and_times(observed: Server) -> None:
+    ask(observed, "logged", stream=True)
+    line = access(observed, "logged")
     assert (line["method"], line["path"], line["status"]) == ("POST", "/v1/chat/completions", 200)
     assert line["client"].startswith("key:")
     assert line["generated_tokens"] == len(LLAMA31_WEATHER.tokens)
@@ -166,51 +164,51 @@ def test_its_line_in_the_log_has_its_tokens_and_times(watched: Server) -> None:
         ("bad-body", 400, {"temperature": "warm"}),
     ],
 )
-def test_what_is_refused_has_a_line_that_says_why(
-    watched: Server, request_id: str, status: int, changed: dict[str, Any]
+def test_a_rejected_request_is_logged_with_its_error(
+    observed: Server, request_id: str, status: int, changed: dict[str, Any]
 ) -> None:
-    answer = ask(watched, request_id, **changed)
-    assert (answer.status_code, answer.headers["x-request-id"]) == (status, request_id)
-    line = access(watched, request_id)
-    assert (line["status"], line["error"]) == (status, answer.json()["error"]["message"])
-    assert "wrong" not in watched.log()
+    response = ask(observed, request_id, **changed)
+    assert (response.status_code, response.headers["x-request-id"]) == (status, request_id)
+    line = access(observed, request_id)
+    assert (line["status"], line["error"]) == (status, response.json()["error"]["message"])
+    assert "wrong" not in observed.log()
 
 
-def test_requests_for_no_tokens_have_lines_and_those_that_ask_how_the_server_is_have_none(
-    watched: Server,
+def test_health_checks_and_metrics_are_not_in_the_access_log(
+    observed: Server,
 ) -> None:
     for path in ("/health", "/metrics"):
-        assert ask(watched, path.strip("/"), "GET", path).status_code == 200
-    ask(watched, "models", "GET", "/v1/models")
-    assert access(watched, "models")["status"] == 200
-    assert {line["path"] for line in lines(watched, "fllm.access")} & {"/health", "/metrics"} == set()
+        assert ask(observed, path.strip("/"), "GET", path).status_code == 200
+    ask(observed, "models", "GET", "/v1/models")
+    assert access(observed, "models")["status"] == 200
+    assert {line["path"] for line in lines(observed, "fllm.access")} & {"/health", "/metrics"} == set()
 
 
-def test_an_id_that_could_forge_a_line_is_replaced(watched: Server) -> None:
-    forged = ask(watched, "two words", "GET", "/v1/models").headers["x-request-id"]
+def test_an_unsafe_request_id_is_replaced(observed: Server) -> None:
+    forged = ask(observed, "two words", "GET", "/v1/models").headers["x-request-id"]
     assert len(forged) == 32
-    assert access(watched, forged)["path"] == "/v1/models"
+    assert access(observed, forged)["path"] == "/v1/models"
 
 
-def test_the_same_id_twice_is_two_requests(watched: Server) -> None:
+def test_two_requests_with_the_same_id_are_logged_separately(observed: Server) -> None:
     for _ in range(2):
-        assert ask(watched, "twin").status_code == 200
-    end = time.monotonic() + PATIENCE
-    while len(twins := [each for each in lines(watched, "fllm.access") if each["request_id"] == "twin"]) < 2:
+        assert ask(observed, "twin").status_code == 200
+    end = time.monotonic() + TIMEOUT
+    while len(twins := [each for each in lines(observed, "fllm.access") if each["request_id"] == "twin"]) < 2:
         assert time.monotonic() < end
         time.sleep(0.02)
     assert [line["status"] for line in twins] == [200, 200]
 
 
-def test_vllms_names_show_the_same_figures(watched: Server) -> None:
-    ask(watched, "counted")
-    page = ask(watched, "page", "GET", "/metrics").text
+def test_vllm_metric_names_have_the_same_values(observed: Server) -> None:
+    ask(observed, "counted")
+    page = ask(observed, "page", "GET", "/metrics").text
     samples = dict(line.rsplit(" ", 1) for line in page.splitlines() if not line.startswith("#"))
     totals = {name.partition("{")[0]: value for name, value in samples.items()}
     assert totals["vllm:generation_tokens_total"] == totals["furiosa_llm:generation_tokens_total"] != "0.0"
 
 
-def test_every_line_on_stderr_is_json(watched: Server) -> None:
-    told = [line for line in watched.log().splitlines() if not line.startswith("furiosa-llm: serving")]
-    assert told
-    assert all(json.loads(line)["message"] for line in told)
+def test_every_line_on_stderr_is_json(observed: Server) -> None:
+    logged = [line for line in observed.log().splitlines() if not line.startswith("furiosa-llm: serving")]
+    assert logged
+    assert all(json.loads(line)["message"] for line in logged)

@@ -1,4 +1,4 @@
-"""The distribution: built as a release would be, installed into an empty environment, run there."""
+"""The distribution: built like a release, installed into an empty environment, and run there."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ pytestmark = pytest.mark.packaging
 
 PACKAGES = {"fllm", "fllm_api", "fllm_backends", "fllm_bench", "fllm_metrics", "fllm_parsers"}
 LARGE = ("torch", "transformers", "xgrammar")
-"""Left out of the empty environment: gigabytes (of xgrammar it is Triton), which no command that only answers
-may need."""
+"""Not installed in the empty environment: they take gigabytes (xgrammar because of Triton), and commands that
+do not load a model must work without them."""
 
 
 def call(*arguments: str | Path) -> str:
-    """Stdout of a command that succeeds."""
+    """Run a command that must succeed; return its stdout."""
     done = subprocess.run(list(map(str, arguments)), capture_output=True, text=True, cwd=ROOT, timeout=600)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     return done.stdout
@@ -31,7 +31,7 @@ def call(*arguments: str | Path) -> str:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A wheel built from the sdist, as installers without a fitting wheel do."""
+    """Build a wheel from the sdist, as an installer without a matching wheel does."""
     directory: Path = tmp_path_factory.mktemp("dist")
     call(sys.executable, "-m", "build", "--no-isolation", "--outdir", directory, ROOT)
     [sdist] = directory.glob("*.tar.gz")
@@ -44,7 +44,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The ``bin`` of an environment that holds the wheel and its dependencies, save the large ones."""
+    """Install the wheel and its dependencies, except the large ones; return the environment's ``bin``."""
     directory: Path = tmp_path_factory.mktemp("empty")
     venv.create(directory, symlinks=True)
     python = directory / "bin" / "python"
@@ -62,7 +62,7 @@ def requirements(wheel: Path) -> list[str]:
     return metadata.get_all("Requires-Dist", [])
 
 
-def test_the_wheel_holds_our_packages_and_nothing_else(wheel: Path) -> None:
+def test_the_wheel_contains_exactly_the_packages(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         [points] = [archive.read(name).decode() for name in names if name.endswith("entry_points.txt")]
@@ -79,7 +79,7 @@ def test_the_wheel_holds_our_packages_and_nothing_else(wheel: Path) -> None:
         assert line in points
 
 
-def test_a_wheel_built_directly_is_the_same(wheel: Path, tmp_path: Path) -> None:
+def test_a_wheel_built_from_the_repository_is_the_same(wheel: Path, tmp_path: Path) -> None:
     call(sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", tmp_path, ROOT)
     [direct] = tmp_path.glob("*.whl")
     assert contents(direct) == contents(wheel)
@@ -94,7 +94,7 @@ def test_torch_and_transformers_are_required(wheel: Path) -> None:
     assert all(any(each.startswith(name) for each in requirements(wheel)) for name in LARGE)
 
 
-def test_the_commands_answer_where_no_model_library_is(installed: Path) -> None:
+def test_commands_work_without_model_libraries(installed: Path) -> None:
     missing = subprocess.run([installed / "python", "-c", "import torch"], capture_output=True, text=True)
     assert "No module named 'torch'" in missing.stderr
     version = call(installed / "furiosa-llm", "version")
@@ -104,22 +104,22 @@ def test_the_commands_answer_where_no_model_library_is(installed: Path) -> None:
     assert "llama3_json" in call(installed / "furiosa-llm", "serve", "--help")
 
 
-def test_our_plugins_are_found_where_they_are_installed(installed: Path) -> None:
+def test_the_installed_plugins_are_found(installed: Path) -> None:
     listing = json.loads(call(installed / "furiosa-llm", "plugins", "--json"))
     assert {each["distribution"] for each in listing["plugins"]} == {"furiosa-llm-server"}
     assert {each["error"] for each in listing["plugins"]} == {None}
     assert {"parsers", "backends", "metrics"} <= {each["name"] for each in listing["plugins"]}
 
 
-def test_what_a_new_plugin_is_made_of_is_in_the_wheel(installed: Path, tmp_path: Path) -> None:
-    told = call(installed / "furiosa-llm", "plugins", "new", "routes", "acme", "--directory", tmp_path)
-    assert "pytest" in told
+def test_the_wheel_contains_the_templates_of_new_plugins(installed: Path, tmp_path: Path) -> None:
+    output = call(installed / "furiosa-llm", "plugins", "new", "routes", "acme", "--directory", tmp_path)
+    assert "pytest" in output
     assert (tmp_path / ".github" / "workflows" / "test.yml").is_file()
     assert (tmp_path / ".gitignore").is_file()
     assert (tmp_path / "src" / "acme" / "py.typed").is_file()
 
 
-def test_without_the_embedded_model_serve_says_how_to_get_it(installed: Path) -> None:
+def test_serve_without_the_embedded_model_names_its_package(installed: Path) -> None:
     done = subprocess.run(
         [installed / "furiosa-llm", "serve", "--backend", "torch", "--port", "0"],
         capture_output=True,

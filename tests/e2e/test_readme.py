@@ -1,4 +1,4 @@
-"""The README's examples, run as they stand there, with both major versions of the client that people have."""
+"""The README's examples, run unchanged with both common major versions of the OpenAI client."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def example(heading: str) -> str:
 
 
 def run_example(heading: str, server: Server, client: Path | None, **changes: str) -> str:
-    """Run an example as it is on the page, but for the port and ``changes``; return what it prints."""
+    """Run an example of the page with another port and ``changes``; return its output."""
     code = example(heading).replace("http://localhost:8000", server.url)
     for old, new in changes.items():
         assert old in code
@@ -40,7 +40,7 @@ def run_example(heading: str, server: Server, client: Path | None, **changes: st
 
 @pytest.fixture(scope="session", params=["openai 3", "openai 2"])
 def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path | None:
-    """A folder with that version of the client, or None for the one installed."""
+    """Return a directory with that version of the client, or ``None`` for the installed one."""
     if request.param == "openai 3":
         return None
     target = tmp_path_factory.mktemp("openai2")
@@ -51,13 +51,13 @@ def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    """Start what the page says: the default model, without options."""
+    """Run the server as on the page: the default model, without options."""
     with serving() as running:
         yield running
 
 
 @pytest.mark.parametrize("heading", ["Chat", "Streaming"])
-def test_a_chat_is_answered(heading: str, server: Server, client: Path | None) -> None:
+def test_chat_examples_give_the_right_response(heading: str, server: Server, client: Path | None) -> None:
     assert "Paris" in run_example(heading, server, client)
 
 
@@ -76,14 +76,12 @@ def test_the_default_model_calls_the_tool(server: Server, client: Path | None) -
     assert result.startswith("Result: Getting the weather for San Francisco, CA in ")
 
 
-def test_the_example_of_reasoning_runs_on_the_default_model(server: Server, client: Path | None) -> None:
+def test_the_reasoning_example_runs_on_the_default_model(server: Server, client: Path | None) -> None:
     printed = run_example("Reasoning", server, client)
     assert printed.startswith("Answer: ")
 
 
-def test_tools_print_what_the_seed_document_says(
-    scripted: Callable[..., Server], client: Path | None
-) -> None:
+def test_the_tools_example_prints_a_call(scripted: Callable[..., Server], client: Path | None) -> None:
     server = scripted(LLAMA31_WEATHER, "--enable-auto-tool-choice", "--tool-call-parser", "llama3_json")
     auto = {'tool_choice="required"': 'tool_choice="auto"'}
     assert run_example("Tools", server, client, **auto).splitlines() == [
@@ -93,7 +91,9 @@ def test_tools_print_what_the_seed_document_says(
     ]
 
 
-def test_reasoning_comes_apart_from_the_answer(scripted: Callable[..., Server], client: Path | None) -> None:
+def test_the_reasoning_example_separates_reasoning_from_content(
+    scripted: Callable[..., Server], client: Path | None
+) -> None:
     server = scripted(DEEPSEEK_R1, "--enable-reasoning", "--reasoning-parser", "deepseek_r1")
     printed = run_example("Reasoning", server, client)
     assert printed.startswith("Reasoning: First, compare 9.11 and 9.8")
@@ -101,7 +101,7 @@ def test_reasoning_comes_apart_from_the_answer(scripted: Callable[..., Server], 
     assert printed.rstrip().endswith("9.8 is greater.")
 
 
-def test_the_owners_line_starts_as_it_stands() -> None:
+def test_the_command_line_of_the_page_starts_a_server() -> None:
     line = "furiosa-llm serve --tool-call-parser llama3_json --reasoning-parser deepseek_r1"
     assert line in README
     with serving(*line.split()[2:]) as running:

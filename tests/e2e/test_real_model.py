@@ -1,4 +1,4 @@
-"""The embedded model through the real server: what must hold whatever a model says."""
+"""The embedded model through the real server: properties that hold for the output of any model."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def ask(server: Server, path: str = "/chat/completions", **body: Any) -> dict[st
     body = {"model": "m", "max_tokens": 24, **body}
     if path == "/chat/completions":
         body.setdefault("messages", QUESTION)
-    answer = httpx.post(server.api + path, json=body, timeout=120)
-    assert answer.status_code == 200, answer.text
-    parsed: dict[str, Any] = answer.json()
+    response = httpx.post(server.api + path, json=body, timeout=120)
+    assert response.status_code == 200, response.text
+    parsed: dict[str, Any] = response.json()
     return parsed
 
 
@@ -34,14 +34,14 @@ def stream(server: Server, path: str = "/chat/completions", **body: Any) -> list
     body = {"model": "m", "max_tokens": 24, "stream": True, **body}
     if path == "/chat/completions":
         body.setdefault("messages", QUESTION)
-    with httpx.stream("POST", server.api + path, json=body, timeout=120) as answer:
-        assert answer.status_code == 200
-        data = [line[6:] for line in answer.iter_lines() if line.startswith("data: ")]
+    with httpx.stream("POST", server.api + path, json=body, timeout=120) as response:
+        assert response.status_code == 200
+        data = [line[6:] for line in response.iter_lines() if line.startswith("data: ")]
     assert data[-1] == "[DONE]"
     return [json.loads(line) for line in data[:-1]]
 
 
-def status(server: Server) -> dict[str, float]:
+def gauges_of(server: Server) -> dict[str, float]:
     page = httpx.get(f"{server.url}/metrics").text
     gauges = {}
     for line in page.splitlines():
@@ -52,10 +52,10 @@ def status(server: Server) -> dict[str, float]:
 
 
 def wait_until_idle(server: Server) -> None:
-    """No request runs or waits, and no KV block is held."""
+    """Wait until no request runs or waits, and no KV block is in use."""
     busy = {"num_requests_running", "num_requests_waiting", "kv_cache_usage"}
     for _ in range(100):
-        gauges = status(server)
+        gauges = gauges_of(server)
         if not any(gauges[f"furiosa_llm:{name}"] for name in busy):
             return
         time.sleep(0.1)
@@ -84,7 +84,7 @@ def test_greedy_chat_is_the_same_streamed_and_not(server: Server) -> None:
 
 
 @pytest.mark.parametrize("options", [{"temperature": 0}, {"seed": 7, "temperature": 1.0, "top_p": 0.9}])
-def test_an_answer_is_the_same_alone_and_among_sixteen_others(
+def test_a_response_is_the_same_alone_and_with_sixteen_concurrent_requests(
     server: Server, options: dict[str, Any]
 ) -> None:
     def content(**extra: Any) -> str:
@@ -97,13 +97,13 @@ def test_an_answer_is_the_same_alone_and_among_sixteen_others(
         for seed in range(1, 17)
     ]
     with concurrent.futures.ThreadPoolExecutor(17) as pool:
-        crowd = [pool.submit(content, **other) for other in others]
-        among = pool.submit(content, **options)
-        assert among.result() == alone
-        assert all(other.result() is not None for other in crowd)
+        concurrent_responses = [pool.submit(content, **other) for other in others]
+        response_among_others = pool.submit(content, **options)
+        assert response_among_others.result() == alone
+        assert all(other.result() is not None for other in concurrent_responses)
 
 
-def test_n_answers_differ_and_are_repeated_by_their_seed(server: Server) -> None:
+def test_n_choices_differ_and_are_repeated_by_their_seed(server: Server) -> None:
     options: dict[str, Any] = {"n": 3, "seed": 11, "temperature": 1.5}
     first, again = ask(server, **options), ask(server, **options)
     texts = [choice["message"]["content"] for choice in first["choices"]]
@@ -112,22 +112,22 @@ def test_n_answers_differ_and_are_repeated_by_their_seed(server: Server) -> None
     assert texts == [choice["message"]["content"] for choice in again["choices"]]
 
 
-def test_beam_search_finds_a_likelier_answer_than_greedy(server: Server) -> None:
+def test_beam_search_finds_a_likelier_text_than_greedy(server: Server) -> None:
     def logprob(**options: Any) -> float:
-        answer = ask(
+        response = ask(
             server, "/completions", prompt="The capital of France is", max_tokens=8, logprobs=0, **options
         )
-        return sum(answer["choices"][0]["logprobs"]["token_logprobs"])
+        return sum(response["choices"][0]["logprobs"]["token_logprobs"])
 
     beam = logprob(use_beam_search=True, best_of=4, ignore_eos=True)
     assert beam >= logprob(temperature=0, ignore_eos=True) - 1e-3
 
 
-def test_echo_with_logprobs_covers_prompt_and_answer(server: Server) -> None:
-    answer = ask(
+def test_echo_with_logprobs_covers_prompt_and_output(server: Server) -> None:
+    response = ask(
         server, "/completions", prompt="The sky is blue", echo=True, logprobs=1, max_tokens=3, temperature=0
     )
-    choice = answer["choices"][0]
+    choice = response["choices"][0]
     assert choice["text"].startswith("The sky is blue")
     logprobs = choice["logprobs"]
     assert logprobs["token_logprobs"][0] is None
@@ -136,11 +136,11 @@ def test_echo_with_logprobs_covers_prompt_and_answer(server: Server) -> None:
     assert logprobs["text_offset"] == offsets
 
 
-def test_several_prompts_are_answered_in_their_order(server: Server) -> None:
+def test_several_prompts_are_completed_in_order(server: Server) -> None:
     prompts = ["One, two,", "Monday, Tuesday,"]
-    answer = ask(server, "/completions", prompt=prompts, temperature=0, max_tokens=6)
+    response = ask(server, "/completions", prompt=prompts, temperature=0, max_tokens=6)
     alone = [ask(server, "/completions", prompt=prompt, temperature=0, max_tokens=6) for prompt in prompts]
-    assert [choice["text"] for choice in answer["choices"]] == [one["choices"][0]["text"] for one in alone]
+    assert [choice["text"] for choice in response["choices"]] == [one["choices"][0]["text"] for one in alone]
 
 
 def test_a_shared_prefix_is_found_in_the_cache(server: Server) -> None:
@@ -150,7 +150,7 @@ def test_a_shared_prefix_is_found_in_the_cache(server: Server) -> None:
     assert usage["prompt_tokens_details"]["cached_tokens"] > usage["prompt_tokens"] // 2
 
 
-def test_a_stop_string_ends_the_answer_before_it(server: Server) -> None:
+def test_a_stop_string_is_excluded_from_the_output(server: Server) -> None:
     body: dict[str, Any] = {"prompt": "1, 2, 3, 4, 5,", "temperature": 0, "max_tokens": 30}
     free = ask(server, "/completions", **body)["choices"][0]["text"]
     stop = free[9:12]
@@ -159,7 +159,7 @@ def test_a_stop_string_ends_the_answer_before_it(server: Server) -> None:
     assert (choice["finish_reason"], choice["stop_reason"]) == ("stop", stop)
 
 
-def test_a_client_that_goes_away_frees_its_sequence(server: Server) -> None:
+def test_a_client_that_closes_a_stream_frees_its_sequence(server: Server) -> None:
     body = {
         "model": "m",
         "prompt": "Once upon a time",
@@ -167,19 +167,19 @@ def test_a_client_that_goes_away_frees_its_sequence(server: Server) -> None:
         "ignore_eos": True,
         "stream": True,
     }
-    with httpx.stream("POST", f"{server.api}/completions", json=body, timeout=60) as answer:
-        assert next(answer.iter_lines()).startswith("data: ")
+    with httpx.stream("POST", f"{server.api}/completions", json=body, timeout=60) as response:
+        assert next(response.iter_lines()).startswith("data: ")
     wait_until_idle(server)
 
 
-def test_a_client_that_leaves_a_whole_answer_frees_its_sequence(server: Server) -> None:
+def test_a_client_that_closes_a_non_streaming_request_frees_its_sequence(server: Server) -> None:
     body = {"model": "m", "prompt": "Once upon a time", "max_tokens": 3000, "ignore_eos": True}
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(f"{server.api}/completions", json=body, timeout=1)
     wait_until_idle(server)
 
 
-def test_forty_concurrent_streams_finish_and_leave_nothing(server: Server) -> None:
+def test_forty_concurrent_streams_finish_and_free_all_blocks(server: Server) -> None:
     def one(i: int) -> str | None:
         chunks = stream(server, messages=[{"role": "user", "content": f"Count from {i}."}], max_tokens=8)
         reasons = [choice["finish_reason"] for chunk in chunks for choice in chunk["choices"]]
@@ -193,6 +193,6 @@ def test_forty_concurrent_streams_finish_and_leave_nothing(server: Server) -> No
 def test_the_openai_client_reads_models_and_usage(client: OpenAI) -> None:
     model = client.models.list().data[0]
     assert client.models.retrieve(model.id).id == model.id == "SmolLM2-135M-Instruct"
-    answer = client.completions.create(model=model.id, prompt="Hello", max_tokens=4)
-    assert answer.usage is not None
-    assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
+    response = client.completions.create(model=model.id, prompt="Hello", max_tokens=4)
+    assert response.usage is not None
+    assert response.usage.total_tokens == response.usage.prompt_tokens + response.usage.completion_tokens

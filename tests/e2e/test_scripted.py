@@ -1,4 +1,4 @@
-"""Tools and reasoning through HTTP, with what larger models really emit."""
+"""Tool calls and reasoning over HTTP, with the recorded output of larger models."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BOTH = ("--tool-call-parser", "llama3_json", "--reasoning-parser", "deepseek_r1"
 
 
 def fold(server: Server, **options: Any) -> dict[str, Any]:
-    """What a client makes of the stream: the message, its finish reason, its usage."""
+    """Return message, finish reason and usage of a streamed response, as a client assembles them."""
     client = OpenAI(base_url=server.api, api_key="EMPTY")
     stream: Any = client.chat.completions.create(
         model="m", messages=MESSAGES, stream=True, stream_options={"include_usage": True}, **options
@@ -46,10 +46,10 @@ def fold(server: Server, **options: Any) -> dict[str, Any]:
 
 
 def whole(server: Server, **options: Any) -> dict[str, Any]:
-    """The same of an answer that is not streamed."""
+    """Return message, finish reason and usage of a non-streaming response."""
     client = OpenAI(base_url=server.api, api_key="EMPTY")
-    answer: Any = client.chat.completions.create(model="m", messages=MESSAGES, **options)
-    [choice] = answer.choices
+    response: Any = client.chat.completions.create(model="m", messages=MESSAGES, **options)
+    [choice] = response.choices
     calls = choice.message.tool_calls or []
     return {
         "message": {
@@ -62,53 +62,53 @@ def whole(server: Server, **options: Any) -> dict[str, Any]:
             ],
         },
         "finish_reason": choice.finish_reason,
-        "usage": answer.usage.model_dump(),
+        "usage": response.usage.model_dump(),
     }
 
 
-def test_reasoning_and_two_calls_come_apart(scripted: Callable[..., Server]) -> None:
+def test_reasoning_and_two_calls_are_separated(scripted: Callable[..., Server]) -> None:
     server = scripted(REASONS_THEN_CALLS, *BOTH)
-    answer = whole(server, tools=TOOLS)
-    assert answer == fold(server, tools=TOOLS)
-    message = answer["message"]
+    response = whole(server, tools=TOOLS)
+    assert response == fold(server, tools=TOOLS)
+    message = response["message"]
     assert message["reasoning_content"] == "\nThe user wants both ☀️.\n"
     assert message["content"].strip() == ""
     assert [(call["name"], json.loads(call["arguments"])) for call in message["tool_calls"]] == [
         ("get_weather", {"location": "서울"}),
         ("now", {}),
     ]
-    assert answer["finish_reason"] == "tool_calls"
-    assert answer["usage"]["completion_tokens_details"]["reasoning_tokens"] == 8
+    assert response["finish_reason"] == "tool_calls"
+    assert response["usage"]["completion_tokens_details"]["reasoning_tokens"] == 8
 
 
-def test_a_call_cut_by_length_keeps_its_reason(scripted: Callable[..., Server]) -> None:
+def test_a_call_cut_by_length_has_finish_reason_length(scripted: Callable[..., Server]) -> None:
     server = scripted(LLAMA31_WEATHER, "--enable-auto-tool-choice", "--tool-call-parser", "llama3_json")
-    answer = whole(server, tools=TOOLS, max_tokens=12)
-    assert answer == fold(server, tools=TOOLS, max_tokens=12)
-    assert answer["finish_reason"] == "length"
+    response = whole(server, tools=TOOLS, max_tokens=12)
+    assert response == fold(server, tools=TOOLS, max_tokens=12)
+    assert response["finish_reason"] == "length"
 
 
 def test_without_tools_a_call_is_content(scripted: Callable[..., Server]) -> None:
     server = scripted(LLAMA31_WEATHER, "--enable-auto-tool-choice", "--tool-call-parser", "llama3_json")
     for options in ({}, {"tools": TOOLS, "tool_choice": "none"}):
-        answer = whole(server, **options)
-        assert answer == fold(server, **options)
-        assert answer["message"]["content"].startswith('{"name": "get_weather"')
-        assert answer["finish_reason"] == "stop"
+        response = whole(server, **options)
+        assert response == fold(server, **options)
+        assert response["message"]["content"].startswith('{"name": "get_weather"')
+        assert response["finish_reason"] == "stop"
 
 
-def test_the_key_of_reasoning_is_absent_without_reasoning(scripted: Callable[..., Server]) -> None:
+def test_reasoning_content_is_absent_without_a_parser(scripted: Callable[..., Server]) -> None:
     server = scripted(LLAMA31_WEATHER, "--enable-auto-tool-choice", "--tool-call-parser", "llama3_json")
-    answer = httpx.post(f"{server.api}/chat/completions", json={"model": "m", "messages": MESSAGES}).json()
-    assert "reasoning_content" not in answer["choices"][0]["message"]
+    response = httpx.post(f"{server.api}/chat/completions", json={"model": "m", "messages": MESSAGES}).json()
+    assert "reasoning_content" not in response["choices"][0]["message"]
 
 
-def test_a_prompt_that_opens_the_thinking_needs_no_tag(scripted: Callable[..., Server]) -> None:
+def test_a_prompt_that_opens_the_reasoning_needs_no_tag(scripted: Callable[..., Server]) -> None:
     server = scripted(DEEPSEEK_R1, "--enable-reasoning", "--reasoning-parser", "deepseek_r1")
-    answer = whole(server)
-    assert answer == fold(server)
-    assert answer["message"]["reasoning_content"].startswith("First, compare")
-    assert answer["message"]["content"] == "\n\n9.8 is greater."
-    assert answer["usage"]["completion_tokens_details"]["reasoning_tokens"] == DEEPSEEK_R1.tokens.index(
+    response = whole(server)
+    assert response == fold(server)
+    assert response["message"]["reasoning_content"].startswith("First, compare")
+    assert response["message"]["content"] == "\n\n9.8 is greater."
+    assert response["usage"]["completion_tokens_details"]["reasoning_tokens"] == DEEPSEEK_R1.tokens.index(
         "</think>"
     )

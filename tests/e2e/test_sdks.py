@@ -1,7 +1,7 @@
-"""What others build on OpenAI's API completes its round trips here: a call, its result, an answer.
+"""SDKs built on OpenAI's API complete round trips of a tool call: a call, its result, a response.
 
-The SDKs hold rich and jiter back, and one brings a plugin for pytest: they live in an environment of their
-own, where each runs the script of its name in ``sdks``.
+The SDKs pin old versions of rich and jiter, and one installs a pytest plugin. Therefore they are installed in
+a separate environment, where each runs its script in ``sdks``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SDKS = Path(__file__).with_name("sdks")
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An interpreter that has the SDKs."""
+    """Return the interpreter of an environment with the SDKs."""
     directory: Path = tmp_path_factory.mktemp("sdks")
     venv.create(directory, symlinks=True)
     python = directory / "bin" / "python"

@@ -1,4 +1,4 @@
-"""N-gram speculation through the real server: the same answers, in fewer steps."""
+"""N-gram speculative decoding through the real server: the same output in fewer steps."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ COPYING = f"Repeat the following text word for word, and add nothing:\n\n{SENTEN
 
 
 @pytest.fixture(scope="module")
-def guessing() -> Iterator[Server]:
-    """A server that guesses."""
+def speculating() -> Iterator[Server]:
+    """Run a server with speculative decoding."""
     options = ("--enable-metrics", "--max-model-len", "4096")
     with serving(*options, "--speculative-config", json.dumps(NGRAM)) as running:
         yield running
@@ -28,13 +28,13 @@ def guessing() -> Iterator[Server]:
 
 def ask(server: Server, **options: Any) -> dict[str, Any]:
     body = {"model": "m", "messages": [{"role": "user", "content": COPYING}], "max_tokens": 48, **options}
-    answer = httpx.post(f"{server.api}/chat/completions", json=body, timeout=120)
-    assert answer.status_code == 200, answer.text
-    parsed: dict[str, Any] = answer.json()
+    response = httpx.post(f"{server.api}/chat/completions", json=body, timeout=120)
+    assert response.status_code == 200, response.text
+    parsed: dict[str, Any] = response.json()
     return parsed
 
 
-def counted(server: Server, name: str) -> float:
+def counter(server: Server, name: str) -> float:
     page = httpx.get(f"{server.url}/metrics").text
     [line] = [line for line in page.splitlines() if line.startswith(f"furiosa_llm:{name}_total")]
     return float(line.rpartition(" ")[2])
@@ -49,18 +49,21 @@ def counted(server: Server, name: str) -> float:
     ],
     ids=["greedy", "sampled", "penalized"],
 )
-def test_answers_are_those_of_a_server_that_does_not_guess(
-    server: Server, guessing: Server, options: dict[str, Any]
+def test_the_output_equals_that_without_speculation(
+    server: Server, speculating: Server, options: dict[str, Any]
 ) -> None:
-    plain, guessed = ask(server, **options), ask(guessing, **options)
-    assert guessed["choices"] == plain["choices"]
-    assert guessed["usage"]["completion_tokens"] == plain["usage"]["completion_tokens"]
+    plain, speculated = ask(server, **options), ask(speculating, **options)
+    assert speculated["choices"] == plain["choices"]
+    assert speculated["usage"]["completion_tokens"] == plain["usage"]["completion_tokens"]
 
 
-def test_copied_text_is_guessed_right(guessing: Server) -> None:
+def test_drafts_of_copied_text_are_accepted(speculating: Server) -> None:
     drafted, accepted = "spec_decode_num_draft_tokens", "spec_decode_num_accepted_tokens"
-    before = counted(guessing, drafted), counted(guessing, accepted)
-    answer = ask(guessing, temperature=0)
-    assert answer["choices"][0]["message"]["content"].startswith("The lighthouse was built in 1874")
-    right, guesses = counted(guessing, accepted) - before[1], counted(guessing, drafted) - before[0]
-    assert answer["usage"]["completion_tokens"] / 2 < right <= guesses
+    before = counter(speculating, drafted), counter(speculating, accepted)
+    response = ask(speculating, temperature=0)
+    assert response["choices"][0]["message"]["content"].startswith("The lighthouse was built in 1874")
+    newly_accepted, newly_drafted = (
+        counter(speculating, accepted) - before[1],
+        counter(speculating, drafted) - before[0],
+    )
+    assert response["usage"]["completion_tokens"] / 2 < newly_accepted <= newly_drafted

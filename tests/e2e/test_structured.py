@@ -1,4 +1,4 @@
-"""Answers as they were asked for, by the embedded model, through the real server and OpenAI's client."""
+"""Structured outputs of the embedded model, through the real server and OpenAI's client."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def client(server: Server) -> OpenAI:
 
 
 @pytest.fixture(scope="module")
-def thinker() -> Iterator[Server]:
-    """A server that expects reasoning."""
+def reasoning_server() -> Iterator[Server]:
+    """Run a server with a reasoning parser."""
     with serving("--reasoning-parser", "deepseek_r1", "--max-model-len", "2048") as running:
         yield running
 
 
-def is_of_schema(text: str) -> bool:
+def matches_schema(text: str) -> bool:
     value = json.loads(text)
     return set(value) == {"large", "river"} and value["river"] in SCHEMA["properties"]["river"]["enum"]  # type: ignore[index]
 
@@ -62,13 +62,13 @@ def is_object(text: str) -> bool:
     return isinstance(json.loads(text), dict)
 
 
-WAYS: Any = [
+CONSTRAINTS: Any = [
     (
         {"response_format": {"type": "json_schema", "json_schema": {"name": "c", "schema": SCHEMA}}},
-        is_of_schema,
+        matches_schema,
     ),
-    ({"structured_outputs": {"json": SCHEMA}}, is_of_schema),
-    ({"guided_json": json.dumps(SCHEMA)}, is_of_schema),
+    ({"structured_outputs": {"json": SCHEMA}}, matches_schema),
+    ({"guided_json": json.dumps(SCHEMA)}, matches_schema),
     ({"response_format": {"type": "json_object"}, "max_tokens": 300}, is_object),
     ({"guided_regex": DIGITS}, lambda text: re.fullmatch(DIGITS, text)),
     ({"guided_choice": COLOUR}, COLOUR.__contains__),
@@ -77,31 +77,35 @@ WAYS: Any = [
 
 
 def test_a_pydantic_model_is_parsed(client: OpenAI) -> None:
-    answer = client.chat.completions.parse(
+    response = client.chat.completions.parse(
         model="m", messages=QUESTION, response_format=City, temperature=0, max_tokens=300
     )
-    [choice] = answer.choices
+    [choice] = response.choices
     assert choice.finish_reason == "stop"
     assert isinstance(choice.message.parsed, City)
 
 
 @pytest.mark.parametrize(
-    ("way", "obeyed"), WAYS, ids=lambda value: next(iter(value), None) if isinstance(value, dict) else ""
+    ("constraint", "is_satisfied"),
+    CONSTRAINTS,
+    ids=lambda value: next(iter(value), None) if isinstance(value, dict) else "",
 )
-def test_every_way_to_ask_is_obeyed_streamed_and_not(client: OpenAI, way: Any, obeyed: Any) -> None:
-    options: dict[str, Any] = {"model": "m", "max_tokens": 100, "seed": 5, "extra_body": way}
+def test_every_constraint_is_satisfied_streamed_and_not(
+    client: OpenAI, constraint: Any, is_satisfied: Any
+) -> None:
+    options: dict[str, Any] = {"model": "m", "max_tokens": 100, "seed": 5, "extra_body": constraint}
     chat = client.chat.completions.create(messages=QUESTION, **options).choices[0]
     assert chat.finish_reason == "stop"
-    assert obeyed(chat.message.content), chat.message.content
+    assert is_satisfied(chat.message.content), chat.message.content
     chunks: Any = client.chat.completions.create(messages=QUESTION, stream=True, **options)
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == chat.message.content
     text = client.completions.create(prompt="Paris is", **options).choices[0]
-    assert obeyed(text.text), text.text
+    assert is_satisfied(text.text), text.text
     pieces: Any = client.completions.create(prompt="Paris is", stream=True, **options)
     assert "".join(piece.choices[0].text for piece in pieces) == text.text
 
 
-def test_each_of_several_answers_obeys(client: OpenAI) -> None:
+def test_each_of_several_choices_satisfies_the_constraint(client: OpenAI) -> None:
     several: Any = {
         "model": "m",
         "messages": QUESTION,
@@ -109,16 +113,16 @@ def test_each_of_several_answers_obeys(client: OpenAI) -> None:
         "extra_body": {"guided_json": SCHEMA},
     }
     for options in ({"n": 3}, {"n": 2, "extra_body": {"guided_json": SCHEMA, "best_of": 3}}):
-        answer = client.chat.completions.create(**{**several, **options})
-        assert len(answer.choices) == options["n"]
-        for choice in answer.choices:
-            assert is_of_schema(choice.message.content or "")
+        response = client.chat.completions.create(**{**several, **options})
+        assert len(response.choices) == options["n"]
+        for choice in response.choices:
+            assert matches_schema(choice.message.content or "")
             assert choice.logprobs is not None
             assert "".join(each.token for each in choice.logprobs.content or ()).startswith("{")
 
 
 @pytest.mark.parametrize(
-    ("way", "param"),
+    ("constraint", "param"),
     [
         ({"guided_regex": "("}, "guided_regex"),
         ({"guided_grammar": "root ::= ("}, "guided_grammar"),
@@ -128,13 +132,15 @@ def test_each_of_several_answers_obeys(client: OpenAI) -> None:
     ],
     ids=str,
 )  # fmt: skip
-def test_what_can_not_be_obeyed_is_the_fault_of_its_field(client: OpenAI, way: Any, param: str) -> None:
-    with pytest.raises(BadRequestError) as refused:
-        client.chat.completions.create(model="m", messages=QUESTION, extra_body=way)
-    assert refused.value.param == param
+def test_an_unsupported_constraint_is_a_400_that_names_the_field(
+    client: OpenAI, constraint: Any, param: str
+) -> None:
+    with pytest.raises(BadRequestError) as error:
+        client.chat.completions.create(model="m", messages=QUESTION, extra_body=constraint)
+    assert error.value.param == param
 
 
-def test_hostile_requests_stop_no_honest_one(server: Server) -> None:
+def test_hostile_constraints_do_not_block_other_requests(server: Server) -> None:
     deep = '{"type":"object","properties":{"a":' * 90 + "{}" + "}}" * 90
     hostile: Any = [
         {"guided_regex": "((a{1,500}){1,500}){1,500}"},
@@ -149,19 +155,19 @@ def test_hostile_requests_stop_no_honest_one(server: Server) -> None:
         body = {"model": "m", "messages": QUESTION, "max_tokens": 60, "temperature": 0, **body}
         return httpx.post(f"{server.api}/chat/completions", json=body, timeout=120), time.monotonic() - began
 
-    honest = {"guided_json": SCHEMA}
-    expected = ask(honest)[0].json()["choices"]
+    ordinary = {"guided_json": SCHEMA}
+    expected = ask(ordinary)[0].json()["choices"]
     with concurrent.futures.ThreadPoolExecutor(12) as threads:
         attacks = [threads.submit(ask, body) for body in hostile]
-        others = [threads.submit(ask, body) for body in [honest] * 4]
+        others = [threads.submit(ask, body) for body in [ordinary] * 4]
         assert [other.result()[0].json()["choices"] for other in others] == [expected] * 4
         assert {attack.result()[0].status_code for attack in attacks} <= {200, 400}
-    assert ask(honest)[0].json()["choices"] == expected
+    assert ask(ordinary)[0].json()["choices"] == expected
 
 
-def test_a_constraint_begins_behind_the_reasoning(thinker: Server) -> None:
-    # A small model does not close its thinking by itself; with this bias it soon says the marker by chance.
-    client = OpenAI(base_url=thinker.api, api_key="EMPTY", max_retries=0)
+def test_a_constraint_begins_after_the_reasoning(reasoning_server: Server) -> None:
+    # A small model does not close its reasoning by itself. With this bias it soon samples the marker.
+    client = OpenAI(base_url=reasoning_server.api, api_key="EMPTY", max_retries=0)
     marker = dict.fromkeys(tokens_of(client, "</think>"), 90)
     options: Any = {
         "guided_json": SCHEMA,
@@ -172,7 +178,7 @@ def test_a_constraint_begins_behind_the_reasoning(thinker: Server) -> None:
     }
     [choice] = client.chat.completions.create(model="m", messages=QUESTION, extra_body=options).choices
     message: Any = choice.message
-    assert is_of_schema(message.content)
+    assert matches_schema(message.content)
     assert message.reasoning_content
     chunks: Any = client.chat.completions.create(
         model="m", messages=QUESTION, extra_body=options, stream=True

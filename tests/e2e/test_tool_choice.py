@@ -1,4 +1,4 @@
-"""Tool calls that a request forces, by the embedded model, through the real server and OpenAI's client."""
+"""Forced tool calls of the embedded model, through the real server and OpenAI's client."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SWITCH: Any = {
         "parameters": {"type": "object", "properties": {"on": {"type": "boolean"}}, "required": ["on"]},
     },
 }
-THREE_LINES = """\
+EXPECTED_OUTPUT = """\
 Function called: get_weather
 Arguments: {"location": "San Francisco, CA", "unit": "fahrenheit"}
 Result: Getting the weather for San Francisco, CA in fahrenheit...
@@ -51,13 +51,13 @@ def client(server: Server) -> OpenAI:
 
 @pytest.fixture(scope="module")
 def plain() -> Iterator[OpenAI]:
-    """A client of a server without any parser."""
+    """Return a client of a server without parsers."""
     with serving("--max-model-len", "2048") as running:
         yield OpenAI(base_url=running.api, api_key="EMPTY", max_retries=0)
 
 
 def ask(client: OpenAI, **options: Any) -> tuple[str | None, list[tuple[str, str]], str]:
-    """Content, calls and the reason of the end, which are the same in a stream."""
+    """Return content, calls and finish reason, after checking that they are the same in a stream."""
     options = {"model": "m", "messages": MESSAGES, "tools": [GET_WEATHER], "max_tokens": 200, **options}
     [choice] = client.chat.completions.create(**options).choices
     calls = [(each.function.name, each.function.arguments) for each in choice.message.tool_calls or ()]
@@ -84,25 +84,25 @@ def get_weather(location: str, unit: str) -> str:
     return f"Getting the weather for {location} in {unit}..."
 
 
-def printed(calls: list[tuple[str, str]]) -> str:
-    """What the seed document's example prints."""
+def example_output(calls: list[tuple[str, str]]) -> str:
+    """Return what the README's example prints for these calls."""
     [(name, arguments)] = calls
     result = get_weather(**json.loads(arguments))
     return f"Function called: {name}\nArguments: {arguments}\nResult: {result}\n"
 
 
-def test_the_seed_documents_example_prints_its_three_lines(client: OpenAI) -> None:
-    # The model takes Celsius to be a little likelier, so it says so where it does not roll the dice.
+def test_the_readmes_example_prints_its_output(client: OpenAI) -> None:
+    # Celsius is slightly likelier for the model, so greedy decoding chooses it.
     _, calls, reason = ask(client, tool_choice="required", parallel_tool_calls=False, temperature=0)
     assert reason == "tool_calls"
-    assert printed(calls).replace("celsius", "fahrenheit") == THREE_LINES
+    assert example_output(calls).replace("celsius", "fahrenheit") == EXPECTED_OUTPUT
     seeds = range(30)
-    answers = (ask(client, tool_choice="required", parallel_tool_calls=False, seed=seed) for seed in seeds)
-    assert any(printed(calls) == THREE_LINES for _, calls, _ in answers)
+    responses = (ask(client, tool_choice="required", parallel_tool_calls=False, seed=seed) for seed in seeds)
+    assert any(example_output(calls) == EXPECTED_OUTPUT for _, calls, _ in responses)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_required_call_is_one_of_the_tools_as_its_schema_says(client: OpenAI, seed: int) -> None:
+def test_a_required_call_matches_the_schema_of_its_tool(client: OpenAI, seed: int) -> None:
     tools = [GET_WEATHER, SWITCH]
     content, calls, reason = ask(client, tools=tools, tool_choice="required", seed=seed, max_tokens=400)
     assert content is None
@@ -112,7 +112,7 @@ def test_a_required_call_is_one_of_the_tools_as_its_schema_says(client: OpenAI, 
         assert set(json.loads(arguments)) == keys
 
 
-def test_a_named_function_is_called_once_and_stops(client: OpenAI) -> None:
+def test_a_named_function_is_called_exactly_once(client: OpenAI) -> None:
     choice = {"type": "function", "function": {"name": "switch"}}
     _, [(name, arguments)], reason = ask(client, tools=[GET_WEATHER, SWITCH], tool_choice=choice, seed=0)
     assert name == "switch"
@@ -132,9 +132,9 @@ def test_a_server_without_a_parser_can_force_calls(plain: OpenAI, choice: Any) -
     assert json.loads(arguments)["on"] in (True, False)
 
 
-def test_a_strict_tool_is_obeyed_where_a_call_is_free(client: OpenAI) -> None:
+def test_a_strict_schema_constrains_an_optional_call(client: OpenAI) -> None:
     strict = {"type": "function", "function": {**SWITCH["function"], "strict": True}}
-    # With this bias the model begins with a brace, as it would begin a call.
+    # With this bias the model begins with a brace, like a call.
     brace, *_ = tokens_of(client, '{"name"')
     text = 'Repeat this text: {"name": "switch", "parameters": {"on": "maybe"}}'
     options: Any = {
@@ -144,14 +144,14 @@ def test_a_strict_tool_is_obeyed_where_a_call_is_free(client: OpenAI) -> None:
         "logit_bias": {brace: 6},
     }
     _, free, _ = ask(client, tools=[SWITCH], **options)
-    _, held, _ = ask(client, tools=[strict], **options)
-    assert held
-    assert held != free
-    assert {name for name, _ in held} == {"switch"}
-    assert all(json.loads(arguments)["on"] in (True, False) for _, arguments in held)
+    _, constrained, _ = ask(client, tools=[strict], **options)
+    assert constrained
+    assert constrained != free
+    assert {name for name, _ in constrained} == {"switch"}
+    assert all(json.loads(arguments)["on"] in (True, False) for _, arguments in constrained)
 
 
-def test_an_answer_in_a_format_may_be_a_call_instead(client: OpenAI) -> None:
+def test_a_response_format_still_allows_a_call(client: OpenAI) -> None:
     schema = {"type": "object", "properties": {"sunny": {"type": "boolean"}}, "required": ["sunny"]}
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
     for seed in range(4):

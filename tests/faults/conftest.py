@@ -1,4 +1,4 @@
-"""Each test of a fault is a row of docs/reliability.md (``--write-page FILE``; ``make faults``)."""
+"""Collect the tests of faults as rows of docs/reliability.md (``--write-page FILE``; ``make faults``)."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from support.fault_table import Row, Seen, page
 
 SEEN = pytest.StashKey[Seen]()
 ROWS = pytest.StashKey[dict[str, Row]]()
-BEGAN = pytest.StashKey[float]()
+STARTED = pytest.StashKey[float]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--write-page", type=Path, metavar="FILE", help="write what the faults did into FILE")
+    parser.addoption("--write-page", type=Path, metavar="FILE", help="write the page of faults to FILE")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    session.config.stash[BEGAN] = time.monotonic()
+    session.config.stash[STARTED] = time.monotonic()
 
 
 @pytest.fixture
 def seen(request: pytest.FixtureRequest) -> Seen:
-    """To be called with what happened."""
+    """Return the recorder that a test calls with what happened."""
     return request.node.stash.setdefault(SEEN, Seen())
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
-    """A test of a fault that says nothing of it has failed."""
+    """Fail a test of a fault that did not record what happened."""
     yield
     if item.get_closest_marker("fault") and not item.stash.get(SEEN, Seen()).sentences:
-        pytest.fail("a test with @fault calls seen(...) with what happened")
+        pytest.fail("a test with @fault must call seen(...) with what happened")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -53,7 +53,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
     file: Path | None = config.getoption("--write-page", None)
     if file is not None:
-        minutes = (time.monotonic() - config.stash.get(BEGAN, time.monotonic())) / 60
+        minutes = (time.monotonic() - config.stash.get(STARTED, time.monotonic())) / 60
         file.write_text(page(config.stash.get(ROWS, {}).values(), minutes=minutes), "utf-8")
 
 

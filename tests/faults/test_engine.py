@@ -1,4 +1,4 @@
-"""What happens when the engine's process dies, hangs, or runs out of memory."""
+"""An engine process that dies, hangs or runs out of memory."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import httpx
 import pytest
 from support.fault_server import (
     ask,
-    assert_ends_clean,
-    assert_unwell,
-    assert_well,
+    assert_clean_exit,
+    assert_healthy,
+    assert_unhealthy,
     engine,
-    gone,
+    has_exited,
     options,
-    recovery,
     status,
     stream,
-    until,
+    wait_for_recovery,
+    wait_until,
 )
 from support.fault_table import Seen, fault
 from support.http_server import Server, children, run, serving
@@ -32,13 +32,13 @@ from fllm.testing.echo import echo_model
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with a tokenizer."""
+    """Return a directory with a tokenizer."""
     return echo_model(tmp_path_factory.mktemp("models") / "model")
 
 
 @pytest.fixture(scope="module")
 def deaths(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """How many of the next starts of the engine fail."""
+    """Return a file with the number of engine starts that fail."""
     file = tmp_path_factory.mktemp("deaths") / "deaths"
     file.write_text("0")
     return file
@@ -46,11 +46,11 @@ def deaths(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(model: Path, deaths: Path) -> Iterator[Server]:
-    """One server for all of these faults: whatever came before, it must be well."""
+    """Run one server for all these faults; it must be healthy again after each."""
     faults = ("--engine-timeout", "2", "--backend-option", f"deaths={deaths}", "--max-num-seqs", "2")
     with serving(model, *options(), *faults) as running:
         yield running
-        assert_ends_clean(running)
+        assert_clean_exit(running)
 
 
 @fault(
@@ -59,8 +59,8 @@ def server(model: Path, deaths: Path) -> Iterator[Server]:
     must="Every stream and every waiting request ends with an error; the server is healthy again within 10 s",
 )
 def test_an_engine_that_is_killed(server: Server, seen: Seen) -> None:
-    answers: list[httpx.Response] = []
-    waiting = [threading.Thread(target=lambda: answers.append(ask(server, "hello"))) for _ in range(4)]
+    responses: list[httpx.Response] = []
+    waiting = [threading.Thread(target=lambda: responses.append(ask(server, "hello"))) for _ in range(4)]
     with stream(server, "one") as first, stream(server, "two") as second:
         for thread in waiting:
             thread.start()
@@ -73,9 +73,9 @@ def test_an_engine_that_is_killed(server: Server, seen: Seen) -> None:
     for thread in waiting:
         thread.join()
     assert messages == {"the engine process died (signal 9, as when memory runs out)"}
-    assert {answer.status_code for answer in answers} == {503}
-    took = recovery(server)
-    assert gone(victim)
+    assert {response.status_code for response in responses} == {503}
+    took = wait_for_recovery(server)
+    assert has_exited(victim)
     assert "died (signal 9, as when memory runs out); it is started again" in server.log()
     seen(f"error events and four 503 responses after {ended:.1f} s; healthy again {took:.1f} s later")
 
@@ -86,12 +86,12 @@ def test_an_engine_that_is_killed(server: Server, seen: Seen) -> None:
     must="It is restarted with growing delays; requests get 503 until it runs",
 )
 def test_an_engine_that_dies_at_its_restart(server: Server, deaths: Path, seen: Seen) -> None:
-    recovery(server)
+    wait_for_recovery(server)
     deaths.write_text("2")
     os.kill(engine(server), signal.SIGKILL)
-    until(lambda: status(server) == 503, "unwell")
-    assert_unwell(server)
-    took = recovery(server)
+    wait_until(lambda: status(server) == 503, "unhealthy")
+    assert_unhealthy(server)
+    took = wait_for_recovery(server)
     assert server.log().count("the engine can't be started again: the engine process died") == 2
     assert deaths.read_text() == "0"
     seen(f"two starts failed, with 503 meanwhile; healthy again after {took:.1f} s")
@@ -103,7 +103,7 @@ def test_an_engine_that_dies_at_its_restart(server: Server, deaths: Path, seen: 
     must="Killed after --engine-timeout (2 s here); its requests end with an error; healthy within 10 s",
 )
 def test_an_engine_that_is_stopped(server: Server, seen: Seen) -> None:
-    recovery(server)
+    wait_for_recovery(server)
     with stream(server, "one") as running:
         victim = engine(server)
         began = time.monotonic()
@@ -111,8 +111,8 @@ def test_an_engine_that_is_stopped(server: Server, seen: Seen) -> None:
         message = running.end()
         ended = time.monotonic() - began
     assert message == "the engine process has not responded for 2 s"
-    took = recovery(server)
-    assert gone(victim)
+    took = wait_for_recovery(server)
+    assert has_exited(victim)
     seen(f"error event after {ended:.1f} s; healthy again {took:.1f} s later")
 
 
@@ -122,14 +122,14 @@ def test_an_engine_that_is_stopped(server: Server, seen: Seen) -> None:
     must="Killed after --engine-timeout (2 s here); its requests end with an error; healthy within 10 s",
 )
 def test_a_step_that_hangs(server: Server, seen: Seen) -> None:
-    recovery(server)
+    wait_for_recovery(server)
     with stream(server, "one") as other:
         began = time.monotonic()
-        answer = ask(server, "ENGINE HANGS")
+        response = ask(server, "ENGINE HANGS")
         ended = time.monotonic() - began
         assert other.end() == "the engine hangs: a step has not ended for 2 s"
-    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
-    took = recovery(server)
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "unavailable")
+    took = wait_for_recovery(server)
     seen(f"503 and error event after {ended:.1f} s; healthy again {took:.1f} s later")
 
 
@@ -157,13 +157,13 @@ def test_a_step_that_hangs(server: Server, seen: Seen) -> None:
     ],
 )
 def test_a_batch_that_fails(word: str, server: Server, seen: Seen) -> None:
-    recovery(server)
+    wait_for_recovery(server)
     before = engine(server)
-    answer = ask(server, word)
-    message = answer.json()["error"]["message"]
-    assert answer.status_code == 500
+    response = ask(server, word)
+    message = response.json()["error"]["message"]
+    assert response.status_code == 500
     assert message.startswith("the engine failed on a batch of 1: ")
-    assert_well(server)
+    assert_healthy(server)
     assert engine(server) == before
     seen(f"500, “{message}”; the same engine served the next request")
 
@@ -174,11 +174,11 @@ def test_a_batch_that_fails(word: str, server: Server, seen: Seen) -> None:
     must="After five failures in a row the engine is restarted",
 )
 def test_a_device_that_is_broken(server: Server, seen: Seen) -> None:
-    recovery(server)
+    wait_for_recovery(server)
     before = engine(server)
     statuses = [ask(server, "ENGINE RAISES").status_code for _ in range(5)]
-    until(lambda: gone(before), "the broken engine is killed")
-    took = recovery(server)
+    wait_until(lambda: has_exited(before), "the broken engine is killed")
+    took = wait_for_recovery(server)
     assert set(statuses) <= {500, 503}
     seen(f"{statuses.count(500)} responses with 500; healthy again after {took:.1f} s")
 
@@ -208,7 +208,7 @@ def test_an_orphan(model: Path, seen: Seen) -> None:
         orphans = children(server)
         server.process.kill()
         server.process.wait()
-        took = until(lambda: all(map(gone, orphans)), "the engine has ended")
+        took = wait_until(lambda: all(map(has_exited, orphans)), "the engine has ended")
         seen(f"it exited after {took:.1f} s")
 
 
@@ -218,7 +218,7 @@ def test_an_orphan(model: Path, seen: Seen) -> None:
     must="Nothing is killed; the stream continues",
 )
 def test_a_pause_of_everything(server: Server, seen: Seen) -> None:
-    recovery(server)
+    wait_for_recovery(server)
     with stream(server, "one", tokens=100) as running:
         both = (server.process.pid, engine(server))
         signal_all(both, signal.SIGSTOP)
@@ -226,7 +226,7 @@ def test_a_pause_of_everything(server: Server, seen: Seen) -> None:
         signal_all(both, signal.SIGCONT)
         assert running.end() == ""
     assert engine(server) == both[1]
-    assert_well(server)
+    assert_healthy(server)
     seen("after 4 s the stream continued and ended normally")
 
 

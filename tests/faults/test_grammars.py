@@ -1,4 +1,4 @@
-"""What happens when a grammar plugin raises or hangs."""
+"""A grammar plugin that raises or hangs."""
 
 from __future__ import annotations
 
@@ -6,22 +6,30 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from support.fault_server import ask, assert_ends_clean, assert_well, engine, options, recovery, stream
+from support.fault_server import (
+    ask,
+    assert_clean_exit,
+    assert_healthy,
+    engine,
+    options,
+    stream,
+    wait_for_recovery,
+)
 from support.fault_table import Seen, fault
 from support.http_server import Server, serving
 
 from fllm.testing.echo import echo_model
 
-ALONE = "Only its request fails, with 500"
+ONE_REQUEST_FAILS = "Only its request fails, with 500"
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One server for all of these faults: whatever came before, it must be well."""
+    """Run one server for all these faults; it must be healthy again after each."""
     model = echo_model(tmp_path_factory.mktemp("models") / "model")
     with serving(model, *options(), "--engine-timeout", "2") as running:
         yield running
-        assert_ends_clean(running)
+        assert_clean_exit(running)
 
 
 @pytest.mark.parametrize(
@@ -29,26 +37,26 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     [
         pytest.param(word, expected, id=word, marks=fault("Grammars", what, must=must))
         for word, expected, what, must in [
-            ("COMPILE RAISES", 500, "A grammar plugin raises in compile", ALONE),
-            ("MATCHER RAISES", 500, "A grammar plugin raises in matcher", ALONE),
-            ("FILL RAISES", 500, "A matcher raises in fill_bitmask", ALONE),
-            ("FILL HANGS", 500, "A matcher hangs in fill_bitmask", ALONE),
-            ("ACCEPT RAISES", 500, "A matcher raises in accept_token", ALONE),
+            ("COMPILE RAISES", 500, "A grammar plugin raises in compile", ONE_REQUEST_FAILS),
+            ("MATCHER RAISES", 500, "A grammar plugin raises in matcher", ONE_REQUEST_FAILS),
+            ("FILL RAISES", 500, "A matcher raises in fill_bitmask", ONE_REQUEST_FAILS),
+            ("FILL HANGS", 500, "A matcher hangs in fill_bitmask", ONE_REQUEST_FAILS),
+            ("ACCEPT RAISES", 500, "A matcher raises in accept_token", ONE_REQUEST_FAILS),
             ("NOTHING", 400, "A grammar allows no text", "A 400 that says so"),
         ]
     ],
 )
 def test_a_grammar_breaks(word: str, expected: int, server: Server, seen: Seen) -> None:
-    recovery(server)
+    wait_for_recovery(server)
     before = engine(server)
     with stream(server, "one", tokens=40) as other:
         began = time.monotonic()
-        answer = ask(server, "hello", structured_outputs={"grammar": word})
+        response = ask(server, "hello", structured_outputs={"grammar": word})
         took = time.monotonic() - began
-        assert answer.status_code == expected, answer.text
-        message = answer.json()["error"]["message"]
+        assert response.status_code == expected, response.text
+        message = response.json()["error"]["message"]
         assert other.end() == ""
-    assert_well(server)
+    assert_healthy(server)
     assert engine(server) == before
     seen(f"{expected}, “{message}”, after {took:.1f} s; another stream was not affected")
 
@@ -59,8 +67,8 @@ def test_a_grammar_breaks(word: str, expected: int, server: Server, seen: Seen) 
     must="The engine is killed after --engine-timeout (2 s here); healthy again within 10 s",
 )
 def test_a_matcher_that_hangs_in_a_step(server: Server, seen: Seen) -> None:
-    recovery(server)
-    answer = ask(server, "hello", structured_outputs={"grammar": "ACCEPT HANGS"})
-    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
-    took = recovery(server)
-    seen(f"503, “{answer.json()['error']['message']}”; healthy again after {took:.1f} s")
+    wait_for_recovery(server)
+    response = ask(server, "hello", structured_outputs={"grammar": "ACCEPT HANGS"})
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "unavailable")
+    took = wait_for_recovery(server)
+    seen(f"503, “{response.json()['error']['message']}”; healthy again after {took:.1f} s")

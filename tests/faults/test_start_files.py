@@ -1,4 +1,4 @@
-"""Files that are damaged or can't be written when a server starts: a clear line, or it serves as ever."""
+"""Damaged and unwritable files at the start: a clear error message, or the server works normally."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import httpx
 import pytest
 from support.fault_table import Seen, fault
 from support.http_server import Server, command, serving
-from support.server_start import LIMIT, PLAIN, one_line
+from support.server_start import START_TIMEOUT, UNQUANTIZED, error_line
 from support.tiny_models import save_model, write_gguf
 
 SMALL_FILES = 16 * 1024
-"""Bytes; more than a tokenizer of single letters takes, and less than the weights."""
+"""Bytes; more than a tokenizer of single letters, less than the weights."""
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +29,12 @@ def gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def text(gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What a server says of which nothing is broken."""
-    with serving(gguf, *PLAIN, FLLM_CACHE=str(tmp_path_factory.mktemp("whole"))) as server:
-        return said(server)
+    """Return the output of a server with undamaged files."""
+    with serving(gguf, *UNQUANTIZED, FLLM_CACHE=str(tmp_path_factory.mktemp("undamaged"))) as server:
+        return complete(server)
 
 
-def said(server: Server) -> str:
+def complete(server: Server) -> str:
     body = {"model": httpx.get(f"{server.api}/models").json()["data"][0]["id"], "prompt": "the"}
     done = httpx.post(f"{server.api}/completions", json={**body, "max_tokens": 12, "temperature": 0})
     assert done.status_code == 200, done.text
@@ -51,14 +51,14 @@ def test_a_disk_that_fills_up_during_the_conversion(gguf: Path, tmp_path: Path, 
         resource.setrlimit(resource.RLIMIT_FSIZE, (SMALL_FILES, SMALL_FILES))
 
     done = subprocess.run(
-        command("serve", str(gguf), "--port", "0", *PLAIN),
+        command("serve", str(gguf), "--port", "0", *UNQUANTIZED),
         capture_output=True,
         text=True,
-        timeout=LIMIT,
+        timeout=START_TIMEOUT,
         env={**os.environ, "FLLM_CACHE": str(tmp_path)},
         preexec_fn=limit,
     )
-    line = one_line(done)
+    line = error_line(done)
     assert "FLLM_CACHE" in line
     assert [*(tmp_path / "gguf").iterdir()] == []
     seen("status 2; the line names the directory and FLLM_CACHE; no files were left")
@@ -72,21 +72,21 @@ def test_a_disk_that_fills_up_during_the_conversion(gguf: Path, tmp_path: Path, 
 def test_a_conversion_that_is_killed(gguf: Path, text: str, tmp_path: Path, seen: Seen) -> None:
     kill_while_converting(gguf, tmp_path)
     assert [*(tmp_path / "gguf").glob(".making-*")]
-    with serving(gguf, *PLAIN, FLLM_CACHE=str(tmp_path)) as server:
-        assert said(server) == text
+    with serving(gguf, *UNQUANTIZED, FLLM_CACHE=str(tmp_path)) as server:
+        assert complete(server) == text
     assert not [*(tmp_path / "gguf").glob(".making-*")]
     seen("the next start was healthy and gave the same output; the partial file was removed")
 
 
 def kill_while_converting(gguf: Path, cache: Path) -> None:
     process = subprocess.Popen(
-        command("serve", str(gguf), "--port", "0", *PLAIN),
+        command("serve", str(gguf), "--port", "0", *UNQUANTIZED),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env={**os.environ, "FLLM_CACHE": str(cache)},
         start_new_session=True,
     )
-    deadline = time.monotonic() + LIMIT
+    deadline = time.monotonic() + START_TIMEOUT
     while not [*cache.glob("gguf/.making-*/*")]:
         assert time.monotonic() < deadline
         time.sleep(0.001)
@@ -100,18 +100,18 @@ def kill_while_converting(gguf: Path, cache: Path) -> None:
     must="They are created again; the output is the same",
 )
 def test_a_damaged_cache(gguf: Path, text: str, tmp_path: Path, seen: Seen) -> None:
-    with serving(gguf, *PLAIN, FLLM_CACHE=str(tmp_path)) as server:
-        assert said(server) == text
+    with serving(gguf, *UNQUANTIZED, FLLM_CACHE=str(tmp_path)) as server:
+        assert complete(server) == text
     [directory] = (tmp_path / "gguf").iterdir()
     garble(next(directory.glob("*.safetensors")))
     (directory / "config.json").write_text("{")
-    with serving(gguf, *PLAIN, FLLM_CACHE=str(tmp_path)) as server:
-        assert said(server) == text
+    with serving(gguf, *UNQUANTIZED, FLLM_CACHE=str(tmp_path)) as server:
+        assert complete(server) == text
         assert "rebuilding damaged cache entry" in server.log()
     seen("one line in the log, converted again, the same output")
 
 
 def garble(file: Path) -> None:
-    """Other weights of the same size, in a file that looks well."""
+    """Change the weights in a file without changing its size or header."""
     content = file.read_bytes()
     file.write_bytes(content[:-4096] + bytes(reversed(content[-4096:])))

@@ -1,4 +1,4 @@
-"""The Hub can't be reached, or never answers."""
+"""The Hub cannot be reached, or does not respond."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 from support.fault_table import Seen, fault
 from support.http_server import serving
-from support.server_start import PLAIN, refused
+from support.server_start import UNQUANTIZED, start_error
 from support.tiny_models import save_model, write_gguf
 
 from fllm_backends.checkpoints.gguf.convert import convert
@@ -19,8 +19,8 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 @fault("Start", "The Hub refuses connections", must="Status 2 and one line, in bounded time")
 def test_a_hub_that_is_down(tmp_path: Path, seen: Seen) -> None:
     with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))  # nobody listens
-        line = refused("org/name", **hub(closed, tmp_path))
+        closed.bind(("127.0.0.1", 0))  # bound, but not listening
+        line = start_error("org/name", **hub(closed, tmp_path))
     assert "'org/name' is not on this machine, and the Hub can't be reached" in line
     seen(f"“{line}”")
 
@@ -30,9 +30,9 @@ def test_a_hub_that_is_down(tmp_path: Path, seen: Seen) -> None:
     "The Hub accepts the connection and never responds",
     must="Status 2 and one line, in bounded time",
 )
-def test_a_hub_that_says_nothing(tmp_path: Path, seen: Seen) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        line = refused("org/name", **hub(silent, tmp_path))
+def test_a_hub_that_does_not_respond(tmp_path: Path, seen: Seen) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server_socket:
+        line = start_error("org/name", **hub(server_socket, tmp_path))
     assert "'org/name' is not on this machine, and the Hub can't be reached" in line
     seen(f"“{line}”")
 
@@ -45,7 +45,7 @@ def test_a_model_that_was_downloaded_is_served_without_the_hub(tmp_path: Path, s
     write_model(repository / "snapshots" / COMMIT, tmp_path / "made")
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
-        with serving("org/name", *PLAIN, **hub(closed, tmp_path)) as server:
+        with serving("org/name", *UNQUANTIZED, **hub(closed, tmp_path)) as server:
             body = {"model": "org/name", "prompt": "the", "max_tokens": 2}
             assert httpx.post(f"{server.api}/completions", json=body).status_code == 200
     seen("healthy, and it served a request")
@@ -56,8 +56,10 @@ def hub(at: socket.socket, cache: Path) -> dict[str, str]:
     return {"HF_ENDPOINT": f"http://{address}:{port}", "HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "0"}
 
 
-def write_model(directory: Path, beside: Path) -> None:
-    """A model with a tokenizer in Hugging Face's layout."""
-    gguf = write_gguf(beside.with_suffix(".gguf"), save_model("Llama", beside, hidden_size=64, head_dim=16))
+def write_model(directory: Path, original: Path) -> None:
+    """Write a model with a tokenizer in Hugging Face's layout."""
+    gguf = write_gguf(
+        original.with_suffix(".gguf"), save_model("Llama", original, hidden_size=64, head_dim=16)
+    )
     directory.mkdir(parents=True)
     convert(gguf, directory, "float32", lambda progress: None)

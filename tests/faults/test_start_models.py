@@ -1,4 +1,4 @@
-"""A damaged model: exit status 2, before anything is computed, and one line that names the file."""
+"""Damaged models: exit status 2 before anything is computed, and one line that names the file."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support.fault_table import Seen, fault
-from support.server_start import refused
+from support.server_start import start_error
 from support.tiny_models import save_model, write_gguf
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory: Path = tmp_path_factory.mktemp("whole")
+def undamaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory: Path = tmp_path_factory.mktemp("undamaged")
     save_model("Llama", directory, hidden_size=64, head_dim=16)
     return directory
 
@@ -37,7 +37,7 @@ def garble_header(model: Path) -> Path:
     return file
 
 
-def miss_shard(model: Path) -> Path:
+def remove_shard(model: Path) -> Path:
     names = list(load_file(model / WEIGHTS))
     shards = dict.fromkeys(names, "model-00001-of-00002.safetensors")
     (model / WEIGHTS).rename(model / "model-00001-of-00002.safetensors")
@@ -94,7 +94,7 @@ def remove_tokenizer(model: Path) -> Path:
         for damage, what in {
             cut_weights: "The model's safetensors file is truncated",
             garble_header: "The header of the safetensors file is garbled",
-            miss_shard: "A shard that the index names is missing",
+            remove_shard: "A shard that the index names is missing",
             remove_weights: "The weights are missing",
             point_to_the_wrong_shard: "The index names a shard that lacks the tensor",
             change_shape: "A tensor's shape differs from config.json",
@@ -105,31 +105,31 @@ def remove_tokenizer(model: Path) -> Path:
         }.items()
     ],
 )
-def test_a_damaged_model_is_refused_by_its_file(
-    damage: Callable[[Path], Path], whole: Path, tmp_path: Path, seen: Seen
+def test_the_error_of_a_damaged_model_names_the_file(
+    damage: Callable[[Path], Path], undamaged: Path, tmp_path: Path, seen: Seen
 ) -> None:
     model = tmp_path / "model"
-    shutil.copytree(whole, model)
+    shutil.copytree(undamaged, model)
     file = damage(model)
-    line = refused(model)
+    line = start_error(model)
     assert file.name in line
     seen(f"“{line.replace(str(model), 'MODEL')}”")
 
 
 @fault("Start", "A GGUF file is truncated", must="Status 2 and one line that names the file")
-def test_a_gguf_that_is_cut_off(whole: Path, tmp_path: Path, seen: Seen) -> None:
+def test_a_truncated_gguf(undamaged: Path, tmp_path: Path, seen: Seen) -> None:
     file = write_gguf(
         tmp_path / "tiny.gguf", save_model("Llama", tmp_path / "m", hidden_size=64, head_dim=16)
     )
     file.write_bytes(file.read_bytes()[:-5000])
-    line = refused(file, FLLM_CACHE=str(tmp_path / "cache"))
+    line = start_error(file, FLLM_CACHE=str(tmp_path / "cache"))
     assert "tiny.gguf" in line
     seen(f"“{line.replace(str(tmp_path), '')}”")
 
 
 @fault("Start", "A file named .gguf has another format", must="Status 2 and one line that names the file")
-def test_a_file_that_is_no_gguf(tmp_path: Path, seen: Seen) -> None:
+def test_a_file_that_is_not_a_gguf(tmp_path: Path, seen: Seen) -> None:
     (tmp_path / "tiny.gguf").write_bytes(b"<html>404</html>" * 100)
-    line = refused(tmp_path / "tiny.gguf")
+    line = start_error(tmp_path / "tiny.gguf")
     assert "is neither a GGUF file" in line
     seen(f"“{line.replace(str(tmp_path), '')}”")

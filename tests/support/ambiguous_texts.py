@@ -1,4 +1,4 @@
-"""Requests that two servers could read in two ways, or that are none at all."""
+"""HTTP requests that two servers could parse differently, or that are invalid."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ AMBIGUOUS = {
     "a negative length": POST + b"Content-Length: -3\r\n\r\nabc",
     "a hexadecimal length": POST + b"Content-Length: 0x3\r\n\r\nabc",
     "no length": POST + b"Content-Length: \r\n\r\nabc",
-    "a length beyond numbers": POST + b"Content-Length: 99999999999999999999999\r\n\r\nabc",
+    "a length that overflows": POST + b"Content-Length: 99999999999999999999999\r\n\r\nabc",
     "a folded line": b"GET / HTTP/1.1\r\nHost: a\r\nX: b\r\n c\r\n\r\n",
     "a folded encoding": POST + b"Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n",
     "a folded first line": b"GET / HTTP/1.1\r\n Host: a\r\n\r\n",
@@ -35,14 +35,14 @@ AMBIGUOUS = {
     "chunked and more": POST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: gzip\r\n\r\n0\r\n\r\n",
     "chunks in HTTP/1.0": b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "a negative chunk": POST + b"Transfer-Encoding: chunked\r\n\r\n-1\r\na\r\n0\r\n\r\n",
-    "a chunk size in C": POST + b"Transfer-Encoding: chunked\r\n\r\n0x1\r\na\r\n0\r\n\r\n",
-    "a space behind a chunk size": POST + b"Transfer-Encoding: chunked\r\n\r\n1 \r\na\r\n0\r\n\r\n",
+    "a chunk size with 0x": POST + b"Transfer-Encoding: chunked\r\n\r\n0x1\r\na\r\n0\r\n\r\n",
+    "a space after a chunk size": POST + b"Transfer-Encoding: chunked\r\n\r\n1 \r\na\r\n0\r\n\r\n",
     "bare LF between chunks": POST + b"Transfer-Encoding: chunked\r\n\r\n1\na\n0\n\n",
     "a chunk longer than its size": POST + b"Transfer-Encoding: chunked\r\n\r\n1\r\naXX0\r\n\r\n",
-    "a chunk size beyond numbers": POST + b"Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\na\r\n",
+    "a chunk size that overflows": POST + b"Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\na\r\n",
     "bare LF in an extension": POST + b"Transfer-Encoding: chunked\r\n\r\n1;a\nb\r\na\r\n0\r\n\r\n",
     "an unknown method": b"FOO / HTTP/1.1\r\nHost: a\r\n\r\n",
-    "a small method": b"get / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "a lower-case method": b"get / HTTP/1.1\r\nHost: a\r\n\r\n",
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00",
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "HTTP/1.2": b"GET / HTTP/1.2\r\nHost: a\r\n\r\n",

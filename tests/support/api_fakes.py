@@ -135,21 +135,21 @@ class Recorder(Collector):
     """A collector that records its calls."""
 
     def __init__(self) -> None:
-        self.heard: list[str] = []
+        self.calls: list[str] = []
         self.requests: list[RequestRecord] = []
 
     def on_request_start(self, request: RequestRecord) -> None:
         self.requests.append(request)
-        self.heard.append("on_request_start")
+        self.calls.append("on_request_start")
 
     def on_first_token(self, request: RequestRecord) -> None:
-        self.heard.append("on_first_token")
+        self.calls.append("on_first_token")
 
     def on_progress(self, request: RequestRecord, gaps: Sequence[float], tokens: int) -> None:
-        self.heard.append(f"on_progress {tokens}")
+        self.calls.append(f"on_progress {tokens}")
 
     def on_request_end(self, request: RequestRecord) -> None:
-        self.heard.append(f"on_request_end {request.error}")
+        self.calls.append(f"on_request_end {request.error}")
 
 
 def a_server(words: Sequence[str] = ("Hello", " world", "!"), **parts: Any) -> AppState:

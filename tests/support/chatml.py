@@ -1,4 +1,4 @@
-"""A chat template that shows all that a conversation may have."""
+"""A chat template that renders every part of a conversation."""
 
 CHATML = (
     "{%- if tools %}<|im_start|>tools\n{{ tools | tojson }}<|im_end|>\n{% endif %}"

@@ -1,10 +1,10 @@
-"""Time that passes when a test says so."""
+"""A clock that tests set."""
 
 from __future__ import annotations
 
 
 class Clock:
-    """As `time.monotonic`, but standing still."""
+    """Replaces `time.monotonic`; the time changes only when a test sets ``now``."""
 
     def __init__(self) -> None:
         self.now = 100.0

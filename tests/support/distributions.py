@@ -1,4 +1,4 @@
-"""Real small distributions: built with hatchling, unpacked as an installer would, found on ``sys.path``."""
+"""Small real distributions: built with hatchling, unpacked like by an installer, importable."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Parser:
 
 @fllm.hookimpl
 def fllm_tool_parsers():
-    yield fllm.Entry("{name}", "{module}:Parser", "A parser of a stranger's.")
+    yield fllm.Entry("{name}", "{module}:Parser", "A third-party parser.")
 """
 
 
 def one_parser(module: str, name: str) -> str:
-    """Source of a plugin that offers one tool-call parser."""
+    """Return the source of a plugin with one tool-call parser."""
     return ONE_PARSER.format(module=module, name=name)
 
 
@@ -38,7 +38,7 @@ def install(
     entry_points: Mapping[str, str],
     version: str = "1.0",
 ) -> None:
-    """Build a wheel of these modules (name to source) and unpack it into ``site``, ``.dist-info`` and all."""
+    """Build a wheel of these modules (name to source) and unpack it, with its metadata, into ``site``."""
     with TemporaryDirectory() as made:
         root = Path(made)
         for name, source in modules.items():
@@ -56,7 +56,7 @@ def install(
 
 @contextmanager
 def importable(site: Path) -> Iterator[None]:
-    """Put a directory on ``sys.path``; afterwards nothing of it stays imported."""
+    """Put a directory on ``sys.path``; on exit, unload the modules imported from it."""
     before = set(sys.modules)
     sys.path.insert(0, str(site))
     try:

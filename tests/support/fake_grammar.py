@@ -1,6 +1,6 @@
 """A grammar backend for models whose tokens are numbers: ``ConstString("12")`` is the tokens 1 and 2.
 
-At an ``x`` in the text the matcher raises, at a ``z`` it hangs, and ``!`` can't be compiled.
+The matcher raises at an ``x`` and hangs at a ``z``. A text with ``!`` does not compile.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import fllm
 from fllm.constraints import ConstString
 
 HANG_SECONDS = 0.5
-"""Seconds."""
 
 
 class Numbers:

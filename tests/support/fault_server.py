@@ -1,4 +1,4 @@
-"""Servers with `faulty_plugin`, and what is asked of one after each fault."""
+"""Servers with `faulty_plugin`, and checks of their health after each fault."""
 
 from __future__ import annotations
 
@@ -18,29 +18,31 @@ PLUGIN = Path(__file__).with_name("faulty_plugin.py")
 
 
 def options(backend: str = "faulty") -> tuple[str, ...]:
-    """The command line of a server that can break anywhere."""
+    """Return the arguments of a server with `faulty_plugin`."""
     parsers = ("--reasoning-parser", "faulty", "--grammar-backend", "faulty")
     return ("--plugin", str(PLUGIN), "--backend", backend, *parsers)
 
 
-def asking(text: str, *, tokens: int = 8, **body: Any) -> dict[str, Any]:
-    """The body of a chat request."""
+def chat_body(text: str, *, tokens: int = 8, **body: Any) -> dict[str, Any]:
+    """Return the body of a chat request."""
     return {"model": "m", "messages": [{"role": "user", "content": text}], "max_tokens": tokens, **body}
 
 
 def ask(server: Server, text: str, *, tokens: int = 8, **body: Any) -> httpx.Response:
-    """The whole answer to a chat request."""
-    return httpx.post(f"{server.api}/chat/completions", json=asking(text, tokens=tokens, **body), timeout=60)
+    """Send a non-streaming chat request."""
+    return httpx.post(
+        f"{server.api}/chat/completions", json=chat_body(text, tokens=tokens, **body), timeout=60
+    )
 
 
 @dataclass
 class Stream:
-    """A stream that has begun; ``events`` are those that are yet to come."""
+    """A stream that has begun; ``events`` yields the remaining events."""
 
     events: Iterator[str]
 
     def end(self) -> str:
-        """Read on until it ends: the message of its error, or ``""`` if it has none."""
+        """Read the stream to its end; return the message of its error event, or ``""``."""
         rest = [event for event in self.events if event]
         assert rest[-1:] == ["data: [DONE]"], rest[-3:]
         last = msgspec.json.decode(rest[-2].removeprefix("data: ")) if len(rest) > 1 else {}
@@ -49,59 +51,59 @@ class Stream:
 
 @contextmanager
 def stream(server: Server, text: str, *, tokens: int = 3000) -> Iterator[Stream]:
-    """A stream; its first event has been read."""
-    body = asking(text, tokens=tokens, stream=True)
-    with httpx.stream("POST", f"{server.api}/chat/completions", json=body, timeout=60) as answer:
-        assert answer.status_code == 200, answer.read()
-        lines = answer.iter_lines()
+    """Open a stream and read its first event."""
+    body = chat_body(text, tokens=tokens, stream=True)
+    with httpx.stream("POST", f"{server.api}/chat/completions", json=body, timeout=60) as response:
+        assert response.status_code == 200, response.read()
+        lines = response.iter_lines()
         next(lines)
         yield Stream(lines)
 
 
-def until(holds: Callable[[], bool], what: str, seconds: float = 30) -> float:
-    """Wait; gives the seconds that it took."""
-    began = time.monotonic()
+def wait_until(holds: Callable[[], bool], what: str, seconds: float = 30) -> float:
+    """Wait until a condition holds; return the seconds that this took."""
+    start = time.monotonic()
     while not holds():
-        assert time.monotonic() < began + seconds, f"not within {seconds} s: {what}"
+        assert time.monotonic() < start + seconds, f"not within {seconds} s: {what}"
         time.sleep(0.05)
-    return time.monotonic() - began
+    return time.monotonic() - start
 
 
 def status(server: Server, path: str = "/health") -> int:
-    """What ``/health`` or ``/ready`` says."""
+    """Return the status code of ``/health`` or another path."""
     return httpx.get(f"{server.url}{path}", timeout=30).status_code
 
 
-def assert_unwell(server: Server) -> None:
-    """Both say so, and a request is refused at once."""
+def assert_unhealthy(server: Server) -> None:
+    """Assert that ``/health``, ``/ready`` and a request return 503."""
     assert (status(server), status(server, "/ready")) == (503, 503)
-    refused = ask(server, "hello")
-    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "unavailable")
+    response = ask(server, "hello")
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "unavailable")
 
 
-def recovery(server: Server, seconds: float = 10) -> float:
-    """Seconds until it is healthy again, and shown to be so."""
-    took = until(lambda: status(server) == 200, f"healthy again\n{server.log()}", seconds)
-    assert_well(server)
+def wait_for_recovery(server: Server, seconds: float = 10) -> float:
+    """Wait until the server is healthy and serves requests; return the seconds until ``/health`` was 200."""
+    took = wait_until(lambda: status(server) == 200, f"healthy again\n{server.log()}", seconds)
+    assert_healthy(server)
     return took
 
 
-def assert_well(server: Server) -> None:
-    """It says that it is, and a new request is answered."""
+def assert_healthy(server: Server) -> None:
+    """Assert that ``/health`` and ``/ready`` return 200 and that a request is served."""
     assert (status(server), status(server, "/ready")) == (200, 200), server.log()
-    answer = ask(server, "hello", tokens=4)
-    assert answer.status_code == 200, answer.text
-    assert answer.json()["choices"][0]["message"]["content"] == "aaaa"
+    response = ask(server, "hello", tokens=4)
+    assert response.status_code == 200, response.text
+    assert response.json()["choices"][0]["message"]["content"] == "aaaa"
 
 
 def engine(server: Server) -> int:
-    """The process id of its only child."""
+    """Return the process id of the server's only child."""
     [child] = children(server)
     return child
 
 
-def gone(pid: int) -> bool:
-    """No such process, or nothing but its exit status."""
+def has_exited(pid: int) -> bool:
+    """Return whether a process has exited; it may be a zombie."""
     try:
         with open(f"/proc/{pid}/stat") as file:
             return file.read().rpartition(")")[2].split()[0] == "Z"
@@ -109,13 +111,13 @@ def gone(pid: int) -> bool:
         return True
 
 
-def assert_ends_clean(server: Server) -> None:
-    """It ends by SIGTERM with status 0, and leaves no child."""
+def assert_clean_exit(server: Server) -> None:
+    """Assert that SIGTERM ends the server with status 0 and without remaining children."""
     left = children(server)
     assert server.stop() == 0, server.log()
-    assert all(map(gone, left)), left
+    assert all(map(has_exited, left)), left
 
 
 def alive(server: Server) -> bool:
-    """Whether the server's own process is there."""
+    """Return whether the server's own process is running."""
     return server.process.poll() is None and os.path.exists(f"/proc/{server.process.pid}")

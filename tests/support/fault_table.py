@@ -1,4 +1,4 @@
-"""The table of faults: a test says which fault it makes, what must hold, and what it has seen."""
+"""The tables of docs/reliability.md: each test declares its fault, what must hold, and what happened."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from itertools import groupby
 import pytest
 
 AREAS = ("Engine", "Plugins", "Grammars", "Files", "Network", "Connections", "Load", "Shutdown", "Clock")
-"""In this order; others follow."""
+"""Order of the sections; other areas follow."""
 
 INTRODUCTION = """# What happens when something breaks
 
@@ -37,7 +37,7 @@ This run: {machine}; {minutes:.1f} minutes. The times are those of this run, not
 
 @dataclass(frozen=True)
 class Row:
-    """One fault."""
+    """One fault: a row of a table."""
 
     area: str
     fault: str
@@ -46,7 +46,7 @@ class Row:
 
 
 class Seen:
-    """The fixture ``seen``: called with what happened, once or more."""
+    """The fixture ``seen``: a test calls it, at least once, with what happened."""
 
     def __init__(self) -> None:
         self.sentences: list[str] = []
@@ -64,7 +64,7 @@ def fault(area: str, what: str, *, must: str) -> pytest.MarkDecorator:
 
 
 def page(rows: Iterable[Row], *, minutes: float) -> str:
-    """The whole of ``docs/reliability.md``."""
+    """Return the text of ``docs/reliability.md``."""
     ordered = sorted(rows, key=lambda row: _place(row.area))
     sections = [_section(area, [*group]) for area, group in groupby(ordered, key=lambda row: row.area)]
     head = INTRODUCTION.format(machine=machine(), minutes=minutes)
@@ -72,7 +72,7 @@ def page(rows: Iterable[Row], *, minutes: float) -> str:
 
 
 def machine() -> str:
-    """What kind it is, without its name."""
+    """Describe this machine, without its name."""
     gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     cores, python = len(os.sched_getaffinity(0)), platform.python_version()
     return f"{cores} cores ({platform.machine()}), {gigabytes:.0f} GB, {platform.system()}, Python {python}"

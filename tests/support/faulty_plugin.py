@@ -1,7 +1,7 @@
-"""Plugins that break at a word of the prompt: ``ENGINE HANGS``, ``PARSER RAISES``... (``tests/faults``).
+"""Plugins that fail at words of the prompt, such as ``ENGINE HANGS`` or ``PARSER RAISES`` (``tests/faults``).
 
-``--backend faulty`` is an engine in a process of its own, with a runner that answers ``aaa...``, a token each
-20 ms; ``--backend inside`` runs on the server's event loop.
+``--backend faulty`` is an engine in a child process whose runner generates ``aaa...``, one token per 20 ms.
+``--backend inside`` runs on the server's event loop.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ STEP = 0.02
 
 
 def hang() -> None:
-    """As a bug would: without end, in Python's own code."""
+    """Loop endlessly in Python code, like a bug."""
     while True:
         pass
 
 
 def backtrack() -> None:
-    """A pattern that needs 2^40 attempts."""
+    """Match a pattern that needs 2^40 attempts."""
     re.match(r"(a+)+$", "a" * 40 + "b")
 
 
@@ -46,7 +46,7 @@ def raise_(error: Exception) -> None:
 
 
 def exhaust() -> None:
-    """Ask for more memory than there is."""
+    """Allocate more memory than exists."""
     bytearray(1 << 60)
 
 
@@ -59,7 +59,7 @@ ENGINE: dict[str, Callable[[], object]] = {
 
 
 class Runner:
-    """Breaks at the words of `ENGINE` in any prompt of a batch; at once, where the prompt is computed."""
+    """Fails at the words of `ENGINE` in any prompt of a batch, during the prefill of that prompt."""
 
     capabilities = RunnerCapabilities(applies_masks=True)
 
@@ -100,13 +100,13 @@ class Runner:
 
 
 def batched(config: fllm.BackendConfig, context: fllm.BackendContext) -> fllm.Backend:
-    """With ``deaths`` = a file in which stands how many starts fail."""
+    """Create the engine; the option ``deaths`` names a file with the number of starts that fail."""
     deaths = config.options.get("deaths")
     return BatchedBackend(Runner(config.model, Path(deaths) if deaths else None), config, context)
 
 
 class Inside:
-    """Raises and hangs on the event loop; with ``ill`` = a file, ``status`` raises while there is one."""
+    """Raises and hangs on the event loop; ``status`` raises while the option's ``unhealthy_file`` exists."""
 
     def __init__(self, config: fllm.BackendConfig, context: fllm.BackendContext) -> None:
         self._config = config
@@ -120,8 +120,8 @@ class Inside:
 
     async def generate(self, request: fllm.GenerateRequest) -> AsyncGenerator[fllm.EngineOutput]:
         text = self._tokenizer.decode(request.token_ids)
-        most = request.sampling.max_tokens
-        for count in range(1, most + 1):
+        max_tokens = request.sampling.max_tokens
+        for count in range(1, max_tokens + 1):
             await asyncio.sleep(STEP / 2)
             if count == 3 and "BACKEND RAISES" in text:
                 raise ZeroDivisionError("nothing to divide by")
@@ -129,11 +129,13 @@ class Inside:
                 time.sleep(FOREVER)
             while count == 3 and "BACKEND WON'T STOP" in text:
                 swallow()
-            yield fllm.EngineOutput(token_ids=[self._a], finish_reason="length" if count == most else None)
+            yield fllm.EngineOutput(
+                token_ids=[self._a], finish_reason="length" if count == max_tokens else None
+            )
 
     async def status(self) -> fllm.EngineStats:
-        ill = self._config.options.get("ill")
-        if ill and os.path.exists(ill):
+        file = self._config.options.get("unhealthy_file")
+        if file and os.path.exists(file):
             raise ZeroDivisionError("nothing to divide by")
         return fllm.EngineStats()
 
@@ -142,13 +144,13 @@ class Inside:
 
 
 def swallow() -> None:
-    """Hang, and take no hint."""
+    """Hang, and swallow every exception."""
     with suppress(Exception):
         hang()
 
 
 class Parser:
-    """Breaks at the fifth character, or at the end."""
+    """Fails at the fifth character, or at the end."""
 
     def __init__(self, context: fllm.ParserContext) -> None:
         self._prompt = context.prompt
@@ -168,8 +170,8 @@ class Parser:
         self._break("PARSER FAILS LATE", partial(raise_, ZeroDivisionError("nothing to divide by")))
         return []
 
-    def constrain_output(self, answer: fllm.Constraint) -> fllm.Constraint:
-        return answer
+    def constrain_output(self, content: fllm.Constraint) -> fllm.Constraint:
+        return content
 
     def _break(self, word: str, how: Callable[[], object]) -> None:
         if word in self._prompt:
@@ -191,7 +193,7 @@ class FaultyCollector(fllm.Collector):
 
 
 class Grammars:
-    """Allows any byte; the text of the constraint says what breaks where."""
+    """Allows any byte; words of the constraint select what fails."""
 
     def __init__(self, context: fllm.GrammarContext) -> None:
         pass
@@ -236,23 +238,23 @@ def broken(where: str, what: str) -> None:
 
 @fllm.hookimpl
 def fllm_backends() -> Iterable[fllm.BackendEntry]:
-    yield fllm.BackendEntry("faulty", f"{__name__}:batched", "Breaks at a word.")
-    yield fllm.BackendEntry("inside", f"{__name__}:Inside", "Breaks on the event loop.", isolated=False)
+    yield fllm.BackendEntry("faulty", f"{__name__}:batched", "Fails at words of the prompt.")
+    yield fllm.BackendEntry("inside", f"{__name__}:Inside", "Fails on the event loop.", isolated=False)
 
 
 @fllm.hookimpl
 def fllm_tool_parsers() -> Iterable[fllm.Entry]:
-    yield fllm.Entry("faulty", f"{__name__}:Parser", "Breaks at a word.")
+    yield fllm.Entry("faulty", f"{__name__}:Parser", "Fails at words of the prompt.")
 
 
 @fllm.hookimpl
 def fllm_reasoning_parsers() -> Iterable[fllm.Entry]:
-    yield fllm.Entry("faulty", f"{__name__}:Parser", "Breaks at a word.")
+    yield fllm.Entry("faulty", f"{__name__}:Parser", "Fails at words of the prompt.")
 
 
 @fllm.hookimpl
 def fllm_grammars() -> Iterable[fllm.Entry]:
-    yield fllm.Entry("faulty", f"{__name__}:Grammars", "Breaks at a word.")
+    yield fllm.Entry("faulty", f"{__name__}:Grammars", "Fails at words of the prompt.")
 
 
 @fllm.hookimpl

@@ -1,6 +1,6 @@
-"""A clock that jumps: `time.time` gives the real time and the seconds in the file of ``CLOCK_OFFSET``.
+"""A clock that jumps: `time.time` returns the real time plus the seconds in the file ``CLOCK_OFFSET``.
 
-Loaded as a plugin, it is in effect in the server's process and in the engine's.
+Loaded as a plugin, it affects the server process and the engine process.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ REAL_TIME = time.time
 
 
 def jumping_time() -> float:
-    """What the clock on the wall says."""
+    """Return the real time plus the offset."""
     return REAL_TIME() + float(OFFSET.read_text() or 0)
 
 

@@ -1,4 +1,4 @@
-"""What larger models really emit, token by token, for a backend that repeats it (``scripted_plugin.py``)."""
+"""Recorded output of larger models, token by token, which ``scripted_plugin.py`` replays."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Script:
     template: str = TEMPLATE
 
 
-# Llama 3.1's own tokens for the seed document's call.
+# Llama 3.1's tokens for the call in the README's example.
 LLAMA31_WEATHER = Script(
     "llama31",
     (
@@ -46,7 +46,7 @@ DEEPSEEK_R1 = Script(
     template=TEMPLATE + "<think>\n",
 )  # fmt: skip
 
-# A reasoner that then calls two tools.
+# A reasoning model that then calls two tools.
 REASONS_THEN_CALLS = Script(
     "both",
     (
@@ -59,7 +59,7 @@ REASONS_THEN_CALLS = Script(
 
 
 def write_script(script: Script, directory: Path) -> None:
-    """Make a model directory of it: a byte-level tokenizer that knows the script's tokens, and the script."""
+    """Write a model directory: a byte-level tokenizer with the script's tokens, and the script."""
     encode = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     words = [encode.pre_tokenize_str(token)[0][0] for token in script.tokens[:-1]]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())

@@ -1,4 +1,4 @@
-"""Where things are, wherever a test lies in the tree."""
+"""Paths of the repository."""
 
 from __future__ import annotations
 
@@ -9,4 +9,4 @@ TESTS = SUPPORT.parent
 ROOT = TESTS.parent
 DOCS = ROOT / "docs"
 SHARED = ROOT.parent / "shared"
-"""Inputs of other projects, beside the repository; tests skip where they are absent."""
+"""Optional inputs next to the repository; tests skip if they are absent."""

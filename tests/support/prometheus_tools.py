@@ -1,4 +1,4 @@
-"""``promtool`` and ``prometheus``, and questions to a running one."""
+"""Run ``promtool`` and ``prometheus``, and query a running Prometheus."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from support.paths import ROOT
 from fllm.testing.parent_death import ending_with
 
 UNPACKED = ROOT / "build/prometheus/usr/bin"
-"""Where scripts/ci-tools puts them."""
+"""Directory of the programs that scripts/ci-tools downloads."""
 
 
 def tool(name: str) -> str:
-    """The program; without it the test is skipped, except in CI."""
+    """Return the path of a program; without it, skip the test, except in CI."""
     found = shutil.which(name) or shutil.which(name, path=str(UNPACKED))
     if found is None:
         hint = f"{name} is not installed; scripts/ci-tools fetches it on Debian"
@@ -36,13 +36,13 @@ def tool(name: str) -> str:
 
 
 def promtool(*arguments: str, page: str = "") -> subprocess.CompletedProcess[str]:
-    """Run it to its end."""
+    """Run ``promtool`` to its end."""
     command = [tool("promtool"), *arguments]
     return subprocess.run(command, input=page, capture_output=True, text=True, timeout=120, cwd=ROOT)
 
 
 class Prometheus:
-    """A running one."""
+    """A running Prometheus."""
 
     def __init__(self, url: str, process: subprocess.Popen[bytes], log: Path) -> None:
         self._url = url
@@ -50,42 +50,42 @@ class Prometheus:
         self._log = log
 
     def ask(self, path: str, **parameters: str) -> Any:
-        """The data of one answer of its API."""
+        """Return the data of one API response."""
         with urlopen(f"{self._url}/api/v1/{path}?{urlencode(parameters)}", timeout=30) as response:
             return json.load(response)["data"]
 
     def query(self, expression: str) -> list[float]:
-        """The values of an expression now."""
+        """Return the current values of an expression."""
         return [float(sample["value"][1]) for sample in self.ask("query", query=expression)["result"]]
 
-    def wait(self, come: Callable[[], bool], what: str, seconds: float = 120) -> None:
-        """Until it has come."""
+    def wait(self, condition: Callable[[], bool], what: str, seconds: float = 120) -> None:
+        """Wait until a condition holds."""
         deadline = time.monotonic() + seconds
-        while not self._is_there(come):
+        while not self._holds(condition):
             assert self._process.poll() is None, self._log.read_text()
             assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s\n{self._log.read_text()}"
             time.sleep(0.2)
 
     @staticmethod
-    def _is_there(come: Callable[[], bool]) -> bool:
+    def _holds(condition: Callable[[], bool]) -> bool:
         try:
-            return come()
-        except URLError:  # it does not listen yet, or is not ready
+            return condition()
+        except URLError:  # not listening yet, or not ready
             return False
 
 
 @contextmanager
 def running_prometheus(target: str, folder: Path) -> Iterator[Prometheus]:
-    """It scrapes one server each second, under our rules, which are evaluated as often."""
+    """Run a Prometheus that scrapes one server and evaluates the rules every second."""
     config = folder / "prometheus.yml"
     text = (ROOT / "deploy/prometheus/prometheus.yml").read_text()
-    for ours, here in (
+    for original, replacement in (
         ("15s", "1s"),
         ("server:8000", target),
         ("rules.yml", str(ROOT / "deploy/prometheus/rules.yml")),
     ):
-        assert ours in text
-        text = text.replace(ours, here)
+        assert original in text
+        text = text.replace(original, replacement)
     config.write_text(text)
     address = f"127.0.0.1:{_free_port()}"
     log = folder / "prometheus.log"

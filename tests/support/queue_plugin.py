@@ -1,4 +1,4 @@
-"""A route that tells the engine's own queues: ``--plugin queue_plugin.py``."""
+"""A route that returns the engine's running and waiting sequences: ``--plugin queue_plugin.py``."""
 
 from collections.abc import Iterable
 from typing import Any

@@ -1,4 +1,4 @@
-"""A backend that says what a script says: ``--plugin scripted_plugin.py --backend scripted``."""
+"""A backend that replays a script: ``--plugin scripted_plugin.py --backend scripted``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import fllm
 
 
 class ScriptedBackend:
-    """Emits the ids of ``script.json`` in the model's directory, one a step, whatever the prompt."""
+    """Emits the ids of ``script.json`` in the model's directory, one per step, for any prompt."""
 
     def __init__(self, config: fllm.BackendConfig, context: fllm.BackendContext) -> None:
         self._directory = Path(config.model)
@@ -51,4 +51,4 @@ class ScriptedBackend:
 
 @fllm.hookimpl
 def fllm_backends() -> Iterable[fllm.BackendEntry]:
-    yield fllm.BackendEntry("scripted", f"{__name__}:ScriptedBackend", "Repeats a script.")
+    yield fllm.BackendEntry("scripted", f"{__name__}:ScriptedBackend", "Replays a script.")

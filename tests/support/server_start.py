@@ -1,4 +1,4 @@
-"""Servers that must not start: with which one line they end."""
+"""Servers that must fail to start, and their error messages."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ from pathlib import Path
 
 from support.http_server import run
 
-PLAIN = ("--quantization", "none")
-"""Without kernels, which a first start would compile."""
-LIMIT = 120.0
-"""Seconds; generous."""
+UNQUANTIZED = ("--quantization", "none")
+"""Options without compiled kernels, which a first start would compile."""
+START_TIMEOUT = 120.0
+"""Generous timeout in seconds."""
 
 
-def refused(*arguments: str | Path, **environment: str) -> str:
-    """The one line of a server that can't start, and why."""
-    done = run("serve", *map(str, arguments), "--port", "0", *PLAIN, timeout=LIMIT, **environment)
-    return one_line(done)
+def start_error(*arguments: str | Path, **environment: str) -> str:
+    """Start a server that must fail; return its error message."""
+    done = run(
+        "serve", *map(str, arguments), "--port", "0", *UNQUANTIZED, timeout=START_TIMEOUT, **environment
+    )
+    return error_line(done)
 
 
-def one_line(done: subprocess.CompletedProcess[str]) -> str:
-    """The one line of a command that was refused; ahead of it only tells of its progress."""
+def error_line(done: subprocess.CompletedProcess[str]) -> str:
+    """Return the message of a command that failed with status 2; only progress may precede it."""
     assert done.returncode == 2, (done.returncode, done.stderr)
     *before, last = done.stderr.splitlines()
     assert "error: " in last, done.stderr

@@ -1,4 +1,4 @@
-"""The tokens of a running server's model, asked for over HTTP."""
+"""Tokenize text with a running server."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from openai import OpenAI
 
 
 def tokens_of(client: OpenAI, text: str) -> list[int]:
-    """The ids of a text's tokens."""
-    names: Any = {"return_tokens_as_token_ids": True}
-    answer = client.completions.create(
-        model="m", prompt=text, echo=True, max_tokens=0, logprobs=0, extra_body=names
+    """Return the token ids of a text."""
+    as_ids: Any = {"return_tokens_as_token_ids": True}
+    response = client.completions.create(
+        model="m", prompt=text, echo=True, max_tokens=0, logprobs=0, extra_body=as_ids
     )
-    logprobs = answer.choices[0].logprobs
+    logprobs = response.choices[0].logprobs
     assert logprobs is not None
     return [int(name.removeprefix("token_id:")) for name in logprobs.tokens or ()]

@@ -1,4 +1,4 @@
-"""A backend whose start and generation go as ``--backend-option`` says: for tests of a server's life."""
+"""A backend that fails to start or generates slowly, as ``--backend-option`` selects."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from collections.abc import AsyncGenerator, Iterable
 import fllm
 
 
-class MoodyBackend:
-    """``start`` = ``slow``, ``refuse`` or ``fail``; generates one token every 20 ms, without end."""
+class UnhealthyBackend:
+    """The option ``start`` is ``slow``, ``refuse`` or ``fail``. Generates one token per 20 ms, endlessly."""
 
     def __init__(self, config: fllm.BackendConfig, context: fllm.BackendContext) -> None:
         self._model = config.model
         self._start = config.options.get("start")
-        self._tell = context.progress
+        self._progress = context.progress
 
     async def start(self) -> fllm.ModelCard:
-        self._tell(fllm.Progress("Loading moods", 0, 1))
+        self._progress(fllm.Progress("Loading slowly", 0, 1))
         if self._start == "slow":
             await asyncio.sleep(600)
         if self._start == "refuse":
-            raise fllm.ModelError("this model is not to my taste;\ntry another")
+            raise fllm.ModelError("unsupported model;\ntry another")
         if self._start == "fail":
-            raise fllm.BackendError("the engine choked")
+            raise fllm.BackendError("the engine failed")
         return fllm.ModelCard(tokenizer=self._model, max_model_len=100_000)
 
     async def generate(self, request: fllm.GenerateRequest) -> AsyncGenerator[fllm.EngineOutput]:
@@ -38,9 +38,11 @@ class MoodyBackend:
         return fllm.EngineStats()
 
     async def stop(self) -> None:
-        print("moody: stopped", file=sys.stderr, flush=True)
+        print("unhealthy: stopped", file=sys.stderr, flush=True)
 
 
 @fllm.hookimpl
 def fllm_backends() -> Iterable[fllm.BackendEntry]:
-    yield fllm.BackendEntry("moody", f"{__name__}:MoodyBackend", "Does as it is told.", isolated=False)
+    yield fllm.BackendEntry(
+        "unhealthy", f"{__name__}:MoodyBackend", "Fails as its options select.", isolated=False
+    )

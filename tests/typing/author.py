@@ -1,4 +1,4 @@
-"""What a plugin's author writes; type checkers must be content with all of it."""
+"""Code of a plugin author; type checkers must find no errors in it."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class ShoutParser:
 
 
 class EchoBackend:
-    """So does a backend."""
+    """A backend needs no base class."""
 
     def __init__(self, config: fllm.BackendConfig, context: fllm.BackendContext) -> None:
         self._model = config.model
-        self._tell = context.progress
+        self._progress = context.progress
 
     async def start(self) -> fllm.ModelCard:
-        self._tell(fllm.Progress("Loading", 1, 2))
+        self._progress(fllm.Progress("Loading", 1, 2))
         if not self._model:
             raise fllm.ModelError("no model")
         return fllm.ModelCard(tokenizer=self._model, max_model_len=128)
@@ -75,7 +75,7 @@ exposer: fllm.MetricsExporter = Counter()
 
 @fllm.hookimpl
 def fllm_backends() -> Iterable[fllm.BackendEntry]:
-    yield fllm.BackendEntry("echo", f"{__name__}:EchoBackend", "Says it again.", devices=("cpu",))
+    yield fllm.BackendEntry("echo", f"{__name__}:EchoBackend", "Returns the prompt.", devices=("cpu",))
 
 
 @fllm.hookimpl
@@ -94,8 +94,8 @@ def fllm_collectors(context: fllm.MetricsContext) -> Iterable[fllm.Collector]:
         yield Counter()
 
 
-def answer_of(events: Iterable[fllm.Event]) -> str:
-    """Events are a closed union: a checker sees that each is handled."""
+def content_of(events: Iterable[fllm.Event]) -> str:
+    """Return the text; events are a closed union, so a checker verifies that each is handled."""
     text = ""
     for event in events:
         match event:

@@ -1,4 +1,4 @@
-"""What a plugin's author gets wrong; type checkers must find each line that is marked, and no other."""
+"""Mistakes of a plugin author; type checkers must report each marked line, and no other."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class GivesStrings:
         return []
 
 
-class Forgetful:
+class NoModelCard:
     def __init__(self, config: fllm.BackendConfig, context: fllm.BackendContext) -> None: ...
 
     async def start(self) -> None: ...
@@ -40,7 +40,7 @@ class Forgetful:
 
 no_finish: fllm.ParserFactory = NoFinish  # mistake
 gives_strings: fllm.ParserFactory = GivesStrings  # mistake
-forgetful: fllm.BackendFactory = Forgetful  # mistake
+no_model_card: fllm.BackendFactory = NoModelCard  # mistake
 collector: fllm.Collector = object()  # mistake
 
 fllm.Entry("only a name")  # mistake

@@ -1,4 +1,4 @@
-"""The public surface as type checkers see it from a plugin."""
+"""The public API, type-checked from a plugin."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 
 
 def mypy(file: Path) -> dict[int, str]:
-    """Line and message of each error."""
+    """Return the message of each error by its line."""
     command = [sys.executable, "-m", "mypy", "--no-error-summary", "--hide-error-context", str(file)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
     found = re.findall(rf"{file.name}:(\d+): error: (.*)", done.stdout)
@@ -29,7 +29,7 @@ def mypy(file: Path) -> dict[int, str]:
 
 
 def pyright(file: Path) -> dict[int, str]:
-    """Line and message of each error."""
+    """Return the message of each error by its line."""
     command = [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", sys.executable, str(file)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
     report = json.loads(done.stdout)
@@ -44,18 +44,18 @@ def marked(file: Path) -> set[int]:
 
 
 @pytest.mark.parametrize("check", [mypy, pyright])
-def test_a_sound_plugin_has_no_type_errors(check: Callable[[Path], dict[int, str]]) -> None:
+def test_a_correct_plugin_has_no_type_errors(check: Callable[[Path], dict[int, str]]) -> None:
     assert check(HERE / "author.py") == {}
 
 
 @pytest.mark.parametrize("check", [mypy, pyright])
-def test_each_mistake_of_an_author_is_found(check: Callable[[Path], dict[int, str]]) -> None:
+def test_each_mistake_is_reported(check: Callable[[Path], dict[int, str]]) -> None:
     file = HERE / "mistakes.py"
     found = check(file)
     assert set(found) == marked(file), found
 
 
-def test_the_sound_plugin_is_one_that_loads() -> None:
+def test_the_correct_plugin_loads() -> None:
     with importable(HERE):
         report = load_plugins(PluginConfig(paths=(str(HERE / "author.py"),))).reports[-1]
     assert report.error is None

@@ -28,12 +28,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def arguments(model: Path, *more: str) -> list[str]:
-    return [str(model), "--plugin", str(PLUGIN), "--backend", "moody", *more]
+    return [str(model), "--plugin", str(PLUGIN), "--backend", "unhealthy", *more]
 
 
 @pytest.fixture
 def server(model: Path) -> Iterator[Server]:
-    with serving(*arguments(model, "--served-model-name", "moody")) as running:
+    with serving(*arguments(model, "--served-model-name", "model")) as running:
         yield running
 
 
@@ -65,7 +65,7 @@ def wait_for_drain(server: Server) -> None:
 
 def test_stdout_has_only_the_ready_line_with_name_and_url(model: Path) -> None:
     process = subprocess.Popen(
-        command("serve", "--port", "0", *arguments(model, "--served-model-name", "acme/moody")),
+        command("serve", "--port", "0", *arguments(model, "--served-model-name", "acme/model")),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -74,11 +74,11 @@ def test_stdout_has_only_the_ready_line_with_name_and_url(model: Path) -> None:
     line = process.stdout.readline()
     process.terminate()
     rest, log = process.communicate(timeout=60)
-    ready = r"furiosa-llm: serving acme/moody on http://localhost:\d+ \(ready in \d+\.\d s\)\n"
+    ready = r"furiosa-llm: serving acme/model on http://localhost:\d+ \(ready in \d+\.\d s\)\n"
     assert re.fullmatch(ready, line), log
     assert (rest, process.returncode) == ("", 0)
-    assert "Loading moods" in log
-    assert log.endswith("moody: stopped\n")
+    assert "Loading slowly" in log
+    assert log.endswith("unhealthy: stopped\n")
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
@@ -90,7 +90,7 @@ def test_a_signal_rejects_new_requests_drains_and_exits_0(server: Server, how: s
     assert rest[-1] == "data: [DONE]"
     assert len(rest) >= 100
     assert server.process.wait(30) == 0, server.log()
-    assert "moody: stopped" in server.log()
+    assert "unhealthy: stopped" in server.log()
 
 
 def test_a_second_signal_exits_at_once(server: Server) -> None:
@@ -108,7 +108,7 @@ def test_a_drain_ends_after_the_shutdown_timeout(model: Path) -> None:
         streaming(server, tokens=50_000),
     ):
         assert server.stop(timeout=20) == 0, server.log()
-        assert "moody: stopped" in server.log()
+        assert "unhealthy: stopped" in server.log()
 
 
 def test_a_signal_while_the_model_loads_exits_0(model: Path) -> None:
@@ -119,22 +119,22 @@ def test_a_signal_while_the_model_loads_exits_0(model: Path) -> None:
         text=True,
     ) as process:
         assert process.stderr is not None
-        assert "Loading moods" in process.stderr.readline()
+        assert "Loading slowly" in process.stderr.readline()
         process.send_signal(signal.SIGTERM)
         out, log = process.communicate(timeout=30)
     assert (process.returncode, out) == (0, "")
-    assert log.endswith("moody: stopped\n")
+    assert log.endswith("unhealthy: stopped\n")
 
 
 @pytest.mark.parametrize(
     ("start", "status", "says"),
-    [("refuse", 2, "this model is not to my taste; try another"), ("fail", 1, "the engine choked")],
+    [("refuse", 2, "unsupported model; try another"), ("fail", 1, "the engine failed")],
 )
 def test_a_start_that_fails_is_one_line(model: Path, start: str, status: int, says: str) -> None:
     done = run("serve", *arguments(model, "--port", "0", "--backend-option", f"start={start}"))
     assert (done.returncode, done.stdout) == (status, "")
     assert done.stderr.endswith(f"furiosa-llm: error: {says}\n")
-    assert "moody: stopped" in done.stderr
+    assert "unhealthy: stopped" in done.stderr
 
 
 def test_a_broken_plugin_is_a_warning_and_the_server_starts(model: Path, tmp_path: Path) -> None:

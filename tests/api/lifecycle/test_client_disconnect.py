@@ -118,7 +118,7 @@ def test_collectors_receive_the_disconnect() -> None:
         server = a_server(collectors=[recorder])
         backend_of(server).stalls_after = 0
         await disconnect_when(server, Client({}), None)
-        assert recorder.heard == ["on_request_start", "on_request_end the client disconnected"]
+        assert recorder.calls == ["on_request_start", "on_request_end the client disconnected"]
 
     asyncio.run(go())
 
@@ -135,7 +135,7 @@ def test_a_cancelled_request_frees_the_sequence_and_is_reported() -> None:
         with pytest.raises(asyncio.CancelledError):
             await asking
         assert len(backend_of(server).aborted) == 1
-        assert recorder.heard[-1] == "on_request_end the request was cancelled"
+        assert recorder.calls[-1] == "on_request_end the request was cancelled"
 
     asyncio.run(go())
 

@@ -16,7 +16,7 @@ from fllm.interfaces import RequestRecord
 def test_collectors_receive_the_progress_of_a_request(ask_for: Any, stream: bool) -> None:
     recorder = Recorder()
     ask_for(a_server(collectors=[recorder]), stream=stream, max_tokens=3)
-    assert recorder.heard == ["on_request_start", "on_first_token", "on_progress 3", "on_request_end None"]
+    assert recorder.calls == ["on_request_start", "on_first_token", "on_progress 3", "on_request_end None"]
     [request] = recorder.requests
     assert request.prompt_tokens == (19 if ask_for is chat else 2)
     assert (request.generated_tokens, request.max_tokens) == (3, 3)
@@ -25,7 +25,7 @@ def test_collectors_receive_the_progress_of_a_request(ask_for: Any, stream: bool
 def test_several_sequences_are_one_request_for_collectors() -> None:
     recorder = Recorder()
     complete(a_server(collectors=[recorder]), prompt=["a", "b"], n=2)
-    assert recorder.heard == ["on_request_start", "on_first_token", "on_progress 16", "on_request_end None"]
+    assert recorder.calls == ["on_request_start", "on_first_token", "on_progress 16", "on_request_end None"]
 
 
 def test_an_invalid_request_is_reported_as_failed() -> None:
@@ -34,7 +34,7 @@ def test_an_invalid_request_is_reported_as_failed() -> None:
     chat(server, n="2")
     ask(server, "POST", "/v1/completions", content=b"x")
     chat(server, messages=[])
-    starts, ends = recorder.heard[::2], recorder.heard[1::2]
+    starts, ends = recorder.calls[::2], recorder.calls[1::2]
     assert starts == ["on_request_start"] * 3
     assert all(end.startswith("on_request_end ") and end != "on_request_end None" for end in ends)
 
@@ -45,14 +45,14 @@ def test_a_failed_generation_is_reported_as_failed(stream: bool, caplog: pytest.
     server = a_server(collectors=[recorder])
     backend_of(server).fails_after = 1
     chat(server, stream=stream)
-    assert recorder.heard[0] == "on_request_start"
-    assert recorder.heard[-1].startswith("on_request_end the server failed")
+    assert recorder.calls[0] == "on_request_start"
+    assert recorder.calls[-1].startswith("on_request_end the server failed")
 
 
 def test_collectors_receive_no_other_routes() -> None:
     recorder = Recorder()
     ask(a_server(collectors=[recorder]), "GET", "/v1/models")
-    assert recorder.heard == []
+    assert recorder.calls == []
 
 
 class Faulty(Recorder):
@@ -87,9 +87,9 @@ def test_a_collector_that_raises_harms_no_request_and_is_logged_once(
         if stream:
             assert events(response)[-1]["choices"][0]["finish_reason"] == "stop"
     assert (
-        recorder.heard == ["on_request_start", "on_first_token", "on_progress 4", "on_request_end None"] * 2
+        recorder.calls == ["on_request_start", "on_first_token", "on_progress 4", "on_request_end None"] * 2
     )
-    assert faulty.heard == recorder.heard
+    assert faulty.calls == recorder.calls
     logged = [record.getMessage() for record in caplog.records]
     methods = ("on_request_start", "on_first_token", "on_progress", "on_request_end")
     assert logged == [f"collector {__name__}.Faulty.{name} failed; this is logged once" for name in methods]

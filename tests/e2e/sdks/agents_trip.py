@@ -1,4 +1,4 @@
-"""The OpenAI Agents SDK on chat completions: a forced call, its result, an answer. Prints all as JSON."""
+"""OpenAI Agents SDK on chat completions: a forced call, its result, a response. Prints all as JSON."""
 
 from __future__ import annotations
 

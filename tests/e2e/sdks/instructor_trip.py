@@ -1,4 +1,4 @@
-"""instructor, in its modes TOOLS and JSON_SCHEMA: a call, its result, an answer. Prints all as JSON."""
+"""instructor in its modes TOOLS and JSON_SCHEMA: a call, its result, a response. Prints all as JSON."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Weather(BaseModel):
 
 
 class Answer(BaseModel):
-    """What is said to the user."""
+    """The response to the user."""
 
     sky: Literal["clear", "cloudy"]
     sure: bool

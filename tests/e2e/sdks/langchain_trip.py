@@ -1,4 +1,4 @@
-"""LangChain: structured output by each of its methods, and a tool's round trip. Prints all as JSON."""
+"""LangChain: structured output by each method, and the round trip of a tool call. Prints all as JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 
 class Person(BaseModel):
-    """Somebody."""
+    """A person."""
 
     name: str
     age: int
@@ -35,10 +35,12 @@ found = {
 found["json_mode"] = model.with_structured_output(method="json_mode").invoke(f"{question} Answer with JSON.")
 
 messages = [HumanMessage("What is the weather in Paris?")]
-asked = model.bind_tools([get_weather], tool_choice="required", parallel_tool_calls=False).invoke(messages)
+call_message = model.bind_tools([get_weather], tool_choice="required", parallel_tool_calls=False).invoke(
+    messages
+)
 results = [
-    ToolMessage(get_weather.invoke(call["args"]), tool_call_id=call["id"]) for call in asked.tool_calls
+    ToolMessage(get_weather.invoke(call["args"]), tool_call_id=call["id"]) for call in call_message.tool_calls
 ]
-answer = model.bind_tools([get_weather]).invoke([*messages, asked, *results])
-found |= {"calls": [call["name"] for call in asked.tool_calls], "answer": answer.content}
+answer = model.bind_tools([get_weather]).invoke([*messages, call_message, *results])
+found |= {"calls": [call["name"] for call in call_message.tool_calls], "answer": answer.content}
 print(json.dumps(found))
