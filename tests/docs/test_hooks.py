@@ -107,7 +107,7 @@ def test_an_example_is_a_plugin_that_implements_its_hook(file: str, load: Load) 
 
 def test_the_index_has_the_version_of_the_interface() -> None:
     assert re.findall(r"^FLLM_API_VERSION = (\d+)$", INDEX, re.MULTILINE) == [str(API_VERSION)]
-    assert f"The interface has a version, now {API_VERSION}." in INDEX
+    assert f"The plugin API has a version, now {API_VERSION}." in INDEX
 
 
 def generate(backend: Backend, ids: list[int], **sampling: Any) -> tuple[list[int], str | None]:
