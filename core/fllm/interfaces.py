@@ -1,7 +1,7 @@
-"""What a plugin implements: structural types, so that a plugin needs no base class of ours.
+"""Interfaces that plugins implement: parsers, backends, chat templates, collectors, routes.
 
-A **stage** turns pieces of text into events with ``feed`` and is closed with ``finish``. The law of parsers:
-however the same text is divided into pieces, the merged events are the same.
+Most are Protocols, so a plugin needs no base class. The contract of parsers: any division of the same text into
+pieces gives the same merged events.
 """
 
 from __future__ import annotations
@@ -138,28 +138,28 @@ class BackendContext(Struct, frozen=True, kw_only=True):
 
 
 class Backend(Protocol):
-    """An engine for one model: wide enough for a whole foreign engine, and no wider.
+    """An engine for one model. All methods are called on one event loop.
 
-    All methods are called on one event loop.
+    The interface is wide enough for a complete third-party engine. A device needs less: see `fllm.batching`.
     """
 
     async def start(self) -> ModelCard:
-        """Load the model and be ready; raises `UserError` where the user can mend it."""
+        """Load the model and return its card. Raise `UserError` for what the operator can fix."""
         ...
 
     def generate(self, request: GenerateRequest) -> AsyncGenerator[EngineOutput]:
-        """Continue one prompt until a step with ``finish``; closing the generator aborts the sequence.
+        """Continue one prompt until an output with a ``finish_reason``. Closing the generator aborts it.
 
-        Raises `RequestError` for what the client can mend, `BackendError` where the engine fails.
+        Raise `RequestError` for what the client can fix, `BackendError` if the engine fails.
         """
         ...
 
     async def status(self) -> EngineStats:
-        """Answer if the engine is well; raises `BackendUnavailable` if it is not."""
+        """Return the engine's statistics. Raise `BackendUnavailable` if the engine is not healthy."""
         ...
 
     async def stop(self) -> None:
-        """Release everything; sequences in flight end with `BackendUnavailable`."""
+        """Release all resources. Sequences in flight end with `BackendUnavailable`."""
         ...
 
 
@@ -167,22 +167,22 @@ BackendFactory = Callable[[BackendConfig, BackendContext], Backend]
 
 
 class TemplateContext(Struct, frozen=True, kw_only=True):
-    """What a chat-template resolver may look at."""
+    """Input of a chat-template resolver."""
 
     card: ModelCard
     file: Path | None = None
-    """``--chat-template``, where given."""
+    """File of ``--chat-template``, if given."""
 
 
 class RequestRecord(Protocol):
-    """What collectors may read of a request: its times (`time.monotonic`, seconds) and counts (tokens).
+    """Read-only view of a request for collectors: times (`time.monotonic`, seconds) and counts (tokens).
 
-    What is not known yet is `None`, 0 or empty.
+    Values that are not known yet are `None`, 0 or empty.
     """
 
     @property
     def request_id(self) -> str:
-        """``x-request-id``: the client's own, or one that was made. It may repeat: key nothing by it."""
+        """``x-request-id``: the client's own, or a new one. Not unique: do not use it as a key."""
         ...
 
     @property
@@ -191,24 +191,24 @@ class RequestRecord(Protocol):
     def path(self) -> str: ...
     @property
     def client(self) -> str:
-        """``key:`` and a part of the key's hash, or ``ip:`` and the address; at the end of the request."""
+        """``key:`` and a part of the key's hash, or ``ip:`` and the address. Final when the request ends."""
         ...
 
     @property
     def trace_context(self) -> Mapping[str, str]:
-        """The headers ``traceparent`` and ``tracestate``, where they came."""
+        """The headers ``traceparent`` and ``tracestate``, if the client sent them."""
         ...
 
     @property
     def status(self) -> int | None:
-        """Of the answer, once it has begun."""
+        """Status code of the response, once it has started."""
         ...
 
     @property
     def received_at(self) -> float: ...
     @property
     def submitted_at(self) -> float | None:
-        """When it had been read and went to the engine."""
+        """When the request was sent to the engine."""
         ...
 
     @property
@@ -224,7 +224,7 @@ class RequestRecord(Protocol):
     def prompt_tokens(self) -> int: ...
     @property
     def cached_tokens(self) -> int:
-        """Those of the prompt that were found in the prefix cache."""
+        """Prompt tokens found in the prefix cache."""
         ...
 
     @property
@@ -240,7 +240,7 @@ class RequestRecord(Protocol):
     def streamed(self) -> bool: ...
     @property
     def finish_reasons(self) -> tuple[str, ...]:
-        """Of each sequence that has ended: ``stop``, ``length``, ``tool_calls``, ``abort``, ``error``."""
+        """For each ended sequence: ``stop``, ``length``, ``tool_calls``, ``abort`` or ``error``."""
         ...
 
     @property
@@ -291,22 +291,22 @@ class MetricsExporter(Protocol):
     """A collector that can be scraped at `/metrics`."""
 
     def expose(self, status: EngineStats | None, accept: str) -> MetricsPage:
-        """The page, in the best format that ``accept`` allows; ``status`` is the backend's, if it answers."""
+        """Return the page in the best format that ``accept`` allows. ``status``: `None` if the check failed."""
         ...
 
 
 class MetricsContext(Struct, frozen=True, kw_only=True):
-    """What a collector is made from."""
+    """Input of the hook `fllm_collectors`."""
 
     model_name: str
-    """The served name: the label ``model_name``."""
+    """The served model name, for the label ``model_name``."""
     max_model_len: int
     config: MetricsConfig = MetricsConfig()
 
 
 @runtime_checkable
 class Serving(Protocol):
-    """The server, as a plugin's route handler is given it that has a parameter ``server``."""
+    """The server, which a plugin's route handler receives as its parameter ``server``."""
 
     @property
     def card(self) -> ModelCard: ...
@@ -316,5 +316,5 @@ class Serving(Protocol):
     def tokenizer(self) -> Tokenizer: ...
     @property
     def template(self) -> ChatTemplate | None:
-        """``None``: chat answers 400."""
+        """``None``: the model has no chat template, and chat requests get 400."""
         ...
