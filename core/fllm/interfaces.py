@@ -1,7 +1,7 @@
 """Interfaces that plugins implement: parsers, backends, chat templates, collectors, routes.
 
-Most are Protocols, so a plugin needs no base class. The contract of parsers: any division of the same text into
-pieces gives the same merged events.
+Most are Protocols, so a plugin needs no base class. The contract of parsers: any division of the same text
+into pieces gives the same merged events.
 """
 
 from __future__ import annotations
@@ -291,7 +291,7 @@ class MetricsExporter(Protocol):
     """A collector that can be scraped at `/metrics`."""
 
     def expose(self, status: EngineStats | None, accept: str) -> MetricsPage:
-        """Return the page in the best format that ``accept`` allows. ``status``: `None` if the check failed."""
+        """Return the page in the best format of ``accept``. ``status`` is `None` if the check failed."""
         ...
 
 
