@@ -179,7 +179,7 @@ class Parser:
 
 
 class FaultyCollector(fllm.Collector):
-    """Raises whenever a request comes; hangs when one ends that asked for 13 tokens."""
+    """Raises at the start of every request; hangs at the end of requests with ``max_tokens`` 13."""
 
     def __init__(self, context: fllm.MetricsContext) -> None:
         pass
@@ -212,7 +212,7 @@ class Grammar:
 
     def __init__(self, what: str) -> None:
         self._what = what
-        self.complete = False
+        self.is_accepting = False
 
     def matcher(self) -> Grammar:
         broken("MATCHER", self._what)
