@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
-from fllm.containment import contained, mapped
+from fllm.containment import contained, mapped, mapped_list
 
 
 def test_a_contained_error_ends_and_is_handled() -> None:
@@ -42,3 +44,23 @@ def test_an_exit_is_contained_on_request() -> None:
         raise SystemExit
     with pytest.raises(KeyboardInterrupt), contained(lambda _: None, base_exceptions=True):
         raise KeyboardInterrupt
+
+
+def pieces(text: str) -> Iterator[str]:
+    yield text
+    if text == "lost":
+        raise ConnectionError(text)
+    if text == "broken":
+        raise ValueError(text)
+
+
+def test_what_a_function_yields_is_listed_and_its_errors_are_mapped() -> None:
+    call = mapped_list(pieces, lambda error: LookupError(f"it is {error}"), passing=(OSError,))
+    assert call("whole") == ["whole"]
+    with pytest.raises(LookupError, match="it is broken") as caught:
+        call("broken")
+    assert isinstance(caught.value.__cause__, ValueError)
+    with pytest.raises(ConnectionError):
+        call("lost")
+    with pytest.raises(ValueError, match="broken"):
+        mapped_list(pieces, lambda error: error)("broken")

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fllm.containment import mapped
+from fllm.containment import mapped, mapped_list
 from fllm.errors import FllmError
 from fllm.events import ParserEvent
 from fllm.interfaces import LoadedParser, Parser
 
 
 class ContainedParser:
-    """Calls a parser and reports its errors to the plugin that offers it; the request fails all the same."""
+    """Calls a parser and reports its errors to the plugin that offers it. The request fails nevertheless."""
 
     def __init__(self, parser: Parser, loaded: LoadedParser) -> None:
         self._parser = parser
-        self._mapped = mapped(loaded.report, passing=(FllmError,))
-
-    def feed(self, text: str) -> Iterable[ParserEvent]:
-        """Call `Parser.feed`."""
-        with self._mapped:
-            return [*self._parser.feed(text)]
+        self._report = loaded.report
+        self.feed = mapped_list(parser.feed, loaded.report, passing=(FllmError,))
+        """Calls `Parser.feed`. It runs once per token."""
 
     def finish(self) -> Iterable[ParserEvent]:
         """Call `Parser.finish`."""
-        with self._mapped:
+        with mapped(self._report, passing=(FllmError,)):
             return [*self._parser.finish()]
