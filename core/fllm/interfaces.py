@@ -123,7 +123,7 @@ class LoadedToolParser(LoadedParser, frozen=True, kw_only=True):
     tool_format: ToolFormat | None = None
     """``None``: the parser does not declare how calls are written."""
     new_call_id: Callable[[], str] | None = None
-    """``None``: the server makes ids of its own."""
+    """``None``: the server makes the ids."""
 
 
 class BackendContext(Struct, frozen=True, kw_only=True):
@@ -134,7 +134,7 @@ class BackendContext(Struct, frozen=True, kw_only=True):
     plugins: PluginConfig = PluginConfig()
     """Configuration with which another process loads the same plugins."""
     load_grammar: Callable[[str], GrammarFactory] | None = None
-    """Imports the grammar backend of that name; raises `PluginError`. ``None``: there are none."""
+    """Imports a grammar backend by name, or raises `PluginError`. ``None``: none is available."""
 
 
 class Backend(Protocol):

@@ -1,4 +1,4 @@
-"""The collector, with a socket that listens as StatsD would."""
+"""The collector, with a socket that receives datagrams like StatsD."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import ClassVar, cast
 import pytest
 from fllm_statsd import plugin
 from fllm_statsd.collector import StatsdCollector
-from fllm_statsd.sender import DATAGRAM, Sender
+from fllm_statsd.sender import MAX_DATAGRAM_BYTES, Sender
 from fllm_statsd.settings import Settings, read_settings
 
 from fllm import ConfigError, EngineStats, RequestRecord
@@ -21,7 +21,7 @@ DONE = {
     "received_at": 10.0,
     "first_token_at": 10.25,
     "finished_at": 12.0,
-    "queued": 0.125,
+    "queue_time": 0.125,
     "prompt_tokens": 7,
     "generated_tokens": 3,
     "max_tokens": 3,
@@ -38,18 +38,18 @@ def statsd() -> Iterator[socket.socket]:
 
 
 class TestCollector(CollectorContract):
-    """With nobody who listens."""
+    """Runs without a StatsD server."""
 
-    made: ClassVar[list[StatsdCollector]] = []
+    created: ClassVar[list[StatsdCollector]] = []
 
     @classmethod
     def collector(cls) -> StatsdCollector:
-        cls.made.append(StatsdCollector(Settings(host="127.0.0.1"), "m"))
-        return cls.made[-1]
+        cls.created.append(StatsdCollector(Settings(host="127.0.0.1"), "m"))
+        return cls.created[-1]
 
     @classmethod
     def teardown_class(cls) -> None:
-        for collector in cls.made:
+        for collector in cls.created:
             collector.close()
 
 
@@ -57,16 +57,16 @@ def settings_of(statsd: socket.socket) -> Settings:
     return Settings(host="127.0.0.1", port=statsd.getsockname()[1], prefix="llm.eu")
 
 
-def a_request(**parts: object) -> RequestRecord:
-    return cast(RequestRecord, SimpleNamespace(**(DONE | parts)))
+def a_request(**fields: object) -> RequestRecord:
+    return cast(RequestRecord, SimpleNamespace(**(DONE | fields)))
 
 
 def lines(statsd: socket.socket) -> list[str]:
-    """Of one datagram."""
+    """Return the lines of the next datagram."""
     return statsd.recv(2**16).decode().split("\n")
 
 
-def test_a_request_becomes_one_datagram_at_the_next_tick(statsd: socket.socket) -> None:
+def test_a_request_becomes_one_datagram_at_the_next_interval(statsd: socket.socket) -> None:
     collector = StatsdCollector(settings_of(statsd), "org/model-1.5")
     request = a_request()
     collector.on_request_start(request)
@@ -90,7 +90,7 @@ def test_a_request_becomes_one_datagram_at_the_next_tick(statsd: socket.socket) 
     collector.close()
 
 
-def test_a_failure_is_counted_and_an_engine_that_is_gone_has_no_gauges(statsd: socket.socket) -> None:
+def test_a_failure_is_counted_and_an_unavailable_engine_has_no_gauges(statsd: socket.socket) -> None:
     collector = StatsdCollector(settings_of(statsd), "m")
     collector.on_request_end(a_request(first_token_at=None, error="the engine died"))
     collector.on_interval(None)
@@ -105,12 +105,12 @@ def test_no_datagram_is_longer_than_a_packet_and_no_line_is_lost(statsd: socket.
     found: list[str] = []
     while len(found) < 201:
         datagram = statsd.recv(2**16)
-        assert len(datagram) <= DATAGRAM
+        assert len(datagram) <= MAX_DATAGRAM_BYTES
         found += datagram.decode().split("\n")
     assert found == ["llm.eu.m.generated_tokens:200|c", *["llm.eu.m.token_gap:1.000|ms"] * 200]
 
 
-def test_that_nobody_listens_harms_nobody_and_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_missing_server_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
@@ -122,13 +122,13 @@ def test_that_nobody_listens_harms_nobody_and_is_said_once(caplog: pytest.LogCap
     assert [record.getMessage()[:17] for record in caplog.records] == ["metrics are lost:"]
 
 
-def test_the_environment_says_where_to() -> None:
+def test_settings_come_from_the_environment() -> None:
     assert read_settings({}) == Settings(host="localhost", port=8125, prefix="fllm")
-    given = {"STATSD_HOST": "graphite", "STATSD_PORT": "9125", "STATSD_PREFIX": "llm.eu"}
-    assert read_settings(given) == Settings(host="graphite", port=9125, prefix="llm.eu")
+    environment = {"STATSD_HOST": "graphite", "STATSD_PORT": "9125", "STATSD_PREFIX": "llm.eu"}
+    assert read_settings(environment) == Settings(host="graphite", port=9125, prefix="llm.eu")
     with pytest.raises(ConfigError, match="STATSD_PORT='no'"):
         read_settings({"STATSD_PORT": "no"})
 
 
-def test_the_plugin_is_sound() -> None:
+def test_the_plugin_loads() -> None:
     assert plugins_with(plugin, installed=False).reports[-1].hooks == ["fllm_collectors"]

@@ -1,4 +1,4 @@
-"""What this package offers: one collector, made from the environment once the model is loaded."""
+"""The plugin's hooks: one collector, created from environment variables after the model has loaded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fllm import Collector, MetricsContext, hookimpl
 
 @hookimpl
 def fllm_collectors(context: MetricsContext) -> Iterable[Collector]:
-    """Raises for an address that can't be used: the server then warns, and serves without it."""
+    """Yield the collector. Raise an error for an invalid address: the server warns and runs without it."""
     from fllm_statsd.collector import StatsdCollector
     from fllm_statsd.settings import read_settings
 

@@ -1,4 +1,4 @@
-"""Where metrics go, as the environment says it."""
+"""Read the address of the StatsD server from environment variables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fllm import ConfigError
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """``STATSD_HOST``, ``STATSD_PORT`` and ``STATSD_PREFIX``: the names that other StatsD clients read."""
+    """Values of ``STATSD_HOST``, ``STATSD_PORT`` and ``STATSD_PREFIX``, as in other StatsD clients."""
 
     host: str = "localhost"
     port: int = 8125
@@ -18,10 +18,10 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
-    """Raises `ConfigError` for a port that is none."""
+    """Return the settings. Raise `ConfigError` if the port is invalid."""
     port = environment.get("STATSD_PORT", str(Settings().port))
     if not (port.isascii() and port.isdecimal() and 0 < int(port) < 2**16):
-        raise ConfigError(f"STATSD_PORT={port!r} is no port")
+        raise ConfigError(f"STATSD_PORT={port!r} is not a port; set a number from 1 to 65535")
     return Settings(
         host=environment.get("STATSD_HOST", Settings().host),
         port=int(port),
