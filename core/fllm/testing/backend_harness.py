@@ -1,4 +1,4 @@
-"""The other side of a backend's door: a started backend, and what a contract asks of it."""
+"""A started backend, with helpers to generate and to check its state."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from fllm.values import (
 
 T = TypeVar("T")
 
-POLL = 0.01
-"""Seconds between two looks at the status."""
+POLL_SECONDS = 0.01
+"""Seconds between two status checks."""
 
 
-class Answer(Struct, frozen=True):
-    """All that a backend said to one prompt."""
+class Output(Struct, frozen=True):
+    """Everything that a backend returned for one prompt."""
 
     tokens: list[int]
     finish_reason: FinishReason | None
@@ -39,7 +39,7 @@ class Answer(Struct, frozen=True):
     prompt_logprobs: list[TokenLogprob | None] | None
 
 
-class Door:
+class BackendHarness:
     """A started backend."""
 
     def __init__(self, backend: Backend, card: ModelCard) -> None:
@@ -50,87 +50,87 @@ class Door:
     def generate(
         self, token_ids: Sequence[int], *, constraint: Constraint | None = None, **sampling: Any
     ) -> AsyncGenerator[EngineOutput]:
-        """The steps of an answer: greedy, of 16 tokens whatever they are, unless told otherwise."""
+        """Yield the outputs of one sequence: by default greedy, 16 tokens, EOS ignored."""
         asked = SamplingParams(**{"max_tokens": 16, "temperature": 0.0, "ignore_eos": True, **sampling})
         name = f"contract-{next(self._ids)}"
         return self.backend.generate(GenerateRequest(name, [*token_ids], asked, constraint=constraint))
 
-    async def answer(
+    async def complete(
         self, token_ids: Sequence[int], *, constraint: Constraint | None = None, **sampling: Any
-    ) -> Answer:
-        """The whole answer, if it ends as it must: with the only step that has a ``finish``."""
+    ) -> Output:
+        """Return the complete output; fail unless exactly the last step has a ``finish_reason``."""
         async with aclosing(self.generate(token_ids, constraint=constraint, **sampling)) as stream:
             steps = [step async for step in stream]
         finishes = [step.finish_reason for step in steps]
-        assert finishes, "the answer has no step; its last must have a finish"
-        assert finishes[-1], f"the last step has no finish: {steps[-1]}"
-        assert not any(finishes[:-1]), f"only the last step may have a finish; they are {finishes}"
+        assert finishes, "there is no step; the last one must have a finish_reason"
+        assert finishes[-1], f"the last step has no finish_reason: {steps[-1]}"
+        assert not any(finishes[:-1]), f"only the last step may have a finish_reason; they are {finishes}"
         whole = merge_outputs(steps)
-        return Answer(
+        return Output(
             whole.token_ids, whole.finish_reason, whole.stop_token, whole.logprobs, whole.prompt_logprobs
         )
 
-    async def refused(self, token_ids: Sequence[int], **asked: Any) -> bool:
-        """Whether it raises `RequestError`."""
+    async def rejects(self, token_ids: Sequence[int], **asked: Any) -> bool:
+        """Return whether the backend raises `RequestError`."""
         try:
-            await self.answer(token_ids, **asked)
+            await self.complete(token_ids, **asked)
         except RequestError:
             return True
         return False
 
     async def in_flight(self) -> int:
-        """How many sequences its status counts."""
+        """Return the number of sequences that the status counts."""
         status = await self.backend.status()
         return status.running + status.waiting
 
-    async def idle(self, patience: float) -> None:
-        """Wait until its status counts no sequence."""
+    async def wait_until_idle(self, seconds: float) -> None:
+        """Wait until the status counts no sequence."""
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(seconds):
                 while await self.in_flight():  # noqa: ASYNC110  (all there is to watch is the status)
-                    await asyncio.sleep(POLL)
+                    await asyncio.sleep(POLL_SECONDS)
         except TimeoutError:
-            raise AssertionError("its status still counts sequences, and all are closed") from None
+            raise AssertionError("the status still counts sequences although all are closed") from None
 
 
 class Session:
-    """An event loop with a started backend on it, for one test after the other."""
+    """An event loop with a started backend, shared by the tests of a contract."""
 
-    def __init__(self, make: Callable[[], Backend], patience: float) -> None:
+    def __init__(self, make: Callable[[], Backend], timeout: float) -> None:
         self._runner = asyncio.Runner()
-        self._patience = patience
-        self._door: Door | None = None
+        self._timeout = timeout
+        self._harness: BackendHarness | None = None
         try:
-            self._door = self._run(_started(make))
+            self._harness = self._run(_started(make))
         finally:
-            if self._door is None:
+            if self._harness is None:
                 self._runner.close()
 
-    def play(self, scenario: Callable[[Door], Awaitable[T]]) -> T:
-        """Run a scenario to its end."""
-        assert self._door
-        return self._run(scenario(self._door))
+    def run(self, scenario: Callable[[BackendHarness], Awaitable[T]]) -> T:
+        """Run a coroutine to its end."""
+        assert self._harness
+        return self._run(scenario(self._harness))
 
     def close(self) -> None:
         """Stop the backend."""
         try:
-            self.play(lambda door: door.backend.stop())
+            self.run(lambda harness: harness.backend.stop())
         finally:
             self._runner.close()
 
     def _run(self, work: Awaitable[T]) -> T:
-        return self._runner.run(within(self._patience, work))
+        return self._runner.run(within(self._timeout, work))
 
 
 async def within(seconds: float, work: Awaitable[T]) -> T:
-    """What a piece of work gives; `AssertionError` where it hangs."""
+    """Return the result of an awaitable; raise `AssertionError` if it takes too long."""
     try:
         async with asyncio.timeout(seconds):
             return await work
     except TimeoutError:
-        raise AssertionError(f"after {seconds:g} s it has not come to an end") from None
+        raise AssertionError(f"not done after {seconds:g} s") from None
 
 
-async def _started(make: Callable[[], Backend]) -> Door:
+async def _started(make: Callable[[], Backend]) -> BackendHarness:
     backend = make()
-    return Door(backend, await backend.start())
+    return BackendHarness(backend, await backend.start())

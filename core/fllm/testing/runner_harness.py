@@ -1,4 +1,4 @@
-"""A loaded model runner, and sequences to put on it."""
+"""A loaded model runner, and sequences to run on it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from fllm.batching.runner import ModelRunner, Row, Sampled
 from fllm.values import Progress, SamplingParams
 
-BLOCKS = 48
-"""So many the contract needs."""
+MIN_BLOCKS = 48
+"""KV blocks that the contract needs."""
 
 
-class Line:
-    """One sequence: what it has said, and what of it is computed."""
+class HarnessSequence:
+    """One sequence: its tokens, and how many of them are computed."""
 
     def __init__(
         self,
@@ -34,29 +34,29 @@ class Line:
         self._mask = mask
 
     @property
-    def said(self) -> list[int]:
-        """Its answer so far."""
+    def output_ids(self) -> list[int]:
+        """Generated tokens so far."""
         return self.ids[self._prompt_length :]
 
     def row(self, size: int | None = None) -> Row:
-        """Its next so many tokens, or all that are left."""
+        """Return a row of the next ``size`` tokens, or of all that are left."""
         start, left = self.done, len(self.ids) - self.done
         size = min(size or left, left)
         self.done += size
         return self._row(start, size, sample=size == left)
 
-    def again(self) -> Row:
-        """Its last token once more."""
+    def last_token_row(self) -> Row:
+        """Return a row that computes the last token again."""
         return self._row(len(self.ids) - 1, 1, sample=True)
 
-    def guessing(self, drafts: Sequence[int]) -> Row:
-        """Its last token, and these guesses of what comes next."""
+    def draft_row(self, drafts: Sequence[int]) -> Row:
+        """Return a row of the last token and drafts of the next ones."""
         row = self._row(len(self.ids) - 1, 1 + len(drafts), sample=True, drafts=len(drafts))
         self.ids += drafts
         return row
 
-    def hear(self, result: Sampled) -> None:
-        """Continue with what was sampled, if anything was."""
+    def append(self, result: Sampled) -> None:
+        """Append the sampled token, if there is one."""
         self.results.append(result)
         if result.token_id is not None:
             self.ids.append(result.token_id)
@@ -81,18 +81,18 @@ class Line:
         )
 
 
-class Bench:
-    """A runner with its model loaded and its blocks allocated."""
+class RunnerHarness:
+    """A runner whose model is loaded and whose KV blocks are allocated."""
 
     def __init__(self, runner: ModelRunner, block_size: int) -> None:
         self.runner = runner
         self.block_size = block_size
-        self.told: list[Progress] = []
-        self.card = runner.load(self.told.append)
+        self.progress: list[Progress] = []
+        self.card = runner.load(self.progress.append)
         self.blocks = runner.allocate(block_size)
         self._next = count()
 
-    def line(
+    def sequence(
         self,
         token_ids: Sequence[int],
         *,
@@ -100,17 +100,19 @@ class Bench:
         seed: int = 0,
         allowed: Sequence[int] | None = None,
         **sampling: Any,
-    ) -> Line:
-        """A sequence, greedy unless told otherwise, in blocks that others have left dirty.
+    ) -> HarnessSequence:
+        """Return a sequence, by default greedy, in KV blocks that earlier sequences have written.
 
-        ``allowed``: only these tokens may be sampled.
+        ``allowed``: the only tokens that may be sampled.
         """
-        asked = SamplingParams(**{"max_tokens": 1000, "temperature": 0.0, "logprobs": 2, **sampling})
+        params = SamplingParams(**{"max_tokens": 1000, "temperature": 0.0, "logprobs": 2, **sampling})
         blocks = self.table(len(token_ids) + 16) if table is None else table
-        return Line(token_ids, blocks, seed, asked, None if allowed is None else self.mask(allowed))
+        return HarnessSequence(
+            token_ids, blocks, seed, params, None if allowed is None else self.mask(allowed)
+        )
 
     def mask(self, allowed: Sequence[int]) -> memoryview:
-        """One bit for each token, those of the allowed ones set."""
+        """Return a bitmask of the allowed tokens."""
         words = -(-self.card.runtime["vocab_size"] // 32)
         bits = bytearray(4 * words)
         for token in allowed:
@@ -118,24 +120,24 @@ class Bench:
         return memoryview(bits).cast("i")
 
     def table(self, tokens: int) -> list[int]:
-        """Blocks for so many tokens."""
+        """Return KV blocks for this number of tokens."""
         return [next(self._next) % self.blocks for _ in range(-(-tokens // self.block_size))]
 
     def execute(self, rows: Sequence[Row]) -> list[Sampled]:
-        """One batch."""
+        """Execute one batch."""
         results = self.runner.execute(rows)
         assert len(results) == len(rows), f"{len(rows)} rows gave {len(results)} results"
         return [*results]
 
-    def advance(self, lines: Sequence[Line], size: int | None = None) -> list[Sampled]:
-        """One batch of the next so many tokens of each line."""
-        results = self.execute([line.row(size) for line in lines])
-        for line, result in zip(lines, results, strict=True):
-            line.hear(result)
+    def advance(self, sequences: Sequence[HarnessSequence], size: int | None = None) -> list[Sampled]:
+        """Execute one batch with the next ``size`` tokens of each sequence."""
+        results = self.execute([sequence.row(size) for sequence in sequences])
+        for sequence, result in zip(sequences, results, strict=True):
+            sequence.append(result)
         return results
 
-    def generate(self, lines: Sequence[Line], tokens: int, size: int | None = None) -> None:
-        """Bring each line so many tokens further, its prompt in chunks of ``size``."""
-        wanted = {id(line): len(line.ids) + tokens for line in lines}
-        while waiting := [line for line in lines if len(line.ids) < wanted[id(line)]]:
+    def generate(self, sequences: Sequence[HarnessSequence], tokens: int, size: int | None = None) -> None:
+        """Generate ``tokens`` tokens for each sequence; compute its prompt in chunks of ``size``."""
+        wanted = {id(sequence): len(sequence.ids) + tokens for sequence in sequences}
+        while waiting := [sequence for sequence in sequences if len(sequence.ids) < wanted[id(sequence)]]:
             self.advance(waiting, size)

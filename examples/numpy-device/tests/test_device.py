@@ -34,14 +34,17 @@ class TestDevice(ModelRunnerContract):
         return NumpyRunner(Path(locate().location), 2048)
 
     def tokenizer(self) -> Tokenizer:
-        return Tokenizer.load(Path(self.bench().card.tokenizer))
+        return Tokenizer.load(Path(self.harness().card.tokenizer))
 
     def test_the_model_generates_text(self) -> None:
         tokenizer = self.tokenizer()
-        line = self.bench().line(tokenizer.encode(QUESTION, add_special_tokens=False))
-        self.bench().generate([line], 8)
-        assert tokenizer.decode(line.said, skip_special_tokens=True) == "The capital of France is Paris."
-        assert line.said[-1] in self.bench().card.eos_token_ids
+        sequence = self.harness().sequence(tokenizer.encode(QUESTION, add_special_tokens=False))
+        self.harness().generate([sequence], 8)
+        assert (
+            tokenizer.decode(sequence.output_ids, skip_special_tokens=True)
+            == "The capital of France is Paris."
+        )
+        assert sequence.output_ids[-1] in self.harness().card.eos_token_ids
 
     def test_the_tokenizer_spells_any_text_and_divides_digits(self) -> None:
         tokenizer, text = self.tokenizer(), "In 2024, 서울 had 9,386,034 people 😀\n"
@@ -55,7 +58,7 @@ class TestDevice(ModelRunnerContract):
         assert tokenizer.eos_token == "<|im_end|>"
 
     def test_it_can_be_closed(self) -> None:
-        directory = Path(self.bench().card.tokenizer)
+        directory = Path(self.harness().card.tokenizer)
         super().test_it_can_be_closed()
         assert not directory.exists()
 

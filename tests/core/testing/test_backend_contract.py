@@ -34,7 +34,7 @@ class EchoContract(BackendContract):
     prompts = ((1, 2, 3), (4, 5, 6, 7))
     draws = False
     logprobs: bool | None = False
-    patience = 5.0
+    timeout = 5.0
 
     @classmethod
     def backend(cls) -> Backend:
@@ -179,39 +179,43 @@ def failures(kind: type[EchoBackend], **attributes: Any) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("kind", "test", "message"),
     [
-        (TwoFinishes, "an answer has as many tokens as it may", "only the last step may have a finish"),
-        (NoFinish, "an answer has as many tokens as it may", "the last step has no finish"),
-        (TokensAfterTheEnd, "an answer has as many tokens as it may", "the last step has no finish"),
-        (OneTooMany, "an answer has as many tokens as it may", "max_tokens=0"),
-        (Forgetful, "a stop token ends the answer and is its last", "stop token"),
-        (Restless, "a greedy answer is the same again and among others", "was answered in two ways"),
-        (Gossiping, "many at once are each answered as if alone", "depends on its neighbours"),
-        (TakesAnything, "a prompt that does not fit is refused", "a prompt of 0 tokens"),
-        (NeverFrees, "closing an answer frees its place", "still counts sequences"),
-        (Unaware, "closing an answer frees its place", "counts no sequence while four are in flight"),
-        (Unstoppable, "stop ends what is in flight", "after stop, it must raise BackendUnavailable"),
+        (TwoFinishes, "an output has max tokens", "only the last step may have a finish_reason"),
+        (NoFinish, "an output has max tokens", "the last step has no finish_reason"),
+        (TokensAfterTheEnd, "an output has max tokens", "the last step has no finish_reason"),
+        (OneTooMany, "an output has max tokens", "max_tokens=0"),
+        (Forgetful, "a stop token ends the output and is its last", "stop token"),
+        (Restless, "a greedy output is the same again and in a batch", "gave two outputs"),
+        (Gossiping, "many requests at once give the output of each alone", "depends on the other sequences"),
+        (TakesAnything, "a prompt that does not fit is rejected", "a prompt of 0 tokens"),
+        (NeverFrees, "closing the generator frees the sequence", "still counts sequences"),
+        (Unaware, "closing the generator frees the sequence", "counts no sequence while four are in flight"),
+        (
+            Unstoppable,
+            "stop ends what is in flight",
+            "after stop(), the backend must raise BackendUnavailable",
+        ),
         (StopsOnce, "stop ends what is in flight", "it has stopped"),
         (StopsOnce, "a backend that never started can be stopped", "it has stopped"),
-        (Untravelled, "the card can travel and leaves room for an answer", "object"),
+        (Untravelled, "the card can be encoded and leaves room for output", "object"),
     ],
 )
 def test_a_broken_promise_is_noticed(kind: type[EchoBackend], test: str, message: str) -> None:
-    assert message in failures(kind, patience=0.5)[test]
+    assert message in failures(kind, timeout=0.5)[test]
 
 
 def test_a_backend_whose_draws_ignore_the_seed_is_noticed() -> None:
     found = failures(Seedless, draws=True)
-    assert "eight seeds gave the same answer" in found["a seed gives the same answer and another another"]
+    assert "eight seeds gave the same output" in found["equal seeds give equal outputs and others differ"]
 
 
 def test_a_backend_that_hangs_fails_and_hangs_no_test() -> None:
-    found = failures(Hanging, patience=0.2)
-    assert found["stop ends what is in flight"] == "after 0.2 s it has not come to an end"
+    found = failures(Hanging, timeout=0.2)
+    assert found["stop ends what is in flight"] == "not done after 0.2 s"
     assert "a backend that never started can be stopped" in found
 
 
 class Unbound(EchoBackend):
-    """Says that it obeys constraints, and echoes."""
+    """Declares a grammar backend, and ignores constraints."""
 
     async def start(self) -> ModelCard:
         self._card = replace(await super().start(), grammar="none that works")
@@ -219,7 +223,7 @@ class Unbound(EchoBackend):
 
 
 class Spelling(Unbound):
-    """Obeys, for as long as the constraint is a text."""
+    """Obeys a constraint if it is a constant string."""
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[EngineOutput]:
         if isinstance(request.constraint, ConstString):
@@ -240,12 +244,16 @@ class SpellsAnything(Spelling):
             yield step
 
 
-CONSTRAINED = "a constrained answer is what it must be"
+CONSTRAINED = "a constrained output obeys its constraint"
 
 
 @pytest.mark.parametrize(
     ("kind", "message"),
-    [(Spelling, None), (Unbound, "it must be 'yes'"), (SpellsAnything, "without sense is not refused")],
+    [
+        (Spelling, None),
+        (Unbound, "the constraint requires 'yes'"),
+        (SpellsAnything, "an invalid schema is not rejected"),
+    ],
 )
 def test_a_constraint_that_is_not_obeyed_is_noticed(
     kind: type[EchoBackend], message: str | None, tmp_path: Path
@@ -293,7 +301,7 @@ class WorstFirst(Described):
         return TokenLogprob(token, -0.1, ((token + 1, -3.0), (token, -0.1)))
 
 
-LOGPROBS = "log probabilities are whole or refused"
+LOGPROBS = "log probabilities are complete or rejected"
 
 
 @pytest.mark.parametrize("logprobs", [True, None])
@@ -305,9 +313,9 @@ def test_log_probabilities_may_be_there(logprobs: bool | None) -> None:
     ("kind", "logprobs", "message"),
     [
         (EchoBackend, True, "an echo has no log-probabilities"),
-        (Described, False, "were to be refused"),
-        (Unlikely, True, "exceed 1"),
-        (WorstFirst, True, "the likeliest come first"),
+        (Described, False, "must be rejected"),
+        (Unlikely, True, "exceeds 1"),
+        (WorstFirst, True, "the top log-probabilities must be sorted"),
     ],
 )
 def test_wrong_log_probabilities_are_noticed(kind: type[EchoBackend], logprobs: bool, message: str) -> None:
