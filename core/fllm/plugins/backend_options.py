@@ -1,9 +1,9 @@
-"""A backend's own options: a Struct that its `BackendEntry` names, set by ``--backend-option KEY=VALUE``.
+"""Options of a backend: a Struct that its `BackendEntry` names, set by ``--backend-option KEY=VALUE``.
 
 ::
 
     class AcmeOptions(Struct, frozen=True, kw_only=True):
-        cores: Annotated[int, Meta(ge=1, description="cores that compute")] = 4
+        cores: Annotated[int, Meta(ge=1, description="number of cores")] = 4
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _WORDS = {"string": "text", "boolean": "true or false", "integer": "integer", "n
 
 
 class Option(Struct, frozen=True):
-    """One field of such a Struct, as a user may read of it."""
+    """One field of an options Struct, described for users."""
 
     name: str
     type: str
@@ -36,7 +36,7 @@ class Option(Struct, frozen=True):
 
 
 def backend_options(given: Mapping[str, str], kind: type[S]) -> S:
-    """The options as declared; raises `ConfigError` for a name that is not, or a value of another type."""
+    """Return the options. Raise `ConfigError` for an undeclared name or a value of another type."""
     options = {option.name: option for option in options_of(kind)}
     for name in given:
         if name not in options:
@@ -51,7 +51,7 @@ def backend_options(given: Mapping[str, str], kind: type[S]) -> S:
 
 
 def options_of(kind: type[Struct]) -> list[Option]:
-    """The fields, in their order."""
+    """Return the fields of an options Struct, in order."""
     (schema,), components = msgspec.json.schema_components([kind], ref_template="{name}")
     described = components[schema["$ref"]]
     required = described.get("required", ())
@@ -70,18 +70,20 @@ def _unknown(name: str, names: Sequence[str]) -> str:
 def _wrong(option: Option, given: Mapping[str, str]) -> str:
     about = f" ({option.summary})" if option.summary else ""
     if option.name not in given:
-        return f"--backend-option {option.name}=...: it must be given: {option.type}{about}"
-    return f"--backend-option {option.name}={given[option.name]!r}: not what it takes: {option.type}{about}"
+        return f"--backend-option {option.name}=...: this option is required: {option.type}{about}"
+    return (
+        f"--backend-option {option.name}={given[option.name]!r}: invalid value; expected {option.type}{about}"
+    )
 
 
 def _summary(schema: Mapping[str, Any]) -> str:
-    """Of the field, or of the type beside ``None``, where limits must stand."""
-    said = (each.get("description") for each in (schema, *schema.get("anyOf", ())))
-    return next(filter(None, said), "")
+    """Return the description of the field, or of its type other than ``None``, which carries the limits."""
+    descriptions = (each.get("description") for each in (schema, *schema.get("anyOf", ())))
+    return next(filter(None, descriptions), "")
 
 
 def _type(schema: Mapping[str, Any]) -> str:
-    """The values that a field takes, in words."""
+    """Return the valid values of a field, in words."""
     if "anyOf" in schema:
         return " or ".join(_type(each) for each in schema["anyOf"] if each != {"type": "null"})
     if "enum" in schema:

@@ -1,4 +1,4 @@
-"""Where plugins come from: the entry points of installed distributions, and the files of ``--plugin``."""
+"""Finds plugins: entry points of installed distributions, and the files of ``--plugin``."""
 
 from __future__ import annotations
 
@@ -20,35 +20,38 @@ GROUP = "fllm"
 
 
 class Candidate(Struct, frozen=True):
-    """A plugin that was found, and is not imported yet."""
+    """A plugin that was found but not imported yet."""
 
     name: str
     distribution: str
-    """Who ships it: a distribution, or the path of a file."""
+    """Name of the distribution, or path of the file."""
     version: str
     source: str
-    """The module or file that it is loaded from."""
+    """Module or file that the plugin is loaded from."""
     load: Callable[[], object]
-    """Imports it; raises whatever its author's code raises."""
+    """Imports the plugin; raises what its code raises."""
 
     @property
     def names(self) -> set[str]:
-        """By any of these, normalised, it can be disabled."""
-        return {normal(name) for name in (self.name, self.distribution, f"{self.distribution}:{self.name}")}
+        """Normalized names by which the plugin can be disabled."""
+        return {
+            normalize_name(name)
+            for name in (self.name, self.distribution, f"{self.distribution}:{self.name}")
+        }
 
 
-def normal(name: str) -> str:
-    """A name as package indices compare it."""
+def normalize_name(name: str) -> str:
+    """Return a name as package indices compare it."""
     return name.lower().replace("_", "-").replace(".", "-")
 
 
 def installed() -> list[Candidate]:
-    """Every entry point of the group, in the order of distribution and name."""
+    """Return every entry point of the group, sorted by distribution and name."""
     return sorted(_installed(), key=lambda candidate: (candidate.distribution, candidate.name))
 
 
 def from_file(path: str) -> Candidate:
-    """A ``.py`` file as a plugin; whether it can be read shows when it is loaded."""
+    """Return a ``.py`` file as a plugin. The file is read when the plugin is loaded."""
     file = Path(path).resolve()
     return Candidate(file.stem, str(file), "", str(file), lambda: _import_file(file))
 
@@ -59,7 +62,7 @@ def _installed() -> Iterator[Candidate]:
         if f"[{GROUP}]" not in (distribution.read_text("entry_points.txt") or ""):
             continue  # reading the name parses the metadata: 1 ms each, and there may be hundreds
         name = distribution.metadata["Name"] or "unknown"
-        if name not in seen:  # an editable install of a project that also lies on sys.path is found twice
+        if name not in seen:  # an editable install that is also on sys.path is found twice
             seen.add(name)
             yield from _of(distribution, name)
 
@@ -82,11 +85,11 @@ def _malformed(error: Exception) -> NoReturn:
 def _import_file(file: Path) -> ModuleType:
     name = file.stem
     if not file.is_file():
-        raise PluginError(f"there is no file {str(file)!r}")
+        raise PluginError(f"file not found: {str(file)!r}")
     if file.suffix != ".py":
         raise PluginError(f"{str(file)!r} is not a Python file (.py)")
     if (before := sys.modules.get(name)) and getattr(before.__spec__, "origin", None) == str(file):
-        return before  # an engine looks for plugins, too, in the process that has loaded its backend from one
+        return before  # already imported by an earlier search of this process
     if _taken(name, file):
         raise PluginError(f"a module named {name!r} exists already; rename the file")
     spec = importlib.util.spec_from_file_location(name, file)
@@ -103,7 +106,7 @@ def _import_file(file: Path) -> ModuleType:
 
 
 def _taken(name: str, file: Path) -> bool:
-    """Whether the file's name would hide another module, now or when something imports that one later."""
+    """Return whether the file's name would hide another module that is, or may be, imported."""
     if name in sys.modules:
         return True
     try:

@@ -1,7 +1,10 @@
-"""The hooks. A plugin implements any of them, marked with `fllm.hookimpl`; all fire at start-up.
+"""The hook specifications. A plugin implements some of them, marked with `fllm.hookimpl`.
 
-Three shapes: **named** hooks yield `Entry` values, of which the user picks one by name and only that one is
-imported; **asked in turn**, the first answer wins; **told**, everybody's answer is used.
+All hooks are called at start-up. There are three shapes:
+
+- Named: the hook yields `Entry` values. The user picks one by name, and only that one is imported.
+- First result wins: plugins are called in turn until one returns a result.
+- All are called: every result is used.
 """
 
 from __future__ import annotations
@@ -20,44 +23,44 @@ hookimpl = pluggy.HookimplMarker("fllm")
 """Marks a function of a plugin as the implementation of the hook of the same name."""
 
 API_VERSION = 1
-"""Version of the plugin interface. A plugin that needs a newer one says so: ``FLLM_API_VERSION = 2``."""
+"""Version of the plugin API. A plugin that needs a newer one declares it: ``FLLM_API_VERSION = 2``."""
 
 
 @hookspec
 def fllm_backends() -> Iterable[BackendEntry]:  # type: ignore[empty-body]
-    """Named: engines, and the kinds of devices that each serves. The target is a `BackendFactory`."""
+    """Yield backends and the kinds of devices that each serves. The targets are of type `BackendFactory`."""
 
 
 @hookspec
 def fllm_tool_parsers() -> Iterable[Entry]:  # type: ignore[empty-body]
-    """Named: parsers of tool calls. The target is a `ParserFactory`."""
+    """Yield tool-call parsers. The targets are of type `ParserFactory`."""
 
 
 @hookspec
 def fllm_reasoning_parsers() -> Iterable[Entry]:  # type: ignore[empty-body]
-    """Named: parsers of reasoning. The target is a `ParserFactory`."""
+    """Yield reasoning parsers. The targets are of type `ParserFactory`."""
 
 
 @hookspec
 def fllm_grammars() -> Iterable[Entry]:  # type: ignore[empty-body]
-    """Named: what keeps answers to a constraint. The target is a `GrammarFactory`."""
+    """Yield grammar backends for constrained decoding. The targets are of type `GrammarFactory`."""
 
 
 @hookspec
 def fllm_commands() -> Iterable[Entry]:  # type: ignore[empty-body]
-    """Named: sub-commands of ``furiosa-llm``. The target is a click command."""
+    """Yield sub-commands of ``furiosa-llm``. The targets are click commands."""
 
 
 @hookspec(firstresult=True)
 def fllm_chat_template(context: TemplateContext) -> ChatTemplates | None:
-    """Asked in turn, after the backend has started: the model's chat templates, or ``None`` to pass."""
+    """Return the model's chat templates, or ``None``. First result wins, after the backend has started."""
 
 
 @hookspec
 def fllm_collectors(context: MetricsContext) -> Iterable[Collector]:  # type: ignore[empty-body]
-    """Told, after the backend has started: collectors of metrics; all of them are called."""
+    """Yield metrics collectors. All are called, after the backend has started."""
 
 
 @hookspec
 def fllm_routes() -> Iterable[Any]:  # type: ignore[empty-body]
-    """Told, while the application is built: Litestar route handlers to mount beside ours."""
+    """Yield Litestar route handlers to mount. All are called, while the application is built."""

@@ -1,8 +1,8 @@
-"""Loading plugins and keeping the broken ones apart.
+"""Loads and validates plugins, and leaves out broken ones.
 
-pluggy's own entry-point loader lets one plugin that fails to import stop all after it, drops a second entry
-point of the same name in silence, and accepts a mistyped hook. Here each plugin has a ``try`` of its own,
-from its import to the first call of its hooks; a broken one is reported and left out, whole.
+In pluggy's own entry-point loader, one plugin that fails to import stops all others, a second entry point of
+the same name is dropped silently, and a misspelled hook is accepted. Here each plugin is loaded separately,
+from its import to the first call of its hooks. A broken plugin is reported and left out as a whole.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fllm.containment import contained, mapped
 from fllm.errors import PluginError, UserError, format_error
 from fllm.interfaces import BackendFactory, Collector, MetricsContext, TemplateContext
 from fllm.plugins import hooks, validation
-from fllm.plugins.discovery import Candidate, from_file, installed, normal
+from fllm.plugins.discovery import Candidate, from_file, installed, normalize_name
 from fllm.plugins.registry import Entry, Registry, conflict_message
 from fllm.plugins.traceback_location import plugin_frame
 from fllm.plugins.validation import (
@@ -42,22 +42,22 @@ log = logging.getLogger("fllm.plugins")
 
 
 class PluginReport(Struct, kw_only=True):
-    """What became of one plugin."""
+    """Result of loading one plugin."""
 
     name: str
     distribution: str
     version: str
     source: str
-    """The module or file that it was loaded from."""
+    """Module or file that the plugin was loaded from."""
     hooks: list[str] = []
     offers: dict[str, list[str]] = {}
-    """The names that it registered, by kind."""
+    """Names that the plugin registered, by kind."""
     seconds: float = 0.0
-    """How long it took to load; a good plugin names its parts and imports none of them."""
+    """Loading time. A plugin should name its parts and import none of them."""
     error: str | None = None
-    """Why it is left out; or, once the server has started, which of its hooks is."""
+    """Reason why the plugin is left out, or its latest error after the server has started."""
     where: str | None = None
-    """The ``file:line`` of its code that the error came from."""
+    """``file:line`` of the plugin's code that raised the error."""
     disabled: bool = False
 
     @property
@@ -75,12 +75,12 @@ class PluginReport(Struct, kw_only=True):
 
 
 class Plugins:
-    """The plugins of one server: registries of what they offer, and the hooks that are called later."""
+    """The plugins of one server: registries of their entries, and the hooks that are called later."""
 
     def __init__(self) -> None:
         self.reports: list[PluginReport] = []
         self.unmatched: list[str] = []
-        """Names that were to be disabled and that no plugin bears."""
+        """Names to disable that match no plugin."""
         self.backends: Registry[BackendFactory] = Registry("backend")
         self.tool_parsers = Registry("tool-call parser", validation.tool_parser)
         self.reasoning_parsers = Registry("reasoning parser", validation.reasoning_parser)
@@ -100,19 +100,21 @@ class Plugins:
         self._manager.add_hookspecs(hooks)
 
     def __contains__(self, plugin: object) -> bool:
-        """Whether this very module or object is in use."""
+        """Return whether this module or object is registered."""
         return self._manager.is_registered(plugin)
 
     def chat_templates(self, context: TemplateContext) -> ChatTemplates | None:
-        """Ask the resolvers in turn; a `UserError` is passed on, whatever else one raises is logged."""
-        answers = self._answers("fllm_chat_template", check_templates, passing=(UserError,), context=context)
-        return next((templates for _, templates in answers), None)
+        """Return the first result of the resolvers. A `UserError` propagates; other errors are logged."""
+        results = self._call_each(
+            "fllm_chat_template", check_templates, passing=(UserError,), context=context
+        )
+        return next((templates for _, templates in results), None)
 
     def collectors(self, context: MetricsContext) -> list[Collector]:
-        """All collectors of all plugins whose hook does not raise."""
-        answers = self._answers("fllm_collectors", check_collectors, context=context)
+        """Return the collectors of all plugins. A plugin whose hook raises is logged and skipped."""
+        results = self._call_each("fllm_collectors", check_collectors, context=context)
         found: list[Collector] = []
-        for plugin_name, collectors in answers:
+        for plugin_name, collectors in results:
             found += collectors
             self._owners |= {id(collector): self._registered[plugin_name] for collector in collectors}
         return found
@@ -122,15 +124,15 @@ class Plugins:
         return self._owners.get(id(collector))
 
     def routes(self, check: Callable[[Iterable[Any]], list[Any]]) -> Iterator[list[Any]]:
-        """The route handlers of each plugin whose hook does not raise, nor ``check``, in turn."""
-        return (handlers for _, handlers in self._answers("fllm_routes", check))
+        """Yield the route handlers of each plugin. A plugin is skipped if its hook or ``check`` raises."""
+        return (handlers for _, handlers in self._call_each("fllm_routes", check))
 
     def registries(self) -> Iterable[Registry[Any]]:
-        """One for each named hook."""
+        """Return the registries, one for each named hook."""
         return self._named.values()
 
     def load(self, candidate: Candidate) -> None:
-        """Import, validate and register one plugin; what goes wrong is written into its report."""
+        """Import, validate and register one plugin. An error is recorded in its report."""
         report = _report(candidate)
         self.reports.append(report)
         started_at = time.perf_counter()
@@ -140,7 +142,7 @@ class Plugins:
         report.seconds = time.perf_counter() - started_at
 
     def warn(self) -> None:
-        """Log what is wrong: a line for each broken plugin, each rivalry, each name that disables nothing."""
+        """Log a line for each broken plugin, each name conflict, and each disabled name without a plugin."""
         for report in self.reports:
             if report.error:
                 log.warning("plugin %s is left out: %s", report.title, report.error)
@@ -153,8 +155,8 @@ class Plugins:
 
     def _register(self, plugin: object, report: PluginReport) -> None:
         check_version(plugin)
-        if (twin := self._manager.get_name(plugin)) is not None:
-            raise PluginError(f"it is loaded already, as {twin}")
+        if (other := self._manager.get_name(plugin)) is not None:
+            raise PluginError(f"it is loaded already, as {other}")
         try:
             name = f"{report.distribution}:{report.name}:{report.source}"
             self._manager.register(plugin, name=name)
@@ -178,14 +180,14 @@ class Plugins:
                 )
 
     def _entries(self, hook: str, plugin: object) -> list[Entry]:
-        """All of one plugin's, before any is registered: one that fails half-way leaves nothing behind."""
+        """Return all entries of one plugin, which are registered later: if one fails, none is registered."""
         calls = [call for call in self._calls(hook) if call.plugin is plugin]
         with mapped(lambda error: PluginError(f"{hook} raised {format_error(error)}")):
             entries = [entry for call in calls for entry in cast("Iterable[Any]", call.function())]
         check_entries(hook, entries)
         return entries
 
-    def _answers(
+    def _call_each(
         self,
         hook: str,
         check: Callable[[Any], T],
@@ -193,7 +195,7 @@ class Plugins:
         passing: tuple[type[Exception], ...] = (),
         **arguments: object,
     ) -> Iterator[tuple[str, T]]:
-        """What each plugin answers, in turn; one that raises is logged and passed over."""
+        """Yield each plugin's name and checked result. A plugin that raises is logged and skipped."""
         for call in self._calls(hook):
             checked = None
             with contained(partial(self._hook_failed, hook, call.plugin_name), passing=passing):
@@ -208,24 +210,24 @@ class Plugins:
 
     def _calls(self, hook: str) -> list[pluggy.HookImpl]:
         caller: pluggy.HookCaller = getattr(self._manager.hook, hook)
-        return caller.get_hookimpls()[::-1]  # pluggy keeps them with the first to be asked last
+        return caller.get_hookimpls()[::-1]  # pluggy lists the last to be called first
 
 
 def load_plugins(config: PluginConfig = PluginConfig()) -> Plugins:  # noqa: B008  (frozen)
     """Find, import, validate and register every plugin: installed ones first, then files of ``--plugin``.
 
-    Never raises for a plugin's sake. Loading is cheap: a plugin's module names its parts and imports none.
+    A broken plugin never raises. Loading is fast: the module of a plugin names its parts and imports none.
     """
     plugins = Plugins()
-    disabled = {normal(name): name for name in config.disabled}
-    met: set[str] = set()
+    disabled = {normalize_name(name): name for name in config.disabled}
+    matched: set[str] = set()
     for candidate in [*installed(), *map(from_file, dict.fromkeys(config.paths))]:
         if hit := candidate.names & disabled.keys():
-            met |= hit
+            matched |= hit
             plugins.reports.append(_report(candidate, disabled=True))
         else:
             plugins.load(candidate)
-    plugins.unmatched = [name for key, name in disabled.items() if key not in met]
+    plugins.unmatched = [name for key, name in disabled.items() if key not in matched]
     return plugins
 
 

@@ -1,4 +1,4 @@
-"""Names to objects, imported only when one is chosen."""
+"""Registries of named objects, which are imported only when one is chosen."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ReportError = Callable[[BaseException], BaseException]
 
 
 class Entry(Struct, frozen=True):
-    """A name that the user can pick, and where the object behind it lives."""
+    """A name that the user can choose, and the location of its object."""
 
     name: str
     target: str
@@ -29,18 +29,18 @@ class Entry(Struct, frozen=True):
 
 
 class BackendEntry(Entry, frozen=True):
-    """A backend, with what the command line must know before it imports it."""
+    """A backend, with the properties that the command line needs before it imports it."""
 
     devices: tuple[str, ...] = ()
-    """Kinds of devices that it serves, such as ``("cuda", "cpu")``; none if it only wraps other backends."""
+    """Kinds of devices that it serves, such as ``("cuda", "cpu")``; empty if it only wraps other backends."""
     isolated: bool = True
-    """It runs in a process of its own, unless ``--no-engine-process`` is given."""
+    """Whether it runs in its own process, unless ``--no-engine-process`` is given."""
     options: type[Struct] | None = None
-    """What ``--backend-option`` may set, read with `fllm.backend_options`; ``None``: anything."""
+    """Type of its ``--backend-option`` values, read with `fllm.backend_options`; ``None``: any value."""
 
 
 class Registration(Struct, frozen=True):
-    """An entry, and who offered it."""
+    """An entry, with the plugin and distribution that offer it."""
 
     entry: Entry
     plugin: str
@@ -73,7 +73,7 @@ class Registry(Generic[T]):
         self._registrations.setdefault(entry.name, []).append(registration)
 
     def names(self) -> list[str]:
-        """All names, sorted."""
+        """Return all names, sorted."""
         return sorted(self._registrations)
 
     def __iter__(self) -> Iterator[Registration]:
@@ -81,15 +81,15 @@ class Registry(Generic[T]):
             yield from self._registrations[name]
 
     def conflicts(self) -> Iterator[tuple[str, list[Registration]]]:
-        """Names offered more than once, and by whom."""
+        """Yield the names that are offered more than once, with their registrations."""
         return ((name, rivals) for name, rivals in self._registrations.items() if len(rivals) > 1)
 
     def entry(self, name: str) -> Entry:
-        """The entry of that name; raises `UnknownName` (with the nearest name) or `NameConflict`."""
+        """Return the entry of a name. Raise `UnknownName`, with a suggestion, or `NameConflict`."""
         return self._chosen(name).entry
 
     def load(self, name: str) -> T:
-        """Import the target of a name, check it and return it; raises `PluginError` if that fails."""
+        """Import the target of a name, check it and return it. Raise `PluginError` if that fails."""
         chosen = self._chosen(name)
         module, _, attribute = chosen.entry.target.partition(":")
         title = self._title(chosen)
@@ -130,12 +130,12 @@ def _report(title: str, chosen: Registration, error: BaseException) -> BaseExcep
 
 
 def conflict_message(kind: str, name: str, rivals: Sequence[Registration]) -> str:
-    """What to tell somebody who meets a name that is offered twice."""
+    """Return the message for a name that several plugins offer."""
     owners = " and ".join(f"{rival.distribution} (plugin {rival.plugin!r})" for rival in rivals)
     last = rivals[-1]
     shared = any(rival.plugin == last.plugin for rival in rivals[:-1])
     one = f"{last.distribution}:{last.plugin}" if shared else last.plugin
     return (
         f"the {kind} {name!r} is offered by {owners}; "
-        f"leave one out with --disable-plugin {one} or FLLM_DISABLE_PLUGINS={one}"
+        f"disable one with --disable-plugin {one} or FLLM_DISABLE_PLUGINS={one}"
     )

@@ -1,4 +1,4 @@
-"""What a plugin must look like; each check says in one line what its author has to change."""
+"""Checks of a plugin; each error message says in one line what its author has to change."""
 
 from __future__ import annotations
 
@@ -28,32 +28,32 @@ from fllm.structured_output.tool_format import ToolFormat
 from fllm.values import ChatTemplates
 
 HOOKS = sorted(name for name in vars(hooks) if name.startswith("fllm_"))
-"""The names of all hooks. The prefix is ours: no other function of a plugin may bear it."""
+"""Names of all hooks. No other function of a plugin may have the prefix."""
 
 NAME = re.compile(r"[\w.-]+")
 TARGET = re.compile(r"[\w.-]+:[\w.]+")
 
 
 def check_version(plugin: object) -> None:
-    """Refuse a plugin that was written for a newer interface."""
+    """Raise `PluginError` if a plugin needs a newer plugin API."""
     wanted = getattr(plugin, "FLLM_API_VERSION", hooks.API_VERSION)
     if not isinstance(wanted, int):
         raise PluginError(f"FLLM_API_VERSION must be a whole number, not {wanted!r}")
     if wanted > hooks.API_VERSION:
         raise PluginError(
-            f"it needs version {wanted} of the plugin interface and this server has {hooks.API_VERSION}; "
+            f"it needs version {wanted} of the plugin API, and this server has version {hooks.API_VERSION}; "
             "upgrade furiosa-llm-server"
         )
 
 
 def check_hooks(plugin: object, implemented: Sequence[str]) -> None:
-    """Refuse a misspelt hook, a forgotten mark, and a plugin without any hook."""
+    """Raise `PluginError` for a misspelled hook, a missing marker, or a plugin without any hook."""
     meant = [name for name in dir(plugin) if name.startswith("fllm_") and isroutine(getattr(plugin, name))]
     for name in [*implemented, *meant]:
         if name not in HOOKS:
             near = difflib.get_close_matches(name, HOOKS, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"hooks: {', '.join(HOOKS)}"
-            raise PluginError(f"it implements {name!r}, which is no hook; {hint}")
+            raise PluginError(f"it implements {name!r}, which is not a hook; {hint}")
         if name not in implemented:
             raise PluginError(f"{name!r} is not marked with @fllm.hookimpl")
     if not implemented:
@@ -61,7 +61,7 @@ def check_hooks(plugin: object, implemented: Sequence[str]) -> None:
 
 
 def check_entries(hook: str, entries: Iterable[object]) -> None:
-    """Refuse what a named hook may not yield; names must be unique within one plugin."""
+    """Raise `PluginError` for objects that a named hook may not yield. Names must be unique in a plugin."""
     wanted = BackendEntry if hook == "fllm_backends" else Entry
     seen: set[str] = set()
     for entry in entries:
@@ -84,11 +84,11 @@ def check_entries(hook: str, entries: Iterable[object]) -> None:
         seen.add(entry.name)
 
 
-def check_templates(answer: object) -> ChatTemplates:
-    """Raises `TypeError` unless it maps names to Jinja sources."""
-    if not isinstance(answer, Mapping) or not _are_strings((*answer.keys(), *answer.values())):
-        raise TypeError(f"it must give a mapping of names to templates, not {type(answer).__name__}")
-    return answer
+def check_templates(templates: object) -> ChatTemplates:
+    """Return the templates. Raise `TypeError` unless they map names to Jinja sources."""
+    if not isinstance(templates, Mapping) or not _are_strings((*templates.keys(), *templates.values())):
+        raise TypeError(f"it must return a mapping of names to templates, not {type(templates).__name__}")
+    return templates
 
 
 def check_collectors(collectors: Iterable[object]) -> list[Collector]:
@@ -106,7 +106,7 @@ def _unreported(error: BaseException) -> BaseException:
 
 
 def reasoning_parser(factory: ParserFactory, report: ReportError = _unreported) -> LoadedParser:
-    """Return a reasoning parser with its abilities; raises `PluginError` if one has the wrong type."""
+    """Return a reasoning parser with its abilities. Raise `PluginError` if one has the wrong type."""
     declared: object = factory  # so that isinstance does not narrow the factory itself
     method: object = declared.constrain_output if isinstance(declared, ConstrainsOutput) else None
     if method is not None and not callable(method):
@@ -115,7 +115,7 @@ def reasoning_parser(factory: ParserFactory, report: ReportError = _unreported) 
 
 
 def tool_parser(factory: ParserFactory, report: ReportError = _unreported) -> LoadedToolParser:
-    """Return a tool-call parser with its abilities; raises `PluginError` if one has the wrong type."""
+    """Return a tool-call parser with its abilities. Raise `PluginError` if one has the wrong type."""
     declared: object = factory
     tool_format: object = declared.tool_format if isinstance(declared, HasToolFormat) else None
     if tool_format is not None and not isinstance(tool_format, ToolFormat):
@@ -141,10 +141,12 @@ def _visible_tokens(factory: ParserFactory) -> tuple[str, ...]:
 
 def _check_parser(hook: str, entry: ParserEntry) -> None:
     if entry.name == AUTO:
-        raise PluginError(f"{hook}: no parser may be named {AUTO!r}, which asks for the one that fits")
+        raise PluginError(
+            f"{hook}: a parser may not be named {AUTO!r}, which selects the parser that fits the model"
+        )
     for field in ("template_markers", "excluded_markers", "required_tokens"):
-        if not _are_signs(getattr(entry, field)):
-            raise PluginError(f"{hook}: {field} of {entry.name!r} must be a tuple of texts, none empty")
+        if not _are_markers(getattr(entry, field)):
+            raise PluginError(f"{hook}: {field} of {entry.name!r} must be a tuple of non-empty texts")
 
 
 def _check_options(where: str, kind: object) -> None:
@@ -152,7 +154,7 @@ def _check_options(where: str, kind: object) -> None:
         raise PluginError(f"{where} must be a class derived from msgspec.Struct, not {kind!r}")
     try:
         options_of(kind)
-    except (TypeError, NameError) as error:  # annotations that make no sense, or can't be found
+    except (TypeError, NameError) as error:  # annotations that are invalid or cannot be resolved
         raise PluginError(f"{where}: {format_error(error)}") from error
 
 
@@ -160,8 +162,8 @@ def _matches(pattern: re.Pattern[str], text: object) -> bool:
     return isinstance(text, str) and pattern.fullmatch(text) is not None
 
 
-def _are_signs(values: object) -> bool:
-    """Texts, or tuples of texts; an empty one would stand in every template."""
+def _are_markers(values: object) -> bool:
+    """Return whether these are texts or tuples of texts. An empty text would be in every template."""
     if not isinstance(values, tuple):
         return False
     texts = [text for value in values for text in (value if isinstance(value, tuple) else (value,))]

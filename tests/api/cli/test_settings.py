@@ -184,7 +184,7 @@ def test_the_file_holds_lists_and_tables_where_the_command_line_repeats(tmp_path
 def test_options_that_the_backend_declares_are_checked_before_it_is_imported() -> None:
     with pytest.raises(ConfigError, match=r"'thread': there is no such option; did you mean 'threads'\?"):
         settings("--backend-option", "thread=2")
-    with pytest.raises(ConfigError, match="threads='two': not what it takes: integer, at least 1"):
+    with pytest.raises(ConfigError, match="threads='two': invalid value; expected integer, at least 1"):
         settings("--backend-option", "threads=two")
 
 

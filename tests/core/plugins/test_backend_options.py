@@ -44,18 +44,21 @@ def test_what_is_not_given_has_its_default() -> None:
         ),
         "a value out of bounds": (
             {"url": "u", "cores": "9"},
-            "--backend-option cores='9': not what it takes: "
+            "--backend-option cores='9': invalid value; expected "
             "integer, at least 1, at most 8 (cores that compute)",
         ),
         "a word that is no number": (
             {"url": "u", "share": "half"},
-            "--backend-option share='half': not what it takes: number, above 0, below 1",
+            "--backend-option share='half': invalid value; expected number, above 0, below 1",
         ),
         "a word that is none of those": (
             {"url": "u", "mode": "slow"},
-            "--backend-option mode='slow': not what it takes: exact | fast",
+            "--backend-option mode='slow': invalid value; expected exact | fast",
         ),
-        "one that must be given": ({}, "--backend-option url=...: it must be given: text (where it listens)"),
+        "one that must be given": (
+            {},
+            "--backend-option url=...: this option is required: text (where it listens)",
+        ),
         "two that exclude each other": (
             {"url": "u", "loud": "true"},
             "--backend-option: loud needs mode=exact",

@@ -70,15 +70,15 @@ BROKEN = {
     "no hook": ("x = 1", "it implements no hook"),
     "a misspelt hook": (
         f"{HOOK}def fllm_tool_parser(): return []",
-        "it implements 'fllm_tool_parser', which is no hook; did you mean 'fllm_tool_parsers'?",
+        "it implements 'fllm_tool_parser', which is not a hook; did you mean 'fllm_tool_parsers'?",
     ),
     "a misspelt hook without its mark": (
         "def fllm_tool_parser(): return []",
-        "which is no hook; did you mean 'fllm_tool_parsers'?",
+        "which is not a hook; did you mean 'fllm_tool_parsers'?",
     ),
     "a hook of a wholly unknown name": (
         f"{HOOK}def fllm_zzz(): return []",
-        "which is no hook; hooks: fllm_backends,",
+        "which is not a hook; hooks: fllm_backends,",
     ),
     "a forgotten mark": (
         "def fllm_tool_parsers(): return []",
@@ -296,7 +296,7 @@ def test_a_file_named_twice_is_one_plugin(site: Path) -> None:
     [
         ("json.py", "a module named 'json' exists already; rename the file"),
         ("torch.py", "a module named 'torch' exists already; rename the file"),
-        ("missing.py", "there is no file"),
+        ("missing.py", "file not found:"),
         ("plugin.txt", "is not a Python file"),
         ("failing.py", "ZeroDivisionError"),
     ],

@@ -79,6 +79,7 @@ def test_a_parser_without_evidence_is_never_chosen() -> None:
 )
 def test_evidence_of_another_kind_leaves_the_plugin_out(wrong: ParserEntry) -> None:
     with pytest.raises(
-        PluginError, match=r"fllm_tool_parsers: (no parser|template_markers|excluded_markers|required_tokens)"
+        PluginError,
+        match=r"fllm_tool_parsers: (a parser may not|template_markers|excluded_markers|required_tokens)",
     ):
         check_entries("fllm_tool_parsers", [wrong])

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from fllm.errors import UnknownName
 from fllm.plugins.backend_options import Option, options_of
-from fllm.plugins.discovery import normal
+from fllm.plugins.discovery import normalize_name
 from fllm.plugins.loader import PluginReport, Plugins
 from fllm.plugins.registry import BackendEntry, Entry, Registration, conflict_message
 from fllm_api.cli.plugins.listing import load_status
@@ -51,7 +51,7 @@ def describe(plugins: Plugins, name: str) -> Iterator[PluginDescription]:
     offers = list(_offers(plugins))
     matched = False
     for report in plugins.reports:
-        is_plugin = normal(name) in _names(report)
+        is_plugin = normalize_name(name) in _names(report)
         entries = [
             offer for plugin, offer in offers if plugin == _key(report) and (is_plugin or offer.name == name)
         ]
@@ -97,7 +97,7 @@ def _key(report: PluginReport) -> tuple[str, str]:
 
 def _names(report: PluginReport) -> set[str]:
     qualified = f"{report.distribution}:{report.name}"
-    return {normal(name) for name in (report.name, report.distribution, qualified)}
+    return {normalize_name(name) for name in (report.name, report.distribution, qualified)}
 
 
 def _summary(distribution: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from msgspec import Struct
 
 from fllm.errors import ConfigError
-from fllm.plugins.discovery import GROUP, Candidate, from_file, installed, normal
+from fllm.plugins.discovery import GROUP, Candidate, from_file, installed, normalize_name
 from fllm.plugins.loader import Plugins
 from fllm_api.cli.plugins.description import describe
 
@@ -56,12 +56,12 @@ def _resolve_name(name: str, plugins: Plugins) -> Iterator[Target]:
             raise ConfigError(
                 f"{name!r} is a plugin from a file: check {found.plugin.source!r} itself, without --plugin"
             )
-        yield Target(candidate, None if normal(name) in candidate.names else name)
+        yield Target(candidate, None if normalize_name(name) in candidate.names else name)
 
 
 def _is_installed_name(name: str, plugins: Plugins) -> bool:
     entries = (each.entry.name for registry in plugins.registries() for each in registry)
-    return name in entries or any(normal(name) in each.names for each in installed())
+    return name in entries or any(normalize_name(name) in each.names for each in installed())
 
 
 def _project_plugins(directory: Path) -> list[Candidate]:

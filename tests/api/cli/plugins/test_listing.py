@@ -78,7 +78,7 @@ def test_plugins_lists_names_that_are_offered_twice(site: Path) -> None:
     install(site, "acme", {"acme_mod": one_parser("acme_mod", "llama3_json")}, {"acme": "acme_mod"})
     conflict = (
         "the tool-call parser 'llama3_json' is offered by acme (plugin 'acme') and furiosa-llm-server "
-        "(plugin 'parsers'); leave one out with --disable-plugin parsers or FLLM_DISABLE_PLUGINS=parsers"
+        "(plugin 'parsers'); disable one with --disable-plugin parsers or FLLM_DISABLE_PLUGINS=parsers"
     )
     assert listed(site)["conflicts"] == [conflict]
     assert "conflict: the tool-call parser 'llama3_json'" in fllm(site, "plugins")

@@ -97,7 +97,7 @@ def test_an_entry_is_shown_alone_with_its_conflicts(site: Path) -> None:
     for found in (rival, ours):
         [offer] = found["offers"]
         assert offer["name"] == "llama3_json"
-        assert "leave one out with --disable-plugin" in offer["conflict"]
+        assert "disable one with --disable-plugin" in offer["conflict"]
 
 
 def test_a_broken_plugin_is_shown_with_error_and_location(site: Path) -> None:
