@@ -42,7 +42,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             ("FILL RAISES", 500, "A matcher raises in fill_bitmask", ONE_REQUEST_FAILS),
             ("FILL HANGS", 500, "A matcher hangs in fill_bitmask", ONE_REQUEST_FAILS),
             ("ACCEPT RAISES", 500, "A matcher raises in accept_token", ONE_REQUEST_FAILS),
-            ("NOTHING", 400, "A grammar allows no text", "A 400 that says so"),
+            ("NOTHING", 400, "A grammar allows no text", "400 with a message that says so"),
         ]
     ],
 )

@@ -44,5 +44,5 @@ class UnhealthyBackend:
 @fllm.hookimpl
 def fllm_backends() -> Iterable[fllm.BackendEntry]:
     yield fllm.BackendEntry(
-        "unhealthy", f"{__name__}:MoodyBackend", "Fails as its options select.", isolated=False
+        "unhealthy", f"{__name__}:UnhealthyBackend", "Fails as its options select.", isolated=False
     )

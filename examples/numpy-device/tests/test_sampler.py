@@ -32,12 +32,12 @@ def a_row(*, seed: int = 1, tokens: tuple[int, ...] = (3, 3), prompt: int = 2, *
     )
 
 
-def drawn(logits: Array = LIKELY, draws: int = 2000, **asked: Any) -> Counter[int]:
-    return Counter(sample(a_row(seed=seed, **asked), logits, EOS) for seed in range(draws))
+def drawn(logits: Array = LIKELY, draws: int = 2000, **sampling: Any) -> Counter[int]:
+    return Counter(sample(a_row(seed=seed, **sampling), logits, EOS) for seed in range(draws))
 
 
-def greedy(**asked: Any) -> int:
-    return sample(a_row(temperature=0, **asked), LIKELY, EOS)
+def greedy(**sampling: Any) -> int:
+    return sample(a_row(temperature=0, **sampling), LIKELY, EOS)
 
 
 def test_greedy_takes_the_likeliest() -> None:
@@ -55,7 +55,7 @@ def test_a_low_temperature_sharpens_the_distribution() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "kept"),
+    ("sampling", "kept"),
     [
         ({"top_k": 2}, {0, 1}),
         ({"top_p": 0.79}, {0, 1}),
@@ -65,8 +65,8 @@ def test_a_low_temperature_sharpens_the_distribution() -> None:
         ({"top_k": 3, "top_p": 0.5}, {0}),
     ],
 )
-def test_limits_leave_the_likeliest_and_draw_among_all_of_them(asked: dict[str, Any], kept: set[int]) -> None:
-    assert drawn(**asked).keys() == kept
+def test_truncation_keeps_exactly_the_likeliest_tokens(sampling: dict[str, Any], kept: set[int]) -> None:
+    assert drawn(**sampling).keys() == kept
 
 
 def test_a_draw_depends_on_seed_and_position_alone() -> None:
@@ -83,7 +83,7 @@ def test_no_stop_token_comes_before_min_tokens() -> None:
     assert greedy(min_tokens=1) == 1
     assert greedy(min_tokens=1, stop_token_ids=(1,)) == 2
     assert greedy(min_tokens=1, ignore_eos=True) == 0
-    assert greedy(min_tokens=1, tokens=(3, 3, 3)) == 0  # there is one
+    assert greedy(min_tokens=1, tokens=(3, 3, 3)) == 0  # one token was generated before
 
 
 def test_a_bias_is_added_to_its_logit() -> None:
@@ -103,8 +103,13 @@ def test_a_mask_is_applied_last() -> None:
     def mask() -> memoryview:
         return memoryview(np.array([0b1000], np.int32))
 
-    for asked in ({"temperature": 0}, {"top_p": 0.1}, {"logit_bias": {0: 1000.0}}, {"stop_token_ids": (3,)}):
-        row = replace(a_row(min_tokens=5, **asked), mask=mask)
+    for sampling in (
+        {"temperature": 0},
+        {"top_p": 0.1},
+        {"logit_bias": {0: 1000.0}},
+        {"stop_token_ids": (3,)},
+    ):
+        row = replace(a_row(min_tokens=5, **sampling), mask=mask)
         assert sample(row, LIKELY, EOS) == 3
 
 

@@ -22,7 +22,7 @@ END = "[END FINAL RESPONSE]"
 
 
 class AprielParser:
-    """Parses reasoning up to ``BEGIN``, and then the answer, which includes any text after ``END``."""
+    """Parses reasoning up to ``BEGIN``, and then content, which includes any text after ``END``."""
 
     visible_tokens = (BEGIN, END)  # Apriel-1.6 has special tokens for them
 
