@@ -152,7 +152,7 @@ def test_the_tool_parser_finds_a_call_and_satisfies_its_contract(load: Load) -> 
         parser = load("whole_json.py").tool_parsers.load("whole_json")
         samples = (call, "no call", '{"name": "f"}')
         context = ParserContext(tools=(Tool("f"),))
-        examples = 50
+        max_examples = 50
 
     assert Contract().parse(call) == [ToolStart(0, "f"), ToolArguments(0, '{"x":[1,"é"]}')]
     assert parse(Contract.parser(ParserContext()), [call]) == [Text(call)]
@@ -165,7 +165,7 @@ def test_the_reasoning_parser_splits_text_and_satisfies_its_contract(load: Load)
         parser = load("answer_line.py").reasoning_parsers.load("answer_line")
         samples = ("Let me see.\nAnswer: 42", "\nAnsw", "Answer: none")
         markers = ("\nAnswer:",)
-        examples = 50
+        max_examples = 50
 
     assert Contract().parse("Let me see.\nAnswer: 42") == [Reasoning("Let me see."), Text(" 42")]
     Contract().test_any_division_gives_the_same_events()

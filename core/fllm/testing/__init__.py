@@ -4,7 +4,7 @@ from fllm.events import merge_events
 from fllm.plugins.parser_detection import ModelTraits, detect
 from fllm.testing.backend_contract import BackendContract
 from fllm.testing.collector_contract import CollectorContract
-from fllm.testing.contract_runner import Outcome, outcomes
+from fllm.testing.contract_runner import ContractResult, run_contract
 from fllm.testing.echo import ECHO_PLUGIN, EchoBackend, echo_model
 from fllm.testing.parser_contracts import ReasoningParserContract, ToolParserContract
 from fllm.testing.parsing import parse
@@ -19,10 +19,10 @@ __all__ = [
     "BackendContract",
     "ChatTemplateContract",
     "CollectorContract",
+    "ContractResult",
     "EchoBackend",
     "ModelRunnerContract",
     "ModelTraits",
-    "Outcome",
     "ReasoningParserContract",
     "RecordedRequest",
     "Serve",
@@ -31,8 +31,8 @@ __all__ = [
     "detect",
     "echo_model",
     "merge_events",
-    "outcomes",
     "parse",
     "plugins_with",
+    "run_contract",
     "serving",
 ]

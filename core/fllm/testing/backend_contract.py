@@ -15,7 +15,7 @@ import msgspec
 from fllm.constraints import ConstString, JsonSchema
 from fllm.errors import BackendUnavailable
 from fllm.interfaces import Backend
-from fllm.testing.backend_harness import BackendHarness, Output, Session, within
+from fllm.testing.backend_harness import BackendHarness, GenerationResult, Session, within
 from fllm.tokenizer import Tokenizer
 from fllm.values import TokenLogprob
 
@@ -43,9 +43,9 @@ class BackendContract:
 
     prompts: ClassVar[Sequence[Sequence[int]]]
     """Token ids of some prompts, at least two, of a few tokens each."""
-    draws: ClassVar[bool] = True
+    supports_sampling: ClassVar[bool] = True
     """The backend samples: different seeds give different outputs."""
-    logprobs: ClassVar[bool | None] = True
+    supports_logprobs: ClassVar[bool | None] = True
     """True: reports log-probabilities of tokens and of the prompt. False: rejects them. None: either."""
     timeout: ClassVar[float] = 120.0
     """Seconds after which a test that still waits has failed."""
@@ -71,14 +71,14 @@ class BackendContract:
             session.close()
 
     @_scenario
-    async def test_the_card_can_be_encoded_and_leaves_room_for_output(self, harness: BackendHarness) -> None:
+    async def test_the_model_card_can_be_encoded_and_fits_the_prompts(self, harness: BackendHarness) -> None:
         msgspec.msgpack.encode(harness.card)
         assert harness.card.max_model_len > max(map(len, self.prompts)), (
             "max_model_len is too small for the prompts"
         )
 
     @_scenario
-    async def test_an_output_has_max_tokens(self, harness: BackendHarness) -> None:
+    async def test_max_tokens_limits_the_output(self, harness: BackendHarness) -> None:
         for limit in (0, 1, 2, 16):
             output = await harness.complete(self.prompts[0], max_tokens=limit)
             assert (len(output.tokens), output.finish_reason) == (limit, "length"), (
@@ -86,14 +86,16 @@ class BackendContract:
             )
 
     @_scenario
-    async def test_an_output_that_may_stop_has_at_most_max_tokens(self, harness: BackendHarness) -> None:
+    async def test_output_ends_at_a_stop_token_or_max_tokens(self, harness: BackendHarness) -> None:
         for token_ids in self.prompts:
             output = await harness.complete(token_ids, ignore_eos=False)
             assert len(output.tokens) <= 16, output
             assert output.finish_reason == "stop" or len(output.tokens) == 16, output
 
     @_scenario
-    async def test_a_greedy_output_is_the_same_again_and_in_a_batch(self, harness: BackendHarness) -> None:
+    async def test_greedy_output_is_reproducible_and_independent_of_the_batch(
+        self, harness: BackendHarness
+    ) -> None:
         alone = [await harness.complete(token_ids) for token_ids in self.prompts]
         again = [await harness.complete(token_ids) for token_ids in self.prompts]
         among = await asyncio.gather(*map(harness.complete, self.prompts))
@@ -101,7 +103,7 @@ class BackendContract:
         _same(alone, among, "an output depends on the other sequences of the batch")
 
     @_scenario
-    async def test_many_requests_at_once_give_the_output_of_each_alone(self, harness: BackendHarness) -> None:
+    async def test_concurrent_requests_do_not_affect_each_other(self, harness: BackendHarness) -> None:
         requests: list[tuple[Sequence[int], dict[str, Any]]] = [
             (token_ids, {"max_tokens": 1 + (7 * i) % 16, "seed": i, "temperature": float(i % 3 > 0)})
             for i, token_ids in enumerate(islice(cycle(self.prompts), 24))
@@ -113,15 +115,15 @@ class BackendContract:
         _same(alone, among, "an output depends on the other sequences of the batch")
 
     @_scenario
-    async def test_equal_seeds_give_equal_outputs_and_others_differ(self, harness: BackendHarness) -> None:
+    async def test_the_seed_determines_the_output(self, harness: BackendHarness) -> None:
         seeds = [0, 1, 2, 3, 4, 5, 6, 7, 0]
         outputs = [await harness.complete(self.prompts[0], seed=seed, temperature=1.5) for seed in seeds]
         _same(outputs[:1], outputs[-1:], "one seed gave two outputs")
-        if self.draws:
+        if self.supports_sampling:
             assert any(output != outputs[0] for output in outputs), "eight seeds gave the same output"
 
     @_scenario
-    async def test_a_stop_token_ends_the_output_and_is_its_last(self, harness: BackendHarness) -> None:
+    async def test_a_stop_token_ends_the_output_and_is_included(self, harness: BackendHarness) -> None:
         for token_ids in self.prompts:
             tokens = (await harness.complete(token_ids)).tokens
             stop = tokens[len(tokens) // 2]
@@ -132,18 +134,20 @@ class BackendContract:
             assert (output.finish_reason, output.stop_token) == ("stop", stop), output
 
     @_scenario
-    async def test_a_stop_token_is_suppressed_until_min_tokens(self, harness: BackendHarness) -> None:
+    async def test_min_tokens_delays_stop_tokens(self, harness: BackendHarness) -> None:
         first = (await harness.complete(self.prompts[0])).tokens[0]
         output = await harness.complete(self.prompts[0], stop_token_ids=(first,), min_tokens=5)
         assert len(output.tokens) >= 5, f"min_tokens=5: {output}"
 
     @_scenario
-    async def test_log_probabilities_are_complete_or_rejected(self, harness: BackendHarness) -> None:
+    async def test_logprobs_are_complete_or_rejected(self, harness: BackendHarness) -> None:
         for token_ids in self.prompts:
             asked: dict[str, Any] = {"logprobs": 2, "prompt_logprobs": 2, "max_tokens": 5}
-            if self.logprobs is not True and await harness.rejects(token_ids, **asked):
+            if self.supports_logprobs is not True and await harness.rejects(token_ids, **asked):
                 continue
-            assert self.logprobs is not False, "log-probabilities must be rejected with a RequestError"
+            assert self.supports_logprobs is not False, (
+                "log-probabilities must be rejected with a RequestError"
+            )
             output = await harness.complete(token_ids, **asked)
             _check_logprobs(output.logprobs, output.tokens, greedy=True)
             assert output.prompt_logprobs is not None, "the first step has no prompt_logprobs"
@@ -153,7 +157,7 @@ class BackendContract:
             assert (await harness.complete(token_ids)).logprobs is None, "logprobs were not requested"
 
     @_scenario
-    async def test_a_constrained_output_obeys_its_constraint(self, harness: BackendHarness) -> None:
+    async def test_constrained_output_obeys_the_constraint(self, harness: BackendHarness) -> None:
         if harness.card.grammar is None:  # no request has a constraint then
             return
         tokenizer = Tokenizer.load(Path(harness.card.tokenizer))
@@ -171,7 +175,7 @@ class BackendContract:
         assert await harness.rejects(self.prompts[0], constraint=broken), "an invalid schema is not rejected"
 
     @_scenario
-    async def test_a_prompt_that_does_not_fit_is_rejected(self, harness: BackendHarness) -> None:
+    async def test_invalid_prompts_are_rejected(self, harness: BackendHarness) -> None:
         length = harness.card.max_model_len
         for wrong in ([], self._filled(length), self._filled(length + 1), [-1]):
             assert await harness.rejects(wrong), (
@@ -179,12 +183,12 @@ class BackendContract:
             )
 
     @_scenario
-    async def test_a_prompt_may_fill_the_context_up_to_one_token(self, harness: BackendHarness) -> None:
+    async def test_a_prompt_can_fill_the_context_except_one_token(self, harness: BackendHarness) -> None:
         output = await harness.complete(self._filled(harness.card.max_model_len - 1))
         assert (len(output.tokens), output.finish_reason) == (1, "length"), output
 
     @_scenario
-    async def test_closing_the_generator_frees_the_sequence(self, harness: BackendHarness) -> None:
+    async def test_closing_the_stream_aborts_the_request(self, harness: BackendHarness) -> None:
         expected = await harness.complete(self.prompts[0])
         for _ in range(ATTEMPTS):
             async with AsyncExitStack() as stack:
@@ -200,7 +204,9 @@ class BackendContract:
         _same([expected], [await harness.complete(self.prompts[0])], "after an abort the output differs")
 
     @_scenario
-    async def test_cancelling_before_the_first_token_frees_a_sequence(self, harness: BackendHarness) -> None:
+    async def test_cancelling_before_the_first_token_aborts_the_request(
+        self, harness: BackendHarness
+    ) -> None:
         stream = harness.generate(self.prompts[0], max_tokens=LONG)
         waiting = asyncio.ensure_future(anext(stream))
         await asyncio.sleep(0)
@@ -209,7 +215,7 @@ class BackendContract:
         await stream.aclose()
         await harness.wait_until_idle(self.timeout / 2)
 
-    def test_stop_ends_what_is_in_flight(self) -> None:
+    def test_stop_ends_running_requests(self) -> None:
         for _ in range(ATTEMPTS):
             cut_short = self.session().run(self._stop)
             self.teardown_class()  # which stops it again
@@ -217,7 +223,7 @@ class BackendContract:
                 return
         raise AssertionError("stop() lets sequences complete; they must end with BackendUnavailable")
 
-    def test_a_backend_that_never_started_can_be_stopped(self) -> None:
+    def test_stop_works_before_start(self) -> None:
         self.teardown_class()
 
         async def stop() -> None:
@@ -253,7 +259,7 @@ async def _drained(stream: Any) -> None:
             pass
 
 
-def _same(expected: Sequence[Output], found: Sequence[Output], problem: str) -> None:
+def _same(expected: Sequence[GenerationResult], found: Sequence[GenerationResult], problem: str) -> None:
     for one, other in zip(expected, found, strict=True):
         assert one == other, f"{problem}:\n  {one}\n  {other}"
 

@@ -29,7 +29,7 @@ POLL_SECONDS = 0.01
 """Seconds between two status checks."""
 
 
-class Output(Struct, frozen=True):
+class GenerationResult(Struct, frozen=True):
     """Everything that a backend returned for one prompt."""
 
     tokens: list[int]
@@ -57,7 +57,7 @@ class BackendHarness:
 
     async def complete(
         self, token_ids: Sequence[int], *, constraint: Constraint | None = None, **sampling: Any
-    ) -> Output:
+    ) -> GenerationResult:
         """Return the complete output; fail unless exactly the last step has a ``finish_reason``."""
         async with aclosing(self.generate(token_ids, constraint=constraint, **sampling)) as stream:
             steps = [step async for step in stream]
@@ -66,7 +66,7 @@ class BackendHarness:
         assert finishes[-1], f"the last step has no finish_reason: {steps[-1]}"
         assert not any(finishes[:-1]), f"only the last step may have a finish_reason; they are {finishes}"
         whole = merge_outputs(steps)
-        return Output(
+        return GenerationResult(
             whole.token_ids, whole.finish_reason, whole.stop_token, whole.logprobs, whole.prompt_logprobs
         )
 

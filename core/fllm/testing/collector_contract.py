@@ -67,7 +67,7 @@ class CollectorContract:
 
         self._observe(run)
 
-    def test_requests_whose_ids_are_the_same(self) -> None:
+    def test_requests_with_the_same_id(self) -> None:
         def run(watched: Collector, clock: _Clock) -> None:
             trackers = [RequestTracker("one", [watched], clock) for _ in range(3)]
             for tracker in trackers:

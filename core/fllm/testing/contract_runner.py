@@ -8,7 +8,7 @@ from typing import Any
 from msgspec import Struct
 
 
-class Outcome(Struct, frozen=True):
+class ContractResult(Struct, frozen=True):
     """What became of one test of a contract."""
 
     test: str
@@ -17,11 +17,11 @@ class Outcome(Struct, frozen=True):
     """Why it failed."""
 
 
-def outcomes(contract: type[Any]) -> Iterator[Outcome]:
+def run_contract(contract: type[Any]) -> Iterator[ContractResult]:
     """Run every test of a contract's subclass, in order, and close what it opened, as pytest would."""
     try:
         for name in _tests(contract):
-            yield Outcome(name.removeprefix("test_").replace("_", " "), _error(contract, name))
+            yield ContractResult(name.removeprefix("test_").replace("_", " "), _error(contract, name))
     finally:
         getattr(contract, "teardown_class", lambda: None)()
 

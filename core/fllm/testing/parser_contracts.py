@@ -39,7 +39,7 @@ class _ParserContract:
     fragments: ClassVar[Sequence[str]] = ()
     """Further parts to mix: markers, separators, halves of them."""
     context: ClassVar[ParserContext] = ParserContext()
-    examples: ClassVar[int] = 200
+    max_examples: ClassVar[int] = 200
     """How many texts hypothesis makes up for each test."""
 
     def parse(self, *pieces: str) -> list[ParserEvent]:
@@ -103,7 +103,7 @@ class _ParserContract:
 
         broken: list[list[str]] = []
 
-        @settings(deadline=None, max_examples=self.examples, report_multiple_bugs=False)
+        @settings(deadline=None, max_examples=self.max_examples, report_multiple_bugs=False)
         @given(cases)
         def search(pieces: list[str]) -> None:
             try:

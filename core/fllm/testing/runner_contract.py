@@ -8,7 +8,7 @@ from itertools import chain, cycle, islice
 from typing import Any, ClassVar
 
 from fllm.batching.runner import ModelRunner, Sampled
-from fllm.testing.runner_harness import MIN_BLOCKS, HarnessSequence, RunnerHarness
+from fllm.testing.runner_harness import MIN_BLOCKS, RunnerHarness, RunnerSequence
 from fllm.values import TokenLogprob
 
 MAX_SUMMED_VOCABULARY = 512
@@ -56,27 +56,27 @@ class ModelRunnerContract:
         if harness is not None:
             harness.runner.close()
 
-    def test_it_loads_and_gives_blocks(self) -> None:
+    def test_the_model_loads_and_enough_blocks_are_allocated(self) -> None:
         harness = self.harness()
-        assert harness.blocks >= MIN_BLOCKS, (
-            f"allocate gave {harness.blocks} blocks; the contract needs {MIN_BLOCKS}"
+        assert harness.num_blocks >= MIN_BLOCKS, (
+            f"allocate gave {harness.num_blocks} blocks; the contract needs {MIN_BLOCKS}"
         )
         assert harness.card.max_model_len >= 4 * self.block_size, "the contract's prompts do not fit"
 
-    def test_a_chunk_that_does_not_end_its_prompt_samples_nothing(self) -> None:
+    def test_no_token_is_sampled_before_the_last_prompt_chunk(self) -> None:
         harness = self.harness()
         sequence = harness.sequence(self.prompts[0], logprobs=None)
-        [result] = harness.advance([sequence], len(sequence.ids) - 1)
+        [result] = harness.advance([sequence], len(sequence.token_ids) - 1)
         assert result == Sampled(), f"sample=False gave {result}"
         [result] = harness.advance([sequence])
         assert result.token_id is not None, "sample=True gave no token"
         assert result.logprob is None, "log-probabilities were not requested"
 
-    def test_chunks_give_what_the_whole_prompt_gives(self) -> None:
+    def test_chunked_prefill_matches_full_prefill(self) -> None:
         for size in (1, 5, self.block_size, self.block_size + 1):
             self._alike(self._whole(0), self._generated(self._sequence(0), size), f"in chunks of {size}")
 
-    def test_other_rows_and_their_order_change_no_result(self) -> None:
+    def test_results_do_not_depend_on_the_batch(self) -> None:
         alone = [self._generated(sequence) for sequence in self._mixed_batch()]
         for turn in (1, -1):
             batch = self._mixed_batch()[::turn]
@@ -93,25 +93,25 @@ class ModelRunnerContract:
         self._alike(self._whole(0), early, "in a batch with a prompt")
         self._alike(self._whole(1), late, "in a batch with a generating sequence")
 
-    def test_blocks_may_lie_in_any_order(self) -> None:
-        table = self.harness().table(len(self._long(0)) + 16)
+    def test_blocks_can_be_in_any_order(self) -> None:
+        table = self.harness().allocate_blocks(len(self._long(0)) + 16)
         for order in (table[::-1], table[1:] + table[:1]):
-            found = self._generated(self._sequence(0, table=order))
+            found = self._generated(self._sequence(0, block_table=order))
             self._alike(self._whole(0), found, f"with blocks {order}")
 
-    def test_sequences_may_share_the_blocks_of_their_beginning(self) -> None:
+    def test_sequences_can_share_prefix_blocks(self) -> None:
         first, second = self._sharing()
-        self.harness().advance([first], second.done)
+        self.harness().advance([first], second.num_computed)
         self._alike(self._whole(0), self._generated(second), "on another's blocks")
 
-    def test_a_row_reads_what_an_earlier_row_of_its_batch_writes(self) -> None:
+    def test_a_row_reads_blocks_written_by_an_earlier_row_of_the_batch(self) -> None:
         first, second = self._sharing()
-        [_, result] = self.harness().execute([first.row(second.done), second.row()])
+        [_, result] = self.harness().execute([first.next_row(second.num_computed), second.next_row()])
         second.append(result)
         self.harness().generate([second], 7)
         self._alike(self._whole(0), second, "on blocks of the same batch")
 
-    def test_greedy_takes_the_most_likely_token_and_so_does_a_draw_from_one(self) -> None:
+    def test_greedy_and_single_candidate_sampling_take_the_likeliest_token(self) -> None:
         for sampling in ({}, {"top_k": 1}, {"top_p": 1e-9}, {"min_p": 1.0}):
             temperature = 1.0 if sampling else 0.0
             for result in self._generated(self._sequence(0, temperature=temperature, **sampling)).results:
@@ -121,56 +121,68 @@ class ModelRunnerContract:
                     f"{sampling or 'greedy'} gave {result}"
                 )
 
-    def test_a_draw_depends_on_seed_and_position_alone(self) -> None:
+    def test_sampling_depends_only_on_seed_and_position(self) -> None:
         def drawn(seed: int, size: int | None = None) -> list[int]:
-            return self._generated(self._sequence(0, temperature=1.0, seed=seed), size).output_ids
+            return self._generated(self._sequence(0, temperature=1.0, seed=seed), size).output_token_ids
 
         expected = [drawn(seed) for seed in range(8)]
-        assert any(output_ids != expected[0] for output_ids in expected), "eight seeds gave the same tokens"
+        assert any(output_token_ids != expected[0] for output_token_ids in expected), (
+            "eight seeds gave the same tokens"
+        )
         assert [drawn(seed) for seed in range(8)] == expected, "a seed gave other tokens the second time"
         assert drawn(0, 5) == expected[0], "a seed gave other tokens with the prompt in chunks"
         sequences = [self._sequence(0, temperature=1.0, seed=seed) for seed in reversed(range(8))]
         self.harness().generate(sequences, 8)
-        assert [sequence.output_ids for sequence in sequences] == expected[::-1], (
+        assert [sequence.output_token_ids for sequence in sequences] == expected[::-1], (
             "a draw depends on the other rows of the batch"
         )
 
-    def test_a_bias_forces_and_forbids(self) -> None:
-        plain = self._whole(0).output_ids[0]
+    def test_logit_bias_forces_and_bans_tokens(self) -> None:
+        plain = self._whole(0).output_token_ids[0]
         other = next(token for token in self.prompts[0] if token != plain)
         for bias, allowed in (({other: FORCE}, True), ({plain: -FORCE}, False)):
-            output_ids = self._generated(self._sequence(0, logit_bias=bias, temperature=1.0)).output_ids
-            assert all((token == other) if allowed else (token != plain) for token in output_ids), (
-                f"{bias} gave {output_ids}"
+            output_token_ids = self._generated(
+                self._sequence(0, logit_bias=bias, temperature=1.0)
+            ).output_token_ids
+            assert all((token == other) if allowed else (token != plain) for token in output_token_ids), (
+                f"{bias} gave {output_token_ids}"
             )
 
-    def test_no_stop_token_is_sampled_before_min_tokens(self) -> None:
-        plain = self._whole(0).output_ids
-        output_ids = self._generated(self._sequence(0, stop_token_ids=(plain[0],), min_tokens=4)).output_ids
-        assert plain[0] not in output_ids[:4], f"min_tokens=4 and stop token {plain[0]} gave {output_ids}"
-        output_ids = self._generated(self._sequence(0, stop_token_ids=(plain[0],))).output_ids
-        assert output_ids[0] == plain[0], f"the stop token {plain[0]} is allowed, and gave {output_ids}"
+    def test_min_tokens_delays_stop_tokens(self) -> None:
+        plain = self._whole(0).output_token_ids
+        output_token_ids = self._generated(
+            self._sequence(0, stop_token_ids=(plain[0],), min_tokens=4)
+        ).output_token_ids
+        assert plain[0] not in output_token_ids[:4], (
+            f"min_tokens=4 and stop token {plain[0]} gave {output_token_ids}"
+        )
+        output_token_ids = self._generated(self._sequence(0, stop_token_ids=(plain[0],))).output_token_ids
+        assert output_token_ids[0] == plain[0], (
+            f"the stop token {plain[0]} is allowed, and gave {output_token_ids}"
+        )
 
     def test_penalties_apply_to_generated_tokens(self) -> None:
         for penalty in ("presence_penalty", "frequency_penalty"):
-            output_ids = self._generated(self._sequence(0, **{penalty: FORCE})).output_ids
-            assert len(set(output_ids)) == len(output_ids), f"{penalty}={FORCE} gave {output_ids}"
+            output_token_ids = self._generated(self._sequence(0, **{penalty: FORCE})).output_token_ids
+            assert len(set(output_token_ids)) == len(output_token_ids), (
+                f"{penalty}={FORCE} gave {output_token_ids}"
+            )
 
-    def test_log_probabilities_are_of_the_sampled_token_and_the_top(self) -> None:
+    def test_logprobs_include_the_sampled_and_the_likeliest_tokens(self) -> None:
         for sequence in self._mixed_batch():
             for result in self._generated(sequence).results:
                 assert result.token_id is not None
                 self._check(result.logprob, result.token_id)
 
-    def test_log_probabilities_are_the_models_own(self) -> None:
+    def test_logprobs_are_those_of_the_unmodified_logits(self) -> None:
         harness, vocabulary = self.harness(), self.harness().card.runtime.get("vocab_size", 0)
         sequence = self._sequence(0)
-        harness.execute([sequence.row()])
+        harness.execute([sequence.next_row()])
         tokens = range(vocabulary) if 0 < vocabulary <= MAX_SUMMED_VOCABULARY else self.prompts[0]
         total = 0.0
         for token in dict.fromkeys(tokens):
             forced = self._sequence(
-                0, table=sequence.table, logit_bias={token: FORCE}, temperature=0.5, logprobs=0
+                0, block_table=sequence.block_table, logit_bias={token: FORCE}, temperature=0.5, logprobs=0
             )
             [result] = harness.execute([forced.last_token_row()])
             assert result.logprob, "logprobs=0 gave no log-probability of the sampled token"
@@ -180,7 +192,7 @@ class ModelRunnerContract:
         if tokens is not self.prompts[0]:
             assert total >= 1 - self.tolerance, f"the probabilities of all tokens add up to {total}"
 
-    def test_log_probabilities_of_the_prompt_come_with_its_chunks(self) -> None:
+    def test_prompt_logprobs_are_returned_with_their_chunks(self) -> None:
         prompt = self._long(0)
         for size in (None, 7):
             sequence = self._sequence(0, prompt_logprobs=2)
@@ -198,28 +210,28 @@ class ModelRunnerContract:
                     f"{found[place - 1]} and {result.logprob}"
                 )
 
-    def test_drafts_are_accepted_while_they_are_right(self) -> None:
+    def test_drafts_are_accepted_up_to_the_first_mismatch(self) -> None:
         if not self.harness().runner.capabilities.verifies_drafts:
             return
         for sampling in ({}, {"temperature": 1.0, "seed": 3}):
-            right = self._generated(self._sequence(0, **sampling)).output_ids
+            right = self._generated(self._sequence(0, **sampling)).output_token_ids
             wrong = [token + (1 if token == 0 else -1) for token in right]
             for guess in (right[1:5], wrong[1:5], [*right[1:3], wrong[3], right[4]]):
                 self._check_draft(right, guess, sampling)
 
-    def test_only_what_a_mask_allows_is_sampled(self) -> None:
+    def test_a_mask_restricts_the_sampled_tokens(self) -> None:
         if not self.harness().runner.capabilities.applies_masks:
             return
         plain = self._whole(0)
         known = dict.fromkeys(token for prompt in self.prompts for token in prompt)
-        allowed = [token for token in known if token not in plain.output_ids][:2]
+        allowed = [token for token in known if token not in plain.output_token_ids][:2]
         assert allowed, "the prompts need a token that the output for the first prompt does not have"
-        against = {allowed[0]: -FORCE, plain.output_ids[0]: FORCE}
+        against = {allowed[0]: -FORCE, plain.output_token_ids[0]: FORCE}
         for params in ({}, {"temperature": 1.0}, {"logit_bias": against}, {"presence_penalty": FORCE}):
             masked, free = self._sequence(0, allowed=allowed, **params), self._sequence(0)
             self.harness().generate([masked, free], 8)
-            assert set(masked.output_ids) <= {*allowed}, (
-                f"a mask of {allowed} with {params} gave {masked.output_ids}"
+            assert set(masked.output_token_ids) <= {*allowed}, (
+                f"a mask of {allowed} with {params} gave {masked.output_token_ids}"
             )
             self._alike(plain, free, "in a batch with a mask")
         [expected] = self.harness().advance([self._sequence(0, logit_bias={allowed[0]: FORCE})])
@@ -228,7 +240,7 @@ class ModelRunnerContract:
         assert found.logprob
         assert self._near(expected.logprob, found.logprob), f"a mask changes log-probabilities: {found}"
 
-    def test_it_can_be_closed(self) -> None:
+    def test_the_runner_can_be_closed(self) -> None:
         self.teardown_class()
 
     def _check_draft(self, right: list[int], guess: list[int], sampling: dict[str, Any]) -> None:
@@ -247,17 +259,19 @@ class ModelRunnerContract:
         """Return a prompt of more than two blocks."""
         return [*islice(cycle(self.prompts[index]), 2 * self.block_size + 3)]
 
-    def _sequence(self, index: int, **params: Any) -> HarnessSequence:
+    def _sequence(self, index: int, **params: Any) -> RunnerSequence:
         return self.harness().sequence(self._long(index), **params)
 
-    def _sharing(self) -> tuple[HarnessSequence, HarnessSequence]:
+    def _sharing(self) -> tuple[RunnerSequence, RunnerSequence]:
         """Return two equal sequences; the second shares the first two blocks of the first."""
         first = self._sequence(0)
-        second = self._sequence(0, table=first.table[:2] + self.harness().table(self.block_size + 16))
-        second.done = 2 * self.block_size
+        second = self._sequence(
+            0, block_table=first.block_table[:2] + self.harness().allocate_blocks(self.block_size + 16)
+        )
+        second.num_computed = 2 * self.block_size
         return first, second
 
-    def _mixed_batch(self) -> list[HarnessSequence]:
+    def _mixed_batch(self) -> list[RunnerSequence]:
         """Return sequences of different lengths and sampling parameters."""
         return [
             self.harness().sequence(self._long(i % len(self.prompts))[: 1 + 5 * i], seed=i, **params)
@@ -265,16 +279,16 @@ class ModelRunnerContract:
         ]
 
     def _generated(
-        self, sequence: HarnessSequence, size: int | None = None, tokens: int = 8
-    ) -> HarnessSequence:
+        self, sequence: RunnerSequence, size: int | None = None, tokens: int = 8
+    ) -> RunnerSequence:
         self.harness().generate([sequence], tokens, size)
         return sequence
 
-    def _whole(self, index: int) -> HarnessSequence:
+    def _whole(self, index: int) -> RunnerSequence:
         """Generate the sequence alone with its prompt in one chunk: the reference for all others."""
         return self._generated(self._sequence(index))
 
-    def _alike(self, expected: HarnessSequence, found: HarnessSequence, how: str) -> None:
+    def _alike(self, expected: RunnerSequence, found: RunnerSequence, how: str) -> None:
         """Assert equal tokens and log-probabilities, up to the first position with a tie."""
         sampled = [
             [each for each in sequence.results if each.token_id is not None] for sequence in (expected, found)

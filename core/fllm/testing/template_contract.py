@@ -63,9 +63,9 @@ class ChatTemplateContract:
     model: ClassVar[str | Path] = ""
     """The directory of a model that it knows templates for."""
     special_tokens: ClassVar[Mapping[str, str]] = {"bos_token": "<s>", "eos_token": "</s>"}
-    system: ClassVar[bool] = True
+    supports_system_role: ClassVar[bool] = True
     """Its template takes a system message."""
-    tools: ClassVar[bool] = True
+    supports_tools: ClassVar[bool] = True
     """Its template shows tools, calls and results."""
 
     def context(self) -> TemplateContext:
@@ -82,32 +82,32 @@ class ChatTemplateContract:
         """A conversation as the server renders it."""
         return self.template().render(messages, **how)
 
-    def test_it_has_a_template_that_compiles(self) -> None:
+    def test_the_template_compiles(self) -> None:
         self.template().check()
 
-    def test_it_passes_where_it_has_nothing_to_say(self) -> None:
+    def test_unknown_models_are_ignored(self) -> None:
         with TemporaryDirectory() as empty:
             for directory in (empty, f"{empty}/nowhere"):
                 self._resolved(_context(directory))
 
-    def test_all_that_is_said_is_there_in_its_order(self) -> None:
+    def test_messages_are_rendered_unchanged_and_in_order(self) -> None:
         for text in ODD:
             turns = [_user(text), _assistant("It is so."), _user(f"And now? {text}")]
             for messages in (turns[:1], turns):
                 self._check_shown(self.render(messages), [message["content"] for message in messages])
 
-    def test_a_system_message_is_there(self) -> None:
-        if self.system:
+    def test_a_system_message_is_rendered(self) -> None:
+        if self.supports_system_role:
             said = self.render([{"role": "system", "content": "Be terse."}, _user("Hello")])
             self._check_shown(said, ["Be terse."])
             self._check_shown(said, ["Hello"])
 
-    def test_parts_of_content_are_there(self) -> None:
+    def test_content_parts_are_rendered(self) -> None:
         parts = [{"type": "text", "text": "First part."}, {"type": "text", "text": "Second part."}]
         said = self.render([{"role": "user", "content": parts}])
         self._check_shown(said, ["First part.", "Second part."])
 
-    def test_the_answers_beginning_comes_after_the_conversation(self) -> None:
+    def test_the_generation_prompt_is_appended(self) -> None:
         for messages in ([_user("Hello")], [_user("Hello"), _assistant("Hi."), _user("Well?")]):
             without = self.render(messages, add_generation_prompt=False)
             asked = self.render(messages)
@@ -118,15 +118,15 @@ class ChatTemplateContract:
         said = self.render(messages, add_generation_prompt=False, continue_final_message=True)
         assert said.endswith("Once upon a time"), f"it must end where the last message ends:\n{said}"
 
-    def test_tools_calls_and_results_are_there(self) -> None:
-        if self.tools:
+    def test_tools_calls_and_results_are_rendered(self) -> None:
+        if self.supports_tools:
             self._check_shown(self.render([_user("Hello")], tools=[TOOL]), ["get_weather"])
             said = self.render(CALLED, tools=[TOOL])
             self._check_shown(said, ["How is the weather?", "get_weather", "Seoul", "22 degrees"])
 
-    def test_rendering_changes_nothing(self) -> None:
+    def test_rendering_does_not_modify_its_arguments(self) -> None:
         messages, tools = copy.deepcopy([*CALLED]), [copy.deepcopy(TOOL)]
-        if self.tools:
+        if self.supports_tools:
             first, second = (self.render(messages, tools=tools) for _ in range(2))
             assert first == second, "the same conversation was rendered in two ways"
             assert (messages, tools) == ([*CALLED], [TOOL]), "the messages were changed"

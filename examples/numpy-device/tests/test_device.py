@@ -41,10 +41,10 @@ class TestDevice(ModelRunnerContract):
         sequence = self.harness().sequence(tokenizer.encode(QUESTION, add_special_tokens=False))
         self.harness().generate([sequence], 8)
         assert (
-            tokenizer.decode(sequence.output_ids, skip_special_tokens=True)
+            tokenizer.decode(sequence.output_token_ids, skip_special_tokens=True)
             == "The capital of France is Paris."
         )
-        assert sequence.output_ids[-1] in self.harness().card.eos_token_ids
+        assert sequence.output_token_ids[-1] in self.harness().card.eos_token_ids
 
     def test_the_tokenizer_spells_any_text_and_divides_digits(self) -> None:
         tokenizer, text = self.tokenizer(), "In 2024, 서울 had 9,386,034 people 😀\n"
@@ -57,9 +57,9 @@ class TestDevice(ModelRunnerContract):
         ] == [*"2024"]
         assert tokenizer.eos_token == "<|im_end|>"
 
-    def test_it_can_be_closed(self) -> None:
+    def test_the_runner_can_be_closed(self) -> None:
         directory = Path(self.harness().card.tokenizer)
-        super().test_it_can_be_closed()
+        super().test_the_runner_can_be_closed()
         assert not directory.exists()
 
 

@@ -21,7 +21,7 @@ from fllm import (
     RequestError,
 )
 from fllm.constraints import ConstString
-from fllm.testing import BackendContract, EchoBackend, echo_model, outcomes
+from fllm.testing import BackendContract, EchoBackend, echo_model, run_contract
 from fllm.tokenizer import Tokenizer
 from fllm.values import TokenLogprob
 
@@ -32,8 +32,8 @@ def build(kind: type[EchoBackend] = EchoBackend) -> EchoBackend:
 
 class EchoContract(BackendContract):
     prompts = ((1, 2, 3), (4, 5, 6, 7))
-    draws = False
-    logprobs: bool | None = False
+    supports_sampling = False
+    supports_logprobs: bool | None = False
     timeout = 5.0
 
     @classmethod
@@ -173,30 +173,30 @@ class Seedless(Broken):
 
 def failures(kind: type[EchoBackend], **attributes: Any) -> dict[str, str]:
     case = type("Case", (EchoContract,), {"backend": classmethod(lambda cls: build(kind)), **attributes})
-    return {outcome.test: str(outcome.error) for outcome in outcomes(case) if outcome.error}
+    return {result.test: str(result.error) for result in run_contract(case) if result.error}
 
 
 @pytest.mark.parametrize(
     ("kind", "test", "message"),
     [
-        (TwoFinishes, "an output has max tokens", "only the last step may have a finish_reason"),
-        (NoFinish, "an output has max tokens", "the last step has no finish_reason"),
-        (TokensAfterTheEnd, "an output has max tokens", "the last step has no finish_reason"),
-        (OneTooMany, "an output has max tokens", "max_tokens=0"),
-        (Forgetful, "a stop token ends the output and is its last", "stop token"),
-        (Restless, "a greedy output is the same again and in a batch", "gave two outputs"),
-        (Gossiping, "many requests at once give the output of each alone", "depends on the other sequences"),
-        (TakesAnything, "a prompt that does not fit is rejected", "a prompt of 0 tokens"),
-        (NeverFrees, "closing the generator frees the sequence", "still counts sequences"),
-        (Unaware, "closing the generator frees the sequence", "counts no sequence while four are in flight"),
+        (TwoFinishes, "max tokens limits the output", "only the last step may have a finish_reason"),
+        (NoFinish, "max tokens limits the output", "the last step has no finish_reason"),
+        (TokensAfterTheEnd, "max tokens limits the output", "the last step has no finish_reason"),
+        (OneTooMany, "max tokens limits the output", "max_tokens=0"),
+        (Forgetful, "a stop token ends the output and is included", "stop token"),
+        (Restless, "greedy output is reproducible and independent of the batch", "gave two outputs"),
+        (Gossiping, "concurrent requests do not affect each other", "depends on the other sequences"),
+        (TakesAnything, "invalid prompts are rejected", "a prompt of 0 tokens"),
+        (NeverFrees, "closing the stream aborts the request", "still counts sequences"),
+        (Unaware, "closing the stream aborts the request", "counts no sequence while four are in flight"),
         (
             Unstoppable,
-            "stop ends what is in flight",
+            "stop ends running requests",
             "after stop(), the backend must raise BackendUnavailable",
         ),
-        (StopsOnce, "stop ends what is in flight", "it has stopped"),
-        (StopsOnce, "a backend that never started can be stopped", "it has stopped"),
-        (Untravelled, "the card can be encoded and leaves room for output", "object"),
+        (StopsOnce, "stop ends running requests", "it has stopped"),
+        (StopsOnce, "stop works before start", "it has stopped"),
+        (Untravelled, "the model card can be encoded and fits the prompts", "object"),
     ],
 )
 def test_a_broken_promise_is_noticed(kind: type[EchoBackend], test: str, message: str) -> None:
@@ -204,14 +204,14 @@ def test_a_broken_promise_is_noticed(kind: type[EchoBackend], test: str, message
 
 
 def test_a_backend_whose_draws_ignore_the_seed_is_noticed() -> None:
-    found = failures(Seedless, draws=True)
-    assert "eight seeds gave the same output" in found["equal seeds give equal outputs and others differ"]
+    found = failures(Seedless, supports_sampling=True)
+    assert "eight seeds gave the same output" in found["the seed determines the output"]
 
 
 def test_a_backend_that_hangs_fails_and_hangs_no_test() -> None:
     found = failures(Hanging, timeout=0.2)
-    assert found["stop ends what is in flight"] == "not done after 0.2 s"
-    assert "a backend that never started can be stopped" in found
+    assert found["stop ends running requests"] == "not done after 0.2 s"
+    assert "stop works before start" in found
 
 
 class Unbound(EchoBackend):
@@ -244,7 +244,7 @@ class SpellsAnything(Spelling):
             yield step
 
 
-CONSTRAINED = "a constrained output obeys its constraint"
+CONSTRAINED = "constrained output obeys the constraint"
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_a_constraint_that_is_not_obeyed_is_noticed(
     config = BackendConfig(model=str(echo_model(tmp_path)), max_model_len=64)
     backend = classmethod(lambda cls: kind(config, BackendContext()))
     case = type("Case", (EchoContract,), {"backend": backend})
-    found = {outcome.test: str(outcome.error) for outcome in outcomes(case) if outcome.error}
+    found = {result.test: str(result.error) for result in run_contract(case) if result.error}
     assert found.keys() == (set() if message is None else {CONSTRAINED})
     assert (message or "") in found.get(CONSTRAINED, "")
 
@@ -301,12 +301,12 @@ class WorstFirst(Described):
         return TokenLogprob(token, -0.1, ((token + 1, -3.0), (token, -0.1)))
 
 
-LOGPROBS = "log probabilities are complete or rejected"
+LOGPROBS = "logprobs are complete or rejected"
 
 
 @pytest.mark.parametrize("logprobs", [True, None])
 def test_log_probabilities_may_be_there(logprobs: bool | None) -> None:
-    assert failures(Described, logprobs=logprobs) == {}
+    assert failures(Described, supports_logprobs=logprobs) == {}
 
 
 @pytest.mark.parametrize(
@@ -319,4 +319,4 @@ def test_log_probabilities_may_be_there(logprobs: bool | None) -> None:
     ],
 )
 def test_wrong_log_probabilities_are_noticed(kind: type[EchoBackend], logprobs: bool, message: str) -> None:
-    assert message in failures(kind, logprobs=logprobs)[LOGPROBS]
+    assert message in failures(kind, supports_logprobs=logprobs)[LOGPROBS]

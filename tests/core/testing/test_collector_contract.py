@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fllm import Collector, EngineStats, MetricsPage, RequestRecord
-from fllm.testing import CollectorContract, outcomes
+from fllm.testing import CollectorContract, run_contract
 
 
 class Counting(Collector):
@@ -99,5 +99,5 @@ UNANSWERED = "a request that is rejected or aborted before its first token"
 def test_a_broken_promise_is_noticed(kind: type[Counting], test: str, message: str) -> None:
     attributes = {"collector": classmethod(lambda cls: kind()), "timeout": 0.3 if kind is Blocking else 30.0}
     case = type("Case", (CollectorContract,), attributes)
-    found = {outcome.test: str(outcome.error) for outcome in outcomes(case) if outcome.error}
+    found = {result.test: str(result.error) for result in run_contract(case) if result.error}
     assert message in found[test]

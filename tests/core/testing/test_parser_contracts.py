@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 import pytest
 
 from fllm import ParserContext, ParserEvent, Reasoning, Text, ToolArguments, ToolStart
-from fllm.testing import ReasoningParserContract, ToolParserContract, merge_events, outcomes, parse
+from fllm.testing import ReasoningParserContract, ToolParserContract, merge_events, parse, run_contract
 
 DIVISION = "any division gives the same events"
 SOUND = "events are well formed and no text is lost"
@@ -96,9 +96,9 @@ Contract = type[ToolParserContract | ReasoningParserContract]
 
 def failures(contract: Contract, parser: Callable[..., object]) -> dict[str, str]:
     """What a contract says of a parser."""
-    attributes = {"parser": parser, "samples": ("a [f] b", " c "), "markers": ("[f]",), "examples": 60}
+    attributes = {"parser": parser, "samples": ("a [f] b", " c "), "markers": ("[f]",), "max_examples": 60}
     case = type("Case", (contract,), attributes)
-    return {outcome.test: str(outcome.error) for outcome in outcomes(case) if outcome.error}
+    return {result.test: str(result.error) for result in run_contract(case) if result.error}
 
 
 @pytest.mark.parametrize(

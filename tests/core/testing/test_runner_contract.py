@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from fllm.batching import Row, Sampled
-from fllm.testing import ModelRunnerContract, outcomes
+from fllm.testing import ModelRunnerContract, run_contract
 from fllm.values import TokenLogprob
 
 from .hash_runner import HashRunner
@@ -186,43 +186,43 @@ class ClosedTwice(HashRunner):
         raise RuntimeError("the device is gone")
 
 
-MASK = "only what a mask allows is sampled"
-CHUNKS = "chunks give what the whole prompt gives"
-OWN = "log probabilities are the models own"
-OF_PROMPT = "log probabilities of the prompt come with its chunks"
+MASK = "a mask restricts the sampled tokens"
+CHUNKS = "chunked prefill matches full prefill"
+OWN = "logprobs are those of the unmodified logits"
+OF_PROMPT = "prompt logprobs are returned with their chunks"
 
 
 @pytest.mark.parametrize(
     ("kind", "test", "message"),
     [
-        (Few, "it loads and gives blocks", "allocate gave 3 blocks"),
+        (Few, "the model loads and enough blocks are allocated", "allocate gave 3 blocks"),
         (ForgetsChunks, CHUNKS, "in chunks of 5"),
-        (SamplesAlways, "a chunk that does not end its prompt samples nothing", "sample=False gave"),
-        (Gossiping, "other rows and their order change no result", "with neighbours"),
-        (Ordered, "blocks may lie in any order", "with blocks"),
-        (Ordered, "sequences may share the blocks of their beginning", "on another's blocks"),
-        (OneAfterTheOther, "a row reads what an earlier row of its batch writes", "of the same batch"),
-        (Late, "a row reads what an earlier row of its batch writes", "of the same batch"),
-        (DrawsWhenGreedy, "greedy takes the most likely token and so does a draw from one", "greedy gave"),
-        (WithoutTopK, "greedy takes the most likely token and so does a draw from one", "'top_k': 1"),
-        (Seedless, "a draw depends on seed and position alone", "eight seeds gave the same tokens"),
-        (Sequential, "a draw depends on seed and position alone", "the second time"),
-        (Unbiased, "a bias forces and forbids", "1000.0} gave"),
-        (Impatient, "no stop token is sampled before min tokens", "min_tokens=4"),
+        (SamplesAlways, "no token is sampled before the last prompt chunk", "sample=False gave"),
+        (Gossiping, "results do not depend on the batch", "with neighbours"),
+        (Ordered, "blocks can be in any order", "with blocks"),
+        (Ordered, "sequences can share prefix blocks", "on another's blocks"),
+        (OneAfterTheOther, "a row reads blocks written by an earlier row of the batch", "of the same batch"),
+        (Late, "a row reads blocks written by an earlier row of the batch", "of the same batch"),
+        (DrawsWhenGreedy, "greedy and single candidate sampling take the likeliest token", "greedy gave"),
+        (WithoutTopK, "greedy and single candidate sampling take the likeliest token", "'top_k': 1"),
+        (Seedless, "sampling depends only on seed and position", "eight seeds gave the same tokens"),
+        (Sequential, "sampling depends only on seed and position", "the second time"),
+        (Unbiased, "logit bias forces and bans tokens", "1000.0} gave"),
+        (Impatient, "min tokens delays stop tokens", "min_tokens=4"),
         (Repeating, "penalties apply to generated tokens", "presence_penalty=1000.0"),
-        (OfAnother, "log probabilities are of the sampled token and the top", "another token"),
+        (OfAnother, "logprobs include the sampled and the likeliest tokens", "another token"),
         (Adjusted, OWN, "add up to"),
         (Unnormalized, OWN, "add up to"),
         (Shifted, OF_PROMPT, "-3.14"),
         (OncePerPrompt, OF_PROMPT, "in chunks of 7"),
-        (Credulous, "drafts are accepted while they are right", "gave Sampled"),
+        (Credulous, "drafts are accepted up to the first mismatch", "gave Sampled"),
         (Unmasked, MASK, "gave"),
         (MaskedForAll, MASK, "in a batch with a mask"),
         (MaskedLogprobs, MASK, "a mask changes log-probabilities"),
-        (ClosedTwice, "it can be closed", "the device is gone"),
+        (ClosedTwice, "the runner can be closed", "the device is gone"),
     ],
 )
 def test_a_broken_promise_is_noticed(kind: type[HashRunner], test: str, message: str) -> None:
     case = type("Case", (HashContract,), {"runner": classmethod(lambda cls: kind())})
-    found = {outcome.test: str(outcome.error) for outcome in outcomes(case) if outcome.error}
+    found = {result.test: str(result.error) for result in run_contract(case) if result.error}
     assert message in found[test]

@@ -9,7 +9,7 @@ from support.chatml import CHATML
 
 import fllm
 from fllm import ChatTemplates, TemplateContext, UserError
-from fllm.testing import ChatTemplateContract, outcomes
+from fllm.testing import ChatTemplateContract, run_contract
 
 
 class Resolver:
@@ -44,13 +44,13 @@ class TestChatML(ChatTemplateContract):
 
 def failures(plugin: object, **attributes: Any) -> dict[str, str]:
     case = type("Case", (ChatTemplateContract,), {"plugin": plugin, "model": "mine", **attributes})
-    return {outcome.test: str(outcome.error) for outcome in outcomes(case) if outcome.error}
+    return {result.test: str(result.error) for result in run_contract(case) if result.error}
 
 
-SAID = "all that is said is there in its order"
-BEGINNING = "the answers beginning comes after the conversation"
+SAID = "messages are rendered unchanged and in order"
+BEGINNING = "the generation prompt is appended"
 CONTINUED = "a final message can be continued"
-TOOLS = "tools calls and results are there"
+TOOLS = "tools calls and results are rendered"
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ TOOLS = "tools calls and results are there"
         ("{{ message.content }}", "{{ message.content[:6] }}", CONTINUED, "continued"),
         ("{{ call.function.name }}", "", TOOLS, "'get_weather' is missing"),
         ("{{ tools | tojson }}", "", TOOLS, "'get_weather' is missing"),
-        ("{%- endfor %}<|im_end|>", "<|im_end|>", "it has a template that compiles", "endfor"),
+        ("{%- endfor %}<|im_end|>", "<|im_end|>", "the template compiles", "endfor"),
     ],
 )
 def test_a_broken_template_is_noticed(old: str, new: str, test: str, message: str) -> None:
@@ -77,13 +77,13 @@ def test_a_template_without_roles_or_tools_may_say_so() -> None:
         "{% for message in messages %}{% if message.role == 'system' %}{{ raise_exception('no') }}{% endif %}"
     )
     plain += "{{ message.content }}\n{% endfor %}"
-    assert failures(Resolver(plain), system=False, tools=False) == {}
-    assert "'get_weather' is missing" in failures(Resolver(plain), system=False)[TOOLS]
-    assert "rejects" in failures(Resolver(plain), tools=False)["a system message is there"]
+    assert failures(Resolver(plain), supports_system_role=False, supports_tools=False) == {}
+    assert "'get_weather' is missing" in failures(Resolver(plain), supports_system_role=False)[TOOLS]
+    assert "rejects" in failures(Resolver(plain), supports_tools=False)["a system message is rendered"]
 
 
 def test_a_resolver_that_raises_for_another_model_is_noticed() -> None:
-    found = failures(Eager())["it passes where it has nothing to say"]
+    found = failures(Eager())["unknown models are ignored"]
     assert "FileNotFoundError: file not found:" in found
 
 

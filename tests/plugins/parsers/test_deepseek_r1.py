@@ -44,7 +44,7 @@ class TestTheLaw(ReasoningParserContract):
 
 class TestTheLawWhereThePromptClosedTheThinking(TestTheLaw):
     context = ParserContext(prompt=CLOSED)
-    examples = 50
+    max_examples = 50
 
 
 @pytest.mark.parametrize(("text", "reasoning", "answer"), ROWS.values(), ids=ROWS)

@@ -128,7 +128,7 @@ def _law(parser_class: type[ToolCallParser]) -> ToolParserContract:
             ",",
             "`",
         )
-        examples = 60
+        max_examples = 60
 
     return Law()
 

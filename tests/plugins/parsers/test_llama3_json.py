@@ -171,7 +171,7 @@ class TestTheLaw(ToolParserContract):
 
 class TestTheLawWithTools(TestTheLaw):
     context = ParserContext(tools=(Tool("get_time"),))
-    examples = 50
+    max_examples = 50
 
 
 @pytest.mark.parametrize(("text", "calls"), ONLY_CALLS.values(), ids=ONLY_CALLS)

@@ -164,7 +164,7 @@ def test_the_law_holds(name: str) -> None:
         samples = tuple(text for text, _, _ in ROWS[name].values())
         markers = parser.visible_tokens
         fragments = tuple(marker[:4] for marker in parser.visible_tokens)
-        examples = 40
+        max_examples = 40
 
     Law.parser = parser
     law = Law()

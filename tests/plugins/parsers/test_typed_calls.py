@@ -154,7 +154,7 @@ def law(parser_class: type[ToolCallParser], text: str) -> ToolParserContract:
         samples = (text, text[:-9], f"Hi {text}\n{text} there", f"{text[:30]}{text}")
         fragments = (*markers, *(marker[:-1] for marker in markers), *lines, *"[](){}=:,'\"", "f(a=", "f()")
         context = ParserContext(tools=TOOLS)
-        examples = 60
+        max_examples = 60
 
     return Law()
 

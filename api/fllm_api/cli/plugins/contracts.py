@@ -28,7 +28,7 @@ from fllm.testing import (
 )
 from fllm.tokenizer import Tokenizer
 from fllm.values import ModelCard, Tool
-from fllm_api.cli.plugins.results import CheckResult, PartResult, describe_error, run_contract
+from fllm_api.cli.plugins.results import CheckResult, PartResult, check_contract, describe_error
 from fllm_api.cli.plugins.sample_texts import fragments, markers, samples
 from fllm_api.cli.plugins.targets import Target
 
@@ -95,9 +95,9 @@ def _check_entry(registry: Registry[Any], name: str, options: CheckOptions) -> I
     yield CheckResult(LOADS)
     match registry.kind:
         case "tool-call parser":
-            yield from run_contract(_tool_parser_contract(target.factory))
+            yield from check_contract(_tool_parser_contract(target.factory))
         case "reasoning parser":
-            yield from run_contract(_reasoning_parser_contract(target.factory))
+            yield from check_contract(_reasoning_parser_contract(target.factory))
         case "backend":
             yield from _check_backend(target, options)
         case "command" if not isinstance(target, click.Command):
@@ -133,8 +133,8 @@ def _check_backend(
 
     class Checked(BackendContract):
         prompts = _PROMPTS
-        draws = False  # unknown for a third-party backend
-        logprobs = None
+        supports_sampling = False  # unknown for a third-party backend
+        supports_logprobs = None
 
         @classmethod
         def backend(cls) -> Backend:
@@ -148,7 +148,7 @@ def _check_backend(
         yield CheckResult("starts", "skipped" if is_refusal else "failed", describe_error(errors[0]))
         return
     yield CheckResult("starts")
-    yield from run_contract(Checked)
+    yield from check_contract(Checked)
 
 
 def _check_template(plugins: Plugins, module: object, options: CheckOptions) -> Iterator[CheckResult]:
@@ -159,7 +159,7 @@ def _check_template(plugins: Plugins, module: object, options: CheckOptions) -> 
     elif not plugins.chat_templates(_template_context(directory)):
         reason = f"the plugin has no template for {options.model!r}"
     else:
-        yield from run_contract(_template_contract(module, directory))
+        yield from check_contract(_template_contract(module, directory))
         return
     yield CheckResult("passes ChatTemplateContract", "skipped", reason)
 
@@ -188,7 +188,7 @@ def _template_contract(module: object, directory: Path) -> type[ChatTemplateCont
     class Checked(ChatTemplateContract):
         plugin = module
         model = directory
-        system = tools = False  # not every template supports them
+        supports_system_role = supports_tools = False  # not every template supports them
 
     if (directory / "tokenizer.json").is_file():
         Checked.special_tokens = Tokenizer.load(directory).special_tokens
@@ -199,7 +199,7 @@ def _check_collectors(plugins: Plugins) -> Iterator[CheckResult]:
     found = plugins.collectors(_METRICS)
     yield _result(f"returns collectors: {len(found)}", _take_error(plugins))
     for index, each in enumerate(found):
-        for result in run_contract(_collector_contract(plugins, index)):
+        for result in check_contract(_collector_contract(plugins, index)):
             yield replace(result, check=f"{type(each).__name__}: {result.check}")
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from fllm.errors import format_error
-from fllm.testing import outcomes
+from fllm.testing import run_contract
 
 
 class CheckResult(Struct, frozen=True):
@@ -28,9 +28,9 @@ class PartResult(CheckResult, frozen=True, kw_only=True):
     """Kind and name of an entry, or name of a hook; empty for the plugin itself."""
 
 
-def run_contract(contract: type[Any]) -> Iterator[CheckResult]:
+def check_contract(contract: type[Any]) -> Iterator[CheckResult]:
     """Run each test of a contract class, and yield its result."""
-    for each in outcomes(contract):
+    for each in run_contract(contract):
         if each.error is None:
             yield CheckResult(each.test)
         else:

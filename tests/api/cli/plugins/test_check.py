@@ -136,7 +136,7 @@ def test_each_part_of_a_distribution_is_checked(tmp_path: Path) -> None:
     assert outcomes[f"tool-call parser looking: {DIVISION}"] == "failed"
     assert outcomes[f"reasoning parser thinking: {DIVISION}"] == "passed"
     assert outcomes["backend echo: starts"] == "passed"
-    assert outcomes["backend echo: stop ends what is in flight"] == "passed"
+    assert outcomes["backend echo: stop ends running requests"] == "passed"
     assert outcomes["fllm_routes: routes can be mounted: /ping"] == "passed"
     assert outcomes["fllm_collectors: Hopeful: a request that succeeds"] == "passed"
     reasons = {name: each["reason"] for name, each in found.items() if each["outcome"] == "failed"}

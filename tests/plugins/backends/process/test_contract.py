@@ -9,8 +9,8 @@ from fllm_backends.process.backend import process_backend
 
 class TestBackend(BackendContract):
     prompts = ((1, 2, 3), (4, 5, 6, 7))
-    draws = False
-    logprobs = False
+    supports_sampling = False
+    supports_logprobs = False
 
     @classmethod
     def backend(cls) -> Backend:

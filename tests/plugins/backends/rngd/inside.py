@@ -121,14 +121,14 @@ def generate(directory: Path, *tokens: int, **sampling: Any) -> list[EngineOutpu
 
 class TestContract(BackendContract):
     prompts = ((3, 1, 4, 1, 5), (9, 2, 6), (5, 3, 5, 8))
-    draws = False
-    logprobs = None
+    supports_sampling = False
+    supports_logprobs = None
     model: ClassVar[Path]
     # These request seeds, which the engine does not support: they are rejected.
-    test_a_seed_gives_the_same_answer_and_another_another = None
-    test_many_at_once_are_each_answered_as_if_alone = None
+    test_the_seed_determines_the_output = None
+    test_concurrent_requests_do_not_affect_each_other = None
     # The engine's log-probabilities come from the device.
-    test_log_probabilities_are_whole_or_refused = None
+    test_logprobs_are_complete_or_rejected = None
 
     @pytest.fixture(autouse=True, scope="class")
     @classmethod
