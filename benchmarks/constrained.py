@@ -42,10 +42,10 @@ async def main() -> None:
 
 def row(name: str, values: list[float], digits: int) -> str:
     """Format the median, the minimum and the maximum."""
-    middle, least, most = (
+    median, minimum, maximum = (
         f"{each:.{digits}f}" for each in (statistics.median(values), min(values), max(values))
     )
-    return f"{name:14} {middle:>8} ({least} to {most})"
+    return f"{name:14} {median:>8} ({minimum} to {maximum})"
 
 
 async def measure_round(
@@ -55,12 +55,12 @@ async def measure_round(
     extra: dict[str, Any],
 ) -> float:
     """Return the output tokens/s of one round."""
-    began = time.perf_counter()
+    started_at = time.perf_counter()
     counts = await asyncio.gather(
         *(stream(client, options, next(numbers), extra) for _ in range(options.streams))
     )
     assert set(counts) == {options.tokens}, counts
-    return sum(counts) / (time.perf_counter() - began)
+    return sum(counts) / (time.perf_counter() - started_at)
 
 
 async def stream(

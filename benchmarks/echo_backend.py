@@ -1,4 +1,4 @@
-"""A backend that costs nothing, to measure what is around it: ``--plugin echo_backend.py --backend echo``.
+"""A backend that costs nothing, to measure everything else: ``--plugin echo_backend.py --backend echo``.
 
 Each turn of the event loop gives every sequence one step of ``tokens_per_step`` prepared tokens
 (``--backend-option``, 1 by default): reasoning, text, and a tool call at the end. The tokenizer is that of
@@ -37,13 +37,13 @@ class EchoBackend:
     def __init__(self, config: fllm.BackendConfig, context: fllm.BackendContext) -> None:  # noqa: ARG002
         self._per_step = int(config.options.get("tokens_per_step", 1))
         self._directory = Path(config.model)
-        self._made: tempfile.TemporaryDirectory[str] | None = None
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._steps = cache(self._prepare)
 
     async def start(self) -> fllm.ModelCard:
         if self._directory.is_file():
-            self._made = tempfile.TemporaryDirectory(prefix="echo-")
-            self._directory = write_tokenizer(self._directory, Path(self._made.name))
+            self._temporary = tempfile.TemporaryDirectory(prefix="echo-")
+            self._directory = write_tokenizer(self._directory, Path(self._temporary.name))
         self._tokenizer = Tokenizer.load(self._directory)
         return fllm.ModelCard(tokenizer=str(self._directory), max_model_len=8192)
 
@@ -56,8 +56,8 @@ class EchoBackend:
         return fllm.EngineStats()
 
     async def stop(self) -> None:
-        if self._made is not None:
-            self._made.cleanup()
+        if self._temporary is not None:
+            self._temporary.cleanup()
 
     def _prepare(self, count: int) -> list[fllm.EngineOutput]:
         ids = self._ids(count)
@@ -89,4 +89,4 @@ def write_tokenizer(gguf: Path, directory: Path) -> Path:
 
 @fllm.hookimpl
 def fllm_backends() -> Iterable[fllm.BackendEntry]:
-    yield fllm.BackendEntry("echo", f"{__name__}:EchoBackend", "Answers at once, always the same.")
+    yield fllm.BackendEntry("echo", f"{__name__}:EchoBackend", "Returns a fixed output at once.")

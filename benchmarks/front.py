@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("--tokens-per-step", type=int, default=1, help="of our engine")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cores", default="0,1", help="the servers', and the load's")
-    parser.add_argument("--sleep", action="store_true", help="let the load sleep while nothing comes")
+    parser.add_argument("--sleep", action="store_true", help="let the load sleep while it waits for data")
     arguments = parser.parse_args()
     core, client = map(int, arguments.cores.split(","))
     os.sched_setaffinity(0, {client})

@@ -91,9 +91,9 @@ async def load(port: int, pid: int, *, streams: int, requests: int, tokens: int)
         for _ in remaining:
             await connection.send(request)
 
-    cpu, began = cpu_seconds(pid), time.perf_counter()
+    cpu, started_at = cpu_seconds(pid), time.perf_counter()
     await asyncio.gather(*map(work, connections))
-    seconds, cpu = time.perf_counter() - began, cpu_seconds(pid) - cpu
+    seconds, cpu = time.perf_counter() - started_at, cpu_seconds(pid) - cpu
     _check(b"".join(connections[0].received))
     for connection in connections:
         connection.close()
@@ -109,9 +109,9 @@ async def latency(port: int, *, requests: int) -> list[float]:
     request = _request(port, tokens=1, stream=False)
     seconds = []
     for _ in range(requests):
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         await connection.send(request)
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.perf_counter() - started_at)
     connection.close()
     return seconds
 

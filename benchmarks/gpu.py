@@ -125,9 +125,11 @@ class Engine:
     """Our engine on one device, driven as the server drives it."""
 
     def __init__(self, directory: Path, device: torch.device, **config: Any) -> None:
-        place = Device(device.type, 0 if device.type == "cuda" else None)
+        engine_device = Device(device.type, 0 if device.type == "cuda" else None)
         self._backend = torch_backend(
-            BackendConfig(model=str(directory), devices=(place,), enable_prefix_caching=False, **config),
+            BackendConfig(
+                model=str(directory), devices=(engine_device,), enable_prefix_caching=False, **config
+            ),
             BackendContext(),
         )
         self._count = 0
@@ -149,10 +151,10 @@ class Engine:
     async def _one(self, prompt: list[int], tokens: int) -> list[tuple[int, float]]:
         self._count += 1
         sampling = SamplingParams(max_tokens=tokens, temperature=0.0, ignore_eos=True)
-        found: list[tuple[int, float]] = []
+        timed_tokens: list[tuple[int, float]] = []
         async for step in self._backend.generate(GenerateRequest(f"r{self._count}", prompt, sampling)):
-            found += [(token, time.perf_counter()) for token in step.token_ids]
-        return found
+            timed_tokens += [(token, time.perf_counter()) for token in step.token_ids]
+        return timed_tokens
 
 
 class Prompts:
@@ -174,14 +176,14 @@ async def speeds(engine: Engine, prompts: Prompts, load: Load) -> tuple[float, f
         return (len(tokens) - 1) / (tokens[-1][1] - tokens[0][1])
 
     async def many() -> float:
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         await engine.generate(prompts(load.sequences, load.prompt), load.tokens)
-        return load.sequences * load.tokens / (time.perf_counter() - began)
+        return load.sequences * load.tokens / (time.perf_counter() - started_at)
 
     async def prefill() -> float:
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         await engine.generate(prompts(load.prefills, load.prefill), 1)
-        return load.prefills * load.prefill / (time.perf_counter() - began)
+        return load.prefills * load.prefill / (time.perf_counter() - started_at)
 
     medians = []
     for measure in (decode, many, prefill):
@@ -202,18 +204,18 @@ def transformers_speed(directory: Path, device: torch.device, prompts: Prompts, 
     rates = []
     for _ in range(load.rounds + 1):
         batch = prompts(load.sequences, load.prompt)
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         outputs = model.eval().generate_batch(
             batch, generation_config=generation_config, persistent_manager=True
         )
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - started_at
         rates.append(sum(len(output.generated_tokens) for output in outputs.values()) / seconds)
     model.destroy_cached_continuous_batching_manager()
     return statistics.median(rates[1:])
 
 
 def best_seconds(function: Callable[[], object], device: torch.device, rounds: int = 10) -> float:
-    """Return the shortest of several runs."""
+    """Return the duration of the fastest of several runs, in seconds."""
 
     def wait() -> None:
         if device.type == "cuda":
@@ -222,10 +224,10 @@ def best_seconds(function: Callable[[], object], device: torch.device, rounds: i
     times = []
     for _ in range(rounds + 1):
         wait()
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         function()
         wait()
-        times.append(time.perf_counter() - began)
+        times.append(time.perf_counter() - started_at)
     return min(times[1:])
 
 
@@ -255,10 +257,7 @@ def decode_bytes(a: Architecture, quantization: str) -> int:
 
 
 def prefill_operations(a: Architecture, length: int) -> float:
-    """Return the operations for one token of a prompt.
-
-    The layers' products, and half a square of attention.
-    """
+    """Return the operations for one token of a prompt: the matrix products, and causal attention."""
     return 2 * layer_parameters(a) + 2 * len(a.layers) * a.heads * a.head_dim * length
 
 
@@ -285,7 +284,7 @@ def logits_of(
     cache = KVCache(
         len(a.layers), blocks, 16, a.kv_heads, a.head_dim, torch.empty(0, dtype=dtype, device=device)
     )
-    half, found = len(ids) // 2, []
+    half, logits = len(ids) // 2, []
     for start, count in [(0, half), *((at, 1) for at in range(half, len(ids)))]:
         row = Row(
             token_ids=ids, prompt_length=len(ids), start=start, count=count, block_table=range(blocks),
@@ -294,8 +293,8 @@ def logits_of(
         with torch.inference_mode():
             new = torch.tensor(ids[start : start + count], device=device)
             hidden = model.forward(new, AttentionBatch([row], 16, device), cache)
-            found.append(model.logits(hidden).cpu())
-    return torch.cat(found)
+            logits.append(model.logits(hidden).cpu())
+    return torch.cat(logits)
 
 
 def logits_error(a: Architecture, device: torch.device, prompts: Prompts, quantization: str) -> float:
@@ -331,8 +330,8 @@ async def greedy(
 ) -> Any:
     """Return the tokens after each prompt."""
     async with Engine(directory, device, **config) as engine:
-        found = await engine.generate(prompts, load.greedy_tokens)
-    return [[token for token, _ in tokens] for tokens in found]
+        outputs = await engine.generate(prompts, load.greedy_tokens)
+    return [[token for token, _ in tokens] for tokens in outputs]
 
 
 def greedy_agreement(directory: Path, device: torch.device, load: Load, quantization: str) -> float:

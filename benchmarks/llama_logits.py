@@ -26,13 +26,13 @@ class Stored:
     tokens: list[int]
     vocabulary: int
     rows: NDArray[np.uint16]
-    """[windows, positions, values]: two float32 (a step, the least log-probability), then counts of steps."""
+    """[windows, positions, values]: two float32 (step, minimum log-probability), then counts of steps."""
 
     def window(self, index: int) -> Tensor:
         """Return the log-probabilities of a window: [positions, vocabulary]."""
         rows = self.rows[index]
-        step, least = np.split(rows[:, :_SCALES].copy().view(np.float32), 2, axis=1)
-        return torch.from_numpy(least + step * rows[:, _SCALES : _SCALES + self.vocabulary])
+        step, minimum = np.split(rows[:, :_SCALES].copy().view(np.float32), 2, axis=1)
+        return torch.from_numpy(minimum + step * rows[:, _SCALES : _SCALES + self.vocabulary])
 
 
 def scored(window: int) -> slice:
@@ -41,14 +41,14 @@ def scored(window: int) -> slice:
 
 
 def save(program: str, model: str, text: Path, window: int, windows: int, file: Path) -> None:
-    """Run ``llama-perplexity`` over a text in windows of ``window`` tokens. Raises `CalledProcessError`."""
+    """Run ``llama-perplexity`` over a text in windows of ``window`` tokens. Raise `CalledProcessError`."""
     sizes = ["-c", str(window), "-b", str(window), "--chunks", str(windows)]
     command = [program, "-m", model, "-f", str(text), *sizes, "--save-all-logits", str(file)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 def read(file: Path) -> Stored:
-    """Open a file that `save` wrote. Raises `ValueError` for any other file."""
+    """Open a file that `save` wrote. Raise `ValueError` for any other file."""
     with file.open("rb") as stream:
         if stream.read(len(_MAGIC)) != _MAGIC:
             raise ValueError(f"{file} holds no log-probabilities of llama-perplexity")

@@ -55,10 +55,7 @@ class Engine:
         self._cache = KVCache(len(a.layers), blocks, BLOCK_SIZE, a.kv_heads, a.head_dim, like=torch.empty(0))
 
     def logits(self, ids: list[int], start: int, stop: int) -> Tensor:
-        """Return the logits of the tokens from ``start`` to ``stop``, in one forward pass.
-
-        [tokens, vocabulary].
-        """
+        """Return the logits of the tokens from ``start`` to ``stop``, [tokens, vocabulary], in one pass."""
         row = Row(
             token_ids=ids,
             prompt_length=len(ids),
@@ -126,15 +123,15 @@ def peers(
 ) -> dict[str, Stored]:
     """Return llama.cpp's distributions for the same text, by name. Its files are written to ``directory``."""
     (directory / "text").write_text(text)
-    found = {}
+    stored = {}
     for name, model in (file.split("=", 1) for file in options.gguf):
         llama_logits.save(
             options.llama_perplexity, model, directory / "text", WINDOW, len(texts), directory / name
         )
-        found[name] = llama_logits.read(directory / name)
-        if found[name].tokens != list(chain.from_iterable(texts)):
-            raise SystemExit(f"{model}: llama.cpp makes other tokens of the text")
-    return found
+        stored[name] = llama_logits.read(directory / name)
+        if stored[name].tokens != list(chain.from_iterable(texts)):
+            raise SystemExit(f"{model}: llama.cpp tokenizes the text differently")
+    return stored
 
 
 def measure(options: argparse.Namespace, directory: Path) -> dict[str, Score]:

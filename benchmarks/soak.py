@@ -52,7 +52,7 @@ BAD = (
 
 
 class Soak:
-    """All that one client does to a running server."""
+    """A client that sends requests of every kind to a running server."""
 
     session: aiohttp.ClientSession
 
@@ -181,10 +181,10 @@ async def burst(server: Server, streams: int) -> None:
     client, monitor = Soak(0, Counter()), MemoryMonitor(server)
     monitoring = asyncio.create_task(monitor.run())
     async with connected(server) as client.session:
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         outcomes = Counter(await asyncio.gather(*(client.streamed() for _ in range(streams))))
     monitoring.cancel()
-    print(f"{streams} streams in {time.perf_counter() - began:.0f} s: {dict(outcomes)}")
+    print(f"{streams} streams in {time.perf_counter() - started_at:.0f} s: {dict(outcomes)}")
     print(f"memory at most {max(monitor.samples):.0f} MB")
 
 

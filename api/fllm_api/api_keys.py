@@ -15,7 +15,7 @@ log = logging.getLogger("fllm.server")
 
 
 class ApiKeys:
-    """The keys given at the start, and those of a file, which can be reloaded.
+    """The keys from the command line, and those from a file, which can be reloaded.
 
     Each key is hashed with a secret of this process. A client cannot choose the hash, so the duration of a
     lookup reveals nothing about a key.
@@ -23,24 +23,26 @@ class ApiKeys:
 
     def __init__(self, keys: Iterable[str] = ()) -> None:
         self._secret = secrets.token_bytes(32)
-        self._given = self._hash_all(keys)
+        self._from_options = self._hash_all(keys)
         self._from_file: frozenset[bytes] = frozenset()
         self._file: Path | None = None
 
     def load(self, file: Path) -> None:
-        """Replace the keys from a file; raises `ConfigError` if it cannot be read or holds no key."""
+        """Replace the keys from a file. Raise `ConfigError` if it cannot be read or holds no key."""
         self._file = file
         self._from_file = self._hash_all(_read_keys(file))
 
     @property
     def required(self) -> bool:
         """Whether requests need a key. This never changes: a file without keys is not loaded."""
-        return bool(self._given or self._from_file)
+        return bool(self._from_options or self._from_file)
 
     def client(self, key: bytes) -> str | None:
         """Return the client name of a key, stable until the process ends, or ``None`` for an unknown key."""
         digest = self._hash(key)
-        return f"key:{digest.hex()[:8]}" if digest in self._given or digest in self._from_file else None
+        return (
+            f"key:{digest.hex()[:8]}" if digest in self._from_options or digest in self._from_file else None
+        )
 
     def reload(self) -> None:
         """Read the file again; if that fails, keep the present keys and log why."""

@@ -24,7 +24,7 @@ _STATE_KEY = "fllm_request_context"
 
 
 class RequestContext:
-    """What the middlewares, the handler and the error handlers share about one request.
+    """The state of one request that the middlewares, the handler and the error handlers share.
 
     `tracker`, `deadline` and `slot` are unset until the middleware that owns them has run. Reading one too
     early raises `AttributeError`.
@@ -70,8 +70,8 @@ async def record_response_start(message: Message, scope: Scope) -> None:
 def choose_request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
     """Return the client's request id if its header holds a valid one, else a new id."""
     name = REQUEST_ID_HEADER.encode()
-    given = next((value.decode("latin-1") for key, value in headers if key == name), "")
-    return given[:MAX_REQUEST_ID_LENGTH] if _VISIBLE_ASCII.fullmatch(given) else uuid.uuid4().hex
+    requested = next((value.decode("latin-1") for key, value in headers if key == name), "")
+    return requested[:MAX_REQUEST_ID_LENGTH] if _VISIBLE_ASCII.fullmatch(requested) else uuid.uuid4().hex
 
 
 def _address(scope: Scope) -> str:

@@ -1,4 +1,4 @@
-"""What the author of a plugin imports."""
+"""The public API for authors of plugins."""
 
 from fllm.config import BackendConfig, Device, MetricsConfig, PluginConfig
 from fllm.constraints import Constraint

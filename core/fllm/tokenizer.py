@@ -110,13 +110,13 @@ class Tokenizer:
         return twice[len(once) :].encode()
 
     def _find_byte_tokens(self) -> dict[int, int]:
-        found = {}
+        byte_tokens = {}
         for byte in range(256):
             token = f"<0x{byte:02X}>"
             token_id = self.token_to_id(token)
             if token_id is not None and self.decode([token_id], skip_special_tokens=False) != token:
-                found[token_id] = byte
-        return found
+                byte_tokens[token_id] = byte
+        return byte_tokens
 
 
 def _byte_level(token: str) -> bytes:
@@ -141,8 +141,8 @@ def _read_special_tokens(file: Path) -> dict[str, str]:
         config = msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
     except (OSError, msgspec.DecodeError) as error:
         raise ModelError(f"{file} can't be read: {error}") from error
-    found = ((name, _content(value)) for name, value in config.items() if name.endswith("_token"))
-    return {name: token for name, token in found if token is not None}
+    tokens = ((name, _content(value)) for name, value in config.items() if name.endswith("_token"))
+    return {name: token for name, token in tokens if token is not None}
 
 
 def _content(token: object) -> str | None:

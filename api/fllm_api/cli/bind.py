@@ -44,10 +44,10 @@ def server_url(host: str, sockets: list[socket.socket]) -> str:
 
 def _resolve(host: str) -> list[tuple[socket.AddressFamily, str]]:
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        addresses = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError as error:
         raise ConfigError(f"--host {host}: {error.strerror}") from error
-    return list(dict.fromkeys((family, str(address[0])) for family, _, _, _, address in found))
+    return list(dict.fromkeys((family, str(address[0])) for family, _, _, _, address in addresses))
 
 
 def _bind_socket(family: socket.AddressFamily, name: str, port: int) -> socket.socket:

@@ -54,8 +54,8 @@ def _from_proc(file: str, key: str) -> str | None:
 
 
 def _devices() -> Iterator[tuple[str, str]]:
-    found = [*_gpus(), *_npus()]
-    yield from found or [("none", "CPU only")]
+    devices = [*_gpus(), *_npus()]
+    yield from devices or [("none", "CPU only")]
 
 
 def _gpus() -> Iterator[tuple[str, str]]:

@@ -34,11 +34,11 @@ def load_possible_parsers(registry: Registry[P], name: str | None) -> list[P]:
         return []
     if name != AUTO:
         return [registry.load(name)]
-    found = []
+    parsers = []
     for entry in candidates(registry):
         with suppress(PluginError):  # reported only if the parser is selected
-            found.append(registry.load(entry.name))
-    return found
+            parsers.append(registry.load(entry.name))
+    return parsers
 
 
 def resolve_auto_parsers(

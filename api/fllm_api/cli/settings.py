@@ -118,11 +118,11 @@ def _check_backend(name: str, kinds: set[str], supported: Mapping[str, tuple[str
         )
 
 
-def _check_backend_options(backends: Registry[BackendFactory], name: str, given: Mapping[str, str]) -> None:
+def _check_backend_options(backends: Registry[BackendFactory], name: str, values: Mapping[str, str]) -> None:
     """Validate the backend's options before it is imported, if it declares them."""
     entry = backends.entry(name)
     if isinstance(entry, BackendEntry) and entry.options is not None:
-        backend_options(given, entry.options)
+        backend_options(values, entry.options)
 
 
 def _devices_by_backend(backends: Registry[BackendFactory]) -> dict[str, tuple[str, ...]]:
@@ -131,8 +131,8 @@ def _devices_by_backend(backends: Registry[BackendFactory]) -> dict[str, tuple[s
 
 
 def _format_backends(supported: Mapping[str, tuple[str, ...]]) -> str:
-    found = [f"{name} supports {', '.join(kinds)}" for name, kinds in supported.items() if kinds]
-    return f"backends: {'; '.join(found) or 'none'}"
+    parts = [f"{name} supports {', '.join(kinds)}" for name, kinds in supported.items() if kinds]
+    return f"backends: {'; '.join(parts) or 'none'}"
 
 
 def _wrap_in_process(name: str, backends: Registry[BackendFactory], *, enabled: bool) -> list[str]:
@@ -181,9 +181,9 @@ def _keys(options: Mapping[str, Any]) -> ApiKeys:
     return keys
 
 
-def _limits(given: Iterable[tuple[str, str]]) -> RateLimits:
+def _limits(pairs: Iterable[tuple[str, str]]) -> RateLimits:
     try:
-        return msgspec.convert(dict(given), RateLimits, strict=False)
+        return msgspec.convert(dict(pairs), RateLimits, strict=False)
     except msgspec.ValidationError as error:
         raise ConfigError(
             f"--limit: {error}; known: {', '.join(RateLimits.__struct_encode_fields__)}"
@@ -194,7 +194,7 @@ def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _fill_struct(kind: type[S], given: Mapping[str, Any], /, **values: Any) -> S:
+def _fill_struct(kind: type[S], options: Mapping[str, Any], /, **values: Any) -> S:
     """Create a Struct from ``values``, and from the options with the names of its fields."""
-    by_name = {name: given[name] for name in kind.__struct_fields__ if given.get(name) is not None}
+    by_name = {name: options[name] for name in kind.__struct_fields__ if options.get(name) is not None}
     return kind(**{**by_name, **values})

@@ -1,4 +1,4 @@
-"""Mounts the routes of plugins next to the server's own."""
+"""Mount the routes of plugins alongside the server's own."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def with_plugin_routes(plugins: Plugins, build: Callable[[Sequence[Any]], Litest
         handlers = list(routes)
         for route in Router("/", route_handlers=handlers).routes:
             if route.path in reserved:
-                raise PluginError(f"{route.path} is a path of the server itself")
+                raise PluginError(f"the server itself uses the path {route.path}; choose another path")
         build([*mounted, *handlers])
         return handlers
 

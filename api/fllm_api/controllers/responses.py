@@ -120,7 +120,7 @@ def create_response(
 ) -> GenerationResponse:
     """Reserve capacity for a request and return its response, which starts the generation when it is sent.
 
-    Raises what `AdmissionSlot.reserve` raises.
+    Raise the errors of `AdmissionSlot.reserve`.
     """
     request = reserve_slot(http_request.scope, request)
     tracker = context_of(http_request.scope).tracker

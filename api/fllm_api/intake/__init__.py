@@ -1,1 +1,1 @@
-"""Request intake: validates, renders and tokenizes a request body for the pipeline."""
+"""Validate, render and tokenize request bodies for the pipeline."""

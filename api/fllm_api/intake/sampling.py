@@ -120,10 +120,10 @@ def tokenize_prompt(text: str, server: AppState, *, add_special_tokens: bool, pa
 
     Raise `ContextTooLong` without tokenizing if the text is too long to fit into the context in any case.
     """
-    if (least := server.tokenizer.min_token_count(text)) >= server.card.max_model_len:
+    if (min_tokens := server.tokenizer.min_token_count(text)) >= server.card.max_model_len:
         raise ContextTooLong(
             f"the maximum context length is {server.card.max_model_len} tokens; the prompt has {len(text)} "
-            f"characters, which are at least {least} tokens",
+            f"characters, which are at least {min_tokens} tokens",
             param=param,
         )
     return server.tokenizer.encode(text, add_special_tokens=add_special_tokens)

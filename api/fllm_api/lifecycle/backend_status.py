@@ -1,4 +1,4 @@
-"""Asks a backend for its status."""
+"""Check the status of a backend, with a timeout."""
 
 from __future__ import annotations
 

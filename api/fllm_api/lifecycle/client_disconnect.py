@@ -1,4 +1,4 @@
-"""Cancels the work for a request when its client disconnects."""
+"""Cancel the work for a request when its client disconnects."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ MAX_INTERRUPTS = 10
 """Maximum number of interruptions, one second apart: several responses may hang one after the other in one
 iteration of the loop."""
 SIGNAL = getattr(signal, "SIGURG", None)
-"""Signal that is ignored by default, so that a child process without a handler does not die of it."""
+"""Signal that is ignored by default, so that it does not kill a child process without a handler."""
 EXIT_STATUS = 70
 """``EX_SOFTWARE`` of ``sysexits.h``."""
 

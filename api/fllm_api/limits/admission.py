@@ -43,7 +43,7 @@ class Admission:
     def admit(self, client: str, request: TokenCounter) -> AdmissionSlot:
         """Admit a request whose body is not read yet, counted as one sequence.
 
-        Raises `RateLimited` (429) or `ServerBusy` (503).
+        Raise `RateLimited` (429) or `ServerBusy` (503).
         """
         usage = None if self._clients is None else self._clients.usage_of(client)
         if usage is not None:
@@ -69,7 +69,7 @@ class AdmissionSlot:
     def reserve(self, request: PipelineRequest) -> None:
         """Reserve capacity for all sequences of the request and charge its prompts.
 
-        Raises `RequestError` if the request could never fit, `RateLimited`, or `ServerBusy`.
+        Raise `RequestError` if the request could never fit, `RateLimited`, or `ServerBusy`.
         """
         capacity = self._admission.capacity
         if request.num_sequences > capacity:
@@ -86,7 +86,7 @@ class AdmissionSlot:
             self._usage.charge_prompt(sum(map(len, request.prompts)))
 
     def take(self, sequences: int) -> None:
-        """Occupy more sequences; raises `ServerBusy` if they exceed the free capacity."""
+        """Occupy more sequences; raise `ServerBusy` if they exceed the free capacity."""
         if self._admission.in_flight + sequences > self._admission.capacity:
             raise ServerBusy(self._admission.capacity)
         self._admission.in_flight += sequences

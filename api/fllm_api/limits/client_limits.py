@@ -33,7 +33,7 @@ class ClientUsage:
         self._bucket = TokenBucket(limits.tokens_per_minute, clock) if limits.tokens_per_minute else None
 
     def start_request(self, request: TokenCounter) -> None:
-        """Count a new request as in flight; raises `RateLimited`."""
+        """Count a new request as in flight; raise `RateLimited`."""
         limit = self._limits.concurrency
         if limit is not None and len(self._charged) >= limit:
             raise RateLimited(f"you have {limit} requests in flight, which is the limit", 1.0, self.headers())

@@ -19,7 +19,7 @@ from fllm_api.listener.protocol import ConnectionTimeouts, HttpProtocol
 from fllm_api.listener.sockets import configure_sockets, max_connections_for
 
 KEEP_ALIVE_SECONDS = 75
-"""Lifetime of an idle connection: longer than in clients' pools, so that no request meets a closing one."""
+"""Lifetime of an idle connection: longer than in clients' pools, so that they do not reuse a closing one."""
 FINAL_SECONDS = 5.0
 """Time for ended requests to send their error, and for the last bytes to be sent."""
 

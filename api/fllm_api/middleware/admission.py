@@ -1,4 +1,4 @@
-"""Rejects requests that exceed a limit, before a byte of their body is read."""
+"""Middleware that rejects requests which exceed a limit, before a byte of their body is read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Identifies the client of a request by its API key or its address."""
+"""Middleware that identifies the client of a request by its API key or its address."""
 
 from __future__ import annotations
 

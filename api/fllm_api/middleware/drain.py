@@ -1,4 +1,4 @@
-"""Rejects requests while the server drains, and gives every other request its deadline."""
+"""Middleware that rejects requests while the server drains, and sets the deadline of the others."""
 
 from __future__ import annotations
 

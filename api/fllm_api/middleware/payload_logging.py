@@ -1,4 +1,4 @@
-"""``--enable-payload-logging``: writes one line of JSON per request to the standard output."""
+"""``--enable-payload-logging``: middleware that writes one line of JSON per request to stdout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reports requests to the metrics collectors and the access log."""
+"""Middleware that reports requests to the metrics collectors and the access log."""
 
 from __future__ import annotations
 

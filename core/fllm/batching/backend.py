@@ -186,6 +186,6 @@ def _grammar_factory(
         return None
     if context.load_grammar is None:
         raise ConfigError(
-            f"--grammar-backend {config.grammar}: the backend was made without a way to load grammar backends"
+            f"--grammar-backend {config.grammar}: the backend has no `BackendContext.load_grammar`"
         )
     return context.load_grammar(config.grammar)

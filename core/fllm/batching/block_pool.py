@@ -51,13 +51,13 @@ class BlockPool:
 
     def find_cached(self, block_hashes: abc.Iterable[bytes]) -> list[int]:
         """Return the blocks with these hashes, up to the first hash that is not found."""
-        found: list[int] = []
+        blocks: list[int] = []
         for block_hash in block_hashes:
             block = self._block_of.get(block_hash)
             if block is None:
                 break
-            found.append(block)
-        return found
+            blocks.append(block)
+        return blocks
 
     def can_allocate(self, count: int, reused: abc.Iterable[int] = ()) -> bool:
         """Return whether ``count`` blocks are free in addition to the ``reused`` ones."""

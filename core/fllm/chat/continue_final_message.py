@@ -14,7 +14,7 @@ _MARKER = "\ue0f7\ue0f8 "
 def insert_marker(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return the messages with a marker appended to the last one's text.
 
-    Raises `RequestError` if the last message has no text.
+    Raise `RequestError` if the last message has no text.
     """
     *others, final = messages
     return [*others, {**final, "content": _with_marker(final.get("content"), len(others))}]
@@ -23,7 +23,7 @@ def insert_marker(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, An
 def cut_at_marker(rendered: str, messages: Sequence[Mapping[str, Any]]) -> str:
     """Return the rendered text up to the marker; if the template trimmed the content, trim its end too.
 
-    Raises `RequestError` if the text does not contain the last message's content.
+    Raise `RequestError` if the text does not contain the last message's content.
     """
     end = rendered.rfind(_MARKER.rstrip())
     content = messages[-1]["content"]

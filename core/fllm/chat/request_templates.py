@@ -1,4 +1,4 @@
-"""Chat templates that requests bring: rendered in a child process with limits on time and memory."""
+"""Chat templates from requests, rendered in a child process with limits on time and memory."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MAX_CACHED_TEMPLATES = 8
 
 
 class TemplateSettings(Struct, frozen=True):
-    """The server's settings for templates that requests bring."""
+    """The server's settings for templates from requests."""
 
     special_tokens: Mapping[str, str]
     content_format: ContentFormat
@@ -88,7 +88,7 @@ class RequestTemplate:
 
 
 PASSING = (RecursionError, MemoryError, ConfigError, RequestError)
-"""Errors of rendering that have a meaning of their own."""
+"""Errors of rendering that are handled separately."""
 
 
 def make_renderer(settings: TemplateSettings) -> Callable[[RenderJob], bytes]:
@@ -106,7 +106,7 @@ def make_renderer(settings: TemplateSettings) -> Callable[[RenderJob], bytes]:
 
     def render(job: RenderJob) -> bytes:
         try:
-            with mapped(_template_failed, passing=(RecursionError, MemoryError, ConfigError, RequestError)):
+            with mapped(_template_failed, passing=PASSING):
                 return compiled(job.source).render(job.messages, **job.options).encode()
         except ConfigError as error:
             raise RequestError(error.message, param=PARAM) from None

@@ -36,7 +36,7 @@ def _content_names(tree: nodes.Template) -> set[str]:
     names: set[str] = set()
     macros = {macro.name: macro for macro in tree.find_all(nodes.Macro)}
     while True:
-        found = {
+        new_names = {
             assign.target.name
             for assign in tree.find_all(nodes.Assign)
             if isinstance(assign.target, nodes.Name) and _is_content(assign.node, names)
@@ -44,10 +44,10 @@ def _content_names(tree: nodes.Template) -> set[str]:
         for call in tree.find_all(nodes.Call):
             if isinstance(call.node, nodes.Name) and (macro := macros.get(call.node.name)):
                 pairs = zip(macro.args, call.args, strict=False)
-                found |= {parameter.name for parameter, value in pairs if _is_content(value, names)}
-        if found <= names:
+                new_names |= {parameter.name for parameter, value in pairs if _is_content(value, names)}
+        if new_names <= names:
             return names
-        names |= found
+        names |= new_names
 
 
 def _is_content(node: nodes.Node | None, names: set[str]) -> bool:

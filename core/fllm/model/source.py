@@ -32,7 +32,7 @@ class ModelSource(Struct, frozen=True, kw_only=True):
 def locate(model: str | None = None) -> ModelSource:
     """Resolve MODEL without loading it or using the network; ``None`` is the embedded default.
 
-    A local path takes precedence over a Hub id of the same name. Raises `ModelError` if MODEL is invalid.
+    A local path takes precedence over a Hub id of the same name. Raise `ModelError` if MODEL is invalid.
     """
     if model is None:
         return ModelSource(kind="gguf", location=str(_embedded_default()), name=DEFAULT_NAME)

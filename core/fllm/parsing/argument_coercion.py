@@ -1,7 +1,7 @@
 """Arguments that were written as plain text, converted to JSON of the types that a schema allows.
 
 Formats with a tag for each argument write ``5`` and ``"5"`` alike; only the schemas of the request's tools
-tell them apart.
+distinguish them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def from_text(text: str, schema: Any, parameters: Parameters) -> str:
     for choice in choices(parameters.resolved(schema)):
         if text.strip() == (choice if isinstance(choice, str) else json.dumps(choice)):
             return quoted(choice) if isinstance(choice, str) else json.dumps(choice)
-    value = _of_types(text, parameters.types(schema))
+    value = _parse_as_types(text, parameters.types(schema))
     return coerced(value, schema, parameters) if value else quoted(text)
 
 
@@ -68,7 +68,7 @@ def read_value(text: str) -> str | None:
     return arguments["_"] if len(arguments) == 1 else None
 
 
-def _of_types(text: str, types: frozenset[str]) -> str | None:
+def _parse_as_types(text: str, types: frozenset[str]) -> str | None:
     word = text.strip()
     if "null" in types and word in ("null", "None"):
         return "null"
@@ -87,7 +87,7 @@ def _coerced_scalar(value: str, types: frozenset[str]) -> str:
     if type_ in types or (type_ == "integer" and "number" in types):
         return value
     if isinstance(decoded, str):
-        return _of_types(decoded, types) or value
+        return _parse_as_types(decoded, types) or value
     return quoted(value) if "string" in types else value
 
 

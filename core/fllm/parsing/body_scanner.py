@@ -8,11 +8,11 @@ from typing import Literal, Protocol
 ScanState = Literal["open", "complete", "broken"]
 
 MAX_DEPTH = 256
-"""Maximum number of levels of nesting; Python's own JSON parser gives up at 1000."""
+"""Maximum number of levels of nesting; Python's own JSON parser fails at about 1000."""
 MAX_NAME_LENGTH = 256
 """Maximum number of characters before the arguments of a call; no function name is longer."""
 MAX_NUMBER_LENGTH = 512
-"""Maximum number of characters of a number; Python's `int` refuses 4300 digits."""
+"""Maximum number of characters of a number; Python's `int` rejects more than 4300 digits."""
 
 
 class BodyScanner(Protocol):
@@ -23,8 +23,8 @@ class BodyScanner(Protocol):
     stops where another call begins: otherwise a text of many openings without ends would be read again and
     again.
 
-    A scanner keeps what it has learned, such as the name and the arguments of the call, so that nothing has
-    to read the body a second time. It can expose a part as soon as that part is certain: the name is usually
+    A scanner keeps what it has read, such as the name and the arguments of the call, so that nothing has to
+    read the body a second time. It can expose a part as soon as that part is certain: the name is usually
     known long before the body is complete.
     """
 

@@ -63,7 +63,7 @@ class ObjectFinder:
 
     def _divide(self, text: str, *, final: bool = False) -> list[str | JsonObject]:
         """Divide ``text``, which begins where the open object does if there is one."""
-        found: list[str | JsonObject] = []
+        parts: list[str | JsonObject] = []
         returned = start = 0
         scanner, self._scanner = self._scanner, None
         tried, self._tried = self._tried, set()
@@ -78,13 +78,13 @@ class ObjectFinder:
                 text = text[:start]
                 break
             if scanner.state == "complete":
-                found += [text[returned:start], _object(scanner)]
+                parts += [text[returned:start], _object(scanner)]
                 returned = start = start + scanner.length
             else:
                 tried.update(start + brace for brace in scanner.object_starts)
                 start += 1
             scanner = None
-        return [part for part in [*found, text[returned:]] if part]
+        return [part for part in [*parts, text[returned:]] if part]
 
 
 def _next_start(text: str, start: int, tried: set[int]) -> int:

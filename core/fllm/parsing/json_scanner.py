@@ -51,8 +51,8 @@ class JsonScanner:
     def spans(self) -> list[tuple[slice, slice]]:
         """Where in `text` the key and the value of each complete member of the outermost object stand."""
         bounds = iter(self._bounds)
-        fours = zip(bounds, bounds, bounds, bounds, strict=False)
-        return [(slice(a, b), slice(c, d)) for a, b, c, d in fours]
+        quadruples = zip(bounds, bounds, bounds, bounds, strict=False)
+        return [(slice(a, b), slice(c, d)) for a, b, c, d in quadruples]
 
     @property
     def members(self) -> dict[str, str]:

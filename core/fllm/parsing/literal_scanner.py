@@ -199,8 +199,8 @@ class LiteralScanner:
     def _within_string(self, text: str, position: int) -> int:
         start, quote = position, self._quote
         special = re.compile(re.escape(quote[0]) if quote in self.verbatim else rf"[{quote[0]}\\]")
-        while found := special.search(text, position):
-            position = found.start()
+        while match := special.search(text, position):
+            position = match.start()
             if text[position] == "\\":
                 if position + 1 == len(text):
                     break

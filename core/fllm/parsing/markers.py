@@ -35,14 +35,14 @@ class MarkerSplitter:
     def feed(self, text: str) -> list[str | Marker]:
         """Process the next piece; return the parts that are certain."""
         text = self._pending + text
-        found: list[str | Marker] = []
+        parts: list[str | Marker] = []
         position = 0
         for match in self._pattern.finditer(text):
-            found += [text[position : match.start()], Marker(match[0])]
+            parts += [text[position : match.start()], Marker(match[0])]
             position = match.end()
         end = len(text) - longest_overlap(text[position:], self._markers)
         self._pending = text[end:]
-        return [part for part in [*found, text[position:end]] if part]
+        return [part for part in [*parts, text[position:end]] if part]
 
     def finish(self) -> list[str | Marker]:
         """End the text: what might have become a marker is text."""

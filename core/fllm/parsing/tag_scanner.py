@@ -93,13 +93,13 @@ class TaggedBodyScanner:
 
     def _read_expected(self, text: str, position: int) -> int:
         position = match_end(_SPACE, text, position)
-        found = self._match_tag(self._expected[:1], text, position)
-        if not found:
+        tag = self._match_tag(self._expected[:1], text, position)
+        if not tag:
             return position
         self._expected.pop(0)
         if not self._expected:
             self._step = self._then
-        return position + len(found)
+        return position + len(tag)
 
     def _match_tag(self, tags: Iterable[str], text: str, position: int) -> str:
         """Return the tag at ``position``, or nothing if more text is needed; break if no tag matches."""
@@ -113,8 +113,8 @@ class TaggedBodyScanner:
 
     def _next_tag(self, text: str, position: int) -> int:
         position = match_end(_SPACE, text, position)
-        found = self._match_tag((self.tags.before_key, self.tags.end), text, position)
-        return self._accept_tag(found, position) if found else position
+        tag = self._match_tag((self.tags.before_key, self.tags.end), text, position)
+        return self._accept_tag(tag, position) if tag else position
 
     def _accept_tag(self, tag: str, position: int) -> int:
         if tag == self.tags.end:
@@ -152,10 +152,10 @@ class TaggedBodyScanner:
         if space := match_end(_SPACE, text, position) - position:
             self._value.append(text[position : position + space])
             return position + space
-        found = self._match_tag((self.tags.before_key, self.tags.end), text, position)
-        if found:
+        tag = self._match_tag((self.tags.before_key, self.tags.end), text, position)
+        if tag:
             self._end_value()
-            return self._accept_tag(found, position)
+            return self._accept_tag(tag, position)
         if self.state == "broken":
             self.state = "open"
             self._step = self._read_value

@@ -63,7 +63,7 @@ class Parameters:
         return self._types[id(schema)][1]
 
     def _find_types(self, schema: Any) -> frozenset[str]:
-        found: set[str] = set()
+        types: set[str] = set()
         seen: set[int] = set()
         queue = [schema]
         while queue:
@@ -71,9 +71,9 @@ class Parameters:
             if id(one) not in seen:
                 seen.add(id(one))
                 declared = _declared_types(one)
-                found |= declared
+                types |= declared
                 queue += [] if declared else alternatives(one)
-        return frozenset(found)
+        return frozenset(types)
 
     def standalone(self, schema: Any) -> dict[str, Any]:
         """Return the schema of one parameter together with the definitions that it may refer to."""

@@ -72,7 +72,7 @@ async def beam_search(
 ) -> list[Hypothesis]:
     """Return the ``params.width`` best hypotheses, best first; fewer only if the model has no more.
 
-    Raises `BackendError` if the backend returns no log-probabilities.
+    Raise `BackendError` if the backend returns no log-probabilities.
     """
     search = _Search(backend, request, params, stop_tokens(request.sampling, eos_token_ids))
     for length in range(1, request.sampling.max_tokens + 1):
@@ -107,8 +107,8 @@ class _Search:
         outputs = [task.result() for task in tasks]
         banned = self._stop_token_ids if length <= self._request.sampling.min_tokens else frozenset[int]()
         pairs = zip(self.live, outputs, strict=True)
-        found = [child for parent, output in pairs for child in self._children(parent, output, banned)]
-        return sorted(found, key=lambda child: child.logprob, reverse=True)
+        children = [child for parent, output in pairs for child in self._children(parent, output, banned)]
+        return sorted(children, key=lambda child: child.logprob, reverse=True)
 
     def select(self, candidates: list[Hypothesis]) -> None:
         """Split the candidates into finished and live ones, and keep the best of both."""
@@ -166,7 +166,7 @@ class _Search:
         raise BackendError("the backend returned no log-probabilities, which beam search requires")
 
     def _sampling(self, *, first: bool) -> SamplingParams:
-        """Ask for one token and enough alternatives that ``width`` of them are not stop tokens."""
+        """Request one token and enough alternatives that ``width`` of them are not stop tokens."""
         return SamplingParams(
             max_tokens=1,
             temperature=0.0,

@@ -25,7 +25,7 @@ def whole_output_constraint(
 ) -> Constraint:
     """Return the constraint on the whole output, including reasoning that ``reasoning_parser`` will parse.
 
-    Raises `RequestError` if the reasoning parser does not support constraints.
+    Raise `RequestError` if the reasoning parser does not support constraints.
     """
     if reasoning_parser is None:
         return output_constraint.constraint

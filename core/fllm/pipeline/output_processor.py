@@ -123,21 +123,21 @@ class OutputProcessor:
     def _parse_tool_calls(self, events: list[ParserEvent]) -> list[ParserEvent]:
         if self._tool_parser is None:
             return events
-        found: list[ParserEvent] = []
+        parsed: list[ParserEvent] = []
         for event in events:
             if isinstance(event, Text):
-                found += self._track_tool_calls(self._tool_parser.feed(event.text))
+                parsed += self._track_tool_calls(self._tool_parser.feed(event.text))
             else:
-                found.append(event)
-        return found
+                parsed.append(event)
+        return parsed
 
     def _track_tool_calls(self, events: Iterable[ParserEvent]) -> list[ParserEvent]:
-        """Remember whether the tool-call parser emitted a call, since that changes the finish reason."""
-        found = list(events)
-        for event in found:
+        """Record whether the tool-call parser emitted a call, since that changes the finish reason."""
+        emitted = list(events)
+        for event in emitted:
             if isinstance(event, ToolStart):
                 self._has_tool_call = True
-        return found
+        return emitted
 
     def _finish(self, output: EngineOutput) -> list[Event]:
         self.finished = True
@@ -193,9 +193,9 @@ class ReasoningTokenCounter:
     def release(self, events: list[ParserEvent]) -> None:
         """Count the tokens of these events of the reasoning parser: its latest input, except tags."""
         released = sum([len(event.text) for event in events if isinstance(event, Reasoning)])
-        found = released > 0
+        has_reasoning = released > 0
         # A token without characters began the character that the next token completed.
-        while self._pending and (released > 0 or (found and self._pending[-1] == 0)):
+        while self._pending and (released > 0 or (has_reasoning and self._pending[-1] == 0)):
             released -= self._pending.pop()
             self.count += 1
         if events:

@@ -126,8 +126,8 @@ class Pipeline:
         self, request: PipelineRequest, i: int, params: BeamSearchParams, tracker: RequestTracker
     ) -> AsyncGenerator[list[SequenceOutput]]:
         generate_request = self._generate_request(request, i, 0, tracker)
-        found = await beam_search(self._backend, generate_request, params, self._eos_token_ids)
-        for index, hypothesis in enumerate(found[: request.n], start=i * request.n):
+        hypotheses = await beam_search(self._backend, generate_request, params, self._eos_token_ids)
+        for index, hypothesis in enumerate(hypotheses[: request.n], start=i * request.n):
             output = hypothesis.to_output(with_logprobs=request.sampling.logprobs is not None)
             processor = self._make_processor(request, i, index, *request.make_parsers())
             async for outputs in _process(processor, index, _once(output), tracker):

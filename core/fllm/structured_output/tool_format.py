@@ -32,7 +32,7 @@ def json_arguments(tool: Tool) -> Constraint:
 
 
 class ToolFormat(Struct, frozen=True, kw_only=True):
-    """The type of the class attribute ``tool_format``: text in this format is parsed by the same parser."""
+    """The format of tool calls that a parser declares as ``tool_format``. The same parser must parse it."""
 
     begin: str
     middle: str

@@ -83,7 +83,7 @@ class Client:
 async def connect(target: Target, options: RequestOptions, prompt: str) -> ConnectedTarget:
     """Find out the model and how to request an exact length; one completion warms the server up.
 
-    Raises `UserError` if the server can't be reached or rejects a plain request.
+    Raise `UserError` if the server can't be reached or rejects a plain request.
     """
     try:
         model = options.model or await _first_model(target, options)

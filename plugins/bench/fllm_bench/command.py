@@ -146,7 +146,7 @@ def bench() -> None:
 def throughput(
     concurrency: tuple[int, ...], requests: int, words: int, tokens: int, plot: Path | None, **options: Any
 ) -> None:
-    """Output tokens per second and latencies at each concurrency."""
+    """Measure output tokens per second and latencies at each concurrency."""
     from fllm_bench.plot import check_plot, draw_plot
     from fllm_bench.throughput import Throughput
 
@@ -170,7 +170,7 @@ def throughput(
     context_settings=CONTEXT_SETTINGS,
 )
 def latency(requests: int, words: int, tokens: int, stream: bool, **options: Any) -> None:
-    """Latency for one user, with one request after another."""
+    """Measure the latency for one user, with one request after another."""
     from fllm_bench.latency import Latency
 
     _measure(Latency(requests=requests, words=words, tokens=tokens, stream=stream), **options)
@@ -182,7 +182,7 @@ def latency(requests: int, words: int, tokens: int, stream: bool, **options: Any
     context_settings=CONTEXT_SETTINGS,
 )
 def prefill(concurrency: tuple[int, ...], requests: int, words: int, **options: Any) -> None:
-    """Prompt tokens per second, with uncached prompts."""
+    """Measure prompt tokens per second, with uncached prompts."""
     from fllm_bench.prefill import Prefill
 
     _measure(Prefill(concurrencies=concurrency, requests=requests, words=words), **options)
@@ -199,7 +199,7 @@ def prefill(concurrency: tuple[int, ...], requests: int, words: int, **options: 
     context_settings=CONTEXT_SETTINGS,
 )
 def prefix(requests: int, prefix_words: int, words: int, **options: Any) -> None:
-    """Time to first token with and without a cached prompt prefix."""
+    """Measure the time to first token with and without a cached prompt prefix."""
     from fllm_bench.prefix import Prefix
 
     _measure(Prefix(requests=requests, prefix_words=prefix_words, words=words), **options)
@@ -216,7 +216,7 @@ def prefix(requests: int, prefix_words: int, words: int, **options: Any) -> None
     context_settings=CONTEXT_SETTINGS,
 )
 def interference(requests: int, words: int, long_words: int, **options: Any) -> None:
-    """Latency of short requests during the prefill of a long prompt."""
+    """Measure the latency of short requests during the prefill of a long prompt."""
     from fllm_bench.interference import Interference
 
     _measure(Interference(requests=requests, words=words, long_words=long_words), **options)

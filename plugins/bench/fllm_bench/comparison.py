@@ -24,7 +24,7 @@ async def compare(
 ) -> Report:
     """Measure each target once per round; the report compares the first with the others.
 
-    Calls ``show_progress`` with a description of each step. Raises `UserError` if a server can't be reached.
+    Calls ``show_progress`` with a description of each step. Raise `UserError` if a server can't be reached.
     """
     seed = secrets.token_hex(8)  # so that no cache contains a prompt from an earlier run or another target
     connected_targets = []

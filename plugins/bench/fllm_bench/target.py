@@ -35,13 +35,13 @@ def parse_target(text: str, name: str | None = None) -> Target:
     The default name is ``name``, or else the URL's host and port. ``/v1`` is added to a URL without a path.
     """
     before, equals, after = text.partition("=")
-    given, url = (before, after) if equals and "://" not in before else (name, text)
+    chosen_name, url = (before, after) if equals and "://" not in before else (name, text)
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not _has_valid_host(parts):
         raise ConfigError(f"{text!r} is not [NAME=]URL, such as http://localhost:8000")
     path = parts.path.rstrip("/") or "/v1"
     address = parts.netloc.rpartition("@")[2]
-    return Target(given or address, f"{parts.scheme}://{address}{path}")
+    return Target(chosen_name or address, f"{parts.scheme}://{address}{path}")
 
 
 def _has_valid_host(parts: SplitResult) -> bool:

@@ -29,7 +29,7 @@ class Distribution:
             self.observe(sample)
 
     def up_to(self, bounds: Sequence[float]) -> list[int]:
-        """Return, per bound, the number of samples that do not exceed it, then the number of all samples."""
+        """Return the number of samples up to each bound, then the number of all samples."""
         *counts, count = accumulate(self._counts)
         known = dict(zip(self._bounds, counts, strict=True))
         return [*(known[bound] for bound in bounds), count]

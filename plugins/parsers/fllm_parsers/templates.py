@@ -50,12 +50,12 @@ def _from_config(file: Path) -> dict[str, str]:
     if not file.is_file():
         return {}
     try:
-        found = msgspec.json.decode(file.read_bytes(), type=_TokenizerConfig).chat_template
+        templates = msgspec.json.decode(file.read_bytes(), type=_TokenizerConfig).chat_template
     except (OSError, msgspec.DecodeError) as error:
         raise ModelError(f"cannot read the chat template from {str(file)!r}: {error}") from error
-    if isinstance(found, list):
-        return {entry.name: entry.template for entry in found}
-    return {"default": found} if found else {}
+    if isinstance(templates, list):
+        return {entry.name: entry.template for entry in templates}
+    return {"default": templates} if templates else {}
 
 
 def _read_text(file: Path, error: type[ConfigError | ModelError], source: str) -> str:

@@ -196,9 +196,9 @@ def _template_contract(module: object, directory: Path) -> type[ChatTemplateCont
 
 
 def _check_collectors(plugins: Plugins) -> Iterator[CheckResult]:
-    found = plugins.collectors(_METRICS)
-    yield _result(f"returns collectors: {len(found)}", _take_error(plugins))
-    for index, each in enumerate(found):
+    collectors = plugins.collectors(_METRICS)
+    yield _result(f"returns collectors: {len(collectors)}", _take_error(plugins))
+    for index, each in enumerate(collectors):
         for result in check_contract(_collector_contract(plugins, index)):
             yield replace(result, check=f"{type(each).__name__}: {result.check}")
 
@@ -216,7 +216,7 @@ def _check_routes(plugins: Plugins) -> Iterator[CheckResult]:
     def mounted(handlers: Iterable[Any]) -> list[Any]:
         return list(Router("/", route_handlers=list(handlers)).routes)
 
-    routes = [route for found in plugins.routes(mounted) for route in found]
+    routes = [route for group in plugins.routes(mounted) for route in group]
     paths = ", ".join(route.path for route in routes)
     yield _result(f"routes can be mounted: {paths or 'none'}", _take_error(plugins))
 

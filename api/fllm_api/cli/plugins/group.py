@@ -1,4 +1,4 @@
-"""``furiosa-llm plugins``: lists the plugins; its subcommands are imported when they run."""
+"""The command group ``furiosa-llm plugins``. Its subcommands are imported when they run."""
 
 from __future__ import annotations
 

@@ -25,18 +25,18 @@ class Listing(Struct, frozen=True):
     unmatched: list[str]
 
 
-def print_plugins(found: Plugins, *, as_json: bool) -> None:
+def print_plugins(plugins: Plugins, *, as_json: bool) -> None:
     """Print the plugins as a table or as JSON."""
-    listing = Listing(found.reports, list(conflict_messages(found)), found.unmatched)
+    listing = Listing(plugins.reports, list(conflict_messages(plugins)), plugins.unmatched)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(listing)))
     else:
         _print(listing)
 
 
-def conflict_messages(found: Plugins) -> Iterator[str]:
+def conflict_messages(plugins: Plugins) -> Iterator[str]:
     """Yield a message for each name that several plugins register."""
-    for registry in found.registries():
+    for registry in plugins.registries():
         for name, registrations in registry.conflicts():
             yield conflict_message(registry.kind, name, registrations)
 

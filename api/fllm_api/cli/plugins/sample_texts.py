@@ -85,8 +85,8 @@ def _marks_in_source(parser: object) -> list[str]:
         tree = ast.parse(inspect.getsource(module))
     except (OSError, TypeError, SyntaxError):  # compiled code, or a module without a source file
         return []
-    found = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
-    texts = [text for text in found if isinstance(text, str)]
+    constants = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    texts = [text for text in constants if isinstance(text, str)]
     tags = [tag for text in texts for tag in TAG.findall(_unescaped(text))]
     marks = dict.fromkeys([*tags, *(text for text in texts if MARK.fullmatch(text))])
     return [*marks][:MAX_MARKS]

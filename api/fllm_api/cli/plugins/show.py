@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 @click.pass_context
 def show(ctx: click.RichContext, /, name: str, as_json: bool, **_: Any) -> None:
     """Show the details of NAME: a plugin, a distribution, or an entry such as a parser."""
-    found = list(describe(plugins_of(ctx), name))
+    descriptions = list(describe(plugins_of(ctx), name))
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(found, enc_hook=str)))
+        click.echo(msgspec.json.format(msgspec.json.encode(descriptions, enc_hook=str)))
     else:
-        _print(found)
+        _print(descriptions)
 
 
-def _print(found: Iterable[PluginDescription]) -> None:
+def _print(descriptions: Iterable[PluginDescription]) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
-    for index, each in enumerate(found):
+    for index, each in enumerate(descriptions):
         if index:
             console.rule()
         console.print(_grid(_plugin_rows(each)))

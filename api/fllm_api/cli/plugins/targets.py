@@ -50,11 +50,11 @@ def _resolve_path(path: Path) -> list[Candidate]:
 
 def _resolve_name(name: str, plugins: Plugins) -> Iterator[Target]:
     candidates = {(each.distribution, each.name): each for each in installed()}
-    for found in describe(plugins, name):
-        candidate = candidates.get((found.plugin.distribution, found.plugin.name))
+    for description in describe(plugins, name):
+        candidate = candidates.get((description.plugin.distribution, description.plugin.name))
         if candidate is None:
             raise ConfigError(
-                f"{name!r} is a plugin from a file: check {found.plugin.source!r} itself, without --plugin"
+                f"{name!r} is a plugin from a file: check {description.plugin.source!r}, without --plugin"
             )
         yield Target(candidate, None if normalize_name(name) in candidate.names else name)
 

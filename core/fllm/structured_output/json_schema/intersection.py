@@ -18,7 +18,7 @@ _OF_ARRAYS = ("items", "prefixItems")
 def intersect(a: Schema, b: Schema) -> dict[str, Any] | None:
     """Return a schema for the values that satisfy both, or ``None`` if there are none.
 
-    Raises `RequestError` if one schema can't express the intersection.
+    Raise `RequestError` if one schema can't express the intersection.
     """
     both = {**a, **b}
     for keyword in a.keys() & b.keys():
@@ -36,11 +36,11 @@ def intersect(a: Schema, b: Schema) -> dict[str, Any] | None:
 def allowed_types(schema: Schema) -> list[str]:
     """Return the types that ``type`` names, by default all; raise `RequestError` for an unknown one."""
     named = schema.get("type", list(TYPES))
-    found = [named] if isinstance(named, str) else list(named)
-    for name in found:
+    types = [named] if isinstance(named, str) else list(named)
+    for name in types:
         if name not in TYPES:
             raise invalid("type", f"there is no type {name!r}")
-    return found
+    return types
 
 
 def json_equal(a: Any, b: Any) -> bool:
@@ -72,8 +72,8 @@ def _intersect_keyword(keyword: str, a: Any, b: Any) -> Any:
 
 def common_types(a: list[str], b: list[str]) -> list[str]:
     """Return the types that are in both lists; every integer is a number."""
-    found = [name for name in a if name in b or (name == "integer" and "number" in b)]
-    return found + [name for name in b if name == "integer" and "number" in a and name not in found]
+    common = [name for name in a if name in b or (name == "integer" and "number" in b)]
+    return common + [name for name in b if name == "integer" and "number" in a and name not in common]
 
 
 def _intersect_properties(a: Schema, b: Schema, both: dict[str, Any]) -> None:

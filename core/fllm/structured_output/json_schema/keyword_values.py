@@ -22,18 +22,18 @@ MAX_SHOWN_CHARACTERS = 60
 def constraining_keywords(schema: Schema) -> dict[str, Any]:
     """Return the schema without annotations.
 
-    Raises `RequestError` for a keyword that is unknown or has an invalid value.
+    Raise `RequestError` for a keyword that is unknown or has an invalid value.
     """
-    found = {}
+    keywords = {}
     for keyword, value in schema.items():
         if keyword in CONSTRAINING_KEYWORDS or keyword in COMBINATORS:
             _check(keyword, value)
-            found[keyword] = value
+            keywords[keyword] = value
         elif keyword not in ANNOTATIONS and not keyword.startswith("x-"):
             raise unsupported(keyword, "the keyword is not supported")
-    if found.get("uniqueItems") is False:
-        del found["uniqueItems"]
-    return found
+    if keywords.get("uniqueItems") is False:
+        del keywords["uniqueItems"]
+    return keywords
 
 
 def is_schema(value: Any) -> bool:

@@ -41,7 +41,7 @@ Pointers = tuple[str, ...]
 def normalize_schema(text: str) -> str:
     """Return the JSON text of the normalized schema.
 
-    Raises `RequestError` with the keyword if the schema can't be enforced exactly.
+    Raise `RequestError` with the keyword if the schema can't be enforced exactly.
     """
     try:
         root = msgspec.json.decode(text)
@@ -120,20 +120,22 @@ class _Normalizer:
         if isinstance(schema, bool):
             return [{}] if schema else []
         own = constraining_keywords(schema)
-        found = [_own_keywords(own)]
+        alternatives = [_own_keywords(own)]
         for part in own.get("allOf", ()):
-            found = self._intersect_all(found, self._alternatives(part, inside))
+            alternatives = self._intersect_all(alternatives, self._alternatives(part, inside))
         if (pointer := own.get("$ref")) is not None:
             if pointer in inside:
                 raise invalid("$ref", f"{pointer!r} refers to itself")
-            found = self._intersect_all(found, self._alternatives(self._resolve(pointer), (*inside, pointer)))
+            alternatives = self._intersect_all(
+                alternatives, self._alternatives(self._resolve(pointer), (*inside, pointer))
+            )
         for keyword in ("anyOf", "oneOf"):
             if keyword in own:
                 if keyword == "oneOf":
                     self._check_disjoint(own[keyword], inside)
                 options = [each for option in own[keyword] for each in self._alternatives(option, inside)]
-                found = self._intersect_all(found, options)
-        return found
+                alternatives = self._intersect_all(alternatives, options)
+        return alternatives
 
     def _intersect_all(self, a: list[dict[str, Any]], b: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if len(a) * len(b) > MAX_ALTERNATIVES:
@@ -180,16 +182,16 @@ class _Normalizer:
     def _resolve(self, pointer: str) -> Any:
         if not (pointer == "#" or pointer.startswith("#/")):
             raise unsupported("$ref", f"{pointer!r} does not refer to the same schema, like '#/$defs/name'")
-        found = self._root
+        value = self._root
         for part in unquote(pointer[1:]).split("/")[1:]:
             key = part.replace("~1", "/").replace("~0", "~")
             try:
-                found = found[int(key)] if isinstance(found, list) else found[key]
+                value = value[int(key)] if isinstance(value, list) else value[key]
             except (KeyError, IndexError, ValueError, TypeError):
                 raise invalid("$ref", f"there is nothing at {pointer!r}") from None
-        if not is_schema(found):
+        if not is_schema(value):
             raise invalid("$ref", f"the value at {pointer!r} is not a schema")
-        return found
+        return value
 
 
 def _own_keywords(own: Schema) -> dict[str, Any]:
@@ -208,9 +210,9 @@ def _distinct_types(schema: Schema) -> Iterable[str]:
 
 
 def _any_of(options: Iterable[dict[str, Any] | None]) -> dict[str, Any] | None:
-    found = [option for option in options if option is not None]
-    if not found:
+    satisfiable = [option for option in options if option is not None]
+    if not satisfiable:
         return None
-    if {} in found:
+    if {} in satisfiable:
         return {}
-    return found[0] if len(found) == 1 else {"anyOf": found}
+    return satisfiable[0] if len(satisfiable) == 1 else {"anyOf": satisfiable}

@@ -14,9 +14,9 @@ def check_not_infinitely_recursive(schema: Schema) -> None:
     finite: set[str] = set()
     grown = True
     while grown:
-        found = {f"#/$defs/{name}" for name, each in definitions.items() if _is_finite(each, finite)}
-        grown = found > finite
-        finite = found
+        current = {f"#/$defs/{name}" for name, each in definitions.items() if _is_finite(each, finite)}
+        grown = current > finite
+        finite = current
     if len(finite) < len(definitions) or not _is_finite(schema, finite):
         raise invalid("$ref", "infinitely recursive, no finite value satisfies it")
 

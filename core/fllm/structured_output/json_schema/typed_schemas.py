@@ -119,12 +119,12 @@ def _integer_bounds(own: dict[str, Any]) -> dict[str, Any]:
     lower += [math.floor(own[each]) + 1 for each in ("exclusiveMinimum",) if each in own]
     upper = [math.floor(own[each]) for each in ("maximum",) if each in own]
     upper += [math.ceil(own[each]) - 1 for each in ("exclusiveMaximum",) if each in own]
-    found = {"multipleOf": int(own["multipleOf"])} if "multipleOf" in own else {}
+    bounds = {"multipleOf": int(own["multipleOf"])} if "multipleOf" in own else {}
     if lower:
-        found["minimum"] = max(lower)
+        bounds["minimum"] = max(lower)
     if upper:
-        found["maximum"] = min(upper)
-    return found
+        bounds["maximum"] = min(upper)
+    return bounds
 
 
 def _array(own: dict[str, Any], normalize: Normalize) -> dict[str, Any] | None:
@@ -139,24 +139,26 @@ def _array(own: dict[str, Any], normalize: Normalize) -> dict[str, Any] | None:
         upper = len(prefix) if upper is None else min(upper, len(prefix))
     if upper is not None and lower > upper:
         return None
-    found: dict[str, Any] = {"type": "array", "items": False if items is None else items}
+    result: dict[str, Any] = {"type": "array", "items": False if items is None else items}
     if kept := [each for each in prefix[:upper] if each is not None]:
-        found["prefixItems"] = kept
+        result["prefixItems"] = kept
     if lower:
-        found["minItems"] = lower
+        result["minItems"] = lower
     if upper is not None and (items is not None or upper < len(kept)):
-        found["maxItems"] = upper
-    return found
+        result["maxItems"] = upper
+    return result
 
 
 def _object(own: dict[str, Any], normalize: Normalize) -> dict[str, Any] | None:
     lower, upper = _bounds(own, "Properties")
-    given = dict(own.get("properties", {}))
+    schemas = dict(own.get("properties", {}))
     required = list(dict.fromkeys(own.get("required", ())))
-    others = own.get("additionalProperties", not given and not required and "patternProperties" not in own)
+    others = own.get("additionalProperties", not schemas and not required and "patternProperties" not in own)
     for name in required:
-        given.setdefault(name, own.get("additionalProperties", True))
-    properties = {name: made for name, each in given.items() if (made := normalize(each)) is not None}
+        schemas.setdefault(name, own.get("additionalProperties", True))
+    properties = {
+        name: normalized for name, each in schemas.items() if (normalized := normalize(each)) is not None
+    }
     if any(name not in properties for name in required):
         return None
     if "patternProperties" in own:
@@ -170,13 +172,13 @@ def _object(own: dict[str, Any], normalize: Normalize) -> dict[str, Any] | None:
         additional is None and lower > len(properties)
     ):
         return None
-    found: dict[str, Any] = {"type": "object", "properties": properties, "required": required}
-    found["additionalProperties"] = False if additional is None else additional
+    result: dict[str, Any] = {"type": "object", "properties": properties, "required": required}
+    result["additionalProperties"] = False if additional is None else additional
     if lower > len(required):
-        found["minProperties"] = lower
+        result["minProperties"] = lower
     if upper is not None and (additional is not None or upper < len(properties)):
-        found["maxProperties"] = upper
-    return found
+        result["maxProperties"] = upper
+    return result
 
 
 def _pattern_properties(

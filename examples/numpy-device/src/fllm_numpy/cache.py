@@ -45,5 +45,5 @@ class KVCache:
         """Return what a row attends to, including its new tokens: [kv_heads, tokens, head_dim]."""
         length = row.start + row.count
         table = np.asarray(row.block_table)[: -(-length // self.block_size)]
-        found: Array = store[table].reshape(-1, *store.shape[2:])
-        return found[:length].swapaxes(0, 1)
+        tokens: Array = store[table].reshape(-1, *store.shape[2:])
+        return tokens[:length].swapaxes(0, 1)

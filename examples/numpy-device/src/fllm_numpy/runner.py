@@ -100,9 +100,9 @@ class NumpyRunner:
             return []
         first, top = row.start + 1, row.sampling.prompt_logprobs or 0
         tokens = row.token_ids[first : min(first + row.count, row.prompt_length)]
-        found: list[TokenLogprob] = []
+        logprobs: list[TokenLogprob] = []
         for at in range(0, len(tokens), PROMPT_LOGITS_CHUNK):
             part = tokens[at : at + PROMPT_LOGITS_CHUNK]
             logits = self._model.logits(hidden[at : at + len(part)])
-            found += [token_logprob(each, token, top) for each, token in zip(logits, part, strict=True)]
-        return found
+            logprobs += [token_logprob(each, token, top) for each, token in zip(logits, part, strict=True)]
+        return logprobs

@@ -83,7 +83,7 @@ class _Family(Struct, frozen=True, kw_only=True):
 
 
 def read_architecture(directory: Path) -> Architecture:
-    """Read ``config.json``. Raises `ModelError` if the torch backend can't serve the model."""
+    """Read ``config.json``. Raise `ModelError` if the torch backend can't serve the model."""
     raw = read_json(directory / "config.json", dict[str, Any])
     name = _name(raw)
     family = _FAMILIES[name]

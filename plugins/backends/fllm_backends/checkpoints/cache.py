@@ -34,7 +34,7 @@ def cache_directory() -> Path:
 def create_once(directory: Path, write: Callable[[Path], None]) -> None:
     """Create the directory with the files that ``write`` writes, unless it exists and is intact.
 
-    ``write`` receives a temporary directory, which is renamed when it is complete. Raises `OSError`.
+    ``write`` receives a temporary directory, which is renamed when it is complete. Raise `OSError`.
     """
     if is_intact(directory):
         return
@@ -47,7 +47,7 @@ def create_once(directory: Path, write: Callable[[Path], None]) -> None:
 
 
 def write_checksums(directory: Path) -> None:
-    """Record the sizes and checksums of all files, so that `is_intact` detects damage. Raises `OSError`."""
+    """Record the sizes and checksums of all files, so that `is_intact` detects damage. Raise `OSError`."""
     (directory / CHECKSUMS).write_bytes(msgspec.json.encode(_compute_checksums(directory)))
 
 
@@ -62,7 +62,7 @@ def is_intact(directory: Path) -> bool:
 
 @contextmanager
 def locked(path: Path, operation: int = fcntl.LOCK_EX) -> Generator[None]:
-    """Lock a file or directory with ``flock``, which the end of the process releases. Raises `OSError`."""
+    """Lock a file or directory with ``flock``, which the end of the process releases. Raise `OSError`."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, operation)

@@ -31,7 +31,7 @@ class LocalModel(Struct, frozen=True):
 
 
 def check_local_model(source: ModelSource, *, weights: bool) -> None:
-    """Check a model that is a directory, before torch is imported. Raises `ModelError`.
+    """Check a model that is a directory, before torch is imported. Raise `ModelError`.
 
     ``weights=False`` checks the configuration only.
     """
@@ -50,7 +50,7 @@ def fetch_model(
     weights: bool,
     progress: Callable[[Progress], None],
 ) -> LocalModel:
-    """Download or convert the model if necessary. Raises `ModelError`.
+    """Download or convert the model if necessary. Raise `ModelError`.
 
     ``dtype`` is the type of the weights of a converted GGUF file: ``float32``, ``bfloat16`` or ``float16``.
     ``weights=False`` neither downloads nor reads safetensors files.
@@ -73,7 +73,7 @@ def fetch_model(
 def fetch_tokenizer_files(
     model: str, revision: str | None, progress: Callable[[Progress], None]
 ) -> LocalModel:
-    """Download or extract the tokenizer and the settings of a model, not its weights. Raises `ModelError`."""
+    """Download or extract the tokenizer and the settings of a model, not its weights. Raise `ModelError`."""
     source = locate(model)
     if source.kind == "hub":
         progress(Progress(f"Downloading the tokenizer of {source.location}", 0, 0))

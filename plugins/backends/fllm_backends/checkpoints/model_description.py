@@ -40,7 +40,7 @@ class ModelDescription(Struct, frozen=True, kw_only=True):
 def read_model_description(
     model: str, revision: str | None, progress: Callable[[Progress], None]
 ) -> ModelDescription:
-    """Fetch and read the files of a model except its weights. This may take seconds. Raises `ModelError`."""
+    """Fetch and read the files of a model except its weights. This may take seconds. Raise `ModelError`."""
     local = fetch_tokenizer_files(model, revision, progress)
     tokenizer = Tokenizer.load(local.directory)
     return ModelDescription(

@@ -43,26 +43,26 @@ class Rope(Struct, frozen=True, kw_only=True):
 
 
 def read_rope(config: dict[str, Any], max_positions: int) -> Rope:
-    """Read the rotary part of a ``config.json``. Raises `ModelError` if it is unknown or incomplete."""
+    """Read the rotary part of a ``config.json``. Raise `ModelError` if it is unknown or incomplete."""
     raw = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    given = {"rope_theta": config.get("rope_theta"), "original_max_position_embeddings": max_positions}
-    given |= {"rope_type": raw.get("type")} | raw  # `type` is an older name of `rope_type`
-    given = {key: value for key, value in given.items() if value is not None}
-    kind = given.get("rope_type", "default")
+    values = {"rope_theta": config.get("rope_theta"), "original_max_position_embeddings": max_positions}
+    values |= {"rope_type": raw.get("type")} | raw  # `type` is an older name of `rope_type`
+    values = {key: value for key, value in values.items() if value is not None}
+    kind = values.get("rope_type", "default")
     if kind not in get_args(RopeType):
         raise ModelError(f"rope type {kind!r} is not supported; supported: {', '.join(get_args(RopeType))}")
     try:
-        rope = msgspec.convert(given, Rope, strict=False)
+        rope = msgspec.convert(values, Rope, strict=False)
     except msgspec.ValidationError as error:
         raise ModelError(f"config.json: invalid rope parameters: {error}") from error
-    _check(rope, given)
+    _check(rope, values)
     return rope
 
 
-def _check(rope: Rope, given: dict[str, Any]) -> None:
+def _check(rope: Rope, values: dict[str, Any]) -> None:
     if rope.partial_rotary_factor != 1.0:
         raise ModelError("config.json: partial_rotary_factor is not supported: heads are rotated completely")
-    if rope.rope_type in _REQUIRES_FACTOR and "factor" not in given:
+    if rope.rope_type in _REQUIRES_FACTOR and "factor" not in values:
         raise ModelError(f"config.json: the rope type {rope.rope_type!r} needs a factor")
     if rope.rope_type == "longrope" and (rope.short_factor != rope.long_factor or not rope.attention_factor):
         raise ModelError(

@@ -47,7 +47,7 @@ def tensor_files(directory: Path) -> dict[str, str]:
 def open_safetensors(path: Path, framework: Literal["np", "pt"]) -> Any:
     """Map a file into memory. ``framework`` selects the type of its tensors: numpy's or torch's.
 
-    Raises `ModelError` if the file can't be read.
+    Raise `ModelError` if the file can't be read.
     """
     import safetensors
 

@@ -25,8 +25,8 @@ class CompileWorkers(Generic[ArgumentT, TaskT]):
     """Runs each thread's tasks in a worker process of its own.
 
     Workers start on first use, because they need the vocabulary: reading one of 49152 tokens holds the GIL
-    for 90 to 320 ms (importing xgrammar: 12 ms). At start-up, every server and its first requests would pay
-    for it; this way, only the first requests with constraints do.
+    for 90 to 320 ms (importing xgrammar: 12 ms). Reading it at start-up would delay every server and its
+    first requests; this way, only the first requests with constraints are delayed.
     """
 
     def __init__(

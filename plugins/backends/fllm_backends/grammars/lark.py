@@ -85,8 +85,8 @@ class _LarkBuilder:
             return f"{item}{_quantifier(lower, upper)}"
         more = f"({json.dumps(constraint.separator, ensure_ascii=False)} {item})"
         rest = _quantifier(max(lower - 1, 0), None if upper is None else upper - 1)
-        found = f"({item} {more}{rest})"
-        return found if lower else f"{found}?"
+        repeated = f"({item} {more}{rest})"
+        return repeated if lower else f"{repeated}?"
 
     def _triggered_tags(self, constraint: TriggeredTags) -> str:
         """Match text lazily up to a trigger, then one of its tags; repeat; end with text without triggers."""

@@ -26,7 +26,7 @@ class LLGuidance:
         self._workers = CompileWorkers(make_compiler, context.vocabulary)
 
     def compile(self, constraint: Constraint) -> CompiledGrammar:
-        """Compile; raise `RequestError` if the constraint is unsupported, too large or too slow."""
+        """Compile a constraint. Raise `RequestError` if it is unsupported, too large or too slow."""
         check_size(constraint)
         source = self._workers.run(constraint).decode()
         return _CompiledGrammar(_matcher(self._tokenizer, source), len(source))
@@ -88,15 +88,15 @@ class _VocabularyAdapter:
 
     def __call__(self, text: str | bytes) -> list[int]:
         """Tokenize forced text greedily by longest match; the model may tokenize it differently."""
-        rest, found = text.encode() if isinstance(text, str) else text, []
+        rest, token_ids = text.encode() if isinstance(text, str) else text, []
         while rest:
             lengths = range(min(self._longest, len(rest)), 0, -1)
             length = next((length for length in lengths if rest[:length] in self._ids), 0)
             if not length:
                 break
-            found.append(self._ids[rest[:length]])
+            token_ids.append(self._ids[rest[:length]])
             rest = rest[length:]
-        return found
+        return token_ids
 
 
 class _CompiledGrammar:

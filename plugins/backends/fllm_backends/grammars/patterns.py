@@ -68,7 +68,7 @@ _ALL_SPACES: Ranges = (
 def parse_pattern(pattern: str, *, full_match: bool) -> Node:
     """Parse a pattern. Unless ``full_match``, other text may surround a match, except at ``^`` and ``$``.
 
-    Raises `RequestError` if the pattern is invalid, not supported, or too large.
+    Raise `RequestError` if the pattern is invalid, not supported, or too large.
     """
     check_pattern(pattern)
     try:
@@ -86,17 +86,17 @@ def parse_pattern(pattern: str, *, full_match: bool) -> Node:
 
 def subtract(ranges: Ranges, others: Ranges) -> Ranges:
     """Return the characters that are in ``ranges`` but not in ``others``."""
-    found = []
+    remaining = []
     for low, high in ranges:
         for first, last in others:
             if last < low or first > high:
                 continue
             if first > low:
-                found.append((low, first - 1))
+                remaining.append((low, first - 1))
             low = last + 1
         if low <= high:
-            found.append((low, high))
-    return tuple(found)
+            remaining.append((low, high))
+    return tuple(remaining)
 
 
 def _anchored(parts: list[Any], full_match: bool) -> Node:

@@ -21,7 +21,7 @@ _MUST_ESCAPE: Ranges = ((0, 31), (34, 34), (92, 92))
 def render_regex(node: Node, *, in_json: bool) -> str:
     """Return a regular expression for a whole text; ``in_json``: for the inside of a JSON string.
 
-    Raises `RequestError` if the pattern matches no text that can be written.
+    Raise `RequestError` if the pattern matches no text that can be written.
     """
     match node:
         case CharClass(ranges=ranges):

@@ -38,22 +38,22 @@ class StringPatterns:
             return _enum(schema["enum"])
         if schema.get("type") == "string":
             return self._string(schema)
-        found = dict(schema)
+        extracted = dict(schema)
         for keyword in ("properties", "$defs"):
             if keyword in schema:
-                found[keyword] = {name: self.extract(each) for name, each in schema[keyword].items()}
+                extracted[keyword] = {name: self.extract(each) for name, each in schema[keyword].items()}
         for keyword in ("anyOf", "items", "prefixItems", "additionalProperties"):
             if keyword in schema:
-                found[keyword] = self.extract(schema[keyword])
+                extracted[keyword] = self.extract(schema[keyword])
         if "patternProperties" in schema:
             [(pattern, value)] = schema["patternProperties"].items()
-            found["patternProperties"] = {self._pattern(pattern): self.extract(value)}
-        return found
+            extracted["patternProperties"] = {self._pattern(pattern): self.extract(value)}
+        return extracted
 
     def restore(self, grammar: str) -> str:
         """Return the grammar with the expressions in place of their numbers."""
         text = re.sub(
-            r'Regex\("(\d+)", json_string=true\)', lambda found: self._expressions[int(found[1])], grammar
+            r'Regex\("(\d+)", json_string=true\)', lambda match: self._expressions[int(match[1])], grammar
         )
         return "\n".join([text, *self._rules])
 

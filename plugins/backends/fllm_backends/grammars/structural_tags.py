@@ -93,9 +93,9 @@ def ebnf_grammar(source: str) -> str:
 def _to_ebnf(grammar: Any) -> str:
     """Print a grammar so that it can be parsed again: the library reads digits after an escape into it."""
 
-    def raw(found: re.Match[str]) -> str:
-        code = int(found[1][1:], 16) if found[1] != "\\" else 0
-        return chr(code) if code > 127 else found[0]
+    def raw(match: re.Match[str]) -> str:
+        code = int(match[1][1:], 16) if match[1] != "\\" else 0
+        return chr(code) if code > 127 else match[0]
 
     return re.sub(r"\\(\\|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})", raw, str(grammar))
 
@@ -106,8 +106,8 @@ def _repeat(constraint: Repeat) -> dict[str, Any]:
         return _repeat_format(item, lower, upper)
     more = _sequence([_const_string(constraint.separator), item])
     rest = _repeat_format(more, max(lower - 1, 0), None if upper is None else upper - 1)
-    found = _sequence([item, rest])
-    return found if lower else _repeat_format(found, 0, 1)
+    repeated = _sequence([item, rest])
+    return repeated if lower else _repeat_format(repeated, 0, 1)
 
 
 def _repeat_format(item: dict[str, Any], lower: int, upper: int | None) -> dict[str, Any]:

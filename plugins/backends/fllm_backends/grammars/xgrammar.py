@@ -24,7 +24,7 @@ class XGrammar:
         self._workers = CompileWorkers(make_compiler, context.vocabulary)
 
     def compile(self, constraint: Constraint) -> CompiledGrammar:
-        """Compile; raise `RequestError` if the constraint is unsupported, too large or too slow."""
+        """Compile a constraint. Raise `RequestError` if it is unsupported, too large or too slow."""
         check_size(constraint)
         text = self._workers.run(constraint).decode()
         xgrammar = import_xgrammar()

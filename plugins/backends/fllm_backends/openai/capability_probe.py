@@ -123,7 +123,7 @@ def _token_source(choices: list[Choice]) -> TokenSource:
 def context_length(model: ServedModel, max_positions: int | None, max_model_len: int | None) -> int:
     """Return the maximum length of prompt and output in tokens: of the option, the server or the model.
 
-    Raises `UserError` if the option is too large, or the length is unknown.
+    Raise `UserError` if the option is too large, or the length is unknown.
     """
     known = model.context_length() or max_positions
     if max_model_len is not None:

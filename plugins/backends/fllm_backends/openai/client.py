@@ -85,7 +85,7 @@ class Client:
     async def events(self, path: str, body: bytes, request_id: str) -> AsyncGenerator[list[bytes]]:
         """Yield the data of server-sent events, in one list per read; closing the generator disconnects.
 
-        Raises `RequestError` if the server rejects the request, `BackendError` for any other failure.
+        Raise `RequestError` if the server rejects the request, `BackendError` for any other failure.
         """
         try:
             async with await self._post(f"{self.url}{path}", body, request_id) as response:

@@ -25,8 +25,8 @@ class ByteAlphabet:
             return {byte: token_id for token_id, byte in self._tokenizer.byte_tokens.items()}
         from tokenizers.pre_tokenizers import ByteLevel
 
-        found = (self._tokenizer.token_to_id(character) for character in ByteLevel.alphabet())
-        return {self._tokenizer.token_bytes(each)[0]: each for each in found if each is not None}
+        token_ids = (self._tokenizer.token_to_id(character) for character in ByteLevel.alphabet())
+        return {self._tokenizer.token_bytes(each)[0]: each for each in token_ids if each is not None}
 
     def encode(self, text: str) -> list[int] | None:
         """Return one token per byte; None if a byte has no token."""

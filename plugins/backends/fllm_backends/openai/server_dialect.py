@@ -28,7 +28,7 @@ class Dialect(Struct, frozen=True, kw_only=True):
     def sampling(self, sampling: SamplingParams, prompt_tokens: int) -> dict[str, Any]:
         """Return the request fields, including defaults, because the server's defaults may differ.
 
-        Raises `RequestError` for a field that the server does not support.
+        Raise `RequestError` for a field that the server does not support.
         """
         for name, neutral in _NEUTRAL.items():
             if name not in self.field_names and getattr(sampling, name) != neutral:

@@ -35,7 +35,7 @@ def kill(process: Process) -> None:
 
 
 def describe_exit(process: Process) -> str:
-    """Return, for example, ``exit status 3`` or ``signal 11``."""
+    """Return a description such as ``exit status 3`` or ``signal 11``."""
     code = process.returncode
     assert code is not None, "the process has exited"
     if code == -signal.SIGKILL:

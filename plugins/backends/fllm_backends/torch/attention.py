@@ -199,10 +199,7 @@ class AttentionBatch:
 
 
 def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """Return zeros that take memory on a CPU only when they are written.
-
-    Those of torch are touched at once.
-    """
+    """Return zeros that take memory on a CPU only when they are written. torch writes its own at once."""
     if like.device.type != "cpu":
         return like.new_zeros(shape)
     pages = np.zeros(math.prod(shape) * like.element_size(), dtype=np.uint8)

@@ -19,7 +19,7 @@ LIMITS = {
 
 
 def torch_backend(config: BackendConfig, context: BackendContext) -> Backend:
-    """Create a backend for one CPU or CUDA device. Raises `UserError` for an unsupported option or model."""
+    """Create a backend for one CPU or CUDA device. Raise `UserError` for an unsupported option or model."""
     torch_config = read_torch_config(config)
     check_local_model(torch_config.source, weights=not torch_config.dummy)
     device = torch_config.device or default_device()

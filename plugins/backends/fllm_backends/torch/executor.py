@@ -55,14 +55,14 @@ class Executor:
         rows = [end for row in batch for end in expand_drafts(row)]
         if not rows:
             return iter(()), iter(())
-        wanted = torch.cat(
+        sampled_hidden = torch.cat(
             [piece[len(piece) - num_samples(row) :] for row, piece in zip(batch, pieces, strict=True)]
         )
         size = self._model.architecture.vocab_size
         if all(row.sampling.logprobs is None and is_greedy(row, self._eos) for row in rows):
             allowed = logit_masks.stack(rows, size, self._device)
-            return iter(self._model.greedy_tokens(wanted, allowed)), repeat(None, len(rows))
-        logits = self._model.logits(wanted)
+            return iter(self._model.greedy_tokens(sampled_hidden, allowed)), repeat(None, len(rows))
+        logits = self._model.logits(sampled_hidden)
         tokens = sample(rows, logits, self._eos, logit_masks.stack(rows, size, self._device))
         return iter(tokens), iter(_logprobs(rows, logits, tokens))
 

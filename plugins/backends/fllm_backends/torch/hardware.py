@@ -27,15 +27,15 @@ def default_device() -> Device:
 
 
 def torch_device(device: Device) -> torch.device:
-    """Return torch's device. Raises `ConfigError` if it does not exist."""
+    """Return torch's device. Raise `ConfigError` if it does not exist."""
     import torch
 
     if device.kind == "cpu":
         return torch.device("cpu")
     index = device.index or 0
     if index >= torch.cuda.device_count():
-        found = f"torch {torch.__version__} finds {torch.cuda.device_count()} CUDA devices"
-        raise ConfigError(f"--devices cuda:{index}: {found}")
+        available = f"torch {torch.__version__} finds {torch.cuda.device_count()} CUDA devices"
+        raise ConfigError(f"--devices cuda:{index}: {available}")
     return torch.device("cuda", index)
 
 

@@ -108,10 +108,7 @@ class CausalLM:
         self._amplitude = rotary.amplitude(architecture.rope)
 
     def forward(self, token_ids: Tensor, batch: AttentionBatch, cache: KVCache) -> Tensor:
-        """Return the hidden states of the new tokens.
-
-        [tokens, hidden]. Store their keys and values in the cache.
-        """
+        """Return the hidden states of the new tokens, [tokens, hidden]; store their KV in the cache."""
         x = F.embedding(token_ids.to(self.device), self.weights.embedding)
         cosine, sine = rotary.rotations(batch.positions, self._frequencies, self._amplitude)
         rotation = cosine.to(x.dtype), sine.to(x.dtype)

@@ -46,7 +46,7 @@ class TorchConfig(Struct, frozen=True, kw_only=True):
 
 
 def read_torch_config(config: BackendConfig) -> TorchConfig:
-    """Parse and check a configuration. Raises `UserError` that names the option."""
+    """Parse and check a configuration. Raise `UserError` that names the option."""
     backend = backend_options(config.options, TorchOptions)
     if config.dtype not in DTYPES:
         raise ConfigError(f"--dtype {config.dtype!r}: the torch backend supports {', '.join(DTYPES)}")

@@ -48,7 +48,7 @@ class TorchRunner:
         return self._model
 
     def load(self, progress: Callable[[Progress], None]) -> ModelCard:
-        """Fetch or convert the model and load its weights. Raises `UserError`."""
+        """Fetch or convert the model and load its weights. Raise `UserError`."""
         import torch
 
         from fllm_backends.torch.weights import load_weights
@@ -137,7 +137,7 @@ class TorchRunner:
     def _decoder(
         self, architecture: Architecture, weights: Weights, progress: Callable[[Progress], None]
     ) -> Decoder:
-        """Create the decoder. Raises `ConfigError`.
+        """Create the decoder. Raise `ConfigError`.
 
         On a CPU, packed weights are used if they are requested, or if they are supported and not disabled.
         """

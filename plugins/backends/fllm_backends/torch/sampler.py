@@ -131,7 +131,7 @@ def _group_by_candidates(rows: Sequence[Row], size: int) -> dict[int, list[int]]
     The number depends on the row alone, because sums over another number of tokens may be rounded
     differently.
     """
-    found: dict[int, list[int]] = {}
+    groups: dict[int, list[int]] = {}
     for at, row in enumerate(rows):
         if row.sampling.temperature > 0:
             top_k = _top_k(row, size)
@@ -139,8 +139,8 @@ def _group_by_candidates(rows: Sequence[Row], size: int) -> dict[int, list[int]]
                 candidates = 0
             else:
                 candidates = size if TOP_P_CANDIDATES < top_k < size else min(TOP_P_CANDIDATES, size)
-            found.setdefault(candidates, []).append(at)
-    return found
+            groups.setdefault(candidates, []).append(at)
+    return groups
 
 
 def _top_k(row: Row, size: int) -> int:

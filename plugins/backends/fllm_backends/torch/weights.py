@@ -72,7 +72,7 @@ def load_weights(
 ) -> Weights:
     """Read all weights, each layer when it is iterated.
 
-    Raises `ModelError` for a missing or misshapen tensor.
+    Raise `ModelError` for a missing or misshapen tensor.
     """
     a = architecture
     embedding = source.stack(["model.embed_tokens.weight"], (a.vocab_size, a.hidden_size))

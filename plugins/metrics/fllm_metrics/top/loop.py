@@ -24,7 +24,7 @@ QUIT_KEYS = b"qQ"
 def print_once(client: Client, console: Console, interval: float) -> bool:
     """Print one frame from two snapshots; return whether the server is healthy.
 
-    Raises `FllmError` if the server is unreachable, and `ConfigError` like `Client.snapshot`.
+    Raise `FllmError` if the server is unreachable, and `ConfigError` like `Client.snapshot`.
     """
     history = History()
     history.add(client.snapshot())

@@ -6,7 +6,7 @@ from fllm.parsing import ReasoningParserBase
 
 
 class DeepSeekV3Parser(ReasoningParserBase):
-    """Parses reasoning only if the request sets ``thinking``; otherwise, all is answer."""
+    """Parses reasoning only if the request sets ``thinking``; otherwise, all output is the answer."""
 
     initial_state = "off"
     template_flags = ("thinking", "enable_thinking")

@@ -13,6 +13,6 @@ class Qwen3Parser(ReasoningParserBase):
 
 
 class Holo2Parser(ReasoningParserBase):
-    """Parses the reasoning of Holo2, of the Qwen3-VL family, whose template has either name of the flag."""
+    """Parses the reasoning of Holo2, of the Qwen3-VL family, whose template uses either name of the flag."""
 
     template_flags = ("thinking", "enable_thinking")

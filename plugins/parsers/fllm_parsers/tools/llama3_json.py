@@ -95,10 +95,10 @@ class Llama3JsonParser:
         self._any_name = self._in_array = False
         return [Text(text)] if text else []
 
-    def _object(self, found: JsonObject) -> list[ParserEvent]:
-        call = call_from_json(found.members)
+    def _object(self, json_object: JsonObject) -> list[ParserEvent]:
+        call = call_from_json(json_object.members)
         if call is None or not (self._any_name or not self._tools or call.name in self._tools):
-            return self._content(found.text)
+            return self._content(json_object.text)
         events: list[ParserEvent] = [
             ToolStart(self._calls, call.name),
             ToolArguments(self._calls, call.arguments),

@@ -20,7 +20,7 @@ _END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|
 
 
 def config(metadata: Metadata) -> dict[str, Any]:
-    """Return the content of ``config.json``. Raises `ModelError` for an unsupported architecture."""
+    """Return the content of ``config.json``. Raise `ModelError` for an unsupported architecture."""
     if metadata.architecture not in CLASSES or metadata.get("{arch}.expert_count"):
         kind = "mixture of experts" if metadata.architecture in CLASSES else metadata.architecture
         raise ModelError(f"the GGUF architecture {kind!r} is not supported; supported: {', '.join(CLASSES)}")

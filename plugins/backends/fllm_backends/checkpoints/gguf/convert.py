@@ -23,7 +23,7 @@ TASK = "Converting the GGUF file"
 
 
 def convert_once(file: Path, fingerprint: str, dtype: str, progress: Callable[[Progress], None]) -> Path:
-    """Return the directory of the converted model; convert it if the cache has none. Raises `ModelError`."""
+    """Return the directory of the converted model; convert it if the cache has none. Raise `ModelError`."""
     name = f"{file.stem}-{fingerprint[:16]}-{dtype}-{FORMAT_VERSION}"
     return _create_once(name, lambda directory: convert(file, directory, dtype, progress))
 

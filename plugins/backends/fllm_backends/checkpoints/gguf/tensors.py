@@ -46,7 +46,7 @@ def convert_tensors(metadata: Metadata, dtype: str) -> Iterator[tuple[str, np.nd
     """Yield the name and the values of each tensor, converted to ``dtype``.
 
     numpy has no bfloat16, so bfloat16 values are uint16 arrays of their bits.
-    Raises `ModelError` for an unknown name or quantization.
+    Raise `ModelError` for an unknown name or quantization.
     """
     for name, tensor in metadata.tensors.items():
         if name == _ROPE_DIVISORS:

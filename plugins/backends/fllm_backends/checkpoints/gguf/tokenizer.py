@@ -36,7 +36,7 @@ _BOS_BY_DEFAULT = ("llama-bpe", "tekken")
 
 
 def tokenizer(metadata: Metadata) -> Tokenizer:
-    """Build the tokenizer. Raises `ModelError` for an unknown kind."""
+    """Build the tokenizer. Raise `ModelError` for an unknown kind."""
     kind = metadata.require("tokenizer.ggml.model")
     if kind not in _KINDS:
         raise ModelError(

@@ -268,8 +268,8 @@ def _tables(rows: Sequence[Row], pages: int) -> Integers:
 
 
 def _tiles(counts: Sequence[int], size: int) -> Integers:
-    found, at = [], 0
+    tiles, at = [], 0
     for row, count in enumerate(counts):
-        found += [(at + i, min(size, count - i), row) for i in range(0, count, size)]
+        tiles += [(at + i, min(size, count - i), row) for i in range(0, count, size)]
         at += count
-    return np.array(found)
+    return np.array(tiles)

@@ -16,8 +16,8 @@ def address(typingctx: Any, array: Any) -> Any:  # noqa: ARG001
     """Return the address of an array's first element."""
 
     def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        found = context.make_array(signature.args[0])(context, builder, values[0])
-        return builder.ptrtoint(found.data, INT64)
+        array_value = context.make_array(signature.args[0])(context, builder, values[0])
+        return builder.ptrtoint(array_value.data, INT64)
 
     return types.intp(array), codegen
 

@@ -26,15 +26,15 @@ silu_and_mul_group = simd_kernels.silu_and_mul(TARGET)
 def make_panel_matmul(bits: int, planes: int) -> Any:
     """Make the product of any number of rows of activations with one panel. All pointers are addresses."""
     by_8, by_4, by_1 = (simd_kernels.panel_matmul(TARGET, rows, bits, planes) for rows in (8, 4, 1))
-    deep = GROUP * planes
+    group_bytes = GROUP * planes
 
     @kernel(fastmath=False)
     def panel_matmul(
         a: Any, scales: Any, rows: Any, panel: Any, groups: Any, bias: Any, out: Any, stride: Any, add: Any
     ) -> None:
-        line, wide = groups * deep, groups * SCALE_BYTES
+        a_stride, scales_stride = groups * group_bytes, groups * SCALE_BYTES
         while rows > 0:
-            arguments = (a, line, scales, wide, panel, groups, bias, out, stride, add)
+            arguments = (a, a_stride, scales, scales_stride, panel, groups, bias, out, stride, add)
             if rows >= 8:
                 by_8(arguments)
                 done = 8
@@ -45,7 +45,7 @@ def make_panel_matmul(bits: int, planes: int) -> Any:
                 by_1(arguments)
                 done = 1
             rows -= done
-            a, scales, out = a + done * line, scales + done * wide, out + done * stride
+            a, scales, out = a + done * a_stride, scales + done * scales_stride, out + done * stride
 
     return panel_matmul
 
@@ -84,7 +84,7 @@ def panel_matmul(
 def linear(a: Any, scales: Any, matrices: Any, layer: Any, out: Any, add: Any, team: Any, phase: Any) -> None:
     """Compute ``out = a @ matrix.T + bias``, or ``out +=`` that if ``add`` is 1."""
     rows, groups = scales.shape[0], scales.shape[1]
-    line, planes = a.shape[1], a.shape[1] // (groups * GROUP)
+    a_stride, planes = a.shape[1], a.shape[1] // (groups * GROUP)
     panels, record = matrices.bias.shape[1] // PANEL, matrices.record_bytes[layer]
     per_piece = units_per_piece(panels, team)
     pieces, stride = -(-panels // per_piece), out.shape[1] * 4
@@ -98,7 +98,7 @@ def linear(a: Any, scales: Any, matrices: Any, layer: Any, out: Any, add: Any, t
         block, first = index // pieces * ROWS, index % pieces * per_piece
         for panel in range(first, min(first + per_piece, panels)):
             panel_matmul(
-                address(a) + block * line,
+                address(a) + block * a_stride,
                 address(scales) + block * groups * SCALE_BYTES,
                 min(ROWS, rows - block),
                 planes,
@@ -127,7 +127,7 @@ def gate_up(
 ) -> None:
     """Compute silu(a @ gate.T) * (a @ up.T), quantized. Gate and up are the two halves of one matrix."""
     rows, groups = scales.shape[0], scales.shape[1]
-    line, planes = a.shape[1], a.shape[1] // (groups * GROUP)
+    a_stride, planes = a.shape[1], a.shape[1] // (groups * GROUP)
     inner, record, buffer = out.shape[1], matrices.record_bytes[layer], buffers[team.thread]
     size = groups * record
     per_piece = units_per_piece(inner // GROUP, team)
@@ -145,7 +145,7 @@ def gate_up(
             for part in range(4):  # two panels of gate, two of up
                 column = piece * GROUP + part % 2 * PANEL + part // 2 * inner
                 panel_matmul(
-                    address(a) + block * line,
+                    address(a) + block * a_stride,
                     address(scales) + block * groups * SCALE_BYTES,
                     count,
                     planes,

@@ -31,12 +31,12 @@ def simd_function(width: int) -> Callable[[Emitter], Any]:
         @intrinsic
         def kernel(typingctx: Any, arguments: Any) -> Any:  # noqa: ARG001
             def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-                given = cgutils.unpack_tuple(builder, values[0])
-                wanted = [
+                elements = cgutils.unpack_tuple(builder, values[0])
+                integers = [
                     context.cast(builder, value, kind, types.intp)
-                    for value, kind in zip(given, signature.args[0], strict=True)
+                    for value, kind in zip(elements, signature.args[0], strict=True)
                 ]
-                emit(SimdBuilder(builder, width), *wanted)
+                emit(SimdBuilder(builder, width), *integers)
                 return context.get_dummy_value()
 
             return types.void(arguments), codegen
@@ -100,10 +100,10 @@ class SimdBuilder:
         kind = kind or self.floats
         return self.splat(self.load(at, kind.element), kind)
 
-    def splat(self, one: Any, kind: Any) -> Any:
+    def splat(self, value: Any, kind: Any) -> Any:
         """Return a vector with a value in all lanes."""
         empty = ir.Constant(kind, ir.Undefined)
-        first = self.builder.insert_element(empty, one, ir.Constant(INT32, 0))
+        first = self.builder.insert_element(empty, value, ir.Constant(INT32, 0))
         return self.builder.shuffle_vector(first, empty, ir.Constant(ir.VectorType(INT32, kind.count), None))
 
     def fma(self, a: Any, b: Any, c: Any) -> Any:
@@ -181,9 +181,9 @@ class SimdBuilder:
     def loop(
         self, end: Any, step: int, totals: Sequence[Any], body: Callable[[Any, list[Any]], list[Any]]
     ) -> list[Any]:
-        """Emit ``totals = body(i, totals)`` for i = 0, step, ...
+        """Emit a loop of ``totals = body(i, totals)`` and return the totals.
 
-        below ``end``, at least once; return the totals.
+        ``i`` counts from 0 in steps of ``step`` while it is below ``end``. The body runs at least once.
         """
         builder, before = self.builder, self.builder.basic_block
         inside, after = builder.append_basic_block("inside"), builder.append_basic_block("after")

@@ -36,8 +36,8 @@ def _features() -> Callable[[str], bool]:
     """Return a test for the features that numba compiles for: the processor's, or ``NUMBA_CPU_FEATURES``."""
     if names := numba.config.CPU_FEATURES:  # type: ignore[attr-defined]
         return frozenset(names.replace("+", "").split(",")).__contains__
-    found = get_host_cpu_features()
-    return lambda name: bool(found.get(name, False))
+    host_features = get_host_cpu_features()
+    return lambda name: bool(host_features.get(name, False))
 
 
 TARGET = (*targets(), AVX2)[0]
