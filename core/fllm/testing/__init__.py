@@ -1,4 +1,4 @@
-"""For the tests of a plugin: what each kind must satisfy, and a server to try it in. See docs/testing.md."""
+"""Contracts and helpers for the tests of plugins. See docs/testing.md."""
 
 from fllm.events import merge_events
 from fllm.plugins.parser_detection import ModelTraits, detect

@@ -1,4 +1,4 @@
-"""Running a contract without pytest."""
+"""Runs a contract without pytest."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from msgspec import Struct
 
 
 class ContractResult(Struct, frozen=True):
-    """What became of one test of a contract."""
+    """Result of one test of a contract."""
 
     test: str
-    """Its name as a sentence, without ``test_``."""
+    """Name of the test as a sentence, without ``test_``."""
     error: Exception | None
-    """Why it failed."""
+    """Error of the test, if it failed."""
 
 
 def run_contract(contract: type[Any]) -> Iterator[ContractResult]:
@@ -27,7 +27,7 @@ def run_contract(contract: type[Any]) -> Iterator[ContractResult]:
 
 
 def _tests(contract: type[Any]) -> list[str]:
-    """In the order of their definition, a base class's first."""
+    """Return the names of the tests in order of definition, those of base classes first."""
     names = dict.fromkeys(name for base in reversed(contract.__mro__) for name in vars(base))
     return [name for name in names if name.startswith("test_")]
 
@@ -35,6 +35,6 @@ def _tests(contract: type[Any]) -> list[str]:
 def _error(contract: type[Any], name: str) -> Exception | None:
     try:
         getattr(contract(), name)()
-    except Exception as error:  # noqa: BLE001  a stranger's code under test: what it raises is the outcome
+    except Exception as error:  # noqa: BLE001  code under test: its error is the result
         return error
     return None

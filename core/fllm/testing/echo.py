@@ -1,7 +1,7 @@
-"""A backend without weights: small enough to read in a minute, and whole enough to pass `BackendContract`.
+"""A backend without weights that passes `BackendContract`, for tests and as an example.
 
-It is a plugin, too: ``furiosa-llm serve MODEL --plugin FILE --backend echo``, where FILE is `ECHO_PLUGIN` and
-MODEL what `echo_model` wrote. That server answers with the last message: tests say what "the model" says.
+It is also a plugin: ``furiosa-llm serve MODEL --plugin FILE --backend echo``, where FILE is `ECHO_PLUGIN` and
+MODEL is a directory that `echo_model` wrote. The server responds with the last message.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ ECHO_PLUGIN = __file__
 """For ``--plugin``."""
 
 _TOKENIZER_CONFIG = '{"chat_template": "{% if tools %}{% endif %}{{ messages[-1].content }}"}'
-"""It names the tools, or else the server would tell of them in a message of its own."""
+"""Mentions tools, because the server otherwise lists them in an additional message."""
 
 
 def echo_model(directory: Path) -> Path:
-    """Write a tokenizer of single bytes, and a chat template that is the last message; gives MODEL."""
+    """Write a byte-level tokenizer and a chat template that renders the last message; return MODEL."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -49,7 +49,7 @@ def echo_model(directory: Path) -> Path:
 
 
 class EchoBackend:
-    """Answers with the prompt, one token at a turn of the event loop; who ignores its end hears it again."""
+    """Generates the prompt, one token per turn of the event loop; with ``ignore_eos`` again and again."""
 
     def __init__(self, config: BackendConfig, context: BackendContext) -> None:  # noqa: ARG002  (a `BackendFactory`)
         self._card = ModelCard(tokenizer=config.model, max_model_len=config.max_model_len or 4096)
@@ -57,12 +57,12 @@ class EchoBackend:
         self._running = 0
 
     async def start(self) -> ModelCard:
-        """There is nothing to load; the directory has to have a tokenizer."""
+        """Return the card; the directory must have a tokenizer."""
         self._awake = True
         return self._card
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[EngineOutput]:
-        """Give the prompt back, as far as its limits allow."""
+        """Yield the tokens of the prompt, up to its limits."""
         self._require()
         check_request(request, self._card)
         if request.sampling.logprobs is not None or request.sampling.prompt_logprobs is not None:
@@ -75,12 +75,12 @@ class EchoBackend:
             self._running -= 1
 
     async def status(self) -> EngineStats:
-        """How many answers are under way."""
+        """Return the number of running sequences."""
         self._require()
         return EngineStats(running=self._running)
 
     async def stop(self) -> None:
-        """Answers under way end at their next token."""
+        """End running sequences at their next token."""
         self._awake = False
 
     async def _steps(self, prompt: GenerateRequest) -> AsyncGenerator[EngineOutput]:
@@ -88,7 +88,7 @@ class EchoBackend:
         room = min(sampling.max_tokens, self._card.max_model_len - len(ids))
         wanted = room if sampling.ignore_eos else max(len(ids), sampling.min_tokens)
         for done, token in enumerate(islice(cycle(ids), min(room, wanted))):
-            await asyncio.sleep(0)  # the others' turn
+            await asyncio.sleep(0)  # let other sequences run
             self._require()
             if token in sampling.stop_token_ids and done >= sampling.min_tokens:
                 yield EngineOutput(token_ids=[token], finish_reason="stop", stop_token=token)
@@ -103,5 +103,5 @@ class EchoBackend:
 
 @hookimpl
 def fllm_backends() -> Iterable[BackendEntry]:
-    """For `ECHO_PLUGIN`."""
+    """Yield the echo backend."""
     yield BackendEntry("echo", f"{__name__}:EchoBackend", "Answers with the prompt.", isolated=False)

@@ -1,4 +1,4 @@
-"""The law of parsers: however a text is divided, the merged events are the same."""
+"""The contracts of parsers: any division of a text gives the same merged events."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
 UNICODE = ("é", "서울", "😀", "👩\u200d🚀", "\\ud83d\\ude00", "\u2028", "\x00")
-"""What parsers trip over: several bytes, several code points, an escaped surrogate pair, odd white space."""
+"""Difficult characters: several bytes, several code points, an escaped surrogate pair, rare white space."""
 
 Law = Callable[[list[str]], None]
-"""Raises where a parser, given these pieces, breaks it."""
+"""Raises `AssertionError` if a parser breaks the law on these pieces."""
 
 
 class Makes(Protocol):
-    """A `ParserFactory`, in words that no type checker takes for a method of the contract."""
+    """A `ParserFactory` that type checkers do not take for a method of the contract."""
 
     def __call__(self, context: ParserContext, /) -> Parser: ...
 
 
 class _ParserContract:
-    """hypothesis makes up texts and divisions; a failure shows the smallest that it is seen in."""
+    """Searches for failing texts and divisions with hypothesis, and shows the smallest."""
 
     parser: ClassVar[Makes]
     samples: ClassVar[Sequence[str]]
-    """Texts that show what the format can be; made-up texts are mixed from parts of them."""
+    """Texts in the format; generated texts are mixed from parts of them."""
     fragments: ClassVar[Sequence[str]] = ()
     """Further parts to mix: markers, separators, halves of them."""
     context: ClassVar[ParserContext] = ParserContext()
     max_examples: ClassVar[int] = 200
-    """How many texts hypothesis makes up for each test."""
+    """Number of generated texts per test."""
 
     def parse(self, *pieces: str) -> list[ParserEvent]:
-        """What a new parser makes of these pieces."""
+        """Return the merged events of a new parser for these pieces."""
         return parse(type(self).parser(self.context), pieces)
 
     def texts(self) -> SearchStrategy[str]:
-        """Samples, and texts mixed from pieces of them, the fragments and characters of all kinds."""
+        """Return samples, and texts mixed from parts of them, fragments and arbitrary characters."""
         from hypothesis import strategies as st
 
         words = {word for sample in self.samples for word in sample.split(" ")}
@@ -57,7 +57,7 @@ class _ParserContract:
 
     def test_one_character_at_a_time_gives_the_same_events(self) -> None:
         for sample in self.samples:
-            _hold(self._any_division, list(sample))
+            _check_law(self._any_division, list(sample))
 
     def test_any_division_gives_the_same_events(self) -> None:
         from hypothesis import strategies as st
@@ -76,25 +76,25 @@ class _ParserContract:
         raise NotImplementedError
 
     def _any_division(self, pieces: list[str]) -> None:
-        whole, divided = self._heard("".join(pieces)), self._heard(*pieces)
+        whole, divided = self._parsed("".join(pieces)), self._parsed(*pieces)
         if divided != whole:
             seen = {"text": "".join(pieces), "gives": whole, "pieces": pieces, "give": divided}
-            raise AssertionError(_told("the events depend on how the text is divided", seen))
+            raise AssertionError(_describe("the events depend on how the text is divided", seen))
 
     def _sound_events(self, pieces: list[str]) -> None:
         text = "".join(pieces)
-        events = self._heard(text)
+        events = self._parsed(text)
         try:
             self.check(text, events)
         except (AssertionError, ValueError) as error:
-            raise AssertionError(_told(str(error), {"text": text, "gives": events})) from error
+            raise AssertionError(_describe(str(error), {"text": text, "gives": events})) from error
 
-    def _heard(self, *pieces: str) -> list[ParserEvent]:
+    def _parsed(self, *pieces: str) -> list[ParserEvent]:
         try:
             return self.parse(*pieces)
-        except Exception as error:  # whatever it is, its author wants to see of which pieces it came
+        except Exception as error:  # whatever it is, its author needs to see which pieces caused it
             raise AssertionError(
-                _told(f"the parser raised {format_error(error)}", {"pieces": [*pieces]})
+                _describe(f"the parser raised {format_error(error)}", {"pieces": [*pieces]})
             ) from error
 
     def _search(self, law: Law, cases: SearchStrategy[list[str]]) -> None:
@@ -115,7 +115,7 @@ class _ParserContract:
         with suppress(AssertionError):
             search()
         if broken:
-            _hold(law, broken[-1])
+            _check_law(law, broken[-1])
             raise AssertionError(f"the parser broke the law once, and not again, on {broken[-1]!r}")
 
 
@@ -123,7 +123,7 @@ class ToolParserContract(_ParserContract):
     """Every tool-call parser passes this."""
 
     def check(self, text: str, events: list[ParserEvent]) -> None:
-        """Calls are numbered and precede their arguments, which are JSON; without a call, all is text."""
+        """Assert that calls are numbered, arguments are JSON and follow them, and other text is kept."""
         assert not any(isinstance(event, Reasoning) for event in events), "a tool-call parser gave Reasoning"
         starts = [event for event in events if isinstance(event, ToolStart)]
         assert [start.index for start in starts] == list(range(len(starts))), "calls are numbered 0, 1, 2..."
@@ -133,32 +133,32 @@ class ToolParserContract(_ParserContract):
                 json.loads(arguments)
             except ValueError as error:
                 raise AssertionError(f"the arguments {arguments!r} are no JSON: {error}") from error
-        assert starts or _said(events) == text, "there is no call, and the text is not the same"
+        assert starts or _text(events) == text, "there is no call, and the text is not the same"
 
 
 class ReasoningParserContract(_ParserContract):
     """Every reasoning parser passes this."""
 
     markers: ClassVar[Sequence[str]]
-    """What divides reasoning and answer; a text without any of them comes out whole."""
+    """Markers between reasoning and content; a text without markers is kept completely."""
 
     def texts(self) -> SearchStrategy[str]:
-        """Texts with the markers among them."""
+        """Return texts mixed with the markers."""
         from hypothesis import strategies as st
 
         return st.lists(super().texts() | st.sampled_from(self.markers), max_size=6).map("".join)
 
     def check(self, text: str, events: list[ParserEvent]) -> None:
-        """Only reasoning and text; both together are the given text, if there is no marker in it."""
+        """Assert that there is only reasoning and text, together the given text if it has no marker."""
         assert all(isinstance(event, Reasoning | Text) for event in events), (
             "it gave more than Reasoning and Text"
         )
         if not any(marker in text for marker in self.markers):
-            assert _said(events) == text, "there is no marker, and the text is not the same"
+            assert _text(events) == text, "there is no marker, and the text is not the same"
 
 
-def _hold(law: Law, pieces: list[str]) -> None:
-    """Raise for the smallest pieces that break the law as these do, if they do."""
+def _check_law(law: Law, pieces: list[str]) -> None:
+    """Raise for the smallest pieces that break the law, if these do."""
 
     def breaks(pieces: list[str]) -> bool:
         try:
@@ -172,7 +172,7 @@ def _hold(law: Law, pieces: list[str]) -> None:
 
 
 def _arguments(events: Iterable[ParserEvent], calls: int) -> list[str]:
-    """The JSON text of each call."""
+    """Return the JSON text of each call."""
     arguments = ["" for _ in range(calls)]
     begun = 0
     for event in events:
@@ -183,10 +183,10 @@ def _arguments(events: Iterable[ParserEvent], calls: int) -> list[str]:
     return arguments
 
 
-def _said(events: Iterable[ParserEvent]) -> str:
+def _text(events: Iterable[ParserEvent]) -> str:
     return "".join(event.text for event in events if isinstance(event, Reasoning | Text))
 
 
-def _told(what: str, seen: Mapping[str, object]) -> str:
+def _describe(what: str, seen: Mapping[str, object]) -> str:
     width = max(map(len, seen))
     return "\n".join([what, *(f"  {name:{width}} {value!r}" for name, value in seen.items())])

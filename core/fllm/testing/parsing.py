@@ -1,4 +1,4 @@
-"""A parser run over a whole text."""
+"""Runs a parser on a complete text."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from fllm.interfaces import Parser
 
 
 def parse(parser: Parser, pieces: Iterable[str]) -> list[ParserEvent]:
-    """Everything that a parser makes of a text which comes in these pieces, merged."""
+    """Return the merged events of a parser for a text in these pieces."""
     events = [event for piece in pieces for event in parser.feed(piece)]
     return merge_events([*events, *parser.finish()])

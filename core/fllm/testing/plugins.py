@@ -1,4 +1,4 @@
-"""A server's plugins with yours among them."""
+"""Loads plugins under test as a server does."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from fllm.plugins.loader import Plugins, load_plugins
 
 
 def plugins_with(*plugins: object, installed: bool = True) -> Plugins:
-    """The plugins of a server that has these modules (or objects) too, or only these.
+    """Return the plugins of a server with these modules (or objects), and with the installed ones.
 
-    One that is installed is there already. Raises `PluginError` where one of them would be left out.
+    An installed plugin is not loaded twice. Raise `PluginError` if one of them would be left out.
     """
     loaded = load_plugins() if installed else Plugins()
     for plugin in plugins:

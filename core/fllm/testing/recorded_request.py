@@ -1,4 +1,4 @@
-"""A request as a collector reads it, for tests that say only what they are about."""
+"""A request record for tests of collectors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class RecordedRequest:
-    """A `RequestRecord` of a request that succeeded, but for what a test changes."""
+    """A `RequestRecord` of a successful request; a test changes the fields that matter to it."""
 
     request_id: str = "r1"
     method: str = "POST"

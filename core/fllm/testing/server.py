@@ -1,4 +1,4 @@
-"""Real servers: spawned as a user would, spoken to over HTTP."""
+"""Starts real servers for tests."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from typing import Protocol
 from fllm.testing.parent_death import ending_with
 
 READY = re.compile(r"serving.*?(https?://\S+:\d+)")
-"""The line in the log that says where."""
+"""Log line with the URL."""
 TIMEOUT = 300.0
-"""Seconds; a model may have to be fetched, and kernels compiled."""
+"""Seconds until a server must be ready; it may download a model and compile kernels."""
 
 
 @dataclass
@@ -29,19 +29,19 @@ class Server:
     process: subprocess.Popen[str]
     url: str
     lines: list[str] = field(default_factory=list)
-    """What it has printed so far, stdout and stderr together."""
+    """Output so far, stdout and stderr together."""
 
     @property
     def api(self) -> str:
-        """The base URL for OpenAI clients."""
+        """Base URL for OpenAI clients."""
         return f"{self.url}/v1"
 
     def log(self) -> str:
-        """All that it has printed so far."""
+        """Return the output so far."""
         return "".join(self.lines)
 
     def stop(self, how: signal.Signals = signal.SIGTERM, timeout: float = 60) -> int:
-        """Send a signal and wait; gives the exit status."""
+        """Send a signal, wait, and return the exit status."""
         if self.process.poll() is None:
             self.process.send_signal(how)
         return self.process.wait(timeout)
@@ -59,7 +59,7 @@ class Serve(Protocol):
 def serving(
     *arguments: str | os.PathLike[str], timeout: float = TIMEOUT, **environment: str
 ) -> Iterator[Server]:
-    """A server on a free port, from its ready line to its end."""
+    """Run a server on a free port; wait until it is ready, and end it afterwards."""
     process = subprocess.Popen(
         ending_with(
             os.getpid(), [sys.executable, "-m", "fllm_api", "serve", "--port", "0", *map(str, arguments)]
@@ -78,7 +78,7 @@ def serving(
 
 @contextmanager
 def shared() -> Iterator[Serve]:
-    """Servers by their arguments; one that has ended is started again. They all end together."""
+    """Yield a function that starts each server once per arguments; end all servers together."""
     running: dict[object, Server] = {}
     with ExitStack() as stack:
 
@@ -105,16 +105,16 @@ def _url(process: subprocess.Popen[str], lines: list[str], timeout: float) -> st
 
 def _read(process: subprocess.Popen[str], lines: list[str], ready: queue.Queue[str | None]) -> None:
     assert process.stdout is not None
-    told = False
+    found = False
     try:
         for line in process.stdout:
             lines.append(line)
-            if not told and (match := READY.search(line)):
-                told = True
+            if not found and (match := READY.search(line)):
+                found = True
                 ready.put(match[1])
     except ValueError:  # closed under us at the end
         pass
-    if not told:
+    if not found:
         ready.put(None)
 
 

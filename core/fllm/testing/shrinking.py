@@ -1,4 +1,4 @@
-"""The smallest pieces of text that still show a fault."""
+"""Shrinks failing pieces of text."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 
 
 def smallest(pieces: list[str], fails: Callable[[list[str]], bool]) -> list[str]:
-    """Pieces that fail, too, but no longer with less text or fewer divisions.
+    """Return failing pieces that no longer fail with less text or fewer divisions.
 
-    Hypothesis shrinks by the parts that a text was made up from; this goes on by characters.
+    Hypothesis shrinks by the parts that a text was generated from; this continues by characters.
     """
     while (smaller := next(filter(fails, _smaller(pieces)), None)) is not None:
         pieces = smaller
@@ -16,7 +16,7 @@ def smallest(pieces: list[str], fails: Callable[[list[str]], bool]) -> list[str]
 
 
 def _smaller(pieces: list[str]) -> Iterator[list[str]]:
-    """With less text, the boldest cuts first; in fewer pieces; with less text, cut anywhere."""
+    """Yield candidates: less text, largest cuts first; fewer pieces; less text, divided anywhere."""
     for i, piece in enumerate(pieces):
         before, after = pieces[:i], pieces[i + 1 :]
         if before or after:

@@ -1,4 +1,4 @@
-"""What every chat-template resolver promises."""
+"""The contract that every chat-template resolver must pass."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ODD = (
     "안녕 👩\u200d🚀 é",
     "\\n",
 )
-"""What people say. None of it begins or ends with white space, which a template may trim."""
+"""Message texts. None begins or ends with white space, which a template may trim."""
 TOOL: Message = {
     "type": "function",
     "function": {
@@ -56,30 +56,30 @@ def _assistant(content: str) -> Message:
 
 
 class ChatTemplateContract:
-    """Every plugin with `fllm_chat_template` passes this, asked for the templates of a model that is its."""
+    """Every plugin with `fllm_chat_template` passes this, for a model that it has templates for."""
 
     plugin: ClassVar[object]
-    """The module, or the object, that implements the hook."""
+    """Module or object that implements the hook."""
     model: ClassVar[str | Path] = ""
-    """The directory of a model that it knows templates for."""
+    """Directory of a model that the plugin has templates for."""
     special_tokens: ClassVar[Mapping[str, str]] = {"bos_token": "<s>", "eos_token": "</s>"}
     supports_system_role: ClassVar[bool] = True
-    """Its template takes a system message."""
+    """The template supports a system message."""
     supports_tools: ClassVar[bool] = True
-    """Its template shows tools, calls and results."""
+    """The template supports tools, calls and results."""
 
     def context(self) -> TemplateContext:
-        """What the resolver is asked about."""
+        """Return the context that the resolver is called with."""
         return _context(self.model)
 
     def template(self) -> ChatTemplate:
-        """What the resolver gives, compiled."""
+        """Return the compiled templates of the resolver."""
         sources = self._resolved(self.context())
         assert sources, f"it has no template for {self.model!r}"
         return ChatTemplate.compile(sources, special_tokens=self.special_tokens)
 
     def render(self, messages: Sequence[Message], **how: Any) -> str:
-        """A conversation as the server renders it."""
+        """Render a conversation as the server does."""
         return self.template().render(messages, **how)
 
     def test_the_template_compiles(self) -> None:

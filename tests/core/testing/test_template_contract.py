@@ -27,7 +27,7 @@ class Eager:
     @fllm.hookimpl
     def fllm_chat_template(self, context: TemplateContext) -> ChatTemplates | None:
         if context.card.tokenizer != "mine":
-            raise FileNotFoundError("file not found:")
+            raise FileNotFoundError("no tokenizer")
         return {"default": CHATML}
 
 
@@ -84,7 +84,7 @@ def test_a_template_without_roles_or_tools_may_say_so() -> None:
 
 def test_a_resolver_that_raises_for_another_model_is_noticed() -> None:
     found = failures(Eager())["unknown models are ignored"]
-    assert "FileNotFoundError: file not found:" in found
+    assert "FileNotFoundError: no tokenizer" in found
 
 
 def test_a_resolver_that_has_nothing_for_its_model_is_noticed() -> None:
