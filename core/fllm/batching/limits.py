@@ -51,8 +51,8 @@ class BatchLimits(Struct, frozen=True, kw_only=True):
     def with_config(self, config: BackendConfig) -> BatchLimits:
         """Return these limits with the values that the configuration sets.
 
-        If the configuration sets ``max_num_batched_tokens``, this limit applies to prompts as well, and there
-        is no prefill budget. Raise `ConfigError` if the values contradict each other.
+        If the configuration sets ``max_num_batched_tokens``, this limit applies to prompts as well, and no
+        prefill budget applies. Raise `ConfigError` if the values contradict each other.
         """
         seqs, tokens = config.max_num_seqs, config.max_num_batched_tokens
         if seqs is None:

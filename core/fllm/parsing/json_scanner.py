@@ -121,7 +121,7 @@ class JsonScanner:
             self._expected = ",}" if self._stack[-1] == "{" else ",]"
 
     def _mark_bound(self, position: int) -> None:
-        """Note where a key or value of the outermost object begins or ends."""
+        """Record where a key or value of the outermost object begins or ends."""
         if len(self._stack) == 1:
             self._bounds.append(position + self._shift)
 
