@@ -64,7 +64,7 @@ class TestDevice(ModelRunnerContract):
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("settings", "message"),
     [
         ({"devices": (Device("numpy", 1),)}, "only one numpy device"),
         ({"dtype": "bfloat16"}, "float32"),
@@ -74,9 +74,9 @@ class TestDevice(ModelRunnerContract):
         ({"options": {"cache": "1"}}, "no such option"),
     ],
 )
-def test_unsupported_settings_are_rejected(asked: dict[str, Any], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
-        numpy_backend(BackendConfig(**({"model": locate().location} | asked)), BackendContext())
+def test_unsupported_settings_are_rejected(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        numpy_backend(BackendConfig(**({"model": locate().location} | settings)), BackendContext())
 
 
 def test_models_that_are_not_gguf_are_rejected(tmp_path: Path) -> None:
