@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def serve() -> Iterator[Serve]:
     """Return a function that starts a real server: ``serve("MODEL", "--plugin", "my.py")``."""
-    from fllm.testing.server import shared
+    from fllm.testing.server import shared_servers
 
-    with shared() as servers:
+    with shared_servers() as servers:
         yield servers

@@ -8,7 +8,7 @@ from fuzz.laws import check
 from fuzz.subjects import Subject
 from fuzz.texts import hostile_context, hostile_text, pieces_of
 
-from fllm.testing.shrinking import smallest
+from fllm.testing.shrinking import shrink
 
 
 class Broken(AssertionError):
@@ -32,7 +32,7 @@ def run_case(subject: Subject, seed: str) -> None:
 
     if not breaks(pieces):
         return
-    least = smallest(pieces, breaks)
+    least = shrink(pieces, breaks)
     try:
         check(subject, context, least, constrained=constrained)
     except AssertionError as error:

@@ -1,4 +1,4 @@
-"""Contracts and helpers for the tests of plugins. See docs/testing.md."""
+"""Test plugins: a contract for each kind, helpers, and real servers. See docs/testing.md."""
 
 from fllm.events import merge_events
 from fllm.plugins.parser_detection import ModelTraits, detect

@@ -1,4 +1,4 @@
-"""A started backend, with helpers to generate and to check its state."""
+"""A started backend for `BackendContract`, with helpers to generate and to watch its status."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from fllm.values import (
 T = TypeVar("T")
 
 POLL_SECONDS = 0.01
-"""Seconds between two status checks."""
+"""Interval between two status checks."""
 
 
 class GenerationResult(Struct, frozen=True):
-    """Everything that a backend returned for one prompt."""
+    """Complete output of one request."""
 
     tokens: list[int]
     finish_reason: FinishReason | None
@@ -40,7 +40,7 @@ class GenerationResult(Struct, frozen=True):
 
 
 class BackendHarness:
-    """A started backend."""
+    """A started backend, with default sampling parameters for its requests."""
 
     def __init__(self, backend: Backend, card: ModelCard) -> None:
         self.backend = backend
@@ -50,47 +50,50 @@ class BackendHarness:
     def generate(
         self, token_ids: Sequence[int], *, constraint: Constraint | None = None, **sampling: Any
     ) -> AsyncGenerator[EngineOutput]:
-        """Yield the outputs of one sequence: by default greedy, 16 tokens, EOS ignored."""
-        asked = SamplingParams(**{"max_tokens": 16, "temperature": 0.0, "ignore_eos": True, **sampling})
+        """Return the stream of outputs of a new request; by default greedy, 16 tokens, EOS ignored."""
+        params = SamplingParams(**{"max_tokens": 16, "temperature": 0.0, "ignore_eos": True, **sampling})
         name = f"contract-{next(self._ids)}"
-        return self.backend.generate(GenerateRequest(name, [*token_ids], asked, constraint=constraint))
+        return self.backend.generate(GenerateRequest(name, [*token_ids], params, constraint=constraint))
 
     async def complete(
         self, token_ids: Sequence[int], *, constraint: Constraint | None = None, **sampling: Any
     ) -> GenerationResult:
-        """Return the complete output; fail unless exactly the last step has a ``finish_reason``."""
+        """Return the complete output. Raise `AssertionError` unless only its end has a finish_reason."""
         async with aclosing(self.generate(token_ids, constraint=constraint, **sampling)) as stream:
             steps = [step async for step in stream]
         finishes = [step.finish_reason for step in steps]
-        assert finishes, "there is no step; the last one must have a finish_reason"
-        assert finishes[-1], f"the last step has no finish_reason: {steps[-1]}"
-        assert not any(finishes[:-1]), f"only the last step may have a finish_reason; they are {finishes}"
+        assert finishes, "generate() yielded no EngineOutput; the last one must have a finish_reason"
+        assert finishes[-1], f"the last EngineOutput must have a finish_reason: {steps[-1]}"
+        assert not any(finishes[:-1]), f"only the last EngineOutput may have a finish_reason, not {finishes}"
         whole = merge_outputs(steps)
         return GenerationResult(
             whole.token_ids, whole.finish_reason, whole.stop_token, whole.logprobs, whole.prompt_logprobs
         )
 
-    async def rejects(self, token_ids: Sequence[int], **asked: Any) -> bool:
-        """Return whether the backend raises `RequestError`."""
+    async def rejects(self, token_ids: Sequence[int], **options: Any) -> bool:
+        """Return whether the backend raises `RequestError` for this request."""
         try:
-            await self.complete(token_ids, **asked)
+            await self.complete(token_ids, **options)
         except RequestError:
             return True
         return False
 
     async def in_flight(self) -> int:
-        """Return the number of sequences that the status counts."""
+        """Return the number of running and waiting sequences that the status reports."""
         status = await self.backend.status()
         return status.running + status.waiting
 
     async def wait_until_idle(self, seconds: float) -> None:
-        """Wait until the status counts no sequence."""
+        """Wait until the status reports no running or waiting sequence."""
         try:
             async with asyncio.timeout(seconds):
-                while await self.in_flight():  # noqa: ASYNC110  (all there is to watch is the status)
+                while await self.in_flight():  # noqa: ASYNC110  (the status can only be polled)
                     await asyncio.sleep(POLL_SECONDS)
         except TimeoutError:
-            raise AssertionError("the status still counts sequences although all are closed") from None
+            raise AssertionError(
+                f"status() still reports sequences {seconds:g} s after all requests were closed; "
+                "free a sequence when its generator is closed"
+            ) from None
 
 
 class Session:
@@ -101,15 +104,15 @@ class Session:
         self._timeout = timeout
         self._harness: BackendHarness | None = None
         try:
-            self._harness = self._run(_started(make))
+            self._harness = self._run(_start(make))
         finally:
             if self._harness is None:
                 self._runner.close()
 
-    def run(self, scenario: Callable[[BackendHarness], Awaitable[T]]) -> T:
-        """Run a coroutine to its end."""
+    def run(self, test: Callable[[BackendHarness], Awaitable[T]]) -> T:
+        """Run a coroutine on the event loop of the backend, and return its result."""
         assert self._harness
-        return self._run(scenario(self._harness))
+        return self._run(test(self._harness))
 
     def close(self) -> None:
         """Stop the backend."""
@@ -119,18 +122,20 @@ class Session:
             self._runner.close()
 
     def _run(self, work: Awaitable[T]) -> T:
-        return self._runner.run(within(self._timeout, work))
+        return self._runner.run(with_timeout(self._timeout, work))
 
 
-async def within(seconds: float, work: Awaitable[T]) -> T:
-    """Return the result of an awaitable; raise `AssertionError` if it takes too long."""
+async def with_timeout(seconds: float, work: Awaitable[T]) -> T:
+    """Return the result of an awaitable. Raise `AssertionError` after this many seconds."""
     try:
         async with asyncio.timeout(seconds):
             return await work
     except TimeoutError:
-        raise AssertionError(f"not done after {seconds:g} s") from None
+        raise AssertionError(
+            f"not done after {seconds:g} s; the backend hangs, or `timeout` is too short"
+        ) from None
 
 
-async def _started(make: Callable[[], Backend]) -> BackendHarness:
+async def _start(make: Callable[[], Backend]) -> BackendHarness:
     backend = make()
     return BackendHarness(backend, await backend.start())

@@ -30,14 +30,14 @@ class _Clock:
 
 
 class CollectorContract:
-    """Every collector passes this: whatever happens to requests, it neither raises nor blocks."""
+    """Every collector passes this: it never raises, blocks, or modifies requests."""
 
     timeout: ClassVar[float] = 30.0
-    """Seconds after which a test that is not done has blocked."""
+    """Seconds that a test may take before it fails."""
 
     @classmethod
     def collector(cls) -> Collector:
-        """Return a new collector. It is made, and called, while an event loop runs."""
+        """Return a new collector. It is created and called in a running event loop."""
         raise NotImplementedError
 
     def test_a_request_that_succeeds(self) -> None:
@@ -118,19 +118,21 @@ class CollectorContract:
         def run() -> None:
             try:
                 asyncio.run(on_loop())
-            except BaseException as error:  # noqa: BLE001  (raised again in the test's own thread)
+            except BaseException as error:  # noqa: BLE001  (raised again in the thread of the test)
                 raised.append(error)
 
         thread = Thread(target=run, daemon=True)
         thread.start()
         thread.join(self.timeout)
-        assert not thread.is_alive(), f"it blocks: not done after {self.timeout:g} s"
+        assert not thread.is_alive(), (
+            f"the collector blocks: not done after {self.timeout:g} s; do slow work in a thread or task"
+        )
         for error in raised:
             raise error
 
 
 class _Checked(Collector):
-    """Calls a collector and checks that it neither raises nor changes anything."""
+    """Calls a collector and requires that it neither raises nor modifies its arguments."""
 
     def __init__(self, collector: Collector) -> None:
         self._collector = collector
@@ -144,7 +146,7 @@ class _Checked(Collector):
     def on_progress(self, request: RequestRecord, gaps: Sequence[float], tokens: int) -> None:
         before = [*gaps]
         self._call(lambda request: self._collector.on_progress(request, gaps, tokens), request, "on_progress")
-        assert [*gaps] == before, "on_progress changes the gaps, which other collectors share"
+        assert [*gaps] == before, "on_progress modifies the gaps, which other collectors share; copy them"
 
     def on_request_end(self, request: RequestRecord) -> None:
         self._call(self._collector.on_request_end, request)
@@ -154,9 +156,10 @@ class _Checked(Collector):
         before = _fields(request)
         try:
             method(request)
-        except Exception as error:  # whatever it is, its author needs to see which request caused it
-            raise AssertionError(f"{name} raised {format_error(error)}; the request: {before}") from error
-        assert _fields(request) == before, f"{name} changes the request: {before} became {_fields(request)}"
+        except Exception as error:  # of any type: the message shows the request
+            raise AssertionError(f"{name} raised {format_error(error)} for the request {before}") from error
+        after = _fields(request)
+        assert after == before, f"{name} modifies the request: expected {before}, received {after}"
 
 
 def _fields(request: RequestRecord) -> dict[str, Any]:
@@ -178,7 +181,7 @@ def _generate(
     seconds: float = 0.05,
     sequences: int = 1,
 ) -> None:
-    """Generate ``steps`` steps of each sequence of a request."""
+    """Record ``steps`` steps of each sequence of a request."""
     tracker.submit(prompt_tokens=7, max_tokens=40)
     for _ in range(steps):
         clock.now += seconds
@@ -187,7 +190,7 @@ def _generate(
 
 
 def _check_page(page: MetricsPage) -> None:
-    """Assert that a page can be parsed as its content type says."""
+    """Raise `AssertionError` if a page cannot be parsed according to its content type."""
     if "openmetrics" in page.content_type:
         from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse
     else:
@@ -195,5 +198,7 @@ def _check_page(page: MetricsPage) -> None:
     try:
         names = [family.name for family in parse(page.body.decode())]  # type: ignore[no-untyped-call]
     except (ValueError, KeyError) as error:
-        raise AssertionError(f"a page of type {page.content_type!r} can't be parsed: {error}") from error
-    assert len(names) == len(set(names)), f"the page exposes a family twice: {names}"
+        raise AssertionError(
+            f"can't parse the metrics page of type {page.content_type!r}: {error}"
+        ) from error
+    assert len(names) == len(set(names)), f"the metrics page has a family twice: {names}"

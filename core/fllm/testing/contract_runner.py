@@ -1,4 +1,4 @@
-"""Runs a contract without pytest."""
+"""Run the tests of a contract without pytest."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ class ContractResult(Struct, frozen=True):
     test: str
     """Name of the test as a sentence, without ``test_``."""
     error: Exception | None
-    """Error of the test, if it failed."""
+    """Error that failed the test, or None if it passed."""
 
 
 def run_contract(contract: type[Any]) -> Iterator[ContractResult]:
-    """Run every test of a contract's subclass, in order, and close what it opened, as pytest would."""
+    """Run the tests of a contract's subclass in order of definition, then ``teardown_class``."""
     try:
-        for name in _tests(contract):
-            yield ContractResult(name.removeprefix("test_").replace("_", " "), _error(contract, name))
+        for name in _test_names(contract):
+            yield ContractResult(name.removeprefix("test_").replace("_", " "), _run_test(contract, name))
     finally:
         getattr(contract, "teardown_class", lambda: None)()
 
 
-def _tests(contract: type[Any]) -> list[str]:
+def _test_names(contract: type[Any]) -> list[str]:
     """Return the names of the tests in order of definition, those of base classes first."""
     names = dict.fromkeys(name for base in reversed(contract.__mro__) for name in vars(base))
     return [name for name in names if name.startswith("test_")]
 
 
-def _error(contract: type[Any], name: str) -> Exception | None:
+def _run_test(contract: type[Any], name: str) -> Exception | None:
     try:
         getattr(contract(), name)()
-    except Exception as error:  # noqa: BLE001  code under test: its error is the result
+    except Exception as error:  # noqa: BLE001  (any error of third-party code is the result)
         return error
     return None

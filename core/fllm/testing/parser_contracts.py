@@ -1,4 +1,4 @@
-"""The contracts of parsers: any division of a text gives the same merged events."""
+"""The contracts that every parser must pass, such as: the division of a text does not change the events."""
 
 from __future__ import annotations
 
@@ -12,42 +12,44 @@ from fllm.errors import format_error
 from fllm.events import ParserEvent, Reasoning, Text, ToolArguments, ToolStart
 from fllm.interfaces import Parser, ParserContext
 from fllm.testing.parsing import parse
-from fllm.testing.shrinking import smallest
+from fllm.testing.shrinking import shrink
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
 UNICODE = ("é", "서울", "😀", "👩\u200d🚀", "\\ud83d\\ude00", "\u2028", "\x00")
-"""Difficult characters: several bytes, several code points, an escaped surrogate pair, rare white space."""
+"""Text that often breaks parsers: several bytes or code points, escaped surrogates, odd white space."""
 
-Law = Callable[[list[str]], None]
-"""Raises `AssertionError` if a parser breaks the law on these pieces."""
+Property = Callable[[list[str]], None]
+"""Raises `AssertionError` if a parser violates a property with these pieces of a text."""
 
 
-class Makes(Protocol):
-    """A `ParserFactory` that type checkers do not take for a method of the contract."""
+class MakeParser(Protocol):
+    """A `ParserFactory` as a protocol, so that type checkers do not bind the attribute as a method."""
 
     def __call__(self, context: ParserContext, /) -> Parser: ...
 
 
 class _ParserContract:
-    """Searches for failing texts and divisions with hypothesis, and shows the smallest."""
+    """Generates texts and divisions with hypothesis; a failure shows the smallest ones that reproduce it."""
 
-    parser: ClassVar[Makes]
+    parser: ClassVar[MakeParser]
+    """The parser class, or a function that takes a `ParserContext`."""
     samples: ClassVar[Sequence[str]]
-    """Texts in the format; generated texts are mixed from parts of them."""
+    """Texts in the format of the model, valid and malformed; generated texts are mixed from parts of them."""
     fragments: ClassVar[Sequence[str]] = ()
-    """Further parts to mix: markers, separators, halves of them."""
+    """Further text to mix in: markers, separators, halves of them."""
     context: ClassVar[ParserContext] = ParserContext()
+    """The context that each parser is created with."""
     max_examples: ClassVar[int] = 200
-    """Number of generated texts per test."""
+    """Number of texts that hypothesis generates for each test."""
 
     def parse(self, *pieces: str) -> list[ParserEvent]:
         """Return the merged events of a new parser for these pieces."""
         return parse(type(self).parser(self.context), pieces)
 
     def texts(self) -> SearchStrategy[str]:
-        """Return samples, and texts mixed from parts of them, fragments and arbitrary characters."""
+        """Return a strategy for texts: samples, and mixtures of their words, fragments and any characters."""
         from hypothesis import strategies as st
 
         words = {word for sample in self.samples for word in sample.split(" ")}
@@ -57,7 +59,7 @@ class _ParserContract:
 
     def test_one_character_at_a_time_gives_the_same_events(self) -> None:
         for sample in self.samples:
-            _check_law(self._any_division, list(sample))
+            _assert_holds(self._is_division_invariant, list(sample))
 
     def test_any_division_gives_the_same_events(self) -> None:
         from hypothesis import strategies as st
@@ -66,119 +68,137 @@ class _ParserContract:
             cuts = st.lists(st.integers(0, len(text))).map(sorted)
             return cuts.map(lambda cuts: [text[a:b] for a, b in pairwise([0, *cuts, len(text)])])
 
-        self._search(self._any_division, self.texts().flatmap(divided))
+        self._search(self._is_division_invariant, self.texts().flatmap(divided))
 
     def test_events_are_well_formed_and_no_text_is_lost(self) -> None:
-        self._search(self._sound_events, self.texts().map(lambda text: [text]))
+        self._search(self._is_well_formed, self.texts().map(lambda text: [text]))
 
     def check(self, text: str, events: list[ParserEvent]) -> None:
-        """Assert what must hold of the merged events of any text."""
+        """Raise `AssertionError` if the merged events of this text are invalid."""
         raise NotImplementedError
 
-    def _any_division(self, pieces: list[str]) -> None:
-        whole, divided = self._parsed("".join(pieces)), self._parsed(*pieces)
-        if divided != whole:
-            seen = {"text": "".join(pieces), "gives": whole, "pieces": pieces, "give": divided}
-            raise AssertionError(_describe("the events depend on how the text is divided", seen))
-
-    def _sound_events(self, pieces: list[str]) -> None:
+    def _is_division_invariant(self, pieces: list[str]) -> None:
         text = "".join(pieces)
-        events = self._parsed(text)
+        expected, received = self._events(text), self._events(*pieces)
+        if received != expected:
+            details = {"text": text, "expected": expected, "pieces": pieces, "received": received}
+            message = (
+                "the events depend on how the text is divided; "
+                "hold back text until no later text can change it"
+            )
+            raise AssertionError(_describe(message, details))
+
+    def _is_well_formed(self, pieces: list[str]) -> None:
+        text = "".join(pieces)
+        events = self._events(text)
         try:
             self.check(text, events)
         except (AssertionError, ValueError) as error:
-            raise AssertionError(_describe(str(error), {"text": text, "gives": events})) from error
+            raise AssertionError(_describe(str(error), {"text": text, "received": events})) from error
 
-    def _parsed(self, *pieces: str) -> list[ParserEvent]:
+    def _events(self, *pieces: str) -> list[ParserEvent]:
         try:
             return self.parse(*pieces)
-        except Exception as error:  # whatever it is, its author needs to see which pieces caused it
-            raise AssertionError(
-                _describe(f"the parser raised {format_error(error)}", {"pieces": [*pieces]})
-            ) from error
+        except Exception as error:  # of any type: the message shows the pieces that caused it
+            message = f"the parser raised {format_error(error)}; it must accept any text"
+            raise AssertionError(_describe(message, {"pieces": [*pieces]})) from error
 
-    def _search(self, law: Law, cases: SearchStrategy[list[str]]) -> None:
-        """Let hypothesis look for pieces that break the law."""
+    def _search(self, prop: Property, cases: SearchStrategy[list[str]]) -> None:
+        """Search for pieces that violate a property with hypothesis."""
         from hypothesis import given, settings
 
-        broken: list[list[str]] = []
+        failures: list[list[str]] = []
 
         @settings(deadline=None, max_examples=self.max_examples, report_multiple_bugs=False)
         @given(cases)
         def search(pieces: list[str]) -> None:
             try:
-                law(pieces)
+                prop(pieces)
             except AssertionError:
-                broken.append(pieces)
+                failures.append(pieces)
                 raise
 
         with suppress(AssertionError):
             search()
-        if broken:
-            _check_law(law, broken[-1])
-            raise AssertionError(f"the parser broke the law once, and not again, on {broken[-1]!r}")
+        if failures:
+            _assert_holds(prop, failures[-1])
+            raise AssertionError(
+                "the parser is not deterministic: it failed once, but not again, "
+                f"with the pieces {failures[-1]!r}"
+            )
 
 
 class ToolParserContract(_ParserContract):
     """Every tool-call parser passes this."""
 
     def check(self, text: str, events: list[ParserEvent]) -> None:
-        """Assert that calls are numbered, arguments are JSON and follow them, and other text is kept."""
-        assert not any(isinstance(event, Reasoning) for event in events), "a tool-call parser gave Reasoning"
+        """Require numbered and named calls with JSON arguments; without a call, the unchanged text."""
+        assert not any(isinstance(event, Reasoning) for event in events), (
+            "a tool-call parser must not return Reasoning"
+        )
         starts = [event for event in events if isinstance(event, ToolStart)]
-        assert [start.index for start in starts] == list(range(len(starts))), "calls are numbered 0, 1, 2..."
-        assert all(isinstance(start.name, str) and start.name for start in starts), "a call has no name"
+        indices = [start.index for start in starts]
+        assert indices == list(range(len(starts))), f"calls must be numbered 0, 1, 2..., not {indices}"
+        assert all(isinstance(start.name, str) and start.name for start in starts), (
+            "a call has no name; ToolStart.name must be a non-empty string"
+        )
         for arguments in _arguments(events, len(starts)):
             try:
                 json.loads(arguments)
             except ValueError as error:
-                raise AssertionError(f"the arguments {arguments!r} are no JSON: {error}") from error
-        assert starts or _text(events) == text, "there is no call, and the text is not the same"
+                raise AssertionError(
+                    f"the arguments {arguments!r} are not JSON: {error}; a call without arguments has '{{}}'"
+                ) from error
+        assert starts or _text(events) == text, (
+            "without a call, the Text events must be exactly the given text"
+        )
 
 
 class ReasoningParserContract(_ParserContract):
     """Every reasoning parser passes this."""
 
     markers: ClassVar[Sequence[str]]
-    """Markers between reasoning and content; a text without markers is kept completely."""
+    """Text that separates reasoning from content. A text without any marker must be returned unchanged."""
 
     def texts(self) -> SearchStrategy[str]:
-        """Return texts mixed with the markers."""
+        """Return a strategy for texts that contain the markers."""
         from hypothesis import strategies as st
 
         return st.lists(super().texts() | st.sampled_from(self.markers), max_size=6).map("".join)
 
     def check(self, text: str, events: list[ParserEvent]) -> None:
-        """Assert that there is only reasoning and text, together the given text if it has no marker."""
+        """Require only reasoning and text; without a marker, together the unchanged text."""
         assert all(isinstance(event, Reasoning | Text) for event in events), (
-            "it gave more than Reasoning and Text"
+            "a reasoning parser must return only Reasoning and Text"
         )
         if not any(marker in text for marker in self.markers):
-            assert _text(events) == text, "there is no marker, and the text is not the same"
+            assert _text(events) == text, "without a marker, the events must be exactly the given text"
 
 
-def _check_law(law: Law, pieces: list[str]) -> None:
-    """Raise for the smallest pieces that break the law, if these do."""
+def _assert_holds(prop: Property, pieces: list[str]) -> None:
+    """Raise `AssertionError` for the smallest pieces that violate the property, if these do."""
 
-    def breaks(pieces: list[str]) -> bool:
+    def violates(pieces: list[str]) -> bool:
         try:
-            law(pieces)
+            prop(pieces)
         except AssertionError:
             return True
         return False
 
-    if breaks(pieces):
-        law(smallest(pieces, breaks))
+    if violates(pieces):
+        prop(shrink(pieces, violates))
 
 
 def _arguments(events: Iterable[ParserEvent], calls: int) -> list[str]:
     """Return the JSON text of each call."""
     arguments = ["" for _ in range(calls)]
-    begun = 0
+    started = 0
     for event in events:
-        begun += isinstance(event, ToolStart)
+        started += isinstance(event, ToolStart)
         if isinstance(event, ToolArguments):
-            assert event.index < begun, "arguments come before their call"
+            assert event.index < started, (
+                f"arguments come before their call: return ToolStart({event.index}, ...) before {event}"
+            )
             arguments[event.index] += event.text
     return arguments
 
@@ -187,6 +207,6 @@ def _text(events: Iterable[ParserEvent]) -> str:
     return "".join(event.text for event in events if isinstance(event, Reasoning | Text))
 
 
-def _describe(what: str, seen: Mapping[str, object]) -> str:
-    width = max(map(len, seen))
-    return "\n".join([what, *(f"  {name:{width}} {value!r}" for name, value in seen.items())])
+def _describe(message: str, details: Mapping[str, object]) -> str:
+    width = max(map(len, details))
+    return "\n".join([message, *(f"  {name:{width}} {value!r}" for name, value in details.items())])

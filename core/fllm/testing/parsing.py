@@ -1,4 +1,4 @@
-"""Runs a parser on a complete text."""
+"""Run a parser on a complete text."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from fllm.interfaces import Parser
 
 
 def parse(parser: Parser, pieces: Iterable[str]) -> list[ParserEvent]:
-    """Return the merged events of a parser for a text in these pieces."""
+    """Feed these pieces of a text to a parser, finish it, and return the merged events."""
     events = [event for piece in pieces for event in parser.feed(piece)]
     return merge_events([*events, *parser.finish()])

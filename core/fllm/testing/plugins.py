@@ -1,4 +1,4 @@
-"""Loads plugins under test as a server does."""
+"""Load plugins under test together with the installed ones."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from fllm.plugins.loader import Plugins, load_plugins
 
 
 def plugins_with(*plugins: object, installed: bool = True) -> Plugins:
-    """Return the plugins of a server with these modules (or objects), and with the installed ones.
+    """Return the plugins of a server with these modules or objects added to the installed plugins.
 
-    An installed plugin is not loaded twice. Raise `PluginError` if one of them would be left out.
+    With ``installed=False``, load only the given ones. A plugin that is installed already is not added again.
+    Raise `PluginError` if one of them cannot be loaded.
     """
     loaded = load_plugins() if installed else Plugins()
     for plugin in plugins:

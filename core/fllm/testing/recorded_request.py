@@ -1,4 +1,4 @@
-"""A request record for tests of collectors."""
+"""A request record for tests of collectors, with default values for every field."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class RecordedRequest:
-    """A `RequestRecord` of a successful request; a test changes the fields that matter to it."""
+    """A `RequestRecord` of a successful request. Tests pass only the fields that matter."""
 
     request_id: str = "r1"
     method: str = "POST"

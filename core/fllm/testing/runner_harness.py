@@ -1,4 +1,4 @@
-"""A loaded model runner, and sequences to run on it."""
+"""A loaded model runner for `ModelRunnerContract`, and sequences to run on it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fllm.batching.runner import ModelRunner, Row, Sampled
 from fllm.values import Progress, SamplingParams
 
 MIN_BLOCKS = 48
-"""KV blocks that the contract needs."""
+"""Number of KV blocks that the contract needs."""
 
 
 class RunnerSequence:
@@ -124,9 +124,11 @@ class RunnerHarness:
         return [next(self._next) % self.num_blocks for _ in range(-(-tokens // self.block_size))]
 
     def execute(self, rows: Sequence[Row]) -> list[Sampled]:
-        """Execute one batch."""
+        """Execute one batch and return its results."""
         results = self.runner.execute(rows)
-        assert len(results) == len(rows), f"{len(rows)} rows gave {len(results)} results"
+        assert len(results) == len(rows), (
+            f"execute() must return one result per row: {len(rows)} rows, {len(results)} results"
+        )
         return [*results]
 
     def advance(self, sequences: Sequence[RunnerSequence], size: int | None = None) -> list[Sampled]:

@@ -1,4 +1,4 @@
-"""Starts real servers for tests."""
+"""Start real servers as a user would, for tests over HTTP."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from typing import Protocol
 
 from fllm.testing.parent_death import ending_with
 
-READY = re.compile(r"serving.*?(https?://\S+:\d+)")
-"""Log line with the URL."""
-TIMEOUT = 300.0
-"""Seconds until a server must be ready; it may download a model and compile kernels."""
+READY_LINE = re.compile(r"serving.*?(https?://\S+:\d+)")
+"""Log line of a server that is ready; the group is its URL."""
+START_TIMEOUT = 300.0
+"""Seconds that a start may take; it may download a model and compile kernels."""
 
 
 @dataclass
@@ -29,37 +29,41 @@ class Server:
     process: subprocess.Popen[str]
     url: str
     lines: list[str] = field(default_factory=list)
-    """Output so far, stdout and stderr together."""
+    """Output lines so far, stdout and stderr combined."""
 
     @property
     def api(self) -> str:
-        """Base URL for OpenAI clients."""
+        """The base URL for OpenAI clients."""
         return f"{self.url}/v1"
 
     def log(self) -> str:
-        """Return the output so far."""
+        """Return all output so far, stdout and stderr combined."""
         return "".join(self.lines)
 
-    def stop(self, how: signal.Signals = signal.SIGTERM, timeout: float = 60) -> int:
-        """Send a signal, wait, and return the exit status."""
+    def stop(self, signum: signal.Signals = signal.SIGTERM, timeout: float = 60) -> int:
+        """Send a signal, wait up to ``timeout`` seconds, and return the exit status."""
         if self.process.poll() is None:
-            self.process.send_signal(how)
+            self.process.send_signal(signum)
         return self.process.wait(timeout)
 
 
 class Serve(Protocol):
-    """The fixture ``serve``: a server with these arguments, started once for all tests of the session."""
+    """Type of the fixture ``serve``, which starts one server per set of arguments and session."""
 
     def __call__(self, *arguments: str | os.PathLike[str], **environment: str) -> Server:
-        """``serve("MODEL", "--plugin", "my.py", FLLM_DISABLE_PLUGINS="metrics")``."""
+        """Return a server: ``serve("MODEL", "--plugin", "my.py", FLLM_DISABLE_PLUGINS="metrics")``."""
         ...
 
 
 @contextmanager
 def serving(
-    *arguments: str | os.PathLike[str], timeout: float = TIMEOUT, **environment: str
+    *arguments: str | os.PathLike[str], timeout: float = START_TIMEOUT, **environment: str
 ) -> Iterator[Server]:
-    """Run a server on a free port; wait until it is ready, and end it afterwards."""
+    """Run a server on a free port, wait until it is ready, and stop it at exit.
+
+    Keyword arguments are environment variables. Raise `AssertionError` with the log if the server ends early
+    or is not ready after ``timeout`` seconds.
+    """
     process = subprocess.Popen(
         ending_with(
             os.getpid(), [sys.executable, "-m", "fllm_api", "serve", "--port", "0", *map(str, arguments)]
@@ -71,29 +75,32 @@ def serving(
     )
     lines: list[str] = []
     try:
-        yield Server(process, _url(process, lines, timeout), lines)
+        yield Server(process, _wait_until_ready(process, lines, timeout), lines)
     finally:
-        _end(process)
+        _stop(process)
 
 
 @contextmanager
-def shared() -> Iterator[Serve]:
-    """Yield a function that starts each server once per arguments; end all servers together."""
+def shared_servers() -> Iterator[Serve]:
+    """Yield a function that starts servers, reuses those with the same arguments, and restarts ended ones.
+
+    All servers stop at exit.
+    """
     running: dict[object, Server] = {}
     with ExitStack() as stack:
 
         def serve(*arguments: str | os.PathLike[str], **environment: str) -> Server:
             key = (tuple(map(str, arguments)), tuple(sorted(environment.items())))
             if key not in running or running[key].process.poll() is not None:
-                running[key] = stack.enter_context(serving(*arguments, timeout=TIMEOUT, **environment))
+                running[key] = stack.enter_context(serving(*arguments, timeout=START_TIMEOUT, **environment))
             return running[key]
 
         yield serve
 
 
-def _url(process: subprocess.Popen[str], lines: list[str], timeout: float) -> str:
+def _wait_until_ready(process: subprocess.Popen[str], lines: list[str], timeout: float) -> str:
     ready: queue.Queue[str | None] = queue.Queue()
-    threading.Thread(target=_read, args=(process, lines, ready), daemon=True).start()
+    threading.Thread(target=_collect_output, args=(process, lines, ready), daemon=True).start()
     try:
         url = ready.get(timeout=timeout)
     except queue.Empty:
@@ -103,22 +110,22 @@ def _url(process: subprocess.Popen[str], lines: list[str], timeout: float) -> st
     return url
 
 
-def _read(process: subprocess.Popen[str], lines: list[str], ready: queue.Queue[str | None]) -> None:
+def _collect_output(process: subprocess.Popen[str], lines: list[str], ready: queue.Queue[str | None]) -> None:
     assert process.stdout is not None
-    found = False
+    is_ready = False
     try:
         for line in process.stdout:
             lines.append(line)
-            if not found and (match := READY.search(line)):
-                found = True
+            if not is_ready and (match := READY_LINE.search(line)):
+                is_ready = True
                 ready.put(match[1])
-    except ValueError:  # closed under us at the end
+    except ValueError:  # `_stop` closed the stream
         pass
-    if not found:
+    if not is_ready:
         ready.put(None)
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def _stop(process: subprocess.Popen[str]) -> None:
     if process.poll() is None:
         process.terminate()
     try:

@@ -1,22 +1,22 @@
-"""Shrinks failing pieces of text."""
+"""Shrink the pieces of a text that reproduce a failure."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
 
-def smallest(pieces: list[str], fails: Callable[[list[str]], bool]) -> list[str]:
-    """Return failing pieces that no longer fail with less text or fewer divisions.
+def shrink(pieces: list[str], fails: Callable[[list[str]], bool]) -> list[str]:
+    """Return pieces that still fail, but not with less text or fewer divisions.
 
-    Hypothesis shrinks by the parts that a text was generated from; this continues by characters.
+    Hypothesis shrinks by the parts that a text was generated from; this function shrinks by characters.
     """
-    while (smaller := next(filter(fails, _smaller(pieces)), None)) is not None:
+    while (smaller := next(filter(fails, _candidates(pieces)), None)) is not None:
         pieces = smaller
     return pieces
 
 
-def _smaller(pieces: list[str]) -> Iterator[list[str]]:
-    """Yield candidates: less text, largest cuts first; fewer pieces; less text, divided anywhere."""
+def _candidates(pieces: list[str]) -> Iterator[list[str]]:
+    """Yield smaller cases: less text, the largest cuts first; fewer pieces; less text divided anywhere."""
     for i, piece in enumerate(pieces):
         before, after = pieces[:i], pieces[i + 1 :]
         if before or after:

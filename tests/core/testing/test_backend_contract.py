@@ -132,13 +132,13 @@ class NeverFrees(EchoBackend):
         self.started -= 1
 
     async def status(self) -> EngineStats:
-        self._require()
+        self._require_started()
         return EngineStats(running=self.started)
 
 
 class Unaware(EchoBackend):
     async def status(self) -> EngineStats:
-        self._require()
+        self._require_started()
         return EngineStats()
 
 
@@ -154,7 +154,7 @@ class Hanging(EchoBackend):
 
 class StopsOnce(EchoBackend):
     async def stop(self) -> None:
-        assert self._awake, "it has stopped"
+        assert self._started, "it is stopped"
         await super().stop()
 
 
@@ -179,23 +179,43 @@ def failures(kind: type[EchoBackend], **attributes: Any) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("kind", "test", "message"),
     [
-        (TwoFinishes, "max tokens limits the output", "only the last step may have a finish_reason"),
-        (NoFinish, "max tokens limits the output", "the last step has no finish_reason"),
-        (TokensAfterTheEnd, "max tokens limits the output", "the last step has no finish_reason"),
-        (OneTooMany, "max tokens limits the output", "max_tokens=0"),
-        (Forgetful, "a stop token ends the output and is included", "stop token"),
-        (Restless, "greedy output is reproducible and independent of the batch", "gave two outputs"),
-        (Gossiping, "concurrent requests do not affect each other", "depends on the other sequences"),
-        (TakesAnything, "invalid prompts are rejected", "a prompt of 0 tokens"),
-        (NeverFrees, "closing the stream aborts the request", "still counts sequences"),
-        (Unaware, "closing the stream aborts the request", "counts no sequence while four are in flight"),
+        (TwoFinishes, "max tokens limits the output", "only the last EngineOutput may have a finish_reason"),
+        (NoFinish, "max tokens limits the output", "the last EngineOutput must have a finish_reason"),
+        (
+            TokensAfterTheEnd,
+            "max tokens limits the output",
+            "the last EngineOutput must have a finish_reason",
+        ),
+        (OneTooMany, "max tokens limits the output", "max_tokens=0 must give 0 tokens"),
+        (Forgetful, "a stop token ends the output and is included", "must end after its first"),
+        (
+            Restless,
+            "greedy output is reproducible and independent of the batch",
+            "greedy output of the same prompt must be the same",
+        ),
+        (
+            Gossiping,
+            "concurrent requests do not affect each other",
+            "the output depends on concurrent requests",
+        ),
+        (
+            TakesAnything,
+            "invalid prompts are rejected",
+            "a prompt of 0 tokens that begins with [] must be rejected",
+        ),
+        (NeverFrees, "closing the stream aborts the request", "status() still reports sequences"),
+        (
+            Unaware,
+            "closing the stream aborts the request",
+            "reports no running or waiting sequence while four",
+        ),
         (
             Unstoppable,
             "stop ends running requests",
-            "after stop(), the backend must raise BackendUnavailable",
+            "after stop(), status() and generate() must raise BackendUnavailable",
         ),
-        (StopsOnce, "stop ends running requests", "it has stopped"),
-        (StopsOnce, "stop works before start", "it has stopped"),
+        (StopsOnce, "stop ends running requests", "it is stopped"),
+        (StopsOnce, "stop works before start", "it is stopped"),
         (Untravelled, "the model card can be encoded and fits the prompts", "object"),
     ],
 )
@@ -210,7 +230,9 @@ def test_a_backend_whose_draws_ignore_the_seed_is_noticed() -> None:
 
 def test_a_backend_that_hangs_fails_and_hangs_no_test() -> None:
     found = failures(Hanging, timeout=0.2)
-    assert found["stop ends running requests"] == "not done after 0.2 s"
+    assert found["stop ends running requests"] == (
+        "not done after 0.2 s; the backend hangs, or `timeout` is too short"
+    )
     assert "stop works before start" in found
 
 
@@ -251,8 +273,8 @@ CONSTRAINED = "constrained output obeys the constraint"
     ("kind", "message"),
     [
         (Spelling, None),
-        (Unbound, "the constraint requires 'yes'"),
-        (SpellsAnything, "an invalid schema is not rejected"),
+        (Unbound, "expected 'yes', the only text that the constraint allows"),
+        (SpellsAnything, "must be rejected with RequestError"),
     ],
 )
 def test_a_constraint_that_is_not_obeyed_is_noticed(
@@ -312,10 +334,10 @@ def test_log_probabilities_may_be_there(logprobs: bool | None) -> None:
 @pytest.mark.parametrize(
     ("kind", "logprobs", "message"),
     [
-        (EchoBackend, True, "an echo has no log-probabilities"),
-        (Described, False, "must be rejected"),
-        (Unlikely, True, "exceeds 1"),
-        (WorstFirst, True, "the top log-probabilities must be sorted"),
+        (EchoBackend, True, "the echo backend does not support log-probabilities"),
+        (Described, False, "must be rejected with RequestError"),
+        (Unlikely, True, "add up to more than 1"),
+        (WorstFirst, True, "top must be sorted, the most likely token first"),
     ],
 )
 def test_wrong_log_probabilities_are_noticed(kind: type[EchoBackend], logprobs: bool, message: str) -> None:

@@ -1,4 +1,4 @@
-"""The contract of collectors: one that counts keeps it, and each way to break it is noticed."""
+"""The contract of collectors: a counting collector passes, and each violation is detected."""
 
 from __future__ import annotations
 
@@ -38,24 +38,24 @@ class TestCounting(CollectorContract):
         return Counting()
 
 
-class Hopeful(Counting):
-    """Believes that each request has a first token."""
+class NeedsFirstToken(Counting):
+    """Requires that each request has a first token."""
 
     def on_request_end(self, request: RequestRecord) -> None:
-        assert request.first_token_at is not None, "it never began"
+        assert request.first_token_at is not None, "no first token"
 
 
-class Dividing(Counting):
+class DividesByGaps(Counting):
     def on_progress(self, request: RequestRecord, gaps: Sequence[float], tokens: int) -> None:
         self.tokens = tokens // len(gaps)
 
 
-class Greedy(Counting):
+class ClearsGaps(Counting):
     def on_progress(self, request: RequestRecord, gaps: Any, tokens: int) -> None:
         gaps.clear()
 
 
-class Writing(Counting):
+class ModifiesRequest(Counting):
     def on_request_start(self, request: Any) -> None:
         request.request_id = "mine"
 
@@ -65,12 +65,12 @@ class Blocking(Counting):
         threading.Event().wait(2)
 
 
-class Illegible(Counting):
+class InvalidPage(Counting):
     def expose(self, status: EngineStats | None, accept: str) -> MetricsPage:
         return MetricsPage("text/plain", b"tokens = 3\n")
 
 
-class Twice(Counting):
+class DuplicateFamily(Counting):
     def expose(self, status: EngineStats | None, accept: str) -> MetricsPage:
         return MetricsPage("text/plain", b"# TYPE a gauge\na 1\n# TYPE b gauge\nb 1\n# TYPE a gauge\na 2\n")
 
@@ -80,23 +80,23 @@ class NeedsStatus(Counting):
         self.tokens = stats.running
 
 
-UNANSWERED = "a request that is rejected or aborted before its first token"
+REJECTED = "a request that is rejected or aborted before its first token"
 
 
 @pytest.mark.parametrize(
     ("kind", "test", "message"),
     [
-        (Hopeful, UNANSWERED, "on_request_end raised AssertionError"),
-        (Dividing, "many requests at once", "on_progress raised ZeroDivisionError"),
-        (Greedy, "a long request that progresses", "changes the gaps"),
-        (Writing, "a request that succeeds", "on_request_start changes the request"),
-        (Blocking, "a request that succeeds", "it blocks: not done after 0.3 s"),
-        (Illegible, "exposed metrics can be parsed", "can't be parsed"),
-        (Twice, "exposed metrics can be parsed", "exposes a family twice"),
+        (NeedsFirstToken, REJECTED, "on_request_end raised AssertionError"),
+        (DividesByGaps, "many requests at once", "on_progress raised ZeroDivisionError"),
+        (ClearsGaps, "a long request that progresses", "modifies the gaps"),
+        (ModifiesRequest, "a request that succeeds", "on_request_start modifies the request"),
+        (Blocking, "a request that succeeds", "the collector blocks: not done after 0.3 s"),
+        (InvalidPage, "exposed metrics can be parsed", "can't parse the metrics page"),
+        (DuplicateFamily, "exposed metrics can be parsed", "has a family twice"),
         (NeedsStatus, "the state of the engine is reported", "running"),
     ],
 )
-def test_a_broken_promise_is_noticed(kind: type[Counting], test: str, message: str) -> None:
+def test_a_violation_is_detected(kind: type[Counting], test: str, message: str) -> None:
     attributes = {"collector": classmethod(lambda cls: kind()), "timeout": 0.3 if kind is Blocking else 30.0}
     case = type("Case", (CollectorContract,), attributes)
     found = {result.test: str(result.error) for result in run_contract(case) if result.error}

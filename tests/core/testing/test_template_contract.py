@@ -1,4 +1,4 @@
-"""The contract of chat templates: ChatML keeps it, and each way to break it is noticed."""
+"""The contract of chat templates: ChatML passes, and each violation is detected."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Eager:
         return {"default": CHATML}
 
 
-class Refusing:
+class Rejecting:
     @fllm.hookimpl
     def fllm_chat_template(self, context: TemplateContext) -> ChatTemplates | None:
         raise UserError("not today")
@@ -47,8 +47,8 @@ def failures(plugin: object, **attributes: Any) -> dict[str, str]:
     return {result.test: str(result.error) for result in run_contract(case) if result.error}
 
 
-SAID = "messages are rendered unchanged and in order"
-BEGINNING = "the generation prompt is appended"
+MESSAGES = "messages are rendered unchanged and in order"
+GENERATION_PROMPT = "the generation prompt is appended"
 CONTINUED = "a final message can be continued"
 TOOLS = "tools calls and results are rendered"
 
@@ -56,23 +56,23 @@ TOOLS = "tools calls and results are rendered"
 @pytest.mark.parametrize(
     ("old", "new", "test", "message"),
     [
-        ("{{ message.content }}", "", SAID, "'Hello' is missing"),
-        ("{{ message.content }}", "{{ message.content | escape }}", SAID, "is missing, or out of order"),
-        ("in messages", "in messages | reverse", SAID, "is missing, or out of order"),
-        ("<|im_start|>assistant", "{{ raise_exception('no') }}", SAID, "rejects the conversation: no"),
-        ("if add_generation", "if not add_generation", BEGINNING, "changes more than the end"),
+        ("{{ message.content }}", "", MESSAGES, "'Hello' is missing"),
+        ("{{ message.content }}", "{{ message.content | escape }}", MESSAGES, "is missing or out of order"),
+        ("in messages", "in messages | reverse", MESSAGES, "is missing or out of order"),
+        ("<|im_start|>assistant", "{{ raise_exception('no') }}", MESSAGES, "rejects the conversation: no"),
+        ("if add_generation", "if not add_generation", GENERATION_PROMPT, "must only append text"),
         ("{{ message.content }}", "{{ message.content[:6] }}", CONTINUED, "continued"),
         ("{{ call.function.name }}", "", TOOLS, "'get_weather' is missing"),
         ("{{ tools | tojson }}", "", TOOLS, "'get_weather' is missing"),
         ("{%- endfor %}<|im_end|>", "<|im_end|>", "the template compiles", "endfor"),
     ],
 )
-def test_a_broken_template_is_noticed(old: str, new: str, test: str, message: str) -> None:
+def test_a_broken_template_is_detected(old: str, new: str, test: str, message: str) -> None:
     assert old in CHATML
     assert message in failures(Resolver(CHATML.replace(old, new)))[test]
 
 
-def test_a_template_without_roles_or_tools_may_say_so() -> None:
+def test_a_template_without_roles_or_tools_can_declare_it() -> None:
     plain = (
         "{% for message in messages %}{% if message.role == 'system' %}{{ raise_exception('no') }}{% endif %}"
     )
@@ -82,11 +82,11 @@ def test_a_template_without_roles_or_tools_may_say_so() -> None:
     assert "rejects" in failures(Resolver(plain), supports_tools=False)["a system message is rendered"]
 
 
-def test_a_resolver_that_raises_for_another_model_is_noticed() -> None:
+def test_a_resolver_that_raises_for_another_model_is_detected() -> None:
     found = failures(Eager())["unknown models are ignored"]
     assert "FileNotFoundError: no tokenizer" in found
 
 
-def test_a_resolver_that_has_nothing_for_its_model_is_noticed() -> None:
-    assert "it has no template for 'other'" in failures(Resolver(CHATML), model="other")[SAID]
-    assert failures(Refusing())[SAID] == "not today"
+def test_a_resolver_that_has_nothing_for_its_model_is_detected() -> None:
+    assert "has no template for 'other'" in failures(Resolver(CHATML), model="other")[MESSAGES]
+    assert failures(Rejecting())[MESSAGES] == "not today"
