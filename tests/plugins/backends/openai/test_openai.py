@@ -488,7 +488,7 @@ def test_ids_that_are_insisted_on_and_not_given_are_a_user_error(model: Path) ->
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "url=...: it must be given"),
+        ({}, "url=...: this option is required"),
         ({"url": "localhost:8000"}, "url='localhost:8000'"),
         ({"url": "http://x/v1", "timeout": "0"}, "timeout='0'"),
         ({"url": "http://x/v1", "api_key": "two\nlines"}, "api_key="),
