@@ -33,9 +33,9 @@ class AppState(Struct, frozen=True, kw_only=True):
     """Renders the chat templates of requests, one at a time; ``None`` if requests may not supply any."""
     template_lock: RoundRobinLock = field(default_factory=RoundRobinLock)
     """Held while a request's own chat template is rendered."""
-    reasoning: LoadedParser | None = None
+    reasoning_parser: LoadedParser | None = None
     """Creates the reasoning parser that ``--reasoning-parser`` names."""
-    tools: LoadedToolParser | None = None
+    tool_parser: LoadedToolParser | None = None
     """Creates the tool-call parser that ``--tool-call-parser`` names."""
     collectors: Sequence[Collector] = ()
     drain: RequestDrain = field(default_factory=RequestDrain)

@@ -156,6 +156,7 @@ def a_server(words: Sequence[str] = ("Hello", " world", "!"), **parts: Any) -> A
     """Return a server whose backend generates ``words``, one a step; ``parts`` replace fields of `AppState`.
 
     ``config`` and ``card`` are dicts with fields of `ServerConfig` and `ModelCard`.
+    ``reasoning`` and ``tools`` are factories of parsers.
     """
     bos = parts.pop("bos", False)
     known = [word for word in words if word != EOS]
@@ -175,10 +176,10 @@ def a_server(words: Sequence[str] = ("Hello", " world", "!"), **parts: Any) -> A
         "template": template,
         "created": 1700000000,
     }
-    if parts.get("reasoning") is not None:
-        parts["reasoning"] = reasoning_parser(parts["reasoning"])
-    if parts.get("tools") is not None:
-        parts["tools"] = tool_parser(parts["tools"])
+    if (reasoning := parts.pop("reasoning", None)) is not None:
+        parts["reasoning_parser"] = reasoning_parser(reasoning)
+    if (tools := parts.pop("tools", None)) is not None:
+        parts["tool_parser"] = tool_parser(tools)
     return AppState(**{**defaults, **parts})
 
 

@@ -55,10 +55,10 @@ def create_app_state(settings: Settings, plugins: Plugins, backend: Backend, car
         )
         if config.trust_request_chat_template
         else None,
-        reasoning=plugins.reasoning_parsers.load(config.reasoning_parser)
+        reasoning_parser=plugins.reasoning_parsers.load(config.reasoning_parser)
         if config.reasoning_parser
         else None,
-        tools=plugins.tool_parsers.load(config.tool_call_parser) if config.tool_call_parser else None,
+        tool_parser=plugins.tool_parsers.load(config.tool_call_parser) if config.tool_call_parser else None,
         collectors=plugins.collectors(metrics),
     )
 

@@ -69,7 +69,7 @@ def prepare_chat(body: ChatRequest, server: AppState) -> PreparedChat:
         include_stop=bool(body.include_stop_str_in_output),
         skip_special_tokens=body.skip_special_tokens is not False,
         continues_prompt=bool(body.continue_final_message),
-        reasoning_parser=server.reasoning,
+        reasoning_parser=server.reasoning_parser,
         tool_parser=plan.parser,
         context=ParserContext(prompt=prompt, tools=tools, template_kwargs=kwargs),
         output_constraint=plan.output_constraint,

@@ -42,15 +42,15 @@ def plan_tool_calls(body: ChatRequest, tools: Sequence[Tool], server: AppState) 
         return ToolCallPlan(None, text)
     if body.tool_choice == "required" or isinstance(body.tool_choice, NamedToolChoice):
         return _plan_forced_calls(body, tools, server)
-    if server.tools is None:
+    if server.tool_parser is None:
         raise RequestError(
             "`tools` requires a tool-call parser: start the server with --tool-call-parser NAME, "
             'or send `tool_choice`: "none", "required" or a function',
             param="tools",
         )
     if text is not None:
-        return ToolCallPlan(server.tools, _text_or_calls(body, text, tools, server))
-    return ToolCallPlan(server.tools, _strict_calls(body, tools, server))
+        return ToolCallPlan(server.tool_parser, _text_or_calls(body, text, tools, server))
+    return ToolCallPlan(server.tool_parser, _strict_calls(body, tools, server))
 
 
 def _plan_forced_calls(body: ChatRequest, tools: Sequence[Tool], server: AppState) -> ToolCallPlan:
@@ -59,7 +59,7 @@ def _plan_forced_calls(body: ChatRequest, tools: Sequence[Tool], server: AppStat
     `response_format` applies to text only, so it has no effect here.
     """
     check_constraint_supported(body, server.card, "tool_choice")
-    parser = server.tools if server.tools and server.tools.tool_format else FALLBACK_PARSER
+    parser = server.tool_parser if server.tool_parser and server.tool_parser.tool_format else FALLBACK_PARSER
     tool_format = parser.tool_format or FALLBACK_TOOL_FORMAT
     if isinstance(choice := body.tool_choice, NamedToolChoice):
         tools = [tool for tool in tools if tool.name == choice.function.name]
@@ -94,8 +94,8 @@ def _strict_calls(body: ChatRequest, tools: Sequence[Tool], server: AppState) ->
 
 
 def _declared_format(server: AppState, param: str) -> ToolFormat:
-    if server.tools is not None and server.tools.tool_format is not None:
-        return server.tools.tool_format
+    if server.tool_parser is not None and server.tool_parser.tool_format is not None:
+        return server.tool_parser.tool_format
     raise RequestError(
         f"`{param}` is not supported: the tool-call parser {server.config.tool_call_parser!r} does not "
         'declare its format; use `tool_choice` "none", "required" or a function',

@@ -14,32 +14,32 @@ from typing import Any
 import msgspec
 
 from fllm.errors import RequestError, format_error
-from fllm.sandbox.channel import Channel
 from fllm.sandbox.limits import ResourceLimits
+from fllm.sandbox.message_socket import MessageSocket
 from fllm.sandbox.messages import ChildMessage, Crashed, Done, Ready, Rejected
 
 NICENESS = 5
 """Lower priority than that of the engine's threads."""
 
 
-def serve(channel: Channel) -> None:
+def serve(parent: MessageSocket) -> None:
     """Process tasks until the other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(NICENESS)
-    factory, argument, limits = pickle.loads(channel.receive())  # noqa: S301  from our parent
+    factory, argument, limits = pickle.loads(parent.receive())  # noqa: S301  from our parent
     function = factory(argument)
     confine(limits)
-    channel.send(msgspec.msgpack.encode(Ready()))
+    parent.send(msgspec.msgpack.encode(Ready()))
     while True:
         try:
-            task = channel.receive()
+            task = parent.receive()
         except EOFError:
             return
         # The kernel ends this process when its CPU time is up, whatever library runs, even without a parent.
         signal.setitimer(signal.ITIMER_PROF, limits.cpu_seconds)
         message = msgspec.msgpack.encode(_run(function, task, limits))
         signal.setitimer(signal.ITIMER_PROF, 0)
-        channel.send(message)
+        parent.send(message)
 
 
 def confine(limits: ResourceLimits) -> None:
@@ -70,4 +70,4 @@ def _run(function: Callable[[Any], bytes], task: bytes, limits: ResourceLimits) 
 
 
 if __name__ == "__main__":
-    serve(Channel(socket.socket(fileno=int(sys.argv[1]))))
+    serve(MessageSocket(socket.socket(fileno=int(sys.argv[1]))))

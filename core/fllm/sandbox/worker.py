@@ -19,8 +19,8 @@ from typing import Generic, TypeVar
 import msgspec
 
 from fllm.errors import BackendError, RequestError
-from fllm.sandbox.channel import Channel
 from fllm.sandbox.limits import ResourceLimits
+from fllm.sandbox.message_socket import MessageSocket
 from fllm.sandbox.messages import ChildMessage, Crashed, Done, Ready, Rejected
 
 ArgumentT = TypeVar("ArgumentT")
@@ -53,7 +53,7 @@ class Worker(Generic[ArgumentT, TaskT]):
         self._argument = argument
         self._limits = limits
         self._process: subprocess.Popen[bytes] | None = None
-        self._channel: Channel
+        self._socket: MessageSocket
 
     def run(self, task: TaskT) -> bytes:
         """Return the result of a task.
@@ -65,7 +65,7 @@ class Worker(Generic[ArgumentT, TaskT]):
             self._start()
         deadline = time.monotonic() + self._limits.wall_seconds
         try:
-            self._channel.send(pickle.dumps(task), deadline)
+            self._socket.send(pickle.dumps(task), deadline)
             message = self._receive(deadline)
         except TimeoutError:
             self.stop()
@@ -80,10 +80,10 @@ class Worker(Generic[ArgumentT, TaskT]):
             self._process.kill()
             self._process.wait()
             self._process = None
-            self._channel.close()
+            self._socket.close()
 
     def _receive(self, deadline: float) -> ChildMessage:
-        return _decoder.decode(self._channel.receive(deadline, self._limits.output + OVERHEAD_BYTES))
+        return _decoder.decode(self._socket.receive(deadline, self._limits.output + OVERHEAD_BYTES))
 
     def _result(self, message: ChildMessage) -> bytes:
         match message:
@@ -126,11 +126,11 @@ class Worker(Generic[ArgumentT, TaskT]):
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,  # only warnings of libraries: errors arrive as messages
             )
-        self._channel = Channel(ours)
+        self._socket = MessageSocket(ours)
         deadline = time.monotonic() + START_TIMEOUT
         try:
             setup = (self._factory, self._argument(), self._limits)
-            self._channel.send(pickle.dumps(setup), deadline)
+            self._socket.send(pickle.dumps(setup), deadline)
             ready = isinstance(self._receive(deadline), Ready)
         except (EOFError, OSError, msgspec.DecodeError):
             ready = False

@@ -11,7 +11,7 @@ CHUNK_BYTES = 1 << 20
 """Maximum number of bytes received at once."""
 
 
-class Channel:
+class MessageSocket:
     """Sends and receives messages.
 
     Deadlines are times of `time.monotonic`. Raises `TimeoutError` after a deadline, and `EOFError` if the
