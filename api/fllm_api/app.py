@@ -72,7 +72,7 @@ def _middlewares(server: AppState, admission: Admission, collectors: Sequence[Co
     """Return the middlewares, outermost first. A body is read only after its request has passed all."""
     config = server.config
     return [
-        # First: collectors and the log also see requests that the middlewares below reject.
+        # First: requests that the middlewares below reject are also reported to collectors and logged.
         RequestTrackingMiddleware(collectors),
         # Before everything that costs something or that counts per client.
         AuthenticationMiddleware(config.keys),

@@ -52,7 +52,7 @@ class NameConflict(PluginError):
 
 
 class RequestError(FllmError):
-    """The request of a client is invalid, or asks for something that is not supported.
+    """The request of a client is invalid, or requires something that is not supported.
 
     ``param`` is the JSON path of the invalid field (``messages[0].role``); ``code`` is for programs.
     """

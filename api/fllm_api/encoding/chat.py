@@ -74,7 +74,7 @@ class ChatEncoder:
         return chunks
 
     def finish(self) -> list[ChatCompletionChunk]:
-        """Return the usage chunk if the request asks for one."""
+        """Return the usage chunk if the stream options request one."""
         usage = self._usage.final_usage()
         return [self._chunk([], last=True)] if usage else []
 
@@ -140,7 +140,7 @@ class ChatEncoder:
         return start.id
 
     def _reason(self, finished: Finished) -> str:
-        # As OpenAI's API does: a client that forced the function knows that it is called.
+        # As OpenAI's API does: a client that forces a function expects the call anyway.
         return "stop" if self._named_call and finished.reason == "tool_calls" else finished.reason
 
     def _logprobs(self, index: int) -> ChatLogprobs | None:

@@ -65,7 +65,7 @@ class CompletionEncoder:
         return [self._chunk([choice])]
 
     def finish(self) -> list[CompletionChunk]:
-        """Return the usage chunk if the request asks for one."""
+        """Return the usage chunk if the stream options request one."""
         return [self._chunk([], last=True)] if self._usage.final_usage() else []
 
     def fold(self, chunks: Sequence[CompletionChunk]) -> Completion:

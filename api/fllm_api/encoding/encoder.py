@@ -22,7 +22,7 @@ class Encoder(Protocol[Chunk]):
         ...
 
     def finish(self) -> list[Chunk]:
-        """Return the chunk that follows all choices, if the request asks for one."""
+        """Return the chunk that follows all choices, if the stream options request one."""
         ...
 
     def fold(self, chunks: Sequence[Chunk]) -> Struct:

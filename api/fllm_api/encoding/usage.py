@@ -23,11 +23,11 @@ class UsageAccumulator:
         self._sequences[output.index] = output.usage
 
     def chunk_usage(self) -> CompletionUsage | None:
-        """Return the usage so far if the request asks for it with every chunk."""
+        """Return the usage so far if the stream options request it for every chunk."""
         return self.total() if self._on_every_chunk else None
 
     def final_usage(self) -> CompletionUsage | None:
-        """Return the usage for the last chunk if the request asks for one."""
+        """Return the usage for the last chunk if the stream options request it."""
         return self.total() if self._in_final_chunk else None
 
     def total(self) -> CompletionUsage:

@@ -1,6 +1,6 @@
 """A watchdog of the event loop, which interrupts third-party code that blocks it.
 
-Parsers and collectors run on the event loop. A thread notices that the loop's heartbeat has stopped, and
+Parsers and collectors run on the event loop. A thread detects that the loop's heartbeat has stopped, and
 interrupts what is being executed there with a signal whose handler raises. So code that hangs fails like code
 that raises: its request ends with an error, and all others go on.
 

@@ -64,7 +64,7 @@ class ClientUsage:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is in flight and all tokens are available, so that there is nothing to remember."""
+        """Whether nothing is in flight and all tokens are available, so that this object can be evicted."""
         return not self._charged and (self._bucket is None or self._bucket.level >= self._bucket.size)
 
     def headers(self) -> dict[str, str]:

@@ -16,9 +16,9 @@ _DESCRIPTIONS = {
     404: "The resource does not exist",
     413: "The body is too large",
     415: "The body is not JSON",
-    429: "The client has reached one of its limits; `Retry-After` says when to try again",
+    429: "The client has reached one of its limits; try again after `Retry-After` seconds",
     500: "The server failed to process the request",
-    503: "The server is busy or the engine is unavailable; `Retry-After` says when to try again",
+    503: "The server is busy or the engine is unavailable; try again after `Retry-After` seconds",
     504: "The response was not complete in time",
 }
 

@@ -55,7 +55,7 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
 
     n: ChoiceCount | None = None
     best_of: ChoiceCount | None = None
-    """Number of candidates, of which the ``n`` most likely are returned. The width of a beam search."""
+    """Number of candidates; the ``n`` most likely are returned. With beam search, the number of beams."""
     use_beam_search: bool | None = None
     length_penalty: Annotated[float, Meta(ge=-10, le=10)] | None = None
     early_stopping: bool | Literal["never"] | None = None

@@ -78,7 +78,7 @@ class BatchLimits(Struct, frozen=True, kw_only=True):
 def check_length(model_length: int, max_model_len: int | None) -> None:
     """Raise `ConfigError` if ``--max-model-len`` exceeds the model's own context length.
 
-    A runner calls this as soon as it knows ``model_length``, so that the error appears before the weights are
+    A runner calls this as soon as it has read ``model_length``, so that the error appears before weights are
     loaded.
     """
     if max_model_len is not None and max_model_len > model_length:

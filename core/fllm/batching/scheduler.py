@@ -1,4 +1,4 @@
-"""The scheduler of continuous batching: it decides before every step what each sequence computes.
+"""The scheduler of continuous batching: before every step, it selects the tokens to compute.
 
 Terms:
 

@@ -68,10 +68,10 @@ def make_call(name: str, arguments: str, call_id: str | None = None) -> Call | N
 
 
 def _unwrapped(arguments: str) -> str:
-    """Return arguments as an object where they are one encoded twice, or ``null``.
+    """Return the arguments as an object if they are ``null`` or an object that was encoded twice.
 
-    Other values (a number, a list, a sentence) are returned as they are: only the client knows what its tool
-    does with them.
+    Other values (a number, a list, a sentence) are returned unchanged, because a client's tool may accept
+    them.
     """
     if arguments == "null":
         return "{}"

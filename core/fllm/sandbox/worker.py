@@ -112,11 +112,11 @@ class Worker(Generic[ArgumentT, TaskT]):
 
     def _start(self) -> None:
         self.stop()
-        ours, theirs = socket.socketpair()
-        with theirs:
+        parent_end, child_end = socket.socketpair()
+        with child_end:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "fllm.sandbox.child", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
+                [sys.executable, "-m", "fllm.sandbox.child", str(child_end.fileno())],
+                pass_fds=[child_end.fileno()],
                 env={
                     name: value
                     for name, value in os.environ.items()
@@ -126,7 +126,7 @@ class Worker(Generic[ArgumentT, TaskT]):
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,  # only warnings of libraries: errors arrive as messages
             )
-        self._socket = MessageSocket(ours)
+        self._socket = MessageSocket(parent_end)
         deadline = time.monotonic() + START_TIMEOUT
         try:
             setup = (self._factory, self._argument(), self._limits)

@@ -1,4 +1,4 @@
-"""Reject command-line options that an external engine decides for itself."""
+"""Reject command-line options that do not apply to an external engine."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ async def _first_model(target: Target, options: RequestOptions) -> str:
 async def _probe_eos_control(
     target: Target, options: RequestOptions, model: str, prompt: str
 ) -> ConnectedTarget:
-    """Return the first way that the server accepts: some servers reject fields that they do not know."""
+    """Return the first way that the server accepts: some servers reject unknown fields."""
     for eos_control in get_args(EosControl):
         connected = ConnectedTarget(target=target, options=options, model=model, eos_control=eos_control)
         async with Client(connected) as client:

@@ -51,7 +51,7 @@ class StatsLog(Collector):
         if seconds < LOG_INTERVAL:
             return
         if self._busy:
-            engine = self._describe_cache(stats) if stats else "the engine does not answer"
+            engine = self._describe_cache(stats) if stats else "the engine does not respond"
             log.info("%s; %s", self._describe_load(seconds), engine)
         self._start_window(stats)
 

@@ -97,7 +97,7 @@ def test_an_engine_that_was_started_again_counts_from_zero(harness: LogHarness) 
 def test_an_engine_that_does_not_respond_is_logged(harness: LogHarness) -> None:
     harness.request("one", prompt_tokens=1)
     (line,) = harness.after(10, None)
-    assert line.endswith("; the engine does not answer")
+    assert line.endswith("; the engine does not respond")
 
 
 def test_it_is_a_collector(harness: LogHarness) -> None:

@@ -45,13 +45,13 @@ _UPSTREAM_OPTIONS = (
     "enable_prefix_caching",
     "speculative_config",
 )
-"""Fields of `BackendConfig` that the upstream server decides."""
+"""Fields of `BackendConfig` that are settings of the upstream server."""
 
 
 def openai_backend(config: BackendConfig, context: BackendContext) -> Backend:
     """Create the backend from its options; raise `ConfigError` if one is invalid or unsupported."""
     reject_unsupported_options(
-        config, _UPSTREAM_OPTIONS, "the upstream server decides this; set it on that server"
+        config, _UPSTREAM_OPTIONS, "this is a setting of the upstream server; set it there"
     )
     return OpenAIBackend(config, backend_options(config.options, OpenAIOptions), context)
 

@@ -117,7 +117,7 @@ class Client:
         self.check()
         if self._session is None:
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=self._timeout)
-            # The upstream server decides how many requests it serves at once.
+            # The upstream server limits the number of requests by itself.
             connector = aiohttp.TCPConnector(limit=0)
             self._session = aiohttp.ClientSession(timeout=timeout, connector=connector, headers=self._headers)
         return self._session

@@ -19,7 +19,7 @@ class Dialect(Struct, frozen=True, kw_only=True):
     field_names: Mapping[str, str]
     """Fields of `SamplingParams` to fields of the request; unsupported fields are missing."""
     returns_token_ids: bool = False
-    """Whether a request can ask for token ids and for special tokens in the text."""
+    """Whether a request can enable token ids and special tokens in responses."""
     supports_echo: bool = False
     """Whether ``echo`` returns the log-probabilities of the prompt."""
     penalty_window_field: str | None = None

@@ -1,4 +1,4 @@
-"""The ``process`` backend: run another backend in a child process and restart it when it dies."""
+"""The ``process`` backend: run another backend in a child process and restart it when it exits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A watchdog of the engine process: it decides when a process that does not exit must be killed."""
+"""A watchdog of the engine process: it detects an engine that hangs or reports that it is lost."""
 
 from __future__ import annotations
 

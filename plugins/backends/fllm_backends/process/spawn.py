@@ -17,13 +17,13 @@ PASSIVE_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "GOMP_SPI
 
 async def spawn(channel: asyncio.Protocol) -> Process:
     """Start a child that ``channel`` is connected to; the child exits when the connection closes."""
-    ours, theirs = socket.socketpair()
-    with theirs:
-        await asyncio.get_running_loop().create_unix_connection(lambda: channel, sock=ours)
-        command = (sys.executable, "-P", "-m", CHILD_MODULE, str(theirs.fileno()))
+    parent_end, child_end = socket.socketpair()
+    with child_end:
+        await asyncio.get_running_loop().create_unix_connection(lambda: channel, sock=parent_end)
+        command = (sys.executable, "-P", "-m", CHILD_MODULE, str(child_end.fileno()))
         environment = PASSIVE_THREADS | os.environ
         return await asyncio.create_subprocess_exec(
-            *command, stdin=DEVNULL, pass_fds=[theirs.fileno()], env=environment
+            *command, stdin=DEVNULL, pass_fds=[child_end.fileno()], env=environment
         )
 
 

@@ -3,7 +3,7 @@
 Models write several calls with ``;`` or white space between them, or in a JSON array. ``<|python_tag|>`` may
 precede the first one. These separators are dropped. All other text is content, word for word: prose around a
 call, an object that is cut off or is not a call, and the separators next to it. So is a tag that no call
-follows, since the parser sees it only if the request asks for special tokens.
+follows, since the parser receives it only if the request keeps special tokens.
 """
 
 from __future__ import annotations

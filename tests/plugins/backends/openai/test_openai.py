@@ -511,7 +511,7 @@ def test_options_are_checked(options: dict[str, str], message: str) -> None:
 )
 def test_options_of_the_upstream_server_are_rejected(given: dict[str, Any], flag: str) -> None:
     config = BackendConfig(model="m", options={"url": "http://x/v1"}, **given)
-    with pytest.raises(ConfigError, match=f"{flag}: the upstream server decides"):
+    with pytest.raises(ConfigError, match=f"{flag}: this is a setting of the upstream server"):
         openai_backend(config, BackendContext())
 
 

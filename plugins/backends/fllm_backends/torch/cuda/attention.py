@@ -2,7 +2,7 @@
 
 Rows with one new token split their keys among many programs, and a second kernel combines the partial results
 (flash-decoding); the queries that share a kv head are one tile. Rows with more new tokens are cut into tiles
-of queries, each of which iterates over its keys once (FlashAttention-2, arXiv 2307.08691).
+of queries; each tile iterates over its keys once (FlashAttention-2, arXiv 2307.08691).
 """
 
 from __future__ import annotations

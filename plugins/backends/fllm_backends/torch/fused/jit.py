@@ -65,7 +65,7 @@ def kernel(*, fastmath: bool = True) -> Callable[[Callable[..., Any]], Any]:
 
 @contextmanager
 def compile_lock() -> Generator[None]:
-    """Keep other processes from compiling meanwhile, and discard kernels that are damaged.
+    """Keep other processes from compiling at the same time, and discard damaged kernels.
 
     numba numbers the results of a kernel without a lock. Two processes could give the same number to
     different results, and each later start would compute with the wrong one. numba also runs the code that it
