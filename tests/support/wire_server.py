@@ -83,7 +83,7 @@ def scripted_server(script: Script = tokens, models: bytes | None = None) -> Ite
         try:
             while head := await _head(reader):
                 await _respond(server, head, reader, writer, script, models)
-        except (ConnectionError, asyncio.IncompleteReadError):
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):  # the last: by `stop`
             pass
         finally:
             writer.close()
