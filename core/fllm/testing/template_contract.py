@@ -118,7 +118,7 @@ class ChatTemplateContract:
             )
 
     def test_a_final_message_can_be_continued(self) -> None:
-        messages = [_user("Tell me a story."), _assistant("Once upon a time")]
+        messages = [_user("Write a story."), _assistant("Once upon a time")]
         rendered = self.render(messages, add_generation_prompt=False, continue_final_message=True)
         assert rendered.endswith("Once upon a time"), (
             f"with continue_final_message, the prompt must end with the last message, not\n{rendered}"

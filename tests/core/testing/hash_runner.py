@@ -1,4 +1,4 @@
-"""A runner whose logits are a hash of everything that its KV cache holds for a sequence, and which obeys."""
+"""A correct runner whose logits are a hash of the tokens in the KV cache of a sequence."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ VOCABULARY = 24
 
 
 class HashRunner(FakeRunner):
-    """Passes `ModelRunnerContract`; what a subclass may break is a method of its own."""
+    """Passes `ModelRunnerContract`. Each behaviour that a subclass breaks is a separate method."""
 
     capabilities = RunnerCapabilities(verifies_drafts=True, applies_masks=True)
 
@@ -28,47 +28,47 @@ class HashRunner(FakeRunner):
         digest = blake2b(repr(list(context)).encode(), digest_size=VOCABULARY).digest()
         return [byte / 50 for byte in digest]
 
-    def adjusted(self, row: Row, context: Sequence[int]) -> list[float]:
+    def adjusted_logits(self, row: Row, context: Sequence[int]) -> list[float]:
         logits, sampling = self.logits(context), row.sampling
-        expected_tokens = context[row.prompt_length :]
-        for token in set(expected_tokens):
+        output_tokens = context[row.prompt_length :]
+        for token in set(output_tokens):
             logits[token] -= (
-                sampling.presence_penalty + expected_tokens.count(token) * sampling.frequency_penalty
+                sampling.presence_penalty + output_tokens.count(token) * sampling.frequency_penalty
             )
         for token, bias in sampling.logit_bias.items():
             logits[token] += bias
-        if len(expected_tokens) < sampling.min_tokens:
+        if len(output_tokens) < sampling.min_tokens:
             for token in stop_tokens(sampling, self.card.eos_token_ids):
                 logits[token] = -math.inf
-        return self.masked(row, logits)
+        return self.masked_logits(row, logits)
 
-    def masked(self, row: Row, logits: list[float]) -> list[float]:
+    def masked_logits(self, row: Row, logits: list[float]) -> list[float]:
         if row.mask is None:
             return logits
         bits = row.mask().cast("B")
         return [each if bits[i // 8] >> i % 8 & 1 else -math.inf for i, each in enumerate(logits)]
 
-    def number(self, row: Row, position: int) -> float:
+    def random_number(self, row: Row, position: int) -> float:
         return Random(f"{row.seed} {position}").random()
 
     def choose(self, row: Row, context: Sequence[int]) -> int:
-        logits, sampling = self.adjusted(row, context), row.sampling
+        logits, sampling = self.adjusted_logits(row, context), row.sampling
         best = max(logits)
         order = sorted(range(VOCABULARY), key=lambda token: -logits[token])
         if sampling.temperature == 0:
             return order[0]
         weights = {token: math.exp((logits[token] - best) / sampling.temperature) for token in order}
-        kept = order[: sampling.top_k] if sampling.top_k > 0 else order
-        kept = [token for token in kept if weights[token] >= sampling.min_p]
-        left, cumulative = self.number(row, len(context)), 0.0
-        total = sum(weights[token] for token in kept)
-        if sampling.top_p < weights[kept[0]] / total:
-            return kept[0]
-        for token in kept:
+        candidates = order[: sampling.top_k] if sampling.top_k > 0 else order
+        candidates = [token for token in candidates if weights[token] >= sampling.min_p]
+        quantile, cumulative = self.random_number(row, len(context)), 0.0
+        total = sum(weights[token] for token in candidates)
+        if sampling.top_p < weights[candidates[0]] / total:
+            return candidates[0]
+        for token in candidates:
             cumulative += weights[token] / total
-            if left < cumulative:
+            if quantile < cumulative:
                 return token
-        return kept[-1]
+        return candidates[-1]
 
     def logprob(self, row: Row, context: Sequence[int], token: int, count: int) -> TokenLogprob:
         logits = self.logits(context)
@@ -83,26 +83,26 @@ class HashRunner(FakeRunner):
 
     def _result(self, row: Row) -> Sampled:
         context = self.context(row)
-        described = self._of_prompt(row, context)
+        prompt_logprobs = self._prompt_logprobs(row, context)
         if not row.sample:
-            return Sampled(prompt_logprobs=described)
+            return Sampled(prompt_logprobs=prompt_logprobs)
         tokens: list[int] = []
-        found: list[TokenLogprob] = []
+        logprobs: list[TokenLogprob] = []
         for place in range(len(context) - row.drafts, len(context) + 1):
             tokens.append(self.choose(row, context[:place]))
             if row.sampling.logprobs is not None:
-                found.append(self.logprob(row, context[:place], tokens[-1], row.sampling.logprobs))
+                logprobs.append(self.logprob(row, context[:place], tokens[-1], row.sampling.logprobs))
             if place < len(context) and tokens[-1] != context[place]:
                 break
         return Sampled(
             token_id=tokens[-1],
             accepted=len(tokens) - 1,
-            logprob=found[-1] if found else None,
-            accepted_logprobs=found[:-1],
-            prompt_logprobs=described,
+            logprob=logprobs[-1] if logprobs else None,
+            accepted_logprobs=logprobs[:-1],
+            prompt_logprobs=prompt_logprobs,
         )
 
-    def _of_prompt(self, row: Row, context: Sequence[int]) -> list[TokenLogprob]:
+    def _prompt_logprobs(self, row: Row, context: Sequence[int]) -> list[TokenLogprob]:
         if not row.prompt_logprobs:
             return []
         prompt = row.token_ids[: row.prompt_length]

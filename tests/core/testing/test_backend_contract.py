@@ -1,4 +1,4 @@
-"""The contract of backends: an echo keeps it, and each way to break it is noticed."""
+"""The contract of backends: `EchoBackend` passes, and each violation is detected."""
 
 from __future__ import annotations
 
@@ -46,34 +46,34 @@ class TestEcho(EchoContract):
 
 
 class Broken(EchoBackend):
-    """Echoes, with changes to what it says."""
+    """Changes the outputs of the echo backend."""
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[EngineOutput]:
         async for step in super().generate(request):
-            for changed in self.changed(step, request):
+            for changed in self.change(step, request):
                 yield changed
 
-    def changed(self, step: EngineOutput, prompt: GenerateRequest) -> list[EngineOutput]:
+    def change(self, step: EngineOutput, request: GenerateRequest) -> list[EngineOutput]:
         raise NotImplementedError
 
 
 class TwoFinishes(Broken):
-    def changed(self, step: EngineOutput, prompt: GenerateRequest) -> list[EngineOutput]:
+    def change(self, step: EngineOutput, request: GenerateRequest) -> list[EngineOutput]:
         return [step, step] if step.finish_reason else [step]
 
 
 class NoFinish(Broken):
-    def changed(self, step: EngineOutput, prompt: GenerateRequest) -> list[EngineOutput]:
+    def change(self, step: EngineOutput, request: GenerateRequest) -> list[EngineOutput]:
         return [EngineOutput(token_ids=step.token_ids)]
 
 
 class TokensAfterTheEnd(Broken):
-    def changed(self, step: EngineOutput, prompt: GenerateRequest) -> list[EngineOutput]:
+    def change(self, step: EngineOutput, request: GenerateRequest) -> list[EngineOutput]:
         return [step, EngineOutput(token_ids=[1])] if step.finish_reason else [step]
 
 
-class OneTooMany(Broken):
-    def changed(self, step: EngineOutput, prompt: GenerateRequest) -> list[EngineOutput]:
+class OneTokenTooMany(Broken):
+    def change(self, step: EngineOutput, request: GenerateRequest) -> list[EngineOutput]:
         return (
             [EngineOutput(token_ids=[1], finish_reason=step.finish_reason)]
             if step.finish_reason == "length"
@@ -81,10 +81,10 @@ class OneTooMany(Broken):
         )
 
 
-class Forgetful(Broken):
-    """The stop token is not part of the answer."""
+class OmitsStopToken(Broken):
+    """Does not include the stop token in the output."""
 
-    def changed(self, step: EngineOutput, prompt: GenerateRequest) -> list[EngineOutput]:
+    def change(self, step: EngineOutput, request: GenerateRequest) -> list[EngineOutput]:
         return [
             step
             if step.stop_token is None
@@ -92,28 +92,28 @@ class Forgetful(Broken):
         ]
 
 
-class Restless(Broken):
-    answers = 0
+class NotReproducible(Broken):
+    outputs = 0
 
-    def changed(self, step: EngineOutput, prompt: GenerateRequest) -> list[EngineOutput]:
-        self.answers += 1
+    def change(self, step: EngineOutput, request: GenerateRequest) -> list[EngineOutput]:
+        self.outputs += 1
         return [
             EngineOutput(
-                token_ids=[token + self.answers for token in step.token_ids], finish_reason=step.finish_reason
+                token_ids=[token + self.outputs for token in step.token_ids], finish_reason=step.finish_reason
             )
         ]
 
 
-class Gossiping(Broken):
-    """An answer tells how many others there are."""
+class DependsOnLoad(Broken):
+    """The tokens depend on the number of running requests."""
 
-    def changed(self, step: EngineOutput, prompt: GenerateRequest) -> list[EngineOutput]:
+    def change(self, step: EngineOutput, request: GenerateRequest) -> list[EngineOutput]:
         return [
             EngineOutput(token_ids=[self._running for _ in step.token_ids], finish_reason=step.finish_reason)
         ]
 
 
-class TakesAnything(EchoBackend):
+class NeverRejects(EchoBackend):
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[EngineOutput]:
         try:
             async for step in super().generate(request):
@@ -136,18 +136,18 @@ class NeverFrees(EchoBackend):
         return EngineStats(running=self.started)
 
 
-class Unaware(EchoBackend):
+class ReportsNoSequences(EchoBackend):
     async def status(self) -> EngineStats:
         self._require_started()
         return EngineStats()
 
 
-class Unstoppable(EchoBackend):
+class StopDoesNothing(EchoBackend):
     async def stop(self) -> None:
         pass
 
 
-class Hanging(EchoBackend):
+class StopHangs(EchoBackend):
     async def stop(self) -> None:
         await asyncio.Event().wait()
 
@@ -158,16 +158,16 @@ class StopsOnce(EchoBackend):
         await super().stop()
 
 
-class Untravelled(EchoBackend):
+class CardCannotBeEncoded(EchoBackend):
     async def start(self) -> ModelCard:
         await super().start()
         return ModelCard(tokenizer="", max_model_len=64, runtime={"device": object()})
 
 
-class Seedless(Broken):
-    """Says that it draws; each seed gives the same."""
+class IgnoresSeed(Broken):
+    """Returns the same output for each seed."""
 
-    def changed(self, step: EngineOutput, prompt: GenerateRequest) -> list[EngineOutput]:
+    def change(self, step: EngineOutput, request: GenerateRequest) -> list[EngineOutput]:
         return [step]
 
 
@@ -186,57 +186,57 @@ def failures(kind: type[EchoBackend], **attributes: Any) -> dict[str, str]:
             "max tokens limits the output",
             "the last EngineOutput must have a finish_reason",
         ),
-        (OneTooMany, "max tokens limits the output", "max_tokens=0 must give 0 tokens"),
-        (Forgetful, "a stop token ends the output and is included", "must end after its first"),
+        (OneTokenTooMany, "max tokens limits the output", "max_tokens=0 must give 0 tokens"),
+        (OmitsStopToken, "a stop token ends the output and is included", "must end after its first"),
         (
-            Restless,
+            NotReproducible,
             "greedy output is reproducible and independent of the batch",
             "greedy output of the same prompt must be the same",
         ),
         (
-            Gossiping,
+            DependsOnLoad,
             "concurrent requests do not affect each other",
             "the output depends on concurrent requests",
         ),
         (
-            TakesAnything,
+            NeverRejects,
             "invalid prompts are rejected",
             "a prompt of 0 tokens that begins with [] must be rejected",
         ),
         (NeverFrees, "closing the stream aborts the request", "status() still reports sequences"),
         (
-            Unaware,
+            ReportsNoSequences,
             "closing the stream aborts the request",
             "reports no running or waiting sequence while four",
         ),
         (
-            Unstoppable,
+            StopDoesNothing,
             "stop ends running requests",
             "after stop(), status() and generate() must raise BackendUnavailable",
         ),
         (StopsOnce, "stop ends running requests", "it is stopped"),
         (StopsOnce, "stop works before start", "it is stopped"),
-        (Untravelled, "the model card can be encoded and fits the prompts", "object"),
+        (CardCannotBeEncoded, "the model card can be encoded and fits the prompts", "object"),
     ],
 )
-def test_a_broken_promise_is_noticed(kind: type[EchoBackend], test: str, message: str) -> None:
+def test_a_violation_is_detected(kind: type[EchoBackend], test: str, message: str) -> None:
     assert message in failures(kind, timeout=0.5)[test]
 
 
-def test_a_backend_whose_draws_ignore_the_seed_is_noticed() -> None:
-    found = failures(Seedless, supports_sampling=True)
+def test_a_backend_that_ignores_the_seed_is_detected() -> None:
+    found = failures(IgnoresSeed, supports_sampling=True)
     assert "eight seeds gave the same output" in found["the seed determines the output"]
 
 
-def test_a_backend_that_hangs_fails_and_hangs_no_test() -> None:
-    found = failures(Hanging, timeout=0.2)
+def test_a_backend_that_hangs_fails_after_the_timeout() -> None:
+    found = failures(StopHangs, timeout=0.2)
     assert found["stop ends running requests"] == (
         "not done after 0.2 s; the backend hangs, or `timeout` is too short"
     )
     assert "stop works before start" in found
 
 
-class Unbound(EchoBackend):
+class IgnoresConstraints(EchoBackend):
     """Declares a grammar backend, and ignores constraints."""
 
     async def start(self) -> ModelCard:
@@ -244,22 +244,22 @@ class Unbound(EchoBackend):
         return self._card
 
 
-class Spelling(Unbound):
+class ObeysConstString(IgnoresConstraints):
     """Obeys a constraint if it is a constant string."""
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[EngineOutput]:
         if isinstance(request.constraint, ConstString):
             tokenizer = Tokenizer.load(Path(self._card.tokenizer))
-            said = tokenizer.encode(request.constraint.text, add_special_tokens=False)
-            yield EngineOutput(token_ids=said, finish_reason="stop")
+            token_ids = tokenizer.encode(request.constraint.text, add_special_tokens=False)
+            yield EngineOutput(token_ids=token_ids, finish_reason="stop")
         elif request.constraint is not None:
-            raise RequestError("it is no text")
+            raise RequestError("only constant strings are supported")
         else:
             async for step in super().generate(request):
                 yield step
 
 
-class SpellsAnything(Spelling):
+class AcceptsInvalidSchemas(ObeysConstString):
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[EngineOutput]:
         known = request.constraint if isinstance(request.constraint, ConstString) else None
         async for step in super().generate(replace(request, constraint=known)):
@@ -272,12 +272,12 @@ CONSTRAINED = "constrained output obeys the constraint"
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        (Spelling, None),
-        (Unbound, "expected 'yes', the only text that the constraint allows"),
-        (SpellsAnything, "must be rejected with RequestError"),
+        (ObeysConstString, None),
+        (IgnoresConstraints, "expected 'yes', the only text that the constraint allows"),
+        (AcceptsInvalidSchemas, "must be rejected with RequestError"),
     ],
 )
-def test_a_constraint_that_is_not_obeyed_is_noticed(
+def test_a_violated_constraint_is_detected(
     kind: type[EchoBackend], message: str | None, tmp_path: Path
 ) -> None:
     config = BackendConfig(model=str(echo_model(tmp_path)), max_model_len=64)
@@ -288,17 +288,17 @@ def test_a_constraint_that_is_not_obeyed_is_noticed(
     assert (message or "") in found.get(CONSTRAINED, "")
 
 
-class Described(Broken):
-    """Has log-probabilities."""
+class WithLogprobs(Broken):
+    """Returns log-probabilities."""
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[EngineOutput]:
         sampling = request.sampling
         plain = GenerateRequest(
             request.request_id, request.token_ids, replace(sampling, logprobs=None, prompt_logprobs=None)
         )
-        described = None
+        prompt_logprobs = None
         if sampling.prompt_logprobs is not None:
-            described = [None, *(self.logprob(token) for token in request.token_ids[1:])]
+            prompt_logprobs = [None, *(self.logprob(token) for token in request.token_ids[1:])]
         async for step in EchoBackend.generate(self, plain):
             logprobs = [self.logprob(token) for token in step.token_ids]
             yield EngineOutput(
@@ -306,19 +306,19 @@ class Described(Broken):
                 logprobs=logprobs if sampling.logprobs is not None else None,
                 finish_reason=step.finish_reason,
                 stop_token=step.stop_token,
-                prompt_logprobs=described,
+                prompt_logprobs=prompt_logprobs,
             )
 
     def logprob(self, token: int) -> TokenLogprob:
         return TokenLogprob(token, -0.1, ((token, -0.1), (token + 1, -3.0)))
 
 
-class Unlikely(Described):
+class ProbabilitiesAboveOne(WithLogprobs):
     def logprob(self, token: int) -> TokenLogprob:
         return TokenLogprob(token, -0.1, ((token, -0.1), (token + 1, -0.2)))
 
 
-class WorstFirst(Described):
+class UnsortedTop(WithLogprobs):
     def logprob(self, token: int) -> TokenLogprob:
         return TokenLogprob(token, -0.1, ((token + 1, -3.0), (token, -0.1)))
 
@@ -327,18 +327,18 @@ LOGPROBS = "logprobs are complete or rejected"
 
 
 @pytest.mark.parametrize("logprobs", [True, None])
-def test_log_probabilities_may_be_there(logprobs: bool | None) -> None:
-    assert failures(Described, supports_logprobs=logprobs) == {}
+def test_complete_log_probabilities_pass(logprobs: bool | None) -> None:
+    assert failures(WithLogprobs, supports_logprobs=logprobs) == {}
 
 
 @pytest.mark.parametrize(
     ("kind", "logprobs", "message"),
     [
         (EchoBackend, True, "the echo backend does not support log-probabilities"),
-        (Described, False, "must be rejected with RequestError"),
-        (Unlikely, True, "add up to more than 1"),
-        (WorstFirst, True, "top must be sorted, the most likely token first"),
+        (WithLogprobs, False, "must be rejected with RequestError"),
+        (ProbabilitiesAboveOne, True, "add up to more than 1"),
+        (UnsortedTop, True, "top must be sorted, the most likely token first"),
     ],
 )
-def test_wrong_log_probabilities_are_noticed(kind: type[EchoBackend], logprobs: bool, message: str) -> None:
+def test_wrong_log_probabilities_are_detected(kind: type[EchoBackend], logprobs: bool, message: str) -> None:
     assert message in failures(kind, supports_logprobs=logprobs)[LOGPROBS]

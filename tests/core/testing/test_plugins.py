@@ -1,4 +1,4 @@
-"""A server's plugins with a test's own among them."""
+"""Plugins under test, loaded with or without the installed ones."""
 
 from collections.abc import Iterable
 from importlib import import_module
@@ -17,12 +17,12 @@ class Plugin:
         return [Entry("mine", f"{__name__}:Whole")]
 
 
-def test_a_plugin_stands_beside_the_installed_ones_or_alone() -> None:
+def test_a_plugin_is_loaded_with_or_without_the_installed_ones() -> None:
     assert {"mine", "llama3_json"} <= set(plugins_with(Plugin()).tool_parsers.names())
     assert plugins_with(Plugin(), installed=False).tool_parsers.names() == ["mine"]
 
 
-def test_a_broken_plugin_is_an_error_and_not_left_out() -> None:
+def test_a_broken_plugin_raises_an_error() -> None:
     with pytest.raises(PluginError, match="SimpleNamespace: it implements no hook"):
         plugins_with(SimpleNamespace())
 

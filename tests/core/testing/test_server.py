@@ -1,4 +1,4 @@
-"""Real servers for tests, shared by their arguments; and what pytest makes of the plugin that has them."""
+"""Real servers for tests, shared by their arguments, and the pytest plugin that provides them."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return echo_model(tmp_path_factory.mktemp("echo"))
 
 
-def answer(server: Server, text: str) -> str:
+def complete(server: Server, text: str) -> str:
     body = {"model": "m", "messages": [{"role": "user", "content": text}], "max_tokens": 100}
-    answered = httpx.post(f"{server.api}/chat/completions", json=body, timeout=30).raise_for_status()
-    content: str = answered.json()["choices"][0]["message"]["content"]
+    response = httpx.post(f"{server.api}/chat/completions", json=body, timeout=30).raise_for_status()
+    content: str = response.json()["choices"][0]["message"]["content"]
     return content
 
 
-def test_an_echo_says_what_the_last_message_says(serve: Serve, model: Path) -> None:
+def test_the_echo_backend_returns_the_last_message(serve: Serve, model: Path) -> None:
     server = serve(model, *ECHO)
-    assert answer(server, "Hello, 서울 👩\u200d🚀!") == "Hello, 서울 👩\u200d🚀!"
+    assert complete(server, "Hello, 서울 👩\u200d🚀!") == "Hello, 서울 👩\u200d🚀!"
     assert server.url in server.log()
 
 
@@ -63,7 +63,7 @@ SUITE = """
 import urllib.request
 from fllm.testing import ECHO_PLUGIN, echo_model
 
-def test_it_answers(serve, tmp_path_factory):
+def test_the_server_is_healthy(serve, tmp_path_factory):
     server = serve(echo_model(tmp_path_factory.mktemp("model")), "--plugin", ECHO_PLUGIN, "--backend", "echo")
     assert urllib.request.urlopen(f"{server.url}/health").status == 200
 """
@@ -81,7 +81,7 @@ sys.exit(pytest.main(["-p", "fllm", "-p", "no:cacheprovider"]))
 """
 
 
-def test_the_fixture_works_in_a_strangers_suite_without_hypothesis(tmp_path: Path) -> None:
+def test_the_fixture_works_in_a_third_party_suite_without_hypothesis(tmp_path: Path) -> None:
     (tmp_path / "test_mine.py").write_text(SUITE)
     (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
     done = subprocess.run(
@@ -95,7 +95,7 @@ def test_the_fixture_works_in_a_strangers_suite_without_hypothesis(tmp_path: Pat
     assert "1 passed" in done.stdout, done.stdout + done.stderr
 
 
-def test_the_plugin_costs_other_suites_nothing() -> None:
+def test_the_pytest_plugin_imports_no_heavy_modules() -> None:
     code = "import fllm.pytest_plugin, sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     loaded = set(done.stdout.split())
