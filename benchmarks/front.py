@@ -5,10 +5,10 @@
     pip install litserve   # into an environment of its own
     python benchmarks/front.py --peer "LitServe=/its/python benchmarks/echo_litserve.py {port}"
 
-Ours runs with both parsers over ``echo_backend.py``, which gives one token in each step of a sequence: in one
-process, and with the engine in its own process. A peer is any command that serves `/v1/chat/completions` on
-``{port}``. All servers run from the start and are measured in turn, so that a noisy machine affects all
-alike. The table has medians.
+Our server runs with both parsers on ``echo_backend.py``, which generates one token in each step of a
+sequence: in one process, and with the engine in its own process. A peer is any command that serves
+`/v1/chat/completions` on ``{port}``. All servers run from the start and are measured in turn, so that a noisy
+machine affects all alike. The table has medians.
 
 The load does not sleep while it waits: on a virtual machine, a write that wakes another core costs the writer
 more than the rest of the write, which it would not across a network. ``--sleep`` lets it sleep.

@@ -146,9 +146,9 @@ class Engine:
 
         Return each with its arrival time.
         """
-        return await asyncio.gather(*(self._one(prompt, tokens) for prompt in prompts))
+        return await asyncio.gather(*(self._generate_one(prompt, tokens) for prompt in prompts))
 
-    async def _one(self, prompt: list[int], tokens: int) -> list[tuple[int, float]]:
+    async def _generate_one(self, prompt: list[int], tokens: int) -> list[tuple[int, float]]:
         self._count += 1
         sampling = SamplingParams(max_tokens=tokens, temperature=0.0, ignore_eos=True)
         timed_tokens: list[tuple[int, float]] = []

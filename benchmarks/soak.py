@@ -213,26 +213,26 @@ class MemoryMonitor:
 
     def growth(self) -> tuple[float, float]:
         """Return the medians in MB of the first samples and of the last."""
-        few = max(len(self.samples) // 5, 1)
-        return statistics.median(self.samples[:few]), statistics.median(self.samples[-few:])
+        size = max(len(self.samples) // 5, 1)
+        return statistics.median(self.samples[:size]), statistics.median(self.samples[-size:])
 
 
 async def holdings(server: Server) -> dict[str, float]:
     """Return everything that could be left over, while one connection is open."""
     async with connected(server) as session:
         async with session.get("/soak") as response:
-            held: dict[str, float] = await response.json()
+            counts: dict[str, float] = await response.json()
         async with session.get("/metrics") as response:
             lines = (await response.text()).splitlines()
         for pid in processes(server):
             for what, folder in (("threads", "task"), ("file descriptors", "fd")):
-                held[what] = held.get(what, 0) + len(os.listdir(f"/proc/{pid}/{folder}"))
-    held["processes"] = len(processes(server))
+                counts[what] = counts.get(what, 0) + len(os.listdir(f"/proc/{pid}/{folder}"))
+    counts["processes"] = len(processes(server))
     for line in lines:
         name, _, value = line.removeprefix("furiosa_llm:").partition("{")
         if name in GAUGES:
-            held[name] = float(value.rpartition(" ")[2])
-    return held
+            counts[name] = float(value.rpartition(" ")[2])
+    return counts
 
 
 def processes(server: Server) -> list[int]:

@@ -96,13 +96,13 @@ def choose_backend(backends: Registry[BackendFactory], name: str | None, devices
         _check_backend(name, {device.kind for device in devices}, supported)
         return name
     kinds = {device.kind for device in devices} or {"cpu", "cuda"}
-    wanted = " or ".join(sorted(kinds))
+    requested = " or ".join(sorted(kinds))
     matches = [name for name, supports in supported.items() if kinds & set(supports)]
     if not matches:
-        raise ConfigError(f"--devices: no backend supports {wanted} ({_format_backends(supported)})")
+        raise ConfigError(f"--devices: no backend supports {requested} ({_format_backends(supported)})")
     if len(matches) > 1:
         raise ConfigError(
-            f"several backends support {wanted}: select one with --backend {' or '.join(matches)}"
+            f"several backends support {requested}: select one with --backend {' or '.join(matches)}"
         )
     return matches[0]
 

@@ -65,7 +65,7 @@ def _run(function: Callable[[Any], bytes], task: bytes, limits: ResourceLimits) 
     except Exception as error:  # noqa: BLE001  the parent raises it
         return Crashed(format_error(error))
     if len(result) > limits.output:
-        return Rejected(f"{limits.too_complex}: {limits.activity} it gives {len(result)} bytes")
+        return Rejected(f"{limits.too_complex}: {limits.activity} it produces {len(result)} bytes")
     return Done(result)
 
 

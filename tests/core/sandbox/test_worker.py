@@ -96,7 +96,7 @@ def test_a_task_that_takes_too_much_memory_is_rejected_and_its_memory_is_freed(
 
 
 def test_a_result_that_is_too_large_is_rejected(child: Worker[str, str]) -> None:
-    with pytest.raises(RequestError, match="too complex: reading it gives 1001 bytes"):
+    with pytest.raises(RequestError, match="too complex: reading it produces 1001 bytes"):
         child.run("b'x' * 1001")
 
 

@@ -144,8 +144,8 @@ def _check_backend(
     with contained(errors.append):
         Checked.session()
     if errors:
-        is_refusal = isinstance(errors[0], UserError)
-        yield CheckResult("starts", "skipped" if is_refusal else "failed", describe_error(errors[0]))
+        is_user_error = isinstance(errors[0], UserError)
+        yield CheckResult("starts", "skipped" if is_user_error else "failed", describe_error(errors[0]))
         return
     yield CheckResult("starts")
     yield from check_contract(Checked)

@@ -49,7 +49,7 @@ class NumpyRunner:
         check_length(length, self._max_model_len)
         self._directory = TemporaryDirectory(prefix="fllm-numpy-")
         write_tokenizer(file, Path(self._directory.name))
-        self._model = Llama(file, lambda done, of: progress(Progress("Dequantizing", done, of)))
+        self._model = Llama(file, lambda done, total: progress(Progress("Dequantizing", done, total)))
         eos = file.get("tokenizer.ggml.eos_token_id")
         self._eos = () if eos is None else (eos,)
         with self._path.open("rb") as stream:

@@ -15,7 +15,7 @@ from fllm_backends.checkpoints.rope_config import Rope, read_rope
 
 
 class LayerKind(Struct, frozen=True):
-    """How the layers of one model differ."""
+    """The properties in which the layers of one model may differ."""
 
     window: int | None = None
     """Sliding window: number of tokens that a token attends to, itself included. ``None``: all before it."""

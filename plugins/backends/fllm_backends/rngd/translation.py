@@ -135,7 +135,8 @@ class OutputTranslator:
         if count is None or not token_ids:
             return None
         return [
-            _token_logprob(each, of, count) for each, of in zip(token_ids, new.logprobs or (), strict=True)
+            _token_logprob(token_id, logprobs, count)
+            for token_id, logprobs in zip(token_ids, new.logprobs or (), strict=True)
         ]
 
     def _prompt_logprobs(self, output: RequestOutput) -> list[TokenLogprob | None] | None:
@@ -143,7 +144,10 @@ class OutputTranslator:
         if count is None:
             return None
         pairs = zip(self._request.token_ids, output.prompt_logprobs or (), strict=True)
-        return [None if of is None else _token_logprob(each, of, count) for each, of in pairs]
+        return [
+            None if logprobs is None else _token_logprob(token_id, logprobs, count)
+            for token_id, logprobs in pairs
+        ]
 
 
 def _token_logprob(token_id: int, logprobs: Mapping[int, Logprob], count: int) -> TokenLogprob:

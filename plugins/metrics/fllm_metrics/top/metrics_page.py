@@ -54,5 +54,5 @@ def parse_page(text: str) -> Page:
                 buckets[name.removesuffix("_bucket")][float(labels["le"])] += value
             else:
                 values[name] += value
-    histograms = {name: Histogram(tuple(by), tuple(by.values())) for name, by in buckets.items()}
+    histograms = {name: Histogram(tuple(counts), tuple(counts.values())) for name, counts in buckets.items()}
     return Page(values, histograms)
