@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 STAMP  := $(VENV)/.installed
 
-.PHONY: serve test check faults lock audit clean
+.PHONY: serve test check faults map lock audit clean
 
 serve: $(STAMP)
 	@exec $(VENV)/bin/furiosa-llm serve $(ARGS)
@@ -23,6 +23,9 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@scripts/install $(VENV) --editable --group dev
 	@touch $@
+
+map: $(STAMP)
+	@$(VENV)/bin/python scripts/module_map.py
 
 lock:
 	@scripts/lock

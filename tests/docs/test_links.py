@@ -29,3 +29,11 @@ def test_every_relative_link_has_a_target(page: Path) -> None:
         assert target.exists(), link
         if anchor and target.suffix == ".md":
             assert anchor in set(anchors(target)), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_long_page_begins_with_its_contents(page: Path) -> None:
+    """Two screens are about 120 lines; a changelog is read from the top."""
+    lines = page.read_text().splitlines()
+    if len(lines) > 120 and page.name not in ("CHANGELOG.md", "CONTRIBUTING.md"):
+        assert len([line for line in lines[:40] if re.match(r"\s*- \[.*\]\(#", line)]) >= 3
