@@ -40,7 +40,7 @@ VERBS = frozenset(
     Authenticate Begin Build Call Cancel Charge Check Choose Clear Close Compare Compile Compute
     Concatenate Constrain Consume Continue Convert Copy Count Create Decode Delete Dequantize Derive
     Describe Disconnect Divide Do Download Draft Draw Drop Emit Encode End Enter Escape Execute Exit
-    Expire Export Extract Fail Fetch Find Follow Format Forward Free Generate Give Grant Group
+    Expire Export Extract Fail Feed Fetch Find Follow Format Forward Free Generate Give Grant Group
     Handle Hash Hold Ignore Import Initialize Inject Insert Inspect Install Join Keep Kill Leave Let
     Limit List Load Lock Log Lower Make Map Mark Mask Match Measure Merge Mount Move Multiply Name
     Normalize Notify Observe Occupy Open Pack Pad Parse Pass Pick Place Pop Prefetch Prepend Print
