@@ -35,7 +35,7 @@ class Masking(Undeclared):
             {},
             "Misdeclared.capabilities must be a fllm.batching.RunnerCapabilities",
         ),
-        (Masking, {"grammar": "acme"}, "--grammar-backend acme: the backend was made without"),
+        (Masking, {"grammar": "acme"}, "--grammar-backend acme: the backend has no"),
     ],
 )
 def test_a_runner_that_can_not_be_used_is_an_error(
