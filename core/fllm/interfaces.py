@@ -48,7 +48,7 @@ class Parser(Protocol):
     - of a reasoning parser: `ConstrainsOutput`.
     """
 
-    def feed(self, text: str) -> Iterable[ParserEvent]:
+    def feed(self, text: str, /) -> Iterable[ParserEvent]:
         """Parse the next piece of text; return the events that are now certain."""
         ...
 
