@@ -80,7 +80,7 @@ REQUEST_ID.set("from-afar")
 logging.getLogger("uvicorn.error").error("it %s", "broke")
 logging.getLogger("fllm").debug("not this")
 warnings.warn("old", DeprecationWarning)
-configure(logging.WARNING, "console", anew=True)
+configure(logging.WARNING, "console", force=True)
 logging.getLogger("fllm").info("nor this")
 """
 

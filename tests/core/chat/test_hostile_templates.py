@@ -189,7 +189,7 @@ def test_tools_are_injected_where_a_request_template_does_not_render_them(
         ("{{ 1 / 0 }}", "division by zero"),
         ("{{ '\\ud800' }}", "surrogates"),
         ("x" * (MAX_TEMPLATE_CHARACTERS + 1), "at most"),
-        ("{{ 'x' * 9000000 }}", "gives 9000000 bytes"),
+        ("{{ 'x' * 9000000 }}", "produces 9000000 bytes"),
     ],
 )
 def test_an_error_in_a_template_is_attributed_to_the_template(
