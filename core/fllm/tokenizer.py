@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from fllm.containment import mapped
 from fllm.errors import ModelError
 
 if TYPE_CHECKING:
@@ -41,10 +42,9 @@ class Tokenizer:
         import tokenizers
 
         file = directory / "tokenizer.json"
-        try:
+        # The library raises plain exceptions.
+        with mapped(lambda error: ModelError(f"the tokenizer {file} can't be read: {error}")):
             inner = tokenizers.Tokenizer.from_file(str(file))
-        except Exception as error:  # the library raises plain exceptions
-            raise ModelError(f"the tokenizer {file} can't be read: {error}") from error
         # Some tokenizers are published with their training settings, which would truncate prompts.
         inner.no_truncation()
         inner.no_padding()

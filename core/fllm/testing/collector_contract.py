@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from threading import Thread
 from typing import Any, ClassVar
 
+from fllm.containment import mapped
 from fllm.errors import format_error
 from fllm.interfaces import Collector, MetricsExporter, MetricsPage, RequestRecord
 from fllm.pipeline.request_tracker import RequestTracker
@@ -154,10 +155,8 @@ class _Checked(Collector):
     def _call(self, method: Callable[[RequestRecord], None], request: RequestRecord, name: str = "") -> None:
         name = name or method.__name__
         before = _fields(request)
-        try:
+        with mapped(lambda e: AssertionError(f"{name} raised {format_error(e)} for the request {before}")):
             method(request)
-        except Exception as error:  # of any type: the message shows the request
-            raise AssertionError(f"{name} raised {format_error(error)} for the request {before}") from error
         after = _fields(request)
         assert after == before, f"{name} modifies the request: expected {before}, received {after}"
 

@@ -7,13 +7,15 @@ from typing import Any
 
 from msgspec import Struct
 
+from fllm.containment import contained
+
 
 class ContractResult(Struct, frozen=True):
     """Result of one test of a contract."""
 
     test: str
     """Name of the test as a sentence, without ``test_``."""
-    error: Exception | None
+    error: BaseException | None
     """Error that failed the test, or None if it passed."""
 
 
@@ -32,9 +34,9 @@ def _test_names(contract: type[Any]) -> list[str]:
     return [name for name in names if name.startswith("test_")]
 
 
-def _run_test(contract: type[Any], name: str) -> Exception | None:
-    try:
+def _run_test(contract: type[Any], name: str) -> BaseException | None:
+    """Return the error of one test; of third-party code it may be any."""
+    errors: list[BaseException] = []
+    with contained(errors.append):
         getattr(contract(), name)()
-    except Exception as error:  # noqa: BLE001  (any error of third-party code is the result)
-        return error
-    return None
+    return errors[0] if errors else None

@@ -8,6 +8,7 @@ from contextlib import suppress
 from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
+from fllm.containment import mapped
 from fllm.errors import format_error
 from fllm.events import ParserEvent, Reasoning, Text, ToolArguments, ToolStart
 from fllm.interfaces import Parser, ParserContext
@@ -97,11 +98,12 @@ class _ParserContract:
             raise AssertionError(_describe(str(error), {"text": text, "received": events})) from error
 
     def _events(self, *pieces: str) -> list[ParserEvent]:
-        try:
-            return self.parse(*pieces)
-        except Exception as error:  # of any type: the message shows the pieces that caused it
+        def describe(error: BaseException) -> AssertionError:
             message = f"the parser raised {format_error(error)}; it must accept any text"
-            raise AssertionError(_describe(message, {"pieces": [*pieces]})) from error
+            return AssertionError(_describe(message, {"pieces": [*pieces]}))
+
+        with mapped(describe):
+            return self.parse(*pieces)
 
     def _search(self, prop: Property, cases: SearchStrategy[list[str]]) -> None:
         """Search for pieces that violate a property with hypothesis."""

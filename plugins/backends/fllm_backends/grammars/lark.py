@@ -21,6 +21,7 @@ from fllm.constraints import (
     TextUntil,
     TriggeredTags,
 )
+from fllm.containment import mapped
 from fllm.errors import format_error
 from fllm.structured_output.json_schema import normalize_schema
 from fllm_backends.grammars.patterns import parse_pattern
@@ -44,10 +45,9 @@ def to_lark_grammar(source: str) -> str:
         return source
     from llguidance.gbnf_to_lark import gbnf_to_lark
 
-    try:
+    # The library raises plain exceptions.
+    with mapped(lambda error: RequestError(f"invalid grammar: {format_error(error)}")):
         translated: str = gbnf_to_lark(source)
-    except Exception as error:  # noqa: BLE001  the library raises plain exceptions
-        raise RequestError(f"invalid grammar: {format_error(error)}") from None
     return translated
 
 
