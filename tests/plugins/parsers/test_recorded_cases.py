@@ -44,17 +44,17 @@ EXPECTED_FAILURES: dict[str, dict[str, str]] = {
         "multiline_json_not_supported": "an object over several lines is also a call",
     },
     "tool/minimax_m2": {
-        "test_invalid_tool_name_is_rejected": "text that is not a call is content",
+        "test_invalid_tool_name_is_rejected": "text without a call is content",
     },
     "tool/nemotron_v3": {
         "tool-chunk=2] \n<parameter=path>": "a fragment: the call began earlier",
         "tool-only-chunk=3] \n<parameter=path>": "a fragment: the call began earlier",
     },
     "tool/qwen3_xml": {
-        "0.19.1 TestQwen3xmlToolParser::test_various_data_types": "a later version expects a string, because there is no schema",
-        "TestTruncatedToolOpenerStreamParity::test_truncated_opener_dropped": "text that is not a call is content",
-        "test_content_before_truncated_opener_preserved": "text that is not a call is content",
-        "test_content_around_unpromoted_tool_block_stays_ordered": "text that is not a call is content",
+        "0.19.1 TestQwen3xmlToolParser::test_various_data_types": "a later version expects a string",
+        "TestTruncatedToolOpenerStreamParity::test_truncated_opener_dropped": "text without a call is content",
+        "test_content_before_truncated_opener_preserved": "text without a call is content",
+        "test_content_around_unpromoted_tool_block_stays_ordered": "text without a call is content",
     },
     "tool/seed_oss": {
         "test_malformed_function_end_does_not_drop_siblings": "half a tag is not a call; the other call is",
@@ -164,7 +164,7 @@ def test_tool_calls_match_other_projects(name: str, case: dict[str, Any]) -> Non
         assert not calls(events)
         return
     if "arguments_not_complete_json" in case.get("flags", ()):
-        # Half of a call's arguments is of no use to anybody: an unfinished call is text.
+        # An unfinished call is text, because incomplete arguments are useless.
         wanted = wanted[: len(calls(events))]
         assert all(isinstance(arguments, dict) for _, arguments in calls(events))
         assert [found for found, _ in calls(events)] == [named for named, _ in wanted]
