@@ -54,6 +54,22 @@ def spell(tokenizer: Tokenizer, word: str) -> int:
     return found
 
 
+COMPLETION_SCOPE: dict[str, Any] = {
+    "type": "http",
+    "method": "POST",
+    "path": "/v1/completions",
+    "raw_path": b"/v1/completions",
+    "root_path": "",
+    "query_string": b"",
+    "headers": [(b"content-type", b"application/json")],
+    "client": ("127.0.0.1", 1),
+    "server": ("test", 80),
+    "scheme": "http",
+    "http_version": "1.1",
+}
+"""ASGI scope of a completion request; copy it, because the application changes it."""
+
+
 class FakeBackend:
     """Returns the same token ids for every prompt. Records its requests, and which were aborted."""
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 from typing import Any
 
-from support.api_fakes import FakeBackend, a_server, app_of, byte_tokenizer
+from support.api_fakes import COMPLETION_SCOPE, FakeBackend, a_server, app_of, byte_tokenizer
 
 from fllm_api.app_state import AppState
 
@@ -14,19 +14,6 @@ from fllm_api.app_state import AppState
 def writes(server: AppState, **body: Any) -> list[bytes]:
     """Return the writes of a streamed completion."""
     body = {"model": "m", "prompt": "Hi", "stream": True, **body}
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "path": "/v1/completions",
-        "raw_path": b"/v1/completions",
-        "root_path": "",
-        "query_string": b"",
-        "headers": [(b"content-type", b"application/json")],
-        "client": ("127.0.0.1", 1),
-        "server": ("test", 80),
-        "scheme": "http",
-        "http_version": "1.1",
-    }
     written: list[bytes] = []
     requests = [{"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}]
 
@@ -39,7 +26,7 @@ def writes(server: AppState, **body: Any) -> list[bytes]:
         if message["type"] == "http.response.body":
             written.append(message["body"])
 
-    asyncio.run(app_of(server)(scope, receive, send))  # type: ignore[arg-type]
+    asyncio.run(app_of(server)({**COMPLETION_SCOPE}, receive, send))  # type: ignore[arg-type]
     return written
 
 

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from support.api_fakes import Recorder, a_server, backend_of
+from support.api_fakes import COMPLETION_SCOPE, Recorder, a_server, backend_of
 
 from fllm_api.app import create_app
 from fllm_api.app_state import AppState
@@ -38,23 +38,8 @@ class Client:
                 await asyncio.Event().wait()
 
 
-SCOPE = {
-    "type": "http",
-    "method": "POST",
-    "path": "/v1/completions",
-    "raw_path": b"/v1/completions",
-    "root_path": "",
-    "query_string": b"",
-    "headers": [(b"content-type", b"application/json")],
-    "client": ("127.0.0.1", 1),
-    "server": ("test", 80),
-    "scheme": "http",
-    "http_version": "1.1",
-}
-
-
 async def disconnect_when(server: AppState, client: Client, ready: asyncio.Event | None) -> None:
-    asking = asyncio.create_task(create_app(server)({**SCOPE}, client.receive, client.send))  # type: ignore[arg-type]
+    asking = asyncio.create_task(create_app(server)({**COMPLETION_SCOPE}, client.receive, client.send))  # type: ignore[arg-type]
     if ready is not None:
         await ready.wait()
     else:
@@ -129,7 +114,7 @@ def test_a_cancelled_request_frees_the_sequence_and_is_reported() -> None:
         server = a_server(collectors=[recorder])
         backend_of(server).stalls_after = 1
         client = Client({"stream": True})
-        asking = asyncio.create_task(create_app(server)({**SCOPE}, client.receive, client.send))  # type: ignore[arg-type]
+        asking = asyncio.create_task(create_app(server)({**COMPLETION_SCOPE}, client.receive, client.send))  # type: ignore[arg-type]
         await client.received.wait()
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -44,6 +44,7 @@ def test_a_request_that_is_cancelled_when_it_gets_the_lock_releases_it() -> None
             await asyncio.sleep(0)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+        assert task.cancelled()
         async with lock.acquire("next"):
             pass
 
