@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from msgspec import Struct, field
 
 from fllm.chat import ChatTemplate, RequestTemplates
+from fllm.concurrency.round_robin_semaphore import RoundRobinSemaphore
 from fllm.interfaces import Backend, Collector, LoadedParser, LoadedToolParser, MetricsExporter
 from fllm.pipeline.pipeline import Pipeline
 from fllm.plugins.loader import Plugins
@@ -15,7 +16,6 @@ from fllm.tokenizer import Tokenizer
 from fllm.values import ModelCard
 from fllm_api.config import ServerConfig
 from fllm_api.lifecycle.drain import RequestDrain
-from fllm_api.limits.round_robin_lock import RoundRobinLock
 
 
 class AppState(Struct, frozen=True, kw_only=True):
@@ -31,7 +31,7 @@ class AppState(Struct, frozen=True, kw_only=True):
     """If ``None``, a chat request is rejected with a 400 that explains what to do."""
     request_templates: RequestTemplates | None = None
     """Renders the chat templates of requests, one at a time; ``None`` if requests may not supply any."""
-    template_lock: RoundRobinLock = field(default_factory=RoundRobinLock)
+    template_lock: RoundRobinSemaphore = field(default_factory=RoundRobinSemaphore)
     """Held while a request's own chat template is rendered."""
     reasoning_parser: LoadedParser | None = None
     """Creates the reasoning parser that ``--reasoning-parser`` names."""

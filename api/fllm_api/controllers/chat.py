@@ -48,7 +48,7 @@ class ChatController(Controller):
 async def _prepare(request: ApiRequest, body: ChatRequest, server: AppState) -> PreparedChat:
     if body.chat_template is None:
         return await asyncio.to_thread(prepare_chat, body, server)
-    async with server.template_lock.acquire(context_of(request.scope).client):
+    async with server.template_lock.hold(context_of(request.scope).client):
         return await asyncio.to_thread(prepare_chat, body, server)
 
 

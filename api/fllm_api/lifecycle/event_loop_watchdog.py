@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from threading import Event, Thread, get_ident
 from types import FrameType
 
-from fllm.heartbeat import Heartbeat
+from fllm.concurrency.heartbeat import Heartbeat
 
 HEARTBEAT_INTERVAL = 0.5
 """Seconds between two heartbeats."""

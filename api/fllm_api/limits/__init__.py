@@ -1,1 +1,1 @@
-"""Rate limits, admission, and fair locking between clients."""
+"""Rate limits and admission."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from fllm.concurrency.heartbeat import Heartbeat
 from fllm.errors import BackendLost
-from fllm.heartbeat import Heartbeat
 
 CHECK_INTERVAL = 1.0
 """Seconds between two checks."""

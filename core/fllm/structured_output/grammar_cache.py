@@ -8,11 +8,11 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import TypeVar
 
+from fllm.concurrency.timeout_executor import TaskTimeout, TimeoutExecutor
 from fllm.constraints import Constraint
 from fllm.containment import mapped
 from fllm.errors import BackendError, BackendUnavailable, FllmError, RequestError, format_error
 from fllm.structured_output.interfaces import CompiledGrammar, GrammarCompiler, GrammarMatcher
-from fllm.structured_output.timeout_executor import TaskTimeout, TimeoutExecutor
 
 T = TypeVar("T")
 

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable
 
 from fllm import EngineStats
+from fllm.concurrency.heartbeat import Heartbeat
 from fllm.errors import BackendLost
-from fllm.heartbeat import Heartbeat
 from fllm_backends.process.messages import Failed
 
 CHECK_INTERVAL = 1.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fllm.heartbeat import Heartbeat
+from fllm.concurrency.heartbeat import Heartbeat
 
 
 def recorded(*signs_of_life: bool) -> Heartbeat:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from fllm.concurrency.round_robin_semaphore import RoundRobinSemaphore
+
 T = TypeVar("T")
 Job = tuple[Callable[[], Any], asyncio.Future[Any], asyncio.AbstractEventLoop]
 
@@ -24,21 +26,26 @@ class TimeoutExecutor:
 
     def __init__(self, count: int, name: str) -> None:
         self._name = name
-        self._slots = asyncio.Semaphore(count)
+        self._slots = RoundRobinSemaphore(count)
         self._idle: list[SimpleQueue[Job | None]] = []
         """Job queues of the threads that have no job."""
         self._closed = False
 
     async def run(
-        self, function: Callable[[], T], *, queue_timeout: float | None = None, time_limit: float
+        self,
+        function: Callable[[], T],
+        *,
+        client: str = "",
+        queue_timeout: float | None = None,
+        time_limit: float,
     ) -> T:
-        """Return the function's result, or raise its exception.
+        """Return the function's result, or raise its exception. Clients that wait are served in turn.
 
         Raise `TimeoutError` if no thread is free within ``queue_timeout`` seconds, `TaskTimeout` if the
         function takes more than ``time_limit`` seconds.
         """
         async with asyncio.timeout(queue_timeout):
-            await self._slots.acquire()
+            await self._slots.acquire(client)
         thread = self._idle.pop() if self._idle else self._start_thread()
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from fllm.structured_output.timeout_executor import TaskTimeout, TimeoutExecutor
+from fllm.concurrency.timeout_executor import TaskTimeout, TimeoutExecutor
 
 
 def run(scenario: Callable[[TimeoutExecutor], Awaitable[None]], count: int = 1) -> None:

@@ -1,0 +1,1 @@
+"""Turns between clients, and functions that may never return."""
