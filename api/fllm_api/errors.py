@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
+import sysconfig
 from http.client import responses as REASON_PHRASES
+from pathlib import Path
 from typing import Any
 
 from litestar import Request, Response
@@ -22,6 +25,12 @@ ERROR_TYPES = {
     504: "timeout_error",
 }
 """Error type by status. Others are ``invalid_request_error`` below 500 and ``server_error`` from 500."""
+
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+"""How Python's default ``repr`` ends, as in ``<function f at 0x7f2f7a5b8c10>``."""
+_ROOTS = {*map(sysconfig.get_path, ("stdlib", "purelib", "platlib")), str(Path(__file__).parents[2])}
+_INSTALLED = re.compile(rf"(?:{'|'.join(map(re.escape, _ROOTS))})/[^\s'\",;:)>]*")
+"""A path of Python or of this package."""
 
 
 def classify_error(error: Exception, operation: str = "") -> tuple[int, ErrorInfo]:
@@ -68,7 +77,11 @@ def record_failure(request: Request[Any, Any, Any], error: Exception, body: Erro
 
 
 def error_info(status: int, message: str, param: str | None = None, code: str | None = None) -> ErrorInfo:
-    """Return the content of the envelope, with the error type of the status."""
+    """Return the content of the envelope, with the error type of the status.
+
+    Messages of libraries may hold addresses of objects or paths of the installation, which are removed.
+    """
+    message = _INSTALLED.sub("a file of the server", _ADDRESS.sub("", message))
     kind = ERROR_TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
     return ErrorInfo(message, kind, param, code)
 

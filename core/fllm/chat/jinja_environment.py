@@ -35,13 +35,13 @@ def jinja_environment() -> ImmutableSandboxedEnvironment:
     jinja = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[GenerationBlock, loopcontrols]
     )
-    jinja.filters["tojson"] = _tojson
-    jinja.globals["raise_exception"] = _raise_exception
-    jinja.globals["strftime_now"] = _strftime_now
+    jinja.filters["tojson"] = tojson
+    jinja.globals["raise_exception"] = raise_exception
+    jinja.globals["strftime_now"] = strftime_now
     return jinja
 
 
-def _tojson(
+def tojson(
     value: Any,
     ensure_ascii: bool = False,
     indent: int | None = None,
@@ -54,9 +54,11 @@ def _tojson(
     )
 
 
-def _raise_exception(message: str) -> NoReturn:
+def raise_exception(message: str) -> NoReturn:
+    """Reject the conversation; raise `ConversationRejected`."""
     raise ConversationRejected(message)
 
 
-def _strftime_now(pattern: str) -> str:
+def strftime_now(pattern: str) -> str:
+    """Return the local time, formatted as by ``strftime``."""
     return datetime.now().strftime(pattern)

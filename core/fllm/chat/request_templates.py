@@ -28,8 +28,12 @@ RENDER_LIMITS = ResourceLimits(
     output=8 << 20,  # more than a million tokens
     allow_files=False,
 )
-LAZY_IMPORTS = ("encodings.unicode_escape", "jinja2.constants", "jinja2.debug", "pprint", "textwrap")
-"""Modules that Jinja imports on first use, when the child can't open files any more."""
+LAZY_IMPORTS = (
+    *("html", "jinja2.constants", "jinja2.debug", "pprint", "textwrap", "unicodedata"),
+    *(f"encodings.{name}" for name in ("ascii", "idna", "latin_1", "punycode", "unicode_escape")),
+    *(f"encodings.utf_{name}" for name in ("7", "8_sig", "16", "16_be", "16_le", "32", "32_be", "32_le")),
+)
+"""Modules that Jinja and strings import on first use, when the child can't open files any more."""
 MAX_CACHED_TEMPLATES = 8
 """Compiled templates kept by the child, since a client usually sends the same template again."""
 
@@ -120,4 +124,8 @@ def make_renderer(settings: TemplateSettings) -> Callable[[RenderJob], bytes]:
 
 
 def _template_failed(error: BaseException) -> RequestError:
+    if isinstance(error, OSError | ImportError):  # such as a rare encoding; the message holds a path
+        return RequestError(
+            "the chat template fails: it needs a module of Python that templates can't use", param=PARAM
+        )
     return RequestError(f"the chat template fails: {one_line(error)}", param=PARAM)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import jinja2
 import pytest
 from msgspec.structs import replace
 
+import fllm
 from fllm.chat import ChatTemplate, RequestTemplates, TemplateSettings
+from fllm.chat.jinja_environment import jinja_environment
 from fllm.chat.request_templates import MAX_TEMPLATE_CHARACTERS, RENDER_LIMITS
 from fllm.errors import ConfigError, RequestError
 
@@ -65,6 +70,53 @@ ESCAPES = {
     "globals by way of range": "{{ range.__class__.mro(range) }}",
     "debug": "{% debug %}",
     "code": "{{ ''.join.__class__('x') }}{% do x %}",
+}
+
+VALUES = (
+    *("'a <b>b</b> &amp; http://x.y'", "' '", "'1'", "3", "2.5", "true", "none", "[1, 2]", "['a', 'b']"),
+    *("{'a': 'b'}", "messages", "messages[0].items()", "range(3)", "nothing", "cycler", "joiner()", "lipsum"),
+    *("namespace(a=1)", "'x'.join", "self"),
+)
+ARGUMENTS = (
+    "",
+    "()",
+    "(1)",
+    "('a')",
+    "('%Y')",
+    "(2, 'a')",
+    "('role', 'user')",
+    "('a', 'b', 3)",
+    "(item='a')",
+)
+STATEMENTS = {
+    "for": "{% for x in range(9) recursive %}{{ loop.cycle(1, 2) }}{% else %}{% endfor %}",
+    "loop controls": "{% for x in [1, 2] %}{% if x == 1 %}{% continue %}{% endif %}{% break %}{% endfor %}",
+    "if": "{% if 1 is odd and 'a' in ['a'] %}{% elif 2 > 1 %}{% else %}{% endif %}",
+    "macro": "{% macro m(a, b=1) %}{{ a ~ b ~ varargs ~ kwargs ~ caller() }}{% endmacro %}"
+    "{% call m(1, 2, 3, c=4) %}x{% endcall %}",
+    "filter": "{% filter upper %}a{% endfilter %}",
+    "set": "{% set x %}a{% endset %}{% set n = namespace(a=1) %}{% set n.a, b = 1, 2 %}",
+    "block": "{% block a %}{{ self.a }}{% endblock %}",
+    "with": "{% with a=1 %}{{ a }}{% endwith %}",
+    "raw": "{% raw %}{{ {% endraw %}",
+    "generation": "{% generation %}a{% endgeneration %}",
+    "include": "{% include 'a' ignore missing %}",
+    "import": "{% from 'a' import b %}",
+    "extends": "{% extends 'a' %}",
+    "autoescape": "{% autoescape true %}{% endautoescape %}",
+    "a name of Unicode": "{{ '\\N{EM DASH}\\u00e9' }}",
+    "an encoding": "{{ 'é'.encode('utf-16') }}",
+    "a rare encoding": "{{ 'é'.encode('koi8-r') }}",
+    "an unknown encoding": "{{ 'é'.encode('nothing') }}",
+    "an error handler": "{{ 'é'.encode('ascii', 'xmlcharrefreplace') }}",
+    "a locale": "{{ '{:n} {:%}'.format(1234567, 0.5) ~ '%c'|format(65) }}",
+    "methods": "{{ 'ﬁ'.casefold().title().isidentifier() ~ (3).to_bytes(2, 'big') ~ 2.5.hex() }}",
+}
+NO_LOADER = "the chat template fails on the conversation: no loader for this environment specified"
+REJECTED = {
+    **dict.fromkeys(("include", "import", "extends"), NO_LOADER),
+    "a rare encoding": "the chat template fails: it needs a module of Python that templates can't use",
+    "an unknown encoding": "the chat template fails on the conversation: unknown encoding: nothing",
 }
 
 BOMBS = {
@@ -147,6 +199,54 @@ def test_a_template_can_not_change_its_messages() -> None:
         with pytest.raises(RequestError):
             ChatTemplate.compile({"default": source}, special_tokens={}).render(messages)
     assert messages == [{"role": "user", "content": "Hi", "extra": [1]}]
+
+
+def outcome(templates: RequestTemplates, source: str) -> str:
+    """Return ``""`` if a template is rendered, else the error, which must reveal nothing of the machine."""
+    try:
+        templates.template(source).render(USER)
+    except RequestError as error:
+        message, param = error.message, error.param
+    else:
+        return ""
+    assert not [path for path in PRIVATE if path in message], (source, message)
+    assert param == "chat_template"
+    return message
+
+
+PRIVATE = (
+    *sorted({str(Path(module.__file__).parent) for module in (fllm, jinja2, json)}),
+    "Errno",
+    "Traceback",
+)
+
+
+@pytest.mark.parametrize("name", sorted(jinja_environment().filters))
+def test_a_filter_works(name: str, request_templates: RequestTemplates) -> None:
+    calls = (f"{{{{ {value}|{name}{arguments} }}}}" for value in VALUES for arguments in ARGUMENTS)
+    assert "" in [outcome(request_templates, call) for call in calls]
+
+
+@pytest.mark.parametrize("name", sorted(jinja_environment().tests))
+def test_a_test_works(name: str, request_templates: RequestTemplates) -> None:
+    calls = (
+        f"{{{{ [{value}]|select('{name}'{argument})|list }}}}"
+        for value in VALUES
+        for argument in ("", ", 1", ", [1]")
+    )
+    assert "" in [outcome(request_templates, call) for call in calls]
+
+
+@pytest.mark.parametrize("name", sorted({*jinja_environment().globals} - {"raise_exception"}))
+def test_a_global_function_works(name: str, request_templates: RequestTemplates) -> None:
+    calls = [f"{{{{ {name}({value}) }}}}" for value in ("", *VALUES)]
+    assert "" in [outcome(request_templates, call) for call in calls]
+
+
+@pytest.mark.parametrize("what", STATEMENTS)
+def test_a_statement_works_or_is_rejected(what: str, request_templates: RequestTemplates) -> None:
+    message = outcome(request_templates, STATEMENTS[what])
+    assert message == REJECTED.get(what, "")
 
 
 @pytest.mark.parametrize("what", BOMBS)
