@@ -50,7 +50,7 @@ class TimeoutExecutor:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
         timer = loop.call_later(time_limit, _time_out, done)
-        done.add_done_callback(lambda done: self._release(done, thread, timer))
+        done.add_done_callback(lambda done: self._release(client, done, thread, timer))
         thread.put((function, done, loop))
         return await asyncio.shield(done)
 
@@ -67,10 +67,14 @@ class TimeoutExecutor:
         return jobs
 
     def _release(
-        self, done: asyncio.Future[Any], thread: SimpleQueue[Job | None], timer: asyncio.TimerHandle
+        self,
+        client: str,
+        done: asyncio.Future[Any],
+        thread: SimpleQueue[Job | None],
+        timer: asyncio.TimerHandle,
     ) -> None:
         timer.cancel()
-        self._slots.release()
+        self._slots.release(client)
         error = (
             done.exception()
         )  # retrieved even if the caller was cancelled, so that asyncio does not log it

@@ -80,3 +80,23 @@ def test_a_large_request_keeps_its_turn_and_those_after_it_are_served_when_it_le
             await semaphore.acquire("greedy", 5)
 
     asyncio.run(asyncio.wait_for(go(), 30))
+
+
+def test_with_dynamic_shares_a_client_gets_half_and_delays_no_other() -> None:
+    async def go() -> None:
+        semaphore = RoundRobinSemaphore(12, dynamic_shares=True)
+        assert [semaphore.try_acquire("a", 3) for _ in range(3)] == [True, True, False]
+        waiting = asyncio.create_task(semaphore.acquire("a", 3))
+        await asyncio.sleep(0)
+        assert semaphore.waiting("a") == 1
+        assert [semaphore.try_acquire("b", 1) for _ in range(4)] == [True, True, True, False]
+        assert semaphore.try_acquire("c", 3), "the first request of a client needs only free units"
+        assert not semaphore.try_acquire("d", 1)
+        semaphore.release("c", 3)
+        semaphore.release("b", 3)
+        assert not waiting.done(), "it would hold 9 of 12"
+        semaphore.release("a", 3)
+        await waiting
+        assert (semaphore.free, semaphore.waiting("a")) == (6, 0)
+
+    asyncio.run(asyncio.wait_for(go(), 30))
