@@ -10,6 +10,7 @@ from msgspec import Struct, field
 
 from fllm.config import Positive
 from fllm_api.api_keys import ApiKeys
+from fllm_api.trusted_proxies import TrustedProxies
 
 ContentFormat = Literal["auto", "string", "openai"]
 
@@ -31,6 +32,10 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     host: str = "localhost"
     port: int = 8000
     """0 selects a free port."""
+    uds: Path | None = None
+    """Path of a unix socket to listen on instead."""
+    trusted_proxies: TrustedProxies = TrustedProxies()
+    """Peers whose ``X-Forwarded-For`` names the client."""
     keys: ApiKeys = field(default_factory=ApiKeys)
     """If there are any, every route except `/health` and `/ready` requires one as its Bearer token."""
     limits: RateLimits = RateLimits()

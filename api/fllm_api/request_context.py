@@ -12,6 +12,7 @@ from litestar.types import Message, Scope
 from fllm.pipeline.request_tracker import RequestTracker
 from fllm_api.lifecycle.deadline import Deadline
 from fllm_api.limits.admission import AdmissionSlot
+from fllm_api.trusted_proxies import client_name
 
 REQUEST_ID_HEADER = "x-request-id"
 """A request's own id is used if it is valid; every response carries the id."""
@@ -42,7 +43,7 @@ class RequestContext:
     def __init__(self, request_id: str, client: str) -> None:
         self.request_id = request_id
         self.client = client
-        """``ip:`` and the address, or ``key:`` and a part of the key's hash if a key was required."""
+        """``ip:`` and the address, or ``owner:`` and a name or ``key:`` and a part of the key's hash."""
         self.status: int | None = None
         """Status code of the response, once it has started."""
         self.error: str | None = None
@@ -76,4 +77,4 @@ def choose_request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
 
 def _address(scope: Scope) -> str:
     client = scope.get("client")
-    return f"ip:{client[0]}" if client else "ip:unknown"
+    return client_name(client[0]) if client else "ip:unknown"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from fllm_api.lifecycle.drain import RequestDrain
 from fllm_api.listener import ConnectionTimeouts, Listener
+from fllm_api.trusted_proxies import TrustedProxies
 
 
 class RunningListener:
@@ -106,7 +107,7 @@ class RawConnection:
 
 @asynccontextmanager
 async def listening(
-    app: Any, drain: RequestDrain | None = None, **options: float
+    app: Any, drain: RequestDrain | None = None, *, trusted_proxies: Sequence[str] = (), **options: float
 ) -> AsyncIterator[RunningListener]:
     """Serve the application; ``options``: ``read``, ``write``, ``max_connections``, ``shutdown_timeout``."""
     end = socket.create_server(("127.0.0.1", 0))
@@ -117,6 +118,7 @@ async def listening(
         ConnectionTimeouts(read=options.get("read", 30), write=options.get("write", 30)),
         max_connections=int(options.get("max_connections", 100)),
         shutdown_timeout=options.get("shutdown_timeout", 5),
+        trusted_proxies=TrustedProxies.parse(trusted_proxies),
     )
     listener.on_ready = ready.set
     serving = asyncio.create_task(listener.serve([end]))

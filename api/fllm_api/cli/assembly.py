@@ -31,6 +31,7 @@ def create_listener(settings: Settings, plugins: Plugins, backend: Backend, card
         ConnectionTimeouts(read=config.read_timeout, write=config.write_timeout),
         max_connections=config.max_connections,
         shutdown_timeout=settings.shutdown_timeout,
+        trusted_proxies=config.trusted_proxies,
     )
 
 

@@ -1,9 +1,13 @@
-"""Bind the port before the model loads. The server listens on it once it is ready."""
+"""Bind the port or the unix socket before the model loads. The server listens on it once it is ready."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from fllm.errors import ConfigError
 
@@ -30,6 +34,26 @@ def bind(host: str, port: int) -> list[socket.socket]:
     return sockets
 
 
+@contextmanager
+def bind_unix(path: Path) -> Iterator[list[socket.socket]]:
+    """Bind a unix socket, and remove it at exit. A socket that an ended server left is replaced.
+
+    The file ``PATH.lock`` is locked meanwhile, because a server that loads its model does not listen yet.
+    Raise `ConfigError` if the path is in use, is another file, or cannot be created.
+    """
+    with ExitStack() as stack:
+        try:
+            lock = stack.enter_context(open(f"{path}.lock", "wb"))
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _remove_stale_socket(path)
+            bound = stack.enter_context(socket.socket(socket.AF_UNIX))
+            bound.bind(str(path))
+        except OSError as error:
+            raise ConfigError(_unix_error(path, error)) from error
+        stack.callback(path.unlink, missing_ok=True)
+        yield [bound]
+
+
 def allow_address_reuse(sockets: list[socket.socket]) -> None:
     """Allow the next process to bind the port while old connections are in TIME_WAIT."""
     for each in sockets:
@@ -38,6 +62,8 @@ def allow_address_reuse(sockets: list[socket.socket]) -> None:
 
 def server_url(host: str, sockets: list[socket.socket]) -> str:
     """Return the URL of the server for clients on this machine."""
+    if sockets[0].family == socket.AF_UNIX:
+        return f"unix:{sockets[0].getsockname()}"
     name = f"[{host}]" if ":" in host else host
     return f"http://{name}:{sockets[0].getsockname()[1]}"
 
@@ -65,6 +91,15 @@ def _bind_socket(family: socket.AddressFamily, name: str, port: int) -> socket.s
     return bound
 
 
+def _remove_stale_socket(path: Path) -> None:
+    """Remove a socket on which nobody listens."""
+    if path.is_socket():
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.setblocking(False)
+            if probe.connect_ex(str(path)) == errno.ECONNREFUSED:
+                path.unlink()
+
+
 def _close(sockets: list[socket.socket]) -> None:
     for each in sockets:
         each.close()
@@ -74,3 +109,11 @@ def _bind_error(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return f"--port {port} on {host} is in use; choose another, or 0 for a free one"
     return f"--host {host} --port {port}: {error.strerror}"
+
+
+def _unix_error(path: Path, error: OSError) -> str:
+    if error.errno == errno.EWOULDBLOCK:
+        return f"--uds {path} is in use by another server"
+    if error.errno == errno.EADDRINUSE:
+        return f"--uds {path} is in use, or is not a socket; choose another path"
+    return f"--uds {path}: {error.strerror or error}"

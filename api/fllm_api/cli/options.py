@@ -170,6 +170,19 @@ HTTP_OPTIONS = [
     _http(["--host"], type=NonEmptyText(), default="localhost", help="Host name or address to listen on."),
     _http(["--port"], type=click.IntRange(0, 65535), default=8000, help="Port to listen on. 0: a free port."),
     _http(
+        ["--uds"],
+        type=click.Path(path_type=Path),
+        show_default="none",
+        help="Unix socket to listen on, instead of --host and --port.",
+    ),
+    _http(
+        ["--trusted-proxies"],
+        type=NonEmptyText(),
+        multiple=True,
+        show_default="none",
+        help="Addresses or networks of proxies whose X-Forwarded-For names the client; unix: that of --uds.",
+    ),
+    _http(
         ["--api-key"],
         type=NonEmptyText(),
         multiple=True,

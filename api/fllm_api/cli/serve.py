@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,7 +12,7 @@ import rich_click as click
 
 from fllm.errors import ConfigError
 from fllm.plugins.loader import Plugins
-from fllm_api.cli.bind import bind
+from fllm_api.cli.bind import bind, bind_unix
 from fllm_api.cli.logs import configure_logging
 from fllm_api.cli.options import CONTEXT_SETTINGS, SERVE_PARAMS
 from fllm_api.cli.param_types import plugin_config, plugins_of
@@ -37,7 +38,7 @@ def serve(ctx: click.RichContext, /, **options: Any) -> None:
     if settings.server.chat_template is not None:
         check_template(settings.server.chat_template, settings.server.chat_template_content_format)
     with ExitStack() as stack:
-        sockets = [stack.enter_context(each) for each in bind(settings.server.host, settings.server.port)]
+        sockets = bind_sockets(settings.server, stack)
         configure_logging(options["log_level"], options["log_format"])
         plugins.warn()
         settings.server.keys.warn_if_world_readable()
@@ -45,6 +46,13 @@ def serve(ctx: click.RichContext, /, **options: Any) -> None:
         from fllm_api.cli.lifecycle import run
 
         run(settings, plugins, sockets, started_at)
+
+
+def bind_sockets(config: ServerConfig, stack: ExitStack) -> list[socket.socket]:
+    """Bind ``--uds``, or ``--host`` and ``--port``, until the stack is closed."""
+    if config.uds is not None:
+        return stack.enter_context(bind_unix(config.uds))
+    return [stack.enter_context(each) for each in bind(config.host, config.port)]
 
 
 def check_parsers(config: ServerConfig, plugins: Plugins) -> None:

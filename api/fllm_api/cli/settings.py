@@ -19,6 +19,7 @@ from fllm_api.api_keys import ApiKeys
 from fllm_api.cli.options import NO_GRAMMAR
 from fllm_api.cli.parser_selection import load_possible_parsers
 from fllm_api.config import RateLimits, ServerConfig
+from fllm_api.trusted_proxies import TrustedProxies
 
 S = TypeVar("S", bound=Struct)
 
@@ -80,6 +81,7 @@ def settings_from_options(
             keys=_keys(options),
             allowed_origins=tuple(options["allowed_origins"] or ()),
             limits=_limits(options["limit"]),
+            trusted_proxies=_trusted_proxies(options["trusted_proxies"]),
             default_chat_template_kwargs=options["default_chat_template_kwargs"] or {},
         ),
         shutdown_timeout=options["shutdown_timeout"],
@@ -179,6 +181,10 @@ def _keys(options: Mapping[str, Any]) -> ApiKeys:
     if options["api_key_file"] is not None:
         keys.load(options["api_key_file"])
     return keys
+
+
+def _trusted_proxies(values: Iterable[str]) -> TrustedProxies:
+    return TrustedProxies.parse(name.strip() for value in values for name in value.split(","))
 
 
 def _limits(pairs: Iterable[tuple[str, str]]) -> RateLimits:

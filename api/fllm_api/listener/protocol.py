@@ -20,6 +20,7 @@ from fllm_api.listener.rejection import RequestRejected
 from fllm_api.listener.request_framing import check_framing, without_upgrade
 from fllm_api.listener.timer import Timer
 from fllm_api.request_context import choose_request_id, context_of
+from fllm_api.trusted_proxies import UNIX, TrustedProxies, peer_address
 
 MAX_HEADER_BYTES = 64 * 1024
 """Maximum size of a request line, and of all headers."""
@@ -58,12 +59,20 @@ class HttpProtocol(HttpToolsProtocol):
     parser: httptools.HttpRequestParser
 
     def __init__(
-        self, *args: Any, timeouts: ConnectionTimeouts, connection_limit: ConnectionLimit, **kwargs: Any
+        self,
+        *args: Any,
+        timeouts: ConnectionTimeouts,
+        connection_limit: ConnectionLimit,
+        trusted_proxies: TrustedProxies,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self._connection_limit = connection_limit
+        self._trusted_proxies = trusted_proxies
         self._read_timer = Timer(self.loop, timeouts.read, self._on_read_timeout)
         self._write_timer = Timer(self.loop, timeouts.write, self._on_write_timeout)
+        self._peer = (UNIX, 0)
+        """Address and port of the connection's peer."""
         self._phase = Phase.NONE
         self._messages = 0
         """Number of requests begun."""
@@ -86,6 +95,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._peer = (peer_address(self.client), self.client[1] if self.client else 0)
         if self._connection_limit.add(self):
             self._update_read_timer()
         else:
@@ -203,6 +213,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade():
             self._replay = without_upgrade(self.parser, self.url, self.headers)
             return
+        self.scope["client"] = self._client()
         super().on_headers_complete()
         self._connection_limit.mark_busy(self)
         self._phase = Phase.BODY
@@ -210,6 +221,12 @@ class HttpProtocol(HttpToolsProtocol):
         if self.expect_100_continue:
             # If the response precedes the body, it is unknown whether the client still sends the body.
             self.cycle.keep_alive = False
+
+    def _client(self) -> tuple[str, int]:
+        """Return the address of the request's client; its port is unknown if a proxy named the address."""
+        peer, port = self._peer
+        address = self._trusted_proxies.client(peer, self.headers)
+        return (address, port if address == peer else 0)
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
@@ -273,7 +290,7 @@ class HttpProtocol(HttpToolsProtocol):
         request_id = choose_request_id(self.headers or ())
         extra = {"request_id": request_id}
         log.info(
-            "request rejected: %s: %d: %s", _address(self.client), rejection.status, rejection, extra=extra
+            "request rejected: %s: %d: %s", _address(self._peer), rejection.status, rejection, extra=extra
         )
         self.transport.write(rejection.encode(request_id, self.server_state.default_headers))
         self.transport.write_eof()
@@ -304,7 +321,7 @@ class HttpProtocol(HttpToolsProtocol):
         request_id = context_of(self._current.scope).request_id if self._current else None  # type: ignore[arg-type]
         log.warning(
             "request aborted: %s: the client read nothing for %g s",
-            _address(self.client),
+            _address(self._peer),
             seconds,
             extra={"request_id": request_id} if request_id else None,
         )
@@ -322,5 +339,5 @@ def _rejection_for(error: httptools.HttpParserError) -> RequestRejected:
     return RequestRejected(500, "the server failed to read the request; see its log")
 
 
-def _address(client: tuple[str, int] | None) -> str:
-    return f"{client[0]}:{client[1]}" if client else "unknown address"
+def _address(client: tuple[str, int]) -> str:
+    return f"{client[0]}:{client[1]}"

@@ -17,6 +17,7 @@ from fllm_api.lifecycle.drain import RequestDrain
 from fllm_api.listener.connection_limit import ConnectionLimit
 from fllm_api.listener.protocol import ConnectionTimeouts, HttpProtocol
 from fllm_api.listener.sockets import configure_sockets, max_connections_for
+from fllm_api.trusted_proxies import TrustedProxies
 
 KEEP_ALIVE_SECONDS = 75
 """Lifetime of an idle connection: longer than in clients' pools, so that they do not reuse a closing one."""
@@ -39,18 +40,25 @@ class Listener(uvicorn.Server):
         *,
         max_connections: int,
         shutdown_timeout: float,
+        trusted_proxies: TrustedProxies,
     ) -> None:
-        connection_limit = ConnectionLimit(max_connections_for(max_connections))
+        protocol = partial(
+            HttpProtocol,
+            timeouts=timeouts,
+            connection_limit=ConnectionLimit(max_connections_for(max_connections)),
+            trusted_proxies=trusted_proxies,
+        )
         super().__init__(
             uvicorn.Config(
                 cast(Any, app),
                 # uvicorn calls this with keywords, like its own class.
-                http=cast(Any, partial(HttpProtocol, timeouts=timeouts, connection_limit=connection_limit)),
+                http=cast(Any, protocol),
                 ws="none",
                 lifespan="on",
                 log_config=None,
                 access_log=log.isEnabledFor(logging.DEBUG),
                 server_header=False,
+                proxy_headers=False,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
             )
         )

@@ -22,7 +22,7 @@ log = logging.getLogger("fllm.server")
 
 
 def configure_sockets(sockets: Iterable[socket.socket]) -> None:
-    """Set the options that accepted connections inherit, if the system supports them."""
+    """Set the options that accepted connections of TCP inherit, if the system supports them."""
     options = (
         (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
         (socket.IPPROTO_TCP, "TCP_KEEPIDLE", IDLE_SECONDS),
@@ -30,7 +30,7 @@ def configure_sockets(sockets: Iterable[socket.socket]) -> None:
         (socket.IPPROTO_TCP, "TCP_KEEPCNT", 6),
         (socket.IPPROTO_TCP, "TCP_NOTSENT_LOWAT", UNSENT_BYTES),
     )
-    for each in sockets:
+    for each in (each for each in sockets if each.family != socket.AF_UNIX):
         for level, name, value in options:
             if (option := getattr(socket, name, None)) is not None:
                 each.setsockopt(level, option, value)

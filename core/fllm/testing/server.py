@@ -16,7 +16,7 @@ from typing import Protocol
 
 from fllm.testing.parent_death import ending_with
 
-READY_LINE = re.compile(r"serving.*?(https?://\S+:\d+)")
+READY_LINE = re.compile(r"serving.*? (https?://\S+:\d+|unix:\S+)")
 """Log line of a server that is ready; the group is its URL."""
 START_TIMEOUT = 300.0
 """Seconds that a start may take; it may download a model and compile kernels."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 
 from fllm import ConfigError
-from fllm_api.cli.bind import allow_address_reuse, bind, server_url
+from fllm_api.cli.bind import allow_address_reuse, bind, bind_unix, server_url
 
 
 @contextmanager
@@ -82,3 +83,50 @@ def test_an_unknown_host_is_refused() -> None:
 def test_an_ipv6_address_is_in_brackets() -> None:
     with bound("::1", 0) as sockets:
         assert server_url("::1", sockets) == f"http://[::1]:{sockets[0].getsockname()[1]}"
+
+
+def test_a_unix_socket_exists_while_it_is_bound(tmp_path: Path) -> None:
+    path = tmp_path / "server.sock"
+    with bind_unix(path) as sockets:
+        assert server_url("localhost", sockets) == f"unix:{path}"
+        sockets[0].listen()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+    assert not path.exists()
+
+
+def test_a_unix_socket_of_an_ended_server_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "server.sock"
+    with socket.socket(socket.AF_UNIX) as ended:
+        ended.bind(str(path))
+    with bind_unix(path) as [bound]:
+        bound.listen()
+
+
+def test_a_unix_socket_is_in_use_while_another_server_loads(tmp_path: Path) -> None:
+    path = tmp_path / "server.sock"
+    with bind_unix(path):
+        with pytest.raises(ConfigError, match="is in use by another server"), bind_unix(path):
+            pass
+        assert path.is_socket()
+
+
+def test_a_unix_socket_of_another_program_is_in_use(tmp_path: Path) -> None:
+    path = tmp_path / "server.sock"
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(path))
+        other.listen()
+        with pytest.raises(ConfigError, match=r"--uds .* is in use"), bind_unix(path):
+            pass
+    assert path.is_socket()
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("file", "is not a socket"), ("missing/server.sock", "No such file"), ("x" * 120, "too long")],
+)
+def test_a_path_that_cannot_be_bound_is_an_error(name: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(ConfigError, match=f"--uds .*{says}"), bind_unix(tmp_path / name):
+        pass
+    assert (tmp_path / "file").read_text() == "precious"

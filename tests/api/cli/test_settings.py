@@ -16,6 +16,7 @@ from fllm_api.cli.param_types import plugin_config, plugins_of
 from fllm_api.cli.serve import serve
 from fllm_api.cli.settings import Settings, choose_backend, settings_from_options
 from fllm_api.config import RateLimits, ServerConfig
+from fllm_api.trusted_proxies import TrustedProxies
 
 
 def settings(*arguments: str) -> Settings:
@@ -49,7 +50,8 @@ def test_every_option_reaches_its_struct(tmp_path: Path) -> None:
         *("--default-chat-template-kwargs", '{"enable_thinking": false}'),
         *("--enable-auto-tool-choice", "--tool-call-parser", "llama3_json"),
         *("--enable-reasoning", "--reasoning-parser", "deepseek_r1", "--response-role", "bot"),
-        *("--host", "0.0.0.0", "--port", "9", "--api-key", "k1", "--api-key", "k2"),
+        *("--host", "0.0.0.0", "--port", "9", "--uds", "/run/a", "--api-key", "k1", "--api-key", "k2"),
+        *("--trusted-proxies", "10.0.0.0/8, ::1", "--trusted-proxies", "unix"),
         *("--allowed-origins", '["https://a.example"]', "--shutdown-timeout", "0.5"),
         *("--enable-metrics", "--disable-log-stats", "--enable-payload-logging", "--log-level", "debug"),
         *("--disable-plugin", "metrics"),
@@ -81,6 +83,8 @@ def test_every_option_reaches_its_struct(tmp_path: Path) -> None:
         served_model_name="acme",
         host="0.0.0.0",
         port=9,
+        uds=Path("/run/a"),
+        trusted_proxies=TrustedProxies.parse(["10.0.0.0/8", "::1", "unix"]),
         keys=made.server.keys,
         allowed_origins=("https://a.example",),
         response_role="bot",

@@ -34,6 +34,8 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
     parsed = {
         "method": scope["method"],
         "path": scope["path"],
+        "client": scope["client"],
+        "scheme": scope["scheme"],
         "body": body.decode("latin-1"),
         "headers": [name.decode() for name, _ in scope["headers"]],
     }
@@ -43,13 +45,13 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": encoded})
 
 
-def exchange(*pieces: bytes, **options: float) -> RawResponse:
+def exchange(*pieces: bytes, **options: Any) -> RawResponse:
     """Return the response to bytes sent on a new connection."""
     return within(lambda server: server.exchange(*pieces), **options)
 
 
 def within(
-    work: Callable[[RunningListener], Coroutine[Any, Any, Any]], app: Any = echo, **options: float
+    work: Callable[[RunningListener], Coroutine[Any, Any, Any]], app: Any = echo, **options: Any
 ) -> Any:
     """Run the work against a server."""
 
@@ -323,3 +325,32 @@ def test_a_request_in_flight_is_notified_if_its_pipelining_client_disconnects() 
         await asyncio.wait_for(gone.wait(), 10)
 
     within(work, waiting)
+
+
+def forwarded(*trusted_proxies: str) -> list[Any]:
+    """Return the address and port of the client of a request whose headers name others."""
+    head = GET[:-2] + b"X-Forwarded-For: 6.6.6.6\r\nx-forwarded-for: 198.51.100.1\r\n"
+    head += b"Forwarded: for=7.7.7.7\r\nX-Forwarded-Proto: https\r\nX-Real-IP: 8.8.8.8\r\n\r\n"
+    parsed = json.loads(exchange(head, trusted_proxies=trusted_proxies).body)
+    assert parsed["scheme"] == "http"
+    client: list[Any] = parsed["client"]
+    return client
+
+
+def test_the_peer_of_a_connection_is_the_client() -> None:
+    address, port = forwarded()
+    assert address == "127.0.0.1"
+    assert port > 0
+
+
+def test_a_trusted_proxy_names_the_client_without_a_port() -> None:
+    assert forwarded("127.0.0.0/8") == ["198.51.100.1", 0]
+
+
+def test_each_pipelined_request_has_its_own_client() -> None:
+    async def both(server: RunningListener) -> list[str]:
+        connection = await server.connect()
+        await connection.send(GET[:-2] + b"X-Forwarded-For: 198.51.100.1\r\n\r\n" + GET)
+        return [json.loads((await connection.read_response()).body)["client"][0] for _ in range(2)]
+
+    assert within(both, trusted_proxies=["127.0.0.1"]) == ["198.51.100.1", "127.0.0.1"]
