@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
+from functools import partial
 
 from msgspec import Struct, field
 
 from fllm.chat import ChatTemplate, RequestTemplates
-from fllm.concurrency.round_robin_semaphore import RoundRobinSemaphore
+from fllm.concurrency.turn_executor import TurnExecutor
 from fllm.interfaces import Backend, Collector, LoadedParser, LoadedToolParser, MetricsExporter
 from fllm.pipeline.pipeline import Pipeline
 from fllm.plugins.loader import Plugins
@@ -16,6 +18,9 @@ from fllm.tokenizer import Tokenizer
 from fllm.values import ModelCard
 from fllm_api.config import ServerConfig
 from fllm_api.lifecycle.drain import RequestDrain
+
+INTAKE_THREADS = max(1, min((os.cpu_count() or 1) // 2, 4))
+"""Threads that prepare large requests. Tokenizing releases the GIL, rendering does not."""
 
 
 class AppState(Struct, frozen=True, kw_only=True):
@@ -31,8 +36,10 @@ class AppState(Struct, frozen=True, kw_only=True):
     """If ``None``, a chat request is rejected with a 400 that explains what to do."""
     request_templates: RequestTemplates | None = None
     """Renders the chat templates of requests, one at a time; ``None`` if requests may not supply any."""
-    template_lock: RoundRobinSemaphore = field(default_factory=RoundRobinSemaphore)
-    """Held while a request's own chat template is rendered."""
+    template_turns: TurnExecutor = field(default_factory=partial(TurnExecutor, 1, "templates"))
+    """Prepares requests with a chat template of their own."""
+    intake_turns: TurnExecutor = field(default_factory=partial(TurnExecutor, INTAKE_THREADS, "intake"))
+    """Prepares large requests."""
     reasoning_parser: LoadedParser | None = None
     """Creates the reasoning parser that ``--reasoning-parser`` names."""
     tool_parser: LoadedToolParser | None = None

@@ -13,6 +13,7 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 
 from fllm.errors import BackendError, BackendUnavailable, RequestError
+from fllm_api.lifecycle.client_disconnect import ClientDisconnected
 from fllm_api.protocol.errors import ErrorInfo, ErrorResponse
 from fllm_api.request_context import context_of
 
@@ -46,6 +47,8 @@ def classify_error(error: Exception, operation: str = "") -> tuple[int, ErrorInf
             return 503, error_info(503, error.message, code="unavailable")
         case BackendError():
             return 500, error_info(500, error.message)
+        case ClientDisconnected():
+            return 499, error_info(499, str(error))
         case ValidationException():
             return 400, error_info(400, *_first_problem(error))
         case HTTPException(status_code=status) if status != 500:
@@ -71,7 +74,7 @@ def record_failure(request: Request[Any, Any, Any], error: Exception, body: Erro
     """Store the error message in the request context; log the exception if it is the server's fault."""
     context = context_of(request.scope)
     context.error = body.message
-    if isinstance(error, RequestError | HTTPException | BackendUnavailable):
+    if isinstance(error, RequestError | HTTPException | BackendUnavailable | ClientDisconnected):
         return
     log.error("request failed: %s (%s)", _operation(request), context.request_id, exc_info=error)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from litestar import Controller, post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
@@ -16,10 +14,10 @@ from fllm_api.encoding.logprobs import TokenFormatter
 from fllm_api.encoding.usage import UsageAccumulator
 from fllm_api.intake.chat import PreparedChat, prepare_chat
 from fllm_api.intake.json_body import ApiRequest, require_json
+from fllm_api.intake.preparation import prepare
 from fllm_api.middleware.admission import USES_ENGINE
 from fllm_api.openapi.responses import StreamedOperation, errors, success
 from fllm_api.protocol.chat import ChatCompletion, ChatRequest, NamedToolChoice
-from fllm_api.request_context import context_of
 
 
 class ChatController(Controller):
@@ -40,16 +38,11 @@ class ChatController(Controller):
         self, request: ApiRequest, data: JSONBody[ChatRequest], server: NamedDependency[AppState]
     ) -> GenerationResponse:
         """Return a chat completion as one JSON object or as a stream of events."""
-        prepared = await _prepare(request, data, server)
+        own_template = data.chat_template is not None
+        turns = server.template_turns if own_template else server.intake_turns
+        prepared = await prepare(request, prepare_chat(data, server), turns, slow=own_template)
         encoder = _new_encoder(data, prepared, server)
         return create_response(request, server, prepared.request, encoder, stream=bool(data.stream))
-
-
-async def _prepare(request: ApiRequest, body: ChatRequest, server: AppState) -> PreparedChat:
-    if body.chat_template is None:
-        return await asyncio.to_thread(prepare_chat, body, server)
-    async with server.template_lock.hold(context_of(request.scope).client):
-        return await asyncio.to_thread(prepare_chat, body, server)
 
 
 def _new_encoder(body: ChatRequest, prepared: PreparedChat, server: AppState) -> ChatEncoder:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from litestar import Controller, post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
@@ -16,6 +14,7 @@ from fllm_api.encoding.logprobs import TokenFormatter
 from fllm_api.encoding.usage import UsageAccumulator
 from fllm_api.intake.completions import PreparedCompletion, prepare_completion
 from fllm_api.intake.json_body import ApiRequest, require_json
+from fllm_api.intake.preparation import prepare
 from fllm_api.middleware.admission import USES_ENGINE
 from fllm_api.openapi.responses import StreamedOperation, errors, success
 from fllm_api.protocol.completions import Completion, CompletionRequest
@@ -39,7 +38,7 @@ class CompletionsController(Controller):
         self, request: ApiRequest, data: JSONBody[CompletionRequest], server: NamedDependency[AppState]
     ) -> GenerationResponse:
         """Return completions of one or several prompts as one JSON object or as a stream of events."""
-        prepared = await asyncio.to_thread(prepare_completion, data, server)
+        prepared = await prepare(request, prepare_completion(data, server), server.intake_turns)
         encoder = _new_encoder(data, prepared, server)
         return create_response(request, server, prepared.request, encoder, stream=bool(data.stream))
 

@@ -48,9 +48,9 @@ class GenerationResponse(ASGIResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await run_while_connected(receive, self._send(send))
-        except ClientDisconnected:
+        except ClientDisconnected as disconnected:
             context = context_of(scope)
-            context.error = context.error or "the client disconnected"
+            context.error = context.error or str(disconnected)
 
     async def _send(self, send: Send) -> None:
         raise NotImplementedError

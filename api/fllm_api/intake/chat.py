@@ -8,23 +8,26 @@ import msgspec
 from msgspec import Struct
 
 from fllm.chat import ChatTemplate, RequestTemplate
+from fllm.concurrency.turn_executor import Pieces
 from fllm.errors import RequestError
 from fllm.interfaces import ParserContext
 from fllm.pipeline.pipeline import PipelineRequest
 from fllm.values import Tool
 from fllm_api.app_state import AppState
 from fllm_api.intake.sampling import (
-    check_stream_options,
+    check_fields,
+    check_sequences,
     first_set,
     resolve_candidates,
     resolve_max_tokens,
     resolve_sampling,
     stop_strings,
-    tokenize_prompt,
 )
+from fllm_api.intake.tokenization import tokenize_prompt
 from fllm_api.intake.tool_choice import plan_tool_calls
 from fllm_api.intake.tools import read_tools, template_tool
 from fllm_api.intake.unsupported_fields import reject_unsupported_fields
+from fllm_api.limits.admission import sequence_capacity
 from fllm_api.protocol.chat import ChatMessage, ChatRequest
 
 
@@ -37,35 +40,36 @@ class PreparedChat(Struct, frozen=True, kw_only=True):
     """Text to repeat at the start of the response."""
 
 
-def prepare_chat(body: ChatRequest, server: AppState) -> PreparedChat:
-    """Validate, render and tokenize a request. Raise `RequestError` if it is invalid.
-
-    Slow for a long prompt: call it outside the event loop.
-    """
+def prepare_chat(body: ChatRequest, server: AppState) -> Pieces[PreparedChat]:
+    """Validate, render and tokenize a request. Raise `RequestError` if it is invalid."""
     reject_unsupported_fields(body, () if server.request_templates is None else ("chat_template",))
-    check_stream_options(body)
+    check_fields(body, server)
+    n, best_of, beam = resolve_candidates(body)
+    check_sequences(1, n, best_of, beam, sequence_capacity(server.card, server.config))
+    logprobs, stop = _logprobs(body), stop_strings(body)
     _check_messages(body.messages)
     tools = read_tools(body)
     plan = plan_tool_calls(body, tools, server)
+    yield 0
     kwargs = {**server.config.default_chat_template_kwargs, **_template_kwargs(body)}
     prompt = _render(body, server, tools, kwargs)
-    ids = tokenize_prompt(prompt, server, add_special_tokens=False, param="messages")
+    yield 0
+    ids = yield from tokenize_prompt(
+        prompt, server.tokenizer, server.card, add_special_tokens=False, param="messages"
+    )
     if not ids:
         raise RequestError("the chat template renders these messages as an empty prompt", param="messages")
     requested = first_set(body.max_completion_tokens, body.max_tokens, default=None)
     max_tokens = resolve_max_tokens(
         server.card, len(ids), requested, server.card.defaults.max_tokens, param="messages"
     )
-    n, best_of, beam = resolve_candidates(body)
     request = PipelineRequest(
         prompts=[ids],
-        sampling=resolve_sampling(
-            body, server.card, server.tokenizer, max_tokens=max_tokens, logprobs=_logprobs(body)
-        ),
+        sampling=resolve_sampling(body, server.card, max_tokens=max_tokens, logprobs=logprobs),
         n=n,
         best_of=best_of,
         beam=beam,
-        stop=stop_strings(body),
+        stop=stop,
         include_stop=bool(body.include_stop_str_in_output),
         skip_special_tokens=body.skip_special_tokens is not False,
         continues_prompt=bool(body.continue_final_message),

@@ -6,6 +6,7 @@ from typing import cast
 
 from msgspec import Struct
 
+from fllm.concurrency.turn_executor import Pieces
 from fllm.errors import RequestError
 from fllm.pipeline.detokenizer import Detokenizer
 from fllm.pipeline.pipeline import PipelineRequest
@@ -14,22 +15,24 @@ from fllm_api.app_state import AppState
 from fllm_api.encoding.completions import Echo
 from fllm_api.intake.constraints import read_output_constraint
 from fllm_api.intake.sampling import (
-    check_stream_options,
+    check_fields,
+    check_sequences,
     check_token_ids,
     first_set,
     resolve_candidates,
     resolve_max_tokens,
     resolve_sampling,
     stop_strings,
-    tokenize_prompt,
 )
+from fllm_api.intake.tokenization import check_text_length, detokenize_prompt, tokenize_prompt
 from fllm_api.intake.unsupported_fields import reject_unsupported_fields
+from fllm_api.limits.admission import sequence_capacity
 from fllm_api.protocol.completions import CompletionRequest
 
 DEFAULT_MAX_TOKENS = 16
 """OpenAI's default."""
 MAX_PROMPTS = 2048
-"""Maximum number of prompts in one request. All of them are tokenized before any is admitted."""
+"""Maximum number of prompts in one request. """
 
 
 class PreparedCompletion(Struct, frozen=True, kw_only=True):
@@ -39,33 +42,38 @@ class PreparedCompletion(Struct, frozen=True, kw_only=True):
     echoes: list[Echo]
 
 
-def prepare_completion(body: CompletionRequest, server: AppState) -> PreparedCompletion:
-    """Validate and tokenize a request. Raise `RequestError` if it is invalid.
-
-    Slow for a long prompt: call it outside the event loop.
-    """
+def prepare_completion(body: CompletionRequest, server: AppState) -> Pieces[PreparedCompletion]:
+    """Validate and tokenize a request. Raise `RequestError` if it is invalid."""
     reject_unsupported_fields(body)
-    check_stream_options(body)
-    tokenizer = server.tokenizer
+    check_fields(body, server)
+    tokenizer, card = server.tokenizer, server.card
     prompts = split_prompts(body.prompt)
-    token_ids = [_token_ids(prompt, server) for prompt in prompts]
+    n, best_of, beam = resolve_candidates(body)
+    check_sequences(len(prompts), n, best_of, beam, sequence_capacity(card, server.config))
+    stop, output_constraint = stop_strings(body), read_output_constraint(body, card)
+    for prompt in prompts:
+        if isinstance(prompt, str):
+            check_text_length(prompt, tokenizer, card, "prompt")
     echo, skip_special_tokens = bool(body.echo), body.skip_special_tokens is not False
-    default = first_set(server.card.defaults.max_tokens, default=DEFAULT_MAX_TOKENS)
-    max_tokens = resolve_max_tokens(
-        server.card, max(map(len, token_ids)), body.max_tokens, default, param="prompt"
-    )
-    if max_tokens == 0 and not echo:
+    if body.max_tokens == 0 and not echo:
         raise RequestError(
             "`max_tokens` is 0, which requires `echo`: true; otherwise the response would be empty",
             param="max_tokens",
         )
-    n, best_of, beam = resolve_candidates(body)
+    yield 0
+    default = first_set(card.defaults.max_tokens, default=DEFAULT_MAX_TOKENS)
+    max_tokens = card.max_model_len
+    token_ids: list[list[int]] = [[] for _ in prompts]
+    # The longest first: if a prompt does not fit, the others are not tokenized.
+    for i in sorted(range(len(prompts)), key=lambda i: len(prompts[i]), reverse=True):
+        token_ids[i] = ids = yield from _token_ids(prompts[i], server)
+        maximum = resolve_max_tokens(card, len(ids), body.max_tokens, default, param="prompt")
+        max_tokens = min(max_tokens, maximum)
     request = PipelineRequest(
         prompts=token_ids,
         sampling=resolve_sampling(
             body,
-            server.card,
-            tokenizer,
+            card,
             max_tokens=max_tokens,
             logprobs=body.logprobs,
             prompt_logprobs=body.logprobs if echo else None,
@@ -73,18 +81,17 @@ def prepare_completion(body: CompletionRequest, server: AppState) -> PreparedCom
         n=n,
         best_of=best_of,
         beam=beam,
-        stop=stop_strings(body),
+        stop=stop,
         include_stop=bool(body.include_stop_str_in_output),
         skip_special_tokens=skip_special_tokens,
         continues_prompt=True,
-        output_constraint=read_output_constraint(body, server.card),
+        output_constraint=output_constraint,
     )
-    pairs = zip(prompts, token_ids, strict=True)
-    echoes = [
-        _echo(prompt, ids, tokenizer, skip_special_tokens=skip_special_tokens)
-        for prompt, ids in pairs
-        if echo
-    ]
+    echoes: list[Echo] = []
+    for prompt, ids in zip(prompts, token_ids, strict=True) if echo else ():
+        detokenizer = Detokenizer(tokenizer, skip_special_tokens=skip_special_tokens)
+        text, offsets = yield from detokenize_prompt(ids, detokenizer)
+        echoes.append(Echo(prompt if isinstance(prompt, str) else text, ids, offsets))
     return PreparedCompletion(request=request, echoes=echoes)
 
 
@@ -109,14 +116,17 @@ def split_prompts(prompt: str | list[str | int | list[int]]) -> list[str | list[
     )
 
 
-def _token_ids(prompt: str | list[int], server: AppState) -> list[int]:
+def _token_ids(prompt: str | list[int], server: AppState) -> Pieces[list[int]]:
+    tokenizer = server.tokenizer
     if isinstance(prompt, str):
-        ids = tokenize_prompt(prompt, server, add_special_tokens=True, param="prompt") or _bos_ids(
-            server.tokenizer
+        ids = yield from tokenize_prompt(
+            prompt, tokenizer, server.card, add_special_tokens=True, param="prompt"
         )
+        ids = ids or _bos_ids(tokenizer)
     else:
         ids = prompt
-        check_token_ids(ids, server.tokenizer, "prompt")
+        check_token_ids(ids, tokenizer, "prompt")
+        yield len(ids)
     if not ids:
         raise RequestError("`prompt` has no tokens; send at least one", param="prompt")
     return ids
@@ -126,15 +136,3 @@ def _bos_ids(tokenizer: Tokenizer) -> list[int]:
     """Return the beginning-of-sequence token, which stands for an empty prompt, if the model has one."""
     bos = tokenizer.token_to_id(tokenizer.bos_token) if tokenizer.bos_token else None
     return [] if bos is None else [bos]
-
-
-def _echo(
-    prompt: str | list[int], ids: list[int], tokenizer: Tokenizer, *, skip_special_tokens: bool
-) -> Echo:
-    detokenizer = Detokenizer(tokenizer, skip_special_tokens=skip_special_tokens)
-    offsets, text = [], ""
-    for token_id in ids:
-        offsets.append(len(text))
-        text += detokenizer.feed(token_id)
-    text += detokenizer.finish()
-    return Echo(prompt if isinstance(prompt, str) else text, ids, offsets)

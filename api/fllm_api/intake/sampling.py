@@ -56,7 +56,6 @@ def resolve_max_tokens(
 def resolve_sampling(
     request: GenerationRequest,
     card: ModelCard,
-    tokenizer: Tokenizer,
     *,
     max_tokens: int,
     logprobs: int | None,
@@ -64,8 +63,6 @@ def resolve_sampling(
 ) -> SamplingParams:
     """Return the sampling parameters of a request, with defaults for the fields that are not set."""
     defaults = card.defaults
-    check_token_ids(request.logit_bias or (), tokenizer, "logit_bias")
-    check_token_ids(request.stop_token_ids or (), tokenizer, "stop_token_ids")
     return SamplingParams(
         max_tokens=max_tokens,
         min_tokens=_min_tokens(request, max_tokens),
@@ -115,24 +112,23 @@ def stop_strings(request: GenerationRequest) -> tuple[str, ...]:
     return stop
 
 
-def tokenize_prompt(text: str, server: AppState, *, add_special_tokens: bool, param: str) -> list[int]:
-    """Return the token ids of a prompt.
-
-    Raise `ContextTooLong` without tokenizing if the text is too long to fit into the context in any case.
-    """
-    if (min_tokens := server.tokenizer.min_token_count(text)) >= server.card.max_model_len:
-        raise ContextTooLong(
-            f"the maximum context length is {server.card.max_model_len} tokens; the prompt has {len(text)} "
-            f"characters, which are at least {min_tokens} tokens",
-            param=param,
-        )
-    return server.tokenizer.encode(text, add_special_tokens=add_special_tokens)
-
-
-def check_stream_options(request: GenerationRequest) -> None:
-    """Raise `RequestError` if there are stream options without a stream."""
+def check_fields(request: GenerationRequest, server: AppState) -> None:
+    """Raise `RequestError` for stream options without a stream, or a token id outside the vocabulary."""
     if request.stream_options is not None and not request.stream:
         raise RequestError("`stream_options` requires `stream`: true", param="stream_options")
+    check_token_ids(request.logit_bias or (), server.tokenizer, "logit_bias")
+    check_token_ids(request.stop_token_ids or (), server.tokenizer, "stop_token_ids")
+
+
+def check_sequences(prompts: int, n: int, best_of: int, beam: BeamSearchParams | None, capacity: int) -> None:
+    """Raise `RequestError` if a request needs more sequences than the server ever holds."""
+    sequences = prompts * (beam.width if beam else max(n, best_of))
+    if sequences > capacity:
+        field = "prompt" if prompts > 1 else "best_of" if beam or best_of > n else "n"
+        raise RequestError(
+            f"`{field}`: the request needs {sequences} sequences, and this server holds {capacity} at most",
+            param=field,
+        )
 
 
 def _beam_search_params(request: GenerationRequest, width: int) -> BeamSearchParams:

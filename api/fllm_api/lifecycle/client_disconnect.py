@@ -12,7 +12,10 @@ T = TypeVar("T")
 
 
 class ClientDisconnected(Exception):
-    """The client closed the connection before the response was complete."""
+    """The client closed the connection before the response was complete: 499, which only the log shows."""
+
+    def __init__(self) -> None:
+        super().__init__("the client disconnected")
 
 
 async def run_while_connected(receive: Receive, work: Coroutine[None, None, T]) -> T:

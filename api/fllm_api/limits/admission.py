@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 from litestar.exceptions import HTTPException
 
-from fllm.errors import RequestError
 from fllm.pipeline.pipeline import PipelineRequest
 from fllm.values import ModelCard
 from fllm_api.config import RateLimits, ServerConfig
@@ -65,25 +64,24 @@ class AdmissionSlot:
         self._usage = usage
         self._request = request
         self._sequences = 0
+        self._charged = 0
+        """Prompt tokens charged so far."""
+
+    def charge(self, tokens: int) -> None:
+        """Charge the client for prompt tokens that have been read, whether or not the request is accepted."""
+        self._charged += tokens
+        if self._usage is not None:
+            self._usage.charge_prompt(tokens)
 
     def reserve(self, request: PipelineRequest) -> None:
-        """Reserve capacity for all sequences of the request and charge its prompts.
+        """Reserve capacity for all sequences of the request, and charge what is not charged of its prompts.
 
-        Raise `RequestError` if the request could never fit, `RateLimited`, or `ServerBusy`.
+        Raise `RateLimited` if other requests have used all tokens meanwhile, or `ServerBusy`.
         """
-        capacity = self._admission.capacity
-        if request.num_sequences > capacity:
-            field = _sequence_field(request)
-            raise RequestError(
-                f"`{field}`: the request needs {request.num_sequences} sequences, "
-                f"and this server holds {capacity} at most",
-                param=field,
-            )
         if self._usage is not None:
-            self._usage.check_tokens()
+            self._usage.check_tokens(own=self._charged)
         self.take(request.num_sequences - self._sequences)
-        if self._usage is not None:
-            self._usage.charge_prompt(sum(map(len, request.prompts)))
+        self.charge(sum(map(len, request.prompts)) - self._charged)
 
     def take(self, sequences: int) -> None:
         """Occupy more sequences; raise `ServerBusy` if they exceed the free capacity."""
@@ -108,10 +106,3 @@ def sequence_capacity(card: ModelCard, config: ServerConfig) -> int:
     """Return the maximum number of sequences that run or wait."""
     running = card.runtime.get("max_num_seqs")
     return config.max_queue + (running if isinstance(running, int) else DEFAULT_MAX_NUM_SEQS)
-
-
-def _sequence_field(request: PipelineRequest) -> str:
-    """Return the request field that causes the number of sequences."""
-    if len(request.prompts) > 1:
-        return "prompt"
-    return "best_of" if request.beam or request.best_of > request.n else "n"

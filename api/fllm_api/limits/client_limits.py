@@ -40,12 +40,12 @@ class ClientUsage:
         self.check_tokens()
         self._charged[request] = 0
 
-    def check_tokens(self) -> None:
-        """Raise `RateLimited` if all tokens are used."""
+    def check_tokens(self, *, own: int = 0) -> None:
+        """Raise `RateLimited` if all tokens are used, apart from ``own`` tokens of the request itself."""
         if self._bucket is None:
             return
         self._charge_generated()
-        if self._bucket.level < 1:
+        if self._bucket.level + own < 1:
             raise RateLimited(
                 f"you have used your {self._bucket.size} tokens a minute",
                 self._bucket.seconds_until(1),

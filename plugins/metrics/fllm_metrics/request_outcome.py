@@ -21,6 +21,8 @@ def outcome(request: RequestRecord) -> str:
     match request.status:
         case 429:
             return "limited"
+        case 499:  # the client disconnected before its request was accepted
+            return "aborted"
         case 503:
             return "unavailable"
         case int(status) if 400 <= status < 500:

@@ -134,3 +134,20 @@ def test_beam_search_accepts_neutral_values_and_ignores_the_models_generation_co
     server = a_server(card={"defaults": SamplingDefaults(repetition_penalty=1.05)})
     for fields in ({}, neutral):
         assert complete(server, **BEAM, **fields).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"n": 5}, "n"),
+        ({"best_of": 5}, "best_of"),
+        ({"best_of": 5, "use_beam_search": True}, "best_of"),
+        ({"prompt": ["a"] * 5}, "prompt"),
+        ({"prompt": ["a"] * 2, "n": 3}, "prompt"),
+    ],
+)
+def test_more_sequences_than_the_server_holds_are_rejected(body: dict[str, Any], field: str) -> None:
+    server = a_server(config={"max_queue": 2}, card={"runtime": {"max_num_seqs": 2}})
+    error = error_of(complete(server, **body))
+    assert error["param"] == field
+    assert "sequences, and this server holds 4" in error["message"]

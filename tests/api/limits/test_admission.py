@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from support.clock import Clock
 
-from fllm.errors import RequestError
 from fllm.pipeline.beam_search import BeamSearchParams
 from fllm.pipeline.pipeline import PipelineRequest
 from fllm.values import ModelCard, SamplingParams
@@ -78,21 +77,23 @@ def test_sequences_that_do_not_fit_are_rejected_and_reserve_nothing():
     assert gate.in_flight == 3
 
 
-@pytest.mark.parametrize(
-    ("request_", "field"),
-    [
-        (asked(n=5), "n"),
-        (asked(n=1, best_of=5), "best_of"),
-        (asked(beam=BeamSearchParams(width=5)), "best_of"),
-        (asked(5), "prompt"),
-        (asked(2, n=3), "prompt"),
-    ],
-)
-def test_a_request_that_could_never_fit_is_invalid(request_: PipelineRequest, field: str):
-    slot = admission(4).admit("a", Cost())
-    with pytest.raises(RequestError, match=r"sequences, and this server holds 4") as caught:
-        slot.reserve(request_)
-    assert caught.value.param == field
+def test_what_is_read_of_a_prompt_is_charged_once_and_kept_if_the_request_is_rejected():
+    gate = admission(tokens_per_minute=100)
+    slot = gate.admit("a", Cost())
+    slot.charge(30)
+    assert slot.headers()["x-ratelimit-remaining-tokens"] == "70"
+    slot.reserve(asked(tokens=40))
+    assert slot.headers()["x-ratelimit-remaining-tokens"] == "60"
+    rejected = gate.admit("a", Cost())
+    rejected.charge(50)
+    rejected.release()
+    assert slot.headers()["x-ratelimit-remaining-tokens"] == "10"
+
+
+def test_a_request_is_not_rejected_for_the_tokens_of_its_own_prompt():
+    slot = admission(tokens_per_minute=100).admit("a", Cost())
+    slot.charge(500)
+    slot.reserve(asked(tokens=500))
 
 
 def test_the_concurrency_of_each_client_is_limited():

@@ -25,6 +25,7 @@ def ended(error: str | None, status: int | None, reason: str | None = None) -> R
         (ended("the body is too large", 413), "refused"),
         (ended("too many requests", 429), "limited"),
         (ended("the engine starts", 503), "unavailable"),
+        (ended("the client disconnected", 499), "aborted"),
         (ended("the server failed", 500), "error"),
         (ended("the engine died", 200, "error"), "error"),
         (ended("the client went away", 200, "abort"), "aborted"),

@@ -1,0 +1,92 @@
+"""Threads in which clients take turns, for work that is done in pieces."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Generator
+from functools import partial
+from typing import Generic, TypeAlias, TypeVar
+
+from msgspec import Struct
+
+from fllm.concurrency.timeout_executor import TimeoutExecutor
+
+T = TypeVar("T")
+
+Pieces: TypeAlias = Generator[int, None, T]
+"""Work in pieces, each short. It yields the cost of a piece after it, and returns the result."""
+
+TURN_SECONDS = 0.02
+"""Time after which a client's turn ends, once the current piece is done."""
+GIL_SECONDS = 0.001
+"""Time after which a thread lets other threads run. Python would make the event loop wait 5 ms each time."""
+PAUSE_SECONDS = 0.00005
+"""Length of the pause: long enough that a waiting thread takes the GIL."""
+
+
+class Result(Struct, Generic[T], frozen=True):
+    """The result of finished work."""
+
+    value: T
+
+
+class TurnExecutor:
+    """Runs work in at most ``count`` threads. Clients whose work waits are served in turn.
+
+    A client delays another by one turn, however much work it has. Work whose caller is cancelled ends with
+    its current turn. Used on one event loop.
+    """
+
+    def __init__(self, count: int = 1, name: str = "turns", *, time_limit: float = 60.0) -> None:
+        self._threads = TimeoutExecutor(count, name)
+        self._time_limit = time_limit
+
+    async def run(self, work: Pieces[T], client: str, charge: Callable[[int], object]) -> T:
+        """Return the result of the work, or raise its error.
+
+        ``charge`` is called with the cost of the pieces that are done, also if the work then fails. Raise
+        `TaskTimeout` if a piece takes longer than the time limit.
+        """
+        loop = asyncio.get_running_loop()
+        turn = partial(run_turn, work, lambda cost: loop.call_soon_threadsafe(charge, cost))
+        result: Result[T] | None = None
+        while result is None:
+            result = await self._threads.run(turn, client=client, time_limit=self._time_limit)
+        return result.value
+
+    def close(self) -> None:
+        """Let the threads end after their current turns."""
+        self._threads.close()
+
+
+def run_turn(work: Pieces[T], charge: Callable[[int], object]) -> Result[T] | None:
+    """Do pieces of the work for `TURN_SECONDS` and charge their cost; return the result if it is finished."""
+    cost = 0
+    now = paused = time.monotonic()
+    ends = now + TURN_SECONDS
+    try:
+        while now < ends:
+            cost += next(work)
+            now = time.monotonic()
+            if now - paused > GIL_SECONDS:
+                time.sleep(PAUSE_SECONDS)
+                paused = now
+    except StopIteration as done:
+        return Result(done.value)
+    finally:
+        charge(cost)
+    return None
+
+
+def run_at_once(work: Pieces[T], charge: Callable[[int], object]) -> T:
+    """Return the result of work that is short in total, in the calling thread."""
+    cost = 0
+    try:
+        while True:
+            cost += next(work)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    finally:
+        charge(cost)

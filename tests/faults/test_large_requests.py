@@ -1,0 +1,63 @@
+"""Requests and responses of one client that are much work for the server."""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from urllib.parse import urlsplit
+
+import httpx
+import msgspec
+import pytest
+from support.fault_server import options
+from support.fault_table import Seen, fault
+from support.http_server import Server, serving
+
+from fllm.testing.echo import echo_model
+
+KEYS = ("greedy", "other")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Run one server with a key for each of two clients."""
+    model = echo_model(tmp_path_factory.mktemp("models") / "model")
+    with serving(model, *options(), *(word for key in KEYS for word in ("--api-key", key))) as running:
+        yield running
+
+
+def complete(server: Server, **body: object) -> httpx.Response:
+    """Send a completion request of the client ``other``."""
+    body = {"model": "m", "prompt": "hello", "max_tokens": 1, **body}
+    headers = {"authorization": "Bearer other"}
+    return httpx.post(f"{server.api}/completions", json=body, headers=headers, timeout=60)
+
+
+def post(server: Server, body: bytes) -> socket.socket:
+    """Send a completion request of the client ``greedy``; return its connection."""
+    address = urlsplit(server.url)
+    connection = socket.create_connection((address.hostname, address.port))
+    headers = f"Host: x\r\nAuthorization: Bearer greedy\r\nContent-Length: {len(body)}"
+    head = f"POST /v1/completions HTTP/1.1\r\n{headers}\r\nContent-Type: application/json\r\n\r\n"
+    connection.sendall(head.encode() + body)
+    return connection
+
+
+@fault(
+    "Clients",
+    "One client sends 40 requests of 2,000 prompts each, which are much work to tokenize",
+    must="Another client's requests are answered meanwhile",
+)
+def test_prompts_are_tokenized_in_turns(server: Server, seen: Seen) -> None:
+    body = msgspec.json.encode({"model": "m", "prompt": ["hello there " * 100] * 2000, "max_tokens": 1})
+    with ExitStack() as connections:
+        greedy = [connections.enter_context(post(server, body)) for _ in range(40)]
+        for _ in range(5):
+            assert complete(server).status_code == 200
+        assert complete(server, prompt=["hello there " * 30] * 20).status_code == 200
+        answered, _, _ = select.select(greedy, [], [], 0)
+    assert len(answered) <= 1, f"{len(answered)} requests were tokenized before that of another client"
+    assert complete(server).status_code == 200
+    seen(f"6 requests of the other were answered before {len(answered)} of the 40")
