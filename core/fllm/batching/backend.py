@@ -20,13 +20,12 @@ from fllm.batching.runner import ModelRunner
 from fllm.batching.scheduler import Outcome
 from fllm.batching.step_watchdog import StepWatchdog
 from fllm.config import BackendConfig
-from fllm.errors import BackendError, BackendLost, BackendUnavailable, ConfigError, RequestError
+from fllm.errors import BackendLost, BackendUnavailable, ConfigError, FllmError, RequestError
 from fllm.interfaces import BackendContext
 from fllm.pipeline.output_queue import OutputQueue
 from fllm.structured_output.grammar_cache import GrammarCache
 from fllm.structured_output.grammar_state import GrammarState, require_text
 from fllm.structured_output.interfaces import GrammarContext, GrammarFactory, read_vocabulary
-from fllm.structured_output.mask_worker import MaskWorker
 from fllm.values import EngineOutput, EngineStats, GenerateRequest, ModelCard, merge_outputs
 
 log = logging.getLogger("fllm.batching")
@@ -56,7 +55,6 @@ class BatchedBackend:
         self._config = config
         self._grammar_factory = _grammar_factory(runner, config, context)
         self._grammar_cache: GrammarCache | None = None
-        self._mask_worker = MaskWorker()
         self._progress = context.progress
         self._seeds = random.SystemRandom() if config.seed is None else random.Random(config.seed)
         self._queues: dict[str, OutputQueue[EngineOutput]] = {}
@@ -136,7 +134,7 @@ class BatchedBackend:
     def _deliver(self, outcomes: list[tuple[str, Outcome]]) -> None:
         for request_id, outcome in outcomes:
             if queue := self._queues.get(request_id):
-                if isinstance(outcome, BackendError):
+                if isinstance(outcome, FllmError):
                     queue.fail(outcome)
                 else:
                     queue.put(outcome)
@@ -166,7 +164,7 @@ class BatchedBackend:
         if request.constraint is None or self._grammar_cache is None:
             return None
         matcher = await self._grammar_cache.matcher(request.constraint)
-        return GrammarState(matcher, self._vocabulary(), self._mask_worker)
+        return GrammarState(matcher, self._vocabulary(), self._engine.mask_worker, client=request.client)
 
     def _open_queue(self, request_id: str) -> OutputQueue[EngineOutput]:
         if request_id in self._queues:

@@ -18,12 +18,17 @@ from fllm.batching.scheduler import Outcome, Scheduler
 from fllm.config import BackendConfig
 from fllm.errors import BackendError, ConfigError, format_error
 from fllm.structured_output.grammar_state import GrammarState
+from fllm.structured_output.mask_worker import MaskWorker
 from fllm.values import EngineStats, GenerateRequest, ModelCard, Progress
 
 log = logging.getLogger("fllm.batching")
 
 MAX_CONSECUTIVE_FAILURES = 5
 """Number of batches that may fail in a row: then the device is considered broken, and the engine ends."""
+
+
+GRAMMAR_CHECK_SECONDS = 0.1
+"""Seconds between two looks at slow grammars while all sequences wait for them."""
 
 
 class EngineLoop:
@@ -41,6 +46,9 @@ class EngineLoop:
             raise ConfigError("--speculative-config: this backend can't verify drafts; leave it out")
         self._commands: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._failures = 0
+        self._stalled = False
+        """Whether all sequences wait for their grammars."""
+        self.mask_worker = MaskWorker(partial(self._commands.put, _wake))
         self.step: int | None = None
         """Number of the current step; ``None`` between two steps."""
 
@@ -113,22 +121,31 @@ class EngineLoop:
         return self._scheduler.status()
 
     def _process_commands(self) -> bool:
-        """Run all queued commands; wait for one if there is nothing to schedule. Return False after `end`."""
+        """Run all queued commands; wait for one if there is nothing to schedule. Return False after `end`.
+
+        While all sequences wait for their grammars, do not wait for long.
+        """
         while True:
+            block = self._stalled or not self._scheduler.busy
             try:
-                command = self._commands.get(block=not self._scheduler.busy)
+                command = self._commands.get(block, GRAMMAR_CHECK_SECONDS if self._stalled else None)
             except Empty:
                 return True
             if command is None:
                 return False
             command()
+            self._stalled = False
 
     def _step(self) -> list[tuple[str, Outcome]]:
         """Execute one batch. If it fails, its sequences fail, and the engine goes on."""
+        self.mask_worker.check()
+        outcomes = self._scheduler.poll_grammars()
         batch = self._scheduler.schedule()
-        assert batch.rows, "a busy scheduler always schedules a row"
+        self._stalled = not batch.rows
+        if self._stalled:
+            return outcomes
         try:
-            outcomes = [*self._scheduler.complete(batch, self._runner.execute(batch.rows))]
+            outcomes += self._scheduler.complete(batch, self._runner.execute(batch.rows))
             self._failures = 0
             return outcomes
         except Exception as error:
@@ -136,4 +153,8 @@ class EngineLoop:
             ids = self._scheduler.discard(batch)
             log.exception("a batch failed; requests: %s", ", ".join(ids))
             reason = f"the engine failed on a batch of {len(ids)}: {format_error(error)}"
-            return [(request_id, BackendError(reason)) for request_id in ids]
+            return outcomes + [(request_id, BackendError(reason)) for request_id in ids]
+
+
+def _wake() -> None:
+    """Do nothing: the command only ends the engine's sleep."""

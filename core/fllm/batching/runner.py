@@ -41,7 +41,8 @@ class Row(Struct, frozen=True, kw_only=True):
     equals the next draft. See `fllm.batching.verify_drafts`."""
     mask: abc.Callable[[], memoryview] | None = None
     """Function that returns the bitmask of the tokens that may be sampled, if the output is constrained. It
-    waits until the mask is computed, so call it as late as possible. Token ``i`` is bit ``i % 32`` of native
+    may wait for a moment, so call it as late as possible. If the mask is late, it allows all tokens, and the
+    sample is dropped. Token ``i`` is bit ``i % 32`` of native
     int32 number ``i // 32``. All other tokens are impossible, whatever biases and penalties are set.
     Do not ban stop tokens in addition."""
     prompt_logprobs: bool = False

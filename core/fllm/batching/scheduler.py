@@ -35,13 +35,13 @@ from fllm.batching.limits import BatchLimits
 from fllm.batching.ngram_drafter import Drafter
 from fllm.batching.runner import Row, Sampled
 from fllm.batching.sequence import Sequence
-from fllm.batching.step_results import advance
+from fllm.batching.step_results import append_tokens, finish_output
 from fllm.batching.waiting_queue import WaitingQueue
-from fllm.errors import BackendError
+from fllm.errors import FllmError
 from fllm.structured_output.grammar_state import GrammarState
 from fllm.values import EngineOutput, EngineStats, GenerateRequest, stop_tokens
 
-Outcome = EngineOutput | BackendError
+Outcome = EngineOutput | FllmError
 """Result of one step for one sequence."""
 
 OLDEST_PREFILL_SHARE = 0.25
@@ -85,6 +85,10 @@ class Scheduler:
         """Time of the latest step with more than one sequence."""
         self._waiting = WaitingQueue()
         self._running: dict[str, Sequence] = {}
+        self._constrained: dict[str, Sequence] = {}
+        """Sequences with a grammar, whether they run or wait."""
+        self._unaccepted: dict[str, EngineOutput] = {}
+        """Outputs of sequences whose grammar has not accepted the last token yet, by the sequence's id."""
         self._preemptions = self._prefix_queries = self._prefix_hits = 0
         self._drafted = self._accepted = 0
 
@@ -116,36 +120,57 @@ class Scheduler:
         grammar: GrammarState | None = None,
     ) -> None:
         """Queue a request. Its prompt must not be empty and must be shorter than ``max_model_len``."""
-        self._waiting.add(
-            Sequence(
-                id=request.request_id,
-                client=request.client,
-                token_ids=list(request.token_ids),
-                prompt_length=len(request.token_ids),
-                sampling=request.sampling,
-                stop_ids=stop_tokens(request.sampling, self._eos_token_ids),
-                seed=seed,
-                arrival_time=arrival_time,
-                hash_seed=self._pool.hash_seed(request.group or request.request_id),
-                drafter=self._drafter() if self._drafter and grammar is None else None,
-                grammar=grammar,
-            )
+        sequence = Sequence(
+            id=request.request_id,
+            client=request.client,
+            token_ids=list(request.token_ids),
+            prompt_length=len(request.token_ids),
+            sampling=request.sampling,
+            stop_ids=stop_tokens(request.sampling, self._eos_token_ids),
+            seed=seed,
+            arrival_time=arrival_time,
+            hash_seed=self._pool.hash_seed(request.group or request.request_id),
+            drafter=self._drafter() if self._drafter and grammar is None else None,
+            grammar=grammar,
         )
+        self._waiting.add(sequence)
+        if grammar is not None:
+            self._constrained[sequence.id] = sequence
 
     def abort(self, request_id: str) -> None:
         """Drop a sequence and free its blocks at once. Do nothing if it has already ended."""
         sequence = self._running.pop(request_id, None) or self._waiting.remove(request_id)
         if sequence is not None:
             self._free_blocks(sequence)
+            self._unaccepted.pop(request_id, None)
+            if sequence.grammar is not None:
+                sequence.grammar.cancel()
+                del self._constrained[request_id]
+
+    def poll_grammars(self) -> list[tuple[str, Outcome]]:
+        """Return the outcomes of sequences whose grammar has failed, or has accepted its token late."""
+        outcomes: list[tuple[str, Outcome]] = []
+        for sequence in list(self._constrained.values()):
+            grammar = sequence.grammar
+            assert grammar is not None
+            output = self._unaccepted.get(sequence.id)
+            if grammar.error is not None or (output is not None and grammar.is_accepted()):
+                outcomes.append(self._finish(sequence, output or EngineOutput()))
+        return outcomes
 
     def schedule(self) -> Batch:
-        """Return the next batch: one token of each sequence that decodes, then chunks of prompts."""
+        """Return the next batch: one token of each sequence that decodes, then chunks of prompts.
+
+        It is empty if all sequences wait for their grammars.
+        """
         if len(self._running) + len(self._waiting) > 1:
             self._last_concurrent_at = self._clock()
         batch = Batch(self._limits.max_num_batched_tokens)
-        decoding = [s for s in list(self._running.values()) if s.remaining == 1 and self._append_blocks(s)]
+        decoding = [s for s in list(self._running.values()) if self._can_decode(s) and self._append_blocks(s)]
         prefilling = [s for s in self._running.values() if s.remaining > 1]
         prefilling += self._admit()
+        if self._unaccepted:
+            prefilling = [s for s in prefilling if s.id not in self._unaccepted]
         for sequence in decoding[: batch.token_budget]:
             self._schedule_row(sequence, 1, batch, self._draft(sequence, batch.token_budget))
         if prefilling and batch.token_budget:
@@ -153,23 +178,25 @@ class Scheduler:
         return batch
 
     def complete(self, batch: Batch, results: Iterable[Sampled]) -> list[tuple[str, Outcome]]:
-        """Apply the results of a batch. Return the outcome of each sequence whose prompt is computed.
+        """Apply the results of a batch. Return the outcome of each sequence that has a new token.
 
-        Sequences that finished or failed are dropped.
+        The others are those whose prompt is not computed, and those that wait for their grammar. Sequences
+        that finished or failed are dropped.
         """
-        outcomes: list[tuple[str, Outcome]] = []
+        outputs: list[tuple[Sequence, EngineOutput]] = []
         for sequence, row, result in zip(batch.sequences, batch.rows, results, strict=True):
             sequence.computed += row.count - row.drafts
             sequence.prompt_logprobs += result.prompt_logprobs
             if sequence.computed < sequence.length:
                 continue  # only a chunk of its prompt
-            outcome = advance(sequence, row, result, self._max_model_len)
+            if row.mask is not None and sequence.grammar and sequence.grammar.missed_mask:
+                sequence.computed -= 1  # another step samples the same token, with the mask
+                continue
+            output = append_tokens(sequence, row, result, self._max_model_len)
             if row.drafts:
                 self._apply_drafts(sequence, row, result.accepted)
-            outcomes.append((sequence.id, outcome))
-            if isinstance(outcome, BackendError) or outcome.finish_reason is not None:
-                self.abort(sequence.id)
-        return outcomes
+            outputs.append((sequence, output))
+        return [self._finish(*each) for each in outputs if self._is_accepted(*each)]
 
     def discard(self, batch: Batch) -> list[str]:
         """Drop the sequences of a failed batch, and evict the blocks that it should have filled.
@@ -182,6 +209,27 @@ class Scheduler:
         for sequence in batch.sequences:
             self.abort(sequence.id)
         return [sequence.id for sequence in batch.sequences]
+
+    def _is_accepted(self, sequence: Sequence, output: EngineOutput) -> bool:
+        """Return whether the output may leave; if not, `poll_grammars` returns it later."""
+        if sequence.grammar is None or sequence.grammar.wait_until_accepted():
+            return True
+        self._unaccepted[sequence.id] = output
+        return False
+
+    def _finish(self, sequence: Sequence, output: EngineOutput) -> tuple[str, Outcome]:
+        """Return the outcome of a sequence, which is dropped if it has finished or failed."""
+        self._unaccepted.pop(sequence.id, None)
+        outcome = finish_output(sequence, output, self._max_model_len)
+        if isinstance(outcome, FllmError) or outcome.finish_reason is not None:
+            self.abort(sequence.id)
+        return sequence.id, outcome
+
+    def _can_decode(self, sequence: Sequence) -> bool:
+        """Return whether the sequence needs only its latest token, and its mask is not late."""
+        if sequence.remaining > 1 or sequence.id in self._unaccepted:
+            return False
+        return sequence.grammar is None or sequence.grammar.is_mask_near()
 
     def _admit(self) -> list[Sequence]:
         """Move waiting sequences to the running ones until one does not fit. Return those admitted.
@@ -297,8 +345,8 @@ class Scheduler:
         start = sequence.computed
         sample = start + count == sequence.length and sequence.sampling.max_tokens > 0
         grammar = sequence.grammar if sample else None
-        if grammar is not None:
-            grammar.start_mask(sequence.stop_ids, may_stop=sequence.has_min_tokens)
+        if sequence.grammar is not None:
+            sequence.grammar.request_mask(sequence.stop_ids, may_stop=sequence.has_min_tokens)
         self._cache_full_blocks(sequence, start, start + count)
         batch.token_budget -= count + len(drafts)
         batch.sequences.append(sequence)

@@ -6,15 +6,15 @@ from msgspec.structs import replace
 
 from fllm.batching.runner import Row, Sampled
 from fllm.batching.sequence import Sequence
-from fllm.errors import BackendError
+from fllm.errors import BackendError, FllmError
 from fllm.values import EngineOutput, FinishReason, TokenLogprob
 
 
-def advance(sequence: Sequence, row: Row, result: Sampled, max_model_len: int) -> EngineOutput | BackendError:
+def append_tokens(sequence: Sequence, row: Row, result: Sampled, max_model_len: int) -> EngineOutput:
     """Append the sampled tokens, up to a stop token, and return the output of the step.
 
-    Return the error instead if the sequence's grammar failed. Raise `BackendError` if the runner did not
-    return a token that the row requires.
+    The grammar of the sequence starts to accept the token. Raise `BackendError` if the runner did not return
+    a token that the row requires.
     """
     grammar = sequence.grammar
     tokens: list[int] = []
@@ -27,15 +27,25 @@ def advance(sequence: Sequence, row: Row, result: Sampled, max_model_len: int) -
             stop_token = token
             break
         if grammar is not None and grammar.error is None:
-            grammar.accept_token(token)
-    if grammar is not None and grammar.error is not None:
-        return grammar.error
-    output = EngineOutput(
+            is_last = _is_full(sequence, max_model_len)
+            grammar.accept_token(token, may_stop=sequence.has_min_tokens, is_last=is_last)
+    return EngineOutput(
         token_ids=tokens,
         logprobs=_logprobs(result, len(tokens)),
-        finish_reason=_finish_reason(sequence, max_model_len) if stop_token is None else "stop",
+        finish_reason=None if stop_token is None else "stop",
         stop_token=stop_token,
     )
+
+
+def finish_output(sequence: Sequence, output: EngineOutput, max_model_len: int) -> EngineOutput | FllmError:
+    """Return an output with its finish reason, once the sequence's grammar has accepted its token.
+
+    Return the error instead if the grammar failed.
+    """
+    if sequence.grammar is not None and sequence.grammar.error is not None:
+        return sequence.grammar.error
+    if output.finish_reason is None:
+        output = replace(output, finish_reason=_finish_reason(sequence, max_model_len))
     return output if sequence.started else _first_output(sequence, output)
 
 
@@ -62,8 +72,11 @@ def _stops(sequence: Sequence, token: int) -> bool:
 def _finish_reason(sequence: Sequence, max_model_len: int) -> FinishReason | None:
     if sequence.grammar is not None and sequence.grammar.exhausted:
         return "stop"
-    full = sequence.length >= max_model_len or sequence.generated >= sequence.sampling.max_tokens
-    return "length" if full else None
+    return "length" if _is_full(sequence, max_model_len) else None
+
+
+def _is_full(sequence: Sequence, max_model_len: int) -> bool:
+    return sequence.length >= max_model_len or sequence.generated >= sequence.sampling.max_tokens
 
 
 def _first_output(sequence: Sequence, output: EngineOutput) -> EngineOutput:

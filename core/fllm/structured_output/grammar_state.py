@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from functools import partial
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from threading import Event
 
 from fllm.containment import contained
-from fllm.errors import BackendError, RequestError, format_error
+from fllm.errors import BackendError, FllmError, RequestError, format_error
 from fllm.structured_output.interfaces import GrammarMatcher, Vocabulary
-from fllm.structured_output.mask_worker import MASK_TIMEOUT, MaskWorker
+from fllm.structured_output.mask_worker import MaskWorker
+
+SLOW_SECONDS = 0.005
+"""Processor time of a token above which a matcher is slow."""
+DECAY = 0.9
+"""How much of the processor time of the slowest token counts after each other token."""
+CPU_SECONDS = 2.0
+"""Processor time that the matcher of a sequence may use, besides `TOKEN_CPU_SECONDS`."""
+TOKEN_CPU_SECONDS = 0.01
+"""Processor time that it may use for each token. The slowest schemas in use take 10 ms for a few tokens."""
+HANG_SECONDS = 5.0
+"""Seconds after which a call of a matcher is considered hung."""
 
 
 def require_text(matcher: GrammarMatcher, bitmask_size: Callable[[], int]) -> None:
@@ -23,70 +35,198 @@ def require_text(matcher: GrammarMatcher, bitmask_size: Callable[[], int]) -> No
 class GrammarState:
     """Drives a matcher, whose errors fail only this sequence.
 
-    The mask worker computes masks. Everything else happens in the engine thread, and never while a mask is
-    being computed.
+    Its worker calls the matcher, in `accept` and `fill`. The engine thread calls all other methods::
+
+        request_mask ─▶ wait_for_mask ─ sample ─▶ accept_token ─▶ wait_until_accepted ─▶ request_mask ─▶ ...
     """
 
-    def __init__(self, matcher: GrammarMatcher, vocabulary: Vocabulary, worker: MaskWorker) -> None:
+    def __init__(
+        self,
+        matcher: GrammarMatcher,
+        vocabulary: Vocabulary,
+        worker: MaskWorker,
+        *,
+        client: str = "",
+    ) -> None:
+        self.client = client
+        self.error: FllmError | None = None
+        """Why the sequence can't continue."""
+        self.may_stop = False
+        """Whether, under the last mask, a stop token ends the text; otherwise it is an ordinary token."""
+        self.exhausted = False
+        """Whether the text is complete and nothing may follow."""
+        self.missed_mask = False
+        """Whether the last row of the sequence did not get its mask in time. What it sampled is dropped."""
         self._matcher = matcher
         self._worker = worker
         self._eos_token_ids = vocabulary.eos_token_ids
         self._buffer = bytearray(4 * vocabulary.bitmask_size)
         self._zeros = bytes(len(self._buffer))
         self._mask = memoryview(self._buffer).cast("i")
+        self._all_allowed = memoryview(b"\xff" * len(self._buffer)).cast("i")
+        self._stop_ids: Collection[int] = ()
+        self._stop_allowed = False
+        self._token_id = -1
+        self._is_last = False
+        self._started = False
+        self._accepted = Event()
+        self._accepted.set()
         self._computed = Event()
+        self._awaited = False
+        """Whether the engine may sleep until the worker has done its part."""
+        self._cancelled = False
+        self._tokens = 0
+        self._cpu_seconds = 0.0
+        self._token_cpu_seconds = 0.0
+        self._typical_cpu_seconds = 0.0
         # An error of the grammar fails only this sequence.
         self._contained = contained(lambda error: self._fail(format_error(error)))
-        self.error: BackendError | None = None
-        """Why the sequence can't continue."""
-        self.may_stop = False
-        """Whether, under the last mask, a stop token ends the text; otherwise it is an ordinary token."""
-        self.exhausted = False
-        """Whether the text is complete and nothing may follow."""
 
-    def accept_token(self, token_id: int) -> None:
-        """Advance the matcher by a sampled token that does not end the text."""
-        with self._contained:
-            if not self._matcher.accept_token(token_id):
-                self._fail(f"it does not allow the token {token_id} that was sampled")
-            elif self._matcher.is_accepting:
-                self._fill()
-                self.exhausted = self._buffer == self._zeros
+    @property
+    def slow(self) -> bool:
+        """Whether the latest tokens took much processor time."""
+        return self._typical_cpu_seconds > SLOW_SECONDS
 
-    def start_mask(self, stop_ids: Collection[int], *, may_stop: bool) -> None:
-        """Start to compute the next mask in the mask worker.
+    def request_mask(self, stop_ids: Collection[int], *, may_stop: bool) -> None:
+        """Start to compute the first mask, before a row of the sequence. Later masks follow each token.
 
-        If the text is complete, the mask allows stop tokens if ``may_stop``, or if nothing else may follow.
+        If the text is complete, a mask allows stop tokens if ``may_stop``, or if nothing else may follow.
         """
-        self._computed.clear()
-        self._worker.submit(partial(self._compute, stop_ids, may_stop))
+        self.missed_mask = False
+        if not self._started:
+            self._started = True
+            self._stop_ids, self._stop_allowed = stop_ids, may_stop
+            self._worker.submit(self, accept=False)
+
+    def is_mask_near(self) -> bool:
+        """Return whether a row may count on its mask. If not, the engine is woken once this has changed."""
+        return self._is_set(self._computed) or not (self.slow or self.missed_mask)
 
     def wait_for_mask(self) -> memoryview:
         """Return the mask once it is computed.
 
-        If the sequence has failed, return a mask of all tokens, whose sample is dropped.
+        If it is late, or the sequence has failed, return a mask of all tokens, whose sample is dropped.
         """
-        if not self._computed.wait(MASK_TIMEOUT):
-            self._fail(f"it took more than {MASK_TIMEOUT} s to find the next token")
-            self._worker.replace_thread()
-        return self._mask
+        if not self._wait(self._computed):
+            self.missed_mask = True
+        return self._all_allowed if self.missed_mask or self.error else self._mask
 
-    def _compute(self, stop_ids: Collection[int], may_stop: bool) -> None:
-        with self._contained:
-            self._fill()
-            self.may_stop = self._matcher.is_accepting and (may_stop or self._buffer == self._zeros)
-            if self.may_stop:
-                for token in stop_ids:
-                    self._buffer[token // 8] |= 1 << token % 8
-            if self._buffer == self._zeros:
-                self._fail("it allows no token of the vocabulary here")
+    def accept_token(self, token_id: int, *, may_stop: bool, is_last: bool) -> None:
+        """Start to advance the matcher by a sampled token that does not end the text, and the next mask."""
+        self._token_id, self._stop_allowed, self._is_last = token_id, may_stop, is_last
+        self._accepted.clear()
+        self._computed.clear()
+        self._worker.submit(self, accept=True)
+
+    def wait_until_accepted(self) -> bool:
+        """Return whether the matcher has accepted the token. If not, the engine is woken once it has."""
+        return self._wait(self._accepted) or self._is_set(self._accepted)
+
+    def is_accepted(self) -> bool:
+        """Return the same without waiting."""
+        return self._is_set(self._accepted)
+
+    def cancel(self) -> None:
+        """Skip what is not computed yet: the sequence has ended."""
+        self._cancelled = True
+
+    def accept(self) -> bool:
+        """Advance the matcher, in the worker. Return whether its next mask remains to be computed."""
+        self._typical_cpu_seconds *= DECAY
+        self._token_cpu_seconds = 0.0
+        self._tokens += 1
+        filled = False
+        with self._measured(), self._contained:
+            if self._cancelled:
+                pass
+            elif not self._matcher.accept_token(self._token_id):
+                self._fail(f"it does not allow the token {self._token_id} that was sampled")
+            elif self._matcher.is_accepting:
+                self._fill()
+                filled = True
+                self.exhausted = self._buffer == self._zeros
+                if not self.exhausted:
+                    self._allow_stop_tokens()
+        self._signal(self._accepted)
+        if filled:
+            self._signal(self._computed)
+        return not (filled or self._is_last)
+
+    def fill(self) -> None:
+        """Compute the mask, in the worker."""
+        with self._measured(), self._contained:
+            if not self._cancelled:
+                self._fill()
+                self._allow_stop_tokens()
+        self._signal(self._computed)
+
+    def is_overdue(self, cpu_seconds: float, seconds: float) -> bool:
+        """Return whether a call takes too much, which has taken this long so far. If so, fail."""
+        if self._cpu_seconds + cpu_seconds > self._cpu_limit:
+            self._fail_as_slow()
+        elif seconds > HANG_SECONDS:
+            self._fail(f"it took more than {HANG_SECONDS:g} s to find the next token")
+        else:
+            return False
+        self._accepted.set()
         self._computed.set()
+        return True
+
+    @property
+    def _cpu_limit(self) -> float:
+        return CPU_SECONDS + TOKEN_CPU_SECONDS * self._tokens
+
+    @contextmanager
+    def _measured(self) -> Iterator[None]:
+        """Add up the processor time of a block in the worker. A sequence that takes too much fails."""
+        start = time.thread_time()
+        yield
+        used = time.thread_time() - start
+        self._cpu_seconds += used
+        self._token_cpu_seconds += used
+        self._typical_cpu_seconds = max(self._typical_cpu_seconds, self._token_cpu_seconds)
+        if self._cpu_seconds > self._cpu_limit:
+            self._fail_as_slow()
+
+    def _wait(self, event: Event) -> bool:
+        return event.is_set() or (not self.slow and self._worker.wait(event))
+
+    def _is_set(self, event: Event) -> bool:
+        """Return whether an event is set. If not, the engine is woken when it is."""
+        if not event.is_set():
+            self._awaited = True
+        return event.is_set()
+
+    def _signal(self, event: Event) -> None:
+        event.set()
+        if self._awaited:
+            self._awaited = False
+            self._worker.wake_engine()
 
     def _fail(self, reason: str) -> None:
-        self.error = BackendError(f"the grammar failed: {reason}")
-        self._mask = memoryview(b"\xff" * len(self._buffer)).cast("i")
+        self._fail_with(BackendError(f"the grammar failed: {reason}"))
+
+    def _fail_as_slow(self) -> None:
+        self._fail_with(
+            RequestError(
+                f"the grammar is too slow: it took more than {self._cpu_limit:.3g} s of processor time "
+                f"to find which tokens may follow the first {self._tokens}"
+            )
+        )
+
+    def _fail_with(self, error: FllmError) -> None:
+        self.error = self.error or error
 
     def _fill(self) -> None:
         self._matcher.fill_bitmask(self._mask)
         for token in self._eos_token_ids:
             self._buffer[token // 8] &= ~(1 << token % 8)
+
+    def _allow_stop_tokens(self) -> None:
+        """Allow stop tokens in the mask where the text may end."""
+        self.may_stop = self._matcher.is_accepting and (self._stop_allowed or self._buffer == self._zeros)
+        if self.may_stop:
+            for token in self._stop_ids:
+                self._buffer[token // 8] |= 1 << token % 8
+        if self._buffer == self._zeros:
+            self._fail("it allows no token of the vocabulary here")

@@ -127,7 +127,7 @@ def test_an_empty_text_ends_with_an_end_of_sequence() -> None:
 def test_a_grammar_that_fails_or_hangs_fails_its_own_sequence_alone(
     text: str, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fllm.structured_output.grammar_state.MASK_TIMEOUT", 0.05)
+    monkeypatch.setattr("fllm.structured_output.grammar_state.HANG_SECONDS", 0.05)
     free = request("free")
 
     async def scenario(engine: BatchedBackend) -> None:
@@ -147,7 +147,7 @@ def test_a_grammar_that_fails_or_hangs_fails_its_own_sequence_alone(
 
 
 def test_a_hanging_mask_delays_a_batch_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fllm.structured_output.grammar_state.MASK_TIMEOUT", 0.01)
+    monkeypatch.setattr("fllm.structured_output.grammar_state.HANG_SECONDS", 0.01)
     monkeypatch.setattr("support.fake_grammar.HANG_SECONDS", 30.0)
     began = time.monotonic()
 
