@@ -11,10 +11,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from fllm.containment import mapped
-from fllm.errors import ModelError
+from fllm.errors import ModelError, RequestError, format_error
 
 if TYPE_CHECKING:
     import tokenizers
+
+_failing_on_text = mapped(
+    lambda error: RequestError(f"the model's tokenizer fails on the text: {format_error(error)}"),
+    base_exceptions=True,  # a regular expression that exceeds Oniguruma's limit is a panic
+)
 
 
 class Tokenizer:
@@ -42,8 +47,10 @@ class Tokenizer:
         import tokenizers
 
         file = directory / "tokenizer.json"
-        # The library raises plain exceptions.
-        with mapped(lambda error: ModelError(f"the tokenizer {file} can't be read: {error}")):
+        # The library raises plain exceptions, and panics are no `Exception`.
+        with mapped(
+            lambda error: ModelError(f"the tokenizer {file} can't be read: {error}"), base_exceptions=True
+        ):
             inner = tokenizers.Tokenizer.from_file(str(file))
         # Some tokenizers are published with their training settings, which would truncate prompts.
         inner.no_truncation()
@@ -63,13 +70,14 @@ class Tokenizer:
         return self.special_tokens.get("eos_token")
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        """Return the token ids of a text.
+        """Return the token ids of a text. Raise `RequestError` if the model's tokenizer fails on it.
 
         ``add_special_tokens`` adds the tokens that the model expects around plain text, such as BOS. A
         rendered chat contains them already.
         """
-        # Unlike `encode`, it releases the GIL and does not compute offsets.
-        [encoding] = self._inner.encode_batch_fast([text], add_special_tokens=add_special_tokens)
+        with _failing_on_text:
+            # Unlike `encode`, it releases the GIL and does not compute offsets.
+            [encoding] = self._inner.encode_batch_fast([text], add_special_tokens=add_special_tokens)
         return encoding.ids
 
     def min_token_count(self, text: str) -> int:

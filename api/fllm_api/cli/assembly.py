@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import logging
-from pathlib import Path
-
-from fllm.chat import ChatTemplate, RequestTemplates, TemplateSettings
-from fllm.errors import ConfigError
-from fllm.interfaces import Backend, MetricsContext, TemplateContext
+from fllm.chat import RequestTemplates, TemplateSettings
+from fllm.interfaces import Backend, MetricsContext
 from fllm.plugins.loader import Plugins
-from fllm.tokenizer import Tokenizer
-from fllm.values import ChatTemplates, ModelCard
+from fllm.values import ModelCard
 from fllm_api.app import create_app
 from fllm_api.app_state import AppState
+from fllm_api.cli.model_files import ModelFiles
 from fllm_api.cli.parser_selection import resolve_auto_parsers
 from fllm_api.cli.settings import Settings
-from fllm_api.config import ServerConfig
 from fllm_api.listener import ConnectionTimeouts, Listener
 
-log = logging.getLogger("fllm.server")
 
-
-def create_listener(settings: Settings, plugins: Plugins, backend: Backend, card: ModelCard) -> Listener:
+def create_listener(
+    settings: Settings, plugins: Plugins, backend: Backend, card: ModelCard, files: ModelFiles
+) -> Listener:
     """Return the HTTP server for a started backend."""
-    state = create_app_state(settings, plugins, backend, card)
+    state = create_app_state(settings, plugins, backend, card, files)
     config = state.config
     return Listener(
         create_app(state),
@@ -35,11 +30,12 @@ def create_listener(settings: Settings, plugins: Plugins, backend: Backend, card
     )
 
 
-def create_app_state(settings: Settings, plugins: Plugins, backend: Backend, card: ModelCard) -> AppState:
+def create_app_state(
+    settings: Settings, plugins: Plugins, backend: Backend, card: ModelCard, files: ModelFiles
+) -> AppState:
     """Return the application state, which holds everything that request handlers use."""
-    tokenizer = Tokenizer.load(Path(card.tokenizer))
-    templates = plugins.chat_templates(TemplateContext(card=card, file=settings.server.chat_template)) or {}
-    config = resolve_auto_parsers(settings.server, plugins, templates, tokenizer)
+    tokenizer = files.tokenizer
+    config = resolve_auto_parsers(settings.server, plugins, files.templates, tokenizer)
     metrics = MetricsContext(
         model_name=config.served_model_name, max_model_len=card.max_model_len, config=settings.metrics
     )
@@ -50,7 +46,7 @@ def create_app_state(settings: Settings, plugins: Plugins, backend: Backend, car
         backend_name=(settings.backend, *settings.backend_config.chain)[-1],
         card=card,
         tokenizer=tokenizer,
-        template=compile_chat_template(config, templates, tokenizer),
+        template=files.template,
         request_templates=RequestTemplates(
             TemplateSettings(tokenizer.special_tokens, config.chat_template_content_format)
         )
@@ -62,21 +58,3 @@ def create_app_state(settings: Settings, plugins: Plugins, backend: Backend, car
         tool_parser=plugins.tool_parsers.load(config.tool_call_parser) if config.tool_call_parser else None,
         collectors=plugins.collectors(metrics),
     )
-
-
-def compile_chat_template(
-    config: ServerConfig, templates: ChatTemplates, tokenizer: Tokenizer
-) -> ChatTemplate | None:
-    """Compile the chat templates. Return ``None``, with a warning, if there are none or they are invalid."""
-    if not templates:
-        log.warning("the model has no chat template: /v1/chat/completions requires --chat-template FILE")
-        return None
-    try:
-        return ChatTemplate.compile(
-            templates,
-            special_tokens=tokenizer.special_tokens,
-            content_format=config.chat_template_content_format,
-        )
-    except ConfigError as error:
-        log.warning("invalid chat template: /v1/chat/completions requires --chat-template FILE: %s", error)
-        return None

@@ -10,15 +10,19 @@ import socket
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import rich_click as click
 
+from fllm.concurrency.timeout_executor import TaskTimeout, TimeoutExecutor
+from fllm.errors import ModelError
 from fllm.interfaces import Backend, BackendContext
+from fllm.model_check import ModelCheck
 from fllm.plugins.loader import Plugins
-from fllm.values import ModelCard
 from fllm_api.cli.bind import allow_address_reuse, server_url
 from fllm_api.cli.event_loop import loop_factory
+from fllm_api.cli.model_files import load_model_files
 from fllm_api.cli.progress import report_progress
 from fllm_api.cli.settings import Settings
 from fllm_api.lifecycle.event_loop_watchdog import watch_event_loop
@@ -28,6 +32,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+LOAD_TIMEOUT = 300.0
+"""Seconds that the tokenizer and the chat template may take to load. Their checks have shorter limits."""
 BACKEND_STOP_TIMEOUT = 30.0
 """Seconds that a backend may take to stop. The `process` backend kills its engine earlier."""
 
@@ -52,11 +58,10 @@ async def _serve(
             )
             backend: Backend = plugins.backends.load(settings.backend)(settings.backend_config, context)
             stack.push_async_callback(_stop, backend)
-            started = await _run_unless_interrupted(interrupted, _start(backend))
+            started = await _run_unless_interrupted(interrupted, _start(settings, plugins, backend))
         if started is None:
             return
-        card, create_listener = started
-        listener = create_listener(settings, plugins, backend, card)
+        listener = started()
         listener.on_ready = lambda: _announce(settings, sockets, started_at)
         await _listen(listener, sockets, interrupted)
 
@@ -71,10 +76,24 @@ async def _stop(backend: Backend) -> None:
         os._exit(1)
 
 
-async def _start(backend: Backend) -> tuple[ModelCard, Callable[..., Listener]]:
-    """Start the backend, and import the web framework while it loads."""
-    card, create_listener = await asyncio.gather(backend.start(), asyncio.to_thread(_import_listener))
-    return card, create_listener
+async def _start(settings: Settings, plugins: Plugins, backend: Backend) -> Callable[[], Listener]:
+    """Start the backend, and import the web framework while it loads. Then load the model's files.
+
+    Return a function that creates the HTTP server.
+    """
+    check = ModelCheck()
+    try:
+        card, create_listener, _ = await asyncio.gather(
+            backend.start(), asyncio.to_thread(_import_listener), asyncio.to_thread(check.start)
+        )
+        load = partial(load_model_files, settings.server, plugins, card, check)
+        # A thread that keeps neither a signal waiting nor the process from exiting, whatever runs in it.
+        files = await TimeoutExecutor(1, "fllm-load").run(load, time_limit=LOAD_TIMEOUT)
+    except TaskTimeout:
+        raise ModelError(f"the files of the model take more than {LOAD_TIMEOUT:g} s to load") from None
+    finally:
+        check.stop()
+    return partial(create_listener, settings, plugins, backend, card, files)
 
 
 def _import_listener() -> Callable[..., Listener]:

@@ -64,6 +64,7 @@ def check_parsers(config: ServerConfig, plugins: Plugins) -> None:
 def check_template(file: Path, content_format: ContentFormat) -> None:
     """Read, compile and test the ``--chat-template`` file. Raise `ConfigError` if it is invalid."""
     from fllm.chat import ChatTemplate
+    from fllm.model_check import render_watchdog
 
     where = f"--chat-template {file}"
     try:
@@ -71,5 +72,9 @@ def check_template(file: Path, content_format: ContentFormat) -> None:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{where} can't be read: {error}") from error
     ChatTemplate.compile(
-        {"default": source}, special_tokens={}, content_format=content_format, where=where
+        {"default": source},
+        special_tokens={},
+        content_format=content_format,
+        where=where,
+        watchdog=render_watchdog(),
     ).check()

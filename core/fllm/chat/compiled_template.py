@@ -9,7 +9,7 @@ from jinja2 import Template, TemplateError, TemplateSyntaxError
 from msgspec import Struct
 from msgspec.structs import replace
 
-from fllm.chat.jinja_environment import jinja_environment
+from fllm.chat.jinja_environment import OversizedResult, jinja_environment
 from fllm.chat.message_normalization import EmptyContent, MessageFormat, normalize_messages
 from fllm.chat.template_introspection import TemplateTraits, template_traits
 from fllm.chat.tool_prompt import ToolPromptRole
@@ -26,8 +26,13 @@ RENDER_ERRORS = (
     AttributeError,
     ArithmeticError,
     RuntimeError,
+    MemoryError,
 )
 """Exceptions that rendering may raise: Jinja does not wrap what Python raises inside a template."""
+
+
+class TemplateTooComplex(ConfigError):
+    """Compiling the template, or rendering a simple conversation, exceeds a limit."""
 
 
 class CompiledTemplate(Struct, frozen=True):
@@ -49,17 +54,25 @@ class CompiledTemplate(Struct, frozen=True):
 
 
 def compile_template(source: str, content_format: ContentFormat, where: str) -> CompiledTemplate:
-    """Compile a Jinja source; raise `ConfigError` with the line of a syntax error."""
+    """Compile a Jinja source; raise `ConfigError` with the line of a syntax error.
+
+    Raise `TemplateTooComplex` if it can't be compiled, or if a simple conversation exceeds a limit.
+    """
     jinja = jinja_environment()
     try:
         traits = template_traits(jinja.parse(source))
         template = jinja.from_string(source)
     except TemplateSyntaxError as error:
         raise ConfigError(f"{where}, line {error.lineno}: {one_line(error)}") from error
-    compiled = _with_tool_call_format(CompiledTemplate(template, _message_format(traits, content_format)))
-    if traits.uses_tools:
-        return compiled
-    return replace(compiled, tool_prompt_role="system" if _supports_system(compiled) else "user")
+    except RecursionError as error:
+        raise TemplateTooComplex(f"{where} is too complex: {one_line(error)}") from error
+    try:
+        compiled = _with_tool_call_format(CompiledTemplate(template, _message_format(traits, content_format)))
+        if traits.uses_tools:
+            return compiled
+        return replace(compiled, tool_prompt_role="system" if _supports_system(compiled) else "user")
+    except _TOO_COMPLEX as error:
+        raise TemplateTooComplex(f"{where} is too complex: {one_line(error)}") from error
 
 
 def one_line(error: BaseException) -> str:
@@ -74,6 +87,9 @@ def _message_format(traits: TemplateTraits, content_format: ContentFormat) -> Me
         lists, strings = content_format == "openai", content_format == "string"
     return MessageFormat(lists=lists, strings=strings, developer_role=traits.mentions_developer)
 
+
+_TOO_COMPLEX = (OversizedResult, MemoryError)
+"""Errors of a simple conversation that show that the template is too complex."""
 
 PROBE_TOOL: Mapping[str, Any] = {
     "type": "function",
@@ -109,6 +125,8 @@ def _supports_system(compiled: CompiledTemplate) -> bool:
     messages = [{"role": "system", "content": "Be brief"}, {"role": "user", "content": "Hello"}]
     try:
         return "Be brief" in compiled.probe(messages, None)
+    except _TOO_COMPLEX:
+        raise
     except RENDER_ERRORS:
         return False
 
@@ -116,6 +134,8 @@ def _supports_system(compiled: CompiledTemplate) -> bool:
 def _renders_tool_calls(compiled: CompiledTemplate) -> bool:
     try:
         text = compiled.probe(_PROBE_TOOL_CALL, [PROBE_TOOL])
+    except _TOO_COMPLEX:
+        raise
     except RENDER_ERRORS:
         return False
     return "called" in text and "None" not in text

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 from fllm.chat.compiled_template import (
     PROBE_TOOL,
     RENDER_ERRORS,
     CompiledTemplate,
     ContentFormat,
+    TemplateTooComplex,
     compile_template,
     one_line,
 )
@@ -17,8 +19,11 @@ from fllm.chat.continue_final_message import cut_at_marker, insert_marker
 from fllm.chat.jinja_environment import ConversationRejected
 from fllm.chat.message_normalization import normalize_messages
 from fllm.chat.tool_prompt import add_tool_prompt
+from fllm.concurrency.thread_watchdog import LimitExceeded, ThreadWatchdog
 from fllm.errors import ConfigError, RequestError
 from fllm.values import ChatTemplates
+
+T = TypeVar("T")
 
 _RESERVED_VARIABLES = ("messages", "tools", "add_generation_prompt", "continue_final_message")
 
@@ -27,11 +32,16 @@ class ChatTemplate:
     """A model's compiled chat templates. Rendering is thread-safe."""
 
     def __init__(
-        self, templates: Mapping[str, CompiledTemplate], special_tokens: Mapping[str, str], where: str
+        self,
+        templates: Mapping[str, CompiledTemplate],
+        special_tokens: Mapping[str, str],
+        where: str,
+        watchdog: ThreadWatchdog | None = None,
     ) -> None:
         self._templates = templates
         self._special_tokens = special_tokens
         self._where = where
+        self._watchdog = watchdog
 
     @classmethod
     def compile(
@@ -41,13 +51,21 @@ class ChatTemplate:
         special_tokens: Mapping[str, str],
         content_format: ContentFormat = "auto",
         where: str = "the chat template",
+        watchdog: ThreadWatchdog | None = None,
     ) -> ChatTemplate:
         """Compile all templates; raise `ConfigError` for invalid Jinja.
 
-        ``where`` names the origin of the templates in error messages.
+        ``where`` names the origin of the templates in error messages. ``watchdog`` limits compiling and
+        rendering: raise `TemplateTooComplex` if it interrupts one.
         """
-        compiled = {name: compile_template(text, content_format, where) for name, text in templates.items()}
-        return cls(compiled, special_tokens, where)
+        try:
+            compiled = {
+                name: _run(watchdog, partial(compile_template, text, content_format, where))
+                for name, text in templates.items()
+            }
+        except LimitExceeded as error:
+            raise TemplateTooComplex(f"{where} is too complex: {error}") from None
+        return cls(compiled, special_tokens, where, watchdog)
 
     def check(self) -> None:
         """Render a simple message without and with a tool; raise `ConfigError` if neither works.
@@ -57,7 +75,13 @@ class ChatTemplate:
         template = self._templates.get("default")
         if template is None:
             raise ConfigError(f"{self._where}: {self._no_default()}")
-        if (failure := _failure(template, None)) and _failure(template, [PROBE_TOOL]):
+        try:
+            failure = _run(
+                self._watchdog, lambda: _failure(template, None) and _failure(template, [PROBE_TOOL])
+            )
+        except LimitExceeded as error:
+            raise TemplateTooComplex(f"{self._where} is too complex: {error}") from None
+        if failure:
             raise ConfigError(f"{self._where} can't render a simple message: {one_line(failure)}")
 
     def render(
@@ -89,7 +113,7 @@ class ChatTemplate:
             "tools": tools or None,
             "add_generation_prompt": add_generation_prompt,
         }
-        text = _render(template, variables)
+        text = _render(template, variables, self._watchdog)
         return cut_at_marker(text, conversation) if continue_final_message else text
 
     def _select(self, *, has_tools: bool) -> CompiledTemplate:
@@ -104,9 +128,17 @@ class ChatTemplate:
         return f"there is no default chat template (there are: {names}); give one with --chat-template FILE"
 
 
-def _render(template: CompiledTemplate, variables: Mapping[str, Any]) -> str:
+def _run(watchdog: ThreadWatchdog | None, function: Callable[[], T]) -> T:
+    return function() if watchdog is None else watchdog.run(function)
+
+
+def _render(template: CompiledTemplate, variables: Mapping[str, Any], watchdog: ThreadWatchdog | None) -> str:
     try:
-        return template.template.render(variables)
+        return _run(watchdog, lambda: template.template.render(variables))
+    except LimitExceeded as error:
+        raise RequestError(
+            f"the conversation is too complex for the chat template: {error}", param="messages"
+        ) from None
     except RENDER_ERRORS as error:
         verb = "rejects" if isinstance(error, ConversationRejected) else "fails on"
         raise RequestError(

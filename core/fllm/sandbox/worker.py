@@ -55,14 +55,21 @@ class Worker(Generic[ArgumentT, TaskT]):
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: MessageSocket
 
+    def start(self) -> None:
+        """Start the child unless it runs, so that the first task does not wait for it.
+
+        Raise `BackendError` if it does not start.
+        """
+        if self._process is None or self._process.poll() is not None:
+            self._start()
+
     def run(self, task: TaskT) -> bytes:
         """Return the result of a task.
 
         Raise `RequestError` if the task rejects its input or exceeds a limit, `BackendError` if it crashes or
         the child does not start.
         """
-        if self._process is None or self._process.poll() is not None:
-            self._start()
+        self.start()
         deadline = time.monotonic() + self._limits.wall_seconds
         try:
             self._socket.send(pickle.dumps(task), deadline)

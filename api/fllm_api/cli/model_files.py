@@ -1,0 +1,78 @@
+"""Load the tokenizer and the chat templates of a model, which a child process has checked before."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from msgspec import Struct
+
+from fllm.chat import ChatTemplate
+from fllm.chat.compiled_template import TemplateTooComplex
+from fllm.errors import ConfigError
+from fllm.interfaces import TemplateContext
+from fllm.model_check import ModelCheck, render_watchdog
+from fllm.plugins.loader import Plugins
+from fllm.tokenizer import Tokenizer
+from fllm.values import ChatTemplates, ModelCard
+from fllm_api.config import ServerConfig
+
+log = logging.getLogger("fllm.server")
+
+TEMPLATE_FILES = ("chat_template.jinja", "tokenizer_config.json")
+"""Files of a model that may contain its chat template, in order of precedence."""
+
+
+class ModelFiles(Struct, frozen=True):
+    """The tokenizer and the chat templates of a model."""
+
+    tokenizer: Tokenizer
+    templates: ChatTemplates
+    template: ChatTemplate | None
+    """The compiled templates; ``None`` if there are none or they are invalid."""
+
+
+def load_model_files(
+    config: ServerConfig, plugins: Plugins, card: ModelCard, check: ModelCheck
+) -> ModelFiles:
+    """Check and load the files. Raise `UserError` if they are invalid or exceed the limits.
+
+    This may take seconds, so it runs outside the event loop.
+    """
+    directory = Path(card.tokenizer)
+    check.check_tokenizer(directory)
+    tokenizer = Tokenizer.load(directory)
+    templates = plugins.chat_templates(TemplateContext(card=card, file=config.chat_template)) or {}
+    if not templates:
+        log.warning("the model has no chat template: /v1/chat/completions requires --chat-template FILE")
+        return ModelFiles(tokenizer, templates, None)
+    where = _origin(config, directory)
+    check.check_templates(templates, config.chat_template_content_format, where)
+    return ModelFiles(tokenizer, templates, _compile(config, templates, tokenizer, where))
+
+
+def _compile(
+    config: ServerConfig, templates: ChatTemplates, tokenizer: Tokenizer, where: str
+) -> ChatTemplate | None:
+    """Compile the chat templates. Return ``None``, with a warning, if they are invalid."""
+    try:
+        return ChatTemplate.compile(
+            templates,
+            special_tokens=tokenizer.special_tokens,
+            content_format=config.chat_template_content_format,
+            where=where,
+            watchdog=render_watchdog(),
+        )
+    except TemplateTooComplex:
+        raise
+    except ConfigError as error:
+        log.warning("invalid chat template: /v1/chat/completions requires --chat-template FILE: %s", error)
+        return None
+
+
+def _origin(config: ServerConfig, directory: Path) -> str:
+    """Return a description of the chat templates that names their file."""
+    if config.chat_template is not None:
+        return f"--chat-template {config.chat_template}"
+    file = next((name for name in TEMPLATE_FILES if (directory / name).is_file()), "")
+    return f"the chat template in {directory / file}"

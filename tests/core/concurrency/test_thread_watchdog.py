@@ -1,0 +1,79 @@
+"""The watchdog of threads. Its limits are so far apart that a busy machine does not matter."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import suppress
+
+import pytest
+
+from fllm.concurrency.thread_watchdog import LimitExceeded, ThreadWatchdog
+
+
+def compute() -> None:
+    while True:
+        with suppress(Exception):  # as a template's engine does
+            sum(range(100))
+
+
+def grow() -> None:
+    data = b"x" * 1_000_000
+    while True:
+        data += data
+        time.sleep(0.01)
+
+
+def test_results_and_errors_pass() -> None:
+    watchdog = ThreadWatchdog(cpu_seconds=60, memory=1 << 40)
+    assert watchdog.run(lambda: 1) == 1
+    with pytest.raises(ZeroDivisionError):
+        watchdog.run(lambda: 1 / 0)
+
+
+def test_code_that_computes_for_too_long_is_interrupted_in_any_thread() -> None:
+    watchdog = ThreadWatchdog(cpu_seconds=0.3, memory=1 << 40)
+    ends: list[str] = []
+
+    def run() -> None:
+        with pytest.raises(LimitExceeded) as caught:
+            watchdog.run(compute)
+        ends.append(str(caught.value))
+
+    threads = [threading.Thread(target=run) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert ends == ["it takes more than 0.3 s"] * 3
+    assert watchdog.run(lambda: sum(range(1_000_000))) == 499999500000
+
+
+def test_waiting_does_not_count() -> None:
+    assert ThreadWatchdog(cpu_seconds=0.2, memory=1 << 40).run(lambda: time.sleep(0.6)) is None
+
+
+def test_code_that_takes_too_much_memory_is_interrupted() -> None:
+    with pytest.raises(LimitExceeded, match="more than 64 MiB of memory"):
+        ThreadWatchdog(cpu_seconds=60, memory=64 << 20).run(grow)
+
+
+def test_an_interrupt_does_not_reach_the_code_after_the_function() -> None:
+    """Functions end at about the time of the interrupt."""
+    watchdog = ThreadWatchdog(cpu_seconds=0.05, memory=1 << 40)
+    outcomes = set()
+    for _ in range(20):
+        end = time.thread_time() + 0.1
+
+        def until(end: float = end) -> str:
+            while time.thread_time() < end:
+                pass
+            return "done"
+
+        try:
+            outcomes.add(watchdog.run(until))
+        except LimitExceeded:
+            outcomes.add("interrupted")
+        for _ in range(1000):
+            pass
+    assert outcomes <= {"done", "interrupted"}
