@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 import secrets
 import stat
 from collections.abc import Iterable
 from pathlib import Path
 
 from fllm.errors import ConfigError
+
+MAX_OWNER_LENGTH = 64
+
+_VISIBLE_ASCII = re.compile(r"[!-~]+")
+"""The characters of keys and owners. RFC 6750 allows fewer for a token; no other can be typed reliably."""
+_BLANKS = " \t\r"
 
 log = logging.getLogger("fllm.server")
 
@@ -22,15 +29,16 @@ class ApiKeys:
     """
 
     def __init__(self, keys: Iterable[str] = ()) -> None:
+        """Hash keys without an owner. Raise `ConfigError` if one has an invalid character."""
         self._secret = secrets.token_bytes(32)
-        self._from_options = self._hash_all(keys)
-        self._from_file: frozenset[bytes] = frozenset()
+        self._from_options = self._named((None, _checked(key, "--api-key: a key")) for key in keys)
+        self._from_file: dict[bytes, str] = {}
         self._file: Path | None = None
 
     def load(self, file: Path) -> None:
-        """Replace the keys from a file. Raise `ConfigError` if it cannot be read or holds no key."""
+        """Replace the keys from a file. Raise `ConfigError` if it is unreadable, invalid or empty."""
         self._file = file
-        self._from_file = self._hash_all(_read_keys(file))
+        self._from_file = self._named((owner, key) for key, owner in _read_keys(file).items())
 
     @property
     def required(self) -> bool:
@@ -38,11 +46,13 @@ class ApiKeys:
         return bool(self._from_options or self._from_file)
 
     def client(self, key: bytes) -> str | None:
-        """Return the client name of a key, stable until the process ends, or ``None`` for an unknown key."""
+        """Return the client name of a key, stable until the process ends, or ``None`` for an unknown key.
+
+        It is ``owner:`` and the owner's name, which all keys of an owner share, or ``key:`` and a part of the
+        key's hash.
+        """
         digest = self._hash(key)
-        return (
-            f"key:{digest.hex()[:8]}" if digest in self._from_options or digest in self._from_file else None
-        )
+        return self._from_file.get(digest) or self._from_options.get(digest)
 
     def reload(self) -> None:
         """Read the file again; if that fails, keep the present keys and log why."""
@@ -64,21 +74,52 @@ class ApiKeys:
                 "--api-key-file is readable by every user: %s; run: chmod o-r %s", self._file, self._file
             )
 
-    def _hash_all(self, keys: Iterable[str]) -> frozenset[bytes]:
-        return frozenset(self._hash(key.encode()) for key in keys)
+    def _named(self, keys: Iterable[tuple[str | None, str]]) -> dict[bytes, str]:
+        """Return client names by the hashes of keys, from keys with their owners."""
+        hashed = ((owner, self._hash(key.encode())) for owner, key in keys)
+        return {digest: f"owner:{owner}" if owner else f"key:{digest.hex()[:8]}" for owner, digest in hashed}
 
     def _hash(self, key: bytes) -> bytes:
         return hashlib.blake2b(key, key=self._secret, digest_size=32).digest()
 
 
-def _read_keys(file: Path) -> list[str]:
+def _read_keys(file: Path) -> dict[str, str | None]:
+    """Return the keys of a file with their owners. Each line is ``KEY`` or ``OWNER KEY``."""
     try:
-        lines = [line.strip() for line in file.read_text("utf-8").splitlines()]
+        lines = file.read_text("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         # A UnicodeDecodeError shows the bytes that it could not decode, which would be a key.
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ConfigError(f"--api-key-file {file} can't be read: {reason}") from None
-    keys = [line for line in lines if line and not line.startswith("#")]
+    keys: dict[str, str | None] = {}
+    for number, line in enumerate((each.strip(_BLANKS) for each in lines), 1):
+        if line and not line.startswith("#"):
+            where = f"--api-key-file {file}, line {number}"
+            key, owner = _parse_line(line, where)
+            if keys.setdefault(key, owner) != owner:
+                raise ConfigError(f"{where}: the same key has another owner in a line above")
     if not keys:
         raise ConfigError(f"--api-key-file {file} has no key")
     return keys
+
+
+def _parse_line(line: str, where: str) -> tuple[str, str | None]:
+    """Return key and owner. No message contains a part of the line, which may be a key."""
+    words = re.split(r"[ \t]+", line)
+    if len(words) > 2:
+        raise ConfigError(f"{where}: {len(words)} words; expected KEY or OWNER KEY")
+    key = _checked(words[-1], f"{where}: the key")
+    if len(words) == 1:
+        return key, None
+    owner = _checked(words[0], f"{where}: the owner")
+    if len(owner) > MAX_OWNER_LENGTH:
+        raise ConfigError(f"{where}: the owner is longer than {MAX_OWNER_LENGTH} characters")
+    return key, owner
+
+
+def _checked(text: str, what: str) -> str:
+    if not _VISIBLE_ASCII.fullmatch(text):
+        raise ConfigError(
+            f"{what} has a character that is not visible ASCII, such as a space or a letter like é"
+        )
+    return text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -76,6 +77,13 @@ def escaped(text: str) -> str:
     return "".join([each if each.isprintable() else ascii(each)[1:-1] for each in text])
 
 
+def escaped_json(text: str) -> str:
+    """Return a JSON text of one line with its invisible characters escaped, which JSON itself allows."""
+    if text.isprintable():
+        return text
+    return "".join([each if each.isprintable() else json.dumps(each)[1:-1] for each in text])
+
+
 def _with_request_id(record: logging.LogRecord) -> bool:
     """Add the request id where the record is created, which may be another thread than the handler's."""
     if not _request_id(record):
@@ -105,7 +113,7 @@ def _timestamp(seconds: float) -> str:
 
 def _json(line: dict[str, Any]) -> str:
     try:
-        return msgspec.json.encode(line, enc_hook=str).decode()
+        return escaped_json(msgspec.json.encode(line, enc_hook=str).decode())
     except UnicodeEncodeError:  # a lone surrogate, which UTF-8 cannot encode
         plain = {name: escaped(value) if isinstance(value, str) else value for name, value in line.items()}
-        return msgspec.json.encode(plain, enc_hook=str).decode()
+        return escaped_json(msgspec.json.encode(plain, enc_hook=str).decode())

@@ -77,10 +77,69 @@ def test_reloading_adds_and_removes_keys(file: Path, caplog: pytest.LogCaptureFi
     assert ADDED not in caplog.text
 
 
+def test_all_keys_of_an_owner_are_one_client(file: Path) -> None:
+    file.write_text(f"\ufeffann {IN_FILE}\r\nann\t {ADDED}\nbob sk-bob\nsk-alone\nann {IN_FILE}\n")
+    keys = loaded_keys(file, GIVEN, ADDED)
+    assert keys.client(IN_FILE.encode()) == keys.client(ADDED.encode()) == "owner:ann"
+    assert keys.client(b"sk-bob") == "owner:bob"
+    for alone in (b"sk-alone", GIVEN.encode()):
+        assert str(keys.client(alone)).startswith("key:")
+    assert keys.client(b"ann") is None
+    file.write_text(f"bob {IN_FILE}")
+    keys.reload()
+    assert keys.client(IN_FILE.encode()) == "owner:bob"
+    assert str(keys.client(ADDED.encode())).startswith("key:")
+
+
+ODD = [
+    "\u00a0",
+    "\u2003",
+    "\u200b",
+    "\u2028",
+    "\u0085",
+    "\x0b",
+    "\x0c",
+    "\x1f",
+    "\x7f",
+    "\ufeff",
+    "é",
+    "\ud800",
+]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=ascii)
+def test_a_key_or_owner_of_odd_characters_is_refused_by_its_line(odd: str, file: Path) -> None:
+    for text in (f"{ADDED}{odd}", f"{odd}{ADDED}", f"ann {ADDED}{odd}", f"an{odd}n {ADDED}"):
+        file.write_bytes(f"# one\n{text}\n".encode("utf-8", "surrogatepass"))
+        with pytest.raises(ConfigError, match=r"line 2: the (key|owner) has|it is not UTF-8") as raised:
+            loaded_keys(file)
+        assert ADDED not in raised.value.message
+    with pytest.raises(ConfigError, match="--api-key: a key has a character") as raised:
+        ApiKeys([f"{ADDED}{odd}"])
+    assert ADDED not in raised.value.message
+
+
+def test_the_name_of_an_owner_is_bounded(file: Path) -> None:
+    file.write_text(f"{'a' * 64} {ADDED}")
+    assert loaded_keys(file).client(ADDED.encode()) == f"owner:{'a' * 64}"
+    file.write_text(f"{'a' * 65} {ADDED}")
+    with pytest.raises(ConfigError, match="longer than 64 characters"):
+        loaded_keys(file)
+
+
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "gone": (lambda file: file.unlink(), "No such file"),
     "empty": (lambda file: file.write_text("# nothing\n\n"), "has no key"),
     "binary": (lambda file: file.write_bytes(b"sk-\xff\xfe"), "it is not UTF-8"),
+    "a key with a space that is not ASCII": (
+        lambda file: file.write_text(f"\n{ADDED}\u00a0\n"),
+        "line 2: the key has a character that is not visible ASCII",
+    ),
+    "a line of three words": (lambda file: file.write_text(f"ann {ADDED} # laptop"), "line 1: 4 words"),
+    "a key of two owners": (
+        lambda file: file.write_text(f"ann {ADDED}\n{GIVEN}\nbob {ADDED}"),
+        "line 3: the same key has another owner",
+    ),
     "a directory": (lambda file: (file.unlink(), file.mkdir()), "Is a directory"),
 }
 
@@ -117,12 +176,13 @@ def test_a_world_readable_file_is_warned_about(
     assert ("readable by every user" in caplog.text) is warned
 
 
-@pytest.mark.parametrize("content", [b"", b"# only this\n", b"\xff\xfe"])
-def test_the_command_rejects_a_file_without_keys_in_one_line(content: bytes, file: Path) -> None:
+@pytest.mark.parametrize("content", [b"", b"# only this\n", b"\xff\xfe", "sk-1\u00a0".encode()])
+def test_the_command_rejects_an_invalid_file_in_one_line(content: bytes, file: Path) -> None:
     file.write_bytes(content)
     refused = run("serve", "--api-key-file", str(file))
     assert refused.returncode == 2
-    assert refused.stderr.startswith(f"furiosa-llm: error: --api-key-file {file} ")
+    assert refused.stderr.startswith(f"furiosa-llm: error: --api-key-file {file}")
+    assert "sk-1" not in refused.stderr
     assert refused.stderr.count("\n") == 1
 
 

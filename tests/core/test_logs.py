@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fllm.logs import FIELDS, REQUEST_ID, ConsoleFormatter, JsonFormatter, escaped
+from fllm.logs import FIELDS, REQUEST_ID, ConsoleFormatter, JsonFormatter, escaped, escaped_json
 
 FORGED = "no such model: x\n12:00:00 INFO fllm.api: all is well\x1b[2K\u2028"
 
@@ -26,7 +26,7 @@ def a_record(message: str, *arguments: object, error: BaseException | None = Non
 
 def in_json(**record: Any) -> dict[str, Any]:
     text = JsonFormatter().format(a_record(**record))
-    assert "\n" not in text
+    assert text.isprintable()
     line: dict[str, Any] = json.loads(text)
     return line
 
@@ -64,6 +64,18 @@ def test_json_has_fields_and_the_traceback_in_the_same_line() -> None:
     assert (line["status"], line["at"]) == (500, 1.5)
     assert line["exception"] == f"ValueError: {FORGED}"
     assert "request_id" not in line
+
+
+def test_json_escapes_what_it_need_not() -> None:
+    odd = "\u2028\u2029\x85\x9b2J\x7f\u202e\U000e0041"
+    assert in_json(message=odd, **{FIELDS: {"path": odd}}) | {"ts": ""} == {
+        "ts": "",
+        "level": "error",
+        "logger": "fllm.api",
+        "message": odd,
+        "path": odd,
+    }
+    assert escaped_json('"Grüße 🦆\u2028\U000e0041"') == r'"Grüße 🦆\u2028\udb40\udc41"'
 
 
 def test_json_survives_half_a_character_and_values_of_any_type() -> None:

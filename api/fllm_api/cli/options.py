@@ -189,7 +189,11 @@ HTTP_OPTIONS = [
         callback=hash_keys,
         help="Key that requests must send as a bearer token.",
     ),
-    _http(["--api-key-file"], type=FILE, help="File with API keys, one per line. SIGHUP reloads it."),
+    _http(
+        ["--api-key-file"],
+        type=FILE,
+        help="File with API keys, each line KEY or OWNER KEY. SIGHUP reloads it.",
+    ),
     _http(
         ["--allowed-origins"],
         type=Json(list[str], '["https://example.org"]'),

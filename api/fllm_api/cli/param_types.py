@@ -45,8 +45,8 @@ class NonEmptyText(click.ParamType[str]):
     envvar_list_splitter: ClassVar[str | None] = ","
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Strip whitespace and reject empty text."""
-        text = str(value).strip()
+        """Strip blanks and reject empty text. Other whitespace, such as a no-break space, is kept."""
+        text = str(value).strip(" \t\r\n")
         return text or self.fail("the value is empty", param, ctx)
 
 

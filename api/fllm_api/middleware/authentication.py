@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from litestar.datastructures import Headers
 from litestar.exceptions import NotAuthorizedException
 from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Receive, Scope, Send
@@ -38,6 +37,9 @@ class AuthenticationMiddleware(ASGIMiddleware):
 
 
 def _bearer_token(scope: Scope) -> bytes:
-    """Return the Bearer token, or an empty one, which is never a valid key."""
-    scheme, _, token = Headers.from_scope(scope).get("authorization", "").partition(" ")
-    return token.strip().encode("latin-1") if scheme.lower() == "bearer" else b""
+    """Return the Bearer token as it was sent, or an empty one, which is never a valid key."""
+    values = [value for name, value in scope["headers"] if name == b"authorization"]
+    if len(values) != 1:
+        return b""
+    scheme, _, token = values[0].partition(b" ")
+    return token.lstrip(b" ") if scheme.lower() == b"bearer" else b""

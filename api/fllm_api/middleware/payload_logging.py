@@ -6,11 +6,13 @@ import json
 import sys
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
+from fllm.logs import escaped_json
 from fllm_api.request_context import context_of
 
 
@@ -44,7 +46,7 @@ class PayloadLoggingMiddleware(ASGIMiddleware):
 
 def _line(scope: Scope, received_at: str, body: bytes, status: int) -> str:
     query = scope["query_string"].decode("latin-1")
-    url = scope["path"] + (f"?{query}" if query else "")
+    url = quote(scope["path"]) + (f"?{query}" if query else "")
     client = scope.get("client")
     method = str(scope.get("method"))
     line = {
@@ -65,7 +67,7 @@ def _line(scope: Scope, received_at: str, body: bytes, status: int) -> str:
 
 def _to_json(line: dict[str, Any]) -> str:
     try:
-        return msgspec.json.encode(line).decode()
+        return escaped_json(msgspec.json.encode(line).decode())
     except (OverflowError, RecursionError):  # integers of more than 64 bits, or a deeply nested payload
         return json.dumps(line)
 

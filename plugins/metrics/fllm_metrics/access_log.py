@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 from fllm import Collector, RequestRecord
 from fllm.logs import FIELDS
@@ -58,7 +59,8 @@ def _generation(request: RequestRecord) -> dict[str, Any]:
 def format_line(fields: Mapping[str, Any]) -> str:
     """Return the fields as a readable line."""
     status = fields["status"] or "unanswered"
-    line = f"{fields['client']} {fields['method']} {fields['path']} {status} in {fields['seconds']} s"
+    path = quote(fields["path"], errors="replace")  # a space in it would shift the fields
+    line = f"{fields['client']} {fields['method']} {path} {status} in {fields['seconds']} s"
     if "prompt_tokens" in fields:
         line += (
             f"; prompt {fields['prompt_tokens']} ({fields['cached_tokens']} cached), "

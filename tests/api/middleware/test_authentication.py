@@ -7,7 +7,7 @@ from support.api_fakes import a_server, ask, error_of
 
 from fllm_api.api_keys import ApiKeys
 
-KEYS = {"keys": ApiKeys(("first", "sécond"))}
+KEYS = {"keys": ApiKeys(("first", "sk-~+/=!"))}
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/version", "/schema", "/schema/openapi.json", "/metrics"])
@@ -29,10 +29,24 @@ def test_the_key_is_checked_before_the_body_is_read() -> None:
     assert response.status_code == 401
 
 
-@pytest.mark.parametrize("header", ["Bearer first", "bearer first", "Bearer sécond"])
+@pytest.mark.parametrize("header", ["Bearer first", "bEARER first", "Bearer   first", "Bearer sk-~+/=!"])
 def test_each_key_is_accepted(header: str) -> None:
-    headers = {"authorization": header.encode()}
-    assert ask(a_server(config=KEYS), "GET", "/v1/models", headers=headers).status_code == 200
+    assert (
+        ask(a_server(config=KEYS), "GET", "/v1/models", headers={"authorization": header}).status_code == 200
+    )
+
+
+@pytest.mark.parametrize(
+    "changed", ["first\xa0", "\xa0first", "first\x85", "first\x1f", "\tfirst", "FIRST", "firs"]
+)
+def test_a_token_is_compared_as_it_was_sent(changed: str) -> None:
+    headers = {"authorization": f"Bearer {changed}".encode("latin-1")}
+    assert ask(a_server(config=KEYS), "GET", "/v1/models", headers=headers).status_code == 401
+
+
+def test_two_tokens_are_none() -> None:
+    headers = [("authorization", "Bearer first"), ("Authorization", "Bearer first")]
+    assert ask(a_server(config=KEYS), "GET", "/v1/models", headers=headers).status_code == 401
 
 
 def test_health_needs_no_key() -> None:

@@ -30,6 +30,18 @@ def test_payloads_are_logged_as_lines_of_json(capsys: pytest.CaptureFixture[str]
     assert third["req"]["payload"] is None
 
 
+def test_no_request_forges_a_line_or_a_field(capsys: pytest.CaptureFixture[str]) -> None:
+    prompt = "\u2028\u2029\x85\x9b2J\x7f\u202e\n"
+    server = a_server(config={"enable_payload_logging": True})
+    complete(server, prompt=prompt)
+    ask(server, "GET", "/v1/models/a%20200%20b%0A?%0A")
+    lines = capsys.readouterr().out.split("\n")[:-1]
+    assert all(line.isprintable() for line in lines)
+    first, second = map(json.loads, lines)
+    assert first["req"]["payload"]["prompt"] == prompt
+    assert second["message"] == "GET /v1/models/a%20200%20b%0A?%0A 404"
+
+
 def test_payloads_are_not_logged_unless_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     complete(a_server())
     assert capsys.readouterr().out == ""

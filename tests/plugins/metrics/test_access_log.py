@@ -90,5 +90,15 @@ def test_a_long_path_is_cut(caplog: pytest.LogCaptureFixture) -> None:
     assert len(logged(tracker, caplog)[1]["path"]) == 256
 
 
+def test_a_path_is_one_word_of_the_line(caplog: pytest.LogCaptureFixture) -> None:
+    tracker = a_tracker(Clock(), "/theirs/a 200 in 0.1 s; \u2028\x1b[2J\ud800é")
+    tracker.status = 404
+    tracker.finish()
+    line, fields = logged(tracker, caplog)
+    assert line.startswith("key:ab12cd34 POST /theirs/a%20200%20in%200.1%20s%3B%20%E2%80%A8%1B%5B2J")
+    assert line.endswith("%C3%A9 404 in 0.0 s")
+    assert fields["path"] == tracker.path
+
+
 def test_it_logs_all_requests() -> None:
     assert isinstance(AccessLog(), Collector)
