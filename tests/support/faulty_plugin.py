@@ -63,7 +63,8 @@ class Runner:
 
     capabilities = RunnerCapabilities(applies_masks=True)
 
-    def __init__(self, model: str, deaths: Path | None) -> None:
+    def __init__(self, model: str, deaths: Path | None, batches: Path | None) -> None:
+        self._batches = batches
         self._model = model
         self._deaths = deaths
         self._tokenizer = Tokenizer.from_file(f"{model}/tokenizer.json")
@@ -81,6 +82,9 @@ class Runner:
 
     def execute(self, batch: Sequence[Row]) -> list[Sampled]:
         time.sleep(STEP)
+        if self._batches is not None:
+            with self._batches.open("a") as file:
+                file.write(f"{len(batch)}\n")
         for row in batch:
             if row.start < row.prompt_length:
                 prompt = self._tokenizer.decode(list(row.token_ids[: row.prompt_length]))
@@ -100,9 +104,15 @@ class Runner:
 
 
 def batched(config: fllm.BackendConfig, context: fllm.BackendContext) -> fllm.Backend:
-    """Create the engine; the option ``deaths`` names a file with the number of starts that fail."""
-    deaths = config.options.get("deaths")
-    return BatchedBackend(Runner(config.model, Path(deaths) if deaths else None), config, context)
+    """Create the engine.
+
+    The option ``deaths`` names a file with the number of starts that fail, ``batches`` one for the number of
+    sequences of each step.
+    """
+    deaths, batches = (
+        Path(file) if (file := config.options.get(name)) else None for name in ("deaths", "batches")
+    )
+    return BatchedBackend(Runner(config.model, deaths, batches), config, context)
 
 
 class Inside:
