@@ -14,6 +14,13 @@ from pathlib import Path
 
 import msgspec
 
+from fllm_backends.checkpoints.cache_directory import (
+    find_problem_in,
+    private_files,
+    read_only_directory,
+    writable_directory,
+)
+
 log = logging.getLogger("fllm.cache")
 
 CHECKSUMS = "contents.json"
@@ -26,24 +33,37 @@ _CHUNK_BYTES = 1024**2
 _Checksums = dict[str, tuple[int, int]]
 
 
-def cache_directory() -> Path:
-    """Return the directory of converted models and compiled kernels: ``FLLM_CACHE`` or the default."""
-    return Path(os.environ.get("FLLM_CACHE") or "~/.cache/furiosa-llm").expanduser()
+def create_once(kind: str, name: str, write: Callable[[Path], None]) -> Path:
+    """Return the directory ``name`` of the cache with the files that ``write`` writes, unless it is intact.
 
-
-def create_once(directory: Path, write: Callable[[Path], None]) -> None:
-    """Create the directory with the files that ``write`` writes, unless it exists and is intact.
-
-    ``write`` receives a temporary directory, which is renamed when it is complete. Raise `OSError`.
+    ``write`` receives a temporary directory, which is renamed when it is complete. Raise `OSError`, and
+    `ConfigError` if others can write to the cache.
     """
+    if (shared := read_only_directory(kind)) and is_intact(shared / name):
+        return shared / name
+    parent = writable_directory(kind)
+    directory = parent / name
     if is_intact(directory):
-        return
-    if directory.is_dir():
-        log.warning("rebuilding damaged cache entry: %s", directory)
-    with _temporary_directory(directory.parent) as temporary:
+        return directory
+    if os.path.lexists(directory):
+        log.warning(
+            "rebuilding damaged cache entry: %s%s",
+            directory,
+            f" ({problem})" if (problem := find_problem_in(directory)) else "",
+        )
+    with private_files(), _temporary_directory(parent) as temporary:
         write(temporary)
         write_checksums(temporary)
         _publish(temporary, directory)
+    return directory
+
+
+def remove(directory: Path) -> None:
+    """Remove a directory of the cache, or what others have put in its place. Raise `OSError`."""
+    if directory.is_dir() and not directory.is_symlink():
+        shutil.rmtree(directory)
+    else:
+        directory.unlink(missing_ok=True)
 
 
 def write_checksums(directory: Path) -> None:
@@ -52,8 +72,13 @@ def write_checksums(directory: Path) -> None:
 
 
 def is_intact(directory: Path) -> bool:
-    """Return whether the directory holds exactly the files that `write_checksums` recorded."""
+    """Return whether the directory holds exactly the files that `write_checksums` recorded.
+
+    Files that other users could have written are not intact.
+    """
     try:
+        if find_problem_in(directory):
+            return False
         recorded = msgspec.json.decode((directory / CHECKSUMS).read_bytes(), type=_Checksums)
         return recorded == _compute_checksums(directory)
     except (OSError, msgspec.DecodeError):
@@ -63,7 +88,7 @@ def is_intact(directory: Path) -> bool:
 @contextmanager
 def locked(path: Path, operation: int = fcntl.LOCK_EX) -> Generator[None]:
     """Lock a file or directory with ``flock``, which the end of the process releases. Raise `OSError`."""
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, operation)
         yield
@@ -74,7 +99,6 @@ def locked(path: Path, operation: int = fcntl.LOCK_EX) -> Generator[None]:
 @contextmanager
 def _temporary_directory(parent: Path) -> Generator[Path]:
     """Create a locked temporary directory; remove unlocked ones first, which crashed processes left."""
-    parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         with locked(parent):
             _remove_stale(parent)
@@ -96,7 +120,7 @@ def _publish(temporary: Path, directory: Path) -> None:
     """Rename the finished directory, unless another process has published it first."""
     with locked(directory.parent):
         if not is_intact(directory):
-            shutil.rmtree(directory, ignore_errors=True)
+            remove(directory)
             temporary.rename(directory)
 
 
@@ -111,7 +135,7 @@ def _files(directory: Path) -> Iterator[Path]:
 def _checksum(path: Path) -> tuple[int, int]:
     """Return size and CRC-32.
 
-    CRC-32 runs at disk speed. It detects accidents, not attacks: users who can write here are trusted.
+    CRC-32 runs at disk speed. It detects accidents, not attacks: only this user and root can write here.
     """
     size = checksum = 0
     with path.open("rb") as file:

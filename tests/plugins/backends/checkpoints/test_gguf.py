@@ -11,7 +11,7 @@ import torch
 from support.tiny_models import TINY, save_model, write_gguf
 from tokenizers import Tokenizer
 
-from fllm.errors import ModelError
+from fllm.errors import ConfigError, ModelError
 from fllm.model.source import locate
 from fllm.values import Progress
 from fllm_backends.checkpoints.download import fingerprint
@@ -142,7 +142,7 @@ def test_a_cache_that_can_not_be_written_names_the_variable(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("FLLM_CACHE", str(tmp_path / "file"))
-    with pytest.raises(ModelError, match="set FLLM_CACHE to another directory"):
+    with pytest.raises(ConfigError, match="set FLLM_CACHE to another directory"):
         convert_once(tiny_gguf(tmp_path), "print", "float32", silent)
 
 

@@ -10,7 +10,7 @@ import msgspec
 
 from fllm.errors import ModelError
 from fllm.values import Progress
-from fllm_backends.checkpoints.cache import cache_directory, create_once
+from fllm_backends.checkpoints.cache import create_once
 from fllm_backends.checkpoints.gguf.config import config, generation_config
 from fllm_backends.checkpoints.gguf.metadata import Metadata
 from fllm_backends.checkpoints.gguf.tensors import DTYPES, convert_tensors
@@ -43,15 +43,13 @@ def convert(file: Path, directory: Path, dtype: str, progress: Callable[[Progres
 
 
 def _create_once(name: str, write: Callable[[Path], None]) -> Path:
-    directory = cache_directory() / "gguf" / name
     try:
-        create_once(directory, write)
+        return create_once("gguf", name, write)
     except OSError as error:
         raise ModelError(
-            f"{directory} can't be written ({error}); "
+            f"the converted model can't be written ({error}); "
             "set FLLM_CACHE to another directory for converted models"
         ) from error
-    return directory
 
 
 def _write_tokenizer(metadata: Metadata, directory: Path) -> None:

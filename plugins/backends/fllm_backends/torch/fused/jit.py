@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
+import logging
 import os
 import shutil
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numba
 
-from fllm_backends.checkpoints.cache import LOCK, cache_directory, is_intact, write_checksums
+from fllm_backends.checkpoints.cache import LOCK, is_intact, remove, write_checksums
+from fllm_backends.checkpoints.cache_directory import (
+    find_problem_in,
+    private_files,
+    read_only_directory,
+    writable_directory,
+)
+
+log = logging.getLogger("fllm.cache")
 
 MAX_VERSIONS = 3
 """Versions of the kernels to keep, including this one: a machine may run several versions of this package."""
-MIN_FREE_BYTES = 64 * 1024**2
+MIN_FREE_BYTES = 32 * 1024**2
 """Free disk space below which kernels are compiled at each start and none are kept."""
 
 
@@ -26,19 +36,33 @@ MIN_FREE_BYTES = 64 * 1024**2
 def _cache_directory() -> Path | None:
     """Return the directory of this version of the sources; ``None`` if nothing can be kept.
 
-    numba itself only checks the source file that contains a kernel.
+    numba itself only checks the source file that contains a kernel. Raise `ConfigError` if others can write
+    to the cache.
     """
     sources = sorted(Path(__file__).parent.glob("*.py"))
     digest = hashlib.blake2b(b"".join(source.read_bytes() for source in sources), digest_size=8)
-    directory = cache_directory() / "kernels" / digest.hexdigest()
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        os.utime(directory)
-        room = shutil.disk_usage(directory).free
-    except OSError:
+        return _create_directory(writable_directory("kernels", in_memory=True) / digest.hexdigest())
+    except OSError as error:
+        reason = error.strerror or error
+        log.warning(
+            "no cache for kernels (%s): they are compiled at each start, which takes a minute", reason
+        )
         return None
+
+
+def _create_directory(directory: Path) -> Path:
+    """Create and return the directory of this version. Raise `OSError`, also if there is little room."""
+    with private_files():
+        if os.path.lexists(directory) and (problem := find_problem_in(directory)):
+            log.warning("compiling the kernels again: %s", problem)
+            remove(directory)
+        directory.mkdir(exist_ok=True)
+        if shutil.disk_usage(directory).free < MIN_FREE_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    os.utime(directory)
     _remove_old_versions(directory)
-    return directory if os.access(directory, os.W_OK) and room >= MIN_FREE_BYTES else None
+    return directory
 
 
 def _remove_old_versions(current: Path) -> None:
@@ -57,10 +81,17 @@ def kernel(*, fastmath: bool = True) -> Callable[[Callable[..., Any]], Any]:
     """
     directory = _cache_directory()
     numba.config.CACHE_DIR = str(directory or "")  # type: ignore[attr-defined]
+    # Otherwise numba also reads kernels next to the sources and in the home directory.
+    numba.config.CACHE_LOCATOR_CLASSES = "UserProvidedCacheLocator"  # type: ignore[attr-defined]
     decorator: Callable[[Callable[..., Any]], Any] = numba.njit(
         nogil=True, cache=directory is not None, fastmath=fastmath
     )
-    return decorator
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        with private_files():  # numba creates a directory
+            return decorator(function)
+
+    return decorate
 
 
 @contextmanager
@@ -75,17 +106,35 @@ def compile_lock() -> Generator[None]:
     if directory is None:
         yield
         return
-    with (directory / LOCK).open("w") as lock:
+    with private_files(), _open_lock(directory / LOCK) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not is_intact(directory):
             _remove_kernels(directory)
+            with suppress(OSError):
+                _copy_read_only(directory)
         yield
         with suppress(OSError):
             write_checksums(directory)
 
 
+def _open_lock(path: Path) -> TextIO:
+    return open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW), "w")
+
+
 def _remove_kernels(directory: Path) -> None:
     """Remove the files but not the directories, which numba has already created."""
     for file in directory.rglob("*"):
-        if file.is_file() and file.name != LOCK:
+        if file.name != LOCK and not file.is_dir():
             file.unlink(missing_ok=True)
+
+
+def _copy_read_only(directory: Path) -> None:
+    """Copy the kernels of a cache that can't be written, since numba only reads where it can write."""
+    if (shared := read_only_directory("kernels")) and is_intact(shared / directory.name):
+        shutil.copytree(
+            shared / directory.name,
+            directory,
+            ignore=shutil.ignore_patterns(LOCK),
+            copy_function=shutil.copyfile,
+            dirs_exist_ok=True,
+        )
