@@ -163,7 +163,7 @@ class BatchedBackend:
     async def _start_grammar(self, request: GenerateRequest) -> GrammarState | None:
         if request.constraint is None or self._grammar_cache is None:
             return None
-        matcher = await self._grammar_cache.matcher(request.constraint)
+        matcher = await self._grammar_cache.matcher(request.constraint, client=request.client)
         return GrammarState(matcher, self._vocabulary(), self._engine.mask_worker, client=request.client)
 
     def _open_queue(self, request_id: str) -> OutputQueue[EngineOutput]:

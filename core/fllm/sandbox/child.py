@@ -8,17 +8,19 @@ import resource
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from fllm.errors import RequestError, format_error
 from fllm.sandbox.limits import ResourceLimits
 from fllm.sandbox.message_socket import MessageSocket
-from fllm.sandbox.messages import ChildMessage, Crashed, Done, Ready, Rejected
+from fllm.sandbox.messages import Crashed, Done, Ready, Rejected
 
-NICENESS = 5
+NICENESS = 10
 """Lower priority than that of the engine's threads."""
 
 
@@ -37,9 +39,11 @@ def serve(parent: MessageSocket) -> None:
             return
         # The kernel ends this process when its CPU time is up, whatever library runs, even without a parent.
         signal.setitimer(signal.ITIMER_PROF, limits.cpu_seconds)
-        message = msgspec.msgpack.encode(_run(function, task, limits))
+        start = time.process_time()
+        message = _run(function, task, limits)
+        encoded = msgspec.msgpack.encode(replace(message, cpu_seconds=time.process_time() - start))
         signal.setitimer(signal.ITIMER_PROF, 0)
-        parent.send(message)
+        parent.send(encoded)
 
 
 def confine(limits: ResourceLimits) -> None:
@@ -53,7 +57,7 @@ def confine(limits: ResourceLimits) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
 
 
-def _run(function: Callable[[Any], bytes], task: bytes, limits: ResourceLimits) -> ChildMessage:
+def _run(function: Callable[[Any], bytes], task: bytes, limits: ResourceLimits) -> Done | Rejected | Crashed:
     try:
         result = function(pickle.loads(task))  # noqa: S301  from our parent
     except RequestError as error:

@@ -15,6 +15,8 @@ class Done(Struct, frozen=True, tag=True):
     """The task succeeded."""
 
     result: bytes
+    cpu_seconds: float = 0.0
+    """CPU time of the task, also in the messages below."""
 
 
 class Rejected(Struct, frozen=True, tag=True):
@@ -22,6 +24,7 @@ class Rejected(Struct, frozen=True, tag=True):
 
     message: str
     param: str | None = None
+    cpu_seconds: float = 0.0
     out_of_memory: bool = False
     """Whether the child has no memory left for further tasks."""
 
@@ -30,6 +33,7 @@ class Crashed(Struct, frozen=True, tag=True):
     """The task failed with an unexpected exception, which is a bug of the server or of a plugin."""
 
     message: str
+    cpu_seconds: float = 0.0
 
 
 ChildMessage: TypeAlias = Ready | Done | Rejected | Crashed

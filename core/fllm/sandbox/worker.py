@@ -18,6 +18,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from fllm.concurrency.cpu_time import add_child_seconds
 from fllm.errors import BackendError, RequestError
 from fllm.sandbox.limits import ResourceLimits
 from fllm.sandbox.message_socket import MessageSocket
@@ -55,12 +56,17 @@ class Worker(Generic[ArgumentT, TaskT]):
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: MessageSocket
 
+    @property
+    def is_running(self) -> bool:
+        """Whether there is a child."""
+        return self._process is not None and self._process.poll() is None
+
     def start(self) -> None:
         """Start the child unless it runs, so that the first task does not wait for it.
 
         Raise `BackendError` if it does not start.
         """
-        if self._process is None or self._process.poll() is not None:
+        if not self.is_running:
             self._start()
 
     def run(self, task: TaskT) -> bytes:
@@ -75,10 +81,14 @@ class Worker(Generic[ArgumentT, TaskT]):
             self._socket.send(pickle.dumps(task), deadline)
             message = self._receive(deadline)
         except TimeoutError:
+            self._charge(self._limits.cpu_seconds)
             self.stop()
             raise RequestError(self._limits.too_slow(self._limits.wall_seconds)) from None
         except (EOFError, OSError, msgspec.DecodeError):
+            self._charge(self._limits.cpu_seconds)
             raise RequestError(self._cause_of_death()) from None
+        if not isinstance(message, Ready):
+            self._charge(message.cpu_seconds)
         return self._result(message)
 
     def stop(self) -> None:
@@ -91,6 +101,10 @@ class Worker(Generic[ArgumentT, TaskT]):
 
     def _receive(self, deadline: float) -> ChildMessage:
         return _decoder.decode(self._socket.receive(deadline, self._limits.output + OVERHEAD_BYTES))
+
+    def _charge(self, seconds: float) -> None:
+        """Count CPU time for the calling thread. What the child reports is within its limits, or a lie."""
+        add_child_seconds(min(max(0.0, seconds), self._limits.cpu_seconds))
 
     def _result(self, message: ChildMessage) -> bytes:
         match message:

@@ -6,8 +6,11 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
+from fllm.concurrency.client_turns import ClientTurns, Turn, read_exception
+from fllm.concurrency.cpu_time import thread_seconds
 from fllm.concurrency.timeout_executor import TaskTimeout, TimeoutExecutor
 from fllm.constraints import Constraint
 from fllm.containment import mapped
@@ -20,10 +23,12 @@ MAX_COUNT = 256
 """Maximum number of grammars in the cache."""
 MAX_BYTES = 64 << 20
 """Maximum total size of the grammars in the cache."""
-COMPILE_THREADS = 2
-"""Number of constraints that are compiled at once."""
+THREADS = 3
+"""Number of constraints that are compiled at once, and of matchers that are created at once."""
+HEAVY_THREADS = 1
+"""Those of them for clients that used much time: they can't keep the others waiting."""
 QUEUE_TIMEOUT = 30.0
-"""Seconds that a constraint may wait for others to be compiled."""
+"""Seconds that a constraint may wait for its client's turn."""
 COMPILE_TIMEOUT = 60.0
 """Seconds until a compiler is considered hung; our own take at most half of it, to start their process."""
 MATCHER_TIMEOUT = 5.0
@@ -32,6 +37,15 @@ MAX_REJECTED = 64
 """Maximum number of rejected constraints in the cache."""
 REJECTION_SECONDS = 60.0
 """Seconds for which a constraint stays rejected: it may have used up its time, and would do so again."""
+
+
+class _Compilation:
+    """One compilation, and how many requests wait for its start."""
+
+    def __init__(self) -> None:
+        self.started = asyncio.Event()
+        self.waiting = 0
+        self.task: asyncio.Future[CompiledGrammar] | None = None
 
 
 class GrammarCache:
@@ -57,17 +71,23 @@ class GrammarCache:
         self._check = check
         self._compile_timeout = compile_timeout
         self._matcher_timeout = matcher_timeout
-        self._compile_executor = TimeoutExecutor(COMPILE_THREADS, "fllm-grammars")
-        self._matcher_executor = TimeoutExecutor(1, "fllm-matchers")
+        self._compile_executor = TimeoutExecutor(THREADS, "fllm-grammars")
+        self._turns = ClientTurns(THREADS, HEAVY_THREADS)
+        self._matcher_executor = TimeoutExecutor(THREADS, "fllm-matchers")
+        self._matcher_turns = ClientTurns(THREADS, HEAVY_THREADS)
         self._grammars: OrderedDict[Constraint, CompiledGrammar] = OrderedDict()
         """Least recently used first."""
         self._bytes = 0
         self._rejected: OrderedDict[Constraint, tuple[RequestError, float]] = OrderedDict()
         """Errors of rejected constraints, and the times at which they expire."""
-        self._pending: dict[Constraint, asyncio.Future[CompiledGrammar]] = {}
+        self._pending: dict[Constraint, _Compilation] = {}
+        """Compilations that run, and those that somebody waits for."""
 
-    async def matcher(self, constraint: Constraint) -> GrammarMatcher:
+    async def matcher(self, constraint: Constraint, *, client: str = "") -> GrammarMatcher:
         """Return a new matcher for the constraint, which is compiled if it is not in the cache.
+
+        Clients that wait are served in turn, one compilation of each at a time. A caller that is cancelled
+        leaves the queue. A compilation that has started ends by itself, and counts as its client's.
 
         Raise `RequestError` if it can't be compiled, `BackendUnavailable` if it waits for others too long,
         and `BackendError` if the grammar plugin fails or takes too long.
@@ -77,8 +97,10 @@ class GrammarCache:
             self._grammars.move_to_end(constraint)
             grammar = self._grammars[constraint]
         else:
-            grammar = await self._compile_once(constraint)
-        return await _run(self._matcher_executor, grammar.matcher, time_limit=self._matcher_timeout)
+            grammar = await self._compile_once(constraint, client)
+        return await self._matcher_turns.run(
+            client, lambda turn: _run(turn, self._matcher_executor, grammar.matcher, self._matcher_timeout)
+        )
 
     def close(self) -> None:
         """Close the compiler and let the threads end."""
@@ -91,40 +113,54 @@ class GrammarCache:
         if error is not None and self._clock() < expires_at:
             raise RequestError(error.message, param=error.param, code=error.code)
 
-    async def _compile_once(self, constraint: Constraint) -> CompiledGrammar:
-        """Compile the constraint, or wait for the pending compilation, which no cancelled request cancels."""
-        if constraint not in self._pending:
-            task = asyncio.ensure_future(self._compile(constraint))
-            self._pending[constraint] = task
-            task.add_done_callback(lambda task: self._on_compiled(constraint, task))
-        return await asyncio.shield(self._pending[constraint])
+    async def _compile_once(self, constraint: Constraint, client: str) -> CompiledGrammar:
+        """Return the grammar of a compilation that all requests for the constraint share."""
+        compilation = self._pending.setdefault(constraint, _Compilation())
+        if compilation.task is None:
+            await self._wait_for_start(constraint, compilation, client)
+        assert compilation.task is not None, "it has started"
+        return await asyncio.shield(compilation.task)
 
-    async def _compile(self, constraint: Constraint) -> CompiledGrammar:
+    async def _wait_for_start(self, constraint: Constraint, compilation: _Compilation, client: str) -> None:
+        """Wait until the compilation starts, in the first turn of all clients that wait for it."""
+        turn = asyncio.ensure_future(self._start_in_turn(constraint, compilation, client))
+        compilation.waiting += 1
         try:
-            grammar = await _run(
-                self._compile_executor,
-                lambda: self._compiler.compile(constraint),
-                queue_timeout=self._queue_timeout,
-                time_limit=self._compile_timeout,
-            )
-            await _run(
-                self._compile_executor,
-                lambda: self._check(grammar.matcher()),
-                time_limit=self._matcher_timeout,
-            )
-            return grammar
+            async with asyncio.timeout(self._queue_timeout):
+                await compilation.started.wait()
         except TimeoutError:
-            raise BackendUnavailable("too many grammars are being compiled: try again later") from None
+            raise BackendUnavailable(
+                "too many of your grammars are being compiled: try again later"
+            ) from None
+        finally:
+            turn.cancel()
+            compilation.waiting -= 1
+            if compilation.task is None and not compilation.waiting:
+                del self._pending[constraint]
 
-    def _on_compiled(self, constraint: Constraint, task: asyncio.Future[CompiledGrammar]) -> None:
-        del self._pending[constraint]
-        if task.cancelled():
-            return
-        error = task.exception()
-        if error is None:
-            self._store(constraint, task.result())
-        elif isinstance(error, RequestError):
+    async def _start_in_turn(self, constraint: Constraint, compilation: _Compilation, client: str) -> None:
+        turn = await self._turns.acquire(client)
+        if compilation.task is None:
+            compilation.task = asyncio.ensure_future(self._compile(constraint, turn))
+            compilation.task.add_done_callback(read_exception)
+            compilation.started.set()
+        else:
+            turn.end()
+
+    async def _compile(self, constraint: Constraint, turn: Turn) -> CompiledGrammar:
+        """Compile the constraint in a turn that has begun."""
+        run = partial(_run, turn, self._compile_executor)
+        try:
+            grammar = await run(lambda: self._compiler.compile(constraint), self._compile_timeout)
+            await run(lambda: self._check(grammar.matcher()), self._matcher_timeout)
+        except RequestError as error:
             self._store_rejected(constraint, error)
+            raise
+        finally:
+            turn.end()
+            del self._pending[constraint]
+        self._store(constraint, grammar)
+        return grammar
 
     def _store(self, constraint: Constraint, grammar: CompiledGrammar) -> None:
         self._grammars[constraint] = grammar
@@ -140,18 +176,21 @@ class GrammarCache:
             self._rejected.popitem(last=False)
 
 
-async def _run(
-    executor: TimeoutExecutor,
-    function: Callable[[], T],
-    *,
-    queue_timeout: float | None = None,
-    time_limit: float,
-) -> T:
+async def _run(turn: Turn, executor: TimeoutExecutor, function: Callable[[], T], time_limit: float) -> T:
     """Run a grammar plugin's code, and raise `BackendError` if it fails or takes too long."""
+
+    def measured() -> T:
+        start = thread_seconds()
+        try:
+            return function()
+        finally:
+            turn.cpu_seconds += thread_seconds() - start
+
     try:
-        with mapped(_grammar_failed, passing=(FllmError, TimeoutError, TaskTimeout)):
-            return await executor.run(function, queue_timeout=queue_timeout, time_limit=time_limit)
+        with mapped(_grammar_failed, passing=(FllmError, TaskTimeout)):
+            return await executor.run(measured, time_limit=time_limit)
     except TaskTimeout:
+        turn.cpu_seconds += time_limit
         raise BackendError(f"the grammar failed: it takes more than {time_limit:g} s") from None
 
 

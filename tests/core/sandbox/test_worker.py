@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
+from fllm.concurrency.cpu_time import thread_seconds
 from fllm.errors import BackendError, RequestError
 from fllm.sandbox import ResourceLimits, Worker
 
@@ -65,6 +67,19 @@ def test_a_child_that_computes_forever_is_killed_and_replaced(child: Worker[str,
 
 def test_waiting_without_computing_does_not_count_as_cpu_time(child: Worker[str, str]) -> None:
     assert child.run(SLEEPS % 1.1) == b"done"
+
+
+def test_cpu_time_of_a_task_counts_for_the_calling_thread(child: Worker[str, str]) -> None:
+    def used(task: str) -> float:
+        start = thread_seconds()
+        with suppress(RequestError):
+            child.run(task)
+        return thread_seconds() - start
+
+    child.run("b'started'")
+    assert used(SLEEPS % 0.3) < 0.25
+    assert 0.5 <= used(COMPUTES) < 0.8
+    assert used(FOR_EVER) >= LIMITS.cpu_seconds
 
 
 def test_every_task_has_its_own_time_limit(child: Worker[str, str]) -> None:

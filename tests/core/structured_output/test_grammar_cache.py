@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from support.fake_grammar import LineGrammar
 
-from fllm import CompiledGrammar, Constraint
+from fllm import CompiledGrammar, Constraint, GrammarMatcher
 from fllm.constraints import ConstString
 from fllm.errors import BackendError, BackendUnavailable, RequestError
 from fllm.structured_output.grammar_cache import MAX_REJECTED, REJECTION_SECONDS, GrammarCache
@@ -21,6 +21,8 @@ class Compiler:
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.go = threading.Event()
+        self.slow = threading.Event()
+        self.slow.set()
 
     def compile(self, constraint: Constraint) -> CompiledGrammar:
         assert isinstance(constraint, ConstString)
@@ -31,10 +33,22 @@ class Compiler:
             raise RequestError("no exclamation marks", code="loud")
         if constraint.text == "?":
             raise ValueError("what")
-        return LineGrammar(constraint.text)
+        return SlowGrammar(self.slow) if constraint.text == "slow" else LineGrammar(constraint.text)
 
     def close(self) -> None:
         self.go.set()
+
+
+class SlowGrammar(LineGrammar):
+    """Its matchers take until the event is set."""
+
+    def __init__(self, go: threading.Event) -> None:
+        super().__init__("slow")
+        self._go = go
+
+    def matcher(self) -> GrammarMatcher:
+        self._go.wait()
+        return super().matcher()
 
 
 class Clock:
@@ -100,27 +114,96 @@ def test_a_failure_is_not_cached() -> None:
 
 
 def test_constraints_that_wait_too_long_fail_and_hanging_compilers_are_abandoned() -> None:
-    async def scenario(cache: GrammarCache, compiler: Compiler, _: Clock) -> None:
-        texts = ["z1", "z2", "late"]
+    async def scenario(cache: GrammarCache, _: Compiler, __: Clock) -> None:
+        texts = {"z1": "a", "z2": "b", "late": "a"}
         found = await asyncio.gather(
-            *(cache.matcher(ConstString(text)) for text in texts), return_exceptions=True
+            *(cache.matcher(ConstString(text), client=client) for text, client in texts.items()),
+            return_exceptions=True,
         )
         assert [type(each) for each in found] == [BackendError, BackendError, BackendUnavailable]
         assert "it takes more than 0.2 s" in str(found[0])
-        await cache.matcher(ConstString("1"))
+        await cache.matcher(ConstString("1"), client="a")
 
     assert sorted(run(scenario, queue_timeout=0.1, compile_timeout=0.2).asked) == ["1", "z1", "z2"]
 
 
+def request(cache: GrammarCache, text: str, client: str) -> asyncio.Task[GrammarMatcher]:
+    return asyncio.ensure_future(cache.matcher(ConstString(text), client=client))
+
+
+async def asked(compiler: Compiler, *texts: str) -> None:
+    """Wait until exactly these texts have been compiled, or are being compiled."""
+    while len(compiler.asked) < len(texts):
+        await asyncio.sleep(0.001)
+    await asyncio.sleep(0.02)
+    assert compiler.asked == [*texts]
+
+
 def test_a_grammar_that_is_there_waits_for_no_compiler() -> None:
     async def scenario(cache: GrammarCache, compiler: Compiler, _: Clock) -> None:
-        await cache.matcher(ConstString("1"))
-        busy = [asyncio.ensure_future(cache.matcher(ConstString(text))) for text in ("z1", "z2")]
-        while len(compiler.asked) < 3:
-            await asyncio.sleep(0.001)
-        await cache.matcher(ConstString("1"))
+        await cache.matcher(ConstString("1"), client="a")
+        busy = [request(cache, text, client) for text, client in (("z1", "a"), ("z2", "b"), ("z3", "c"))]
+        await asked(compiler, "1", "z1", "z2", "z3")
+        await cache.matcher(ConstString("1"), client="a")
         assert not any(task.done() for task in busy)
         compiler.go.set()
+        await asyncio.gather(*busy)
+
+    run(scenario)
+
+
+def test_a_client_waits_only_for_its_own_compilations() -> None:
+    async def scenario(cache: GrammarCache, compiler: Compiler, _: Clock) -> None:
+        busy = [request(cache, f"z{number}", "a") for number in range(100)]
+        await asked(compiler, "z0")
+        await cache.matcher(ConstString("1"), client="b")
+        assert not any(task.done() for task in busy)
+        compiler.go.set()
+        await asyncio.gather(*busy)
+
+    run(scenario)
+
+
+def test_a_compilation_ends_with_the_last_request_unless_it_has_started() -> None:
+    async def scenario(cache: GrammarCache, compiler: Compiler, _: Clock) -> None:
+        running, *waiting = [request(cache, text, "a") for text in ("z1", "2", "3", "3")]
+        await asked(compiler, "z1")
+        for task in (running, *waiting[:2]):
+            task.cancel()
+        latecomer = request(cache, "4", "a")
+        await asked(compiler, "z1")  # the client's only turn lasts until its abandoned compilation ends
+        compiler.go.set()
+        await asyncio.gather(waiting[2], latecomer)
+        assert compiler.asked == ["z1", "3", "4"]
+        await cache.matcher(ConstString("z1"), client="b")  # what was abandoned is in the cache
+
+    assert run(scenario).asked == ["z1", "3", "4"]
+
+
+def test_clients_that_wait_for_the_same_constraint_share_the_first_turn() -> None:
+    async def scenario(cache: GrammarCache, compiler: Compiler, _: Clock) -> None:
+        busy = request(cache, "z1", "a")
+        shared = [request(cache, "2", "a") for _ in range(2)]
+        await asked(compiler, "z1")
+        await asyncio.gather(request(cache, "2", "b"), *shared)
+        assert not busy.done()
+        compiler.go.set()
+        await busy
+
+    assert run(scenario).asked == ["z1", "2"]
+
+
+def test_slow_matchers_of_a_client_delay_no_other_client() -> None:
+    async def scenario(cache: GrammarCache, compiler: Compiler, _: Clock) -> None:
+        await cache.matcher(ConstString("slow"), client="a")
+        compiler.slow.clear()
+        busy = [request(cache, "slow", "a") for _ in range(9)]
+        left = request(cache, "slow", "a")
+        await asyncio.sleep(0.02)
+        left.cancel()
+        await cache.matcher(ConstString("1"), client="b")
+        assert not any(task.done() for task in busy)
+        compiler.slow.set()
         await asyncio.gather(*busy)
 
     run(scenario)
