@@ -18,8 +18,7 @@ import time
 from collections import Counter
 
 import httpx
-
-AMBIGUOUS = 'start: e\ne: e e | "a" | "b" | "ab" | /[a-z ]/ | /[a-z]+/'
+from attacks import AMBIGUOUS
 
 
 async def main() -> None:

@@ -4,12 +4,17 @@
 
     python benchmarks/soak.py --requests 10000
     python benchmarks/soak.py --burst 1000
+    python benchmarks/soak.py --hostile --seconds 180
 
 It starts the server itself, on the embedded model. The first form does everything that clients do: chats with
 and without streaming, clients that disconnect during a stream or at once, invalid bodies, prompts of
 thousands of words, constraints; `KINDS` defines the shares. Memory is the proportional set size (PSS) of the
 server's processes, from ``/proc``. The second form opens the given number of streams at once and waits for
 all of them.
+
+The third form measures what a hostile client costs others: a few normal streams run alone and next to each
+of the `ATTACKS` in turn, which another process sends with a key of its own. Its table has the time to first
+token (TTFT) and the rates of the normal ones, alone and next to the hostile one.
 """
 
 from __future__ import annotations
@@ -17,19 +22,25 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import json
 import os
 import random
+import signal
 import statistics
+import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+from attacks import ATTACKS
+from msgspec import Struct
 
 from fllm.testing import Server, serving
 
+ATTACKER = Path(__file__).with_name("attacks.py")
 PROBE = Path(__file__).with_name("soak_probe.py")
 SAMPLE_SECONDS = 2.0
 """Seconds between two memory samples."""
@@ -37,6 +48,13 @@ WARM_UP_SHARE = 0.25
 """Share of the requests after which nothing should grow any more."""
 SETTLE_SECONDS = 3.0
 """Seconds after which an abandoned request should have left nothing."""
+NORMAL_KEY, HOSTILE_KEY = "normal", "hostile"
+NORMAL_STREAMS = 4
+"""Normal streams next to a hostile client, few enough for two cores."""
+PAUSE_SECONDS = 0.2
+"""Mean pause of a normal client between two requests."""
+PATIENCE_SECONDS = 120.0
+"""Time after which a normal request counts as failed."""
 WORDS = ("time", "year", "people", "way", "day", "man", "thing", "woman", "life", "child", "world", "school")
 GAUGES = ("num_requests_running", "num_requests_waiting", "kv_cache_usage")
 BAD = (
@@ -141,6 +159,10 @@ def main() -> None:
         "warning",
         *options.server_options,
     )
+    if options.hostile:
+        with serving(*arguments, FURIOSA_LLM_API_KEY=f"{NORMAL_KEY},{HOSTILE_KEY}") as server:
+            asyncio.run(hostile(server, options.seconds))
+        return
     with serving(*arguments) as server:
         asyncio.run(burst(server, options.burst) if options.burst else soak(server, options))
 
@@ -188,12 +210,121 @@ async def burst(server: Server, streams: int) -> None:
     print(f"memory at most {max(monitor.samples):.0f} MB")
 
 
+class Noticed(Struct):
+    """What normal clients notice."""
+
+    ttft: list[float]
+    """Seconds to the first token of each request."""
+    rates: list[float]
+    """Tokens per second of each request, after its first token."""
+    failures: Counter[str]
+
+    def row(self, name: str) -> str:
+        """Return a line of the table."""
+        p50, p99 = quantile(self.ttft, 0.5), quantile(self.ttft, 0.99)
+        rate, failed = quantile(self.rates, 0.5), self.failures.total()
+        return f"{name:28} {len(self.ttft):8} {failed:8} {p50:8.3f} {p99:8.3f} {rate:8.1f}"
+
+
+async def hostile(server: Server, seconds: float) -> None:
+    """Measure normal clients alone and next to each attack in turn, ``seconds`` in all for each."""
+    slot = seconds / len(ATTACKS)
+    alone, attacked = noticed_by([]), noticed_by([])
+    columns = ("requests", "failures", "TTFT p50", "TTFT p99", "tokens/s")
+    print(f"{'normal clients':28} {' '.join(f'{column:>8}' for column in columns)}  outcomes of the attack")
+    async with connected(server, NORMAL_KEY) as session:
+        await measure(session, slot)  # fills the caches
+        for name in ATTACKS:
+            before = await measure(session, slot)
+            async with attacking(server, name) as outcomes:
+                during = await measure(session, slot)
+            alone, attacked = noticed_by([alone, before]), noticed_by([attacked, during])
+            print(f"{during.row(name)}  {dict(outcomes)}", flush=True)
+            await asyncio.sleep(SETTLE_SECONDS)
+    print(alone.row("alone"))
+    print(attacked.row("next to a hostile client"))
+    slower = quantile(attacked.ttft, 0.99) / quantile(alone.ttft, 0.99)
+    rate = quantile(attacked.rates, 0.5) / quantile(alone.rates, 0.5)
+    print(
+        f"TTFT p99 is {slower:.2f} times that alone (goal: at most 2), the rate is {rate:.2f} times that alone"
+    )
+
+
+def noticed_by(parts: Sequence[Noticed]) -> Noticed:
+    """Return all that was noticed in some parts of the time."""
+    ttft = [each for part in parts for each in part.ttft]
+    rates = [each for part in parts for each in part.rates]
+    return Noticed(ttft, rates, sum((part.failures for part in parts), Counter[str]()))
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """Return a quantile; NaN if there are no values."""
+    ordered = sorted(values)
+    return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else float("nan")
+
+
+async def measure(session: aiohttp.ClientSession, seconds: float) -> Noticed:
+    """Run the normal streams; the last ones may end later."""
+    noticed, end = noticed_by([]), time.perf_counter() + seconds
+
+    async def work(seed: int) -> None:
+        chance = random.Random(seed)
+        while time.perf_counter() < end:
+            try:
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    await send_normal(session, chance, noticed)
+            except (aiohttp.ClientError, TimeoutError) as error:
+                noticed.failures[type(error).__name__] += 1
+            await asyncio.sleep(chance.random() * 2 * PAUSE_SECONDS)
+
+    await asyncio.gather(*map(work, range(NORMAL_STREAMS)))
+    return noticed
+
+
+async def send_normal(session: aiohttp.ClientSession, chance: random.Random, noticed: Noticed) -> None:
+    """Stream a chat and record its times."""
+    text = " ".join(chance.choices(WORDS, k=12))
+    body = {"model": "m", "messages": [{"role": "user", "content": text}], "max_tokens": 24, "stream": True}
+    started_at = time.perf_counter()
+    async with session.post("/v1/chat/completions", json={**body, "ignore_eos": True}) as response:
+        if response.status != 200:
+            noticed.failures[str(response.status)] += 1
+            return
+        times = [time.perf_counter() async for line in response.content if b'"content":"' in line]
+    if not times:
+        noticed.failures["empty"] += 1
+        return
+    noticed.ttft.append(times[0] - started_at)
+    if len(times) > 1:
+        noticed.rates.append((24 - 1) / (times[-1] - times[0]))
+
+
 @contextlib.asynccontextmanager
-async def connected(server: Server) -> AsyncIterator[aiohttp.ClientSession]:
+async def attacking(server: Server, name: str) -> AsyncIterator[Counter[str]]:
+    """Attack in another process; the yielded counter has the outcomes at the end."""
+    outcomes: Counter[str] = Counter()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, ATTACKER, server.url, name, "--api-key", HOSTILE_KEY, "--seconds", "3600"),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        await asyncio.sleep(1)
+        yield outcomes
+    finally:
+        process.send_signal(signal.SIGTERM)
+        output, _ = await process.communicate()
+        outcomes.update(json.loads(output or "{}"))
+
+
+@contextlib.asynccontextmanager
+async def connected(server: Server, key: str = "") -> AsyncIterator[aiohttp.ClientSession]:
     """Yield a client without connection limits; unread responses are closed."""
     unlimited = aiohttp.TCPConnector(limit=0)
     timeout = aiohttp.ClientTimeout(total=900)
-    async with aiohttp.ClientSession(server.url, connector=unlimited, timeout=timeout) as session:
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    async with aiohttp.ClientSession(
+        server.url, connector=unlimited, timeout=timeout, headers=headers
+    ) as session:
         yield session
 
 
@@ -256,6 +387,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--streams", type=int, default=48, help="requests at once")
     parser.add_argument("--burst", type=int, help="open this number of streams at once instead")
+    parser.add_argument("--hostile", action="store_true", help="measure normal clients next to a hostile one")
+    parser.add_argument(
+        "--seconds", type=float, default=180.0, help="of --hostile: time alone, and time next to the attacks"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "server_options",
