@@ -18,6 +18,8 @@
 
 from __future__ import annotations
 
+import errno
+
 
 class FllmError(Exception):
     """Root of the tree: catch this to catch all errors of furiosa-llm."""
@@ -80,6 +82,36 @@ class BackendUnavailable(BackendError):
 
 class BackendLost(BackendUnavailable):
     """The engine hangs or is broken and does not recover. The backend ``process`` then starts another."""
+
+
+_EXHAUSTED = {
+    errno.ENOMEM: "memory",
+    errno.EMFILE: "open files",
+    errno.ENFILE: "open files",
+    errno.EAGAIN: "processes and threads",
+}
+_MESSAGES = {
+    "can't start new thread": "processes and threads",  # Python's RuntimeError
+    "failed to map segment": "memory",  # the dynamic linker's, in an ImportError
+    "cannot allocate memory": "memory",
+}
+
+
+def exhausted_resource(error: BaseException) -> str | None:
+    """Return which limit of the system an error or one of its causes reports, as one line, or ``None``."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, MemoryError):
+            resource: str | None = "memory"
+        elif isinstance(cause, OSError) and cause.errno in _EXHAUSTED:
+            resource = _EXHAUSTED[cause.errno]
+        else:
+            text = str(cause).lower()
+            resource = next((what for message, what in _MESSAGES.items() if message in text), None)
+        if resource is not None:
+            return f"a limit of the system is too low for this server: {resource} ({format_error(cause)})"
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def format_error(error: BaseException) -> str:

@@ -8,8 +8,9 @@ from typing import NoReturn
 import rich_click as click
 from click.core import ParameterSource
 
-from fllm.errors import FllmError, UserError
+from fllm.errors import FllmError, UserError, exhausted_resource
 from fllm_api.cli.commands import root_command
+from fllm_api.cli.standard_streams import open_standard_streams
 
 PROGRAM = "furiosa-llm"
 
@@ -19,6 +20,7 @@ def main() -> NoReturn:
 
     An error is one line on stderr.
     """
+    open_standard_streams()
     try:
         status = root_command().main(prog_name=PROGRAM, standalone_mode=False)
     except click.ClickException as error:
@@ -27,6 +29,10 @@ def main() -> NoReturn:
         _fail(error.message, 2 if isinstance(error, UserError) else 1)
     except click.Abort:
         sys.exit(130)
+    except (MemoryError, OSError, RuntimeError, ImportError) as error:
+        if (reason := exhausted_resource(error)) is None:
+            raise
+        _fail(reason, 1)
     sys.exit(status if isinstance(status, int) else 0)
 
 

@@ -14,6 +14,7 @@ from fllm.errors import ConfigError
 from fllm.plugins.loader import Plugins
 from fllm_api.cli.bind import bind, bind_unix
 from fllm_api.cli.logs import configure_logging
+from fllm_api.cli.open_files import raise_file_limit
 from fllm_api.cli.options import CONTEXT_SETTINGS, SERVE_PARAMS
 from fllm_api.cli.param_types import plugin_config, plugins_of
 from fllm_api.cli.parser_selection import load_possible_parsers
@@ -31,6 +32,7 @@ environment over the file."""
 def serve(ctx: click.RichContext, /, **options: Any) -> None:
     """Serve MODEL with an OpenAI-compatible API. The default is the embedded SmolLM2-135M-Instruct."""
     started_at = time.monotonic()
+    raise_file_limit()
     hide_arguments(f"furiosa-llm serve {options['model'] or ''}".strip())
     plugins = plugins_of(ctx)
     settings = settings_from_options(options, plugins, plugin_config(ctx))

@@ -1,4 +1,4 @@
-"""Socket options and the limit of open files."""
+"""Socket options, and the number of connections that the limit of open files allows."""
 
 from __future__ import annotations
 
@@ -37,13 +37,10 @@ def configure_sockets(sockets: Iterable[socket.socket]) -> None:
 
 
 def max_connections_for(requested: int) -> int:
-    """Raise the soft limit of open files to the hard limit; return how many connections that allows."""
-    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
-    if hard_limit == resource.RLIM_INFINITY or requested + OTHER_FILES <= hard_limit:
+    """Return how many connections the limit of open files allows; log a warning if those are fewer."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY or requested + OTHER_FILES <= limit:
         return requested
-    possible = max(1, hard_limit - OTHER_FILES)
-    log.warning(
-        "--max-connections %d: the limit of %d open files allows only %d", requested, hard_limit, possible
-    )
+    possible = max(1, limit - OTHER_FILES)
+    log.warning("--max-connections %d: the limit of %d open files allows only %d", requested, limit, possible)
     return possible

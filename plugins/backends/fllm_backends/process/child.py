@@ -30,6 +30,8 @@ from fllm import (
     RequestError,
     UserError,
 )
+from fllm.containment import mapped
+from fllm.errors import FllmError, exhausted_resource
 from fllm.logs import REQUEST_ID, configure
 from fllm.plugins.loader import load_plugins
 from fllm_backends.process import messages
@@ -111,8 +113,9 @@ class EngineServer:
         context = BackendContext(
             progress=send_progress, plugins=message.plugins, load_grammar=plugins.grammars.load
         )
-        backend = factory(message.config, context)
-        card = await backend.start()
+        with mapped(_at_start):
+            backend = factory(message.config, context)
+            card = await backend.start()
         self._backend = backend
         self.channel.send(messages.Started(card))
 
@@ -144,6 +147,12 @@ class EngineServer:
             for key, _ in outputs:
                 self._abort(key)
                 self._send_failure(key, error)
+
+
+def _at_start(error: BaseException) -> BaseException:
+    """Return the error of a start that a limit of the system ended, else the error itself."""
+    reason = None if isinstance(error, FllmError) else exhausted_resource(error)
+    return BackendUnavailable(reason) if reason else error
 
 
 def main(descriptor: int) -> None:
