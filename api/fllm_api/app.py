@@ -24,10 +24,12 @@ from fllm_api.controllers.version import VersionController
 from fllm_api.errors import handle_exception
 from fllm_api.intake.json_body import ApiRequest
 from fllm_api.limits.admission import Admission, sequence_capacity
+from fllm_api.limits.body_memory import BodyMemory
 from fllm_api.metrics.collector_ticker import collector_ticker
 from fllm_api.metrics.isolated_collector import IsolatedCollector
 from fllm_api.middleware.admission import AdmissionMiddleware
 from fllm_api.middleware.authentication import AuthenticationMiddleware
+from fllm_api.middleware.body_memory import BodyMemoryMiddleware
 from fllm_api.middleware.drain import DrainMiddleware
 from fllm_api.middleware.payload_logging import PayloadLoggingMiddleware
 from fllm_api.middleware.request_tracking import RequestTrackingMiddleware
@@ -71,6 +73,9 @@ def _build(server: AppState, admission: Admission, routes: Sequence[Any]) -> Lit
 def _middlewares(server: AppState, admission: Admission, collectors: Sequence[Collector]) -> list[Middleware]:
     """Return the middlewares, outermost first. A body is read only after its request has passed all."""
     config = server.config
+    memory = BodyMemory(
+        config.max_body_memory, max_wait=config.read_timeout, keeps_bytes=config.enable_payload_logging
+    )
     return [
         # First: requests that the middlewares below reject are also reported to collectors and logged.
         RequestTrackingMiddleware(collectors),
@@ -80,6 +85,8 @@ def _middlewares(server: AppState, admission: Admission, collectors: Sequence[Co
         DrainMiddleware(server.drain, config.request_timeout),
         # After the client is known: its limits are per client.
         AdmissionMiddleware(admission),
+        # After everything that rejects a request by its headers, so that its body occupies no memory.
+        BodyMemoryMiddleware(memory),
         # Last: only bodies that are read are logged.
         *([PayloadLoggingMiddleware()] if config.enable_payload_logging else []),
     ]

@@ -63,5 +63,7 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     """Whether each request is written to the standard output with its body."""
     max_body_bytes: int = 64 * 1024 * 1024
     """Maximum size of a request body; a longer one is rejected with 413."""
+    max_body_memory: int = 512 * 1024 * 1024
+    """Bytes that all request bodies hold together, received and decoded; others wait for their turn."""
     trust_request_chat_template: bool = False
     """Whether a request may supply a ``chat_template``. A process with resource limits renders it."""

@@ -12,6 +12,7 @@ from litestar.types import Message, Scope
 from fllm.pipeline.request_tracker import RequestTracker
 from fllm_api.lifecycle.deadline import Deadline
 from fllm_api.limits.admission import AdmissionSlot
+from fllm_api.limits.body_memory import BodyReservation
 from fllm_api.trusted_proxies import client_name
 
 REQUEST_ID_HEADER = "x-request-id"
@@ -27,11 +28,11 @@ _STATE_KEY = "fllm_request_context"
 class RequestContext:
     """The state of one request that the middlewares, the handler and the error handlers share.
 
-    `tracker`, `deadline` and `slot` are unset until the middleware that owns them has run. Reading one too
-    early raises `AttributeError`.
+    `tracker`, `deadline`, `slot` and `body` are unset until the middleware that owns them has run.
+    Reading one too early raises `AttributeError`.
     """
 
-    __slots__ = ("client", "deadline", "error", "request_id", "slot", "status", "tracker")
+    __slots__ = ("body", "client", "deadline", "error", "request_id", "slot", "status", "tracker")
 
     tracker: RequestTracker
     """Times and counts for the collectors. Set by `RequestTrackingMiddleware`."""
@@ -39,6 +40,8 @@ class RequestContext:
     """The time limit of the request. Set by `DrainMiddleware`."""
     slot: AdmissionSlot
     """The request's share of the server's capacity. Set by `AdmissionMiddleware`."""
+    body: BodyReservation
+    """The memory that the request's body holds. Set by `BodyMemoryMiddleware`."""
 
     def __init__(self, request_id: str, client: str) -> None:
         self.request_id = request_id

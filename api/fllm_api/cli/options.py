@@ -219,6 +219,12 @@ HTTP_OPTIONS = [
         help="Maximum size of a request body. A larger body is rejected with 413.",
     ),
     _http(
+        ["--max-body-memory"],
+        type=POSITIVE,
+        show_default="512 MiB, or 8 x --max-body-bytes",
+        help="Bytes that all request bodies hold together. Others wait, then get 503.",
+    ),
+    _http(
         ["--max-connections"],
         type=POSITIVE,
         default=4096,

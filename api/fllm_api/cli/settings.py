@@ -26,6 +26,11 @@ S = TypeVar("S", bound=Struct)
 ENGINE_PROCESS = "process"
 """Name of the backend that runs another backend in a child process."""
 
+DEFAULT_BODIES = 8
+"""Bodies of maximum size that fit into the default memory for bodies; half of it is for decoded text."""
+MIN_BODY_MEMORY = 512 * 1024 * 1024
+"""Default memory for all bodies, unless bodies may be so large that `DEFAULT_BODIES` of them need more."""
+
 DTYPE_ALIASES = {"half": "float16", "float": "float32"}
 
 
@@ -82,6 +87,7 @@ def settings_from_options(
             allowed_origins=tuple(options["allowed_origins"] or ()),
             limits=_limits(options["limit"]),
             trusted_proxies=_trusted_proxies(options["trusted_proxies"]),
+            max_body_memory=_max_body_memory(options["max_body_memory"], options["max_body_bytes"]),
             default_chat_template_kwargs=options["default_chat_template_kwargs"] or {},
         ),
         shutdown_timeout=options["shutdown_timeout"],
@@ -194,6 +200,16 @@ def _limits(pairs: Iterable[tuple[str, str]]) -> RateLimits:
         raise ConfigError(
             f"--limit: {error}; known: {', '.join(RateLimits.__struct_encode_fields__)}"
         ) from error
+
+
+def _max_body_memory(requested: int | None, max_body_bytes: int) -> int:
+    """Return the memory for all bodies. Raise `ConfigError` if the largest body would not fit."""
+    if requested is not None and requested < 2 * max_body_bytes:
+        raise ConfigError(
+            f"--max-body-memory {requested} is less than twice --max-body-bytes {max_body_bytes}: "
+            "a body needs memory for its bytes and for its decoded text"
+        )
+    return requested or max(MIN_BODY_MEMORY, DEFAULT_BODIES * max_body_bytes)
 
 
 def _flag(name: str) -> str:

@@ -120,9 +120,12 @@ def create_response(
 ) -> GenerationResponse:
     """Reserve capacity for a request and return its response, which starts the generation when it is sent.
 
+    The body is discarded: a stream may be long.
+
     Raise the errors of `AdmissionSlot.reserve`.
     """
     request = reserve_slot(http_request.scope, request)
+    http_request.discard_body()
     tracker = context_of(http_request.scope).tracker
     tracker.submit(
         prompt_tokens=sum(map(len, request.prompts)),

@@ -9,8 +9,10 @@ import msgspec
 from litestar import Request
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
+from litestar.utils.scope.state import ScopeState
 
 from fllm.errors import RequestError
+from fllm_api.request_context import context_of
 
 _PATH = re.compile(r"^(?P<what>.*?)(?: - at (?P<key>`key` in )?`\$(?P<path>[^`]*)`)?$", re.DOTALL)
 _MISSING = re.compile(r"missing required field `(\w+)`")
@@ -30,10 +32,18 @@ class ApiRequest(Request[Any, Any, State]):
 
         Raise `RequestError` with the path of the invalid field.
         """
+        body = await self.body()
+        check_value_count(body)
+        await context_of(self.scope).body.decode(body)
         field = self.route_handler.parsed_data_field
         if field is None or not field.is_subclass_of(msgspec.Struct):
             return await super().json()  # a plugin's handler, which may use any type that Litestar supports
-        return decode_body(await self.body(), field.annotation)
+        return decode_body(body, field.annotation)
+
+    def discard_body(self) -> None:
+        """Free the memory of the body, whose content is not used any more."""
+        self._body = ScopeState.from_scope(self.scope).body = b""
+        context_of(self.scope).body.discard()
 
 
 async def require_json(request: Request[Any, Any, Any]) -> None:
@@ -62,10 +72,14 @@ def _unsupported_charset(request: Request[Any, Any, Any]) -> str | None:
     return None if charset.lower() in ("utf-8", "utf8", "us-ascii") else charset
 
 
-def decode_body(body: bytes, expected_type: Any) -> Any:
-    """Decode JSON strictly. Raise `RequestError` if the body is invalid or too large."""
+def check_value_count(body: bytes) -> None:
+    """Raise `RequestError` if a body has more than `MAX_JSON_VALUES` values."""
     if len(body) > MAX_JSON_VALUES and (values := sum(map(body.count, b"{[,"))) > MAX_JSON_VALUES:
         raise RequestError(f"the body has about {values} values; the maximum is {MAX_JSON_VALUES}")
+
+
+def decode_body(body: bytes, expected_type: Any) -> Any:
+    """Decode JSON strictly. Raise `RequestError` if the body is invalid."""
     try:
         return msgspec.json.decode(body, type=expected_type)
     except msgspec.ValidationError as error:

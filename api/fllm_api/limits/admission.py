@@ -19,10 +19,10 @@ DEFAULT_MAX_NUM_SEQS = 256
 class ServerBusy(HTTPException):
     """The server is at capacity: 503."""
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, reason: str) -> None:
         super().__init__(
             status_code=503,
-            detail=f"the server is busy: it is at its capacity of {capacity} running and waiting sequences",
+            detail=f"the server is busy: {reason}",
             headers={"Retry-After": "1"},
             extra={"code": "server_busy"},
         )
@@ -86,7 +86,9 @@ class AdmissionSlot:
     def take(self, sequences: int) -> None:
         """Occupy more sequences; raise `ServerBusy` if they exceed the free capacity."""
         if self._admission.in_flight + sequences > self._admission.capacity:
-            raise ServerBusy(self._admission.capacity)
+            raise ServerBusy(
+                f"it is at its capacity of {self._admission.capacity} running and waiting sequences"
+            )
         self._admission.in_flight += sequences
         self._sequences += sequences
 

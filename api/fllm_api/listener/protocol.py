@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
 import httptools
 from msgspec import Struct
 from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from fllm_api.limits.body_memory import SMALL_BODY
 from fllm_api.listener.connection_limit import ConnectionLimit
 from fllm_api.listener.rejection import RequestRejected
 from fllm_api.listener.request_framing import check_framing, without_upgrade
@@ -51,6 +54,27 @@ class Phase(Enum):
     NONE = "request"
     HEAD = "headers"
     BODY = "body"
+
+
+class ReadFlowControl(FlowControl):
+    """Flow control that reports when the application reads a body that was held back."""
+
+    def __init__(self, transport: asyncio.Transport, on_read: Callable[[], None]) -> None:
+        super().__init__(transport)
+        self._on_read = on_read
+        self.held = False
+        """Whether the client waits until the application reads its body."""
+
+    def hold(self) -> None:
+        """Read nothing more until the application does."""
+        self.held = True
+        self.pause_reading()
+
+    def resume_reading(self) -> None:
+        super().resume_reading()
+        if self.held:
+            self.held = False
+            self._on_read()
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -96,6 +120,7 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._peer = (peer_address(self.client), self.client[1] if self.client else 0)
+        self.flow = self._reading = ReadFlowControl(transport, self._read_timer.restart)
         if self._connection_limit.add(self):
             self._update_read_timer()
         else:
@@ -172,7 +197,8 @@ class HttpProtocol(HttpToolsProtocol):
         awaited = (self._messages, self._phase) if waiting else None
         if awaited != self._awaited:
             self._awaited = awaited
-            self._read_timer.restart() if waiting else self._read_timer.stop()
+            # A client that is held back can't be late. The timer starts when its body is read.
+            self._read_timer.restart() if waiting and not self._reading.held else self._read_timer.stop()
 
     def _on_read_timeout(self) -> None:
         if self.flow.read_paused:  # the server itself is slow
@@ -207,7 +233,9 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        check_framing(self.parser.get_http_version(), self.parser.get_method(), self.url, self.headers)
+        length = check_framing(
+            self.parser.get_http_version(), self.parser.get_method(), self.url, self.headers
+        )
         if len(self.pipeline) >= MAX_PIPELINED:
             raise RequestRejected(400, f"more than {MAX_PIPELINED} pipelined requests wait for a response")
         if self.parser.should_upgrade():
@@ -218,6 +246,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._connection_limit.mark_busy(self)
         self._phase = Phase.BODY
         self._phase_bytes = 0
+        if length > SMALL_BODY and not self.cycle.response_complete:
+            self._reading.hold()
         if self.expect_100_continue:
             # If the response precedes the body, it is unknown whether the client still sends the body.
             self.cycle.keep_alive = False

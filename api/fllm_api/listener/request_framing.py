@@ -15,8 +15,11 @@ from fllm_api.listener.rejection import RequestRejected
 Headers = Sequence[tuple[bytes, bytes]]
 
 
-def check_framing(version: str, method: bytes, url: bytes, headers: Headers) -> None:
-    """Raise `RequestRejected` if the end or the target of a request can be read in more than one way."""
+def check_framing(version: str, method: bytes, url: bytes, headers: Headers) -> int:
+    """Return the Content-Length of a request, or 0.
+
+    Raise `RequestRejected` if the end or the target of the request can be read in more than one way.
+    """
     if version not in ("1.1", "1.0"):
         raise RequestRejected(505, f"HTTP/{version} is not supported; use HTTP/1.1")
     if method == b"CONNECT":
@@ -27,6 +30,7 @@ def check_framing(version: str, method: bytes, url: bytes, headers: Headers) -> 
     hosts = len(_values(headers, b"host"))
     if hosts > 1 or (hosts == 0 and version == "1.1"):
         raise RequestRejected(400, f"a request needs exactly one Host header; this one has {hosts}")
+    return next(map(int, _values(headers, b"content-length")), 0)
 
 
 def without_upgrade(parser: httptools.HttpRequestParser, url: bytes, headers: Headers) -> bytes:

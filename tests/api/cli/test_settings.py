@@ -57,6 +57,7 @@ def test_every_option_reaches_its_struct(tmp_path: Path) -> None:
         *("--disable-plugin", "metrics"),
         *("--engine-timeout", "9", "--max-queue", "0", "--limit", "concurrency=8"),
         *("--limit", "tokens-per-minute=60000", "--max-body-bytes", "10", "--max-connections", "11"),
+        *("--max-body-memory", "20"),
         *("--request-timeout", "1.5", "--read-timeout", "2", "--write-timeout", "3"),
         *("--api-key-file", str(template), "--trust-request-chat-template", "--no-log-requests"),
         *("--otlp-endpoint", "http://localhost:4318", "--metrics-compat", "vllm"),
@@ -102,6 +103,7 @@ def test_every_option_reaches_its_struct(tmp_path: Path) -> None:
         write_timeout=3.0,
         max_connections=11,
         max_body_bytes=10,
+        max_body_memory=20,
         trust_request_chat_template=True,
     )
     assert [made.server.keys.client(key) is not None for key in (b"k1", b"k2", b"hi", b"k3")] == [1, 1, 1, 0]
