@@ -9,12 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec import Struct
 
 from fllm.containment import mapped
 from fllm.errors import ModelError, RequestError, format_error
+from fllm.files import check_regular, read_bounded
 
 if TYPE_CHECKING:
     import tokenizers
+
+MAX_TOKENIZER_BYTES = 256 * 1024**2
+"""Maximum size of ``tokenizer.json``; that of Gemma 3 has 32 MiB."""
+MAX_CONFIG_BYTES = 16 * 1024**2
+"""Maximum size of ``tokenizer_config.json``."""
 
 _failing_on_text = mapped(
     lambda error: RequestError(f"the model's tokenizer fails on the text: {format_error(error)}"),
@@ -35,6 +42,8 @@ class Tokenizer:
         """Ids of the special tokens, which `decode` can omit."""
         self.vocab_size = inner.get_vocab_size()
         """Number of tokens, including added ones."""
+        self.base_vocab_size = inner.get_vocab_size(with_added_tokens=False)
+        """Number of tokens without added ones."""
         self.byte_level = isinstance(inner.decoder, ByteLevel)
         """Whether each token is a fixed string of bytes, independent of its neighbours."""
         self.byte_tokens = {} if self.byte_level else self._find_byte_tokens()
@@ -47,6 +56,12 @@ class Tokenizer:
         import tokenizers
 
         file = directory / "tokenizer.json"
+        try:
+            size = check_regular(file)
+        except OSError as error:
+            raise ModelError(f"the tokenizer {file} can't be read: {error.strerror}") from error
+        if size > MAX_TOKENIZER_BYTES:
+            raise ModelError(f"the tokenizer {file} is larger than {MAX_TOKENIZER_BYTES >> 20} MiB")
         # The library raises plain exceptions, and panics are no `Exception`.
         with mapped(
             lambda error: ModelError(f"the tokenizer {file} can't be read: {error}"), base_exceptions=True
@@ -142,13 +157,29 @@ def _byte_of_character() -> dict[str, int]:
     return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
 
 
+class _AddedToken(Struct):
+    content: str
+
+
+class _SpecialTokens(Struct):
+    """The special tokens that every model may have, and the types of their values."""
+
+    bos_token: str | _AddedToken | None = None
+    eos_token: str | _AddedToken | None = None
+    unk_token: str | _AddedToken | None = None
+    pad_token: str | _AddedToken | None = None
+
+
 def _read_special_tokens(file: Path) -> dict[str, str]:
     if not file.exists():
         return {}
     try:
-        config = msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
-    except (OSError, msgspec.DecodeError) as error:
-        raise ModelError(f"{file} can't be read: {error}") from error
+        config = msgspec.json.decode(read_bounded(file, MAX_CONFIG_BYTES), type=dict[str, Any])
+        msgspec.convert(config, _SpecialTokens)
+    except OSError as error:
+        raise ModelError(f"{file} can't be read: {error.strerror}") from error
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ModelError(f"{file} is invalid: {error}") from error
     tokens = ((name, _content(value)) for name, value in config.items() if name.endswith("_token"))
     return {name: token for name, token in tokens if token is not None}
 

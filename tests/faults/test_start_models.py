@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -87,6 +89,58 @@ def remove_tokenizer(model: Path) -> Path:
     return model / "tokenizer.json"
 
 
+def set_key(model: Path, file: str, **values: object) -> Path:
+    content = json.loads((model / file).read_bytes())
+    (model / file).write_text(json.dumps(content | values))
+    return model / file
+
+
+def nest_an_eos_token(model: Path) -> Path:
+    return set_key(model, "config.json", eos_token_id=[[1]])
+
+
+def name_a_token_beyond_the_vocabulary(model: Path) -> Path:
+    return set_key(model, "generation_config.json", eos_token_id=[1, 10**6])
+
+
+def declare_a_giant_context(model: Path) -> Path:
+    return set_key(model, "config.json", max_position_embeddings=2**50)
+
+
+def declare_a_billion_layers(model: Path) -> Path:
+    return set_key(model, "config.json", num_hidden_layers=10**9)
+
+
+def contradict_sizes(model: Path) -> Path:
+    return set_key(model, "config.json", num_key_value_heads=3)
+
+
+def recommend_a_negative_temperature(model: Path) -> Path:
+    return set_key(model, "generation_config.json", temperature=-1)
+
+
+def nest_deeply(model: Path) -> Path:
+    (model / "config.json").write_text("[" * 100_000)
+    return model / "config.json"
+
+
+def lie_about_the_header(model: Path) -> Path:
+    file = model / WEIGHTS
+    file.write_bytes((2**60).to_bytes(8, "little") + file.read_bytes()[8:])
+    return file
+
+
+def leave_the_directory(model: Path) -> Path:
+    (model / INDEX).write_text(json.dumps({"weight_map": {"model.norm.weight": "../../etc/passwd"}}))
+    return model / INDEX
+
+
+def replace_the_tokenizer_by_a_pipe(model: Path) -> Path:
+    (model / "tokenizer.json").unlink(missing_ok=True)
+    os.mkfifo(model / "tokenizer.json")
+    return model / "tokenizer.json"
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -102,6 +156,16 @@ def remove_tokenizer(model: Path) -> Path:
             garble_config: "config.json is truncated",
             garble_tokenizer: "tokenizer.json is truncated",
             remove_tokenizer: "tokenizer.json is missing",
+            nest_an_eos_token: "The EOS token is a list of lists",
+            name_a_token_beyond_the_vocabulary: "The EOS token is not in the vocabulary",
+            declare_a_giant_context: "The context has 2^50 tokens",
+            declare_a_billion_layers: "The model has a billion layers",
+            contradict_sizes: "The number of heads contradicts that of keys and values",
+            recommend_a_negative_temperature: "generation_config.json has a temperature of -1",
+            nest_deeply: "config.json is nested 100,000 deep",
+            lie_about_the_header: "The header of the safetensors file declares a length of 2^60",
+            leave_the_directory: "The index names a file in another directory",
+            replace_the_tokenizer_by_a_pipe: "tokenizer.json is a named pipe",
         }.items()
     ],
 )
@@ -125,6 +189,22 @@ def test_a_truncated_gguf(undamaged: Path, tmp_path: Path, seen: Seen) -> None:
     line = start_error(file, FLLM_CACHE=str(tmp_path / "cache"))
     assert "tiny.gguf" in line
     seen(f"“{line.replace(str(tmp_path), '')}”")
+
+
+@fault(
+    "Start",
+    "A GGUF file declares 2^63 tensors, or an array of 2^40 texts",
+    must="Status 2 and one line that names the file, in bounded time",
+)
+def test_a_gguf_that_lies(tmp_path: Path, seen: Seen) -> None:
+    array = struct.pack("<QQIIQ", 1, ord("a"), 9, 8, 2**40).replace(b"a" + bytes(7), b"a", 1)
+    for tensors, keys in ((2**63, b""), (0, array)):
+        file = tmp_path / "tiny.gguf"
+        file.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, tensors, bool(keys)) + keys + bytes(2**20))
+        line = start_error(file, FLLM_CACHE=str(tmp_path / "cache"))
+        assert "tiny.gguf" in line
+        assert "it declares" in line
+        seen(f"“{line.replace(str(tmp_path), '')}”")
 
 
 @fault("Start", "A file named .gguf has another format", must="Status 2 and one line that names the file")

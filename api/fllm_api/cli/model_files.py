@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from fllm.chat import ChatTemplate
 from fllm.chat.compiled_template import TemplateTooComplex
-from fllm.errors import ConfigError
+from fllm.errors import ConfigError, ModelError
 from fllm.interfaces import TemplateContext
 from fllm.model_check import ModelCheck, render_watchdog
 from fllm.plugins.loader import Plugins
@@ -42,6 +42,7 @@ def load_model_files(
     directory = Path(card.tokenizer)
     check.check_tokenizer(directory)
     tokenizer = Tokenizer.load(directory)
+    _check_vocabulary(tokenizer, card)
     templates = plugins.chat_templates(TemplateContext(card=card, file=config.chat_template)) or {}
     if not templates:
         log.warning("the model has no chat template: /v1/chat/completions requires --chat-template FILE")
@@ -49,6 +50,16 @@ def load_model_files(
     where = _origin(config, directory)
     check.check_templates(templates, config.chat_template_content_format, where)
     return ModelFiles(tokenizer, templates, _compile(config, templates, tokenizer, where))
+
+
+def _check_vocabulary(tokenizer: Tokenizer, card: ModelCard) -> None:
+    """Raise `ModelError` if the tokenizer has more tokens than the model, added ones aside."""
+    size = card.runtime.get("vocab_size")
+    if size is not None and tokenizer.base_vocab_size > size:
+        raise ModelError(
+            f"{Path(card.tokenizer) / 'tokenizer.json'} has {tokenizer.base_vocab_size} tokens, and the "
+            f"vocab_size of the model is {size}: they do not belong together"
+        )
 
 
 def _compile(

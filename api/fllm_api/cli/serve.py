@@ -11,6 +11,7 @@ from typing import Any
 import rich_click as click
 
 from fllm.errors import ConfigError
+from fllm.files import read_bounded
 from fllm.plugins.loader import Plugins
 from fllm_api.cli.bind import bind, bind_unix
 from fllm_api.cli.logs import configure_logging
@@ -21,6 +22,9 @@ from fllm_api.cli.parser_selection import load_possible_parsers
 from fllm_api.cli.secrets import hide_arguments
 from fllm_api.cli.settings import settings_from_options
 from fllm_api.config import ContentFormat, ServerConfig
+
+MAX_TEMPLATE_BYTES = 1024**2
+"""Maximum size of the ``--chat-template`` file."""
 
 EPILOG = """Each option can also be set by an environment variable FURIOSA_LLM_<OPTION>, such as
 FURIOSA_LLM_PORT, or in the --config file. The command line takes precedence over the environment, and the
@@ -70,7 +74,7 @@ def check_template(file: Path, content_format: ContentFormat) -> None:
 
     where = f"--chat-template {file}"
     try:
-        source = file.read_text("utf-8")
+        source = read_bounded(file, MAX_TEMPLATE_BYTES).decode()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{where} can't be read: {error}") from error
     ChatTemplate.compile(

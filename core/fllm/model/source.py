@@ -10,6 +10,7 @@ from typing import Literal
 from msgspec import Struct
 
 from fllm.errors import ModelError
+from fllm.files import check_regular
 
 DEFAULT_NAME = "SmolLM2-135M-Instruct"
 """Served name of the embedded default model."""
@@ -61,7 +62,7 @@ def _embedded_default() -> Path:
 
 
 def _checked_directory(path: Path) -> Path:
-    if (path / "config.json").is_file():
+    if (path / "config.json").exists():
         return path
     files = sorted(file.name for file in path.glob("*.gguf"))
     hint = f"; it contains {files[0]}: pass that file instead" if files else ""
@@ -70,6 +71,7 @@ def _checked_directory(path: Path) -> Path:
 
 def _checked_gguf(path: Path) -> Path:
     try:
+        check_regular(path)
         with path.open("rb") as file:
             magic = file.read(len(_GGUF_MAGIC))
     except OSError as error:

@@ -12,6 +12,8 @@ import msgspec
 from msgspec import Struct
 
 from fllm import ChatTemplates, ConfigError, ModelError, TemplateContext, hookimpl
+from fllm.files import read_bounded
+from fllm.tokenizer import MAX_CONFIG_BYTES
 
 
 @hookimpl(tryfirst=True)
@@ -29,6 +31,10 @@ def model_templates(directory: Path) -> ChatTemplates | None:
     return _from_files(directory) or _from_config(directory / "tokenizer_config.json") or None
 
 
+MAX_TEMPLATE_BYTES = 1024**2
+"""Maximum size of a template file. The longest templates of published models have 20,000 characters."""
+
+
 class _NamedTemplate(Struct):
     name: str
     template: str
@@ -41,17 +47,18 @@ class _TokenizerConfig(Struct):
 def _from_files(directory: Path) -> dict[str, str]:
     files = {file.stem: file for file in sorted((directory / "additional_chat_templates").glob("*.jinja"))}
     default = directory / "chat_template.jinja"
-    if default.is_file():
+    if default.exists():
         files["default"] = default
     return {name: _read_text(file, ModelError, "the model") for name, file in files.items()}
 
 
 def _from_config(file: Path) -> dict[str, str]:
-    if not file.is_file():
+    if not file.exists():
         return {}
     try:
-        templates = msgspec.json.decode(file.read_bytes(), type=_TokenizerConfig).chat_template
-    except (OSError, msgspec.DecodeError) as error:
+        content = read_bounded(file, MAX_CONFIG_BYTES)
+        templates = msgspec.json.decode(content, type=_TokenizerConfig).chat_template
+    except (OSError, msgspec.DecodeError, RecursionError) as error:
         raise ModelError(f"cannot read the chat template from {str(file)!r}: {error}") from error
     if isinstance(templates, list):
         return {entry.name: entry.template for entry in templates}
@@ -60,6 +67,6 @@ def _from_config(file: Path) -> dict[str, str]:
 
 def _read_text(file: Path, error: type[ConfigError | ModelError], source: str) -> str:
     try:
-        return file.read_text(encoding="utf-8")
+        return read_bounded(file, MAX_TEMPLATE_BYTES).decode()
     except (OSError, UnicodeDecodeError) as cause:
         raise error(f"{source}: cannot read the chat template {str(file)!r}: {cause}") from cause

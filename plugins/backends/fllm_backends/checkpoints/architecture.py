@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
-import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from fllm.errors import ModelError
-from fllm_backends.checkpoints.json_files import read_json
+from fllm_backends.checkpoints.json_files import convert, read_json
 from fllm_backends.checkpoints.rope_config import Rope, read_rope
+
+MAX_POSITIONS = 2**28
+"""Maximum context length: 20 times that of any published model."""
+Size: TypeAlias = Annotated[int, Meta(ge=1, le=2**20)]
+"""A dimension of a matrix. The largest published models have 53,248."""
+Count: TypeAlias = Annotated[int, Meta(ge=1, le=10_000)]
+"""A number of layers or heads."""
+Length: TypeAlias = Annotated[int, Meta(ge=1, le=MAX_POSITIONS)]
+"""A number of tokens."""
 
 
 class LayerKind(Struct, frozen=True):
@@ -45,30 +53,59 @@ class Architecture(Struct, frozen=True, kw_only=True):
     tied: bool = False
     """Whether the embeddings are also the output head."""
 
+    @property
+    def parameters(self) -> int:
+        """Number of weights in the matrices."""
+        attention = 2 * self.hidden_size * self.head_dim * (self.heads + self.kv_heads)
+        layer = attention + 3 * self.hidden_size * self.intermediate_size
+        return len(self.layers) * layer + self.vocab_size * self.hidden_size * (1 if self.tied else 2)
+
 
 class _Config(Struct, kw_only=True):
     """The keys of ``config.json`` that are used. Others are ignored."""
 
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    vocab_size: int
-    num_key_value_heads: int | None = None
-    head_dim: int | None = None
-    max_position_embeddings: int = 2048
-    rms_norm_eps: float = 1e-6
+    hidden_size: Size
+    intermediate_size: Size
+    num_hidden_layers: Count
+    num_attention_heads: Count
+    vocab_size: Annotated[int, Meta(ge=1, le=2**24)]
+    num_key_value_heads: Count | None = None
+    head_dim: Size | None = None
+    max_position_embeddings: Length = 2048
+    rms_norm_eps: Annotated[float, Meta(gt=0, lt=1)] = 1e-6
     hidden_act: str = "silu"
     tie_word_embeddings: bool = False
     attention_bias: bool = False
     output_bias: bool | None = None
     mlp_bias: bool = False
-    sliding_window: int | None = None
+    sliding_window: Length | None = None
     use_sliding_window: bool = False
-    max_window_layers: int = 28
+    max_window_layers: Annotated[int, Meta(ge=0)] = 28
     layer_types: list[str] | None = None
     no_rope_layers: list[int] | None = None
-    no_rope_layer_interval: int = 4
+    no_rope_layer_interval: Annotated[int, Meta(ge=1)] = 4
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` if sizes contradict each other."""
+        heads, kv_heads = self.num_attention_heads, self.num_key_value_heads or self.num_attention_heads
+        if heads % kv_heads:
+            raise ValueError(f"num_attention_heads {heads} is no multiple of num_key_value_heads {kv_heads}")
+        if self.head_dim is None and self.hidden_size % heads:
+            raise ValueError(f"hidden_size {self.hidden_size} is no multiple of num_attention_heads {heads}")
+        if (self.head_dim or self.hidden_size // heads) % 2:
+            raise ValueError("head_dim must be even, since pairs of dimensions are rotated")
+        for name in ("layer_types", "no_rope_layers"):
+            values = getattr(self, name)
+            if values is not None and len(values) < self.num_hidden_layers:
+                raise ValueError(f"{name} has {len(values)} values for {self.num_hidden_layers} layers")
+
+
+class _ModelClass(Struct):
+    """The keys of ``config.json`` that say which model it is."""
+
+    architectures: list[str] | None = None
+    model_type: str | None = None
+    quantization_config: dict[str, Any] | None = None
 
 
 class _Family(Struct, frozen=True, kw_only=True):
@@ -84,24 +121,26 @@ class _Family(Struct, frozen=True, kw_only=True):
 
 def read_architecture(directory: Path) -> Architecture:
     """Read ``config.json``. Raise `ModelError` if the torch backend can't serve the model."""
-    raw = read_json(directory / "config.json", dict[str, Any])
-    name = _name(raw)
+    file = directory / "config.json"
+    raw = read_json(file, dict[str, Any])
+    kind = convert(raw, _ModelClass, str(file))
+    name = _name(kind)
     family = _FAMILIES[name]
-    if quantization := raw.get("quantization_config"):
-        method = quantization.get("quant_method", "an unknown method")
+    if kind.quantization_config:
+        method = kind.quantization_config.get("quant_method", "an unknown method")
         raise ModelError(f"the weights are quantized with {method}, which the torch backend can't read")
     effective = family.defaults | raw | family.fixed
-    try:
-        config = msgspec.convert(effective, _Config, strict=False)
-    except msgspec.ValidationError as error:
-        raise ModelError(f"{directory / 'config.json'}: {error}") from error
+    config = convert(effective, _Config, str(file))
     if config.hidden_act != "silu":
         raise ModelError(f"hidden_act {config.hidden_act!r} is not supported for {name}; supported: silu")
-    return _architecture(name, config, read_rope(effective, config.max_position_embeddings))
+    architecture = _architecture(name, config, read_rope(effective, config.max_position_embeddings, file))
+    if architecture.max_positions > MAX_POSITIONS:
+        raise ModelError(f"{file}: a context of {architecture.max_positions} tokens; at most {MAX_POSITIONS}")
+    return architecture
 
 
-def _name(raw: dict[str, Any]) -> str:
-    names = raw.get("architectures") or [f"model_type={raw.get('model_type')}"]
+def _name(kind: _ModelClass) -> str:
+    names = kind.architectures or [f"model_type={kind.model_type}"]
     for name in names:
         if name in _FAMILIES:
             return str(name)

@@ -13,6 +13,7 @@ from urllib.request import urlopen
 from msgspec import Struct
 
 from fllm.errors import ModelError
+from fllm.files import check_regular
 from fllm.model import ModelSource, locate
 from fllm.values import Progress
 from fllm_backends.checkpoints.architecture import read_architecture
@@ -94,6 +95,7 @@ def fingerprint(files: Iterable[Path]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for path in files:
         try:
+            check_regular(path)
             with path.open("rb") as file:
                 _update_digest(digest, file)
         except OSError as error:

@@ -3,15 +3,37 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from fllm.errors import ModelError
+from fllm.files import read_bounded
+from fllm.tokenizer import MAX_TOKENIZER_BYTES
 from fllm.values import ModelCard, SamplingDefaults
 from fllm_backends.checkpoints.architecture import Architecture
-from fllm_backends.checkpoints.json_files import read_json, read_object
+from fllm_backends.checkpoints.json_files import convert, read_object
+
+TokenId: TypeAlias = Annotated[int, Meta(ge=0, lt=2**31)]
+
+
+class _EosTokens(Struct):
+    """The key of ``config.json`` and ``generation_config.json`` with EOS tokens."""
+
+    eos_token_id: TokenId | list[TokenId] | None = None
+
+
+class _GenerationConfig(Struct):
+    """The sampling parameters of ``generation_config.json``, in the ranges that requests have."""
+
+    do_sample: bool | None = None
+    temperature: Annotated[float, Meta(ge=0, le=100)] | None = None
+    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Meta(ge=-1, lt=2**31)] | None = None
+    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, Meta(gt=0, le=100)] | None = None
+    max_new_tokens: Annotated[int, Meta(ge=1, lt=2**31)] | None = None
 
 
 class _AddedToken(Struct):
@@ -40,10 +62,16 @@ def read_model_card(
 
 
 def read_eos_token_ids(directory: Path, vocab_size: int) -> tuple[int, ...]:
-    """Return the EOS token ids that any of three files names: those of Llama 3 and of Qwen disagree."""
-    generation = read_object(directory / "generation_config.json")
-    config = read_object(directory / "config.json")
-    ids = [*_as_list(generation.get("eos_token_id")), *_as_list(config.get("eos_token_id"))]
+    """Return the EOS token ids that any of three files names: those of Llama 3 and of Qwen disagree.
+
+    Raise `ModelError` if a configuration names one that is not in the vocabulary.
+    """
+    ids: list[int] = []
+    for file in (directory / "generation_config.json", directory / "config.json"):
+        found = _as_list(convert(read_object(file), _EosTokens, str(file)).eos_token_id)
+        if wrong := [token for token in found if token >= vocab_size]:
+            raise ModelError(f"{file}: eos_token_id {wrong[0]} is beyond the vocabulary of {vocab_size}")
+        ids += found
     eos = read_object(directory / "tokenizer_config.json").get("eos_token")
     content = eos.get("content") if isinstance(eos, dict) else eos
     ids += [token.id for token in _added_tokens(directory / "tokenizer.json") if token.content == content]
@@ -51,7 +79,15 @@ def read_eos_token_ids(directory: Path, vocab_size: int) -> tuple[int, ...]:
 
 
 def _added_tokens(path: Path) -> list[_AddedToken]:
-    return read_json(path, _TokenizerFile).added_tokens if path.is_file() else []
+    if not path.exists():
+        return []
+    try:
+        content = read_bounded(path, MAX_TOKENIZER_BYTES)
+        return msgspec.json.decode(content, type=_TokenizerFile).added_tokens
+    except OSError as error:
+        raise ModelError(f"{path} can't be read: {error.strerror}") from error
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ModelError(f"{path} is invalid: {error}") from error
 
 
 def _as_list(value: int | list[int] | None) -> list[int]:
@@ -62,11 +98,15 @@ def _as_list(value: int | list[int] | None) -> list[int]:
 
 def read_sampling_defaults(directory: Path) -> SamplingDefaults:
     """Return what ``generation_config.json`` recommends; no defaults if it disables sampling."""
-    generation = read_object(directory / "generation_config.json")
-    if generation.get("do_sample") is False:
+    file = directory / "generation_config.json"
+    generation = convert(read_object(file), _GenerationConfig, str(file))
+    if generation.do_sample is False:
         return SamplingDefaults()
-    values = {name: generation.get(name) for name in SamplingDefaults.__struct_fields__}
-    try:
-        return msgspec.convert(values | {"max_tokens": generation.get("max_new_tokens")}, SamplingDefaults)
-    except msgspec.ValidationError as error:
-        raise ModelError(f"generation_config.json: {error}") from error
+    return SamplingDefaults(
+        temperature=generation.temperature,
+        top_p=generation.top_p,
+        top_k=generation.top_k,
+        min_p=generation.min_p,
+        repetition_penalty=generation.repetition_penalty,
+        max_tokens=generation.max_new_tokens,
+    )

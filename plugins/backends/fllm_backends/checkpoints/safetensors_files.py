@@ -7,7 +7,9 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from fllm.containment import mapped
 from fllm.errors import ModelError
+from fllm.files import check_regular
 from fllm_backends.checkpoints.json_files import read_json
 
 INDEX = "model.safetensors.index.json"
@@ -52,10 +54,16 @@ def open_safetensors(path: Path, framework: Literal["np", "pt"]) -> Any:
     import safetensors
 
     try:
-        return safetensors.safe_open(path, framework=framework)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise ModelError(f"{path} can't be read: {error}") from error
+        check_regular(path)
+        with mapped(lambda error: ModelError(f"{path} can't be read: {error}"), base_exceptions=True):
+            return safetensors.safe_open(path, framework=framework)
+    except OSError as error:
+        raise ModelError(f"{path} can't be read: {error.strerror}") from error
 
 
 def _weight_map(directory: Path) -> dict[str, str]:
-    return read_json(directory / INDEX, _Index).weight_map
+    files = read_json(directory / INDEX, _Index).weight_map
+    for name in files.values():
+        if name != Path(name).name or not name.endswith(".safetensors"):
+            raise ModelError(f"{directory / INDEX} names {name!r}: files must be .safetensors next to it")
+    return files

@@ -63,6 +63,14 @@ def check_quantization(method: str | None, dtype: str, device: torch.device) -> 
         raise ConfigError(f"--quantization {method} computes in float32 on a cpu, not in --dtype {dtype}")
 
 
+def check_memory(size: int, what: str, device: torch.device) -> None:
+    """Raise `ConfigError` if a CPU has less memory left than ``size`` bytes. On CUDA, allocation fails."""
+    if device.type == "cpu" and size > (available := _available_memory()):
+        raise ConfigError(
+            f"{what}: {size >> 20} MiB do not fit into memory, of which {available >> 20} MiB are free"
+        )
+
+
 def kv_cache_budget(device: torch.device) -> int:
     """Return the number of bytes that the KV cache may take, once the weights are loaded."""
     import torch

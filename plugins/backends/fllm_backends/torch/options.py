@@ -15,6 +15,8 @@ from fllm.plugins.backend_options import backend_options
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 QUANTIZATIONS = ("none", "int8", "fp8")
 DEVICES = ("cuda", "cpu")
+MAX_SIZE = 2**60
+"""Maximum number of bytes that an option can name."""
 _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1024, "mi": 1024**2, "gi": 1024**3}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]?i?)b?", re.IGNORECASE)
 
@@ -93,4 +95,9 @@ def _size(text: str | None) -> int | None:
     match = _SIZE.fullmatch(text.strip())
     if not match or match[2].lower() not in _UNITS:
         raise ConfigError(f"--backend-option kv_cache_memory={text!r}: expected a size such as 2GiB")
-    return int(float(match[1]) * _UNITS[match[2].lower()])
+    size = float(match[1]) * _UNITS[match[2].lower()]
+    if not 1 <= size <= MAX_SIZE:
+        raise ConfigError(
+            f"--backend-option kv_cache_memory={text!r}: expected 1 byte to {MAX_SIZE >> 50} PiB"
+        )
+    return int(size)

@@ -13,7 +13,13 @@ from fllm.values import ModelCard, Progress
 from fllm_backends.checkpoints.architecture import Architecture, read_architecture
 from fllm_backends.checkpoints.download import fetch_model
 from fllm_backends.checkpoints.model_card import read_model_card
-from fllm_backends.torch.hardware import check_quantization, kv_cache_budget, physical_cores, torch_device
+from fllm_backends.torch.hardware import (
+    check_memory,
+    check_quantization,
+    kv_cache_budget,
+    physical_cores,
+    torch_device,
+)
 from fllm_backends.torch.options import TorchConfig
 
 if TYPE_CHECKING:
@@ -67,11 +73,13 @@ class TorchRunner:
         )
         architecture = read_architecture(model.directory)
         check_length(architecture.max_positions, self._config.max_model_len)
+        if self._config.dummy:
+            check_memory(architecture.parameters, "the weights", device)
         source = self._source(model.directory, device, getattr(torch, dtype))
         try:
             weights = load_weights(architecture, source, progress)
             self._model = self._decoder(architecture, weights, progress)
-        except torch.OutOfMemoryError as error:
+        except (torch.OutOfMemoryError, MemoryError) as error:
             raise ModelError(f"the weights do not fit into the memory of {device}") from error
         self._card = read_model_card(
             model.directory, architecture, model.artifact_id, self._runtime(device, dtype)
@@ -95,6 +103,7 @@ class TorchRunner:
         memory = self._config.kv_cache_memory or kv_cache_budget(like.device)
         block = 2 * len(a.layers) * block_size * a.kv_heads * a.head_dim * like.element_size()
         blocks = min(memory // block, self._useful_blocks(block_size))
+        check_memory(blocks * block, "the KV cache", self._model.device)
         try:
             cache = KVCache(len(a.layers), blocks, block_size, a.kv_heads, a.head_dim, like=like)
         except (torch.OutOfMemoryError, MemoryError) as error:

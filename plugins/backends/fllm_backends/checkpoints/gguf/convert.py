@@ -8,8 +8,10 @@ from typing import Any
 
 import msgspec
 
-from fllm.errors import ModelError
+from fllm.containment import mapped
+from fllm.errors import FllmError, ModelError, format_error
 from fllm.values import Progress
+from fllm_backends.checkpoints.architecture import read_architecture
 from fllm_backends.checkpoints.cache import create_once
 from fllm_backends.checkpoints.gguf.config import config, generation_config
 from fllm_backends.checkpoints.gguf.metadata import Metadata
@@ -31,15 +33,40 @@ def convert_once(file: Path, fingerprint: str, dtype: str, progress: Callable[[P
 def extract_tokenizer_once(file: Path, fingerprint: str) -> Path:
     """Return the directory of the tokenizer and the settings alone; extract them if the cache has none."""
     name = f"{file.stem}-{fingerprint[:16]}-described-{FORMAT_VERSION}"
-    return _create_once(name, lambda directory: _write_tokenizer(Metadata(file), directory))
+
+    def write(directory: Path) -> None:
+        with _failing_on(file):
+            _write_tokenizer(Metadata(file), directory)
+
+    return _create_once(name, write)
 
 
 def convert(file: Path, directory: Path, dtype: str, progress: Callable[[Progress], None]) -> None:
     """Write the model of a GGUF file in Hugging Face's layout, with weights of ``dtype`` (see `DTYPES`)."""
-    metadata = Metadata(file)
-    _write_json(directory / "config.json", config(metadata))
-    _write_tokenizer(metadata, directory)
-    _write_weights(metadata, directory, dtype, progress)
+    with _failing_on(file):
+        metadata = Metadata(file)
+        _write_json(directory / "config.json", config(metadata))
+        _check_architecture(file, directory)
+        _write_tokenizer(metadata, directory)
+        _write_weights(metadata, directory, dtype, progress)
+
+
+def _check_architecture(file: Path, directory: Path) -> None:
+    """Raise `ModelError` if the converted configuration is invalid, before the weights are converted."""
+    try:
+        read_architecture(directory)
+    except ModelError as error:
+        reason = error.message.replace(str(directory / "config.json"), "its configuration")
+        raise ModelError(f"{file}: {reason}") from error
+
+
+def _failing_on(file: Path) -> mapped:
+    """Return a context in which any error of the values in a file is a `ModelError` that names it."""
+    return mapped(
+        lambda error: ModelError(f"{file} can't be converted: {format_error(error)}"),
+        passing=(FllmError, OSError),
+        base_exceptions=True,  # the tokenizers library panics
+    )
 
 
 def _create_once(name: str, write: Callable[[Path], None]) -> Path:

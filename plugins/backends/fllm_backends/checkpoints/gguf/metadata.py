@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fllm.errors import ModelError
+from fllm.containment import mapped
+from fllm.errors import ModelError, format_error
+from fllm_backends.checkpoints.gguf.header import check_header
 
 
 class Metadata:
@@ -14,10 +16,9 @@ class Metadata:
     def __init__(self, path: Path) -> None:
         import gguf
 
-        try:
+        check_header(path)
+        with mapped(lambda error: ModelError(f"{path} can't be read as GGUF: {format_error(error)}")):
             self._reader = gguf.GGUFReader(path)
-        except (OSError, ValueError, IndexError, KeyError) as error:
-            raise ModelError(f"{path} can't be read as GGUF: {error}") from error
         self.architecture = str(self.get("general.architecture", ""))
         self.tensors: dict[str, Any] = {tensor.name: tensor for tensor in self._reader.tensors}
 

@@ -1,4 +1,4 @@
-"""Chat templates of a model that never end or take all memory: at the start, and for some conversations."""
+"""Chat templates and tokenizers that never end or take all memory: at the start, and for some requests."""
 
 from __future__ import annotations
 
@@ -107,8 +107,44 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Server:
     model = hostile_model(
         tmp_path_factory.mktemp("models") / "model", template + "{{ messages[-1].content }}{{ tools }}"
     )
+    backtrack(model, "(z+)+q")
     with serving(model, *ECHO) as server:
         yield server
+
+
+def backtrack(model: Path, pattern: str) -> None:
+    """Let a model's tokenizer split texts by a regular expression."""
+    content = json.loads((model / "tokenizer.json").read_bytes())
+    split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+    content["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, content["pre_tokenizer"]]}
+    (model / "tokenizer.json").write_text(json.dumps(content))
+
+
+@fault(
+    "Start",
+    "A regular expression of the model's tokenizer backtracks for ever",
+    must="Status 2 and one line that names the file, in bounded time",
+)
+def test_a_tokenizer_that_backtracks_ends_the_start(tmp_path: Path, seen: Seen) -> None:
+    model = echo_model(tmp_path / "model")
+    backtrack(model, "(a+)+b")
+    line = error_line(run("serve", str(model), "--port", "0", *ECHO, timeout=90))
+    assert "tokenizer.json" in line
+    seen(f"“{line.replace(str(model), 'MODEL')}”")
+
+
+@fault(
+    "Plugins",
+    "A regular expression of the model's tokenizer backtracks for ever on a certain text",
+    must="400 in bounded time; others are served",
+)
+def test_a_text_that_the_tokenizer_fails_on_fails_alone(server: Server, seen: Seen) -> None:
+    began = time.monotonic()
+    response = ask(server, "z" * 100)
+    took = time.monotonic() - began
+    assert response.status_code == 400, response.text
+    assert ask(server, "hello").status_code == 200
+    seen(f"400 after {took:.1f} s, “{response.json()['error']['message']}”")
 
 
 @pytest.mark.parametrize(
