@@ -77,7 +77,7 @@ class ApiKeys:
     def _named(self, keys: Iterable[tuple[str | None, str]]) -> dict[bytes, str]:
         """Return client names by the hashes of keys, from keys with their owners."""
         hashed = ((owner, self._hash(key.encode())) for owner, key in keys)
-        return {digest: f"owner:{owner}" if owner else f"key:{digest.hex()[:8]}" for owner, digest in hashed}
+        return {digest: f"owner:{owner}" if owner else f"key:{digest.hex()[:16]}" for owner, digest in hashed}
 
     def _hash(self, key: bytes) -> bytes:
         return hashlib.blake2b(key, key=self._secret, digest_size=32).digest()

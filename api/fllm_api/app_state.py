@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from msgspec import Struct, field
@@ -44,6 +45,12 @@ class AppState(Struct, frozen=True, kw_only=True):
     """Creates the reasoning parser that ``--reasoning-parser`` names."""
     tool_parser: LoadedToolParser | None = None
     """Creates the tool-call parser that ``--tool-call-parser`` names."""
+    isolates_clients: bool = False
+    """Whether only requests of the same client share the backend's prefix cache."""
+    shared_prefixes: Callable[[], Sequence[list[int]]] | None = None
+    """Returns the token ids of the prefixes that all clients share nevertheless."""
+    cache_secret: bytes = field(default_factory=lambda: secrets.token_bytes(32))
+    """Key of the salts that separate clients in the prefix cache."""
     collectors: Sequence[Collector] = ()
     drain: RequestDrain = field(default_factory=RequestDrain)
     created: int = field(default_factory=lambda: int(time.time()))

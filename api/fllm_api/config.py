@@ -12,6 +12,7 @@ from fllm.config import Positive
 from fllm_api.api_keys import ApiKeys
 from fllm_api.trusted_proxies import TrustedProxies
 
+PrefixCacheIsolation = Literal["key", "none"]
 ContentFormat = Literal["auto", "string", "openai"]
 
 
@@ -50,6 +51,10 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     max_connections: int = 4096
     allowed_origins: tuple[str, ...] = ()
     """Allowed CORS origins. Credentials are allowed only if no origin is ``*``."""
+    prefix_cache_isolation: PrefixCacheIsolation | None = None
+    """Whether only requests of the same client share the prefix cache. ``None``: if there are keys."""
+    shared_prefixes: tuple[Path, ...] = ()
+    """Files with beginnings of prompts that all clients share in the prefix cache."""
     response_role: str = "assistant"
     chat_template: Path | None = None
     chat_template_content_format: ContentFormat = "auto"

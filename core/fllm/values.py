@@ -57,6 +57,11 @@ class GenerateRequest(Struct, frozen=True):
     """Constraint on the generated text; only for backends whose card has a `ModelCard.grammar`."""
     client: str = ""
     """Name of the client. A backend may serve clients in turn, so that none starves."""
+    cache_salt: str = ""
+    """Requests share blocks of the prefix cache only if they have the same salt."""
+    shared_tokens: int = 0
+    """Number of first tokens that the operator has made public: their full blocks are shared by all requests,
+    whatever their salts."""
 
     @property
     def http_request_id(self) -> str:
@@ -132,6 +137,8 @@ class ModelCard(Struct, frozen=True, kw_only=True):
     """Identifies the weights: a Hub revision, or a digest of the file."""
     grammar: str | None = None
     """The grammar backend that enforces a `GenerateRequest.constraint`, or ``None``."""
+    supports_cache_salt: bool = False
+    """Whether requests share a prefix cache only as `GenerateRequest.cache_salt` allows, or not at all."""
     runtime: dict[str, Any] = {}
     """``runtime_config`` of `/v1/models`: device, dtype, quantization, KV-cache blocks, buckets..."""
 

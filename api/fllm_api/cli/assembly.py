@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
+
+from msgspec.structs import replace
+
 from fllm.chat import RequestTemplates, TemplateSettings
+from fllm.errors import ConfigError
 from fllm.interfaces import Backend, MetricsContext
 from fllm.plugins.loader import Plugins
 from fllm.values import ModelCard
@@ -11,7 +17,12 @@ from fllm_api.app_state import AppState
 from fllm_api.cli.model_files import ModelFiles
 from fllm_api.cli.parser_selection import resolve_auto_parsers
 from fllm_api.cli.settings import Settings
+from fllm_api.config import ServerConfig
+from fllm_api.intake.shared_prefix_file import read_shared_prefix
+from fllm_api.intake.shared_prefixes import daily_prefixes, tokenize_shared_prefix
 from fllm_api.listener import ConnectionTimeouts, Listener
+
+log = logging.getLogger("fllm.server")
 
 
 def create_listener(
@@ -39,7 +50,7 @@ def create_app_state(
     metrics = MetricsContext(
         model_name=config.served_model_name, max_model_len=card.max_model_len, config=settings.metrics
     )
-    return AppState(
+    state = AppState(
         config=config,
         plugins=plugins,
         backend=backend,
@@ -57,4 +68,38 @@ def create_app_state(
         else None,
         tool_parser=plugins.tool_parsers.load(config.tool_call_parser) if config.tool_call_parser else None,
         collectors=plugins.collectors(metrics),
+        isolates_clients=isolates_clients(config, card),
     )
+    return with_shared_prefixes(state)
+
+
+def with_shared_prefixes(state: AppState) -> AppState:
+    """Add the ``--shared-prefix`` files to the state. Raise `ConfigError` if the model can't have one."""
+    prefixes = [read_shared_prefix(file) for file in state.config.shared_prefixes]
+    if not prefixes:
+        return state
+    for prefix in prefixes:
+        lengths = {kind: len(ids) for kind, ids in tokenize_shared_prefix(prefix, state).items()}
+        log.info("%s: the first %s are shared", prefix.where, _format_lengths(lengths))
+        if max(lengths.values()) < state.card.runtime.get("block_size", 1):
+            log.warning("%s: nothing is shared, because it does not fill a block of the cache", prefix.where)
+    return replace(state, shared_prefixes=daily_prefixes(prefixes, state))
+
+
+def _format_lengths(lengths: Mapping[str, int]) -> str:
+    return " and ".join(f"{length} tokens of {kind}" for kind, length in lengths.items())
+
+
+def isolates_clients(config: ServerConfig, card: ModelCard) -> bool:
+    """Return whether each client has its own prefix cache, which is the default if there are keys.
+
+    If the backend can't do that, log a warning, or raise `ConfigError` if an option requires it.
+    """
+    isolation = config.prefix_cache_isolation or ("key" if config.keys.required else "none")
+    if isolation == "none" or card.supports_cache_salt:
+        return isolation == "key"
+    problem = "this backend can't keep the prefix caches of clients apart"
+    if config.prefix_cache_isolation == "key":
+        raise ConfigError(f"--prefix-cache-isolation key: {problem}")
+    log.warning("%s: usage and response times may tell a client what others have sent", problem)
+    return False

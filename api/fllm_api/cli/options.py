@@ -16,7 +16,7 @@ from fllm.plugins.parser_detection import AUTO
 from fllm_api.cli.config_file import read_config
 from fllm_api.cli.param_types import Devices, Json, KeyValue, NonEmptyText, RegisteredName
 from fllm_api.cli.secrets import hash_keys
-from fllm_api.config import ContentFormat
+from fllm_api.config import ContentFormat, PrefixCacheIsolation
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 POSITIVE = click.IntRange(min=1)
@@ -115,6 +115,18 @@ ENGINE_OPTIONS = [
         ["--enable-prefix-caching/--no-enable-prefix-caching"],
         default=True,
         help="Reuse the KV cache of common prompt prefixes.",
+    ),
+    _engine(
+        ["--prefix-cache-isolation"],
+        type=click.Choice(get_args(PrefixCacheIsolation)),
+        show_default="key, if there are API keys",
+        help="Who shares the prefix cache. key: requests with the same key. none: all requests.",
+    ),
+    _engine(
+        ["--shared-prefix"],
+        type=FILE,
+        multiple=True,
+        help="File with a system prompt that all keys share in the prefix cache: text, or .json messages.",
     ),
     _engine(
         ["--engine-timeout"],

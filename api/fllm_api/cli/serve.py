@@ -22,6 +22,7 @@ from fllm_api.cli.parser_selection import load_possible_parsers
 from fllm_api.cli.secrets import hide_arguments
 from fllm_api.cli.settings import settings_from_options
 from fllm_api.config import ContentFormat, ServerConfig
+from fllm_api.intake.shared_prefix_file import read_shared_prefix
 
 MAX_TEMPLATE_BYTES = 1024**2
 """Maximum size of the ``--chat-template`` file."""
@@ -40,6 +41,8 @@ def serve(ctx: click.RichContext, /, **options: Any) -> None:
     hide_arguments(f"furiosa-llm serve {options['model'] or ''}".strip())
     plugins = plugins_of(ctx)
     settings = settings_from_options(options, plugins, plugin_config(ctx))
+    for file in settings.server.shared_prefixes:
+        read_shared_prefix(file)
     check_parsers(settings.server, plugins)
     if settings.server.chat_template is not None:
         check_template(settings.server.chat_template, settings.server.chat_template_content_format)

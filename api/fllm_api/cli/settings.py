@@ -52,6 +52,12 @@ def settings_from_options(
 ) -> Settings:
     """Return validated settings. Raise `UserError` that names the invalid option."""
     _check_implied_flags(options, plugins)
+    keys = _keys(options)
+    if options["prefix_cache_isolation"] == "key" and not keys.required:
+        raise ConfigError(
+            "--prefix-cache-isolation key requires API keys (--api-key-file, --api-key): "
+            "an address does not identify a client"
+        )
     source = _locate_model(options["model"])
     _check_revision(options["revision"], source)
     devices = options["devices"] or ()
@@ -83,8 +89,9 @@ def settings_from_options(
             ServerConfig,
             options,
             served_model_name=options["served_model_name"] or source.name,
-            keys=_keys(options),
+            keys=keys,
             allowed_origins=tuple(options["allowed_origins"] or ()),
+            shared_prefixes=options["shared_prefix"],
             limits=_limits(options["limit"]),
             trusted_proxies=_trusted_proxies(options["trusted_proxies"]),
             max_body_memory=_max_body_memory(options["max_body_memory"], options["max_body_bytes"]),

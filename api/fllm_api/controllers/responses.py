@@ -19,6 +19,7 @@ from fllm_api.app_state import AppState
 from fllm_api.encoding.encoder import Encoder
 from fllm_api.errors import classify_error, record_failure
 from fllm_api.intake.json_body import ApiRequest
+from fllm_api.intake.prefix_cache import separate_clients
 from fllm_api.lifecycle.client_disconnect import ClientDisconnected, run_while_connected
 from fllm_api.middleware.admission import reserve_slot
 from fllm_api.protocol.errors import ErrorResponse
@@ -124,7 +125,7 @@ def create_response(
 
     Raise the errors of `AdmissionSlot.reserve`.
     """
-    request = reserve_slot(http_request.scope, request)
+    request = separate_clients(reserve_slot(http_request.scope, request), server)
     http_request.discard_body()
     tracker = context_of(http_request.scope).tracker
     tracker.submit(

@@ -14,6 +14,7 @@ from fllm.interfaces import ParserContext
 from fllm.pipeline.pipeline import PipelineRequest
 from fllm.values import Tool
 from fllm_api.app_state import AppState
+from fllm_api.intake.prefix_cache import count_shared_tokens
 from fllm_api.intake.sampling import (
     check_fields,
     check_sequences,
@@ -51,7 +52,7 @@ def prepare_chat(body: ChatRequest, server: AppState) -> Pieces[PreparedChat]:
     tools = read_tools(body)
     plan = plan_tool_calls(body, tools, server)
     yield 0
-    kwargs = {**server.config.default_chat_template_kwargs, **_template_kwargs(body)}
+    kwargs = _template_kwargs(body, server)
     prompt = _render(body, server, tools, kwargs)
     yield 0
     ids = yield from tokenize_prompt(
@@ -75,11 +76,18 @@ def prepare_chat(body: ChatRequest, server: AppState) -> Pieces[PreparedChat]:
         continues_prompt=bool(body.continue_final_message),
         reasoning_parser=server.reasoning_parser,
         tool_parser=plan.parser,
+        cache_salt=body.cache_salt or "",
+        shared_tokens=count_shared_tokens([ids], server),
         context=ParserContext(prompt=prompt, tools=tools, template_kwargs=kwargs),
         output_constraint=plan.output_constraint,
     )
     role = server.config.response_role if _generation_prompt(body) else body.messages[-1].role
     return PreparedChat(request=request, role=role, echo=_echo(body, role))
+
+
+def render_chat(body: ChatRequest, server: AppState) -> str:
+    """Return the text of a request's prompt. Raise `RequestError` if the chat template rejects it."""
+    return _render(body, server, read_tools(body), _template_kwargs(body, server))
 
 
 def _render(body: ChatRequest, server: AppState, tools: tuple[Tool, ...], kwargs: dict[str, Any]) -> str:
@@ -110,9 +118,10 @@ def _generation_prompt(body: ChatRequest) -> bool:
     return first_set(body.add_generation_prompt, default=not body.continue_final_message)
 
 
-def _template_kwargs(body: ChatRequest) -> dict[str, Any]:
+def _template_kwargs(body: ChatRequest, server: AppState) -> dict[str, Any]:
     effort = {} if body.reasoning_effort is None else {"reasoning_effort": body.reasoning_effort}
-    return {**effort, **(body.chat_template_kwargs or {})}
+    defaults = server.config.default_chat_template_kwargs
+    return {**defaults, **effort, **(body.chat_template_kwargs or {})}
 
 
 def _check_messages(messages: list[ChatMessage]) -> None:

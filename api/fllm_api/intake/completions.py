@@ -14,6 +14,7 @@ from fllm.tokenizer import Tokenizer
 from fllm_api.app_state import AppState
 from fllm_api.encoding.completions import Echo
 from fllm_api.intake.constraints import read_output_constraint
+from fllm_api.intake.prefix_cache import count_shared_tokens
 from fllm_api.intake.sampling import (
     check_fields,
     check_sequences,
@@ -85,6 +86,8 @@ def prepare_completion(body: CompletionRequest, server: AppState) -> Pieces[Prep
         include_stop=bool(body.include_stop_str_in_output),
         skip_special_tokens=skip_special_tokens,
         continues_prompt=True,
+        cache_salt=body.cache_salt or "",
+        shared_tokens=count_shared_tokens(token_ids, server),
         output_constraint=output_constraint,
     )
     echoes: list[Echo] = []

@@ -113,9 +113,15 @@ def stop_strings(request: GenerationRequest) -> tuple[str, ...]:
 
 
 def check_fields(request: GenerationRequest, server: AppState) -> None:
-    """Raise `RequestError` for stream options without a stream, or a token id outside the vocabulary."""
+    """Raise `RequestError` for fields that the server or its model can't honour."""
     if request.stream_options is not None and not request.stream:
         raise RequestError("`stream_options` requires `stream`: true", param="stream_options")
+    if request.cache_salt is not None and not server.card.supports_cache_salt:
+        raise RequestError(
+            "`cache_salt` is not supported by this server's backend",
+            param="cache_salt",
+            code="unsupported_parameter",
+        )
     check_token_ids(request.logit_bias or (), server.tokenizer, "logit_bias")
     check_token_ids(request.stop_token_ids or (), server.tokenizer, "stop_token_ids")
 

@@ -32,6 +32,7 @@ MAX_STOP_STRING_CHARS = 1024
 MAX_TOKEN_IDS = 1024
 """Maximum length of ``logit_bias`` and of ``stop_token_ids``. Each step reads all of them."""
 StopString = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_STRING_CHARS)]
+CacheSalt = Annotated[str, Meta(min_length=1, max_length=1024)]
 TopLogprobs = Annotated[int, Meta(ge=0, le=20)]
 Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
@@ -82,6 +83,8 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     """Represent a token in log-probabilities as ``token_id:<id>``."""
 
     user: Any = None
+    cache_salt: CacheSalt | None = None
+    """Share the prefix cache only with requests that have the same salt."""
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
     guided_json: SchemaOrText | None = None

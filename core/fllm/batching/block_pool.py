@@ -16,6 +16,8 @@ from array import array
 from collections import OrderedDict, abc
 from hashlib import blake2b
 
+from fllm.values import GenerateRequest
+
 
 def hash_block(parent: bytes, token_ids: abc.Iterable[int]) -> bytes:
     """Return the hash of a full block: it identifies its tokens and, through its parent, all tokens before.
@@ -24,6 +26,11 @@ def hash_block(parent: bytes, token_ids: abc.Iterable[int]) -> bytes:
     another client's prompt.
     """
     return blake2b(parent + array("q", token_ids).tobytes(), digest_size=32).digest()
+
+
+def _hash_namespace(name: str) -> bytes:
+    """Return a hash that is never that of a block, whatever name a client chooses; ``b""`` for no name."""
+    return blake2b(name.encode(), digest_size=32, person=b"namespace").digest() if name else b""
 
 
 class BlockPool:
@@ -45,9 +52,14 @@ class BlockPool:
         """Number of blocks without references."""
         return len(self._empty) + len(self._cached)
 
-    def hash_seed(self, group: str) -> bytes:
-        """Return the parent hash of first blocks: one for all, or one per group if caching is disabled."""
-        return b"" if self._enable_caching else hash_block(group.encode(), ())
+    def namespace(self, request: GenerateRequest) -> tuple[bytes, int]:
+        """Return what the hashes of a request's blocks begin with, and how many tokens are outside of that.
+
+        Requests with the same salt share blocks; without caching, only the sequences of one request do.
+        """
+        if not self._enable_caching:
+            return _hash_namespace(request.group or request.request_id), 0
+        return _hash_namespace(request.cache_salt), request.shared_tokens
 
     def find_cached(self, block_hashes: abc.Iterable[bytes]) -> list[int]:
         """Return the blocks with these hashes, up to the first hash that is not found."""

@@ -74,7 +74,8 @@ class EngineLoop:
             "max_num_batched_tokens": limits.max_num_batched_tokens,
             "enable_prefix_caching": config.enable_prefix_caching,
         }
-        return replace(card, max_model_len=length, runtime={**card.runtime, **runtime})
+        runtime = {**card.runtime, **runtime}
+        return replace(card, max_model_len=length, supports_cache_salt=True, runtime=runtime)
 
     def run(self, deliver: Callable[[list[tuple[str, Outcome]]], None]) -> None:
         """Step while there is work and sleep otherwise, until `end`. Deliver the outcomes of a step together.

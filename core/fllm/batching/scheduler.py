@@ -120,6 +120,7 @@ class Scheduler:
         grammar: GrammarState | None = None,
     ) -> None:
         """Queue a request. Its prompt must not be empty and must be shorter than ``max_model_len``."""
+        namespace, shared_tokens = self._pool.namespace(request)
         sequence = Sequence(
             id=request.request_id,
             client=request.client,
@@ -129,7 +130,8 @@ class Scheduler:
             stop_ids=stop_tokens(request.sampling, self._eos_token_ids),
             seed=seed,
             arrival_time=arrival_time,
-            hash_seed=self._pool.hash_seed(request.group or request.request_id),
+            namespace=namespace,
+            shared_tokens=shared_tokens,
             drafter=self._drafter() if self._drafter and grammar is None else None,
             grammar=grammar,
         )

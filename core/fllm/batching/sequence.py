@@ -27,8 +27,10 @@ class Sequence(Struct, kw_only=True, eq=False):
     seed: int
     arrival_time: float
     """Arrival by the scheduler's clock, in seconds."""
-    hash_seed: bytes
-    """Parent hash of its first block."""
+    namespace: bytes = b""
+    """Mixed into the hash of its first private block, and so into all that follow."""
+    shared_tokens: int = 0
+    """Number of its first tokens whose full blocks are outside of the namespace."""
     drafter: Drafter | None = None
     grammar: GrammarState | None = None
     """State of the grammar, if the output is constrained."""
@@ -71,8 +73,10 @@ class Sequence(Struct, kw_only=True, eq=False):
 
     def hash_blocks(self, count: int, block_size: int) -> list[bytes]:
         """Return the hashes of its first ``count`` blocks, which must be full."""
-        while len(self.block_hashes) < count:
-            parent = self.block_hashes[-1] if self.block_hashes else self.hash_seed
-            start = len(self.block_hashes) * block_size
+        while (index := len(self.block_hashes)) < count:
+            parent = self.block_hashes[-1] if index else b""
+            if index == self.shared_tokens // block_size:
+                parent += self.namespace
+            start = index * block_size
             self.block_hashes.append(hash_block(parent, self.token_ids[start : start + block_size]))
         return self.block_hashes[:count]

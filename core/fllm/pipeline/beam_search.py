@@ -158,6 +158,8 @@ class _Search:
             self._sampling(first=not generated),
             self._request.group or self._request.request_id,
             client=self._request.client,
+            cache_salt=self._request.cache_salt,
+            shared_tokens=self._request.shared_tokens,
         )
         async with aclosing(self._backend.generate(request)) as outputs:
             async for output in outputs:

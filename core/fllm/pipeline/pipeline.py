@@ -54,6 +54,10 @@ class PipelineRequest(Struct, frozen=True, kw_only=True):
     """Context for both parsers."""
     client: str = ""
     """Name of the client, by which a backend may schedule fairly."""
+    cache_salt: str = ""
+    """Only requests with the same salt share blocks of the prefix cache."""
+    shared_tokens: tuple[int, ...] = ()
+    """For each prompt, the number of first tokens that are shared whatever the salt. Empty: none."""
     output_constraint: OutputConstraint | None = None
     """Constraint on each output's text after the reasoning. Not supported together with ``beam``."""
 
@@ -168,6 +172,8 @@ class Pipeline:
             sampling=sampling,
             group=group,
             client=request.client,
+            cache_salt=request.cache_salt,
+            shared_tokens=request.shared_tokens[i] if request.shared_tokens else 0,
         )
 
 

@@ -53,7 +53,9 @@ class EchoBackend:
     """Returns the prompt, one token per iteration of the event loop, and repeats it if EOS is ignored."""
 
     def __init__(self, config: BackendConfig, context: BackendContext) -> None:  # noqa: ARG002  (a `BackendFactory`)
-        self._card = ModelCard(tokenizer=config.model, max_model_len=config.max_model_len or 4096)
+        self._card = ModelCard(
+            tokenizer=config.model, max_model_len=config.max_model_len or 4096, supports_cache_salt=True
+        )
         self._started = False
         self._running = 0
 

@@ -61,6 +61,7 @@ def test_every_option_reaches_its_struct(tmp_path: Path) -> None:
         *("--request-timeout", "1.5", "--read-timeout", "2", "--write-timeout", "3"),
         *("--api-key-file", str(template), "--trust-request-chat-template", "--no-log-requests"),
         *("--otlp-endpoint", "http://localhost:4318", "--metrics-compat", "vllm"),
+        *("--prefix-cache-isolation", "none", "--shared-prefix", str(template)),
     )
     assert made.backend_config == BackendConfig(
         model="acme/model",
@@ -105,6 +106,8 @@ def test_every_option_reaches_its_struct(tmp_path: Path) -> None:
         max_body_bytes=10,
         max_body_memory=20,
         trust_request_chat_template=True,
+        prefix_cache_isolation="none",
+        shared_prefixes=(template,),
     )
     assert [made.server.keys.client(key) is not None for key in (b"k1", b"k2", b"hi", b"k3")] == [1, 1, 1, 0]
     assert made.metrics == MetricsConfig(

@@ -1,6 +1,9 @@
+from array import array
+
 import pytest
 
 from fllm.batching.block_pool import BlockPool, hash_block
+from fllm.values import GenerateRequest, SamplingParams
 
 A, B, C = (hash_block(b"", [token]) for token in (1, 2, 3))
 
@@ -111,8 +114,34 @@ def test_a_pool_without_caching_evicts_freed_blocks():
     assert allocate(pool, 1) == blocks
 
 
+def request(*, group: str = "", salt: str = "", shared: int = 0) -> GenerateRequest:
+    sampling = SamplingParams(max_tokens=1)
+    return GenerateRequest("r", [1], sampling, group, cache_salt=salt, shared_tokens=shared)
+
+
 @pytest.mark.parametrize(("enable_caching", "same"), [(True, True), (False, False)])
 def test_groups_share_blocks_only_with_caching(enable_caching: bool, same: bool):
     pool = BlockPool(1, 4, enable_caching=enable_caching)
-    assert (pool.hash_seed("one") == pool.hash_seed("two")) is same
-    assert pool.hash_seed("one") == pool.hash_seed("one")
+    one, two = (pool.namespace(request(group=name)) for name in ("one", "two"))
+    assert (one == two) is same
+    assert one == pool.namespace(request(group="one"))
+
+
+def test_each_salt_is_a_namespace_and_no_salt_is_none():
+    pool = BlockPool(1, 4)
+    names = [pool.namespace(request(group=salt, salt=salt)) for salt in ("", "a", "b", "a")]
+    assert names[0] == (b"", 0)
+    assert names[1] == names[3]
+    assert len(set(names)) == 3
+
+
+def test_without_caching_no_tokens_are_shared_with_other_groups():
+    pool = BlockPool(1, 4, enable_caching=False)
+    assert pool.namespace(request(group="a", shared=8)) == pool.namespace(request(group="a"))
+
+
+def test_no_salt_has_the_hash_of_a_block():
+    tokens = [65, 66]
+    salt = array("q", tokens).tobytes().decode()
+    namespace, _ = BlockPool(1, 4).namespace(request(salt=salt))
+    assert namespace != hash_block(b"", tokens)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
+from msgspec.structs import replace
 from support.fake_runner import FakeRunner, expected_tokens, logprob
 
 from fllm.batching.block_pool import BlockPool
@@ -193,6 +194,51 @@ def test_sequences_of_one_request_share_the_blocks_of_their_prompt_in_the_very_f
         harness.add(*[request(f"r{i}", [1] * 17, group="r", seed=i) for i in range(4)])
         assert rows(harness.step()) == [("r0", 0, 17)] + [(f"r{i}", 16, 1) for i in range(1, 4)]
         assert harness.used == 4 + 4
+
+
+@pytest.mark.parametrize(
+    ("salt", "cached"), [("a", 8), ("b", 0), ("", 0)], ids=["the same", "another", "none"]
+)
+def test_requests_share_blocks_only_with_the_same_salt(salt: str, cached: int):
+    harness = Harness()
+    harness.run(replace(request("a", [1] * 9), cache_salt="a"))
+    harness.run(replace(request("b", [1] * 9), cache_salt=salt))
+    assert harness.steps["b"][0].cached_tokens == cached
+
+
+@pytest.mark.parametrize(("shared", "cached"), [(0, 0), (3, 0), (4, 4), (7, 4), (8, 8), (12, 12)], ids=str)
+def test_full_blocks_of_shared_tokens_ignore_the_salt(shared: int, cached: int):
+    harness = Harness()
+    for salt in ("a", "b"):
+        harness.run(replace(request(salt, [1] * 14), cache_salt=salt, shared_tokens=shared))
+    assert harness.steps["b"][0].cached_tokens == cached
+
+
+def test_blocks_after_shared_ones_are_found_only_with_the_same_salt():
+    harness = Harness()
+    prompts = {"a": "a", "again": "a", "b": "b", "unsalted": ""}
+    for name, salt in prompts.items():
+        harness.run(replace(request(name, [1] * 14), cache_salt=salt, shared_tokens=4))
+    cached = [harness.steps[name][0].cached_tokens for name in prompts]
+    assert cached == [0, 12, 4, 4]
+
+
+def test_a_preempted_sequence_stays_in_its_namespace():
+    harness = Harness(blocks=5)
+    first = replace(request("a", [1] * 7, max_tokens=3), cache_salt="a")
+    second = replace(request("b", [2] * 11, max_tokens=5), cache_salt="b")
+    harness.run(first, second)
+    assert harness.scheduler.status().preemptions
+    harness.run(replace(request("again", [2] * 11, max_tokens=1), cache_salt="b"))
+    harness.run(replace(request("other", [2] * 11, max_tokens=1), cache_salt="a"))
+    assert [harness.steps[name][0].cached_tokens for name in ("again", "other")] == [8, 0]
+
+
+@pytest.mark.parametrize(("n", "cached"), [("1", 8), ("2", 8)])
+def test_sequences_of_one_request_share_blocks_with_a_salt(n: str, cached: int):
+    harness = Harness()
+    harness.run(*[replace(request(name, [1] * 9, group="g"), cache_salt="a") for name in ("0", "1", "2")])
+    assert harness.steps[n][0].cached_tokens == cached
 
 
 def test_without_prefix_caching_requests_share_nothing():

@@ -27,7 +27,6 @@ def sequence(name: str) -> Sequence:
         stop_ids=frozenset(),
         seed=0,
         arrival_time=0.0,
-        hash_seed=b"",
     )
 
 

@@ -181,6 +181,13 @@ def test_ignored_eos_is_an_ordinary_token_and_stop_token_ids_still_stop():
     assert stopped == search(params, eos=[eos])
 
 
+def test_all_beams_share_the_namespace_of_the_request():
+    backend = TinyBackend()
+    request = GenerateRequest("r", PROMPT, SamplingParams(max_tokens=3), cache_salt="salt", shared_tokens=1)
+    asyncio.run(beam_search(backend, request, BeamSearchParams(width=3), ()))
+    assert {(each.cache_salt, each.shared_tokens) for each in backend.requests} == {("salt", 1)}
+
+
 def test_a_hypothesis_is_emitted_as_one_output():
     for each in search(BeamSearchParams(width=4), eos=[0, 5], max_tokens=3, logprobs=2):
         output = each.to_output(with_logprobs=True)

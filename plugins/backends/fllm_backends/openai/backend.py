@@ -91,6 +91,7 @@ class OpenAIBackend:
             defaults=profile.dialect.defaults(self._model.defaults),
             artifact_id=served.artifact_id,
             grammar="vllm" if options.constraints == "vllm" else None,
+            supports_cache_salt=profile.dialect.supports_cache_salt,
             runtime={"server": profile.dialect.kind, "model": served.id, "receive": profile.receive},
         )
 

@@ -43,6 +43,8 @@ class UpstreamProfile(Struct, frozen=True, kw_only=True):
         }
         if self.receive == "text" and self.dialect.returns_token_ids:
             body["skip_special_tokens"] = False
+        if request.cache_salt and self.dialect.supports_cache_salt:
+            body["cache_salt"] = request.cache_salt
         if request.constraint is not None:
             body["structured_outputs"] = structured_outputs(request.constraint)
         return msgspec.json.encode(body)

@@ -22,6 +22,8 @@ class Dialect(Struct, frozen=True, kw_only=True):
     """Whether a request can enable token ids and special tokens in responses."""
     supports_echo: bool = False
     """Whether ``echo`` returns the log-probabilities of the prompt."""
+    supports_cache_salt: bool = False
+    """Whether only requests with the same ``cache_salt`` share the prefix cache."""
     penalty_window_field: str | None = None
     """Field for the number of last tokens that penalties count, if by default they do not count all."""
 
@@ -66,7 +68,13 @@ _STANDARD = _same(
 _COMMON = _same("min_tokens", "top_k", "min_p", "repetition_penalty", "stop_token_ids", "ignore_eos")
 
 DIALECTS = {
-    "vllm": Dialect(kind="vllm", field_names=_STANDARD | _COMMON, returns_token_ids=True, supports_echo=True),
+    "vllm": Dialect(
+        kind="vllm",
+        field_names=_STANDARD | _COMMON,
+        returns_token_ids=True,
+        supports_echo=True,
+        supports_cache_salt=True,
+    ),
     # The vendor's server accepts penalties, biases and seeds, but ignores them.
     "furiosa": Dialect(
         kind="furiosa",

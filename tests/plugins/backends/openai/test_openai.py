@@ -142,11 +142,14 @@ def outputs_of(
     sampling: SamplingParams = GREEDY,
     constraint: Constraint | None = None,
     prompt: str = "hi",
+    salt: str = "",
     **options: str,
 ) -> list[EngineOutput]:
     async def scenario() -> list[EngineOutput]:
         async with started(server, directory, **options) as (backend, _):
-            request = GenerateRequest("request-1", ids(prompt), sampling, constraint=constraint)
+            request = GenerateRequest(
+                "request-1", ids(prompt), sampling, constraint=constraint, cache_salt=salt
+            )
             return [step async for step in backend.generate(request)]
 
     return asyncio.run(scenario())
@@ -217,6 +220,25 @@ def test_log_probabilities_that_name_no_token_end_the_request(model: Path) -> No
         pytest.raises(BackendError, match="malformed log-probabilities"),
     ):
         outputs_of(server, model, SamplingParams(max_tokens=1, logprobs=0))
+
+
+@pytest.mark.parametrize(
+    ("owner", "salt", "sent"), [("vllm", "a", "a"), ("vllm", "", None), ("llamacpp", "a", None)]
+)
+def test_the_cache_salt_is_forwarded_to_servers_that_support_it(
+    model: Path, owner: str, salt: str, sent: str | None
+) -> None:
+    with upstream(BY_IDS, owned_by=owner) as server:
+        outputs_of(server, model, salt=salt)
+    assert server.bodies[1].get("cache_salt") == sent
+
+
+@pytest.mark.parametrize(("owner", "supported"), [("vllm", True), ("furiosa-ai", False), ("me", False)])
+def test_the_card_tells_whether_the_server_supports_cache_salts(
+    model: Path, owner: str, supported: bool
+) -> None:
+    with upstream(owned_by=owner) as server:
+        assert card_of(server, model).supports_cache_salt is supported
 
 
 def test_the_cached_tokens_of_the_usage_are_reported(model: Path) -> None:
