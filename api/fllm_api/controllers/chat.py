@@ -6,6 +6,7 @@ from litestar import Controller, post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
+from fllm.chat.template import SlowTemplate
 from fllm_api.app_state import AppState
 from fllm_api.controllers.responses import GenerationResponse, create_response
 from fllm_api.encoding.chat import ChatEncoder
@@ -38,11 +39,19 @@ class ChatController(Controller):
         self, request: ApiRequest, data: JSONBody[ChatRequest], server: NamedDependency[AppState]
     ) -> GenerationResponse:
         """Return a chat completion as one JSON object or as a stream of events."""
-        own_template = data.chat_template is not None
-        turns = server.template_turns if own_template else server.intake_turns
-        prepared = await prepare(request, prepare_chat(data, server), turns, slow=own_template)
+        try:
+            prepared = await _prepare(request, data, server)
+        except SlowTemplate:
+            prepared = await _prepare(request, data, server)
         encoder = _new_encoder(data, prepared, server)
         return create_response(request, server, prepared.request, encoder, stream=bool(data.stream))
+
+
+async def _prepare(request: ApiRequest, body: ChatRequest, server: AppState) -> PreparedChat:
+    """Prepare a request. Raise `SlowTemplate` if it must be prepared once more, outside the event loop."""
+    slow = body.chat_template is not None or (server.template is not None and server.template.slow)
+    turns = server.template_turns if slow else server.intake_turns
+    return await prepare(request, prepare_chat(body, server), turns, slow=slow)
 
 
 def _new_encoder(body: ChatRequest, prepared: PreparedChat, server: AppState) -> ChatEncoder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -25,7 +26,14 @@ from fllm.values import ChatTemplates
 
 T = TypeVar("T")
 
+EVENT_LOOP_SECONDS = 0.1
+"""Maximum CPU time of rendering on an event loop."""
+
 _RESERVED_VARIABLES = ("messages", "tools", "add_generation_prompt", "continue_final_message")
+
+
+class SlowTemplate(Exception):
+    """Rendering takes too long for an event loop: render in another thread."""
 
 
 class ChatTemplate:
@@ -42,6 +50,8 @@ class ChatTemplate:
         self._special_tokens = special_tokens
         self._where = where
         self._watchdog = watchdog
+        self.slow = False
+        """Whether a conversation has exceeded a limit. Render outside the event loop from then on."""
 
     @classmethod
     def compile(
@@ -96,6 +106,8 @@ class ChatTemplate:
     ) -> str:
         """Return the text of the prompt, special tokens included; raise `RequestError` if that fails.
 
+        Raise `SlowTemplate` on an event loop if it takes too long there.
+
         Messages and tools are OpenAI's, as plain values. ``kwargs`` are further variables of the template.
         With ``inject_tools``, a message lists the tools if the template does not render them. With
         ``continue_final_message``, the text ends where the last message's content ends.
@@ -113,8 +125,21 @@ class ChatTemplate:
             "tools": tools or None,
             "add_generation_prompt": add_generation_prompt,
         }
-        text = _render(template, variables, self._watchdog)
+        text = self._render(template, variables)
         return cut_at_marker(text, conversation) if continue_final_message else text
+
+    def _render(self, template: CompiledTemplate, variables: Mapping[str, Any]) -> str:
+        # Only in a thread without an event loop may a conversation take long.
+        seconds = None if asyncio._get_running_loop() is None else EVENT_LOOP_SECONDS
+        try:
+            return _run(self._watchdog, partial(_render, template, variables), seconds)
+        except LimitExceeded as error:
+            self.slow = True
+            if seconds is not None:
+                raise SlowTemplate from None
+            raise RequestError(
+                f"the conversation is too complex for the chat template: {error}", param="messages"
+            ) from None
 
     def _select(self, *, has_tools: bool) -> CompiledTemplate:
         if has_tools and "tool_use" in self._templates:
@@ -128,17 +153,13 @@ class ChatTemplate:
         return f"there is no default chat template (there are: {names}); give one with --chat-template FILE"
 
 
-def _run(watchdog: ThreadWatchdog | None, function: Callable[[], T]) -> T:
-    return function() if watchdog is None else watchdog.run(function)
+def _run(watchdog: ThreadWatchdog | None, function: Callable[[], T], seconds: float | None = None) -> T:
+    return function() if watchdog is None else watchdog.run(function, cpu_seconds=seconds)
 
 
-def _render(template: CompiledTemplate, variables: Mapping[str, Any], watchdog: ThreadWatchdog | None) -> str:
+def _render(template: CompiledTemplate, variables: Mapping[str, Any]) -> str:
     try:
-        return _run(watchdog, lambda: template.template.render(variables))
-    except LimitExceeded as error:
-        raise RequestError(
-            f"the conversation is too complex for the chat template: {error}", param="messages"
-        ) from None
+        return template.template.render(variables)
     except RENDER_ERRORS as error:
         verb = "rejects" if isinstance(error, ConversationRejected) else "fails on"
         raise RequestError(

@@ -39,9 +39,12 @@ class ThreadWatchdog:
         self._lock = threading.Lock()
         self._started = False
 
-    def run(self, function: Callable[[], T]) -> T:
-        """Return the function's result. Raise `LimitExceeded` if it exceeds a limit."""
-        run = _Run(time.thread_time() + self._cpu_seconds)
+    def run(self, function: Callable[[], T], *, cpu_seconds: float | None = None) -> T:
+        """Return the function's result. Raise `LimitExceeded` if it exceeds a limit.
+
+        ``cpu_seconds`` replaces the limit of CPU time.
+        """
+        run = _Run(self._cpu_seconds if cpu_seconds is None else cpu_seconds)
         try:
             try:
                 self._begin(run)
@@ -81,7 +84,7 @@ class ThreadWatchdog:
         if memory - run.memory > self._memory:
             run.exceeded = f"it takes more than {self._memory >> 20} MiB of memory"
         elif time.clock_gettime(time.pthread_getcpuclockid(thread)) > run.cpu_end:
-            run.exceeded = f"it takes more than {self._cpu_seconds:g} s"
+            run.exceeded = f"it takes more than {run.cpu_seconds:g} s"
         if run.exceeded:
             _raise_in_thread(thread, Interrupt)
 
@@ -89,8 +92,9 @@ class ThreadWatchdog:
 class _Run:
     """A function that runs."""
 
-    def __init__(self, cpu_end: float) -> None:
-        self.cpu_end = cpu_end
+    def __init__(self, cpu_seconds: float) -> None:
+        self.cpu_seconds = cpu_seconds
+        self.cpu_end = time.thread_time() + cpu_seconds
         """CPU time of the thread at which it is interrupted."""
         self.memory = 0
         """Memory of the process at the first check."""

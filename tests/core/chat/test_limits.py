@@ -1,0 +1,70 @@
+"""Limits of rendering the model's own template: time, memory, and the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from fllm.chat import ChatTemplate
+from fllm.chat.compiled_template import TemplateTooComplex
+from fllm.chat.template import SlowTemplate
+from fllm.concurrency.thread_watchdog import ThreadWatchdog
+from fllm.errors import RequestError
+
+ENDLESS = "{% for x in range(99999) %}{% for y in range(99999) %}{% set z = y %}{% endfor %}{% endfor %}"
+IF_ASKED = f"{{% if messages[-1].content == 'loop' %}}{ENDLESS}{{% endif %}}{{{{ messages[-1].content }}}}"
+LOOP = [{"role": "user", "content": "loop"}]
+
+
+def compiled(source: str) -> ChatTemplate:
+    watchdog = ThreadWatchdog(cpu_seconds=0.4, memory=1 << 30)
+    return ChatTemplate.compile({"default": source}, special_tokens={}, watchdog=watchdog)
+
+
+def test_a_template_that_loops_is_not_compiled() -> None:
+    with pytest.raises(TemplateTooComplex, match=r"takes more than 0\.4 s"):
+        compiled(ENDLESS)
+
+
+@pytest.mark.parametrize(
+    "expression", ["'a' * 10**9", "10**9 * 'a'", "[1] * 10**9", "7 ** (7 ** 9)", "2 ** 99999 * 2 ** 99999"]
+)
+def test_an_operation_with_a_giant_result_is_refused(expression: str) -> None:
+    with pytest.raises(TemplateTooComplex, match="an operation creates"):
+        compiled(f"{{{{ {expression} }}}}")
+    template = compiled(f"{{% if messages[-1].content == 'loop' %}}{{{{ {expression} }}}}{{% endif %}}")
+    with pytest.raises(RequestError, match="an operation creates"):
+        template.render(LOOP)
+
+
+def test_a_text_of_many_references_to_a_long_one_is_refused() -> None:
+    source = "{% set s = 'a' * 60000000 %}{{ s }}{{ s }}"
+    with pytest.raises(TemplateTooComplex, match="a text or a list longer than"):
+        compiled(source)
+
+
+def test_products_and_powers_of_ordinary_size_work() -> None:
+    assert compiled("{{ '-' * 3 }}{{ 6 * 7 }}{{ 2 ** 10 }}{{ 1.5 * 2 }}").render(LOOP) == "---4210243.0"
+
+
+def test_a_conversation_that_takes_too_long_fails_alone() -> None:
+    template = compiled(IF_ASKED)
+    with pytest.raises(RequestError, match="too complex for the chat template") as caught:
+        template.render(LOOP)
+    assert caught.value.param == "messages"
+    assert template.slow
+    assert template.render([{"role": "user", "content": "Hi"}]) == "Hi"
+
+
+def test_a_conversation_that_takes_too_long_for_an_event_loop_is_rendered_in_another_thread() -> None:
+    template = compiled(IF_ASKED)
+
+    async def render() -> None:
+        with pytest.raises(SlowTemplate):
+            template.render(LOOP)
+        assert template.slow
+        with pytest.raises(RequestError):
+            await asyncio.to_thread(template.render, LOOP)
+
+    asyncio.run(render())
