@@ -73,7 +73,7 @@ class ClientTurns:
         return Turn(lambda cpu_seconds: self._end(client, cpu_seconds, release))
 
     def is_heavy(self, client: str) -> bool:
-        """Whether the client has used more than its share."""
+        """Return whether the client has used more than its share."""
         return self._paid_at.get(client, 0.0) - self._clock() > LIGHT_SECONDS / LIGHT_SHARE
 
     def _semaphores(self, client: str) -> Iterator[RoundRobinSemaphore]:

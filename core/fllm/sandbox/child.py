@@ -20,17 +20,20 @@ from fllm.sandbox.limits import ResourceLimits
 from fllm.sandbox.message_socket import MessageSocket
 from fllm.sandbox.messages import Crashed, Done, Ready, Rejected
 
-NICENESS = 10
+START_NICENESS = 5
 """Lower priority than that of the engine's threads."""
+NICENESS = 10
+"""Still lower: tasks leave nine tenths of a core to the engine if it needs all cores."""
 
 
 def serve(parent: MessageSocket) -> None:
     """Process tasks until the other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.nice(NICENESS)
+    os.nice(START_NICENESS)
     factory, argument, limits = pickle.loads(parent.receive())  # noqa: S301  from our parent
     function = factory(argument)
     confine(limits)
+    os.nice(NICENESS - START_NICENESS)
     parent.send(msgspec.msgpack.encode(Ready()))
     while True:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
@@ -15,6 +15,7 @@ from fllm.concurrency.timeout_executor import TaskTimeout, TimeoutExecutor
 from fllm.constraints import Constraint
 from fllm.containment import mapped
 from fllm.errors import BackendError, BackendUnavailable, FllmError, RequestError, format_error
+from fllm.structured_output.constraint_size import constraint_size
 from fllm.structured_output.interfaces import CompiledGrammar, GrammarCompiler, GrammarMatcher
 
 T = TypeVar("T")
@@ -27,6 +28,10 @@ THREADS = 3
 """Number of constraints that are compiled at once, and of matchers that are created at once."""
 HEAVY_THREADS = 1
 """Those of them for clients that used much time: they can't keep the others waiting."""
+MAX_CHARACTERS = 128 * 1024
+"""Maximum total length of the schemas, patterns and texts of a constraint."""
+MAX_QUEUED_CHARACTERS = 64 * MAX_CHARACTERS
+"""Maximum total length of the constraints of one client that wait."""
 QUEUE_TIMEOUT = 30.0
 """Seconds that a constraint may wait for its client's turn."""
 COMPILE_TIMEOUT = 60.0
@@ -82,6 +87,8 @@ class GrammarCache:
         """Errors of rejected constraints, and the times at which they expire."""
         self._pending: dict[Constraint, _Compilation] = {}
         """Compilations that run, and those that somebody waits for."""
+        self._queued: Counter[str] = Counter()
+        """Total length of the constraints of each client that wait."""
 
     async def matcher(self, constraint: Constraint, *, client: str = "") -> GrammarMatcher:
         """Return a new matcher for the constraint, which is compiled if it is not in the cache.
@@ -115,25 +122,36 @@ class GrammarCache:
 
     async def _compile_once(self, constraint: Constraint, client: str) -> CompiledGrammar:
         """Return the grammar of a compilation that all requests for the constraint share."""
+        size = constraint_size(constraint)
+        if size > MAX_CHARACTERS:
+            raise RequestError(f"the grammar has {size} characters; the maximum is {MAX_CHARACTERS}")
         compilation = self._pending.setdefault(constraint, _Compilation())
         if compilation.task is None:
-            await self._wait_for_start(constraint, compilation, client)
+            await self._wait_for_start(constraint, compilation, client, size)
         assert compilation.task is not None, "it has started"
         return await asyncio.shield(compilation.task)
 
-    async def _wait_for_start(self, constraint: Constraint, compilation: _Compilation, client: str) -> None:
+    async def _wait_for_start(
+        self, constraint: Constraint, compilation: _Compilation, client: str, size: int
+    ) -> None:
         """Wait until the compilation starts, in the first turn of all clients that wait for it."""
         turn = asyncio.ensure_future(self._start_in_turn(constraint, compilation, client))
         compilation.waiting += 1
+        self._queued[client] += size
         try:
+            if self._queued[client] > MAX_QUEUED_CHARACTERS:
+                raise TimeoutError
             async with asyncio.timeout(self._queue_timeout):
                 await compilation.started.wait()
         except TimeoutError:
             raise BackendUnavailable(
-                "too many of your grammars are being compiled: try again later"
+                "too many of your grammars wait to be compiled: try again later"
             ) from None
         finally:
             turn.cancel()
+            self._queued[client] -= size
+            if not self._queued[client]:
+                del self._queued[client]
             compilation.waiting -= 1
             if compilation.task is None and not compilation.waiting:
                 del self._pending[constraint]

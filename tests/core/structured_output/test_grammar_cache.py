@@ -12,7 +12,7 @@ from support.fake_grammar import LineGrammar
 from fllm import CompiledGrammar, Constraint, GrammarMatcher
 from fllm.constraints import ConstString
 from fllm.errors import BackendError, BackendUnavailable, RequestError
-from fllm.structured_output.grammar_cache import MAX_REJECTED, REJECTION_SECONDS, GrammarCache
+from fllm.structured_output.grammar_cache import MAX_CHARACTERS, MAX_REJECTED, REJECTION_SECONDS, GrammarCache
 
 
 class Compiler:
@@ -191,6 +191,27 @@ def test_clients_that_wait_for_the_same_constraint_share_the_first_turn() -> Non
         await busy
 
     assert run(scenario).asked == ["z1", "2"]
+
+
+def test_constraints_that_are_too_long_or_too_many_wait_for_nothing() -> None:
+    async def scenario(cache: GrammarCache, compiler: Compiler, _: Clock) -> None:
+        assert "131073 characters" in (await refused(cache, "." * (MAX_CHARACTERS + 1))).message
+        texts = (f"z{number:{MAX_CHARACTERS - 1}}" for number in range(66))
+        busy = [request(cache, next(texts), "a")]
+        while not compiler.asked:
+            await asyncio.sleep(0.001)
+        busy += [request(cache, next(texts), "a") for _ in range(64)]
+        await asyncio.sleep(0)
+        with pytest.raises(BackendUnavailable, match="too many of your grammars"):
+            await cache.matcher(ConstString(next(texts)), client="a")
+        await cache.matcher(ConstString("1" * MAX_CHARACTERS), client="b")
+        for task in busy:
+            task.cancel()
+        await asyncio.sleep(0.01)
+        assert not cache._queued
+        assert len(cache._pending) == 1
+
+    run(scenario)
 
 
 def test_slow_matchers_of_a_client_delay_no_other_client() -> None:

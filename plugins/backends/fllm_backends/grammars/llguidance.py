@@ -10,7 +10,6 @@ from typing import Any
 from fllm import CompiledGrammar, ConfigError, Constraint, GrammarContext, RequestError, Vocabulary
 from fllm_backends.grammars.compile_workers import CompileWorkers
 from fllm_backends.grammars.lark import to_lark
-from fllm_backends.grammars.limits import check_size
 
 
 class LLGuidance:
@@ -26,8 +25,7 @@ class LLGuidance:
         self._workers = CompileWorkers(make_compiler, context.vocabulary)
 
     def compile(self, constraint: Constraint) -> CompiledGrammar:
-        """Compile a constraint. Raise `RequestError` if it is unsupported, too large or too slow."""
-        check_size(constraint)
+        """Compile a constraint. Raise `RequestError` if it is unsupported or too slow."""
         source = self._workers.run(constraint).decode()
         return _CompiledGrammar(_matcher(self._tokenizer, source), len(source))
 

@@ -10,7 +10,6 @@ from typing import Any
 from fllm import CompiledGrammar, ConfigError, Constraint, GrammarContext, RequestError, Vocabulary
 from fllm_backends.grammars.compile_workers import CompileWorkers
 from fllm_backends.grammars.imports import import_xgrammar
-from fllm_backends.grammars.limits import check_size
 from fllm_backends.grammars.structural_tags import structural_tag
 
 
@@ -24,8 +23,7 @@ class XGrammar:
         self._workers = CompileWorkers(make_compiler, context.vocabulary)
 
     def compile(self, constraint: Constraint) -> CompiledGrammar:
-        """Compile a constraint. Raise `RequestError` if it is unsupported, too large or too slow."""
-        check_size(constraint)
+        """Compile a constraint. Raise `RequestError` if it is unsupported or too slow."""
         text = self._workers.run(constraint).decode()
         xgrammar = import_xgrammar()
         return _CompiledGrammar(xgrammar.CompiledGrammar.deserialize_json(text, self._tokenizer_info))

@@ -1,11 +1,11 @@
-"""Reject oversized constraints before compiling them."""
+"""The size of a constraint, which is limited before it waits to be compiled."""
 
 from __future__ import annotations
 
-from fllm import Constraint, RequestError
 from fllm.constraints import (
     AnyOf,
     Concat,
+    Constraint,
     ConstString,
     Grammar,
     JsonSchema,
@@ -15,28 +15,19 @@ from fllm.constraints import (
     TriggeredTags,
 )
 
-MAX_CHARACTERS = 128 * 1024
-"""Maximum total length of the schemas, patterns and texts of a constraint."""
 
-
-def check_size(constraint: Constraint) -> None:
-    """Raise `RequestError` if a constraint is too long."""
-    size = _size(constraint)
-    if size > MAX_CHARACTERS:
-        raise RequestError(f"the grammar has {size} characters; the maximum is {MAX_CHARACTERS}")
-
-
-def _size(constraint: Constraint) -> int:
+def constraint_size(constraint: Constraint) -> int:
+    """Return the total length of the schemas, patterns and texts of a constraint."""
     match constraint:
         case ConstString(text=text) | JsonSchema(schema=text) | Regex(pattern=text) | Grammar(source=text):
             return len(text)
         case TextUntil(end=end, without=without):
             return len(end) + sum(map(len, without))
         case Concat(parts=several) | AnyOf(options=several):
-            return sum(map(_size, several))
+            return sum(map(constraint_size, several))
         case Repeat(item=item, separator=separator):
-            return _size(item) + len(separator)
+            return constraint_size(item) + len(separator)
         case TriggeredTags(triggers=triggers, tags=tags):
             return sum(map(len, triggers)) + sum(
-                len(tag.begin) + _size(tag.content) + len(tag.end) for tag in tags
+                len(tag.begin) + constraint_size(tag.content) + len(tag.end) for tag in tags
             )
