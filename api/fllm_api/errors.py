@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import sysconfig
+import traceback
 from http.client import responses as REASON_PHRASES
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,9 @@ def handle_exception(request: Request[Any, Any, Any], error: Exception) -> Respo
     """Return the response for an exception raised before the response started."""
     status, body = classify_error(error, _operation(request))
     record_failure(request, error, body)
+    # Tasks and their errors refer to each other. Without this, the frames keep the body, which may be large,
+    # until the garbage collector finds them.
+    traceback.clear_frames(error.__traceback__)
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     if status == 503:
         headers.setdefault("Retry-After", "1")

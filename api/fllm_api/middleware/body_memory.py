@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
-
 from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, HTTPReceiveMessage, Receive, Scope, Send, WebSocketReceiveMessage
 from litestar.utils.scope.state import ScopeState
@@ -24,10 +22,6 @@ class BodyMemoryMiddleware(ASGIMiddleware):
         reservation = context.body = BodyReservation(self._memory, context.client)
         try:
             await next_app(scope, _counted(scope, receive, reservation), send)
-        except BaseException as error:
-            # A cycle keeps the frames, and so the body, until the garbage collector finds it.
-            traceback.clear_frames(error.__traceback__)
-            raise
         finally:
             _forget_body(scope)
             reservation.release()
