@@ -21,6 +21,7 @@ from fllm_api.errors import classify_error, record_failure
 from fllm_api.intake.json_body import ApiRequest
 from fllm_api.intake.prefix_cache import separate_clients
 from fllm_api.lifecycle.client_disconnect import ClientDisconnected, run_while_connected
+from fllm_api.limits.admission import AdmissionSlot
 from fllm_api.middleware.admission import reserve_slot
 from fllm_api.protocol.errors import ErrorResponse
 from fllm_api.request_context import context_of
@@ -48,10 +49,15 @@ class GenerationResponse(ASGIResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await run_while_connected(receive, self._send(send))
+            await run_while_connected(receive, self._send_and_release(send, context_of(scope).slot))
         except ClientDisconnected as disconnected:
             context = context_of(scope)
             context.error = context.error or str(disconnected)
+
+    async def _send_and_release(self, send: Send, slot: AdmissionSlot) -> None:
+        """Send the response and free its slot in the same step, before the client's next request is read."""
+        await self._send(send)
+        slot.release()
 
     async def _send(self, send: Send) -> None:
         raise NotImplementedError

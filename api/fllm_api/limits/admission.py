@@ -64,6 +64,7 @@ class AdmissionSlot:
         self._usage = usage
         self._request = request
         self._sequences = 0
+        self._released = False
         self._charged = 0
         """Prompt tokens charged so far."""
 
@@ -93,7 +94,10 @@ class AdmissionSlot:
         self._sequences += sequences
 
     def release(self) -> None:
-        """Free all capacity; the request is complete."""
+        """Free all capacity; the request is complete. Calling this again has no effect."""
+        if self._released:
+            return
+        self._released = True
         self._admission.in_flight -= self._sequences
         self._sequences = 0
         if self._usage is not None:
