@@ -245,9 +245,7 @@ async def hostile(server: Server, seconds: float) -> None:
     print(attacked.row("next to a hostile client"))
     slower = quantile(attacked.ttft, 0.99) / quantile(alone.ttft, 0.99)
     rate = quantile(attacked.rates, 0.5) / quantile(alone.rates, 0.5)
-    print(
-        f"TTFT p99 is {slower:.2f} times that alone (goal: at most 2), the rate is {rate:.2f} times that alone"
-    )
+    print(f"TTFT p99 is {slower:.2f} times that alone (goal: at most 2), the rate {rate:.2f} times")
 
 
 def noticed_by(parts: Sequence[Noticed]) -> Noticed:

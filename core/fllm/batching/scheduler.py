@@ -13,7 +13,9 @@ Order of blocks: waiting sequences are admitted round-robin across clients (see
 `fllm.batching.waiting_queue`). A sequence that does not fit blocks those after it. Running sequences stay in
 the order of their first admission. When blocks run out, the last of them is *preempted*: it frees its blocks,
 waits at the front of the queue, and later computes its tokens again, which does not change them. So a
-sequence that was admitted earlier gets blocks first and is never preempted in favor of a later one.
+sequence that was admitted earlier gets blocks first and is never preempted in favor of a later one. There is
+one exception: if the batch is full, a client that runs nothing takes the place of the last sequence of the
+client that runs most.
 
 Order of tokens: each sequence that decodes gets one token per step. The prefill budget of the step goes to
 the sequence with the fewest tokens left, then to the next, so that a short prompt does not wait for a long
@@ -26,6 +28,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 from msgspec import Struct
@@ -167,6 +170,7 @@ class Scheduler:
         """
         if len(self._running) + len(self._waiting) > 1:
             self._last_concurrent_at = self._clock()
+        self._admit_newcomers()
         batch = Batch(self._limits.max_num_batched_tokens)
         decoding = [s for s in list(self._running.values()) if self._can_decode(s) and self._append_blocks(s)]
         prefilling = [s for s in self._running.values() if s.remaining > 1]
@@ -248,6 +252,22 @@ class Scheduler:
             admitted.append(sequence)
         return admitted
 
+    def _admit_newcomers(self) -> None:
+        """Give each client a place in a full batch: the last one of the client that runs most."""
+        while (newcomer := self._find_newcomer()) and self._allocate_blocks(newcomer):
+            [(client, _)] = Counter(sequence.client for sequence in self._running.values()).most_common(1)
+            last = next(each for each in reversed(self._running.values()) if each.client == client)
+            self._preempt(last)
+            self._waiting.add_first(last)
+            self._running[newcomer.id] = self._waiting.take(newcomer)
+
+    def _find_newcomer(self) -> Sequence | None:
+        """Return a sequence of a client that runs none, if the batch is full and another runs several."""
+        if not self._waiting or len(self._running) < self._limits.max_num_seqs:
+            return None
+        clients = {sequence.client for sequence in self._running.values()}
+        return self._waiting.first_of_others(clients) if len(clients) < len(self._running) else None
+
     def _allocate_blocks(self, sequence: Sequence) -> bool:
         """Allocate blocks for all tokens of a waiting sequence, or return False if too few are free."""
         cached = self._find_cached(sequence)
@@ -273,13 +293,17 @@ class Scheduler:
         return False
 
     def _preempt_last(self) -> None:
-        """Move the sequence that was admitted last back to the front of the queue."""
-        _, sequence = self._running.popitem()
+        """Move the sequence that was admitted last back to the front of the queue, for its blocks."""
+        sequence = next(reversed(self._running.values()))
+        self._preempt(sequence)
+        self._waiting.add_preempted(sequence)
+        self._preemptions += 1
+
+    def _preempt(self, sequence: Sequence) -> None:
+        del self._running[sequence.id]
         self._free_blocks(sequence)
         if not sequence.started:
             sequence.prompt_logprobs = []
-        self._waiting.add_preempted(sequence)
-        self._preemptions += 1
 
     def _free_blocks(self, sequence: Sequence) -> None:
         self._pool.free(sequence.block_table)

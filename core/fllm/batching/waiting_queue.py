@@ -5,6 +5,7 @@ No client waits for all requests of another client."""
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Container
 from itertools import islice
 
 from fllm.batching.sequence import Sequence
@@ -32,6 +33,11 @@ class WaitingQueue:
         self._sequences[sequence.id] = sequence
         self._clients.setdefault(sequence.client, OrderedDict())[sequence.id] = sequence
 
+    def add_first(self, sequence: Sequence) -> None:
+        """Queue a sequence before those of its client."""
+        self.add(sequence)
+        self._clients[sequence.client].move_to_end(sequence.id, last=False)
+
     def add_preempted(self, sequence: Sequence) -> None:
         """Queue a sequence before all others."""
         self._sequences[sequence.id] = sequence
@@ -45,10 +51,22 @@ class WaitingQueue:
                 return sequence
         return None
 
+    def first_of_others(self, clients: Container[str]) -> Sequence | None:
+        """Return the first sequence of the first client that is none of ``clients``.
+
+        The time grows with the number of clients.
+        """
+        other = next((client for client in self._clients if client not in clients), None)
+        return None if other is None else next(iter(self._clients[other].values()))
+
     def pop(self) -> Sequence:
         """Remove and return the sequence at the front; all other clients are served before its client."""
         sequence = self.first()
         assert sequence is not None, "the queue is empty"
+        return self.take(sequence)
+
+    def take(self, sequence: Sequence) -> Sequence:
+        """Remove and return a queued sequence; all other clients are served before its client."""
         preempted = sequence.id in self._preempted
         self.remove(sequence.id)
         if not preempted and sequence.client in self._clients:

@@ -167,6 +167,41 @@ def test_the_latest_arrival_is_preempted_and_resumes_before_all_waiting_ones():
     assert rows(harness.step())[0][0] == "b"
 
 
+def test_a_client_that_runs_nothing_gets_a_place_in_a_full_batch():
+    harness = Harness(seqs=3)
+    many = [request_of("a", f"a{i}", [1, i], max_tokens=9) for i in range(4)]
+    others = [request_of(client, client, [2], max_tokens=2) for client in "bcd"]
+    harness.add(*many)
+    assert ids(harness.step()) == ["a0", "a1", "a2"]
+    harness.step()
+    harness.add(*others)
+    assert ids(harness.step()) == ["a0", "b", "c"]  # d would take the last place of another client
+    assert ids(harness.step()) == ["a0", "b", "c"]
+    assert ids(harness.step()) == ["a0", "d", "a1"]
+    while harness.scheduler.busy:
+        harness.step()
+    for each in (*many, *others):
+        assert harness.tokens(each.request_id) == expected_tokens(each, 0)
+    assert harness.scheduler.status().preemptions == 0  # those for lack of blocks
+    assert harness.used == 0
+
+
+def test_no_place_is_taken_for_a_client_whose_prompt_does_not_fit():
+    harness = Harness(seqs=2, blocks=4)
+    harness.add(*[request_of("a", name, [1]) for name in ("a0", "a1")])
+    harness.step()
+    harness.add(request_of("b", "b", [2] * 15, max_tokens=1))
+    assert ids(harness.step()) == ["a0", "a1"]
+
+
+def request_of(client: str, request_id: str, token_ids: list[int], **sampling: object) -> GenerateRequest:
+    return replace(request(request_id, token_ids, **sampling), client=client)
+
+
+def ids(batch: Batch) -> list[str]:
+    return [sequence.id for sequence in batch.sequences]
+
+
 def test_a_preempted_sequence_finds_its_blocks_in_the_cache():
     harness = Harness(blocks=5)
     harness.add(request("a", [1] * 7, max_tokens=3), request("b", [2] * 11, max_tokens=5))

@@ -56,6 +56,22 @@ def test_a_new_client_waits_for_one_sequence_of_each_other_client():
     assert drained(queue)[:3] == ["b0", "a1", "c"]
 
 
+def test_a_sequence_that_returns_is_the_first_of_its_client_only():
+    queue = waiting("a1", "b1", "b2")
+    queue.add_first(sequence("b0"))
+    queue.add_first(sequence("c0"))
+    assert drained(queue) == ["a1", "b0", "c0", "b1", "b2"]
+
+
+def test_the_first_of_others_is_that_of_the_next_client():
+    queue = waiting("a1", "b1", "b2", "c1")
+    found = queue.first_of_others({"a"})
+    assert found is not None
+    assert queue.take(found).id == "b1"
+    assert queue.first_of_others({"a", "b", "c"}) is None
+    assert drained(queue) == ["a1", "c1", "b2"]
+
+
 def test_a_client_that_was_served_and_returns_has_the_last_turn():
     queue = waiting("a1", "b1", "b2")
     queue.pop()
