@@ -62,7 +62,7 @@ class Attacker:
         return await self._leave_after(0.06, guided_json={"type": "object", "properties": properties})
 
     async def large_body(self) -> str:
-        """Send a body of megabytes, which is no valid request."""
+        """Send a body of megabytes, with a prompt that is too long."""
         body = (
             b'{"model": "m", "messages": [{"role": "user", "content": "'
             + b"a b " * (BODY_BYTES // 4)
@@ -78,11 +78,11 @@ class Attacker:
         return await self._complete(prompt=[*prompts, TOO_LONG], max_tokens=1)
 
     async def logprobs(self) -> str:
-        """Ask for the log-probabilities of all tokens of many sequences."""
+        """Request the log-probabilities of all tokens of many sequences."""
         return await self._complete(prompt="a b c " * 60, echo=True, logprobs=5, n=32, max_tokens=32)
 
     async def slow_reader(self) -> str:
-        """Ask for a long stream and do not read it."""
+        """Request a long stream and do not read it."""
         connection = socket.socket()
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.setblocking(False)
@@ -160,7 +160,7 @@ ATTACKS: dict[str, tuple[int, Callable[[Attacker], Awaitable[str]]]] = {
 
 
 async def attack(url: str, name: str, model: str, key: str, seconds: float) -> Counter[str]:
-    """Attack for a time, or until cancelled. Return the outcomes."""
+    """Send an attack for a time, or until cancelled; return the outcomes."""
     outcomes: Counter[str] = Counter()
     connections, send = ATTACKS[name]
     headers = {"authorization": f"Bearer {key}"}
@@ -184,7 +184,7 @@ async def attack(url: str, name: str, model: str, key: str, seconds: float) -> C
 
 
 async def main() -> None:
-    """Attack until the time is up or SIGTERM arrives, and print the outcomes."""
+    """Send an attack until the time is up or SIGTERM arrives, and print the outcomes."""
     options = parse_arguments()
     os.nice(NICENESS)
     attacking = asyncio.create_task(

@@ -299,7 +299,7 @@ async def send_normal(session: aiohttp.ClientSession, chance: random.Random, not
 
 @contextlib.asynccontextmanager
 async def attacking(server: Server, name: str) -> AsyncIterator[Counter[str]]:
-    """Attack in another process; the yielded counter has the outcomes at the end."""
+    """Start the attack in another process; the yielded counter has the outcomes at the end."""
     outcomes: Counter[str] = Counter()
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, ATTACKER, server.url, name, "--api-key", HOSTILE_KEY, "--seconds", "3600"),
