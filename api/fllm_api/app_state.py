@@ -20,8 +20,8 @@ from fllm.values import ModelCard
 from fllm_api.config import ServerConfig
 from fllm_api.lifecycle.drain import RequestDrain
 
-INTAKE_THREADS = max(1, min((os.cpu_count() or 1) // 2, 4))
-"""Threads that prepare large requests. Tokenizing releases the GIL, rendering does not."""
+TURN_THREADS = max(1, min((os.cpu_count() or 1) // 2, 4))
+"""Threads for large requests and responses. Tokenizing releases the GIL, the rest does not."""
 
 
 class AppState(Struct, frozen=True, kw_only=True):
@@ -39,8 +39,8 @@ class AppState(Struct, frozen=True, kw_only=True):
     """Renders the chat templates of requests, one at a time; ``None`` if requests may not supply any."""
     template_turns: TurnExecutor = field(default_factory=partial(TurnExecutor, 1, "templates"))
     """Prepares requests with a chat template of their own."""
-    intake_turns: TurnExecutor = field(default_factory=partial(TurnExecutor, INTAKE_THREADS, "intake"))
-    """Prepares large requests."""
+    turns: TurnExecutor = field(default_factory=partial(TurnExecutor, TURN_THREADS, "turns"))
+    """Prepares large requests and encodes large responses."""
     reasoning_parser: LoadedParser | None = None
     """Creates the reasoning parser that ``--reasoning-parser`` names."""
     tool_parser: LoadedToolParser | None = None

@@ -70,5 +70,7 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     """Maximum size of a request body; a longer one is rejected with 413."""
     max_body_memory: int = 512 * 1024 * 1024
     """Bytes that all request bodies hold together, received and decoded; others wait for their turn."""
+    max_logprob_entries: int = 2**18
+    """Maximum number of log-probabilities in a response, with alternatives; more are rejected with 400."""
     trust_request_chat_template: bool = False
     """Whether a request may supply a ``chat_template``. A process with resource limits renders it."""

@@ -6,11 +6,13 @@ import select
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import msgspec
 import pytest
+import support.logprob_plugin
 from support.fault_server import options
 from support.fault_table import Seen, fault
 from support.http_server import Server, serving
@@ -61,3 +63,44 @@ def test_prompts_are_tokenized_in_turns(server: Server, seen: Seen) -> None:
     assert len(answered) <= 1, f"{len(answered)} requests were tokenized before that of another client"
     assert complete(server).status_code == 200
     seen(f"6 requests of the other were answered before {len(answered)} of the 40")
+
+
+@pytest.fixture(scope="module")
+def logprob_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Run one server whose backend returns log-probabilities at once."""
+    model = echo_model(tmp_path_factory.mktemp("models") / "model")
+    plugin = Path(support.logprob_plugin.__file__)
+    with serving(model, "--plugin", plugin, "--backend", "logprob") as running:
+        yield running
+
+
+@fault(
+    "Clients",
+    "A request of 100 bytes asks for 8 million log-probabilities",
+    must="It is rejected with the limit, before anything is generated",
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_log_probabilities_are_bounded(*, stream: bool, logprob_server: Server, seen: Seen) -> None:
+    body = {"n": 128, "logprobs": 20, "max_tokens": 3000, "stream": stream}
+    response = complete(logprob_server, **body)
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "logprobs"
+    assert "the maximum is 262144" in response.json()["error"]["message"]
+    seen("400: " + response.json()["error"]["message"])
+
+
+@fault(
+    "Clients",
+    "A response has as many log-probabilities of its prompt as are allowed",
+    must="It is encoded in pieces, and the server does other work between them",
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_large_response_is_encoded_in_pieces(*, stream: bool, logprob_server: Server, seen: Seen) -> None:
+    large = {"prompt": "a" * 12_000, "echo": True, "logprobs": 20, "max_tokens": 1, "stream": stream}
+    httpx.get(f"{logprob_server.url}/busy")
+    response = complete(logprob_server, **large)
+    busy = httpx.get(f"{logprob_server.url}/busy").json()
+    assert response.status_code == 200
+    assert len(response.content) > 2_000_000
+    assert busy["longest"] < busy["total"] / 4
+    seen(f"{busy['total']:.2f} s of work, of which {busy['longest']:.2f} s without a pause")

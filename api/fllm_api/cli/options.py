@@ -237,6 +237,12 @@ HTTP_OPTIONS = [
         help="Bytes that all request bodies hold together. Others wait, then get 503.",
     ),
     _http(
+        ["--max-logprob-entries"],
+        type=POSITIVE,
+        default=2**18,
+        help="Maximum number of log-probabilities in a response. A request for more is rejected with 400.",
+    ),
+    _http(
         ["--max-connections"],
         type=POSITIVE,
         default=4096,

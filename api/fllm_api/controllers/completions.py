@@ -38,7 +38,7 @@ class CompletionsController(Controller):
         self, request: ApiRequest, data: JSONBody[CompletionRequest], server: NamedDependency[AppState]
     ) -> GenerationResponse:
         """Return completions of one or several prompts as one JSON object or as a stream of events."""
-        prepared = await prepare(request, prepare_completion(data, server), server.intake_turns)
+        prepared = await prepare(request, prepare_completion(data, server), server.turns)
         encoder = _new_encoder(data, prepared, server)
         return create_response(request, server, prepared.request, encoder, stream=bool(data.stream))
 

@@ -5,6 +5,7 @@ Both send the same chunks. The JSON object is the fold of the stream.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -13,10 +14,13 @@ import msgspec
 from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
+from fllm.concurrency.turn_executor import TurnExecutor
 from fllm.pipeline.output_processor import SequenceOutput
 from fllm.pipeline.pipeline import PipelineRequest
 from fllm_api.app_state import AppState
 from fllm_api.encoding.encoder import Encoder
+from fllm_api.encoding.logprobs import PIECE_TOKENS
+from fllm_api.encoding.whole_output import WholeOutput
 from fllm_api.errors import classify_error, record_failure
 from fllm_api.intake.json_body import ApiRequest
 from fllm_api.intake.prefix_cache import separate_clients
@@ -29,6 +33,10 @@ from fllm_api.request_context import context_of
 _json = msgspec.json.Encoder()
 
 DONE = b"data: [DONE]\n\n"
+WRITE_BYTES = 256 * 1024
+"""Maximum size of one write."""
+MAX_OUTPUTS = 256
+"""Maximum number of outputs that are encoded at once for a stream."""
 
 
 class GenerationResponse(ASGIResponse):
@@ -39,10 +47,12 @@ class GenerationResponse(ASGIResponse):
         request: ApiRequest,
         outputs: AsyncGenerator[list[SequenceOutput]],
         encoder: Encoder[Any],
+        turns: TurnExecutor,
         **response: Any,
     ) -> None:
         super().__init__(**response)
         self._request = request
+        self._turns = turns
         self._deadline = context_of(request.scope).deadline
         self._outputs = outputs
         self._encoder = encoder
@@ -62,7 +72,11 @@ class GenerationResponse(ASGIResponse):
     async def _send(self, send: Send) -> None:
         raise NotImplementedError
 
-    def _chunks(self, outputs: Sequence[SequenceOutput]) -> list[Any]:
+    async def _chunks(self, outputs: Sequence[SequenceOutput]) -> list[Any]:
+        for output in outputs:
+            if len(output.tokens) + len(output.prompt_logprobs or ()) > PIECE_TOKENS:
+                work = self._encoder.convert_logprobs(output)
+                await self._turns.run(work, context_of(self._request.scope).client)
         return [chunk for output in outputs for chunk in self._encoder.feed(output)]
 
 
@@ -70,11 +84,19 @@ class JsonResponse(GenerationResponse):
     """Sends one JSON object once the generation is complete."""
 
     async def _send(self, send: Send) -> None:
-        chunks: list[Any] = []
+        whole: dict[int, WholeOutput] = {}
         async with aclosing(self._outputs) as stream, self._deadline.enforce():
             async for outputs in stream:
-                chunks += self._chunks(outputs)
+                for output in outputs:
+                    if output.index in whole:
+                        whole[output.index].add(output)
+                    else:
+                        whole[output.index] = WholeOutput(output)
+            chunks = [
+                chunk for index in sorted(whole) for chunk in await self._chunks([whole.pop(index).merged()])
+            ]
         body = _json.encode(self._encoder.fold(chunks))
+        del chunks  # a slow reader holds the body only
         self.headers["content-length"] = str(len(body))
         await self.start_response(send)
         await _write(send, body, more=False)
@@ -89,11 +111,15 @@ class EventStreamResponse(GenerationResponse):
     _should_set_content_length = False
 
     def __init__(
-        self, request: ApiRequest, outputs: AsyncGenerator[list[SequenceOutput]], encoder: Encoder[Any]
+        self,
+        request: ApiRequest,
+        outputs: AsyncGenerator[list[SequenceOutput]],
+        encoder: Encoder[Any],
+        turns: TurnExecutor,
     ) -> None:
         # A buffering proxy would deliver the stream in one piece.
         headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-        super().__init__(request, outputs, encoder, media_type="text/event-stream", headers=headers)
+        super().__init__(request, outputs, encoder, turns, media_type="text/event-stream", headers=headers)
 
     async def _send(self, send: Send) -> None:
         async with aclosing(self._outputs) as stream:
@@ -102,14 +128,20 @@ class EventStreamResponse(GenerationResponse):
             await self.start_response(send)
             try:
                 async with self._deadline.enforce():
-                    await _write(send, _events(self._chunks(first)))
+                    await self._write_events(send, first)
                     async for outputs in stream:
-                        if chunks := self._chunks(outputs):
-                            await _write(send, _events(chunks))
+                        await self._write_events(send, outputs)
                 end = _events(self._encoder.finish())
             except Exception as error:  # noqa: BLE001 (the status is sent, so the stream reports it)
                 end = self._error_event(error)
         await _write(send, end + DONE, more=False)
+
+    async def _write_events(self, send: Send, outputs: Sequence[SequenceOutput]) -> None:
+        for start in range(0, len(outputs), MAX_OUTPUTS):
+            if chunks := await self._chunks(outputs[start : start + MAX_OUTPUTS]):
+                await _write(send, _events(chunks))
+            if start:  # a slow reader's outputs have accumulated
+                await asyncio.sleep(0)
 
     def _error_event(self, error: Exception) -> bytes:
         _, body = classify_error(error)
@@ -142,7 +174,7 @@ def create_response(
     )
     outputs = server.pipeline.generate(request, tracker)
     kind = EventStreamResponse if stream else JsonResponse
-    return kind(http_request, outputs, encoder)
+    return kind(http_request, outputs, encoder, server.turns)
 
 
 def _events(chunks: Iterable[msgspec.Struct]) -> bytes:
@@ -150,4 +182,10 @@ def _events(chunks: Iterable[msgspec.Struct]) -> bytes:
 
 
 async def _write(send: Send, body: bytes, *, more: bool = True) -> None:
-    await send({"type": "http.response.body", "body": body, "more_body": more})
+    """Send a part of the body. A large one is divided, so that no more is buffered than the client reads."""
+    sent = 0
+    while len(body) - sent > WRITE_BYTES:
+        part = body[sent : sent + WRITE_BYTES]
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+        sent += WRITE_BYTES
+    await send({"type": "http.response.body", "body": body[sent:], "more_body": more})

@@ -8,10 +8,11 @@ from functools import partial
 
 from msgspec import UNSET
 
+from fllm.concurrency.turn_executor import Pieces
 from fllm.events import Event, Finished, Reasoning, Text, ToolArguments, ToolStart
 from fllm.pipeline.output_processor import OutputToken, SequenceOutput
 from fllm_api.encoding.encoder import ResponseHeader, new_id
-from fllm_api.encoding.logprobs import TokenFormatter, chat_logprobs
+from fllm_api.encoding.logprobs import TokenFormatter, chat_logprobs, chat_logprobs_in_pieces
 from fllm_api.encoding.usage import UsageAccumulator
 from fllm_api.protocol.chat import (
     ChatChoice,
@@ -56,6 +57,8 @@ class ChatEncoder:
         self._started: set[int] = set()
         self._pending_logprobs: defaultdict[int, list[OutputToken]] = defaultdict(list)
         """Tokens per choice whose text is not emitted yet. Their log-probabilities go with the next chunk."""
+        self._converted: dict[int, tuple[int, ChatLogprobs]] = {}
+        """Encoded log-probabilities per choice, and of how many pending tokens they are."""
 
     def feed(self, output: SequenceOutput) -> list[ChatCompletionChunk]:
         """Return a role chunk if the choice starts, and one chunk per event."""
@@ -72,6 +75,14 @@ class ChatEncoder:
             self._chunk([self._choice(index, event)]) for event in output.events if self._is_included(event)
         ]
         return chunks
+
+    def convert_logprobs(self, output: SequenceOutput) -> Pieces[None]:
+        """Encode the log-probabilities of an output in pieces, so that `feed` takes little time after it."""
+        if self._formatter is None:
+            return
+        tokens = [*self._pending_logprobs[output.index], *output.tokens]
+        converted = yield from chat_logprobs_in_pieces(tokens, self._formatter)
+        self._converted[output.index] = (len(tokens), converted)
 
     def finish(self) -> list[ChatCompletionChunk]:
         """Return the usage chunk if the stream options request one."""
@@ -145,19 +156,26 @@ class ChatEncoder:
 
     def _logprobs(self, index: int) -> ChatLogprobs | None:
         tokens = self._pending_logprobs.pop(index, None)
-        return chat_logprobs(tokens, self._formatter) if tokens and self._formatter else None
+        if not tokens or self._formatter is None:
+            return None
+        count, converted = self._converted.pop(index, (-1, None))
+        return converted if count == len(tokens) else chat_logprobs(tokens, self._formatter)
 
 
 def _fold_choice(index: int, parts: Sequence[ChunkChoice]) -> ChatChoice:
-    entries = [entry for part in parts if part.logprobs for entry in part.logprobs.content]
+    logprobs = [part.logprobs for part in parts if part.logprobs and part.logprobs.content]
     last = parts[-1]
     return ChatChoice(
         index=index,
         message=_fold_message([part.delta for part in parts]),
-        logprobs=ChatLogprobs(entries) if entries else None,
+        logprobs=_concat_logprobs(logprobs) if len(logprobs) > 1 else next(iter(logprobs), None),
         finish_reason=last.finish_reason,
         stop_reason=None if last.stop_reason is UNSET else last.stop_reason,
     )
+
+
+def _concat_logprobs(parts: Sequence[ChatLogprobs]) -> ChatLogprobs:
+    return ChatLogprobs([entry for part in parts for entry in part.content])
 
 
 def _fold_message(deltas: Sequence[Delta]) -> ResponseMessage:

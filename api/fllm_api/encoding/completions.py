@@ -7,10 +7,18 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from fllm.concurrency.turn_executor import Pieces
 from fllm.events import Finished, Text
 from fllm.pipeline.output_processor import OutputToken, SequenceOutput
 from fllm_api.encoding.encoder import ResponseHeader
-from fllm_api.encoding.logprobs import TokenFormatter, completion_logprobs, concat_logprobs, prompt_logprobs
+from fllm_api.encoding.logprobs import (
+    EchoedLogprobs,
+    TokenFormatter,
+    completion_logprobs,
+    completion_logprobs_in_pieces,
+    concat_logprobs,
+    prompt_logprobs,
+)
 from fllm_api.encoding.usage import UsageAccumulator
 from fllm_api.protocol.completions import Completion, CompletionChoice, CompletionChunk, CompletionLogprobs
 
@@ -44,6 +52,8 @@ class CompletionEncoder:
         self._started: set[int] = set()
         self._pending_logprobs: defaultdict[int, list[OutputToken]] = defaultdict(list)
         """Tokens per choice whose text is not emitted yet. Their log-probabilities go with the next chunk."""
+        self._converted: dict[int, tuple[int, CompletionLogprobs]] = {}
+        """Encoded log-probabilities per choice, and of how many pending tokens they are."""
 
     def feed(self, output: SequenceOutput) -> list[CompletionChunk]:
         """Return one chunk, or none if no text can be emitted yet."""
@@ -63,6 +73,16 @@ class CompletionEncoder:
             stop_reason=finished.stop_reason if finished else None,
         )
         return [self._chunk([choice])]
+
+    def convert_logprobs(self, output: SequenceOutput) -> Pieces[None]:
+        """Encode the log-probabilities of an output in pieces, so that `feed` takes little time after it."""
+        if self._formatter is None:
+            return
+        tokens = [*self._pending_logprobs[output.index], *output.tokens]
+        converted = yield from completion_logprobs_in_pieces(
+            self._echoed(output), tokens, self._formatter, offset=self._offset(output)
+        )
+        self._converted[output.index] = (len(tokens), converted)
 
     def finish(self) -> list[CompletionChunk]:
         """Return the usage chunk if the stream options request one."""
@@ -99,13 +119,23 @@ class CompletionEncoder:
         tokens = self._pending_logprobs.pop(output.index)
         if self._formatter is None:
             return None
-        offset = len(self._echo(output.index).text) if self._echoes else 0
-        logprobs = completion_logprobs(tokens, self._formatter, offset=offset)
-        if not starts or output.prompt_logprobs is None:
+        count, converted = self._converted.pop(output.index, (-1, None))
+        if count == len(tokens):
+            return converted
+        logprobs = completion_logprobs(tokens, self._formatter, offset=self._offset(output))
+        echoed = self._echoed(output) if starts else None
+        if echoed is None:
             return logprobs
+        return concat_logprobs([prompt_logprobs(echoed, self._formatter), logprobs])
+
+    def _offset(self, output: SequenceOutput) -> int:
+        return len(self._echo(output.index).text) if self._echoes else 0
+
+    def _echoed(self, output: SequenceOutput) -> EchoedLogprobs | None:
+        if output.prompt_logprobs is None:
+            return None
         echo = self._echo(output.index)
-        echoed = prompt_logprobs(echo.token_ids, echo.offsets, output.prompt_logprobs, self._formatter)
-        return concat_logprobs([echoed, logprobs])
+        return EchoedLogprobs(echo.token_ids, echo.offsets, output.prompt_logprobs)
 
 
 def _fold_choice(index: int, parts: Sequence[CompletionChoice]) -> CompletionChoice:
@@ -113,7 +143,7 @@ def _fold_choice(index: int, parts: Sequence[CompletionChoice]) -> CompletionCho
     return CompletionChoice(
         index=index,
         text="".join(part.text for part in parts),
-        logprobs=concat_logprobs(logprobs) if logprobs else None,
+        logprobs=concat_logprobs(logprobs) if len(logprobs) > 1 else next(iter(logprobs), None),
         finish_reason=parts[-1].finish_reason,
         stop_reason=parts[-1].stop_reason,
     )

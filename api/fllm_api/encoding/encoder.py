@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 
 from msgspec import Struct, field
 
+from fllm.concurrency.turn_executor import Pieces
 from fllm.pipeline.output_processor import SequenceOutput
 
 Chunk = TypeVar("Chunk")
@@ -16,6 +17,10 @@ Chunk = TypeVar("Chunk")
 
 class Encoder(Protocol[Chunk]):
     """Encodes the outputs of one request as stream chunks, and merges chunks into the full response."""
+
+    def convert_logprobs(self, output: SequenceOutput) -> Pieces[None]:
+        """Encode the log-probabilities of an output in pieces, so that `feed` takes little time after it."""
+        ...
 
     def feed(self, output: SequenceOutput) -> list[Chunk]:
         """Return the chunks for an output. The list may be empty."""

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
+import msgspec
+from msgspec import Struct
+
+from fllm.concurrency.turn_executor import Pieces
 from fllm.pipeline.output_processor import OutputToken
 from fllm.tokenizer import Tokenizer
 from fllm.values import TokenLogprob
@@ -12,6 +17,10 @@ from fllm_api.protocol.completions import CompletionLogprobs
 
 MIN_LOGPROB = -9999.0
 """Lowest log-probability that is reported, because JSON has no infinity."""
+PIECE_TOKENS = 64
+"""Number of tokens whose log-probabilities are encoded at once: a few milliseconds with 20 alternatives."""
+
+_json = msgspec.json.Encoder()
 
 
 class TokenFormatter:
@@ -72,21 +81,26 @@ def completion_logprobs(
     )
 
 
-def prompt_logprobs(
-    token_ids: Sequence[int],
-    offsets: Sequence[int],
-    logprobs: Sequence[TokenLogprob | None],
-    formatter: TokenFormatter,
-) -> CompletionLogprobs:
-    """Return the log-probabilities of an echoed prompt.
+class EchoedLogprobs(Struct, frozen=True):
+    """Three lists of the same length about an echoed prompt."""
 
-    ``offsets`` has the index in its text of each token's first character.
-    """
+    token_ids: Sequence[int]
+    offsets: Sequence[int]
+    """Index in the prompt's text of each token's first character."""
+    logprobs: Sequence[TokenLogprob | None]
+
+    def part(self, start: int, stop: int) -> EchoedLogprobs:
+        """Return the values of some of the tokens."""
+        return EchoedLogprobs(self.token_ids[start:stop], self.offsets[start:stop], self.logprobs[start:stop])
+
+
+def prompt_logprobs(echoed: EchoedLogprobs, formatter: TokenFormatter) -> CompletionLogprobs:
+    """Return the log-probabilities of an echoed prompt."""
     return CompletionLogprobs(
-        tokens=[formatter.format(token_id) for token_id in token_ids],
-        token_logprobs=[None if logprob is None else _finite(logprob.logprob) for logprob in logprobs],
-        top_logprobs=[None if logprob is None else _top(logprob, formatter) for logprob in logprobs],
-        text_offset=list(offsets),
+        tokens=[formatter.format(token_id) for token_id in echoed.token_ids],
+        token_logprobs=[None if each is None else _finite(each.logprob) for each in echoed.logprobs],
+        top_logprobs=[None if each is None else _top(each, formatter) for each in echoed.logprobs],
+        text_offset=list(echoed.offsets),
     )
 
 
@@ -99,6 +113,48 @@ def concat_logprobs(parts: Iterable[CompletionLogprobs]) -> CompletionLogprobs:
         whole.top_logprobs.extend(part.top_logprobs)
         whole.text_offset.extend(part.text_offset)
     return whole
+
+
+def chat_logprobs_in_pieces(tokens: Sequence[OutputToken], formatter: TokenFormatter) -> Pieces[ChatLogprobs]:
+    """Return what `chat_logprobs` does, as JSON that is encoded piece by piece."""
+    items: list[bytes] = []
+    for start in range(0, len(tokens), PIECE_TOKENS):
+        items.append(_items(chat_logprobs(tokens[start : start + PIECE_TOKENS], formatter).content))
+        yield 0
+    return ChatLogprobs(_json_list(items))
+
+
+def completion_logprobs_in_pieces(
+    prompt: EchoedLogprobs | None,
+    tokens: Sequence[OutputToken],
+    formatter: TokenFormatter,
+    *,
+    offset: int,
+) -> Pieces[CompletionLogprobs]:
+    """Return what `prompt_logprobs` and `completion_logprobs` do, as JSON that is encoded piece by piece."""
+    fields: tuple[list[bytes], ...] = ([], [], [], [])
+    for start in range(0, len(prompt.logprobs) if prompt else 0, PIECE_TOKENS):
+        assert prompt is not None
+        _append(fields, prompt_logprobs(prompt.part(start, start + PIECE_TOKENS), formatter))
+        yield 0
+    for start in range(0, len(tokens), PIECE_TOKENS):
+        _append(fields, completion_logprobs(tokens[start : start + PIECE_TOKENS], formatter, offset=offset))
+        yield 0
+    return CompletionLogprobs(*map(_json_list, fields))
+
+
+def _append(fields: Iterable[list[bytes]], part: CompletionLogprobs) -> None:
+    for items, values in zip(fields, msgspec.structs.astuple(part), strict=True):
+        items.append(_items(values))
+
+
+def _items(values: Sequence[Any]) -> bytes:
+    return _json.encode(values)[1:-1]
+
+
+def _json_list(items: Iterable[bytes]) -> Any:
+    """Return a list as JSON, which msgspec copies into the response as it is."""
+    return msgspec.Raw(b"[" + b",".join(filter(None, items)) + b"]")
 
 
 def _top(logprob: TokenLogprob, formatter: TokenFormatter) -> dict[str, float]:

@@ -15,6 +15,7 @@ from fllm.pipeline.pipeline import PipelineRequest
 from fllm.values import Tool
 from fllm_api.app_state import AppState
 from fllm_api.intake.prefix_cache import count_shared_tokens
+from fllm_api.intake.response_size import check_echo, logprob_bound
 from fllm_api.intake.sampling import (
     check_fields,
     check_sequences,
@@ -51,6 +52,10 @@ def prepare_chat(body: ChatRequest, server: AppState) -> Pieces[PreparedChat]:
     _check_messages(body.messages)
     tools = read_tools(body)
     plan = plan_tool_calls(body, tools, server)
+    requested = first_set(body.max_completion_tokens, body.max_tokens, default=None)
+    bound = logprob_bound(logprobs, 1, n, best_of, beam, server.config.max_logprob_entries, "top_logprobs")
+    if requested is not None:
+        bound.limit_max_tokens(requested)
     yield 0
     kwargs = _template_kwargs(body, server)
     prompt = _render(body, server, tools, kwargs)
@@ -60,10 +65,10 @@ def prepare_chat(body: ChatRequest, server: AppState) -> Pieces[PreparedChat]:
     )
     if not ids:
         raise RequestError("the chat template renders these messages as an empty prompt", param="messages")
-    requested = first_set(body.max_completion_tokens, body.max_tokens, default=None)
     max_tokens = resolve_max_tokens(
         server.card, len(ids), requested, server.card.defaults.max_tokens, param="messages"
     )
+    max_tokens = bound.limit_max_tokens(max_tokens, is_default=requested is None)
     request = PipelineRequest(
         prompts=[ids],
         sampling=resolve_sampling(body, server.card, max_tokens=max_tokens, logprobs=logprobs),
@@ -82,7 +87,9 @@ def prepare_chat(body: ChatRequest, server: AppState) -> Pieces[PreparedChat]:
         output_constraint=plan.output_constraint,
     )
     role = server.config.response_role if _generation_prompt(body) else body.messages[-1].role
-    return PreparedChat(request=request, role=role, echo=_echo(body, role))
+    echo = _echo(body, role)
+    check_echo(n * len(echo))
+    return PreparedChat(request=request, role=role, echo=echo)
 
 
 def render_chat(body: ChatRequest, server: AppState) -> str:

@@ -15,6 +15,7 @@ from fllm_api.app_state import AppState
 from fllm_api.encoding.completions import Echo
 from fllm_api.intake.constraints import read_output_constraint
 from fllm_api.intake.prefix_cache import count_shared_tokens
+from fllm_api.intake.response_size import check_echo, logprob_bound
 from fllm_api.intake.sampling import (
     check_fields,
     check_sequences,
@@ -61,6 +62,11 @@ def prepare_completion(body: CompletionRequest, server: AppState) -> Pieces[Prep
             "`max_tokens` is 0, which requires `echo`: true; otherwise the response would be empty",
             param="max_tokens",
         )
+    bound = logprob_bound(
+        body.logprobs, len(prompts), n, best_of, beam, server.config.max_logprob_entries, "logprobs"
+    )
+    if body.max_tokens is not None:
+        bound.limit_max_tokens(body.max_tokens)
     yield 0
     default = first_set(card.defaults.max_tokens, default=DEFAULT_MAX_TOKENS)
     max_tokens = card.max_model_len
@@ -70,6 +76,8 @@ def prepare_completion(body: CompletionRequest, server: AppState) -> Pieces[Prep
         token_ids[i] = ids = yield from _token_ids(prompts[i], server)
         maximum = resolve_max_tokens(card, len(ids), body.max_tokens, default, param="prompt")
         max_tokens = min(max_tokens, maximum)
+    echoed = sum(map(len, token_ids)) * max(n, best_of) if echo else 0
+    max_tokens = bound.limit_max_tokens(max_tokens, echoed=echoed, is_default=body.max_tokens is None)
     request = PipelineRequest(
         prompts=token_ids,
         sampling=resolve_sampling(
@@ -91,10 +99,13 @@ def prepare_completion(body: CompletionRequest, server: AppState) -> Pieces[Prep
         output_constraint=output_constraint,
     )
     echoes: list[Echo] = []
+    echoed_chars = 0
     for prompt, ids in zip(prompts, token_ids, strict=True) if echo else ():
         detokenizer = Detokenizer(tokenizer, skip_special_tokens=skip_special_tokens)
         text, offsets = yield from detokenize_prompt(ids, detokenizer)
         echoes.append(Echo(prompt if isinstance(prompt, str) else text, ids, offsets))
+        echoed_chars += n * len(echoes[-1].text)
+        check_echo(echoed_chars)
     return PreparedCompletion(request=request, echoes=echoes)
 
 

@@ -31,6 +31,10 @@ class Result(Struct, Generic[T], frozen=True):
     value: T
 
 
+def _nothing(cost: int) -> None:
+    """Charge nothing."""
+
+
 class TurnExecutor:
     """Runs work in at most ``count`` threads. Clients whose work waits are served in turn.
 
@@ -42,7 +46,7 @@ class TurnExecutor:
         self._threads = TimeoutExecutor(count, name)
         self._time_limit = time_limit
 
-    async def run(self, work: Pieces[T], client: str, charge: Callable[[int], object]) -> T:
+    async def run(self, work: Pieces[T], client: str, charge: Callable[[int], object] = _nothing) -> T:
         """Return the result of the work, or raise its error.
 
         ``charge`` is called with the cost of the pieces that are done, also if the work then fails. Raise

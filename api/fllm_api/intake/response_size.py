@@ -1,0 +1,76 @@
+"""Bounds on the size of a response, which a short request can make much larger than itself."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from fllm.errors import RequestError
+from fllm.pipeline.beam_search import BeamSearchParams
+
+MAX_ECHO_CHARS = 16 * 1024 * 1024
+"""Maximum number of characters that ``echo`` may repeat in all choices together."""
+
+
+class LogprobBound(Struct, frozen=True, kw_only=True):
+    """The bound on the log-probabilities of one response: an alternative of a token is one of them."""
+
+    maximum: int
+    per_token: int
+    """Log-probabilities of each token: its own and those of its alternatives; 0 if there are none."""
+    sequences: int
+    """Sequences that are kept until the end."""
+    param: str
+    """The field that requests log-probabilities."""
+
+    def limit_max_tokens(self, max_tokens: int, *, echoed: int = 0, is_default: bool = False) -> int:
+        """Return the number of output tokens, less if it is a default that exceeds the bound.
+
+        ``echoed`` is the number of prompt tokens with log-probabilities, in all sequences together. Raise
+        `RequestError` if what the request asks for exceeds the bound.
+        """
+        if not self.per_token:
+            return max_tokens
+        most = (self.maximum // self.per_token - echoed) // self.sequences
+        if max_tokens <= most:
+            return max_tokens
+        if is_default and most > 0:
+            return most
+        entries = self.per_token * (self.sequences * max_tokens + echoed)
+        tokens = f"{self.sequences} sequences of up to {max_tokens} tokens"
+        if echoed:
+            tokens += f" and {echoed} echoed tokens"
+        summary = f"{self.per_token} for each token of {tokens}"
+        raise RequestError(
+            f"the response could have {entries} log-probabilities, {summary}; the maximum is "
+            f"{self.maximum}: lower `{self.param}`, `max_tokens`, `n` or the number of prompts",
+            param=self.param,
+        )
+
+
+def logprob_bound(
+    logprobs: int | None,
+    prompts: int,
+    n: int,
+    best_of: int,
+    beam: BeamSearchParams | None,
+    maximum: int,
+    param: str,
+) -> LogprobBound:
+    """Return the bound of a request; candidates of ``best_of`` are kept with at least one log-probability."""
+    ranks = best_of > n and beam is None
+    per_token = int(ranks) if logprobs is None else logprobs + 1
+    if ranks and logprobs is None:
+        param = "best_of"
+    return LogprobBound(
+        maximum=maximum, per_token=per_token, sequences=prompts * max(n, best_of), param=param
+    )
+
+
+def check_echo(chars: int) -> None:
+    """Raise `RequestError` if the echoed texts of all choices have too many characters."""
+    if chars > MAX_ECHO_CHARS:
+        raise RequestError(
+            f"`echo` would repeat {chars} characters in all choices; the maximum is {MAX_ECHO_CHARS}: "
+            "lower `n` or the number of prompts",
+            param="echo",
+        )
