@@ -48,7 +48,7 @@ class ChatController(Controller):
 
 
 async def _prepare(request: ApiRequest, body: ChatRequest, server: AppState) -> PreparedChat:
-    """Prepare a request. Raise `SlowTemplate` if it must be prepared once more, outside the event loop."""
+    """Return a prepared request. Raise `SlowTemplate` if it must be prepared once more, outside the event loop."""
     slow = body.chat_template is not None or (server.template is not None and server.template.slow)
     turns = server.template_turns if slow else server.turns
     return await prepare(request, prepare_chat(body, server), turns, slow=slow)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import math
+import re
+from collections.abc import Callable, Iterable
 from datetime import datetime
-from functools import cache
+from functools import cache, wraps
+from types import BuiltinMethodType, MethodType
 from typing import Any, NoReturn
 
 from jinja2 import TemplateError, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
+from jinja2.filters import do_format, do_round
 from jinja2.parser import Parser
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -41,21 +45,53 @@ class GenerationBlock(Extension):
         return nodes.Scope(body).set_lineno(line)
 
 
-class BoundedEnvironment(ImmutableSandboxedEnvironment):
-    """A sandbox in which products, powers and rendered texts have a maximum size.
+PADDING_METHODS = frozenset(
+    ("center", "ljust", "rjust", "zfill", "expandtabs", "replace", "join", "to_bytes")
+)
+"""Methods whose result may be as long as the product of the lengths, or values, of its arguments."""
+PADDING_FILTERS = ("batch", "center", "indent", "join", "replace", "slice", "wordwrap")
+"""The same for filters."""
+MAX_PRECISION = 1000
+"""Maximum number of decimals of ``round``."""
+_METHODS = (BuiltinMethodType, MethodType)
+_LARGE_FORMAT = re.compile(
+    r"%(?:\([^)]*\))?[-#0 +]*(?:\d{4,}|\*|\d{0,3}\.(?:\d{4,}|\*))"  # %1000s, %*d, %.1000f
+    r"|:[^{}:]*(?:\d{4,}|\{)"  # {:1000}, {:{}}
+)
 
-    One operation of this kind could otherwise take all memory, or hours, and nothing can interrupt it.
+
+class BoundedEnvironment(ImmutableSandboxedEnvironment):
+    """A sandbox in which the result of one operation has a maximum size.
+
+    One operation could otherwise take all memory, or hours, and nothing can interrupt it.
     """
 
-    intercepted_binops = frozenset(("*", "**"))
+    intercepted_binops = frozenset(("*", "**", "%"))
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.filters |= {name: _bounded(name, self.filters[name]) for name in PADDING_FILTERS}
+        self.filters |= {"format": _format, "round": _round}
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """Multiply, or raise to a power. Raise `OversizedResult` if the result is too large."""
-        if operator == "**":
-            _check_power(left, right)
-        else:
-            _check_product(left, right)
+        """Compute a product, a power or a remainder. Raise `OversizedResult` if the result is too large."""
+        _CHECKS[operator](left, right)
         return super().call_binop(context, operator, left, right)
+
+    def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Call a function or a method. Raise `OversizedResult` if the result may be too large."""
+        if type(obj) in _METHODS and obj.__name__ in PADDING_METHODS:
+            _check_padding(obj.__name__, (obj.__self__, *args, *kwargs.values()))
+        if not self.is_safe_callable(obj):
+            raise SecurityError(f"{obj!r} is not safely callable")
+        return context.call(obj, *args, **kwargs)
+
+    def wrap_str_format(self, value: Any) -> Any:
+        """Return the safe variant of a text's method ``format``; raise `OversizedResult` for a wide format."""
+        wrapped = super().wrap_str_format(value)
+        if wrapped is not None:
+            _check_format(value.__self__)
+        return wrapped
 
     @staticmethod
     def concat(texts: Iterable[str]) -> str:
@@ -77,6 +113,54 @@ def _check_product(left: Any, right: Any) -> None:
 def _check_power(base: Any, exponent: Any) -> None:
     if isinstance(base, int) and isinstance(exponent, int):
         _check_bits(base.bit_length() * abs(exponent))
+
+
+def _check_format(text: Any, _: Any = None) -> None:
+    if isinstance(text, bytes) or (isinstance(text, str) and _LARGE_FORMAT.search(text)):
+        raise OversizedResult("an operation creates a text by a format that is too wide")
+
+
+_CHECKS = {"*": _check_product, "**": _check_power, "%": _check_format}
+
+
+def _check_padding(name: str, values: Iterable[Any]) -> None:
+    """Raise `OversizedResult` if the product of the lengths of texts, and of integers, is too large."""
+    if name == "replace":  # the text and its replacement
+        values = [value for value in values if isinstance(value, str | bytes)]
+        del values[1:2]
+    _check_length(math.prod(max(1, _size(value)) for value in values))
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, int):
+        return abs(value)
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, list | tuple):
+        return sum(len(item) if isinstance(item, str) else 1 for item in value)
+    return 1
+
+
+def _bounded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a filter that raises `OversizedResult` if its result may be too large."""
+
+    @wraps(function)
+    def bounded(*args: Any, **kwargs: Any) -> Any:
+        _check_padding(name, (*args, *kwargs.values()))
+        return function(*args, **kwargs)
+
+    return bounded
+
+
+def _format(value: Any, *args: Any, **kwargs: Any) -> str:
+    _check_format(str(value))
+    return do_format(value, *args, **kwargs)
+
+
+def _round(value: float, precision: int = 0, method: Any = "common") -> float:
+    if not -MAX_PRECISION <= precision <= MAX_PRECISION:
+        raise OversizedResult(f"an operation rounds to {precision} decimals")
+    return do_round(value, precision, method)
 
 
 def _check_length(length: int) -> None:

@@ -28,7 +28,29 @@ def test_a_template_that_loops_is_not_compiled() -> None:
 
 
 @pytest.mark.parametrize(
-    "expression", ["'a' * 10**9", "10**9 * 'a'", "[1] * 10**9", "7 ** (7 ** 9)", "2 ** 99999 * 2 ** 99999"]
+    "expression",
+    [
+        "'a' * 10**9",
+        "10**9 * 'a'",
+        "[1] * 10**9",
+        "7 ** (7 ** 9)",
+        "2 ** 99999 * 2 ** 99999",
+        "'a'.ljust(10**9)",
+        "'a'['center'](10**9)",
+        "'a'|center(10**9)",
+        "('a\\n' * 9999)|indent(10**5)",
+        "('a' * 99999).replace('a', 'b' * 9999)",
+        "('a' * 99999)|replace('a', 'b' * 9999)",
+        "('a' * 9999).join(range(9999)|list)",
+        "(range(9999)|list)|join('a' * 9999)",
+        "'%999999999d' % 1",
+        "'%*d' % (999999999, 1)",
+        "'{:999999999}'.format('a')",
+        "'{:{}}'.format('a', 999999999)",
+        "'%999999999d'|format(1)",
+        "1.5|round(10**9, 'floor')",
+        "(1).to_bytes(10**9)",
+    ],
 )
 def test_an_operation_with_a_giant_result_is_refused(expression: str) -> None:
     with pytest.raises(TemplateTooComplex, match="an operation creates"):
@@ -45,7 +67,18 @@ def test_a_text_of_many_references_to_a_long_one_is_refused() -> None:
 
 
 def test_products_and_powers_of_ordinary_size_work() -> None:
-    assert compiled("{{ '-' * 3 }}{{ 6 * 7 }}{{ 2 ** 10 }}{{ 1.5 * 2 }}").render(LOOP) == "---4210243.0"
+    source = "{{ '-' * 3 }}{{ 6 * 7 }}{{ 2 ** 10 }}{{ 1.5 * 2 }}{{ 7 % 4 }}"
+    assert compiled(source).render(LOOP) == "---4210243.03"
+
+
+def test_methods_and_filters_of_ordinary_size_work() -> None:
+    source = (
+        "{{ 'a'.ljust(3) }}|{{ 'a b'.replace(' ', '--') }}|{{ ', '.join(['x', 'y']) }}|{{ [1, 2]|join('-') }}|"
+        "{{ '%s of 2024' % 5 }}|{{ '%05.1f' % 2 }}|{{ '{:>4}{}'.format(1, 2024) }}|{{ 1.25|round(1) }}|"
+        "{{ 'a\nb'|indent(2) }}|{{ 'aXb'|replace('X', '') }}|{{ '%s'|format('f') }}"
+    )
+    expected = "a  |a--b|x, y|1-2|5 of 2024|002.0|   12024|1.2|a\n  b|ab|f"
+    assert compiled(source).render(LOOP) == expected
 
 
 def test_a_conversation_that_takes_too_long_fails_alone() -> None:

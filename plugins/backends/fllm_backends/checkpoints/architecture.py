@@ -89,9 +89,13 @@ class _Config(Struct, kw_only=True):
         """Raise `ValueError` if sizes contradict each other."""
         heads, kv_heads = self.num_attention_heads, self.num_key_value_heads or self.num_attention_heads
         if heads % kv_heads:
-            raise ValueError(f"num_attention_heads {heads} is no multiple of num_key_value_heads {kv_heads}")
+            raise ValueError(
+                f"num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}"
+            )
         if self.head_dim is None and self.hidden_size % heads:
-            raise ValueError(f"hidden_size {self.hidden_size} is no multiple of num_attention_heads {heads}")
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {heads}"
+            )
         if (self.head_dim or self.hidden_size // heads) % 2:
             raise ValueError("head_dim must be even, since pairs of dimensions are rotated")
         for name in ("layer_types", "no_rope_layers"):

@@ -69,7 +69,7 @@ class _Header:
         if name == _ALIGNMENT:
             alignment = self._number(_SCALARS.get(kind, "I"))
             if alignment < 1 or alignment != alignment & -alignment:
-                self._reject(f"the alignment {alignment} is no power of two")
+                self._reject(f"the alignment {alignment} is not a power of two")
         else:
             self._skip_value(kind)
 
