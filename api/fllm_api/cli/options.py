@@ -120,7 +120,7 @@ ENGINE_OPTIONS = [
         ["--prefix-cache-isolation"],
         type=click.Choice(get_args(PrefixCacheIsolation)),
         show_default="key, if there are API keys",
-        help="Who shares the prefix cache. key: requests with the same key. none: all requests.",
+        help="Who shares the prefix cache. key: requests of one key or owner. none: all requests.",
     ),
     _engine(
         ["--shared-prefix"],

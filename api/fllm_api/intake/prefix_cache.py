@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Sequence
 from hashlib import blake2b
+from itertools import compress, count
+from operator import ne
 
 from msgspec.structs import replace
 
@@ -37,5 +38,4 @@ def count_shared_tokens(prompts: Sequence[Sequence[int]], server: AppState) -> t
 
 def common_length(left: Sequence[int], right: Sequence[int]) -> int:
     """Return the number of first tokens that two prompts have in common."""
-    lengths = range(1, min(len(left), len(right)) + 1)
-    return bisect_left(lengths, True, key=lambda length: left[:length] != right[:length])
+    return next(compress(count(), map(ne, left, right)), min(len(left), len(right)))

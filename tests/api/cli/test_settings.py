@@ -255,3 +255,11 @@ def test_an_error_about_the_backend_lists_the_backends(message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         choose_backend(backends(*registered), name, devices)
     assert message in caught.value.message
+
+
+def test_isolation_by_key_requires_keys() -> None:
+    with pytest.raises(ConfigError, match="--prefix-cache-isolation key requires API keys"):
+        settings("--prefix-cache-isolation", "key")
+    assert (
+        settings("--prefix-cache-isolation", "key", "--api-key", "k").server.prefix_cache_isolation == "key"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,6 +45,16 @@ def test_a_requests_own_salt_is_mixed_with_that_of_its_key(path: str) -> None:
     salts = [send(server, key, path, cache_salt=salt) for key, salt in pairs]
     assert len(set(salts)) == len(pairs)
     assert salts == [send(server, key, path, cache_salt=salt) for key, salt in pairs]
+
+
+def test_the_keys_of_an_owner_have_one_salt(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("ann first\nann second\nbob third\n")
+    keys = ApiKeys()
+    keys.load(file)
+    server = a_server(config={"keys": keys}, card={"supports_cache_salt": True}, isolates_clients=True)
+    first, second, third = (send(server, key) for key in ("first", "second", "third"))
+    assert first == second != third
 
 
 def test_a_client_cannot_send_the_salt_of_another() -> None:
