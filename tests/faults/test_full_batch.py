@@ -24,7 +24,7 @@ PATIENCE = 15.0
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     model = echo_model(tmp_path_factory.mktemp("models") / "model")
     keys = ("--api-key", "normal-key", "--api-key", "hostile-key")
-    with serving(model, *options(), "--max-num-seqs", str(PLACES), *keys) as running:
+    with serving(model, *options(), "--max-num-seqs", str(PLACES), "--max-queue", "16", *keys) as running:
         yield running
 
 
@@ -53,3 +53,23 @@ def test_a_client_that_fills_the_batch(server: Server, seen: Seen) -> None:
             events = (line for line in each if '"content":"a' in line)
             assert len([next(events) for _ in range(20)]) == 20
     seen(f"it was answered after {took:.2f} s; the others went on")
+
+
+@fault(
+    "Clients",
+    "One client sends as many sequences as the server holds, in one request",
+    must="Another client's request is admitted and answered",
+)
+def test_a_client_that_fills_the_queue(server: Server, seen: Seen) -> None:
+    url = f"{server.api}/completions"
+    capacity = 16 + PLACES
+    body = {"model": "m", "prompt": ["hello"] * capacity, "max_tokens": LONG, "stream": True}
+    hostile, normal = ({"authorization": f"Bearer {name}-key"} for name in ("hostile", "normal"))
+    with httpx.stream("POST", url, json=body, headers=hostile, timeout=60) as response:
+        assert response.status_code == 200, response.read()
+        more = httpx.post(url, json={**body, "prompt": "hello"}, headers=hostile, timeout=PATIENCE)
+        assert more.status_code == 503, more.text
+        short = {"model": "m", "prompt": "hello", "max_tokens": SHORT}
+        answered = httpx.post(url, json=short, headers=normal, timeout=PATIENCE)
+        assert answered.status_code == 200, answered.text
+    seen("the request was answered; one more of the same client got a 503")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 
 from litestar.exceptions import HTTPException
@@ -14,6 +15,8 @@ from fllm_api.limits.client_limits import ClientLimits, ClientUsage, TokenCounte
 
 DEFAULT_MAX_NUM_SEQS = 256
 """Concurrency assumed for backends that do not report ``max_num_seqs`` (vLLM's default)."""
+RESERVED_PART = 8
+"""A part of the capacity, one in this number, that is added for clients that hold no more than that."""
 
 
 class ServerBusy(HTTPException):
@@ -36,6 +39,8 @@ class Admission:
     ) -> None:
         self.capacity = capacity
         self.in_flight = 0
+        self._held: Counter[str] = Counter()
+        """Sequences in flight of each client."""
         limited = limits != RateLimits()
         self._clients = ClientLimits(limits, clock) if limited else None
 
@@ -47,7 +52,7 @@ class Admission:
         usage = None if self._clients is None else self._clients.usage_of(client)
         if usage is not None:
             usage.start_request(request)
-        slot = AdmissionSlot(self, usage, request)
+        slot = AdmissionSlot(self, client, usage, request)
         try:
             slot.take(1)
         except ServerBusy:
@@ -55,12 +60,29 @@ class Admission:
             raise
         return slot
 
+    def hold(self, client: str, sequences: int) -> None:
+        """Count more sequences of a client, or fewer if negative. Raise `ServerBusy` without counting them.
+
+        A client with few sequences has room beyond the capacity, so that others can't fill all of it.
+        """
+        held = self._held[client] + sequences
+        reserve = self.capacity // RESERVED_PART
+        if sequences > 0 and self.in_flight + sequences > self.capacity + (reserve if held <= reserve else 0):
+            raise ServerBusy(f"it is at its capacity of {self.capacity} running and waiting sequences")
+        self.in_flight += sequences
+        self._held[client] = held
+        if not held:
+            del self._held[client]
+
 
 class AdmissionSlot:
     """The capacity that one request occupies, from its admission to `release`."""
 
-    def __init__(self, admission: Admission, usage: ClientUsage | None, request: TokenCounter) -> None:
+    def __init__(
+        self, admission: Admission, client: str, usage: ClientUsage | None, request: TokenCounter
+    ) -> None:
         self._admission = admission
+        self._client = client
         self._usage = usage
         self._request = request
         self._sequences = 0
@@ -86,11 +108,7 @@ class AdmissionSlot:
 
     def take(self, sequences: int) -> None:
         """Occupy more sequences; raise `ServerBusy` if they exceed the free capacity."""
-        if self._admission.in_flight + sequences > self._admission.capacity:
-            raise ServerBusy(
-                f"it is at its capacity of {self._admission.capacity} running and waiting sequences"
-            )
-        self._admission.in_flight += sequences
+        self._admission.hold(self._client, sequences)
         self._sequences += sequences
 
     def release(self) -> None:
@@ -98,7 +116,7 @@ class AdmissionSlot:
         if self._released:
             return
         self._released = True
-        self._admission.in_flight -= self._sequences
+        self._admission.hold(self._client, -self._sequences)
         self._sequences = 0
         if self._usage is not None:
             self._usage.end_request(self._request)

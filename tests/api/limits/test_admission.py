@@ -57,6 +57,22 @@ def test_num_sequences_is_what_the_engine_runs_at_once(request_: PipelineRequest
     assert request_.num_sequences == sequences
 
 
+def test_a_client_that_holds_little_has_room_beyond_what_another_can_fill():
+    gate = admission(16)
+    most = gate.admit("a", Cost())
+    most.reserve(asked(16))
+    for client in ("b", "c"):
+        gate.admit(client, Cost())
+        with pytest.raises(ServerBusy):
+            gate.admit("a", Cost())
+    with pytest.raises(ServerBusy):
+        gate.admit("d", Cost())
+    most.release()
+    with pytest.raises(ServerBusy):
+        gate.admit("a", Cost()).reserve(asked(16))
+    assert gate.in_flight == 3
+
+
 def test_the_server_is_busy_at_its_capacity_until_a_request_is_released():
     gate = admission(2)
     first, _ = gate.admit("a", Cost()), gate.admit("a", Cost())

@@ -19,6 +19,7 @@ from fllm.errors import ConfigError
 log = logging.getLogger("fllm.cache")
 
 ROOT = 0
+SHARED_MEMORY = Path("/dev/shm")
 MAX_LINKS = 40
 """Symbolic links that a path may go through, as in the kernel."""
 HINT = "set FLLM_CACHE to another directory"
@@ -143,7 +144,7 @@ def _temporary_roots(*, in_memory: bool) -> Iterator[Path]:
     with suppress(FileNotFoundError):
         yield Path(tempfile.gettempdir())
     if in_memory:
-        yield Path("/dev/shm")
+        yield SHARED_MEMORY
 
 
 def _create(directory: Path) -> Path:
