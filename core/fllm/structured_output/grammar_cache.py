@@ -80,8 +80,8 @@ class GrammarCache:
         self._turns = ClientTurns(THREADS, HEAVY_THREADS)
         self._matcher_executor = TimeoutExecutor(THREADS, "fllm-matchers")
         self._matcher_turns = ClientTurns(THREADS, HEAVY_THREADS)
-        self._grammars: OrderedDict[Constraint, CompiledGrammar] = OrderedDict()
-        """Least recently used first."""
+        self._grammars: OrderedDict[Constraint, tuple[CompiledGrammar, str]] = OrderedDict()
+        """Grammars, and the clients for which they were compiled. Least recently used first."""
         self._bytes = 0
         self._rejected: OrderedDict[Constraint, tuple[RequestError, float]] = OrderedDict()
         """Errors of rejected constraints, and the times at which they expire."""
@@ -102,7 +102,7 @@ class GrammarCache:
         self._check_rejected(constraint)
         if constraint in self._grammars:
             self._grammars.move_to_end(constraint)
-            grammar = self._grammars[constraint]
+            grammar, _ = self._grammars[constraint]
         else:
             grammar = await self._compile_once(constraint, client)
         return await self._matcher_turns.run(
@@ -159,13 +159,13 @@ class GrammarCache:
     async def _start_in_turn(self, constraint: Constraint, compilation: _Compilation, client: str) -> None:
         turn = await self._turns.acquire(client)
         if compilation.task is None:
-            compilation.task = asyncio.ensure_future(self._compile(constraint, turn))
+            compilation.task = asyncio.ensure_future(self._compile(constraint, client, turn))
             compilation.task.add_done_callback(read_exception)
             compilation.started.set()
         else:
             turn.end()
 
-    async def _compile(self, constraint: Constraint, turn: Turn) -> CompiledGrammar:
+    async def _compile(self, constraint: Constraint, client: str, turn: Turn) -> CompiledGrammar:
         """Compile the constraint in a turn that has begun."""
         run = partial(_run, turn, self._compile_executor)
         try:
@@ -177,15 +177,26 @@ class GrammarCache:
         finally:
             turn.end()
             del self._pending[constraint]
-        self._store(constraint, grammar)
+        self._store(constraint, grammar, client)
         return grammar
 
-    def _store(self, constraint: Constraint, grammar: CompiledGrammar) -> None:
-        self._grammars[constraint] = grammar
+    def _store(self, constraint: Constraint, grammar: CompiledGrammar, client: str) -> None:
+        self._grammars[constraint] = grammar, client
         self._bytes += grammar.size
-        while len(self._grammars) > self._max_count or self._bytes > self._max_bytes:
-            _, evicted = self._grammars.popitem(last=False)
-            self._bytes -= evicted.size
+        while self._bytes > self._max_bytes:
+            self._evict(lambda grammar: grammar.size)
+        while len(self._grammars) > self._max_count:
+            self._evict(lambda _: 1)
+
+    def _evict(self, weight: Callable[[CompiledGrammar], int]) -> None:
+        """Remove the least recently used grammar of the client that occupies most of the cache."""
+        weights: Counter[str] = Counter()
+        for grammar, client in self._grammars.values():
+            weights[client] += weight(grammar)
+        largest = max(weights, key=weights.__getitem__)
+        constraint = next(key for key, (_, client) in self._grammars.items() if client == largest)
+        grammar, _ = self._grammars.pop(constraint)
+        self._bytes -= grammar.size
 
     def _store_rejected(self, constraint: Constraint, error: RequestError) -> None:
         self._rejected[constraint] = (error, self._clock() + REJECTION_SECONDS)

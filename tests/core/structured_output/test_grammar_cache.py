@@ -237,3 +237,14 @@ def test_a_grammar_that_was_used_last_is_kept_longest() -> None:
 
     assert run(scenario, max_count=2).asked == ["1", "2", "3", "2"]
     assert run(scenario, max_bytes=2).asked == ["1", "2", "3", "2"]
+
+
+def test_a_client_with_many_grammars_evicts_only_its_own() -> None:
+    async def scenario(cache: GrammarCache, _: Compiler, __: Clock) -> None:
+        await cache.matcher(ConstString("1"), client="a")
+        for number in range(2, 9):
+            await cache.matcher(ConstString(str(number)), client="b")
+        await cache.matcher(ConstString("1"), client="a")
+
+    for limits in ({"max_count": 4}, {"max_bytes": 4}):
+        assert run(scenario, **limits).asked == [*"12345678"]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Generic, TypeVar
 
-from fllm import BackendError
+from fllm import BackendError, BackendUnavailable
 from fllm.sandbox import ResourceLimits, Worker
 
 ArgumentT = TypeVar("ArgumentT")
@@ -63,6 +63,8 @@ class CompileWorkers(Generic[ArgumentT, TaskT]):
 
     def _take(self) -> Worker[ArgumentT, TaskT]:
         with self._lock:
+            if self._stopped:
+                raise BackendUnavailable("the engine is stopping")
             if not self._ready:
                 return self._new()
             worker = self._ready.pop()

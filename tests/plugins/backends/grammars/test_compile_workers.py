@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from fllm import RequestError
+from fllm import BackendUnavailable, RequestError
 from fllm_backends.grammars.compile_workers import CompileWorkers
 
 PID = "str(__import__('os').getpid()).encode()"
@@ -60,4 +60,6 @@ def test_workers_that_are_stopped_leave_no_process(workers: CompileWorkers[str, 
     end = time.monotonic() + 30
     while workers._starting and time.monotonic() < end:
         time.sleep(0.01)
+    with pytest.raises(BackendUnavailable):
+        workers.run("b''")
     assert not any(worker.is_running for worker in workers._workers)
