@@ -34,6 +34,9 @@ _ROOTS = {*map(sysconfig.get_path, ("stdlib", "purelib", "platlib")), str(Path(_
 _INSTALLED = re.compile(rf"(?:{'|'.join(map(re.escape, _ROOTS))})/[^\s'\",;:)>]*")
 """A path of Python or of this package."""
 
+MAX_MESSAGE_CHARS = 2000
+"""Maximum length of a message, which is in the response and in the log."""
+
 
 def classify_error(error: Exception, operation: str = "") -> tuple[int, ErrorInfo]:
     """Return the status code and the error body for an exception.
@@ -89,6 +92,8 @@ def error_info(status: int, message: str, param: str | None = None, code: str | 
     Messages of libraries may hold addresses of objects or paths of the installation, which are removed.
     """
     message = _INSTALLED.sub("a file of the server", _ADDRESS.sub("", message))
+    if len(message) > MAX_MESSAGE_CHARS:  # it quotes the request
+        message = f"{message[:MAX_MESSAGE_CHARS]}..."
     kind = ERROR_TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
     return ErrorInfo(message, kind, param, code)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Generator
 from functools import partial
@@ -10,6 +9,7 @@ from typing import Generic, TypeAlias, TypeVar
 
 from msgspec import Struct
 
+from fllm.concurrency.client_turns import ClientTurns, Turn
 from fllm.concurrency.timeout_executor import TimeoutExecutor
 
 T = TypeVar("T")
@@ -31,19 +31,27 @@ class Result(Struct, Generic[T], frozen=True):
     value: T
 
 
+class Used(Struct):
+    """What a turn has used so far."""
+
+    cost: int = 0
+    cpu_seconds: float = 0.0
+
+
 def _nothing(cost: int) -> None:
     """Charge nothing."""
 
 
 class TurnExecutor:
-    """Runs work in at most ``count`` threads. Clients whose work waits are served in turn.
+    """Runs work in threads: ``count`` for clients that use much CPU time, and one more for the others.
 
     A client delays another by one turn, however much work it has. Work whose caller is cancelled ends with
     its current turn. Used on one event loop.
     """
 
     def __init__(self, count: int = 1, name: str = "turns", *, time_limit: float = 60.0) -> None:
-        self._threads = TimeoutExecutor(count, name)
+        self._turns = ClientTurns(count + 1, heavy_slots=count)
+        self._threads = TimeoutExecutor(count + 1, name)
         self._time_limit = time_limit
 
     async def run(self, work: Pieces[T], client: str, charge: Callable[[int], object] = _nothing) -> T:
@@ -52,26 +60,34 @@ class TurnExecutor:
         ``charge`` is called with the cost of the pieces that are done, also if the work then fails. Raise
         `TaskTimeout` if a piece takes longer than the time limit.
         """
-        loop = asyncio.get_running_loop()
-        turn = partial(run_turn, work, lambda cost: loop.call_soon_threadsafe(charge, cost))
         result: Result[T] | None = None
         while result is None:
-            result = await self._threads.run(turn, client=client, time_limit=self._time_limit)
+            result = await self._turns.run(client, partial(self._run_turn, work, charge))
         return result.value
+
+    async def _run_turn(
+        self, work: Pieces[T], charge: Callable[[int], object], turn: Turn
+    ) -> Result[T] | None:
+        used = Used()
+        try:
+            return await self._threads.run(partial(run_turn, work, used), time_limit=self._time_limit)
+        finally:
+            turn.cpu_seconds = used.cpu_seconds
+            charge(used.cost)
 
     def close(self) -> None:
         """Let the threads end after their current turns."""
         self._threads.close()
 
 
-def run_turn(work: Pieces[T], charge: Callable[[int], object]) -> Result[T] | None:
-    """Do pieces of the work for `TURN_SECONDS` and charge their cost; return the result if it is finished."""
-    cost = 0
+def run_turn(work: Pieces[T], used: Used) -> Result[T] | None:
+    """Do pieces of the work for `TURN_SECONDS`; return the result if it is finished."""
+    began = time.thread_time()
     now = paused = time.monotonic()
     ends = now + TURN_SECONDS
     try:
         while now < ends:
-            cost += next(work)
+            used.cost += next(work)
             now = time.monotonic()
             if now - paused > GIL_SECONDS:
                 time.sleep(PAUSE_SECONDS)
@@ -79,7 +95,7 @@ def run_turn(work: Pieces[T], charge: Callable[[int], object]) -> Result[T] | No
     except StopIteration as done:
         return Result(done.value)
     finally:
-        charge(cost)
+        used.cpu_seconds = time.thread_time() - began
     return None
 
 
