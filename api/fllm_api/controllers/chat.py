@@ -48,7 +48,7 @@ class ChatController(Controller):
 
 
 async def _prepare(request: ApiRequest, body: ChatRequest, server: AppState) -> PreparedChat:
-    """Return a prepared request. Raise `SlowTemplate` if it must be prepared once more, outside the event loop."""
+    """Return the prepared request. Raise `SlowTemplate` if it must be prepared again in another thread."""
     slow = body.chat_template is not None or (server.template is not None and server.template.slow)
     turns = server.template_turns if slow else server.turns
     return await prepare(request, prepare_chat(body, server), turns, slow=slow)
