@@ -45,8 +45,16 @@ class GenerationBlock(Extension):
         return nodes.Scope(body).set_lineno(line)
 
 
-PADDING_METHODS = frozenset(
-    ("center", "ljust", "rjust", "zfill", "expandtabs", "replace", "join", "to_bytes")
+PADDING_METHODS = (
+    "center",
+    "expandtabs",
+    "join",
+    "ljust",
+    "replace",
+    "rjust",
+    "to_bytes",
+    "translate",
+    "zfill",
 )
 """Methods whose result may be as long as the product of the lengths, or values, of its arguments."""
 PADDING_FILTERS = ("batch", "center", "indent", "join", "replace", "slice", "wordwrap")
@@ -87,7 +95,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         return context.call(obj, *args, **kwargs)
 
     def wrap_str_format(self, value: Any) -> Any:
-        """Return the safe variant of a text's method ``format``; raise `OversizedResult` for a wide format."""
+        """Return the safe ``format`` of a text; raise `OversizedResult` if it has a wide field."""
         wrapped = super().wrap_str_format(value)
         if wrapped is not None:
             _check_format(value.__self__)
@@ -136,6 +144,8 @@ def _size(value: Any) -> int:
         return abs(value)
     if isinstance(value, str | bytes):
         return len(value)
+    if isinstance(value, dict):
+        return _size(list(value.values()))
     if isinstance(value, list | tuple):
         return sum(len(item) if isinstance(item, str) else 1 for item in value)
     return 1
@@ -159,7 +169,7 @@ def _format(value: Any, *args: Any, **kwargs: Any) -> str:
 
 def _round(value: float, precision: int = 0, method: Any = "common") -> float:
     if not -MAX_PRECISION <= precision <= MAX_PRECISION:
-        raise OversizedResult(f"an operation rounds to {precision} decimals")
+        raise OversizedResult(f"an operation creates a number of {precision} decimals")
     return do_round(value, precision, method)
 
 

@@ -164,7 +164,6 @@ BOMBS = {
     "deep lists": "{{ " + "[" * 9999 + "]" * 9999 + " }}",
     "a long chain": "{{ 1 " + "+ 1 " * 30000 + "}}",
     "a constant to be folded": "{{ 'a' * 99999 * 99999 }}",
-    "striptags": "{{ ('<' * 999999)|striptags }}",
     "pprint": "{{ [[[[1] * 99] * 99] * 99] * 99 | pprint }}",
 }
 
