@@ -142,8 +142,8 @@ class EngineLoop:
         self.mask_worker.check()
         outcomes = self._scheduler.poll_grammars()
         batch = self._scheduler.schedule()
-        self._stalled = not batch.rows
-        if self._stalled:
+        self._stalled = not batch.rows and self._scheduler.busy
+        if not batch.rows:
             return outcomes
         try:
             outcomes += self._scheduler.complete(batch, self._runner.execute(batch.rows))

@@ -172,11 +172,10 @@ class Scheduler:
             self._last_concurrent_at = self._clock()
         self._admit_newcomers()
         batch = Batch(self._limits.max_num_batched_tokens)
-        decoding = [s for s in list(self._running.values()) if self._can_decode(s) and self._append_blocks(s)]
-        prefilling = [s for s in self._running.values() if s.remaining > 1]
+        ready = [s for s in self._running.values() if not self._is_late(s)]
+        decoding = [s for s in ready if s.remaining == 1 and self._append_blocks(s)]
+        prefilling = [s for s in ready if s.remaining > 1 and s.id in self._running]
         prefilling += self._admit()
-        if self._unaccepted:
-            prefilling = [s for s in prefilling if s.id not in self._unaccepted]
         for sequence in decoding[: batch.token_budget]:
             self._schedule_row(sequence, 1, batch, self._draft(sequence, batch.token_budget))
         if prefilling and batch.token_budget:
@@ -231,14 +230,16 @@ class Scheduler:
             self.abort(sequence.id)
         return sequence.id, outcome
 
-    def _can_decode(self, sequence: Sequence) -> bool:
-        """Return whether the sequence needs only its latest token, and its mask is not late."""
-        if sequence.remaining > 1 or sequence.id in self._unaccepted:
+    def _is_late(self, sequence: Sequence) -> bool:
+        """Return whether the sequence gets no row in this step, because it waits for its grammar."""
+        grammar = sequence.grammar
+        if grammar is None:
             return False
-        return sequence.grammar is None or sequence.grammar.is_mask_near()
+        waits_for_mask = sequence.remaining == 1 and not grammar.is_mask_near()
+        return waits_for_mask or sequence.id in self._unaccepted
 
     def _admit(self) -> list[Sequence]:
-        """Move waiting sequences to the running ones until one does not fit. Return those admitted.
+        """Move waiting sequences to the running ones until one does not fit. Return those that may get a row.
 
         This must happen before the batch caches any block, since not all admitted sequences get a row in it.
         """
@@ -249,7 +250,8 @@ class Scheduler:
                 break
             self._waiting.pop()
             self._running[sequence.id] = sequence
-            admitted.append(sequence)
+            if sequence.id not in self._unaccepted:
+                admitted.append(sequence)
         return admitted
 
     def _admit_newcomers(self) -> None:
@@ -302,7 +304,7 @@ class Scheduler:
     def _preempt(self, sequence: Sequence) -> None:
         del self._running[sequence.id]
         self._free_blocks(sequence)
-        if not sequence.started:
+        if not sequence.started and sequence.id not in self._unaccepted:
             sequence.prompt_logprobs = []
 
     def _free_blocks(self, sequence: Sequence) -> None:

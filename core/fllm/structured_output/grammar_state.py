@@ -100,7 +100,7 @@ class GrammarState:
 
     def is_mask_near(self) -> bool:
         """Return whether a row may count on its mask. If not, the engine is woken once this has changed."""
-        return self._is_set(self._computed) or not (self.slow or self.missed_mask)
+        return not self._started or self._is_set(self._computed) or not (self.slow or self.missed_mask)
 
     def wait_for_mask(self) -> memoryview:
         """Return the mask once it is computed.

@@ -6,13 +6,15 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
+from threading import Event
 
 import pytest
 from support import fake_grammar
 from support.fake_grammar import Numbers
 from support.fake_runner import VOCABULARY, FakeRunner, expected_tokens
+from support.manual_masks import MaskedRunner
 
-from fllm.batching import BatchedBackend, BatchLimits, Row, RunnerCapabilities
+from fllm.batching import BatchedBackend, BatchLimits
 from fllm.config import BackendConfig, Speculation
 from fllm.constraints import ConstString
 from fllm.errors import BackendError, RequestError
@@ -20,21 +22,6 @@ from fllm.interfaces import BackendContext
 from fllm.structured_output.interfaces import Vocabulary
 from fllm.testing import plugins_with
 from fllm.values import EngineOutput, GenerateRequest, SamplingParams
-
-
-class MaskedRunner(FakeRunner):
-    """Samples the first allowed token from the unconstrained one on."""
-
-    capabilities = RunnerCapabilities(verifies_drafts=True, applies_masks=True)
-
-    def _next(self, row: Row, context: list[int]) -> int:
-        token = super()._next(row, context)
-        if row.mask is None:
-            return token
-        [mask] = row.mask()
-        return next(
-            each % VOCABULARY for each in range(token, token + VOCABULARY) if mask >> each % VOCABULARY & 1
-        )
 
 
 @pytest.fixture(autouse=True)
@@ -162,11 +149,16 @@ def test_a_hanging_mask_delays_a_batch_only_once(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_preempted_sequence_continues_where_its_grammar_was() -> None:
-    runner = MaskedRunner(blocks=5)
+    all_arrived = Event()
+    runner = MaskedRunner(blocks=5, hook=lambda _: all_arrived.wait())
 
     async def scenario(engine: BatchedBackend) -> None:
         texts = ["123456789"[n:] + "123456789"[:n] for n in range(3)]
-        found = await asyncio.gather(*(tokens(engine, request(text, text)) for text in texts))
+        running = asyncio.gather(*(tokens(engine, request(text, text)) for text in texts))
+        while len(engine._queues) < len(texts):  # the first one does not end before the others arrive
+            await asyncio.sleep(0.001)
+        all_arrived.set()
+        found = await running
         assert ["".join(map(str, each)) for each in found] == texts
         assert (await engine.status()).preemptions > 0
 

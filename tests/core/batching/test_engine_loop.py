@@ -1,4 +1,9 @@
+import time
+from functools import partial
+from threading import Thread
+
 from support.fake_runner import FakeRunner
+from support.manual_masks import ManualWorker, MaskedRunner, grammar_of
 
 from fllm.batching.engine_loop import EngineLoop, Outcome
 from fllm.batching.limits import BatchLimits
@@ -53,3 +58,34 @@ def test_commands_are_processed_between_two_steps():
     assert seen == ["a", "b"]
     assert loop.status().running == 0
     assert runner.closed
+
+
+def test_the_engine_sleeps_while_all_sequences_wait_for_their_grammars():
+    loop, worker = loop_over(MaskedRunner()), ManualWorker()
+    loop.mask_worker = worker
+    request = GenerateRequest("a", [1, 2], SamplingParams(max_tokens=1))
+    loop.submit(request, seed=0, arrival_time=0.0, grammar=grammar_of("1", worker))
+    outcomes: list[tuple[str, Outcome]] = []
+    steps = 0
+
+    def count_steps() -> None:
+        nonlocal steps
+        steps += 1
+
+    worker.check = count_steps  # type: ignore[method-assign]
+    worker.wake_engine = partial(loop.abort, "nobody")  # any command wakes it
+    thread = Thread(target=loop.run, args=(outcomes.extend,))
+    thread.start()
+    while not steps:
+        time.sleep(0.001)
+    time.sleep(0.2)
+    assert steps < 20
+    assert loop.step is None  # so the watchdog sees no step that hangs
+    while not outcomes:
+        if worker.tasks:
+            worker.compute()
+    loop.end()
+    thread.join()
+    [(_, outcome)] = outcomes
+    assert isinstance(outcome, EngineOutput)
+    assert (outcome.token_ids, outcome.finish_reason) == ([1], "stop")

@@ -32,6 +32,8 @@ samplings = st.builds(
 
 
 class SchedulerMachine(RuleBasedStateMachine):
+    runner_type = FakeRunner
+
     @initialize(
         blocks=st.integers(4, 20),
         block_size=st.sampled_from([2, 4, 6]),
@@ -55,7 +57,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     ) -> None:
         self.max_model_len = min(MAX_MODEL_LEN, blocks * block_size)
         self.pool = BlockPool(blocks, block_size, enable_caching=enable_caching)
-        self.runner = FakeRunner(blocks=blocks, block_size=block_size, eos=EOS)
+        self.runner = self.runner_type(blocks=blocks, block_size=block_size, eos=EOS)
         self.limits = BatchLimits(
             max_num_seqs=seqs,
             max_num_batched_tokens=tokens,

@@ -1,0 +1,86 @@
+"""What a matcher costs decides where it runs, and when its sequence fails."""
+
+from __future__ import annotations
+
+import pytest
+from support.manual_masks import ManualWorker, grammar_of
+
+from fllm.errors import BackendError, RequestError
+from fllm.structured_output import grammar_state
+from fllm.structured_output.grammar_state import (
+    CPU_SECONDS,
+    HANG_SECONDS,
+    SLOW_SECONDS,
+    TOKEN_CPU_SECONDS,
+    GrammarState,
+)
+
+
+class Costs:
+    """Tokens whose processor time a test decides."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, text: str = "1" * 100) -> None:
+        self.worker = ManualWorker()
+        self.grammar: GrammarState = grammar_of(text, self.worker)
+        self._now = self._cost = 0.0
+        monkeypatch.setattr(grammar_state.time, "thread_time", self._thread_time)
+
+    def token(self, cpu_seconds: float) -> None:
+        """Accept a token and compute the mask after it."""
+        self._cost = cpu_seconds / 2  # it is measured in two parts
+        self.grammar.accept_token(1, may_stop=False, is_last=False)
+        while self.worker.tasks:
+            self.worker.compute()
+
+    def _thread_time(self) -> float:
+        self._now += self._cost
+        return self._now
+
+
+def test_a_matcher_is_slow_for_some_tokens_after_a_slow_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    costs = Costs(monkeypatch)
+    costs.token(0.9 * SLOW_SECONDS)
+    assert not costs.grammar.slow
+    costs.token(4 * SLOW_SECONDS)
+    assert costs.grammar.slow
+    costs.token(SLOW_SECONDS / 100)
+    assert costs.grammar.slow
+    for _ in range(20):
+        costs.token(SLOW_SECONDS / 100)
+    assert not costs.grammar.slow
+
+
+def test_the_budget_of_a_sequence_grows_with_its_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    costs = Costs(monkeypatch)
+    for _ in range(50):
+        costs.token(TOKEN_CPU_SECONDS)
+    assert costs.grammar.error is None
+    costs.token(5 * CPU_SECONDS)
+    assert isinstance(costs.grammar.error, RequestError)
+
+
+def test_a_call_that_does_not_return_is_overdue(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cpu_seconds, seconds, error in (
+        (2 * CPU_SECONDS, 1.0, RequestError),
+        (0.0, 2 * HANG_SECONDS, BackendError),
+    ):
+        grammar = Costs(monkeypatch).grammar
+        assert not grammar.is_overdue(CPU_SECONDS / 2, HANG_SECONDS / 2)
+        assert grammar.is_overdue(cpu_seconds, seconds)
+        assert isinstance(grammar.error, error)
+        assert grammar.is_mask_near()  # nothing waits for it any more
+        assert grammar.is_accepted()
+
+
+def test_a_late_mask_is_replaced_by_one_of_all_tokens_for_the_whole_row(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    costs = Costs(monkeypatch)
+    costs.grammar.request_mask((), may_stop=False)
+    assert costs.grammar.wait_for_mask()[0] == -1
+    costs.worker.compute()
+    assert costs.grammar.wait_for_mask()[0] == -1
+    assert costs.grammar.missed_mask
+    costs.grammar.request_mask((), may_stop=False)
+    assert costs.grammar.wait_for_mask()[0] == 1 << 1
+    assert not costs.grammar.missed_mask
