@@ -32,6 +32,7 @@ from fllm_api.middleware.authentication import AuthenticationMiddleware
 from fllm_api.middleware.body_memory import BodyMemoryMiddleware
 from fllm_api.middleware.drain import DrainMiddleware
 from fllm_api.middleware.payload_logging import PayloadLoggingMiddleware
+from fllm_api.middleware.prompt_length import PromptLengthMiddleware
 from fllm_api.middleware.request_tracking import RequestTrackingMiddleware
 from fllm_api.openapi.schema import openapi_config
 from fllm_api.request_context import REQUEST_ID_HEADER, record_response_start
@@ -87,6 +88,8 @@ def _middlewares(server: AppState, admission: Admission, collectors: Sequence[Co
         AdmissionMiddleware(admission),
         # After everything that rejects a request by its headers, so that its body occupies no memory.
         BodyMemoryMiddleware(memory),
+        # After the memory for the body is reserved, which this may return early.
+        PromptLengthMiddleware(server.tokenizer, server.card),
         # Last: only bodies that are read are logged.
         *([PayloadLoggingMiddleware()] if config.enable_payload_logging else []),
     ]

@@ -99,6 +99,10 @@ class Tokenizer:
         """Return a lower bound of the number of tokens of a text, without encoding it."""
         return len(text) // self._max_token_length
 
+    def max_text_length(self, tokens: int) -> int:
+        """Return how many characters this many tokens stand for at most."""
+        return tokens * self._max_token_length
+
     @cached_property
     def _max_token_length(self) -> int:
         return max(map(len, self._inner.get_vocab()), default=1) or 1

@@ -136,6 +136,23 @@ def test_decoded_bodies_are_bounded(server: Server, seen: Seen) -> None:
 
 @fault(
     "Clients",
+    "A prompt that can never fit into the context, of which 2 of 16 MiB are sent",
+    must="400 without waiting for the rest",
+)
+def test_a_prompt_that_is_too_long_is_rejected_while_it_is_read(server: Server, seen: Seen) -> None:
+    address = urlsplit(server.url)
+    head = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer greedy\r\n"
+    fields = f"Content-Type: application/json\r\nContent-Length: {16 * MIB}\r\n\r\n"
+    with socket.create_connection((address.hostname, address.port), timeout=20) as end:
+        end.sendall((head + fields + '{"model": "m", "prompt": "' + "x" * 2 * MIB).encode())
+        response = end.recv(65536)
+    assert response.startswith(b"HTTP/1.1 400 "), response
+    assert b"context_length_exceeded" in response
+    seen("400, context_length_exceeded, after 2 MiB at most")
+
+
+@fault(
+    "Clients",
     f"{LARGE} requests whose body of 8 MiB is not valid JSON, on connections that stay open",
     must="Nothing of their bodies is kept",
 )

@@ -115,7 +115,9 @@ def faults(pattern: re.Pattern[str] | str) -> list[str]:
     """Return the reasons why matching from one position may take more than linear time."""
     flags, text = (pattern.flags, pattern.pattern) if isinstance(pattern, re.Pattern) else (0, pattern)
     walk = Walk()
-    walk.sequence(_parser.parse(text, flags & ~re.UNICODE | re.UNICODE), NOTHING)
+    if isinstance(text, bytes):
+        text = text.decode("latin-1")
+    walk.sequence(_parser.parse(text, flags if flags & re.ASCII else flags | re.UNICODE), NOTHING)
     return walk.faults
 
 

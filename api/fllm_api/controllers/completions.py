@@ -15,7 +15,7 @@ from fllm_api.encoding.usage import UsageAccumulator
 from fllm_api.intake.completions import PreparedCompletion, prepare_completion
 from fllm_api.intake.json_body import ApiRequest, require_json
 from fllm_api.intake.preparation import prepare
-from fllm_api.middleware.admission import USES_ENGINE
+from fllm_api.middleware.prompt_length import PROMPT_IS_TEXT
 from fllm_api.openapi.responses import StreamedOperation, errors, success
 from fllm_api.protocol.completions import Completion, CompletionRequest
 
@@ -25,7 +25,7 @@ class CompletionsController(Controller):
 
     path = "/v1/completions"
     tags = ("OpenAI",)
-    opt = USES_ENGINE
+    opt = PROMPT_IS_TEXT
 
     @post(
         status_code=200,

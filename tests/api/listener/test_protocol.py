@@ -354,3 +354,28 @@ def test_each_pipelined_request_has_its_own_client() -> None:
         return [json.loads((await connection.read_response()).body)["client"][0] for _ in range(2)]
 
     assert within(both, trusted_proxies=["127.0.0.1"]) == ["198.51.100.1", "127.0.0.1"]
+
+
+def test_a_large_body_has_no_time_limit_until_the_application_reads_it() -> None:
+    reading = asyncio.Event()
+
+    async def busy(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await asyncio.sleep(0.7)
+            reading.set()
+        await echo(scope, receive, send)
+
+    async def work(server: RunningListener) -> int:
+        connection = await server.connect()
+        await connection.send(POST + b"Content-Length: 100000\r\n\r\n")
+        await reading.wait()
+        await connection.send(b"x" * 100000)
+        status: int = (await connection.read_response()).status
+        return status
+
+    assert within(work, busy, read=0.3) == 200
+
+
+def test_a_large_body_that_stops_arriving_is_408() -> None:
+    response = exchange(POST + b"Content-Length: 100000\r\n\r\n" + b"x" * 70000, read=0.3)
+    assert (response.status, response.error["message"]) == (408, "the body took longer than 0.3 s")
