@@ -6,7 +6,7 @@ from support.api_fakes import a_server, ask
 
 from fllm_api.api_keys import ApiKeys
 
-KEYS = {"keys": ApiKeys(("first", "sécond"))}
+KEYS = {"keys": ApiKeys(("first", "second"))}
 
 
 def test_an_explicit_origin_may_use_credentials() -> None:

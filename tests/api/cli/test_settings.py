@@ -152,6 +152,10 @@ ENVIRONMENT = {
         *("threads=2,kv_cache_memory=1g", "backend_config", "options"),
         {"threads": "2", "kv_cache_memory": "1g"},
     ),
+    "FURIOSA_LLM_TRUSTED_PROXIES": (
+        *("10.0.0.0/8, unix", "server", "trusted_proxies"),
+        TrustedProxies.parse(["10.0.0.0/8", "unix"]),
+    ),
     "FURIOSA_LLM_DISABLE_PLUGIN": ("metrics,x", "plugin_config", "disabled", ("metrics", "x")),
     "FLLM_DISABLE_PLUGINS": ("metrics,x", "plugin_config", "disabled", ("metrics", "x")),
 }
@@ -175,7 +179,7 @@ def test_the_file_holds_lists_and_tables_where_the_command_line_repeats(tmp_path
     file = tmp_path / "server.toml"
     file.write_text(
         'model = "acme/model"\napi-key = ["a", "b"]\nallowed_origins = ["https://a.example"]\n'
-        'devices = "cpu"\nengine-process = false\ndisable-plugin = "metrics"\n'
+        'trusted-proxies = ["10.0.0.0/8", "unix"]\ndevices = "cpu"\nengine-process = false\ndisable-plugin = "metrics"\n'
         "default-chat-template-kwargs = { enable_thinking = false }\n"
         "[backend-option]\nthreads = 2\n"
         '[speculative-config]\nmethod = "ngram"\nnum_speculative_tokens = 5\n'
@@ -184,6 +188,7 @@ def test_the_file_holds_lists_and_tables_where_the_command_line_repeats(tmp_path
     assert made.server.keys.client(b"a")
     assert made.server.keys.client(b"b")
     assert made.server.allowed_origins == ("https://a.example",)
+    assert made.server.trusted_proxies == TrustedProxies.parse(["10.0.0.0/8", "unix"])
     assert made.server.default_chat_template_kwargs == {"enable_thinking": False}
     assert made.server.served_model_name == "acme/model"
     assert made.backend_config.options == {"threads": "2"}
