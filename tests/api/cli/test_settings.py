@@ -179,7 +179,8 @@ def test_the_file_holds_lists_and_tables_where_the_command_line_repeats(tmp_path
     file = tmp_path / "server.toml"
     file.write_text(
         'model = "acme/model"\napi-key = ["a", "b"]\nallowed_origins = ["https://a.example"]\n'
-        'trusted-proxies = ["10.0.0.0/8", "unix"]\ndevices = "cpu"\nengine-process = false\ndisable-plugin = "metrics"\n'
+        'trusted-proxies = ["10.0.0.0/8", "unix"]\n'
+        'devices = "cpu"\nengine-process = false\ndisable-plugin = "metrics"\n'
         "default-chat-template-kwargs = { enable_thinking = false }\n"
         "[backend-option]\nthreads = 2\n"
         '[speculative-config]\nmethod = "ngram"\nnum_speculative_tokens = 5\n'
