@@ -263,6 +263,13 @@ def test_an_error_about_the_backend_lists_the_backends(message: str) -> None:
     assert message in caught.value.message
 
 
+def test_the_memory_for_bodies_holds_the_largest_one_twice() -> None:
+    assert settings("--max-body-bytes", "10").server.max_body_memory == 512 * 2**20
+    assert settings("--max-body-bytes", str(2**30)).server.max_body_memory == 8 * 2**30
+    with pytest.raises(ConfigError, match="--max-body-memory 19 is less than twice --max-body-bytes 10: "):
+        settings("--max-body-bytes", "10", "--max-body-memory", "19")
+
+
 def test_isolation_by_key_requires_keys() -> None:
     with pytest.raises(ConfigError, match="--prefix-cache-isolation key requires API keys"):
         settings("--prefix-cache-isolation", "key")
