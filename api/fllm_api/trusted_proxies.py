@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network, ip_address, ip_network
 
 from msgspec import Struct
@@ -16,6 +17,8 @@ MAX_FORWARDED = 32
 """Addresses of ``X-Forwarded-For`` that are read, from the right. No chain of proxies is as long."""
 MAX_ADDRESS_LENGTH = 64
 """Characters of an address with brackets and port; more are not an address."""
+CACHED_ADDRESSES = 1024
+"""Addresses that are kept as they were parsed, which takes several microseconds."""
 CLIENT_PREFIX = 64
 """Bits of an IPv6 address that name a client: a network of this size belongs to one host or site."""
 
@@ -75,6 +78,7 @@ def peer_address(peer: tuple[str, int] | None) -> str:
     return peer[0] if address is None else _text(address)
 
 
+@lru_cache(CACHED_ADDRESSES)
 def client_name(address: str) -> str:
     """Return the name under which limits and logs count an address: ``ip:`` and it, or its IPv6 network.
 
@@ -86,6 +90,7 @@ def client_name(address: str) -> str:
     return f"ip:{IPv6Network((parsed, CLIENT_PREFIX), strict=False)}"
 
 
+@lru_cache(CACHED_ADDRESSES)
 def _address(text: str) -> IPv6Address | None:
     """Parse an address; one of IPv4 is mapped to IPv6."""
     match = _ENTRY.fullmatch(text) if len(text) <= MAX_ADDRESS_LENGTH else None
