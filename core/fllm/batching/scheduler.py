@@ -14,8 +14,8 @@ Order of blocks: waiting sequences are admitted round-robin across clients (see
 the order of their first admission. When blocks run out, the last of them is *preempted*: it frees its blocks,
 waits at the front of the queue, and later computes its tokens again, which does not change them. So a
 sequence that was admitted earlier gets blocks first and is never preempted in favor of a later one. There is
-one exception: if the batch is full, a client that runs nothing takes the place of the last sequence of the
-client that runs most.
+one exception: if the batch is full, a client that runs few takes the place of the last sequence of the client
+that runs most.
 
 Order of tokens: each sequence that decodes gets one token per step. The prefill budget of the step goes to
 the sequence with the fewest tokens left, then to the next, so that a short prompt does not wait for a long
@@ -47,6 +47,8 @@ from fllm.values import EngineOutput, EngineStats, GenerateRequest, stop_tokens
 Outcome = EngineOutput | FllmError
 """Result of one step for one sequence."""
 
+CLIENT_SHARE = 1 / 8
+"""Share of a full batch that a client gets at once, from the client that runs most."""
 OLDEST_PREFILL_SHARE = 0.25
 """Share of a step's prefill budget that is reserved for the oldest sequence in prefill."""
 SOLO_PREFILL_SHARE = 1 / 3
@@ -264,11 +266,14 @@ class Scheduler:
             self._running[newcomer.id] = self._waiting.take(newcomer)
 
     def _find_newcomer(self) -> Sequence | None:
-        """Return a sequence of a client that runs none, if the batch is full and another runs several."""
-        if not self._waiting or len(self._running) < self._limits.max_num_seqs:
+        """Return a sequence of a client that runs few, if the batch is full and another client runs more."""
+        size = self._limits.max_num_seqs
+        if not self._waiting or len(self._running) < size:
             return None
-        clients = {sequence.client for sequence in self._running.values()}
-        return self._waiting.first_of_others(clients) if len(clients) < len(self._running) else None
+        running = Counter(sequence.client for sequence in self._running.values())
+        few = min(max(int(size * CLIENT_SHARE), 1), max(running.values()) - 1)
+        others = {client for client, count in running.items() if count >= few}
+        return self._waiting.first_of_others(others) if few else None
 
     def _allocate_blocks(self, sequence: Sequence) -> bool:
         """Allocate blocks for all tokens of a waiting sequence, or return False if too few are free."""

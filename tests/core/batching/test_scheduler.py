@@ -186,6 +186,14 @@ def test_a_client_that_runs_nothing_gets_a_place_in_a_full_batch():
     assert harness.used == 0
 
 
+def test_a_client_gets_its_share_of_a_full_batch_and_no_more():
+    harness = Harness(seqs=16)
+    harness.add(*[request_of("a", f"a{i}", [1], max_tokens=9) for i in range(20)])
+    harness.step()
+    harness.add(*[request_of("b", f"b{i}", [2], max_tokens=9) for i in range(9)])
+    assert sorted(ids(harness.step())) == sorted([*(f"a{i}" for i in range(14)), "b0", "b1"])
+
+
 def test_no_place_is_taken_for_a_client_whose_prompt_does_not_fit():
     harness = Harness(seqs=2, blocks=4)
     harness.add(*[request_of("a", name, [1]) for name in ("a0", "a1")])
