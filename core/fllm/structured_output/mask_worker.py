@@ -22,8 +22,8 @@ MAX_WAIT = 0.05
 thread may need a few milliseconds until it runs."""
 MAX_DELAY = 0.01
 """Seconds of processor time for which a job may delay those after it. A job usually takes microseconds."""
-SLOW_NICENESS = 10
-"""Niceness of the thread of slow matchers: about a tenth of a core if the model needs all cores."""
+SLOW_NICENESS = 19
+"""Niceness of the thread of slow matchers: it runs while the model leaves a core idle."""
 ABANDONED_NICENESS = 19
 """Niceness of a thread that another one has replaced."""
 
