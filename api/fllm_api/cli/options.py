@@ -222,7 +222,7 @@ HTTP_OPTIONS = [
         type=KeyValue(),
         multiple=True,
         show_default="none",
-        help="Limit per client: concurrency=N (requests) or tokens-per-minute=N.",
+        help="Limit per client: concurrency=N (sequences in flight) or tokens-per-minute=N.",
     ),
     _http(
         ["--max-body-bytes"],

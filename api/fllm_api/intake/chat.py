@@ -29,7 +29,7 @@ from fllm_api.intake.tokenization import tokenize_prompt
 from fllm_api.intake.tool_choice import plan_tool_calls
 from fllm_api.intake.tools import read_tools, template_tool
 from fllm_api.intake.unsupported_fields import reject_unsupported_fields
-from fllm_api.limits.admission import sequence_capacity
+from fllm_api.limits.admission import max_sequences
 from fllm_api.protocol.chat import ChatMessage, ChatRequest
 
 
@@ -47,7 +47,7 @@ def prepare_chat(body: ChatRequest, server: AppState) -> Pieces[PreparedChat]:
     reject_unsupported_fields(body, () if server.request_templates is None else ("chat_template",))
     check_fields(body, server)
     n, best_of, beam = resolve_candidates(body)
-    check_sequences(1, n, best_of, beam, sequence_capacity(server.card, server.config))
+    check_sequences(1, n, best_of, beam, max_sequences(server.card, server.config))
     logprobs, stop = _logprobs(body), stop_strings(body)
     _check_messages(body.messages)
     tools = read_tools(body)

@@ -28,7 +28,7 @@ from fllm_api.intake.sampling import (
 )
 from fllm_api.intake.tokenization import check_text_length, detokenize_prompt, tokenize_prompt
 from fllm_api.intake.unsupported_fields import reject_unsupported_fields
-from fllm_api.limits.admission import sequence_capacity
+from fllm_api.limits.admission import max_sequences
 from fllm_api.protocol.completions import CompletionRequest
 
 DEFAULT_MAX_TOKENS = 16
@@ -51,7 +51,7 @@ def prepare_completion(body: CompletionRequest, server: AppState) -> Pieces[Prep
     tokenizer, card = server.tokenizer, server.card
     prompts = split_prompts(body.prompt)
     n, best_of, beam = resolve_candidates(body)
-    check_sequences(len(prompts), n, best_of, beam, sequence_capacity(card, server.config))
+    check_sequences(len(prompts), n, best_of, beam, max_sequences(card, server.config))
     stop, output_constraint = stop_strings(body), read_output_constraint(body, card)
     for prompt in prompts:
         if isinstance(prompt, str):

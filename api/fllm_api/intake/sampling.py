@@ -127,12 +127,12 @@ def check_fields(request: GenerationRequest, server: AppState) -> None:
 
 
 def check_sequences(prompts: int, n: int, best_of: int, beam: BeamSearchParams | None, capacity: int) -> None:
-    """Raise `RequestError` if a request needs more sequences than the server ever holds."""
+    """Raise `RequestError` if a request needs more sequences than its client may ever have in flight."""
     sequences = prompts * (beam.width if beam else max(n, best_of))
     if sequences > capacity:
         field = "prompt" if prompts > 1 else "best_of" if beam or best_of > n else "n"
         raise RequestError(
-            f"`{field}`: the request needs {sequences} sequences, and this server holds {capacity} at most",
+            f"`{field}`: the request needs {sequences} sequences, and {capacity} may be in flight at most",
             param=field,
         )
 

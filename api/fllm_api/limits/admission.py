@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -103,7 +104,10 @@ class AdmissionSlot:
         """
         if self._usage is not None:
             self._usage.check_tokens(own=self._charged)
-        self.take(request.num_sequences - self._sequences)
+        more = request.num_sequences - self._sequences
+        if self._usage is not None:
+            self._usage.add_sequences(self._request, more)
+        self.take(more)
         self.charge(sum(map(len, request.prompts)) - self._charged)
 
     def take(self, sequences: int) -> None:
@@ -124,6 +128,11 @@ class AdmissionSlot:
     def headers(self) -> dict[str, str]:
         """Return the client's rate-limit headers; none if it has no token limit."""
         return {} if self._usage is None else self._usage.headers()
+
+
+def max_sequences(card: ModelCard, config: ServerConfig) -> int:
+    """Return the maximum number of sequences of one request: what the server, and its client, may have."""
+    return min(sequence_capacity(card, config), config.limits.concurrency or sys.maxsize)
 
 
 def sequence_capacity(card: ModelCard, config: ServerConfig) -> int:

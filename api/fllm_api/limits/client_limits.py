@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Protocol
 
@@ -30,15 +30,28 @@ class ClientUsage:
         self._limits = limits
         self._charged: dict[TokenCounter, int] = {}
         """Generated tokens already charged, by request in flight."""
+        self._sequences: Counter[TokenCounter] = Counter()
+        """Sequences of each request in flight."""
         self._bucket = TokenBucket(limits.tokens_per_minute, clock) if limits.tokens_per_minute else None
 
     def start_request(self, request: TokenCounter) -> None:
         """Count a new request as in flight; raise `RateLimited`."""
-        limit = self._limits.concurrency
-        if limit is not None and len(self._charged) >= limit:
-            raise RateLimited(f"you have {limit} requests in flight, which is the limit", 1.0, self.headers())
-        self.check_tokens()
+        self.add_sequences(request, 1)
+        try:
+            self.check_tokens()
+        except RateLimited:
+            del self._sequences[request]
+            raise
         self._charged[request] = 0
+
+    def add_sequences(self, request: TokenCounter, sequences: int) -> None:
+        """Count more sequences of a request; raise `RateLimited` if the client may not have as many."""
+        limit, held = self._limits.concurrency, self._sequences.total()
+        if limit is not None and held + sequences > limit:
+            raise RateLimited(
+                f"you have {held} sequences in flight, and the limit is {limit}", 1.0, self.headers()
+            )
+        self._sequences[request] += sequences
 
     def check_tokens(self, *, own: int = 0) -> None:
         """Raise `RateLimited` if all tokens are used, apart from ``own`` tokens of the request itself."""
@@ -60,7 +73,7 @@ class ClientUsage:
     def end_request(self, request: TokenCounter) -> None:
         """Charge the last generated tokens of a request and stop counting it as in flight."""
         self._charge(request)
-        del self._charged[request]
+        del self._charged[request], self._sequences[request]
 
     @property
     def is_idle(self) -> bool:

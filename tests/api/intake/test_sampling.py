@@ -150,4 +150,4 @@ def test_more_sequences_than_the_server_holds_are_rejected(body: dict[str, Any],
     server = a_server(config={"max_queue": 2}, card={"runtime": {"max_num_seqs": 2}})
     error = error_of(complete(server, **body))
     assert error["param"] == field
-    assert "sequences, and this server holds 4" in error["message"]
+    assert "sequences, and 4 may be in flight at most" in error["message"]

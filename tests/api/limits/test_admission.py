@@ -117,13 +117,28 @@ def test_a_request_is_not_rejected_for_the_tokens_of_its_own_prompt():
 def test_the_concurrency_of_each_client_is_limited():
     gate = admission(concurrency=2)
     first, _ = gate.admit("a", Cost()), gate.admit("a", Cost())
-    with pytest.raises(RateLimited, match="2 requests in flight") as caught:
+    with pytest.raises(RateLimited, match="2 sequences in flight, and the limit is 2") as caught:
         gate.admit("a", Cost())
     assert caught.value.status_code == 429
     gate.admit("b", Cost())
     assert gate.in_flight == 3
     first.release()
     gate.admit("a", Cost())
+
+
+def test_the_sequences_of_one_request_count_for_the_concurrency_of_its_client():
+    gate = admission(concurrency=4)
+    first, second = gate.admit("a", Cost()), gate.admit("a", Cost())
+    first.reserve(asked(3))
+    with pytest.raises(RateLimited, match="4 sequences in flight"):
+        second.reserve(asked(2))
+    assert gate.in_flight == 4
+    first.release()
+    second.reserve(asked(4))
+    with pytest.raises(RateLimited):
+        gate.admit("a", Cost())
+    second.release()
+    gate.admit("a", Cost()).reserve(asked(4))
 
 
 def test_a_request_rejected_because_the_server_is_busy_is_not_in_flight():

@@ -33,7 +33,9 @@ def an_app(memory: BodyMemory, seen: Seen) -> Litestar:
         seen.scope = request.scope
         return len(value)
 
-    return Litestar([read], middleware=[BodyMemoryMiddleware(memory)], request_class=ApiRequest)
+    return Litestar(
+        [read], middleware=[BodyMemoryMiddleware(memory)], request_class=ApiRequest, logging_config=None
+    )
 
 
 def send(memory: BodyMemory, seen: Seen, **request: Any) -> httpx.Response:
