@@ -74,7 +74,8 @@ class GenerationResponse(ASGIResponse):
 
     async def _chunks(self, outputs: Sequence[SequenceOutput]) -> list[Any]:
         for output in outputs:
-            if len(output.tokens) + len(output.prompt_logprobs or ()) > PIECE_TOKENS:
+            tokens = output.tokens if any(token.logprob for token in output.tokens[:1]) else ()
+            if len(tokens) + len(output.prompt_logprobs or ()) > PIECE_TOKENS:
                 work = self._encoder.convert_logprobs(output)
                 await self._turns.run(work, context_of(self._request.scope).client)
         return [chunk for output in outputs for chunk in self._encoder.feed(output)]
