@@ -10,7 +10,7 @@ from itertools import groupby
 
 import pytest
 
-AREAS = ("Engine", "Plugins", "Grammars", "Files", "Network", "Connections", "Load", "Shutdown", "Clock")
+AREAS = ("Engine", "Plugins", "Grammars", "Clients", "Network", "Connections", "Shutdown", "Clock", "Start")
 """Order of the sections; other areas follow."""
 
 INTRODUCTION = """# What happens when something breaks
@@ -20,6 +20,7 @@ Find the fault in the tables below: what the server must do, and what it did.
 - [Engine](#engine)
 - [Plugins](#plugins)
 - [Grammars](#grammars)
+- [Clients](#clients): what one client does to others
 - [Network](#network)
 - [Connections](#connections)
 - [Shutdown](#shutdown)
