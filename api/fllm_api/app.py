@@ -75,7 +75,10 @@ def _middlewares(server: AppState, admission: Admission, collectors: Sequence[Co
     """Return the middlewares, outermost first. A body is read only after its request has passed all."""
     config = server.config
     memory = BodyMemory(
-        config.max_body_memory, max_wait=config.read_timeout, keeps_bytes=config.enable_payload_logging
+        config.max_body_memory,
+        max_wait=config.read_timeout,
+        keeps_bytes=config.enable_payload_logging,
+        turns=server.turns,
     )
     return [
         # First: requests that the middlewares below reject are also reported to collectors and logged.

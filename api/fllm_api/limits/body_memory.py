@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 
 from litestar.exceptions import HTTPException
+from msgspec import Struct
 
 from fllm.concurrency.round_robin_semaphore import RoundRobinSemaphore
+from fllm.concurrency.turn_executor import Pieces, TurnExecutor, run_at_once
+from fllm.errors import RequestError
 from fllm_api.limits.admission import ServerBusy
 from fllm_api.limits.heap_trimmer import HeapTrimmer
 
@@ -19,6 +22,8 @@ GROWTH = 1024 * 1024
 LARGE_BODY = 1024 * 1024
 """Bytes of a body after which freed memory is returned to the system."""
 
+PIECE_BYTES = 256 * 1024
+"""Bytes of a body that are counted at once."""
 TEXT_COPIES = 3
 """Copies of a text that exist at once: decoded, in a message that the template builds, and in the prompt."""
 BRACKET_BYTES = 104
@@ -35,13 +40,17 @@ class BodyMemory:
     those who hold that memory never wait for more.
     """
 
-    def __init__(self, size: int, *, max_wait: float, keeps_bytes: bool = False) -> None:
+    def __init__(
+        self, size: int, *, max_wait: float, keeps_bytes: bool = False, turns: TurnExecutor | None = None
+    ) -> None:
         self.received = RoundRobinSemaphore(size // 2, dynamic_shares=True)
         self.decoded = RoundRobinSemaphore(size // 2, dynamic_shares=True)
         self.max_wait = max_wait
         """Seconds that a request waits before its body is read; 0 means no limit."""
         self.keeps_bytes = keeps_bytes
         """Whether the bytes of a body are kept until its request ends, as the payload log does."""
+        self.turns = turns
+        """Counts the values of large bodies; without it, they are counted on the event loop."""
         self.trimmer = HeapTrimmer()
 
 
@@ -78,12 +87,25 @@ class BodyReservation:
             raise _busy()
         self._received = target
 
-    async def decode(self, body: bytes) -> None:
-        """Reserve the memory of the objects that a body is decoded to. The first call counts."""
-        if not self._decoded:
-            size = min(decoded_size(body), self._memory.decoded.units)
-            await self._memory.decoded.acquire(self._client, size)
-            self._decoded = size
+    async def decode(self, body: bytes, max_values: int) -> None:
+        """Reserve the memory of the objects that a body is decoded to. The first call counts.
+
+        Raise `RequestError` if it has more than ``max_values`` values.
+        """
+        if self._decoded:
+            return
+        counts = await self._count(body)
+        if counts.values > max_values:
+            raise RequestError(f"the body has about {counts.values} values; the maximum is {max_values}")
+        size = min(counts.decoded_size, self._memory.decoded.units)
+        await self._memory.decoded.acquire(self._client, size)
+        self._decoded = size
+
+    async def _count(self, body: bytes) -> BodyCounts:
+        turns = self._memory.turns
+        if turns is None or len(body) <= LARGE_BODY:
+            return run_at_once(count_body(body))
+        return await turns.run(count_body(body), self._client)
 
     def discard(self) -> None:
         """Return the memory of a body whose content is not used any more."""
@@ -122,22 +144,48 @@ class BodyReservation:
             raise _busy() from None
 
 
-def decoded_size(body: bytes) -> int:
-    """Return an upper bound of the memory of a body's objects, and of the prompt that is made of them.
+class BodyCounts(Struct):
+    """What the memory of a body's objects depends on."""
 
-    A string takes one byte per character, two with a character beyond Latin-1, four with one beyond 16 bits.
-    """
-    text = len(body) * TEXT_COPIES * _character_bytes(body)
-    brackets = body.count(b"{") + body.count(b"[")
-    return max(text + brackets * BRACKET_BYTES + body.count(b",") * COMMA_BYTES, 1)
+    size: int
+    brackets: int = 0
+    commas: int = 0
+    has_escapes: bool = False
+    is_ascii: bool = True
+    is_wide: bool = False
+    """Whether a character is beyond 16 bits."""
+
+    @property
+    def values(self) -> int:
+        """About the number of values in the body."""
+        return self.brackets + self.commas
+
+    @property
+    def decoded_size(self) -> int:
+        """Upper bound of the memory of the body's objects, and of the prompt that is made of them.
+
+        A string takes one byte per character, two with a character beyond Latin-1, four with one beyond 16
+        bits.
+        """
+        character_bytes = 4 if self.has_escapes or self.is_wide else 1 if self.is_ascii else 2
+        text = self.size * TEXT_COPIES * character_bytes
+        return max(text + self.brackets * BRACKET_BYTES + self.commas * COMMA_BYTES, 1)
 
 
-def _character_bytes(body: bytes) -> int:
-    if b"\\u" in body:
-        return 4
-    if body.isascii():
-        return 1
-    return 4 if any(lead in body for lead in _FOUR_BYTE_LEADS) else 2
+def count_body(body: bytes) -> Pieces[BodyCounts]:
+    """Return the counts of a body; the work is done in pieces."""
+    counts = BodyCounts(len(body))
+    for start in range(0, len(body), PIECE_BYTES):
+        end = start + PIECE_BYTES
+        counts.brackets += body.count(b"{", start, end) + body.count(b"[", start, end)
+        counts.commas += body.count(b",", start, end)
+        if not counts.has_escapes and (first := body.find(b"\\", start, end)) >= 0:
+            counts.has_escapes = body.find(b"\\u", first, end + 1) >= 0
+        if not counts.is_wide and not body[start:end].isascii():
+            counts.is_ascii = False
+            counts.is_wide = any(body.find(lead, start, end) >= 0 for lead in _FOUR_BYTE_LEADS)
+        yield 0
+    return counts
 
 
 def _busy() -> ServerBusy:

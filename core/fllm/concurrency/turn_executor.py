@@ -99,7 +99,7 @@ def run_turn(work: Pieces[T], used: Used) -> Result[T] | None:
     return None
 
 
-def run_at_once(work: Pieces[T], charge: Callable[[int], object]) -> T:
+def run_at_once(work: Pieces[T], charge: Callable[[int], object] = _nothing) -> T:
     """Return the result of work that is short in total, in the calling thread."""
     cost = 0
     try:

@@ -8,14 +8,18 @@ from collections.abc import Coroutine
 import pytest
 from litestar.exceptions import HTTPException
 
+from fllm.concurrency.turn_executor import TurnExecutor, run_at_once
+from fllm.errors import RequestError
 from fllm_api.limits.admission import ServerBusy
 from fllm_api.limits.body_memory import (
     GROWTH,
+    LARGE_BODY,
     MAX_WAITING,
+    PIECE_BYTES,
     SMALL_BODY,
     BodyMemory,
     BodyReservation,
-    decoded_size,
+    count_body,
 )
 
 MIB = 1024 * 1024
@@ -23,6 +27,10 @@ MIB = 1024 * 1024
 
 def run(work: Coroutine[object, object, None]) -> None:
     asyncio.run(asyncio.wait_for(work, 30))
+
+
+def size_of(body: bytes) -> int:
+    return run_at_once(count_body(body)).decoded_size
 
 
 def test_a_client_waits_for_its_share_and_then_gets_503_but_others_are_read() -> None:
@@ -91,10 +99,10 @@ def test_a_body_that_is_decoded_waits_for_the_objects_of_others_and_a_huge_one_f
     async def go() -> None:
         memory = BodyMemory(2 * MIB, max_wait=0.01)
         first, huge = BodyReservation(memory, "a"), BodyReservation(memory, "b")
-        await first.decode(b'"x"')
-        await first.decode(b"[" * 1000)
-        assert memory.decoded.free == MIB - decoded_size(b'"x"'), "only the first call counts"
-        waiting = asyncio.create_task(huge.decode(b"\xf0" * MIB))
+        await first.decode(b'"x"', 100)
+        await first.decode(b"[" * 1000, 100)
+        assert memory.decoded.free == MIB - size_of(b'"x"'), "only the first call counts"
+        waiting = asyncio.create_task(huge.decode(b"\xf0" * MIB, 100))
         await asyncio.sleep(0.05)
         assert not waiting.done()
         first.discard()
@@ -111,7 +119,7 @@ def test_discarded_bytes_that_will_be_logged_are_kept_until_the_end() -> None:
         memory = BodyMemory(2 * MIB, max_wait=1, keeps_bytes=True)
         body = BodyReservation(memory, "a")
         await body.receive(MIB // 2)
-        await body.decode(b'"x"')
+        await body.decode(b'"x"', 100)
         body.discard()
         assert (memory.received.free, memory.decoded.free) == (MIB // 2, MIB)
         body.release()
@@ -125,9 +133,30 @@ def test_discarded_bytes_that_will_be_logged_are_kept_until_the_end() -> None:
     [(b'"abc"', 1), ('"é"'.encode(), 2), ('"漢"'.encode(), 2), ('"😀"'.encode(), 4), (b'"\\ud83d"', 4)],
 )
 def test_wide_characters_count_with_the_width_of_their_string(body: bytes, width: int) -> None:
-    assert decoded_size(body) == 3 * width * len(body)
+    assert size_of(body) == 3 * width * len(body)
 
 
 def test_values_count_with_their_objects() -> None:
-    assert decoded_size(b"[[],{}]") > 3 * 72
-    assert decoded_size(b"") == 1
+    assert size_of(b"[[],{}]") > 3 * 72
+    assert size_of(b"") == 1
+
+
+def test_the_values_of_a_large_body_are_counted_in_pieces() -> None:
+    piece = b"[1," + b"x" * (PIECE_BYTES - 4) + b"\\"
+    body = piece + b"u0041" + piece * 2
+    counts = run_at_once(count_body(body))
+    assert (counts.values, counts.has_escapes, counts.is_ascii) == (6, True, True)
+    assert sum(1 for _ in count_body(body)) == 4
+
+
+def test_a_body_with_too_many_values_is_rejected_whether_it_is_small_or_large() -> None:
+    async def go(body: bytes) -> None:
+        turns = TurnExecutor()
+        memory = BodyMemory(1024 * MIB, max_wait=1, turns=turns)
+        with pytest.raises(RequestError, match="the body has about 101 values; the maximum is 100"):
+            await BodyReservation(memory, "a").decode(body, 100)
+        assert memory.decoded.free == memory.decoded.units
+        turns.close()
+
+    for body in (b"," * 101, b"," * 101 + b" " * 2 * LARGE_BODY):
+        asyncio.run(go(body))
