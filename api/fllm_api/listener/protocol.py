@@ -120,7 +120,7 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._peer = (peer_address(self.client), self.client[1] if self.client else 0)
-        self.flow = self._reading = ReadFlowControl(transport, self._read_timer.restart)
+        self.flow = self._reading = ReadFlowControl(transport, self._on_body_read)
         if self._connection_limit.add(self):
             self._update_read_timer()
         else:
@@ -199,6 +199,11 @@ class HttpProtocol(HttpToolsProtocol):
             self._awaited = awaited
             # A client that is held back can't be late. The timer starts when its body is read.
             self._read_timer.restart() if waiting and not self._reading.held else self._read_timer.stop()
+
+    def _on_body_read(self) -> None:
+        """Start the read timer, unless the whole body has arrived with the headers."""
+        if self._awaited is not None:
+            self._read_timer.restart()
 
     def _on_read_timeout(self) -> None:
         if self.flow.read_paused:  # the server itself is slow

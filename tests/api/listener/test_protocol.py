@@ -379,3 +379,17 @@ def test_a_large_body_has_no_time_limit_until_the_application_reads_it() -> None
 def test_a_large_body_that_stops_arriving_is_408() -> None:
     response = exchange(POST + b"Content-Length: 100000\r\n\r\n" + b"x" * 70000, read=0.3)
     assert (response.status, response.error["message"]) == (408, "the body took longer than 0.3 s")
+
+
+def test_a_large_body_that_arrived_in_one_piece_does_not_limit_the_time_of_its_response() -> None:
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        async def send_later(message: Any) -> None:
+            if scope["type"] == "http":
+                await asyncio.sleep(0.4)
+            await send(message)
+
+        await echo(scope, receive, send_later)
+
+    data = POST + b"Content-Length: 66000\r\n\r\n" + b"x" * 66000
+    response = within(lambda server: server.exchange(data), slow, read=0.2)
+    assert len(json.loads(response.body)["body"]) == 66000
