@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 
 from msgspec import Struct
@@ -31,8 +32,9 @@ PROBE_TEXTS = tuple(part * 2000 for part in ("a", " ", "1", "\n", "!", "é", "a 
 """Texts whose repetitions make regular expressions backtrack."""
 
 
+@cache
 def render_watchdog() -> ThreadWatchdog:
-    """Return a watchdog with the limits of rendering the model's own template."""
+    """Return the watchdog with the limits of rendering the model's own template."""
     return ThreadWatchdog(cpu_seconds=RENDER_SECONDS, memory=RENDER_MEMORY)
 
 

@@ -13,6 +13,8 @@ T = TypeVar("T")
 
 CHECK_INTERVAL = 0.1
 """Seconds between two checks."""
+MAX_IDLE_CHECKS = 50
+"""Checks without a function that runs after which the thread ends. The next function starts it again."""
 
 
 class LimitExceeded(Exception):
@@ -70,12 +72,15 @@ class ThreadWatchdog:
             _raise_in_thread(thread, None)  # it may be pending still
 
     def _watch(self) -> None:
+        idle = 0
         while True:
             time.sleep(CHECK_INTERVAL)
-            if not self._runs:
-                continue
-            memory = resident_memory()
+            memory = resident_memory() if self._runs else 0
             with self._lock:
+                idle = 0 if self._runs else idle + 1
+                if idle == MAX_IDLE_CHECKS:
+                    self._started = False
+                    return
                 for thread, run in self._runs.items():
                     self._check(thread, run, memory)
 

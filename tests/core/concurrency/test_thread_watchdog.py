@@ -8,6 +8,7 @@ from contextlib import suppress
 
 import pytest
 
+from fllm.concurrency import thread_watchdog
 from fllm.concurrency.thread_watchdog import LimitExceeded, ThreadWatchdog
 
 
@@ -77,3 +78,20 @@ def test_an_interrupt_does_not_reach_the_code_after_the_function() -> None:
         for _ in range(1000):
             pass
     assert outcomes <= {"done", "interrupted"}
+
+
+def test_its_thread_ends_when_nothing_runs_and_starts_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(thread_watchdog, "CHECK_INTERVAL", 0.01)
+    monkeypatch.setattr(thread_watchdog, "MAX_IDLE_CHECKS", 3)
+    before = threads()
+    watchdog = ThreadWatchdog(cpu_seconds=60, memory=1 << 40)
+    for _ in range(2):
+        assert watchdog.run(lambda: threads() - before == 1)
+        deadline = time.monotonic() + 30
+        while threads() > before and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert threads() == before
+
+
+def threads() -> int:
+    return sum(thread.name == "fllm-thread-watchdog" for thread in threading.enumerate())
