@@ -83,15 +83,15 @@ def test_an_interrupt_does_not_reach_the_code_after_the_function() -> None:
 def test_its_thread_ends_when_nothing_runs_and_starts_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(thread_watchdog, "CHECK_INTERVAL", 0.01)
     monkeypatch.setattr(thread_watchdog, "MAX_IDLE_CHECKS", 3)
-    before = threads()
+    others = set(threading.enumerate())
     watchdog = ThreadWatchdog(cpu_seconds=60, memory=1 << 40)
     for _ in range(2):
-        assert watchdog.run(lambda: threads() - before == 1)
-        deadline = time.monotonic() + 30
-        while threads() > before and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert threads() == before
+        assert watchdog.run(lambda: len(watchdogs(others)) == 1)
+        [thread] = watchdogs(others)
+        thread.join(30)
+        assert not thread.is_alive()
 
 
-def threads() -> int:
-    return sum(thread.name == "fllm-thread-watchdog" for thread in threading.enumerate())
+def watchdogs(others: set[threading.Thread]) -> list[threading.Thread]:
+    new = set(threading.enumerate()) - others
+    return [thread for thread in new if thread.name == "fllm-thread-watchdog"]
