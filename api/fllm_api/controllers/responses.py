@@ -14,7 +14,7 @@ import msgspec
 from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
-from fllm.concurrency.turn_executor import TurnExecutor
+from fllm.concurrency.turn_executor import Pieces, TurnExecutor
 from fllm.pipeline.output_processor import SequenceOutput
 from fllm.pipeline.pipeline import PipelineRequest
 from fllm_api.app_state import AppState
@@ -73,12 +73,19 @@ class GenerationResponse(ASGIResponse):
         raise NotImplementedError
 
     async def _chunks(self, outputs: Sequence[SequenceOutput]) -> list[Any]:
-        for output in outputs:
-            tokens = output.tokens if any(token.logprob for token in output.tokens[:1]) else ()
-            if len(tokens) + len(output.prompt_logprobs or ()) > PIECE_TOKENS:
-                work = self._encoder.convert_logprobs(output)
-                await self._turns.run(work, context_of(self._request.scope).client)
+        """Return the chunks of the outputs. Many log-probabilities are encoded in turns by client."""
+        if sum(map(self._encoder.logprob_tokens, outputs)) > PIECE_TOKENS:
+            return await self._turns.run(self._encode(outputs), context_of(self._request.scope).client)
         return [chunk for output in outputs for chunk in self._encoder.feed(output)]
+
+    def _encode(self, outputs: Sequence[SequenceOutput]) -> Pieces[list[Any]]:
+        chunks = []
+        for output in outputs:
+            if self._encoder.logprob_tokens(output):
+                yield from self._encoder.convert_logprobs(output)
+            chunks += self._encoder.feed(output)
+            yield 0
+        return chunks
 
 
 class JsonResponse(GenerationResponse):
@@ -93,9 +100,7 @@ class JsonResponse(GenerationResponse):
                         whole[output.index].add(output)
                     else:
                         whole[output.index] = WholeOutput(output)
-            chunks = [
-                chunk for index in sorted(whole) for chunk in await self._chunks([whole.pop(index).merged()])
-            ]
+            chunks = await self._chunks([whole.pop(index).merged() for index in sorted(whole)])
         body = _json.encode(self._encoder.fold(chunks))
         del chunks  # a slow reader holds the body only
         self.headers["content-length"] = str(len(body))

@@ -76,6 +76,12 @@ class ChatEncoder:
         ]
         return chunks
 
+    def logprob_tokens(self, output: SequenceOutput) -> int:
+        """Return the number of tokens whose log-probabilities `feed` would put into chunks."""
+        if self._formatter is None or not any(map(self._is_included, output.events)):
+            return 0
+        return len(self._pending_logprobs[output.index]) + len(output.tokens)
+
     def convert_logprobs(self, output: SequenceOutput) -> Pieces[None]:
         """Encode the log-probabilities of an output in pieces, so that `feed` takes little time after it."""
         if self._formatter is None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from fllm.concurrency.turn_executor import Pieces
-from fllm.events import Finished, Text
+from fllm.events import Event, Finished, Text
 from fllm.pipeline.output_processor import OutputToken, SequenceOutput
 from fllm_api.encoding.encoder import ResponseHeader
 from fllm_api.encoding.logprobs import (
@@ -60,7 +60,7 @@ class CompletionEncoder:
         self._usage.update(output)
         self._pending_logprobs[output.index] += output.tokens
         finished = next((event for event in output.events if isinstance(event, Finished)), None)
-        starts = bool(self._echoes) and output.index not in self._started
+        starts = self._starts(output)
         text = "".join(event.text for event in output.events if isinstance(event, Text))
         if not (text or finished or starts):
             return []
@@ -73,6 +73,13 @@ class CompletionEncoder:
             stop_reason=finished.stop_reason if finished else None,
         )
         return [self._chunk([choice])]
+
+    def logprob_tokens(self, output: SequenceOutput) -> int:
+        """Return the number of tokens whose log-probabilities `feed` would put into chunks."""
+        if self._formatter is None or not (self._starts(output) or any(map(_is_emitted, output.events))):
+            return 0
+        prompt_tokens = len(output.prompt_logprobs or ())
+        return prompt_tokens + len(self._pending_logprobs[output.index]) + len(output.tokens)
 
     def convert_logprobs(self, output: SequenceOutput) -> Pieces[None]:
         """Encode the log-probabilities of an output in pieces, so that `feed` takes little time after it."""
@@ -128,6 +135,10 @@ class CompletionEncoder:
             return logprobs
         return concat_logprobs([prompt_logprobs(echoed, self._formatter), logprobs])
 
+    def _starts(self, output: SequenceOutput) -> bool:
+        """Return whether the output is the first of a choice that begins with an echo."""
+        return bool(self._echoes) and output.index not in self._started
+
     def _offset(self, output: SequenceOutput) -> int:
         return len(self._echo(output.index).text) if self._echoes else 0
 
@@ -136,6 +147,10 @@ class CompletionEncoder:
             return None
         echo = self._echo(output.index)
         return EchoedLogprobs(echo.token_ids, echo.offsets, output.prompt_logprobs)
+
+
+def _is_emitted(event: Event) -> bool:
+    return isinstance(event, Text | Finished)
 
 
 def _fold_choice(index: int, parts: Sequence[CompletionChoice]) -> CompletionChoice:

@@ -18,6 +18,10 @@ Chunk = TypeVar("Chunk")
 class Encoder(Protocol[Chunk]):
     """Encodes the outputs of one request as stream chunks, and merges chunks into the full response."""
 
+    def logprob_tokens(self, output: SequenceOutput) -> int:
+        """Return the number of tokens whose log-probabilities `feed` would put into chunks."""
+        ...
+
     def convert_logprobs(self, output: SequenceOutput) -> Pieces[None]:
         """Encode the log-probabilities of an output in pieces, so that `feed` takes little time after it."""
         ...

@@ -1,4 +1,4 @@
-"""An asyncio queue whose reader receives all waiting items at once."""
+"""An asyncio queue whose reader receives waiting items together."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
+MAX_ITEMS = 256
+"""Maximum number of items in one batch: a reader that was slow processes no more before others run."""
+
 
 class OutputQueue(Generic[T]):
     """A queue with any number of writers and one reader, all on one event loop.
 
-    A reader that is slower than its writers receives all waiting items in one batch and processes them
+    A reader that is slower than its writers receives the waiting items in batches and processes each batch
     together. A faster reader receives each item as soon as it is put.
     """
 
@@ -32,9 +35,13 @@ class OutputQueue(Generic[T]):
         self._filled.set()
 
     async def get(self) -> list[T]:
-        """Wait until there is at least one item; remove and return all items."""
+        """Wait until there is at least one item; remove and return the items, at most `MAX_ITEMS`."""
         await self._filled.wait()
-        items, self._items = self._items, []
+        if len(self._items) > MAX_ITEMS:
+            await asyncio.sleep(0)
+        items, self._items = self._items[:MAX_ITEMS], self._items[MAX_ITEMS:]
+        if self._items:
+            return items
         if self._failure is None:
             self._filled.clear()
         elif not items:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from support.api_fakes import FakeBackend, a_server, byte_tokenizer, chat, complete, events, spell
 
+from fllm.concurrency.turn_executor import TurnExecutor
 from fllm_api.app_state import AppState
 from fllm_api.controllers import responses
 from fllm_api.encoding import logprobs
@@ -54,6 +55,43 @@ def test_tokens_without_text_keep_their_place_if_those_after_them_are_encoded_in
     set_piece(monkeypatch, 2)
     again = events(complete(server, logprobs=1, stream=True))
     assert [chunk["choices"] for chunk in again] == [chunk["choices"] for chunk in streamed]
+
+
+@pytest.mark.parametrize(
+    ("piece", "turns"),
+    [(6 * 3 - 1, 1), (6 * 3, 0)],
+)
+def test_the_choices_of_a_whole_response_are_encoded_in_turns_if_all_together_are_many(
+    piece: int, turns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_piece(monkeypatch, piece)
+    calls = count_turns(monkeypatch)
+    choices = complete(a_server(WORDS), logprobs=1, n=3).json()["choices"]
+    assert [len(choice["logprobs"]["tokens"]) for choice in choices] == [5 + 1] * 3
+    assert len(calls) == turns
+
+
+def test_tokens_whose_text_was_held_back_are_encoded_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = a_server(("a", "a", "a", "b"))
+    streamed = events(complete(server, logprobs=1, stop="aaac", stream=True))
+    set_piece(monkeypatch, 3)
+    calls = count_turns(monkeypatch)
+    again = events(complete(server, logprobs=1, stop="aaac", stream=True))
+    assert [chunk["choices"] for chunk in again] == [chunk["choices"] for chunk in streamed]
+    assert [len(chunk["choices"][0]["logprobs"]["tokens"]) for chunk in again] == [4, 1]
+    assert len(calls) == 1
+
+
+def count_turns(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list to which each use of a `TurnExecutor` appends its client."""
+    run, calls = TurnExecutor.run, list[str]()
+
+    async def counted(self: TurnExecutor, work: Any, client: str, *args: Any) -> Any:
+        calls.append(client)
+        return await run(self, work, client, *args)
+
+    monkeypatch.setattr(TurnExecutor, "run", counted)
+    return calls
 
 
 def accumulated() -> AppState:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 
+from fllm.pipeline import output_queue
 from fllm.pipeline.output_queue import OutputQueue
 
 
@@ -29,6 +31,33 @@ def test_waiting_items_are_received_in_one_batch() -> None:
         return await queue.get()
 
     assert asyncio.run(go()) == [0, 1, 2]
+
+
+def test_a_slow_reader_receives_batches_and_other_tasks_run_between_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(output_queue, "MAX_ITEMS", 2)
+    order: list[list[int] | str] = []
+
+    async def read(queue: OutputQueue[int]) -> None:
+        with suppress(ValueError):
+            while True:
+                order.append(await queue.get())
+
+    async def other() -> None:
+        for _ in range(2):
+            order.append("other")
+            await asyncio.sleep(0)
+
+    async def go() -> None:
+        queue: OutputQueue[int] = OutputQueue()
+        for item in range(5):
+            queue.put(item)
+        queue.fail(ValueError("over"))
+        await asyncio.gather(read(queue), other())
+
+    asyncio.run(go())
+    assert order == ["other", [0, 1], "other", [2, 3], [4]]
 
 
 def test_a_failure_is_raised_after_the_earlier_items_and_drops_later_ones() -> None:
