@@ -17,6 +17,7 @@ from contextvars import copy_context
 from typing import Any
 
 from msgspec import msgpack
+from msgspec.structs import replace
 from setproctitle import setproctitle
 
 from fllm import (
@@ -43,6 +44,9 @@ ORPHAN_GRACE_SECONDS = 2.0
 
 PROCESS_TITLE = "furiosa-llm engine"
 """Name in lists of processes."""
+
+PART_TOKENS = 256
+"""Number of prompt tokens whose log-probabilities are one message."""
 
 log = logging.getLogger("fllm.engine")
 
@@ -123,12 +127,22 @@ class EngineServer:
         REQUEST_ID.set(request.http_request_id)
         async with aclosing(self._started_backend().generate(request)) as outputs:
             async for output in outputs:
+                if output.prompt_logprobs is not None:
+                    output = await self._send_prompt_logprobs(key, output)
                 if not self._outputs:
                     asyncio.get_running_loop().call_soon(self._flush)
                 self._outputs.append((key, output))
                 if output.finish_reason:
                     return
         raise BackendError("the backend ended a sequence without a finish reason")
+
+    async def _send_prompt_logprobs(self, key: int, output: EngineOutput) -> EngineOutput:
+        """Send the log-probabilities of a prompt, and return the output without them."""
+        logprobs = output.prompt_logprobs or []
+        for start in range(0, len(logprobs), PART_TOKENS):
+            self.channel.send(messages.PromptLogprobs(key, logprobs[start : start + PART_TOKENS]))
+            await asyncio.sleep(0)
+        return replace(output, prompt_logprobs=None)
 
     async def _status(self) -> None:
         self.channel.send(messages.Status(await self._started_backend().status()))

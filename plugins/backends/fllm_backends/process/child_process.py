@@ -9,10 +9,11 @@ from collections.abc import AsyncGenerator, Callable
 from typing import TypeVar
 
 from msgspec import msgpack
+from msgspec.structs import replace
 
 from fllm import BackendUnavailable, EngineOutput, EngineStats, GenerateRequest, ModelCard, Progress
 from fllm.pipeline.output_queue import OutputQueue
-from fllm.values import merge_outputs
+from fllm.values import TokenLogprob, merge_outputs
 from fllm_backends.process import messages
 from fllm_backends.process.channel import Channel
 from fllm_backends.process.engine_watchdog import wait_until_lost
@@ -46,6 +47,8 @@ class EngineProcess:
         self._health_task: asyncio.Task[None] | None = None
         self._keys = itertools.count()
         self._queues: dict[int, OutputQueue[EngineOutput]] = {}
+        self._prompt_logprobs: dict[int, list[TokenLogprob | None]] = {}
+        """Those received so far of requests whose first output has not arrived."""
         self._card: asyncio.Future[ModelCard | Failed] | None = None
         self._status: asyncio.Future[EngineStats | Failed] | None = None
 
@@ -76,6 +79,7 @@ class EngineProcess:
                 finished = output.finish_reason is not None
                 yield output
         finally:
+            self._prompt_logprobs.pop(key, None)
             if self._queues.pop(key, None):
                 self._channel.send(messages.Abort(key))
 
@@ -141,6 +145,9 @@ class EngineProcess:
             case messages.Outputs(outputs=outputs):
                 for key, output in outputs:
                     self._put(key, output)
+            case messages.PromptLogprobs(key=key, logprobs=logprobs):
+                if key in self._queues:
+                    self._prompt_logprobs.setdefault(key, []).extend(logprobs)
             case messages.Status(status=status):
                 self._resolve_status(status)
             case messages.Failed():
@@ -155,6 +162,8 @@ class EngineProcess:
     def _put(self, key: int, output: EngineOutput) -> None:
         # Outputs of an aborted request may still arrive for a moment.
         if queue := self._queues.get(key):
+            if self._prompt_logprobs and (logprobs := self._prompt_logprobs.pop(key, None)):
+                output = replace(output, prompt_logprobs=logprobs)
             queue.put(output)
             if output.finish_reason:
                 del self._queues[key]

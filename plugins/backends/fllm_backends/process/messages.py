@@ -13,6 +13,7 @@ from fllm import (
     ModelCard,
     PluginConfig,
     Progress,
+    TokenLogprob,
     errors,
 )
 from fllm.logs import LogFormat
@@ -76,6 +77,16 @@ class Outputs(Message, frozen=True):
     outputs: list[tuple[int, EngineOutput]]
 
 
+class PromptLogprobs(Message, frozen=True):
+    """To the parent: a part of the `prompt_logprobs` of the request's next output.
+
+    A message is encoded and decoded at once, and all of them may be many.
+    """
+
+    key: int
+    logprobs: list[TokenLogprob | None]
+
+
 class Status(Message, frozen=True):
     """To the parent: the response to `GetStatus`."""
 
@@ -113,4 +124,4 @@ class Failed(Message, frozen=True):
 
 
 ToChild = Start | Generate | Abort | GetStatus | Stop
-ToParent = LoadProgress | Started | Outputs | Status | Failed
+ToParent = LoadProgress | Started | PromptLogprobs | Outputs | Status | Failed

@@ -21,6 +21,7 @@ from fllm import (
     ModelError,
     Progress,
     RequestError,
+    TokenLogprob,
     hookimpl,
 )
 from fllm.errors import BackendLost, ContextTooLong
@@ -69,6 +70,11 @@ class Echo:
         if request.group == "puzzle":
             yield EngineOutput(token_ids=[object()])  # type: ignore[list-item]
             await asyncio.sleep(3600)
+        if request.group == "logprobs":
+            logprobs = [None, *(TokenLogprob(token, -0.5, ((token, -0.5),)) for token in request.token_ids)]
+            yield EngineOutput(token_ids=[7], prompt_logprobs=logprobs)
+            yield EngineOutput(token_ids=[8], finish_reason="length")
+            return
         if request.group == "at once":
             yield EngineOutput(token_ids=request.token_ids, finish_reason="length")
             return

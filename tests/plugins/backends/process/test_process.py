@@ -37,7 +37,9 @@ from fllm_backends.process import backend as backend_module
 from fllm_backends.process import child_process as engine_module
 from fllm_backends.process import process_backend
 from fllm_backends.process.backend import ProcessBackend, next_delay
-from fllm_backends.process.child import PROCESS_TITLE
+from fllm_backends.process.child import PART_TOKENS, PROCESS_TITLE
+from fllm_backends.process.child_process import EngineProcess
+from fllm_backends.process.messages import PromptLogprobs, ToParent
 from fllm_backends.process.spawn import CHILD_MODULE
 
 PLUGIN = Path(__file__).with_name("inner_backend.py")
@@ -126,6 +128,39 @@ def test_messages_larger_than_any_buffer_arrive_complete() -> None:
             ]
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("count", [1, PART_TOKENS - 1, PART_TOKENS, 10 * PART_TOKENS])
+def test_log_probabilities_of_a_prompt_arrive_in_parts_and_are_one_output(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receive, parts = EngineProcess._receive, list[int]()
+
+    def counted(self: EngineProcess, message: ToParent) -> None:
+        if isinstance(message, PromptLogprobs):
+            parts.append(len(message.logprobs))
+        receive(self, message)
+
+    monkeypatch.setattr(EngineProcess, "_receive", counted)
+
+    async def go() -> None:
+        async with started() as (backend, _):
+            both = await asyncio.gather(
+                *(
+                    outputs_of(backend, prompt(*range(first, first + count), how="logprobs"))
+                    for first in (0, 1)
+                )
+            )
+        for first, outputs in enumerate(both):
+            assert [token for output in outputs for token in output.token_ids] == [7, 8]
+            logprobs = outputs[0].prompt_logprobs
+            assert logprobs is not None
+            assert logprobs[0] is None
+            assert [each.token_id for each in logprobs[1:] if each] == [*range(first, first + count)]
+
+    asyncio.run(go())
+    assert max(parts) <= PART_TOKENS
+    assert sum(parts) == 2 * (count + 1)
 
 
 def test_uvloop_serves_as_well() -> None:
