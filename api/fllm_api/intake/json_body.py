@@ -13,16 +13,12 @@ from litestar.exceptions import HTTPException
 from litestar.utils.scope.state import ScopeState
 
 from fllm.errors import RequestError
+from fllm_api.limits.body_memory import MAX_JSON_VALUES
 from fllm_api.request_context import context_of
 
 _PATH = re.compile(r"^(?P<what>.*?)(?: - at (?P<key>`key` in )?`\$(?P<path>[^`]*)`)?$", re.DOTALL)
 _MISSING = re.compile(r"missing required field `(\w+)`")
 
-MAX_JSON_VALUES = 2**20
-"""Maximum number of values in a body.
-
-As Python objects they need about fifty times the memory of their text, and decoding blocks the event loop.
-"""
 LARGE_BODY_BYTES = 256 * 1024
 """Size of a body that may be many thousands of objects."""
 

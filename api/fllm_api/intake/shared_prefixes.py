@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from functools import lru_cache
 
@@ -70,4 +71,6 @@ def _chat_ids(chat: SharedChat, text: str, server: AppState) -> list[int]:
         reasoning_effort=chat.reasoning_effort,
         add_generation_prompt=False,
     )
-    return server.tokenizer.encode(render_chat(body, server), add_special_tokens=False)
+    with ThreadPoolExecutor(1) as thread:  # a template that is slow for an event loop raises `SlowTemplate`
+        prompt = thread.submit(render_chat, body, server).result()
+    return server.tokenizer.encode(prompt, add_special_tokens=False)

@@ -22,6 +22,11 @@ GROWTH = 1024 * 1024
 LARGE_BODY = 1024 * 1024
 """Bytes of a body after which freed memory is returned to the system."""
 
+MAX_JSON_VALUES = 2**20
+"""Maximum number of values in a body.
+
+As Python objects they need about fifty times the memory of their text, and decoding blocks the event loop.
+"""
 PIECE_BYTES = 256 * 1024
 """Bytes of a body that are counted at once."""
 TEXT_COPIES = 3

@@ -12,7 +12,9 @@ import msgspec
 from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
+from fllm.concurrency.turn_executor import run_at_once
 from fllm.logs import escaped_json
+from fllm_api.limits.body_memory import MAX_JSON_VALUES, count_body
 from fllm_api.request_context import context_of
 
 
@@ -73,10 +75,12 @@ def _to_json(line: dict[str, Any]) -> str:
 
 
 def _payload(body: bytes) -> Any:
-    """Return the body decoded from JSON, or as text if it is not JSON."""
+    """Return the body decoded from JSON, or as text if it is not JSON or has too many values."""
     if not body:
         return None
     try:
+        if len(body) > MAX_JSON_VALUES and run_at_once(count_body(body)).values > MAX_JSON_VALUES:
+            return body.decode(errors="replace")
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return body.decode(errors="replace")

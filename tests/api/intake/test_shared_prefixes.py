@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import date
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from support.api_fakes import a_server
 
 from fllm.chat import ChatTemplate
+from fllm.concurrency.thread_watchdog import ThreadWatchdog
 from fllm.errors import ConfigError
 from fllm_api.app_state import AppState
 from fllm_api.intake import shared_prefixes
@@ -46,6 +48,19 @@ def test_json_is_the_beginning_of_chats(tmp_path: Path) -> None:
     assert texts(a_server(), write(tmp_path, chat, "chat.json")) == {
         "chats": "<system>Be brief.<user>Hi<assistant>"
     }
+
+
+def test_a_slow_template_is_rendered_at_the_start_and_at_midnight(tmp_path: Path) -> None:
+    loops = "{% for i in range(99999) %}{% endfor %}" * 80
+    source = "{% if messages[0].content == 'Be brief.' %}" + loops + "{% endif %}{{ messages[0].content }}"
+    watchdog = ThreadWatchdog(cpu_seconds=60, memory=1 << 30)
+    template = ChatTemplate.compile({"default": source}, special_tokens={}, watchdog=watchdog)
+    file = write(tmp_path, "Be brief.")
+
+    async def on_the_event_loop() -> dict[str, str]:
+        return texts(a_server(template=template), file)
+
+    assert asyncio.run(on_the_event_loop())["chats"] == "Be brief."
 
 
 def test_tools_and_template_variables_are_rendered_as_in_a_request(tmp_path: Path) -> None:

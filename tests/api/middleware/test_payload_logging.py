@@ -7,6 +7,8 @@ import json
 import pytest
 from support.api_fakes import a_server, ask, complete, events
 
+from fllm_api.middleware import payload_logging
+
 
 def test_payloads_are_logged_as_lines_of_json(capsys: pytest.CaptureFixture[str]) -> None:
     server = a_server(config={"enable_payload_logging": True})
@@ -40,6 +42,18 @@ def test_no_request_forges_a_line_or_a_field(capsys: pytest.CaptureFixture[str])
     first, second = map(json.loads, lines)
     assert first["req"]["payload"]["prompt"] == prompt
     assert second["message"] == "GET /v1/models/a%20200%20b%0A?%0A 404"
+
+
+def test_a_body_of_too_many_values_is_logged_as_text(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(payload_logging, "MAX_JSON_VALUES", 5)
+    server = a_server(config={"enable_payload_logging": True})
+    complete(server, prompt=[1, 2, 3])
+    complete(server, prompt=[1, 2, 3, 4, 5])
+    first, second = (json.loads(line)["req"]["payload"] for line in capsys.readouterr().out.splitlines())
+    assert first == {"model": "m", "prompt": [1, 2, 3]}
+    assert json.loads(second) == {"model": "m", "prompt": [1, 2, 3, 4, 5]}
 
 
 def test_payloads_are_not_logged_unless_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
