@@ -48,9 +48,8 @@ class ClientUsage:
         """Count more sequences of a request; raise `RateLimited` if the client may not have as many."""
         limit, held = self._limits.concurrency, self._sequences.total()
         if limit is not None and held + sequences > limit:
-            raise RateLimited(
-                f"you have {held} sequences in flight, and the limit is {limit}", 1.0, self.headers()
-            )
+            room = f"the limit of {limit} has no room for {sequences} more"
+            raise RateLimited(f"you have {held} sequences in flight, and {room}", 1.0, self.headers())
         self._sequences[request] += sequences
 
     def check_tokens(self, *, own: int = 0) -> None:

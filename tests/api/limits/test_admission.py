@@ -117,7 +117,9 @@ def test_a_request_is_not_rejected_for_the_tokens_of_its_own_prompt():
 def test_the_concurrency_of_each_client_is_limited():
     gate = admission(concurrency=2)
     first, _ = gate.admit("a", Cost()), gate.admit("a", Cost())
-    with pytest.raises(RateLimited, match="2 sequences in flight, and the limit is 2") as caught:
+    with pytest.raises(
+        RateLimited, match="2 sequences in flight, and the limit of 2 has no room for 1 more"
+    ) as caught:
         gate.admit("a", Cost())
     assert caught.value.status_code == 429
     gate.admit("b", Cost())
@@ -130,7 +132,7 @@ def test_the_sequences_of_one_request_count_for_the_concurrency_of_its_client():
     gate = admission(concurrency=4)
     first, second = gate.admit("a", Cost()), gate.admit("a", Cost())
     first.reserve(asked(3))
-    with pytest.raises(RateLimited, match="4 sequences in flight"):
+    with pytest.raises(RateLimited, match="4 sequences in flight, and the limit of 4 has no room for 1 more"):
         second.reserve(asked(2))
     assert gate.in_flight == 4
     first.release()
