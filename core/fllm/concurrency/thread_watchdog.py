@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -69,7 +70,7 @@ class ThreadWatchdog:
         with self._lock:
             self._runs.pop(thread, None)
         if run.exceeded:
-            _raise_in_thread(thread, None)  # it may be pending still
+            _receive_pending_interrupt()
 
     def _watch(self) -> None:
         idle = 0
@@ -116,8 +117,17 @@ def resident_memory() -> int:
         return 0
 
 
-def _raise_in_thread(thread: int, error: type[BaseException] | None) -> None:
-    """Raise an exception in a thread at its next Python instruction; ``None`` withdraws a pending one."""
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(
-        ctypes.c_ulong(thread), None if error is None else ctypes.py_object(error)
-    )
+def _raise_in_thread(thread: int, error: type[BaseException]) -> None:
+    """Raise an exception in a thread at its next Python instruction."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(error))
+
+
+def _receive_pending_interrupt() -> None:
+    """Let an `Interrupt` of this thread that is still pending be raised here.
+
+    CPython 3.11 must not be asked to withdraw it: it would then check for exceptions at every instruction,
+    and a traced function would never end.
+    """
+    with suppress(Interrupt):
+        for _ in range(100):  # each iteration checks for exceptions
+            pass

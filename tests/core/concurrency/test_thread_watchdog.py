@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -95,3 +96,24 @@ def test_its_thread_ends_when_nothing_runs_and_starts_again(monkeypatch: pytest.
 def watchdogs(others: set[threading.Thread]) -> list[threading.Thread]:
     new = set(threading.enumerate()) - others
     return [thread for thread in new if thread.name == "fllm-thread-watchdog"]
+
+
+def test_traced_functions_end_after_an_interrupt() -> None:
+    watchdog = ThreadWatchdog(cpu_seconds=0.05, memory=1 << 40)
+    ended: list[bool] = []
+
+    def run() -> None:
+        with suppress(LimitExceeded):
+            watchdog.run(compute)
+        sys.settrace(lambda *_: None)
+        ended.append(compute_once() == 4950)
+        sys.settrace(None)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert ended == [True]
+
+
+def compute_once() -> int:
+    return sum(range(100))
