@@ -106,3 +106,27 @@ def test_a_large_response_is_encoded_in_pieces(*, stream: bool, logprob_server: 
     assert len(response.content) > 2_000_000
     assert busy["longest"] < busy["total"] / 4
     seen(f"{busy['total']:.2f} s of work, of which {busy['longest']:.2f} s without a pause")
+
+
+@fault(
+    "Clients",
+    "128 choices have few log-probabilities each, and as many as are allowed together",
+    must="They are encoded in pieces, and the server does other work between them",
+)
+def test_many_choices_are_encoded_in_pieces(logprob_server: Server, seen: Seen) -> None:
+    messages = [{"role": "user", "content": "a"}]
+    body = {
+        "model": "m",
+        "messages": messages,
+        "logprobs": True,
+        "top_logprobs": 20,
+        "n": 128,
+        "max_tokens": 64,
+    }
+    httpx.get(f"{logprob_server.url}/busy")
+    response = httpx.post(f"{logprob_server.api}/chat/completions", json=body, timeout=60)
+    busy = httpx.get(f"{logprob_server.url}/busy").json()
+    assert response.status_code == 200
+    assert len(response.content) > 7_000_000
+    assert busy["longest"] < busy["total"] / 2
+    seen(f"{busy['total']:.2f} s of work, of which {busy['longest']:.2f} s without a pause")
