@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from fllm.concurrency.hung_threads import HungThreads
 from fllm.concurrency.round_robin_semaphore import RoundRobinSemaphore
 
 T = TypeVar("T")
-Job = tuple[Callable[[], Any], asyncio.Future[Any], asyncio.AbstractEventLoop]
+Job = tuple[Callable[[], Any], Callable[[Any, BaseException | None], None], asyncio.AbstractEventLoop]
+"""A function, what to call on the event loop with its result or its exception, and the loop."""
 
 
 class TaskTimeout(Exception):
@@ -29,6 +32,8 @@ class TimeoutExecutor:
         self._slots = RoundRobinSemaphore(count)
         self._idle: list[SimpleQueue[Job | None]] = []
         """Job queues of the threads that have no job."""
+        self.hung = HungThreads()
+        """Abandoned threads whose functions still run. The caller of `run` should limit them."""
         self._closed = False
 
     async def run(
@@ -46,12 +51,16 @@ class TimeoutExecutor:
         """
         async with asyncio.timeout(queue_timeout):
             await self._slots.acquire(client)
-        thread = self._idle.pop() if self._idle else self._start_thread()
+        try:
+            thread = self._idle.pop() if self._idle else self._start_thread()
+        except RuntimeError:  # the system has no more threads
+            self._slots.release(client)
+            raise
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
-        timer = loop.call_later(time_limit, _time_out, done)
+        timer = loop.call_later(time_limit, self._time_out, client, done)
         done.add_done_callback(lambda done: self._release(client, done, thread, timer))
-        thread.put((function, done, loop))
+        thread.put((function, partial(self._finish, client, done), loop))
         return await asyncio.shield(done)
 
     def close(self) -> None:
@@ -65,6 +74,21 @@ class TimeoutExecutor:
         jobs: SimpleQueue[Job | None] = SimpleQueue()
         threading.Thread(target=_work, args=(jobs,), name=self._name, daemon=True).start()
         return jobs
+
+    def _time_out(self, client: str, done: asyncio.Future[Any]) -> None:
+        if not done.done():
+            self.hung.add(client)
+            done.set_exception(TaskTimeout())
+
+    def _finish(
+        self, client: str, done: asyncio.Future[Any], result: object, error: BaseException | None
+    ) -> None:
+        if done.done():  # it took too long
+            self.hung.remove(client)
+        elif error is None:
+            done.set_result(result)
+        else:
+            done.set_exception(error)
 
     def _release(
         self,
@@ -84,28 +108,14 @@ class TimeoutExecutor:
             self._idle.append(thread)
 
 
-def _time_out(done: asyncio.Future[Any]) -> None:
-    if not done.done():
-        done.set_exception(TaskTimeout())
-
-
 def _work(jobs: SimpleQueue[Job | None]) -> None:
     while job := jobs.get():
-        function, done, loop = job
+        function, finish, loop = job
         try:
             result, error = function(), None
         except BaseException as caught:  # noqa: BLE001  the caller of `run` gets it
             result, error = None, caught
         if loop.is_closed():
             return
-        loop.call_soon_threadsafe(_set_result, done, result, error)
-        del job, function, done, result, error
-
-
-def _set_result(done: asyncio.Future[Any], result: object, error: BaseException | None) -> None:
-    if done.done():
-        return
-    if error is None:
-        done.set_result(result)
-    else:
-        done.set_exception(error)
+        loop.call_soon_threadsafe(finish, result, error)
+        del job, function, finish, result, error

@@ -16,6 +16,7 @@ from fllm.constraints import Constraint
 from fllm.containment import mapped
 from fllm.errors import BackendError, BackendUnavailable, FllmError, RequestError, format_error
 from fllm.structured_output.constraint_size import constraint_size
+from fllm.structured_output.grammar_state import too_many_hang
 from fllm.structured_output.interfaces import CompiledGrammar, GrammarCompiler, GrammarMatcher
 
 T = TypeVar("T")
@@ -105,9 +106,8 @@ class GrammarCache:
             grammar, _ = self._grammars[constraint]
         else:
             grammar = await self._compile_once(constraint, client)
-        return await self._matcher_turns.run(
-            client, lambda turn: _run(turn, self._matcher_executor, grammar.matcher, self._matcher_timeout)
-        )
+        run = partial(_run, self._matcher_executor, client, grammar.matcher, self._matcher_timeout)
+        return await self._matcher_turns.run(client, run)
 
     def close(self) -> None:
         """Close the compiler and let the threads end."""
@@ -167,10 +167,10 @@ class GrammarCache:
 
     async def _compile(self, constraint: Constraint, client: str, turn: Turn) -> CompiledGrammar:
         """Compile the constraint in a turn that has begun."""
-        run = partial(_run, turn, self._compile_executor)
+        run = partial(_run, self._compile_executor, client)
         try:
-            grammar = await run(lambda: self._compiler.compile(constraint), self._compile_timeout)
-            await run(lambda: self._check(grammar.matcher()), self._matcher_timeout)
+            grammar = await run(lambda: self._compiler.compile(constraint), self._compile_timeout, turn)
+            await run(lambda: self._check(grammar.matcher()), self._matcher_timeout, turn)
         except RequestError as error:
             self._store_rejected(constraint, error)
             raise
@@ -205,8 +205,15 @@ class GrammarCache:
             self._rejected.popitem(last=False)
 
 
-async def _run(turn: Turn, executor: TimeoutExecutor, function: Callable[[], T], time_limit: float) -> T:
-    """Run a grammar plugin's code, and raise `BackendError` if it fails or takes too long."""
+async def _run(
+    executor: TimeoutExecutor, client: str, function: Callable[[], T], time_limit: float, turn: Turn
+) -> T:
+    """Run a grammar plugin's code, and raise `BackendError` if it fails or takes too long.
+
+    Raise `BackendUnavailable` if too many threads hang already.
+    """
+    if executor.hung.too_many(client):
+        raise too_many_hang()
 
     def measured() -> T:
         start = thread_seconds()
@@ -216,8 +223,12 @@ async def _run(turn: Turn, executor: TimeoutExecutor, function: Callable[[], T],
             turn.cpu_seconds += thread_seconds() - start
 
     try:
-        with mapped(_grammar_failed, passing=(FllmError, TaskTimeout)):
-            return await executor.run(measured, time_limit=time_limit)
+        with mapped(
+            _grammar_failed,
+            passing=(FllmError, TaskTimeout, asyncio.CancelledError),
+            base_exceptions=True,  # a Rust extension panics
+        ):
+            return await executor.run(measured, client=client, time_limit=time_limit)
     except TaskTimeout:
         turn.cpu_seconds += time_limit
         raise BackendError(f"the grammar failed: it takes more than {time_limit:g} s") from None

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from threading import Event
 
 from fllm.containment import contained
-from fllm.errors import BackendError, FllmError, RequestError, format_error
+from fllm.errors import BackendError, BackendUnavailable, FllmError, RequestError, format_error
 from fllm.structured_output.interfaces import GrammarMatcher, Vocabulary
 from fllm.structured_output.mask_worker import MaskWorker
 
@@ -30,6 +30,11 @@ def require_text(matcher: GrammarMatcher, bitmask_size: Callable[[], int]) -> No
     matcher.fill_bitmask(mask)
     if not any(mask) and not matcher.is_accepting:
         raise RequestError("the grammar allows no text at all")
+
+
+def too_many_hang() -> BackendUnavailable:
+    """Return the error of a grammar that is not used because too many threads hang in others."""
+    return BackendUnavailable("too many threads hang in grammars: try again later, or without a grammar")
 
 
 class GrammarState:
@@ -79,8 +84,8 @@ class GrammarState:
         self._cpu_seconds = 0.0
         self._token_cpu_seconds = 0.0
         self._typical_cpu_seconds = 0.0
-        # An error of the grammar fails only this sequence.
-        self._contained = contained(lambda error: self._fail(format_error(error)))
+        # An error of the grammar fails only this sequence, also a panic of a Rust extension.
+        self._contained = contained(self._fail_because, base_exceptions=True)
 
     @property
     def slow(self) -> bool:
@@ -96,7 +101,11 @@ class GrammarState:
         if not self._started:
             self._started = True
             self._stop_ids, self._stop_allowed = stop_ids, may_stop
-            self._worker.submit(self, accept=False)
+            if self._worker.hung.too_many(self.client):
+                self._fail_with(too_many_hang())
+                self._computed.set()
+            else:
+                self._worker.submit(self, accept=False)
 
     def is_mask_near(self) -> bool:
         """Return whether a row may count on its mask. If not, the engine is woken once this has changed."""
@@ -202,6 +211,12 @@ class GrammarState:
         if self._awaited:
             self._awaited = False
             self._worker.wake_engine()
+
+    def _fail_because(self, error: BaseException) -> None:
+        if isinstance(error, RequestError):
+            self._fail_with(error)
+        else:
+            self._fail(format_error(error))
 
     def _fail(self, reason: str) -> None:
         self._fail_with(BackendError(f"the grammar failed: {reason}"))

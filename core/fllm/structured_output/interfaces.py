@@ -42,7 +42,10 @@ class GrammarContext(Struct, frozen=True, kw_only=True):
 
 
 class GrammarMatcher(Protocol):
-    """The state of one output under a grammar. Called by one thread at a time."""
+    """The state of one output under a grammar. Called by one thread at a time.
+
+    Raise `RequestError` if the text exceeds a limit that the client can avoid with a simpler grammar.
+    """
 
     def fill_bitmask(self, mask: memoryview) -> None:
         """Set the bits of the tokens that may come next: token ``i`` is bit ``i % 32`` of word ``i // 32``.

@@ -7,12 +7,14 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
-from threading import Event, Thread, get_ident
+from threading import Event, Lock, Thread, get_ident
 from typing import Protocol
 
 from msgspec import Struct
 
+from fllm.concurrency.hung_threads import HungThreads
 from fllm.concurrency.round_robin_queue import RoundRobinQueue
 
 WAIT_SHARE = 0.1
@@ -73,6 +75,8 @@ class MaskWorker:
         self._fast = _Lane(self._next_fast_job)
         self._slow = _Lane(self._slow_jobs.pop, SLOW_NICENESS)
         self._abandoned: list[_WorkerThread] = []
+        self.hung = HungThreads()
+        """Threads whose jobs are overdue. No new sequence should start if they are too many."""
         self._allowance = MAX_WAIT
         """Seconds for which the engine may still wait."""
         self._allowance_at = time.monotonic()
@@ -107,12 +111,13 @@ class MaskWorker:
     def check(self) -> None:
         """Fail the sequences whose jobs take too much, and let the jobs after them run."""
         self._replace_delayed()
-        self._abandoned = [thread for thread in self._abandoned if thread.alive]
-        for thread in self._abandoned:
-            thread.is_overdue()
         for lane in (self._fast, self._slow):
             if lane.is_overdue():
                 self._abandoned.append(lane.replace_thread())
+        if self._abandoned:
+            self._abandoned = [thread for thread in self._abandoned if thread.alive]
+            overdue = (thread.overdue_task() for thread in self._abandoned)
+            self.hung = HungThreads(task.client for task in overdue if task)
 
     def _replace_delayed(self) -> None:
         if self._fast.patience <= 0:
@@ -141,11 +146,16 @@ class MaskWorker:
 
 
 class _Lane:
-    """A queue and the thread that runs its jobs, which starts at the first one."""
+    """A queue and the thread that runs its jobs, which starts at the first one.
+
+    Any thread may call `wake`. Only the engine thread calls the other methods.
+    """
 
     def __init__(self, next_job: Callable[[], Job | None], niceness: int = 0) -> None:
         self._next_job = next_job
         self._niceness = niceness
+        self._lock = Lock()
+        """Guards ``_thread``, which a worker thread must not see while it is replaced."""
         self._thread: _WorkerThread | None = None
 
     @property
@@ -156,18 +166,20 @@ class _Lane:
 
     def is_overdue(self) -> bool:
         """Return whether the current job takes too much."""
-        return self._thread is not None and self._thread.is_overdue()
+        return self._thread is not None and self._thread.overdue_task() is not None
 
     def wake(self) -> None:
         """Run the jobs in the queue."""
-        if self._thread is None:
-            self._thread = _WorkerThread(self._next_job, self._niceness)
-        self._thread.wake()
+        with self._lock:
+            if self._thread is None:
+                self._thread = _WorkerThread(self._next_job, self._niceness)
+            self._thread.wake()
 
     def replace_thread(self) -> _WorkerThread:
         """Run the jobs after the current one in a new thread. Return the old one."""
-        assert self._thread is not None, "it runs a job"
-        old, self._thread = self._thread, None
+        with self._lock:
+            old, self._thread = self._thread, None
+        assert old is not None, "it runs a job"
         old.retire()
         self.wake()
         return old
@@ -210,10 +222,12 @@ class _WorkerThread:
     def wake(self) -> None:
         self._wake.set()
 
-    def is_overdue(self) -> bool:
-        """Return whether its job takes too much, after failing the job's sequence."""
+    def overdue_task(self) -> MaskTask | None:
+        """Return its task if the job takes too much, after failing the task's sequence."""
         running = self.running
-        return running is not None and running.task.is_overdue(running.cpu_seconds, running.seconds)
+        if running is not None and running.task.is_overdue(running.cpu_seconds, running.seconds):
+            return running.task
+        return None
 
     def retire(self) -> None:
         """End after the current job, which has a low priority from now on."""
@@ -251,6 +265,7 @@ def _cpu_time(clock: int | None) -> float:
 
 
 def _set_niceness(thread: Thread, niceness: int) -> None:
-    """Lower a thread's priority. Only Linux has priorities of threads."""
+    """Lower a thread's priority, unless it has ended. Only Linux has priorities of threads."""
     if sys.platform == "linux" and thread.native_id is not None:
-        os.setpriority(os.PRIO_PROCESS, thread.native_id, niceness)
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, thread.native_id, niceness)

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from fllm.concurrency.hung_threads import MAX_HUNG_OF_CLIENT
 from fllm.concurrency.timeout_executor import TaskTimeout, TimeoutExecutor
 
 
@@ -44,6 +45,35 @@ def test_a_thread_that_hangs_is_replaced() -> None:
             await threads.run(go.wait, time_limit=0.05)
         assert await threads.run(lambda: 7, time_limit=10) == 7
         go.set()
+
+    run(scenario)
+
+
+def test_threads_that_hang_are_counted_until_their_functions_return() -> None:
+    async def scenario(threads: TimeoutExecutor) -> None:
+        go = threading.Event()
+        for hung in range(MAX_HUNG_OF_CLIENT):
+            assert not threads.hung.too_many("a"), hung
+            with pytest.raises(TaskTimeout):
+                await threads.run(go.wait, client="a", time_limit=0.01)
+        assert threads.hung.too_many("a")
+        go.set()
+        while threads.hung.too_many("a"):
+            await asyncio.sleep(0.001)
+
+    run(scenario)
+
+
+def test_a_thread_that_does_not_start_takes_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(threads: TimeoutExecutor) -> None:
+        def start(thread: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", start)
+            with pytest.raises(RuntimeError):
+                await threads.run(lambda: 7, time_limit=10)
+        assert await threads.run(lambda: 7, queue_timeout=1, time_limit=10) == 7
 
     run(scenario)
 

@@ -10,6 +10,7 @@ import pytest
 from support.fake_grammar import LineGrammar
 
 from fllm import CompiledGrammar, Constraint, GrammarMatcher
+from fllm.concurrency.hung_threads import MAX_HUNG_OF_CLIENT
 from fllm.constraints import ConstString
 from fllm.errors import BackendError, BackendUnavailable, RequestError
 from fllm.structured_output.grammar_cache import MAX_CHARACTERS, MAX_REJECTED, REJECTION_SECONDS, GrammarCache
@@ -125,6 +126,33 @@ def test_constraints_that_wait_too_long_fail_and_hanging_compilers_are_abandoned
         await cache.matcher(ConstString("1"), client="a")
 
     assert sorted(run(scenario, queue_timeout=0.1, compile_timeout=0.2).asked) == ["1", "z1", "z2"]
+
+
+def test_a_client_whose_compilations_hang_gets_no_more_threads() -> None:
+    async def scenario(cache: GrammarCache, _: Compiler, __: Clock) -> None:
+        for number in range(MAX_HUNG_OF_CLIENT):
+            with pytest.raises(BackendError, match="takes more than"):
+                await cache.matcher(ConstString(f"z{number}"), client="a")
+        with pytest.raises(BackendUnavailable, match="hang"):
+            await cache.matcher(ConstString("1"), client="a")
+        await cache.matcher(ConstString("1"), client="b")
+
+    assert run(scenario, compile_timeout=0.01).asked.count("1") == 1
+
+
+def test_a_panic_is_a_failure() -> None:
+    class PanicException(BaseException):
+        """What a panic of a Rust extension raises."""
+
+    async def scenario(cache: GrammarCache, compiler: Compiler, _: Clock) -> None:
+        def compile(constraint: Constraint) -> CompiledGrammar:
+            raise PanicException("what")
+
+        compiler.compile = compile  # type: ignore[method-assign]
+        with pytest.raises(BackendError, match="PanicException: what"):
+            await cache.matcher(ConstString("1"))
+
+    run(scenario)
 
 
 def request(cache: GrammarCache, text: str, client: str) -> asyncio.Task[GrammarMatcher]:

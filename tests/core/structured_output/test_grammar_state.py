@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from support.manual_masks import ManualWorker, grammar_of
 
-from fllm.errors import BackendError, RequestError
+from fllm.concurrency.hung_threads import MAX_HUNG_OF_CLIENT, HungThreads
+from fllm.errors import BackendError, BackendUnavailable, RequestError
 from fllm.structured_output import grammar_state
 from fllm.structured_output.grammar_state import (
     CPU_SECONDS,
@@ -84,3 +85,44 @@ def test_a_late_mask_is_replaced_by_one_of_all_tokens_for_the_whole_row(
     costs.grammar.request_mask((), may_stop=False)
     assert costs.grammar.wait_for_mask()[0] == 1 << 1
     assert not costs.grammar.missed_mask
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"), [(ValueError("x"), BackendError), (RequestError("x"), RequestError)]
+)
+def test_a_matcher_may_blame_the_request(raised: Exception, expected: type[Exception]) -> None:
+    grammar = broken(raised)
+    assert isinstance(grammar.error, expected)
+    assert grammar.is_mask_near()
+
+
+def test_a_panic_of_a_matcher_fails_its_sequence_and_not_the_thread() -> None:
+    class PanicException(BaseException):
+        """What a panic of a Rust extension raises."""
+
+    assert isinstance(broken(PanicException("x")).error, BackendError)
+
+
+def test_no_matcher_is_called_for_a_client_that_makes_too_many_threads_hang() -> None:
+    worker = ManualWorker()
+    worker.hung = HungThreads(["a"] * MAX_HUNG_OF_CLIENT)
+    refused, other = (grammar_of("1", worker, client) for client in "ab")
+    for grammar in (refused, other):
+        grammar.request_mask((), may_stop=False)
+    assert isinstance(refused.error, BackendUnavailable)
+    assert refused.is_mask_near()
+    assert [task for task, _ in worker.tasks] == [other]
+
+
+def broken(error: BaseException) -> GrammarState:
+    """Return the state of a grammar whose first mask raises."""
+    worker = ManualWorker()
+    grammar = grammar_of("1", worker)
+
+    def fill_bitmask(mask: memoryview) -> None:
+        raise error
+
+    grammar._matcher.fill_bitmask = fill_bitmask  # type: ignore[method-assign]
+    grammar.request_mask((), may_stop=False)
+    worker.compute()
+    return grammar

@@ -6,10 +6,11 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from threading import Event, get_native_id
+from threading import Event, Thread, get_native_id
 
 import pytest
 
+from fllm.concurrency.hung_threads import MAX_HUNG_OF_CLIENT
 from fllm.structured_output import mask_worker
 from fllm.structured_output.mask_worker import ABANDONED_NICENESS, MAX_WAIT, SLOW_NICENESS, MaskWorker
 
@@ -128,6 +129,23 @@ def test_an_overdue_task_is_abandoned(release: Event) -> None:
             worker.check()
 
 
+def test_threads_that_hang_are_counted_until_they_end(release: Event) -> None:
+    worker = MaskWorker()
+    for _ in range(MAX_HUNG_OF_CLIENT):
+        assert not worker.hung.too_many("a")
+        started = Event()
+        hung = Task("a", run=lambda started=started: started.set() or release.wait())
+        hung.overdue = True
+        worker.submit(hung, accept=False)
+        assert started.wait(10)
+        worker.check()
+    assert worker.hung.too_many("a")
+    assert not worker.hung.too_many("b")
+    release.set()
+    while worker.hung.too_many("a"):
+        worker.check()
+
+
 def test_the_waits_for_many_tasks_add_up_to_a_share_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
 
@@ -155,3 +173,30 @@ def test_waiting_ends_as_soon_as_the_task_is_done() -> None:
     while not worker.wait(task.done):
         pass
     assert task.calls == ["accept", "fill"]
+
+
+def test_the_priority_of_a_thread_that_has_ended_meanwhile_is_left_alone() -> None:
+    thread = Thread(target=int)
+    thread.start()
+    thread.join()
+    mask_worker._set_niceness(thread, ABANDONED_NICENESS)
+
+
+def test_two_threads_that_wake_a_lane_start_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[SlowStart] = []
+
+    class SlowStart(mask_worker._WorkerThread):
+        def __init__(self, next_job: Callable[[], mask_worker.Job | None], niceness: int) -> None:
+            time.sleep(0.1)
+            super().__init__(next_job, niceness)
+            started.append(self)
+
+    monkeypatch.setattr(mask_worker, "_WorkerThread", SlowStart)
+    lane = mask_worker._Lane(lambda: None)
+    threads = [Thread(target=lane.wake) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(started) == 1
+    started[0].retire()

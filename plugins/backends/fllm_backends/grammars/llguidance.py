@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import cached_property
 from importlib.util import find_spec
@@ -10,6 +11,9 @@ from typing import Any
 from fllm import CompiledGrammar, ConfigError, Constraint, GrammarContext, RequestError, Vocabulary
 from fllm_backends.grammars.compile_workers import CompileWorkers
 from fllm_backends.grammars.lark import to_lark
+
+LIMIT_ERROR = re.compile("(?!token ).*(limit|max is|too many|too big)")
+"""Errors that report a limit of the library, unlike those of a token that the grammar does not allow."""
 
 
 class LLGuidance:
@@ -63,8 +67,13 @@ def _matcher(tokenizer: Any, source: str) -> Any:
 
 def _check(matcher: Any) -> None:
     if matcher.is_error():
-        text = " ".join(matcher.get_error().split())
-        raise RequestError(f"the grammar can't be compiled: {text[:300]}")
+        raise RequestError(f"the grammar can't be compiled: {error_text(matcher)}")
+
+
+def error_text(matcher: Any) -> str:
+    """Return the beginning of the library's error message, as one line."""
+    text = " ".join(matcher.get_error().removesuffix("<non-verbose/>").split())
+    return text.removeprefix("Parser Error: ")[:300]
 
 
 def _tokenizer(vocabulary: Vocabulary) -> Any:
@@ -113,16 +122,24 @@ class _Matcher:
 
     def fill_bitmask(self, mask: memoryview) -> None:
         bits: bytes = self._matcher.compute_bitmask()
+        self._check_limits()
         if self._matcher.is_error():
-            raise ValueError(self._matcher.get_error())
+            raise ValueError(error_text(self._matcher))
         own = mask.cast("B")
         own[: len(bits)] = bits[: len(own)]
 
     def accept_token(self, token_id: int) -> bool:
         accepted: bool = self._matcher.consume_token(token_id)
+        if not accepted:
+            self._check_limits()
         return accepted
 
     @property
     def is_accepting(self) -> bool:
         complete: bool = self._matcher.is_accepting()
         return complete
+
+    def _check_limits(self) -> None:
+        """Raise `RequestError` if the text is too complex for the library's limits."""
+        if LIMIT_ERROR.match(text := error_text(self._matcher)):
+            raise RequestError(f"the grammar is too complex: {text}")

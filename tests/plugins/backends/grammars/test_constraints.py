@@ -9,7 +9,7 @@ import time
 import pytest
 from support.random_texts import Walker
 
-from fllm import Constraint, GrammarCompiler, RequestError, Vocabulary
+from fllm import Constraint, GrammarCompiler, GrammarContext, RequestError, Vocabulary
 from fllm.constraints import (
     ANY_OBJECT,
     AnyOf,
@@ -23,6 +23,7 @@ from fllm.constraints import (
     TextUntil,
     TriggeredTags,
 )
+from fllm_backends.grammars.llguidance import LLGuidance
 
 POINT = JsonSchema('{"type":"object","properties":{"x":{"type":"integer"}},"required":["x"]}')
 
@@ -91,6 +92,23 @@ def test_matchers_of_one_grammar_are_independent(compiler: GrammarCompiler, voca
     grammar = compiler.compile(AnyOf((ConstString("yes"), ConstString("no"))))
     walker = Walker(vocabulary)
     assert {walker.text(grammar, seed) for seed in range(30)} == {b"yes", b"no"}
+
+
+def test_a_text_that_exceeds_a_limit_of_llguidance_is_the_fault_of_the_grammar(
+    vocabulary: Vocabulary,
+) -> None:
+    letter = vocabulary.tokens.index(b"a")
+    with contextlib.closing(LLGuidance(GrammarContext(vocabulary=lambda: vocabulary))) as compiler:
+        matcher = compiler.compile(Grammar('start: e\ne: "a" e "b" | "a" e | "a"')).matcher()
+        with pytest.raises(RequestError, match="too complex: Current row has 2001 items"):
+            all(matcher.accept_token(letter) for _ in range(2000))
+
+
+def test_a_token_that_the_grammar_does_not_allow_is_no_error(
+    compiler: GrammarCompiler, vocabulary: Vocabulary
+) -> None:
+    matcher = compiler.compile(ConstString("no limit")).matcher()
+    assert not matcher.accept_token(vocabulary.tokens.index(b" limit"))
 
 
 HOSTILE: dict[str, Constraint] = {
