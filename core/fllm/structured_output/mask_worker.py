@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -60,7 +59,7 @@ Job = tuple[MaskTask, Callable[[], None]]
 
 
 class MaskWorker:
-    """Runs jobs in order, in one thread; those of slow matchers in another one, with turns by client.
+    """Runs jobs in one thread, those of slow matchers in another one. Clients take turns in both.
 
     A job that takes long keeps its thread, at low priority, and a new thread runs the jobs after it. Only the
     engine thread calls the public methods.
@@ -69,8 +68,8 @@ class MaskWorker:
     def __init__(self, wake_engine: Callable[[], None] = lambda: None) -> None:
         self.wake_engine = wake_engine
         """Function that ends the sleep of the engine, which waits for a task. Any thread may call it."""
-        self._accepts: deque[Job] = deque()
-        self._fills: deque[Job] = deque()
+        self._accepts: RoundRobinQueue[Job] = RoundRobinQueue()
+        self._fills: RoundRobinQueue[Job] = RoundRobinQueue()
         self._slow_jobs: RoundRobinQueue[Job] = RoundRobinQueue()
         self._fast = _Lane(self._next_fast_job)
         self._slow = _Lane(self._slow_jobs.pop, SLOW_NICENESS)
@@ -88,7 +87,7 @@ class MaskWorker:
         elif task.slow:
             self._submit_slow(task, partial(self._accept, task))
         else:
-            self._accepts.append((task, partial(self._accept, task)))
+            self._accepts.put(task.client, (task, partial(self._accept, task)))
             self._fast.wake()
 
     def wait(self, event: Event) -> bool:
@@ -124,10 +123,7 @@ class MaskWorker:
             self._abandoned.append(self._fast.replace_thread())
 
     def _next_fast_job(self) -> Job | None:
-        for queue in (self._accepts, self._fills):
-            if queue:
-                return queue.popleft()
-        return None
+        return self._accepts.pop() or self._fills.pop()
 
     def _accept(self, task: MaskTask) -> None:
         if task.accept():
@@ -137,7 +133,7 @@ class MaskWorker:
         if task.slow:
             self._submit_slow(task, task.fill)
         else:
-            self._fills.append((task, task.fill))
+            self._fills.put(task.client, (task, task.fill))
             self._fast.wake()
 
     def _submit_slow(self, task: MaskTask, run: Callable[[], None]) -> None:

@@ -87,20 +87,26 @@ def test_slow_tasks_run_at_a_low_priority() -> None:
     assert (fast.niceness, slow.niceness) == ([own], [max(own, SLOW_NICENESS)])
 
 
-def test_slow_tasks_take_turns_by_client_and_do_not_delay_fast_ones(release: Event) -> None:
+@pytest.mark.parametrize("slow", [False, True])
+def test_tasks_take_turns_by_client(release: Event, *, slow: bool) -> None:
     worker, order = MaskWorker(), list[str]()
-    worker.submit(Task(slow=True, run=release.wait), accept=False)
+    worker.submit(Task(slow=slow, run=release.wait), accept=False)
     names = ("a1", "a2", "a3", "b1")
-    tasks = [Task(name, slow=True, run=lambda name=name: order.append(name)) for name in names]
+    tasks = [Task(name, slow=slow, run=lambda name=name: order.append(name)) for name in names]
     for task in tasks:
         worker.submit(task, accept=False)
-    fast = Task()
-    worker.submit(fast, accept=True)
-    assert fast.done.wait(10)
-    assert not order
     release.set()
     assert all(task.done.wait(10) for task in tasks)
     assert order == ["a1", "b1", "a2", "a3"]
+
+
+def test_slow_tasks_do_not_delay_fast_ones(release: Event) -> None:
+    worker = MaskWorker()
+    slow, fast = Task(slow=True, run=release.wait), Task()
+    worker.submit(slow, accept=False)
+    worker.submit(fast, accept=True)
+    assert fast.done.wait(10)
+    assert not slow.done.is_set()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have clocks and priorities only on Linux")
