@@ -73,11 +73,17 @@ class CompileWorkers(Generic[ArgumentT, TaskT]):
 
     def _give_back(self, worker: Worker[ArgumentT, TaskT]) -> None:
         with self._lock:
-            if worker.is_running:
-                self._ready.append(worker)
-            else:
-                self._workers.discard(worker)
+            self._store(worker)
             self._keep_ready(2)
+
+    def _store(self, worker: Worker[ArgumentT, TaskT]) -> None:
+        """Keep a worker for the next task, if it runs. It may have started while all were stopped."""
+        if self._stopped:
+            worker.stop()
+        if worker.is_running:
+            self._ready.append(worker)
+        else:
+            self._workers.discard(worker)
 
     def _new(self) -> Worker[ArgumentT, TaskT]:
         worker = Worker(self._factory, self._argument, LIMITS)
@@ -87,17 +93,17 @@ class CompileWorkers(Generic[ArgumentT, TaskT]):
     def _keep_ready(self, count: int) -> None:
         """Start a worker in the background if fewer are ready."""
         if len(self._ready) < count and not self._starting and not self._stopped:
-            self._starting = True
-            threading.Thread(target=self._start, args=(self._new(),), name="fllm-spare", daemon=True).start()
+            with suppress(RuntimeError):  # the system has no more threads: the next task starts a worker
+                threading.Thread(target=self._start, name="fllm-spare", daemon=True).start()
+                self._starting = True
 
-    def _start(self, worker: Worker[ArgumentT, TaskT]) -> None:
-        with suppress(BackendError, OSError):  # the next task starts a worker itself, and raises the error
-            worker.start()
+    def _start(self) -> None:
         with self._lock:
-            self._starting = False
-            if self._stopped:
-                worker.stop()
-            elif worker.is_running:
-                self._ready.append(worker)
-            else:
-                self._workers.discard(worker)
+            worker = self._new()
+        try:
+            with suppress(BackendError, OSError):  # the next task starts a worker, and raises the error
+                worker.start()
+        finally:
+            with self._lock:
+                self._starting = False
+                self._store(worker)

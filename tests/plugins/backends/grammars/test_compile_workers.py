@@ -63,3 +63,24 @@ def test_workers_that_are_stopped_leave_no_process(workers: CompileWorkers[str, 
     with pytest.raises(BackendUnavailable):
         workers.run("b''")
     assert not any(worker.is_running for worker in workers._workers)
+
+
+def test_a_worker_that_starts_while_all_are_stopped_ends(workers: CompileWorkers[str, str]) -> None:
+    worker = workers._take()
+    workers.stop()
+    worker.start()
+    workers._give_back(worker)
+    assert not worker.is_running
+
+
+def test_a_task_succeeds_though_no_thread_is_left_for_a_spare_worker(
+    workers: CompileWorkers[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        assert workers.run("b'done'") == b"done"
+    workers.run("b''")
+    wait_until_ready(workers, 2)
