@@ -88,7 +88,7 @@ async def _start(settings: Settings, plugins: Plugins, backend: Backend) -> Call
         )
         load = partial(load_model_files, settings.server, plugins, card, check)
         # A thread that keeps neither a signal waiting nor the process from exiting, whatever runs in it.
-        files = await TimeoutExecutor(1, "fllm-load").run(load, time_limit=LOAD_TIMEOUT)
+        files = await TimeoutExecutor("fllm-load").run(load, time_limit=LOAD_TIMEOUT)
     except TaskTimeout:
         raise ModelError(f"the files of the model take more than {LOAD_TIMEOUT:g} s to load") from None
     finally:

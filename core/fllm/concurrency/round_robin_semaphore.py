@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
+from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-
-Waiter = tuple[asyncio.Future[None], int]
-"""The future that is set when the units are granted, and the number of units."""
 
 
 class RoundRobinSemaphore:
@@ -28,8 +25,9 @@ class RoundRobinSemaphore:
         self._dynamic_shares = dynamic_shares
         self._held: Counter[str] = Counter()
         """Units by client; no entry if there are none."""
-        self._waiters: dict[str, deque[Waiter]] = {}
-        """Waiting requests by client. The first client is served next."""
+        self._waiters: dict[str, OrderedDict[asyncio.Future[None], int]] = {}
+        """Waiting requests by client: the future that is set when the units are granted, and their number.
+        The first client is served next."""
 
     @property
     def units(self) -> int:
@@ -84,23 +82,30 @@ class RoundRobinSemaphore:
 
     async def _wait(self, client: str, units: int) -> None:
         granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.setdefault(client, deque()).append((granted, units))
+        self._waiters.setdefault(client, OrderedDict())[granted] = units
         try:
             await granted
         except asyncio.CancelledError:
             if granted.done() and not granted.cancelled():  # granted and cancelled in the same iteration
                 self.release(client, units)
+            else:
+                self._forget(client, granted)
             self._grant()  # those after it may need fewer units
             raise
+
+    def _forget(self, client: str, granted: asyncio.Future[None]) -> None:
+        queue = self._waiters.get(client)
+        if queue is not None and queue.pop(granted, None) is not None and not queue:
+            del self._waiters[client]
 
     def _grant(self) -> None:
         """Grant units to waiting requests as long as they suffice."""
         while (client := self._next_client()) is not None:
             queue = self._waiters[client]
-            granted, units = queue[0]
+            granted, units = next(iter(queue.items()))
             if not granted.done() and units > self._free:
                 return
-            queue.popleft()
+            del queue[granted]
             del self._waiters[client]
             if queue:
                 self._waiters[client] = queue  # after all other clients
@@ -111,7 +116,7 @@ class RoundRobinSemaphore:
     def _next_client(self) -> str | None:
         """Return the first client whose next request was cancelled or does not exceed the client's share."""
         for client, queue in self._waiters.items():
-            granted, units = queue[0]
+            granted, units = next(iter(queue.items()))
             if granted.done() or not self._exceeds_share(client, units):
                 return client
         return None

@@ -51,26 +51,27 @@ class TurnExecutor:
 
     def __init__(self, count: int = 1, name: str = "turns", *, time_limit: float = 60.0) -> None:
         self._turns = ClientTurns(count + 1, heavy_slots=count)
-        self._threads = TimeoutExecutor(count + 1, name)
+        self._threads = TimeoutExecutor(name)
         self._time_limit = time_limit
 
     async def run(self, work: Pieces[T], client: str, charge: Callable[[int], object] = _nothing) -> T:
         """Return the result of the work, or raise its error.
 
         ``charge`` is called with the cost of the pieces that are done, also if the work then fails. Raise
-        `TaskTimeout` if a piece takes longer than the time limit.
+        `TaskTimeout` if a piece takes longer than the time limit, `TooManyHung` if too many do so already.
         """
         result: Result[T] | None = None
         while result is None:
-            result = await self._turns.run(client, partial(self._run_turn, work, charge))
+            result = await self._turns.run(client, partial(self._run_turn, work, charge, client))
         return result.value
 
     async def _run_turn(
-        self, work: Pieces[T], charge: Callable[[int], object], turn: Turn
+        self, work: Pieces[T], charge: Callable[[int], object], client: str, turn: Turn
     ) -> Result[T] | None:
         used = Used()
         try:
-            return await self._threads.run(partial(run_turn, work, used), time_limit=self._time_limit)
+            run = partial(run_turn, work, used)
+            return await self._threads.run(run, client=client, time_limit=self._time_limit)
         finally:
             turn.cpu_seconds = used.cpu_seconds
             charge(used.cost)

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from fllm.concurrency.client_turns import ClientTurns, Turn, read_exception
 from fllm.concurrency.cpu_time import thread_seconds
-from fllm.concurrency.timeout_executor import TaskTimeout, TimeoutExecutor
+from fllm.concurrency.timeout_executor import TaskTimeout, TimeoutExecutor, TooManyHung
 from fllm.constraints import Constraint
 from fllm.containment import mapped
 from fllm.errors import BackendError, BackendUnavailable, FllmError, RequestError, format_error
@@ -77,9 +77,9 @@ class GrammarCache:
         self._check = check
         self._compile_timeout = compile_timeout
         self._matcher_timeout = matcher_timeout
-        self._compile_executor = TimeoutExecutor(THREADS, "fllm-grammars")
+        self._compile_executor = TimeoutExecutor("fllm-grammars")
         self._turns = ClientTurns(THREADS, HEAVY_THREADS)
-        self._matcher_executor = TimeoutExecutor(THREADS, "fllm-matchers")
+        self._matcher_executor = TimeoutExecutor("fllm-matchers")
         self._matcher_turns = ClientTurns(THREADS, HEAVY_THREADS)
         self._grammars: OrderedDict[Constraint, tuple[CompiledGrammar, str]] = OrderedDict()
         """Grammars, and the clients for which they were compiled. Least recently used first."""
@@ -212,8 +212,6 @@ async def _run(
 
     Raise `BackendUnavailable` if too many threads hang already.
     """
-    if executor.hung.too_many(client):
-        raise too_many_hang()
 
     def measured() -> T:
         start = thread_seconds()
@@ -225,13 +223,15 @@ async def _run(
     try:
         with mapped(
             _grammar_failed,
-            passing=(FllmError, TaskTimeout, asyncio.CancelledError),
+            passing=(FllmError, TaskTimeout, TooManyHung, asyncio.CancelledError),
             base_exceptions=True,  # a Rust extension panics
         ):
             return await executor.run(measured, client=client, time_limit=time_limit)
     except TaskTimeout:
         turn.cpu_seconds += time_limit
         raise BackendError(f"the grammar failed: it takes more than {time_limit:g} s") from None
+    except TooManyHung:
+        raise too_many_hang() from None
 
 
 def _grammar_failed(error: BaseException) -> BackendError:

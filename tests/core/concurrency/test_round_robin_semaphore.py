@@ -100,3 +100,21 @@ def test_with_dynamic_shares_a_client_gets_half_and_delays_no_other() -> None:
         assert (semaphore.free, semaphore.waiting("a")) == (6, 0)
 
     asyncio.run(asyncio.wait_for(go(), 30))
+
+
+def test_requests_that_leave_do_not_count_as_waiting() -> None:
+    async def go() -> None:
+        semaphore = RoundRobinSemaphore()
+        async with semaphore.hold("first"):
+            tasks = [asyncio.create_task(semaphore.acquire("a")) for _ in range(4)]
+            await asyncio.sleep(0)
+            for task in tasks[:0:-1]:
+                task.cancel()
+            await asyncio.sleep(0)
+            assert semaphore.waiting("a") == 1
+            tasks[0].cancel()
+            await asyncio.sleep(0)
+            assert semaphore.waiting("a") == 0
+        assert semaphore.try_acquire("a")
+
+    asyncio.run(asyncio.wait_for(go(), 30))

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Awaitable, Callable
 
 import pytest
 
 from fllm.concurrency.hung_threads import MAX_HUNG_OF_CLIENT
-from fllm.concurrency.timeout_executor import TaskTimeout, TimeoutExecutor
+from fllm.concurrency.timeout_executor import TaskTimeout, TimeoutExecutor, TooManyHung
 
 
-def run(scenario: Callable[[TimeoutExecutor], Awaitable[None]], count: int = 1) -> None:
+def run(scenario: Callable[[TimeoutExecutor], Awaitable[None]]) -> None:
     async def main() -> None:
-        threads = TimeoutExecutor(count, "test")
+        threads = TimeoutExecutor("test")
         await scenario(threads)
         threads.close()
 
@@ -49,44 +50,32 @@ def test_a_thread_that_hangs_is_replaced() -> None:
     run(scenario)
 
 
-def test_threads_that_hang_are_counted_until_their_functions_return() -> None:
+def test_clients_that_make_too_many_threads_hang_get_no_more_until_the_functions_return() -> None:
     async def scenario(threads: TimeoutExecutor) -> None:
         go = threading.Event()
-        for hung in range(MAX_HUNG_OF_CLIENT):
-            assert not threads.hung.too_many("a"), hung
+        for _ in range(MAX_HUNG_OF_CLIENT):
             with pytest.raises(TaskTimeout):
                 await threads.run(go.wait, client="a", time_limit=0.01)
-        assert threads.hung.too_many("a")
+        with pytest.raises(TooManyHung):
+            await threads.run(lambda: 7, client="a", time_limit=10)
+        assert await threads.run(lambda: 7, client="b", time_limit=10) == 7
         go.set()
-        while threads.hung.too_many("a"):
+        found = None
+        while found is None:
+            with contextlib.suppress(TooManyHung):
+                found = await threads.run(lambda: 7, client="a", time_limit=10)
             await asyncio.sleep(0.001)
 
     run(scenario)
 
 
-def test_a_thread_that_does_not_start_takes_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scenario(threads: TimeoutExecutor) -> None:
-        def start(thread: threading.Thread) -> None:
-            raise RuntimeError("can't start new thread")
-
-        with monkeypatch.context() as patch:
-            patch.setattr(threading.Thread, "start", start)
-            with pytest.raises(RuntimeError):
-                await threads.run(lambda: 7, time_limit=10)
-        assert await threads.run(lambda: 7, queue_timeout=1, time_limit=10) == 7
-
-    run(scenario)
-
-
-def test_a_cancelled_caller_keeps_its_thread_busy_until_the_function_returns() -> None:
+def test_the_thread_of_a_cancelled_caller_runs_nothing_else_until_the_function_returns() -> None:
     async def scenario(threads: TimeoutExecutor) -> None:
         go = threading.Event()
         left = asyncio.create_task(threads.run(go.wait, time_limit=10))
         await asyncio.sleep(0.05)
         left.cancel()
-        with pytest.raises(TimeoutError):
-            await threads.run(lambda: 7, queue_timeout=0.05, time_limit=10)
-        go.set()
         assert await threads.run(lambda: 7, time_limit=10) == 7
+        go.set()
 
     run(scenario)
