@@ -79,6 +79,8 @@ class TimeoutExecutor:
             self._hung.remove(client)
         elif error is None:
             done.set_result(result)
+        elif isinstance(error, StopIteration):  # no future can have it
+            done.set_exception(RuntimeError("the function raised StopIteration"))
         else:
             done.set_exception(error)
 

@@ -174,7 +174,11 @@ class GrammarState:
         if self._cpu_seconds + cpu_seconds > self._cpu_limit:
             self._fail_as_slow()
         elif seconds > HANG_SECONDS:
-            self._fail(f"it took more than {HANG_SECONDS:g} s to find the next token")
+            reason = f"it took more than {HANG_SECONDS:g} s to find the next token"
+            if cpu_seconds > SLOW_SECONDS:  # it computes, but the machine is busy
+                self._fail_with(RequestError(f"the grammar is too slow: {reason}"))
+            else:
+                self._fail(reason)
         else:
             return False
         self._accepted.set()

@@ -35,6 +35,8 @@ def test_exceptions_of_the_function_are_raised() -> None:
     async def scenario(threads: TimeoutExecutor) -> None:
         with pytest.raises(ZeroDivisionError):
             await threads.run(lambda: 1 // 0, time_limit=10)
+        with pytest.raises(RuntimeError, match="StopIteration"):
+            await threads.run(lambda: next(iter(())), time_limit=10)
 
     run(scenario)
 

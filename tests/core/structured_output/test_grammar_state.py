@@ -64,6 +64,7 @@ def test_a_call_that_does_not_return_is_overdue(monkeypatch: pytest.MonkeyPatch)
     for cpu_seconds, seconds, error in (
         (2 * CPU_SECONDS, 1.0, RequestError),
         (0.0, 2 * HANG_SECONDS, BackendError),
+        (2 * SLOW_SECONDS, 2 * HANG_SECONDS, RequestError),
     ):
         grammar = Costs(monkeypatch).grammar
         assert not grammar.is_overdue(CPU_SECONDS / 2, HANG_SECONDS / 2)
