@@ -77,9 +77,8 @@ class GrammarCache:
         self._check = check
         self._compile_timeout = compile_timeout
         self._matcher_timeout = matcher_timeout
-        self._compile_executor = TimeoutExecutor("fllm-grammars")
+        self._executor = TimeoutExecutor("fllm-grammars")
         self._turns = ClientTurns(THREADS, HEAVY_THREADS)
-        self._matcher_executor = TimeoutExecutor("fllm-matchers")
         self._matcher_turns = ClientTurns(THREADS, HEAVY_THREADS)
         self._grammars: OrderedDict[Constraint, tuple[CompiledGrammar, str]] = OrderedDict()
         """Grammars, and the clients for which they were compiled. Least recently used first."""
@@ -106,13 +105,12 @@ class GrammarCache:
             grammar, _ = self._grammars[constraint]
         else:
             grammar = await self._compile_once(constraint, client)
-        run = partial(_run, self._matcher_executor, client, grammar.matcher, self._matcher_timeout)
+        run = partial(_run, self._executor, client, grammar.matcher, self._matcher_timeout)
         return await self._matcher_turns.run(client, run)
 
     def close(self) -> None:
         """Close the compiler and let the threads end."""
-        for executor in (self._compile_executor, self._matcher_executor):
-            executor.close()
+        self._executor.close()
         self._compiler.close()
 
     def _check_rejected(self, constraint: Constraint) -> None:
@@ -167,7 +165,7 @@ class GrammarCache:
 
     async def _compile(self, constraint: Constraint, client: str, turn: Turn) -> CompiledGrammar:
         """Compile the constraint in a turn that has begun."""
-        run = partial(_run, self._compile_executor, client)
+        run = partial(_run, self._executor, client)
         try:
             grammar = await run(lambda: self._compiler.compile(constraint), self._compile_timeout, turn)
             await run(lambda: self._check(grammar.matcher()), self._matcher_timeout, turn)
