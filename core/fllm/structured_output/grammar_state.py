@@ -54,6 +54,8 @@ class GrammarState:
         client: str = "",
     ) -> None:
         self.client = client
+        self.cancelled = False
+        """Whether the sequence has ended."""
         self.error: FllmError | None = None
         """Why the sequence can't continue."""
         self.may_stop = False
@@ -79,7 +81,6 @@ class GrammarState:
         self._computed = Event()
         self._awaited = False
         """Whether the engine may sleep until the worker has done its part."""
-        self._cancelled = False
         self._tokens = 0
         self._cpu_seconds = 0.0
         self._token_cpu_seconds = 0.0
@@ -137,7 +138,7 @@ class GrammarState:
 
     def cancel(self) -> None:
         """Skip what is not computed yet: the sequence has ended."""
-        self._cancelled = True
+        self.cancelled = True
 
     def accept(self) -> bool:
         """Advance the matcher, in the worker. Return whether its next mask remains to be computed."""
@@ -146,7 +147,7 @@ class GrammarState:
         self._tokens += 1
         filled = False
         with self._measured(), self._contained:
-            if self._cancelled:
+            if self.cancelled:
                 pass
             elif not self._matcher.accept_token(self._token_id):
                 self._fail(f"it does not allow the token {self._token_id} that was sampled")
@@ -164,7 +165,7 @@ class GrammarState:
     def fill(self) -> None:
         """Compute the mask, in the worker."""
         with self._measured(), self._contained:
-            if not self._cancelled:
+            if not self.cancelled:
                 self._fill()
                 self._allow_stop_tokens()
         self._signal(self._computed)

@@ -42,6 +42,11 @@ class MaskTask(Protocol):
         """Whether others must not wait for this matcher."""
         ...
 
+    @property
+    def cancelled(self) -> bool:
+        """Whether the sequence has ended."""
+        ...
+
     def accept(self) -> bool:
         """Advance the matcher by the sampled token. Return False if no mask is needed after it."""
         ...
@@ -75,7 +80,8 @@ class MaskWorker:
         self._slow = _Lane(self._slow_jobs.pop, SLOW_NICENESS)
         self._abandoned: list[_WorkerThread] = []
         self.hung = HungThreads()
-        """Threads whose jobs are overdue. No new sequence should start if they are too many."""
+        """Abandoned threads whose jobs are overdue, or whose sequences have ended, since a client that leaves
+        early must not start more of them. No new sequence should start if they are too many."""
         self._allowance = MAX_WAIT
         """Seconds for which the engine may still wait."""
         self._allowance_at = time.monotonic()
@@ -115,8 +121,10 @@ class MaskWorker:
                 self._abandoned.append(lane.replace_thread())
         if self._abandoned:
             self._abandoned = [thread for thread in self._abandoned if thread.alive]
-            overdue = (thread.overdue_task() for thread in self._abandoned)
-            self.hung = HungThreads(task.client for task in overdue if task)
+            jobs = (thread.running for thread in self._abandoned)
+            self.hung = HungThreads(
+                job.task.client for job in jobs if job and (job.overdue or job.task.cancelled)
+            )
 
     def _replace_delayed(self) -> None:
         if self._fast.patience <= 0:
@@ -162,7 +170,8 @@ class _Lane:
 
     def is_overdue(self) -> bool:
         """Return whether the current job takes too much."""
-        return self._thread is not None and self._thread.overdue_task() is not None
+        running = self._thread and self._thread.running
+        return running is not None and running.overdue
 
     def wake(self) -> None:
         """Run the jobs in the queue."""
@@ -195,8 +204,9 @@ class _Running(Struct, frozen=True):
         return _cpu_time(self.clock) - self.cpu_start
 
     @property
-    def seconds(self) -> float:
-        return time.monotonic() - self.start
+    def overdue(self) -> bool:
+        """Whether it takes too much. If so, its sequence fails."""
+        return self.task.is_overdue(self.cpu_seconds, time.monotonic() - self.start)
 
 
 class _WorkerThread:
@@ -217,13 +227,6 @@ class _WorkerThread:
 
     def wake(self) -> None:
         self._wake.set()
-
-    def overdue_task(self) -> MaskTask | None:
-        """Return its task if the job takes too much, after failing the task's sequence."""
-        running = self.running
-        if running is not None and running.task.is_overdue(running.cpu_seconds, running.seconds):
-            return running.task
-        return None
 
     def retire(self) -> None:
         """End after the current job, which has a low priority from now on."""

@@ -24,7 +24,7 @@ class Task:
         self.client = name[:1]
         self.slow = slow
         self.done = Event()
-        self.overdue = False
+        self.overdue = self.cancelled = False
         self._name = name
         self._run = run
         self.calls: list[str] = []
@@ -150,6 +150,27 @@ def test_threads_that_hang_are_counted_until_they_end(release: Event) -> None:
     release.set()
     while worker.hung.too_many("a"):
         worker.check()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have clocks only on Linux")
+def test_long_jobs_of_sequences_that_ended_count_at_once(release: Event) -> None:
+    worker, started = MaskWorker(), list[str]()
+    tasks = [
+        Task("a", run=lambda: started.append("a") or spin_until(release)) for _ in range(MAX_HUNG_OF_CLIENT)
+    ]
+    for task in tasks:
+        worker.submit(task, accept=False)
+    while len(started) < len(tasks):
+        worker.check()
+        time.sleep(0.001)
+    assert not worker.hung.too_many("a")
+    for task in tasks:
+        task.cancelled = True
+    end = time.monotonic() + 30
+    while not worker.hung.too_many("a") and time.monotonic() < end:
+        worker.check()
+        time.sleep(0.001)
+    assert worker.hung.too_many("a")
 
 
 def test_the_waits_for_many_tasks_add_up_to_a_share_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
