@@ -30,8 +30,8 @@ class OutputQueue(Generic[T]):
             self._filled.set()
 
     def fail(self, failure: Exception) -> None:
-        """Make `get` raise this error once the earlier items have been read."""
-        self._failure = failure
+        """Make `get` raise this error once the earlier items have been read, unless the queue has failed."""
+        self._failure = self._failure or failure
         self._filled.set()
 
     async def get(self) -> list[T]:

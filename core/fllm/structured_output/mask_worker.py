@@ -171,7 +171,7 @@ class _Lane:
     def is_overdue(self) -> bool:
         """Return whether the current job takes too much."""
         running = self._thread and self._thread.running
-        return running is not None and running.overdue
+        return bool(running and running.overdue)
 
     def wake(self) -> None:
         """Run the jobs in the queue."""

@@ -72,3 +72,14 @@ def test_a_failure_is_raised_after_the_earlier_items_and_drops_later_ones() -> N
                 await queue.get()
 
     asyncio.run(go())
+
+
+def test_the_first_failure_counts() -> None:
+    async def go() -> None:
+        queue: OutputQueue[int] = OutputQueue()
+        queue.fail(ValueError("the cause"))
+        queue.fail(ValueError("what followed"))
+        await queue.get()
+
+    with pytest.raises(ValueError, match="the cause"):
+        asyncio.run(go())
