@@ -8,13 +8,15 @@ import re
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from functools import cache, wraps
+from string import Formatter
 from types import BuiltinMethodType, MethodType
 from typing import Any, NoReturn
 
-from jinja2 import TemplateError, nodes
+from jinja2 import TemplateError, nodes, pass_eval_context
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
-from jinja2.filters import do_format, do_round
+from jinja2.filters import do_format, do_join, do_replace, do_round
+from jinja2.nodes import EvalContext
 from jinja2.parser import Parser
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -48,24 +50,25 @@ class GenerationBlock(Extension):
 PADDING_METHODS = (
     "center",
     "expandtabs",
-    "join",
     "ljust",
-    "replace",
     "rjust",
     "to_bytes",
     "translate",
     "zfill",
 )
 """Methods whose result may be as long as the product of the lengths, or values, of its arguments."""
-PADDING_FILTERS = ("batch", "center", "indent", "join", "replace", "slice", "wordwrap")
+PADDING_FILTERS = ("batch", "center", "indent", "slice", "wordwrap")
 """The same for filters."""
 MAX_PRECISION = 1000
 """Maximum number of decimals of ``round``."""
+MAX_INDENT = 1000
+"""Maximum length of the indent and of each separator of ``tojson``."""
+_TOO_WIDE = "an operation creates a text by a format that is too wide"
 _METHODS = (BuiltinMethodType, MethodType)
-_LARGE_FORMAT = re.compile(
-    r"%(?:\([^)]*\))?[-#0 +]*(?:\d{4,}|\*|\d{0,3}\.(?:\d{4,}|\*))"  # %1000s, %*d, %.1000f
-    r"|:[^{}:]*(?:\d{4,}|\{)"  # {:1000}, {:{}}
-)
+_WIDE_CONVERSION = re.compile(r"%(?:\([^)]*\))?[-#0 +]*(?:\d*\*|\d{4,}|\d*\.(?:\*|\d{4,}))")
+"""A conversion that ``%`` replaces, such as ``%1000s``, ``%*d`` or ``%.1000f``."""
+_WIDE_FIELD = re.compile(r"\{|\d{4,}")
+"""The part after the colon of a field that ``format`` replaces, such as ``{:1000}`` or ``{:{}}``."""
 
 
 class BoundedEnvironment(ImmutableSandboxedEnvironment):
@@ -78,8 +81,8 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.filters |= {name: _bounded(name, self.filters[name]) for name in PADDING_FILTERS}
-        self.filters |= {"format": _format, "round": _round}
+        self.filters |= {name: _bounded(self.filters[name]) for name in PADDING_FILTERS}
+        self.filters |= {"format": _format, "join": _join, "replace": _replace, "round": _round}
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """Compute a product, a power or a remainder. Raise `OversizedResult` if the result is too large."""
@@ -88,8 +91,14 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 
     def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Call a function or a method. Raise `OversizedResult` if the result may be too large."""
-        if type(obj) in _METHODS and obj.__name__ in PADDING_METHODS:
-            _check_padding(obj.__name__, (obj.__self__, *args, *kwargs.values()))
+        if type(obj) in _METHODS:
+            if obj.__name__ in PADDING_METHODS:
+                _check_padding((obj.__self__, *args, *kwargs.values()))
+            elif obj.__name__ == "replace":
+                _check_replacement(obj.__self__, *args)
+            elif obj.__name__ == "join":
+                args = tuple(map(_listed, args))
+                _check_joined(obj.__self__, *args)
         if not self.is_safe_callable(obj):
             raise SecurityError(f"{obj!r} is not safely callable")
         return context.call(obj, *args, **kwargs)
@@ -98,7 +107,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         """Return the safe ``format`` of a text; raise `OversizedResult` if it has a wide field."""
         wrapped = super().wrap_str_format(value)
         if wrapped is not None:
-            _check_format(value.__self__)
+            _check_fields(value.__self__)
         return wrapped
 
     @staticmethod
@@ -123,20 +132,38 @@ def _check_power(base: Any, exponent: Any) -> None:
         _check_bits(base.bit_length() * abs(exponent))
 
 
-def _check_format(text: Any, _: Any = None) -> None:
-    if isinstance(text, bytes) or (isinstance(text, str) and _LARGE_FORMAT.search(text)):
-        raise OversizedResult("an operation creates a text by a format that is too wide")
+def _check_conversions(text: Any, _: Any = None) -> None:
+    if isinstance(text, bytes) or (isinstance(text, str) and _WIDE_CONVERSION.search(text)):
+        raise OversizedResult(_TOO_WIDE)
 
 
-_CHECKS = {"*": _check_product, "**": _check_power, "%": _check_format}
+def _check_fields(text: str) -> None:
+    if any(spec and _WIDE_FIELD.search(spec) for _, _, spec, _ in Formatter().parse(text)):
+        raise OversizedResult(_TOO_WIDE)
 
 
-def _check_padding(name: str, values: Iterable[Any]) -> None:
+_CHECKS = {"*": _check_product, "**": _check_power, "%": _check_conversions}
+
+
+def _check_padding(values: Iterable[Any]) -> None:
     """Raise `OversizedResult` if the product of the lengths of texts, and of integers, is too large."""
-    if name == "replace":  # the text and its replacement
-        values = [value for value in values if isinstance(value, str | bytes)]
-        del values[1:2]
     _check_length(math.prod(max(1, _size(value)) for value in values))
+
+
+def _check_replacement(text: Any, old: Any = None, new: Any = None, _count: Any = None) -> None:
+    if all(isinstance(each, str | bytes) for each in (text, old, new)):
+        _check_length(len(text) + text.count(old) * len(new))
+
+
+def _check_joined(separator: Any, items: Any = ()) -> None:
+    if isinstance(separator, str | bytes) and isinstance(items, str | list | tuple):
+        _check_length(len(separator) * len(items) + _size(items))
+
+
+def _listed(value: Any) -> Any:
+    """Return a list of what is iterated, such as a generator, whose length is not known."""
+    known = isinstance(value, str | list | tuple) or not isinstance(value, Iterable)
+    return value if known else list(value)
 
 
 def _size(value: Any) -> int:
@@ -151,20 +178,33 @@ def _size(value: Any) -> int:
     return 1
 
 
-def _bounded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+def _bounded(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return a filter that raises `OversizedResult` if its result may be too large."""
 
     @wraps(function)
     def bounded(*args: Any, **kwargs: Any) -> Any:
-        _check_padding(name, (*args, *kwargs.values()))
+        _check_padding((*args, *kwargs.values()))
         return function(*args, **kwargs)
 
     return bounded
 
 
 def _format(value: Any, *args: Any, **kwargs: Any) -> str:
-    _check_format(str(value))
+    _check_conversions(str(value))
     return do_format(value, *args, **kwargs)
+
+
+@pass_eval_context
+def _join(eval_ctx: EvalContext, value: Any, d: str = "", attribute: str | int | None = None) -> str:
+    items = _listed(value)
+    _check_joined(str(d), items)
+    return do_join(eval_ctx, items, d, attribute)
+
+
+@pass_eval_context
+def _replace(eval_ctx: EvalContext, text: Any, old: str, new: str, count: int | None = None) -> str:
+    _check_replacement(str(text), str(old), str(new))
+    return do_replace(eval_ctx, text, old, new, count)
 
 
 def _round(value: float, precision: int = 0, method: Any = "common") -> float:
@@ -203,6 +243,8 @@ def tojson(
     sort_keys: bool = False,
 ) -> str:
     """Serialize to JSON. Jinja's own filter escapes HTML, which models were not trained on."""
+    if any(_size(each) > MAX_INDENT for each in (indent, *(separators or ()))):
+        raise OversizedResult(f"an operation creates a text with an indent of more than {MAX_INDENT}")
     return json.dumps(
         value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
     )

@@ -43,7 +43,12 @@ def test_a_template_that_loops_is_not_compiled() -> None:
         "('a' * 99999)|replace('a', 'b' * 9999)",
         "('a' * 9999).join(range(9999)|list)",
         "('a' * 99999).translate({97: 'b' * 9999})",
+        "('a' * 99999)|replace(new='b' * 9999, old='a')",
         "(range(9999)|list)|join('a' * 9999)",
+        "(range(9999)|map('string'))|join(d='a' * 9999)",
+        "('a' * 9999).join(range(9999)|map('string'))",
+        "[1]|tojson(indent=10**9)",
+        "[1, 2]|tojson(separators=['a' * 9999, ':'])",
         "'%999999999d' % 1",
         "'%*d' % (999999999, 1)",
         "'{:999999999}'.format('a')",
@@ -81,6 +86,25 @@ def test_methods_and_filters_of_ordinary_size_work() -> None:
     )
     expected = "a  |a--b|x, y|1-2|5 of 2024|002.0|   12024|1.2|a\n  b|ab|f"
     assert compiled(source).render(LOOP) == expected
+
+
+@pytest.mark.parametrize(
+    ("expression", "text"),
+    [
+        ("'Name: {}'.format('a')", "Name: a"),
+        ("'Cutoff: December 2023, {}'.format('a')", "Cutoff: December 2023, a"),
+        ("'Cutoff: December 2023, %s' % 'a'", "Cutoff: December 2023, a"),
+        ("'Cutoff: December 2023, %s'|format('a')", "Cutoff: December 2023, a"),
+        ("""'{"name": "%s", "arguments": {}}' % 'f'""", '{"name": "f", "arguments": {}}'),
+        ('\'{{"year": 2024, "n": {:>3}}}\'.format(1)', '{"year": 2024, "n":   1}'),
+        ("('a' * 10000).replace('b', 'c' * 10000)|length", "10000"),
+        ("'\n'.join(['a' * 10000] * 1000)|length", "10000999"),
+        ("{'a': 1, 'b': 2}|join(d=', ')", "a, b"),
+        ("[1]|tojson(indent=2, separators=[',', ':'])", "[\n  1\n]"),
+    ],
+)
+def test_an_ordinary_operation_works_whatever_its_text_looks_like(expression: str, text: str) -> None:
+    assert compiled(f"{{{{ {expression} }}}}").render(LOOP) == text
 
 
 def test_a_conversation_that_takes_too_long_fails_alone() -> None:
