@@ -100,7 +100,8 @@ def nest_an_eos_token(model: Path) -> Path:
 
 
 def name_a_token_beyond_the_vocabulary(model: Path) -> Path:
-    return set_key(model, "generation_config.json", eos_token_id=[1, 10**6])
+    set_key(model, "config.json", eos_token_id=None)
+    return set_key(model, "generation_config.json", eos_token_id=10**6)
 
 
 def declare_a_giant_context(model: Path) -> Path:

@@ -54,6 +54,9 @@ def confine(limits: ResourceLimits) -> None:
     with open("/proc/self/statm") as file:
         pages = int(file.read().split()[0])
     max_bytes = pages * resource.getpagesize() + limits.memory
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_AS)
+    if hard_limit != resource.RLIM_INFINITY:
+        max_bytes = min(max_bytes, hard_limit)  # only root can raise it
     resource.setrlimit(resource.RLIMIT_AS, (max_bytes, max_bytes))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     if not limits.allow_files:

@@ -1,11 +1,13 @@
-"""Read the JSON files of a model directory: strict JSON of a limited size."""
+"""Read the JSON files of a model directory, as transformers does, with a limited size."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -13,6 +15,7 @@ from fllm.errors import ModelError
 from fllm.files import read_bounded
 
 T = TypeVar("T")
+log = logging.getLogger("fllm.model")
 
 MAX_JSON_BYTES = 64 * 1024**2
 """Maximum size of a configuration or an index. The index of 90,000 tensors has 8 MiB."""
@@ -22,21 +25,21 @@ _EXACT_FLOATS = 2**53
 def read_json(path: Path, kind: type[T]) -> T:
     """Decode a file as ``kind``; raise `ModelError` with the file's name if that fails.
 
-    A number such as 1e6 is an integer, too. A key must not occur twice in an object.
+    A number such as 1e6 is an integer, too. ``NaN`` and ``Infinity`` are numbers, outside of every range. Of a
+    key that occurs twice in an object, the last value counts, with a warning.
     """
     try:
         value = json.loads(
             read_bounded(path, MAX_JSON_BYTES),
-            object_pairs_hook=_object,
+            object_pairs_hook=partial(_object, path),
             parse_float=_number,
-            parse_constant=_reject_constant,
         )
         return msgspec.convert(value, kind)
     except OSError as error:
         raise ModelError(f"{path} can't be read: {error.strerror}") from error
     except RecursionError as error:
         raise ModelError(f"{path} is invalid: it is nested too deeply") from error
-    except ValueError as error:  # of msgspec, json, Unicode and the functions below
+    except ValueError as error:  # of msgspec, json and Unicode
         raise ModelError(f"{path} is invalid: {error}") from error
 
 
@@ -53,18 +56,19 @@ def convert(value: Any, kind: type[T], where: str) -> T:
         raise ModelError(f"{where}: {error}") from error
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} occurs twice")
+        for key in sorted({key for key, other in pairs if str(other) != str(value[key])}):
+            _warn_once(path, key)
     return value
+
+
+@lru_cache(100)
+def _warn_once(path: Path, key: str) -> None:
+    log.warning("%s: the key %r occurs twice; the last value counts", path, key)
 
 
 def _number(text: str) -> float:
     number = float(text)
     return int(number) if number.is_integer() and abs(number) <= _EXACT_FLOATS else number
-
-
-def _reject_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -15,6 +16,8 @@ from fllm.values import ModelCard, SamplingDefaults
 from fllm_backends.checkpoints.architecture import Architecture
 from fllm_backends.checkpoints.json_files import convert, read_object
 
+log = logging.getLogger("fllm.model")
+
 TokenId: TypeAlias = Annotated[int, Meta(ge=0, lt=2**31)]
 
 
@@ -27,7 +30,6 @@ class _EosTokens(Struct):
 class _GenerationConfig(Struct):
     """The sampling parameters of ``generation_config.json``, in the ranges that requests have."""
 
-    do_sample: bool | None = None
     temperature: Annotated[float, Meta(ge=0, le=100)] | None = None
     top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
     top_k: Annotated[int, Meta(ge=-1, lt=2**31)] | None = None
@@ -64,18 +66,25 @@ def read_model_card(
 def read_eos_token_ids(directory: Path, vocab_size: int) -> tuple[int, ...]:
     """Return the EOS token ids that any of three files names: those of Llama 3 and of Qwen disagree.
 
-    Raise `ModelError` if a configuration names one that is not in the vocabulary.
+    An id beyond the vocabulary, which fine-tuning may leave in a file, is omitted with a warning. Raise
+    `ModelError` if there are only such ids.
     """
     ids: list[int] = []
+    beyond = ""
     for file in (directory / "generation_config.json", directory / "config.json"):
         found = _as_list(convert(read_object(file), _EosTokens, str(file)).eos_token_id)
+        ids += (token for token in found if token < vocab_size)
         if wrong := [token for token in found if token >= vocab_size]:
-            raise ModelError(f"{file}: eos_token_id {wrong[0]} is beyond the vocabulary of {vocab_size}")
-        ids += found
+            beyond = f"{file}: eos_token_id {wrong[0]} is beyond the vocabulary of {vocab_size}"
     eos = read_object(directory / "tokenizer_config.json").get("eos_token")
     content = eos.get("content") if isinstance(eos, dict) else eos
-    ids += [token.id for token in _added_tokens(directory / "tokenizer.json") if token.content == content]
-    return tuple(token for token in dict.fromkeys(ids) if 0 <= token < vocab_size)
+    added = [token.id for token in _added_tokens(directory / "tokenizer.json") if token.content == content]
+    ids += (token for token in added if 0 <= token < vocab_size)
+    if beyond and not ids:
+        raise ModelError(beyond)
+    if beyond:
+        log.warning("%s; it is ignored", beyond)
+    return tuple(dict.fromkeys(ids))
 
 
 def _added_tokens(path: Path) -> list[_AddedToken]:
@@ -99,9 +108,10 @@ def _as_list(value: int | list[int] | None) -> list[int]:
 def read_sampling_defaults(directory: Path) -> SamplingDefaults:
     """Return what ``generation_config.json`` recommends; no defaults if it disables sampling."""
     file = directory / "generation_config.json"
-    generation = convert(read_object(file), _GenerationConfig, str(file))
-    if generation.do_sample is False:
+    content = read_object(file)
+    if content.get("do_sample") is False:
         return SamplingDefaults()
+    generation = convert(content, _GenerationConfig, str(file))
     return SamplingDefaults(
         temperature=generation.temperature,
         top_p=generation.top_p,

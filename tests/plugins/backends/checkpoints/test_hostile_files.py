@@ -96,7 +96,6 @@ YARN = {"rope_type": "yarn", "factor": 2.0}
 ABSURD: list[tuple[str, str, Any]] = [
     (CONFIG, "eos_token_id", [[1]]),
     (CONFIG, "eos_token_id", -1),
-    (CONFIG, "eos_token_id", 256),
     (CONFIG, "eos_token_id", "2"),
     (CONFIG, "max_position_embeddings", 2**50),
     (CONFIG, "max_position_embeddings", 0),
@@ -152,7 +151,7 @@ def test_an_absurd_value_is_one_line_that_names_the_file(
 @pytest.mark.parametrize("file", [CONFIG, GENERATION, TOKENIZER_CONFIG, "tokenizer.json"])
 @pytest.mark.parametrize(
     "content",
-    [b"", b"[]", b"\xff\xfe{}", b'{"a": "\xc3("}', b"[" * 100_000, b'{"a":' * 100_000, b'{"a": NaN}', b"nul"],
+    [b"", b"[]", b"\xff\xfe{}", b'{"a": "\xc3("}', b"[" * 100_000, b'{"a":' * 100_000, b"nul"],
 )
 def test_a_file_that_is_no_json_object_is_one_line_that_names_it(
     file: str, content: bytes, model: Path
@@ -161,10 +160,19 @@ def test_a_file_that_is_no_json_object_is_one_line_that_names_it(
     assert file in error_of(load, model)
 
 
-def test_a_key_must_not_occur_twice(model: Path) -> None:
-    text = (model / CONFIG).read_text()
-    (model / CONFIG).write_text(text.replace("{", '{"vocab_size": 1,', 1))
-    assert "'vocab_size' occurs twice" in error_of(load, model)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize(("file", "key"), [(CONFIG, "rope_theta"), (GENERATION, "temperature")])
+def test_a_number_that_is_not_finite_is_in_no_range(file: str, key: str, value: float, model: Path) -> None:
+    change(model, file, **{key: value})
+    if key == "rope_theta":
+        change(model, file, rope_parameters=None)
+    assert file in error_of(load, model)
+
+
+def test_an_eos_token_beyond_the_vocabulary_is_refused_if_there_is_no_other(model: Path) -> None:
+    change(model, CONFIG, eos_token_id=None)
+    change(model, GENERATION, eos_token_id=[256])
+    assert "generation_config.json: eos_token_id 256 is beyond the vocabulary" in error_of(load, model)
 
 
 @pytest.mark.parametrize("file", [CONFIG, GENERATION, TOKENIZER_CONFIG, "tokenizer.json", WEIGHTS])
