@@ -25,8 +25,8 @@ _EXACT_FLOATS = 2**53
 def read_json(path: Path, kind: type[T]) -> T:
     """Decode a file as ``kind``; raise `ModelError` with the file's name if that fails.
 
-    A number such as 1e6 is an integer, too. ``NaN`` and ``Infinity`` are numbers, outside of every range. Of a
-    key that occurs twice in an object, the last value counts, with a warning.
+    A number such as 1e6 is an integer, too. ``NaN`` and ``Infinity`` are numbers, in no range. Of a key that
+    occurs twice in an object, the last value counts, with a warning.
     """
     try:
         value = json.loads(
