@@ -43,7 +43,7 @@ def bind_unix(path: Path) -> Iterator[list[socket.socket]]:
     """
     with ExitStack() as stack:
         try:
-            lock = stack.enter_context(open(f"{path}.lock", "wb"))
+            lock = stack.enter_context(open(f"{path}.lock", "ab"))
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _remove_stale_socket(path)
             bound = stack.enter_context(socket.socket(socket.AF_UNIX))

@@ -111,6 +111,12 @@ def test_a_unix_socket_is_in_use_while_another_server_loads(tmp_path: Path) -> N
         assert path.is_socket()
 
 
+def test_a_file_with_the_name_of_the_lock_keeps_its_content(tmp_path: Path) -> None:
+    (tmp_path / "server.sock.lock").write_text("precious")
+    with bind_unix(tmp_path / "server.sock"):
+        assert (tmp_path / "server.sock.lock").read_text() == "precious"
+
+
 def test_a_unix_socket_of_another_program_is_in_use(tmp_path: Path) -> None:
     path = tmp_path / "server.sock"
     with socket.socket(socket.AF_UNIX) as other:

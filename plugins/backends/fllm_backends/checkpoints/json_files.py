@@ -28,12 +28,15 @@ def read_json(path: Path, kind: type[T]) -> T:
     A number such as 1e6 is an integer, too. ``NaN`` and ``Infinity`` are numbers, in no range. Of a key that
     occurs twice in an object, the last value counts, with a warning.
     """
+    repeated: list[str] = []
     try:
         value = json.loads(
             read_bounded(path, MAX_JSON_BYTES),
-            object_pairs_hook=partial(_object, path),
+            object_pairs_hook=partial(_object, repeated),
             parse_float=_number,
         )
+        if repeated:
+            _warn_once(path, repeated[0])
         return msgspec.convert(value, kind)
     except OSError as error:
         raise ModelError(f"{path} can't be read: {error.strerror}") from error
@@ -56,17 +59,17 @@ def convert(value: Any, kind: type[T], where: str) -> T:
         raise ModelError(f"{where}: {error}") from error
 
 
-def _object(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object(repeated: list[str], pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the object; add to ``repeated`` a key that has two different values, unless it has one already."""
     value = dict(pairs)
-    if len(value) != len(pairs):
-        for key in sorted({key for key, other in pairs if str(other) != str(value[key])}):
-            _warn_once(path, key)
+    if len(value) != len(pairs) and not repeated:
+        repeated += [key for key, other in pairs if str(other) != str(value[key])][:1]
     return value
 
 
 @lru_cache(100)
 def _warn_once(path: Path, key: str) -> None:
-    log.warning("%s: the key %r occurs twice; the last value counts", path, key)
+    log.warning("%s: the key %.100r occurs twice; the last value counts", path, key)
 
 
 def _number(text: str) -> float:
