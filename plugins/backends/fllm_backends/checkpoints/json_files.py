@@ -60,7 +60,7 @@ def convert(value: Any, kind: type[T], where: str) -> T:
 
 
 def _object(repeated: list[str], pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return the object; add to ``repeated`` a key that has two different values, unless it has one already."""
+    """Return the object; add to ``repeated`` the first key of all that has two different values."""
     value = dict(pairs)
     if len(value) != len(pairs) and not repeated:
         repeated += [key for key, other in pairs if str(other) != str(value[key])][:1]
