@@ -100,6 +100,11 @@ def test_the_pod_is_confined_like_the_image() -> None:
     assert instructions("VOLUME")[0] in [mount["mountPath"] for mount in container["volumeMounts"]]
 
 
+def test_the_pod_trusts_its_own_volume_which_may_have_mode_0777() -> None:
+    [container] = deployment()["containers"]
+    assert {"name": "FLLM_TRUST_CACHE", "value": "1"} in container["env"]
+
+
 def test_probes_use_the_right_endpoints() -> None:
     [container] = deployment()["containers"]
     paths = {name: container[name]["httpGet"]["path"] for name in container if name.endswith("Probe")}
