@@ -57,6 +57,13 @@ def test_a_tokenizer_that_works_passes(check: ModelCheck, tmp_path: Path) -> Non
     check.check_tokenizer(echo_model(tmp_path))
 
 
+def test_a_tokenizer_without_a_token_for_unknown_words_passes(check: ModelCheck, tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models
+
+    Tokenizer(models.WordLevel({"word": 0}, unk_token="<unk>")).save(str(tmp_path / "tokenizer.json"))
+    check.check_tokenizer(tmp_path)
+
+
 def test_a_tokenizer_whose_pattern_backtracks_for_ever_is_refused(check: ModelCheck, tmp_path: Path) -> None:
     file = echo_model(tmp_path) / "tokenizer.json"
     content = json.loads(file.read_bytes())
@@ -70,7 +77,7 @@ def test_a_tokenizer_whose_pattern_backtracks_for_ever_is_refused(check: ModelCh
 def test_a_tokenizer_that_takes_too_much_memory_is_refused(check: ModelCheck, tmp_path: Path) -> None:
     file = echo_model(tmp_path) / "tokenizer.json"
     content = json.loads(file.read_bytes())
-    content["model"]["vocab"] |= {f"token {i} {'x' * 100}": i for i in range(256, 300_000)}
+    content["model"]["vocab"] |= {f"token {i} {'x' * 400}": i for i in range(256, 300_000)}
     file.write_text(json.dumps(content))
     with pytest.raises(ModelError, match=r"tokenizer\.json can't be used: .*too much memory"):
         check.check_tokenizer(tmp_path)
