@@ -195,7 +195,7 @@ def _format(value: Any, *args: Any, **kwargs: Any) -> str:
 
 
 @pass_eval_context
-def _join(eval_ctx: EvalContext, value: Any, d: str = "", attribute: str | int | None = None) -> str:
+def _join(eval_ctx: EvalContext, value: Any, d: str = "", attribute: str | int | None = None) -> Any:
     items = _listed(value)
     _check_joined(str(d), items)
     return do_join(eval_ctx, items, d, attribute)
