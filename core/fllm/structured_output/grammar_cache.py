@@ -138,12 +138,12 @@ class GrammarCache:
         self._queued[client] += size
         try:
             if self._queued[client] > MAX_QUEUED_CHARACTERS:
-                raise TimeoutError
+                raise BackendUnavailable("too many of your grammars wait to be compiled: try again later")
             async with asyncio.timeout(self._queue_timeout):
                 await compilation.started.wait()
         except TimeoutError:
             raise BackendUnavailable(
-                "too many of your grammars wait to be compiled: try again later"
+                f"the grammar waited for {self._queue_timeout:g} s to be compiled: try again later"
             ) from None
         finally:
             turn.cancel()

@@ -123,6 +123,7 @@ def test_constraints_that_wait_too_long_fail_and_hanging_compilers_are_abandoned
         )
         assert [type(each) for each in found] == [BackendError, BackendError, BackendUnavailable]
         assert "it takes more than 0.2 s" in str(found[0])
+        assert "waited for 0.1 s" in str(found[2])
         await cache.matcher(ConstString("1"), client="a")
 
     assert sorted(run(scenario, queue_timeout=0.1, compile_timeout=0.2).asked) == ["1", "z1", "z2"]
