@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 
 from fllm.concurrency import thread_watchdog
-from fllm.concurrency.thread_watchdog import LimitExceeded, ThreadWatchdog
+from fllm.concurrency.thread_watchdog import Interrupt, LimitExceeded, ThreadWatchdog
 
 
 def compute() -> None:
@@ -117,3 +117,27 @@ def test_traced_functions_end_after_an_interrupt() -> None:
 
 def compute_once() -> int:
     return sum(range(100))
+
+
+class InterruptedLock:
+    """Is entered at the second and the third time only to be interrupted."""
+
+    def __init__(self) -> None:
+        self._interrupts = iter([False, True, True])
+
+    def __enter__(self) -> None:
+        if next(self._interrupts, False):
+            raise Interrupt
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+def test_no_interrupt_leaves_the_run_even_if_two_arrive_while_it_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    watchdog = ThreadWatchdog(cpu_seconds=1.0, memory=1 << 30)
+    monkeypatch.setattr(watchdog, "_lock", InterruptedLock())
+    with pytest.raises(LimitExceeded):
+        watchdog.run(lambda: None)
+    monkeypatch.undo()
+    assert watchdog.run(lambda: "the next") == "the next"
