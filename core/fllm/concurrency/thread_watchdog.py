@@ -56,9 +56,8 @@ class ThreadWatchdog:
                 self._end(run)
         except Interrupt:
             while self._runs.get(threading.get_ident()) is run:
-                with suppress(
-                    Interrupt
-                ):  # a second one, which a busy machine may raise before the first ends it
+                # On a busy machine, a second one may arrive before the first has ended the run.
+                with suppress(Interrupt):
                     self._end(run)
             raise LimitExceeded(run.exceeded) from None
 
