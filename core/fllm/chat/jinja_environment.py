@@ -65,7 +65,7 @@ MAX_INDENT = 1000
 """Maximum length of the indent and of each separator of ``tojson``."""
 _TOO_WIDE = "an operation creates a text by a format that is too wide"
 _METHODS = (BuiltinMethodType, MethodType)
-_WIDE_CONVERSION = re.compile(r"%(?:\([^)]*\))?[-#0 +]*(?:\d*\*|\d{4,}|\d*\.(?:\*|\d{4,}))")
+_WIDE_CONVERSION = re.compile(r"%(?:\([^)]*\))?[-#0 +]*+(?:\d*+\*|\d{4,}|\d*+\.(?:\*|\d{4,}))")
 """A conversion that ``%`` replaces, such as ``%1000s``, ``%*d`` or ``%.1000f``."""
 _WIDE_FIELD = re.compile(r"\{|\d{4,}")
 """The part after the colon of a field that ``format`` replaces, such as ``{:1000}`` or ``{:{}}``."""
