@@ -256,7 +256,7 @@ def noticed_by(parts: Sequence[Noticed]) -> Noticed:
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """Return a quantile; NaN if there are no values."""
+    """Return a quantile, or NaN without values."""
     ordered = sorted(values)
     return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else float("nan")
 

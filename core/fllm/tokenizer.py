@@ -62,7 +62,7 @@ class Tokenizer:
             raise ModelError(f"the tokenizer {file} can't be read: {error.strerror}") from error
         if size > MAX_TOKENIZER_BYTES:
             raise ModelError(f"the tokenizer {file} is larger than {MAX_TOKENIZER_BYTES >> 20} MiB")
-        # The library raises plain exceptions, and panics are no `Exception`.
+        # The library raises plain exceptions, and a panic is not an `Exception`.
         with mapped(
             lambda error: ModelError(f"the tokenizer {file} can't be read: {error}"), base_exceptions=True
         ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 from msgspec import Struct
@@ -34,7 +35,7 @@ from fllm_api.protocol.completions import CompletionRequest
 DEFAULT_MAX_TOKENS = 16
 """OpenAI's default."""
 MAX_PROMPTS = 2048
-"""Maximum number of prompts in one request. """
+"""Maximum number of prompts in one request."""
 
 
 class PreparedCompletion(Struct, frozen=True, kw_only=True):
@@ -98,15 +99,23 @@ def prepare_completion(body: CompletionRequest, server: AppState) -> Pieces[Prep
         shared_tokens=count_shared_tokens(token_ids, server),
         output_constraint=output_constraint,
     )
+    echoes = (yield from _echoes(prompts, request, server)) if echo else []
+    return PreparedCompletion(request=request, echoes=echoes)
+
+
+def _echoes(
+    prompts: Sequence[str | list[int]], request: PipelineRequest, server: AppState
+) -> Pieces[list[Echo]]:
+    """Return the prompts as they are repeated. Raise `RequestError` if they are too long together."""
     echoes: list[Echo] = []
-    echoed_chars = 0
-    for prompt, ids in zip(prompts, token_ids, strict=True) if echo else ():
-        detokenizer = Detokenizer(tokenizer, skip_special_tokens=skip_special_tokens)
+    characters = 0
+    for prompt, ids in zip(prompts, request.prompts, strict=True):
+        detokenizer = Detokenizer(server.tokenizer, skip_special_tokens=request.skip_special_tokens)
         text, offsets = yield from detokenize_prompt(ids, detokenizer)
         echoes.append(Echo(prompt if isinstance(prompt, str) else text, ids, offsets))
-        echoed_chars += n * len(echoes[-1].text)
-        check_echo(echoed_chars)
-    return PreparedCompletion(request=request, echoes=echoes)
+        characters += request.n * len(echoes[-1].text)
+        check_echo(characters)
+    return echoes
 
 
 def split_prompts(prompt: str | list[str | int | list[int]]) -> list[str | list[int]]:

@@ -28,7 +28,7 @@ def separate_clients(request: PipelineRequest, server: AppState) -> PipelineRequ
 def count_shared_tokens(prompts: Sequence[Sequence[int]], server: AppState) -> tuple[int, ...]:
     """Return how many first tokens each prompt has in common with a prefix that the operator made public.
 
-    Return nothing if there is no such prefix.
+    Return nothing without such a prefix.
     """
     if server.shared_prefixes is None:
         return ()

@@ -101,6 +101,9 @@ def test_a_unix_socket_of_an_ended_server_is_replaced(tmp_path: Path) -> None:
         ended.bind(str(path))
     with bind_unix(path) as [bound]:
         bound.listen()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            assert client.getpeername() == str(path)
 
 
 def test_a_unix_socket_is_in_use_while_another_server_loads(tmp_path: Path) -> None:

@@ -112,6 +112,7 @@ def test_a_request_is_not_rejected_for_the_tokens_of_its_own_prompt():
     slot = admission(tokens_per_minute=100).admit("a", Cost())
     slot.charge(500)
     slot.reserve(asked(tokens=500))
+    assert slot.headers()["x-ratelimit-remaining-tokens"] == "0"
 
 
 def test_the_concurrency_of_each_client_is_limited():
