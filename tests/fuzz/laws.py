@@ -22,29 +22,39 @@ from fllm import (
 )
 from fllm.constraints import ANY_OBJECT
 from fllm.errors import format_error
-from fllm.parsing import Call, Marker, MarkerSplitter, ReasoningParserBase, ToolCallParser
+from fllm.parsing import Marker, MarkerSplitter, ReasoningParserBase, ToolCallParser
 from fllm.testing import merge_events
+from fllm.testing.parser_contracts import is_beginning_of_json, may_drop
 
 
 def check(subject: Subject, context: ParserContext, pieces: Sequence[str], *, constrained: bool) -> None:
     """Raise `AssertionError` if the parser breaks a law with these pieces."""
     text = "".join(pieces)
-    bodies: list[str] = []
+    bodies = Bodies()
     whole = _events(subject, context, [text], constrained, bodies)
-    divided = _events(subject, context, pieces, constrained, [])
+    divided = _events(subject, context, pieces, constrained, Bodies())
     assert divided == whole, f"the events depend on the division: {divided} and {whole}"
     kept = "".join(event.text for event in whole if isinstance(event, Text | Reasoning))
     assert _within(kept, text), f"emitted text that is not in the input: {kept!r}"
     if subject.kind == "tool":
-        _check_calls(whole, text, kept)
-        if isinstance(subject.make, type) and issubclass(subject.make, ToolCallParser):
-            _check_nothing_lost(text, kept + "".join(bodies), _dropped_by_calls(subject.make))
+        _check_calls(subject, whole, text, kept)
+        if isinstance(subject.make, type) and issubclass(subject.make, ToolCallParser) and not bodies.broken:
+            _check_nothing_lost(text, kept + "".join(bodies.texts), _dropped_by_calls(subject.make))
     else:
         _check_reasoning(subject, whole, text, kept, constrained)
 
 
+class Bodies:
+    """The bodies of calls, which a tool-call parser does not emit as text."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.broken = False
+        """Whether one broke off, so that what it held is partly emitted."""
+
+
 def _events(
-    subject: Subject, context: ParserContext, pieces: Iterable[str], constrained: bool, bodies: list[str]
+    subject: Subject, context: ParserContext, pieces: Iterable[str], constrained: bool, bodies: Bodies
 ) -> list[ParserEvent]:
     try:
         parser = subject.make(structs.replace(context, constrained=constrained))
@@ -60,11 +70,11 @@ def _events(
     return _without_ids(found)
 
 
-def _record_bodies(parser: Parser, bodies: list[str]) -> None:
-    """Append the bodies of calls, which a tool-call parser does not emit as text, to ``bodies``."""
+def _record_bodies(parser: Parser, bodies: Bodies) -> None:
+    """Append the bodies of calls to ``bodies``."""
     if not isinstance(parser, ToolCallParser):
         return
-    new_scanner, parse_body = parser.new_scanner, parser.parse_body
+    new_scanner, end_body, break_body = parser.new_scanner, parser._end_body, parser.break_body
     pieces: list[str] = []
 
     def recording_scanner() -> Any:
@@ -80,14 +90,18 @@ def _record_bodies(parser: Parser, bodies: list[str]) -> None:
         scanner.feed = recording_feed
         return scanner
 
-    def recording_parse_body(scanner: Any) -> Sequence[Call]:
-        calls = parse_body(scanner)
-        if calls:
-            bodies.append("".join(pieces))
-        return calls
+    def recording_end() -> None:
+        bodies.texts.append("".join(pieces))
+        pieces.clear()
+        end_body()
+
+    def recording_break(scanner: Any, rest: str) -> str:
+        bodies.broken = True
+        return break_body(scanner, rest)
 
     parser.new_scanner = recording_scanner  # type: ignore[method-assign]
-    parser.parse_body = recording_parse_body  # type: ignore[method-assign]
+    parser._end_body = recording_end  # type: ignore[method-assign]
+    parser.break_body = recording_break  # type: ignore[method-assign]
 
 
 def _without_ids(events: Iterable[ParserEvent]) -> list[ParserEvent]:
@@ -98,7 +112,7 @@ def _without_ids(events: Iterable[ParserEvent]) -> list[ParserEvent]:
     ]
 
 
-def _check_calls(events: Iterable[ParserEvent], text: str, kept: str) -> None:
+def _check_calls(subject: Subject, events: Iterable[ParserEvent], text: str, kept: str) -> None:
     arguments: list[str] = []
     for event in events:
         match event:
@@ -114,9 +128,13 @@ def _check_calls(events: Iterable[ParserEvent], text: str, kept: str) -> None:
                 raise AssertionError("a tool-call parser emitted reasoning")
             case _:
                 pass
-    for each in arguments:
-        _check_json(each)
-    assert arguments or kept == text, f"no call was emitted, and only this text: {kept!r}"
+    for number, each in enumerate(arguments, start=1):
+        if number < len(arguments) or not is_beginning_of_json(each):  # the last one may be cut off
+            _check_json(each)
+        each.encode()
+    assert arguments or kept == text or may_drop(subject.make, text, kept), (
+        f"no call was emitted, and only this text: {kept!r}"
+    )
 
 
 def _check_json(arguments: str) -> None:

@@ -25,6 +25,11 @@ def text_of(events: Iterable[ParserEvent]) -> str:
 
 def calls_of(events: Iterable[ParserEvent]) -> list[tuple[str, str]]:
     """Return the name and arguments of each call."""
-    events = [*events]
-    names = [event.name for event in events if isinstance(event, ToolStart)]
-    return list(zip(names, [each.text for each in events if isinstance(each, ToolArguments)], strict=True))
+    calls: list[tuple[str, str]] = []
+    for event in events:
+        if isinstance(event, ToolStart):
+            calls.append((event.name, ""))
+        elif isinstance(event, ToolArguments):
+            name, arguments = calls[event.index]
+            calls[event.index] = (name, arguments + event.text)
+    return calls

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 
 from fllm.chat import ChatTemplate, RequestTemplate
@@ -14,6 +13,7 @@ from fllm.interfaces import ParserContext
 from fllm.pipeline.pipeline import PipelineRequest
 from fllm.values import Tool
 from fllm_api.app_state import AppState
+from fllm_api.intake.history import template_messages
 from fllm_api.intake.prefix_cache import count_shared_tokens
 from fllm_api.intake.response_size import check_echo, logprob_bound
 from fllm_api.intake.sampling import (
@@ -99,7 +99,7 @@ def render_chat(body: ChatRequest, server: AppState) -> str:
 
 def _render(body: ChatRequest, server: AppState, tools: tuple[Tool, ...], kwargs: dict[str, Any]) -> str:
     return _template(body, server).render(
-        [msgspec.to_builtins(message) for message in body.messages],
+        template_messages(body.messages),
         tools=[template_tool(tool) for tool in tools] or None,
         add_generation_prompt=_generation_prompt(body),
         continue_final_message=bool(body.continue_final_message),

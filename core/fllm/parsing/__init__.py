@@ -5,13 +5,17 @@ from fllm.parsing.body_scanner import BodyScanner
 from fllm.parsing.json_objects import JsonObject, ObjectFinder
 from fllm.parsing.json_scanner import JsonScanner
 from fllm.parsing.json_tool_calls import (
+    CallHead,
     HeaderToolCallParser,
+    JsonArguments,
+    JsonCallReader,
     JsonToolCallParser,
     JsonWithHeaderScanner,
     call_from_json,
     json_list,
     make_call,
 )
+from fllm.parsing.literal_tool_calls import LiteralToolCallParser
 from fllm.parsing.markers import Marker, MarkerSplitter
 from fllm.parsing.partial_match import longest_overlap, overlap
 from fllm.parsing.reasoning_parser import SPACE, ReasoningParserBase, Space
@@ -24,11 +28,15 @@ __all__ = [
     "SPACE",
     "BodyScanner",
     "Call",
+    "CallHead",
     "HeaderToolCallParser",
+    "JsonArguments",
+    "JsonCallReader",
     "JsonObject",
     "JsonScanner",
     "JsonToolCallParser",
     "JsonWithHeaderScanner",
+    "LiteralToolCallParser",
     "Marker",
     "MarkerSplitter",
     "ObjectFinder",

@@ -10,9 +10,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from fllm.parsing.argument_writer import quoted
 from fllm.parsing.body_scanner import MAX_NUMBER_LENGTH
 from fllm.parsing.json_scanner import JsonScanner
-from fllm.parsing.literal_scanner import quoted
 from fllm.parsing.python_call_scanner import PythonCallScanner, number
 from fllm.parsing.tool_parameters import Parameters, choices, json_type
 
@@ -20,7 +20,8 @@ from fllm.parsing.tool_parameters import Parameters, choices, json_type
 def from_text(text: str, schema: Any, parameters: Parameters) -> str:
     """Return the JSON of an argument that was written as plain text; a string if nothing else is possible.
 
-    Where a schema allows a string, the value is one, except for ``null``: a zip code is not a number.
+    Where a schema allows a string, the value is one, except for ``null`` and for JSON arrays and objects that
+    the schema allows too: a zip code is not a number.
     """
     for choice in choices(parameters.resolved(schema)):
         if text.strip() == (choice if isinstance(choice, str) else json.dumps(choice)):
@@ -31,8 +32,8 @@ def from_text(text: str, schema: Any, parameters: Parameters) -> str:
 
 def from_any_text(text: str) -> str:
     """Return the JSON of an argument without a schema, in a format that writes all but strings as JSON."""
-    value = text.strip()
-    return value if not value.startswith('"') and is_json(value) else quoted(text)
+    value = None if text.lstrip().startswith('"') else as_json(text.strip())
+    return quoted(text) if value is None else value
 
 
 def coerced(value: str, schema: Any, parameters: Parameters) -> str:
@@ -47,38 +48,52 @@ def coerced(value: str, schema: Any, parameters: Parameters) -> str:
         return value
 
 
-def is_json(text: str) -> bool:
-    """Return whether ``text`` is a JSON value that every JSON parser accepts."""
+def as_json(text: str) -> str | None:
+    """Return ``text`` if it is a JSON value, or else ``None``.
+
+    Control characters within strings are escaped, so that every JSON parser accepts the result.
+    """
     scanner = JsonScanner()
     member = f'{{"":{text}}}'
     scanner.feed(member)
-    return scanner.state == "complete" and scanner.length == len(member) and len(scanner.spans) == 1
+    valid = scanner.state == "complete" and scanner.length == len(member) and len(scanner.spans) == 1
+    return scanner.json_text(4, len(member) - 1) if valid else None
 
 
 def read_value(text: str) -> str | None:
     """Return the JSON of a value that is written as JSON or as a Python literal, or else ``None``."""
-    if is_json(text):
-        return text
+    if (value := as_json(text)) is not None:
+        return value
     scanner = PythonCallScanner()
     call = f"_(_={text})"
     scanner.feed(call)
     if scanner.state != "complete" or scanner.length != len(call):
         return None
-    (_, arguments), *_ = scanner.calls
-    return arguments["_"] if len(arguments) == 1 else None
+    arguments = scanner.calls[0].arguments
+    return arguments[0].value if len(arguments) == 1 else None
 
 
 def _parse_as_types(text: str, types: frozenset[str]) -> str | None:
     word = text.strip()
     if "null" in types and word in ("null", "None"):
         return "null"
-    if not types or "string" in types:
+    if not types:
         return None
+    if "string" in types:
+        return _array_or_object(word, types)
     if "boolean" in types and word.lower() in ("true", "false"):
         return word.lower()
     if types & {"integer", "number"} and len(word) <= MAX_NUMBER_LENGTH and (value := number(word)):
         return value
     return read_value(word) if types & {"object", "array"} else None
+
+
+def _array_or_object(word: str, types: frozenset[str]) -> str | None:
+    """Return what is written as JSON if it is of one of these types, where a string is possible as well."""
+    for type_, bracket in (("array", "["), ("object", "{")):
+        if type_ in types and word.startswith(bracket):
+            return as_json(word)
+    return None
 
 
 def _coerced_scalar(value: str, types: frozenset[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from msgspec import Struct
 
@@ -13,18 +14,39 @@ _OBJECT_START = re.compile(r'\{(?=[ \t\n\r]*+(?:["}]|\Z))')
 
 
 class JsonObject(Struct, frozen=True):
-    """A JSON object as it was written."""
+    """A JSON object, or the beginning of one that is certain."""
 
     text: str
-    members: dict[str, str]
-    """The JSON text of each value, by key; the last value of a repeated key counts."""
+    """The text as it was written."""
+    scanner: JsonScanner
+    """The scanner that has read it."""
+
+    @property
+    def members(self) -> dict[str, str]:
+        """The JSON text of each value, by key; the last value of a repeated key counts."""
+        return self.scanner.members
 
 
 def read_object(text: str) -> JsonObject | None:
     """Return the object that is the whole of ``text``, if it is one; white space may only precede it."""
     scanner = JsonScanner()
     scanner.feed(text)
-    return _object(scanner) if scanner.state == "complete" and scanner.length == len(text) else None
+    whole = scanner.state == "complete" and scanner.length == len(text)
+    return JsonObject(text, scanner) if whole else None
+
+
+def complete_object(text: str) -> str | None:
+    """Return the JSON object that is the whole of ``text``, completed if it is cut off, or else ``None``.
+
+    Control characters in strings are escaped.
+    """
+    scanner = JsonScanner()
+    scanner.feed(text)
+    if scanner.state == "complete":
+        return scanner.json_text(0, scanner.length) if scanner.length == len(text) else None
+    if scanner.state == "broken" or not scanner.closable:
+        return None
+    return scanner.json_text(0, scanner.closable) + scanner.closing()
 
 
 class ObjectFinder:
@@ -36,14 +58,22 @@ class ObjectFinder:
     braces that it contained, only those within strings are tried again. That keeps the work linear: attempts
     overlap only where the strings of one are the structure of the other, so at most two cover the same
     character.
+
+    An object that ``is_certain`` when it breaks off is an object up to there, `JsonScanner.closable`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, is_certain: Callable[[JsonScanner], bool] = lambda _: False) -> None:
+        self._is_certain = is_certain
         self._scanner: JsonScanner | None = None
         self._pending: list[str] = []
         """The text from the beginning of the open object on."""
         self._tried: set[int] = set()
         """Positions in the pending text of braces that belong to a broken object."""
+
+    @property
+    def open_object(self) -> JsonScanner | None:
+        """The scanner of the object that is open."""
+        return self._scanner
 
     def feed(self, text: str) -> list[str | JsonObject]:
         """Process the next piece; return the parts that are certain."""
@@ -78,8 +108,13 @@ class ObjectFinder:
                 text = text[:start]
                 break
             if scanner.state == "complete":
-                parts += [text[returned:start], _object(scanner)]
-                returned = start = start + scanner.length
+                end = start + scanner.length
+                parts += [text[returned:start], JsonObject(text[start:end], scanner)]
+                returned = start = end
+            elif self._is_certain(scanner):
+                end = start + (scanner.closable if scanner.state == "broken" else scanner.length)
+                parts += [text[returned:start], JsonObject(text[start:end], scanner)]
+                returned = start = end
             else:
                 tried.update(start + brace for brace in scanner.object_starts)
                 start += 1
@@ -90,7 +125,3 @@ class ObjectFinder:
 def _next_start(text: str, start: int, tried: set[int]) -> int:
     braces = (match.start() for match in _OBJECT_START.finditer(text, start))
     return next((brace for brace in braces if brace not in tried), -1)
-
-
-def _object(scanner: JsonScanner) -> JsonObject:
-    return JsonObject(scanner.text, scanner.members)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_left
 from collections.abc import Callable
 
 from fllm.parsing.body_scanner import MAX_DEPTH, MAX_NUMBER_LENGTH, ScanState, match_end
@@ -22,8 +23,9 @@ _VALUE_OR_END = _VALUE + "]"
 class JsonScanner:
     """Reads one object up to its closing brace, or up to the first character that JSON does not allow there.
 
-    Nesting uses a stack instead of recursion, and each character is read once. The result depends on the text
-    alone, not on how it was divided.
+    Models write line breaks within strings: in a value, control characters are accepted, and escaped in
+    `json_text`. Nesting uses a stack instead of recursion, and each character is read once. The result
+    depends on the text alone, not on how it was divided.
     """
 
     def __init__(self) -> None:
@@ -32,12 +34,16 @@ class JsonScanner:
         """Number of characters read so far; the length of the object once it is complete."""
         self.object_starts: list[int] = []
         """Where the object, and each object within it, begins."""
+        self.bounds: list[int] = []
+        """Where each member of the outermost object stands: begin and end of its key, then of its value."""
+        self.closable = 0
+        """Where the text can be cut off: what precedes becomes JSON if `closing` follows."""
         self._pieces: list[str] = []
-        self._bounds: list[int] = []
+        self._raw_controls: list[int] = []
         self._stack: list[str] = []
         self._read: Callable[[str, int], int] = self._structure
         self._expected = "{"
-        self._in_key = False
+        self._in_key = self._in_string = False
         self._digits = 0
         self._word = ""
         self._shift = 0
@@ -47,18 +53,50 @@ class JsonScanner:
         """The text that has been read."""
         return "".join(self._pieces)
 
+    def json_text(self, start: int, end: int) -> str:
+        """Return a part of the text, with the control characters within strings escaped.
+
+        The time depends on the length of the text from ``start`` on, not on what precedes it.
+        """
+        position, pieces = self.length, list[str]()
+        for piece in reversed(self._pieces):
+            if position <= start:
+                break
+            position -= len(piece)
+            pieces.append(piece)
+        text = "".join(reversed(pieces))[start - position : end - position]
+        parts, begin = list[str](), 0
+        for offset in self._raw_controls[bisect_left(self._raw_controls, start) :]:
+            if offset >= end:
+                break
+            parts += text[begin : offset - start], json.dumps(text[offset - start])[1:-1]
+            begin = offset - start + 1
+        return "".join([*parts, text[begin:]])
+
+    @property
+    def ends_with_control(self) -> bool:
+        """Whether the text ends within a string, after a control character, such as a line break."""
+        return bool(self._raw_controls) and self._raw_controls[-1] == self.length - 1
+
+    def closing(self, depth: int = 0) -> str:
+        """Return what ends the text at `closable`: a quote and the brackets of all but ``depth`` levels."""
+        quote = '"' if self._in_string and not self._in_key else ""
+        return quote + "".join("}" if each == "{" else "]" for each in reversed(self._stack[depth:]))
+
     @property
     def spans(self) -> list[tuple[slice, slice]]:
         """Where in `text` the key and the value of each complete member of the outermost object stand."""
-        bounds = iter(self._bounds)
+        bounds = iter(self.bounds)
         quadruples = zip(bounds, bounds, bounds, bounds, strict=False)
         return [(slice(a, b), slice(c, d)) for a, b, c, d in quadruples]
 
     @property
     def members(self) -> dict[str, str]:
         """The JSON text of each complete member's value, by key; the last value of a repeated key counts."""
-        text = self.text
-        return {json.loads(text[key]): text[value] for key, value in self.spans}
+        return {
+            json.loads(self.json_text(key.start, key.stop)): self.json_text(value.start, value.stop)
+            for key, value in self.spans
+        }
 
     def feed(self, text: str, start: int = 0) -> None:
         """Read on from index ``start`` of ``text``, until the object ends or breaks or the text ends."""
@@ -73,19 +111,23 @@ class JsonScanner:
         position = match_end(_SPACE, text, position)
         if position == len(text):
             return position
-        if text[position] in self._expected:
-            self._accept(text[position], position)
-        else:
-            self.state = "broken"
-        return position + 1
+        if text[position] not in self._expected:
+            return self._break(position)
+        return self._accept(text[position], position)
 
-    def _accept(self, char: str, position: int) -> None:
+    def _break(self, position: int) -> int:
+        self.state = "broken"
+        return position
+
+    def _accept(self, char: str, position: int) -> int:
         if char == '"':
             self._in_key = self._expected in (_KEY, _KEY_OR_END)
+            self._in_string = not self._in_key
             self._mark_bound(position)
             self._read = self._string
+            self._mark_closable(position + 1)
         elif char in "{[":
-            self._open(char, position)
+            return self._open(char, position)
         elif char in "}]":
             self._stack.pop()
             self._end_token(position + 1)
@@ -97,21 +139,25 @@ class JsonScanner:
             self._mark_bound(position)
             self._word = char
             self._read = self._scalar
+        return position + 1
 
-    def _open(self, char: str, position: int) -> None:
+    def _open(self, char: str, position: int) -> int:
         if len(self._stack) == MAX_DEPTH:
-            self.state = "broken"
-            return
+            return self._break(position)
         self._mark_bound(position)
         self._stack.append(char)
         self._expected = _KEY_OR_END if char == "{" else _VALUE_OR_END
         if char == "{":
             self.object_starts.append(position + self._shift)
+        self._mark_closable(position + 1)
+        return position + 1
 
     def _end_token(self, position: int) -> None:
         """Continue after a key or a value, which ends before ``position``."""
         self._read = self._structure
+        self._in_string = False
         self._mark_bound(position)
+        self._mark_closable(position)
         if not self._stack:
             self.state = "complete"
         elif self._in_key:
@@ -123,18 +169,27 @@ class JsonScanner:
     def _mark_bound(self, position: int) -> None:
         """Record where a key or value of the outermost object begins or ends."""
         if len(self._stack) == 1:
-            self._bounds.append(position + self._shift)
+            self.bounds.append(position + self._shift)
+
+    def _mark_closable(self, position: int) -> None:
+        if not self._in_key:
+            self.closable = position + self._shift
 
     def _string(self, text: str, position: int) -> int:
         position = match_end(_PLAIN, text, position)
+        self._mark_closable(position)
         if position == len(text):
             return position
-        if text[position] == '"':
+        char = text[position]
+        if char == '"':
             self._end_token(position + 1)
-        elif text[position] == "\\":
+        elif char == "\\":
             self._read = self._escape
+        elif char < " " and self._in_string:
+            self._raw_controls.append(position + self._shift)
+            self._mark_closable(position + 1)
         else:
-            self.state = "broken"
+            return self._break(position)
         return position + 1
 
     def _escape(self, text: str, position: int) -> int:
@@ -144,12 +199,12 @@ class JsonScanner:
         elif text[position] in '"\\/bfnrt':
             self._read = self._string
         else:
-            self.state = "broken"
+            return self._break(position)
         return position + 1
 
     def _hexadecimal(self, text: str, position: int) -> int:
         if text[position] not in "0123456789abcdefABCDEF":
-            self.state = "broken"
+            return self._break(position)
         self._digits -= 1
         if not self._digits:
             self._read = self._string
@@ -159,10 +214,9 @@ class JsonScanner:
         end = match_end(_WORD, text, position)
         self._word += text[position : min(end, position + MAX_NUMBER_LENGTH)]
         if len(self._word) > MAX_NUMBER_LENGTH:
-            self.state = "broken"
-        elif end < len(text):
-            if _SCALAR.fullmatch(self._word):
-                self._end_token(end)
-            else:
-                self.state = "broken"
+            return self._break(position)
+        if end < len(text):
+            if not _SCALAR.fullmatch(self._word):
+                return self._break(position)
+            self._end_token(end)
         return end

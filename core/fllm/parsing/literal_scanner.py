@@ -6,16 +6,19 @@ brackets. A subclass sets class attributes and defines three methods for what di
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 from msgspec import Struct
 
+from fllm.parsing.argument_writer import quoted
 from fllm.parsing.body_scanner import MAX_DEPTH, MAX_NUMBER_LENGTH, ScanState, match_end
 
 _SPACE = re.compile(r"\s*+")
+_INCOMPLETE_ESCAPE = re.compile(
+    r"\\(?:x[0-9A-Fa-f]?|u[0-9A-Fa-f]{0,3}|U[0-9A-Fa-f]{0,7}|N(?:\{[^{}]{0,80})?|[0-7]{1,2})?\Z"
+)
 
 _Expected = Literal["key", "key or end", "assign", "value", "value or end", "next"]
 
@@ -28,6 +31,8 @@ class Scope(Struct, frozen=True):
     """Character between a key and its value; empty if there are no keys."""
     grouping: bool = False
     """Whether one value without a comma stands for itself."""
+    may_be_list: bool = False
+    """Whether the values may have no keys, as in Python's sets."""
 
     @property
     def brackets(self) -> str:
@@ -59,8 +64,10 @@ class LiteralScanner:
         self.state: ScanState = "open"
         self.length = 0
         """Number of characters read so far; the length of the body once it is complete."""
-        self.calls: list[tuple[str, dict[str, str]]] = []
-        """The name and the arguments, as JSON by key, of each call. The last one may still be incomplete."""
+        self.calls: list[LiteralCall] = []
+        """The calls. The last one may still be incomplete."""
+        self.unread = ""
+        """The text after what was understood, once the body is broken."""
         self._undecided = ""
         """Text that was read but whose meaning depends on what follows."""
         self._expected: _Expected | None = None
@@ -69,6 +76,8 @@ class LiteralScanner:
         self._json: list[str] = []
         self._quote = ""
         self._string: list[str] = []
+        self._fresh: list[str] = []
+        """What was not taken yet of a string that is the value of an argument."""
         self._prefix = ""
 
     def feed(self, text: str, start: int = 0) -> None:
@@ -77,10 +86,11 @@ class LiteralScanner:
         text = self._undecided + text[start:]
         position, moved = 0, True
         while self.state == "open" and moved:
-            before = position, self._quote
+            before = position, self._quote, self._expected
             position = self._step(text, position)
-            moved = (position, self._quote) != before
+            moved = (position, self._quote, self._expected) != before
         self._undecided = text[position:] if self.state == "open" else ""
+        self.unread = text[position:] if self.state == "broken" else ""
         self.length += len(text) if self.state == "open" else position
 
     def outside(self, text: str, position: int) -> int:
@@ -95,9 +105,29 @@ class LiteralScanner:
         """Return the string between two quotes that follow the word ``prefix``; ``None`` if it is invalid."""
         raise NotImplementedError
 
+    @property
+    def open_string(self) -> str | None:
+        """The key of the argument whose value is a string that is being read."""
+        within = self._quote and len(self._stack) == 1 and self._expected == "value"
+        return self._stack[0].key if within else None
+
+    def take_string(self) -> str:
+        """Return what is new and certain of the string that `open_string` names."""
+        written = "".join(self._fresh)
+        incomplete = None if self._is_verbatim(self._quote) else _INCOMPLETE_ESCAPE.search(written)
+        end = incomplete.start() if incomplete else len(written)
+        self._fresh = [written[end:]]
+        return self._decoded(written[:end], self._quote) or ""
+
+    def _is_verbatim(self, quote: str) -> bool:
+        return quote in self.verbatim and not self._prefix
+
+    def _decoded(self, written: str, quote: str) -> str | None:
+        return written if self._is_verbatim(quote) else self.string(written, self._prefix)
+
     def begin(self, name: str) -> None:
         """Begin the arguments of the call ``name``."""
-        self.calls.append((name, {}))
+        self.calls.append(LiteralCall(name))
         self._stack = [_Frame(self.outermost, 0)]
         self._json = []
         self._expected = "key or end"
@@ -126,7 +156,9 @@ class LiteralScanner:
         scope = self._stack[-1].scope
         char = text[position]
         if self._expected == "assign":
-            return self._advance(char == scope.assign, position, "value")
+            if char in (",", scope.closing) and scope.may_be_list and not self._stack[-1].values:
+                return self._begin_list(position)
+            return self._assign(char, position)
         if self._expected == "next" and char == ",":
             self._stack[-1].commas += 1
             return self._advance(True, position, "key or end" if scope.assign else "value or end")
@@ -138,6 +170,19 @@ class LiteralScanner:
             return self._open(self.scopes[char], position)
         return self._atom(text, position)
 
+    def _assign(self, char: str, position: int) -> int:
+        frame = self._stack[-1]
+        if len(self._stack) > 1:
+            self._json.append(f"{', ' if frame.values else ''}{quoted(frame.key)}: ")
+        return self._advance(char == frame.scope.assign, position, "value")
+
+    def _begin_list(self, position: int) -> int:
+        """Continue with a list, whose first value was read as a key."""
+        frame = self._stack[-1]
+        frame.scope = Scope(frame.scope.closing)
+        self._json[frame.start] = frame.scope.brackets[0]
+        return self._value(frame.key_json, position)
+
     def _advance(self, allowed: bool, position: int, expected: _Expected) -> int:
         if not allowed:
             return self.reject(position)
@@ -147,6 +192,7 @@ class LiteralScanner:
     def _open(self, scope: Scope, position: int) -> int:
         if len(self._stack) == MAX_DEPTH:
             return self.reject(position)
+        self.calls[-1].certain = True
         self._separate()
         self._stack.append(_Frame(scope, len(self._json)))
         self._json.append(scope.brackets[0])
@@ -156,6 +202,7 @@ class LiteralScanner:
     def _close(self, position: int) -> int:
         frame = self._stack.pop()
         if not self._stack:
+            self.calls[-1].certain = self.calls[-1].complete = True
             self._expected = None
             self.closed()
             return position + 1
@@ -171,7 +218,8 @@ class LiteralScanner:
         frame.values += 1
         self._expected = "next"
         if len(self._stack) == 1:
-            self.calls[-1][1][frame.key] = "".join(self._json)
+            rest, self._fresh = "".join(self._fresh), []
+            self.calls[-1].arguments.append(LiteralArgument(frame.key, "".join(self._json), rest))
             self._json = []
         return position
 
@@ -190,11 +238,14 @@ class LiteralScanner:
         for quote in self.quotes:
             if text.startswith(quote, end):
                 self._prefix, self._quote = text[position:end], quote
+                if self.open_string is not None and self._decoded("", quote) is not None:
+                    self.calls[-1].certain = True
                 return end + len(quote)
             if quote.startswith(text[end:]):
                 return position
         word = text[position:end].rstrip()
-        return self._key(word, end) if in_key else self._value(word and self.scalar(word), end)
+        value = self.scalar(word) if word else None
+        return self._key(word, value, end) if in_key else self._value(value, end)
 
     def _within_string(self, text: str, position: int) -> int:
         start, quote = position, self._quote
@@ -206,7 +257,7 @@ class LiteralScanner:
                     break
                 position += 2
             elif text.startswith(quote, position):
-                self._string.append(text[start:position])
+                self._add(text[start:position])
                 return self._end_string(position + len(quote))
             elif quote.startswith(text[position:]):
                 break
@@ -214,36 +265,62 @@ class LiteralScanner:
                 position += 1
         else:
             position = len(text)
-        self._string.append(text[start:position])
+        self._add(text[start:position])
         return position
+
+    def _add(self, text: str) -> None:
+        self._string.append(text)
+        if self.open_string is not None:
+            self._fresh.append(text)
 
     def _end_string(self, position: int) -> int:
         written, self._string = "".join(self._string), []
         quote, self._quote = self._quote, ""
-        verbatim = quote in self.verbatim and not self._prefix
-        string = written if verbatim else self.string(written, self._prefix)
+        string = self._decoded(written, quote)
         if string is None:
             return self.reject(position)
+        self._fresh = [self._decoded("".join(self._fresh), quote) or ""]
         if self._expected in ("key", "key or end"):
-            return self._key(string, position)
+            return self._key(string, quoted(string), position)
         return self._value(quoted(string), position)
 
-    def _key(self, key: str, position: int) -> int:
+    def _key(self, key: str, json: str | None, position: int) -> int:
+        """Read a key, which has the JSON ``json`` if it is a value of a list."""
         if not key:
             return self.reject(position)
         frame = self._stack[-1]
-        frame.key = key
-        if len(self._stack) > 1:
-            self._json.append(f"{', ' if frame.values else ''}{quoted(key)}: ")
+        frame.key, frame.key_json = key, json
         self._expected = "assign"
         return position
 
     def _value(self, text: str | None, position: int) -> int:
         if not text:
             return self.reject(position)
+        self.calls[-1].certain = True
         self._separate()
         self._json.append(text)
         return self._end_value(position)
+
+
+class LiteralArgument(Struct, frozen=True):
+    """An argument that has been read."""
+
+    key: str
+    value: str
+    """The JSON of the value."""
+    rest: str
+    """The rest of a string, after what `LiteralScanner.take_string` returned before."""
+
+
+class LiteralCall(Struct):
+    """A call that is being read."""
+
+    name: str
+    arguments: list[LiteralArgument] = []
+    """The arguments that are complete."""
+    certain: bool = False
+    """Whether a value has begun, or the call is complete."""
+    complete: bool = False
 
 
 class _Frame(Struct):
@@ -253,14 +330,4 @@ class _Frame(Struct):
     values: int = 0
     commas: int = 0
     key: str = ""
-
-
-def quoted(string: str) -> str:
-    """Return the JSON of a string. Half of a surrogate pair is replaced, since UTF-8 cannot encode it."""
-    valid = string.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return json.dumps(valid, ensure_ascii=False)
-
-
-def json_object(members: Mapping[str, str]) -> str:
-    """Return the JSON of an object, given the JSON of its values."""
-    return "{" + ", ".join(f"{quoted(key)}: {value}" for key, value in members.items()) + "}"
+    key_json: str | None = None

@@ -44,7 +44,9 @@ class PythonCallScanner(LiteralScanner):
     """A `BodyScanner` of one call."""
 
     outermost = Scope(")", "=")
-    scopes = MappingProxyType({"{": Scope("}", ":"), "[": Scope("]"), "(": Scope(")", grouping=True)})
+    scopes = MappingProxyType(
+        {"{": Scope("}", ":", may_be_list=True), "[": Scope("]"), "(": Scope(")", grouping=True)}
+    )
     quotes = ("'''", '"""', "'", '"')
     word = key = re.compile(r"[^\s()\[\]{},:='\"]*+")
 

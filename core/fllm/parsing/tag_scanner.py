@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 
 from msgspec import Struct
 
@@ -12,6 +13,11 @@ from fllm.parsing.partial_match import longest_overlap
 
 _SPACE = re.compile(r"\s*+")
 _NAME = re.compile(r'[^<>"\n]*+')
+_LINE_END = re.compile(r"\n[ \t]*+\Z")
+_WORD: Sequence[str] = ()
+
+MAX_LOOKAHEAD = 1024
+"""Maximum number of characters that are held back to see whether a closing tag was forgotten."""
 
 
 class TagFormat(Struct, frozen=True, kw_only=True):
@@ -36,25 +42,54 @@ class TagFormat(Struct, frozen=True, kw_only=True):
 class TaggedBodyScanner:
     """A `BodyScanner` of one call, from its name to the last tag.
 
-    A closing tag ends a value only if another tag follows, so a value may mention tags.
+    A closing tag ends a value only if another tag follows, so a value may mention tags. From its first
+    argument on, the text is certain to be a call: what is wrong between the tags is skipped.
     """
 
-    def __init__(self, tags: TagFormat) -> None:
+    def __init__(
+        self,
+        tags: TagFormat,
+        *,
+        accepts: Callable[[str], bool] = lambda _: True,
+        is_tool: Callable[[str], bool] = lambda _: False,
+        is_parameter: Callable[[str, str], bool] = lambda _, __: False,
+        sections: tuple[str, ...] = (),
+    ) -> None:
+        """Read calls whose names ``accepts`` allows.
+
+        ``is_tool`` and ``is_parameter`` tell the calls and arguments that follow a forgotten closing tag from
+        values that mention tags. They receive the name of a tool, and then that of a parameter.
+        ``sections`` are texts that may precede a call.
+        """
         self.state: ScanState = "open"
         self.length = 0
         self.tags = tags
         self.name = ""
         """The name of the function; empty until it is complete."""
+        self.certain = False
+        """Whether the text is certain to be a call: its first argument has begun."""
+        self.key = ""
+        """The key of the value that is open; empty between values."""
         self.arguments: list[tuple[str, str]] = []
-        """The keys and values that are complete, as they were written."""
+        """The keys and values that are complete, without the padding."""
+        self._accepts = accepts
+        self._is_tool = is_tool
+        self._is_parameter = is_parameter
         self._step: Callable[[str, int], int] = self._read_name
+        self.unread = ""
+        """The text after what was understood, once the body is broken."""
         self._undecided = ""
         """Text that was read but whose meaning depends on what follows."""
         self._expected: list[str] = []
-        self._key = ""
+        self._next_key = ""
         self._value: list[str] = []
-        self._ends = (tags.after_value, *tags.cut, tags.opening)
-        self._end = re.compile("|".join(map(re.escape, self._ends)))
+        self._closing: list[str] = []
+        """A closing tag and white space after it, which end the value if another tag follows."""
+        self._fresh: list[str] = []
+        """What was not taken yet of the value."""
+        self._taken = False
+        self._skipped: list[str] = []
+        self._patterns = _patterns(tags, sections)
 
     def feed(self, text: str, start: int = 0) -> None:
         """Read on from index ``start`` of ``text``, until the call ends or breaks or the text ends."""
@@ -65,7 +100,18 @@ class TaggedBodyScanner:
             before = position, self._step
             position = self._step(text, position)
         self._undecided = text[position:] if self.state == "open" else ""
+        self.unread = "".join([*self._skipped, text[position:]]) if self.state == "broken" else ""
         self.length += len(text) if self.state == "open" else position
+
+    def take_value(self) -> str:
+        """Return what is new and certain of the open value, without the padding."""
+        new, padding = "".join(self._fresh), self.tags.padding
+        if new and not self._taken:
+            self._taken = True
+            new = new.removeprefix(padding)
+        held = padding if padding and new.endswith(padding) else ""
+        self._fresh = [held] if held else []
+        return new.removesuffix(held)
 
     def _read_name(self, text: str, position: int) -> int:
         name, position = self._read_word(text, position)
@@ -77,14 +123,36 @@ class TaggedBodyScanner:
     def _read_word(self, text: str, position: int) -> tuple[str, int]:
         """Read a name or a key; return an empty one if more text is needed or it is not allowed."""
         end = match_end(_NAME, text, position)
-        if end - position > MAX_NAME_LENGTH:
-            self.state = "broken"
-        elif end < len(text):
+        if end < len(text) and end - position <= MAX_NAME_LENGTH:
             name = text[position:end].strip()
             if name and name.isprintable():
                 return name, end
-            self.state = "broken"
+        if end < len(text) or end - position > MAX_NAME_LENGTH:
+            return "", self._break(position)
         return "", position
+
+    def _break(self, position: int) -> int:
+        """Skip to the end of the call if the text is certain to be a call; otherwise it is text."""
+        if self.certain:
+            self._step = self._skip
+        else:
+            self.state = "broken"
+        return position
+
+    def _skip(self, text: str, position: int) -> int:
+        """Skip what is not part of the call, up to its end or the beginning of the next one."""
+        match = self._patterns.skipped.search(text, position)
+        if match is None:
+            end = len(text) - longest_overlap(text[position:], (self.tags.end, self.tags.opening))
+            self._skipped.append(text[position:end])
+            return end
+        if match[0] == self.tags.end:
+            self._skipped.clear()
+            self.state = "complete"
+            return match.end()
+        self._skipped.append(text[position : match.start()])
+        self.state = "broken"
+        return match.start()
 
     def _expect(self, tags: Iterable[str], then: Callable[[str, int], int]) -> None:
         self._expected = list(tags)
@@ -108,7 +176,7 @@ class TaggedBodyScanner:
                 return tag
             if tag.startswith(text[position : position + len(tag)]):
                 return ""
-        self.state = "broken"
+        self._break(position)
         return ""
 
     def _next_tag(self, text: str, position: int) -> int:
@@ -126,45 +194,149 @@ class TaggedBodyScanner:
     def _read_key(self, text: str, position: int) -> int:
         key, position = self._read_word(text, position)
         if key:
-            self._key = key
-            self._expect(self.tags.after_key, self._read_value)
+            self._next_key = key
+            self._expect(self.tags.after_key, self._begin_value)
+        return position
+
+    def _begin_value(self, _: str, position: int) -> int:
+        if not self.certain and not self._accepts(self.name):
+            return self._break(position)
+        self.certain = True
+        self.key = self._next_key
+        self._step = self._read_value
         return position
 
     def _read_value(self, text: str, position: int) -> int:
-        match = self._end.search(text, position)
+        match = self._patterns.end.search(text, position)
         if match is None:
-            end = len(text) - longest_overlap(text[position:], self._ends)
-            self._value.append(text[position:end])
+            end = len(text) - self._undecided_length(text, position)
+            self._add(text[position:end])
             return end
-        self._value.append(text[position : match.start()])
-        if match[0] == self.tags.opening:
-            self.state = "broken"
-        elif match[0] == self.tags.after_value:
-            self._value.append(match[0])
+        self._add(text[position : match.start()])
+        if match["line"]:
+            return self._begin_of_line(text, match)
+        if match[0] == self.tags.after_value:
+            self._closing = [match[0]]
             self._step = self._after_value
         else:
             self._end_value()
             self.state = "complete"
         return match.end()
 
+    def _undecided_length(self, text: str, position: int) -> int:
+        line = _LINE_END.search(text, position)
+        overlap = longest_overlap(text[position:], (self.tags.after_value, *self.tags.cut))
+        return max(overlap, len(text) - line.start() if line else 0)
+
+    def _begin_of_line(self, text: str, match: re.Match[str]) -> int:
+        """End the value if the next argument or call begins here, because the closing tag was forgotten."""
+        for pattern, begins in self._patterns.forgotten:
+            word, end = _match_pattern(pattern, text, match.end())
+            if end == len(text) < match.start() + MAX_LOOKAHEAD and word is None:
+                return match.start()
+            if word is not None and begins(self, word):
+                return end if self.state == "open" else match.start()
+        self._add(match[0])
+        return match.end()
+
+    def _begins_argument(self, key: str) -> bool:
+        written = key == self.key or any(key == each for each, _ in self.arguments)
+        if written or not self._is_parameter(self.name, key):
+            return False
+        self._end_value()
+        self.key = key
+        return True
+
+    def _begins_call(self, name: str) -> bool:
+        if not self._is_tool(name):
+            return False
+        self._end_value()
+        self.state = "broken"
+        return True
+
     def _after_value(self, text: str, position: int) -> int:
         """End the value if another tag follows; otherwise the closing tag was a part of it."""
         if space := match_end(_SPACE, text, position) - position:
-            self._value.append(text[position : position + space])
+            self._closing.append(text[position : position + space])
             return position + space
-        tag = self._match_tag((self.tags.before_key, self.tags.end), text, position)
-        if tag:
-            self._end_value()
-            return self._accept_tag(tag, position)
-        if self.state == "broken":
-            self.state = "open"
-            self._step = self._read_value
+        for tag in (self.tags.before_key, self.tags.end):
+            if text.startswith(tag, position):
+                self._end_value()
+                return self._accept_tag(tag, position)
+            if tag.startswith(text[position:]):
+                return position
+        self._add("".join(self._closing))
+        self._step = self._read_value
         return position
 
+    def _add(self, text: str) -> None:
+        self._value.append(text)
+        self._fresh.append(text)
+
     def _end_value(self) -> None:
-        value, self._value = "".join(self._value), []
-        content, tag, space = value.rpartition(self.tags.after_value)
-        self.arguments.append((self._key, content if tag and not space.strip() else value))
+        padding = self.tags.padding
+        value = "".join(self._value).removeprefix(padding).removesuffix(padding)
+        self.arguments.append((self.key, value))
+        self.key = ""
+        self._value, self._fresh, self._taken = [], [], False
+
+
+_Pattern = Sequence[Sequence[str]]
+"""Texts that follow one another, with white space between them; of each, one of several. None is a word."""
+
+
+class _Patterns(Struct, frozen=True):
+    end: re.Pattern[str]
+    """What may end a value; the group ``line`` is the beginning of a line that may be a tag."""
+    skipped: re.Pattern[str]
+    """What may follow text that is wrong between tags."""
+    forgotten: Sequence[tuple[_Pattern, Callable[[TaggedBodyScanner, str], bool]]]
+    """What may follow a value without a closing tag, and what to do with the word in it."""
+
+
+@cache
+def _patterns(tags: TagFormat, sections: tuple[str, ...]) -> _Patterns:
+    ends = "|".join(map(re.escape, (tags.after_value, *tags.cut)))
+    first = "".join({text[0] for text in (tags.before_key, tags.opening, *sections)})
+    argument = [[tags.before_key], _WORD, *([each] for each in tags.after_key)]
+    call = [
+        [tags.opening],
+        _WORD,
+        *([[tags.after_name]] if tags.after_name else []),
+        [tags.before_key, tags.end],
+    ]
+    begins_argument, begins_call = TaggedBodyScanner._begins_argument, TaggedBodyScanner._begins_call
+    return _Patterns(
+        end=re.compile(rf"(?P<line>\n[ \t]*+)(?=[{re.escape(first)}])|{ends}"),
+        skipped=re.compile("|".join(map(re.escape, (tags.end, tags.opening)))),
+        forgotten=(
+            (argument, begins_argument),
+            (call, begins_call),
+            *([([*[[*sections]] * count, *call], begins_call) for count in range(1, len(sections) + 1)]),
+        ),
+    )
+
+
+def _match_pattern(pattern: _Pattern, text: str, position: int) -> tuple[str | None, int]:
+    """Return the word in a match of the pattern at ``position``, and the end of the match.
+
+    Return ``None`` if it does not match; then the position is the end of ``text`` if more text may match.
+    """
+    word = ""
+    for texts in pattern:
+        position = match_end(_SPACE, text, position)
+        if texts is _WORD:
+            end = match_end(_NAME, text, position)
+            word, position = text[position:end].strip(), end
+            if not word and end < len(text):
+                return None, position
+            continue
+        found = next((each for each in texts if text.startswith(each, position)), None)
+        if found is None:
+            partial = any(each.startswith(text[position:]) for each in texts)
+            return None, len(text) if partial else position
+        position += len(found)
+    return word, position
 
 
 def taggable(key: str) -> bool:

@@ -40,14 +40,19 @@ class Call(Struct, frozen=True):
 class ToolCallParser(Generic[_Scanner]):
     """The base of a tool-call parser; its type parameter is the scanner that reads the body of a call.
 
-    A subclass declares the markers of its format and defines `new_scanner` and `parse_body`. The base does
-    the rest:
+    A subclass declares the markers of its format and defines `new_scanner`, and `stream_body` or
+    `parse_body`. The base does the rest:
 
     - Text that is not part of a call is emitted word for word, as soon as it cannot become a marker.
-    - A call is emitted when its body is complete. A broken or unfinished call is emitted as text, and parsing
-      continues after its opening marker.
+    - A call that `stream_body` begins is emitted as it arrives. If its body breaks, `break_body` completes
+      its arguments, and text follows. If the output ends within it, `cut_body` adds what is left.
+    - A call that `parse_body` returns is emitted when its body is complete. If that body is broken, it is
+      emitted as text, and parsing continues after its opening marker.
+    - If the output ends within a body of which no call was begun, its text is dropped, unless its opening
+      marker is a single character, which may be prose.
     - Around calls, markers are dropped. So is white space between two calls, before the first call if the
-      output begins with it, and after the last call if the output ends with it.
+      output begins with it, and after the last call if the output ends with it. So are an opening and a
+      closing marker with nothing in between.
     """
 
     opening: ClassVar[Sequence[str]] = ()
@@ -92,9 +97,9 @@ class ToolCallParser(Generic[_Scanner]):
         """The opening marker of the current body; empty if there is none."""
         self.call_count = 0
         """Number of calls emitted so far."""
-        self._splitter = MarkerSplitter(
-            (*self.opening, *self.closing, *self.section_markers, *(self.ignored_section or ()))
-        )
+        self.calls_in_body = 0
+        """Number of calls of the current body emitted so far."""
+        self._splitter = self._new_splitter()
         self._events: list[ParserEvent] = []
         self._partial_call: _PartialCall[_Scanner] | None = None
         self._pending: list[_Part] = []
@@ -108,9 +113,60 @@ class ToolCallParser(Generic[_Scanner]):
         """Return a new scanner for the body that follows `marker`."""
         raise NotImplementedError
 
+    def stream_body(self, scanner: _Scanner) -> None:
+        """Emit what has become certain of the body, with `begin_call` and `add_arguments`.
+
+        It is called whenever the scanner has read more. The result must depend on the text that was read, not
+        on how it was divided. By default nothing is certain before the body is complete.
+        """
+
+    def cut_body(self, scanner: _Scanner) -> None:
+        """End a body that the end of the output cut off: add the arguments as far as they came.
+
+        Begin the call if its name is complete. By default, a call that was not begun is text.
+        """
+
+    def break_body(self, scanner: _Scanner, rest: str) -> str:
+        """End a broken body of which a call was begun: add what makes its arguments JSON.
+
+        Return the text after the call: what the scanner has read of it, and ``rest``, which it has not read.
+        """
+        return rest
+
+    def begins_next_call(self, scanner: _Scanner, marker: str) -> bool:
+        """Return whether an opening marker here begins the next call, although the body is open."""
+        return False
+
     def parse_body(self, scanner: _Scanner) -> Sequence[Call]:
-        """Return the calls of the complete body that ``scanner`` has read; none if it is text after all."""
-        raise NotImplementedError
+        """Return the calls of a complete body of which none was begun; none if it is text after all."""
+        return ()
+
+    def call_without_arguments(self, scanner: _Scanner) -> Call | None:
+        """Return the call if a closing marker here ends one without arguments, although the body is open."""
+        return None
+
+    def begin_call(self, name: str, call_id: str | None = None) -> None:
+        """Emit the start of a call. From then on, the body can't become text any more."""
+        self._events.append(ToolStart(self.call_count, name, call_id))
+        self.call_count += 1
+        self.calls_in_body += 1
+
+    def add_arguments(self, text: str) -> None:
+        """Emit a piece of the JSON text of the arguments of the current call."""
+        self._events.append(ToolArguments(self.call_count - 1, text))
+
+    def may_begin(self, marker: str) -> bool:
+        """Return whether a call may begin with this opening marker here; otherwise the marker is text."""
+        return True
+
+    @property
+    def pending_markers(self) -> list[str]:
+        """The section markers and closing markers since the last text or call."""
+        return [part.text for part in self._pending if isinstance(part, Marker)]
+
+    def is_tool(self, name: str) -> bool:
+        """Return whether the request has a tool of this name."""
+        return any(tool.name == name for tool in self.context.tools)
 
     @property
     def follows_text(self) -> bool:
@@ -126,11 +182,21 @@ class ToolCallParser(Generic[_Scanner]):
     def finish(self) -> list[ParserEvent]:
         """End the output: what was held back is text, unless it only followed a call."""
         self._process(self._splitter.finish())
-        while self._partial_call:
-            self._process(self._reject(self._partial_call))
+        while partial := self._partial_call:
+            if partial.scanner:
+                self.cut_body(partial.scanner)
+            if partial.scanner and (self.calls_in_body or self._is_unfinished(partial)):
+                self._end_body()  # the beginning of a call is not content
+            else:
+                self._process(self._reject(partial))
         if self._last_seen != "call":
             self._emit_text("")
         return self._take_events()
+
+    def _is_unfinished(self, partial: _PartialCall[_Scanner]) -> bool:
+        """Return whether the text may be the beginning of a call, which has not ended."""
+        closed = any(isinstance(part, Marker) and part.text in self.closing for part in partial.parts)
+        return len(partial.marker) > 1 and not closed
 
     def _take_events(self) -> list[ParserEvent]:
         events, self._events = self._events, []
@@ -154,13 +220,30 @@ class ToolCallParser(Generic[_Scanner]):
         elif isinstance(part, str):
             return self._text(part)
         elif part.text in self.opening:
-            self._partial_call = _PartialCall(part)
+            self._open(part)
         elif part.text in self.section_markers or self._last_seen == "call":
             self._pending.append(part)
             self._body_may_follow = self._body_may_follow and part.text not in self.closing
-        else:
+        elif not (part.text in self.closing and self._drop_empty_section()):
             self._emit_text(part.text)
         return ()
+
+    def _open(self, marker: Marker) -> None:
+        if self.may_begin(marker.text):
+            self._partial_call = _PartialCall(marker)
+        else:
+            self._emit_text(marker.text)
+
+    def _drop_empty_section(self) -> bool:
+        """Drop a pending section marker that only white space follows; return whether there is one."""
+        for index in range(len(self._pending) - 1, -1, -1):
+            part = self._pending[index]
+            if isinstance(part, Marker):
+                del self._pending[index:]
+                return True
+            if not part.isspace():
+                break
+        return False
 
     def _emit_ignored(self, text: str) -> None:
         """Emit text of an ignored section."""
@@ -202,27 +285,72 @@ class ToolCallParser(Generic[_Scanner]):
             start = match_end(self._before_body, text)
             if start == len(text):
                 return ()
+            if isinstance(part, Marker) and part.text in self.closing and is_whole_tag(partial.marker):
+                return self._drop_empty(part)
             self.marker = partial.marker
             partial.scanner = self.new_scanner()
+            self.calls_in_body = 0
         scanner = partial.scanner
+        if self.calls_in_body and self._is_opening(part) and self.begins_next_call(scanner, text):
+            rest = self.break_body(scanner, "")
+            self._end_body()
+            return (*self._split_again(rest), part)
+        closes = not self.calls_in_body and isinstance(part, Marker) and part.text in self.closing
+        if closes and (call := self.call_without_arguments(scanner)):
+            self._emit(call)
+            self._end_body()
+            return (part,)
         before = scanner.length
         scanner.feed(text, start)
+        self.stream_body(scanner)
+        if self.calls_in_body:
+            return self._stream(partial, scanner, text[max(start + scanner.length - before, 0) :])
         if scanner.state == "open":
             return ()
         if scanner.state == "complete" and (calls := self.parse_body(scanner)):
-            self._emit_calls(calls)
-            end = start + scanner.length - before
-            return (text[end:],) if end < len(text) else ()
+            for call in calls:
+                self._emit(call)
+            return self._stream(partial, scanner, text[max(start + scanner.length - before, 0) :])
         return self._reject(partial)
 
-    def _emit_calls(self, calls: Sequence[Call]) -> None:
-        for call in calls:
-            start = ToolStart(self.call_count, call.name, call.id)
-            self._events += start, ToolArguments(self.call_count, call.arguments)
-            self.call_count += 1
+    def _new_splitter(self) -> MarkerSplitter:
+        return MarkerSplitter(
+            (*self.opening, *self.closing, *self.section_markers, *(self.ignored_section or ()))
+        )
+
+    def _split_again(self, text: str) -> Sequence[_Part]:
+        """Return the parts of a text whose markers were read as a part of a body."""
+        splitter = self._new_splitter()
+        return (*splitter.feed(text), *splitter.finish())
+
+    def _is_opening(self, part: _Part) -> bool:
+        return isinstance(part, Marker) and part.text in (*self.opening, *self.section_markers)
+
+    def _stream(self, partial: _PartialCall[_Scanner], scanner: _Scanner, rest: str) -> Sequence[_Part]:
+        """End the body unless it is open; return the text after it."""
+        partial.parts.clear()
+        if scanner.state == "open":
+            return ()
+        if scanner.state == "broken":
+            rest = self.break_body(scanner, rest)
+        self._end_body()
+        return self._split_again(rest) if scanner.state == "broken" else [rest] if rest else ()
+
+    def _emit(self, call: Call) -> None:
+        self.begin_call(call.name, call.id)
+        self.add_arguments(call.arguments)
+
+    def _end_body(self) -> None:
         self._partial_call = None
         self._pending = []
         self._last_seen, self._body_may_follow = "call", self.multiple_calls
+
+    def _drop_empty(self, closing: Marker) -> Sequence[_Part]:
+        """Drop an opening marker that the closing marker follows."""
+        self._partial_call = None
+        if self._last_seen == "call":
+            self._pending.append(closing)
+        return ()
 
     def _reject(self, partial: _PartialCall[_Scanner]) -> Sequence[_Part]:
         """Emit the opening marker of what is not a call as text; return what follows it."""
@@ -243,6 +371,11 @@ class _PartialCall(Struct, Generic[_Scanner]):
     @property
     def marker(self) -> str:
         return self.opening.text if self.opening else ""
+
+
+def is_whole_tag(marker: str) -> bool:
+    """Return whether a marker is a tag, and not the beginning of one, such as ``<function=``."""
+    return marker.endswith((">", "]"))
 
 
 def _run_of(characters: str) -> str:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from fllm.containment import mapped
 from fllm.errors import format_error
 from fllm.events import ParserEvent, Reasoning, Text, ToolArguments, ToolStart
-from fllm.interfaces import Parser, ParserContext
+from fllm.interfaces import HasToolFormat, Parser, ParserContext
+from fllm.parsing.json_scanner import JsonScanner
+from fllm.parsing.tool_call_parser import ToolCallParser, is_whole_tag
+from fllm.testing.argument_streaming import measure_streaming, write_long_call
 from fllm.testing.parsing import parse
 from fllm.testing.shrinking import shrink
 
@@ -20,6 +24,11 @@ if TYPE_CHECKING:
 
 UNICODE = ("é", "서울", "😀", "👩\u200d🚀", "\\ud83d\\ude00", "\u2028", "\x00")
 """Text that often breaks parsers: several bytes or code points, escaped surrogates, odd white space."""
+
+MAX_FIRST_EVENT = 0.05
+"""Part of the text of a long call after which it must have begun."""
+MAX_SILENCE = 64
+"""Maximum number of characters of a long argument without an event."""
 
 Property = Callable[[list[str]], None]
 """Raises `AssertionError` if a parser violates a property with these pieces of a text."""
@@ -133,6 +142,25 @@ class _ParserContract:
 class ToolParserContract(_ParserContract):
     """Every tool-call parser passes this."""
 
+    long_call: ClassVar[str] = ""
+    """A call of ``write_file(path, content)`` with a long content. The default is in the parser's format."""
+    streams_arguments: ClassVar[bool] = True
+    """Whether the format allows to emit the arguments of a call before the call is complete."""
+
+    def test_a_long_argument_arrives_as_it_is_written(self) -> None:
+        declared = self.parser.tool_format if isinstance(self.parser, HasToolFormat) else None
+        text = self.long_call or (write_long_call(declared) if declared else "")
+        if not text or not self.streams_arguments:
+            return
+        measured = measure_streaming(type(self).parser, text)
+        assert measured.first_event <= MAX_FIRST_EVENT, (
+            f"a call of {len(text)} characters begins after {measured.first_event:.0%} of its text; "
+            "emit ToolStart as soon as the name is certain"
+        )
+        assert measured.longest_silence <= MAX_SILENCE, (
+            f"no event for {measured.longest_silence} characters of a call; emit arguments as they arrive"
+        )
+
     def check(self, text: str, events: list[ParserEvent]) -> None:
         """Require numbered and named calls with JSON arguments; without a call, the unchanged text."""
         assert not any(isinstance(event, Reasoning) for event in events), (
@@ -144,14 +172,20 @@ class ToolParserContract(_ParserContract):
         assert all(isinstance(start.name, str) and start.name for start in starts), (
             "a call has no name; ToolStart.name must be a non-empty string"
         )
-        for arguments in _arguments(events, len(starts)):
+        *whole, last = _arguments(events, len(starts)) or [""]
+        for arguments in whole:
             try:
                 json.loads(arguments)
             except ValueError as error:
                 raise AssertionError(
                     f"the arguments {arguments!r} are not JSON: {error}; a call without arguments has '{{}}'"
                 ) from error
-        assert starts or _text(events) == text, (
+        assert not starts or is_beginning_of_json(last), (
+            f"the arguments {last!r} are not JSON, nor the beginning of it, as in a call that is cut off; "
+            "a call without arguments has '{}'"
+        )
+        shown = _text(events)
+        assert starts or shown == text or may_drop(type(self).parser, text, shown), (
             "without a call, the Text events must be exactly the given text"
         )
 
@@ -203,6 +237,28 @@ def _arguments(events: Iterable[ParserEvent], calls: int) -> list[str]:
             )
             arguments[event.index] += event.text
     return arguments
+
+
+def may_drop(parser: MakeParser, text: str, shown: str) -> bool:
+    """Return whether a text without a call holds an empty call, or ends with the beginning of a call."""
+    if not (isinstance(parser, type) and issubclass(parser, ToolCallParser)):
+        return False
+    openings = (*parser.opening, *parser.section_markers)
+    pairs = product(filter(is_whole_tag, openings), parser.closing)
+    empty = "|".join(rf"{re.escape(first)}\s*{re.escape(last)}" for first, last in pairs)
+    begun = text.removeprefix(shown).lstrip().startswith(openings)
+    return begun or bool(empty and re.search(empty, text))
+
+
+def is_beginning_of_json(text: str) -> bool:
+    """Return whether the text is JSON, or could be if it went on."""
+    scanner = JsonScanner()
+    member = f'{{"":{text}'
+    scanner.feed(member)
+    with suppress(ValueError):
+        json.loads(text)
+        return True
+    return bool(text) and scanner.state == "open"
 
 
 def _text(events: Iterable[ParserEvent]) -> str:

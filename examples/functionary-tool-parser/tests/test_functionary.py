@@ -50,9 +50,12 @@ def test_text_streams_before_a_call_is_certain() -> None:
     assert parser.feed("al programming") == [Text("<functional programming")]
 
 
-def test_a_call_needs_no_closing_tag_but_a_whole_object() -> None:
+def test_a_call_needs_no_closing_tag() -> None:
     assert events('<function=f>{"a": 1}') == [ToolStart(0, "f"), ToolArguments(0, '{"a": 1}')]
-    assert events('<function=f>{"a": 1') == [Text('<function=f>{"a": 1')]
+
+
+def test_a_call_that_is_cut_off_has_its_arguments_up_to_there() -> None:
+    assert events('<function=f>{"a": 1') == [ToolStart(0, "f"), ToolArguments(0, '{"a": 1')]
 
 
 def test_a_closing_tag_within_a_string_does_not_end_the_call() -> None:

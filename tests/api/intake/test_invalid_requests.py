@@ -40,14 +40,6 @@ def rejected(response: httpx.Response, param: str | None, status: int = 400) -> 
             {"messages": [{"role": "assistant", "tool_calls": [{"id": "1"}]}]},
             "messages[0].tool_calls[0].function",
         ),
-        (
-            {
-                "messages": [
-                    {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}
-                ]
-            },
-            "messages[0].tool_calls[0].function.arguments",
-        ),
         ({"model": None}, "model"),
         ({"model": 5}, "model"),
         ({"n": 0}, "n"),

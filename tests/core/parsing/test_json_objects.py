@@ -31,6 +31,14 @@ PARTS = [
 ]
 
 
+Part = str | tuple[str, dict[str, str]]
+"""Text, or the text and the members of an object."""
+
+
+def plain(parts: list[str | JsonObject]) -> list[Part]:
+    return [part if isinstance(part, str) else (part.text, part.members) for part in parts]
+
+
 def found(*pieces: str) -> list[str | JsonObject]:
     """What the finder gives, with neighbouring text joined."""
     finder = ObjectFinder()
@@ -71,17 +79,19 @@ def test_any_division_finds_the_same(parts: list[str], data: st.DataObject) -> N
     cuts = data.draw(st.lists(st.integers(0, len(text))).map(sorted))
     pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
     whole = found(text)
-    assert found(*pieces) == whole
+    assert plain(found(*pieces)) == plain(whole)
     assert "".join(texts(whole)) == text
     for part in whole:
         if isinstance(part, JsonObject):
             members = {key: json.loads(value) for key, value in part.members.items()}
-            assert members == json.loads(part.text)
+            assert members == json.loads(part.scanner.json_text(0, len(part.text)))
 
 
 def test_members_are_kept_as_they_were_written() -> None:
     text = '{ "a" : {"b":  [1.0, "\\u00e9é"]} , "\\u0063":null, "a": 2 }'
-    assert read_object(text) == JsonObject(text, {"a": "2", "c": "null"})
+    found = read_object(text)
+    assert found
+    assert (found.text, found.members) == (text, {"a": "2", "c": "null"})
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"a":1} ', 'x{"a":1}', "[]", "1", '{"a":1}{}'])
@@ -109,10 +119,20 @@ def test_text_passes_at_once_and_an_object_when_it_is_complete() -> None:
     finder = ObjectFinder()
     assert finder.feed('a {b {"c') == ["a {b "]
     assert finder.feed('": 1') == []
-    assert finder.feed("} d") == [JsonObject('{"c": 1}', {"c": "1"}), " d"]
+    assert plain(finder.feed("} d")) == [('{"c": 1}', {"c": "1"}), " d"]
     assert finder.feed("{") == []
     assert finder.feed("{") == ["{"]
     assert finder.finish() == ["{"]
+
+
+def test_an_object_that_is_certain_may_break_off_or_be_cut_off() -> None:
+    finder = ObjectFinder(lambda scanner: bool(scanner.bounds))
+    assert plain(finder.feed('a {"b": 1, c} {"d": "e') + finder.finish()) == [
+        "a ",
+        ('{"b": 1', {"b": "1"}),
+        ", c} ",
+        ('{"d": "e', {}),
+    ]
 
 
 SIZE = 20_000

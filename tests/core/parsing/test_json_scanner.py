@@ -45,7 +45,7 @@ BROKEN = [
     '{"a":1e}',
     '{"a":1e5.5}',
     '{"a":0x1}',
-    '{"a":"\n"}',
+    '{"\n":1}',
     '{"a":"\\x"}',
     '{"a":"\\u12g4"}',
     "{'a':1}",
@@ -104,7 +104,7 @@ def test_what_json_does_not_allow_breaks_it(text: str, size: int | None) -> None
 
 def test_it_breaks_at_the_first_wrong_character() -> None:
     scanner = scanned('{"a": {"b": x and so on')
-    assert (scanner.state, scanner.length) == ("broken", 13)
+    assert (scanner.state, scanner.length) == ("broken", 12)
 
 
 def test_it_says_where_objects_begin_but_not_braces_of_strings() -> None:
@@ -135,3 +135,20 @@ def test_nesting_has_a_limit_and_needs_no_recursion() -> None:
 def test_the_length_of_a_number_has_a_limit(size: int | None) -> None:
     assert scanned('{"a":' + "1" * MAX_NUMBER_LENGTH + "}", size).state == "complete"
     assert scanned('{"a":' + "1" * (MAX_NUMBER_LENGTH + 1) + "}", size).state == "broken"
+
+
+def test_control_characters_within_strings_are_escaped() -> None:
+    text = '{"a": "x\ny\t", "b":\n["\x00"]}'
+    scanner = scanned(text, 1)
+    assert scanner.state == "complete"
+    assert scanner.text == text
+    assert scanner.members == {"a": '"x\\ny\\t"', "b": '["\\u0000"]'}
+
+
+@given(OBJECTS, st.booleans(), st.data())
+def test_an_object_can_be_closed_anywhere(value: dict[str, object], ascii: bool, data: st.DataObject) -> None:
+    text = json.dumps(value, ensure_ascii=ascii)
+    scanner = scanned(text[: data.draw(st.integers(1, len(text)))])
+    closed = scanner.json_text(0, scanner.closable) + scanner.closing()
+    assert isinstance(json.loads(closed), dict)
+    assert scanner.closable <= scanner.length

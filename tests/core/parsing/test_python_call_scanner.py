@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fllm.parsing.body_scanner import MAX_DEPTH, MAX_NUMBER_LENGTH
-from fllm.parsing.literal_scanner import json_object
+from fllm.parsing.literal_scanner import LiteralCall
 from fllm.parsing.python_call_scanner import PythonCallScanner, PythonListScanner
 
 SCALARS = (
@@ -52,8 +52,11 @@ def argument(value: str) -> Any:
     made = read(f"f(a={value})", scanner=PythonCallScanner)
     if made.state != "complete":
         return made.state
-    ((_, arguments),) = made.calls
-    return json.loads(arguments["a"])
+    return arguments_of(made.calls[0])["a"]
+
+
+def arguments_of(call: LiteralCall) -> dict[str, Any]:
+    return {argument.key: json.loads(argument.value) for argument in call.arguments}
 
 
 @given(CALLS, st.integers(1, 9))
@@ -64,7 +67,7 @@ def test_what_python_writes_is_read(calls: list[tuple[str, dict[str, Any]]], siz
     )
     made = read(f"{text}] and more", size=size)
     assert (made.state, made.length) == ("complete", len(text) + 1)
-    assert [(name, json.loads(json_object(arguments))) for name, arguments in made.calls] == calls
+    assert [(call.name, arguments_of(call)) for call in made.calls] == calls
 
 
 @given(
@@ -142,8 +145,9 @@ BROKEN = [
     "b'x'",
     "f'x'",
     "'a' 'b'",
-    "{1, 2}",
-    "{'a'}",
+    "{1, 'a': 2}",
+    "{'a': 1, 2}",
+    "{a}",
     "[1 2]",
     "[,]",
     "[1,,2]",
@@ -189,4 +193,17 @@ def test_the_deepest_value_can_be_read_as_json() -> None:
 
 
 def test_of_a_key_that_comes_twice_the_last_counts() -> None:
-    assert read("f(a=1, a=2)]").calls == [("f", {"a": "2"})]
+    assert arguments_of(read("f(a=1, a=2)]").calls[0]) == {"a": 2}
+
+
+@pytest.mark.parametrize(
+    ("value", "items"),
+    [
+        ("{'red', 'blue'}", ["red", "blue"]),
+        ("{1}", [1]),
+        ("{True, None,}", [True, None]),
+        ("[{1, 2}]", [[1, 2]]),
+    ],
+)
+def test_a_set_is_a_list(value: str, items: list[Any]) -> None:
+    assert argument(value) == items

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.parsed_calls import parse_calls
 
 from fllm import Tool
 from fllm.parsing.body_scanner import MAX_NAME_LENGTH
 from fllm.parsing.tag_scanner import TagFormat, TaggedBodyScanner, taggable
-from fllm.parsing.tagged_tool_calls import typed_call
-from fllm.parsing.tool_parameters import ToolSchemas
+from fllm.parsing.tagged_tool_calls import TaggedToolCallParser
 
 TAGS = TagFormat(
     opening="<f=",
@@ -37,14 +37,21 @@ PAIRED = TagFormat(
 TOOL = Tool("go", parameters={"properties": {"a": {"type": "string"}, "b": {"type": "integer"}}})
 
 
-def read(body: str, tags: TagFormat = TAGS) -> Any:
+def read(body: str, tags_: TagFormat = TAGS) -> Any:
     """Return name and arguments, if the whole of ``body`` is a call."""
-    scanner = TaggedBodyScanner(tags)
+    scanner = TaggedBodyScanner(tags_)
     scanner.feed(body)
     if scanner.state != "complete" or scanner.length != len(body):
         return None
-    call = typed_call(scanner, ToolSchemas([TOOL]))
-    return call.name, json.loads(call.arguments)
+
+    class TagParser(TaggedToolCallParser):
+        opening = (tags_.opening,)
+        tags = tags_
+
+    text, calls = parse_calls(TagParser, tags_.opening + body, tools=[TOOL])
+    assert not text
+    [(name, arguments)] = calls
+    return name, json.loads(arguments)
 
 
 ROWS: dict[str, tuple[str, Any]] = {
@@ -63,6 +70,10 @@ ROWS: dict[str, tuple[str, Any]] = {
     "a parameter that is given anyway": ("go><p=b>1</p><p=a>x\n<p=b>2</p></f>", {"a": "x\n<p=b>2", "b": 1}),
     "a parameter twice": ("go><p=b>1</p><p=b>2</p></f>", {"b": 2}),
     "a parameter that nobody knows": ("go><p=z>1</p></f>", {"z": "1"}),
+    "the opening of a call within a value": ("go><p=a>x<f=</p></f>", {"a": "x<f="}),
+    "the opening of a call on a line of a value": ("go><p=a>x\n<f=y>\n</p></f>", {"a": "x\n<f=y>"}),
+    "something wrong between tags": ("go><p=a>x</p> and </p><p=b>1</p></f>", {"a": "x</p> and ", "b": 1}),
+    "something wrong after a value": ("go><p=a>x</p><p=b>1</p><p=</f>", {"a": "x", "b": 1}),
     "white space around names": (" go ><p= a >x</p></f>", {"a": "x"}),
 }
 
@@ -86,7 +97,6 @@ def test_what_is_a_call(body: str, arguments: Any) -> None:
         "go><p=a>x</f>",
         "go><p=></p></f>",
         "go><p=a>x</p>",
-        "go><p=a>x<f=</p></f>",
         "go></f> ",
         "g" * (MAX_NAME_LENGTH + 1) + "></f>",
     ],

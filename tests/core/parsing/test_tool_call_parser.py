@@ -16,8 +16,8 @@ class ListParser(JsonToolCallParser):
     """Has everything that can be declared."""
 
     opening = ("<call>",)
-    closing = ("</call>",)
-    section_markers = ("<all>", "</all>")
+    closing = ("</call>", "</all>")
+    section_markers = ("<all>",)
     inner_markers = ("<sep>",)
     ignored_section = ("<think>", "</think>")
     skip_before = "[,"
@@ -54,7 +54,14 @@ ROWS = {
     "prose behind": (f"<call>{A}</call></all>\n y", [*calls("a"), Text("\n y")]),
     "prose behind a list": (f"<call>[{A}] [1]", [*calls("a"), Text(" [1]")]),
     "a list without an end": (f"<call>[{A},", calls("a")),
-    "no call at all": ("<all> <call> </call> </all>", [Text("<all> <call> </call> </all>")]),
+    "no call at all": ("<all> <call> </call> </all>", []),
+    "an empty call within prose": ("Done.<call></call> Bye.", [Text("Done. Bye.")]),
+    "an empty section within prose": ("Done.<all> </all> Bye.", [Text("Done. Bye.")]),
+    "a call that is cut off": (f"<call>{B[:-5]}", [ToolStart(0, "b"), ToolArguments(0, '{"x": "<cal')]),
+    "a call that breaks": (
+        '<call>{"name": "b", "arguments": {"x": 1, y}} z',
+        [ToolStart(0, "b"), ToolArguments(0, '{"x": 1}'), Text(" y}} z")],
+    ),
     "markers in vain": ("<all>x</call>", [Text("<all>x</call>")]),
     "the opening marker twice": (f"<call><call>{A}", [Text("<call>"), *calls("a")]),
     "a marker within a string": (f"<call>{B}", calls("b")),
@@ -75,17 +82,22 @@ def test_a_second_object_behind_one_marker_is_text_unless_calls_repeat() -> None
     assert parse(OneParser(ParserContext()), [f"<call>{A} {A}"]) == [*calls("a"), Text(f" {A}")]
 
 
-def test_a_call_comes_when_its_body_is_complete() -> None:
+def test_a_call_begins_with_its_first_argument_and_its_arguments_come_as_they_arrive() -> None:
     parser = OneParser(ParserContext())
-    assert parser.feed(f"x<call>{A[:-1]}") == [Text("x")]
-    assert parser.feed(A[-1]) == calls("a")
+    assert parser.feed('x<call>{"name": "b", "arguments": {"x"') == [Text("x")]
+    assert parser.feed(': "one ') == [ToolStart(0, "b"), ToolArguments(0, '{"x": "one ')]
+    assert parser.feed("two\nthree") == [ToolArguments(0, "two\\nthree")]
+    assert parser.feed("\\") == []
+    assert parser.feed('n"') == [ToolArguments(0, '\\n"')]
+    assert parser.feed("}}") == [ToolArguments(0, "}")]
+    assert parser.feed("</call> y") == [Text(" y")]
 
 
 def test_markers_are_visible_unless_a_parser_says_otherwise() -> None:
     class Silent(OneParser):
         visible_tokens = ()
 
-    assert ListParser.visible_tokens == ("<call>", "</call>", "<all>", "</all>", "<sep>")
+    assert ListParser.visible_tokens == ("<call>", "</call>", "</all>", "<all>", "<sep>")
     assert Silent.visible_tokens == ()
 
 

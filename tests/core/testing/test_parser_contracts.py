@@ -61,7 +61,7 @@ class StartsAtOne(Whole):
 
 class BadArguments(Whole):
     def events(self, text: str) -> Iterable[ParserEvent]:
-        return [ToolStart(0, "f"), ToolArguments(0, "{")]
+        return [ToolStart(0, "f"), ToolArguments(0, "{]")]
 
 
 class NoArguments(Whole):
@@ -121,7 +121,7 @@ def test_a_correct_parser_passes(contract: Contract, parser: Callable[..., objec
         (StripsText, "without a call, the Text events must be exactly the given text"),
         (DuplicatesText, "without a call, the Text events must be exactly the given text"),
         (StartsAtOne, "calls must be numbered 0, 1, 2..., not [1]"),
-        (BadArguments, "the arguments '{' are not JSON"),
+        (BadArguments, "the arguments '{]' are not JSON"),
         (NoArguments, "the arguments '' are not JSON"),
         (ArgumentsFirst, "arguments come before their call"),
         (EmptyName, "a call has no name"),

@@ -90,7 +90,7 @@ ONLY_CONTENT = {
     "cut off around a whole object": '{"name": "f", "parameters": {"name": "g", "parameters": {}}',
     "broken": BROKEN,
     "broken number": '{"name": "f", "parameters": {"a": 01}}',
-    "broken string": '{"name": "f", "parameters": {"a": "b\nc"}}',
+    "broken string": '{"name": "f", "parameters": {"a": "b" c"}}',
     "code behind the tag": TAG + "print(1)",
     "call in a member": f'{{"tool_calls": [{WEATHER}]}}',
     "call in a broken member": f'{{"tool_calls": [{WEATHER}, oops]}}',

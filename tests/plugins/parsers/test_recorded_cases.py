@@ -22,10 +22,12 @@ REGISTRIES: dict[str, Registry[Any]] = {"tool": PLUGINS.tool_parsers, "reasoning
 
 EXPECTED_FAILURES: dict[str, dict[str, str]] = {
     "tool/gemma4": {
-        "0.32.0 TestExtractToolCalls::test_incomplete_tool_call": "an unfinished call is text",
+        "TestExtractToolCalls::test_incomplete_tool_call": "a call that is cut off is a call",
         "test_malformed_no_brace_bounded": "a name without arguments is not a call",
         "TestNonStreamingToolCalls::test_number_and_boolean": "in other cases, numbers are numbers",
     },
+    "tool/granite4": {"tool_call_invalid_json": "a call that is cut off is a call"},
+    "tool/hermes": {"tool_call_invalid_json": "a call that is cut off is a call"},
     "tool/granite": {
         'malformed_input[False] <|tool_call|> {"name': "a single object is a call, like a list",
     },
@@ -161,12 +163,12 @@ def test_tool_calls_match_other_projects(name: str, case: dict[str, Any]) -> Non
     wanted = [(call["name"], decoded(call["arguments"])) for call in expected["tool_calls"]]
     events = events_of(PLUGINS.tool_parsers, name, case)
     if is_fragment(case):
-        assert not calls(events)
+        # The recorded events of a call that is cut off came with another fragment.
+        assert all(isinstance(arguments, str) for _, arguments in calls(events))
         return
     if "arguments_not_complete_json" in case.get("flags", ()):
-        # An unfinished call is text, because incomplete arguments are useless.
+        # How much of a value that is cut off is known differs.
         wanted = wanted[: len(calls(events))]
-        assert all(isinstance(arguments, dict) for _, arguments in calls(events))
         assert [found for found, _ in calls(events)] == [named for named, _ in wanted]
         return
     assert calls(events) == wanted

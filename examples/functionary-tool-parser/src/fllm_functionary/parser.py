@@ -2,7 +2,7 @@
 
 Llama 3.1 writes them too if the system prompt describes this format. Text may come before, between and after
 calls. Models forget the closing tag at the end of their output, so an object after an opening tag is enough
-for a call. A tag without an object, or with one that breaks off, is text.
+for a call, and one that is cut off is a call with its arguments up to there. A tag without an object is text.
 """
 
 from __future__ import annotations

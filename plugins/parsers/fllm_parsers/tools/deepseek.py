@@ -17,9 +17,9 @@ _BEGIN, _SEPARATOR, _END = "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", 
 
 
 class _DeepSeekParser(HeaderToolCallParser):
-    section_markers = _CALLS
+    section_markers = (_CALLS[0],)
     opening = (_BEGIN,)
-    closing = (_END,)
+    closing = (_END, _CALLS[1])
     inner_markers = (_SEPARATOR,)
 
 

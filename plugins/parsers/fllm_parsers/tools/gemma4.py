@@ -8,17 +8,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Any
 
 from fllm.constraints import AnyOf, Concat, Constraint, ConstString, TextUntil
 from fllm.interfaces import ParserContext
-from fllm.parsing import Call, ToolCallParser, ToolFormat
-from fllm.parsing.argument_coercion import coerced, is_json
+from fllm.parsing import LiteralToolCallParser, ToolFormat
+from fllm.parsing.argument_coercion import as_json, coerced
 from fllm.parsing.argument_constraints import is_free, json_value, named_arguments
+from fllm.parsing.argument_writer import quoted
 from fllm.parsing.body_scanner import MAX_NAME_LENGTH, match_end
-from fllm.parsing.literal_scanner import LiteralScanner, Scope, json_object, quoted
+from fllm.parsing.literal_scanner import LiteralArgument, LiteralCall, LiteralScanner, Scope
 from fllm.parsing.python_call_scanner import unescape
 from fllm.parsing.tool_parameters import Parameters, ToolSchemas, choices
 
@@ -55,7 +55,7 @@ class GemmaCallScanner(LiteralScanner):
 
     def scalar(self, word: str) -> str:
         """Return the word if it is JSON, or else the JSON of a string without quotes."""
-        return word if is_json(word) else quoted(word)
+        return quoted(word) if (value := as_json(word)) is None else value
 
     def string(self, written: str, prefix: str) -> str | None:
         """Return the string with the escapes of JSON replaced; a word before the quote is not allowed."""
@@ -76,7 +76,7 @@ def _gemma_value(schema: Any, parameters: Parameters) -> Constraint:
     return json_value(schema, parameters)
 
 
-class Gemma4Parser(ToolCallParser[GemmaCallScanner]):
+class Gemma4Parser(LiteralToolCallParser[GemmaCallScanner]):
     """Parses one call between each pair of markers."""
 
     opening = ("<|tool_call>",)
@@ -98,11 +98,13 @@ class Gemma4Parser(ToolCallParser[GemmaCallScanner]):
         """Return a scanner up to the closing brace."""
         return GemmaCallScanner()
 
-    def parse_body(self, scanner: GemmaCallScanner) -> Sequence[Call]:
-        """Return the call; values without quotes get the types that the schema of the tool declares."""
-        ((name, arguments),) = scanner.calls
-        parameters = self._schemas.of(name)
-        typed = {
-            key: coerced(value, parameters.schemas.get(key), parameters) for key, value in arguments.items()
-        }
-        return [Call(name, json_object(typed))]
+    def value_of(self, call: LiteralCall, argument: LiteralArgument) -> str:
+        """Return the JSON of a value; one without quotes gets the type that the tool declares."""
+        parameters = self._schemas.of(call.name)
+        return coerced(argument.value, parameters.schemas.get(argument.key), parameters)
+
+    def streams_string(self, call: LiteralCall, key: str) -> bool:
+        """Return whether the tool declares a string, or nothing."""
+        parameters = self._schemas.of(call.name)
+        types = parameters.types(parameters.schemas.get(key))
+        return not types or "string" in types

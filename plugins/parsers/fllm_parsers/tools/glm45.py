@@ -10,12 +10,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from fllm.parsing import (
-    Call,
     TagFormat,
-    TaggedBodyScanner,
     TaggedToolCallParser,
     ToolFormat,
     tagged_arguments,
@@ -47,14 +43,9 @@ class Glm45Parser(TaggedToolCallParser):
         arguments=tagged_arguments(tags, gap="\n"),
     )
 
-    def parse_body(self, scanner: TaggedBodyScanner) -> Sequence[Call]:
-        """Return the call, if it has arguments or a known name."""
-        known = {tool.name for tool in self.context.tools}
-        return [
-            call
-            for call in super().parse_body(scanner)
-            if call.arguments != "{}" or not known or call.name in known
-        ]
+    def accepts_without_arguments(self, name: str) -> bool:
+        """Return whether the request has this tool, or no tools."""
+        return not self.context.tools or self.is_tool(name)
 
 
 class Glm47Parser(Glm45Parser):

@@ -8,12 +8,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-
-from msgspec.structs import replace
 
 from fllm.interfaces import ParserContext
-from fllm.parsing import Call, HeaderToolCallParser, JsonWithHeaderScanner, ToolFormat
+from fllm.parsing import HeaderToolCallParser, ToolFormat
 
 _SECTION = ("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>")
 _BEGIN, _ARGUMENTS, _END = "<|tool_call_begin|>", "<|tool_call_argument_begin|>", "<|tool_call_end|>"
@@ -25,15 +22,15 @@ class KimiK2Parser(HeaderToolCallParser):
     The client receives these IDs, since the chat template identifies the results of calls by them alone.
     """
 
-    section_markers = _SECTION
+    section_markers = (_SECTION[0],)
     opening = (_BEGIN,)
-    closing = (_END,)
+    closing = (_END, _SECTION[1])
     inner_markers = (_ARGUMENTS,)
     header_pattern = re.compile(
         rf"\s*(?P<id>(?:functions\.)?(?P<name>[\w./:-]+):\d+)\s*{re.escape(_ARGUMENTS)}\s*"
     )
     # A constrained model writes the number 0 in every call, which is right for the first one only;
-    # `parse_body` replaces the others.
+    # `begin_call` replaces the others.
     tool_format = ToolFormat(
         before=_SECTION[0],
         begin=f"{_BEGIN}functions.",
@@ -46,12 +43,9 @@ class KimiK2Parser(HeaderToolCallParser):
         super().__init__(context)
         self._ids: set[str | None] = set()
 
-    def parse_body(self, scanner: JsonWithHeaderScanner) -> Sequence[Call]:
-        """Return the call, with a new number in its ID if that ID was used before."""
-        return [self._with_unique_id(call) for call in super().parse_body(scanner)]
-
-    def _with_unique_id(self, call: Call) -> Call:
-        if call.id in self._ids:
-            call = replace(call, id=f"functions.{call.name}:{self.call_count}")
-        self._ids.add(call.id)
-        return call
+    def begin_call(self, name: str, call_id: str | None = None) -> None:
+        """Emit the start of a call, with a new number in its ID if that ID was used before."""
+        if call_id in self._ids:
+            call_id = f"functions.{name}:{self.call_count}"
+        self._ids.add(call_id)
+        super().begin_call(name, call_id)

@@ -11,7 +11,18 @@ from __future__ import annotations
 import re
 
 from fllm import ParserContext, ParserEvent, Text, ToolArguments, ToolStart
-from fllm.parsing import JsonObject, ObjectFinder, ToolFormat, call_from_json, overlap
+from fllm.events import merge_events
+from fllm.parsing import (
+    CallHead,
+    JsonArguments,
+    JsonCallReader,
+    JsonObject,
+    JsonScanner,
+    ObjectFinder,
+    ToolFormat,
+    call_from_json,
+    overlap,
+)
 
 TAG = "<|python_tag|>"
 
@@ -22,7 +33,7 @@ _IN_PROSE = re.compile(r"(?:\[|<\|python_tag\|>)(?:[\s\[]|<\|python_tag\|>)*+")
 
 
 class Llama3JsonParser:
-    """Parses calls anywhere in the text and emits each of them when its object is complete.
+    """Parses calls anywhere in the text; those of the request's tools are emitted as they arrive.
 
     At the start, after the tag and after another call, an object with a name and arguments is a call. Within
     prose, the name must also be one of the request's tools, if it has any.
@@ -34,8 +45,10 @@ class Llama3JsonParser:
 
     def __init__(self, context: ParserContext) -> None:
         self._tools = frozenset(tool.name for tool in context.tools)
-        self._finder = ObjectFinder()
+        self._finder = ObjectFinder(lambda scanner: self._certain_call(scanner) is not None)
         self._calls = 0
+        self._arguments: JsonArguments | None = None  # of the call that is being emitted
+        self._reader: JsonCallReader | None = None
         self._tail = ""  # text that may become the tag
         self._separators: list[str] = []  # pending; dropped if a call follows
         self._separator: re.Pattern[str] | None = _OPENING  # None within prose
@@ -44,7 +57,10 @@ class Llama3JsonParser:
 
     def feed(self, text: str) -> list[ParserEvent]:
         """Process the next piece of output; return the events that are now certain."""
-        return [event for part in self._finder.feed(text) for event in self._part(part)]
+        events = [event for part in self._finder.feed(text) for event in self._part(part)]
+        if scanner := self._finder.open_object:
+            events += self._stream(scanner)
+        return merge_events(events)
 
     def finish(self) -> list[ParserEvent]:
         """End the output: what was held back is content, unless it only followed a call."""
@@ -52,7 +68,25 @@ class Llama3JsonParser:
         events += self._prose(self._release_tail())
         if self._separator is not _BETWEEN:
             events += self._content("")
+        return merge_events(events)
+
+    def _stream(self, scanner: JsonScanner) -> list[ParserEvent]:
+        """Return what is new of a call whose object is open."""
+        events: list[ParserEvent] = []
+        if self._arguments is None and (head := self._certain_call(scanner)):
+            events = self._prose(self._release_tail()) + self._begin(head.name)
+            self._arguments = head.arguments
+        if self._arguments:
+            events.append(ToolArguments(self._calls - 1, self._arguments.take()))
         return events
+
+    def _certain_call(self, scanner: JsonScanner) -> CallHead | None:
+        """Return the beginning of a call that is certain: one of the request's tools, with an argument."""
+        if self._reader is None or self._reader.scanner is not scanner:
+            self._reader = JsonCallReader(scanner)
+        head = self._reader.read()
+        certain = head and head.name in self._tools and head.arguments and head.arguments.has_begun
+        return head if certain else None
 
     def _part(self, part: str | JsonObject) -> list[ParserEvent]:
         if isinstance(part, JsonObject):
@@ -96,17 +130,31 @@ class Llama3JsonParser:
         return [Text(text)] if text else []
 
     def _object(self, json_object: JsonObject) -> list[ParserEvent]:
+        scanner = json_object.scanner
+        events: list[ParserEvent] = []
+        if self._arguments is None and (head := self._certain_call(scanner)):
+            events = self._begin(head.name)
+            self._arguments = head.arguments
+        if self._arguments:
+            return [*events, ToolArguments(self._calls - 1, self._rest_of_arguments(scanner))]
         call = call_from_json(json_object.members)
         if call is None or not (self._any_name or not self._tools or call.name in self._tools):
             return self._content(json_object.text)
-        events: list[ParserEvent] = [
-            ToolStart(self._calls, call.name),
-            ToolArguments(self._calls, call.arguments),
-        ]
-        self._calls += 1
+        return [*self._begin(call.name), ToolArguments(self._calls - 1, call.arguments)]
+
+    def _begin(self, name: str) -> list[ParserEvent]:
         separators = "".join(self._separators)
         self._in_array = "[" in separators or (self._in_array and "]" not in separators)
         self._separators.clear()
         self._separator = _BETWEEN
         self._any_name = True
-        return events
+        self._calls += 1
+        return [ToolStart(self._calls - 1, name)]
+
+    def _rest_of_arguments(self, scanner: JsonScanner) -> str:
+        """Return the arguments that are left of a call whose object is complete, broken or cut off."""
+        arguments, self._arguments = self._arguments, None
+        assert arguments, "a call has begun"
+        if scanner.state == "open":
+            return arguments.take_rest()
+        return arguments.take() + (arguments.closing() if scanner.state == "broken" else "")

@@ -11,12 +11,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from fllm.parsing import (
-    Call,
     TagFormat,
-    TaggedBodyScanner,
     TaggedToolCallParser,
     ToolFormat,
     tagged_arguments,
@@ -47,7 +43,6 @@ class MiniMaxM2Parser(TaggedToolCallParser):
         arguments=tagged_arguments(tags, gap="\n"),
     )
 
-    def parse_body(self, scanner: TaggedBodyScanner) -> Sequence[Call]:
-        """Return the call, if its name is known."""
-        known = {tool.name for tool in self.context.tools}
-        return [call for call in super().parse_body(scanner) if not known or call.name in known]
+    def accepts(self, name: str) -> bool:
+        """Return whether the request has this tool, or no tools."""
+        return not self.context.tools or self.is_tool(name)

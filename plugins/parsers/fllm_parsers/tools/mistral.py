@@ -12,34 +12,44 @@ import secrets
 import string
 from collections.abc import Sequence
 
-from fllm.parsing import Call, JsonWithHeaderScanner, ToolCallParser, call_from_json, json_list, make_call
+from fllm.parsing import (
+    Call,
+    CallHead,
+    HeaderToolCallParser,
+    JsonCallReader,
+    JsonWithHeaderScanner,
+    call_from_json,
+    json_list,
+)
 
-_HEADER_CHARACTERS = re.compile(r"[\w.:/\[\]-]*+")
-_HEADER = re.compile(r"([\w.:/-]+)(?:\[CALL_ID\](\w+))?(?:\[ARGS\])?")
 _ID_CHARACTERS = string.ascii_letters + string.digits
 
 
-class MistralParser(ToolCallParser[JsonWithHeaderScanner]):
-    """Parses calls in both notations."""
+class MistralParser(HeaderToolCallParser):
+    """Parses both notations: after a header, the object holds the arguments, otherwise the name as well."""
 
     opening = ("[TOOL_CALLS]",)
     inner_markers = ("[ARGS]", "[CALL_ID]")
     skip_before = "[,"
     skip_after = "],"
     multiple_calls = True
+    header_characters = re.compile(r"[\w.:/\[\] -]*+")
+    header_pattern = re.compile(r"(?P<name>[\w.:/-]+) *(?:\[CALL_ID\] *(?P<id>\w+) *)?(?:\[ARGS\] *)?")
     tool_format = json_list("[TOOL_CALLS][", "]", trigger="[TOOL_CALLS]")
 
     def new_scanner(self) -> JsonWithHeaderScanner:
         """Return a scanner of an object, which a name may precede."""
-        return JsonWithHeaderScanner(_HEADER_CHARACTERS)
+        scanner = super().new_scanner()
+        self._reader = JsonCallReader(scanner.object)
+        return scanner
+
+    def read_head(self, scanner: JsonWithHeaderScanner) -> CallHead | None:
+        """Return the beginning of a call in either notation."""
+        return super().read_head(scanner) if scanner.header else self._reader.read()
 
     def parse_body(self, scanner: JsonWithHeaderScanner) -> Sequence[Call]:
-        """Return the call: after a header, the object holds the arguments, else it also holds the name."""
-        if not scanner.header:
-            call = call_from_json(scanner.object.members)
-        else:
-            header = _HEADER.fullmatch(scanner.header)
-            call = make_call(header[1], scanner.object.text, header[2]) if header else None
+        """Return a call without a header whose arguments are not written as an object."""
+        call = None if scanner.header else call_from_json(scanner.object.members)
         return [call] if call and call.arguments.startswith("{") else []
 
     @staticmethod

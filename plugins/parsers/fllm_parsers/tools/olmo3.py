@@ -8,14 +8,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from fllm.parsing import Call, ToolCallParser, ToolFormat
+from fllm.parsing import LiteralToolCallParser, ToolFormat
 from fllm.parsing.python_call_scanner import PythonCallScanner
-from fllm_parsers.tools.pythonic import PYTHON_ARGUMENTS, python_calls
+from fllm_parsers.tools.pythonic import PYTHON_ARGUMENTS
 
 
-class Olmo3Parser(ToolCallParser[PythonCallScanner]):
+class Olmo3Parser(LiteralToolCallParser[PythonCallScanner]):
     """Parses one call after the other following the tag; commas between them are allowed."""
 
     opening = ("<function_calls>",)
@@ -35,7 +33,3 @@ class Olmo3Parser(ToolCallParser[PythonCallScanner]):
     def new_scanner(self) -> PythonCallScanner:
         """Return a scanner of one call."""
         return PythonCallScanner()
-
-    def parse_body(self, scanner: PythonCallScanner) -> Sequence[Call]:
-        """Return the call."""
-        return python_calls(scanner)

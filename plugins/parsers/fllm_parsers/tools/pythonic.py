@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from fllm.parsing import Call, ToolCallParser, ToolFormat
+from fllm.parsing import Call, LiteralToolCallParser, ToolFormat
 from fllm.parsing.argument_constraints import named_arguments, python_value
-from fllm.parsing.literal_scanner import json_object
-from fllm.parsing.python_call_scanner import PythonCallScanner, PythonListScanner
+from fllm.parsing.python_call_scanner import PythonListScanner
 
 PYTHON_ARGUMENTS = named_arguments("=", ", ", python_value)
 
 
-class PythonicParser(ToolCallParser[PythonListScanner]):
-    """Parses lists of calls. A list is emitted when it is complete: until then, it may be prose in brackets.
+class PythonicParser(LiteralToolCallParser[PythonListScanner]):
+    """Parses lists of calls. A list whose first call is one of a tool is emitted as it arrives.
 
-    Within prose, all names in the list must be those of the request's tools, if it has any.
+    Any other list may be prose in brackets until it is complete. Within prose, all names in it must be those
+    of the request's tools, if it has any.
     """
 
     opening = ("[",)
@@ -34,12 +34,15 @@ class PythonicParser(ToolCallParser[PythonListScanner]):
         """Return a scanner of the calls and the closing bracket."""
         return PythonListScanner()
 
+    def is_certain(self, scanner: PythonListScanner) -> bool:
+        """Return whether the first call is one of a tool of the request."""
+        return self.is_tool(scanner.calls[0].name)
+
     def parse_body(self, scanner: PythonListScanner) -> Sequence[Call]:
         """Return all calls of the list, or none."""
-        calls = python_calls(scanner)
-        known = {tool.name for tool in self.context.tools}
-        any_name = not self.follows_text or not known
-        return calls if any_name or all(call.name in known for call in calls) else []
+        calls = super().parse_body(scanner)
+        any_name = not self.follows_text or not self.context.tools
+        return calls if any_name or all(self.is_tool(call.name) for call in calls) else []
 
 
 class Llama4PythonicParser(PythonicParser):
@@ -51,7 +54,10 @@ class Llama4PythonicParser(PythonicParser):
 
 
 class Lfm2Parser(PythonicParser):
-    """Parses the same lists, with markers around them."""
+    """Parses the same lists, with markers around them.
+
+    Models repeat the list after the closing marker: without an opening marker, it is not a second call.
+    """
 
     section_markers = ("<|tool_call_start|>",)
     closing = ("<|tool_call_end|>",)
@@ -67,7 +73,6 @@ class Lfm2Parser(PythonicParser):
         arguments=PYTHON_ARGUMENTS,
     )
 
-
-def python_calls(scanner: PythonCallScanner) -> list[Call]:
-    """Return the calls that ``scanner`` has read."""
-    return [Call(name, json_object(arguments)) for name, arguments in scanner.calls]
+    def may_begin(self, marker: str) -> bool:  # noqa: ARG002  there is only one
+        """Return whether no call precedes, or an opening marker does."""
+        return not self.call_count or self.section_markers[0] in self.pending_markers

@@ -160,7 +160,7 @@ def test_a_failure_shows_the_smallest_failing_split(tmp_path: Path) -> None:
         + "the events depend on how the text is divided; hold back text until no later text can change it"
     )
     assert lines[at + 2].split() == ["text", "'[call]'"]
-    assert lines[-1] == "7 passed, 3 failed"
+    assert lines[-1] == "8 passed, 3 failed"
 
 
 def test_marks_are_read_from_the_regular_expressions_of_a_parser(tmp_path: Path) -> None:

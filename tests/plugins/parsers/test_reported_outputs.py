@@ -1,0 +1,186 @@
+"""Outputs of real models that other servers' users reported, and what they mean."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from support.parsed_calls import parse_calls
+
+from fllm import Tool
+from fllm.testing import plugins_with
+from fllm_parsers import plugin
+
+PARSERS = plugins_with(plugin, installed=False).tool_parsers
+
+TEXT = {"type": "string"}
+TOOLS = (
+    Tool("save_note", parameters={"type": "object", "properties": {"title": TEXT, "body": TEXT}}),
+    Tool("clock", parameters={"type": "object", "properties": {}}),
+    Tool("pay", parameters={"type": "object", "properties": {"euros": {"type": "integer"}}}),
+    Tool(
+        "tag",
+        parameters={
+            "type": "object",
+            "properties": {
+                "labels": {"anyOf": [{"type": "array", "items": TEXT}, TEXT]},
+                "where": {"type": ["string", "object"]},
+                "zip": {"type": ["string", "array"]},
+            },
+        },
+    ),
+)
+
+CUT = '{"title": "Milk", "body": "two li'
+
+CUT_OFF: dict[str, tuple[str, str, str]] = {
+    "JSON": ("hermes", f'<tool_call>\n{{"name": "save_note", "arguments": {CUT}', ""),
+    "tags": (
+        "qwen3_coder",
+        "Noted.\n<tool_call>\n<function=save_note>\n<parameter=title>\nMilk\n</parameter>\n"
+        "<parameter=body>\ntwo li",
+        "Noted.\n",
+    ),
+    "a header": (
+        "kimi_k2",
+        "Noted.<|tool_calls_section_begin|><|tool_call_begin|>functions.save_note:0"
+        f"<|tool_call_argument_begin|>{CUT}",
+        "Noted.",
+    ),
+    "Python": ("pythonic", "[save_note(title='Milk', body='two li", ""),
+    "without a marker": ("llama3_json", f'{{"name": "save_note", "parameters": {CUT}', ""),
+    "within a closing tag": (
+        "glm45",
+        "<tool_call>save_note\n<arg_key>title</arg_key>\n<arg_value>Milk</arg_value>\n"
+        "<arg_key>body</arg_key>\n<arg_value>two li</arg_",
+        "",
+    ),
+    "within an escape": ("mistral", f"[TOOL_CALLS]save_note{CUT}", ""),
+}
+
+
+@pytest.mark.parametrize(("name", "text", "content"), CUT_OFF.values(), ids=CUT_OFF)
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_call_that_is_cut_off_has_its_arguments_up_to_there(
+    name: str, text: str, content: str, whole: bool
+) -> None:
+    pieces = [text] if whole else [*text]
+    assert parse_calls(PARSERS.load(name), *pieces, tools=TOOLS) == (content, [("save_note", CUT)])
+
+
+def note(body: str, title: str = "Milk") -> tuple[str, Any]:
+    return "save_note", {"title": title, "body": body}
+
+
+ROWS: dict[str, tuple[str, str, str, list[tuple[str, Any]]]] = {
+    "an empty call": ("qwen3_coder", "All done.<tool_call></tool_call> Bye.", "All done. Bye.", []),
+    "an empty call in JSON": ("hermes", "All done.<tool_call>\n</tool_call> Bye.", "All done. Bye.", []),
+    "the opening of a call within a value": (
+        "qwen3_coder",
+        "<tool_call>\n<function=save_note>\n<parameter=title>\nMilk\n</parameter>\n<parameter=body>\n"
+        "Begin with <function=clock> and go on.\n</parameter>\n</function>\n</tool_call>",
+        "",
+        [note("Begin with <function=clock> and go on.")],
+    ),
+    "the opening tag within a value": (
+        "glm45",
+        "<tool_call>save_note\n<arg_key>title</arg_key>\n<arg_value>Milk</arg_value>\n<arg_key>body</arg_key>\n"
+        "<arg_value>Begin with <tool_call> and go on.</arg_value>\n</tool_call>",
+        "",
+        [note("Begin with <tool_call> and go on.")],
+    ),
+    "the tags within a JSON string": (
+        "hermes",
+        '<tool_call>\n{"name": "save_note", "arguments": '
+        '{"title": "Milk", "body": "a <tool_call> b </tool_call>"}}'
+        "\n</tool_call>",
+        "",
+        [note("a <tool_call> b </tool_call>")],
+    ),
+    "JSON where a string is possible as well": (
+        "qwen3_coder",
+        '<tool_call>\n<function=tag>\n<parameter=labels>\n["red", "blue"]\n</parameter>\n'
+        '<parameter=where>\n{"row": 4}\n</parameter>\n'
+        "<parameter=zip>\n12345\n</parameter>\n</function>\n</tool_call>",
+        "",
+        [("tag", {"labels": ["red", "blue"], "where": {"row": 4}, "zip": "12345"})],
+    ),
+    "no arguments at all": (
+        "openai",
+        "<|channel|>commentary to=functions.clock <|constrain|>json<|message|><|call|>",
+        "",
+        [("clock", {})],
+    ),
+    "spaces around the markers": (
+        "mistral",
+        '[TOOL_CALLS] save_note [ARGS] {"title": "Milk", "body": "two"}',
+        "",
+        [note("two")],
+    ),
+    "one brace too many": (
+        "hermes",
+        '<tool_call>\n{"name": "clock", "arguments": {}}}\n</tool_call>',
+        "",
+        [("clock", {})],
+    ),
+    "a set": (
+        "lfm2",
+        "<|tool_call_start|>[tag(labels={'red', 'blue'})]<|tool_call_end|>",
+        "",
+        [("tag", {"labels": ["red", "blue"]})],
+    ),
+    "a key without its closing tag": (
+        "glm45",
+        "<tool_call>save_note\n<arg_key>title</arg_key>\n<arg_value>Milk</arg_value>\n"
+        "<arg_key>body\n<arg_value>two</arg_value>\n</tool_call>",
+        "",
+        [("save_note", {"title": "Milk"})],
+    ),
+    "no end, but all values": (
+        "glm47",
+        "<tool_call>save_note<arg_key>title</arg_key><arg_value>Milk</arg_value>"
+        "<arg_key>body</arg_key><arg_value>two</arg_value>",
+        "",
+        [],
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "text", "content", "expected"), ROWS.values(), ids=ROWS)
+@pytest.mark.parametrize("whole", [True, False])
+def test_what_it_means(name: str, text: str, content: str, expected: list[Any], whole: bool) -> None:
+    pieces = [text] if whole else [*text]
+    found, calls = parse_calls(PARSERS.load(name), *pieces, tools=TOOLS)
+    if expected or not calls:
+        assert [(called, json.loads(arguments)) for called, arguments in calls] == expected
+    else:
+        assert calls[0] == ("save_note", '{"title": "Milk", "body": "two')
+    assert found == content
+
+
+@pytest.mark.parametrize(
+    ("name", "begin", "end"),
+    [
+        (
+            "kimi_k2",
+            "<|tool_call_begin|>functions.save_note:0<|tool_call_argument_begin|>",
+            "<|tool_call_end|>",
+        ),
+        ("hermes", '<tool_call>\n{"name": "save_note", "arguments": ', "}\n</tool_call>"),
+        ("mistral", "[TOOL_CALLS]save_note", ""),
+        ("llama3_json", '{"name": "save_note", "parameters": ', "}"),
+        ("openai", "<|channel|>commentary to=functions.save_note <|constrain|>json<|message|>", "<|call|>"),
+    ],
+)
+def test_a_line_break_within_a_string_is_escaped(name: str, begin: str, end: str) -> None:
+    text = f'{begin}{{"title": "Milk", "body": "two\nlitres"}}{end}'
+    expected = ("", [("save_note", '{"title": "Milk", "body": "two\\nlitres"}')])
+    assert parse_calls(PARSERS.load(name), text, tools=TOOLS) == expected
+    assert parse_calls(PARSERS.load(name), *text, tools=TOOLS) == expected
+
+
+def test_a_list_that_is_repeated_after_its_end_is_called_once() -> None:
+    text = "<|tool_call_start|>[pay(euros=5)]<|tool_call_end|>[pay(euros=5)]<|tool_call_end|>"
+    _, calls = parse_calls(PARSERS.load("lfm2"), text, tools=TOOLS)
+    assert calls == [("pay", '{"euros": 5}')]
