@@ -299,6 +299,11 @@ class HeaderToolCallParser(JsonArgumentsParser[JsonWithHeaderScanner]):
         """Return the beginning of the call, once the header is complete, if it matches `header_pattern`."""
         return self._match_header(scanner) if scanner.object.length else None
 
+    def begins_next_call(self, scanner: JsonWithHeaderScanner, marker: str) -> bool:
+        """Return whether the header or a string does not end; neither contains the marker."""
+        within_header = not scanner.object.length and marker in self.opening
+        return within_header or super().begins_next_call(scanner, marker)
+
     def call_without_arguments(self, scanner: JsonWithHeaderScanner) -> Call | None:
         """Return the call if the header is complete and no object follows."""
         head = None if scanner.object.length else self._match_header(scanner)

@@ -237,15 +237,21 @@ class LiteralScanner:
             return position
         for quote in self.quotes:
             if text.startswith(quote, end):
-                self._prefix, self._quote = text[position:end], quote
-                if self.open_string is not None and self._decoded("", quote) is not None:
-                    self.calls[-1].certain = True
-                return end + len(quote)
+                return self._begin_string(text[position:end], quote, end + len(quote))
             if quote.startswith(text[end:]):
                 return position
         word = text[position:end].rstrip()
         value = self.scalar(word) if word else None
         return self._key(word, value, end) if in_key else self._value(value, end)
+
+    def _begin_string(self, prefix: str, quote: str, position: int) -> int:
+        self._prefix = prefix
+        if self._decoded("", quote) is None:
+            return self.reject(position)
+        self._quote = quote
+        if self.open_string is not None:
+            self.calls[-1].certain = True
+        return position
 
     def _within_string(self, text: str, position: int) -> int:
         start, quote = position, self._quote

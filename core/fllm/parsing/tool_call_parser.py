@@ -238,11 +238,12 @@ class ToolCallParser(Generic[_Scanner]):
         """Drop a pending section marker that only white space follows; return whether there is one."""
         for index in range(len(self._pending) - 1, -1, -1):
             part = self._pending[index]
-            if isinstance(part, Marker):
-                del self._pending[index:]
-                return True
-            if not part.isspace():
+            if isinstance(part, str) and part.isspace():
+                continue
+            if isinstance(part, str) or not is_whole_tag(part.text):
                 break
+            del self._pending[index:]
+            return True
         return False
 
     def _emit_ignored(self, text: str) -> None:
@@ -291,7 +292,9 @@ class ToolCallParser(Generic[_Scanner]):
             partial.scanner = self.new_scanner()
             self.calls_in_body = 0
         scanner = partial.scanner
-        if self.calls_in_body and self._is_opening(part) and self.begins_next_call(scanner, text):
+        if self._is_opening(part) and self.begins_next_call(scanner, text):
+            if not self.calls_in_body:
+                return self._reject(partial)
             rest = self.break_body(scanner, "")
             self._end_body()
             return (*self._split_again(rest), part)
