@@ -11,7 +11,7 @@ from fllm.concurrency.turn_executor import Pieces
 from fllm.errors import RequestError
 from fllm.interfaces import ParserContext
 from fllm.pipeline.pipeline import PipelineRequest
-from fllm.values import Tool
+from fllm.values import ModelCard, Tool
 from fllm_api.app_state import AppState
 from fllm_api.intake.history import template_messages
 from fllm_api.intake.prefix_cache import count_shared_tokens
@@ -20,6 +20,7 @@ from fllm_api.intake.sampling import (
     check_fields,
     check_sequences,
     first_set,
+    requested_max_tokens,
     resolve_candidates,
     resolve_max_tokens,
     resolve_sampling,
@@ -52,9 +53,9 @@ def prepare_chat(body: ChatRequest, server: AppState) -> Pieces[PreparedChat]:
     _check_messages(body.messages)
     tools = read_tools(body)
     plan = plan_tool_calls(body, tools, server)
-    requested = first_set(body.max_completion_tokens, body.max_tokens, default=None)
+    requested = _requested_max_tokens(body, server.card)
     bound = logprob_bound(logprobs, 1, n, best_of, beam, server.config.max_logprob_entries, "top_logprobs")
-    if requested is not None:
+    if requested is not None and requested < server.card.max_model_len:
         bound.limit_max_tokens(requested)
     yield 0
     kwargs = _template_kwargs(body, server)
@@ -68,7 +69,7 @@ def prepare_chat(body: ChatRequest, server: AppState) -> Pieces[PreparedChat]:
     max_tokens = resolve_max_tokens(
         server.card, len(ids), requested, server.card.defaults.max_tokens, param="messages"
     )
-    max_tokens = bound.limit_max_tokens(max_tokens, is_default=requested is None)
+    max_tokens = bound.limit_max_tokens(max_tokens, reducible=max_tokens != requested)
     request = PipelineRequest(
         prompts=[ids],
         sampling=resolve_sampling(body, server.card, max_tokens=max_tokens, logprobs=logprobs),
@@ -138,6 +139,15 @@ def _check_messages(messages: list[ChatMessage]) -> None:
                 f"`messages[{i}].content` is missing: a message with role {message.role!r} requires content",
                 param=f"messages[{i}].content",
             )
+
+
+def _requested_max_tokens(body: ChatRequest, card: ModelCard) -> int | None:
+    for name in ("max_completion_tokens", "max_tokens"):
+        if getattr(body, name) == 0:
+            raise RequestError(
+                f"`{name}` is 0, but a message has at least one token; -1 means no maximum", param=name
+            )
+    return requested_max_tokens(card, body.max_completion_tokens, body.max_tokens)
 
 
 def _logprobs(body: ChatRequest) -> int | None:

@@ -22,6 +22,7 @@ from fllm_api.intake.sampling import (
     check_sequences,
     check_token_ids,
     first_set,
+    requested_max_tokens,
     resolve_candidates,
     resolve_max_tokens,
     resolve_sampling,
@@ -66,19 +67,21 @@ def prepare_completion(body: CompletionRequest, server: AppState) -> Pieces[Prep
     bound = logprob_bound(
         body.logprobs, len(prompts), n, best_of, beam, server.config.max_logprob_entries, "logprobs"
     )
-    if body.max_tokens is not None:
-        bound.limit_max_tokens(body.max_tokens)
+    requested = requested_max_tokens(card, body.max_tokens)
+    if requested is not None and requested < card.max_model_len:
+        bound.limit_max_tokens(requested)
     yield 0
     default = first_set(card.defaults.max_tokens, default=DEFAULT_MAX_TOKENS)
-    max_tokens = card.max_model_len
+    maxima: list[int] = []
     token_ids: list[list[int]] = [[] for _ in prompts]
     # The longest first: if a prompt does not fit, the others are not tokenized.
     for i in sorted(range(len(prompts)), key=lambda i: len(prompts[i]), reverse=True):
         token_ids[i] = ids = yield from _token_ids(prompts[i], server)
-        maximum = resolve_max_tokens(card, len(ids), body.max_tokens, default, param="prompt")
-        max_tokens = min(max_tokens, maximum)
+        maxima.append(resolve_max_tokens(card, len(ids), requested, default, param="prompt"))
+    # The backend ends each output at the end of the context; beam search needs a maximum that always fits.
+    max_tokens = min(maxima) if beam else max(maxima)
     echoed = sum(map(len, token_ids)) * max(n, best_of) if echo else 0
-    max_tokens = bound.limit_max_tokens(max_tokens, echoed=echoed, is_default=body.max_tokens is None)
+    max_tokens = bound.limit_max_tokens(max_tokens, echoed=echoed, reducible=max_tokens != requested)
     request = PipelineRequest(
         prompts=token_ids,
         sampling=resolve_sampling(

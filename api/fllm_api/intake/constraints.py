@@ -14,6 +14,8 @@ from fllm.values import ModelCard
 from fllm_api.protocol.constraints import (
     JsonObjectFormat,
     JsonSchemaFormat,
+    NamedSchema,
+    SchemaObject,
     SchemaOrText,
     StructuredOutputs,
 )
@@ -23,6 +25,7 @@ MAX_CONSTRAINT_CHARS = 128 * 1024
 """Maximum length of a schema, a pattern, a grammar, or all choices together."""
 MAX_SCHEMA_DEPTH = 100
 """Maximum nesting depth of a schema."""
+_COMBINATORS = ("$ref", "allOf", "anyOf", "oneOf")
 
 
 def read_output_constraint(body: GenerationRequest, card: ModelCard) -> OutputConstraint | None:
@@ -67,6 +70,13 @@ def schema_text(schema: Any, param: str) -> str:
     return check_length(text, param)
 
 
+def with_object_type(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema with ``type`` set to "object" if it can be added."""
+    if not schema or any(word in schema for word in _COMBINATORS):
+        return schema
+    return {"type": "object", **schema}
+
+
 def check_length(text: str, param: str) -> str:
     """Return the text. Raise `RequestError` if it is too long."""
     if len(text) > MAX_CONSTRAINT_CHARS:
@@ -78,15 +88,27 @@ def check_length(text: str, param: str) -> str:
 
 def _requested_constraints(body: GenerationRequest) -> Iterator[OutputConstraint]:
     match body.response_format:
+        case JsonObjectFormat(schema=dict(schema)) if schema:
+            yield _json_schema(with_object_type(schema), "response_format.schema")
+        case JsonObjectFormat(schema=False):
+            yield _json_schema(False, "response_format.schema")
         case JsonObjectFormat():
             yield OutputConstraint(ANY_OBJECT, "response_format")
-        case JsonSchemaFormat(json_schema=named):
-            param = "response_format.json_schema.schema"
-            yield OutputConstraint(JsonSchema(schema_text(named.schema, param)), param)
+        case JsonSchemaFormat(json_schema=NamedSchema(schema=schema)):
+            yield _json_schema(schema, "response_format.json_schema.schema")
+        case JsonSchemaFormat(schema=dict() | bool() as schema):
+            yield _json_schema(schema, "response_format.schema")
+        case JsonSchemaFormat():
+            param = "response_format.json_schema"
+            raise RequestError(f"`{param}` is missing", param=param)
     yield from _structured_outputs(body.structured_outputs or StructuredOutputs())
     yield from _vllm_constraints(
         "guided_", body.guided_json, body.guided_regex, body.guided_choice, body.guided_grammar
     )
+
+
+def _json_schema(schema: SchemaObject, param: str) -> OutputConstraint:
+    return OutputConstraint(JsonSchema(schema_text(schema, param)), param)
 
 
 def _structured_outputs(outputs: StructuredOutputs) -> Iterator[OutputConstraint]:
@@ -110,8 +132,7 @@ def _vllm_constraints(
 ) -> Iterator[OutputConstraint]:
     if json is not None:
         param = f"{prefix}json"
-        schema = _parse_schema(json, param) if isinstance(json, str) else json
-        yield OutputConstraint(JsonSchema(schema_text(schema, param)), param)
+        yield _json_schema(_parse_schema(json, param) if isinstance(json, str) else json, param)
     if regex is not None:
         yield OutputConstraint(Regex(check_length(regex, f"{prefix}regex")), f"{prefix}regex")
     if choice is not None:

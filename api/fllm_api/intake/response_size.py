@@ -22,8 +22,8 @@ class LogprobBound(Struct, frozen=True, kw_only=True):
     param: str
     """The field that requests log-probabilities."""
 
-    def limit_max_tokens(self, max_tokens: int, *, echoed: int = 0, is_default: bool = False) -> int:
-        """Return the number of output tokens, less if it is a default that exceeds the bound.
+    def limit_max_tokens(self, max_tokens: int, *, echoed: int = 0, reducible: bool = False) -> int:
+        """Return the number of output tokens, less if it is ``reducible`` and exceeds the bound.
 
         ``echoed`` is the number of prompt tokens with log-probabilities, in all sequences together. Raise
         `RequestError` if what the request asks for exceeds the bound.
@@ -33,7 +33,7 @@ class LogprobBound(Struct, frozen=True, kw_only=True):
         most = (self.maximum // self.per_token - echoed) // self.sequences
         if max_tokens <= most:
             return max_tokens
-        if is_default and most > 0:
+        if reducible and most > 0:
             return most
         entries = self.per_token * (self.sequences * max_tokens + echoed)
         tokens = f"{self.sequences} sequences of up to {max_tokens} tokens"

@@ -32,25 +32,17 @@ def resolve_max_tokens(
 ) -> int:
     """Return the maximum number of output tokens for a prompt of ``prompt_tokens``.
 
-    A requested maximum must fit into the context; a default is reduced to the rest of the context. Raise
-    `ContextTooLong` for ``param`` if the prompt, or prompt and requested maximum, do not fit.
+    Both maxima are upper bounds: the rest of the context is a maximum in any case. Raise `ContextTooLong` for
+    ``param`` if the prompt leaves no room for output, unless none is requested.
     """
     left = card.max_model_len - prompt_tokens
-    if requested is not None:
-        if requested > left:
-            raise ContextTooLong(
-                f"the maximum context length is {card.max_model_len} tokens; {prompt_tokens} prompt "
-                f"tokens and up to {requested} requested output tokens are {prompt_tokens + requested}",
-                param=param,
-            )
-        return requested
-    if left < 1:
+    if left < (0 if requested == 0 else 1):
         raise ContextTooLong(
             f"the maximum context length is {card.max_model_len} tokens; the prompt has {prompt_tokens}, "
             "which leaves no room for output",
             param=param,
         )
-    return left if default is None else min(default, left)
+    return min(first_set(requested, default, default=left), left)
 
 
 def resolve_sampling(
@@ -82,6 +74,12 @@ def resolve_sampling(
     )
 
 
+def requested_max_tokens(card: ModelCard, *values: int | None) -> int | None:
+    """Return the first of the values that is set. -1 stands for the whole context."""
+    requested = first_set(*values, default=None)
+    return card.max_model_len if requested == -1 else requested
+
+
 def resolve_candidates(request: GenerationRequest) -> tuple[int, int, BeamSearchParams | None]:
     """Return ``n``, ``best_of`` and the beam search of a request. Raise `RequestError` if they conflict."""
     n = first_set(request.n, default=1)
@@ -104,7 +102,7 @@ def resolve_candidates(request: GenerationRequest) -> tuple[int, int, BeamSearch
 
 def stop_strings(request: GenerationRequest) -> tuple[str, ...]:
     """Return the stop strings of a request. Raise `RequestError` if they are too long in total."""
-    stop = (request.stop,) if isinstance(request.stop, str) else tuple(request.stop or ())
+    stop = (request.stop,) if isinstance(request.stop, str) and request.stop else tuple(request.stop or ())
     if (length := sum(map(len, stop))) > MAX_STOP_CHARS:
         raise RequestError(
             f"`stop` has {length} characters in total; the maximum is {MAX_STOP_CHARS}", param="stop"

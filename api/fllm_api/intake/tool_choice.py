@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -17,12 +16,16 @@ from fllm.pipeline.output_constraint import OutputConstraint
 from fllm.structured_output.tool_format import ToolFormat
 from fllm.values import Tool
 from fllm_api.app_state import AppState
-from fllm_api.intake.constraints import check_constraint_supported, read_output_constraint, schema_text
+from fllm_api.intake.constraints import (
+    check_constraint_supported,
+    read_output_constraint,
+    schema_text,
+    with_object_type,
+)
 from fllm_api.protocol.chat import ChatRequest, NamedToolChoice
 
 _NAME = re.compile(r"[\w./:-]{1,200}")
 """Function names that every tool-call format and its parser support."""
-_COMBINATORS = ("$ref", "allOf", "anyOf", "oneOf")
 
 
 class ToolCallPlan(Struct, frozen=True):
@@ -117,11 +120,4 @@ def _forceable(tools: Sequence[Tool]) -> list[Tool]:
                 f'`tools`: the parameters of {tool.name!r} must be of the type "object"', param="tools"
             )
     schema_text([tool.parameters for tool in tools], "tools")
-    return [replace(tool, parameters=_with_object_type(tool.parameters)) for tool in tools]
-
-
-def _with_object_type(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema with ``type`` set to "object" if it can be added."""
-    if not schema or any(word in schema for word in _COMBINATORS):
-        return schema
-    return {"type": "object", **schema}
+    return [replace(tool, parameters=with_object_type(tool.parameters)) for tool in tools]

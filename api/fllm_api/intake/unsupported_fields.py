@@ -19,9 +19,11 @@ class UnsupportedField(NamedTuple):
 UNSUPPORTED_FIELDS = {
     "audio": UnsupportedField("the model generates only text"),
     "chat_template": UnsupportedField("start the server with --trust-request-chat-template to allow it"),
-    "function_call": UnsupportedField("use `tool_choice`"),
-    "functions": UnsupportedField("use `tools`"),
-    "modalities": UnsupportedField('the model generates only text; only ["text"] is accepted', (["text"],)),
+    "function_call": UnsupportedField("use `tool_choice`", ("none",)),
+    "functions": UnsupportedField("use `tools`", ([],)),
+    "modalities": UnsupportedField(
+        'the model generates only text; only ["text"] is accepted', (["text"], [])
+    ),
     "prediction": UnsupportedField("the server does not support predicted outputs"),
     "service_tier": UnsupportedField(
         "the server has one tier; only auto and default are accepted", ("auto", "default")

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from fllm_api.protocol.generation import GenerationRequest, PositiveCount, TopLogprobs
+from fllm_api.protocol.generation import GenerationRequest, MaxTokens, TopLogprobs
 from fllm_api.protocol.usage import CompletionUsage
 
 
@@ -80,9 +80,9 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
     """Body of a chat completion request."""
 
     messages: Annotated[list[ChatMessage], Meta(min_length=1)]
-    max_tokens: PositiveCount | None = None
+    max_tokens: MaxTokens | None = None
     """OpenAI's older name of ``max_completion_tokens``, which takes precedence."""
-    max_completion_tokens: PositiveCount | None = None
+    max_completion_tokens: MaxTokens | None = None
     """Without a maximum, the output may fill the rest of the context."""
     logprobs: bool | None = None
     top_logprobs: TopLogprobs | None = None

@@ -21,6 +21,9 @@ class TextFormat(Struct, frozen=True, tag="text"):
 class JsonObjectFormat(Struct, frozen=True, tag="json_object"):
     """``response_format`` that requires a JSON object."""
 
+    schema: SchemaObject | None = None
+    """The object's JSON Schema: an extension of llama.cpp and others."""
+
 
 class NamedSchema(Struct, frozen=True, kw_only=True):
     """A JSON Schema. Its name and description have no effect."""
@@ -33,9 +36,11 @@ class NamedSchema(Struct, frozen=True, kw_only=True):
 
 
 class JsonSchemaFormat(Struct, frozen=True, tag="json_schema"):
-    """``response_format`` that requires JSON matching a schema."""
+    """``response_format`` that requires JSON matching a schema, which is in one of the two fields."""
 
-    json_schema: NamedSchema
+    json_schema: NamedSchema | None = None
+    schema: SchemaObject | None = None
+    """The schema without a name: llama.cpp's and others' form."""
 
 
 ResponseFormat = TextFormat | JsonObjectFormat | JsonSchemaFormat

@@ -21,7 +21,8 @@ from fllm_api.protocol.constraints import (
 MAX_INT = 2**31 - 1
 
 Count = Annotated[int, Meta(ge=0, le=MAX_INT)]
-PositiveCount = Annotated[int, Meta(ge=1, le=MAX_INT)]
+MaxTokens = Annotated[int, Meta(ge=-1, le=2**63 - 1)]
+"""A maximum number of tokens. -1 means no maximum, as null does."""
 ChoiceCount = Annotated[int, Meta(ge=1, le=128)]
 TokenId = Annotated[int, Meta(ge=0, le=MAX_INT)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
@@ -49,7 +50,7 @@ class StreamOptions(Struct, frozen=True):
 class GenerationRequest(Struct, frozen=True, kw_only=True):
     """Fields of both endpoints: sampling, stop conditions, output options."""
 
-    model: str
+    model: str | None = None
     """Model name. Any string is accepted, because the server has one model."""
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -61,7 +62,8 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     length_penalty: Annotated[float, Meta(ge=-10, le=10)] | None = None
     early_stopping: bool | Literal["never"] | None = None
 
-    max_tokens: Count | None = None
+    max_tokens: MaxTokens | None = None
+    """Maximum number of output tokens. The rest of the context is a maximum in any case."""
     min_tokens: Count | None = None
     temperature: Annotated[float, Meta(ge=0, le=100)] | None = None
     top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
@@ -74,7 +76,12 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     logit_bias: Annotated[dict[TokenId, LogitBias], Meta(max_length=MAX_TOKEN_IDS)] | None = None
     seed: Seed | None = None
 
-    stop: StopString | Annotated[list[StopString], Meta(max_length=MAX_STOP_STRINGS)] | None = None
+    stop: (
+        Annotated[str, Meta(max_length=MAX_STOP_STRING_CHARS)]
+        | Annotated[list[StopString], Meta(max_length=MAX_STOP_STRINGS)]
+        | None
+    ) = None
+    """Strings that end the output. An empty string stands for none."""
     include_stop_str_in_output: bool | None = None
     stop_token_ids: Annotated[list[TokenId], Meta(max_length=MAX_TOKEN_IDS)] | None = None
     ignore_eos: bool | None = None

@@ -59,6 +59,15 @@ def rejected(response: httpx.Response, param: str | None) -> str:
 @pytest.mark.parametrize(
     ("body", "constraint"),
     [
+        ({"response_format": {"type": "json_object", "schema": SCHEMA}}, JsonSchema(TEXT)),
+        (
+            {"response_format": {"type": "json_object", "schema": {"properties": {"a": {}}}}},
+            JsonSchema('{"type":"object","properties":{"a":{}}}'),
+        ),
+        ({"response_format": {"type": "json_object", "schema": {}}}, ANY_OBJECT),
+        ({"response_format": {"type": "json_object", "schema": None}}, ANY_OBJECT),
+        ({"response_format": {"type": "json_object", "schema": True}}, ANY_OBJECT),
+        ({"response_format": {"type": "json_schema", "schema": SCHEMA}}, JsonSchema(TEXT)),
         ({}, None),
         ({"response_format": None, "guided_json": None, "structured_outputs": None}, None),
         ({"response_format": {"type": "text"}}, None),

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from support.api_fakes import a_server, backend_of, chat, complete, error_of
+from support.api_fakes import a_server, backend_of, chat, complete, error_of, events
 
 from fllm.values import SamplingDefaults, SamplingParams
 from fllm_api.app_state import AppState
@@ -90,14 +90,41 @@ def test_choices_of_one_request_have_different_seeds() -> None:
     assert [prompt.sampling.seed for prompt in backend_of(server).prompts] == [5, 6]
 
 
-@pytest.mark.parametrize(("ask", "param"), [(chat, "messages"), (complete, "prompt")])
-def test_a_maximum_that_does_not_fit_quotes_both(ask: Any, param: str) -> None:
-    response = ask(a_server(card={"max_model_len": 30}), max_tokens=29)
-    error = error_of(response)
-    prompt = 19 if param == "messages" else 2
-    assert (response.status_code, error["code"], error["param"]) == (400, "context_length_exceeded", param)
-    for number in (30, 29, prompt, prompt + 29):
-        assert str(number) in error["message"]
+@pytest.mark.parametrize(("ask", "prompt"), [(chat, len("<user>Hi<assistant>")), (complete, len("Hi"))])
+@pytest.mark.parametrize("maximum", [29, 10**12, -1])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_maximum_is_an_upper_bound_and_the_rest_of_the_context_another(
+    ask: Any, prompt: int, maximum: int, stream: bool
+) -> None:
+    server = a_server(["a"] * 40, card={"max_model_len": 30})
+    response = ask(server, max_tokens=maximum, stream=stream)
+    assert backend_of(server).prompts[0].sampling.max_tokens == 30 - prompt
+    if stream:
+        assert events(response)[-1]["choices"][0]["finish_reason"] == "length"
+    else:
+        body = response.json()
+        assert body["choices"][0]["finish_reason"] == "length"
+        assert body["usage"]["total_tokens"] == 30
+
+
+def test_the_context_bounds_each_of_several_prompts_by_itself() -> None:
+    server = a_server(card={"max_model_len": 30})
+    complete(server, prompt=["a" * 10, "a" * 28], max_tokens=25)
+    assert [prompt.sampling.max_tokens for prompt in backend_of(server).prompts] == [20, 20]
+
+
+def test_no_maximum_exceeds_the_models_default_and_that_of_completions() -> None:
+    server = a_server(card={"defaults": SamplingDefaults(max_tokens=30)})
+    assert sampling(server, max_tokens=-1).max_tokens == 512 - len("<user>Hi<assistant>")
+    complete(server, max_tokens=-1)
+    assert backend_of(server).prompts[-1].sampling.max_tokens == 512 - len("Hi")
+
+
+def test_a_maximum_beyond_the_context_is_lowered_to_the_bound_of_log_probabilities() -> None:
+    server = a_server(config={"max_logprob_entries": 100})
+    assert sampling(server, max_tokens=10**6, logprobs=True, top_logprobs=4).max_tokens == 20
+    response = chat(server, max_tokens=21, logprobs=True, top_logprobs=4)
+    assert (response.status_code, error_of(response)["param"]) == (400, "top_logprobs")
 
 
 @pytest.mark.parametrize("ask", [chat, complete])
