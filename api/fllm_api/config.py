@@ -72,5 +72,7 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     """Bytes that all request bodies hold together, received and decoded; others wait for their turn."""
     max_logprob_entries: int = 2**18
     """Maximum number of log-probabilities in a response, with alternatives; more are rejected with 400."""
+    allow_special_tokens_in_text: bool = False
+    """Whether special tokens in the text of messages are tokens. By default they are text."""
     trust_request_chat_template: bool = False
     """Whether a request may supply a ``chat_template``. A process with resource limits renders it."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from functools import cache, cached_property
+import re
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from fllm.containment import mapped
+from fllm.control_tokens import MARK, split_at_marks, unescape
 from fllm.errors import ModelError, RequestError, format_error
 from fllm.files import check_regular, read_bounded
 
@@ -49,6 +52,7 @@ class Tokenizer:
         self.byte_tokens = {} if self.byte_level else self._find_byte_tokens()
         """SentencePiece's byte tokens (``<0x0A>``): token id to byte."""
         self._cached_bytes = cache(self._read_bytes)
+        self._text_encoder = cache(partial(TextEncoder, inner))
 
     @classmethod
     def load(cls, directory: Path) -> Tokenizer:
@@ -88,12 +92,21 @@ class Tokenizer:
         """Return the token ids of a text. Raise `RequestError` if the model's tokenizer fails on it.
 
         ``add_special_tokens`` adds the tokens that the model expects around plain text, such as BOS. A
-        rendered chat contains them already.
+        rendered chat contains them already; those of its control tokens that are marked are text
+        (`fllm.control_tokens`).
         """
         with _failing_on_text:
+            if MARK in text and not add_special_tokens:
+                return self._text_encoder().encode(text)
             # Unlike `encode`, it releases the GIL and does not compute offsets.
             [encoding] = self._inner.encode_batch_fast([text], add_special_tokens=add_special_tokens)
         return encoding.ids
+
+    @property
+    def added_tokens(self) -> tuple[list[str], list[str]]:
+        """The texts of the special tokens, and those of the other tokens that were added to the model's."""
+        tokens = self._inner.get_added_tokens_decoder().values()
+        return [t.content for t in tokens if t.special], [t.content for t in tokens if not t.special]
 
     def min_token_count(self, text: str) -> int:
         """Return a lower bound of the number of tokens of a text, without encoding it."""
@@ -144,6 +157,64 @@ class Tokenizer:
             if token_id is not None and self.decode([token_id], skip_special_tokens=False) != token:
                 byte_tokens[token_id] = byte
         return byte_tokens
+
+
+class TextEncoder:
+    """Encodes texts in which some control tokens are marked as text.
+
+    It shares the model of a tokenizer, and has its added tokens under names that no text contains. Added
+    tokens that are not marked are renamed; the rest of the text is encoded like any other characters.
+    """
+
+    def __init__(self, inner: tokenizers.Tokenizer) -> None:
+        import tokenizers
+
+        added = inner.get_added_tokens_decoder()
+        secret = secrets.token_hex(8)
+        self._names = {token.content: f"\ufdd1{secret}:{token_id}\ufdd1" for token_id, token in added.items()}
+        self._encoder = tokenizers.Tokenizer(inner.model)
+        for part in ("normalizer", "pre_tokenizer"):
+            if (value := getattr(inner, part)) is not None:
+                setattr(self._encoder, part, value)
+        self._encoder.add_special_tokens(
+            [
+                tokenizers.AddedToken(
+                    self._names[token.content], lstrip=token.lstrip, rstrip=token.rstrip, normalized=False
+                )
+                for token in added.values()
+            ]
+        )
+        self._ids = {
+            self._encoder.token_to_id(self._names[token.content]): token_id
+            for token_id, token in added.items()
+        }
+        self._special_ids = {token_id for token_id, token in added.items() if token.special}
+        longest_first = sorted(added.values(), key=lambda token: -len(token.content))
+        self._added = re.compile("|".join(map(_token_pattern, longest_first)))
+
+    def encode(self, text: str) -> list[int]:
+        """Return the token ids of a text with marks."""
+        renamed = self._added.sub(lambda match: self._names[match[0]], text) if self._names else text
+        ids = self._encode(unescape(renamed))
+        if self._special_ids.isdisjoint(token_id for token_id in ids if token_id not in self._ids):
+            return self._original(ids)
+        # A model of the kind Unigram has special tokens in its vocabulary, so the text is cut inside them.
+        return [
+            token_id for piece in split_at_marks(renamed) for token_id in self._original(self._encode(piece))
+        ]
+
+    def _encode(self, text: str) -> list[int]:
+        [encoding] = self._encoder.encode_batch_fast([text], add_special_tokens=False)
+        return encoding.ids
+
+    def _original(self, ids: Iterable[int]) -> list[int]:
+        return [self._ids.get(token_id, token_id) for token_id in ids]
+
+
+def _token_pattern(token: tokenizers.AddedToken) -> str:
+    """Return a pattern for a token that is not marked: the mark is within a token, or after a short one."""
+    pattern = f"{re.escape(token.content)}(?!{MARK}(?!{MARK}))"
+    return rf"(?<!\w){pattern}(?!\w)" if token.single_word else pattern
 
 
 def _byte_level(token: str) -> bytes:

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Inner
 
-from fllm.chat import ChatTemplate
+from fllm.chat import ChatTemplate, control_tokens
 from fllm.events import ParserEvent, Reasoning, Text, ToolArguments, ToolStart
 from fllm.interfaces import Collector, ParserContext, RequestRecord
 from fllm.plugins.loader import Plugins
@@ -181,7 +181,11 @@ def a_server(words: Sequence[str] = ("Hello", " world", "!"), **parts: Any) -> A
     ids = [spell(tokenizer, word) for word in words]
     config = ServerConfig(**{"served_model_name": "org/fake", **parts.pop("config", {})})
     about = {"tokenizer": "", "max_model_len": 512, "eos_token_ids": (eos,), **parts.pop("card", {})}
-    template = ChatTemplate.compile({"default": TEMPLATE}, special_tokens=tokenizer.special_tokens)
+    template = ChatTemplate.compile(
+        {"default": TEMPLATE},
+        special_tokens=tokenizer.special_tokens,
+        control_tokens=control_tokens(tokenizer),
+    )
     defaults = {
         "config": config,
         "plugins": Plugins(),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from msgspec.structs import replace
 
-from fllm.chat import RequestTemplates, TemplateSettings
+from fllm.chat import RequestTemplates, TemplateSettings, control_tokens
 from fllm.errors import ConfigError
 from fllm.interfaces import Backend, MetricsContext
 from fllm.plugins.loader import Plugins
@@ -59,7 +59,11 @@ def create_app_state(
         tokenizer=tokenizer,
         template=files.template,
         request_templates=RequestTemplates(
-            TemplateSettings(tokenizer.special_tokens, config.chat_template_content_format)
+            TemplateSettings(
+                tokenizer.special_tokens,
+                config.chat_template_content_format,
+                None if config.allow_special_tokens_in_text else control_tokens(tokenizer),
+            )
         )
         if config.trust_request_chat_template
         else None,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from fllm.chat import ChatTemplate
+from fllm.chat import ChatTemplate, control_tokens
 from fllm.chat.compiled_template import TemplateTooComplex
 from fllm.errors import ConfigError, ModelError
 from fllm.interfaces import TemplateContext
@@ -73,6 +73,7 @@ def _compile(
             content_format=config.chat_template_content_format,
             where=where,
             watchdog=render_watchdog(),
+            control_tokens=None if config.allow_special_tokens_in_text else control_tokens(tokenizer),
         )
     except TemplateTooComplex:
         raise

@@ -176,6 +176,11 @@ CHAT_OPTIONS = [
         is_flag=True,
         help="Allow chat_template in requests. It is rendered in a separate process, with limits.",
     ),
+    _chat(
+        ["--allow-special-tokens-in-text"],
+        is_flag=True,
+        help="Read special tokens in the text of messages as tokens, not as text.",
+    ),
     _chat(["--response-role"], type=NonEmptyText(), default="assistant", help="Role of chat responses."),
 ]
 HTTP_OPTIONS = [

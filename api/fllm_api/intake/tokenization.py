@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from fllm.concurrency.turn_executor import Pieces
+from fllm.control_tokens import unescape
 from fllm.errors import ContextTooLong
 from fllm.pipeline.detokenizer import Detokenizer
 from fllm.tokenizer import Tokenizer
@@ -32,10 +33,11 @@ def tokenize_prompt(
     text: str, tokenizer: Tokenizer, card: ModelCard, *, add_special_tokens: bool, param: str
 ) -> Pieces[list[int]]:
     """Return the token ids of a prompt. Raise `ContextTooLong` as soon as it certainly does not fit."""
-    check_text_length(text, tokenizer, card, param)
+    plain = unescape(text)
+    check_text_length(plain, tokenizer, card, param)
     charged = 0
-    if len(text) > max(PIECE_CHARS, USUAL_CHARS_PER_TOKEN * card.max_model_len):
-        charged = yield from _check_token_count(text, tokenizer, card, param)
+    if len(plain) > max(PIECE_CHARS, USUAL_CHARS_PER_TOKEN * card.max_model_len):
+        charged = yield from _check_token_count(plain, tokenizer, card, param)
     ids = tokenizer.encode(text, add_special_tokens=add_special_tokens)
     yield len(ids) - charged
     return ids

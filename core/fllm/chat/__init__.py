@@ -1,7 +1,16 @@
 """Chat templates: render a conversation into the text of a prompt."""
 
 from fllm.chat.compiled_template import ContentFormat
+from fllm.chat.message_escaping import ControlTokens, control_tokens
 from fllm.chat.request_templates import RequestTemplate, RequestTemplates, TemplateSettings
 from fllm.chat.template import ChatTemplate
 
-__all__ = ["ChatTemplate", "ContentFormat", "RequestTemplate", "RequestTemplates", "TemplateSettings"]
+__all__ = [
+    "ChatTemplate",
+    "ContentFormat",
+    "ControlTokens",
+    "RequestTemplate",
+    "RequestTemplates",
+    "TemplateSettings",
+    "control_tokens",
+]

@@ -10,6 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from fllm.chat.jinja_environment import OversizedResult, jinja_environment
+from fllm.chat.message_escaping import ControlTokens, MessageEscaper
 from fllm.chat.message_normalization import EmptyContent, MessageFormat, normalize_messages
 from fllm.chat.template_introspection import TemplateTraits, template_traits
 from fllm.chat.tool_prompt import ToolPromptRole
@@ -41,6 +42,8 @@ class CompiledTemplate(Struct, frozen=True):
     template: Template
     message_format: MessageFormat
     tool_prompt_role: ToolPromptRole = "template"
+    escaper: MessageEscaper | None = None
+    """Escapes control tokens in the text of messages, unless they are allowed there."""
 
     def probe(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None) -> str:
         """Render with empty special tokens, since the model's own are not known yet."""
@@ -53,7 +56,9 @@ class CompiledTemplate(Struct, frozen=True):
         )
 
 
-def compile_template(source: str, content_format: ContentFormat, where: str) -> CompiledTemplate:
+def compile_template(
+    source: str, content_format: ContentFormat, where: str, tokens: ControlTokens | None = None
+) -> CompiledTemplate:
     """Compile a Jinja source; raise `ConfigError` with the line of a syntax error.
 
     Raise `TemplateTooComplex` if it can't be compiled, or if a simple conversation exceeds a limit.
@@ -66,8 +71,10 @@ def compile_template(source: str, content_format: ContentFormat, where: str) -> 
         raise ConfigError(f"{where}, line {error.lineno}: {one_line(error)}") from error
     except RecursionError as error:
         raise TemplateTooComplex(f"{where} is too complex: {one_line(error)}") from error
+    escaper = None if tokens is None else MessageEscaper(tokens, source, traits.searched)
     try:
-        compiled = _with_tool_call_format(CompiledTemplate(template, _message_format(traits, content_format)))
+        compiled = CompiledTemplate(template, _message_format(traits, content_format), escaper=escaper)
+        compiled = _with_tool_call_format(compiled)
         if traits.uses_tools:
             return compiled
         return replace(compiled, tool_prompt_role="system" if _supports_system(compiled) else "user")
@@ -117,7 +124,7 @@ def _with_tool_call_format(compiled: CompiledTemplate) -> CompiledTemplate:
         for as_text in (False, True)
         for empty_content in get_args(EmptyContent)
     )
-    candidates = (CompiledTemplate(compiled.template, each) for each in formats)
+    candidates = (replace(compiled, message_format=each) for each in formats)
     return next((each for each in candidates if _renders_tool_calls(each)), compiled)
 
 

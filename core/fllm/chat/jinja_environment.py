@@ -21,6 +21,8 @@ from jinja2.parser import Parser
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from fllm.control_tokens import MARK
+
 MAX_LENGTH = 64 * 1024**2
 """Maximum length of a text or a list that one operation may create."""
 MAX_INTEGER_BITS = 64 * 1024
@@ -223,6 +225,9 @@ def _check_bits(bits: int) -> None:
         raise OversizedResult(f"an operation creates an integer of more than {MAX_INTEGER_BITS} bits")
 
 
+_ESCAPED_MARK = json.dumps(MARK)[1:-1]
+
+
 @cache
 def jinja_environment() -> BoundedEnvironment:
     """Return the environment that all templates share."""
@@ -245,9 +250,10 @@ def tojson(
     """Serialize to JSON. Jinja's own filter escapes HTML, which models were not trained on."""
     if any(_size(each) > MAX_INDENT for each in (indent, *(separators or ()))):
         raise OversizedResult(f"an operation creates a text with an indent of more than {MAX_INDENT}")
-    return json.dumps(
+    text = json.dumps(
         value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
     )
+    return text.replace(_ESCAPED_MARK, MARK) if ensure_ascii else text
 
 
 def raise_exception(message: str) -> NoReturn:

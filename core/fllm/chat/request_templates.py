@@ -11,6 +11,7 @@ from typing import Any
 from msgspec import Struct
 
 from fllm.chat.compiled_template import ContentFormat, one_line
+from fllm.chat.message_escaping import ControlTokens
 from fllm.chat.template import ChatTemplate
 from fllm.containment import mapped
 from fllm.errors import ConfigError, RequestError
@@ -43,6 +44,7 @@ class TemplateSettings(Struct, frozen=True):
 
     special_tokens: Mapping[str, str]
     content_format: ContentFormat
+    control_tokens: ControlTokens | None = None
 
 
 class RenderJob(Struct, frozen=True):
@@ -106,6 +108,7 @@ def make_renderer(settings: TemplateSettings) -> Callable[[RenderJob], bytes]:
             {"default": source},
             special_tokens=settings.special_tokens,
             content_format=settings.content_format,
+            control_tokens=settings.control_tokens,
         )
 
     def render(job: RenderJob) -> bytes:

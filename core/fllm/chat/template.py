@@ -18,6 +18,7 @@ from fllm.chat.compiled_template import (
 )
 from fllm.chat.continue_final_message import cut_at_marker, insert_marker
 from fllm.chat.jinja_environment import ConversationRejected
+from fllm.chat.message_escaping import ControlTokens
 from fllm.chat.message_normalization import normalize_messages
 from fllm.chat.tool_prompt import add_tool_prompt
 from fllm.concurrency.thread_watchdog import LimitExceeded, ThreadWatchdog
@@ -62,15 +63,17 @@ class ChatTemplate:
         content_format: ContentFormat = "auto",
         where: str = "the chat template",
         watchdog: ThreadWatchdog | None = None,
+        control_tokens: ControlTokens | None = None,
     ) -> ChatTemplate:
         """Compile all templates; raise `ConfigError` for invalid Jinja.
 
-        ``where`` names the origin of the templates in error messages. ``watchdog`` limits compiling and
-        rendering: raise `TemplateTooComplex` if it interrupts one.
+        ``control_tokens`` are text in messages; with ``None`` they keep their meaning there. ``where`` names
+        the origin of the templates in error messages. ``watchdog`` limits compiling and rendering: raise
+        `TemplateTooComplex` if it interrupts one.
         """
         try:
             compiled = {
-                name: _run(watchdog, partial(compile_template, text, content_format, where))
+                name: _run(watchdog, partial(compile_template, text, content_format, where, control_tokens))
                 for name, text in templates.items()
             }
         except LimitExceeded as error:
@@ -106,7 +109,9 @@ class ChatTemplate:
     ) -> str:
         """Return the text of the prompt, special tokens included; raise `RequestError` if that fails.
 
-        Raise `SlowTemplate` on an event loop if it takes too long there.
+        Control tokens in the text of messages are marked, which `Tokenizer.encode` understands;
+        `fllm.control_tokens.unescape` removes the marks. Raise `SlowTemplate` on an event loop if it takes
+        too long there.
 
         Messages and tools are OpenAI's, as plain values. ``kwargs`` are further variables of the template.
         With ``inject_tools``, a message lists the tools if the template does not render them. With
@@ -117,6 +122,10 @@ class ChatTemplate:
         conversation = normalize_messages(messages, template.message_format)
         if tools and inject_tools:
             conversation = add_tool_prompt(conversation, tools, template.tool_prompt_role)
+        if escaper := template.escaper:
+            conversation = escaper.escape_messages(conversation)
+            tools = escaper.escape_values(tools)
+            kwargs = {**kwargs, "documents": escaper.escape_values(kwargs.get("documents"))}
         variables = {
             "documents": None,
             **self._special_tokens,

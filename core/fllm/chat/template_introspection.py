@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from jinja2 import nodes
 from msgspec import Struct
+
+SEARCH_METHODS = (
+    *("split", "rsplit", "partition", "rpartition", "startswith", "endswith"),
+    *("find", "rfind", "index", "replace", "removeprefix", "removesuffix"),
+)
+"""Methods of a text whose first argument is a string to look for."""
 
 
 class TemplateTraits(Struct, frozen=True):
@@ -17,6 +25,8 @@ class TemplateTraits(Struct, frozen=True):
     """The source mentions the role ``developer``."""
     uses_tools: bool
     """The source uses the variable ``tools``."""
+    searched: frozenset[str]
+    """Strings that the template looks for in a text, such as ``</think>``."""
 
 
 def template_traits(tree: nodes.Template) -> TemplateTraits:
@@ -28,7 +38,20 @@ def template_traits(tree: nodes.Template) -> TemplateTraits:
         tests_for_string=any(_is_content(test.node, names) for test in tests),
         mentions_developer=any(const.value == "developer" for const in tree.find_all(nodes.Const)),
         uses_tools=any(name.name == "tools" for name in tree.find_all(nodes.Name)),
+        searched=frozenset(_searched(tree)),
     )
+
+
+def _searched(tree: nodes.Template) -> Iterator[str]:
+    """Yield the strings of ``STRING in text`` and of methods such as ``text.split(STRING)``."""
+    for compare in tree.find_all(nodes.Compare):
+        if isinstance(compare.expr, nodes.Const) and any(each.op in ("in", "notin") for each in compare.ops):
+            yield str(compare.expr.value)
+    for call in tree.find_all(nodes.Call):
+        match call:
+            case nodes.Call(node=nodes.Getattr(attr=name), args=[nodes.Const(value=str(text)), *_]):
+                if name in SEARCH_METHODS:
+                    yield text
 
 
 def _content_names(tree: nodes.Template) -> set[str]:

@@ -61,6 +61,7 @@ def test_every_option_reaches_its_struct(tmp_path: Path) -> None:
         *("--max-logprob-entries", "12"),
         *("--request-timeout", "1.5", "--read-timeout", "2", "--write-timeout", "3"),
         *("--api-key-file", str(template), "--trust-request-chat-template", "--no-log-requests"),
+        "--allow-special-tokens-in-text",
         *("--otlp-endpoint", "http://localhost:4318", "--metrics-compat", "vllm"),
         *("--prefix-cache-isolation", "none", "--shared-prefix", str(template)),
     )
@@ -107,6 +108,7 @@ def test_every_option_reaches_its_struct(tmp_path: Path) -> None:
         max_body_bytes=10,
         max_body_memory=20,
         max_logprob_entries=12,
+        allow_special_tokens_in_text=True,
         trust_request_chat_template=True,
         prefix_cache_isolation="none",
         shared_prefixes=(template,),

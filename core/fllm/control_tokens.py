@@ -1,0 +1,85 @@
+"""Mark control tokens in the text of messages, so that they are encoded as text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+MARK = "\ufdd0"
+"""Follows the first character of what would be a control token. Unicode reserves it for internal use."""
+PREFIX_LENGTH = 3
+"""Number of characters of a control token that are enough to mark it.
+
+A template may shorten or join texts, so a token is not marked only where it is complete.
+"""
+_MARKS = re.compile(f"{MARK}({MARK}?)")
+
+
+class ControlTokenEscaper:
+    """Marks control tokens in texts. A marked text is encoded without them; see `Tokenizer.encode`."""
+
+    def __init__(self, tokens: Collection[str]) -> None:
+        self._pattern = re.compile(_pattern(tokens)) if tokens else None
+
+    def escape(self, text: str) -> str:
+        """Return the text with a mark in each control token, and in what may be the beginning of one."""
+        text = escape_marks(text)
+        return text if self._pattern is None else self._pattern.sub(_mark, text)
+
+    def escape_values(self, value: Any) -> Any:
+        """Return a value of JSON in which all strings are escaped, keys included."""
+        match value:
+            case str():
+                return self.escape(value)
+            case Mapping():
+                return {self.escape_values(key): self.escape_values(item) for key, item in value.items()}
+            case list() | tuple():
+                return [self.escape_values(item) for item in value]
+            case _:
+                return value
+
+
+def escape_marks(text: str) -> str:
+    """Return the text with its own marks doubled, so that they are characters like all others."""
+    return text.replace(MARK, MARK * 2)
+
+
+def unescape(text: str) -> str:
+    """Return the text as it was before its control tokens were marked."""
+    return _MARKS.sub(r"\1", text) if MARK in text else text
+
+
+def split_at_marks(text: str) -> Iterable[str]:
+    """Yield the unescaped pieces of a text between its marks."""
+    start, piece = 0, ""
+    for match in _MARKS.finditer(text):
+        piece += text[start : match.start()] + match[1]
+        start = match.end()
+        if not match[1]:
+            yield piece
+            piece = ""
+    yield piece + text[start:]
+
+
+def _mark(match: re.Match[str]) -> str:
+    return match[0] + MARK
+
+
+def _pattern(tokens: Collection[str]) -> str:
+    """Return a pattern for the first characters of control tokens.
+
+    One that is followed by the end of the text, white space aside, may become a token if the template trims
+    the text and appends another.
+    """
+    firsts: dict[str, set[str]] = {}
+    for token in filter(None, tokens):
+        firsts.setdefault(token[0], set()).add(token[1:PREFIX_LENGTH])
+    options = []
+    for first, rests in sorted(firsts.items()):
+        partial = {rest[:length] for rest in rests for length in range(len(rest))}
+        complete = "|".join(map(re.escape, sorted(rests)))
+        at_end = "|".join(map(re.escape, sorted(partial)))
+        unfinished = rf"|(?:{at_end})\s*+\Z" if partial else ""
+        options.append(f"{re.escape(first)}(?={complete}{unfinished})")
+    return "|".join(options)
