@@ -13,7 +13,8 @@ from fllm.tokenizer import Tokenizer
 
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}<｜{{ m.role }}｜>"
-    "{% if m.content is string %}{{ m.content | trim }}{% else %}{% for part in m.content %}{{ part.text | trim }}{% endfor %}{% endif %}"
+    "{% if m.content is string %}{{ m.content | trim }}"
+    "{% else %}{% for part in m.content %}{{ part.text | trim }}{% endfor %}{% endif %}"
     "</s>{% endfor %}"
 )
 PIECES = st.sampled_from(
