@@ -67,4 +67,5 @@ def _new_encoder(body: ChatRequest, prepared: PreparedChat, server: AppState) ->
         named_call=isinstance(body.tool_choice, NamedToolChoice),
         new_call_id=tool_parser.new_call_id if tool_parser else None,
         echo=prepared.echo,
+        include_reasoning=prepared.includes_reasoning,
     )

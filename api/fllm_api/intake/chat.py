@@ -7,6 +7,7 @@ from typing import Any
 from msgspec import Struct
 
 from fllm.chat import ChatTemplate, RequestTemplate
+from fllm.chat.reasoning_controls import SWITCHES
 from fllm.concurrency.turn_executor import Pieces
 from fllm.errors import RequestError
 from fllm.interfaces import ParserContext
@@ -15,6 +16,7 @@ from fllm.values import ModelCard, Tool
 from fllm_api.app_state import AppState
 from fllm_api.intake.history import template_messages
 from fllm_api.intake.prefix_cache import count_shared_tokens
+from fllm_api.intake.reasoning import ReasoningSettings, read_reasoning
 from fllm_api.intake.response_size import check_echo, logprob_bound
 from fllm_api.intake.sampling import (
     check_fields,
@@ -41,6 +43,8 @@ class PreparedChat(Struct, frozen=True, kw_only=True):
     role: str
     echo: str
     """Text to repeat at the start of the response."""
+    includes_reasoning: bool
+    """Whether the response includes the reasoning."""
 
 
 def prepare_chat(body: ChatRequest, server: AppState) -> Pieces[PreparedChat]:
@@ -58,7 +62,8 @@ def prepare_chat(body: ChatRequest, server: AppState) -> Pieces[PreparedChat]:
     if requested is not None and requested < server.card.max_model_len:
         bound.limit_max_tokens(requested)
     yield 0
-    kwargs = _template_kwargs(body, server)
+    reasoning = read_reasoning(body)
+    kwargs = _template_kwargs(body, reasoning, server)
     prompt = _render(body, server, tools, kwargs)
     yield 0
     ids = yield from tokenize_prompt(
@@ -90,12 +95,12 @@ def prepare_chat(body: ChatRequest, server: AppState) -> Pieces[PreparedChat]:
     role = server.config.response_role if _generation_prompt(body) else body.messages[-1].role
     echo = _echo(body, role)
     check_echo(n * len(echo))
-    return PreparedChat(request=request, role=role, echo=echo)
+    return PreparedChat(request=request, role=role, echo=echo, includes_reasoning=reasoning.included)
 
 
 def render_chat(body: ChatRequest, server: AppState) -> str:
     """Return the text of a request's prompt. Raise `RequestError` if the chat template rejects it."""
-    return _render(body, server, read_tools(body), _template_kwargs(body, server))
+    return _render(body, server, read_tools(body), _template_kwargs(body, read_reasoning(body), server))
 
 
 def _render(body: ChatRequest, server: AppState, tools: tuple[Tool, ...], kwargs: dict[str, Any]) -> str:
@@ -126,10 +131,12 @@ def _generation_prompt(body: ChatRequest) -> bool:
     return first_set(body.add_generation_prompt, default=not body.continue_final_message)
 
 
-def _template_kwargs(body: ChatRequest, server: AppState) -> dict[str, Any]:
-    effort = {} if body.reasoning_effort is None else {"reasoning_effort": body.reasoning_effort}
-    defaults = server.config.default_chat_template_kwargs
-    return {**defaults, **effort, **(body.chat_template_kwargs or {})}
+def _template_kwargs(body: ChatRequest, reasoning: ReasoningSettings, server: AppState) -> dict[str, Any]:
+    own, defaults = body.chat_template_kwargs or {}, server.config.default_chat_template_kwargs
+    variables = reasoning.template_variables(_template(body, server).reasoning_controls)
+    if any(name in own for name in SWITCHES):
+        variables = {name: value for name, value in variables.items() if name not in SWITCHES}
+    return {**defaults, **variables, **own}
 
 
 def _check_messages(messages: list[ChatMessage]) -> None:

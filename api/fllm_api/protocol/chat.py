@@ -76,6 +76,26 @@ class NamedToolChoice(Struct, frozen=True):
     type: Literal["function"] = "function"
 
 
+class ReasoningOptions(Struct, frozen=True, kw_only=True):
+    """OpenRouter's options for reasoning."""
+
+    effort: str | None = None
+    max_tokens: MaxTokens | None = None
+    """Maximum number of reasoning tokens."""
+    enabled: bool | None = None
+    exclude: bool | None = None
+    """Leave the reasoning out of the response."""
+
+
+class ThinkingOptions(Struct, frozen=True, kw_only=True):
+    """Options for reasoning in the form of the APIs of Anthropic, DeepSeek and Z.ai."""
+
+    type: str = ""
+    """"enabled" or "disabled"; others have no effect."""
+    budget_tokens: MaxTokens | None = None
+    """Maximum number of reasoning tokens."""
+
+
 class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
     """Body of a chat completion request."""
 
@@ -100,7 +120,17 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
     chat_template_kwargs: dict[str, Any] | None = None
     """Extra variables for the chat template, such as ``enable_thinking``."""
     reasoning_effort: str | None = None
-    """Passed to the chat template."""
+    """"none" turns reasoning off, others turn it on, if the chat template has a switch."""
+    reasoning: ReasoningOptions | None = None
+    thinking: ThinkingOptions | bool | None = None
+    enable_thinking: bool | None = None
+    """The template's switch. `chat_template_kwargs` takes precedence."""
+    thinking_token_budget: MaxTokens | None = None
+    """Maximum number of reasoning tokens, as in vLLM. -1 means no maximum."""
+    thinking_budget: MaxTokens | None = None
+    """Alibaba's name of ``thinking_token_budget``."""
+    include_reasoning: bool | None = None
+    """If false, the response has no reasoning."""
 
     audio: Any = None
     chat_template: Any = None

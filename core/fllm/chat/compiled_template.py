@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from fllm.chat.jinja_environment import OversizedResult, jinja_environment
 from fllm.chat.message_escaping import ControlTokens, MessageEscaper
 from fllm.chat.message_normalization import EmptyContent, MessageFormat, normalize_messages
+from fllm.chat.reasoning_controls import ReasoningControls, reasoning_controls
 from fllm.chat.template_introspection import TemplateTraits, template_traits
 from fllm.chat.tool_prompt import ToolPromptRole
 from fllm.errors import ConfigError
@@ -42,6 +43,7 @@ class CompiledTemplate(Struct, frozen=True):
     template: Template
     message_format: MessageFormat
     tool_prompt_role: ToolPromptRole = "template"
+    reasoning_controls: ReasoningControls = ReasoningControls()
     escaper: MessageEscaper | None = None
     """Escapes control tokens in the text of messages, unless they are allowed there."""
 
@@ -65,7 +67,8 @@ def compile_template(
     """
     jinja = jinja_environment()
     try:
-        traits = template_traits(jinja.parse(source))
+        tree = jinja.parse(source)
+        traits, controls = template_traits(tree), reasoning_controls(tree)
         template = jinja.from_string(source)
     except TemplateSyntaxError as error:
         raise ConfigError(f"{where}, line {error.lineno}: {one_line(error)}") from error
@@ -73,7 +76,12 @@ def compile_template(
         raise TemplateTooComplex(f"{where} is too complex: {one_line(error)}") from error
     escaper = None if tokens is None else MessageEscaper(tokens, source, traits.searched)
     try:
-        compiled = CompiledTemplate(template, _message_format(traits, content_format), escaper=escaper)
+        compiled = CompiledTemplate(
+            template,
+            _message_format(traits, content_format),
+            reasoning_controls=controls,
+            escaper=escaper,
+        )
         compiled = _with_tool_call_format(compiled)
         if traits.uses_tools:
             return compiled

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from fllm.chat.compiled_template import ContentFormat, one_line
 from fllm.chat.message_escaping import ControlTokens
+from fllm.chat.reasoning_controls import ReasoningControls, controls_of_source
 from fllm.chat.template import ChatTemplate
 from fllm.containment import mapped
 from fllm.errors import ConfigError, RequestError
@@ -84,6 +85,11 @@ class RequestTemplate:
     def __init__(self, source: str, run: Callable[[RenderJob], bytes]) -> None:
         self._source = source
         self._run = run
+
+    @property
+    def reasoning_controls(self) -> ReasoningControls:
+        """The variables that turn reasoning on and off."""
+        return controls_of_source(self._source)
 
     def render(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> str:
         """Render as `ChatTemplate.render` does; raise `RequestError` also if it exceeds the limits."""

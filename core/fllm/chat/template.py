@@ -20,6 +20,7 @@ from fllm.chat.continue_final_message import cut_at_marker, insert_marker
 from fllm.chat.jinja_environment import ConversationRejected
 from fllm.chat.message_escaping import ControlTokens
 from fllm.chat.message_normalization import normalize_messages
+from fllm.chat.reasoning_controls import ReasoningControls
 from fllm.chat.tool_prompt import add_tool_prompt
 from fllm.concurrency.thread_watchdog import LimitExceeded, ThreadWatchdog
 from fllm.errors import ConfigError, RequestError
@@ -53,6 +54,11 @@ class ChatTemplate:
         self._watchdog = watchdog
         self.slow = False
         """Whether a conversation has exceeded a limit. Render outside the event loop from then on."""
+
+    @property
+    def reasoning_controls(self) -> ReasoningControls:
+        """The variables that turn reasoning on and off."""
+        return self._select(has_tools=False).reasoning_controls
 
     @classmethod
     def compile(
