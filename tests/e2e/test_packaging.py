@@ -17,8 +17,8 @@ from support.paths import ROOT
 pytestmark = pytest.mark.packaging
 
 PACKAGES = {"fllm", "fllm_api", "fllm_backends", "fllm_bench", "fllm_metrics", "fllm_parsers"}
-LARGE = ("torch", "transformers", "xgrammar")
-"""Not installed in the empty environment: they take gigabytes (xgrammar because of Triton), and commands that
+LARGE = ("torch", "transformers")
+"""Not installed in the empty environment: they take gigabytes, and commands that
 do not load a model must work without them."""
 
 

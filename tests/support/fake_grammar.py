@@ -1,12 +1,14 @@
 """A grammar backend for models whose tokens are numbers: ``ConstString("12")`` is the tokens 1 and 2.
 
-The matcher raises at an ``x`` and hangs at a ``z``. A text with ``!`` does not compile.
+The matcher raises at an ``x`` and hangs at a ``z``. A text with ``!`` does not compile. In a text that begins
+with an ``f``, the tokens 3 and 4 are forced.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from itertools import takewhile
 from typing import ClassVar
 
 import fllm
@@ -39,7 +41,11 @@ class LineGrammar:
         self._text = text
 
     def matcher(self) -> fllm.GrammarMatcher:
-        return LineMatcher(self._text)
+        return matcher_of(self._text)
+
+
+def matcher_of(text: str) -> fllm.GrammarMatcher:
+    return ForcingMatcher(text[1:]) if text.startswith("f") else LineMatcher(text)
 
 
 class LineMatcher:
@@ -63,6 +69,11 @@ class LineMatcher:
         allowed = self._rest[:1] == str(token_id)
         self._rest = self._rest[1:]
         return allowed
+
+
+class ForcingMatcher(LineMatcher):
+    def forced_tokens(self) -> list[int]:
+        return [int(each) for each in takewhile(lambda each: each in "34", self._rest)]
 
 
 @fllm.hookimpl

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from threading import Event
 
-from support.fake_grammar import LineMatcher
+from support.fake_grammar import matcher_of
 from support.fake_runner import VOCABULARY, FakeRunner
 
 from fllm.batching import Row, RunnerCapabilities
@@ -56,5 +56,8 @@ class ManualWorker(MaskWorker):
 
 
 def grammar_of(text: str, worker: MaskWorker, client: str = "") -> GrammarState:
-    """Return the state of a grammar that allows only these tokens, one for each digit."""
-    return GrammarState(LineMatcher(text), Vocabulary([b"t"] * VOCABULARY, (10,)), worker, client=client)
+    """Return the state of a grammar that allows only these tokens, one for each digit.
+
+    After an ``f``, it forces the tokens 3 and 4.
+    """
+    return GrammarState(matcher_of(text), Vocabulary([b"t"] * VOCABULARY, (10,)), worker, client=client)

@@ -106,7 +106,7 @@ ENGINE_OPTIONS = [
     _engine(
         ["--grammar-backend"],
         type=RegisteredName("grammars", NO_GRAMMAR),
-        default="xgrammar",
+        default="llguidance",
         help="Library that constrains output, for example to a JSON schema.",
     ),
     _engine(["--max-num-seqs"], type=POSITIVE, help="Maximum number of sequences per step."),

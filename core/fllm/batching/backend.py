@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import AsyncGenerator, Callable
 from functools import cache, partial
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -26,6 +27,7 @@ from fllm.pipeline.output_queue import OutputQueue
 from fllm.structured_output.grammar_cache import GrammarCache
 from fllm.structured_output.grammar_state import GrammarState, require_text
 from fllm.structured_output.interfaces import GrammarContext, GrammarFactory, read_vocabulary
+from fllm.tokenizer import Tokenizer
 from fllm.values import EngineOutput, EngineStats, GenerateRequest, ModelCard, merge_outputs
 
 log = logging.getLogger("fllm.batching")
@@ -122,8 +124,12 @@ class BatchedBackend:
 
     def _on_loaded(self, card: ModelCard, ready: asyncio.Future[ModelCard]) -> None:
         if self._grammar_factory is not None:
-            self._vocabulary = cache(partial(read_vocabulary, card, self._config.visible_tokens))
-            context = GrammarContext(vocabulary=self._vocabulary)
+            tokenizer = cache(partial(Tokenizer.load, Path(card.tokenizer)))
+            self._vocabulary = cache(lambda: read_vocabulary(card, tokenizer(), self._config.visible_tokens))
+            context = GrammarContext(
+                vocabulary=self._vocabulary,
+                encode=lambda text: tokenizer().encode(text, add_special_tokens=False),
+            )
             check = partial(require_text, bitmask_size=lambda: self._vocabulary().bitmask_size)
             self._grammar_cache = GrammarCache(self._grammar_factory(context), check=check)
             card = replace(card, grammar=self._config.grammar)

@@ -6,6 +6,8 @@ Terms:
   *decode* step then computes the KV of the latest token and samples the next.
 - KV live in *blocks* of a fixed number of tokens. A sequence's *block table* lists its blocks in order.
 - The *prefix cache* finds full blocks that already hold the same tokens.
+- A grammar may *force* tokens, which need not be sampled. A row computes them like a chunk of a prompt, and
+  samples the token after them.
 - A decode row may carry *drafts*: guesses of the next tokens, which the same step verifies. Accepted drafts
   are ordinary tokens. The KV of rejected ones is overwritten when their positions are computed again.
 
@@ -32,13 +34,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from fllm.batching.block_pool import BlockPool
 from fllm.batching.limits import BatchLimits
 from fllm.batching.ngram_drafter import Drafter
 from fllm.batching.runner import Row, Sampled
 from fllm.batching.sequence import Sequence
-from fllm.batching.step_results import append_tokens, finish_output
+from fllm.batching.step_results import append_forced, append_tokens, finish_output, finish_reason
 from fllm.batching.waiting_queue import WaitingQueue
 from fllm.errors import FllmError
 from fllm.structured_output.grammar_state import GrammarState
@@ -92,6 +95,9 @@ class Scheduler:
         self._running: dict[str, Sequence] = {}
         self._constrained: dict[str, Sequence] = {}
         """Sequences with a grammar, whether they run or wait."""
+        self._starting: dict[str, Sequence] = {}
+        """Sequences whose grammar has not found yet which tokens begin their text. Meanwhile, all of their
+        prompt but the last token is computed."""
         self._unaccepted: dict[str, EngineOutput] = {}
         """Outputs of sequences whose grammar has not accepted the last token yet, by the sequence's id."""
         self._preemptions = self._prefix_queries = self._prefix_hits = 0
@@ -142,7 +148,8 @@ class Scheduler:
         )
         self._waiting.add(sequence)
         if grammar is not None:
-            self._constrained[sequence.id] = sequence
+            grammar.start(sequence.stop_ids, **sequence.limits_left(self._max_model_len))
+            self._constrained[sequence.id] = self._starting[sequence.id] = sequence
 
     def abort(self, request_id: str) -> None:
         """Drop a sequence and free its blocks at once. Do nothing if it has already ended."""
@@ -150,13 +157,21 @@ class Scheduler:
         if sequence is not None:
             self._free_blocks(sequence)
             self._unaccepted.pop(request_id, None)
+            self._starting.pop(request_id, None)
             if sequence.grammar is not None:
                 sequence.grammar.cancel()
                 del self._constrained[request_id]
 
     def poll_grammars(self) -> list[tuple[str, Outcome]]:
-        """Return the outcomes of sequences whose grammar has failed, or has accepted its token late."""
+        """Return the outcomes of sequences whose grammar has failed, or has accepted its token late.
+
+        Append the tokens that begin the text to those whose grammar has found them.
+        """
         outcomes: list[tuple[str, Outcome]] = []
+        for sequence in list(self._starting.values()):
+            if sequence.grammar and sequence.grammar.wait_until_accepted():
+                del self._starting[sequence.id]
+                append_forced(sequence)
         for sequence in list(self._constrained.values()):
             grammar = sequence.grammar
             assert grammar is not None
@@ -175,9 +190,9 @@ class Scheduler:
         self._admit_newcomers()
         batch = Batch(self._limits.max_num_batched_tokens)
         ready = [s for s in self._running.values() if not self._is_late(s)]
-        decoding = [s for s in ready if s.remaining == 1 and self._append_blocks(s)]
-        prefilling = [s for s in ready if s.remaining > 1 and s.id in self._running]
-        prefilling += self._admit()
+        ready = [s for s in ready if self._append_blocks(s)]
+        decoding = [s for s in ready if s.remaining == 1]
+        prefilling = [s for s in ready if s.remaining > 1] + self._admit()
         for sequence in decoding[: batch.token_budget]:
             self._schedule_row(sequence, 1, batch, self._draft(sequence, batch.token_budget))
         if prefilling and batch.token_budget:
@@ -193,7 +208,10 @@ class Scheduler:
         outputs: list[tuple[Sequence, EngineOutput]] = []
         for sequence, row, result in zip(batch.sequences, batch.rows, results, strict=True):
             sequence.computed += row.count - row.drafts
-            sequence.prompt_logprobs += result.prompt_logprobs
+            if _computes_forced(sequence, row):
+                sequence.forced_logprobs += result.prompt_logprobs
+            else:
+                sequence.prompt_logprobs += result.prompt_logprobs
             if sequence.computed < sequence.length:
                 continue  # only a chunk of its prompt
             if row.mask is not None and sequence.grammar and sequence.grammar.missed_mask:
@@ -237,8 +255,9 @@ class Scheduler:
         grammar = sequence.grammar
         if grammar is None:
             return False
-        waits_for_mask = sequence.remaining == 1 and not grammar.is_mask_near()
-        return waits_for_mask or sequence.id in self._unaccepted
+        if sequence.remaining == 1 and (sequence.id in self._starting or not grammar.is_mask_near()):
+            return True
+        return sequence.id in self._unaccepted
 
     def _admit(self) -> list[Sequence]:
         """Move waiting sequences to the running ones until one does not fit. Return those that may get a row.
@@ -252,7 +271,7 @@ class Scheduler:
                 break
             self._waiting.pop()
             self._running[sequence.id] = sequence
-            if sequence.id not in self._unaccepted:
+            if not self._is_late(sequence):
                 admitted.append(sequence)
         return admitted
 
@@ -311,6 +330,7 @@ class Scheduler:
         self._free_blocks(sequence)
         if not sequence.started and sequence.id not in self._unaccepted:
             sequence.prompt_logprobs = []
+        sequence.forced_logprobs = []
 
     def _free_blocks(self, sequence: Sequence) -> None:
         self._pool.free(sequence.block_table)
@@ -332,7 +352,8 @@ class Scheduler:
                 continue
             self._reuse_cached(sequence)
             cost = token_cost(sequence.computed)
-            count = max(min(int((budget - reserved) / cost), sequence.remaining), 1)
+            limit = sequence.chunk_limit - (sequence.id in self._starting)
+            count = max(min(int((budget - reserved) / cost), limit), 1)
             self._schedule_row(sequence, count, batch)
             budget -= count * cost
 
@@ -362,10 +383,8 @@ class Scheduler:
 
         The last token is always computed, cached or not: without it there are no logits to sample from.
         """
-        if sequence.needs_prompt_logprobs:
-            return []
         size = self._pool.block_size
-        block_hashes = sequence.hash_blocks((sequence.length - 1) // size, size)
+        block_hashes = sequence.hash_blocks(sequence.first_needed // size, size)
         return self._pool.find_cached(block_hashes[sequence.computed // size :])
 
     def _schedule_row(
@@ -376,32 +395,32 @@ class Scheduler:
             self._record_first_row(sequence)
         drafts = drafts or []
         start = sequence.computed
-        sample = start + count == sequence.length and sequence.sampling.max_tokens > 0
+        ends = start + count == sequence.length
+        sample = ends and finish_reason(sequence, self._max_model_len) is None
         grammar = sequence.grammar if sample else None
-        if sequence.grammar is not None:
-            sequence.grammar.request_mask(sequence.stop_ids, may_stop=sequence.has_min_tokens)
+        if grammar is not None:
+            grammar.begin_row()
         self._cache_full_blocks(sequence, start, start + count)
         batch.token_budget -= count + len(drafts)
         batch.sequences.append(sequence)
-        batch.rows.append(
-            Row(
-                token_ids=[*sequence.token_ids, *drafts] if drafts else sequence.token_ids,
-                prompt_length=sequence.prompt_length,
-                start=start,
-                count=count + len(drafts),
-                block_table=sequence.block_table,
-                sampling=sequence.sampling,
-                seed=sequence.seed,
-                sample=sample,
-                drafts=len(drafts),
-                mask=None if grammar is None else grammar.wait_for_mask,
-                prompt_logprobs=sequence.needs_prompt_logprobs,
-            )
+        row = Row(
+            token_ids=[*sequence.token_ids, *drafts] if drafts else sequence.token_ids,
+            prompt_length=sequence.prompt_length,
+            start=start,
+            count=count + len(drafts),
+            block_table=sequence.block_table,
+            sampling=sequence.sampling,
+            seed=sequence.seed,
+            sample=sample,
+            drafts=len(drafts),
+            mask=None if grammar is None else grammar.wait_for_mask,
+            prompt_logprobs=sequence.needs_prompt_logprobs,
         )
+        batch.rows.append(_forced_row(sequence, row) if _computes_forced(sequence, row) else row)
 
     def _record_first_row(self, sequence: Sequence) -> None:
         sequence.queue_time = self._clock() - sequence.arrival_time
-        sequence.cached_tokens = sequence.computed
+        sequence.cached_tokens = min(sequence.computed, sequence.prompt_length)
         if not sequence.needs_prompt_logprobs:
             self._prefix_queries += sequence.prompt_length
             self._prefix_hits += sequence.cached_tokens
@@ -454,3 +473,14 @@ class Scheduler:
 
     def _num_blocks(self, tokens: int) -> int:
         return -(-tokens // self._pool.block_size)
+
+
+def _computes_forced(sequence: Sequence, row: Row) -> bool:
+    """Return whether the row computes the log-probabilities of tokens that the grammar has forced."""
+    return sequence.needs_forced_logprobs and sequence.before_forced <= row.start < sequence.length - 1
+
+
+def _forced_row(sequence: Sequence, row: Row) -> Row:
+    """Return the row with forced tokens as its prompt, whose log-probabilities the runner returns."""
+    sampling = replace(sequence.sampling, prompt_logprobs=sequence.sampling.logprobs)
+    return replace(row, prompt_length=sequence.length, sampling=sampling, prompt_logprobs=True)

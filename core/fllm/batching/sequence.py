@@ -45,6 +45,10 @@ class Sequence(Struct, kw_only=True, eq=False):
     prompt_logprobs: list[TokenLogprob] = []
     started: bool = False
     """Whether its first output was returned."""
+    forced: int = 0
+    """Number of its last tokens that the grammar has forced and no output contains yet."""
+    forced_logprobs: list[TokenLogprob] = []
+    """Log-probabilities of the forced tokens that are computed, if they are requested."""
 
     @property
     def length(self) -> int:
@@ -70,6 +74,37 @@ class Sequence(Struct, kw_only=True, eq=False):
     def needs_prompt_logprobs(self) -> bool:
         """Whether its prompt must be computed for its log-probabilities, even where its KV is cached."""
         return self.sampling.prompt_logprobs is not None and not self.started
+
+    @property
+    def needs_forced_logprobs(self) -> bool:
+        """Whether the forced tokens must be computed for their log-probabilities, before the next token."""
+        return self.forced > 0 and self.sampling.logprobs is not None
+
+    @property
+    def before_forced(self) -> int:
+        """Position of the token before the forced ones: its logits give the first of their probabilities."""
+        return self.length - 1 - self.forced
+
+    @property
+    def first_needed(self) -> int:
+        """Position of the first token whose logits are needed: it must be computed, even if it is cached."""
+        if self.needs_prompt_logprobs:
+            return 0
+        return self.before_forced if self.needs_forced_logprobs else self.length - 1
+
+    @property
+    def chunk_limit(self) -> int:
+        """Maximum number of tokens of its next row: forced tokens that need logprobs have their own rows."""
+        ends = (self.before_forced, self.length - 1) if self.needs_forced_logprobs else ()
+        return next((end - self.computed for end in ends if self.computed < end), self.remaining)
+
+    def limits_left(self, max_model_len: int) -> dict[str, int]:
+        """Return how many more tokens the output must and may have, for `GrammarState.accept_token`."""
+        sampling, generated = self.sampling, self.generated
+        return {
+            "min_left": max(sampling.min_tokens - generated, 0),
+            "max_left": max(min(sampling.max_tokens - generated, max_model_len - self.length), 0),
+        }
 
     def hash_blocks(self, count: int, block_size: int) -> list[bytes]:
         """Return the hashes of its first ``count`` blocks, which must be full."""

@@ -13,11 +13,13 @@ from fllm.values import EngineOutput, FinishReason, TokenLogprob
 def append_tokens(sequence: Sequence, row: Row, result: Sampled, max_model_len: int) -> EngineOutput:
     """Append the sampled tokens, up to a stop token, and return the output of the step.
 
-    The grammar of the sequence starts to accept the token. Raise `BackendError` if the runner did not return
-    a token that the row requires.
+    It begins with the tokens that the grammar has forced before. The grammar starts to accept the sampled
+    token. Raise `BackendError` if the runner did not return a token that the row requires.
     """
     grammar = sequence.grammar
-    tokens: list[int] = []
+    tokens = sequence.token_ids[sequence.length - sequence.forced :]
+    logprobs, sequence.forced_logprobs = sequence.forced_logprobs, []
+    sequence.forced = 0
     stop_token = None
     for token in _sampled_tokens(row, result):
         tokens.append(token)
@@ -27,25 +29,36 @@ def append_tokens(sequence: Sequence, row: Row, result: Sampled, max_model_len: 
             stop_token = token
             break
         if grammar is not None and grammar.error is None:
-            is_last = _is_full(sequence, max_model_len)
-            grammar.accept_token(token, may_stop=sequence.has_min_tokens, is_last=is_last)
+            grammar.accept_token(token, **sequence.limits_left(max_model_len))
     return EngineOutput(
         token_ids=tokens,
-        logprobs=_logprobs(result, len(tokens)),
+        logprobs=(logprobs + _logprobs(result))[: len(tokens)] or None,
         finish_reason=None if stop_token is None else "stop",
         stop_token=stop_token,
     )
 
 
+def append_forced(sequence: Sequence) -> None:
+    """Append the tokens that the grammar forces after those that it has accepted."""
+    if sequence.grammar is not None:
+        tokens = sequence.grammar.take_forced()
+        sequence.token_ids += tokens
+        sequence.forced += len(tokens)
+
+
 def finish_output(sequence: Sequence, output: EngineOutput, max_model_len: int) -> EngineOutput | FllmError:
     """Return an output with its finish reason, once the sequence's grammar has accepted its token.
 
-    Return the error instead if the grammar failed.
+    If forced tokens end the text, they need no computation, except for their log-probabilities. Return the
+    error instead if the grammar failed.
     """
     if sequence.grammar is not None and sequence.grammar.error is not None:
         return sequence.grammar.error
-    if output.finish_reason is None:
-        output = replace(output, finish_reason=_finish_reason(sequence, max_model_len))
+    append_forced(sequence)
+    reason = output.finish_reason or finish_reason(sequence, max_model_len)
+    if reason is not None and not sequence.needs_forced_logprobs:
+        forced = sequence.token_ids[sequence.length - sequence.forced :]
+        output = replace(output, token_ids=[*output.token_ids, *forced], finish_reason=reason)
     return output if sequence.started else _first_output(sequence, output)
 
 
@@ -59,8 +72,8 @@ def _sampled_tokens(row: Row, result: Sampled) -> list[int]:
     return [*drafts[: result.accepted], result.token_id]
 
 
-def _logprobs(result: Sampled, tokens: int) -> list[TokenLogprob] | None:
-    return None if result.logprob is None else [*result.accepted_logprobs, result.logprob][:tokens]
+def _logprobs(result: Sampled) -> list[TokenLogprob]:
+    return [] if result.logprob is None else [*result.accepted_logprobs, result.logprob]
 
 
 def _stops(sequence: Sequence, token: int) -> bool:
@@ -69,7 +82,8 @@ def _stops(sequence: Sequence, token: int) -> bool:
     return token in sequence.stop_ids and (sequence.has_min_tokens if grammar is None else grammar.may_stop)
 
 
-def _finish_reason(sequence: Sequence, max_model_len: int) -> FinishReason | None:
+def finish_reason(sequence: Sequence, max_model_len: int) -> FinishReason | None:
+    """Return why the sequence ends here, unless a stop token ends it."""
     if sequence.grammar is not None and sequence.grammar.exhausted:
         return "stop"
     return "length" if _is_full(sequence, max_model_len) else None

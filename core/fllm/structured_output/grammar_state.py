@@ -9,7 +9,7 @@ from threading import Event
 
 from fllm.containment import contained
 from fllm.errors import BackendError, BackendUnavailable, FllmError, RequestError, format_error
-from fllm.structured_output.interfaces import GrammarMatcher, Vocabulary
+from fllm.structured_output.interfaces import ForcesTokens, GrammarMatcher, Vocabulary
 from fllm.structured_output.mask_worker import MaskWorker
 
 SLOW_SECONDS = 0.005
@@ -42,7 +42,9 @@ class GrammarState:
 
     Its worker calls the matcher, in `accept` and `fill`. The engine thread calls all other methods::
 
-        request_mask ─▶ wait_for_mask ─ sample ─▶ accept_token ─▶ wait_until_accepted ─▶ request_mask ─▶ ...
+        start ─▶ wait_until_accepted ─▶ take_forced ─▶ wait_for_mask ─ sample ─▶ accept_token ─┐
+                         ▲                                                                   │
+                         └───────────────────────────────────────────────────────────────────┘
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class GrammarState:
         self.missed_mask = False
         """Whether the last row of the sequence did not get its mask in time. What it sampled is dropped."""
         self._matcher = matcher
+        self._forcing = matcher if isinstance(matcher, ForcesTokens) else None
         self._worker = worker
         self._eos_token_ids = vocabulary.eos_token_ids
         self._buffer = bytearray(4 * vocabulary.bitmask_size)
@@ -72,12 +75,10 @@ class GrammarState:
         self._mask = memoryview(self._buffer).cast("i")
         self._all_allowed = memoryview(b"\xff" * len(self._buffer)).cast("i")
         self._stop_ids: Collection[int] = ()
-        self._stop_allowed = False
-        self._token_id = -1
-        self._is_last = False
-        self._started = False
+        self._token_id: int | None = None
+        self._min_left = self._max_left = 0
+        self._forced: list[int] = []
         self._accepted = Event()
-        self._accepted.set()
         self._computed = Event()
         self._awaited = False
         """Whether the engine may sleep until the worker has done its part."""
@@ -93,24 +94,32 @@ class GrammarState:
         """Whether the latest tokens took much processor time."""
         return self._typical_cpu_seconds > SLOW_SECONDS
 
-    def request_mask(self, stop_ids: Collection[int], *, may_stop: bool) -> None:
-        """Start to compute the first mask, before a row of the sequence. Later masks follow each token.
+    def start(self, stop_ids: Collection[int], *, min_left: int, max_left: int) -> None:
+        """Start to compute the tokens that begin the text, and the first mask. Others follow each token.
 
-        If the text is complete, a mask allows stop tokens if ``may_stop``, or if nothing else may follow.
+        If the text is complete, a mask allows stop tokens after ``min_left`` tokens, or if nothing else may
+        follow. No more than ``max_left`` tokens are forced.
         """
+        self._stop_ids, self._min_left, self._max_left = stop_ids, min_left, max_left
+        if self._worker.hung.too_many(self.client):
+            self._fail_with(too_many_hang())
+            self._accepted.set()
+            self._computed.set()
+        else:
+            self._worker.submit(self, accept=True)
+
+    def take_forced(self) -> list[int]:
+        """Return the tokens that must follow the accepted one. The matcher has accepted them as well."""
+        forced, self._forced = self._forced, []
+        return forced
+
+    def begin_row(self) -> None:
+        """Reset `missed_mask`, before another row."""
         self.missed_mask = False
-        if not self._started:
-            self._started = True
-            self._stop_ids, self._stop_allowed = stop_ids, may_stop
-            if self._worker.hung.too_many(self.client):
-                self._fail_with(too_many_hang())
-                self._computed.set()
-            else:
-                self._worker.submit(self, accept=False)
 
     def is_mask_near(self) -> bool:
         """Return whether a row may count on its mask. If not, the engine is woken once this has changed."""
-        return not self._started or self._is_set(self._computed) or not (self.slow or self.missed_mask)
+        return self._is_set(self._computed) or not (self.slow or self.missed_mask)
 
     def wait_for_mask(self) -> memoryview:
         """Return the mask once it is computed.
@@ -121,9 +130,12 @@ class GrammarState:
             self.missed_mask = True
         return self._all_allowed if self.missed_mask or self.error else self._mask
 
-    def accept_token(self, token_id: int, *, may_stop: bool, is_last: bool) -> None:
-        """Start to advance the matcher by a sampled token that does not end the text, and the next mask."""
-        self._token_id, self._stop_allowed, self._is_last = token_id, may_stop, is_last
+    def accept_token(self, token_id: int, *, min_left: int, max_left: int) -> None:
+        """Start to advance the matcher by a sampled token that does not end the text, and the next mask.
+
+        The limits are those of `start`, after this token.
+        """
+        self._token_id, self._min_left, self._max_left = token_id, min_left, max_left
         self._accepted.clear()
         self._computed.clear()
         self._worker.submit(self, accept=True)
@@ -144,23 +156,19 @@ class GrammarState:
         """Advance the matcher, in the worker. Return whether its next mask remains to be computed."""
         self._typical_cpu_seconds *= DECAY
         self._token_cpu_seconds = 0.0
-        self._tokens += 1
         filled = False
         with self._measured(), self._contained:
-            if self.cancelled:
-                pass
-            elif not self._matcher.accept_token(self._token_id):
-                self._fail(f"it does not allow the token {self._token_id} that was sampled")
-            elif self._matcher.is_accepting:
+            if not self.cancelled and self._advance() and self._tokens and self._matcher.is_accepting:
                 self._fill()
                 filled = True
                 self.exhausted = self._buffer == self._zeros
                 if not self.exhausted:
                     self._allow_stop_tokens()
+        is_last = len(self._forced) == self._max_left
         self._signal(self._accepted)
-        if filled:
+        if filled or is_last:
             self._signal(self._computed)
-        return not (filled or self._is_last)
+        return not (filled or is_last)
 
     def fill(self) -> None:
         """Compute the mask, in the worker."""
@@ -185,6 +193,21 @@ class GrammarState:
         self._accepted.set()
         self._computed.set()
         return True
+
+    def _advance(self) -> bool:
+        """Accept the sampled token, and those that must follow it. Return whether all are accepted."""
+        if self._token_id is not None and not self._accept(self._token_id, "sampled"):
+            return False
+        if self._forcing is not None and self._max_left:
+            self._forced = list(self._forcing.forced_tokens())[: self._max_left]
+        return all(self._accept(token_id, "forced") for token_id in self._forced)
+
+    def _accept(self, token_id: int, origin: str) -> bool:
+        self._tokens += 1
+        accepted = self._matcher.accept_token(token_id)
+        if not accepted:
+            self._fail(f"it does not allow the token {token_id} that was {origin}")
+        return accepted
 
     @property
     def _cpu_limit(self) -> float:
@@ -244,7 +267,8 @@ class GrammarState:
 
     def _allow_stop_tokens(self) -> None:
         """Allow stop tokens in the mask where the text may end."""
-        self.may_stop = self._matcher.is_accepting and (self._stop_allowed or self._buffer == self._zeros)
+        stop_allowed = self._min_left <= len(self._forced)
+        self.may_stop = self._matcher.is_accepting and (stop_allowed or self._buffer == self._zeros)
         if self.may_stop:
             for token in self._stop_ids:
                 self._buffer[token // 8] |= 1 << token % 8

@@ -8,9 +8,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol, runtime_checkable
 
 from msgspec import Struct
 
@@ -39,6 +38,9 @@ class GrammarContext(Struct, frozen=True, kw_only=True):
     vocabulary: Callable[[], Vocabulary]
     """Function that returns the vocabulary. It is read at the first call; later calls return the same object.
     Any thread may call it."""
+    encode: Callable[[str], list[int]] | None = None
+    """Function that returns the token ids that the model's tokenizer gives a text, without a beginning or end
+    of sequence, if the tokenizer is known. Any thread may call it."""
 
 
 class GrammarMatcher(Protocol):
@@ -63,6 +65,23 @@ class GrammarMatcher(Protocol):
     @property
     def is_accepting(self) -> bool:
         """Whether the output may end here: the text so far matches the whole grammar."""
+        ...
+
+
+@runtime_checkable
+class ForcesTokens(Protocol):
+    """What a `GrammarMatcher` may do in addition: name the tokens that have no alternative.
+
+    They are part of the output without being sampled, and the device computes them together.
+    """
+
+    def forced_tokens(self) -> Sequence[int]:
+        """Return the tokens that must come next, if any. `accept_token` is called with each of them.
+
+        Return those that the model's tokenizer gives the forced text (see `GrammarContext.encode`), because a
+        model continues other divisions of the same text badly. Leave out the end of the text, if a longer
+        token could begin there.
+        """
         ...
 
 
@@ -97,9 +116,8 @@ class GrammarCompiler(Protocol):
 GrammarFactory = Callable[[GrammarContext], GrammarCompiler]
 
 
-def read_vocabulary(card: ModelCard, visible: Iterable[str] = ()) -> Vocabulary:
+def read_vocabulary(card: ModelCard, tokenizer: Tokenizer, visible: Iterable[str] = ()) -> Vocabulary:
     """Return the model's vocabulary, in which only the special tokens of ``visible`` have text."""
-    tokenizer = Tokenizer.load(Path(card.tokenizer))
     hidden = tokenizer.special_ids - {tokenizer.token_to_id(token) for token in visible}
     hidden |= set(card.eos_token_ids)
     size = card.runtime.get("vocab_size", tokenizer.vocab_size)

@@ -46,10 +46,12 @@ def fllm_backends() -> Iterator[BackendEntry]:
 def fllm_grammars() -> Iterator[Entry]:
     """Register the grammar backends, which constrain the output."""
     yield Entry(
-        "xgrammar", "fllm_backends.grammars.xgrammar:XGrammar", "compiles a grammar before generation starts"
-    )
-    yield Entry(
         "llguidance",
         "fllm_backends.grammars.llguidance:LLGuidance",
-        "compiles a grammar during generation (optional extra)",
+        "compiles a grammar during generation; forces what has no alternative",
+    )
+    yield Entry(
+        "xgrammar",
+        "fllm_backends.grammars.xgrammar.backend:XGrammar",
+        "compiles a grammar before generation starts (optional extra)",
     )

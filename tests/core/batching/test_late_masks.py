@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
+from support.fake_runner import logprob
 from support.manual_masks import ManualWorker, MaskedRunner, grammar_of
 
 from fllm.batching.block_pool import BlockPool
@@ -32,8 +33,10 @@ class LateMaskMachine(SchedulerMachine):
     @rule(
         text=st.text("1234", min_size=1, max_size=8),
         prompt=st.lists(st.integers(1, 2), min_size=1, max_size=12),
+        forcing=st.booleans(),
+        logprobs=st.sampled_from([None, 0]),
         prompt_logprobs=st.sampled_from([None, 0]),
-        max_tokens=st.integers(1, 10),
+        max_tokens=st.integers(0, 10),
         client=st.sampled_from("ab"),
         slow=st.booleans(),
     )
@@ -41,6 +44,8 @@ class LateMaskMachine(SchedulerMachine):
         self,
         text: str,
         prompt: list[int],
+        forcing: bool,
+        logprobs: int | None,
         prompt_logprobs: int | None,
         max_tokens: int,
         client: str,
@@ -49,9 +54,9 @@ class LateMaskMachine(SchedulerMachine):
         self.count += 1
         request_id = f"{self.count}-constrained"
         ids = prompt[: self.max_model_len - 1]
-        sampling = SamplingParams(max_tokens=max_tokens, prompt_logprobs=prompt_logprobs)
+        sampling = SamplingParams(max_tokens=max_tokens, logprobs=logprobs, prompt_logprobs=prompt_logprobs)
         request = GenerateRequest(request_id, ids, sampling, group=request_id, client=client)
-        grammar = grammar_of(text, self.worker)
+        grammar = grammar_of("f" * forcing + text, self.worker)
         grammar._typical_cpu_seconds = 1e9 if slow else 0.0
         self.scheduler.add(request, seed=0, arrival_time=0.0, grammar=grammar)
         self.requests[request_id] = request
@@ -73,9 +78,18 @@ class LateMaskMachine(SchedulerMachine):
         for request_id, output in outcomes:
             assert isinstance(output, EngineOutput), output
             self.check_prompt_logprobs(request_id, output)
+            self.check_logprobs(request_id, output)
             self.outputs[request_id] += output.token_ids
             if output.finish_reason is not None:
                 self.check_answer(request_id)
+
+    def check_logprobs(self, request_id: str, output: EngineOutput) -> None:
+        request = self.requests[request_id]
+        context, expected = request.token_ids + self.outputs[request_id], []
+        for token in output.token_ids:
+            expected.append(logprob(context, token))
+            context = [*context, token]
+        assert (output.logprobs or []) == (expected if request.sampling.logprobs is not None else [])
 
     def check_answer(self, request_id: str) -> None:
         if request_id not in self.texts:
@@ -123,6 +137,23 @@ class Steps:
         outcomes += self.scheduler.complete(batch, self.runner.execute(batch.rows))
         return dict(outcomes)
 
+    def step_until_output(self) -> tuple[list[int], str | None]:
+        """Step until the only sequence has an output; return its tokens and its finish reason."""
+        while not (outcomes := self.step()):
+            self.compute_all()
+        self.compute_all()
+        [output] = outcomes.values()
+        assert isinstance(output, EngineOutput)
+        return output.token_ids, output.finish_reason
+
+    def counts(self) -> list[int]:
+        """Return how many tokens each row has computed."""
+        return [row.count for batch in self.runner.batches for row in batch]
+
+    def compute_all(self) -> None:
+        while self.worker.tasks:
+            self.worker.compute()
+
     def tokens(self) -> dict[str, list[int]]:
         """Return the tokens of a step by name."""
         outputs = {name: output for name, output in self.step().items() if isinstance(output, EngineOutput)}
@@ -133,10 +164,14 @@ def test_a_late_sequence_sits_steps_out_and_costs_no_rows() -> None:
     steps = Steps()
     steps.add("late", "123")
     steps.add("free")
-    assert set(steps.tokens()) == {"free"}  # the row of "late" has computed its prompt in vain
+    assert set(steps.tokens()) == {"free"}  # the row of "late" has computed all of its prompt but a token
     for _ in range(2):
         assert set(steps.tokens()) == {"free"}
         assert len(steps.runner.batches[-1]) == 1
+    steps.worker.compute()
+    assert set(steps.tokens()) == {"free"}  # the last token of the prompt is computed in vain
+    assert set(steps.tokens()) == {"free"}
+    assert len(steps.runner.batches[-1]) == 1
     steps.worker.compute()
     assert set(steps.tokens()) == {"free"}  # it waits until its token is accepted
     steps.worker.compute()
@@ -147,7 +182,7 @@ def test_a_text_that_is_complete_ends_with_its_last_token_however_late() -> None
     steps = Steps()
     steps.add("r", "1")
     steps.step()
-    steps.worker.compute()
+    steps.compute_all()
     assert steps.step() == {}
     steps.worker.compute()
     output = steps.step()["r"]
@@ -170,7 +205,7 @@ def test_an_aborted_sequence_computes_nothing_more() -> None:
     steps.add("r", "x")  # its mask raises
     steps.step()
     steps.scheduler.abort("r")
-    steps.worker.compute()
+    steps.compute_all()
     assert not steps.scheduler.busy
     assert steps.step() == {}
 
@@ -180,7 +215,7 @@ def test_a_failed_grammar_ends_its_sequence_while_it_waits() -> None:
     steps.add("bad", "x")
     steps.add("free")
     steps.step()
-    steps.worker.compute()
+    steps.compute_all()
     outcomes = steps.step()
     assert isinstance(outcomes["bad"], BackendError)
     assert isinstance(outcomes["free"], EngineOutput)
@@ -197,8 +232,7 @@ def test_sequences_that_wait_for_their_grammars_do_not_keep_a_client_out() -> No
     assert steps.scheduler.status().running == 2
     found: dict[str, list[int]] = {"a": [], "b": []}
     while steps.scheduler.busy:
-        while steps.worker.tasks:
-            steps.worker.compute()
+        steps.compute_all()
         for name, tokens in steps.tokens().items():
             found.setdefault(name, []).extend(tokens)
     assert (found["a"], found["b"]) == ([1, 2], [1, 2])
@@ -216,3 +250,43 @@ def test_a_sequence_fails_alone_after_its_processor_time(monkeypatch: pytest.Mon
     assert isinstance(error, RequestError)
     assert "the grammar is too slow" in error.message
     assert isinstance(outcomes["free"], EngineOutput)
+
+
+def test_forced_tokens_are_computed_with_the_prompt_and_cost_no_steps() -> None:
+    steps = Steps()
+    steps.add("r", "f3314341")
+    steps.compute_all()
+    assert steps.step_until_output() == ([3, 3, 1], None)
+    assert steps.step_until_output() == ([4, 3, 4, 1], "stop")
+    assert steps.counts() == [5, 4]
+
+
+def test_forced_tokens_at_the_end_are_not_computed() -> None:
+    steps = Steps()
+    steps.add("r", "f1334")
+    steps.compute_all()
+    assert steps.step_until_output() == ([1, 3, 3, 4], "stop")
+    assert steps.counts() == [3]
+
+
+def test_a_text_that_is_forced_as_a_whole_ends_without_a_sample() -> None:
+    steps = Steps()
+    steps.add("r", "f3343")
+    steps.compute_all()
+    assert steps.step_until_output() == ([3, 3, 4, 3], "stop")
+    assert not any(row.sample for batch in steps.runner.batches for row in batch)
+
+
+def test_forced_tokens_count_for_max_tokens() -> None:
+    steps = Steps()
+    steps.add("r", "f13343", max_tokens=3)
+    steps.compute_all()
+    assert steps.step_until_output() == ([1, 3, 3], "length")
+
+
+def test_a_sequence_whose_forced_tokens_need_blocks_gets_them() -> None:
+    steps = Steps()
+    steps.add("r", "f" + "1" + "3" * 20 + "2", max_tokens=30)
+    steps.compute_all()
+    assert steps.step_until_output() == ([1], None)
+    assert steps.step_until_output() == ([3] * 20 + [2], "stop")

@@ -29,7 +29,7 @@ class Costs:
     def token(self, cpu_seconds: float) -> None:
         """Accept a token and compute the mask after it."""
         self._cost = cpu_seconds / 2  # it is measured in two parts
-        self.grammar.accept_token(1, may_stop=False, is_last=False)
+        self.grammar.accept_token(1, min_left=9, max_left=9)
         while self.worker.tasks:
             self.worker.compute()
 
@@ -78,12 +78,13 @@ def test_a_late_mask_is_replaced_by_one_of_all_tokens_for_the_whole_row(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     costs = Costs(monkeypatch)
-    costs.grammar.request_mask((), may_stop=False)
+    costs.grammar.start((), min_left=9, max_left=9)
+    costs.worker.compute()
     assert costs.grammar.wait_for_mask()[0] == -1
     costs.worker.compute()
     assert costs.grammar.wait_for_mask()[0] == -1
     assert costs.grammar.missed_mask
-    costs.grammar.request_mask((), may_stop=False)
+    costs.grammar.begin_row()
     assert costs.grammar.wait_for_mask()[0] == 1 << 1
     assert not costs.grammar.missed_mask
 
@@ -109,7 +110,7 @@ def test_no_matcher_is_called_for_a_client_that_makes_too_many_threads_hang() ->
     worker.hung = HungThreads(["a"] * MAX_HUNG_OF_CLIENT)
     refused, other = (grammar_of("1", worker, client) for client in "ab")
     for grammar in (refused, other):
-        grammar.request_mask((), may_stop=False)
+        grammar.start((), min_left=9, max_left=9)
     assert isinstance(refused.error, BackendUnavailable)
     assert refused.is_mask_near()
     assert [task for task, _ in worker.tasks] == [other]
@@ -124,6 +125,7 @@ def broken(error: BaseException) -> GrammarState:
         raise error
 
     grammar._matcher.fill_bitmask = fill_bitmask  # type: ignore[method-assign]
-    grammar.request_mask((), may_stop=False)
-    worker.compute()
+    grammar.start((), min_left=9, max_left=9)
+    while worker.tasks:
+        worker.compute()
     return grammar

@@ -28,7 +28,7 @@ from fllm_backends.grammars.patterns import parse_pattern
 from fllm_backends.grammars.rendering import render_regex
 
 JSON_FORMAT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-"""The same JSON format as `fllm_backends.grammars.structural_tags.SEPARATORS`."""
+"""The same JSON format as `fllm_backends.grammars.xgrammar.structural_tags.SEPARATORS`."""
 
 
 def to_lark(constraint: Constraint) -> str:

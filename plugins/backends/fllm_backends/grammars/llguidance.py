@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import cached_property
-from importlib.util import find_spec
 from typing import Any
 
-from fllm import CompiledGrammar, ConfigError, Constraint, GrammarContext, RequestError, Vocabulary
+from fllm import CompiledGrammar, Constraint, GrammarContext, RequestError, Vocabulary
 from fllm_backends.grammars.compile_workers import CompileWorkers
 from fllm_backends.grammars.lark import to_lark
+
+Encode = Callable[[str], list[int]]
 
 LIMIT_ERROR = re.compile("(?!token ).*(limit|max is|too many|too big)")
 """Errors that report a limit of the library, unlike those of a token that the grammar does not allow."""
@@ -20,12 +21,8 @@ class LLGuidance:
     """A `GrammarCompiler`. A grammar that a worker compiled in time is compiled again in this process."""
 
     def __init__(self, context: GrammarContext) -> None:
-        if find_spec("llguidance") is None:
-            raise ConfigError(
-                "--grammar-backend llguidance: the package is not installed; "
-                "run pip install 'furiosa-llm-server[llguidance]'"
-            )
         self._vocabulary = context.vocabulary
+        self._encode = context.encode
         self._workers = CompileWorkers(make_compiler, context.vocabulary)
 
     def compile(self, constraint: Constraint) -> CompiledGrammar:
@@ -39,7 +36,7 @@ class LLGuidance:
 
     @cached_property
     def _tokenizer(self) -> Any:
-        return _tokenizer(self._vocabulary())
+        return _tokenizer(self._vocabulary(), self._encode)
 
 
 def make_compiler(vocabulary: Vocabulary) -> Callable[[Constraint], bytes]:
@@ -76,16 +73,18 @@ def error_text(matcher: Any) -> str:
     return text.removeprefix("Parser Error: ")[:300]
 
 
-def _tokenizer(vocabulary: Vocabulary) -> Any:
+def _tokenizer(vocabulary: Vocabulary, encode: Encode | None = None) -> Any:
     from llguidance import LLTokenizer, TokenizerWrapper
 
-    return LLTokenizer(TokenizerWrapper(_VocabularyAdapter(vocabulary)), n_vocab=len(vocabulary.tokens))
+    adapter = _VocabularyAdapter(vocabulary, encode)
+    return LLTokenizer(TokenizerWrapper(adapter), n_vocab=len(vocabulary.tokens))
 
 
 class _VocabularyAdapter:
     """Adapts a vocabulary to the interface that `TokenizerWrapper` requires."""
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    def __init__(self, vocabulary: Vocabulary, encode: Encode | None) -> None:
+        self._encode = encode
         self.eos_token_id = vocabulary.eos_token_ids[0] if vocabulary.eos_token_ids else 0
         self.bos_token_id = None
         self.tokens = vocabulary.tokens
@@ -94,8 +93,22 @@ class _VocabularyAdapter:
         self._longest = max(map(len, self._ids), default=1)
 
     def __call__(self, text: str | bytes) -> list[int]:
-        """Tokenize forced text greedily by longest match; the model may tokenize it differently."""
-        rest, token_ids = text.encode() if isinstance(text, str) else text, []
+        """Return the tokens that the model's tokenizer gives a text inside another text."""
+        data = text.encode() if isinstance(text, str) else text
+        # Some tokenizers put a space before a text, but not after a control character.
+        for before in (b"", b"\x02"):
+            token_ids = self._encode((before + data).decode(errors="replace")) if self._encode else []
+            start = next((n for n in range(4) if self._text(token_ids[:n]).endswith(before)), 0)
+            if self._text(token_ids[start:]) == data:
+                return token_ids[start:]
+        return self._longest_matches(data)
+
+    def _text(self, token_ids: list[int]) -> bytes:
+        return b"".join(self.tokens[each] for each in token_ids)
+
+    def _longest_matches(self, rest: bytes) -> list[int]:
+        """Tokenize what the tokenizer can't write, such as a special token that is not visible."""
+        token_ids = []
         while rest:
             lengths = range(min(self._longest, len(rest)), 0, -1)
             length = next((length for length in lengths if rest[:length] in self._ids), 0)
@@ -133,6 +146,10 @@ class _Matcher:
         if not accepted:
             self._check_limits()
         return accepted
+
+    def forced_tokens(self) -> list[int]:
+        tokens: list[int] = self._matcher.compute_ff_tokens()
+        return tokens
 
     @property
     def is_accepting(self) -> bool:

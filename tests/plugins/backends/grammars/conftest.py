@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 from support.random_texts import Walker
@@ -8,9 +9,10 @@ from support.random_texts import Walker
 from fllm import GrammarCompiler, GrammarContext, ModelCard, Vocabulary
 from fllm.model.source import locate
 from fllm.structured_output.interfaces import read_vocabulary
+from fllm.tokenizer import Tokenizer
 from fllm_backends.checkpoints.download import fetch_tokenizer_files
 from fllm_backends.grammars.llguidance import LLGuidance
-from fllm_backends.grammars.xgrammar import XGrammar
+from fllm_backends.grammars.xgrammar.backend import XGrammar
 
 BACKENDS: dict[str, Callable[[GrammarContext], GrammarCompiler]] = {
     "xgrammar": XGrammar,
@@ -19,18 +21,24 @@ BACKENDS: dict[str, Callable[[GrammarContext], GrammarCompiler]] = {
 
 
 @pytest.fixture(scope="session")
-def vocabulary() -> Vocabulary:
+def tokenizer() -> Tokenizer:
+    """Return the embedded model's tokenizer."""
+    return Tokenizer.load(fetch_tokenizer_files(locate().location, None, lambda progress: None).directory)
+
+
+@pytest.fixture(scope="session")
+def vocabulary(tokenizer: Tokenizer) -> Vocabulary:
     """Return the embedded model's vocabulary."""
-    directory = fetch_tokenizer_files(locate().location, None, lambda progress: None).directory
-    card = ModelCard(
-        tokenizer=str(directory), max_model_len=1, eos_token_ids=(2, 0), runtime={"vocab_size": 49152}
-    )
-    return read_vocabulary(card)
+    card = ModelCard(tokenizer="", max_model_len=1, eos_token_ids=(2, 0), runtime={"vocab_size": 49152})
+    return read_vocabulary(card, tokenizer)
 
 
 @pytest.fixture(scope="session", params=BACKENDS)
-def compiler(request: pytest.FixtureRequest, vocabulary: Vocabulary) -> Iterator[GrammarCompiler]:
-    made = BACKENDS[request.param](GrammarContext(vocabulary=lambda: vocabulary))
+def compiler(
+    request: pytest.FixtureRequest, vocabulary: Vocabulary, tokenizer: Tokenizer
+) -> Iterator[GrammarCompiler]:
+    encode = partial(tokenizer.encode, add_special_tokens=False)
+    made = BACKENDS[request.param](GrammarContext(vocabulary=lambda: vocabulary, encode=encode))
     yield made
     made.close()
 

@@ -42,7 +42,7 @@ class OfTinyModel:
     @classmethod
     def config(cls) -> BackendConfig:
         return BackendConfig(
-            model=str(cls.directory), quantization=cls.quantization, grammar="xgrammar", max_model_len=128
+            model=str(cls.directory), quantization=cls.quantization, grammar="llguidance", max_model_len=128
         )
 
 

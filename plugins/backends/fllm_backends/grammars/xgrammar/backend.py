@@ -9,8 +9,8 @@ from typing import Any
 
 from fllm import CompiledGrammar, ConfigError, Constraint, GrammarContext, RequestError, Vocabulary
 from fllm_backends.grammars.compile_workers import CompileWorkers
-from fllm_backends.grammars.imports import import_xgrammar
-from fllm_backends.grammars.structural_tags import structural_tag
+from fllm_backends.grammars.xgrammar.imports import import_xgrammar
+from fllm_backends.grammars.xgrammar.structural_tags import structural_tag
 
 
 class XGrammar:
@@ -18,7 +18,10 @@ class XGrammar:
 
     def __init__(self, context: GrammarContext) -> None:
         if find_spec("xgrammar") is None:
-            raise ConfigError("--grammar-backend xgrammar: the package xgrammar is not installed")
+            raise ConfigError(
+                "--grammar-backend xgrammar: the package is not installed; "
+                "run pip install 'furiosa-llm-server[xgrammar]'"
+            )
         self._vocabulary = context.vocabulary
         self._workers = CompileWorkers(make_compiler, context.vocabulary)
 

@@ -20,10 +20,10 @@ from fllm.constraints import (
     TriggeredTags,
 )
 from fllm.structured_output.json_schema import normalize_schema
-from fllm_backends.grammars.imports import import_xgrammar
 from fllm_backends.grammars.patterns import parse_pattern
 from fllm_backends.grammars.rendering import render_regex
-from fllm_backends.grammars.string_patterns import StringPatterns
+from fllm_backends.grammars.xgrammar.imports import import_xgrammar
+from fllm_backends.grammars.xgrammar.string_patterns import StringPatterns
 
 SEPARATORS = (", ", ": ")
 """The only whitespace in JSON, since a small model might generate spaces forever. Most JSON in training data

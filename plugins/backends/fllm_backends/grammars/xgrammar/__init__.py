@@ -1,0 +1,1 @@
+"""The optional xgrammar grammar backend (extra `xgrammar`)."""
