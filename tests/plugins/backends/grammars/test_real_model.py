@@ -31,7 +31,7 @@ SAMPLINGS = [
 
 @asynccontextmanager
 async def model() -> AsyncIterator[tuple[Backend, ModelCard]]:
-    config = BackendConfig(model=locate().location, grammar="llguidance", max_model_len=512)
+    config = BackendConfig(model=locate().location, grammar="xgrammar", max_model_len=512)
     backend = torch_backend(config, BackendContext(load_grammar=load_plugins().grammars.load))
     card = await backend.start()
     try:
