@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Literal
 
 from msgspec import Struct, field
 
@@ -22,6 +23,13 @@ from fllm_api.lifecycle.drain import RequestDrain
 
 TURN_THREADS = max(1, min((os.cpu_count() or 1) // 2, 4))
 """Threads for large requests and responses. Tokenizing releases the GIL, the rest does not."""
+
+
+class ParserChoice(Struct, frozen=True):
+    """A parser of the server, or none, and who chose it."""
+
+    name: str | None
+    selected_by: Literal["auto", "option"]
 
 
 class AppState(Struct, frozen=True, kw_only=True):
@@ -45,6 +53,8 @@ class AppState(Struct, frozen=True, kw_only=True):
     """Creates the reasoning parser that ``--reasoning-parser`` names."""
     tool_parser: LoadedToolParser | None = None
     """Creates the tool-call parser that ``--tool-call-parser`` names."""
+    parser_choices: Mapping[str, ParserChoice] = {}
+    """The choices, for `/v1/models`."""
     isolates_clients: bool = False
     """Whether only requests of the same client share the backend's prefix cache."""
     shared_prefixes: Callable[[], Sequence[list[int]]] | None = None

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from msgspec import Struct, field
 
 from fllm.config import Positive
+from fllm.plugins.parser_detection import AUTO
 from fllm_api.api_keys import ApiKeys
 from fllm_api.trusted_proxies import TrustedProxies
 
@@ -60,8 +61,11 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     chat_template_content_format: ContentFormat = "auto"
     default_chat_template_kwargs: Mapping[str, Any] = {}
     """Template variables; a request's ``chat_template_kwargs`` take precedence."""
-    tool_call_parser: str | None = None
-    reasoning_parser: str | None = None
+    tool_call_parser: str | None = AUTO
+    """Name of a parser. Without one, calls are in the server's own format."""
+    reasoning_parser: str | None = AUTO
+    exclude_tools_when_tool_choice_none: bool = True
+    """Whether a request with ``tool_choice`` "none" leaves its tools out of the prompt."""
     enable_metrics: bool = False
     """Whether `/metrics` is mounted."""
     enable_payload_logging: bool = False

@@ -34,6 +34,8 @@ class ParserContext(Struct, frozen=True, kw_only=True):
     tools: tuple[Tool, ...] = ()
     template_kwargs: Mapping[str, Any] = {}
     """``chat_template_kwargs`` of the request, such as ``enable_thinking``."""
+    auto_selected: bool = False
+    """Whether ``auto`` selected the reasoning parser from the chat template."""
     constrained: bool = False
     """The output is generated under the constraint that `ConstrainsOutput.constrain_output` returns."""
 

@@ -26,10 +26,16 @@ def example(heading: str) -> str:
 
 def run_example(heading: str, server: Server, client: Path | None, **changes: str) -> str:
     """Run an example of the page with another port and ``changes``; return its output."""
-    code = example(heading).replace("http://localhost:8000", server.url)
+    code = example(heading)
     for old, new in changes.items():
         assert old in code
         code = code.replace(old, new)
+    return run_code(code, server, client)
+
+
+def run_code(code: str, server: Server, client: Path | None) -> str:
+    """Run code of the page with another port; return its output."""
+    code = code.replace("http://localhost:8000", server.url)
     environment = {**os.environ, "PYTHONPATH": str(client or ""), "PYTHONIOENCODING": "utf-8"}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=environment
@@ -101,8 +107,16 @@ def test_the_reasoning_example_separates_reasoning_from_content(
     assert printed.rstrip().endswith("9.8 is greater.")
 
 
-def test_the_command_line_of_the_page_starts_a_server() -> None:
-    line = "furiosa-llm serve --tool-call-parser llama3_json --reasoning-parser deepseek_r1"
-    assert line in README
-    with serving(*line.split()[2:]) as running:
-        assert "SmolLM2-135M-Instruct" in running.log()
+def test_the_tools_example_runs_on_the_default_model_if_it_decides(
+    server: Server, client: Path | None
+) -> None:
+    code = example("Tools").replace('tool_choice="required"', 'tool_choice="auto"')
+    printed = code.partition("\ntool_call = ")[0] + "\nprint(response.choices[0].message)\n"
+    assert "content=" in run_code(printed, server, client)
+
+
+def test_the_parsers_of_the_page_exist() -> None:
+    line = re.search(r"--tool-call-parser \w+ --reasoning-parser \w+$", README, re.MULTILINE)
+    assert line
+    with serving(*line[0].split()) as running:
+        assert "--reasoning-parser deepseek_r1: responses begin with reasoning" in running.log()

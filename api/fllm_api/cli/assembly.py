@@ -11,11 +11,12 @@ from fllm.chat import RequestTemplates, TemplateSettings, control_tokens
 from fllm.errors import ConfigError
 from fllm.interfaces import Backend, MetricsContext
 from fllm.plugins.loader import Plugins
+from fllm.plugins.parser_detection import AUTO
 from fllm.values import ModelCard
 from fllm_api.app import create_app
-from fllm_api.app_state import AppState
+from fllm_api.app_state import AppState, ParserChoice
 from fllm_api.cli.model_files import ModelFiles
-from fllm_api.cli.parser_selection import resolve_auto_parsers
+from fllm_api.cli.parser_selection import resolve_auto_parsers, warn_if_all_is_reasoning
 from fllm_api.cli.settings import Settings
 from fllm_api.config import ServerConfig
 from fllm_api.intake.shared_prefix_file import read_shared_prefix
@@ -50,6 +51,11 @@ def create_app_state(
     metrics = MetricsContext(
         model_name=config.served_model_name, max_model_len=card.max_model_len, config=settings.metrics
     )
+    reasoning_parser = None
+    if (name := config.reasoning_parser) is not None:
+        reasoning_parser = plugins.reasoning_parsers.load(name)
+        if files.template is not None:
+            warn_if_all_is_reasoning(name, reasoning_parser, files.template, files.templates)
     state = AppState(
         config=config,
         plugins=plugins,
@@ -67,14 +73,20 @@ def create_app_state(
         )
         if config.trust_request_chat_template
         else None,
-        reasoning_parser=plugins.reasoning_parsers.load(config.reasoning_parser)
-        if config.reasoning_parser
-        else None,
+        reasoning_parser=reasoning_parser,
         tool_parser=plugins.tool_parsers.load(config.tool_call_parser) if config.tool_call_parser else None,
+        parser_choices={
+            "tool_call_parser": _choice(config.tool_call_parser, settings.server.tool_call_parser),
+            "reasoning_parser": _choice(config.reasoning_parser, settings.server.reasoning_parser),
+        },
         collectors=plugins.collectors(metrics),
         isolates_clients=isolates_clients(config, card),
     )
     return with_shared_prefixes(state)
+
+
+def _choice(name: str | None, option: str | None) -> ParserChoice:
+    return ParserChoice(name, "auto" if option == AUTO else "option")
 
 
 def with_shared_prefixes(state: AppState) -> AppState:

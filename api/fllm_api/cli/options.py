@@ -12,7 +12,7 @@ from typing import Any, get_args
 import rich_click as click
 
 from fllm.config import LoadFormat, Speculation
-from fllm.plugins.parser_detection import AUTO
+from fllm.plugins.parser_detection import AUTO, NO_PARSER
 from fllm_api.cli.config_file import read_config
 from fllm_api.cli.param_types import Devices, Json, KeyValue, NonEmptyText, RegisteredName
 from fllm_api.cli.secrets import hash_keys
@@ -161,16 +161,24 @@ CHAT_OPTIONS = [
     ),
     _chat(
         ["--tool-call-parser"],
-        type=RegisteredName("tool_parsers", AUTO),
-        help="Parser of tool calls. auto: detect it from the chat template.",
+        type=RegisteredName("tool_parsers", AUTO, NO_PARSER),
+        default=AUTO,
+        help="Parser of tool calls. auto: the one that fits the chat template, if any. "
+        "none: the server's own format.",
     ),
-    _chat(["--enable-auto-tool-choice"], is_flag=True, help="Implied by --tool-call-parser."),
+    _chat(["--enable-auto-tool-choice"], is_flag=True, help="Implied; has no effect."),
+    _chat(
+        ["--exclude-tools-when-tool-choice-none/--no-exclude-tools-when-tool-choice-none"],
+        default=True,
+        help='Leave tools out of the prompt if tool_choice is "none".',
+    ),
     _chat(
         ["--reasoning-parser"],
-        type=RegisteredName("reasoning_parsers", AUTO),
-        help="Parser of reasoning. auto: detect it from the chat template.",
+        type=RegisteredName("reasoning_parsers", AUTO, NO_PARSER),
+        default=AUTO,
+        help="Parser of reasoning. auto: the one that fits the chat template, if any.",
     ),
-    _chat(["--enable-reasoning"], is_flag=True, help="Implied by --reasoning-parser."),
+    _chat(["--enable-reasoning"], is_flag=True, help="Implied; has no effect."),
     _chat(
         ["--trust-request-chat-template"],
         is_flag=True,

@@ -14,6 +14,7 @@ from fllm.interfaces import BackendFactory
 from fllm.model.source import ModelSource, locate
 from fllm.plugins.backend_options import backend_options
 from fllm.plugins.loader import Plugins
+from fllm.plugins.parser_detection import NO_PARSER
 from fllm.plugins.registry import BackendEntry, Registry
 from fllm_api.api_keys import ApiKeys
 from fllm_api.cli.options import NO_GRAMMAR
@@ -96,6 +97,8 @@ def settings_from_options(
             trusted_proxies=_trusted_proxies(options["trusted_proxies"]),
             max_body_memory=_max_body_memory(options["max_body_memory"], options["max_body_bytes"]),
             default_chat_template_kwargs=options["default_chat_template_kwargs"] or {},
+            tool_call_parser=_parser(options["tool_call_parser"]),
+            reasoning_parser=_parser(options["reasoning_parser"]),
         ),
         shutdown_timeout=options["shutdown_timeout"],
     )
@@ -159,22 +162,28 @@ def _wrap_in_process(name: str, backends: Registry[BackendFactory], *, enabled: 
 def _visible_tokens(options: Mapping[str, Any], plugins: Plugins) -> tuple[str, ...]:
     """Return the special tokens that the selected parsers read."""
     parsers = [
-        *load_possible_parsers(plugins.tool_parsers, options["tool_call_parser"]),
-        *load_possible_parsers(plugins.reasoning_parsers, options["reasoning_parser"]),
+        *load_possible_parsers(plugins.tool_parsers, _parser(options["tool_call_parser"])),
+        *load_possible_parsers(plugins.reasoning_parsers, _parser(options["reasoning_parser"])),
     ]
     return tuple(dict.fromkeys(token for parser in parsers for token in parser.visible_tokens))
 
 
+def _parser(name: str) -> str | None:
+    return None if name == NO_PARSER else name
+
+
 def _check_implied_flags(options: Mapping[str, Any], plugins: Plugins) -> None:
-    """Raise `ConfigError` if a flag that requires a parser is set without one."""
+    """Raise `ConfigError` if a flag requires a parser and an option says that there is none."""
     flags: tuple[tuple[str, str, Registry[Any]], ...] = (
         ("enable_auto_tool_choice", "tool_call_parser", plugins.tool_parsers),
         ("enable_reasoning", "reasoning_parser", plugins.reasoning_parsers),
     )
     for flag, parser, registry in flags:
-        if options[flag] and options[parser] is None:
+        if options[flag] and _parser(options[parser]) is None:
             registered = ", ".join(registry.names()) or "none"
-            raise ConfigError(f"{_flag(flag)} requires {_flag(parser)} NAME (registered: {registered})")
+            raise ConfigError(
+                f"{_flag(flag)} requires {_flag(parser)} NAME, not {NO_PARSER} (registered: {registered})"
+            )
 
 
 def _locate_model(model: str | None) -> ModelSource:

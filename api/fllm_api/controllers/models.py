@@ -45,5 +45,5 @@ def _model(server: AppState) -> ModelObject:
         max_prompt_len=card.max_model_len - 1,
         max_context_len=card.max_model_len,
         max_model_len=card.max_model_len,
-        runtime_config=card.runtime,
+        runtime_config={**card.runtime, **server.parser_choices},
     )

@@ -29,7 +29,7 @@ from fllm_api.intake.sampling import (
     stop_strings,
 )
 from fllm_api.intake.tokenization import tokenize_prompt
-from fllm_api.intake.tool_choice import plan_tool_calls
+from fllm_api.intake.tool_choice import call_format, plan_tool_calls
 from fllm_api.intake.tools import read_tools, template_tool
 from fllm_api.intake.unsupported_fields import reject_unsupported_fields
 from fllm_api.limits.admission import max_sequences
@@ -55,7 +55,7 @@ def prepare_chat(body: ChatRequest, server: AppState) -> Pieces[PreparedChat]:
     check_sequences(1, n, best_of, beam, max_sequences(server.card, server.config))
     logprobs, stop = _logprobs(body), stop_strings(body)
     _check_messages(body.messages)
-    tools = read_tools(body)
+    tools = read_tools(body, server.config)
     plan = plan_tool_calls(body, tools, server)
     requested = _requested_max_tokens(body, server.card)
     bound = logprob_bound(logprobs, 1, n, best_of, beam, server.config.max_logprob_entries, "top_logprobs")
@@ -89,7 +89,9 @@ def prepare_chat(body: ChatRequest, server: AppState) -> Pieces[PreparedChat]:
         tool_parser=plan.parser,
         cache_salt=body.cache_salt or "",
         shared_tokens=count_shared_tokens([ids], server),
-        context=ParserContext(prompt=prompt, tools=tools, template_kwargs=kwargs),
+        context=ParserContext(
+            prompt=prompt, tools=tools, template_kwargs=kwargs, auto_selected=_is_auto(server)
+        ),
         output_constraint=plan.output_constraint,
     )
     role = server.config.response_role if _generation_prompt(body) else body.messages[-1].role
@@ -100,7 +102,9 @@ def prepare_chat(body: ChatRequest, server: AppState) -> Pieces[PreparedChat]:
 
 def render_chat(body: ChatRequest, server: AppState) -> str:
     """Return the text of a request's prompt. Raise `RequestError` if the chat template rejects it."""
-    return _render(body, server, read_tools(body), _template_kwargs(body, read_reasoning(body), server))
+    return _render(
+        body, server, read_tools(body, server.config), _template_kwargs(body, read_reasoning(body), server)
+    )
 
 
 def _render(body: ChatRequest, server: AppState, tools: tuple[Tool, ...], kwargs: dict[str, Any]) -> str:
@@ -110,6 +114,8 @@ def _render(body: ChatRequest, server: AppState, tools: tuple[Tool, ...], kwargs
         add_generation_prompt=_generation_prompt(body),
         continue_final_message=bool(body.continue_final_message),
         inject_tools=True,
+        call_format=call_format(server.tool_parser),
+        explain_calls=server.tool_parser is None,
         kwargs=kwargs,
     )
 
@@ -125,6 +131,11 @@ def _template(body: ChatRequest, server: AppState) -> ChatTemplate | RequestTemp
             "or use /v1/completions"
         )
     return server.template
+
+
+def _is_auto(server: AppState) -> bool:
+    choice = server.parser_choices.get("reasoning_parser")
+    return choice is not None and choice.selected_by == "auto"
 
 
 def _generation_prompt(body: ChatRequest) -> bool:

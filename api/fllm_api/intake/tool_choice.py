@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
+from fllm.chat import CallFormat
 from fllm.constraints import AnyOf, Constraint
 from fllm.errors import RequestError
 from fllm.interfaces import LoadedToolParser
 from fllm.parsing.fallback_tool_format import FALLBACK_PARSER, FALLBACK_TOOL_FORMAT
 from fllm.pipeline.output_constraint import OutputConstraint
-from fllm.structured_output.tool_format import ToolFormat
+from fllm.structured_output.tool_format import ToolFormat, json_arguments
 from fllm.values import Tool
 from fllm_api.app_state import AppState
 from fllm_api.intake.constraints import (
@@ -35,25 +36,30 @@ class ToolCallPlan(Struct, frozen=True):
     output_constraint: OutputConstraint | None
 
 
+def call_format(parser: LoadedToolParser | None) -> CallFormat:
+    """Return how calls are written as text: as ``parser`` declares.
+
+    It is the server's own format without a parser, and if the parser declares no format with JSON.
+    """
+    declared = parser and parser.tool_format
+    known = declared if declared and declared.arguments is json_arguments else FALLBACK_TOOL_FORMAT
+    return CallFormat(**{name: getattr(known, name) for name in CallFormat.__struct_fields__})
+
+
 def plan_tool_calls(body: ChatRequest, tools: Sequence[Tool], server: AppState) -> ToolCallPlan:
     """Return how calls of ``tools`` are parsed and constrained.
 
     Raise `RequestError` if the server does not support what the request requires.
     """
     text = read_output_constraint(body, server.card)
-    if not tools:
+    if not tools or body.tool_choice == "none":
         return ToolCallPlan(None, text)
     if body.tool_choice == "required" or isinstance(body.tool_choice, NamedToolChoice):
         return _plan_forced_calls(body, tools, server)
-    if server.tool_parser is None:
-        raise RequestError(
-            "`tools` requires a tool-call parser: start the server with --tool-call-parser NAME, "
-            'or send `tool_choice`: "none", "required" or a function',
-            param="tools",
-        )
+    parser = server.tool_parser or FALLBACK_PARSER
     if text is not None:
-        return ToolCallPlan(server.tool_parser, _text_or_calls(body, text, tools, server))
-    return ToolCallPlan(server.tool_parser, _strict_calls(body, tools, server))
+        return ToolCallPlan(parser, _text_or_calls(body, text, tools, server))
+    return ToolCallPlan(parser, _strict_calls(body, tools, server))
 
 
 def _plan_forced_calls(body: ChatRequest, tools: Sequence[Tool], server: AppState) -> ToolCallPlan:
@@ -97,7 +103,9 @@ def _strict_calls(body: ChatRequest, tools: Sequence[Tool], server: AppState) ->
 
 
 def _declared_format(server: AppState, param: str) -> ToolFormat:
-    if server.tool_parser is not None and server.tool_parser.tool_format is not None:
+    if server.tool_parser is None:
+        return FALLBACK_TOOL_FORMAT
+    if server.tool_parser.tool_format is not None:
         return server.tool_parser.tool_format
     raise RequestError(
         f"`{param}` is not supported: the tool-call parser {server.config.tool_call_parser!r} does not "

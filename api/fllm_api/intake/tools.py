@@ -6,14 +6,15 @@ from typing import Any
 
 from fllm.errors import RequestError
 from fllm.values import Tool
+from fllm_api.config import ServerConfig
 from fllm_api.protocol.chat import ChatRequest, NamedToolChoice
 
 NO_PARAMETERS = {"type": "object", "properties": {}}
 """Parameters of a function without ``parameters``, as in OpenAI's API."""
 
 
-def read_tools(body: ChatRequest) -> tuple[Tool, ...]:
-    """Return the tools that the model may call: none with ``tool_choice`` "none".
+def read_tools(body: ChatRequest, config: ServerConfig) -> tuple[Tool, ...]:
+    """Return the tools of the prompt: none with ``tool_choice`` "none", unless an option includes them.
 
     Raise `RequestError` if ``tool_choice`` does not match the tools.
     """
@@ -22,7 +23,7 @@ def read_tools(body: ChatRequest) -> tuple[Tool, ...]:
         for tool in body.tools or ()
     )
     _check_choice(body, tools)
-    return () if body.tool_choice == "none" else tools
+    return () if body.tool_choice == "none" and config.exclude_tools_when_tool_choice_none else tools
 
 
 def template_tool(tool: Tool) -> dict[str, Any]:

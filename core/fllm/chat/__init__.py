@@ -4,8 +4,10 @@ from fllm.chat.compiled_template import ContentFormat
 from fllm.chat.message_escaping import ControlTokens, control_tokens
 from fllm.chat.request_templates import RequestTemplate, RequestTemplates, TemplateSettings
 from fllm.chat.template import ChatTemplate
+from fllm.chat.tool_prompt import CallFormat
 
 __all__ = [
+    "CallFormat",
     "ChatTemplate",
     "ContentFormat",
     "ControlTokens",

@@ -14,7 +14,7 @@ from fllm.chat.message_escaping import ControlTokens, MessageEscaper
 from fllm.chat.message_normalization import EmptyContent, MessageFormat, normalize_messages
 from fllm.chat.reasoning_controls import ReasoningControls, reasoning_controls
 from fllm.chat.template_introspection import TemplateTraits, template_traits
-from fllm.chat.tool_prompt import ToolPromptRole
+from fllm.chat.tool_prompt import TextRole
 from fllm.errors import ConfigError
 
 ContentFormat = Literal["auto", "string", "openai"]
@@ -38,11 +38,16 @@ class TemplateTooComplex(ConfigError):
 
 
 class CompiledTemplate(Struct, frozen=True):
-    """A compiled template, with the format of its messages and the role of its tool prompt."""
+    """A compiled template, with the format of its messages, and whether it renders tools and calls."""
 
     template: Template
     message_format: MessageFormat
-    tool_prompt_role: ToolPromptRole = "template"
+    renders_tools: bool = True
+    """Whether it renders the list of tools; otherwise a message lists them."""
+    renders_calls: bool = True
+    """Whether it renders the calls of assistant messages; otherwise they become text."""
+    system_role: TextRole = "system"
+    """The role of instructions: "user" if the template does not render system messages."""
     reasoning_controls: ReasoningControls = ReasoningControls()
     escaper: MessageEscaper | None = None
     """Escapes control tokens in the text of messages, unless they are allowed there."""
@@ -83,9 +88,12 @@ def compile_template(
             escaper=escaper,
         )
         compiled = _with_tool_call_format(compiled)
-        if traits.uses_tools:
-            return compiled
-        return replace(compiled, tool_prompt_role="system" if _supports_system(compiled) else "user")
+        return replace(
+            compiled,
+            renders_tools=traits.uses_tools,
+            renders_calls=traits.mentions_tool_calls,
+            system_role="system" if _supports_system(compiled) else "user",
+        )
     except _TOO_COMPLEX as error:
         raise TemplateTooComplex(f"{where} is too complex: {one_line(error)}") from error
 

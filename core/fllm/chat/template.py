@@ -21,7 +21,13 @@ from fllm.chat.jinja_environment import ConversationRejected
 from fllm.chat.message_escaping import ControlTokens
 from fllm.chat.message_normalization import normalize_messages
 from fllm.chat.reasoning_controls import ReasoningControls
-from fllm.chat.tool_prompt import add_tool_prompt
+from fllm.chat.tool_prompt import (
+    CallFormat,
+    add_instructions,
+    add_tool_prompt,
+    calls_as_text,
+    results_as_text,
+)
 from fllm.concurrency.thread_watchdog import LimitExceeded, ThreadWatchdog
 from fllm.errors import ConfigError, RequestError
 from fllm.values import ChatTemplates
@@ -111,6 +117,8 @@ class ChatTemplate:
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
         inject_tools: bool = False,
+        call_format: CallFormat | None = None,
+        explain_calls: bool = False,
         kwargs: Mapping[str, Any] = {},
     ) -> str:
         """Return the text of the prompt, special tokens included; raise `RequestError` if that fails.
@@ -121,17 +129,27 @@ class ChatTemplate:
 
         Messages and tools are OpenAI's, as plain values. ``kwargs`` are further variables of the template.
         With ``inject_tools``, a message lists the tools if the template does not render them. With
-        ``continue_final_message``, the text ends where the last message's content ends.
+        ``call_format``, calls that the template does not render become text in this format, and their results
+        become text of the user if it does not render tools either. With ``explain_calls``, a message explains
+        the format if there are tools. With ``continue_final_message``, the text ends where the last message's
+        content ends.
         """
         _check_conflicts(messages, add_generation_prompt, continue_final_message, kwargs)
         template = self._select(has_tools=bool(tools))
         conversation = normalize_messages(messages, template.message_format)
-        if tools and inject_tools:
-            conversation = add_tool_prompt(conversation, tools, template.tool_prompt_role)
+        explained = call_format if tools and explain_calls else None
+        if tools and inject_tools and not template.renders_tools:
+            conversation = add_tool_prompt(conversation, template.system_role, tools, explained)
+        elif explained:
+            conversation = add_instructions(conversation, explained)
         if escaper := template.escaper:
             conversation = escaper.escape_messages(conversation)
             tools = escaper.escape_values(tools)
             kwargs = {**kwargs, "documents": escaper.escape_values(kwargs.get("documents"))}
+        if call_format and not template.renders_calls:
+            if not template.renders_tools:
+                conversation = results_as_text(conversation)
+            conversation = calls_as_text(conversation, call_format)
         variables = {
             "documents": None,
             **self._special_tokens,

@@ -25,6 +25,8 @@ class TemplateTraits(Struct, frozen=True):
     """The source mentions the role ``developer``."""
     uses_tools: bool
     """The source uses the variable ``tools``."""
+    mentions_tool_calls: bool
+    """The source mentions the field ``tool_calls`` of messages."""
     searched: frozenset[str]
     """Strings that the template looks for in a text, such as ``</think>``."""
 
@@ -38,6 +40,8 @@ def template_traits(tree: nodes.Template) -> TemplateTraits:
         tests_for_string=any(_is_content(test.node, names) for test in tests),
         mentions_developer=any(const.value == "developer" for const in tree.find_all(nodes.Const)),
         uses_tools=any(name.name == "tools" for name in tree.find_all(nodes.Name)),
+        mentions_tool_calls=any(field.attr == "tool_calls" for field in tree.find_all(nodes.Getattr))
+        or any(const.value == "tool_calls" for const in tree.find_all(nodes.Const)),
         searched=frozenset(_searched(tree)),
     )
 

@@ -1,25 +1,103 @@
-"""Put the list of tools into a message, for templates that do not render tools."""
+"""Write tools, calls and their results as text, for templates and models without a format of their own."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-ToolPromptRole = Literal["template", "system", "user"]
-"""Where the list of tools goes: the template renders it, or it becomes part of a message of that role."""
+from msgspec import Struct
+
+TextRole = Literal["system", "user"]
+"""The role of the message that holds text about tools."""
 
 Conversation = list[dict[str, Any]]
 
+EXAMPLE_CALL = {"name": "function_name", "arguments": {"parameter": "value"}}
+
+
+class CallFormat(Struct, frozen=True, kw_only=True):
+    """How a model writes calls whose arguments are JSON; the fields are those of a `ToolFormat`."""
+
+    before: str
+    begin: str
+    middle: str
+    end: str
+    between: str
+    after: str
+
+    def write(self, functions: Iterable[Mapping[str, Any]]) -> str:
+        """Return the text of the calls, each with ``name`` and ``arguments``, an object or its JSON text."""
+        calls = (
+            f"{self.begin}{each['name']}{self.middle}{_json(each['arguments'])}{self.end}"
+            for each in functions
+        )
+        return f"{self.before}{self.between.join(calls)}{self.after}"
+
+    def instructions(self) -> str:
+        """Return text that tells a model how to write calls."""
+        return (
+            "To call functions, answer with nothing but the calls, in this format: "
+            f"{self.write([EXAMPLE_CALL])}\nIf no function is needed, answer in plain text."
+        )
+
 
 def add_tool_prompt(
-    conversation: Conversation, tools: Sequence[Mapping[str, Any]], role: ToolPromptRole
+    conversation: Conversation,
+    role: TextRole,
+    tools: Sequence[Mapping[str, Any]],
+    explained: CallFormat | None,
 ) -> Conversation:
-    """Return the conversation with the list of tools in a message of ``role``."""
-    text = "\n".join(["These functions are available:", *(json.dumps(tool["function"]) for tool in tools)])
-    if role == "system":
-        return _add_to_system(conversation, text)
-    return _add_to_user(conversation, text) if role == "user" else conversation
+    """Return the conversation with a list of the tools, and instructions, in a message of ``role``."""
+    lines = ["These functions are available:", *(json.dumps(tool["function"]) for tool in tools)]
+    text = _join("\n".join(lines), explained.instructions() if explained else "")
+    return _add_to_system(conversation, text) if role == "system" else _add_to_user(conversation, text)
+
+
+def add_instructions(conversation: Conversation, explained: CallFormat) -> Conversation:
+    """Return the conversation with instructions in the first user message.
+
+    A system message could replace the one that a template with tools has of its own.
+    """
+    return _add_to_user(conversation, explained.instructions(), after=True)
+
+
+def calls_as_text(conversation: Conversation, call_format: CallFormat) -> Conversation:
+    """Return the conversation with the calls of the assistant as text in its messages."""
+    return [
+        {
+            **{key: value for key, value in message.items() if key != "tool_calls"},
+            "content": _join(
+                message.get("content") or "",
+                call_format.write(call["function"] for call in message["tool_calls"]),
+            ),
+        }
+        if message.get("tool_calls")
+        else message
+        for message in conversation
+    ]
+
+
+def results_as_text(conversation: Conversation) -> Conversation:
+    """Return the conversation with the results of its calls in messages of the user, one for each run."""
+    messages: Conversation = []
+    names: dict[object, str] = {}
+    follows_result = False
+    for message in conversation:
+        names |= {call.get("id"): call["function"]["name"] for call in message.get("tool_calls", ())}
+        name = names.get(message.get("tool_call_id")) if message["role"] == "tool" else None
+        if name is None:
+            messages.append(message)
+        else:
+            result = _join(f"Result of {name}:", message["content"], separator="\n")
+            previous = messages.pop()["content"] if follows_result else ""
+            messages.append({"role": "user", "content": _join(previous, result)})
+        follows_result = name is not None
+    return messages
+
+
+def _json(arguments: Any) -> str:
+    return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
 
 
 def _add_to_system(conversation: Conversation, text: str) -> Conversation:
@@ -30,20 +108,22 @@ def _add_to_system(conversation: Conversation, text: str) -> Conversation:
     return [{"role": "system", "content": text}, *conversation]
 
 
-def _add_to_user(conversation: Conversation, text: str) -> Conversation:
-    """Prepend the text to the first user message; do nothing if there is none."""
+def _add_to_user(conversation: Conversation, text: str, *, after: bool = False) -> Conversation:
+    """Add the text to the first user message; do nothing if there is none."""
     index = next((i for i, message in enumerate(conversation) if message["role"] == "user"), None)
     if index is None:
         return conversation
     message = conversation[index]
-    extended = {**message, "content": _join(text, message["content"])}
-    return [*conversation[:index], extended, *conversation[index + 1 :]]
+    content = _join(message["content"], text) if after else _join(text, message["content"])
+    return [*conversation[:index], {**message, "content": content}, *conversation[index + 1 :]]
 
 
-def _join(first: Any, second: Any) -> Any:
+def _join(first: Any, second: Any, separator: str = "\n\n") -> Any:
     """Concatenate two contents, each of which is a string or a list of parts."""
+    if not first or not second:
+        return first or second
     if isinstance(first, str) and isinstance(second, str):
-        return f"{first}\n\n{second}"
+        return f"{first}{separator}{second}"
     return [*_parts(first), *_parts(second)]
 
 

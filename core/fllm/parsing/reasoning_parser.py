@@ -42,7 +42,8 @@ class ReasoningParserBase:
     Markers belong to neither. White space before the first opening marker is dropped.
 
     The initial state is chosen by the first of these that applies: a marker at the end of the prompt, a
-    template flag of the request, `initial_state`.
+    template flag of the request, `initial_state`. If ``auto`` selected a parser with `template_flags`, the
+    model may reason or not, so only a marker begins the reasoning.
     """
 
     opening: ClassVar[Sequence[str]] = ("<think>",)
@@ -119,9 +120,11 @@ class ReasoningParserBase:
             return "after"
         values = (context.template_kwargs.get(flag) for flag in self.template_flags)
         enabled = next((value for value in values if value is not None), None)
-        if enabled is None:
-            return self.initial_state
-        return "inside" if enabled else "off"
+        if enabled is not None and not enabled:
+            return "off"
+        state = self.initial_state if enabled is None else "inside"
+        optional = context.auto_selected and self.template_flags
+        return "before" if optional and state == "inside" else state
 
     def _markers(self, state: Literal["inside", "before", "after", "off"]) -> Sequence[str]:
         """Return the markers to search for in the text."""

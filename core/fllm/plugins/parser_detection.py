@@ -15,6 +15,8 @@ from fllm.plugins.registry import Entry, Registry
 
 AUTO = "auto"
 """The name that stands for the parser that fits the model."""
+NO_PARSER = "none"
+"""The name that stands for no parser."""
 
 
 class ModelTraits(Struct, frozen=True):
@@ -44,6 +46,11 @@ class ParserEntry(Entry, frozen=True):
     def evidence(self) -> frozenset[str | tuple[str, ...]]:
         """All required markers and tokens. A parser with more evidence than another one is more specific."""
         return frozenset((*self.template_markers, *self.required_tokens))
+
+    def evidence_text(self) -> str:
+        """Return the evidence for a log line."""
+        markers = (each if isinstance(each, str) else each[0] for each in self.template_markers)
+        return ", ".join(map(repr, (*markers, *self.required_tokens)))
 
     def fits(self, model: ModelTraits) -> bool:
         """Return whether the model has all required evidence and no excluded marker."""

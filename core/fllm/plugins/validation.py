@@ -22,7 +22,7 @@ from fllm.interfaces import (
 )
 from fllm.plugins import hooks
 from fllm.plugins.backend_options import options_of
-from fllm.plugins.parser_detection import AUTO, ParserEntry
+from fllm.plugins.parser_detection import AUTO, NO_PARSER, ParserEntry
 from fllm.plugins.registry import BackendEntry, Entry, ReportError
 from fllm.structured_output.tool_format import ToolFormat
 from fllm.values import ChatTemplates
@@ -140,9 +140,10 @@ def _visible_tokens(factory: ParserFactory) -> tuple[str, ...]:
 
 
 def _check_parser(hook: str, entry: ParserEntry) -> None:
-    if entry.name == AUTO:
+    if entry.name in (AUTO, NO_PARSER):
         raise PluginError(
-            f"{hook}: a parser may not be named {AUTO!r}, which selects the parser that fits the model"
+            f"{hook}: a parser may not be named {entry.name!r}: "
+            f"{AUTO!r} selects the parser that fits the model, {NO_PARSER!r} selects none"
         )
     for field in ("template_markers", "excluded_markers", "required_tokens"):
         if not _are_markers(getattr(entry, field)):

@@ -44,11 +44,14 @@ BAD = {
         "there is no tool-call parser 'lama3_json'; did you mean 'llama3_json'?",
     ],
     "serve --reasoning-parser r2d2": ["'--reasoning-parser'", "'r2d2'", "registered: deepseek_r1"],
-    "serve --enable-auto-tool-choice": [
-        "--enable-auto-tool-choice requires --tool-call-parser NAME",
+    "serve --enable-auto-tool-choice --tool-call-parser none": [
+        "--enable-auto-tool-choice requires --tool-call-parser NAME, not none",
         "llama3_json",
     ],
-    "serve --enable-reasoning": ["--enable-reasoning requires --reasoning-parser NAME", "deepseek_r1"],
+    "serve --enable-reasoning --reasoning-parser none": [
+        "--enable-reasoning requires --reasoning-parser NAME, not none",
+        "deepseek_r1",
+    ],
     "serve --backend procss": [
         "'--backend'",
         "did you mean 'process'? (registered: openai, process, rngd, torch)",

@@ -13,9 +13,16 @@ from support.model_scripts import REASONS_THEN_CALLS, SCRIPTED_PLUGIN, write_scr
 
 import fllm
 from fllm import ParserEntry
+from fllm.chat import ChatTemplate
+from fllm.config import PluginConfig
+from fllm.plugins.loader import load_plugins
 from fllm.testing import plugins_with
 from fllm_api.cli.param_types import plugin_config, plugins_of
-from fllm_api.cli.parser_selection import load_possible_parsers, resolve_auto_parsers
+from fllm_api.cli.parser_selection import (
+    load_possible_parsers,
+    resolve_auto_parsers,
+    warn_if_all_is_reasoning,
+)
 from fllm_api.cli.serve import serve
 from fllm_api.cli.settings import Settings, settings_from_options
 from fllm_api.config import ServerConfig
@@ -53,18 +60,23 @@ def test_a_third_party_parser_is_selected_by_any_template_of_the_model(
 ) -> None:
     caplog.set_level("INFO")
     assert resolve("[call]").tool_call_parser == "squares"
-    assert "--tool-call-parser auto: squares" in caplog.text
+    assert "--tool-call-parser auto: squares (the model has '[call]')" in caplog.text
 
 
 def test_a_parser_is_selected_by_the_tokens_of_the_model() -> None:
     assert resolve("").tool_call_parser == "stop"
 
 
-def test_without_a_match_there_is_no_parser_and_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_match_there_is_no_parser_and_the_log_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     assert resolve("").reasoning_parser is None
-    [record] = caplog.records
-    assert record.levelname == "WARNING"
-    assert record.getMessage().startswith("--reasoning-parser auto: no parser matches")
+    assert "--reasoning-parser auto: no parser fits" in caplog.text
+
+
+def test_a_parser_that_cannot_be_imported_is_not_selected(caplog: pytest.LogCaptureFixture) -> None:
+    assert resolve("<call>").tool_call_parser is None
+    assert "--tool-call-parser auto: none is used: " in caplog.text
+    assert "acme_nowhere" in caplog.text
 
 
 def test_with_several_matches_there_is_no_parser_and_a_warning_names_them(
@@ -78,7 +90,7 @@ def test_with_several_matches_there_is_no_parser_and_a_warning_names_them(
 
 
 def test_named_parsers_are_kept(caplog: pytest.LogCaptureFixture) -> None:
-    config = ServerConfig(served_model_name="m", tool_call_parser="angles")
+    config = ServerConfig(served_model_name="m", tool_call_parser="angles", reasoning_parser=None)
     assert resolve("[call]", config) == config
     assert not caplog.records
 
@@ -96,10 +108,36 @@ def settings(*arguments: str) -> Settings:
         return settings_from_options(ctx.params, plugins_of(ctx), plugin_config(ctx))
 
 
-def test_with_auto_the_tokens_of_all_possible_parsers_are_visible() -> None:
-    made = settings("--tool-call-parser", "auto", "--reasoning-parser", "auto")
+@pytest.mark.parametrize("options", [(), ("--tool-call-parser", "auto", "--reasoning-parser", "auto")])
+def test_auto_is_the_default_and_makes_the_tokens_of_all_possible_parsers_visible(
+    options: tuple[str, ...],
+) -> None:
+    made = settings(*options)
     assert (made.server.tool_call_parser, made.server.reasoning_parser) == ("auto", "auto")
     assert {"<think>", "[THINK]", "<|python_tag|>"} <= set(made.backend_config.visible_tokens)
+
+
+def test_none_is_no_parser() -> None:
+    made = settings("--tool-call-parser", "none", "--reasoning-parser", "none")
+    assert (made.server.tool_call_parser, made.server.reasoning_parser) == (None, None)
+    assert made.backend_config.visible_tokens == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "template", "warns"),
+    [
+        ("deepseek_r1", "plain", True),
+        ("deepseek_r1", "plain {# </think> #}", False),
+        ("gemma4", "plain", False),
+    ],
+)
+def test_a_reasoning_parser_that_would_take_all_output_is_a_warning(
+    caplog: pytest.LogCaptureFixture, name: str, template: str, warns: bool
+) -> None:
+    parser = load_plugins(PluginConfig()).reasoning_parsers.load(name)
+    compiled = ChatTemplate.compile({"default": template}, special_tokens={})
+    warn_if_all_is_reasoning(name, parser, compiled, {"default": template})
+    assert ("--reasoning-parser deepseek_r1: responses begin with reasoning" in caplog.text) is warns
 
 
 def test_auto_counts_as_a_parser_for_the_enable_flags() -> None:
@@ -113,17 +151,18 @@ def test_the_selected_parsers_are_logged_and_used(tmp_path: Path) -> None:
     template = REASONS_THEN_CALLS.template + EVIDENCE
     write_script(replace(REASONS_THEN_CALLS, template=template), tmp_path)
     options = ("--plugin", str(SCRIPTED_PLUGIN), "--backend", "scripted")
-    auto = ("--tool-call-parser", "auto", "--reasoning-parser", "auto")
-    with serving(str(tmp_path), *options, *auto) as server:
+    with serving(str(tmp_path), *options) as server:
         body = {
             "model": "m",
             "messages": [{"role": "user", "content": "Hi"}],
             "tools": [{"type": "function", "function": {"name": "get_weather"}}],
         }
         answer = httpx.post(f"{server.api}/chat/completions", json=body, timeout=60).json()
+        [model] = httpx.get(f"{server.api}/models").json()["data"]
         log = server.log()
     assert "--tool-call-parser auto: llama3_json" in log
     assert "--reasoning-parser auto: deepseek_r1" in log
+    assert model["runtime_config"]["tool_call_parser"] == {"name": "llama3_json", "selected_by": "auto"}
     [choice] = answer["choices"]
     assert choice["finish_reason"] == "tool_calls"
     assert choice["message"]["reasoning_content"].startswith("\nThe user wants")

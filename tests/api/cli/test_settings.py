@@ -31,7 +31,9 @@ def test_options_and_structs_have_the_same_defaults() -> None:
     assert not made.server.keys.required
     assert made.metrics == MetricsConfig()
     config = made.backend_config
-    assert config == BackendConfig(model=config.model, chain=("torch",), grammar="llguidance")
+    assert config == BackendConfig(
+        model=config.model, chain=("torch",), grammar="llguidance", visible_tokens=config.visible_tokens
+    )
     assert config.model.endswith(".gguf")
     assert (made.backend, made.shutdown_timeout) == ("process", 30.0)
 

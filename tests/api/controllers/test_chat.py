@@ -192,11 +192,14 @@ def test_calls_are_text_if_no_tool_may_be_called() -> None:
         assert chat(server, **options).json()["choices"][0]["message"]["content"] == "[weather:1]"
 
 
-def test_tools_without_a_parser_are_rejected_unless_the_choice_is_none() -> None:
-    error = error_of(chat(a_server(), tools=WEATHER))
-    assert error["param"] == "tools"
-    assert "--tool-call-parser" in error["message"]
-    assert chat(a_server(), tools=WEATHER, tool_choice="none").status_code == 200
+def test_without_a_parser_the_prompt_explains_how_to_call_tools() -> None:
+    server = a_server(["[weather:1]"])
+    for choice in ("auto", "required", "none"):
+        chat(server, tools=WEATHER, tool_choice=choice)
+    shown, *forced, hidden = (rendered(prompt, server) for prompt in backend_of(server).prompts)
+    assert '[{"name": "function_name", "parameters": {"parameter": "value"}}]' in shown
+    assert all(prompt == shown for prompt in forced)
+    assert "function_name" not in hidden
 
 
 def test_parsers_receive_prompt_tools_and_template_arguments() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from fllm.constraints import (
     Constraint,
     ConstString,
     JsonSchema,
+    Regex,
     Repeat,
     Tag,
     TriggeredTags,
@@ -244,7 +246,57 @@ def test_an_error_about_a_parser_without_a_format_names_the_parser(body: Any, pa
     assert "'calls'" in error["message"]
 
 
-def test_without_a_parser_only_forced_calls_work() -> None:
-    server = tool_server(tools=None)
-    for body in ({}, {"tool_choice": "auto"}, {"guided_json": {}}):
-        assert error_of(chat(server, tools=TOOLS, **body))["param"] == "tools"
+@pytest.mark.parametrize("body", [{}, {"tool_choice": "auto"}, {"n": 2}], ids=str)
+@pytest.mark.parametrize("parallel", [True, False])
+def test_without_a_parser_calls_have_the_format_of_the_server(body: Any, parallel: bool) -> None:
+    server = tool_server(FORCED[:20], FORCED[20:], tools=None)
+    body = {"tools": TOOLS, "parallel_tool_calls": parallel, **body}
+    assert constraint_of(server, **body) is None
+    f, g = {"name": "f", "arguments": '{"a": 1}'}, {"name": "g", "arguments": "{}"}
+    for choice in chat(server, **body).json()["choices"]:
+        assert [each["function"] for each in choice["message"]["tool_calls"]] == ([f, g] if parallel else [f])
+        assert choice["message"]["content"] is None
+        assert choice["finish_reason"] == "tool_calls"
+
+
+def test_without_a_parser_calls_are_streamed_as_they_are_written() -> None:
+    server = tool_server('[{"name": "f", "para', 'meters": {"a": "', "one ", 'two"}}]', tools=None)
+    deltas = [chunk["choices"][0]["delta"] for chunk in events(chat(server, tools=TOOLS, stream=True))]
+    calls = [call["function"] for delta in deltas for call in delta.get("tool_calls", ())]
+    assert calls[0]["name"] == "f"
+    assert [call.get("arguments") for call in calls] == ["", '{"a": "', "one ", 'two"}']
+    assert not any(delta.get("content") for delta in deltas)
+
+
+@pytest.mark.parametrize("text", ["Sure.", '[{"name": "Ada", "parameters": {}}]', '{"name": "f"}'])
+def test_without_a_parser_other_output_is_content(text: str) -> None:
+    server = tool_server(text, tools=None)
+    [choice] = chat(server, tools=TOOLS).json()["choices"]
+    assert choice["message"]["content"] == text
+    assert "tool_calls" not in choice["message"]
+
+
+def test_without_a_parser_strict_allows_text_or_valid_calls() -> None:
+    constraint = constraint_of(tool_server(tools=None), tools=[tool("f", PARAMETERS, strict=True), tool("g")])
+    assert isinstance(constraint, AnyOf)
+    [text, calls] = constraint.options
+    assert isinstance(text, Regex)
+    assert calls == json_calls(FALLBACK_TOOL_FORMAT, (("f", SCHEMA), ("g", ANY_OBJECT)))
+    for sample in ("Sure.", " \nIt is [1].", "3 {}"):
+        assert re.fullmatch(text.pattern, sample)
+    for sample in (FORCED, f"\n{FORCED}", f"```json\n{FORCED}", '{"name": "f", "parameters": {}}'):
+        assert not re.fullmatch(text.pattern, sample)
+
+
+def test_without_a_parser_the_output_is_the_constrained_text_or_calls() -> None:
+    constraint = constraint_of(tool_server(tools=None), guided_json={})
+    assert constraint == AnyOf((JsonSchema("{}"), json_calls(FALLBACK_TOOL_FORMAT, BOTH)))
+
+
+@pytest.mark.parametrize("exclude", [True, False])
+def test_an_option_decides_whether_tools_that_may_not_be_called_are_shown(exclude: bool) -> None:
+    server = tool_server(FORCED, config={"exclude_tools_when_tool_choice_none": exclude})
+    [choice] = chat(server, tools=TOOLS, tool_choice="none").json()["choices"]
+    assert choice["message"]["content"] == FORCED
+    prompt = server.tokenizer.decode(backend_of(server).prompts[-1].token_ids, skip_special_tokens=False)
+    assert ('"name": "g"' in prompt) is not exclude

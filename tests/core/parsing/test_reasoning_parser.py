@@ -35,6 +35,28 @@ class Strict(Inside):
     stray_markers = "text"
 
 
+@pytest.mark.parametrize(
+    ("parser", "kwargs", "text", "expected"),
+    [
+        (Inside, {}, "plain", [Text("plain")]),
+        (Inside, {"think": True}, "plain", [Text("plain")]),
+        (Inside, {"think": False}, "plain", [Text("plain")]),
+        (Inside, {}, "<why>a</why>b", [Reasoning("a"), Text("b")]),
+        (ReasoningParserBase, {}, "plain", [Reasoning("plain")]),
+    ],
+)
+def test_reasoning_that_is_optional_begins_with_a_marker_if_auto_selected_the_parser(
+    parser: type[ReasoningParserBase], kwargs: dict[str, bool], text: str, expected: list[ParserEvent]
+) -> None:
+    context = ParserContext(prompt="Hello", template_kwargs=kwargs, auto_selected=True)
+    assert parse(parser(context), [text]) == expected
+
+
+def test_reasoning_that_the_prompt_opens_needs_no_marker_if_auto_selected_the_parser() -> None:
+    context = ParserContext(prompt="Hello<why>\n", auto_selected=True)
+    assert parse(Inside(context), ["plain"]) == [Reasoning("plain")]
+
+
 SAMPLES = (
     "<why>so: a </why> <what> b </what> c <because>d<call>e",
     "\n<why>so",
