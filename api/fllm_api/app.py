@@ -13,6 +13,7 @@ from litestar.types import Middleware
 
 from fllm.interfaces import Collector
 from fllm_api.app_state import AppState
+from fllm_api.application import Application
 from fllm_api.config import ServerConfig
 from fllm_api.controllers.chat import ChatController
 from fllm_api.controllers.completions import CompletionsController
@@ -47,7 +48,9 @@ def create_app(server: AppState) -> Litestar:
 def _build(server: AppState, admission: Admission, routes: Sequence[Any]) -> Litestar:
     config = server.config
     collectors = [IsolatedCollector(each, server.plugins.owner_of(each)) for each in server.collectors]
-    return Litestar(
+    return Application(
+        root_path=config.root_path,
+        collectors=collectors,
         route_handlers=[
             ChatController,
             CompletionsController,

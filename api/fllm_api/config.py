@@ -14,6 +14,7 @@ from fllm_api.api_keys import ApiKeys
 from fllm_api.trusted_proxies import TrustedProxies
 
 PrefixCacheIsolation = Literal["key", "none"]
+ReasoningField = Literal["reasoning_content", "reasoning", "both"]
 ContentFormat = Literal["auto", "string", "openai"]
 
 
@@ -31,11 +32,15 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
 
     served_model_name: str
     """The model's name in responses and in `/v1/models`."""
+    served_model_aliases: tuple[str, ...] = ()
+    """Other names of the model in `/v1/models`."""
     host: str = "localhost"
     port: int = 8000
     """0 selects a free port."""
     uds: Path | None = None
     """Path of a unix socket to listen on instead."""
+    root_path: str = ""
+    """Path prefix of a proxy, which requests may have or not."""
     trusted_proxies: TrustedProxies = TrustedProxies()
     """Peers whose ``X-Forwarded-For`` names the client."""
     keys: ApiKeys = field(default_factory=ApiKeys)
@@ -56,6 +61,10 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     """Whether only requests of the same client share the prefix cache. ``None``: if there are keys."""
     shared_prefixes: tuple[Path, ...] = ()
     """Files with beginnings of prompts that all clients share in the prefix cache."""
+    sse_keep_alive: float = 10.0
+    """Seconds without an event after which a stream sends its headers, or a comment; 0 means never."""
+    reasoning_field: ReasoningField = "reasoning_content"
+    """Field of a response that holds the reasoning."""
     response_role: str = "assistant"
     chat_template: Path | None = None
     chat_template_content_format: ContentFormat = "auto"

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from litestar import Request, Response
-from litestar.exceptions import HTTPException, ValidationException
+from litestar.exceptions import HTTPException, MethodNotAllowedException, ValidationException
 
 from fllm.errors import BackendError, BackendUnavailable, RequestError
 from fllm_api.lifecycle.client_disconnect import ClientDisconnected
 from fllm_api.protocol.errors import ErrorInfo, ErrorResponse
 from fllm_api.request_context import context_of
+from fllm_api.unknown_paths import path_hint
 
 log = logging.getLogger("fllm.api")
 
@@ -66,12 +67,14 @@ def classify_error(error: Exception, operation: str = "") -> tuple[int, ErrorInf
 
 def handle_exception(request: Request[Any, Any, Any], error: Exception) -> Response[ErrorResponse]:
     """Return the response for an exception raised before the response started."""
-    status, body = classify_error(error, _operation(request))
+    status, body = classify_error(error, _operation_with_hint(request))
     record_failure(request, error, body)
     # Tasks and their errors refer to each other. Without this, the frames keep the body, which may be large,
     # until the garbage collector finds them.
     traceback.clear_frames(error.__traceback__)
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+    if isinstance(error, MethodNotAllowedException) and "GET" in headers["allow"]:
+        headers["allow"] += ", HEAD"
     if status == 503:
         headers.setdefault("Retry-After", "1")
     return Response(ErrorResponse(body), status_code=status, headers=headers, media_type="application/json")
@@ -99,7 +102,12 @@ def error_info(status: int, message: str, param: str | None = None, code: str | 
 
 
 def _operation(request: Request[Any, Any, Any]) -> str:
-    return f"{request.method} {request.url.path}"
+    return f"{context_of(request.scope).method} {request.url.path}"
+
+
+def _operation_with_hint(request: Request[Any, Any, Any]) -> str:
+    hint = "" if "route_handler" in request.scope else path_hint(request.scope["path"])
+    return f"{_operation(request)}: {hint}" if hint else _operation(request)
 
 
 def _first_problem(error: ValidationException) -> tuple[str, str | None]:

@@ -32,7 +32,7 @@ class RequestContext:
     Reading one too early raises `AttributeError`.
     """
 
-    __slots__ = ("body", "client", "deadline", "error", "request_id", "slot", "status", "tracker")
+    __slots__ = ("body", "client", "deadline", "error", "method", "request_id", "slot", "status", "tracker")
 
     tracker: RequestTracker
     """Times and counts for the collectors. Set by `RequestTrackingMiddleware`."""
@@ -43,8 +43,10 @@ class RequestContext:
     body: BodyReservation
     """The memory that the request's body holds. Set by `BodyMemoryMiddleware`."""
 
-    def __init__(self, request_id: str, client: str) -> None:
+    def __init__(self, request_id: str, client: str, method: str) -> None:
         self.request_id = request_id
+        self.method = method
+        """The method that the client sent; a HEAD request is handled as GET."""
         self.client = client
         """``ip:`` and the address, or ``owner:`` and a name or ``key:`` and a part of the key's hash."""
         self.status: int | None = None
@@ -58,7 +60,9 @@ def context_of(scope: Scope) -> RequestContext:
     state = scope["state"]
     context: RequestContext | None = state.get(_STATE_KEY)
     if context is None:
-        context = RequestContext(choose_request_id(scope["headers"]), _address(scope))
+        context = RequestContext(
+            choose_request_id(scope["headers"]), _address(scope), str(scope.get("method", ""))
+        )
         state[_STATE_KEY] = context
     return context
 

@@ -274,7 +274,7 @@ class Collector:
     def on_http_request_end(self, request: RequestRecord) -> None:
         """Record the end of an HTTP request of any route; called after `on_request_end`.
 
-        Not called for `/health`, `/ready` and `/metrics`, nor for paths without a route.
+        Not called for `/health`, `/ready` and `/metrics`.
         """
 
     def on_interval(self, stats: EngineStats | None) -> None:

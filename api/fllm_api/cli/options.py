@@ -14,9 +14,9 @@ import rich_click as click
 from fllm.config import LoadFormat, Speculation
 from fllm.plugins.parser_detection import AUTO, NO_PARSER
 from fllm_api.cli.config_file import read_config
-from fllm_api.cli.param_types import Devices, Json, KeyValue, NonEmptyText, RegisteredName
+from fllm_api.cli.param_types import Devices, Json, KeyValue, NonEmptyText, RegisteredName, UrlPrefix
 from fllm_api.cli.secrets import hash_keys
-from fllm_api.config import ContentFormat, PrefixCacheIsolation
+from fllm_api.config import ContentFormat, PrefixCacheIsolation, ReasoningField
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 POSITIVE = click.IntRange(min=1)
@@ -58,8 +58,9 @@ MODEL_OPTIONS = [
     _model(
         ["--served-model-name"],
         type=NonEmptyText(),
+        multiple=True,
         show_default="MODEL",
-        help="Model name in responses and in /v1/models.",
+        help="Model name in /v1/models. Repeat it for more names. Responses contain the first one.",
     ),
     _model(
         ["--load-format"],
@@ -180,6 +181,12 @@ CHAT_OPTIONS = [
     ),
     _chat(["--enable-reasoning"], is_flag=True, help="Implied; has no effect."),
     _chat(
+        ["--reasoning-field"],
+        type=click.Choice(get_args(ReasoningField)),
+        default="reasoning_content",
+        help="Field of responses that holds the reasoning.",
+    ),
+    _chat(
         ["--trust-request-chat-template"],
         is_flag=True,
         help="Allow chat_template in requests. It is rendered in a separate process, with limits.",
@@ -201,6 +208,13 @@ HTTP_OPTIONS = [
         help="Unix socket to listen on, instead of --host and --port.",
     ),
     _http(
+        ["--root-path"],
+        type=UrlPrefix(),
+        default="",
+        show_default="none",
+        help="Path prefix behind a proxy, such as /llm. Requests may arrive with or without it.",
+    ),
+    _http(
         ["--trusted-proxies"],
         type=NonEmptyText(),
         multiple=True,
@@ -212,7 +226,7 @@ HTTP_OPTIONS = [
         type=NonEmptyText(),
         multiple=True,
         callback=hash_keys,
-        help="Key that requests must send as a bearer token.",
+        help="Key that requests must send as a bearer token, or in x-api-key.",
     ),
     _http(
         ["--api-key-file"],
@@ -270,6 +284,12 @@ HTTP_OPTIONS = [
         type=SECONDS,
         default=30.0,
         help="Seconds to wait for a client that does not read.",
+    ),
+    _http(
+        ["--sse-keep-alive"],
+        type=SECONDS,
+        default=10.0,
+        help="Seconds without an event after which a stream sends its headers and a comment. 0: never.",
     ),
     _http(
         ["--shutdown-timeout"],

@@ -50,6 +50,19 @@ class NonEmptyText(click.ParamType[str]):
         return text or self.fail("the value is empty", param, ctx)
 
 
+class UrlPrefix(click.ParamType[str]):
+    """The beginning of a URL's path, such as ``/llm``; ``/`` is none."""
+
+    name = "PATH"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Remove a slash at the end. The prefix is compared with decoded paths."""
+        prefix = str(value).rstrip("/")
+        if prefix and (not prefix.startswith("/") or any(each in "?#%" or each.isspace() for each in prefix)):
+            self.fail(f"{value!r} is not the beginning of a URL's path, such as /llm", param, ctx)
+        return prefix
+
+
 class KeyValue(click.ParamType[tuple[str, str]]):
     """A ``KEY=VALUE`` pair."""
 

@@ -62,6 +62,7 @@ def settings_from_options(
     source = _locate_model(options["model"])
     _check_revision(options["revision"], source)
     devices = options["devices"] or ()
+    names = list(dict.fromkeys(options["served_model_name"] or (source.name,)))
     inner = choose_backend(plugins.backends, options["backend"], devices)
     _check_backend_options(plugins.backends, inner, dict(options["backend_option"]))
     backend, *chain = _wrap_in_process(inner, plugins.backends, enabled=options["engine_process"])
@@ -89,7 +90,8 @@ def settings_from_options(
         server=_fill_struct(
             ServerConfig,
             options,
-            served_model_name=options["served_model_name"] or source.name,
+            served_model_name=names[0],
+            served_model_aliases=tuple(names[1:]),
             keys=keys,
             allowed_origins=tuple(options["allowed_origins"] or ()),
             shared_prefixes=options["shared_prefix"],

@@ -68,4 +68,5 @@ def _new_encoder(body: ChatRequest, prepared: PreparedChat, server: AppState) ->
         new_call_id=tool_parser.new_call_id if tool_parser else None,
         echo=prepared.echo,
         include_reasoning=prepared.includes_reasoning,
+        reasoning_field=server.config.reasoning_field,
     )

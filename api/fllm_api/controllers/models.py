@@ -20,26 +20,32 @@ class ModelsController(Controller):
 
     @get(responses=errors(401), summary="List the models")
     async def list_models(self, server: NamedDependency[AppState]) -> ModelList:
-        """Return the list of models, which has one entry."""
-        return ModelList(data=[_model(server)])
+        """Return the list of models: one entry for each name of the served model."""
+        return ModelList(data=[_model(server, name) for name in _names(server)])
 
     @get("/{model_id:path}", responses=errors(401, 404), summary="Describe a model")
     async def retrieve(self, model_id: FromPath[str], server: NamedDependency[AppState]) -> ModelObject:
         """Return a model by its id, which may contain slashes."""
-        model = _model(server)
+        names = _names(server)
         # Litestar adds a leading slash to a path parameter; the id may also have one of its own.
-        if model.id not in (model_id, model_id.removeprefix("/")):
-            raise NotFoundException(
-                f"the model {model_id.removeprefix('/')!r} does not exist; this server serves {model.id!r}",
-                extra={"param": "model", "code": "model_not_found"},
-            )
-        return model
+        for name in names:
+            if name in (model_id, model_id.removeprefix("/")):
+                return _model(server, name)
+        raise NotFoundException(
+            f"the model {model_id.removeprefix('/')!r} does not exist; "
+            f"this server serves {' or '.join(map(repr, names))}",
+            extra={"param": "model", "code": "model_not_found"},
+        )
 
 
-def _model(server: AppState) -> ModelObject:
+def _names(server: AppState) -> tuple[str, ...]:
+    return (server.config.served_model_name, *server.config.served_model_aliases)
+
+
+def _model(server: AppState, name: str) -> ModelObject:
     card = server.card
     return ModelObject(
-        id=server.config.served_model_name,
+        id=name,
         created=server.created,
         artifact_id=card.artifact_id,
         max_prompt_len=card.max_model_len - 1,

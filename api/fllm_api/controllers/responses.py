@@ -18,6 +18,7 @@ from fllm.concurrency.turn_executor import Pieces, TurnExecutor
 from fllm.pipeline.output_processor import SequenceOutput
 from fllm.pipeline.pipeline import PipelineRequest
 from fllm_api.app_state import AppState
+from fllm_api.controllers.event_stream import EventStream, write_body
 from fllm_api.encoding.encoder import Encoder
 from fllm_api.encoding.logprobs import PIECE_TOKENS
 from fllm_api.encoding.whole_output import WholeOutput
@@ -33,8 +34,6 @@ from fllm_api.request_context import context_of
 _json = msgspec.json.Encoder()
 
 DONE = b"data: [DONE]\n\n"
-WRITE_BYTES = 256 * 1024
-"""Maximum size of one write."""
 MAX_OUTPUTS = 256
 """Maximum number of outputs that are encoded at once for a stream."""
 
@@ -105,13 +104,13 @@ class JsonResponse(GenerationResponse):
         del chunks  # a slow reader holds the body only
         self.headers["content-length"] = str(len(body))
         await self.start_response(send)
-        await _write(send, body, more=False)
+        await write_body(send, body, more=False)
 
 
 class EventStreamResponse(GenerationResponse):
     """Sends server-sent events: one write for all outputs that arrive together, if they produce a chunk.
 
-    Nothing is sent before the first output arrives, so a failure until then still has its own status code.
+    A failure before the first event or comment has its own status code; a later one is an event.
     """
 
     _should_set_content_length = False
@@ -122,30 +121,31 @@ class EventStreamResponse(GenerationResponse):
         outputs: AsyncGenerator[list[SequenceOutput]],
         encoder: Encoder[Any],
         turns: TurnExecutor,
+        keep_alive: float,
     ) -> None:
+        self._keep_alive = keep_alive
         # A buffering proxy would deliver the stream in one piece.
         headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
         super().__init__(request, outputs, encoder, turns, media_type="text/event-stream", headers=headers)
 
     async def _send(self, send: Send) -> None:
-        async with aclosing(self._outputs) as stream:
-            async with self._deadline.enforce():
-                first = await anext(stream)
-            await self.start_response(send)
+        events = EventStream(send, self.start_response, self._keep_alive)
+        async with aclosing(self._outputs) as stream, events:
             try:
                 async with self._deadline.enforce():
-                    await self._write_events(send, first)
                     async for outputs in stream:
-                        await self._write_events(send, outputs)
+                        await self._write_events(events, outputs)
                 end = _events(self._encoder.finish())
-            except Exception as error:  # noqa: BLE001 (the status is sent, so the stream reports it)
-                end = self._error_event(error)
-        await _write(send, end + DONE, more=False)
+            except Exception as error:
+                if not events.started:
+                    raise
+                end = self._error_event(error)  # the status is sent, so the stream reports it
+            await events.write(end + DONE, more=False)
 
-    async def _write_events(self, send: Send, outputs: Sequence[SequenceOutput]) -> None:
+    async def _write_events(self, events: EventStream, outputs: Sequence[SequenceOutput]) -> None:
         for start in range(0, len(outputs), MAX_OUTPUTS):
             if chunks := await self._chunks(outputs[start : start + MAX_OUTPUTS]):
-                await _write(send, _events(chunks))
+                await events.write(_events(chunks))
             if start:  # a slow reader's outputs have accumulated
                 await asyncio.sleep(0)
 
@@ -179,19 +179,11 @@ def create_response(
         streamed=stream,
     )
     outputs = server.pipeline.generate(request, tracker)
-    kind = EventStreamResponse if stream else JsonResponse
-    return kind(http_request, outputs, encoder, server.turns)
+    if stream:
+        keep_alive = server.config.sse_keep_alive
+        return EventStreamResponse(http_request, outputs, encoder, server.turns, keep_alive)
+    return JsonResponse(http_request, outputs, encoder, server.turns)
 
 
 def _events(chunks: Iterable[msgspec.Struct]) -> bytes:
     return b"".join([b"data: " + _json.encode(chunk) + b"\n\n" for chunk in chunks])
-
-
-async def _write(send: Send, body: bytes, *, more: bool = True) -> None:
-    """Send a part of the body. A large one is divided, so that no more is buffered than the client reads."""
-    sent = 0
-    while len(body) - sent > WRITE_BYTES:
-        part = body[sent : sent + WRITE_BYTES]
-        await send({"type": "http.response.body", "body": part, "more_body": True})
-        sent += WRITE_BYTES
-    await send({"type": "http.response.body", "body": body[sent:], "more_body": more})

@@ -276,7 +276,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._current = cycle
-        super()._start_asgi_task(cycle, app)
+        old = cycle.scope["http_version"] == "1.0"
+        super()._start_asgi_task(cycle, _ending_with_connection(cycle, app) if old else app)
 
     def on_response_complete(self) -> None:
         has_next = bool(self.pipeline)
@@ -361,6 +362,30 @@ class HttpProtocol(HttpToolsProtocol):
             extra={"request_id": request_id} if request_id else None,
         )
         return self.abort()
+
+
+def _ending_with_connection(cycle: RequestResponseCycle, app: ASGI3Application) -> ASGI3Application:
+    """Return the application for a client of HTTP/1.0, which knows no chunks.
+
+    The end of a body without a length is the end of the connection (RFC 9112, 6.3), which uvicorn closes.
+    """
+
+    has_length = True
+
+    async def run(scope: Any, receive: Any, send: Any) -> None:
+        async def send_plain(message: Any) -> None:
+            nonlocal has_length
+            if message["type"] == "http.response.start":
+                has_length = any(name.lower() == b"content-length" for name, _ in message["headers"])
+                if not has_length:
+                    cycle.chunked_encoding = False
+            elif not has_length:
+                cycle.expected_content_length = len(message.get("body", b""))
+            await send(message)
+
+        await app(scope, receive, send_plain)
+
+    return run
 
 
 def _rejection_for(error: httptools.HttpParserError) -> RequestRejected:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from litestar.exceptions import NotAuthorizedException
 from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Receive, Scope, Send
@@ -26,20 +28,27 @@ class AuthenticationMiddleware(ASGIMiddleware):
         await next_app(scope, receive, send)
 
     def _authenticate(self, scope: Scope) -> str:
-        client = self._keys.client(_bearer_token(scope))
-        if client is None:
-            raise NotAuthorizedException(
-                "a valid API key is needed: Authorization: Bearer <key>",
-                headers={"WWW-Authenticate": "Bearer"},
-                extra={"code": "invalid_api_key"},
-            )
-        return client
+        for client in map(self._keys.client, _sent_keys(scope)):
+            if client is not None:
+                return client
+        raise NotAuthorizedException(
+            "a valid API key is needed: Authorization: Bearer <key>, or x-api-key: <key>",
+            headers={"WWW-Authenticate": "Bearer"},
+            extra={"code": "invalid_api_key"},
+        )
 
 
-def _bearer_token(scope: Scope) -> bytes:
-    """Return the Bearer token as it was sent, or an empty one, which is never a valid key."""
-    values = [value for name, value in scope["headers"] if name == b"authorization"]
-    if len(values) != 1:
-        return b""
-    scheme, _, token = values[0].partition(b" ")
-    return token.lstrip(b" ") if scheme.lower() == b"bearer" else b""
+def _sent_keys(scope: Scope) -> Iterator[bytes]:
+    """Yield the Bearer token, then the key of ``x-api-key``, as sent. Repeated headers have none."""
+    match _values(scope, b"authorization"):
+        case [value]:
+            scheme, _, token = value.partition(b" ")
+            if scheme.lower() == b"bearer":
+                yield token.lstrip(b" ")
+    match _values(scope, b"x-api-key"):
+        case [value]:
+            yield value
+
+
+def _values(scope: Scope, header: bytes) -> list[bytes]:
+    return [value for name, value in scope["headers"] if name == header]

@@ -50,14 +50,14 @@ def _line(scope: Scope, received_at: str, body: bytes, status: int) -> str:
     query = scope["query_string"].decode("latin-1")
     url = quote(scope["path"]) + (f"?{query}" if query else "")
     client = scope.get("client")
-    method = str(scope.get("method"))
+    context = context_of(scope)
     line = {
         "timestamp": _now(),
-        "message": f"{method} {url} {status}",
-        "request_id": context_of(scope).request_id,
+        "message": f"{context.method} {url} {status}",
+        "request_id": context.request_id,
         "req": {
             "timestamp": received_at,
-            "method": method,
+            "method": context.method,
             "url": url,
             "remote_addr": client[0] if client else None,
             "payload": _payload(body),

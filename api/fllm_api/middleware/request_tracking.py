@@ -47,22 +47,30 @@ class RequestTrackingMiddleware(ASGIMiddleware):
             context.error = context.error or "the request was cancelled"
             raise
         finally:
-            self._finish(context)
+            _report_end(context, self._collectors)
 
-    def _finish(self, context: RequestContext) -> None:
-        tracker = context.tracker
-        tracker.status = context.status
-        tracker.client = context.client
-        tracker.finish(context.error)
-        for collector in self._collectors:
-            collector.on_http_request_end(tracker)
+
+def report_unrouted(scope: Scope, collectors: Sequence[Collector]) -> None:
+    """Report a request for an unknown path or method, for which no middleware ran."""
+    context = context_of(scope)
+    context.tracker = _new_tracker(scope, context, ())
+    _report_end(context, collectors)
+
+
+def _report_end(context: RequestContext, collectors: Sequence[Collector]) -> None:
+    tracker = context.tracker
+    tracker.status = context.status
+    tracker.client = context.client
+    tracker.finish(context.error)
+    for collector in collectors:
+        collector.on_http_request_end(tracker)
 
 
 def _new_tracker(scope: Scope, context: RequestContext, collectors: Sequence[Collector]) -> RequestTracker:
     return RequestTracker(
         context.request_id,
         collectors,
-        method=str(scope.get("method", "")),
+        method=context.method,
         path=scope["path"],
         client=context.client,
         trace_context={

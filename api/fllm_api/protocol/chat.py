@@ -165,6 +165,8 @@ class ResponseMessage(Struct, frozen=True, kw_only=True, omit_defaults=True):
     role: str
     content: str | None
     reasoning_content: str | None = None
+    """The reasoning. ``--reasoning-field`` selects this field, `reasoning`, or both."""
+    reasoning: str | None = None
     tool_calls: list[ResponseToolCall] | None = None
 
 
@@ -235,6 +237,7 @@ class Delta(Struct, frozen=True, kw_only=True, omit_defaults=True):
     role: str | None = None
     content: str | None = None
     reasoning_content: str | None = None
+    reasoning: str | None = None
     tool_calls: list[ToolCallDelta] | None = None
 
 

@@ -1,0 +1,68 @@
+"""What to use instead of a path that this server does not have: another spelling of it, or another API."""
+
+from __future__ import annotations
+
+CHAT = "/v1/chat/completions"
+ENDPOINTS = (CHAT, "/v1/completions", "/v1/models")
+"""Paths that clients find with a base URL that lacks ``/v1``, or has it twice."""
+
+OTHER_APIS = {
+    "/responses": f"the Responses API is not offered; use {CHAT}",
+    "/messages": f"Anthropic's Messages API is not offered; use {CHAT}",
+    "/complete": f"Anthropic's Completions API is not offered; use {CHAT}",
+    "/api/chat": f"Ollama's API is not offered; use {CHAT}",
+    "/api/generate": "Ollama's API is not offered; use /v1/completions",
+    "/api/tags": "Ollama's API is not offered; use /v1/models",
+    "/api/show": "Ollama's API is not offered; use /v1/models",
+    "/api": f"Ollama's API is not offered; use {CHAT}",
+    "/completion": "llama.cpp's own API is not offered; use /v1/completions",
+    "/infill": "llama.cpp's own API is not offered; use /v1/completions with `suffix`",
+    "/generate": "Text Generation Inference's API is not offered; use /v1/completions",
+    "/embeddings": "embeddings are not offered",
+    "/embed": "embeddings are not offered",
+    "/pooling": "embeddings are not offered",
+    "/rerank": "reranking is not offered",
+    "/score": "scoring is not offered",
+    "/classify": "classification is not offered",
+    "/moderations": "moderation is not offered",
+    "/audio": "audio is not offered",
+    "/images": "images are not offered",
+    "/videos": "videos are not offered",
+    "/realtime": "the Realtime API is not offered",
+    "/files": "files are not offered",
+    "/batches": "batches are not offered",
+    "/uploads": "files are not offered",
+    "/fine_tuning": "fine-tuning is not offered",
+    "/assistants": f"the Assistants API is not offered; use {CHAT}",
+    "/threads": f"the Assistants API is not offered; use {CHAT}",
+    "/conversations": f"the Responses API is not offered; use {CHAT}",
+    "/vector_stores": "vector stores are not offered",
+    "/tokenize": "tokenizing is not offered",
+    "/detokenize": "tokenizing is not offered",
+    "/docs": "the description of this API is at /schema",
+    "/redoc": "the description of this API is at /schema",
+    "/openapi.json": "the description of this API is at /schema/openapi.json",
+}
+"""What clients ask of other servers, with or without ``/v1``; longer paths come before their beginnings."""
+
+
+def path_hint(path: str) -> str:
+    """Return what to use instead of an unknown path, or an empty text."""
+    path = path.rstrip("/")
+    if path in ("", "/v1"):
+        return f"the endpoints are {', '.join(ENDPOINTS)}; /schema describes them"
+    bare = _without_version(path)
+    if any(_is_below(f"/v1{bare}", endpoint) for endpoint in ENDPOINTS):
+        return f"use /v1{bare}; the base URL of clients ends with /v1"
+    return next((hint for known, hint in OTHER_APIS.items() if _is_below(bare, known)), "")
+
+
+def _without_version(path: str) -> str:
+    """Return the path without any ``/v1`` at its beginning."""
+    while _is_below(path, "/v1"):
+        path = path.removeprefix("/v1")
+    return path
+
+
+def _is_below(path: str, parent: str) -> bool:
+    return path == parent or path.startswith(f"{parent}/")
