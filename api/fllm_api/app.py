@@ -7,14 +7,13 @@ from functools import partial
 from typing import Any
 
 from litestar import Litestar
-from litestar.config.cors import CORSConfig
 from litestar.di import Provide
 from litestar.types import Middleware
 
+from fllm.errors import ConfigError
 from fllm.interfaces import Collector
 from fllm_api.app_state import AppState
 from fllm_api.application import Application
-from fllm_api.config import ServerConfig
 from fllm_api.controllers.chat import ChatController
 from fllm_api.controllers.completions import CompletionsController
 from fllm_api.controllers.health import HealthController, ReadyController
@@ -22,6 +21,7 @@ from fllm_api.controllers.metrics import MetricsController
 from fllm_api.controllers.models import ModelsController
 from fllm_api.controllers.plugin_routes import with_plugin_routes
 from fllm_api.controllers.version import VersionController
+from fllm_api.cors import Cors
 from fllm_api.errors import handle_exception
 from fllm_api.intake.json_body import ApiRequest
 from fllm_api.limits.admission import Admission, sequence_capacity
@@ -36,13 +36,20 @@ from fllm_api.middleware.payload_logging import PayloadLoggingMiddleware
 from fllm_api.middleware.prompt_length import PromptLengthMiddleware
 from fllm_api.middleware.request_tracking import RequestTrackingMiddleware
 from fllm_api.openapi.schema import openapi_config
-from fllm_api.request_context import REQUEST_ID_HEADER, record_response_start
+from fllm_api.request_context import record_response_start
 
 
 def create_app(server: AppState) -> Litestar:
-    """Return the application with the server's own routes and those of plugins."""
+    """Return the application with the server's own routes and those of plugins.
+
+    Raise `ConfigError` if a route begins with the path prefix.
+    """
     admission = Admission(sequence_capacity(server.card, server.config), server.config.limits)
-    return with_plugin_routes(server.plugins, partial(_build, server, admission))
+    app = with_plugin_routes(server.plugins, partial(_build, server, admission))
+    root_path = server.config.root_path
+    if root_path and any(f"{route.path}/".startswith(f"{root_path}/") for route in app.routes):
+        raise ConfigError(f"--root-path {root_path}: this server has routes that begin with it")
+    return app
 
 
 def _build(server: AppState, admission: Admission, routes: Sequence[Any]) -> Litestar:
@@ -50,6 +57,7 @@ def _build(server: AppState, admission: Admission, routes: Sequence[Any]) -> Lit
     collectors = [IsolatedCollector(each, server.plugins.owner_of(each)) for each in server.collectors]
     return Application(
         root_path=config.root_path,
+        cors=Cors(config.allowed_origins),
         collectors=collectors,
         route_handlers=[
             ChatController,
@@ -68,8 +76,7 @@ def _build(server: AppState, admission: Admission, routes: Sequence[Any]) -> Lit
         middleware=_middlewares(server, admission, collectors),
         before_send=[record_response_start],
         lifespan=[collector_ticker(server.backend, collectors)],
-        cors_config=_cors(config),
-        openapi_config=openapi_config(),
+        openapi_config=openapi_config(config.root_path),
         logging_config=None,
     )
 
@@ -99,14 +106,3 @@ def _middlewares(server: AppState, admission: Admission, collectors: Sequence[Co
         # Last: only bodies that are read are logged.
         *([PayloadLoggingMiddleware()] if config.enable_payload_logging else []),
     ]
-
-
-def _cors(config: ServerConfig) -> CORSConfig | None:
-    if not config.allowed_origins:
-        return None
-    return CORSConfig(
-        allow_origins=list(config.allowed_origins),
-        # With a wildcard, any site could act with the visitor's credentials.
-        allow_credentials="*" not in config.allowed_origins,
-        expose_headers=[REQUEST_ID_HEADER],
-    )

@@ -1,4 +1,4 @@
-"""The Litestar application with what precedes its routing: HEAD, a path prefix, the log of unknown paths."""
+"""The Litestar application with what precedes routing: CORS, HEAD, a path prefix, a log of unknown paths."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from litestar.types import (
 from litestar.utils import normalize_path
 
 from fllm.interfaces import Collector
+from fllm_api.cors import Cors
 from fllm_api.middleware.request_tracking import report_unrouted
 from fllm_api.request_context import context_of
 
@@ -28,9 +29,12 @@ from fllm_api.request_context import context_of
 class Application(Litestar):
     """Handles HEAD like GET on every route, plugins' included, and reports requests for unknown paths."""
 
-    def __init__(self, *, root_path: str, collectors: Sequence[Collector], **settings: Any) -> None:
+    def __init__(
+        self, *, root_path: str, cors: Cors, collectors: Sequence[Collector], **settings: Any
+    ) -> None:
         super().__init__(**settings)
         self._root_path = root_path
+        self._cors = cors
         self._collectors = collectors
 
     async def __call__(
@@ -40,14 +44,22 @@ class Application(Litestar):
         if scope["type"] != ScopeType.HTTP:
             await super().__call__(scope, receive, send)
             return
-        scope = cast(HTTPScope, scope)
+        await self._handle_request(cast(HTTPScope, scope), cast(Receive, receive), cast(Send, send))
+
+    async def _handle_request(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         scope.setdefault("state", {})
         context = context_of(scope)
+        if scope["method"] == HttpMethod.OPTIONS:
+            headers = self._cors.preflight_headers(scope["headers"])
+            if headers is not None:
+                await _send_preflight_response(send, headers)
+                return
+        send = _with_headers(send, self._cors.response_headers(scope["headers"]))
         scope["path"] = _without_prefix(scope["path"], self._root_path)
         if scope["method"] == HttpMethod.HEAD and self._is_only_get(scope["path"]):
             # A copy: the listener reads the method of the original.
             scope = cast(HTTPScope, {**scope, "method": "GET"})
-            send = _send_head_only(cast(Send, send))
+            send = _send_head_only(send)
         await super().__call__(scope, receive, send)
         is_routed = "route_handler" in cast(dict[str, Any], scope)
         if not is_routed and (context.status or 0) >= 400:
@@ -69,6 +81,20 @@ def _without_prefix(path: str, prefix: str) -> str:
     if prefix and (path == prefix or path.startswith(f"{prefix}/")):
         return path[len(prefix) :] or "/"
     return path
+
+
+def _with_headers(send: Send, headers: list[tuple[bytes, bytes]]) -> Send:
+    async def send_with_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", ()), *headers]
+        await send(message)
+
+    return send_with_headers if headers else send
+
+
+async def _send_preflight_response(send: Send, headers: list[tuple[bytes, bytes]]) -> None:
+    await send({"type": "http.response.start", "status": 204, "headers": headers})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _send_head_only(send: Send) -> Send:

@@ -11,6 +11,7 @@ from msgspec import Struct, field
 from fllm.config import Positive
 from fllm.plugins.parser_detection import AUTO
 from fllm_api.api_keys import ApiKeys
+from fllm_api.cors import LOCAL_PAGES
 from fllm_api.trusted_proxies import TrustedProxies
 
 PrefixCacheIsolation = Literal["key", "none"]
@@ -55,8 +56,8 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     write_timeout: float = 30.0
     """Seconds that response data may wait for a client that does not read."""
     max_connections: int = 4096
-    allowed_origins: tuple[str, ...] = ()
-    """Allowed CORS origins. Credentials are allowed only if no origin is ``*``."""
+    allowed_origins: tuple[str, ...] = (LOCAL_PAGES,)
+    """Origins of web pages that may call the API (CORS)."""
     prefix_cache_isolation: PrefixCacheIsolation | None = None
     """Whether only requests of the same client share the prefix cache. ``None``: if there are keys."""
     shared_prefixes: tuple[Path, ...] = ()

@@ -71,6 +71,19 @@ class ContextTooLong(RequestError):
     def __init__(self, message: str, *, param: str | None = None) -> None:
         super().__init__(message, param=param, code="context_length_exceeded")
 
+    @classmethod
+    def for_prompt(cls, max_model_len: int, length: str, *, param: str | None = None) -> ContextTooLong:
+        """Return the error for a prompt; ``length`` is a clause about it, such as "the prompt has 9 tokens".
+
+        Clients recognise the error by these phrases (LiteLLM, LangChain, opencode, Cline). Then they shorten
+        the conversation or choose a model with a longer context.
+        """
+        return cls(
+            f"The prompt is too long: this model's maximum context length is {max_model_len} tokens, and "
+            f"{length}. Please reduce the length of the {param or 'prompt'}.",
+            param=param,
+        )
+
 
 class BackendError(FllmError):
     """The engine failed while it processed a request."""

@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 from collections.abc import AsyncGenerator, Iterator, Sequence
+from types import ModuleType
 from typing import Any
 
 import httpx
@@ -17,6 +18,8 @@ from tokenizers import Tokenizer as Inner
 from fllm.chat import ChatTemplate, control_tokens
 from fllm.events import ParserEvent, Reasoning, Text, ToolArguments, ToolStart
 from fllm.interfaces import Collector, ParserContext, RequestRecord
+from fllm.plugins.discovery import Candidate
+from fllm.plugins.hooks import hookimpl
 from fllm.plugins.loader import Plugins
 from fllm.plugins.validation import reasoning_parser, tool_parser
 from fllm.tokenizer import Tokenizer
@@ -201,6 +204,16 @@ def a_server(words: Sequence[str] = ("Hello", " world", "!"), **parts: Any) -> A
     if (tools := parts.pop("tools", None)) is not None:
         parts["tool_parser"] = tool_parser(tools)
     return AppState(**{**defaults, **parts})
+
+
+def a_server_with(*routes: object) -> AppState:
+    """Return a server with one plugin per route, named p0, p1, and so on."""
+    plugins = Plugins()
+    for i, route in enumerate(routes):
+        module = ModuleType(f"p{i}")
+        module.fllm_routes = hookimpl(lambda route=route: [route], specname="fllm_routes")  # type: ignore[attr-defined]
+        plugins.load(Candidate(f"p{i}", "d", "1", "m", lambda module=module: module))
+    return a_server(plugins=plugins)
 
 
 def backend_of(server: AppState) -> FakeBackend:

@@ -14,9 +14,10 @@ import rich_click as click
 from fllm.config import LoadFormat, Speculation
 from fllm.plugins.parser_detection import AUTO, NO_PARSER
 from fllm_api.cli.config_file import read_config
-from fllm_api.cli.param_types import Devices, Json, KeyValue, NonEmptyText, RegisteredName, UrlPrefix
+from fllm_api.cli.param_types import Devices, Json, KeyValue, NonEmptyText, Origins, RegisteredName, UrlPrefix
 from fllm_api.cli.secrets import hash_keys
 from fllm_api.config import ContentFormat, PrefixCacheIsolation, ReasoningField
+from fllm_api.cors import LOCAL_PAGES
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 POSITIVE = click.IntRange(min=1)
@@ -235,8 +236,10 @@ HTTP_OPTIONS = [
     ),
     _http(
         ["--allowed-origins"],
-        type=Json(list[str], '["https://example.org"]'),
-        help="Origins of web pages that may call the API (CORS).",
+        type=Origins(),
+        multiple=True,
+        default=(LOCAL_PAGES,),
+        help="Web pages that may call the API (CORS): origins, localhost (any port), * (all) or none.",
     ),
     _http(
         ["--max-queue"],

@@ -12,6 +12,7 @@ from fllm.errors import FllmError
 from fllm.model.devices import parse_devices
 from fllm.plugins.loader import Plugins, load_plugins
 from fllm.plugins.registry import BackendEntry, Registry
+from fllm_api.cors import normalize_origin
 
 
 def plugins_of(ctx: click.Context) -> Plugins:
@@ -48,6 +49,29 @@ class NonEmptyText(click.ParamType[str]):
         """Strip blanks and reject empty text. Other whitespace, such as a no-break space, is kept."""
         text = str(value).strip(" \t\r\n")
         return text or self.fail("the value is empty", param, ctx)
+
+
+class Origins(click.ParamType[tuple[str, ...]]):
+    """Origins of web pages: one, several separated by commas, or a JSON list; ``none`` is an empty list."""
+
+    name = "ORIGINS"
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        """Return the value as it is, because a JSON list may contain spaces."""
+        return [rv]
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        """Split and validate the origins."""
+        if isinstance(value, tuple):
+            return value
+        text = str(value).strip()
+        try:
+            listed = msgspec.json.decode(text, type=list[str]) if text.startswith("[") else text.split(",")
+            return tuple(normalize_origin(each.strip()) for each in listed if each.strip() != "none")
+        except (msgspec.MsgspecError, ValueError) as error:
+            self.fail(f"{error}; expected origins, localhost, * or none", param, ctx)
 
 
 class UrlPrefix(click.ParamType[str]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -93,7 +94,7 @@ def settings_from_options(
             served_model_name=names[0],
             served_model_aliases=tuple(names[1:]),
             keys=keys,
-            allowed_origins=tuple(options["allowed_origins"] or ()),
+            allowed_origins=tuple(dict.fromkeys(itertools.chain(*options["allowed_origins"]))),
             shared_prefixes=options["shared_prefix"],
             limits=_limits(options["limit"]),
             trusted_proxies=_trusted_proxies(options["trusted_proxies"]),

@@ -22,7 +22,7 @@ class EventStream:
     """
 
     def __init__(self, send: Send, start: Callable[[Send], Awaitable[None]], keep_alive: float) -> None:
-        """``keep_alive`` is the interval in seconds; 0 means that there are no comments."""
+        """Create a stream with a comment after ``keep_alive`` seconds of silence; 0 means no comments."""
         self.started = False
         """Whether the headers are sent, or are being sent."""
         self._send = send

@@ -37,9 +37,9 @@ def resolve_max_tokens(
     """
     left = card.max_model_len - prompt_tokens
     if left < (0 if requested == 0 else 1):
-        raise ContextTooLong(
-            f"the maximum context length is {card.max_model_len} tokens; the prompt has {prompt_tokens}, "
-            "which leaves no room for output",
+        raise ContextTooLong.for_prompt(
+            card.max_model_len,
+            f"the prompt has {prompt_tokens} tokens, which leaves no room for output",
             param=param,
         )
     return min(first_set(requested, default, default=left), left)

@@ -22,9 +22,9 @@ PIECE_TOKENS = 256
 def check_text_length(text: str, tokenizer: Tokenizer, card: ModelCard, param: str) -> None:
     """Raise `ContextTooLong`, without tokenizing, if the text is too long for the context in any case."""
     if (min_tokens := tokenizer.min_token_count(text)) >= card.max_model_len:
-        raise ContextTooLong(
-            f"the maximum context length is {card.max_model_len} tokens; the prompt has {len(text)} "
-            f"characters, which are at least {min_tokens} tokens",
+        raise ContextTooLong.for_prompt(
+            card.max_model_len,
+            f"the prompt has {len(text)} characters, which are at least {min_tokens} tokens",
             param=param,
         )
 
@@ -68,9 +68,10 @@ def _check_token_count(text: str, tokenizer: Tokenizer, card: ModelCard, param: 
         tokens += piece
         yield piece
         if tokens > card.max_model_len * 5 // 4 + 16:
-            raise ContextTooLong(
-                f"the maximum context length is {card.max_model_len} tokens; the prompt has {len(text)} "
-                f"characters, and the first {min(start + PIECE_CHARS, len(text))} are {tokens} tokens",
+            raise ContextTooLong.for_prompt(
+                card.max_model_len,
+                f"the prompt has {len(text)} characters, of which the first "
+                f"{min(start + PIECE_CHARS, len(text))} are {tokens} tokens",
                 param=param,
             )
     return tokens

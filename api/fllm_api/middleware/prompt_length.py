@@ -40,9 +40,10 @@ class PromptLengthMiddleware(ASGIMiddleware):
             if message["type"] == "http.request":
                 scanner.feed(message["body"])
                 if scanner.characters > self._max_characters:
-                    raise ContextTooLong(
-                        f"the maximum context length is {self._max_model_len} tokens; the prompt has more "
-                        f"than {self._max_characters} characters, which are at least as many tokens",
+                    raise ContextTooLong.for_prompt(
+                        self._max_model_len,
+                        f"the prompt has more than {self._max_characters} characters, which are at least "
+                        f"{self._max_model_len} tokens",
                         param="prompt",
                     )
             return message

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 from litestar.openapi import OpenAPIConfig
-from litestar.openapi.spec import OpenAPI
+from litestar.openapi.spec import OpenAPI, Server
 
 from fllm_api.build_info import build
 from fllm_api.protocol.chat import ChatCompletion, ChatCompletionChunk, ChatRequest
@@ -29,9 +29,14 @@ BODIES = (
 )
 
 
-def openapi_config() -> OpenAPIConfig:
-    """Return the title, version and path of the document."""
-    return _ExactConfig(title="furiosa-llm", version=build().version, path="/schema")
+def openapi_config(root_path: str) -> OpenAPIConfig:
+    """Return the title, version and path of the document, and the path prefix of the server."""
+    return _ExactConfig(
+        title="furiosa-llm",
+        version=build().version,
+        path="/schema",
+        servers=[Server(url=root_path or "/")],
+    )
 
 
 class _ExactConfig(OpenAPIConfig):

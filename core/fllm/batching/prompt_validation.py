@@ -17,9 +17,8 @@ def check_request(request: GenerateRequest, card: ModelCard) -> None:
     if not length:
         raise RequestError("the prompt is empty", param="prompt")
     if length >= card.max_model_len:
-        raise ContextTooLong(
-            f"the prompt has {length} tokens, but the model's context holds {card.max_model_len}, "
-            "including at least one token of output"
+        raise ContextTooLong.for_prompt(
+            card.max_model_len, f"the prompt has {length} tokens, which leaves no room for output"
         )
     if request.constraint is not None and card.grammar is None:
         raise RequestError(

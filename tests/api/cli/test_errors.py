@@ -67,10 +67,14 @@ BAD = {
     "serve --devices gpu:0": ["'--devices'", "'gpu:0'", "valid forms: cpu, cpu:N, cuda"],
     "serve --devices npu:0:0-2": ["'--devices'", "'npu:0:0-2'", "groups of 1, 2, 4 or 8"],
     "serve --devices rngd:0:4": ["--devices: no backend supports rngd", "torch supports cuda, cpu"],
-    "serve --allowed-origins *": [
+    "serve --allowed-origins a.org": [
         "'--allowed-origins'",
-        "'*' is not valid; expected JSON such as [\"https://example.org\"]",
+        "'a.org' is not an origin such as https://example.org; expected origins, localhost, * or none",
     ],
+    "serve --root-path llm": ["'--root-path'", "'llm' is not the beginning of a URL's path, such as /llm"],
+    "serve --root-path /llm?x": ["'--root-path'", "'/llm?x' is not the beginning of a URL's path"],
+    "serve --reasoning-field thinking": ["'--reasoning-field'", "'reasoning_content', 'reasoning', 'both'"],
+    "serve --sse-keep-alive -1": ["'--sse-keep-alive'", "x<=86400"],
     "serve --allowed-origins [1]": ["'--allowed-origins'", "Expected `str`, got `int` - at `$[0]`"],
     "serve --default-chat-template-kwargs []": ["'--default-chat-template-kwargs'", "Expected `object`"],
     "serve --speculative-config ngram": [
@@ -134,7 +138,7 @@ def test_a_bad_value_of_the_environment_says_that_it_comes_from_there(
         ("zzzzzz = 1", ["has the unknown key 'zzzzzz'; known: allowed_origins, api_key, api_key_file"]),
         ("config = 'other.toml'", ["has the unknown key 'config'"]),
         ("port = ", ["is not TOML"]),
-        ("allowed-origins = 1", ["'--allowed-origins'", "Expected `array`, got `int`"]),
+        ("allowed-origins = 1", ["'--allowed-origins'", "'1' is not an origin"]),
         ("tool-call-parser = 'lama3_json'", ["did you mean 'llama3_json'?"]),
     ],
 )

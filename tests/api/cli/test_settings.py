@@ -42,7 +42,7 @@ def test_every_option_reaches_its_struct(tmp_path: Path) -> None:
     template = tmp_path / "chat.jinja"
     template.write_text("hi")
     made = settings(
-        *("acme/model", "--revision", "v1", "--served-model-name", "acme"),
+        *("acme/model", "--revision", "v1", "--served-model-name", "acme", "--served-model-name", "b"),
         *("--load-format", "dummy", "--dtype", "half", "--quantization", "int8", "--max-model-len", "128"),
         *("--seed", "7", "--devices", "cuda:0,cuda:1", "--backend", "torch", "--backend-option", "threads=2"),
         *("--backend-option", "kv_cache_memory=b=c", "--no-engine-process", "--max-num-seqs", "3"),
@@ -55,6 +55,8 @@ def test_every_option_reaches_its_struct(tmp_path: Path) -> None:
         *("--host", "0.0.0.0", "--port", "9", "--uds", "/run/a", "--api-key", "k1", "--api-key", "k2"),
         *("--trusted-proxies", "10.0.0.0/8, ::1", "--trusted-proxies", "unix"),
         *("--allowed-origins", '["https://a.example"]', "--shutdown-timeout", "0.5"),
+        *("--allowed-origins", "localhost, https://a.example/", "--root-path", "/llm/"),
+        *("--reasoning-field", "both", "--sse-keep-alive", "0"),
         *("--enable-metrics", "--disable-log-stats", "--enable-payload-logging", "--log-level", "debug"),
         *("--disable-plugin", "metrics"),
         *("--engine-timeout", "9", "--max-queue", "0", "--limit", "concurrency=8"),
@@ -87,12 +89,16 @@ def test_every_option_reaches_its_struct(tmp_path: Path) -> None:
     )
     assert made.server == ServerConfig(
         served_model_name="acme",
+        served_model_aliases=("b",),
+        root_path="/llm",
+        reasoning_field="both",
+        sse_keep_alive=0.0,
         host="0.0.0.0",
         port=9,
         uds=Path("/run/a"),
         trusted_proxies=TrustedProxies.parse(["10.0.0.0/8", "::1", "unix"]),
         keys=made.server.keys,
-        allowed_origins=("https://a.example",),
+        allowed_origins=("https://a.example", "localhost"),
         response_role="bot",
         chat_template=template,
         chat_template_content_format="openai",
@@ -147,7 +153,8 @@ def test_the_command_line_takes_precedence_over_the_environment_and_that_over_th
 
 ENVIRONMENT = {
     "FURIOSA_LLM_MODEL": ("acme/model", "backend_config", "model", "acme/model"),
-    "FURIOSA_LLM_ALLOWED_ORIGINS": ('["*"]', "server", "allowed_origins", ("*",)),
+    "FURIOSA_LLM_ALLOWED_ORIGINS": ('["*", "null"]', "server", "allowed_origins", ("*", "null")),
+    "FURIOSA_LLM_SERVED_MODEL_NAME": ("a,b", "server", "served_model_aliases", ("b",)),
     "FURIOSA_LLM_ENABLE_METRICS": ("true", "server", "enable_metrics", True),
     "FURIOSA_LLM_ENABLE_PREFIX_CACHING": ("false", "backend_config", "enable_prefix_caching", False),
     "FURIOSA_LLM_ENGINE_PROCESS": ("0", "backend_config", "chain", ()),
@@ -280,3 +287,21 @@ def test_isolation_by_key_requires_keys() -> None:
     assert (
         settings("--prefix-cache-isolation", "key", "--api-key", "k").server.prefix_cache_isolation == "key"
     )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "origins"),
+    [
+        ((), ("localhost",)),
+        (("--allowed-origins", "none"), ()),
+        (("--allowed-origins", "[]"), ()),
+        (("--allowed-origins", "*"), ("*",)),
+        (("--allowed-origins", "https://a.example"), ("https://a.example",)),
+        (
+            ("--allowed-origins", "http://a:1", "--allowed-origins", "http://b:2"),
+            ("http://a:1", "http://b:2"),
+        ),
+    ],
+)
+def test_origins_may_be_written_in_several_ways(arguments: tuple[str, ...], origins: tuple[str, ...]) -> None:
+    assert settings(*arguments).server.allowed_origins == origins

@@ -123,6 +123,23 @@ def test_reasoning_is_separate_and_counted() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("field", "names"),
+    [
+        ("reasoning_content", {"reasoning_content"}),
+        ("reasoning", {"reasoning"}),
+        ("both", {"reasoning_content", "reasoning"}),
+    ],
+)
+def test_reasoning_is_in_the_fields_that_the_operator_chose(field: str, names: set[str]) -> None:
+    server = a_server(["why", "|", "so"], reasoning=FakeReasoningParser, config={"reasoning_field": field})
+    message = chat(server).json()["choices"][0]["message"]
+    assert message == {"role": "assistant", "content": "so", **dict.fromkeys(names, "why")}
+    deltas = [chunk["choices"][0]["delta"] for chunk in events(chat(server, stream=True))]
+    assert [delta for delta in deltas if names & set(delta)] == [dict.fromkeys(names, "why")]
+    assert all(not {"reasoning_content", "reasoning"} & set(delta) - names for delta in deltas)
+
+
 def test_content_is_null_if_there_is_only_reasoning() -> None:
     message = chat(a_server(["Hm"], reasoning=FakeReasoningParser)).json()["choices"][0]["message"]
     assert message == {"role": "assistant", "content": None, "reasoning_content": "Hm"}

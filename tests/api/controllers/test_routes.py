@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -11,12 +10,10 @@ from litestar.di import NamedDependency
 from litestar.exceptions import HTTPException
 from litestar.params import JSONBody
 from litestar.types import Receive, Scope, Send
-from support.api_fakes import Recorder, a_server, ask, backend_of, error_of
+from support.api_fakes import Recorder, a_server, a_server_with, ask, backend_of, error_of
 
 from fllm.errors import BackendUnavailable
 from fllm.interfaces import MetricsPage, Serving
-from fllm.plugins.discovery import Candidate
-from fllm.plugins.hooks import hookimpl
 from fllm.plugins.loader import PluginReport, Plugins
 from fllm.values import EngineStats
 from fllm_api.app_state import AppState
@@ -61,6 +58,15 @@ def test_the_model_is_described_beyond_openais_object() -> None:
 def test_a_models_id_may_be_a_path(name: str) -> None:
     server = a_server(config={"served_model_name": name})
     assert get_json(server, f"/v1/models/{name}")["id"] == name
+
+
+def test_every_name_of_the_model_is_listed() -> None:
+    server = a_server(config={"served_model_name": "a", "served_model_aliases": ("org/b", "c")})
+    assert [model["id"] for model in get_json(server, "/v1/models")["data"]] == ["a", "org/b", "c"]
+    assert get_json(server, "/v1/models/org/b")["id"] == "org/b"
+    assert ask(server, "GET", "/v1/models/d").json()["error"]["message"] == (
+        "the model 'd' does not exist; this server serves 'a' or 'org/b' or 'c'"
+    )
 
 
 def test_another_model_is_not_found() -> None:
@@ -122,16 +128,6 @@ def test_metrics_without_an_exporting_collector_are_404() -> None:
     response = ask(a_server(config={"enable_metrics": True}), "GET", "/metrics")
     assert response.status_code == 404
     assert "plugin" in error_of(response)["message"]
-
-
-def a_server_with(*routes: object) -> AppState:
-    """Return a server with one plugin per route, named p0, p1, and so on."""
-    plugins = Plugins()
-    for i, route in enumerate(routes):
-        module = ModuleType(f"p{i}")
-        module.fllm_routes = hookimpl(lambda route=route: [route], specname="fllm_routes")  # type: ignore[attr-defined]
-        plugins.load(Candidate(f"p{i}", "d", "1", "m", lambda module=module: module))
-    return a_server(plugins=plugins)
 
 
 def test_plugins_add_routes() -> None:

@@ -49,7 +49,7 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("small_pieces")
 def test_a_text_that_does_not_fit_is_refused_after_its_first_pieces() -> None:
     tokenizer = Recording()
-    with pytest.raises(ContextTooLong, match="has 999 characters, and the first 50 are 50 tokens"):
+    with pytest.raises(ContextTooLong, match="has 999 characters, of which the first 50 are 50 tokens"):
         tokenize("a" * 999, tokenizer, 20)
     assert tokenizer.texts == ["a" * 10] * 5
 

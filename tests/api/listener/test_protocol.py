@@ -393,3 +393,58 @@ def test_a_large_body_that_arrived_in_one_piece_does_not_limit_the_time_of_its_r
     data = POST + b"Content-Length: 66000\r\n\r\n" + b"x" * 66000
     response = within(lambda server: server.exchange(data), slow, read=0.2)
     assert len(json.loads(response.body)["body"]) == 66000
+
+
+async def parts(scope: Any, receive: Any, send: Any) -> None:
+    """Respond in parts without a length, or with one if the path says so."""
+    if scope["type"] == "lifespan":
+        await echo(scope, receive, send)
+        return
+    headers = [(b"content-length", b"4")] if scope["path"] == "/length" else []
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    for part in (b"ab", b"", b"cd"):
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+@pytest.mark.parametrize("path", ["/", "/length"])
+@pytest.mark.parametrize("ask_to_stay", [b"", b"Connection: keep-alive\r\n"])
+def test_a_response_to_http_1_0_has_no_chunks_and_ends_with_the_connection(
+    path: str, ask_to_stay: bytes
+) -> None:
+    async def work(server: RunningListener) -> bytes:
+        connection = await server.connect()
+        await connection.send(b"GET %s HTTP/1.0\r\n%s\r\n" % (path.encode(), ask_to_stay))
+        return await connection.read_to_end()
+
+    head, _, body = within(work, parts).partition(b"\r\n\r\n")
+    assert body == b"abcd"
+    assert b"transfer-encoding" not in head
+    assert (b"content-length: 4" in head) == (path == "/length")
+    assert b"connection: close" in head
+
+
+def test_a_response_to_http_1_0_that_misses_its_length_is_cut() -> None:
+    async def short(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await echo(scope, receive, send)
+            return
+        headers = [(b"content-length", b"9")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"short", "more_body": False})
+
+    async def work(server: RunningListener) -> bytes:
+        connection = await server.connect()
+        await connection.send(b"GET / HTTP/1.0\r\n\r\n")
+        return await connection.read_to_end()
+
+    assert within(work, short).endswith(b"short")
+
+
+def test_a_head_response_to_http_1_0_has_no_body() -> None:
+    async def work(server: RunningListener) -> bytes:
+        connection = await server.connect()
+        await connection.send(b"HEAD / HTTP/1.0\r\n\r\n")
+        return await connection.read_to_end()
+
+    assert within(work, parts).endswith(b"\r\n\r\n")

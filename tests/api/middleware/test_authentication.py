@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from support.api_fakes import a_server, ask, error_of
+from support.api_fakes import Recorder, a_server, ask, error_of
 
 from fllm_api.api_keys import ApiKeys
 
@@ -34,6 +34,44 @@ def test_each_key_is_accepted(header: str) -> None:
     assert (
         ask(a_server(config=KEYS), "GET", "/v1/models", headers={"authorization": header}).status_code == 200
     )
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"x-api-key": "first"},
+        {"X-Api-Key": "sk-~+/=!", "authorization": "Bearer "},
+        {"x-api-key": "first", "authorization": "Bearer"},
+        {"x-api-key": "first", "authorization": "Bearer wrong"},
+        {"x-api-key": "wrong", "authorization": "Bearer first"},
+        {"x-api-key": "", "authorization": "Bearer first"},
+        {"x-api-key": "first", "authorization": "Basic abc"},
+    ],
+)
+def test_a_key_may_be_in_a_header_of_its_own(headers: dict[str, str]) -> None:
+    assert ask(a_server(config=KEYS), "GET", "/v1/models", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("key", ["", "wrong", "Bearer first", "first2"])
+def test_another_key_in_that_header_is_rejected(key: str, caplog: pytest.LogCaptureFixture) -> None:
+    response = ask(a_server(config=KEYS), "GET", "/v1/models", headers={"x-api-key": key})
+    assert response.status_code == 401
+    assert "x-api-key" in error_of(response)["message"]
+    assert not key or key not in response.text + caplog.text
+
+
+def test_two_keys_in_that_header_are_none() -> None:
+    headers = [("x-api-key", "first"), ("x-api-key", "first")]
+    assert ask(a_server(config=KEYS), "GET", "/v1/models", headers=headers).status_code == 401
+
+
+def test_both_headers_name_the_same_client() -> None:
+    keys = ApiKeys(("first",))
+    recorder = Recorder()
+    server = a_server(config={"keys": keys}, collectors=[recorder])
+    for headers in ({"x-api-key": "first"}, {"authorization": "Bearer first"}):
+        ask(server, "POST", "/v1/completions", json={"model": "m", "prompt": "Hi"}, headers=headers)
+    assert {request.client for request in recorder.requests} == {keys.client(b"first")}
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ def test_an_empty_prompt_is_rejected():
 
 
 def test_a_prompt_that_fills_the_context_is_rejected_quoting_both_lengths():
-    with pytest.raises(ContextTooLong, match=r"has 4 tokens.* holds 4,") as caught:
+    with pytest.raises(ContextTooLong, match=r"length is 4 tokens.* has 4 tokens") as caught:
         check_request(request(1, 2, 3, 4), CARD)
     assert caught.value.code == "context_length_exceeded"
 

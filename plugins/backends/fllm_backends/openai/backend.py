@@ -128,8 +128,9 @@ class OpenAIBackend:
         """Limit ``max_tokens`` to the rest of the context, because servers reject a larger value."""
         available = self._max_model_len - len(request.token_ids)
         if available < 1:
-            raise ContextTooLong(
-                f"the context has {self._max_model_len} tokens; the prompt has {len(request.token_ids)}",
+            raise ContextTooLong.for_prompt(
+                self._max_model_len,
+                f"the prompt has {len(request.token_ids)} tokens, which leaves no room for output",
                 param="prompt",
             )
         sampling = replace(request.sampling, max_tokens=min(request.sampling.max_tokens, available))

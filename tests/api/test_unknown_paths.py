@@ -1,0 +1,58 @@
+"""What a 404 says about well-known paths."""
+
+from __future__ import annotations
+
+import pytest
+from support.api_fakes import a_server, app_of
+
+from fllm_api.unknown_paths import ENDPOINTS, OTHER_APIS, path_hint
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_a_base_url_without_or_with_two_versions_is_explained(endpoint: str) -> None:
+    bare = endpoint.removeprefix("/v1")
+    for path in (bare, f"{bare}/", f"/v1{endpoint}", f"/v1/v1{endpoint}"):
+        assert path_hint(path).startswith(f"use {endpoint};"), path
+
+
+def test_a_models_description_keeps_its_id() -> None:
+    assert path_hint("/models/org/name").startswith("use /v1/models/org/name;")
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("/v1/messages", "Anthropic's Messages API is not offered; use /v1/chat/completions"),
+        ("/v1/messages/count_tokens", "Anthropic's Messages API is not offered; use /v1/chat/completions"),
+        ("/v1/v1/responses", "the Responses API is not offered; use /v1/chat/completions"),
+        ("/responses/resp_1", "the Responses API is not offered; use /v1/chat/completions"),
+        ("/api/chat", "Ollama's API is not offered; use /v1/chat/completions"),
+        ("/api/tags", "Ollama's API is not offered; use /v1/models"),
+        ("/api/pull", "Ollama's API is not offered; use /v1/chat/completions"),
+        ("/v1/embeddings", "embeddings are not offered"),
+        ("/v1/audio/transcriptions", "audio is not offered"),
+        ("/docs", "the description of this API is at /schema"),
+    ],
+)
+def test_another_api_is_named(path: str, hint: str) -> None:
+    assert path_hint(path) == hint
+
+
+@pytest.mark.parametrize("path", ["/", "", "/v1", "/v1/"])
+def test_the_root_names_the_endpoints(path: str) -> None:
+    assert path_hint(path).startswith("the endpoints are /v1/chat/completions,")
+
+
+@pytest.mark.parametrize("path", ["/favicon.ico", "/v1/chat", "/apiary", "/messagesx", "/v10/models"])
+def test_other_paths_have_no_hint(path: str) -> None:
+    assert path_hint(path) == ""
+
+
+def test_no_hint_shadows_another() -> None:
+    known = list(OTHER_APIS)
+    for i, path in enumerate(known):
+        assert not any(path.startswith(f"{earlier}/") for earlier in known[:i]), path
+
+
+def test_every_endpoint_exists() -> None:
+    assert {*ENDPOINTS} <= {route.path for route in app_of(a_server()).routes}
