@@ -34,6 +34,8 @@ class ParserContext(Struct, frozen=True, kw_only=True):
     tools: tuple[Tool, ...] = ()
     template_kwargs: Mapping[str, Any] = {}
     """``chat_template_kwargs`` of the request, such as ``enable_thinking``."""
+    continued_message: str | None = None
+    """Text of the final message if the output continues it."""
     auto_selected: bool = False
     """Whether ``auto`` selected the reasoning parser from the chat template."""
     constrained: bool = False

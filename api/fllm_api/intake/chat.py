@@ -90,7 +90,11 @@ def prepare_chat(body: ChatRequest, server: AppState) -> Pieces[PreparedChat]:
         cache_salt=body.cache_salt or "",
         shared_tokens=count_shared_tokens([ids], server),
         context=ParserContext(
-            prompt=prompt, tools=tools, template_kwargs=kwargs, auto_selected=_is_auto(server)
+            prompt=prompt,
+            tools=tools,
+            template_kwargs=kwargs,
+            continued_message=_text(body.messages[-1]) if body.continue_final_message else None,
+            auto_selected=_is_auto(server),
         ),
         output_constraint=plan.output_constraint,
     )
@@ -178,8 +182,10 @@ def _logprobs(body: ChatRequest) -> int | None:
 
 def _echo(body: ChatRequest, role: str) -> str:
     last = body.messages[-1]
-    if not body.echo or last.role != role or last.content is None:
-        return ""
-    if isinstance(last.content, str):
-        return last.content
-    return "\n".join(part.text or "" for part in last.content)
+    return _text(last) if body.echo and last.role == role else ""
+
+
+def _text(message: ChatMessage) -> str:
+    if isinstance(message.content, list):
+        return "\n".join(part.text or "" for part in message.content)
+    return message.content or ""

@@ -21,11 +21,13 @@ from fllm.parsing.partial_match import longest_overlap, overlap
 from fllm.parsing.reasoning_parser import SPACE, ReasoningParserBase, Space
 from fllm.parsing.tag_scanner import TagFormat, TaggedBodyScanner
 from fllm.parsing.tagged_tool_calls import TaggedToolCallParser
+from fllm.parsing.text_patterns import WORD, TextPattern
 from fllm.parsing.tool_call_parser import Call, ToolCallParser
 from fllm.structured_output.tool_format import ToolFormat, json_arguments
 
 __all__ = [
     "SPACE",
+    "WORD",
     "BodyScanner",
     "Call",
     "CallHead",
@@ -45,6 +47,7 @@ __all__ = [
     "TagFormat",
     "TaggedBodyScanner",
     "TaggedToolCallParser",
+    "TextPattern",
     "ToolCallParser",
     "ToolFormat",
     "call_from_json",

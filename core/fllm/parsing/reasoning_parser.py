@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
@@ -16,9 +17,14 @@ from fllm.constraints import AnyOf, Concat, Constraint, ConstString, Regex, Text
 from fllm.events import ParserEvent, Reasoning, Text
 from fllm.interfaces import ParserContext
 from fllm.parsing.markers import Marker, MarkerSplitter
+from fllm.parsing.text_patterns import TextPattern, match_pattern
 
 _InitialState = Literal["inside", "before", "off"]
 _State = Literal["inside", "before", "after"]
+_Part = str | Marker
+
+_MAX_LOOKAHEAD = 256
+"""Maximum number of characters that are held back to see whether a call follows a marker."""
 
 SPACE = Regex(r"[ \n]{0,4}")
 """White space that models write next to a marker; limited, so that a model cannot write it forever."""
@@ -41,9 +47,10 @@ class ReasoningParserBase:
     The output has sections of reasoning and of the answer, which is all text outside of the reasoning.
     Markers belong to neither. White space before the first opening marker is dropped.
 
-    The initial state is chosen by the first of these that applies: a marker at the end of the prompt, a
-    template flag of the request, `initial_state`. If ``auto`` selected a parser with `template_flags`, the
-    model may reason or not, so only a marker begins the reasoning.
+    The initial state is chosen by the first of these that applies: a marker at the end of the prompt, the
+    last marker in the message that the output continues, a template flag of the request, `initial_state`. If
+    ``auto`` selected a parser with `template_flags`, the model may reason or not, so only a marker begins the
+    reasoning.
     """
 
     opening: ClassVar[Sequence[str]] = ("<think>",)
@@ -52,6 +59,11 @@ class ReasoningParserBase:
     """Markers that end the reasoning."""
     implicit_end: ClassVar[Sequence[str]] = ()
     """Markers that end the reasoning but belong to the answer, such as ``<tool_call>``."""
+    call_beginnings: ClassVar[Sequence[TextPattern]] = ()
+    """What follows an `implicit_end` that is not only mentioned; if empty, each one ends the reasoning.
+
+    A word in such a pattern is the name of a function: one of the request's tools, if it has any.
+    """
     initial_state: ClassVar[_InitialState] = "inside"
     """Where the output begins: "inside" or "before" the reasoning, which a marker must then open.
 
@@ -60,7 +72,7 @@ class ReasoningParserBase:
     template_flags: ClassVar[Sequence[str]] = ()
     """Variables of the chat template that turn reasoning on or off; the first one in the request counts."""
     stray_markers: ClassVar[Literal["dropped", "text", "reasoning"]] = "dropped"
-    """What becomes of markers in the wrong place: dropped or kept as text.
+    """What becomes of markers within the reasoning: dropped or kept as text. In the answer, they are text.
 
     With "reasoning", an opening marker begins another section of reasoning, and other markers are dropped.
     """
@@ -80,14 +92,19 @@ class ReasoningParserBase:
         state = self._initial_state(context)
         self._state: _State = "after" if state == "off" else state
         self._constrained = context.constrained
+        self._tools = frozenset(tool.name for tool in context.tools)
         self._splitter = MarkerSplitter(self._markers(state))
-        self._in_answer_tags = False
+        self._in_answer_tags = self._ends_in_answer_tags(context.continued_message or "")
         self._expected_header = ""
         """The header, as long as it may still follow."""
         self._after_marker = False
         """Whether the section begins after a marker, and not at the beginning of the output."""
-        self._is_empty = state != "off"
+        self._is_empty = state != "off" and not context.continued_message
         """Whether nothing of the section has been emitted."""
+        self._drops_closing = False
+        """Whether the next closing marker belongs to an opening one that was dropped."""
+        self._held: list[_Part] = []
+        """A marker that may end the reasoning, and what follows it."""
         self._pending: list[str] = []
         """Text of the section that may still be dropped."""
 
@@ -105,11 +122,13 @@ class ReasoningParserBase:
 
     def feed(self, text: str) -> list[ParserEvent]:
         """Process the next piece of output; return the events that are now certain."""
-        return [event for part in self._splitter.feed(text) for event in self._process(part)]
+        return self._process(self._splitter.feed(text))
 
     def finish(self) -> list[ParserEvent]:
-        """End the output: what was held back is not a marker."""
-        events = [event for part in self._splitter.finish() for event in self._process(part)]
+        """End the output: what was held back is not a marker, or it is the beginning of a call."""
+        events = self._process(self._splitter.finish())
+        if self._held:
+            events += self._end_at_call()
         return events + self._end_section(at_marker=False)
 
     def _initial_state(self, context: ParserContext) -> Literal["inside", "before", "after", "off"]:
@@ -118,6 +137,11 @@ class ReasoningParserBase:
             return "inside"
         if prompt.endswith(tuple(self.closing)):
             return "after"
+        if context.continued_message is not None:
+            opened, closed = (
+                _last(markers, context.continued_message) for markers in (self.opening, self.closing)
+            )
+            return "inside" if opened > closed else "after"
         values = (context.template_kwargs.get(flag) for flag in self.template_flags)
         enabled = next((value for value in values if value is not None), None)
         if enabled is not None and not enabled:
@@ -126,26 +150,77 @@ class ReasoningParserBase:
         optional = context.auto_selected and self.template_flags
         return "before" if optional and state == "inside" else state
 
+    def _ends_in_answer_tags(self, message: str) -> bool:
+        return _last(self.answer_tags[:1], message) > _last(self.answer_tags[1:], message)
+
     def _markers(self, state: Literal["inside", "before", "after", "off"]) -> Sequence[str]:
         """Return the markers to search for in the text."""
         if not self._constrained:
             return () if state == "off" else self.visible_tokens
         return (self.opening[0], self.closing[0]) if state in ("inside", "before") else ()
 
-    def _process(self, part: str | Marker) -> list[ParserEvent]:
-        return self._marker(part.text) if isinstance(part, Marker) else self._text(part)
+    def _process(self, parts: Sequence[_Part]) -> list[ParserEvent]:
+        queue, events = deque(parts), list[ParserEvent]()
+        while queue:
+            part = queue.popleft()
+            if self._held:
+                self._held.append(part)
+                call = self._call_follows()
+                if call:
+                    events += self._end_at_call()
+                elif call is False:
+                    (marker, *rest), self._held = self._held, []
+                    events += self._text(_text_of(marker))
+                    queue.extendleft(reversed(rest))
+            elif isinstance(part, Marker):
+                events += self._marker(part)
+            else:
+                events += self._text(part)
+        return events
 
-    def _marker(self, marker: str) -> list[ParserEvent]:
+    def _call_follows(self) -> bool | None:
+        """Return whether a call follows the marker that is held back; ``None`` if more text will tell."""
+        text = "".join(map(_text_of, self._held[1:]))
+        matches = [match_pattern(pattern, text) for pattern in self.call_beginnings]
+        if any(word is not None and self._may_be_called(word) for word, _ in matches):
+            return True
+        undecided = any(word is None and end == len(text) for word, end in matches)
+        return None if undecided and len(text) < _MAX_LOOKAHEAD else False
+
+    def _may_be_called(self, word: str) -> bool:
+        return not word or word in (self._tools or (word,))
+
+    def _end_at_call(self) -> list[ParserEvent]:
+        """End the reasoning before the marker that is held back."""
+        text = "".join(map(_text_of, self._held))
+        self._held = []
+        return self._begin_section("after") + self._text(text)
+
+    def _marker(self, part: Marker) -> list[ParserEvent]:
+        marker = part.text
         if marker in self.opening and self._opens_reasoning():
             return self._begin_section("inside")
         if self._state == "inside" and marker in self.closing:
             return self._begin_section("after")
         if self._state == "inside" and marker in self.implicit_end:
-            return self._begin_section("after") + self._text(marker)
+            self._held = [part]
+            return [] if self.call_beginnings else self._end_at_call()
         if marker in self.answer_tags and self._is_answer_tag(marker):
             return self._begin_section("after")
-        keep = self.stray_markers == "text" or self._constrained
-        return [] if marker in (*self.opening, *self.closing) and not keep else self._text(marker)
+        return [] if self._is_dropped(marker) else self._text(marker)
+
+    def _is_dropped(self, marker: str) -> bool:
+        """Return whether a marker in the wrong place is not part of the text."""
+        if marker not in (*self.opening, *self.closing) or self._constrained:
+            return False
+        if self._state == "inside" or self.stray_markers == "reasoning":
+            return self.stray_markers != "text"
+        if self._state == "after" and self._is_empty and not self._after_marker:
+            self._drops_closing = marker in self.opening  # the prompt closed the reasoning, and it goes on
+            return True
+        dropped = self._drops_closing and marker in self.closing
+        self._drops_closing = self._drops_closing and not dropped
+        return dropped
 
     def _opens_reasoning(self) -> bool:
         """Return whether an opening marker is in its place; drop what is pending before the first one."""
@@ -217,3 +292,12 @@ class ReasoningParserBase:
         if not text:
             return []
         return [Reasoning(text) if self._state == "inside" else Text(text)]
+
+
+def _text_of(part: _Part) -> str:
+    return part if isinstance(part, str) else part.text
+
+
+def _last(markers: Sequence[str], text: str) -> int:
+    """Return where the last of the markers in ``text`` begins; -1 if there is none."""
+    return max((text.rfind(marker) for marker in markers), default=-1)

@@ -10,11 +10,10 @@ from msgspec import Struct
 
 from fllm.parsing.body_scanner import MAX_NAME_LENGTH, ScanState, match_end
 from fllm.parsing.partial_match import longest_overlap
+from fllm.parsing.text_patterns import WORDS, TextPattern, match_pattern
 
 _SPACE = re.compile(r"\s*+")
-_NAME = re.compile(r'[^<>"\n]*+')
 _LINE_END = re.compile(r"\n[ \t]*+\Z")
-_WORD: Sequence[str] = ()
 
 MAX_LOOKAHEAD = 1024
 """Maximum number of characters that are held back to see whether a closing tag was forgotten."""
@@ -122,7 +121,7 @@ class TaggedBodyScanner:
 
     def _read_word(self, text: str, position: int) -> tuple[str, int]:
         """Read a name or a key; return an empty one if more text is needed or it is not allowed."""
-        end = match_end(_NAME, text, position)
+        end = match_end(WORDS, text, position)
         if end < len(text) and end - position <= MAX_NAME_LENGTH:
             name = text[position:end].strip()
             if name and name.isprintable():
@@ -231,7 +230,7 @@ class TaggedBodyScanner:
     def _begin_of_line(self, text: str, match: re.Match[str]) -> int:
         """End the value if the next argument or call begins here, because the closing tag was forgotten."""
         for pattern, begins in self._patterns.forgotten:
-            word, end = _match_pattern(pattern, text, match.end())
+            word, end = match_pattern(pattern, text, match.end())
             if end == len(text) < match.start() + MAX_LOOKAHEAD and word is None:
                 return match.start()
             if word is not None and begins(self, word):
@@ -281,16 +280,12 @@ class TaggedBodyScanner:
         self._value, self._fresh, self._taken = [], [], False
 
 
-_Pattern = Sequence[Sequence[str]]
-"""Texts that follow one another, with white space between them; of each, one of several. None is a word."""
-
-
 class _Patterns(Struct, frozen=True):
     end: re.Pattern[str]
     """What may end a value; the group ``line`` is the beginning of a line that may be a tag."""
     skipped: re.Pattern[str]
     """What may follow text that is wrong between tags."""
-    forgotten: Sequence[tuple[_Pattern, Callable[[TaggedBodyScanner, str], bool]]]
+    forgotten: Sequence[tuple[TextPattern, Callable[[TaggedBodyScanner, str], bool]]]
     """What may follow a value without a closing tag, and what to do with the word in it."""
 
 
@@ -298,10 +293,10 @@ class _Patterns(Struct, frozen=True):
 def _patterns(tags: TagFormat, sections: tuple[str, ...]) -> _Patterns:
     ends = "|".join(map(re.escape, (tags.after_value, *tags.cut)))
     first = "".join({text[0] for text in (tags.before_key, tags.opening, *sections)})
-    argument = [[tags.before_key], _WORD, *([each] for each in tags.after_key)]
-    call = [
+    argument: TextPattern = [[tags.before_key], WORDS, *([each] for each in tags.after_key)]
+    call: TextPattern = [
         [tags.opening],
-        _WORD,
+        WORDS,
         *([[tags.after_name]] if tags.after_name else []),
         [tags.before_key, tags.end],
     ]
@@ -317,29 +312,7 @@ def _patterns(tags: TagFormat, sections: tuple[str, ...]) -> _Patterns:
     )
 
 
-def _match_pattern(pattern: _Pattern, text: str, position: int) -> tuple[str | None, int]:
-    """Return the word in a match of the pattern at ``position``, and the end of the match.
-
-    Return ``None`` if it does not match; then the position is the end of ``text`` if more text may match.
-    """
-    word = ""
-    for texts in pattern:
-        position = match_end(_SPACE, text, position)
-        if texts is _WORD:
-            end = match_end(_NAME, text, position)
-            word, position = text[position:end].strip(), end
-            if not word and end < len(text):
-                return None, position
-            continue
-        found = next((each for each in texts if text.startswith(each, position)), None)
-        if found is None:
-            partial = any(each.startswith(text[position:]) for each in texts)
-            return None, len(text) if partial else position
-        position += len(found)
-    return word, position
-
-
 def taggable(key: str) -> bool:
     """Return whether a tag can hold this key."""
-    fits = _NAME.fullmatch(key) is not None and key == key.strip()
+    fits = WORDS.fullmatch(key) is not None and key == key.strip()
     return fits and key.isprintable() and 0 < len(key) <= MAX_NAME_LENGTH

@@ -20,6 +20,7 @@ from support.api_fakes import (
 
 from fllm.events import ParserEvent, ToolStart
 from fllm.values import GenerateRequest
+from fllm_parsers.reasoning.qwen3 import Qwen3Parser
 
 WEATHER: Any = [{"type": "function", "function": {"name": "weather", "description": "d", "unknown": 1}}]
 
@@ -329,6 +330,26 @@ def test_the_final_message_can_be_continued_and_echoed() -> None:
         streamed = deltas(events(chat(server, **options, stream=True)))
         assert "".join(delta.get("content", "") for delta in streamed) == content
     assert rendered(backend_of(server).prompts[0], server) == "<user>Hi<assistant>Hello"
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("The answer is", {"content": "more"}),
+        ([{"type": "text", "text": "The answer is"}], {"content": "more"}),
+        ("<think>\nhmm", {"content": None, "reasoning_content": "more"}),
+    ],
+)
+def test_the_continuation_of_an_answer_is_content_and_that_of_reasoning_is_not(
+    message: Any, expected: dict[str, Any]
+) -> None:
+    server = a_server(["more"], reasoning=Qwen3Parser)
+    messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": message}]
+    options: dict[str, Any] = {"messages": messages, "continue_final_message": True}
+    answer = chat(server, **options).json()["choices"][0]["message"]
+    assert answer == {"role": "assistant", **expected}
+    streamed = deltas(events(chat(server, **options, stream=True)))
+    assert streamed[1:-1] == [{key: value for key, value in expected.items() if value}]
 
 
 def test_the_role_of_responses_can_be_set() -> None:

@@ -73,3 +73,27 @@ def test_a_constraint_leaves_room_for_reasoning_and_for_the_header_of_an_answer(
     final = Concat((ConstString("<|channel|>final<|message|>"), answer))
     expected = Concat((AnyOf((reasoning, ConstString(""))), AnyOf((final, answer))))
     assert OpenAIGptOssParser(ParserContext()).constrain_output(answer) == expected
+
+
+@pytest.mark.parametrize(
+    ("message", "text", "expected"),
+    [
+        ("The answer is", " to=b", [Text(" to=b")]),
+        ("The answer is", "", []),
+        ("<|channel|>analysis<|message|>a", f" b<|end|>{NEXT}{WHAT}", [Reasoning(" b"), Text("b")]),
+        (f"{WHY}{NEXT}<|channel|>final<|message|>c <|", "b", [Text("b")]),
+    ],
+)
+def test_a_message_that_is_continued_is_answer_unless_its_reasoning_is_open(
+    message: str, text: str, expected: list[ParserEvent]
+) -> None:
+    assert parse(OpenAIGptOssParser(ParserContext(continued_message=message)), [text]) == expected
+
+
+def test_a_constraint_goes_on_where_the_message_does() -> None:
+    answer = JsonSchema("{}")
+    assert OpenAIGptOssParser(ParserContext(continued_message="a")).constrain_output(answer) == answer
+    opened = ParserContext(continued_message="<|channel|>analysis<|message|>a")
+    final = Concat((ConstString("<|channel|>final<|message|>"), answer))
+    expected = Concat((TextUntil("<|end|>"), ConstString(NEXT), AnyOf((final, answer))))
+    assert OpenAIGptOssParser(opened).constrain_output(answer) == expected

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from fllm import ParserContext, Reasoning, Text
-from fllm.testing import ReasoningParserContract, parse, plugins_with
+from fllm import ParserContext, Reasoning, Text, Tool
+from fllm.constraints import ANY_OBJECT
+from fllm.testing import ReasoningParserContract, merge_events, parse, plugins_with
 from fllm_parsers import plugin
 
 OURS = plugins_with(plugin, installed=False).reasoning_parsers
@@ -20,7 +21,7 @@ TAGS = {
     "no tag": ("a b", "a b", ""),
     "no reasoning": ("<think></think>b", "", "b"),
     "no answer": ("<think>a</think>\n\n", "a", ""),
-    "a second block": ("a</think>b<think>c</think>d", "a", "bcd"),
+    "a second block": ("a</think>b<think>c</think>d", "a", "b<think>c</think>d"),
 }
 """How most write, where the prompt opens the reasoning."""
 
@@ -207,3 +208,96 @@ def test_a_constrained_answer_follows_the_reasoning_and_the_white_space_between_
     events = parse(parser, [f"{parser.opening[0]}a {parser.closing[0]}\n\n" + '{"b": "<think>"}'])
     assert "".join(event.text for event in events if isinstance(event, Reasoning)).strip() == "a"
     assert events[-1] == Text('{"b": "<think>"}')
+
+
+AGAIN = ("gemma4", "mistral")
+"""Their markers are special tokens, which begin further reasoning."""
+
+
+@pytest.mark.parametrize("name", [name for name in ROWS if name not in AGAIN])
+def test_tags_in_an_answer_stay_word_for_word(name: str) -> None:
+    opening, closing = class_of(name).opening[0], class_of(name).closing[0]
+    kwargs = dict.fromkeys(class_of(name).template_flags, True)
+    answer = f"Use `{opening}` and `{closing}`,{opening}{closing}\n{closing} {opening}."
+    text = f"{opening}x{closing}{answer}"
+    assert read(name, text, template_kwargs=kwargs) == ("x", answer)
+    assert read(name, f"x{closing}{answer}", prompt=opening) == ("x", answer)
+    assert read(name, answer, prompt=f"{opening}{closing}") == ("", answer)
+    assert read(name, answer, continued_message="To show your thoughts:") == ("", answer)
+
+
+MARKERS = {name: class_of(name).implicit_end for name in ROWS if class_of(name).implicit_end}
+CALLS = {
+    "<tool_call>": (
+        '{"name": "f", "arguments": {}}</tool_call>',
+        '\n{ "name" : "f"}',
+        '{"arguments": {"x": 1}, "name": "f"}',
+        "\n<function=f>\n</function>",
+        "f<arg_key>x</arg_key>",
+        "f\n<arg_key>",
+        "f</tool_call>",
+    ),
+    "<seed:tool_call>": ("\n<function=f>",),
+    "<minimax:tool_call>": ('\n<invoke name="f">',),
+    "<|tool_calls_section_begin|>": ("<|tool_call_begin|>functions.f:0",),
+    "<|tool_call_section_begin|>": (" <|tool_call_begin|>",),
+    "<｜DSML｜tool_calls>": ('\n<｜DSML｜invoke name="f">',),
+}
+"""What follows each marker where it begins a call."""
+MENTIONS = (
+    "` is the tag",
+    " and others",
+    "</tool_call> are the tags",
+    '{"name": <function-name>, "arguments": <args-json-object>}</tool_call>',
+    '{"name": "...", "arguments": {}}',
+    "<function=...>",
+    "<function=another>",
+    "another<arg_key>",
+    "\n\nIf it is there, <arg_key> follows.",
+    "<",
+    '{"',
+    "{}",
+    " " * 300 + "{",
+    "\n" + "x" * 300,
+)
+"""What follows a marker that is only mentioned."""
+F = (Tool("f"),)
+
+
+@pytest.mark.parametrize(
+    ("name", "marker"), [(name, each) for name, all_ in MARKERS.items() for each in all_]
+)
+def test_a_call_ends_the_reasoning_and_a_mention_does_not(name: str, marker: str) -> None:
+    closing = class_of(name).closing[0]
+    context = {"template_kwargs": dict.fromkeys(class_of(name).template_flags, True), "tools": F}
+    for begun in CALLS[marker]:
+        assert read(name, f"a{marker}{begun}", **context) == ("a", marker + begun)
+        assert read(name, f"a{marker}.{marker}{begun}", **context) == (f"a{marker}.", marker + begun)
+    for mention in MENTIONS:
+        reasoning = f"a{marker}{mention}."
+        assert read(name, f"{reasoning}{closing}b", **context) == (reasoning, "b")
+    for cut in range(len(CALLS[marker][0])):
+        text = marker + CALLS[marker][0][:cut]
+        assert read(name, f"a{text}", **context) == ("a", text)
+
+
+def test_text_after_a_mention_is_not_held_back() -> None:
+    parser = OURS.load("qwen3")(ParserContext())
+    assert parser.feed("a <tool_call>") == [Reasoning("a ")]
+    assert parser.feed(" t") == []
+    assert merge_events(parser.feed("ag. b")) == [Reasoning("<tool_call> tag. b")]
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_message_that_is_continued_is_answer_unless_its_reasoning_is_open(name: str) -> None:
+    opening, closing = class_of(name).opening[0], class_of(name).closing[0]
+    for kwargs in ({}, *({flag: True} for flag in class_of(name).template_flags)):
+        for message in ("The answer is", "", f"{opening}a{closing}The answer is", f"{closing}a"):
+            prompt = f"<user>a<assistant>{message}"
+            context = {"continued_message": message, "prompt": prompt, "template_kwargs": kwargs}
+            assert read(name, " 42\n", **context) == ("", " 42\n")
+        message = f"{opening}\nhmm"
+        context = {"continued_message": message, "prompt": message, "template_kwargs": kwargs}
+        assert read(name, f" 42{closing}b", **context) == (" 42", "b")
+        constrained = OURS.load(name)(ParserContext(constrained=True, continued_message="a"))
+        assert constrained.constrain_output(ANY_OBJECT) == ANY_OBJECT

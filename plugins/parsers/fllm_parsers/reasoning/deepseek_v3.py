@@ -16,4 +16,5 @@ class DeepSeekV4Parser(ReasoningParserBase):
     """Parses reasoning unless the request turns it off; tool calls end it, too."""
 
     implicit_end = ("<｜DSML｜tool_calls>",)
+    call_beginnings = ((("<｜DSML｜invoke",),),)
     template_flags = ("thinking", "enable_thinking")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fllm.parsing import ReasoningParserBase, Space
+from fllm_parsers.reasoning.call_beginnings import TOOL_CALL
 
 
 class GraniteParser(ReasoningParserBase):
@@ -18,5 +19,6 @@ class GraniteThinkingParser(ReasoningParserBase):
     """Parses ``<think>`` tags, of which the prompt has the first; the answer begins on a new line."""
 
     implicit_end = ("<tool_call>",)
+    call_beginnings = TOOL_CALL
     template_flags = ("enable_thinking",)
     answer_space = Space(start=True)

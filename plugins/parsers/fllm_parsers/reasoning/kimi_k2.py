@@ -8,6 +8,7 @@ from fllm.parsing import ReasoningParserBase, Space
 class KimiK2Parser(ReasoningParserBase):
     """Parses reasoning and drops the white space that the model writes before the closing tag."""
 
-    implicit_end = ("<|tool_calls_section_begin|>",)
+    implicit_end = ("<|tool_calls_section_begin|>", "<|tool_call_section_begin|>")
+    call_beginnings = ((("<|tool_call_begin|>",),),)
     template_flags = ("thinking", "enable_thinking")
     reasoning_space = Space(end=True)

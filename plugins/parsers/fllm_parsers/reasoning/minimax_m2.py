@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from fllm.parsing import ReasoningParserBase
+from fllm.parsing import WORD, ReasoningParserBase
 
 
 class MiniMaxM2Parser(ReasoningParserBase):
     """Parses reasoning that no flag turns off: the model always reasons."""
 
     implicit_end = ("<minimax:tool_call>",)
+    call_beginnings = ((('<invoke name="',), WORD, ('">',)),)

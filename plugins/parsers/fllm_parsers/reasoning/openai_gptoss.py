@@ -40,7 +40,7 @@ class OpenAIGptOssParser:
 
     visible_tokens = (*_HEADER_MARKERS, MESSAGE, *ENDS)
 
-    def __init__(self, _: ParserContext) -> None:
+    def __init__(self, context: ParserContext) -> None:
         self._splitter = MarkerSplitter(self.visible_tokens)
         self._header: list[str] | None = None
         """The header that is being read; ``None`` within a message."""
@@ -48,16 +48,22 @@ class OpenAIGptOssParser:
         self._beginning: list[str] | None = []
         """The beginning of the output, which may be a recipient, since the prompt began the header."""
         self._has_recipient = False
+        if context.continued_message is not None:
+            self._beginning = None
+            for part in (*self._splitter.feed(context.continued_message), *self._splitter.finish()):
+                self._process(part)
 
     def constrain_output(self, content: Constraint) -> Constraint:
         """Return the constraint of a whole output: optional reasoning, then the content.
 
         The content is the final message or, if it is a call, begins with a header of its own.
         """
-        reasoning = Concat((ConstString(_ANALYSIS), TextUntil(ENDS[0]), ConstString(_NEXT)))
-        return Concat(
-            (AnyOf((reasoning, ConstString(""))), AnyOf((Concat((ConstString(_FINAL), content)), content)))
-        )
+        rest_of_reasoning = (TextUntil(ENDS[0]), ConstString(_NEXT))
+        answer = AnyOf((Concat((ConstString(_FINAL), content)), content))
+        if self._beginning is None:  # the output continues a message
+            return Concat((*rest_of_reasoning, answer)) if self._kind == "reasoning" else content
+        reasoning = Concat((ConstString(_ANALYSIS), *rest_of_reasoning))
+        return Concat((AnyOf((reasoning, ConstString(""))), answer))
 
     def feed(self, text: str) -> list[ParserEvent]:
         """Process the next piece of output; return the events that are now certain."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fllm.parsing import ReasoningParserBase
+from fllm_parsers.reasoning.call_beginnings import FUNCTION
 
 
 class SeedOssParser(ReasoningParserBase):
@@ -11,3 +12,4 @@ class SeedOssParser(ReasoningParserBase):
     opening = ("<seed:think>",)
     closing = ("</seed:think>",)
     implicit_end = ("<seed:tool_call>",)
+    call_beginnings = (FUNCTION,)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fllm.parsing import ReasoningParserBase, Space
+from fllm_parsers.reasoning.call_beginnings import TOOL_CALL
 
 
 class Step3Parser(ReasoningParserBase):
@@ -13,5 +14,6 @@ class Step3p5Parser(ReasoningParserBase):
     """Parses reasoning and drops the line breaks before the closing tag; tool calls end it, too."""
 
     implicit_end = ("<tool_call>",)
+    call_beginnings = TOOL_CALL
     stray_markers = "text"
     reasoning_space = Space(end=True)
