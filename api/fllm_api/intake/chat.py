@@ -84,7 +84,7 @@ def prepare_chat(body: ChatRequest, server: AppState) -> Pieces[PreparedChat]:
         stop=stop,
         include_stop=bool(body.include_stop_str_in_output),
         skip_special_tokens=body.skip_special_tokens is not False,
-        continues_prompt=bool(body.continue_final_message),
+        continues_prompt=_continues_final_message(body),
         reasoning_parser=server.reasoning_parser,
         tool_parser=plan.parser,
         cache_salt=body.cache_salt or "",
@@ -93,7 +93,7 @@ def prepare_chat(body: ChatRequest, server: AppState) -> Pieces[PreparedChat]:
             prompt=prompt,
             tools=tools,
             template_kwargs=kwargs,
-            continued_message=_text(body.messages[-1]) if body.continue_final_message else None,
+            continued_message=_text(body.messages[-1]) if _continues_final_message(body) else None,
             auto_selected=_is_auto(server),
         ),
         output_constraint=plan.output_constraint,
@@ -112,11 +112,12 @@ def render_chat(body: ChatRequest, server: AppState) -> str:
 
 
 def _render(body: ChatRequest, server: AppState, tools: tuple[Tool, ...], kwargs: dict[str, Any]) -> str:
+    messages = body.messages[:-1] if _ends_with_nothing(body) else body.messages
     return _template(body, server).render(
-        template_messages(body.messages),
+        template_messages(messages),
         tools=[template_tool(tool) for tool in tools] or None,
         add_generation_prompt=_generation_prompt(body),
-        continue_final_message=bool(body.continue_final_message),
+        continue_final_message=_continues_final_message(body),
         inject_tools=True,
         call_format=call_format(server.tool_parser),
         explain_calls=server.tool_parser is None,
@@ -143,7 +144,27 @@ def _is_auto(server: AppState) -> bool:
 
 
 def _generation_prompt(body: ChatRequest) -> bool:
-    return first_set(body.add_generation_prompt, default=not body.continue_final_message)
+    return first_set(body.add_generation_prompt, default=not _continues_final_message(body))
+
+
+def _continues_final_message(body: ChatRequest) -> bool:
+    """Return whether the response continues the final message: by default, if it is the assistant's text."""
+    if body.continue_final_message is not None or body.add_generation_prompt is not None:
+        return bool(body.continue_final_message)
+    return _is_prefill(body.messages[-1]) and bool(_text(body.messages[-1]).strip())
+
+
+def _ends_with_nothing(body: ChatRequest) -> bool:
+    """Return whether the final message is the beginning of a response, but an empty one."""
+    *others, final = body.messages
+    flags = (body.continue_final_message, body.add_generation_prompt)
+    return bool(others) and flags == (None, None) and _is_prefill(final) and not _text(final).strip()
+
+
+def _is_prefill(message: ChatMessage) -> bool:
+    reasoning = message.reasoning_content or message.reasoning or message.thinking
+    others = message.tool_calls or message.function_call or (reasoning and not _text(message).strip())
+    return message.role == "assistant" and not others
 
 
 def _template_kwargs(body: ChatRequest, reasoning: ReasoningSettings, server: AppState) -> dict[str, Any]:
@@ -156,7 +177,7 @@ def _template_kwargs(body: ChatRequest, reasoning: ReasoningSettings, server: Ap
 
 def _check_messages(messages: list[ChatMessage]) -> None:
     for i, message in enumerate(messages):
-        if message.content is None and message.role not in ("assistant", "function"):
+        if message.content is None and message.role not in ("assistant", "function", "tool"):
             raise RequestError(
                 f"`messages[{i}].content` is missing: a message with role {message.role!r} requires content",
                 param=f"messages[{i}].content",
@@ -187,5 +208,5 @@ def _echo(body: ChatRequest, role: str) -> str:
 
 def _text(message: ChatMessage) -> str:
     if isinstance(message.content, list):
-        return "\n".join(part.text or "" for part in message.content)
-    return message.content or ""
+        return "\n".join(part.text or part.refusal or "" for part in message.content)
+    return message.content or message.refusal or ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,24 +14,39 @@ from fllm.parsing.argument_writer import quoted
 from fllm.parsing.json_objects import complete_object
 from fllm_api.protocol.chat import ChatMessage
 
+log = logging.getLogger("fllm.server")
 
-def template_messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
-    """Return the messages as dictionaries in which the arguments of each tool call are a JSON object."""
-    builtins: list[dict[str, Any]] = [msgspec.to_builtins(message) for message in messages]
-    for message in builtins:
-        for call in message.get("tool_calls") or ():
-            function = call.get("function")
-            if isinstance(function, dict) and isinstance(function.get("arguments"), str):
-                function["arguments"] = object_text(function["arguments"])
+Message = dict[str, Any]
+
+
+def template_messages(messages: Sequence[ChatMessage]) -> list[Message]:
+    """Return the messages as dictionaries, in the form that OpenAI documents today.
+
+    A refusal is content, a ``function_call`` is a tool call, and each call and result has an id. The
+    arguments of each call are a JSON object.
+    """
+    builtins = [_modern(msgspec.to_builtins(message)) for message in messages]
+    _add_call_ids(builtins)
+    changed = []
+    for i, message in enumerate(builtins):
+        for j, call in enumerate(message.get("tool_calls") or ()):
+            function = call["function"]
+            sent, function["arguments"] = function["arguments"], object_text(function["arguments"])
+            if isinstance(sent, str) and sent.strip() not in ("", "null", function["arguments"]):
+                changed.append(f"messages[{i}].tool_calls[{j}]")
+    if changed:
+        log.info("arguments that are not a JSON object are passed to the model as one: %s", changed[0])
     return builtins
 
 
-def object_text(arguments: str) -> str:
+def object_text(arguments: Any) -> str:
     """Return the arguments as the text of a JSON object.
 
     An object that is cut off is completed, and a dictionary of Python is converted. Anything else becomes the
     only member of an object, so that nothing that the model wrote is lost.
     """
+    if not isinstance(arguments, str):
+        arguments = msgspec.json.encode(arguments).decode()
     text = arguments.strip()
     if text in ("", "null"):
         return "{}"
@@ -37,3 +54,62 @@ def object_text(arguments: str) -> str:
         return completed
     value = read_value(text) or quoted(text)
     return value if value.startswith("{") else f'{{"arguments": {value}}}'
+
+
+def _modern(message: Message) -> Message:
+    """Return the message without the fields that have another name today."""
+    function_call, tool_name = message.pop("function_call", None), message.pop("tool_name", None)
+    reasoning, thinking = message.pop("reasoning", None), message.pop("thinking", None)
+    refusal = message.pop("refusal", None)
+    if function_call and not message.get("tool_calls"):
+        message["tool_calls"] = [{"id": None, "function": function_call}]
+    if message["role"] == "function":
+        message["role"] = "tool"
+    if message["role"] == "tool":
+        message["name"] = message.get("name") or tool_name
+    message["reasoning_content"] = message.get("reasoning_content") or reasoning or thinking
+    message["content"] = message["content"] or refusal or message["content"]
+    for call in message.get("tool_calls") or ():
+        call["type"] = "function"
+    return message
+
+
+def _add_call_ids(messages: list[Message]) -> None:
+    """Give an id to each call without one, or with one that another call of the message has.
+
+    A result without an id is that of the first open call of its function, or else of the first open call.
+    """
+    open_calls = _OpenCalls({})
+    for i, message in enumerate(messages):
+        if calls := message.get("tool_calls"):
+            ids = {f"call_{i}_{j}" if not call["id"] else call["id"]: call for j, call in enumerate(calls)}
+            if len(ids) < len(calls):
+                ids = {f"{call['id'] or 'call'}_{i}_{j}": call for j, call in enumerate(calls)}
+            open_calls = _OpenCalls(ids)
+            for call_id, call in ids.items():
+                call["id"] = call_id
+        elif message["role"] == "tool":
+            sent = message.get("tool_call_id")
+            message["tool_call_id"] = open_calls.answer(sent, message.get("name")) or sent or f"call_{i}"
+
+
+class _OpenCalls:
+    """The calls of one message that have no result yet."""
+
+    def __init__(self, calls: dict[str, Message]) -> None:
+        self._closed: set[str] = set()
+        self._all = deque(calls)
+        self._by_sent_id: defaultdict[str | None, deque[str]] = defaultdict(deque)
+        self._by_name: defaultdict[str | None, deque[str]] = defaultdict(deque)
+        for call_id, call in calls.items():
+            self._by_sent_id[call["id"]].append(call_id)
+            self._by_name[call["function"]["name"]].append(call_id)
+
+    def answer(self, sent: str | None, name: str | None) -> str | None:
+        """Close the call that a result belongs to, and return its id; ``None`` if there is none."""
+        for queue in [self._by_sent_id[sent]] if sent else [self._by_name[name], self._all]:
+            while queue:
+                if (call_id := queue.popleft()) not in self._closed:
+                    self._closed.add(call_id)
+                    return call_id
+        return None

@@ -22,7 +22,7 @@ class FunctionCall(Struct, frozen=True):
     """Function name of an earlier call, and its arguments as JSON text."""
 
     name: str
-    arguments: str | None = None
+    arguments: Any = None
 
 
 class ToolCall(Struct, frozen=True):
@@ -30,19 +30,28 @@ class ToolCall(Struct, frozen=True):
 
     function: FunctionCall
     id: str | None = None
-    type: Literal["function"] = "function"
+    type: Literal["function"] | None = "function"
 
 
 class ChatMessage(Struct, frozen=True, kw_only=True):
     """One message of the conversation so far."""
 
-    role: Literal["developer", "system", "user", "assistant", "tool", "function"]
+    role: Annotated[str, Meta(min_length=1, max_length=64)]
+    """One of OpenAI's roles, or one that the chat template names."""
     content: str | list[ContentPart] | None = None
     name: str | None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
     reasoning_content: str | None = None
     refusal: str | None = None
+    function_call: FunctionCall | None = None
+    """OpenAI's older form of a tool call."""
+    reasoning: str | None = None
+    """vLLM's and OpenRouter's name of ``reasoning_content``."""
+    thinking: str | None = None
+    """Ollama's name of ``reasoning_content``."""
+    tool_name: str | None = None
+    """Ollama's name of ``name``."""
 
 
 class FunctionDefinition(Struct, frozen=True):
@@ -114,7 +123,7 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
     add_generation_prompt: bool | None = None
     """End the prompt with the assistant header. Default: the opposite of ``continue_final_message``."""
     continue_final_message: bool | None = None
-    """Continue the last message instead of starting a new one."""
+    """Continue the last message instead of starting a new one. Default: if the assistant's."""
     echo: bool | None = None
     """With ``continue_final_message``, start the output with the continued message."""
     chat_template_kwargs: dict[str, Any] | None = None

@@ -14,6 +14,7 @@ from fllm.chat.message_escaping import ControlTokens, MessageEscaper
 from fllm.chat.message_normalization import EmptyContent, MessageFormat, normalize_messages
 from fllm.chat.reasoning_controls import ReasoningControls, reasoning_controls
 from fllm.chat.template_introspection import TemplateTraits, template_traits
+from fllm.chat.template_rules import PROBE_TOOL, TemplateRules, find_rules
 from fllm.chat.tool_prompt import TextRole
 from fllm.errors import ConfigError
 
@@ -44,13 +45,14 @@ class CompiledTemplate(Struct, frozen=True):
     message_format: MessageFormat
     renders_tools: bool = True
     """Whether it renders the list of tools; otherwise a message lists them."""
-    renders_calls: bool = True
-    """Whether it renders the calls of assistant messages; otherwise they become text."""
     system_role: TextRole = "system"
     """The role of instructions: "user" if the template does not render system messages."""
     reasoning_controls: ReasoningControls = ReasoningControls()
     escaper: MessageEscaper | None = None
     """Escapes control tokens in the text of messages, unless they are allowed there."""
+    rules: TemplateRules = TemplateRules()
+    rules_with_tools: TemplateRules = TemplateRules()
+    """The rules of requests with tools, which some templates put into a message."""
 
     def probe(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None) -> str:
         """Render with empty special tokens, since the model's own are not known yet."""
@@ -91,8 +93,9 @@ def compile_template(
         return replace(
             compiled,
             renders_tools=traits.uses_tools,
-            renders_calls=traits.mentions_tool_calls,
             system_role="system" if _supports_system(compiled) else "user",
+            rules=_find_rules(compiled, traits, None),
+            rules_with_tools=_find_rules(compiled, traits, [PROBE_TOOL]),
         )
     except _TOO_COMPLEX as error:
         raise TemplateTooComplex(f"{where} is too complex: {one_line(error)}") from error
@@ -114,11 +117,8 @@ def _message_format(traits: TemplateTraits, content_format: ContentFormat) -> Me
 _TOO_COMPLEX = (OversizedResult, MemoryError)
 """Errors of a simple conversation that show that the template is too complex."""
 
-PROBE_TOOL: Mapping[str, Any] = {
-    "type": "function",
-    "function": {"name": "f", "description": "f", "parameters": {"type": "object", "properties": {}}},
-}
-"""A tool for probing templates."""
+MAX_ROLES = 64
+"""Names in a template's source that are tried as roles."""
 
 _PROBE_TOOL_CALL: Sequence[Mapping[str, Any]] = (
     {"role": "user", "content": "Hello"},
@@ -142,6 +142,20 @@ def _with_tool_call_format(compiled: CompiledTemplate) -> CompiledTemplate:
     )
     candidates = (replace(compiled, message_format=each) for each in formats)
     return next((each for each in candidates if _renders_tool_calls(each)), compiled)
+
+
+def _find_rules(
+    compiled: CompiledTemplate, traits: TemplateTraits, tools: Sequence[Mapping[str, Any]] | None
+) -> TemplateRules:
+    def render(messages: Sequence[Mapping[str, Any]]) -> str:
+        try:
+            return compiled.probe(messages, tools)
+        except _TOO_COMPLEX:
+            raise
+        except RENDER_ERRORS:
+            return ""
+
+    return find_rules(render, sorted(traits.roles)[:MAX_ROLES], knows_tools=traits.uses_tools)
 
 
 def _supports_system(compiled: CompiledTemplate) -> bool:

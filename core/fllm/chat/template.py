@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any, TypeVar
 
 from fllm.chat.compiled_template import (
-    PROBE_TOOL,
     RENDER_ERRORS,
     CompiledTemplate,
     ContentFormat,
@@ -21,13 +20,8 @@ from fllm.chat.jinja_environment import ConversationRejected
 from fllm.chat.message_escaping import ControlTokens
 from fllm.chat.message_normalization import normalize_messages
 from fllm.chat.reasoning_controls import ReasoningControls
-from fllm.chat.tool_prompt import (
-    CallFormat,
-    add_instructions,
-    add_tool_prompt,
-    calls_as_text,
-    results_as_text,
-)
+from fllm.chat.template_rules import PROBE_TOOL, TemplateRules
+from fllm.chat.tool_prompt import DEFAULT_CALL_FORMAT, CallFormat, add_instructions, add_tool_prompt
 from fllm.concurrency.thread_watchdog import LimitExceeded, ThreadWatchdog
 from fllm.errors import ConfigError, RequestError
 from fllm.values import ChatTemplates
@@ -117,7 +111,7 @@ class ChatTemplate:
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
         inject_tools: bool = False,
-        call_format: CallFormat | None = None,
+        call_format: CallFormat = DEFAULT_CALL_FORMAT,
         explain_calls: bool = False,
         kwargs: Mapping[str, Any] = {},
     ) -> str:
@@ -128,14 +122,15 @@ class ChatTemplate:
         too long there.
 
         Messages and tools are OpenAI's, as plain values. ``kwargs`` are further variables of the template.
-        With ``inject_tools``, a message lists the tools if the template does not render them. With
-        ``call_format``, calls that the template does not render become text in this format, and their results
-        become text of the user if it does not render tools either. With ``explain_calls``, a message explains
-        the format if there are tools. With ``continue_final_message``, the text ends where the last message's
-        content ends.
+        With ``inject_tools``, a message lists the tools if the template does not render them. Calls
+        that it does not render become text in ``call_format``. With ``explain_calls``, a message explains the
+        format if there are tools. With ``continue_final_message``, the text ends where the last message's
+        content ends. Whatever else the template can't express is adapted, see `fllm.chat.template_rules`.
         """
         _check_conflicts(messages, add_generation_prompt, continue_final_message, kwargs)
         template = self._select(has_tools=bool(tools))
+        rules = template.rules_with_tools if tools else template.rules
+        _check_roles(messages, rules)
         conversation = normalize_messages(messages, template.message_format)
         explained = call_format if tools and explain_calls else None
         if tools and inject_tools and not template.renders_tools:
@@ -146,10 +141,8 @@ class ChatTemplate:
             conversation = escaper.escape_messages(conversation)
             tools = escaper.escape_values(tools)
             kwargs = {**kwargs, "documents": escaper.escape_values(kwargs.get("documents"))}
-        if call_format and not template.renders_calls:
-            if not template.renders_tools:
-                conversation = results_as_text(conversation)
-            conversation = calls_as_text(conversation, call_format)
+        if rules.adaptations:
+            conversation = normalize_messages(rules.adapt(conversation, call_format), template.message_format)
         variables = {
             "documents": None,
             **self._special_tokens,
@@ -200,6 +193,16 @@ def _render(template: CompiledTemplate, variables: Mapping[str, Any]) -> str:
         ) from error
 
 
+def _check_roles(messages: Sequence[Mapping[str, Any]], rules: TemplateRules) -> None:
+    for i, message in enumerate(messages):
+        if (role := message["role"]) not in rules.roles:
+            roles = ", ".join(sorted(rules.roles))
+            raise RequestError(
+                f"the model has no messages of the role {role!r}; the roles of its chat template are {roles}",
+                param=f"messages[{i}].role",
+            )
+
+
 def _failure(template: CompiledTemplate, tools: Sequence[Mapping[str, Any]] | None) -> Exception | None:
     try:
         template.probe([{"role": "user", "content": "Hello"}], tools)
@@ -222,9 +225,10 @@ def _check_conflicts(
         raise RequestError(
             "continue_final_message can't be used with add_generation_prompt", param="continue_final_message"
         )
-    if continue_final_message and messages[-1].get("content") is None:
+    if continue_final_message and (messages[-1].get("content") is None or messages[-1].get("tool_calls")):
         raise RequestError(
-            "the final message has no content to continue", param=f"messages[{len(messages) - 1}].content"
+            "only a final message with content and without tool calls can be continued",
+            param=f"messages[{len(messages) - 1}].content",
         )
     for name in _RESERVED_VARIABLES:
         if name in kwargs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from jinja2 import nodes
@@ -12,6 +13,7 @@ SEARCH_METHODS = (
     *("find", "rfind", "index", "replace", "removeprefix", "removesuffix"),
 )
 """Methods of a text whose first argument is a string to look for."""
+_ROLE = re.compile(r"[\w-]{1,64}")
 
 
 class TemplateTraits(Struct, frozen=True):
@@ -25,10 +27,10 @@ class TemplateTraits(Struct, frozen=True):
     """The source mentions the role ``developer``."""
     uses_tools: bool
     """The source uses the variable ``tools``."""
-    mentions_tool_calls: bool
-    """The source mentions the field ``tool_calls`` of messages."""
     searched: frozenset[str]
     """Strings that the template looks for in a text, such as ``</think>``."""
+    roles: frozenset[str]
+    """Texts with which the source compares roles."""
 
 
 def template_traits(tree: nodes.Template) -> TemplateTraits:
@@ -40,9 +42,8 @@ def template_traits(tree: nodes.Template) -> TemplateTraits:
         tests_for_string=any(_is_content(test.node, names) for test in tests),
         mentions_developer=any(const.value == "developer" for const in tree.find_all(nodes.Const)),
         uses_tools=any(name.name == "tools" for name in tree.find_all(nodes.Name)),
-        mentions_tool_calls=any(field.attr == "tool_calls" for field in tree.find_all(nodes.Getattr))
-        or any(const.value == "tool_calls" for const in tree.find_all(nodes.Const)),
         searched=frozenset(_searched(tree)),
+        roles=frozenset(_roles(tree)),
     )
 
 
@@ -56,6 +57,13 @@ def _searched(tree: nodes.Template) -> Iterator[str]:
             case nodes.Call(node=nodes.Getattr(attr=name), args=[nodes.Const(value=str(text)), *_]):
                 if name in SEARCH_METHODS:
                     yield text
+
+
+def _roles(tree: nodes.Template) -> Iterator[str]:
+    for comparison in tree.find_all(nodes.Compare):
+        texts = [each.value for each in comparison.find_all(nodes.Const) if isinstance(each.value, str)]
+        if "role" in texts or any(each.attr == "role" for each in comparison.find_all(nodes.Getattr)):
+            yield from (text for text in texts if _ROLE.fullmatch(text) and text != "role")
 
 
 def _content_names(tree: nodes.Template) -> set[str]:

@@ -42,6 +42,12 @@ class CallFormat(Struct, frozen=True, kw_only=True):
         )
 
 
+DEFAULT_CALL_FORMAT = CallFormat(
+    before="[", begin='{"name": "', middle='", "parameters": ', end="}", between=", ", after="]"
+)
+"""The server's own format, since most models were trained on some form of it."""
+
+
 def add_tool_prompt(
     conversation: Conversation,
     role: TextRole,
@@ -60,40 +66,6 @@ def add_instructions(conversation: Conversation, explained: CallFormat) -> Conve
     A system message could replace the one that a template with tools has of its own.
     """
     return _add_to_user(conversation, explained.instructions(), after=True)
-
-
-def calls_as_text(conversation: Conversation, call_format: CallFormat) -> Conversation:
-    """Return the conversation with the calls of the assistant as text in its messages."""
-    return [
-        {
-            **{key: value for key, value in message.items() if key != "tool_calls"},
-            "content": _join(
-                message.get("content") or "",
-                call_format.write(call["function"] for call in message["tool_calls"]),
-            ),
-        }
-        if message.get("tool_calls")
-        else message
-        for message in conversation
-    ]
-
-
-def results_as_text(conversation: Conversation) -> Conversation:
-    """Return the conversation with the results of its calls in messages of the user, one for each run."""
-    messages: Conversation = []
-    names: dict[object, str] = {}
-    follows_result = False
-    for message in conversation:
-        names |= {call.get("id"): call["function"]["name"] for call in message.get("tool_calls", ())}
-        name = names.get(message.get("tool_call_id")) if message["role"] == "tool" else None
-        if name is None:
-            messages.append(message)
-        else:
-            result = _join(f"Result of {name}:", message["content"], separator="\n")
-            previous = messages.pop()["content"] if follows_result else ""
-            messages.append({"role": "user", "content": _join(previous, result)})
-        follows_result = name is not None
-    return messages
 
 
 def _json(arguments: Any) -> str:

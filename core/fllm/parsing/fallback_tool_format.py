@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from msgspec.structs import asdict
+
+from fllm.chat.tool_prompt import DEFAULT_CALL_FORMAT
 from fllm.constraints import AnyOf, Constraint, Regex
 from fllm.interfaces import LoadedToolParser
 from fllm.parsing.json_scanner import JsonScanner
@@ -28,9 +31,7 @@ class FallbackToolFormat(ToolFormat, frozen=True, kw_only=True):
         return AnyOf((_PLAIN_TEXT, self.calls(tools)))
 
 
-FALLBACK_TOOL_FORMAT = FallbackToolFormat(
-    before="[", begin='{"name": "', middle='", "parameters": ', end="}", between=", ", after="]"
-)
+FALLBACK_TOOL_FORMAT = FallbackToolFormat(**asdict(DEFAULT_CALL_FORMAT))
 
 
 class FallbackToolCallParser(JsonToolCallParser):

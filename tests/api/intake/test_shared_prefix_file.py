@@ -32,7 +32,7 @@ def test_other_line_breaks_and_spaces_count(tmp_path: Path) -> None:
         ("a.json", b"{", "can't be read: Input data was truncated"),
         ("a.json", b"[" * 5000, "can't be read"),
         ("a.json", b'{"messages": []}', r"length >= 1 - at `\$.messages`"),
-        ("a.json", b'{"messages": [{"role": "king", "content": "a"}]}', "Invalid enum value 'king'"),
+        ("a.json", b'{"messages": [{"role": "", "content": "a"}]}', "length >= 1"),
         ("a.json", b'{"messages": [{"role": "user"}], "model": "m"}', "unknown field `model`"),
     ],
 )

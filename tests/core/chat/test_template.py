@@ -282,7 +282,7 @@ CALLS = "{% for c in m.tool_calls or [] %}!{{ c.function.name }}{% endfor %}{% e
         ),
         ("{% for m in messages %}{{ '-' + m.content }}" + CALLS, "-!f"),
         ("{% for m in messages %}{{ m.content | string | length }}" + CALLS, "0!f"),
-        ("{% for m in messages %}{{ m.content }}{% endfor %}", ""),
+        ("{% for m in messages %}{{ m.content }}{% endfor %}", '[{"name": "f", "parameters": {}}]'),
     ],
 )
 def test_a_call_without_text_takes_the_format_that_the_template_can_render(

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import tokenizers
+from support.histories import is_whole
 from support.paths import SHARED
 from tokenizers import models
 
@@ -29,9 +30,17 @@ EMPTY = {
     "ibm-granite-granite-3.3-2B-Instruct",
     "microsoft-Phi-3.5-mini-instruct",
 }
-# And to these with null content, which transformers omits: it can't render such a call with them.
-NULL = {"deepseek-ai-DeepSeek-R1-Distill-Llama-8B", "deepseek-ai-DeepSeek-R1-Distill-Qwen-32B"}
 ARGUMENTS_AS_TEXT = {"deepseek-ai-DeepSeek-R1-Distill-Llama-8B"}
+ADAPTED = {
+    # A message of a role that it does not know is accepted at an odd position only.
+    "google-gemma-2-2b-it": {"late system", "result without call"},
+    # With tools, what the assistant says first becomes the user's.
+    "meta-llama-Llama-3.1-8B-Instruct": {"assistant first"},
+    "meta-llama-Llama-3.2-3B-Instruct": {"assistant first"},
+    # The call is lost, but there is a tool of that name.
+    "ibm-granite-granite-3.3-2B-Instruct": {"short id"},
+}
+TOOLS_ONLY = "NousResearch-Hermes-3-Llama-3.1-8B-tool_use"
 every_family = pytest.mark.parametrize("family", FAMILIES)
 
 Message = dict[str, Any]
@@ -181,22 +190,24 @@ def test_every_conversation_renders_as_in_transformers(family: str, variant: str
     source, options = FAMILIES[family], VARIANTS[variant]
     rendered = 0
     for name, messages in CONVERSATIONS.items():
-        without_text = [message["content"] is None for message in messages]
-        if without_text[-1] and "continue_final_message" in options:
-            continue
-        if family in NULL and any(without_text):
-            shown = ours(source, messages, **options)
-            assert "<｜tool▁call▁begin｜>function<｜tool▁sep｜>" in shown
-            continue
         try:
             expected = theirs(source, as_taken(messages, family), **options)
-        except Exception as error:  # noqa: BLE001 (they raise whatever the template does)
+        except Exception:  # noqa: BLE001 (they raise whatever the template does)
+            expected = ""
+        ends_with_call = bool(messages[-1].get("tool_calls"))
+        if (
+            name == "unknown role"
+            or (family == TOOLS_ONLY and "tools" not in options)
+            or (ends_with_call and "continue_final_message" in options)
+        ):
             with pytest.raises(RequestError):
-                print(name, error, ours(source, messages, **options))
-        else:
+                ours(source, messages, **options)
+        elif is_whole(expected, messages) and name not in ADAPTED.get(family, ()):
             assert ours(source, messages, **options) == expected, name
             rendered += 1
-    assert rendered or "tool_use" in family
+        elif messages[-1]["role"] == "assistant" or "continue_final_message" not in options:
+            assert is_whole(ours(source, messages, **options), messages), name
+    assert rendered or family == TOOLS_ONLY
 
 
 @every_family
