@@ -19,7 +19,7 @@ from fllm.errors import FllmError
 from fllm.events import ParserEvent
 from fllm.structured_output.interfaces import GrammarFactory
 from fllm.structured_output.tool_format import ToolFormat
-from fllm.values import EngineOutput, EngineStats, GenerateRequest, ModelCard, Progress, Tool
+from fllm.values import EngineOutput, EngineStats, GenerateRequest, ModelCard, Progress, ReasoningLimit, Tool
 
 if TYPE_CHECKING:
     from fllm.chat import ChatTemplate
@@ -49,7 +49,7 @@ class Parser(Protocol):
     `Text`, `ToolStart` and `ToolArguments`. Optional abilities, checked when the parser is loaded:
 
     - of the factory (the parser's class): `HasVisibleTokens`, `HasToolFormat`, `MakesCallIds`;
-    - of a reasoning parser: `ConstrainsOutput`.
+    - of a reasoning parser: `ConstrainsOutput`, `LimitsReasoning`.
     """
 
     def feed(self, text: str, /) -> Iterable[ParserEvent]:
@@ -103,6 +103,18 @@ class ConstrainsOutput(Protocol):
 
         Called before `Parser.feed`, on a parser made with `ParserContext.constrained`. Must not change the
         parser.
+        """
+        ...
+
+
+@runtime_checkable
+class LimitsReasoning(Protocol):
+    """A reasoning parser that supports a maximum of reasoning tokens."""
+
+    def limit_reasoning(self, max_tokens: int) -> ReasoningLimit | None:
+        """Return the limit for the output that this parser will parse; ``None`` if it has no reasoning.
+
+        Called before `Parser.feed`. Must not change the parser.
         """
         ...
 

@@ -13,6 +13,22 @@ FinishReason = Literal["stop", "length", "abort"]
 """Why a backend ended a sequence. ``stop``: an end-of-sequence or stop token; ``length``: a limit."""
 
 
+class ReasoningLimit(Struct, frozen=True, kw_only=True):
+    """A maximum of reasoning tokens, and how the output marks its reasoning."""
+
+    max_tokens: int
+    opening: tuple[str, ...]
+    """Texts that begin the reasoning: at the beginning of the output, or anywhere if it ``reopens``."""
+    closing: tuple[str, ...]
+    """Texts that end it."""
+    end: str
+    """Text that is forced when no tokens are left. It begins with one of ``closing``."""
+    inside: bool
+    """Whether the output begins inside the reasoning."""
+    reopens: bool = False
+    """Whether reasoning may begin again after its end."""
+
+
 class SamplingParams(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Sampling parameters of a request, which a backend must respect. The API validates their ranges."""
 
@@ -34,6 +50,11 @@ class SamplingParams(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Number added to the logit, by token id."""
     seed: int | None = None
     """The same seed, prompt and parameters give the same tokens, whatever other requests run."""
+    allowed_token_ids: tuple[int, ...] = ()
+    """Only these tokens are sampled; empty: all."""
+    bad_words_token_ids: tuple[tuple[int, ...], ...] = ()
+    """Sequences of tokens that the output never contains."""
+    reasoning_limit: ReasoningLimit | None = None
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
     """Continue after the model's own end-of-sequence tokens; ``stop_token_ids`` still stop."""
@@ -42,6 +63,19 @@ class SamplingParams(Struct, frozen=True, kw_only=True, omit_defaults=True):
     nothing."""
     prompt_logprobs: int | None = None
     """The same for the tokens of the prompt, on the first output."""
+
+    @property
+    def filter_param(self) -> str | None:
+        """The request field that restricts which tokens are sampled, or ``None`` if all may be."""
+        return next((field for name, field in TOKEN_FILTERS.items() if getattr(self, name)), None)
+
+
+TOKEN_FILTERS: Mapping[str, str] = {
+    "allowed_token_ids": "allowed_token_ids",
+    "bad_words_token_ids": "bad_words",
+    "reasoning_limit": "thinking_token_budget",
+}
+"""Fields of `SamplingParams` that restrict which tokens are sampled, and the request's fields for them."""
 
 
 class GenerateRequest(Struct, frozen=True):

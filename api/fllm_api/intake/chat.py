@@ -16,7 +16,7 @@ from fllm.values import ModelCard, Tool
 from fllm_api.app_state import AppState
 from fllm_api.intake.history import template_messages
 from fllm_api.intake.prefix_cache import count_shared_tokens
-from fllm_api.intake.reasoning import ReasoningSettings, read_reasoning
+from fllm_api.intake.reasoning import TEMPLATE_BUDGET, ReasoningSettings, read_reasoning
 from fllm_api.intake.response_size import check_echo, logprob_bound
 from fllm_api.intake.sampling import (
     check_fields,
@@ -77,7 +77,7 @@ def prepare_chat(body: ChatRequest, server: AppState) -> Pieces[PreparedChat]:
     max_tokens = bound.limit_max_tokens(max_tokens, reducible=max_tokens != requested)
     request = PipelineRequest(
         prompts=[ids],
-        sampling=resolve_sampling(body, server.card, max_tokens=max_tokens, logprobs=logprobs),
+        sampling=resolve_sampling(body, server, max_tokens=max_tokens, logprobs=logprobs),
         n=n,
         best_of=best_of,
         beam=beam,
@@ -86,6 +86,7 @@ def prepare_chat(body: ChatRequest, server: AppState) -> Pieces[PreparedChat]:
         skip_special_tokens=body.skip_special_tokens is not False,
         continues_prompt=_continues_final_message(body),
         reasoning_parser=server.reasoning_parser,
+        max_reasoning_tokens=_max_reasoning_tokens(body, reasoning, server),
         tool_parser=plan.parser,
         cache_salt=body.cache_salt or "",
         shared_tokens=count_shared_tokens([ids], server),
@@ -182,6 +183,23 @@ def _check_messages(messages: list[ChatMessage]) -> None:
                 f"`messages[{i}].content` is missing: a message with role {message.role!r} requires content",
                 param=f"messages[{i}].content",
             )
+
+
+def _max_reasoning_tokens(body: ChatRequest, reasoning: ReasoningSettings, server: AppState) -> int | None:
+    if reasoning.budget is None:
+        return None
+    param = reasoning.budget_param
+    if server.reasoning_parser is None:
+        if param == TEMPLATE_BUDGET:  # the template may have its own use for it
+            return None
+        raise RequestError(
+            f"`{param}` requires a reasoning parser: start the server with --reasoning-parser NAME",
+            param=param,
+            code="unsupported_parameter",
+        )
+    if body.use_beam_search:
+        raise RequestError(f"`{param}` can't be combined with `use_beam_search`", param=param)
+    return reasoning.budget
 
 
 def _requested_max_tokens(body: ChatRequest, card: ModelCard) -> int | None:

@@ -86,7 +86,7 @@ def prepare_completion(body: CompletionRequest, server: AppState) -> Pieces[Prep
         prompts=token_ids,
         sampling=resolve_sampling(
             body,
-            card,
+            server,
             max_tokens=max_tokens,
             logprobs=body.logprobs,
             prompt_logprobs=body.logprobs if echo else None,

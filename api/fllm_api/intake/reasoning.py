@@ -10,6 +10,7 @@ from fllm.chat.reasoning_controls import ReasoningControls
 from fllm_api.intake.sampling import first_set
 from fllm_api.protocol.chat import ChatRequest, ReasoningOptions, ThinkingOptions
 
+TEMPLATE_BUDGET = "chat_template_kwargs.thinking_budget"
 _THINKING_TYPES = {"enabled": True, "disabled": False}
 
 
@@ -21,6 +22,8 @@ class ReasoningSettings(Struct, frozen=True, kw_only=True):
     """Whether to reason at all; ``None``: as the effort says, or the template's default."""
     budget: int | None = None
     """Maximum number of reasoning tokens."""
+    budget_param: str = ""
+    """The field that sets it."""
     included: bool = True
     """Whether the response includes the reasoning."""
 
@@ -32,20 +35,23 @@ class ReasoningSettings(Struct, frozen=True, kw_only=True):
 def read_reasoning(body: ChatRequest) -> ReasoningSettings:
     """Return what a request asks for. OpenAI's and vLLM's fields take precedence over those of others."""
     options, thinking = body.reasoning or ReasoningOptions(), _thinking_options(body.thinking)
-    budget = first_set(
-        body.thinking_token_budget,
-        body.thinking_budget,
-        options.max_tokens,
-        thinking.budget_tokens,
-        _integer((body.chat_template_kwargs or {}).get("thinking_budget")),
-        default=None,
+    budgets = {
+        "thinking_token_budget": body.thinking_token_budget,
+        "thinking_budget": body.thinking_budget,
+        "reasoning.max_tokens": options.max_tokens,
+        "thinking.budget_tokens": thinking.budget_tokens,
+        TEMPLATE_BUDGET: _integer((body.chat_template_kwargs or {}).get("thinking_budget")),
+    }
+    budget_param, budget = next(
+        ((name, value) for name, value in budgets.items() if value is not None), ("", -1)
     )
     return ReasoningSettings(
         effort=first_set(body.reasoning_effort, options.effort, default=None),
         enabled=first_set(
             body.enable_thinking, options.enabled, _THINKING_TYPES.get(thinking.type), default=None
         ),
-        budget=None if budget is None or budget < 0 else budget,
+        budget=None if budget < 0 else budget,
+        budget_param=budget_param,
         included=body.include_reasoning is not False and options.exclude is not True,
     )
 

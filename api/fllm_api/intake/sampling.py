@@ -6,7 +6,7 @@ over vLLM's default.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from fllm.errors import ContextTooLong, RequestError
@@ -19,7 +19,7 @@ from fllm_api.protocol.generation import GenerationRequest
 T = TypeVar("T")
 
 MAX_STOP_CHARS = 16 * 1024
-"""Maximum total length of the stop strings. It bounds the size of the automaton that finds them."""
+"""Maximum total length of the stop strings, and of the bad words. It bounds the automaton that finds them."""
 
 
 def first_set(*values: T | None, default: T) -> T:
@@ -47,14 +47,14 @@ def resolve_max_tokens(
 
 def resolve_sampling(
     request: GenerationRequest,
-    card: ModelCard,
+    server: AppState,
     *,
     max_tokens: int,
     logprobs: int | None,
     prompt_logprobs: int | None = None,
 ) -> SamplingParams:
     """Return the sampling parameters of a request, with defaults for the fields that are not set."""
-    defaults = card.defaults
+    defaults = server.card.defaults
     return SamplingParams(
         max_tokens=max_tokens,
         min_tokens=_min_tokens(request, max_tokens),
@@ -66,6 +66,8 @@ def resolve_sampling(
         frequency_penalty=first_set(request.frequency_penalty, default=0.0),
         repetition_penalty=first_set(request.repetition_penalty, defaults.repetition_penalty, default=1.0),
         logit_bias=request.logit_bias or {},
+        allowed_token_ids=tuple(dict.fromkeys(request.allowed_token_ids or ())),
+        bad_words_token_ids=_bad_words_token_ids(request.bad_words or (), server.tokenizer),
         seed=request.seed,
         stop_token_ids=tuple(request.stop_token_ids or ()),
         ignore_eos=bool(request.ignore_eos),
@@ -122,6 +124,20 @@ def check_fields(request: GenerationRequest, server: AppState) -> None:
         )
     check_token_ids(request.logit_bias or (), server.tokenizer, "logit_bias")
     check_token_ids(request.stop_token_ids or (), server.tokenizer, "stop_token_ids")
+    check_token_ids(request.allowed_token_ids or (), server.tokenizer, "allowed_token_ids")
+    if (length := sum(map(len, request.bad_words or ()))) > MAX_STOP_CHARS:
+        raise RequestError(
+            f"`bad_words` has {length} characters in total; the maximum is {MAX_STOP_CHARS}",
+            param="bad_words",
+        )
+
+
+def _bad_words_token_ids(words: Sequence[str], tokenizer: Tokenizer) -> tuple[tuple[int, ...], ...]:
+    """Return the tokens of each text within a text and at its beginning, as vLLM does."""
+    stripped = [text for word in words if (text := word.lstrip())]
+    spellings = dict.fromkeys([*words, *stripped, *(f" {text}" for text in stripped)])
+    encoded = [tokenizer.encode(text, add_special_tokens=False) for text in spellings]
+    return tuple(dict.fromkeys(tuple(ids) for ids in encoded if ids))
 
 
 def check_sequences(prompts: int, n: int, best_of: int, beam: BeamSearchParams | None, capacity: int) -> None:
@@ -141,7 +157,14 @@ def _beam_search_params(request: GenerationRequest, width: int) -> BeamSearchPar
             "`use_beam_search` can't be streamed: the best beam is known only at the end",
             param="use_beam_search",
         )
-    neutral = {"presence_penalty": 0, "frequency_penalty": 0, "repetition_penalty": 1, "logit_bias": {}}
+    neutral = {
+        "presence_penalty": 0,
+        "frequency_penalty": 0,
+        "repetition_penalty": 1,
+        "logit_bias": {},
+        "allowed_token_ids": None,
+        "bad_words": [],
+    }
     for name, value in neutral.items():
         if getattr(request, name) not in (None, value):
             raise RequestError(f"`{name}` can't be combined with `use_beam_search`", param=name)

@@ -33,6 +33,9 @@ MAX_STOP_STRING_CHARS = 1024
 MAX_TOKEN_IDS = 1024
 """Maximum length of ``logit_bias`` and of ``stop_token_ids``. Each step reads all of them."""
 StopString = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_STRING_CHARS)]
+MAX_BAD_WORDS = 256
+BadWord = Annotated[str, Meta(min_length=1, max_length=1024)]
+MAX_ALLOWED_TOKEN_IDS = 65536
 CacheSalt = Annotated[str, Meta(min_length=1, max_length=1024)]
 TopLogprobs = Annotated[int, Meta(ge=0, le=20)]
 Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
@@ -74,6 +77,12 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     frequency_penalty: Penalty | None = None
     repetition_penalty: Annotated[float, Meta(gt=0, le=100)] | None = None
     logit_bias: Annotated[dict[TokenId, LogitBias], Meta(max_length=MAX_TOKEN_IDS)] | None = None
+    allowed_token_ids: (
+        Annotated[list[TokenId], Meta(min_length=1, max_length=MAX_ALLOWED_TOKEN_IDS)] | None
+    ) = None
+    """Only these tokens are sampled. A stop token ends the output only if it is one of them."""
+    bad_words: Annotated[list[BadWord], Meta(max_length=MAX_BAD_WORDS)] | None = None
+    """The output never contains the tokens of one of these texts, with or without a space before it."""
     seed: Seed | None = None
 
     stop: (

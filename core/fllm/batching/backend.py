@@ -17,9 +17,11 @@ from msgspec.structs import replace
 from fllm.batching.engine_loop import EngineLoop
 from fllm.batching.limits import BatchLimits
 from fllm.batching.prompt_validation import check_request
+from fllm.batching.reasoning_budget import ReasoningBudget
 from fllm.batching.runner import ModelRunner
 from fllm.batching.scheduler import Outcome
 from fllm.batching.step_watchdog import StepWatchdog
+from fllm.batching.token_filter import TokenFilter
 from fllm.config import BackendConfig
 from fllm.errors import BackendLost, BackendUnavailable, ConfigError, FllmError, RequestError
 from fllm.interfaces import BackendContext
@@ -28,7 +30,7 @@ from fllm.structured_output.grammar_cache import GrammarCache
 from fllm.structured_output.grammar_state import GrammarState, require_text
 from fllm.structured_output.interfaces import GrammarContext, GrammarFactory, read_vocabulary
 from fllm.tokenizer import Tokenizer
-from fllm.values import EngineOutput, EngineStats, GenerateRequest, ModelCard, merge_outputs
+from fllm.values import EngineOutput, EngineStats, GenerateRequest, ModelCard, merge_outputs, stop_tokens
 
 log = logging.getLogger("fllm.batching")
 
@@ -55,6 +57,7 @@ class BatchedBackend:
         self._watchdog = StepWatchdog(lambda: self._engine.step, config.engine_timeout)
         self._died = False
         self._config = config
+        self._applies_masks = runner.capabilities.applies_masks
         self._grammar_factory = _grammar_factory(runner, config, context)
         self._grammar_cache: GrammarCache | None = None
         self._progress = context.progress
@@ -62,6 +65,7 @@ class BatchedBackend:
         self._queues: dict[str, OutputQueue[EngineOutput]] = {}
         """Output queue of each request in flight, by request id."""
         self._card: ModelCard | None = None
+        self._load_tokenizer = cache(lambda directory: Tokenizer.load(Path(directory)))
         self._thread: Thread | None = None
         self._closed = asyncio.Event()
 
@@ -81,10 +85,17 @@ class BatchedBackend:
         """Yield the outputs of one sequence. If closed early, free it before the engine's next step."""
         arrival_time = time.monotonic()
         check_request(request, self._require_card())
+        token_filter = await self._token_filter(request)
         grammar = await self._start_grammar(request)
         self._require_card()  # the engine may have stopped in the meantime
         queue = self._open_queue(request.request_id)
-        self._engine.submit(request, seed=self._seed(request), arrival_time=arrival_time, grammar=grammar)
+        self._engine.submit(
+            request,
+            seed=self._seed(request),
+            arrival_time=arrival_time,
+            grammar=grammar,
+            token_filter=token_filter,
+        )
         finish_reason = None
         try:
             while finish_reason is None:
@@ -171,6 +182,24 @@ class BatchedBackend:
             return None
         matcher = await self._grammar_cache.matcher(request.constraint, client=request.client)
         return GrammarState(matcher, self._vocabulary(), self._engine.mask_worker, client=request.client)
+
+    async def _token_filter(self, request: GenerateRequest) -> TokenFilter | None:
+        sampling, card = request.sampling, self._require_card()
+        if (param := sampling.filter_param) is None:
+            return None
+        if not self._applies_masks:
+            raise RequestError(
+                f"`{param}` is not supported: this backend can't restrict which tokens are sampled",
+                param=param,
+                code="unsupported_parameter",
+            )
+        size, limit = card.runtime.get("vocab_size"), sampling.reasoning_limit
+        stop_ids = stop_tokens(sampling, card.eos_token_ids)
+        if size is not None and limit is None:
+            return TokenFilter(sampling, size, stop_ids)
+        tokenizer = await asyncio.to_thread(self._load_tokenizer, card.tokenizer)
+        budget = None if limit is None else ReasoningBudget(limit, tokenizer)
+        return TokenFilter(sampling, size or tokenizer.vocab_size, stop_ids, budget)
 
     def _open_queue(self, request_id: str) -> OutputQueue[EngineOutput]:
         if request_id in self._queues:

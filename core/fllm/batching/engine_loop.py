@@ -15,6 +15,7 @@ from fllm.batching.limits import BatchLimits, context_length
 from fllm.batching.ngram_drafter import NgramDrafter
 from fllm.batching.runner import ModelRunner, check_runner
 from fllm.batching.scheduler import Outcome, Scheduler
+from fllm.batching.token_filter import TokenFilter
 from fllm.config import BackendConfig
 from fllm.errors import BackendError, ConfigError, format_error
 from fllm.structured_output.grammar_state import GrammarState
@@ -103,10 +104,18 @@ class EngineLoop:
         seed: int,
         arrival_time: float,
         grammar: GrammarState | None = None,
+        token_filter: TokenFilter | None = None,
     ) -> None:
         """Queue a request. Its outcomes are delivered until it ends."""
         self._commands.put(
-            partial(self._scheduler.add, request, seed=seed, arrival_time=arrival_time, grammar=grammar)
+            partial(
+                self._scheduler.add,
+                request,
+                seed=seed,
+                arrival_time=arrival_time,
+                grammar=grammar,
+                token_filter=token_filter,
+            )
         )
 
     def abort(self, request_id: str) -> None:

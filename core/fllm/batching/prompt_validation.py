@@ -29,6 +29,9 @@ def check_request(request: GenerateRequest, card: ModelCard) -> None:
     _check_ids(request.token_ids, vocab_size, "prompt")
     _check_ids(request.sampling.logit_bias, vocab_size, "logit_bias")
     _check_ids(request.sampling.stop_token_ids, vocab_size, "stop_token_ids")
+    _check_ids(request.sampling.allowed_token_ids, vocab_size, "allowed_token_ids")
+    for word in request.sampling.bad_words_token_ids:
+        _check_ids(word, vocab_size, "bad_words")
 
 
 def _check_ids(token_ids: Iterable[int], vocab_size: int, param: str) -> None:

@@ -40,7 +40,7 @@ class Row(Struct, frozen=True, kw_only=True):
     before the first draft and after each draft, always as if the row ended there, as long as the sample
     equals the next draft. See `fllm.batching.verify_drafts`."""
     mask: abc.Callable[[], memoryview] | None = None
-    """Function that returns the bitmask of the tokens that may be sampled, if the output is constrained. It
+    """Function that returns the bitmask of the tokens that may be sampled, if the request restricts them. It
     may wait for a moment, so call it as late as possible. If the mask is late, it allows all tokens, and the
     sample is dropped. Token ``i`` is bit ``i % 32`` of native
     int32 number ``i // 32``. All other tokens are impossible, whatever biases and penalties are set.

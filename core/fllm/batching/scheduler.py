@@ -42,6 +42,7 @@ from fllm.batching.ngram_drafter import Drafter
 from fllm.batching.runner import Row, Sampled
 from fllm.batching.sequence import Sequence
 from fllm.batching.step_results import append_forced, append_tokens, finish_output, finish_reason
+from fllm.batching.token_filter import TokenFilter
 from fllm.batching.waiting_queue import WaitingQueue
 from fllm.errors import FllmError
 from fllm.structured_output.grammar_state import GrammarState
@@ -129,6 +130,7 @@ class Scheduler:
         seed: int,
         arrival_time: float,
         grammar: GrammarState | None = None,
+        token_filter: TokenFilter | None = None,
     ) -> None:
         """Queue a request. Its prompt must not be empty and must be shorter than ``max_model_len``."""
         namespace, shared_tokens = self._pool.namespace(request)
@@ -143,8 +145,9 @@ class Scheduler:
             arrival_time=arrival_time,
             namespace=namespace,
             shared_tokens=shared_tokens,
-            drafter=self._drafter() if self._drafter and grammar is None else None,
+            drafter=self._drafter() if self._drafter and not (grammar or token_filter) else None,
             grammar=grammar,
+            token_filter=token_filter,
         )
         self._waiting.add(sequence)
         if grammar is not None:
@@ -413,7 +416,7 @@ class Scheduler:
             seed=sequence.seed,
             sample=sample,
             drafts=len(drafts),
-            mask=None if grammar is None else grammar.wait_for_mask,
+            mask=sequence.next_mask if sample and sequence.restricted else None,
             prompt_logprobs=sequence.needs_prompt_logprobs,
         )
         batch.rows.append(_forced_row(sequence, row) if _computes_forced(sequence, row) else row)

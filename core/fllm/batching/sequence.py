@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from fllm.batching.block_pool import hash_block
 from fllm.batching.ngram_drafter import Drafter
+from fllm.batching.token_filter import TokenFilter
 from fllm.structured_output.grammar_state import GrammarState
 from fllm.values import SamplingParams, TokenLogprob
 
@@ -34,6 +35,8 @@ class Sequence(Struct, kw_only=True, eq=False):
     drafter: Drafter | None = None
     grammar: GrammarState | None = None
     """State of the grammar, if the output is constrained."""
+    token_filter: TokenFilter | None = None
+    """Restricts its tokens, if the request does so without a grammar."""
     block_table: list[int] = []
     computed: int = 0
     block_hashes: list[bytes] = []
@@ -105,6 +108,18 @@ class Sequence(Struct, kw_only=True, eq=False):
             "min_left": max(sampling.min_tokens - generated, 0),
             "max_left": max(min(sampling.max_tokens - generated, max_model_len - self.length), 0),
         }
+    def restricted(self) -> bool:
+        """Whether only some tokens may come next."""
+        return self.grammar is not None or self.token_filter is not None
+
+    def next_mask(self) -> memoryview:
+        """Return the bitmask of the tokens that may come next; it may wait for the grammar."""
+        mask = None if self.grammar is None else self.grammar.wait_for_mask()
+        if self.token_filter is None:
+            assert mask is not None, "a sequence without restrictions has no mask"
+            return mask
+        start = max(self.prompt_length, self.length - self.token_filter.context_length)
+        return self.token_filter.mask(self.token_ids[start:], mask, may_stop=self.has_min_tokens)
 
     def hash_blocks(self, count: int, block_size: int) -> list[bytes]:
         """Return the hashes of its first ``count`` blocks, which must be full."""

@@ -28,6 +28,8 @@ def append_tokens(sequence: Sequence, row: Row, result: Sampled, max_model_len: 
         if stops:
             stop_token = token
             break
+        if sequence.token_filter is not None:
+            sequence.token_filter.accept(token)
         if grammar is not None and grammar.error is None:
             grammar.accept_token(token, **sequence.limits_left(max_model_len))
     return EngineOutput(
@@ -44,14 +46,19 @@ def append_forced(sequence: Sequence) -> None:
         tokens = sequence.grammar.take_forced()
         sequence.token_ids += tokens
         sequence.forced += len(tokens)
+        if sequence.token_filter is not None:
+            for token in tokens:
+                sequence.token_filter.accept(token)
 
 
 def finish_output(sequence: Sequence, output: EngineOutput, max_model_len: int) -> EngineOutput | FllmError:
     """Return an output with its finish reason, once the sequence's grammar has accepted its token.
 
     If forced tokens end the text, they need no computation, except for their log-probabilities. Return the
-    error instead if the grammar failed.
+    error instead if the grammar failed, or if no token could come next.
     """
+    if sequence.token_filter is not None and sequence.token_filter.error is not None:
+        return sequence.token_filter.error
     if sequence.grammar is not None and sequence.grammar.error is not None:
         return sequence.grammar.error
     append_forced(sequence)

@@ -18,6 +18,7 @@ from fllm.events import ParserEvent, Reasoning, Text
 from fllm.interfaces import ParserContext
 from fllm.parsing.markers import Marker, MarkerSplitter
 from fllm.parsing.text_patterns import TextPattern, match_pattern
+from fllm.values import ReasoningLimit
 
 _InitialState = Literal["inside", "before", "off"]
 _State = Literal["inside", "before", "after"]
@@ -119,6 +120,20 @@ class ReasoningParserBase:
         if self._state == "inside":
             return Concat(rest)
         return AnyOf((Concat((SPACE, ConstString(self.opening[0]), *rest)), content))
+
+    def limit_reasoning(self, max_tokens: int) -> ReasoningLimit | None:
+        """Return the limit of an output that has at most this number of reasoning tokens."""
+        reopens = self.stray_markers == "reasoning" and not self._constrained
+        if self._state == "after" and not reopens:
+            return None
+        return ReasoningLimit(
+            max_tokens=max_tokens,
+            opening=tuple(self.opening),
+            closing=(*self.closing, *self.implicit_end),
+            end=self.closing[0],
+            inside=self._state == "inside",
+            reopens=reopens,
+        )
 
     def feed(self, text: str) -> list[ParserEvent]:
         """Process the next piece of output; return the events that are now certain."""

@@ -24,6 +24,7 @@ from fllm.pipeline.contained_parser import ContainedParser
 from fllm.pipeline.merge_streams import merge_streams
 from fllm.pipeline.output_constraint import OutputConstraint, whole_output_constraint, with_param
 from fllm.pipeline.output_processor import OutputProcessor, SequenceOutput
+from fllm.pipeline.reasoning_limit import reasoning_limit
 from fllm.pipeline.request_tracker import RequestTracker
 from fllm.tokenizer import Tokenizer
 from fllm.values import EngineOutput, GenerateRequest, SamplingParams
@@ -50,6 +51,8 @@ class PipelineRequest(Struct, frozen=True, kw_only=True):
     """The output continues the prompt's text, rather than beginning a new one."""
     reasoning_parser: LoadedParser | None = None
     tool_parser: LoadedToolParser | None = None
+    max_reasoning_tokens: int | None = None
+    """Maximum number of reasoning tokens of each output. Not supported together with ``beam``."""
     context: ParserContext = ParserContext()
     """Context for both parsers."""
     client: str = ""
@@ -119,6 +122,10 @@ class Pipeline:
         generate_request = self._generate_request(request, i, j, tracker)
         reasoning_parser, tool_parser = request.make_parsers()
         processor = self._make_processor(request, i, index, reasoning_parser, tool_parser)
+        if request.max_reasoning_tokens is not None:
+            limit = reasoning_limit(request.max_reasoning_tokens, reasoning_parser)
+            sampling = msgspec.structs.replace(generate_request.sampling, reasoning_limit=limit)
+            generate_request = msgspec.structs.replace(generate_request, sampling=sampling)
         if request.output_constraint is None:
             return _process(processor, index, self._backend.generate(generate_request), tracker)
         constraint = whole_output_constraint(request.output_constraint, reasoning_parser)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support.api_fakes import FakeReasoningParser, a_server, backend_of, chat, events
+from support.api_fakes import FakeReasoningParser, a_server, backend_of, chat, error_of, events
 
 from fllm.chat import ChatTemplate
+from fllm.parsing import ReasoningParserBase
+from fllm.values import ReasoningLimit
 from fllm_api.app_state import AppState
 
 SWITCHED = "{{ messages[0].content }}|{{ enable_thinking }}|"
@@ -81,3 +83,65 @@ def test_reasoning_can_be_left_out_of_the_response(body: dict[str, Any]) -> None
     chunks = events(chat(server, stream=True, **body))
     deltas = [choice["delta"] for chunk in chunks for choice in chunk["choices"]]
     assert deltas == [{"role": "assistant", "content": ""}, {"content": "Yes"}, {}]
+
+
+class ThinkParser(ReasoningParserBase):
+    """Reasoning between <think> tags, of which the prompt may have the first."""
+
+    initial_state = "before"
+
+
+LIMIT = ReasoningLimit(
+    max_tokens=7, opening=("<think>",), closing=("</think>",), end="</think>", inside=False
+)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"thinking_token_budget": 7},
+        {"thinking_token_budget": 7, "thinking_budget": 9},
+        {"thinking_budget": 7},
+        {"reasoning": {"max_tokens": 7}},
+        {"thinking": {"type": "enabled", "budget_tokens": 7}},
+        {"chat_template_kwargs": {"thinking_budget": 7}},
+    ],
+    ids=str,
+)
+def test_a_budget_reaches_the_backend_with_the_markers_of_the_parser(body: dict[str, Any]) -> None:
+    server = a_server(reasoning=ThinkParser)
+    assert chat(server, **body, n=2).status_code == 200
+    assert [prompt.sampling.reasoning_limit for prompt in backend_of(server).prompts] == [LIMIT, LIMIT]
+
+
+@pytest.mark.parametrize(
+    "body", [{"thinking_token_budget": -1}, {"thinking_token_budget": None}, {}], ids=str
+)
+def test_there_is_no_limit_without_a_budget(body: dict[str, Any]) -> None:
+    server = a_server(reasoning=ThinkParser)
+    chat(server, **body)
+    assert backend_of(server).prompts[0].sampling.reasoning_limit is None
+
+
+def test_there_is_no_limit_if_the_prompt_has_closed_the_reasoning() -> None:
+    server = server_with("{{ messages[0].content }}<think></think>", reasoning=ThinkParser)
+    assert chat(server, thinking_token_budget=5).status_code == 200
+    assert backend_of(server).prompts[0].sampling.reasoning_limit is None
+
+
+def test_a_template_gets_the_budget_that_it_reads() -> None:
+    server = server_with("{{ messages[0].content }}|{{ thinking_budget }}", reasoning=ThinkParser)
+    assert prompt_of(server, thinking_token_budget=5) == "Hi|5"
+
+
+def test_a_variable_of_the_template_alone_needs_no_parser() -> None:
+    server = server_with("{{ messages[0].content }}|{{ thinking_budget }}")
+    assert prompt_of(server, chat_template_kwargs={"thinking_budget": 5}) == "Hi|5"
+
+
+@pytest.mark.parametrize(
+    ("parser", "body"), [(FakeReasoningParser, {}), (ThinkParser, {"use_beam_search": True, "best_of": 2})]
+)
+def test_a_budget_that_can_not_be_kept_is_rejected(parser: Any, body: dict[str, Any]) -> None:
+    response = chat(a_server(reasoning=parser), thinking_token_budget=5, **body)
+    assert (response.status_code, error_of(response)["param"]) == (400, "thinking_token_budget")

@@ -36,6 +36,8 @@ def sampling(server: AppState, **body: Any) -> SamplingParams:
         ("repetition_penalty", 1.1, {"repetition_penalty": 1.1}),
         ("logit_bias", {"5": -100, "6": 1.5}, {"logit_bias": {5: -100.0, 6: 1.5}}),
         ("seed", -3, {"seed": -3}),
+        ("allowed_token_ids", [4, 3, 4], {"allowed_token_ids": (4, 3)}),
+        ("bad_words", [], {"bad_words_token_ids": ()}),
         ("stop_token_ids", [3, 4], {"stop_token_ids": (3, 4)}),
         ("ignore_eos", True, {"ignore_eos": True}),
         ("logprobs", True, {"logprobs": 0}),
@@ -44,6 +46,21 @@ def sampling(server: AppState, **body: Any) -> SamplingParams:
 def test_a_parameter_reaches_the_backend(field: str, value: object, reaches: dict[str, object]) -> None:
     got = sampling(a_server(), **{field: value})
     assert {name: getattr(got, name) for name in reaches} == reaches
+
+
+@pytest.mark.parametrize(
+    ("words", "spelled"),
+    [
+        (["ab"], ["ab", " ab"]),
+        ([" ab", "ab"], [" ab", "ab"]),
+        (["\n"], ["\n"]),
+        (["a", "b c"], ["a", "b c", " a", " b c"]),
+    ],
+)
+def test_bad_words_reach_the_backend_with_and_without_a_space(words: list[str], spelled: list[str]) -> None:
+    server = a_server()
+    found = sampling(server, bad_words=words).bad_words_token_ids
+    assert [server.tokenizer.decode(ids, skip_special_tokens=False) for ids in found] == spelled
 
 
 def test_top_logprobs_reach_the_backend() -> None:
@@ -149,6 +166,8 @@ BEAM = {"use_beam_search": True, "best_of": 2, "max_tokens": 1}
         ("frequency_penalty", 0.5),
         ("repetition_penalty", 1.1),
         ("logit_bias", {"5": 1}),
+        ("allowed_token_ids", [5]),
+        ("bad_words", ["a"]),
     ],
 )
 def test_beam_search_rejects_parameters_that_it_does_not_support(field: str, value: object) -> None:

@@ -9,6 +9,7 @@ from msgspec import Struct
 from msgspec.structs import fields
 
 from fllm import RequestError, SamplingDefaults, SamplingParams
+from fllm.values import TOKEN_FILTERS
 from fllm_backends.openai.options import ServerKind
 
 
@@ -34,9 +35,10 @@ class Dialect(Struct, frozen=True, kw_only=True):
         """
         for name, neutral in _NEUTRAL.items():
             if name not in self.field_names and getattr(sampling, name) != neutral:
+                field = TOKEN_FILTERS.get(name, name)
                 raise RequestError(
-                    f"`{name}` is not supported by the upstream server ({self.kind})",
-                    param=name,
+                    f"`{field}` is not supported by the upstream server ({self.kind})",
+                    param=field,
                     code="unsupported_parameter",
                 )
         values = {theirs: getattr(sampling, ours) for ours, theirs in self.field_names.items()}
@@ -70,7 +72,7 @@ _COMMON = _same("min_tokens", "top_k", "min_p", "repetition_penalty", "stop_toke
 DIALECTS = {
     "vllm": Dialect(
         kind="vllm",
-        field_names=_STANDARD | _COMMON,
+        field_names=_STANDARD | _COMMON | _same("allowed_token_ids"),
         returns_token_ids=True,
         supports_echo=True,
         supports_cache_salt=True,

@@ -15,7 +15,7 @@ from fllm import (
     TokenLogprob,
 )
 from fllm.model.devices import PES_PER_NPU
-from fllm.values import FinishReason
+from fllm.values import TOKEN_FILTERS, FinishReason
 
 _SAME_FIELDS = (
     "max_tokens",
@@ -35,6 +35,9 @@ _UNSUPPORTED_FIELDS: Mapping[str, Any] = {
     "frequency_penalty": 0.0,
     "logit_bias": {},
     "seed": None,
+    "allowed_token_ids": (),
+    "bad_words_token_ids": (),
+    "reasoning_limit": None,
 }
 """Fields that the engine does not support, with the values that have no effect."""
 _FINISH_REASONS: Mapping[str, FinishReason] = {"length": "length", "abort": "abort", "stop": "stop"}
@@ -88,9 +91,10 @@ def sampling_arguments(sampling: SamplingParams) -> dict[str, Any]:
     """Return arguments of the vendor's ``SamplingParams``; raise `RequestError` for unsupported fields."""
     for name, neutral in _UNSUPPORTED_FIELDS.items():
         if getattr(sampling, name) != neutral:
+            field = TOKEN_FILTERS.get(name, name)
             raise RequestError(
-                f"`{name}` is not supported by the engine of this device",
-                param=name,
+                f"`{field}` is not supported by the engine of this device",
+                param=field,
                 code="unsupported_parameter",
             )
     same = {name: getattr(sampling, name) for name in _SAME_FIELDS}

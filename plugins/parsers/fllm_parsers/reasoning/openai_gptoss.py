@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from fllm import ParserContext, ParserEvent, Reasoning, Text
+from fllm import ParserContext, ParserEvent, Reasoning, ReasoningLimit, Text
 from fllm.constraints import AnyOf, Concat, Constraint, ConstString, TextUntil
 from fllm.parsing import Marker, MarkerSplitter
 
@@ -64,6 +64,17 @@ class OpenAIGptOssParser:
             return Concat((*rest_of_reasoning, answer)) if self._kind == "reasoning" else content
         reasoning = Concat((ConstString(_ANALYSIS), *rest_of_reasoning))
         return Concat((AnyOf((reasoning, ConstString(""))), answer))
+
+    def limit_reasoning(self, max_tokens: int) -> ReasoningLimit:
+        """Return the limit of an output whose analysis has at most this number of tokens."""
+        return ReasoningLimit(
+            max_tokens=max_tokens,
+            opening=(_ANALYSIS,),
+            closing=ENDS,
+            end=ENDS[0] + _NEXT + _FINAL,
+            inside=False,
+            reopens=True,
+        )
 
     def feed(self, text: str) -> list[ParserEvent]:
         """Process the next piece of output; return the events that are now certain."""

@@ -335,6 +335,8 @@ def test_llama_cpp_gets_its_own_field_names(model: Path) -> None:
         ("somebody", SamplingParams(max_tokens=1, ignore_eos=True), "ignore_eos"),
         ("somebody", SamplingParams(max_tokens=1, logprobs=0), "logprobs"),
         ("llamacpp", SamplingParams(max_tokens=1, stop_token_ids=(1,)), "stop_token_ids"),
+        ("llamacpp", SamplingParams(max_tokens=1, allowed_token_ids=(1,)), "allowed_token_ids"),
+        ("vllm", SamplingParams(max_tokens=1, bad_words_token_ids=((1,),)), "bad_words"),
         ("llamacpp", SamplingParams(max_tokens=1, min_tokens=1), "min_tokens"),
         ("llamacpp", SamplingParams(max_tokens=1, prompt_logprobs=0), "logprobs"),
         ("furiosa-ai", SamplingParams(max_tokens=1, seed=1), "seed"),
