@@ -65,7 +65,6 @@ class BatchedBackend:
         self._queues: dict[str, OutputQueue[EngineOutput]] = {}
         """Output queue of each request in flight, by request id."""
         self._card: ModelCard | None = None
-        self._load_tokenizer = cache(lambda directory: Tokenizer.load(Path(directory)))
         self._thread: Thread | None = None
         self._closed = asyncio.Event()
 
@@ -134,8 +133,8 @@ class BatchedBackend:
         call_in_loop(self._on_end, error, ready)
 
     def _on_loaded(self, card: ModelCard, ready: asyncio.Future[ModelCard]) -> None:
+        self._tokenizer = tokenizer = cache(partial(Tokenizer.load, Path(card.tokenizer)))
         if self._grammar_factory is not None:
-            tokenizer = cache(partial(Tokenizer.load, Path(card.tokenizer)))
             self._vocabulary = cache(lambda: read_vocabulary(card, tokenizer(), self._config.visible_tokens))
             context = GrammarContext(
                 vocabulary=self._vocabulary,
@@ -197,7 +196,7 @@ class BatchedBackend:
         stop_ids = stop_tokens(sampling, card.eos_token_ids)
         if size is not None and limit is None:
             return TokenFilter(sampling, size, stop_ids)
-        tokenizer = await asyncio.to_thread(self._load_tokenizer, card.tokenizer)
+        tokenizer = await asyncio.to_thread(self._tokenizer)
         budget = None if limit is None else ReasoningBudget(limit, tokenizer)
         return TokenFilter(sampling, size or tokenizer.vocab_size, stop_ids, budget)
 

@@ -108,6 +108,8 @@ class Sequence(Struct, kw_only=True, eq=False):
             "min_left": max(sampling.min_tokens - generated, 0),
             "max_left": max(min(sampling.max_tokens - generated, max_model_len - self.length), 0),
         }
+
+    @property
     def restricted(self) -> bool:
         """Whether only some tokens may come next."""
         return self.grammar is not None or self.token_filter is not None

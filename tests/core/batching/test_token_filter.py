@@ -58,6 +58,7 @@ def generate(runner: FakeRunner, constraint: str | None = None, **sampling: obje
 @pytest.fixture(autouse=True)
 def vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replace the tokenizer's vocabulary by one of numbers."""
+    monkeypatch.setattr("fllm.batching.backend.Tokenizer.load", lambda _: None)
     monkeypatch.setattr(
         "fllm.batching.backend.read_vocabulary", lambda *_: Vocabulary([b"t"] * VOCABULARY, (10,))
     )
