@@ -25,6 +25,8 @@ class JsonSchema(_Constraint, frozen=True):
 
     schema: str
     """JSON text of the schema."""
+    lenient: bool = False
+    """Ignore keywords that can't be enforced, instead of refusing the schema."""
 
 
 class Regex(_Constraint, frozen=True):

@@ -219,6 +219,8 @@ class Tool(Struct, frozen=True):
     description: str | None = None
     parameters: dict[str, Any] = field(default_factory=dict)
     """A JSON Schema of the arguments."""
+    lenient: bool = False
+    """Ignore keywords of the schema that can't be enforced, where calls are constrained."""
 
 
 ChatTemplates = Mapping[str, str]

@@ -20,6 +20,7 @@ class Walker:
         self._tokens = vocabulary.tokens
         self._words = vocabulary.bitmask_size
         self._ends = list(vocabulary.eos_token_ids)
+        self._lengths = np.array([len(token) for token in vocabulary.tokens])
         self._ranks = np.array([self._rank(token) for token in vocabulary.tokens])
 
     def text(
@@ -36,8 +37,13 @@ class Walker:
             if matcher.is_accepting and (not len(allowed) or step > free or draw.random() < 0.3):
                 return text
             assert len(allowed), f"nothing may follow {text!r}"
-            if step > free and draw.random() < 0.7:
-                allowed = allowed[self._ranks[allowed] == self._ranks[allowed].min()]
+            best = self._ranks[allowed].min()
+            if step > 3 * free and (best >= CLOSING.index(b"0") or draw.random() < 0.5):
+                # What must still come is often one character among many.
+                short = allowed[self._lengths[allowed] == 1]
+                allowed = short if len(short) else allowed
+            elif step > free and draw.random() < 0.7:
+                allowed = allowed[self._ranks[allowed] == best]
             token = int(draw.choice(allowed))
             assert matcher.accept_token(token)
             text += self._tokens[token]

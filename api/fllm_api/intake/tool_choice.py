@@ -72,19 +72,38 @@ def _plan_forced_calls(body: ChatRequest, tools: Sequence[Tool], server: AppStat
     tool_format = parser.tool_format or FALLBACK_TOOL_FORMAT
     if isinstance(choice := body.tool_choice, NamedToolChoice):
         tools = [tool for tool in tools if tool.name == choice.function.name]
-    return ToolCallPlan(parser, OutputConstraint(_only_calls(body, tools, tool_format), "tools"))
+    first, *fallbacks = _only_calls(body, tools, tool_format)
+    return ToolCallPlan(parser, OutputConstraint(first, "tools", tuple(fallbacks)))
 
 
-def _only_calls(body: ChatRequest, tools: Sequence[Tool], tool_format: ToolFormat) -> Constraint:
+def _only_calls(body: ChatRequest, tools: Sequence[Tool], tool_format: ToolFormat) -> list[Constraint]:
+    """Return the constraint to calls, and those that replace it if it is refused.
+
+    A tool that is not ``strict`` never makes a request fail: what can't be enforced of its schema is ignored.
+    """
     single = body.parallel_tool_calls is False or isinstance(body.tool_choice, NamedToolChoice)
-    return tool_format.calls(_forceable(tools), max_calls=1 if single else None)
+    strict = {tool.function.name for tool in body.tools or () if tool.function.strict}
+    exact = _forceable(tools)
+    lenient = [tool if tool.name in strict else replace(tool, lenient=True) for tool in exact]
+    free = [tool if tool.name in strict else replace(tool, parameters={}) for tool in exact]
+    constraints = []
+    for variant in (exact, lenient, free) if lenient != exact else (exact,):
+        try:
+            constraints.append(tool_format.calls(variant, max_calls=1 if single else None))
+        except RequestError:
+            if variant is free or lenient == exact:
+                raise
+    return constraints
 
 
 def _text_or_calls(
     body: ChatRequest, text: OutputConstraint, tools: Sequence[Tool], server: AppState
 ) -> OutputConstraint:
-    calls = _only_calls(body, tools, _declared_format(server, text.param))
-    return OutputConstraint(AnyOf((text.constraint, calls)), text.param)
+    either = [
+        AnyOf((text.constraint, calls))
+        for calls in _only_calls(body, tools, _declared_format(server, text.param))
+    ]
+    return OutputConstraint(either[0], text.param, tuple(either[1:]))
 
 
 def _strict_calls(body: ChatRequest, tools: Sequence[Tool], server: AppState) -> OutputConstraint | None:

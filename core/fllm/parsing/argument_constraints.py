@@ -47,7 +47,7 @@ def tagged_arguments(tags: TagFormat, gap: str = "", padding: str | None = None)
         return argument(ConstString(key), Concat((json_value(schema, parameters), end)))
 
     def grammar(tool: Tool) -> Constraint:
-        parameters = Parameters(tool.parameters)
+        parameters = Parameters(tool.parameters, lenient=tool.lenient)
         if parameters.open:
             return Repeat(item=argument(Regex(_WORD), free), min=0)
         parts = {
@@ -69,7 +69,7 @@ def named_arguments(assign: str, separator: str, value: ValueGrammar) -> Argumen
         return Concat((key, ConstString(assign), value(schema, parameters)))
 
     def grammar(tool: Tool) -> Constraint:
-        parameters = Parameters(tool.parameters)
+        parameters = Parameters(tool.parameters, lenient=tool.lenient)
         if parameters.open:
             return Repeat(item=argument(Regex(_WORD), {}, parameters), separator=separator, min=0)
         parts = {
@@ -100,7 +100,7 @@ def optional(part: Constraint) -> Constraint:
 
 def json_value(schema: Any, parameters: Parameters) -> Constraint:
     """Return the constraint on a value that is written as JSON."""
-    return JsonSchema(msgspec.json.encode(parameters.standalone(schema)).decode())
+    return JsonSchema(msgspec.json.encode(parameters.standalone(schema)).decode(), parameters.lenient)
 
 
 def python_value(schema: Any, parameters: Parameters) -> Constraint:
@@ -164,7 +164,8 @@ def plain_text(schema: Any, parameters: Parameters) -> Constraint | None:
     if not may_be_text(schema, parameters) or is_free(schema, parameters):
         return None
     text = msgspec.json.encode(parameters.standalone(schema)).decode()
-    simple = Parameters(msgspec.json.decode(normalize_schema(text), type=dict[str, Any]))
+    normalized = normalize_schema(text, lenient=parameters.lenient)
+    simple = Parameters(msgspec.json.decode(normalized, type=dict[str, Any]))
     if is_free(simple.root, simple):
         return None
     texts = tuple(each for one in _options(simple.root, simple) for each in _plain_alternative(one))

@@ -29,8 +29,10 @@ _EMPTY: Mapping[str, Any] = MappingProxyType({})
 class Parameters:
     """The parameters of one tool, by name."""
 
-    def __init__(self, root: Mapping[str, Any]) -> None:
+    def __init__(self, root: Mapping[str, Any], *, lenient: bool = False) -> None:
         self.root = root
+        self.lenient = lenient
+        """Whether keywords that can't be enforced are ignored."""
         outer = self.resolved(root)
         properties, required = outer.get("properties"), outer.get("required")
         self.schemas: Mapping[str, Any] = properties if isinstance(properties, Mapping) else {}

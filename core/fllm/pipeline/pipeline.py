@@ -17,12 +17,13 @@ from contextlib import aclosing
 import msgspec
 from msgspec import Struct
 
+from fllm.constraints import Constraint
 from fllm.interfaces import Backend, LoadedParser, LoadedToolParser, Parser, ParserContext
 from fllm.pipeline.beam_search import BeamSearchParams, beam_search
 from fllm.pipeline.best_of import best_of
 from fllm.pipeline.contained_parser import ContainedParser
 from fllm.pipeline.merge_streams import merge_streams
-from fllm.pipeline.output_constraint import OutputConstraint, whole_output_constraint, with_param
+from fllm.pipeline.output_constraint import OutputConstraint, constrained_outputs
 from fllm.pipeline.output_processor import OutputProcessor, SequenceOutput
 from fllm.pipeline.reasoning_limit import reasoning_limit
 from fllm.pipeline.request_tracker import RequestTracker
@@ -128,9 +129,11 @@ class Pipeline:
             generate_request = msgspec.structs.replace(generate_request, sampling=sampling)
         if request.output_constraint is None:
             return _process(processor, index, self._backend.generate(generate_request), tracker)
-        constraint = whole_output_constraint(request.output_constraint, reasoning_parser)
-        generate_request = msgspec.structs.replace(generate_request, constraint=constraint)
-        outputs = with_param(request.output_constraint, self._backend.generate(generate_request))
+
+        def generate(constraint: Constraint) -> AsyncGenerator[EngineOutput]:
+            return self._backend.generate(msgspec.structs.replace(generate_request, constraint=constraint))
+
+        outputs = constrained_outputs(request.output_constraint, reasoning_parser, generate)
         return _process(processor, index, outputs, tracker)
 
     async def _run_beam_search(

@@ -28,7 +28,9 @@ from fllm.values import Tool
 
 def json_arguments(tool: Tool) -> Constraint:
     """Return the constraint to one JSON object that the schema of the tool allows."""
-    return JsonSchema(msgspec.json.encode(tool.parameters).decode()) if tool.parameters else ANY_OBJECT
+    if not tool.parameters:
+        return ANY_OBJECT
+    return JsonSchema(msgspec.json.encode(tool.parameters).decode(), tool.lenient)
 
 
 class ToolFormat(Struct, frozen=True, kw_only=True):

@@ -5,6 +5,8 @@ Neither schema has ``$ref``, ``allOf``, ``anyOf`` or ``oneOf``.
 
 from __future__ import annotations
 
+from fractions import Fraction
+from math import gcd, lcm
 from typing import Any
 
 from fllm.structured_output.json_schema.keywords import TYPES, Schema, invalid, unsupported
@@ -13,6 +15,8 @@ _LOWER_BOUNDS = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minPro
 _UPPER_BOUNDS = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties")
 _OF_OBJECTS = ("properties", "additionalProperties", "patternProperties")
 _OF_ARRAYS = ("items", "prefixItems")
+_OF_VALUES = ("propertyNames", "unevaluatedProperties", "unevaluatedItems")
+"""Keywords with a schema for some part of the value."""
 
 
 def intersect(a: Schema, b: Schema) -> dict[str, Any] | None:
@@ -61,13 +65,22 @@ def _intersect_keyword(keyword: str, a: Any, b: Any) -> Any:
         return max(a, b)
     if keyword in _UPPER_BOUNDS:
         return min(a, b)
+    if keyword in _OF_VALUES:
+        return {"allOf": [a, b]}
     if keyword == "type":
         return common_types(allowed_types({"type": a}), allowed_types({"type": b}))
     if keyword == "enum":
         return [value for value in a if any(json_equal(value, other) for other in b)]
-    if keyword == "required":
-        return [*a, *(name for name in b if name not in a)]
+    if keyword in ("required", "pattern", "not"):
+        return [*a, *(each for each in b if not any(json_equal(each, other) for other in a))]
+    if keyword == "multipleOf":
+        return _common_multiple(Fraction(repr(a)), Fraction(repr(b)))
     raise unsupported(keyword, "it can't be combined across several schemas that must all hold")
+
+
+def _common_multiple(a: Fraction, b: Fraction) -> int | float:
+    common = Fraction(lcm(a.numerator, b.numerator), gcd(a.denominator, b.denominator))
+    return int(common) if common.denominator == 1 else float(common)
 
 
 def common_types(a: list[str], b: list[str]) -> list[str]:
@@ -77,20 +90,39 @@ def common_types(a: list[str], b: list[str]) -> list[str]:
 
 
 def _intersect_properties(a: Schema, b: Schema, both: dict[str, Any]) -> None:
-    if "patternProperties" in both:
-        raise unsupported("patternProperties", "it can't be combined with another schema that must also hold")
+    for one, other in ((a, b), (b, a)):
+        if "patternProperties" in one and one.get("additionalProperties", True) is not True:
+            for keyword in ("properties", "patternProperties"):
+                if other.get(keyword, {}).keys() - one.get(keyword, {}).keys():
+                    raise unsupported("patternProperties", "it can't be combined with other properties")
     names = [*a.get("properties", {}), *b.get("properties", {})]
     both["properties"] = {name: {"allOf": [_property(a, name), _property(b, name)]} for name in names}
+    patterns = {**a.get("patternProperties", {}), **b.get("patternProperties", {})}
+    if patterns:
+        both["patternProperties"] = {
+            pattern: {"allOf": [_named(a, pattern), _named(b, pattern)]} for pattern in patterns
+        }
     others = [schema["additionalProperties"] for schema in (a, b) if "additionalProperties" in schema]
     if others:
         both["additionalProperties"] = others[0] if len(others) == 1 else {"allOf": others}
 
 
 def _property(schema: Schema, name: str) -> Any:
-    return schema.get("properties", {}).get(name, schema.get("additionalProperties", True))
+    fallback = True if "patternProperties" in schema else schema.get("additionalProperties", True)
+    return schema.get("properties", {}).get(name, fallback)
+
+
+def _named(schema: Schema, pattern: str) -> Any:
+    return schema.get("patternProperties", {}).get(pattern, schema.get("additionalProperties", True))
 
 
 def _intersect_items(a: Schema, b: Schema, both: dict[str, Any]) -> None:
-    if "prefixItems" in both:
-        raise unsupported("prefixItems", "it can't be combined with another schema that must also hold")
-    both["items"] = {"allOf": [a["items"], b["items"]]}
+    count = max(len(schema.get("prefixItems", ())) for schema in (a, b))
+    if count:
+        both["prefixItems"] = [{"allOf": [_item(a, index), _item(b, index)]} for index in range(count)]
+    both["items"] = {"allOf": [schema.get("items", True) for schema in (a, b)]}
+
+
+def _item(schema: Schema, index: int) -> Any:
+    prefix = schema.get("prefixItems", ())
+    return prefix[index] if index < len(prefix) else schema.get("items", True)

@@ -13,7 +13,8 @@ ANNOTATIONS = frozenset(
     (
         *("title", "description", "default", "example", "examples", "deprecated", "readOnly", "writeOnly"),
         *("$schema", "$id", "id", "$comment", "$anchor", "$defs", "definitions", "discriminator"),
-        *("contentEncoding", "contentMediaType"),
+        *("$dynamicAnchor", "$recursiveAnchor", "$vocabulary"),
+        *("contentEncoding", "contentMediaType", "contentSchema"),
     )
 )
 """Keywords that do not constrain the value. Those that begin with ``x-`` are annotations, too."""
@@ -21,26 +22,50 @@ ANNOTATIONS = frozenset(
 KEYWORDS_BY_TYPE = {
     "string": ("minLength", "maxLength", "pattern", "format"),
     "number": ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
-    "array": ("items", "prefixItems", "minItems", "maxItems", "uniqueItems"),
+    "array": (
+        *("items", "prefixItems", "minItems", "maxItems", "uniqueItems"),
+        *("contains", "minContains", "maxContains", "unevaluatedItems"),
+    ),
     "object": (
         *("properties", "required", "additionalProperties", "patternProperties"),
-        *("minProperties", "maxProperties"),
+        *("minProperties", "maxProperties", "propertyNames", "unevaluatedProperties"),
     ),
 }
 """Keywords that constrain values of one type only."""
 TYPES = ("string", "number", "integer", "boolean", "null", "array", "object")
 COMBINATORS = ("$ref", "allOf", "anyOf", "oneOf")
 """Keywords that refer to other schemas for the same value."""
+CONDITIONS = ("not", "if", "then", "else", "dependentRequired", "dependentSchemas")
+"""Keywords that are rewritten with the combinators."""
 CONSTRAINING_KEYWORDS = frozenset(
     ("type", "enum", "const", *(name for names in KEYWORDS_BY_TYPE.values() for name in names))
 )
+UNSUPPORTED = ("$dynamicRef", "$recursiveRef")
+"""Keywords that constrain the value and are not supported."""
 
 
-def unsupported(keyword: str, why: str) -> RequestError:
+class SchemaError(RequestError):
+    """A keyword of a schema is invalid or can't be enforced."""
+
+    def __init__(self, problem: str, keyword: str, why: str) -> None:
+        super().__init__(f"{problem} JSON schema at {keyword!r}: {why}", code="unsupported_schema")
+        self.problem = problem
+        self.keyword = keyword
+        self.why = why
+
+    def at(self, pointer: str) -> RequestError:
+        """Return the error with the JSON pointer of the schema that has the keyword."""
+        where = f" in {pointer!r}"
+        return RequestError(
+            f"{self.problem} JSON schema at {self.keyword!r}{where}: {self.why}", code=self.code
+        )
+
+
+def unsupported(keyword: str, why: str) -> SchemaError:
     """Return the error for a schema that is valid but can't be enforced."""
-    return RequestError(f"unsupported JSON schema at {keyword!r}: {why}", code="unsupported_schema")
+    return SchemaError("unsupported", keyword, why)
 
 
-def invalid(keyword: str, why: str) -> RequestError:
+def invalid(keyword: str, why: str) -> SchemaError:
     """Return the error for a schema that is not valid or that no value satisfies."""
-    return RequestError(f"invalid JSON schema at {keyword!r}: {why}", code="unsupported_schema")
+    return SchemaError("invalid", keyword, why)

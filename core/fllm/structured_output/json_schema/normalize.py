@@ -1,14 +1,14 @@
 """Normalize a JSON schema into the subset that all grammar libraries enforce.
 
 Each library silently ignores some keywords and rejects others. A normalized schema has only combinations
-that all of them enforce: each schema is a ``$ref``, an ``enum``, an ``anyOf``, or one ``type`` with the
-keywords of that type. A normalized schema may be narrower than the original, never wider: every value that
-satisfies it satisfies the original.
+that all of them enforce or reject: each schema is a ``$ref``, an ``enum``, an ``anyOf``, or one ``type`` with
+the keywords of that type. A normalized schema may be narrower than the original. It is wider only where a
+keyword is ignored, which is noted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import product
 from typing import Any
 from urllib.parse import unquote
@@ -16,19 +16,34 @@ from urllib.parse import unquote
 import msgspec
 
 from fllm.errors import RequestError
-from fllm.structured_output.json_schema.disjointness import are_disjoint
+from fllm.structured_output.json_schema.arrays import normalize_array
+from fllm.structured_output.json_schema.disjointness import are_disjoint, find_tag
+from fllm.structured_output.json_schema.formats import FORMATS, IMPOSSIBLE_FORMATS
 from fllm.structured_output.json_schema.intersection import allowed_types, intersect
 from fllm.structured_output.json_schema.keyword_values import constraining_keywords, is_schema
 from fllm.structured_output.json_schema.keywords import (
     COMBINATORS,
     KEYWORDS_BY_TYPE,
+    TYPES,
     Schema,
+    SchemaError,
     invalid,
     unsupported,
 )
+from fllm.structured_output.json_schema.negation import negated, without_conditions
+from fllm.structured_output.json_schema.objects import closed, normalize_object
+from fllm.structured_output.json_schema.patterns import plain_patterns
 from fllm.structured_output.json_schema.recursion import check_not_infinitely_recursive
-from fllm.structured_output.json_schema.typed_schemas import normalize_typed
+from fllm.structured_output.json_schema.typed_schemas import (
+    any_of,
+    normalize_enum,
+    normalize_number,
+    normalize_string,
+    own_keywords,
+)
 
+MAX_NOTES = 20
+"""Maximum number of lines about keywords that are ignored."""
 MAX_SCHEMAS = 5000
 """Maximum number of subschemas, counted each time one is expanded."""
 MAX_DEPTH = 100
@@ -38,10 +53,13 @@ MAX_ALTERNATIVES = 200
 Pointers = tuple[str, ...]
 
 
-def normalize_schema(text: str) -> str:
+def normalize_schema(
+    text: str, note: Callable[[str], None] = lambda _: None, *, lenient: bool = False
+) -> str:
     """Return the JSON text of the normalized schema.
 
-    Raise `RequestError` with the keyword if the schema can't be enforced exactly.
+    ``note`` receives a line for each keyword that is ignored or narrows the answer much. Raise `RequestError`
+    with the keyword and its place if the schema can't be enforced; if ``lenient``, ignore such a keyword.
     """
     try:
         root = msgspec.json.decode(text)
@@ -49,9 +67,8 @@ def normalize_schema(text: str) -> str:
         raise RequestError(f"the JSON schema is not valid JSON: {error}") from None
     if not is_schema(root):
         raise RequestError("the JSON schema is neither an object nor a boolean")
-    normalizer = _Normalizer(root)
     try:
-        result = normalizer.run()
+        result = _Normalizer(root, note, lenient).run()
         check_not_infinitely_recursive(result)
         return msgspec.json.encode(result).decode()
     except RecursionError:
@@ -63,8 +80,19 @@ def _too_large() -> RequestError:
 
 
 class _Normalizer:
-    def __init__(self, root: Any) -> None:
+    """Normalizes a schema with the schemas within it. It is the `Subschemas` of the modules for one type."""
+
+    def __init__(self, root: Any, note: Callable[[str], None], lenient: bool) -> None:
         self._root = root
+        self._note = note
+        self._noted: set[str] = set()
+        self._lenient = lenient
+        self._pointers = dict(_places(root, "#"))
+        """JSON pointers of the schemas by their IDs."""
+        self._named = dict(_identified(root, self._pointers))
+        """JSON pointers of the schemas that have an ``$id`` or ``$anchor``."""
+        self._place = "#"
+        """The JSON pointer of the schema that is being normalized."""
         self._names: dict[str, str] = {}
         """Names of the definitions by the JSON pointers that refer to them."""
         self._definitions: dict[str, Any] = {}
@@ -73,44 +101,65 @@ class _Normalizer:
 
     def run(self) -> dict[str, Any]:
         """Return the normalized root schema with its definitions."""
-        result = self._normalize(self._root)
+        result = self.normalize(self._root)
         pending = list(self._names)
         while pending:
             for pointer in pending:
-                self._definitions[self._names[pointer]] = self._normalize(self._resolve(pointer))
+                self._definitions[self._names[pointer]] = self.normalize(self._resolve(pointer))
             pending = [each for each, name in self._names.items() if name not in self._definitions]
         if result is None or any(each is None for each in self._definitions.values()):
             raise RequestError("the JSON schema allows no value", code="unsupported_schema")
         return result | ({"$defs": self._definitions} if self._definitions else {})
 
-    def _normalize(self, schema: Any) -> dict[str, Any] | None:
+    def note(self, keyword: str, what: str) -> None:
+        """Record, once, that a keyword is ignored or narrows the answer."""
+        text = f"{keyword!r} in {self._place!r}: {what}"
+        if text not in self._noted and len(self._noted) < MAX_NOTES:
+            self._noted.add(text)
+            self._note(text)
+
+    def normalize(self, schema: Any) -> dict[str, Any] | None:
         """Return the normalized schema, or ``None`` if no value satisfies it."""
         self._count += 1
         self._depth += 1
         if self._count > MAX_SCHEMAS or self._depth > MAX_DEPTH:
             raise _too_large()
+        outer, self._place = self._place, self._pointers.get(id(schema), self._place)
         try:
             return self._normalize_structure(schema)
+        except SchemaError as error:
+            if not self._lenient:
+                raise error.at(self._place) from None
+            self.note(error.keyword, f"ignored: {error.why}")
+            return self.normalize(_without(schema, error.keyword))
         finally:
             self._depth -= 1
+            self._place = outer
+
+    def alternatives(self, schema: Any) -> list[dict[str, Any]]:
+        """Return schemas without combinators, one of which must hold."""
+        return self._alternatives(schema, ())
 
     def _normalize_structure(self, schema: Any) -> dict[str, Any] | None:
         """Keep a combinator that is the only keyword, so that recursive schemas are not expanded forever."""
-        own = constraining_keywords(schema) if isinstance(schema, Mapping) else {}
+        own = self._keywords(schema) if isinstance(schema, Mapping) else {}
         match own:
             case {"$ref": str(pointer)} if len(own) == 1:
-                return {"$ref": f"#/$defs/{self._name(pointer)}"}
+                return {"$ref": f"#/$defs/{self._name(self._pointer(pointer))}"}
             case {"allOf": [only]} if len(own) == 1:
-                return self._normalize(only)
+                return self.normalize(only)
             case {"anyOf": list(options)} if len(own) == 1:
-                return _any_of(map(self._normalize, options))
+                return any_of(map(self.normalize, options))
             case {"oneOf": list(options)} if len(own) == 1:
-                self._check_disjoint(options)
-                return _any_of(map(self._normalize, options))
-        return _any_of(self._normalize_by_type(each) for each in self._alternatives(schema, ()))
+                return any_of(map(self.normalize, self._disjoint(options)))
+        return any_of(self._normalize_by_type(each) for each in self._alternatives(schema, ()))
+
+    def _keywords(self, schema: Schema) -> dict[str, Any]:
+        keywords = constraining_keywords(schema, self.note)
+        return without_conditions(keywords, lambda each: negated(each, self._resolve), self.note)
 
     def _alternatives(self, schema: Any, inside: Pointers) -> list[dict[str, Any]]:
-        """Return schemas without ``$ref``, ``allOf``, ``anyOf`` and ``oneOf``, one of which must hold.
+        """Return schemas without combinators, one of which must hold.
 
         ``inside`` holds the pointers of the references that are being expanded.
         """
@@ -119,11 +168,12 @@ class _Normalizer:
             raise _too_large()
         if isinstance(schema, bool):
             return [{}] if schema else []
-        own = constraining_keywords(schema)
-        alternatives = [_own_keywords(own)]
+        own = self._keywords(schema)
+        alternatives = [self._own_keywords(own)]
         for part in own.get("allOf", ()):
             alternatives = self._intersect_all(alternatives, self._alternatives(part, inside))
-        if (pointer := own.get("$ref")) is not None:
+        if "$ref" in own:
+            pointer = self._pointer(own["$ref"])
             if pointer in inside:
                 raise invalid("$ref", f"{pointer!r} refers to itself")
             alternatives = self._intersect_all(
@@ -131,11 +181,40 @@ class _Normalizer:
             )
         for keyword in ("anyOf", "oneOf"):
             if keyword in own:
-                if keyword == "oneOf":
-                    self._check_disjoint(own[keyword], inside)
-                options = [each for option in own[keyword] for each in self._alternatives(option, inside)]
+                parts = self._disjoint(own[keyword], inside) if keyword == "oneOf" else own[keyword]
+                options = [each for option in parts for each in self._alternatives(option, inside)]
                 alternatives = self._intersect_all(alternatives, options)
         return alternatives
+
+    def _own_keywords(self, own: Schema) -> dict[str, Any]:
+        """Return the keywords but the combinators, with a list of values and a list of patterns."""
+        keywords = {keyword: value for keyword, value in own.items() if keyword not in COMBINATORS}
+        named = keywords.pop("format", None)
+        if "pattern" in keywords:
+            keywords["pattern"] = self._patterns(keywords["pattern"], named)
+        elif named is not None and not keywords.keys() & {"enum", "const"}:
+            if named in FORMATS:
+                keywords["pattern"] = [f"^({FORMATS[named]})$"]
+            elif named in IMPOSSIBLE_FORMATS:
+                raise unsupported("format", f"{named!r} can't be enforced")
+            else:
+                self.note("format", f"{named!r} is an annotation")
+        if "const" in keywords:
+            constant = keywords.pop("const")
+            if "enum" in keywords:
+                return intersect(keywords, {"enum": [constant]}) or {"enum": []}
+            keywords["enum"] = [constant]
+        return keywords
+
+    def _patterns(self, pattern: str, named: str | None) -> list[str]:
+        """Return the patterns for a pattern; if it can't be expressed, that of the ``format``."""
+        try:
+            return plain_patterns(pattern)
+        except SchemaError as error:
+            if named not in FORMATS:
+                raise
+            self.note("pattern", f"the format {named!r} holds instead: {error.why}")
+            return [f"^({FORMATS[named]})$"]
 
     def _intersect_all(self, a: list[dict[str, Any]], b: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if len(a) * len(b) > MAX_ALTERNATIVES:
@@ -143,22 +222,38 @@ class _Normalizer:
         both = (intersect(each, other) for each, other in product(a, b))
         return [each for each in both if each is not None]
 
-    def _check_disjoint(self, options: list[Any], inside: Pointers = ()) -> None:
-        """Raise `RequestError` if two options of ``oneOf`` may hold at once.
+    def _disjoint(self, options: list[Any], inside: Pointers = ()) -> list[Any]:
+        """Return the options of ``oneOf``, narrowed so that no value satisfies two of them.
 
-        A grammar can't express that exactly one option holds, but disjoint options imply it.
+        A grammar can't express that exactly one option holds, but disjoint options imply it. Raise
+        `RequestError` if two options may hold at once.
         """
         if len(options) > MAX_ALTERNATIVES:
             raise unsupported("oneOf", f"more than {MAX_ALTERNATIVES} options")
         expanded = [self._alternatives(option, inside) for option in options]
-        for index, first in enumerate(expanded):
-            for second in expanded[:index]:
-                for one, other in product(first, second):
-                    if not are_disjoint(one, other, self._unwrapped_alternatives):
-                        raise unsupported("oneOf", "two options may hold at once; use anyOf")
+        overlapping = [
+            (index, other)
+            for index, first in enumerate(expanded)
+            for other, second in enumerate(expanded[:index])
+            if not all(self._are_told_apart(one, two) for one, two in product(first, second))
+        ]
+        if not overlapping:
+            return options
+        if tag := find_tag(expanded, self.alternatives):
+            return [{"allOf": [option, {"required": [tag]}]} for option in options]
+        narrowed = list(options)
+        for pair in overlapping:
+            for index, other in (pair, pair[::-1]):
+                opposite = negated(options[other], self._resolve)
+                are_objects = any("object" in allowed_types(each) for each in expanded[other])
+                narrowed[index] = {"allOf": [narrowed[index], False if are_objects else opposite or False]}
+        if not all(self._alternatives(option, inside) for option in narrowed):
+            raise unsupported("oneOf", "two options may hold at once; use anyOf")
+        return narrowed
 
-    def _unwrapped_alternatives(self, schema: Any) -> list[dict[str, Any]]:
-        return self._alternatives(schema, ())
+    def _are_told_apart(self, a: Schema, b: Schema) -> bool:
+        """Return whether no value that is generated for one of two schemas satisfies the other."""
+        return are_disjoint(closed(a), b, self.alternatives) and are_disjoint(a, closed(b), self.alternatives)
 
     def _normalize_by_type(self, schema: dict[str, Any]) -> dict[str, Any] | None:
         if "type" not in schema and "enum" not in schema:
@@ -167,22 +262,41 @@ class _Normalizer:
                 for name, keywords in KEYWORDS_BY_TYPE.items()
                 if any(word in schema for word in keywords)
             ]
-            if not named:
+            if not named and "not" not in schema:
                 return {}
-            schema = {**schema, "type": named}
-        if "enum" in schema or len(allowed_types(schema)) == 1:
-            return normalize_typed(schema, self._normalize)
-        return _any_of(
-            normalize_typed({**schema, "type": name}, self._normalize) for name in _distinct_types(schema)
+            schema = {**schema, "type": named or list(TYPES)}
+        if "enum" in schema:
+            return normalize_enum(schema)
+        return any_of(
+            self._normalize_typed(name, own_keywords(schema, name)) for name in _distinct_types(schema)
         )
+
+    def _normalize_typed(self, kind: str, own: dict[str, Any]) -> dict[str, Any] | None:
+        match kind:
+            case "string":
+                return normalize_string(own)
+            case "integer" | "number":
+                return normalize_number(kind, own)
+            case "array":
+                return normalize_array(own, self)
+            case "object":
+                return normalize_object(own, self)
+        if "not" not in own:
+            return {"type": kind}
+        return normalize_enum({"enum": [None] if kind == "null" else [True, False], "not": own["not"]})
 
     def _name(self, pointer: str) -> str:
         return self._names.setdefault(pointer, f"d{len(self._names)}")
 
-    def _resolve(self, pointer: str) -> Any:
-        if not (pointer == "#" or pointer.startswith("#/")):
-            raise unsupported("$ref", f"{pointer!r} does not refer to the same schema, like '#/$defs/name'")
-        value = self._root
+    def _pointer(self, reference: str) -> str:
+        """Return the JSON pointer for a ``$ref``, which may also be an ``$id`` or ``$anchor``."""
+        reference = self._named.get(reference, reference)
+        if not (reference == "#" or reference.startswith("#/")):
+            raise unsupported("$ref", f"{reference!r} does not refer to the same schema, like '#/$defs/name'")
+        return reference
+
+    def _resolve(self, reference: str) -> Any:
+        pointer, value = self._pointer(reference), self._root
         for part in unquote(pointer[1:]).split("/")[1:]:
             key = part.replace("~1", "/").replace("~0", "~")
             try:
@@ -194,25 +308,38 @@ class _Normalizer:
         return value
 
 
-def _own_keywords(own: Schema) -> dict[str, Any]:
-    keywords = {keyword: value for keyword, value in own.items() if keyword not in COMBINATORS}
-    if "const" in keywords:
-        constant = keywords.pop("const")
-        if "enum" in keywords:
-            return intersect(keywords, {"enum": [constant]}) or {"enum": []}
-        keywords["enum"] = [constant]
-    return keywords
+def _places(value: Any, pointer: str) -> Iterator[tuple[int, str]]:
+    """Yield the ID and the JSON pointer of each object in a schema."""
+    if isinstance(value, dict):
+        yield id(value), pointer
+    children = (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    )
+    for key, each in children:
+        step = str(key).replace("~", "~0").replace("/", "~1")
+        yield from _places(each, f"{pointer}/{step}")
+
+
+def _identified(value: Any, pointers: Mapping[int, str]) -> Iterator[tuple[str, str]]:
+    """Yield the references by ``$id`` and ``$anchor`` in a schema, and the JSON pointers they stand for."""
+    if isinstance(value, dict):
+        for keyword, prefix in (("$id", ""), ("id", ""), ("$anchor", "#")):
+            if isinstance(name := value.get(keyword), str):
+                yield f"{prefix}{name}", pointers[id(value)]
+    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _identified(each, pointers)
+
+
+def _without(schema: Any, keyword: str) -> Any:
+    """Return a schema without a keyword that can't be enforced; any value if the keyword is elsewhere."""
+    if not isinstance(schema, Mapping) or keyword not in schema:
+        return {"type": "object"} if isinstance(schema, Mapping) and schema.get("type") == "object" else True
+    rest = {name: value for name, value in schema.items() if name != keyword}
+    if keyword == "oneOf" and "anyOf" not in rest:
+        rest["anyOf"] = schema["oneOf"]
+    return rest
 
 
 def _distinct_types(schema: Schema) -> Iterable[str]:
     named = allowed_types(schema)
     return [name for name in named if name != "integer" or "number" not in named]
-
-
-def _any_of(options: Iterable[dict[str, Any] | None]) -> dict[str, Any] | None:
-    satisfiable = [option for option in options if option is not None]
-    if not satisfiable:
-        return None
-    if {} in satisfiable:
-        return {}
-    return satisfiable[0] if len(satisfiable) == 1 else {"anyOf": satisfiable}

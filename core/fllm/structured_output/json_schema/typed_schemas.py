@@ -3,205 +3,190 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterable
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any, Protocol
 
-from fllm.structured_output.json_schema.formats import FORMATS
-from fllm.structured_output.json_schema.intersection import allowed_types
+from fllm.structured_output.json_schema.exclusion import json_type, other_texts
+from fllm.structured_output.json_schema.intersection import allowed_types, json_equal
 from fllm.structured_output.json_schema.keywords import KEYWORDS_BY_TYPE, Schema, unsupported
-from fllm.structured_output.json_schema.patterns import check_pattern
 
 MAX_COUNT = 500
 """Maximum lower bound of characters, items or properties. Higher upper bounds of items are lowered to it."""
 MAX_LENGTH = 2**31 - 1
 """Maximum upper bound of a string's length; higher ones are lowered to it."""
+MAX_INTEGER = 10**18 - 1
+"""Maximum magnitude of an integer: 18 digits, which fit into 64 bits."""
 MAX_NUMBER = 10**15
 """Maximum magnitude of a number's bounds: floats can't distinguish larger ones."""
+MAX_DIGITS = 9
+"""Maximum number of digits and of decimals of ``multipleOf``."""
 MAX_VALUES = 2000
 """Maximum number of values of an ``enum``."""
-Normalize = Callable[[Any], dict[str, Any] | None]
-"""Normalizes a subschema; ``None`` if no value satisfies it."""
 
 
-def normalize_typed(schema: Schema, normalize: Normalize) -> dict[str, Any] | None:
-    """Normalize a schema that has one type or an ``enum``; return ``None`` if no value satisfies it."""
-    if "enum" in schema:
-        return _enum(schema)
-    [kind] = allowed_types(schema)
+class Subschemas(Protocol):
+    """Interprets the schemas within a schema, and records what is not enforced."""
+
+    def normalize(self, schema: Any) -> dict[str, Any] | None:
+        """Return the normalized schema, or ``None`` if no value satisfies it."""
+        ...
+
+    def alternatives(self, schema: Any) -> list[dict[str, Any]]:
+        """Return schemas without combinators, one of which must hold."""
+        ...
+
+    def note(self, keyword: str, what: str) -> None:
+        """Record that a keyword is ignored or narrows the answer."""
+        ...
+
+
+def own_keywords(schema: Schema, kind: str) -> dict[str, Any]:
+    """Return the keywords that constrain values of one type."""
     keywords = KEYWORDS_BY_TYPE.get("number" if kind == "integer" else kind, ())
-    own = {keyword: schema[keyword] for keyword in keywords if keyword in schema}
-    match kind:
-        case "string":
-            return _string(own)
-        case "integer" | "number":
-            return _number(kind, own)
-        case "array":
-            return _array(own, normalize)
-        case "object":
-            return _object(own, normalize)
-    return {"type": kind}
+    return {keyword: schema[keyword] for keyword in (*keywords, "not") if keyword in schema}
 
 
-def json_type(value: Any) -> str:
-    """Return the narrowest type of a JSON value."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "boolean"
-        case float():
-            return "integer" if value.is_integer() else "number"
-        case int():
-            return "integer"
-        case str():
-            return "string"
-        case list():
-            return "array"
-    return "object"
-
-
-def _enum(schema: Schema) -> dict[str, Any] | None:
-    for keyword in schema.keys() - {"enum", "type"}:
-        raise unsupported(
-            keyword, "not supported together with 'enum' or 'const'; list only the values that it allows"
-        )
+def normalize_enum(schema: Schema) -> dict[str, Any] | None:
+    """Return the schema of those of the listed values that satisfy the other keywords, or ``None``."""
     if len(schema["enum"]) > MAX_VALUES:
         raise unsupported("enum", f"more than {MAX_VALUES} values")
-    allowed = allowed_types(schema)
-    fit = [each for each in schema["enum"] if json_type(each) in allowed or _is_number(each, allowed)]
-    return {"enum": fit} if fit else None
-
-
-def _is_number(value: Any, allowed: list[str]) -> bool:
-    return "number" in allowed and json_type(value) == "integer"
-
-
-def _string(own: dict[str, Any]) -> dict[str, Any] | None:
-    lower, upper = _bounds(own, "Length")
-    formats = [keyword for keyword in ("pattern", "format") if keyword in own]
-    if formats and (lower or upper is not None):
-        keyword = "minLength" if lower else "maxLength"
-        raise unsupported(keyword, f"not supported together with {formats[0]!r}")
-    if len(formats) > 1:
-        raise unsupported("format", "not supported together with 'pattern'")
-    if "pattern" in own:
-        check_pattern(own["pattern"])
-        return {"type": "string", "pattern": own["pattern"]}
-    if "format" in own:
-        if own["format"] not in FORMATS:
-            raise unsupported("format", f"{own['format']!r} is not one of {', '.join(sorted(FORMATS))}")
-        return {"type": "string", "pattern": f"^({FORMATS[own['format']]})$"}
-    if upper is not None and lower > upper:
-        return None
-    if lower == 0 and upper is None:
-        return {"type": "string"}
-    return {"type": "string", "minLength": lower} | ({} if upper is None else {"maxLength": upper})
-
-
-def _number(kind: str, own: dict[str, Any]) -> dict[str, Any] | None:
-    for keyword, value in own.items():
-        if abs(value) > MAX_NUMBER:
-            raise unsupported(keyword, f"{value!r} exceeds {MAX_NUMBER:.0e}")
-    if "multipleOf" in own and (kind != "integer" or len(own) > 1 or own["multipleOf"] not in range(1, 101)):
-        raise unsupported("multipleOf", "only supported from 1 to 100, for integers without bounds")
-    if kind == "integer":
-        own = _integer_bounds(own)
-    lower = max(own.get("minimum", -MAX_NUMBER), own.get("exclusiveMinimum", -MAX_NUMBER))
-    upper = min(own.get("maximum", MAX_NUMBER), own.get("exclusiveMaximum", MAX_NUMBER))
-    if lower > upper or (lower == upper and own.keys() & {"exclusiveMinimum", "exclusiveMaximum"}):
-        return None
-    return {"type": kind, **own}
-
-
-def _integer_bounds(own: dict[str, Any]) -> dict[str, Any]:
-    """Return the bounds of an integer as inclusive integers."""
-    lower = [math.ceil(own[each]) for each in ("minimum",) if each in own]
-    lower += [math.floor(own[each]) + 1 for each in ("exclusiveMinimum",) if each in own]
-    upper = [math.floor(own[each]) for each in ("maximum",) if each in own]
-    upper += [math.ceil(own[each]) - 1 for each in ("exclusiveMaximum",) if each in own]
-    bounds = {"multipleOf": int(own["multipleOf"])} if "multipleOf" in own else {}
-    if lower:
-        bounds["minimum"] = max(lower)
-    if upper:
-        bounds["maximum"] = min(upper)
-    return bounds
-
-
-def _array(own: dict[str, Any], normalize: Normalize) -> dict[str, Any] | None:
-    lower, upper = _bounds(own, "Items")
-    if own.get("uniqueItems") and upper not in (0, 1):
-        raise unsupported("uniqueItems", "a grammar can't compare items")
-    prefix = [normalize(each) for each in own.get("prefixItems", ())]
-    if None in prefix:
-        upper = prefix.index(None) if upper is None else min(upper, prefix.index(None))
-    items = normalize(own.get("items", True))
-    if items is None:
-        upper = len(prefix) if upper is None else min(upper, len(prefix))
-    if upper is not None and lower > upper:
-        return None
-    result: dict[str, Any] = {"type": "array", "items": False if items is None else items}
-    if kept := [each for each in prefix[:upper] if each is not None]:
-        result["prefixItems"] = kept
-    if lower:
-        result["minItems"] = lower
-    if upper is not None and (items is not None or upper < len(kept)):
-        result["maxItems"] = upper
-    return result
-
-
-def _object(own: dict[str, Any], normalize: Normalize) -> dict[str, Any] | None:
-    lower, upper = _bounds(own, "Properties")
-    schemas = dict(own.get("properties", {}))
-    required = list(dict.fromkeys(own.get("required", ())))
-    others = own.get("additionalProperties", not schemas and not required and "patternProperties" not in own)
-    for name in required:
-        schemas.setdefault(name, own.get("additionalProperties", True))
-    properties = {
-        name: normalized for name, each in schemas.items() if (normalized := normalize(each)) is not None
-    }
-    if any(name not in properties for name in required):
-        return None
-    if "patternProperties" in own:
-        return _pattern_properties(own, properties, lower, upper, normalize)
-    additional = normalize(others)
-    if lower > max(len(required), 1) and additional is not None:
-        raise unsupported(
-            "minProperties", "additional properties can't be counted, since a name may occur twice"
-        )
-    if (upper is not None and upper < max(lower, len(required))) or (
-        additional is None and lower > len(properties)
+    for keyword in (
+        "items",
+        "prefixItems",
+        "contains",
+        "properties",
+        "additionalProperties",
+        "propertyNames",
     ):
+        if keyword in schema and any(isinstance(each, dict | list) for each in schema["enum"]):
+            raise unsupported(
+                keyword, "not supported together with 'enum'; list only the values that it allows"
+            )
+    fit = [each for each in schema["enum"] if _satisfies(each, schema)]
+    if any(_has_long_integer(each) for each in fit):
+        raise unsupported("enum", "an integer has more than 18 digits")
+    if not fit:
         return None
-    result: dict[str, Any] = {"type": "object", "properties": properties, "required": required}
-    result["additionalProperties"] = False if additional is None else additional
-    if lower > len(required):
-        result["minProperties"] = lower
-    if upper is not None and (additional is not None or upper < len(properties)):
-        result["maxProperties"] = upper
+    return {"enum": fit, **_patterns(schema)} if any(isinstance(each, str) for each in fit) else {"enum": fit}
+
+
+def normalize_string(own: Schema) -> dict[str, Any] | None:
+    """Normalize the keywords of a string; return ``None`` if no string satisfies them."""
+    lower, upper = bounds(own, "Length")
+    if upper is not None and lower > upper:
+        return None
+    excluded = [each for each in own.get("not", ()) if isinstance(each, str)]
+    others = [other_texts(excluded)] if excluded else []
+    result = {"type": "string", **_patterns({"pattern": [*own.get("pattern", ()), *others]})}
+    if lower or upper is not None:
+        result["minLength"] = lower
+    if upper is not None:
+        result["maxLength"] = upper
     return result
 
 
-def _pattern_properties(
-    own: dict[str, Any], properties: dict[str, Any], lower: int, upper: int | None, normalize: Normalize
-) -> dict[str, Any] | None:
-    if properties or own.get("additionalProperties") not in (None, False) or lower or upper is not None:
-        raise unsupported("patternProperties", "not supported together with other keywords about properties")
-    if len(own["patternProperties"]) != 1:
-        raise unsupported(
-            "patternProperties", "only one pattern is supported, since several may match the same name"
-        )
-    [(pattern, schema)] = own["patternProperties"].items()
-    check_pattern(pattern)
-    value = normalize(schema)
-    if value is None:
-        return {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
-    return {"type": "object", "patternProperties": {pattern: value}, "additionalProperties": False}
+def normalize_number(kind: str, own: Schema) -> dict[str, Any] | None:
+    """Normalize the keywords of a number; return ``None`` if no number satisfies them."""
+    excluded = sorted({each for each in own.get("not", ()) if json_type(each) in ("integer", "number")})
+    if excluded:
+        own = {keyword: value for keyword, value in own.items() if keyword != "not"}
+        return any_of(normalize_number(kind, each) for each in _ranges_between(excluded, own))
+    result = _integer_bounds(own) if kind == "integer" else _number_bounds(own)
+    lower = max(result.get("minimum", -math.inf), result.get("exclusiveMinimum", -math.inf))
+    upper = min(result.get("maximum", math.inf), result.get("exclusiveMaximum", math.inf))
+    exclusive = result.keys() & {"exclusiveMinimum", "exclusiveMaximum"}
+    if lower > upper or (lower == upper and exclusive):
+        return None
+    if "multipleOf" in own:
+        _, digits, exponent = Decimal(repr(own["multipleOf"])).normalize().as_tuple()
+        if len(digits) + max(int(exponent), 0) > MAX_DIGITS or -int(exponent) > MAX_DIGITS:
+            raise unsupported("multipleOf", f"more than {MAX_DIGITS} digits")
+        result["multipleOf"] = own["multipleOf"]
+    return {"type": kind, **result}
 
 
-def _bounds(own: dict[str, Any], what: str) -> tuple[int, int | None]:
+def any_of(options: Iterable[dict[str, Any] | None]) -> dict[str, Any] | None:
+    """Return the normalized schema of values that satisfy one of several, or ``None``."""
+    satisfiable = [option for option in options if option is not None]
+    if not satisfiable:
+        return None
+    if {} in satisfiable:
+        return {}
+    return satisfiable[0] if len(satisfiable) == 1 else {"anyOf": satisfiable}
+
+
+def bounds(own: Schema, what: str) -> tuple[int, int | None]:
     """Return the lower and upper bound of ``min...`` and ``max...``; ``None`` if there is no upper bound."""
     lower, upper = own.get(f"min{what}", 0), own.get(f"max{what}")
     if lower > MAX_COUNT:
         raise unsupported(f"min{what}", f"{lower} is more than {MAX_COUNT}")
     limit = MAX_LENGTH if what == "Length" else MAX_COUNT
     return int(lower), None if upper is None else min(int(upper), limit)
+
+
+def _patterns(schema: Schema) -> dict[str, Any]:
+    """Return the patterns that a string must match, the first one as ``pattern``."""
+    patterns = [{"pattern": each} for each in schema.get("pattern", ())]
+    return {**(patterns[0] if patterns else {}), **({"allOf": patterns[1:]} if patterns[1:] else {})}
+
+
+def _satisfies(value: Any, schema: Schema) -> bool:
+    """Return whether a listed value satisfies the keywords, apart from patterns and those of items."""
+    kind = json_type(value)
+    types = allowed_types(schema)
+    if kind not in types and not (kind == "integer" and "number" in types):
+        return False
+    if any(json_equal(value, other) for other in schema.get("not", ())):
+        return False
+    if isinstance(value, str | list | dict):
+        what = {"string": "Length", "array": "Items", "object": "Properties"}[kind]
+        return bool(schema.get(f"min{what}", 0) <= len(value) <= schema.get(f"max{what}", math.inf))
+    if kind in ("null", "boolean"):
+        return True
+    return bool(
+        schema.get("minimum", -math.inf) <= value <= schema.get("maximum", math.inf)
+        and schema.get("exclusiveMinimum", -math.inf) < value < schema.get("exclusiveMaximum", math.inf)
+        and Fraction(repr(value)) % Fraction(repr(schema.get("multipleOf", value or 1))) == 0
+    )
+
+
+def _has_long_integer(value: Any) -> bool:
+    if isinstance(value, list | dict):
+        return any(map(_has_long_integer, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, int) and abs(value) > MAX_INTEGER
+
+
+def _number_bounds(own: Schema) -> dict[str, Any]:
+    """Return the bounds of a number, narrowed to those that floats can distinguish."""
+    result = {}
+    for keyword in ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum"):
+        if keyword in own:
+            sign = -1 if keyword.lower().endswith("minimum") else 1
+            if sign * own[keyword] < -MAX_NUMBER:
+                raise unsupported(keyword, f"{own[keyword]!r} exceeds {MAX_NUMBER:.0e}")
+            result[keyword] = sign * min(sign * own[keyword], MAX_NUMBER)
+    return result
+
+
+def _integer_bounds(own: Schema) -> dict[str, Any]:
+    """Return the bounds of an integer as inclusive integers of at most 18 digits."""
+    lower = [-MAX_INTEGER, *(math.ceil(own[each]) for each in ("minimum",) if each in own)]
+    lower += [math.floor(own[each]) + 1 for each in ("exclusiveMinimum",) if each in own]
+    upper = [MAX_INTEGER, *(math.floor(own[each]) for each in ("maximum",) if each in own)]
+    upper += [math.ceil(own[each]) - 1 for each in ("exclusiveMaximum",) if each in own]
+    for keyword, bound in (("minimum", max(lower)), ("maximum", -min(upper))):
+        if bound > MAX_INTEGER:
+            raise unsupported(keyword, "no integer of at most 18 digits satisfies it")
+    return {"minimum": max(lower), "maximum": min(upper)}
+
+
+def _ranges_between(excluded: list[Any], own: Schema) -> Iterable[dict[str, Any]]:
+    for low, high in zip([None, *excluded], [*excluded, None], strict=True):
+        between = dict(own)
+        if low is not None:
+            between["exclusiveMinimum"] = max(low, own.get("exclusiveMinimum", low))
+        if high is not None:
+            between["exclusiveMaximum"] = min(high, own.get("exclusiveMaximum", high))
+        yield between

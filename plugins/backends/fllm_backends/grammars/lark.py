@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -31,11 +31,14 @@ JSON_FORMAT = {"whitespace_flexible": False, "item_separator": ", ", "key_separa
 """The same JSON format as `fllm_backends.grammars.xgrammar.structural_tags.SEPARATORS`."""
 
 
-def to_lark(constraint: Constraint) -> str:
-    """Return the source of the grammar; raise `RequestError` if the constraint is not supported."""
+def to_lark(constraint: Constraint, note: Callable[[str], None] = lambda _: None) -> str:
+    """Return the source of the grammar; raise `RequestError` if the constraint is not supported.
+
+    ``note`` receives a line for each keyword of a schema that is not enforced as it stands.
+    """
     if isinstance(constraint, Grammar):
         return to_lark_grammar(constraint.source)
-    builder = _LarkBuilder()
+    builder = _LarkBuilder(note)
     return "\n".join(["%llguidance {}", f"start: {builder.expression(constraint)}", *builder.rules])
 
 
@@ -54,15 +57,17 @@ def to_lark_grammar(source: str) -> str:
 class _LarkBuilder:
     """Builds expressions, and collects the rules that they refer to by name."""
 
-    def __init__(self) -> None:
+    def __init__(self, note: Callable[[str], None]) -> None:
         self.rules: list[str] = []
+        self._note = note
 
     def expression(self, constraint: Constraint) -> str:
         match constraint:
             case ConstString(text=text):
                 return json.dumps(text, ensure_ascii=False)
-            case JsonSchema(schema=schema):
-                normalized: dict[str, Any] = msgspec.json.decode(normalize_schema(schema))
+            case JsonSchema(schema=schema, lenient=lenient):
+                text = normalize_schema(schema, self._note, lenient=lenient)
+                normalized: dict[str, Any] = msgspec.json.decode(text)
                 return f"%json {json.dumps({**normalized, 'x-guidance': JSON_FORMAT})}"
             case Regex(pattern=pattern):
                 return self._terminal(render_regex(parse_pattern(pattern, full_match=True), in_json=False))

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
+import msgspec
+
 from fllm import CompiledGrammar, Constraint, GrammarContext, RequestError, Vocabulary
 from fllm_backends.grammars.compile_workers import CompileWorkers
 from fllm_backends.grammars.lark import to_lark
+
+log = logging.getLogger("fllm.grammars")
 
 Encode = Callable[[str], list[int]]
 
@@ -27,7 +32,9 @@ class LLGuidance:
 
     def compile(self, constraint: Constraint) -> CompiledGrammar:
         """Compile a constraint. Raise `RequestError` if it is unsupported or too slow."""
-        source = self._workers.run(constraint).decode()
+        source, notes = msgspec.json.decode(self._workers.run(constraint), type=tuple[str, list[str]])
+        if notes:
+            log.info("A JSON schema is not enforced as it stands: %s", "; ".join(notes))
         return _CompiledGrammar(_matcher(self._tokenizer, source), len(source))
 
     def close(self) -> None:
@@ -40,15 +47,16 @@ class LLGuidance:
 
 
 def make_compiler(vocabulary: Vocabulary) -> Callable[[Constraint], bytes]:
-    """Return the function that a worker runs: compile, and return the source if that succeeds."""
+    """Return the function that a worker runs: compile, and return the source and notes if that succeeds."""
     tokenizer = _tokenizer(vocabulary)
 
     def compile(constraint: Constraint) -> bytes:
-        source = to_lark(constraint)
+        notes: list[str] = []
+        source = to_lark(constraint, notes.append)
         matcher = _matcher(tokenizer, source)
         matcher.compute_bitmask()
         _check(matcher)
-        return source.encode()
+        return msgspec.json.encode((source, notes))
 
     return compile
 

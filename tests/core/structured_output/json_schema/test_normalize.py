@@ -82,7 +82,7 @@ MALFORMED: list[tuple[str, Any, str]] = [
     ("required", "a", '"a" is not a list of names'),
     ("required", [1], "[1] is not a list of names"),
     ("items", 3, "3 is not a schema"),
-    ("items", [{}], "prefixItems"),
+    ("items", [3], "[3] is not a schema or"),
     ("prefixItems", {}, "{} is not a list of schemas"),
     ("anyOf", {}, "{} is not a list of schemas"),
     ("oneOf", [3], "[3] is not a list of schemas"),

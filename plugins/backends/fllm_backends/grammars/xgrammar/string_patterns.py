@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from fllm import RequestError
+from fllm.structured_output.json_schema.typed_schemas import MAX_INTEGER
 from fllm_backends.grammars.patterns import (
     ANY_CHARACTER,
     ANY_TEXT,
@@ -34,10 +36,13 @@ class StringPatterns:
             return [self.extract(each) for each in schema]
         if not isinstance(schema, dict):
             return schema
+        _check_supported(schema)
         if "enum" in schema:
             return _enum(schema["enum"])
         if schema.get("type") == "string":
             return self._string(schema)
+        if "multipleOf" in schema:
+            return {"type": "integer", "multipleOf": schema["multipleOf"]}
         extracted = dict(schema)
         for keyword in ("properties", "$defs"):
             if keyword in schema:
@@ -81,6 +86,42 @@ class StringPatterns:
     def _placeholder(self, expression: str) -> str:
         self._expressions.append(expression)
         return str(len(self._expressions) - 1)
+
+
+def _check_supported(schema: dict[str, Any]) -> None:
+    """Raise `RequestError` for combinations of keywords that the library ignores or rejects."""
+    match schema:
+        case {"enum": _, "pattern": _}:
+            what = "'enum' together with 'pattern'"
+        case {"type": "string", "allOf": _}:
+            what = "several patterns"
+        case {"type": "string", "pattern": _, "minLength": _} | {
+            "type": "string",
+            "pattern": _,
+            "maxLength": _,
+        }:
+            what = "'pattern' together with a length"
+        case {"multipleOf": int(step)} if (
+            schema["type"] == "integer" and step <= 100 and _is_unbounded(schema)
+        ):
+            return
+        case {"multipleOf": _}:
+            what = "'multipleOf', except up to 100 for integers without bounds"
+        case {"patternProperties": patterns} if (
+            len(patterns) > 1 or schema["properties"] or schema["additionalProperties"] is not False
+        ):
+            what = "'patternProperties' together with other properties"
+        case {"properties": properties} if False in properties.values():
+            what = "a property that is not allowed, while others are"
+        case {"patternProperties": _, "minProperties": _} | {"patternProperties": _, "maxProperties": _}:
+            what = "a number of properties together with 'patternProperties'"
+        case _:
+            return
+    raise RequestError(f"the grammar backend xgrammar does not support {what}", code="unsupported_schema")
+
+
+def _is_unbounded(schema: dict[str, Any]) -> bool:
+    return bool(schema["minimum"] == -MAX_INTEGER and schema["maximum"] == MAX_INTEGER)
 
 
 def _enum(values: list[Any]) -> dict[str, Any]:

@@ -47,8 +47,8 @@ def _format(constraint: Constraint) -> dict[str, Any]:
     match constraint:
         case ConstString(text=text):
             return _const_string(text)
-        case JsonSchema(schema=schema):
-            return {"type": "grammar", "grammar": json_grammar(schema)}
+        case JsonSchema(schema=schema, lenient=lenient):
+            return {"type": "grammar", "grammar": json_grammar(schema, lenient=lenient)}
         case Regex(pattern=pattern):
             rendered = render_regex(parse_pattern(pattern, full_match=True), in_json=False)
             return {"type": "regex", "pattern": rendered}
@@ -70,10 +70,12 @@ def _format(constraint: Constraint) -> dict[str, Any]:
             }
 
 
-def json_grammar(schema: str) -> str:
+def json_grammar(schema: str, *, lenient: bool = False) -> str:
     """Return the grammar of a schema in xgrammar's EBNF; structural tags can't set separators."""
     string_patterns = StringPatterns()
-    schema_without_patterns = string_patterns.extract(msgspec.json.decode(normalize_schema(schema)))
+    schema_without_patterns = string_patterns.extract(
+        msgspec.json.decode(normalize_schema(schema, lenient=lenient))
+    )
     generated = import_xgrammar().Grammar.from_json_schema(
         msgspec.json.encode(schema_without_patterns).decode(), any_whitespace=False, separators=SEPARATORS
     )
