@@ -41,6 +41,11 @@ class ApiKeys:
         self._from_file = self._named((owner, key) for key, owner in _read_keys(file).items())
 
     @property
+    def has_file(self) -> bool:
+        """Whether there is a file to reload."""
+        return self._file is not None
+
+    @property
     def required(self) -> bool:
         """Whether requests need a key. This never changes: a file without keys is not loaded."""
         return bool(self._from_options or self._from_file)

@@ -12,6 +12,7 @@ from fllm.config import Positive
 from fllm.plugins.parser_detection import AUTO
 from fllm_api.api_keys import ApiKeys
 from fllm_api.cors import LOCAL_PAGES
+from fllm_api.tls import ServerTls
 from fllm_api.trusted_proxies import TrustedProxies
 
 PrefixCacheIsolation = Literal["key", "none"]
@@ -40,6 +41,8 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     """0 selects a free port."""
     uds: Path | None = None
     """Path of a unix socket to listen on instead."""
+    tls: ServerTls | None = None
+    """The certificate, if the server speaks HTTPS."""
     root_path: str = ""
     """Path prefix of a proxy, which requests may have or not."""
     trusted_proxies: TrustedProxies = TrustedProxies()

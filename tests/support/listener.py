@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from fllm_api.lifecycle.drain import RequestDrain
 from fllm_api.listener import ConnectionTimeouts, Listener
+from fllm_api.tls import ServerTls
 from fllm_api.trusted_proxies import TrustedProxies
 
 
@@ -23,9 +25,9 @@ class RunningListener:
         self.serving = serving
         self._connections: list[RawConnection] = []
 
-    async def connect(self) -> RawConnection:
-        """Open a raw connection."""
-        connection = RawConnection(*await asyncio.open_connection("127.0.0.1", self.port))
+    async def connect(self, tls: ssl.SSLContext | None = None) -> RawConnection:
+        """Open a raw connection, or one of TLS."""
+        connection = RawConnection(*await asyncio.open_connection("127.0.0.1", self.port, ssl=tls))
         self._connections.append(connection)
         return connection
 
@@ -105,9 +107,41 @@ class RawConnection:
         return body
 
 
+async def echo(scope: Any, receive: Any, send: Any) -> None:
+    """Return the request as it was parsed."""
+    if scope["type"] == "lifespan":
+        for kind in ("startup", "shutdown"):
+            await receive()
+            await send({"type": f"lifespan.{kind}.complete"})
+        return
+    body, more = b"", True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        body, more = body + message["body"], message["more_body"]
+    parsed = {
+        "method": scope["method"],
+        "path": scope["path"],
+        "client": scope["client"],
+        "scheme": scope["scheme"],
+        "body": body.decode("latin-1"),
+        "headers": [name.decode() for name, _ in scope["headers"]],
+    }
+    encoded = json.dumps(parsed).encode()
+    headers = [(b"content-length", b"%d" % len(encoded))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": encoded})
+
+
 @asynccontextmanager
 async def listening(
-    app: Any, drain: RequestDrain | None = None, *, trusted_proxies: Sequence[str] = (), **options: float
+    app: Any,
+    drain: RequestDrain | None = None,
+    *,
+    trusted_proxies: Sequence[str] = (),
+    tls: ServerTls | None = None,
+    **options: float,
 ) -> AsyncIterator[RunningListener]:
     """Serve the application; ``options``: ``read``, ``write``, ``max_connections``, ``shutdown_timeout``."""
     end = socket.create_server(("127.0.0.1", 0))
@@ -119,6 +153,7 @@ async def listening(
         max_connections=int(options.get("max_connections", 100)),
         shutdown_timeout=options.get("shutdown_timeout", 5),
         trusted_proxies=TrustedProxies.parse(trusted_proxies),
+        tls=tls,
     )
     listener.on_ready = ready.set
     serving = asyncio.create_task(listener.serve([end]))

@@ -39,6 +39,7 @@ def create_listener(
         max_connections=config.max_connections,
         shutdown_timeout=settings.shutdown_timeout,
         trusted_proxies=config.trusted_proxies,
+        tls=config.tls,
     )
 
 

@@ -60,12 +60,12 @@ def allow_address_reuse(sockets: list[socket.socket]) -> None:
         each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 
 
-def server_url(host: str, sockets: list[socket.socket]) -> str:
+def server_url(host: str, sockets: list[socket.socket], scheme: str = "http") -> str:
     """Return the URL of the server for clients on this machine."""
     if sockets[0].family == socket.AF_UNIX:
         return f"unix:{sockets[0].getsockname()}"
     name = f"[{host}]" if ":" in host else host
-    return f"http://{name}:{sockets[0].getsockname()[1]}"
+    return f"{scheme}://{name}:{sockets[0].getsockname()[1]}"
 
 
 def _resolve(host: str) -> list[tuple[socket.AddressFamily, str]]:

@@ -25,6 +25,7 @@ from fllm_api.cli.event_loop import loop_factory
 from fllm_api.cli.model_files import load_model_files
 from fllm_api.cli.progress import report_progress
 from fllm_api.cli.settings import Settings
+from fllm_api.config import ServerConfig
 from fllm_api.lifecycle.event_loop_watchdog import watch_event_loop
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ async def _serve(
     settings: Settings, plugins: Plugins, sockets: list[socket.socket], started_at: float
 ) -> None:
     interrupted = _interrupt_event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, settings.server.keys.reload)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, settings.server)
     async with AsyncExitStack() as stack:
         with report_progress() as on_progress:
             context = BackendContext(
@@ -64,6 +65,14 @@ async def _serve(
         listener = started()
         listener.on_ready = lambda: _announce(settings, sockets, started_at)
         await _listen(listener, sockets, interrupted)
+
+
+def _reload(config: ServerConfig) -> None:
+    """Read the API keys and the certificate again."""
+    if config.tls is not None:
+        config.tls.reload()
+    if config.tls is None or config.keys.has_file:
+        config.keys.reload()
 
 
 async def _stop(backend: Backend) -> None:
@@ -141,5 +150,6 @@ def _interrupt_event() -> asyncio.Event:
 
 
 def _announce(settings: Settings, sockets: list[socket.socket], started_at: float) -> None:
-    name, url = settings.server.served_model_name, server_url(settings.server.host, sockets)
+    server = settings.server
+    name, url = server.served_model_name, server_url(server.host, sockets, "https" if server.tls else "http")
     click.echo(f"furiosa-llm: serving {name} on {url} (ready in {time.monotonic() - started_at:.1f} s)")

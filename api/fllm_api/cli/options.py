@@ -209,6 +209,27 @@ HTTP_OPTIONS = [
         help="Unix socket to listen on, instead of --host and --port.",
     ),
     _http(
+        ["--ssl-certfile"], type=FILE, help="PEM file with the certificate chain. The server speaks HTTPS."
+    ),
+    _http(
+        ["--ssl-keyfile"],
+        type=FILE,
+        show_default="--ssl-certfile",
+        help="PEM file with the certificate's key.",
+    ),
+    _http(
+        ["--ssl-keyfile-password"],
+        type=NonEmptyText(),
+        help="Password of the key file. Better: FURIOSA_LLM_SSL_KEYFILE_PASSWORD.",
+    ),
+    _http(["--ssl-ca-certs"], type=FILE, help="PEM file with the authorities of clients' certificates."),
+    _http(
+        ["--ssl-cert-reqs"],
+        type=click.IntRange(0, 2),
+        default=0,
+        help="Client certificates. 0: none. 1: checked if sent. 2: required.",
+    ),
+    _http(
         ["--root-path"],
         type=UrlPrefix(),
         default="",

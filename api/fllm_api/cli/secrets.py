@@ -10,7 +10,8 @@ from setproctitle import setproctitle
 
 from fllm_api.api_keys import ApiKeys
 
-API_KEY = "FURIOSA_LLM_API_KEY"
+SECRETS = ("FURIOSA_LLM_API_KEY", "FURIOSA_LLM_SSL_KEYFILE_PASSWORD")
+"""Environment variables that child processes must not inherit."""
 
 
 def hash_keys(ctx: click.Context, param: click.Parameter, keys: tuple[str, ...]) -> ApiKeys:
@@ -25,6 +26,7 @@ def hide_arguments(title: str) -> None:
     # setproctitle overwrites the command line and environment that the kernel shows. It must run before the
     # variables below are removed, because it needs them complete.
     setproctitle(title)
-    os.environ.pop(API_KEY, None)
+    for name in SECRETS:
+        os.environ.pop(name, None)
     for arguments in (sys.argv, sys.orig_argv):
         del arguments[1:]

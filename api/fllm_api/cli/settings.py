@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import ssl
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -21,6 +22,7 @@ from fllm_api.api_keys import ApiKeys
 from fllm_api.cli.options import NO_GRAMMAR
 from fllm_api.cli.parser_selection import load_possible_parsers
 from fllm_api.config import RateLimits, ServerConfig
+from fllm_api.tls import ServerTls, TlsFiles
 from fllm_api.trusted_proxies import TrustedProxies
 
 S = TypeVar("S", bound=Struct)
@@ -97,6 +99,7 @@ def settings_from_options(
             allowed_origins=tuple(dict.fromkeys(itertools.chain(*options["allowed_origins"]))),
             shared_prefixes=options["shared_prefix"],
             limits=_limits(options["limit"]),
+            tls=_tls(options),
             trusted_proxies=_trusted_proxies(options["trusted_proxies"]),
             max_body_memory=_max_body_memory(options["max_body_memory"], options["max_body_bytes"]),
             default_chat_template_kwargs=options["default_chat_template_kwargs"] or {},
@@ -206,6 +209,21 @@ def _keys(options: Mapping[str, Any]) -> ApiKeys:
     if options["api_key_file"] is not None:
         keys.load(options["api_key_file"])
     return keys
+
+
+def _tls(options: Mapping[str, Any]) -> ServerTls | None:
+    if options["ssl_certfile"] is None:
+        for name in ("ssl_keyfile", "ssl_keyfile_password", "ssl_ca_certs", "ssl_cert_reqs"):
+            if options[name]:
+                raise ConfigError(f"{_flag(name)} requires --ssl-certfile")
+        return None
+    files = TlsFiles(
+        certfile=options["ssl_certfile"],
+        keyfile=options["ssl_keyfile"],
+        ca_certs=options["ssl_ca_certs"],
+        cert_reqs=ssl.VerifyMode(options["ssl_cert_reqs"]),
+    )
+    return ServerTls(files, options["ssl_keyfile_password"])
 
 
 def _trusted_proxies(values: Iterable[str]) -> TrustedProxies:

@@ -247,6 +247,9 @@ class HttpProtocol(HttpToolsProtocol):
             self._replay = without_upgrade(self.parser, self.url, self.headers)
             return
         self.scope["client"] = self._client()
+        self.scope["scheme"] = (
+            self._trusted_proxies.scheme(self._peer[0], self.headers) or self.scope["scheme"]
+        )
         super().on_headers_complete()
         self._connection_limit.mark_busy(self)
         self._phase = Phase.BODY
@@ -329,7 +332,8 @@ class HttpProtocol(HttpToolsProtocol):
             "request rejected: %s: %d: %s", _address(self._peer), rejection.status, rejection, extra=extra
         )
         self.transport.write(rejection.encode(request_id, self.server_state.default_headers))
-        self.transport.write_eof()
+        if self.transport.can_write_eof():  # TLS has no such thing; the response has a length
+            self.transport.write_eof()
         self.flow.resume_reading()
         self.loop.call_later(LINGER_SECONDS, self.transport.abort)
 

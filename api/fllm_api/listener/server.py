@@ -17,6 +17,8 @@ from fllm_api.lifecycle.drain import RequestDrain
 from fllm_api.listener.connection_limit import ConnectionLimit
 from fllm_api.listener.protocol import ConnectionTimeouts, HttpProtocol
 from fllm_api.listener.sockets import configure_sockets, max_connections_for
+from fllm_api.listener.tls_handshake import TlsHandshake
+from fllm_api.tls import ServerTls
 from fllm_api.trusted_proxies import TrustedProxies
 
 KEEP_ALIVE_SECONDS = 75
@@ -41,13 +43,16 @@ class Listener(uvicorn.Server):
         max_connections: int,
         shutdown_timeout: float,
         trusted_proxies: TrustedProxies,
+        tls: ServerTls | None = None,
     ) -> None:
-        protocol = partial(
-            HttpProtocol,
-            timeouts=timeouts,
-            connection_limit=ConnectionLimit(max_connections_for(max_connections)),
-            trusted_proxies=trusted_proxies,
+        limit = ConnectionLimit(max_connections_for(max_connections))
+        protocol: Callable[..., Any] = partial(
+            HttpProtocol, timeouts=timeouts, connection_limit=limit, trusted_proxies=trusted_proxies
         )
+        if tls is not None:
+            protocol = partial(
+                TlsHandshake, http=protocol, tls=tls, connection_limit=limit, timeout=timeouts.read
+            )
         super().__init__(
             uvicorn.Config(
                 cast(Any, app),

@@ -71,6 +71,11 @@ BAD = {
         "'--allowed-origins'",
         "'a.org' is not an origin such as https://example.org; expected origins, localhost, * or none",
     ],
+    "serve --ssl-certfile pyproject.toml": [
+        "--ssl-certfile pyproject.toml: not a certificate with its key, or a wrong password: "
+    ],
+    "serve --ssl-keyfile pyproject.toml": ["--ssl-keyfile requires --ssl-certfile"],
+    "serve --ssl-cert-reqs 2": ["--ssl-cert-reqs requires --ssl-certfile"],
     "serve --root-path llm": ["'--root-path'", "'llm' is not the beginning of a URL's path, such as /llm"],
     "serve --root-path /llm?x": ["'--root-path'", "'/llm?x' is not the beginning of a URL's path"],
     "serve --reasoning-field thinking": ["'--reasoning-field'", "'reasoning_content', 'reasoning', 'both'"],
@@ -135,7 +140,7 @@ def test_a_bad_value_of_the_environment_says_that_it_comes_from_there(
     [
         ("port = 'http'", ["'--port'", "(from the --config file)"]),
         ("prot = 1", ["has the unknown key 'prot'; did you mean 'port'?"]),
-        ("zzzzzz = 1", ["has the unknown key 'zzzzzz'; known: allowed_origins, api_key, api_key_file"]),
+        ("zzzzzz = 1", ["has the unknown key 'zzzzzz'; known: ", " allowed_origins, api_key, api_key_file"]),
         ("config = 'other.toml'", ["has the unknown key 'config'"]),
         ("port = ", ["is not TOML"]),
         ("allowed-origins = 1", ["'--allowed-origins'", "'1' is not an origin"]),

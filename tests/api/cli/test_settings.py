@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.certificates import certificate
 
 from fllm import BackendConfig, BackendEntry, ConfigError, Device, Entry, MetricsConfig
 from fllm.config import Speculation
@@ -305,3 +307,13 @@ def test_isolation_by_key_requires_keys() -> None:
 )
 def test_origins_may_be_written_in_several_ways(arguments: tuple[str, ...], origins: tuple[str, ...]) -> None:
     assert settings(*arguments).server.allowed_origins == origins
+
+
+def test_the_certificate_comes_from_its_files(tmp_path: Path) -> None:
+    certfile, keyfile = certificate(tmp_path, password="secret")
+    arguments = ("--ssl-certfile", str(certfile), "--ssl-keyfile", str(keyfile))
+    authorities = ("--ssl-ca-certs", str(certfile), "--ssl-cert-reqs", "2")
+    tls = settings(*arguments, "--ssl-keyfile-password", "secret", *authorities).server.tls
+    assert tls is not None
+    assert tls.context.verify_mode == ssl.CERT_REQUIRED
+    assert settings().server.tls is None

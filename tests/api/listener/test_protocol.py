@@ -9,40 +9,13 @@ from typing import Any
 
 import pytest
 from support.ambiguous_texts import AMBIGUOUS
-from support.listener import RawResponse, RunningListener, listening
+from support.listener import RawResponse, RunningListener, echo, listening
 
 from fllm_api.cli.event_loop import loop_factory
 from fllm_api.listener.connection_limit import MAX_REJECTED_CONNECTIONS
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: a\r\n"
-
-
-async def echo(scope: Any, receive: Any, send: Any) -> None:
-    """Return the request as it was parsed."""
-    if scope["type"] == "lifespan":
-        for kind in ("startup", "shutdown"):
-            await receive()
-            await send({"type": f"lifespan.{kind}.complete"})
-        return
-    body, more = b"", True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return
-        body, more = body + message["body"], message["more_body"]
-    parsed = {
-        "method": scope["method"],
-        "path": scope["path"],
-        "client": scope["client"],
-        "scheme": scope["scheme"],
-        "body": body.decode("latin-1"),
-        "headers": [name.decode() for name, _ in scope["headers"]],
-    }
-    encoded = json.dumps(parsed).encode()
-    headers = [(b"content-length", b"%d" % len(encoded))]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": encoded})
 
 
 def exchange(*pieces: bytes, **options: Any) -> RawResponse:
@@ -448,3 +421,9 @@ def test_a_head_response_to_http_1_0_has_no_body() -> None:
         return await connection.read_to_end()
 
     assert within(work, parts).endswith(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize(("trusted", "scheme"), [((), "http"), (("127.0.0.1",), "https")])
+def test_the_scheme_is_that_of_a_trusted_proxy(trusted: tuple[str, ...], scheme: str) -> None:
+    data = b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-Proto: https\r\n\r\n"
+    assert json.loads(exchange(data, trusted_proxies=trusted).body)["scheme"] == scheme
