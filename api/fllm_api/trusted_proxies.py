@@ -62,17 +62,6 @@ class TrustedProxies(Struct, frozen=True):
                 break
         return peer
 
-    def scheme(self, peer: str, headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-        """Return the scheme that a trusted proxy names in ``X-Forwarded-Proto``: ``http``, ``https`` or none.
-
-        Only the URLs in a response to the same client depend on it.
-        """
-        if self._trusts(peer):
-            for name, value in headers:
-                if name == b"x-forwarded-proto" and (scheme := value.strip().lower()) in (b"http", b"https"):
-                    return scheme.decode()
-        return None
-
     def _trusts(self, peer: str) -> bool:
         if peer == UNIX:
             return self.unix

@@ -160,19 +160,3 @@ def test_the_address_of_a_peer_has_the_same_spelling(peer: tuple[str, int] | Non
 )
 def test_an_ipv6_client_is_its_network(address: str, name: str) -> None:
     assert client_name(address) == name
-
-
-@pytest.mark.parametrize(
-    ("peer", "value", "scheme"),
-    [
-        ("10.0.0.1", b"https", "https"),
-        ("10.0.0.1", b" HTTP ", "http"),
-        ("10.0.0.1", b"ftp", None),
-        ("10.0.0.1", b"https, http", None),
-        ("192.0.2.1", b"https", None),
-    ],
-)
-def test_a_trusted_proxy_names_the_scheme(peer: str, value: bytes, scheme: str | None) -> None:
-    trusted = TrustedProxies.parse(["10.0.0.0/8"])
-    assert trusted.scheme(peer, [(b"x-forwarded-proto", value)]) == scheme
-    assert trusted.scheme(peer, []) is None

@@ -247,9 +247,6 @@ class HttpProtocol(HttpToolsProtocol):
             self._replay = without_upgrade(self.parser, self.url, self.headers)
             return
         self.scope["client"] = self._client()
-        self.scope["scheme"] = (
-            self._trusted_proxies.scheme(self._peer[0], self.headers) or self.scope["scheme"]
-        )
         super().on_headers_complete()
         self._connection_limit.mark_busy(self)
         self._phase = Phase.BODY

@@ -421,9 +421,3 @@ def test_a_head_response_to_http_1_0_has_no_body() -> None:
         return await connection.read_to_end()
 
     assert within(work, parts).endswith(b"\r\n\r\n")
-
-
-@pytest.mark.parametrize(("trusted", "scheme"), [((), "http"), (("127.0.0.1",), "https")])
-def test_the_scheme_is_that_of_a_trusted_proxy(trusted: tuple[str, ...], scheme: str) -> None:
-    data = b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-Proto: https\r\n\r\n"
-    assert json.loads(exchange(data, trusted_proxies=trusted).body)["scheme"] == scheme
