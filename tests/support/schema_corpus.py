@@ -194,6 +194,7 @@ UNSUPPORTED: list[tuple[Any, str]] = [
     (obj({"a": {"$ref": "#"}}), "$ref"),
     ({"type": "string", "pattern": "(?=a)"}, "look-around"),
     ({"type": "string", "pattern": "^a(?=b)"}, "look-around"),
+    ({"type": "string", "pattern": "^(?!.*no)a"}, "look-around"),
     ({"type": "string", "pattern": "(a)\\1"}, "back"),
     ({"type": "string", "pattern": "\\bx"}, "boundar"),
     ({"type": "string", "pattern": "(?i)a"}, "flags"),

@@ -25,11 +25,12 @@ def are_disjoint(a: Schema, b: Schema, alternatives: Alternatives, depth: int = 
 
     ``False`` may also mean that it could not be decided.
     """
-    if not common_types(_value_types(a), _value_types(b)):
+    common = common_types(_value_types(a), _value_types(b))
+    if not common:
         return True
     if "enum" in a and "enum" in b:
         return not any(json_equal(one, other) for one, other in product(a["enum"], b["enum"]))
-    if depth == MAX_DEPTH or not _value_types(a) == _value_types(b) == ["object"]:
+    if depth == MAX_DEPTH or common != ["object"]:
         return False
     if any(_excludes(one, name) for one, other in ((a, b), (b, a)) for name in other.get("required", ())):
         return True

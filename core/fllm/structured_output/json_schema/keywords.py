@@ -47,18 +47,18 @@ UNSUPPORTED = ("$dynamicRef", "$recursiveRef")
 class SchemaError(RequestError):
     """A keyword of a schema is invalid or can't be enforced."""
 
-    def __init__(self, problem: str, keyword: str, why: str) -> None:
-        super().__init__(f"{problem} JSON schema at {keyword!r}: {why}", code="unsupported_schema")
+    def __init__(self, problem: str, keyword: str, why: str, pointer: str | None = None) -> None:
+        where = "" if pointer is None else f" in {pointer!r}"
+        super().__init__(f"{problem} JSON schema at {keyword!r}{where}: {why}", code="unsupported_schema")
         self.problem = problem
         self.keyword = keyword
         self.why = why
+        self.pointer = pointer
+        """The JSON pointer of the schema that has the keyword, once it is known."""
 
-    def at(self, pointer: str) -> RequestError:
+    def at(self, pointer: str) -> SchemaError:
         """Return the error with the JSON pointer of the schema that has the keyword."""
-        where = f" in {pointer!r}"
-        return RequestError(
-            f"{self.problem} JSON schema at {self.keyword!r}{where}: {self.why}", code=self.code
-        )
+        return self if self.pointer else SchemaError(self.problem, self.keyword, self.why, pointer)
 
 
 def unsupported(keyword: str, why: str) -> SchemaError:

@@ -73,6 +73,8 @@ def normalize_schema(
         return msgspec.json.encode(result).decode()
     except RecursionError:
         raise _too_large() from None
+    except SchemaError as error:
+        raise RequestError(error.message, code=error.code) from None
 
 
 def _too_large() -> RequestError:
@@ -149,14 +151,31 @@ class _Normalizer:
             case {"allOf": [only]} if len(own) == 1:
                 return self.normalize(only)
             case {"anyOf": list(options)} if len(own) == 1:
-                return any_of(map(self.normalize, options))
+                return self._normalize_options(options)
             case {"oneOf": list(options)} if len(own) == 1:
                 return any_of(map(self.normalize, self._disjoint(options)))
         return any_of(self._normalize_by_type(each) for each in self._alternatives(schema, ()))
 
+    def _normalize_options(self, options: list[Any]) -> dict[str, Any] | None:
+        """Normalize the options of ``anyOf`` without those that can't be enforced, if others remain."""
+        normalized: list[dict[str, Any] | None] = []
+        refused = []
+        for option in options:
+            try:
+                normalized.append(self.normalize(option))
+            except SchemaError as error:
+                if error.problem != "unsupported":
+                    raise
+                refused.append(error)
+        if refused and not any(each is not None for each in normalized):
+            raise refused[0]
+        for each in refused:
+            self.note("anyOf", f"without the option that is an {each.message}")
+        return any_of(normalized)
+
     def _keywords(self, schema: Schema) -> dict[str, Any]:
         keywords = constraining_keywords(schema, self.note)
-        return without_conditions(keywords, lambda each: negated(each, self._resolve), self.note)
+        return without_conditions(keywords, self._negate, self.note)
 
     def _alternatives(self, schema: Any, inside: Pointers) -> list[dict[str, Any]]:
         """Return schemas without combinators, one of which must hold.
@@ -231,44 +250,54 @@ class _Normalizer:
         if len(options) > MAX_ALTERNATIVES:
             raise unsupported("oneOf", f"more than {MAX_ALTERNATIVES} options")
         expanded = [self._alternatives(option, inside) for option in options]
-        overlapping = [
+        pairs = [
             (index, other)
             for index, first in enumerate(expanded)
             for other, second in enumerate(expanded[:index])
-            if not all(self._are_told_apart(one, two) for one, two in product(first, second))
+            if not all(are_disjoint(one, two, self.alternatives) for one, two in product(first, second))
         ]
-        if not overlapping:
+        if not pairs:
             return options
         if tag := find_tag(expanded, self.alternatives):
             return [{"allOf": [option, {"required": [tag]}]} for option in options]
         narrowed = list(options)
-        for pair in overlapping:
-            for index, other in (pair, pair[::-1]):
-                opposite = negated(options[other], self._resolve)
-                are_objects = any("object" in allowed_types(each) for each in expanded[other])
-                narrowed[index] = {"allOf": [narrowed[index], False if are_objects else opposite or False]}
+        for pair in pairs:
+            if not all(self._are_told_apart(one, two) for one, two in product(*(expanded[i] for i in pair))):
+                for index, other in (pair, pair[::-1]):
+                    narrowed[index] = {"allOf": [narrowed[index], self._other_than(options[other])]}
         if not all(self._alternatives(option, inside) for option in narrowed):
             raise unsupported("oneOf", "two options may hold at once; use anyOf")
         return narrowed
 
     def _are_told_apart(self, a: Schema, b: Schema) -> bool:
         """Return whether no value that is generated for one of two schemas satisfies the other."""
-        return are_disjoint(closed(a), b, self.alternatives) and are_disjoint(a, closed(b), self.alternatives)
+        one, other = closed(_with_type(a)), closed(_with_type(b))
+        return are_disjoint(one, b, self.alternatives) and are_disjoint(a, other, self.alternatives)
+
+    def _other_than(self, option: Any) -> Any:
+        """Return the negated option; nothing if it is an object, since the other values make no sense."""
+        if any("object" in allowed_types(each) for each in self.alternatives(option)):
+            return False
+        return self._negate(option) or False
+
+    def _negate(self, schema: Any) -> Any:
+        return negated(schema, self._resolve_once_more)
+
+    def _resolve_once_more(self, reference: str) -> Any:
+        """Resolve a reference that is expanded, which counts as one more schema."""
+        self._count += 1
+        if self._count > MAX_SCHEMAS:
+            raise _too_large()
+        return self._resolve(reference)
 
     def _normalize_by_type(self, schema: dict[str, Any]) -> dict[str, Any] | None:
-        if "type" not in schema and "enum" not in schema:
-            named = [
-                name
-                for name, keywords in KEYWORDS_BY_TYPE.items()
-                if any(word in schema for word in keywords)
-            ]
-            if not named and "not" not in schema:
-                return {}
-            schema = {**schema, "type": named or list(TYPES)}
+        if not schema:
+            return {}
         if "enum" in schema:
             return normalize_enum(schema)
+        typed = _with_type(schema)
         return any_of(
-            self._normalize_typed(name, own_keywords(schema, name)) for name in _distinct_types(schema)
+            self._normalize_typed(kind, own_keywords(typed, kind)) for kind in _distinct_types(typed)
         )
 
     def _normalize_typed(self, kind: str, own: dict[str, Any]) -> dict[str, Any] | None:
@@ -338,6 +367,12 @@ def _without(schema: Any, keyword: str) -> Any:
     if keyword == "oneOf" and "anyOf" not in rest:
         rest["anyOf"] = schema["oneOf"]
     return rest
+
+
+def _with_type(schema: Schema) -> Schema:
+    """Return the schema with a type: without one, those that its keywords constrain."""
+    named = [name for name, words in KEYWORDS_BY_TYPE.items() if any(word in schema for word in words)]
+    return {"type": named or list(TYPES), **schema}
 
 
 def _distinct_types(schema: Schema) -> Iterable[str]:

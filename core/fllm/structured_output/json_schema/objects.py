@@ -37,7 +37,7 @@ def normalize_object(own: Schema, subschemas: Subschemas) -> dict[str, Any] | No
         return None
     additional = subschemas.normalize(others)
     patterns = _patterns(own["patternProperties"], subschemas)
-    if additional is None and not any(patterns.values()):
+    if additional is None and all(each is False for each in patterns.values()):
         patterns = {}
     if not (additional is not None or patterns):
         properties = {name: each for name, each in properties.items() if each is not None}

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from fllm.errors import RequestError
+from fllm.structured_output.json_schema.exclusion import other_texts
 from fllm.structured_output.json_schema.keywords import unsupported
 
 MAX_REPEATS = 1000
@@ -26,6 +27,13 @@ _UNICODE_PROPERTIES = dict.fromkeys("pPX", "Unicode properties")
 
 
 _LOOK_AHEAD = re.compile(r"\(\?[=!]")
+_CLASS = r"(?:\[(?:\\.|[^\]\\])+\]|\\[dDwWsS]|\\[^a-zA-Z0-9]|[^\\^$.|?*+()\[\]{}])"
+"""One character, or a class of characters."""
+_ONLY = re.compile(rf"\^?(?P<class>{_CLASS})(?P<repeat>[*+])\$")
+_FIRST = re.compile(rf"\^?(?P<class>{_CLASS})")
+_ANYWHERE = re.compile(rf"\^?\.\*(?P<class>{_CLASS})(?P<again>{_CLASS})?")
+_WHOLE = re.compile(r"\^?(?P<text>(?:\\[^a-zA-Z0-9]|[^\\^$.|?*+()\[\]{}])+)\$")
+_LOOK_BEHIND = re.compile(rf"\(\?<!(?P<class>{_CLASS})\)\$\Z")
 _SKIPPED = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]", re.DOTALL)
 """An escape or a class of characters, in which parentheses have no meaning."""
 
@@ -82,15 +90,45 @@ def _without_look_around(pattern: str) -> list[str]:
     patterns, position = [], 1
     while pattern.startswith("^") and (match := _LOOK_AHEAD.match(pattern, position)):
         end = _closing(pattern, match.end())
-        patterns.append(f"^(?:{pattern[match.end() : end]})")
-        if match[0].endswith("!"):
-            break
+        inner = pattern[match.end() : end]
+        patterns += [f"^(?:{inner})"] if match[0].endswith("=") else _opposites(inner)
         position = end + 1
-    else:
-        pattern = f"^{pattern[position:]}" if patterns else pattern
+    pattern = f"^{pattern[position:]}" if patterns else pattern
+    if match := _LOOK_BEHIND.search(pattern):
+        patterns.append(f"(?:^|{_other_class(match['class'])})$")
+        pattern = f"{pattern[: match.start()]}$"
     for each in (*patterns, pattern):
         check_pattern(each, unicode_properties=True)
     return [*patterns, pattern]
+
+
+def _opposites(pattern: str) -> list[str]:
+    """Return patterns of the texts at whose beginning a pattern does not match.
+
+    Raise `RequestError` unless it is of one of a few common forms.
+    """
+    opposites = []
+    for each in _split(pattern):
+        if match := _ONLY.fullmatch(each):
+            other = _other_class(match["class"])
+            opposites.append(other if match["repeat"] == "*" else f"^$|{other}")
+        elif match := _FIRST.fullmatch(each):
+            opposites.append(f"^(?:$|{_other_class(match['class'])})")
+        elif (match := _ANYWHERE.fullmatch(each)) and match["again"] in (None, match["class"]):
+            one, other = match["class"], _other_class(match["class"])
+            opposites.append(f"^(?:{one}?{other})*{one}?$" if match["again"] else f"^{other}*$")
+        elif match := _WHOLE.fullmatch(each):
+            opposites.append(other_texts([re.sub(r"\\(.)", r"\1", match["text"])]))
+        else:
+            raise _unsupported(pattern, "look-around (?!")
+    return opposites
+
+
+def _other_class(characters: str) -> str:
+    """Return the class of all characters that are not in a class."""
+    if characters.startswith("["):
+        return f"[{characters[2:]}" if characters[1] == "^" else f"[^{characters[1:]}"
+    return characters.swapcase() if re.fullmatch(r"\\[dDwWsS]", characters) else f"[^{characters}]"
 
 
 def _split(pattern: str) -> list[str]:
