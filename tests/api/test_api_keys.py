@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -274,7 +275,7 @@ def test_a_server_reloads_its_file_on_sighup_and_shows_no_key(model: Path, file:
         assert (status(server, GIVEN), status(server, IN_FILE), status(server, ADDED)) == (200, 200, 401)
         proc = Path("/proc", str(server.process.pid))
         title = proc.joinpath("cmdline").read_text().strip("\0 ")
-        assert title == f"furiosa-llm serve {model}"
+        assert title == f"furiosa-llm serve {model} --port {urlsplit(server.url).port}"
         assert b"never read" not in proc.joinpath("environ").read_bytes()
         file.write_text(ADDED)
         send_sighup(server, "API keys reloaded")

@@ -7,6 +7,7 @@ import fcntl
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from ipaddress import ip_address
 from pathlib import Path
 
 from fllm.errors import ConfigError
@@ -66,6 +67,20 @@ def server_url(host: str, sockets: list[socket.socket], scheme: str = "http") ->
         return f"unix:{sockets[0].getsockname()}"
     name = f"[{host}]" if ":" in host else host
     return f"{scheme}://{name}:{sockets[0].getsockname()[1]}"
+
+
+def bound_address(sockets: list[socket.socket]) -> str:
+    """Return the option that listens on the same address, with the number of a port that was free."""
+    address = sockets[0].getsockname()
+    return f"--uds {address}" if sockets[0].family == socket.AF_UNIX else f"--port {address[1]}"
+
+
+def is_reachable(sockets: list[socket.socket]) -> bool:
+    """Return whether other machines can connect."""
+    return any(
+        each.family != socket.AF_UNIX and not ip_address(each.getsockname()[0].partition("%")[0]).is_loopback
+        for each in sockets
+    )
 
 
 def _resolve(host: str) -> list[tuple[socket.AddressFamily, str]]:

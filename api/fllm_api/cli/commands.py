@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from importlib import metadata
 from typing import Any
 
 import rich_click as click
@@ -76,6 +77,7 @@ def root_command() -> click.RichGroup:
     """Return the top-level command group."""
     group = CommandGroup(
         callback=_help_without_command,
+        params=[_version_option()],
         invoke_without_command=True,
         help="An OpenAI-compatible server for large language models. Every feature is a plugin.",
         context_settings={"help_option_names": ["-h", "--help"]},
@@ -83,6 +85,23 @@ def root_command() -> click.RichGroup:
     for command in lazy_commands(BUILTIN_COMMANDS):
         group.add_command(command)
     return group
+
+
+def _version_option() -> click.Option:
+    return click.RichOption(
+        ["--version"],
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_print_version,
+        help="Print the version.",
+    )
+
+
+def _print_version(ctx: click.Context, param: click.Parameter, requested: bool) -> None:  # noqa: ARG001
+    if requested and not ctx.resilient_parsing:
+        click.echo(f"furiosa-llm {metadata.version(DISTRIBUTION)}")
+        ctx.exit()
 
 
 def lazy_commands(entries: Sequence[Entry]) -> Iterator[LazyCommand]:

@@ -14,14 +14,24 @@ import rich_click as click
 from fllm.config import LoadFormat, Speculation
 from fllm.plugins.parser_detection import AUTO, NO_PARSER
 from fllm_api.cli.config_file import read_config
-from fllm_api.cli.param_types import Devices, Json, KeyValue, NonEmptyText, Origins, RegisteredName, UrlPrefix
+from fllm_api.cli.param_types import (
+    Devices,
+    Integer,
+    Json,
+    KeyValue,
+    NonEmptyText,
+    Number,
+    Origins,
+    RegisteredName,
+    UrlPrefix,
+)
 from fllm_api.cli.secrets import hash_keys
 from fllm_api.config import ContentFormat, PrefixCacheIsolation, ReasoningField
 from fllm_api.cors import LOCAL_PAGES
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-POSITIVE = click.IntRange(min=1)
-SECONDS = click.FloatRange(0, 86400)
+POSITIVE = Integer(min=1)
+SECONDS = Number(0, 86400)
 DTYPES = ("auto", "float16", "bfloat16", "float32", "half", "float")
 SPECULATION_EXAMPLE = '{"method": "ngram", "num_speculative_tokens": 5}'
 NO_GRAMMAR = "none"
@@ -79,9 +89,7 @@ MODEL_OPTIONS = [
         help="Quantization method of the backend.",
     ),
     _model(["--max-model-len"], type=POSITIVE, help="Maximum number of tokens in prompt and output."),
-    _model(
-        ["--seed"], type=click.IntRange(min=0), help="Seed of requests without one, and of dummy weights."
-    ),
+    _model(["--seed"], type=Integer(min=0), help="Seed of requests without one, and of dummy weights."),
 ]
 ENGINE_OPTIONS = [
     _engine(
@@ -201,7 +209,7 @@ CHAT_OPTIONS = [
 ]
 HTTP_OPTIONS = [
     _http(["--host"], type=NonEmptyText(), default="localhost", help="Host name or address to listen on."),
-    _http(["--port"], type=click.IntRange(0, 65535), default=8000, help="Port to listen on. 0: a free port."),
+    _http(["--port"], type=Integer(0, 65535), default=8000, help="Port to listen on. 0: a free port."),
     _http(
         ["--uds"],
         type=click.Path(path_type=Path),
@@ -225,7 +233,7 @@ HTTP_OPTIONS = [
     _http(["--ssl-ca-certs"], type=FILE, help="PEM file with the authorities of clients' certificates."),
     _http(
         ["--ssl-cert-reqs"],
-        type=click.IntRange(0, 2),
+        type=Integer(0, 2),
         default=0,
         help="Client certificates. 0: none. 1: checked if sent. 2: required.",
     ),
@@ -264,7 +272,7 @@ HTTP_OPTIONS = [
     ),
     _http(
         ["--max-queue"],
-        type=click.IntRange(min=0),
+        type=Integer(min=0),
         default=2048,
         help="Maximum number of sequences that wait for the engine. More are rejected with 503.",
     ),

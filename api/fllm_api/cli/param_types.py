@@ -39,6 +39,18 @@ def plugin_config(ctx: click.Context) -> PluginConfig:
     )
 
 
+class Integer(click.IntRange):
+    """An integer of a range, which messages call an integer."""
+
+    name = "integer"
+
+
+class Number(click.FloatRange):
+    """A number of a range, which messages call a number."""
+
+    name = "number"
+
+
 class NonEmptyText(click.ParamType[str]):
     """Text that is not empty. An environment variable may hold several values, separated by commas."""
 

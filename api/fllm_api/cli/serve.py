@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import time
 from contextlib import ExitStack
@@ -9,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import rich_click as click
+from setproctitle import setproctitle
 
 from fllm.errors import ConfigError
 from fllm.files import read_bounded
 from fllm.plugins.loader import Plugins
-from fllm_api.cli.bind import bind, bind_unix
+from fllm_api.cli.bind import bind, bind_unix, bound_address, is_reachable
 from fllm_api.cli.logs import configure_logging
 from fllm_api.cli.open_files import raise_file_limit
 from fllm_api.cli.options import CONTEXT_SETTINGS, SERVE_PARAMS
@@ -23,6 +25,8 @@ from fllm_api.cli.secrets import hide_arguments
 from fllm_api.cli.settings import settings_from_options
 from fllm_api.config import ContentFormat, ServerConfig
 from fllm_api.intake.shared_prefix_file import read_shared_prefix
+
+log = logging.getLogger("fllm.server")
 
 MAX_TEMPLATE_BYTES = 1024**2
 """Maximum size of the ``--chat-template`` file."""
@@ -38,7 +42,8 @@ def serve(ctx: click.RichContext, /, **options: Any) -> None:
     """Serve MODEL with an OpenAI-compatible API. The default is the embedded SmolLM2-135M-Instruct."""
     started_at = time.monotonic()
     raise_file_limit()
-    hide_arguments(f"furiosa-llm serve {options['model'] or ''}".strip())
+    title = f"furiosa-llm serve {options['model'] or ''}".strip()
+    hide_arguments(title)
     plugins = plugins_of(ctx)
     settings = settings_from_options(options, plugins, plugin_config(ctx))
     for file in settings.server.shared_prefixes:
@@ -48,8 +53,10 @@ def serve(ctx: click.RichContext, /, **options: Any) -> None:
         check_template(settings.server.chat_template, settings.server.chat_template_content_format)
     with ExitStack() as stack:
         sockets = bind_sockets(settings.server, stack)
+        setproctitle(f"{title} {bound_address(sockets)}")
         configure_logging(options["log_level"], options["log_format"])
         plugins.warn()
+        warn_if_open_to_all(settings.server, sockets)
         settings.server.keys.warn_if_world_readable()
 
         from fllm_api.cli.lifecycle import run
@@ -62,6 +69,15 @@ def bind_sockets(config: ServerConfig, stack: ExitStack) -> list[socket.socket]:
     if config.uds is not None:
         return stack.enter_context(bind_unix(config.uds))
     return [stack.enter_context(each) for each in bind(config.host, config.port)]
+
+
+def warn_if_open_to_all(config: ServerConfig, sockets: list[socket.socket]) -> None:
+    """Log a warning if other machines can connect to a server without API keys."""
+    if not config.keys.required and is_reachable(sockets):
+        log.warning(
+            "no API key, and --host %s: whoever can connect may use the model; set --api-key-file",
+            config.host,
+        )
 
 
 def check_parsers(config: ServerConfig, plugins: Plugins) -> None:

@@ -17,14 +17,17 @@ from fllm.logs import escaped_json
 from fllm_api.limits.body_memory import MAX_JSON_VALUES, count_body
 from fllm_api.request_context import context_of
 
+MAX_RESPONSE_BYTES = 1024 * 1024
+"""Bytes of a response that are kept and logged."""
+
 
 class PayloadLoggingMiddleware(ASGIMiddleware):
-    """Writes the request's body and the status of its response, once the response is complete."""
+    """Writes the bodies of a request and of its response, once the response is complete."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Log one request."""
         received_at = _now()
-        body = bytearray()
+        body, response = bytearray(), bytearray()
         status = 0
 
         async def receive_logged() -> Any:
@@ -37,16 +40,18 @@ class PayloadLoggingMiddleware(ASGIMiddleware):
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+            elif message["type"] == "http.response.body" and len(response) <= MAX_RESPONSE_BYTES:
+                response.extend(message["body"])
             await send(message)
 
         try:
             await next_app(scope, receive_logged, send_logged)
         finally:
-            sys.stdout.write(_line(scope, received_at, bytes(body), status))
+            sys.stdout.write(_line(scope, received_at, bytes(body), status, bytes(response)))
             sys.stdout.flush()
 
 
-def _line(scope: Scope, received_at: str, body: bytes, status: int) -> str:
+def _line(scope: Scope, received_at: str, body: bytes, status: int, response: bytes) -> str:
     query = scope["query_string"].decode("latin-1")
     url = quote(scope["path"]) + (f"?{query}" if query else "")
     client = scope.get("client")
@@ -62,7 +67,7 @@ def _line(scope: Scope, received_at: str, body: bytes, status: int) -> str:
             "remote_addr": client[0] if client else None,
             "payload": _payload(body),
         },
-        "res": {"timestamp": _now(), "status_code": status},
+        "res": {"timestamp": _now(), "status_code": status, "payload": _response_payload(response)},
     }
     return _to_json(line) + "\n"
 
@@ -72,6 +77,13 @@ def _to_json(line: dict[str, Any]) -> str:
         return escaped_json(msgspec.json.encode(line).decode())
     except (OverflowError, RecursionError):  # integers of more than 64 bits, or a deeply nested payload
         return json.dumps(line)
+
+
+def _response_payload(response: bytes) -> Any:
+    """Return the body of a response as `_payload` does; a stream is text. A long one is cut."""
+    if len(response) <= MAX_RESPONSE_BYTES:
+        return _payload(response)
+    return response[:MAX_RESPONSE_BYTES].decode(errors="replace") + "..."
 
 
 def _payload(body: bytes) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fllm import ConfigError
-from fllm_api.cli.bind import allow_address_reuse, bind, bind_unix, server_url
+from fllm_api.cli.bind import allow_address_reuse, bind, bind_unix, bound_address, is_reachable, server_url
 
 
 @contextmanager
@@ -33,6 +33,8 @@ def test_port_0_selects_one_free_port_for_all_addresses() -> None:
         [port] = {each.getsockname()[1] for each in sockets}
         assert port > 0
         assert server_url("localhost", sockets) == f"http://localhost:{port}"
+        assert server_url("localhost", sockets, "https") == f"https://localhost:{port}"
+        assert bound_address(sockets) == f"--port {port}"
 
 
 def test_a_bound_port_refuses_connections_until_it_listens() -> None:
@@ -139,3 +141,17 @@ def test_a_path_that_cannot_be_bound_is_an_error(name: str, says: str, tmp_path:
     with pytest.raises(ConfigError, match=f"--uds .*{says}"), bind_unix(tmp_path / name):
         pass
     assert (tmp_path / "file").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("host", "reachable"), [("localhost", False), ("127.0.0.1", False), ("0.0.0.0", True)]
+)
+def test_addresses_of_this_machine_are_not_reachable_from_others(host: str, reachable: bool) -> None:
+    with bound(host, 0) as sockets:
+        assert is_reachable(sockets) == reachable
+
+
+def test_a_unix_socket_is_not_reachable_from_other_machines(tmp_path: Path) -> None:
+    with bind_unix(tmp_path / "socket") as sockets:
+        assert not is_reachable(sockets)
+        assert bound_address(sockets) == f"--uds {tmp_path / 'socket'}"

@@ -165,3 +165,16 @@ def test_a_model_without_a_chat_template_serves_completions(model: Path, tmp_pat
         refused = httpx.post(f"{server.api}/chat/completions", json=body)
         assert refused.status_code == 400
         assert "--chat-template" in refused.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(("options", "warns"), [((), True), (("--api-key", "k"), False)])
+def test_a_server_that_everybody_can_reach_warns_without_a_key(
+    model: Path, options: tuple[str, ...], warns: bool
+) -> None:
+    with serving(*arguments(model, "--host", "0.0.0.0", *options)) as running:
+        assert ("no API key, and --host 0.0.0.0" in running.log()) == warns
+
+
+def test_the_version_is_an_option_too() -> None:
+    by_option, by_command = run("--version"), run("version")
+    assert (by_option.returncode, by_option.stdout) == (0, by_command.stdout)

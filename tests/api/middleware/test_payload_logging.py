@@ -25,11 +25,28 @@ def test_payloads_are_logged_as_lines_of_json(capsys: pytest.CaptureFixture[str]
         "remote_addr": "127.0.0.1",
         "payload": {"model": "m", "prompt": "é", "stream": True},
     }
+    streamed = first["res"].pop("payload")
+    assert streamed.startswith("data: {")
+    assert streamed.endswith("\n\ndata: [DONE]\n\n")
     assert first["res"] == {"status_code": 200}
     assert first["message"] == "POST /v1/completions 200"
     assert (second["req"]["url"], second["req"]["payload"]) == ("/v1/completions?a=b", "�")
     assert second["res"]["status_code"] == 400
+    assert second["res"]["payload"]["error"]["type"] == "invalid_request_error"
     assert third["req"]["payload"] is None
+    assert third["res"]["payload"] is None
+
+
+def test_a_response_is_logged_as_it_is_sent(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = a_server(config={"enable_payload_logging": True})
+    sent = complete(server).json()
+    monkeypatch.setattr(payload_logging, "MAX_RESPONSE_BYTES", 10)
+    complete(server)
+    whole, cut = (json.loads(line)["res"]["payload"] for line in capsys.readouterr().out.splitlines())
+    assert whole == sent
+    assert (len(cut), cut[-3:]) == (13, "...")
 
 
 def test_no_request_forges_a_line_or_a_field(capsys: pytest.CaptureFixture[str]) -> None:
