@@ -142,7 +142,7 @@ def _forceable(tools: Sequence[Tool]) -> list[Tool]:
                 f"`tools`: {tool.name!r} can't be forced; a name has up to 200 letters, digits and _./:-",
                 param="tools",
             )
-        if tool.parameters.get("type", "object") != "object":
+        if tool.parameters.get("type", "object") != "object" or tool.parameters.get("not") in ({}, True):
             raise RequestError(
                 f'`tools`: the parameters of {tool.name!r} must be of the type "object"', param="tools"
             )

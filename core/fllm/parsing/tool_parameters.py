@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -22,6 +23,9 @@ _TYPE_ALIASES = {
     "tuple": "array",
 }
 """What people write for the types of JSON Schema."""
+
+_ROOT = "parameters"
+"""The name of the definition that holds the schema of all parameters."""
 
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
 
@@ -79,8 +83,16 @@ class Parameters:
 
     def standalone(self, schema: Any) -> dict[str, Any]:
         """Return the schema of one parameter together with the definitions that it may refer to."""
+        if self._refers_to_parameters:
+            root = _with_references_to(_ROOT, self.root)
+            return {**_with_references_to(_ROOT, self.resolved(schema)), "$defs": {_ROOT: root}}
         definitions = {key: self.root[key] for key in ("$defs", "definitions") if key in self.root}
         return definitions | dict(self.resolved(schema))
+
+    @cached_property
+    def _refers_to_parameters(self) -> bool:
+        """Whether the schema refers to a part of itself that is not a definition."""
+        return any(not each.startswith(("#/$defs/", "#/definitions/")) for each in _references(self.root))
 
     def _find(self, reference: object) -> Any:
         document, *steps = str(reference).split("/")
@@ -89,6 +101,27 @@ class Parameters:
             key = step.replace("~1", "/").replace("~0", "~")
             target = target.get(key) if isinstance(target, Mapping) else None
         return target
+
+
+def _references(schema: Any) -> Iterator[str]:
+    """Yield the references within a schema."""
+    if isinstance(schema, Mapping) and isinstance(reference := schema.get("$ref"), str):
+        yield reference
+    children = schema.values() if isinstance(schema, Mapping) else schema if isinstance(schema, list) else ()
+    for each in children:
+        yield from _references(each)
+
+
+def _with_references_to(name: str, schema: Any) -> Any:
+    """Return a schema in which references to the root refer to the definition ``name``."""
+    if isinstance(schema, list):
+        return [_with_references_to(name, each) for each in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    moved = {key: _with_references_to(name, each) for key, each in schema.items()}
+    if isinstance(reference := schema.get("$ref"), str) and (reference == "#" or reference.startswith("#/")):
+        moved["$ref"] = f"#/$defs/{name}{reference[1:]}"
+    return moved
 
 
 class ToolSchemas:

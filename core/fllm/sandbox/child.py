@@ -67,7 +67,7 @@ def _run(function: Callable[[Any], bytes], task: bytes, limits: ResourceLimits) 
     try:
         result = function(pickle.loads(task))  # noqa: S301  from our parent
     except RequestError as error:
-        return Rejected(error.message, error.param)
+        return Rejected(error.message, error.param, code=error.code)
     except RecursionError:
         return Rejected(limits.too_complex)
     except MemoryError:

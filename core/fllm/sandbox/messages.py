@@ -26,6 +26,7 @@ class Rejected(Struct, frozen=True, tag=True):
     param: str | None = None
     cpu_seconds: float = 0.0
     out_of_memory: bool = False
+    code: str | None = None
     """Whether the child has no memory left for further tasks."""
 
 

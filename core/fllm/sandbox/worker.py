@@ -110,10 +110,10 @@ class Worker(Generic[ArgumentT, TaskT]):
         match message:
             case Done(result=result):
                 return result
-            case Rejected(message=reason, param=param, out_of_memory=out_of_memory):
+            case Rejected(message=reason, param=param, code=code, out_of_memory=out_of_memory):
                 if out_of_memory:
                     self.stop()
-                raise RequestError(reason, param=param)
+                raise RequestError(reason, param=param, code=code)
             case Crashed(message=reason):
                 raise BackendError(reason)
             case Ready():  # valid only at the start
