@@ -84,9 +84,13 @@ def _without_prefix(path: str, prefix: str) -> str:
 
 
 def _with_headers(send: Send, headers: list[tuple[bytes, bytes]]) -> Send:
+    """Return ``send`` with more headers. A plugin's own take precedence; twice they would be invalid."""
+
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
-            message["headers"] = [*message.get("headers", ()), *headers]
+            present = {name.lower() for name, _ in message["headers"]} - {b"vary"}
+            added = [header for header in headers if header[0] not in present]
+            message["headers"] = [*message["headers"], *added]
         await send(message)
 
     return send_with_headers if headers else send

@@ -6,7 +6,8 @@ from typing import Any
 
 import httpx
 import pytest
-from support.api_fakes import a_server, ask, backend_of, chat, error_of
+from litestar import get
+from support.api_fakes import a_server, a_server_with, ask, backend_of, chat, error_of
 
 from fllm_api.api_keys import ApiKeys
 from fllm_api.app_state import AppState
@@ -143,6 +144,16 @@ def test_a_page_can_read_a_stream() -> None:
     response = ask(a_server(config=LISTED), "POST", "/v1/completions", json=body, headers=PAGE)
     assert response.status_code == 200
     assert response.headers["access-control-allow-origin"] == "https://a.example"
+
+
+def test_a_plugins_own_headers_take_precedence() -> None:
+    @get("/own", response_headers={"access-control-allow-origin": "https://own.example", "vary": "Accept"})
+    async def own() -> str:
+        return "got"
+
+    response = ask(a_server_with(own), "GET", "/own", headers={"origin": "http://localhost"})
+    assert response.headers.get_list("access-control-allow-origin") == ["https://own.example"]
+    assert response.headers.get_list("vary") == ["Accept", "Origin"]
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def warn_if_open_to_all(config: ServerConfig, sockets: list[socket.socket]) -> N
     """Log a warning if other machines can connect to a server without API keys."""
     if not config.keys.required and is_reachable(sockets):
         log.warning(
-            "no API key, and --host %s: whoever can connect may use the model; set --api-key-file",
+            "no API key, and --host %s: everyone who can connect can use the model; set --api-key-file",
             config.host,
         )
 
