@@ -63,6 +63,9 @@ class Parser(Protocol):
 
 ParserFactory = Callable[[ParserContext], Parser]
 
+EVERY_SPECIAL_TOKEN = "*"
+"""In `HasVisibleTokens.visible_tokens`: the parser receives all special tokens."""
+
 
 @runtime_checkable
 class HasVisibleTokens(Protocol):
@@ -70,7 +73,10 @@ class HasVisibleTokens(Protocol):
 
     @property
     def visible_tokens(self) -> Sequence[str]:
-        """Special tokens that reach the parser as text even if the request skips special tokens."""
+        """Special tokens that reach the parser as text even if the request skips special tokens.
+
+        `EVERY_SPECIAL_TOKEN` stands for all of them.
+        """
         ...
 
 

@@ -25,6 +25,13 @@ from fllm.errors import format_error
 from fllm.parsing import Marker, MarkerSplitter, ReasoningParserBase, ToolCallParser
 from fllm.testing import merge_events
 from fllm.testing.parser_contracts import is_beginning_of_json, may_drop
+from fllm_parsers.reasoning.identity import IdentityParser
+
+
+def _prefix(subject: Subject) -> str:
+    """Return the text that a parser puts before the output."""
+    parser = subject.make
+    return parser.prefix if isinstance(parser, type) and issubclass(parser, IdentityParser) else ""
 
 
 def check(subject: Subject, context: ParserContext, pieces: Sequence[str], *, constrained: bool) -> None:
@@ -35,7 +42,7 @@ def check(subject: Subject, context: ParserContext, pieces: Sequence[str], *, co
     divided = _events(subject, context, pieces, constrained, Bodies())
     assert divided == whole, f"the events depend on the division: {divided} and {whole}"
     kept = "".join(event.text for event in whole if isinstance(event, Text | Reasoning))
-    assert _within(kept, text), f"emitted text that is not in the input: {kept!r}"
+    assert _within(kept, _prefix(subject) + text), f"emitted text that is not in the input: {kept!r}"
     if subject.kind == "tool":
         _check_calls(subject, whole, text, kept)
         if isinstance(subject.make, type) and issubclass(subject.make, ToolCallParser) and not bodies.broken:

@@ -10,7 +10,7 @@ import msgspec
 
 from fllm.constraints import AnyOf, Concat, Constraint, ConstString, JsonSchema, Regex, Repeat, TextUntil
 from fllm.parsing.tag_scanner import TagFormat, taggable
-from fllm.parsing.tool_parameters import Parameters, alternatives, choices
+from fllm.parsing.tool_parameters import Parameters, alternatives, choices, json_type
 from fllm.structured_output.json_schema import normalize_schema
 from fllm.values import Tool
 
@@ -31,20 +31,35 @@ def tagged_arguments(tags: TagFormat, gap: str = "", padding: str | None = None)
     # The other texts would break the call, end the value or begin another argument.
     free = TextUntil(tags.after_value, (tags.opening, *tags.cut, tags.before_key))
 
-    def argument(key: Constraint, value: Constraint) -> Constraint:
-        begin = gap.join(tags.after_key) + inner
+    def argument(key: Constraint, value: Constraint, type_: str = "string") -> Constraint:
+        begin = gap.join(tags.after_key) + tags.attribute(type_) + tags.tag_end + inner
         return Concat((ConstString(tags.before_key), key, ConstString(begin), value, ConstString(gap)))
 
     def declared_argument(key: str, schema: Any, parameters: Parameters) -> Constraint:
         end = ConstString(inner + tags.after_value)
         if listed := plain_choices(schema, parameters):
-            return argument(ConstString(key), Concat((listed, end)))
-        if limited := plain_text(schema, parameters):
-            return argument(ConstString(key), Concat((limited, end)))
-        if may_be_text(schema, parameters):
+            value: Constraint = Concat((listed, end))
+        elif limited := plain_text(schema, parameters):
+            value = Concat((limited, end))
+        elif may_be_text(schema, parameters):
             # The value may begin and end with the padding, but cannot contain the closing tag.
-            return argument(ConstString(key), free)
-        return argument(ConstString(key), Concat((json_value(schema, parameters), end)))
+            value = free
+        else:
+            value = Concat((json_value(schema, parameters), end))
+        types = parameters.types(schema) or {"string"}
+        if not tags.type_attributes or types == {"string"}:
+            return argument(ConstString(key), value)
+        if listed:
+            return AnyOf(
+                tuple(
+                    argument(ConstString(key), Concat((_plain_choice(each), end)), json_type(each))
+                    for each in choices(parameters.resolved(schema))
+                )
+            )
+        json = Concat((json_value(schema, parameters), end))
+        texts = [argument(ConstString(key), value)] if "string" in types else []
+        marks = {tags.attribute(type_): type_ for type_ in sorted(types - {"string"})}
+        return AnyOf((*texts, *(argument(ConstString(key), json, type_) for type_ in marks.values())))
 
     def grammar(tool: Tool) -> Constraint:
         parameters = Parameters(tool.parameters, lenient=tool.lenient)
@@ -202,5 +217,8 @@ def _full_match(pattern: str) -> str:
 def plain_choices(schema: Any, parameters: Parameters) -> Constraint | None:
     """Return the constraint to the values that a schema lists, as plain text; ``None`` if it lists none."""
     listed = choices(parameters.resolved(schema))
-    texts = [each if isinstance(each, str) else msgspec.json.encode(each).decode() for each in listed]
-    return AnyOf(tuple(map(ConstString, texts))) if texts else None
+    return AnyOf(tuple(map(_plain_choice, listed))) if listed else None
+
+
+def _plain_choice(choice: Any) -> ConstString:
+    return ConstString(choice if isinstance(choice, str) else msgspec.json.encode(choice).decode())

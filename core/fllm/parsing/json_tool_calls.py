@@ -17,7 +17,9 @@ from fllm.structured_output.tool_format import ToolFormat
 
 _Scanner = TypeVar("_Scanner", bound=BodyScanner)
 
-_ARGUMENT_KEYS = ("arguments", "parameters")
+_NAME_KEYS = ("name", "tool_name")
+"""The keys under which models write the name; the first one that is present counts."""
+_ARGUMENT_KEYS = ("arguments", "parameters", "args")
 """The keys under which models write the arguments; the first one that is present counts."""
 
 
@@ -187,7 +189,7 @@ class JsonCallReader:
         while len(bounds) >= 4 * self._next + 3 and self._usable:
             key_start, key_end, start, *end = bounds[4 * self._next : 4 * self._next + 4]
             key = json.loads(scanner.json_text(key_start, key_end))
-            if key == "name" and self._name is None:
+            if key in _NAME_KEYS and self._name is None:
                 if not end:
                     break
                 self._name = json.loads(scanner.json_text(start, end[0]))
@@ -205,7 +207,7 @@ def call_from_json(members: Mapping[str, str]) -> Call | None:
     ``members`` are the JSON texts of the values, by key, such as `JsonScanner.members`. Return ``None`` if
     there is no usable name, or no arguments.
     """
-    name = members.get("name", "")
+    name = next((members[key] for key in _NAME_KEYS if key in members), "")
     arguments = next((members[key] for key in _ARGUMENT_KEYS if key in members), None)
     if arguments is None or not name.startswith('"'):
         return None

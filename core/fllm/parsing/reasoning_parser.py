@@ -84,10 +84,11 @@ class ReasoningParserBase:
     reasoning_space: ClassVar[Space] = Space()
     answer_space: ClassVar[Space] = Space(blank=True)
     visible_tokens: ClassVar[Sequence[str]] = ()
-    """Special tokens that the parser must receive as text: all markers."""
+    """Special tokens that the parser must receive as text. The default is all markers."""
 
     def __init_subclass__(cls) -> None:
-        cls.visible_tokens = (*cls.opening, *cls.closing, *cls.implicit_end, *cls.answer_tags)
+        if "visible_tokens" not in vars(cls):
+            cls.visible_tokens = (*cls.opening, *cls.closing, *cls.implicit_end, *cls.answer_tags)
 
     def __init__(self, context: ParserContext) -> None:
         state = self._initial_state(context)
@@ -171,7 +172,8 @@ class ReasoningParserBase:
     def _markers(self, state: Literal["inside", "before", "after", "off"]) -> Sequence[str]:
         """Return the markers to search for in the text."""
         if not self._constrained:
-            return () if state == "off" else self.visible_tokens
+            markers = (*self.opening, *self.closing, *self.implicit_end, *self.answer_tags)
+            return () if state == "off" else markers
         return (self.opening[0], self.closing[0]) if state in ("inside", "before") else ()
 
     def _process(self, parts: Sequence[_Part]) -> list[ParserEvent]:
@@ -215,7 +217,7 @@ class ReasoningParserBase:
         marker = part.text
         if marker in self.opening and self._opens_reasoning():
             return self._begin_section("inside")
-        if self._state == "inside" and marker in self.closing:
+        if marker in self.closing and (self._state == "inside" or self._begins_output()):
             return self._begin_section("after")
         if self._state == "inside" and marker in self.implicit_end:
             self._held = [part]
@@ -223,6 +225,13 @@ class ReasoningParserBase:
         if marker in self.answer_tags and self._is_answer_tag(marker):
             return self._begin_section("after")
         return [] if self._is_dropped(marker) else self._text(marker)
+
+    def _begins_output(self) -> bool:
+        """Return whether a closing marker begins the output of a model that may reason: then it does not."""
+        if self._state != "before" or not self._is_empty or self.stray_markers == "text" or self._constrained:
+            return False
+        self._pending = []
+        return True
 
     def _is_dropped(self, marker: str) -> bool:
         """Return whether a marker in the wrong place is not part of the text."""

@@ -29,6 +29,7 @@ class TagFormat(Struct, frozen=True, kw_only=True):
     after_key: tuple[str, ...]
     """Texts that follow the key one after the other, up to the value."""
     after_value: str
+    """Text that ends a value. It may contain ``{key}``, which stands for the key of the value."""
     end: str
     cut: tuple[str, ...] = ()
     """Texts that end a value and the call, for models that forget ``after_value``."""
@@ -36,6 +37,23 @@ class TagFormat(Struct, frozen=True, kw_only=True):
     """Text that is dropped once on either side of a value."""
     typed: bool = False
     """Whether all values except strings are JSON. Otherwise, an argument without a schema is a string."""
+    tag_end: str = ""
+    """Text that ends the tags of the name and of a key, if attributes may stand before it."""
+    type_attributes: tuple[tuple[str, str], ...] = ()
+    """JSON types and the attribute that the tag of a key has for values of the type."""
+    quotes: tuple[str, str] = ("", "")
+    """Texts that may enclose a value, which then may contain tags."""
+    special: bool = False
+    """Whether all tags have a special token, so that no value contains one."""
+
+    def attribute(self, type_: str) -> str:
+        """Return the attribute for values of a type."""
+        return dict(self.type_attributes).get(type_, "")
+
+    def marks_string(self, attributes: str) -> bool:
+        """Return whether the attributes of a tag say that the value is a string."""
+        mark = self.attribute("string").strip()
+        return bool(mark) and mark in attributes
 
 
 class TaggedBodyScanner:
@@ -58,7 +76,7 @@ class TaggedBodyScanner:
 
         ``is_tool`` and ``is_parameter`` tell the calls and arguments that follow a forgotten closing tag from
         values that mention tags. They receive the name of a tool, and then that of a parameter.
-        ``sections`` are texts that may precede a call.
+        ``sections`` are texts that may precede a call, or follow one if the tags are `TagFormat.special`.
         """
         self.state: ScanState = "open"
         self.length = 0
@@ -71,6 +89,10 @@ class TaggedBodyScanner:
         """The key of the value that is open; empty between values."""
         self.arguments: list[tuple[str, str]] = []
         """The keys and values that are complete, without the padding."""
+        self.marked_strings: list[bool] = []
+        """For each of them, whether the attributes of its tag say that it is a string."""
+        self.marked_string = False
+        """Whether the attributes of the last tag say that the value is a string."""
         self._accepts = accepts
         self._is_tool = is_tool
         self._is_parameter = is_parameter
@@ -82,12 +104,15 @@ class TaggedBodyScanner:
         self._expected: list[str] = []
         self._next_key = ""
         self._value: list[str] = []
+        self._ends_of_value: tuple[str, ...] = ()
+        self._depth = 0
         self._closing: list[str] = []
         """A closing tag and white space after it, which end the value if another tag follows."""
         self._fresh: list[str] = []
         """What was not taken yet of the value."""
         self._taken = False
         self._skipped: list[str] = []
+        self._sections = sections
         self._patterns = _patterns(tags, sections)
 
     def feed(self, text: str, start: int = 0) -> None:
@@ -116,7 +141,7 @@ class TaggedBodyScanner:
         name, position = self._read_word(text, position)
         if name:
             self.name = name
-            self._expect([self.tags.after_name] if self.tags.after_name else [], self._next_tag)
+            self._expect([self.tags.after_name] if self.tags.after_name else [], self._after_name)
         return position
 
     def _read_word(self, text: str, position: int) -> tuple[str, int]:
@@ -178,9 +203,29 @@ class TaggedBodyScanner:
         self._break(position)
         return ""
 
+    def _after_name(self, text: str, position: int) -> int:
+        end = self._read_attributes(text, position)
+        if end is None:
+            return position
+        self._step = self._next_tag
+        return end
+
+    def _read_attributes(self, text: str, position: int) -> int | None:
+        """Return where the tag ends; ``None`` if more text is needed or the tag is too long."""
+        tag_end = self.tags.tag_end
+        end = text.find(tag_end, position)
+        if end < 0 and len(text) - position < MAX_NAME_LENGTH + len(tag_end):
+            return None
+        if not 0 <= end - position <= MAX_NAME_LENGTH:
+            self._break(position)
+            return None
+        self.marked_string = self.tags.marks_string(text[position:end])
+        return end + len(tag_end)
+
     def _next_tag(self, text: str, position: int) -> int:
         position = match_end(_SPACE, text, position)
-        tag = self._match_tag((self.tags.before_key, self.tags.end), text, position)
+        # The end comes first: another tag may begin like it.
+        tag = self._match_tag((self.tags.end, self.tags.before_key), text, position)
         return self._accept_tag(tag, position) if tag else position
 
     def _accept_tag(self, tag: str, position: int) -> int:
@@ -192,18 +237,64 @@ class TaggedBodyScanner:
 
     def _read_key(self, text: str, position: int) -> int:
         key, position = self._read_word(text, position)
+        if key.startswith("/"):  # a tag that ends something else
+            return self._break(position)
         if key:
             self._next_key = key
             self._expect(self.tags.after_key, self._begin_value)
         return position
 
-    def _begin_value(self, _: str, position: int) -> int:
+    def _begin_value(self, text: str, position: int) -> int:
         if not self.certain and not self._accepts(self.name):
             return self._break(position)
+        end = self._read_attributes(text, position)
+        if end is None:
+            return position
         self.certain = True
         self.key = self._next_key
         self._step = self._read_value
+        if self.tags.quotes[0]:
+            self._step = self._after_quote
+        elif "{key}" in self.tags.after_value:
+            closing = self.tags.after_value.replace("{key}", self.key)
+            self._read_up_to(closing, closing.replace("</", "<"))
+        return end
+
+    def _after_quote(self, text: str, position: int) -> int:
+        """Read on after the quote that encloses the value, if there is one."""
+        quote, closing = self.tags.quotes
+        if text.startswith(quote, position):
+            self._read_up_to(closing + self.tags.after_value)
+            return position + len(quote)
+        if not quote.startswith(text[position:]):
+            self._step = self._read_value
         return position
+
+    def _read_up_to(self, closing: str, opening: str = "") -> None:
+        """Read a value up to its closing text; a value of the same kind may be within it."""
+        self._ends_of_value = (closing, opening, self.tags.end, *self._sections) if opening else (closing,)
+        self._depth = 1
+        self._step = self._read_nested
+
+    def _read_nested(self, text: str, position: int) -> int:
+        found = [(text.find(each, position), each) for each in self._ends_of_value]
+        start, tag = min([(start, tag) for start, tag in found if start >= 0], default=(-1, ""))
+        if start < 0:
+            end = len(text) - longest_overlap(text[position:], self._ends_of_value)
+            self._add(text[position:end])
+            return end
+        if tag not in self._ends_of_value[:2]:  # the end is missing
+            self._add(text[position:start])
+            self._end_value()
+            self._step = self._next_tag
+            return start
+        end = start + len(tag)
+        self._depth += -1 if tag == self._ends_of_value[0] else 1
+        self._add(text[position : end if self._depth else start])
+        if not self._depth:
+            self._end_value()
+            self._step = self._next_tag
+        return end
 
     def _read_value(self, text: str, position: int) -> int:
         match = self._patterns.end.search(text, position)
@@ -214,6 +305,10 @@ class TaggedBodyScanner:
         self._add(text[position : match.start()])
         if match["line"]:
             return self._begin_of_line(text, match)
+        if self.tags.special:
+            self._end_value()
+            self._step = self._next_tag
+            return match.end() if match[0] == self.tags.after_value else match.start()
         if match[0] == self.tags.after_value:
             self._closing = [match[0]]
             self._step = self._after_value
@@ -224,8 +319,8 @@ class TaggedBodyScanner:
 
     def _undecided_length(self, text: str, position: int) -> int:
         line = _LINE_END.search(text, position)
-        overlap = longest_overlap(text[position:], (self.tags.after_value, *self.tags.cut))
-        return max(overlap, len(text) - line.start() if line else 0)
+        overlap = longest_overlap(text[position:], self._patterns.ends)
+        return max(overlap, len(text) - line.start() if line and not self.tags.special else 0)
 
     def _begin_of_line(self, text: str, match: re.Match[str]) -> int:
         """End the value if the next argument or call begins here, because the closing tag was forgotten."""
@@ -276,11 +371,14 @@ class TaggedBodyScanner:
         padding = self.tags.padding
         value = "".join(self._value).removeprefix(padding).removesuffix(padding)
         self.arguments.append((self.key, value))
+        self.marked_strings.append(self.marked_string)
         self.key = ""
         self._value, self._fresh, self._taken = [], [], False
 
 
 class _Patterns(Struct, frozen=True):
+    ends: Sequence[str]
+    """Texts that may end a value."""
     end: re.Pattern[str]
     """What may end a value; the group ``line`` is the beginning of a line that may be a tag."""
     skipped: re.Pattern[str]
@@ -291,7 +389,16 @@ class _Patterns(Struct, frozen=True):
 
 @cache
 def _patterns(tags: TagFormat, sections: tuple[str, ...]) -> _Patterns:
-    ends = "|".join(map(re.escape, (tags.after_value, *tags.cut)))
+    ends = (tags.after_value, *tags.cut)
+    skipped = re.compile(
+        "|".join(map(re.escape, (tags.end, tags.opening, *(sections if tags.special else ()))))
+    )
+    if tags.special:  # any tag ends a value
+        ends = (*ends, tags.end, tags.before_key, *sections)
+        pattern = "|".join(map(re.escape, ends))
+        return _Patterns(
+            ends=ends, end=re.compile(rf"(?P<line>(?!))|{pattern}"), skipped=skipped, forgotten=()
+        )
     first = "".join({text[0] for text in (tags.before_key, tags.opening, *sections)})
     argument: TextPattern = [[tags.before_key], WORDS, *([each] for each in tags.after_key)]
     call: TextPattern = [
@@ -302,8 +409,9 @@ def _patterns(tags: TagFormat, sections: tuple[str, ...]) -> _Patterns:
     ]
     begins_argument, begins_call = TaggedBodyScanner._begins_argument, TaggedBodyScanner._begins_call
     return _Patterns(
-        end=re.compile(rf"(?P<line>\n[ \t]*+)(?=[{re.escape(first)}])|{ends}"),
-        skipped=re.compile("|".join(map(re.escape, (tags.end, tags.opening)))),
+        ends=ends,
+        end=re.compile(rf"(?P<line>\n[ \t]*+)(?=[{re.escape(first)}])|{'|'.join(map(re.escape, ends))}"),
+        skipped=skipped,
         forgotten=(
             (argument, begins_argument),
             (call, begins_call),

@@ -7,14 +7,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, ClassVar
 
 from fllm.interfaces import ParserContext
-from fllm.parsing.argument_coercion import from_any_text, from_text
+from fllm.parsing.argument_coercion import as_json, coerced, from_any_text, from_text
 from fllm.parsing.argument_writer import ArgumentWriter, quoted
 from fllm.parsing.tag_scanner import TagFormat, TaggedBodyScanner
 from fllm.parsing.tool_call_parser import ToolCallParser
-from fllm.parsing.tool_parameters import Parameters, ToolSchemas
+from fllm.parsing.tool_parameters import Parameters, ToolSchemas, json_type
 
 
 class TaggedToolCallParser(ToolCallParser[TaggedBodyScanner]):
@@ -36,12 +37,16 @@ class TaggedToolCallParser(ToolCallParser[TaggedBodyScanner]):
         """Return a scanner from the name to the last tag."""
         self._arguments = ArgumentWriter()
         return TaggedBodyScanner(
-            self.tags,
+            self.tags_after(self.marker),
             accepts=self.accepts,
             is_tool=self.is_tool,
             is_parameter=lambda name, key: key in self._schemas.of(name).schemas,
-            sections=tuple(self.section_markers),
+            sections=(*self.section_markers, *(self.closing if self.tags.special else ())),
         )
+
+    def tags_after(self, marker: str) -> TagFormat:
+        """Return the tags of a call that begins with this opening marker. By default, all are `tags`."""
+        return self.tags
 
     def accepts(self, name: str) -> bool:
         """Return whether a text with this name and an argument is a call. By default, it is."""
@@ -50,6 +55,23 @@ class TaggedToolCallParser(ToolCallParser[TaggedBodyScanner]):
     def accepts_without_arguments(self, name: str) -> bool:
         """Return whether a text with this name and no argument is a call."""
         return self.accepts(name)
+
+    def value_of(self, text: str, schema: Any, parameters: Parameters, *, marked: bool) -> str:
+        """Return the JSON of a value; ``marked``: its tag says that it is a string."""
+        types = parameters.types(schema)
+        if marked and (not types or "string" in types):
+            return quoted(text)
+        if self.tags.type_attributes and not marked and (value := as_json(text.strip())) is not None:
+            coerced_value = coerced(value, schema, parameters)
+            if not types or types & _json_types(coerced_value):
+                return coerced_value
+        if types:
+            return from_text(text, schema, parameters)
+        return from_any_text(text) if self.tags.typed or self.tags.type_attributes else quoted(text)
+
+    def begins_next_call(self, scanner: TaggedBodyScanner, marker: str) -> bool:
+        """Return whether the tags are such that no value contains the marker."""
+        return self.tags.special
 
     def stream_body(self, scanner: TaggedBodyScanner) -> None:
         """Emit the arguments as they arrive, from the first one on."""
@@ -73,18 +95,16 @@ class TaggedToolCallParser(ToolCallParser[TaggedBodyScanner]):
     def _new_arguments(self, scanner: TaggedBodyScanner) -> str:
         """Return the JSON text of the arguments that is new and certain."""
         writer, parameters, parts = self._arguments, self._schemas.of(scanner.name), list[str]()
-        for key, text in scanner.arguments[writer.count :]:
+        for number in range(writer.count, len(scanner.arguments)):
+            key, text = scanner.arguments[number]
             if writer.in_string:
                 parts.append(writer.string(text[self._streamed :]) + writer.end_string())
             else:
-                parts.append(
-                    writer.value(
-                        key, _json_value(text, scanner.tags, parameters.schemas.get(key), parameters)
-                    )
-                )
+                schema, marked = parameters.schemas.get(key), scanner.marked_strings[number]
+                parts.append(writer.value(key, self.value_of(text, schema, parameters, marked=marked)))
         if scanner.key and not writer.in_string:
             schema = parameters.schemas.get(scanner.key)
-            if _is_string(schema, scanner.tags, parameters):
+            if self._is_string(schema, parameters, marked=scanner.marked_string):
                 parts.append(writer.begin_string(scanner.key))
                 self._streamed = 0
         if scanner.key and writer.in_string:
@@ -93,14 +113,14 @@ class TaggedToolCallParser(ToolCallParser[TaggedBodyScanner]):
             parts.append(writer.string(new))
         return "".join(parts)
 
+    def _is_string(self, schema: Any, parameters: Parameters, *, marked: bool) -> bool:
+        """Return whether any value of the schema is the string that was written."""
+        types = parameters.types(schema)
+        if self.tags.type_attributes:
+            return marked and (not types or "string" in types)
+        return types == {"string"} if types else not self.tags.typed
 
-def _is_string(schema: Any, tags: TagFormat, parameters: Parameters) -> bool:
-    """Return whether any value of the schema is the string that was written."""
-    types = parameters.types(schema)
-    return types == {"string"} if types else not tags.typed
 
-
-def _json_value(text: str, tags: TagFormat, schema: Any, parameters: Parameters) -> str:
-    if parameters.types(schema):
-        return from_text(text, schema, parameters)
-    return from_any_text(text) if tags.typed else quoted(text)
+def _json_types(value: str) -> set[str]:
+    type_ = json_type(json.loads(value))
+    return {type_, "number"} if type_ == "integer" else {type_}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from codecs import utf_8_decode
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
+from fllm.interfaces import EVERY_SPECIAL_TOKEN
 from fllm.tokenizer import Tokenizer
 
 
@@ -23,10 +24,11 @@ class Detokenizer:
         tokenizer: Tokenizer,
         *,
         skip_special_tokens: bool,
-        visible: Iterable[str] = frozenset(),
+        visible: Collection[str] = frozenset(),
         context: Sequence[int] = (),
     ) -> None:
-        skipped = tokenizer.special_ids if skip_special_tokens else frozenset()
+        skips = skip_special_tokens and EVERY_SPECIAL_TOKEN not in visible
+        skipped = tokenizer.special_ids if skips else frozenset()
         self._skipped = skipped - {tokenizer.token_to_id(token) for token in visible}
         self._decoder: _Decoder = (
             _ByteLevelDecoder(tokenizer) if tokenizer.byte_level else _WindowDecoder(tokenizer, context)

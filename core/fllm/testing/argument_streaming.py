@@ -31,7 +31,7 @@ class ArgumentStreaming(Struct, frozen=True):
     """When a parser emitted the events of one call, of which it received a character at a time."""
 
     first_event: float
-    """Part of the text that was read before the start of the call, from 0 to 1."""
+    """Part of the text that was read between the name of the tool and the start of the call, from 0 to 1."""
     longest_silence: int
     """Maximum number of characters between two events of the call."""
 
@@ -50,7 +50,9 @@ def measure_streaming(parser: ParserFactory, text: str) -> ArgumentStreaming:
     positions += [len(text)] * any(isinstance(event, ToolStart | ToolArguments) for event in made.finish())
     assert positions, f"no call was found in {text[:100]!r}..."
     silences = [after - before for before, after in pairwise(positions)]
-    return ArgumentStreaming(positions[0] / len(text), max([0, *silences]))
+    # Markers before the name can be long, and no call can start before its name.
+    name_end = max(text.find(WRITE_FILE.name, 0, positions[0]), 0)
+    return ArgumentStreaming((positions[0] - name_end) / len(text), max([0, *silences]))
 
 
 def write_long_call(tool_format: ToolFormat) -> str:

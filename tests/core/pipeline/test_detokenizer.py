@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.tokenizers_by_kind import BYTE_LEVEL, TOKENIZERS, ids_of, llama2
 
+from fllm.interfaces import EVERY_SPECIAL_TOKEN
 from fllm.pipeline.detokenizer import Detokenizer
 from fllm.tokenizer import Tokenizer
 
@@ -109,3 +110,5 @@ def test_special_tokens_are_skipped_except_visible_ones() -> None:
         == "<|tool|><think>lo"
     )
     assert "".join(pieces_of(BYTE_LEVEL, ids, skip_special_tokens=False)) == "<s><|tool|><think>lo</s>"
+    every = pieces_of(BYTE_LEVEL, ids, skip_special_tokens=True, visible=(EVERY_SPECIAL_TOKEN,))
+    assert "".join(every) == "<s><|tool|><think>lo</s>"

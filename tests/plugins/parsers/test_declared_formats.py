@@ -16,9 +16,15 @@ from fllm.constraints import Constraint
 from fllm.parsing.tool_call_parser import ToolCallParser
 from fllm.parsing.tool_parameters import Parameters, json_type
 from fllm.testing import parse
-from fllm_parsers.tools.gemma4 import Gemma4Parser
+from fllm_parsers.tools.dsml import DeepSeekV4Parser, DeepSeekV32Parser, DeepSeekV41Parser, GigaChat35Parser
+from fllm_parsers.tools.gemma4 import FunctionGemmaParser, Gemma4Parser
 from fllm_parsers.tools.glm45 import Glm45Parser, Glm47Parser
+from fllm_parsers.tools.hy_v3 import HyV3Parser, HyV4Parser
+from fllm_parsers.tools.kimi_k3 import KimiK3Parser
+from fllm_parsers.tools.minicpm5 import MiniCPM5Parser
 from fllm_parsers.tools.minimax_m2 import MiniMaxM2Parser
+from fllm_parsers.tools.minimax_m3 import MiniMaxM3Parser
+from fllm_parsers.tools.muse_glimmer import MuseGlimmerParser
 from fllm_parsers.tools.olmo3 import Olmo3Parser
 from fllm_parsers.tools.openai import OpenAIParser
 from fllm_parsers.tools.pythonic import Lfm2Parser, Llama4PythonicParser, PythonicParser
@@ -26,13 +32,24 @@ from fllm_parsers.tools.qwen3_coder import MiMoParser, Qwen3CoderParser, SeedOss
 from fllm_parsers.tools.step3 import Step3Parser
 
 PARSERS = (
+    DeepSeekV32Parser,
+    DeepSeekV4Parser,
+    DeepSeekV41Parser,
+    FunctionGemmaParser,
     Gemma4Parser,
+    GigaChat35Parser,
     Glm45Parser,
     Glm47Parser,
+    HyV3Parser,
+    HyV4Parser,
+    KimiK3Parser,
     Lfm2Parser,
     Llama4PythonicParser,
     MiMoParser,
+    MiniCPM5Parser,
     MiniMaxM2Parser,
+    MiniMaxM3Parser,
+    MuseGlimmerParser,
     Olmo3Parser,
     OpenAIParser,
     PythonicParser,

@@ -34,6 +34,127 @@ CHOSEN: dict[str, tuple[str | None, str | None]] = {
 """The tool-call parser and the reasoning parser, by the name of the template."""
 
 
+EXCERPTS: dict[str, tuple[str, str | None, str | None]] = {
+    "a list in tags, explained as single tags": (
+        """{{ 'Return a list within <tool_call></tool_call>:' }}
+        <tool_calls>[{"name": <name>, "arguments": <arguments>}]</tool_calls>""",
+        "jamba",
+        None,
+    ),
+    "tags after special tokens": (
+        """{%- set mark = ']<]minimax[>[' %}{{ mark ~ '<tool_call>' ~ mark ~ '<invoke name="' ~ call.name }}
+        {%- for key, value in call.arguments %}{{ '<mm:think>' ~ thought ~ '</mm:think>' }}{% endfor %}""",
+        "minimax_m3",
+        "minimax_m3",
+    ),
+    "tags of M2 with the reasoning of M3": (
+        "<minimax:tool_call></think>{{ '<mm:think>' ~ thought ~ '</mm:think>' }}",
+        "minimax_m2",
+        "minimax_m3",
+    ),
+    "DSML in function_calls": (
+        "{%- set mark = '｜DSML｜' %}{% if not thinking is defined %}{% set thinking = false %}{% endif %}"
+        "{{ '<' + mark + 'function_calls>' }}{{ '<｜Assistant｜></think>' }}",
+        "deepseek_v32",
+        "deepseek_v3",
+    ),
+    "DSML in tool_calls": (
+        "{%- set mark = '｜DSML｜' %}{% if not thinking is defined %}{% set thinking = false %}{% endif %}"
+        "{{ '<' + mark + 'tool_calls>' }}{{ '<｜Assistant｜></think>' }}",
+        "deepseek_v4",
+        "deepseek_v4",
+    ),
+    "DSML with spaces": ("{{ '<｜DSML｜ calls>' }}", "deepseek_v41", None),
+    "a reply of DeepSeek without reasoning": (
+        "{{ '<｜Assistant｜>' + text.split('</think>')[1] }}",
+        None,
+        None,
+    ),
+    "elements": (
+        "{% macro tag(name) %}{{ '<|open|>' + name + '<|sep|>' }}{% endmacro %}<|close|>{{ tag('tools') }}"
+        "{{ tag('think') }}",
+        "kimi_k3",
+        "kimi_k3",
+    ),
+    "a suffix of the checkpoint": (
+        "{{ '<tool_calls{}>'.format(s) }}{{ '<tool_sep{}>' }}{{ '<arg_key{}>' }}{{ '<think{}>' }}"
+        "{{ '<｜hy_Assistant{}｜>' }}",
+        "hy_v3",
+        "hy_v3",
+    ),
+    "actions, then a response": (
+        "<|START_THINKING|>{{ t }}<|END_THINKING|><|START_ACTION|>[{{ calls }}]<|START_RESPONSE|>{{ text }}",
+        "cohere_command3",
+        "cohere_command3",
+    ),
+    "actions, then a text": (
+        "<|START_THINKING|>{{ t }}<|END_THINKING|><|START_ACTION|>[{{ calls }}]<|START_TEXT|>{{ text }}",
+        "cohere_command4",
+        "cohere_command4",
+    ),
+    "a list between markers": (
+        "{{ '<|inner_prefix|>' + t + '<|inner_suffix|>' }}{{ '<|tools_prefix|>[' }}",
+        "apertus",
+        "apertus",
+    ),
+    "functions with names in quotes": (
+        """{{ '<|im_start|>assistant\\n' }}{% if enable_thinking is true %}{{ '<think>' }}{% endif %}
+        {{ '<function name="' ~ f.name ~ '">' }}{{ '<param name="' ~ key ~ '">' }}</think>""",
+        "minicpm5",
+        "minicpmv",
+    ),
+    "GLM on lines of their own": (
+        "[gMASK]<|assistant|></think><tool_call>{name}\n<arg_key>{key}</arg_key>\n<arg_value>",
+        "glm45",
+        "glm45",
+    ),
+    "GLM without line breaks": (
+        "[gMASK]<|assistant|></think><tool_call>{name}<arg_key>{key}</arg_key><arg_value>",
+        "glm47",
+        "glm45",
+    ),
+    "arguments in messages of <assistant>": (
+        "{% if enable_thinking %}<think>{% else %}</think>{% endif %}<assistant><tool_call>{name}\n"
+        "<arg_key>{key}</arg_key>\n<arg_value>",
+        "glm45",
+        "poolside_v1",
+    ),
+    "messages to recipients": (
+        "{{ '<|start|>assistant to=self<|message|>' }}{{ '<atem:invoke name=\"' }}",
+        "muse_glimmer",
+        "muse_glimmer",
+    ),
+    "calls of FunctionGemma": (
+        "<start_function_call>call:{{ f.name }}{<escape>{{ v }}<escape>}",
+        "functiongemma",
+        None,
+    ),
+    "always open, with a switch": (
+        "<|im_start|>{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>"
+        "{% else %}{{ '<|im_start|>assistant\\n<think>\\n' }}{% endif %}",
+        None,
+        "qwen3",
+    ),
+    "always open, without a switch": (
+        "{{ '<|im_start|>assistant\\n<think>\\n' }}</think>",
+        None,
+        "deepseek_r1",
+    ),
+    "always open, without a switch, with tagged calls": (
+        "<tool_call><function=f><parameter=p>{{ '<|im_start|>assistant\\n<think>\\n' }}</think>",
+        "qwen3_coder",
+        "step3p5",
+    ),
+    "an example that a template quotes": (
+        '{{ "within <tool_call></tool_call>: {\\"name\\": <name>, \\"arguments\\": <arguments>}" }}',
+        "hermes",
+        None,
+    ),
+    "tags that nobody explains": ("{{ '<tool_call>' + call.arguments + '</tool_call>' }}", None, None),
+}
+"""Excerpts that resemble templates of models, and the parsers for them."""
+
+
 def chosen(templates: str, tokens: frozenset[str] = frozenset()) -> tuple[list[str], list[str]]:
     model = ModelTraits(templates, tokens.__contains__)
     return detect(OURS.tool_parsers, model), detect(OURS.reasoning_parsers, model)
@@ -52,6 +173,18 @@ def test_the_parsers_are_chosen_by_the_template(name: str) -> None:
         pytest.skip("the templates do not lie beside this checkout")
     tools, reasoning = CHOSEN[name]
     assert chosen(file.read_text("utf-8")) == ([tools] if tools else [], [reasoning] if reasoning else [])
+
+
+@pytest.mark.parametrize(("template", "tools", "reasoning"), EXCERPTS.values(), ids=EXCERPTS)
+def test_the_parsers_are_chosen_by_what_a_template_shows(
+    template: str, tools: str | None, reasoning: str | None
+) -> None:
+    assert chosen(template) == ([tools] if tools else [], [reasoning] if reasoning else [])
+
+
+def test_lfm_is_recognized_by_its_vocabulary() -> None:
+    tokens = frozenset(("<|tool_call_start|>", "<|tool_call_end|>"))
+    assert chosen("List of tools: [{{ tools }}]", tokens) == (["lfm2"], [])
 
 
 def test_nothing_is_chosen_for_the_embedded_model() -> None:

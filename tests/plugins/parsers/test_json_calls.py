@@ -13,6 +13,8 @@ from support.parsed_calls import parse_calls
 from fllm import ParserContext, ToolStart
 from fllm.parsing.tool_call_parser import ToolCallParser
 from fllm.testing import ToolParserContract, parse
+from fllm_parsers.tools.apertus import ApertusParser
+from fllm_parsers.tools.cohere import CohereCommandParser
 from fllm_parsers.tools.deepseek import DeepSeekV3Parser, DeepSeekV31Parser
 from fllm_parsers.tools.gigachat3 import GigaChat3Parser
 from fllm_parsers.tools.granite import GraniteParser
@@ -22,10 +24,13 @@ from fllm_parsers.tools.internlm import InternLM2Parser
 from fllm_parsers.tools.kimi_k2 import KimiK2Parser
 from fllm_parsers.tools.mistral import MistralParser
 from fllm_parsers.tools.phi4_mini_json import Phi4MiniJsonParser
+from fllm_parsers.tools.plamo3 import Plamo3Parser
 from fllm_parsers.tools.tool_calls_list import MiniMaxM1Parser, ToolCallsListParser
 from fllm_parsers.tools.xlam import XlamParser
 
 PARSERS = (
+    ApertusParser,
+    CohereCommandParser,
     DeepSeekV31Parser,
     DeepSeekV3Parser,
     GigaChat3Parser,
@@ -38,6 +43,7 @@ PARSERS = (
     MiniMaxM1Parser,
     MistralParser,
     Phi4MiniJsonParser,
+    Plamo3Parser,
     ToolCallsListParser,
     XlamParser,
 )

@@ -27,13 +27,60 @@ TAGS = {
 
 INTERRUPTED = {**TAGS, "a call without an end": (f"a\n{CALL}", "a\n", CALL)}
 
+APERTUS = {
+    "both markers": ("<|inner_prefix|>a<|inner_suffix|>b", "a", "b"),
+    "no reasoning": ("b", "", "b"),
+    "a call without an end": ("<|inner_prefix|>a<|tools_prefix|>", "a", "<|tools_prefix|>"),
+}
+
+COHERE = {
+    "no markers": ("b", "", "b"),
+    "no end": ("<|START_THINKING|>a", "a", ""),
+    "a call": ("<|START_THINKING|>a<|END_THINKING|><|START_ACTION|>[", "a", "<|START_ACTION|>["),
+    "a call without an end": ("<|START_THINKING|>a<|START_ACTION|>[", "a", "<|START_ACTION|>["),
+    "again": (
+        "<|START_THINKING|>a<|END_THINKING|>b<|START_THINKING|>c<|END_THINKING|>d",
+        "ac",
+        "bd",
+    ),
+}
+
+HY = {
+    **TAGS,
+    "a suffix": ("<think:opensource>a</think:opensource>b", "a", "b"),
+    "a suffix, opened by the prompt": ("a</think:opensource>b", "a", "b"),
+    "a call without an end": ("a<tool_calls:opensource>", "a", "<tool_calls:opensource>"),
+}
+
 ROWS: dict[str, dict[str, tuple[str, str, str]]] = {
+    "apertus": APERTUS,
+    "apertus2509": APERTUS,
+    "cohere_command3": {
+        **COHERE,
+        "an answer between markers": (
+            "<|START_THINKING|>a<|END_THINKING|><|START_RESPONSE|>b<|END_RESPONSE|>",
+            "a",
+            "b",
+        ),
+        "no answer between markers": ("<|START_RESPONSE|>b<|END_RESPONSE|>", "", "b"),
+    },
+    "cohere_command4": {
+        **COHERE,
+        "an answer between markers": (
+            "<|START_THINKING|>a<|END_THINKING|><|START_TEXT|>b<|END_TEXT|>",
+            "a",
+            "b",
+        ),
+        "cut off in the answer": ("<|START_THINKING|>a<|END_THINKING|><|START_TEXT|>b", "a", "b"),
+    },
     "deepseek_r1": {**TAGS, "no answer": ("<think>a</think>\n\n", "a", "\n\n")},
     "deepseek_v3": {"not asked for": ("<think>a</think>b", "", "<think>a</think>b")},
+    "deepseek_v32": {"not asked for": ("<think>a</think>b", "", "<think>a</think>b")},
     "deepseek_v4": {
         **TAGS,
         "a call without an end": ("a<｜DSML｜tool_calls>", "a", "<｜DSML｜tool_calls>"),
     },
+    "deepseek_v41": {**TAGS, "a call without an end": ("a<｜DSML｜ calls>", "a", "<｜DSML｜ calls>")},
     "ernie45": {
         "tags around the answer": ("a\n</think>\n\n<response>\nb\n</response>\n", "a\n", "b"),
         "a tag in the answer": ("a</think>b <response> c", "a", "b <response> c"),
@@ -57,7 +104,9 @@ ROWS: dict[str, dict[str, tuple[str, str, str]]] = {
         "no channel": ("b", "", "b"),
         "an end alone": ("a<channel|>b", "", "ab"),
     },
+    "gigachat35": {"not asked for": ("a b", "", "a b")},
     "glm45": INTERRUPTED,
+    "glm47": INTERRUPTED,
     "granite": {
         "both sentences": ("Here is my thought process: a. Here is my response: b", " a. ", " b"),
         "short sentences": ("Here's my thought process:a\n\nHere's my response:\n\nb", "a\n\n", "\n\nb"),
@@ -89,6 +138,8 @@ ROWS: dict[str, dict[str, tuple[str, str, str]]] = {
         "another thought": ("<think>a</think>b <think>c</think>", "a", "b <think>c</think>"),
         "cut off": ("<think>\na\n</thi", "a\n</thi", ""),
     },
+    "hy_v3": HY,
+    "hy_v4": HY,
     "kimi_k2": {
         "white space before the end": ("<think>a \n</think>b", "a", "b"),
         "white space within": ("<think>a \n c</think>b", "a \n c", "b"),
@@ -99,8 +150,36 @@ ROWS: dict[str, dict[str, tuple[str, str, str]]] = {
             "<|tool_calls_section_begin|>",
         ),
     },
+    "kimi_k3": {
+        "opened by the prompt": (
+            "a<|close|>think<|sep|><|open|>response<|sep|>b<|close|>response<|sep|><|close|>message<|sep|>",
+            "a",
+            "b",
+        ),
+        "opened by the model": ("<|open|>think<|sep|>a<|close|>think<|sep|>b", "a", "b"),
+        "no end": ("a<|open|>response<|sep|>b", "a", "b"),
+        "a call without an end": ("a<|open|>tools<|sep|>", "a", "<|open|>tools<|sep|>"),
+        "another tag": ("a<|close|>call<|sep|>", "a<|close|>call<|sep|>", ""),
+    },
+    "ling3": {"not asked for": ("a b", "", "a b")},
     "mimo": INTERRUPTED,
+    "minicpmv": {
+        "opened by the model": ("<think>\na\n</think>\n\nb", "\na\n", "\n\nb"),
+        "no reasoning": ("b", "", "b"),
+        "a call without an end": (f"<think>a{CALL}", "a", CALL),
+        "another call without an end": ('<think>a<function name="f">', "a", '<function name="f">'),
+    },
     "minimax_m2": {**TAGS, "a call without an end": ("a<minimax:tool_call>", "a", "<minimax:tool_call>")},
+    "minimax_m3": {
+        "both tags": ("<mm:think>a</mm:think>b", "a", "b"),
+        "closed by the model": ("</mm:think>b", "", "b"),
+        "no reasoning": ("b", "", "b"),
+        "a call without an end": (
+            "<mm:think>a]<]minimax[>[<tool_call>",
+            "a",
+            "]<]minimax[>[<tool_call>",
+        ),
+    },
     "mistral": {
         "both markers": ("[THINK]a[/THINK]b", "a", "b"),
         "no marker": ("b", "", "b"),
@@ -112,6 +191,17 @@ ROWS: dict[str, dict[str, tuple[str, str, str]]] = {
     },
     "nemotron_v3": INTERRUPTED,
     "olmo3": TAGS,
+    "plamo3": {
+        "both markers": ("<|plamo:begin_think:plamo|>a<|plamo:end_think:plamo|>b", "a", "b"),
+        "opened by the prompt": ("a<|plamo:end_think:plamo|>b", "a", "b"),
+        "again": ("a<|plamo:end_think:plamo|>b<|plamo:begin_think:plamo|>c", "ac", "b"),
+        "a call without an end": (
+            "a<|plamo:begin_tool_requests:plamo|>",
+            "a",
+            "<|plamo:begin_tool_requests:plamo|>",
+        ),
+    },
+    "poolside_v1": {"not asked for": ("<think>a</think>b", "", "<think>a</think>b")},
     "qwen3": INTERRUPTED,
     "seed_oss": {
         "both tags": ("<seed:think>a</seed:think>b", "a", "b"),
@@ -124,6 +214,10 @@ ROWS: dict[str, dict[str, tuple[str, str, str]]] = {
         "tags in the answer": ("<think>a</think>b<think>c</think>", "a", "b<think>c</think>"),
     },
 }
+
+
+OTHERS = ("identity", "minimax_m2_append_think", "muse_glimmer", "openai_gptoss", "raw")
+"""Parsers with tests of their own, because they are not declarations of markers."""
 
 
 def class_of(name: str) -> Any:
@@ -142,7 +236,7 @@ def read(name: str, text: str, **context: Any) -> tuple[str, str]:
 
 
 def test_every_name_has_rows() -> None:
-    assert [*sorted([*ROWS, "openai_gptoss"])] == OURS.names()
+    assert sorted([*ROWS, *OTHERS]) == OURS.names()
 
 
 @pytest.mark.parametrize(
@@ -183,9 +277,11 @@ def test_what_the_prompt_opened_is_reasoning_and_what_it_closed_is_not(name: str
 
 @pytest.mark.parametrize("name", TOLD_NOT_TO)
 def test_all_is_answer_where_the_request_wants_no_reasoning(name: str) -> None:
-    switch = class_of(name).template_flags[0]
-    assert read(name, "<think>a</think>b", template_kwargs={switch: False}) == ("", "<think>a</think>b")
-    assert read(name, "a</think>b", template_kwargs={switch: True}) == ("a", "b")
+    parser = class_of(name)
+    switch, opening, closing = parser.template_flags[0], parser.opening[0], parser.closing[0]
+    text = f"{opening}a{closing}b"
+    assert read(name, text, template_kwargs={switch: False}) == ("", text)
+    assert read(name, f"a{closing}b", template_kwargs={switch: True}) == ("a", "b")
     assert read(name, "a", template_kwargs={switch: None}) == read(name, "a")
 
 
@@ -210,7 +306,7 @@ def test_a_constrained_answer_follows_the_reasoning_and_the_white_space_between_
     assert events[-1] == Text('{"b": "<think>"}')
 
 
-AGAIN = ("gemma4", "mistral")
+AGAIN = ("cohere_command3", "cohere_command4", "gemma4", "kimi_k3", "mistral", "plamo3")
 """Their markers are special tokens, which begin further reasoning."""
 
 
@@ -242,6 +338,19 @@ CALLS = {
     "<|tool_calls_section_begin|>": ("<|tool_call_begin|>functions.f:0",),
     "<|tool_call_section_begin|>": (" <|tool_call_begin|>",),
     "<｜DSML｜tool_calls>": ('\n<｜DSML｜invoke name="f">',),
+    "<｜DSML｜ calls>": ('\n<｜DSML｜ invoke name="f">',),
+    "<｜GCML｜tool_calls>": ('\n<｜GCML｜invoke name="f">',),
+    "<|tools_prefix|>": ('[{"f": {}}]', '[{"f'),
+    "<|START_ACTION|>": ('[\n    {"tool_call_id": "0", "tool_name": "f"', '[{"tool_name": "f"'),
+    "<tool_calls>": ("\n<tool_call>f<tool_sep>", "<tool_call>f<arg_key>", "<tool_call>f</tool_call>"),
+    "<tool_calls:opensource>": (
+        "\n<tool_call:opensource>f<tool_sep:opensource>",
+        "<tool_call:opensource>f</tool_call:opensource>",
+    ),
+    "<|open|>tools<|sep|>": ('<|open|>call tool="f" index="1"<|sep|>',),
+    "<function name=": ('"f">',),
+    "]<]minimax[>[<tool_call>": ('\n]<]minimax[>[<invoke name="f">',),
+    "<|plamo:begin_tool_requests:plamo|>": ("<|plamo:begin_tool_request:plamo|>",),
 }
 """What follows each marker where it begins a call."""
 MENTIONS = (
@@ -269,7 +378,7 @@ F = (Tool("f"),)
 )
 def test_a_call_ends_the_reasoning_and_a_mention_does_not(name: str, marker: str) -> None:
     closing = class_of(name).closing[0]
-    context = {"template_kwargs": dict.fromkeys(class_of(name).template_flags, True), "tools": F}
+    context = {"prompt": class_of(name).opening[0], "tools": F}
     for begun in CALLS[marker]:
         assert read(name, f"a{marker}{begun}", **context) == ("a", marker + begun)
         assert read(name, f"a{marker}.{marker}{begun}", **context) == (f"a{marker}.", marker + begun)

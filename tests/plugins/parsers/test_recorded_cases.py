@@ -21,6 +21,17 @@ PLUGINS = plugins_with(plugin, installed=False)
 REGISTRIES: dict[str, Registry[Any]] = {"tool": PLUGINS.tool_parsers, "reasoning": PLUGINS.reasoning_parsers}
 
 EXPECTED_FAILURES: dict[str, dict[str, str]] = {
+    "tool/deepseek_v32": {
+        "wrapper_repaired": "an argument may have any name",
+        "test_streaming_wrapper_unwrap": "an argument may have any name",
+    },
+    "tool/deepseek_v4": {
+        "test_unwrap_parallel": "an argument may have any name",
+        "test_streaming_wrapper_unwrap": "an argument may have any name",
+    },
+    "tool/deepseek_v41": {
+        "parallel_calls_across_chunks[7-False-False] g.": "half of a marker is text if the output ends",
+    },
     "tool/gemma4": {
         "TestExtractToolCalls::test_incomplete_tool_call": "a call that is cut off is a call",
         "test_malformed_no_brace_bounded": "a name without arguments is not a call",
@@ -44,6 +55,30 @@ EXPECTED_FAILURES: dict[str, dict[str, str]] = {
     "tool/minimax": {
         "thinking_tag_buffering": "a tag without a call is text",
         "multiline_json_not_supported": "an object over several lines is also a call",
+    },
+    "tool/minicpm5": {
+        "streaming_collapsed_tags_weather": "parts of the call were emitted as text as well",
+        "test_unknown_tool_block_preserved": "white space at the end of text is kept",
+        "test_incomplete_missing_function_end": "a call that is cut off is a call",
+        "test_duplicate_param_names_invalid": "a repeated argument does not make a call text",
+        "sentencepiece_normalized": "the tokenizer decodes such texts",
+        "wrapped_arguments": "an argument may have any name",
+        "test_extra_arguments": "the tool reports unknown arguments",
+        "test_zero_arg_tool_ignores_extra": "the tool reports unknown arguments",
+        "test_alias": "a tool has one name",
+        "test_extract_tool_calls_streaming_single": "parts of the call were emitted as text as well",
+    },
+    "tool/minimax_m3": {
+        " now.]<]minimax[>[<tool_call>": "half of a marker is text if the output ends",
+        "test_unknown_tool_keeps_text": "without a schema, items are a list",
+        "test_malformed_element_keeps_preceding_params[]<]minimax[>[<note>a": "a string is emitted at once",
+        "]<]minimax[>[<n>" * 128: "deeper tags are a string",
+    },
+    "tool/muse_glimmer": {
+        "test_echoed_invoke": "the reasoning parser handles messages",
+        "test_plain_answer": "the reasoning parser handles messages",
+        "test_streaming_reasoning_then_content": "the reasoning parser handles messages",
+        "test_truncated_cot": "the reasoning parser handles messages",
     },
     "tool/minimax_m2": {
         "test_invalid_tool_name_is_rejected": "text without a call is content",
@@ -71,6 +106,9 @@ EXPECTED_FAILURES: dict[str, dict[str, str]] = {
         "without_think_end \n\n": "a fragment: white space at its end is kept",
         "think-then-tool-chunk=11": "a fragment: the tool-call parser held back a character",
     },
+    "reasoning/deepseek_v41": {
+        "complex-json-args-chunk=11": "a fragment: the tool-call parser held back half of a tag",
+    },
     "reasoning/gemma4": {
         "test_gemma4_reasoning[invalid_simple]": "in streamed cases, text without a marker is not reasoning",
     },
@@ -84,11 +122,24 @@ EXPECTED_FAILURES: dict[str, dict[str, str]] = {
     "reasoning/minimax_m2": {
         "think-then-parallel-tools-chunk=11": "a fragment: the tool-call parser held back a word",
     },
+    "reasoning/muse_glimmer": {
+        "test_reasoning_then_parallel_calls": "the headers of calls are not needed",
+        "test_streaming_toolcall_chunk3": "only the beginning of the call was recorded",
+        "test_streaming_toolcall_charwise": "only the beginning of the call was recorded",
+    },
+    "reasoning/plamo3": {
+        " <|plamo:begin_$": "half of a special token does not occur",
+        "test_plain_content_is_preserved[registered-": "unknown special tokens do not reach the parser",
+        "test_partial_end_think": "half of a special token does not occur",
+    },
     "reasoning/qwen3": {
         "0.11.2 test_reasoning[only_open_tag]": "a later version treats it as reasoning",
     },
 }
-"""By file: part of a case's version, name and text, and the reason. A case that passes must not be listed."""
+"""By file: part of a case's version, name and text, which ``$`` ends, and the reason.
+
+A case that passes must not be listed.
+"""
 
 
 def recorded_cases(kind: str) -> list[Any]:
@@ -109,7 +160,7 @@ def cases_of(kind: str, name: str) -> Iterator[Any]:
 
 def expected_failures(kind: str, name: str, case: dict[str, Any]) -> list[pytest.MarkDecorator]:
     text = case["model_output"] if isinstance(case["model_output"], str) else "".join(case["model_output"])
-    label = f"{case['source_version']} {case['name']} {text}"
+    label = f"{case['source_version']} {case['name']} {text}$"
     reasons = [why for part, why in EXPECTED_FAILURES.get(f"{kind}/{name}", {}).items() if part in label]
     return [pytest.mark.xfail(reason=why, strict=True, raises=AssertionError) for why in reasons]
 

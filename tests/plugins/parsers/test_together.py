@@ -52,6 +52,62 @@ ROWS: list[tuple[tuple[str, str], str, list[ParserEvent]]] = [
     ),
 ]
 
+DSML = (
+    '<｜DSML｜invoke name="f">\n<｜DSML｜parameter name="a" string="false">1</｜DSML｜parameter>\n'
+    "</｜DSML｜invoke>"
+)
+ELEMENTS = (
+    '<|open|>tools<|sep|><|open|>call tool="f" index="1"<|sep|><|open|>argument key="a" type="number"<|sep|>1'
+    "<|close|>argument<|sep|><|close|>call<|sep|><|close|>tools<|sep|>"
+)
+M3 = "]<]minimax[>["
+NEWER: list[tuple[tuple[str, str], str, list[ParserEvent]]] = [
+    (
+        ("deepseek_v4", "deepseek_v4"),
+        f"Hm.</think>\n\n<｜DSML｜tool_calls>\n{DSML}\n</｜DSML｜tool_calls>",
+        [Reasoning("Hm."), *CALLED],
+    ),
+    (
+        ("kimi_k3", "kimi_k3"),
+        "Hm.<|close|>think<|sep|><|open|>response<|sep|>So.<|close|>response<|sep|>"
+        f"{ELEMENTS}<|close|>message<|sep|>",
+        [Reasoning("Hm."), Text("So."), *CALLED],
+    ),
+    (("kimi_k3", "kimi_k3"), f"Hm.{ELEMENTS}", [Reasoning("Hm."), *CALLED]),
+    (
+        ("cohere_command3", "cohere_command3"),
+        "<|START_THINKING|>Hm.<|END_THINKING|><|START_ACTION|>[\n    "
+        '{"tool_call_id": "0", "tool_name": "f", "parameters": {"a": 1}}\n]<|END_ACTION|>',
+        [Reasoning("Hm."), *CALLED],
+    ),
+    (
+        ("minimax_m3", "minimax_m3"),
+        f'<mm:think>Hm.</mm:think>{M3}<tool_call>\n{M3}<invoke name="f">{M3}<a>1{M3}</a>{M3}</invoke>\n'
+        f"{M3}</tool_call>",
+        [Reasoning("Hm."), ToolStart(0, "f"), ToolArguments(0, '{"a": "1"}')],
+    ),
+    (
+        ("apertus", "apertus"),
+        '<|inner_prefix|>Hm.<|inner_suffix|><|tools_prefix|>[{"f": {"a": 1}}]<|tools_suffix|>',
+        [Reasoning("Hm."), *CALLED],
+    ),
+    (
+        ("hy_v3", "hy_v3"),
+        "Hm.</think:opensource><tool_calls:opensource>\n<tool_call:opensource>f<tool_sep:opensource>\n"
+        "<arg_key:opensource>a</arg_key:opensource>\n<arg_value:opensource>1</arg_value:opensource>\n"
+        "</tool_call:opensource>\n</tool_calls:opensource>",
+        [Reasoning("Hm."), *CALLED],
+    ),
+    (
+        ("muse_glimmer", "muse_glimmer"),
+        " to=self<|message|>Hm.<|eom|><|start|>assistant to=f<|message|><atem:function_calls>\n"
+        '<atem:invoke name="f">\n<atem:parameter name="a">1</atem:parameter>\n</atem:invoke>\n'
+        "</atem:function_calls><|eot|>",
+        [Reasoning("Hm."), *CALLED],
+    ),
+]
+ROWS += NEWER
+
 
 class Both:
     """The two in a row, as a parser of its own."""
@@ -86,7 +142,7 @@ def test_a_call_keeps_its_id_behind_the_reasoning() -> None:
     assert (events[1].name, events[2:]) == ("f", [ToolArguments(0, '{"a": 1}')])
 
 
-@pytest.mark.parametrize("names", [R1, QWEN, GPT])
+@pytest.mark.parametrize("names", [R1, QWEN, GPT, ("kimi_k3", "kimi_k3"), ("minimax_m3", "minimax_m3")])
 def test_together_they_obey_the_law(names: tuple[str, str]) -> None:
     whole = [text for other, text, _ in ROWS if other == names]
     nested = '{"name": "f", "parameters": {"a": "</think>"}}'

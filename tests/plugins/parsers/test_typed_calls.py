@@ -11,9 +11,15 @@ from support.parsed_calls import parse_calls
 from fllm import ParserContext, Tool
 from fllm.parsing.tool_call_parser import ToolCallParser
 from fllm.testing import ToolParserContract
-from fllm_parsers.tools.gemma4 import Gemma4Parser
+from fllm_parsers.tools.dsml import DeepSeekV4Parser, DeepSeekV32Parser, DeepSeekV41Parser, GigaChat35Parser
+from fllm_parsers.tools.gemma4 import FunctionGemmaParser, Gemma4Parser
 from fllm_parsers.tools.glm45 import Glm45Parser, Glm47Parser
+from fllm_parsers.tools.hy_v3 import HyV3Parser, HyV4Parser
+from fllm_parsers.tools.kimi_k3 import KimiK3Parser
+from fllm_parsers.tools.minicpm5 import MiniCPM5Parser
 from fllm_parsers.tools.minimax_m2 import MiniMaxM2Parser
+from fllm_parsers.tools.minimax_m3 import MiniMaxM3Parser
+from fllm_parsers.tools.muse_glimmer import MuseGlimmerParser
 from fllm_parsers.tools.olmo3 import Olmo3Parser
 from fllm_parsers.tools.openai import OpenAIParser
 from fllm_parsers.tools.pythonic import Lfm2Parser, Llama4PythonicParser, PythonicParser
@@ -37,7 +43,56 @@ HARMONY = (
     '<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>{"city":"Tokyo","days":3}'
 )
 
+DSML = """<｜DSML｜tool_calls>
+<｜DSML｜invoke name="get_weather">
+<｜DSML｜parameter name="city" string="true">Tokyo</｜DSML｜parameter>
+<｜DSML｜parameter name="days" string="false">3</｜DSML｜parameter>
+</｜DSML｜invoke>
+<｜DSML｜invoke name="now">
+
+</｜DSML｜invoke>
+</｜DSML｜tool_calls>"""
+
+HY = """<tool_calls:opensource>
+<tool_call:opensource>get_weather<tool_sep:opensource>
+<arg_key:opensource>city</arg_key:opensource>
+<arg_value:opensource>Tokyo</arg_value:opensource>
+<arg_key:opensource>days</arg_key:opensource>
+<arg_value:opensource>3</arg_value:opensource>
+</tool_call:opensource>
+<tool_call:opensource>now<tool_sep:opensource>
+</tool_call:opensource>
+</tool_calls:opensource>"""
+
+M3 = "]<]minimax[>["
+
 WRITTEN: dict[type[ToolCallParser], str] = {
+    DeepSeekV32Parser: DSML.replace("tool_calls", "function_calls"),
+    DeepSeekV4Parser: DSML,
+    DeepSeekV41Parser: DSML.replace("tool_calls", "calls").replace("｜DSML｜", "｜DSML｜ "),
+    FunctionGemmaParser: "<start_function_call>call:get_weather{city:<escape>Tokyo<escape>,days:3}"
+    "<end_function_call><start_function_call>call:now{}<end_function_call>",
+    GigaChat35Parser: DSML.replace("DSML", "GCML"),
+    HyV3Parser: HY,
+    HyV4Parser: HY.replace("<tool_sep:opensource>", "").replace("\n", "").replace(":opensource", ""),
+    KimiK3Parser: "<|open|>tools<|sep|>"
+    '<|open|>call tool="get_weather" index="1"<|sep|>'
+    '<|open|>argument key="city" type="string"<|sep|>Tokyo<|close|>argument<|sep|>'
+    '<|open|>argument key="days" type="number"<|sep|>3<|close|>argument<|sep|><|close|>call<|sep|>'
+    '<|open|>call tool="now" index="2"<|sep|><|close|>call<|sep|><|close|>tools<|sep|>',
+    MiniCPM5Parser: '<function name="get_weather"><param name="city">Tokyo</param>'
+    '<param name="days">3</param></function>\n<function name="now"></function>',
+    MiniMaxM3Parser: f'{M3}<tool_call>\n{M3}<invoke name="get_weather">{M3}<city>Tokyo{M3}</city>{M3}<days>3'
+    f'{M3}</days>{M3}</invoke>\n{M3}<invoke name="now">{M3}</invoke>\n{M3}</tool_call>',
+    MuseGlimmerParser: """<atem:function_calls>
+<atem:invoke name="get_weather">
+<atem:parameter name="city">Tokyo</atem:parameter>
+<atem:parameter name="days">3</atem:parameter>
+</atem:invoke>
+</atem:function_calls><atem:function_calls>
+<atem:invoke name="now">
+</atem:invoke>
+</atem:function_calls>""",
     Gemma4Parser: '<|tool_call>call:get_weather{city:<|"|>Tokyo<|"|>,days:3}<tool_call|>'
     "<|tool_call>call:now{}<tool_call|>",
     Glm45Parser: """<tool_call>get_weather

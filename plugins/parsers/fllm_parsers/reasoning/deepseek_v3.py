@@ -15,6 +15,6 @@ class DeepSeekV3Parser(ReasoningParserBase):
 class DeepSeekV4Parser(ReasoningParserBase):
     """Parses reasoning unless the request turns it off; tool calls end it, too."""
 
-    implicit_end = ("<｜DSML｜tool_calls>",)
-    call_beginnings = ((("<｜DSML｜invoke",),),)
+    implicit_end = ("<｜DSML｜tool_calls>", "<｜DSML｜ calls>")
+    call_beginnings = ((("<｜DSML｜invoke", "<｜DSML｜ invoke"),),)
     template_flags = ("thinking", "enable_thinking")

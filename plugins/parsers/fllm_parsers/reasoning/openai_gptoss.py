@@ -12,7 +12,8 @@ to=functions.f <|constrain|>json<|message|>``.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import ClassVar, Literal
 
 from fllm import ParserContext, ParserEvent, Reasoning, ReasoningLimit, Text
 from fllm.constraints import AnyOf, Concat, Constraint, ConstString, TextUntil
@@ -38,7 +39,7 @@ class OpenAIGptOssParser:
     header is text. A header without a message is dropped.
     """
 
-    visible_tokens = (*_HEADER_MARKERS, MESSAGE, *ENDS)
+    visible_tokens: ClassVar[Sequence[str]] = (*_HEADER_MARKERS, MESSAGE, *ENDS)
 
     def __init__(self, context: ParserContext) -> None:
         self._splitter = MarkerSplitter(self.visible_tokens)

@@ -1,13 +1,15 @@
-"""The tool calls of Gemma 4, whose strings have a special token as a quote.
+"""The tool calls of Gemma 4 and FunctionGemma, whose strings have a special token as a quote.
 
 ::
 
     <|tool_call>call:get_weather{city:<|"|>Tokyo<|"|>,days:3,alert:{wind:true}}<tool_call|>
+    <start_function_call>call:get_weather{city:<escape>Tokyo<escape>}<end_function_call>
 """
 
 from __future__ import annotations
 
 import re
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -23,6 +25,7 @@ from fllm.parsing.python_call_scanner import unescape
 from fllm.parsing.tool_parameters import Parameters, ToolSchemas, choices
 
 _QUOTE = '<|"|>'
+_ESCAPE = "<escape>"
 
 _HEADER = re.compile(r"[\w./: -]*+")
 _NAME = re.compile(r"(?:(?:call)?:)? *([\w./:-]+) *")
@@ -62,7 +65,14 @@ class GemmaCallScanner(LiteralScanner):
         return None if prefix else unescape(written)
 
 
-def _gemma_value(schema: Any, parameters: Parameters) -> Constraint:
+class FunctionGemmaCallScanner(GemmaCallScanner):
+    """A `BodyScanner` of the same with another quote."""
+
+    quotes = (_ESCAPE, '"')
+    verbatim = frozenset((_ESCAPE,))
+
+
+def _value(quote: str, schema: Any, parameters: Parameters) -> Constraint:
     """Return the constraint on a value: strings between quote tokens, all else as JSON.
 
     The template writes all else nearly as JSON.
@@ -70,9 +80,9 @@ def _gemma_value(schema: Any, parameters: Parameters) -> Constraint:
     if parameters.types(schema) != {"string"}:
         return json_value(schema, parameters)
     if listed := choices(parameters.resolved(schema)):
-        return AnyOf(tuple(ConstString(f"{_QUOTE}{choice}{_QUOTE}") for choice in listed))
+        return AnyOf(tuple(ConstString(f"{quote}{choice}{quote}") for choice in listed))
     if is_free(schema, parameters):
-        return Concat((ConstString(_QUOTE), TextUntil(_QUOTE)))
+        return Concat((ConstString(quote), TextUntil(quote)))
     return json_value(schema, parameters)
 
 
@@ -87,7 +97,7 @@ class Gemma4Parser(LiteralToolCallParser[GemmaCallScanner]):
         middle="{",
         end="}<tool_call|>",
         trigger="<|tool_call>",
-        arguments=named_arguments(":", ",", _gemma_value),
+        arguments=named_arguments(":", ",", partial(_value, _QUOTE)),
     )
 
     def __init__(self, context: ParserContext) -> None:
@@ -108,3 +118,26 @@ class Gemma4Parser(LiteralToolCallParser[GemmaCallScanner]):
         parameters = self._schemas.of(call.name)
         types = parameters.types(parameters.schemas.get(key))
         return not types or "string" in types
+
+
+class FunctionGemmaParser(Gemma4Parser):
+    """Parses the calls of FunctionGemma, with other markers and another quote."""
+
+    opening = ("<start_function_call>",)
+    closing = ("<end_function_call>",)
+    inner_markers = (_ESCAPE,)
+    tool_format = ToolFormat(
+        begin="<start_function_call>call:",
+        middle="{",
+        end="}<end_function_call>",
+        trigger="<start_function_call>",
+        arguments=named_arguments(":", ",", partial(_value, _ESCAPE)),
+    )
+
+    def new_scanner(self) -> FunctionGemmaCallScanner:
+        """Return a scanner up to the closing brace."""
+        return FunctionGemmaCallScanner()
+
+    def begins_next_call(self, scanner: GemmaCallScanner, marker: str) -> bool:  # noqa: ARG002
+        """Return whether the marker is a special token, which no value contains: both markers are."""
+        return True
