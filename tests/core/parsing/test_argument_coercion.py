@@ -171,3 +171,21 @@ def test_a_tool_that_the_request_has_not_says_nothing() -> None:
 def test_a_parameter_by_itself_brings_what_it_refers_to() -> None:
     standalone = EVERYTHING.standalone({"$ref": "#/$defs/Id"})
     assert standalone == {**ROOT["$defs"]["Id"], "$defs": ROOT["$defs"]}
+
+
+def test_a_parameter_on_its_own_keeps_references_to_other_parameters() -> None:
+    root = {
+        "properties": {
+            "a": {"type": "integer"},
+            "b": {"items": {"$ref": "#/properties/a"}},
+            "c": {"$ref": "#"},
+        }
+    }
+    parameters = Parameters(root)
+    standalone = parameters.standalone(root["properties"]["b"])
+    assert standalone["items"] == {"$ref": "#/$defs/parameters/properties/a"}
+    assert standalone["$defs"]["parameters"]["properties"] == {
+        "a": {"type": "integer"},
+        "b": {"items": {"$ref": "#/$defs/parameters/properties/a"}},
+        "c": {"$ref": "#/$defs/parameters"},
+    }

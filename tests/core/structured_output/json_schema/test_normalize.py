@@ -113,3 +113,46 @@ def test_an_invalid_value_is_reported_with_its_keyword(keyword: str, value: Any,
 def test_any_json_is_either_normalized_or_rejected(value: Any) -> None:
     with contextlib.suppress(RequestError):
         normalize_schema(json.dumps(value))
+
+
+NOTED: dict[str, tuple[Any, str]] = {
+    "a format": (
+        {"properties": {"a": {"format": "poem"}}},
+        "'format' in '#/properties/a': 'poem' is an annotation",
+    ),
+    "a set": ({"type": "array", "uniqueItems": True}, "'uniqueItems' in '#': ignored"),
+    "a keyword": (
+        {"items": [{"minimun": 1}]},
+        "'minimun' in '#/items/0': not a keyword of JSON Schema, ignored",
+    ),
+    "an option": ({"anyOf": [{"pattern": "\\bx"}, {"type": "null"}]}, "'anyOf' in '#': without the option"),
+    "a condition": (
+        {"type": "string", "if": {"pattern": "a"}, "then": {"minLength": 3}},
+        "'if' in '#': always holds",
+    ),
+    "properties": (
+        {"properties": {"a": {}}, "additionalProperties": True, "maxProperties": 1},
+        "'maxProperties' in '#': narrows to the named properties",
+    ),
+}
+
+
+@pytest.mark.parametrize(("schema", "what"), NOTED.values(), ids=NOTED)
+def test_a_keyword_that_is_ignored_is_noted_once(schema: Any, what: str) -> None:
+    notes: list[str] = []
+    normalize_schema(json.dumps(schema), notes.append)
+    assert [note[: len(what)] for note in notes] == [what]
+
+
+def test_a_lenient_schema_notes_what_it_ignores() -> None:
+    notes: list[str] = []
+    schema = {"type": "object", "properties": {"a": {"type": "date"}}}
+    normalized = json.loads(normalize_schema(json.dumps(schema), notes.append, lenient=True))
+    assert normalized["properties"] == {"a": {}}
+    assert notes == ["'type' in '#/properties/a': ignored: there is no type 'date'"]
+
+
+def test_many_options_are_told_apart_by_a_tag() -> None:
+    options = [{"type": "object", "properties": {"x": {}, "t": {"const": n}}} for n in range(60)]
+    normalized = json.loads(normalize_schema(json.dumps({"oneOf": options})))
+    assert all(option["required"] == ["t"] for option in normalized["anyOf"])
