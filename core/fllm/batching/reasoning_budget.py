@@ -53,7 +53,7 @@ class ReasoningBudget:
         self._arm()
 
     def _arm(self) -> None:
-        """Force the end if nothing is left. It never divides a character."""
+        """Begin to force the end if nothing is left. It never divides a character."""
         if self._inside and self._left <= 0 and not self._decoder.getstate()[0]:
             self._forced = self._end
 
@@ -62,7 +62,7 @@ class ReasoningBudget:
         self._over = not self._limit.reopens
 
     def _next_section(self) -> bool:
-        """Cut the text after the next marker. Return whether there is one."""
+        """Remove the text up to the next marker. Return whether there is one."""
         if self._begins and not self._inside:
             return self._begin()
         marker = _first(self._text, self._limit.closing if self._inside else self._limit.opening)
@@ -78,7 +78,7 @@ class ReasoningBudget:
         return not self._over
 
     def _begin(self) -> bool:
-        """Look for an opening marker at the beginning of the output."""
+        """Find an opening marker at the beginning of the output. Return whether there is one."""
         self._text = self._text.lstrip()
         if any(opening.startswith(self._text) and opening != self._text for opening in self._limit.opening):
             return False

@@ -39,7 +39,7 @@ class TokenFilter:
     def mask(self, output: Sequence[int], grammar_mask: memoryview | None, *, may_stop: bool) -> memoryview:
         """Return the bitmask of the tokens that may follow, as `Row.mask` describes it.
 
-        ``output`` has at least the last `context_length` tokens of the output, as far as there are so many.
+        ``output`` is the output, or at least its last `context_length` tokens.
         Without a grammar, stop tokens may follow only if ``may_stop``. With one, they may if it allows them.
         If no token is left, set `error` and allow those of the grammar.
         """
