@@ -96,6 +96,8 @@ class GenerateRequest(Struct, frozen=True):
     shared_tokens: int = 0
     """Number of first tokens that the operator has made public: their full blocks are shared by all requests,
     whatever their salts."""
+    priority: int = 0
+    """A backend may begin with the request of a client that has the lowest number."""
 
     @property
     def http_request_id(self) -> str:

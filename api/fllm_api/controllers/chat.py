@@ -12,6 +12,7 @@ from fllm_api.controllers.responses import GenerationResponse, create_response
 from fllm_api.encoding.chat import ChatEncoder
 from fllm_api.encoding.encoder import ResponseHeader, new_id
 from fllm_api.encoding.logprobs import TokenFormatter
+from fllm_api.encoding.token_details import token_details
 from fllm_api.encoding.usage import UsageAccumulator
 from fllm_api.intake.chat import PreparedChat, prepare_chat
 from fllm_api.intake.json_body import ApiRequest, require_json
@@ -69,4 +70,5 @@ def _new_encoder(body: ChatRequest, prepared: PreparedChat, server: AppState) ->
         echo=prepared.echo,
         include_reasoning=prepared.includes_reasoning,
         reasoning_field=server.config.reasoning_field,
+        details=token_details(body, prepared.request, formatter),
     )

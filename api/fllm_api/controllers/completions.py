@@ -11,6 +11,7 @@ from fllm_api.controllers.responses import GenerationResponse, create_response
 from fllm_api.encoding.completions import CompletionEncoder
 from fllm_api.encoding.encoder import ResponseHeader, new_id
 from fllm_api.encoding.logprobs import TokenFormatter
+from fllm_api.encoding.token_details import token_details
 from fllm_api.encoding.usage import UsageAccumulator
 from fllm_api.intake.completions import PreparedCompletion, prepare_completion
 from fllm_api.intake.json_body import ApiRequest, require_json
@@ -54,4 +55,6 @@ def _new_encoder(
         n=prepared.request.n,
         formatter=None if body.logprobs is None else formatter,
         echoes=prepared.echoes,
+        details=token_details(body, prepared.request, formatter),
+        echoed_logprobs=body.logprobs,
     )

@@ -98,7 +98,7 @@ class JsonResponse(GenerationResponse):
                     if output.index in whole:
                         whole[output.index].add(output)
                     else:
-                        whole[output.index] = WholeOutput(output)
+                        whole[output.index] = WholeOutput(output, keep_tokens=self._encoder.needs_tokens)
             chunks = await self._chunks([whole.pop(index).merged() for index in sorted(whole)])
         body = _json.encode(self._encoder.fold(chunks))
         del chunks  # a slow reader holds the body only

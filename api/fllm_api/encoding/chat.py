@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from fllm.concurrency.turn_executor import Pieces
 from fllm.events import Event, Finished, Reasoning, Text, ToolArguments, ToolStart
@@ -14,6 +15,7 @@ from fllm.pipeline.output_processor import OutputToken, SequenceOutput
 from fllm_api.config import ReasoningField
 from fllm_api.encoding.encoder import ResponseHeader, new_id
 from fllm_api.encoding.logprobs import TokenFormatter, chat_logprobs, chat_logprobs_in_pieces
+from fllm_api.encoding.token_details import TokenDetails, join_token_ids
 from fllm_api.encoding.usage import UsageAccumulator
 from fllm_api.protocol.chat import (
     ChatChoice,
@@ -46,6 +48,7 @@ class ChatEncoder:
         echo: str = "",
         include_reasoning: bool = True,
         reasoning_field: ReasoningField = "reasoning_content",
+        details: TokenDetails | None = None,
     ) -> None:
         self._header = header
         self._usage = usage
@@ -59,6 +62,7 @@ class ChatEncoder:
         self._echo = echo
         self._include_reasoning = include_reasoning
         self._reasoning_field = reasoning_field
+        self._details = details
         self._started: set[int] = set()
         self._pending_logprobs: defaultdict[int, list[OutputToken]] = defaultdict(list)
         """Tokens per choice whose text is not emitted yet. Their log-probabilities go with the next chunk."""
@@ -71,11 +75,14 @@ class ChatEncoder:
         index = output.index
         if self._formatter is not None:
             self._pending_logprobs[index] += output.tokens
+        if self._details is not None:
+            self._details.add(output)
         chunks: list[ChatCompletionChunk] = []
         if index not in self._started:
             self._started.add(index)
             opening = ChunkChoice(index=index, delta=Delta(role=self._role, content=self._echo))
-            chunks.append(self._chunk([opening]))
+            chunk = self._chunk([opening])
+            chunks.append(chunk if len(self._started) > 1 else self._with_prompt(chunk, index))
         chunks += [
             self._chunk([self._choice(index, event)]) for event in output.events if self._is_included(event)
         ]
@@ -83,12 +90,15 @@ class ChatEncoder:
 
     def logprob_tokens(self, output: SequenceOutput) -> int:
         """Return the number of tokens whose log-probabilities `feed` would put into chunks."""
+        prompt = 0 if self._details is None else self._details.prompt_tokens(output)
         if self._formatter is None or not any(map(self._is_included, output.events)):
-            return 0
-        return len(self._pending_logprobs[output.index]) + len(output.tokens)
+            return prompt
+        return prompt + len(self._pending_logprobs[output.index]) + len(output.tokens)
 
     def convert_logprobs(self, output: SequenceOutput) -> Pieces[None]:
         """Encode the log-probabilities of an output in pieces, so that `feed` takes little time after it."""
+        if self._details is not None:
+            yield from self._details.convert(output)
         if self._formatter is None:
             return
         tokens = [*self._pending_logprobs[output.index], *output.tokens]
@@ -112,6 +122,23 @@ class ChatEncoder:
             model=self._header.model,
             choices=[_fold_choice(index, choices[index]) for index in sorted(choices)],
             usage=self._usage.total(),
+            prompt_token_ids=chunks[0].prompt_token_ids,
+            prompt_logprobs=chunks[0].prompt_logprobs,
+        )
+
+    @property
+    def needs_tokens(self) -> bool:
+        """Whether `feed` needs all tokens of an output, and not only those with log-probabilities."""
+        return self._details is not None and self._details.with_token_ids
+
+    def _with_prompt(self, chunk: ChatCompletionChunk, index: int) -> ChatCompletionChunk:
+        """Return the first chunk of a response with what it tells about the prompt."""
+        if self._details is None:
+            return chunk
+        return replace(
+            chunk,
+            prompt_token_ids=self._details.prompt_token_ids(index),
+            prompt_logprobs=self._details.take_prompt_logprobs(index),
         )
 
     def _chunk(self, choices: list[ChunkChoice], *, last: bool = False) -> ChatCompletionChunk:
@@ -137,6 +164,7 @@ class ChatEncoder:
             logprobs=self._logprobs(index),
             finish_reason=self._reason(finished) if finished else None,
             stop_reason=finished.stop_reason if finished else UNSET,
+            token_ids=UNSET if self._details is None else self._details.take_token_ids(index),
         )
 
     def _delta(self, index: int, event: Event) -> Delta:
@@ -191,6 +219,7 @@ def _fold_choice(index: int, parts: Sequence[ChunkChoice]) -> ChatChoice:
         logprobs=_concat_logprobs(logprobs) if len(logprobs) > 1 else next(iter(logprobs), None),
         finish_reason=last.finish_reason,
         stop_reason=None if last.stop_reason is UNSET else last.stop_reason,
+        token_ids=join_token_ids([part.token_ids for part in parts]),
     )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
+from msgspec.structs import replace
 
 from fllm.concurrency.turn_executor import Pieces
 from fllm.events import Event, Finished, Text
@@ -19,6 +20,7 @@ from fllm_api.encoding.logprobs import (
     concat_logprobs,
     prompt_logprobs,
 )
+from fllm_api.encoding.token_details import TokenDetails, join_token_ids
 from fllm_api.encoding.usage import UsageAccumulator
 from fllm_api.protocol.completions import Completion, CompletionChoice, CompletionChunk, CompletionLogprobs
 
@@ -43,12 +45,17 @@ class CompletionEncoder:
         n: int = 1,
         formatter: TokenFormatter | None = None,
         echoes: Sequence[Echo] = (),
+        details: TokenDetails | None = None,
+        echoed_logprobs: int | None = None,
     ) -> None:
         self._header = header
         self._usage = usage
         self._n = n
         self._formatter = formatter
         self._echoes = echoes
+        self._details = details
+        self._echoed_logprobs = echoed_logprobs
+        """Most likely tokens at each position of an echoed prompt; the output may have more."""
         self._started: set[int] = set()
         self._pending_logprobs: defaultdict[int, list[OutputToken]] = defaultdict(list)
         """Tokens per choice whose text is not emitted yet. Their log-probabilities go with the next chunk."""
@@ -59,11 +66,14 @@ class CompletionEncoder:
         """Return one chunk, or none if no text can be emitted yet."""
         self._usage.update(output)
         self._pending_logprobs[output.index] += output.tokens
+        if self._details is not None:
+            self._details.add(output)
         finished = next((event for event in output.events if isinstance(event, Finished)), None)
         starts = self._starts(output)
         text = "".join(event.text for event in output.events if isinstance(event, Text))
         if not (text or finished or starts):
             return []
+        is_first = output.index not in self._started
         self._started.add(output.index)
         choice = CompletionChoice(
             index=output.index,
@@ -72,17 +82,39 @@ class CompletionEncoder:
             finish_reason=finished.reason if finished else None,
             stop_reason=finished.stop_reason if finished else None,
         )
+        if self._details is not None:
+            choice = self._with_details(choice, self._details, is_first=is_first)
         return [self._chunk([choice])]
+
+    @property
+    def needs_tokens(self) -> bool:
+        """Whether `feed` needs all tokens of an output, and not only those with log-probabilities."""
+        return self._details is not None and self._details.with_token_ids
+
+    def _with_details(
+        self, choice: CompletionChoice, details: TokenDetails, *, is_first: bool
+    ) -> CompletionChoice:
+        index = choice.index
+        return replace(
+            choice,
+            token_ids=details.take_token_ids(index),
+            prompt_token_ids=details.prompt_token_ids(index) if is_first else UNSET,
+            prompt_logprobs=details.take_prompt_logprobs(index) if is_first else UNSET,
+        )
 
     def logprob_tokens(self, output: SequenceOutput) -> int:
         """Return the number of tokens whose log-probabilities `feed` would put into chunks."""
+        prompt_tokens = 0 if self._details is None else self._details.prompt_tokens(output)
         if self._formatter is None or not (self._starts(output) or any(map(_is_emitted, output.events))):
-            return 0
-        prompt_tokens = len(output.prompt_logprobs or ())
+            return prompt_tokens
+        if self._echoes:
+            prompt_tokens += len(output.prompt_logprobs or ())
         return prompt_tokens + len(self._pending_logprobs[output.index]) + len(output.tokens)
 
     def convert_logprobs(self, output: SequenceOutput) -> Pieces[None]:
         """Encode the log-probabilities of an output in pieces, so that `feed` takes little time after it."""
+        if self._details is not None:
+            yield from self._details.convert(output)
         if self._formatter is None:
             return
         tokens = [*self._pending_logprobs[output.index], *output.tokens]
@@ -143,10 +175,13 @@ class CompletionEncoder:
         return len(self._echo(output.index).text) if self._echoes else 0
 
     def _echoed(self, output: SequenceOutput) -> EchoedLogprobs | None:
-        if output.prompt_logprobs is None:
+        if output.prompt_logprobs is None or not self._echoes:
             return None
         echo = self._echo(output.index)
-        return EchoedLogprobs(echo.token_ids, echo.offsets, output.prompt_logprobs)
+        logprobs = [
+            each and replace(each, top=each.top[: self._echoed_logprobs]) for each in output.prompt_logprobs
+        ]
+        return EchoedLogprobs(echo.token_ids, echo.offsets, logprobs)
 
 
 def _is_emitted(event: Event) -> bool:
@@ -161,4 +196,7 @@ def _fold_choice(index: int, parts: Sequence[CompletionChoice]) -> CompletionCho
         logprobs=concat_logprobs(logprobs) if len(logprobs) > 1 else next(iter(logprobs), None),
         finish_reason=parts[-1].finish_reason,
         stop_reason=parts[-1].stop_reason,
+        token_ids=join_token_ids([part.token_ids for part in parts]),
+        prompt_token_ids=parts[0].prompt_token_ids,
+        prompt_logprobs=parts[0].prompt_logprobs,
     )

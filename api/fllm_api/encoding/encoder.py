@@ -18,6 +18,11 @@ Chunk = TypeVar("Chunk")
 class Encoder(Protocol[Chunk]):
     """Encodes the outputs of one request as stream chunks, and merges chunks into the full response."""
 
+    @property
+    def needs_tokens(self) -> bool:
+        """Whether `feed` needs all tokens of an output, and not only those with log-probabilities."""
+        ...
+
     def logprob_tokens(self, output: SequenceOutput) -> int:
         """Return the number of tokens whose log-probabilities `feed` would put into chunks."""
         ...

@@ -56,10 +56,10 @@ def chat_logprobs(tokens: Iterable[OutputToken], formatter: TokenFormatter) -> C
 def _chat_entry(logprob: TokenLogprob, formatter: TokenFormatter) -> TokenLogprobs:
     return TokenLogprobs(
         token=formatter.format(logprob.token_id),
-        logprob=_finite(logprob.logprob),
+        logprob=finite(logprob.logprob),
         bytes=formatter.token_bytes(logprob.token_id),
         top_logprobs=[
-            TopLogprob(formatter.format(i), _finite(value), formatter.token_bytes(i))
+            TopLogprob(formatter.format(i), finite(value), formatter.token_bytes(i))
             for i, value in logprob.top
         ],
     )
@@ -75,7 +75,7 @@ def completion_logprobs(
     known = [(token, token.logprob) for token in tokens if token.logprob]
     return CompletionLogprobs(
         tokens=[formatter.format(token.token_id) for token, _ in known],
-        token_logprobs=[_finite(logprob.logprob) for _, logprob in known],
+        token_logprobs=[finite(logprob.logprob) for _, logprob in known],
         top_logprobs=[_top(logprob, formatter) for _, logprob in known],
         text_offset=[offset + token.text_offset for token, _ in known],
     )
@@ -98,7 +98,7 @@ def prompt_logprobs(echoed: EchoedLogprobs, formatter: TokenFormatter) -> Comple
     """Return the log-probabilities of an echoed prompt."""
     return CompletionLogprobs(
         tokens=[formatter.format(token_id) for token_id in echoed.token_ids],
-        token_logprobs=[None if each is None else _finite(each.logprob) for each in echoed.logprobs],
+        token_logprobs=[None if each is None else finite(each.logprob) for each in echoed.logprobs],
         top_logprobs=[None if each is None else _top(each, formatter) for each in echoed.logprobs],
         text_offset=list(echoed.offsets),
     )
@@ -119,9 +119,9 @@ def chat_logprobs_in_pieces(tokens: Sequence[OutputToken], formatter: TokenForma
     """Return what `chat_logprobs` does, as JSON that is encoded piece by piece."""
     items: list[bytes] = []
     for start in range(0, len(tokens), PIECE_TOKENS):
-        items.append(_items(chat_logprobs(tokens[start : start + PIECE_TOKENS], formatter).content))
+        items.append(json_items(chat_logprobs(tokens[start : start + PIECE_TOKENS], formatter).content))
         yield 0
-    return ChatLogprobs(_json_list(items))
+    return ChatLogprobs(json_list(items))
 
 
 def completion_logprobs_in_pieces(
@@ -140,19 +140,20 @@ def completion_logprobs_in_pieces(
     for start in range(0, len(tokens), PIECE_TOKENS):
         _append(fields, completion_logprobs(tokens[start : start + PIECE_TOKENS], formatter, offset=offset))
         yield 0
-    return CompletionLogprobs(*map(_json_list, fields))
+    return CompletionLogprobs(*map(json_list, fields))
 
 
 def _append(fields: Iterable[list[bytes]], part: CompletionLogprobs) -> None:
     for items, values in zip(fields, msgspec.structs.astuple(part), strict=True):
-        items.append(_items(values))
+        items.append(json_items(values))
 
 
-def _items(values: Sequence[Any]) -> bytes:
+def json_items(values: Sequence[Any]) -> bytes:
+    """Return the items of a list as JSON, without the brackets."""
     return _json.encode(values)[1:-1]
 
 
-def _json_list(items: Iterable[bytes]) -> Any:
+def json_list(items: Iterable[bytes]) -> Any:
     """Return a list as JSON, which msgspec copies into the response as it is."""
     return msgspec.Raw(b"[" + b",".join(filter(None, items)) + b"]")
 
@@ -160,10 +161,10 @@ def _json_list(items: Iterable[bytes]) -> Any:
 def _top(logprob: TokenLogprob, formatter: TokenFormatter) -> dict[str, float]:
     """Return the most likely tokens with their log-probabilities, and the sampled token in any case."""
     return {
-        formatter.format(i): _finite(value)
-        for i, value in ((logprob.token_id, logprob.logprob), *logprob.top)
+        formatter.format(i): finite(value) for i, value in ((logprob.token_id, logprob.logprob), *logprob.top)
     }
 
 
-def _finite(logprob: float) -> float:
+def finite(logprob: float) -> float:
+    """Return a log-probability that JSON can represent."""
     return logprob if logprob > MIN_LOGPROB else MIN_LOGPROB

@@ -14,23 +14,24 @@ MAX_EVENTS = 256
 class WholeOutput:
     """Merges outputs as they arrive, so that a long text does not need an object for each token."""
 
-    def __init__(self, first: SequenceOutput) -> None:
+    def __init__(self, first: SequenceOutput, *, keep_tokens: bool = False) -> None:
+        self._keep_tokens = keep_tokens
         self._first = self._last = first
         self._events: list[Event] = [*first.events]
         self._unmerged = 0
-        self._tokens: list[OutputToken] = [*_with_logprobs(first)]
+        self._tokens: list[OutputToken] = [*self._kept(first)]
 
     def add(self, output: SequenceOutput) -> None:
         """Add the next output."""
         self._events += output.events
-        self._tokens += _with_logprobs(output)
+        self._tokens += self._kept(output)
         self._last = output
         self._unmerged += len(output.events)
         if self._unmerged > MAX_EVENTS:
             self._events, self._unmerged = merge_events(self._events), 0
 
     def merged(self) -> SequenceOutput:
-        """Return all outputs as one. Its tokens are those with log-probabilities."""
+        """Return all outputs as one. Its tokens are all, or those with log-probabilities."""
         return replace(
             self._last,
             events=merge_events(self._events),
@@ -38,6 +39,6 @@ class WholeOutput:
             prompt_logprobs=self._first.prompt_logprobs,
         )
 
-
-def _with_logprobs(output: SequenceOutput) -> list[OutputToken]:
-    return output.tokens if output.tokens and output.tokens[0].logprob is not None else []
+    def _kept(self, output: SequenceOutput) -> list[OutputToken]:
+        keeps = self._keep_tokens or (output.tokens and output.tokens[0].logprob is not None)
+        return output.tokens if keeps else []

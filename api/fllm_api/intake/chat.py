@@ -17,7 +17,7 @@ from fllm_api.app_state import AppState
 from fllm_api.intake.history import template_messages
 from fllm_api.intake.prefix_cache import count_shared_tokens
 from fllm_api.intake.reasoning import TEMPLATE_BUDGET, ReasoningSettings, read_reasoning
-from fllm_api.intake.response_size import check_echo, logprob_bound
+from fllm_api.intake.response_size import check_echo, count_prompt_logprobs, logprob_bound
 from fllm_api.intake.sampling import (
     check_fields,
     check_sequences,
@@ -28,7 +28,7 @@ from fllm_api.intake.sampling import (
     resolve_sampling,
     stop_strings,
 )
-from fllm_api.intake.tokenization import tokenize_prompt
+from fllm_api.intake.tokenization import read_truncation, tokenize_prompt
 from fllm_api.intake.tool_choice import call_format, plan_tool_calls
 from fllm_api.intake.tools import read_tools, template_tool
 from fllm_api.intake.unsupported_fields import reject_unsupported_fields
@@ -58,6 +58,7 @@ def prepare_chat(body: ChatRequest, server: AppState) -> Pieces[PreparedChat]:
     tools = read_tools(body, server.config)
     plan = plan_tool_calls(body, tools, server)
     requested = _requested_max_tokens(body, server.card)
+    truncation = read_truncation(body, server.card, requested)
     bound = logprob_bound(logprobs, 1, n, best_of, beam, server.config.max_logprob_entries, "top_logprobs")
     if requested is not None and requested < server.card.max_model_len:
         bound.limit_max_tokens(requested)
@@ -67,14 +68,23 @@ def prepare_chat(body: ChatRequest, server: AppState) -> Pieces[PreparedChat]:
     prompt = _render(body, server, tools, kwargs)
     yield 0
     ids = yield from tokenize_prompt(
-        prompt, server.tokenizer, server.card, add_special_tokens=False, param="messages"
+        prompt,
+        server.tokenizer,
+        server.card,
+        add_special_tokens=bool(body.add_special_tokens),
+        truncation=truncation,
+        param="messages",
     )
     if not ids:
         raise RequestError("the chat template renders these messages as an empty prompt", param="messages")
     max_tokens = resolve_max_tokens(
         server.card, len(ids), requested, server.card.defaults.max_tokens, param="messages"
     )
-    max_tokens = bound.limit_max_tokens(max_tokens, reducible=max_tokens != requested)
+    max_tokens = bound.limit_max_tokens(
+        max_tokens,
+        prompt_entries=count_prompt_logprobs(body, len(ids) * max(n, best_of)),
+        reducible=max_tokens != requested,
+    )
     request = PipelineRequest(
         prompts=[ids],
         sampling=resolve_sampling(body, server, max_tokens=max_tokens, logprobs=logprobs),
@@ -88,6 +98,7 @@ def prepare_chat(body: ChatRequest, server: AppState) -> Pieces[PreparedChat]:
         reasoning_parser=server.reasoning_parser,
         max_reasoning_tokens=_max_reasoning_tokens(body, reasoning, server),
         tool_parser=plan.parser,
+        priority=body.priority or 0,
         cache_salt=body.cache_salt or "",
         shared_tokens=count_shared_tokens([ids], server),
         context=ParserContext(
@@ -173,7 +184,8 @@ def _template_kwargs(body: ChatRequest, reasoning: ReasoningSettings, server: Ap
     variables = reasoning.template_variables(_template(body, server).reasoning_controls)
     if any(name in own for name in SWITCHES):
         variables = {name: value for name, value in variables.items() if name not in SWITCHES}
-    return {**defaults, **variables, **own}
+    documents = {} if body.documents is None else {"documents": body.documents}
+    return {**defaults, **variables, **documents, **own}
 
 
 def _check_messages(messages: list[ChatMessage]) -> None:

@@ -16,7 +16,12 @@ from fllm_api.app_state import AppState
 from fllm_api.encoding.completions import Echo
 from fllm_api.intake.constraints import read_output_constraint
 from fllm_api.intake.prefix_cache import count_shared_tokens
-from fllm_api.intake.response_size import check_echo, logprob_bound
+from fllm_api.intake.response_size import (
+    check_echo,
+    check_prompt_token_ids,
+    count_prompt_logprobs,
+    logprob_bound,
+)
 from fllm_api.intake.sampling import (
     check_fields,
     check_sequences,
@@ -28,7 +33,13 @@ from fllm_api.intake.sampling import (
     resolve_sampling,
     stop_strings,
 )
-from fllm_api.intake.tokenization import check_text_length, detokenize_prompt, tokenize_prompt
+from fllm_api.intake.tokenization import (
+    Truncation,
+    check_text_length,
+    detokenize_prompt,
+    read_truncation,
+    tokenize_prompt,
+)
 from fllm_api.intake.unsupported_fields import reject_unsupported_fields
 from fllm_api.limits.admission import max_sequences
 from fllm_api.protocol.completions import CompletionRequest
@@ -55,33 +66,42 @@ def prepare_completion(body: CompletionRequest, server: AppState) -> Pieces[Prep
     n, best_of, beam = resolve_candidates(body)
     check_sequences(len(prompts), n, best_of, beam, max_sequences(card, server.config))
     stop, output_constraint = stop_strings(body), read_output_constraint(body, card)
+    requested = requested_max_tokens(card, body.max_tokens)
+    default = first_set(card.defaults.max_tokens, default=DEFAULT_MAX_TOKENS)
+    truncation = read_truncation(body, card, first_set(requested, default=default))
     for prompt in prompts:
-        if isinstance(prompt, str):
+        if isinstance(prompt, str) and truncation is None:
             check_text_length(prompt, tokenizer, card, "prompt")
     echo, skip_special_tokens = bool(body.echo), body.skip_special_tokens is not False
-    if body.max_tokens == 0 and not echo:
+    if body.max_tokens == 0 and not echo and body.prompt_logprobs is None:
         raise RequestError(
-            "`max_tokens` is 0, which requires `echo`: true; otherwise the response would be empty",
+            "`max_tokens` is 0, which requires `echo`: true or `prompt_logprobs`; otherwise the response "
+            "would be empty",
             param="max_tokens",
         )
     bound = logprob_bound(
         body.logprobs, len(prompts), n, best_of, beam, server.config.max_logprob_entries, "logprobs"
     )
-    requested = requested_max_tokens(card, body.max_tokens)
     if requested is not None and requested < card.max_model_len:
         bound.limit_max_tokens(requested)
     yield 0
-    default = first_set(card.defaults.max_tokens, default=DEFAULT_MAX_TOKENS)
     maxima: list[int] = []
     token_ids: list[list[int]] = [[] for _ in prompts]
     # The longest first: if a prompt does not fit, the others are not tokenized.
     for i in sorted(range(len(prompts)), key=lambda i: len(prompts[i]), reverse=True):
-        token_ids[i] = ids = yield from _token_ids(prompts[i], server)
+        token_ids[i] = ids = yield from _token_ids(prompts[i], body, truncation, server)
         maxima.append(resolve_max_tokens(card, len(ids), requested, default, param="prompt"))
     # The backend ends each output at the end of the context; beam search needs a maximum that always fits.
     max_tokens = min(maxima) if beam else max(maxima)
-    echoed = sum(map(len, token_ids)) * max(n, best_of) if echo else 0
-    max_tokens = bound.limit_max_tokens(max_tokens, echoed=echoed, reducible=max_tokens != requested)
+    prompt_tokens = sum(map(len, token_ids)) * max(n, best_of)
+    if body.return_token_ids:
+        check_prompt_token_ids(prompt_tokens)
+    max_tokens = bound.limit_max_tokens(
+        max_tokens,
+        echoed=prompt_tokens if echo else 0,
+        prompt_entries=count_prompt_logprobs(body, prompt_tokens),
+        reducible=max_tokens != requested,
+    )
     request = PipelineRequest(
         prompts=token_ids,
         sampling=resolve_sampling(
@@ -89,7 +109,7 @@ def prepare_completion(body: CompletionRequest, server: AppState) -> Pieces[Prep
             server,
             max_tokens=max_tokens,
             logprobs=body.logprobs,
-            prompt_logprobs=body.logprobs if echo else None,
+            echoed_logprobs=body.logprobs if echo else None,
         ),
         n=n,
         best_of=best_of,
@@ -98,10 +118,13 @@ def prepare_completion(body: CompletionRequest, server: AppState) -> Pieces[Prep
         include_stop=bool(body.include_stop_str_in_output),
         skip_special_tokens=skip_special_tokens,
         continues_prompt=True,
+        priority=body.priority or 0,
         cache_salt=body.cache_salt or "",
         shared_tokens=count_shared_tokens(token_ids, server),
         output_constraint=output_constraint,
     )
+    if truncation is not None:
+        prompts = [*token_ids]
     echoes = (yield from _echoes(prompts, request, server)) if echo else []
     return PreparedCompletion(request=request, echoes=echoes)
 
@@ -142,15 +165,23 @@ def split_prompts(prompt: str | list[str | int | list[int]]) -> list[str | list[
     )
 
 
-def _token_ids(prompt: str | list[int], server: AppState) -> Pieces[list[int]]:
+def _token_ids(
+    prompt: str | list[int], body: CompletionRequest, truncation: Truncation | None, server: AppState
+) -> Pieces[list[int]]:
     tokenizer = server.tokenizer
     if isinstance(prompt, str):
+        special = body.add_special_tokens is not False
         ids = yield from tokenize_prompt(
-            prompt, tokenizer, server.card, add_special_tokens=True, param="prompt"
+            prompt,
+            tokenizer,
+            server.card,
+            add_special_tokens=special,
+            truncation=truncation,
+            param="prompt",
         )
-        ids = ids or _bos_ids(tokenizer)
+        ids = ids or (_bos_ids(tokenizer) if special else [])
     else:
-        ids = prompt
+        ids = prompt if truncation is None else truncation.keep(prompt)
         check_token_ids(ids, tokenizer, "prompt")
         yield len(ids)
     if not ids:

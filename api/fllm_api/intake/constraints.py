@@ -25,6 +25,13 @@ MAX_CONSTRAINT_CHARS = 128 * 1024
 """Maximum length of a schema, a pattern, a grammar, or all choices together."""
 MAX_SCHEMA_DEPTH = 100
 """Maximum nesting depth of a schema."""
+_UNSUPPORTED_OPTIONS = (
+    "structural_tag",
+    "whitespace_pattern",
+    "disable_any_whitespace",
+    "disable_additional_properties",
+)
+"""Fields of `StructuredOutputs` that this server does not support."""
 _COMBINATORS = ("$ref", "allOf", "anyOf", "oneOf")
 
 
@@ -112,8 +119,8 @@ def _json_schema(schema: SchemaObject, param: str) -> OutputConstraint:
 
 
 def _structured_outputs(outputs: StructuredOutputs) -> Iterator[OutputConstraint]:
-    for name in ("structural_tag", "whitespace_pattern"):
-        if getattr(outputs, name) is not None:
+    for name in _UNSUPPORTED_OPTIONS:
+        if getattr(outputs, name) not in (None, False):
             param = f"structured_outputs.{name}"
             raise RequestError(f"`{param}` is not supported", param=param, code="unsupported_parameter")
     if outputs.json_object:

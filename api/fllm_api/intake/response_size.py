@@ -6,9 +6,14 @@ from msgspec import Struct
 
 from fllm.errors import RequestError
 from fllm.pipeline.beam_search import BeamSearchParams
+from fllm_api.protocol.generation import GenerationRequest
 
 MAX_ECHO_CHARS = 16 * 1024 * 1024
 """Maximum number of characters that ``echo`` may repeat in all choices together."""
+
+
+MAX_PROMPT_TOKEN_IDS = 1024 * 1024
+"""Maximum number of token ids of prompts that ``return_token_ids`` may repeat in all choices together."""
 
 
 class LogprobBound(Struct, frozen=True, kw_only=True):
@@ -22,23 +27,34 @@ class LogprobBound(Struct, frozen=True, kw_only=True):
     param: str
     """The field that requests log-probabilities."""
 
-    def limit_max_tokens(self, max_tokens: int, *, echoed: int = 0, reducible: bool = False) -> int:
+    def limit_max_tokens(
+        self, max_tokens: int, *, echoed: int = 0, prompt_entries: int = 0, reducible: bool = False
+    ) -> int:
         """Return the number of output tokens, less if it is ``reducible`` and exceeds the bound.
 
-        ``echoed`` is the number of prompt tokens with log-probabilities, in all sequences together. Raise
-        `RequestError` if what the request asks for exceeds the bound.
+        ``echoed`` is the number of echoed tokens with log-probabilities, and ``prompt_entries`` that of the
+        log-probabilities of `prompt_logprobs`, in all sequences together. Raise `RequestError` if what the
+        request asks for exceeds the bound.
         """
+        if prompt_entries > self.maximum:
+            raise RequestError(
+                f"the response would have {prompt_entries} log-probabilities of prompt tokens; the maximum "
+                f"is {self.maximum}: lower `prompt_logprobs`, `n` or the number of prompts",
+                param="prompt_logprobs",
+            )
         if not self.per_token:
             return max_tokens
-        most = (self.maximum // self.per_token - echoed) // self.sequences
+        most = ((self.maximum - prompt_entries) // self.per_token - echoed) // self.sequences
         if max_tokens <= most:
             return max_tokens
         if reducible and most > 0:
             return most
-        entries = self.per_token * (self.sequences * max_tokens + echoed)
+        entries = self.per_token * (self.sequences * max_tokens + echoed) + prompt_entries
         tokens = f"{self.sequences} sequences of up to {max_tokens} tokens"
         if echoed:
             tokens += f" and {echoed} echoed tokens"
+        if prompt_entries:
+            tokens += f" and {prompt_entries} of the prompt"
         summary = f"{self.per_token} for each token of {tokens}"
         raise RequestError(
             f"the response could have {entries} log-probabilities, {summary}; the maximum is "
@@ -64,6 +80,21 @@ def logprob_bound(
     return LogprobBound(
         maximum=maximum, per_token=per_token, sequences=prompts * max(n, best_of), param=param
     )
+
+
+def count_prompt_logprobs(body: GenerationRequest, prompt_tokens: int) -> int:
+    """Return the number of log-probabilities that ``prompt_logprobs`` adds to a response."""
+    return 0 if body.prompt_logprobs is None else (body.prompt_logprobs + 1) * prompt_tokens
+
+
+def check_prompt_token_ids(count: int) -> None:
+    """Raise `RequestError` if the choices together repeat too many token ids of prompts."""
+    if count > MAX_PROMPT_TOKEN_IDS:
+        raise RequestError(
+            f"`return_token_ids` would repeat {count} token ids of prompts; the maximum is "
+            f"{MAX_PROMPT_TOKEN_IDS}: lower `n` or the number of prompts",
+            param="return_token_ids",
+        )
 
 
 def check_echo(chars: int) -> None:

@@ -51,9 +51,12 @@ def resolve_sampling(
     *,
     max_tokens: int,
     logprobs: int | None,
-    prompt_logprobs: int | None = None,
+    echoed_logprobs: int | None = None,
 ) -> SamplingParams:
-    """Return the sampling parameters of a request, with defaults for the fields that are not set."""
+    """Return the sampling parameters of a request, with defaults for the fields that are not set.
+
+    ``echoed_logprobs`` is the number of most likely tokens for each token of an echoed prompt.
+    """
     defaults = server.card.defaults
     return SamplingParams(
         max_tokens=max_tokens,
@@ -72,7 +75,9 @@ def resolve_sampling(
         stop_token_ids=tuple(request.stop_token_ids or ()),
         ignore_eos=bool(request.ignore_eos),
         logprobs=logprobs,
-        prompt_logprobs=prompt_logprobs,
+        prompt_logprobs=max(
+            (count for count in (request.prompt_logprobs, echoed_logprobs) if count is not None), default=None
+        ),
     )
 
 

@@ -4,19 +4,54 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from msgspec import Struct
+
 from fllm.concurrency.turn_executor import Pieces
 from fllm.control_tokens import unescape
-from fllm.errors import ContextTooLong
+from fllm.errors import ContextTooLong, RequestError
 from fllm.pipeline.detokenizer import Detokenizer
 from fllm.tokenizer import Tokenizer
 from fllm.values import ModelCard
+from fllm_api.protocol.generation import GenerationRequest
 
 PIECE_CHARS = 64 * 1024
 """Length of the pieces in which a text is tokenized that is probably too long."""
 USUAL_CHARS_PER_TOKEN = 8
 """A text with more characters per token of the context probably does not fit. English has about 4."""
+CUT_TOKENS = 16
+"""Number of tokens next to a cut of a text that may differ from those of the whole text."""
 PIECE_TOKENS = 256
 """Number of tokens that are detokenized at once."""
+
+
+class Truncation(Struct, frozen=True):
+    """How a prompt that is too long is truncated."""
+
+    limit: int
+    """Maximum number of tokens."""
+    keeps_end: bool
+
+    def keep(self, ids: list[int]) -> list[int]:
+        """Return the tokens that are kept."""
+        if len(ids) <= self.limit:
+            return ids
+        return ids[len(ids) - self.limit :] if self.keeps_end else ids[: self.limit]
+
+
+def read_truncation(body: GenerationRequest, card: ModelCard, max_tokens: int | None) -> Truncation | None:
+    """Return how a request truncates its prompts, which leave room for ``max_tokens`` if it fits."""
+    limit = body.truncate_prompt_tokens
+    if limit is None:
+        return None
+    if limit == 0:
+        raise RequestError(
+            "`truncate_prompt_tokens` is 0, but a prompt has at least one token; -1 means as many as fit",
+            param="truncate_prompt_tokens",
+        )
+    if limit == -1:
+        room = max_tokens if max_tokens is not None and max_tokens < card.max_model_len else 1
+        limit = max(card.max_model_len - max(room, 1), 1)
+    return Truncation(limit, keeps_end=body.truncation_side != "right")
 
 
 def check_text_length(text: str, tokenizer: Tokenizer, card: ModelCard, param: str) -> None:
@@ -30,9 +65,17 @@ def check_text_length(text: str, tokenizer: Tokenizer, card: ModelCard, param: s
 
 
 def tokenize_prompt(
-    text: str, tokenizer: Tokenizer, card: ModelCard, *, add_special_tokens: bool, param: str
+    text: str,
+    tokenizer: Tokenizer,
+    card: ModelCard,
+    *,
+    add_special_tokens: bool,
+    truncation: Truncation | None = None,
+    param: str,
 ) -> Pieces[list[int]]:
     """Return the token ids of a prompt. Raise `ContextTooLong` as soon as it certainly does not fit."""
+    if truncation is not None:
+        return (yield from _tokenize_part(text, tokenizer, truncation, add_special_tokens=add_special_tokens))
     plain = unescape(text)
     check_text_length(plain, tokenizer, card, param)
     charged = 0
@@ -55,6 +98,27 @@ def detokenize_prompt(ids: Iterable[int], detokenizer: Detokenizer) -> Pieces[tu
             yield 0
     parts.append(detokenizer.finish())
     return "".join(parts), offsets
+
+
+def _tokenize_part(
+    text: str, tokenizer: Tokenizer, truncation: Truncation, *, add_special_tokens: bool
+) -> Pieces[list[int]]:
+    """Return the token ids of a text, of which no more is tokenized than is kept, and some more.
+
+    Special tokens at the beginning are kept, and count.
+    """
+    special = tokenizer.encode("", add_special_tokens=True) if add_special_tokens else []
+    enough = truncation.limit + CUT_TOKENS
+    chars = USUAL_CHARS_PER_TOKEN * enough
+    while True:
+        part = text[-chars:] if truncation.keeps_end else text[:chars]
+        ids = tokenizer.encode(part, add_special_tokens=False)
+        yield len(ids)
+        if len(part) == len(text) or len(ids) >= enough:
+            break
+        chars *= 2
+    rest = Truncation(max(truncation.limit - len(special), 1), truncation.keeps_end)
+    return [*special, *rest.keep(ids)][: truncation.limit]
 
 
 def _check_token_count(text: str, tokenizer: Tokenizer, card: ModelCard, param: str) -> Pieces[int]:

@@ -16,6 +16,10 @@ class UnsupportedField(NamedTuple):
     accepted: tuple[Any, ...] = ()
 
 
+_NO_PLUGINS = "this server has no such extension"
+_NO_TRANSFER = "this server does not transfer KV caches"
+_ONLY_TEXT = "the model reads only text"
+
 UNSUPPORTED_FIELDS = {
     "audio": UnsupportedField("the model generates only text"),
     "chat_template": UnsupportedField("start the server with --trust-request-chat-template to allow it"),
@@ -25,14 +29,27 @@ UNSUPPORTED_FIELDS = {
         'the model generates only text; only ["text"] is accepted', (["text"], [])
     ),
     "prediction": UnsupportedField("the server does not support predicted outputs"),
+    "ec_transfer_params": UnsupportedField(_NO_TRANSFER, ({},)),
+    "guided_whitespace_pattern": UnsupportedField("the white space of JSON is fixed"),
+    "kv_transfer_params": UnsupportedField(_NO_TRANSFER, ({},)),
+    "logits_processors": UnsupportedField(_NO_PLUGINS, ([],)),
+    "logprob_token_ids": UnsupportedField("use `logprobs` and `top_logprobs`", ([],)),
+    "media_io_kwargs": UnsupportedField(_ONLY_TEXT, ({},)),
+    "mm_processor_kwargs": UnsupportedField(_ONLY_TEXT, ({},)),
+    "prompt_embeds": UnsupportedField("send the prompt as text or as token ids"),
+    "repetition_detection": UnsupportedField("use `repetition_penalty`, or `stop`"),
+    "return_prompt_text": UnsupportedField("use `return_token_ids`", (False,)),
+    "return_token_offsets": UnsupportedField("use `echo` with `logprobs` in completions", (False,)),
     "service_tier": UnsupportedField(
         "the server has one tier; only auto and default are accepted", ("auto", "default")
     ),
     "store": UnsupportedField("the server does not store responses", (False,)),
     "suffix": UnsupportedField("the model can only continue a prompt", ("",)),
+    "vllm_xargs": UnsupportedField(_NO_PLUGINS, ({},)),
     "verbosity": UnsupportedField(
         "only medium is accepted; ask for another verbosity in the prompt", ("medium",)
     ),
+    "watermarking": UnsupportedField("this server adds no watermarks", (False,)),
     "web_search_options": UnsupportedField("this server does not search the web"),
 }
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from fllm_api.protocol.generation import GenerationRequest, MaxTokens, TopLogprobs
+from fllm_api.protocol.token_details import PromptLogprobs
 from fllm_api.protocol.usage import CompletionUsage
 
 
@@ -126,6 +127,8 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
     """Continue the last message instead of starting a new one. Default: if the assistant's."""
     echo: bool | None = None
     """With ``continue_final_message``, start the output with the continued message."""
+    documents: list[dict[str, Any]] | None = None
+    """Documents for the chat template."""
     chat_template_kwargs: dict[str, Any] | None = None
     """Extra variables for the chat template, such as ``enable_thinking``."""
     reasoning_effort: str | None = None
@@ -210,6 +213,8 @@ class ChatChoice(Struct, frozen=True, kw_only=True):
     logprobs: ChatLogprobs | None
     finish_reason: str | None
     stop_reason: int | str | None
+    token_ids: list[int] | UnsetType = UNSET
+    """With ``return_token_ids``."""
 
 
 class ChatCompletion(Struct, frozen=True, kw_only=True):
@@ -222,6 +227,10 @@ class ChatCompletion(Struct, frozen=True, kw_only=True):
     model: str
     choices: list[ChatChoice]
     usage: CompletionUsage
+    prompt_token_ids: list[int] | UnsetType = UNSET
+    """With ``return_token_ids``."""
+    prompt_logprobs: PromptLogprobs | UnsetType = UNSET
+    """With ``prompt_logprobs``."""
 
 
 class FunctionDelta(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -258,6 +267,8 @@ class ChunkChoice(Struct, frozen=True, kw_only=True):
     logprobs: ChatLogprobs | None = None
     finish_reason: str | None = None
     stop_reason: int | str | UnsetType | None = UNSET
+    token_ids: list[int] | UnsetType = UNSET
+    """With ``return_token_ids``: the tokens since the previous chunk of the choice."""
 
 
 class ChatCompletionChunk(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -269,3 +280,7 @@ class ChatCompletionChunk(Struct, frozen=True, kw_only=True, omit_defaults=True)
     model: str
     choices: list[ChunkChoice]
     usage: CompletionUsage | None = None
+    prompt_token_ids: list[int] | UnsetType = UNSET
+    """In the first chunk, with ``return_token_ids``."""
+    prompt_logprobs: PromptLogprobs | UnsetType = UNSET
+    """In the first chunk, with ``prompt_logprobs``."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from fllm_api.protocol.generation import GenerationRequest, TokenId, TopLogprobs
+from fllm_api.protocol.token_details import PromptLogprobs
 from fllm_api.protocol.usage import CompletionUsage
 
 
@@ -40,6 +41,12 @@ class CompletionChoice(Struct, frozen=True, kw_only=True):
     logprobs: CompletionLogprobs | None
     finish_reason: str | None
     stop_reason: int | str | None
+    token_ids: list[int] | UnsetType = UNSET
+    """With ``return_token_ids``; in a stream, the tokens since the previous chunk of the choice."""
+    prompt_token_ids: list[int] | UnsetType = UNSET
+    """With ``return_token_ids``; in a stream, in the first chunk of the choice."""
+    prompt_logprobs: PromptLogprobs | UnsetType = UNSET
+    """With ``prompt_logprobs``; in a stream, in the first chunk of the choice."""
 
 
 class Completion(Struct, frozen=True, kw_only=True):

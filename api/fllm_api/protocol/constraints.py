@@ -54,5 +54,7 @@ class StructuredOutputs(Struct, frozen=True, kw_only=True):
     choice: ChoiceStrings | None = None
     grammar: NonEmptyText | None = None
     json_object: bool | None = None
+    disable_additional_properties: bool | None = None
+    disable_any_whitespace: bool | None = None
     structural_tag: Any = None
     whitespace_pattern: Any = None

@@ -95,10 +95,36 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     stop_token_ids: Annotated[list[TokenId], Meta(max_length=MAX_TOKEN_IDS)] | None = None
     ignore_eos: bool | None = None
     skip_special_tokens: bool | None = None
+    prompt_logprobs: TopLogprobs | None = None
+    """Return the log-probability of each token of the prompt, and of this number of most likely tokens."""
+    return_token_ids: bool | None = None
+    """Return the token ids of the prompt and of the output."""
     return_tokens_as_token_ids: bool | None = None
     """Represent a token in log-probabilities as ``token_id:<id>``."""
 
+    truncate_prompt_tokens: MaxTokens | None = None
+    """Keep only this number of tokens of a longer prompt. -1: as many as leave room for the output."""
+    truncation_side: Literal["left", "right"] | None = None
+    """Side at which a prompt is truncated: "left" (the default) keeps its end."""
+    add_special_tokens: bool | None = None
+    """Add special tokens such as BOS to a text prompt: by default to completions, but not to chats."""
+    priority: Seed | None = None
+    """Order of the requests of one client that wait: lower first."""
+
     user: Any = None
+    guided_whitespace_pattern: Any = None
+    kv_transfer_params: Any = None
+    ec_transfer_params: Any = None
+    logits_processors: Any = None
+    logprob_token_ids: Any = None
+    media_io_kwargs: Any = None
+    mm_processor_kwargs: Any = None
+    prompt_embeds: Any = None
+    repetition_detection: Any = None
+    return_prompt_text: bool | None = None
+    return_token_offsets: bool | None = None
+    vllm_xargs: Any = None
+    watermarking: bool | None = None
     cache_salt: CacheSalt | None = None
     """Share the prefix cache only with requests that have the same salt."""
     response_format: ResponseFormat | None = None

@@ -137,6 +137,7 @@ class Scheduler:
         sequence = Sequence(
             id=request.request_id,
             client=request.client,
+            priority=request.priority,
             token_ids=list(request.token_ids),
             prompt_length=len(request.token_ids),
             sampling=request.sampling,

@@ -21,6 +21,8 @@ class Sequence(Struct, kw_only=True, eq=False):
 
     id: str
     client: str = ""
+    priority: int = 0
+    """Sequences of the same client with a lower number are admitted first."""
     token_ids: list[int]
     prompt_length: int
     sampling: SamplingParams

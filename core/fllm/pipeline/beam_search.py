@@ -158,6 +158,7 @@ class _Search:
             self._sampling(first=not generated),
             self._request.group or self._request.request_id,
             client=self._request.client,
+            priority=self._request.priority,
             cache_salt=self._request.cache_salt,
             shared_tokens=self._request.shared_tokens,
         )

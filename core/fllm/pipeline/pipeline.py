@@ -58,6 +58,8 @@ class PipelineRequest(Struct, frozen=True, kw_only=True):
     """Context for both parsers."""
     client: str = ""
     """Name of the client, by which a backend may schedule fairly."""
+    priority: int = 0
+    """Order of the client's own requests that wait: lower first."""
     cache_salt: str = ""
     """Only requests with the same salt share blocks of the prefix cache."""
     shared_tokens: tuple[int, ...] = ()
@@ -182,6 +184,7 @@ class Pipeline:
             sampling=sampling,
             group=group,
             client=request.client,
+            priority=request.priority,
             cache_salt=request.cache_salt,
             shared_tokens=request.shared_tokens[i] if request.shared_tokens else 0,
         )

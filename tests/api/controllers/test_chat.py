@@ -18,6 +18,7 @@ from support.api_fakes import (
     events,
 )
 
+from fllm.chat import ChatTemplate
 from fllm.events import ParserEvent, ToolStart
 from fllm.values import GenerateRequest
 from fllm_parsers.reasoning.qwen3 import Qwen3Parser
@@ -311,6 +312,23 @@ def test_the_template_receives_its_arguments() -> None:
     server = a_server()
     chat(server, chat_template_kwargs={"note": "N!"}, reasoning_effort="high")
     assert rendered(backend_of(server).prompts[0], server) == "<user>HiN!high<assistant>"
+
+
+def test_the_template_receives_documents() -> None:
+    template = ChatTemplate.compile(
+        {"default": "{% for each in documents %}[{{ each.title }}]{% endfor %}{{ messages[0].content }}"},
+        special_tokens={},
+    )
+    server = a_server(template=template)
+    chat(server, documents=[{"title": "A"}, {"title": "B"}])
+    chat(server, documents=[{"title": "A"}], chat_template_kwargs={"documents": []})
+    assert [rendered(prompt, server) for prompt in backend_of(server).prompts] == ["[A][B]Hi", "Hi"]
+
+
+def test_the_priority_reaches_the_backend() -> None:
+    server = a_server()
+    chat(server, priority=-3)
+    assert backend_of(server).prompts[0].priority == -3
 
 
 def test_the_prompt_may_end_without_a_generation_prompt() -> None:

@@ -16,11 +16,12 @@ from fllm.batching.waiting_queue import WaitingQueue
 from fllm.values import GenerateRequest, SamplingParams
 
 
-def sequence(name: str) -> Sequence:
+def sequence(name: str, priority: int = 0) -> Sequence:
     """Return a sequence whose client is the first letter of its name."""
     return Sequence(
         id=name,
         client=name[0],
+        priority=priority,
         token_ids=[1],
         prompt_length=1,
         sampling=SamplingParams(max_tokens=1),
@@ -43,6 +44,33 @@ def drained(queue: WaitingQueue) -> list[str]:
 
 def test_clients_take_turns_and_each_is_served_in_order_of_arrival():
     assert drained(waiting("a1", "a2", "a3", "b1", "c1", "c2")) == ["a1", "b1", "c1", "a2", "c2", "a3"]
+
+
+def test_a_lower_priority_comes_first_but_only_among_those_of_its_client():
+    queue = waiting("a1", "b1", "a2")
+    queue.add(sequence("a3", -5))
+    queue.add(sequence("a4", 7))
+    queue.add(sequence("a5", -5))
+    assert drained(queue) == ["a3", "b1", "a5", "a1", "a2", "a4"]
+
+
+def test_a_sequence_that_was_running_comes_before_any_priority():
+    queue = WaitingQueue()
+    queue.add(sequence("a1", -5))
+    queue.add_first(sequence("a2"))
+    assert drained(queue) == ["a2", "a1"]
+
+
+@given(st.lists(st.tuples(st.integers(-2, 2), st.booleans()), max_size=30))
+def test_one_client_is_served_by_priority_whatever_leaves(arrivals: list[tuple[int, bool]]) -> None:
+    queue, kept = WaitingQueue(), []
+    for number, (priority, leaves) in enumerate(arrivals):
+        queue.add(sequence(f"a{number}", priority))
+        if leaves:
+            queue.remove(f"a{number}")
+        else:
+            kept.append((priority, number))
+    assert drained(queue) == [f"a{number}" for _, number in sorted(kept)]
 
 
 def test_one_client_alone_is_served_in_order_of_arrival():
