@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 import msgspec
 
@@ -24,11 +23,10 @@ from fllm.constraints import (
 from fllm.containment import mapped
 from fllm.errors import format_error
 from fllm.structured_output.json_schema import normalize_schema
+from fllm_backends.grammars.json_rules import JsonRules
+from fllm_backends.grammars.lark_rules import LarkRules, repeated, sequence
 from fllm_backends.grammars.patterns import parse_pattern
 from fllm_backends.grammars.rendering import render_regex
-
-JSON_FORMAT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-"""The same JSON format as `fllm_backends.grammars.xgrammar.structural_tags.SEPARATORS`."""
 
 
 def to_lark(constraint: Constraint, note: Callable[[str], None] = lambda _: None) -> str:
@@ -39,7 +37,7 @@ def to_lark(constraint: Constraint, note: Callable[[str], None] = lambda _: None
     if isinstance(constraint, Grammar):
         return to_lark_grammar(constraint.source)
     builder = _LarkBuilder(note)
-    return "\n".join(["%llguidance {}", f"start: {builder.expression(constraint)}", *builder.rules])
+    return "\n".join(["%llguidance {}", f"start: {builder.expression(constraint)}", builder.rules.text()])
 
 
 def to_lark_grammar(source: str) -> str:
@@ -58,7 +56,7 @@ class _LarkBuilder:
     """Builds expressions, and collects the rules that they refer to by name."""
 
     def __init__(self, note: Callable[[str], None]) -> None:
-        self.rules: list[str] = []
+        self.rules = LarkRules()
         self._note = note
 
     def expression(self, constraint: Constraint) -> str:
@@ -67,8 +65,7 @@ class _LarkBuilder:
                 return json.dumps(text, ensure_ascii=False)
             case JsonSchema(schema=schema, lenient=lenient):
                 text = normalize_schema(schema, self._note, lenient=lenient)
-                normalized: dict[str, Any] = msgspec.json.decode(text)
-                return f"%json {json.dumps({**normalized, 'x-guidance': JSON_FORMAT})}"
+                return JsonRules(self.rules, msgspec.json.decode(text)).start()
             case Regex(pattern=pattern):
                 return self._terminal(render_regex(parse_pattern(pattern, full_match=True), in_json=False))
             case Grammar(source=source):
@@ -87,11 +84,11 @@ class _LarkBuilder:
     def _repeat(self, constraint: Repeat) -> str:
         item, lower, upper = self._rule_for(constraint.item), constraint.min, constraint.max
         if not constraint.separator or upper == 1:
-            return f"{item}{_quantifier(lower, upper)}"
-        more = f"({json.dumps(constraint.separator, ensure_ascii=False)} {item})"
-        rest = _quantifier(max(lower - 1, 0), None if upper is None else upper - 1)
-        repeated = f"({item} {more}{rest})"
-        return repeated if lower else f"{repeated}?"
+            return repeated(item, lower, upper)
+        more = sequence(json.dumps(constraint.separator, ensure_ascii=False), item)
+        rest = repeated(more, max(lower - 1, 0), None if upper is None else upper - 1)
+        whole = f"({sequence(item, rest)})"
+        return whole if lower else f"{whole}?"
 
     def _triggered_tags(self, constraint: TriggeredTags) -> str:
         """Match text lazily up to a trigger, then one of its tags; repeat; end with text without triggers."""
@@ -108,44 +105,26 @@ class _LarkBuilder:
                 )
                 for tag in matching
             )
-            tags.append(f"{self._text_until(trigger)} ({' | '.join(map(self._add_rule, bodies))})")
-        return f"({' | '.join(map(self._add_rule, tags))})* {self._text_without(constraint.triggers)}"
+            tags.append(f"{self._text_until(trigger)} ({' | '.join(map(self.rules.add, bodies))})")
+        return f"({' | '.join(map(self.rules.add, tags))})* {self._text_without(constraint.triggers)}"
 
     def _text_without(self, texts: Iterable[str]) -> str:
-        name = f"T{len(self.rules)}"
         any_of = "|".join(map(_escaped, texts))
-        self.rules.append(f"{name}: /(?s:.*)/ & ~/(?s:.*)({any_of})(?s:.*)/")
-        return name
+        return self.rules.add_terminal(f"/(?s:.*)/ & ~/(?s:.*)({any_of})(?s:.*)/")
 
     def _concat(self, parts: Iterable[str]) -> str:
-        return f"({' '.join(part for part in parts if part != _EMPTY) or _EMPTY})"
+        return f"({sequence(*parts)})"
 
     def _rule_for(self, constraint: Constraint) -> str:
-        return self._add_rule(self.expression(constraint))
-
-    def _add_rule(self, expression: str) -> str:
-        name = f"r{len(self.rules)}"
-        self.rules.append(f"{name}: {expression}")
-        return name
+        return self.rules.add(self.expression(constraint))
 
     def _terminal(self, pattern: str) -> str:
-        name = f"T{len(self.rules)}"
-        self.rules.append(f"{name}: /{pattern.replace('/', chr(92) + '/')}/")
-        return name
+        return self.rules.add_terminal(f"/{pattern.replace('/', chr(92) + '/')}/")
 
     def _text_until(self, end: str, without: Sequence[str] = ()) -> str:
         text = self._text_without(without) if without else "/(?s:.*)/"
-        name = f"l{len(self.rules)}"
-        self.rules.append(f"{name}[lazy]: {text} {json.dumps(end, ensure_ascii=False)}")
-        return name
-
-
-_EMPTY = '""'
+        return self.rules.add(f"{text} {json.dumps(end, ensure_ascii=False)}", attributes="[lazy]")
 
 
 def _escaped(text: str) -> str:
     return re.escape(text).replace("/", "\\/").replace("\n", "n")
-
-
-def _quantifier(lower: int, upper: int | None) -> str:
-    return f"{{{lower},{'' if upper is None else upper}}}"

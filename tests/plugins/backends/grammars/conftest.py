@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
 
 import pytest
@@ -13,11 +14,6 @@ from fllm.tokenizer import Tokenizer
 from fllm_backends.checkpoints.download import fetch_tokenizer_files
 from fllm_backends.grammars.llguidance import LLGuidance
 from fllm_backends.grammars.xgrammar.backend import XGrammar
-
-BACKENDS: dict[str, Callable[[GrammarContext], GrammarCompiler]] = {
-    "xgrammar": XGrammar,
-    "llguidance": LLGuidance,
-}
 
 
 @pytest.fixture(scope="session")
@@ -33,14 +29,28 @@ def vocabulary(tokenizer: Tokenizer) -> Vocabulary:
     return read_vocabulary(card, tokenizer)
 
 
-@pytest.fixture(scope="session", params=BACKENDS)
-def compiler(
-    request: pytest.FixtureRequest, vocabulary: Vocabulary, tokenizer: Tokenizer
-) -> Iterator[GrammarCompiler]:
+@pytest.fixture(scope="session")
+def context(vocabulary: Vocabulary, tokenizer: Tokenizer) -> GrammarContext:
     encode = partial(tokenizer.encode, add_special_tokens=False)
-    made = BACKENDS[request.param](GrammarContext(vocabulary=lambda: vocabulary, encode=encode))
-    yield made
-    made.close()
+    return GrammarContext(vocabulary=lambda: vocabulary, encode=encode)
+
+
+@pytest.fixture(scope="session")
+def llguidance(context: GrammarContext) -> Iterator[GrammarCompiler]:
+    """Return a compiler of the default grammar backend."""
+    with closing(LLGuidance(context)) as made:
+        yield made
+
+
+@pytest.fixture(scope="session", params=["llguidance", "xgrammar"])
+def compiler(request: pytest.FixtureRequest, context: GrammarContext) -> Iterator[GrammarCompiler]:
+    """Return a compiler of each grammar backend."""
+    if request.param == "llguidance":
+        yield request.getfixturevalue("llguidance")
+        return
+    pytest.importorskip("xgrammar")
+    with closing(XGrammar(context)) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

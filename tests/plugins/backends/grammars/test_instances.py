@@ -50,9 +50,9 @@ UNUSUAL = re.compile(r"\\u|[^\x00-\x7e\x80-\ud7ff]")
 
 @pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)
 def test_the_grammar_accepts_values_of_the_schema(
-    schema: Any, compiler: GrammarCompiler, vocabulary: Vocabulary
+    schema: Any, llguidance: GrammarCompiler, vocabulary: Vocabulary
 ) -> None:
-    grammar = compiler.compile(JsonSchema(json.dumps(schema)))
+    grammar = llguidance.compile(JsonSchema(json.dumps(schema)))
 
     @settings(deadline=None, max_examples=30, suppress_health_check=[*HealthCheck])
     @given(from_schema(schema))

@@ -19,10 +19,10 @@ EXAMPLES = settings(deadline=None, max_examples=40, suppress_health_check=[Healt
 @EXAMPLES
 @given(case=cases(), seed=st.integers(0, 99))
 def test_random_tokens_satisfy_a_random_schema(
-    case: Case, seed: int, compiler: GrammarCompiler, walker: Walker
+    case: Case, seed: int, llguidance: GrammarCompiler, walker: Walker
 ) -> None:
     schema, _ = case
-    text = walker.text(compiler.compile(JsonSchema(json.dumps(schema))), seed, free=10, max_tokens=150)
+    text = walker.text(llguidance.compile(JsonSchema(json.dumps(schema))), seed, free=10, max_tokens=150)
     if text is not None:
         jsonschema.Draft202012Validator(
             schema, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER
@@ -32,10 +32,10 @@ def test_random_tokens_satisfy_a_random_schema(
 @EXAMPLES
 @given(case=cases(), data=st.data())
 def test_the_grammar_accepts_values_of_a_random_schema(
-    case: Case, data: st.DataObject, compiler: GrammarCompiler, vocabulary: Vocabulary
+    case: Case, data: st.DataObject, llguidance: GrammarCompiler, vocabulary: Vocabulary
 ) -> None:
     schema, values = case
-    grammar = compiler.compile(JsonSchema(json.dumps(schema)))
+    grammar = llguidance.compile(JsonSchema(json.dumps(schema)))
     for _ in range(3):
         text = json.dumps(data.draw(values), ensure_ascii=False)
         assume(certainly_fits(text, schema))

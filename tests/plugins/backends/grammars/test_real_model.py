@@ -31,7 +31,7 @@ SAMPLINGS = [
 
 @asynccontextmanager
 async def model() -> AsyncIterator[tuple[Backend, ModelCard]]:
-    config = BackendConfig(model=locate().location, grammar="xgrammar", max_model_len=512)
+    config = BackendConfig(model=locate().location, grammar="llguidance", max_model_len=512)
     backend = torch_backend(config, BackendContext(load_grammar=load_plugins().grammars.load))
     card = await backend.start()
     try:
@@ -77,3 +77,26 @@ def test_complete_outputs_satisfy_the_schema_and_other_sequences_are_unchanged()
             )
             check.validate(json.loads(tokenizer.decode(tokens, skip_special_tokens=True)))
     assert ended >= 0.6 * len(found)
+
+
+JOKE = {
+    "type": "object",
+    "properties": {"setup": {"type": "string"}, "punchline": {"type": "string"}},
+    "required": ["setup", "punchline"],
+    "additionalProperties": False,
+}
+
+
+def test_an_object_is_written_in_the_tokens_that_the_model_has_learned() -> None:
+    async def main() -> tuple[str, bool]:
+        async with model() as (backend, card):
+            tokenizer = Tokenizer.load(Path(card.tokenizer))
+            question = QUESTION.replace("Describe a small town by the sea.", "Tell me a joke about cats.")
+            ids = tokenizer.encode(question, add_special_tokens=False)
+            tokens, _ = await generate(backend, ids, "r", JsonSchema(json.dumps(JOKE)), temperature=0.0)
+            text = tokenizer.decode(tokens, skip_special_tokens=True)
+            return text, tokenizer.encode(text, add_special_tokens=False) == tokens
+
+    text, canonical = asyncio.run(main())
+    assert canonical
+    assert text.startswith('{"setup": "A cat is a cat')
