@@ -23,6 +23,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from fllm import RequestError
 from fllm_backends.grammars.lark_rules import EMPTY, LarkRules, repeated, sequence
 from fllm_backends.grammars.patterns import (
     ANY_CHARACTER,
@@ -47,7 +48,7 @@ class _Layout(Struct, frozen=True):
     """White space inside the braces."""
 
 
-LAYOUTS = (_Layout('", "', '": "'), _Layout('","', '":"'), _Layout(f'"," {GAP}', "/: ?/", GAP))
+LAYOUTS = (_Layout('", "', '": "'), _Layout('","', '":"'), _Layout(f'"," {GAP}', '": "', GAP))
 SCALARS = {"type": ["string", "number", "boolean", "null"]}
 
 
@@ -83,7 +84,7 @@ class JsonRules:
             case {"type": "array"}:
                 return self._array(schema)
             case {"type": "string", "pattern": _}:
-                return self._string(*_patterns(schema), *_length(schema))
+                return self._patterned(schema)
             case {"type": _}:
                 return self._leaf(schema)
         return self._any_value()
@@ -112,6 +113,12 @@ class JsonRules:
             options.append(self._leaf({"enum": scalars}))
         options += [self._value(_constant(each)) for each in values if isinstance(each, dict | list)]
         return self._any_of(options)
+
+    def _patterned(self, schema: dict[str, Any]) -> str:
+        try:
+            return self._string(*_patterns(schema), *_length(schema))
+        except RequestError:  # the library supports more, such as Unicode properties
+            return self._leaf(schema)
 
     def _array(self, schema: dict[str, Any]) -> str:
         prefix = [self._value(each) for each in schema.get("prefixItems", ())]
@@ -147,7 +154,7 @@ class JsonRules:
         required, properties = schema.get("required", ()), schema.get("properties", {})
         members = _Members(
             [
-                _Property(_text(_text(name)), self._value(each), name in required)
+                _Property(_json(_json(name)), self._value(each), name in required)
                 for name, each in properties.items()
                 if each is not False
             ],
@@ -258,10 +265,10 @@ def _quoted(pattern: Node) -> str:
 
 
 def _one_of(texts: Iterable[str]) -> str:
-    return _regex("|".join(re.escape(_text(each)) for each in texts))
+    return _regex("|".join(re.escape(_json(each)) for each in texts))
 
 
-def _text(value: str) -> str:
+def _json(value: str) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 

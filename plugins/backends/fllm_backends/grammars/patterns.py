@@ -55,6 +55,10 @@ Node = CharClass | RegexSequence | RegexAlternation | RegexRepeat
 ANY_CHARACTER: Ranges = ((0, 0xD7FF), (0xE000, 0x10FFFF))
 ANY_TEXT = RegexRepeat(CharClass(ANY_CHARACTER), 0, None)
 
+_BEGINNING = (sre.AT, sre.AT_BEGINNING)
+_END = (sre.AT, sre.AT_END)
+_GROUPS = (sre.BRANCH, sre.SUBPATTERN)
+
 _DIGIT: Ranges = ((0x30, 0x39),)
 _WORD: Ranges = ((0x30, 0x39), (0x41, 0x5A), (0x5F, 0x5F), (0x61, 0x7A))
 _SPACE: Ranges = ((9, 13), (32, 32))
@@ -76,7 +80,7 @@ def parse_pattern(pattern: str, *, full_match: bool) -> Node:
     except (re.error, OverflowError, RecursionError) as error:
         raise RequestError(f"invalid pattern: {error}") from None
     try:
-        node = _anchored(list(parsed), full_match)
+        node = _anchored(list(parsed), full_match, full_match)
     except RecursionError:
         raise RequestError("the pattern is nested too deeply") from None
     if _weight(node) > MAX_WEIGHT:
@@ -99,16 +103,33 @@ def subtract(ranges: Ranges, others: Ranges) -> Ranges:
     return tuple(remaining)
 
 
-def _anchored(parts: list[Any], full_match: bool) -> Node:
-    """Convert a pattern with anchors; each top-level alternative may have its own."""
-    if len(parts) == 1 and parts[0][0] is sre.BRANCH:
-        return RegexAlternation(tuple(_anchored(list(option), full_match) for option in parts[0][1][1]))
-    begins = bool(parts) and parts[0] == (sre.AT, sre.AT_BEGINNING)
-    ends = len(parts) > begins and parts[-1] == (sre.AT, sre.AT_END)
-    inner = [_node(*part) for part in parts[begins : len(parts) - ends]]
-    before = [] if begins or full_match else [ANY_TEXT]
-    after = [] if ends or full_match else [ANY_TEXT]
-    return RegexSequence((*before, *inner, *after))
+def _anchored(
+    parts: list[Any], begins: bool, ends: bool, *, is_first: bool = True, is_last: bool = True
+) -> Node:
+    """Convert a part of a pattern with anchors at its ends; each alternative at an end may have its own.
+
+    ``begins`` and ``ends``: no other text may come before or after it. ``is_first`` and ``is_last``: no other
+    part does.
+    """
+    if is_first and parts[:1] == [_BEGINNING]:
+        parts, begins = parts[1:], True
+    if is_last and parts[-1:] == [_END]:
+        parts, ends = parts[:-1], True
+    if len(parts) == 1 and parts[0][0] in _GROUPS:
+        kind, value = parts[0]
+        options = value[1] if kind is sre.BRANCH else [value[3]]
+        nodes = tuple(
+            _anchored(list(option), begins, ends, is_first=is_first, is_last=is_last) for option in options
+        )
+        return nodes[0] if len(nodes) == 1 else RegexAlternation(nodes)
+    before = [] if begins else [ANY_TEXT]
+    after = [] if ends else [ANY_TEXT]
+    if len(parts) > 1:
+        inner = (_node(*part) for part in parts[1:-1])
+        first = _anchored(parts[:1], begins, True, is_first=is_first, is_last=False)
+        last = _anchored(parts[-1:], True, ends, is_first=False, is_last=is_last)
+        return RegexSequence((first, *inner, last))
+    return RegexSequence((*before, *(_node(*part) for part in parts), *after))
 
 
 def _node(kind: Any, value: Any) -> Node:

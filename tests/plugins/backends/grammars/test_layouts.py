@@ -87,8 +87,8 @@ TAGS = TriggeredTags(triggers=("<f",), tags=(Tag("<f=first>", JsonSchema(json.du
 SCHEMA = JsonSchema(json.dumps(PERSON))
 FORCED: list[tuple[Constraint, str, str]] = [
     (SCHEMA, SPACED, """name| "|age|":| "|tags|":| "|address|":|city| "|zip|":|}}"""),
-    (SCHEMA, COMPACT, """name|age|":|tags|":|,"|address|":|city|zip|}}"""),
-    (SCHEMA, LINES, """name|age|tags|":|address|city|zip"""),
+    (SCHEMA, COMPACT, """name|age|tags|":|,"|address|":|city|zip|}}"""),
+    (SCHEMA, LINES, """name|":|age|":|tags|":|address|":|city|":|zip|":"""),
     (ConstString("Yes, of course."), "Yes, of course.", "Yes|,| of| course|."),
     (AnyOf((ConstString("the first"), ConstString("the second"))), "the second", "the"),
     (Regex("id-[0-9]{2} done"), "id-47 done", "id|-| done"),

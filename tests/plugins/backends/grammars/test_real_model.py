@@ -88,15 +88,14 @@ JOKE = {
 
 
 def test_an_object_is_written_in_the_tokens_that_the_model_has_learned() -> None:
-    async def main() -> tuple[str, bool]:
+    async def main() -> list[str]:
         async with model() as (backend, card):
             tokenizer = Tokenizer.load(Path(card.tokenizer))
             question = QUESTION.replace("Describe a small town by the sea.", "Tell me a joke about cats.")
             ids = tokenizer.encode(question, add_special_tokens=False)
             tokens, _ = await generate(backend, ids, "r", JsonSchema(json.dumps(JOKE)), temperature=0.0)
-            text = tokenizer.decode(tokens, skip_special_tokens=True)
-            return text, tokenizer.encode(text, add_special_tokens=False) == tokens
+            return [tokenizer.token_text(each) for each in tokens]
 
-    text, canonical = asyncio.run(main())
-    assert canonical
-    assert text.startswith('{"setup": "A cat is a cat')
+    tokens = asyncio.run(main())
+    assert "".join(tokens[:12]) == '{\n  "setup": "A cat is a cat,'
+    assert tokens[:6] == ["{", "\n ", ' "', "setup", '":', ' "']
