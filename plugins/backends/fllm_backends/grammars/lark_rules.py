@@ -28,7 +28,7 @@ class LarkRules:
         return f"r{len(self._lines) - 1}"
 
     def define(self, name: str, expression: str) -> None:
-        """Define a rule whose name is reserved."""
+        """Set the expression of a rule whose name is reserved."""
         self._lines[int(name[1:])] = f"{name}: {expression}"
 
     def text(self) -> str:
