@@ -180,6 +180,7 @@ UNSUPPORTED: list[tuple[Any, str]] = [
     ({"not": {"pattern": "a"}}, "not"),
     ({"not": {}}, "no value"),
     ({"contains": INT, "maxContains": 2, "prefixItems": [STR]}, "maxContains"),
+    ({"unevaluatedProperties": False, "if": {"required": ["a"]}, "then": {}}, "unevaluatedProperties"),
     ({"$dynamicRef": "#x"}, "$dynamicRef"),
     ({"$recursiveRef": "#"}, "$recursiveRef"),
     ({"type": "number", "multipleOf": 1e-12}, "multipleOf"),

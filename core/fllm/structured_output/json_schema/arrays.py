@@ -28,7 +28,7 @@ def normalize_array(own: Schema, subschemas: Subschemas) -> dict[str, Any] | Non
     prefix = [subschemas.normalize(each) for each in own.get("prefixItems", ())]
     if None in prefix:
         upper = prefix.index(None) if upper is None else min(upper, prefix.index(None))
-    items = subschemas.normalize(own.get("items", own.get("unevaluatedItems", True)))
+    items = subschemas.normalize(own.get("items", True))
     if items is None:
         upper = len(prefix) if upper is None else min(upper, len(prefix))
     if upper is not None and lower > upper:
@@ -47,7 +47,7 @@ def _contains(own: Schema) -> dict[str, Any]:
     """Limit an array so that its first items satisfy ``contains``; with ``maxContains``, all of them."""
     narrowed = {keyword: value for keyword, value in own.items() if not keyword.lower().endswith("contains")}
     least, most = int(own.get("minContains", 1)), own.get("maxContains")
-    prefix, items = list(own.get("prefixItems", ())), own.get("items", own.get("unevaluatedItems", True))
+    prefix, items = list(own.get("prefixItems", ())), own.get("items", True)
     if most is not None:
         if prefix:
             raise unsupported("maxContains", "not supported together with 'prefixItems'")

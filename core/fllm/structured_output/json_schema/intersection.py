@@ -15,8 +15,6 @@ _LOWER_BOUNDS = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minPro
 _UPPER_BOUNDS = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties")
 _OF_OBJECTS = ("properties", "additionalProperties", "patternProperties")
 _OF_ARRAYS = ("items", "prefixItems")
-_OF_VALUES = ("propertyNames", "unevaluatedProperties", "unevaluatedItems")
-"""Keywords with a schema for some part of the value."""
 
 
 def intersect(a: Schema, b: Schema) -> dict[str, Any] | None:
@@ -65,7 +63,7 @@ def _intersect_keyword(keyword: str, a: Any, b: Any) -> Any:
         return max(a, b)
     if keyword in _UPPER_BOUNDS:
         return min(a, b)
-    if keyword in _OF_VALUES:
+    if keyword == "propertyNames":
         return {"allOf": [a, b]}
     if keyword == "type":
         return common_types(allowed_types({"type": a}), allowed_types({"type": b}))
@@ -120,7 +118,8 @@ def _intersect_items(a: Schema, b: Schema, both: dict[str, Any]) -> None:
     count = max(len(schema.get("prefixItems", ())) for schema in (a, b))
     if count:
         both["prefixItems"] = [{"allOf": [_item(a, index), _item(b, index)]} for index in range(count)]
-    both["items"] = {"allOf": [schema.get("items", True) for schema in (a, b)]}
+    if "items" in both:
+        both["items"] = {"allOf": [schema.get("items", True) for schema in (a, b)]}
 
 
 def _item(schema: Schema, index: int) -> Any:

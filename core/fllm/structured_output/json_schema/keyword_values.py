@@ -9,9 +9,6 @@ from typing import Any
 from fllm.structured_output.json_schema.formats import ENCODINGS
 from fllm.structured_output.json_schema.keywords import (
     ANNOTATIONS,
-    COMBINATORS,
-    CONDITIONS,
-    CONSTRAINING_KEYWORDS,
     UNSUPPORTED,
     Schema,
     invalid,
@@ -33,7 +30,7 @@ def constraining_keywords(schema: Schema, note: Note) -> dict[str, Any]:
     schema = _modernized(schema)
     keywords = {}
     for keyword, value in schema.items():
-        if keyword in CONSTRAINING_KEYWORDS or keyword in COMBINATORS or keyword in CONDITIONS:
+        if keyword in _VALUE_RULES:
             _check(keyword, value)
             keywords[keyword] = value
         elif keyword in UNSUPPORTED:
@@ -54,8 +51,9 @@ def _modernized(schema: Schema) -> dict[str, Any]:
     """Convert what drafts 4 to 2019-09 and OpenAPI 3.0 write differently."""
     modern = dict(schema)
     if isinstance(items := modern.get("items"), list) and all(map(is_schema, items)):
-        modern["prefixItems"] = items
-        modern["items"] = modern.get("additionalItems", True)
+        modern["prefixItems"] = modern.pop("items")
+        if "additionalItems" in modern:
+            modern["items"] = modern["additionalItems"]
     modern.pop("additionalItems", None)  # without a list of items, it has no effect
     for inclusive, exclusive in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
         if isinstance(is_exclusive := modern.get(exclusive), bool) and inclusive in modern:
@@ -66,6 +64,8 @@ def _modernized(schema: Schema) -> dict[str, Any]:
         for keyword, kind in (("dependentRequired", list), ("dependentSchemas", dict | bool)):
             some = {name: each for name, each in dependencies.items() if isinstance(each, kind)}
             modern[keyword] = {**some, **modern.get(keyword, {})}
+    if isinstance(modern.get("required"), bool):  # draft 3 has it on the property
+        del modern["required"]
     if (encoding := modern.get("contentEncoding")) in ENCODINGS and not modern.keys() & {"enum", "const"}:
         modern.setdefault("pattern", f"^({ENCODINGS[encoding]})$")
     if modern.pop("nullable", None) is True and not modern.keys() <= ANNOTATIONS:

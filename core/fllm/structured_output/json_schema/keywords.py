@@ -24,11 +24,11 @@ KEYWORDS_BY_TYPE = {
     "number": ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
     "array": (
         *("items", "prefixItems", "minItems", "maxItems", "uniqueItems"),
-        *("contains", "minContains", "maxContains", "unevaluatedItems"),
+        *("contains", "minContains", "maxContains"),
     ),
     "object": (
         *("properties", "required", "additionalProperties", "patternProperties"),
-        *("minProperties", "maxProperties", "propertyNames", "unevaluatedProperties"),
+        *("minProperties", "maxProperties", "propertyNames"),
     ),
 }
 """Keywords that constrain values of one type only."""
@@ -37,9 +37,8 @@ COMBINATORS = ("$ref", "allOf", "anyOf", "oneOf")
 """Keywords that refer to other schemas for the same value."""
 CONDITIONS = ("not", "if", "then", "else", "dependentRequired", "dependentSchemas")
 """Keywords that are rewritten with the combinators."""
-CONSTRAINING_KEYWORDS = frozenset(
-    ("type", "enum", "const", *(name for names in KEYWORDS_BY_TYPE.values() for name in names))
-)
+UNEVALUATED = {"unevaluatedProperties": "additionalProperties", "unevaluatedItems": "items"}
+"""Keywords that apply to what no schema for the same value mentions, and the keyword for one schema."""
 UNSUPPORTED = ("$dynamicRef", "$recursiveRef")
 """Keywords that constrain the value and are not supported."""
 

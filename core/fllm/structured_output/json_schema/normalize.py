@@ -23,8 +23,10 @@ from fllm.structured_output.json_schema.intersection import allowed_types, inter
 from fllm.structured_output.json_schema.keyword_values import constraining_keywords, is_schema
 from fllm.structured_output.json_schema.keywords import (
     COMBINATORS,
+    CONDITIONS,
     KEYWORDS_BY_TYPE,
     TYPES,
+    UNEVALUATED,
     Schema,
     SchemaError,
     invalid,
@@ -175,6 +177,9 @@ class _Normalizer:
 
     def _keywords(self, schema: Schema) -> dict[str, Any]:
         keywords = constraining_keywords(schema, self.note)
+        for keyword in keywords.keys() & UNEVALUATED.keys():
+            if conditions := keywords.keys() & {*CONDITIONS}:
+                raise unsupported(keyword, f"not supported together with {min(conditions)!r}")
         return without_conditions(keywords, self._negate, self.note)
 
     def _alternatives(self, schema: Any, inside: Pointers) -> list[dict[str, Any]]:
@@ -203,11 +208,16 @@ class _Normalizer:
                 parts = self._disjoint(own[keyword], inside) if keyword == "oneOf" else own[keyword]
                 options = [each for option in parts for each in self._alternatives(option, inside)]
                 alternatives = self._intersect_all(alternatives, options)
+        for keyword, of_one_schema in UNEVALUATED.items():
+            if keyword in own:
+                alternatives = [{of_one_schema: own[keyword], **each} for each in alternatives]
         return alternatives
 
     def _own_keywords(self, own: Schema) -> dict[str, Any]:
         """Return the keywords but the combinators, with a list of values and a list of patterns."""
-        keywords = {keyword: value for keyword, value in own.items() if keyword not in COMBINATORS}
+        keywords = {
+            keyword: value for keyword, value in own.items() if keyword not in (*COMBINATORS, *UNEVALUATED)
+        }
         named = keywords.pop("format", None)
         if "pattern" in keywords:
             keywords["pattern"] = self._patterns(keywords["pattern"], named)

@@ -55,11 +55,11 @@ def normalize_object(own: Schema, subschemas: Subschemas) -> dict[str, Any] | No
 def closed(own: Schema) -> dict[str, Any]:
     """Return the schema with ``additionalProperties``: not allowed if it mentions properties."""
     mentions = any(own.get(keyword) for keyword in ("properties", "patternProperties", "required"))
-    return {"additionalProperties": own.get("unevaluatedProperties", not mentions), **own}
+    return {"additionalProperties": not mentions, **own}
 
 
 def _with_explicit_others(own: Schema) -> dict[str, Any]:
-    explicit = own.get("additionalProperties", own.get("unevaluatedProperties"))
+    explicit = own.get("additionalProperties")
     return {
         "properties": {},
         "patternProperties": {},

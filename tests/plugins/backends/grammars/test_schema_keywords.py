@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -10,9 +12,15 @@ import msgspec
 import pytest
 from support.random_texts import rejected_at
 
-from fllm import CompiledGrammar, Constraint, RequestError, Vocabulary
+from fllm import CompiledGrammar, Constraint, GrammarContext, RequestError, Vocabulary
 from fllm.constraints import JsonSchema
-from fllm_backends.grammars.llguidance import _CompiledGrammar, _matcher, _tokenizer, make_compiler
+from fllm_backends.grammars.llguidance import (
+    LLGuidance,
+    _CompiledGrammar,
+    _matcher,
+    _tokenizer,
+    make_compiler,
+)
 
 Compile = Callable[[Constraint], CompiledGrammar]
 
@@ -252,6 +260,16 @@ ROWS: dict[str, tuple[Any, list[Any], list[Any]]] = {
         [{"a": 1}, {"a": 1, "b": "x"}],
         [{"a": 1, "c": 1}, {}],
     ),
+    "closed by the unevaluatedProperties of another schema": (
+        {"allOf": [{"properties": {"a": INT}}, {"properties": {"b": INT}, "unevaluatedProperties": False}]},
+        [{"b": 1}, {}],
+        [{"a": 1}],
+    ),
+    "closed by unevaluatedItems": (
+        {"prefixItems": [INT], "allOf": [{"prefixItems": [True, STR]}], "unevaluatedItems": False},
+        [[1, "a"], [1]],
+        [[1, "a", 2], ["a"]],
+    ),
     "open beside a name that is not allowed": (
         {"properties": {"a": False}, "additionalProperties": INT},
         [{"b": 1}, {}],
@@ -267,6 +285,11 @@ ROWS: dict[str, tuple[Any, list[Any], list[Any]]] = {
         [1],
         ["a"],
     ),
+    "required on a property": (
+        {"properties": {"a": {"type": "string", "required": True}}},
+        [{"a": "x"}],
+        [{"a": 1}],
+    ),
     "an unknown keyword": ({"type": "integer", "markdownDescription": "x", "minimun": 3}, [1], ["a"]),
 }
 
@@ -280,6 +303,17 @@ def test_a_grammar_accepts_the_valid_values_only(
     assert [each for each in invalid if rejected_at(grammar, vocabulary, json.dumps(each)) is None] == []
 
 
+def test_an_ignored_keyword_is_logged_when_the_schema_is_compiled(
+    vocabulary: Vocabulary, caplog: pytest.LogCaptureFixture
+) -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}
+    caplog.set_level(logging.INFO, "fllm.grammars")
+    with contextlib.closing(LLGuidance(GrammarContext(vocabulary=lambda: vocabulary))) as compiler:
+        compiler.compile(JsonSchema(json.dumps(schema)))
+    [line] = caplog.messages
+    assert "'uniqueItems' in '#/properties/a': ignored" in line
+
+
 LENIENT: dict[str, tuple[Any, list[Any], list[Any]]] = {
     "a pattern": ({"properties": {"a": {"type": "string", "pattern": "(a)\\1"}}}, [{"a": "x"}], [{"a": 1}]),
     "overlapping options": ({"oneOf": [INT, {"type": "number"}]}, [1, 0.5], ["a"]),
@@ -289,11 +323,6 @@ LENIENT: dict[str, tuple[Any, list[Any], list[Any]]] = {
         [],
     ),
     "a list of types that is none": ({"properties": {"a": {"type": "int"}}}, [{"a": "x"}], [{"b": 1}]),
-    "required on a property": (
-        {"properties": {"a": {"type": "string", "required": True}}},
-        [{"a": "x"}],
-        [{"a": 1}],
-    ),
     "a remote reference": ({"properties": {"a": {"$ref": "https://example.com/s.json"}}}, [{"a": [1]}], []),
 }
 
