@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from fllm.errors import RequestError
+from fllm.structured_output.json_schema.ecmascript import without_dialect
 from fllm.structured_output.json_schema.exclusion import other_texts
 from fllm.structured_output.json_schema.keywords import unsupported
 
@@ -45,7 +46,7 @@ def plain_patterns(pattern: str) -> list[str]:
     the pattern can't be expressed, or needs more than a finite automaton of reasonable size.
     """
     try:
-        return _plain_patterns(pattern)
+        return _plain_patterns(without_dialect(pattern))
     except RequestError as error:
         raise unsupported("pattern", error.message) from None
 

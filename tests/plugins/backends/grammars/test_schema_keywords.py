@@ -162,6 +162,7 @@ ROWS: dict[str, tuple[Any, list[Any], list[Any]]] = {
         ["ab1", "1b11"],
         ["abc", "123", "a1"],
     ),
+    "brackets in a class": ({"type": "string", "pattern": r"^[^[\]@&&]+\<$"}, ["ab<"], ["a[b<", "&<", "ab"]),
     "negative look-ahead": (
         {"type": "string", "pattern": r"^(?!\.)(?!.*\.\.)(?!no$|never$)[a-z.]+(?<!\.)$"},
         ["a", "a.b.c", "none"],
