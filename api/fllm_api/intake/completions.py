@@ -15,6 +15,7 @@ from fllm.tokenizer import Tokenizer
 from fllm_api.app_state import AppState
 from fllm_api.encoding.completions import Echo
 from fllm_api.intake.constraints import read_output_constraint
+from fllm_api.intake.fill_in_middle import FillInMiddle, require_fill_in_middle
 from fllm_api.intake.prefix_cache import count_shared_tokens
 from fllm_api.intake.response_size import (
     check_echo,
@@ -73,6 +74,7 @@ def prepare_completion(body: CompletionRequest, server: AppState) -> Pieces[Prep
         if isinstance(prompt, str) and truncation is None:
             check_text_length(prompt, tokenizer, card, "prompt")
     echo, skip_special_tokens = bool(body.echo), body.skip_special_tokens is not False
+    middle = _fill_in_middle(body, tokenizer)
     if body.max_tokens == 0 and not echo and body.prompt_logprobs is None:
         raise RequestError(
             "`max_tokens` is 0, which requires `echo`: true or `prompt_logprobs`; otherwise the response "
@@ -87,9 +89,16 @@ def prepare_completion(body: CompletionRequest, server: AppState) -> Pieces[Prep
     yield 0
     maxima: list[int] = []
     token_ids: list[list[int]] = [[] for _ in prompts]
+    suffix_ids = [] if middle is None else (yield from _suffix_ids(body.suffix or "", middle, server))
     # The longest first: if a prompt does not fit, the others are not tokenized.
     for i in sorted(range(len(prompts)), key=lambda i: len(prompts[i]), reverse=True):
-        token_ids[i] = ids = yield from _token_ids(prompts[i], body, truncation, server)
+        if middle is None:
+            ids = yield from _token_ids(prompts[i], body, truncation, server)
+        else:
+            ids = yield from _prefix_ids(prompts[i], middle, server)
+            special = body.add_special_tokens is not False
+            ids = middle.prompt(ids, suffix_ids, tokenizer.encode("", add_special_tokens=special))
+        token_ids[i] = ids
         maxima.append(resolve_max_tokens(card, len(ids), requested, default, param="prompt"))
     # The backend ends each output at the end of the context; beam search needs a maximum that always fits.
     max_tokens = min(maxima) if beam else max(maxima)
@@ -110,6 +119,7 @@ def prepare_completion(body: CompletionRequest, server: AppState) -> Pieces[Prep
             max_tokens=max_tokens,
             logprobs=body.logprobs,
             echoed_logprobs=body.logprobs if echo else None,
+            stop_token_ids=() if middle is None or body.ignore_eos else middle.stop_token_ids,
         ),
         n=n,
         best_of=best_of,
@@ -187,6 +197,35 @@ def _token_ids(
     if not ids:
         raise RequestError("`prompt` has no tokens; send at least one", param="prompt")
     return ids
+
+
+def _fill_in_middle(body: CompletionRequest, tokenizer: Tokenizer) -> FillInMiddle | None:
+    """Return how prompts with a suffix are written, or ``None`` without one."""
+    if not body.suffix:
+        return None
+    middle = require_fill_in_middle(tokenizer)
+    for name in ("echo", "truncate_prompt_tokens"):
+        if getattr(body, name):
+            raise RequestError(f"`{name}` can't be combined with `suffix`", param=name)
+    return middle
+
+
+def _prefix_ids(prompt: str | list[int], middle: FillInMiddle, server: AppState) -> Pieces[list[int]]:
+    """Return the tokens of the text before the middle, in which control tokens are text."""
+    tokenizer, card = server.tokenizer, server.card
+    if not isinstance(prompt, str):
+        check_token_ids(prompt, tokenizer, "prompt")
+        return prompt
+    text = middle.escaper.escape(prompt)
+    return (yield from tokenize_prompt(text, tokenizer, card, add_special_tokens=False, param="prompt"))
+
+
+def _suffix_ids(suffix: str, middle: FillInMiddle, server: AppState) -> Pieces[list[int]]:
+    tokenizer, card = server.tokenizer, server.card
+    text, anchor = middle.suffix_text(suffix, tokenizer)
+    ids = yield from tokenize_prompt(text, tokenizer, card, add_special_tokens=False, param="suffix")
+    resolve_max_tokens(card, len(ids), None, None, param="suffix")
+    return ids[anchor:]
 
 
 def _bos_ids(tokenizer: Tokenizer) -> list[int]:

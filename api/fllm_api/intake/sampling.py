@@ -52,10 +52,12 @@ def resolve_sampling(
     max_tokens: int,
     logprobs: int | None,
     echoed_logprobs: int | None = None,
+    stop_token_ids: Iterable[int] = (),
 ) -> SamplingParams:
     """Return the sampling parameters of a request, with defaults for the fields that are not set.
 
-    ``echoed_logprobs`` is the number of most likely tokens for each token of an echoed prompt.
+    ``echoed_logprobs`` is the number of most likely tokens for each token of an echoed prompt, and
+    ``stop_token_ids`` are added to those of the request.
     """
     defaults = server.card.defaults
     return SamplingParams(
@@ -72,7 +74,7 @@ def resolve_sampling(
         allowed_token_ids=tuple(dict.fromkeys(request.allowed_token_ids or ())),
         bad_words_token_ids=_bad_words_token_ids(request.bad_words or (), server.tokenizer),
         seed=request.seed,
-        stop_token_ids=tuple(request.stop_token_ids or ()),
+        stop_token_ids=(*(request.stop_token_ids or ()), *stop_token_ids),
         ignore_eos=bool(request.ignore_eos),
         logprobs=logprobs,
         prompt_logprobs=max(

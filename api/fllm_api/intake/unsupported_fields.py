@@ -44,7 +44,6 @@ UNSUPPORTED_FIELDS = {
         "the server has one tier; only auto and default are accepted", ("auto", "default")
     ),
     "store": UnsupportedField("the server does not store responses", (False,)),
-    "suffix": UnsupportedField("the model can only continue a prompt", ("",)),
     "vllm_xargs": UnsupportedField(_NO_PLUGINS, ({},)),
     "verbosity": UnsupportedField(
         "only medium is accepted; ask for another verbosity in the prompt", ("medium",)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -19,7 +19,8 @@ class CompletionRequest(GenerationRequest, frozen=True, kw_only=True):
     logprobs: TopLogprobs | None = None
     echo: bool | None = None
     """Start the output with the prompt."""
-    suffix: Any = None
+    suffix: str | None = None
+    """Text after the output, for a model that fills in the middle."""
 
 
 class CompletionLogprobs(Struct, frozen=True):
