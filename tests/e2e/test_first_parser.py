@@ -104,4 +104,4 @@ def test_following_the_page_gives_a_working_parser(tmp_path: Path, monkeypatch: 
 def test_the_commands_that_are_not_run_are_on_the_page() -> None:
     commands = [line for kind, text in BLOCKS if kind == "sh" for line in text.splitlines()]
     assert set(TO_THE_INDEX) < set(commands)
-    assert len(commands) == 12
+    assert len(commands) == 15

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from fllm.errors import RequestError
 from fllm.values import Tool
 from fllm_api.config import ServerConfig
-from fllm_api.protocol.chat import ChatRequest, NamedToolChoice
+from fllm_api.protocol.chat import ChatRequest, ChatTool, NamedToolChoice
 
 NO_PARAMETERS = {"type": "object", "properties": {}}
 """Parameters of a function without ``parameters``, as in OpenAI's API."""
@@ -18,12 +19,17 @@ def read_tools(body: ChatRequest, config: ServerConfig) -> tuple[Tool, ...]:
 
     Raise `RequestError` if ``tool_choice`` does not match the tools.
     """
-    tools = tuple(
-        Tool(tool.function.name, tool.function.description, tool.function.parameters or NO_PARAMETERS)
-        for tool in body.tools or ()
-    )
+    tools = to_tools(body.tools or ())
     _check_choice(body, tools)
     return () if body.tool_choice == "none" and config.exclude_tools_when_tool_choice_none else tools
+
+
+def to_tools(tools: Iterable[ChatTool]) -> tuple[Tool, ...]:
+    """Return the tools of a request as a parser and a chat template receive them."""
+    return tuple(
+        Tool(tool.function.name, tool.function.description, tool.function.parameters or NO_PARAMETERS)
+        for tool in tools
+    )
 
 
 def template_tool(tool: Tool) -> dict[str, Any]:
