@@ -67,7 +67,7 @@ def _compile(
 ) -> ChatTemplate | None:
     """Compile the chat templates. Return ``None``, with a warning, if they are invalid."""
     try:
-        return ChatTemplate.compile(
+        template = ChatTemplate.compile(
             templates,
             special_tokens=tokenizer.special_tokens,
             content_format=config.chat_template_content_format,
@@ -75,6 +75,9 @@ def _compile(
             watchdog=render_watchdog(),
             control_tokens=None if config.allow_special_tokens_in_text else control_tokens(tokenizer),
         )
+        if template.adaptations:
+            log.info("%s can't express every conversation: %s", where, "; ".join(template.adaptations))
+        return template
     except TemplateTooComplex:
         raise
     except ConfigError as error:

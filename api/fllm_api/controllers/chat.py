@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from litestar import Controller, post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
@@ -55,6 +57,11 @@ async def _prepare(request: ApiRequest, body: ChatRequest, server: AppState) -> 
     return await prepare(request, prepare_chat(body, server), turns, slow=slow)
 
 
+def _call_id_factory(body: ChatRequest, server: AppState) -> Callable[[], str] | None:
+    """Return what makes ids of calls that the chat template accepts, if it demands a form of its own."""
+    return server.template.call_id_factory if server.template and body.chat_template is None else None
+
+
 def _new_encoder(body: ChatRequest, prepared: PreparedChat, server: AppState) -> ChatEncoder:
     [prompt] = prepared.request.prompts
     tool_parser = prepared.request.tool_parser
@@ -66,7 +73,7 @@ def _new_encoder(body: ChatRequest, prepared: PreparedChat, server: AppState) ->
         formatter=formatter if body.logprobs else None,
         parallel_tool_calls=body.parallel_tool_calls is not False,
         named_call=isinstance(body.tool_choice, NamedToolChoice),
-        new_call_id=tool_parser.new_call_id if tool_parser else None,
+        new_call_id=(tool_parser and tool_parser.new_call_id) or _call_id_factory(body, server),
         echo=prepared.echo,
         include_reasoning=prepared.includes_reasoning,
         reasoning_field=server.config.reasoning_field,

@@ -15,6 +15,7 @@ from fllm.chat.message_normalization import EmptyContent, MessageFormat, normali
 from fllm.chat.reasoning_controls import ReasoningControls, reasoning_controls
 from fllm.chat.template_introspection import TemplateTraits, template_traits
 from fllm.chat.template_rules import PROBE_TOOL, TemplateRules, find_rules
+from fllm.chat.tool_adaptation import ToolAdaptation, Tools, find_tool_adaptations
 from fllm.chat.tool_prompt import TextRole
 from fllm.errors import ConfigError
 
@@ -53,8 +54,9 @@ class CompiledTemplate(Struct, frozen=True):
     rules: TemplateRules = TemplateRules()
     rules_with_tools: TemplateRules = TemplateRules()
     """The rules of requests with tools, which some templates put into a message."""
+    tool_adaptations: tuple[ToolAdaptation, ...] = ()
 
-    def probe(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None) -> str:
+    def probe(self, messages: Sequence[Mapping[str, Any]], tools: Tools | None) -> str:
         """Render with empty special tokens, since the model's own are not known yet."""
         return self.template.render(
             dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), ""),
@@ -63,6 +65,15 @@ class CompiledTemplate(Struct, frozen=True):
             documents=None,
             add_generation_prompt=True,
         )
+
+    @property
+    def adaptations(self) -> list[str]:
+        """Descriptions of what is adapted, because the template can't express it."""
+        changes = [*self.rules.adaptations, *self.rules_with_tools.adaptations]
+        descriptions = [each.description for each in changes] + [
+            each.description for each in self.tool_adaptations
+        ]
+        return list(dict.fromkeys(descriptions))
 
 
 def compile_template(
@@ -96,6 +107,9 @@ def compile_template(
             system_role="system" if _supports_system(compiled) else "user",
             rules=_find_rules(compiled, traits, None),
             rules_with_tools=_find_rules(compiled, traits, [PROBE_TOOL]),
+            tool_adaptations=find_tool_adaptations(
+                lambda tools: _try_render(compiled, [{"role": "user", "content": "Hello"}], tools)
+            ),
         )
     except _TOO_COMPLEX as error:
         raise TemplateTooComplex(f"{where} is too complex: {one_line(error)}") from error
@@ -144,35 +158,30 @@ def _with_tool_call_format(compiled: CompiledTemplate) -> CompiledTemplate:
     return next((each for each in candidates if _renders_tool_calls(each)), compiled)
 
 
-def _find_rules(
-    compiled: CompiledTemplate, traits: TemplateTraits, tools: Sequence[Mapping[str, Any]] | None
-) -> TemplateRules:
-    def render(messages: Sequence[Mapping[str, Any]]) -> str:
-        try:
-            return compiled.probe(messages, tools)
-        except _TOO_COMPLEX:
-            raise
-        except RENDER_ERRORS:
-            return ""
+def _find_rules(compiled: CompiledTemplate, traits: TemplateTraits, tools: Tools | None) -> TemplateRules:
+    return find_rules(
+        lambda messages: _try_render(compiled, messages, tools),
+        sorted(traits.roles)[:MAX_ROLES],
+        knows_tools=traits.uses_tools,
+    )
 
-    return find_rules(render, sorted(traits.roles)[:MAX_ROLES], knows_tools=traits.uses_tools)
+
+def _try_render(
+    compiled: CompiledTemplate, messages: Sequence[Mapping[str, Any]], tools: Tools | None
+) -> str:
+    try:
+        return compiled.probe(messages, tools)
+    except _TOO_COMPLEX:
+        raise
+    except RENDER_ERRORS:
+        return ""
 
 
 def _supports_system(compiled: CompiledTemplate) -> bool:
     messages = [{"role": "system", "content": "Be brief"}, {"role": "user", "content": "Hello"}]
-    try:
-        return "Be brief" in compiled.probe(messages, None)
-    except _TOO_COMPLEX:
-        raise
-    except RENDER_ERRORS:
-        return False
+    return "Be brief" in _try_render(compiled, messages, None)
 
 
 def _renders_tool_calls(compiled: CompiledTemplate) -> bool:
-    try:
-        text = compiled.probe(_PROBE_TOOL_CALL, [PROBE_TOOL])
-    except _TOO_COMPLEX:
-        raise
-    except RENDER_ERRORS:
-        return False
+    text = _try_render(compiled, _PROBE_TOOL_CALL, [PROBE_TOOL])
     return "called" in text and "None" not in text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any, TypeVar
 
 from fllm.chat.compiled_template import (
@@ -86,6 +87,16 @@ class ChatTemplate:
             raise TemplateTooComplex(f"{where} is too complex: {error}") from None
         return cls(compiled, special_tokens, where, watchdog)
 
+    @property
+    def adaptations(self) -> list[str]:
+        """Descriptions of what is adapted, because the templates can't express it."""
+        return list(dict.fromkeys(chain.from_iterable(each.adaptations for each in self._templates.values())))
+
+    @property
+    def call_id_factory(self) -> Callable[[], str] | None:
+        """The function that makes ids of calls, if the template with tools accepts only ids of one form."""
+        return self._select(has_tools=True).rules_with_tools.call_id_factory
+
     def check(self) -> None:
         """Render a simple message without and with a tool; raise `ConfigError` if neither works.
 
@@ -132,6 +143,8 @@ class ChatTemplate:
         rules = template.rules_with_tools if tools else template.rules
         _check_roles(messages, rules)
         conversation = normalize_messages(messages, template.message_format)
+        for adaptation in template.tool_adaptations if tools else ():
+            tools = [adaptation.adapt(tool) for tool in tools or ()]
         explained = call_format if tools and explain_calls else None
         if tools and inject_tools and not template.renders_tools:
             conversation = add_tool_prompt(conversation, template.system_role, tools, explained)

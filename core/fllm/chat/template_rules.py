@@ -79,7 +79,7 @@ class TemplateRules(Struct, frozen=True):
         return list(messages)
 
     @property
-    def new_call_id(self) -> Callable[[], str] | None:
+    def call_id_factory(self) -> Callable[[], str] | None:
         """The function that makes the ids of new calls, if the template accepts only ids of one form."""
         return new_short_id if any(each.adapt is shorten_call_ids for each in self.adaptations) else None
 
