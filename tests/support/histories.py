@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 Message = dict[str, Any]
@@ -12,15 +13,18 @@ Message = dict[str, Any]
 def is_whole(prompt: str, messages: Sequence[Message]) -> bool:
     """Return whether the prompt has each text of the messages, in order.
 
-    System messages may be anywhere, but in order. So may the results of tools: a template may take one call
-    and its result at a time.
+    System messages may be anywhere, but in order. So may tool calls: some templates write them before the
+    text of their message. Results may be anywhere, since a template may take one call and its result at a
+    time.
     """
     system = [message for message in messages if message["role"] in ("system", "developer")]
     results = [message for message in messages if message["role"] in ("tool", "function")]
     turns = [message for message in messages if message not in system and message not in results]
-    return all(
-        has_in_order(prompt, [text for message in each for text in _texts(message)])
-        for each in (system, results, turns)
+    return (
+        has_in_order(prompt, list(chain.from_iterable(map(_texts, system))))
+        and has_in_order(prompt, list(chain.from_iterable(map(_texts, turns))))
+        and has_in_order(prompt, list(chain.from_iterable(map(_calls, turns))))
+        and all(has_in_order(prompt, list(_texts(result))) for result in results)
     )
 
 
@@ -44,17 +48,16 @@ def _find(prompt: str, text: str, start: int) -> int:
 
 
 def _texts(message: Message) -> Iterator[str]:
-    yield _text(message["content"])
+    content = message["content"]
+    for part in content if isinstance(content, list) else [{"text": content}]:
+        # What precedes the answer are thoughts, which templates leave out of earlier turns.
+        yield (part.get("text") or part.get("refusal") or "").rpartition("</think>")[2]
+
+
+def _calls(message: Message) -> Iterator[str]:
     for call in message.get("tool_calls") or ():
         yield call["function"]["name"]
         arguments = call["function"]["arguments"]
         for value in (json.loads(arguments) if isinstance(arguments, str) else arguments).values():
             if isinstance(value, str):
                 yield value
-
-
-def _text(content: Any) -> str:
-    if isinstance(content, list):
-        return "\n".join(part.get("text") or part.get("refusal") or "" for part in content)
-    # What precedes the answer are thoughts, which templates leave out of earlier turns.
-    return (content or "").rpartition("</think>")[2]

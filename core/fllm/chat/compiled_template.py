@@ -100,11 +100,11 @@ def compile_template(
             reasoning_controls=controls,
             escaper=escaper,
         )
-        compiled = _with_tool_call_format(compiled)
+        compiled = _with_tool_call_format(_with_system_roles(compiled))
         return replace(
             compiled,
             renders_tools=traits.uses_tools,
-            system_role="system" if _supports_system(compiled) else "user",
+            system_role="system" if _renders(compiled, "system") else "user",
             rules=_find_rules(compiled, traits, None),
             rules_with_tools=_find_rules(compiled, traits, [PROBE_TOOL]),
             tool_adaptations=find_tool_adaptations(
@@ -177,8 +177,19 @@ def _try_render(
         return ""
 
 
-def _supports_system(compiled: CompiledTemplate) -> bool:
-    messages = [{"role": "system", "content": "Be brief"}, {"role": "user", "content": "Hello"}]
+def _with_system_roles(compiled: CompiledTemplate) -> CompiledTemplate:
+    """Return the template with the roles ``system`` and ``developer``, or the one that it renders."""
+    message_format = compiled.message_format
+    if not message_format.developer_role or _renders(compiled, "system") == _renders(compiled, "developer"):
+        return compiled
+    knows_system = _renders(compiled, "system")
+    message_format = replace(message_format, developer_role=not knows_system, system_role=knows_system)
+    return replace(compiled, message_format=message_format)
+
+
+def _renders(compiled: CompiledTemplate, role: str) -> bool:
+    """Return whether the template renders messages of this role."""
+    messages = [{"role": role, "content": "Be brief"}, {"role": "user", "content": "Hello"}]
     return "Be brief" in _try_render(compiled, messages, None)
 
 

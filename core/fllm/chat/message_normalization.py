@@ -23,6 +23,8 @@ class MessageFormat(Struct, frozen=True):
     """Keep content that is a string; otherwise convert it to a list of one part."""
     developer_role: bool
     """Keep the role ``developer``; otherwise replace it with ``system``."""
+    system_role: bool = True
+    """Keep the role ``system``; otherwise replace it with ``developer``."""
     arguments_as_text: bool = False
     """Pass the arguments of a tool call as JSON text; otherwise as an object."""
     empty_content: EmptyContent = "empty"
@@ -41,6 +43,8 @@ def _message(message: Mapping[str, Any], message_format: MessageFormat, path: st
     result = {key: value for key, value in message.items() if value is not None}
     if result.get("role") == "developer" and not message_format.developer_role:
         result["role"] = "system"
+    elif result.get("role") == "system" and not message_format.system_role:
+        result["role"] = "developer"
     if reasoning := result.get("reasoning_content") or result.get("reasoning"):
         # gpt-oss templates call it thinking.
         result |= {"reasoning_content": reasoning, "thinking": reasoning}

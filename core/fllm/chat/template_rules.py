@@ -194,19 +194,19 @@ _RULES: Sequence[_Rule] = (
                 _result("quoll"),
                 _ANSWERED,
                 _THANKED,
-                shown=["zebu civet quoll llouq okapi tapir"],
+                shown=["zebu civet okapi tapir", "zebu quoll llouq okapi"],
             ),
             _try_out(
                 _ASKED,
                 _assistant("civet", "quoll"),
                 _result("quoll"),
-                shown=["zebu civet quoll llouq"],
+                shown=["zebu civet", "zebu quoll llouq"],
             ),
             _try_out(
                 _ASKED,
                 _assistant("civet", "quoll", reasoning_content="gaur"),
                 _result("quoll"),
-                shown=["zebu civet quoll llouq"],
+                shown=["zebu civet", "zebu quoll llouq"],
             ),
         ],
         [
@@ -261,7 +261,6 @@ _RULES: Sequence[_Rule] = (
     _Rule(
         [
             _try_out(_ASKED, _user("gaur"), _ANSWERED, _assistant("civet"), _THANKED),
-            _try_out(_ANSWERED, _THANKED),
         ],
         [
             Adaptation(
