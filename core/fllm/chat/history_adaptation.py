@@ -81,23 +81,36 @@ def alternate_roles(messages: Messages) -> list[Message]:
 
     Neighbours of one role are merged, and an empty message fills any other gap.
     """
+    return _alternate(messages, lambda message: None if message.get("tool_calls") else message["role"])
+
+
+def alternate_turns(messages: Messages) -> list[Message]:
+    """Let turns alternate: tool calls, their results and the answer to them are one turn of the assistant."""
+    return _alternate(messages, lambda message: message["role"])
+
+
+def _alternate(messages: Messages, role_of: Callable[[Message], str | None]) -> list[Message]:
     result: list[Message] = []
-    expected = "user"
-    for role, run in groupby(messages, _turn):
-        if role is None:
+    expected, continues = "user", False
+    for role, run in groupby(messages, role_of):
+        if role not in ("user", "assistant"):
             result += run
             continue
-        if role != expected:
-            result.append({"role": expected, "content": ""})
-        result.append(_merged(list(run)))
-        expected = "assistant" if role == "user" else "user"
+        if not (continues and role == "assistant"):
+            result += [{"role": expected, "content": ""}] if role != expected else []
+            expected = "assistant" if role == "user" else "user"
+        result += _merged_runs(run)
+        continues = bool(result[-1].get("tool_calls"))
     return result
 
 
-def _turn(message: Message) -> str | None:
-    """Return the role of a message that takes part in the alternation."""
-    role: str = message["role"]
-    return role if role in ("user", "assistant") and not message.get("tool_calls") else None
+def _merged_runs(messages: Iterable[Message]) -> list[Message]:
+    """Merge messages up to each one with tool calls."""
+    runs: list[list[Message]] = [[]]
+    for message in messages:
+        runs[-1].append(message)
+        runs += [[]] if message.get("tool_calls") else []
+    return [_merged(run) for run in runs if run]
 
 
 def _merged(messages: Messages) -> Message:
@@ -140,8 +153,9 @@ def separate_text_from_calls(messages: Messages) -> list[Message]:
 
 def separate_answered_text_from_calls(messages: Messages) -> list[Message]:
     """Split text from calls before the last answer; after it, text follows the reasoning, if there is any."""
-    answers = (i for i in reversed(range(len(messages))) if _turn(messages[i]) == "assistant")
-    end = next(answers, -1) + 1
+    numbered = reversed([*enumerate(messages, 1)])
+    answers = (i for i, each in numbered if each["role"] == "assistant" and not each.get("tool_calls"))
+    end = next(answers, 0)
     return [
         *separate_text_from_calls(messages[:end]),
         *(_with_text_as_reasoning(message) for message in messages[end:]),
@@ -161,9 +175,17 @@ def _with_text_as_reasoning(message: Message) -> Message:
     return {**message, "content": None, "reasoning_content": _plain_text([reasoning, content])}
 
 
+def join_parts(messages: Messages) -> list[Message]:
+    """Join the parts of each content."""
+    return [
+        {**message, "content": _plain_text([message["content"]])} if message.get("content") else message
+        for message in messages
+    ]
+
+
 def _plain_text(contents: Iterable[Any]) -> str:
     content = join_contents(contents)
-    return content if isinstance(content, str) else "\n\n".join(part_text(part) for part in content)
+    return content if isinstance(content, str) else "\n".join(map(part_text, content))
 
 
 def shorten_call_ids(messages: Messages) -> list[Message]:

@@ -13,10 +13,12 @@ from fllm.chat.history_adaptation import (
     Messages,
     Write,
     alternate_roles,
+    alternate_turns,
     answer_calls,
     begin_with_user,
     calls_and_results_as_text,
     calls_as_text,
+    join_parts,
     join_system_messages,
     move_system_into_first_user,
     move_system_into_last_user,
@@ -121,6 +123,7 @@ def _call_id(name: str) -> str:
     return f"call{name:0>5}"[:9]  # Mistral's templates require nine letters and digits
 
 
+_SYSTEM = _system("civet")
 _ASKED, _ANSWERED, _THANKED = _user("zebu"), _assistant("okapi"), _user("tapir")
 _PLAIN = _try_out(_ASKED, _ANSWERED, _THANKED)
 """A template that loses one of these is none of conversations, so nothing is adapted."""
@@ -230,17 +233,17 @@ _RULES: Sequence[_Rule] = (
     ),
     _Rule(
         [
-            _try_out(_system("civet"), _ASKED),
-            _try_out(_system("civet"), _system("gaur"), _ASKED, shown=["civet gaur", "zebu"]),
+            _try_out(_SYSTEM, _ASKED),
+            _try_out(_SYSTEM, _system("gaur"), _ASKED, shown=["civet gaur", "zebu"]),
             _try_out(_ASKED, _ANSWERED, _system("gaur"), _THANKED, shown=["zebu okapi tapir", "gaur"]),
             _try_out(
-                _system("civet"),
+                _SYSTEM,
                 _ASKED,
                 _assistant(None, "quoll"),
                 _result("quoll"),
                 shown=["zebu quoll llouq", "civet"],
             ),
-            _try_out(_system("civet"), _ASKED, _ANSWERED, shown=["zebu okapi", "civet"]),
+            _try_out(_SYSTEM, _ASKED, _ANSWERED, shown=["zebu okapi", "civet"]),
         ],
         [
             Adaptation("system messages are joined into one at the beginning", join_system_messages),
@@ -253,20 +256,31 @@ _RULES: Sequence[_Rule] = (
     ),
     _Rule(
         [
-            _try_out(_system("civet")),
+            _try_out(_ASKED, _user("gaur"), _ANSWERED, _assistant("civet"), _THANKED),
+            _try_out(_assistant(None, "quoll"), _result("quoll"), _THANKED, shown=["quoll llouq tapir"]),
+            _try_out(_ASKED, _ANSWERED, _assistant(None, "quoll"), shown=["zebu okapi", "zebu quoll"]),
+        ],
+        [
+            Adaptation("messages of one role are merged, so that roles alternate", alternate_roles),
+            Adaptation("messages of one turn are merged, so that turns alternate", alternate_turns),
+        ],
+    ),
+    _Rule(
+        [
+            _try_out(_SYSTEM),
             _try_out(_ANSWERED, _THANKED),
         ],
         [Adaptation("an empty user message begins conversations without one", begin_with_user)],
     ),
     _Rule(
         [
-            _try_out(_ASKED, _user("gaur"), _ANSWERED, _assistant("civet"), _THANKED),
+            _try_out(
+                {**_SYSTEM, "content": [{"type": "text", "text": each} for each in ("civet", "gaur")]},
+                _ASKED,
+                shown=["civet gaur", "zebu"],
+            ),
         ],
-        [
-            Adaptation(
-                "neighbouring messages of one role are merged, so that roles alternate", alternate_roles
-            )
-        ],
+        [Adaptation("the parts of a content are joined", join_parts)],
     ),
 )
 """In the order of application. The last one is tried first: each is tried with those that follow it."""
