@@ -175,10 +175,12 @@ def _with_text_as_reasoning(message: Message) -> Message:
     return {**message, "content": None, "reasoning_content": _plain_text([reasoning, content])}
 
 
-def join_parts(messages: Messages) -> list[Message]:
-    """Join the parts of each content."""
+def join_system_parts(messages: Messages) -> list[Message]:
+    """Join the parts of the content of system messages."""
     return [
-        {**message, "content": _plain_text([message["content"]])} if message.get("content") else message
+        {**message, "content": _plain_text([message.get("content")])}
+        if message["role"] in SYSTEM_ROLES
+        else message
         for message in messages
     ]
 

@@ -18,8 +18,8 @@ from fllm.chat.history_adaptation import (
     begin_with_user,
     calls_and_results_as_text,
     calls_as_text,
-    join_parts,
     join_system_messages,
+    join_system_parts,
     move_system_into_first_user,
     move_system_into_last_user,
     new_short_id,
@@ -256,8 +256,15 @@ _RULES: Sequence[_Rule] = (
     ),
     _Rule(
         [
-            _try_out(_ASKED, _user("gaur"), _ANSWERED, _assistant("civet"), _THANKED),
+            _try_out(_SYSTEM),
+            _try_out(_ANSWERED, _THANKED),
             _try_out(_assistant(None, "quoll"), _result("quoll"), _THANKED, shown=["quoll llouq tapir"]),
+        ],
+        [Adaptation("an empty user message begins conversations without one", begin_with_user)],
+    ),
+    _Rule(
+        [
+            _try_out(_ASKED, _user("gaur"), _ANSWERED, _assistant("civet"), _THANKED),
             _try_out(_ASKED, _ANSWERED, _assistant(None, "quoll"), shown=["zebu okapi", "zebu quoll"]),
         ],
         [
@@ -267,20 +274,13 @@ _RULES: Sequence[_Rule] = (
     ),
     _Rule(
         [
-            _try_out(_SYSTEM),
-            _try_out(_ANSWERED, _THANKED),
-        ],
-        [Adaptation("an empty user message begins conversations without one", begin_with_user)],
-    ),
-    _Rule(
-        [
             _try_out(
                 {**_SYSTEM, "content": [{"type": "text", "text": each} for each in ("civet", "gaur")]},
                 _ASKED,
                 shown=["civet gaur", "zebu"],
             ),
         ],
-        [Adaptation("the parts of a content are joined", join_parts)],
+        [Adaptation("the parts of a system message are joined", join_system_parts)],
     ),
 )
 """In the order of application. The last one is tried first: each is tried with those that follow it."""

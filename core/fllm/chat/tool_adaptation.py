@@ -10,7 +10,7 @@ from msgspec import Struct
 Tool = Mapping[str, Any]
 Tools = Sequence[Tool]
 _EXAMPLES = ("const", "default", "enum", "example", "examples")
-"""Keywords whose values are no schemas."""
+"""Keywords with values that are not schemas."""
 
 
 class ToolAdaptation(Struct, frozen=True):
