@@ -15,6 +15,7 @@ from fllm.interfaces import (
     ConstrainsOutput,
     HasToolFormat,
     HasVisibleTokens,
+    LimitsReasoning,
     LoadedParser,
     LoadedToolParser,
     MakesCallIds,
@@ -108,9 +109,11 @@ def _unreported(error: BaseException) -> BaseException:
 def reasoning_parser(factory: ParserFactory, report: ReportError = _unreported) -> LoadedParser:
     """Return a reasoning parser with its abilities. Raise `PluginError` if one has the wrong type."""
     declared: object = factory  # so that isinstance does not narrow the factory itself
-    method: object = declared.constrain_output if isinstance(declared, ConstrainsOutput) else None
-    if method is not None and not callable(method):
-        raise PluginError(f"constrain_output must be a method, not {method!r}")
+    constrain: object = declared.constrain_output if isinstance(declared, ConstrainsOutput) else None
+    limit: object = declared.limit_reasoning if isinstance(declared, LimitsReasoning) else None
+    for name, method in (("constrain_output", constrain), ("limit_reasoning", limit)):
+        if method is not None and not callable(method):
+            raise PluginError(f"{name} must be a method, not {method!r}")
     return LoadedParser(factory=factory, visible_tokens=_visible_tokens(factory), report=report)
 
 

@@ -60,6 +60,10 @@ class WrongConstraint(Parser):
     constrain_output = "free"
 
 
+class WrongLimit(Parser):
+    limit_reasoning = 5
+
+
 def test_a_parser_without_abilities_is_loaded() -> None:
     assert reasoning_parser(Parser).visible_tokens == ()
     made = tool_parser(Parser)
@@ -85,6 +89,7 @@ def test_abilities_become_typed_fields() -> None:
         (tool_parser, WrongFormat, "tool_format must be a fllm.parsing.ToolFormat, not '<call>'"),
         (tool_parser, WrongIds, "new_call_id must be a static method"),
         (reasoning_parser, WrongConstraint, "constrain_output must be a method, not 'free'"),
+        (reasoning_parser, WrongLimit, "limit_reasoning must be a method, not 5"),
     ],
 )
 def test_an_ability_of_the_wrong_type_is_an_error(validate: Any, parser: Any, complaint: str) -> None:

@@ -97,3 +97,13 @@ def test_a_constraint_goes_on_where_the_message_does() -> None:
     final = Concat((ConstString("<|channel|>final<|message|>"), answer))
     expected = Concat((TextUntil("<|end|>"), ConstString(NEXT), AnyOf((final, answer))))
     assert OpenAIGptOssParser(opened).constrain_output(answer) == expected
+
+
+@pytest.mark.parametrize("constrained", [False, True])
+def test_the_forced_end_of_an_analysis_begins_the_final_message(constrained: bool) -> None:
+    parser = OpenAIGptOssParser(ParserContext(constrained=constrained))
+    limit = parser.limit_reasoning(5)
+    assert not limit.inside
+    assert limit.reopens
+    text = f"{limit.opening[0]}a{limit.end}b"
+    assert parse(parser, [text]) == [Reasoning("a"), Text("b")]

@@ -410,3 +410,20 @@ def test_a_message_that_is_continued_is_answer_unless_its_reasoning_is_open(name
         assert read(name, f" 42{closing}b", **context) == (" 42", "b")
         constrained = OURS.load(name)(ParserContext(constrained=True, continued_message="a"))
         assert constrained.constrain_output(ANY_OBJECT) == ANY_OBJECT
+
+
+@pytest.mark.parametrize("constrained", [False, True])
+@pytest.mark.parametrize("name", ROWS)
+def test_the_forced_end_of_the_reasoning_ends_it(name: str, constrained: bool) -> None:
+    context = {"prompt": class_of(name).opening[0], "constrained": constrained}
+    limit = OURS.load(name)(ParserContext(**context)).limit_reasoning(5)
+    assert (limit.max_tokens, limit.inside) == (5, True)
+    assert limit.end.startswith(tuple(limit.closing))
+    assert read(name, f"a{limit.end}b", **context) == ("a", "b")
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_there_is_no_limit_where_the_prompt_has_closed_the_reasoning(name: str) -> None:
+    parser = OURS.load(name)(ParserContext(prompt=class_of(name).closing[0]))
+    limit = parser.limit_reasoning(5)
+    assert limit is None or (limit.reopens and not limit.inside)
