@@ -256,8 +256,9 @@ def _function_names(messages: Messages) -> dict[object, str]:
 
 def _result_text(result: Message, names: dict[object, str]) -> Any:
     name = result.get("name") or names.get(result.get("tool_call_id"))
-    heading = f"Result of {name}:" if name else "Result:"
-    return join_contents([heading, result.get("content")], "\n")
+    # After this wording, small models answer; after "Result of ...:", they repeat the call.
+    heading = f"The function {name} returned:" if name else "The function returned:"
+    return join_contents([heading, result.get("content")], " ")
 
 
 def calls_as_text(messages: Messages, call_format: CallFormat) -> list[Message]:

@@ -38,7 +38,8 @@ class CallFormat(Struct, frozen=True, kw_only=True):
         """Return text that tells a model how to write calls."""
         return (
             "To call functions, answer with nothing but the calls, in this format: "
-            f"{self.write([EXAMPLE_CALL])}\nIf no function is needed, answer in plain text."
+            f"{self.write([EXAMPLE_CALL])}\n"
+            "Answer in plain text if no function is needed, or once you have the results."
         )
 
 

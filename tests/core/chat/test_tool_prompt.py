@@ -53,7 +53,7 @@ def render(source: str, messages: Any, **options: Any) -> str:
 def test_without_support_for_tools_calls_and_results_are_text_and_roles_alternate(source: str) -> None:
     assert render(source, HISTORY) == (
         '[user]Hello[assistant][{"name": "f", "parameters": {"ä": 1}}, {"name": "g", "parameters": {}}]'
-        "[user]Result of f:\none\n\nResult of g:\ntwo[assistant]Both.[user]Thanks"
+        "[user]The function f returned: one\n\nThe function g returned: two[assistant]Both.[user]Thanks"
     )
 
 

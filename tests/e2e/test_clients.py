@@ -1,0 +1,152 @@
+"""Clients of OpenAI's API against the embedded model: a tool call and its result, an object, and a stream.
+
+Each client runs its script in ``clients``, which prints what it received, in an environment of its own. The
+model is small, so calls are forced and objects have a schema.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from support.client_environments import node_environment, python_environment
+from support.http_server import Server, serving
+
+CLIENTS = Path(__file__).with_name("clients")
+RUN_SECONDS = 300
+NO_TEXT = "\u2603"
+"""Text that the model writes only if a constraint allows nothing else."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """Run the default model without options."""
+    with serving() as running:
+        yield running
+
+
+def run(command: list[str | Path], directory: Path, **options: Any) -> str:
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=RUN_SECONDS, cwd=directory, **options
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def python(script: str, server: Server, directory: Path, requirements: str = "requirements.txt") -> Any:
+    interpreter = python_environment(CLIENTS / requirements)
+    return json.loads(run([interpreter, CLIENTS / script, server.api], directory))
+
+
+def node(script: str, server: Server, directory: Path) -> Any:
+    modules = node_environment(CLIENTS / "node") / "node_modules"
+    shutil.copytree(CLIENTS / "node", directory, dirs_exist_ok=True)
+    (directory / "node_modules").symlink_to(modules)
+    return json.loads(run(["node", script, server.api], directory))
+
+
+def check_order(order: Mapping[str, Any]) -> None:
+    assert UUID(order["id"])
+    assert type(order["quantity"]) is int
+    assert 1 <= order["quantity"] <= 9
+    assert type(order["customer"]["name"]) is str
+    assert type(order["customer"]["zip_code"]) is int
+    assert order["size"] in ("small", "large")
+
+
+def check(found: Mapping[str, Any], *ways: str, streamed: str = "Paris") -> None:
+    """Check what a client received in each of its modes; ``streamed`` is part of the stream."""
+    assert set(found) == set(ways)
+    for received in found.values():
+        check_order(received["call"])
+        assert received["answer"]
+        check_order(received["object"])
+        assert len([piece for piece in received["pieces"] if piece]) > 1
+        assert streamed in "".join(received["pieces"])
+
+
+def check_context_error(found: Mapping[str, Any]) -> None:
+    for received in found.values():
+        assert "maximum context length is 8192 tokens" in received["context_error"]
+
+
+def test_openai_for_node(server: Server, tmp_path: Path) -> None:
+    check(node("openai_client.mjs", server, tmp_path), "zod 4", "zod 3")
+
+
+def test_the_vercel_ai_sdk(server: Server, tmp_path: Path) -> None:
+    check(node("ai_sdk_client.mjs", server, tmp_path), "openai-compatible")
+
+
+def test_litellm(server: Server, tmp_path: Path) -> None:
+    found = python("litellm_client.py", server, tmp_path)
+    check(found, "openai/m", "hosted_vllm/m")
+    check_context_error(found)
+
+
+def test_langchain(server: Server, tmp_path: Path) -> None:
+    found = python("langchain_client.py", server, tmp_path)
+    check(found, "ChatOpenAI")
+    check_order(found["ChatOpenAI"]["called object"])
+    check_context_error(found)
+
+
+def test_pydantic_ai(server: Server, tmp_path: Path) -> None:
+    check(python("pydantic_ai_client.py", server, tmp_path), "ToolOutput", "NativeOutput")
+
+
+def test_instructor(server: Server, tmp_path: Path) -> None:
+    found = python("instructor_client.py", server, tmp_path)
+    check(found, "TOOLS", "JSON_SCHEMA", streamed='{"name":')
+
+
+def test_the_openai_agents_sdk(server: Server, tmp_path: Path) -> None:
+    check(python("agents_client.py", server, tmp_path), "chat completions")
+
+
+def test_llama_index(server: Server, tmp_path: Path) -> None:
+    found = python("llama_index_client.py", server, tmp_path, "llama-index-requirements.txt")
+    check(found, "OpenAILike")
+
+
+def test_opencode(server: Server, tmp_path: Path) -> None:
+    """The agent has a short prompt and one tool. Its text is constrained, so the model calls the tool."""
+    agent = {"mode": "primary", "prompt": "Be brief.", "temperature": 0, "steps": 2}
+    model = {
+        "name": "m",
+        "temperature": True,
+        "limit": {"context": 8192, "output": 200},
+        "options": {"guided_choice": [NO_TEXT]},
+    }
+    provider = {
+        "npm": "@ai-sdk/openai-compatible",
+        "options": {"baseURL": server.api, "apiKey": "EMPTY"},
+        "models": {"m": model},
+    }
+    config = {
+        "model": "furiosa-llm/m",
+        "provider": {"furiosa-llm": provider},
+        "agent": {"reader": {**agent, "tools": {"*": False, "read": True}}, "title": {"disable": True}},
+    }
+    (tmp_path / "opencode.json").write_text(json.dumps(config))
+    (tmp_path / "note.txt").write_text("The answer is 42.")
+    run(["git", "init", "--quiet"], tmp_path)
+    environment = {
+        **{"PATH": os.environ["PATH"], "HOME": str(tmp_path / "home")},
+        **{"OPENCODE_DISABLE_MODELS_FETCH": "1", "OPENCODE_DISABLE_AUTOUPDATE": "1"},
+    }
+    opencode = node_environment(CLIENTS / "opencode") / "node_modules" / ".bin" / "opencode"
+    command = [opencode, "run", "--agent", "reader", "--format", "json", "Read the file note.txt."]
+    printed = run(command, tmp_path, env=environment, stdin=subprocess.DEVNULL)
+    events = [json.loads(line) for line in printed.splitlines()]
+    [call] = [event["part"]["state"] for event in events if event["type"] == "tool_use"]
+    assert call["input"]["filePath"].endswith("note.txt")
+    assert "The answer is 42." in call["output"]
+    assert [event["part"]["text"] for event in events if event["type"] == "text"] == [NO_TEXT]
