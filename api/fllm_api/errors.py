@@ -11,7 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from litestar import Request, Response
-from litestar.exceptions import HTTPException, MethodNotAllowedException, ValidationException
+from litestar.exceptions import (
+    HTTPException,
+    MethodNotAllowedException,
+    NotFoundException,
+    ValidationException,
+)
 
 from fllm.errors import BackendError, BackendUnavailable, RequestError
 from fllm_api.lifecycle.client_disconnect import ClientDisconnected
@@ -67,7 +72,8 @@ def classify_error(error: Exception, operation: str = "") -> tuple[int, ErrorInf
 
 def handle_exception(request: Request[Any, Any, Any], error: Exception) -> Response[ErrorResponse]:
     """Return the response for an exception raised before the response started."""
-    status, body = classify_error(error, _operation_with_hint(request))
+    hint = path_hint(request.scope["path"]) if isinstance(error, NotFoundException) else ""
+    status, body = classify_error(error, f"{_operation(request)}{hint and f': {hint}'}")
     record_failure(request, error, body)
     # Tasks and their errors refer to each other. Without this, the frames keep the body, which may be large,
     # until the garbage collector finds them.
@@ -103,11 +109,6 @@ def error_info(status: int, message: str, param: str | None = None, code: str | 
 
 def _operation(request: Request[Any, Any, Any]) -> str:
     return f"{context_of(request.scope).method} {request.url.path}"
-
-
-def _operation_with_hint(request: Request[Any, Any, Any]) -> str:
-    hint = "" if "route_handler" in request.scope else path_hint(request.scope["path"])
-    return f"{_operation(request)}: {hint}" if hint else _operation(request)
 
 
 def _first_problem(error: ValidationException) -> tuple[str, str | None]:

@@ -55,7 +55,9 @@ def test_a_405_lists_the_methods() -> None:
     response = ask(a_server(), "DELETE", "/v1/models")
     assert response.status_code == 405
     assert {"GET", "HEAD"} <= set(response.headers["allow"].split(", "))
-    assert "HEAD" not in ask(a_server(), "GET", "/v1/completions").headers["allow"]
+    wrong = ask(a_server(), "GET", "/v1/completions/")
+    assert "HEAD" not in wrong.headers["allow"]
+    assert error_of(wrong)["message"] == "Method Not Allowed: GET /v1/completions/"
 
 
 def test_the_routes_of_plugins_have_head_too() -> None:

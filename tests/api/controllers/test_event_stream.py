@@ -158,6 +158,36 @@ async def response_to(server: AppState, act: Callable[[list[Any]], Awaitable[Non
     return messages
 
 
+def test_comments_end_when_the_client_leaves() -> None:
+    server = a_server(config={"sse_keep_alive": SHORT})
+    backend_of(server).stalls_after = 0
+    requests = [b'{"model": "m", "prompt": "Hi", "stream": true}']
+    messages: list[Any] = []
+    commented = asyncio.Event()
+
+    async def receive() -> Any:
+        if requests:
+            return {"type": "http.request", "body": requests.pop(), "more_body": False}
+        await commented.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        messages.append(message)
+        if message.get("body") == KEEP_ALIVE:
+            commented.set()
+
+    async def go() -> None:
+        async with asyncio.timeout(20):
+            await app_of(server)({**COMPLETION_SCOPE}, receive, send)  # type: ignore[arg-type]
+        seen = len(messages)
+        await asyncio.sleep(3 * SHORT)
+        assert len(messages) == seen
+        assert len(asyncio.all_tasks()) == 1
+
+    asyncio.run(go())
+    assert len(backend_of(server).aborted) == 1
+
+
 @pytest.mark.parametrize(("silence", "status"), [("shorter", 400), ("longer", 200)])
 def test_a_failure_has_its_own_status_until_the_first_comment(silence: str, status: int) -> None:
     server = a_server(config={"sse_keep_alive": SHORT if silence == "longer" else 20})
