@@ -18,7 +18,7 @@ EXPOSED = (
 )
 """Headers of a response that a page may read, apart from the ones it always may."""
 
-_LOCAL = r"https?://(?:localhost|127\.0\.0\.1|\[::1\])(?::[0-9]{1,5})?"
+_LOCAL = re.compile(r"https?://(?:localhost|127\.0\.0\.1|\[::1\])(?::[0-9]{1,5})?")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9_.*-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?|null")
 
 Headers = Iterable[tuple[bytes, bytes]]
@@ -28,18 +28,18 @@ class Cors:
     """The pages that may call the API, by their origins."""
 
     def __init__(self, origins: Iterable[str]) -> None:
-        origins = tuple(origins)
-        self._allows_any = ANY_PAGE in origins
-        self._allowed = re.compile("|".join(map(_pattern, origins)) or r"(?!)")
-        # Without a list there is no page that the operator trusts with the visitor's cookies.
-        self._with_credentials = not self._allows_any and any(each != LOCAL_PAGES for each in origins)
+        named = set(origins)
+        self._allows_any = ANY_PAGE in named
+        self._allows_local = LOCAL_PAGES in named
+        self._listed = re.compile("|".join(map(_pattern, named - {ANY_PAGE, LOCAL_PAGES})) or r"(?!)")
 
     def response_headers(self, request: Headers) -> list[tuple[bytes, bytes]]:
         """Return the headers to add to a response."""
         vary = [] if self._allows_any else [(b"vary", b"Origin")]
         if not (origin := self._allowed_origin(request)):
             return vary
-        credentials = [(b"access-control-allow-credentials", b"true")] if self._with_credentials else []
+        # Only pages that the operator has listed are trusted with the visitor's cookies.
+        credentials = [(b"access-control-allow-credentials", b"true")] if self._is_listed(origin) else []
         return [
             (b"access-control-allow-origin", origin),
             *credentials,
@@ -68,7 +68,11 @@ class Cors:
         origin = next((value for name, value in request if name == b"origin"), b"")
         if origin and self._allows_any:
             return b"*"
-        return origin if self._allowed.fullmatch(origin.decode("latin-1")) else b""
+        is_local = self._allows_local and _LOCAL.fullmatch(origin.decode("latin-1"))
+        return origin if is_local or self._is_listed(origin) else b""
+
+    def _is_listed(self, origin: bytes) -> bool:
+        return self._listed.fullmatch(origin.decode("latin-1")) is not None
 
 
 def normalize_origin(text: str) -> str:
@@ -83,6 +87,4 @@ def normalize_origin(text: str) -> str:
 
 
 def _pattern(origin: str) -> str:
-    if origin == LOCAL_PAGES:
-        return _LOCAL
     return "[^/]*".join(map(re.escape, origin.split("*")))

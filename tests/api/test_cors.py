@@ -75,6 +75,14 @@ def test_a_listed_page_may_use_credentials_and_read_the_limits() -> None:
     assert cors_headers(ask(a_server(config=LISTED), "GET", "/v1/models", headers=local)) == {}
 
 
+def test_local_pages_next_to_listed_ones_have_no_credentials() -> None:
+    server = a_server(config={"allowed_origins": ("localhost", "https://a.example")})
+    for origin, credentials in (("http://localhost:1", None), ("https://a.example", "true")):
+        headers = preflight(server, origin).headers
+        assert headers["access-control-allow-origin"] == origin
+        assert headers.get("access-control-allow-credentials") == credentials
+
+
 def test_every_header_of_a_limit_is_exposed() -> None:
     limits = RateLimits(tokens_per_minute=1000)
     response = chat(a_server(config={**LISTED, "limits": limits}))
