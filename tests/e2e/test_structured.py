@@ -187,3 +187,37 @@ def test_a_constraint_begins_after_the_reasoning(reasoning_server: Server) -> No
     assert "".join(delta.content or "" for delta in deltas) == message.content
     reasoning = "".join(getattr(delta, "reasoning_content", None) or "" for delta in deltas)
     assert reasoning == message.reasoning_content
+
+
+@pytest.mark.parametrize("constrained", [False, True])
+@pytest.mark.parametrize("budget", [0, 6])
+def test_a_thinking_budget_ends_the_reasoning(
+    reasoning_server: Server, budget: int, constrained: bool
+) -> None:
+    client = OpenAI(base_url=reasoning_server.api, api_key="EMPTY", max_retries=0)
+    options: Any = {
+        "thinking_token_budget": budget,
+        "temperature": 0,
+        "max_tokens": 60,
+        "logprobs": True,
+        **({"guided_json": SCHEMA} if constrained else {}),
+    }
+    whole = client.chat.completions.create(model="m", messages=QUESTION, extra_body=options)
+    [choice] = whole.choices
+    message: Any = choice.message
+    assert message.content
+    assert not constrained or matches_schema(message.content)
+    assert whole.usage is not None
+    assert whole.usage.completion_tokens_details is not None
+    assert whole.usage.completion_tokens_details.reasoning_tokens == budget
+    assert choice.logprobs is not None
+    tokens = [entry.token for entry in choice.logprobs.content or ()]
+    assert "".join(tokens[budget:]).startswith("</think>")
+    assert all(entry.logprob < 0 for entry in choice.logprobs.content or ())
+    chunks: Any = client.chat.completions.create(
+        model="m", messages=QUESTION, extra_body=options, stream=True
+    )
+    deltas = [chunk.choices[0].delta for chunk in chunks]
+    assert "".join(delta.content or "" for delta in deltas) == message.content
+    reasoning = "".join(getattr(delta, "reasoning_content", None) or "" for delta in deltas)
+    assert reasoning == (getattr(message, "reasoning_content", None) or "")

@@ -34,3 +34,9 @@ class TestTheLaw(ReasoningParserContract):
     samples = tuple(text for text, _ in ROWS)
     markers = MuseGlimmerParser.visible_tokens
     fragments = (" to=self", "to=user", " to=f", "assistant")
+
+
+def test_the_forced_end_of_the_reasoning_begins_the_answer() -> None:
+    parser = MuseGlimmerParser(ParserContext())
+    limit = parser.limit_reasoning(5)
+    assert parse(parser, [f" {limit.opening[0]}a{limit.end}b"]) == [Reasoning("a"), Text("b")]

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from fllm import ParserEvent
+from fllm import ParserEvent, ReasoningLimit
 from fllm.constraints import AnyOf, Concat, Constraint, ConstString, TextUntil
 from fllm_parsers.reasoning.openai_gptoss import MESSAGE, START, OpenAIGptOssParser
 
@@ -37,6 +37,17 @@ class MuseGlimmerParser(OpenAIGptOssParser):
         )
         answer = Concat((ConstString(f" {_RECIPIENT}user{MESSAGE}"), content))
         return Concat((AnyOf((reasoning, ConstString(""))), AnyOf((answer, content))))
+
+    def limit_reasoning(self, max_tokens: int) -> ReasoningLimit:
+        """Return the limit of an output whose messages to itself have at most this number of tokens."""
+        return ReasoningLimit(
+            max_tokens=max_tokens,
+            opening=(f"{_RECIPIENT}self{MESSAGE}",),
+            closing=ENDS,
+            end=f"{ENDS[0]}{START}assistant {_RECIPIENT}user{MESSAGE}",
+            inside=False,
+            reopens=True,
+        )
 
     def _may_be_recipient(self, beginning: str) -> bool:
         self._has_recipient = beginning.lstrip().startswith(_RECIPIENT)
