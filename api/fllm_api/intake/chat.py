@@ -99,6 +99,7 @@ def prepare_chat(body: ChatRequest, server: AppState) -> Pieces[PreparedChat]:
         max_reasoning_tokens=_max_reasoning_tokens(body, reasoning, server),
         tool_parser=plan.parser,
         priority=body.priority or 0,
+        calls_only=plan.calls_only,
         cache_salt=body.cache_salt or "",
         shared_tokens=count_shared_tokens([ids], server),
         context=ParserContext(

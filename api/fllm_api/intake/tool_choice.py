@@ -34,6 +34,8 @@ class ToolCallPlan(Struct, frozen=True):
 
     parser: LoadedToolParser | None
     output_constraint: OutputConstraint | None
+    calls_only: bool = False
+    """Whether the constraint allows nothing but calls."""
 
 
 def call_format(parser: LoadedToolParser | None) -> CallFormat:
@@ -73,7 +75,7 @@ def _plan_forced_calls(body: ChatRequest, tools: Sequence[Tool], server: AppStat
     if isinstance(choice := body.tool_choice, NamedToolChoice):
         tools = [tool for tool in tools if tool.name == choice.function.name]
     first, *fallbacks = _only_calls(body, tools, tool_format)
-    return ToolCallPlan(parser, OutputConstraint(first, "tools", tuple(fallbacks)))
+    return ToolCallPlan(parser, OutputConstraint(first, "tools", tuple(fallbacks)), calls_only=True)
 
 
 def _only_calls(body: ChatRequest, tools: Sequence[Tool], tool_format: ToolFormat) -> list[Constraint]:

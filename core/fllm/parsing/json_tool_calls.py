@@ -120,6 +120,10 @@ class JsonArgumentsParser(ToolCallParser[_Scanner]):
             self.begin_call(self._head.name, self._head.id)
         self.add_arguments(self._head.arguments.take_rest())
 
+    def looks_like_call(self, scanner: _Scanner) -> bool:
+        """Return whether a call precedes, or the name of one of the request's tools is complete."""
+        return self.follows_call or self._head is not None
+
     def break_body(self, scanner: _Scanner, rest: str) -> str:
         """Add what makes the arguments JSON; return the text after them."""
         assert self._head, "a call was begun"
@@ -300,6 +304,10 @@ class HeaderToolCallParser(JsonArgumentsParser[JsonWithHeaderScanner]):
     def read_head(self, scanner: JsonWithHeaderScanner) -> CallHead | None:
         """Return the beginning of the call, once the header is complete, if it matches `header_pattern`."""
         return self._match_header(scanner) if scanner.object.length else None
+
+    def looks_like_call(self, scanner: JsonWithHeaderScanner) -> bool:
+        """Return whether the header is complete; otherwise it may be text."""
+        return scanner.object.length > 0 and super().looks_like_call(scanner)
 
     def begins_next_call(self, scanner: JsonWithHeaderScanner, marker: str) -> bool:
         """Return whether the header or a string does not end; neither contains the marker."""

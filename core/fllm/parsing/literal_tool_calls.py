@@ -51,7 +51,10 @@ class LiteralToolCallParser(ToolCallParser[_Scanner]):
                 self.add_arguments(self._new_arguments(scanner, call))
 
     def cut_body(self, scanner: _Scanner) -> None:
-        """Emit the beginning of the object if no argument has been emitted."""
+        """Begin the call if its name is complete; emit the beginning of the object if nothing has been."""
+        if not self.calls_in_body and scanner.calls and self.is_certain(scanner):
+            self.begin_call(scanner.calls[0].name)
+            self._arguments = ArgumentWriter()
         if self.calls_in_body and not self._arguments.complete:
             self.add_arguments(self._arguments.begin())
 

@@ -48,8 +48,9 @@ class ToolCallParser(Generic[_Scanner]):
       its arguments, and text follows. If the output ends within it, `cut_body` adds what is left.
     - A call that `parse_body` returns is emitted when its body is complete. If that body is broken, it is
       emitted as text, and parsing continues after its opening marker.
-    - If the output ends within a body of which no call was begun, its text is dropped, unless its opening
-      marker is a single character, which may be prose.
+    - If the output ends within a body of which no call was begun, or at its opening marker, that is dropped,
+      unless it may be prose: a marker of a single character, or a body without a marker after no call.
+      Half a marker after a call or another marker is dropped, too.
     - Around calls, markers are dropped. So is white space between two calls, before the first call if the
       output begins with it, and after the last call if the output ends with it. So are an opening and a
       closing marker with nothing in between.
@@ -133,6 +134,13 @@ class ToolCallParser(Generic[_Scanner]):
         """
         return rest
 
+    def looks_like_call(self, scanner: _Scanner) -> bool:
+        """Return whether an incomplete body without a marker is the beginning of a call, and not text.
+
+        By default, it is if it follows another call.
+        """
+        return self.follows_call
+
     def begins_next_call(self, scanner: _Scanner, marker: str) -> bool:
         """Return whether an opening marker here begins the next call, although the body is open."""
         return False
@@ -169,6 +177,11 @@ class ToolCallParser(Generic[_Scanner]):
         return any(tool.name == name for tool in self.context.tools)
 
     @property
+    def follows_call(self) -> bool:
+        """Whether the current body comes after another call."""
+        return self._last_seen == "call"
+
+    @property
     def follows_text(self) -> bool:
         """Whether the current body comes after text, and not after another call or at the beginning."""
         return self._last_seen == "text"
@@ -181,22 +194,37 @@ class ToolCallParser(Generic[_Scanner]):
 
     def finish(self) -> list[ParserEvent]:
         """End the output: what was held back is text, unless it only followed a call."""
-        self._process(self._splitter.finish())
+        half_marker = self._splitter.finish()
+        if not self._only_markers_precede:
+            self._process(half_marker)
         while partial := self._partial_call:
             if partial.scanner:
                 self.cut_body(partial.scanner)
             if partial.scanner and (self.calls_in_body or self._is_unfinished(partial)):
                 self._end_body()  # the beginning of a call is not content
+            elif self._is_unfinished(partial):
+                self._partial_call, self._pending = None, []
             else:
                 self._process(self._reject(partial))
         if self._last_seen != "call":
+            self._pending = self._pending[: _first_marker(self._pending)]
             self._emit_text("")
         return self._take_events()
 
+    @property
+    def _only_markers_precede(self) -> bool:
+        """Whether only white space follows a marker or a call, so that half a marker is not content."""
+        if self._partial_call:
+            return self._partial_call.scanner is None and self._is_unfinished(self._partial_call)
+        return self._last_seen == "call" or _first_marker(self._pending) < len(self._pending)
+
     def _is_unfinished(self, partial: _PartialCall[_Scanner]) -> bool:
         """Return whether the text may be the beginning of a call, which has not ended."""
-        closed = any(isinstance(part, Marker) and part.text in self.closing for part in partial.parts)
-        return len(partial.marker) > 1 and not closed
+        if any(isinstance(part, Marker) and part.text in self.closing for part in partial.parts):
+            return False
+        if partial.scanner and not partial.marker:
+            return self.looks_like_call(partial.scanner)
+        return len(partial.marker) > 1 or bool(self.pending_markers)
 
     def _take_events(self) -> list[ParserEvent]:
         events, self._events = self._events, []
@@ -396,3 +424,8 @@ def _text_of(part: _Part) -> str:
 def _after_last_marker(parts: Sequence[_Part]) -> Sequence[_Part]:
     last = max((i for i, part in enumerate(parts) if isinstance(part, Marker)), default=-1)
     return parts[last + 1 :]
+
+
+def _first_marker(parts: Sequence[_Part]) -> int:
+    """Return the index of the first marker; the number of parts if there is none."""
+    return next((i for i, part in enumerate(parts) if isinstance(part, Marker)), len(parts))

@@ -57,6 +57,7 @@ class OutputProcessor:
         visible_tokens: Collection[str] = (),
         reasoning_parser: Parser | None = None,
         tool_parser: Parser | None = None,
+        calls_only: bool = False,
     ) -> None:
         self._detokenizer = Detokenizer(
             tokenizer, skip_special_tokens=skip_special_tokens, visible=visible_tokens, context=context
@@ -65,6 +66,7 @@ class OutputProcessor:
         self._include_stop = include_stop
         self._reasoning_parser = reasoning_parser
         self._tool_parser = tool_parser
+        self._calls_only = calls_only
         self._index = index
         self._sampling = sampling
         self._prompt_tokens = prompt_tokens
@@ -151,6 +153,8 @@ class OutputProcessor:
             events += self._parse_tool_calls(rest)
         if self._tool_parser is not None:
             events += self._track_tool_calls(self._tool_parser.finish())
+        if self._calls_only and (output.finish_reason != "stop" or self._stop.matched is not None):
+            events = [event for event in events if not isinstance(event, Text)]
         self.reason = reason = self._finish_reason(output)
         return [
             *events,

@@ -54,6 +54,8 @@ class PipelineRequest(Struct, frozen=True, kw_only=True):
     tool_parser: LoadedToolParser | None = None
     max_reasoning_tokens: int | None = None
     """Maximum number of reasoning tokens of each output. Not supported together with ``beam``."""
+    calls_only: bool = False
+    """`output_constraint` allows nothing but tool calls: what is left of one that is cut off is not text."""
     context: ParserContext = ParserContext()
     """Context for both parsers."""
     client: str = ""
@@ -169,6 +171,7 @@ class Pipeline:
             visible_tokens=request.visible_tokens,
             reasoning_parser=_contain(reasoning_parser, request.reasoning_parser),
             tool_parser=_contain(tool_parser, request.tool_parser),
+            calls_only=request.calls_only,
         )
 
     def _generate_request(

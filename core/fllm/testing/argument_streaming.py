@@ -55,29 +55,35 @@ def measure_streaming(parser: ParserFactory, text: str) -> ArgumentStreaming:
     return ArgumentStreaming((positions[0] - name_end) / len(text), max([0, *silences]))
 
 
-def write_long_call(tool_format: ToolFormat) -> str:
-    """Return a call of `WRITE_FILE` with the argument `LONG`, in the format of a parser."""
-    return _written(tool_format.calls([WRITE_FILE]))
+def write_calls(tool_format: ToolFormat, content: str = LONG, count: int = 1) -> str:
+    """Return ``count`` calls of `WRITE_FILE` with this content, in the format of a parser.
+
+    The content must need no escape in any format.
+    """
+    before, after = tool_format.before, tool_format.after
+    call = _written(tool_format.calls([WRITE_FILE]), content)[len(before) :]
+    call = call[: len(call) - len(after)]
+    return before + tool_format.between.join([call] * count) + after
 
 
-def _written(constraint: Constraint) -> str:
-    """Return a text that the constraint allows, with `LONG` wherever a string may be."""
+def _written(constraint: Constraint, content: str) -> str:
+    """Return a text that the constraint allows, with ``content`` wherever a string may be."""
     match constraint:
         case ConstString(text=text):
             return text
         case Concat(parts=parts):
-            return "".join(map(_written, parts))
+            return "".join(_written(part, content) for part in parts)
         case AnyOf(options=options):
-            return max(map(_written, options), key=len)
+            return max((_written(option, content) for option in options), key=len)
         case Repeat(item=item):
-            return _written(item)
+            return _written(item, content)
         case TextUntil(end=end):
-            return LONG + end
+            return content + end
         case JsonSchema(schema=schema):
             is_object = json.loads(schema).get("type") == "object"
-            return json.dumps({"path": "notes.txt", "content": LONG} if is_object else LONG)
+            return json.dumps({"path": "notes.txt", "content": content} if is_object else content)
         case Regex(pattern=pattern):
-            candidates = (LONG, f'"{LONG}"', f"'{LONG}'", "path")
+            candidates = (content, f'"{content}"', f"'{content}'", "path")
             return next((each for each in candidates if re.fullmatch(pattern, each)), "")
         case _:
-            return LONG
+            return content

@@ -15,7 +15,7 @@ from fllm.events import ParserEvent, Reasoning, Text, ToolArguments, ToolStart
 from fllm.interfaces import HasToolFormat, Parser, ParserContext
 from fllm.parsing.json_scanner import JsonScanner
 from fllm.parsing.tool_call_parser import ToolCallParser, is_whole_tag
-from fllm.testing.argument_streaming import measure_streaming, write_long_call
+from fllm.testing.argument_streaming import measure_streaming, write_calls
 from fllm.testing.parsing import parse
 from fllm.testing.shrinking import shrink
 
@@ -149,7 +149,7 @@ class ToolParserContract(_ParserContract):
 
     def test_a_long_argument_arrives_as_it_is_written(self) -> None:
         declared = self.parser.tool_format if isinstance(self.parser, HasToolFormat) else None
-        text = self.long_call or (write_long_call(declared) if declared else "")
+        text = self.long_call or (write_calls(declared) if declared else "")
         if not text or not self.streams_arguments:
             return
         measured = measure_streaming(type(self).parser, text)
@@ -241,13 +241,20 @@ def _arguments(events: Iterable[ParserEvent], calls: int) -> list[str]:
 
 def may_drop(parser: MakeParser, text: str, shown: str) -> bool:
     """Return whether a text without a call holds an empty call, or ends with the beginning of a call."""
+    left = text.removeprefix(shown).lstrip()
+    declared = parser.tool_format if isinstance(parser, HasToolFormat) else None
+    if declared and _begins_object(declared.before + declared.begin) and _begins_object(left):
+        return True
     if not (isinstance(parser, type) and issubclass(parser, ToolCallParser)):
         return False
     openings = (*parser.opening, *parser.section_markers)
     pairs = product(filter(is_whole_tag, openings), parser.closing)
     empty = "|".join(rf"{re.escape(first)}\s*{re.escape(last)}" for first, last in pairs)
-    begun = text.removeprefix(shown).lstrip().startswith(openings)
-    return begun or bool(empty and re.search(empty, text))
+    return left.startswith(openings) or bool(empty and re.search(empty, text))
+
+
+def _begins_object(text: str) -> bool:
+    return re.match(r'[\s\[]*+\{\s*+"', text) is not None
 
 
 def is_beginning_of_json(text: str) -> bool:

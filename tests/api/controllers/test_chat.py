@@ -22,6 +22,7 @@ from fllm.chat import ChatTemplate
 from fllm.events import ParserEvent, ToolStart
 from fllm.values import GenerateRequest
 from fllm_parsers.reasoning.qwen3 import Qwen3Parser
+from fllm_parsers.tools.hermes import HermesParser
 
 WEATHER: Any = [{"type": "function", "function": {"name": "weather", "description": "d", "unknown": 1}}]
 
@@ -348,6 +349,69 @@ def test_the_final_message_can_be_continued_and_echoed() -> None:
         streamed = deltas(events(chat(server, **options, stream=True)))
         assert "".join(delta.get("content", "") for delta in streamed) == content
     assert rendered(backend_of(server).prompts[0], server) == "<user>Hi<assistant>Hello"
+
+
+SAVE_NOTE: Any = [{"type": "function", "function": {"name": "save_note", "parameters": {"type": "object"}}}]
+NAMED = {"type": "function", "function": {"name": "save_note"}}
+HALF = ['[{"name": "save_note", ', '"parameters": {"title": "Mi', "lk"]
+"""Half a call in the server's own format."""
+TAGGED_HALF = ['<tool_call>\n{"name": "save_note", ', '"arguments": {"title": "Mi', "lk"]
+
+
+def folded(chunks: list[dict[str, Any]]) -> tuple[str | None, list[tuple[str, str]]]:
+    """Return content and calls of a stream, as a client assembles them."""
+    content = "".join(delta.get("content") or "" for delta in deltas(chunks))
+    calls: list[tuple[str, str]] = []
+    for delta in deltas(chunks):
+        for call in delta.get("tool_calls", ()):
+            if "id" in call:
+                calls.append((call["function"]["name"], ""))
+            calls[-1] = (calls[-1][0], calls[-1][1] + call["function"]["arguments"])
+    return content or None, calls
+
+
+@pytest.mark.parametrize("choice", ["required", NAMED, "auto"])
+@pytest.mark.parametrize(("words", "tools"), [(HALF, None), (TAGGED_HALF, HermesParser)])
+@pytest.mark.parametrize(
+    ("options", "reason", "arguments"),
+    [
+        ({"max_tokens": 3}, "length", '{"title": "Milk'),
+        ({"max_tokens": 2}, "length", '{"title": "Mi'),
+        ({"stop": "lk"}, "tool_calls", '{"title": "Mi'),
+        ({"max_tokens": 1}, "length", None),
+    ],
+)
+def test_a_call_that_is_cut_off_is_a_call_and_not_content(
+    choice: Any, words: list[str], tools: Any, options: dict[str, Any], reason: str, arguments: str | None
+) -> None:
+    server = a_server([*words, '"}}'], tools=tools, card={"grammar": "fake"})
+    asked = {"tools": SAVE_NOTE, "tool_choice": choice, **options}
+    [answer] = chat(server, **asked).json()["choices"]
+    calls = [
+        (call["function"]["name"], call["function"]["arguments"])
+        for call in answer["message"].get("tool_calls", ())
+    ]
+    assert calls == ([("save_note", arguments)] if arguments else [])
+    assert answer["message"]["content"] == (None if calls else "")
+    assert answer["finish_reason"] == ("stop" if choice == NAMED and reason == "tool_calls" else reason)
+    streamed = events(chat(server, **asked, stream=True))
+    assert folded(streamed) == (None, calls)
+    assert streamed[-1]["choices"][0]["finish_reason"] == answer["finish_reason"]
+
+
+@pytest.mark.parametrize("choice", ["required", "auto"])
+@pytest.mark.parametrize(
+    "left", ["\n", "\n<t", "\n</tool_", "\n</tool_call>\n<tool_call>", '\n<tool_call>\n{"name": "']
+)
+def test_what_is_left_behind_a_call_is_not_content(choice: str, left: str) -> None:
+    call = '<tool_call>\n{"name": "save_note", "arguments": {}}'
+    server = a_server([call, left, "."], tools=HermesParser, card={"grammar": "fake"})
+    asked = {"tools": SAVE_NOTE, "tool_choice": choice, "max_tokens": 2}
+    [answer] = chat(server, **asked).json()["choices"]
+    assert answer["message"]["content"] is None
+    assert answer["message"]["tool_calls"][0]["function"] == {"name": "save_note", "arguments": "{}"}
+    assert answer["finish_reason"] == "length"
+    assert folded(events(chat(server, **asked, stream=True))) == (None, [("save_note", "{}")])
 
 
 @pytest.mark.parametrize(

@@ -89,8 +89,6 @@ EXPECTED_FAILURES: dict[str, dict[str, str]] = {
     },
     "tool/qwen3_xml": {
         "0.19.1 TestQwen3xmlToolParser::test_various_data_types": "a later version expects a string",
-        "TestTruncatedToolOpenerStreamParity::test_truncated_opener_dropped": "it is content",
-        "test_content_before_truncated_opener_preserved": "text without a call is content",
         "test_content_around_unpromoted_tool_block_stays_ordered": "text without a call is content",
     },
     "tool/seed_oss": {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fllm.testing import plugins_with
-from fllm.testing.argument_streaming import measure_streaming, write_long_call
+from fllm.testing.argument_streaming import measure_streaming, write_calls
 from fllm_parsers import plugin
 
 PARSERS = plugins_with(plugin, installed=False).tool_parsers
@@ -15,6 +15,6 @@ PARSERS = plugins_with(plugin, installed=False).tool_parsers
 def test_a_call_begins_early_and_its_argument_never_stalls(name: str) -> None:
     parser = PARSERS.load(name)
     assert parser.tool_format
-    measured = measure_streaming(parser, write_long_call(parser.tool_format))
+    measured = measure_streaming(parser, write_calls(parser.tool_format))
     assert measured.first_event <= 0.05
     assert measured.longest_silence <= 64

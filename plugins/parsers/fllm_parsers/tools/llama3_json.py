@@ -54,6 +54,7 @@ class Llama3JsonParser:
         self._separator: re.Pattern[str] | None = _OPENING  # None within prose
         self._any_name = True  # an object is a call even if its name is not that of a tool
         self._in_array = False
+        self._has_ended = False
 
     def feed(self, text: str) -> list[ParserEvent]:
         """Process the next piece of output; return the events that are now certain."""
@@ -64,11 +65,34 @@ class Llama3JsonParser:
 
     def finish(self) -> list[ParserEvent]:
         """End the output: what was held back is content, unless it only followed a call."""
+        self._has_ended = True
+        scanner = self._finder.open_object
+        begun = scanner and self._arguments is None and self._is_begun(scanner)
+        if begun:
+            return self._drop_call()
         events = [event for part in self._finder.finish() for event in self._part(part)]
-        events += self._prose(self._release_tail())
+        if not self._follows_call:
+            events += self._prose(self._release_tail())
         if self._separator is not _BETWEEN:
             events += self._content("")
         return merge_events(events)
+
+    @property
+    def _follows_call(self) -> bool:
+        """Whether another call may follow one of the request's tools."""
+        return self._separator is _BETWEEN and bool(self._tools)
+
+    def _drop_call(self) -> list[ParserEvent]:
+        """Drop the beginning of a call, which is not content, and the separators before it."""
+        self._finder.finish()
+        self._separators.clear()
+        self._tail = ""
+        return []
+
+    def _is_begun(self, scanner: JsonScanner) -> bool:
+        """Return whether an object is the beginning of a call of which no argument is certain."""
+        begun = self._known_call(scanner) or self._follows_call
+        return bool(begun) and self._certain_call(scanner) is None
 
     def _stream(self, scanner: JsonScanner) -> list[ParserEvent]:
         """Return what is new of a call whose object is open."""
@@ -82,11 +106,17 @@ class Llama3JsonParser:
 
     def _certain_call(self, scanner: JsonScanner) -> CallHead | None:
         """Return the beginning of a call that is certain: one of the request's tools, with an argument."""
+        head = self._known_call(scanner)
+        if head is None or head.arguments is None:
+            return None
+        return head if head.arguments.has_begun or self._has_ended else None
+
+    def _known_call(self, scanner: JsonScanner) -> CallHead | None:
+        """Return the beginning of a call of one of the request's tools, once its name is complete."""
         if self._reader is None or self._reader.scanner is not scanner:
             self._reader = JsonCallReader(scanner)
         head = self._reader.read()
-        certain = head and head.name in self._tools and head.arguments and head.arguments.has_begun
-        return head if certain else None
+        return head if head and head.name in self._tools else None
 
     def _part(self, part: str | JsonObject) -> list[ParserEvent]:
         if isinstance(part, JsonObject):
