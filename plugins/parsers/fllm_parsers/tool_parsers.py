@@ -190,7 +190,7 @@ TOOL_PARSERS = (
         "llama4_pythonic",
         TOOLS + "pythonic:Llama4PythonicParser",
         "Llama 4: a list of Python calls.",
-        template_markers=("[func_name1(params_name1=", "<|header_start|>"),
+        template_markers=("[func_name1(", "<|header_start|>"),
     ),
     ParserEntry(
         "mimo",
@@ -266,7 +266,7 @@ TOOL_PARSERS = (
         "phi4_mini_json",
         TOOLS + "phi4_mini_json:Phi4MiniJsonParser",
         "Phi-4-mini: functools[...].",
-        template_markers=("<|tool|>", "<|/tool|>"),
+        template_markers=(("<|/tool|>", "functools["),),
     ),
     ParserEntry(
         "plamo3",
@@ -283,7 +283,7 @@ TOOL_PARSERS = (
         "pythonic",
         TOOLS + "pythonic:PythonicParser",
         "Llama 3.2 and others: a list of Python calls.",
-        template_markers=("[func_name1(params_name1=",),
+        template_markers=("[func_name1(",),
     ),
     ParserEntry(
         "qwen3_coder",

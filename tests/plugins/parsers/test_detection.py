@@ -1,9 +1,15 @@
 """The parsers that ``auto`` chooses for models with known templates."""
 
+import json
+
 import pytest
+from support.parsed_calls import parse_calls
 from support.paths import SHARED
 
+from fllm import Tool
+from fllm.chat import ChatTemplate
 from fllm.model.source import locate
+from fllm.parsing.tool_parameters import json_type
 from fllm.plugins.parser_detection import ModelTraits, ParserEntry, detect
 from fllm.testing import plugins_with
 from fllm_parsers import plugin
@@ -150,6 +156,14 @@ EXCERPTS: dict[str, tuple[str, str | None, str | None]] = {
         "hermes",
         None,
     ),
+    "a list of calls with names of arguments": ("[func_name1(param1=value1, ...)]", "pythonic", None),
+    "the same with the headers of Llama 4": (
+        "<|header_start|>[func_name1(param1=value1, ...)]",
+        "llama4_pythonic",
+        None,
+    ),
+    "a word before a list": ("{{ 'functools[{\"name\": ...' }}", "phi4_mini_json", None),
+    "tools between markers": ("<|tool|>{{ tools }}<|/tool|>", "phi4_mini_json", None),
     "tags that nobody explains": ("{{ '<tool_call>' + call.arguments + '</tool_call>' }}", None, None),
 }
 """Excerpts that resemble templates of models, and the parsers for them."""
@@ -185,6 +199,45 @@ def test_the_parsers_are_chosen_by_what_a_template_shows(
 def test_lfm_is_recognized_by_its_vocabulary() -> None:
     tokens = frozenset(("<|tool_call_start|>", "<|tool_call_end|>"))
     assert chosen("List of tools: [{{ tools }}]", tokens) == (["lfm2"], [])
+
+
+ARGUMENTS = {
+    "title": "Milk",
+    "count": 3,
+    "tags": ["a"],
+    "where": {"row": 1},
+    "exact": True,
+    "note": 'a <b> "c"\nd',
+}
+SCHEMA = {"type": "object", "properties": {key: {"type": json_type(each)} for key, each in ARGUMENTS.items()}}
+
+
+WITHOUT_CALLS = ("ibm-granite-granite-3.3-2B-Instruct",)
+"""Templates that omit the calls of a history."""
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, (tools, _) in CHOSEN.items() if tools and name not in WITHOUT_CALLS]
+)
+def test_the_chosen_parser_reads_what_the_template_writes(name: str) -> None:
+    file = TEMPLATES / f"{name}.jinja"
+    if not file.is_file():
+        pytest.skip("the templates do not lie beside this checkout")
+    template = ChatTemplate.compile(
+        {"default": file.read_text("utf-8")}, special_tokens={"bos_token": "<s>", "eos_token": "</s>"}
+    )
+    call = {"id": "123456789", "type": "function", "function": {"name": "save_note", "arguments": ARGUMENTS}}
+    messages = [
+        {"role": "user", "content": "Please note it."},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+    ]
+    tool = {"type": "function", "function": {"name": "save_note", "description": "", "parameters": SCHEMA}}
+    prompt = template.render(messages, tools=[tool], add_generation_prompt=False)
+    parser = OURS.tool_parsers.load(str(CHOSEN[name][0])).factory
+    _, calls = parse_calls(
+        parser, prompt.rpartition("note it.")[2], tools=[Tool("save_note", parameters=SCHEMA)]
+    )
+    assert [(name, json.loads(arguments)) for name, arguments in calls] == [("save_note", ARGUMENTS)]
 
 
 def test_nothing_is_chosen_for_the_embedded_model() -> None:
