@@ -105,7 +105,8 @@ def test_a_star_stands_for_a_part_of_an_origin() -> None:
     inside = preflight(server, "https://b.a.example")
     assert inside.headers["access-control-allow-origin"] == "https://b.a.example"
     assert cors_headers(preflight(server, "https://a.example")) == {}
-    assert cors_headers(preflight(server, "https://evil.example/.a.example")) == {}
+    for origin in ("https://.a.example", "https://b.a.example.evil", "http://b.a.example", "https://a"):
+        assert cors_headers(preflight(server, origin)) == {}
 
 
 def test_a_preflight_request_needs_no_key() -> None:
@@ -176,7 +177,7 @@ def test_an_origin_is_written_as_browsers_send_it(text: str, origin: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "text", ["", "example.org", "https://a.example/path", "https://", "a b", "https://a:b"]
+    "text", ["", "example.org", "https://a.example/path", "https://", "a b", "https://a:b", "https://*.*.a"]
 )
 def test_text_that_is_no_origin_is_rejected(text: str) -> None:
     with pytest.raises(ValueError, match="is not an origin"):
