@@ -69,7 +69,6 @@ EXPECTED_FAILURES: dict[str, dict[str, str]] = {
         "test_extract_tool_calls_streaming_single": "parts of the call were emitted as text as well",
     },
     "tool/minimax_m3": {
-        " now.]<]minimax[>[<tool_call>": "half of a marker is text if the output ends",
         "test_unknown_tool_keeps_text": "without a schema, items are a list",
         "test_malformed_element_keeps_preceding_params[]<]minimax[>[<note>a": "a string is emitted at once",
         "]<]minimax[>[<n>" * 128: "deeper tags are a string",
