@@ -181,7 +181,7 @@ def test_a_value_in_a_cdata_section_may_have_tags() -> None:
     )
 
 
-@pytest.mark.parametrize("suffix", ["", ":opensource"])
+@pytest.mark.parametrize("suffix", ["", ":opensource", ":6124c78e"])
 def test_tokens_may_have_the_suffix_of_a_checkpoint(suffix: str) -> None:
     text = (
         "<tool_calls>\n<tool_call>go<tool_sep>\n<arg_key>text</arg_key>\n<arg_value>5</arg_value>\n"

@@ -347,6 +347,7 @@ CALLS = {
         "\n<tool_call:opensource>f<tool_sep:opensource>",
         "<tool_call:opensource>f</tool_call:opensource>",
     ),
+    "<tool_calls:6124c78e>": ("<tool_call:6124c78e>f<arg_key:6124c78e>",),
     "<|open|>tools<|sep|>": ('<|open|>call tool="f" index="1"<|sep|>',),
     "<function name=": ('"f">',),
     "]<]minimax[>[<tool_call>": ('\n]<]minimax[>[<invoke name="f">',),

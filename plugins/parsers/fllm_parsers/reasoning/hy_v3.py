@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from fllm.parsing import WORD, ReasoningParserBase
 
+_SUFFIXES = ("", ":opensource", ":6124c78e")
+"""Suffixes of published checkpoints."""
+
 
 class HyV3Parser(ReasoningParserBase):
     """Parses reasoning, unless the prompt closes it; tool calls end it, too."""
 
-    opening = ("<think>", "<think:opensource>")
-    closing = ("</think>", "</think:opensource>")
-    implicit_end = ("<tool_calls>", "<tool_calls:opensource>")
+    opening = tuple(f"<think{suffix}>" for suffix in _SUFFIXES)
+    closing = tuple(f"</think{suffix}>" for suffix in _SUFFIXES)
+    implicit_end = tuple(f"<tool_calls{suffix}>" for suffix in _SUFFIXES)
     call_beginnings = (
-        (("<tool_call>", "<tool_call:opensource>"), WORD, ("<tool_sep", "<arg_key", "</tool_call")),
+        (
+            tuple(f"<tool_call{suffix}>" for suffix in _SUFFIXES),
+            WORD,
+            ("<tool_sep", "<arg_key", "</tool_call"),
+        ),
     )

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 from fllm.parsing import TagFormat, TaggedToolCallParser, ToolFormat, tagged_arguments
 
-_SUFFIXES = ("", ":opensource")
+_V3, _V4 = ":opensource", ":6124c78e"
+_SUFFIXES = ("", _V3, _V4)
 """Suffixes of published checkpoints."""
 
 
@@ -54,7 +55,7 @@ class HyV4Parser(TaggedToolCallParser):
     A name without arguments is a call only if it is one of the request's tools, or the request has none.
     """
 
-    tags = _tags(_SUFFIXES[-1])
+    tags = _tags(_V4)
     opening = tuple(_marker("tool_call", suffix) for suffix in _SUFFIXES)
     closing = tuple(_marker(name, suffix) for suffix in _SUFFIXES for name in ("/tool_call", "/tool_calls"))
     section_markers = tuple(_marker("tool_calls", suffix) for suffix in _SUFFIXES)
@@ -63,7 +64,7 @@ class HyV4Parser(TaggedToolCallParser):
         for suffix in _SUFFIXES
         for name in ("arg_key", "/arg_key", "arg_value", "/arg_value")
     )
-    tool_format = _format(tags, _SUFFIXES[-1], "")
+    tool_format = _format(tags, _V4, "")
 
     def tags_after(self, marker: str) -> TagFormat:
         """Return the tags with the suffix of the opening marker."""
@@ -77,9 +78,9 @@ class HyV4Parser(TaggedToolCallParser):
 class HyV3Parser(HyV4Parser):
     """Parses calls with a separator after the name."""
 
-    tags = _tags(_SUFFIXES[-1], "tool_sep")
+    tags = _tags(_V3, "tool_sep")
     inner_markers = (*HyV4Parser.inner_markers, *(_marker("tool_sep", suffix) for suffix in _SUFFIXES))
-    tool_format = _format(tags, _SUFFIXES[-1], "\n")
+    tool_format = _format(tags, _V3, "\n")
 
     def tags_after(self, marker: str) -> TagFormat:
         """Return the tags with the suffix of the opening marker."""
