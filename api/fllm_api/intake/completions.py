@@ -12,6 +12,7 @@ from fllm.errors import RequestError
 from fllm.pipeline.detokenizer import Detokenizer
 from fllm.pipeline.pipeline import PipelineRequest
 from fllm.tokenizer import Tokenizer
+from fllm.values import ModelCard
 from fllm_api.app_state import AppState
 from fllm_api.encoding.completions import Echo
 from fllm_api.intake.constraints import read_output_constraint
@@ -74,7 +75,7 @@ def prepare_completion(body: CompletionRequest, server: AppState) -> Pieces[Prep
         if isinstance(prompt, str) and truncation is None:
             check_text_length(prompt, tokenizer, card, "prompt")
     echo, skip_special_tokens = bool(body.echo), body.skip_special_tokens is not False
-    middle = _fill_in_middle(body, tokenizer)
+    middle = _fill_in_middle(body, tokenizer, card)
     if body.max_tokens == 0 and not echo and body.prompt_logprobs is None:
         raise RequestError(
             "`max_tokens` is 0, which requires `echo`: true or `prompt_logprobs`; otherwise the response "
@@ -199,7 +200,7 @@ def _token_ids(
     return ids
 
 
-def _fill_in_middle(body: CompletionRequest, tokenizer: Tokenizer) -> FillInMiddle | None:
+def _fill_in_middle(body: CompletionRequest, tokenizer: Tokenizer, card: ModelCard) -> FillInMiddle | None:
     """Return how prompts with a suffix are written, or ``None`` without one."""
     if not body.suffix:
         return None
@@ -207,6 +208,7 @@ def _fill_in_middle(body: CompletionRequest, tokenizer: Tokenizer) -> FillInMidd
     for name in ("echo", "truncate_prompt_tokens"):
         if getattr(body, name):
             raise RequestError(f"`{name}` can't be combined with `suffix`", param=name)
+    check_text_length(body.suffix, tokenizer, card, "suffix")
     return middle
 
 

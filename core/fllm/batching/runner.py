@@ -74,7 +74,8 @@ class RunnerCapabilities(Struct, frozen=True, kw_only=True):
     verifies_drafts: bool = False
     """Accepts rows with `Row.drafts`: ``--speculative-config`` needs it."""
     applies_masks: bool = False
-    """Accepts rows with `Row.mask`: constrained decoding needs it."""
+    """Accepts rows with `Row.mask`: constrained decoding, thinking budgets, ``allowed_token_ids`` and
+    ``bad_words`` need it."""
 
 
 @runtime_checkable
