@@ -32,6 +32,9 @@ def intersect(a: Schema, b: Schema) -> dict[str, Any] | None:
         _intersect_properties(a, b, both)
     if any(keyword in a for keyword in _OF_ARRAYS) and any(keyword in b for keyword in _OF_ARRAYS):
         _intersect_items(a, b, both)
+    properties = both.get("properties", {})
+    if any(_listed_values(properties.get(name, True)) == [] for name in both.get("required", ())):
+        return None
     return both
 
 
@@ -56,6 +59,29 @@ def json_equal(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
+def _listed_values(schema: Any) -> list[Any] | None:
+    """Return the values that a schema lists, or ``None``; only ``allOf`` and ``not`` are looked into.
+
+    The schema is not validated yet.
+    """
+    if not isinstance(schema, dict):
+        return [] if schema is False else None
+    parts = schema["allOf"] if isinstance(schema.get("allOf"), list) else []
+    own = [schema["const"]] if "const" in schema else schema.get("enum")
+    lists: list[list[Any]] = [each for each in (own, *map(_listed_values, parts)) if isinstance(each, list)]
+    if not lists:
+        return None
+    first, *others = lists
+    excluded = _listed_values(schema.get("not")) or []
+    return [
+        value for value in first if all(_has(each, value) for each in others) and not _has(excluded, value)
+    ]
+
+
+def _has(values: list[Any], value: Any) -> bool:
+    return any(json_equal(value, other) for other in values)
+
+
 def _intersect_keyword(keyword: str, a: Any, b: Any) -> Any:
     if json_equal(a, b):
         return a
@@ -68,9 +94,9 @@ def _intersect_keyword(keyword: str, a: Any, b: Any) -> Any:
     if keyword == "type":
         return common_types(allowed_types({"type": a}), allowed_types({"type": b}))
     if keyword == "enum":
-        return [value for value in a if any(json_equal(value, other) for other in b)]
+        return [value for value in a if _has(b, value)]
     if keyword in ("required", "pattern", "not"):
-        return [*a, *(each for each in b if not any(json_equal(each, other) for other in a))]
+        return [*a, *(each for each in b if not _has(a, each))]
     if keyword == "multipleOf":
         return _common_multiple(Fraction(repr(a)), Fraction(repr(b)))
     raise unsupported(keyword, "it can't be combined across several schemas that must all hold")

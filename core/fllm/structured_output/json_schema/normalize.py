@@ -329,6 +329,9 @@ class _Normalizer:
 
     def _pointer(self, reference: str) -> str:
         """Return the JSON pointer for a ``$ref``, which may also be an ``$id`` or ``$anchor``."""
+        name, _, fragment = reference.partition("#")
+        if name in self._named and fragment.startswith("/"):
+            return f"{self._named[name]}{fragment}"
         reference = self._named.get(reference, reference)
         if not (reference == "#" or reference.startswith("#/")):
             raise unsupported("$ref", f"{reference!r} does not refer to the same schema, like '#/$defs/name'")

@@ -100,7 +100,7 @@ def _without_look_around(pattern: str) -> list[str]:
         pattern = f"{pattern[: match.start()]}$"
     for each in (*patterns, pattern):
         check_pattern(each, unicode_properties=True)
-    return [*patterns, pattern]
+    return [pattern, *patterns]
 
 
 def _opposites(pattern: str) -> list[str]:

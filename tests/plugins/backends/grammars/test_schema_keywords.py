@@ -199,6 +199,22 @@ ROWS: dict[str, tuple[Any, list[Any], list[Any]]] = {
         [{"kind": "a", "n": 1}, {"kind": "b"}, {"kind": "c", "n": 1}],
         [{"kind": "a"}],
     ),
+    "if then for each of many values": (
+        {
+            "type": "object",
+            "properties": {"kind": {"enum": list("abcdefghijkl")}, **dict.fromkeys("ABCDEFGHIJKL", INT)},
+            "required": ["kind"],
+            "allOf": [
+                {
+                    "if": {"properties": {"kind": {"const": kind}}, "required": ["kind"]},
+                    "then": {"required": [kind.upper()]},
+                }
+                for kind in "abcdefghijkl"
+            ],
+        },
+        [{"kind": "a", "A": 1}, {"kind": "l", "A": 1, "L": 1}],
+        [{"kind": "a"}, {"kind": "l", "A": 1}],
+    ),
     "if else": (
         {**KIND, "if": KIND_A, "else": {"properties": {"n": {"minimum": 5}}}},
         [{"kind": "a", "n": 1}, {"kind": "b", "n": 5}],
@@ -282,9 +298,17 @@ ROWS: dict[str, tuple[Any, list[Any], list[Any]]] = {
         [{"b": 1}],
     ),
     "references by name": (
-        {"$ref": "#node", "$defs": {"n": {"$anchor": "node", "type": "integer"}, "m": {"$id": "other"}}},
-        [1],
-        ["a"],
+        {
+            "properties": {
+                "a": {"$ref": "#node"},
+                "b": {"$ref": "other"},
+                "c": {"$ref": "http://x/y#/$defs/n"},
+            },
+            "$id": "http://x/y",
+            "$defs": {"n": {"$anchor": "node", "type": "integer"}, "m": {"$id": "other", "type": "string"}},
+        },
+        [{"a": 1, "b": "x", "c": 2}],
+        [{"a": "x"}, {"b": 1}, {"c": "x"}],
     ),
     "required on a property": (
         {"properties": {"a": {"type": "string", "required": True}}},
