@@ -197,6 +197,8 @@ def _plain_alternative(simple: Mapping[str, Any]) -> Iterable[Constraint]:
             yield Regex(_full_match(pattern))
         case {"minLength": min_length}:
             yield Regex(f"[^<]{{{min_length},{simple.get('maxLength', '')}}}")
+        case {"allOf": _}:  # only texts that are excluded
+            yield Regex("[^<]*")
         case {"type": "null"}:
             yield ConstString("null")
 

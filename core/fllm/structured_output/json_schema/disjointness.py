@@ -9,8 +9,7 @@ from collections.abc import Callable, Sequence
 from itertools import combinations, product
 from typing import Any
 
-from fllm.structured_output.json_schema.exclusion import json_type
-from fllm.structured_output.json_schema.intersection import allowed_types, common_types, json_equal
+from fllm.structured_output.json_schema.intersection import allowed_types, common_types, json_equal, json_type
 from fllm.structured_output.json_schema.keywords import Schema
 
 MAX_DEPTH = 4

@@ -48,6 +48,24 @@ def allowed_types(schema: Schema) -> list[str]:
     return types
 
 
+def json_type(value: Any) -> str:
+    """Return the narrowest type of a JSON value."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "boolean"
+        case float():
+            return "integer" if value.is_integer() else "number"
+        case int():
+            return "integer"
+        case str():
+            return "string"
+        case list():
+            return "array"
+    return "object"
+
+
 def json_equal(a: Any, b: Any) -> bool:
     """Return whether two values are equal in JSON, where ``true`` does not equal ``1``."""
     if isinstance(a, bool) or isinstance(b, bool):

@@ -19,13 +19,18 @@ Resolve = Callable[[str], Any]
 def without_conditions(own: Schema, negate: Callable[[Any], Any], note: Note) -> dict[str, Any]:
     """Replace ``not``, ``if`` and the dependencies by ``allOf`` and ``anyOf``.
 
-    ``not`` of listed values stays, as the list of these values.
+    ``not`` of listed values stays, as the list of these values, and so does ``not`` of a pattern of strings.
     """
     rest = dict(own)
     parts: list[Any] = []
     excluded = rest.pop("not", None)
     if isinstance(excluded, dict) and ("enum" in excluded or "const" in excluded):
         rest["not"] = list(excluded.get("enum", ())) if "enum" in excluded else [excluded["const"]]
+    elif isinstance(excluded, dict) and excluded.keys() == {"pattern"}:
+        if own.get("type") == "string":
+            rest["not"] = excluded
+        else:
+            parts.append({"type": "string", "not": excluded})
     elif excluded is not None:
         parts.append(negate(excluded))
         if parts[-1] is None:
@@ -78,6 +83,8 @@ def _violations(keyword: str, value: Any, negate: Callable[[Any], Any], resolve:
             for name, schema in value.items():
                 if (opposite := negate(schema)) not in (None, False):
                     yield {"type": "object", "required": [name], "properties": {name: opposite}}
+        case "pattern":
+            yield {"type": "string", "not": {"pattern": value}}
         case "not":
             yield value
         case "$ref":

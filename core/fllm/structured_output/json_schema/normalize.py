@@ -219,15 +219,21 @@ class _Normalizer:
             keyword: value for keyword, value in own.items() if keyword not in (*COMBINATORS, *UNEVALUATED)
         }
         named = keywords.pop("format", None)
+        excluded = [keywords.pop("not")] if isinstance(keywords.get("not"), dict) else []
         if "pattern" in keywords:
             keywords["pattern"] = self._patterns(keywords["pattern"], named)
         elif named is not None and not keywords.keys() & {"enum", "const"}:
             if named in FORMATS:
-                keywords["pattern"] = [f"^({FORMATS[named]})$"]
+                keywords["pattern"] = [{"pattern": f"^({FORMATS[named]})$"}]
             elif named in IMPOSSIBLE_FORMATS:
                 raise unsupported("format", f"{named!r} can't be enforced")
             else:
                 self.note("format", f"{named!r} is an annotation")
+        for each in excluded:
+            [negated_pattern, *more] = plain_patterns(each["pattern"])
+            if more:
+                raise unsupported("not", "look-around is not supported in a pattern that is negated")
+            keywords["pattern"] = [*keywords.get("pattern", ()), {"not": negated_pattern}]
         if "const" in keywords:
             constant = keywords.pop("const")
             if "enum" in keywords:
@@ -235,7 +241,7 @@ class _Normalizer:
             keywords["enum"] = [constant]
         return keywords
 
-    def _patterns(self, pattern: str, named: str | None) -> list[str]:
+    def _patterns(self, pattern: str, named: str | None) -> list[dict[str, Any]]:
         """Return the patterns for a pattern; if it can't be expressed, that of the ``format``."""
         try:
             return plain_patterns(pattern)
@@ -243,7 +249,7 @@ class _Normalizer:
             if named not in FORMATS:
                 raise
             self.note("pattern", f"the format {named!r} holds instead: {error.why}")
-            return [f"^({FORMATS[named]})$"]
+            return [{"pattern": f"^({FORMATS[named]})$"}]
 
     def _intersect_all(self, a: list[dict[str, Any]], b: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if len(a) * len(b) > MAX_ALTERNATIVES:

@@ -85,6 +85,9 @@ def _with_limited_names(own: dict[str, Any], subschemas: Subschemas) -> dict[str
         return {**own, "properties": properties, "additionalProperties": False, "default": False}
     if own["properties"] or listed:
         raise unsupported("propertyNames", "not supported together with 'properties'")
+    if all(each.keys() == {"not"} for each in constraints):
+        excluded = {str(name): False for each in constraints for name in each["not"]}
+        return {**own, "properties": excluded, "additionalProperties": own["default"]}
     patterns = [_name_pattern(each) for each in constraints]
     values = {pattern: own["default"] for pattern in patterns if pattern is not None}
     return {**own, "patternProperties": values, "additionalProperties": False}
@@ -122,7 +125,7 @@ def _patterns(own: Schema, subschemas: Subschemas) -> dict[str, Any]:
             raise unsupported("patternProperties", "look-around is not supported in the pattern of a name")
         normalized = subschemas.normalize(schema)
         same = next((each for each, other in patterns.items() if other == normalized), None)
-        joined = plain[0] if same is None else f"(?:{same})|(?:{plain[0]})"
+        joined = plain[0]["pattern"] if same is None else f"(?:{same})|(?:{plain[0]['pattern']})"
         if same is not None:
             del patterns[same]
         patterns[joined] = normalized

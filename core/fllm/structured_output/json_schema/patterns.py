@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from fllm.errors import RequestError
 from fllm.structured_output.json_schema.ecmascript import without_dialect
-from fllm.structured_output.json_schema.exclusion import other_texts
 from fllm.structured_output.json_schema.keywords import unsupported
 
 MAX_REPEATS = 1000
@@ -28,22 +28,18 @@ _UNICODE_PROPERTIES = dict.fromkeys("pPX", "Unicode properties")
 
 
 _LOOK_AHEAD = re.compile(r"\(\?[=!]")
-_CLASS = r"(?:\[(?:\\.|[^\]\\])+\]|\\[dDwWsS]|\\[^a-zA-Z0-9]|[^\\^$.|?*+()\[\]{}])"
-"""One character, or a class of characters."""
-_ONLY = re.compile(rf"\^?(?P<class>{_CLASS})(?P<repeat>[*+])\$")
-_FIRST = re.compile(rf"\^?(?P<class>{_CLASS})")
-_ANYWHERE = re.compile(rf"\^?\.\*(?P<class>{_CLASS})(?P<again>{_CLASS})?")
-_WHOLE = re.compile(r"\^?(?P<text>(?:\\[^a-zA-Z0-9]|[^\\^$.|?*+()\[\]{}])+)\$")
-_LOOK_BEHIND = re.compile(rf"\(\?<!(?P<class>{_CLASS})\)\$\Z")
+_LOOK_BEHIND = re.compile(r"\(\?<([=!])((?:\\.|[^()\\])*)\)\$\Z", re.DOTALL)
+"""Look-behind at the end of a pattern."""
 _SKIPPED = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]", re.DOTALL)
 """An escape or a class of characters, in which parentheses have no meaning."""
 
 
-def plain_patterns(pattern: str) -> list[str]:
-    """Return patterns without look-around, all of which a text must match.
+def plain_patterns(pattern: str) -> list[dict[str, Any]]:
+    """Return schemas with patterns without look-around, all of which a text must satisfy.
 
-    Of several alternatives, those that need look-around are dropped if others remain. Raise `SchemaError` if
-    the pattern can't be expressed, or needs more than a finite automaton of reasonable size.
+    Each is a ``pattern`` or ``not`` a ``pattern``; the first one is a ``pattern``. Of several alternatives,
+    those that need look-around are dropped if others remain. Raise `SchemaError` if the pattern can't be
+    expressed, or needs more than a finite automaton of reasonable size.
     """
     try:
         return _plain_patterns(without_dialect(pattern))
@@ -51,16 +47,14 @@ def plain_patterns(pattern: str) -> list[str]:
         raise unsupported("pattern", error.message) from None
 
 
-def _plain_patterns(pattern: str) -> list[str]:
+def _plain_patterns(pattern: str) -> list[dict[str, Any]]:
     alternatives = _split(pattern)
-    if len(alternatives) == 1:
-        return _without_look_around(pattern)
-    plain = [each for each in alternatives if _is_plain(each)]
-    if not plain:
-        return _without_look_around(alternatives[0])
-    joined = "|".join(plain)
-    check_pattern(joined, unicode_properties=True)
-    return [joined]
+    if plain := [each for each in alternatives if _is_plain(each)]:
+        return [{"pattern": "|".join(plain)}]
+    schemas = _without_look_around(alternatives[0])
+    for each in schemas:
+        check_pattern(each.get("not", each)["pattern"], unicode_properties=True)
+    return schemas
 
 
 def check_pattern(pattern: str, *, unicode_properties: bool = False) -> None:
@@ -86,50 +80,23 @@ def _is_plain(pattern: str) -> bool:
     return True
 
 
-def _without_look_around(pattern: str) -> list[str]:
-    """Turn each look-ahead at the beginning of a pattern into a pattern of its own."""
-    patterns, position = [], 1
+def _without_look_around(pattern: str) -> list[dict[str, Any]]:
+    """Turn look-ahead at the beginning and look-behind at the end into patterns of their own."""
+    schemas: list[dict[str, Any]] = []
+    position = 1
     while pattern.startswith("^") and (match := _LOOK_AHEAD.match(pattern, position)):
         end = _closing(pattern, match.end())
-        inner = pattern[match.end() : end]
-        patterns += [f"^(?:{inner})"] if match[0].endswith("=") else _opposites(inner)
+        schemas.append(_holds_or_not(f"^(?:{pattern[match.end() : end]})", match[0][-1]))
         position = end + 1
-    pattern = f"^{pattern[position:]}" if patterns else pattern
+    pattern = f"^{pattern[position:]}" if schemas else pattern
     if match := _LOOK_BEHIND.search(pattern):
-        patterns.append(f"(?:^|{_other_class(match['class'])})$")
+        schemas.append(_holds_or_not(f"(?:{match[2]})$", match[1]))
         pattern = f"{pattern[: match.start()]}$"
-    for each in (*patterns, pattern):
-        check_pattern(each, unicode_properties=True)
-    return [pattern, *patterns]
+    return [{"pattern": pattern}, *schemas]
 
 
-def _opposites(pattern: str) -> list[str]:
-    """Return patterns of the texts at whose beginning a pattern does not match.
-
-    Raise `RequestError` unless it is of one of a few common forms.
-    """
-    opposites = []
-    for each in _split(pattern):
-        if match := _ONLY.fullmatch(each):
-            other = _other_class(match["class"])
-            opposites.append(other if match["repeat"] == "*" else f"^$|{other}")
-        elif match := _FIRST.fullmatch(each):
-            opposites.append(f"^(?:$|{_other_class(match['class'])})")
-        elif (match := _ANYWHERE.fullmatch(each)) and match["again"] in (None, match["class"]):
-            one, other = match["class"], _other_class(match["class"])
-            opposites.append(f"^(?:{one}?{other})*{one}?$" if match["again"] else f"^{other}*$")
-        elif match := _WHOLE.fullmatch(each):
-            opposites.append(other_texts([re.sub(r"\\(.)", r"\1", match["text"])]))
-        else:
-            raise _unsupported(pattern, "look-around (?!")
-    return opposites
-
-
-def _other_class(characters: str) -> str:
-    """Return the class of all characters that are not in a class."""
-    if characters.startswith("["):
-        return f"[{characters[2:]}" if characters[1] == "^" else f"[^{characters[1:]}"
-    return characters.swapcase() if re.fullmatch(r"\\[dDwWsS]", characters) else f"[^{characters}]"
+def _holds_or_not(pattern: str, sign: str) -> dict[str, Any]:
+    return {"pattern": pattern} if sign == "=" else {"not": {"pattern": pattern}}
 
 
 def _split(pattern: str) -> list[str]:

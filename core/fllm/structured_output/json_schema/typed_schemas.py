@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Protocol
 
-from fllm.structured_output.json_schema.exclusion import json_type, other_texts
-from fllm.structured_output.json_schema.intersection import allowed_types, json_equal
+from fllm.structured_output.json_schema.intersection import allowed_types, json_equal, json_type
 from fllm.structured_output.json_schema.keywords import KEYWORDS_BY_TYPE, Schema, unsupported
 
 MAX_COUNT = 500
@@ -69,7 +68,11 @@ def normalize_enum(schema: Schema) -> dict[str, Any] | None:
         raise unsupported("enum", "an integer has more than 18 digits")
     if not fit:
         return None
-    return {"enum": fit, **_patterns(schema)} if any(isinstance(each, str) for each in fit) else {"enum": fit}
+    return (
+        {"enum": fit, **_patterns(schema.get("pattern", ()))}
+        if any(isinstance(each, str) for each in fit)
+        else {"enum": fit}
+    )
 
 
 def normalize_string(own: Schema) -> dict[str, Any] | None:
@@ -78,8 +81,8 @@ def normalize_string(own: Schema) -> dict[str, Any] | None:
     if upper is not None and lower > upper:
         return None
     excluded = [each for each in own.get("not", ()) if isinstance(each, str)]
-    others = [other_texts(excluded)] if excluded else []
-    result = {"type": "string", **_patterns({"pattern": [*own.get("pattern", ()), *others]})}
+    others = [{"not": {"enum": excluded}}] if excluded else []
+    result = {"type": "string", **_patterns([*own.get("pattern", ()), *others])}
     if lower or upper is not None:
         result["minLength"] = lower
     if upper is not None:
@@ -126,10 +129,11 @@ def bounds(own: Schema, what: str) -> tuple[int, int | None]:
     return int(lower), None if upper is None else min(int(upper), limit)
 
 
-def _patterns(schema: Schema) -> dict[str, Any]:
-    """Return the patterns that a string must match, the first one as ``pattern``."""
-    patterns = [{"pattern": each} for each in schema.get("pattern", ())]
-    return {**(patterns[0] if patterns else {}), **({"allOf": patterns[1:]} if patterns[1:] else {})}
+def _patterns(schemas: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the keywords for all of these patterns; the first one is ``pattern``, if it is one."""
+    first = schemas[0] if schemas and "pattern" in schemas[0] else {}
+    others = list(schemas[1:] if first else schemas)
+    return {**first, **({"allOf": others} if others else {})}
 
 
 def _satisfies(value: Any, schema: Schema) -> bool:

@@ -31,6 +31,7 @@ from fllm_backends.grammars.patterns import (
     CharClass,
     Node,
     RegexRepeat,
+    matches,
     parse_pattern,
 )
 from fllm_backends.grammars.rendering import render_regex
@@ -83,7 +84,7 @@ class JsonRules:
                 return self._object(schema)
             case {"type": "array"}:
                 return self._array(schema)
-            case {"type": "string", "pattern": _}:
+            case {"type": "string", "pattern": _} | {"type": "string", "allOf": _}:
                 return self._patterned(schema)
             case {"type": _}:
                 return self._leaf(schema)
@@ -116,7 +117,7 @@ class JsonRules:
 
     def _patterned(self, schema: dict[str, Any]) -> str:
         try:
-            return self._string(*_patterns(schema), *_length(schema))
+            return self._string(_quoted(ANY_TEXT), *_patterns(schema), *_length(schema))
         except RequestError:  # the library supports more, such as Unicode properties
             return self._leaf(schema)
 
@@ -154,9 +155,9 @@ class JsonRules:
         required, properties = schema.get("required", ()), schema.get("properties", {})
         members = _Members(
             [
-                _Property(_json(_json(name)), self._value(each), name in required)
+                _Property(_json(_json(name)), self._value(value), name in required)
                 for name, each in properties.items()
-                if each is not False
+                if (value := _with_patterns(name, each, schema.get("patternProperties", {}))) is not False
             ],
             self._others(schema),
             schema.get("minProperties", 0),
@@ -240,13 +241,43 @@ class _Members(Struct, frozen=True):
         return sequence(member, repeated(more, max(lower - 1, 0), None if upper is None else upper - 1))
 
 
+def _with_patterns(name: str, schema: Any, patterns: dict[str, Any]) -> Any:
+    """Return the schema of a property, to which those of the patterns that its name matches apply, too."""
+    found = [
+        each
+        for pattern, each in patterns.items()
+        if each not in ({}, schema) and matches(parse_pattern(pattern, full_match=False), name)
+    ]
+    if schema is False or False in found:
+        return False
+    if schema == {} and len(found) == 1:
+        return found[0]
+    if found:
+        raise RequestError(
+            f"unsupported JSON schema at 'patternProperties': the property {name!r} has a schema of its own",
+            code="unsupported_schema",
+        )
+    return schema
+
+
 def _shortened(rules: LarkRules, expression: str) -> str:
     return expression if len(expression) <= MAX_RULE else rules.add(expression)
 
 
 def _patterns(schema: dict[str, Any]) -> list[str]:
     """Return the expressions that a string must match."""
-    return [_pattern(each["pattern"]) for each in (schema, *schema.get("allOf", ())) if "pattern" in each]
+    return [
+        _expression(each) for each in (schema, *schema.get("allOf", ())) if each.keys() & {"pattern", "not"}
+    ]
+
+
+def _expression(schema: dict[str, Any]) -> str:
+    match schema:
+        case {"not": {"pattern": pattern}}:
+            return f"~{_pattern(pattern)}"
+        case {"not": {"enum": texts}}:
+            return f"~{_one_of(texts)}"
+    return _pattern(schema["pattern"])
 
 
 def _length(schema: dict[str, Any]) -> list[str]:

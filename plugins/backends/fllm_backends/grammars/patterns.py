@@ -88,6 +88,36 @@ def parse_pattern(pattern: str, *, full_match: bool) -> Node:
     return node
 
 
+def matches(node: Node, text: str) -> bool:
+    """Return whether a parsed pattern matches the whole text. It takes no more than polynomial time."""
+    return len(text) in _ends(node, text, {0})
+
+
+def _ends(node: Node, text: str, starts: set[int]) -> set[int]:
+    """Return the positions at which a match that begins at one of ``starts`` may end."""
+    match node:
+        case CharClass(ranges=ranges):
+            return {
+                start + 1
+                for start in starts
+                if start < len(text) and any(low <= ord(text[start]) <= high for low, high in ranges)
+            }
+        case RegexSequence(parts=parts):
+            for part in parts:
+                starts = _ends(part, text, starts)
+            return starts
+        case RegexAlternation(options=options):
+            return {end for option in options for end in _ends(option, text, starts)}
+        case RegexRepeat(item=item, min_count=min_count, max_count=max_count):
+            for _ in range(min_count):
+                starts = _ends(item, text, starts)
+            reached = set(starts)
+            for _ in range(len(text) if max_count is None else max_count - min_count):
+                starts = _ends(item, text, starts) - reached
+                reached |= starts
+            return reached
+
+
 def subtract(ranges: Ranges, others: Ranges) -> Ranges:
     """Return the characters that are in ``ranges`` but not in ``others``."""
     remaining = []

@@ -127,7 +127,7 @@ NOTED: dict[str, tuple[Any, str]] = {
     ),
     "an option": ({"anyOf": [{"pattern": "\\bx"}, {"type": "null"}]}, "'anyOf' in '#': without the option"),
     "a condition": (
-        {"type": "string", "if": {"pattern": "a"}, "then": {"minLength": 3}},
+        {"type": "string", "if": {"format": "email"}, "then": {"minLength": 3}},
         "'if' in '#': always holds",
     ),
     "properties": (

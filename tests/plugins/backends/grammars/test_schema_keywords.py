@@ -181,6 +181,17 @@ ROWS: dict[str, tuple[Any, list[Any], list[Any]]] = {
     "nullable": ({"type": "string", "nullable": True}, ["a", None], [1]),
     "nullable values": ({"enum": ["a"], "nullable": True}, ["a", None], ["b"]),
     "not a type": ({"not": {"type": ["string", "object", "array"]}}, [1, None, True], ["a", {}]),
+    "not a pattern": ({"not": {"pattern": "^a"}}, ["b", ""], ["a", 1]),
+    "if a pattern": (
+        {"type": "string", "if": {"pattern": "^a"}, "then": {"maxLength": 2}},
+        ["a", "ab", "bcd"],
+        ["abc"],
+    ),
+    "no word in a text": (
+        {"type": "string", "pattern": r"^(?!.*no)(?=.*\d)[a-z\d]+(?<!_x)$"},
+        ["n1", "1on"],
+        ["no1", "1no", "on", "1_x"],
+    ),
     "not a value": ({"type": "string", "not": {"const": "ab"}}, ["", "a", "abc", "b"], ["ab"]),
     "not a listed value": (
         {"type": "integer", "minimum": 0, "not": {"enum": [0, 3]}},
@@ -267,6 +278,16 @@ ROWS: dict[str, tuple[Any, list[Any], list[Any]]] = {
         {"properties": {"id": INT}, "patternProperties": {"^x": INT, "^y": STR}},
         [{"id": 1, "x1": 2, "y": "z"}, {}],
         [{"x1": "z"}, {"z": 1}],
+    ),
+    "a property that matches a pattern": (
+        {"properties": {"a": {}, "b": {}, "c": INT}, "patternProperties": {"a|c": INT, "b": False}},
+        [{"a": 1, "c": 2}],
+        [{"a": "x"}, {"b": 1}, {"c": "x"}],
+    ),
+    "patterns that overlap": (
+        {"type": "object", "patternProperties": {"a": INT, "b": STR}},
+        [{"a": 1, "b": "x"}],
+        [{"ab": 1}, {"ab": "x"}, {"a": "x"}],
     ),
     "closed by unevaluatedProperties": (
         {

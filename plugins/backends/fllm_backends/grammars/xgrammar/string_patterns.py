@@ -94,7 +94,7 @@ def _check_supported(schema: dict[str, Any]) -> None:
         case {"enum": _, "pattern": _}:
             what = "'enum' together with 'pattern'"
         case {"type": "string", "allOf": _}:
-            what = "several patterns"
+            what = "several patterns, or excluded texts"
         case {"type": "string", "pattern": _, "minLength": _} | {
             "type": "string",
             "pattern": _,
