@@ -209,3 +209,40 @@ def test_clients_may_need_a_certificate(files: Files, own: Files) -> None:
 
     more = {"ca_certs": own[0], "cert_reqs": ssl.CERT_REQUIRED}
     assert within(work, files, tls=more) == (True, 200)
+
+
+@pytest.mark.parametrize("factory", [None, asyncio.new_event_loop])
+def test_a_client_that_does_not_read_is_aborted(files: Files, factory: Any) -> None:
+    """What the server keeps for it is bounded, as without TLS."""
+    sent = 0
+    ended = asyncio.Event()
+
+    async def endless(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal sent
+        if scope["type"] == "lifespan":
+            await echo(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        waiting = asyncio.create_task(disconnection(receive))
+        while not waiting.done():
+            await send({"type": "http.response.body", "body": b"x" * 16384, "more_body": True})
+            sent += 16384
+            await asyncio.sleep(0)
+        ended.set()
+
+    async def disconnection(receive: Any) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    async def work(server: RunningListener) -> None:
+        _, writer = await asyncio.open_connection(
+            "127.0.0.1", server.port, ssl=client_context(files[0]), limit=1024
+        )
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(GET)
+        async with asyncio.timeout(20):
+            await ended.wait()
+        writer.transport.abort()
+
+    within(work, files, app=endless, factory=factory, write=0.3)
+    assert sent < 20_000_000
