@@ -21,8 +21,17 @@ from support.api_fakes import (
 from fllm.chat import ChatTemplate
 from fllm.events import ParserEvent, ToolStart
 from fllm.values import GenerateRequest
+from fllm_parsers.reasoning import cohere as cohere_reasoning
+from fllm_parsers.reasoning import deepseek_v3 as v4_reasoning
+from fllm_parsers.reasoning import kimi_k3 as k3_reasoning
+from fllm_parsers.reasoning import minimax_m3 as m3_reasoning
+from fllm_parsers.reasoning.identity import RawParser
 from fllm_parsers.reasoning.qwen3 import Qwen3Parser
+from fllm_parsers.tools.cohere import CohereCommandParser
+from fllm_parsers.tools.dsml import DeepSeekV4Parser
 from fllm_parsers.tools.hermes import HermesParser
+from fllm_parsers.tools.kimi_k3 import KimiK3Parser
+from fllm_parsers.tools.minimax_m3 import MiniMaxM3Parser
 
 WEATHER: Any = [{"type": "function", "function": {"name": "weather", "description": "d", "unknown": 1}}]
 
@@ -412,6 +421,81 @@ def test_what_is_left_behind_a_call_is_not_content(choice: str, left: str) -> No
     assert answer["message"]["tool_calls"][0]["function"] == {"name": "save_note", "arguments": "{}"}
     assert answer["finish_reason"] == "length"
     assert folded(events(chat(server, **asked, stream=True))) == (None, [("save_note", "{}")])
+
+
+M3 = "]<]minimax[>["
+FAMILIES: dict[str, tuple[Any, Any, list[str]]] = {
+    "DeepSeek-V4": (
+        v4_reasoning.DeepSeekV4Parser,
+        DeepSeekV4Parser,
+        [
+            "Hm.</think>",
+            '\n\n<｜DSML｜tool_calls>\n<｜DSML｜invoke name="save_note">\n',
+            '<｜DSML｜parameter name="title" string="true">Mi',
+            "lk</｜DSML｜parameter>\n</｜DSML｜invoke>\n</｜DSML｜tool_calls>",
+        ],
+    ),
+    "Kimi K3": (
+        k3_reasoning.KimiK3Parser,
+        KimiK3Parser,
+        [
+            "Hm.<|close|>think<|sep|><|open|>response<|sep|><|close|>response<|sep|>",
+            '<|open|>tools<|sep|><|open|>call tool="save_note" index="1"<|sep|>',
+            '<|open|>argument key="title" type="string"<|sep|>Mi',
+            "lk<|close|>argument<|sep|><|close|>call<|sep|><|close|>tools<|sep|><|close|>message<|sep|>",
+        ],
+    ),
+    "MiniMax-M3": (
+        m3_reasoning.MiniMaxM3Parser,
+        MiniMaxM3Parser,
+        [
+            "<mm:think>Hm.</mm:think>",
+            f'{M3}<tool_call>\n{M3}<invoke name="save_note">',
+            f"{M3}<title>Mi",
+            f"lk{M3}</title>{M3}</invoke>\n{M3}</tool_call>",
+        ],
+    ),
+    "Cohere": (
+        cohere_reasoning.CohereCommand3Parser,
+        CohereCommandParser,
+        [
+            "<|START_THINKING|>Hm.<|END_THINKING|>",
+            '<|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": "save_note", ',
+            '"parameters": {"title": "Mi',
+            'lk"}}\n]<|END_ACTION|>',
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize(("reasoning", "tools", "words"), FAMILIES.values(), ids=FAMILIES)
+@pytest.mark.parametrize(
+    ("options", "reason", "arguments"),
+    [({}, "tool_calls", '{"title": "Milk"}'), ({"max_tokens": 3}, "length", '{"title": "Mi')],
+)
+def test_reasoning_and_calls_of_recent_models_are_told_apart(
+    reasoning: Any, tools: Any, words: list[str], options: dict[str, Any], reason: str, arguments: str
+) -> None:
+    server = a_server(words, reasoning=reasoning, tools=tools)
+    schema = {"type": "object", "properties": {"title": {"type": "string"}}}
+    function = {"name": "save_note", "parameters": schema}
+    asked = {"tools": [{"type": "function", "function": function}], **options}
+    [answer] = chat(server, **asked).json()["choices"]
+    [call] = answer["message"]["tool_calls"]
+    assert call["function"] == {"name": "save_note", "arguments": arguments}
+    assert (answer["message"]["content"], answer["message"]["reasoning_content"]) == (None, "Hm.")
+    assert answer["finish_reason"] == reason
+    streamed = events(chat(server, **asked, stream=True))
+    assert folded(streamed) == (None, [("save_note", arguments)])
+    assert "".join(delta.get("reasoning_content") or "" for delta in deltas(streamed)) == "Hm."
+
+
+def test_raw_shows_what_the_model_writes_although_the_request_has_tools() -> None:
+    words = ["<think>Hm.</think>", '<tool_call>\n{"name": "save_note"', ', "arguments": {}}\n</tool_call>']
+    server = a_server(words, reasoning=RawParser, tools=RawParser)
+    [answer] = chat(server, tools=SAVE_NOTE).json()["choices"]
+    assert (answer["message"]["content"], answer["finish_reason"]) == ("".join(words), "stop")
+    assert folded(events(chat(server, tools=SAVE_NOTE, stream=True))) == ("".join(words), [])
 
 
 @pytest.mark.parametrize(
