@@ -112,6 +112,8 @@ class TokenLogprob(Struct, frozen=True, array_like=True):
     logprob: float
     top: tuple[tuple[int, float], ...] = ()
     """The most likely tokens at this position and their log-probabilities, best first."""
+    rank: int | None = None
+    """1 for the most likely token of the vocabulary, or ``None`` if it is not known."""
 
 
 class EngineOutput(Struct, frozen=True, kw_only=True, omit_defaults=True):

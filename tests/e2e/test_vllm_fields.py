@@ -58,7 +58,8 @@ def test_token_ids_and_log_probabilities_of_the_prompt(
     assert len(prompt_tokens) == whole["usage"]["prompt_tokens"]
     for token, entry in zip(prompt_tokens[1:], about_prompt["prompt_logprobs"][1:], strict=True):
         assert entry[str(token)]["logprob"] <= 0
-        assert min(each["rank"] or 2 for each in entry.values()) == 1
+        assert min(each["rank"] for each in entry.values()) == 1
+        assert len(entry) == (1 if entry[str(token)]["rank"] == 1 else 2)
     sent = [each for chunk in chunks for part in chunk["choices"] for each in part.get("token_ids", [])]
     assert sent == choice["token_ids"]
     assert len(sent) == whole["usage"]["completion_tokens"]

@@ -75,12 +75,13 @@ class TokenDetails:
         return self._prompt_logprobs.pop(index, UNSET)
 
     def _entry(self, logprob: TokenLogprob | None) -> dict[int, PromptTokenLogprob] | None:
-        """Return the token of the prompt and the most likely ones. The rank of an unlikely one is unknown."""
+        """Return the token of the prompt and the most likely ones, each with its rank if that is known."""
         if logprob is None:
             return None
         ranked = enumerate(logprob.top[: self._top], start=1)
         tokens = {i: (value, rank) for rank, (i, value) in ranked}
-        own = (logprob.logprob, tokens[logprob.token_id][1] if logprob.token_id in tokens else None)
+        rank = tokens[logprob.token_id][1] if logprob.token_id in tokens else logprob.rank
+        own = (logprob.logprob, rank)
         return {
             i: PromptTokenLogprob(finite(value), rank, self._formatter.format(i))
             for i, (value, rank) in {logprob.token_id: own, **tokens}.items()

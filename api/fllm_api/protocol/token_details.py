@@ -10,7 +10,7 @@ class PromptTokenLogprob(Struct, frozen=True):
 
     logprob: float
     rank: int | None
-    """1 for the most likely token; ``null`` if it is not one of those that were asked for."""
+    """1 for the most likely token; ``null`` if the backend does not report it."""
     decoded_token: str
 
 

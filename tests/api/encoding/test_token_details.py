@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from support.api_fakes import EOS, FakeReasoningParser, a_server, chat, complete, error_of, events, spell
 
-from fllm_api.encoding.logprobs import PIECE_TOKENS
+from fllm.pipeline.output_processor import SequenceOutput
+from fllm.values import TokenLogprob
+from fllm_api.encoding.logprobs import PIECE_TOKENS, TokenFormatter
+from fllm_api.encoding.token_details import TokenDetails
 
 WORDS = ("Hello", " world", "!")
 
@@ -93,6 +97,24 @@ def test_prompt_logprobs_have_vllms_format() -> None:
     assert complete(server, prompt="ab", prompt_logprobs=0).json()["choices"][0]["prompt_logprobs"] == [
         None,
         {str(b): entry(server, "b", rank=None)},
+    ]
+
+
+def test_a_rank_that_the_backend_reports_is_passed_on() -> None:
+    server = a_server()
+    details = TokenDetails([[0, 1]], 1, TokenFormatter(server.tokenizer, as_ids=True), prompt_logprobs=1)
+    unlikely = TokenLogprob(1, -9.0, ((0, -0.1),), 77)
+    likely = TokenLogprob(0, -0.1, ((0, -0.1),), 1)
+    output = SequenceOutput(index=0, events=[], tokens=[], prompt_logprobs=[None, unlikely, likely])
+    details.add(output)
+    found = msgspec.json.decode(msgspec.json.encode(details.take_prompt_logprobs(0)))
+    assert found == [
+        None,
+        {
+            "1": {"logprob": -9.0, "rank": 77, "decoded_token": "token_id:1"},
+            "0": {"logprob": -0.1, "rank": 1, "decoded_token": "token_id:0"},
+        },
+        {"0": {"logprob": -0.1, "rank": 1, "decoded_token": "token_id:0"}},
     ]
 
 

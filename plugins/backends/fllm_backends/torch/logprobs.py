@@ -10,16 +10,19 @@ from fllm.values import TokenLogprob
 
 
 def top_logprobs(logits: Tensor, tokens: Sequence[int], tops: Sequence[int]) -> list[TokenLogprob]:
-    """Return the log-probability of each row's token and of its most likely tokens, best first.
+    """Return the log-probability and rank of each row's token, and its most likely tokens, best first.
 
     ``logits`` is [rows, vocabulary], ``tokens`` the chosen token of each row, ``tops`` the number of most
     likely tokens to return for each row.
     """
     logprobs = logits.log_softmax(-1)
-    chosen = logprobs.gather(1, logprobs.new_tensor(tokens).long()[:, None])[:, 0].tolist()
+    chosen = logprobs.gather(1, logprobs.new_tensor(tokens).long()[:, None])[:, 0]
+    ranks = (logprobs > chosen[:, None]).sum(-1) + 1
     best = logprobs.topk(min(max(tops), logprobs.shape[1]))
     rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
     return [
-        TokenLogprob(token, logprob, tuple(zip(ids[:top], values[:top], strict=True)))
-        for token, logprob, top, (ids, values) in zip(tokens, chosen, tops, rows, strict=True)
+        TokenLogprob(token, logprob, tuple(zip(ids[:top], values[:top], strict=True)), rank)
+        for token, logprob, rank, top, (ids, values) in zip(
+            tokens, chosen.tolist(), ranks.tolist(), tops, rows, strict=True
+        )
     ]

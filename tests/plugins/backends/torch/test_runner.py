@@ -287,6 +287,7 @@ def test_prompt_logprobs_come_chunk_by_chunk(runner: TorchRunner, tiny: Path) ->
         assert found.token_id == ids[place]
         assert found.logprob == pytest.approx(wanted[place - 1, ids[place]].item(), abs=1e-4)
         assert [token for token, _ in found.top] == wanted[place - 1].topk(2).indices.tolist()
+        assert found.rank == wanted[place - 1].argsort(descending=True).tolist().index(ids[place]) + 1
 
 
 def test_closing_drops_the_model_and_may_come_before_loading(tiny: Path) -> None:
