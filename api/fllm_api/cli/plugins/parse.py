@@ -19,7 +19,7 @@ from fllm_api.intake.tools import to_tools
 from fllm_api.protocol.chat import ChatTool
 
 
-@click.command("parse", params=PLUGIN_OPTIONS, context_settings=CONTEXT_SETTINGS)
+@click.command("parse", params=[*PLUGIN_OPTIONS], context_settings=CONTEXT_SETTINGS)
 @click.argument("name")
 @click.argument("file", type=click.File("rb"), default="-")
 @click.option("--reasoning-parser", metavar="NAME", help="Reasoning parser that reads the text first.")
