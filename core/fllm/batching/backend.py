@@ -180,7 +180,14 @@ class BatchedBackend:
         if request.constraint is None or self._grammar_cache is None:
             return None
         matcher = await self._grammar_cache.matcher(request.constraint, client=request.client)
-        return GrammarState(matcher, self._vocabulary(), self._engine.mask_worker, client=request.client)
+        sampling = request.sampling
+        return GrammarState(
+            matcher,
+            self._vocabulary(),
+            self._engine.mask_worker,
+            client=request.client,
+            forces=not (sampling.allowed_token_ids or sampling.bad_words_token_ids),
+        )
 
     async def _token_filter(self, request: GenerateRequest) -> TokenFilter | None:
         sampling, card = request.sampling, self._require_card()

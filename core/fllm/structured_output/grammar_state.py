@@ -54,7 +54,9 @@ class GrammarState:
         worker: MaskWorker,
         *,
         client: str = "",
+        forces: bool = True,
     ) -> None:
+        """Set up the state; with ``forces=False``, tokens without an alternative are sampled like others."""
         self.client = client
         self.cancelled = False
         """Whether the sequence has ended."""
@@ -67,7 +69,7 @@ class GrammarState:
         self.missed_mask = False
         """Whether the last row of the sequence did not get its mask in time. What it sampled is dropped."""
         self._matcher = matcher
-        self._forcing = matcher if isinstance(matcher, ForcesTokens) else None
+        self._forcing = matcher if forces and isinstance(matcher, ForcesTokens) else None
         self._worker = worker
         self._eos_token_ids = vocabulary.eos_token_ids
         self._buffer = bytearray(4 * vocabulary.bitmask_size)

@@ -109,6 +109,7 @@ def test_a_constraint_may_end_although_its_stop_token_is_not_allowed() -> None:
     ("constraint", "sampling"),
     [
         ("1234", {"allowed_token_ids": (1, 2)}),
+        ("f1234", {"allowed_token_ids": (1, 2)}),
         (None, {"allowed_token_ids": (3,), "bad_words_token_ids": ((3, 3),)}),
         (None, {"allowed_token_ids": (10,), "min_tokens": 2}),
         (None, {"allowed_token_ids": (3,), "bad_words_token_ids": ((3,),)}),
