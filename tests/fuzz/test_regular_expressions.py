@@ -178,7 +178,7 @@ BUILT_WHILE_SERVING = {
     "core/fllm/parsing/tag_scanner.py",
     "core/fllm/parsing/tool_call_parser.py",
     "core/fllm/parsing/tagged_tool_calls.py",
-    "plugins/backends/fllm_backends/grammars/structural_tags.py",
+    "plugins/backends/fllm_backends/grammars/xgrammar/structural_tags.py",
 }
 """Modules that build patterns while serving: from escaped constants, never from a client's text."""
 PARSES_CLIENT_PATTERNS = "plugins/backends/fllm_backends/grammars/patterns.py"
