@@ -28,6 +28,7 @@ from fllm_api.intake.shared_prefix_file import read_shared_prefix
 
 log = logging.getLogger("fllm.server")
 
+NAME_OPTION = "--served-model-name"
 MAX_TEMPLATE_BYTES = 1024**2
 """Maximum size of the ``--chat-template`` file."""
 
@@ -36,7 +37,17 @@ FURIOSA_LLM_PORT, or in the --config file. The command line takes precedence ove
 environment over the file."""
 
 
-@click.command("serve", params=SERVE_PARAMS, context_settings=CONTEXT_SETTINGS, epilog=EPILOG)
+class ServeCommand(click.RichCommand):
+    """Accepts several values after one ``--served-model-name``, as vLLM does."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments with one option for each name."""
+        return super().parse_args(ctx, repeat_name_option(args))
+
+
+@click.command(
+    "serve", cls=ServeCommand, params=SERVE_PARAMS, context_settings=CONTEXT_SETTINGS, epilog=EPILOG
+)
 @click.pass_context
 def serve(ctx: click.RichContext, /, **options: Any) -> None:
     """Serve MODEL with an OpenAI-compatible API. The default is the embedded SmolLM2-135M-Instruct."""
@@ -62,6 +73,25 @@ def serve(ctx: click.RichContext, /, **options: Any) -> None:
         from fllm_api.cli.lifecycle import run
 
         run(settings, plugins, sockets, started_at)
+
+
+def repeat_name_option(args: list[str]) -> list[str]:
+    """Return ``MODEL --served-model-name a b`` with the option before each name.
+
+    MODEL must be first. Otherwise it could be any of the values.
+    """
+    if not args or args[0].startswith("-"):
+        return args
+    repeated: list[str] = []
+    names: int | None = None
+    for arg in args:
+        if arg.startswith("-"):
+            names = {NAME_OPTION: 0, f"{NAME_OPTION}=": 1}.get(arg[: len(NAME_OPTION) + 1])
+        elif names is not None:
+            repeated += [NAME_OPTION] if names else []
+            names += 1
+        repeated.append(arg)
+    return repeated
 
 
 def bind_sockets(config: ServerConfig, stack: ExitStack) -> list[socket.socket]:

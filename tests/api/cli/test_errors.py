@@ -44,7 +44,7 @@ BAD = {
         "'--tool-call-parser'",
         "there is no tool-call parser 'lama3_json'; did you mean 'llama3_json'?",
     ],
-    "serve --reasoning-parser r2d2": ["'--reasoning-parser'", "'r2d2'", "registered: deepseek_r1"],
+    "serve --reasoning-parser r2d2": ["'--reasoning-parser'", "'r2d2'", "registered: ", "deepseek_r1"],
     "serve --enable-auto-tool-choice --tool-call-parser none": [
         "--enable-auto-tool-choice requires --tool-call-parser NAME, not none",
         "llama3_json",

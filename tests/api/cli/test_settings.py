@@ -292,6 +292,22 @@ def test_isolation_by_key_requires_keys() -> None:
 
 
 @pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        ("org/m --served-model-name a b --port 1", ("a", "b")),
+        ("org/m --port 1 --served-model-name=a b c", ("a", "b", "c")),
+        ("org/m --served-model-name a b --port 1 --served-model-name a c", ("a", "b", "c")),
+        ("--served-model-name a org/m", ("a",)),
+        ("org/m --served-model-name a", ("a",)),
+    ],
+)
+def test_several_names_may_follow_one_option(arguments: str, names: tuple[str, ...]) -> None:
+    made = settings(*arguments.split(" "))
+    assert (made.server.served_model_name, *made.server.served_model_aliases) == names
+    assert made.backend_config.model == "org/m"
+
+
+@pytest.mark.parametrize(
     ("arguments", "origins"),
     [
         ((), ("localhost",)),
