@@ -45,6 +45,16 @@ class Node(pydantic.BaseModel):
     children: list[Node] = []
 
 
+class Leaf(pydantic.BaseModel):
+    kind: Literal["leaf"] = "leaf"
+    value: int
+
+
+class Branch(pydantic.BaseModel):
+    kind: Literal["branch"] = "branch"
+    parts: list[Annotated[Branch | Leaf, Field(discriminator="kind")]] = []
+
+
 class Point(NamedTuple):
     x: int
     y: int = 0
@@ -80,6 +90,7 @@ PYDANTIC_TYPES: dict[str, Any] = {
     "tagged union": Annotated[Cat | Dog, Field(discriminator="kind")],
     "union": Cat | Dog,
     "recursive": Node,
+    "recursive tagged union": Branch,
     "NamedTuple": Point,
     "TypedDict": Place,
     "dict": dict[str, int],

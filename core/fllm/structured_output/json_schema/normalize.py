@@ -97,8 +97,8 @@ class _Normalizer:
         """JSON pointers of the schemas that have an ``$id`` or ``$anchor``."""
         self._place = "#"
         """The JSON pointer of the schema that is being normalized."""
-        self._names: dict[str, str] = {}
-        """Names of the definitions by the JSON pointers that refer to them."""
+        self._names: dict[tuple[str, str], str] = {}
+        """Names of the definitions by JSON pointers, each with a property that is required, if any."""
         self._definitions: dict[str, Any] = {}
         self._count = 0
         self._depth = 0
@@ -108,8 +108,10 @@ class _Normalizer:
         result = self.normalize(self._root)
         pending = list(self._names)
         while pending:
-            for pointer in pending:
-                self._definitions[self._names[pointer]] = self.normalize(self._resolve(pointer))
+            for pointer, required in pending:
+                schema = self._resolve(pointer)
+                schema = {"allOf": [schema, {"required": [required]}]} if required else schema
+                self._definitions[self._names[pointer, required]] = self.normalize(schema)
             pending = [each for each, name in self._names.items() if name not in self._definitions]
         if result is None or any(each is None for each in self._definitions.values()):
             raise RequestError("the JSON schema allows no value", code="unsupported_schema")
@@ -149,7 +151,11 @@ class _Normalizer:
         own = self._keywords(schema) if isinstance(schema, Mapping) else {}
         match own:
             case {"$ref": str(pointer)} if len(own) == 1:
-                return {"$ref": f"#/$defs/{self._name(self._pointer(pointer))}"}
+                return self._reference(pointer)
+            case {"allOf": [{"$ref": str(pointer), **more}, {"required": [str(tag)], **others}]} if (
+                len(own) == 1 and not more and not others
+            ):
+                return self._reference(pointer, tag)
             case {"allOf": [only]} if len(own) == 1:
                 return self.normalize(only)
             case {"anyOf": list(options)} if len(own) == 1:
@@ -330,8 +336,9 @@ class _Normalizer:
             return {"type": kind}
         return normalize_enum({"enum": [None] if kind == "null" else [True, False], "not": own["not"]})
 
-    def _name(self, pointer: str) -> str:
-        return self._names.setdefault(pointer, f"d{len(self._names)}")
+    def _reference(self, reference: str, required: str = "") -> dict[str, Any]:
+        name = self._names.setdefault((self._pointer(reference), required), f"d{len(self._names)}")
+        return {"$ref": f"#/$defs/{name}"}
 
     def _pointer(self, reference: str) -> str:
         """Return the JSON pointer for a ``$ref``, which may also be an ``$id`` or ``$anchor``."""
