@@ -28,7 +28,7 @@ from fllm_api.cli.settings import Settings, settings_from_options
 from fllm_api.config import ServerConfig
 
 AUTO = ServerConfig(served_model_name="m", tool_call_parser="auto", reasoning_parser="auto")
-EVIDENCE = '{# <|start_header_id|> {"name": function name, "parameters": <｜Assistant｜> </think> #}'
+EVIDENCE = '{# <|start_header_id|> {"name": function name, "parameters": <｜Assistant｜><think> </think> #}'
 
 
 class Acme:
