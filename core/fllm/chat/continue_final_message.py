@@ -28,12 +28,22 @@ def cut_at_marker(rendered: str, messages: Sequence[Mapping[str, Any]]) -> str:
     end = rendered.rfind(_MARKER.rstrip())
     content = messages[-1]["content"]
     text = content if isinstance(content, str) else content[-1]["text"]
-    if end < 0 or text.strip() not in rendered:
+    # Templates put what precedes the tag elsewhere, or leave it out.
+    answer = text.rpartition("</think>")[2]
+    if end < 0 or answer.strip() not in rendered:
         raise RequestError(
             "the chat template does not render the whole final message, so it can't be continued",
             param="continue_final_message",
         )
-    return rendered[:end] if rendered.startswith(_MARKER, end) else rendered[:end].rstrip()
+    prompt = rendered[:end] if rendered.startswith(_MARKER, end) else rendered[:end].rstrip()
+    return _without_empty_reasoning(prompt) if text.lstrip().startswith("<think>") else prompt
+
+
+def _without_empty_reasoning(prompt: str) -> str:
+    """Return the prompt without an empty ``<think>`` block before the final message's own ``<think>``."""
+    before, tag, reasoning = prompt.rpartition("<think>")
+    block = before.rstrip().removesuffix("</think>").rstrip()
+    return block + reasoning if before.rstrip().endswith("</think>") and block.endswith(tag) else prompt
 
 
 def _with_marker(content: object, index: int) -> Any:

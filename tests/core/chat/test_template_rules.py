@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.histories import is_whole
 from support.paths import SHARED
@@ -151,6 +151,7 @@ def test_every_history_is_in_the_prompt(name: str, tools: list[Message] | None) 
 
 
 @every_template
+@settings(deadline=None)  # the first example compiles the template
 @given(messages=histories(), tools=st.sampled_from((None, TOOLS)))
 def test_any_history_is_in_the_prompt(
     name: str, messages: list[Message], tools: list[Message] | None
@@ -292,10 +293,9 @@ def test_an_error_names_the_message_that_the_client_sent() -> None:
     assert caught.value.param == "messages[2].content[0].type"
 
 
-def test_long_histories_take_linear_time() -> None:
-    roles = [system("s"), user("u"), user("u"), assistant("a"), assistant("a")] * 20_000
-    calls = assistant(None, *[call("fun", str(i)) for i in range(50_000)])
-    many = [*roles, calls, *[result("r", str(i)) for i in reversed(range(50_000))]]
+def test_a_long_history_is_adapted_in_linear_time() -> None:
+    roles = [system("s"), user("u"), user("u"), assistant("a"), assistant("a")] * 4_000
+    calls = assistant(None, *[call("fun", str(i)) for i in range(10_000)])
+    read = as_read([*roles, calls, *[result("r", str(i)) for i in reversed(range(10_000))]])
     for name in ("alternating, no system message, no tools", "one call", "no calls and no results"):
-        for template in (compiled(name)._templates["default"],):
-            assert len(template.rules.adapt(as_read(many))) > 1
+        assert len(compiled(name)._templates["default"].rules.adapt(read)) > 1
