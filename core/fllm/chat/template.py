@@ -124,6 +124,7 @@ class ChatTemplate:
         inject_tools: bool = False,
         call_format: CallFormat = DEFAULT_CALL_FORMAT,
         explain_calls: bool = False,
+        adapt: bool = True,
         kwargs: Mapping[str, Any] = {},
     ) -> str:
         """Return the text of the prompt, special tokens included; raise `RequestError` if that fails.
@@ -136,14 +137,15 @@ class ChatTemplate:
         With ``inject_tools``, a message lists the tools if the template does not render them. Calls
         that it does not render become text in ``call_format``. With ``explain_calls``, a message explains the
         format if there are tools. With ``continue_final_message``, the text ends where the last message's
-        content ends. Whatever else the template can't express is adapted, see `fllm.chat.template_rules`.
+        content ends. With ``adapt``, what the template can't express is adapted: `fllm.chat.template_rules`.
         """
         _check_conflicts(messages, add_generation_prompt, continue_final_message, kwargs)
         template = self._select(has_tools=bool(tools))
         rules = template.rules_with_tools if tools else template.rules
-        _check_roles(messages, rules)
+        if adapt:
+            _check_roles(messages, rules)
         conversation = normalize_messages(messages, template.message_format)
-        for adaptation in template.tool_adaptations if tools else ():
+        for adaptation in template.tool_adaptations if adapt and tools else ():
             tools = [adaptation.adapt(tool) for tool in tools or ()]
         explained = call_format if tools and explain_calls else None
         if tools and inject_tools and not template.renders_tools:
@@ -154,7 +156,7 @@ class ChatTemplate:
             conversation = escaper.escape_messages(conversation)
             tools = escaper.escape_values(tools)
             kwargs = {**kwargs, "documents": escaper.escape_values(kwargs.get("documents"))}
-        if rules.adaptations:
+        if adapt and rules.adaptations:
             conversation = normalize_messages(rules.adapt(conversation, call_format), template.message_format)
         variables = {
             "documents": None,

@@ -9,6 +9,8 @@ from msgspec import Struct
 
 Tool = Mapping[str, Any]
 Tools = Sequence[Tool]
+MAX_LEVELS = 64
+"""Levels of a schema that are adapted; what is nested deeper stays as it is."""
 _EXAMPLES = ("const", "default", "enum", "example", "examples")
 """Keywords with values that are not schemas."""
 
@@ -34,12 +36,14 @@ def choose_types(tool: Tool) -> Tool:
     return {**tool, "function": {**function, "parameters": _with_one_type(function["parameters"])}}
 
 
-def _with_one_type(schema: Any) -> Any:
-    if isinstance(schema, list):
-        return [_with_one_type(each) for each in schema]
-    if not isinstance(schema, dict):
+def _with_one_type(schema: Any, levels: int = MAX_LEVELS) -> Any:
+    if isinstance(schema, list) and levels:
+        return [_with_one_type(each, levels - 1) for each in schema]
+    if not isinstance(schema, dict) or not levels:
         return schema
-    chosen = {key: value if key in _EXAMPLES else _with_one_type(value) for key, value in schema.items()}
+    chosen = {
+        key: value if key in _EXAMPLES else _with_one_type(value, levels - 1) for key, value in schema.items()
+    }
     if isinstance(types := schema.get("type"), list):
         chosen["type"] = next((each for each in types if each != "null"), "null")
     return chosen

@@ -81,8 +81,8 @@ class ChatTemplateContract:
         return ChatTemplate.compile(sources, special_tokens=self.special_tokens)
 
     def render(self, messages: Sequence[Message], **options: Any) -> str:
-        """Render a conversation as the server does."""
-        return self.template().render(messages, **options)
+        """Render a conversation as the server does, but adapt nothing that the template can't express."""
+        return self.template().render(messages, adapt=False, **options)
 
     def test_the_template_compiles(self) -> None:
         self.template().check()

@@ -226,9 +226,12 @@ def test_what_is_adapted_has_the_form_that_the_model_knows() -> None:
     )
     assert render(strict, *calls) == (
         '[user]u1[assistant]t1\n\n[{"name": "fun", "parameters": {"x": "fun-x"}}, '
-        '{"name": "gun", "parameters": {"x": "gun-x"}}][user]Result of gun:\nr2\n\nResult of fun:\nr1'
+        '{"name": "gun", "parameters": {"x": "gun-x"}}]'
+        "[user]The function gun returned: r2\n\nThe function fun returned: r1"
     )
-    assert render("results only of calls", user("u1"), result("r1")) == "[user]u1[user]Result:\nr1"
+    assert (
+        render("results only of calls", user("u1"), result("r1")) == "[user]u1[user]The function returned: r1"
+    )
 
 
 def test_the_ids_of_a_call_and_its_result_stay_the_same_id() -> None:
