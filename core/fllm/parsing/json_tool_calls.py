@@ -13,6 +13,7 @@ from fllm.parsing.body_scanner import MAX_NAME_LENGTH, BodyScanner, ScanState
 from fllm.parsing.json_objects import read_object
 from fllm.parsing.json_scanner import JsonScanner
 from fllm.parsing.tool_call_parser import Call, ToolCallParser
+from fllm.parsing.tool_parameters import Parameters
 from fllm.structured_output.tool_format import ToolFormat
 
 _Scanner = TypeVar("_Scanner", bound=BodyScanner)
@@ -160,7 +161,11 @@ class JsonToolCallParser(JsonArgumentsParser[JsonScanner]):
 
     def parse_body(self, scanner: JsonScanner) -> Sequence[Call]:
         """Return the call, if the object has a name and its arguments are an object."""
-        call = call_from_json(scanner.members)
+        members = scanner.members
+        call = call_from_json(members)
+        if call is None and self.marker and not members.keys() & {*_ARGUMENT_KEYS}:
+            call = call_from_json({**members, "arguments": "{}"})
+            return [call] if call and self.is_tool(call.name) else []
         return [call] if call and call.arguments.startswith("{") else []
 
 
@@ -221,7 +226,8 @@ def call_from_json(members: Mapping[str, str]) -> Call | None:
 def make_call(name: str, arguments: str, call_id: str | None = None) -> Call | None:
     """Return a call of the function ``name``, or ``None`` if no client could receive such a name.
 
-    ``arguments`` is JSON text. It becomes an object where it is ``null`` or an object that was encoded twice.
+    ``arguments`` is JSON text. It becomes an object where it is ``null``, an empty string, or an object that
+    was encoded twice.
     """
     return Call(name, _unwrapped(arguments), call_id) if is_name(name) else None
 
@@ -233,7 +239,7 @@ def is_name(name: object) -> TypeGuard[str]:
 
 
 def _unwrapped(arguments: str) -> str:
-    """Return the arguments as an object if they are ``null`` or an object that was encoded twice.
+    """Return the arguments as an object if they are empty or an object that was encoded twice.
 
     Other values (a number, a list, a sentence) are returned unchanged, because a client's tool may accept
     them.
@@ -241,7 +247,8 @@ def _unwrapped(arguments: str) -> str:
     if arguments == "null":
         return "{}"
     if arguments.startswith('"'):
-        inner = read_object(json.loads(arguments).strip())
+        text = json.loads(arguments).strip()
+        inner = read_object(text or "{}")
         return inner.scanner.json_text(0, len(inner.text)) if inner else arguments
     return arguments
 
@@ -313,6 +320,25 @@ class HeaderToolCallParser(JsonArgumentsParser[JsonWithHeaderScanner]):
         """Return whether the header or a string does not end; neither contains the marker."""
         within_header = not scanner.object.length and marker in self.opening
         return within_header or super().begins_next_call(scanner, marker)
+
+    def cut_body(self, scanner: JsonWithHeaderScanner) -> None:
+        """Add the rest of the arguments, or begin the call if its tool has no parameters."""
+        super().cut_body(scanner)
+        call = self.call_without_arguments(scanner)
+        if call and self._is_complete(call.name, scanner.header):
+            self.begin_call(call.name, call.id)
+            self.add_arguments(call.arguments)
+
+    def _is_complete(self, name: str, header: str) -> bool:
+        """Return whether a header is a call of a tool without parameters, which no marker need end."""
+        longer = header.endswith(name) and any(
+            tool.name.startswith(name) and tool.name != name for tool in self.context.tools
+        )
+        unmarked = not self.closing or (self.tool_format is not None and not self.tool_format.end)
+        return unmarked and self.is_tool(name) and not longer and not self._has_parameters(name)
+
+    def _has_parameters(self, name: str) -> bool:
+        return bool(Parameters.of(name, self.context.tools).schemas)
 
     def call_without_arguments(self, scanner: JsonWithHeaderScanner) -> Call | None:
         """Return the call if the header is complete and no object follows."""

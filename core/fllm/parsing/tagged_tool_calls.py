@@ -14,7 +14,7 @@ from fllm.interfaces import ParserContext
 from fllm.parsing.argument_coercion import as_json, coerced, from_any_text, from_text
 from fllm.parsing.argument_writer import ArgumentWriter, quoted
 from fllm.parsing.tag_scanner import TagFormat, TaggedBodyScanner
-from fllm.parsing.tool_call_parser import ToolCallParser
+from fllm.parsing.tool_call_parser import Call, ToolCallParser
 from fllm.parsing.tool_parameters import Parameters, ToolSchemas, json_type
 
 
@@ -86,6 +86,11 @@ class TaggedToolCallParser(ToolCallParser[TaggedBodyScanner]):
         """Emit the beginning of the object if no argument has been emitted."""
         if self.calls_in_body:
             self.add_arguments(self._arguments.begin())
+
+    def call_without_arguments(self, scanner: TaggedBodyScanner) -> Call | None:
+        """Return the call if its name is complete, and the closing tag is missing."""
+        called = scanner.name and self.is_tool(scanner.name) and self.accepts_without_arguments(scanner.name)
+        return Call(scanner.name, "{}") if called else None
 
     def break_body(self, scanner: TaggedBodyScanner, rest: str) -> str:
         """End the arguments; return the text after them."""

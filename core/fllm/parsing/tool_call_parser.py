@@ -150,7 +150,7 @@ class ToolCallParser(Generic[_Scanner]):
         return ()
 
     def call_without_arguments(self, scanner: _Scanner) -> Call | None:
-        """Return the call if a closing marker here ends one without arguments, although the body is open."""
+        """Return the call if a marker here ends one without arguments, although the body is open."""
         return None
 
     def begin_call(self, name: str, call_id: str | None = None) -> None:
@@ -322,15 +322,16 @@ class ToolCallParser(Generic[_Scanner]):
         scanner = partial.scanner
         if self._is_opening(part) and self.begins_next_call(scanner, text):
             if not self.calls_in_body:
-                return self._reject(partial)
+                call = self.call_without_arguments(scanner)
+                return (
+                    self._end_with(call, part) if call and self.is_tool(call.name) else self._reject(partial)
+                )
             rest = self.break_body(scanner, "")
             self._end_body()
             return (*self._split_again(rest), part)
         closes = not self.calls_in_body and isinstance(part, Marker) and part.text in self.closing
         if closes and (call := self.call_without_arguments(scanner)):
-            self._emit(call)
-            self._end_body()
-            return (part,)
+            return self._end_with(call, part)
         before = scanner.length
         scanner.feed(text, start)
         self.stream_body(scanner)
@@ -366,6 +367,11 @@ class ToolCallParser(Generic[_Scanner]):
             rest = self.break_body(scanner, rest)
         self._end_body()
         return self._split_again(rest) if scanner.state == "broken" else [rest] if rest else ()
+
+    def _end_with(self, call: Call, marker: _Part) -> Sequence[_Part]:
+        self._emit(call)
+        self._end_body()
+        return (marker,)
 
     def _emit(self, call: Call) -> None:
         self.begin_call(call.name, call.id)

@@ -12,6 +12,7 @@ from fllm.testing.argument_streaming import WRITE_FILE, write_calls
 from fllm_parsers import plugin
 
 PARSERS = plugins_with(plugin, installed=False).tool_parsers
+NAMES = [name for name in PARSERS.names() if PARSERS.load(name).tool_format]
 EITHER = {
     "llama3_json": '{"name": "',
     "llama4_json": '{"name": "',
@@ -26,12 +27,7 @@ NOT_READ = [("xlam", "Noted.\n")]
 
 @pytest.mark.parametrize(
     ("name", "before"),
-    [
-        (name, before)
-        for name in PARSERS.names()
-        for before in ("", "Noted.\n")
-        if (name, before) not in NOT_READ
-    ],
+    [(name, before) for name in NAMES for before in ("", "Noted.\n") if (name, before) not in NOT_READ],
 )
 def test_what_came_of_a_call_is_the_call_and_nothing_of_it_is_text(name: str, before: str) -> None:
     parser = PARSERS.load(name)
@@ -54,7 +50,7 @@ def test_what_came_of_a_call_is_the_call_and_nothing_of_it_is_text(name: str, be
             assert (text, found) == parse_calls(parser, *before + calls[:cut], tools=[WRITE_FILE])
 
 
-@pytest.mark.parametrize("name", PARSERS.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_all_of_the_arguments_that_came_are_there(name: str) -> None:
     parser = PARSERS.load(name)
     assert parser.tool_format

@@ -159,6 +159,58 @@ def test_what_it_means(name: str, text: str, content: str, expected: list[Any], 
     assert found == content
 
 
+KIMI = "<|tool_call_begin|>functions.clock:0<|tool_call_argument_begin|>"
+HARMONY = "<|channel|>commentary to=functions.clock <|constrain|>json<|message|>"
+V3 = "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>clock"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("openai", HARMONY),
+        ("openai", f"{HARMONY}<|call|>"),
+        ("openai", f"{HARMONY}\n<|end|>"),
+        ("openai", "<|channel|>commentary to=functions.clock<|message|><|call|>"),
+        ("kimi_k2", f"<|tool_calls_section_begin|>{KIMI}<|tool_call_end|><|tool_calls_section_end|>"),
+        ("kimi_k2", f"<|tool_call_section_begin|>{KIMI}<|tool_call_end|><|tool_call_section_end|>"),
+        ("kimi_k2", f"<|tool_call_section_begin|>{KIMI}{{}}<|tool_call_end|><|tool_call_section_end|>"),
+        ("kimi_k2", f"<|tool_calls_section_begin|>{KIMI}<|tool_calls_section_end|>"),
+        ("kimi_k2", "<|tool_call_begin|>functions.clock:0<|tool_call_end|>"),
+        ("deepseek_v31", "<｜tool▁call▁begin｜>clock<｜tool▁sep｜><｜tool▁call▁end｜>"),
+        ("deepseek_v3", f"{V3}\n```json\n\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>"),
+        ("deepseek_v3", f"{V3}<｜tool▁call▁end｜><｜tool▁calls▁end｜>"),
+        ("mistral", "[TOOL_CALLS]clock"),
+        ("mistral", "[TOOL_CALLS]clock[ARGS]"),
+        ("hermes", '<tool_call>\n{"name": "clock"}\n</tool_call>'),
+        ("hermes", '<tool_call>\n{"name": "clock", "arguments": ""}\n</tool_call>'),
+        ("hermes", '<tool_call>\n{"name": "clock", "arguments": null}\n</tool_call>'),
+        ("jamba", '<tool_calls>[{"name": "clock"}]</tool_calls>'),
+        ("llama3_json", '{"name": "clock", "parameters": ""}'),
+        ("qwen3_coder", "<tool_call>\n<function=clock>\n</tool_call>"),
+        ("minimax_m2", '<minimax:tool_call>\n<invoke name="clock">\n</minimax:tool_call>'),
+        ("glm45", "<tool_call>clock\n</tool_call>"),
+        ("glm47", "<tool_call>clock</tool_call>"),
+    ],
+)
+def test_a_call_may_have_no_arguments_at_all(name: str, text: str) -> None:
+    assert parse_calls(PARSERS.load(name), text, tools=TOOLS) == ("", [("clock", "{}")])
+    assert parse_calls(PARSERS.load(name), *text, tools=TOOLS) == ("", [("clock", "{}")])
+
+
+@pytest.mark.parametrize("name", ["clo", "save_note", "pay"])
+def test_a_header_that_is_cut_off_is_no_call_without_arguments(name: str) -> None:
+    clock_too = (*TOOLS, Tool("payment", parameters={"type": "object", "properties": {}}))
+    required = Tool("save_note", parameters={"type": "object", "properties": {"a": TEXT}, "required": ["a"]})
+    text = f"Yes.[TOOL_CALLS]{name}"
+    assert parse_calls(PARSERS.load("mistral"), text, tools=(required, *clock_too)) == ("Yes.", [])
+
+
+def test_a_call_without_arguments_ends_where_the_next_one_begins() -> None:
+    text = '[TOOL_CALLS]clock[ARGS][TOOL_CALLS]pay[ARGS]{"euros": 5}'
+    expected = ("", [("clock", "{}"), ("pay", '{"euros": 5}')])
+    assert parse_calls(PARSERS.load("mistral"), *text, tools=TOOLS) == expected
+
+
 @pytest.mark.parametrize(
     ("name", "begin", "end"),
     [

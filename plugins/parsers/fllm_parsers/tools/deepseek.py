@@ -26,7 +26,7 @@ class _DeepSeekParser(HeaderToolCallParser):
 class DeepSeekV3Parser(_DeepSeekParser):
     """Parses arguments in a code block, after the kind of the tool and its name."""
 
-    header_pattern = re.compile(rf"\s*\w*{_SEPARATOR}(?P<name>[^\n]+)\n```(?:json)?\s*")
+    header_pattern = re.compile(rf"\s*\w*{_SEPARATOR}(?P<name>[^\n]+)(?:\n```(?:json)?\s*+(?:```\s*+)?)?+")
     skip_after = "`"
     tool_format = ToolFormat(
         before=_CALLS[0],

@@ -13,6 +13,7 @@ from fllm.interfaces import ParserContext
 from fllm.parsing import HeaderToolCallParser, ToolFormat
 
 _SECTION = ("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>")
+_SINGULAR_SECTION = ("<|tool_call_section_begin|>", "<|tool_call_section_end|>")
 _BEGIN, _ARGUMENTS, _END = "<|tool_call_begin|>", "<|tool_call_argument_begin|>", "<|tool_call_end|>"
 
 
@@ -22,12 +23,12 @@ class KimiK2Parser(HeaderToolCallParser):
     The client receives these IDs, since the chat template identifies the results of calls by them alone.
     """
 
-    section_markers = (_SECTION[0],)
+    section_markers = (_SECTION[0], _SINGULAR_SECTION[0])
     opening = (_BEGIN,)
-    closing = (_END, _SECTION[1])
+    closing = (_END, _SECTION[1], _SINGULAR_SECTION[1])
     inner_markers = (_ARGUMENTS,)
     header_pattern = re.compile(
-        rf"\s*(?P<id>(?:functions\.)?(?P<name>[\w./:-]+):\d+)\s*{re.escape(_ARGUMENTS)}\s*"
+        rf"\s*(?P<id>(?:functions\.)?(?P<name>[\w./:-]+):\d+)\s*+(?:{re.escape(_ARGUMENTS)})?\s*+"
     )
     # A constrained model writes the number 0 in every call, which is right for the first one only;
     # `begin_call` replaces the others.
