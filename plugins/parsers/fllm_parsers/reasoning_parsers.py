@@ -9,8 +9,16 @@ REASONING = "fllm_parsers.reasoning."
 OPENED_IN_CHATML = r"<|im_start|>assistant\n<think>\n"
 """The end of a ChatML template that opens the reasoning: the model always reasons."""
 
-OPENED = ("<｜Assistant｜><think>", OPENED_IN_CHATML)
-"""The ends of templates that open the reasoning."""
+OPENED = ("<｜Assistant｜>", OPENED_IN_CHATML)
+"""What templates of models have that always reason."""
+
+NOT_OPENED = (
+    "{{'<｜Assistant｜>'}}",
+    "{{ '<｜Assistant｜>' }}",
+    "{{- '<｜Assistant｜>' -}}",
+    "{{- '<｜Assistant｜>' }}",
+)
+"""Ends of templates of DeepSeek that do not open the reasoning, as those of V3 do not."""
 
 REASONING_PARSERS = (
     ParserEntry(
@@ -41,7 +49,13 @@ REASONING_PARSERS = (
         REASONING + "deepseek_r1:DeepSeekR1Parser",
         "DeepSeek-R1 and similar models, QwQ: <think>...</think>.",
         template_markers=(OPENED, "</think>"),
-        excluded_markers=("enable_thinking is", "set enable_thinking", "not thinking is defined", "｜DSML｜"),
+        excluded_markers=(
+            "enable_thinking is",
+            "set enable_thinking",
+            "not thinking is defined",
+            "｜DSML｜",
+            *NOT_OPENED,
+        ),
     ),
     ParserEntry(
         "deepseek_v3",

@@ -72,7 +72,7 @@ EXCERPTS: dict[str, tuple[str, str | None, str | None]] = {
     ),
     "DSML with spaces": ("{{ '<｜DSML｜ calls>' }}", "deepseek_v41", None),
     "a reply of DeepSeek without reasoning": (
-        "{{ '<｜Assistant｜>' + text.split('</think>')[1] }}",
+        "{{ '<｜Assistant｜>' + text.split('</think>')[1] }}{{'<｜Assistant｜>'}}",
         None,
         None,
     ),

@@ -38,7 +38,7 @@ _JINJA = Environment(
 )
 
 
-@click.command("new", params=PLUGIN_OPTIONS, context_settings=CONTEXT_SETTINGS)
+@click.command("new", params=[*PLUGIN_OPTIONS], context_settings=CONTEXT_SETTINGS)
 @click.argument(
     "kind", type=click.Choice(list(KINDS)), metavar="KIND", help=f"Kind of plugin: {', '.join(KINDS)}."
 )
