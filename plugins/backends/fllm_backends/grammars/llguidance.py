@@ -72,7 +72,8 @@ def _matcher(tokenizer: Any, source: str) -> Any:
 
 def _check(matcher: Any) -> None:
     if matcher.is_error():
-        raise RequestError(f"the grammar can't be compiled: {error_text(matcher)}")
+        text = error_text(matcher).replace("NoExtensionBias", "a string of it can't satisfy all its keywords")
+        raise RequestError(f"the grammar can't be compiled: {text}")
 
 
 def error_text(matcher: Any) -> str:
