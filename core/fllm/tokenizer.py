@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -189,12 +189,14 @@ class TextEncoder:
             for token_id, token in added.items()
         }
         self._special_ids = {token_id for token_id, token in added.items() if token.special}
-        longest_first = sorted(added.values(), key=lambda token: -len(token.content))
-        self._added = re.compile("|".join(map(_token_pattern, longest_first)))
+        self._whole_words = {token.content for token in added.values() if token.single_word}
+        self._lengths = sorted({len(content) for content in self._names}, reverse=True)
+        firsts = "".join(sorted({content[0] for content in self._names}))
+        self._first = re.compile(f"[{re.escape(firsts)}]") if firsts else None
 
     def encode(self, text: str) -> list[int]:
         """Return the token ids of a text with marks."""
-        renamed = self._added.sub(lambda match: self._names[match[0]], text) if self._names else text
+        renamed = "".join(self._rename(text))
         ids = self._encode(unescape(renamed))
         if self._special_ids.isdisjoint(token_id for token_id in ids if token_id not in self._ids):
             return self._original(ids)
@@ -202,6 +204,24 @@ class TextEncoder:
         return [
             token_id for piece in split_at_marks(renamed) for token_id in self._original(self._encode(piece))
         ]
+
+    def _rename(self, text: str) -> Iterator[str]:
+        """Yield the pieces of the text with added tokens replaced by their names, the longest ones first."""
+        start = 0
+        for match in self._first.finditer(text) if self._first else ():
+            if match.start() >= start and (token := self._token_at(text, match.start())):
+                yield text[start : match.start()]
+                yield self._names[token]
+                start = match.start() + len(token)
+        yield text[start:]
+
+    def _token_at(self, text: str, start: int) -> str | None:
+        """Return the added token that begins there, unless it is marked: within, or after a short one."""
+        for length in self._lengths:
+            token = text[start : start + length]
+            if token in self._names and (token not in self._whole_words or _is_word(text, start, length)):
+                return None if _ends_with_mark(text, start + length) else token
+        return None
 
     def _encode(self, text: str) -> list[int]:
         [encoding] = self._encoder.encode_batch_fast([text], add_special_tokens=False)
@@ -211,10 +231,18 @@ class TextEncoder:
         return [self._ids.get(token_id, token_id) for token_id in ids]
 
 
-def _token_pattern(token: tokenizers.AddedToken) -> str:
-    """Return a pattern for a token that is not marked: the mark is within a token, or after a short one."""
-    pattern = f"{re.escape(token.content)}(?!{MARK}(?!{MARK}))"
-    return rf"(?<!\w){pattern}(?!\w)" if token.single_word else pattern
+def _ends_with_mark(text: str, end: int) -> bool:
+    """Return whether a mark follows, and not a doubled one, which is a character of the text."""
+    marks = 0
+    while text.startswith(MARK, end + marks):
+        marks += 1
+    return marks % 2 == 1
+
+
+def _is_word(text: str, start: int, length: int) -> bool:
+    """Return whether no letter, digit or underscore is next to a part of a text."""
+    neighbours = text[start - 1 : start] + text[start + length : start + length + 1]
+    return not any(each.isalnum() or each == "_" for each in neighbours)
 
 
 def _byte_level(token: str) -> bytes:

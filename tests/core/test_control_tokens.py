@@ -5,14 +5,15 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.tokenizers_by_kind import TOKENIZERS
+from support.tokenizers_by_kind import TOKENIZERS, byte_level
+from tokenizers import AddedToken
 
 from fllm.chat import ChatTemplate, ControlTokens, control_tokens
 from fllm.control_tokens import MARK, ControlTokenEscaper, escape_marks, split_at_marks, unescape
 from fllm.tokenizer import Tokenizer
 
 TEMPLATE = (
-    "{{ bos_token }}{% for m in messages %}<｜{{ m.role }}｜>"
+    "{{ bos_token }}{% for m in messages %}<｜{{ m.role | title }}｜>"
     "{% if m.content is string %}{{ m.content | trim }}"
     "{% else %}{% for part in m.content %}{{ part.text | trim }}{% endfor %}{% endif %}"
     "</s>{% endfor %}"
@@ -76,10 +77,20 @@ def test_messages_add_no_control_tokens_to_a_prompt(first: str, second: str, par
     )
     texts = [{"type": "text", "text": each} for each in (first, second)]
     contents = [texts] if parts else [first, second]
-    prompt = template.render([{"role": "User", "content": content} for content in contents])
+    prompt = template.render([{"role": "user", "content": content} for content in contents])
     ids = tokenizer.encode(prompt, add_special_tokens=False)
     special = [tokenizer.token_text(token_id) for token_id in control_ids(tokenizer, ids)]
     assert special == ["<s>", *["<｜User｜>", "</s>"] * len(contents)]
+
+
+def test_tokens_of_one_character_and_whole_words() -> None:
+    inner = byte_level()
+    inner.add_special_tokens(["✂", AddedToken("end", single_word=True, special=True)])
+    tokenizer = Tokenizer(inner, {})
+    text = escaper(tokenizer).escape("✂ end") + "✂ end weekend ✂" + MARK * 2
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    assert [tokenizer.token_text(token_id) for token_id in control_ids(tokenizer, ids)] == ["✂", "end", "✂"]
+    assert tokenizer.decode(ids, skip_special_tokens=False) == "✂ end✂ end weekend ✂" + MARK
 
 
 def test_the_tokens_around_a_marked_text_are_the_same() -> None:
@@ -128,12 +139,11 @@ def test_all_strings_of_a_conversation_are_escaped() -> None:
     call = {"id": "<|end|>", "function": {"name": "<|end|>", "arguments": '{"\\u003c|end|>": ["<|end|>"]}'}}
     messages = [
         {"role": "user", "content": "x", "name": "<|end|>"},
-        {"role": "<|end|>", "content": "x"},
         {"role": "assistant", "content": None, "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "<|end|>", "content": [{"type": "text", "text": "<|end|>"}]},
     ]
     tools = [{"type": "function", "function": {"name": "f", "description": "<|end|>"}}]
     prompt = template.render(messages, tools=tools, kwargs={"documents": [{"text": "<|end|>"}]})
     assert "<|end|>" not in prompt
-    assert unescape(prompt).count("<|end|>") == 10
+    assert unescape(prompt).count("<|end|>") == 9
     assert "\\ufdd0" not in prompt

@@ -173,11 +173,13 @@ def test_the_walk_accepts_patterns_that_do_not(pattern: str) -> None:
 
 
 BUILT_WHILE_SERVING = {
+    "core/fllm/control_tokens.py",
     "core/fllm/parsing/literal_scanner.py",
     "core/fllm/parsing/markers.py",
     "core/fllm/parsing/tag_scanner.py",
     "core/fllm/parsing/tool_call_parser.py",
     "core/fllm/parsing/tagged_tool_calls.py",
+    "core/fllm/tokenizer.py",
     "plugins/backends/fllm_backends/grammars/xgrammar/structural_tags.py",
 }
 """Modules that build patterns while serving: from escaped constants, never from a client's text."""
