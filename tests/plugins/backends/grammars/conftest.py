@@ -1,18 +1,25 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
 
+import msgspec
 import pytest
 from support.random_texts import Walker
 
-from fllm import GrammarCompiler, GrammarContext, ModelCard, Vocabulary
+from fllm import CompiledGrammar, Constraint, GrammarCompiler, GrammarContext, ModelCard, Vocabulary
 from fllm.model.source import locate
 from fllm.structured_output.interfaces import read_vocabulary
 from fllm.tokenizer import Tokenizer
 from fllm_backends.checkpoints.download import fetch_tokenizer_files
-from fllm_backends.grammars.llguidance import LLGuidance
+from fllm_backends.grammars.llguidance import (
+    LLGuidance,
+    _CompiledGrammar,
+    _matcher,
+    _tokenizer,
+    make_compiler,
+)
 from fllm_backends.grammars.xgrammar.backend import XGrammar
 
 
@@ -56,3 +63,15 @@ def compiler(request: pytest.FixtureRequest, context: GrammarContext) -> Iterato
 @pytest.fixture(scope="session")
 def walker(vocabulary: Vocabulary) -> Walker:
     return Walker(vocabulary)
+
+
+@pytest.fixture(scope="session")
+def compile(vocabulary: Vocabulary) -> Callable[[Constraint], CompiledGrammar]:
+    """Return a function that compiles with llguidance in this process."""
+    to_source, library = make_compiler(vocabulary), _tokenizer(vocabulary)
+
+    def compile(constraint: Constraint) -> CompiledGrammar:
+        source, _ = msgspec.json.decode(to_source(constraint))
+        return _CompiledGrammar(_matcher(library, source), 1)
+
+    return compile

@@ -7,34 +7,21 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
-import msgspec
 import pytest
 from support.generated_schemas import generated_schemas, validator
 from support.random_texts import Walker
 
-from fllm import Constraint, Vocabulary
+from fllm import CompiledGrammar, Constraint
 from fllm.constraints import JsonSchema
-from fllm_backends.grammars.llguidance import _CompiledGrammar, _matcher, _tokenizer, make_compiler
 
 TEXTS = 3
 MAX_WALKS = 15
 SCHEMAS = generated_schemas()
 
 
-@pytest.fixture(scope="module")
-def compile(vocabulary: Vocabulary) -> Callable[[Constraint], _CompiledGrammar]:
-    to_source, tokenizer = make_compiler(vocabulary), _tokenizer(vocabulary)
-
-    def compile(constraint: Constraint) -> _CompiledGrammar:
-        source, _ = msgspec.json.decode(to_source(constraint))
-        return _CompiledGrammar(_matcher(tokenizer, source), 1)
-
-    return compile
-
-
 @pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)
 def test_random_tokens_satisfy_a_schema_as_generators_write_it(
-    schema: Any, compile: Callable[[Constraint], _CompiledGrammar], walker: Walker
+    schema: Any, compile: Callable[[Constraint], CompiledGrammar], walker: Walker
 ) -> None:
     grammar = compile(JsonSchema(json.dumps(schema)))
     walks = (walker.text(grammar, seed, free=10, max_tokens=600) for seed in range(MAX_WALKS))

@@ -7,15 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import jsonschema_rs
-import msgspec
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.random_texts import Walker
 
-from fllm import CompiledGrammar, Constraint, RequestError, Vocabulary
+from fllm import CompiledGrammar, Constraint, RequestError
 from fllm.constraints import JsonSchema
-from fllm_backends.grammars.llguidance import _CompiledGrammar, _matcher, _tokenizer, make_compiler
 
 NAMES = st.sampled_from(["a", "b", "ab", "x"])
 NUMBERS = st.integers(-3, 9)
@@ -57,17 +54,6 @@ def with_keywords(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 SCHEMAS = st.recursive(st.booleans() | with_keywords(st.just(True)), with_keywords, max_leaves=4)
-
-
-@pytest.fixture(scope="module")
-def compile(vocabulary: Vocabulary) -> Callable[[Constraint], CompiledGrammar]:
-    to_source, tokenizer = make_compiler(vocabulary), _tokenizer(vocabulary)
-
-    def compile(constraint: Constraint) -> CompiledGrammar:
-        source, _ = msgspec.json.decode(to_source(constraint))
-        return _CompiledGrammar(_matcher(tokenizer, source), 1)
-
-    return compile
 
 
 @settings(deadline=None, max_examples=200, suppress_health_check=[*HealthCheck])

@@ -8,7 +8,6 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
 import pytest
 from support.random_texts import rejected_at
 
@@ -16,24 +15,9 @@ from fllm import CompiledGrammar, Constraint, GrammarContext, RequestError, Voca
 from fllm.constraints import JsonSchema
 from fllm_backends.grammars.llguidance import (
     LLGuidance,
-    _CompiledGrammar,
-    _matcher,
-    _tokenizer,
-    make_compiler,
 )
 
 Compile = Callable[[Constraint], CompiledGrammar]
-
-
-@pytest.fixture(scope="module")
-def compile(vocabulary: Vocabulary) -> Compile:
-    to_source, tokenizer = make_compiler(vocabulary), _tokenizer(vocabulary)
-
-    def compile(constraint: Constraint) -> CompiledGrammar:
-        source, _ = msgspec.json.decode(to_source(constraint))
-        return _CompiledGrammar(_matcher(tokenizer, source), 1)
-
-    return compile
 
 
 INT: Any = {"type": "integer"}
