@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from support.api_fakes import (
@@ -21,6 +21,7 @@ from support.api_fakes import (
 from fllm.chat import ChatTemplate
 from fllm.events import ParserEvent, ToolStart
 from fllm.values import GenerateRequest
+from fllm_api.app_state import ParserChoice
 from fllm_parsers.reasoning import cohere as cohere_reasoning
 from fllm_parsers.reasoning import deepseek_v3 as v4_reasoning
 from fllm_parsers.reasoning import kimi_k3 as k3_reasoning
@@ -229,6 +230,23 @@ def test_without_a_parser_the_prompt_explains_how_to_call_tools() -> None:
     assert '[{"name": "function_name", "parameters": {"parameter": "value"}}]' in shown
     assert all(prompt == shown for prompt in forced)
     assert "function_name" not in hidden
+
+
+@pytest.mark.parametrize("selected_by", ["auto", "option"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_plain_response_is_content_if_auto_selected_the_reasoning_parser(
+    selected_by: Literal["auto", "option"], stream: bool
+) -> None:
+    choices = {"reasoning_parser": ParserChoice("qwen3", selected_by)}
+    server = a_server(["Hello"], reasoning=Qwen3Parser, parser_choices=choices)
+    response = chat(server, stream=stream)
+    if stream:
+        parts = [chunk["choices"][0]["delta"] for chunk in events(response)]
+    else:
+        parts = [response.json()["choices"][0]["message"]]
+    fields = {key: value for part in parts for key, value in part.items() if value and key != "role"}
+    field = "content" if selected_by == "auto" else "reasoning_content"
+    assert fields == {field: "Hello"}
 
 
 def test_parsers_receive_prompt_tools_and_template_arguments() -> None:

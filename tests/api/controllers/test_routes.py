@@ -16,7 +16,7 @@ from fllm.errors import BackendUnavailable
 from fllm.interfaces import MetricsPage, Serving
 from fllm.plugins.loader import PluginReport, Plugins
 from fllm.values import EngineStats
-from fllm_api.app_state import AppState
+from fllm_api.app_state import AppState, ParserChoice
 
 
 class ExportingCollector(Recorder):
@@ -52,6 +52,18 @@ def test_the_model_is_described_beyond_openais_object() -> None:
     }
     assert get_json(server, "/v1/models") == {"object": "list", "data": [model]}
     assert get_json(server, "/v1/models/org/fake") == model
+
+
+def test_the_model_is_described_with_its_parsers() -> None:
+    choices = {
+        "tool_call_parser": ParserChoice("hermes", "auto"),
+        "reasoning_parser": ParserChoice(None, "option"),
+    }
+    [model] = get_json(a_server(parser_choices=choices), "/v1/models")["data"]
+    assert model["runtime_config"] == {
+        "tool_call_parser": {"name": "hermes", "selected_by": "auto"},
+        "reasoning_parser": {"name": None, "selected_by": "option"},
+    }
 
 
 @pytest.mark.parametrize("name", ["plain", "org/name", "/srv/models/a b"])
