@@ -294,6 +294,7 @@ class JsonWithHeaderScanner:
 class HeaderToolCallParser(JsonArgumentsParser[JsonWithHeaderScanner]):
     """The base of a parser whose calls have a header with the name before a JSON object of arguments."""
 
+    skip_after = "}"  # models write one brace too many
     header_pattern: ClassVar[re.Pattern[str]]
     """Matches the whole header, with a group ``name`` and, optionally, a group ``id``."""
     header_characters: ClassVar[re.Pattern[str]] = re.compile(r"[^{]*+")

@@ -71,12 +71,14 @@ class TaggedBodyScanner:
         is_tool: Callable[[str], bool] = lambda _: False,
         is_parameter: Callable[[str, str], bool] = lambda _, __: False,
         sections: tuple[str, ...] = (),
+        closing: tuple[str, ...] = (),
     ) -> None:
         """Read calls whose names ``accepts`` allows.
 
         ``is_tool`` and ``is_parameter`` tell the calls and arguments that follow a forgotten closing tag from
         values that mention tags. They receive the name of a tool, and then that of a parameter.
         ``sections`` are texts that may precede a call, or follow one if the tags are `TagFormat.special`.
+        ``closing`` are texts after a call, which end it if its own end is missing.
         """
         self.state: ScanState = "open"
         self.length = 0
@@ -113,6 +115,7 @@ class TaggedBodyScanner:
         self._taken = False
         self._skipped: list[str] = []
         self._sections = sections
+        self._ends = (tags.end, *closing)
         self._patterns = _patterns(tags, sections)
 
     def feed(self, text: str, start: int = 0) -> None:
@@ -229,7 +232,7 @@ class TaggedBodyScanner:
         return self._accept_tag(tag, position) if tag else position
 
     def _accept_tag(self, tag: str, position: int) -> int:
-        if tag == self.tags.end:
+        if tag in self._ends:
             self.state = "complete"
         else:
             self._step = self._read_key
@@ -353,7 +356,7 @@ class TaggedBodyScanner:
         if space := match_end(_SPACE, text, position) - position:
             self._closing.append(text[position : position + space])
             return position + space
-        for tag in (self.tags.before_key, self.tags.end):
+        for tag in (self.tags.before_key, *self._ends):
             if text.startswith(tag, position):
                 self._end_value()
                 return self._accept_tag(tag, position)

@@ -42,6 +42,7 @@ class TaggedToolCallParser(ToolCallParser[TaggedBodyScanner]):
             is_tool=self.is_tool,
             is_parameter=lambda name, key: key in self._schemas.of(name).schemas,
             sections=(*self.section_markers, *(self.closing if self.tags.special else ())),
+            closing=tuple(self.closing),
         )
 
     def tags_after(self, marker: str) -> TagFormat:

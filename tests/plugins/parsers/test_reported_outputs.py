@@ -73,6 +73,8 @@ def note(body: str, title: str = "Milk") -> tuple[str, Any]:
     return "save_note", {"title": title, "body": body}
 
 
+FIVE = ("pay", {"euros": 5})
+
 ROWS: dict[str, tuple[str, str, str, list[tuple[str, Any]]]] = {
     "an empty call": ("qwen3_coder", "All done.<tool_call></tool_call> Bye.", "All done. Bye.", []),
     "an empty call in JSON": ("hermes", "All done.<tool_call>\n</tool_call> Bye.", "All done. Bye.", []),
@@ -124,6 +126,36 @@ ROWS: dict[str, tuple[str, str, str, list[tuple[str, Any]]]] = {
         "",
         [("clock", {})],
     ),
+    "no end of the function": (
+        "qwen3_coder",
+        "<tool_call>\n<function=save_note>\n<parameter=title>\nMilk\n</parameter>\n<parameter=body>\ntwo\n"
+        "</parameter>\n</tool_call> Bye.",
+        " Bye.",
+        [note("two")],
+    ),
+    "no end of the invocation": (
+        "minimax_m2",
+        '<minimax:tool_call>\n<invoke name="save_note">\n<parameter name="title">Milk</parameter>\n'
+        '<parameter name="body">two</parameter>\n</minimax:tool_call>',
+        "",
+        [note("two")],
+    ),
+    "line breaks around the markers": ("mistral", '[TOOL_CALLS]\npay\n[ARGS]\n{"euros": 5}', "", [FIVE]),
+    **{
+        f"one brace too many: {name}": (name, f'{begin}{{"euros": 5}}}}{end}', "", [FIVE])
+        for name, begin, end in (
+            (
+                "kimi_k2",
+                "<|tool_call_begin|>functions.pay:0<|tool_call_argument_begin|>",
+                "<|tool_call_end|>",
+            ),
+            ("deepseek_v31", "<｜tool▁call▁begin｜>pay<｜tool▁sep｜>", "<｜tool▁call▁end｜>"),
+            ("openai", "<|channel|>commentary to=functions.pay <|constrain|>json<|message|>", "<|call|>"),
+            ("mistral", "[TOOL_CALLS]pay", ""),
+            ("jamba", '<tool_calls>[{"name": "pay", "arguments": ', "}]</tool_calls>"),
+            ("granite", '<|tool_call|>[{"name": "pay", "arguments": ', "}]"),
+        )
+    },
     "a set": (
         "lfm2",
         "<|tool_call_start|>[tag(labels={'red', 'blue'})]<|tool_call_end|>",

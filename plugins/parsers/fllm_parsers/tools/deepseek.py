@@ -27,7 +27,7 @@ class DeepSeekV3Parser(_DeepSeekParser):
     """Parses arguments in a code block, after the kind of the tool and its name."""
 
     header_pattern = re.compile(rf"\s*\w*{_SEPARATOR}(?P<name>[^\n]+)(?:\n```(?:json)?\s*+(?:```\s*+)?)?+")
-    skip_after = "`"
+    skip_after = "`}"
     tool_format = ToolFormat(
         before=_CALLS[0],
         begin=f"{_BEGIN}function{_SEPARATOR}",

@@ -10,7 +10,7 @@ class GraniteParser(JsonToolCallParser):
 
     opening = ("<|tool_call|>", "<tool_call>")
     skip_before = "[,"
-    skip_after = "],"
+    skip_after = "],}"
     multiple_calls = True
     marker_optional = True
     tool_format = json_list("<|tool_call|>[", "]", trigger="<|tool_call|>")

@@ -31,10 +31,12 @@ class MistralParser(HeaderToolCallParser):
     opening = ("[TOOL_CALLS]",)
     inner_markers = ("[ARGS]", "[CALL_ID]")
     skip_before = "[,"
-    skip_after = "],"
+    skip_after = "],}"
     multiple_calls = True
-    header_characters = re.compile(r"[\w.:/\[\] -]*+")
-    header_pattern = re.compile(r"(?P<name>[\w.:/-]+) *(?:\[CALL_ID\] *(?P<id>\w+) *)?(?:\[ARGS\] *)?")
+    header_characters = re.compile(r"[\w.:/\[\]\s-]*+")
+    header_pattern = re.compile(
+        r"(?P<name>[\w.:/-]+)\s*+(?:\[CALL_ID\]\s*+(?P<id>\w+)\s*+)?(?:\[ARGS\]\s*+)?"
+    )
     tool_format = json_list("[TOOL_CALLS][", "]", trigger="[TOOL_CALLS]")
 
     def new_scanner(self) -> JsonWithHeaderScanner:

@@ -10,6 +10,6 @@ class Phi4MiniJsonParser(JsonToolCallParser):
 
     opening = ("functools[",)
     skip_before = ","
-    skip_after = "],"
+    skip_after = "],}"
     multiple_calls = True
     tool_format = json_list("functools[", "]")

@@ -11,7 +11,7 @@ class ToolCallsListParser(JsonToolCallParser):
     opening = ("<tool_calls>",)
     closing = ("</tool_calls>",)
     skip_before = "[,"
-    skip_after = "],"
+    skip_after = "],}"
     multiple_calls = True
     tool_format = json_list("<tool_calls>[", "]</tool_calls>", trigger="<tool_calls>")
 

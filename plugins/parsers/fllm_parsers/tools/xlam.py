@@ -12,7 +12,7 @@ class XlamParser(JsonToolCallParser):
     closing = ("</tool_call>",)
     ignored_section = ("<think>", "</think>")
     skip_before = "[,"
-    skip_after = "],`"
+    skip_after = "],`}"
     multiple_calls = True
     marker_optional = True
     tool_format = json_list("[", "]", trigger='[{"name": "')
