@@ -29,15 +29,21 @@ class ControlTokenEscaper:
 
     def escape_values(self, value: Any) -> Any:
         """Return a value of JSON in which all strings are escaped, keys included."""
-        match value:
-            case str():
-                return self.escape(value)
-            case Mapping():
-                return {self.escape_values(key): self.escape_values(item) for key, item in value.items()}
-            case list() | tuple():
-                return [self.escape_values(item) for item in value]
-            case _:
-                return value
+        # Without recursion, since a client may nest values as deeply as the JSON decoder allows.
+        result: list[Any] = [value]
+        places: list[tuple[Any, Any]] = [(result, 0)]
+        while places:
+            container, key = places.pop()
+            match container[key]:
+                case str(text):
+                    container[key] = self.escape(text)
+                case Mapping() as items:
+                    container[key] = copy = {self.escape(name): item for name, item in items.items()}
+                    places += [(copy, name) for name in copy]
+                case list() | tuple() as items:
+                    container[key] = [*items]
+                    places += [(container[key], i) for i in range(len(items))]
+        return result[0]
 
 
 def escape_marks(text: str) -> str:

@@ -147,3 +147,14 @@ def test_all_strings_of_a_conversation_are_escaped() -> None:
     assert "<|end|>" not in prompt
     assert unescape(prompt).count("<|end|>") == 9
     assert "\\ufdd0" not in prompt
+
+
+def test_deeply_nested_values_are_escaped() -> None:
+    value: Any = "<|x|>"
+    for _ in range(5000):
+        value = {"a": [value]}
+    escaped = ControlTokenEscaper(["<|x|>"]).escape_values(value)
+    for _ in range(5000):
+        escaped = escaped["a"][0]
+    assert escaped != "<|x|>"
+    assert unescape(escaped) == "<|x|>"
