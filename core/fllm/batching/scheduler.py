@@ -6,8 +6,8 @@ Terms:
   *decode* step then computes the KV of the latest token and samples the next.
 - KV live in *blocks* of a fixed number of tokens. A sequence's *block table* lists its blocks in order.
 - The *prefix cache* finds full blocks that already hold the same tokens.
-- A grammar may *force* tokens, which need not be sampled. A row computes them like a chunk of a prompt, and
-  samples the token after them.
+- A grammar may *force* tokens, which need not be sampled. A row computes them like a chunk of a prompt,
+  within the prefill budget, and samples the token after them.
 - A decode row may carry *drafts*: guesses of the next tokens, which the same step verifies. Accepted drafts
   are ordinary tokens. The KV of rejected ones is overwritten when their positions are computed again.
 
