@@ -17,7 +17,8 @@ from fllm.parsing.body_scanner import MAX_DEPTH, MAX_NUMBER_LENGTH, ScanState, m
 
 _SPACE = re.compile(r"\s*+")
 _INCOMPLETE_ESCAPE = re.compile(
-    r"\\(?:x[0-9A-Fa-f]?|u[0-9A-Fa-f]{0,3}|U[0-9A-Fa-f]{0,7}|N(?:\{[^{}]{0,80})?|[0-7]{1,2})?\Z"
+    r"(?<!\\)(?:\\\\)*+(\\(?:x[0-9A-Fa-f]?|u[0-9A-Fa-f]{0,3}|U[0-9A-Fa-f]{0,7}"
+    r"|N(?:\{[^{}]{0,80})?|[0-7]{1,2})?)\Z"
 )
 
 _Expected = Literal["key", "key or end", "assign", "value", "value or end", "next"]
@@ -115,7 +116,7 @@ class LiteralScanner:
         """Return what is new and certain of the string that `open_string` names."""
         written = "".join(self._fresh)
         incomplete = None if self._is_verbatim(self._quote) else _INCOMPLETE_ESCAPE.search(written)
-        end = incomplete.start() if incomplete else len(written)
+        end = incomplete.start(1) if incomplete else len(written)
         self._fresh = [written[end:]]
         return self._decoded(written[:end], self._quote) or ""
 

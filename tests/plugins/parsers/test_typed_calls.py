@@ -333,3 +333,13 @@ def test_what_is_read(parser: type[ToolCallParser], text: str, said: str, calls:
 
 def test_brackets_of_prose_are_no_special_tokens() -> None:
     assert "[" not in {*PythonicParser.visible_tokens, *Llama4PythonicParser.visible_tokens}
+
+
+@pytest.mark.parametrize("parser", [PythonicParser, Lfm2Parser, Olmo3Parser])
+@pytest.mark.parametrize("city", ["a\\b", "\\\\", "C:\\x41\\new", "\\101", "\x07\x1f", "\\N{DIGIT ONE}"])
+def test_escapes_are_read_wherever_the_text_is_divided(parser: type[ToolCallParser], city: str) -> None:
+    declared = parser.tool_format
+    assert declared
+    text = f"{declared.before}get_weather(city={city!r}){declared.after}"
+    _, calls = parse_calls(parser, *text, tools=TOOLS)
+    assert [(name, json.loads(arguments)) for name, arguments in calls] == [("get_weather", {"city": city})]
