@@ -32,6 +32,18 @@ def server() -> Iterator[Server]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def interpreter() -> Path:
+    """Return the interpreter of an environment with most of the Python clients."""
+    return python_environment(CLIENTS / "requirements.txt")
+
+
+@pytest.fixture(scope="module")
+def node_modules() -> Path:
+    """Return the packages of the clients for Node."""
+    return node_environment(CLIENTS / "node") / "node_modules"
+
+
 def run(command: list[str | Path], directory: Path, **options: Any) -> str:
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=RUN_SECONDS, cwd=directory, **options
@@ -40,15 +52,13 @@ def run(command: list[str | Path], directory: Path, **options: Any) -> str:
     return done.stdout
 
 
-def python(script: str, server: Server, directory: Path, requirements: str = "requirements.txt") -> Any:
-    interpreter = python_environment(CLIENTS / requirements)
+def python(interpreter: Path, script: str, server: Server, directory: Path) -> Any:
     return json.loads(run([interpreter, CLIENTS / script, server.api], directory))
 
 
-def node(script: str, server: Server, directory: Path) -> Any:
-    modules = node_environment(CLIENTS / "node") / "node_modules"
+def node(node_modules: Path, script: str, server: Server, directory: Path) -> Any:
     shutil.copytree(CLIENTS / "node", directory, dirs_exist_ok=True)
-    (directory / "node_modules").symlink_to(modules)
+    (directory / "node_modules").symlink_to(node_modules)
     return json.loads(run(["node", script, server.api], directory))
 
 
@@ -77,42 +87,43 @@ def check_context_error(found: Mapping[str, Any]) -> None:
         assert "maximum context length is 8192 tokens" in received["context_error"]
 
 
-def test_openai_for_node(server: Server, tmp_path: Path) -> None:
-    check(node("openai_client.mjs", server, tmp_path), "zod 4", "zod 3")
+def test_openai_for_node(node_modules: Path, server: Server, tmp_path: Path) -> None:
+    check(node(node_modules, "openai_client.mjs", server, tmp_path), "zod 4", "zod 3")
 
 
-def test_the_vercel_ai_sdk(server: Server, tmp_path: Path) -> None:
-    check(node("ai_sdk_client.mjs", server, tmp_path), "openai-compatible")
+def test_the_vercel_ai_sdk(node_modules: Path, server: Server, tmp_path: Path) -> None:
+    check(node(node_modules, "ai_sdk_client.mjs", server, tmp_path), "openai-compatible")
 
 
-def test_litellm(server: Server, tmp_path: Path) -> None:
-    found = python("litellm_client.py", server, tmp_path)
+def test_litellm(interpreter: Path, server: Server, tmp_path: Path) -> None:
+    found = python(interpreter, "litellm_client.py", server, tmp_path)
     check(found, "openai/m", "hosted_vllm/m")
     check_context_error(found)
 
 
-def test_langchain(server: Server, tmp_path: Path) -> None:
-    found = python("langchain_client.py", server, tmp_path)
+def test_langchain(interpreter: Path, server: Server, tmp_path: Path) -> None:
+    found = python(interpreter, "langchain_client.py", server, tmp_path)
     check(found, "ChatOpenAI")
     check_order(found["ChatOpenAI"]["called object"])
     check_context_error(found)
 
 
-def test_pydantic_ai(server: Server, tmp_path: Path) -> None:
-    check(python("pydantic_ai_client.py", server, tmp_path), "ToolOutput", "NativeOutput")
+def test_pydantic_ai(interpreter: Path, server: Server, tmp_path: Path) -> None:
+    check(python(interpreter, "pydantic_ai_client.py", server, tmp_path), "ToolOutput", "NativeOutput")
 
 
-def test_instructor(server: Server, tmp_path: Path) -> None:
-    found = python("instructor_client.py", server, tmp_path)
+def test_instructor(interpreter: Path, server: Server, tmp_path: Path) -> None:
+    found = python(interpreter, "instructor_client.py", server, tmp_path)
     check(found, "TOOLS", "JSON_SCHEMA", streamed='{"name":')
 
 
-def test_the_openai_agents_sdk(server: Server, tmp_path: Path) -> None:
-    check(python("agents_client.py", server, tmp_path), "chat completions")
+def test_the_openai_agents_sdk(interpreter: Path, server: Server, tmp_path: Path) -> None:
+    check(python(interpreter, "agents_client.py", server, tmp_path), "chat completions")
 
 
 def test_llama_index(server: Server, tmp_path: Path) -> None:
-    found = python("llama_index_client.py", server, tmp_path, "llama-index-requirements.txt")
+    interpreter = python_environment(CLIENTS / "llama-index-requirements.txt")
+    found = python(interpreter, "llama_index_client.py", server, tmp_path)
     check(found, "OpenAILike")
 
 
