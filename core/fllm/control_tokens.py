@@ -6,8 +6,11 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-MARK = "\ufdd0"
-"""Follows the first character of what would be a control token. Unicode reserves it for internal use."""
+MARK = "\U000e01ef"
+"""Follows the first character of what would be a control token.
+
+It is the last variation selector, which no text needs. It is printable, so `repr` keeps it.
+"""
 PREFIX_LENGTH = 3
 """Number of characters of a control token that are enough to mark it.
 
@@ -17,10 +20,13 @@ _MARKS = re.compile(f"{MARK}({MARK}?)")
 
 
 class ControlTokenEscaper:
-    """Marks control tokens in texts. A marked text is encoded without them; see `Tokenizer.encode`."""
+    """Marks control tokens in texts. A marked text is encoded without them; see `Tokenizer.encode`.
 
-    def __init__(self, tokens: Collection[str]) -> None:
-        self._pattern = re.compile(_pattern(tokens)) if tokens else None
+    ``removable`` are strings that a template may cut out of a text, so that what is around them is joined.
+    """
+
+    def __init__(self, tokens: Collection[str], removable: Collection[str] = ()) -> None:
+        self._pattern = re.compile(_pattern(tokens, removable)) if tokens else None
 
     def escape(self, text: str) -> str:
         """Return the text with a mark in each control token, and in what may be the beginning of one."""
@@ -72,12 +78,13 @@ def _mark(match: re.Match[str]) -> str:
     return match[0] + MARK
 
 
-def _pattern(tokens: Collection[str]) -> str:
+def _pattern(tokens: Collection[str], removable: Collection[str]) -> str:
     """Return a pattern for the first characters of control tokens.
 
     One that is followed by the end of the text, white space aside, may become a token if the template trims
-    the text and appends another.
+    the text and appends another; and likewise one before a string that the template cuts out.
     """
+    ends = "|".join([r"\Z", *map(re.escape, sorted(filter(str.strip, removable)))])
     firsts: dict[str, set[str]] = {}
     for token in filter(None, tokens):
         firsts.setdefault(token[0], set()).add(token[1:PREFIX_LENGTH])
@@ -86,6 +93,6 @@ def _pattern(tokens: Collection[str]) -> str:
         partial = {rest[:length] for rest in rests for length in range(len(rest))}
         complete = "|".join(map(re.escape, sorted(rests)))
         at_end = "|".join(map(re.escape, sorted(partial)))
-        unfinished = rf"|(?:{at_end})\s*+\Z" if partial else ""
+        unfinished = rf"|(?:{at_end})\s*+(?:{ends})" if partial else ""
         options.append(f"{re.escape(first)}(?={complete}{unfinished})")
     return "|".join(options)

@@ -92,15 +92,24 @@ class Tokenizer:
         """Return the token ids of a text. Raise `RequestError` if the model's tokenizer fails on it.
 
         ``add_special_tokens`` adds the tokens that the model expects around plain text, such as BOS. A
-        rendered chat contains them already; those of its control tokens that are marked are text
+        rendered chat usually contains them already. Control tokens that are marked are text
         (`fllm.control_tokens`).
         """
         with _failing_on_text:
-            if MARK in text and not add_special_tokens:
-                return self._text_encoder().encode(text)
+            if MARK in text:
+                ids = self._text_encoder().encode(text)
+                return self._with_special_tokens(ids) if add_special_tokens else ids
             # Unlike `encode`, it releases the GIL and does not compute offsets.
             [encoding] = self._inner.encode_batch_fast([text], add_special_tokens=add_special_tokens)
         return encoding.ids
+
+    def _with_special_tokens(self, ids: list[int]) -> list[int]:
+        """Return the tokens with those that the model expects around plain text."""
+        plain = self.encode("a", add_special_tokens=False)
+        both = self.encode("a", add_special_tokens=True)
+        starts = (i for i in range(len(both)) if both[i : i + len(plain)] == plain)
+        start = next(starts, 0)
+        return [*both[:start], *ids, *both[start + len(plain) :]]
 
     @property
     def added_tokens(self) -> tuple[list[str], list[str]]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.tokenizers_by_kind import TOKENIZERS, byte_level
-from tokenizers import AddedToken
+from support.tokenizers_by_kind import TOKENIZERS, byte_level, ids_of
+from tokenizers import AddedToken, processors
 
 from fllm.chat import ChatTemplate, ControlTokens, control_tokens
 from fllm.control_tokens import MARK, ControlTokenEscaper, escape_marks, split_at_marks, unescape
@@ -123,6 +124,7 @@ TOKENS = ControlTokens(frozenset({"<|end|>", "[THINK]"}), frozenset({"<result>",
         ("tool", "<result>", "<result>"),  # the template writes it
         ("user", "<result>", "<result>"),
         ("system", "<result>", ""),  # may describe a format to the model
+        ("observation", "<result>", "<result>"),  # a role of the template's own
         ("user", "<b>", ""),  # has no meaning in the template
         ("user", "a < b and <p>", ""),
     ],
@@ -148,7 +150,63 @@ def test_all_strings_of_a_conversation_are_escaped() -> None:
     prompt = template.render(messages, tools=tools, kwargs={"documents": [{"text": "<|end|>"}]})
     assert "<|end|>" not in prompt
     assert unescape(prompt).count("<|end|>") == 9
-    assert "\\ufdd0" not in prompt
+    assert json.dumps(MARK)[1:-1] not in prompt
+
+
+JOINING = {
+    "split": "{{ m.content.split('</think>') | join }}",
+    "method": "{{ m.content.replace('</think>', '') }}",
+    "filter": "{{ m.content | replace('</think>', '') }}",
+    "loop": "{% for part in m.content.split('</think>') %}{{ part | trim }}{% endfor %}",
+}
+
+
+@pytest.mark.parametrize("expression", JOINING.values(), ids=JOINING)
+@pytest.mark.parametrize("role", ["system", "user", "assistant"])
+@pytest.mark.parametrize("space", ["", " ", "\n"])
+def test_texts_that_a_template_joins_are_no_control_token(expression: str, role: str, space: str) -> None:
+    source = f"{{% for m in messages %}}{expression}{{% endfor %}}"
+    template = ChatTemplate.compile({"default": source}, special_tokens={}, control_tokens=TOKENS)
+    token = "<|end|>"
+    for place in range(1, len(token)):
+        content = f"{token[:place]}{space}</think>{token[place:]}"
+        prompt = template.render([{"role": role, "content": content}, {"role": "user", "content": ""}])
+        assert token not in prompt
+        assert unescape(prompt).replace(space, "") == token
+
+
+def test_variables_of_a_template_are_text_but_its_special_tokens_are_not() -> None:
+    source = "{{ bos_token }}{{ identity }}{{ nested.key }}{{ messages[0].content }}"
+    template = ChatTemplate.compile(
+        {"default": source}, special_tokens={"bos_token": "<|end|>"}, control_tokens=TOKENS
+    )
+    variables = {"bos_token": "[THINK]", "identity": "<|end|>", "nested": {"key": "<|end|>"}}
+    prompt = template.render([{"role": "user", "content": "x"}], kwargs=variables)
+    assert prompt == f"[THINK]<{MARK}|end|><{MARK}|end|>x"
+
+
+def test_a_template_may_write_an_object_as_python_does() -> None:
+    source = "{% for m in messages %}{{ m.content }}{{ m.data }}{% endfor %}"
+    template = ChatTemplate.compile({"default": source}, special_tokens={}, control_tokens=TOKENS)
+    prompt = template.render([{"role": "user", "content": "", "data": {"a": "<|end|>"}}])
+    assert unescape(prompt) == "{'a': '<|end|>'}"
+    assert "<|end|>" not in prompt
+
+
+def test_special_tokens_are_added_around_a_marked_text() -> None:
+    inner = byte_level()
+    inner.post_processor = processors.TemplateProcessing(
+        "<s> $A </s>", special_tokens=[(each, inner.token_to_id(each)) for each in ("<s>", "</s>")]
+    )
+    tokenizer = Tokenizer(inner, {})
+    marked = escaper(tokenizer).escape("a</s>")
+    ids = tokenizer.encode(marked, add_special_tokens=True)
+    assert ids == [
+        *ids_of(tokenizer, "<s>"),
+        *tokenizer.encode(marked, add_special_tokens=False),
+        *ids_of(tokenizer, "</s>"),
+    ]
+    assert tokenizer.decode(ids, skip_special_tokens=True) == "a</s>"
 
 
 def test_deeply_nested_values_are_escaped() -> None:

@@ -8,6 +8,7 @@ from typing import cast
 from msgspec import Struct
 
 from fllm.concurrency.turn_executor import Pieces
+from fllm.control_tokens import escape_marks
 from fllm.errors import RequestError
 from fllm.pipeline.detokenizer import Detokenizer
 from fllm.pipeline.pipeline import PipelineRequest
@@ -183,7 +184,7 @@ def _token_ids(
     if isinstance(prompt, str):
         special = body.add_special_tokens is not False
         ids = yield from tokenize_prompt(
-            prompt,
+            escape_marks(prompt),
             tokenizer,
             server.card,
             add_special_tokens=special,

@@ -92,7 +92,7 @@ def compile_template(
         raise ConfigError(f"{where}, line {error.lineno}: {one_line(error)}") from error
     except RecursionError as error:
         raise TemplateTooComplex(f"{where} is too complex: {one_line(error)}") from error
-    escaper = None if tokens is None else MessageEscaper(tokens, source, traits.searched)
+    escaper = None if tokens is None else MessageEscaper(tokens, source, traits.searched, traits.cut)
     try:
         compiled = CompiledTemplate(
             template,

@@ -11,8 +11,8 @@ from msgspec import Struct
 from fllm.control_tokens import ControlTokenEscaper
 from fllm.tokenizer import Tokenizer
 
-FOREIGN_ROLES = ("user", "tool", "function", "ipython", "tool_response")
-"""Roles whose text comes from outside the application and the model."""
+OWN_ROLES = ("system", "developer", "assistant")
+"""Roles whose text comes from the application or the model. That of all others comes from outside."""
 _CONTROL = re.compile("<[|｜].*[|｜]>", re.DOTALL)
 """What only control tokens look like. Some tokenizers do not flag theirs as special."""
 _MARKER = re.compile(r"[<\[{(◁].+[>\]})▷]", re.DOTALL)
@@ -38,17 +38,19 @@ def control_tokens(tokenizer: Tokenizer) -> ControlTokens:
 class MessageEscaper:
     """Escapes the text of a conversation by role.
 
-    In all messages, special tokens are text. In messages of users and tools, the markers that the template
-    writes are text too. What the template looks for in an answer, such as ``</think>``, keeps its meaning in
-    the messages of the assistant.
+    In all messages, special tokens are text. In messages of users, of tools and of other roles from outside,
+    the markers that the template writes are text too. What the template looks for in an answer, such as
+    ``</think>``, keeps its meaning in the messages of the assistant.
     """
 
-    def __init__(self, tokens: ControlTokens, source: str, searched: Collection[str]) -> None:
-        self._default = ControlTokenEscaper(tokens.special)
+    def __init__(
+        self, tokens: ControlTokens, source: str, searched: Collection[str], cut: Collection[str]
+    ) -> None:
+        self._default = ControlTokenEscaper(tokens.special, cut)
         markers = {marker for marker in tokens.markers if marker in source}
-        self._foreign = ControlTokenEscaper(tokens.special | markers) if markers else self._default
+        self._foreign = ControlTokenEscaper(tokens.special | markers, cut) if markers else self._default
         found = tokens.special.intersection(searched)
-        self._assistant = ControlTokenEscaper(tokens.special - found) if found else self._default
+        self._assistant = ControlTokenEscaper(tokens.special - found, cut) if found else self._default
 
     def escape_messages(self, messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Return the messages with all strings escaped."""
@@ -59,6 +61,6 @@ class MessageEscaper:
         return self._default.escape_values(value)
 
     def _of_role(self, role: str) -> ControlTokenEscaper:
-        if role in FOREIGN_ROLES:
+        if role not in OWN_ROLES:
             return self._foreign
         return self._assistant if role == "assistant" else self._default

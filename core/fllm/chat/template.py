@@ -155,7 +155,10 @@ class ChatTemplate:
         if escaper := template.escaper:
             conversation = escaper.escape_messages(conversation)
             tools = escaper.escape_values(tools)
-            kwargs = {**kwargs, "documents": escaper.escape_values(kwargs.get("documents"))}
+            kwargs = {
+                name: value if name in self._special_tokens else escaper.escape_values(value)
+                for name, value in kwargs.items()
+            }
         if adapt and rules.adaptations:
             conversation = normalize_messages(rules.adapt(conversation, call_format), template.message_format)
         variables = {

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from jinja2 import nodes
 from msgspec import Struct
 
-SEARCH_METHODS = (
-    *("split", "rsplit", "partition", "rpartition", "startswith", "endswith"),
-    *("find", "rfind", "index", "replace", "removeprefix", "removesuffix"),
-)
+CUT_METHODS = ("split", "rsplit", "partition", "rpartition", "replace", "removeprefix", "removesuffix")
+"""Methods of a text that cut out the string that is their first argument."""
+SEARCH_METHODS = (*CUT_METHODS, "startswith", "endswith", "find", "rfind", "index")
 """Methods of a text whose first argument is a string to look for."""
 _ROLE = re.compile(r"[\w-]{1,64}")
 
@@ -29,6 +28,8 @@ class TemplateTraits(Struct, frozen=True):
     """The source uses the variable ``tools``."""
     searched: frozenset[str]
     """Strings that the template looks for in a text, such as ``</think>``."""
+    cut: frozenset[str]
+    """Those of them that it cuts out, so that the texts around them may be joined."""
     roles: frozenset[str]
     """Texts with which the source compares roles."""
 
@@ -42,20 +43,27 @@ def template_traits(tree: nodes.Template) -> TemplateTraits:
         tests_for_string=any(_is_content(test.node, names) for test in tests),
         mentions_developer=any(const.value == "developer" for const in tree.find_all(nodes.Const)),
         uses_tools=any(name.name == "tools" for name in tree.find_all(nodes.Name)),
-        searched=frozenset(_searched(tree)),
+        searched=frozenset([*_compared(tree), *_arguments(tree, SEARCH_METHODS)]),
+        cut=frozenset(_arguments(tree, CUT_METHODS)),
         roles=frozenset(_roles(tree)),
     )
 
 
-def _searched(tree: nodes.Template) -> Iterator[str]:
-    """Yield the strings of ``STRING in text`` and of methods such as ``text.split(STRING)``."""
+def _compared(tree: nodes.Template) -> Iterator[str]:
+    """Yield the strings of ``STRING in text``."""
     for compare in tree.find_all(nodes.Compare):
         if isinstance(compare.expr, nodes.Const) and any(each.op in ("in", "notin") for each in compare.ops):
             yield str(compare.expr.value)
-    for call in tree.find_all(nodes.Call):
+
+
+def _arguments(tree: nodes.Template, methods: Collection[str]) -> Iterator[str]:
+    """Yield the first arguments of methods, and of filters of the same name, that are strings."""
+    for call in tree.find_all((nodes.Call, nodes.Filter)):
         match call:
-            case nodes.Call(node=nodes.Getattr(attr=name), args=[nodes.Const(value=str(text)), *_]):
-                if name in SEARCH_METHODS:
+            case nodes.Call(node=nodes.Getattr(attr=name), args=[nodes.Const(value=str(text)), *_]) | (
+                nodes.Filter(name=name, args=[nodes.Const(value=str(text)), *_])
+            ):
+                if name in methods:
                     yield text
 
 

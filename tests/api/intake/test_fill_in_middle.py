@@ -12,6 +12,7 @@ from support.tokenizers_by_kind import llama2
 from tokenizers import AddedToken
 from tokenizers.processors import TemplateProcessing
 
+from fllm.control_tokens import MARK
 from fllm.tokenizer import Tokenizer
 from fllm_api.app_state import AppState
 from fllm_api.intake.fill_in_middle import require_fill_in_middle
@@ -77,7 +78,7 @@ def test_the_beginning_of_sequence_comes_first() -> None:
     assert prompt_of(server) == "<|fim_prefix|>a<|fim_suffix|>b<|fim_middle|>"
 
 
-@pytest.mark.parametrize("text", [*QWEN, EOS, "<s>", "x<|fim_mid", "<|fim_prefix|><|fim_suffix|>", "\ufdd0"])
+@pytest.mark.parametrize("text", [*QWEN, EOS, "<s>", "x<|fim_mid", "<|fim_prefix|><|fim_suffix|>", MARK])
 def test_control_tokens_in_the_texts_are_text(text: str) -> None:
     tokenizer = tokenizer_with(*QWEN)
     server = server_with(tokenizer)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from support.api_fakes import a_server, backend_of, byte_tokenizer, chat, complete, error_of
 
 from fllm.concurrency.turn_executor import run_at_once
+from fllm.control_tokens import MARK
 from fllm.values import ModelCard
 from fllm_api.app_state import AppState
 from fllm_api.intake.tokenization import Truncation, tokenize_prompt
@@ -39,6 +40,15 @@ def test_a_completion_keeps_that_many_tokens(body: dict[str, Any], kept: str) ->
     for prompt in ("0123456789", tokens):
         assert complete(server, prompt=prompt, **body).status_code == 200
         assert prompt_of(server) == kept
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"add_special_tokens": False}, {"truncate_prompt_tokens": 999}], ids=str
+)
+def test_a_prompt_may_have_the_character_that_marks_control_tokens(body: dict[str, Any]) -> None:
+    server = a_server()
+    assert complete(server, prompt=f"a{MARK}b", **body).status_code == 200
+    assert prompt_of(server) == f"a{MARK}b"
 
 
 def test_a_chat_keeps_the_end_of_its_prompt() -> None:
