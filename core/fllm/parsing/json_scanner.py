@@ -23,9 +23,10 @@ _VALUE_OR_END = _VALUE + "]"
 class JsonScanner:
     """Reads one object up to its closing brace, or up to the first character that JSON does not allow there.
 
-    Models write line breaks within strings: in a value, control characters are accepted, and escaped in
-    `json_text`. Nesting uses a stack instead of recursion, and each character is read once. The result
-    depends on the text alone, not on how it was divided.
+    Models write line breaks, and backslashes of patterns and paths, within strings: in a value, control
+    characters and backslashes without a meaning in JSON are accepted, and escaped in `json_text`; a backslash
+    before an apostrophe is dropped there. Nesting uses a stack instead of recursion, and each character is
+    read once. The result depends on the text alone, not on how it was divided.
     """
 
     def __init__(self) -> None:
@@ -39,12 +40,12 @@ class JsonScanner:
         self.closable = 0
         """Where the text can be cut off: what precedes becomes JSON if `closing` follows."""
         self._pieces: list[str] = []
-        self._raw_controls: list[int] = []
+        self._raw_characters: list[int] = []
         self._stack: list[str] = []
         self._read: Callable[[str, int], int] = self._structure
         self._expected = "{"
         self._in_key = self._in_string = False
-        self._digits = 0
+        self._escape_start = self._digits = 0
         self._word = ""
         self._shift = 0
 
@@ -54,7 +55,7 @@ class JsonScanner:
         return "".join(self._pieces)
 
     def json_text(self, start: int, end: int) -> str:
-        """Return a part of the text, with the control characters within strings escaped.
+        """Return a part of the text, with what JSON does not allow within strings escaped.
 
         The time depends on the length of the text from ``start`` on, not on what precedes it.
         """
@@ -66,17 +67,19 @@ class JsonScanner:
             pieces.append(piece)
         text = "".join(reversed(pieces))[start - position : end - position]
         parts, begin = list[str](), 0
-        for offset in self._raw_controls[bisect_left(self._raw_controls, start) :]:
+        for offset in self._raw_characters[bisect_left(self._raw_characters, start) :]:
             if offset >= end:
                 break
-            parts += text[begin : offset - start], json.dumps(text[offset - start])[1:-1]
-            begin = offset - start + 1
+            raw = offset - start
+            is_quoted = text[raw : raw + 2] == "\\'"
+            parts += text[begin:raw], "" if is_quoted else json.dumps(text[raw])[1:-1]
+            begin = raw + 1
         return "".join([*parts, text[begin:]])
 
     @property
     def ends_with_control(self) -> bool:
         """Whether the text ends within a string, after a control character, such as a line break."""
-        return bool(self._raw_controls) and self._raw_controls[-1] == self.length - 1
+        return bool(self._raw_characters) and self._raw_characters[-1] == self.length - 1
 
     def closing(self, depth: int = 0) -> str:
         """Return what ends the text at `closable`: a quote and the brackets of all but ``depth`` levels."""
@@ -184,9 +187,10 @@ class JsonScanner:
         if char == '"':
             self._end_token(position + 1)
         elif char == "\\":
+            self._escape_start = position + self._shift
             self._read = self._escape
         elif char < " " and self._in_string:
-            self._raw_controls.append(position + self._shift)
+            self._raw_characters.append(position + self._shift)
             self._mark_closable(position + 1)
         else:
             return self._break(position)
@@ -199,12 +203,20 @@ class JsonScanner:
         elif text[position] in '"\\/bfnrt':
             self._read = self._string
         else:
-            return self._break(position)
+            return self._no_escape(position)
         return position + 1
+
+    def _no_escape(self, position: int) -> int:
+        """Continue after a backslash without a meaning, such as that of a pattern or path."""
+        if self._in_key:
+            return self._break(position)
+        self._raw_characters.append(self._escape_start)
+        self._read = self._string
+        return position
 
     def _hexadecimal(self, text: str, position: int) -> int:
         if text[position] not in "0123456789abcdefABCDEF":
-            return self._break(position)
+            return self._no_escape(position)
         self._digits -= 1
         if not self._digits:
             self._read = self._string

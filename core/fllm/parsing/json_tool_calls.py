@@ -22,6 +22,8 @@ _NAME_KEYS = ("name", "tool_name")
 """The keys under which models write the name; the first one that is present counts."""
 _ARGUMENT_KEYS = ("arguments", "parameters", "args")
 """The keys under which models write the arguments; the first one that is present counts."""
+_OTHER_KEYS = ("type", "id", "tool_call_id")
+"""The keys of what is neither a name nor an argument."""
 
 
 def json_list(
@@ -163,7 +165,7 @@ class JsonToolCallParser(JsonArgumentsParser[JsonScanner]):
         """Return the call, if the object has a name and its arguments are an object."""
         members = scanner.members
         call = call_from_json(members)
-        if call is None and self.marker and not members.keys() & {*_ARGUMENT_KEYS}:
+        if call is None and self.marker and members.keys() <= {*_NAME_KEYS, *_OTHER_KEYS}:
             call = call_from_json({**members, "arguments": "{}"})
             return [call] if call and self.is_tool(call.name) else []
         return [call] if call and call.arguments.startswith("{") else []

@@ -264,6 +264,19 @@ def test_a_line_break_within_a_string_is_escaped(name: str, begin: str, end: str
     assert parse_calls(PARSERS.load(name), *text, tools=TOOLS) == expected
 
 
+@pytest.mark.parametrize(
+    ("name", "begin", "end"),
+    [
+        ("hermes", "<tool_call>", "</tool_call>"),
+        ("jamba", "<tool_calls>", "</tool_calls>"),
+        ("internlm", "<|plugin|>", "<|action_end|>"),
+    ],
+)
+def test_arguments_that_stand_next_to_the_name_are_not_lost(name: str, begin: str, end: str) -> None:
+    text = f'{begin}{{"name": "save_note", "title": "Milk", "body": "two"}}{end}'
+    assert parse_calls(PARSERS.load(name), text, tools=TOOLS) == (text, [])
+
+
 def test_a_list_that_is_repeated_after_its_end_is_called_once() -> None:
     text = "<|tool_call_start|>[pay(euros=5)]<|tool_call_end|>[pay(euros=5)]<|tool_call_end|>"
     _, calls = parse_calls(PARSERS.load("lfm2"), text, tools=TOOLS)
