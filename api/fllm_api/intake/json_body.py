@@ -9,10 +9,11 @@ from typing import Any
 import msgspec
 from litestar import Request
 from litestar.datastructures import State
-from litestar.exceptions import HTTPException
+from litestar.exceptions import HTTPException, InternalServerException
 from litestar.utils.scope.state import ScopeState
 
 from fllm.errors import RequestError
+from fllm_api.lifecycle.client_disconnect import ClientDisconnected
 from fllm_api.limits.body_memory import MAX_JSON_VALUES
 from fllm_api.request_context import context_of
 
@@ -25,6 +26,13 @@ LARGE_BODY_BYTES = 256 * 1024
 
 class ApiRequest(Request[Any, Any, State]):
     """A request whose JSON is decoded strictly: ``"5"`` is not a number. Litestar by default converts it."""
+
+    async def body(self) -> bytes:
+        """Return the whole body. Raise `ClientDisconnected` if it does not arrive."""
+        try:
+            return await super().body()
+        except InternalServerException as error:  # Litestar's, which would be a failure of the server
+            raise ClientDisconnected from error
 
     async def json(self) -> Any:
         """Return the body as the type of the handler's ``data``.

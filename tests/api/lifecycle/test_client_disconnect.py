@@ -134,3 +134,22 @@ def test_no_task_is_left() -> None:
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     asyncio.run(go())
+
+
+def test_before_the_body_is_complete() -> None:
+    async def go() -> None:
+        recorder = Recorder()
+        server = a_server(collectors=[recorder])
+        messages = iter([{"type": "http.request", "body": b"{", "more_body": True}])
+
+        async def receive() -> Any:
+            return next(messages, {"type": "http.disconnect"})
+
+        async def send(message: Any) -> None:
+            pass
+
+        await create_app(server)({**COMPLETION_SCOPE}, receive, send)  # type: ignore[arg-type]
+        assert recorder.calls == ["on_request_start", "on_request_end the client disconnected"]
+        assert recorder.requests[0].status == 499
+
+    asyncio.run(go())
