@@ -103,4 +103,35 @@ TEMPLATES = {
         + CALLS
         + "{% endfor %}"
     ),
+    "ids of nine characters or more": _each("m.tool_calls and m.tool_calls[0].id | length < 9"),
+    "results only within a turn of the assistant": (
+        "{% set ns = namespace(last='') %}{% for m in messages %}"
+        + _raise_if("m.role == 'tool' and ns.last != 'assistant'")
+        + "{% if m.role != 'tool' %}{% set ns.last = m.role %}{% endif %}"
+        + TURN
+        + "{% endfor %}"
+    ),
+    "alternating apart from tools, no empty answer": (
+        "{% set ns = namespace(i=0) %}{% for m in messages %}{% if m.role != 'tool' and not m.tool_calls %}"
+        + _raise_if("(m.role == 'user') != (ns.i % 2 == 0)")
+        + _raise_if("m.role == 'assistant' and not m.content")
+        + "{% set ns.i = ns.i + 1 %}{% endif %}"
+        + TURN
+        + "{% endfor %}"
+    ),
+    "a call at the end is lost": (
+        "{% for m in messages %}{% if loop.last %}[{{ m.role }}]{{ m.content }}{% else %}"
+        + TURN
+        + "{% endif %}{% endfor %}"
+    ),
+    "one part of an answer": (
+        "{% for m in messages %}[{{ m.role }}]{% if m.role == 'assistant' %}{{ m.content[0].text }}"
+        "{% else %}{% for part in m.content %}{{ part.text }}{% endfor %}{% endif %}" + CALLS + "{% endfor %}"
+    ),
+    "content as text, but calls in a loop over content": (
+        "{% for m in messages %}{{ '[' + m.role + ']' + m.content }}"
+        "{% if m.tool_calls is defined %}{% set calls = m.tool_calls %}"
+        "{% else %}{% set calls = m.content %}{% endif %}{% if m.tool_calls is defined %}"
+        "{% for c in calls %}" + CALL + "{% endfor %}{% endif %}{% endfor %}"
+    ),
 }

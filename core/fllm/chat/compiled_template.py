@@ -100,6 +100,8 @@ def compile_template(
             reasoning_controls=controls,
             escaper=escaper,
         )
+        if content_format == "auto":
+            compiled = _with_content_format(compiled)
         compiled = _with_tool_call_format(_with_system_roles(compiled))
         return replace(
             compiled,
@@ -140,6 +142,19 @@ _PROBE_TOOL_CALL: Sequence[Mapping[str, Any]] = (
     {"role": "assistant", "tool_calls": [{"id": "abcdefghi", "function": {"name": "called"}}]},
     {"role": "tool", "tool_call_id": "abcdefghi", "content": "Hello"},
 )
+
+
+def _with_content_format(compiled: CompiledTemplate) -> CompiledTemplate:
+    """Return the template with the format of content that its source implies, or else one that it renders.
+
+    Some templates loop over the content of messages of one role only.
+    """
+    strings, lists = (
+        replace(compiled.message_format, lists=as_list, strings=not as_list) for as_list in (False, True)
+    )
+    candidates = (compiled, *(replace(compiled, message_format=each) for each in (strings, lists)))
+    messages = [{"role": "user", "content": "Hello"}]
+    return next((each for each in candidates if "Hello" in _try_render(each, messages, None)), compiled)
 
 
 def _with_tool_call_format(compiled: CompiledTemplate) -> CompiledTemplate:

@@ -9,7 +9,7 @@ import hashlib
 import re
 import secrets
 import string
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import chain, groupby, takewhile
 from typing import Any
 
@@ -175,11 +175,21 @@ def _with_text_as_reasoning(message: Message) -> Message:
     return {**message, "content": None, "reasoning_content": _plain_text([reasoning, content])}
 
 
-def join_system_parts(messages: Messages) -> list[Message]:
-    """Join the parts of the content of system messages."""
-    return [
+def join_parts_of(roles: Collection[str]) -> Adapt:
+    """Return a function that joins the parts of the content of messages of these roles."""
+    return lambda messages: [
         {**message, "content": _plain_text([message.get("content")])}
-        if message["role"] in SYSTEM_ROLES
+        if message["role"] in roles and message.get("content")
+        else message
+        for message in messages
+    ]
+
+
+def fill_empty_answers(messages: Messages) -> list[Message]:
+    """Give a space to messages of the assistant without text and tool calls."""
+    return [
+        {**message, "content": " "}
+        if message["role"] == "assistant" and not (message.get("content") or message.get("tool_calls"))
         else message
         for message in messages
     ]

@@ -8,6 +8,7 @@ from typing import Any
 from msgspec import Struct
 
 from fllm.chat.history_adaptation import (
+    SYSTEM_ROLES,
     Adapt,
     Message,
     Messages,
@@ -18,8 +19,9 @@ from fllm.chat.history_adaptation import (
     begin_with_user,
     calls_and_results_as_text,
     calls_as_text,
+    fill_empty_answers,
+    join_parts_of,
     join_system_messages,
-    join_system_parts,
     move_system_into_first_user,
     move_system_into_last_user,
     new_short_id,
@@ -125,9 +127,10 @@ def _call_id(name: str) -> str:
 
 _SYSTEM = _system("civet")
 _ASKED, _ANSWERED, _THANKED = _user("zebu"), _assistant("okapi"), _user("tapir")
+_PARTS = [{"type": "text", "text": each} for each in ("civet", "gaur")]
 _PLAIN = _try_out(_ASKED, _ANSWERED, _THANKED)
 """A template that loses one of these is none of conversations, so nothing is adapted."""
-_FOREIGN_ID = "call_0123456789abcdefghijklmn"
+_FOREIGN_IDS = ("call_0123456789abcdefghijklmn", "1")
 
 
 class _Rule(Struct, frozen=True):
@@ -139,7 +142,11 @@ _CALLS_AS_TEXT = Adaptation("tool calls become text", write=calls_as_text)
 _BOTH_AS_TEXT = Adaptation("tool calls and their results become text", write=calls_and_results_as_text)
 _RULES: Sequence[_Rule] = (
     _Rule(
-        [_try_out(_ASKED, _ANSWERED, _result("quoll"), _THANKED)],
+        [
+            _try_out(_ASKED, _ANSWERED, _result("quoll"), _THANKED),
+            _try_out(_result("quoll"), _ASKED),
+            _try_out(_ASKED, _result("quoll"), _ANSWERED),
+        ],
         [Adaptation("results of tools without a call become messages of the user", orphans_as_text)],
     ),
     _Rule(
@@ -172,7 +179,10 @@ _RULES: Sequence[_Rule] = (
         ],
     ),
     _Rule(
-        [_try_out(_ASKED, _assistant(None, "quoll"), _THANKED, shown=["zebu quoll tapir"])],
+        [
+            _try_out(_ASKED, _assistant(None, "quoll"), _THANKED, shown=["zebu quoll tapir"]),
+            _try_out(_ASKED, _assistant("civet", "quoll"), shown=["zebu civet", "zebu quoll"]),
+        ],
         [Adaptation("tool calls without a result get an empty one", answer_calls)],
     ),
     _Rule(
@@ -224,10 +234,11 @@ _RULES: Sequence[_Rule] = (
         [
             _try_out(
                 _ASKED,
-                {**_assistant(None), "tool_calls": [_call("quoll", _FOREIGN_ID)]},
-                _result("quoll", _FOREIGN_ID),
+                {**_assistant(None), "tool_calls": [_call("quoll", each)]},
+                _result("quoll", each),
                 shown=["zebu quoll llouq"],
-            ),
+            )
+            for each in _FOREIGN_IDS
         ],
         [Adaptation("ids of tool calls get the form of nine letters and digits", shorten_call_ids)],
     ),
@@ -266,6 +277,10 @@ _RULES: Sequence[_Rule] = (
         [
             _try_out(_ASKED, _user("gaur"), _ANSWERED, _assistant("civet"), _THANKED),
             _try_out(_ASKED, _ANSWERED, _assistant(None, "quoll"), shown=["zebu okapi", "zebu quoll"]),
+            _try_out(
+                *(_ASKED, _assistant(None, "quoll"), _result("quoll"), _THANKED),
+                shown=["zebu quoll llouq tapir"],
+            ),
         ],
         [
             Adaptation("messages of one role are merged, so that roles alternate", alternate_roles),
@@ -273,14 +288,21 @@ _RULES: Sequence[_Rule] = (
         ],
     ),
     _Rule(
+        [_try_out(_ASKED, _assistant(""), _THANKED)],
+        [Adaptation("empty messages of the assistant get a space", fill_empty_answers)],
+    ),
+    _Rule(
         [
-            _try_out(
-                {**_SYSTEM, "content": [{"type": "text", "text": each} for each in ("civet", "gaur")]},
-                _ASKED,
-                shown=["civet gaur", "zebu"],
+            _try_out({**_SYSTEM, "content": _PARTS}, _ASKED, shown=["civet gaur", "zebu"]),
+            _try_out(_ASKED, {**_ANSWERED, "content": _PARTS}, _THANKED, shown=["zebu civet gaur tapir"]),
+        ],
+        [
+            Adaptation("the parts of a system message are joined", join_parts_of(SYSTEM_ROLES)),
+            Adaptation(
+                "the parts of a message are joined, unless it is the user's",
+                join_parts_of((*SYSTEM_ROLES, "assistant")),
             ),
         ],
-        [Adaptation("the parts of a system message are joined", join_system_parts)],
     ),
 )
 """In the order of application. The last one is tried first: each is tried with those that follow it."""

@@ -191,6 +191,18 @@ ADAPTED = {
     "no calls": ["tool calls become text"],
     "begins with the user": ["an empty user message begins conversations without one"],
     "developer, not system": [],
+    "ids of nine characters or more": ["ids of tool calls get the form of nine letters and digits"],
+    "results only within a turn of the assistant": [
+        "results of tools without a call become messages of the user"
+    ],
+    "alternating apart from tools, no empty answer": [
+        "system messages move into the first user message",
+        "messages of one role are merged, so that roles alternate",
+        "empty messages of the assistant get a space",
+    ],
+    "a call at the end is lost": ["tool calls without a result get an empty one"],
+    "one part of an answer": ["the parts of a message are joined, unless it is the user's"],
+    "content as text, but calls in a loop over content": [],
 }
 
 
@@ -231,6 +243,17 @@ def test_what_is_adapted_has_the_form_that_the_model_knows() -> None:
     )
     assert (
         render("results only of calls", user("u1"), result("r1")) == "[user]u1[user]The function returned: r1"
+    )
+    interrupted = [
+        user("u1"),
+        assistant(None, call("fun")),
+        result("r1"),
+        user("u2"),
+        assistant(""),
+        user("u3"),
+    ]
+    assert render("alternating apart from tools, no empty answer", *interrupted) == (
+        '[user]u1[assistant](call fun {"x": "fun-x"})[tool]r1[assistant] [user]u2[assistant] [user]u3'
     )
 
 
