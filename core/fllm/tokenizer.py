@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -199,9 +200,14 @@ class TextEncoder:
         }
         self._special_ids = {token_id for token_id, token in added.items() if token.special}
         self._whole_words = {token.content for token in added.values() if token.single_word}
-        self._lengths = sorted({len(content) for content in self._names}, reverse=True)
-        firsts = "".join(sorted({content[0] for content in self._names}))
-        self._first = re.compile(f"[{re.escape(firsts)}]") if firsts else None
+        by_beginning: defaultdict[str, set[int]] = defaultdict(set)
+        for content in self._names:
+            by_beginning[content[:2]].add(len(content))
+        self._lengths = {key: sorted(lengths, reverse=True) for key, lengths in by_beginning.items()}
+        """Lengths of the added tokens with the same two first characters, in descending order."""
+        self._beginnings = (
+            re.compile("|".join(map(_beginning, sorted(by_beginning)))) if by_beginning else None
+        )
 
     def encode(self, text: str) -> list[int]:
         """Return the token ids of a text with marks."""
@@ -217,7 +223,7 @@ class TextEncoder:
     def _rename(self, text: str) -> Iterator[str]:
         """Yield the pieces of the text with added tokens replaced by their names, the longest ones first."""
         start = 0
-        for match in self._first.finditer(text) if self._first else ():
+        for match in self._beginnings.finditer(text) if self._beginnings else ():
             if match.start() >= start and (token := self._token_at(text, match.start())):
                 yield text[start : match.start()]
                 yield self._names[token]
@@ -226,7 +232,8 @@ class TextEncoder:
 
     def _token_at(self, text: str, start: int) -> str | None:
         """Return the added token that begins there, unless it is marked: within, or after a short one."""
-        for length in self._lengths:
+        pair = text[start : start + 2]
+        for length in (*self._lengths.get(pair, ()), *(self._lengths.get(pair[0], ()) if pair[1:] else ())):
             token = text[start : start + length]
             if token in self._names and (token not in self._whole_words or _is_word(text, start, length)):
                 return None if _ends_with_mark(text, start + length) else token
@@ -238,6 +245,12 @@ class TextEncoder:
 
     def _original(self, ids: Iterable[int]) -> list[int]:
         return [self._ids.get(token_id, token_id) for token_id in ids]
+
+
+def _beginning(characters: str) -> str:
+    """Return a pattern for the first of two characters, since the second may begin another token."""
+    first, second = characters[0], characters[1:]
+    return f"{re.escape(first)}(?={re.escape(second)})"
 
 
 def _ends_with_mark(text: str, end: int) -> bool:

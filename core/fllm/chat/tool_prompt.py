@@ -56,7 +56,7 @@ def add_tool_prompt(
     explained: CallFormat | None,
 ) -> Conversation:
     """Return the conversation with a list of the tools, and instructions, in a message of ``role``."""
-    lines = ["These functions are available:", *(json.dumps(tool["function"]) for tool in tools)]
+    lines = ["These functions are available:", *(_json(tool["function"]) for tool in tools)]
     text = _join("\n".join(lines), explained.instructions() if explained else "")
     return _add_to_system(conversation, text) if role == "system" else _add_to_user(conversation, text)
 

@@ -93,3 +93,8 @@ def test_the_format_is_explained(source: str, text: str) -> None:
     assert render(source, [HELLO], tools=TOOLS, explain_calls=True) == expected
     assert LIST.instructions() not in render(source, [HELLO], tools=TOOLS)
     assert render(source, [HELLO], explain_calls=True) == "[user]Hello"
+
+
+def test_tools_are_listed_in_their_own_characters() -> None:
+    tool = {"type": "function", "function": {"name": "f", "description": "날씨"}}
+    assert '{"name": "f", "description": "날씨"}' in render(PLAIN, [HELLO], tools=[tool])
