@@ -134,4 +134,13 @@ TEMPLATES = {
         "{% else %}{% set calls = m.content %}{% endif %}{% if m.tool_calls is defined %}"
         "{% for c in calls %}" + CALL + "{% endfor %}{% endif %}{% endfor %}"
     ),
+    "a result has the name of its call": (
+        "{% for m in messages %}{% if m.role == 'tool' %}{% set ns = namespace(name=none) %}"
+        "{% for n in messages %}{% for c in n.tool_calls or [] %}{% if c.id == m.tool_call_id %}"
+        "{% set ns.name = c.function.name %}{% endif %}{% endfor %}{% endfor %}"
+        + _raise_if("ns.name is none")
+        + "{% endif %}"
+        + TURN
+        + "{% endfor %}"
+    ),
 }

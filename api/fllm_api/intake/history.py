@@ -50,10 +50,21 @@ def object_text(arguments: Any) -> str:
     text = arguments.strip()
     if text in ("", "null"):
         return "{}"
-    if (completed := complete_object(text)) is not None:
+    if (completed := complete_object(text)) is not None and _is_json(completed):
         return completed
-    value = read_value(text) or quoted(text)
+    value = read_value(text)
+    if value is None or not _is_json(value):
+        value = quoted(text)
     return value if value.startswith("{") else f'{{"arguments": {value}}}'
+
+
+def _is_json(text: str) -> bool:
+    """Return whether chat templates can take the value: no half of a pair of escapes, no huge number."""
+    try:
+        msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True
 
 
 def _modern(message: Message) -> Message:
@@ -77,20 +88,34 @@ def _modern(message: Message) -> Message:
 def _add_call_ids(messages: list[Message]) -> None:
     """Give an id to each call without one, or with one that another call of the message has.
 
-    A result without an id is that of the first open call of its function, or else of the first open call.
+    A result without an id is that of the first open call of its function, or else of the first open call. So
+    is a result with an id that no call has, if a call is left after all others.
     """
-    open_calls = _OpenCalls({})
+    open_calls, known = _OpenCalls({}), set[str | None]()
+    strays: list[Message] = []
     for i, message in enumerate(messages):
         if calls := message.get("tool_calls"):
             ids = {f"call_{i}_{j}" if not call["id"] else call["id"]: call for j, call in enumerate(calls)}
             if len(ids) < len(calls):
                 ids = {f"{call['id'] or 'call'}_{i}_{j}": call for j, call in enumerate(calls)}
-            open_calls = _OpenCalls(ids)
+            _answer_with(strays, open_calls)
+            open_calls, strays = _OpenCalls(ids), []
+            known.update(call["id"] for call in calls)
             for call_id, call in ids.items():
                 call["id"] = call_id
         elif message["role"] == "tool":
             sent = message.get("tool_call_id")
+            if sent and sent not in known:
+                strays.append(message)
             message["tool_call_id"] = open_calls.answer(sent, message.get("name")) or sent or f"call_{i}"
+    _answer_with(strays, open_calls)
+
+
+def _answer_with(strays: Sequence[Message], open_calls: _OpenCalls) -> None:
+    """Let results with unknown ids answer the calls that are still open."""
+    for message in strays:
+        if call_id := open_calls.answer(None, message.get("name")):
+            message["tool_call_id"] = call_id
 
 
 class _OpenCalls:

@@ -236,25 +236,33 @@ def rename_results(role: str) -> Adapt:
 
 
 def results_as_text(messages: Messages) -> list[Message]:
-    """Turn the results of tool calls into messages of the user, one for all that follow each other."""
-    return _as_text(messages, orphans=False)
+    """Turn the results that follow tool calls into messages of the user, one for all of a message's calls."""
+    return _as_text(messages, lambda _, called: bool(called))
 
 
 def orphans_as_text(messages: Messages) -> list[Message]:
-    """Turn results of tools that do not directly follow a call into messages of the user."""
-    return _as_text(messages, orphans=True)
+    """Turn results of tools that do not directly follow their call into messages of the user."""
+    return _as_text(messages, lambda call_id, called: call_id not in called)
 
 
-def _as_text(messages: Messages, *, orphans: bool) -> list[Message]:
+def _as_text(messages: Messages, becomes_text: Callable[[Any, set[Any]], bool]) -> list[Message]:
     names = _function_names(messages)
     result: list[Message] = []
-    follows_call = False
+    called: set[Any] = set()
+    """The ids of the calls in the message before."""
     for is_result, run in groupby(messages, lambda message: message["role"] == "tool"):
         run_messages = list(run)
-        if is_result and follows_call != orphans:
-            texts = [_result_text(message, names) for message in run_messages]
-            run_messages = [{"role": "user", "content": join_contents(texts)}]
-        follows_call = bool(run_messages[-1].get("tool_calls"))
+        if is_result:
+            kept: list[Message] = []
+            texts: list[Any] = []
+            for message in run_messages:
+                if becomes_text(message.get("tool_call_id"), called):
+                    texts.append(_result_text(message, names))
+                else:
+                    kept.append(message)
+            run_messages = kept + ([{"role": "user", "content": join_contents(texts)}] if texts else [])
+        else:
+            called = {call.get("id") for call in run_messages[-1].get("tool_calls") or ()}
         result += run_messages
     return result
 

@@ -146,6 +146,10 @@ _RULES: Sequence[_Rule] = (
             _try_out(_ASKED, _ANSWERED, _result("quoll"), _THANKED),
             _try_out(_result("quoll"), _ASKED),
             _try_out(_ASKED, _result("quoll"), _ANSWERED),
+            _try_out(
+                *(_ASKED, _assistant(None, "quoll"), _result("quoll"), _result("gaur"), _ANSWERED, _THANKED),
+                shown=["zebu quoll llouq okapi tapir", "zebu ruag okapi"],
+            ),
         ],
         [Adaptation("results of tools without a call become messages of the user", orphans_as_text)],
     ),

@@ -51,6 +51,9 @@ def ids(messages: list[Message]) -> list[list[str]]:
         ("{'a': b", {"arguments": "{'a': b"}),
         ('"Tokyo"', {"arguments": "Tokyo"}),
         ("[1, 2]", {"arguments": [1, 2]}),
+        (r'{"a": "\ud83d"}', {"arguments": r'{"a": "\ud83d"}'}),
+        ('{"a": 1e400}', {"arguments": '{"a": 1e400}'}),
+        ("[1e400]", {"arguments": "[1e400]"}),
         ('{"a": NaN}', {"arguments": '{"a": NaN}'}),
         ("Tokyo", {"arguments": "Tokyo"}),
         ('{"a": 1} and more', {"arguments": '{"a": 1} and more'}),
@@ -131,6 +134,15 @@ def test_ids_that_clients_gave_stay_as_they_are() -> None:
         ["functions.f:0"],
         ["9"],
     ]
+
+
+def test_a_result_with_an_unknown_id_belongs_to_the_call_that_no_other_answers() -> None:
+    calls = {"role": "assistant", "tool_calls": [call("f", "call_1"), call("g", "call_2")]}
+    later = {"role": "assistant", "tool_calls": [call("f", "call_3"), call("g", "call_4")]}
+    results = [{"role": "tool", "tool_call_id": each, "content": ""} for each in ("cut", "call_1", "call_2x")]
+    assert ids(as_read(calls, *results)) == [["call_1", "call_2"], ["call_2"], ["call_1"], ["call_2x"]]
+    late = {"role": "tool", "tool_call_id": "call_2", "content": ""}
+    assert ids(as_read(calls, later, late)) == [["call_1", "call_2"], ["call_3", "call_4"], ["call_2"]]
 
 
 @pytest.mark.parametrize("name", ["reasoning", "reasoning_content", "thinking"])

@@ -200,6 +200,7 @@ ADAPTED = {
         "messages of one role are merged, so that roles alternate",
         "empty messages of the assistant get a space",
     ],
+    "a result has the name of its call": ["results of tools without a call become messages of the user"],
     "a call at the end is lost": ["tool calls without a result get an empty one"],
     "one part of an answer": ["the parts of a message are joined, unless it is the user's"],
     "content as text, but calls in a loop over content": [],
