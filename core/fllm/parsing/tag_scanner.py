@@ -13,7 +13,8 @@ from fllm.parsing.partial_match import longest_overlap
 from fllm.parsing.text_patterns import WORDS, TextPattern, match_pattern
 
 _SPACE = re.compile(r"\s*+")
-_LINE_END = re.compile(r"\n[ \t]*+\Z")
+_INDENTATION = r"\n[ \t]{0,40}+"
+_LINE_END = re.compile(rf"{_INDENTATION}\Z")
 
 MAX_LOOKAHEAD = 1024
 """Maximum number of characters that are held back to see whether a closing tag was forgotten."""
@@ -32,7 +33,7 @@ class TagFormat(Struct, frozen=True, kw_only=True):
     """Text that ends a value. It may contain ``{key}``, which stands for the key of the value."""
     end: str
     cut: tuple[str, ...] = ()
-    """Texts that end a value and the call, for models that forget ``after_value``."""
+    """Tags, with white space between them, that end a value and the call if ``after_value`` is forgotten."""
     padding: str = ""
     """Text that is dropped once on either side of a value."""
     typed: bool = False
@@ -78,7 +79,8 @@ class TaggedBodyScanner:
         ``is_tool`` and ``is_parameter`` tell the calls and arguments that follow a forgotten closing tag from
         values that mention tags. They receive the name of a tool, and then that of a parameter.
         ``sections`` are texts that may precede a call, or follow one if the tags are `TagFormat.special`.
-        ``closing`` are texts after a call, which end it if its own end is missing.
+        ``closing`` are texts after a call, which end it if its own end is missing and a value ends, or the
+        output does.
         """
         self.state: ScanState = "open"
         self.length = 0
@@ -115,8 +117,8 @@ class TaggedBodyScanner:
         self._taken = False
         self._skipped: list[str] = []
         self._sections = sections
-        self._ends = (tags.end, *closing)
-        self._patterns = _patterns(tags, sections)
+        self._ends = (tags.end, *closing, *" ".join(tags.cut).split())
+        self._patterns = _patterns(tags, sections, self._ends)
 
     def feed(self, text: str, start: int = 0) -> None:
         """Read on from index ``start`` of ``text``, until the call ends or breaks or the text ends."""
@@ -129,6 +131,13 @@ class TaggedBodyScanner:
         self._undecided = text[position:] if self.state == "open" else ""
         self.unread = "".join([*self._skipped, text[position:]]) if self.state == "broken" else ""
         self.length += len(text) if self.state == "open" else position
+
+    def end(self) -> None:
+        """End the text: the closing tags that came last end the value, and the call if one of them does."""
+        if self._step == self._after_end:
+            self.state = "complete"
+        if self._step in (self._after_value, self._after_end):
+            self._end_value()
 
     def take_value(self) -> str:
         """Return what is new and certain of the open value, without the padding."""
@@ -312,12 +321,8 @@ class TaggedBodyScanner:
             self._end_value()
             self._step = self._next_tag
             return match.end() if match[0] == self.tags.after_value else match.start()
-        if match[0] == self.tags.after_value:
-            self._closing = [match[0]]
-            self._step = self._after_value
-        else:
-            self._end_value()
-            self.state = "complete"
+        self._closing = [match[0]]
+        self._step = self._after_value if match[0] == self.tags.after_value else self._after_end
         return match.end()
 
     def _undecided_length(self, text: str, position: int) -> int:
@@ -366,6 +371,31 @@ class TaggedBodyScanner:
         self._step = self._read_value
         return position
 
+    def _after_end(self, text: str, position: int) -> int:
+        """End the value and the call if `TagFormat.cut` or the end of the output follows.
+
+        Otherwise the tags were a part of the value.
+        """
+        if space := match_end(_SPACE, text, position) - position:
+            self._closing.append(text[position : position + space])
+            return position + space
+        for tag in self._ends:
+            if text.startswith(tag, position):
+                self._closing.append(tag)
+                self._end_at_cut("".join(self._closing))
+                return position + len(tag)
+            if tag.startswith(text[position:]):
+                return position
+        self._add("".join(self._closing))
+        self._step = self._read_value
+        return position
+
+    def _end_at_cut(self, held: str) -> None:
+        if cut := next((each for each in self.tags.cut if held.endswith(each)), ""):
+            self._add(held.removesuffix(cut))
+            self._end_value()
+            self.state = "complete"
+
     def _add(self, text: str) -> None:
         self._value.append(text)
         self._fresh.append(text)
@@ -391,13 +421,13 @@ class _Patterns(Struct, frozen=True):
 
 
 @cache
-def _patterns(tags: TagFormat, sections: tuple[str, ...]) -> _Patterns:
-    ends = (tags.after_value, *tags.cut)
+def _patterns(tags: TagFormat, sections: tuple[str, ...], ends: tuple[str, ...]) -> _Patterns:
+    ends = (tags.after_value, *ends)
     skipped = re.compile(
         "|".join(map(re.escape, (tags.end, tags.opening, *(sections if tags.special else ()))))
     )
     if tags.special:  # any tag ends a value
-        ends = (*ends, tags.end, tags.before_key, *sections)
+        ends = (*ends, tags.before_key, *sections)
         pattern = "|".join(map(re.escape, ends))
         return _Patterns(
             ends=ends, end=re.compile(rf"(?P<line>(?!))|{pattern}"), skipped=skipped, forgotten=()
@@ -413,7 +443,7 @@ def _patterns(tags: TagFormat, sections: tuple[str, ...]) -> _Patterns:
     begins_argument, begins_call = TaggedBodyScanner._begins_argument, TaggedBodyScanner._begins_call
     return _Patterns(
         ends=ends,
-        end=re.compile(rf"(?P<line>\n[ \t]*+)(?=[{re.escape(first)}])|{'|'.join(map(re.escape, ends))}"),
+        end=re.compile(rf"(?P<line>{_INDENTATION})(?=[{re.escape(first)}])|{'|'.join(map(re.escape, ends))}"),
         skipped=skipped,
         forgotten=(
             (argument, begins_argument),

@@ -84,8 +84,10 @@ class TaggedToolCallParser(ToolCallParser[TaggedBodyScanner]):
         self.add_arguments(self._new_arguments(scanner) + (self._arguments.end() if complete else ""))
 
     def cut_body(self, scanner: TaggedBodyScanner) -> None:
-        """Emit the beginning of the object if no argument has been emitted."""
-        if self.calls_in_body:
+        """Emit what the end of the output makes certain, or else the beginning of the object."""
+        scanner.end()
+        self.stream_body(scanner)
+        if self.calls_in_body and not self._arguments.complete:
             self.add_arguments(self._arguments.begin())
 
     def call_without_arguments(self, scanner: TaggedBodyScanner) -> Call | None:

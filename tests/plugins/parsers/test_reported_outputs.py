@@ -187,7 +187,7 @@ def test_what_it_means(name: str, text: str, content: str, expected: list[Any], 
     if expected or not calls:
         assert [(called, json.loads(arguments)) for called, arguments in calls] == expected
     else:
-        assert calls[0] == ("save_note", '{"title": "Milk", "body": "two')
+        assert calls[0] == ("save_note", '{"title": "Milk", "body": "two"')
     assert found == content
 
 
@@ -275,6 +275,44 @@ def test_a_line_break_within_a_string_is_escaped(name: str, begin: str, end: str
 def test_arguments_that_stand_next_to_the_name_are_not_lost(name: str, begin: str, end: str) -> None:
     text = f'{begin}{{"name": "save_note", "title": "Milk", "body": "two"}}{end}'
     assert parse_calls(PARSERS.load(name), text, tools=TOOLS) == (text, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (
+            "qwen3_coder",
+            "<tool_call>\n<function=save_note>\n<parameter=title>\nMilk\n</parameter>\n<parameter=body>\ntwo\n",
+        ),
+        (
+            "mimo",
+            "<tool_call>\n<function=save_note>\n<parameter=title>Milk</parameter>\n<parameter=body>two",
+        ),
+        (
+            "minimax_m2",
+            '<minimax:tool_call>\n<invoke name="save_note">\n<parameter name="title">Milk</parameter>\n'
+            '<parameter name="body">two',
+        ),
+        (
+            "glm45",
+            "<tool_call>save_note\n<arg_key>title</arg_key>\n<arg_value>Milk</arg_value>\n"
+            "<arg_key>body</arg_key>\n<arg_value>two",
+        ),
+    ],
+)
+@pytest.mark.parametrize("own_end", [True, False])
+def test_closing_tags_at_the_end_of_the_output_are_no_part_of_a_value(
+    name: str, text: str, own_end: bool
+) -> None:
+    end = {"minimax_m2": "</invoke>\n</minimax:tool_call>", "glm45": "</tool_call>"}
+    closing = end.get(name, "</function>\n</tool_call>")
+    text += closing if own_end else closing.splitlines()[-1]
+    expected = ("", [note("two")])
+    for pieces in ([text], [*text], [text, "\n"]):
+        found, calls = parse_calls(PARSERS.load(name), *pieces, tools=TOOLS)
+        assert (found, [(called, json.loads(arguments)) for called, arguments in calls]) == expected
+    found, [(_, arguments)] = parse_calls(PARSERS.load(name), *text, " and on", tools=TOOLS)
+    assert arguments.startswith('{"title": "Milk", "body": "two')
 
 
 def test_a_list_that_is_repeated_after_its_end_is_called_once() -> None:
