@@ -315,6 +315,16 @@ def test_closing_tags_at_the_end_of_the_output_are_no_part_of_a_value(
     assert arguments.startswith('{"title": "Milk", "body": "two')
 
 
+@pytest.mark.parametrize("after", ["", "\n", " Done."])
+def test_a_brace_too_many_without_a_marker(after: str) -> None:
+    text = f'{{"name": "clock", "parameters": {{}}}}}}{after}'
+    found, calls = parse_calls(PARSERS.load("llama3_json"), *text, tools=TOOLS)
+    assert (found.strip(), calls) == (after.strip(), [("clock", "{}")])
+    again = f"{text.removesuffix(after)}; {text}"
+    found, calls = parse_calls(PARSERS.load("llama3_json"), again, tools=TOOLS)
+    assert (found.strip(), calls) == (after.strip(), [("clock", "{}")] * 2)
+
+
 def test_a_list_that_is_repeated_after_its_end_is_called_once() -> None:
     text = "<|tool_call_start|>[pay(euros=5)]<|tool_call_end|>[pay(euros=5)]<|tool_call_end|>"
     _, calls = parse_calls(PARSERS.load("lfm2"), text, tools=TOOLS)

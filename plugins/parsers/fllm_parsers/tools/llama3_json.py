@@ -1,9 +1,10 @@
 """The tool calls of Llama 3.1 to 3.3: ``{"name": "get_weather", "parameters": {"city": "Tokyo"}}``.
 
 Models write several calls with ``;`` or white space between them, or in a JSON array. ``<|python_tag|>`` may
-precede the first one. These separators are dropped. All other text is content, word for word: prose around a
-call, an object that is cut off or is not a call, and the separators next to it. So is a tag that no call
-follows, since the parser receives it only if the request keeps special tokens.
+precede the first one. These separators are dropped, and so is a brace too many after a call. All other text
+is content, word for word: prose around a call, an object that is cut off or is not a call, and the separators
+next to it. So is a tag that no call follows, since the parser receives it only if the request keeps special
+tokens.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from fllm.parsing import (
 TAG = "<|python_tag|>"
 
 _OPENING = re.compile(r"(?:[\s\[]|<\|python_tag\|>)*+")
-_BETWEEN = re.compile(r"(?:[\s\[\],;]|<\|python_tag\|>)*+")
+_BETWEEN = re.compile(r"(?:[\s\[\],;}]|<\|python_tag\|>)*+")
+_BRACES = re.compile(r"\A\s*+\}+")
 _ARRAY_END = re.compile(r"\A\s*\]")
 _IN_PROSE = re.compile(r"(?:\[|<\|python_tag\|>)(?:[\s\[]|<\|python_tag\|>)*+")
 
@@ -152,6 +154,8 @@ class Llama3JsonParser:
     def _content(self, text: str) -> list[ParserEvent]:
         """Return text after the pending separators; what follows is prose."""
         text = "".join([*self._separators, text])
+        if self._separator is _BETWEEN:
+            text = _BRACES.sub("", text)
         if self._in_array:
             text = _ARRAY_END.sub("", text)
         self._separators.clear()
