@@ -11,6 +11,7 @@ from fllm.chat.message_escaping import control_tokens
 from fllm.control_tokens import ControlTokenEscaper
 from fllm.errors import RequestError
 from fllm.tokenizer import Tokenizer
+from fllm_api.intake.tokenization import anchored
 
 
 class _Markers(NamedTuple):
@@ -42,8 +43,6 @@ _FAMILIES = (
     _Markers("<|code_prefix|>", "<|code_suffix|>", "<|code_middle|>"),  # GLM-4
     _Markers("<[fim-prefix]>", "<[fim-suffix]>", "<[fim-middle]>", suffix_first=True),  # Seed-Coder
 )
-_ANCHOR = "☺"
-"""Text before a suffix, so that a tokenizer that begins a text with a space does not begin it with one."""
 
 
 class FillInMiddle(Struct, frozen=True):
@@ -67,12 +66,7 @@ class FillInMiddle(Struct, frozen=True):
 
     def suffix_text(self, suffix: str, tokenizer: Tokenizer) -> tuple[str, int]:
         """Return the text to tokenize for a suffix, and how many of its first tokens do not belong to it."""
-        text = self.escaper.escape(suffix)
-        if tokenizer.byte_level:
-            return text, 0
-        anchor = tokenizer.encode(_ANCHOR, add_special_tokens=False)
-        both = tokenizer.encode(_ANCHOR + text[:1], add_special_tokens=False)
-        return (_ANCHOR + text, len(anchor)) if both[: len(anchor)] == anchor else (text, 0)
+        return anchored(self.escaper.escape(suffix), tokenizer)
 
 
 def require_fill_in_middle(tokenizer: Tokenizer) -> FillInMiddle:

@@ -14,6 +14,7 @@ from fllm.pipeline.beam_search import BeamSearchParams
 from fllm.tokenizer import Tokenizer
 from fllm.values import ModelCard, SamplingParams
 from fllm_api.app_state import AppState
+from fllm_api.intake.tokenization import anchored
 from fllm_api.protocol.generation import GenerationRequest
 
 T = TypeVar("T")
@@ -140,10 +141,13 @@ def check_fields(request: GenerationRequest, server: AppState) -> None:
 
 
 def _bad_words_token_ids(words: Sequence[str], tokenizer: Tokenizer) -> tuple[tuple[int, ...], ...]:
-    """Return the tokens of each text within a text and at its beginning, as vLLM does."""
+    """Return the tokens of each text at the beginning of a text, and within one."""
     stripped = [text for word in words if (text := word.lstrip())]
     spellings = dict.fromkeys([*words, *stripped, *(f" {text}" for text in stripped)])
     encoded = [tokenizer.encode(text, add_special_tokens=False) for text in spellings]
+    for text in () if tokenizer.byte_level else spellings:
+        within, begin = anchored(text, tokenizer)
+        encoded.append(tokenizer.encode(within, add_special_tokens=False)[begin:])
     return tuple(dict.fromkeys(tuple(ids) for ids in encoded if ids))
 
 

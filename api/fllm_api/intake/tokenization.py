@@ -23,6 +23,9 @@ CUT_TOKENS = 16
 PIECE_TOKENS = 256
 """Number of tokens that are detokenized at once."""
 
+_ANCHOR = "☺"
+"""Text before another, which a tokenizer would begin with a space if it were alone."""
+
 
 class Truncation(Struct, frozen=True):
     """How a prompt that is too long is truncated."""
@@ -84,6 +87,15 @@ def tokenize_prompt(
     ids = tokenizer.encode(text, add_special_tokens=add_special_tokens)
     yield len(ids) - charged
     return ids
+
+
+def anchored(text: str, tokenizer: Tokenizer) -> tuple[str, int]:
+    """Return the text to tokenize for one within a text, and how many of its first tokens precede it."""
+    if tokenizer.byte_level:
+        return text, 0
+    anchor = tokenizer.encode(_ANCHOR, add_special_tokens=False)
+    both = tokenizer.encode(_ANCHOR + text[:1], add_special_tokens=False)
+    return (_ANCHOR + text, len(anchor)) if both[: len(anchor)] == anchor else (text, 0)
 
 
 def detokenize_prompt(ids: Iterable[int], detokenizer: Detokenizer) -> Pieces[tuple[str, list[int]]]:

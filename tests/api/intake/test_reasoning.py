@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support.api_fakes import FakeReasoningParser, a_server, backend_of, chat, error_of, events
+from support.api_fakes import EOS, FakeReasoningParser, a_server, backend_of, chat, error_of, events
 
 from fllm.chat import ChatTemplate
 from fllm.parsing import ReasoningParserBase
@@ -145,3 +145,11 @@ def test_a_variable_of_the_template_alone_needs_no_parser() -> None:
 def test_a_budget_that_can_not_be_kept_is_rejected(parser: Any, body: dict[str, Any]) -> None:
     response = chat(a_server(reasoning=parser), thinking_token_budget=5, **body)
     assert (response.status_code, error_of(response)["param"]) == (400, "thinking_token_budget")
+
+
+def test_an_effort_is_text_and_no_control_token() -> None:
+    server = a_server()
+    assert chat(server, reasoning_effort=EOS).status_code == 200
+    ids = backend_of(server).prompts[-1].token_ids
+    assert EOS in server.tokenizer.decode(ids, skip_special_tokens=False)
+    assert server.tokenizer.special_ids.isdisjoint(ids)

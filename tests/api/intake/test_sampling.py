@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 from support.api_fakes import a_server, backend_of, chat, complete, error_of, events
+from support.tokenizers_by_kind import TOKENIZERS, ids_of
 
 from fllm.values import SamplingDefaults, SamplingParams
 from fllm_api.app_state import AppState
@@ -61,6 +62,14 @@ def test_bad_words_reach_the_backend_with_and_without_a_space(words: list[str], 
     server = a_server()
     found = sampling(server, bad_words=words).bad_words_token_ids
     assert [server.tokenizer.decode(ids, skip_special_tokens=False) for ids in found] == spelled
+
+
+def test_bad_words_have_no_space_that_the_tokenizer_adds() -> None:
+    tokenizer = TOKENIZERS["llama2"]
+    server = a_server(tokenizer=tokenizer)
+    found = sampling(server, bad_words=["lo"], max_tokens=1).bad_words_token_ids
+    assert tuple(ids_of(tokenizer, "lo")) in found
+    assert tuple(ids_of(tokenizer, "▁", "lo")) in found
 
 
 def test_top_logprobs_reach_the_backend() -> None:
