@@ -43,4 +43,7 @@ def _escape(token: str, in_class: bool) -> str:
         return f"\\x{ord(token[2]) % 32:02x}"
     if character in "<>" or ord(character) > 127:
         return character
-    return {"b": r"\x08" if in_class else token, "0": r"\x00"}.get(character, token)
+    if in_class:
+        return {"b": r"\x08", "0": r"\x00"}.get(character, token)
+    # Generators in Python and Rust write these anchors, which ECMAScript does not have.
+    return {"0": r"\x00", "A": "^", "Z": "$", "z": "$"}.get(character, token)
