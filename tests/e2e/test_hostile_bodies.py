@@ -87,8 +87,8 @@ REJECTED: dict[str, tuple[bytes, int, str | None]] = {
     "n": (chat(n=10**9), 400, "n"),
     "n of 401 digits": (chat(n=10**400), 400, "n"),
     "seed": (chat(seed=2**64), 400, "seed"),
-    "max_tokens": (chat(max_tokens=10**18), 400, "max_tokens"),
-    "max_tokens beyond the context": (chat(max_tokens=10**9), 400, "messages"),
+    "max_tokens": (chat(max_tokens=-(10**18)), 400, "max_tokens"),
+    "max_tokens that is no integer": (chat(max_tokens=1e300), 400, "max_tokens"),
     "top_logprobs": (chat(logprobs=True, top_logprobs=10**6), 400, "top_logprobs"),
     "100,000 stop strings": (chat(stop=[f"s{i}" for i in range(100_000)]), 400, "stop"),
     "a stop string of 1 MB": (chat(stop="x" * 1_000_000), 400, "stop"),
@@ -100,6 +100,7 @@ REJECTED: dict[str, tuple[bytes, int, str | None]] = {
 }  # fmt: skip
 
 ACCEPTED: dict[str, bytes] = {
+    "max_tokens beyond the context": chat(max_tokens=10**18, stop=["e", "a", "i", "o"]),
     "minus zero": chat_with("temperature", "-0"),
     "a number that underflows": chat_with("temperature", "1e-400"),
     "a duplicate key": b'{"model": "other", "temperature": 1, "temperature": 2, ' + chat()[1:],
