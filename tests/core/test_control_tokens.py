@@ -175,6 +175,16 @@ def test_texts_that_a_template_joins_are_no_control_token(expression: str, role:
         assert unescape(prompt).replace(space, "") == token
 
 
+def test_markers_are_text_in_tools_and_documents() -> None:
+    source = "{{ tools | tojson }}{{ documents | tojson }}{{ note }}<result>"
+    template = ChatTemplate.compile({"default": source}, special_tokens={}, control_tokens=TOKENS)
+    tools = [{"type": "function", "function": {"name": "f", "description": "<result>"}}]
+    variables = {"documents": [{"text": "<result>"}], "note": "<result>"}
+    prompt = template.render([{"role": "user", "content": "x"}], tools=tools, kwargs=variables, adapt=False)
+    assert prompt.count(f"<{MARK}result>") == 2
+    assert prompt.endswith("<result><result>")  # a variable is the application's
+
+
 def test_variables_of_a_template_are_text_but_its_special_tokens_are_not() -> None:
     source = "{{ bos_token }}{{ identity }}{{ nested.key }}{{ messages[0].content }}"
     template = ChatTemplate.compile(

@@ -56,8 +56,12 @@ class MessageEscaper:
         """Return the messages with all strings escaped."""
         return [self._of_role(message["role"]).escape_values(message) for message in messages]
 
-    def escape_values(self, value: Any) -> Any:
-        """Return tools or documents with all strings escaped."""
+    def escape_foreign(self, value: Any) -> Any:
+        """Return tools or documents, which come from outside, with all strings escaped."""
+        return self._foreign.escape_values(value)
+
+    def escape_variable(self, value: Any) -> Any:
+        """Return the value of a template's variable with all strings escaped."""
         return self._default.escape_values(value)
 
     def _of_role(self, role: str) -> ControlTokenEscaper:

@@ -154,11 +154,12 @@ class ChatTemplate:
             conversation = add_instructions(conversation, explained)
         if escaper := template.escaper:
             conversation = escaper.escape_messages(conversation)
-            tools = escaper.escape_values(tools)
+            tools = escaper.escape_foreign(tools)
+            documents = escaper.escape_foreign(kwargs.get("documents"))
             kwargs = {
-                name: value if name in self._special_tokens else escaper.escape_values(value)
+                name: value if name in self._special_tokens else escaper.escape_variable(value)
                 for name, value in kwargs.items()
-            }
+            } | {"documents": documents}
         if adapt and rules.adaptations:
             conversation = normalize_messages(rules.adapt(conversation, call_format), template.message_format)
         variables = {
