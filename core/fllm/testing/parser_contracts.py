@@ -249,7 +249,8 @@ def may_drop(parser: MakeParser, text: str, shown: str) -> bool:
         return False
     openings = (*parser.opening, *parser.section_markers)
     pairs = product(filter(is_whole_tag, openings), parser.closing)
-    empty = "|".join(rf"{re.escape(first)}\s*{re.escape(last)}" for first, last in pairs)
+    between = rf"[\s\]{re.escape(parser.skip_before)}]*"
+    empty = "|".join(re.escape(first) + between + re.escape(last) for first, last in pairs)
     return left.startswith(openings) or bool(empty and re.search(empty, text))
 
 

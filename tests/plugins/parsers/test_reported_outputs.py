@@ -327,5 +327,25 @@ def test_a_brace_too_many_without_a_marker(after: str) -> None:
 
 def test_a_list_that_is_repeated_after_its_end_is_called_once() -> None:
     text = "<|tool_call_start|>[pay(euros=5)]<|tool_call_end|>[pay(euros=5)]<|tool_call_end|>"
-    _, calls = parse_calls(PARSERS.load("lfm2"), text, tools=TOOLS)
-    assert calls == [("pay", '{"euros": 5}')]
+    expected = ("", [("pay", '{"euros": 5}')])
+    for tools in (TOOLS, ()):
+        assert parse_calls(PARSERS.load("lfm2"), text, tools=tools) == expected
+        assert parse_calls(PARSERS.load("lfm2"), *text, tools=tools) == expected
+    _, calls = parse_calls(PARSERS.load("lfm2"), text.removesuffix("<|tool_call_end|>"), tools=TOOLS)
+    assert calls == expected[1]
+    other = text.replace("5", "6", 1)
+    assert parse_calls(PARSERS.load("lfm2"), other, tools=TOOLS)[1] == [("pay", '{"euros": 6}')]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("jamba", "Yes.<tool_calls>[]</tool_calls> No."),
+        ("hunyuan_a13b", "Yes.<tool_calls>[ ]</tool_calls> No."),
+        ("cohere_command3", "Yes.<|START_ACTION|>[\n]<|END_ACTION|> No."),
+        ("apertus", "Yes.<|tools_prefix|>[]<|tools_suffix|> No."),
+    ],
+)
+def test_an_empty_list_is_not_shown(name: str, text: str) -> None:
+    assert parse_calls(PARSERS.load(name), text, tools=TOOLS) == ("Yes. No.", [])
+    assert parse_calls(PARSERS.load(name), *text, tools=TOOLS) == ("Yes. No.", [])

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from fllm.interfaces import ParserContext
 from fllm.parsing import Call, LiteralToolCallParser, ToolFormat
 from fllm.parsing.argument_constraints import named_arguments, python_value
 from fllm.parsing.python_call_scanner import PythonListScanner
@@ -56,7 +57,8 @@ class Llama4PythonicParser(PythonicParser):
 class Lfm2Parser(PythonicParser):
     """Parses the same lists, with markers around them.
 
-    Models repeat the list after the closing marker: without an opening marker, it is not a second call.
+    Models repeat the list after the closing marker: without an opening marker, the same list is dropped, and
+    another one is text.
     """
 
     section_markers = ("<|tool_call_start|>",)
@@ -73,6 +75,41 @@ class Lfm2Parser(PythonicParser):
         arguments=PYTHON_ARGUMENTS,
     )
 
+    def __init__(self, context: ParserContext) -> None:
+        super().__init__(context)
+        self._written: list[tuple[str, str]] = []
+        """The names and arguments of the calls so far."""
+        self._repeats = False
+        """Whether the current list may only repeat the previous one."""
+
     def may_begin(self, marker: str) -> bool:  # noqa: ARG002  there is only one
-        """Return whether no call precedes, or an opening marker does."""
-        return not self.call_count or self.section_markers[0] in self.pending_markers
+        """Return whether a list may begin here: not in text after a call, unless a marker precedes."""
+        return not self.call_count or self.follows_call or self.section_markers[0] in self.pending_markers
+
+    def new_scanner(self) -> PythonListScanner:
+        """Return a scanner of the calls and the closing bracket."""
+        self._repeats = self.follows_call and self.section_markers[0] not in self.pending_markers
+        return super().new_scanner()
+
+    def is_certain(self, scanner: PythonListScanner) -> bool:
+        """Return whether the first call is one of a tool of the request, and no repetition."""
+        return not self._repeats and super().is_certain(scanner)
+
+    def parse_body(self, scanner: PythonListScanner) -> Sequence[Call]:
+        """Return all calls of the list, or none; those of a repeated list are not emitted."""
+        calls = super().parse_body(scanner)
+        again = [(call.name, call.arguments) for call in calls]
+        return [] if self._repeats and again != self._written[-len(again) :] else calls
+
+    def begin_call(self, name: str, call_id: str | None = None) -> None:
+        """Emit the start of a call that is no repetition."""
+        if not self._repeats:
+            self._written.append((name, ""))
+            super().begin_call(name, call_id)
+
+    def add_arguments(self, text: str) -> None:
+        """Emit a piece of the arguments of a call that is no repetition."""
+        if not self._repeats:
+            name, arguments = self._written[-1]
+            self._written[-1] = name, arguments + text
+            super().add_arguments(text)
