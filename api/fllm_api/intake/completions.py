@@ -148,9 +148,14 @@ def _echoes(
     echoes: list[Echo] = []
     characters = 0
     for prompt, ids in zip(prompts, request.prompts, strict=True):
-        detokenizer = Detokenizer(server.tokenizer, skip_special_tokens=request.skip_special_tokens)
+        # A text is repeated as it was sent, with its special tokens, but without those before it.
+        skip = request.skip_special_tokens and not isinstance(prompt, str)
+        detokenizer = Detokenizer(server.tokenizer, skip_special_tokens=skip)
         text, offsets = yield from detokenize_prompt(ids, detokenizer)
-        echoes.append(Echo(prompt if isinstance(prompt, str) else text, ids, offsets))
+        if isinstance(prompt, str):
+            added = len(text) - len(prompt) if text.endswith(prompt) else 0
+            text, offsets = prompt, [max(offset - added, 0) for offset in offsets]
+        echoes.append(Echo(text, ids, offsets))
         characters += request.n * len(echoes[-1].text)
         check_echo(characters)
     return echoes

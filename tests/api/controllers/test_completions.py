@@ -118,6 +118,14 @@ def test_an_echo_has_the_prompts_log_probabilities() -> None:
     assert logprobs["text_offset"] == [0, 1, 2, 4]
 
 
+def test_offsets_count_the_special_tokens_of_an_echoed_text() -> None:
+    choice = choice_of(a_server(["Hi"]), prompt=f"a{EOS}b", echo=True, logprobs=0)
+    text, logprobs = choice["text"], choice["logprobs"]
+    assert text == f"a{EOS}bHi"
+    for token, offset in list(zip(logprobs["tokens"], logprobs["text_offset"], strict=True))[-5:-1]:
+        assert text[offset:].startswith(token)
+
+
 def test_the_prompt_can_be_scored_without_generating() -> None:
     choice = choice_of(a_server(), prompt=[64, 65], echo=True, logprobs=0, max_tokens=0)
     assert (choice["text"], choice["finish_reason"]) == ("ab", "length")
