@@ -190,6 +190,8 @@ class JsonCallReader:
         self.scanner = scanner
         self._next = 0
         """Number of the first member that may tell more."""
+        self._seen = 0
+        """Number of bounds at the last reading. Reading the same again would cost as much as all text since."""
         self._name: object = None
         self._arguments: JsonArguments | None = None
         self._usable = True
@@ -197,7 +199,8 @@ class JsonCallReader:
     def read(self) -> CallHead | None:
         """Return the beginning of the call, or ``None`` if the name is not known yet or not usable."""
         bounds, scanner = self.scanner.bounds, self.scanner
-        while len(bounds) >= 4 * self._next + 3 and self._usable:
+        is_new, self._seen = len(bounds) > self._seen, len(bounds)
+        while is_new and len(bounds) >= 4 * self._next + 3 and self._usable:
             key_start, key_end, start, *end = bounds[4 * self._next : 4 * self._next + 4]
             key = json.loads(scanner.json_text(key_start, key_end))
             if key in _NAME_KEYS and self._name is None:

@@ -1,11 +1,13 @@
 """Outputs of Llama models, including those that other parsers lose."""
 
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from fllm import ParserContext, ParserEvent, Text, Tool, ToolArguments, ToolStart
 from fllm.parsing.body_scanner import MAX_DEPTH
+from fllm.parsing.json_scanner import JsonScanner
 from fllm.testing import ToolParserContract, merge_events, parse
 from fllm_parsers.tools.llama3_json import TAG, Llama3JsonParser
 
@@ -228,3 +230,12 @@ def test_a_call_is_emitted_when_it_is_complete() -> None:
     assert merge_events(parser.feed("}")) == [ToolStart(0, weather[0]), ToolArguments(0, weather[1])]
     assert parser.feed("; ") == []
     assert parser.finish() == []
+
+
+def test_a_long_name_is_not_read_again_with_each_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = Mock(wraps=JsonScanner.json_text)
+    monkeypatch.setattr(JsonScanner, "json_text", lambda *arguments: read(*arguments))
+    parser = Llama3JsonParser(ParserContext(tools=(Tool("now"),)))
+    for piece in ('{"name": "', *("x" * 1000)):
+        parser.feed(piece)
+    assert read.call_count < 10
