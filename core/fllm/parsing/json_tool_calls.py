@@ -191,7 +191,7 @@ class JsonCallReader:
         self._next = 0
         """Number of the first member that may tell more."""
         self._seen = 0
-        """Number of bounds at the last reading. Reading the same again would cost as much as all text since."""
+        """Number of bounds at the last reading, so that none is read again with each piece of text."""
         self._name: object = None
         self._arguments: JsonArguments | None = None
         self._usable = True
