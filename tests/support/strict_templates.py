@@ -143,4 +143,11 @@ TEMPLATES = {
         + TURN
         + "{% endfor %}"
     ),
+    "text next to the first call only": (
+        "{% set ns = namespace(called=false) %}{% for m in messages %}[{{ m.role }}]"
+        "{{ m.content if not (m.tool_calls and ns.called) }}"
+        + CALLS
+        + "{% if m.role != 'tool' %}{% set ns.called = m.tool_calls | default([]) | length > 0 %}{% endif %}"
+        "{% endfor %}"
+    ),
 }

@@ -220,6 +220,11 @@ _RULES: Sequence[_Rule] = (
                 shown=["zebu civet", "zebu quoll llouq"],
             ),
             _try_out(
+                *(_ASKED, _assistant("civet", "quoll"), _result("quoll")),
+                *(_assistant("okapi", "gaur"), _result("gaur")),
+                shown=["zebu civet okapi", "zebu quoll llouq gaur ruag"],
+            ),
+            _try_out(
                 _ASKED,
                 _assistant("civet", "quoll", reasoning_content="gaur"),
                 _result("quoll"),

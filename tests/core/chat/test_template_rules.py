@@ -102,6 +102,10 @@ HISTORIES: dict[str, list[Message]] = {
         *[system("s1"), user("u1"), assistant("t1", call("fun")), result("r1"), assistant("", call("gun"))],
         *[result("r2"), assistant("a1"), user("u2"), assistant(None, call("fun")), result("r3")],
     ],
+    "text next to each call": [
+        *[user("u1"), assistant("t1", call("fun", "1")), result("r1", "1")],
+        *[assistant("t2", call("gun", "2")), result("r2", "2"), assistant("a1"), user("u2")],
+    ],
     "an interrupted call": [user("u1"), assistant(None, call("fun")), user("u2")],
     "an interrupted answer": [user("u1"), assistant(None, call("fun")), result("r1"), user("u2")],
     "a call at the end": [user("u1"), assistant("t1", call("fun"))],
@@ -201,6 +205,7 @@ ADAPTED = {
         "empty messages of the assistant get a space",
     ],
     "a result has the name of its call": ["results of tools without a call become messages of the user"],
+    "text next to the first call only": ["text next to a tool call gets a message of its own"],
     "a call at the end is lost": ["tool calls without a result get an empty one"],
     "one part of an answer": ["the parts of a message are joined, unless it is the user's"],
     "content as text, but calls in a loop over content": [],
