@@ -86,7 +86,7 @@ class ToolCallParser(Generic[_Scanner]):
     def __init_subclass__(cls) -> None:
         if "visible_tokens" not in vars(cls):
             cls.visible_tokens = (*cls.opening, *cls.closing, *cls.section_markers, *cls.inner_markers)
-        # An empty list is no body.
+        # An empty list is not a body.
         ends_list = "]" if "[" in cls.skip_before else ""
         cls._before_body = re.compile(_run_of(cls.skip_before + ends_list))
         cls._separator = re.compile(_run_of(cls.skip_before + cls.skip_after))

@@ -102,7 +102,7 @@ class Lfm2Parser(PythonicParser):
         return [] if self._repeats and again != self._written[-len(again) :] else calls
 
     def begin_call(self, name: str, call_id: str | None = None) -> None:
-        """Emit the start of a call that is no repetition."""
+        """Emit the start of a call that is not a repetition."""
         if not self._repeats:
             self._written.append((name, ""))
             super().begin_call(name, call_id)
