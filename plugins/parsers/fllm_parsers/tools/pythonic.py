@@ -108,7 +108,7 @@ class Lfm2Parser(PythonicParser):
             super().begin_call(name, call_id)
 
     def add_arguments(self, text: str) -> None:
-        """Emit a piece of the arguments of a call that is no repetition."""
+        """Emit a piece of the arguments of a call that is not a repetition."""
         if not self._repeats:
             name, arguments = self._written[-1]
             self._written[-1] = name, arguments + text
