@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import select
@@ -121,6 +122,7 @@ class EngineServer:
             backend = factory(message.config, context)
             card = await backend.start()
         self._backend = backend
+        gc.freeze()  # a full pass of the garbage collector over what is loaded would delay a step
         self.channel.send(messages.Started(card))
 
     async def _generate(self, key: int, request: GenerateRequest) -> None:
