@@ -12,7 +12,7 @@ from typing import Any
 
 from fllm.parsing.argument_writer import quoted
 from fllm.parsing.body_scanner import MAX_NUMBER_LENGTH
-from fllm.parsing.json_scanner import JsonScanner
+from fllm.parsing.json_scanner import PYTHON_WORDS, JsonScanner
 from fllm.parsing.python_call_scanner import PythonCallScanner, number
 from fllm.parsing.tool_parameters import Parameters, choices, json_type
 
@@ -51,8 +51,10 @@ def coerced(value: str, schema: Any, parameters: Parameters) -> str:
 def as_json(text: str) -> str | None:
     """Return ``text`` if it is a JSON value, or else ``None``.
 
-    Control characters within strings are escaped, so that every JSON parser accepts the result.
+    What JSON does not allow, and `JsonScanner` accepts, is replaced. A word of Python alone is not a value.
     """
+    if text in PYTHON_WORDS:
+        return None
     scanner = JsonScanner()
     member = f'{{"":{text}}}'
     scanner.feed(member)

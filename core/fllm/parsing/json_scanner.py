@@ -1,4 +1,4 @@
-"""A strict scanner of one JSON object that is fed in pieces of any size."""
+"""A scanner of one JSON object that is fed in pieces of any size."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from fllm.parsing.body_scanner import MAX_DEPTH, MAX_NUMBER_LENGTH, ScanState, m
 _SPACE = re.compile(r"[ \t\n\r]*+")
 _PLAIN = re.compile(r'[^"\\\x00-\x1f\ud800-\udfff]*+')
 _WORD = re.compile(r"[-+.0-9A-Za-z]*+")
-_SCALAR = re.compile(r"true|false|null|-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][-+]?[0-9]++)?")
+_SCALAR = re.compile(r"[Tt]rue|[Ff]alse|null|None|-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][-+]?[0-9]++)?")
 
-_KEY = '"'
+PYTHON_WORDS = {"True": "true", "False": "false", "None": "null"}
+"""Words of Python, and what they are in JSON."""
+
 _KEY_OR_END = '"}'
-_VALUE = '"{[-0123456789tfn'
+_VALUE = '"{[-0123456789tfnTFN'
 _VALUE_OR_END = _VALUE + "]"
 
 
@@ -25,7 +27,8 @@ class JsonScanner:
 
     Models write line breaks, and backslashes of patterns and paths, within strings: in a value, control
     characters and backslashes without a meaning in JSON are accepted, and escaped in `json_text`; a backslash
-    before an apostrophe is dropped there. Nesting uses a stack instead of recursion, and each character is
+    before an apostrophe is dropped there. So is a comma before a closing bracket, and ``True``, ``False`` and
+    ``None`` become what JSON calls them. Nesting uses a stack instead of recursion, and each character is
     read once. The result depends on the text alone, not on how it was divided.
     """
 
@@ -40,11 +43,16 @@ class JsonScanner:
         self.closable = 0
         """Where the text can be cut off: what precedes becomes JSON if `closing` follows."""
         self._pieces: list[str] = []
-        self._raw_characters: list[int] = []
+        self._edits: list[tuple[int, int, str]] = []
+        """What `json_text` replaces: begin, end and replacement, in order."""
+        self._control_end = 0
+        """Where the last control character within a string ends."""
         self._stack: list[str] = []
         self._read: Callable[[str, int], int] = self._structure
         self._expected = "{"
         self._in_key = self._in_string = False
+        self._comma: int | None = None
+        """Where the comma stands that was the last token."""
         self._escape_start = self._digits = 0
         self._word = ""
         self._shift = 0
@@ -55,7 +63,7 @@ class JsonScanner:
         return "".join(self._pieces)
 
     def json_text(self, start: int, end: int) -> str:
-        """Return a part of the text, with what JSON does not allow within strings escaped.
+        """Return a part of the text, with what JSON does not allow replaced.
 
         The time depends on the length of the text from ``start`` on, not on what precedes it.
         """
@@ -66,20 +74,18 @@ class JsonScanner:
             position -= len(piece)
             pieces.append(piece)
         text = "".join(reversed(pieces))[start - position : end - position]
-        parts, begin = list[str](), 0
-        for offset in self._raw_characters[bisect_left(self._raw_characters, start) :]:
-            if offset >= end:
+        parts, begin = list[str](), start
+        for edit_start, edit_end, replacement in self._edits[bisect_left(self._edits, (start,)) :]:
+            if edit_start >= end:
                 break
-            raw = offset - start
-            is_quoted = text[raw : raw + 2] == "\\'"
-            parts += text[begin:raw], "" if is_quoted else json.dumps(text[raw])[1:-1]
-            begin = raw + 1
-        return "".join([*parts, text[begin:]])
+            parts += text[begin - start : edit_start - start], replacement
+            begin = edit_end
+        return "".join([*parts, text[begin - start :]])
 
     @property
     def ends_with_control(self) -> bool:
         """Whether the text ends within a string, after a control character, such as a line break."""
-        return bool(self._raw_characters) and self._raw_characters[-1] == self.length - 1
+        return 0 < self._control_end == self.length
 
     def closing(self, depth: int = 0) -> str:
         """Return what ends the text at `closable`: a quote and the brackets of all but ``depth`` levels."""
@@ -124,7 +130,7 @@ class JsonScanner:
 
     def _accept(self, char: str, position: int) -> int:
         if char == '"':
-            self._in_key = self._expected in (_KEY, _KEY_OR_END)
+            self._in_key = self._expected == _KEY_OR_END
             self._in_string = not self._in_key
             self._mark_bound(position)
             self._read = self._string
@@ -132,16 +138,21 @@ class JsonScanner:
         elif char in "{[":
             return self._open(char, position)
         elif char in "}]":
+            if self._comma is not None:
+                self._edits.append((self._comma, self._comma + 1, ""))
             self._stack.pop()
             self._end_token(position + 1)
         elif char == ":":
             self._expected = _VALUE
         elif char == ",":
-            self._expected = _KEY if self._stack[-1] == "{" else _VALUE
+            self._expected = _KEY_OR_END if self._stack[-1] == "{" else _VALUE_OR_END
+            self._comma = position + self._shift
+            return position + 1
         else:
             self._mark_bound(position)
             self._word = char
             self._read = self._scalar
+        self._comma = None
         return position + 1
 
     def _open(self, char: str, position: int) -> int:
@@ -152,6 +163,7 @@ class JsonScanner:
         self._expected = _KEY_OR_END if char == "{" else _VALUE_OR_END
         if char == "{":
             self.object_starts.append(position + self._shift)
+        self._comma = None
         self._mark_closable(position + 1)
         return position + 1
 
@@ -190,7 +202,8 @@ class JsonScanner:
             self._escape_start = position + self._shift
             self._read = self._escape
         elif char < " " and self._in_string:
-            self._raw_characters.append(position + self._shift)
+            self._control_end = position + self._shift + 1
+            self._edits.append((self._control_end - 1, self._control_end, json.dumps(char)[1:-1]))
             self._mark_closable(position + 1)
         else:
             return self._break(position)
@@ -203,20 +216,22 @@ class JsonScanner:
         elif text[position] in '"\\/bfnrt':
             self._read = self._string
         else:
-            return self._no_escape(position)
+            return self._no_escape(text, position)
         return position + 1
 
-    def _no_escape(self, position: int) -> int:
+    def _no_escape(self, text: str, position: int) -> int:
         """Continue after a backslash without a meaning, such as that of a pattern or path."""
         if self._in_key:
             return self._break(position)
-        self._raw_characters.append(self._escape_start)
+        after = self._escape_start + 1
+        is_quote = text[position] == "'" and position + self._shift == after
+        self._edits.append((self._escape_start, after, "" if is_quote else "\\\\"))
         self._read = self._string
         return position
 
     def _hexadecimal(self, text: str, position: int) -> int:
         if text[position] not in "0123456789abcdefABCDEF":
-            return self._no_escape(position)
+            return self._no_escape(text, position)
         self._digits -= 1
         if not self._digits:
             self._read = self._string
@@ -230,5 +245,8 @@ class JsonScanner:
         if end < len(text):
             if not _SCALAR.fullmatch(self._word):
                 return self._break(position)
+            if (word := PYTHON_WORDS.get(self._word)) is not None:
+                end_offset = end + self._shift
+                self._edits.append((end_offset - len(self._word), end_offset, word))
             self._end_token(end)
         return end

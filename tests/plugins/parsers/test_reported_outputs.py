@@ -243,23 +243,31 @@ def test_a_call_without_arguments_ends_where_the_next_one_begins() -> None:
     assert parse_calls(PARSERS.load("mistral"), *text, tools=TOOLS) == expected
 
 
-@pytest.mark.parametrize(
-    ("name", "begin", "end"),
-    [
-        (
-            "kimi_k2",
-            "<|tool_call_begin|>functions.save_note:0<|tool_call_argument_begin|>",
-            "<|tool_call_end|>",
-        ),
-        ("hermes", '<tool_call>\n{"name": "save_note", "arguments": ', "}\n</tool_call>"),
-        ("mistral", "[TOOL_CALLS]save_note", ""),
-        ("llama3_json", '{"name": "save_note", "parameters": ', "}"),
-        ("openai", "<|channel|>commentary to=functions.save_note <|constrain|>json<|message|>", "<|call|>"),
-    ],
-)
+JSON_CALLS = [
+    (
+        "kimi_k2",
+        "<|tool_call_begin|>functions.save_note:0<|tool_call_argument_begin|>",
+        "<|tool_call_end|>",
+    ),
+    ("hermes", '<tool_call>\n{"name": "save_note", "arguments": ', "}\n</tool_call>"),
+    ("mistral", "[TOOL_CALLS]save_note", ""),
+    ("llama3_json", '{"name": "save_note", "parameters": ', "}"),
+    ("openai", "<|channel|>commentary to=functions.save_note <|constrain|>json<|message|>", "<|call|>"),
+]
+
+
+@pytest.mark.parametrize(("name", "begin", "end"), JSON_CALLS)
 def test_a_line_break_within_a_string_is_escaped(name: str, begin: str, end: str) -> None:
     text = f'{begin}{{"title": "Milk", "body": "two\nlitres"}}{end}'
     expected = ("", [("save_note", '{"title": "Milk", "body": "two\\nlitres"}')])
+    assert parse_calls(PARSERS.load(name), text, tools=TOOLS) == expected
+    assert parse_calls(PARSERS.load(name), *text, tools=TOOLS) == expected
+
+
+@pytest.mark.parametrize(("name", "begin", "end"), JSON_CALLS)
+def test_words_of_python_and_a_last_comma_become_json(name: str, begin: str, end: str) -> None:
+    text = f'{begin}{{"title": "Milk", "urgent": True, "tags": [None, False,], }}{end}'
+    expected = ("", [("save_note", '{"title": "Milk", "urgent": true, "tags": [null, false] }')])
     assert parse_calls(PARSERS.load(name), text, tools=TOOLS) == expected
     assert parse_calls(PARSERS.load(name), *text, tools=TOOLS) == expected
 

@@ -9,6 +9,7 @@ keyword is ignored, which is noted.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import reduce
 from itertools import product
 from typing import Any
 from urllib.parse import unquote
@@ -200,8 +201,9 @@ class _Normalizer:
             return [{}] if schema else []
         own = self._keywords(schema)
         alternatives = [self._own_keywords(own)]
-        for part in own.get("allOf", ()):
-            alternatives = self._intersect_all(alternatives, self._alternatives(part, inside))
+        if "allOf" in own:
+            parts = [self._alternatives(part, inside) for part in own["allOf"]]
+            alternatives = self._intersect_parts(alternatives, parts)
         if "$ref" in own:
             pointer = self._pointer(own["$ref"])
             if pointer in inside:
@@ -256,6 +258,22 @@ class _Normalizer:
                 raise
             self.note("pattern", f"the format {named!r} holds instead: {error.why}")
             return [{"pattern": f"^({FORMATS[named]})$"}]
+
+    def _intersect_parts(
+        self, own: list[dict[str, Any]], parts: list[list[dict[str, Any]]]
+    ) -> list[dict[str, Any]]:
+        """Intersect the parts of ``allOf``.
+
+        Zod and TypeBox write an intersection of objects as closed objects that exclude each other's
+        properties, and mean an object with the properties of all.
+        """
+        result = reduce(self._intersect_all, parts, own)
+        if result or not all(each.get("additionalProperties") is False for part in parts for each in part):
+            return result
+        opened = [[{**each, "additionalProperties": True} for each in part] for part in parts]
+        if joined := reduce(self._intersect_all, opened, own):
+            self.note("allOf", "the objects exclude each other's properties, so these are joined")
+        return [{**each, "additionalProperties": False} for each in joined]
 
     def _intersect_all(self, a: list[dict[str, Any]], b: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if len(a) * len(b) > MAX_ALTERNATIVES:

@@ -152,6 +152,48 @@ def test_a_lenient_schema_notes_what_it_ignores() -> None:
     assert notes == ["'type' in '#/properties/a': ignored: there is no type 'date'"]
 
 
+def closed_object(*names: str, **keywords: Any) -> dict[str, Any]:
+    properties = {name: {"type": "string"} for name in names}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(names),
+        "additionalProperties": False,
+        **keywords,
+    }
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ([closed_object("a"), closed_object("b")], [{"a", "b"}]),
+        ([closed_object("a", "b"), closed_object("b", "c"), closed_object("d")], [{"a", "b", "c", "d"}]),
+        (
+            [closed_object("a"), {"anyOf": [closed_object("b"), closed_object("c")]}],
+            [{"a", "b"}, {"a", "c"}],
+        ),
+        ([closed_object("a"), {"$ref": "#/$defs/b"}], [{"a", "b"}]),
+    ],
+)
+def test_closed_objects_that_exclude_each_other_are_joined(parts: list[Any], expected: list[Any]) -> None:
+    notes: list[str] = []
+    schema = {"allOf": parts, "$defs": {"b": closed_object("b")}}
+    normalized = json.loads(normalize_schema(json.dumps(schema), notes.append))
+    options = normalized.get("anyOf", [normalized])
+    assert [set(option["properties"]) for option in options] == expected
+    assert all(option["additionalProperties"] is False for option in options)
+    assert [note[:14] for note in notes] == ["'allOf' in '#'"]
+
+
+def test_closed_objects_that_agree_are_not_joined() -> None:
+    parts = [closed_object("a", "b", required=["a"]), closed_object("a", "c", required=["a"])]
+    normalized = json.loads(normalize_schema(json.dumps({"allOf": parts})))
+    assert {name for name, each in normalized["properties"].items() if each is not False} == {"a"}
+    conflict = json.dumps({"allOf": [closed_object("a"), closed_object("b", properties={"a": False})]})
+    with pytest.raises(RequestError, match="allows no value"):
+        normalize_schema(conflict)
+
+
 def test_many_options_are_told_apart_by_a_tag() -> None:
     options = [{"type": "object", "properties": {"x": {}, "t": {"const": n}}} for n in range(60)]
     normalized = json.loads(normalize_schema(json.dumps({"oneOf": options})))
