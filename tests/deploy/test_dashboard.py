@@ -82,14 +82,14 @@ def prometheus(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iter
             if stop.is_set():
                 return
             ask(server, stream=i % 2 == 0)
-            ask(server, max_tokens=-1)
+            ask(server, max_tokens=-2)
             stop.wait(0.2)
 
     with running_prometheus(
         server.url.removeprefix("http://"), tmp_path_factory.mktemp("prometheus")
     ) as running:
         running.wait(lambda: running.query("up") == [1.0], "a first scrape")
-        assert (ask(server), ask(server, max_tokens=-1)) == (200, 400)
+        assert (ask(server), ask(server, max_tokens=-2)) == (200, 400)
         thread = threading.Thread(target=load)
         thread.start()
         try:

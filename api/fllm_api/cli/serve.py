@@ -42,7 +42,8 @@ class ServeCommand(click.RichCommand):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the arguments with one option for each name."""
-        return super().parse_args(ctx, repeat_name_option(args))
+        args[:] = repeat_name_option(args)  # the same list, which parsing empties: it may hold a key
+        return super().parse_args(ctx, args)
 
 
 @click.command(
