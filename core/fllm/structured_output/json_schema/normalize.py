@@ -262,7 +262,7 @@ class _Normalizer:
     def _intersect_parts(
         self, own: list[dict[str, Any]], parts: list[list[dict[str, Any]]]
     ) -> list[dict[str, Any]]:
-        """Intersect the parts of ``allOf``.
+        """Return the schemas that satisfy all parts of ``allOf``.
 
         Zod and TypeBox write an intersection of objects as closed objects that exclude each other's
         properties, and mean an object with the properties of all.
