@@ -53,7 +53,7 @@ class TlsHandshake(asyncio.Protocol):
         """Data that arrived with the end of the handshake."""
 
     is_busy = False
-    """As of an `HttpProtocol`: there is no request yet."""
+    """Part of the interface of `HttpProtocol`: no request has arrived."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._transport = transport

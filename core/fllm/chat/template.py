@@ -18,7 +18,7 @@ from fllm.chat.compiled_template import (
 )
 from fllm.chat.continue_final_message import cut_at_marker, insert_marker
 from fllm.chat.jinja_environment import ConversationRejected
-from fllm.chat.message_escaping import ControlTokens
+from fllm.chat.message_escaping import ControlTokens, MessageEscaper
 from fllm.chat.message_normalization import normalize_messages
 from fllm.chat.reasoning_controls import ReasoningControls
 from fllm.chat.template_rules import PROBE_TOOL, TemplateRules
@@ -155,11 +155,7 @@ class ChatTemplate:
         if escaper := template.escaper:
             conversation = escaper.escape_messages(conversation)
             tools = escaper.escape_foreign(tools)
-            documents = escaper.escape_foreign(kwargs.get("documents"))
-            kwargs = {
-                name: value if name in self._special_tokens else escaper.escape_variable(value)
-                for name, value in kwargs.items()
-            } | {"documents": documents}
+            kwargs = self._escape_variables(kwargs, escaper)
         if adapt and rules.adaptations:
             conversation = normalize_messages(rules.adapt(conversation, call_format), template.message_format)
         variables = {
@@ -172,6 +168,14 @@ class ChatTemplate:
         }
         text = self._render(template, variables)
         return cut_at_marker(text, conversation) if continue_final_message else text
+
+    def _escape_variables(self, variables: Mapping[str, Any], escaper: MessageEscaper) -> dict[str, Any]:
+        """Return the variables of a request with all strings escaped, except special tokens."""
+        escaped = {
+            name: value if name in self._special_tokens else escaper.escape_variable(value)
+            for name, value in variables.items()
+        }
+        return escaped | {"documents": escaper.escape_foreign(variables.get("documents"))}
 
     def _render(self, template: CompiledTemplate, variables: Mapping[str, Any]) -> str:
         # Only in a thread without an event loop may a conversation take long.
