@@ -13,11 +13,13 @@ Integers = NDArray[np.int64]
 
 
 class ModelShape(NamedTuple):
-    """The dimensions of the model that the kernels need."""
+    """The constants of the model that the kernels need."""
 
     heads: int
     kv_heads: int
     eps: np.float32
+    activation: int
+    """An `Activation`."""
 
 
 class PackedMatrices(NamedTuple):

@@ -28,6 +28,7 @@ from fllm_backends.torch.fused.arrays import (
 )
 from fllm_backends.torch.fused.matmul import PLANES_15_BIT, ROWS
 from fllm_backends.torch.fused.packing import GROUP, PANEL, Floats, PackedMatrix, can_pack, pack
+from fllm_backends.torch.fused.simd_kernels import Activation
 from fllm_backends.torch.fused.target import targets
 from fllm_backends.torch.fused.thread_team import ThreadTeam, new_counters
 from fllm_backends.torch.model import Linear, RMSNorm, Weights
@@ -64,7 +65,7 @@ class FusedLM:
         self.device = torch.device("cpu")
         self._threads = threads
         self._pool = ThreadPoolExecutor(max(threads - 1, 1), "kernels")
-        self._shape = ModelShape(a.heads, a.kv_heads, np.float32(a.norm_eps))
+        self._shape = ModelShape(a.heads, a.kv_heads, np.float32(a.norm_eps), int(Activation.SILU))
         self._packed: list[PackedMatrix] = []
         self._layers = self._pack_layers(weights)
         self._norm = _array(weights.norm.weight).copy()  # a copy, so that the checkpoint does not stay mapped

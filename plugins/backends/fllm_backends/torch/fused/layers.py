@@ -32,6 +32,15 @@ def forward(team: Any, shape: Any, w: Any, batch: Any, x: Any, keys: Any, values
             x, w.post_norm[layer], shape.eps, s.norm_row, s.hidden, s.hidden_scales, team, phase + 5
         )
         gate_up(
-            s.hidden, s.hidden_scales, w.gate_up, layer, s.gate_up, s.inner, s.inner_scales, team, phase + 6
+            s.hidden,
+            s.hidden_scales,
+            w.gate_up,
+            layer,
+            shape.activation,
+            s.gate_up,
+            s.inner,
+            s.inner_scales,
+            team,
+            phase + 6,
         )
         linear(s.inner, s.inner_scales, w.down, layer, x, 1, team, phase + 7)

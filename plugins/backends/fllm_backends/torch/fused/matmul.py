@@ -8,7 +8,7 @@ from fllm_backends.torch.fused import simd_kernels
 from fllm_backends.torch.fused.intrinsics import address
 from fllm_backends.torch.fused.jit import kernel
 from fllm_backends.torch.fused.packing import GROUP, PANEL, RECORD_4
-from fllm_backends.torch.fused.simd_kernels import SCALE_BYTES
+from fllm_backends.torch.fused.simd_kernels import SCALE_BYTES, Activation
 from fllm_backends.torch.fused.target import TARGET
 from fllm_backends.torch.fused.thread_team import claim_piece, finish_phase, units_per_piece
 
@@ -20,7 +20,9 @@ PLANES_8_BIT, PLANES_15_BIT = 1, 2
 The output of a norm has a few channels much larger than the others, so it is quantized to 15 bits.
 """
 
-silu_and_mul_group = simd_kernels.silu_and_mul(TARGET)
+silu_and_mul = simd_kernels.activate_and_mul(TARGET, Activation.SILU)
+gelu_tanh_and_mul = simd_kernels.activate_and_mul(TARGET, Activation.GELU_TANH)
+SILU = int(Activation.SILU)
 
 
 def make_panel_matmul(bits: int, planes: int) -> Any:
@@ -114,18 +116,32 @@ def linear(a: Any, scales: Any, matrices: Any, layer: Any, out: Any, add: Any, t
 
 
 @kernel(fastmath=False)
+def activate_and_mul_group(activation: Any, gates: Any, out: Any, scales: Any) -> None:
+    """Compute activation(gate) * up of one group, quantized; the ups are after the gates."""
+    arguments = (gates, gates + 4 * GROUP, out, scales)
+    if activation == SILU:
+        silu_and_mul(arguments)
+    else:
+        gelu_tanh_and_mul(arguments)
+
+
+@kernel(fastmath=False)
 def gate_up(
     a: Any,
     scales: Any,
     matrices: Any,
     layer: Any,
+    activation: Any,
     buffers: Any,
     out: Any,
     out_scales: Any,
     team: Any,
     phase: Any,
 ) -> None:
-    """Compute silu(a @ gate.T) * (a @ up.T), quantized. Gate and up are the two halves of one matrix."""
+    """Compute activation(a @ gate.T) * (a @ up.T), quantized.
+
+    Gate and up are the two halves of one matrix.
+    """
     rows, groups = scales.shape[0], scales.shape[1]
     a_stride, planes = a.shape[1], a.shape[1] // (groups * GROUP)
     inner, record, buffer = out.shape[1], matrices.record_bytes[layer], buffers[team.thread]
@@ -159,12 +175,10 @@ def gate_up(
                 )
             for row in range(count):
                 gates = address(buffer) + row * stride
-                silu_and_mul_group(
-                    (
-                        gates,
-                        gates + 4 * GROUP,
-                        address(out[block + row]) + piece * GROUP,
-                        address(out_scales[block + row]) + piece * SCALE_BYTES,
-                    )
+                activate_and_mul_group(
+                    activation,
+                    gates,
+                    address(out[block + row]) + piece * GROUP,
+                    address(out_scales[block + row]) + piece * SCALE_BYTES,
                 )
     finish_phase(team, phase, completed, pieces * blocks)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
+from enum import IntEnum
 from typing import Any
 
 from llvmlite import ir
@@ -20,6 +22,13 @@ Their memory is slower than the arithmetic, and nothing else waits for it.
 """
 PLANE_BITS = 7
 """Bits of the second plane."""
+
+
+class Activation(IntEnum):
+    """The activation function of a feed-forward layer's gate."""
+
+    SILU = 0
+    GELU_TANH = 1
 
 
 def panel_matmul(target: Target, rows: int, bits: int, planes: int) -> Any:
@@ -279,16 +288,22 @@ def quantize_groups(target: Target, planes: int) -> Any:
     return emit
 
 
-def silu_and_mul(target: Target) -> Any:
-    """Make ``(gates, ups, out, scales)``: silu(gate) * up of one group, quantized."""
+def activate_and_mul(target: Target, activation: Activation) -> Any:
+    """Make ``(gates, ups, out, scales)``: activation(gate) * up of one group, quantized.
+
+    The tanh approximation of gelu (arXiv 1606.08415) is ``x * sigmoid(sqrt(8 / pi) * (x + 0.044715 * x^3))``.
+    """
 
     @simd_function(target.width)
     def emit(x: SimdBuilder, gates: Any, ups: Any, out: Any, scales: Any) -> None:
         b, parts = x.builder, []
         one = x.constant(x.floats, 1.0)
         for at in range(0, 4 * GROUP, 4 * x.width):
-            value = x.load(x.at_offset(gates, at))
-            opened = b.fdiv(value, b.fadd(one, x.exp(b.fsub(x.constant(x.floats, 0.0), value))))
+            value = steep = x.load(x.at_offset(gates, at))
+            if activation == Activation.GELU_TANH:
+                linear, cubic = (x.constant(x.floats, c * math.sqrt(8 / math.pi)) for c in (1.0, 0.044715))
+                steep = b.fmul(value, x.fma(b.fmul(value, value), cubic, linear))
+            opened = b.fdiv(value, b.fadd(one, x.exp(b.fsub(x.constant(x.floats, 0.0), steep))))
             parts.append(b.fmul(opened, x.load(x.at_offset(ups, at))))
         _quantize_group(x, parts, out, scales, 1, target)
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import numba
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 from support.packed_weights import unpack
 
 from fllm_backends.torch.fused import simd_kernels
 from fllm_backends.torch.fused.intrinsics import address
 from fllm_backends.torch.fused.packing import GROUP, PANEL, RECORD_4, PackedMatrix, pack
+from fllm_backends.torch.fused.simd_kernels import Activation
 from fllm_backends.torch.fused.target import Target, targets
 
 ROWS, DEEP = 8, 96
@@ -159,11 +163,18 @@ def test_softening_forgets_what_is_masked(target: Target) -> None:
     assert not scores[40:].any()
 
 
+ACTIVATIONS = {
+    Activation.SILU: F.silu,
+    Activation.GELU_TANH: functools.partial(F.gelu, approximate="tanh"),
+}
+
+
 @on_every_target
-def test_gates(target: Target) -> None:
+@pytest.mark.parametrize("activation", Activation)
+def test_gates(target: Target, activation: Activation) -> None:
     gates, ups = numbers(GROUP) * 30, numbers(GROUP, seed=1)
+    gates[::3] /= 30
     whole, scales = np.empty(GROUP, np.int8), np.empty(2, np.float32)
-    called(simd_kernels.silu_and_mul(target), 4)(gates, ups, whole, scales)
-    with np.errstate(over="ignore"):
-        expected = gates / (1 + np.exp(-gates)) * ups
+    called(simd_kernels.activate_and_mul(target, activation), 4)(gates, ups, whole, scales)
+    expected = ACTIVATIONS[activation](torch.from_numpy(gates).double()).numpy() * ups
     assert (np.abs(whole * scales[0] - expected) <= scales[0] * 0.501).all()
