@@ -281,9 +281,7 @@ def logits_of(
     if device.type == "cuda":
         model = cuda_decoder(a, weights, quantization=quantization, max_rows=1, max_positions=len(ids))
     blocks = -(-len(ids) // 16)
-    cache = KVCache(
-        len(a.layers), blocks, 16, a.kv_heads, a.head_dim, torch.empty(0, dtype=dtype, device=device)
-    )
+    cache = KVCache(model.kv_shapes, blocks, 16, torch.empty(0, dtype=dtype, device=device))
     half, logits = len(ids) // 2, []
     for start, count in [(0, half), *((at, 1) for at in range(half, len(ids)))]:
         row = Row(

@@ -49,10 +49,9 @@ class Engine:
         runner = TorchRunner(read_torch_config(config), Device("cpu"), max_num_seqs=1)
         self.card = runner.load(lambda _: None)
         self._decoder = runner.decoder  # the runner itself returns tokens, not distributions
-        a = self._decoder.architecture
         blocks = WINDOW // BLOCK_SIZE
         self._table = list(range(blocks))
-        self._cache = KVCache(len(a.layers), blocks, BLOCK_SIZE, a.kv_heads, a.head_dim, like=torch.empty(0))
+        self._cache = KVCache(self._decoder.kv_shapes, blocks, BLOCK_SIZE, like=torch.empty(0))
 
     def logits(self, ids: list[int], start: int, stop: int) -> Tensor:
         """Return the logits of the tokens from ``start`` to ``stop``, [tokens, vocabulary], in one pass."""

@@ -17,35 +17,126 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fllm.batching.runner import Row
+from fllm_backends.checkpoints.architecture import Architecture
+
+
+@dataclass(frozen=True, slots=True)
+class KVShape:
+    """What one layer stores of a token: for each head, a key and a value of these sizes."""
+
+    kv_heads: int
+    key_dim: int
+    value_dim: int
+
+    @property
+    def elements(self) -> int:
+        """Number of elements of the keys and values of a token."""
+        return self.kv_heads * (self.key_dim + self.value_dim)
+
+
+def uniform_shapes(architecture: Architecture) -> tuple[KVShape, ...]:
+    """Return the shapes of a decoder whose layers all store the same."""
+    a = architecture
+    return (KVShape(a.kv_heads, a.head_dim, a.head_dim),) * len(a.layers)
 
 
 class KVCache:
-    """Keys and values of all layers in blocks: [layers, blocks, block_size, kv_heads, head_dim] each.
+    """Keys and values of all layers, in blocks of ``block_size`` tokens.
 
     They are zeroed, because rows of different lengths that attend together read slots that were never
     written; their scores are masked.
     """
 
-    def __init__(
-        self, layers: int, blocks: int, block_size: int, kv_heads: int, head_dim: int, like: Tensor
-    ) -> None:
-        shape = (layers, blocks, block_size, kv_heads, head_dim)
+    def __init__(self, layers: Sequence[KVShape], blocks: int, block_size: int, like: Tensor) -> None:
         self.block_size = block_size
-        self._keys = _zeros(shape, like)
-        self._values = _zeros(shape, like)
+        self._slots = blocks * block_size
+        self._layers = layers
+        size = blocks, block_size
+        self._keys = _Store([(*size, layer.kv_heads, layer.key_dim) for layer in layers], like)
+        self._values = _Store([(*size, layer.kv_heads, layer.value_dim) for layer in layers], like)
 
     def layer(self, index: int) -> tuple[Tensor, Tensor]:
-        """Return the keys and values of a layer: [blocks, block_size, kv_heads, head_dim] each."""
-        return self._keys[index], self._values[index]
+        """Return the keys and values of a layer: [blocks, block_size, kv_heads, key_dim or value_dim]."""
+        return self._keys.parts[index], self._values.parts[index]
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the keys and values of all layers on a CPU: [layers, slots, kv_heads, head_dim] each."""
-        return self._keys.flatten(1, 2).numpy(), self._values.flatten(1, 2).numpy()
+        """Return the keys and values of all layers on a CPU: [layers, slots, kv_heads, dim] each.
+
+        All layers must have the same shape.
+        """
+        [layer] = set(self._layers)
+        size = len(self._layers), self._slots, layer.kv_heads
+        keys, values = self._keys.whole, self._values.whole
+        return keys.view(*size, layer.key_dim).numpy(), values.view(*size, layer.value_dim).numpy()
 
     def write(self, index: int, slots: Tensor, keys: Tensor, values: Tensor) -> None:
-        """Store [tokens, kv_heads, head_dim] at [tokens] slots, which are block * block_size + offset."""
-        self._keys[index].flatten(0, 1).index_copy_(0, slots, keys)
-        self._values[index].flatten(0, 1).index_copy_(0, slots, values)
+        """Store [tokens, kv_heads, dim] at [tokens] slots, which are block * block_size + offset."""
+        key_store, value_store = self.layer(index)
+        key_store.flatten(0, 1).index_copy_(0, slots, keys)
+        value_store.flatten(0, 1).index_copy_(0, slots, values)
+
+
+class _Store:
+    """Zeros of several shapes, which lie one after the other in one piece of memory."""
+
+    def __init__(self, shapes: Sequence[tuple[int, ...]], like: Tensor) -> None:
+        sizes = [math.prod(shape) for shape in shapes]
+        self.whole = _zeros(sum(sizes), like)
+        pieces = torch.split(self.whole, sizes)
+        self.parts = [piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """Which tokens a token attends to, and how the scores of a layer become weights."""
+
+    window: int | None = None
+    """Sliding window: number of tokens that a token attends to, itself included. ``None``: all before it."""
+    chunk: int | None = None
+    """A token attends only to tokens of its own chunk: positions with the same quotient by this number."""
+    scale: float | None = None
+    """Factor of the scores. ``None``: 1 / sqrt(key_dim)."""
+    softcap: float | None = None
+    """Scores are squeezed into this range: softcap * tanh(score / softcap)."""
+    sinks: Tensor | None = None
+    """Score of each head [heads] for attending to nothing, as in gpt-oss."""
+
+    def masks(self, length: int) -> bool:
+        """Return whether some of the ``length`` tokens before the end of a row are not attended to."""
+        return bool((self.window and self.window < length) or (self.chunk and self.chunk < length))
+
+    def seen(self, places: Tensor, queries: Tensor) -> Tensor:
+        """Return whether queries at these positions attend to these places; the two are broadcast."""
+        seen = places <= queries
+        if self.window:
+            seen &= places > queries - self.window
+        if self.chunk:
+            seen &= places // self.chunk == queries // self.chunk
+        return seen
+
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, causal: bool = False
+    ) -> Tensor:
+        """Return [rows, groups, queries, value_dim] from queries [rows, groups, queries, key_dim].
+
+        ``key`` and ``value`` are [rows, groups, tokens, dim]. A group has its own keys: a head, or the heads
+        that share them. In the latter case the queries of a group are those heads.
+        """
+        if self.softcap is None and self.sinks is None:
+            return F.scaled_dot_product_attention(query, key, value, mask, is_causal=causal, scale=self.scale)
+        scale = query.shape[-1] ** -0.5 if self.scale is None else self.scale
+        scores = (query * scale) @ key.transpose(-1, -2)
+        if self.softcap is not None:
+            scores = self.softcap * torch.tanh(scores / self.softcap)
+        if causal:
+            mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -math.inf)
+        if self.sinks is not None:
+            sinks = self.sinks.to(scores.dtype).view(1, scores.shape[1], -1, 1)
+            scores = torch.cat([scores, sinks.expand(*scores.shape[:-1], 1)], -1)
+        weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
+        return weights[..., : key.shape[-2]] @ value
 
 
 @dataclass(frozen=True)
@@ -62,8 +153,8 @@ class _DecodeRows:
     uniform: bool
     """Whether all rows are as long as the longest."""
 
-    def attend(self, query: Tensor, keys: Tensor, values: Tensor, window: int | None) -> Tensor:
-        """Attend with [rows, heads, head_dim] queries; return the same shape.
+    def attend(self, query: Tensor, keys: Tensor, values: Tensor, pattern: Pattern) -> Tensor:
+        """Attend with [rows, heads, key_dim] queries; return [rows, heads, value_dim].
 
         The queries that share a kv head are passed as a sequence.
         """
@@ -71,17 +162,10 @@ class _DecodeRows:
         value = _gather(values, self.tables, self.longest)
         grouped = query.view(len(query), key.shape[1], -1, query.shape[2])
         mask = None
-        if not self.uniform or (window and window < self.longest):
-            mask = self._mask(window)
-        return F.scaled_dot_product_attention(grouped, key, value, attn_mask=mask).flatten(1, 2)
-
-    def _mask(self, window: int | None) -> Tensor:
-        places = torch.arange(self.longest, device=self.lengths.device)
-        ends = self.lengths[:, None]
-        seen = places < ends
-        if window:
-            seen &= places >= ends - window
-        return seen[:, None, None]
+        if not self.uniform or pattern.masks(self.longest):
+            places = torch.arange(self.longest, device=self.lengths.device)
+            mask = pattern.seen(places, self.lengths[:, None] - 1)[:, None, None]
+        return pattern.attend(grouped, key, value, mask).flatten(1, 2)
 
 
 @dataclass(frozen=True)
@@ -94,26 +178,20 @@ class _PrefillRow:
     """Block table: [1, blocks]."""
     start: int
 
-    def attend(self, query: Tensor, keys: Tensor, values: Tensor, window: int | None) -> Tensor:
-        """Attend with [count, heads, head_dim] queries; return the same shape."""
+    def attend(self, query: Tensor, keys: Tensor, values: Tensor, pattern: Pattern) -> Tensor:
+        """Attend with [count, heads, key_dim] queries; return [count, heads, value_dim]."""
         count, heads = query.shape[:2]
         length = self.start + count
         share = heads // keys.shape[2]
         key = _gather(keys, self.table, length).repeat_interleave(share, 1)
         value = _gather(values, self.table, length).repeat_interleave(share, 1)
-        plain = self.start == 0 and not (window and window < length)
-        mask = None if plain else self._mask(count, window)
+        plain = self.start == 0 and not pattern.masks(length)
+        mask = None
+        if not plain:
+            places = torch.arange(length, device=self.table.device)
+            mask = pattern.seen(places, places[self.start :, None])
         heads_first = query.transpose(0, 1)[None]
-        seen = F.scaled_dot_product_attention(heads_first, key, value, mask, is_causal=plain)
-        return seen[0].transpose(0, 1)
-
-    def _mask(self, count: int, window: int | None) -> Tensor:
-        places = torch.arange(self.start + count, device=self.table.device)
-        ends = places[self.start :, None]
-        seen = places <= ends
-        if window:
-            seen &= places > ends - window
-        return seen
+        return pattern.attend(heads_first, key, value, mask, causal=plain)[0].transpose(0, 1)
 
 
 class AttentionBatch:
@@ -141,16 +219,16 @@ class AttentionBatch:
             ]
         )
 
-    def attend(self, query: Tensor, keys: Tensor, values: Tensor, window: int | None) -> Tensor:
-        """Attend with [tokens, heads, head_dim] queries, each row over its own blocks.
+    def attend(self, query: Tensor, keys: Tensor, values: Tensor, pattern: Pattern) -> Tensor:
+        """Attend with [tokens, heads, key_dim] queries, each row over its own blocks.
 
-        Return the same shape.
+        Return [tokens, heads, value_dim].
         """
-        result = torch.empty_like(query)
+        result = query.new_empty(*query.shape[:2], values.shape[-1])
         for chunk in self._prefill_rows:
-            result[chunk.tokens] = chunk.attend(query[chunk.tokens], keys, values, window)
+            result[chunk.tokens] = chunk.attend(query[chunk.tokens], keys, values, pattern)
         for decodes in self._decode_groups:
-            result[decodes.tokens] = decodes.attend(query[decodes.tokens], keys, values, window)
+            result[decodes.tokens] = decodes.attend(query[decodes.tokens], keys, values, pattern)
         return result
 
     @cached_property
@@ -198,12 +276,11 @@ class AttentionBatch:
         return torch.tensor(numbers, device=self._device)
 
 
-def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
+def _zeros(size: int, like: Tensor) -> Tensor:
     """Return zeros that take memory on a CPU only when they are written. torch writes its own at once."""
     if like.device.type != "cpu":
-        return like.new_zeros(shape)
-    pages = np.zeros(math.prod(shape) * like.element_size(), dtype=np.uint8)
-    return torch.from_numpy(pages).view(like.dtype).view(shape)
+        return like.new_zeros(size)
+    return torch.from_numpy(np.zeros(size * like.element_size(), dtype=np.uint8)).view(like.dtype)
 
 
 def _gather(store: Tensor, tables: Tensor, length: int) -> Tensor:

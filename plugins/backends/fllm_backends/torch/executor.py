@@ -58,7 +58,7 @@ class Executor:
         sampled_hidden = torch.cat(
             [piece[len(piece) - num_samples(row) :] for row, piece in zip(batch, pieces, strict=True)]
         )
-        size = self._model.architecture.vocab_size
+        size = self._model.vocab_size
         if all(row.sampling.logprobs is None and is_greedy(row, self._eos) for row in rows):
             allowed = logit_masks.stack(rows, size, self._device)
             return iter(self._model.greedy_tokens(sampled_hidden, allowed)), repeat(None, len(rows))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fllm_backends.checkpoints.architecture import Architecture
 from fllm_backends.torch import logit_masks, rotary
-from fllm_backends.torch.attention import AttentionBatch, KVCache
+from fllm_backends.torch.attention import AttentionBatch, KVCache, KVShape, Pattern, uniform_shapes
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +66,10 @@ class Weights:
 class Decoder(Protocol):
     """Computes hidden states from token ids, and logits from hidden states."""
 
-    architecture: Architecture
     device: torch.device
+    vocab_size: int
+    kv_shapes: tuple[KVShape, ...]
+    """What each layer of the KV cache stores of a token."""
     cache_dtype: torch.dtype
     """Type of the KV cache."""
     block_multiple: int
@@ -99,6 +101,8 @@ class CausalLM:
 
     def __init__(self, architecture: Architecture, weights: Weights) -> None:
         self.architecture = architecture
+        self.vocab_size = architecture.vocab_size
+        self.kv_shapes = uniform_shapes(architecture)
         self.device = weights.head.device
         self.cache_dtype = weights.head.dtype
         self.weights = replace(weights, layers=tuple(weights.layers))
@@ -106,6 +110,7 @@ class CausalLM:
             weights.head.device
         )
         self._amplitude = rotary.amplitude(architecture.rope)
+        self._patterns = [Pattern(window=kind.window) for kind in architecture.layers]
 
     def forward(self, token_ids: Tensor, batch: AttentionBatch, cache: KVCache) -> Tensor:
         """Return the hidden states of the new tokens, [tokens, hidden]; store their KV in the cache."""
@@ -140,11 +145,10 @@ class CausalLM:
         query, key, value = torch.split(heads, [a.heads, a.kv_heads, a.kv_heads], dim=1)
         if layer.q_norm and layer.k_norm:
             query, key = layer.q_norm(query), layer.k_norm(key)
-        kind = a.layers[index]
-        if kind.rotary:
+        if a.layers[index].rotary:
             query, key = rotary.rotate(query, *rotation), rotary.rotate(key, *rotation)
         cache.write(index, batch.slots, key, value)
-        return layer.output(batch.attend(query, *cache.layer(index), kind.window).flatten(1))
+        return layer.output(batch.attend(query, *cache.layer(index), self._patterns[index]).flatten(1))
 
 
 def _feed_forward(layer: Layer, x: Tensor) -> Tensor:

@@ -93,7 +93,6 @@ class TorchRunner:
         from fllm_backends.torch.attention import KVCache
         from fllm_backends.torch.executor import Executor
 
-        a = self._model.architecture
         if block_size % self._model.block_multiple:
             raise ConfigError(
                 f"the block size must be a multiple of {self._model.block_multiple} tokens for this decoder, "
@@ -101,11 +100,12 @@ class TorchRunner:
             )
         like = torch.empty(0, dtype=self._model.cache_dtype, device=self._model.device)
         memory = self._config.kv_cache_memory or kv_cache_budget(like.device)
-        block = 2 * len(a.layers) * block_size * a.kv_heads * a.head_dim * like.element_size()
+        shapes = self._model.kv_shapes
+        block = sum(shape.elements for shape in shapes) * block_size * like.element_size()
         blocks = min(memory // block, self._useful_blocks(block_size))
         check_memory(blocks * block, "the KV cache", self._model.device)
         try:
-            cache = KVCache(len(a.layers), blocks, block_size, a.kv_heads, a.head_dim, like=like)
+            cache = KVCache(shapes, blocks, block_size, like=like)
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise ConfigError(f"a KV cache of {blocks * block} bytes does not fit into memory") from error
         self._executor = Executor(self._model, cache, self._card.eos_token_ids)

@@ -86,15 +86,12 @@ class Sequences:
     """Sequences whose blocks lie scattered in one cache, run chunk by chunk."""
 
     def __init__(self, model: CausalLM, *sequences: list[int]) -> None:
-        a = model.architecture
         blocks = -(-max(map(len, sequences)) // BLOCK_SIZE)
         shuffled = torch.randperm(
             blocks * len(sequences), generator=torch.Generator().manual_seed(3)
         ).tolist()
         self._tables = [shuffled[i * blocks : (i + 1) * blocks] for i in range(len(sequences))]
-        self._cache = KVCache(
-            len(a.layers), len(shuffled), BLOCK_SIZE, a.kv_heads, a.head_dim, model.weights.head
-        )
+        self._cache = KVCache(model.kv_shapes, len(shuffled), BLOCK_SIZE, model.weights.head)
         self._model, self._sequences = model, sequences
 
     def logits(self, *chunks: tuple[int, int]) -> list[torch.Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fllm_backends.checkpoints.architecture import Architecture
 from fllm_backends.torch import logit_masks, rotary
-from fllm_backends.torch.attention import AttentionBatch, KVCache
+from fllm_backends.torch.attention import AttentionBatch, KVCache, uniform_shapes
 from fllm_backends.torch.cuda.attention import attend_chunks, attend_decodes
 from fllm_backends.torch.cuda.batch import Batch, build_batch, packed_decode_size
 from fllm_backends.torch.cuda.graphs import DecodeGraphs, GraphRecorder, Recorder
@@ -56,6 +56,8 @@ class CudaLM:
         record: Recorder | None = None,
     ) -> None:
         self.architecture = a
+        self.vocab_size = a.vocab_size
+        self.kv_shapes = uniform_shapes(a)
         self.device = weights.head.device
         self.cache_dtype = weights.head.dtype
         self._embedding = weights.embedding

@@ -15,7 +15,7 @@ from fllm.batching.runner import Row
 from fllm.values import SamplingParams
 from fllm_backends.checkpoints.architecture import Architecture
 from fllm_backends.torch import rotary
-from fllm_backends.torch.attention import AttentionBatch, KVCache
+from fllm_backends.torch.attention import AttentionBatch, KVCache, uniform_shapes
 from fllm_backends.torch.fused import layers, lm_head
 from fllm_backends.torch.fused.arrays import (
     ArgmaxState,
@@ -62,6 +62,8 @@ class FusedLM:
 
     def __init__(self, a: Architecture, weights: Weights, *, threads: int, max_positions: int) -> None:
         self.architecture = a
+        self.vocab_size = a.vocab_size
+        self.kv_shapes = uniform_shapes(a)
         self.device = torch.device("cpu")
         self._threads = threads
         self._pool = ThreadPoolExecutor(max(threads - 1, 1), "kernels")
@@ -79,10 +81,7 @@ class FusedLM:
 
     def compile(self) -> None:
         """Compile the kernels, or load those that an earlier start has compiled."""
-        a = self.architecture
-        cache = KVCache(
-            len(a.layers), 1, PANEL, a.kv_heads, a.head_dim, like=torch.empty(0, dtype=self.cache_dtype)
-        )
+        cache = KVCache(self.kv_shapes, 1, PANEL, like=torch.empty(0, dtype=self.cache_dtype))
         row = Row(
             token_ids=[0],
             prompt_length=1,

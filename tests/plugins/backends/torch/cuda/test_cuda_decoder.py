@@ -73,9 +73,8 @@ def run(model: Decoder, cache: KVCache, plan: Any = PLAN) -> list[torch.Tensor]:
 
 
 def cache_for(model: Decoder, dtype: torch.dtype) -> KVCache:
-    a = model.architecture
     like = torch.empty(0, dtype=dtype, device=model.device)
-    return KVCache(len(a.layers), 75, BLOCK_SIZE, a.kv_heads, a.head_dim, like)
+    return KVCache(model.kv_shapes, 75, BLOCK_SIZE, like)
 
 
 def load(directory: Path, dtype: torch.dtype, device: torch.device, **options: Any) -> Decoder:

@@ -93,10 +93,7 @@ def fused_lm(directory: Path, threads: int = 2) -> FusedLM:
 
 def logits(model: Decoder, batches: list[list[Row]]) -> torch.Tensor:
     """Of all new tokens of all batches, one batch after the other through one cache."""
-    a = model.architecture
-    cache = KVCache(
-        len(a.layers), 64, BLOCK_SIZE, a.kv_heads, a.head_dim, like=torch.empty(0, dtype=model.cache_dtype)
-    )
+    cache = KVCache(model.kv_shapes, 64, BLOCK_SIZE, like=torch.empty(0, dtype=model.cache_dtype))
     found = []
     with torch.inference_mode():
         for rows in batches:
