@@ -12,6 +12,7 @@ from typing import Literal
 from msgspec import Struct, field
 
 from fllm.chat import ChatTemplate, RequestTemplates
+from fllm.concurrency.timeout_executor import TimeoutExecutor
 from fllm.concurrency.turn_executor import TurnExecutor
 from fllm.interfaces import Backend, Collector, LoadedParser, LoadedToolParser, MetricsExporter
 from fllm.pipeline.pipeline import Pipeline
@@ -49,6 +50,8 @@ class AppState(Struct, frozen=True, kw_only=True):
     """Prepares requests with a chat template of their own."""
     turns: TurnExecutor = field(default_factory=partial(TurnExecutor, TURN_THREADS, "turns"))
     """Prepares large requests and encodes large responses."""
+    image_threads: TimeoutExecutor = field(default_factory=partial(TimeoutExecutor, "images"))
+    """Fetches the images that requests refer to."""
     reasoning_parser: LoadedParser | None = None
     """Creates the reasoning parser that ``--reasoning-parser`` names."""
     tool_parser: LoadedToolParser | None = None

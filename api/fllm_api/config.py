@@ -29,6 +29,10 @@ class RateLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, 
     """Maximum number of prompt and generated tokens per minute."""
 
 
+MAX_IMAGES = 16
+"""Default of the maximum number of images in one request."""
+
+
 class ServerConfig(Struct, frozen=True, kw_only=True):
     """The options of ``furiosa-llm serve`` that concern HTTP and chat."""
 
@@ -83,6 +87,10 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     """Whether `/metrics` is mounted."""
     enable_payload_logging: bool = False
     """Whether each request is written to the standard output with its body."""
+    allowed_media_domains: tuple[str, ...] = ()
+    """Hosts from which images may be fetched; ``*`` stands for all. Data URLs are always allowed."""
+    max_images: int = MAX_IMAGES
+    """Maximum number of images in one request."""
     max_body_bytes: int = 64 * 1024 * 1024
     """Maximum size of a request body; a longer one is rejected with 413."""
     max_body_memory: int = 512 * 1024 * 1024

@@ -19,7 +19,16 @@ from fllm.errors import FllmError
 from fllm.events import ParserEvent
 from fllm.structured_output.interfaces import GrammarFactory
 from fllm.structured_output.tool_format import ToolFormat
-from fllm.values import EngineOutput, EngineStats, GenerateRequest, ModelCard, Progress, ReasoningLimit, Tool
+from fllm.values import (
+    EngineOutput,
+    EngineStats,
+    GenerateRequest,
+    ModelCard,
+    PreparedImages,
+    Progress,
+    ReasoningLimit,
+    Tool,
+)
 
 if TYPE_CHECKING:
     from fllm.chat import ChatTemplate
@@ -182,6 +191,18 @@ class Backend(Protocol):
 
     async def stop(self) -> None:
         """Release all resources. Sequences in flight end with `BackendUnavailable`."""
+        ...
+
+
+@runtime_checkable
+class PreparesImages(Protocol):
+    """A backend whose models may take images, as `ModelCard.images` says."""
+
+    async def prepare_images(self, images: Sequence[bytes], client: str) -> PreparedImages:
+        """Decode the image files of one prompt and prepare them for the model.
+
+        ``client`` is a `GenerateRequest.client`. Raise `RequestError` for a file that is not an image, or is too large.
+        """
         ...
 
 

@@ -98,6 +98,8 @@ class GenerateRequest(Struct, frozen=True):
     whatever their salts."""
     priority: int = 0
     """A backend may begin with the request of a client that has the lowest number."""
+    images: tuple[str, ...] = ()
+    """`PreparedImages.keys`, if the prompt has images."""
 
     @property
     def http_request_id(self) -> str:
@@ -162,6 +164,22 @@ class SamplingDefaults(Struct, frozen=True, omit_defaults=True):
     max_tokens: int | None = None
 
 
+class ImageSupport(Struct, frozen=True):
+    """How the prompts of a model contain images."""
+
+    placeholder: str
+    """Text that stands for one image in what the chat template renders."""
+
+
+class PreparedImages(Struct, frozen=True):
+    """The images of one prompt, as the model takes them."""
+
+    keys: tuple[str, ...]
+    """Digest of each image. The backend keeps what it has prepared under them for a while."""
+    texts: tuple[str, ...]
+    """Text that replaces the placeholder of each image in the prompt."""
+
+
 class ModelCard(Struct, frozen=True, kw_only=True):
     """Description of the model of a started backend."""
 
@@ -177,6 +195,8 @@ class ModelCard(Struct, frozen=True, kw_only=True):
     """The grammar backend that enforces a `GenerateRequest.constraint`, or ``None``."""
     supports_cache_salt: bool = False
     """Whether requests share a prefix cache only as `GenerateRequest.cache_salt` allows, or not at all."""
+    images: ImageSupport | None = None
+    """``None``: the model, or the backend, takes only text."""
     runtime: dict[str, Any] = {}
     """``runtime_config`` of `/v1/models`: device, dtype, quantization, KV-cache blocks, buckets..."""
 

@@ -38,7 +38,7 @@ VERBS = frozenset(
     """
     Abandon Accept Add Admit Advance Allocate Allow Append Apply Arrange Ask Assert Attend
     Authenticate Begin Bind Build Call Cancel Charge Check Choose Clear Close Compare Compile Compute
-    Concatenate Constrain Consume Continue Convert Copy Count Create Decode Delete Dequantize Derive
+    Concatenate Connect Constrain Consume Continue Convert Copy Count Create Decode Delete Dequantize Derive
     Describe Disconnect Divide Do Download Draft Draw Drop Emit Encode End Enter Escape Execute Exit
     Expire Export Extract Fail Feed Fetch Find Follow Format Forward Free Generate Give Grant Group
     Handle Hash Hold Ignore Import Initialize Inject Insert Inspect Install Join Keep Kill Leave Let

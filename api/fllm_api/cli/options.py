@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import rich_click as click
+from msgspec import Meta
 
 from fllm.config import LoadFormat, Speculation
 from fllm.plugins.parser_detection import AUTO, NO_PARSER
@@ -269,6 +270,18 @@ HTTP_OPTIONS = [
         multiple=True,
         default=(LOCAL_PAGES,),
         help="Web pages that may call the API (CORS): origins, localhost (any port), * (all) or none.",
+    ),
+    _http(
+        ["--allowed-media-domains"],
+        type=NonEmptyText(),
+        multiple=True,
+        metavar="HOST",
+        help="Hosts from which images may be fetched, or * for all public ones. Data URLs always work.",
+    ),
+    _http(
+        ["--limit-mm-per-prompt"],
+        type=Json(dict[Literal["image"], Annotated[int, Meta(ge=0)]], '{"image": 4}'),
+        help="Maximum number of images in one request, as JSON: '{\"image\": 4}'. The default is 16.",
     ),
     _http(
         ["--max-queue"],

@@ -21,7 +21,7 @@ from fllm.plugins.registry import BackendEntry, Registry
 from fllm_api.api_keys import ApiKeys
 from fllm_api.cli.options import NO_GRAMMAR
 from fllm_api.cli.parser_selection import load_possible_parsers
-from fllm_api.config import RateLimits, ServerConfig
+from fllm_api.config import MAX_IMAGES, RateLimits, ServerConfig
 from fllm_api.tls import ServerTls, TlsFiles
 from fllm_api.trusted_proxies import TrustedProxies
 
@@ -97,6 +97,8 @@ def settings_from_options(
             served_model_aliases=tuple(names[1:]),
             keys=keys,
             allowed_origins=tuple(dict.fromkeys(itertools.chain(*options["allowed_origins"]))),
+            allowed_media_domains=tuple(host.lower() for host in options["allowed_media_domains"]),
+            max_images=(options["limit_mm_per_prompt"] or {}).get("image", MAX_IMAGES),
             shared_prefixes=options["shared_prefix"],
             limits=_limits(options["limit"]),
             tls=_tls(options),

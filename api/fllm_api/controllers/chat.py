@@ -9,6 +9,7 @@ from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
 from fllm.chat.template import SlowTemplate
+from fllm.values import PreparedImages
 from fllm_api.app_state import AppState
 from fllm_api.controllers.responses import GenerationResponse, create_response
 from fllm_api.encoding.chat import ChatEncoder
@@ -17,11 +18,14 @@ from fllm_api.encoding.logprobs import TokenFormatter
 from fllm_api.encoding.token_details import token_details
 from fllm_api.encoding.usage import UsageAccumulator
 from fllm_api.intake.chat import PreparedChat, prepare_chat
+from fllm_api.intake.images import has_images, read_images
 from fllm_api.intake.json_body import ApiRequest, require_json
 from fllm_api.intake.preparation import prepare
+from fllm_api.lifecycle.client_disconnect import run_while_connected
 from fllm_api.middleware.admission import USES_ENGINE
 from fllm_api.openapi.responses import StreamedOperation, errors, success
 from fllm_api.protocol.chat import ChatCompletion, ChatRequest, NamedToolChoice
+from fllm_api.request_context import context_of
 
 
 class ChatController(Controller):
@@ -42,19 +46,29 @@ class ChatController(Controller):
         self, request: ApiRequest, data: JSONBody[ChatRequest], server: NamedDependency[AppState]
     ) -> GenerationResponse:
         """Return a chat completion as one JSON object or as a stream of events."""
+        images = await _read_images(request, data, server)
         try:
-            prepared = await _prepare(request, data, server)
+            prepared = await _prepare(request, data, server, images)
         except SlowTemplate:
-            prepared = await _prepare(request, data, server)
+            prepared = await _prepare(request, data, server, images)
         encoder = _new_encoder(data, prepared, server)
         return create_response(request, server, prepared.request, encoder, stream=bool(data.stream))
 
 
-async def _prepare(request: ApiRequest, body: ChatRequest, server: AppState) -> PreparedChat:
+async def _read_images(request: ApiRequest, body: ChatRequest, server: AppState) -> PreparedImages | None:
+    if not has_images(body.messages):
+        return None
+    work = read_images(body.messages, server, context_of(request.scope).client)
+    return await run_while_connected(request.receive, work)
+
+
+async def _prepare(
+    request: ApiRequest, body: ChatRequest, server: AppState, images: PreparedImages | None
+) -> PreparedChat:
     """Return the prepared request. Raise `SlowTemplate` if it must be prepared again in another thread."""
     slow = body.chat_template is not None or (server.template is not None and server.template.slow)
     turns = server.template_turns if slow else server.turns
-    return await prepare(request, prepare_chat(body, server), turns, slow=slow)
+    return await prepare(request, prepare_chat(body, server, images), turns, slow=slow)
 
 
 def _call_id_factory(body: ChatRequest, server: AppState) -> Callable[[], str] | None:

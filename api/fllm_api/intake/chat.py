@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from msgspec import Struct
@@ -12,9 +13,10 @@ from fllm.concurrency.turn_executor import Pieces
 from fllm.errors import RequestError
 from fllm.interfaces import ParserContext
 from fllm.pipeline.pipeline import PipelineRequest
-from fllm.values import ModelCard, Tool
+from fllm.values import ModelCard, PreparedImages, Tool
 from fllm_api.app_state import AppState
 from fllm_api.intake.history import template_messages
+from fllm_api.intake.images import render_images, replace_urls
 from fllm_api.intake.prefix_cache import count_shared_tokens
 from fllm_api.intake.reasoning import TEMPLATE_BUDGET, ReasoningSettings, read_reasoning
 from fllm_api.intake.response_size import check_echo, count_prompt_logprobs, logprob_bound
@@ -47,8 +49,13 @@ class PreparedChat(Struct, frozen=True, kw_only=True):
     """Whether the response includes the reasoning."""
 
 
-def prepare_chat(body: ChatRequest, server: AppState) -> Pieces[PreparedChat]:
-    """Validate, render and tokenize a request. Raise `RequestError` if it is invalid."""
+def prepare_chat(
+    body: ChatRequest, server: AppState, images: PreparedImages | None = None
+) -> Pieces[PreparedChat]:
+    """Validate, render and tokenize a request. Raise `RequestError` if it is invalid.
+
+    ``images`` are what `fllm_api.intake.images.read_images` returned for it.
+    """
     reject_unsupported_fields(body, () if server.request_templates is None else ("chat_template",))
     check_fields(body, server)
     n, best_of, beam = resolve_candidates(body)
@@ -65,7 +72,7 @@ def prepare_chat(body: ChatRequest, server: AppState) -> Pieces[PreparedChat]:
     yield 0
     reasoning = read_reasoning(body)
     kwargs = _template_kwargs(body, reasoning, server)
-    prompt = _render(body, server, tools, kwargs)
+    prompt = _render(body, server, tools, kwargs, images)
     yield 0
     ids = yield from tokenize_prompt(
         prompt,
@@ -110,6 +117,7 @@ def prepare_chat(body: ChatRequest, server: AppState) -> Pieces[PreparedChat]:
             auto_selected=_is_auto(server),
         ),
         output_constraint=plan.output_constraint,
+        images=images.keys if images else (),
     )
     role = server.config.response_role if _generation_prompt(body) else body.messages[-1].role
     echo = _echo(body, role)
@@ -124,10 +132,19 @@ def render_chat(body: ChatRequest, server: AppState) -> str:
     )
 
 
-def _render(body: ChatRequest, server: AppState, tools: tuple[Tool, ...], kwargs: dict[str, Any]) -> str:
-    messages = body.messages[:-1] if _ends_with_nothing(body) else body.messages
-    return _template(body, server).render(
-        template_messages(messages),
+def _render(
+    body: ChatRequest,
+    server: AppState,
+    tools: tuple[Tool, ...],
+    kwargs: dict[str, Any],
+    images: PreparedImages | None = None,
+) -> str:
+    messages = template_messages(body.messages[:-1] if _ends_with_nothing(body) else body.messages)
+    if images is not None:
+        messages = replace_urls(messages)
+    render = partial(
+        _template(body, server).render,
+        messages,
         tools=[template_tool(tool) for tool in tools] or None,
         add_generation_prompt=_generation_prompt(body),
         continue_final_message=_continues_final_message(body),
@@ -136,6 +153,9 @@ def _render(body: ChatRequest, server: AppState, tools: tuple[Tool, ...], kwargs
         explain_calls=server.tool_parser is None,
         kwargs=kwargs,
     )
+    if images is None:
+        return render()
+    return render_images(lambda keep: render(keep_image_parts=keep), messages, images, server)
 
 
 def _template(body: ChatRequest, server: AppState) -> ChatTemplate | RequestTemplate:

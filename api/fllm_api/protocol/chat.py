@@ -11,12 +11,21 @@ from fllm_api.protocol.token_details import PromptLogprobs
 from fllm_api.protocol.usage import CompletionUsage
 
 
+class ImageUrl(Struct, frozen=True):
+    """An image: a data URL with its file in base64, or the address of a server that is allowed."""
+
+    url: str
+    detail: Literal["auto", "low", "high", "original"] | None = None
+    """Ignored: the model's own processor decides about the resolution."""
+
+
 class ContentPart(Struct, frozen=True, omit_defaults=True):
-    """A part of a message's content. Only text parts are supported."""
+    """A part of a message's content: ``text``, ``refusal`` or ``image_url``."""
 
     type: str
     text: str | None = None
     refusal: str | None = None
+    image_url: ImageUrl | str | None = None
 
 
 class FunctionCall(Struct, frozen=True):

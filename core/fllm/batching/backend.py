@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 from threading import Thread
@@ -18,10 +18,12 @@ from fllm.batching.engine_loop import EngineLoop
 from fllm.batching.limits import BatchLimits
 from fllm.batching.prompt_validation import check_request
 from fllm.batching.reasoning_budget import ReasoningBudget
-from fllm.batching.runner import ModelRunner
+from fllm.batching.runner import ModelRunner, PreparesImages
 from fllm.batching.scheduler import Outcome
 from fllm.batching.step_watchdog import StepWatchdog
 from fllm.batching.token_filter import TokenFilter
+from fllm.concurrency.timeout_executor import TaskTimeout, TooManyHung
+from fllm.concurrency.turn_executor import Pieces, TurnExecutor
 from fllm.config import BackendConfig
 from fllm.errors import BackendLost, BackendUnavailable, ConfigError, FllmError, RequestError
 from fllm.interfaces import BackendContext
@@ -30,7 +32,15 @@ from fllm.structured_output.grammar_cache import GrammarCache
 from fllm.structured_output.grammar_state import GrammarState, require_text
 from fllm.structured_output.interfaces import GrammarContext, GrammarFactory, read_vocabulary
 from fllm.tokenizer import Tokenizer
-from fllm.values import EngineOutput, EngineStats, GenerateRequest, ModelCard, merge_outputs, stop_tokens
+from fllm.values import (
+    EngineOutput,
+    EngineStats,
+    GenerateRequest,
+    ModelCard,
+    PreparedImages,
+    merge_outputs,
+    stop_tokens,
+)
 
 log = logging.getLogger("fllm.batching")
 
@@ -54,6 +64,8 @@ class BatchedBackend:
         limits: BatchLimits = BatchLimits(),  # noqa: B008  (frozen)
     ) -> None:
         self._engine = EngineLoop(runner, config, limits)
+        self._runner = runner
+        self._image_turns = TurnExecutor(1, "images")
         self._watchdog = StepWatchdog(lambda: self._engine.step, config.engine_timeout)
         self._died = False
         self._config = config
@@ -106,6 +118,26 @@ class BatchedBackend:
             if finish_reason is None:
                 self._engine.abort(request.request_id)
 
+    async def prepare_images(self, images: Sequence[bytes], client: str) -> PreparedImages:
+        """Return the prepared images. They have a thread of their own, in which clients take turns.
+
+        Raise `RequestError` if the runner takes none, or rejects one.
+        """
+        self._require_card()
+        runner = self._runner
+        if not isinstance(runner, PreparesImages):
+            raise RequestError("the model accepts text only", param="messages")
+
+        def work() -> Pieces[PreparedImages]:
+            prepared = runner.prepare_images(images)
+            yield 0
+            return prepared
+
+        try:
+            return await self._image_turns.run(work(), client)
+        except (TaskTimeout, TooManyHung):
+            raise RequestError("it takes too long to prepare the images", param="messages") from None
+
     async def status(self) -> EngineStats:
         """Return the scheduler's gauges and totals.
 
@@ -121,6 +153,7 @@ class BatchedBackend:
         if self._thread is not None:
             self._engine.end()
             await self._closed.wait()
+        self._image_turns.close()
 
     def _run(self, call_in_loop: Callable[..., Any], ready: asyncio.Future[ModelCard]) -> None:
         """Run the engine, in its thread, which reaches the event loop only by ``call_in_loop``."""

@@ -55,11 +55,13 @@ class BlockPool:
     def namespace(self, request: GenerateRequest) -> tuple[bytes, int]:
         """Return what the hashes of a request's blocks begin with, and how many tokens are outside of that.
 
-        Requests with the same salt share blocks; without caching, only the sequences of one request do.
+        Requests with the same salt and images share blocks; without caching, only the sequences of one
+        request do. The tokens of an image are the same for all images.
         """
         if not self._enable_caching:
             return _hash_namespace(request.group or request.request_id), 0
-        return _hash_namespace(request.cache_salt), request.shared_tokens
+        name = "\0".join((request.cache_salt, *request.images)) if request.images else request.cache_salt
+        return _hash_namespace(name), request.shared_tokens
 
     def find_cached(self, block_hashes: abc.Iterable[bytes]) -> list[int]:
         """Return the blocks with these hashes, up to the first hash that is not found."""

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 from msgspec import Struct
 
 from fllm.errors import ConfigError
-from fllm.values import ModelCard, Progress, SamplingParams, TokenLogprob
+from fllm.values import ModelCard, PreparedImages, Progress, SamplingParams, TokenLogprob
 
 
 class Row(Struct, frozen=True, kw_only=True):
@@ -45,6 +45,8 @@ class Row(Struct, frozen=True, kw_only=True):
     sample is dropped. Token ``i`` is bit ``i % 32`` of native
     int32 number ``i // 32``. All other tokens are impossible, whatever biases and penalties are set.
     Do not ban stop tokens in addition."""
+    images: abc.Sequence[str] = ()
+    """Keys of the images in the prompt, from `PreparesImages.prepare_images`."""
     prompt_logprobs: bool = False
     """Whether to return log-probabilities of the prompt tokens at positions ``start + 1`` to
     ``start + count``."""
@@ -108,6 +110,19 @@ class ModelRunner(Protocol):
 
     def close(self) -> None:
         """Free the device's memory. Called once, after the last `execute`."""
+        ...
+
+
+@runtime_checkable
+class PreparesImages(Protocol):
+    """A `ModelRunner` whose models may take images."""
+
+    def prepare_images(self, images: abc.Sequence[bytes]) -> PreparedImages:
+        """Decode the image files of one prompt, and keep what the model needs of them under the keys.
+
+        Called from other threads than the runner's own, also while `execute` runs. Raise `fllm.RequestError`
+        for a file that is not an image, or is too large.
+        """
         ...
 
 

@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+IMAGE_PART = {"type": "image"}
+"""A part that stands for an image, as chat templates take it."""
+IMAGE_MARK = "\U000e01ee"
+"""Text that stands for an image where a template takes only text: a variation selector that no text needs."""
+
 
 def join_contents(contents: Iterable[Any], separator: str = "\n\n") -> Any:
     """Concatenate contents that are not empty; ``separator`` is between them if all are strings."""
@@ -15,7 +20,9 @@ def join_contents(contents: Iterable[Any], separator: str = "\n\n") -> Any:
 
 
 def part_text(part: Any) -> str:
-    """Return the text of a part, also that of a refusal."""
+    """Return the text of a part, also that of a refusal; `IMAGE_MARK` for an image."""
+    if part.get("type") == "image":
+        return IMAGE_MARK
     text: str = part.get("text") or part.get("refusal") or ""
     return text
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
+from fllm.chat.message_content import IMAGE_PART, part_text
 from fllm.errors import RequestError
 
 EmptyContent = Literal["absent", "null", "empty"]
@@ -29,6 +30,8 @@ class MessageFormat(Struct, frozen=True):
     """Pass the arguments of a tool call as JSON text; otherwise as an object."""
     empty_content: EmptyContent = "empty"
     """The content of an assistant message that has only tool calls."""
+    images: bool = True
+    """Keep parts that stand for images; otherwise they become `IMAGE_MARK`."""
 
 
 def normalize_messages(
@@ -64,11 +67,13 @@ def _message(message: Mapping[str, Any], message_format: MessageFormat, path: st
 
 def _content(content: object, message_format: MessageFormat, path: str, *, of_tool: bool) -> Any:
     if isinstance(content, list):
-        texts = [_text(part, f"{path}[{i}]") for i, part in enumerate(content)]
+        parts = [_checked(part, f"{path}[{i}]") for i, part in enumerate(content)]
         # Templates that accept both formats loop over a user's content, but insert a tool's result as it is.
         if not message_format.lists or (message_format.strings and of_tool):
-            return "\n".join(texts)
-        return [_part(text) for text in texts]
+            return "\n".join(map(part_text, parts))
+        if not message_format.images:
+            return [_part(part_text(part)) for part in parts]
+        return parts
     return [_part(content)] if isinstance(content, str) and not message_format.strings else content
 
 
@@ -76,10 +81,12 @@ def _part(text: str) -> dict[str, str]:
     return {"type": "text", "text": text}
 
 
-def _text(part: object, path: str) -> str:
+def _checked(part: object, path: str) -> dict[str, str]:
     match part:
         case {"type": "text", "text": str(text)} | {"type": "refusal", "refusal": str(text)}:
-            return text
+            return _part(text)
+        case {"type": "image"}:
+            return dict(IMAGE_PART)
         case {"type": str(kind)} if kind not in ("text", "refusal"):
             raise RequestError(
                 f"content parts of type {kind!r} are not supported: the model accepts text only",

@@ -8,6 +8,8 @@ from functools import partial
 from itertools import chain
 from typing import Any, TypeVar
 
+from msgspec.structs import replace
+
 from fllm.chat.compiled_template import (
     RENDER_ERRORS,
     CompiledTemplate,
@@ -125,6 +127,7 @@ class ChatTemplate:
         call_format: CallFormat = DEFAULT_CALL_FORMAT,
         explain_calls: bool = False,
         adapt: bool = True,
+        keep_image_parts: bool = True,
         kwargs: Mapping[str, Any] = {},
     ) -> str:
         """Return the text of the prompt, special tokens included; raise `RequestError` if that fails.
@@ -138,13 +141,15 @@ class ChatTemplate:
         that it does not render become text in ``call_format``. With ``explain_calls``, a message explains the
         format if there are tools. With ``continue_final_message``, the text ends where the last message's
         content ends. With ``adapt``, what the template can't express is adapted: `fllm.chat.template_rules`.
+        Without ``keep_image_parts``, parts that stand for images become text: see `fllm.chat.image_prompt`.
         """
         _check_conflicts(messages, add_generation_prompt, continue_final_message, kwargs)
         template = self._select(has_tools=bool(tools))
         rules = template.rules_with_tools if tools else template.rules
         if adapt:
             _check_roles(messages, rules)
-        conversation = normalize_messages(messages, template.message_format)
+        message_format = replace(template.message_format, images=keep_image_parts)
+        conversation = normalize_messages(messages, message_format)
         for adaptation in template.tool_adaptations if adapt and tools else ():
             tools = [adaptation.adapt(tool) for tool in tools or ()]
         explained = call_format if tools and explain_calls else None
@@ -157,7 +162,7 @@ class ChatTemplate:
             tools = escaper.escape_foreign(tools)
             kwargs = self._escape_variables(kwargs, escaper)
         if adapt and rules.adaptations:
-            conversation = normalize_messages(rules.adapt(conversation, call_format), template.message_format)
+            conversation = normalize_messages(rules.adapt(conversation, call_format), message_format)
         variables = {
             "documents": None,
             **self._special_tokens,

@@ -161,6 +161,7 @@ class _Search:
             priority=self._request.priority,
             cache_salt=self._request.cache_salt,
             shared_tokens=self._request.shared_tokens,
+            images=self._request.images,
         )
         async with aclosing(self._backend.generate(request)) as outputs:
             async for output in outputs:

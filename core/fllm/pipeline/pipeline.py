@@ -66,6 +66,8 @@ class PipelineRequest(Struct, frozen=True, kw_only=True):
     """Only requests with the same salt share blocks of the prefix cache."""
     shared_tokens: tuple[int, ...] = ()
     """For each prompt, the number of first tokens that are shared whatever the salt. Empty: none."""
+    images: tuple[str, ...] = ()
+    """`PreparedImages.keys` of the images in the prompts."""
     output_constraint: OutputConstraint | None = None
     """Constraint on each output's text after the reasoning. Not supported together with ``beam``."""
 
@@ -190,6 +192,7 @@ class Pipeline:
             priority=request.priority,
             cache_salt=request.cache_salt,
             shared_tokens=request.shared_tokens[i] if request.shared_tokens else 0,
+            images=request.images,
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 from msgspec.structs import replace
 
@@ -18,6 +18,7 @@ from fllm import (
     FllmError,
     GenerateRequest,
     ModelCard,
+    PreparedImages,
 )
 from fllm.logs import configured_format
 from fllm_backends.process.child_process import EngineProcess
@@ -59,6 +60,11 @@ class ProcessBackend:
     def generate(self, request: GenerateRequest) -> AsyncGenerator[EngineOutput]:
         """Yield the inner backend's outputs; raise `BackendUnavailable` if the child is not running."""
         return self._engine.generate(request)
+
+    async def prepare_images(self, images: Sequence[bytes], client: str) -> PreparedImages:
+        """Return what the inner backend prepares; raise `BackendUnavailable` if the child is not running."""
+        prepared: PreparedImages = await self._engine.call("prepare_images", images, client)
+        return prepared
 
     async def status(self) -> EngineStats:
         """Return the inner backend's status; raise `BackendUnavailable` if the child does not send it."""

@@ -17,7 +17,7 @@ from contextlib import aclosing
 from contextvars import copy_context
 from typing import Any
 
-from msgspec import msgpack
+from msgspec import Raw, msgpack
 from msgspec.structs import replace
 from setproctitle import setproctitle
 
@@ -76,6 +76,8 @@ class EngineServer:
         match message:
             case messages.Generate(key=key, request=request):
                 self._run(key, self._generate(key, request))
+            case messages.Call(key=key):
+                self._run(key, self._call(message))
             case messages.Abort(key=key):
                 self._abort(key)
             case messages.GetStatus():
@@ -137,6 +139,12 @@ class EngineServer:
                 if output.finish_reason:
                     return
         raise BackendError("the backend ended a sequence without a finish reason")
+
+    async def _call(self, call: messages.Call) -> None:
+        types = messages.METHODS[call.method]
+        method = getattr(self._started_backend(), call.method)
+        result = await method(*msgpack.decode(call.arguments, type=types.arguments))
+        self.channel.send(messages.Returned(call.key, Raw(msgpack.encode(result))))
 
     async def _send_prompt_logprobs(self, key: int, output: EngineOutput) -> EngineOutput:
         """Send the log-probabilities of a prompt, and return the output without them."""

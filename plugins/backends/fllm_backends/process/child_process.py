@@ -6,9 +6,9 @@ import asyncio
 import itertools
 from asyncio.subprocess import Process
 from collections.abc import AsyncGenerator, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from msgspec import msgpack
+from msgspec import Raw, msgpack
 from msgspec.structs import replace
 
 from fllm import BackendUnavailable, EngineOutput, EngineStats, GenerateRequest, ModelCard, Progress
@@ -49,6 +49,7 @@ class EngineProcess:
         self._queues: dict[int, OutputQueue[EngineOutput]] = {}
         self._prompt_logprobs: dict[int, list[TokenLogprob | None]] = {}
         """Those received so far of requests whose first output has not arrived."""
+        self._calls: dict[int, asyncio.Future[Raw | Failed]] = {}
         self._card: asyncio.Future[ModelCard | Failed] | None = None
         self._status: asyncio.Future[EngineStats | Failed] | None = None
 
@@ -81,6 +82,23 @@ class EngineProcess:
         finally:
             self._prompt_logprobs.pop(key, None)
             if self._queues.pop(key, None):
+                self._channel.send(messages.Abort(key))
+
+    async def call(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the inner backend, one of `messages.METHODS`. Cancelling cancels it there.
+
+        Raise what the method raises.
+        """
+        self._require_available()
+        key = next(self._keys)
+        result: asyncio.Future[Raw | Failed] = asyncio.get_running_loop().create_future()
+        self._calls[key] = result
+        self._channel.send(messages.Call(key, method, Raw(msgpack.encode(arguments))))
+        try:
+            return msgpack.decode(_value(await result), type=messages.METHODS[method].result)
+        finally:
+            del self._calls[key]
+            if not result.done() or result.cancelled():
                 self._channel.send(messages.Abort(key))
 
     async def status(self) -> EngineStats:
@@ -133,7 +151,7 @@ class EngineProcess:
         self._channel.close()
         await asyncio.wait(ends)
         self.unavailable_reason = self._exit_reason or f"the engine process died ({describe_exit(process)})"
-        for key in (START, STATUS, *self._queues):
+        for key in (START, STATUS, *self._queues, *self._calls):
             self._fail(Failed.from_error(key, BackendUnavailable(self.unavailable_reason)))
 
     def _require_available(self) -> None:
@@ -148,6 +166,8 @@ class EngineProcess:
             case messages.PromptLogprobs(key=key, logprobs=logprobs):
                 if key in self._queues:
                     self._prompt_logprobs.setdefault(key, []).extend(logprobs)
+            case messages.Returned(key=key, result=returned):
+                self._resolve_call(key, returned)
             case messages.Status(status=status):
                 self._resolve_status(status)
             case messages.Failed():
@@ -175,6 +195,12 @@ class EngineProcess:
             self._resolve_status(failure)
         elif queue := self._queues.pop(failure.key, None):
             queue.fail(failure.error())
+        else:
+            self._resolve_call(failure.key, failure)
+
+    def _resolve_call(self, key: int, result: Raw | Failed) -> None:
+        if (call := self._calls.get(key)) is not None and not call.done():
+            call.set_result(result)
 
     def _resolve_start(self, result: ModelCard | Failed) -> None:
         if self._card is not None and not self._card.done():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
+from typing import Any, NamedTuple
+
+from msgspec import Raw, Struct
 
 from fllm import (
     BackendConfig,
@@ -12,6 +14,7 @@ from fllm import (
     GenerateRequest,
     ModelCard,
     PluginConfig,
+    PreparedImages,
     Progress,
     TokenLogprob,
     errors,
@@ -45,8 +48,18 @@ class Generate(Message, frozen=True):
     request: GenerateRequest
 
 
+class Call(Message, frozen=True):
+    """To the child: call a method of the backend, and send what it returns."""
+
+    key: int
+    method: str
+    """One of `METHODS`."""
+    arguments: Raw
+    """A tuple of the method's types, encoded."""
+
+
 class Abort(Message, frozen=True):
-    """To the child: abort a request."""
+    """To the child: abort a request or a call."""
 
     key: int
 
@@ -87,6 +100,14 @@ class PromptLogprobs(Message, frozen=True):
     logprobs: list[TokenLogprob | None]
 
 
+class Returned(Message, frozen=True):
+    """To the parent: the result of a `Call`."""
+
+    key: int
+    result: Raw
+    """A value of the method's type, encoded."""
+
+
 class Status(Message, frozen=True):
     """To the parent: the response to `GetStatus`."""
 
@@ -123,5 +144,16 @@ class Failed(Message, frozen=True):
         return kind(self.message)
 
 
-ToChild = Start | Generate | Abort | GetStatus | Stop
-ToParent = LoadProgress | Started | PromptLogprobs | Outputs | Status | Failed
+ToChild = Start | Generate | Call | Abort | GetStatus | Stop
+ToParent = LoadProgress | Started | PromptLogprobs | Outputs | Returned | Status | Failed
+
+
+class Method(NamedTuple):
+    """Types of a method that `Call` calls."""
+
+    arguments: Any
+    result: Any
+
+
+METHODS = {"prepare_images": Method(tuple[list[bytes], str], PreparedImages)}
+"""Methods of the abilities that backends may have, by name."""

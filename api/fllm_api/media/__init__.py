@@ -1,0 +1,1 @@
+"""Files that requests contain or refer to."""

@@ -1,0 +1,34 @@
+"""Read data URLs (RFC 2397)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+
+from fllm.errors import RequestError
+
+_HEAD = re.compile(r"data:([\w.+-]+/[\w.+-]+)?(?:;[\w-]+=[^;,]*)*(;base64)?,", re.ASCII | re.IGNORECASE)
+"""The part before the data. It is matched at the beginning of the text only."""
+MAX_HEAD = 200
+"""Maximum number of characters before the data."""
+
+
+def read_data_url(url: str, param: str) -> bytes:
+    """Return the data. Raise `RequestError` if it is not in base64."""
+    match = _HEAD.match(url[:MAX_HEAD])
+    if match is None or match[2] is None:
+        raise RequestError("a data URL must have the form data:image/png;base64,...", param=param)
+    if match[1] and not match[1].lower().startswith(("image/", "application/octet-stream")):
+        raise RequestError(
+            f"the data URL has the type {match[1]}, which is not that of an image", param=param
+        )
+    try:
+        # Some clients break lines, and some leave the padding out.
+        data = re.sub(r"[\s=]+", "", url[match.end() :]).translate(_URL_SAFE)
+        return base64.b64decode(data + "=" * (-len(data) % 4), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise RequestError(f"the data URL is not valid base64: {error}", param=param) from None
+
+
+_URL_SAFE = str.maketrans("-_", "+/")
