@@ -109,7 +109,6 @@ class _ModelClass(Struct):
 
     architectures: list[str] | None = None
     model_type: str | None = None
-    quantization_config: dict[str, Any] | None = None
 
 
 class _Family(Struct, frozen=True, kw_only=True):
@@ -130,9 +129,6 @@ def read_architecture(directory: Path) -> Architecture:
     kind = convert(raw, _ModelClass, str(file))
     name = _name(kind)
     family = _FAMILIES[name]
-    if kind.quantization_config:
-        method = kind.quantization_config.get("quant_method", "an unknown method")
-        raise ModelError(f"the weights are quantized with {method}, which the torch backend can't read")
     effective = family.defaults | raw | family.fixed
     config = convert(effective, _Config, str(file))
     if config.hidden_act != "silu":

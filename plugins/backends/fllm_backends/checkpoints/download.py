@@ -17,7 +17,9 @@ from fllm.files import check_regular
 from fllm.model import ModelSource, locate
 from fllm.values import Progress
 from fllm_backends.checkpoints.architecture import read_architecture
-from fllm_backends.checkpoints.safetensors_files import check_weight_files, weight_files
+from fllm_backends.checkpoints.quantized.config import read_quantization
+from fllm_backends.checkpoints.quantized.stored_weights import stored_weights
+from fllm_backends.checkpoints.safetensors_files import tensor_headers, weight_files
 
 _SAMPLES, _SAMPLE_BYTES = 64, 64 * 1024
 _HUB_TIMEOUT_SECONDS = 10.0
@@ -38,9 +40,21 @@ def check_local_model(source: ModelSource, *, weights: bool) -> None:
     """
     if source.kind == "directory":
         directory = Path(source.location)
-        read_architecture(directory)
+        check_config(directory)
         if weights:
-            check_weight_files(directory)
+            check_weights(directory)
+
+
+def check_config(directory: Path) -> None:
+    """Check the class and the quantization of a model by its configuration. Raise `ModelError`."""
+    read_architecture(directory)
+    read_quantization(directory)
+
+
+def check_weights(directory: Path) -> None:
+    """Check the headers of the weights, which tell how each is quantized. Raise `ModelError`."""
+    config = read_quantization(directory)
+    stored_weights(tensor_headers(directory), awq_order=config is not None and config.awq_order)
 
 
 def fetch_model(

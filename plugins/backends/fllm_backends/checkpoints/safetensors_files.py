@@ -17,6 +17,15 @@ INDEX = "model.safetensors.index.json"
 _SINGLE_FILE = "model.safetensors"
 
 
+class TensorHeader(Struct, frozen=True):
+    """What the header of a safetensors file says about a tensor."""
+
+    file: str
+    dtype: str
+    """Type as safetensors names it: ``BF16``, ``F8_E4M3``..."""
+    shape: tuple[int, ...]
+
+
 class _Index(Struct):
     weight_map: dict[str, str]
 
@@ -32,18 +41,19 @@ def weight_files(directory: Path) -> list[Path]:
     raise ModelError(f"{directory} has no {_SINGLE_FILE} and no {INDEX}")
 
 
-def check_weight_files(directory: Path) -> None:
-    """Raise `ModelError` if a weight file is missing or truncated. This does not import torch."""
+def tensor_headers(directory: Path) -> dict[str, TensorHeader]:
+    """Return the headers of all tensors of a model directory by name.
+
+    The index may name tensors that the files lack, and leave out others. Raise `ModelError` if a file is
+    missing, truncated or invalid.
+    """
+    headers: dict[str, TensorHeader] = {}
     for file in weight_files(directory):
-        open_safetensors(file, "np")
-
-
-def tensor_files(directory: Path) -> dict[str, str]:
-    """Return the file name of each tensor of a model directory, by tensor name."""
-    files = weight_files(directory)
-    if (directory / INDEX).is_file():
-        return _weight_map(directory)
-    return {name: file.name for file in files for name in open_safetensors(file, "np").keys()}  # noqa: SIM118
+        opened = open_safetensors(file, "np")
+        for name in opened.keys():  # noqa: SIM118
+            tensor = opened.get_slice(name)
+            headers[name] = TensorHeader(file.name, tensor.get_dtype(), tuple(tensor.get_shape()))
+    return headers
 
 
 def open_safetensors(path: Path, framework: Literal["np", "pt"]) -> Any:

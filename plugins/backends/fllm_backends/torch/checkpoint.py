@@ -1,4 +1,4 @@
-"""Read the tensors of a model directory as torch tensors, mapped into memory."""
+"""Read the weights of a model directory as torch tensors, mapped into memory and dequantized on request."""
 
 from __future__ import annotations
 
@@ -7,43 +7,86 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
+import torch
 from torch import Tensor
 
 from fllm.errors import ModelError
-from fllm_backends.checkpoints.safetensors_files import open_safetensors, tensor_files
+from fllm_backends.checkpoints.quantized.config import read_quantization
+from fllm_backends.checkpoints.quantized.stored_weights import StoredWeight, stored_weights
+from fllm_backends.checkpoints.safetensors_files import open_safetensors, tensor_headers
+from fllm_backends.torch.quantized.reader import QuantizedWeight, dequantize, quantized_weight
 
 
 class Checkpoint:
-    """Tensors of a model directory by name; each is read on request."""
+    """Weights of a model directory by name; each is read on request.
+
+    Names are those of a checkpoint that is not quantized.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._open: dict[str, Any] = {}
-        self._files = tensor_files(directory)
+        self._headers = tensor_headers(directory)
+        self._config = read_quantization(directory)
+        self._weights = stored_weights(
+            self._headers, awq_order=self._config is not None and self._config.awq_order
+        )
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._files)
+        return iter(self._weights)
 
-    def tensor(self, name: str, *shape: int) -> Tensor:
-        """Return a tensor; raise `ModelError` if it is missing, misshapen or not floating-point."""
-        tensor = self.read(name)
-        where = f"the weight {name!r} in {self._directory / self._files[name]}"
-        if tensor.shape != shape:
+    def __contains__(self, name: object) -> bool:
+        return name in self._weights
+
+    def tensor(self, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Return a weight; raise `ModelError` if it is missing, misshapen or not floating-point.
+
+        ``dtype`` is that of a weight that is dequantized. Others stay as they are.
+        """
+        weight = self.weight(name)
+        where = self._where(name)
+        if tuple(weight.shape) != shape:
             raise ModelError(
-                f"{where} has the shape {list(tensor.shape)}; config.json requires {list(shape)}"
+                f"{where} has the shape {list(weight.shape)}; config.json requires {list(shape)}"
             )
-        if not tensor.is_floating_point():
-            raise ModelError(f"{where} is of type {tensor.dtype}; quantized weights can't be read")
-        return tensor
+        if not isinstance(weight, Tensor):
+            return dequantize(weight, dtype)
+        if not weight.is_floating_point():
+            raise ModelError(f"{where} is of type {weight.dtype}; it can't be read without its scales")
+        return weight
+
+    def weight(self, name: str) -> Tensor | QuantizedWeight:
+        """Return a weight as it is stored; raise `ModelError` if it is missing or damaged."""
+        stored = self._stored(name)
+        if stored.format == "plain":
+            return self._tensor(name)
+        try:
+            return quantized_weight(stored, self._tensor, self._config)
+        except (RuntimeError, ValueError, IndexError) as error:  # of torch, for shapes that do not match
+            raise ModelError(f"{self._where(name)} can't be dequantized: {error}") from error
+        except ModelError as error:
+            raise ModelError(f"{self._where(name)}: {error.message}") from error
 
     def read(self, name: str) -> Tensor:
-        """Return a tensor of any shape and type; raise `ModelError` if it is missing."""
-        if name not in self._files:
+        """Return a weight of any shape and type; raise `ModelError` if it is missing."""
+        weight = self.weight(name)
+        return weight if isinstance(weight, Tensor) else dequantize(weight, torch.float32)
+
+    def _where(self, name: str) -> str:
+        file = self._headers[self._stored(name).parts["values"]].file
+        return f"the weight {name!r} in {self._directory / file}"
+
+    def _stored(self, name: str) -> StoredWeight:
+        if name not in self._weights:
             raise ModelError(f"the weights in {self._directory} lack {name!r}")
+        return self._weights[name]
+
+    def _tensor(self, name: str) -> Tensor:
+        file = self._headers[name].file
         try:
-            tensor: Tensor = self._reader(self._files[name]).get_tensor(name)
+            tensor: Tensor = self._reader(file).get_tensor(name)
         except (OSError, safetensors.SafetensorError) as error:
-            raise ModelError(f"{self._directory / self._files[name]} can't be read: {error}") from error
+            raise ModelError(f"{self._directory / file} can't be read: {error}") from error
         return tensor
 
     def _reader(self, file: str) -> Any:

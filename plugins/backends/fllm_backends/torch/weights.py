@@ -37,7 +37,10 @@ class CheckpointSource:
 
     def stack(self, names: list[str], *shapes: tuple[int, ...]) -> Tensor:
         """Read and concatenate; a single tensor that needs no conversion stays mapped from its file."""
-        parts = [self._checkpoint.tensor(name, *shape) for name, shape in zip(names, shapes, strict=True)]
+        parts = [
+            self._checkpoint.tensor(name, *shape, dtype=self._dtype)
+            for name, shape in zip(names, shapes, strict=True)
+        ]
         if len(parts) == 1:
             return parts[0].to(self._device, self._dtype)
         whole = parts[0].new_empty(

@@ -25,7 +25,7 @@ from fllm_backends.checkpoints.architecture import read_architecture
 from fllm_backends.checkpoints.download import check_local_model, fingerprint
 from fllm_backends.checkpoints.gguf.convert import convert
 from fllm_backends.checkpoints.model_card import read_model_card
-from fllm_backends.checkpoints.safetensors_files import INDEX, tensor_files
+from fllm_backends.checkpoints.safetensors_files import INDEX
 
 CONFIG, GENERATION, TOKENIZER_CONFIG = "config.json", "generation_config.json", "tokenizer_config.json"
 WEIGHTS = "model.safetensors"
@@ -60,7 +60,6 @@ def load(directory: Path) -> None:
     check_local_model(locate(str(directory)), weights=True)
     architecture = read_architecture(directory)
     read_model_card(directory, architecture, fingerprint([directory / CONFIG]), {})
-    tensor_files(directory)
     Tokenizer.load(directory)
 
 

@@ -160,7 +160,6 @@ def test_neighbours_of_other_lengths_change_nothing_beyond_rounding(tmp_path: Pa
         ("rope", {"rope_parameters": {"rope_type": "spiral"}}, "rope type 'spiral' is not supported"),
         ("factor", {"rope_scaling": {"type": "linear"}}, "needs a factor"),
         ("partial", {"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
-        ("quantized", {"quantization_config": {"quant_method": "awq"}}, "quantized with awq"),
         ("act", {"hidden_act": "gelu"}, "hidden_act 'gelu'"),
         ("type", {"hidden_size": "wide"}, "hidden_size"),
     ],

@@ -1,0 +1,1 @@
+"""Find out how the weights of a checkpoint are quantized, and which tensors hold each of them."""

@@ -1,0 +1,1 @@
+"""Dequantize the weights of published checkpoints, a few rows at a time."""

@@ -1,0 +1,108 @@
+"""Weights whose 4 bits select one of 16 numbers: MXFP4, NVFP4, and bitsandbytes' NF4 and FP4."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Annotated
+
+import msgspec
+import torch
+from msgspec import Meta, Struct
+from torch import Tensor
+
+from fllm.errors import ModelError
+from fllm_backends.torch.quantized.bits import unpack_nibbles
+
+_E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+"""Magnitudes of the 4-bit float of OCP Microscaling (MX 1.0, table 5). The highest bit is the sign."""
+
+
+class Float4Weight:
+    """Floats of 4 bits, two per byte, with a scale for each group of a row: [..., out, in]."""
+
+    def __init__(self, parts: Mapping[str, Tensor]) -> None:
+        self._values, self._scale = parts["values"], parts["scale"]
+        if self._values.ndim > self._scale.ndim:  # gpt-oss: [experts, out, groups, bytes of a group]
+            self._values = self._values.flatten(-2)
+        self.shape: tuple[int, ...] = (*self._values.shape[:-1], 2 * self._values.shape[-1])
+        if self._scale.shape[:-1] != self._values.shape[:-1] or self.shape[-1] % self._scale.shape[-1]:
+            raise ModelError(
+                f"scales of the shape {list(self._scale.shape)} don't fit 4-bit floats of the shape "
+                f"{list(self.shape)}"
+            )
+        self._factor = parts["factor"].float().item() if "factor" in parts else 1.0
+        if "divisor" in parts:
+            self._factor = 1.0 / parts["divisor"].float().item()
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Return these entries of the first dimension as float32."""
+        codebook = torch.tensor([*_E2M1, *(-value for value in _E2M1)])
+        values = codebook[unpack_nibbles(self._values[start:stop])]
+        scale = self._scale[start:stop]
+        if scale.dtype == torch.uint8:
+            scale = scale.view(torch.float8_e8m0fnu)  # powers of two
+        scale = scale.float() * self._factor
+        return values * scale.repeat_interleave(self.shape[-1] // scale.shape[-1], -1)
+
+
+class TransposedExperts:
+    """Experts that gpt-oss stores as [experts, out, in], and its class takes as [experts, in, out]."""
+
+    def __init__(self, stored: Float4Weight) -> None:
+        self._stored = stored
+        experts, outputs, inputs = stored.shape
+        self.shape = experts, inputs, outputs
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Return these experts as float32: [stop - start, in, out]."""
+        return self._stored.rows(start, stop).transpose(1, 2).contiguous()
+
+
+class _State(Struct):
+    """What bitsandbytes stores with a weight, as JSON."""
+
+    shape: Annotated[list[Annotated[int, Meta(ge=1, le=2**24)]], Meta(min_length=1, max_length=3)]
+    blocksize: Annotated[int, Meta(ge=2, le=2**20)]
+    nested_blocksize: Annotated[int, Meta(ge=1, le=2**20)] = 256
+    nested_offset: float = 0.0
+
+
+class Bitsandbytes4Weight:
+    """Bitsandbytes' 4 bits: a codebook, and the largest magnitude of each block of the flat weight."""
+
+    def __init__(self, parts: Mapping[str, Tensor]) -> None:
+        try:
+            self._state = msgspec.json.decode(bytes(parts["state"].tolist()), type=_State)
+        except (ValueError, TypeError) as error:
+            raise ModelError(f"bitsandbytes' quant_state is invalid: {error}") from error
+        self.shape = tuple(self._state.shape)
+        self._parts = parts
+        self._row = math.prod(self.shape[1:])
+        blocks = -(-math.prod(self.shape) // self._state.blocksize)
+        if 2 * parts["values"].numel() < math.prod(self.shape) or parts["absmax"].numel() < blocks:
+            raise ModelError(f"bitsandbytes' weight is smaller than its shape {list(self.shape)}")
+        if parts["codebook"].numel() != 16:
+            raise ModelError("bitsandbytes' quant_map must have 16 numbers")
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Return these entries of the first dimension as float32."""
+        first, last = start * self._row, stop * self._row
+        bytes_ = self._parts["values"].flatten()[first // 2 : -(-last // 2)]
+        codes = torch.stack([bytes_ >> 4, bytes_ & 15], -1).flatten()[first % 2 :][: last - first]
+        blocks = torch.arange(first, last) // self._state.blocksize
+        values = self._parts["codebook"].float()[codes.long()] * self._magnitudes[blocks]
+        return values.view(stop - start, *self.shape[1:])
+
+    @cached_property
+    def _magnitudes(self) -> Tensor:
+        """Largest magnitude of each block. It may be quantized itself ("double quantization")."""
+        stored = self._parts["absmax"].flatten()
+        if "nested_absmax" not in self._parts:
+            return stored.float()
+        scales = self._parts["nested_absmax"].float().flatten()
+        block = torch.arange(len(stored)) // self._state.nested_blocksize
+        return (
+            self._parts["nested_codebook"].float()[stored.long()] * scales[block] + self._state.nested_offset
+        )
