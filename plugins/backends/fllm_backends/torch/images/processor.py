@@ -1,0 +1,108 @@
+"""The processor of a vision-language model of transformers."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fllm.errors import RequestError
+from fllm.sandbox import Worker
+from fllm.values import ImageSupport, PreparedImages
+from fllm_backends.torch.images import decoding
+from fllm_backends.torch.images.store import ImageStore, PromptImages
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+log = logging.getLogger("fllm.backends.torch")
+
+
+class ImageProcessor:
+    """Decodes the images of prompts and prepares them for the model. Any thread may call it."""
+
+    def __init__(self, processor: Any) -> None:
+        self._processor = processor
+        self._settings = processor._merge_kwargs(
+            tokenizer_init_kwargs=processor.tokenizer.init_kwargs, return_tensors="pt"
+        )["images_kwargs"]
+        self._worker: Worker[None, bytes] = Worker(decoding.make_decoder, lambda: None, decoding.LIMITS)
+        self._store = ImageStore()
+
+    @property
+    def support(self) -> ImageSupport:
+        """How prompts contain images."""
+        return ImageSupport(self._processor.image_token)
+
+    def prepare(self, files: Sequence[bytes]) -> PreparedImages:
+        """Decode and prepare the images of one prompt. Raise `RequestError` if one can't be."""
+        keys = tuple(hashlib.blake2b(file, digest_size=16).hexdigest() for file in files)
+        images = self._store.get(keys)
+        if images is None:
+            images = self._process([self._decode(file) for file in files])
+            self._store.put(keys, images)
+        return PreparedImages(keys, images.texts)
+
+    def take(self, keys: tuple[str, ...]) -> PromptImages | None:
+        """Return prepared images, if they are still there."""
+        return self._store.get(keys)
+
+    def close(self) -> None:
+        """End the worker process."""
+        self._worker.stop()
+
+    def _decode(self, file: bytes) -> Image:
+        from PIL import Image
+
+        decoded = self._worker.run(file)
+        width, height = (int.from_bytes(decoded[at : at + 4], "big") for at in (0, 4))
+        return Image.frombytes("RGB", (width, height), decoded[decoding.HEADER_BYTES :])
+
+    def _process(self, images: list[Image]) -> PromptImages:
+        try:
+            inputs, texts = self._processor._process_images([images], **self._settings)
+        except ValueError as error:  # such as an aspect ratio that the model can't take
+            raise RequestError(f"the model can't take an image: {error}", param="messages") from error
+        used = {key: value for key, value in inputs.items() if key not in self._processor.unused_input_names}
+        return PromptImages(tuple(texts), used)
+
+
+def load_image_processor(directory: Path, name: str) -> ImageProcessor | None:
+    """Load the processor of this class of transformers. Return ``None``, and log why, if that fails."""
+    try:
+        return ImageProcessor(_load(directory, name))
+    except (ImportError, OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        log.warning("images are not accepted: the model's image processor can't be loaded: %s", reason)
+        return None
+
+
+def _load(directory: Path, name: str) -> Any:
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES, processor_class_from_name
+
+    cls = processor_class_from_name(name)
+    if getattr(cls, "is_dummy", False):  # it needs a library for videos, which images do not need
+        module = next(key for key, value in PROCESSOR_MAPPING_NAMES.items() if name in value)
+        cls = getattr(import_module(f"transformers.models.{module}.processing_{module}"), name)
+    return type(name, (_ImagesOnly, cls), {}).from_pretrained(directory, local_files_only=True)
+
+
+class _ImagesOnly:
+    """A processor without its parts for videos and audio, which need libraries of their own."""
+
+    @classmethod
+    def _get_arguments_from_pretrained(cls: Any, directory: Path, _: Any = None, **options: Any) -> list[Any]:
+        from transformers import AutoImageProcessor, AutoTokenizer
+
+        classes = {"image_processor": AutoImageProcessor, "tokenizer": AutoTokenizer}
+        return [
+            classes[part].from_pretrained(directory, **options) if part in classes else None
+            for part in cls.get_attributes()
+        ]
+
+    def check_argument_for_proper_class(self, name: str, part: Any) -> Any:
+        """Accept parts that are left out."""
+        return None if part is None else super().check_argument_for_proper_class(name, part)  # type: ignore[misc]
