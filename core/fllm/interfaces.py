@@ -201,8 +201,8 @@ class PreparesImages(Protocol):
     async def prepare_images(self, images: Sequence[bytes], client: str) -> PreparedImages:
         """Decode the image files of one prompt and prepare them for the model.
 
-        ``client`` is a `GenerateRequest.client`. Raise `RequestError` for a file that is not an image, or that
-        is too large.
+        ``client`` is a `GenerateRequest.client`. Raise `RequestError` for a file that is not an image, or
+        that is too large.
         """
         ...
 

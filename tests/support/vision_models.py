@@ -7,9 +7,8 @@ import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
 from support.model_families import save
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 BYTES = 256
 SPECIAL = ["<pad>", "<bos>", "<eos>"]
@@ -44,7 +43,12 @@ _QWEN = VisionModel(
     "Qwen2VLImageProcessorPil",
     {"patch_size": 14, "merge_size": 2, "size": {"shortest_edge": 28 * 28, "longest_edge": 28 * 28 * 12}},
     {},
-    {"vision_start": "<|vision_start|>", "vision_end": "<|vision_end|>", "image": "<|image_pad|>", "video": "<|video_pad|>"},
+    {
+        "vision_start": "<|vision_start|>",
+        "vision_end": "<|vision_end|>",
+        "image": "<|image_pad|>",
+        "video": "<|video_pad|>",
+    },
     {
         "image_token_id": "<|image_pad|>",
         "video_token_id": "<|video_pad|>",
@@ -158,7 +162,9 @@ def save_vision(name: str, directory: Path) -> Any:
             "bos_token": "<bos>",
             "eos_token": "<eos>",
             "pad_token": "<pad>",
-            "extra_special_tokens": {key: token for key, token in vision.tokens.items() if key.endswith("_token")},
+            "extra_special_tokens": {
+                key: token for key, token in vision.tokens.items() if key.endswith("_token")
+            },
         }
         (directory / "tokenizer_config.json").write_text(json.dumps(settings))
         (directory / "chat_template.jinja").write_text(TEMPLATE.replace("IMAGE", vision.placeholder))

@@ -66,6 +66,8 @@ def prepare_chat(
     plan = plan_tool_calls(body, tools, server)
     requested = _requested_max_tokens(body, server.card)
     truncation = read_truncation(body, server.card, requested)
+    if images is not None and truncation is not None:
+        raise RequestError("a prompt with images can't be truncated", param="truncate_prompt_tokens")
     bound = logprob_bound(logprobs, 1, n, best_of, beam, server.config.max_logprob_entries, "top_logprobs")
     if requested is not None and requested < server.card.max_model_len:
         bound.limit_max_tokens(requested)

@@ -44,7 +44,8 @@ def make_decoder(_: None) -> Callable[[bytes], bytes]:
         except Exception as error:  # noqa: BLE001  the decoders of Pillow raise almost anything
             known = ", ".join(FORMATS[:-1])
             raise RequestError(
-                f"an image can't be decoded ({type(error).__name__}); supported formats: {known}", param="messages"
+                f"an image can't be decoded ({type(error).__name__}); supported formats: {known}",
+                param="messages",
             ) from None
         size = upright.width.to_bytes(4, "big") + upright.height.to_bytes(4, "big")
         return size + upright.tobytes()

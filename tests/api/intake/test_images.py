@@ -1,0 +1,140 @@
+"""Chat requests with images, against a backend that prepares them without a model."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+import pytest
+from support.api_fakes import FakeBackend, a_server, backend_of, chat, error_of
+
+from fllm.chat import ChatTemplate
+from fllm.errors import RequestError
+from fllm.values import ImageSupport, PreparedImages
+from fllm_api.app_state import AppState
+
+PLACEHOLDER = "<image>"
+PARTS = (
+    "{% for message in messages %}{% for part in message.content %}"
+    "{% if part.type == 'image' %}[<image>]{% else %}{{ part.text }}{% endif %}{% endfor %}|{% endfor %}"
+)
+TEXT_ONLY = "{% for message in messages %}{{ message.content }}|{% endfor %}"
+
+
+class ImageBackend(FakeBackend):
+    """Stands for an image by the letters of its file."""
+
+    async def prepare_images(self, images: Sequence[bytes], client: str) -> PreparedImages:
+        if b"broken" in images:
+            raise RequestError("an image can't be decoded", param="messages")
+        keys = tuple(image.decode() for image in images)
+        return PreparedImages(keys, tuple(f"({key})" for key in keys))
+
+
+def image(text: str) -> dict[str, Any]:
+    url = f"data:image/png;base64,{base64.b64encode(text.encode()).decode()}"
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+def text(content: str) -> dict[str, Any]:
+    return {"type": "text", "text": content}
+
+
+def an_image_server(template: str = PARTS, **config: Any) -> AppState:
+    return a_server(
+        backend=ImageBackend([[1]]),
+        template=ChatTemplate.compile({"default": template}, special_tokens={}),
+        card={"images": ImageSupport(PLACEHOLDER)},
+        config=config,
+    )
+
+
+def user(*parts: Any) -> dict[str, Any]:
+    return {"role": "user", "content": [*parts]}
+
+
+def prompt_of(server: AppState) -> str:
+    return server.tokenizer.decode(backend_of(server).prompts[-1].token_ids, skip_special_tokens=False)
+
+
+def rejected(response: httpx.Response) -> dict[str, Any]:
+    assert response.status_code == 400
+    return error_of(response)
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        (PARTS, "a[(one)]b|[(two)]c|"),
+        (TEXT_ONLY, "a\n(one)\nb|(two)\nc|"),
+        (
+            "{% for m in messages %}{% for p in m.content %}{{ p.text }}{% endfor %}|{% endfor %}",
+            "a(one)b|(two)c|",
+        ),
+    ],
+    ids=["parts", "text only", "parts of text only"],
+)
+def test_the_text_of_each_image_takes_its_place(template: str, expected: str) -> None:
+    server = an_image_server(template)
+    messages = [user(text("a"), image("one"), text("b")), user(image("two"), text("c"))]
+    assert chat(server, messages=messages).status_code == 200
+    assert prompt_of(server) == expected
+    assert backend_of(server).prompts[-1].images == ("one", "two")
+
+
+def test_a_url_may_be_text() -> None:
+    server = an_image_server()
+    part = image("one") | {"image_url": image("one")["image_url"]["url"]}
+    assert chat(server, messages=[user(part)]).status_code == 200
+    assert prompt_of(server) == "[(one)]|"
+
+
+def test_a_request_without_images_has_none() -> None:
+    server = an_image_server()
+    assert chat(server, messages=[user(text("a"))]).status_code == 200
+    assert backend_of(server).prompts[-1].images == ()
+
+
+@pytest.mark.parametrize(
+    ("parts", "message", "param"),
+    [
+        ([{"type": "image_url"}], "must have an `image_url` with a `url`", "messages[0].content[0]"),
+        (
+            [{"type": "image_url", "image_url": {"url": ""}}],
+            "must have an `image_url`",
+            "messages[0].content[0]",
+        ),
+        (
+            [text("a"), {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}],
+            "this server fetches no images",
+            "messages[0].content[1].image_url",
+        ),
+        ([image("x")] * 3, "the messages have 3 images; at most 2 are allowed", "messages"),
+        ([image("broken")], "an image can't be decoded", "messages"),
+        ([image("x"), text("<image>")], "the prompt has 2 places for 1 images", "messages"),
+        (
+            [{"type": "input_audio"}],
+            "content parts of type 'input_audio' are not supported",
+            "messages[0].content[0].type",
+        ),
+    ],
+)
+def test_what_is_rejected(parts: list[Any], message: str, param: str) -> None:
+    error = rejected(chat(an_image_server(max_images=2), messages=[user(*parts)]))
+    assert message in error["message"]
+    assert error["param"] == param
+
+
+def test_a_prompt_with_images_is_not_truncated() -> None:
+    error = rejected(chat(an_image_server(), messages=[user(image("x"))], truncate_prompt_tokens=3))
+    assert error["param"] == "truncate_prompt_tokens"
+
+
+def test_a_model_without_images_rejects_them() -> None:
+    error = rejected(chat(a_server(), messages=[user(image("x"))]))
+    assert (
+        error["message"] == "content parts of type 'image_url' are not supported: the model accepts text only"
+    )
+    assert error["param"] == "messages[0].content[0].type"
