@@ -36,6 +36,11 @@ class _Connection(http.client.HTTPConnection):
         if self._secure:
             self.sock = _tls_context().wrap_socket(self.sock, server_hostname=self.host)
 
+    def set_timeout(self, seconds: float) -> None:
+        """Limit the next operation."""
+        if self.sock is not None:
+            self.sock.settimeout(seconds)
+
 
 def fetch(url: str, *, domains: Collection[str], max_bytes: int, param: str) -> bytes:
     """Return the content of a URL. Raise `RequestError` if it may not or can't be fetched.
@@ -66,23 +71,20 @@ def _get(url: SplitResult, address: str, deadline: float, max_bytes: int, param:
     try:
         target = (url.path or "/") + (f"?{url.query}" if url.query else "")
         connection.request("GET", target, headers={"Accept": "image/*", "User-Agent": "furiosa-llm"})
-        response = connection.getresponse()
-        if response.status in _REDIRECTS and (location := response.getheader("Location")):
-            return location
-        if response.status != 200:
-            raise RequestError(
-                f"the image can't be fetched: {url.hostname} answers {response.status}", param=param
-            )
-        body = bytearray()
-        while True:
-            if connection.sock is not None:
-                connection.sock.settimeout(_left(deadline))
-            chunk = response.read1(CHUNK_BYTES)
-            if not chunk:
-                return bytes(body)
-            body += chunk
-            if len(body) > max_bytes:
-                raise RequestError(f"the image has more than {max_bytes} bytes", param=param)
+        with connection.getresponse() as response:
+            if response.status in _REDIRECTS and (location := response.getheader("Location")):
+                return location
+            if response.status != 200:
+                raise RequestError(
+                    f"the image can't be fetched: {url.hostname} answers {response.status}", param=param
+                )
+            body = bytearray()
+            while chunk := response.read1(CHUNK_BYTES):
+                body += chunk
+                if len(body) > max_bytes:
+                    raise RequestError(f"the image has more than {max_bytes} bytes", param=param)
+                connection.set_timeout(_left(deadline))
+            return bytes(body)
     finally:
         connection.close()
 

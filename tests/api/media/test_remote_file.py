@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -30,7 +29,7 @@ class _Handler(BaseHTTPRequestHandler):
             case "/large":
                 self._respond(200, b"x" * 1001)
             case "/slow":
-                time.sleep(0.5)
+                self.rfile.read(1)  # until the client goes away
             case _:
                 self._respond(404, b"")
 

@@ -81,13 +81,19 @@ def load_image_processor(directory: Path, name: str) -> ImageProcessor | None:
 
 
 def _load(directory: Path, name: str) -> Any:
-    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES, processor_class_from_name
+    from transformers.models.auto import processing_auto
 
-    cls = processor_class_from_name(name)
-    if getattr(cls, "is_dummy", False):  # it needs a library for videos, which images do not need
-        module = next(key for key, value in PROCESSOR_MAPPING_NAMES.items() if name in value)
+    cls: Any = processing_auto.processor_class_from_name(name)
+    if cls is None or getattr(
+        cls, "is_dummy", False
+    ):  # it needs a library for videos, which images do not need
+        names: Any = processing_auto.PROCESSOR_MAPPING_NAMES  # type: ignore[attr-defined]
+        module = next((key for key, value in names.items() if value and name in value), None)
+        if module is None:
+            raise ValueError(f"transformers has no processor {name}")
         cls = getattr(import_module(f"transformers.models.{module}.processing_{module}"), name)
-    return type(name, (_ImagesOnly, cls), {}).from_pretrained(directory, local_files_only=True)
+    images_only: Any = type(name, (_ImagesOnly, cls), {})
+    return images_only.from_pretrained(directory, local_files_only=True)
 
 
 class _ImagesOnly:
@@ -97,7 +103,7 @@ class _ImagesOnly:
     def _get_arguments_from_pretrained(cls: Any, directory: Path, _: Any = None, **options: Any) -> list[Any]:
         from transformers import AutoImageProcessor, AutoTokenizer
 
-        classes = {"image_processor": AutoImageProcessor, "tokenizer": AutoTokenizer}
+        classes: dict[str, Any] = {"image_processor": AutoImageProcessor, "tokenizer": AutoTokenizer}
         return [
             classes[part].from_pretrained(directory, **options) if part in classes else None
             for part in cls.get_attributes()
