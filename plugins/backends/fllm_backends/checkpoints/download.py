@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -19,8 +19,10 @@ from fllm.values import Progress
 from fllm_backends.checkpoints.architecture import read_architecture
 from fllm_backends.checkpoints.quantized.config import read_quantization
 from fllm_backends.checkpoints.quantized.stored_weights import stored_weights
-from fllm_backends.checkpoints.safetensors_files import tensor_headers, weight_files
+from fllm_backends.checkpoints.safetensors_files import INDEX, SINGLE_FILE, tensor_headers, weight_files
 
+_SETTINGS = ["*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt"]
+"""Patterns of the files that are downloaded first: all but the weights."""
 _SAMPLES, _SAMPLE_BYTES = 64, 64 * 1024
 _HUB_TIMEOUT_SECONDS = 10.0
 
@@ -33,22 +35,26 @@ class LocalModel(Struct, frozen=True):
     """Commit of a Hub snapshot, else a fingerprint of the files."""
 
 
-def check_local_model(source: ModelSource, *, weights: bool) -> None:
-    """Check a model that is a directory, before torch is imported. Raise `ModelError`.
-
-    ``weights=False`` checks the configuration only.
-    """
-    if source.kind == "directory":
-        directory = Path(source.location)
-        check_config(directory)
-        if weights:
-            check_weights(directory)
+Check: TypeAlias = Callable[[Path], object]
+"""Checks a model directory without its weights. Raises `UserError`."""
 
 
 def check_config(directory: Path) -> None:
     """Check the class and the quantization of a model by its configuration. Raise `ModelError`."""
     read_architecture(directory)
     read_quantization(directory)
+
+
+def check_local_model(source: ModelSource, *, weights: bool, check: Check = check_config) -> None:
+    """Check a model that is a directory, before torch is imported. Raise `ModelError`.
+
+    ``weights=False`` checks the configuration only.
+    """
+    if source.kind == "directory":
+        directory = Path(source.location)
+        check(directory)
+        if weights:
+            check_weights(directory)
 
 
 def check_weights(directory: Path) -> None:
@@ -64,15 +70,21 @@ def fetch_model(
     dtype: str,
     weights: bool,
     progress: Callable[[Progress], None],
+    check: Check = check_config,
 ) -> LocalModel:
     """Download or convert the model if necessary. Raise `ModelError`.
+
+    ``check`` is called before weights are downloaded or read.
 
     ``dtype`` is the type of the weights of a converted GGUF file: ``float32``, ``bfloat16`` or ``float16``.
     ``weights=False`` neither downloads nor reads safetensors files.
     """
     if source.kind == "hub":
         progress(Progress(f"Downloading {source.location}", 0, 0))
-        directory = _download(source.location, revision, weights=weights)
+        directory = _download(source.location, revision, _SETTINGS)
+        check(directory)
+        if weights:
+            directory = _download(source.location, revision, [*_SETTINGS, *_weight_patterns(directory)])
         return LocalModel(directory, directory.name)  # the directory of a snapshot is named after its commit
     if source.kind == "gguf":
         from fllm_backends.checkpoints.gguf.convert import convert_once
@@ -81,6 +93,7 @@ def fetch_model(
         artifact_id = fingerprint([file])
         return LocalModel(convert_once(file, artifact_id, dtype, progress), artifact_id)
     directory = Path(source.location)
+    check(directory)
     files = weight_files(directory) if weights else []
     return LocalModel(directory, fingerprint([directory / "config.json", *files]))
 
@@ -92,7 +105,7 @@ def fetch_tokenizer_files(
     source = locate(model)
     if source.kind == "hub":
         progress(Progress(f"Downloading the tokenizer of {source.location}", 0, 0))
-        directory = _download(source.location, revision, weights=False)
+        directory = _download(source.location, revision, _SETTINGS)
         return LocalModel(directory, directory.name)
     if source.kind == "gguf":
         from fllm_backends.checkpoints.gguf.convert import extract_tokenizer_once
@@ -125,11 +138,20 @@ def _update_digest(digest: hashlib.blake2b, file: BinaryIO) -> None:
         digest.update(file.read(_SAMPLE_BYTES))
 
 
-def _download(model: str, revision: str | None, *, weights: bool) -> Path:
+def _weight_patterns(directory: Path) -> list[str]:
+    """Return the names of the weight files to download: those of the index, or all that transformers writes.
+
+    Others hold the same weights in another layout, such as Mistral's ``consolidated.safetensors``.
+    """
+    if (directory / INDEX).is_file():
+        return [file.name for file in weight_files(directory)]
+    return [SINGLE_FILE, "model-*-of-*.safetensors"]
+
+
+def _download(model: str, revision: str | None, patterns: list[str]) -> Path:
     from huggingface_hub import errors as hub
     from huggingface_hub import snapshot_download
 
-    patterns = ["*.json", "*.jinja", *(["*.safetensors"] if weights else [])]
     description = f"{model!r}" + (f" at revision {revision!r}" if revision else "")
     try:
         offline = _hub_times_out(model)

@@ -14,7 +14,8 @@ from fllm_backends.checkpoints.json_files import read_json
 
 INDEX = "model.safetensors.index.json"
 """File that maps tensor names to shards."""
-_SINGLE_FILE = "model.safetensors"
+SINGLE_FILE = "model.safetensors"
+"""File that holds the weights of a model that is not sharded."""
 
 
 class TensorHeader(Struct, frozen=True):
@@ -34,11 +35,11 @@ def weight_files(directory: Path) -> list[Path]:
     """Return the safetensors files of a model directory; raise `ModelError` if there are none."""
     if (directory / INDEX).is_file():
         return [directory / file for file in sorted(set(_weight_map(directory).values()))]
-    if (directory / _SINGLE_FILE).is_file():
-        return [directory / _SINGLE_FILE]
+    if (directory / SINGLE_FILE).is_file():
+        return [directory / SINGLE_FILE]
     if any(directory.glob("*.bin")):
         raise ModelError(f"{directory} holds pickled weights (.bin), which are never loaded")
-    raise ModelError(f"{directory} has no {_SINGLE_FILE} and no {INDEX}")
+    raise ModelError(f"{directory} has no {SINGLE_FILE} and no {INDEX}")
 
 
 def tensor_headers(directory: Path) -> dict[str, TensorHeader]:

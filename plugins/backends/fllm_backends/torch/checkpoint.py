@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ from torch import Tensor
 
 from fllm.errors import ModelError
 from fllm_backends.checkpoints.quantized.config import read_quantization
-from fllm_backends.checkpoints.quantized.stored_weights import StoredWeight, stored_weights
+from fllm_backends.checkpoints.quantized.stored_weights import StoredWeight, cache_scales, stored_weights
 from fllm_backends.checkpoints.safetensors_files import open_safetensors, tensor_headers
 from fllm_backends.torch.quantized.reader import QuantizedWeight, dequantize, quantized_weight
+
+log = logging.getLogger("fllm.model")
 
 
 class Checkpoint:
@@ -31,6 +34,16 @@ class Checkpoint:
         self._weights = stored_weights(
             self._headers, awq_order=self._config is not None and self._config.awq_order
         )
+        if (self._config and self._config.quantized_cache) or cache_scales(self._headers):
+            log.info("scales of a quantized KV cache are ignored: the cache is not quantized")
+
+    @property
+    def quantization(self) -> str | None:
+        """Method by which weights are quantized, or the formats that were found without a configuration."""
+        formats = {stored.format for stored in self._weights.values()} - {"plain"}
+        if self._config:
+            return self._config.method
+        return "+".join(sorted(formats)) or None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._weights)
@@ -67,10 +80,13 @@ class Checkpoint:
         except ModelError as error:
             raise ModelError(f"{self._where(name)}: {error.message}") from error
 
-    def read(self, name: str) -> Tensor:
-        """Return a weight of any shape and type; raise `ModelError` if it is missing."""
+    def read(self, name: str, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Return a weight of any shape and type; raise `ModelError` if it is missing.
+
+        ``dtype`` is that of a weight that is dequantized.
+        """
         weight = self.weight(name)
-        return weight if isinstance(weight, Tensor) else dequantize(weight, torch.float32)
+        return weight if isinstance(weight, Tensor) else dequantize(weight, dtype)
 
     def _where(self, name: str) -> str:
         file = self._headers[self._stored(name).parts["values"]].file

@@ -11,9 +11,10 @@ from fllm.config import BackendConfig, Device, LoadFormat
 from fllm.errors import ConfigError
 from fllm.model import ModelSource, locate
 from fllm.plugins.backend_options import backend_options
+from fllm_backends.checkpoints.quantized.config import READABLE, normalized_method
+from fllm_backends.torch.quantized.serving import SERVED
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-QUANTIZATIONS = ("none", "int8", "fp8")
 DEVICES = ("cuda", "cpu")
 MAX_SIZE = 2**60
 """Maximum number of bytes that an option can name."""
@@ -38,7 +39,8 @@ class TorchConfig(Struct, frozen=True, kw_only=True):
     dtype: str
     """Type of the weights. ``auto``: float32 on a CPU, bfloat16 on CUDA."""
     quantization: str | None
-    """Quantization of the weights. ``None``: int8 on a CPU with AVX2 unless a dtype is given, else none."""
+    """Quantization of the weights, or that of the checkpoint. ``None``: what the checkpoint has, where there
+    are kernels for it; else int8 on a CPU with AVX2 unless a dtype is given; else none."""
     dummy: bool
     seed: int
     max_model_len: int | None
@@ -52,15 +54,20 @@ def read_torch_config(config: BackendConfig) -> TorchConfig:
     backend = backend_options(config.options, TorchOptions)
     if config.dtype not in DTYPES:
         raise ConfigError(f"--dtype {config.dtype!r}: the torch backend supports {', '.join(DTYPES)}")
-    if config.quantization not in (None, *QUANTIZATIONS):
-        known = ", ".join(QUANTIZATIONS)
-        raise ConfigError(f"--quantization {config.quantization!r}: the torch backend supports {known}")
+    quantization = config.quantization
+    if quantization not in (None, *SERVED):
+        quantization = normalized_method(quantization)
+        if quantization not in READABLE:
+            raise ConfigError(
+                f"--quantization {config.quantization!r}: the torch backend serves {', '.join(SERVED)}, and "
+                f"checkpoints that are quantized with {', '.join(READABLE)}"
+            )
     return TorchConfig(
         source=_source(config.model, config.load_format),
         revision=config.revision,
         device=_device(config.devices),
         dtype=config.dtype,
-        quantization=config.quantization or ("none" if config.dtype != "auto" else None),
+        quantization=quantization or ("none" if config.dtype != "auto" else None),
         dummy=config.load_format == "dummy",
         seed=config.seed or 0,
         max_model_len=config.max_model_len,

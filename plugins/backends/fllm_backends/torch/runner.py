@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from fllm.batching import Row, RunnerCapabilities, Sampled, check_length
 from fllm.config import Device
@@ -13,14 +17,15 @@ from fllm.values import ModelCard, Progress
 from fllm_backends.checkpoints.architecture import Architecture, read_architecture
 from fllm_backends.checkpoints.download import fetch_model
 from fllm_backends.checkpoints.model_card import read_model_card
+from fllm_backends.checkpoints.quantized.config import read_quantization
 from fllm_backends.torch.hardware import (
     check_memory,
-    check_quantization,
     kv_cache_budget,
     physical_cores,
     torch_device,
 )
 from fllm_backends.torch.options import TorchConfig
+from fllm_backends.torch.quantized.serving import served_quantization
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +34,7 @@ if TYPE_CHECKING:
     from fllm_backends.torch.model import Decoder, Weights
     from fllm_backends.torch.weights import TensorSource
 
+log = logging.getLogger("fllm.model")
 
 _MIN_FULL_SEQUENCES, _TYPICAL_LENGTH = 3, 384
 """Size of the KV cache on a CPU: this number of full-length sequences, or all sequences at this length."""
@@ -40,6 +46,7 @@ class TorchRunner:
     capabilities = RunnerCapabilities(verifies_drafts=True, applies_masks=True)
     _model: Decoder
     _quantization: str | None = None
+    _checkpoint_quantization: str | None = None
     _card: ModelCard
     _executor: Executor | None = None
 
@@ -60,7 +67,6 @@ class TorchRunner:
         from fllm_backends.torch.weights import load_weights
 
         device = torch_device(self._device)
-        check_quantization(self._config.quantization, self._config.dtype, device)
         if device.type == "cpu":
             torch.set_num_threads(self._config.threads or min(physical_cores(), torch.get_num_threads()))
         dtype = self._dtype()
@@ -70,9 +76,10 @@ class TorchRunner:
             dtype=dtype,
             weights=not self._config.dummy,
             progress=progress,
+            check=partial(self._check, device=device),
         )
-        architecture = read_architecture(model.directory)
-        check_length(architecture.max_positions, self._config.max_model_len)
+        architecture, config = self._check(model.directory, device)
+        self._config = config
         if self._config.dummy:
             check_memory(architecture.parameters, "the weights", device)
         source = self._source(model.directory, device, getattr(torch, dtype))
@@ -81,10 +88,25 @@ class TorchRunner:
             self._model = self._decoder(architecture, weights, progress)
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise ModelError(f"the weights do not fit into the memory of {device}") from error
+        if self._checkpoint_quantization:
+            log.info(
+                "the checkpoint is quantized: method=%s served_as=%s",
+                self._checkpoint_quantization,
+                self._quantization or dtype,
+            )
         self._card = read_model_card(
             model.directory, architecture, model.artifact_id, self._runtime(device, dtype)
         )
         return self._card
+
+    def _check(self, directory: Path, device: torch.device) -> tuple[Architecture, TorchConfig]:
+        """Check a model before its weights are downloaded or read; return how it is served."""
+        architecture = read_architecture(directory)
+        check_length(architecture.max_positions, self._config.max_model_len)
+        quantization = served_quantization(
+            self._config.quantization, read_quantization(directory), self._config.dtype, device
+        )
+        return architecture, replace(self._config, quantization=quantization)
 
     def allocate(self, block_size: int) -> int:
         """Allocate as many blocks as memory allows and all sequences can use; return their number."""
@@ -203,7 +225,9 @@ class TorchRunner:
 
         if self._config.dummy:
             return RandomSource(self._config.seed, device, dtype)
-        return CheckpointSource(Checkpoint(directory), device, dtype)
+        checkpoint = Checkpoint(directory)
+        self._checkpoint_quantization = checkpoint.quantization
+        return CheckpointSource(checkpoint, device, dtype)
 
     def _runtime(self, device: torch.device, dtype: str) -> dict[str, Any]:
         import torch
@@ -212,6 +236,7 @@ class TorchRunner:
             "device": str(device),
             "dtype": dtype,
             "quantization": self._quantization,
+            "checkpoint_quantization": self._checkpoint_quantization,
             "torch": str(torch.__version__),
         }
         if device.type == "cpu":

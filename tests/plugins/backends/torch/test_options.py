@@ -50,7 +50,10 @@ def test_sizes_are_read_with_their_units(said: str, size: int, model: str) -> No
     ("changes", "message"),
     [
         ({"dtype": "int4"}, "--dtype 'int4'.* auto, float32, bfloat16, float16"),
-        ({"quantization": "awq"}, "--quantization 'awq'.* the torch backend supports none, int8"),
+        (
+            {"quantization": "hqq"},
+            "--quantization 'hqq': the torch backend serves none, int8, fp8",
+        ),
         ({"devices": (Device("cuda", 0), Device("cuda", 1))}, "one device"),
         ({"devices": (Device("npu", 0),)}, "supports cuda, cpu"),
         ({"options": {"thread": "2"}}, "'thread'.*kv_cache_memory.*threads"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from msgspec import Meta, Struct
 
@@ -45,6 +45,8 @@ class QuantizationConfig(Struct, frozen=True, kw_only=True):
 
     method: str
     """``quant_method``, one of `READABLE`."""
+    values: Literal["float8", "int8"] | None = None
+    """Type of the stored values, if devices compute with it."""
     block_shape: tuple[int, int] | None = None
     """Rows and columns that share a scale, if there are such blocks."""
     awq_order: bool = False
@@ -113,6 +115,7 @@ def _parse(raw: Any, where: str) -> QuantizationConfig:
         raise ModelError(f"auto-round's packing_format {packing!r} can't be read; auto_gptq and auto_awq can")
     return QuantizationConfig(
         method=method,
+        values=_values(method, options),
         block_shape=_block_shape(options, where),
         awq_order=method == "awq" or packing.endswith("awq"),
         zero_offset=0 if options.checkpoint_format == "gptq_v2" else 1,
@@ -120,15 +123,32 @@ def _parse(raw: Any, where: str) -> QuantizationConfig:
     )
 
 
+def normalized_method(name: str) -> str:
+    """Return one name for all variants of a method, such as ``gptq`` for ``gptq_marlin``."""
+    method = name.lower().removesuffix("_marlin").replace("_", "-")
+    if method.startswith("modelopt"):
+        return "modelopt"
+    return {"fbgemm-fp8": "fbgemm_fp8", "gpt-oss-mxfp4": "mxfp4", "inc": "auto-round"}.get(method, method)
+
+
 def _method(options: _Options, values: Mapping[str, Any]) -> str:
     if options.quant_method:
-        method = options.quant_method.lower().replace("_marlin", "")
-        return "modelopt" if method.startswith("modelopt") else method
+        return normalized_method(options.quant_method)
     if options.quant_algo:
         return "modelopt"
     if values.get("load_in_4bit") or values.get("load_in_8bit"):
         return "bitsandbytes"
     return "compressed-tensors" if options.config_groups else "an unknown method"
+
+
+def _values(method: str, options: _Options) -> Literal["float8", "int8"] | None:
+    if (
+        method in ("fp8", "fbgemm_fp8", "quark")
+        or (options.quant_algo or "").lower().startswith("fp8")
+        or options.format == "float-quantized"
+    ):
+        return "float8"
+    return "int8" if options.format == "int-quantized" else None
 
 
 def _check_modelopt(options: _Options) -> None:

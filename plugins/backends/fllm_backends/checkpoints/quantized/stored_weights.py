@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from msgspec import Struct
@@ -79,9 +79,9 @@ def stored_weights(
     return weights
 
 
-def cache_scales(tensors: Iterator[str] | Mapping[str, TensorHeader]) -> int:
-    """Return how many tensors are scales of a quantized KV cache."""
-    return sum(name.endswith(_CACHE_SCALES) for name in tensors)
+def cache_scales(tensors: Iterable[str]) -> list[str]:
+    """Return the names of those tensors that are scales of a quantized KV cache."""
+    return [name for name in tensors if name.endswith(_CACHE_SCALES)]
 
 
 def is_scale_of_activations(name: str) -> bool:

@@ -1,0 +1,51 @@
+"""Decide how the weights of a quantized checkpoint are served."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fllm.errors import ConfigError
+from fllm_backends.checkpoints.quantized.config import QuantizationConfig
+from fllm_backends.torch.hardware import check_quantization
+
+if TYPE_CHECKING:
+    import torch
+
+SERVED = ("none", "int8", "fp8")
+"""Quantizations in which weights are served."""
+
+
+def served_quantization(
+    requested: str | None, checkpoint: QuantizationConfig | None, dtype: str, device: torch.device
+) -> str | None:
+    """Return the quantization to serve with; ``None`` leaves it to the decoder.
+
+    ``requested`` is ``--quantization``: one of `SERVED`, or what the checkpoint is quantized with, as vLLM
+    accepts it. ``none`` widens the weights. By default CUDA devices keep float8 and int8. Raise `ConfigError`
+    if the checkpoint is quantized otherwise, or the device does not support the quantization.
+    """
+    is_float8 = checkpoint is not None and checkpoint.values == "float8"
+    if requested not in (None, *SERVED):
+        if checkpoint is None or checkpoint.method != requested:
+            actual = f"quantized with {checkpoint.method}" if checkpoint else "not quantized"
+            raise ConfigError(
+                f"--quantization {requested}: the checkpoint is {actual}; "
+                f"leave the option out, or choose {', '.join(SERVED)}"
+            )
+        requested = None
+    elif requested == "fp8" and is_float8 and device.type == "cpu":
+        requested = None  # it names the checkpoint's method
+    if requested is None and checkpoint and device.type == "cuda":
+        return _kept_on_cuda(checkpoint, dtype, device)
+    check_quantization(requested, dtype, device)
+    return requested
+
+
+def _kept_on_cuda(checkpoint: QuantizationConfig, dtype: str, device: torch.device) -> str:
+    """Return the quantization of the checkpoint if the device has kernels for it."""
+    kept = {"float8": "fp8", "int8": "int8"}.get(checkpoint.values or "", "none")
+    try:
+        check_quantization(kept, dtype, device)
+    except ConfigError:
+        return "none"
+    return kept

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.quantized_models import float8, gptq, packed, write_pair
+from support.tiny_models import save_model
+
+from fllm.batching.runner import Row
+from fllm.config import BackendConfig, Device
+from fllm.errors import ConfigError
+from fllm.values import SamplingParams
+from fllm_backends.checkpoints.quantized.config import QuantizationConfig
+from fllm_backends.torch.options import read_torch_config
+from fllm_backends.torch.quantized import serving
+from fllm_backends.torch.quantized.serving import served_quantization
+from fllm_backends.torch.runner import TorchRunner
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
+FP8 = QuantizationConfig(method="modelopt", values="float8")
+AWQ = QuantizationConfig(method="awq")
+
+
+def runner_of(directory: Path, **config: Any) -> TorchRunner:
+    options = read_torch_config(BackendConfig(model=str(directory), **config))
+    return TorchRunner(options, Device("cpu"), 4)
+
+
+def loaded(directory: Path, **config: Any) -> TorchRunner:
+    runner = runner_of(directory, **config)
+    runner.load(lambda progress: None)
+    runner.allocate(16)
+    return runner
+
+
+def prompt_logprobs(runner: TorchRunner) -> list[Any]:
+    row = Row(
+        token_ids=list(range(3, 23)), prompt_length=20, start=0, count=20, block_table=[0, 1],
+        sampling=SamplingParams(max_tokens=1, prompt_logprobs=3), seed=0, sample=True, prompt_logprobs=True,
+    )  # fmt: skip
+    [sampled] = runner.execute([row])
+    return list(sampled.prompt_logprobs or ())
+
+
+# Furiosa's own FP8 checkpoints of Llama 3.1 are compressed-tensors with static scales of whole tensors.
+FURIOSA = {
+    "quant_method": "compressed-tensors",
+    "format": "float-quantized",
+    "config_groups": {"group_0": {"targets": ["Linear"], "weights": {"num_bits": 8, "type": "float"}}},
+    "ignore": ["lm_head"],
+    "kv_cache_scheme": {"num_bits": 8, "type": "float"},
+}
+
+
+@pytest.mark.parametrize(
+    ("form", "config", "method"),
+    [
+        (float8(input_scale=torch.tensor(0.02)), FURIOSA, "compressed-tensors"),
+        (float8("weight_scale_inv", (32, 32)), None, "scaled"),
+        (gptq(symmetric=False, ordered=False), {"quant_method": "gptq", "bits": 4}, "gptq"),
+        (packed(), {"quant_method": "compressed-tensors", "format": "pack-quantized"}, "compressed-tensors"),
+    ],
+)
+def test_widened_weights_have_the_log_probabilities_of_the_plain_model(
+    form: Any, config: Any, method: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "fllm.model")
+    quantized, plain = write_pair(tmp_path, form, config)
+    runner = runner_of(quantized, quantization="none")
+    runtime = runner.load(lambda progress: None).runtime
+    runner.allocate(16)
+    assert (runtime["quantization"], runtime["checkpoint_quantization"]) == (None, method)
+    assert f"the checkpoint is quantized: method={method} served_as=float32" in caplog.messages
+    assert ("KV cache are ignored" in caplog.text) == (config is FURIOSA)
+    expected = prompt_logprobs(loaded(plain, quantization="none"))
+    assert len(expected) > 10
+    assert prompt_logprobs(runner) == expected
+
+
+def test_a_method_that_is_not_the_checkpoint_s_is_refused(tmp_path: Path) -> None:
+    save_model("Llama", tmp_path / "plain")
+    with pytest.raises(ConfigError, match="--quantization awq: the checkpoint is not quantized; leave"):
+        loaded(tmp_path / "plain", quantization="awq")
+    with pytest.raises(ConfigError, match="--quantization gptq: the checkpoint is quantized with awq"):
+        served_quantization("gptq", AWQ, "auto", CPU)
+
+
+@pytest.mark.parametrize(
+    ("requested", "checkpoint", "served"),
+    [("awq", AWQ, None), ("none", AWQ, "none"), ("fp8", FP8, None), ("int8", FP8, "int8"), (None, FP8, None)],
+)
+def test_a_cpu_serves_a_quantized_checkpoint_as_its_kernels_allow(
+    requested: str | None, checkpoint: QuantizationConfig, served: str | None
+) -> None:
+    assert served_quantization(requested, checkpoint, "auto", CPU) == served
+
+
+@pytest.mark.parametrize(("checkpoint", "served"), [(FP8, "fp8"), (AWQ, "none")])
+def test_cuda_keeps_what_it_has_kernels_for(
+    checkpoint: QuantizationConfig, served: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "check_quantization", lambda *_: None)
+    assert served_quantization(None, checkpoint, "auto", CUDA) == served
+
+
+def test_cuda_widens_what_it_has_no_kernels_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(method: str, *_: object) -> None:
+        raise ConfigError("compute capability")
+
+    monkeypatch.setattr(serving, "check_quantization", refuse)
+    assert served_quantization(None, FP8, "auto", CUDA) == "none"
