@@ -15,7 +15,8 @@ from support.server_start import START_TIMEOUT, UNQUANTIZED, error_line
 from support.tiny_models import save_model, write_gguf
 
 from fllm.testing.server import READY_LINE
-from fllm_backends.checkpoints.gguf.convert import convert
+from fllm_backends.checkpoints.gguf.extract import extract
+from fllm_backends.checkpoints.gguf.metadata import Metadata
 
 IS_ROOT = os.geteuid() == 0
 AS_ANOTHER_USER = (
@@ -42,10 +43,9 @@ def gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def converted(gguf: Path) -> Path:
-    """Return the same model as a directory, which is not converted again."""
-    directory = gguf.parent / "converted"
-    directory.mkdir()
-    convert(gguf, directory, "float32", lambda progress: None)
+    """Return the same model as a directory, from which nothing is extracted."""
+    directory = gguf.parent / "model"
+    extract(Metadata(gguf), directory)
     return directory
 
 
@@ -168,7 +168,7 @@ def test_a_user_that_can_write_nowhere(gguf: Path, tmp_path: Path, seen: Seen) -
 @fault(
     "Start",
     "The root file system is read-only, and there is no cache and nowhere to write",
-    must="A model that need not be converted works; otherwise one line, status 2",
+    must="A model that is a directory works; otherwise one line, status 2",
 )
 def test_a_read_only_root_without_a_cache(gguf: Path, converted: Path, seen: Seen) -> None:
     prefix = next(filter(can_run_with, (READ_ONLY_ROOT + AS_ANOTHER_USER, READ_ONLY_ROOT, UNWRITABLE)))
@@ -177,4 +177,4 @@ def test_a_read_only_root_without_a_cache(gguf: Path, converted: Path, seen: See
     assert "FLLM_CACHE" in line
     _, text = serve_once(converted, *prefix, **environment)
     assert text
-    seen(f"a converted model: status 2, “{line}”; another one worked")
+    seen(f"a GGUF file: status 2, “{line}”; another one worked")

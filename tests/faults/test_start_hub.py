@@ -11,7 +11,8 @@ from support.http_server import serving
 from support.server_start import UNQUANTIZED, start_error
 from support.tiny_models import save_model, write_gguf
 
-from fllm_backends.checkpoints.gguf.convert import convert
+from fllm_backends.checkpoints.gguf.extract import extract
+from fllm_backends.checkpoints.gguf.metadata import Metadata
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -58,8 +59,5 @@ def hub(at: socket.socket, cache: Path) -> dict[str, str]:
 
 def write_model(directory: Path, original: Path) -> None:
     """Write a model with a tokenizer in Hugging Face's layout."""
-    gguf = write_gguf(
-        original.with_suffix(".gguf"), save_model("Llama", original, hidden_size=64, head_dim=16)
-    )
-    directory.mkdir(parents=True)
-    convert(gguf, directory, "float32", lambda progress: None)
+    model = save_model("Llama", directory, hidden_size=64, head_dim=16)
+    extract(Metadata(write_gguf(original.with_suffix(".gguf"), model)), directory)

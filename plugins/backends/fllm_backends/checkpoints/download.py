@@ -33,6 +33,8 @@ class LocalModel(Struct, frozen=True):
     directory: Path
     artifact_id: str
     """Commit of a Hub snapshot, else a fingerprint of the files."""
+    gguf: Path | None = None
+    """The file with the weights, of which the directory has only the tokenizer and the settings."""
 
 
 Check: TypeAlias = Callable[[Path], object]
@@ -46,7 +48,7 @@ def check_config(directory: Path) -> None:
 
 
 def check_local_model(source: ModelSource, *, weights: bool, check: Check = check_config) -> None:
-    """Check a model that is a directory, before torch is imported. Raise `ModelError`.
+    """Check a model that is a directory or a GGUF file, before torch is imported. Raise `ModelError`.
 
     ``weights=False`` checks the configuration only.
     """
@@ -55,6 +57,11 @@ def check_local_model(source: ModelSource, *, weights: bool, check: Check = chec
         check(directory)
         if weights:
             check_weights(directory)
+    elif source.kind == "gguf":
+        from fllm_backends.checkpoints.gguf.extract import check_keys
+        from fllm_backends.checkpoints.gguf.metadata import Metadata
+
+        check_keys(Metadata(Path(source.location)))
 
 
 def check_weights(directory: Path) -> None:
@@ -67,16 +74,13 @@ def fetch_model(
     source: ModelSource,
     *,
     revision: str | None,
-    dtype: str,
     weights: bool,
     progress: Callable[[Progress], None],
     check: Check = check_config,
 ) -> LocalModel:
-    """Download or convert the model if necessary. Raise `ModelError`.
+    """Download the model if necessary. Raise `ModelError`.
 
-    ``check`` is called before weights are downloaded or read.
-
-    ``dtype`` is the type of the weights of a converted GGUF file: ``float32``, ``bfloat16`` or ``float16``.
+    ``check`` is called before weights are downloaded or read. The weights of a GGUF file stay there.
     ``weights=False`` neither downloads nor reads safetensors files.
     """
     if source.kind == "hub":
@@ -87,11 +91,7 @@ def fetch_model(
             directory = _download(source.location, revision, [*_SETTINGS, *_weight_patterns(directory)])
         return LocalModel(directory, directory.name)  # the directory of a snapshot is named after its commit
     if source.kind == "gguf":
-        from fllm_backends.checkpoints.gguf.convert import convert_once
-
-        file = Path(source.location)
-        artifact_id = fingerprint([file])
-        return LocalModel(convert_once(file, artifact_id, dtype, progress), artifact_id)
+        return _extract_gguf(Path(source.location), check)
     directory = Path(source.location)
     check(directory)
     files = weight_files(directory) if weights else []
@@ -108,11 +108,7 @@ def fetch_tokenizer_files(
         directory = _download(source.location, revision, _SETTINGS)
         return LocalModel(directory, directory.name)
     if source.kind == "gguf":
-        from fllm_backends.checkpoints.gguf.convert import extract_tokenizer_once
-
-        file = Path(source.location)
-        artifact_id = fingerprint([file])
-        return LocalModel(extract_tokenizer_once(file, artifact_id), artifact_id)
+        return _extract_gguf(Path(source.location))
     directory = Path(source.location)
     return LocalModel(directory, fingerprint([directory / "config.json"]))
 
@@ -128,6 +124,20 @@ def fingerprint(files: Iterable[Path]) -> str:
         except OSError as error:
             raise ModelError(f"{path} can't be read: {error.strerror}") from error
     return digest.hexdigest()
+
+
+def _extract_gguf(file: Path, check: Check | None = None) -> LocalModel:
+    from fllm_backends.checkpoints.gguf.extract import check_keys, extract_once
+    from fllm_backends.checkpoints.gguf.metadata import Metadata
+
+    metadata = Metadata(file)
+    artifact_id = fingerprint(metadata.files)
+    if check:
+        check_keys(metadata)
+    directory = extract_once(metadata, artifact_id)
+    if check:
+        check(directory)
+    return LocalModel(directory, artifact_id, metadata.files[0])
 
 
 def _update_digest(digest: hashlib.blake2b, file: BinaryIO) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -13,17 +13,24 @@ from torch import Tensor
 from fllm_backends.checkpoints.architecture import Architecture
 from fllm_backends.torch import logit_masks, rotary
 from fllm_backends.torch.attention import AttentionBatch, KVCache, KVShape, Pattern, uniform_shapes
+from fllm_backends.torch.weight_matrix import WeightMatrix, materialize
 
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """``x @ weight.T + bias``; ``weight`` is [out, in]."""
+    """``x @ weight.T + bias``; ``weight`` is [out, in]. Before a decoder loads it, it may be in its file."""
 
-    weight: Tensor
+    weight: Tensor | WeightMatrix
     bias: Tensor | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias)
+        return F.linear(x, self.tensor, self.bias)
+
+    @property
+    def tensor(self) -> Tensor:
+        """The weights, which must be in memory."""
+        assert isinstance(self.weight, Tensor), "materialize comes before use"
+        return self.weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +62,11 @@ class Layer:
 class Weights:
     """All weights of a decoder."""
 
-    embedding: Tensor
+    embedding: Tensor | WeightMatrix
     layers: Iterable[Layer]
     """The layers. They may be read from the disk during the iteration."""
     norm: RMSNorm
-    head: Tensor
+    head: Tensor | WeightMatrix
     """Output head: [vocabulary, hidden]. It is the embedding itself if the two are tied."""
 
 
@@ -103,28 +110,31 @@ class CausalLM:
         self.architecture = architecture
         self.vocab_size = architecture.vocab_size
         self.kv_shapes = uniform_shapes(architecture)
-        self.device = weights.head.device
-        self.cache_dtype = weights.head.dtype
-        self.weights = replace(weights, layers=tuple(weights.layers))
-        self._frequencies = rotary.frequencies(architecture.rope, architecture.head_dim).to(
-            weights.head.device
-        )
+        like = weights.norm.weight
+        self.device = like.device
+        self.cache_dtype = like.dtype
+        self._norm = weights.norm
+        self._embedding = materialize(weights.embedding, like)
+        tied = weights.head is weights.embedding
+        self._head = self._embedding if tied else materialize(weights.head, like)
+        self._layers = [materialize(layer, like) for layer in weights.layers]
+        self._frequencies = rotary.frequencies(architecture.rope, architecture.head_dim).to(self.device)
         self._amplitude = rotary.amplitude(architecture.rope)
         self._patterns = [Pattern(window=kind.window) for kind in architecture.layers]
 
     def forward(self, token_ids: Tensor, batch: AttentionBatch, cache: KVCache) -> Tensor:
         """Return the hidden states of the new tokens, [tokens, hidden]; store their KV in the cache."""
-        x = F.embedding(token_ids.to(self.device), self.weights.embedding)
+        x = F.embedding(token_ids.to(self.device), self._embedding)
         cosine, sine = rotary.rotations(batch.positions, self._frequencies, self._amplitude)
         rotation = cosine.to(x.dtype), sine.to(x.dtype)
-        for index, layer in enumerate(self.weights.layers):
+        for index, layer in enumerate(self._layers):
             x = x + self._attend(index, layer, layer.input_norm(x), rotation, batch, cache)
             x = x + _feed_forward(layer, layer.post_attention_norm(x))
-        return self.weights.norm(x)
+        return self._norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return [rows, vocabulary] float32 logits of [rows, hidden] states."""
-        return F.linear(hidden, self.weights.head).float()
+        return F.linear(hidden, self._head).float()
 
     def greedy_tokens(self, hidden: Tensor, allowed: Tensor | None = None) -> list[int]:
         """Return the most likely token of each row of [rows, hidden]."""

@@ -15,7 +15,7 @@ from fllm.config import Device
 from fllm.errors import ConfigError, ModelError
 from fllm.values import ModelCard, Progress
 from fllm_backends.checkpoints.architecture import Architecture, read_architecture
-from fllm_backends.checkpoints.download import fetch_model
+from fllm_backends.checkpoints.download import LocalModel, fetch_model
 from fllm_backends.checkpoints.model_card import read_model_card
 from fllm_backends.checkpoints.quantized.config import read_quantization
 from fllm_backends.torch.hardware import (
@@ -73,7 +73,6 @@ class TorchRunner:
         model = fetch_model(
             self._config.source,
             revision=self._config.revision,
-            dtype=dtype,
             weights=not self._config.dummy,
             progress=progress,
             check=partial(self._check, device=device),
@@ -82,7 +81,7 @@ class TorchRunner:
         self._config = config
         if self._config.dummy:
             check_memory(architecture.parameters, "the weights", device)
-        source = self._source(model.directory, device, getattr(torch, dtype))
+        source = self._source(model, device, getattr(torch, dtype))
         try:
             weights = load_weights(architecture, source, progress)
             self._model = self._decoder(architecture, weights, progress)
@@ -219,13 +218,19 @@ class TorchRunner:
         for batch in warmup_batches(self._max_num_seqs):
             self.execute(batch)
 
-    def _source(self, directory: Path, device: torch.device, dtype: torch.dtype) -> TensorSource:
+    def _source(self, model: LocalModel, device: torch.device, dtype: torch.dtype) -> TensorSource:
         from fllm_backends.torch.checkpoint import Checkpoint
         from fllm_backends.torch.weights import CheckpointSource, RandomSource
 
         if self._config.dummy:
             return RandomSource(self._config.seed, device, dtype)
-        checkpoint = Checkpoint(directory)
+        if model.gguf:
+            from fllm_backends.checkpoints.gguf.metadata import Metadata
+            from fllm_backends.checkpoints.gguf.weights import GGUFWeights
+            from fllm_backends.torch.gguf_source import GGUFSource
+
+            return GGUFSource(GGUFWeights(Metadata(model.gguf)), device, dtype)
+        checkpoint = Checkpoint(model.directory)
         self._checkpoint_quantization = checkpoint.quantization
         return CheckpointSource(checkpoint, device, dtype)
 

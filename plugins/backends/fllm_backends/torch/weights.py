@@ -12,6 +12,7 @@ from fllm.values import Progress
 from fllm_backends.checkpoints.architecture import Architecture
 from fllm_backends.torch.checkpoint import Checkpoint
 from fllm_backends.torch.model import Layer, Linear, RMSNorm, Weights
+from fllm_backends.torch.weight_matrix import WeightMatrix
 
 TASK = "Loading weights"
 
@@ -24,6 +25,10 @@ class TensorSource(Protocol):
 
         The result is on the source's device and in its dtype.
         """
+        ...
+
+    def matrix(self, names: list[str], *shapes: tuple[int, int]) -> Tensor | WeightMatrix:
+        """Return weight matrices, concatenated along the first dimension. They may stay in their file."""
         ...
 
 
@@ -50,6 +55,10 @@ class CheckpointSource:
             target.copy_(part)
         return whole
 
+    def matrix(self, names: list[str], *shapes: tuple[int, int]) -> Tensor:
+        """Read and concatenate."""
+        return self.stack(names, *shapes)
+
 
 class RandomSource:
     """Generates random tensors on the device, for benchmarks (``--load-format dummy``)."""
@@ -69,6 +78,10 @@ class RandomSource:
             return whole.fill_(float("norm" in names[0]))
         return whole.normal_(0.0, self._STANDARD_DEVIATION, generator=self._generator)
 
+    def matrix(self, names: list[str], *shapes: tuple[int, int]) -> Tensor:
+        """Return a normal distribution."""
+        return self.stack(names, *shapes)
+
 
 def load_weights(
     architecture: Architecture, source: TensorSource, progress: Callable[[Progress], None]
@@ -78,9 +91,9 @@ def load_weights(
     Raise `ModelError` for a missing or misshapen tensor.
     """
     a = architecture
-    embedding = source.stack(["model.embed_tokens.weight"], (a.vocab_size, a.hidden_size))
+    embedding = source.matrix(["model.embed_tokens.weight"], (a.vocab_size, a.hidden_size))
     norm = RMSNorm(source.stack(["model.norm.weight"], (a.hidden_size,)), a.norm_eps)
-    head = embedding if a.tied else source.stack(["lm_head.weight"], (a.vocab_size, a.hidden_size))
+    head = embedding if a.tied else source.matrix(["lm_head.weight"], (a.vocab_size, a.hidden_size))
     return Weights(embedding, _Layers(a, source, progress), norm, head)
 
 
@@ -123,7 +136,7 @@ class _LayerLoader:
 
     def _linear(self, module: str, inputs: int, bias: bool, **outputs: int) -> Linear:
         names = [f"{self._prefix}{module}.{name}" for name in outputs]
-        weight = self._source.stack([f"{n}.weight" for n in names], *((o, inputs) for o in outputs.values()))
+        weight = self._source.matrix([f"{n}.weight" for n in names], *((o, inputs) for o in outputs.values()))
         if not bias:
             return Linear(weight)
         return Linear(

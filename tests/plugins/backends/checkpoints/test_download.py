@@ -51,9 +51,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 
 
 def fetched(model: str, revision: str | None = None) -> LocalModel:
-    return fetch_model(
-        locate(model), revision=revision, dtype="float32", weights=True, progress=lambda progress: None
-    )
+    return fetch_model(locate(model), revision=revision, weights=True, progress=lambda progress: None)
 
 
 @pytest.mark.parametrize(

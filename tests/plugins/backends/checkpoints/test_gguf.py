@@ -13,12 +13,12 @@ from tokenizers import Tokenizer
 
 from fllm.errors import ConfigError, ModelError
 from fllm.model.source import locate
-from fllm.values import Progress
 from fllm_backends.checkpoints.download import fingerprint
-from fllm_backends.checkpoints.gguf import convert as conversion
-from fllm_backends.checkpoints.gguf.convert import convert, convert_once
+from fllm_backends.checkpoints.gguf import extract as extraction
+from fllm_backends.checkpoints.gguf.extract import check_keys, extract, extract_once
 from fllm_backends.checkpoints.gguf.metadata import Metadata
 from fllm_backends.checkpoints.gguf.tokenizer import tokenizer
+from fllm_backends.checkpoints.gguf.weights import GGUFWeights
 from fllm_backends.torch.checkpoint import Checkpoint
 
 
@@ -28,13 +28,20 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def silent(progress: Progress) -> None:
-    pass
-
-
 def tiny_gguf(tmp_path: Path, family: str = "Llama", architecture: str = "llama", **changes: Any) -> Path:
     model = save_model(family, tmp_path / "original", **{"hidden_size": 64, "head_dim": 16, **changes})
     return write_gguf(tmp_path / "tiny.gguf", model, architecture)
+
+
+def extracted(path: Path) -> Path:
+    metadata = Metadata(path)
+    return extract_once(metadata, fingerprint(metadata.files))
+
+
+def read(weights: GGUFWeights, name: str, shape: tuple[int, ...]) -> torch.Tensor:
+    if len(shape) == 1:
+        return torch.from_numpy(weights.vector(name, *shape))
+    return torch.from_numpy(weights.matrix(name, *shape).rows(0, shape[0]))
 
 
 @pytest.mark.parametrize(
@@ -42,21 +49,22 @@ def tiny_gguf(tmp_path: Path, family: str = "Llama", architecture: str = "llama"
     [
         ("Llama", "llama", {}),
         ("Llama", "llama", {"tie_word_embeddings": True}),
+        ("Llama", "llama", {"attention_bias": True, "mlp_bias": True}),
         ("Qwen2", "qwen2", {}),
         ("Qwen3", "qwen3", {}),
     ],
 )
-def test_a_conversion_gives_back_the_weights_and_the_configuration(
+def test_the_weights_and_the_configuration_are_those_of_the_model(
     family: str, architecture: str, changes: dict[str, Any], tmp_path: Path
 ) -> None:
     path = tiny_gguf(tmp_path, family, architecture, **changes)
-    directory = convert_once(path, "print", "float32", silent)
-    before, after = Checkpoint(tmp_path / "original"), Checkpoint(directory)
-    for name in sorted(before):
+    before, after = Checkpoint(tmp_path / "original"), GGUFWeights(Metadata(path))
+    assert set(before) == set(after)
+    for name in before:
         wanted = before.read(name)
-        assert torch.equal(after.tensor(name, *wanted.shape), wanted), name
+        assert torch.equal(read(after, name, wanted.shape), wanted), name
     old = msgspec.json.decode((tmp_path / "original" / "config.json").read_bytes())
-    new = msgspec.json.decode((directory / "config.json").read_bytes())
+    new = msgspec.json.decode((extracted(path) / "config.json").read_bytes())
     for key in ("architectures", *TINY.keys() - {"initializer_range"}, "tie_word_embeddings"):
         assert new[key] == old[key], key
 
@@ -64,59 +72,82 @@ def test_a_conversion_gives_back_the_weights_and_the_configuration(
 @pytest.mark.parametrize("quantization", ["F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"])
 def test_quantized_weights_come_back_close(quantization: str, tmp_path: Path) -> None:
     model = save_model("Llama", tmp_path / "original", hidden_size=64, intermediate_size=64, head_dim=16)
-    path = write_gguf(tmp_path / "tiny.gguf", model, quantization=quantization)
-    after = Checkpoint(convert_once(path, "print", "float32", silent))
+    after = GGUFWeights(Metadata(write_gguf(tmp_path / "tiny.gguf", model, quantization=quantization)))
     for name in ("model.layers.1.mlp.down_proj.weight", "model.layers.0.self_attn.q_proj.weight"):
         wanted = model.get_parameter(name)
-        error = (after.tensor(name, *wanted.shape) - wanted).abs().max() / wanted.abs().max()
+        error = (read(after, name, wanted.shape) - wanted).abs().max() / wanted.abs().max()
         assert 0 < error < 0.16, (name, error)
+
+
+def test_rows_are_read_in_pieces_of_any_size_also_where_they_are_reordered(tmp_path: Path) -> None:
+    path = tiny_gguf(tmp_path)
+    for name in ("model.layers.0.self_attn.q_proj.weight", "model.layers.0.self_attn.v_proj.weight"):
+        matrix = GGUFWeights(Metadata(path)).matrix(name, *(64 if "q_" in name else 32, 64))
+        for start, stop in [(0, 7), (7, 31), (15, 16), (31, 32), (3, 3)]:
+            whole = matrix.rows(0, matrix.shape[0])
+            assert np.array_equal(matrix.rows(start, stop), whole[start:stop]), (name, start, stop)
+            assert np.array_equal(matrix.blocks(start, stop).view(np.float32), whole[start:stop])
+
+
+def test_a_missing_or_misshapen_weight_is_named(tmp_path: Path) -> None:
+    weights = GGUFWeights(Metadata(tiny_gguf(tmp_path)))
+    with pytest.raises(ModelError, match=r"lack 'model.layers.9.mlp.up_proj.weight'"):
+        weights.matrix("model.layers.9.mlp.up_proj.weight", 48, 64)
+    with pytest.raises(ModelError, match=r"'output_norm.weight' .* has the shape \[1, 64\]; .* \[1, 65\]"):
+        weights.vector("model.norm.weight", 65)
+
+
+def test_a_file_that_is_cut_off_while_it_is_read_is_one_line(tmp_path: Path) -> None:
+    path = tiny_gguf(tmp_path)
+    weights = GGUFWeights(Metadata(path))
+    with path.open("rb+") as file:
+        file.truncate(path.stat().st_size // 2)
+    matrix = weights.matrix("model.layers.2.mlp.down_proj.weight", 64, 48)
+    with pytest.raises(ModelError, match="was cut off while it was read"):
+        matrix.rows(0, 64)
 
 
 def test_llama_3s_rope_divisors_become_part_of_the_configuration(tmp_path: Path) -> None:
     model = save_model("Llama", tmp_path / "original")
     divisors = np.array([1, 2, 4, 8], dtype=np.float32)
     path = write_gguf(tmp_path / "tiny.gguf", model, tensors={"rope_freqs.weight": divisors})
-    rope = msgspec.json.decode((convert_once(path, "p", "float32", silent) / "config.json").read_bytes())
+    rope = msgspec.json.decode((extracted(path) / "config.json").read_bytes())
     assert rope["rope_parameters"]["rope_type"] == "longrope"
     assert rope["rope_parameters"]["long_factor"] == [1, 2, 4, 8]
 
 
-def test_the_dtype_is_that_of_the_device(tmp_path: Path) -> None:
-    directory = convert_once(tiny_gguf(tmp_path), "print", "bfloat16", silent)
-    assert Checkpoint(directory).read("model.norm.weight").dtype == torch.bfloat16
-
-
-def test_a_second_start_finds_the_result_and_does_not_read_the_file(tmp_path: Path) -> None:
+def test_a_second_start_finds_what_was_extracted_and_no_weights(tmp_path: Path, cache: Path) -> None:
     path = tiny_gguf(tmp_path)
-    first = convert_once(path, "print", "float32", silent)
-    path.write_bytes(b"GGUF, and nothing more")
-    assert convert_once(path, "print", "float32", silent) == first
+    first = extracted(path)
+    times = {file: file.stat().st_mtime_ns for file in first.iterdir()}
+    assert extracted(path) == first
+    assert {file: file.stat().st_mtime_ns for file in first.iterdir()} == times
+    assert not [*cache.rglob("*.safetensors*")]
 
 
-def test_another_file_dtype_or_layout_has_a_place_of_its_own(
+def test_another_file_or_format_has_a_place_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tiny_gguf(tmp_path)
-    places = [convert_once(path, "one", "float32", silent), convert_once(path, "two", "float32", silent)]
-    places.append(convert_once(path, "one", "bfloat16", silent))
-    monkeypatch.setattr(conversion, "FORMAT_VERSION", conversion.FORMAT_VERSION + 1)
-    places.append(convert_once(path, "one", "float32", silent))
-    assert len(set(places)) == 4
+    metadata = Metadata(tiny_gguf(tmp_path))
+    places = [extract_once(metadata, "one"), extract_once(metadata, "two")]
+    monkeypatch.setattr(extraction, "FORMAT_VERSION", extraction.FORMAT_VERSION + 1)
+    places.append(extract_once(metadata, "one"))
+    assert len(set(places)) == 3
 
 
-def test_two_that_convert_at_once_agree_and_leave_nothing_behind(tmp_path: Path, cache: Path) -> None:
-    path = tiny_gguf(tmp_path)
+def test_two_that_extract_at_once_agree_and_leave_nothing_behind(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metadata = Metadata(tiny_gguf(tmp_path))
     both_are_writing = threading.Barrier(2)
 
-    def wait_for_both(progress: Progress) -> None:
-        if progress.done == progress.total:
-            both_are_writing.wait(timeout=30)
+    def extract_together(metadata: Metadata, directory: Path) -> None:
+        extract(metadata, directory)
+        both_are_writing.wait(timeout=30)
 
+    monkeypatch.setattr(extraction, "extract", extract_together)
     found: list[Path] = []
-    run = [
-        threading.Thread(target=lambda: found.append(convert_once(path, "p", "float32", wait_for_both)))
-        for _ in range(2)
-    ]
+    run = [threading.Thread(target=lambda: found.append(extract_once(metadata, "p"))) for _ in range(2)]
     for thread in run:
         thread.start()
     for thread in run:
@@ -126,14 +157,16 @@ def test_two_that_convert_at_once_agree_and_leave_nothing_behind(tmp_path: Path,
     assert (found[0] / "tokenizer.json").is_file()
 
 
-def test_a_conversion_that_fails_leaves_nothing_behind(tmp_path: Path, cache: Path) -> None:
-    path = tiny_gguf(tmp_path)
-
-    def fail(progress: Progress) -> None:
+def test_an_extraction_that_fails_leaves_nothing_behind(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(metadata: Metadata, directory: Path) -> None:
+        (directory / "tokenizer.json").write_text("half a tok")
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(extraction, "extract", fail)
     with pytest.raises(KeyboardInterrupt):
-        convert_once(path, "print", "float32", fail)
+        extracted(tiny_gguf(tmp_path))
     assert list((cache / "gguf").iterdir()) == []
 
 
@@ -143,14 +176,12 @@ def test_a_cache_that_can_not_be_written_names_the_variable(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("FLLM_CACHE", str(tmp_path / "file"))
     with pytest.raises(ConfigError, match="set FLLM_CACHE to another directory"):
-        convert_once(tiny_gguf(tmp_path), "print", "float32", silent)
+        extracted(tiny_gguf(tmp_path))
 
 
-def test_progress_counts_the_tensors(tmp_path: Path) -> None:
-    steps: list[Progress] = []
-    convert_once(tiny_gguf(tmp_path), "print", "float32", steps.append)
-    assert [step.done for step in steps] == list(range(steps[0].total + 1))
-    assert {step.total for step in steps} == {3 + 9 * TINY["num_hidden_layers"]}
+def check(metadata: Metadata, directory: Path) -> None:
+    check_keys(metadata)
+    extract(metadata, directory)
 
 
 @pytest.mark.parametrize(
@@ -163,8 +194,9 @@ def test_progress_counts_the_tensors(tmp_path: Path) -> None:
 )
 def test_what_is_not_known_is_refused_by_name(keys: dict[str, Any], message: str, tmp_path: Path) -> None:
     model = save_model("Llama", tmp_path / "original")
+    metadata = Metadata(write_gguf(tmp_path / "tiny.gguf", model, keys=keys))
     with pytest.raises(ModelError, match=message):
-        convert(write_gguf(tmp_path / "tiny.gguf", model, keys=keys), tmp_path, "float32", silent)
+        check(metadata, tmp_path)
 
 
 def test_an_unknown_architecture_and_a_truncated_file_are_refused(tmp_path: Path) -> None:
@@ -172,28 +204,28 @@ def test_an_unknown_architecture_and_a_truncated_file_are_refused(tmp_path: Path
     whole = path.read_bytes()
     path.write_bytes(whole.replace(b"llama", b"lemma"))
     with pytest.raises(ModelError, match="'lemma' is not supported; supported: llama, qwen2, qwen3, smollm3"):
-        convert(path, tmp_path, "float32", silent)
+        check_keys(Metadata(path))
     path.write_bytes(whole[:200])
     with pytest.raises(ModelError, match="can't be read as GGUF"):
-        convert(path, tmp_path, "float32", silent)
+        Metadata(path)
 
 
 def test_a_file_without_weights_is_refused(tmp_path: Path) -> None:
     path = tiny_gguf(tmp_path)
     path.write_bytes(path.read_bytes().replace(b"token_embd", b"token_embe"))
     with pytest.raises(ModelError, match="no weights"):
-        convert(path, tmp_path, "float32", silent)
+        check_keys(Metadata(path))
 
 
 def test_a_foreign_tensor_is_refused(tmp_path: Path) -> None:
     model = save_model("Llama", tmp_path / "original")
     extra = {"blk.0.ffn_sub_norm.weight": np.ones(4, dtype=np.float32)}
     with pytest.raises(ModelError, match="ffn_sub_norm"):
-        convert(write_gguf(tmp_path / "tiny.gguf", model, tensors=extra), tmp_path, "float32", silent)
+        GGUFWeights(Metadata(write_gguf(tmp_path / "tiny.gguf", model, tensors=extra)))
 
 
 def test_the_end_tokens_and_the_template_come_along(tmp_path: Path) -> None:
-    directory = convert_once(tiny_gguf(tmp_path), "print", "float32", silent)
+    directory = extracted(tiny_gguf(tmp_path))
     generation = msgspec.json.decode((directory / "generation_config.json").read_bytes())
     assert generation == {"bos_token_id": 94, "eos_token_id": [95]}
     named = msgspec.json.decode((directory / "tokenizer_config.json").read_bytes())

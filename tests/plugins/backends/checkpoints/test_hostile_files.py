@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.tiny_models import save_model, write_gguf
@@ -23,9 +24,14 @@ from fllm.testing.echo import echo_model
 from fllm.tokenizer import Tokenizer
 from fllm_backends.checkpoints.architecture import read_architecture
 from fllm_backends.checkpoints.download import check_local_model, fingerprint
-from fllm_backends.checkpoints.gguf.convert import convert
+from fllm_backends.checkpoints.gguf.extract import check_keys, extract
+from fllm_backends.checkpoints.gguf.metadata import Metadata
+from fllm_backends.checkpoints.gguf.weights import GGUFWeights
 from fllm_backends.checkpoints.model_card import read_model_card
 from fllm_backends.checkpoints.safetensors_files import INDEX
+from fllm_backends.torch.gguf_source import GGUFSource
+from fllm_backends.torch.model import CausalLM
+from fllm_backends.torch.weights import load_weights
 
 CONFIG, GENERATION, TOKENIZER_CONFIG = "config.json", "generation_config.json", "tokenizer_config.json"
 WEIGHTS = "model.safetensors"
@@ -64,12 +70,18 @@ def load(directory: Path) -> None:
 
 
 def load_gguf(content: bytes, directory: Path) -> None:
-    """Convert a GGUF file of this content."""
+    """Read a GGUF file of this content as the torch backend does."""
     file = directory / "model.gguf"
     file.write_bytes(content)
-    shutil.rmtree(directory / "converted", ignore_errors=True)
-    (directory / "converted").mkdir()
-    convert(file, directory / "converted", "float32", lambda _: None)
+    metadata = Metadata(file)
+    check_keys(metadata)
+    shutil.rmtree(directory / "extracted", ignore_errors=True)
+    (directory / "extracted").mkdir()
+    extract(metadata, directory / "extracted")
+    architecture = read_architecture(directory / "extracted")
+    read_model_card(directory / "extracted", architecture, fingerprint([file]), {})
+    source = GGUFSource(GGUFWeights(metadata), torch.device("cpu"), torch.float32)
+    CausalLM(architecture, load_weights(architecture, source, lambda _: None))
 
 
 def error_of(function: Callable[..., None], *arguments: Any) -> str:

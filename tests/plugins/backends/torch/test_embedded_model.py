@@ -84,12 +84,13 @@ def greedy(runner: TorchRunner, prompts: list[list[int]], eos: tuple[int, ...]) 
     return [text[len(prompt) :] for text, prompt in zip(texts, prompts, strict=True)]
 
 
-def theirs(directory: str, prompts: list[list[int]], eos: tuple[int, ...]) -> list[list[int]]:
+def theirs(prompts: list[list[int]], eos: tuple[int, ...]) -> list[list[int]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from transformers import LlamaForCausalLM
 
-        model = LlamaForCausalLM.from_pretrained(directory, dtype=torch.float32)
+        file = Path(locate().location)
+        model = LlamaForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
         longest = max(map(len, prompts))
         ids = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts])
         mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
@@ -108,7 +109,7 @@ def test_greedy_answers_equal_those_of_transformers(
     runner: TorchRunner, card: ModelCard, prompts: list[list[int]]
 ) -> None:
     ours = greedy(runner, prompts, card.eos_token_ids)
-    assert ours == theirs(card.tokenizer, prompts, card.eos_token_ids)
+    assert ours == theirs(prompts, card.eos_token_ids)
     assert len({tuple(answer) for answer in ours}) == len(QUESTIONS)
 
 

@@ -91,7 +91,7 @@ class Sequences:
             blocks * len(sequences), generator=torch.Generator().manual_seed(3)
         ).tolist()
         self._tables = [shuffled[i * blocks : (i + 1) * blocks] for i in range(len(sequences))]
-        self._cache = KVCache(model.kv_shapes, len(shuffled), BLOCK_SIZE, model.weights.head)
+        self._cache = KVCache(model.kv_shapes, len(shuffled), BLOCK_SIZE, torch.empty(0))
         self._model, self._sequences = model, sequences
 
     def logits(self, *chunks: tuple[int, int]) -> list[torch.Tensor]:

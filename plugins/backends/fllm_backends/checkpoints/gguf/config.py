@@ -6,6 +6,7 @@ from typing import Any
 
 from fllm.errors import ModelError
 from fllm_backends.checkpoints.gguf.metadata import Metadata
+from fllm_backends.checkpoints.gguf.tensors import TensorRows
 
 CLASSES = {
     "llama": ("LlamaForCausalLM", "llama"),
@@ -15,6 +16,7 @@ CLASSES = {
 }
 """GGUF's architectures with Hugging Face's class and model type. In GGUF, Mistral is a llama."""
 
+_ROPE_DIVISORS = "rope_freqs.weight"
 _END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|endoftext|>")
 """Further EOS tokens. GGUF names one, but models have several."""
 
@@ -34,7 +36,7 @@ def config(metadata: Metadata) -> dict[str, Any]:
     return {
         "architectures": [name],
         "model_type": model_type,
-        "vocab_size": int(metadata.tensors["token_embd.weight"].shape[1]),
+        "vocab_size": int(metadata.tensors["token_embd.weight"].shape[0]),
         "hidden_size": hidden,
         "intermediate_size": metadata.require("{arch}.feed_forward_length"),
         "num_hidden_layers": metadata.require("{arch}.block_count"),
@@ -73,10 +75,8 @@ def _rope(metadata: Metadata, head_dim: int, positions: int) -> dict[str, Any]:
     }
     kind = metadata.get("{arch}.rope.scaling.type", "none")
     original = metadata.get("{arch}.rope.scaling.original_context_length", positions)
-    if (
-        "rope_freqs.weight" in metadata.tensors
-    ):  # Llama 3.1 files hold the divisors themselves instead of the parameters
-        divisors = metadata.tensors["rope_freqs.weight"].data.tolist()
+    if divisor := metadata.tensors.get(_ROPE_DIVISORS):  # Llama 3.1: the result instead of the parameters
+        divisors = TensorRows(_ROPE_DIVISORS, divisor).rows(0, 1)[0].tolist()
         rope |= {"rope_type": "longrope", "short_factor": divisors, "long_factor": divisors}
         return rope | {"attention_factor": 1.0, "original_max_position_embeddings": positions}
     if kind == "none":

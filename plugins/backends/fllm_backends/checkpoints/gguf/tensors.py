@@ -1,85 +1,70 @@
-"""Dequantize the tensors of a GGUF file, under Hugging Face's names and in its order of rows."""
+"""Read the tensors of a GGUF model a few rows at a time, dequantized or as they are."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-
 import gguf
 import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
 
 from fllm.errors import ModelError
-from fllm_backends.checkpoints.gguf.metadata import Metadata
-
-DTYPES = {
-    "float32": gguf.GGMLQuantizationType.F32,
-    "float16": gguf.GGMLQuantizationType.F16,
-    "bfloat16": gguf.GGMLQuantizationType.BF16,
-}
-"""Types of converted weights. Their names in GGML are those in safetensors, too."""
-
-_MODEL_TENSORS = {
-    "token_embd.weight": "model.embed_tokens.weight",
-    "output_norm.weight": "model.norm.weight",
-    "output.weight": "lm_head.weight",
-}
-_LAYER_TENSORS = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "attn_q_norm": "self_attn.q_norm",
-    "attn_k_norm": "self_attn.k_norm",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-_LAYER_NAME = re.compile(r"blk\.(\d+)\.(\w+)\.(weight|bias)")
-_ROPE_DIVISORS = "rope_freqs.weight"  # `gguf.config` writes them to config.json
-_INTERLEAVED = ("llama", "smollm3")
-"""Architectures whose rotary pairs are adjacent rows in GGUF. In others they are half a head apart."""
+from fllm_backends.checkpoints.gguf.header import TensorInfo
 
 
-def convert_tensors(metadata: Metadata, dtype: str) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield the name and the values of each tensor, converted to ``dtype``.
+class TensorRows(Struct, frozen=True):
+    """Rows of a tensor as a matrix [rows, columns].
 
-    numpy has no bfloat16, so bfloat16 values are uint16 arrays of their bits.
-    Raise `ModelError` for an unknown name or quantization.
+    The file is read, not mapped: what was read does not stay in this process, and a file that is cut off
+    while it is read is an error.
     """
-    for name, tensor in metadata.tensors.items():
-        if name == _ROPE_DIVISORS:
-            continue
+
+    name: str
+    """The name in the file, for messages."""
+    tensor: TensorInfo
+    first: int = 0
+    """Row of the tensor at which the matrix begins."""
+    count: int | None = None
+    """Number of rows; ``None``: all."""
+    heads: int = 0
+    """Number of heads whose rotary pairs are adjacent in the file and half a head apart here; 0 for none."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of rows and columns."""
+        return self.tensor.rows if self.count is None else self.count, self.tensor.shape[-1]
+
+    @property
+    def type_name(self) -> str:
+        """Quantization of the rows, such as ``Q4_K``."""
+        return self.tensor.type.name
+
+    def blocks(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """Return the bytes of rows: [stop - start, bytes of a row]. Raise `ModelError` if they are gone."""
+        if not self.heads or self.tensor.rows == 1:  # the values of a bias are ordered when it is read
+            return self._read(start, stop)
+        half = self.shape[0] // self.heads // 2
+        first, last = start // (2 * half), -(-stop // (2 * half))  # whole heads
+        rows = self._read(first * 2 * half, last * 2 * half)
+        pairs = rows.reshape(last - first, half, 2, -1).swapaxes(1, 2).reshape(rows.shape)
+        return np.ascontiguousarray(pairs[start - first * 2 * half : stop - first * 2 * half])
+
+    def rows(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Return rows as float32: [stop - start, columns]. Raise `ModelError` for an unknown type."""
         try:
-            values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+            rows: NDArray[np.float32] = gguf.quants.dequantize(self.blocks(start, stop), self.tensor.type)
         except NotImplementedError as error:
-            raise ModelError(f"the tensor {name!r} can't be read: {error}") from error
-        if heads := _interleaved_heads(metadata, name):
-            values = _deinterleave(values, heads)
-        with np.errstate(over="ignore"):  # what float16 can't hold becomes infinite
-            converted = gguf.quants.quantize(np.ascontiguousarray(values), DTYPES[dtype])
-        yield _huggingface_name(name), converted.view(np.uint16) if dtype == "bfloat16" else converted
+            raise ModelError(f"the tensor {self.name!r} can't be read: {error}") from error
+        return rows
 
-
-def _deinterleave(rows: np.ndarray, heads: int) -> np.ndarray:
-    """Reorder the rows of each head from 0, 1, 2, 3, ... to 0, 2, 4, ..., 1, 3, 5, ..."""
-    return rows.reshape(heads, -1, 2, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
-
-
-def _huggingface_name(name: str) -> str:
-    if name in _MODEL_TENSORS:
-        return _MODEL_TENSORS[name]
-    match = _LAYER_NAME.fullmatch(name)
-    if not match or match[2] not in _LAYER_TENSORS:
-        raise ModelError(f"the GGUF file has a tensor {name!r}, which no model of the Llama family has")
-    return f"model.layers.{match[1]}.{_LAYER_TENSORS[match[2]]}.{match[3]}"
-
-
-def _interleaved_heads(metadata: Metadata, name: str) -> int:
-    """Return the number of heads of a tensor whose rows are interleaved; 0 for other tensors."""
-    match = _LAYER_NAME.fullmatch(name)
-    if not match or metadata.architecture not in _INTERLEAVED or match[2] not in ("attn_q", "attn_k"):
-        return 0
-    heads = metadata.require("{arch}.attention.head_count")
-    return int(metadata.get("{arch}.attention.head_count_kv", heads) if match[2] == "attn_k" else heads)
+    def _read(self, start: int, stop: int) -> NDArray[np.uint8]:
+        tensor = self.tensor
+        rows = np.empty((stop - start, tensor.row_bytes), np.uint8)
+        try:
+            with tensor.file.open("rb") as file:
+                file.seek(tensor.offset + (self.first + start) * tensor.row_bytes)
+                complete = file.readinto(rows.data) == rows.nbytes
+        except OSError as error:
+            raise ModelError(f"{tensor.file} can't be read: {error.strerror}") from error
+        if not complete:
+            raise ModelError(f"{tensor.file} was cut off while it was read")
+        return rows

@@ -19,6 +19,7 @@ from fllm_backends.torch.cuda.graphs import DecodeGraphs, GraphRecorder, Recorde
 from fllm_backends.torch.cuda.linear import LINEAR_KINDS, LinearOp
 from fllm_backends.torch.cuda.pointwise import norm_rope_and_cache, rms_norm, silu_and_mul
 from fllm_backends.torch.model import Linear, RMSNorm, Weights
+from fllm_backends.torch.weight_matrix import materialize
 
 _PROGRAMS_PER_MULTIPROCESSOR = 2
 
@@ -58,12 +59,15 @@ class CudaLM:
         self.architecture = a
         self.vocab_size = a.vocab_size
         self.kv_shapes = uniform_shapes(a)
-        self.device = weights.head.device
-        self.cache_dtype = weights.head.dtype
-        self._embedding = weights.embedding
+        like = weights.norm.weight
+        self.device = like.device
+        self.cache_dtype = like.dtype
+        self._embedding = materialize(weights.embedding, like)
         self._layers = _layers(a, weights, quantization)
         self._norm = weights.norm
-        self._head = LINEAR_KINDS[quantization](Linear(weights.head))
+        tied = weights.head is weights.embedding
+        head = self._embedding if tied else materialize(weights.head, like)
+        self._head = LINEAR_KINDS[quantization](Linear(head))
         self._frequencies = rotary.frequencies(a.rope, a.head_dim).to(self.device)
         self._amplitude = rotary.amplitude(a.rope)
         self._max_rows = max_rows
@@ -134,6 +138,7 @@ class CudaLM:
 
 def _layers(a: Architecture, weights: Weights, quantization: str) -> list[_Layer]:
     make_linear = LINEAR_KINDS[quantization]
+    layers = (materialize(layer, weights.norm.weight) for layer in weights.layers)
     return [
         _Layer(
             layer.input_norm,
@@ -146,7 +151,7 @@ def _layers(a: Architecture, weights: Weights, quantization: str) -> list[_Layer
             kind.window,
             kind.rotary,
         )
-        for layer, kind in zip(weights.layers, a.layers, strict=True)
+        for layer, kind in zip(layers, a.layers, strict=True)
     ]
 
 

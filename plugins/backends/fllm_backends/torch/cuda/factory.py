@@ -11,7 +11,7 @@ def cuda_decoder(
     architecture: Architecture, weights: Weights, *, quantization: str, max_rows: int, max_positions: int
 ) -> Decoder:
     """Return a decoder on our kernels, or on torch operations if Triton is not installed or supported."""
-    if not supports_triton(weights.head.device):
+    if not supports_triton(weights.norm.weight.device):
         return CausalLM(architecture, weights)
     from fllm_backends.torch.cuda.decoder import CudaLM
 

@@ -40,7 +40,7 @@ class UnquantizedLinear:
     @classmethod
     def from_linear(cls, linear: Linear) -> UnquantizedLinear:
         """Keep the weights."""
-        return cls(linear.weight, linear.bias)
+        return cls(linear.tensor, linear.bias)
 
     def __call__(self, x: Tensor, *, norm: RMSNorm | None = None, add_to: Tensor | None = None) -> Tensor:
         if len(x) == 1:
@@ -64,8 +64,8 @@ class Int8Linear:
     @classmethod
     def from_linear(cls, linear: Linear) -> Int8Linear:
         """Quantize to the nearest of 255 values."""
-        scale = _scale(linear.weight, 127.0)
-        return cls((linear.weight / scale).round().to(torch.int8), scale[:, 0], linear.bias)
+        scale = _scale(linear.tensor, 127.0)
+        return cls((linear.tensor / scale).round().to(torch.int8), scale[:, 0], linear.bias)
 
     def __call__(self, x: Tensor, *, norm: RMSNorm | None = None, add_to: Tensor | None = None) -> Tensor:
         if len(x) > 1 and norm:
@@ -88,8 +88,8 @@ class Fp8Linear:
     @classmethod
     def from_linear(cls, linear: Linear) -> Fp8Linear:
         """Quantize to the nearest float8."""
-        scale = _scale(linear.weight, _FP8_MAX)
-        return cls((linear.weight / scale).to(torch.float8_e4m3fn), scale[:, 0], linear.bias)
+        scale = _scale(linear.tensor, _FP8_MAX)
+        return cls((linear.tensor / scale).to(torch.float8_e4m3fn), scale[:, 0], linear.bias)
 
     def __call__(self, x: Tensor, *, norm: RMSNorm | None = None, add_to: Tensor | None = None) -> Tensor:
         if len(x) > 1 and norm:

@@ -32,6 +32,7 @@ from fllm_backends.torch.fused.simd_kernels import Activation
 from fllm_backends.torch.fused.target import targets
 from fllm_backends.torch.fused.thread_team import ThreadTeam, new_counters
 from fllm_backends.torch.model import Linear, RMSNorm, Weights
+from fllm_backends.torch.weight_matrix import as_matrix
 
 QUERIES_PER_TILE = 12
 """Maximum rows of an attention tile: neighbouring tokens times the heads that share a kv head."""
@@ -71,9 +72,9 @@ class FusedLM:
         self._packed: list[PackedMatrix] = []
         self._layers = self._pack_layers(weights)
         self._norm = _array(weights.norm.weight).copy()  # a copy, so that the checkpoint does not stay mapped
-        self._head = self._matrices([pack(_array(weights.head))])
+        self._head = self._matrices([pack(as_matrix(weights.head))])
         tied = weights.embedding is weights.head
-        self._embedding = self._head if tied else self._matrices([pack(_array(weights.embedding))])
+        self._embedding = self._head if tied else self._matrices([pack(as_matrix(weights.embedding))])
         self._frequencies = rotary.frequencies(a.rope, a.head_dim).numpy()
         self._amplitude = np.float32(rotary.amplitude(a.rope))
         self._max_pages = -(-max_positions // PANEL)
@@ -246,7 +247,7 @@ class FusedLM:
 
 
 def _pack(linear: Linear) -> PackedMatrix:
-    return pack(_array(linear.weight), None if linear.bias is None else _array(linear.bias))
+    return pack(as_matrix(linear.weight), None if linear.bias is None else _array(linear.bias))
 
 
 def _head_norm(norm: RMSNorm | None) -> Floats:

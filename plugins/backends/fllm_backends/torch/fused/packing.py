@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from fllm_backends.torch.fused.intrinsics import round_to_half
 from fllm_backends.torch.fused.jit import kernel
+from fllm_backends.torch.weight_matrix import WeightMatrix, chunks
 
 GROUP = 32
 """Weights of one row that share a scale."""
@@ -49,19 +50,28 @@ def can_pack(rows: int, columns: int) -> bool:
     return rows % PANEL == 0 and columns % GROUP == 0
 
 
-def pack(weights: Floats, bias: Floats | None = None) -> PackedMatrix:
-    """Pack [out, in] weights; round them if necessary."""
-    rows, columns = weights.shape
-    groups = np.ascontiguousarray(weights, np.float32).reshape(rows, columns // GROUP, GROUP)
+def pack(matrix: WeightMatrix, bias: Floats | None = None) -> PackedMatrix:
+    """Pack [out, in] weights a few rows at a time; round them if necessary."""
+    rows, columns = matrix.shape
+    ranges = [*chunks(matrix, PANEL)]
+    records = np.empty((rows // PANEL, columns // GROUP, RECORD_4), np.uint8)
+    if not all(_pack_rows(matrix, *each, 4, records) for each in ranges):
+        records = np.empty((rows // PANEL, columns // GROUP, RECORD_8), np.uint8)
+        for each in ranges:
+            _pack_rows(matrix, *each, 8, records)
+    return PackedMatrix(records, np.zeros(rows, np.float32) if bias is None else bias.astype(np.float32))
+
+
+def _pack_rows(matrix: WeightMatrix, start: int, stop: int, bits: int, records: NDArray[np.uint8]) -> bool:
+    """Pack rows into ``records``; return False if their values do not fit into 4 bits."""
+    weights = np.ascontiguousarray(matrix.rows(start, stop).numpy(), np.float32)
+    groups = weights.reshape(stop - start, -1, GROUP)
     quantized = np.empty(groups.shape, np.uint8)
     grids = np.empty((*groups.shape[:2], 2), np.float32)
-    fits_4_bits = quantize_matrix(groups, 15, True, quantized, grids)
-    if not fits_4_bits:
-        quantize_matrix(groups, 255, False, quantized, grids)
-    return PackedMatrix(
-        _records(quantized, grids, bits=4 if fits_4_bits else 8),
-        np.zeros(rows, np.float32) if bias is None else bias.astype(np.float32),
-    )
+    if not quantize_matrix(groups, 2**bits - 1, bits == 4, quantized, grids):
+        return False
+    records[start // PANEL : stop // PANEL] = _records(quantized, grids, bits)
+    return True
 
 
 def _records(quantized: NDArray[np.uint8], grids: Floats, bits: int) -> NDArray[np.uint8]:

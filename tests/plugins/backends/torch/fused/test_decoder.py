@@ -29,6 +29,7 @@ from fllm_backends.torch.fused.decoder import FusedLM, is_supported
 from fllm_backends.torch.model import CausalLM, Decoder, Linear, Weights
 from fllm_backends.torch.options import read_torch_config
 from fllm_backends.torch.runner import TorchRunner
+from fllm_backends.torch.weight_matrix import WeightMatrix, as_matrix
 from fllm_backends.torch.weights import CheckpointSource, load_weights
 
 SIZES = {"hidden_size": 128, "intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 2}
@@ -75,8 +76,8 @@ class PackedLM(CausalLM):
         super().__init__(architecture, Weights(ends[0], layers, weights.norm, ends[1]))
 
 
-def repacked(weight: torch.Tensor) -> torch.Tensor:
-    return torch.from_numpy(unpack(packing.pack(weight.numpy())))
+def repacked(weight: torch.Tensor | WeightMatrix) -> torch.Tensor:
+    return torch.from_numpy(unpack(packing.pack(as_matrix(weight))))
 
 
 def loaded(directory: Path) -> tuple[Architecture, Weights]:
@@ -192,17 +193,21 @@ def test_int8_that_cannot_be_had_is_refused(tmp_path: Path) -> None:
         TorchRunner(options, Device("cpu"), 4).load(lambda progress: None)
 
 
+def real_model(quantization: str | None) -> tuple[Decoder, Path]:
+    config = read_torch_config(BackendConfig(model=locate().location, quantization=quantization))
+    runner = TorchRunner(config, Device("cpu"), 1)
+    card = runner.load(lambda progress: None)
+    return runner.decoder, Path(card.tokenizer)
+
+
 def test_the_real_model_keeps_its_mind() -> None:
     """Little KL divergence from the fp32 model, and the same first choice nearly always."""
-    runner = TorchRunner(read_torch_config(BackendConfig(model=locate().location)), Device("cpu"), 1)
-    card = runner.load(lambda progress: None)
-    directory = Path(card.tokenizer)
-    architecture, weights = loaded(directory)
+    fused, directory = real_model(None)
+    unrounded, _ = real_model("none")
     text = (ROOT / "LICENSE").read_text()
     ids = Tokenizer.load(directory).encode(text, add_special_tokens=False)[:256]
     batches = [[row(ids, 0, len(ids), list(range(64)))]]
-    exact = logits(CausalLM(architecture, weights), batches).log_softmax(-1)
-    fused = FusedLM(architecture, weights, threads=2, max_positions=256)
+    exact = logits(unrounded, batches).log_softmax(-1)
     ours = logits(fused, batches).log_softmax(-1)
     assert (exact.exp() * (exact - ours)).sum(-1).mean() < 0.003
     assert (exact.argmax(-1) == ours.argmax(-1)).float().mean() > 0.97

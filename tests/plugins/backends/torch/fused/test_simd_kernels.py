@@ -18,6 +18,7 @@ from fllm_backends.torch.fused.intrinsics import address
 from fllm_backends.torch.fused.packing import GROUP, PANEL, RECORD_4, PackedMatrix, pack
 from fllm_backends.torch.fused.simd_kernels import Activation
 from fllm_backends.torch.fused.target import Target, targets
+from fllm_backends.torch.weight_matrix import TensorMatrix
 
 ROWS, DEEP = 8, 96
 on_every_target = pytest.mark.parametrize("target", targets(), ids=str)
@@ -87,7 +88,7 @@ def test_products(target: Target, bits: int, planes: int, rows: int, add: int) -
         whole = np.random.default_rng(2).integers(0, 16, (PANEL, DEEP // GROUP, GROUP))
         whole[..., 0], whole[..., 1] = 0, 15
         weights = (whole * 0.25 - 1.5).astype(np.float32).reshape(PANEL, DEEP)
-    packed = pack(weights, numbers(PANEL, seed=3))
+    packed = pack(TensorMatrix(torch.from_numpy(weights)), numbers(PANEL, seed=3))
     assert (packed.records.shape[-1] == RECORD_4) == (bits == 4)
     x, out = numbers(rows, DEEP, seed=4) * 100, numbers(rows, PANEL, seed=5)
     whole, scales = rounded(target, x, planes)
@@ -127,7 +128,7 @@ def multiply(
 def test_extreme_bytes_do_not_overflow(target: Target, planes: int) -> None:
     weights = np.where(np.arange(DEEP) % 32, 1.0, -1.0).astype(np.float32) * np.ones((PANEL, 1), np.float32)
     weights[:, 5] = 0.3  # so that 4 bits are not enough
-    packed, out = pack(weights), np.empty((1, PANEL), np.float32)
+    packed, out = pack(TensorMatrix(torch.from_numpy(weights))), np.empty((1, PANEL), np.float32)
     multiply(target, 8, *rounded(target, np.ones((1, DEEP), np.float32), planes), packed, out)
     np.testing.assert_allclose(out[0], unpack(packed).sum(-1), rtol=1e-4)
 
