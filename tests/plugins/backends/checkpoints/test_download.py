@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any, ClassVar
 
 import huggingface_hub.constants
 import pytest
@@ -89,3 +92,89 @@ def test_what_was_downloaded_before_is_named_after_its_commit(offline: Path) -> 
     save_model("Llama", repository / "snapshots" / COMMIT)
     model = fetched("org/name")
     assert (model.directory, model.artifact_id) == (repository / "snapshots" / COMMIT, COMMIT)
+
+
+SECOND_COMMIT = "89abcdef0123456789abcdef0123456789abcdef"
+
+
+class Repository(BaseHTTPRequestHandler):
+    """A Hub with one repository, which records the files that are fetched."""
+
+    files: ClassVar[dict[str, bytes]]
+    fetched: ClassVar[list[str]]
+
+    def do_GET(self) -> None:
+        if "/tree/" in self.path:
+            entries = ({"type": "file", "path": name, "size": len(c)} for name, c in self.files.items())
+            self._send(
+                json.dumps(
+                    [
+                        entry | {"oid": hashlib.sha1(self.files[entry["path"]]).hexdigest()}
+                        for entry in entries
+                    ]
+                ).encode()
+            )
+        elif self.path.startswith("/api/"):
+            siblings = [{"rfilename": name} for name in self.files]
+            self._send(json.dumps({"id": "org/one", "sha": SECOND_COMMIT, "siblings": siblings}).encode())
+        else:
+            name = self.path.split("/resolve/")[1].partition("/")[2]
+            if self.command == "GET":
+                self.fetched.append(name)
+            self._send(self.files[name])
+
+    do_HEAD = do_GET
+
+    def _send(self, content: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Content-Type", "application/json")
+        self.send_header("ETag", f'"{hashlib.sha1(content).hexdigest()}"')
+        self.send_header("X-Repo-Commit", SECOND_COMMIT)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def repository(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[type[Repository]]:
+    save_model("Llama", tmp_path / "model")
+    files = {file.name: file.read_bytes() for file in (tmp_path / "model").iterdir()}
+    Repository.files = files | {"consolidated.safetensors": b"the same weights once more", "README.md": b"#"}
+    Repository.fetched = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Repository)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    endpoint = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", endpoint)
+    template = f"{endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    yield Repository
+    server.shutdown()
+    server.server_close()
+
+
+def test_weights_in_a_second_layout_are_not_downloaded(repository: type[Repository]) -> None:
+    directory = fetched("org/one").directory
+    assert {file.name for file in directory.iterdir()} >= {"config.json", "model.safetensors"}
+    assert "consolidated.safetensors" not in repository.fetched
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"architectures": ["UnknownForCausalLM"]}, "does not support UnknownForCausalLM"),
+        ({"quantization_config": {"quant_method": "hqq"}}, "quantized with hqq"),
+    ],
+)
+def test_the_configuration_is_checked_before_weights_are_downloaded(
+    change: dict[str, Any], message: str, repository: type[Repository]
+) -> None:
+    config = json.loads(repository.files["config.json"]) | change
+    repository.files["config.json"] = json.dumps(config).encode()
+    with pytest.raises(ModelError, match=message):
+        fetched("org/one")
+    assert "model.safetensors" not in repository.fetched
