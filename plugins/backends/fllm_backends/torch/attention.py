@@ -208,6 +208,11 @@ class AttentionBatch:
         return self._tensor([p for row in self.rows for p in range(row.start, row.start + row.count)])
 
     @cached_property
+    def sequence_lengths(self) -> Tensor:
+        """Number of tokens of each new token's sequence, without drafts: [tokens]."""
+        return self._tensor([len(row.token_ids) - row.drafts for row in self.rows for _ in range(row.count)])
+
+    @cached_property
     def slots(self) -> Tensor:
         """Cache slots of the new tokens: [tokens]."""
         size = self._block_size

@@ -45,6 +45,10 @@ class GGUFSource:
         self._device = device
         self._dtype = dtype
 
+    def __contains__(self, name: str) -> bool:
+        """Return whether the file has a tensor of this name."""
+        return name in self._weights
+
     def stack(self, names: list[str], *shapes: tuple[int, ...]) -> Tensor:
         """Read and concatenate norms or biases."""
         parts = [self._weights.vector(name, *shape) for name, shape in zip(names, shapes, strict=True)]

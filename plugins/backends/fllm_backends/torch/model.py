@@ -1,16 +1,17 @@
-"""Llama-family decoders in torch operations, on one flat batch of tokens without padding."""
+"""Decoders in torch operations, on one flat batch of tokens without padding."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fllm_backends.checkpoints.architecture import Architecture
+from fllm_backends.checkpoints.architecture import Activation, Architecture, ExpertShape
 from fllm_backends.torch import logit_masks, rotary
 from fllm_backends.torch.attention import AttentionBatch, KVCache, KVShape, Pattern, uniform_shapes
 from fllm_backends.torch.weight_matrix import WeightMatrix, materialize
@@ -35,27 +36,61 @@ class Linear:
 
 @dataclass(frozen=True, slots=True)
 class RMSNorm:
-    """Divides by the root mean square of the last dimension, then multiplies by ``weight``."""
+    """Divides by the root mean square of the last dimension, then multiplies by ``weight + offset``."""
 
     weight: Tensor
     eps: float
+    offset: float = 0.0
 
     def __call__(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        if not self.offset:
+            return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        return F.rms_norm(x.float(), self.weight.shape, self.weight.float() + self.offset, self.eps).to(
+            x.dtype
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Mlp:
+    """``down(activation(gate) * up)``; gate and up are one matrix."""
+
+    gate_up: Linear
+    down: Linear
+
+
+@dataclass(frozen=True, slots=True)
+class Experts:
+    """A mixture of experts; see `ExpertShape`."""
+
+    router: Linear
+    experts: tuple[Mlp, ...]
+    """The experts in order. Their weights may be views of one tensor."""
+    shared: Mlp | None = None
+    """An expert that computes every token."""
+    shared_gate: Linear | None = None
+    """Gate of the shared expert: [1, hidden]."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """The weights of one decoder layer. Queries, keys and values are one matrix, gate and up another."""
+    """The weights of one decoder layer. Queries, keys and values are one matrix.
 
-    input_norm: RMSNorm
+    ``x += output_norm(attention(input_norm(x)))``, then ``x += mlp_output_norm(mlp(mlp_norm(x)))``.
+    A norm that is ``None`` changes nothing.
+    """
+
+    input_norm: RMSNorm | None
     qkv: Linear
     output: Linear
-    post_attention_norm: RMSNorm
-    gate_up: Linear
-    down: Linear
+    mlp_norm: RMSNorm | None
+    mlp: Mlp | Experts
     q_norm: RMSNorm | None = None
+    """Norm of the queries: [head_dim], or [heads * head_dim] if all heads are normalised together."""
     k_norm: RMSNorm | None = None
+    output_norm: RMSNorm | None = None
+    """Norm of the attention's output, before it is added to the hidden states."""
+    mlp_output_norm: RMSNorm | None = None
+    """Norm of the MLP's output, before it is added to the hidden states."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,28 +153,50 @@ class CausalLM:
         tied = weights.head is weights.embedding
         self._head = self._embedding if tied else materialize(weights.head, like)
         self._layers = [materialize(layer, like) for layer in weights.layers]
-        self._frequencies = rotary.frequencies(architecture.rope, architecture.head_dim).to(self.device)
-        self._amplitude = rotary.amplitude(architecture.rope)
-        self._patterns = [Pattern(window=kind.window) for kind in architecture.layers]
+        self._ropes = [
+            rotary.RotaryEmbedding(rope, architecture.rotary_dim, self.device) for rope in architecture.ropes
+        ]
+        self._patterns = [
+            Pattern(
+                window=kind.window,
+                scale=architecture.attention_scale,
+                softcap=architecture.attention_softcap,
+            )
+            for kind in architecture.layers
+        ]
+        self._activation = _ACTIVATIONS[architecture.activation]
 
     def forward(self, token_ids: Tensor, batch: AttentionBatch, cache: KVCache) -> Tensor:
         """Return the hidden states of the new tokens, [tokens, hidden]; store their KV in the cache."""
+        a = self.architecture
         x = F.embedding(token_ids.to(self.device), self._embedding)
-        cosine, sine = rotary.rotations(batch.positions, self._frequencies, self._amplitude)
-        rotation = cosine.to(x.dtype), sine.to(x.dtype)
+        if a.embedding_scale != 1.0:
+            x = x * x.new_tensor(a.embedding_scale)
+        rotations = [self._rotation(rope, batch, x.dtype) for rope in self._ropes]
         for index, layer in enumerate(self._layers):
-            x = x + self._attend(index, layer, layer.input_norm(x), rotation, batch, cache)
-            x = x + _feed_forward(layer, layer.post_attention_norm(x))
+            rotation = rotations[a.layers[index].rope]
+            attended = self._attend(index, layer, _norm(layer.input_norm, x), rotation, batch, cache)
+            x = x + _norm(layer.output_norm, attended) * a.residual_scale
+            inner = self._feed_forward(layer.mlp, _norm(layer.mlp_norm, x))
+            x = x + _norm(layer.mlp_output_norm, inner) * a.residual_scale
         return self._norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return [rows, vocabulary] float32 logits of [rows, hidden] states."""
-        return F.linear(hidden, self._head).float()
+        logits = F.linear(hidden, self._head) * self.architecture.logit_scale
+        softcap = self.architecture.logit_softcap
+        return (logits if softcap is None else torch.tanh(logits / softcap) * softcap).float()
 
     def greedy_tokens(self, hidden: Tensor, allowed: Tensor | None = None) -> list[int]:
         """Return the most likely token of each row of [rows, hidden]."""
         tokens: list[int] = logit_masks.apply(allowed, self.logits(hidden)).argmax(-1).tolist()
         return tokens
+
+    def _rotation(
+        self, rope: rotary.RotaryEmbedding, batch: AttentionBatch, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
+        cosine, sine = rope.rotations(batch.positions, batch.sequence_lengths)
+        return cosine.to(dtype), sine.to(dtype)
 
     def _attend(
         self,
@@ -151,16 +208,53 @@ class CausalLM:
         cache: KVCache,
     ) -> Tensor:
         a = self.architecture
-        heads = layer.qkv(x).view(len(x), a.heads + 2 * a.kv_heads, a.head_dim)
-        query, key, value = torch.split(heads, [a.heads, a.kv_heads, a.kv_heads], dim=1)
-        if layer.q_norm and layer.k_norm:
-            query, key = layer.q_norm(query), layer.k_norm(key)
+        sizes = [a.heads * a.head_dim, a.kv_heads * a.head_dim, a.kv_heads * a.head_dim]
+        query, key, value = torch.split(layer.qkv(x), sizes, dim=1)
+        if a.qk_norm == "full":
+            query, key = _norm(layer.q_norm, query), _norm(layer.k_norm, key)
+        query, key, value = (part.view(len(x), -1, a.head_dim) for part in (query, key, value))
+        if a.qk_norm == "head":
+            query, key = _norm(layer.q_norm, query), _norm(layer.k_norm, key)
         if a.layers[index].rotary:
-            query, key = rotary.rotate(query, *rotation), rotary.rotate(key, *rotation)
+            query = rotary.rotate(query, *rotation, interleaved=a.rope_interleaved)
+            key = rotary.rotate(key, *rotation, interleaved=a.rope_interleaved)
         cache.write(index, batch.slots, key, value)
-        return layer.output(batch.attend(query, *cache.layer(index), self._patterns[index]).flatten(1))
+        attended = batch.attend(query, *cache.layer(index), self._patterns[index])
+        return layer.output(attended.flatten(1))
+
+    def _feed_forward(self, mlp: Mlp | Experts, x: Tensor) -> Tensor:
+        if isinstance(mlp, Mlp):
+            gate, up = mlp.gate_up(x).chunk(2, dim=-1)
+            return mlp.down(self._activation(gate) * up)
+        assert self.architecture.experts, "a layer with experts needs their shape"
+        weights, chosen = choose_experts(mlp.router(x), self.architecture.experts)
+        result = torch.zeros_like(x)
+        for expert in torch.unique(chosen).tolist():
+            tokens, place = torch.where(chosen == expert)
+            out = self._feed_forward(mlp.experts[expert], x[tokens])
+            result.index_add_(0, tokens, out * weights[tokens, place, None])
+        if mlp.shared and mlp.shared_gate:
+            result += torch.sigmoid(mlp.shared_gate(x)) * self._feed_forward(mlp.shared, x)
+        return result
 
 
-def _feed_forward(layer: Layer, x: Tensor) -> Tensor:
-    gate, up = layer.gate_up(x).chunk(2, dim=-1)
-    return layer.down(F.silu(gate) * up)
+def choose_experts(logits: Tensor, shape: ExpertShape) -> tuple[Tensor, Tensor]:
+    """Return the weights and the indices of the experts of [tokens, experts] logits of a router.
+
+    Both are [tokens, experts per token].
+    """
+    weights, chosen = logits.softmax(-1, dtype=torch.float32).topk(shape.per_token)
+    if shape.normalized:
+        weights = weights / weights.sum(-1, keepdim=True)
+    return weights.to(logits.dtype), chosen
+
+
+def _norm(norm: RMSNorm | None, x: Tensor) -> Tensor:
+    return norm(x) if norm else x
+
+
+_ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+}

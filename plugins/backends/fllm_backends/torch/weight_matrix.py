@@ -118,7 +118,7 @@ def materialize(value: A, like: Tensor) -> A: ...
 def materialize(value: Any, like: Tensor) -> Any:
     """Return a matrix as a tensor in the dtype and on the device of ``like``.
 
-    A tensor is returned as it is. In a dataclass, such as a layer, all matrices are replaced.
+    A tensor is returned as it is. In a tuple or a dataclass, such as a layer, all matrices are replaced.
     """
     if isinstance(value, Tensor):
         return value
@@ -127,6 +127,8 @@ def materialize(value: Any, like: Tensor) -> Any:
         for start, stop in chunks(value):
             whole[start:stop] = value.rows(start, stop)
         return whole
+    if isinstance(value, tuple):
+        return tuple(materialize(each, like) for each in value)
     if is_dataclass(value) and not isinstance(value, type):
         return replace(value, **{f.name: materialize(getattr(value, f.name), like) for f in fields(value)})
     return value

@@ -160,7 +160,7 @@ def test_neighbours_of_other_lengths_change_nothing_beyond_rounding(tmp_path: Pa
         ("rope", {"rope_parameters": {"rope_type": "spiral"}}, "rope type 'spiral' is not supported"),
         ("factor", {"rope_scaling": {"type": "linear"}}, "needs a factor"),
         ("partial", {"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
-        ("act", {"hidden_act": "gelu"}, "hidden_act 'gelu'"),
+        ("act", {"hidden_act": "relu"}, "hidden_act 'relu'"),
         ("type", {"hidden_size": "wide"}, "hidden_size"),
     ],
 )
@@ -177,5 +177,5 @@ def test_the_rope_keys_of_older_configurations_are_read(tmp_path: Path) -> None:
     scaling = {"type": "linear", "factor": 2.0}
     raw = TINY | {"architectures": ["LlamaForCausalLM"], "rope_theta": 5e5, "rope_scaling": scaling}
     (tmp_path / "config.json").write_bytes(msgspec.json.encode(raw))
-    rope = read_architecture(tmp_path).rope
+    rope = read_architecture(tmp_path).ropes[0]
     assert (rope.rope_theta, rope.rope_type, rope.factor) == (5e5, "linear", 2.0)

@@ -51,6 +51,9 @@ class GGUFWeights:
             if name != _ROPE_DIVISORS
         }
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._rows
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._rows)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fllm_backends.checkpoints.architecture import Architecture
+from fllm_backends.checkpoints.architecture import Architecture, Feature, LayerKind
 from fllm_backends.torch import logit_masks, rotary
 from fllm_backends.torch.attention import AttentionBatch, KVCache, uniform_shapes
 from fllm_backends.torch.cuda.attention import attend_chunks, attend_decodes
@@ -18,9 +19,11 @@ from fllm_backends.torch.cuda.batch import Batch, build_batch, packed_decode_siz
 from fllm_backends.torch.cuda.graphs import DecodeGraphs, GraphRecorder, Recorder
 from fllm_backends.torch.cuda.linear import LINEAR_KINDS, LinearOp
 from fllm_backends.torch.cuda.pointwise import norm_rope_and_cache, rms_norm, silu_and_mul
-from fllm_backends.torch.model import Linear, RMSNorm, Weights
+from fllm_backends.torch.model import Layer, Linear, Mlp, RMSNorm, Weights
 from fllm_backends.torch.weight_matrix import materialize
 
+FEATURES: frozenset[Feature] = frozenset()
+"""Those of `Architecture.features` that the kernels support."""
 _PROGRAMS_PER_MULTIPROCESSOR = 2
 
 
@@ -68,8 +71,8 @@ class CudaLM:
         tied = weights.head is weights.embedding
         head = self._embedding if tied else materialize(weights.head, like)
         self._head = LINEAR_KINDS[quantization](Linear(head))
-        self._frequencies = rotary.frequencies(a.rope, a.head_dim).to(self.device)
-        self._amplitude = rotary.amplitude(a.rope)
+        self._frequencies = rotary.frequencies(a.ropes[0], a.rotary_dim).to(self.device)
+        self._amplitude = rotary.amplitude(a.ropes[0])
         self._max_rows = max_rows
         self._max_positions = max_positions
         if self.device.type == "cuda":
@@ -137,22 +140,27 @@ class CudaLM:
 
 
 def _layers(a: Architecture, weights: Weights, quantization: str) -> list[_Layer]:
-    make_linear = LINEAR_KINDS[quantization]
     layers = (materialize(layer, weights.norm.weight) for layer in weights.layers)
     return [
-        _Layer(
-            layer.input_norm,
-            make_linear(layer.qkv),
-            (layer.q_norm, layer.k_norm) if layer.q_norm and layer.k_norm else None,
-            make_linear(layer.output),
-            layer.post_attention_norm,
-            make_linear(layer.gate_up),
-            make_linear(layer.down),
-            kind.window,
-            kind.rotary,
-        )
-        for layer, kind in zip(layers, a.layers, strict=True)
+        _layer(layer, kind, LINEAR_KINDS[quantization]) for layer, kind in zip(layers, a.layers, strict=True)
     ]
+
+
+def _layer(layer: Layer, kind: LayerKind, make_linear: Callable[[Linear], LinearOp]) -> _Layer:
+    assert isinstance(layer.mlp, Mlp), "see FEATURES"
+    assert layer.input_norm, "see FEATURES"
+    assert layer.mlp_norm, "see FEATURES"
+    return _Layer(
+        layer.input_norm,
+        make_linear(layer.qkv),
+        (layer.q_norm, layer.k_norm) if layer.q_norm and layer.k_norm else None,
+        make_linear(layer.output),
+        layer.mlp_norm,
+        make_linear(layer.mlp.gate_up),
+        make_linear(layer.mlp.down),
+        kind.window,
+        kind.rotary,
+    )
 
 
 def _multiprocessor_count(device: torch.device) -> int:

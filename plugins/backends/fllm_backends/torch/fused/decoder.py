@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fllm.batching.runner import Row
 from fllm.values import SamplingParams
-from fllm_backends.checkpoints.architecture import Architecture
+from fllm_backends.checkpoints.architecture import Architecture, Feature
 from fllm_backends.torch import rotary
 from fllm_backends.torch.attention import AttentionBatch, KVCache, uniform_shapes
 from fllm_backends.torch.fused import layers, lm_head
@@ -31,15 +31,23 @@ from fllm_backends.torch.fused.packing import GROUP, PANEL, Floats, PackedMatrix
 from fllm_backends.torch.fused.simd_kernels import Activation
 from fllm_backends.torch.fused.target import targets
 from fllm_backends.torch.fused.thread_team import ThreadTeam, new_counters
-from fllm_backends.torch.model import Linear, RMSNorm, Weights
+from fllm_backends.torch.model import Linear, Mlp, RMSNorm, Weights
 from fllm_backends.torch.weight_matrix import as_matrix
 
 QUERIES_PER_TILE = 12
 """Maximum rows of an attention tile: neighbouring tokens times the heads that share a kv head."""
 
 
+FEATURES: frozenset[Feature] = frozenset()
+"""Those of `Architecture.features` that the kernels support."""
+
+
 def is_supported(a: Architecture) -> bool:
-    """Return whether the processor has the instructions and the model's matrices can be packed."""
+    """Return whether the processor and the kernels support the model, and its matrices can be packed."""
+    return bool(targets()) and a.features <= FEATURES and _can_pack_all(a)
+
+
+def _can_pack_all(a: Architecture) -> bool:
     heads, keys = a.heads * a.head_dim, 2 * a.kv_heads * a.head_dim
     shapes = [
         (heads + keys, a.hidden_size),
@@ -48,7 +56,7 @@ def is_supported(a: Architecture) -> bool:
         (a.hidden_size, a.intermediate_size),
         (a.vocab_size, a.hidden_size),
     ]
-    return bool(targets()) and a.head_dim % GROUP == 0 and all(can_pack(*shape) for shape in shapes)
+    return a.head_dim % GROUP == 0 and all(can_pack(*shape) for shape in shapes)
 
 
 class FusedLM:
@@ -71,12 +79,12 @@ class FusedLM:
         self._shape = ModelShape(a.heads, a.kv_heads, np.float32(a.norm_eps), int(Activation.SILU))
         self._packed: list[PackedMatrix] = []
         self._layers = self._pack_layers(weights)
-        self._norm = _array(weights.norm.weight).copy()  # a copy, so that the checkpoint does not stay mapped
+        self._norm = _norm_array(weights.norm).copy()  # a copy, so that the checkpoint does not stay mapped
         self._head = self._matrices([pack(as_matrix(weights.head))])
         tied = weights.embedding is weights.head
         self._embedding = self._head if tied else self._matrices([pack(as_matrix(weights.embedding))])
-        self._frequencies = rotary.frequencies(a.rope, a.head_dim).numpy()
-        self._amplitude = np.float32(rotary.amplitude(a.rope))
+        self._frequencies = rotary.frequencies(a.ropes[0], a.rotary_dim).numpy()
+        self._amplitude = np.float32(rotary.amplitude(a.ropes[0]))
         self._max_pages = -(-max_positions // PANEL)
         self._scratch = self._allocate_scratch(1)
 
@@ -213,15 +221,20 @@ class FusedLM:
         matrices: list[list[PackedMatrix]] = []
         with ThreadPoolExecutor(self._threads) as pool:
             for layer in weights.layers:
+                assert isinstance(layer.mlp, Mlp), "see FEATURES"
+                assert layer.input_norm, "see FEATURES"
+                assert layer.mlp_norm, "see FEATURES"
                 norms.append(
                     [
-                        _array(layer.input_norm.weight),
-                        _array(layer.post_attention_norm.weight),
+                        _norm_array(layer.input_norm),
+                        _norm_array(layer.mlp_norm),
                         _head_norm(layer.q_norm),
                         _head_norm(layer.k_norm),
                     ]
                 )
-                matrices.append([*pool.map(_pack, (layer.gate_up, layer.down, layer.qkv, layer.output))])
+                matrices.append(
+                    [*pool.map(_pack, (layer.mlp.gate_up, layer.mlp.down, layer.qkv, layer.output))]
+                )
         gate_up, down, qkv, output = (self._matrices([*bank]) for bank in zip(*matrices, strict=True))
         input_norm, post_norm, q_norm, k_norm = (np.stack(kind) for kind in zip(*norms, strict=True))
         return LayerWeights(
@@ -251,7 +264,13 @@ def _pack(linear: Linear) -> PackedMatrix:
 
 
 def _head_norm(norm: RMSNorm | None) -> Floats:
-    return np.empty(0, np.float32) if norm is None else _array(norm.weight)
+    return np.empty(0, np.float32) if norm is None else _norm_array(norm)
+
+
+def _norm_array(norm: RMSNorm) -> Floats:
+    """Return what the normalised values are multiplied by."""
+    weight = _array(norm.weight)
+    return weight + np.float32(norm.offset) if norm.offset else weight
 
 
 def _array(tensor: Tensor) -> Floats:

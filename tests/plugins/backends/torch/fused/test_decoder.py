@@ -26,7 +26,7 @@ from fllm_backends.torch.attention import AttentionBatch, KVCache
 from fllm_backends.torch.checkpoint import Checkpoint
 from fllm_backends.torch.fused import packing
 from fllm_backends.torch.fused.decoder import FusedLM, is_supported
-from fllm_backends.torch.model import CausalLM, Decoder, Linear, Weights
+from fllm_backends.torch.model import CausalLM, Decoder, Linear, Mlp, Weights
 from fllm_backends.torch.options import read_torch_config
 from fllm_backends.torch.runner import TorchRunner
 from fllm_backends.torch.weight_matrix import WeightMatrix, as_matrix
@@ -67,8 +67,10 @@ class PackedLM(CausalLM):
                 layer,
                 qkv=Linear(repacked(layer.qkv.weight), layer.qkv.bias),
                 output=kind(repacked(layer.output.weight), layer.output.bias),
-                gate_up=Linear(repacked(layer.gate_up.weight), layer.gate_up.bias),
-                down=kind(repacked(layer.down.weight), layer.down.bias),
+                mlp=Mlp(
+                    Linear(repacked(layer.mlp.gate_up.weight), layer.mlp.gate_up.bias),
+                    kind(repacked(layer.mlp.down.weight), layer.mlp.down.bias),
+                ),
             )
             for layer in weights.layers
         ]
