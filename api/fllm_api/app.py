@@ -16,6 +16,7 @@ from fllm_api.app_state import AppState
 from fllm_api.application import Application
 from fllm_api.controllers.chat import ChatController
 from fllm_api.controllers.completions import CompletionsController
+from fllm_api.controllers.engine_requests import engine_request
 from fllm_api.controllers.health import HealthController, ReadyController
 from fllm_api.controllers.metrics import MetricsController
 from fllm_api.controllers.models import ModelsController
@@ -23,7 +24,7 @@ from fllm_api.controllers.plugin_routes import with_plugin_routes
 from fllm_api.controllers.version import VersionController
 from fllm_api.cors import Cors
 from fllm_api.errors import handle_exception
-from fllm_api.intake.json_body import ApiRequest
+from fllm_api.intake.json_body import ApiRequest, require_json
 from fllm_api.limits.admission import Admission, sequence_capacity
 from fllm_api.limits.body_memory import BodyMemory
 from fllm_api.metrics.collector_ticker import collector_ticker
@@ -69,8 +70,12 @@ def _build(server: AppState, admission: Admission, routes: Sequence[Any]) -> Lit
             *([MetricsController] if config.enable_metrics else []),
             *routes,
         ],
-        dependencies={"server": Provide(lambda: server, sync_to_thread=False)},
+        dependencies={
+            "server": Provide(lambda: server, sync_to_thread=False),
+            "engine_request": Provide(engine_request, sync_to_thread=False),
+        },
         request_class=ApiRequest,
+        before_request=require_json,
         request_max_body_size=config.max_body_bytes,
         exception_handlers={Exception: handle_exception},
         middleware=_middlewares(server, admission, collectors),

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 LoadFormat = Literal["auto", "safetensors", "gguf", "dummy"]
+Runner = Literal["auto", "generate", "pooling"]
 Positive = Annotated[int, Meta(ge=1)]
 
 
@@ -59,6 +60,8 @@ class BackendConfig(Struct, frozen=True, kw_only=True):
     """Names of the backends inside this one, the next first: ``("torch",)`` for ``process`` with torch."""
     options: dict[str, str] = {}
     """``--backend-option KEY=VALUE``."""
+    runner: Runner = "auto"
+    """Whether the model generates text or pools its inputs. ``auto``: as its files declare."""
     dtype: str = "auto"
     quantization: str | None = None
     load_format: LoadFormat = "auto"

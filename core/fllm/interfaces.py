@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from msgspec import Struct
 
+from fllm.concurrency.turn_executor import Pieces
 from fllm.config import BackendConfig, MetricsConfig, PluginConfig
 from fllm.constraints import Constraint
 from fllm.containment import mapped
@@ -24,6 +25,9 @@ from fllm.values import (
     EngineStats,
     GenerateRequest,
     ModelCard,
+    PoolingInput,
+    PoolingOutput,
+    PoolingRequest,
     PreparedImages,
     Progress,
     ReasoningLimit,
@@ -33,6 +37,16 @@ from fllm.values import (
 if TYPE_CHECKING:
     from fllm.chat import ChatTemplate
     from fllm.tokenizer import Tokenizer
+
+
+T = TypeVar("T")
+
+USES_ENGINE: Mapping[str, bool] = {"uses_engine": True}
+"""The ``opt`` of a route handler whose requests need the engine.
+
+The limits of the server and of each client hold for them, and collectors receive them. The handler may have a
+parameter ``engine_request`` of type `EngineRequest`.
+"""
 
 
 class ParserContext(Struct, frozen=True, kw_only=True):
@@ -210,6 +224,18 @@ class PreparesImages(Protocol):
 BackendFactory = Callable[[BackendConfig, BackendContext], Backend]
 
 
+@runtime_checkable
+class PoolingBackend(Protocol):
+    """A backend whose model may have a `ModelCard.pooling`: it returns vectors instead of text."""
+
+    async def pool(self, request: PoolingRequest) -> PoolingOutput:
+        """Return one vector for each input. Cancelling the call aborts the request.
+
+        Raise `RequestError` for what the client can fix, `BackendError` if the engine fails.
+        """
+        ...
+
+
 class TemplateContext(Struct, frozen=True, kw_only=True):
     """Input of a chat-template resolver."""
 
@@ -361,4 +387,39 @@ class Serving(Protocol):
     @property
     def template(self) -> ChatTemplate | None:
         """``None``: the model has no chat template, and chat requests get 400."""
+        ...
+
+
+@runtime_checkable
+class EngineRequest(Protocol):
+    """One HTTP request that needs the engine: the parameter ``engine_request`` of a route handler.
+
+    The route needs the ``opt`` `USES_ENGINE`. If the client disconnects, the methods end with an error that
+    the handler does not catch.
+    """
+
+    @property
+    def served_model_name(self) -> str:
+        """The name of the model in responses."""
+        ...
+
+    async def prepare(self, work: Pieces[T]) -> T:
+        """Return the result of work in pieces, and charge the client for the tokens that it yields.
+
+        Work on a large body runs in a thread in which clients take turns.
+        """
+        ...
+
+    async def pool(
+        self,
+        inputs: list[PoolingInput],
+        *,
+        dimensions: int | None = None,
+        activation: bool | None = None,
+        priority: int = 0,
+    ) -> PoolingOutput:
+        """Return one vector for each input; see `PoolingRequest`.
+
+        Raise `RequestError` if the model does not pool, or what the limits of the client raise.
+        """
         ...

@@ -18,6 +18,7 @@ from fllm.containment import mapped
 from fllm.control_tokens import MARK, split_at_marks, unescape
 from fllm.errors import ModelError, RequestError, format_error
 from fllm.files import check_regular, read_bounded
+from fllm.values import PoolingInput
 
 if TYPE_CHECKING:
     import tokenizers
@@ -103,6 +104,38 @@ class Tokenizer:
             # Unlike `encode`, it releases the GIL and does not compute offsets.
             [encoding] = self._inner.encode_batch_fast([text], add_special_tokens=add_special_tokens)
         return encoding.ids
+
+    def encode_input(
+        self,
+        first: str,
+        second: str | None = None,
+        *,
+        add_special_tokens: bool = True,
+        max_tokens: int | None = None,
+        max_second: int | None = None,
+        keep_end: bool = False,
+    ) -> PoolingInput:
+        """Return a text, or a pair of texts, with special tokens as the input of a model that pools.
+
+        ``max_tokens`` truncates, special tokens aside, as transformers does: the longer text of a pair first.
+        ``max_second`` truncates the second text before. ``keep_end`` truncates at the beginning. Control
+        tokens in the texts are control tokens. Raise `RequestError` if the model's tokenizer fails on a text.
+        """
+        side = "left" if keep_end else "right"
+        with _failing_on_text:
+            texts = [first] if second is None else [first, second]
+            encodings = self._inner.encode_batch_fast(texts, add_special_tokens=False)
+            if second is not None and max_second is not None:
+                encodings[1].truncate(max_second, direction=side)
+            if max_tokens is not None:
+                added = self._inner.num_special_tokens_to_add(second is not None) if add_special_tokens else 0
+                room = _share(max(max_tokens - added, 0), [len(each) for each in encodings])
+                for encoding, length in zip(encodings, room, strict=True):
+                    encoding.truncate(length, direction=side)
+            pair = None if second is None else encodings[1]
+            whole = self._inner.post_process(encodings[0], pair, add_special_tokens)
+        types = whole.type_ids
+        return PoolingInput(whole.ids, types.index(1) if second is not None and 1 in types else None)
 
     def _with_special_tokens(self, ids: list[int]) -> list[int]:
         """Return the tokens with those that the model expects around plain text."""
@@ -245,6 +278,17 @@ class TextEncoder:
 
     def _original(self, ids: Iterable[int]) -> list[int]:
         return [self._ids.get(token_id, token_id) for token_id in ids]
+
+
+def _share(room: int, lengths: list[int]) -> list[int]:
+    """Return how many tokens of one or two texts are kept: the shorter text is truncated last."""
+    if len(lengths) == 1:
+        return [room]
+    shorter, longer = sorted((0, 1), key=lengths.__getitem__)
+    kept = [0, 0]
+    kept[shorter] = min(lengths[shorter], room // 2)
+    kept[longer] = min(lengths[longer], room - kept[shorter])
+    return kept
 
 
 def _beginning(characters: str) -> str:

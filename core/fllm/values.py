@@ -11,6 +11,8 @@ from fllm.constraints import Constraint
 
 FinishReason = Literal["stop", "length", "abort"]
 """Why a backend ended a sequence. ``stop``: an end-of-sequence or stop token; ``length``: a limit."""
+PoolingTask = Literal["embed", "classify"]
+"""What a model makes of its hidden states: embeddings, or one number for each class."""
 
 
 class ReasoningLimit(Struct, frozen=True, kw_only=True):
@@ -107,6 +109,42 @@ class GenerateRequest(Struct, frozen=True):
         return self.group.rsplit("/", 2)[0]
 
 
+class PoolingInput(Struct, frozen=True, array_like=True):
+    """A text, or a pair of texts, as tokens."""
+
+    token_ids: list[int]
+    second_at: int | None = None
+    """Index of the first token of the second text, for models that tell the texts apart by token types."""
+
+
+class PoolingRequest(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Inputs for a backend to pool: each becomes one vector."""
+
+    request_id: str
+    """Unique among the requests in flight."""
+    inputs: list[PoolingInput]
+    dimensions: int | None = None
+    """Keep this number of values of an embedding. It is normalised afterwards."""
+    activation: bool | None = None
+    """Whether to apply the model's last step: the normalisation of embeddings, softmax or sigmoid of logits.
+    ``None``: as the model declares."""
+    client: str = ""
+    """Name of the client. A backend may serve clients in turn, so that none starves."""
+    priority: int = 0
+    """A backend may begin with the request of a client that has the lowest number."""
+
+
+class PoolingOutput(Struct, frozen=True, kw_only=True):
+    """The vectors of a `PoolingRequest`."""
+
+    size: int
+    """Number of values of each vector."""
+    values: bytes
+    """All vectors, one after the other, as float32 in little-endian order."""
+    queue_time: float = 0.0
+    """Seconds between arrival and the first batch."""
+
+
 class TokenLogprob(Struct, frozen=True, array_like=True):
     """Log-probability of a token under the model's own distribution (before temperature and penalties)."""
 
@@ -180,6 +218,23 @@ class PreparedImages(Struct, frozen=True):
     """Text that replaces the placeholder of each image in the prompt."""
 
 
+class PoolingCard(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Description of a model that pools its inputs instead of generating text."""
+
+    task: PoolingTask
+    size: int
+    """Number of values of an embedding, or of classes."""
+    matryoshka: bool | tuple[int, ...] = False
+    """Whether embeddings may be cut to fewer values, or the sizes to which they may be cut."""
+    labels: tuple[str, ...] = ()
+    """Names of the classes."""
+    prompts: Mapping[str, str] = {}
+    """Texts that precede an input, by the name of their purpose, such as ``query``."""
+    default_prompt_name: str | None = None
+    lowercase: bool = False
+    """Whether texts are converted to lower case first."""
+
+
 class ModelCard(Struct, frozen=True, kw_only=True):
     """Description of the model of a started backend."""
 
@@ -193,6 +248,8 @@ class ModelCard(Struct, frozen=True, kw_only=True):
     """Identifies the weights: a Hub revision, or a digest of the file."""
     grammar: str | None = None
     """The grammar backend that enforces a `GenerateRequest.constraint`, or ``None``."""
+    pooling: PoolingCard | None = None
+    """What a `PoolingBackend` returns for an input; ``None``: the model generates text."""
     supports_cache_salt: bool = False
     """Whether requests share a prefix cache only as `GenerateRequest.cache_salt` allows, or not at all."""
     images: ImageSupport | None = None

@@ -44,6 +44,8 @@ def load_model_files(
     tokenizer = Tokenizer.load(directory)
     _check_vocabulary(tokenizer, card)
     templates = plugins.chat_templates(TemplateContext(card=card, file=config.chat_template)) or {}
+    if not templates and card.pooling is not None:
+        return ModelFiles(tokenizer, templates, None)
     if not templates:
         log.warning("the model has no chat template: /v1/chat/completions requires --chat-template FILE")
         return ModelFiles(tokenizer, templates, None)

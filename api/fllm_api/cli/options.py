@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 import rich_click as click
 from msgspec import Meta
 
-from fllm.config import LoadFormat, Speculation
+from fllm.config import LoadFormat, Runner, Speculation
 from fllm.plugins.parser_detection import AUTO, NO_PARSER
 from fllm_api.cli.config_file import read_config
 from fllm_api.cli.param_types import (
@@ -73,6 +73,12 @@ MODEL_OPTIONS = [
         multiple=True,
         show_default="MODEL",
         help="Model name in /v1/models. Repeat it for more names. Responses contain the first one.",
+    ),
+    _model(
+        ["--runner"],
+        type=click.Choice(get_args(Runner)),
+        default="auto",
+        help="generate: text. pooling: embeddings, scores, classes. auto: what the model's files declare.",
     ),
     _model(
         ["--load-format"],

@@ -9,6 +9,7 @@ from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
 from fllm.chat.template import SlowTemplate
+from fllm.interfaces import USES_ENGINE
 from fllm.values import PreparedImages
 from fllm_api.app_state import AppState
 from fllm_api.controllers.responses import GenerationResponse, create_response
@@ -19,10 +20,9 @@ from fllm_api.encoding.token_details import token_details
 from fllm_api.encoding.usage import UsageAccumulator
 from fllm_api.intake.chat import PreparedChat, prepare_chat
 from fllm_api.intake.images import has_images, read_images
-from fllm_api.intake.json_body import ApiRequest, require_json
+from fllm_api.intake.json_body import ApiRequest
 from fllm_api.intake.preparation import prepare
 from fllm_api.lifecycle.client_disconnect import run_while_connected
-from fllm_api.middleware.admission import USES_ENGINE
 from fllm_api.openapi.responses import StreamedOperation, errors, success
 from fllm_api.protocol.chat import ChatCompletion, ChatRequest, NamedToolChoice
 from fllm_api.request_context import context_of
@@ -37,7 +37,6 @@ class ChatController(Controller):
 
     @post(
         status_code=200,
-        before_request=require_json,
         operation_class=StreamedOperation,
         responses={**success(ChatCompletion), **errors(400, 401, 413, 415, 429, 500, 503, 504)},
         summary="Create a chat completion",

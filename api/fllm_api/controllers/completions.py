@@ -14,7 +14,7 @@ from fllm_api.encoding.logprobs import TokenFormatter
 from fllm_api.encoding.token_details import token_details
 from fllm_api.encoding.usage import UsageAccumulator
 from fllm_api.intake.completions import PreparedCompletion, prepare_completion
-from fllm_api.intake.json_body import ApiRequest, require_json
+from fllm_api.intake.json_body import ApiRequest
 from fllm_api.intake.preparation import prepare
 from fllm_api.middleware.prompt_length import PROMPT_IS_TEXT
 from fllm_api.openapi.responses import StreamedOperation, errors, success
@@ -30,7 +30,6 @@ class CompletionsController(Controller):
 
     @post(
         status_code=200,
-        before_request=require_json,
         operation_class=StreamedOperation,
         responses={**success(Completion), **errors(400, 401, 413, 415, 429, 500, 503, 504)},
         summary="Create a completion",

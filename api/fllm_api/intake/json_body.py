@@ -41,10 +41,10 @@ class ApiRequest(Request[Any, Any, State]):
         """
         body = await self.body()
         await context_of(self.scope).body.decode(body, MAX_JSON_VALUES)
-        field = self.route_handler.parsed_data_field
-        if field is None or not field.is_subclass_of(msgspec.Struct):
+        kind = _struct_type(self)
+        if kind is None:
             return await super().json()  # a plugin's handler, which may use any type that Litestar supports
-        return decode_body(body, field.annotation)
+        return decode_body(body, kind)
 
     def discard_body(self) -> None:
         """Free the memory of the body, whose content is not used any more."""
@@ -52,8 +52,16 @@ class ApiRequest(Request[Any, Any, State]):
         context_of(self.scope).body.discard()
 
 
+def _struct_type(request: Request[Any, Any, Any]) -> Any | None:
+    """Return the type of the handler's ``data`` if it is a Struct."""
+    field = request.route_handler.parsed_data_field
+    return field.annotation if field is not None and field.is_subclass_of(msgspec.Struct) else None
+
+
 async def require_json(request: Request[Any, Any, Any]) -> None:
-    """Reject a POST whose body is not JSON (415) or is empty (400)."""
+    """Reject a body that is not JSON (415) or is empty (400), if the handler decodes it as a Struct."""
+    if _struct_type(request) is None:
+        return
     kind, _ = request.content_type
     if kind != "application/json" and not kind.endswith("+json"):
         raise HTTPException(

@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 from litestar.exceptions import HTTPException
 
-from fllm.pipeline.pipeline import PipelineRequest
 from fllm.values import ModelCard
 from fllm_api.config import RateLimits, ServerConfig
 from fllm_api.limits.client_limits import ClientLimits, ClientUsage, TokenCounter
@@ -97,18 +96,18 @@ class AdmissionSlot:
         if self._usage is not None:
             self._usage.charge_prompt(tokens)
 
-    def reserve(self, request: PipelineRequest) -> None:
+    def reserve(self, sequences: int, prompt_tokens: int) -> None:
         """Reserve capacity for all sequences of the request, and charge what is not charged of its prompts.
 
         Raise `RateLimited` if other requests have used all tokens meanwhile, or `ServerBusy`.
         """
         if self._usage is not None:
             self._usage.check_tokens(own=self._charged)
-        more = request.num_sequences - self._sequences
+        more = sequences - self._sequences
         if self._usage is not None:
             self._usage.add_sequences(self._request, more)
         self.take(more)
-        self.charge(sum(map(len, request.prompts)) - self._charged)
+        self.charge(prompt_tokens - self._charged)
 
     def take(self, sequences: int) -> None:
         """Occupy more sequences; raise `ServerBusy` if they exceed the free capacity."""

@@ -9,11 +9,7 @@ from msgspec.structs import replace
 
 from fllm.pipeline.pipeline import PipelineRequest
 from fllm_api.limits.admission import Admission, AdmissionSlot
-from fllm_api.middleware.request_tracking import REPORTED
 from fllm_api.request_context import context_of
-
-USES_ENGINE = {**REPORTED, "uses_engine": True}
-"""The ``opt`` of a handler whose requests need the engine, and so a slot. They are reported to collectors."""
 
 
 class AdmissionMiddleware(ASGIMiddleware):
@@ -38,7 +34,7 @@ class AdmissionMiddleware(ASGIMiddleware):
 def reserve_slot(scope: Scope, request: PipelineRequest) -> PipelineRequest:
     """Reserve capacity for all sequences of a request; return the request with the name of its client."""
     context = context_of(scope)
-    context.slot.reserve(request)
+    context.slot.reserve(request.num_sequences, sum(map(len, request.prompts)))
     return replace(request, client=context.client)
 
 

@@ -6,10 +6,10 @@ from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, HTTPReceiveMessage, Receive, Scope, Send, WebSocketReceiveMessage
 
 from fllm.errors import ContextTooLong
+from fllm.interfaces import USES_ENGINE
 from fllm.tokenizer import Tokenizer
 from fllm.values import ModelCard
 from fllm_api.limits.prompt_scanner import PromptScanner
-from fllm_api.middleware.admission import USES_ENGINE
 
 PROMPT_IS_TEXT = {**USES_ENGINE, "prompt_is_text": True}
 """The ``opt`` of a handler that needs the engine and whose prompt is the text of its field ``prompt``."""

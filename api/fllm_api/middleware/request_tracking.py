@@ -13,8 +13,6 @@ from fllm.pipeline.request_tracker import RequestTracker
 from fllm_api.errors import classify_error
 from fllm_api.request_context import RequestContext, context_of
 
-REPORTED = {"reported": True}
-"""The ``opt`` of a handler whose requests are reported to collectors."""
 NOT_TRACKED = {"not_tracked": True}
 """The ``opt`` of a handler that is polled, such as a health check: no tracker and no access-log line."""
 
@@ -35,7 +33,7 @@ class RequestTrackingMiddleware(ASGIMiddleware):
         opt = scope["route_handler"].opt
         if opt.get("not_tracked"):
             return await next_app(scope, receive, send)
-        collectors = self._collectors if opt.get("reported") else ()
+        collectors = self._collectors if opt.get("uses_engine") else ()
         context.tracker = _new_tracker(scope, context, collectors)
         try:
             await next_app(scope, receive, send)

@@ -2,6 +2,8 @@
 
 from fllm.batching.backend import BatchedBackend
 from fllm.batching.limits import BatchLimits, check_length
+from fllm.batching.pooling_backend import BatchedPoolingBackend
+from fllm.batching.pooling_runner import PoolingRow, PoolingRunner
 from fllm.batching.runner import ModelRunner, Row, RunnerCapabilities, Sampled
 from fllm.batching.verification import expand_drafts, num_samples, verify_drafts
 from fllm.values import stop_tokens
@@ -9,7 +11,10 @@ from fllm.values import stop_tokens
 __all__ = [
     "BatchLimits",
     "BatchedBackend",
+    "BatchedPoolingBackend",
     "ModelRunner",
+    "PoolingRow",
+    "PoolingRunner",
     "Row",
     "RunnerCapabilities",
     "Sampled",

@@ -153,9 +153,10 @@ def _weight_patterns(directory: Path) -> list[str]:
 
     Others hold the same weights in another layout, such as Mistral's ``consolidated.safetensors``.
     """
+    modules = f"[0-9]*_*/{SINGLE_FILE}"  # of Sentence Transformers
     if (directory / INDEX).is_file():
-        return [file.name for file in weight_files(directory)]
-    return [SINGLE_FILE, "model-*-of-*.safetensors"]
+        return [*(file.name for file in weight_files(directory)), modules]
+    return [SINGLE_FILE, "model-*-of-*.safetensors", modules]
 
 
 def _download(model: str, revision: str | None, patterns: list[str]) -> Path:

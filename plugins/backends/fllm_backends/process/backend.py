@@ -18,6 +18,8 @@ from fllm import (
     FllmError,
     GenerateRequest,
     ModelCard,
+    PoolingOutput,
+    PoolingRequest,
     PreparedImages,
 )
 from fllm.logs import configured_format
@@ -60,6 +62,11 @@ class ProcessBackend:
     def generate(self, request: GenerateRequest) -> AsyncGenerator[EngineOutput]:
         """Yield the inner backend's outputs; raise `BackendUnavailable` if the child is not running."""
         return self._engine.generate(request)
+
+    async def pool(self, request: PoolingRequest) -> PoolingOutput:
+        """Return the inner backend's vectors; raise `BackendUnavailable` if the child is not running."""
+        pooled: PoolingOutput = await self._engine.call("pool", request)
+        return pooled
 
     async def prepare_images(self, images: Sequence[bytes], client: str) -> PreparedImages:
         """Return what the inner backend prepares; raise `BackendUnavailable` if the child is not running."""

@@ -14,6 +14,8 @@ from fllm import (
     GenerateRequest,
     ModelCard,
     PluginConfig,
+    PoolingOutput,
+    PoolingRequest,
     PreparedImages,
     Progress,
     TokenLogprob,
@@ -155,5 +157,8 @@ class Method(NamedTuple):
     result: Any
 
 
-METHODS = {"prepare_images": Method(tuple[list[bytes], str], PreparedImages)}
+METHODS = {
+    "pool": Method(tuple[PoolingRequest], PoolingOutput),
+    "prepare_images": Method(tuple[list[bytes], str], PreparedImages),
+}
 """Methods of the abilities that backends may have, by name."""

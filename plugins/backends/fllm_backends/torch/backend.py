@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from fllm.batching import BatchLimits
 from fllm.batching.backend import BatchedBackend
-from fllm.config import BackendConfig
+from fllm.batching.pooling_backend import BatchedPoolingBackend
+from fllm.config import BackendConfig, Runner
+from fllm.errors import ConfigError
 from fllm.interfaces import Backend, BackendContext
-from fllm_backends.checkpoints.download import check_local_model
+from fllm_backends.checkpoints.download import check_local_model, fetch_tokenizer_files
+from fllm_backends.checkpoints.pooling_config import model_pools, read_pooling_config
 from fllm_backends.torch.hardware import default_device
-from fllm_backends.torch.options import read_torch_config
+from fllm_backends.torch.options import TorchConfig, read_torch_config
+from fllm_backends.torch.pooling.runner import TorchPoolingRunner
 from fllm_backends.torch.runner import TorchRunner
 
 LIMITS = {
@@ -21,8 +27,32 @@ LIMITS = {
 def torch_backend(config: BackendConfig, context: BackendContext) -> Backend:
     """Create a backend for one CPU or CUDA device. Raise `UserError` for an unsupported option or model."""
     torch_config = read_torch_config(config)
+    if pools(torch_config, config.runner, context):
+        return _pooling_backend(torch_config, config, context)
     check_local_model(torch_config.source, weights=not torch_config.dummy)
     device = torch_config.device or default_device()
     limits = LIMITS[device.kind]
     runner = TorchRunner(torch_config, device, limits.with_config(config).max_num_seqs)
     return BatchedBackend(runner, config, context, limits=limits)
+
+
+def pools(torch_config: TorchConfig, runner: Runner, context: BackendContext) -> bool:
+    """Return whether the model is served for pooling. Raise `ModelError` if its files can't be read."""
+    source = torch_config.source
+    if runner == "generate" or source.kind == "gguf":
+        if runner == "pooling":
+            raise ConfigError("--runner pooling: a GGUF file can't be served for pooling")
+        return False
+    if source.kind == "directory":
+        return model_pools(Path(source.location), runner)
+    if runner == "pooling":
+        return True
+    files = fetch_tokenizer_files(source.location, torch_config.revision, context.progress)
+    return model_pools(files.directory, runner)
+
+
+def _pooling_backend(torch_config: TorchConfig, config: BackendConfig, context: BackendContext) -> Backend:
+    check_local_model(torch_config.source, weights=not torch_config.dummy, check=read_pooling_config)
+    device = torch_config.device or default_device()
+    runner = TorchPoolingRunner(torch_config, device, config.max_num_batched_tokens, config.max_num_seqs)
+    return BatchedPoolingBackend(runner, config, context)

@@ -1,0 +1,1 @@
+"""Models that pool, through the classes of transformers: encoders, embedding decoders, rerankers."""

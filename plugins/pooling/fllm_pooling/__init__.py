@@ -1,0 +1,1 @@
+"""Endpoints of models that pool: `/v1/embeddings`, `/rerank`, `/score` and `/classify`."""
