@@ -25,10 +25,10 @@ class ModelShape(NamedTuple):
 class PackedMatrices(NamedTuple):
     """One packed matrix of each layer."""
 
-    addresses: Integers
-    """Addresses of the matrices' records: [layers]."""
-    record_bytes: Integers
-    """Size in bytes of one record of each matrix: [layers]."""
+    panels: Integers
+    """Addresses of the panels of each matrix: [layers, out / PANEL]."""
+    kernels: Integers
+    """Address of the product with each panel, which depends on its format: [layers, out / PANEL]."""
     bias: Floats
     """[layers, out]"""
 
@@ -77,7 +77,7 @@ class Scratch(NamedTuple):
 
     hidden: NDArray[np.int8]
     hidden_scales: Floats
-    """[tokens, groups, 2], as the other scales: the scale of a group, and the group's sum."""
+    """[tokens, groups, SCALES], as the other scales: what `quantize_groups` stores of a group."""
     attention: NDArray[np.int8]
     attention_scales: Floats
     inner: NDArray[np.int8]

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from fllm_backends.torch.fused import simd_kernels
+from fllm_backends.torch.fused.formats import GROUP, PANEL
 from fllm_backends.torch.fused.intrinsics import address, half_bits
 from fllm_backends.torch.fused.jit import kernel
 from fllm_backends.torch.fused.matmul import PLANES_8_BIT
 from fllm_backends.torch.fused.norms import normalize
-from fllm_backends.torch.fused.packing import GROUP, PANEL
 from fllm_backends.torch.fused.simd_kernels import SCALE_BYTES
 from fllm_backends.torch.fused.target import TARGET
 from fllm_backends.torch.fused.thread_team import claim_piece, finish_phase, units_per_piece

@@ -26,9 +26,10 @@ from fllm_backends.torch.fused.arrays import (
     PackedMatrices,
     Scratch,
 )
-from fllm_backends.torch.fused.matmul import PLANES_15_BIT, ROWS
-from fllm_backends.torch.fused.packing import GROUP, PANEL, Floats, PackedMatrix, can_pack, pack
-from fllm_backends.torch.fused.simd_kernels import Activation
+from fllm_backends.torch.fused.formats import GROUP, PANEL
+from fllm_backends.torch.fused.matmul import PLANES_8_BIT, PLANES_15_BIT, ROWS, packed_matrices
+from fllm_backends.torch.fused.packing import Floats, PackedMatrix, can_pack, pack
+from fllm_backends.torch.fused.simd_kernels import SCALES, Activation
 from fllm_backends.torch.fused.target import targets
 from fllm_backends.torch.fused.thread_team import ThreadTeam, new_counters
 from fllm_backends.torch.model import Linear, Mlp, RMSNorm, Weights
@@ -80,9 +81,12 @@ class FusedLM:
         self._packed: list[PackedMatrix] = []
         self._layers = self._pack_layers(weights)
         self._norm = _norm_array(weights.norm).copy()  # a copy, so that the checkpoint does not stay mapped
-        self._head = self._matrices([pack(as_matrix(weights.head))])
+        head = pack(as_matrix(weights.head))
         tied = weights.embedding is weights.head
-        self._embedding = self._head if tied else self._matrices([pack(as_matrix(weights.embedding))])
+        embedding = head if tied else pack(as_matrix(weights.embedding))
+        self._head = self._matrices([head], PLANES_15_BIT)
+        self._embedding = lm_head.embedding(embedding)
+        self._packed.append(embedding)
         self._frequencies = rotary.frequencies(a.ropes[0], a.rotary_dim).numpy()
         self._amplitude = np.float32(rotary.amplitude(a.ropes[0]))
         self._max_pages = -(-max_positions // PANEL)
@@ -201,11 +205,11 @@ class FusedLM:
 
         return Scratch(
             hidden=np.empty((tokens, PLANES_15_BIT * a.hidden_size), np.int8),
-            hidden_scales=floats(tokens, a.hidden_size // GROUP, 2),
+            hidden_scales=floats(tokens, a.hidden_size // GROUP, SCALES),
             attention=np.empty((tokens, heads), np.int8),
-            attention_scales=floats(tokens, heads // GROUP, 2),
+            attention_scales=floats(tokens, heads // GROUP, SCALES),
             inner=np.empty((tokens, inner), np.int8),
-            inner_scales=floats(tokens, inner // GROUP, 2),
+            inner_scales=floats(tokens, inner // GROUP, SCALES),
             qkv=floats(tokens, heads + 2 * a.kv_heads * a.head_dim),
             norm_row=floats(threads, a.hidden_size),
             gate_up=floats(threads, ROWS * 2 * GROUP),
@@ -235,7 +239,11 @@ class FusedLM:
                 matrices.append(
                     [*pool.map(_pack, (layer.mlp.gate_up, layer.mlp.down, layer.qkv, layer.output))]
                 )
-        gate_up, down, qkv, output = (self._matrices([*bank]) for bank in zip(*matrices, strict=True))
+        planes = PLANES_15_BIT, PLANES_8_BIT, PLANES_15_BIT, PLANES_8_BIT
+        gate_up, down, qkv, output = (
+            self._matrices([*bank], width)
+            for bank, width in zip(zip(*matrices, strict=True), planes, strict=True)
+        )
         input_norm, post_norm, q_norm, k_norm = (np.stack(kind) for kind in zip(*norms, strict=True))
         return LayerWeights(
             input_norm=input_norm,
@@ -250,13 +258,9 @@ class FusedLM:
             rotary=np.array([kind.rotary for kind in a.layers]),
         )
 
-    def _matrices(self, matrices: list[PackedMatrix]) -> PackedMatrices:
+    def _matrices(self, matrices: list[PackedMatrix], planes: int) -> PackedMatrices:
         self._packed += matrices  # the kernels hold their addresses
-        return PackedMatrices(
-            np.array([matrix.records.ctypes.data for matrix in matrices]),
-            np.array([matrix.records.shape[-1] for matrix in matrices]),
-            np.stack([matrix.bias for matrix in matrices]),
-        )
+        return packed_matrices(matrices, planes)
 
 
 def _pack(linear: Linear) -> PackedMatrix:

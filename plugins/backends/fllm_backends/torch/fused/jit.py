@@ -79,12 +79,8 @@ def kernel(*, fastmath: bool = True) -> Callable[[Callable[..., Any]], Any]:
 
     ``fastmath`` lets LLVM reorder sums.
     """
-    directory = _cache_directory()
-    numba.config.CACHE_DIR = str(directory or "")  # type: ignore[attr-defined]
-    # Otherwise numba also reads kernels next to the sources and in the home directory.
-    numba.config.CACHE_LOCATOR_CLASSES = "UserProvidedCacheLocator"  # type: ignore[attr-defined]
     decorator: Callable[[Callable[..., Any]], Any] = numba.njit(
-        nogil=True, cache=directory is not None, fastmath=fastmath
+        nogil=True, cache=_set_up_cache(), fastmath=fastmath
     )
 
     def decorate(function: Callable[..., Any]) -> Any:
@@ -92,6 +88,28 @@ def kernel(*, fastmath: bool = True) -> Callable[[Callable[..., Any]], Any]:
             return decorator(function)
 
     return decorate
+
+
+def c_function(signature: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Return a decorator that compiles a function at once and keeps the result, as `kernel` does.
+
+    The result has an ``address``, by which kernels can call it: it is not compiled again with each of them.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        with private_files():
+            return numba.cfunc(signature, cache=_set_up_cache(), fastmath=False)(function)
+
+    return decorate
+
+
+def _set_up_cache() -> bool:
+    """Set numba's options for the cache. Return whether there is one."""
+    directory = _cache_directory()
+    numba.config.CACHE_DIR = str(directory or "")  # type: ignore[attr-defined]
+    # Otherwise numba also reads kernels next to the sources and in the home directory.
+    numba.config.CACHE_LOCATOR_CLASSES = "UserProvidedCacheLocator"  # type: ignore[attr-defined]
+    return directory is not None
 
 
 @contextmanager

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
+import numpy as np
+from llvmlite import ir
+from numba import types
+
 from fllm_backends.torch.fused import simd_kernels
+from fllm_backends.torch.fused.arrays import PackedMatrices
+from fllm_backends.torch.fused.formats import FORMATS, GROUP, PANEL, Format
 from fllm_backends.torch.fused.intrinsics import address
-from fllm_backends.torch.fused.jit import kernel
-from fllm_backends.torch.fused.packing import GROUP, PANEL, RECORD_4
+from fllm_backends.torch.fused.jit import c_function, kernel
+from fllm_backends.torch.fused.packing import PackedMatrix, panel_addresses
+from fllm_backends.torch.fused.simd_builder import INT64, SimdBuilder, intrinsic, unpack_integers
 from fllm_backends.torch.fused.simd_kernels import SCALE_BYTES, Activation
 from fllm_backends.torch.fused.target import TARGET
 from fllm_backends.torch.fused.thread_team import claim_piece, finish_phase, units_per_piece
@@ -24,13 +32,43 @@ silu_and_mul = simd_kernels.activate_and_mul(TARGET, Activation.SILU)
 gelu_tanh_and_mul = simd_kernels.activate_and_mul(TARGET, Activation.GELU_TANH)
 SILU = int(Activation.SILU)
 
+PANEL_ARGUMENTS = 9
+"""Number of arguments of a `panel_kernel`."""
 
-def make_panel_matmul(bits: int, planes: int) -> Any:
-    """Make the product of any number of rows of activations with one panel. All pointers are addresses."""
-    by_8, by_4, by_1 = (simd_kernels.panel_matmul(TARGET, rows, bits, planes) for rows in (8, 4, 1))
-    group_bytes = GROUP * planes
 
-    @kernel(fastmath=False)
+def packed_matrices(matrices: list[PackedMatrix], planes: int) -> PackedMatrices:
+    """Return the matrices of one kind of all layers, for activations of ``planes`` bytes.
+
+    The result holds addresses: the packed matrices must be kept as long as it is used.
+    """
+    return PackedMatrices(
+        np.stack([panel_addresses(matrix) for matrix in matrices]),
+        np.stack(
+            [
+                np.concatenate(
+                    [
+                        np.full(len(part.panels), panel_kernel(part.format, planes).address)
+                        for part in matrix.parts
+                    ]
+                )
+                for matrix in matrices
+            ]
+        ),
+        np.stack([matrix.bias for matrix in matrices]),
+    )
+
+
+@cache
+def panel_kernel(form: Format, planes: int) -> Any:
+    """Return the product with a panel. Compile it, or load what an earlier start compiled.
+
+    It takes ``(a, scales, rows, panel, groups, bias, out, stride, add)``: for any number of rows of quantized
+    activations, see `simd_kernels.panel_matmul`.
+    """
+    # numba identifies what it has compiled by the closure: numbers are the same in each process.
+    index, group_bytes = FORMATS.index(form), GROUP * planes
+
+    @c_function(types.void(*[types.intp] * PANEL_ARGUMENTS))
     def panel_matmul(
         a: Any, scales: Any, rows: Any, panel: Any, groups: Any, bias: Any, out: Any, stride: Any, add: Any
     ) -> None:
@@ -38,13 +76,13 @@ def make_panel_matmul(bits: int, planes: int) -> Any:
         while rows > 0:
             arguments = (a, a_stride, scales, scales_stride, panel, groups, bias, out, stride, add)
             if rows >= 8:
-                by_8(arguments)
+                multiply_rows(8, index, planes, arguments)
                 done = 8
             elif rows >= 4:
-                by_4(arguments)
+                multiply_rows(4, index, planes, arguments)
                 done = 4
             else:
-                by_1(arguments)
+                multiply_rows(1, index, planes, arguments)
                 done = 1
             rows -= done
             a, scales, out = a + done * a_stride, scales + done * scales_stride, out + done * stride
@@ -52,42 +90,38 @@ def make_panel_matmul(bits: int, planes: int) -> Any:
     return panel_matmul
 
 
-matmul_w4_a15, matmul_w8_a15, matmul_w4_a8, matmul_w8_a8 = (
-    make_panel_matmul(bits, planes) for planes in (PLANES_15_BIT, PLANES_8_BIT) for bits in (4, 8)
-)
+@intrinsic(prefer_literal=True)
+def multiply_rows(typingctx: Any, rows: Any, form: Any, planes: Any, arguments: Any) -> Any:  # noqa: ARG001
+    """Multiply a constant number of rows with a panel in a constant format, see `panel_matmul`."""
+    constants = rows.literal_value, FORMATS[form.literal_value], planes.literal_value
+
+    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        emit = simd_kernels.panel_matmul(TARGET, *constants)
+        emit(SimdBuilder(builder, TARGET.width), *unpack_integers(context, builder, signature, values))
+        return context.get_dummy_value()
+
+    return types.void(rows, form, planes, arguments), codegen
 
 
-@kernel(fastmath=False)
-def panel_matmul(
-    a: Any,
-    scales: Any,
-    rows: Any,
-    planes: Any,
-    record: Any,
-    panel: Any,
-    groups: Any,
-    bias: Any,
-    out: Any,
-    stride: Any,
-    add: Any,
-) -> None:
-    """Multiply with one panel, for weights and activations of any width."""
-    if planes == PLANES_15_BIT and record == RECORD_4:
-        matmul_w4_a15(a, scales, rows, panel, groups, bias, out, stride, add)
-    elif planes == PLANES_15_BIT:
-        matmul_w8_a15(a, scales, rows, panel, groups, bias, out, stride, add)
-    elif record == RECORD_4:
-        matmul_w4_a8(a, scales, rows, panel, groups, bias, out, stride, add)
-    else:
-        matmul_w8_a8(a, scales, rows, panel, groups, bias, out, stride, add)
+@intrinsic
+def call_panel_kernel(typingctx: Any, kernel: Any, arguments: Any) -> Any:  # noqa: ARG001
+    """Call the `panel_kernel` at an address."""
+
+    def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        kind = ir.FunctionType(ir.VoidType(), [INT64] * PANEL_ARGUMENTS)
+        function = builder.inttoptr(values[0], kind.as_pointer())
+        builder.call(function, unpack_integers(context, builder, signature, values))
+        return context.get_dummy_value()
+
+    return types.void(kernel, arguments), codegen
 
 
 @kernel(fastmath=False)
 def linear(a: Any, scales: Any, matrices: Any, layer: Any, out: Any, add: Any, team: Any, phase: Any) -> None:
     """Compute ``out = a @ matrix.T + bias``, or ``out +=`` that if ``add`` is 1."""
     rows, groups = scales.shape[0], scales.shape[1]
-    a_stride, planes = a.shape[1], a.shape[1] // (groups * GROUP)
-    panels, record = matrices.bias.shape[1] // PANEL, matrices.record_bytes[layer]
+    a_stride = a.shape[1]
+    panels = matrices.panels.shape[1]
     per_piece = units_per_piece(panels, team)
     pieces, stride = -(-panels // per_piece), out.shape[1] * 4
     blocks = -(-rows // ROWS)
@@ -99,18 +133,19 @@ def linear(a: Any, scales: Any, matrices: Any, layer: Any, out: Any, add: Any, t
         completed += 1
         block, first = index // pieces * ROWS, index % pieces * per_piece
         for panel in range(first, min(first + per_piece, panels)):
-            panel_matmul(
-                address(a) + block * a_stride,
-                address(scales) + block * groups * SCALE_BYTES,
-                min(ROWS, rows - block),
-                planes,
-                record,
-                matrices.addresses[layer] + panel * groups * record,
-                groups,
-                address(matrices.bias[layer]) + panel * PANEL * 4,
-                address(out) + block * stride + panel * PANEL * 4,
-                stride,
-                add,
+            call_panel_kernel(
+                matrices.kernels[layer, panel],
+                (
+                    address(a) + block * a_stride,
+                    address(scales) + block * groups * SCALE_BYTES,
+                    min(ROWS, rows - block),
+                    matrices.panels[layer, panel],
+                    groups,
+                    address(matrices.bias[layer]) + panel * PANEL * 4,
+                    address(out) + block * stride + panel * PANEL * 4,
+                    stride,
+                    add,
+                ),
             )
     finish_phase(team, phase, completed, pieces * blocks)
 
@@ -143,9 +178,8 @@ def gate_up(
     Gate and up are the two halves of one matrix.
     """
     rows, groups = scales.shape[0], scales.shape[1]
-    a_stride, planes = a.shape[1], a.shape[1] // (groups * GROUP)
-    inner, record, buffer = out.shape[1], matrices.record_bytes[layer], buffers[team.thread]
-    size = groups * record
+    a_stride = a.shape[1]
+    inner, buffer = out.shape[1], buffers[team.thread]
     per_piece = units_per_piece(inner // GROUP, team)
     pieces, stride = -(-(inner // GROUP) // per_piece), 8 * GROUP
     blocks = -(-rows // ROWS)
@@ -160,18 +194,19 @@ def gate_up(
         for piece in range(first, min(first + per_piece, inner // GROUP)):
             for part in range(4):  # two panels of gate, two of up
                 column = piece * GROUP + part % 2 * PANEL + part // 2 * inner
-                panel_matmul(
-                    address(a) + block * a_stride,
-                    address(scales) + block * groups * SCALE_BYTES,
-                    count,
-                    planes,
-                    record,
-                    matrices.addresses[layer] + column // PANEL * size,
-                    groups,
-                    address(matrices.bias[layer]) + column * 4,
-                    address(buffer) + part * PANEL * 4,
-                    stride,
-                    0,
+                call_panel_kernel(
+                    matrices.kernels[layer, column // PANEL],
+                    (
+                        address(a) + block * a_stride,
+                        address(scales) + block * groups * SCALE_BYTES,
+                        count,
+                        matrices.panels[layer, column // PANEL],
+                        groups,
+                        address(matrices.bias[layer]) + column * 4,
+                        address(buffer) + part * PANEL * 4,
+                        stride,
+                        0,
+                    ),
                 )
             for row in range(count):
                 gates = address(buffer) + row * stride

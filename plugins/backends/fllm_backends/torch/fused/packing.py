@@ -1,32 +1,24 @@
-"""Quantize weights to 4 or 8 bits and pack them in the order in which the kernels read them.
+"""Pack weights in the order in which the kernels read them.
 
-Weights are quantized in groups of 32 of one row. Each group has a scale and a minimum in float16, and a
-weight is ``minimum + scale * q``. Sixteen rows make a *panel*. A panel has one record for each group, with
-the quantized values of all sixteen rows (four consecutive ones of each row in turn), then their scales, then
-their minima. So the whole matrix is one stream.
-
-A matrix whose values fit into 4 bits without rounding is kept in 4 bits: this is the case for GGUF's Q4_0 and
-Q4_1. Others are rounded to 8 bits, which is exact for Q8_0.
+GGUF's blocks are repacked as they are, see `gguf_blocks`. Other weights are quantized in groups of 32 of one
+row: to 4 bits if all values of the matrix fit without rounding, otherwise to 8 bits.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fllm_backends.torch.fused.formats import GROUP, PANEL, Q4_0, Q4_1, Q8_0, Q8_1, Format
+from fllm_backends.torch.fused.gguf_blocks import REPACK, QuantizedRows
 from fllm_backends.torch.fused.intrinsics import round_to_half
 from fllm_backends.torch.fused.jit import kernel
-from fllm_backends.torch.weight_matrix import WeightMatrix, chunks
-
-GROUP = 32
-"""Weights of one row that share a scale."""
-PANEL = 16
-"""Rows whose groups form one record."""
-TAIL = 2 * PANEL * 2
-"""Bytes of the scales and minima of a record."""
-RECORD_4, RECORD_8 = GROUP * PANEL // 2 + TAIL, GROUP * PANEL + TAIL
+from fllm_backends.torch.weight_matrix import StackedMatrix, WeightMatrix, chunks
 
 EXACT_ERROR = np.float32(1e-6)
 """Sum of squared errors, in squared scales, up to which a group counts as exact: float32 itself rounds."""
@@ -34,13 +26,21 @@ EXACT_ERROR = np.float32(1e-6)
 single = np.float32
 
 Floats = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
+
+
+class PackedPart(NamedTuple):
+    """Packed rows that have the same format."""
+
+    format: Format
+    panels: Bytes
+    """[rows / PANEL, blocks, bytes of a block]"""
 
 
 class PackedMatrix(NamedTuple):
-    """A packed matrix of [out, in] weights."""
+    """A packed matrix of [out, in] weights. Its parts are consecutive rows."""
 
-    records: NDArray[np.uint8]
-    """[out / PANEL, in / GROUP, RECORD_4 or RECORD_8]"""
+    parts: tuple[PackedPart, ...]
     bias: Floats
     """[out]"""
 
@@ -50,49 +50,90 @@ def can_pack(rows: int, columns: int) -> bool:
     return rows % PANEL == 0 and columns % GROUP == 0
 
 
+def panel_addresses(matrix: PackedMatrix) -> NDArray[np.int64]:
+    """Return the address of each panel."""
+    return np.concatenate(
+        [
+            part.panels.ctypes.data + np.arange(len(part.panels)) * part.panels[0].nbytes
+            for part in matrix.parts
+        ]
+    )
+
+
 def pack(matrix: WeightMatrix, bias: Floats | None = None) -> PackedMatrix:
     """Pack [out, in] weights a few rows at a time; round them if necessary."""
+    parts = matrix.parts if isinstance(matrix, StackedMatrix) else (matrix,)
+    if any(part.shape[0] % PANEL for part in parts):
+        parts = (matrix,)
+    zeros = np.zeros(matrix.shape[0], np.float32)
+    return PackedMatrix(tuple(map(_pack_part, parts)), zeros if bias is None else bias.astype(np.float32))
+
+
+def _pack_part(matrix: WeightMatrix) -> PackedPart:
+    """Pack GGUF's blocks as they are; quantize other weights in the smallest format that holds them."""
+    if repack := REPACK.get(matrix.gguf_type or ""):
+        form, read = repack
+        return PackedPart(form, _pack_rows(matrix, form, lambda *rows: read(matrix.blocks(*rows))))
+    for form in (Q4_0, Q4_1, Q8_0):
+        with suppress(InexactError):
+            return PackedPart(form, _pack_rows(matrix, form, partial(_quantize, matrix, form, True)))
+    return PackedPart(Q8_1, _pack_rows(matrix, Q8_1, partial(_quantize, matrix, Q8_1, False)))
+
+
+def _pack_rows(matrix: WeightMatrix, form: Format, read: Callable[[int, int], QuantizedRows]) -> Bytes:
+    """Return the panels of rows that are read a few at a time."""
     rows, columns = matrix.shape
-    ranges = [*chunks(matrix, PANEL)]
-    records = np.empty((rows // PANEL, columns // GROUP, RECORD_4), np.uint8)
-    if not all(_pack_rows(matrix, *each, 4, records) for each in ranges):
-        records = np.empty((rows // PANEL, columns // GROUP, RECORD_8), np.uint8)
-        for each in ranges:
-            _pack_rows(matrix, *each, 8, records)
-    return PackedMatrix(records, np.zeros(rows, np.float32) if bias is None else bias.astype(np.float32))
+    panels = np.empty((rows // PANEL, columns // GROUP // form.groups, form.block_bytes), np.uint8)
+    for start, stop in chunks(matrix, PANEL):
+        write_panels(form, read(start, stop), panels[start // PANEL : stop // PANEL])
+    return panels
 
 
-def _pack_rows(matrix: WeightMatrix, start: int, stop: int, bits: int, records: NDArray[np.uint8]) -> bool:
-    """Pack rows into ``records``; return False if their values do not fit into 4 bits."""
-    weights = np.ascontiguousarray(matrix.rows(start, stop).numpy(), np.float32)
-    groups = weights.reshape(stop - start, -1, GROUP)
-    quantized = np.empty(groups.shape, np.uint8)
-    grids = np.empty((*groups.shape[:2], 2), np.float32)
-    if not quantize_matrix(groups, 2**bits - 1, bits == 4, quantized, grids):
-        return False
-    records[start // PANEL : stop // PANEL] = _records(quantized, grids, bits)
-    return True
+def write_panels(form: Format, rows: QuantizedRows, panels: Bytes) -> None:
+    """Write quantized rows to [rows / PANEL, blocks, bytes of a block]."""
+    count, blocks = panels.shape[:2]
+    quads = rows.values.view(np.uint32).reshape(count, PANEL, blocks, form.groups, GROUP // 4)
+    values = quads.transpose(0, 2, 3, 4, 1).copy().view(np.uint8)
+    end = form.groups * form.value_bytes
+    target = panels[..., :end].reshape(count, blocks, form.groups, form.bits, 4 * PANEL)
+    if form.bits == 8:
+        target[:] = values
+    else:
+        np.bitwise_and(values[..., ::2, :], 15, out=target[..., :4, :])
+        target[..., :4, :] |= values[..., 1::2, :] << np.uint8(4)
+        high = form.bits - 4
+        for at in range(GROUP // 4 if high else 0):
+            line, place = divmod(at * high, 8)
+            bits = values[..., at, :] >> np.uint8(4) << np.uint8(place)
+            target[..., 4 + line, :] = bits if place == 0 else target[..., 4 + line, :] | bits
+    for numbers in rows.scales:
+        by_panel = numbers.reshape(count, PANEL, blocks, -1).transpose(0, 2, 3, 1).copy()
+        bytes_of_rows = by_panel.reshape(count, blocks, -1).view(np.uint8)
+        panels[..., end : end + bytes_of_rows.shape[-1]] = bytes_of_rows
+        end += bytes_of_rows.shape[-1]
 
 
-def _records(quantized: NDArray[np.uint8], grids: Floats, bits: int) -> NDArray[np.uint8]:
-    """Arrange [rows, groups, GROUP] values and [rows, groups, 2] scales and minima by panels."""
-    rows, groups, _ = quantized.shape
-    records = np.empty((rows // PANEL, groups, RECORD_4 if bits == 4 else RECORD_8), np.uint8)
-    quads = quantized.reshape(-1, PANEL, groups, GROUP // 4, 4).transpose(0, 2, 3, 1, 4)
-    if bits == 4:
-        quads = quads[:, :, ::2] | quads[:, :, 1::2] << np.uint8(4)
-    records[..., :-TAIL] = quads.reshape(*records.shape[:2], -1)
-    tails = grids.astype(np.float16).reshape(-1, PANEL, groups, 2).transpose(0, 2, 3, 1)
-    records[..., -TAIL:] = np.ascontiguousarray(tails).reshape(*records.shape[:2], -1).view(np.uint8)
-    return records
+class InexactError(ValueError):
+    """Weights do not fit a format without rounding."""
+
+
+def _quantize(matrix: WeightMatrix, form: Format, exact: bool, start: int, stop: int) -> QuantizedRows:
+    """Quantize rows; if ``exact``, raise `InexactError` for those that do not fit the format."""
+    groups = matrix.rows(start, stop).numpy().reshape(stop - start, -1, GROUP)
+    values, grids = np.empty(groups.shape, np.uint8), np.empty((*groups.shape[:2], 2), np.float32)
+    if not quantize_matrix(groups, 2**form.bits - 1, form.minima, exact, values, grids):
+        raise InexactError
+    scales = [grids[..., :1], grids[..., 1:]][: 1 + form.minima]
+    return QuantizedRows(values.reshape(stop - start, -1), [numbers.astype(np.float16) for numbers in scales])
 
 
 @kernel(fastmath=False)
-def quantize_matrix(groups: Any, max_value: Any, exact: Any, quantized: Any, grids: Any) -> Any:
+def quantize_matrix(groups: Any, max_value: Any, minima: Any, exact: Any, quantized: Any, grids: Any) -> Any:
     """Quantize [rows, groups, GROUP] weights to 0 ... ``max_value``; if ``exact``, return False at an error.
 
-    Each group gets the best of three grids: from its minimum to its maximum; around zero, up to its largest
-    magnitude; around zero, with its largest magnitude at the end of the grid, as in Q4_0.
+    Each group gets the best of three grids: from its minimum to its maximum, if there are ``minima``; around
+    zero, up to its largest magnitude; around zero, with its largest magnitude at the end of the grid, as in
+    Q4_0.
     """
     centre = single((max_value + 1) // 2)
     for row in range(len(groups)):
@@ -102,7 +143,7 @@ def quantize_matrix(groups: Any, max_value: Any, exact: Any, quantized: Any, gri
             extreme = high if high > -low else low
             best_error = single(np.inf)
             scale = round_to_half((high - low) / single(max_value))
-            for grid in range(3):
+            for grid in range(0 if minima else 1, 3):
                 if grid == 0:
                     minimum = round_to_half(low)
                 else:

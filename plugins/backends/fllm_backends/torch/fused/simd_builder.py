@@ -31,12 +31,7 @@ def simd_function(width: int) -> Callable[[Emitter], Any]:
         @intrinsic
         def kernel(typingctx: Any, arguments: Any) -> Any:  # noqa: ARG001
             def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-                elements = cgutils.unpack_tuple(builder, values[0])
-                integers = [
-                    context.cast(builder, value, kind, types.intp)
-                    for value, kind in zip(elements, signature.args[0], strict=True)
-                ]
-                emit(SimdBuilder(builder, width), *integers)
+                emit(SimdBuilder(builder, width), *unpack_integers(context, builder, signature, values))
                 return context.get_dummy_value()
 
             return types.void(arguments), codegen
@@ -44,6 +39,15 @@ def simd_function(width: int) -> Callable[[Emitter], Any]:
         return kernel
 
     return decorate
+
+
+def unpack_integers(context: Any, builder: Any, signature: Any, values: Any) -> list[Any]:
+    """Return the elements of the last argument, a tuple of integers, as int64."""
+    elements = cgutils.unpack_tuple(builder, values[-1])
+    return [
+        context.cast(builder, value, kind, types.intp)
+        for value, kind in zip(elements, signature.args[-1], strict=True)
+    ]
 
 
 class SimdBuilder:

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
 
 from llvmlite import ir
 
-from fllm_backends.torch.fused.packing import GROUP, PANEL, RECORD_4, RECORD_8, TAIL
-from fllm_backends.torch.fused.simd_builder import INT16, INT64, SINGLE, SimdBuilder, simd_function
+from fllm_backends.torch.fused.formats import GROUP, PANEL, Format, Scales
+from fllm_backends.torch.fused.simd_builder import (
+    INT16,
+    INT64,
+    SINGLE,
+    Emitter,
+    SimdBuilder,
+    simd_function,
+)
 from fllm_backends.torch.fused.target import Target
 
-SCALE_BYTES = 8
-"""Bytes of the scale and the sum that each quantized group of activations has."""
+SCALES = 4
+"""Floats that each quantized group of activations has: its scale, its sum, and the sums of its halves."""
+SCALE_BYTES = 4 * SCALES
+QUADS = GROUP // 4
 PREFETCH_RECORDS = 6
 """Records of weights to prefetch.
 
@@ -31,18 +40,21 @@ class Activation(IntEnum):
     GELU_TANH = 1
 
 
-def panel_matmul(target: Target, rows: int, bits: int, planes: int) -> Any:
-    """Make ``(a, a_stride, scales, scales_stride, records, groups, bias, out, out_stride, add)``.
+def panel_matmul(target: Target, rows: int, form: Format, planes: int) -> Emitter:
+    """Return the emitter of the product with a panel of weights.
 
-    It multiplies ``rows`` rows of quantized activations with a panel of weights, adds the bias, and writes
-    ``rows`` times `PANEL` floats to ``out``, added to the previous content if ``add`` is 1. Activations have
-    8 bits, or 15 in two planes: two planes of bytes for ``vpdpbusd``, otherwise int16. Sums are in the order
-    of the groups regardless of ``rows``.
+    Its arguments are ``(a, a_stride, scales, scales_stride, panel, groups, bias, out, out_stride, add)``. It
+    multiplies ``rows`` rows of quantized activations, adds the bias, and writes ``rows`` times `PANEL` floats
+    to ``out``, added to the previous content if ``add`` is 1. Activations have 8 bits, or 15 in two planes:
+    two planes of bytes for ``vpdpbusd``, otherwise int16. Sums are in the order of the groups regardless of
+    ``rows``.
     """
     width = target.width
-    record = RECORD_4 if bits == 4 else RECORD_8
+    if target.dot:
+        dot = _dot_vnni(form.bits, planes)
+    else:
+        dot = _dot_avx2_15_bit(form.bits) if planes == 2 else _dot_avx2_8_bit(form.bits)
 
-    @simd_function(width)
     def emit(
         x: SimdBuilder,
         a: Any,
@@ -57,31 +69,31 @@ def panel_matmul(target: Target, rows: int, bits: int, planes: int) -> Any:
         add: Any,
     ) -> None:
         b = x.builder
-        if target.dot:
-            group_dot = _dot_vnni(bits, planes)
-        else:
-            group_dot = _dot_avx2_15_bit(bits) if planes == 2 else _dot_avx2_8_bit(bits)
+
+        def add_group(group: Any, at: Any, grids: list[Grid], totals: list[Any]) -> list[Any]:
+            """Add the products with a group of weights at an address."""
+            place, scales = b.mul(group, x.int64(GROUP * planes)), b.mul(group, x.int64(SCALE_BYTES))
+            lines = [b.add(x.at_stride(a, a_stride, r), place) for r in range(rows)]
+            scales_at = [x.at_stride(b.add(s, scales), s_stride, r) for r in range(rows)]
+            quads, totals = QUADS // len(grids), [*totals]
+            for index, (scale, minimum) in enumerate(grids):
+                sums = dot(x, at, lines, range(index * quads, (index + 1) * quads))
+                sum_offset = 4 * (index + len(grids))
+                for r in range(rows):
+                    factor = b.fmul(scale, x.load_broadcast(scales_at[r]))
+                    total = x.fma(b.sitofp(sums[r], x.floats), factor, totals[r])
+                    activations = x.load_broadcast(x.at_offset(scales_at[r], sum_offset))
+                    totals[r] = x.fma(minimum, activations, total)
+            return totals
+
         for part in range(0, PANEL, width):
 
-            def body(group: Any, totals: list[Any], part: int = part) -> list[Any]:
-                at = b.add(w, b.mul(group, x.int64(record)))
-                if part == 0:
-                    for line in range(0, record, 64):
-                        x.prefetch(x.at_offset(at, PREFETCH_RECORDS * record + line))
-                place = b.mul(group, x.int64(GROUP * planes))
-                lines = [b.add(x.at_stride(a, a_stride, r), place) for r in range(rows)]
-                sums = group_dot(x, x.at_offset(at, 4 * part), lines)
-                tail = x.at_offset(at, record - TAIL + 2 * part)
-                scale, minimum = x.load_half(tail), x.load_half(x.at_offset(tail, 2 * PANEL))
-                scales = b.add(s, b.mul(group, x.int64(SCALE_BYTES)))
-                results = []
-                for r, (total, dot) in enumerate(zip(totals, sums, strict=True)):
-                    scale_at = x.at_stride(scales, s_stride, r)
-                    total = x.fma(b.sitofp(dot, x.floats), b.fmul(scale, x.load_broadcast(scale_at)), total)
-                    results.append(x.fma(minimum, x.load_broadcast(x.at_offset(scale_at, 4)), total))
-                return results
+            def body(block: Any, totals: list[Any], part: int = part) -> list[Any]:
+                at = b.add(w, b.mul(block, x.int64(form.block_bytes)))
+                return _add_block(x, form, block, at, part, totals, add_group)
 
-            for r, total in enumerate(x.loop(groups, 1, [x.constant(x.floats, 0.0)] * rows, body)):
+            blocks = b.sdiv(groups, x.int64(form.groups))
+            for r, total in enumerate(x.loop(blocks, 1, [x.constant(x.floats, 0.0)] * rows, body)):
                 at = x.at_offset(x.at_stride(out, out_stride, r), 4 * part)
                 value = b.fadd(total, x.load(x.at_offset(bias, 4 * part)))
                 accumulate = b.icmp_signed("!=", add, x.int64(0))
@@ -90,19 +102,91 @@ def panel_matmul(target: Target, rows: int, bits: int, planes: int) -> Any:
     return emit
 
 
-GroupDot = Callable[[SimdBuilder, Any, list[Any]], list[Any]]
-"""Dot products of the weights of a group at an address with some rows of activations."""
+Grid = tuple[Any, Any]
+"""The scales and the minima of a group, or of half a group, of the rows of a panel."""
 
 
-def _dot_vnni(bits: int, planes: int) -> GroupDot:
+def _add_block(
+    x: SimdBuilder,
+    form: Format,
+    block: Any,
+    at: Any,
+    part: int,
+    totals: list[Any],
+    add_group: Callable[[Any, Any, list[Grid], list[Any]], list[Any]],
+) -> list[Any]:
+    """Return the totals with the products of a block at an address added; ``part`` is the first row."""
+    b = x.builder
+    centre = x.constant(x.floats, -(2.0 ** (form.bits - 1)))
+    values = form.groups * form.value_bytes
+    tail = x.at_offset(at, values)
+    if part == 0:
+        ahead = PREFETCH_RECORDS if form.groups == 1 else 1
+        for line in range(values if form.groups > 1 else 0, form.block_bytes, 64):
+            x.prefetch(x.at_offset(at, ahead * form.block_bytes + line))
+    at = x.at_offset(at, 4 * part)
+
+    def group_at(group: Any) -> tuple[Any, Any]:
+        """Return the number and the address of a group of the block. Prefetch the same one of the next."""
+        group_at = b.add(at, b.mul(group, x.int64(form.value_bytes)))
+        if part == 0:
+            for line in range(0, form.value_bytes, 64):
+                x.prefetch(x.at_offset(group_at, form.block_bytes + line))
+        return b.add(b.mul(block, x.int64(form.groups)), group), group_at
+
+    if form.scales is Scales.GROUP:
+        scale = x.load_half(x.at_offset(tail, 2 * part))
+        minimum_at = x.at_offset(tail, 2 * (part + PANEL))
+        minimum = x.load_half(minimum_at) if form.minima else b.fmul(scale, centre)
+        return add_group(block, at, [(scale, minimum)], totals)
+
+    if form.scales is Scales.NESTED:
+        shared_at = x.at_offset(tail, (form.groups + 4) * PANEL + 2 * part)
+        shared = x.load_half(shared_at), x.load_half(x.at_offset(shared_at, 2 * PANEL))
+        high = x.load(x.at_offset(tail, form.groups * PANEL + 4 * part), x.integers)
+
+        def nested(group: Any, state: list[Any]) -> list[Any]:
+            low_at = b.add(x.at_offset(tail, part), b.mul(group, x.int64(PANEL)))
+            low = b.zext(x.load(low_at, x.narrow_bytes), x.integers)
+            four, ends = x.constant(x.integers, 4), x.constant(x.integers, 48)
+            scale = b.or_(b.and_(low, x.constant(x.integers, 15)), b.and_(b.shl(state[-1], four), ends))
+            minimum = b.or_(b.lshr(low, four), b.and_(b.shl(state[-1], x.constant(x.integers, 2)), ends))
+            grid = tuple(
+                b.fmul(factor, b.sitofp(number, x.floats))
+                for factor, number in zip(shared, (scale, minimum), strict=True)
+            )
+            return [*add_group(*group_at(group), [grid], state[:-1]), b.lshr(state[-1], four)]
+
+        return x.loop(x.int64(form.groups), 1, [*totals, high], nested)[:-1]
+
+    shared_scale = x.load_half(x.at_offset(tail, 2 * form.groups * PANEL + 2 * part))
+
+    def halves(group: Any, totals: list[Any]) -> list[Any]:
+        scales_at = b.add(x.at_offset(tail, part), b.mul(group, x.int64(2 * PANEL)))
+        grids = []
+        for half in range(2):
+            number = b.sext(x.load(x.at_offset(scales_at, PANEL * half), x.narrow_bytes), x.integers)
+            scale = b.fmul(shared_scale, b.sitofp(number, x.floats))
+            grids.append((scale, b.fmul(scale, centre)))
+        return add_group(*group_at(group), grids, totals)
+
+    return x.loop(x.int64(form.groups), 1, totals, halves)
+
+
+Dot = Callable[[SimdBuilder, Any, list[Any], range], list[Any]]
+"""Dot products of some quads of the weights of a group at an address with some rows of activations."""
+
+
+def _dot_vnni(bits: int, planes: int) -> Dot:
     """Use ``vpdpbusd``, with two sums in parallel if there are few rows."""
 
-    def sums(x: SimdBuilder, w: Any, rows: list[Any]) -> list[Any]:
+    def sums(x: SimdBuilder, w: Any, rows: list[Any], quads: range) -> list[Any]:
         b = x.builder
         results = [x.constant(x.integers, 0)] * len(rows)
         for plane in range(planes):
             totals = [[total, x.constant(x.integers, 0)][: 2 if len(rows) < 4 else 1] for total in results]
-            for at, quad in enumerate(_load_quads(x, w, bits)):
+            for at in quads:
+                quad = _load_quad(x, w, bits, at)
                 for row, total in zip(rows, totals, strict=True):
                     activations = x.load_broadcast(x.at_offset(row, GROUP * plane + 4 * at), x.integers)
                     which = at % len(total)
@@ -115,18 +199,18 @@ def _dot_vnni(bits: int, planes: int) -> GroupDot:
     return sums
 
 
-def _dot_avx2_8_bit(bits: int) -> GroupDot:
+def _dot_avx2_8_bit(bits: int) -> Dot:
     """Use ``pmaddubsw``, whose sums of eight pairs stay below 2^15 for weights of 4 bits.
 
-    So weights of 8 bits are split into halves of 4 bits.
+    So other weights are split into their low 4 bits and the others.
     """
 
-    def sums(x: SimdBuilder, w: Any, rows: list[Any]) -> list[Any]:
+    def sums(x: SimdBuilder, w: Any, rows: list[Any], quads: range) -> list[Any]:
         b = x.builder
-        halves = bits // 4
+        halves = 1 if bits == 4 else 2
         totals: list[list[Any]] = [[None] * halves for _ in rows]
-        for at, quad in enumerate(_load_quads(x, w, bits)):
-            parts = [quad] if halves == 1 else [*_nibbles(x, quad)]
+        for at in quads:
+            parts = _load_quad_halves(x, w, bits, at)
             for row, total in zip(rows, totals, strict=True):
                 activations = b.bitcast(x.load_broadcast(x.at_offset(row, 4 * at), x.integers), x.bytes)
                 for half, part in enumerate(parts):
@@ -139,14 +223,15 @@ def _dot_avx2_8_bit(bits: int) -> GroupDot:
     return sums
 
 
-def _dot_avx2_15_bit(bits: int) -> GroupDot:
+def _dot_avx2_15_bit(bits: int) -> Dot:
     """Use ``pmaddwd``, on activations in int16."""
 
-    def sums(x: SimdBuilder, w: Any, rows: list[Any]) -> list[Any]:
+    def sums(x: SimdBuilder, w: Any, rows: list[Any], quads: range) -> list[Any]:
         b = x.builder
         four = ir.VectorType(INT64, x.width // 2)
         totals = [[x.constant(x.integers, 0)] * 2 for _ in rows]
-        for at, quad in enumerate(_load_quads(x, w, bits)):
+        for at in quads:
+            quad = _load_quad(x, w, bits, at)
             halves = [b.zext(x.shuffle(quad, range(start, start + 16)), x.shorts) for start in (0, 16)]
             for row, total in zip(rows, totals, strict=True):
                 activations = b.bitcast(x.load_broadcast(x.at_offset(row, 8 * at), four), x.shorts)
@@ -158,18 +243,45 @@ def _dot_avx2_15_bit(bits: int) -> GroupDot:
     return sums
 
 
-def _load_quads(x: SimdBuilder, w: Any, bits: int) -> Iterator[Any]:
-    """Yield the weights of a group, four consecutive ones of a row in each lane."""
-    for at in range(0, GROUP // 4 * bits // 8):
-        both = x.load(x.at_offset(w, at * 4 * PANEL), x.bytes)
-        yield from (both,) if bits == 8 else _nibbles(x, both)
+def _load_quad(x: SimdBuilder, w: Any, bits: int, at: int) -> Any:
+    """Load four consecutive weights of each row from a group, as bytes."""
+    if bits == 8:
+        return x.load(x.at_offset(w, at * 4 * PANEL), x.bytes)
+    low = _low_bits(x, w, at)
+    return low if bits == 4 else x.builder.or_(low, _high_bits(x, w, bits, at, position=4))
 
 
-def _nibbles(x: SimdBuilder, both: Any) -> tuple[Any, Any]:
-    """Return the low and the high four bits of each byte."""
-    b, mask = x.builder, x.constant(x.bytes, 15)
-    high = b.lshr(b.bitcast(both, x.integers), x.constant(x.integers, 4))
-    return b.and_(both, mask), b.and_(b.bitcast(high, x.bytes), mask)
+def _load_quad_halves(x: SimdBuilder, w: Any, bits: int, at: int) -> list[Any]:
+    """Load four consecutive weights of each row from a group: their low 4 bits, and the others if any."""
+    if bits == 8:
+        quad = x.load(x.at_offset(w, at * 4 * PANEL), x.bytes)
+        return [_move_bits(x, quad, 0, 15), _move_bits(x, quad, 4, 15)]
+    if bits == 4:
+        return [_low_bits(x, w, at)]
+    return [_low_bits(x, w, at), _high_bits(x, w, bits, at, position=0)]
+
+
+def _low_bits(x: SimdBuilder, w: Any, at: int) -> Any:
+    """Load the low 4 bits of a quad."""
+    return _move_bits(x, x.load(x.at_offset(w, at // 2 * 4 * PANEL), x.bytes), at % 2 * 4, 15)
+
+
+def _high_bits(x: SimdBuilder, w: Any, bits: int, at: int, position: int) -> Any:
+    """Load all but the low 4 bits of a quad, and move them to a position in their bytes."""
+    high = bits - 4
+    share = 8 // high  # quads of a byte
+    line = x.load(x.at_offset(w, (QUADS // 2 + at // share) * 4 * PANEL), x.bytes)
+    return _move_bits(x, line, at % share * high - position, (2**high - 1) << position)
+
+
+def _move_bits(x: SimdBuilder, vector: Any, right: int, mask: int) -> Any:
+    """Move bits to the right (to the left if negative) in their bytes, and mask them."""
+    b = x.builder
+    if right:
+        shift = b.lshr if right > 0 else b.shl
+        wide = shift(b.bitcast(vector, x.integers), x.constant(x.integers, abs(right)))
+        vector = b.bitcast(wide, x.bytes)
+    return b.and_(vector, x.constant(x.bytes, mask))
 
 
 def attention_scores(target: Target, rows: int) -> Any:
@@ -313,7 +425,7 @@ def activate_and_mul(target: Target, activation: Activation) -> Any:
 def _quantize_group(
     x: SimdBuilder, parts: list[Any], out: Any, scales: Any, planes: int, target: Target
 ) -> None:
-    """Quantize a group of floats; store the scale and the group's sum."""
+    """Quantize a group of floats; store the scale, the group's sum, and the sums of its halves."""
     b = x.builder
     magnitude = x.abs(parts[0])
     for part in parts[1:]:
@@ -323,21 +435,24 @@ def _quantize_group(
     factor = x.splat(b.select(b.fcmp_ordered(">", top, zero), b.fdiv(limit, top), zero), x.floats)
     # Adding 1.5 * 2^23 leaves the nearest integer in the low bits of the sum.
     magic = x.constant(x.floats, 12582912.0)
-    total = x.constant(x.integers, 0)
+    totals = [x.constant(x.integers, 0)] * 2
     for at, part in enumerate(parts):
         quantized = b.sub(b.bitcast(x.fma(part, factor, magic), x.integers), b.bitcast(magic, x.integers))
-        total = b.add(total, quantized)
+        half = at * 2 // len(parts)
+        totals[half] = b.add(totals[half], quantized)
         place = x.at_offset(out, at * x.width)
         if planes == 1:
             x.store(b.trunc(quantized, x.narrow_bytes), place)
         elif not target.dot:
             x.store(b.trunc(quantized, ir.VectorType(INT16, x.width)), x.at_offset(out, 2 * at * x.width))
         else:
-            half = x.constant(x.integers, 2 ** (PLANE_BITS - 1))
-            high = b.ashr(b.add(quantized, half), x.constant(x.integers, PLANE_BITS))
+            middle = x.constant(x.integers, 2 ** (PLANE_BITS - 1))
+            high = b.ashr(b.add(quantized, middle), x.constant(x.integers, PLANE_BITS))
             low = b.sub(quantized, b.shl(high, x.constant(x.integers, PLANE_BITS)))
             x.store(b.trunc(high, x.narrow_bytes), place)
             x.store(b.trunc(low, x.narrow_bytes), x.at_offset(place, GROUP))
     scale = b.fdiv(top, limit)
     x.store(scale, scales)
-    x.store(b.fmul(scale, b.sitofp(x.reduce_sum(total), SINGLE)), x.at_offset(scales, 4))
+    halves = [x.reduce_sum(total) for total in totals]
+    for at, total in enumerate((b.add(*halves), *halves)):
+        x.store(b.fmul(scale, b.sitofp(total, SINGLE)), x.at_offset(scales, 4 * (at + 1)))

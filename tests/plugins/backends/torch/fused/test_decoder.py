@@ -26,6 +26,7 @@ from fllm_backends.torch.attention import AttentionBatch, KVCache
 from fllm_backends.torch.checkpoint import Checkpoint
 from fllm_backends.torch.fused import packing
 from fllm_backends.torch.fused.decoder import FusedLM, is_supported
+from fllm_backends.torch.fused.formats import GROUP
 from fllm_backends.torch.model import CausalLM, Decoder, Linear, Mlp, Weights
 from fllm_backends.torch.options import read_torch_config
 from fllm_backends.torch.runner import TorchRunner
@@ -52,7 +53,7 @@ class Coarse(Linear):
     """Rounds what it is given to 8 bits in groups."""
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        groups = x.reshape(*x.shape[:-1], -1, packing.GROUP)
+        groups = x.reshape(*x.shape[:-1], -1, GROUP)
         steps = groups.abs().amax(-1, keepdim=True).clamp_min(1e-30) / 127
         return super().__call__(((groups / steps).round() * steps).reshape(x.shape))
 

@@ -14,8 +14,10 @@ import torch.nn.functional as F
 from support.packed_weights import unpack
 
 from fllm_backends.torch.fused import simd_kernels
+from fllm_backends.torch.fused.formats import FORMATS, GROUP, PANEL, Format, Scales
 from fllm_backends.torch.fused.intrinsics import address
-from fllm_backends.torch.fused.packing import GROUP, PANEL, RECORD_4, PackedMatrix, pack
+from fllm_backends.torch.fused.packing import PackedMatrix, PackedPart, QuantizedRows, pack, write_panels
+from fllm_backends.torch.fused.simd_builder import simd_function
 from fllm_backends.torch.fused.simd_kernels import Activation
 from fllm_backends.torch.fused.target import Target, targets
 from fllm_backends.torch.weight_matrix import TensorMatrix
@@ -49,7 +51,10 @@ def _address(array: Any) -> Any:
 def rounded(target: Target, x: np.ndarray, planes: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """[rows, groups, planes, GROUP] bytes, and the scales of each group."""
     groups = len(x), x.shape[1] // GROUP
-    whole, scales = np.empty((*groups, planes, GROUP), np.int8), np.empty((*groups, 2), np.float32)
+    whole, scales = (
+        np.empty((*groups, planes, GROUP), np.int8),
+        np.empty((*groups, simd_kernels.SCALES), np.float32),
+    )
     called(simd_kernels.quantize_groups(target, planes), 4)(x, x.size // GROUP, whole, scales)
     return whole, scales
 
@@ -75,31 +80,51 @@ def test_rounding_notes_what_one_is_worth_and_the_sum(target: Target, planes: in
     largest = np.abs(x.reshape(4, -1, GROUP)).max(-1)
     np.testing.assert_allclose(scales[..., 0], largest / most, rtol=1e-6)
     assert (np.abs(back - x).reshape(4, -1, GROUP) <= scales[..., :1] * 0.51).all()
-    np.testing.assert_allclose(scales[..., 1], back.reshape(4, -1, GROUP).sum(-1), rtol=1e-5, atol=1e-5)
+    halves = back.reshape(4, -1, 2, GROUP // 2).sum(-1)
+    np.testing.assert_allclose(scales[..., 1], halves.sum(-1), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(scales[..., 2:], halves, rtol=1e-5, atol=1e-5)
+
+
+def random_part(form: Format, rows: int, columns: int, seed: int = 1) -> PackedPart:
+    """Random values with random scales."""
+    random = np.random.default_rng(seed)
+    blocks = columns // GROUP // form.groups
+
+    def halves(numbers: int) -> np.ndarray:
+        return random.uniform(0.5, 1.0, (rows, blocks, numbers)).astype(np.float16)
+
+    def whole(low: int, high: int, numbers: int, dtype: type[np.generic]) -> np.ndarray:
+        return random.integers(low, high, (rows, blocks, numbers)).astype(dtype)
+
+    scales = {
+        Scales.GROUP: lambda: [halves(1), -halves(1)][: 1 + form.minima],
+        Scales.NESTED: lambda: [whole(0, 256, 8, np.uint8), whole(-(2**31), 2**31, 1, np.int32), halves(2)],
+        Scales.HALVES: lambda: [whole(-128, 128, 16, np.int8), halves(1)],
+    }
+    values = random.integers(0, 2**form.bits, (rows, columns)).astype(np.uint8)
+    panels = np.empty((rows // PANEL, blocks, form.block_bytes), np.uint8)
+    write_panels(form, QuantizedRows(values, scales[form.scales]()), panels)
+    return PackedPart(form, panels)
 
 
 @on_every_target
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
 @pytest.mark.parametrize("planes", [1, 2])
-@pytest.mark.parametrize(("rows", "add"), [(1, 0), (2, 1), (4, 0), (8, 1)])
-def test_products(target: Target, bits: int, planes: int, rows: int, add: int) -> None:
-    weights = numbers(PANEL, DEEP, seed=1)
-    if bits == 4:
-        whole = np.random.default_rng(2).integers(0, 16, (PANEL, DEEP // GROUP, GROUP))
-        whole[..., 0], whole[..., 1] = 0, 15
-        weights = (whole * 0.25 - 1.5).astype(np.float32).reshape(PANEL, DEEP)
-    packed = pack(TensorMatrix(torch.from_numpy(weights)), numbers(PANEL, seed=3))
-    assert (packed.records.shape[-1] == RECORD_4) == (bits == 4)
-    x, out = numbers(rows, DEEP, seed=4) * 100, numbers(rows, PANEL, seed=5)
+@pytest.mark.parametrize(("rows", "add"), [(1, 0), (8, 1)])
+def test_products(target: Target, form: Format, planes: int, rows: int, add: int) -> None:
+    columns = 3 * GROUP * form.groups
+    part = random_part(form, PANEL, columns)
+    packed = PackedMatrix((part,), numbers(PANEL, seed=3))
+    x, out = numbers(rows, columns, seed=4) * 100, numbers(rows, PANEL, seed=5)
     whole, scales = rounded(target, x, planes)
-    expected = seen(target, whole, scales) @ unpack(packed).T + packed.bias + (out if add else 0)
-    multiply(target, bits, whole, scales, packed, out, add)
-    np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-3)
+    exact = unpack(packed).astype(np.float64)
+    expected = seen(target, whole, scales) @ exact.T + packed.bias + (out if add else 0)
+    multiply(target, whole, scales, packed, out, add)
+    np.testing.assert_allclose(out, expected, rtol=1e-4, atol=2e-6 * np.abs(exact).sum(-1).max() * 100)
 
 
 def multiply(
     target: Target,
-    bits: int,
     whole: np.ndarray,
     scales: np.ndarray,
     packed: PackedMatrix,
@@ -107,14 +132,15 @@ def multiply(
     add: int = 0,
 ) -> None:
     rows, groups, planes = whole.shape[:3]
-    call = called(simd_kernels.panel_matmul(target, rows, bits, planes), 10)
+    (part,) = packed.parts
+    tile = simd_function(target.width)(simd_kernels.panel_matmul(target, rows, part.format, planes))
     line = groups * planes * GROUP
-    call(
+    called(tile, 10)(
         whole,
         line,
         scales,
         groups * simd_kernels.SCALE_BYTES,
-        packed.records,
+        part.panels,
         groups,
         packed.bias,
         out,
@@ -129,7 +155,7 @@ def test_extreme_bytes_do_not_overflow(target: Target, planes: int) -> None:
     weights = np.where(np.arange(DEEP) % 32, 1.0, -1.0).astype(np.float32) * np.ones((PANEL, 1), np.float32)
     weights[:, 5] = 0.3  # so that 4 bits are not enough
     packed, out = pack(TensorMatrix(torch.from_numpy(weights))), np.empty((1, PANEL), np.float32)
-    multiply(target, 8, *rounded(target, np.ones((1, DEEP), np.float32), planes), packed, out)
+    multiply(target, *rounded(target, np.ones((1, DEEP), np.float32), planes), packed, out)
     np.testing.assert_allclose(out[0], unpack(packed).sum(-1), rtol=1e-4)
 
 
@@ -175,7 +201,7 @@ ACTIVATIONS = {
 def test_gates(target: Target, activation: Activation) -> None:
     gates, ups = numbers(GROUP) * 30, numbers(GROUP, seed=1)
     gates[::3] /= 30
-    whole, scales = np.empty(GROUP, np.int8), np.empty(2, np.float32)
+    whole, scales = np.empty(GROUP, np.int8), np.empty(simd_kernels.SCALES, np.float32)
     called(simd_kernels.activate_and_mul(target, activation), 4)(gates, ups, whole, scales)
     expected = ACTIVATIONS[activation](torch.from_numpy(gates).double()).numpy() * ups
     assert (np.abs(whole * scales[0] - expected) <= scales[0] * 0.501).all()
