@@ -18,6 +18,7 @@ from fllm_api.controllers.chat import ChatController
 from fllm_api.controllers.completions import CompletionsController
 from fllm_api.controllers.engine_requests import engine_request
 from fllm_api.controllers.health import HealthController, ReadyController
+from fllm_api.controllers.lora import LoraController
 from fllm_api.controllers.metrics import MetricsController
 from fllm_api.controllers.models import ModelsController
 from fllm_api.controllers.plugin_routes import with_plugin_routes
@@ -68,6 +69,7 @@ def _build(server: AppState, admission: Admission, routes: Sequence[Any]) -> Lit
             HealthController,
             ReadyController,
             *([MetricsController] if config.enable_metrics else []),
+            *([LoraController] if config.enable_runtime_lora_loading else []),
             *routes,
         ],
         dependencies={

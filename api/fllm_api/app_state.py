@@ -14,11 +14,13 @@ from msgspec import Struct, field
 from fllm.chat import ChatTemplate, RequestTemplates
 from fllm.concurrency.timeout_executor import TimeoutExecutor
 from fllm.concurrency.turn_executor import TurnExecutor
+from fllm.config import LoraAdapter
 from fllm.interfaces import Backend, Collector, LoadedParser, LoadedToolParser, MetricsExporter
 from fllm.pipeline.pipeline import Pipeline
 from fllm.plugins.loader import Plugins
 from fllm.tokenizer import Tokenizer
 from fllm.values import ModelCard
+from fllm_api.adapters import AdapterRegistry
 from fllm_api.config import ServerConfig
 from fllm_api.lifecycle.drain import RequestDrain
 
@@ -64,6 +66,8 @@ class AppState(Struct, frozen=True, kw_only=True):
     """Returns the token ids of the prefixes that all clients share nevertheless."""
     cache_secret: bytes = field(default_factory=lambda: secrets.token_bytes(32))
     """Key of the salts that separate clients in the prefix cache."""
+    adapters: AdapterRegistry = field(default_factory=AdapterRegistry)
+    """The LoRA adapters."""
     collectors: Sequence[Collector] = ()
     drain: RequestDrain = field(default_factory=RequestDrain)
     created: int = field(default_factory=lambda: int(time.time()))
@@ -73,6 +77,10 @@ class AppState(Struct, frozen=True, kw_only=True):
     def pipeline(self) -> Pipeline:
         """The pipeline that turns a request into events."""
         return Pipeline(self.backend, self.tokenizer, self.card.eos_token_ids)
+
+    def model_name(self, adapter: LoraAdapter | None) -> str:
+        """Return the name of the model in responses: that of the adapter, or the first one of the model."""
+        return adapter.name if adapter else self.config.served_model_name
 
     @property
     def metrics_exporter(self) -> MetricsExporter | None:

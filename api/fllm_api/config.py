@@ -83,6 +83,10 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     reasoning_parser: str | None = AUTO
     exclude_tools_when_tool_choice_none: bool = True
     """Whether a request with ``tool_choice`` "none" leaves its tools out of the prompt."""
+    enable_runtime_lora_loading: bool = False
+    """Whether requests may load and unload LoRA adapters."""
+    lora_dirs: tuple[Path, ...] = ()
+    """Directories from which requests may load adapters."""
     enable_metrics: bool = False
     """Whether `/metrics` is mounted."""
     enable_payload_logging: bool = False

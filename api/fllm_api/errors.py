@@ -18,7 +18,7 @@ from litestar.exceptions import (
     ValidationException,
 )
 
-from fllm.errors import BackendError, BackendUnavailable, RequestError
+from fllm.errors import BackendError, BackendUnavailable, ModelNotFound, RequestError
 from fllm_api.lifecycle.client_disconnect import ClientDisconnected
 from fllm_api.protocol.errors import ErrorInfo, ErrorResponse
 from fllm_api.request_context import context_of
@@ -51,6 +51,8 @@ def classify_error(error: Exception, operation: str = "") -> tuple[int, ErrorInf
     appended to messages of Litestar that only repeat the reason phrase of the status.
     """
     match error:
+        case ModelNotFound():
+            return 404, error_info(404, error.message, error.param, error.code)
         case RequestError():
             return 400, error_info(400, error.message, error.param, error.code)
         case BackendUnavailable():

@@ -1,6 +1,6 @@
 """The public API for authors of plugins."""
 
-from fllm.config import BackendConfig, Device, MetricsConfig, PluginConfig
+from fllm.config import BackendConfig, Device, LoraAdapter, MetricsConfig, PluginConfig
 from fllm.constraints import Constraint
 from fllm.errors import (
     BackendError,
@@ -9,6 +9,7 @@ from fllm.errors import (
     ConfigError,
     FllmError,
     ModelError,
+    ModelNotFound,
     PluginError,
     RequestError,
     UserError,
@@ -35,6 +36,7 @@ from fllm.interfaces import (
     PoolingBackend,
     PreparesImages,
     RequestRecord,
+    ServesAdapters,
     Serving,
     TemplateContext,
 )
@@ -105,6 +107,7 @@ __all__ = [
     "HasVisibleTokens",
     "ImageSupport",
     "LimitsReasoning",
+    "LoraAdapter",
     "MakesCallIds",
     "MetricsConfig",
     "MetricsContext",
@@ -112,6 +115,7 @@ __all__ = [
     "MetricsPage",
     "ModelCard",
     "ModelError",
+    "ModelNotFound",
     "Parser",
     "ParserContext",
     "ParserEntry",
@@ -133,6 +137,7 @@ __all__ = [
     "RequestRecord",
     "SamplingDefaults",
     "SamplingParams",
+    "ServesAdapters",
     "Serving",
     "TemplateContext",
     "Text",

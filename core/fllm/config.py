@@ -48,6 +48,19 @@ class Speculation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             raise ValueError(f"prompt_lookup_min is {shortest} and prompt_lookup_max is {longest}")
 
 
+class LoraAdapter(Struct, frozen=True, kw_only=True):
+    """A LoRA adapter of the model (arXiv 2106.09685): low-rank matrices that are added to its own."""
+
+    id: int
+    """Positive. Never used for another adapter, not even for one with the same name."""
+    name: str
+    """Requests choose the adapter by this name, as their ``model``."""
+    path: str
+    """Directory in PEFT's layout: ``adapter_config.json`` and ``adapter_model.safetensors``."""
+    base_model_name: str | None = None
+    """Name of the model that it belongs to, for `/v1/models`. ``None``: the served name."""
+
+
 class BackendConfig(Struct, frozen=True, kw_only=True):
     """Settings of a backend."""
 
@@ -72,6 +85,16 @@ class BackendConfig(Struct, frozen=True, kw_only=True):
     max_num_batched_tokens: int | None = None
     enable_prefix_caching: bool = True
     speculative_config: Speculation | None = None
+    enable_lora: bool = False
+    """Whether adapters may be loaded: those of ``lora_modules``, and others while the server runs."""
+    lora_modules: tuple[LoraAdapter, ...] = ()
+    """Adapters to load at the start."""
+    max_loras: int | None = None
+    """Maximum number of different adapters in one batch. ``None``: no maximum."""
+    max_cpu_loras: int = 64
+    """Maximum number of adapters that are loaded at once."""
+    max_lora_rank: int = 512
+    """Largest rank of an adapter."""
     grammar: str | None = None
     """Name of the grammar backend that enforces a `GenerateRequest.constraint`, or ``None``."""
     visible_tokens: tuple[str, ...] = ()

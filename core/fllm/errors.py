@@ -10,7 +10,8 @@
     │       ├── UnknownName    no entry is registered under that name
     │       └── NameConflict   two distributions offer the same name
     ├── RequestError           the client can fix it: 400, with OpenAI's `param` and `code`
-    │   └── ContextTooLong     prompt and output do not fit into the context
+    │   ├── ContextTooLong     prompt and output do not fit into the context
+    │   └── ModelNotFound      the request names an adapter that is not loaded: 404
     └── BackendError           the engine failed: 500
         └── BackendUnavailable the engine is not available (starting, dead, draining): 503
             └── BackendLost    it does not recover by itself: start another
@@ -83,6 +84,13 @@ class ContextTooLong(RequestError):
             f"{length}. Please reduce the length of the {param or 'prompt'}.",
             param=param,
         )
+
+
+class ModelNotFound(RequestError):
+    """The request names a model that this server does not have, or no longer has: 404."""
+
+    def __init__(self, message: str, *, param: str | None = "model") -> None:
+        super().__init__(message, param=param, code="model_not_found")
 
 
 class BackendError(FllmError):

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 from msgspec import Struct
 
 from fllm.concurrency.turn_executor import Pieces
-from fllm.config import BackendConfig, MetricsConfig, PluginConfig
+from fllm.config import BackendConfig, LoraAdapter, MetricsConfig, PluginConfig
 from fllm.constraints import Constraint
 from fllm.containment import mapped
-from fllm.errors import FllmError
+from fllm.errors import ConfigError, FllmError
 from fllm.events import ParserEvent
 from fllm.structured_output.interfaces import GrammarFactory
 from fllm.structured_output.tool_format import ToolFormat
@@ -186,6 +186,7 @@ class Backend(Protocol):
     """An engine for one model. All methods are called on one event loop.
 
     The interface is wide enough for a complete third-party engine. A device needs less: see `fllm.batching`.
+    Optional ability: `ServesAdapters`.
     """
 
     async def start(self) -> ModelCard:
@@ -219,6 +220,37 @@ class PreparesImages(Protocol):
         that is too large.
         """
         ...
+
+
+NO_ADAPTERS = "this backend can't apply LoRA adapters"
+
+
+@runtime_checkable
+class ServesAdapters(Protocol):
+    """A backend that serves LoRA adapters next to the model itself, chosen by `GenerateRequest.adapter`.
+
+    `Backend.start` loads those of `BackendConfig.lora_modules`.
+    """
+
+    async def load_adapter(self, adapter: LoraAdapter) -> None:
+        """Load an adapter while the engine runs.
+
+        Raise `UserError` if it is invalid or there are too many, `BackendUnavailable` if the engine stops.
+        """
+        ...
+
+    async def unload_adapter(self, adapter_id: int) -> None:
+        """Reject new requests with this adapter, and free its memory once those in flight have ended.
+
+        Raise `ModelNotFound` if it is not loaded.
+        """
+        ...
+
+
+def check_adapters(backend: Backend, config: BackendConfig) -> None:
+    """Raise `ConfigError` if adapters are enabled and the backend can't serve them."""
+    if config.enable_lora and not isinstance(backend, ServesAdapters):
+        raise ConfigError(f"--enable-lora, --lora-modules: {NO_ADAPTERS}")
 
 
 BackendFactory = Callable[[BackendConfig, BackendContext], Backend]

@@ -102,6 +102,8 @@ class GenerateRequest(Struct, frozen=True):
     """A backend may begin with the request of a client that has the lowest number."""
     images: tuple[str, ...] = ()
     """`PreparedImages.keys`, if the prompt has images."""
+    adapter: int = 0
+    """Id of the LoRA adapter that generates; 0: the model itself."""
 
     @property
     def http_request_id(self) -> str:

@@ -13,6 +13,7 @@ from fllm.interfaces import Backend, MetricsContext
 from fllm.plugins.loader import Plugins
 from fllm.plugins.parser_detection import AUTO
 from fllm.values import ModelCard
+from fllm_api.adapters import AdapterRegistry
 from fllm_api.app import create_app
 from fllm_api.app_state import AppState, ParserChoice
 from fllm_api.cli.model_files import ModelFiles
@@ -80,6 +81,13 @@ def create_app_state(
             "tool_call_parser": _choice(config.tool_call_parser, settings.server.tool_call_parser),
             "reasoning_parser": _choice(config.reasoning_parser, settings.server.reasoning_parser),
         },
+        adapters=AdapterRegistry(
+            backend,
+            settings.backend_config.lora_modules,
+            model=settings.backend_config.model if settings.backend_config.enable_lora else None,
+            model_names=(config.served_model_name, *config.served_model_aliases),
+            directories=config.lora_dirs,
+        ),
         collectors=plugins.collectors(metrics),
         isolates_clients=isolates_clients(config, card),
     )

@@ -18,7 +18,7 @@ import rich_click as click
 
 from fllm.concurrency.timeout_executor import TaskTimeout, TimeoutExecutor
 from fllm.errors import ModelError
-from fllm.interfaces import Backend, BackendContext
+from fllm.interfaces import Backend, BackendContext, check_adapters
 from fllm.model_check import ModelCheck
 from fllm.plugins.loader import Plugins
 from fllm_api.cli.bind import allow_address_reuse, server_url
@@ -59,6 +59,7 @@ async def _serve(
                 progress=on_progress, plugins=settings.plugin_config, load_grammar=plugins.grammars.load
             )
             backend: Backend = plugins.backends.load(settings.backend)(settings.backend_config, context)
+            check_adapters(backend, settings.backend_config)
             stack.push_async_callback(_stop, backend)
             started = await _run_unless_interrupted(interrupted, _start(settings, plugins, backend))
         if started is None:

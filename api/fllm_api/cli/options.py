@@ -20,6 +20,7 @@ from fllm_api.cli.param_types import (
     Integer,
     Json,
     KeyValue,
+    LoraModules,
     NonEmptyText,
     Number,
     Origins,
@@ -59,6 +60,7 @@ MODEL = click.RichArgument(
 )
 
 _model = partial(click.RichOption, panel="Model")
+_lora = partial(click.RichOption, panel="LoRA adapters")
 _engine = partial(click.RichOption, panel="Engine")
 _chat = partial(click.RichOption, panel="Chat")
 _http = partial(click.RichOption, panel="HTTP")
@@ -97,6 +99,38 @@ MODEL_OPTIONS = [
     ),
     _model(["--max-model-len"], type=POSITIVE, help="Maximum number of tokens in prompt and output."),
     _model(["--seed"], type=Integer(min=0), help="Seed of requests without one, and of dummy weights."),
+]
+LORA_OPTIONS = [
+    _lora(
+        ["--lora-modules"],
+        type=LoraModules(),
+        multiple=True,
+        show_default="none",
+        help="LoRA adapters: NAME=DIRECTORY, or JSON with name, path and base_model_name. "
+        "Requests choose one by its name, as their model.",
+    ),
+    _lora(["--enable-lora"], is_flag=True, help="Implied by the other options."),
+    _lora(
+        ["--max-loras"],
+        type=POSITIVE,
+        show_default="no maximum",
+        help="Maximum number of different adapters in one step.",
+    ),
+    _lora(["--max-cpu-loras"], type=POSITIVE, default=64, help="Maximum number of adapters loaded at once."),
+    _lora(["--max-lora-rank"], type=POSITIVE, default=512, help="Largest rank of an adapter."),
+    _lora(
+        ["--enable-runtime-lora-loading"],
+        is_flag=True,
+        envvar=["FURIOSA_LLM_ENABLE_RUNTIME_LORA_LOADING", "VLLM_ALLOW_RUNTIME_LORA_UPDATING"],
+        help="Offer /v1/load_lora_adapter and /v1/unload_lora_adapter. Every client may use them.",
+    ),
+    _lora(
+        ["--lora-dir"],
+        type=click.Path(exists=True, file_okay=False, path_type=Path),
+        multiple=True,
+        show_default="none",
+        help="Directory that /v1/load_lora_adapter may load adapters from.",
+    ),
 ]
 ENGINE_OPTIONS = [
     _engine(
@@ -403,6 +437,7 @@ CONFIG = _config(["--config"], type=FILE, is_eager=True, callback=read_config, h
 SERVE_PARAMS: list[click.Parameter] = [
     MODEL,
     *MODEL_OPTIONS,
+    *LORA_OPTIONS,
     *ENGINE_OPTIONS,
     *CHAT_OPTIONS,
     *HTTP_OPTIONS,

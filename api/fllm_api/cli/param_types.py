@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import msgspec
 import rich_click as click
+from msgspec import Struct
 
 from fllm.config import Device, PluginConfig
 from fllm.errors import FllmError
@@ -13,6 +14,7 @@ from fllm.model.devices import parse_devices
 from fllm.plugins.loader import Plugins, load_plugins
 from fllm.plugins.registry import BackendEntry, Registry
 from fllm_api.cors import normalize_origin
+from fllm_api.protocol.lora import AdapterName, AdapterPath
 
 
 def plugins_of(ctx: click.Context) -> Plugins:
@@ -115,6 +117,17 @@ class KeyValue(click.ParamType[tuple[str, str]]):
         return key, text
 
 
+LORA_EXAMPLE = '{"name": "sql", "path": "/adapters/sql"}'
+
+
+class LoraModule(Struct, frozen=True, forbid_unknown_fields=True):
+    """A value of ``--lora-modules``."""
+
+    name: AdapterName
+    path: AdapterPath
+    base_model_name: str | None = None
+
+
 class Json(click.ParamType[Any]):
     """JSON of one Python type. The configuration file contains the value itself."""
 
@@ -131,6 +144,37 @@ class Json(click.ParamType[Any]):
             return msgspec.convert(value, self._type)
         except msgspec.MsgspecError as error:
             self.fail(f"{value!r} is not valid; expected JSON such as {self._example}: {error}", param, ctx)
+
+
+class LoraModules(click.ParamType[LoraModule]):
+    """A LoRA adapter, in vLLM's forms: ``NAME=PATH``, or a JSON object with ``name`` and ``path``."""
+
+    name = "NAME=PATH | JSON"
+
+    def split_envvar_value(self, rv: str) -> list[Any]:
+        """Split at white space, unless the value is JSON: one object, or a list of them."""
+        if rv.strip().startswith("["):
+            return _decode_list(rv)
+        return [rv] if rv.strip().startswith("{") else rv.split()
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> LoraModule:
+        """Parse the name and the path. Whether the adapter exists is checked later."""
+        try:
+            if isinstance(value, str) and not value.lstrip().startswith("{"):
+                name, _, path = value.partition("=")
+                value = {"name": name.strip(), "path": path.strip()}
+            elif isinstance(value, str):
+                value = msgspec.json.decode(value)
+            return value if isinstance(value, LoraModule) else msgspec.convert(value, LoraModule)
+        except msgspec.MsgspecError as error:
+            self.fail(f"{value!r} is not valid; expected NAME=PATH or {LORA_EXAMPLE}: {error}", param, ctx)
+
+
+def _decode_list(text: str) -> list[Any]:
+    try:
+        return msgspec.json.decode(text, type=list[Any])
+    except msgspec.MsgspecError:
+        return [text]
 
 
 class Devices(click.ParamType[tuple[Device, ...]]):

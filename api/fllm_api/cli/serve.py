@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import socket
 import time
 from contextlib import ExitStack
@@ -29,6 +30,7 @@ from fllm_api.intake.shared_prefix_file import read_shared_prefix
 log = logging.getLogger("fllm.server")
 
 NAME_OPTION = "--served-model-name"
+LORA_OPTION = "--lora-modules"
 MAX_TEMPLATE_BYTES = 1024**2
 """Maximum size of the ``--chat-template`` file."""
 
@@ -38,11 +40,11 @@ environment over the file."""
 
 
 class ServeCommand(click.RichCommand):
-    """Accepts several values after one ``--served-model-name``, as vLLM does."""
+    """Accepts several values after one ``--served-model-name`` or ``--lora-modules``, as vLLM does."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the arguments with one option for each name."""
-        args[:] = repeat_name_option(args)  # the same list, which parsing empties: it may hold a key
+        """Parse the arguments with one option for each value."""
+        args[:] = repeat_options(args)  # the same list, which parsing empties: it may hold a key
         return super().parse_args(ctx, args)
 
 
@@ -76,21 +78,24 @@ def serve(ctx: click.RichContext, /, **options: Any) -> None:
         run(settings, plugins, sockets, started_at)
 
 
-def repeat_name_option(args: list[str]) -> list[str]:
-    """Return ``MODEL --served-model-name a b`` with the option before each name.
+def repeat_options(args: list[str]) -> list[str]:
+    """Return ``MODEL --served-model-name a b --lora-modules c=d e=f`` with the option before each value.
 
-    MODEL must be first. Otherwise it could be any of the values.
+    MODEL must precede the names. Otherwise it could be any of the values. That of ``--lora-modules`` are
+    ``NAME=PATH`` or JSON, so it may follow them.
     """
-    if not args or args[0].startswith("-"):
-        return args
     repeated: list[str] = []
-    names: int | None = None
+    repeats_names = bool(args) and not args[0].startswith("-")
+    option, values = "", 0
     for arg in args:
         if arg.startswith("-"):
-            names = {NAME_OPTION: 0, f"{NAME_OPTION}=": 1}.get(arg[: len(NAME_OPTION) + 1])
-        elif names is not None:
-            repeated += [NAME_OPTION] if names else []
-            names += 1
+            option, equals, _ = arg.partition("=")
+            values = len(equals)
+        elif (option == NAME_OPTION and repeats_names) or (option == LORA_OPTION and re.search("[={]", arg)):
+            repeated += [option] if values else []
+            values += 1
+        else:
+            option = ""
         repeated.append(arg)
     return repeated
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import os
 import ssl
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
 
-from fllm.config import BackendConfig, Device, MetricsConfig, PluginConfig
+from fllm.config import BackendConfig, Device, LoraAdapter, MetricsConfig, PluginConfig
 from fllm.errors import ConfigError, ModelError
 from fllm.interfaces import BackendFactory
 from fllm.model.source import ModelSource, locate
@@ -20,6 +23,7 @@ from fllm.plugins.parser_detection import NO_PARSER
 from fllm.plugins.registry import BackendEntry, Registry
 from fllm_api.api_keys import ApiKeys
 from fllm_api.cli.options import NO_GRAMMAR
+from fllm_api.cli.param_types import LoraModule
 from fllm_api.cli.parser_selection import load_possible_parsers
 from fllm_api.config import MAX_IMAGES, RateLimits, ServerConfig
 from fllm_api.tls import ServerTls, TlsFiles
@@ -68,6 +72,7 @@ def settings_from_options(
     names = list(dict.fromkeys(options["served_model_name"] or (source.name,)))
     inner = choose_backend(plugins.backends, options["backend"], devices)
     _check_backend_options(plugins.backends, inner, dict(options["backend_option"]))
+    adapters = _lora_adapters(options, names)
     backend, *chain = _wrap_in_process(inner, plugins.backends, enabled=options["engine_process"])
     return Settings(
         backend=backend,
@@ -78,6 +83,8 @@ def settings_from_options(
             devices=devices,
             chain=tuple(chain),
             options=dict(options["backend_option"]),
+            enable_lora=bool(adapters or options["enable_lora"] or options["enable_runtime_lora_loading"]),
+            lora_modules=adapters,
             dtype=DTYPE_ALIASES.get(options["dtype"], options["dtype"]),
             grammar=None if options["grammar_backend"] == NO_GRAMMAR else options["grammar_backend"],
             visible_tokens=_visible_tokens(options, plugins),
@@ -100,6 +107,7 @@ def settings_from_options(
             allowed_media_domains=tuple(host.lower() for host in options["allowed_media_domains"]),
             max_images=(options["limit_mm_per_prompt"] or {}).get("image", MAX_IMAGES),
             shared_prefixes=options["shared_prefix"],
+            lora_dirs=_lora_dirs(options),
             limits=_limits(options["limit"]),
             tls=_tls(options),
             trusted_proxies=_trusted_proxies(options["trusted_proxies"]),
@@ -204,6 +212,42 @@ def _locate_model(model: str | None) -> ModelSource:
 def _check_revision(revision: str | None, source: ModelSource) -> None:
     if revision is not None and source.kind != "hub":
         raise ConfigError(f"--revision {revision} requires a model on the Hub; {source.location!r} is local")
+
+
+def _lora_adapters(options: Mapping[str, Any], model_names: Sequence[str]) -> tuple[LoraAdapter, ...]:
+    """Return the adapters of ``--lora-modules``. Raise `ConfigError` if a name is not unique."""
+    modules: Sequence[LoraModule] = options["lora_modules"]
+    names = Counter([*model_names, *(module.name for module in modules)])
+    for module in modules:
+        if names[module.name] > 1:
+            raise ConfigError(
+                f"--lora-modules: {module.name!r} is the name of another adapter or of the model; "
+                "each needs a name of its own"
+            )
+    limit = options["max_cpu_loras"]
+    if len(modules) > limit:
+        raise ConfigError(f"--lora-modules has {len(modules)} adapters, and --max-cpu-loras is {limit}")
+    return tuple(
+        LoraAdapter(
+            id=number,
+            name=module.name,
+            path=os.path.abspath(os.path.expanduser(module.path)),
+            base_model_name=module.base_model_name,
+        )
+        for number, module in enumerate(modules, 1)
+    )
+
+
+def _lora_dirs(options: Mapping[str, Any]) -> tuple[Path, ...]:
+    enabled, directories = options["enable_runtime_lora_loading"], options["lora_dir"]
+    if enabled and not directories:
+        raise ConfigError(
+            "--enable-runtime-lora-loading requires --lora-dir DIRECTORY: requests may load adapters only "
+            "from there"
+        )
+    if directories and not enabled:
+        raise ConfigError("--lora-dir requires --enable-runtime-lora-loading")
+    return tuple(directories)
 
 
 def _keys(options: Mapping[str, Any]) -> ApiKeys:

@@ -80,7 +80,7 @@ def _new_encoder(body: ChatRequest, prepared: PreparedChat, server: AppState) ->
     tool_parser = prepared.request.tool_parser
     formatter = TokenFormatter(server.tokenizer, as_ids=bool(body.return_tokens_as_token_ids))
     return ChatEncoder(
-        ResponseHeader(new_id("chatcmpl-"), server.config.served_model_name),
+        ResponseHeader(new_id("chatcmpl-"), server.model_name(prepared.request.adapter)),
         UsageAccumulator(len(prompt), prepared.request.n, body.stream_options),
         role=prepared.role,
         formatter=formatter if body.logprobs else None,

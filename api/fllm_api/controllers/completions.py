@@ -49,7 +49,7 @@ def _new_encoder(
     prompt_tokens = sum(map(len, prepared.request.prompts))
     formatter = TokenFormatter(server.tokenizer, as_ids=bool(body.return_tokens_as_token_ids))
     return CompletionEncoder(
-        ResponseHeader(new_id("cmpl-"), server.config.served_model_name),
+        ResponseHeader(new_id("cmpl-"), server.model_name(prepared.request.adapter)),
         UsageAccumulator(prompt_tokens, prepared.request.n, body.stream_options),
         n=prepared.request.n,
         formatter=None if body.logprobs is None else formatter,

@@ -58,6 +58,7 @@ def prepare_chat(
     """
     reject_unsupported_fields(body, () if server.request_templates is None else ("chat_template",))
     check_fields(body, server)
+    adapter = server.adapters.find(body.model)
     n, best_of, beam = resolve_candidates(body)
     check_sequences(1, n, best_of, beam, max_sequences(server.card, server.config))
     logprobs, stop = _logprobs(body), stop_strings(body)
@@ -110,6 +111,7 @@ def prepare_chat(
         priority=body.priority or 0,
         calls_only=plan.calls_only,
         cache_salt=body.cache_salt or "",
+        adapter=adapter,
         shared_tokens=count_shared_tokens([ids], server),
         context=ParserContext(
             prompt=prompt,

@@ -64,6 +64,7 @@ def prepare_completion(body: CompletionRequest, server: AppState) -> Pieces[Prep
     """Validate and tokenize a request. Raise `RequestError` if it is invalid."""
     reject_unsupported_fields(body)
     check_fields(body, server)
+    adapter = server.adapters.find(body.model)
     tokenizer, card = server.tokenizer, server.card
     prompts = split_prompts(body.prompt)
     n, best_of, beam = resolve_candidates(body)
@@ -132,6 +133,7 @@ def prepare_completion(body: CompletionRequest, server: AppState) -> Pieces[Prep
         continues_prompt=True,
         priority=body.priority or 0,
         cache_salt=body.cache_salt or "",
+        adapter=adapter,
         shared_tokens=count_shared_tokens(token_ids, server),
         output_constraint=output_constraint,
     )

@@ -4,11 +4,12 @@ from fllm.batching.backend import BatchedBackend
 from fllm.batching.limits import BatchLimits, check_length
 from fllm.batching.pooling_backend import BatchedPoolingBackend
 from fllm.batching.pooling_runner import PoolingRow, PoolingRunner
-from fllm.batching.runner import ModelRunner, Row, RunnerCapabilities, Sampled
+from fllm.batching.runner import AppliesAdapters, ModelRunner, Row, RunnerCapabilities, Sampled
 from fllm.batching.verification import expand_drafts, num_samples, verify_drafts
 from fllm.values import stop_tokens
 
 __all__ = [
+    "AppliesAdapters",
     "BatchLimits",
     "BatchedBackend",
     "BatchedPoolingBackend",

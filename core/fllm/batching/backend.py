@@ -24,8 +24,15 @@ from fllm.batching.step_watchdog import StepWatchdog
 from fllm.batching.token_filter import TokenFilter
 from fllm.concurrency.timeout_executor import TaskTimeout, TooManyHung
 from fllm.concurrency.turn_executor import Pieces, TurnExecutor
-from fllm.config import BackendConfig
-from fllm.errors import BackendLost, BackendUnavailable, ConfigError, FllmError, RequestError
+from fllm.config import BackendConfig, LoraAdapter
+from fllm.errors import (
+    BackendLost,
+    BackendUnavailable,
+    ConfigError,
+    FllmError,
+    ModelNotFound,
+    RequestError,
+)
 from fllm.interfaces import BackendContext
 from fllm.pipeline.output_queue import OutputQueue
 from fllm.structured_output.grammar_cache import GrammarCache
@@ -76,6 +83,10 @@ class BatchedBackend:
         self._seeds = random.SystemRandom() if config.seed is None else random.Random(config.seed)
         self._queues: dict[str, OutputQueue[EngineOutput]] = {}
         """Output queue of each request in flight, by request id."""
+        self._adapters = dict.fromkeys((0, *(adapter.id for adapter in config.lora_modules)), 0)
+        """Number of requests in flight of each adapter, by its id; 0 is the model itself."""
+        self._closed_adapters: set[int] = set()
+        """Those that new requests can't use: they are being loaded, or unloaded after the last request."""
         self._card: ModelCard | None = None
         self._thread: Thread | None = None
         self._closed = asyncio.Event()
@@ -99,7 +110,9 @@ class BatchedBackend:
         token_filter = await self._token_filter(request)
         grammar = await self._start_grammar(request)
         self._require_card()  # the engine may have stopped in the meantime
+        self._require_adapter(request.adapter)
         queue = self._open_queue(request.request_id)
+        self._adapters[request.adapter] += 1
         self._engine.submit(
             request,
             seed=self._seed(request),
@@ -117,6 +130,33 @@ class BatchedBackend:
             del self._queues[request.request_id]
             if finish_reason is None:
                 self._engine.abort(request.request_id)
+            self._adapters[request.adapter] -= 1
+            self._remove_unused(request.adapter)
+
+    async def load_adapter(self, adapter: LoraAdapter) -> None:
+        """Load an adapter: read it in a thread of its own, then hand it to the engine between two steps."""
+        self._require_card()
+        if not self._config.enable_lora:
+            raise ConfigError("the engine was started without --enable-lora")
+        if len(self._adapters) > self._config.max_cpu_loras:  # one of them is the model itself
+            raise ConfigError(
+                f"{self._config.max_cpu_loras} adapters are loaded (--max-cpu-loras): unload one first"
+            )
+        self._adapters[adapter.id] = 0  # counts at once, so that no others are loaded in its place
+        self._closed_adapters.add(adapter.id)
+        try:
+            install = await asyncio.to_thread(self._engine.read_adapter, adapter)
+            await self._call_in_engine(install)
+            self._closed_adapters.remove(adapter.id)
+        except BaseException:
+            self._remove_unused(adapter.id)
+            raise
+
+    async def unload_adapter(self, adapter_id: int) -> None:
+        """Unload an adapter once no request uses it."""
+        self._require_adapter(adapter_id)
+        self._closed_adapters.add(adapter_id)
+        self._remove_unused(adapter_id)
 
     async def prepare_images(self, images: Sequence[bytes], client: str) -> PreparedImages:
         """Return the prepared images. They have a thread of their own, in which clients take turns.
@@ -208,6 +248,30 @@ class BatchedBackend:
         if self._card is None:
             raise BackendUnavailable("the engine is not running")
         return self._card
+
+    def _require_adapter(self, adapter_id: int) -> None:
+        if adapter_id not in self._adapters or adapter_id in self._closed_adapters:
+            raise ModelNotFound("the adapter is not loaded, or no longer")
+
+    def _remove_unused(self, adapter_id: int) -> None:
+        """Free an adapter that is closed to new requests, if no other uses it."""
+        if adapter_id in self._closed_adapters and not self._adapters[adapter_id]:
+            self._closed_adapters.remove(adapter_id)
+            del self._adapters[adapter_id]
+            self._engine.remove_adapter(adapter_id)
+
+    async def _call_in_engine(self, function: Callable[[], None]) -> None:
+        """Call a function in the engine thread. Raise its error; `BackendUnavailable` if the engine ends."""
+        called: asyncio.Future[Any] = asyncio.wrap_future(self._engine.call(function))
+        closed: asyncio.Future[Any] = asyncio.create_task(self._closed.wait())
+        try:
+            await asyncio.wait([called, closed], return_when=asyncio.FIRST_COMPLETED)
+            if not called.done():
+                raise BackendUnavailable("the engine has ended")
+            called.result()
+        finally:
+            closed.cancel()
+            called.cancel()
 
     async def _start_grammar(self, request: GenerateRequest) -> GrammarState | None:
         if request.constraint is None or self._grammar_cache is None:

@@ -33,6 +33,11 @@ def _hash_namespace(name: str) -> bytes:
     return blake2b(name.encode(), digest_size=32, person=b"namespace").digest() if name else b""
 
 
+def hash_adapter(adapter: int) -> bytes:
+    """Return what precedes the first block of a sequence, because adapters change keys and values."""
+    return blake2b(b"%d" % adapter, digest_size=32, person=b"adapter").digest() if adapter else b""
+
+
 class BlockPool:
     """Allocates the blocks of a KV cache and counts their references. Every operation on a block is O(1)."""
 

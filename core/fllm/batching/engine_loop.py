@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable
+from concurrent.futures import Future
 from functools import partial
 from queue import Empty, SimpleQueue
 
@@ -13,11 +14,12 @@ from msgspec.structs import replace
 from fllm.batching.block_pool import BlockPool
 from fllm.batching.limits import BatchLimits, context_length
 from fllm.batching.ngram_drafter import NgramDrafter
-from fllm.batching.runner import ModelRunner, check_runner
+from fllm.batching.runner import AppliesAdapters, ModelRunner, check_runner
 from fllm.batching.scheduler import Outcome, Scheduler
 from fllm.batching.token_filter import TokenFilter
-from fllm.config import BackendConfig
+from fllm.config import BackendConfig, LoraAdapter
 from fllm.errors import BackendError, ConfigError, format_error
+from fllm.interfaces import NO_ADAPTERS
 from fllm.structured_output.grammar_state import GrammarState
 from fllm.structured_output.mask_worker import MaskWorker
 from fllm.values import EngineStats, GenerateRequest, ModelCard, Progress
@@ -45,6 +47,8 @@ class EngineLoop:
         self._limits = limits.with_config(config)
         if config.speculative_config and not runner.capabilities.verifies_drafts:
             raise ConfigError("--speculative-config: this backend can't verify drafts; leave it out")
+        if config.enable_lora and not isinstance(runner, AppliesAdapters):
+            raise ConfigError(f"--enable-lora, --lora-modules: {NO_ADAPTERS}")
         self._commands: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._failures = 0
         self._stalled = False
@@ -57,6 +61,8 @@ class EngineLoop:
         """Load the model and allocate its KV cache. Return the card with the limits that result from both."""
         config, limits, speculation = self._config, self._limits, self._config.speculative_config
         card = self._runner.load(progress)
+        for adapter in config.lora_modules:
+            self.read_adapter(adapter)()
         blocks = self._runner.allocate(limits.block_size)
         length = context_length(card, config, blocks * limits.block_size)
         pool = BlockPool(blocks, limits.block_size, enable_caching=config.enable_prefix_caching)
@@ -122,6 +128,22 @@ class EngineLoop:
         """Free a sequence before the next step. Do nothing if it has already ended."""
         self._commands.put(partial(self._scheduler.abort, request_id))
 
+    def read_adapter(self, adapter: LoraAdapter) -> Callable[[], None]:
+        """Return `AppliesAdapters.read_adapter`."""
+        assert isinstance(self._runner, AppliesAdapters), "the configuration was checked"
+        return self._runner.read_adapter(adapter)
+
+    def remove_adapter(self, adapter_id: int) -> None:
+        """Free an adapter before the next step, in which no sequence has it."""
+        assert isinstance(self._runner, AppliesAdapters), "it has read the adapter"
+        self._commands.put(partial(self._runner.remove_adapter, adapter_id))
+
+    def call(self, function: Callable[[], None]) -> Future[None]:
+        """Call a function in the engine thread between two steps. Its error is that of the future."""
+        future: Future[None] = Future()
+        self._commands.put(partial(_resolve, future, function))
+        return future
+
     def end(self) -> None:
         """Let `run` return before the next step."""
         self._commands.put(None)
@@ -164,6 +186,15 @@ class EngineLoop:
             log.exception("a batch failed; requests: %s", ", ".join(ids))
             reason = f"the engine failed on a batch of {len(ids)}: {format_error(error)}"
             return outcomes + [(request_id, BackendError(reason)) for request_id in ids]
+
+
+def _resolve(future: Future[None], function: Callable[[], None]) -> None:
+    if future.set_running_or_notify_cancel():
+        try:
+            function()
+            future.set_result(None)
+        except Exception as error:  # noqa: BLE001  (the caller gets it)
+            future.set_exception(error)
 
 
 def _wake() -> None:

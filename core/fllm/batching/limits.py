@@ -37,6 +37,8 @@ class BatchLimits(Struct, frozen=True, kw_only=True):
     block_size: int = 16
     max_drafting_seqs: int = 2
     """Nothing is drafted while more sequences run, because a large batch has no computation to spare."""
+    max_loras: int | None = None
+    """Maximum number of different LoRA adapters among the running sequences."""
 
     def step_prefill_budget(self, token_budget: int, *, solo: bool) -> float:
         """Return the prefill budget of a step whose batch may hold ``token_budget`` more tokens."""
@@ -72,6 +74,7 @@ class BatchLimits(Struct, frozen=True, kw_only=True):
             max_num_batched_tokens=tokens,
             prefill_budget=self.prefill_budget if config.max_num_batched_tokens is None else None,
             max_drafting_seqs=drafting or self.max_drafting_seqs,
+            max_loras=config.max_loras,
         )
 
 

@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from msgspec import Struct
 
+from fllm.config import LoraAdapter
 from fllm.errors import ConfigError
 from fllm.values import ModelCard, PreparedImages, Progress, SamplingParams, TokenLogprob
 
@@ -50,6 +51,8 @@ class Row(Struct, frozen=True, kw_only=True):
     prompt_logprobs: bool = False
     """Whether to return log-probabilities of the prompt tokens at positions ``start + 1`` to
     ``start + count``."""
+    adapter: int = 0
+    """Id of the LoRA adapter to apply; 0 for none. Only for runners that are `AppliesAdapters`."""
 
 
 class Sampled(Struct, frozen=True, kw_only=True):
@@ -123,6 +126,26 @@ class PreparesImages(Protocol):
         Called from other threads than the runner's own, also while `execute` runs. Raise `fllm.RequestError`
         for a file that is not an image, or is too large.
         """
+        ...
+
+
+@runtime_checkable
+class AppliesAdapters(Protocol):
+    """A `ModelRunner` that applies LoRA adapters: ``--lora-modules`` needs it.
+
+    The rows of a batch may have different adapters.
+    """
+
+    def read_adapter(self, adapter: LoraAdapter) -> abc.Callable[[], None]:
+        """Read and check an adapter. Raise `fllm.UserError` for what the user can fix.
+
+        Called after `ModelRunner.load`, in any thread. Return a function that makes the adapter available to
+        rows. It is called between two batches, in the thread of the runner, and may raise the same errors.
+        """
+        ...
+
+    def remove_adapter(self, adapter_id: int) -> None:
+        """Free an adapter. Called between two batches; no later row has it."""
         ...
 
 

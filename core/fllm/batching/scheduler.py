@@ -146,6 +146,7 @@ class Scheduler:
             arrival_time=arrival_time,
             namespace=namespace,
             shared_tokens=shared_tokens,
+            adapter=request.adapter,
             drafter=self._drafter() if self._drafter and not (grammar or token_filter) else None,
             grammar=grammar,
             token_filter=token_filter,
@@ -271,7 +272,7 @@ class Scheduler:
         admitted = []
         while len(self._running) < self._limits.max_num_seqs:
             sequence = self._waiting.first()
-            if sequence is None or not self._allocate_blocks(sequence):
+            if sequence is None or not (self._fits_adapter(sequence) and self._allocate_blocks(sequence)):
                 break
             self._waiting.pop()
             self._running[sequence.id] = sequence
@@ -281,7 +282,11 @@ class Scheduler:
 
     def _admit_newcomers(self) -> None:
         """Give each client a place in a full batch: the last one of the client that runs most."""
-        while (newcomer := self._find_newcomer()) and self._allocate_blocks(newcomer):
+        while (
+            (newcomer := self._find_newcomer())
+            and self._fits_adapter(newcomer)
+            and self._allocate_blocks(newcomer)
+        ):
             [(client, _)] = Counter(sequence.client for sequence in self._running.values()).most_common(1)
             last = next(each for each in reversed(self._running.values()) if each.client == client)
             self._preempt(last)
@@ -297,6 +302,13 @@ class Scheduler:
         few = min(max(int(size * CLIENT_SHARE), 1), max(running.values()) - 1)
         others = {client for client, count in running.items() if count >= few}
         return self._waiting.first_of_others(others) if few else None
+
+    def _fits_adapter(self, sequence: Sequence) -> bool:
+        """Return whether the sequence may run without more than ``max_loras`` different adapters."""
+        if not sequence.adapter or self._limits.max_loras is None:
+            return True
+        adapters = {each.adapter for each in self._running.values() if each.adapter}
+        return len(adapters | {sequence.adapter}) <= self._limits.max_loras
 
     def _allocate_blocks(self, sequence: Sequence) -> bool:
         """Allocate blocks for all tokens of a waiting sequence, or return False if too few are free."""
@@ -419,6 +431,7 @@ class Scheduler:
             drafts=len(drafts),
             mask=sequence.next_mask if sample and sequence.restricted else None,
             prompt_logprobs=sequence.needs_prompt_logprobs,
+            adapter=sequence.adapter,
         )
         batch.rows.append(_forced_row(sequence, row) if _computes_forced(sequence, row) else row)
 

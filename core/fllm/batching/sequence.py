@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from fllm.batching.block_pool import hash_block
+from fllm.batching.block_pool import hash_adapter, hash_block
 from fllm.batching.ngram_drafter import Drafter
 from fllm.batching.token_filter import TokenFilter
 from fllm.structured_output.grammar_state import GrammarState
@@ -34,6 +34,8 @@ class Sequence(Struct, kw_only=True, eq=False):
     """Mixed into the hash of its first private block, and so into all that follow."""
     shared_tokens: int = 0
     """Number of its first tokens whose full blocks are outside of the namespace."""
+    adapter: int = 0
+    """Id of its LoRA adapter; 0 for none. Blocks are never shared between adapters."""
     drafter: Drafter | None = None
     grammar: GrammarState | None = None
     """State of the grammar, if the output is constrained."""
@@ -128,7 +130,7 @@ class Sequence(Struct, kw_only=True, eq=False):
     def hash_blocks(self, count: int, block_size: int) -> list[bytes]:
         """Return the hashes of its first ``count`` blocks, which must be full."""
         while (index := len(self.block_hashes)) < count:
-            parent = self.block_hashes[-1] if index else b""
+            parent = self.block_hashes[-1] if index else hash_adapter(self.adapter)
             if index == self.shared_tokens // block_size:
                 parent += self.namespace
             start = index * block_size

@@ -17,6 +17,7 @@ from contextlib import aclosing
 import msgspec
 from msgspec import Struct
 
+from fllm.config import LoraAdapter
 from fllm.constraints import Constraint
 from fllm.interfaces import Backend, LoadedParser, LoadedToolParser, Parser, ParserContext
 from fllm.pipeline.beam_search import BeamSearchParams, beam_search
@@ -68,6 +69,8 @@ class PipelineRequest(Struct, frozen=True, kw_only=True):
     """For each prompt, the number of first tokens that are shared whatever the salt. Empty: none."""
     images: tuple[str, ...] = ()
     """`PreparedImages.keys` of the images in the prompts."""
+    adapter: LoraAdapter | None = None
+    """The LoRA adapter that generates; ``None``: the model itself."""
     output_constraint: OutputConstraint | None = None
     """Constraint on each output's text after the reasoning. Not supported together with ``beam``."""
 
@@ -193,6 +196,7 @@ class Pipeline:
             cache_salt=request.cache_salt,
             shared_tokens=request.shared_tokens[i] if request.shared_tokens else 0,
             images=request.images,
+            adapter=request.adapter.id if request.adapter else 0,
         )
 
 

@@ -17,6 +17,7 @@ from fllm import (
     EngineStats,
     FllmError,
     GenerateRequest,
+    LoraAdapter,
     ModelCard,
     PoolingOutput,
     PoolingRequest,
@@ -50,6 +51,8 @@ class ProcessBackend:
     def __init__(self, message: Start, context: BackendContext) -> None:
         self._message = message
         self._context = context
+        self._adapters = {adapter.id: adapter for adapter in message.config.lora_modules}
+        """Loaded adapters by id, for the next child process."""
         self._engine = self._new_engine()
         self._supervisor: asyncio.Task[None] | None = None
 
@@ -72,6 +75,16 @@ class ProcessBackend:
         """Return what the inner backend prepares; raise `BackendUnavailable` if the child is not running."""
         prepared: PreparedImages = await self._engine.call("prepare_images", images, client)
         return prepared
+
+    async def load_adapter(self, adapter: LoraAdapter) -> None:
+        """Load an adapter into the inner backend, and into those of later child processes."""
+        await self._engine.call("load_adapter", adapter)
+        self._adapters[adapter.id] = adapter
+
+    async def unload_adapter(self, adapter_id: int) -> None:
+        """Unload an adapter of the inner backend."""
+        await self._engine.call("unload_adapter", adapter_id)
+        self._adapters.pop(adapter_id, None)
 
     async def status(self) -> EngineStats:
         """Return the inner backend's status; raise `BackendUnavailable` if the child does not send it."""
@@ -96,8 +109,10 @@ class ProcessBackend:
 
     async def _restart(self) -> None:
         self._engine = self._new_engine()
+        config = replace(self._message.config, lora_modules=())
+        message = replace(self._message, config=config, adapters=tuple(self._adapters.values()))
         try:
-            await self._engine.start(self._message)
+            await self._engine.start(message)
         except (FllmError, OSError) as error:
             log.error("the engine can't be started again: %s", error)
         else:

@@ -28,12 +28,15 @@ from fllm import (
     BackendUnavailable,
     EngineOutput,
     GenerateRequest,
+    LoraAdapter,
     Progress,
     RequestError,
+    ServesAdapters,
     UserError,
 )
 from fllm.containment import mapped
 from fllm.errors import FllmError, exhausted_resource
+from fllm.interfaces import check_adapters
 from fllm.logs import REQUEST_ID, configure
 from fllm.plugins.loader import load_plugins
 from fllm_backends.process import messages
@@ -122,7 +125,10 @@ class EngineServer:
         )
         with mapped(_at_start):
             backend = factory(message.config, context)
+            check_adapters(backend, message.config)
             card = await backend.start()
+            for adapter in message.adapters:
+                await _load_again(backend, adapter)
         self._backend = backend
         gc.freeze()  # a full pass of the garbage collector over what is loaded would delay a step
         self.channel.send(messages.Started(card))
@@ -171,6 +177,15 @@ class EngineServer:
             for key, _ in outputs:
                 self._abort(key)
                 self._send_failure(key, error)
+
+
+async def _load_again(backend: Backend, adapter: LoraAdapter) -> None:
+    """Load an adapter of an earlier process. If that fails, only requests for it get an error."""
+    assert isinstance(backend, ServesAdapters), "the configuration was checked"
+    try:
+        await backend.load_adapter(adapter)
+    except UserError as error:
+        log.error("the adapter %s can't be loaded again: %s", adapter.name, error)
 
 
 def _at_start(error: BaseException) -> BaseException:

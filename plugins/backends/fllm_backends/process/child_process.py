@@ -11,7 +11,14 @@ from typing import Any, TypeVar
 from msgspec import Raw, msgpack
 from msgspec.structs import replace
 
-from fllm import BackendUnavailable, EngineOutput, EngineStats, GenerateRequest, ModelCard, Progress
+from fllm import (
+    BackendUnavailable,
+    EngineOutput,
+    EngineStats,
+    GenerateRequest,
+    ModelCard,
+    Progress,
+)
 from fllm.pipeline.output_queue import OutputQueue
 from fllm.values import TokenLogprob, merge_outputs
 from fllm_backends.process import messages

@@ -12,6 +12,7 @@ from fllm import (
     EngineOutput,
     EngineStats,
     GenerateRequest,
+    LoraAdapter,
     ModelCard,
     PluginConfig,
     PoolingOutput,
@@ -41,6 +42,8 @@ class Start(Message, frozen=True):
     plugins: PluginConfig
     log_level: int
     log_format: LogFormat = "console"
+    adapters: tuple[LoraAdapter, ...] = ()
+    """Adapters that an earlier process has loaded: those that can't be loaded again are left out."""
 
 
 class Generate(Message, frozen=True):
@@ -139,7 +142,7 @@ class Failed(Message, frozen=True):
     def error(self) -> errors.FllmError:
         """Return the error, of the same class as in the child."""
         kind: type[errors.FllmError] = getattr(errors, self.kind)
-        if issubclass(kind, errors.ContextTooLong):
+        if issubclass(kind, errors.ContextTooLong | errors.ModelNotFound):
             return kind(self.message, param=self.param)
         if issubclass(kind, errors.RequestError):
             return kind(self.message, param=self.param, code=self.code)
@@ -160,5 +163,7 @@ class Method(NamedTuple):
 METHODS = {
     "pool": Method(tuple[PoolingRequest], PoolingOutput),
     "prepare_images": Method(tuple[list[bytes], str], PreparedImages),
+    "load_adapter": Method(tuple[LoraAdapter], None),
+    "unload_adapter": Method(tuple[int], None),
 }
 """Methods of the abilities that backends may have, by name."""

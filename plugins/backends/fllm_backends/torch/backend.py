@@ -11,6 +11,7 @@ from fllm.config import BackendConfig, Runner
 from fllm.errors import ConfigError
 from fllm.interfaces import Backend, BackendContext
 from fllm_backends.checkpoints.download import check_local_model, fetch_tokenizer_files
+from fllm_backends.checkpoints.lora import read_lora
 from fllm_backends.checkpoints.pooling_config import model_pools, read_pooling_config
 from fllm_backends.torch.hardware import default_device
 from fllm_backends.torch.options import TorchConfig, read_torch_config
@@ -30,6 +31,8 @@ def torch_backend(config: BackendConfig, context: BackendContext) -> Backend:
     if pools(torch_config, config.runner, context):
         return _pooling_backend(torch_config, config, context)
     check_local_model(torch_config.source, weights=not torch_config.dummy)
+    for adapter in config.lora_modules:
+        read_lora(Path(adapter.path), config.max_lora_rank)
     device = torch_config.device or default_device()
     limits = LIMITS[device.kind]
     runner = TorchRunner(torch_config, device, limits.with_config(config).max_num_seqs)

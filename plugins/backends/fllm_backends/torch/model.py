@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
@@ -191,6 +191,19 @@ class CausalLM:
         """Return the most likely token of each row of [rows, hidden]."""
         tokens: list[int] = logit_masks.apply(allowed, self.logits(hidden)).argmax(-1).tolist()
         return tokens
+
+    def wrap_linears(self, wrap: Callable[[int, str, Linear], Linear]) -> None:
+        """Replace the linear layers by ``wrap(index of the layer, name, linear)``, those of experts excepted.
+
+        The names are qkv, output, gate_up and down.
+        """
+        for index, layer in enumerate(self._layers):
+            mlp = layer.mlp
+            if isinstance(mlp, Mlp):
+                gate_up, down = wrap(index, "gate_up", mlp.gate_up), wrap(index, "down", mlp.down)
+                mlp = Mlp(gate_up, down)
+            qkv, output = wrap(index, "qkv", layer.qkv), wrap(index, "output", layer.output)
+            self._layers[index] = replace(layer, qkv=qkv, output=output, mlp=mlp)
 
     def _rotation(
         self, rope: rotary.RotaryEmbedding, batch: AttentionBatch, dtype: torch.dtype

@@ -44,6 +44,8 @@ class TorchConfig(Struct, frozen=True, kw_only=True):
     dummy: bool
     seed: int
     max_model_len: int | None
+    enable_lora: bool
+    max_lora_rank: int
     kv_cache_memory: int | None
     """Size of the KV cache in bytes."""
     threads: int | None
@@ -71,6 +73,8 @@ def read_torch_config(config: BackendConfig) -> TorchConfig:
         dummy=config.load_format == "dummy",
         seed=config.seed or 0,
         max_model_len=config.max_model_len,
+        enable_lora=config.enable_lora,
+        max_lora_rank=config.max_lora_rank,
         kv_cache_memory=_size(backend.kv_cache_memory),
         threads=backend.threads,
     )

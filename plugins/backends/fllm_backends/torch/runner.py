@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from fllm.batching import Row, RunnerCapabilities, Sampled, check_length
-from fllm.config import Device
+from fllm.config import Device, LoraAdapter
 from fllm.errors import ConfigError, ModelError
 from fllm.values import ModelCard, Progress
 from fllm_backends.checkpoints.architecture import Architecture, read_architecture
 from fllm_backends.checkpoints.download import LocalModel, fetch_model
+from fllm_backends.checkpoints.lora import read_lora
 from fllm_backends.checkpoints.model_card import read_model_card
 from fllm_backends.checkpoints.quantized.config import read_quantization
 from fllm_backends.torch.hardware import (
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     import torch
 
     from fllm_backends.torch.executor import Executor
+    from fllm_backends.torch.lora import LoraAdapters
     from fllm_backends.torch.model import Decoder, Weights
     from fllm_backends.torch.weights import TensorSource
 
@@ -49,6 +51,7 @@ class TorchRunner:
     _checkpoint_quantization: str | None = None
     _card: ModelCard
     _executor: Executor | None = None
+    _adapters: LoraAdapters | None = None
 
     def __init__(self, config: TorchConfig, device: Device, max_num_seqs: int) -> None:
         self._config = config
@@ -64,6 +67,7 @@ class TorchRunner:
         """Fetch or convert the model and load its weights. Raise `UserError`."""
         import torch
 
+        from fllm_backends.torch.lora import attach_lora
         from fllm_backends.torch.weights import load_weights
 
         device = torch_device(self._device)
@@ -85,6 +89,8 @@ class TorchRunner:
         try:
             weights = load_weights(architecture, source, progress)
             self._model = self._decoder(architecture, weights, progress)
+            if self._config.enable_lora:
+                self._adapters = attach_lora(self._model)
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise ModelError(f"the weights do not fit into the memory of {device}") from error
         if self._checkpoint_quantization:
@@ -145,9 +151,23 @@ class TorchRunner:
             return max(_MIN_FULL_SEQUENCES * full, self._max_num_seqs * typical)
         return self._max_num_seqs * full
 
+    def read_adapter(self, adapter: LoraAdapter) -> Callable[[], None]:
+        """Read a LoRA adapter. Raise `ModelError` if it is invalid or does not fit the model."""
+        adapters = self._adapters
+        assert adapters, "the configuration enables adapters"
+        checkpoint = read_lora(Path(adapter.path), self._config.max_lora_rank)
+        return partial(adapters.add, adapter.id, adapters.read(checkpoint))
+
+    def remove_adapter(self, adapter_id: int) -> None:
+        """Free a LoRA adapter."""
+        assert self._adapters, "the adapter was loaded"
+        self._adapters.remove(adapter_id)
+
     def execute(self, batch: Sequence[Row]) -> Sequence[Sampled]:
         """Run one batch."""
         assert self._executor, "execute comes after allocate"
+        if self._adapters:
+            self._adapters.select(batch)
         return self._executor.execute(batch)
 
     def close(self) -> None:
@@ -175,7 +195,8 @@ class TorchRunner:
 
         if self._device.kind == "cuda":
             return self._cuda_decoder(architecture, weights)
-        if self._config.quantization != "none" and self._device.kind == "cpu":
+        packs = self._config.quantization != "none" and not self._config.enable_lora
+        if packs and self._device.kind == "cpu":
             import torch
 
             from fllm_backends.torch.fused.decoder import FusedLM, is_supported
