@@ -15,7 +15,9 @@ from fllm.errors import ModelError
 from fllm_backends.checkpoints.quantized.config import read_quantization
 from fllm_backends.checkpoints.quantized.stored_weights import StoredWeight, cache_scales, stored_weights
 from fllm_backends.checkpoints.safetensors_files import open_safetensors, tensor_headers
-from fllm_backends.torch.quantized.reader import QuantizedWeight, dequantize, quantized_weight
+from fllm_backends.torch.quantized.reader import quantized_weight
+from fllm_backends.torch.quantized.weight import QuantizedWeight
+from fllm_backends.torch.weight_matrix import WeightMatrix, as_matrix
 
 log = logging.getLogger("fllm.model")
 
@@ -56,15 +58,21 @@ class Checkpoint:
 
         ``dtype`` is that of a weight that is dequantized. Others stay as they are.
         """
+        weight = self._checked(name, shape)
+        return weight if isinstance(weight, Tensor) else weight.dequantize(dtype)
+
+    def matrix(self, name: str, rows: int, columns: int) -> WeightMatrix:
+        """Return a weight that stays in its file; raise `ModelError` as `tensor` does."""
+        return as_matrix(self._checked(name, (rows, columns)))
+
+    def _checked(self, name: str, shape: tuple[int, ...]) -> Tensor | QuantizedWeight:
         weight = self.weight(name)
         where = self._where(name)
         if tuple(weight.shape) != shape:
             raise ModelError(
                 f"{where} has the shape {list(weight.shape)}; config.json requires {list(shape)}"
             )
-        if not isinstance(weight, Tensor):
-            return dequantize(weight, dtype)
-        if not weight.is_floating_point():
+        if isinstance(weight, Tensor) and not weight.is_floating_point():
             raise ModelError(f"{where} is of type {weight.dtype}; it can't be read without its scales")
         return weight
 
@@ -86,7 +94,7 @@ class Checkpoint:
         ``dtype`` is that of a weight that is dequantized.
         """
         weight = self.weight(name)
-        return weight if isinstance(weight, Tensor) else dequantize(weight, dtype)
+        return weight if isinstance(weight, Tensor) else weight.dequantize(dtype)
 
     def _where(self, name: str) -> str:
         file = self._headers[self._stored(name).parts["values"]].file

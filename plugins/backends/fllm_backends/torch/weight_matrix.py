@@ -50,6 +50,11 @@ class TensorMatrix:
         self._tensor = tensor.detach()
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Type of the stored values."""
+        return self._tensor.dtype
+
+    @property
     def shape(self) -> tuple[int, int]:
         """Number of rows and columns."""
         rows, columns = self._tensor.shape

@@ -12,7 +12,7 @@ from fllm.values import Progress
 from fllm_backends.checkpoints.architecture import Architecture, ExpertShape, LayerKind
 from fllm_backends.torch.checkpoint import Checkpoint
 from fllm_backends.torch.model import Experts, Layer, Linear, Mlp, RMSNorm, Weights
-from fllm_backends.torch.weight_matrix import WeightMatrix
+from fllm_backends.torch.weight_matrix import StackedMatrix, TensorMatrix, WeightMatrix
 
 TASK = "Loading weights"
 _PREFIXES = ("model.", "", "language_model.model.", "model.language_model.")
@@ -90,9 +90,14 @@ class CheckpointSource:
             target.copy_(part)
         return whole
 
-    def matrix(self, names: list[str], *shapes: tuple[int, int]) -> Tensor:
-        """Read and concatenate."""
-        return self.stack(names, *shapes)
+    def matrix(self, names: list[str], *shapes: tuple[int, int]) -> Tensor | WeightMatrix:
+        """Return matrices that stay in their files, or a tensor if no conversion is needed on the way."""
+        parts = [self._checkpoint.matrix(name, *shape) for name, shape in zip(names, shapes, strict=True)]
+        dtypes = [part.dtype for part in parts if isinstance(part, TensorMatrix)]
+        is_plain = len(dtypes) == len(parts)
+        if is_plain and (self._device.type != "cpu" or dtypes == [self._dtype]):
+            return self.stack(names, *shapes)
+        return parts[0] if len(parts) == 1 else StackedMatrix(tuple(parts))
 
 
 class RandomSource:

@@ -17,7 +17,7 @@ from fllm_backends.torch.attention import AttentionBatch, KVCache, uniform_shape
 from fllm_backends.torch.cuda.attention import attend_chunks, attend_decodes
 from fllm_backends.torch.cuda.batch import Batch, build_batch, packed_decode_size
 from fllm_backends.torch.cuda.graphs import DecodeGraphs, GraphRecorder, Recorder
-from fllm_backends.torch.cuda.linear import LINEAR_KINDS, LinearOp
+from fllm_backends.torch.cuda.linear import LINEAR_KINDS, LinearOp, load_linear
 from fllm_backends.torch.cuda.pointwise import norm_rope_and_cache, rms_norm, silu_and_mul
 from fllm_backends.torch.model import Layer, Linear, Mlp, RMSNorm, Weights
 from fllm_backends.torch.weight_matrix import materialize
@@ -140,10 +140,8 @@ class CudaLM:
 
 
 def _layers(a: Architecture, weights: Weights, quantization: str) -> list[_Layer]:
-    layers = (materialize(layer, weights.norm.weight) for layer in weights.layers)
-    return [
-        _layer(layer, kind, LINEAR_KINDS[quantization]) for layer, kind in zip(layers, a.layers, strict=True)
-    ]
+    make_linear = partial(load_linear, quantization=quantization, like=weights.norm.weight)
+    return [_layer(layer, kind, make_linear) for layer, kind in zip(weights.layers, a.layers, strict=True)]
 
 
 def _layer(layer: Layer, kind: LayerKind, make_linear: Callable[[Linear], LinearOp]) -> _Layer:

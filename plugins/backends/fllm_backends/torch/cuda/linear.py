@@ -13,6 +13,8 @@ from torch import Tensor
 from fllm_backends.torch.cuda.matmul import matmul
 from fllm_backends.torch.cuda.pointwise import rms_norm
 from fllm_backends.torch.model import Linear, RMSNorm
+from fllm_backends.torch.quantized.scaled import row_scaled
+from fllm_backends.torch.weight_matrix import materialize
 
 _MAX_WEIGHT_ONLY_ROWS = 64
 """Up to this number of rows, loading the weights costs more than widening them."""
@@ -121,6 +123,26 @@ LINEAR_KINDS: dict[str, Callable[[Linear], LinearOp]] = {
     "fp8": Fp8Linear.from_linear,
 }
 """Linear layers by ``--quantization``."""
+
+_STORED: dict[str, tuple[type[Int8Linear | Fp8Linear], torch.dtype]] = {
+    "int8": (Int8Linear, torch.int8),
+    "fp8": (Fp8Linear, torch.float8_e4m3fn),
+}
+"""Linear layers that take the values of a quantized checkpoint, and the type of these values."""
+
+
+def load_linear(linear: Linear, quantization: str, like: Tensor) -> LinearOp:
+    """Return a linear layer of `LINEAR_KINDS` on the device of ``like``, in its dtype.
+
+    Values that the checkpoint stores in the type of the layer, with a scale for each output, are not rounded
+    again.
+    """
+    if quantization in _STORED:
+        kind, dtype = _STORED[quantization]
+        if stored := row_scaled(linear.weight, dtype):
+            values, scale = (part.to(like.device) for part in stored)
+            return kind(values, scale, linear.bias)
+    return LINEAR_KINDS[quantization](materialize(linear, like))
 
 
 def _scale(x: Tensor, largest: float) -> Tensor:

@@ -8,18 +8,23 @@ from functools import cached_property
 from typing import Annotated
 
 import msgspec
+import numpy as np
 import torch
 from msgspec import Meta, Struct
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fllm.errors import ModelError
 from fllm_backends.torch.quantized.bits import unpack_nibbles
+from fllm_backends.torch.quantized.gguf_blocks import BLOCK, q8_blocks
+from fllm_backends.torch.quantized.weight import QuantizedWeight
 
-_E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+_MAGNITUDES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 """Magnitudes of the 4-bit float of OCP Microscaling (MX 1.0, table 5). The highest bit is the sign."""
+_CODEBOOK = (*_MAGNITUDES, *(-value for value in _MAGNITUDES))
 
 
-class Float4Weight:
+class Float4Weight(QuantizedWeight):
     """Floats of 4 bits, two per byte, with a scale for each group of a row: [..., out, in]."""
 
     def __init__(self, parts: Mapping[str, Tensor]) -> None:
@@ -36,18 +41,31 @@ class Float4Weight:
         if "divisor" in parts:
             self._factor = 1.0 / parts["divisor"].float().item()
 
+    @property
+    def gguf_type(self) -> str | None:
+        """Quantization of GGUF that holds the rows: the halves of MXFP4 are whole numbers of Q8_0."""
+        is_mxfp4 = self._scale.dtype != torch.float8_e4m3fn
+        return "Q8_0" if is_mxfp4 and self.shape[-1] == BLOCK * self._scale.shape[-1] else None
+
+    def blocks(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """Return the bytes of these rows as Q8_0."""
+        doubled = 2 * torch.tensor(_CODEBOOK)[unpack_nibbles(self._values[start:stop])]
+        return q8_blocks(doubled, self._scales(start, stop) / 2)
+
     def rows(self, start: int, stop: int) -> Tensor:
         """Return these entries of the first dimension as float32."""
-        codebook = torch.tensor([*_E2M1, *(-value for value in _E2M1)])
-        values = codebook[unpack_nibbles(self._values[start:stop])]
+        values = torch.tensor(_CODEBOOK)[unpack_nibbles(self._values[start:stop])]
+        scales = self._scales(start, stop)
+        return values * scales.repeat_interleave(self.shape[-1] // scales.shape[-1], -1)
+
+    def _scales(self, start: int, stop: int) -> Tensor:
         scale = self._scale[start:stop]
         if scale.dtype == torch.uint8:
             scale = scale.view(torch.float8_e8m0fnu)  # powers of two
-        scale = scale.float() * self._factor
-        return values * scale.repeat_interleave(self.shape[-1] // scale.shape[-1], -1)
+        return scale.float() * self._factor
 
 
-class TransposedExperts:
+class TransposedExperts(QuantizedWeight):
     """Experts that gpt-oss stores as [experts, out, in], and its class takes as [experts, in, out]."""
 
     def __init__(self, stored: Float4Weight) -> None:
@@ -69,7 +87,7 @@ class _State(Struct):
     nested_offset: float = 0.0
 
 
-class Bitsandbytes4Weight:
+class Bitsandbytes4Weight(QuantizedWeight):
     """Bitsandbytes' 4 bits: a codebook, and the largest magnitude of each block of the flat weight."""
 
     def __init__(self, parts: Mapping[str, Tensor]) -> None:

@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fllm.errors import ModelError
 from fllm_backends.torch.quantized.bits import unpack_whole_words, unpack_words
+from fllm_backends.torch.quantized.gguf_blocks import BLOCK, q4_blocks, q8_blocks
+from fllm_backends.torch.quantized.weight import QuantizedWeight
 
 _AWQ_PACK = 8
 _AWQ_ORDER = (0, 4, 1, 5, 2, 6, 3, 7)
 """Place of each of eight neighbouring integers in a word, counted from the lowest bits."""
 
 
-class GridWeight:
+class GridWeight(QuantizedWeight):
     """``(values - zero_points) * scales``: [out, in]."""
 
     shape: tuple[int, int]
@@ -35,6 +39,39 @@ class GridWeight:
     def zero_points(self, start: int, stop: int) -> Tensor | int:
         """Return the zero points of these rows: [stop - start, groups], or one for all."""
         raise NotImplementedError
+
+    @property
+    def gguf_type(self) -> str | None:
+        """Quantization of GGUF that holds the rows, if groups are multiples of 32 neighbouring columns."""
+        return self._gguf_type
+
+    @cached_property
+    def _gguf_type(self) -> str | None:
+        groups = self.scales(0, 1).shape[1]
+        if self.group_of_column is not None or self.shape[1] % (groups * BLOCK):
+            return None
+        symmetric = self._is_symmetric()
+        if self.bits == 4:
+            return "Q4_0" if symmetric else "Q4_1"
+        return "Q8_0" if self.bits == 8 and symmetric else None
+
+    def _is_symmetric(self) -> bool:
+        zero_points = self.zero_points(0, self.shape[0])
+        return isinstance(zero_points, int) or bool((zero_points == 1 << (self.bits - 1)).all())
+
+    def blocks(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """Return the bytes of these rows in the quantization `gguf_type`."""
+        values, scales = self.values(start, stop), self._of_blocks(self.scales(start, stop))
+        if self.gguf_type == "Q8_0":
+            return q8_blocks(values - 128, scales)
+        zero_points = self.zero_points(start, stop)
+        if self.gguf_type == "Q4_0" or isinstance(zero_points, int):
+            return q4_blocks(values, scales, None)
+        return q4_blocks(values, scales, -scales * self._of_blocks(zero_points))
+
+    def _of_blocks(self, groups: Tensor) -> Tensor:
+        """Return what applies to each block of 32 columns of [rows, groups]: [rows, in / 32]."""
+        return groups.repeat_interleave(self.shape[1] // BLOCK // groups.shape[1], 1)
 
     def rows(self, start: int, stop: int) -> Tensor:
         """Return these rows as float32: [stop - start, in]."""

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fllm.errors import ModelError
+from fllm_backends.torch.quantized.gguf_blocks import BLOCK, q8_blocks
+from fllm_backends.torch.quantized.weight import QuantizedWeight
+from fllm_backends.torch.weight_matrix import StackedMatrix, WeightMatrix
 
 _USUAL_BLOCK = 128
 
 
-class ScaledWeight:
+class ScaledWeight(QuantizedWeight):
     """``(values - zero_point) * scale``, where the values are float8 or int8: [..., out, in]."""
 
     def __init__(self, parts: Mapping[str, Tensor], block_shape: tuple[int, int] | None) -> None:
@@ -23,12 +29,24 @@ class ScaledWeight:
         zero_point = parts.get("zero_point")
         self._zero_point = None if zero_point is None else _Spread(zero_point, self.shape, block_shape)
 
-    @property
+    @cached_property
     def row_scale(self) -> Tensor | None:
         """Scales of the rows, [out] float32, if each row has one and no zero point."""
         if self._zero_point or len(self.shape) != 2 or self._scale.divided[1] != 1:
             return None
         return self._scale.rows(0, self.shape[0])[:, 0].expand(self.shape[0]).contiguous()
+
+    @property
+    def gguf_type(self) -> str | None:
+        """Quantization of GGUF that holds the rows: int8 with scales of rows is Q8_0."""
+        is_row_scaled = self.values.dtype == torch.int8 and self.row_scale is not None
+        return "Q8_0" if is_row_scaled and self.shape[1] % BLOCK == 0 else None
+
+    def blocks(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """Return the bytes of these rows as Q8_0."""
+        assert self.row_scale is not None, "gguf_type says whether there are blocks"
+        scales = self.row_scale[start:stop, None].expand(-1, self.shape[1] // BLOCK)
+        return q8_blocks(self.values[start:stop], scales)
 
     def rows(self, start: int, stop: int) -> Tensor:
         """Return these entries of the first dimension as float32."""
@@ -36,6 +54,18 @@ class ScaledWeight:
         if self._zero_point:
             values -= self._zero_point.rows(start, stop)
         return values.mul_(self._scale.rows(start, stop))
+
+
+def row_scaled(weight: Tensor | WeightMatrix, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
+    """Return values of this type, [out, in], and their scales, [out], if the weight is stored so."""
+    parts = weight.parts if isinstance(weight, StackedMatrix) else (weight,)
+    values, scales = [], []
+    for part in parts:
+        if not isinstance(part, ScaledWeight) or part.values.dtype != dtype or part.row_scale is None:
+            return None
+        values.append(part.values)
+        scales.append(part.row_scale)
+    return torch.cat(values), torch.cat(scales)
 
 
 class _Spread:

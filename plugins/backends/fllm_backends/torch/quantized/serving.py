@@ -44,6 +44,8 @@ def served_quantization(
 def _kept_on_cuda(checkpoint: QuantizationConfig, dtype: str, device: torch.device) -> str:
     """Return the quantization of the checkpoint if the device has kernels for it."""
     kept = {"float8": "fp8", "int8": "int8"}.get(checkpoint.values or "", "none")
+    if checkpoint.block_shape:
+        return "none"  # the kernels have one scale for each output
     try:
         check_quantization(kept, dtype, device)
     except ConfigError:

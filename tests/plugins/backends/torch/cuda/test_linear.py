@@ -5,8 +5,12 @@ import torch
 
 pytest.importorskip("triton", reason="the kernels are written in Triton")
 
-from fllm_backends.torch.cuda.linear import LINEAR_KINDS, Fp8Linear, Int8Linear
+from support.quantized_models import Format, float8, int8
+
+from fllm_backends.torch.cuda.linear import LINEAR_KINDS, Fp8Linear, Int8Linear, load_linear
 from fllm_backends.torch.model import Linear, RMSNorm
+from fllm_backends.torch.quantized.scaled import ScaledWeight
+from fllm_backends.torch.weight_matrix import StackedMatrix
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -78,3 +82,26 @@ def test_rounding_to_int8_misses_by_half_a_step_at_most(dtype: torch.dtype) -> N
 def test_a_row_of_zeros_stays_zero() -> None:
     for kind in (Int8Linear, Fp8Linear):
         assert not kind.from_linear(Linear(torch.zeros(4, 16, device=DEVICE))).weight.float().any()
+
+
+@pytest.mark.parametrize(("kind", "form"), [("fp8", float8()), ("fp8", float8(block=(1, 0))), ("int8", int8)])
+def test_the_values_of_a_quantized_checkpoint_are_not_rounded_again(kind: str, form: Format) -> None:
+    given = linear()
+    weights = [form(given.tensor[:32].cpu()), form(given.tensor[32:].cpu())]
+    stored = [ScaledWeight({"values": p["weight"], "scale": p["weight_scale"]}, None) for p, _ in weights]
+    product = load_linear(Linear(StackedMatrix(tuple(stored)), given.bias), kind, given.tensor)
+    assert isinstance(product, Fp8Linear | Int8Linear)
+    dense = torch.cat([dense for _, dense in weights])
+    assert torch.equal((product.weight.float() * product.scale[:, None]).cpu(), dense)
+    x = rows(2)
+    torch.testing.assert_close(product(x), Linear(dense.to(DEVICE), given.bias)(x), rtol=1e-4, atol=1e-3)
+
+
+def test_values_in_blocks_are_rounded_to_the_scales_of_rows() -> None:
+    given = linear()
+    parts, dense = float8(block=(16, 16))(given.tensor.cpu())
+    stored = ScaledWeight({"values": parts["weight"], "scale": parts["weight_scale"]}, (16, 16))
+    product = load_linear(Linear(stored), "fp8", given.tensor)
+    expected = Fp8Linear.from_linear(Linear(dense.to(DEVICE)))
+    assert isinstance(product, Fp8Linear)
+    assert torch.equal(product.weight.float(), expected.weight.float())
