@@ -1,0 +1,31 @@
+"""The threads that run a kernel together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from fllm_backends.torch.fused.thread_team import ThreadTeam, new_counters
+
+
+class KernelThreads:
+    """Runs kernels in the calling thread and in others, which wait for them."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._pool = ThreadPoolExecutor(max(count - 1, 1), "kernels")
+
+    def run(self, kernel: Callable[..., None], phases: int, *arguments: Any) -> None:
+        """Run a kernel of so many phases in all threads; return when all pieces are done.
+
+        A thread may not have begun by then: it will find no piece left.
+        """
+        counters = new_counters(phases)
+        workers = [
+            self._pool.submit(kernel, ThreadTeam(thread, self.count, counters), *arguments)
+            for thread in range(1, self.count)
+        ]
+        kernel(ThreadTeam(0, self.count, counters), *arguments)
+        for worker in workers:
+            worker.cancel()
