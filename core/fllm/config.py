@@ -8,6 +8,8 @@ from msgspec import Meta, Struct
 
 LoadFormat = Literal["auto", "safetensors", "gguf", "dummy"]
 Runner = Literal["auto", "generate", "pooling"]
+ModelImpl = Literal["auto", "native", "transformers"]
+"""Code that computes a model: the backend's own, or transformers'. ``auto``: the backend's if it can."""
 Positive = Annotated[int, Meta(ge=1)]
 
 
@@ -78,6 +80,7 @@ class BackendConfig(Struct, frozen=True, kw_only=True):
     dtype: str = "auto"
     quantization: str | None = None
     load_format: LoadFormat = "auto"
+    model_impl: ModelImpl = "auto"
     seed: int | None = None
     """Seed of dummy weights (``None``: 0) and of requests without a seed (``None``: random)."""
     max_model_len: int | None = None

@@ -254,6 +254,9 @@ class ModelCard(Struct, frozen=True, kw_only=True):
     """What a `PoolingBackend` returns for an input; ``None``: the model generates text."""
     supports_cache_salt: bool = False
     """Whether requests share a prefix cache only as `GenerateRequest.cache_salt` allows, or not at all."""
+    recurrent: bool = False
+    """Whether layers keep a state for each sequence, as in Mamba. KV blocks can't be shared then, computed
+    tokens can't be taken back, and drafts can't be verified."""
     images: ImageSupport | None = None
     """``None``: the model, or the backend, takes only text."""
     runtime: dict[str, Any] = {}

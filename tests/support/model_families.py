@@ -328,6 +328,7 @@ FAMILIES: dict[str, Family] = {
         mamba_num_heads=8,
         mamba_head_dim=32,
         ssm_state_size=16,
+        time_step_min=1e-7,  # transformers applies it to prompts, not to decode steps
         n_groups=2,
         chunk_size=8,
         n_routed_experts=8,
@@ -491,8 +492,8 @@ FAMILIES: dict[str, Family] = {
         refused="cache",
         **LOCAL_EXPERTS,
     ),
-    "deepseek-v3.2": causal("DeepseekV32", refused="indexer", **LATENT, **DEEPSEEK_GROUPS),
-    "glm-moe-dsa": causal("GlmMoeDsa", refused="indexer", **LATENT),
+    "deepseek-v3.2": causal("DeepseekV32", refused="indexed_attention", **LATENT, **DEEPSEEK_GROUPS),
+    "glm-moe-dsa": causal("GlmMoeDsa", refused="indexed_attention", **LATENT),
     "recurrentgemma": causal(
         "RecurrentGemma", lru_width=128, attention_window_size=WINDOW, head_dim=32, refused="cache"
     ),
@@ -507,9 +508,9 @@ FAMILIES: dict[str, Family] = {
 
 
 def build(name: str, **changes: Any) -> Any:
-    """Return a random model of a family, in float32 and evaluation mode. ``changes`` are of its configuration.
+    """Return a random model of a family, in float32 and evaluation mode.
 
-    The weights are spread so that every layer changes the logits.
+    ``changes`` are of its configuration. The weights are spread so that every layer changes the logits.
     """
     family = FAMILIES[name]
     with warnings.catch_warnings():

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 import rich_click as click
 from msgspec import Meta
 
-from fllm.config import LoadFormat, Runner, Speculation
+from fllm.config import LoadFormat, ModelImpl, Runner, Speculation
 from fllm.plugins.parser_detection import AUTO, NO_PARSER
 from fllm_api.cli.config_file import read_config
 from fllm_api.cli.param_types import (
@@ -87,6 +87,12 @@ MODEL_OPTIONS = [
         type=click.Choice(get_args(LoadFormat)),
         default="auto",
         help="Format of the weights. dummy: random weights for the model's configuration.",
+    ),
+    _model(
+        ["--model-impl"],
+        type=click.Choice(get_args(ModelImpl)),
+        default="auto",
+        help="Code that computes the model: native, or that of transformers. auto: native if it can.",
     ),
     _model(
         ["--dtype"], type=click.Choice(DTYPES), default="auto", help="Data type of weights and activations."

@@ -41,10 +41,14 @@ def hash_adapter(adapter: int) -> bytes:
 class BlockPool:
     """Allocates the blocks of a KV cache and counts their references. Every operation on a block is O(1)."""
 
-    def __init__(self, num_blocks: int, block_size: int, *, enable_caching: bool = True) -> None:
+    def __init__(
+        self, num_blocks: int, block_size: int, *, enable_caching: bool = True, share_blocks: bool = True
+    ) -> None:
+        """Create an empty pool. ``share_blocks=False``: no sequence ever uses a block of another."""
         self.num_blocks = num_blocks
         self.block_size = block_size
-        self._enable_caching = enable_caching
+        self._enable_caching = enable_caching and share_blocks
+        self._share_blocks = share_blocks
         self._ref_counts = [0] * num_blocks
         self._empty = list(reversed(range(num_blocks)))
         self._cached: OrderedDict[int, None] = OrderedDict()
@@ -104,7 +108,7 @@ class BlockPool:
 
     def cache(self, block: int, block_hash: bytes) -> None:
         """Make a block in use findable by its hash, unless another block with that hash already is."""
-        if block_hash not in self._block_of:
+        if self._share_blocks and block_hash not in self._block_of:
             self._block_of[block_hash] = block
             self._hash_of[block] = block_hash
 

@@ -65,13 +65,19 @@ class EngineLoop:
             self.read_adapter(adapter)()
         blocks = self._runner.allocate(limits.block_size)
         length = context_length(card, config, blocks * limits.block_size)
-        pool = BlockPool(blocks, limits.block_size, enable_caching=config.enable_prefix_caching)
+        if card.recurrent and speculation is not None:
+            raise ConfigError(
+                "--speculative-config: this model keeps a state that drafts can't be taken back from"
+            )
+        caching = config.enable_prefix_caching and not card.recurrent
+        pool = BlockPool(blocks, limits.block_size, enable_caching=caching, share_blocks=not card.recurrent)
         self._scheduler = Scheduler(
             pool,
             limits,
             max_model_len=length,
             eos_token_ids=card.eos_token_ids,
             drafter=None if speculation is None else partial(NgramDrafter, speculation),
+            recurrent=card.recurrent,
         )
         runtime = {
             "num_speculative_tokens": speculation.num_speculative_tokens if speculation else 0,
@@ -79,7 +85,7 @@ class EngineLoop:
             "block_size": limits.block_size,
             "max_num_seqs": limits.max_num_seqs,
             "max_num_batched_tokens": limits.max_num_batched_tokens,
-            "enable_prefix_caching": config.enable_prefix_caching,
+            "enable_prefix_caching": caching,
         }
         runtime = {**card.runtime, **runtime}
         return replace(card, max_model_len=length, supports_cache_salt=True, runtime=runtime)

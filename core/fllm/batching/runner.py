@@ -30,6 +30,9 @@ class Row(Struct, frozen=True, kw_only=True):
     """Number of tokens to compute."""
     block_table: abc.Sequence[int]
     """Blocks of the sequence, in order."""
+    slot: int = 0
+    """Number, less than ``max_num_seqs``, that no other running sequence has. It stays the same until the
+    sequence ends or starts again at position 0, so a runner can keep a state of the sequence by it."""
     sampling: SamplingParams
     seed: int
     """Seed of this sequence. The random number for position ``p`` depends only on ``(seed, p)``, not on

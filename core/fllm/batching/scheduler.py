@@ -82,6 +82,7 @@ class Scheduler:
         max_model_len: int,
         eos_token_ids: Iterable[int] = (),
         drafter: Callable[[], Drafter] | None = None,
+        recurrent: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pool = pool
@@ -89,11 +90,14 @@ class Scheduler:
         self._max_model_len = min(max_model_len, pool.num_blocks * pool.block_size)
         self._eos_token_ids = tuple(eos_token_ids)
         self._drafter = drafter
+        self._recurrent = recurrent
+        """Whether a sequence can't go back by a token: see `ModelCard.recurrent`."""
         self._clock = clock
         self._last_concurrent_at = -math.inf
         """Time of the latest step with more than one sequence."""
         self._waiting = WaitingQueue()
         self._running: dict[str, Sequence] = {}
+        self._free_slots = list(range(limits.max_num_seqs))
         self._constrained: dict[str, Sequence] = {}
         """Sequences with a grammar, whether they run or wait."""
         self._starting: dict[str, Sequence] = {}
@@ -158,7 +162,10 @@ class Scheduler:
 
     def abort(self, request_id: str) -> None:
         """Drop a sequence and free its blocks at once. Do nothing if it has already ended."""
-        sequence = self._running.pop(request_id, None) or self._waiting.remove(request_id)
+        if sequence := self._running.get(request_id):
+            self._stop_running(sequence)
+        else:
+            sequence = self._waiting.remove(request_id)
         if sequence is not None:
             self._free_blocks(sequence)
             self._unaccepted.pop(request_id, None)
@@ -220,7 +227,7 @@ class Scheduler:
             if sequence.computed < sequence.length:
                 continue  # only a chunk of its prompt
             if row.mask is not None and sequence.grammar and sequence.grammar.missed_mask:
-                sequence.computed -= 1  # another step samples the same token, with the mask
+                self._undo_token(sequence)  # another step samples the same token, with the mask
                 continue
             output = append_tokens(sequence, row, result, self._max_model_len)
             if row.drafts:
@@ -275,7 +282,7 @@ class Scheduler:
             if sequence is None or not (self._fits_adapter(sequence) and self._allocate_blocks(sequence)):
                 break
             self._waiting.pop()
-            self._running[sequence.id] = sequence
+            self._start_running(sequence)
             if not self._is_late(sequence):
                 admitted.append(sequence)
         return admitted
@@ -291,7 +298,7 @@ class Scheduler:
             last = next(each for each in reversed(self._running.values()) if each.client == client)
             self._preempt(last)
             self._waiting.add_first(last)
-            self._running[newcomer.id] = self._waiting.take(newcomer)
+            self._start_running(self._waiting.take(newcomer))
 
     def _find_newcomer(self) -> Sequence | None:
         """Return a sequence of a client that runs few, if the batch is full and another client runs more."""
@@ -334,6 +341,14 @@ class Scheduler:
             self._preempt_last()
         return False
 
+    def _start_running(self, sequence: Sequence) -> None:
+        sequence.slot = self._free_slots.pop()
+        self._running[sequence.id] = sequence
+
+    def _stop_running(self, sequence: Sequence) -> None:
+        del self._running[sequence.id]
+        self._free_slots.append(sequence.slot)
+
     def _preempt_last(self) -> None:
         """Move the sequence that was admitted last back to the front of the queue, for its blocks."""
         sequence = next(reversed(self._running.values()))
@@ -342,8 +357,20 @@ class Scheduler:
         self._preemptions += 1
 
     def _preempt(self, sequence: Sequence) -> None:
-        del self._running[sequence.id]
+        self._stop_running(sequence)
         self._free_blocks(sequence)
+        self._drop_logprobs(sequence)
+
+    def _undo_token(self, sequence: Sequence) -> None:
+        """Let the last computed token be computed again; a state can only be computed from the beginning."""
+        if self._recurrent:
+            sequence.computed = 0
+            self._drop_logprobs(sequence)
+        else:
+            sequence.computed -= 1
+
+    def _drop_logprobs(self, sequence: Sequence) -> None:
+        """Drop log-probabilities that are computed again with their tokens."""
         if not sequence.started and sequence.id not in self._unaccepted:
             sequence.prompt_logprobs = []
         sequence.forced_logprobs = []
@@ -425,6 +452,7 @@ class Scheduler:
             start=start,
             count=count + len(drafts),
             block_table=sequence.block_table,
+            slot=sequence.slot,
             sampling=sequence.sampling,
             seed=sequence.seed,
             sample=sample,

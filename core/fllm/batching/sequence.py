@@ -42,6 +42,8 @@ class Sequence(Struct, kw_only=True, eq=False):
     token_filter: TokenFilter | None = None
     """Restricts its tokens, if the request does so without a grammar."""
     block_table: list[int] = []
+    slot: int = 0
+    """Its number among the running sequences, while it runs."""
     computed: int = 0
     block_hashes: list[bytes] = []
     """Hashes of its first full blocks, as far as they were needed."""

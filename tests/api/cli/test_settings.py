@@ -45,7 +45,18 @@ def test_every_option_reaches_its_struct(tmp_path: Path) -> None:
     template.write_text("hi")
     made = settings(
         *("acme/model", "--revision", "v1", "--served-model-name", "acme", "--served-model-name", "b"),
-        *("--load-format", "dummy", "--dtype", "half", "--quantization", "int8", "--max-model-len", "128"),
+        *(
+            "--load-format",
+            "dummy",
+            "--model-impl",
+            "native",
+            "--dtype",
+            "half",
+            "--quantization",
+            "int8",
+            "--max-model-len",
+            "128",
+        ),
         *("--seed", "7", "--devices", "cuda:0,cuda:1", "--backend", "torch", "--backend-option", "threads=2"),
         *("--backend-option", "kv_cache_memory=b=c", "--no-engine-process", "--max-num-seqs", "3"),
         *("--max-num-batched-tokens", "64", "--no-enable-prefix-caching", "--grammar-backend", "none"),
@@ -79,6 +90,7 @@ def test_every_option_reaches_its_struct(tmp_path: Path) -> None:
         dtype="float16",
         quantization="int8",
         load_format="dummy",
+        model_impl="native",
         seed=7,
         max_model_len=128,
         max_num_seqs=3,

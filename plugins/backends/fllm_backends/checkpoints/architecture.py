@@ -114,6 +114,11 @@ class Architecture(Struct, frozen=True, kw_only=True):
     """Whether the embeddings are also the output head."""
 
     @property
+    def recurrent(self) -> bool:
+        """Whether layers keep a state for each sequence: none of these does."""
+        return False
+
+    @property
     def parameters(self) -> int:
         """Number of weights in the matrices."""
         attention = 2 * self.hidden_size * self.head_dim * (self.heads + self.kv_heads)

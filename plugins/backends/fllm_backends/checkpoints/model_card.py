@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Protocol, TypeAlias
 
 import msgspec
 from msgspec import Meta, Struct
@@ -13,12 +13,35 @@ from fllm.errors import ModelError
 from fllm.files import read_bounded
 from fllm.tokenizer import MAX_TOKENIZER_BYTES
 from fllm.values import ModelCard, SamplingDefaults
-from fllm_backends.checkpoints.architecture import Architecture
 from fllm_backends.checkpoints.json_files import convert, read_object
 
 log = logging.getLogger("fllm.model")
 
 TokenId: TypeAlias = Annotated[int, Meta(ge=0, lt=2**31)]
+
+
+class ModelFacts(Protocol):
+    """What a card says of a model, whatever code computes it."""
+
+    @property
+    def name(self) -> str:
+        """Name of its class."""
+        ...
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens."""
+        ...
+
+    @property
+    def max_positions(self) -> int:
+        """Context length."""
+        ...
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether layers keep a state for each sequence."""
+        ...
 
 
 class _EosTokens(Struct):
@@ -50,16 +73,17 @@ class _TokenizerFile(Struct):
 
 
 def read_model_card(
-    directory: Path, architecture: Architecture, artifact_id: str, runtime: dict[str, Any]
+    directory: Path, model: ModelFacts, artifact_id: str, runtime: dict[str, Any]
 ) -> ModelCard:
     """Return the card of the model in ``directory``; ``runtime`` is added to its runtime facts."""
     return ModelCard(
         tokenizer=str(directory),
-        max_model_len=architecture.max_positions,
-        eos_token_ids=read_eos_token_ids(directory, architecture.vocab_size),
+        max_model_len=model.max_positions,
+        eos_token_ids=read_eos_token_ids(directory, model.vocab_size),
         defaults=read_sampling_defaults(directory),
         artifact_id=artifact_id,
-        runtime={"architecture": architecture.name, "vocab_size": architecture.vocab_size, **runtime},
+        recurrent=model.recurrent,
+        runtime={"architecture": model.name, "vocab_size": model.vocab_size, **runtime},
     )
 
 

@@ -39,6 +39,7 @@ _UPSTREAM_OPTIONS = (
     "dtype",
     "quantization",
     "load_format",
+    "model_impl",
     "seed",
     "max_num_seqs",
     "max_num_batched_tokens",

@@ -38,6 +38,7 @@ _COMPILED_OPTIONS = (
     "dtype",
     "quantization",
     "load_format",
+    "model_impl",
     "seed",
     "enable_prefix_caching",
     "speculative_config",

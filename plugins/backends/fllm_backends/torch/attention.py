@@ -283,7 +283,7 @@ class AttentionBatch:
 
 def _zeros(size: int, like: Tensor) -> Tensor:
     """Return zeros that take memory on a CPU only when they are written. torch writes its own at once."""
-    if like.device.type != "cpu":
+    if like.device.type != "cpu" or not size:
         return like.new_zeros(size)
     return torch.from_numpy(np.zeros(size * like.element_size(), dtype=np.uint8)).view(like.dtype)
 

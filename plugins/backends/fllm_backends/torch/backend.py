@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from fllm.batching import BatchLimits
@@ -14,6 +15,7 @@ from fllm_backends.checkpoints.download import check_local_model, fetch_tokenize
 from fllm_backends.checkpoints.lora import read_lora
 from fllm_backends.checkpoints.pooling_config import model_pools, read_pooling_config
 from fllm_backends.torch.hardware import default_device
+from fllm_backends.torch.model_selection import check_model
 from fllm_backends.torch.options import TorchConfig, read_torch_config
 from fllm_backends.torch.pooling.runner import TorchPoolingRunner
 from fllm_backends.torch.runner import TorchRunner
@@ -30,7 +32,11 @@ def torch_backend(config: BackendConfig, context: BackendContext) -> Backend:
     torch_config = read_torch_config(config)
     if pools(torch_config, config.runner, context):
         return _pooling_backend(torch_config, config, context)
-    check_local_model(torch_config.source, weights=not torch_config.dummy)
+    check_local_model(
+        torch_config.source,
+        weights=not torch_config.dummy,
+        check=partial(check_model, config=torch_config),
+    )
     for adapter in config.lora_modules:
         read_lora(Path(adapter.path), config.max_lora_rank)
     device = torch_config.device or default_device()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -133,6 +133,18 @@ class Decoder(Protocol):
 
         ``allowed`` is [rows, words] with a bit for each token; ``None`` allows all.
         """
+        ...
+
+
+@runtime_checkable
+class StatefulDecoder(Decoder, Protocol):
+    """A decoder whose layers may keep a state for each sequence, by `Row.slot`."""
+
+    state_size: int
+    """Number of bytes of the state of one sequence; 0 if no layer keeps one."""
+
+    def allocate_states(self, slots: int) -> None:
+        """Allocate the states of this number of sequences."""
         ...
 
 

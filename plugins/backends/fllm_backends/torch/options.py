@@ -7,7 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from fllm.config import BackendConfig, Device, LoadFormat
+from fllm.config import BackendConfig, Device, LoadFormat, ModelImpl
 from fllm.errors import ConfigError
 from fllm.model import ModelSource, locate
 from fllm.plugins.backend_options import backend_options
@@ -41,6 +41,9 @@ class TorchConfig(Struct, frozen=True, kw_only=True):
     quantization: str | None
     """Quantization of the weights, or that of the checkpoint. ``None``: what the checkpoint has, where there
     are kernels for it; else int8 on a CPU with AVX2 unless a dtype is given; else none."""
+    model_impl: ModelImpl
+    drafts: bool
+    """Whether drafts are to be verified."""
     dummy: bool
     seed: int
     max_model_len: int | None
@@ -70,6 +73,8 @@ def read_torch_config(config: BackendConfig) -> TorchConfig:
         device=_device(config.devices),
         dtype=config.dtype,
         quantization=quantization or ("none" if config.dtype != "auto" else None),
+        model_impl=config.model_impl,
+        drafts=config.speculative_config is not None,
         dummy=config.load_format == "dummy",
         seed=config.seed or 0,
         max_model_len=config.max_model_len,

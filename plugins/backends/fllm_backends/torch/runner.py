@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec.structs import replace
 
@@ -14,7 +14,7 @@ from fllm.batching import Row, RunnerCapabilities, Sampled, check_length
 from fllm.config import Device, LoraAdapter
 from fllm.errors import ConfigError, ModelError
 from fllm.values import ModelCard, Progress
-from fllm_backends.checkpoints.architecture import Architecture, read_architecture
+from fllm_backends.checkpoints.architecture import Architecture
 from fllm_backends.checkpoints.download import LocalModel, fetch_model
 from fllm_backends.checkpoints.lora import read_lora
 from fllm_backends.checkpoints.model_card import read_model_card
@@ -25,6 +25,7 @@ from fllm_backends.torch.hardware import (
     physical_cores,
     torch_device,
 )
+from fllm_backends.torch.model_selection import read_model
 from fllm_backends.torch.options import TorchConfig
 from fllm_backends.torch.quantized.serving import served_quantization
 
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 
     from fllm_backends.torch.executor import Executor
     from fllm_backends.torch.lora import LoraAdapters
-    from fllm_backends.torch.model import Decoder, Weights
+    from fllm_backends.torch.model import Decoder, StatefulDecoder, Weights
+    from fllm_backends.torch.transformers_lm.model_class import TransformersModel
     from fllm_backends.torch.weights import TensorSource
 
 log = logging.getLogger("fllm.model")
@@ -43,11 +45,12 @@ _MIN_FULL_SEQUENCES, _TYPICAL_LENGTH = 3, 384
 
 
 class TorchRunner:
-    """Runs a decoder of the Llama family on one device."""
+    """Runs a decoder on one device."""
 
     capabilities = RunnerCapabilities(verifies_drafts=True, applies_masks=True)
     _model: Decoder
     _quantization: str | None = None
+    _implementation: Literal["native", "transformers"] = "native"
     _checkpoint_quantization: str | None = None
     _card: ModelCard
     _executor: Executor | None = None
@@ -67,9 +70,6 @@ class TorchRunner:
         """Fetch or convert the model and load its weights. Raise `UserError`."""
         import torch
 
-        from fllm_backends.torch.lora import attach_lora
-        from fllm_backends.torch.weights import load_weights
-
         device = torch_device(self._device)
         if device.type == "cpu":
             torch.set_num_threads(self._config.threads or min(physical_cores(), torch.get_num_threads()))
@@ -81,16 +81,12 @@ class TorchRunner:
             progress=progress,
             check=partial(self._check, device=device),
         )
-        architecture, config = self._check(model.directory, device)
-        self._config = config
-        if self._config.dummy:
-            check_memory(architecture.parameters, "the weights", device)
-        source = self._source(model, device, getattr(torch, dtype))
+        described, self._config = self._check(model.directory, device)
         try:
-            weights = load_weights(architecture, source, progress)
-            self._model = self._decoder(architecture, weights, progress)
-            if self._config.enable_lora:
-                self._adapters = attach_lora(self._model)
+            if isinstance(described, Architecture):
+                self._model = self._native_decoder(described, model, progress)
+            else:
+                self._model = self._transformers_decoder(described, model, progress)
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise ModelError(f"the weights do not fit into the memory of {device}") from error
         if self._checkpoint_quantization:
@@ -100,18 +96,20 @@ class TorchRunner:
                 self._quantization or dtype,
             )
         self._card = read_model_card(
-            model.directory, architecture, model.artifact_id, self._runtime(device, dtype)
+            model.directory, described, model.artifact_id, self._runtime(device, dtype)
         )
         return self._card
 
-    def _check(self, directory: Path, device: torch.device) -> tuple[Architecture, TorchConfig]:
+    def _check(
+        self, directory: Path, device: torch.device
+    ) -> tuple[Architecture | TransformersModel, TorchConfig]:
         """Check a model before its weights are downloaded or read; return how it is served."""
-        architecture = read_architecture(directory)
-        check_length(architecture.max_positions, self._config.max_model_len)
+        described = read_model(directory, self._config)
+        check_length(described.max_positions, self._config.max_model_len)
         quantization = served_quantization(
             self._config.quantization, read_quantization(directory), self._config.dtype, device
         )
-        return architecture, replace(self._config, quantization=quantization)
+        return described, replace(self._config, quantization=quantization)
 
     def allocate(self, block_size: int) -> int:
         """Allocate as many blocks as memory allows and all sequences can use; return their number."""
@@ -119,26 +117,36 @@ class TorchRunner:
 
         from fllm_backends.torch.attention import KVCache
         from fllm_backends.torch.executor import Executor
+        from fllm_backends.torch.model import StatefulDecoder
 
         if block_size % self._model.block_multiple:
             raise ConfigError(
                 f"the block size must be a multiple of {self._model.block_multiple} tokens for this decoder, "
                 f"not {block_size}"
             )
+        if isinstance(self._model, StatefulDecoder):
+            self._allocate_states(self._model)
         like = torch.empty(0, dtype=self._model.cache_dtype, device=self._model.device)
         memory = self._config.kv_cache_memory or kv_cache_budget(like.device)
         shapes = self._model.kv_shapes
         block = sum(shape.elements for shape in shapes) * block_size * like.element_size()
-        blocks = min(memory // block, self._useful_blocks(block_size))
+        blocks = self._useful_blocks(block_size)
+        if block:
+            blocks = min(memory // block, blocks)
         check_memory(blocks * block, "the KV cache", self._model.device)
         try:
             cache = KVCache(shapes, blocks, block_size, like=like)
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise ConfigError(f"a KV cache of {blocks * block} bytes does not fit into memory") from error
         self._executor = Executor(self._model, cache, self._card.eos_token_ids)
-        if self._device.kind == "cuda" and blocks:
+        if self._device.kind == "cuda" and blocks and self._implementation == "native":
             self._warm_up()
         return blocks
+
+    def _allocate_states(self, decoder: StatefulDecoder) -> None:
+        size = self._max_num_seqs * decoder.state_size
+        check_memory(size, f"the states of --max-num-seqs {self._max_num_seqs} sequences", decoder.device)
+        decoder.allocate_states(self._max_num_seqs)
 
     def _useful_blocks(self, size: int) -> int:
         """Return the number of blocks that all sequences use at full length.
@@ -183,6 +191,49 @@ class TorchRunner:
         if self._config.dtype != "auto":
             return self._config.dtype
         return "float32" if self._device.kind == "cpu" else "bfloat16"
+
+    def _transformers_decoder(
+        self, described: TransformersModel, model: LocalModel, progress: Callable[[Progress], None]
+    ) -> Decoder:
+        """Create the decoder of a class of transformers. Raise `UserError`."""
+        import torch
+
+        from fllm_backends.torch.transformers_lm.factory import transformers_decoder
+
+        self._implementation = "transformers"
+        if model.gguf:
+            raise ConfigError("--model-impl transformers: a GGUF file is served by native decoders only")
+        if self._config.quantization not in (None, "none"):
+            raise ConfigError(
+                f"--quantization {self._config.quantization} needs a native decoder; {described.name} has none"
+            )
+        decoder, self._checkpoint_quantization = transformers_decoder(
+            described,
+            None if self._config.dummy else model.directory,
+            device=torch_device(self._device),
+            dtype=getattr(torch, self._dtype()),
+            seed=self._config.seed,
+            progress=progress,
+        )
+        return decoder
+
+    def _native_decoder(
+        self, architecture: Architecture, model: LocalModel, progress: Callable[[Progress], None]
+    ) -> Decoder:
+        """Read the weights and create the decoder. Raise `UserError`."""
+        import torch
+
+        from fllm_backends.torch.lora import attach_lora
+        from fllm_backends.torch.weights import load_weights
+
+        device = torch_device(self._device)
+        if self._config.dummy:
+            check_memory(architecture.parameters, "the weights", device)
+        source = self._source(model, device, getattr(torch, self._dtype()))
+        decoder = self._decoder(architecture, load_weights(architecture, source, progress), progress)
+        if self._config.enable_lora:
+            self._adapters = attach_lora(decoder)
+        return decoder
 
     def _decoder(
         self, architecture: Architecture, weights: Weights, progress: Callable[[Progress], None]
@@ -261,6 +312,7 @@ class TorchRunner:
         runtime = {
             "device": str(device),
             "dtype": dtype,
+            "model_impl": self._implementation,
             "quantization": self._quantization,
             "checkpoint_quantization": self._checkpoint_quantization,
             "torch": str(torch.__version__),

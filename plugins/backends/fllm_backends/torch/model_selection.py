@@ -1,0 +1,46 @@
+"""Select the code that computes a model: a decoder of this project, or a class of transformers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fllm.errors import ConfigError
+from fllm_backends.checkpoints.architecture import Architecture, read_architecture
+from fllm_backends.checkpoints.quantized.config import read_quantization
+from fllm_backends.checkpoints.rope_config import UnsupportedModelError
+from fllm_backends.torch.options import TorchConfig
+
+if TYPE_CHECKING:
+    from fllm_backends.torch.transformers_lm.model_class import TransformersModel
+
+
+def read_model(directory: Path, config: TorchConfig) -> Architecture | TransformersModel:
+    """Read what serves a model directory, from its ``config.json``. Raise `UserError` if nothing does.
+
+    ``--model-impl auto`` selects our own decoder if it supports the model. Only if it does not, transformers
+    is imported.
+    """
+    if config.model_impl != "transformers":
+        try:
+            return read_architecture(directory)
+        except UnsupportedModelError:
+            if config.model_impl == "native":
+                raise
+    from fllm_backends.torch.transformers_lm.model_class import read_transformers_model
+
+    model = read_transformers_model(directory)
+    if config.enable_lora:
+        raise ConfigError(f"--enable-lora, --lora-modules: adapters can't be applied to {model.name}")
+    if model.recurrent and config.drafts:
+        raise ConfigError(
+            f"--speculative-config: {model.name} keeps a state for each sequence, from which drafts can't be "
+            "taken back; leave it out"
+        )
+    return model
+
+
+def check_model(directory: Path, config: TorchConfig) -> None:
+    """Check the class and the quantization of a model by its configuration. Raise `UserError`."""
+    read_model(directory, config)
+    read_quantization(directory)

@@ -1,0 +1,54 @@
+"""Create the decoder of a model that transformers computes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from fllm.containment import contained
+from fllm.errors import ModelError
+from fllm.values import Progress
+from fllm_backends.torch.checkpoint import Checkpoint
+from fllm_backends.torch.hardware import check_memory
+from fllm_backends.torch.transformers_lm.decoder import TransformersLM
+from fllm_backends.torch.transformers_lm.loading import describe, load_model, random_model
+from fllm_backends.torch.transformers_lm.model_class import TransformersModel
+
+log = logging.getLogger("fllm.model")
+
+
+def transformers_decoder(
+    model: TransformersModel,
+    directory: Path | None,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    seed: int,
+    progress: Callable[[Progress], None],
+) -> tuple[TransformersLM, str | None]:
+    """Load the model from a directory and create its decoder; without a directory, with random weights.
+
+    Return the decoder, and how the checkpoint is quantized.
+
+    Raise `ModelError` if its class can't be served, before the weights are read if a model without weights
+    shows it. Raise `ConfigError` if there is too little memory.
+    """
+    _check_class(model, device, dtype)
+    if directory is None:
+        return TransformersLM(random_model(model, device, dtype, seed)), None
+    checkpoint = Checkpoint(directory)
+    loaded = load_model(model, checkpoint, device, dtype, progress)
+    return TransformersLM(loaded), checkpoint.quantization
+
+
+def _check_class(model: TransformersModel, device: torch.device, dtype: torch.dtype) -> None:
+    """Run one token through the model without weights, and compare its size with the memory."""
+    empty = describe(model)
+    size = sum(parameter.numel() for parameter in empty.parameters()) * dtype.itemsize
+    check_memory(size, f"the weights of {model.name} in {dtype}", device)
+    with contained(partial(log.debug, "%s needs weights to run: %s", model.name), passing=(ModelError,)):
+        TransformersLM(empty)

@@ -1,0 +1,139 @@
+"""Attention of a transformers model over our paged KV cache, through transformers' attention interface."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from fllm.errors import ModelError
+from fllm_backends.torch.attention import AttentionBatch, KVCache, KVShape, Pattern
+
+ATTENTION = "fllm"
+"""Name of our attention for transformers. No mask function has this name, so our attention gets no masks."""
+
+NO_INTERFACE = "its attention does not go through transformers' attention interface"
+"""Why some classes can't be served."""
+
+
+def register_attention() -> None:
+    """Make our attention known to transformers."""
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(ATTENTION, _attend)
+
+
+class PagedAttention:
+    """The attention of all layers of one model, over the batch that is computed at the moment."""
+
+    def __init__(self, decoder: nn.Module, config: Any) -> None:
+        """Attach to the attention modules of a decoder. ``config`` is the configuration of its text part."""
+        self._config = config
+        self._sources = _shared_layers(config)
+        self._shapes: dict[int, KVShape] = {}
+        self._cached: dict[int, int] = {}
+        """Layer of the KV cache of each layer of the model that has one."""
+        self._patterns: dict[int, Pattern] = {}
+        self._batch: AttentionBatch | None = None
+        self._cache: KVCache | None = None
+        for module in decoder.modules():
+            if hasattr(module, "layer_idx"):
+                module.paged_attention = self  # type: ignore[assignment]
+
+    @property
+    def shapes(self) -> tuple[KVShape, ...]:
+        """What each layer of the KV cache stores of a token. A forward pass without a batch records it."""
+        return tuple(self._shapes.values())
+
+    @property
+    def layers(self) -> set[int]:
+        """Layers of the model that attended in the pass without a batch."""
+        return set(self._patterns)
+
+    def start(self, batch: AttentionBatch | None, cache: KVCache | None) -> None:
+        """Set the batch that the layers attend in. ``None``: record their shapes, and return zeros."""
+        self._batch, self._cache = batch, cache
+
+    def record(self, module: Any, key: Tensor, value: Tensor, options: dict[str, Any]) -> None:
+        """Record what a layer stores of a token and how it attends."""
+        if getattr(module, "is_causal", True) is False:
+            raise ModelError(f"{type(module).__name__} attends to later tokens; it generates no text")
+        layer: int = module.layer_idx
+        self._patterns[layer] = self._pattern(layer, options)
+        source = self._sources.get(layer, layer)
+        if source == layer:
+            self._cached[layer] = len(self._shapes)
+            self._shapes[layer] = KVShape(key.shape[1], key.shape[2], value.shape[2])
+
+    def attend(self, module: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Store [tokens, kv_heads, dim] keys and values; return [tokens, heads, value_dim]."""
+        batch, cache = self._batch, self._cache
+        if batch is None or cache is None:
+            return query.new_zeros(*query.shape[:2], value.shape[2])
+        layer: int = module.layer_idx
+        source = self._sources.get(layer, layer)
+        index = self._cached[source]
+        if source == layer:
+            cache.write(index, batch.slots, key, value)
+        return batch.attend(query, *cache.layer(index), self._patterns[layer])
+
+    @property
+    def recording(self) -> bool:
+        """Whether there is no batch."""
+        return self._batch is None
+
+    def _pattern(self, layer: int, options: dict[str, Any]) -> Pattern:
+        kinds = getattr(self._config, "layer_types", None)
+        kind = kinds[layer] if kinds else None
+        window = options["sliding_window"]
+        if kind == "sliding_attention" and window is None:
+            window = self._config.sliding_window
+        return Pattern(
+            window=window,
+            chunk=self._config.attention_chunk_size if kind == "chunked_attention" else None,
+            scale=options["scaling"],
+            softcap=options["softcap"],
+            sinks=options["s_aux"],
+        )
+
+
+def _attend(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,  # noqa: ARG001
+    scaling: float | None = None,
+    dropout: float = 0.0,  # noqa: ARG001
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    **kwargs: Any,  # noqa: ARG001
+) -> tuple[Tensor, None]:
+    """Attend as transformers' attention interface requires.
+
+    Queries, keys and values are [batch, heads, tokens, dim]; ``s_aux`` are the sinks of the heads. Return
+    [batch, tokens, heads, dim]. The batch of transformers and its tokens are tokens of one flat batch of
+    ours, in this order.
+    """
+    paged: PagedAttention = module.paged_attention
+    flat = [part.transpose(1, 2).flatten(0, 1) for part in (query, key, value)]
+    if paged.recording:
+        options = {"scaling": scaling, "sliding_window": sliding_window, "softcap": softcap, "s_aux": s_aux}
+        paged.record(module, flat[1], flat[2], options)
+    attended = paged.attend(module, *flat)
+    return attended.view(query.shape[0], query.shape[2], *attended.shape[1:]), None
+
+
+def _shared_layers(config: Any) -> dict[int, int]:
+    """Return the layers that use the keys and values of an earlier layer, and which, as in Gemma 3n."""
+    modes = getattr(config, "kv_sharing_modes", None) or ()
+    latest: dict[str, int] = {}
+    sources = {}
+    for layer, mode in enumerate(modes):
+        kind = config.layer_types[layer]
+        if mode == "store":
+            latest[kind] = layer
+        elif mode == "reuse":
+            sources[layer] = latest[kind]
+    return sources
