@@ -205,7 +205,7 @@ class TorchRunner:
             raise ConfigError("--model-impl transformers: a GGUF file is served by native decoders only")
         if self._config.quantization not in (None, "none"):
             raise ConfigError(
-                f"--quantization {self._config.quantization} needs a native decoder; {described.name} has none"
+                f"--quantization {self._config.quantization} needs a native decoder, unlike {described.name}"
             )
         decoder, self._checkpoint_quantization = transformers_decoder(
             described,
