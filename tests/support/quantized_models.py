@@ -240,20 +240,21 @@ def bitsandbytes(kind: str = "nf4", *, double: bool) -> Format:
             "dtype": "float32",
             "shape": list(weight.shape),
         }
-        tensors = {}
+        tensors, absmax = {}, largest
         if double:
             nested = torch.linspace(-1, 1, 256)
             offset = largest.mean().item()
             scale = (largest - offset).abs().max()
             stored = nearest((largest - offset) / scale, tuple(nested.tolist()))
             largest = nested[stored] * scale + offset
+            absmax = stored.to(torch.uint8)
             state |= {"nested_blocksize": 256, "nested_dtype": "float32", "nested_offset": offset}
             tensors = {"weight.nested_absmax": scale[None], "weight.nested_quant_map": nested}
         codes = nearest(blocks / largest[:, None], tuple(codebook.tolist()))
         pairs = codes.reshape(-1, 2)
         tensors |= {
             "weight": (pairs[:, :1] << 4 | pairs[:, 1:]).to(torch.uint8),
-            "weight.absmax": stored.to(torch.uint8) if double else largest,
+            "weight.absmax": absmax,
             "weight.quant_map": codebook,
             f"weight.quant_state.bitsandbytes__{kind}": torch.tensor(
                 list(json.dumps(state).encode()), dtype=torch.uint8

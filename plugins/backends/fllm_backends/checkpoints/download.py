@@ -18,8 +18,8 @@ from fllm.model import ModelSource, locate
 from fllm.values import Progress
 from fllm_backends.checkpoints.architecture import read_architecture
 from fllm_backends.checkpoints.quantized.config import read_quantization
-from fllm_backends.checkpoints.quantized.stored_weights import stored_weights
-from fllm_backends.checkpoints.safetensors_files import INDEX, SINGLE_FILE, tensor_headers, weight_files
+from fllm_backends.checkpoints.quantized.stored_weights import read_stored_weights
+from fllm_backends.checkpoints.safetensors_files import INDEX, SINGLE_FILE, weight_files
 
 _SETTINGS = ["*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt"]
 """Patterns of the files that are downloaded first: all but the weights."""
@@ -66,8 +66,13 @@ def check_local_model(source: ModelSource, *, weights: bool, check: Check = chec
 
 def check_weights(directory: Path) -> None:
     """Check the headers of the weights, which tell how each is quantized. Raise `ModelError`."""
-    config = read_quantization(directory)
-    stored_weights(tensor_headers(directory), awq_order=config is not None and config.awq_order)
+    read_stored_weights(directory)
+
+
+def count_values(directory: Path) -> int:
+    """Return how many values the weights have, once they are dequantized. Raise `ModelError`."""
+    weights, headers = read_stored_weights(directory)
+    return sum(weight.count_values(headers) for weight in weights.values())
 
 
 def fetch_model(

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from fllm.errors import ModelError
 from fllm_backends.checkpoints.quantized.config import read_quantization
-from fllm_backends.checkpoints.quantized.stored_weights import StoredWeight, cache_scales, stored_weights
-from fllm_backends.checkpoints.safetensors_files import open_safetensors, tensor_headers
+from fllm_backends.checkpoints.quantized.stored_weights import StoredWeight, cache_scales, read_stored_weights
+from fllm_backends.checkpoints.safetensors_files import open_safetensors
 from fllm_backends.torch.quantized.reader import quantized_weight
 from fllm_backends.torch.quantized.weight import QuantizedWeight
 from fllm_backends.torch.weight_matrix import WeightMatrix, as_matrix
@@ -31,11 +31,8 @@ class Checkpoint:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._open: dict[str, Any] = {}
-        self._headers = tensor_headers(directory)
         self._config = read_quantization(directory)
-        self._weights = stored_weights(
-            self._headers, awq_order=self._config is not None and self._config.awq_order
-        )
+        self._weights, self._headers = read_stored_weights(directory)
         if (self._config and self._config.quantized_cache) or cache_scales(self._headers):
             log.info("scales of a quantized KV cache are ignored: the cache is not quantized")
 

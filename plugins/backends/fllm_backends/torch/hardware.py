@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fllm.config import Device
-from fllm.errors import ConfigError
+from fllm.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
     import torch
 
+MIN_CACHE_TOKENS = 512
+"""Tokens for whose KV cache a device must have memory, next to the weights."""
 _CPU_SHARE, _CPU_CAP = 0.25, 4 * 1024**3
 _CUDA_SHARE = 0.85
 _CAPABILITY = {"int8": (8, 0), "fp8": (8, 9)}
@@ -71,14 +75,55 @@ def check_memory(size: int, what: str, device: torch.device) -> None:
         )
 
 
-def kv_cache_budget(device: torch.device) -> int:
-    """Return the number of bytes that the KV cache may take, once the weights are loaded."""
+def check_fits(weights: int, cache: int, form: str, device: torch.device) -> None:
+    """Raise `ConfigError` if a device has less memory left than ``weights`` + ``cache`` bytes.
+
+    ``form`` says in which form the weights are served.
+    """
+    available = free_memory(device)
+    if weights + cache > available:
+        raise ConfigError(
+            f"the model does not fit into the memory of {device}: {_gib(weights)} of weights ({form}) and "
+            f"{_gib(cache)} of KV cache for {MIN_CACHE_TOKENS} tokens, of {_gib(available)} free; choose a "
+            "smaller model, or one that is quantized"
+        )
+
+
+def free_memory(device: torch.device) -> int:
+    """Return the number of bytes that are free on a device."""
     import torch
 
     if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return int(free * _CUDA_SHARE)
-    return min(_CPU_CAP, int(_available_memory() * _CPU_SHARE))
+        return int(torch.cuda.mem_get_info(device)[0])
+    return _available_memory()
+
+
+@contextmanager
+def out_of_memory(message: str) -> Generator[None]:
+    """Raise `ModelError` with this message if the memory of a device is exhausted.
+
+    On CUDA torch raises its `OutOfMemoryError`; the allocator of a CPU raises a plain `RuntimeError`.
+    """
+    import torch
+
+    try:
+        yield
+    except MemoryError as error:
+        raise ModelError(message) from error
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise ModelError(message) from error
+        raise
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB"
+
+
+def kv_cache_budget(device: torch.device) -> int:
+    """Return the number of bytes that the KV cache may take, once the weights are loaded."""
+    free = free_memory(device)
+    return int(free * _CUDA_SHARE) if device.type == "cuda" else min(_CPU_CAP, int(free * _CPU_SHARE))
 
 
 def physical_cores() -> int:

@@ -12,22 +12,25 @@ from msgspec.structs import replace
 
 from fllm.batching import Row, RunnerCapabilities, Sampled, check_length
 from fllm.config import Device, LoraAdapter
-from fllm.errors import ConfigError, ModelError
+from fllm.errors import ConfigError
 from fllm.values import ModelCard, Progress
 from fllm_backends.checkpoints.architecture import Architecture
-from fllm_backends.checkpoints.download import LocalModel, fetch_model
+from fllm_backends.checkpoints.download import LocalModel, count_values, fetch_model
 from fllm_backends.checkpoints.lora import read_lora
 from fllm_backends.checkpoints.model_card import read_model_card
-from fllm_backends.checkpoints.quantized.config import read_quantization
+from fllm_backends.checkpoints.quantized.config import QuantizationConfig, read_quantization
 from fllm_backends.torch.hardware import (
+    MIN_CACHE_TOKENS,
+    check_fits,
     check_memory,
     kv_cache_budget,
+    out_of_memory,
     physical_cores,
     torch_device,
 )
 from fllm_backends.torch.model_selection import read_model
 from fllm_backends.torch.options import TorchConfig
-from fllm_backends.torch.quantized.serving import served_quantization
+from fllm_backends.torch.quantized.serving import PACKED, SERVED, bytes_of_weight, served_quantization
 
 if TYPE_CHECKING:
     import torch
@@ -81,14 +84,12 @@ class TorchRunner:
             progress=progress,
             check=partial(self._check, device=device),
         )
-        described, self._config = self._check(model.directory, device)
-        try:
+        described = self._check(model.directory, device)
+        with out_of_memory(f"the weights do not fit into the memory of {device}"):
             if isinstance(described, Architecture):
                 self._model = self._native_decoder(described, model, progress)
             else:
                 self._model = self._transformers_decoder(described, model, progress)
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise ModelError(f"the weights do not fit into the memory of {device}") from error
         if self._checkpoint_quantization:
             log.info(
                 "the checkpoint is quantized: method=%s served_as=%s",
@@ -100,16 +101,18 @@ class TorchRunner:
         )
         return self._card
 
-    def _check(
-        self, directory: Path, device: torch.device
-    ) -> tuple[Architecture | TransformersModel, TorchConfig]:
-        """Check a model before its weights are downloaded or read; return how it is served."""
+    def _check(self, directory: Path, device: torch.device) -> Architecture | TransformersModel:
+        """Check a model before its weights are downloaded or read, and decide how it is served."""
         described = read_model(directory, self._config)
         check_length(described.max_positions, self._config.max_model_len)
-        quantization = served_quantization(
-            self._config.quantization, read_quantization(directory), self._config.dtype, device
-        )
-        return described, replace(self._config, quantization=quantization)
+        checkpoint, requested = read_quantization(directory), self._config.quantization
+        quantization = served_quantization(requested, checkpoint, self._config.dtype, device)
+        if not isinstance(described, Architecture) and requested not in SERVED:
+            quantization = None
+        self._config = replace(self._config, quantization=quantization)
+        if isinstance(described, Architecture):
+            self._check_size(described, checkpoint, device)
+        return described
 
     def allocate(self, block_size: int) -> int:
         """Allocate as many blocks as memory allows and all sequences can use; return their number."""
@@ -134,10 +137,8 @@ class TorchRunner:
         if block:
             blocks = min(memory // block, blocks)
         check_memory(blocks * block, "the KV cache", self._model.device)
-        try:
+        with out_of_memory(f"a KV cache of {blocks * block} bytes does not fit into memory"):
             cache = KVCache(shapes, blocks, block_size, like=like)
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise ConfigError(f"a KV cache of {blocks * block} bytes does not fit into memory") from error
         self._executor = Executor(self._model, cache, self._card.eos_token_ids)
         if self._device.kind == "cuda" and blocks and self._implementation == "native":
             self._warm_up()
@@ -207,10 +208,14 @@ class TorchRunner:
             raise ConfigError(
                 f"--quantization {self._config.quantization} needs a native decoder, unlike {described.name}"
             )
+        device = torch_device(self._device)
+        if not self._config.dummy:
+            size = count_values(model.directory) * bytes_of_weight(None, None, self._dtype())
+            check_fits(int(size), 0, self._dtype(), device)
         decoder, self._checkpoint_quantization = transformers_decoder(
             described,
             None if self._config.dummy else model.directory,
-            device=torch_device(self._device),
+            device=device,
             dtype=getattr(torch, self._dtype()),
             seed=self._config.seed,
             progress=progress,
@@ -227,8 +232,6 @@ class TorchRunner:
         from fllm_backends.torch.weights import load_weights
 
         device = torch_device(self._device)
-        if self._config.dummy:
-            check_memory(architecture.parameters, "the weights", device)
         source = self._source(model, device, getattr(torch, self._dtype()))
         decoder = self._decoder(architecture, load_weights(architecture, source, progress), progress)
         if self._config.enable_lora:
@@ -246,29 +249,46 @@ class TorchRunner:
 
         if self._device.kind == "cuda":
             return self._cuda_decoder(architecture, weights)
-        packs = self._config.quantization != "none" and not self._config.enable_lora
-        if packs and self._device.kind == "cpu":
+        if self._packs(architecture):
             import torch
 
-            from fllm_backends.torch.fused.decoder import FusedLM, is_supported
+            from fllm_backends.torch.fused.decoder import FusedLM
             from fllm_backends.torch.fused.jit import compile_lock
 
-            if is_supported(architecture):
-                self._quantization = "int8"
-                length = self._config.max_model_len or architecture.max_positions
-                with compile_lock():
-                    fused = FusedLM(
-                        architecture, weights, threads=torch.get_num_threads(), max_positions=length
-                    )
-                    progress(Progress("Compiling the kernels", 0, 1))
-                    fused.compile()
-                    progress(Progress("Compiling the kernels", 1, 1))
-                return fused
+            self._quantization = "int8"
+            length = self._config.max_model_len or architecture.max_positions
+            with compile_lock():
+                fused = FusedLM(architecture, weights, threads=torch.get_num_threads(), max_positions=length)
+                progress(Progress("Compiling the kernels", 0, 1))
+                fused.compile()
+                progress(Progress("Compiling the kernels", 1, 1))
+            return fused
         if self._config.quantization == "int8":
             raise ConfigError(
                 "--quantization int8 needs a cpu with AVX2, and a model with sizes in multiples of 32"
             )
         return CausalLM(architecture, weights)
+
+    def _packs(self, architecture: Architecture) -> bool:
+        """Return whether the weights are packed for the kernels of a CPU."""
+        if self._device.kind != "cpu" or self._config.quantization == "none" or self._config.enable_lora:
+            return False
+        from fllm_backends.torch.fused.decoder import is_supported
+
+        return is_supported(architecture)
+
+    def _check_size(
+        self, architecture: Architecture, checkpoint: QuantizationConfig | None, device: torch.device
+    ) -> None:
+        """Raise `ConfigError` if the weights, as they are served, and a small KV cache do not fit."""
+        from fllm_backends.torch.attention import uniform_shapes
+
+        form = PACKED if self._packs(architecture) else self._config.quantization
+        weights = architecture.parameters * bytes_of_weight(checkpoint, form, self._dtype())
+        if self._config.source.kind == "gguf" and form == PACKED:
+            weights = Path(self._config.source.location).stat().st_size
+        cache = 2 * MIN_CACHE_TOKENS * sum(shape.elements for shape in uniform_shapes(architecture))
+        check_fits(int(weights), cache, self._dtype() if form in (None, "none") else form, device)
 
     def _cuda_decoder(self, architecture: Architecture, weights: Weights) -> Decoder:
         from fllm_backends.torch.cuda.factory import cuda_decoder

@@ -47,6 +47,8 @@ class QuantizationConfig(Struct, frozen=True, kw_only=True):
     """``quant_method``, one of `READABLE`."""
     values: Literal["float8", "int8"] | None = None
     """Type of the stored values, if devices compute with it."""
+    has_grids: bool = False
+    """Whether the values are integers of a few bits, in groups with a scale."""
     block_shape: tuple[int, int] | None = None
     """Rows and columns that share a scale, if there are such blocks."""
     awq_order: bool = False
@@ -116,6 +118,7 @@ def _parse(raw: Any, where: str) -> QuantizationConfig:
     return QuantizationConfig(
         method=method,
         values=_values(method, options),
+        has_grids=method in ("gptq", "awq", "auto-round") or options.format == "pack-quantized",
         block_shape=_block_shape(options, where),
         awq_order=method == "awq" or packing.endswith("awq"),
         zero_offset=0 if options.checkpoint_format == "gptq_v2" else 1,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import prod
+from pathlib import Path
 from typing import Literal
 
 from msgspec import Struct
 
 from fllm.errors import ModelError
-from fllm_backends.checkpoints.safetensors_files import TensorHeader
+from fllm_backends.checkpoints.quantized.config import read_quantization
+from fllm_backends.checkpoints.safetensors_files import TensorHeader, tensor_headers
 
 Format = Literal[
     "plain", "scaled", "gptq", "awq", "packed", "mxfp4", "nvfp4", "bitsandbytes_4bit", "bitsandbytes_8bit"
@@ -25,7 +28,16 @@ class StoredWeight(Struct, frozen=True):
     parts: dict[str, str]
     """Names of the tensors by role: ``values``, ``scale``..."""
 
+    def count_values(self, tensors: Mapping[str, TensorHeader]) -> int:
+        """Return how many values the weight has, once it is dequantized."""
+        stored = prod(tensors[self.parts["values"]].shape)
+        if self.format == "gptq":
+            zero_point, scale = (tensors[self.parts[role]].shape for role in ("zero_point", "scale"))
+            return stored * scale[-1] // zero_point[-1] if scale and zero_point and zero_point[-1] else stored
+        return stored * _VALUES_PER_ELEMENT.get(self.format, 1)
 
+
+_VALUES_PER_ELEMENT = {"awq": 8, "packed": 8, "mxfp4": 2, "nvfp4": 2, "bitsandbytes_4bit": 2}
 FLOAT8 = ("F8_E4M3", "F8_E5M2")
 _SCALES = ("_scale", "_scale_inv")
 _CACHE_SCALES = (
@@ -56,6 +68,12 @@ _BITSANDBYTES = {
     "nested_absmax": "nested_absmax",
     "nested_quant_map": "nested_codebook",
 }
+
+
+def read_stored_weights(directory: Path) -> tuple[dict[str, StoredWeight], dict[str, TensorHeader]]:
+    """Return the weights of a model directory and the headers of its tensors. Raise `ModelError`."""
+    config, headers = read_quantization(directory), tensor_headers(directory)
+    return stored_weights(headers, awq_order=config is not None and config.awq_order), headers
 
 
 def stored_weights(

@@ -11,6 +11,9 @@ from fllm_backends.torch.hardware import check_quantization
 if TYPE_CHECKING:
     import torch
 
+PACKED = "packed"
+_PACKED_4_BITS, _PACKED_8_BITS = 18 / 32, 34 / 32
+"""Bytes of a value in blocks of 32 with a scale in float16."""
 SERVED = ("none", "int8", "fp8")
 """Quantizations in which weights are served."""
 
@@ -39,6 +42,19 @@ def served_quantization(
         return _kept_on_cuda(checkpoint, dtype, device)
     check_quantization(requested, dtype, device)
     return requested
+
+
+def bytes_of_weight(checkpoint: QuantizationConfig | None, served: str | None, dtype: str) -> float:
+    """Return the memory of one weight as it is served.
+
+    ``served`` is `PACKED` for the formats of a CPU, which hold grids of 4 bits as they are, else a
+    quantization. Without one a weight has the size of ``dtype``.
+    """
+    if served == PACKED:
+        return _PACKED_4_BITS if checkpoint and checkpoint.has_grids else _PACKED_8_BITS
+    if served in ("int8", "fp8"):
+        return 1
+    return 4 if dtype == "float32" else 2
 
 
 def _kept_on_cuda(checkpoint: QuantizationConfig, dtype: str, device: torch.device) -> str:

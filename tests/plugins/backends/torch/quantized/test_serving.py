@@ -6,17 +6,18 @@ from typing import Any
 
 import pytest
 import torch
-from support.quantized_models import float8, gptq, packed, write_pair
+from support.quantized_models import change_config, float8, gptq, packed, write_pair
 from support.tiny_models import save_model
 
 from fllm.batching.runner import Row
 from fllm.config import BackendConfig, Device
-from fllm.errors import ConfigError
+from fllm.errors import ConfigError, ModelError
 from fllm.values import SamplingParams
 from fllm_backends.checkpoints.quantized.config import QuantizationConfig
+from fllm_backends.torch import hardware
 from fllm_backends.torch.options import read_torch_config
 from fllm_backends.torch.quantized import serving
-from fllm_backends.torch.quantized.serving import served_quantization
+from fllm_backends.torch.quantized.serving import PACKED, bytes_of_weight, served_quantization
 from fllm_backends.torch.runner import TorchRunner
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
@@ -112,3 +113,28 @@ def test_cuda_widens_what_it_has_no_kernels_for(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(serving, "check_quantization", refuse)
     assert served_quantization(None, FP8, "auto", CUDA) == "none"
+
+
+def test_a_model_that_can_not_fit_is_refused_before_its_weights_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_model("Llama", tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    monkeypatch.setattr(hardware, "free_memory", lambda device: 2**20)
+    change_config(tmp_path, hidden_size=1024, intermediate_size=4096, head_dim=64, vocab_size=65536)
+    with pytest.raises(ConfigError, match=r"0\.\d\d GiB of weights .* 512 tokens, of 0\.00 GiB free; choose"):
+        runner_of(tmp_path, quantization="none", load_format="dummy").load(lambda progress: None)
+
+
+def test_weights_of_four_bits_count_as_such() -> None:
+    grids = QuantizationConfig(method="gptq", has_grids=True)
+    sizes = [bytes_of_weight(grids, form, "bfloat16") for form in (PACKED, "int8", None)]
+    assert sizes == [0.5625, 1, 2]
+    assert bytes_of_weight(FP8, PACKED, "float32") == 1.0625
+
+
+def test_the_allocator_of_a_cpu_is_one_line() -> None:
+    with pytest.raises(ModelError, match=r"^no memory$"), hardware.out_of_memory("no memory"):
+        torch.empty(2**60, dtype=torch.uint8)
+    with pytest.raises(RuntimeError, match="shape"), hardware.out_of_memory("no memory"):
+        torch.empty(3).view(2)
