@@ -59,7 +59,7 @@ def _model(server: AppState, name: str) -> ModelObject:
         root=UNSET if root is None else root,
         parent=UNSET if root is None else None,
         artifact_id=card.artifact_id,
-        max_prompt_len=card.max_model_len - 1,
+        max_prompt_len=card.max_model_len - (card.pooling is None),  # an output has at least one token
         max_context_len=card.max_model_len,
         max_model_len=card.max_model_len,
         runtime_config={**card.runtime, **server.parser_choices},

@@ -122,6 +122,12 @@ def stop_strings(request: GenerationRequest) -> tuple[str, ...]:
 
 def check_fields(request: GenerationRequest, server: AppState) -> None:
     """Raise `RequestError` for fields that the server or its model can't honour."""
+    if server.card.pooling is not None:
+        raise RequestError(
+            "this model does not generate text; use /v1/embeddings, /rerank, /score or /classify",
+            param="model",
+            code="unsupported_model",
+        )
     if request.stream_options is not None and not request.stream:
         raise RequestError("`stream_options` requires `stream`: true", param="stream_options")
     if request.cache_salt is not None and not server.card.supports_cache_salt:

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
+from fllm.batching.engine_loop import MAX_CONSECUTIVE_FAILURES
 from fllm.batching.pooling_queue import Item, PendingRequest, PoolingQueue
 from fllm.batching.pooling_runner import PoolingRunner
 from fllm.batching.step_watchdog import StepWatchdog
@@ -16,6 +17,7 @@ from fllm.concurrency.timeout_executor import TimeoutExecutor
 from fllm.config import BackendConfig
 from fllm.errors import (
     BackendError,
+    BackendLost,
     BackendUnavailable,
     ContextTooLong,
     FllmError,
@@ -51,6 +53,8 @@ class BatchedPoolingBackend:
         self._step: int | None = None
         self._steps = 0
         self._running = 0
+        self._failures = 0
+        """Batches that failed in a row."""
         self._watchdog = StepWatchdog(lambda: self._step, config.engine_timeout)
         self._card: ModelCard | None = None
         self._queue: PoolingQueue
@@ -90,8 +94,10 @@ class BatchedPoolingBackend:
         raise RequestError("this model pools its input; it does not generate text", param="model")
 
     async def status(self) -> EngineStats:
-        """Return the numbers of inputs. Raise `BackendLost` if the engine hangs."""
+        """Return the numbers of inputs. Raise `BackendLost` if the engine hangs or only fails."""
         self._watchdog.check()
+        if self._failures >= MAX_CONSECUTIVE_FAILURES:
+            raise BackendLost(f"{self._failures} batches failed in a row")
         self._require_card()
         return EngineStats(running=self._running, waiting=self._queue.inputs)
 
@@ -130,11 +136,13 @@ class BatchedPoolingBackend:
         try:
             vectors = await self._in_thread(partial(self._runner.pool, [item.row for item in items]))
         except Exception as error:
+            self._failures += 1
             log.exception("a batch of %d failed", len(items))
             failure = BackendError(f"the engine failed on a batch of {len(items)}: {format_error(error)}")
             for item in items:
                 self._fail(item.pending, failure)
         else:
+            self._failures = 0
             for item, vector in zip(items, vectors, strict=True):
                 item.pending.add(item.index, vector)
                 self._finish(item.pending, len(vector) // FLOAT_BYTES)

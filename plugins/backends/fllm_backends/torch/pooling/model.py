@@ -88,7 +88,8 @@ def load_encoder(
     disable_progress_bar()  # type: ignore[no-untyped-call]
     kind = model_class(directory, config, classifies=classifies)
     config.use_cache = False
-    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": "sdpa"}
+    attention = "sdpa" if kind._supports_sdpa else "eager"
+    options: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention}
     if "add_pooling_layer" in inspect.signature(kind.__init__).parameters:
         options["add_pooling_layer"] = False  # of BERT's training objective; published weights may lack it
     with _mapped(directory):
