@@ -8,19 +8,12 @@ from typing import Any
 import msgspec
 import pytest
 import torch
+from support.native_decoder import Sequences, check_chunked_logits, native_decoder
 from support.tiny_models import TINY, save_model
 
-from fllm.batching.runner import Row
 from fllm.errors import ModelError
-from fllm.values import SamplingParams
 from fllm_backends.checkpoints.architecture import read_architecture
-from fllm_backends.torch.attention import AttentionBatch, KVCache
-from fllm_backends.torch.checkpoint import Checkpoint
-from fllm_backends.torch.model import CausalLM
-from fllm_backends.torch.weights import CheckpointSource, load_weights
 
-BLOCK_SIZE = 4
-TOLERANCE = 1e-4
 YARN = {"rope_type": "yarn", "rope_theta": 5e3, "factor": 4.0, "original_max_position_embeddings": 16}
 LLAMA3 = {
     "rope_type": "llama3",
@@ -76,68 +69,15 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def ours(directory: Path) -> CausalLM:
-    architecture = read_architecture(directory)
-    source = CheckpointSource(Checkpoint(directory), torch.device("cpu"), torch.float32)
-    return CausalLM(architecture, load_weights(architecture, source, lambda progress: None))
-
-
-class Sequences:
-    """Sequences whose blocks lie scattered in one cache, run chunk by chunk."""
-
-    def __init__(self, model: CausalLM, *sequences: list[int]) -> None:
-        blocks = -(-max(map(len, sequences)) // BLOCK_SIZE)
-        shuffled = torch.randperm(
-            blocks * len(sequences), generator=torch.Generator().manual_seed(3)
-        ).tolist()
-        self._tables = [shuffled[i * blocks : (i + 1) * blocks] for i in range(len(sequences))]
-        self._cache = KVCache(model.kv_shapes, len(shuffled), BLOCK_SIZE, torch.empty(0))
-        self._model, self._sequences = model, sequences
-
-    def logits(self, *chunks: tuple[int, int]) -> list[torch.Tensor]:
-        """Run (start, count) of each sequence as one batch; the logits of each."""
-        rows = [
-            Row(
-                token_ids=sequence, prompt_length=len(sequence), start=start, count=count, block_table=table,
-                sampling=SamplingParams(max_tokens=1), seed=0, sample=False,
-            )
-            for sequence, table, (start, count) in zip(self._sequences, self._tables, chunks, strict=True)
-            if count
-        ]  # fmt: skip
-        ids = torch.tensor([t for row in rows for t in row.token_ids[row.start : row.start + row.count]])
-        with torch.inference_mode():
-            hidden = self._model.forward(ids, AttentionBatch(rows, BLOCK_SIZE, ids.device), self._cache)
-            return list(self._model.logits(hidden).split([row.count for row in rows]))
-
-
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_logits_equal_those_of_transformers(variant: str, tmp_path: Path) -> None:
     family, changes = VARIANTS[variant]
-    sequences = [
-        torch.arange(seed, 96, seed).tolist()[:length] for seed, length in ((1, 41), (2, 30), (3, 17))
-    ]
-    theirs = save_model(family, tmp_path, **changes)
-    with torch.inference_mode():
-        expected = [theirs(torch.tensor([sequence])).logits[0] for sequence in sequences]
-    model = ours(tmp_path)
-    # one whole prompt, one in chunks, one token by token; together in each batch
-    run = Sequences(model, *sequences)
-    pieces: list[list[torch.Tensor]] = [[], [], []]
-    plan = [((0, 41), (0, 11), (0, 1))]
-    plan += [((0, 0), (11 + i, 1) if i < 3 else (14 + 4 * (i - 3), 4), (1 + i, 1)) for i in range(7)]
-    plan += [((0, 0), (0, 0), (8 + i, 1)) for i in range(9)]
-    for chunks in plan:
-        results = iter(run.logits(*chunks))
-        for piece, (_, count) in zip(pieces, chunks, strict=True):
-            if count:
-                piece.append(next(results))
-    for piece, wanted in zip(pieces, expected, strict=True):
-        torch.testing.assert_close(torch.cat(piece), wanted, rtol=0, atol=TOLERANCE)
+    check_chunked_logits(save_model(family, tmp_path, **changes), tmp_path)
 
 
 def test_neighbours_of_other_lengths_change_nothing_beyond_rounding(tmp_path: Path) -> None:
     save_model("Llama", tmp_path)
-    model = ours(tmp_path)
+    model = native_decoder(tmp_path)
     lengths = (40, 33, 9, 64)
     sequences = [[(7 * i + length) % 96 for i in range(length)] for length in lengths]
     together = Sequences(model, *sequences)
