@@ -244,6 +244,9 @@ class ModelCard(Struct, frozen=True, kw_only=True):
     """Directory with ``tokenizer.json`` and ``tokenizer_config.json``."""
     max_model_len: int
     """Maximum number of tokens of prompt and output together."""
+    long_context_start: int | None = None
+    """Number of tokens of prompt and output beyond which the model computes a sequence with other positions,
+    as with longrope. The engine then computes all its tokens again. ``None``: there is none."""
     eos_token_ids: tuple[int, ...] = ()
     defaults: SamplingDefaults = SamplingDefaults()
     artifact_id: str = ""

@@ -33,9 +33,10 @@ def _hash_namespace(name: str) -> bytes:
     return blake2b(name.encode(), digest_size=32, person=b"namespace").digest() if name else b""
 
 
-def hash_adapter(adapter: int) -> bytes:
-    """Return what precedes the first block of a sequence, because adapters change keys and values."""
-    return blake2b(b"%d" % adapter, digest_size=32, person=b"adapter").digest() if adapter else b""
+def hash_root(adapter: int, *, is_long: bool) -> bytes:
+    """Return what precedes the first block of a sequence whose keys and values are not the usual ones."""
+    name = b"%d%s" % (adapter, b" long" if is_long else b"")
+    return blake2b(name, digest_size=32, person=b"root").digest() if adapter or is_long else b""
 
 
 class BlockPool:

@@ -75,6 +75,7 @@ class EngineLoop:
             pool,
             limits,
             max_model_len=length,
+            long_context_start=card.long_context_start,
             eos_token_ids=card.eos_token_ids,
             drafter=None if speculation is None else partial(NgramDrafter, speculation),
             recurrent=card.recurrent,

@@ -8,6 +8,8 @@ Terms:
 - The *prefix cache* finds full blocks that already hold the same tokens.
 - A grammar may *force* tokens, which need not be sampled. A row computes them like a chunk of a prompt,
   within the prefill budget, and samples the token after them.
+- Some models compute a sequence differently once it is *long* (`ModelCard.long_context_start`). Then all its
+  tokens are computed again. Blocks of long sequences are cached apart from those of short ones.
 - A decode row may carry *drafts*: guesses of the next tokens, which the same step verifies. Accepted drafts
   are ordinary tokens. The KV of rejected ones is overwritten when their positions are computed again.
 
@@ -80,6 +82,7 @@ class Scheduler:
         limits: BatchLimits,
         *,
         max_model_len: int,
+        long_context_start: int | None = None,
         eos_token_ids: Iterable[int] = (),
         drafter: Callable[[], Drafter] | None = None,
         recurrent: bool = False,
@@ -87,6 +90,7 @@ class Scheduler:
     ) -> None:
         self._pool = pool
         self._limits = limits
+        self._long_context_start = long_context_start
         self._max_model_len = min(max_model_len, pool.num_blocks * pool.block_size)
         self._eos_token_ids = tuple(eos_token_ids)
         self._drafter = drafter
@@ -151,6 +155,7 @@ class Scheduler:
             namespace=namespace,
             shared_tokens=shared_tokens,
             adapter=request.adapter,
+            is_long=self._exceeds_short_context(len(request.token_ids)),
             drafter=self._drafter() if self._drafter and not (grammar or token_filter) else None,
             grammar=grammar,
             token_filter=token_filter,
@@ -200,6 +205,7 @@ class Scheduler:
         if len(self._running) + len(self._waiting) > 1:
             self._last_concurrent_at = self._clock()
         self._admit_newcomers()
+        self._recompute_longer()
         batch = Batch(self._limits.max_num_batched_tokens)
         ready = [s for s in self._running.values() if not self._is_late(s)]
         ready = [s for s in ready if self._append_blocks(s)]
@@ -349,6 +355,17 @@ class Scheduler:
         del self._running[sequence.id]
         self._free_slots.append(sequence.slot)
 
+    def _recompute_longer(self) -> None:
+        """Drop the KV of running sequences that have become long: all their tokens are computed again."""
+        for sequence in self._running.values():
+            if not sequence.is_long and self._exceeds_short_context(sequence.length):
+                self._free_blocks(sequence)
+                sequence.is_long, sequence.block_hashes = True, []
+                sequence.forced_logprobs = []
+
+    def _exceeds_short_context(self, length: int) -> bool:
+        return self._long_context_start is not None and length > self._long_context_start
+
     def _preempt_last(self) -> None:
         """Move the sequence that was admitted last back to the front of the queue, for its blocks."""
         sequence = next(reversed(self._running.values()))
@@ -496,6 +513,8 @@ class Scheduler:
             self._max_model_len - sequence.length - 1,
             sequence.sampling.max_tokens - sequence.generated - 1,
         )
+        if self._long_context_start is not None and not sequence.is_long:
+            max_drafts = min(max_drafts, self._long_context_start - sequence.length)
         if max_drafts < 1:
             return []
         drafts = sequence.drafter.draft(sequence.token_ids, max_drafts)

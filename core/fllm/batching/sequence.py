@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from fllm.batching.block_pool import hash_adapter, hash_block
+from fllm.batching.block_pool import hash_block, hash_root
 from fllm.batching.ngram_drafter import Drafter
 from fllm.batching.token_filter import TokenFilter
 from fllm.structured_output.grammar_state import GrammarState
@@ -41,6 +41,8 @@ class Sequence(Struct, kw_only=True, eq=False):
     """State of the grammar, if the output is constrained."""
     token_filter: TokenFilter | None = None
     """Restricts its tokens, if the request does so without a grammar."""
+    is_long: bool = False
+    """Whether its KV are those of sequences longer than `ModelCard.long_context_start`."""
     block_table: list[int] = []
     slot: int = 0
     """Its number among the running sequences, while it runs."""
@@ -132,7 +134,7 @@ class Sequence(Struct, kw_only=True, eq=False):
     def hash_blocks(self, count: int, block_size: int) -> list[bytes]:
         """Return the hashes of its first ``count`` blocks, which must be full."""
         while (index := len(self.block_hashes)) < count:
-            parent = self.block_hashes[-1] if index else hash_adapter(self.adapter)
+            parent = self.block_hashes[-1] if index else hash_root(self.adapter, is_long=self.is_long)
             if index == self.shared_tokens // block_size:
                 parent += self.namespace
             start = index * block_size

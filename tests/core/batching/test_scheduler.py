@@ -29,6 +29,7 @@ class Harness:
         enable_caching: bool = True,
         eos: tuple[int, ...] = (),
         max_model_len: int = 1000,
+        long_context_start: int | None = None,
     ) -> None:
         self.time = 0.0
         self.pool = BlockPool(blocks, BLOCK, enable_caching=enable_caching)
@@ -40,6 +41,7 @@ class Harness:
             self.pool,
             self.limits,
             max_model_len=max_model_len,
+            long_context_start=long_context_start,
             eos_token_ids=eos,
             clock=lambda: self.time,
         )
@@ -495,3 +497,23 @@ def test_batches_respect_both_limits():
         harness.run(*MIXED)
         assert max(len(batch) for batch in harness.runner.batches) <= seqs
         assert max(sum(row.count for row in batch) for batch in harness.runner.batches) <= tokens
+
+
+def test_a_sequence_that_becomes_long_is_computed_again_once():
+    harness = Harness(long_context_start=10)
+    harness.add(request("a", list(range(8)), max_tokens=5))
+    steps = [rows(harness.step()) for _ in range(5)]
+    assert steps == [[("a", 0, 8)], [("a", 8, 1)], [("a", 9, 1)], [("a", 0, 11)], [("a", 11, 1)]]
+    assert harness.tokens("a") == expected_tokens(request("a", list(range(8)), max_tokens=5), 0)
+    assert harness.used == 0
+
+
+def test_long_and_short_sequences_share_no_blocks_and_long_ones_share_theirs():
+    harness = Harness(long_context_start=10)
+    harness.run(request("short", list(range(8)), max_tokens=1))
+    harness.add(request("long", list(range(11)), max_tokens=1))
+    assert rows(harness.step()) == [("long", 0, 11)]
+    harness.add(
+        request("longer", list(range(12)), max_tokens=1), request("same", list(range(9)), max_tokens=1)
+    )
+    assert rows(harness.step()) == [("same", 8, 1), ("longer", 8, 4)]

@@ -126,6 +126,11 @@ class Architecture(Struct, frozen=True, kw_only=True):
         return layers + self.vocab_size * self.hidden_size * (1 if self.tied else 2)
 
     @property
+    def long_context_start(self) -> int | None:
+        """Number of tokens beyond which a sequence has other rotary frequencies. ``None``: there is none."""
+        return next((rope.switch_length for rope in self.ropes if rope.switch_length), None)
+
+    @property
     def features(self) -> frozenset[Feature]:
         """What the model needs beyond Llama, Mistral, Qwen2, Qwen3 and SmolLM3.
 
@@ -135,7 +140,7 @@ class Architecture(Struct, frozen=True, kw_only=True):
             "experts": self.experts is not None,
             "activation": self.activation != "silu",
             "several ropes": len(self.ropes) > 1,
-            "rope by length": any(rope.switch_length for rope in self.ropes),
+            "rope by length": self.long_context_start is not None,
             "partial rotary": self.rotary_dim != self.head_dim,
             "interleaved rotary": self.rope_interleaved,
             "full qk norm": self.qk_norm == "full",
@@ -194,18 +199,6 @@ class _Family(Struct, frozen=True, kw_only=True):
     """Whether the embeddings are multiplied by the square root of their size."""
     features: dict[str, Any] = {}
     """Fields of `Architecture`."""
-
-
-def why_not_native(directory: Path) -> str | None:
-    """Return why our own decoders do not support the model in this directory, or None if they do.
-
-    Only ``config.json`` is read. Raise `ModelError` if it is malformed.
-    """
-    try:
-        read_architecture(directory)
-    except UnsupportedModelError as error:
-        return str(error)
-    return None
 
 
 def read_architecture(directory: Path) -> Architecture:
@@ -304,6 +297,8 @@ def _rotary_dim(name: str, ropes: Collection[Rope], head_dim: int, file: Path) -
         raise UnsupportedModelError(
             f"{file}: partial_rotary_factor is not supported for {name}: heads are rotated completely"
         )
+    if len({rope.switch_length for rope in ropes if rope.switch_length}) > 1:
+        raise UnsupportedModelError(f"{file}: the rotary frequencies of layers change at different lengths")
     if rotary_dim < 2 or rotary_dim % 2:
         raise ModelError(f"{file}: {rotary_dim} of {head_dim} dimensions can't be rotated in pairs")
     for rope in ropes:
@@ -343,6 +338,11 @@ def _is_sparse(config: DecoderConfig, index: int) -> bool:
 
 def _all_sliding(config: DecoderConfig, index: int) -> bool:  # noqa: ARG001
     return config.use_sliding_window
+
+
+def _mistral_sliding(config: DecoderConfig, index: int) -> bool:
+    """Return whether a layer has a window: all have, unless ``layer_types`` differ, as in Ministral."""
+    return _is_sliding(config, index, otherwise=True)
 
 
 def _qwen_sliding(config: DecoderConfig, index: int) -> bool:
@@ -456,7 +456,7 @@ _GEMMA3_FAMILY = _Family(
 _FAMILIES: dict[str, _Family] = {
     "LlamaForCausalLM": _Family(),
     "MistralForCausalLM": _Family(
-        sliding=_all_sliding,
+        sliding=_mistral_sliding,
         defaults={"sliding_window": 4096, "num_key_value_heads": 8, "max_position_embeddings": 131_072},
         fixed=_NO_BIAS | {"use_sliding_window": True},
     ),

@@ -39,6 +39,11 @@ class ModelFacts(Protocol):
         ...
 
     @property
+    def long_context_start(self) -> int | None:
+        """See `ModelCard.long_context_start`."""
+        ...
+
+    @property
     def recurrent(self) -> bool:
         """Whether layers keep a state for each sequence."""
         ...
@@ -79,6 +84,7 @@ def read_model_card(
     return ModelCard(
         tokenizer=str(directory),
         max_model_len=model.max_positions,
+        long_context_start=model.long_context_start,
         eos_token_ids=read_eos_token_ids(directory, model.vocab_size),
         defaults=read_sampling_defaults(directory),
         artifact_id=artifact_id,

@@ -7,14 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from support.generation import Generation, prompt
 from support.tiny_models import save_model
 
-from fllm.batching.engine_loop import EngineLoop, Outcome
-from fllm.batching.limits import BatchLimits
-from fllm.config import BackendConfig, Device, Speculation
-from fllm.values import EngineOutput, EngineStats, GenerateRequest, SamplingParams, TokenLogprob
-from fllm_backends.torch.options import read_torch_config
-from fllm_backends.torch.runner import TorchRunner
+from fllm.config import Speculation
+from fllm.values import GenerateRequest
 
 NGRAM = Speculation(method="ngram", num_speculative_tokens=5, prompt_lookup_min=1, disable_by_batch_size=16)
 REPEATING = [3, 1, 4, 1, 5, 9, 2, 6] * 3
@@ -27,43 +24,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
     save_model("Llama", directory, hidden_size=64, intermediate_size=96, **heads)
     return directory
-
-
-class Generation:
-    """What the engine generates for these requests, all submitted at once."""
-
-    def __init__(
-        self, directory: Path, prompts: list[GenerateRequest], speculation: Speculation | None, **config: Any
-    ) -> None:
-        self.tokens: dict[str, list[int]] = {prompt.request_id: [] for prompt in prompts}
-        self.logprobs: dict[str, list[TokenLogprob]] = {prompt.request_id: [] for prompt in prompts}
-        asked = BackendConfig(model=str(directory), speculative_config=speculation, **config)
-        runner = TorchRunner(read_torch_config(asked), Device("cpu"), 8)
-        self._left = len(prompts)
-        self._loop = EngineLoop(runner, asked, BatchLimits(max_num_seqs=8))
-        self._loop.load(lambda progress: None)
-        for index, prompt in enumerate(prompts):
-            self._loop.submit(prompt, seed=index, arrival_time=0.0)
-        self._loop.run(self._deliver)
-
-    @property
-    def status(self) -> EngineStats:
-        return self._loop.status()
-
-    def _deliver(self, outcomes: list[tuple[str, Outcome]]) -> None:
-        for request_id, step in outcomes:
-            assert isinstance(step, EngineOutput), step
-            self.tokens[request_id] += step.token_ids
-            self.logprobs[request_id] += step.logprobs or []
-            self._left -= step.finish_reason is not None
-        if not self._left:
-            self._loop.end()
-
-
-def prompt(request_id: str, token_ids: list[int], **sampling: Any) -> GenerateRequest:
-    return GenerateRequest(
-        request_id, token_ids, SamplingParams(**{"max_tokens": 40, "temperature": 0.0, **sampling})
-    )
 
 
 REQUESTS = [

@@ -61,6 +61,8 @@ class TransformersModel:
     """Context length."""
     recurrent: bool
     """Whether layers keep a state for each sequence."""
+    long_context_start: int | None = None
+    """See `ModelCard.long_context_start`."""
 
     @property
     def model_class(self) -> Any:
