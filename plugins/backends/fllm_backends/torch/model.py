@@ -195,7 +195,7 @@ class CausalLM:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return [rows, vocabulary] float32 logits of [rows, hidden] states."""
-        logits = F.linear(hidden, self._head) * self.architecture.logit_scale
+        logits = self._project(hidden) * self.architecture.logit_scale
         softcap = self.architecture.logit_softcap
         return (logits if softcap is None else torch.tanh(logits / softcap) * softcap).float()
 
@@ -203,6 +203,9 @@ class CausalLM:
         """Return the most likely token of each row of [rows, hidden]."""
         tokens: list[int] = logit_masks.apply(allowed, self.logits(hidden)).argmax(-1).tolist()
         return tokens
+
+    def _project(self, hidden: Tensor) -> Tensor:
+        return F.linear(hidden, self._head)
 
     def wrap_linears(self, wrap: Callable[[int, str, Linear], Linear]) -> None:
         """Replace the linear layers by ``wrap(index of the layer, name, linear)``, those of experts excepted.

@@ -30,8 +30,6 @@ def read_model(directory: Path, config: TorchConfig) -> Architecture | Transform
     from fllm_backends.torch.transformers_lm.model_class import read_transformers_model
 
     model = read_transformers_model(directory)
-    if config.enable_lora:
-        raise ConfigError(f"--enable-lora, --lora-modules: adapters can't be applied to {model.name}")
     if model.recurrent and config.drafts:
         raise ConfigError(
             f"--speculative-config: {model.name} keeps a state for each sequence, from which drafts can't be "

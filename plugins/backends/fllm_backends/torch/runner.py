@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import torch
 
     from fllm_backends.torch.executor import Executor
-    from fllm_backends.torch.lora import LoraAdapters
+    from fllm_backends.torch.lora.adapters import LoraAdapters
     from fllm_backends.torch.model import Decoder, StatefulDecoder, Weights
     from fllm_backends.torch.transformers_lm.model_class import TransformersModel
     from fllm_backends.torch.weights import TensorSource
@@ -73,6 +73,8 @@ class TorchRunner:
         """Fetch or convert the model and load its weights. Raise `UserError`."""
         import torch
 
+        from fllm_backends.torch.lora.attach import attach_lora
+
         device = torch_device(self._device)
         if device.type == "cpu":
             torch.set_num_threads(self._config.threads or min(physical_cores(), torch.get_num_threads()))
@@ -90,6 +92,8 @@ class TorchRunner:
                 self._model = self._native_decoder(described, model, progress)
             else:
                 self._model = self._transformers_decoder(described, model, progress)
+            if self._config.enable_lora:
+                self._adapters = attach_lora(self._model)
         if self._checkpoint_quantization:
             log.info(
                 "the checkpoint is quantized: method=%s served_as=%s",
@@ -109,6 +113,11 @@ class TorchRunner:
         quantization = served_quantization(requested, checkpoint, self._config.dtype, device)
         if not isinstance(described, Architecture) and requested not in SERVED:
             quantization = None
+        if self._config.enable_lora and device.type == "cuda" and quantization not in (None, "none"):
+            raise ConfigError(
+                f"--enable-lora, --lora-modules: on a CUDA device, adapters need --quantization none, not "
+                f"{quantization}"
+            )
         self._config = replace(self._config, quantization=quantization)
         if isinstance(described, Architecture):
             self._check_size(described, checkpoint, device)
@@ -228,15 +237,11 @@ class TorchRunner:
         """Read the weights and create the decoder. Raise `UserError`."""
         import torch
 
-        from fllm_backends.torch.lora import attach_lora
         from fllm_backends.torch.weights import load_weights
 
         device = torch_device(self._device)
         source = self._source(model, device, getattr(torch, self._dtype()))
-        decoder = self._decoder(architecture, load_weights(architecture, source, progress), progress)
-        if self._config.enable_lora:
-            self._adapters = attach_lora(decoder)
-        return decoder
+        return self._decoder(architecture, load_weights(architecture, source, progress), progress)
 
     def _decoder(
         self, architecture: Architecture, weights: Weights, progress: Callable[[Progress], None]
@@ -247,17 +252,22 @@ class TorchRunner:
         """
         from fllm_backends.torch.model import CausalLM
 
-        if self._device.kind == "cuda":
+        if self._device.kind == "cuda" and not self._config.enable_lora:
             return self._cuda_decoder(architecture, weights)
         if self._packs(architecture):
             import torch
 
             from fllm_backends.torch.fused.decoder import FusedLM
             from fllm_backends.torch.fused.jit import compile_lock
+            from fllm_backends.torch.fused.packed_lm import PackedLM
 
             self._quantization = "int8"
             length = self._config.max_model_len or architecture.max_positions
             with compile_lock():
+                if self._config.enable_lora:
+                    packed = PackedLM(architecture, weights, torch.get_num_threads())
+                    packed.compile()
+                    return packed
                 fused = FusedLM(architecture, weights, threads=torch.get_num_threads(), max_positions=length)
                 progress(Progress("Compiling the kernels", 0, 1))
                 fused.compile()
@@ -271,11 +281,12 @@ class TorchRunner:
 
     def _packs(self, architecture: Architecture) -> bool:
         """Return whether the weights are packed for the kernels of a CPU."""
-        if self._device.kind != "cpu" or self._config.quantization == "none" or self._config.enable_lora:
+        if self._device.kind != "cpu" or self._config.quantization == "none":
             return False
         from fllm_backends.torch.fused.decoder import is_supported
+        from fllm_backends.torch.fused.target import targets
 
-        return is_supported(architecture)
+        return bool(targets()) if self._config.enable_lora else is_supported(architecture)
 
     def _check_size(
         self, architecture: Architecture, checkpoint: QuantizationConfig | None, device: torch.device

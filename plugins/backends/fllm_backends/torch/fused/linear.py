@@ -26,7 +26,7 @@ from fllm_backends.torch.fused.packing import PackedMatrix, pack
 from fllm_backends.torch.fused.simd_kernels import SCALE_BYTES, SCALES
 from fllm_backends.torch.fused.target import TARGET
 from fllm_backends.torch.fused.thread_team import claim_piece, finish_phase, units_per_piece
-from fllm_backends.torch.weight_matrix import TensorMatrix
+from fllm_backends.torch.weight_matrix import WeightMatrix, as_matrix
 
 quantize_8_bit = simd_kernels.quantize_groups(TARGET, PLANES_8_BIT)
 quantize_15_bit = simd_kernels.quantize_groups(TARGET, PLANES_15_BIT)
@@ -103,7 +103,11 @@ class PackedProduct:
     """Products of rows of floats with one packed matrix, or with one of each expert."""
 
     def __init__(
-        self, weight: Tensor, bias: Tensor | None, threads: KernelThreads, planes: int = PLANES_15_BIT
+        self,
+        weight: Tensor | WeightMatrix,
+        bias: Tensor | None,
+        threads: KernelThreads,
+        planes: int = PLANES_15_BIT,
     ) -> None:
         """Pack [out, in] weights, or [experts, out, in], and pad both dimensions with zeros.
 
@@ -136,13 +140,15 @@ class PackedProduct:
             self._threads.run(kernel, PHASES, rows, self._matrices, *arguments, quantized, scales, out)
         return torch.from_numpy(out)[:, : self.outputs]
 
-    def _pack(self, weight: Tensor, bias: Tensor | None) -> PackedMatrix:
+    def _pack(self, weight: Tensor | WeightMatrix, bias: Tensor | None) -> PackedMatrix:
         padding = (0, self._columns - self.inputs, 0, self._rows - self.outputs)
-        padded = F.pad(weight, padding) if any(padding) else weight
-        matrix = TensorMatrix(padded.reshape(-1, self._columns))
+        if any(padding):
+            tensor = weight if isinstance(weight, Tensor) else weight.rows(0, self.outputs)
+            weight = F.pad(tensor, padding)
+        matrix = weight.reshape(-1, self._columns) if isinstance(weight, Tensor) else weight
         if bias is None:
-            return pack(matrix)
-        return pack(matrix, F.pad(bias.detach(), padding[2:]).flatten().float().numpy())
+            return pack(as_matrix(matrix))
+        return pack(as_matrix(matrix), F.pad(bias.detach(), padding[2:]).flatten().float().numpy())
 
 
 class PackedLinear(nn.Module):

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from msgspec.structs import replace
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
@@ -16,6 +16,7 @@ from fllm.batching.runner import Row
 from fllm.errors import BackendError, ModelError
 from fllm_backends.torch import logit_masks
 from fllm_backends.torch.attention import AttentionBatch, KVCache
+from fllm_backends.torch.lora.adapters import LoraAdapters
 from fllm_backends.torch.transformers_lm.output_head import OutputHead
 from fllm_backends.torch.transformers_lm.paged_attention import NO_INTERFACE, PagedAttention
 from fllm_backends.torch.transformers_lm.states import LayerStates
@@ -44,6 +45,8 @@ class TransformersLM:
         self._decoder, owner = _find_decoder(model, config)
         self._attention = PagedAttention(self._decoder, config)
         self._head = OutputHead(owner, self._decoder)
+        self._model = model
+        self.adapters: LoraAdapters | None = None
         states = LayerStates(config)
         self._states = states if states.recurrent else None
         self._counter = states if config.model_type in _COUNTS_TOKENS else None
@@ -96,6 +99,11 @@ class TransformersLM:
         tokens: list[int] = logit_masks.apply(allowed, self.logits(hidden)).argmax(-1).tolist()
         return tokens
 
+    def decoder_modules(self) -> dict[str, nn.Module]:
+        """Return the modules of the decoder by their names in the whole model."""
+        inside = set(self._decoder.modules())
+        return {name: module for name, module in self._model.named_modules() if module in inside}
+
     def _restore(self, rows: Sequence[Row], states: LayerStates) -> Tensor:
         """Let the next pass continue these rows. Return their slots: [rows]."""
         if rows[0].start == 0:
@@ -113,6 +121,8 @@ class TransformersLM:
         """Return the hidden states of [rows, tokens] ids: [rows, tokens, hidden]."""
         positions = torch.zeros_like(ids) if batch is None else batch.positions.view(ids.shape)
         self._attention.start(batch, cache)
+        if self.adapters and batch:
+            self.adapters.select(batch.rows)
         if self._counter:
             self._counter.seen = positions[0] - torch.arange(ids.shape[1], device=self.device)
         past = self._states or self._counter

@@ -1,4 +1,4 @@
-"""LoRA adapters (arXiv 2106.09685): read them, and add their products to those of a decoder's matrices."""
+"""Read LoRA adapters, and add their products for the tokens of a batch."""
 
 from __future__ import annotations
 
@@ -13,12 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fllm.batching.runner import Row
-from fllm.errors import ConfigError, ModelError
-from fllm.interfaces import NO_ADAPTERS
-from fllm_backends.checkpoints.architecture import Architecture
+from fllm.errors import ModelError
 from fllm_backends.checkpoints.lora import LoraCheckpoint
 from fllm_backends.checkpoints.safetensors_files import open_safetensors
-from fllm_backends.torch.model import CausalLM, Decoder, Linear
 
 _PREFIX = re.compile(r"^(language_model\.)?model\.(language_model\.)?")
 """What precedes the decoder's own names, as in `fllm_backends.torch.weights`."""
@@ -122,66 +119,13 @@ class LoraAdapters:
         return out
 
 
-@dataclass(frozen=True, slots=True)
-class LoraLinear(Linear):
-    """A linear layer, with what the adapters of the current batch add."""
-
-    key: Key = (0, "")
-    adapters: LoraAdapters | None = None
-
-    def __call__(self, x: Tensor) -> Tensor:
-        assert self.adapters is not None
-        return self.adapters.apply(self.key, x, Linear.__call__(self, x))
-
-
-def attach_lora(model: Decoder) -> LoraAdapters:
-    """Let the linear layers of a decoder apply adapters. Return those, none at first.
-
-    Raise `ConfigError` if the decoder can't apply any.
-    """
-    if not isinstance(model, CausalLM):
-        raise ConfigError(f"--enable-lora, --lora-modules: {NO_ADAPTERS} to this model on this device")
-    adapters = LoraAdapters(lora_targets(model.architecture), model.device)
-    model.wrap_linears(
-        lambda index, name, linear: LoraLinear(linear.weight, linear.bias, (index, name), adapters)
-    )
-    return adapters
-
-
-def lora_targets(a: Architecture) -> dict[str, LoraTarget]:
-    """Return the matrix of each linear layer, by its name in the decoder: ``layers.0.mlp.up_proj``.
-
-    The matrices of experts and of their router are left out.
-    """
-    hidden, inner = a.hidden_size, a.intermediate_size
-    queries, keys = a.heads * a.head_dim, a.kv_heads * a.head_dim
-    attention = [
-        ("self_attn.q_proj", "qkv", 0, queries, hidden),
-        ("self_attn.k_proj", "qkv", queries, keys, hidden),
-        ("self_attn.v_proj", "qkv", queries + keys, keys, hidden),
-        ("self_attn.qkv_proj", "qkv", 0, queries + 2 * keys, hidden),
-        ("self_attn.o_proj", "output", 0, hidden, queries),
-    ]
-    mlp = [
-        ("mlp.gate_proj", "gate_up", 0, inner, hidden),
-        ("mlp.up_proj", "gate_up", inner, inner, hidden),
-        ("mlp.gate_up_proj", "gate_up", 0, 2 * inner, hidden),
-        ("mlp.down_proj", "down", 0, hidden, inner),
-    ]
-    return {
-        f"layers.{index}.{name}": LoraTarget((index, matrix), first, outputs, inputs)
-        for index, kind in enumerate(a.layers)
-        for name, matrix, first, outputs, inputs in attention + ([] if kind.sparse else mlp)
-    }
-
-
 def read_adapter(checkpoint: LoraCheckpoint, targets: Mapping[str, LoraTarget]) -> Adapter:
     """Read the tensors of an adapter. Raise `ModelError` if a module is not in ``targets`` or misshapen."""
     adapter: dict[Key, list[LoraPart]] = {}
     reader = open_safetensors(checkpoint.file, "pt")
     trained_for = f"; it was trained for {checkpoint.base_model!r}" if checkpoint.base_model else ""
     for name, module in checkpoint.modules.items():
-        target = targets.get(_PREFIX.sub("", name))
+        target = targets.get(name) or targets.get(_PREFIX.sub("", name))
         if target is None:
             raise ModelError(
                 f"{checkpoint.file} adapts {name!r}; this model has no such linear layer, or can't adapt it"
