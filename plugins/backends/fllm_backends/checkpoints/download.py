@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import TypeAlias
 from urllib.error import URLError
 from urllib.request import urlopen
 
 from msgspec import Struct
 
 from fllm.errors import ModelError
-from fllm.files import check_regular
 from fllm.model import ModelSource, locate
 from fllm.values import Progress
 from fllm_backends.checkpoints.architecture import read_architecture
+from fllm_backends.checkpoints.fingerprint import fingerprint
 from fllm_backends.checkpoints.quantized.config import read_quantization
 from fllm_backends.checkpoints.quantized.stored_weights import read_stored_weights
 from fllm_backends.checkpoints.safetensors_files import INDEX, SINGLE_FILE, weight_files
+from fllm_backends.checkpoints.tokenizer_files.directory import check_tokenizer
 
 _SETTINGS = ["*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt"]
 """Patterns of the files that are downloaded first: all but the weights."""
-_SAMPLES, _SAMPLE_BYTES = 64, 64 * 1024
 _HUB_TIMEOUT_SECONDS = 10.0
 
 
@@ -55,6 +53,7 @@ def check_local_model(source: ModelSource, *, weights: bool, check: Check = chec
     if source.kind == "directory":
         directory = Path(source.location)
         check(directory)
+        check_tokenizer(directory)
         if weights:
             check_weights(directory)
     elif source.kind == "gguf":
@@ -92,6 +91,7 @@ def fetch_model(
         progress(Progress(f"Downloading {source.location}", 0, 0))
         directory = _download(source.location, revision, _SETTINGS)
         check(directory)
+        check_tokenizer(directory)
         if weights:
             directory = _download(source.location, revision, [*_SETTINGS, *_weight_patterns(directory)])
         return LocalModel(directory, directory.name)  # the directory of a snapshot is named after its commit
@@ -118,19 +118,6 @@ def fetch_tokenizer_files(
     return LocalModel(directory, fingerprint([directory / "config.json"]))
 
 
-def fingerprint(files: Iterable[Path]) -> str:
-    """Return a digest of file sizes and evenly spaced samples, so that large files are not read whole."""
-    digest = hashlib.blake2b(digest_size=16)
-    for path in files:
-        try:
-            check_regular(path)
-            with path.open("rb") as file:
-                _update_digest(digest, file)
-        except OSError as error:
-            raise ModelError(f"{path} can't be read: {error.strerror}") from error
-    return digest.hexdigest()
-
-
 def _extract_gguf(file: Path, check: Check | None = None) -> LocalModel:
     from fllm_backends.checkpoints.gguf.extract import check_keys, extract_once
     from fllm_backends.checkpoints.gguf.metadata import Metadata
@@ -143,14 +130,6 @@ def _extract_gguf(file: Path, check: Check | None = None) -> LocalModel:
     if check:
         check(directory)
     return LocalModel(directory, artifact_id, metadata.files[0])
-
-
-def _update_digest(digest: hashlib.blake2b, file: BinaryIO) -> None:
-    size = file.seek(0, os.SEEK_END)
-    digest.update(f"{size};".encode())
-    for index in range(_SAMPLES):
-        file.seek(max(size - _SAMPLE_BYTES, 0) * index // (_SAMPLES - 1))
-        digest.update(file.read(_SAMPLE_BYTES))
 
 
 def _weight_patterns(directory: Path) -> list[str]:

@@ -14,6 +14,7 @@ from fllm.files import read_bounded
 from fllm.tokenizer import MAX_TOKENIZER_BYTES
 from fllm.values import ModelCard, SamplingDefaults
 from fllm_backends.checkpoints.json_files import convert, read_object
+from fllm_backends.checkpoints.tokenizer_files.directory import has_tokenizer, tokenizer_directory
 
 log = logging.getLogger("fllm.model")
 
@@ -82,7 +83,7 @@ def read_model_card(
 ) -> ModelCard:
     """Return the card of the model in ``directory``; ``runtime`` is added to its runtime facts."""
     return ModelCard(
-        tokenizer=str(directory),
+        tokenizer=str(tokenizer_directory(directory) if has_tokenizer(directory) else directory),
         max_model_len=model.max_positions,
         long_context_start=model.long_context_start,
         eos_token_ids=read_eos_token_ids(directory, model.vocab_size),

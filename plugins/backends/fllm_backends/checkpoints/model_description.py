@@ -13,6 +13,7 @@ from fllm.tokenizer import Tokenizer
 from fllm_backends.checkpoints.download import fetch_tokenizer_files
 from fllm_backends.checkpoints.json_files import read_object
 from fllm_backends.checkpoints.model_card import read_eos_token_ids, read_sampling_defaults
+from fllm_backends.checkpoints.tokenizer_files.directory import tokenizer_directory
 
 
 class ModelDescription(Struct, frozen=True, kw_only=True):
@@ -42,9 +43,10 @@ def read_model_description(
 ) -> ModelDescription:
     """Fetch and read the files of a model except its weights. This may take seconds. Raise `ModelError`."""
     local = fetch_tokenizer_files(model, revision, progress)
-    tokenizer = Tokenizer.load(local.directory)
+    directory = tokenizer_directory(local.directory)
+    tokenizer = Tokenizer.load(directory)
     return ModelDescription(
-        directory=local.directory,
+        directory=directory,
         tokenizer=tokenizer,
         artifact_id=local.artifact_id,
         max_positions=_max_positions(local.directory),

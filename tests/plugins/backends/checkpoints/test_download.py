@@ -16,6 +16,7 @@ from support.tiny_models import save_model
 
 from fllm.errors import ModelError
 from fllm.model import locate
+from fllm.testing.echo import echo_model
 from fllm_backends.checkpoints.download import LocalModel, fetch_model
 
 RESPONSES = {
@@ -89,6 +90,7 @@ def test_what_was_downloaded_before_is_named_after_its_commit(offline: Path) -> 
     repository = offline / "models--org--name"
     (repository / "refs").mkdir(parents=True)
     (repository / "refs" / "main").write_text(COMMIT)
+    echo_model(repository / "snapshots" / COMMIT)
     save_model("Llama", repository / "snapshots" / COMMIT)
     model = fetched("org/name")
     assert (model.directory, model.artifact_id) == (repository / "snapshots" / COMMIT, COMMIT)
@@ -141,6 +143,7 @@ class Repository(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def repository(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[type[Repository]]:
+    echo_model(tmp_path / "model")
     save_model("Llama", tmp_path / "model")
     files = {file.name: file.read_bytes() for file in (tmp_path / "model").iterdir()}
     Repository.files = files | {"consolidated.safetensors": b"the same weights once more", "README.md": b"#"}
@@ -176,5 +179,12 @@ def test_the_configuration_is_checked_before_weights_are_downloaded(
     config = json.loads(repository.files["config.json"]) | change
     repository.files["config.json"] = json.dumps(config).encode()
     with pytest.raises(ModelError, match=message):
+        fetched("org/one")
+    assert "model.safetensors" not in repository.fetched
+
+
+def test_a_missing_tokenizer_is_known_before_weights_are_downloaded(repository: type[Repository]) -> None:
+    del repository.files["tokenizer.json"]
+    with pytest.raises(ModelError, match=r"has no tokenizer.json"):
         fetched("org/one")
     assert "model.safetensors" not in repository.fetched

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from fllm.containment import mapped
 from fllm.errors import ModelError, format_error
@@ -16,6 +16,18 @@ log = logging.getLogger("fllm.model")
 MAX_PARTS = 1000
 _PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
 """Name of one file of a split model, as llama-gguf-split writes it."""
+
+
+class Keys(Protocol):
+    """The keys of a GGUF model, or of a tokenizer in another format that is described in the same way."""
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value of a key, or ``default``."""
+        ...
+
+    def require(self, key: str) -> Any:
+        """Return the value of a key; raise `ModelError` if there is none."""
+        ...
 
 
 class Metadata:

@@ -9,7 +9,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_
 from tokenizers.models import BPE
 
 from fllm.errors import ModelError
-from fllm_backends.checkpoints.gguf.metadata import Metadata
+from fllm_backends.checkpoints.gguf.metadata import Keys
 
 _CONTROL, _USER_DEFINED = 3, 4  # token types of GGUF
 _SPACE = "▁"  # SentencePiece's space
@@ -35,7 +35,7 @@ _GPT_2 = ("gpt-2", "default")
 _BOS_BY_DEFAULT = ("llama-bpe", "tekken")
 
 
-def tokenizer(metadata: Metadata) -> Tokenizer:
+def tokenizer(metadata: Keys) -> Tokenizer:
     """Build the tokenizer. Raise `ModelError` for an unknown kind."""
     kind = metadata.require("tokenizer.ggml.model")
     if kind not in _KINDS:
@@ -56,7 +56,7 @@ def tokenizer(metadata: Metadata) -> Tokenizer:
     return built
 
 
-def tokenizer_config(metadata: Metadata) -> dict[str, Any]:
+def tokenizer_config(metadata: Keys) -> dict[str, Any]:
     """Return the content of ``tokenizer_config.json``: names of special tokens and the chat template."""
     tokens = metadata.require("tokenizer.ggml.tokens")
     ids = {part: metadata.get(f"tokenizer.ggml.{key}_token_id") for part, key in _SPECIAL_TOKENS.items()}
@@ -73,7 +73,7 @@ def tokenizer_config(metadata: Metadata) -> dict[str, Any]:
 _SPECIAL_TOKENS = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
 
 
-def _byte_level(metadata: Metadata) -> Tokenizer:
+def _byte_level(metadata: Keys) -> Tokenizer:
     """Build a byte-level BPE tokenizer (GPT-2): bytes as characters, merged by rank."""
     pre = metadata.get("tokenizer.ggml.pre", "default")
     model = BPE(
@@ -104,7 +104,7 @@ def _pre_tokenizer(pre: str) -> pre_tokenizers.PreTokenizer:
     raise ModelError(f"tokenizer.ggml.pre {pre!r} of the GGUF file is not supported; supported: {known}")
 
 
-def _sentence_piece(metadata: Metadata) -> Tokenizer:
+def _sentence_piece(metadata: Keys) -> Tokenizer:
     """Build a SentencePiece tokenizer (Llama 2): pieces merged by score, bytes for text without a piece."""
     tokens = metadata.require("tokenizer.ggml.tokens")
     scores = metadata.require("tokenizer.ggml.scores")
@@ -136,7 +136,7 @@ def _pair(merge: str) -> tuple[str, str]:
     return left, right
 
 
-def _add_tokens(built: Tokenizer, metadata: Metadata) -> None:
+def _add_tokens(built: Tokenizer, metadata: Keys) -> None:
     tokens, types = metadata.require("tokenizer.ggml.tokens"), metadata.require("tokenizer.ggml.token_type")
     for token, kind in zip(tokens, types, strict=True):
         if kind == _CONTROL:
@@ -145,7 +145,7 @@ def _add_tokens(built: Tokenizer, metadata: Metadata) -> None:
             built.add_tokens([AddedToken(token, special=False, normalized=False)])
 
 
-def _adds_bos(metadata: Metadata) -> bool:
+def _adds_bos(metadata: Keys) -> bool:
     sentence_piece = metadata.get("tokenizer.ggml.model") == "llama"
     default = sentence_piece or metadata.get("tokenizer.ggml.pre") in _BOS_BY_DEFAULT
     return bool(metadata.get("tokenizer.ggml.add_bos_token", default))
