@@ -39,6 +39,8 @@ OTHER_APIS = {
     "/vector_stores": "vector stores are not offered",
     "/tokenize": "tokenizing is not offered",
     "/detokenize": "tokenizing is not offered",
+    "/load_lora_adapter": "start the server with --enable-runtime-lora-loading",
+    "/unload_lora_adapter": "start the server with --enable-runtime-lora-loading",
     "/docs": "the description of this API is at /schema",
     "/redoc": "the description of this API is at /schema",
     "/openapi.json": "the description of this API is at /schema/openapi.json",

@@ -152,16 +152,12 @@ class _Search:
     async def _next_token(self, beam: int) -> EngineOutput:
         """Request the most likely next tokens of a live beam."""
         generated = self.live[beam].token_ids
-        request = GenerateRequest(
-            f"{self._request.request_id}/{len(generated)}/{beam}",
-            [*self._request.token_ids, *generated],
-            self._sampling(first=not generated),
-            self._request.group or self._request.request_id,
-            client=self._request.client,
-            priority=self._request.priority,
-            cache_salt=self._request.cache_salt,
-            shared_tokens=self._request.shared_tokens,
-            images=self._request.images,
+        request = replace(
+            self._request,
+            request_id=f"{self._request.request_id}/{len(generated)}/{beam}",
+            token_ids=[*self._request.token_ids, *generated],
+            sampling=self._sampling(first=not generated),
+            group=self._request.group or self._request.request_id,
         )
         async with aclosing(self._backend.generate(request)) as outputs:
             async for output in outputs:
