@@ -380,18 +380,16 @@ def _prepare_gemma(config: dict[str, Any]) -> dict[str, Any]:
 
 def _prepare_gemma3(config: dict[str, Any]) -> dict[str, Any]:
     """Convert the rotary parameters to those of each layer type: only full attention is scaled."""
-    nested = config.get("rope_parameters") or {}
-    if not isinstance(nested, dict):
-        return config  # which is then refused
-    full = {"rope_theta": config.get("rope_theta") or 1e6}
-    local = {"rope_theta": config.get("rope_local_base_freq") or 1e4}
-    full |= nested.get("full_attention") or {}
-    return _prepare_gemma(config) | {
-        "rope_parameters": {
-            "full_attention": full | (config.get("rope_scaling") or {}),
-            SLIDING: local | (nested.get(SLIDING) or {}),
-        }
-    }
+    keys = ("rope_parameters", "rope_scaling")
+    if not all(isinstance(config.get(key) or {}, dict) for key in keys):
+        return config  # which is then malformed
+    nested, scaling = (config.get(key) or {} for key in keys)
+    local, full = nested.get(SLIDING) or {}, nested.get("full_attention") or {}
+    if not isinstance(local, dict) or not isinstance(full, dict):
+        return config
+    full = {"rope_theta": config.get("rope_theta") or 1e6} | full | scaling
+    local = {"rope_theta": config.get("rope_local_base_freq") or 1e4} | local
+    return _prepare_gemma(config) | {"rope_parameters": {"full_attention": full, SLIDING: local}}
 
 
 SLIDING = "sliding_attention"

@@ -49,9 +49,11 @@ class Rope(Struct, frozen=True, kw_only=True):
     partial_rotary_factor: Annotated[float, Meta(gt=0, le=1)] = 1.0
 
     def __post_init__(self) -> None:
-        """Raise `ValueError` if the factors of Llama 3 leave nothing to blend."""
+        """Raise `ValueError` if parameters contradict each other."""
         if self.rope_type == "llama3" and self.low_freq_factor >= self.high_freq_factor:
             raise ValueError("low_freq_factor must be less than high_freq_factor")
+        if self.rope_type == "longrope" and self.original_max_position_embeddings < 2:
+            raise ValueError("longrope needs original_max_position_embeddings of at least 2")
 
     @property
     def switch_length(self) -> int | None:
