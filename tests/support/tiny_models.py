@@ -20,6 +20,8 @@ TINY: dict[str, Any] = {
     "max_position_embeddings": 128,
     "initializer_range": 0.2,
 }
+TEXT_CONFIGURATIONS = {"Gemma3": "Gemma3TextConfig"}
+"""Configurations that are not named after their family."""
 
 
 def save_model(family: str, directory: Path, **changes: Any) -> Any:
@@ -28,7 +30,8 @@ def save_model(family: str, directory: Path, **changes: Any) -> Any:
         warnings.simplefilter("ignore")
         import transformers
 
-        config = getattr(transformers, f"{family}Config")(**(TINY | changes))
+        configuration = TEXT_CONFIGURATIONS.get(family, f"{family}Config")
+        config = getattr(transformers, configuration)(**(TINY | changes))
         torch.manual_seed(1)
         model = getattr(transformers, f"{family}ForCausalLM")(config).eval()
         with torch.no_grad():

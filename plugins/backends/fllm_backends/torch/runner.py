@@ -275,7 +275,7 @@ class TorchRunner:
             return fused
         if self._config.quantization == "int8":
             raise ConfigError(
-                "--quantization int8 needs a cpu with AVX2, and a model with sizes in multiples of 32"
+                "--quantization int8 needs a cpu with AVX2, and a model with sizes close to multiples of 32"
             )
         return CausalLM(architecture, weights)
 

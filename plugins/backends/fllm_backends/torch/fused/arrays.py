@@ -18,8 +18,20 @@ class ModelShape(NamedTuple):
     heads: int
     kv_heads: int
     eps: np.float32
+    output_eps: np.float32
+    """Of the norms of outputs."""
+    head_eps: np.float32
+    """Of the norms of queries and keys."""
+    attention_scale: np.float32
+    softcap: Floats
+    """What attention scores are capped to, one number; 0 for no limit."""
     activation: int
     """An `Activation`."""
+    experts: int
+    """Number of experts, without shared ones; 0 for none."""
+    experts_per_token: int
+    normalize_experts: bool
+    """Whether the weights of the chosen experts are divided by their sum."""
 
 
 class PackedMatrices(NamedTuple):
@@ -33,30 +45,52 @@ class PackedMatrices(NamedTuple):
     """[layers, out]"""
 
 
+class ExpertWeights(NamedTuple):
+    """The experts of all layers. The shared ones come last."""
+
+    router_index: Integers
+    """Which router each layer has: [layers]."""
+    router: Floats
+    """[routers, experts + 1, hidden]; the last row is the gate of the shared experts."""
+    gate_up: PackedMatrices
+    """The matrices of all experts of a layer are one. The bias is [1, outputs of an expert]."""
+    down: PackedMatrices
+
+
 class LayerWeights(NamedTuple):
-    """The weights of all layers; norms are [layers, size]."""
+    """The weights of all layers. Norms are [layers, size], or [layers, 0] if the model does not have them.
+
+    They include what makes the mean square of a padded row that of the row without padding.
+    """
 
     input_norm: Floats
-    post_norm: Floats
+    output_norm: Floats
+    mlp_norm: Floats
+    mlp_output_norm: Floats
     q_norm: Floats
+    """Of a head, or of all heads together."""
     k_norm: Floats
     qkv: PackedMatrices
     output: PackedMatrices
     gate_up: PackedMatrices
     down: PackedMatrices
+    experts: ExpertWeights
+    sparse: NDArray[np.bool_]
+    """Whether each layer has experts in place of ``gate_up`` and ``down``."""
     window: Integers
     """Sliding window of each layer: [layers]; 0 for none."""
-    rotary: NDArray[np.bool_]
+    rope: Integers
+    """Which rotary embeddings each layer has: [layers]; -1 for none."""
 
 
 class Batch(NamedTuple):
-    """The batch to compute. Fields have one entry for each new token, except the last two."""
+    """The batch to compute. Positions and slots have one entry for each new token."""
 
     positions: Integers
     slots: Integers
     cosine: Floats
     sine: Floats
-    """[tokens, head_dim / 2]"""
+    """[ropes, tokens, rotary_dim / 2]"""
     page_tables: Integers
     """Pages of each row, padded: [rows, pages]."""
     tiles: Integers
@@ -83,7 +117,24 @@ class Scratch(NamedTuple):
     inner: NDArray[np.int8]
     inner_scales: Floats
     qkv: Floats
-    norm_row: Floats
+    outputs: Floats
+    """Outputs of attention or the feed-forward layer, if they are normalized: [tokens, hidden]."""
+    router_logits: Floats
+    chosen: Integers
+    """Experts of each token, the shared ones included: [tokens, experts of a token]."""
+    chosen_weights: Floats
+    expert_hidden: NDArray[np.int8]
+    """Rows sorted by expert: [slots, ...], as the following."""
+    expert_hidden_scales: Floats
+    expert_inner: NDArray[np.int8]
+    expert_inner_scales: Floats
+    slot_tokens: Integers
+    slot_weights: Floats
+    expert_ends: Integers
+    jobs: Integers
+    """An expert, its first slot, and a number of slots: [jobs, 3]."""
+    norm_rows: Floats
+    """For each thread, or for each token if a router reads them."""
     gate_up: Floats
     queries: Floats
     scores: Floats

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ EIGHT_ROWS_FIT = TARGET.width == 16
 
 scores_8, scores_4 = simd_kernels.attention_scores(TARGET, 8), simd_kernels.attention_scores(TARGET, 4)
 weighted_values_4, softmax = simd_kernels.weighted_values(TARGET, 4), simd_kernels.softmax(TARGET)
+soft_cap = simd_kernels.soft_cap(TARGET)
 quantize_8_bit = simd_kernels.quantize_groups(TARGET, PLANES_8_BIT)
 
 single = np.float32
@@ -29,7 +29,7 @@ single = np.float32
 
 @kernel(fastmath=False)
 def rotate(x: Any, cosine: Any, sine: Any) -> None:
-    """Rotate one head by its position, in place."""
+    """Rotate the first dimensions of one head by its position, in place."""
     half = len(cosine)
     for i in range(half):
         first, second = x[i], x[i + half]
@@ -41,7 +41,7 @@ def rotate(x: Any, cosine: Any, sine: Any) -> None:
 def norm_rope_and_cache(
     qkv: Any, batch: Any, shape: Any, w: Any, layer: Any, keys: Any, values: Any, team: Any, phase: Any
 ) -> None:
-    """Normalize the heads of all tokens (Qwen3), rotate them, and store keys and values in the cache.
+    """Normalize the heads of all tokens, rotate them, and store keys and values in the cache.
 
     Keys are [pages, kv_heads, head_dim, PANEL] and values [pages, kv_heads, PANEL, head_dim], both float16.
     """
@@ -61,15 +61,22 @@ def norm_rope_and_cache(
 def norm_rope_and_cache_token(
     heads: Any, t: Any, batch: Any, shape: Any, w: Any, layer: Any, keys: Any, values: Any
 ) -> None:
-    """Do the same for one token."""
-    dim = keys.shape[2]
+    """Do the same for one token.
+
+    Each head is normalized on its own (Qwen3), or all queries together, and all keys (OLMo 2).
+    """
+    dim, rope = keys.shape[2], w.rope[layer]
     page, place = batch.slots[t] // PANEL, batch.slots[t] % PANEL
+    if w.q_norm.shape[1] > dim or w.k_norm.shape[1] > dim:
+        first, last = shape.heads * dim, (shape.heads + shape.kv_heads) * dim
+        normalize(heads[:first], w.q_norm[layer], shape.head_eps, heads[:first])
+        normalize(heads[first:last], w.k_norm[layer], shape.head_eps, heads[first:last])
     for h in range(shape.heads + shape.kv_heads):
         x = heads[h * dim : (h + 1) * dim]
-        if w.q_norm.shape[1]:
-            normalize(x, w.q_norm[layer] if h < shape.heads else w.k_norm[layer], shape.eps, x)
-        if w.rotary[layer]:
-            rotate(x, batch.cosine[t], batch.sine[t])
+        if w.q_norm.shape[1] == dim and w.k_norm.shape[1] == dim:
+            normalize(x, w.q_norm[layer] if h < shape.heads else w.k_norm[layer], shape.head_eps, x)
+        if rope >= 0:
+            rotate(x, batch.cosine[rope, t], batch.sine[rope, t])
     for h in range(shape.kv_heads):
         key = (shape.heads + h) * dim
         value = key + shape.kv_heads * dim
@@ -137,7 +144,7 @@ def attend_tile(
     tile: Any,
     head: Any,
 ) -> None:
-    """Compute softmax(queries @ keys / sqrt(dim)) @ values for some tokens of one row and one kv head."""
+    """Compute softmax(queries @ keys * scale) @ values for some tokens of one row and one kv head."""
     dim = keys.shape[2]
     shared = shape.heads // shape.kv_heads
     first, count, table = tile[0], tile[1], batch.page_tables[tile[2]]
@@ -149,12 +156,11 @@ def attend_tile(
         s.weighted[thread],
         s.softmax_sums[thread],
     )
-    scale = single(1) / math.sqrt(single(dim))
     for t in range(count):
         for j in range(shared):
             at = (head * shared + j) * dim
             for i in range(dim):
-                queries[t * shared + j, i] = qkv[first + t, at + i] * scale
+                queries[t * shared + j, i] = qkv[first + t, at + i] * shape.attention_scale
     begin = 0 if window <= 0 else max(0, batch.positions[first] + 1 - window)
     begin = begin // PANEL * PANEL
     end = -(-(batch.positions[first + count - 1] + 1) // PANEL) * PANEL
@@ -163,6 +169,8 @@ def attend_tile(
     score_pages(queries, padded, head, table, begin, end, keys, scores)
     for row in range(rows):
         position = batch.positions[first + row // shared]
+        if shape.softcap[0] > single(0):
+            soft_cap((address(scores[row]), end - begin, address(shape.softcap)))
         if window > 0:
             scores[row, : max(0, position + 1 - window - begin)] = -np.inf
         scores[row, position + 1 - begin : end - begin] = -np.inf

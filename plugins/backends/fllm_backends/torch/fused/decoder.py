@@ -13,82 +13,66 @@ from torch import Tensor
 
 from fllm.batching.runner import Row
 from fllm.values import SamplingParams
-from fllm_backends.checkpoints.architecture import Architecture, Feature
+from fllm_backends.checkpoints.architecture import Architecture
+from fllm_backends.checkpoints.rope_config import Rope
 from fllm_backends.torch import rotary
-from fllm_backends.torch.attention import AttentionBatch, KVCache, uniform_shapes
+from fllm_backends.torch.attention import AttentionBatch, KVCache, KVShape
 from fllm_backends.torch.fused import layers, lm_head
-from fllm_backends.torch.fused.arrays import (
-    ArgmaxState,
-    Batch,
-    Integers,
-    LayerWeights,
-    ModelShape,
-    PackedMatrices,
-    Scratch,
-)
+from fllm_backends.torch.fused.arrays import ArgmaxState, Batch, Integers, ModelShape, Scratch
 from fllm_backends.torch.fused.formats import GROUP, PANEL
-from fllm_backends.torch.fused.matmul import PLANES_8_BIT, PLANES_15_BIT, ROWS, packed_matrices
-from fllm_backends.torch.fused.packing import Floats, PackedMatrix, can_pack, pack
+from fllm_backends.torch.fused.layer_packing import LayerPacker, PaddedSizes, padded, shared_experts
+from fllm_backends.torch.fused.matmul import PLANES_15_BIT, ROWS
+from fllm_backends.torch.fused.packing import Floats
 from fllm_backends.torch.fused.simd_kernels import SCALES, Activation
 from fllm_backends.torch.fused.target import targets
 from fllm_backends.torch.fused.thread_team import ThreadTeam, new_counters
-from fllm_backends.torch.model import Linear, Mlp, RMSNorm, Weights
-from fllm_backends.torch.weight_matrix import as_matrix
+from fllm_backends.torch.model import Weights
 
 QUERIES_PER_TILE = 12
 """Maximum rows of an attention tile: neighbouring tokens times the heads that share a kv head."""
 
 
-FEATURES: frozenset[Feature] = frozenset()
-"""Those of `Architecture.features` that the kernels support."""
+MAX_GROWTH = 1.5
+"""How many times the weights may become by padding."""
+ACTIVATIONS = {"silu": Activation.SILU, "gelu": Activation.GELU, "gelu_tanh": Activation.GELU_TANH}
 
 
 def is_supported(a: Architecture) -> bool:
-    """Return whether the processor and the kernels support the model, and its matrices can be packed."""
-    return bool(targets()) and a.features <= FEATURES and _can_pack_all(a)
-
-
-def _can_pack_all(a: Architecture) -> bool:
-    heads, keys = a.heads * a.head_dim, 2 * a.kv_heads * a.head_dim
-    shapes = [
-        (heads + keys, a.hidden_size),
-        (a.hidden_size, heads),
-        (a.intermediate_size, a.hidden_size),
-        (a.hidden_size, a.intermediate_size),
-        (a.vocab_size, a.hidden_size),
-    ]
-    return a.head_dim % GROUP == 0 and all(can_pack(*shape) for shape in shapes)
+    """Return whether the processor has the instructions, and padding does not multiply the model's size."""
+    return bool(targets()) and padded(a).parameters <= MAX_GROWTH * a.parameters
 
 
 class FusedLM:
     """A decoder on packed weights.
 
     ``threads`` is the number of threads that compute; ``max_positions`` bounds the length of a sequence.
-    Blocks of the KV cache are divided into pages of 16 tokens, whose layout is the kernels' own.
+    Blocks of the KV cache are divided into pages of 16 tokens, whose layout is the kernels' own. Sizes that
+    are not multiples of 32 are padded with zeros.
     """
 
     cache_dtype = torch.float16
     block_multiple = PANEL
 
     def __init__(self, a: Architecture, weights: Weights, *, threads: int, max_positions: int) -> None:
+        packer = LayerPacker(a, threads)
         self.architecture = a
         self.vocab_size = a.vocab_size
-        self.kv_shapes = uniform_shapes(a)
+        self._sizes = sizes = packer.sizes
+        self.kv_shapes = (KVShape(a.kv_heads, sizes.head_dim, sizes.head_dim),) * len(a.layers)
         self.device = torch.device("cpu")
         self._threads = threads
         self._pool = ThreadPoolExecutor(max(threads - 1, 1), "kernels")
-        self._shape = ModelShape(a.heads, a.kv_heads, np.float32(a.norm_eps), int(Activation.SILU))
-        self._packed: list[PackedMatrix] = []
-        self._layers = self._pack_layers(weights)
-        self._norm = _norm_array(weights.norm).copy()  # a copy, so that the checkpoint does not stay mapped
-        head = pack(as_matrix(weights.head))
+        self._shape = _model_shape(a, sizes)
+        self._layers = packer.pack_layers(weights.layers)
+        self._norm = packer.pack_norm(weights.norm)
+        head = packer.pack_head(weights.head)
         tied = weights.embedding is weights.head
-        embedding = head if tied else pack(as_matrix(weights.embedding))
-        self._head = self._matrices([head], PLANES_15_BIT)
+        embedding = head if tied else packer.pack_head(weights.embedding)
+        self._head = packer.matrices([head], PLANES_15_BIT)
         self._embedding = lm_head.embedding(embedding)
-        self._packed.append(embedding)
-        self._frequencies = rotary.frequencies(a.ropes[0], a.rotary_dim).numpy()
-        self._amplitude = np.float32(rotary.amplitude(a.ropes[0]))
+        self._packed = packer.packed, embedding  # the kernels hold their addresses
+        amplitudes = [rotary.amplitude(rope) for rope in a.ropes]
+        self._amplitudes = np.array(amplitudes, np.float32)[:, None, None]
         self._max_pages = -(-max_positions // PANEL)
         self._scratch = self._allocate_scratch(1)
 
@@ -110,11 +94,17 @@ class FusedLM:
         self.greedy_tokens(hidden)
 
     def forward(self, token_ids: Tensor, batch: AttentionBatch, cache: KVCache) -> Tensor:
-        """Return the hidden states of the new tokens, before the final norm: [tokens, hidden]."""
-        x = np.empty((len(token_ids), self.architecture.hidden_size), np.float32)
+        """Return the hidden states of the new tokens, before the final norm: [tokens, padded hidden].
+
+        They are divided by `Architecture.residual_scale`, so that outputs of layers are just added to them.
+        """
+        a = self.architecture
+        x = np.empty((len(token_ids), self._sizes.hidden), np.float32)
         lm_head.embed(token_ids.numpy(), self._embedding, x)
+        if a.embedding_scale != a.residual_scale:
+            x *= np.float32(a.embedding_scale / a.residual_scale)
         keys, values = self._pages(cache)
-        arrays = self._batch(batch.rows, cache.block_size // PANEL)
+        arrays = self._batch(batch, cache.block_size // PANEL)
         self._run(
             layers.forward, self._shape, self._layers, arrays, x, keys, values, self._scratch_for(len(x))
         )
@@ -122,9 +112,14 @@ class FusedLM:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return [rows, vocabulary] float32 logits of [rows, hidden] states."""
-        out = np.empty((len(hidden), self.architecture.vocab_size), np.float32)
+        a, out = self.architecture, np.empty((len(hidden), self._sizes.vocabulary), np.float32)
         self._run_head(lm_head.logits, hidden, out)
-        return torch.from_numpy(out)
+        logits = torch.from_numpy(out)[:, : self.vocab_size].contiguous()
+        if a.logit_scale != 1.0:
+            logits *= a.logit_scale
+        if a.logit_softcap is not None:
+            logits.div_(a.logit_softcap).tanh_().mul_(a.logit_softcap)
+        return logits
 
     def greedy_tokens(self, hidden: Tensor, allowed: Tensor | None = None) -> list[int]:
         """Return the most likely token of each row of [rows, hidden], without storing all logits."""
@@ -133,9 +128,7 @@ class FusedLM:
         state = ArgmaxState(np.full(shape, -np.inf, np.float32), np.zeros(shape, np.int64), masks)
         self._run_head(lm_head.greedy_tokens, hidden, state)
         # Of equals the first, whichever thread found it.
-        tokens = np.where(
-            state.values == state.values.max(axis=0), state.tokens, self.architecture.vocab_size
-        )
+        tokens = np.where(state.values == state.values.max(axis=0), state.tokens, self.vocab_size)
         chosen: list[int] = tokens.min(axis=0).tolist()
         return chosen
 
@@ -162,26 +155,37 @@ class FusedLM:
 
         Both are views of the float16 bits.
         """
-        a = self.architecture
+        a, dim = self.architecture, self._sizes.head_dim
         keys, values = (array.reshape(len(a.layers), -1).view(np.uint16) for array in cache.arrays())
         shape = len(a.layers), -1, a.kv_heads
-        return keys.reshape(*shape, a.head_dim, PANEL), values.reshape(*shape, PANEL, a.head_dim)
+        return keys.reshape(*shape, dim, PANEL), values.reshape(*shape, PANEL, dim)
 
-    def _batch(self, rows: Sequence[Row], pages: int) -> Batch:
+    def _batch(self, batch: AttentionBatch, pages: int) -> Batch:
         """Build the kernels' batch; a block has ``pages`` pages."""
+        rows = batch.rows
         counts = [row.count for row in rows]
         row_of = np.repeat(np.arange(len(rows)), counts)
         positions = np.concatenate([np.arange(row.start, row.start + row.count) for row in rows])
         tables = _tables(rows, pages)
-        angles = positions.astype(np.float32)[:, None] * self._frequencies
+        angles = np.stack([self._angles(rope, positions, batch) for rope in self.architecture.ropes])
         return Batch(
             positions,
             tables[row_of, positions // PANEL] * PANEL + positions % PANEL,
-            np.cos(angles) * self._amplitude,
-            np.sin(angles) * self._amplitude,
+            np.cos(angles) * self._amplitudes,
+            np.sin(angles) * self._amplitudes,
             tables,
             _tiles(counts, self._tokens_per_tile),
         )
+
+    def _angles(self, rope: Rope, positions: Integers, batch: AttentionBatch) -> Floats:
+        """Return the angles of all tokens: [tokens, rotary_dim / 2]."""
+        frequencies = rotary.frequencies(rope, self.architecture.rotary_dim).numpy()
+        if rope.switch_length is not None:
+            long = rotary.frequencies(rope, self.architecture.rotary_dim, long=True).numpy()
+            is_long = batch.sequence_lengths.numpy() > rope.switch_length
+            frequencies = np.where(is_long[:, None], long, frequencies)
+        angles: Floats = positions.astype(np.float32)[:, None] * frequencies
+        return angles
 
     @property
     def _tokens_per_tile(self) -> int:
@@ -191,95 +195,74 @@ class FusedLM:
     def _scratch_for(self, tokens: int) -> Scratch:
         if tokens > len(self._scratch.hidden):
             self._scratch = self._allocate_scratch(tokens)
-        own = Scratch._fields.index("norm_row")
+        own = Scratch._fields.index("outputs")
         return Scratch._make([*(array[:tokens] for array in self._scratch[:own]), *self._scratch[own:]])
 
     def _allocate_scratch(self, tokens: int) -> Scratch:
-        a, threads = self.architecture, self._threads
-        heads, inner = a.heads * a.head_dim, a.intermediate_size
+        a, threads, sizes = self.architecture, self._threads, self._sizes
+        heads = a.heads * sizes.head_dim
         shared = a.heads // a.kv_heads
         queries = -(-shared * self._tokens_per_tile // 4) * 4
+        experts, per_token = _experts(a)
+        slots = tokens * per_token
 
         def floats(*shape: int) -> Floats:
             return np.zeros(shape, np.float32)
 
         return Scratch(
-            hidden=np.empty((tokens, PLANES_15_BIT * a.hidden_size), np.int8),
-            hidden_scales=floats(tokens, a.hidden_size // GROUP, SCALES),
+            hidden=np.empty((tokens, PLANES_15_BIT * sizes.hidden), np.int8),
+            hidden_scales=floats(tokens, sizes.hidden // GROUP, SCALES),
             attention=np.empty((tokens, heads), np.int8),
             attention_scales=floats(tokens, heads // GROUP, SCALES),
-            inner=np.empty((tokens, inner), np.int8),
-            inner_scales=floats(tokens, inner // GROUP, SCALES),
-            qkv=floats(tokens, heads + 2 * a.kv_heads * a.head_dim),
-            norm_row=floats(threads, a.hidden_size),
+            inner=np.empty((tokens, sizes.inner), np.int8),
+            inner_scales=floats(tokens, sizes.inner // GROUP, SCALES),
+            qkv=floats(tokens, heads + 2 * a.kv_heads * sizes.head_dim),
+            outputs=floats(tokens if a.post_norm else 0, sizes.hidden),
+            router_logits=floats(tokens, a.experts.count + 1 if a.experts else 0),
+            chosen=np.zeros((tokens, per_token), np.int64),
+            chosen_weights=floats(tokens, per_token),
+            expert_hidden=np.empty((slots, PLANES_15_BIT * sizes.hidden), np.int8),
+            expert_hidden_scales=floats(slots, sizes.hidden // GROUP, SCALES),
+            expert_inner=np.empty((slots, sizes.expert_inner), np.int8),
+            expert_inner_scales=floats(slots, sizes.expert_inner // GROUP, SCALES),
+            slot_tokens=np.zeros(slots, np.int64),
+            slot_weights=floats(slots),
+            expert_ends=np.zeros(experts, np.int64),
+            jobs=np.zeros((min(slots, experts + slots // ROWS), 3), np.int64),
+            norm_rows=floats(max(threads, tokens if a.experts else 1), sizes.hidden),
             gate_up=floats(threads, ROWS * 2 * GROUP),
-            queries=floats(threads, queries, a.head_dim),
+            queries=floats(threads, queries, sizes.head_dim),
             scores=floats(threads, queries, self._max_pages * PANEL),
-            weighted=floats(threads, queries, a.head_dim),
+            weighted=floats(threads, queries, sizes.head_dim),
             softmax_sums=floats(threads, queries),
         )
 
-    def _pack_layers(self, weights: Weights) -> LayerWeights:
-        a = self.architecture
-        norms: list[list[Floats]] = []
-        matrices: list[list[PackedMatrix]] = []
-        with ThreadPoolExecutor(self._threads) as pool:
-            for layer in weights.layers:
-                assert isinstance(layer.mlp, Mlp), "see FEATURES"
-                assert layer.input_norm, "see FEATURES"
-                assert layer.mlp_norm, "see FEATURES"
-                norms.append(
-                    [
-                        _norm_array(layer.input_norm),
-                        _norm_array(layer.mlp_norm),
-                        _head_norm(layer.q_norm),
-                        _head_norm(layer.k_norm),
-                    ]
-                )
-                matrices.append(
-                    [*pool.map(_pack, (layer.mlp.gate_up, layer.mlp.down, layer.qkv, layer.output))]
-                )
-        planes = PLANES_15_BIT, PLANES_8_BIT, PLANES_15_BIT, PLANES_8_BIT
-        gate_up, down, qkv, output = (
-            self._matrices([*bank], width)
-            for bank, width in zip(zip(*matrices, strict=True), planes, strict=True)
-        )
-        input_norm, post_norm, q_norm, k_norm = (np.stack(kind) for kind in zip(*norms, strict=True))
-        return LayerWeights(
-            input_norm=input_norm,
-            post_norm=post_norm,
-            q_norm=q_norm,
-            k_norm=k_norm,
-            qkv=qkv,
-            output=output,
-            gate_up=gate_up,
-            down=down,
-            window=np.array([kind.window or 0 for kind in a.layers]),
-            rotary=np.array([kind.rotary for kind in a.layers]),
-        )
 
-    def _matrices(self, matrices: list[PackedMatrix], planes: int) -> PackedMatrices:
-        self._packed += matrices  # the kernels hold their addresses
-        return packed_matrices(matrices, planes)
+def _experts(a: Architecture) -> tuple[int, int]:
+    """Return the number of experts of a layer, and of those that compute each token, with the shared ones."""
+    if not a.experts:
+        return 0, 0
+    shared = shared_experts(a.experts)
+    return a.experts.count + shared, a.experts.per_token + shared
 
 
-def _pack(linear: Linear) -> PackedMatrix:
-    return pack(as_matrix(linear.weight), None if linear.bias is None else _array(linear.bias))
-
-
-def _head_norm(norm: RMSNorm | None) -> Floats:
-    return np.empty(0, np.float32) if norm is None else _norm_array(norm)
-
-
-def _norm_array(norm: RMSNorm) -> Floats:
-    """Return what the normalised values are multiplied by."""
-    weight = _array(norm.weight)
-    return weight + np.float32(norm.offset) if norm.offset else weight
-
-
-def _array(tensor: Tensor) -> Floats:
-    array: Floats = tensor.detach().float().numpy()
-    return array
+def _model_shape(a: Architecture, sizes: PaddedSizes) -> ModelShape:
+    padding = a.hidden_size / sizes.hidden
+    return ModelShape(
+        heads=a.heads,
+        kv_heads=a.kv_heads,
+        eps=np.float32(a.norm_eps * padding / a.residual_scale**2),
+        output_eps=np.float32(a.norm_eps * padding),
+        head_eps=np.float32(a.norm_eps * a.head_dim / sizes.head_dim),
+        attention_scale=np.float32(
+            1 / np.sqrt(np.float32(a.head_dim)) if a.attention_scale is None else a.attention_scale
+        ),
+        softcap=np.full(1, a.attention_softcap or 0, np.float32),
+        activation=int(ACTIVATIONS[a.activation]),
+        experts=a.experts.count if a.experts else 0,
+        experts_per_token=a.experts.per_token if a.experts else 0,
+        normalize_experts=bool(a.experts and a.experts.normalized),
+    )
 
 
 def _tables(rows: Sequence[Row], pages: int) -> Integers:

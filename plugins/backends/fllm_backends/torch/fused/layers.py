@@ -3,6 +3,8 @@
 All threads run `forward` over the same arrays, phase by phase (see `thread_team`). Activations are quantized
 in groups of 32, like the weights. No sum depends on how the work is divided or on other rows, so a sequence
 has the same result to the bit alone and in any batch.
+
+What a model does not have, it skips: the norms of outputs have no elements, and no layer has experts.
 """
 
 from __future__ import annotations
@@ -10,12 +12,13 @@ from __future__ import annotations
 from typing import Any
 
 from fllm_backends.torch.fused.attention import attend, norm_rope_and_cache
+from fllm_backends.torch.fused.experts import run_experts
 from fllm_backends.torch.fused.jit import kernel
 from fllm_backends.torch.fused.matmul import gate_up, linear
-from fllm_backends.torch.fused.norms import normalize_rows
+from fllm_backends.torch.fused.norms import add_normalized_rows, normalize_rows
 
-PHASES = 8
-"""Number of phases of a layer."""
+PHASES = 14
+"""Maximum number of phases of a layer."""
 
 
 @kernel(fastmath=False)
@@ -23,14 +26,33 @@ def forward(team: Any, shape: Any, w: Any, batch: Any, x: Any, keys: Any, values
     """Run all layers over ``x``, [tokens, hidden], in place."""
     for layer in range(len(keys)):
         k, v, phase = keys[layer], values[layer], layer * PHASES
-        normalize_rows(x, w.input_norm[layer], shape.eps, s.norm_row, s.hidden, s.hidden_scales, team, phase)
+        normalize_rows(
+            x, w.input_norm[layer], shape.eps, s.norm_rows, False, s.hidden, s.hidden_scales, team, phase
+        )
         linear(s.hidden, s.hidden_scales, w.qkv, layer, s.qkv, 0, team, phase + 1)
         norm_rope_and_cache(s.qkv, batch, shape, w, layer, k, v, team, phase + 2)
         attend(s.qkv, batch, shape, w.window[layer], k, v, s, team, phase + 3)
-        linear(s.attention, s.attention_scales, w.output, layer, x, 1, team, phase + 4)
-        normalize_rows(
-            x, w.post_norm[layer], shape.eps, s.norm_row, s.hidden, s.hidden_scales, team, phase + 5
-        )
+        if w.output_norm.shape[1]:
+            linear(s.attention, s.attention_scales, w.output, layer, s.outputs, 0, team, phase + 4)
+            add_normalized_rows(
+                x, w.output_norm[layer], shape.output_eps, s.norm_rows, s.outputs, team, phase + 5
+            )
+        else:
+            linear(s.attention, s.attention_scales, w.output, layer, x, 1, team, phase + 4)
+        feed_forward(team, shape, w, layer, x, s, phase + 6)
+
+
+@kernel(fastmath=False)
+def feed_forward(team: Any, shape: Any, w: Any, layer: Any, x: Any, s: Any, phase: Any) -> None:
+    """Run the second half of a layer."""
+    sparse, normalized = w.sparse[layer], w.mlp_output_norm.shape[1] > 0
+    out, add = (s.outputs, 0) if normalized else (x, 1)
+    normalize_rows(
+        x, w.mlp_norm[layer], shape.eps, s.norm_rows, sparse, s.hidden, s.hidden_scales, team, phase
+    )
+    if sparse:
+        run_experts(team, shape, w.experts, layer, out, add, s, phase + 1)
+    else:
         gate_up(
             s.hidden,
             s.hidden_scales,
@@ -41,6 +63,10 @@ def forward(team: Any, shape: Any, w: Any, batch: Any, x: Any, keys: Any, values
             s.inner,
             s.inner_scales,
             team,
-            phase + 6,
+            phase + 1,
         )
-        linear(s.inner, s.inner_scales, w.down, layer, x, 1, team, phase + 7)
+        linear(s.inner, s.inner_scales, w.down, layer, out, add, team, phase + 2)
+    if normalized:
+        add_normalized_rows(
+            x, w.mlp_output_norm[layer], shape.output_eps, s.norm_rows, s.outputs, team, phase + 7
+        )

@@ -105,7 +105,7 @@ def load_value(at: Any, bits: Any, quad: Any) -> Any:
 @kernel(fastmath=False)
 def logits(team: Any, eps: Any, norm: Any, matrix: Any, x: Any, out: Any, s: Any) -> None:
     """Compute [rows, vocabulary] logits of [rows, hidden] states: the final norm and the output head."""
-    normalize_rows(x, norm, eps, s.norm_row, s.hidden, s.hidden_scales, team, 0)
+    normalize_rows(x, norm, eps, s.norm_rows, False, s.hidden, s.hidden_scales, team, 0)
     linear(s.hidden, s.hidden_scales, matrix, 0, out, 0, team, 1)
 
 
@@ -124,7 +124,7 @@ def greedy_tokens(team: Any, eps: Any, norm: Any, matrix: Any, x: Any, state: An
     ``state`` is [threads, rows] and starts at -infinity. A thread's pieces ascend, so the first of equals
     stays.
     """
-    normalize_rows(x, norm, eps, s.norm_row, s.hidden, s.hidden_scales, team, 0)
+    normalize_rows(x, norm, eps, s.norm_rows, False, s.hidden, s.hidden_scales, team, 0)
     rows, groups = s.hidden_scales.shape[0], s.hidden_scales.shape[1]
     panels = matrix.panels.shape[1]
     per_piece = units_per_piece(panels, team)

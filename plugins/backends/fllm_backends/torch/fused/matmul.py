@@ -29,8 +29,9 @@ The output of a norm has a few channels much larger than the others, so it is qu
 """
 
 silu_and_mul = simd_kernels.activate_and_mul(TARGET, Activation.SILU)
+gelu_and_mul = simd_kernels.activate_and_mul(TARGET, Activation.GELU)
 gelu_tanh_and_mul = simd_kernels.activate_and_mul(TARGET, Activation.GELU_TANH)
-SILU = int(Activation.SILU)
+SILU, GELU = int(Activation.SILU), int(Activation.GELU)
 
 PANEL_ARGUMENTS = 9
 """Number of arguments of a `panel_kernel`."""
@@ -156,6 +157,8 @@ def activate_and_mul_group(activation: Any, gates: Any, out: Any, scales: Any) -
     arguments = (gates, gates + 4 * GROUP, out, scales)
     if activation == SILU:
         silu_and_mul(arguments)
+    elif activation == GELU:
+        gelu_and_mul(arguments)
     else:
         gelu_tanh_and_mul(arguments)
 

@@ -32,9 +32,35 @@ def normalize(x: Any, weight: Any, eps: Any, out: Any) -> None:
 
 @kernel(fastmath=False)
 def normalize_rows(
-    x: Any, weight: Any, eps: Any, buffers: Any, out: Any, scales: Any, team: Any, phase: Any
+    x: Any, weight: Any, eps: Any, buffers: Any, keep: Any, out: Any, scales: Any, team: Any, phase: Any
 ) -> None:
-    """Normalize and quantize all rows."""
+    """Normalize and quantize all rows; only quantize them if there is no weight.
+
+    If ``keep``, the normalized rows are left in ``buffers``: [tokens, hidden]. Otherwise it has one row for
+    each thread.
+    """
+    per_piece = units_per_piece(len(x), team)
+    pieces, completed = -(-len(x) // per_piece), 0
+    while True:
+        first = claim_piece(team, phase) * per_piece
+        if first >= len(x):
+            break
+        completed += 1
+        for t in range(first, min(first + per_piece, len(x))):
+            buffer = buffers[t if keep else team.thread]
+            if len(weight):
+                normalize(x[t], weight, eps, buffer)
+            else:
+                buffer[:] = x[t]
+            quantize_15_bit((address(buffer), scales.shape[1], address(out[t]), address(scales[t])))
+    finish_phase(team, phase, completed, pieces)
+
+
+@kernel(fastmath=False)
+def add_normalized_rows(
+    x: Any, weight: Any, eps: Any, buffers: Any, outputs: Any, team: Any, phase: Any
+) -> None:
+    """Normalize the outputs of attention or a feed-forward layer, and add them to ``x``."""
     per_piece, buffer = units_per_piece(len(x), team), buffers[team.thread]
     pieces, completed = -(-len(x) // per_piece), 0
     while True:
@@ -43,6 +69,7 @@ def normalize_rows(
             break
         completed += 1
         for t in range(first, min(first + per_piece, len(x))):
-            normalize(x[t], weight, eps, buffer)
-            quantize_15_bit((address(buffer), scales.shape[1], address(out[t]), address(scales[t])))
+            normalize(outputs[t], weight, eps, buffer)
+            for i in range(len(buffer)):
+                x[t, i] += buffer[i]
     finish_phase(team, phase, completed, pieces)

@@ -37,7 +37,8 @@ class Activation(IntEnum):
     """The activation function of a feed-forward layer's gate."""
 
     SILU = 0
-    GELU_TANH = 1
+    GELU = 1
+    GELU_TANH = 2
 
 
 def panel_matmul(target: Target, rows: int, form: Format, planes: int) -> Emitter:
@@ -348,6 +349,28 @@ def weighted_values(target: Target, rows: int) -> Any:
     return emit
 
 
+def soft_cap(target: Target) -> Any:
+    """Make ``(scores, count, cap)``: cap * tanh(score / cap) in place, with ``cap`` the address of a float.
+
+    ``count`` is a multiple of `PANEL`. tanh(x) is ``1 - 2 / (e^2x + 1)``.
+    """
+
+    @simd_function(target.width)
+    def emit(x: SimdBuilder, scores: Any, count: Any, cap: Any) -> None:
+        b = x.builder
+        limit, one, two = x.load_broadcast(cap), x.constant(x.floats, 1.0), x.constant(x.floats, 2.0)
+
+        def body(index: Any, _: list[Any]) -> list[Any]:
+            at = b.add(scores, b.shl(index, x.int64(2)))
+            power = x.exp(b.fdiv(b.fmul(x.load(at), two), limit))
+            x.store(b.fmul(limit, b.fsub(one, b.fdiv(two, b.fadd(power, one)))), at)
+            return []
+
+        x.loop(count, x.width, [], body)
+
+    return emit
+
+
 def softmax(target: Target) -> Any:
     """Make ``(scores, count, total)``: e^(score - maximum) in place, and their sum to ``total``.
 
@@ -401,25 +424,44 @@ def quantize_groups(target: Target, planes: int) -> Any:
 
 
 def activate_and_mul(target: Target, activation: Activation) -> Any:
-    """Make ``(gates, ups, out, scales)``: activation(gate) * up of one group, quantized.
-
-    The tanh approximation of gelu (arXiv 1606.08415) is ``x * sigmoid(sqrt(8 / pi) * (x + 0.044715 * x^3))``.
-    """
+    """Make ``(gates, ups, out, scales)``: activation(gate) * up of one group, quantized."""
 
     @simd_function(target.width)
     def emit(x: SimdBuilder, gates: Any, ups: Any, out: Any, scales: Any) -> None:
-        b, parts = x.builder, []
-        one = x.constant(x.floats, 1.0)
+        parts = []
         for at in range(0, 4 * GROUP, 4 * x.width):
-            value = steep = x.load(x.at_offset(gates, at))
-            if activation == Activation.GELU_TANH:
-                linear, cubic = (x.constant(x.floats, c * math.sqrt(8 / math.pi)) for c in (1.0, 0.044715))
-                steep = b.fmul(value, x.fma(b.fmul(value, value), cubic, linear))
-            opened = b.fdiv(value, b.fadd(one, x.exp(b.fsub(x.constant(x.floats, 0.0), steep))))
-            parts.append(b.fmul(opened, x.load(x.at_offset(ups, at))))
+            opened = _activate(x, x.load(x.at_offset(gates, at)), activation)
+            parts.append(x.builder.fmul(opened, x.load(x.at_offset(ups, at))))
         _quantize_group(x, parts, out, scales, 1, target)
 
     return emit
+
+
+def _activate(x: SimdBuilder, value: Any, activation: Activation) -> Any:
+    """Return activation(value). The tanh approximation of gelu is that of arXiv 1606.08415.
+
+    It equals ``value * sigmoid(sqrt(8 / pi) * (value + 0.044715 * value^3))``.
+    """
+    b, one = x.builder, x.constant(x.floats, 1.0)
+    if activation == Activation.GELU:
+        return b.fmul(value, _normal_cdf(x, value))
+    steep = value
+    if activation == Activation.GELU_TANH:
+        linear, cubic = (x.constant(x.floats, c * math.sqrt(8 / math.pi)) for c in (1.0, 0.044715))
+        steep = b.fmul(value, x.fma(b.fmul(value, value), cubic, linear))
+    return b.fdiv(value, b.fadd(one, x.exp(b.fsub(x.constant(x.floats, 0.0), steep))))
+
+
+def _normal_cdf(x: SimdBuilder, value: Any) -> Any:
+    """Return the distribution function of the standard normal distribution, to 1e-7 (A&S 26.2.17)."""
+    b, zero, one = x.builder, x.constant(x.floats, 0.0), x.constant(x.floats, 1.0)
+    t = b.fdiv(one, x.fma(x.abs(value), x.constant(x.floats, 0.2316419), one))
+    tail = zero
+    for c in (1.330274429, -1.821255978, 1.781477937, -0.356563782, 0.319381530):
+        tail = b.fmul(b.fadd(tail, x.constant(x.floats, c)), t)
+    density = x.exp(b.fmul(b.fmul(value, value), x.constant(x.floats, -0.5)))
+    tail = b.fmul(tail, b.fmul(density, x.constant(x.floats, 1 / math.sqrt(2 * math.pi))))
+    return b.select(b.fcmp_ordered(">=", value, zero), b.fsub(one, tail), tail)
 
 
 def _quantize_group(

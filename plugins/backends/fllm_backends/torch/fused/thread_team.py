@@ -27,7 +27,7 @@ class ThreadTeam(NamedTuple):
     thread: int
     threads: int
     counters: NDArray[np.int64]
-    """[phases, CACHE_LINE_BYTES / 8]: pieces claimed and pieces done, from zero."""
+    """[phases, CACHE_LINE_BYTES / 8]: pieces claimed, pieces done, then the phase's own."""
 
 
 def new_counters(phases: int) -> NDArray[np.int64]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from support.packed_weights import unpack
+import torch.nn.functional as F
 from support.paths import ROOT
 from support.tiny_models import save_model
 
@@ -24,26 +26,83 @@ from fllm_backends.checkpoints.architecture import Architecture, read_architectu
 from fllm_backends.torch import logit_masks
 from fllm_backends.torch.attention import AttentionBatch, KVCache
 from fllm_backends.torch.checkpoint import Checkpoint
-from fllm_backends.torch.fused import packing
-from fllm_backends.torch.fused.decoder import FusedLM, is_supported
+from fllm_backends.torch.fused.decoder import FusedLM
 from fllm_backends.torch.fused.formats import GROUP
-from fllm_backends.torch.model import CausalLM, Decoder, Linear, Mlp, Weights
+from fllm_backends.torch.model import CausalLM, Decoder, Experts, Linear, Mlp, Weights
 from fllm_backends.torch.options import read_torch_config
 from fllm_backends.torch.runner import TorchRunner
-from fllm_backends.torch.weight_matrix import WeightMatrix, as_matrix
+from fllm_backends.torch.weight_matrix import materialize
 from fllm_backends.torch.weights import CheckpointSource, load_weights
 
 SIZES = {"hidden_size": 128, "intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 2}
+EXPERTS: dict[str, Any] = {
+    "head_dim": 32,
+    "num_experts": 5,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 48,
+    "decoder_sparse_step": 1,
+}
+GEMMA: dict[str, Any] = {"head_dim": 32, "sliding_window": 7, "query_pre_attn_scalar": 20}
 BLOCK_SIZE = 16
 CPU = torch.device("cpu")
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("Llama", {}),
     "llama with biases": ("Llama", {"attention_bias": True, "mlp_bias": True}),
     "llama tied": ("Llama", {"tie_word_embeddings": True}),
+    "heads of 80": ("Llama", {"hidden_size": 160, "num_attention_heads": 2}),
+    "heads of 96": ("Llama", {"hidden_size": 192, "num_attention_heads": 2}),
+    "heads of 100": ("Qwen3", {"head_dim": 100}),
+    "sizes not in multiples of 32": (
+        "Llama",
+        {
+            "vocab_size": 85,
+            "hidden_size": 120,
+            "intermediate_size": 50,
+            "attention_bias": True,
+            "mlp_bias": True,
+        },
+    ),
     "mistral with a window": ("Mistral", {"sliding_window": 7}),
     "qwen2": ("Qwen2", {}),
     "qwen3": ("Qwen3", {"head_dim": 32}),
     "smollm3": ("SmolLM3", {"num_hidden_layers": 5, "pad_token_id": 0}),
+    "gelu": ("Llama", {"hidden_act": "gelu", "hidden_size": 144, "head_dim": 44}),
+    "gemma": ("Gemma", {"head_dim": 32}),
+    "gemma 2": ("Gemma2", GEMMA | {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0}),
+    "gemma 3": ("Gemma3", GEMMA | {"num_hidden_layers": 7}),
+    "phi 3 with longrope": (
+        "Phi3",
+        {
+            "pad_token_id": 0,
+            "hidden_size": 160,
+            "original_max_position_embeddings": 32,
+            "partial_rotary_factor": 0.75,
+            "rope_parameters": {
+                "rope_type": "longrope",
+                "rope_theta": 1e4,
+                "partial_rotary_factor": 0.75,
+                "original_max_position_embeddings": 32,
+                "short_factor": [1.0 + 0.1 * i for i in range(15)],
+                "long_factor": [1.0 + 0.9 * i for i in range(15)],
+            },
+        },
+    ),
+    "granite": (
+        "Granite",
+        {
+            "embedding_multiplier": 6.0,
+            "residual_multiplier": 0.3,
+            "attention_multiplier": 0.1,
+            "logits_scaling": 4.0,
+            "attention_bias": True,
+        },
+    ),
+    "olmo 2": ("Olmo2", {}),
+    "glm 4": ("Glm4", {"head_dim": 32, "attention_bias": True, "pad_token_id": 0}),
+    "mixtral": ("Mixtral", {"num_local_experts": 4}),
+    "qwen3 with experts": ("Qwen3Moe", EXPERTS | {"norm_topk_prob": True}),
+    "qwen3 with some dense layers": ("Qwen3Moe", EXPERTS | {"mlp_only_layers": [1]}),
+    "qwen2 with a shared expert": ("Qwen2Moe", EXPERTS | {"shared_expert_intermediate_size": 72}),
 }
 
 pytestmark = pytest.mark.skipif(not torch.cpu._is_avx2_supported(), reason="the kernels need AVX2")
@@ -53,34 +112,56 @@ class Coarse(Linear):
     """Rounds what it is given to 8 bits in groups."""
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        groups = x.reshape(*x.shape[:-1], -1, GROUP)
+        groups = F.pad(x, (0, -x.shape[-1] % GROUP)).unflatten(-1, (-1, GROUP))
         steps = groups.abs().amax(-1, keepdim=True).clamp_min(1e-30) / 127
-        return super().__call__(((groups / steps).round() * steps).reshape(x.shape))
+        return super().__call__(((groups / steps).round() * steps).flatten(-2)[..., : x.shape[-1]])
 
 
-class PackedLM(CausalLM):
-    """Packed weights on torch's own operations, and, if wanted, the activations rounded as in the kernels."""
-
-    def __init__(self, architecture: Architecture, weights: Weights, *, coarse: bool) -> None:
-        kind = Coarse if coarse else Linear
-        layers = [
-            dataclasses.replace(
-                layer,
-                qkv=Linear(repacked(layer.qkv.weight), layer.qkv.bias),
-                output=kind(repacked(layer.output.weight), layer.output.bias),
-                mlp=Mlp(
-                    Linear(repacked(layer.mlp.gate_up.weight), layer.mlp.gate_up.bias),
-                    kind(repacked(layer.mlp.down.weight), layer.mlp.down.bias),
-                ),
-            )
-            for layer in weights.layers
-        ]
-        ends = repacked(weights.embedding), repacked(weights.head)
-        super().__init__(architecture, Weights(ends[0], layers, weights.norm, ends[1]))
+def on_grid(weight: torch.Tensor) -> torch.Tensor:
+    """Move weights to a grid that 4 bits hold in whatever groups they are packed."""
+    steps = torch.tensor([-8.0, -2.0, 3.0, 7.0])[
+        torch.bucketize(weight, weight.std() * torch.tensor([-0.5, 0, 0.6]))
+    ]
+    return steps * 2.0 ** math.floor(math.log2(weight.std() / 5))
 
 
-def repacked(weight: torch.Tensor | WeightMatrix) -> torch.Tensor:
-    return torch.from_numpy(unpack(packing.pack(as_matrix(weight))))
+def mapped(weights: Weights, change: Callable[[str, Linear], Linear]) -> Weights:
+    """Change all matrices of the layers, which are named as in `Layer` and `Mlp`."""
+
+    def change_mlp(mlp: Mlp) -> Mlp:
+        return Mlp(change("gate_up", mlp.gate_up), change("down", mlp.down))
+
+    def change_experts(mlp: Experts) -> Experts:
+        shared = mlp.shared and change_mlp(mlp.shared)
+        return dataclasses.replace(mlp, experts=tuple(map(change_mlp, mlp.experts)), shared=shared)
+
+    layers = [
+        dataclasses.replace(
+            layer,
+            qkv=change("qkv", layer.qkv),
+            output=change("output", layer.output),
+            mlp=change_experts(layer.mlp) if isinstance(layer.mlp, Experts) else change_mlp(layer.mlp),
+        )
+        for layer in weights.layers
+    ]
+    return dataclasses.replace(weights, layers=layers)
+
+
+def coarse(name: str, linear: Linear) -> Linear:
+    """Round the activations as the kernels do."""
+    return Coarse(linear.weight, linear.bias) if name in ("output", "down") else linear
+
+
+def gridded(directory: Path) -> tuple[Architecture, Weights]:
+    """Load a model whose weights the kernels hold without rounding."""
+    architecture, weights = loaded(directory)
+    like = torch.empty(0)
+    weights = materialize(dataclasses.replace(weights, layers=tuple(weights.layers)), like)
+    tied = weights.embedding is weights.head
+    weights = mapped(weights, lambda _, linear: Linear(on_grid(linear.weight), linear.bias))
+    embedding = on_grid(weights.embedding)
+    head = embedding if tied else on_grid(weights.head)
+    return architecture, dataclasses.replace(weights, embedding=embedding, head=head)
 
 
 def loaded(directory: Path) -> tuple[Architecture, Weights]:
@@ -90,8 +171,7 @@ def loaded(directory: Path) -> tuple[Architecture, Weights]:
 
 
 def fused_lm(directory: Path, threads: int = 2) -> FusedLM:
-    architecture, weights = loaded(directory)
-    assert is_supported(architecture)
+    architecture, weights = gridded(directory)
     return FusedLM(architecture, weights, threads=threads, max_positions=128)
 
 
@@ -121,7 +201,7 @@ def row(ids: list[int], start: int, count: int, table: list[int]) -> Row:
 
 
 def ids_of(seed: int, count: int) -> list[int]:
-    found: list[int] = np.random.default_rng(seed).integers(0, 96, count).tolist()
+    found: list[int] = np.random.default_rng(seed).integers(0, 85, count).tolist()
     return found
 
 
@@ -135,15 +215,32 @@ def test_logits_miss_those_of_torch_by_what_rounding_makes_of_them(name: str, tm
         [row(ids, 19, 30, table)],
         *([row(ids, i, 1, table)] for i in range(49, 53)),
     ]
-    exact, coarse = (logits(PackedLM(*loaded(tmp_path), coarse=coarse), chunks) for coarse in (False, True))
-    missed = (logits(fused_lm(tmp_path), chunks) - exact).square().mean()
-    # A number that is rounded the other way moves all after it: only the size of the error can be known.
-    assert missed < 1.3 * (coarse - exact).square().mean()
+    architecture, weights = gridded(tmp_path)
+    exact = logits(CausalLM(architecture, weights), chunks)
+    rounded = logits(CausalLM(architecture, mapped(weights, coarse)), chunks)
+    missed = (logits(fused_lm(tmp_path), chunks) - exact).square().mean(-1)
+    # A number that is rounded the other way moves all after it: only the size of the error can be known. A
+    # router may choose another expert then: that is rare.
+    assert missed.median() < 1.4 * (rounded - exact).square().mean(-1).median()
+    assert missed.median() < 5e-3 * exact.var()
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_a_row_is_the_same_to_the_bit_alone_and_among_others(tmp_path: Path, threads: int) -> None:
-    save_model("Llama", tmp_path, **SIZES)
+@pytest.mark.parametrize(
+    ("name", "threads"),
+    [
+        ("llama", 1),
+        ("llama", 2),
+        ("llama", 3),
+        ("gemma 2", 2),
+        ("qwen3 with experts", 1),
+        ("qwen2 with a shared expert", 2),
+    ],
+)
+def test_a_row_is_the_same_to_the_bit_alone_and_among_others(
+    tmp_path: Path, name: str, threads: int
+) -> None:
+    family, changes = VARIANTS[name]
+    save_model(family, tmp_path, **SIZES | changes)
     fused = fused_lm(tmp_path, threads)
     ids = ids_of(2, 32)
     mine = [row(ids, 0, 31, [1, 2]), row(ids, 31, 1, [1, 2])]
@@ -151,6 +248,20 @@ def test_a_row_is_the_same_to_the_bit_alone_and_among_others(tmp_path: Path, thr
     others = [row(ids_of(i, 9 * i), 0, 9 * i, [4 * i, 1 + 4 * i, 2 + 4 * i]) for i in range(1, 6)]
     among = logits(fused, [[*others, mine[0]], [mine[1]]])
     assert torch.equal(alone, among[-32:])
+
+
+def test_an_expert_computes_more_tokens_than_one_job_has(tmp_path: Path) -> None:
+    save_model("Qwen3Moe", tmp_path, **SIZES | EXPERTS | {"num_experts": 3})
+    architecture, weights = gridded(tmp_path)
+    for layer in weights.layers:
+        assert isinstance(layer.mlp, Experts)
+        router = layer.mlp.router.tensor
+        router[1], router[2] = -router[0], 0  # the last expert is always one of the best two
+    ids = ids_of(4, 200)
+    batch = [[row(ids, 0, 200, list(range(13)))]]
+    fused = FusedLM(architecture, weights, threads=2, max_positions=256)
+    torch_logits = logits(CausalLM(architecture, weights), batch)
+    assert (logits(fused, batch) - torch_logits).square().mean() < 5e-3 * torch_logits.var()
 
 
 def test_a_prompt_is_the_same_to_the_bit_in_any_chunks(tmp_path: Path) -> None:
@@ -190,7 +301,7 @@ def test_int8_is_what_a_cpu_computes_with_unless_it_is_refused(
 
 
 def test_int8_that_cannot_be_had_is_refused(tmp_path: Path) -> None:
-    save_model("Llama", tmp_path, intermediate_size=50)
+    save_model("Llama", tmp_path, hidden_size=8)
     options = read_torch_config(BackendConfig(model=str(tmp_path), quantization="int8"))
     with pytest.raises(ConfigError, match="multiples of 32"):
         TorchRunner(options, Device("cpu"), 4).load(lambda progress: None)

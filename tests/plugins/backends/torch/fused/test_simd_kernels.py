@@ -192,6 +192,7 @@ def test_softening_forgets_what_is_masked(target: Target) -> None:
 
 ACTIVATIONS = {
     Activation.SILU: F.silu,
+    Activation.GELU: F.gelu,
     Activation.GELU_TANH: functools.partial(F.gelu, approximate="tanh"),
 }
 
