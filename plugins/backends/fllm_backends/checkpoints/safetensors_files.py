@@ -14,6 +14,8 @@ from fllm_backends.checkpoints.json_files import read_json
 
 INDEX = "model.safetensors.index.json"
 """File that maps tensor names to shards."""
+_DIGITS = 5
+_LFS_POINTER, _MAX_POINTER_BYTES = b"version https://git-lfs", 1024
 SINGLE_FILE = "model.safetensors"
 """File that holds the weights of a model that is not sharded."""
 
@@ -37,9 +39,22 @@ def weight_files(directory: Path) -> list[Path]:
         return [directory / file for file in sorted(set(_weight_map(directory).values()))]
     if (directory / SINGLE_FILE).is_file():
         return [directory / SINGLE_FILE]
+    if shards := sorted(directory.glob("model-*-of-*.safetensors")):
+        return _complete(shards)
     if any(directory.glob("*.bin")):
         raise ModelError(f"{directory} holds pickled weights (.bin), which are never loaded")
     raise ModelError(f"{directory} has no {SINGLE_FILE} and no {INDEX}")
+
+
+def _complete(shards: list[Path]) -> list[Path]:
+    """Return the shards of a model without an index; raise `ModelError` if one is missing."""
+    count = shards[0].stem.rpartition("-of-")[2]
+    total = int(count) if count.isdecimal() and len(count) == _DIGITS else 0
+    expected = [f"model-{part:0{_DIGITS}}-of-{count}.safetensors" for part in range(1, total + 1)]
+    missing = sorted(set(expected) ^ {shard.name for shard in shards})
+    if missing:
+        raise ModelError(f"{shards[0].parent} has no {INDEX}, and not all shards: see {missing[0]}")
+    return shards
 
 
 def tensor_headers(directory: Path) -> dict[str, TensorHeader]:
@@ -65,7 +80,8 @@ def open_safetensors(path: Path, framework: Literal["np", "pt"]) -> Any:
     import safetensors
 
     try:
-        check_regular(path)
+        if check_regular(path) < _MAX_POINTER_BYTES and path.read_bytes().startswith(_LFS_POINTER):
+            raise ModelError(f"{path} is a pointer of Git LFS: fetch the file itself with `git lfs pull`")
         with mapped(lambda error: ModelError(f"{path} can't be read: {error}"), base_exceptions=True):
             return safetensors.safe_open(path, framework=framework)
     except OSError as error:
