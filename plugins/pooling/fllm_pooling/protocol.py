@@ -45,6 +45,11 @@ class EmbeddingRequest(PoolingFields, frozen=True, kw_only=True):
     """Add the model's special tokens to a text (the default)."""
     normalize: bool | None = None
     """The same as `use_activation`."""
+    embed_dtype: Literal["float32"] | None = None
+    endianness: Literal["native", "little"] | None = None
+    """vLLM's names of what base64 contains, which can't be changed."""
+    messages: None = None
+    """Not supported: a conversation instead of ``input``."""
     prompt_name: str | None = None
     """Name of the model's prompt that precedes a text, such as ``query``."""
 
@@ -90,6 +95,8 @@ class RerankRequest(PoolingFields, frozen=True, kw_only=True):
     """Return this number of the best documents; 0 and null: all."""
     return_documents: bool | None = None
     """Whether the response repeats the documents (the default)."""
+    rank_fields: None = None
+    """Not supported: documents with several fields."""
     max_tokens_per_doc: Annotated[int, Meta(ge=1, le=MAX_INT)] | None = None
     """Keep only this number of tokens of a longer document."""
 
