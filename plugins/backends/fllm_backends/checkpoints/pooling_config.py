@@ -67,7 +67,6 @@ class PoolingConfig(Struct, frozen=True, kw_only=True):
     """Of the logits of classes. ``None``: sigmoid of one, softmax of several."""
     max_length: int | None = None
     """Maximum number of tokens, special ones included; ``None``: that of the model."""
-    labels: tuple[str, ...] = ()
     prompts: dict[str, str] = {}
     default_prompt_name: str | None = None
     lowercase: bool = False
@@ -78,8 +77,6 @@ class _Config(Struct, kw_only=True):
     """The keys of ``config.json`` that matter here."""
 
     architectures: list[str] | None = None
-    id2label: dict[str, str] | None = None
-    num_labels: Annotated[int, Meta(ge=1, le=2**20)] | None = None
     problem_type: str | None = None
     sentence_transformers: dict[str, Any] | None = None
     sbert_ce_default_activation_function: str | None = None
@@ -144,9 +141,7 @@ def read_pooling_config(directory: Path) -> PoolingConfig:
         matryoshka=tuple(config.matryoshka_dimensions or ()) or bool(config.is_matryoshka),
     )
     if common.classifies:
-        return msgspec.structs.replace(
-            common, labels=_labels(config), activation=_classification_activation(config, directory)
-        )
+        return msgspec.structs.replace(common, activation=_classification_activation(config, directory))
     return _with_modules(directory, common)
 
 
@@ -226,19 +221,6 @@ def _read_prompts(file: Path) -> _SentenceTransformers:
     if name is not None and name not in (prompts.prompts or {}):
         raise ModelError(f"{file}: there is no prompt {name!r}, which default_prompt_name names")
     return prompts
-
-
-def _labels(config: _Config) -> tuple[str, ...]:
-    """Return the names of the classes in order. transformers' default are two."""
-    if config.id2label is not None:
-        try:
-            pairs = sorted((int(index), label) for index, label in config.id2label.items())
-        except ValueError:
-            raise ModelError("config.json: the keys of id2label must be numbers") from None
-        if [index for index, _ in pairs] != list(range(len(pairs))) or not pairs:
-            raise ModelError("config.json: the keys of id2label must be 0 and up")
-        return tuple(label for _, label in pairs)
-    return tuple(f"LABEL_{index}" for index in range(config.num_labels or 2))
 
 
 def _classification_activation(config: _Config, directory: Path) -> Activation | None:

@@ -38,6 +38,7 @@ _UPSTREAM_OPTIONS = (
     "devices",
     "dtype",
     "quantization",
+    "runner",
     "load_format",
     "model_impl",
     "seed",

@@ -37,6 +37,7 @@ SDK = "furiosa_llm"
 _COMPILED_OPTIONS = (
     "dtype",
     "quantization",
+    "runner",
     "load_format",
     "model_impl",
     "seed",

@@ -61,7 +61,22 @@ def pools(torch_config: TorchConfig, runner: Runner, context: BackendContext) ->
 
 
 def _pooling_backend(torch_config: TorchConfig, config: BackendConfig, context: BackendContext) -> Backend:
+    _check_pooling_options(torch_config, config)
     check_local_model(torch_config.source, weights=not torch_config.dummy, check=read_pooling_config)
     device = torch_config.device or default_device()
     runner = TorchPoolingRunner(torch_config, device, config.max_num_batched_tokens, config.max_num_seqs)
     return BatchedPoolingBackend(runner, config, context)
+
+
+def _check_pooling_options(torch_config: TorchConfig, config: BackendConfig) -> None:
+    """Raise `ConfigError` for the first option that has no effect on a model that pools."""
+    given = {
+        f"--quantization {torch_config.quantization}": torch_config.quantization not in (None, "none"),
+        "--model-impl native": torch_config.model_impl == "native",
+        "--speculative-config": torch_config.drafts,
+        "--enable-lora": torch_config.enable_lora or bool(config.lora_modules),
+        "--backend-option kv_cache_memory": torch_config.kv_cache_memory is not None,
+    }
+    for option, is_given in given.items():
+        if is_given:
+            raise ConfigError(f"{option}: a model that pools does not support it; see --runner")

@@ -27,6 +27,7 @@ class TorchOptions(Struct, frozen=True, kw_only=True):
 
     kv_cache_memory: Annotated[str, Meta(description="memory for the KV cache, such as 2GiB")] | None = None
     threads: Annotated[int, Meta(ge=1, description="threads that compute on a cpu")] | None = None
+    matryoshka: Annotated[bool, Meta(description="embeddings may be cut to fewer dimensions")] = False
 
 
 class TorchConfig(Struct, frozen=True, kw_only=True):
@@ -52,6 +53,8 @@ class TorchConfig(Struct, frozen=True, kw_only=True):
     kv_cache_memory: int | None
     """Size of the KV cache in bytes."""
     threads: int | None
+    matryoshka: bool
+    """Whether embeddings may be cut, whatever the model's files say."""
 
 
 def read_torch_config(config: BackendConfig) -> TorchConfig:
@@ -82,6 +85,7 @@ def read_torch_config(config: BackendConfig) -> TorchConfig:
         max_lora_rank=config.max_lora_rank,
         kv_cache_memory=_size(backend.kv_cache_memory),
         threads=backend.threads,
+        matryoshka=backend.matryoshka,
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fllm.batching import PoolingRow, check_length
 from fllm.config import Device
-from fllm.errors import ConfigError, ModelError
+from fllm.errors import ModelError
 from fllm.values import ModelCard, PoolingCard, Progress
 from fllm_backends.checkpoints.download import fetch_model
 from fllm_backends.checkpoints.json_files import read_object
@@ -57,10 +57,6 @@ class TorchPoolingRunner:
         from fllm_backends.torch.pooling.model import default_mode, load_encoder, max_positions, read_config
 
         device = torch_device(self._device)
-        if self._config.quantization not in (None, "none"):
-            raise ConfigError(
-                f"--quantization {self._config.quantization}: models that pool are not quantized"
-            )
         if device.type == "cpu":
             torch.set_num_threads(self._config.threads or min(physical_cores(), torch.get_num_threads()))
         dtype = self._dtype()
@@ -146,12 +142,13 @@ class TorchPoolingRunner:
         self.__dict__.pop("_encoder", None)
 
     def _card(self) -> PoolingCard:
-        pooling = self._pooling
-        labels = pooling.labels
+        pooling, config = self._pooling, self._encoder.config
+        names = config.id2label if pooling.classifies else {}
+        labels = tuple(str(names.get(i, f"LABEL_{i}")) for i in range(config.num_labels if names else 0))
         return PoolingCard(
             task="classify" if pooling.classifies else "embed",
             size=len(labels) if pooling.classifies else self._dense.size,
-            matryoshka=pooling.matryoshka,
+            matryoshka=pooling.matryoshka or self._config.matryoshka,
             labels=labels,
             prompts=pooling.prompts,
             default_prompt_name=pooling.default_prompt_name,
