@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -45,9 +47,15 @@ class GGUFSource:
         self._device = device
         self._dtype = dtype
 
-    def __contains__(self, name: str) -> bool:
-        """Return whether the file has a tensor of this name."""
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._weights)
+
+    def __contains__(self, name: object) -> bool:
         return name in self._weights
+
+    def read(self, name: str) -> Tensor:
+        """Return a weight of any shape in float32; raise `ModelError` if it is missing."""
+        return torch.from_numpy(self._weights.read(name))
 
     def stack(self, names: list[str], *shapes: tuple[int, ...]) -> Tensor:
         """Read and concatenate norms or biases."""

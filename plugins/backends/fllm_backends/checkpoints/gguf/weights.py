@@ -3,37 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fllm.errors import ModelError
+from fllm_backends.checkpoints.gguf.config import ROPE_DIVISORS, ROPE_FACTORS
+from fllm_backends.checkpoints.gguf.families import LAYER_TENSORS, SINKS, family
+from fllm_backends.checkpoints.gguf.header import TensorInfo
+from fllm_backends.checkpoints.gguf.merged_experts import merge_experts
 from fllm_backends.checkpoints.gguf.metadata import Metadata
 from fllm_backends.checkpoints.gguf.tensors import TensorRows
+
+Floats = NDArray[np.float32]
 
 _MODEL_TENSORS = {
     "token_embd.weight": "model.embed_tokens.weight",
     "output_norm.weight": "model.norm.weight",
     "output.weight": "lm_head.weight",
 }
-_LAYER_TENSORS = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "attn_q_norm": "self_attn.q_norm",
-    "attn_k_norm": "self_attn.k_norm",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-_LAYER_NAME = re.compile(r"blk\.(\d+)\.(\w+)\.(weight|bias)")
-_ROPE_DIVISORS = "rope_freqs.weight"  # `gguf.config` writes them to config.json
-_INTERLEAVED = ("llama", "smollm3")
-"""Architectures whose rotary pairs are adjacent rows in GGUF. In others they are half a head apart."""
+_LAYER_NAME = re.compile(r"blk\.(\d+)\.(\w+?)(?:\.(\d+))?\.(weight|bias)")
+"""Name of a layer's tensor. The number after it is an expert, which has a tensor of its own in old files."""
+_IGNORED = (ROPE_DIVISORS, *ROPE_FACTORS)
 
 
 class GGUFWeights:
@@ -43,25 +35,29 @@ class GGUFWeights:
     """
 
     def __init__(self, metadata: Metadata) -> None:
+        kind = family(metadata)
+        assert kind, "the configuration was checked"
         self.file = metadata.files[0]
         self._metadata = metadata
-        self._rows = {
-            _huggingface_name(name): TensorRows(name, tensor, heads=_interleaved_heads(metadata, name))
-            for name, tensor in metadata.tensors.items()
-            if name != _ROPE_DIVISORS
-        }
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._rows
+        self._family = kind
+        self._modules = LAYER_TENSORS | kind.tensors
+        self._rows: dict[str, TensorRows] = {}
+        for name, tensor in metadata.tensors.items():
+            if name not in _IGNORED:
+                self._rows |= self._named(name, tensor)
+        self._merged: dict[str, Callable[[], Floats]] = {}
+        if kind.merges_experts:
+            self._merged = merge_experts(self._rows)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._rows)
+        return iter((*self._rows, *self._merged))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._rows or name in self._merged
 
     def matrix(self, name: str, *shape: int) -> TensorRows:
         """Return a weight matrix; raise `ModelError` if it is missing or misshapen."""
-        if name not in self._rows:
-            raise ModelError(f"the weights in {self.file} lack {name!r}")
-        rows = self._rows[name]
+        rows = self._find(name)
         if rows.shape != shape:
             raise ModelError(
                 f"the weight {rows.name!r} in {self.file} has the shape {list(rows.shape)}; "
@@ -69,27 +65,58 @@ class GGUFWeights:
             )
         return rows
 
-    def vector(self, name: str, size: int) -> NDArray[np.float32]:
+    def vector(self, name: str, size: int) -> Floats:
         """Return a norm's weights or a bias, [size]; raise `ModelError` if it is missing or misshapen."""
-        rows = self.matrix(name, 1, size)
-        values: NDArray[np.float32] = rows.rows(0, 1)[0]
-        heads = _interleaved_heads(self._metadata, rows.name)
+        self.matrix(name, 1, size)
+        return self.read(name).reshape(-1)
+
+    def read(self, name: str) -> Floats:
+        """Return a weight of any shape; raise `ModelError` if it is missing."""
+        if name in self._merged:
+            return self._merged[name]()
+        rows = self._find(name)
+        values: Floats = rows.rows(0, rows.shape[0])
+        if len(rows.tensor.shape) > 1 or name.endswith("_gate.weight"):
+            return values
+        return self._adjust(rows, name, values.reshape(-1))
+
+    def _find(self, name: str) -> TensorRows:
+        if name not in self._rows:
+            raise ModelError(f"the weights in {self.file} lack {name!r}")
+        return self._rows[name]
+
+    def _adjust(self, rows: TensorRows, name: str, values: Floats) -> Floats:
+        """Undo what the file has done to a norm or a bias."""
+        if self._family.norm_offset and name.endswith("norm.weight"):
+            return values - np.float32(self._family.norm_offset)
+        heads = self._interleaved_heads(rows.name)
         return values.reshape(heads, -1, 2).swapaxes(1, 2).reshape(-1) if heads else values
 
+    def _named(self, name: str, tensor: TensorInfo) -> dict[str, TensorRows]:
+        """Return the tensor by its name, or each of its experts by theirs."""
+        if name in _MODEL_TENSORS:
+            return {_MODEL_TENSORS[name]: TensorRows(name, tensor)}
+        match = _LAYER_NAME.fullmatch(name)
+        layer, kind, expert, suffix = match.groups() if match else ("", "", "", "")
+        module = self._modules.get(f"{kind}_exps" if expert else kind)
+        if not module:
+            raise ModelError(f"the GGUF file has a tensor {name!r}, which {self._family.name} does not have")
+        target = f"model.layers.{layer}.{module}" + (f".{suffix}" if module != SINKS else "")
+        if "{}" not in module:
+            return {target: TensorRows(name, tensor, heads=self._interleaved_heads(name))}
+        if expert:
+            return {target.format(expert): TensorRows(name, tensor)}
+        count = tensor.rows // tensor.shape[0]
+        return {
+            target.format(index): TensorRows(name, tensor, first=index * count, count=count)
+            for index in range(tensor.shape[0])
+        }
 
-def _huggingface_name(name: str) -> str:
-    if name in _MODEL_TENSORS:
-        return _MODEL_TENSORS[name]
-    match = _LAYER_NAME.fullmatch(name)
-    if not match or match[2] not in _LAYER_TENSORS:
-        raise ModelError(f"the GGUF file has a tensor {name!r}, which no model of the Llama family has")
-    return f"model.layers.{match[1]}.{_LAYER_TENSORS[match[2]]}.{match[3]}"
-
-
-def _interleaved_heads(metadata: Metadata, name: str) -> int:
-    """Return the number of heads of a tensor whose rows are interleaved; 0 for other tensors."""
-    match = _LAYER_NAME.fullmatch(name)
-    if not match or metadata.architecture not in _INTERLEAVED or match[2] not in ("attn_q", "attn_k"):
-        return 0
-    heads = metadata.require("{arch}.attention.head_count")
-    return int(metadata.get("{arch}.attention.head_count_kv", heads) if match[2] == "attn_k" else heads)
+    def _interleaved_heads(self, name: str) -> int:
+        """Return the number of heads of a tensor whose rows are interleaved; 0 for other tensors."""
+        match = _LAYER_NAME.fullmatch(name)
+        if not match or not self._family.interleaved or match[2] not in ("attn_q", "attn_k"):
+            return 0
+        heads = self._metadata.require("{arch}.attention.head_count")
+        own = self._metadata.get("{arch}.attention.head_count_kv", heads) if match[2] == "attn_k" else heads
+        return int(own)
