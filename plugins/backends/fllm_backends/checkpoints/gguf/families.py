@@ -1,4 +1,4 @@
-"""The architectures of GGUF files with Hugging Face's classes: their settings and the names of their tensors."""
+"""The architectures of GGUF files with Hugging Face's classes, settings and names of tensors."""
 
 from __future__ import annotations
 

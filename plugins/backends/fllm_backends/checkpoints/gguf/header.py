@@ -11,6 +11,7 @@ import struct
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from msgspec import Struct
 
@@ -189,7 +190,7 @@ class _Reader:
         size = struct.calcsize(kind)
         [number] = struct.unpack_from(f"<{kind}", self._content, self._at)
         self._at += size
-        return number
+        return float(str(np.float32(number))) if kind == "f" else number  # 0.1, not 0.10000000149
 
     def _text(self, max_bytes: int) -> str:
         length = self._count(max_bytes, "bytes in a text", self._number("Q"))

@@ -137,12 +137,13 @@ def _pair(merge: str) -> tuple[str, str]:
 
 
 def _add_tokens(built: Tokenizer, metadata: Keys) -> None:
+    """Add the tokens that are found in a text before it is divided. Gemma has thousands of them."""
     tokens, types = metadata.require("tokenizer.ggml.tokens"), metadata.require("tokenizer.ggml.token_type")
-    for token, kind in zip(tokens, types, strict=True):
-        if kind == _CONTROL:
-            built.add_special_tokens([AddedToken(token, special=True, normalized=False)])
-        elif kind == _USER_DEFINED:
-            built.add_tokens([AddedToken(token, special=False, normalized=False)])
+    kinds = list(zip(tokens, types, strict=True))
+    control = [token for token, kind in kinds if kind == _CONTROL]
+    user_defined = [token for token, kind in kinds if kind == _USER_DEFINED]
+    built.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in control])
+    built.add_tokens([AddedToken(token, special=False, normalized=False) for token in user_defined])
 
 
 def _adds_bos(metadata: Keys) -> bool:
