@@ -42,7 +42,9 @@ _NORMS["gemma3"] = _NORMS["gemma2"]
 def write_model(path: Path, model: Any, *, quantization: str = "F32", parts: int = 1) -> Path:
     """Write a model with a byte-level tokenizer, whose matrices have a type of the gguf library."""
     architecture = ARCHITECTURES[model.config.model_type]
-    writer = gguf.GGUFWriter(path, architecture, split_max_tensors=-(-_count(model) // parts) if parts > 1 else 0)
+    writer = gguf.GGUFWriter(
+        path, architecture, split_max_tensors=-(-_count(model) // parts) if parts > 1 else 0
+    )
     _write_keys(writer, model.config, architecture)
     write_tokenizer(writer, model.config.vocab_size)
     kind = gguf.GGMLQuantizationType[quantization]
@@ -108,7 +110,8 @@ def _divide(name: str, values: np.ndarray, architecture: str) -> list[tuple[str,
     else:
         halves = tuple(np.split(values, 2, axis=1)) if "gate_up" in rest else (values, values)
     if "gate_up" in rest:
-        return [(f"{prefix}experts.{part}_proj.{kind}", half) for part, half in zip(("gate", "up"), halves)]
+        parts = (f"{prefix}experts.{part}_proj.{kind}" for part in ("gate", "up"))
+        return list(zip(parts, halves, strict=True))
     return [(f"{prefix}experts.down_proj.{kind}", values)]
 
 
@@ -153,10 +156,11 @@ def _write_keys(writer: gguf.GGUFWriter, config: Any, architecture: str) -> None
     if experts := getattr(config, "num_experts", None) or getattr(config, "num_local_experts", None):
         writer.add_expert_count(experts)
         writer.add_expert_used_count(config.num_experts_per_tok)
-        writer.add_expert_feed_forward_length(getattr(config, "moe_intermediate_size", config.intermediate_size))
-    if window := getattr(config, "sliding_window", None):
-        if architecture != "llama":
-            writer.add_sliding_window(window)
+        writer.add_expert_feed_forward_length(
+            getattr(config, "moe_intermediate_size", config.intermediate_size)
+        )
+    if (window := getattr(config, "sliding_window", None)) and architecture != "llama":
+        writer.add_sliding_window(window)
     if config.model_type == "olmo3":
         writer.add_sliding_window_pattern([kind == "sliding_attention" for kind in config.layer_types])
     if architecture == "gemma2":

@@ -50,6 +50,8 @@ class TensorRows(Struct, frozen=True):
 
     def rows(self, start: int, stop: int) -> NDArray[np.float32]:
         """Return rows as float32: [stop - start, columns]. Raise `ModelError` for an unknown type."""
+        if self.tensor.type == gguf.GGMLQuantizationType.Q1_0:
+            return _dequantize_q1_0(self.blocks(start, stop))
         try:
             rows: NDArray[np.float32] = gguf.quants.dequantize(self.blocks(start, stop), self.tensor.type)
         except NotImplementedError as error:
@@ -68,3 +70,12 @@ class TensorRows(Struct, frozen=True):
         if not complete:
             raise ModelError(f"{tensor.file} was cut off while it was read")
         return rows
+
+
+def _dequantize_q1_0(blocks: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the values of blocks of a scale in float16 and 128 signs, which the gguf library lacks."""
+    blocks = blocks.reshape(len(blocks), -1, gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType.Q1_0][1])
+    scales = np.ascontiguousarray(blocks[..., :2]).view(np.float16).astype(np.float32)
+    signs = np.unpackbits(blocks[..., 2:], axis=-1, bitorder="little").astype(np.float32) * 2 - 1
+    values: NDArray[np.float32] = scales * signs
+    return values.reshape(len(blocks), -1)

@@ -17,22 +17,64 @@ _LLAMA_3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+_QWEN_2 = _LLAMA_3.replace("{1,3}", "")
+_QWEN_3_5 = _QWEN_2.replace(r"?\p{L}+", r"?[\p{L}\p{M}]+").replace(r"[^\s\p{L}", r"[^\s\p{L}\p{M}")
+_SEED_CODER = _QWEN_2.replace(r"[^\s\p{L}\p{N}]+[\r\n]*", r"[^\s\p{L}\p{N}\r\n]+")
 _TEKKEN = (
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
     r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
     r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-_PATTERNS = {
-    "llama-bpe": _LLAMA_3,
-    "smaug-bpe": _LLAMA_3,
-    "qwen2": _LLAMA_3.replace("{1,3}", ""),
-    "deepseek-r1-qwen": _LLAMA_3.replace("{1,3}", ""),
-    "tekken": _TEKKEN,
+_SUFFIX = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+_GPT_4O = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+" + _SUFFIX + r"|"
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*" + _SUFFIX + r"|"
+    r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+_DIGIT_BY_DIGIT = (r"\p{N}", _WORDS)
+_DEFAULT = (r"[\p{P}\$\+<=>\^~\|]+", _WORDS, r"\p{N}+", "[0-9][0-9][0-9]")
+_DEEPSEEK_LLM = (
+    "[\r\n]",
+    r"\s?(?:(?![\x{1D400}-\x{1D7CB}])[\p{Lu}\p{Ll}\p{Lt}])+",
+    r"\s?[!-/:-~！-／：-～‘-‟　-。]+",
+    r"\s+$",
+    "[一-龥ࠀ-一가-퟿]+",
+    r"\p{N}+",
+)
+_DEEPSEEK_CODER = ("[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+", r"\p{N}")
+_DEEPSEEK_3 = (
+    r"\p{N}{1,3}",
+    "[一-龥぀-ゟ゠-ヿ]+",
+    r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
+    r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+)
+_LLAMA_3_NAMES = ("llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2")
+_PATTERNS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys((*_LLAMA_3_NAMES, "smaug-bpe", "dbrx", "glm4", "chatglm-bpe"), (_LLAMA_3,)),
+    **dict.fromkeys(("qwen2", "deepseek-r1-qwen", "megrez", "stablelm2", "hunyuan", "grok-2"), (_QWEN_2,)),
+    "qwen35": (_QWEN_3_5,),
+    "seed-coder": (_SEED_CODER,),
+    "tekken": (_TEKKEN,),
+    **dict.fromkeys(("gpt-4o", "llama4", "kanana2"), (_GPT_4O,)),
+    **dict.fromkeys(("gpt-2", "phi-2", "olmo", "mellum", "trillion", "exaone4", "mpt", "jais"), (_WORDS,)),
+    **dict.fromkeys(
+        ("smollm", "starcoder", "refact", "command-r", "exaone", "minerva-7b", "codeshell"), _DIGIT_BY_DIGIT
+    ),
+    "deepseek-llm": _DEEPSEEK_LLM,
+    "deepseek-coder": _DEEPSEEK_CODER,
+    **dict.fromkeys(("deepseek-v3", "hunyuan-dense"), _DEEPSEEK_3),
+    "default": _DEFAULT,
 }
-"""Pre-tokenizer expressions by ``tokenizer.ggml.pre``, as in the ``tokenizer.json`` of the models."""
-_DIGIT_BY_DIGIT = ("smollm", "starcoder", "refact", "command-r")
-_GPT_2 = ("gpt-2", "default")
-_BOS_BY_DEFAULT = ("llama-bpe", "tekken")
+"""Expressions by ``tokenizer.ggml.pre``, which divide a text one after the other, as in llama.cpp.
+
+A name says how the ``tokenizer.json`` of a model divides it.
+"""
+_NORMALIZED = ("qwen2", "deepseek-r1-qwen", "qwen35", "megrez")
+"""Tokenizers that compose characters first (NFC), as their ``tokenizer.json`` says; llama.cpp does not."""
+_TAKES_WHOLE_WORDS = (*_LLAMA_3_NAMES, "tekken")
+"""Tokenizers that do not merge up to a whole word of their vocabulary."""
+_BOS_BY_DEFAULT = _TAKES_WHOLE_WORDS
 
 
 def tokenizer(metadata: Keys) -> Tokenizer:
@@ -79,10 +121,10 @@ def _byte_level(metadata: Keys) -> Tokenizer:
     model = BPE(
         vocab={token: index for index, token in enumerate(metadata.require("tokenizer.ggml.tokens"))},
         merges=[_pair(merge) for merge in metadata.require("tokenizer.ggml.merges")],
-        ignore_merges=pre == "llama-bpe",  # Llama 3 does not merge up to a whole word of its vocabulary
+        ignore_merges=pre in _TAKES_WHOLE_WORDS,
     )
     built = Tokenizer(model)
-    if pre in ("qwen2", "deepseek-r1-qwen"):
+    if pre in _NORMALIZED:
         built.normalizer = normalizers.NFC()
     built.pre_tokenizer = _pre_tokenizer(pre)
     built.decoder = decoders.ByteLevel()
@@ -91,17 +133,13 @@ def _byte_level(metadata: Keys) -> Tokenizer:
 
 
 def _pre_tokenizer(pre: str) -> pre_tokenizers.PreTokenizer:
-    if pre in _GPT_2:
-        return pre_tokenizers.ByteLevel(add_prefix_space=False)
-    if pre in _DIGIT_BY_DIGIT:
-        digits = pre_tokenizers.Digits(individual_digits=True)
-        return pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
-    if pre in _PATTERNS:
-        split = pre_tokenizers.Split(Regex(_PATTERNS[pre]), behavior="isolated")
-        bytes_only = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-        return pre_tokenizers.Sequence([split, bytes_only])
-    known = ", ".join((*_GPT_2, *_DIGIT_BY_DIGIT, *_PATTERNS))
-    raise ModelError(f"tokenizer.ggml.pre {pre!r} of the GGUF file is not supported; supported: {known}")
+    if pre not in _PATTERNS:
+        known = ", ".join(sorted(_PATTERNS))
+        raise ModelError(f"tokenizer.ggml.pre {pre!r} of the GGUF file is not supported; supported: {known}")
+    splits = [pre_tokenizers.Split(Regex(pattern), behavior="isolated") for pattern in _PATTERNS[pre]]
+    return pre_tokenizers.Sequence(
+        [*splits, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
 
 
 def _sentence_piece(metadata: Keys) -> Tokenizer:
