@@ -78,7 +78,7 @@ def part_files(path: Path) -> list[Path]:
         return [path]
     count = int(match[3])
     if not 1 <= int(match[2]) <= count <= MAX_PARTS:
-        raise ModelError(f"{path} is no part of a split model: part {int(match[2])} of {count}")
+        raise ModelError(f"{path} can't be a part of a split model: part {int(match[2])} of {count}")
     files = [path.with_name(f"{match[1]}-{part:05}-of-{count:05}.gguf") for part in range(1, count + 1)]
     for file in files:
         if not file.exists():

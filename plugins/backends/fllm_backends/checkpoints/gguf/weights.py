@@ -86,7 +86,7 @@ class GGUFWeights:
         return self._rows[name]
 
     def _adjust(self, rows: TensorRows, name: str, values: Floats) -> Floats:
-        """Undo what the file has done to a norm or a bias."""
+        """Return a norm without its offset, and a bias in the order of heads that the class has."""
         if self._family.norm_offset and name.endswith("norm.weight"):
             return values - np.float32(self._family.norm_offset)
         heads = self._interleaved_heads(rows.name)

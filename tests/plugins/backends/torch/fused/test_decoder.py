@@ -236,9 +236,7 @@ def test_logits_miss_those_of_torch_by_what_rounding_makes_of_them(name: str, tm
         ("qwen2 with a shared expert", 2),
     ],
 )
-def test_a_row_is_the_same_to_the_bit_alone_and_among_others(
-    tmp_path: Path, name: str, threads: int
-) -> None:
+def test_a_row_is_the_same_to_the_bit_alone_and_among_others(tmp_path: Path, name: str, threads: int) -> None:
     family, changes = VARIANTS[name]
     save_model(family, tmp_path, **SIZES | changes)
     fused = fused_lm(tmp_path, threads)
