@@ -30,12 +30,17 @@ class Harness:
         eos: tuple[int, ...] = (),
         max_model_len: int = 1000,
         long_context_start: int | None = None,
+        max_loras: int | None = None,
     ) -> None:
         self.time = 0.0
         self.pool = BlockPool(blocks, BLOCK, enable_caching=enable_caching)
         self.runner = FakeRunner(blocks=blocks, block_size=BLOCK, eos=eos)
         self.limits = BatchLimits(
-            max_num_seqs=seqs, max_num_batched_tokens=tokens, prefill_budget=budget, block_size=BLOCK
+            max_num_seqs=seqs,
+            max_num_batched_tokens=tokens,
+            prefill_budget=budget,
+            block_size=BLOCK,
+            max_loras=max_loras,
         )
         self.scheduler = Scheduler(
             self.pool,
@@ -517,3 +522,28 @@ def test_long_and_short_sequences_share_no_blocks_and_long_ones_share_theirs():
         request("longer", list(range(12)), max_tokens=1), request("same", list(range(9)), max_tokens=1)
     )
     assert rows(harness.step()) == [("same", 8, 1), ("longer", 8, 4)]
+
+
+def test_no_more_adapters_than_allowed_run_at_once():
+    def with_adapter(request_id: str, adapter: int) -> GenerateRequest:
+        sampling = SamplingParams(max_tokens=3)
+        return GenerateRequest(request_id, [1, 2, 3], sampling, adapter=adapter, client=request_id)
+
+    harness = Harness(max_loras=2)
+    harness.add(*(with_adapter(f"{adapter} {i}", adapter) for i in range(3) for adapter in range(5)))
+    seen = set()
+    while harness.scheduler.busy:
+        adapters = {row.adapter for row in harness.step().rows} - {0}
+        assert len(adapters) <= 2
+        seen |= adapters
+    assert seen == {1, 2, 3, 4}
+    assert all(len(harness.tokens(each)) == 3 for each in harness.steps)
+
+
+def test_adapters_do_not_share_blocks():
+    harness = Harness()
+    prompt = list(range(3 * BLOCK + 1))
+    sampling = SamplingParams(max_tokens=1)
+    for number, (adapter, cached) in enumerate([(0, 0), (1, 0), (2, 0), (1, 12), (0, 12), (3, 0)]):
+        harness.run(GenerateRequest(f"r{number}", prompt, sampling, adapter=adapter, shared_tokens=2 * BLOCK))
+        assert harness.steps[f"r{number}"][0].cached_tokens == cached
