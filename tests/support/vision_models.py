@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from support.model_families import save
+from support.model_families import FAMILIES, save
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 BYTES = 256
@@ -36,6 +36,8 @@ class VisionModel(NamedTuple):
     """Fields of the configuration, and the tokens whose ids they hold."""
     placeholder: str
     """What the chat template writes for an image."""
+    config: dict[str, Any] = {}  # noqa: RUF012
+    """Further fields of the configuration."""
 
 
 _QWEN = VisionModel(
@@ -58,6 +60,7 @@ _QWEN = VisionModel(
     "<|vision_start|><|image_pad|><|vision_end|>",
 )
 _CLIP_SIZE = {"size": {"shortest_edge": 28}, "crop_size": {"height": 28, "width": 28}}
+_PINPOINTS = {"image_grid_pinpoints": [[28, 56], [56, 28], [56, 56]]}
 _LLAVA = {"patch_size": 14, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
 _IDEFICS_IMAGE = {"size": {"longest_edge": 56}, "max_image_size": {"longest_edge": 28}}
 _IDEFICS_TOKENS = {
@@ -80,11 +83,12 @@ VISION_MODELS: dict[str, VisionModel] = {
     "llava-next": VisionModel(
         "LlavaNextProcessor",
         "LlavaNextImageProcessorPil",
-        _CLIP_SIZE | {"image_grid_pinpoints": [[28, 56], [56, 28], [56, 56]]},
+        _CLIP_SIZE | _PINPOINTS,
         _LLAVA,
         {"image_token": "<image>"},
         {"image_token_index": "<image>"},
         "<image>",
+        _PINPOINTS,
     ),
     "qwen2.5-vl": _QWEN,
     "qwen3-vl": _QWEN._replace(processor="Qwen3VLProcessor"),
@@ -154,7 +158,8 @@ def save_vision(name: str, directory: Path) -> Any:
         vision = VISION_MODELS[name]
         tokenizer = _tokenizer(vision)
         ids = {field: tokenizer.token_to_id(token) for field, token in vision.ids.items()}
-        model = save(name, directory, vocab=VOCABULARY, **ids)
+        text = FAMILIES[name].values["text_config"] | {"vocab_size": VOCABULARY}
+        model = save(name, directory, text_config=text, **ids, **vision.config)
         model.generation_config.eos_token_id = tokenizer.token_to_id("<eos>")
         tokenizer.save(str(directory / "tokenizer.json"))
         settings = {

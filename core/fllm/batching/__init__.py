@@ -4,7 +4,15 @@ from fllm.batching.backend import BatchedBackend
 from fllm.batching.limits import BatchLimits, check_length
 from fllm.batching.pooling_backend import BatchedPoolingBackend
 from fllm.batching.pooling_runner import PoolingRow, PoolingRunner
-from fllm.batching.runner import AppliesAdapters, ModelRunner, Row, RunnerCapabilities, Sampled
+from fllm.batching.runner import (
+    AppliesAdapters,
+    ModelRunner,
+    PromptImages,
+    Row,
+    RunnerCapabilities,
+    Sampled,
+    TakesImages,
+)
 from fllm.batching.verification import expand_drafts, num_samples, verify_drafts
 from fllm.values import stop_tokens
 
@@ -16,9 +24,11 @@ __all__ = [
     "ModelRunner",
     "PoolingRow",
     "PoolingRunner",
+    "PromptImages",
     "Row",
     "RunnerCapabilities",
     "Sampled",
+    "TakesImages",
     "check_length",
     "expand_drafts",
     "num_samples",

@@ -18,7 +18,7 @@ from fllm.batching.engine_loop import EngineLoop
 from fllm.batching.limits import BatchLimits
 from fllm.batching.prompt_validation import check_request
 from fllm.batching.reasoning_budget import ReasoningBudget
-from fllm.batching.runner import ModelRunner, PreparesImages
+from fllm.batching.runner import ModelRunner, PromptImages, TakesImages
 from fllm.batching.scheduler import Outcome
 from fllm.batching.step_watchdog import StepWatchdog
 from fllm.batching.token_filter import TokenFilter
@@ -107,6 +107,7 @@ class BatchedBackend:
         """Yield the outputs of one sequence. If closed early, free it before the engine's next step."""
         arrival_time = time.monotonic()
         check_request(request, self._require_card())
+        images = self._images(request)
         token_filter = await self._token_filter(request)
         grammar = await self._start_grammar(request)
         self._require_card()  # the engine may have stopped in the meantime
@@ -119,6 +120,7 @@ class BatchedBackend:
             arrival_time=arrival_time,
             grammar=grammar,
             token_filter=token_filter,
+            images=images,
         )
         finish_reason = None
         try:
@@ -164,9 +166,7 @@ class BatchedBackend:
         Raise `RequestError` if the runner takes none, or rejects one.
         """
         self._require_card()
-        runner = self._runner
-        if not isinstance(runner, PreparesImages):
-            raise RequestError("the model accepts text only", param="messages")
+        runner = self._image_runner()
 
         def work() -> Pieces[PreparedImages]:
             prepared = runner.prepare_images(images)
@@ -285,6 +285,16 @@ class BatchedBackend:
             client=request.client,
             forces=not (sampling.allowed_token_ids or sampling.bad_words_token_ids),
         )
+
+    def _images(self, request: GenerateRequest) -> PromptImages | None:
+        if not request.images:
+            return None
+        return self._image_runner().take_images(request.images, request.token_ids)
+
+    def _image_runner(self) -> TakesImages:
+        if not isinstance(self._runner, TakesImages):
+            raise RequestError("the model accepts text only", param="messages")
+        return self._runner
 
     async def _token_filter(self, request: GenerateRequest) -> TokenFilter | None:
         sampling, card = request.sampling, self._require_card()

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from fllm.batching.block_pool import BlockPool
 from fllm.batching.limits import BatchLimits, context_length
 from fllm.batching.ngram_drafter import NgramDrafter
-from fllm.batching.runner import AppliesAdapters, ModelRunner, check_runner
+from fllm.batching.runner import AppliesAdapters, ModelRunner, PromptImages, check_runner
 from fllm.batching.scheduler import Outcome, Scheduler
 from fllm.batching.token_filter import TokenFilter
 from fllm.config import BackendConfig, LoraAdapter
@@ -118,6 +118,7 @@ class EngineLoop:
         arrival_time: float,
         grammar: GrammarState | None = None,
         token_filter: TokenFilter | None = None,
+        images: PromptImages | None = None,
     ) -> None:
         """Queue a request. Its outcomes are delivered until it ends."""
         self._commands.put(
@@ -128,6 +129,7 @@ class EngineLoop:
                 arrival_time=arrival_time,
                 grammar=grammar,
                 token_filter=token_filter,
+                images=images,
             )
         )
 

@@ -12,6 +12,13 @@ from fllm.errors import ConfigError
 from fllm.values import ModelCard, PreparedImages, Progress, SamplingParams, TokenLogprob
 
 
+class PromptImages(Struct, frozen=True):
+    """The images of one prompt. A runner's own subclass holds what its model needs of them."""
+
+    end: int
+    """Number of first tokens of the prompt that are computed in one row: up to the last image."""
+
+
 class Row(Struct, frozen=True, kw_only=True):
     """One sequence's part of a batch: compute ``count`` tokens from position ``start``.
 
@@ -49,8 +56,9 @@ class Row(Struct, frozen=True, kw_only=True):
     sample is dropped. Token ``i`` is bit ``i % 32`` of native
     int32 number ``i // 32``. All other tokens are impossible, whatever biases and penalties are set.
     Do not ban stop tokens in addition."""
-    images: abc.Sequence[str] = ()
-    """Keys of the images in the prompt, from `PreparesImages.prepare_images`."""
+    images: PromptImages | None = None
+    """The images of the prompt, from `TakesImages.take_images`. The row at position 0 has all tokens up to
+    ``images.end``."""
     prompt_logprobs: bool = False
     """Whether to return log-probabilities of the prompt tokens at positions ``start + 1`` to
     ``start + count``."""
@@ -120,7 +128,7 @@ class ModelRunner(Protocol):
 
 
 @runtime_checkable
-class PreparesImages(Protocol):
+class TakesImages(Protocol):
     """A `ModelRunner` whose models may take images."""
 
     def prepare_images(self, images: abc.Sequence[bytes]) -> PreparedImages:
@@ -128,6 +136,14 @@ class PreparesImages(Protocol):
 
         Called from other threads than the runner's own, also while `execute` runs. Raise `fllm.RequestError`
         for a file that is not an image, or is too large.
+        """
+        ...
+
+    def take_images(self, keys: abc.Sequence[str], token_ids: abc.Sequence[int]) -> PromptImages:
+        """Return the prepared images of a prompt with these tokens.
+
+        Called on the event loop, so it must be quick. Raise `fllm.BackendUnavailable` if they are not there
+        any more, `fllm.RequestError` if the prompt does not have the tokens of these images.
         """
         ...
 

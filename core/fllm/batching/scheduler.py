@@ -41,7 +41,7 @@ from msgspec.structs import replace
 from fllm.batching.block_pool import BlockPool
 from fllm.batching.limits import BatchLimits
 from fllm.batching.ngram_drafter import Drafter
-from fllm.batching.runner import Row, Sampled
+from fllm.batching.runner import PromptImages, Row, Sampled
 from fllm.batching.sequence import Sequence
 from fllm.batching.step_results import append_forced, append_tokens, finish_output, finish_reason
 from fllm.batching.token_filter import TokenFilter
@@ -139,6 +139,7 @@ class Scheduler:
         arrival_time: float,
         grammar: GrammarState | None = None,
         token_filter: TokenFilter | None = None,
+        images: PromptImages | None = None,
     ) -> None:
         """Queue a request. Its prompt must not be empty and must be shorter than ``max_model_len``."""
         namespace, shared_tokens = self._pool.namespace(request)
@@ -159,6 +160,7 @@ class Scheduler:
             drafter=self._drafter() if self._drafter and not (grammar or token_filter) else None,
             grammar=grammar,
             token_filter=token_filter,
+            images=images,
         )
         self._waiting.add(sequence)
         if grammar is not None:
@@ -380,7 +382,7 @@ class Scheduler:
 
     def _undo_token(self, sequence: Sequence) -> None:
         """Let the last computed token be computed again; a state can only be computed from the beginning."""
-        if self._recurrent:
+        if self._recurrent or sequence.computed <= sequence.first_row_end:
             sequence.computed = 0
             self._drop_logprobs(sequence)
         else:
@@ -413,7 +415,8 @@ class Scheduler:
             self._reuse_cached(sequence)
             cost = token_cost(sequence.computed)
             limit = sequence.chunk_limit - (sequence.id in self._starting)
-            count = max(min(int((budget - reserved) / cost), limit), 1)
+            together = sequence.first_row_end - sequence.computed
+            count = max(min(int((budget - reserved) / cost), limit), together, 1)
             self._schedule_row(sequence, count, batch)
             budget -= count * cost
 
@@ -445,7 +448,8 @@ class Scheduler:
         """
         size = self._pool.block_size
         block_hashes = sequence.hash_blocks(sequence.first_needed // size, size)
-        return self._pool.find_cached(block_hashes[sequence.computed // size :])
+        cached = self._pool.find_cached(block_hashes[sequence.computed // size :])
+        return cached if sequence.computed + len(cached) * size >= sequence.first_row_end else []
 
     def _schedule_row(
         self, sequence: Sequence, count: int, batch: Batch, drafts: list[int] | None = None
@@ -470,6 +474,7 @@ class Scheduler:
             count=count + len(drafts),
             block_table=sequence.block_table,
             slot=sequence.slot,
+            images=sequence.images,
             sampling=sequence.sampling,
             seed=sequence.seed,
             sample=sample,

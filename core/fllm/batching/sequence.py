@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from fllm.batching.block_pool import hash_block, hash_root
 from fllm.batching.ngram_drafter import Drafter
+from fllm.batching.runner import PromptImages
 from fllm.batching.token_filter import TokenFilter
 from fllm.structured_output.grammar_state import GrammarState
 from fllm.values import SamplingParams, TokenLogprob
@@ -39,6 +40,7 @@ class Sequence(Struct, kw_only=True, eq=False):
     drafter: Drafter | None = None
     grammar: GrammarState | None = None
     """State of the grammar, if the output is constrained."""
+    images: PromptImages | None = None
     token_filter: TokenFilter | None = None
     """Restricts its tokens, if the request does so without a grammar."""
     is_long: bool = False
@@ -65,6 +67,11 @@ class Sequence(Struct, kw_only=True, eq=False):
     def length(self) -> int:
         """Number of tokens in prompt and output."""
         return len(self.token_ids)
+
+    @property
+    def first_row_end(self) -> int:
+        """Number of first tokens that are computed together, or found in the prefix cache."""
+        return self.images.end if self.images else 0
 
     @property
     def remaining(self) -> int:

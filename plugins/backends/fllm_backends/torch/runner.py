@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec.structs import replace
 
-from fllm.batching import Row, RunnerCapabilities, Sampled, check_length
+from fllm.batching import PromptImages, Row, RunnerCapabilities, Sampled, check_length
 from fllm.config import Device, LoraAdapter
-from fllm.errors import ConfigError
-from fllm.values import ModelCard, Progress
+from fllm.errors import ConfigError, RequestError
+from fllm.values import ModelCard, PreparedImages, Progress
 from fllm_backends.checkpoints.architecture import Architecture
 from fllm_backends.checkpoints.download import LocalModel, count_values, fetch_model
 from fllm_backends.checkpoints.lora import read_lora
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import torch
 
     from fllm_backends.torch.executor import Executor
+    from fllm_backends.torch.images.processor import ImageProcessor
     from fllm_backends.torch.lora.adapters import LoraAdapters
     from fllm_backends.torch.model import Decoder, StatefulDecoder, Weights
     from fllm_backends.torch.transformers_lm.model_class import TransformersModel
@@ -57,6 +58,8 @@ class TorchRunner:
     _checkpoint_quantization: str | None = None
     _card: ModelCard
     _executor: Executor | None = None
+    _images: ImageProcessor | None = None
+    _image_token: int | None = None
     _adapters: LoraAdapters | None = None
 
     def __init__(self, config: TorchConfig, device: Device, max_num_seqs: int) -> None:
@@ -100,9 +103,8 @@ class TorchRunner:
                 self._checkpoint_quantization,
                 self._quantization or dtype,
             )
-        self._card = read_model_card(
-            model.directory, described, model.artifact_id, self._runtime(device, dtype)
-        )
+        card = read_model_card(model.directory, described, model.artifact_id, self._runtime(device, dtype))
+        self._card = replace(card, images=self._images.support if self._images else None)
         return self._card
 
     def _check(self, directory: Path, device: torch.device) -> Architecture | TransformersModel:
@@ -181,6 +183,18 @@ class TorchRunner:
         assert self._adapters, "the adapter was loaded"
         self._adapters.remove(adapter_id)
 
+    def prepare_images(self, images: Sequence[bytes]) -> PreparedImages:
+        """Decode the images of one prompt, and prepare them for the model. Raise `RequestError`."""
+        if self._images is None:
+            raise RequestError("the model accepts text only", param="messages")
+        return self._images.prepare(images)
+
+    def take_images(self, keys: Sequence[str], token_ids: Sequence[int]) -> PromptImages:
+        """Return the prepared images of a prompt. Raise `BackendUnavailable` or `RequestError`."""
+        assert self._images, "`prepare_images` has made the keys"
+        assert self._image_token is not None, "it comes with the processor"
+        return self._images.take(keys, token_ids, self._image_token)
+
     def execute(self, batch: Sequence[Row]) -> Sequence[Sampled]:
         """Run one batch."""
         assert self._executor, "execute comes after allocate"
@@ -192,6 +206,8 @@ class TorchRunner:
         """Release the weights and the cache."""
         import torch
 
+        if self._images is not None:
+            self._images.close()
         self._executor = None
         self.__dict__.pop("_model", None)
         if torch.cuda.is_available():
@@ -213,10 +229,12 @@ class TorchRunner:
         self._implementation = "transformers"
         if model.gguf:
             raise ConfigError("--model-impl transformers: a GGUF file is served by native decoders only")
-        if self._config.quantization not in (None, "none"):
+        packs = self._packs_modules()
+        if self._config.quantization not in (None, "none") and not packs:
             raise ConfigError(
                 f"--quantization {self._config.quantization} needs a native decoder, unlike {described.name}"
             )
+        self._quantization = "int8" if packs else None
         device = torch_device(self._device)
         if not self._config.dummy:
             size = count_values(model.directory) * bytes_of_weight(None, None, self._dtype())
@@ -227,9 +245,26 @@ class TorchRunner:
             device=device,
             dtype=getattr(torch, self._dtype()),
             seed=self._config.seed,
+            threads=torch.get_num_threads() if packs else None,
             progress=progress,
         )
+        if decoder.image_token is not None:
+            self._load_images(model.directory, described.config.model_type, decoder.image_token)
         return decoder
+
+    def _packs_modules(self) -> bool:
+        """Return whether the linear layers of a class of transformers are computed on packed weights."""
+        if self._device.kind != "cpu" or self._config.quantization not in (None, "int8"):
+            return False
+        from fllm_backends.torch.fused.target import targets
+
+        return bool(targets())
+
+    def _load_images(self, directory: Path, model_type: str, image_token: int) -> None:
+        from fllm_backends.torch.images.processor import find_processor, load_image_processor
+
+        if (name := find_processor(directory, model_type)) is not None:
+            self._images, self._image_token = load_image_processor(directory, name), image_token
 
     def _native_decoder(
         self, architecture: Architecture, model: LocalModel, progress: Callable[[Progress], None]

@@ -9,16 +9,24 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fllm.errors import RequestError
+from fllm.batching import PromptImages
+from fllm.errors import BackendUnavailable, RequestError
 from fllm.sandbox import Worker
 from fllm.values import ImageSupport, PreparedImages
+from fllm_backends.checkpoints.json_files import read_json
 from fllm_backends.torch.images import decoding
-from fllm_backends.torch.images.store import ImageStore, PromptImages
+from fllm_backends.torch.images.store import ImageStore, ProcessedImages
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 log = logging.getLogger("fllm.backends.torch")
+
+
+class ModelImages(PromptImages, frozen=True):
+    """The images of a prompt with what the model takes."""
+
+    processed: ProcessedImages
 
 
 class ImageProcessor:
@@ -46,9 +54,23 @@ class ImageProcessor:
             self._store.put(keys, images)
         return PreparedImages(keys, images.texts)
 
-    def take(self, keys: tuple[str, ...]) -> PromptImages | None:
-        """Return prepared images, if they are still there."""
-        return self._store.get(keys)
+    def take(self, keys: Sequence[str], token_ids: Sequence[int], token_id: int) -> ModelImages:
+        """Return the prepared images of a prompt, in which ``token_id`` stands for their parts.
+
+        Raise `BackendUnavailable` if they are not there any more, `RequestError` if the prompt does not have
+        as many of these tokens.
+        """
+        images = self._store.get(tuple(keys))
+        if images is None:
+            raise BackendUnavailable("the images of this request are not in memory any more: send it again")
+        token = self._processor.tokenizer.convert_ids_to_tokens(token_id)
+        if token_ids.count(token_id) != (required := sum(text.count(token) for text in images.texts)):
+            raise RequestError(
+                f"the prompt has {token_ids.count(token_id)} tokens {token}; its images have {required}",
+                param="messages",
+            )
+        last = len(token_ids) - 1 - token_ids[::-1].index(token_id)
+        return ModelImages(last + 1, images)
 
     def close(self) -> None:
         """End the worker process."""
@@ -61,13 +83,13 @@ class ImageProcessor:
         width, height = (int.from_bytes(decoded[at : at + 4], "big") for at in (0, 4))
         return Image.frombytes("RGB", (width, height), decoded[decoding.HEADER_BYTES :])
 
-    def _process(self, images: list[Image]) -> PromptImages:
+    def _process(self, images: list[Image]) -> ProcessedImages:
         try:
             inputs, texts = self._processor._process_images([images], **self._settings)
         except ValueError as error:  # such as an aspect ratio that the model can't take
             raise RequestError(f"the model can't take an image: {error}", param="messages") from error
         used = {key: value for key, value in inputs.items() if key not in self._processor.unused_input_names}
-        return PromptImages(tuple(texts), used)
+        return ProcessedImages(tuple(texts), used)
 
 
 def load_image_processor(directory: Path, name: str) -> ImageProcessor | None:
@@ -112,3 +134,18 @@ class _ImagesOnly:
     def check_argument_for_proper_class(self, name: str, part: Any) -> Any:
         """Accept parts that are left out."""
         return None if part is None else super().check_argument_for_proper_class(name, part)  # type: ignore[misc]
+
+
+def find_processor(directory: Path, model_type: str) -> str | None:
+    """Return the name of a model's processor class; ``None`` if the directory has none for images."""
+    from transformers.models.auto import processing_auto
+
+    files = [directory / name for name in ("processor_config.json", "preprocessor_config.json")]
+    found = [read_json(file, dict[str, Any]) for file in files if file.is_file()]
+    if not found:
+        return None
+    names: Any = processing_auto.PROCESSOR_MAPPING_NAMES  # type: ignore[attr-defined]
+    for name in (*(each.get("processor_class") for each in found), *(names.get(model_type) or ())):
+        if isinstance(name, str):
+            return name
+    return None

@@ -21,7 +21,7 @@ MAX_BYTES = 1 << 30
 Keys = tuple[str, ...]
 
 
-class PromptImages(Struct, frozen=True, weakref=True, eq=False):
+class ProcessedImages(Struct, frozen=True, weakref=True, eq=False):
     """The images of one prompt, as the model takes them."""
 
     texts: tuple[str, ...]
@@ -41,18 +41,18 @@ class ImageStore:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._stored: OrderedDict[Keys, PromptImages] = OrderedDict()
+        self._stored: OrderedDict[Keys, ProcessedImages] = OrderedDict()
         self._stored_bytes = 0
         self._all_bytes = 0
 
-    def get(self, keys: Keys) -> PromptImages | None:
+    def get(self, keys: Keys) -> ProcessedImages | None:
         """Return the prepared images, if they are still there."""
         with self._lock:
             if (images := self._stored.get(keys)) is not None:
                 self._stored.move_to_end(keys)
             return images
 
-    def put(self, keys: Keys, images: PromptImages) -> None:
+    def put(self, keys: Keys, images: ProcessedImages) -> None:
         """Store prepared images. Raise `BackendUnavailable` if requests hold too many already."""
         size = images.size
         with self._lock:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from msgspec.structs import replace
@@ -16,7 +18,10 @@ from fllm.batching.runner import Row
 from fllm.errors import BackendError, ModelError
 from fllm_backends.torch import logit_masks
 from fllm_backends.torch.attention import AttentionBatch, KVCache
+from fllm_backends.torch.images.processor import ModelImages
+from fllm_backends.torch.images.store import ProcessedImages
 from fllm_backends.torch.lora.adapters import LoraAdapters
+from fllm_backends.torch.transformers_lm.image_pass import find_image_pass
 from fllm_backends.torch.transformers_lm.output_head import OutputHead
 from fllm_backends.torch.transformers_lm.paged_attention import NO_INTERFACE, PagedAttention
 from fllm_backends.torch.transformers_lm.states import LayerStates
@@ -55,11 +60,19 @@ class TransformersLM:
         self._single_tokens = config.model_type in _SINGLE_TOKENS
         self._lengths: list[int] = []
         """Number of tokens in the state of each slot."""
+        self._images = find_image_pass(model, self._decoder)
+        self._offsets: WeakKeyDictionary[ProcessedImages, int] = WeakKeyDictionary()
+        """Difference between the positions of tokens after images and their numbers."""
         self.device: torch.device = model.device
         self.cache_dtype: torch.dtype = model.dtype
         self.vocab_size: int = config.vocab_size
         self._record(states, type(model).__name__)
         self.kv_shapes = self._attention.shapes
+
+    @property
+    def image_token(self) -> int | None:
+        """Token that stands for a part of an image; ``None`` if the class reads no images."""
+        return self._images.token_id if self._images else None
 
     @property
     def state_size(self) -> int:
@@ -75,17 +88,19 @@ class TransformersLM:
     def forward(self, token_ids: Tensor, batch: AttentionBatch, cache: KVCache) -> Tensor:
         """Return the hidden states of the new tokens, [tokens, hidden]; store their KV in the cache."""
         token_ids = token_ids.to(self.device)
-        if self._states is None:
+        if self._states is None and not any(row.images for row in batch.rows):
             return self._run(token_ids[None], batch, cache)[0]
         order: list[int] = []
         pieces: list[Tensor] = []
         states = self._states
-        for places, rows in _passes(batch.rows, single_tokens=self._single_tokens):
-            ids = token_ids[places].view(len(rows), -1)
+        passes = _flat_passes if states is None else partial(_state_passes, single_tokens=self._single_tokens)
+        for places, rows in passes(batch.rows):
+            ids = token_ids[places].view(1 if states is None else len(rows), -1)
             part = AttentionBatch(rows, cache.block_size, self.device)
-            slots = self._restore(rows, states)
+            slots = self._restore(rows, states) if states else None
             pieces.append(self._run(ids, part, cache).flatten(0, 1))
-            states.save(slots)
+            if states and slots is not None:
+                states.save(slots)
             order += places
         hidden = torch.cat(pieces)
         return torch.empty_like(hidden).index_copy_(0, torch.tensor(order, device=self.device), hidden)
@@ -123,13 +138,31 @@ class TransformersLM:
         self._attention.start(batch, cache)
         if self.adapters and batch:
             self.adapters.select(batch.rows)
+        if batch is not None and any(row.images for row in batch.rows):
+            positions = positions + self._position_offsets(batch).view(positions.shape)
         if self._counter:
             self._counter.seen = positions[0] - torch.arange(ids.shape[1], device=self.device)
         past = self._states or self._counter
         options: dict[str, Any] = {self._cache_name: past, "use_cache": past is not None}
+        if batch is not None and self._images and _reads_images(batch.rows[0]):
+            return self._images.run(ids, positions, _images(batch.rows[0]).processed, **options)
         output = self._decoder(input_ids=ids, position_ids=positions, **options)
         hidden: Tensor = output.last_hidden_state
         return hidden
+
+    def _position_offsets(self, batch: AttentionBatch) -> Tensor:
+        """Return what is added to the positions of the new tokens because of images before them: [tokens]."""
+        offsets = [self._position_offset(row) for row in batch.rows for _ in range(row.count)]
+        return torch.tensor(offsets, device=self.device)
+
+    def _position_offset(self, row: Row) -> int:
+        if self._images is None or row.images is None or _reads_images(row):
+            return 0
+        processed = _images(row).processed
+        if processed not in self._offsets:
+            prompt = torch.tensor(row.token_ids[: row.images.end], device=self.device)
+            self._offsets[processed] = self._images.position_offset(prompt, processed)
+        return self._offsets[processed]
 
     @torch.inference_mode()
     def _record(self, states: LayerStates, name: str) -> None:
@@ -141,7 +174,37 @@ class TransformersLM:
             raise ModelError(f"{name} can't be served: {NO_INTERFACE}")
 
 
-def _passes(rows: Sequence[Row], *, single_tokens: bool) -> Iterator[tuple[list[int], list[Row]]]:
+def _reads_images(row: Row) -> bool:
+    """Return whether the row begins with images that are not in the cache."""
+    return row.images is not None and row.start < row.images.end
+
+
+def _images(row: Row) -> ModelImages:
+    assert isinstance(row.images, ModelImages), "the runner has made them"
+    return row.images
+
+
+def _flat_passes(rows: Sequence[Row]) -> Iterator[tuple[list[int], list[Row]]]:
+    """Divide a batch into forward passes of rows without states: those that read images alone, all others.
+
+    Yield the positions in the batch of the tokens of each pass, and its rows.
+    """
+    others: list[Row] = []
+    other_places: list[int] = []
+    at = 0
+    for row in rows:
+        places = range(at, at + row.count)
+        at += row.count
+        if _reads_images(row):
+            yield [*places], [row]
+        else:
+            others.append(row)
+            other_places += places
+    if others:
+        yield other_places, others
+
+
+def _state_passes(rows: Sequence[Row], *, single_tokens: bool) -> Iterator[tuple[list[int], list[Row]]]:
     """Divide a batch into forward passes of rows with states.
 
     Yield the positions in the batch of the tokens of each pass, and its rows, which have the same number of

@@ -28,21 +28,33 @@ def transformers_decoder(
     device: torch.device,
     dtype: torch.dtype,
     seed: int,
+    threads: int | None,
     progress: Callable[[Progress], None],
 ) -> tuple[TransformersLM, str | None]:
     """Load the model from a directory and create its decoder; without a directory, with random weights.
 
-    Return the decoder, and how the checkpoint is quantized.
+    Return the decoder, and how the checkpoint is quantized. With ``threads``, linear layers and experts are
+    computed on packed weights, by so many threads.
 
     Raise `ModelError` if its class can't be served, before the weights are read if a model without weights
     shows it. Raise `ConfigError` if there is too little memory.
     """
     _check_class(model, device, dtype)
+    quantization = None
     if directory is None:
-        return TransformersLM(random_model(model, device, dtype, seed)), None
-    checkpoint = Checkpoint(directory)
-    loaded = load_model(model, checkpoint, device, dtype, progress)
-    return TransformersLM(loaded), checkpoint.quantization
+        loaded = random_model(model, device, dtype, seed)
+    else:
+        checkpoint = Checkpoint(directory)
+        loaded, quantization = load_model(model, checkpoint, device, dtype, progress), checkpoint.quantization
+    if threads is not None:
+        from fllm_backends.torch.fused.jit import compile_lock
+        from fllm_backends.torch.fused.kernel_threads import KernelThreads
+        from fllm_backends.torch.transformers_lm.packed_modules import pack_modules
+
+        with compile_lock():
+            pack_modules(loaded, KernelThreads(threads))
+            return TransformersLM(loaded), quantization
+    return TransformersLM(loaded), quantization
 
 
 def _check_class(model: TransformersModel, device: torch.device, dtype: torch.dtype) -> None:

@@ -11,6 +11,8 @@ from fllm_backends.torch.attention import AttentionBatch, KVCache, KVShape, Patt
 
 ATTENTION = "fllm"
 """Name of our attention for transformers. No mask function has this name, so our attention gets no masks."""
+MASKED_ATTENTION = "fllm_masked"
+"""Name of the same attention with masks: some classes let the tokens of an image attend to later ones."""
 
 NO_INTERFACE = "its attention does not go through transformers' attention interface"
 """Why some classes can't be served."""
@@ -18,9 +20,12 @@ NO_INTERFACE = "its attention does not go through transformers' attention interf
 
 def register_attention() -> None:
     """Make our attention known to transformers."""
-    from transformers import AttentionInterface
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
 
     AttentionInterface.register(ATTENTION, _attend)
+    AttentionInterface.register(MASKED_ATTENTION, _attend)
+    AttentionMaskInterface.register(MASKED_ATTENTION, sdpa_mask)
 
 
 class PagedAttention:
@@ -65,8 +70,11 @@ class PagedAttention:
             self._cached[layer] = len(self._shapes)
             self._shapes[layer] = KVShape(key.shape[1], key.shape[2], value.shape[2])
 
-    def attend(self, module: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Store [tokens, kv_heads, dim] keys and values; return [tokens, heads, value_dim]."""
+    def attend(self, module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """Store [tokens, kv_heads, dim] keys and values; return [tokens, heads, value_dim].
+
+        With a ``mask`` [1, 1, tokens, tokens], the batch is the beginning of one row.
+        """
         batch, cache = self._batch, self._cache
         if batch is None or cache is None:
             return query.new_zeros(*query.shape[:2], value.shape[2])
@@ -75,7 +83,13 @@ class PagedAttention:
         index = self._cached[source]
         if source == layer:
             cache.write(index, batch.slots, key, value)
-        return batch.attend(query, *cache.layer(index), self._patterns[layer])
+        keys, values = cache.layer(index)
+        if mask is None:
+            return batch.attend(query, keys, values, self._patterns[layer])
+        share = query.shape[1] // keys.shape[2]
+        stored = [part.flatten(0, 1)[batch.slots].repeat_interleave(share, 1) for part in (keys, values)]
+        query, key, value = (part.transpose(0, 1)[None] for part in (query, *stored))
+        return self._patterns[layer].attend(query, key, value, mask)[0].transpose(0, 1)
 
     @property
     def recording(self) -> bool:
@@ -102,7 +116,7 @@ def _attend(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | None,  # noqa: ARG001
+    attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,  # noqa: ARG001
     sliding_window: int | None = None,
@@ -121,7 +135,7 @@ def _attend(
     if paged.recording:
         options = {"scaling": scaling, "sliding_window": sliding_window, "softcap": softcap, "s_aux": s_aux}
         paged.record(module, flat[1], flat[2], options)
-    attended = paged.attend(module, *flat)
+    attended = paged.attend(module, flat[0], flat[1], flat[2], attention_mask)
     return attended.view(query.shape[0], query.shape[2], *attended.shape[1:]), None
 
 

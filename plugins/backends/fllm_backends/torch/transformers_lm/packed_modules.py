@@ -1,0 +1,73 @@
+"""Replace linear layers and experts of a transformers model by products with packed weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
+from transformers.pytorch_utils import Conv1D
+
+from fllm_backends.torch.fused.kernel_threads import KernelThreads
+from fllm_backends.torch.fused.linear import PackedLinear, PackedProduct, expert_jobs
+from fllm_backends.torch.fused.matmul import PLANES_8_BIT, PLANES_15_BIT
+
+EXPERTS = "fllm"
+"""Name of `run_experts` in transformers' registry."""
+MIN_SIZE = 64
+"""Smaller matrices stay as they are: they cost little, and routers among them need their precision."""
+_AFTER_ATTENTION_OR_GATE = ("o_proj", "out_proj", "down_proj", "c_proj", "dense_4h_to_h", "fc2", "w2", "wo")
+"""Names of layers whose input is no output of a norm, and so has no large channels."""
+
+
+def pack_modules(model: nn.Module, threads: KernelThreads) -> None:
+    """Replace the linear layers and the experts of a model in float32 on a CPU; free their weights.
+
+    Weights are rounded to 8 bits unless 4 hold them exactly.
+    """
+    ALL_EXPERTS_FUNCTIONS.register(EXPERTS, run_experts)
+    for parent in list(model.modules()):
+        if _is_experts(parent):
+            _pack_experts(parent, threads)
+            continue
+        for name, child in parent.named_children():
+            if isinstance(child, nn.Linear | Conv1D) and min(child.weight.shape) >= MIN_SIZE:
+                weight = child.weight.T if isinstance(child, Conv1D) else child.weight
+                planes = PLANES_8_BIT if name in _AFTER_ATTENTION_OR_GATE else PLANES_15_BIT
+                setattr(parent, name, PackedLinear(PackedProduct(weight, child.bias, threads, planes)))
+
+
+def run_experts(experts: Any, hidden: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
+    """Run the chosen experts of each token, as transformers' ``ExpertsInterface`` does.
+
+    ``hidden`` is [tokens, hidden], ``chosen`` and ``weights`` are [tokens, experts of a token].
+    """
+    sorted_experts, order = chosen.flatten().sort(stable=True)
+    tokens = order // chosen.shape[1]
+    jobs = expert_jobs(sorted_experts.bincount(minlength=experts.num_experts).tolist())
+    x = experts.packed_up.multiply_jobs(hidden[tokens], jobs)
+    x = experts._apply_gate(x) if experts.has_gate else experts.act_fn(x)
+    x = experts.packed_down.multiply_jobs(x, jobs)
+    if experts.has_post_expert_norm:
+        x = experts.post_expert_norm(x)
+    x = x * weights.flatten()[order, None]
+    return torch.zeros_like(hidden).index_add_(0, tokens, x.to(hidden.dtype))
+
+
+def _is_experts(module: nn.Module) -> bool:
+    names = dict(module.named_parameters(recurse=False))
+    return hasattr(module, "has_gate") and "down_proj" in names and names["down_proj"].ndim == 3
+
+
+def _pack_experts(experts: Any, threads: KernelThreads) -> None:
+    up = "gate_up_proj" if experts.has_gate else "up_proj"
+    for name, packed, planes in (
+        (up, "packed_up", PLANES_15_BIT),
+        ("down_proj", "packed_down", PLANES_8_BIT),
+    ):
+        weight, bias = getattr(experts, name), getattr(experts, f"{name}_bias", None)
+        weight = weight.transpose(1, 2) if experts.is_transposed else weight
+        setattr(experts, packed, PackedProduct(weight, bias, threads, planes))
+        delattr(experts, name)
+    experts.config._experts_implementation = EXPERTS

@@ -1,0 +1,35 @@
+"""Models of transformers whose linear layers and experts are computed on packed weights."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from support.model_families import build
+from torch import nn
+
+from fllm_backends.torch.fused.kernel_threads import KernelThreads
+from fllm_backends.torch.fused.linear import PackedLinear
+from fllm_backends.torch.transformers_lm.packed_modules import pack_modules
+
+IDS = torch.tensor([[(7 * i * i + 3 * i + 11) % 140 + 12 for i in range(40)]])
+SIMILARITY = 0.998
+"""Cosine of the logits of most positions: since weights are rounded, a router may choose others."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["gemma3n", "mixtral", "qwen3-moe", "gpt-oss", "gpt2", "deepseek-v3", "granite", "llama4", "cohere"],
+)
+def test_logits_are_nearly_the_same(name: str) -> None:
+    model = build(name)
+    with torch.inference_mode():
+        expected = model(input_ids=IDS, use_cache=False).logits
+        packed = copy.deepcopy(model)
+        pack_modules(packed, KernelThreads(2))
+        actual = packed(input_ids=IDS, use_cache=False).logits
+    assert torch.cosine_similarity(expected[0], actual[0]).median() > SIMILARITY
+    assert any(isinstance(module, PackedLinear) for module in packed.modules())
+    linears = [m for m in packed.modules() if isinstance(m, nn.Linear) and min(m.weight.shape) >= 64]
+    assert not linears
