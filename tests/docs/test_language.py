@@ -36,7 +36,7 @@ FOLDERS = ("core", "api", "plugins", "examples", "benchmarks", "scripts", "deplo
 
 VERBS = frozenset(
     """
-    Abandon Accept Add Admit Advance Allocate Allow Append Apply Arrange Ask Assert Attend
+    Abandon Accept Add Admit Advance Allocate Allow Append Apply Arrange Ask Assert Attach Attend
     Authenticate Begin Bind Build Call Cancel Charge Check Choose Clear Close Compare Compile Compute
     Concatenate Connect Constrain Consume Continue Convert Copy Count Create Decode Delete Dequantize Derive
     Describe Disconnect Divide Do Download Draft Draw Drop Emit Encode End Enter Escape Execute Exit
