@@ -18,6 +18,7 @@ from fllm.errors import FllmError, ModelError, format_error
 from fllm.values import PoolingInput
 from fllm_backends.checkpoints.pooling_config import PoolingMode
 from fllm_backends.torch.checkpoint import Checkpoint
+from fllm_backends.torch.hardware import out_of_memory
 
 _IGNORED_LENGTH = 2**28
 """A length beyond all published ones: transformers writes 1e30 if a tokenizer has none."""
@@ -92,12 +93,13 @@ def load_encoder(
     options: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention}
     if "add_pooling_layer" in inspect.signature(kind.__init__).parameters:
         options["add_pooling_layer"] = False  # of BERT's training objective; published weights may lack it
-    with _mapped(directory):
+    message = f"the weights of {directory} do not fit into the memory of {device}"
+    with _mapped(directory), out_of_memory(message):
         if dummy:
             model = kind._from_config(config, **options)
         else:
             model = _load(kind, config, Checkpoint(directory), directory, options)
-    return Encoder(model.to(device).eval(), config, device)
+        return Encoder(model.to(device).eval(), config, device)
 
 
 def _load(
@@ -156,5 +158,5 @@ def max_positions(model: Encoder) -> int:
 def _mapped(directory: Path) -> Any:
     return mapped(
         lambda error: ModelError(f"{directory} can't be loaded: {format_error(error)[:500]}"),
-        passing=(FllmError, torch.OutOfMemoryError, MemoryError),
+        passing=(FllmError,),
     )

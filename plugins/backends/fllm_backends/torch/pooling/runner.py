@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from fllm.batching import PoolingRow, check_length
 from fllm.config import Device
-from fllm.errors import ModelError
 from fllm.values import ModelCard, PoolingCard, Progress
-from fllm_backends.checkpoints.download import fetch_model
+from fllm_backends.checkpoints.download import count_values, fetch_model
 from fllm_backends.checkpoints.json_files import read_object
 from fllm_backends.checkpoints.pooling_config import (
     Activation,
@@ -18,7 +17,8 @@ from fllm_backends.checkpoints.pooling_config import (
     PoolingMode,
     read_pooling_config,
 )
-from fllm_backends.torch.hardware import physical_cores, torch_device
+from fllm_backends.checkpoints.tokenizer_files.directory import tokenizer_directory
+from fllm_backends.torch.hardware import check_fits, physical_cores, torch_device
 from fllm_backends.torch.options import TorchConfig
 
 if TYPE_CHECKING:
@@ -70,24 +70,24 @@ class TorchPoolingRunner:
         self._pooling = pooling = read_pooling_config(model.directory)
         config = read_config(model.directory)
         progress(Progress("Loading weights", 0, 1))
-        try:
-            self._encoder = load_encoder(
-                model.directory,
-                config,
-                classifies=pooling.classifies,
-                dtype=getattr(torch, dtype),
-                device=device,
-                dummy=self._config.dummy,
-            )
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise ModelError(f"the weights do not fit into the memory of {device}") from error
+        if not self._config.dummy:
+            size = count_values(model.directory) * getattr(torch, dtype).itemsize
+            check_fits(size, 0, dtype, device)
+        self._encoder = load_encoder(
+            model.directory,
+            config,
+            classifies=pooling.classifies,
+            dtype=getattr(torch, dtype),
+            device=device,
+            dummy=self._config.dummy,
+        )
         progress(Progress("Loading weights", 1, 1))
         self._modes: tuple[PoolingMode, ...] = pooling.modes or (default_mode(config),)
         self._dense = Dense(pooling.layers, len(self._modes) * config.hidden_size, device)
         length = _max_length(model.directory, pooling, max_positions(self._encoder))
         check_length(length, self._config.max_model_len)
         return ModelCard(
-            tokenizer=str(model.directory),
+            tokenizer=str(tokenizer_directory(model.directory)),
             max_model_len=self._config.max_model_len or length,
             artifact_id=model.artifact_id,
             pooling=self._card(),
