@@ -62,12 +62,12 @@ class _PackedLayers:
 
     def _pack_mlp(self, mlp: Mlp | Experts) -> Mlp | Experts:
         if isinstance(mlp, Mlp):
-            return Mlp(self._pack(mlp.gate_up, PLANES_15_BIT), self._pack(mlp.down, PLANES_8_BIT))
-        experts = tuple(
-            Mlp(self._pack(each.gate_up, PLANES_15_BIT), self._pack(each.down, PLANES_8_BIT))
-            for each in mlp.experts
-        )
-        return replace(mlp, experts=experts)
+            return self._pack_dense(mlp)
+        experts = tuple(self._pack_dense(each) for each in mlp.experts)
+        return replace(mlp, experts=experts, shared=mlp.shared and self._pack_dense(mlp.shared))
+
+    def _pack_dense(self, mlp: Mlp) -> Mlp:
+        return Mlp(self._pack(mlp.gate_up, PLANES_15_BIT), self._pack(mlp.down, PLANES_8_BIT))
 
     def _pack(self, linear: Linear, planes: int) -> Linear:
         product = PackedProduct(linear.weight, linear.bias, self._threads, planes)

@@ -306,6 +306,19 @@ def test_int8_that_cannot_be_had_is_refused(tmp_path: Path) -> None:
         TorchRunner(options, Device("cpu"), 4).load(lambda progress: None)
 
 
+def test_the_log_says_that_int8_is_not_used_unless_it_was_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    save_model("Llama", tmp_path, hidden_size=8)
+    with caplog.at_level("INFO"):
+        for said in ({}, {"quantization": "none"}, {"dtype": "float32"}):
+            options = read_torch_config(BackendConfig(model=str(tmp_path), **said))
+            TorchRunner(options, Device("cpu"), 4).load(lambda progress: None)
+    messages = [record.getMessage() for record in caplog.records]
+    expected = "int8 is not used: it needs AVX2, and sizes close to multiples of 32; weights=float32"
+    assert messages == [expected]
+
+
 def real_model(quantization: str | None) -> tuple[Decoder, Path]:
     config = read_torch_config(BackendConfig(model=locate().location, quantization=quantization))
     runner = TorchRunner(config, Device("cpu"), 1)
