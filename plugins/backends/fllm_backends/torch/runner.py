@@ -35,7 +35,9 @@ from fllm_backends.torch.quantized.serving import PACKED, SERVED, bytes_of_weigh
 if TYPE_CHECKING:
     import torch
 
+    from fllm_backends.torch.checkpoint import Checkpoint
     from fllm_backends.torch.executor import Executor
+    from fllm_backends.torch.gguf_source import GGUFSource
     from fllm_backends.torch.images.processor import ImageProcessor
     from fllm_backends.torch.lora.adapters import LoraAdapters
     from fllm_backends.torch.model import Decoder, StatefulDecoder, Weights
@@ -227,8 +229,6 @@ class TorchRunner:
         from fllm_backends.torch.transformers_lm.factory import transformers_decoder
 
         self._implementation = "transformers"
-        if model.gguf:
-            raise ConfigError("--model-impl transformers: a GGUF file is served by native decoders only")
         packs = self._packs_modules()
         if self._config.quantization not in (None, "none") and not packs:
             raise ConfigError(
@@ -236,14 +236,15 @@ class TorchRunner:
             )
         self._quantization = "int8" if packs else None
         device = torch_device(self._device)
-        if not self._config.dummy:
+        if not self._config.dummy and not model.gguf:
             size = count_values(model.directory) * bytes_of_weight(None, None, self._dtype())
             check_fits(int(size), 0, self._dtype(), device)
-        decoder, self._checkpoint_quantization = transformers_decoder(
+        dtype = getattr(torch, self._dtype())
+        decoder = transformers_decoder(
             described,
-            None if self._config.dummy else model.directory,
+            None if self._config.dummy else self._weights(model, device, dtype),
             device=device,
-            dtype=getattr(torch, self._dtype()),
+            dtype=dtype,
             seed=self._config.seed,
             threads=torch.get_num_threads() if packs else None,
             progress=progress,
@@ -367,6 +368,15 @@ class TorchRunner:
 
         if self._config.dummy:
             return RandomSource(self._config.seed, device, dtype)
+        weights = self._weights(model, device, dtype)
+        return CheckpointSource(weights, device, dtype) if isinstance(weights, Checkpoint) else weights
+
+    def _weights(
+        self, model: LocalModel, device: torch.device, dtype: torch.dtype
+    ) -> Checkpoint | GGUFSource:
+        """Open the weights, and remember how a checkpoint is quantized."""
+        from fllm_backends.torch.checkpoint import Checkpoint
+
         if model.gguf:
             from fllm_backends.checkpoints.gguf.metadata import Metadata
             from fllm_backends.checkpoints.gguf.weights import GGUFWeights
@@ -375,7 +385,7 @@ class TorchRunner:
             return GGUFSource(GGUFWeights(Metadata(model.gguf)), device, dtype)
         checkpoint = Checkpoint(model.directory)
         self._checkpoint_quantization = checkpoint.quantization
-        return CheckpointSource(checkpoint, device, dtype)
+        return checkpoint
 
     def _runtime(self, device: torch.device, dtype: str) -> dict[str, Any]:
         import torch

@@ -5,17 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import torch
 
 from fllm.containment import contained
 from fllm.errors import ModelError
 from fllm.values import Progress
-from fllm_backends.torch.checkpoint import Checkpoint
 from fllm_backends.torch.hardware import check_memory
 from fllm_backends.torch.transformers_lm.decoder import TransformersLM
-from fllm_backends.torch.transformers_lm.loading import describe, load_model, random_model
+from fllm_backends.torch.transformers_lm.loading import NamedWeights, describe, load_model, random_model
 from fllm_backends.torch.transformers_lm.model_class import TransformersModel
 
 log = logging.getLogger("fllm.model")
@@ -23,29 +21,26 @@ log = logging.getLogger("fllm.model")
 
 def transformers_decoder(
     model: TransformersModel,
-    directory: Path | None,
+    weights: NamedWeights | None,
     *,
     device: torch.device,
     dtype: torch.dtype,
     seed: int,
     threads: int | None,
     progress: Callable[[Progress], None],
-) -> tuple[TransformersLM, str | None]:
-    """Load the model from a directory and create its decoder; without a directory, with random weights.
+) -> TransformersLM:
+    """Load the model's weights and create its decoder; without weights, with random ones.
 
-    Return the decoder, and how the checkpoint is quantized. With ``threads``, linear layers and experts are
-    computed on packed weights, by so many threads.
+    With ``threads``, linear layers and experts are computed on packed weights, by so many threads.
 
     Raise `ModelError` if its class can't be served, before the weights are read if a model without weights
     shows it. Raise `ConfigError` if there is too little memory.
     """
     _check_class(model, device, dtype)
-    quantization = None
-    if directory is None:
+    if weights is None:
         loaded = random_model(model, device, dtype, seed)
     else:
-        checkpoint = Checkpoint(directory)
-        loaded, quantization = load_model(model, checkpoint, device, dtype, progress), checkpoint.quantization
+        loaded = load_model(model, weights, device, dtype, progress)
     if threads is not None:
         from fllm_backends.torch.fused.jit import compile_lock
         from fllm_backends.torch.fused.kernel_threads import KernelThreads
@@ -53,8 +48,8 @@ def transformers_decoder(
 
         with compile_lock():
             pack_modules(loaded, KernelThreads(threads))
-            return TransformersLM(loaded), quantization
-    return TransformersLM(loaded), quantization
+            return TransformersLM(loaded)
+    return TransformersLM(loaded)
 
 
 def _check_class(model: TransformersModel, device: torch.device, dtype: torch.dtype) -> None:

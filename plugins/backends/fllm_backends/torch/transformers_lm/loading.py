@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import count
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -15,13 +15,24 @@ from transformers.utils import logging as transformers_logging
 from fllm.containment import mapped
 from fllm.errors import ModelError, format_error
 from fllm.values import Progress
-from fllm_backends.torch.checkpoint import Checkpoint
 from fllm_backends.torch.transformers_lm.model_class import TransformersModel
 from fllm_backends.torch.transformers_lm.paged_attention import ATTENTION, NO_INTERFACE, register_attention
 
 TASK = "Loading weights"
 _NAMED = 3
 """Number of missing tensors that an error names."""
+
+
+class NamedWeights(Protocol):
+    """Weights by Hugging Face's names, each read on request."""
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names."""
+        ...
+
+    def read(self, name: str) -> Tensor:
+        """Return a weight; raise `ModelError` if it is missing."""
+        ...
 
 
 def describe(model: TransformersModel) -> PreTrainedModel:
@@ -41,19 +52,19 @@ def random_model(
 
 def load_model(
     model: TransformersModel,
-    checkpoint: Checkpoint,
+    weights: NamedWeights,
     device: torch.device,
     dtype: torch.dtype,
     progress: Callable[[Progress], None],
 ) -> PreTrainedModel:
     """Load the model from a checkpoint. Raise `ModelError` if a tensor is missing or has another shape."""
     _prepare()
-    names = list(checkpoint)
+    names = list(weights)
     reads = count(1)
 
     def read(name: str) -> Tensor:
         progress(Progress(TASK, min(next(reads), len(names)), len(names)))
-        return checkpoint.read(name).to(device, dtype)
+        return weights.read(name).to(device, dtype)
 
     progress(Progress(TASK, 0, len(names)))
     with _refused(model.name):
