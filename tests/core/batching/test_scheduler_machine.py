@@ -33,6 +33,7 @@ samplings = st.builds(
 
 class SchedulerMachine(RuleBasedStateMachine):
     runner_type = FakeRunner
+    recurrent = False
 
     @initialize(
         blocks=st.integers(4, 20),
@@ -56,7 +57,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         rights: list[bool],
     ) -> None:
         self.max_model_len = min(MAX_MODEL_LEN, blocks * block_size)
-        self.pool = BlockPool(blocks, block_size, enable_caching=enable_caching)
+        self.pool = BlockPool(
+            blocks, block_size, enable_caching=enable_caching, share_blocks=not self.recurrent
+        )
         self.runner = self.runner_type(blocks=blocks, block_size=block_size, eos=EOS)
         self.limits = BatchLimits(
             max_num_seqs=seqs,
@@ -70,7 +73,8 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.limits,
             max_model_len=MAX_MODEL_LEN,
             eos_token_ids=EOS,
-            drafter=partial(Oracle, rights) if rights else None,
+            drafter=partial(Oracle, rights) if rights and not self.recurrent else None,
+            recurrent=self.recurrent,
         )
         self.requests: dict[str, GenerateRequest] = {}
         self.outputs: dict[str, list[int]] = {}

@@ -24,6 +24,7 @@ from fllm_backends.torch.lora.adapters import LoraAdapters
 from fllm_backends.torch.transformers_lm.image_pass import find_image_pass
 from fllm_backends.torch.transformers_lm.output_head import OutputHead
 from fllm_backends.torch.transformers_lm.paged_attention import NO_INTERFACE, PagedAttention
+from fllm_backends.torch.transformers_lm.rope_by_length import select_factors_by_row
 from fllm_backends.torch.transformers_lm.states import LayerStates
 
 _COUNTS_TOKENS = ("llama4_text",)
@@ -49,6 +50,7 @@ class TransformersLM:
         config = model.config.get_text_config(decoder=True)
         self._decoder, owner = _find_decoder(model, config)
         self._attention = PagedAttention(self._decoder, config)
+        select_factors_by_row(self._decoder, self._attention)
         self._head = OutputHead(owner, self._decoder)
         self._model = model
         self.adapters: LoraAdapters | None = None

@@ -132,7 +132,7 @@ def _class_name(kind: _ModelType, config: Any) -> str:
         if name in causal.values() or name in vision.values():
             return str(name)
     raise ModelError(
-        f"{', '.join(names)} can't be served: it is no decoder of transformers that generates text"
+        f"{', '.join(names)} can't be served: transformers has no decoder of this name that generates text"
     )
 
 

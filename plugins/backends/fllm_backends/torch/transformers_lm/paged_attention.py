@@ -32,7 +32,7 @@ class PagedAttention:
     """The attention of all layers of one model, over the batch that is computed at the moment."""
 
     def __init__(self, decoder: nn.Module, config: Any) -> None:
-        """Attach to the attention modules of a decoder. ``config`` is the configuration of its text part."""
+        """Prepare the attention modules of a decoder. ``config`` is the configuration of its text part."""
         self._config = config
         self._sources = _shared_layers(config)
         self._shapes: dict[int, KVShape] = {}
@@ -54,6 +54,11 @@ class PagedAttention:
     def layers(self) -> set[int]:
         """Layers of the model that attended in the pass without a batch."""
         return set(self._patterns)
+
+    @property
+    def sequence_lengths(self) -> Tensor | None:
+        """Number of tokens of the sequence of each new token: [tokens]; ``None`` without a batch."""
+        return None if self._batch is None else self._batch.sequence_lengths
 
     def start(self, batch: AttentionBatch | None, cache: KVCache | None) -> None:
         """Set the batch that the layers attend in. ``None``: record their shapes, and return zeros."""

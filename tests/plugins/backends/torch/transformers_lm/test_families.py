@@ -63,10 +63,14 @@ class Sequence:
 def load(directory: Path, **config: Any) -> TorchRunner:
     options = read_torch_config(
         BackendConfig(
-            model=str(directory), quantization="none", model_impl="transformers", devices=(Device("cpu"),),
+            model=str(directory),
+            quantization="none",
+            model_impl="transformers",
+            devices=(Device("cpu"),),
+            options={"threads": "1"},
             **config,
         )
-    )  # fmt: skip
+    )
     runner = TorchRunner(options, Device("cpu"), 3)
     runner.load(lambda _: None)
     runner.allocate(BLOCK_SIZE)
