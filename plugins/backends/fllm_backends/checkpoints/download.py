@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 from urllib.error import URLError
@@ -15,6 +16,7 @@ from fllm.model import ModelSource, locate
 from fllm.values import Progress
 from fllm_backends.checkpoints.architecture import read_architecture
 from fllm_backends.checkpoints.fingerprint import fingerprint
+from fllm_backends.checkpoints.gguf.hub_files import choose_files, may_hold_gguf
 from fllm_backends.checkpoints.quantized.config import read_quantization
 from fllm_backends.checkpoints.quantized.stored_weights import read_stored_weights
 from fllm_backends.checkpoints.safetensors_files import INDEX, SINGLE_FILE, weight_files
@@ -89,6 +91,8 @@ def fetch_model(
     """
     if source.kind == "hub":
         progress(Progress(f"Downloading {source.location}", 0, 0))
+        if may_hold_gguf(source.location):
+            return _extract_gguf(_download_gguf(source.location, revision), check)
         directory = _download(source.location, revision, _SETTINGS)
         locate(str(directory))
         check(directory)
@@ -111,6 +115,8 @@ def fetch_tokenizer_files(
     source = locate(model)
     if source.kind == "hub":
         progress(Progress(f"Downloading the tokenizer of {source.location}", 0, 0))
+        if may_hold_gguf(source.location):
+            return _extract_gguf(_download_gguf(source.location, revision))
         directory = _download(source.location, revision, _SETTINGS)
         return LocalModel(directory, directory.name)
     if source.kind == "gguf":
@@ -144,17 +150,43 @@ def _weight_patterns(directory: Path) -> list[str]:
     return [SINGLE_FILE, "model-*-of-*.safetensors", modules]
 
 
+def _download_gguf(model: str, revision: str | None) -> Path:
+    """Download the GGUF files of one quantization, and return the first of them."""
+    repository, _, name = model.partition(":")
+    files = choose_files(repository, _list_files(repository, revision), name)
+    return _download(repository, revision, files) / files[0]
+
+
+def _list_files(repository: str, revision: str | None) -> list[str]:
+    """Return the names of a repository's files; those on this machine if the Hub can't be reached."""
+    from huggingface_hub import HfApi, constants, snapshot_download
+
+    with _hub_errors(repository, revision):
+        if not constants.HF_HUB_OFFLINE and not _hub_times_out(repository):
+            return HfApi().list_repo_files(repository, revision=revision)
+        local = Path(snapshot_download(repository, revision=revision, local_files_only=True))
+        return [str(file.relative_to(local)) for file in local.rglob("*")]
+
+
 def _download(model: str, revision: str | None, patterns: list[str]) -> Path:
-    from huggingface_hub import errors as hub
     from huggingface_hub import snapshot_download
 
-    description = f"{model!r}" + (f" at revision {revision!r}" if revision else "")
-    try:
+    with _hub_errors(model, revision):
         offline = _hub_times_out(model)
         directory = snapshot_download(
             model, revision=revision, allow_patterns=patterns, local_files_only=offline
         )
         return Path(directory)
+
+
+@contextmanager
+def _hub_errors(model: str, revision: str | None) -> Generator[None]:
+    """Raise `ModelError` for an error of the Hub."""
+    from huggingface_hub import errors as hub
+
+    description = f"{model!r}" + (f" at revision {revision!r}" if revision else "")
+    try:
+        yield
     except hub.GatedRepoError as error:
         raise ModelError(f"{description} is gated: accept its terms on the Hub and set HF_TOKEN") from error
     except hub.RepositoryNotFoundError as error:

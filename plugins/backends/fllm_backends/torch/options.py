@@ -92,7 +92,7 @@ def read_torch_config(config: BackendConfig) -> TorchConfig:
 def _source(model: str, load_format: LoadFormat) -> ModelSource:
     source = locate(model)
     if (source.kind == "gguf" and load_format == "safetensors") or (
-        source.kind != "gguf" and load_format == "gguf"
+        source.kind == "directory" and load_format == "gguf"
     ):
         raise ConfigError(f"--load-format {load_format!r}: {model!r} is a {source.kind} model")
     return source

@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 
 import huggingface_hub.constants
 import pytest
+from support.gguf_models import write_model
+from support.model_families import build
 from support.tiny_models import save_model
 
 from fllm.errors import ModelError
@@ -188,3 +190,38 @@ def test_a_missing_tokenizer_is_known_before_weights_are_downloaded(repository: 
     with pytest.raises(ModelError, match=r"has no tokenizer.json"):
         fetched("org/one")
     assert "model.safetensors" not in repository.fetched
+
+
+@pytest.fixture
+def gguf_repository(
+    repository: type[Repository], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> type[Repository]:
+    monkeypatch.setenv("FLLM_CACHE", str(tmp_path / "cache"))
+    model = build("llama")
+    write_model(tmp_path / "tiny-Q8_0.gguf", model, parts=2)
+    write_model(tmp_path / "tiny-Q4_K_M.gguf", model)
+    repository.files = {file.name: file.read_bytes() for file in tmp_path.glob("tiny-*.gguf")}
+    return repository
+
+
+@pytest.mark.parametrize(
+    ("model", "files"),
+    [
+        ("org/one:Q8_0", ["tiny-Q8_0-00001-of-00002.gguf", "tiny-Q8_0-00002-of-00002.gguf"]),
+        ("org/one-GGUF", ["tiny-Q4_K_M.gguf"]),
+    ],
+)
+def test_only_the_gguf_files_of_one_quantization_are_downloaded(
+    model: str, files: list[str], gguf_repository: type[Repository]
+) -> None:
+    found = fetched(model)
+    assert sorted(gguf_repository.fetched) == files
+    assert found.gguf
+    assert found.gguf.name == files[0]
+    assert (found.directory / "tokenizer.json").is_file()
+
+
+def test_a_quantization_that_the_hub_lacks_names_the_others(gguf_repository: type[Repository]) -> None:
+    with pytest.raises(ModelError, match=r"no GGUF file Q5_K_M; .*: Q4_K_M, Q8_0"):
+        fetched("org/one:Q5_K_M")
+    assert gguf_repository.fetched == []
