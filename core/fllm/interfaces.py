@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from msgspec import Struct
 
-from fllm.concurrency.turn_executor import Pieces
 from fllm.config import BackendConfig, LoraAdapter, MetricsConfig, PluginConfig
 from fllm.constraints import Constraint
 from fllm.containment import mapped
@@ -36,6 +35,7 @@ from fllm.values import (
 
 if TYPE_CHECKING:
     from fllm.chat import ChatTemplate
+    from fllm.concurrency.turn_executor import Pieces
     from fllm.tokenizer import Tokenizer
 
 

@@ -21,6 +21,7 @@ PACKAGES = (
     "plugins/parsers/fllm_parsers",
     "plugins/bench/fllm_bench",
     "plugins/metrics/fllm_metrics",
+    "plugins/pooling/fllm_pooling",
 )
 SOURCES = [*(ROOT / folder for folder in PACKAGES), ROOT / "plugins/backends/fllm_backends"]
 ALPHABET = frozenset(map(chr, range(128))) | set("éДあ\u2028\x85\xa0")

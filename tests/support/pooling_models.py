@@ -34,6 +34,7 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "MPNet": ("MPNetConfig", {}),
     "ModernBert": ("ModernBertConfig", {"local_attention": 8, "cls_token_id": 1, "sep_token_id": 2}),
     "Qwen3": ("Qwen3Config", DECODER),
+    "T5": ("T5Config", {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}),
     "Gemma3Text": ("Gemma3TextConfig", {**DECODER, "use_bidirectional_attention": True, "sliding_window": 8}),
 }
 """Configuration class and values of each family."""

@@ -20,9 +20,6 @@ from fllm_backends.checkpoints.pooling_config import PoolingMode
 from fllm_backends.torch.checkpoint import Checkpoint
 from fllm_backends.torch.hardware import out_of_memory
 
-_IGNORED_LENGTH = 2**28
-"""A length beyond all published ones: transformers writes 1e30 if a tokenizer has none."""
-
 
 class Encoder:
     """A model of transformers without a language-model head."""
@@ -123,7 +120,7 @@ def model_class(directory: Path, config: Any, *, classifies: bool) -> Any:
     mapping = auto.MODEL_MAPPING
     if classifies:
         mapping = auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
-    elif config.is_encoder_decoder:
+    elif type(config) in auto.MODEL_FOR_TEXT_ENCODING_MAPPING:  # of T5, the encoder alone
         mapping = auto.MODEL_FOR_TEXT_ENCODING_MAPPING
     if type(config) not in mapping:
         what = "classification" if classifies else "embeddings"
@@ -135,15 +132,16 @@ def model_class(directory: Path, config: Any, *, classifies: bool) -> Any:
 
 def default_mode(config: Any) -> PoolingMode:
     """Return the pooling of a model whose files name none, as vLLM: that of its class."""
-    if getattr(config, "use_bidirectional_attention", False):
-        return "mean"
-    return "cls" if type(config) in auto.MODEL_FOR_MASKED_LM_MAPPING else "lasttoken"
+    if type(config) in auto.MODEL_FOR_MASKED_LM_MAPPING:
+        return "cls"
+    both_ways = getattr(config, "use_bidirectional_attention", False)
+    return "mean" if both_ways or type(config) in auto.MODEL_FOR_TEXT_ENCODING_MAPPING else "lasttoken"
 
 
 def max_positions(model: Encoder) -> int:
-    """Return the number of tokens for which the model has positions."""
+    """Return the number of tokens for which the model has positions; 0 if it needs none."""
     config = model.config
-    positions: int = getattr(config, "max_position_embeddings", None) or _IGNORED_LENGTH
+    positions: int = getattr(config, "max_position_embeddings", None) or 0
     for name, module in model.model.named_modules():
         # RoBERTa's positions begin after the padding index.
         if (

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fllm.batching import PoolingRow, check_length
 from fllm.config import Device
 from fllm.values import ModelCard, PoolingCard, Progress
+from fllm_backends.checkpoints.decoder_config import MAX_POSITIONS
 from fllm_backends.checkpoints.download import count_values, fetch_model
 from fllm_backends.checkpoints.json_files import read_object
 from fllm_backends.checkpoints.pooling_config import (
@@ -31,6 +32,8 @@ STEP_OPERATIONS = 2e11
 """Products of weights and tokens that one step on a CPU may have: about half a second on two cores."""
 MIN_TOKENS, MAX_TOKENS, CUDA_TOKENS = 256, 8192, 32768
 """Bounds of the tokens of one step on a CPU, and their number on CUDA."""
+DEFAULT_LENGTH = 2048
+"""Maximum number of tokens of a model that names none, as in vLLM."""
 DEFAULT_REQUESTS = 256
 """Requests that are in progress at once, if ``--max-num-seqs`` does not set it."""
 
@@ -167,8 +170,12 @@ class TorchPoolingRunner:
 
 
 def _max_length(directory: Path, pooling: PoolingConfig, positions: int) -> int:
-    """Return the maximum number of tokens of an input: Sentence Transformers', else the tokenizer's."""
+    """Return the maximum number of tokens of an input: Sentence Transformers', else the tokenizer's.
+
+    ``positions`` is the model's own maximum; 0: it has none.
+    """
     length: Any = pooling.max_length
     if length is None:
         length = read_object(directory / "tokenizer_config.json").get("model_max_length")
-    return min(int(length), positions) if isinstance(length, int | float) and length >= 1 else positions
+    named = int(length) if isinstance(length, int | float) and 1 <= length <= MAX_POSITIONS else 0
+    return min(filter(None, (named, positions)), default=DEFAULT_LENGTH)

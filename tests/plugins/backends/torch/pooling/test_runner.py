@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,15 @@ def test_encoders_pool_as_their_files_say(tmp_path: Path, family: str) -> None:
     found = pool(runner, texts_of(tmp_path))
     np.testing.assert_allclose(found, reference(tmp_path).encode(TEXTS), atol=TOLERANCE)
     assert np.ptp(found, axis=0).max() > 0.1  # the texts differ
+
+
+def test_the_encoder_of_t5_has_no_maximum_of_its_own(tmp_path: Path) -> None:
+    save_pooling_model(tmp_path, "T5", "EncoderModel")
+    write_modules(tmp_path, "Pooling", "Normalize")
+    (tmp_path / "sentence_bert_config.json").unlink()
+    runner, _ = loaded(tmp_path)
+    found = pool(runner, texts_of(tmp_path))
+    np.testing.assert_allclose(found, reference(tmp_path).encode(TEXTS), atol=TOLERANCE)
 
 
 @pytest.mark.parametrize(
@@ -196,8 +206,6 @@ def test_classes_have_probabilities(tmp_path: Path, family: str, problem: str | 
 
 
 def test_sharded_weights_and_old_names_of_layer_norms_are_read(tmp_path: Path) -> None:
-    import json
-
     from safetensors.torch import load_file, save_file
 
     save_pooling_model(tmp_path, "Bert")
@@ -229,6 +237,14 @@ def test_the_length_is_the_shortest_that_the_files_name(tmp_path: Path) -> None:
     assert runner.load(lambda _: None).max_model_len == 32
 
 
+@pytest.mark.parametrize(("named", "length"), [(40, 40), (10**30, 65), (None, 65), ("x", 65), (0, 65)])
+def test_the_tokenizer_may_name_the_length(tmp_path: Path, named: Any, length: int) -> None:
+    save_pooling_model(tmp_path, "Bert")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"model_max_length": named}))
+    config = read_torch_config(BackendConfig(model=str(tmp_path)))
+    assert TorchPoolingRunner(config, Device("cpu"), None, None).load(lambda _: None).max_model_len == length
+
+
 def test_missing_weights_are_named(tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
@@ -241,8 +257,6 @@ def test_missing_weights_are_named(tmp_path: Path) -> None:
 
 
 def test_weights_of_another_shape_are_an_error(tmp_path: Path) -> None:
-    import json
-
     save_pooling_model(tmp_path, "Bert")
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"intermediate_size": 40}))
@@ -251,8 +265,6 @@ def test_weights_of_another_shape_are_an_error(tmp_path: Path) -> None:
 
 
 def test_an_unknown_model_type_is_an_error_without_its_code(tmp_path: Path) -> None:
-    import json
-
     save_pooling_model(tmp_path, "Bert")
     config = {"model_type": "mine", "architectures": ["MineModel"], "auto_map": {"AutoConfig": "mine.Mine"}}
     (tmp_path / "config.json").write_text(json.dumps(config))
