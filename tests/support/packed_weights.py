@@ -49,6 +49,9 @@ def _grids(part: PackedPart, tails: np.ndarray) -> tuple[Floats, Floats]:
         grids = numbers(0, np.float16, 1 + form.minima).astype(np.float32)
         scales = grids[:, :, :1, None]
         return scales, grids[:, :, 1:, None] if form.minima else -centre * scales
+    if form.scales is Scales.ZEROS:
+        scales = numbers(0, np.float16, 1).astype(np.float32)[:, :, :, None]
+        return scales, -scales * numbers(2 * PANEL, np.uint8, 1)[:, :, :, None]
     if form.scales is Scales.NESTED:
         low = numbers(0, np.uint8, 8).astype(np.int32)
         shifts = 4 * np.arange(8)[:, None]

@@ -27,6 +27,8 @@ class Scales(Enum):
 
     GROUP = "group"
     """A block is one group. It has a scale in float16, then a minimum if the format has minima."""
+    ZEROS = "zeros"
+    """A block is one group. It has a scale in float16 and a byte, the value that stands for 0."""
     NESTED = "nested"
     """A block is 8 groups, as in GGUF's Q4_K and Q5_K.
 
@@ -54,7 +56,7 @@ class Format(NamedTuple):
     @property
     def groups(self) -> int:
         """Groups of a block."""
-        return 1 if self.scales is Scales.GROUP else 8
+        return 1 if self.scales in (Scales.GROUP, Scales.ZEROS) else 8
 
     @property
     def value_bytes(self) -> int:
@@ -66,6 +68,7 @@ class Format(NamedTuple):
         """Bytes of a block."""
         scales = {
             Scales.GROUP: 2 * PANEL * (1 + self.minima),
+            Scales.ZEROS: (2 + 1) * PANEL,
             Scales.NESTED: (self.groups + 4 + 2 * 2) * PANEL,
             Scales.HALVES: (2 * self.groups + 2) * PANEL,
         }
@@ -87,5 +90,9 @@ Q4_K = Format("Q4_K", 4, Scales.NESTED, minima=True)
 Q5_K = Format("Q5_K", 5, Scales.NESTED, minima=True)
 Q6_K = Format("Q6_K", 6, Scales.HALVES)
 Q3_K = Format("Q3_K", 4, Scales.HALVES)
-FORMATS = (Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q8_1, Q4_K, Q5_K, Q6_K, Q3_K)
-"""All formats, named after the quantizations of GGUF whose weights they hold without rounding."""
+INT4 = Format("int4", 4, Scales.ZEROS, minima=True)
+FORMATS = (Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q8_1, Q4_K, Q5_K, Q6_K, Q3_K, INT4)
+"""All formats, most named after the quantization of GGUF whose weights they hold without rounding.
+
+``int4`` holds those of GPTQ and AWQ.
+"""

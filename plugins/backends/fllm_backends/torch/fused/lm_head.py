@@ -44,7 +44,9 @@ _FORMATS = np.array(
         for form in FORMATS
     ]
 )
-_NESTED, _HALVES = (np.int64([*Scales].index(kind)) for kind in (Scales.NESTED, Scales.HALVES))
+_ZEROS, _NESTED, _HALVES = (
+    np.int64([*Scales].index(kind)) for kind in (Scales.ZEROS, Scales.NESTED, Scales.HALVES)
+)
 
 
 def embedding(matrix: PackedMatrix) -> Embedding:
@@ -80,6 +82,9 @@ def embed(ids: Any, rows: Embedding, out: Any) -> None:
                     number = (load_byte_at(tail + (2 * part + half) * PANEL + column) ^ 128) - 128
                     scale = load_half_at(tail + 2 * groups * PANEL + 2 * column) * single(number)
                     minimum = -centre * scale
+                elif kind == _ZEROS:
+                    scale = load_half_at(tail + 2 * column)
+                    minimum = -scale * single(load_byte_at(tail + 2 * PANEL + column))
                 else:
                     scale = load_half_at(tail + 2 * column)
                     minimum = load_half_at(tail + 2 * (PANEL + column)) if minima else -centre * scale

@@ -1,7 +1,7 @@
 """Pack weights in the order in which the kernels read them.
 
 GGUF's blocks are repacked as they are, see `gguf_blocks`. Other weights are quantized in groups of 32 of one
-row: to 4 bits if all values of the matrix fit without rounding, otherwise to 8 bits.
+row: in the smallest format that holds all values of the matrix without rounding, otherwise in 8 bits.
 """
 
 from __future__ import annotations
@@ -14,7 +14,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fllm_backends.torch.fused.formats import GROUP, PANEL, Q4_0, Q4_1, Q8_0, Q8_1, Format
+from fllm_backends.torch.fused.formats import (
+    GROUP,
+    INT4,
+    PANEL,
+    Q4_0,
+    Q4_1,
+    Q5_0,
+    Q8_0,
+    Q8_1,
+    Format,
+    Scales,
+)
 from fllm_backends.torch.fused.gguf_blocks import REPACK, QuantizedRows
 from fllm_backends.torch.fused.intrinsics import round_to_half
 from fllm_backends.torch.fused.jit import kernel
@@ -22,6 +33,11 @@ from fllm_backends.torch.weight_matrix import StackedMatrix, WeightMatrix, chunk
 
 EXACT_ERROR = np.float32(1e-6)
 """Sum of squared errors, in squared scales, up to which a group counts as exact: float32 itself rounds."""
+
+EXACT = Q4_0, INT4, Q4_1, Q5_0, Q8_0
+"""Formats in which weights are kept if all of a matrix fit, the smallest first."""
+ROUNDED = Q8_1
+"""Format of other weights."""
 
 single = np.float32
 
@@ -74,10 +90,10 @@ def _pack_part(matrix: WeightMatrix) -> PackedPart:
     if repack := REPACK.get(matrix.gguf_type or ""):
         form, read = repack
         return PackedPart(form, _pack_rows(matrix, form, lambda *rows: read(matrix.blocks(*rows))))
-    for form in (Q4_0, Q4_1, Q8_0):
+    for form in EXACT:
         with suppress(InexactError):
-            return PackedPart(form, _pack_rows(matrix, form, partial(_quantize, matrix, form, True)))
-    return PackedPart(Q8_1, _pack_rows(matrix, Q8_1, partial(_quantize, matrix, Q8_1, False)))
+            return PackedPart(form, _pack_rows(matrix, form, partial(_quantize, matrix, form)))
+    return PackedPart(ROUNDED, _pack_rows(matrix, ROUNDED, partial(_quantize, matrix, ROUNDED)))
 
 
 def _pack_rows(matrix: WeightMatrix, form: Format, read: Callable[[int, int], QuantizedRows]) -> Bytes:
@@ -117,23 +133,27 @@ class InexactError(ValueError):
     """Weights do not fit a format without rounding."""
 
 
-def _quantize(matrix: WeightMatrix, form: Format, exact: bool, start: int, stop: int) -> QuantizedRows:
-    """Quantize rows; if ``exact``, raise `InexactError` for those that do not fit the format."""
+def _quantize(matrix: WeightMatrix, form: Format, start: int, stop: int) -> QuantizedRows:
+    """Quantize rows. Raise `InexactError` if the format rounds them and is not `ROUNDED`."""
     groups = matrix.rows(start, stop).numpy().reshape(stop - start, -1, GROUP)
     values, grids = np.empty(groups.shape, np.uint8), np.empty((*groups.shape[:2], 2), np.float32)
-    if not quantize_matrix(groups, 2**form.bits - 1, form.minima, exact, values, grids):
+    max_value, zeros = 2**form.bits - 1, form.scales is Scales.ZEROS
+    if form == ROUNDED:
+        round_matrix(groups, max_value, values, grids)
+    elif not fit_matrix(groups, max_value, form.minima and not zeros, zeros, values, grids):
         raise InexactError
-    scales = [grids[..., :1], grids[..., 1:]][: 1 + form.minima]
-    return QuantizedRows(values.reshape(stop - start, -1), [numbers.astype(np.float16) for numbers in scales])
+    scales: list[NDArray[Any]] = [grids[..., :1].astype(np.float16)]
+    if form.minima:
+        scales.append(grids[..., 1:].astype(np.uint8 if zeros else np.float16))
+    return QuantizedRows(values.reshape(stop - start, -1), scales)
 
 
 @kernel(fastmath=False)
-def quantize_matrix(groups: Any, max_value: Any, minima: Any, exact: Any, quantized: Any, grids: Any) -> Any:
-    """Quantize [rows, groups, GROUP] weights to 0 ... ``max_value``; if ``exact``, return False at an error.
+def round_matrix(groups: Any, max_value: Any, quantized: Any, grids: Any) -> None:
+    """Quantize [rows, groups, GROUP] weights to 0 ... ``max_value``; store scales and minima.
 
-    Each group gets the best of three grids: from its minimum to its maximum, if there are ``minima``; around
-    zero, up to its largest magnitude; around zero, with its largest magnitude at the end of the grid, as in
-    Q4_0.
+    Each group gets the best of three grids: from its minimum to its maximum; around zero, up to its largest
+    magnitude; around zero, with its largest magnitude at the end of the grid.
     """
     centre = single((max_value + 1) // 2)
     for row in range(len(groups)):
@@ -143,7 +163,7 @@ def quantize_matrix(groups: Any, max_value: Any, minima: Any, exact: Any, quanti
             extreme = high if high > -low else low
             best_error = single(np.inf)
             scale = round_to_half((high - low) / single(max_value))
-            for grid in range(0 if minima else 1, 3):
+            for grid in range(3):
                 if grid == 0:
                     minimum = round_to_half(low)
                 else:
@@ -157,11 +177,68 @@ def quantize_matrix(groups: Any, max_value: Any, minima: Any, exact: Any, quanti
                 if error <= EXACT_ERROR * scale * scale:
                     break
             else:
-                if exact:
-                    return False
                 minimum, scale = grids[row, group, 1], grids[row, group, 0]
                 quantize_group(weights, max_value, minimum, scale, quantized[row, group])
+
+
+@kernel(fastmath=False)
+def fit_matrix(groups: Any, max_value: Any, minima: Any, zeros: Any, quantized: Any, grids: Any) -> Any:
+    """Quantize [rows, groups, GROUP] weights to 0 ... ``max_value``; return False if some do not fit.
+
+    Store scales, and minima or zeros if the grid has them; otherwise it is symmetric. The scale of a group is
+    that of the group before it, as if they were quantized together; or it follows from the extremes, as in
+    GGUF; or from the smallest step between two weights.
+    """
+    centre = single((max_value + 1) // 2)
+    # float16 rounds the scale by 2^-11 at most, which moves the last of the values.
+    allowed = EXACT_ERROR if minima else single(GROUP) * (centre / single(2048)) ** 2
+    for row in range(len(groups)):
+        scale = single(0)
+        for group in range(groups.shape[1]):
+            weights = groups[row, group]
+            low, high = weights.min(), weights.max()
+            step, best_error = single(0), single(np.inf)
+            for guess in range(6):
+                if guess == 1:
+                    scale = (high - low) / single(max_value)
+                elif guess == 2:
+                    scale = -(high if high > -low else low) / centre
+                elif guess == 3:
+                    step = smallest_step(weights)
+                if guess >= 3:
+                    scale = (high - low) / max(np.rint((high - low) * single(guess - 2) / step), single(1))
+                scale = round_to_half(scale)
+                zero = centre
+                if zeros and scale != 0:
+                    zero = min(max(np.rint(-low / scale), single(0)), single(max_value))
+                minimum = round_to_half(low) if minima else -scale * zero
+                error = quantize_group(weights, max_value, minimum, scale, quantized[row, group])
+                exact = error <= EXACT_ERROR * scale * scale
+                if exact or error <= min(best_error, allowed * scale * scale):
+                    best_error = error
+                    grids[row, group, 0], grids[row, group, 1] = scale, minimum if minima else zero
+                if exact:
+                    break
+            else:
+                if best_error == np.inf:
+                    return False
+                scale = grids[row, group, 0]
+                minimum = grids[row, group, 1] if minima else -scale * grids[row, group, 1]
+                quantize_group(weights, max_value, minimum, scale, quantized[row, group])
     return True
+
+
+@kernel(fastmath=False)
+def smallest_step(weights: Any) -> Any:
+    """Return the smallest difference between two weights that is no rounding error; infinity without one."""
+    ascending = np.sort(weights)
+    noise = (ascending[-1] - ascending[0]) * single(1e-4)
+    best = single(np.inf)
+    for i in range(len(ascending) - 1):
+        step = ascending[i + 1] - ascending[i]
+        if noise < step < best:
+            best = step
+    return best
 
 
 @kernel()

@@ -141,6 +141,11 @@ def _add_block(
         minimum = x.load_half(minimum_at) if form.minima else b.fmul(scale, centre)
         return add_group(block, at, [(scale, minimum)], totals)
 
+    if form.scales is Scales.ZEROS:
+        scale = x.load_half(x.at_offset(tail, 2 * part))
+        zero = b.zext(x.load(x.at_offset(tail, 2 * PANEL + part), x.narrow_bytes), x.integers)
+        return add_group(block, at, [(scale, b.fneg(b.fmul(scale, b.sitofp(zero, x.floats))))], totals)
+
     if form.scales is Scales.NESTED:
         shared_at = x.at_offset(tail, (form.groups + 4) * PANEL + 2 * part)
         shared = x.load_half(shared_at), x.load_half(x.at_offset(shared_at, 2 * PANEL))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from support.packed_weights import unpack
 
-from fllm_backends.torch.fused.formats import GROUP, Q4_0, Q4_1, Q4_K, Q6_K, Q8_0, Q8_1, Format
+from fllm_backends.torch.fused.formats import GROUP, INT4, Q4_0, Q4_1, Q4_K, Q5_0, Q6_K, Q8_0, Q8_1, Format
 from fllm_backends.torch.fused.gguf_blocks import REPACK
 from fllm_backends.torch.fused.packing import PackedMatrix, pack
 from fllm_backends.torch.weight_matrix import StackedMatrix, TensorMatrix
@@ -16,8 +16,8 @@ from fllm_backends.torch.weight_matrix import StackedMatrix, TensorMatrix
 KINDS = gguf.GGMLQuantizationType
 
 
-def weights(seed: int = 0, spread: float = 1.0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(scale=spread, size=(48, 96)).astype(np.float32)
+def weights(seed: int = 0, spread: float = 1.0, columns: int = 96) -> np.ndarray:
+    return np.random.default_rng(seed).normal(scale=spread, size=(48, columns)).astype(np.float32)
 
 
 def formats(packed: PackedMatrix) -> list[Format]:
@@ -35,12 +35,16 @@ def test_each_weight_is_rounded_by_about_half_a_step_at_most(spread: float) -> N
 
 @pytest.mark.parametrize(
     ("kind", "form"),
-    [(KINDS.Q4_0, Q4_0), (KINDS.Q4_1, Q4_1), (KINDS.Q5_0, Q8_0), (KINDS.Q8_0, Q8_0)],
+    [
+        *((KINDS[form.name], form) for form in (Q4_0, Q4_1, Q5_0, Q8_0)),
+        (KINDS.TQ2_0, Q4_0),
+        (KINDS.MXFP4, Q5_0),
+    ],
 )
 def test_weights_that_were_quantized_in_groups_stay_what_they_are(
     kind: gguf.GGMLQuantizationType, form: Format
 ) -> None:
-    given = gguf.quants.dequantize(gguf.quants.quantize(weights(1), kind), kind)
+    given = gguf.quants.dequantize(gguf.quants.quantize(weights(1, columns=256), kind), kind)
     packed = pack(TensorMatrix(torch.from_numpy(given)))
     assert formats(packed) == [form]
     np.testing.assert_allclose(unpack(packed), given, rtol=1e-6, atol=1e-6)
@@ -50,10 +54,33 @@ def test_zeros_stay_zero() -> None:
     assert not unpack(pack(TensorMatrix(torch.zeros(16, 32)))).any()
 
 
+def test_a_group_of_equal_weights_that_no_small_scale_gives_is_rounded() -> None:
+    given = np.full((16, 32), 0.3, np.float32)
+    np.testing.assert_allclose(unpack(pack(TensorMatrix(torch.from_numpy(given)))), given, rtol=6e-4)
+
+
 def test_one_group_that_does_not_fit_into_4_bits_makes_the_matrix_one_of_8() -> None:
     given = gguf.quants.dequantize(gguf.quants.quantize(weights(2), KINDS.Q4_1), KINDS.Q4_1)
     given[-1, -GROUP:] = np.linspace(0, 1, GROUP)
     assert formats(pack(TensorMatrix(torch.from_numpy(given)))) == [Q8_1]
+
+
+@pytest.mark.parametrize("columns", [32, 128, 512])
+@pytest.mark.parametrize("scale_type", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize(("form", "bits", "zero"), [(Q4_0, 4, 8), (INT4, 4, None), (Q8_0, 8, 128)])
+def test_integers_with_a_scale_for_many_columns_stay_what_they_are(
+    columns: int, scale_type: torch.dtype, form: Format, bits: int, zero: int | None
+) -> None:
+    """As in GPTQ, AWQ and int8 checkpoints."""
+    random = torch.Generator().manual_seed(1)
+    spread = torch.randn(48, 512, generator=random) * 2 ** (bits - 1) / 4 + 2 ** (bits - 1)
+    integers = spread.round().clamp(0, 2**bits - 1).view(48, -1, columns)
+    zeros = zero or torch.randint(5, 11, (48, 512 // columns, 1), generator=random)
+    scales = (0.001 + 0.01 * torch.rand(48, 512 // columns, 1, generator=random)).to(scale_type).float()
+    given = ((integers - zeros) * scales).view(48, 512)
+    packed = pack(TensorMatrix(given))
+    assert formats(packed) == [form]
+    np.testing.assert_allclose(unpack(packed), given.numpy(), rtol=6e-4, atol=1e-9)
 
 
 def test_a_bias_is_kept() -> None:
