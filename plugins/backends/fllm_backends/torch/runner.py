@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -30,7 +31,13 @@ from fllm_backends.torch.hardware import (
 )
 from fllm_backends.torch.model_selection import read_model
 from fllm_backends.torch.options import TorchConfig
-from fllm_backends.torch.quantized.serving import PACKED, SERVED, bytes_of_weight, served_quantization
+from fllm_backends.torch.quantized.serving import (
+    PACKED,
+    SERVED,
+    bytes_of_weight,
+    describe_blocks,
+    served_quantization,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -58,6 +65,8 @@ class TorchRunner:
     _quantization: str | None = None
     _implementation: Literal["native", "transformers"] = "native"
     _checkpoint_quantization: str | None = None
+    _blocks: Counter[str] | None = None
+    _packed = False
     _card: ModelCard
     _executor: Executor | None = None
     _images: ImageProcessor | None = None
@@ -101,9 +110,10 @@ class TorchRunner:
                 self._adapters = attach_lora(self._model)
         if self._checkpoint_quantization:
             log.info(
-                "the checkpoint is quantized: method=%s served_as=%s",
+                "the checkpoint is quantized: method=%s served_as=%s%s",
                 self._checkpoint_quantization,
                 self._quantization or dtype,
+                f" matrices: {describe_blocks(self._blocks)}" if self._packed and self._blocks else "",
             )
         card = read_model_card(model.directory, described, model.artifact_id, self._runtime(device, dtype))
         self._card = replace(card, images=self._images.support if self._images else None)
@@ -297,7 +307,7 @@ class TorchRunner:
             from fllm_backends.torch.fused.jit import compile_lock
             from fllm_backends.torch.fused.packed_lm import PackedLM
 
-            self._quantization = "int8"
+            self._quantization, self._packed = "int8", True
             length = self._config.max_model_len or architecture.max_positions
             with compile_lock():
                 if self._config.enable_lora:
@@ -369,7 +379,11 @@ class TorchRunner:
         if self._config.dummy:
             return RandomSource(self._config.seed, device, dtype)
         weights = self._weights(model, device, dtype)
-        return CheckpointSource(weights, device, dtype) if isinstance(weights, Checkpoint) else weights
+        if not isinstance(weights, Checkpoint):
+            return weights
+        source = CheckpointSource(weights, device, dtype)
+        self._blocks = source.blocks
+        return source
 
     def _weights(
         self, model: LocalModel, device: torch.device, dtype: torch.dtype

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol, TypeAlias
 
@@ -12,6 +13,7 @@ from fllm.values import Progress
 from fllm_backends.checkpoints.architecture import Architecture, ExpertShape, LayerKind
 from fllm_backends.torch.checkpoint import Checkpoint
 from fllm_backends.torch.model import Experts, Layer, Linear, Mlp, RMSNorm, Weights
+from fllm_backends.torch.quantized.weight import QuantizedWeight
 from fllm_backends.torch.weight_matrix import StackedMatrix, TensorMatrix, WeightMatrix
 
 TASK = "Loading weights"
@@ -70,6 +72,8 @@ class CheckpointSource:
         self._checkpoint = checkpoint
         self._device = device
         self._dtype = dtype
+        self.blocks: Counter[str] = Counter()
+        """Number of quantized matrices by the type of GGUF that holds them; ``none`` if no type does."""
 
     def __contains__(self, name: str) -> bool:
         """Return whether the directory has a tensor of this name."""
@@ -97,6 +101,7 @@ class CheckpointSource:
         is_plain = len(dtypes) == len(parts)
         if is_plain and (self._device.type != "cpu" or dtypes == [self._dtype]):
             return self.stack(names, *shapes)
+        self.blocks.update(part.gguf_type or "none" for part in parts if isinstance(part, QuantizedWeight))
         return parts[0] if len(parts) == 1 else StackedMatrix(tuple(parts))
 
 

@@ -44,7 +44,7 @@ def read_sentencepiece(file: Path) -> SentencePieceModel:
     except OSError as error:
         raise ModelError(f"{file} can't be read: {error.strerror}") from error
     except (ValueError, IndexError, struct.error) as error:
-        raise ModelError(f"{file} is no model of SentencePiece: {error}") from error
+        raise ModelError(f"{file} is not a SentencePiece model: {error}") from error
     unsupported = {
         "the kind Unigram, Word or Char": model.kind != _BPE,
         "a normalizer": model.has_charsmap,
@@ -129,5 +129,5 @@ def _message(value: int | bytes) -> bytes:
 
 def _number(value: int | bytes) -> int:
     if isinstance(value, bytes):
-        raise ValueError("a field is no integer")  # noqa: TRY004
+        raise ValueError("a field is not an integer")  # noqa: TRY004
     return value

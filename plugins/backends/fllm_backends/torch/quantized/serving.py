@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from fllm.errors import ConfigError
@@ -55,6 +56,15 @@ def bytes_of_weight(checkpoint: QuantizationConfig | None, served: str | None, d
     if served in ("int8", "fp8"):
         return 1
     return 4 if dtype == "float32" else 2
+
+
+def describe_blocks(blocks: Mapping[str, int]) -> str:
+    """Return how many matrices of a quantized checkpoint have kept their bits on a CPU, for the log.
+
+    The keys are types of GGUF. Those of ``none`` were rounded, such as weights in GPTQ's activation order.
+    """
+    kept = [f"{count} kept as {kind}" for kind, count in sorted(blocks.items()) if kind != "none"]
+    return ", ".join([*kept, *([f"{blocks['none']} rounded to 8 bits"] if "none" in blocks else [])])
 
 
 def _kept_on_cuda(checkpoint: QuantizationConfig, dtype: str, device: torch.device) -> str:

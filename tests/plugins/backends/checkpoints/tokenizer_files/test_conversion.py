@@ -81,10 +81,10 @@ def test_a_sentencepiece_model_without_a_prefix_is_converted(tmp_path: Path) -> 
     [
         (sentencepiece(kind=1), "with the kind Unigram, Word or Char are not supported"),
         (sentencepiece(whitespace=1), "with remove_extra_whitespaces are not supported"),
-        (sentencepiece()[:-3], "is no model of SentencePiece: it is truncated"),
-        (b"IQ== 0\nIg== 1\n", "is no model of SentencePiece"),
+        (sentencepiece()[:-3], "is not a SentencePiece model: it is truncated"),
+        (b"IQ== 0\nIg== 1\n", "is not a SentencePiece model"),
         (b"", "it has no pieces"),
-        (b"\x0b", "is no model of SentencePiece"),
+        (b"\x0b", "is not a SentencePiece model"),
     ],
 )
 def test_another_sentencepiece_model_is_refused(content: bytes, message: str, tmp_path: Path) -> None:

@@ -17,7 +17,12 @@ from fllm_backends.checkpoints.quantized.config import QuantizationConfig
 from fllm_backends.torch import hardware
 from fllm_backends.torch.options import read_torch_config
 from fllm_backends.torch.quantized import serving
-from fllm_backends.torch.quantized.serving import PACKED, bytes_of_weight, served_quantization
+from fllm_backends.torch.quantized.serving import (
+    PACKED,
+    bytes_of_weight,
+    describe_blocks,
+    served_quantization,
+)
 from fllm_backends.torch.runner import TorchRunner
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
@@ -138,3 +143,8 @@ def test_the_allocator_of_a_cpu_is_one_line() -> None:
         torch.empty(2**60, dtype=torch.uint8)
     with pytest.raises(RuntimeError, match="shape"), hardware.out_of_memory("no memory"):
         torch.empty(3).view(2)
+
+
+def test_the_log_says_which_matrices_keep_their_bits() -> None:
+    assert describe_blocks({"none": 2, "Q4_0": 12}) == "12 kept as Q4_0, 2 rounded to 8 bits"
+    assert describe_blocks({"Q8_0": 3}) == "3 kept as Q8_0"
