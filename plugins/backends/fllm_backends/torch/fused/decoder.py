@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -20,12 +19,12 @@ from fllm_backends.torch.attention import AttentionBatch, KVCache, KVShape
 from fllm_backends.torch.fused import layers, lm_head
 from fllm_backends.torch.fused.arrays import ArgmaxState, Batch, Integers, ModelShape, Scratch
 from fllm_backends.torch.fused.formats import GROUP, PANEL
+from fllm_backends.torch.fused.kernel_threads import KernelThreads
 from fllm_backends.torch.fused.layer_packing import LayerPacker, PaddedSizes, padded, shared_experts
 from fllm_backends.torch.fused.matmul import PLANES_15_BIT, ROWS
 from fllm_backends.torch.fused.packing import Floats
 from fllm_backends.torch.fused.simd_kernels import SCALES, Activation
 from fllm_backends.torch.fused.target import targets
-from fllm_backends.torch.fused.thread_team import ThreadTeam, new_counters
 from fllm_backends.torch.model import Weights
 
 QUERIES_PER_TILE = 12
@@ -61,7 +60,7 @@ class FusedLM:
         self.kv_shapes = (KVShape(a.kv_heads, sizes.head_dim, sizes.head_dim),) * len(a.layers)
         self.device = torch.device("cpu")
         self._threads = threads
-        self._pool = ThreadPoolExecutor(max(threads - 1, 1), "kernels")
+        self._kernel_threads = KernelThreads(threads)
         self._shape = _model_shape(a, sizes)
         self._layers = packer.pack_layers(weights.layers)
         self._norm = packer.pack_norm(weights.norm)
@@ -137,18 +136,9 @@ class FusedLM:
         self._run(kernel, self._shape.eps, self._norm, self._head, x, out, self._scratch_for(len(x)))
 
     def _run(self, kernel: Callable[..., None], *arguments: Any) -> None:
-        """Run a kernel in all threads; return when all pieces are done.
-
-        A thread may not have begun by then: it will find no piece left.
-        """
-        counters = new_counters(max(len(self.architecture.layers) * layers.PHASES, lm_head.PHASES))
-        workers = [
-            self._pool.submit(kernel, ThreadTeam(thread, self._threads, counters), *arguments)
-            for thread in range(1, self._threads)
-        ]
-        kernel(ThreadTeam(0, self._threads, counters), *arguments)
-        for worker in workers:
-            worker.cancel()
+        """Run a kernel in all threads."""
+        phases = max(len(self.architecture.layers) * layers.PHASES, lm_head.PHASES)
+        self._kernel_threads.run(kernel, phases, *arguments)
 
     def _pages(self, cache: KVCache) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
         """Return keys as [layers, pages, kv_heads, head_dim, PANEL], values with the last two swapped.

@@ -179,6 +179,15 @@ def test_mixing_adds_to_what_is_there(target: Target) -> None:
 
 
 @on_every_target
+def test_scores_are_capped(target: Target) -> None:
+    scores = numbers(2 * PANEL) * 30
+    scores[0] = 1e4
+    expected = 5 * np.tanh(scores.astype(np.float64) / 5)
+    called(simd_kernels.soft_cap(target), 3)(scores, len(scores), np.full(1, 5, np.float32))
+    np.testing.assert_allclose(scores, expected, atol=2e-6)
+
+
+@on_every_target
 def test_softening_forgets_what_is_masked(target: Target) -> None:
     scores = numbers(3 * PANEL) * 20
     scores[40:] = -np.inf
