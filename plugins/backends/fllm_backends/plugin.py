@@ -55,3 +55,13 @@ def fllm_grammars() -> Iterator[Entry]:
         "fllm_backends.grammars.xgrammar.backend:XGrammar",
         "compiles a grammar before generation starts (optional extra)",
     )
+
+
+@hookimpl
+def fllm_commands() -> Iterator[Entry]:
+    """Yield the ``cache`` command."""
+    yield Entry(
+        "cache",
+        "fllm_backends.checkpoints.cache_command:cache",
+        "List and clear extracted files and kernels.",
+    )

@@ -33,7 +33,7 @@ def writable_directory(kind: str, *, in_memory: bool = False) -> Path:
     the cache.
     """
     try:
-        return _create(_configured(kind))
+        return _create(configured_directory(kind))
     except OSError as error:
         failure = error
     for root in _temporary_roots(in_memory=in_memory):
@@ -51,7 +51,7 @@ def writable_directory(kind: str, *, in_memory: bool = False) -> Path:
 def read_only_directory(kind: str) -> Path | None:
     """Return this directory of a cache that can't be written, such as one in a container image."""
     with suppress(OSError, ConfigError):
-        directory = resolve_trusted(_configured(kind))
+        directory = resolve_trusted(configured_directory(kind))
         return directory if directory.is_dir() and not os.access(directory, os.W_OK) else None
     return None
 
@@ -132,7 +132,8 @@ def private_files() -> Generator[None]:
         os.umask(previous)
 
 
-def _configured(kind: str) -> Path:
+def configured_directory(kind: str) -> Path:
+    """Return the cache's directory for a kind, which may not exist. Raise `OSError` without a home."""
     configured = Path(os.environ.get("FLLM_CACHE") or "~/.cache/furiosa-llm", kind)
     try:
         return configured.expanduser().absolute()

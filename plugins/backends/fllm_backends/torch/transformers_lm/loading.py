@@ -27,7 +27,7 @@ class NamedWeights(Protocol):
     """Weights by Hugging Face's names, each read on request."""
 
     def __iter__(self) -> Iterator[str]:
-        """Iterate over the names."""
+        """Return an iterator over the names."""
         ...
 
     def read(self, name: str) -> Tensor:
