@@ -10,7 +10,7 @@ import torch
 from support import model_families
 from support.generation import Generation, prompt
 
-from fllm.config import Speculation
+from fllm.config import ModelImpl, Speculation
 
 ORIGINAL = 128
 NGRAM = Speculation(method="ngram", num_speculative_tokens=5, prompt_lookup_min=1, disable_by_batch_size=16)
@@ -33,16 +33,21 @@ def phi(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     return directory, model_families.save("phi4-mini", directory)
 
 
-@pytest.mark.parametrize("speculation", [None, NGRAM], ids=["plain", "with drafts"])
+@pytest.mark.parametrize(
+    ("model_impl", "speculation"),
+    [("native", None), ("native", NGRAM), ("transformers", NGRAM)],
+    ids=["native", "native, with drafts", "transformers, with drafts"],
+)
 def test_longrope_switches_its_factors_where_transformers_does(
-    phi: tuple[Path, Any], speculation: Speculation | None
+    phi: tuple[Path, Any], model_impl: ModelImpl, speculation: Speculation | None
 ) -> None:
     directory, theirs = phi
     theirs.generation_config.eos_token_id = None
     requests = [
         prompt(name, ids, max_tokens=TOKENS, ignore_eos=True, logprobs=0) for name, ids in PROMPTS.items()
     ]
-    ours = Generation(directory, requests, speculation, quantization="none", max_num_batched_tokens=50)
+    config = {"quantization": "none", "max_num_batched_tokens": 50, "model_impl": model_impl}
+    ours = Generation(directory, requests, speculation, **config)
     for name, ids in PROMPTS.items():
         with torch.inference_mode():
             generated = theirs.generate(

@@ -89,6 +89,7 @@ def read_transformers_model(directory: Path) -> TransformersModel:
         vocab_size=sizes.vocab_size,
         max_positions=_max_positions(text, sizes),
         recurrent=not kinds.isdisjoint(_RECURRENT),
+        long_context_start=_long_context_start(text),
     )
 
 
@@ -147,6 +148,12 @@ def _layer_types(name: str, text: Any) -> set[str]:
     if reason:
         raise ModelError(f"{name} can't be served: {reason}")
     return kinds
+
+
+def _long_context_start(text: Any) -> int | None:
+    """Return the number of tokens beyond which longrope has other factors; None for other ropes."""
+    rope = getattr(text, "rope_parameters", None) or {}
+    return int(rope["original_max_position_embeddings"]) if rope.get("rope_type") == "longrope" else None
 
 
 def _max_positions(text: Any, sizes: _Sizes) -> int:
