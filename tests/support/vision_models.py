@@ -92,6 +92,26 @@ VISION_MODELS: dict[str, VisionModel] = {
     ),
     "qwen2.5-vl": _QWEN,
     "qwen3-vl": _QWEN._replace(processor="Qwen3VLProcessor"),
+    "qwen3.5-vl": _QWEN._replace(processor="Qwen3VLProcessor"),
+    "gemma4-vl": VisionModel(
+        "Gemma4Processor",
+        "Gemma4ImageProcessorPil",
+        {"max_soft_tokens": 70},
+        {},
+        {
+            "image_token": "<|image|>",
+            "boi_token": "<|image>",
+            "eoi_token": "<image|>",
+            "audio_token": "<|audio|>",
+        },
+        {
+            "image_token_id": "<|image|>",
+            "boi_token_id": "<|image>",
+            "eoi_token_id": "<image|>",
+            "audio_token_id": "<|audio|>",
+        },
+        "<|image|>",
+    ),
     "gemma3-vl": VisionModel(
         "Gemma3Processor",
         "Gemma3ImageProcessorPil",
@@ -159,6 +179,8 @@ def save_vision(name: str, directory: Path) -> Any:
         tokenizer = _tokenizer(vision)
         ids = {field: tokenizer.token_to_id(token) for field, token in vision.ids.items()}
         text = FAMILIES[name].values["text_config"] | {"vocab_size": VOCABULARY}
+        if "vocab_size_per_layer_input" in text:
+            text["vocab_size_per_layer_input"] = VOCABULARY
         model = save(name, directory, text_config=text, **ids, **vision.config)
         model.generation_config.eos_token_id = tokenizer.token_to_id("<eos>")
         tokenizer.save(str(directory / "tokenizer.json"))

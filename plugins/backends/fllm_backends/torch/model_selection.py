@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fllm.errors import ConfigError
 from fllm_backends.checkpoints.architecture import Architecture, read_architecture
+from fllm_backends.checkpoints.json_files import read_json
 from fllm_backends.checkpoints.quantized.config import read_quantization
 from fllm_backends.checkpoints.rope_config import UnsupportedModelError
 from fllm_backends.torch.options import TorchConfig
+
+PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
+"""Files with the settings of a processor, of which images are one part."""
 
 if TYPE_CHECKING:
     from fllm_backends.torch.transformers_lm.model_class import TransformersModel
@@ -18,10 +22,11 @@ if TYPE_CHECKING:
 def read_model(directory: Path, config: TorchConfig) -> Architecture | TransformersModel:
     """Read what serves a model directory, from its ``config.json``. Raise `UserError` if nothing does.
 
-    ``--model-impl auto`` selects our own decoder if it supports the model. Only if it does not, transformers
-    is imported.
+    ``--model-impl auto`` selects our own decoder if it supports the model, which takes only text. So a
+    directory with an image processor is left to transformers, which is only imported if it is selected.
     """
-    if config.model_impl != "transformers":
+    reads_images = config.model_impl == "auto" and not config.dummy and has_image_processor(directory)
+    if config.model_impl != "transformers" and not reads_images:
         try:
             return read_architecture(directory)
         except UnsupportedModelError:
@@ -36,6 +41,13 @@ def read_model(directory: Path, config: TorchConfig) -> Architecture | Transform
             "taken back; leave it out"
         )
     return model
+
+
+def has_image_processor(directory: Path) -> bool:
+    """Return whether a directory has a vision-language model with the settings of its image processor."""
+    if not any((directory / name).is_file() for name in PROCESSOR_FILES):
+        return False
+    return "vision_config" in read_json(directory / "config.json", dict[str, Any])
 
 
 def check_model(directory: Path, config: TorchConfig) -> None:

@@ -41,10 +41,10 @@ def make_decoder(_: None) -> Callable[[bytes], bytes]:
             raise RequestError(f"an image has more than {MAX_PIXELS} pixels", param="messages") from None
         except MemoryError:
             raise
-        except Exception as error:  # noqa: BLE001  the decoders of Pillow raise almost anything
+        except Exception:  # noqa: BLE001  the decoders of Pillow raise almost anything
             known = ", ".join(FORMATS[:-1])
             raise RequestError(
-                f"an image can't be decoded ({type(error).__name__}); supported formats: {known}",
+                f"an image can't be decoded: it is damaged, or not in one of the formats {known}",
                 param="messages",
             ) from None
         size = upright.width.to_bytes(4, "big") + upright.height.to_bytes(4, "big")

@@ -16,6 +16,7 @@ from fllm.values import ImageSupport, PreparedImages
 from fllm_backends.checkpoints.json_files import read_json
 from fllm_backends.torch.images import decoding
 from fllm_backends.torch.images.store import ImageStore, ProcessedImages
+from fllm_backends.torch.model_selection import PROCESSOR_FILES
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -140,7 +141,7 @@ def find_processor(directory: Path, model_type: str) -> str | None:
     """Return the name of a model's processor class; ``None`` if the directory has none for images."""
     from transformers.models.auto import processing_auto
 
-    files = [directory / name for name in ("processor_config.json", "preprocessor_config.json")]
+    files = [directory / name for name in PROCESSOR_FILES]
     found = [read_json(file, dict[str, Any]) for file in files if file.is_file()]
     if not found:
         return None
