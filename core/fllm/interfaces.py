@@ -341,6 +341,11 @@ class RequestRecord(Protocol):
     @property
     def streamed(self) -> bool: ...
     @property
+    def adapter(self) -> str:
+        """Name of the LoRA adapter that generates; empty for the model itself."""
+        ...
+
+    @property
     def finish_reasons(self) -> tuple[str, ...]:
         """For each ended sequence: ``stop``, ``length``, ``tool_calls``, ``abort`` or ``error``."""
         ...

@@ -177,6 +177,7 @@ def create_response(
         max_tokens=request.sampling.max_tokens,
         n=request.n,
         streamed=stream,
+        adapter=request.adapter.name if request.adapter else "",
     )
     outputs = server.pipeline.generate(request, tracker)
     if stream:

@@ -49,6 +49,7 @@ class RequestTracker:
         self.max_tokens: int | None = None
         self.n = 1
         self.streamed = False
+        self.adapter = ""
         self.error: str | None = None
         self._collectors = collectors
         self._clock = clock
@@ -67,7 +68,13 @@ class RequestTracker:
         return tuple(self._reasons[index] for index in sorted(self._reasons))
 
     def submit(
-        self, *, prompt_tokens: int, max_tokens: int | None, n: int = 1, streamed: bool = False
+        self,
+        *,
+        prompt_tokens: int,
+        max_tokens: int | None,
+        n: int = 1,
+        streamed: bool = False,
+        adapter: str = "",
     ) -> None:
         """Record that the request has been read and is submitted to the engine."""
         self.submitted_at = self._clock()
@@ -75,6 +82,7 @@ class RequestTracker:
         self.max_tokens = max_tokens
         self.n = n
         self.streamed = streamed
+        self.adapter = adapter
 
     def step(self, index: int, tokens: int, queue_time: float = 0.0, cached: int = 0) -> None:
         """Record that sequence ``index`` has ``tokens`` new tokens."""

@@ -27,5 +27,6 @@ class RecordedRequest:
     max_tokens: int | None = None
     n: int = 1
     streamed: bool = False
+    adapter: str = ""
     finish_reasons: tuple[str, ...] = ("stop",)
     error: str | None = None

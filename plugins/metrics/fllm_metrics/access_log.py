@@ -38,6 +38,8 @@ def log_fields(request: RequestRecord) -> dict[str, Any]:
     }
     if request.submitted_at is not None:
         known |= _generation(request)
+    if request.adapter:
+        known["adapter"] = request.adapter
     if request.error is not None:
         known["error"] = request.error
     return known
@@ -68,6 +70,8 @@ def format_line(fields: Mapping[str, Any]) -> str:
             f"first token {_or_dash(fields['ttft_seconds'], ' s')}, "
             f"{_or_dash(fields['tokens_per_second'], ' tokens/s')}"
         )
+    if "adapter" in fields:
+        line += f", adapter {quote(fields['adapter'], errors='replace')}"
     return f"{line}; {fields['error']}" if "error" in fields else line
 
 

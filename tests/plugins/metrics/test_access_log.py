@@ -65,6 +65,15 @@ def test_a_response_is_logged_with_tokens_and_times(caplog: pytest.LogCaptureFix
     }
 
 
+def test_the_adapter_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    tracker = a_tracker(Clock())
+    tracker.submit(prompt_tokens=7, max_tokens=9, adapter="my sql")
+    tracker.finish()
+    line, fields = logged(tracker, caplog)
+    assert line.endswith(", adapter my%20sql")
+    assert fields["adapter"] == "my sql"
+
+
 def test_a_rejected_request_is_logged_with_its_error_and_without_tokens(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -45,7 +45,7 @@ def error_type(request: RequestRecord) -> str | None:
 def _generation(request: RequestRecord, model_name: str) -> dict[str, Value | None]:
     first = request.first_token_at
     return {
-        "gen_ai.response.model": model_name,
+        "gen_ai.response.model": request.adapter or model_name,
         "gen_ai.request.max_tokens": request.max_tokens,
         "gen_ai.request.choice.count": request.n if request.n > 1 else None,
         "gen_ai.request.stream": request.streamed,

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support.api_fakes import byte_tokenizer
 from support.lora_adapters import save_adapter
 from support.tiny_models import save_model
 
@@ -62,6 +63,7 @@ class Checkpoints:
         self.directory = root / "model"
         name, changes = FAMILIES[family]
         base = save_model(name, self.directory, **changes)
+        byte_tokenizer()._inner.save(str(self.directory / "tokenizer.json"))
         self.models = [base]
         self.adapters: list[LoraAdapter] = []
         for number, config in enumerate(PHI_CONFIGS if family == "phi3" else CONFIGS, 1):
@@ -326,6 +328,7 @@ INVALID: dict[str, tuple[str, Callable[[Path], object]]] = {
         "are of type I8",
         lambda d: change_tensors(d, lambda t: t | {DOWN + "A.weight": t[DOWN + "A.weight"].to(torch.int8)}),
     ),
+    "infinite numbers": ("hold numbers that are not finite", lambda d: change_config(d, lora_alpha=1e400)),
     "another shape": (
         "adapts 'model.layers.0.mlp.down_proj' as a matrix of 32 x 50; in this model it has 32 x 48",
         lambda d: change_tensors(d, lambda t: t | {DOWN + "A.weight": torch.zeros(4, 50)}),

@@ -140,5 +140,8 @@ def read_adapter(checkpoint: LoraCheckpoint, targets: Mapping[str, LoraTarget]) 
             a, b = reader.get_tensor(module.a).float(), reader.get_tensor(module.b).float()
         except (OSError, safetensors.SafetensorError) as error:
             raise ModelError(f"{checkpoint.file} can't be read: {error}") from error
-        adapter.setdefault(target.key, []).append(LoraPart(a, b * module.scale, target.first))
+        b = b * module.scale
+        if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
+            raise ModelError(f"{checkpoint.file}: the matrices of {name!r} hold numbers that are not finite")
+        adapter.setdefault(target.key, []).append(LoraPart(a, b, target.first))
     return adapter
