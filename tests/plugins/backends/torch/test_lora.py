@@ -21,7 +21,7 @@ from fllm.batching.runner import Row
 from fllm.config import BackendConfig, LoraAdapter, Speculation
 from fllm.errors import ConfigError, ModelError, ModelNotFound, UserError
 from fllm.interfaces import BackendContext
-from fllm.values import EngineOutput, GenerateRequest, SamplingParams
+from fllm.values import EngineOutput, GenerateRequest, ModelCard, SamplingParams
 from fllm_backends.torch.backend import torch_backend
 from fllm_backends.torch.fused.kernel_threads import KernelThreads
 from fllm_backends.torch.fused.linear import PackedProduct
@@ -101,6 +101,7 @@ class Engine:
         assert isinstance(backend, BatchedBackend)
         self.backend = backend
         self.checkpoints = checkpoints
+        self.card: ModelCard | None = None
         self._count = 0
 
     def request(self, adapter: int, prompt: list[int], count: int = 8, **fields: Any) -> GenerateRequest:
@@ -129,7 +130,7 @@ class Engine:
 
 def run(engine: Engine, use: Callable[[Engine], Awaitable[None]]) -> None:
     async def go() -> None:
-        await engine.backend.start()
+        engine.card = await engine.backend.start()
         try:
             await use(engine)
         finally:
@@ -246,6 +247,8 @@ def test_an_adapter_that_fails_to_load_takes_no_place(checkpoints: Checkpoints, 
 
 def test_packed_weights_with_adapters_are_near_the_merged_models(checkpoints: Checkpoints) -> None:
     async def use(engine: Engine) -> None:
+        assert engine.card
+        assert engine.card.runtime["quantization"] == "int8"
         for adapter in range(4):
             output = await engine.generate(engine.request(adapter, PROMPTS[0], 1))
             [(token, [logprob])] = [(output.token_ids[0], output.logprobs or [])]
