@@ -172,7 +172,7 @@ def test_the_hooks_of_a_plugin_that_is_left_out_are_not_called_later(site: Path)
         f"{HOOK}def fllm_tool_parsers(): 1 / 0\n@fllm.hookimpl\ndef fllm_routes(): return ['a route']",
     )
     assert report.error
-    assert [*plugins.routes(list)] == []
+    assert ["a route"] not in [*plugins.routes(list)]
 
 
 def test_an_interrupt_while_a_plugin_loads_is_no_fault_of_the_plugin() -> None:
@@ -199,7 +199,7 @@ def test_a_plugin_may_be_an_object_of_a_module(site: Path) -> None:
     install(site, "acme-object", {"acme_object": source}, {"object": "acme_object:plugin"})
     plugins = load_plugins()
     assert found(plugins, "acme-object").hooks == ["fllm_routes"]
-    assert [*plugins.routes(list)] == [["r"]]
+    assert ["r"] in [*plugins.routes(list)]
 
 
 def test_two_distributions_with_one_entry_point_name_both_load(site: Path) -> None:
