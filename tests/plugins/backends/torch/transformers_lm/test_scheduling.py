@@ -35,6 +35,7 @@ async def generate_all(
         BackendConfig(
             model=str(directory),
             model_impl="transformers",
+            quantization="none",
             options={"threads": "1", "kv_cache_memory": memory},
             **config,
         ),
@@ -111,14 +112,14 @@ def refusal(directory: Path, kind: type[Exception] = ModelError, **config: Any) 
 
 
 def test_drafts_of_a_model_with_states_are_refused_before_it_loads(tmp_path: Path) -> None:
-    build("lfm2").config.save_pretrained(tmp_path)
+    save("lfm2", echo_model(tmp_path))
     speculation = Speculation(method="ngram", num_speculative_tokens=4)
-    message = refusal(tmp_path, ConfigError, load_format="dummy", speculative_config=speculation)
+    message = refusal(tmp_path, ConfigError, speculative_config=speculation)
     assert message.startswith("--speculative-config: Lfm2ForCausalLM keeps a state for each sequence")
 
 
 def config_json(directory: Path, text: str) -> Path:
-    (directory / "config.json").write_text(text)
+    (echo_model(directory) / "config.json").write_text(text)
     return directory
 
 
@@ -132,7 +133,10 @@ def config_json(directory: Path, text: str) -> Path:
             "code from a model directory is never run",
         ),
         ('{"architectures": ["CLIPModel"], "model_type": "clip"}', "CLIPModel can't be served"),
-        ('{"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "n_layer": 1e9}', "num_hidden_layers"),
+        (
+            '{"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "n_layer": 1000000000}',
+            "num_hidden_layers",
+        ),
         ('{"architectures": ["OPTForCausalLM"], "model_type": "opt", "hidden_size": "x"}', "hidden_size"),
     ],
 )
@@ -151,9 +155,8 @@ def test_a_class_is_found_by_its_model_type_alone(tmp_path: Path) -> None:
 
 
 def test_native_alone_refuses_what_only_transformers_has(tmp_path: Path) -> None:
-    build("opt").config.save_pretrained(tmp_path)
-    message = refusal(tmp_path, load_format="dummy", model_impl="native")
-    assert "does not support OPTForCausalLM" in message
+    save("opt", echo_model(tmp_path))
+    assert "does not support OPTForCausalLM" in refusal(tmp_path, model_impl="native")
 
 
 @pytest.mark.parametrize(
@@ -172,7 +175,7 @@ def test_native_alone_refuses_what_only_transformers_has(tmp_path: Path) -> None
 def test_weights_that_do_not_fit_are_refused(change: Any, message: str, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
-    save("phi", tmp_path)
+    save("phi", echo_model(tmp_path))
     tensors = load_file(tmp_path / "model.safetensors")
     change(tensors)
     save_file(tensors, tmp_path / "model.safetensors")
