@@ -16,7 +16,7 @@ def fllm_backends() -> Iterator[BackendEntry]:
     yield BackendEntry(
         "torch",
         "fllm_backends.torch.backend:torch_backend",
-        "decoders of the Llama family on a CPU or an NVIDIA GPU",
+        "decoders, its own and those of transformers, on a CPU or an NVIDIA GPU",
         devices=("cuda", "cpu"),
         options=TorchOptions,
     )

@@ -32,7 +32,7 @@ class PagedAttention:
     """The attention of all layers of one model, over the batch that is computed at the moment."""
 
     def __init__(self, decoder: nn.Module, config: Any) -> None:
-        """Prepare the attention modules of a decoder. ``config`` is the configuration of its text part."""
+        """Register with the attention modules of a decoder. ``config`` is that of its text part."""
         self._config = config
         self._sources = _shared_layers(config)
         self._shapes: dict[int, KVShape] = {}
