@@ -127,6 +127,10 @@ class TorchRunner:
         quantization = served_quantization(requested, checkpoint, self._config.dtype, device)
         if not isinstance(described, Architecture) and requested not in SERVED:
             quantization = None
+        if isinstance(described, Architecture) and device.type == "cuda":
+            from fllm_backends.torch.cuda.factory import cuda_quantization
+
+            quantization = cuda_quantization(described, requested, quantization)
         if self._config.enable_lora and device.type == "cuda" and quantization not in (None, "none"):
             raise ConfigError(
                 f"--enable-lora, --lora-modules: on a CUDA device, adapters need --quantization none, not "

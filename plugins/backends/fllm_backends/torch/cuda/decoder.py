@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fllm_backends.checkpoints.architecture import Architecture, Feature, LayerKind
+from fllm_backends.checkpoints.architecture import Architecture, LayerKind
 from fllm_backends.torch import logit_masks, rotary
 from fllm_backends.torch.attention import AttentionBatch, KVCache, uniform_shapes
 from fllm_backends.torch.cuda.attention import attend_chunks, attend_decodes
@@ -22,8 +22,6 @@ from fllm_backends.torch.cuda.pointwise import norm_rope_and_cache, rms_norm, si
 from fllm_backends.torch.model import Layer, Linear, Mlp, RMSNorm, Weights
 from fllm_backends.torch.weight_matrix import materialize
 
-FEATURES: frozenset[Feature] = frozenset()
-"""Those of `Architecture.features` that the kernels support."""
 _PROGRAMS_PER_MULTIPROCESSOR = 2
 
 
@@ -145,9 +143,9 @@ def _layers(a: Architecture, weights: Weights, quantization: str) -> list[_Layer
 
 
 def _layer(layer: Layer, kind: LayerKind, make_linear: Callable[[Linear], LinearOp]) -> _Layer:
-    assert isinstance(layer.mlp, Mlp), "see FEATURES"
-    assert layer.input_norm, "see FEATURES"
-    assert layer.mlp_norm, "see FEATURES"
+    assert isinstance(layer.mlp, Mlp), "the factory checks the features"
+    assert layer.input_norm, "the factory checks the features"
+    assert layer.mlp_norm, "the factory checks the features"
     return _Layer(
         layer.input_norm,
         make_linear(layer.qkv),

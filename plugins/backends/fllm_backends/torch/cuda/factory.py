@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
-from fllm_backends.checkpoints.architecture import Architecture
+from fllm.errors import ConfigError
+from fllm_backends.checkpoints.architecture import Architecture, Feature
 from fllm_backends.torch.hardware import supports_triton
 from fllm_backends.torch.model import CausalLM, Decoder, Weights
+
+FEATURES: frozenset[Feature] = frozenset()
+"""Those of `Architecture.features` that the kernels support."""
+
+
+def cuda_quantization(a: Architecture, requested: str | None, served: str | None) -> str | None:
+    """Return ``served``, or None if the kernels lack a feature: then the weights are not quantized.
+
+    Raise `ConfigError` if this quantization is ``requested``.
+    """
+    missing = a.features - FEATURES
+    if not missing or served in (None, "none"):
+        return served
+    if requested == served:
+        raise ConfigError(
+            f"--quantization {served}: on a CUDA device, the kernels lack what {a.name} needs "
+            f"({', '.join(sorted(missing))}); leave it out"
+        )
+    return None
 
 
 def cuda_decoder(
     architecture: Architecture, weights: Weights, *, quantization: str, max_rows: int, max_positions: int
 ) -> Decoder:
     """Return a decoder on our kernels, or on torch operations if Triton or a feature is not supported."""
-    if not supports_triton(weights.norm.weight.device):
+    if not (architecture.features <= FEATURES and supports_triton(weights.norm.weight.device)):
         return CausalLM(architecture, weights)
-    from fllm_backends.torch.cuda.decoder import FEATURES, CudaLM
+    from fllm_backends.torch.cuda.decoder import CudaLM
 
-    if not architecture.features <= FEATURES:
-        return CausalLM(architecture, weights)
     return CudaLM(
         architecture, weights, quantization=quantization, max_rows=max_rows, max_positions=max_positions
     )
