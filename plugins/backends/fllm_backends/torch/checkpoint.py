@@ -39,10 +39,15 @@ class Checkpoint:
     @property
     def quantization(self) -> str | None:
         """Method by which weights are quantized, or the formats that were found without a configuration."""
-        formats = {stored.format for stored in self._weights.values()} - {"plain"}
         if self._config:
             return self._config.method
-        return "+".join(sorted(formats)) or None
+        quantized = (stored for stored in self._weights.values() if stored.format != "plain")
+        return "+".join(sorted({self._format(stored) for stored in quantized})) or None
+
+    def _format(self, stored: StoredWeight) -> str:
+        if stored.format == "scaled":
+            return "int8" if self._headers[stored.parts["values"]].dtype == "I8" else "fp8"
+        return stored.format
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._weights)
@@ -79,8 +84,11 @@ class Checkpoint:
         if stored.format == "plain":
             return self._tensor(name)
         try:
-            return quantized_weight(stored, self._tensor, self._config)
-        except (RuntimeError, ValueError, IndexError) as error:  # of torch, for shapes that do not match
+            weight = quantized_weight(stored, self._tensor, self._config)
+            weight.check()
+            return weight
+        except (RuntimeError, ValueError, IndexError, TypeError, ArithmeticError) as error:
+            # torch raises them for shapes and types that do not match
             raise ModelError(f"{self._where(name)} can't be dequantized: {error}") from error
         except ModelError as error:
             raise ModelError(f"{self._where(name)}: {error.message}") from error

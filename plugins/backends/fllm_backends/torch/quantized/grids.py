@@ -96,10 +96,11 @@ class GptqWeight(GridWeight):
         groups, outputs = self._scales.shape
         self.bits, rest = divmod(32 * self._zero_words.shape[1], outputs)
         inputs = 32 * len(self._words) // max(self.bits, 1)
-        if rest or self.bits not in (2, 3, 4, 8) or len(self._zero_words) != groups:
+        is_consistent = len(self._zero_words) == groups and self._words.shape[1] == outputs
+        if rest or self.bits not in (2, 3, 4, 8) or not is_consistent:
             raise ModelError(
-                f"GPTQ's qzeros {list(self._zero_words.shape)} and scales {list(self._scales.shape)} "
-                "don't belong together"
+                f"GPTQ's qweight {list(self._words.shape)}, qzeros {list(self._zero_words.shape)} and scales "
+                f"{list(self._scales.shape)} don't belong together"
             )
         self.shape = outputs, inputs
         self.group_of_column = _group_of_column(parts.get("groups"), inputs, groups)
@@ -197,7 +198,10 @@ class PackedWeight(GridWeight):
             return None
         if stored.dtype != torch.int32:
             return (stored.reshape(len(stored), -1).int() + self._middle).expand(self._scales.shape)
-        return unpack_whole_words(stored.t(), self.bits, self.shape[0]).t()
+        unpacked = unpack_whole_words(stored.t(), self.bits, self.shape[0]).t()
+        if unpacked.shape != self._scales.shape:
+            raise ModelError(f"weight_zero_point {list(stored.shape)} does not fit the weight_scale")
+        return unpacked
 
 
 def _unpack_awq(words: Tensor, start: int, stop: int) -> Tensor:

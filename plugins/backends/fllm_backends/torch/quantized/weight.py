@@ -32,6 +32,17 @@ class QuantizedWeight(ABC):
         """Return the bytes of these rows in the quantization `gguf_type`."""
         raise NotImplementedError
 
+    def check(self) -> None:
+        """Raise `ValueError`, or an error of torch, if the ends of a matrix can't be dequantized.
+
+        This finds tensors whose shapes do not belong together.
+        """
+        if len(self.shape) == 2:
+            count, columns = self.shape
+            for start in {0, count - 1}:
+                if (found := tuple(self.rows(start, start + 1).shape)) != (1, columns):
+                    raise ValueError(f"a row has the shape {list(found)}, and not {[1, columns]}")
+
     def dequantize(self, dtype: torch.dtype) -> Tensor:
         """Return the whole weight, without a float32 copy of the whole."""
         whole = torch.empty(self.shape, dtype=dtype)

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from support.quantized_models import (
     Format,
     awq,
@@ -24,6 +27,7 @@ from fllm.errors import ModelError
 from fllm_backends.checkpoints.quantized.config import read_quantization
 from fllm_backends.torch.checkpoint import Checkpoint
 
+DOWN = "model.layers.0.mlp.down_proj.weight"
 INPUT_SCALE = torch.tensor(0.01)
 COMPRESSED = {"quant_method": "compressed-tensors", "format": "float-quantized"}
 FBGEMM = {"quant_method": "fbgemm_fp8", "activation_scale_ub": 1200.0}
@@ -83,17 +87,8 @@ def test_each_format_has_the_weights_that_it_stands_for(name: str, tmp_path: Pat
     assert set(quantized) == set(plain)
     for weight in plain:
         assert torch.equal(quantized.read(weight), plain.read(weight)), weight
-
-
-def test_rows_in_the_middle_are_those_of_the_whole(tmp_path: Path) -> None:
-    for name, (form, config) in FORMATS.items():
-        directory = tmp_path / name
-        checkpoint = Checkpoint(write_pair(directory, form, config, num_hidden_layers=1)[0])
-        lazy = checkpoint.weight("model.layers.0.mlp.down_proj.weight")
-        assert not isinstance(lazy, torch.Tensor)
-        assert torch.equal(lazy.rows(7, 29), checkpoint.read("model.layers.0.mlp.down_proj.weight")[7:29]), (
-            name
-        )
+    middle = quantized.matrix(DOWN, 64, 96).rows(7, 29)
+    assert torch.equal(middle, plain.read(DOWN)[7:29])
 
 
 def test_an_older_modelopt_checkpoint_has_a_file_of_its_own(tmp_path: Path) -> None:
@@ -141,3 +136,41 @@ def test_float8_without_scales_is_never_taken_for_plain_weights(tmp_path: Path) 
     quantized, _ = write_pair(tmp_path, bare, None)
     with pytest.raises(ModelError, match="float8 weights can't be read without their scales"):
         Checkpoint(quantized)
+
+
+DAMAGE: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "empty": lambda tensor: tensor[:0] if tensor.ndim else tensor.reshape(1)[:0],
+    "one row less": lambda tensor: tensor[:-1].contiguous() if tensor.ndim else tensor,
+    "flat": lambda tensor: tensor.flatten(),
+    "one column less": lambda tensor: tensor[..., :-1].contiguous() if tensor.ndim else tensor,
+    "all bits set": lambda tensor: (
+        tensor if not tensor.ndim else torch.full_like(tensor.view(torch.uint8), 255).view(tensor.dtype)
+    ),
+}
+
+
+DAMAGED_FORMATS = (
+    "fp8 per row", "deepseek", "int8", "gptq asymmetric", "gptq in act order", "awq", "w4a16 asymmetric",
+    "w4a16 in act order", "mxfp4", "nvfp4", "nf4 with double quantization",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DAMAGED_FORMATS)
+def test_damaged_tensors_are_one_line_or_numbers(name: str, tmp_path: Path) -> None:
+    module = "model.layers.0.mlp.down_proj."
+    directory, _ = write_pair(tmp_path, *FORMATS[name], num_hidden_layers=1)
+    file = directory / "model.safetensors"
+    tensors = load_file(file)
+    refused = 0
+    for part in [key for key in tensors if key.startswith(module)]:
+        for damage, change in DAMAGE.items():
+            save_file(tensors | {part: change(tensors[part])}, file)
+            with suppress(ModelError):
+                refused += 1
+                weight = Checkpoint(directory).matrix(f"{module}weight", 64, 96)
+                rows = [weight.rows(0, 40), weight.rows(40, 64)]
+                assert [part.shape for part in rows] == [(40, 96), (24, 96)], (part, damage)
+                if weight.gguf_type:
+                    weight.blocks(0, 64)
+                refused -= 1
+    assert refused >= 3

@@ -65,7 +65,7 @@ FURIOSA = {
     ("form", "config", "method"),
     [
         (float8(input_scale=torch.tensor(0.02)), FURIOSA, "compressed-tensors"),
-        (float8("weight_scale_inv", (32, 32)), None, "scaled"),
+        (float8("weight_scale_inv", (32, 32)), None, "fp8"),
         (gptq(symmetric=False, ordered=False), {"quant_method": "gptq", "bits": 4}, "gptq"),
         (packed(), {"quant_method": "compressed-tensors", "format": "pack-quantized"}, "compressed-tensors"),
     ],
