@@ -128,12 +128,26 @@ def _is_ready(port: int) -> bool:
         return False
 
 
-def memory(process: int) -> dict[str, float]:
-    """Return the peak and the present memory of a process, in MB. Mapped pages of files count, too."""
-    status = Path(f"/proc/{process}/status").read_text()
-    fields = dict(line.split(":", 1) for line in status.splitlines())
+def memory(process: int) -> dict[str, int]:
+    """Return the peak and the present memory of a process and its children, in MB.
+
+    Mapped pages of files count, too, and shared pages once for each process.
+    """
     names = {"peak MB": "VmHWM", "MB": "VmRSS", "of them mapped": "RssFile"}
-    return {name: int(fields[key].split()[0]) // 1024 for name, key in names.items()}
+    totals = dict.fromkeys(names, 0)
+    for each in _family(process):
+        status = Path(f"/proc/{each}/status").read_text()
+        fields = dict(line.split(":", 1) for line in status.splitlines())
+        for name, key in names.items():
+            totals[name] += int(fields.get(key, "0").split()[0]) // 1024
+    return totals
+
+
+def _family(process: int) -> Iterator[int]:
+    yield process
+    for task in Path(f"/proc/{process}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            yield from _family(int(child))
 
 
 def free_port() -> int:
