@@ -365,3 +365,13 @@ def test_collectors_receive_tokens_and_the_end() -> None:
     assert (request.prompt_tokens, request.generated_tokens, request.finish_reasons) == (3, 0, ("stop",))
     assert recorder.calls == ["on_request_start", "on_first_token", "on_request_end None"]
     assert request.path == "/v1/embeddings"
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/rerank", "/v1/score", "/classify"])
+def test_the_schema_documents_errors_in_the_envelope(path: str) -> None:
+    document = ask(MODEL, "GET", "/schema/openapi.json").json()
+    responses = document["paths"][path]["post"]["responses"]
+    assert set(responses) == {"200", "400", "401", "413", "415", "429", "500", "503", "504"}
+    for status in ("400", "415", "503"):
+        schema = responses[status]["content"]["application/json"]["schema"]
+        assert schema == {"$ref": "#/components/schemas/ErrorResponse"}
