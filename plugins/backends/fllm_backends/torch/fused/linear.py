@@ -23,6 +23,7 @@ from fllm_backends.torch.fused.matmul import (
     packed_matrices,
 )
 from fllm_backends.torch.fused.packing import PackedMatrix, pack
+from fllm_backends.torch.fused.padding import round_up
 from fllm_backends.torch.fused.simd_kernels import SCALE_BYTES, SCALES
 from fllm_backends.torch.fused.target import TARGET
 from fllm_backends.torch.fused.thread_team import claim_piece, finish_phase, units_per_piece
@@ -116,7 +117,7 @@ class PackedProduct:
         self._threads = threads
         self._planes = planes
         self.outputs, self.inputs = weight.shape[-2:]
-        self._columns, self._rows = _round_up(self.inputs, GROUP), _round_up(self.outputs, PANEL)
+        self._columns, self._rows = round_up(self.inputs, GROUP), round_up(self.outputs, PANEL)
         # The kernels hold the addresses of the packed matrix.
         self._packed = self._pack(weight, bias)
         self._matrices = packed_matrices([self._packed], planes)
@@ -171,7 +172,3 @@ def expert_jobs(tokens_per_expert: list[int]) -> np.ndarray:
         jobs += [(expert, first + at, min(ROWS, count - at)) for at in range(0, count, ROWS)]
         first += count
     return np.array(jobs, np.int64).reshape(-1, 3)
-
-
-def _round_up(size: int, multiple: int) -> int:
-    return -(-size // multiple) * multiple
