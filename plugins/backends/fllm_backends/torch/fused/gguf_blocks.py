@@ -65,6 +65,15 @@ def _q8_0(rows: Bytes) -> QuantizedRows:
     return QuantizedRows((blocks[..., 2:] ^ np.uint8(128)).reshape(len(rows), -1), [_halves(blocks, 0)])
 
 
+def _iq4_nl(rows: Bytes) -> QuantizedRows:
+    blocks = rows.reshape(len(rows), -1, 18)
+    return QuantizedRows(_IQ4_VALUES[_nibbles(blocks[..., 2:])], [_halves(blocks, 0)])
+
+
+_IQ4_VALUES = np.array([1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241], np.uint8)
+"""What the 4 bits of IQ4_NL stand for (``kvalues_iq4nl``), plus 128."""
+
+
 def _q3_k(rows: Bytes) -> QuantizedRows:
     blocks = rows.reshape(len(rows), -1, 110)
     low = _shifted(blocks[..., 32:96].reshape(*blocks.shape[:2], 2, 32), (0, 2, 4, 6)) & np.uint8(3)
@@ -137,6 +146,7 @@ REPACK: dict[str, tuple[Format, Repack]] = {
     "Q5_0": (Q5_0, _q5_0),
     "Q5_1": (Q5_1, _q5_1),
     "Q8_0": (Q8_0, _q8_0),
+    "IQ4_NL": (Q8_0, _iq4_nl),
     "Q3_K": (Q3_K, _q3_k),
     "Q4_K": (Q4_K, _q4_k),
     "Q5_K": (Q5_K, _q5_k),
