@@ -17,7 +17,7 @@ class KernelThreads:
         self._pool = ThreadPoolExecutor(max(count - 1, 1), "kernels")
 
     def run(self, kernel: Callable[..., None], phases: int, *arguments: Any) -> None:
-        """Run a kernel of so many phases in all threads; return when all pieces are done.
+        """Run a kernel of ``phases`` phases in all threads; return when all pieces are done.
 
         A thread may not have begun by then: it will find no piece left.
         """
