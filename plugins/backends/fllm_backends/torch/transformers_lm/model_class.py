@@ -19,6 +19,7 @@ DEFAULT_POSITIONS = 2048
 """Context length of a model that names none, as in vLLM."""
 _IGNORED = ("auto_map", "attn_implementation", "experts_implementation", "quantization_config")
 """Keys that select code. Ours runs, whatever they say, and our reader dequantizes the weights."""
+_MAX_LAYERS = 10_000
 _ATTENTION = {"full_attention", "sliding_attention", "chunked_attention", "dummy"}
 """Types of layers whose keys and values our KV cache holds; a dummy has none of its own."""
 _RECURRENT = {"linear_attention", "conv", "hybrid", "hybrid_sliding"}
@@ -108,8 +109,18 @@ def _read_config(kind: _ModelType, raw: dict[str, Any], file: Path) -> Any:
             f"transformers {transformers.__version__} has no model type {model_type!r}, "
             "and code from a model directory is never run"
         )
+    _check_layers(raw, file)
     values: dict[str, Any] = json.loads(read_bounded(file, MAX_JSON_BYTES))
     return CONFIG_MAPPING[model_type].from_dict(_decoded(values))
+
+
+def _check_layers(value: Any, file: Path) -> None:
+    """Raise `ModelError` for a huge number of layers, at any depth: transformers makes lists of them."""
+    if isinstance(value, dict):
+        for key, each in value.items():
+            if isinstance(each, int) and "layer" in key and each > _MAX_LAYERS:
+                raise ModelError(f"{file}: {key} is {each}; at most {_MAX_LAYERS}")
+            _check_layers(each, file)
 
 
 def _decoded(value: Any) -> Any:
