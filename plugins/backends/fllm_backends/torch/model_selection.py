@@ -10,10 +10,8 @@ from fllm_backends.checkpoints.architecture import Architecture, read_architectu
 from fllm_backends.checkpoints.json_files import read_json
 from fllm_backends.checkpoints.quantized.config import read_quantization
 from fllm_backends.checkpoints.rope_config import UnsupportedModelError
+from fllm_backends.torch.images.processor_files import PROCESSOR_FILES
 from fllm_backends.torch.options import TorchConfig
-
-PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
-"""Files with the settings of a processor, of which images are one part."""
 
 if TYPE_CHECKING:
     from fllm_backends.torch.transformers_lm.model_class import TransformersModel

@@ -15,8 +15,8 @@ from fllm.sandbox import Worker
 from fllm.values import ImageSupport, PreparedImages
 from fllm_backends.checkpoints.json_files import read_json
 from fllm_backends.torch.images import decoding
+from fllm_backends.torch.images.processor_files import PROCESSOR_FILES
 from fllm_backends.torch.images.store import ImageStore, ProcessedImages
-from fllm_backends.torch.model_selection import PROCESSOR_FILES
 
 if TYPE_CHECKING:
     from PIL.Image import Image
