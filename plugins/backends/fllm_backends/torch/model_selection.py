@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fllm.errors import ConfigError
 from fllm_backends.checkpoints.architecture import Architecture, read_architecture
-from fllm_backends.checkpoints.json_files import read_json
+from fllm_backends.checkpoints.image_processor_files import has_image_processor
 from fllm_backends.checkpoints.quantized.config import read_quantization
 from fllm_backends.checkpoints.rope_config import UnsupportedModelError
 from fllm_backends.torch.images.processor_files import PROCESSOR_FILES
@@ -39,13 +39,6 @@ def read_model(directory: Path, config: TorchConfig) -> Architecture | Transform
             "taken back; leave it out"
         )
     return model
-
-
-def has_image_processor(directory: Path) -> bool:
-    """Return whether a directory has a vision-language model with the settings of its image processor."""
-    if not any((directory / name).is_file() for name in PROCESSOR_FILES):
-        return False
-    return "vision_config" in read_json(directory / "config.json", dict[str, Any])
 
 
 def check_model(directory: Path, config: TorchConfig) -> None:

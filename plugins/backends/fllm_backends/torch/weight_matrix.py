@@ -110,7 +110,7 @@ def as_matrix(weight: Tensor | WeightMatrix) -> WeightMatrix:
 
 
 def chunks(matrix: WeightMatrix, multiple: int = 1) -> Iterator[tuple[int, int]]:
-    """Yield ranges of rows with about `CHUNK_VALUES` values, each a multiple of so many rows but the last."""
+    """Yield ranges of rows with about `CHUNK_VALUES` values, each a multiple of that number but the last."""
     rows, columns = matrix.shape
     step = max(1, CHUNK_VALUES // columns // multiple) * multiple
     return ((start, min(start + step, rows)) for start in range(0, rows, step))

@@ -230,7 +230,7 @@ def fit_matrix(groups: Any, max_value: Any, minima: Any, zeros: Any, quantized: 
 
 @kernel(fastmath=False)
 def smallest_step(weights: Any) -> Any:
-    """Return the smallest difference between two weights that is no rounding error; infinity without one."""
+    """Return the smallest difference between two weights that is not rounding; infinity without one."""
     ascending = np.sort(weights)
     noise = (ascending[-1] - ascending[0]) * single(1e-4)
     best = single(np.inf)

@@ -13,7 +13,7 @@ from fllm.batching import PromptImages
 from fllm.errors import BackendUnavailable, RequestError
 from fllm.sandbox import Worker
 from fllm.values import ImageSupport, PreparedImages
-from fllm_backends.checkpoints.json_files import read_json
+from fllm_backends.checkpoints.image_processor_files import has_image_processor, processor_classes
 from fllm_backends.torch.images import decoding
 from fllm_backends.torch.images.processor_files import PROCESSOR_FILES
 from fllm_backends.torch.images.store import ImageStore, ProcessedImages
@@ -141,12 +141,7 @@ def find_processor(directory: Path, model_type: str) -> str | None:
     """Return the name of a model's processor class; ``None`` if the directory has none for images."""
     from transformers.models.auto import processing_auto
 
-    files = [directory / name for name in PROCESSOR_FILES]
-    found = [read_json(file, dict[str, Any]) for file in files if file.is_file()]
-    if not found:
+    if not has_image_processor(directory):
         return None
     names: Any = processing_auto.PROCESSOR_MAPPING_NAMES  # type: ignore[attr-defined]
-    for name in (*(each.get("processor_class") for each in found), *(names.get(model_type) or ())):
-        if isinstance(name, str):
-            return name
-    return None
+    return next(iter([*processor_classes(directory), *filter(None, [names.get(model_type)])]), None)

@@ -31,7 +31,7 @@ def transformers_decoder(
 ) -> TransformersLM:
     """Load the model's weights and create its decoder; without weights, with random ones.
 
-    With ``threads``, linear layers and experts are computed on packed weights, by so many threads.
+    With ``threads``, linear layers and experts are computed on packed weights, by this number.
 
     Raise `ModelError` if its class can't be served, before the weights are read if a model without weights
     shows it. Raise `ConfigError` if there is too little memory.

@@ -18,7 +18,7 @@ EXPERTS = "fllm"
 MIN_SIZE = 64
 """Smaller matrices stay as they are: they cost little, and routers among them need their precision."""
 _AFTER_ATTENTION_OR_GATE = ("o_proj", "out_proj", "down_proj", "c_proj", "dense_4h_to_h", "fc2", "w2", "wo")
-"""Names of layers whose input is no output of a norm, and so has no large channels."""
+"""Names of layers whose input does not come from a norm, and so has no large channels."""
 
 
 def pack_modules(model: nn.Module, threads: KernelThreads) -> None:
