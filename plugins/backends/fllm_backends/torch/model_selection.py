@@ -10,7 +10,6 @@ from fllm_backends.checkpoints.architecture import Architecture, read_architectu
 from fllm_backends.checkpoints.image_processor_files import has_image_processor
 from fllm_backends.checkpoints.quantized.config import read_quantization
 from fllm_backends.checkpoints.rope_config import UnsupportedModelError
-from fllm_backends.torch.images.processor_files import PROCESSOR_FILES
 from fllm_backends.torch.options import TorchConfig
 
 if TYPE_CHECKING:

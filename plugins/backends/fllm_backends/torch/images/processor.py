@@ -15,7 +15,6 @@ from fllm.sandbox import Worker
 from fllm.values import ImageSupport, PreparedImages
 from fllm_backends.checkpoints.image_processor_files import has_image_processor, processor_classes
 from fllm_backends.torch.images import decoding
-from fllm_backends.torch.images.processor_files import PROCESSOR_FILES
 from fllm_backends.torch.images.store import ImageStore, ProcessedImages
 
 if TYPE_CHECKING:
