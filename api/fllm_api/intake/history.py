@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from fllm.errors import RequestError
 from fllm.parsing.argument_coercion import read_value
 from fllm.parsing.argument_writer import quoted
 from fllm.parsing.json_objects import complete_object
@@ -23,8 +24,9 @@ def template_messages(messages: Sequence[ChatMessage]) -> list[Message]:
     """Return the messages as dictionaries, in the form that OpenAI documents today.
 
     A refusal is content, a ``function_call`` is a tool call, and each call and result has an id. The
-    arguments of each call are a JSON object.
+    arguments of each call are a JSON object. Raise `RequestError` for a part of type ``image``.
     """
+    _reject_image_parts(messages)
     builtins = [_modern(msgspec.to_builtins(message)) for message in messages]
     _add_call_ids(builtins)
     changed = []
@@ -37,6 +39,17 @@ def template_messages(messages: Sequence[ChatMessage]) -> list[Message]:
     if changed:
         log.info("arguments that are not a JSON object are passed to the model as one: %s", changed[0])
     return builtins
+
+
+def _reject_image_parts(messages: Sequence[ChatMessage]) -> None:
+    """Reject what stands for an image in chat templates: it would have no image in a request."""
+    for i, message in enumerate(messages):
+        for j, part in enumerate(message.content if isinstance(message.content, list) else ()):
+            if part.type == "image":
+                raise RequestError(
+                    "content parts of type 'image' are not supported; those of images are 'image_url'",
+                    param=f"messages[{i}].content[{j}].type",
+                )
 
 
 def object_text(arguments: Any) -> str:

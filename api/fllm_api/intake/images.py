@@ -86,7 +86,7 @@ def _url(part: ContentPart, path: str) -> str:
 
 async def _read(url: str, server: AppState, client: str, param: str) -> bytes:
     if url[:5].lower() == "data:":
-        return read_data_url(url, param)
+        return read_data_url(url, max_bytes=MAX_IMAGE_BYTES, param=param)
     config = server.config
     get = partial(fetch, url, domains=config.allowed_media_domains, max_bytes=MAX_IMAGE_BYTES, param=param)
     try:

@@ -6,10 +6,12 @@ import http.client
 import ipaddress
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from functools import cache
-from urllib.parse import SplitResult, urljoin, urlsplit
+from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from fllm.errors import RequestError
 
@@ -19,6 +21,8 @@ MAX_IMAGE_BYTES = 32 * 1024 * 1024
 """Maximum size of the file of an image."""
 MAX_REDIRECTS = 3
 CHUNK_BYTES = 64 * 1024
+_URL_CHARACTERS = "%/?:@!$&'()*+,;=~[]"
+"""Those that stay as they are in a URL, beside letters and digits; others are escaped."""
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 
@@ -35,6 +39,12 @@ class _Connection(http.client.HTTPConnection):
         self.sock = socket.create_connection((self._address, self.port), self.timeout)
         if self._secure:
             self.sock = _tls_context().wrap_socket(self.sock, server_hostname=self.host)
+
+    def abort(self) -> None:
+        """End what another thread does with the connection."""
+        if (sock := self.sock) is not None:
+            with suppress(OSError):  # it has just been closed
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     def set_timeout(self, seconds: float) -> None:
         """Limit the next operation."""
@@ -55,7 +65,7 @@ def fetch(url: str, *, domains: Collection[str], max_bytes: int, param: str) -> 
             if isinstance(result, bytes):
                 return result
             url = urljoin(url, result)
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException, UnicodeError) as error:  # a name that DNS can't have
         reason = (
             "it takes too long" if isinstance(error, TimeoutError) else f"{error}" or type(error).__name__
         )
@@ -68,8 +78,12 @@ def fetch(url: str, *, domains: Collection[str], max_bytes: int, param: str) -> 
 def _get(url: SplitResult, address: str, deadline: float, max_bytes: int, param: str) -> bytes | str:
     """Return the body, or the address of a redirect."""
     connection = _Connection(url, address, _left(deadline))
+    # The timeout of a socket begins again with each byte that the server sends.
+    timer = threading.Timer(_left(deadline), connection.abort)
+    timer.daemon = True
+    timer.start()
     try:
-        target = (url.path or "/") + (f"?{url.query}" if url.query else "")
+        target = quote((url.path or "/") + (f"?{url.query}" if url.query else ""), safe=_URL_CHARACTERS)
         connection.request("GET", target, headers={"Accept": "image/*", "User-Agent": "furiosa-llm"})
         with connection.getresponse() as response:
             if response.status in _REDIRECTS and (location := response.getheader("Location")):
@@ -84,8 +98,13 @@ def _get(url: SplitResult, address: str, deadline: float, max_bytes: int, param:
                 if len(body) > max_bytes:
                     raise RequestError(f"the image has more than {max_bytes} bytes", param=param)
                 connection.set_timeout(_left(deadline))
+            _left(deadline)  # a connection that the timer ended looks like the end of the body
             return bytes(body)
+    except (OSError, http.client.HTTPException):
+        _left(deadline)  # the timer was the cause
+        raise
     finally:
+        timer.cancel()
         connection.close()
 
 
@@ -127,10 +146,13 @@ def _is_public(address: str) -> bool:
             return embedded.is_global
         if ip in _NAT64:
             return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF).is_global
+        if ip not in _GLOBAL_UNICAST:  # such as ::127.0.0.1, or site-local addresses
+            return False
     return ip.is_global and not ip.is_multicast
 
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 
 
 def _host(url: SplitResult) -> str:

@@ -114,6 +114,8 @@ def test_a_request_without_images_has_none() -> None:
         ([image("x")] * 3, "the messages have 3 images; at most 2 are allowed", "messages"),
         ([image("broken")], "an image can't be decoded", "messages"),
         ([image("x"), text("<image>")], "the prompt has 2 places for 1 images", "messages"),
+        ([{"type": "image"}], "those of images are 'image_url'", "messages[0].content[0].type"),
+        ([image("x"), {"type": "image"}], "those of images are", "messages[0].content[1].type"),
         (
             [{"type": "input_audio"}],
             "content parts of type 'input_audio' are not supported",
@@ -130,6 +132,11 @@ def test_what_is_rejected(parts: list[Any], message: str, param: str) -> None:
 def test_a_prompt_with_images_is_not_truncated() -> None:
     error = rejected(chat(an_image_server(), messages=[user(image("x"))], truncate_prompt_tokens=3))
     assert error["param"] == "truncate_prompt_tokens"
+
+
+def test_a_model_without_images_rejects_the_parts_of_templates() -> None:
+    error = rejected(chat(a_server(), messages=[user({"type": "image"}, text("x"))]))
+    assert error["param"] == "messages[0].content[0].type"
 
 
 def test_a_model_without_images_rejects_them() -> None:

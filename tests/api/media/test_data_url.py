@@ -28,7 +28,7 @@ ENCODED = base64.b64encode(FILE).decode()
     ],
 )
 def test_the_data_of_a_url(url: str) -> None:
-    assert read_data_url(url, "url") == FILE
+    assert read_data_url(url, max_bytes=256, param="url") == FILE
 
 
 @pytest.mark.parametrize(
@@ -38,17 +38,18 @@ def test_the_data_of_a_url(url: str) -> None:
         ("data:", "must have the form"),
         ("data:image/png;base64,a", "not valid base64"),
         ("data:image/png;base64,äöü", "not valid base64"),
+        ("data:image/png;base64," + "QUJD" * 86, "more than 256 bytes"),
         ("data:text/html;base64,aGFsbG8=", "text/html, which is not that of an image"),
         ("data:" + "a" * 10_000_000, "must have the form"),
     ],
 )
 def test_an_invalid_url_is_rejected(url: str, message: str) -> None:
     with pytest.raises(RequestError, match=message) as caught:
-        read_data_url(url, "messages[0].content[1].image_url")
+        read_data_url(url, max_bytes=256, param="messages[0].content[1].image_url")
     assert caught.value.param == "messages[0].content[1].image_url"
 
 
 @given(st.text())
 def test_any_text_is_data_or_rejected(text: str) -> None:
     with suppress(RequestError):
-        read_data_url(f"data:image/png;base64,{text}", "url")
+        read_data_url(f"data:image/png;base64,{text}", max_bytes=256, param="url")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -28,6 +30,13 @@ class _Handler(BaseHTTPRequestHandler):
                 self._respond(302, b"", location="/loop")
             case "/large":
                 self._respond(200, b"x" * 1001)
+            case "/%C3%A9%20.png":
+                self._respond(200, b"escaped")
+            case "/drip":
+                with suppress(OSError):  # until the client goes away
+                    while True:
+                        self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                        time.sleep(0.05)
             case "/slow":
                 self.rfile.read(1)  # until the client goes away
             case _:
@@ -86,9 +95,16 @@ def test_what_cannot_be_fetched(origin: str, path: str, expected: str) -> None:
     assert message(lambda: get(origin + path, HOST)) == expected
 
 
-def test_a_slow_server_takes_no_longer_than_the_limit(origin: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_file, "FETCH_SECONDS", 0.2)
-    assert message(lambda: get(origin + "/slow", HOST)).endswith("it takes too long")
+@pytest.mark.parametrize("path", ["/slow", "/drip"])
+def test_a_slow_server_takes_no_longer_than_the_limit(
+    origin: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_file, "FETCH_SECONDS", 0.3)
+    assert message(lambda: get(origin + path, HOST)).endswith("it takes too long")
+
+
+def test_other_characters_of_a_path_are_escaped(origin: str) -> None:
+    assert get(origin + "/é .png", HOST) == b"escaped"
 
 
 @pytest.mark.parametrize(
@@ -101,6 +117,8 @@ def test_a_slow_server_takes_no_longer_than_the_limit(origin: str, monkeypatch: 
         ("/etc/passwd", ("*",), "must begin with data:"),
         ("https://[::1/a", ("*",), "not valid"),
         ("https://example.com:99999/", ("*",), "not valid"),
+        ("http://a..b/", ("*",), "can't be fetched from a..b"),
+        (f"http://{'a' * 64}.example/", ("*",), "can't be fetched"),
         ("http://127.0.0.1/", ("*",), "its address is not public"),
         ("http://0x7f000001/", ("*",), "its address is not public"),
         ("http://2130706433/", ("*",), "its address is not public"),
@@ -126,6 +144,9 @@ def test_what_may_not_be_fetched(url: str, domains: tuple[str, ...], expected: s
         ("100.64.0.1", False),
         ("224.0.0.1", False),
         ("::", False),
+        ("::127.0.0.1", False),
+        ("::ffff:0:127.0.0.1", False),
+        ("fec0::1", False),
     ],
 )
 def test_which_addresses_are_public(address: str, public: bool) -> None:
