@@ -153,11 +153,12 @@ class PackedProduct:
 
 
 class PackedLinear(nn.Module):
-    """Replaces an `nn.Linear`."""
+    """Replaces an `nn.Linear`. Its ``weight`` is empty: some classes read the dtype of a layer from it."""
 
     def __init__(self, product: PackedProduct) -> None:
         super().__init__()
         self.in_features, self.out_features = product.inputs, product.outputs
+        self.weight = torch.empty(0)
         self._product = product
 
     def forward(self, x: Tensor) -> Tensor:

@@ -170,10 +170,11 @@ class TransformersLM:
     def _record(self, states: LayerStates, name: str) -> None:
         """Run one token, and check that each layer with keys and values uses our attention."""
         states.begin()
-        self._run(torch.ones(1, 1, dtype=torch.long, device=self.device), None, None)
+        hidden = self._run(torch.ones(1, 1, dtype=torch.long, device=self.device), None, None)
         attending = {index for index, layer in enumerate(states.layers) if isinstance(layer, DynamicLayer)}
         if not attending <= self._attention.layers or not (attending or states.recurrent):
             raise ModelError(f"{name} can't be served: {NO_INTERFACE}")
+        self.logits(hidden[0])
 
 
 def _reads_images(row: Row) -> bool:

@@ -17,6 +17,8 @@ EXPERTS = "fllm"
 """Name of `run_experts` in transformers' registry."""
 MIN_SIZE = 64
 """Smaller matrices stay as they are: they cost little, and routers among them need their precision."""
+_READ_AS_TENSORS = ("dt_proj",)
+"""Names of layers whose weights the classes multiply themselves, as in Mamba 1 and Jamba."""
 _AFTER_ATTENTION_OR_GATE = ("o_proj", "out_proj", "down_proj", "c_proj", "dense_4h_to_h", "fc2", "w2", "wo")
 """Names of layers whose input does not come from a norm, and so has no large channels."""
 
@@ -32,6 +34,8 @@ def pack_modules(model: nn.Module, threads: KernelThreads) -> None:
             _pack_experts(parent, threads)
             continue
         for name, child in parent.named_children():
+            if name in _READ_AS_TENSORS:
+                continue
             if isinstance(child, nn.Linear | Conv1D) and min(child.weight.shape) >= MIN_SIZE:
                 weight = child.weight.T if isinstance(child, Conv1D) else child.weight
                 planes = PLANES_8_BIT if name in _AFTER_ATTENTION_OR_GATE else PLANES_15_BIT

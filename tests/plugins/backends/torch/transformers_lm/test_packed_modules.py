@@ -33,3 +33,20 @@ def test_logits_are_nearly_the_same(name: str) -> None:
     assert any(isinstance(module, PackedLinear) for module in packed.modules())
     linears = [m for m in packed.modules() if isinstance(m, nn.Linear) and min(m.weight.shape) >= 64]
     assert not linears
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [("mamba", {"time_step_rank": 64}), ("mamba2", {}), ("jamba", {"mamba_dt_rank": 64})],
+)
+def test_classes_that_read_the_weights_of_a_layer_themselves_still_can(
+    name: str, changes: dict[str, int]
+) -> None:
+    model = build(name, **changes)
+    ids = IDS[:, :8]
+    with torch.inference_mode():
+        expected = model(input_ids=ids).logits
+        pack_modules(model, KernelThreads(1))
+        actual = model(input_ids=ids).logits
+    assert isinstance(model.lm_head, PackedLinear)
+    assert torch.cosine_similarity(expected[0], actual[0]).median() > 0.99
