@@ -7,6 +7,7 @@ import re
 import secrets
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,9 +106,15 @@ class Tokenizer:
             [encoding] = self._inner.encode_batch_fast([text], add_special_tokens=add_special_tokens)
         return encoding.ids
 
+    def encode_text(self, text: str) -> tokenizers.Encoding:
+        """Return a text for `encode_input`. Raise `RequestError` if the model's tokenizer fails on it."""
+        with _failing_on_text:
+            [encoding] = self._inner.encode_batch_fast([text], add_special_tokens=False)
+        return encoding
+
     def encode_input(
         self,
-        first: str,
+        first: str | tokenizers.Encoding,
         second: str | None = None,
         *,
         add_special_tokens: bool = True,
@@ -117,21 +124,24 @@ class Tokenizer:
     ) -> PoolingInput:
         """Return a text, or a pair of texts, with special tokens as the input of a model that pools.
 
+        ``first`` may be from `encode_text`, for several pairs; it is not changed.
         ``max_tokens`` truncates, special tokens aside, as transformers does: the longer text of a pair first.
         ``max_second`` truncates the second text before. ``keep_end`` truncates at the beginning. Control
         tokens in the texts are control tokens. Raise `RequestError` if the model's tokenizer fails on a text.
         """
         side = "left" if keep_end else "right"
         with _failing_on_text:
-            texts = [first] if second is None else [first, second]
-            encodings = self._inner.encode_batch_fast(texts, add_special_tokens=False)
+            given = [first] if second is None else [first, second]
+            encodings = [self.encode_text(each) if isinstance(each, str) else each for each in given]
             if second is not None and max_second is not None:
                 encodings[1].truncate(max_second, direction=side)
             if max_tokens is not None:
                 added = self._inner.num_special_tokens_to_add(second is not None) if add_special_tokens else 0
                 room = _share(max(max_tokens - added, 0), [len(each) for each in encodings])
-                for encoding, length in zip(encodings, room, strict=True):
-                    encoding.truncate(length, direction=side)
+                for i, length in enumerate(room):
+                    if length < len(encodings[i]):
+                        encodings[i] = deepcopy(encodings[i]) if encodings[i] is first else encodings[i]
+                        encodings[i].truncate(length, direction=side)
             pair = None if second is None else encodings[1]
             whole = self._inner.post_process(encodings[0], pair, add_special_tokens)
         types = whole.type_ids

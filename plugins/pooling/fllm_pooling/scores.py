@@ -84,7 +84,9 @@ def _encode_pairs(
 ) -> Pieces[list[PoolingInput]]:
     encoder = new_encoder(body, server)
     encoded: list[PoolingInput] = []
-    for i, (first, second) in enumerate(pairs):
+    query = (yield from encoder.first(texts.first[0])) if len(texts.first) == 1 else None
+    for i, (text, second) in enumerate(pairs):
         where = f"{texts.params[1]}[{i}]" if len(pairs) > 1 else texts.params[1]
+        first = (yield from encoder.first(text)) if query is None else query
         encoded.append((yield from encoder.pair(first, second, where, texts.max_second)))
     return encoded

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from msgspec import Struct
 
@@ -12,6 +12,9 @@ from fllm.concurrency.turn_executor import Pieces
 from fllm.errors import ContextTooLong
 from fllm.tokenizer import Tokenizer
 from fllm_pooling.protocol import MAX_INPUTS, Inputs, PoolingFields
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
 
 PIECE_CHARS = 64 * 1024
 """Characters of a long text that are tokenized at once, until it is clear that it is too long."""
@@ -46,11 +49,17 @@ class Encoder(Struct, frozen=True, kw_only=True):
         yield len(ids)
         return self._checked(PoolingInput(ids), param)
 
+    def first(self, text: str) -> Pieces[Encoding]:
+        """Return the first text of pairs."""
+        text = yield from self._prepare(text)
+        encoding = self.tokenizer.encode_text(text)
+        yield len(encoding)
+        return encoding
+
     def pair(
-        self, first: str, second: str, param: str, max_second: int | None = None
+        self, first: Encoding, second: str, param: str, max_second: int | None = None
     ) -> Pieces[PoolingInput]:
         """Return a pair of texts as input. The second has at most ``max_second`` tokens."""
-        first = yield from self._prepare(first)
         second = yield from self._prepare(second)
         encoded = self.tokenizer.encode_input(
             first, second, max_tokens=self._maximum(), max_second=max_second, keep_end=self.keeps_end
@@ -74,18 +83,19 @@ class Encoder(Struct, frozen=True, kw_only=True):
         return self.max_tokens if self.truncates else None
 
     def _prepare(self, text: str) -> Pieces[str]:
-        """Return the text, or so much of its beginning that it is too long in any case."""
+        """Return the text, or so much of the side that is kept that it is too long in any case."""
         if self.lowercase:
             text = text.lower()
-        if self.keeps_end and self.truncates:
-            return text
+        keeps_end = self.keeps_end and self.truncates
         tokens = 0
         for start in range(0, len(text) - PIECE_CHARS, PIECE_CHARS):
-            count = len(self.tokenizer.encode(text[start : start + PIECE_CHARS], add_special_tokens=False))
+            end = len(text) - start
+            piece = text[end - PIECE_CHARS : end] if keeps_end else text[start : start + PIECE_CHARS]
+            count = len(self.tokenizer.encode(piece, add_special_tokens=False))
             yield count
             tokens += count
             if tokens > self.max_tokens * 5 // 4 + 16:  # a cut changes few tokens
-                return text[: start + PIECE_CHARS]
+                return text[end - PIECE_CHARS :] if keeps_end else text[: start + PIECE_CHARS]
         return text
 
     def _checked(self, given: PoolingInput, param: str) -> PoolingInput:

@@ -14,6 +14,7 @@ from support.api_fakes import Recorder, app_of, ask, chat, complete, error_of
 from support.pooling_fakes import CLASSIFIES, EMBEDS, SCORES, a_pooling_server, fake_of
 
 from fllm import BackendUnavailable, PoolingCard
+from fllm.tokenizer import Tokenizer
 from fllm_api.api_keys import ApiKeys
 from fllm_api.config import RateLimits
 
@@ -125,6 +126,35 @@ def test_a_huge_input_is_refused_or_truncated_without_reading_all(text: str) -> 
     assert error_of(embed(text))["code"] == "context_length_exceeded"
     assert vectors(embed(text, truncate_prompt_tokens=-1))[0][0] == 32
     assert vectors(embed(text, truncate_prompt_tokens=3, truncation_side="left"))[0][0] == 3
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("query", ["ab" * 200_000, " " * 200_000 + "a", "abcdefgh" * 10, "ab"])
+def test_the_query_of_many_pairs_is_tokenized_once_and_not_whole(
+    query: str, side: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = a_pooling_server(SCORES)
+    documents = ["c" * n for n in (1, 40, 3, 5)]
+    ids = server.tokenizer.encode(query, add_special_tokens=False)
+    read: list[int] = []
+    encode = type(server.tokenizer).encode_text
+
+    def count(tokenizer: Tokenizer, text: str) -> Any:
+        read.append(len(text))
+        return encode(tokenizer, text)
+
+    monkeypatch.setattr(type(server.tokenizer), "encode_text", count)
+    settings = {"truncate_prompt_tokens": -1, "truncation_side": side}
+    response = post("/rerank", server, query=query, documents=documents, **settings)
+    assert response.status_code == 200, response.text
+    for given, document in zip(fake_of(server).requests[0].inputs, documents, strict=True):
+        second = min(len(document), 16 if len(ids) > 16 else 32 - len(ids))
+        kept = 32 - second if len(ids) >= len(document) else min(len(ids), 16)
+        kept = min(kept, len(ids))
+        first = ids[len(ids) - kept :] if side == "left" else ids[:kept]
+        assert given.token_ids[:kept] == first
+    assert len(read) == 1 + len(documents)
+    assert sum(read) < 150_000
 
 
 def test_embeddings_are_cut_to_what_the_model_is_trained_for() -> None:

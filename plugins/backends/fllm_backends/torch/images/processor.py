@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("fllm.backends.torch")
 
 
+MAX_PROMPT_PIXELS = 160_000_000
+"""All images of one prompt together: their preparation takes about 8 bytes of memory for each pixel."""
+
+
 class ModelImages(PromptImages, frozen=True):
     """The images of a prompt with what the model takes."""
 
@@ -50,7 +54,7 @@ class ImageProcessor:
         keys = tuple(hashlib.blake2b(file, digest_size=16).hexdigest() for file in files)
         images = self._store.get(keys)
         if images is None:
-            images = self._process([self._decode(file) for file in files])
+            images = self._process(self._decode_all(files))
             self._store.put(keys, images)
         return PreparedImages(keys, images.texts)
 
@@ -75,6 +79,17 @@ class ImageProcessor:
     def close(self) -> None:
         """End the worker process."""
         self._worker.stop()
+
+    def _decode_all(self, files: Sequence[bytes]) -> list[Image]:
+        images, pixels = [], 0
+        for file in files:
+            images.append(image := self._decode(file))
+            pixels += image.width * image.height
+            if pixels > MAX_PROMPT_PIXELS:
+                raise RequestError(
+                    f"the images have more than {MAX_PROMPT_PIXELS} pixels together", param="messages"
+                )
+        return images
 
     def _decode(self, file: bytes) -> Image:
         from PIL import Image

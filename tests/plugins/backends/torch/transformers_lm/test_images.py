@@ -19,6 +19,7 @@ from fllm.chat import insert_images
 from fllm.config import BackendConfig, Device
 from fllm.errors import BackendUnavailable, RequestError
 from fllm.values import SamplingParams
+from fllm_backends.torch.images import processor
 from fllm_backends.torch.options import read_torch_config
 from fllm_backends.torch.runner import TorchRunner
 
@@ -132,6 +133,14 @@ def test_what_is_no_image(served: Served) -> None:
     for file in (b"", b"GIF89a", b"<svg/>", cut):
         with pytest.raises(RequestError, match="an image can't be decoded"):
             served.runner.prepare_images([file])
+
+
+@pytest.mark.parametrize("served", ["llava"], indirect=True)
+def test_the_images_of_a_prompt_are_limited_together(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processor, "MAX_PROMPT_PIXELS", 3000)
+    served.runner.prepare_images([image(50, 60)])
+    with pytest.raises(RequestError, match="more than 3000 pixels together"):
+        served.runner.prepare_images([image(50, 50), image(50, 11)])
 
 
 @pytest.mark.parametrize("served", ["llava"], indirect=True)
