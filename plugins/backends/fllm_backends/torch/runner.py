@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,7 +19,7 @@ from fllm.values import ModelCard, PreparedImages, Progress
 from fllm_backends.checkpoints.architecture import Architecture
 from fllm_backends.checkpoints.download import LocalModel, count_values, fetch_model
 from fllm_backends.checkpoints.lora import read_lora
-from fllm_backends.checkpoints.model_card import read_model_card
+from fllm_backends.checkpoints.model_card import read_eos_token_ids, read_model_card, read_sampling_defaults
 from fllm_backends.checkpoints.quantized.config import QuantizationConfig, read_quantization
 from fllm_backends.torch.hardware import (
     MIN_CACHE_TOKENS,
@@ -100,7 +101,7 @@ class TorchRunner:
             progress=progress,
             check=partial(self._check, device=device),
         )
-        described = self._check(model.directory, device)
+        described = self._check(model.directory, device, model.gguf)
         with out_of_memory(f"the weights do not fit into the memory of {device}"):
             if isinstance(described, Architecture):
                 self._model = self._native_decoder(described, model, progress)
@@ -119,8 +120,13 @@ class TorchRunner:
         self._card = replace(card, images=self._images.support if self._images else None)
         return self._card
 
-    def _check(self, directory: Path, device: torch.device) -> Architecture | TransformersModel:
-        """Check a model before its weights are downloaded or read, and decide how it is served."""
+    def _check(
+        self, directory: Path, device: torch.device, gguf: Path | None = None
+    ) -> Architecture | TransformersModel:
+        """Check a model before its weights are downloaded or read, and decide how it is served.
+
+        ``gguf`` is the file with the weights, once it is known.
+        """
         described = read_model(directory, self._config)
         check_length(described.max_positions, self._config.max_model_len)
         checkpoint, requested = read_quantization(directory), self._config.quantization
@@ -138,7 +144,9 @@ class TorchRunner:
             )
         self._config = replace(self._config, quantization=quantization)
         if isinstance(described, Architecture):
-            self._check_size(described, checkpoint, device)
+            self._check_size(described, checkpoint, device, gguf)
+        read_eos_token_ids(directory, described.vocab_size)
+        read_sampling_defaults(directory)
         return described
 
     def allocate(self, block_size: int) -> int:
@@ -250,9 +258,10 @@ class TorchRunner:
             )
         self._quantization = "int8" if packs else None
         device = torch_device(self._device)
-        if not self._config.dummy and not model.gguf:
-            size = count_values(model.directory) * bytes_of_weight(None, None, self._dtype())
-            check_fits(int(size), 0, self._dtype(), device)
+        if not self._config.dummy:
+            value = bytes_of_weight(None, None, self._dtype())
+            count = _count_gguf_values(model.gguf) if model.gguf else count_values(model.directory)
+            check_fits(int(count * value), 0, self._dtype(), device)
         dtype = getattr(torch, self._dtype())
         decoder = transformers_decoder(
             described,
@@ -287,11 +296,19 @@ class TorchRunner:
         """Read the weights and create the decoder. Raise `UserError`."""
         import torch
 
-        from fllm_backends.torch.weights import load_weights
+        from fllm_backends.torch.weights import CheckpointSource, load_weights
 
         device = torch_device(self._device)
         source = self._source(model, device, getattr(torch, self._dtype()))
-        return self._decoder(architecture, load_weights(architecture, source, progress), progress)
+        decoder = self._decoder(architecture, load_weights(architecture, source, progress), progress)
+        if isinstance(source, CheckpointSource) and (unused := source.unused()):
+            log.warning(
+                "%s has no place for %d weights of the checkpoint, such as %s; they are ignored",
+                architecture.name,
+                len(unused),
+                unused[0],
+            )
+        return decoder
 
     def _decoder(
         self, architecture: Architecture, weights: Weights, progress: Callable[[Progress], None]
@@ -344,15 +361,22 @@ class TorchRunner:
         return bool(targets()) if self._config.enable_lora else is_supported(architecture)
 
     def _check_size(
-        self, architecture: Architecture, checkpoint: QuantizationConfig | None, device: torch.device
+        self,
+        architecture: Architecture,
+        checkpoint: QuantizationConfig | None,
+        device: torch.device,
+        gguf: Path | None,
     ) -> None:
         """Raise `ConfigError` if the weights, as they are served, and a small KV cache do not fit."""
         from fllm_backends.torch.attention import uniform_shapes
 
         form = PACKED if self._packs(architecture) else self._config.quantization
-        weights = architecture.parameters * bytes_of_weight(checkpoint, form, self._dtype())
-        if self._config.source.kind == "gguf" and form == PACKED:
-            weights = Path(self._config.source.location).stat().st_size
+        value = bytes_of_weight(checkpoint, form, self._dtype())
+        weights = architecture.parameters * value
+        if form == PACKED and gguf:
+            weights = _packed_bytes(gguf)
+        elif form == PACKED and self._config.source.kind == "gguf":
+            return  # checked once the types of the tensors are known
         cache = 2 * MIN_CACHE_TOKENS * sum(shape.elements for shape in uniform_shapes(architecture))
         check_fits(int(weights), cache, self._dtype() if form in (None, "none") else form, device)
 
@@ -419,3 +443,18 @@ class TorchRunner:
         if device.type == "cpu":
             return runtime | {"threads": torch.get_num_threads()}
         return runtime | {"device_name": torch.cuda.get_device_name(device)}
+
+
+def _count_gguf_values(file: Path) -> int:
+    from fllm_backends.checkpoints.gguf.metadata import Metadata
+
+    return sum(prod(tensor.shape) for tensor in Metadata(file).tensors.values())
+
+
+def _packed_bytes(file: Path) -> float:
+    """Return the memory of the weights of a GGUF file, of all its parts, in the formats of a CPU."""
+    from fllm_backends.checkpoints.gguf.metadata import Metadata
+    from fllm_backends.torch.fused.gguf_blocks import packed_bits
+
+    tensors = Metadata(file).tensors.values()
+    return sum(prod(tensor.shape) * packed_bits(tensor.type.name) / 8 for tensor in tensors)

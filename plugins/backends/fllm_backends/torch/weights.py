@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol, TypeAlias
@@ -20,6 +21,9 @@ TASK = "Loading weights"
 _PREFIXES = ("model.", "", "language_model.model.", "model.language_model.")
 """Prefixes of the decoder's tensors. Base models have none; multimodal ones have that of their text part."""
 _HEAD_PREFIXES = ("", "language_model.")
+_LAYER = re.compile(r"(?:.*\.)?layers\.\d+\.")
+_BUFFER = "rotary_emb.inv_freq"
+"""A tensor that old checkpoints have, and that is computed here."""
 _MlpNames: TypeAlias = tuple[str, str, str]
 _MLP_NAMES: _MlpNames = ("gate_proj", "up_proj", "down_proj")
 _MIXTRAL_NAMES: _MlpNames = ("w1", "w3", "w2")
@@ -74,6 +78,13 @@ class CheckpointSource:
         self._dtype = dtype
         self.blocks: Counter[str] = Counter()
         """Number of quantized matrices by the type of GGUF that holds them; ``none`` if no type does."""
+        self._read: set[str] = set()
+
+    def unused(self) -> list[str]:
+        """Return the weights of the layers that were read which the decoder does not have."""
+        layers = {match[0] for name in self._read if (match := _LAYER.match(name))}
+        others = [name for name in self._checkpoint if name not in self._read and not name.endswith(_BUFFER)]
+        return sorted(name for name in others if (match := _LAYER.match(name)) and match[0] in layers)
 
     def __contains__(self, name: str) -> bool:
         """Return whether the directory has a tensor of this name."""
@@ -81,6 +92,7 @@ class CheckpointSource:
 
     def stack(self, names: list[str], *shapes: tuple[int, ...]) -> Tensor:
         """Read and concatenate; a single tensor that needs no conversion stays mapped from its file."""
+        self._read.update(names)
         parts = [
             self._checkpoint.tensor(name, *shape, dtype=self._dtype)
             for name, shape in zip(names, shapes, strict=True)
@@ -96,6 +108,7 @@ class CheckpointSource:
 
     def matrix(self, names: list[str], *shapes: tuple[int, int]) -> Tensor | WeightMatrix:
         """Return matrices that stay in their files, or a tensor if no conversion is needed on the way."""
+        self._read.update(names)
         parts = [self._checkpoint.matrix(name, *shape) for name, shape in zip(names, shapes, strict=True)]
         dtypes = [part.dtype for part in parts if isinstance(part, TensorMatrix)]
         is_plain = len(dtypes) == len(parts)

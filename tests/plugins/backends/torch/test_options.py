@@ -85,6 +85,7 @@ def test_a_missing_model_is_refused_as_early() -> None:
 
 def test_naming_and_checking_import_no_torch(model: str) -> None:
     Path(model, "config.json").write_text(LLAMA)
+    Path(model, "tokenizer.json").write_text('{"model": {}}')
     code = f"""
 import sys
 import fllm_backends.plugin, fllm_backends.torch.backend as backend

@@ -16,7 +16,6 @@ from fllm.files import read_bounded
 from fllm.tokenizer import MAX_TOKENIZER_BYTES
 from fllm_backends.checkpoints.cache import create_once
 from fllm_backends.checkpoints.fingerprint import fingerprint
-from fllm_backends.checkpoints.tokenizer_files.keys import read_tokenizer_keys
 
 FORMAT_VERSION = 1
 """Part of the cache key. Increase it when the result of a conversion changes."""
@@ -106,5 +105,6 @@ def _converter(directory: Path) -> tuple[Path, Callable[[Path], str]]:
 
 def _convert(name: str, directory: Path) -> str:
     from fllm_backends.checkpoints.gguf.tokenizer import tokenizer
+    from fllm_backends.checkpoints.tokenizer_files.keys import read_tokenizer_keys
 
     return tokenizer(read_tokenizer_keys(directory, name)).to_str()

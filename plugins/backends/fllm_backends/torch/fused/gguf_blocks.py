@@ -21,6 +21,7 @@ from fllm_backends.torch.fused.formats import (
     Q5_K,
     Q6_K,
     Q8_0,
+    Q8_1,
     Format,
 )
 
@@ -153,3 +154,14 @@ REPACK: dict[str, tuple[Format, Repack]] = {
     "Q6_K": (Q6_K, _q6_k),
 }
 """The format of the rows of each of GGUF's types, and the function that splits them."""
+
+
+def packed_bits(gguf_type: str) -> float:
+    """Return the bits of a weight of one of GGUF's types once it is packed."""
+    if found := REPACK.get(gguf_type):
+        return found[0].bits_per_weight
+    return _REQUANTIZED.get(gguf_type, Q8_1).bits_per_weight
+
+
+_REQUANTIZED = {"TQ1_0": Q4_0, "TQ2_0": Q4_0, "MXFP4": Q5_0}
+"""Formats that hold the values of other types exactly. What no format holds is rounded to `Q8_1`."""

@@ -1,20 +1,26 @@
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import gguf
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from support.quantized_models import change_config, float8, gptq, packed, write_pair
 from support.tiny_models import save_model
 
 from fllm.batching.runner import Row
 from fllm.config import BackendConfig, Device
 from fllm.errors import ConfigError, ModelError
-from fllm.values import SamplingParams
+from fllm.values import Progress, SamplingParams
+from fllm_backends.checkpoints.gguf import metadata
+from fllm_backends.checkpoints.gguf.header import TensorInfo
 from fllm_backends.checkpoints.quantized.config import QuantizationConfig
-from fllm_backends.torch import hardware
+from fllm_backends.torch import hardware, runner
 from fllm_backends.torch.options import read_torch_config
 from fllm_backends.torch.quantized import serving
 from fllm_backends.torch.quantized.serving import (
@@ -129,6 +135,50 @@ def test_a_model_that_can_not_fit_is_refused_before_its_weights_are_read(
     change_config(tmp_path, hidden_size=1024, intermediate_size=4096, head_dim=64, vocab_size=65536)
     with pytest.raises(ConfigError, match=r"0\.\d\d GiB of weights .* 512 tokens, of 0\.00 GiB free; choose"):
         runner_of(tmp_path, quantization="none", load_format="dummy").load(lambda progress: None)
+
+
+def test_the_size_of_a_gguf_model_is_that_of_all_parts_as_they_are_packed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensors = {
+        "ffn": ("Q4_0", (1024, 2048)),
+        "embedding": ("IQ4_XS", (1024, 2048)),
+        "head": ("F16", (64, 32)),
+    }
+    infos = {
+        name: TensorInfo(tmp_path, shape, gguf.GGMLQuantizationType[kind], 0)
+        for name, (kind, shape) in tensors.items()
+    }
+    monkeypatch.setattr(metadata, "Metadata", lambda file: SimpleNamespace(tensors=infos))
+    values = 1024 * 2048
+    assert runner._packed_bytes(tmp_path) == values * 4.5 / 8 + values * 9 / 8 + 64 * 32 * 9 / 8
+    assert runner._count_gguf_values(tmp_path) == 2 * values + 64 * 32
+
+
+def test_a_weight_that_the_model_does_not_have_is_named_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    save_model("Llama", tmp_path, num_hidden_layers=1)
+    weights = load_file(tmp_path / "model.safetensors")
+    bias = "model.layers.0.self_attn.q_proj.bias"
+    buffer = "model.layers.0.self_attn.rotary_emb.inv_freq"
+    save_file(weights | {bias: torch.ones(32), buffer: torch.ones(4)}, tmp_path / "model.safetensors")
+    loaded(tmp_path, quantization="none")
+    [warning] = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert warning == (
+        f"LlamaForCausalLM has no place for 1 weights of the checkpoint, such as {bias}; they are ignored"
+    )
+
+
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
+def test_settings_are_checked_before_the_weights_are_read(file: str, tmp_path: Path) -> None:
+    save_model("Llama", tmp_path, num_hidden_layers=1)
+    content = json.loads((tmp_path / file).read_text())
+    (tmp_path / file).write_text(json.dumps(content | {"eos_token_id": "x"}))
+    steps: list[Progress] = []
+    with pytest.raises(ModelError, match="eos_token_id"):
+        runner_of(tmp_path, quantization="none").load(steps.append)
+    assert not steps
 
 
 def test_weights_of_four_bits_count_as_such() -> None:

@@ -35,6 +35,7 @@ class OfFamily:
             model=str(cls.directory),
             model_impl="transformers",
             grammar="llguidance",
+            quantization="none",
             max_model_len=128,
             options={"threads": "1"},
         )
