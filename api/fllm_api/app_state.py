@@ -12,6 +12,7 @@ from typing import Literal
 from msgspec import Struct, field
 
 from fllm.chat import ChatTemplate, RequestTemplates
+from fllm.concurrency.round_robin_semaphore import RoundRobinSemaphore
 from fllm.concurrency.timeout_executor import TimeoutExecutor
 from fllm.concurrency.turn_executor import TurnExecutor
 from fllm.config import LoraAdapter
@@ -23,6 +24,7 @@ from fllm.values import ModelCard
 from fllm_api.adapters import AdapterRegistry
 from fllm_api.config import ServerConfig
 from fllm_api.lifecycle.drain import RequestDrain
+from fllm_api.media.remote_file import MAX_FETCHED_BYTES
 
 TURN_THREADS = max(1, min((os.cpu_count() or 1) // 2, 4))
 """Threads for large requests and responses. Tokenizing releases the GIL, the rest does not."""
@@ -54,6 +56,10 @@ class AppState(Struct, frozen=True, kw_only=True):
     """Prepares large requests and encodes large responses."""
     image_threads: TimeoutExecutor = field(default_factory=partial(TimeoutExecutor, "images"))
     """Fetches the images that requests refer to."""
+    image_memory: RoundRobinSemaphore = field(
+        default_factory=partial(RoundRobinSemaphore, MAX_FETCHED_BYTES, dynamic_shares=True)
+    )
+    """Bytes for the images that are fetched, until they are prepared."""
     reasoning_parser: LoadedParser | None = None
     """Creates the reasoning parser that ``--reasoning-parser`` names."""
     tool_parser: LoadedToolParser | None = None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -48,8 +49,8 @@ async def read_images(messages: Sequence[ChatMessage], server: AppState, client:
             "(--limit-mm-per-prompt)",
             param="messages",
         )
-    files = await asyncio.gather(*(_read(url, server, client, param) for param, url in parts))
-    return await server.backend.prepare_images(files, client)
+    async with _files(parts, server, client) as files:
+        return await server.backend.prepare_images(files, client)
 
 
 def replace_urls(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -84,11 +85,54 @@ def _url(part: ContentPart, path: str) -> str:
     return url
 
 
-async def _read(url: str, server: AppState, client: str, param: str) -> bytes:
-    if url[:5].lower() == "data:":
-        return read_data_url(url, max_bytes=MAX_IMAGE_BYTES, param=param)
-    config = server.config
-    get = partial(fetch, url, domains=config.allowed_media_domains, max_bytes=MAX_IMAGE_BYTES, param=param)
+@asynccontextmanager
+async def _files(
+    parts: Sequence[tuple[str, str]], server: AppState, client: str
+) -> AsyncGenerator[Sequence[bytes]]:
+    """Return the files of the images, which are in their URLs or are fetched."""
+    files = {
+        param: read_data_url(url, max_bytes=MAX_IMAGE_BYTES, param=param)
+        for param, url in parts
+        if url[:5].lower() == "data:"
+    }
+    remote = {param: url for param, url in parts if param not in files}
+    async with _fetched(remote, server, client) as fetched:
+        files |= fetched
+        yield [files[param] for param, _ in parts]
+
+
+@asynccontextmanager
+async def _fetched(
+    urls: Mapping[str, str], server: AppState, client: str
+) -> AsyncGenerator[Mapping[str, bytes]]:
+    """Return the files that are behind the URLs. Hold memory for them, also while threads still fetch one."""
+    if not urls:
+        yield {}
+        return
+    memory = server.image_memory
+    max_bytes = min(MAX_IMAGE_BYTES, memory.units // len(urls))
+    await memory.acquire(client, held := max_bytes * len(urls))
+    fetching = asyncio.gather(
+        *(_fetch(url, server, client, max_bytes, param) for param, url in urls.items()),
+        return_exceptions=True,
+    )
+    try:
+        files = {}
+        for param, result in zip(urls, await asyncio.shield(fetching), strict=True):
+            if isinstance(result, BaseException):
+                raise result
+            files[param] = result
+        yield files
+    finally:
+        if fetching.done():
+            memory.release(client, held)
+        else:  # the request was cancelled
+            fetching.add_done_callback(lambda _: memory.release(client, held))
+
+
+async def _fetch(url: str, server: AppState, client: str, max_bytes: int, param: str) -> bytes:
+    domains = server.config.allowed_media_domains
+    get = partial(fetch, url, domains=domains, max_bytes=max_bytes, param=param)
     try:
         return await server.image_threads.run(get, client=client, time_limit=2 * FETCH_SECONDS)
     except (TaskTimeout, TooManyHung):  # the resolver of names has no time limit

@@ -19,10 +19,12 @@ FETCH_SECONDS = 10.0
 """Maximum time for one file, redirects included."""
 MAX_IMAGE_BYTES = 32 * 1024 * 1024
 """Maximum size of the file of an image."""
+MAX_FETCHED_BYTES = 1 << 30
+"""Maximum size of the files of all requests that are fetched at a time."""
 MAX_REDIRECTS = 3
 CHUNK_BYTES = 64 * 1024
 _URL_CHARACTERS = "%/?:@!$&'()*+,;=~[]"
-"""Those that stay as they are in a URL, beside letters and digits; others are escaped."""
+"""Characters that stay as they are in a URL, as letters and digits do; others are escaped."""
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +16,10 @@ from fllm.chat import ChatTemplate
 from fllm.errors import RequestError
 from fllm.values import ImageSupport, PreparedImages
 from fllm_api.app_state import AppState
+from fllm_api.intake import images
+from fllm_api.intake.images import read_images
+from fllm_api.media.remote_file import MAX_IMAGE_BYTES
+from fllm_api.protocol.chat import ChatMessage, ContentPart
 
 PLACEHOLDER = "<image>"
 PARTS = (
@@ -145,3 +151,54 @@ def test_a_model_without_images_rejects_them() -> None:
         error["message"] == "content parts of type 'image_url' are not supported: the model accepts text only"
     )
     assert error["param"] == "messages[0].content[0].type"
+
+
+async def read(server: AppState, *urls: str) -> PreparedImages:
+    parts = [ContentPart("image_url", image_url=url) for url in urls]
+    return await read_images([ChatMessage(role="user", content=parts)], server, "client")
+
+
+def test_fetched_images_hold_memory_until_they_are_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = an_image_server(allowed_media_domains=("*",))
+    memory = server.image_memory
+    free: list[int] = []
+
+    def fake_fetch(url: str, *, max_bytes: int, **_: Any) -> bytes:
+        free.append(memory.free)
+        if url.endswith("missing"):
+            raise RequestError("missing", param="url")
+        return url.encode()
+
+    monkeypatch.setattr(images, "fetch", fake_fetch)
+    embedded = image("one")["image_url"]["url"]
+    prepared = asyncio.run(read(server, "http://a", embedded, "http://b"))
+    assert prepared.keys == ("http://a", "one", "http://b")
+    assert free == [memory.units - 2 * MAX_IMAGE_BYTES] * 2
+    with pytest.raises(RequestError, match="missing"):
+        asyncio.run(read(server, "http://missing"))
+    assert memory.free == memory.units
+
+
+def test_a_cancelled_request_holds_memory_until_its_threads_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = an_image_server(allowed_media_domains=("*",))
+    memory, ends = server.image_memory, threading.Event()
+
+    def fake_fetch(_: str, **__: Any) -> bytes:
+        ends.wait(10)
+        return b"late"
+
+    monkeypatch.setattr(images, "fetch", fake_fetch)
+
+    async def cancel() -> None:
+        reading = asyncio.create_task(read(server, "http://a"))
+        await asyncio.sleep(0.05)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        assert memory.free == memory.units - MAX_IMAGE_BYTES
+        ends.set()
+        async with asyncio.timeout(5):
+            while memory.free != memory.units:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(cancel())
