@@ -497,6 +497,18 @@ FAMILIES: dict[str, Family] = {
     "recurrentgemma": causal(
         "RecurrentGemma", lru_width=128, attention_window_size=WINDOW, head_dim=32, refused="cache"
     ),
+    "bart": causal(
+        "Bart",
+        d_model=128,
+        decoder_layers=LAYERS,
+        decoder_attention_heads=4,
+        decoder_ffn_dim=192,
+        refused="positions",
+    ),
+    "doge": causal("Doge", refused="its own attention_mask"),
+    "inkling": causal("Inkling", "InklingTextConfig", head_dim=32, refused="its own position_bias"),
+    "diffllama": causal("DiffLlama", refused="several times"),
+    "codegen": causal("CodeGen", n_embd=128, n_layer=2, n_head=4, rotary_dim=16, refused="attention"),
     "t5": Family(
         "T5ForConditionalGeneration",
         "T5Config",

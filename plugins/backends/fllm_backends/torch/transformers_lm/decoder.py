@@ -174,6 +174,8 @@ class TransformersLM:
         attending = {index for index, layer in enumerate(states.layers) if isinstance(layer, DynamicLayer)}
         if not attending <= self._attention.layers or not (attending or states.recurrent):
             raise ModelError(f"{name} can't be served: {NO_INTERFACE}")
+        if attending and "position_ids" not in inspect.signature(self._decoder.forward).parameters:
+            raise ModelError(f"{name} can't be served: it counts the positions of tokens itself")
         self.logits(hidden[0])
 
 

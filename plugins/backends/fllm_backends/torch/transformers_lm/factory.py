@@ -7,9 +7,10 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
+from transformers import PreTrainedModel
 
-from fllm.containment import contained
-from fllm.errors import ModelError
+from fllm.containment import contained, mapped
+from fllm.errors import ModelError, format_error
 from fllm.values import Progress
 from fllm_backends.torch.hardware import check_memory
 from fllm_backends.torch.transformers_lm.decoder import TransformersLM
@@ -48,8 +49,17 @@ def transformers_decoder(
 
         with compile_lock():
             pack_modules(loaded, KernelThreads(threads))
-            return TransformersLM(loaded)
-    return TransformersLM(loaded)
+            return _create(loaded, model.name)
+    return _create(loaded, model.name)
+
+
+def _create(loaded: PreTrainedModel, name: str) -> TransformersLM:
+    """Create the decoder, which runs one token. Raise `ModelError` if that fails."""
+    with mapped(
+        lambda error: ModelError(f"{name} can't be served: its code fails: {format_error(error)}"),
+        passing=(ModelError,),
+    ):
+        return TransformersLM(loaded)
 
 
 def _check_class(model: TransformersModel, device: torch.device, dtype: torch.dtype) -> None:

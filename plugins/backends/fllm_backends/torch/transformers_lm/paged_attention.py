@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from fllm.errors import ModelError
@@ -14,6 +15,8 @@ ATTENTION = "fllm"
 MASKED_ATTENTION = "fllm_masked"
 """Name of the same attention with masks: some classes let the tokens of an image attend to later ones."""
 
+_KNOWN = ("scaling", "sliding_window", "softcap", "s_aux")
+"""Arguments of the interface that `Pattern` stands for."""
 NO_INTERFACE = "its attention does not go through transformers' attention interface"
 """Why some classes can't be served."""
 
@@ -65,10 +68,18 @@ class PagedAttention:
         self._batch, self._cache = batch, cache
 
     def record(self, module: Any, key: Tensor, value: Tensor, options: dict[str, Any]) -> None:
-        """Record what a layer stores of a token and how it attends."""
+        """Record what a layer stores of a token and how it attends. Raise `ModelError` if we can't do that.
+
+        ``options`` are all arguments of transformers' attention interface that have a name.
+        """
+        name = type(module).__name__
         if getattr(module, "is_causal", True) is False:
-            raise ModelError(f"{type(module).__name__} attends to later tokens; it generates no text")
+            raise ModelError(f"{name} attends to later tokens; it generates no text")
+        if own := [key for key, value in options.items() if key not in _KNOWN and _is_scores(value)]:
+            raise ModelError(f"{name} can't be served: it makes its own {own[0]} for attention")
         layer: int = module.layer_idx
+        if layer in self._patterns:
+            raise ModelError(f"{name} can't be served: its attention runs several times in a layer")
         self._patterns[layer] = self._pattern(layer, options)
         source = self._sources.get(layer, layer)
         if source == layer:
@@ -127,7 +138,7 @@ def _attend(
     sliding_window: int | None = None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
-    **kwargs: Any,  # noqa: ARG001
+    **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attend as transformers' attention interface requires.
 
@@ -138,10 +149,21 @@ def _attend(
     paged: PagedAttention = module.paged_attention
     flat = [part.transpose(1, 2).flatten(0, 1) for part in (query, key, value)]
     if paged.recording:
-        options = {"scaling": scaling, "sliding_window": sliding_window, "softcap": softcap, "s_aux": s_aux}
+        options: dict[str, Any] = {
+            "scaling": scaling,
+            "sliding_window": sliding_window,
+            "softcap": softcap,
+            "s_aux": s_aux,
+        }
+        options |= kwargs | {"attention_mask": attention_mask}
         paged.record(module, flat[1], flat[2], options)
     attended = paged.attend(module, flat[0], flat[1], flat[2], attention_mask)
     return attended.view(query.shape[0], query.shape[2], *attended.shape[1:]), None
+
+
+def _is_scores(value: Any) -> bool:
+    """Return whether an argument looks like a mask or a bias of the attention scores."""
+    return isinstance(value, Tensor) and (value.is_floating_point() or value.dtype == torch.bool)
 
 
 def _shared_layers(config: Any) -> dict[int, int]:
