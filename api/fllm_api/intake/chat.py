@@ -16,7 +16,7 @@ from fllm.pipeline.pipeline import PipelineRequest
 from fllm.values import ModelCard, PreparedImages, Tool
 from fllm_api.app_state import AppState
 from fllm_api.intake.history import template_messages
-from fllm_api.intake.images import render_images, replace_urls
+from fllm_api.intake.images import has_images, render_images, replace_urls
 from fllm_api.intake.prefix_cache import count_shared_tokens
 from fllm_api.intake.reasoning import TEMPLATE_BUDGET, ReasoningSettings, read_reasoning
 from fllm_api.intake.response_size import check_echo, count_prompt_logprobs, logprob_bound
@@ -195,7 +195,13 @@ def _ends_with_nothing(body: ChatRequest) -> bool:
     """Return whether the final message is the beginning of a response, but an empty one."""
     *others, final = body.messages
     flags = (body.continue_final_message, body.add_generation_prompt)
-    return bool(others) and flags == (None, None) and _is_prefill(final) and not _text(final).strip()
+    return (
+        bool(others)
+        and flags == (None, None)
+        and _is_prefill(final)
+        and not _text(final).strip()
+        and not has_images([final])
+    )
 
 
 def _is_prefill(message: ChatMessage) -> bool:

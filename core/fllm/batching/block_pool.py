@@ -28,8 +28,14 @@ def hash_block(parent: bytes, token_ids: abc.Iterable[int]) -> bytes:
     return blake2b(parent + array("q", token_ids).tobytes(), digest_size=32).digest()
 
 
-def _hash_namespace(name: str) -> bytes:
-    """Return a hash that is never that of a block, whatever name a client chooses; ``b""`` for no name."""
+def _hash_namespace(name: str, images: abc.Sequence[str] = ()) -> bytes:
+    """Return a hash that is never that of a block, whatever name a client chooses; ``b""`` for no name.
+
+    Nor is that of a name with images ever that of another name, whatever it contains.
+    """
+    if images:
+        name = "\0".join((str(len(images)), *images, name))
+        return blake2b(name.encode(), digest_size=32, person=b"images").digest()
     return blake2b(name.encode(), digest_size=32, person=b"namespace").digest() if name else b""
 
 
@@ -70,8 +76,7 @@ class BlockPool:
         """
         if not self._enable_caching:
             return _hash_namespace(request.group or request.request_id), 0
-        name = "\0".join((request.cache_salt, *request.images)) if request.images else request.cache_salt
-        return _hash_namespace(name), request.shared_tokens
+        return _hash_namespace(request.cache_salt, request.images), request.shared_tokens
 
     def find_cached(self, block_hashes: abc.Iterable[bytes]) -> list[int]:
         """Return the blocks with these hashes, up to the first hash that is not found."""

@@ -89,7 +89,8 @@ def _checked(part: object, path: str) -> dict[str, str]:
             return dict(IMAGE_PART)
         case {"type": str(kind)} if kind not in ("text", "refusal"):
             raise RequestError(
-                f"content parts of type {kind!r} are not supported: the model accepts text only",
+                f"content parts of type {kind!r} are not supported: a message consists of text, "
+                "and of images if the model accepts them",
                 param=f"{path}.type",
             )
         case _:

@@ -90,6 +90,13 @@ def test_the_text_of_each_image_takes_its_place(template: str, expected: str) ->
     assert backend_of(server).prompts[-1].images == ("one", "two")
 
 
+def test_a_final_message_of_the_assistant_may_be_an_image() -> None:
+    server = an_image_server()
+    messages = [user(text("a")), {"role": "assistant", "content": [image("one")]}]
+    assert chat(server, messages=messages).status_code == 200
+    assert prompt_of(server) == "a|[(one)]|"
+
+
 def test_a_url_may_be_text() -> None:
     server = an_image_server()
     part = image("one") | {"image_url": image("one")["image_url"]["url"]}

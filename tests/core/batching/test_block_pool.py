@@ -140,6 +140,18 @@ def test_without_caching_no_tokens_are_shared_with_other_groups():
     assert pool.namespace(request(group="a", shared=8)) == pool.namespace(request(group="a"))
 
 
+def test_no_salt_has_the_namespace_of_images():
+    pool = BlockPool(1, 4)
+    asked = [("", ("a", "b")), ("", ("a",)), ("b", ("a",)), ("\0a\0b", ()), ("a\0b", ()), ("1\0a\0", ())]
+    names = [
+        pool.namespace(
+            GenerateRequest("r", [1], SamplingParams(max_tokens=1), cache_salt=salt, images=images)
+        )
+        for salt, images in asked
+    ]
+    assert len(set(names)) == len(asked)
+
+
 def test_no_salt_has_the_hash_of_a_block():
     tokens = [65, 66]
     salt = array("q", tokens).tobytes().decode()
