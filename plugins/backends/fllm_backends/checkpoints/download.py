@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
 from msgspec import Struct
@@ -162,9 +163,12 @@ def _list_files(repository: str, revision: str | None) -> list[str]:
     from huggingface_hub import HfApi, constants, snapshot_download
 
     with _hub_errors(repository, revision):
-        if not constants.HF_HUB_OFFLINE and not _hub_times_out(repository):
+        if not constants.HF_HUB_OFFLINE and not _hub_is_unreachable(repository):
             return HfApi().list_repo_files(repository, revision=revision)
-        local = Path(snapshot_download(repository, revision=revision, local_files_only=True))
+        # Without patterns, a snapshot that lacks files of the repository is an error.
+        local = Path(
+            snapshot_download(repository, revision=revision, allow_patterns=["*.none"], local_files_only=True)
+        )
         return [str(file.relative_to(local)) for file in local.rglob("*")]
 
 
@@ -172,7 +176,7 @@ def _download(model: str, revision: str | None, patterns: list[str]) -> Path:
     from huggingface_hub import snapshot_download
 
     with _hub_errors(model, revision):
-        offline = _hub_times_out(model)
+        offline = _hub_is_unreachable(model)
         directory = snapshot_download(
             model, revision=revision, allow_patterns=patterns, local_files_only=offline
         )
@@ -202,8 +206,8 @@ def _hub_errors(model: str, revision: str | None) -> Generator[None]:
         ) from error
 
 
-def _hub_times_out(model: str) -> bool:
-    """Return whether the Hub accepts a connection but sends no response; its client would wait forever."""
+def _hub_is_unreachable(model: str) -> bool:
+    """Return whether the Hub does not respond; its client would wait forever, or try again for 25 seconds."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
@@ -211,7 +215,8 @@ def _hub_times_out(model: str) -> bool:
     try:
         with urlopen(f"{constants.ENDPOINT}/api/models/{model}", timeout=_HUB_TIMEOUT_SECONDS):
             return False
-    except URLError as error:
-        return isinstance(error.reason, TimeoutError)
+    except HTTPError:
+        return False
     except OSError as error:
-        return isinstance(error, TimeoutError)
+        reason = error.reason if isinstance(error, URLError) else error
+        return not isinstance(reason, ssl.SSLError)  # the client has certificates of its own

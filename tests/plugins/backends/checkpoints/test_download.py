@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,6 +13,7 @@ from typing import Any, ClassVar
 
 import huggingface_hub.constants
 import pytest
+from huggingface_hub import HfApi
 from support.gguf_models import write_model
 from support.model_families import build
 from support.tiny_models import save_model
@@ -219,6 +221,21 @@ def test_only_the_gguf_files_of_one_quantization_are_downloaded(
     assert found.gguf
     assert found.gguf.name == files[0]
     assert (found.directory / "tokenizer.json").is_file()
+
+
+def test_gguf_files_on_this_machine_are_enough_if_no_hub_responds(
+    gguf_repository: type[Repository], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched("org/one:Q4_K_M")
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # and nobody listens
+        monkeypatch.setattr(
+            huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{bound.getsockname()[1]}"
+        )
+        monkeypatch.setattr(HfApi, "list_repo_files", lambda *_, **__: pytest.fail("it would try again"))
+        found = fetched("org/one:Q4_K_M")
+    assert found.gguf
+    assert found.gguf.name == "tiny-Q4_K_M.gguf"
 
 
 def test_a_quantization_that_the_hub_lacks_names_the_others(gguf_repository: type[Repository]) -> None:

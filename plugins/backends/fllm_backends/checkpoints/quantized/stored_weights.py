@@ -154,6 +154,8 @@ def _gptq_or_awq(module: str, tensors: Mapping[str, TensorHeader], awq_order: bo
     names = {"values": "qweight", "zero_point": "qzeros", "scale": "scales", "groups": "g_idx"}
     parts = {role: f"{module}.{name}" for role, name in names.items() if f"{module}.{name}" in tensors}
     _require(parts, ("scale", "zero_point"), module)
+    for role in ("values", "zero_point"):
+        _check_words(parts[role], tensors)
     values, scale = tensors[parts["values"]].shape, tensors[parts["scale"]].shape
     packs_outputs = len(values) == 2 and len(scale) == 2 and values[1] * 8 == scale[1]
     return StoredWeight(f"{module}.weight", "awq" if awq_order or packs_outputs else "gptq", parts)
@@ -175,6 +177,7 @@ def _compressed(module: str, header: TensorHeader, tensors: Mapping[str, TensorH
     }
     _require(parts, ("scale",), module)
     if header.dtype != "U8":
+        _check_words(parts["values"], tensors)
         return StoredWeight(f"{module}.weight", "packed", parts)
     kind: Format = "nvfp4" if "divisor" in parts else "mxfp4"
     return StoredWeight(f"{module}.weight", kind, parts)
@@ -199,6 +202,12 @@ def _packed_bytes(name: str, module: str, tensors: Mapping[str, TensorHeader]) -
     if (scale := tensors.get(f"{name}_scale")) and scale.dtype == "U8":
         return StoredWeight(name, "mxfp4", {"values": name, "scale": f"{name}_scale"})
     return None
+
+
+def _check_words(name: str, tensors: Mapping[str, TensorHeader]) -> None:
+    """Raise `ModelError` unless integers of a few bits are packed into words of 32 bits."""
+    if (dtype := tensors[name].dtype) != "I32":
+        raise ModelError(f"{name!r} is of type {dtype}; only integers packed into I32 can be read")
 
 
 def _require(parts: Mapping[str, str], roles: tuple[str, ...], module: str) -> None:

@@ -122,7 +122,8 @@ def _block_size(size: int, blocks: int, declared: int | None) -> int:
         return size
     average = -(-size // blocks)
     power = 1 << (average - 1).bit_length()
-    for candidate in (declared, _USUAL_BLOCK, power, average):
+    divisor = average if size % blocks == 0 else None
+    for candidate in (declared, _USUAL_BLOCK, power, divisor):
         if candidate and -(-size // candidate) == blocks:
             return candidate
     raise ModelError(f"{blocks} scales don't divide {size} rows or columns into equal blocks")

@@ -130,6 +130,8 @@ def _refused(name: str) -> mapped:
     def refuse(error: BaseException) -> BaseException:
         if isinstance(error, KeyError) and error.args == (ATTENTION,):
             return ModelError(f"{name} can't be served: {NO_INTERFACE}")
+        if isinstance(error, KeyError) and len(error.args) == 1:
+            return ModelError(f"transformers can't load {name}: it has no {error.args[0]!r}")
         return ModelError(f"transformers can't load {name}: {format_error(error)}")
 
     return mapped(refuse, passing=(ModelError, MemoryError, torch.OutOfMemoryError))

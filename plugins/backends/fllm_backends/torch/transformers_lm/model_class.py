@@ -110,6 +110,7 @@ def _read_config(kind: _ModelType, raw: dict[str, Any], file: Path) -> Any:
             "and code from a model directory is never run"
         )
     _check_layers(raw, file)
+    transformers.logging.set_verbosity_error()  # what is wrong is said in one line
     values: dict[str, Any] = json.loads(read_bounded(file, MAX_JSON_BYTES))
     return CONFIG_MAPPING[model_type].from_dict(_decoded(values))
 

@@ -174,3 +174,23 @@ def test_damaged_tensors_are_one_line_or_numbers(name: str, tmp_path: Path) -> N
                     weight.blocks(0, 64)
                 refused -= 1
     assert refused >= 3
+
+
+@pytest.mark.parametrize(
+    ("form", "part", "tensor", "message"),
+    [
+        (gptq(), "qweight", torch.zeros(16, 64), "is of type F32; only integers packed into I32"),
+        (gptq(), "qzeros", torch.zeros(4, 8, dtype=torch.int16), "is of type I16; only integers packed"),
+        (packed(), "weight_packed", torch.zeros(64, 16, dtype=torch.int64), "is of type I64; only integers"),
+        (float8(), "weight_scale", torch.ones(7, 3), "7 scales don't divide 64 rows or columns into equal"),
+    ],
+)
+def test_what_would_be_a_guess_is_refused(
+    form: Any, part: str, tensor: torch.Tensor, message: str, tmp_path: Path
+) -> None:
+    quantized, _ = write_pair(tmp_path, form, None)
+    name = "model.layers.0.self_attn.q_proj."
+    weights = load_file(quantized / "model.safetensors") | {name + part: tensor}
+    save_file(weights, quantized / "model.safetensors")
+    with pytest.raises(ModelError, match=message):
+        Checkpoint(quantized).weight(f"{name}weight")
