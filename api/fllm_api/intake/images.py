@@ -15,7 +15,7 @@ from fllm.interfaces import PreparesImages
 from fllm.values import PreparedImages
 from fllm_api.app_state import AppState
 from fllm_api.media.data_url import read_data_url
-from fllm_api.media.remote_file import FETCH_SECONDS, MAX_IMAGE_BYTES, fetch
+from fllm_api.media.remote_file import FETCH_SECONDS, MAX_IMAGE_BYTES, MAX_PROMPT_BYTES, fetch
 from fllm_api.protocol.chat import ChatMessage, ContentPart
 
 IMAGE_TYPE = "image_url"
@@ -122,6 +122,11 @@ async def _fetched(
             if isinstance(result, BaseException):
                 raise result
             files[param] = result
+        if sum(map(len, files.values())) > MAX_PROMPT_BYTES:
+            raise RequestError(
+                f"the images that are fetched have more than {MAX_PROMPT_BYTES} bytes together",
+                param="messages",
+            )
         yield files
     finally:
         if fetching.done():

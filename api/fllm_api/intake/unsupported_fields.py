@@ -18,7 +18,7 @@ class UnsupportedField(NamedTuple):
 
 _NO_PLUGINS = "this server has no such extension"
 _NO_TRANSFER = "this server does not transfer KV caches"
-_ONLY_TEXT = "the model reads only text"
+_NO_MEDIA_SETTINGS = "images are prepared by the model's own settings"
 
 UNSUPPORTED_FIELDS = {
     "audio": UnsupportedField("the model generates only text"),
@@ -34,8 +34,8 @@ UNSUPPORTED_FIELDS = {
     "kv_transfer_params": UnsupportedField(_NO_TRANSFER, ({},)),
     "logits_processors": UnsupportedField(_NO_PLUGINS, ([],)),
     "logprob_token_ids": UnsupportedField("use `logprobs` and `top_logprobs`", ([],)),
-    "media_io_kwargs": UnsupportedField(_ONLY_TEXT, ({},)),
-    "mm_processor_kwargs": UnsupportedField(_ONLY_TEXT, ({},)),
+    "media_io_kwargs": UnsupportedField(_NO_MEDIA_SETTINGS, ({},)),
+    "mm_processor_kwargs": UnsupportedField(_NO_MEDIA_SETTINGS, ({},)),
     "prompt_embeds": UnsupportedField("send the prompt as text or as token ids"),
     "repetition_detection": UnsupportedField("use `repetition_penalty`, or `stop`"),
     "return_prompt_text": UnsupportedField("use `return_token_ids`", (False,)),

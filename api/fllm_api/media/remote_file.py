@@ -19,6 +19,8 @@ FETCH_SECONDS = 10.0
 """Maximum time for one file, redirects included."""
 MAX_IMAGE_BYTES = 32 * 1024 * 1024
 """Maximum size of the file of an image."""
+MAX_PROMPT_BYTES = 64 * 1024 * 1024
+"""Maximum size of the files of one request: they are sent to the engine at once."""
 MAX_FETCHED_BYTES = 1 << 30
 """Maximum size of the files of all requests that are fetched at a time."""
 MAX_REDIRECTS = 3

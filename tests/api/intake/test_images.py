@@ -181,6 +181,9 @@ def test_fetched_images_hold_memory_until_they_are_prepared(monkeypatch: pytest.
     prepared = asyncio.run(read(server, "http://a", embedded, "http://b"))
     assert prepared.keys == ("http://a", "one", "http://b")
     assert free == [memory.units - 2 * MAX_IMAGE_BYTES] * 2
+    monkeypatch.setattr(images, "MAX_PROMPT_BYTES", 9)
+    with pytest.raises(RequestError, match="more than 9 bytes together"):
+        asyncio.run(read(server, "http://long", embedded))
     with pytest.raises(RequestError, match="missing"):
         asyncio.run(read(server, "http://missing"))
     assert memory.free == memory.units
