@@ -363,7 +363,7 @@ class Scheduler:
             if not sequence.is_long and self._exceeds_short_context(sequence.length):
                 self._free_blocks(sequence)
                 sequence.is_long, sequence.block_hashes = True, []
-                sequence.forced_logprobs = []
+                self._drop_logprobs(sequence)
 
     def _exceeds_short_context(self, length: int) -> bool:
         return self._long_context_start is not None and length > self._long_context_start

@@ -513,6 +513,21 @@ def test_a_sequence_that_becomes_long_is_computed_again_once():
     assert harness.used == 0
 
 
+def test_tokens_that_a_grammar_forces_during_the_prompt_make_it_long_without_logprobs_twice():
+    prompt = list(range(9))
+    harness = Harness(long_context_start=10, tokens=4)
+    harness.add(request("a", prompt, max_tokens=5, prompt_logprobs=0))
+    harness.step()
+    sequence = harness.scheduler._running["a"]
+    sequence.token_ids += [1, 2, 3]  # as `append_forced` does
+    while not harness.steps["a"]:
+        harness.step()
+    assert harness.steps["a"][0].prompt_logprobs == [
+        None,
+        *(logprob(prompt[:end], prompt[end]) for end in range(1, 9)),
+    ]
+
+
 def test_long_and_short_sequences_share_no_blocks_and_long_ones_share_theirs():
     harness = Harness(long_context_start=10)
     harness.run(request("short", list(range(8)), max_tokens=1))

@@ -34,6 +34,7 @@ samplings = st.builds(
 class SchedulerMachine(RuleBasedStateMachine):
     runner_type = FakeRunner
     recurrent = False
+    long_context_start: int | None = None
 
     @initialize(
         blocks=st.integers(4, 20),
@@ -75,6 +76,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             eos_token_ids=EOS,
             drafter=partial(Oracle, rights) if rights and not self.recurrent else None,
             recurrent=self.recurrent,
+            long_context_start=self.long_context_start,
         )
         self.requests: dict[str, GenerateRequest] = {}
         self.outputs: dict[str, list[int]] = {}
