@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,14 @@ def test_a_class_is_found_by_its_model_type_alone(tmp_path: Path) -> None:
 def test_native_alone_refuses_what_only_transformers_has(tmp_path: Path) -> None:
     save("opt", echo_model(tmp_path))
     assert "does not support OPTForCausalLM" in refusal(tmp_path, model_impl="native")
+
+
+def test_what_transformers_does_not_know_is_named(tmp_path: Path) -> None:
+    save("phi", echo_model(tmp_path))
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"hidden_act": "nope"}))
+    with pytest.raises(ModelError, match=r"^transformers can't load PhiForCausalLM: it has no 'nope'$"):
+        asyncio.run(generate_all(tmp_path, PROMPTS[:1], 1))
 
 
 @pytest.mark.parametrize(
