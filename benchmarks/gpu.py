@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer, models
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "core"), str(ROOT / "plugins" / "backends")]
@@ -425,6 +426,7 @@ def main() -> None:
         config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
         config |= CONFIGURATIONS[arguments.model]
         (Path(directory) / "config.json").write_text(json.dumps(config))
+        Tokenizer(models.WordLevel({"": 0}, "")).save(str(Path(directory) / "tokenizer.json"))
         load = SMOKE if arguments.smoke else Load()
         bench = Benchmark(Path(directory), device, quantization or "none", load)
         for line in bench.run(arguments.parts.split(",")):
