@@ -268,8 +268,13 @@ class CopiedSource:
     def __init__(self, source: RandomSource, device: torch.device, dtype: torch.dtype) -> None:
         self._source, self._device, self._dtype = source, device, dtype
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._source
+
     def stack(self, names: list[str], *shapes: tuple[int, ...]) -> torch.Tensor:
         return self._source.stack(names, *shapes).to(self._device, self._dtype)
+
+    matrix = stack
 
 
 def logits_of(
