@@ -72,6 +72,13 @@ def tensor_headers(directory: Path) -> dict[str, TensorHeader]:
     return headers
 
 
+def describe_missing(directory: Path, name: str) -> str:
+    """Return the error of a tensor that no file has, with the file that the index names for it."""
+    indexed = _weight_map(directory).get(name) if (directory / INDEX).is_file() else None
+    place = f", which {INDEX} places in {indexed}" if indexed else ""
+    return f"the weights in {directory} lack {name!r}{place}"
+
+
 def open_safetensors(path: Path, framework: Literal["np", "pt"]) -> Any:
     """Map a file into memory. ``framework`` selects the type of its tensors: numpy's or torch's.
 

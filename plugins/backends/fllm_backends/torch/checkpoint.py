@@ -14,7 +14,7 @@ from torch import Tensor
 from fllm.errors import ModelError
 from fllm_backends.checkpoints.quantized.config import read_quantization
 from fllm_backends.checkpoints.quantized.stored_weights import StoredWeight, cache_scales, read_stored_weights
-from fllm_backends.checkpoints.safetensors_files import open_safetensors
+from fllm_backends.checkpoints.safetensors_files import describe_missing, open_safetensors
 from fllm_backends.torch.quantized.reader import quantized_weight
 from fllm_backends.torch.quantized.weight import QuantizedWeight
 from fllm_backends.torch.weight_matrix import WeightMatrix, as_matrix
@@ -107,7 +107,7 @@ class Checkpoint:
 
     def _stored(self, name: str) -> StoredWeight:
         if name not in self._weights:
-            raise ModelError(f"the weights in {self._directory} lack {name!r}")
+            raise ModelError(describe_missing(self._directory, name))
         return self._weights[name]
 
     def _tensor(self, name: str) -> Tensor:
