@@ -40,8 +40,8 @@ def save_model(family: str, directory: Path, **changes: Any) -> Any:
                 if name.endswith("bias") or "norm" in name:
                     parameter.normal_(1.0 if "norm" in name else 0.0, 0.2)
         model.save_pretrained(directory)
-    tokenizer = Tokenizer(models.WordLevel({"<unk>": 0}, "<unk>"))
-    tokenizer.save(str(directory / "tokenizer.json"))
+    if not (file := directory / "tokenizer.json").exists():
+        Tokenizer(models.WordLevel({"<unk>": 0}, "<unk>")).save(str(file))
     return model
 
 
