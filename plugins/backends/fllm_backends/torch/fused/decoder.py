@@ -70,6 +70,7 @@ class FusedLM:
         self._head = packer.matrices([head], PLANES_15_BIT)
         self._embedding = lm_head.embedding(embedding)
         self._packed = packer.packed, embedding  # the kernels hold their addresses
+        self._frequencies = [_frequencies(rope, a.rotary_dim) for rope in a.ropes]
         amplitudes = [rotary.amplitude(rope) for rope in a.ropes]
         self._amplitudes = np.array(amplitudes, np.float32)[:, None, None]
         self._max_pages = -(-max_positions // PANEL)
@@ -157,7 +158,7 @@ class FusedLM:
         row_of = np.repeat(np.arange(len(rows)), counts)
         positions = np.concatenate([np.arange(row.start, row.start + row.count) for row in rows])
         tables = _tables(rows, pages)
-        angles = np.stack([self._angles(rope, positions, batch) for rope in self.architecture.ropes])
+        angles = np.stack([self._angles(index, positions, batch) for index in range(len(self._frequencies))])
         return Batch(
             positions,
             tables[row_of, positions // PANEL] * PANEL + positions % PANEL,
@@ -167,12 +168,12 @@ class FusedLM:
             _tiles(counts, self._tokens_per_tile),
         )
 
-    def _angles(self, rope: Rope, positions: Integers, batch: AttentionBatch) -> Floats:
-        """Return the angles of all tokens: [tokens, rotary_dim / 2]."""
-        frequencies = rotary.frequencies(rope, self.architecture.rotary_dim).numpy()
-        if rope.switch_length is not None:
-            long = rotary.frequencies(rope, self.architecture.rotary_dim, long=True).numpy()
-            is_long = batch.sequence_lengths.numpy() > rope.switch_length
+    def _angles(self, index: int, positions: Integers, batch: AttentionBatch) -> Floats:
+        """Return the angles of all tokens by one of the ropes: [tokens, rotary_dim / 2]."""
+        frequencies, long = self._frequencies[index]
+        switch_length = self.architecture.ropes[index].switch_length
+        if long is not None and switch_length is not None:
+            is_long = batch.sequence_lengths.numpy() > switch_length
             frequencies = np.where(is_long[:, None], long, frequencies)
         angles: Floats = positions.astype(np.float32)[:, None] * frequencies
         return angles
@@ -253,6 +254,12 @@ def _model_shape(a: Architecture, sizes: PaddedSizes) -> ModelShape:
         experts_per_token=a.experts.per_token if a.experts else 0,
         normalize_experts=bool(a.experts and a.experts.normalized),
     )
+
+
+def _frequencies(rope: Rope, rotary_dim: int) -> tuple[Floats, Floats | None]:
+    """Return the frequencies of a rope, and those of long sequences if they differ."""
+    long = rotary.frequencies(rope, rotary_dim, long=True).numpy() if rope.switch_length else None
+    return rotary.frequencies(rope, rotary_dim).numpy(), long
 
 
 def _tables(rows: Sequence[Row], pages: int) -> Integers:
