@@ -40,10 +40,11 @@ from fllm.interfaces import (
     Serving,
     TemplateContext,
 )
-from fllm.plugins.backend_options import backend_options
+from fllm.placement import EngineLaunch, PlacedEngine, Placement, PlacementContext, PlacementFactory
+from fllm.plugins.backend_options import backend_options, placement_options
 from fllm.plugins.hooks import API_VERSION, hookimpl
 from fllm.plugins.parser_detection import ParserEntry
-from fllm.plugins.registry import BackendEntry, Entry
+from fllm.plugins.registry import BackendEntry, Entry, PlacementEntry
 from fllm.structured_output.interfaces import (
     CompiledGrammar,
     GrammarCompiler,
@@ -91,6 +92,7 @@ __all__ = [
     "ConstrainsOutput",
     "Constraint",
     "Device",
+    "EngineLaunch",
     "EngineOutput",
     "EngineRequest",
     "EngineStats",
@@ -121,6 +123,11 @@ __all__ = [
     "ParserEntry",
     "ParserEvent",
     "ParserFactory",
+    "PlacedEngine",
+    "Placement",
+    "PlacementContext",
+    "PlacementEntry",
+    "PlacementFactory",
     "PluginConfig",
     "PluginError",
     "PoolingBackend",
@@ -150,4 +157,5 @@ __all__ = [
     "Vocabulary",
     "backend_options",
     "hookimpl",
+    "placement_options",
 ]

@@ -102,6 +102,12 @@ class BackendConfig(Struct, frozen=True, kw_only=True):
     """Name of the grammar backend that enforces a `GenerateRequest.constraint`, or ``None``."""
     visible_tokens: tuple[str, ...] = ()
     """Special tokens that the chosen parsers read as text; constrained output contains no others."""
+    placement: str = "local"
+    """Name of the placement that starts the engine's process."""
+    placement_options: dict[str, str] = {}
+    """``--placement-option KEY=VALUE``."""
+    engine_name: str = "engine"
+    """Name of the engine, in logs and for its placement. Replicas have different names."""
     engine_timeout: float = 60.0
     """Seconds after which an engine that does not respond, or does not finish a step, is killed."""
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequenc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from fllm.config import BackendConfig, LoraAdapter, MetricsConfig, PluginConfig
 from fllm.constraints import Constraint
@@ -36,6 +36,7 @@ from fllm.values import (
 if TYPE_CHECKING:
     from fllm.chat import ChatTemplate
     from fllm.concurrency.turn_executor import Pieces
+    from fllm.engine_host import EngineHost
     from fllm.tokenizer import Tokenizer
 
 
@@ -171,6 +172,12 @@ class LoadedToolParser(LoadedParser, frozen=True, kw_only=True):
     """``None``: the server makes the ids."""
 
 
+def _new_engine_host() -> EngineHost:
+    from fllm.engine_host import EngineHost  # imports asyncio, which a command that answers at once avoids
+
+    return EngineHost()
+
+
 class BackendContext(Struct, frozen=True, kw_only=True):
     """What the server provides to a backend."""
 
@@ -180,6 +187,8 @@ class BackendContext(Struct, frozen=True, kw_only=True):
     """Configuration with which another process loads the same plugins."""
     load_grammar: Callable[[str], GrammarFactory] | None = None
     """Imports a grammar backend by name, or raises `PluginError`. ``None``: none is available."""
+    engine_host: EngineHost = field(default_factory=_new_engine_host)
+    """Starts the processes of engines, through placements. All backends of a server share one."""
 
 
 class Backend(Protocol):

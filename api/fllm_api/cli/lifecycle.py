@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import rich_click as click
 
 from fllm.concurrency.timeout_executor import TaskTimeout, TimeoutExecutor
+from fllm.engine_host import EngineHost
 from fllm.errors import ModelError
 from fllm.interfaces import Backend, BackendContext, check_adapters
 from fllm.model_check import ModelCheck
@@ -55,8 +56,13 @@ async def _serve(
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, settings.server)
     async with AsyncExitStack() as stack:
         with report_progress() as on_progress:
+            engine_host = EngineHost(plugins.placements.load)
+            stack.push_async_callback(engine_host.close)
             context = BackendContext(
-                progress=on_progress, plugins=settings.plugin_config, load_grammar=plugins.grammars.load
+                progress=on_progress,
+                plugins=settings.plugin_config,
+                load_grammar=plugins.grammars.load,
+                engine_host=engine_host,
             )
             backend: Backend = plugins.backends.load(settings.backend)(settings.backend_config, context)
             check_adapters(backend, settings.backend_config)

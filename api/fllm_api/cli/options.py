@@ -161,6 +161,18 @@ ENGINE_OPTIONS = [
         ["--engine-process/--no-engine-process"], default=True, help="Run the backend in its own process."
     ),
     _engine(
+        ["--placement"],
+        type=RegisteredName("placements"),
+        default="local",
+        help="What starts the process of the engine, and where.",
+    ),
+    _engine(
+        ["--placement-option"],
+        type=KeyValue(),
+        multiple=True,
+        help="Option of the placement. `furiosa-llm plugins show PLACEMENT` lists them.",
+    ),
+    _engine(
         ["--grammar-backend"],
         type=RegisteredName("grammars", NO_GRAMMAR),
         default="llguidance",

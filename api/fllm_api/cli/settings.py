@@ -17,10 +17,11 @@ from fllm.config import BackendConfig, Device, LoraAdapter, MetricsConfig, Plugi
 from fllm.errors import ConfigError, ModelError
 from fllm.interfaces import BackendFactory
 from fllm.model.source import ModelSource, locate
-from fllm.plugins.backend_options import backend_options
+from fllm.placement import PlacementFactory
+from fllm.plugins.backend_options import backend_options, placement_options
 from fllm.plugins.loader import Plugins
 from fllm.plugins.parser_detection import NO_PARSER
-from fllm.plugins.registry import BackendEntry, Registry
+from fllm.plugins.registry import BackendEntry, PlacementEntry, Registry
 from fllm_api.api_keys import ApiKeys
 from fllm_api.cli.options import NO_GRAMMAR
 from fllm_api.cli.param_types import LoraModule
@@ -72,6 +73,7 @@ def settings_from_options(
     names = list(dict.fromkeys(options["served_model_name"] or (source.name,)))
     inner = choose_backend(plugins.backends, options["backend"], devices)
     _check_backend_options(plugins.backends, inner, dict(options["backend_option"]))
+    _check_placement_options(plugins.placements, options["placement"], dict(options["placement_option"]))
     adapters = _lora_adapters(options, names)
     backend, *chain = _wrap_in_process(inner, plugins.backends, enabled=options["engine_process"])
     return Settings(
@@ -83,6 +85,7 @@ def settings_from_options(
             devices=devices,
             chain=tuple(chain),
             options=dict(options["backend_option"]),
+            placement_options=dict(options["placement_option"]),
             enable_lora=bool(adapters or options["enable_lora"] or options["enable_runtime_lora_loading"]),
             lora_modules=adapters,
             dtype=DTYPE_ALIASES.get(options["dtype"], options["dtype"]),
@@ -157,6 +160,15 @@ def _check_backend_options(backends: Registry[BackendFactory], name: str, values
     entry = backends.entry(name)
     if isinstance(entry, BackendEntry) and entry.options is not None:
         backend_options(values, entry.options)
+
+
+def _check_placement_options(
+    placements: Registry[PlacementFactory], name: str, values: Mapping[str, str]
+) -> None:
+    """Validate the placement's options before it is imported, if it declares them."""
+    entry = placements.entry(name)
+    if isinstance(entry, PlacementEntry) and entry.options is not None:
+        placement_options(values, entry.options)
 
 
 def _devices_by_backend(backends: Registry[BackendFactory]) -> dict[str, tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""Options of a backend: a Struct that its `BackendEntry` names, set by ``--backend-option KEY=VALUE``.
+"""Options of a backend or a placement: a Struct that its entry names, set by ``--backend-option KEY=VALUE``.
 
 ::
 
@@ -37,17 +37,26 @@ class Option(Struct, frozen=True):
 
 def backend_options(given: Mapping[str, str], kind: type[S]) -> S:
     """Return the options. Raise `ConfigError` for an undeclared name or a value of another type."""
+    return _read("--backend-option", given, kind)
+
+
+def placement_options(given: Mapping[str, str], kind: type[S]) -> S:
+    """Return the options. Raise `ConfigError` for an undeclared name or a value of another type."""
+    return _read("--placement-option", given, kind)
+
+
+def _read(flag: str, given: Mapping[str, str], kind: type[S]) -> S:
     options = {option.name: option for option in options_of(kind)}
     for name in given:
         if name not in options:
-            raise ConfigError(_unknown(name, list(options)))
+            raise ConfigError(_unknown(flag, name, list(options)))
     try:
         return msgspec.convert(given, kind, strict=False)
     except msgspec.ValidationError as error:
         path = _PATH.search(str(error))
         if path is None:  # of the Struct's own __post_init__
-            raise ConfigError(f"--backend-option: {error}") from error
-        raise ConfigError(_wrong(options[path[1] or path[2]], given)) from error
+            raise ConfigError(f"{flag}: {error}") from error
+        raise ConfigError(_wrong(flag, options[path[1] or path[2]], given)) from error
 
 
 def options_of(kind: type[Struct]) -> list[Option]:
@@ -61,19 +70,17 @@ def options_of(kind: type[Struct]) -> list[Option]:
     ]
 
 
-def _unknown(name: str, names: Sequence[str]) -> str:
+def _unknown(flag: str, name: str, names: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"--backend-option {name!r}: there is no such option{hint} (options: {', '.join(names) or 'none'})"
+    return f"{flag} {name!r}: there is no such option{hint} (options: {', '.join(names) or 'none'})"
 
 
-def _wrong(option: Option, given: Mapping[str, str]) -> str:
+def _wrong(flag: str, option: Option, given: Mapping[str, str]) -> str:
     about = f" ({option.summary})" if option.summary else ""
     if option.name not in given:
-        return f"--backend-option {option.name}=...: this option is required: {option.type}{about}"
-    return (
-        f"--backend-option {option.name}={given[option.name]!r}: invalid value; expected {option.type}{about}"
-    )
+        return f"{flag} {option.name}=...: this option is required: {option.type}{about}"
+    return f"{flag} {option.name}={given[option.name]!r}: invalid value; expected {option.type}{about}"
 
 
 def _summary(schema: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import pluggy
 
 from fllm.interfaces import Collector, MetricsContext, TemplateContext
-from fllm.plugins.registry import BackendEntry, Entry
+from fllm.plugins.registry import BackendEntry, Entry, PlacementEntry
 from fllm.values import ChatTemplates
 
 hookspec = pluggy.HookspecMarker("fllm")
@@ -29,6 +29,11 @@ API_VERSION = 1
 @hookspec
 def fllm_backends() -> Iterable[BackendEntry]:  # type: ignore[empty-body]
     """Yield backends and the kinds of devices that each serves. The targets are of type `BackendFactory`."""
+
+
+@hookspec
+def fllm_placements() -> Iterable[PlacementEntry]:  # type: ignore[empty-body]
+    """Yield placements, which start the processes of engines. The targets are of type `PlacementFactory`."""
 
 
 @hookspec

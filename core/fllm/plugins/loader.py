@@ -22,6 +22,7 @@ from fllm.config import PluginConfig
 from fllm.containment import contained, mapped
 from fllm.errors import PluginError, UserError, format_error
 from fllm.interfaces import BackendFactory, Collector, MetricsContext, TemplateContext
+from fllm.placement import PlacementFactory
 from fllm.plugins import hooks, validation
 from fllm.plugins.discovery import Candidate, from_file, installed, normalize_name
 from fllm.plugins.registry import Entry, Registry, conflict_message
@@ -85,9 +86,11 @@ class Plugins:
         self.tool_parsers = Registry("tool-call parser", validation.tool_parser)
         self.reasoning_parsers = Registry("reasoning parser", validation.reasoning_parser)
         self.grammars: Registry[GrammarFactory] = Registry("grammar backend")
+        self.placements: Registry[PlacementFactory] = Registry("placement")
         self.commands: Registry[Any] = Registry("command")
         self._named: dict[str, Registry[Any]] = {
             "fllm_backends": self.backends,
+            "fllm_placements": self.placements,
             "fllm_tool_parsers": self.tool_parsers,
             "fllm_reasoning_parsers": self.reasoning_parsers,
             "fllm_grammars": self.grammars,

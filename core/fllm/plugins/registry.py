@@ -39,6 +39,13 @@ class BackendEntry(Entry, frozen=True):
     """Type of its ``--backend-option`` values, read with `fllm.backend_options`; ``None``: any value."""
 
 
+class PlacementEntry(Entry, frozen=True):
+    """A placement, with the options that the command line checks before it imports it."""
+
+    options: type[Struct] | None = None
+    """Type of its ``--placement-option`` values, read with `fllm.placement_options`; ``None``: any value."""
+
+
 class Registration(Struct, frozen=True):
     """An entry, with the plugin and distribution that offer it."""
 

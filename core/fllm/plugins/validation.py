@@ -24,12 +24,15 @@ from fllm.interfaces import (
 from fllm.plugins import hooks
 from fllm.plugins.backend_options import options_of
 from fllm.plugins.parser_detection import AUTO, NO_PARSER, ParserEntry
-from fllm.plugins.registry import BackendEntry, Entry, ReportError
+from fllm.plugins.registry import BackendEntry, Entry, PlacementEntry, ReportError
 from fllm.structured_output.tool_format import ToolFormat
 from fllm.values import ChatTemplates
 
 HOOKS = sorted(name for name in vars(hooks) if name.startswith("fllm_"))
 """Names of all hooks. No other function of a plugin may have the prefix."""
+
+ENTRIES: Mapping[str, type[Entry]] = {"fllm_backends": BackendEntry, "fllm_placements": PlacementEntry}
+"""Types of entries that a hook may yield; of other named hooks: `Entry`."""
 
 NAME = re.compile(r"[\w.-]+")
 TARGET = re.compile(r"[\w.-]+:[\w.]+")
@@ -63,7 +66,7 @@ def check_hooks(plugin: object, implemented: Sequence[str]) -> None:
 
 def check_entries(hook: str, entries: Iterable[object]) -> None:
     """Raise `PluginError` for objects that a named hook may not yield. Names must be unique in a plugin."""
-    wanted = BackendEntry if hook == "fllm_backends" else Entry
+    wanted = ENTRIES.get(hook, Entry)
     seen: set[str] = set()
     for entry in entries:
         if (
@@ -76,7 +79,7 @@ def check_entries(hook: str, entries: Iterable[object]) -> None:
             )
         if isinstance(entry, BackendEntry) and not _are_strings(entry.devices):
             raise PluginError(f"{hook}: devices of {entry.name!r} must be a tuple, such as ('cuda', 'cpu')")
-        if isinstance(entry, BackendEntry) and entry.options is not None:
+        if isinstance(entry, BackendEntry | PlacementEntry) and entry.options is not None:
             _check_options(f"{hook}: options of {entry.name!r}", entry.options)
         if isinstance(entry, ParserEntry):
             _check_parser(hook, entry)

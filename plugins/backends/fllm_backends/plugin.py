@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fllm import BackendEntry, Entry, hookimpl
+from fllm import BackendEntry, Entry, PlacementEntry, hookimpl
 from fllm_backends.openai.options import OpenAIOptions
 from fllm_backends.rngd.options import RngdOptions
 from fllm_backends.torch.options import TorchOptions
@@ -39,6 +39,14 @@ def fllm_backends() -> Iterator[BackendEntry]:
         "FuriosaAI's RNGD through the vendor's own package",
         devices=("npu",),
         options=RngdOptions,
+    )
+
+
+@hookimpl
+def fllm_placements() -> Iterator[PlacementEntry]:
+    """Register the placement on this machine."""
+    yield PlacementEntry(
+        "local", "fllm.engine_host.local:LocalPlacement", "child processes of the server on its machine"
     )
 
 

@@ -119,7 +119,7 @@ class ProcessBackend:
             log.info("the engine is ready again")
 
     def _new_engine(self) -> EngineProcess:
-        return EngineProcess(self._context.progress, self._message.config.engine_timeout)
+        return EngineProcess(self._context)
 
     def _max_delay(self) -> float:
         """Return a short delay for an engine that was ready, so that repeated kills do not keep it down."""

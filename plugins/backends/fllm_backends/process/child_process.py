@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from asyncio.subprocess import Process
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from typing import Any, TypeVar
 
 from msgspec import Raw, msgpack
 from msgspec.structs import replace
 
 from fllm import (
+    BackendContext,
     BackendUnavailable,
     EngineOutput,
     EngineStats,
     GenerateRequest,
     ModelCard,
-    Progress,
+    PlacedEngine,
 )
 from fllm.pipeline.output_queue import OutputQueue
 from fllm.values import TokenLogprob, merge_outputs
@@ -25,9 +25,11 @@ from fllm_backends.process import messages
 from fllm_backends.process.channel import Channel
 from fllm_backends.process.engine_watchdog import wait_until_lost
 from fllm_backends.process.messages import START, STATUS, Failed, ToParent
-from fllm_backends.process.spawn import describe_exit, kill, spawn
 
 T = TypeVar("T")
+
+CHILD_MODULE = "fllm_backends.process.child"
+"""Module that the process of an engine runs."""
 
 STATUS_TIMEOUT = 5.0
 """Seconds until an engine that does not send its status counts as unavailable."""
@@ -40,16 +42,15 @@ EXIT_GRACE_SECONDS = 2.0
 class EngineProcess:
     """An inner backend in a child process, which is started at most once."""
 
-    def __init__(self, progress: Callable[[Progress], None], timeout: float = 60.0) -> None:
+    def __init__(self, context: BackendContext) -> None:
         self.ready_at: float | None = None
         """Time when it became ready, on the event loop's clock."""
         self.unavailable_reason: str | None = "the engine is being started"
         """Why it can't serve requests now; None if it can."""
         self._exit_reason: str | None = None
-        self._progress = progress
-        self._timeout = timeout
+        self._context = context
         self._channel: Channel[ToParent] = Channel(msgpack.Decoder(ToParent).decode, self._receive)
-        self._process: Process | None = None
+        self._process: PlacedEngine | None = None
         self._exit_task: asyncio.Task[None] | None = None
         self._health_task: asyncio.Task[None] | None = None
         self._keys = itertools.count()
@@ -64,11 +65,13 @@ class EngineProcess:
         """Start the child; raise the inner backend's error, or `BackendUnavailable` if the child exits."""
         self._card = asyncio.get_running_loop().create_future()
         try:
-            self._process = await spawn(self._channel)
+            self._process = await self._context.engine_host.place(
+                CHILD_MODULE, message.config.engine_name, message.config, self._channel
+            )
             self._exit_task = asyncio.create_task(self._wait_for_exit(self._process))
             self._channel.send(message)
             card = _value(await self._card)
-            self._health_task = asyncio.create_task(self._kill_if_lost())
+            self._health_task = asyncio.create_task(self._kill_if_lost(message.config.engine_timeout))
             return card
         except BaseException:
             await self.stop("the engine could not be started")
@@ -126,7 +129,7 @@ class EngineProcess:
         if ready:
             self._channel.send(messages.Stop())
             await asyncio.wait([self._exit_task], timeout=STOP_TIMEOUT)
-        kill(self._process)
+        self._process.kill()
         await self.wait()
 
     async def wait(self) -> None:
@@ -140,24 +143,25 @@ class EngineProcess:
             self._channel.send(messages.GetStatus())
         return self._status
 
-    async def _kill_if_lost(self) -> None:
+    async def _kill_if_lost(self, max_silence: float) -> None:
         """Kill the child if it reports that its engine is lost, or does not respond."""
         assert self._process is not None, "the process has started"
-        reason = await wait_until_lost(self._request_status, self._timeout)
+        reason = await wait_until_lost(self._request_status, max_silence)
         if self.unavailable_reason is None:
             self.unavailable_reason = self._exit_reason = reason
-        kill(self._process)
+        self._process.kill()
 
-    async def _wait_for_exit(self, process: Process) -> None:
-        ends = [asyncio.create_task(process.wait()), asyncio.create_task(self._channel.closed.wait())]
+    async def _wait_for_exit(self, process: PlacedEngine) -> None:
+        exited = asyncio.create_task(process.wait())
+        ends = [exited, asyncio.create_task(self._channel.closed.wait())]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if self._health_task is not None:
             self._health_task.cancel()
         await asyncio.wait(ends, timeout=EXIT_GRACE_SECONDS)
-        kill(process)
+        process.kill()
         self._channel.close()
         await asyncio.wait(ends)
-        self.unavailable_reason = self._exit_reason or f"the engine process died ({describe_exit(process)})"
+        self.unavailable_reason = self._exit_reason or f"the engine process died ({exited.result()})"
         for key in (START, STATUS, *self._queues, *self._calls):
             self._fail(Failed.from_error(key, BackendUnavailable(self.unavailable_reason)))
 
@@ -180,7 +184,7 @@ class EngineProcess:
             case messages.Failed():
                 self._fail(message)
             case messages.LoadProgress(progress=progress):
-                self._progress(progress)
+                self._context.progress(progress)
             case messages.Started(card=card):
                 self.unavailable_reason = None
                 self.ready_at = asyncio.get_running_loop().time()

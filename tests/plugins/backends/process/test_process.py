@@ -38,9 +38,8 @@ from fllm_backends.process import child_process as engine_module
 from fllm_backends.process import process_backend
 from fllm_backends.process.backend import ProcessBackend, next_delay
 from fllm_backends.process.child import PART_TOKENS, PROCESS_TITLE
-from fllm_backends.process.child_process import EngineProcess
+from fllm_backends.process.child_process import CHILD_MODULE, EngineProcess
 from fllm_backends.process.messages import PromptLogprobs, ToParent
-from fllm_backends.process.spawn import CHILD_MODULE
 
 PLUGIN = Path(__file__).with_name("inner_backend.py")
 
