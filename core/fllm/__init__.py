@@ -22,6 +22,7 @@ from fllm.interfaces import (
     BackendFactory,
     Collector,
     ConstrainsOutput,
+    EngineObserver,
     EngineRequest,
     HasToolFormat,
     HasVisibleTokens,
@@ -54,6 +55,7 @@ from fllm.structured_output.interfaces import (
     Vocabulary,
 )
 from fllm.values import (
+    CacheChanges,
     ChatTemplates,
     EngineOutput,
     EngineStats,
@@ -85,6 +87,7 @@ __all__ = [
     "BackendFactory",
     "BackendLost",
     "BackendUnavailable",
+    "CacheChanges",
     "ChatTemplates",
     "Collector",
     "CompiledGrammar",
@@ -93,6 +96,7 @@ __all__ = [
     "Constraint",
     "Device",
     "EngineLaunch",
+    "EngineObserver",
     "EngineOutput",
     "EngineRequest",
     "EngineStats",

@@ -108,6 +108,10 @@ class BackendConfig(Struct, frozen=True, kw_only=True):
     """``--placement-option KEY=VALUE``."""
     engine_name: str = "engine"
     """Name of the engine, in logs and for its placement. Replicas have different names."""
+    replicas: Positive = 1
+    """Number of engines that share the requests."""
+    resume: bool = True
+    """Whether another replica continues an output whose engine has ended."""
     engine_timeout: float = 60.0
     """Seconds after which an engine that does not respond, or does not finish a step, is killed."""
 

@@ -20,6 +20,7 @@ from fllm.events import ParserEvent
 from fllm.structured_output.interfaces import GrammarFactory
 from fllm.structured_output.tool_format import ToolFormat
 from fllm.values import (
+    CacheChanges,
     EngineOutput,
     EngineStats,
     GenerateRequest,
@@ -178,6 +179,22 @@ def _new_engine_host() -> EngineHost:
     return EngineHost()
 
 
+class EngineObserver(Protocol):
+    """Observes one engine, for a backend that sends requests to several. Called on the event loop."""
+
+    def on_ready(self) -> None:
+        """Record that the engine serves requests, with an empty prefix cache."""
+        ...
+
+    def on_exit(self) -> None:
+        """Record that the engine has ended. Its requests fail after this."""
+        ...
+
+    def on_cache_change(self, changes: CacheChanges) -> None:
+        """Record which blocks the prefix cache has gained and lost, before the outputs of the same step."""
+        ...
+
+
 class BackendContext(Struct, frozen=True, kw_only=True):
     """What the server provides to a backend."""
 
@@ -189,6 +206,10 @@ class BackendContext(Struct, frozen=True, kw_only=True):
     """Imports a grammar backend by name, or raises `PluginError`. ``None``: none is available."""
     engine_host: EngineHost = field(default_factory=_new_engine_host)
     """Starts the processes of engines, through placements. All backends of a server share one."""
+    load_backend: Callable[[str], BackendFactory] | None = None
+    """Imports a backend by name, or raises `PluginError`, for one that wraps others in the same process."""
+    observer: EngineObserver | None = None
+    """Receives events of the engine; ``None``: nobody needs them."""
 
 
 class Backend(Protocol):

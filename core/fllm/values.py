@@ -104,6 +104,9 @@ class GenerateRequest(Struct, frozen=True):
     """`PreparedImages.keys`, if the prompt has images."""
     adapter: int = 0
     """Id of the LoRA adapter that generates; 0: the model itself."""
+    generated: tuple[int, ...] = ()
+    """First tokens of the output, which another engine has generated. The outputs contain what follows, but
+    nothing that only a first output has. Only for backends whose card has `ModelCard.resumes`."""
 
     @property
     def http_request_id(self) -> str:
@@ -193,6 +196,13 @@ def merge_outputs(outputs: Sequence[EngineOutput]) -> EngineOutput:
     )
 
 
+class CacheChanges(Struct, frozen=True, kw_only=True):
+    """Blocks that the prefix cache of an engine has gained and lost, by their hashes."""
+
+    gained: list[bytes] = []
+    lost: list[bytes] = []
+
+
 class SamplingDefaults(Struct, frozen=True, omit_defaults=True):
     """Defaults from the model's ``generation_config.json``; a request's own values take precedence."""
 
@@ -262,6 +272,8 @@ class ModelCard(Struct, frozen=True, kw_only=True):
     tokens can't be taken back, and drafts can't be verified."""
     images: ImageSupport | None = None
     """``None``: the model, or the backend, takes only text."""
+    resumes: bool = False
+    """Whether the backend continues an output that another engine began: `GenerateRequest.generated`."""
     runtime: dict[str, Any] = {}
     """``runtime_config`` of `/v1/models`: device, dtype, quantization, KV-cache blocks, buckets..."""
 
@@ -282,6 +294,8 @@ class EngineStats(Struct, frozen=True, kw_only=True):
     """Draft tokens proposed by speculative decoding since the start."""
     accepted: int = 0
     """Draft tokens accepted since the start."""
+    steps: int = 0
+    """Steps of the engine since the start; an engine that does not count them always reports 0."""
 
 
 class Progress(Struct, frozen=True):

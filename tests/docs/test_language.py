@@ -36,14 +36,14 @@ FOLDERS = ("core", "api", "plugins", "examples", "benchmarks", "scripts", "deplo
 
 VERBS = frozenset(
     """
-    Abandon Accept Add Admit Advance Allocate Allow Append Apply Arrange Ask Assert Attach Attend
+    Abandon Accept Add Admit Advance Allocate Allow Append Apply Arrange Ask Assert Assign Attach Attend
     Authenticate Begin Bind Build Call Cancel Charge Check Choose Clear Close Compare Compile Compute
     Concatenate Connect Constrain Consume Continue Convert Copy Count Create Decode Delete Dequantize Derive
-    Describe Disconnect Divide Do Download Draft Draw Drop Emit Encode End Enter Escape Execute Exit
+    Describe Disconnect Divide Do Download Draft Drain Draw Drop Emit Encode End Enter Escape Execute Exit
     Expire Export Extract Fail Feed Fetch Find Follow Format Forward Free Generate Give Grant Group
     Handle Hash Hold Ignore Import Initialize Inject Insert Inspect Install Join Keep Kill Leave Let
     Limit List Load Lock Log Lower Make Map Mark Mask Match Measure Merge Mount Move Multiply Name
-    Normalize Notify Observe Occupy Open Pack Pad Parse Pass Pick Place Pop Prefetch Prepend Print
+    Normalize Notify Observe Occupy Open Pack Pad Parse Pass Pick Place Pop Prefetch Prepare Prepend Print
     Probe Process Provide Push Put Quantize Queue Raise Read Receive Record Register Reject Release
     Remove Rename Render Reorder Replace Report Request Require Reserve Reset Resolve Restart Return
     Rotate Round Run Sample Save Scale Schedule Score Search Select Send Serialize Serve Set Show

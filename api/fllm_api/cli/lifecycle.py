@@ -63,6 +63,7 @@ async def _serve(
                 plugins=settings.plugin_config,
                 load_grammar=plugins.grammars.load,
                 engine_host=engine_host,
+                load_backend=plugins.backends.load,
             )
             backend: Backend = plugins.backends.load(settings.backend)(settings.backend_config, context)
             check_adapters(backend, settings.backend_config)

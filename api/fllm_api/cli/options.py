@@ -173,6 +173,17 @@ ENGINE_OPTIONS = [
         help="Option of the placement. `furiosa-llm plugins show PLACEMENT` lists them.",
     ),
     _engine(
+        ["--replicas"],
+        type=POSITIVE,
+        default=1,
+        help="Number of engines with the model, each in its own process. They share the requests.",
+    ),
+    _engine(
+        ["--resume/--no-resume"],
+        default=True,
+        help="If an engine ends, another replica continues its outputs. --no-resume: they end with an error.",
+    ),
+    _engine(
         ["--grammar-backend"],
         type=RegisteredName("grammars", NO_GRAMMAR),
         default="llguidance",

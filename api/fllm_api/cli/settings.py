@@ -34,6 +34,8 @@ S = TypeVar("S", bound=Struct)
 
 ENGINE_PROCESS = "process"
 """Name of the backend that runs another backend in a child process."""
+REPLICAS = "replicas"
+"""Name of the backend that divides requests among several engines."""
 
 DEFAULT_BODIES = 8
 """Bodies of maximum size that fit into the default memory for bodies; half of it is for decoded text."""
@@ -75,7 +77,7 @@ def settings_from_options(
     _check_backend_options(plugins.backends, inner, dict(options["backend_option"]))
     _check_placement_options(plugins.placements, options["placement"], dict(options["placement_option"]))
     adapters = _lora_adapters(options, names)
-    backend, *chain = _wrap_in_process(inner, plugins.backends, enabled=options["engine_process"])
+    backend, *chain = _wrap_backend(inner, plugins.backends, options)
     return Settings(
         backend=backend,
         backend_config=_fill_struct(
@@ -145,7 +147,7 @@ def choose_backend(backends: Registry[BackendFactory], name: str | None, devices
 
 
 def _check_backend(name: str, kinds: set[str], supported: Mapping[str, tuple[str, ...]]) -> None:
-    if name == ENGINE_PROCESS:
+    if name in (ENGINE_PROCESS, REPLICAS):
         raise ConfigError(
             f"--backend {name} only runs another backend: name that one ({_format_backends(supported)})"
         )
@@ -181,10 +183,21 @@ def _format_backends(supported: Mapping[str, tuple[str, ...]]) -> str:
     return f"backends: {'; '.join(parts) or 'none'}"
 
 
-def _wrap_in_process(name: str, backends: Registry[BackendFactory], *, enabled: bool) -> list[str]:
+def _wrap_backend(
+    name: str, backends: Registry[BackendFactory], options: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """Return the names of the backends that the server uses, from the outermost to the named one."""
     entry = backends.entry(name)
     isolated = isinstance(entry, BackendEntry) and entry.isolated
-    return [ENGINE_PROCESS, name] if enabled and isolated and ENGINE_PROCESS in backends.names() else [name]
+    in_process = options["engine_process"] and isolated and ENGINE_PROCESS in backends.names()
+    if options["replicas"] == 1:
+        return (ENGINE_PROCESS, name) if in_process else (name,)
+    if not in_process:
+        reason = f"the backend {name} has none" if options["engine_process"] else "--no-engine-process"
+        raise ConfigError(
+            f"--replicas {options['replicas']}: each replica needs an engine process ({reason})"
+        )
+    return REPLICAS, ENGINE_PROCESS, name
 
 
 def _visible_tokens(options: Mapping[str, Any], plugins: Plugins) -> tuple[str, ...]:

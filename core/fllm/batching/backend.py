@@ -40,6 +40,7 @@ from fllm.structured_output.grammar_state import GrammarState, require_text
 from fllm.structured_output.interfaces import GrammarContext, GrammarFactory, read_vocabulary
 from fllm.tokenizer import Tokenizer
 from fllm.values import (
+    CacheChanges,
     EngineOutput,
     EngineStats,
     GenerateRequest,
@@ -70,7 +71,9 @@ class BatchedBackend:
         *,
         limits: BatchLimits = BatchLimits(),  # noqa: B008  (frozen)
     ) -> None:
-        self._engine = EngineLoop(runner, config, limits)
+        self._observer = context.observer
+        report_cache = None if context.observer is None else self._report_cache
+        self._engine = EngineLoop(runner, config, limits, report_cache=report_cache)
         self._runner = runner
         self._image_turns = TurnExecutor(1, "images")
         self._watchdog = StepWatchdog(lambda: self._engine.step, config.engine_timeout)
@@ -88,12 +91,13 @@ class BatchedBackend:
         self._closed_adapters: set[int] = set()
         """Those that new requests can't use: they are being loaded, or unloaded after the last request."""
         self._card: ModelCard | None = None
+        self._loop: asyncio.AbstractEventLoop
         self._thread: Thread | None = None
         self._closed = asyncio.Event()
 
     async def start(self) -> ModelCard:
         """Load the model in the engine thread and return its card. Raise what the runner raises."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop = asyncio.get_running_loop()
         ready: asyncio.Future[ModelCard] = loop.create_future()
         self._thread = Thread(
             target=self._run, args=(loop.call_soon_threadsafe, ready), name="fllm-engine", daemon=True
@@ -227,6 +231,11 @@ class BatchedBackend:
                     queue.fail(outcome)
                 else:
                     queue.put(outcome)
+
+    def _report_cache(self, changes: CacheChanges) -> None:
+        """Report changes of the prefix cache, in the engine thread."""
+        assert self._observer is not None, "nobody else needs them"
+        self._loop.call_soon_threadsafe(self._observer.on_cache_change, changes)
 
     def _on_end(self, error: BaseException | None, ready: asyncio.Future[ModelCard]) -> None:
         self._card = None

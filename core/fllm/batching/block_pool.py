@@ -12,37 +12,10 @@ least recently.
 
 from __future__ import annotations
 
-from array import array
 from collections import OrderedDict, abc
-from hashlib import blake2b
 
-from fllm.values import GenerateRequest
-
-
-def hash_block(parent: bytes, token_ids: abc.Iterable[int]) -> bytes:
-    """Return the hash of a full block: it identifies its tokens and, through its parent, all tokens before.
-
-    The hash is cryptographic, because a client that could make two prompts collide could read the KV of
-    another client's prompt.
-    """
-    return blake2b(parent + array("q", token_ids).tobytes(), digest_size=32).digest()
-
-
-def _hash_namespace(name: str, images: abc.Sequence[str] = ()) -> bytes:
-    """Return a hash that is never that of a block, whatever name a client chooses; ``b""`` for no name.
-
-    Nor is that of a name with images ever that of another name, whatever it contains.
-    """
-    if images:
-        name = "\0".join((str(len(images)), *images, name))
-        return blake2b(name.encode(), digest_size=32, person=b"images").digest()
-    return blake2b(name.encode(), digest_size=32, person=b"namespace").digest() if name else b""
-
-
-def hash_root(adapter: int, *, is_long: bool) -> bytes:
-    """Return what precedes the first block of a sequence whose keys and values are not the usual ones."""
-    name = b"%d%s" % (adapter, b" long" if is_long else b"")
-    return blake2b(name, digest_size=32, person=b"root").digest() if adapter or is_long else b""
+from fllm.batching.block_hashes import hash_namespace, request_namespace
+from fllm.values import CacheChanges, GenerateRequest
 
 
 class BlockPool:
@@ -62,6 +35,8 @@ class BlockPool:
         """Least recently used first."""
         self._hash_of: dict[int, bytes] = {}
         self._block_of: dict[bytes, int] = {}
+        self._changes: dict[bytes, bool] | None = None
+        """Whether each hash that has changed can be found now; ``None``: changes are not recorded."""
 
     @property
     def num_free(self) -> int:
@@ -71,12 +46,11 @@ class BlockPool:
     def namespace(self, request: GenerateRequest) -> tuple[bytes, int]:
         """Return what the hashes of a request's blocks begin with, and how many tokens are outside of that.
 
-        Requests with the same salt and images share blocks; without caching, only the sequences of one
-        request do. The tokens of an image are the same for all images.
+        Without caching, only the sequences of one request share blocks.
         """
         if not self._enable_caching:
-            return _hash_namespace(request.group or request.request_id), 0
-        return _hash_namespace(request.cache_salt, request.images), request.shared_tokens
+            return hash_namespace(request.group or request.request_id), 0
+        return request_namespace(request)
 
     def find_cached(self, block_hashes: abc.Iterable[bytes]) -> list[int]:
         """Return the blocks with these hashes, up to the first hash that is not found."""
@@ -117,12 +91,29 @@ class BlockPool:
         if self._share_blocks and block_hash not in self._block_of:
             self._block_of[block_hash] = block
             self._hash_of[block] = block_hash
+            if self._changes is not None:
+                self._changes[block_hash] = True
 
     def evict(self, block: int) -> None:
         """Remove a block's hash, because its content is invalid or about to be overwritten."""
         block_hash = self._hash_of.pop(block, None)
         if block_hash is not None:
             del self._block_of[block_hash]
+            if self._changes is not None:
+                self._changes[block_hash] = False
+
+    def record_changes(self) -> None:
+        """Record from now on which hashes are added and removed, and those that are there as added."""
+        if self._enable_caching:
+            self._changes = dict.fromkeys(self._block_of, True)
+
+    def take_changes(self) -> CacheChanges | None:
+        """Return what has changed since the last call, or ``None`` if nothing has."""
+        if not self._changes:
+            return None
+        changes, self._changes = self._changes, {}
+        gained = [block_hash for block_hash, found in changes.items() if found]
+        return CacheChanges(gained=gained, lost=[each for each, found in changes.items() if not found])
 
     def _allocate(self) -> int:
         if self._empty:

@@ -22,7 +22,7 @@ from fllm.errors import BackendError, ConfigError, format_error
 from fllm.interfaces import NO_ADAPTERS
 from fllm.structured_output.grammar_state import GrammarState
 from fllm.structured_output.mask_worker import MaskWorker
-from fllm.values import EngineStats, GenerateRequest, ModelCard, Progress
+from fllm.values import CacheChanges, EngineStats, GenerateRequest, ModelCard, Progress
 
 log = logging.getLogger("fllm.batching")
 
@@ -40,7 +40,14 @@ class EngineLoop:
     _scheduler: Scheduler
     """Set by `load`."""
 
-    def __init__(self, runner: ModelRunner, config: BackendConfig, limits: BatchLimits) -> None:
+    def __init__(
+        self,
+        runner: ModelRunner,
+        config: BackendConfig,
+        limits: BatchLimits,
+        *,
+        report_cache: Callable[[CacheChanges], None] | None = None,
+    ) -> None:
         check_runner(runner)
         self._runner = runner
         self._config = config
@@ -50,7 +57,10 @@ class EngineLoop:
         if config.enable_lora and not isinstance(runner, AppliesAdapters):
             raise ConfigError(f"--enable-lora, --lora-modules: {NO_ADAPTERS}")
         self._commands: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._report_cache = report_cache
+        """Receives the changes of the prefix cache after each step."""
         self._failures = 0
+        self._steps = 0
         self._stalled = False
         """Whether all sequences wait for their grammars."""
         self.mask_worker = MaskWorker(partial(self._commands.put, _wake))
@@ -70,9 +80,13 @@ class EngineLoop:
                 "--speculative-config: this model keeps a state that drafts can't be taken back from"
             )
         caching = config.enable_prefix_caching and not card.recurrent
-        pool = BlockPool(blocks, limits.block_size, enable_caching=caching, share_blocks=not card.recurrent)
+        self._pool = BlockPool(
+            blocks, limits.block_size, enable_caching=caching, share_blocks=not card.recurrent
+        )
+        if self._report_cache is not None:
+            self._pool.record_changes()
         self._scheduler = Scheduler(
-            pool,
+            self._pool,
             limits,
             max_model_len=length,
             long_context_start=card.long_context_start,
@@ -89,7 +103,7 @@ class EngineLoop:
             "enable_prefix_caching": caching,
         }
         runtime = {**card.runtime, **runtime}
-        return replace(card, max_model_len=length, supports_cache_salt=True, runtime=runtime)
+        return replace(card, max_model_len=length, supports_cache_salt=True, resumes=True, runtime=runtime)
 
     def run(self, deliver: Callable[[list[tuple[str, Outcome]]], None]) -> None:
         """Step while there is work and sleep otherwise, until `end`. Deliver the outcomes of a step together.
@@ -103,6 +117,9 @@ class EngineLoop:
                 self.step = number
                 outcomes = self._step()
                 self.step = None
+                self._steps = number + 1
+                if self._report_cache is not None and (changes := self._pool.take_changes()):
+                    self._report_cache(changes)
                 if outcomes:
                     deliver(outcomes)
                 if self._failures == MAX_CONSECUTIVE_FAILURES:
@@ -159,7 +176,7 @@ class EngineLoop:
 
     def status(self) -> EngineStats:
         """Return the scheduler's gauges and totals."""
-        return self._scheduler.status()
+        return replace(self._scheduler.status(), steps=self._steps)
 
     def _process_commands(self) -> bool:
         """Run all queued commands; wait for one if there is nothing to schedule. Return False after `end`.

@@ -13,9 +13,9 @@ MAX_VOCAB_SIZE = 2**31
 
 def check_request(request: GenerateRequest, card: ModelCard) -> None:
     """Raise `RequestError` if the model cannot process the request."""
-    length = len(request.token_ids)
-    if not length:
+    if not request.token_ids:
         raise RequestError("the prompt is empty", param="prompt")
+    length = len(request.token_ids) + len(request.generated)
     if length >= card.max_model_len:
         raise ContextTooLong.for_prompt(
             card.max_model_len, f"the prompt has {length} tokens, which leaves no room for output"
@@ -27,6 +27,7 @@ def check_request(request: GenerateRequest, card: ModelCard) -> None:
         )
     vocab_size = card.runtime.get("vocab_size", MAX_VOCAB_SIZE)
     _check_ids(request.token_ids, vocab_size, "prompt")
+    _check_ids(request.generated, vocab_size, "prompt")
     _check_ids(request.sampling.logit_bias, vocab_size, "logit_bias")
     _check_ids(request.sampling.stop_token_ids, vocab_size, "stop_token_ids")
     _check_ids(request.sampling.allowed_token_ids, vocab_size, "allowed_token_ids")

@@ -143,11 +143,12 @@ class Scheduler:
     ) -> None:
         """Queue a request. Its prompt must not be empty and must be shorter than ``max_model_len``."""
         namespace, shared_tokens = self._pool.namespace(request)
+        token_ids = [*request.token_ids, *request.generated]
         sequence = Sequence(
             id=request.request_id,
             client=request.client,
             priority=request.priority,
-            token_ids=list(request.token_ids),
+            token_ids=token_ids,
             prompt_length=len(request.token_ids),
             sampling=request.sampling,
             stop_ids=stop_tokens(request.sampling, self._eos_token_ids),
@@ -156,15 +157,20 @@ class Scheduler:
             namespace=namespace,
             shared_tokens=shared_tokens,
             adapter=request.adapter,
-            is_long=self._exceeds_short_context(len(request.token_ids)),
+            is_long=self._exceeds_short_context(len(token_ids)),
             drafter=self._drafter() if self._drafter and not (grammar or token_filter) else None,
             grammar=grammar,
             token_filter=token_filter,
             images=images,
+            started=bool(request.generated),
         )
         self._waiting.add(sequence)
+        if token_filter is not None:
+            for token in request.generated:
+                token_filter.accept(token)
         if grammar is not None:
-            grammar.start(sequence.stop_ids, **sequence.limits_left(self._max_model_len))
+            limits_left = sequence.limits_left(self._max_model_len)
+            grammar.start(sequence.stop_ids, generated=request.generated, **limits_left)
             self._constrained[sequence.id] = self._starting[sequence.id] = sequence
 
     def abort(self, request_id: str) -> None:

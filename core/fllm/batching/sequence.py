@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from fllm.batching.block_pool import hash_block, hash_root
+from fllm.batching.block_hashes import BlockHasher, hash_root
 from fllm.batching.ngram_drafter import Drafter
 from fllm.batching.runner import PromptImages
 from fllm.batching.token_filter import TokenFilter
@@ -140,10 +140,8 @@ class Sequence(Struct, kw_only=True, eq=False):
 
     def hash_blocks(self, count: int, block_size: int) -> list[bytes]:
         """Return the hashes of its first ``count`` blocks, which must be full."""
-        while (index := len(self.block_hashes)) < count:
-            parent = self.block_hashes[-1] if index else hash_root(self.adapter, is_long=self.is_long)
-            if index == self.shared_tokens // block_size:
-                parent += self.namespace
-            start = index * block_size
-            self.block_hashes.append(hash_block(parent, self.token_ids[start : start + block_size]))
+        if len(self.block_hashes) < count:
+            root = hash_root(self.adapter, is_long=self.is_long)
+            hasher = BlockHasher(block_size, root, self.namespace, self.shared_tokens)
+            hasher.extend(self.block_hashes, self.token_ids, count)
         return self.block_hashes[:count]

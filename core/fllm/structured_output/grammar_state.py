@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Event
 
@@ -77,7 +77,7 @@ class GrammarState:
         self._mask = memoryview(self._buffer).cast("i")
         self._all_allowed = memoryview(b"\xff" * len(self._buffer)).cast("i")
         self._stop_ids: Collection[int] = ()
-        self._token_id: int | None = None
+        self._token_ids: Sequence[int] = ()
         self._min_left = self._max_left = 0
         self._forced: list[int] = []
         self._accepted = Event()
@@ -96,13 +96,17 @@ class GrammarState:
         """Whether the latest tokens took much processor time."""
         return self._typical_cpu_seconds > SLOW_SECONDS
 
-    def start(self, stop_ids: Collection[int], *, min_left: int, max_left: int) -> None:
+    def start(
+        self, stop_ids: Collection[int], *, generated: Sequence[int] = (), min_left: int, max_left: int
+    ) -> None:
         """Start to compute the tokens that begin the text, and the first mask. Others follow each token.
 
+        The text continues ``generated``, if another engine has begun it.
         If the text is complete, a mask allows stop tokens after ``min_left`` tokens, or if nothing else may
         follow. No more than ``max_left`` tokens are forced.
         """
         self._stop_ids, self._min_left, self._max_left = stop_ids, min_left, max_left
+        self._token_ids = generated
         if self._worker.hung.too_many(self.client):
             self._fail_with(too_many_hang())
             self._accepted.set()
@@ -137,7 +141,7 @@ class GrammarState:
 
         The limits are those of `start`, after this token.
         """
-        self._token_id, self._min_left, self._max_left = token_id, min_left, max_left
+        self._token_ids, self._min_left, self._max_left = (token_id,), min_left, max_left
         self._accepted.clear()
         self._computed.clear()
         self._worker.submit(self, accept=True)
@@ -197,8 +201,8 @@ class GrammarState:
         return True
 
     def _advance(self) -> bool:
-        """Accept the sampled token, and those that must follow it. Return whether all are accepted."""
-        if self._token_id is not None and not self._accept(self._token_id, "sampled"):
+        """Accept the sampled tokens, and those that must follow. Return whether all are accepted."""
+        if not all(self._accept(token_id, "sampled") for token_id in self._token_ids):
             return False
         if self._forcing is not None and self._max_left:
             self._forced = list(self._forcing.forced_tokens())[: self._max_left]

@@ -27,6 +27,12 @@ def fllm_backends() -> Iterator[BackendEntry]:
         isolated=False,
     )
     yield BackendEntry(
+        "replicas",
+        "fllm_backends.replicas:replicas_backend",
+        "divides requests among several engines with the same model",
+        isolated=False,
+    )
+    yield BackendEntry(
         "openai",
         "fllm_backends.openai.backend:openai_backend",
         "forwards requests to another OpenAI-compatible server",

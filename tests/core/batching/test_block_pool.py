@@ -2,7 +2,8 @@ from array import array
 
 import pytest
 
-from fllm.batching.block_pool import BlockPool, hash_block
+from fllm.batching.block_hashes import hash_block
+from fllm.batching.block_pool import BlockPool
 from fllm.values import GenerateRequest, SamplingParams
 
 A, B, C = (hash_block(b"", [token]) for token in (1, 2, 3))

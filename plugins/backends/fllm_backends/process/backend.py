@@ -41,7 +41,14 @@ def process_backend(config: BackendConfig, context: BackendContext) -> Backend:
         raise ConfigError("the backend 'process' wraps another backend: name one after it")
     inner, *rest = config.chain
     level = logging.getLogger().getEffectiveLevel()
-    start = Start(inner, replace(config, chain=tuple(rest)), context.plugins, level, configured_format())
+    start = Start(
+        inner,
+        replace(config, chain=tuple(rest)),
+        context.plugins,
+        level,
+        configured_format(),
+        report_cache=context.observer is not None,
+    )
     return ProcessBackend(start, context)
 
 
@@ -89,6 +96,10 @@ class ProcessBackend:
     async def status(self) -> EngineStats:
         """Return the inner backend's status; raise `BackendUnavailable` if the child does not send it."""
         return await self._engine.status()
+
+    def restart(self, reason: str) -> None:
+        """Kill the child; its requests fail with this reason. Another one is started."""
+        self._engine.end(reason)
 
     async def stop(self) -> None:
         """Stop the child, and do not restart it."""

@@ -26,6 +26,7 @@ from fllm import (
     BackendContext,
     BackendError,
     BackendUnavailable,
+    CacheChanges,
     EngineOutput,
     GenerateRequest,
     LoraAdapter,
@@ -49,6 +50,8 @@ ORPHAN_GRACE_SECONDS = 2.0
 PROCESS_TITLE = "furiosa-llm engine"
 """Name in lists of processes."""
 
+PART_HASHES = 4096
+"""Number of blocks whose hashes are one message."""
 PART_TOKENS = 256
 """Number of prompt tokens whose log-probabilities are one message."""
 
@@ -121,7 +124,10 @@ class EngineServer:
             loop.call_soon_threadsafe(self.channel.send, messages.LoadProgress(progress))
 
         context = BackendContext(
-            progress=send_progress, plugins=message.plugins, load_grammar=plugins.grammars.load
+            progress=send_progress,
+            plugins=message.plugins,
+            load_grammar=plugins.grammars.load,
+            observer=_CacheReporter(self.channel) if message.report_cache else None,
         )
         with mapped(_at_start):
             backend = factory(message.config, context)
@@ -177,6 +183,27 @@ class EngineServer:
             for key, _ in outputs:
                 self._abort(key)
                 self._send_failure(key, error)
+
+
+class _CacheReporter:
+    """Sends the changes of the prefix cache to the parent, a limited number in each message."""
+
+    def __init__(self, channel: Channel[ToChild]) -> None:
+        self._channel = channel
+
+    def on_ready(self) -> None:
+        """Do nothing: the parent knows."""
+
+    def on_exit(self) -> None:
+        """Do nothing: the parent knows."""
+
+    def on_cache_change(self, changes: CacheChanges) -> None:
+        """Send the changes."""
+        gained, lost = changes.gained, changes.lost
+        for start in range(0, max(len(gained), len(lost)), PART_HASHES):
+            end = start + PART_HASHES
+            part = CacheChanges(gained=gained[start:end], lost=lost[start:end])
+            self._channel.send(messages.CacheChanged(part))
 
 
 async def _load_again(backend: Backend, adapter: LoraAdapter) -> None:

@@ -120,6 +120,13 @@ class EngineProcess:
         except TimeoutError:
             raise BackendUnavailable("the engine process does not respond") from None
 
+    def end(self, reason: str) -> None:
+        """Kill the child; its requests fail with this reason, unless there is one already."""
+        if self.unavailable_reason is None:
+            self.unavailable_reason = self._exit_reason = reason
+        if self._process is not None:
+            self._process.kill()
+
     async def stop(self, reason: str = "the engine is stopping") -> None:
         """Stop the child, or kill it if it is not ready or does not stop in time."""
         ready = self.unavailable_reason is None
@@ -145,11 +152,7 @@ class EngineProcess:
 
     async def _kill_if_lost(self, max_silence: float) -> None:
         """Kill the child if it reports that its engine is lost, or does not respond."""
-        assert self._process is not None, "the process has started"
-        reason = await wait_until_lost(self._request_status, max_silence)
-        if self.unavailable_reason is None:
-            self.unavailable_reason = self._exit_reason = reason
-        self._process.kill()
+        self.end(await wait_until_lost(self._request_status, max_silence))
 
     async def _wait_for_exit(self, process: PlacedEngine) -> None:
         exited = asyncio.create_task(process.wait())
@@ -162,6 +165,8 @@ class EngineProcess:
         self._channel.close()
         await asyncio.wait(ends)
         self.unavailable_reason = self._exit_reason or f"the engine process died ({exited.result()})"
+        if self._context.observer is not None:
+            self._context.observer.on_exit()
         for key in (START, STATUS, *self._queues, *self._calls):
             self._fail(Failed.from_error(key, BackendUnavailable(self.unavailable_reason)))
 
@@ -174,6 +179,9 @@ class EngineProcess:
             case messages.Outputs(outputs=outputs):
                 for key, output in outputs:
                     self._put(key, output)
+            case messages.CacheChanged(changes=changes):
+                if self._context.observer is not None:
+                    self._context.observer.on_cache_change(changes)
             case messages.PromptLogprobs(key=key, logprobs=logprobs):
                 if key in self._queues:
                     self._prompt_logprobs.setdefault(key, []).extend(logprobs)
@@ -188,6 +196,8 @@ class EngineProcess:
             case messages.Started(card=card):
                 self.unavailable_reason = None
                 self.ready_at = asyncio.get_running_loop().time()
+                if self._context.observer is not None:
+                    self._context.observer.on_ready()
                 self._resolve_start(card)
 
     def _put(self, key: int, output: EngineOutput) -> None:

@@ -9,6 +9,7 @@ from msgspec import Raw, Struct
 from fllm import (
     BackendConfig,
     BackendError,
+    CacheChanges,
     EngineOutput,
     EngineStats,
     GenerateRequest,
@@ -44,6 +45,8 @@ class Start(Message, frozen=True):
     log_format: LogFormat = "console"
     adapters: tuple[LoraAdapter, ...] = ()
     """Adapters that an earlier process has loaded: those that can't be loaded again are left out."""
+    report_cache: bool = False
+    """Whether to send `CacheChanged`."""
 
 
 class Generate(Message, frozen=True):
@@ -87,6 +90,12 @@ class Started(Message, frozen=True):
     """To the parent: the response to `Start`."""
 
     card: ModelCard
+
+
+class CacheChanged(Message, frozen=True):
+    """To the parent: what the prefix cache has gained and lost, before the outputs of the same step."""
+
+    changes: CacheChanges
 
 
 class Outputs(Message, frozen=True):
@@ -150,7 +159,7 @@ class Failed(Message, frozen=True):
 
 
 ToChild = Start | Generate | Call | Abort | GetStatus | Stop
-ToParent = LoadProgress | Started | PromptLogprobs | Outputs | Returned | Status | Failed
+ToParent = LoadProgress | Started | PromptLogprobs | CacheChanged | Outputs | Returned | Status | Failed
 
 
 class Method(NamedTuple):

@@ -1,0 +1,53 @@
+"""One request at one replica: what it reserves there, from its selection to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fllm_backends.replicas.replica import Replica
+
+DECODE_WORK = 16
+"""Tokens of prefill that a request counts for while it decodes: it takes a part of each step."""
+
+
+class Assignment:
+    """The reservation of a request. It counts from its selection on, so that the next request sees it."""
+
+    def __init__(self, replica: Replica, prefill: int, hashes: Sequence[bytes]) -> None:
+        """Reserve ``prefill`` tokens of work, and the blocks with these hashes."""
+        self.replica = replica
+        self.started = False
+        """Whether an output has arrived."""
+        self._exits = replica.exits
+        self._prefill = prefill
+        self._hashes = hashes
+        replica.requests += 1
+        replica.unstarted += 1
+        replica.selected += 1
+        replica.work += prefill + DECODE_WORK
+        replica.expect(hashes)
+
+    @property
+    def engine_ended(self) -> bool:
+        """Whether the engine has ended since the selection."""
+        return self.replica.exits != self._exits
+
+    def record_output(self) -> None:
+        """Record an output. The first one shows that the prompt is computed: the cache has reported it."""
+        self.replica.outputs += 1
+        if not self.started:
+            self._release_prefill()
+
+    def end(self) -> None:
+        """Free what is reserved."""
+        if not self.started:
+            self._release_prefill()
+        self.replica.work -= DECODE_WORK
+        self.replica.drop_request()
+
+    def _release_prefill(self) -> None:
+        self.started = True
+        self.replica.unstarted -= 1
+        self.replica.work -= self._prefill
+        if not self.engine_ended:
+            self.replica.unexpect(self._hashes)

@@ -1,0 +1,179 @@
+"""The replicas of a model: start, add, drain, remove and stop them."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Coroutine, Iterator
+from typing import Any
+
+from msgspec.structs import replace
+
+from fllm import (
+    BackendConfig,
+    BackendContext,
+    BackendUnavailable,
+    ConfigError,
+    EngineStats,
+    ModelCard,
+    RequestError,
+)
+from fllm_backends.replicas.adapters import Adapters
+from fllm_backends.replicas.replica import Replica, add_stats, without_gauges
+from fllm_backends.replicas.watchdog import ProgressWatchdog
+
+DEFAULT_ENGINE_NAME = BackendConfig(model="").engine_name
+
+log = logging.getLogger("fllm.replicas")
+
+
+class Fleet:
+    """Owns the replicas. All methods are called on one event loop."""
+
+    def __init__(self, config: BackendConfig, context: BackendContext) -> None:
+        if context.load_backend is None:
+            raise ConfigError("the backend 'replicas' has no `BackendContext.load_backend`")
+        name, *rest = config.chain
+        self._create = context.load_backend(name)
+        self._config = replace(config, chain=tuple(rest))
+        self._context = context
+        self._replicas: dict[str, Replica] = {}
+        self._removed = EngineStats()
+        """Totals of removed replicas."""
+        self.stopped = False
+        self._changed = asyncio.Event()
+        self.adapters = Adapters(config.lora_modules)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __iter__(self) -> Iterator[Replica]:
+        return iter(self._replicas.values())
+
+    async def start(self, count: int) -> ModelCard:
+        """Start replicas at the same time. Return a card that holds for all of them.
+
+        If one does not start, stop all and raise its error.
+        """
+        replicas = [self._new_replica() for _ in range(count)]
+        tasks = [asyncio.create_task(self._start(each)) for each in replicas]
+        try:
+            card = common_card(await asyncio.gather(*tasks))
+        except BaseException:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            await self.stop()
+            raise
+        self._run(ProgressWatchdog(self, self._config.engine_timeout).run())
+        return card
+
+    async def add(self) -> str:
+        """Start one more replica. Return its name, or raise the error of its start."""
+        replica = self._new_replica()
+        try:
+            await self._start(replica)
+        except BaseException:
+            del self._replicas[replica.name]
+            raise
+        log.info("the replica %s is added", replica.name)
+        return replica.name
+
+    async def remove(self, name: str, drain_seconds: float = 0.0) -> None:
+        """Drain a replica for so long, then stop it. What it has not finished continues on another one."""
+        replica = self.drain(name)
+        try:
+            async with asyncio.timeout(drain_seconds):
+                await self.drained(name)
+        except TimeoutError:
+            log.info("the replica %s still has %d requests, which are moved", name, replica.requests)
+        await replica.backend.stop()
+        del self._replicas[name]
+        self._removed = add_stats(self._removed, without_gauges(replica.total_stats()))
+        log.info("the replica %s is removed", name)
+
+    def drain(self, name: str) -> Replica:
+        """Send no more requests to a replica, and return it. Raise `RequestError` if there is none."""
+        replica = self._find(name)
+        replica.draining = True
+        self._notify(replica)
+        return replica
+
+    def resume(self, name: str) -> Replica:
+        """Send requests to a drained replica again, and return it."""
+        replica = self._find(name)
+        replica.draining = False
+        self._notify(replica)
+        return replica
+
+    async def drained(self, name: str) -> None:
+        """Wait until a replica that gets no more requests has finished those that it has."""
+        replica = self._find(name)
+        while replica.requests:
+            await self.wait_for_change()
+
+    async def wait_for_change(self) -> None:
+        """Wait until the state of a replica changes."""
+        self._changed.clear()
+        await self._changed.wait()
+
+    async def status(self) -> EngineStats:
+        """Return the sums over all replicas; raise `BackendUnavailable` if none is ready."""
+        if not any(replica.ready for replica in self):
+            raise BackendUnavailable(self.unavailable_reason())
+        await asyncio.gather(*(each.update_stats() for each in self))
+        return add_stats(self._removed, *(each.total_stats() for each in self))
+
+    def unavailable_reason(self) -> str:
+        """Return why no replica can serve a request."""
+        states = ", ".join(f"{each.name} is {each.state}" for each in self)
+        return f"no replica is available: {states or 'there is none'}"
+
+    async def stop(self) -> None:
+        """Stop all replicas."""
+        self.stopped = True
+        self._changed.set()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*(each.backend.stop() for each in self), return_exceptions=True)
+
+    def _new_replica(self) -> Replica:
+        names = (f"replica-{number}" for number in itertools.count())
+        replica = Replica(next(name for name in names if name not in self._replicas), self._notify)
+        context = replace(self._context, observer=replica)
+        if self._replicas:
+            context = replace(context, progress=lambda _: None)  # that of the first is enough
+        # The names of the engines of several models differ by the model's.
+        model = self._config.engine_name
+        name = replica.name if model == DEFAULT_ENGINE_NAME else f"{model}-{replica.name}"
+        replica.backend = self._create(replace(self._config, engine_name=name), context)
+        replica.adapters = {adapter.id for adapter in self._config.lora_modules}
+        self._replicas[replica.name] = replica
+        return replica
+
+    async def _start(self, replica: Replica) -> ModelCard:
+        card = await replica.backend.start()
+        replica.on_ready()
+        return card
+
+    def _find(self, name: str) -> Replica:
+        if (replica := self._replicas.get(name)) is None:
+            names = ", ".join(self._replicas) or "none"
+            raise RequestError(f"there is no replica {name!r}; there are {names}", param="name")
+        return replica
+
+    def _notify(self, replica: Replica) -> None:
+        self._changed.set()
+        if replica.ready and self.adapters.differ(replica):
+            self._run(self.adapters.update(replica))
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def common_card(cards: list[ModelCard]) -> ModelCard:
+    """Return the card of the model: limits of a request that hold everywhere, capacities in sum."""
+    first = cards[0]
+    runtime = {"replicas": len(cards), **first.runtime}
+    return replace(first, max_model_len=min(card.max_model_len for card in cards), runtime=runtime)

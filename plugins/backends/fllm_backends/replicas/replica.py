@@ -1,0 +1,169 @@
+"""One replica: an engine, the work that it has, and what its prefix cache holds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from msgspec.structs import replace
+
+from fllm import Backend, CacheChanges, EngineStats, FllmError
+
+STATUS_TIMEOUT = 1.0
+"""Seconds until the latest known numbers of a replica are used instead of its response."""
+
+ReplicaState = Literal["starting", "ready", "draining", "drained", "down"]
+
+
+class Replica:
+    """The state of one replica, which is its `EngineObserver`. All of it belongs to the event loop."""
+
+    backend: Backend
+    """Set by the owner, because it is created with this object."""
+
+    def __init__(self, name: str, notify: Callable[[Replica], None]) -> None:
+        """Create a replica. ``notify`` is called with it when its state changes."""
+        self.name = name
+        self.draining = False
+        """Whether it gets no new requests."""
+        self.stalled = False
+        """Whether it has made no progress for a while."""
+        self.exits = 0
+        """Number of times that its engine has ended."""
+        self.work = 0
+        """Tokens that its requests leave to prefill, and a constant for each request that decodes."""
+        self.requests = 0
+        """Number of requests in flight."""
+        self.unstarted = 0
+        """Number of those without an output."""
+        self.selected = 0
+        """Number of requests that it got."""
+        self.outputs = 0
+        """Number of outputs that it returned."""
+        self.adapters: set[int] = set()
+        """Ids of the adapters that its backend has loaded."""
+        self.stats = EngineStats()
+        """Latest status of the current engine."""
+        self._earlier = EngineStats()
+        """Totals of earlier engines."""
+        self._cached: set[bytes] = set()
+        """Hashes of the blocks that its prefix cache holds."""
+        self._expected: dict[bytes, int] = {}
+        """Number of its requests that are about to compute a block, by the block's hash."""
+        self._progress = (0, 0, 0)
+        self._progress_at = 0.0
+        self._ready = False
+        self._started = False
+        self._notify = notify
+
+    @property
+    def ready(self) -> bool:
+        """Whether its engine serves requests."""
+        return self._ready
+
+    @property
+    def accepts(self) -> bool:
+        """Whether it may get a new request."""
+        return self._ready and not self.draining
+
+    @property
+    def state(self) -> ReplicaState:
+        """What it does, in a word."""
+        if not self._ready:
+            return "down" if self._started else "starting"
+        if self.draining:
+            return "draining" if self.requests else "drained"
+        return "ready"
+
+    def total_stats(self) -> EngineStats:
+        """Return its numbers, with the running totals of all its engines."""
+        return add_stats(self._earlier, self.stats)
+
+    async def update_stats(self) -> None:
+        """Ask a replica that is ready for its numbers; keep the latest known ones if it does not answer."""
+        if not self._ready:
+            return
+        exits = self.exits
+        try:
+            async with asyncio.timeout(STATUS_TIMEOUT):
+                stats = await self.backend.status()
+        except (FllmError, TimeoutError):
+            return
+        if self.exits == exits:
+            self.stats = stats
+
+    def silence(self, now: float) -> float:
+        """Return for how long it has done nothing, although it has something to do: 0 if it has nothing."""
+        progress = (self.exits, self.outputs, self.stats.steps)
+        busy = self._ready and bool(self.unstarted or self.stats.running or self.stats.waiting)
+        if not busy or progress != self._progress:
+            self._progress, self._progress_at = progress, now
+        return now - self._progress_at
+
+    def count_cached(self, hashes: Sequence[bytes]) -> int:
+        """Return how many of the first blocks its cache holds, or will hold after the prefills in flight."""
+        for index, block_hash in enumerate(hashes):
+            if block_hash not in self._cached and block_hash not in self._expected:
+                return index
+        return len(hashes)
+
+    def expect(self, hashes: Sequence[bytes]) -> None:
+        """Record that a request is about to compute these blocks."""
+        for block_hash in hashes:
+            self._expected[block_hash] = self._expected.get(block_hash, 0) + 1
+
+    def unexpect(self, hashes: Sequence[bytes]) -> None:
+        """Take back `expect`: the blocks are computed, or never will be."""
+        for block_hash in hashes:
+            count = self._expected.get(block_hash, 0)
+            if count > 1:
+                self._expected[block_hash] = count - 1
+            elif count:
+                del self._expected[block_hash]
+
+    def drop_request(self) -> None:
+        """Record that one of its requests has ended."""
+        self.requests -= 1
+        if self.draining and not self.requests:
+            self._notify(self)
+
+    def on_ready(self) -> None:
+        """Record that an engine serves requests, whose cache is empty."""
+        if not self._ready:
+            self._ready = self._started = True
+            self._notify(self)
+
+    def on_exit(self) -> None:
+        """Record that the engine has ended, with all that its cache held."""
+        if not self._ready:
+            return
+        self._ready = False
+        self.exits += 1
+        self._earlier = add_stats(self._earlier, without_gauges(self.stats))
+        self.stats = EngineStats()
+        self._cached.clear()
+        self._expected.clear()
+        self._notify(self)
+
+    def on_cache_change(self, changes: CacheChanges) -> None:
+        """Record what the cache has gained and lost."""
+        self._cached.update(changes.gained)
+        for block_hash in changes.lost:
+            self._cached.discard(block_hash)
+            self._expected.pop(block_hash, None)
+
+
+GAUGES = ("running", "waiting", "kv_blocks", "kv_blocks_used")
+"""Fields of `EngineStats` that are not running totals."""
+
+
+def without_gauges(stats: EngineStats) -> EngineStats:
+    """Return the running totals, which outlive an engine."""
+    return replace(stats, **dict.fromkeys(GAUGES, 0))
+
+
+def add_stats(*parts: EngineStats) -> EngineStats:
+    """Return the sums of all numbers."""
+    names = EngineStats.__struct_fields__
+    return EngineStats(**{name: sum(getattr(part, name) for part in parts) for name in names})

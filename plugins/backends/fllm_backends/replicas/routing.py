@@ -1,0 +1,95 @@
+"""Select the replica of a request: the one that has the fewest tokens to compute before its first output."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Sequence
+
+from msgspec import Struct
+
+from fllm import GenerateRequest, ModelCard
+from fllm.batching.block_hashes import BlockHasher, hash_root, request_namespace
+from fllm_backends.replicas.assignment import Assignment
+from fllm_backends.replicas.replica import Replica
+
+HASHES_AT_ONCE = 256
+"""Number of blocks to hash before other tasks run: about 0.5 ms."""
+IMAGE_WORK = 256
+"""Tokens that the preparation of images counts for, on a replica that has not prepared them."""
+
+
+class Demand(Struct, frozen=True, kw_only=True):
+    """What decides where a request is computed first."""
+
+    tokens: int = 0
+    """Number of tokens to compute before the first output."""
+    hashes: Sequence[bytes] = ()
+    """Hashes of the blocks that the engine looks up in its prefix cache."""
+    block_size: int = 0
+    adapter: int = 0
+    """Id of the LoRA adapter, which the replica must have; 0 for none."""
+    prepared_by: Replica | None = None
+    """The replica that has prepared the images of the prompt, if it has any."""
+
+    def prefill(self, replica: Replica) -> int:
+        """Return how many tokens the replica would have to compute."""
+        tokens = self.tokens - replica.count_cached(self.hashes) * self.block_size
+        return tokens + IMAGE_WORK * (self.prepared_by not in (None, replica))
+
+
+def select(candidates: Collection[Replica], demand: Demand) -> Assignment | None:
+    """Assign a request to the replica where it is computed first; ``None`` if there is no candidate.
+
+    That is where the tokens of its prompt that are not cached and the work of earlier requests are least.
+    Equals take turns. Replicas that seem to hang are the last choice.
+    """
+    candidates = [each for each in candidates if not each.stalled] or candidates
+    if not candidates:
+        return None
+    prefills = {each: demand.prefill(each) for each in candidates}
+    best = min(candidates, key=lambda each: (each.work + prefills[each], each.requests, each.selected))
+    return Assignment(best, prefills[best], demand.hashes)
+
+
+class PromptHasher:
+    """Hashes the full blocks of prompts as the engines of a model do."""
+
+    def __init__(self, card: ModelCard) -> None:
+        caches = card.runtime.get("enable_prefix_caching", False)
+        self._block_size: int = card.runtime.get("block_size", 0) if caches else 0
+        self._long_context_start = card.long_context_start
+        self._latest: tuple[str, list[bytes]] = ("", [])
+        """Hashes of the latest prompt, by `GenerateRequest.group`: other sequences have the same."""
+
+    async def demand(self, request: GenerateRequest, prepared_by: Replica | None = None) -> Demand:
+        """Return what the request demands of a replica."""
+        return Demand(
+            tokens=len(request.token_ids) + len(request.generated),
+            hashes=await self._hash(request),
+            block_size=self._block_size,
+            adapter=request.adapter,
+            prepared_by=prepared_by,
+        )
+
+    async def _hash(self, request: GenerateRequest) -> list[bytes]:
+        """Return the hashes of the blocks that the engine looks up: those before the last token."""
+        if not self._block_size or request.sampling.prompt_logprobs is not None:
+            return []
+        if request.group and not request.generated and request.group == self._latest[0]:
+            return self._latest[1]
+        tokens = [*request.token_ids, *request.generated] if request.generated else request.token_ids
+        hasher = self._hasher(request, len(tokens))
+        count = (len(tokens) - 1) // self._block_size
+        hashes: list[bytes] = []
+        while len(hashes) < count:
+            if hashes:
+                await asyncio.sleep(0)
+            hasher.extend(hashes, tokens, min(len(hashes) + HASHES_AT_ONCE, count))
+        if not request.generated:
+            self._latest = (request.group, hashes)
+        return hashes
+
+    def _hasher(self, request: GenerateRequest, length: int) -> BlockHasher:
+        is_long = self._long_context_start is not None and length > self._long_context_start
+        root = hash_root(request.adapter, is_long=is_long)
+        return BlockHasher(self._block_size, root, *request_namespace(request))
