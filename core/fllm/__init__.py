@@ -56,6 +56,7 @@ from fllm.structured_output.interfaces import (
 )
 from fllm.values import (
     CacheChanges,
+    CacheTierStats,
     ChatTemplates,
     EngineOutput,
     EngineStats,
@@ -88,6 +89,7 @@ __all__ = [
     "BackendLost",
     "BackendUnavailable",
     "CacheChanges",
+    "CacheTierStats",
     "ChatTemplates",
     "Collector",
     "CompiledGrammar",

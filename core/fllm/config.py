@@ -87,6 +87,12 @@ class BackendConfig(Struct, frozen=True, kw_only=True):
     max_num_seqs: int | None = None
     max_num_batched_tokens: int | None = None
     enable_prefix_caching: bool = True
+    kv_offload_memory: int | None = None
+    """Bytes of RAM for blocks that leave the KV cache."""
+    kv_cache_dir: str | None = None
+    """Directory for such blocks, which several engines may share."""
+    kv_cache_dir_size: int = 10 << 30
+    """Maximum number of bytes of all blocks in that directory."""
     speculative_config: Speculation | None = None
     enable_lora: bool = False
     """Whether adapters may be loaded: those of ``lora_modules``, and others while the server runs."""

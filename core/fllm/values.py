@@ -278,6 +278,23 @@ class ModelCard(Struct, frozen=True, kw_only=True):
     """``runtime_config`` of `/v1/models`: device, dtype, quantization, KV-cache blocks, buckets..."""
 
 
+class CacheTierStats(Struct, frozen=True, kw_only=True):
+    """Gauges and totals of a tier that holds blocks of the prefix cache outside of the KV cache."""
+
+    hits: int = 0
+    """Prompt tokens restored from the tier since the start."""
+    misses: int = 0
+    """Prompt tokens that neither the KV cache nor the tiers up to this one had."""
+    used_bytes: int = 0
+    limit_bytes: int = 0
+    """Maximum of ``used_bytes``."""
+    read_bytes: int = 0
+    """Bytes read from a disk since the start."""
+    written_bytes: int = 0
+    dropped_blocks: int = 0
+    """Blocks that were not written, because the disk was too slow or returned an error."""
+
+
 class EngineStats(Struct, frozen=True, kw_only=True):
     """A backend's gauges and running totals, for `/health` and `/metrics`."""
 
@@ -296,6 +313,8 @@ class EngineStats(Struct, frozen=True, kw_only=True):
     """Draft tokens accepted since the start."""
     steps: int = 0
     """Steps of the engine since the start; an engine that does not count them always reports 0."""
+    cache_tiers: Mapping[str, CacheTierStats] = {}
+    """Tiers of ``--kv-offload-memory`` (``ram``) and ``--kv-cache-dir`` (``disk``), by name."""
 
 
 class Progress(Struct, frozen=True):

@@ -25,6 +25,7 @@ from fllm_api.cli.param_types import (
     Number,
     Origins,
     RegisteredName,
+    Size,
     UrlPrefix,
 )
 from fllm_api.cli.secrets import hash_keys
@@ -195,6 +196,21 @@ ENGINE_OPTIONS = [
         ["--enable-prefix-caching/--no-enable-prefix-caching"],
         default=True,
         help="Reuse the KV cache of common prompt prefixes.",
+    ),
+    _engine(
+        ["--kv-offload-memory"],
+        type=Size(),
+        show_default="none",
+        help="RAM, such as 2GiB, for blocks that leave the KV cache. They are reused like those in it.",
+    ),
+    _engine(
+        ["--kv-cache-dir"],
+        type=click.Path(file_okay=False, resolve_path=True),
+        show_default="none",
+        help="Directory for such blocks, reused after a restart and by other engines.",
+    ),
+    _engine(
+        ["--kv-cache-dir-size"], type=Size(), default="10GiB", help="Maximum size of all blocks in there."
     ),
     _engine(
         ["--prefix-cache-isolation"],

@@ -8,6 +8,7 @@ import msgspec
 import rich_click as click
 from msgspec import Struct
 
+from fllm.byte_sizes import parse_size
 from fllm.config import Device, PluginConfig
 from fllm.errors import FllmError
 from fllm.model.devices import parse_devices
@@ -51,6 +52,19 @@ class Number(click.FloatRange):
     """A number of a range, which messages call a number."""
 
     name = "number"
+
+
+class Size(click.ParamType[int]):
+    """A number of bytes, such as ``2GiB``."""
+
+    name = "SIZE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Parse the size. A number in the configuration file counts bytes."""
+        try:
+            return parse_size(str(value))
+        except ValueError as error:
+            self.fail(f"{value!r} is not valid; {error}", param, ctx)
 
 
 class NonEmptyText(click.ParamType[str]):

@@ -69,6 +69,7 @@ def settings_from_options(
             "--prefix-cache-isolation key requires API keys (--api-key-file, --api-key): "
             "an address does not identify a client"
         )
+    _check_offload(options)
     source = _locate_model(options["model"])
     _check_revision(options["revision"], source)
     devices = options["devices"] or ()
@@ -225,6 +226,13 @@ def _check_implied_flags(options: Mapping[str, Any], plugins: Plugins) -> None:
             raise ConfigError(
                 f"{_flag(flag)} requires {_flag(parser)} NAME, not {NO_PARSER} (registered: {registered})"
             )
+
+
+def _check_offload(options: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` if there is no prefix cache whose blocks could be kept."""
+    for name in ("kv_offload_memory", "kv_cache_dir"):
+        if options[name] is not None and not options["enable_prefix_caching"]:
+            raise ConfigError(f"{_flag(name)} has no effect with --no-enable-prefix-caching")
 
 
 def _locate_model(model: str | None) -> ModelSource:

@@ -6,7 +6,9 @@ from fllm.batching.pooling_backend import BatchedPoolingBackend
 from fllm.batching.pooling_runner import PoolingRow, PoolingRunner
 from fllm.batching.runner import (
     AppliesAdapters,
+    KVFormat,
     ModelRunner,
+    MovesBlocks,
     PromptImages,
     Row,
     RunnerCapabilities,
@@ -21,7 +23,9 @@ __all__ = [
     "BatchLimits",
     "BatchedBackend",
     "BatchedPoolingBackend",
+    "KVFormat",
     "ModelRunner",
+    "MovesBlocks",
     "PoolingRow",
     "PoolingRunner",
     "PromptImages",

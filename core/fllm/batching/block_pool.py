@@ -37,6 +37,7 @@ class BlockPool:
         self._block_of: dict[bytes, int] = {}
         self._changes: dict[bytes, bool] | None = None
         """Whether each hash that has changed can be found now; ``None``: changes are not recorded."""
+        self._evicted: list[tuple[int, bytes]] | None = None
 
     @property
     def num_free(self) -> int:
@@ -115,11 +116,29 @@ class BlockPool:
         gained = [block_hash for block_hash, found in changes.items() if found]
         return CacheChanges(gained=gained, lost=[each for each, found in changes.items() if not found])
 
+    def record_evicted(self) -> None:
+        """Record from now on the blocks that are evicted to make room, for `take_evicted`."""
+        self._evicted = []
+
+    def take_evicted(self) -> list[tuple[int, bytes]]:
+        """Return the blocks evicted to make room since the last call, with their hashes.
+
+        Their content is valid until the next batch.
+        """
+        evicted, self._evicted = self._evicted or [], []
+        return evicted
+
+    def idle_hashes(self) -> abc.Iterator[bytes]:
+        """Yield the hashes of the cached blocks, the least recently used first."""
+        return (self._hash_of[block] for block in self._cached)
+
     def _allocate(self) -> int:
         if self._empty:
             block = self._empty.pop()
         else:
             block, _ = self._cached.popitem(last=False)
+            if self._evicted is not None:
+                self._evicted.append((block, self._hash_of[block]))
             self.evict(block)
         self._ref_counts[block] = 1
         return block

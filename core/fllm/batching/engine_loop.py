@@ -12,9 +12,11 @@ from queue import Empty, SimpleQueue
 from msgspec.structs import replace
 
 from fllm.batching.block_pool import BlockPool
+from fllm.batching.kv_offload import KVOffload, check_offload, open_offload
+from fllm.batching.kv_offload.offload import IDLE_SECONDS
 from fllm.batching.limits import BatchLimits, context_length
 from fllm.batching.ngram_drafter import NgramDrafter
-from fllm.batching.runner import AppliesAdapters, ModelRunner, PromptImages, check_runner
+from fllm.batching.runner import AppliesAdapters, ModelRunner, MovesBlocks, PromptImages, check_runner
 from fllm.batching.scheduler import Outcome, Scheduler
 from fllm.batching.token_filter import TokenFilter
 from fllm.config import BackendConfig, LoraAdapter
@@ -30,15 +32,18 @@ MAX_CONSECUTIVE_FAILURES = 5
 """Number of batches that may fail in a row: then the device is considered broken, and the engine ends."""
 
 
-GRAMMAR_CHECK_SECONDS = 0.1
-"""Seconds between two looks at slow grammars while all sequences wait for them."""
+CHECK_SECONDS = 0.1
+"""Seconds between two looks at slow grammars and disks while all sequences wait for them."""
+IDLE_TURN_SECONDS = 0.02
+"""Seconds between two turns of saving blocks while there is nothing else to do."""
 
 
 class EngineLoop:
     """Runs the engine. `load` and then `run` are called in the engine thread, all other methods in any."""
 
     _scheduler: Scheduler
-    """Set by `load`."""
+    """Set by `load`, like the pool."""
+    _pool: BlockPool
 
     def __init__(
         self,
@@ -56,13 +61,15 @@ class EngineLoop:
             raise ConfigError("--speculative-config: this backend can't verify drafts; leave it out")
         if config.enable_lora and not isinstance(runner, AppliesAdapters):
             raise ConfigError(f"--enable-lora, --lora-modules: {NO_ADAPTERS}")
+        self._offloads = check_offload(config, runner)
+        self._offload: KVOffload | None = None
         self._commands: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._report_cache = report_cache
         """Receives the changes of the prefix cache after each step."""
         self._failures = 0
         self._steps = 0
         self._stalled = False
-        """Whether all sequences wait for their grammars."""
+        """Whether all sequences wait for their grammars, or for blocks from the disk."""
         self.mask_worker = MaskWorker(partial(self._commands.put, _wake))
         self.step: int | None = None
         """Number of the current step; ``None`` between two steps."""
@@ -85,6 +92,7 @@ class EngineLoop:
         )
         if self._report_cache is not None:
             self._pool.record_changes()
+        self._offload = self._open_offload(card)
         self._scheduler = Scheduler(
             self._pool,
             limits,
@@ -93,6 +101,7 @@ class EngineLoop:
             eos_token_ids=card.eos_token_ids,
             drafter=None if speculation is None else partial(NgramDrafter, speculation),
             recurrent=card.recurrent,
+            offload=self._offload,
         )
         runtime = {
             "num_speculative_tokens": speculation.num_speculative_tokens if speculation else 0,
@@ -125,7 +134,11 @@ class EngineLoop:
                 if self._failures == MAX_CONSECUTIVE_FAILURES:
                     raise BackendError(f"{MAX_CONSECUTIVE_FAILURES} batches failed in a row")
         finally:
-            self._runner.close()
+            try:
+                if self._offload is not None:
+                    self._offload.close(self._pool)
+            finally:
+                self._runner.close()
 
     def submit(
         self,
@@ -181,18 +194,37 @@ class EngineLoop:
     def _process_commands(self) -> bool:
         """Run all queued commands; wait for one if there is nothing to schedule. Return False after `end`.
 
-        While all sequences wait for their grammars, do not wait for long.
+        While all sequences wait for their grammars or blocks, do not wait for long. While there is nothing
+        to do, save idle blocks.
         """
+        timeout = IDLE_SECONDS
         while True:
-            block = self._stalled or not self._scheduler.busy
+            idle = not self._stalled and not self._scheduler.busy
+            saves = idle and self._offload is not None and not self._offload.saved
             try:
-                command = self._commands.get(block, GRAMMAR_CHECK_SECONDS if self._stalled else None)
+                command = self._commands.get(
+                    self._stalled or idle, CHECK_SECONDS if self._stalled else timeout if saves else None
+                )
             except Empty:
-                return True
+                if not idle or self._offload is None:
+                    return True
+                self._offload.save_idle(self._pool)
+                timeout = IDLE_TURN_SECONDS
+                continue
             if command is None:
                 return False
             command()
             self._stalled = False
+
+    def _open_offload(self, card: ModelCard) -> KVOffload | None:
+        """Return the tiers below the prefix cache, if the options ask for them and the model has blocks."""
+        if not self._offloads:
+            return None
+        if card.recurrent:
+            log.warning("--kv-offload-memory and --kv-cache-dir are ignored: the model has a recurrent state")
+            return None
+        assert isinstance(self._runner, MovesBlocks), "the configuration was checked"
+        return open_offload(self._config, self._runner, partial(self._commands.put, _wake))
 
     def _step(self) -> list[tuple[str, Outcome]]:
         """Execute one batch. If it fails, its sequences fail, and the engine goes on."""
@@ -202,6 +234,8 @@ class EngineLoop:
         self._stalled = not batch.rows and self._scheduler.busy
         if not batch.rows:
             return outcomes
+        if self._offload is not None:
+            self._offload.step_begins()
         try:
             outcomes += self._scheduler.complete(batch, self._runner.execute(batch.rows))
             self._failures = 0

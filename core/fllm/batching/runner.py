@@ -168,6 +168,37 @@ class AppliesAdapters(Protocol):
         ...
 
 
+class KVFormat(Struct, frozen=True, kw_only=True):
+    """What the bytes of a block are."""
+
+    block_bytes: int
+    """Number of bytes of each block."""
+    identity: abc.Mapping[str, str]
+    """By name, everything that decides which bytes a block has for given tokens: the weights, their
+    quantization, the code that computes them, the type and layout of the KV cache. A runner can read the
+    blocks of any other that has an equal identity, also in another process."""
+
+
+@runtime_checkable
+class MovesBlocks(Protocol):
+    """A `ModelRunner` whose blocks can be copied: ``--kv-offload-memory`` and ``--kv-cache-dir`` need it.
+
+    Called between two batches, in the thread of the runner.
+    """
+
+    def kv_format(self) -> KVFormat:
+        """Return what its blocks are. Called once, after `ModelRunner.allocate`."""
+        ...
+
+    def read_blocks(self, blocks: abc.Sequence[int]) -> abc.Sequence[bytes]:
+        """Return copies of the keys and values of all layers, for each block `KVFormat.block_bytes`."""
+        ...
+
+    def write_blocks(self, blocks: abc.Sequence[int], data: abc.Sequence[bytes | memoryview]) -> None:
+        """Replace the content of blocks by what `read_blocks` has returned."""
+        ...
+
+
 def check_runner(runner: object) -> None:
     """Raise `ConfigError` unless ``runner`` has every member of `ModelRunner`."""
     if not isinstance(runner, ModelRunner):

@@ -8,6 +8,7 @@ Terms:
 - The *prefix cache* finds full blocks that already hold the same tokens.
 - A grammar may *force* tokens, which need not be sampled. A row computes them like a chunk of a prompt,
   within the prefill budget, and samples the token after them.
+- *Tiers* in RAM and on disk hold blocks that left the prefix cache (`fllm.batching.kv_offload`).
 - Some models compute a sequence differently once it is *long* (`ModelCard.long_context_start`). Then all its
   tokens are computed again. Blocks of long sequences are cached apart from those of short ones.
 - A decode row may carry *drafts*: guesses of the next tokens, which the same step verifies. Accepted drafts
@@ -39,6 +40,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from fllm.batching.block_pool import BlockPool
+from fllm.batching.kv_offload import Found, KVOffload
 from fllm.batching.limits import BatchLimits
 from fllm.batching.ngram_drafter import Drafter
 from fllm.batching.runner import PromptImages, Row, Sampled
@@ -86,6 +88,7 @@ class Scheduler:
         eos_token_ids: Iterable[int] = (),
         drafter: Callable[[], Drafter] | None = None,
         recurrent: bool = False,
+        offload: KVOffload | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pool = pool
@@ -96,12 +99,17 @@ class Scheduler:
         self._drafter = drafter
         self._recurrent = recurrent
         """Whether a sequence can't go back by a token: see `ModelCard.recurrent`."""
+        self._offload = offload
+        if offload is not None:
+            pool.record_evicted()
         self._clock = clock
         self._last_concurrent_at = -math.inf
         """Time of the latest step with more than one sequence."""
         self._waiting = WaitingQueue()
         self._running: dict[str, Sequence] = {}
         self._free_slots = list(range(limits.max_num_seqs))
+        self._fetching: dict[str, Sequence] = {}
+        """Sequences that wait for their blocks from the disk."""
         self._constrained: dict[str, Sequence] = {}
         """Sequences with a grammar, whether they run or wait."""
         self._starting: dict[str, Sequence] = {}
@@ -115,13 +123,13 @@ class Scheduler:
     @property
     def busy(self) -> bool:
         """Whether there is something to schedule."""
-        return bool(self._running or self._waiting)
+        return bool(self._running or self._waiting or self._fetching)
 
     def status(self) -> EngineStats:
         """Return gauges and totals. Any thread may call this."""
         return EngineStats(
             running=len(self._running),
-            waiting=len(self._waiting),
+            waiting=len(self._waiting) + len(self._fetching),
             kv_blocks=self._pool.num_blocks,
             kv_blocks_used=self._pool.num_blocks - self._pool.num_free,
             prefix_queries=self._prefix_queries,
@@ -129,6 +137,7 @@ class Scheduler:
             preemptions=self._preemptions,
             drafted=self._drafted,
             accepted=self._accepted,
+            cache_tiers={} if self._offload is None else self._offload.stats(),
         )
 
     def add(
@@ -178,7 +187,7 @@ class Scheduler:
         if sequence := self._running.get(request_id):
             self._stop_running(sequence)
         else:
-            sequence = self._waiting.remove(request_id)
+            sequence = self._fetching.pop(request_id, None) or self._waiting.remove(request_id)
         if sequence is not None:
             self._free_blocks(sequence)
             self._unaccepted.pop(request_id, None)
@@ -208,8 +217,9 @@ class Scheduler:
     def schedule(self) -> Batch:
         """Return the next batch: one token of each sequence that decodes, then chunks of prompts.
 
-        It is empty if all sequences wait for their grammars.
+        It is empty if all sequences wait for their grammars, or for their blocks from the disk.
         """
+        self._end_fetches()
         if len(self._running) + len(self._waiting) > 1:
             self._last_concurrent_at = self._clock()
         self._admit_newcomers()
@@ -221,6 +231,8 @@ class Scheduler:
         prefilling = [s for s in ready if s.remaining > 1] + self._admit()
         for sequence in decoding[: batch.token_budget]:
             self._schedule_row(sequence, 1, batch, self._draft(sequence, batch.token_budget))
+        if self._offload is not None:
+            self._offload.save_evicted(self._pool)
         if prefilling and batch.token_budget:
             self._prefill(prefilling, batch)
         return batch
@@ -293,6 +305,8 @@ class Scheduler:
         admitted = []
         while len(self._running) < self._limits.max_num_seqs:
             sequence = self._waiting.first()
+            if sequence is not None and self._begin_fetch(sequence):
+                continue
             if sequence is None or not (self._fits_adapter(sequence) and self._allocate_blocks(sequence)):
                 break
             self._waiting.pop()
@@ -400,7 +414,29 @@ class Scheduler:
             sequence.prompt_logprobs = []
         sequence.forced_logprobs = []
 
+    def _begin_fetch(self, sequence: Sequence) -> bool:
+        """Let a sequence wait for its blocks if only the disk has them. Others go on meanwhile."""
+        if self._offload is None or sequence.looked_up or sequence.adapter:
+            return False
+        sequence.looked_up = True
+        size = self._pool.block_size
+        hashes = sequence.hash_blocks(sequence.first_needed // size, size)
+        sequence.fetch = self._offload.fetch(hashes, self._pool, size)
+        if sequence.fetch is None:
+            return False
+        self._waiting.remove(sequence.id)
+        self._fetching[sequence.id] = sequence
+        return True
+
+    def _end_fetches(self) -> None:
+        """Move the sequences back to the queue whose blocks are there, or took too long."""
+        for sequence in reversed(list(self._fetching.values())):
+            if self._offload and sequence.fetch and self._offload.expired(sequence.fetch):
+                del self._fetching[sequence.id]
+                self._waiting.add_first(sequence)
+
     def _free_blocks(self, sequence: Sequence) -> None:
+        sequence.fetch = None
         self._pool.free(sequence.block_table)
         sequence.block_table = []
         sequence.computed = 0
@@ -419,6 +455,7 @@ class Scheduler:
             elif token_cost(sequence.computed) > budget - reserved:
                 continue
             self._reuse_cached(sequence)
+            self._restore(sequence)
             cost = token_cost(sequence.computed)
             limit = sequence.chunk_limit - (sequence.id in self._starting)
             together = sequence.first_row_end - sequence.computed
@@ -446,6 +483,33 @@ class Scheduler:
             self._pool.free(sequence.block_table[start:end])
             sequence.block_table[start:end] = cached
             sequence.computed = end * self._pool.block_size
+
+    def _restore(self, sequence: Sequence) -> None:
+        """Copy blocks with the same tokens from the tiers; between them, reuse those of the pool."""
+        if self._offload is None:
+            return
+        size, start = self._pool.block_size, sequence.computed // self._pool.block_size
+        found: list[int | Found] = []
+        for block_hash in sequence.hash_blocks(sequence.first_needed // size, size)[start:]:
+            [*cached] = self._pool.find_cached([block_hash])
+            each = cached[0] if cached else self._offload.find(block_hash, sequence.fetch)
+            if each is None:
+                break
+            found.append(each)
+        sequence.fetch = None
+        if (start + len(found)) * size < max(sequence.first_row_end, sequence.computed + 1):
+            return
+        table, restored = sequence.block_table, list[tuple[int, Found]]()
+        for index, each in enumerate(found, start):
+            if isinstance(each, int):
+                self._pool.ref([each])
+                self._pool.free([table[index]])
+                table[index] = each
+            else:
+                restored.append((table[index], each))
+                self._pool.cache(table[index], sequence.block_hashes[index])
+        self._offload.restore(restored, size)
+        sequence.computed = (start + len(found)) * size
 
     def _find_cached(self, sequence: Sequence) -> list[int]:
         """Return the cached blocks that hold the tokens of the sequence after those computed.
@@ -508,6 +572,8 @@ class Scheduler:
             block_hashes = sequence.hash_blocks(end // size, size)
             for index in range(start // size, end // size):
                 self._pool.cache(sequence.block_table[index], block_hashes[index])
+            if self._offload is not None and sequence.adapter:
+                self._offload.exclude(block_hashes[start // size :])
 
     def _draft(self, sequence: Sequence, token_budget: int) -> list[int]:
         """Return drafts for a sequence that decodes, if few sequences run.

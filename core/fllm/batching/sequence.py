@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from fllm.batching.block_hashes import BlockHasher, hash_root
+from fllm.batching.kv_offload import Fetch
 from fllm.batching.ngram_drafter import Drafter
 from fllm.batching.runner import PromptImages
 from fllm.batching.token_filter import TokenFilter
@@ -51,6 +52,10 @@ class Sequence(Struct, kw_only=True, eq=False):
     computed: int = 0
     block_hashes: list[bytes] = []
     """Hashes of its first full blocks, as far as they were needed."""
+    looked_up: bool = False
+    """Whether its blocks were looked up in the tiers of the prefix cache, before it ran."""
+    fetch: Fetch | None = None
+    """Its blocks that come from the disk."""
     queue_time: float | None = None
     """Seconds from its arrival to its first row; ``None`` before."""
     cached_tokens: int = 0

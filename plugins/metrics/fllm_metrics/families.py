@@ -27,6 +27,13 @@ class Families:
         family.add_metric(self._values, value)
         return family
 
+    def gauges(self, name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
+        """Return a gauge with a series for each value of an additional label."""
+        family = GaugeMetricFamily(self._prefix + name, text, labels=[*self._names, label])
+        for value, number in values.items():
+            family.add_metric([*self._values, value], number)
+        return family
+
     def counter(self, name: str, text: str, total: float) -> Metric:
         """Return a counter; ``_total`` is added to its name."""
         family = CounterMetricFamily(self._prefix + name, text, labels=self._names)

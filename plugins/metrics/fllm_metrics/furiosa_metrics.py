@@ -87,6 +87,28 @@ class FuriosaPage(Collector):
         ):
             yield self._make.counter(name, text, total)
 
+        yield from self._cache_tiers()
+
+    def _cache_tiers(self) -> Iterator[Metric]:
+        tiers, make = self._state.status.cache_tiers, self._make
+        if not tiers:
+            return
+        for name, text, field in (
+            ("kv_offload_hits", "Prompt tokens restored from a tier below the KV cache", "hits"),
+            ("kv_offload_misses", "Prompt tokens that neither it nor a tier above had", "misses"),
+            ("kv_offload_read_bytes", "Bytes read from the disk", "read_bytes"),
+            ("kv_offload_written_bytes", "Bytes written to the disk", "written_bytes"),
+            ("kv_offload_dropped_blocks", "Blocks that could not be written in time", "dropped_blocks"),
+        ):
+            totals = {tier: getattr(stats, field) for tier, stats in tiers.items()}
+            yield make.counters(name, text, "tier", totals)
+        for name, text, field in (
+            ("kv_offload_used_bytes", "Bytes of the blocks in a tier", "used_bytes"),
+            ("kv_offload_limit_bytes", "Maximum of used_bytes", "limit_bytes"),
+        ):
+            values = {tier: getattr(stats, field) for tier, stats in tiers.items()}
+            yield make.gauges(name, text, "tier", values)
+
     def _gaps(self) -> Iterator[Metric]:
         for name, text, bounds in (
             ("time_per_output_token_seconds", "Between two outputs of a request", buckets.OUTPUT_TOKEN),

@@ -45,6 +45,8 @@ _UPSTREAM_OPTIONS = (
     "max_num_seqs",
     "max_num_batched_tokens",
     "enable_prefix_caching",
+    "kv_offload_memory",
+    "kv_cache_dir",
     "speculative_config",
 )
 """Fields of `BackendConfig` that are settings of the upstream server."""

@@ -42,6 +42,8 @@ _COMPILED_OPTIONS = (
     "model_impl",
     "seed",
     "enable_prefix_caching",
+    "kv_offload_memory",
+    "kv_cache_dir",
     "speculative_config",
 )
 """Fields of `BackendConfig` that the compiled bundle or the engine determines."""

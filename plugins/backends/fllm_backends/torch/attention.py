@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cached_property
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -18,6 +19,9 @@ from torch import Tensor
 
 from fllm.batching.runner import Row
 from fllm_backends.checkpoints.architecture import Architecture
+
+_COPIED_BLOCKS = 64
+"""Number of blocks that are gathered at once when they are copied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,48 @@ class KVCache:
         size = len(self._layers), self._slots, layer.kv_heads
         keys, values = self._keys.whole, self._values.whole
         return keys.view(*size, layer.key_dim).numpy(), values.view(*size, layer.value_dim).numpy()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of keys and values."""
+        return self._keys.whole.dtype
+
+    @property
+    def layout(self) -> tuple[tuple[int, int, int, int], ...]:
+        """Runs of equal layers: how many, and kv_heads, key_dim and value_dim of each."""
+        return tuple((len([*run]), *shape) for shape, run in groupby(astuple(each) for each in self._layers))
+
+    @property
+    def block_bytes(self) -> int:
+        """Number of bytes of the keys and values of a block."""
+        elements = sum(layer.elements for layer in self._layers)
+        return elements * self.block_size * self._keys.whole.element_size()
+
+    def read_blocks(self, blocks: Sequence[int]) -> list[bytes]:
+        """Return copies of blocks: the keys of all layers, then their values."""
+        copies: list[bytes] = []
+        for start in range(0, len(blocks), _COPIED_BLOCKS):
+            chosen = torch.tensor(blocks[start : start + _COPIED_BLOCKS], device=self._keys.whole.device)
+            pieces = [store.index_select(0, chosen).flatten(1) for store in self._stores()]
+            rows = torch.cat(pieces, 1).view(torch.uint8).cpu().numpy()
+            copies += [row.tobytes() for row in rows]
+        return copies
+
+    def write_blocks(self, blocks: Sequence[int], data: Sequence[bytes | memoryview]) -> None:
+        """Replace the content of blocks by copies that `read_blocks` has returned."""
+        whole = self._keys.whole
+        stores = self._stores()
+        sizes = [store[0].numel() for store in stores]
+        for start in range(0, len(blocks), _COPIED_BLOCKS):
+            part = slice(start, start + _COPIED_BLOCKS)
+            chosen = torch.tensor(blocks[part], device=whole.device)
+            rows = np.stack([np.frombuffer(each, dtype=np.uint8) for each in data[part]])
+            values = torch.from_numpy(rows).view(whole.dtype).to(whole.device)
+            for store, piece in zip(stores, torch.split(values, sizes, 1), strict=True):
+                store.index_copy_(0, chosen, piece.view(len(rows), *store.shape[1:]))
+
+    def _stores(self) -> list[Tensor]:
+        return [part for part in (*self._keys.parts, *self._values.parts) if part.numel()]
 
     def write(self, index: int, slots: Tensor, keys: Tensor, values: Tensor) -> None:
         """Store [tokens, kv_heads, dim] at [tokens] slots, which are block * block_size + offset."""

@@ -75,6 +75,8 @@ def _check_pooling_options(torch_config: TorchConfig, config: BackendConfig) -> 
         "--model-impl native": torch_config.model_impl == "native",
         "--speculative-config": torch_config.drafts,
         "--enable-lora": torch_config.enable_lora or bool(config.lora_modules),
+        "--kv-offload-memory": config.kv_offload_memory is not None,
+        "--kv-cache-dir": config.kv_cache_dir is not None,
         "--backend-option kv_cache_memory": torch_config.kv_cache_memory is not None,
     }
     for option, is_given in given.items():

@@ -30,6 +30,11 @@ class Executor:
         self._eos = eos
         self._device = model.device
 
+    @property
+    def cache(self) -> KVCache:
+        """The KV cache."""
+        return self._cache
+
     @torch.inference_mode()
     def execute(self, batch: Sequence[Row]) -> list[Sampled]:
         """Run one batch; see `fllm.batching.runner.ModelRunner.execute`."""

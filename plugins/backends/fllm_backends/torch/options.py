@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from fllm.byte_sizes import parse_size
 from fllm.config import BackendConfig, Device, LoadFormat, ModelImpl
 from fllm.errors import ConfigError
 from fllm.model import ModelSource, locate
@@ -16,10 +16,6 @@ from fllm_backends.torch.quantized.serving import SERVED
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 DEVICES = ("cuda", "cpu")
-MAX_SIZE = 2**60
-"""Maximum number of bytes that an option can name."""
-_UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1024, "mi": 1024**2, "gi": 1024**3}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]?i?)b?", re.IGNORECASE)
 
 
 class TorchOptions(Struct, frozen=True, kw_only=True):
@@ -110,14 +106,7 @@ def _device(devices: tuple[Device, ...]) -> Device | None:
 
 
 def _size(text: str | None) -> int | None:
-    if text is None:
-        return None
-    match = _SIZE.fullmatch(text.strip())
-    if not match or match[2].lower() not in _UNITS:
-        raise ConfigError(f"--backend-option kv_cache_memory={text!r}: expected a size such as 2GiB")
-    size = float(match[1]) * _UNITS[match[2].lower()]
-    if not 1 <= size <= MAX_SIZE:
-        raise ConfigError(
-            f"--backend-option kv_cache_memory={text!r}: expected 1 byte to {MAX_SIZE >> 50} PiB"
-        )
-    return int(size)
+    try:
+        return None if text is None else parse_size(text)
+    except ValueError as error:
+        raise ConfigError(f"--backend-option kv_cache_memory={text!r}: {error}") from None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec.structs import replace
 
-from fllm.batching import PromptImages, Row, RunnerCapabilities, Sampled, check_length
+from fllm.batching import KVFormat, PromptImages, Row, RunnerCapabilities, Sampled, check_length
 from fllm.config import Device, LoraAdapter
 from fllm.errors import ConfigError, RequestError
 from fllm.values import ModelCard, PreparedImages, Progress
@@ -43,6 +43,7 @@ from fllm_backends.torch.quantized.serving import (
 if TYPE_CHECKING:
     import torch
 
+    from fllm_backends.torch.attention import KVCache
     from fllm_backends.torch.checkpoint import Checkpoint
     from fllm_backends.torch.executor import Executor
     from fllm_backends.torch.gguf_source import GGUFSource
@@ -69,6 +70,7 @@ class TorchRunner:
     _blocks: Counter[str] | None = None
     _packed = False
     _card: ModelCard
+    _files: LocalModel
     _executor: Executor | None = None
     _images: ImageProcessor | None = None
     _image_token: int | None = None
@@ -101,6 +103,7 @@ class TorchRunner:
             progress=progress,
             check=partial(self._check, device=device),
         )
+        self._files = model
         described = self._check(model.directory, device, model.gguf)
         with out_of_memory(f"the weights do not fit into the memory of {device}"):
             if isinstance(described, Architecture):
@@ -194,6 +197,27 @@ class TorchRunner:
         if self._device.kind == "cpu" and self._config.kv_cache_memory is None:
             return max(_MIN_FULL_SEQUENCES * full, self._max_num_seqs * typical)
         return self._max_num_seqs * full
+
+    def kv_format(self) -> KVFormat:
+        """Return what the blocks of the KV cache are. Raise `ModelError` if the model's files are gone."""
+        from fllm_backends.torch.kv_identity import kv_identity
+
+        cache = self._cache
+        identity = kv_identity(self._files, self._model, cache, self._config)
+        return KVFormat(block_bytes=cache.block_bytes, identity=identity)
+
+    def read_blocks(self, blocks: Sequence[int]) -> Sequence[bytes]:
+        """Return copies of blocks of the KV cache."""
+        return self._cache.read_blocks(blocks)
+
+    def write_blocks(self, blocks: Sequence[int], data: Sequence[bytes | memoryview]) -> None:
+        """Replace the content of blocks by what `read_blocks` has returned."""
+        self._cache.write_blocks(blocks, data)
+
+    @property
+    def _cache(self) -> KVCache:
+        assert self._executor, "blocks exist after allocate"
+        return self._executor.cache
 
     def read_adapter(self, adapter: LoraAdapter) -> Callable[[], None]:
         """Read a LoRA adapter. Raise `ModelError` if it is invalid or does not fit the model."""
