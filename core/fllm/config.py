@@ -122,6 +122,21 @@ class BackendConfig(Struct, frozen=True, kw_only=True):
     """Seconds after which an engine that does not respond, or does not finish a step, is killed."""
 
 
+class EngineNetwork(Struct, frozen=True, kw_only=True):
+    """How engines that run elsewhere connect to the server."""
+
+    listen: tuple[str, int] | None = None
+    """Address and port to listen on; 0: a free port. ``None``: as the placement needs."""
+    advertise: tuple[str, int | None] | None = None
+    """Address, and port if it differs, to which engines connect. ``None``: where the server listens."""
+    tls: bool = False
+    """Encrypt the connections, with a certificate that the server makes at its start."""
+    certfile: str | None = None
+    """Encrypt them with this certificate (PEM)."""
+    keyfile: str | None = None
+    """Its key. ``None``: it is in ``certfile``."""
+
+
 class MetricsConfig(Struct, frozen=True, kw_only=True):
     """Settings of metrics, logs of requests, and traces."""
 

@@ -56,7 +56,7 @@ async def _serve(
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, settings.server)
     async with AsyncExitStack() as stack:
         with report_progress() as on_progress:
-            engine_host = EngineHost(plugins.placements.load)
+            engine_host = EngineHost(plugins.placements.load, settings.engine_network)
             stack.push_async_callback(engine_host.close)
             context = BackendContext(
                 progress=on_progress,

@@ -17,6 +17,7 @@ from fllm.plugins.parser_detection import AUTO, NO_PARSER
 from fllm_api.cli.config_file import read_config
 from fllm_api.cli.param_types import (
     Devices,
+    HostPort,
     Integer,
     Json,
     KeyValue,
@@ -183,6 +184,32 @@ ENGINE_OPTIONS = [
         ["--resume/--no-resume"],
         default=True,
         help="If an engine ends, another replica continues its outputs. --no-resume: they end with an error.",
+    ),
+    _engine(
+        ["--engine-listen"],
+        type=HostPort(),
+        show_default="as the placement needs",
+        help="Address on which engines of other processes connect. Port 0: a free port.",
+    ),
+    _engine(
+        ["--engine-advertise"],
+        type=HostPort(port_required=False),
+        show_default="where it listens",
+        help="Address at which engines reach this server, behind a gateway for example.",
+    ),
+    _engine(
+        ["--engine-tls"],
+        is_flag=True,
+        help="Encrypt the connections of engines, with a certificate made at the start.",
+    ),
+    _engine(
+        ["--engine-certfile"], type=FILE, help="PEM file with the certificate for the connections of engines."
+    ),
+    _engine(
+        ["--engine-keyfile"],
+        type=FILE,
+        show_default="--engine-certfile",
+        help="PEM file with the key of --engine-certfile.",
     ),
     _engine(
         ["--grammar-backend"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, ClassVar
 
 import msgspec
@@ -113,6 +114,24 @@ class UrlPrefix(click.ParamType[str]):
         if prefix and (not prefix.startswith("/") or any(each in "?#%" or each.isspace() for each in prefix)):
             self.fail(f"{value!r} is not the beginning of a URL's path, such as /llm", param, ctx)
         return prefix
+
+
+class HostPort(click.ParamType[tuple[str, int | None]]):
+    """An address and a port: ``10.0.0.1:7000``, ``[::1]:7000``."""
+
+    def __init__(self, *, port_required: bool = True) -> None:
+        self.name = "HOST:PORT" if port_required else "HOST[:PORT]"
+        self._port_required = port_required
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, int | None]:
+        """Divide the text. An IPv6 address is in brackets."""
+        found = re.fullmatch(r"(?:\[([^]\s]+)\]|([^:\s\[\]]+))(?::(\d{1,5}))?", str(value))
+        port = int(found[3]) if found and found[3] else None
+        if found is None or (port or 0) > 65535 or (self._port_required and port is None):
+            self.fail(f"{value!r} is not {self.name}, such as 10.0.0.1:7000 or [::1]:7000", param, ctx)
+        return found[1] or found[2], port
 
 
 class KeyValue(click.ParamType[tuple[str, str]]):

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from fllm.config import BackendConfig, Device, LoraAdapter, MetricsConfig, PluginConfig
+from fllm.config import BackendConfig, Device, EngineNetwork, LoraAdapter, MetricsConfig, PluginConfig
 from fllm.errors import ConfigError, ModelError
 from fllm.interfaces import BackendFactory
 from fllm.model.source import ModelSource, locate
@@ -37,6 +37,9 @@ ENGINE_PROCESS = "process"
 REPLICAS = "replicas"
 """Name of the backend that divides requests among several engines."""
 
+LOCAL = "local"
+"""Name of the placement on this machine."""
+
 DEFAULT_BODIES = 8
 """Bodies of maximum size that fit into the default memory for bodies; half of it is for decoded text."""
 MIN_BODY_MEMORY = 512 * 1024 * 1024
@@ -54,6 +57,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     plugin_config: PluginConfig
     metrics: MetricsConfig
     server: ServerConfig
+    engine_network: EngineNetwork
     shutdown_timeout: float
     """Seconds that requests in flight may take after a signal."""
 
@@ -76,9 +80,9 @@ def settings_from_options(
     names = list(dict.fromkeys(options["served_model_name"] or (source.name,)))
     inner = choose_backend(plugins.backends, options["backend"], devices)
     _check_backend_options(plugins.backends, inner, dict(options["backend_option"]))
-    _check_placement_options(plugins.placements, options["placement"], dict(options["placement_option"]))
     adapters = _lora_adapters(options, names)
     backend, *chain = _wrap_backend(inner, plugins.backends, options)
+    _check_placement(plugins.placements, options, has_process=ENGINE_PROCESS in (backend, *chain))
     return Settings(
         backend=backend,
         backend_config=_fill_struct(
@@ -122,6 +126,7 @@ def settings_from_options(
             tool_call_parser=_parser(options["tool_call_parser"]),
             reasoning_parser=_parser(options["reasoning_parser"]),
         ),
+        engine_network=_engine_network(options),
         shutdown_timeout=options["shutdown_timeout"],
     )
 
@@ -165,13 +170,40 @@ def _check_backend_options(backends: Registry[BackendFactory], name: str, values
         backend_options(values, entry.options)
 
 
-def _check_placement_options(
-    placements: Registry[PlacementFactory], name: str, values: Mapping[str, str]
+def _check_placement(
+    placements: Registry[PlacementFactory], options: Mapping[str, Any], *, has_process: bool
 ) -> None:
-    """Validate the placement's options before it is imported, if it declares them."""
+    """Raise `ConfigError` if an option of the placement is invalid, or would have no effect."""
+    name, values = options["placement"], dict(options["placement_option"])
+    if name != LOCAL and not has_process:
+        raise ConfigError(f"--placement {name}: this backend does not run in a process of its own")
     entry = placements.entry(name)
     if isinstance(entry, PlacementEntry) and entry.options is not None:
         placement_options(values, entry.options)
+    network = ("engine_listen", "engine_advertise", "engine_tls", "engine_certfile", "engine_keyfile")
+    for option in network if name == LOCAL else ():
+        if options[option]:
+            raise ConfigError(
+                f"{_flag(option)}: engines of --placement {LOCAL} do not connect over a network"
+            )
+
+
+def _engine_network(options: Mapping[str, Any]) -> EngineNetwork:
+    """Return how engines connect. Raise `ConfigError` if the certificate can't be used."""
+    certfile, keyfile = options["engine_certfile"], options["engine_keyfile"]
+    if keyfile is not None and certfile is None:
+        raise ConfigError("--engine-keyfile requires --engine-certfile")
+    if certfile is not None:
+        from fllm.engine_host.tls import load_certificate
+
+        load_certificate(certfile, keyfile)
+    return EngineNetwork(
+        listen=options["engine_listen"],
+        advertise=options["engine_advertise"],
+        tls=options["engine_tls"],
+        certfile=None if certfile is None else str(certfile),
+        keyfile=None if keyfile is None else str(keyfile),
+    )
 
 
 def _devices_by_backend(backends: Registry[BackendFactory]) -> dict[str, tuple[str, ...]]:

@@ -1,4 +1,8 @@
-"""The child process: ``python -m fllm_backends.process.child FD`` serves a backend over the socket ``FD``."""
+"""The process of an engine: ``python -m fllm_backends.process.child`` serves a backend to the server.
+
+With an argument, the number of an open socket, it is a child of the server. Otherwise it reads a ticket from
+its standard input, and connects with it.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +16,10 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import aclosing
 from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 from msgspec import Raw, msgpack
@@ -27,6 +32,7 @@ from fllm import (
     BackendError,
     BackendUnavailable,
     CacheChanges,
+    ConfigError,
     EngineOutput,
     GenerateRequest,
     LoraAdapter,
@@ -35,17 +41,24 @@ from fllm import (
     ServesAdapters,
     UserError,
 )
+from fllm.concurrency.heartbeat import Heartbeat
 from fllm.containment import mapped
+from fllm.engine_host import Channel, Ticket, dial, read_ticket
 from fllm.errors import FllmError, exhausted_resource
 from fllm.interfaces import check_adapters
 from fllm.logs import REQUEST_ID, configure
 from fllm.plugins.loader import load_plugins
 from fllm_backends.process import messages
-from fllm_backends.process.channel import Channel
-from fllm_backends.process.messages import START, STATUS, ToChild
+from fllm_backends.process.messages import START, STATUS, ToChild, messages_version
 
 ORPHAN_GRACE_SECONDS = 2.0
-"""Time to exit by itself after the parent has exited."""
+"""Time to exit by itself after the server has exited."""
+
+MAX_SILENCE = 60.0
+"""Seconds without a message after which a server on another machine is gone: it sends one per second."""
+
+CLOSED: int = getattr(select, "POLLRDHUP", 0)
+"""The other end has closed the connection. Only Linux tells; elsewhere POLLHUP has to do."""
 
 PROCESS_TITLE = "furiosa-llm engine"
 """Name in lists of processes."""
@@ -61,8 +74,12 @@ log = logging.getLogger("fllm.engine")
 class EngineServer:
     """Serves the parent's requests to the inner backend, each in its own task."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_silence: float | None = None) -> None:
         self.channel: Channel[ToChild] = Channel(msgpack.Decoder(ToChild).decode, self._receive)
+        self._max_silence = max_silence
+        """Seconds without a message after which the server is gone; ``None``: the system notices."""
+        self._heard = False
+        """Whether a message has arrived since the last check."""
         self._stop_requested = asyncio.Event()
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._outputs: list[tuple[int, EngineOutput]] = []
@@ -70,7 +87,11 @@ class EngineServer:
 
     async def serve(self) -> None:
         """Stop the backend and return when the parent sends `Stop` or closes the connection."""
-        ends = [asyncio.create_task(event.wait()) for event in (self._stop_requested, self.channel.closed)]
+        ends: list[asyncio.Task[Any]] = [
+            asyncio.create_task(event.wait()) for event in (self._stop_requested, self.channel.closed)
+        ]
+        if self._max_silence is not None:
+            ends.append(asyncio.create_task(self._wait_for_silence(self._max_silence)))
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if self._backend is not None:
             await self._backend.stop()
@@ -78,7 +99,17 @@ class EngineServer:
         for task in (*ends, *self._tasks.values()):
             task.cancel()
 
+    async def _wait_for_silence(self, max_silence: float) -> None:
+        """Return when the server has sent nothing for long. It need not before the backend has started."""
+        heartbeat = Heartbeat(min(1.0, max_silence), max_silence)
+        while not heartbeat.expired:
+            await asyncio.sleep(heartbeat.interval)
+            heartbeat.record(alive=self._heard or self._backend is None)
+            self._heard = False
+        log.error("the server has sent nothing for %g s; the engine exits", max_silence)
+
     def _receive(self, message: ToChild) -> None:
+        self._heard = True
         match message:
             case messages.Generate(key=key, request=request):
                 self._run(key, self._generate(key, request))
@@ -143,6 +174,8 @@ class EngineServer:
         REQUEST_ID.set(request.http_request_id)
         async with aclosing(self._started_backend().generate(request)) as outputs:
             async for output in outputs:
+                if self.channel.congested:
+                    await self.channel.writable()
                 if output.prompt_logprobs is not None:
                     output = await self._send_prompt_logprobs(key, output)
                 if not self._outputs:
@@ -155,8 +188,12 @@ class EngineServer:
     async def _call(self, call: messages.Call) -> None:
         types = messages.METHODS[call.method]
         method = getattr(self._started_backend(), call.method)
-        result = await method(*msgpack.decode(call.arguments, type=types.arguments))
-        self.channel.send(messages.Returned(call.key, Raw(msgpack.encode(result))))
+        result = msgpack.encode(await method(*msgpack.decode(call.arguments, type=types.arguments)))
+        if len(result) > types.max_bytes:
+            raise BackendError(
+                f"the result of {call.method} has {len(result)} bytes, more than {types.max_bytes}"
+            )
+        self.channel.send(messages.Returned(call.key, Raw(result)))
 
     async def _send_prompt_logprobs(self, key: int, output: EngineOutput) -> EngineOutput:
         """Send the log-probabilities of a prompt, and return the output without them."""
@@ -164,6 +201,7 @@ class EngineServer:
         for start in range(0, len(logprobs), PART_TOKENS):
             self.channel.send(messages.PromptLogprobs(key, logprobs[start : start + PART_TOKENS]))
             await asyncio.sleep(0)
+            await self.channel.writable()
         return replace(output, prompt_logprobs=None)
 
     async def _status(self) -> None:
@@ -221,34 +259,65 @@ def _at_start(error: BaseException) -> BaseException:
     return BackendUnavailable(reason) if reason else error
 
 
-def main(descriptor: int) -> None:
-    """Serve until the parent sends `Stop` or closes the connection."""
+def main(arguments: list[str]) -> int:
+    """Serve until the server sends `Stop` or closes the connection. Return the exit status."""
     setproctitle(PROCESS_TITLE)
     for number in (signal.SIGINT, signal.SIGTERM):
         # A terminal or service manager signals the whole group, but the parent drains before it sends Stop.
         # Not SIG_IGN, because a compiler started by an engine would inherit that.
         signal.signal(number, lambda *_: None)
     configure(logging.INFO, "console")
-    connection = socket.socket(fileno=descriptor)
+    try:
+        if arguments:
+            asyncio.run(_serve_parent(socket.socket(fileno=int(arguments[0]))))
+        else:
+            ticket = read_ticket(sys.stdin.buffer)
+            _watch(_wait_for_end_of_input)
+            asyncio.run(_serve_remote(ticket))
+    except (ConfigError, BackendUnavailable) as error:
+        log.error("the engine exits: %s", error)
+        return 1
+    return 0
+
+
+async def _serve_parent(connection: socket.socket) -> None:
+    """Serve over a socket that this process has inherited."""
     connection.set_inheritable(False)
-    threading.Thread(target=_exit_with_parent, args=(descriptor,), name="orphan", daemon=True).start()
-    asyncio.run(_serve(connection))
-
-
-async def _serve(connection: socket.socket) -> None:
+    _watch(partial(_wait_for_end_of_connection, connection.fileno()))
     server = EngineServer()
     await asyncio.get_running_loop().create_unix_connection(lambda: server.channel, sock=connection)
     await server.serve()
 
 
-def _exit_with_parent(descriptor: int) -> None:
-    """Exit soon after the parent, even if the event loop hangs in the code of an engine."""
+async def _serve_remote(ticket: Ticket) -> None:
+    """Connect with a ticket, then serve."""
+    server = EngineServer(max_silence=MAX_SILENCE)
+    await dial(ticket, server.channel, messages_version())
+    _watch(partial(_wait_for_end_of_connection, server.channel.fileno()))
+    await server.serve()
+
+
+def _watch(wait: Callable[[], None]) -> None:
+    """Exit soon after ``wait`` returns, even if the event loop hangs in the code of an engine."""
+
+    def exit_afterwards() -> None:
+        wait()
+        time.sleep(ORPHAN_GRACE_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=exit_afterwards, name="orphan", daemon=True).start()
+
+
+def _wait_for_end_of_connection(descriptor: int) -> None:
     poll = select.poll()
-    poll.register(descriptor, 0)  # only POLLHUP, which is always reported
+    poll.register(descriptor, CLOSED)  # and POLLHUP, which is always reported
     poll.poll()
-    time.sleep(ORPHAN_GRACE_SECONDS)
-    os._exit(1)
+
+
+def _wait_for_end_of_input() -> None:
+    while os.read(sys.stdin.fileno(), 1):
+        pass
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    sys.exit(main(sys.argv[1:]))

@@ -7,11 +7,11 @@ import itertools
 from collections.abc import AsyncGenerator
 from typing import Any, TypeVar
 
-from msgspec import Raw, msgpack
-from msgspec.structs import replace
+from msgspec import MsgspecError, Raw, msgpack
 
 from fllm import (
     BackendContext,
+    BackendError,
     BackendUnavailable,
     EngineOutput,
     EngineStats,
@@ -19,12 +19,20 @@ from fllm import (
     ModelCard,
     PlacedEngine,
 )
-from fllm.pipeline.output_queue import OutputQueue
-from fllm.values import TokenLogprob, merge_outputs
+from fllm.engine_host import Channel
+from fllm.values import merge_outputs
 from fllm_backends.process import messages
-from fllm_backends.process.channel import Channel
 from fllm_backends.process.engine_watchdog import wait_until_lost
-from fllm_backends.process.messages import START, STATUS, Failed, ToParent
+from fllm_backends.process.messages import (
+    MAX_RESULT_BYTES,
+    START,
+    STATUS,
+    Failed,
+    ToParent,
+    decode_to_parent,
+    messages_version,
+)
+from fllm_backends.process.open_request import OpenRequest
 
 T = TypeVar("T")
 
@@ -35,6 +43,8 @@ STATUS_TIMEOUT = 5.0
 """Seconds until an engine that does not send its status counts as unavailable."""
 STOP_TIMEOUT = 10.0
 """Seconds until an engine that does not stop is killed."""
+EXIT_TIMEOUT = 10.0
+"""Seconds until an engine that was killed counts as ended, even if its placement does not say so."""
 EXIT_GRACE_SECONDS = 2.0
 """Time between the end of the connection and that of the process, in either order."""
 
@@ -49,14 +59,13 @@ class EngineProcess:
         """Why it can't serve requests now; None if it can."""
         self._exit_reason: str | None = None
         self._context = context
-        self._channel: Channel[ToParent] = Channel(msgpack.Decoder(ToParent).decode, self._receive)
+        self._channel: Channel[ToParent] = Channel(decode_to_parent, self._receive, MAX_RESULT_BYTES)
         self._process: PlacedEngine | None = None
         self._exit_task: asyncio.Task[None] | None = None
         self._health_task: asyncio.Task[None] | None = None
         self._keys = itertools.count()
-        self._queues: dict[int, OutputQueue[EngineOutput]] = {}
-        self._prompt_logprobs: dict[int, list[TokenLogprob | None]] = {}
-        """Those received so far of requests whose first output has not arrived."""
+        self._requests: dict[int, OpenRequest] = {}
+        self._max_model_len = 0
         self._calls: dict[int, asyncio.Future[Raw | Failed]] = {}
         self._card: asyncio.Future[ModelCard | Failed] | None = None
         self._status: asyncio.Future[EngineStats | Failed] | None = None
@@ -66,7 +75,7 @@ class EngineProcess:
         self._card = asyncio.get_running_loop().create_future()
         try:
             self._process = await self._context.engine_host.place(
-                CHILD_MODULE, message.config.engine_name, message.config, self._channel
+                CHILD_MODULE, message.config, self._channel, messages_version
             )
             self._exit_task = asyncio.create_task(self._wait_for_exit(self._process))
             self._channel.send(message)
@@ -80,18 +89,19 @@ class EngineProcess:
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[EngineOutput]:
         """Yield the inner backend's outputs; closing the generator aborts the request there."""
         self._require_available()
+        await self._channel.writable()
+        self._require_available()
         key = next(self._keys)
-        queue = self._queues[key] = OutputQueue()
+        opened = self._requests[key] = OpenRequest(request, self._max_model_len)
         self._channel.send(messages.Generate(key, request))
         try:
             finished = False
             while not finished:
-                output = merge_outputs(await queue.get())
+                output = merge_outputs(await opened.queue.get())
                 finished = output.finish_reason is not None
                 yield output
         finally:
-            self._prompt_logprobs.pop(key, None)
-            if self._queues.pop(key, None):
+            if self._requests.pop(key, None):
                 self._channel.send(messages.Abort(key))
 
     async def call(self, method: str, *arguments: Any) -> Any:
@@ -100,12 +110,14 @@ class EngineProcess:
         Raise what the method raises.
         """
         self._require_available()
+        await self._channel.writable()
+        self._require_available()
         key = next(self._keys)
         result: asyncio.Future[Raw | Failed] = asyncio.get_running_loop().create_future()
         self._calls[key] = result
         self._channel.send(messages.Call(key, method, Raw(msgpack.encode(arguments))))
         try:
-            return msgpack.decode(_value(await result), type=messages.METHODS[method].result)
+            return _result(method, _value(await result))
         finally:
             del self._calls[key]
             if not result.done() or result.cancelled():
@@ -161,14 +173,24 @@ class EngineProcess:
         if self._health_task is not None:
             self._health_task.cancel()
         await asyncio.wait(ends, timeout=EXIT_GRACE_SECONDS)
+        connection_lost = not exited.done()
         process.kill()
         self._channel.close()
-        await asyncio.wait(ends)
-        self.unavailable_reason = self._exit_reason or f"the engine process died ({exited.result()})"
+        await asyncio.wait(ends, timeout=EXIT_TIMEOUT)
+        self.unavailable_reason = self._exit_reason or self._describe_end(exited, connection_lost)
+        for end in ends:
+            end.cancel()
         if self._context.observer is not None:
             self._context.observer.on_exit()
-        for key in (START, STATUS, *self._queues, *self._calls):
+        for key in (START, STATUS, *self._requests, *self._calls):
             self._fail(Failed.from_error(key, BackendUnavailable(self.unavailable_reason)))
+
+    def _describe_end(self, exited: asyncio.Task[str], connection_lost: bool) -> str:
+        if self._channel.failure is not None:
+            return f"the engine process was killed: {self._channel.failure}"
+        if connection_lost:
+            return "the connection to the engine process was lost"
+        return f"the engine process died ({exited.result()})"
 
     def _require_available(self) -> None:
         if self.unavailable_reason is not None:
@@ -183,8 +205,8 @@ class EngineProcess:
                 if self._context.observer is not None:
                     self._context.observer.on_cache_change(changes)
             case messages.PromptLogprobs(key=key, logprobs=logprobs):
-                if key in self._queues:
-                    self._prompt_logprobs.setdefault(key, []).extend(logprobs)
+                if request := self._requests.get(key):
+                    request.put_prompt_logprobs(logprobs)
             case messages.Returned(key=key, result=returned):
                 self._resolve_call(key, returned)
             case messages.Status(status=status):
@@ -194,28 +216,33 @@ class EngineProcess:
             case messages.LoadProgress(progress=progress):
                 self._context.progress(progress)
             case messages.Started(card=card):
-                self.unavailable_reason = None
-                self.ready_at = asyncio.get_running_loop().time()
-                if self._context.observer is not None:
-                    self._context.observer.on_ready()
-                self._resolve_start(card)
+                if self._card is not None and not self._card.done():
+                    self._max_model_len = card.max_model_len
+                    self.ready_at = asyncio.get_running_loop().time()
+                    self.unavailable_reason = None
+                    if self._context.observer is not None:
+                        self._context.observer.on_ready()
+                    self._resolve_start(card)
 
     def _put(self, key: int, output: EngineOutput) -> None:
         # Outputs of an aborted request may still arrive for a moment.
-        if queue := self._queues.get(key):
-            if self._prompt_logprobs and (logprobs := self._prompt_logprobs.pop(key, None)):
-                output = replace(output, prompt_logprobs=logprobs)
-            queue.put(output)
+        if request := self._requests.get(key):
+            try:
+                request.put(output)
+            except BackendError as error:
+                self._fail(Failed.from_error(key, error))
+                self._channel.send(messages.Abort(key))
+                return
             if output.finish_reason:
-                del self._queues[key]
+                del self._requests[key]
 
     def _fail(self, failure: Failed) -> None:
         if failure.key == START:
             self._resolve_start(failure)
         elif failure.key == STATUS:
             self._resolve_status(failure)
-        elif queue := self._queues.pop(failure.key, None):
-            queue.fail(failure.error())
+        elif request := self._requests.pop(failure.key, None):
+            request.queue.fail(failure.error())
         else:
             self._resolve_call(failure.key, failure)
 
@@ -231,6 +258,17 @@ class EngineProcess:
         request, self._status = self._status, None
         if request is not None:
             request.set_result(result)
+
+
+def _result(method: str, encoded: Raw) -> Any:
+    """Return the result of a call; raise `BackendError` if it is invalid."""
+    types = messages.METHODS[method]
+    try:
+        if len(memoryview(encoded)) > types.max_bytes:
+            raise ValueError(f"it has more than {types.max_bytes} bytes")
+        return msgpack.decode(encoded, type=types.result)
+    except (MsgspecError, ValueError) as error:
+        raise BackendError(f"the engine's result of {method} is invalid: {error}") from error
 
 
 def _value(result: T | Failed) -> T:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from functools import cache
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated, Any, NamedTuple
 
-from msgspec import Raw, Struct
+import msgspec
+from msgspec import Meta, Raw, Struct, msgpack
 
 from fllm import (
     BackendConfig,
@@ -29,6 +33,14 @@ START = -1
 """Key of the response to `Start`."""
 STATUS = -2
 """Key of the response to `GetStatus`; only one such request is in flight."""
+
+
+MAX_RESULT_BYTES = 128 << 20
+"""Maximum size of the result of a `Call`, which holds vectors: twice 2,048 vectors of 8,192 values."""
+MAX_MESSAGE_BYTES = 16 << 20
+"""Maximum size of other messages of an engine. Decoded, a message takes up to 60 times as much memory."""
+MAX_OUTPUTS = 1 << 16
+"""Maximum number of outputs in one message."""
 
 
 class Message(Struct, frozen=True, tag=True, array_like=True):
@@ -101,7 +113,7 @@ class CacheChanged(Message, frozen=True):
 class Outputs(Message, frozen=True):
     """To the parent: all outputs that became ready together, with their keys. Batching keeps tokens cheap."""
 
-    outputs: list[tuple[int, EngineOutput]]
+    outputs: Annotated[list[tuple[int, EngineOutput]], Meta(max_length=MAX_OUTPUTS)]
 
 
 class PromptLogprobs(Message, frozen=True):
@@ -128,6 +140,14 @@ class Status(Message, frozen=True):
     status: EngineStats
 
 
+ERRORS = {
+    name: kind
+    for name, kind in vars(errors).items()
+    if isinstance(kind, type) and issubclass(kind, errors.FllmError)
+}
+"""Classes of errors, by name."""
+
+
 class Failed(Message, frozen=True):
     """To the parent: the request with this key failed."""
 
@@ -137,6 +157,10 @@ class Failed(Message, frozen=True):
     message: str
     param: str | None = None
     code: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in ERRORS:
+            raise ValueError(f"{self.kind!r} is not an error")
 
     @classmethod
     def from_error(cls, key: int, error: BaseException) -> Failed:
@@ -150,7 +174,7 @@ class Failed(Message, frozen=True):
 
     def error(self) -> errors.FllmError:
         """Return the error, of the same class as in the child."""
-        kind: type[errors.FllmError] = getattr(errors, self.kind)
+        kind = ERRORS[self.kind]
         if issubclass(kind, errors.ContextTooLong | errors.ModelNotFound):
             return kind(self.message, param=self.param)
         if issubclass(kind, errors.RequestError):
@@ -167,12 +191,36 @@ class Method(NamedTuple):
 
     arguments: Any
     result: Any
+    max_bytes: int = MAX_MESSAGE_BYTES
+    """Maximum size of the result, encoded."""
 
 
 METHODS = {
-    "pool": Method(tuple[PoolingRequest], PoolingOutput),
+    "pool": Method(tuple[PoolingRequest], PoolingOutput, MAX_RESULT_BYTES),
     "prepare_images": Method(tuple[list[bytes], str], PreparedImages),
     "load_adapter": Method(tuple[LoraAdapter], None),
     "unload_adapter": Method(tuple[int], None),
 }
 """Methods of the abilities that backends may have, by name."""
+
+_decoder: msgpack.Decoder[ToParent] = msgpack.Decoder(ToParent)
+_RETURNED = b"\x93\xa8Returned"
+"""First bytes of a `Returned`: an array of three items, then the name."""
+
+
+def decode_to_parent(message: bytearray) -> ToParent:
+    """Return a message of an engine; raise `msgspec.ValidationError` if it is too large or invalid."""
+    if len(message) > MAX_MESSAGE_BYTES and not message.startswith(_RETURNED):
+        raise msgspec.ValidationError(f"it has {len(message)} bytes, more than {MAX_MESSAGE_BYTES}")
+    return _decoder.decode(message)
+
+
+@cache
+def messages_version() -> str:
+    """Return the version of furiosa-llm and a digest of the types of all messages, which must be the same."""
+    types = repr(msgspec.inspect.multi_type_info([ToChild, ToParent]))
+    try:
+        release = version("furiosa-llm-server")
+    except PackageNotFoundError:
+        release = "unknown"
+    return f"{release} (messages {sha256(types.encode()).hexdigest()[:12]})"
