@@ -83,6 +83,7 @@ def test_the_core_imports_no_room_of_ours() -> None:
         "fllm_bench",
         "fllm_metrics",
         "fllm_parsers",
+        "fllm_placements",
         "fllm_pooling",
         "rich_click",
     }

@@ -16,7 +16,16 @@ from support.paths import ROOT
 
 pytestmark = pytest.mark.packaging
 
-PACKAGES = {"fllm", "fllm_api", "fllm_backends", "fllm_bench", "fllm_metrics", "fllm_parsers", "fllm_pooling"}
+PACKAGES = {
+    "fllm",
+    "fllm_api",
+    "fllm_backends",
+    "fllm_bench",
+    "fllm_metrics",
+    "fllm_parsers",
+    "fllm_placements",
+    "fllm_pooling",
+}
 LARGE = ("torch", "transformers")
 """Not installed in the empty environment: they take gigabytes, and commands that
 do not load a model must work without them."""

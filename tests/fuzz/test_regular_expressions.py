@@ -21,6 +21,7 @@ PACKAGES = (
     "plugins/parsers/fllm_parsers",
     "plugins/bench/fllm_bench",
     "plugins/metrics/fllm_metrics",
+    "plugins/placements/fllm_placements",
     "plugins/pooling/fllm_pooling",
 )
 SOURCES = [*(ROOT / folder for folder in PACKAGES), ROOT / "plugins/backends/fllm_backends"]

@@ -175,6 +175,11 @@ ENGINE_OPTIONS = [
         help="Option of the placement. `furiosa-llm plugins show PLACEMENT` lists them.",
     ),
     _engine(
+        ["--ray-address"],
+        metavar="HOST:PORT",
+        help="Head of the cluster for `--placement ray`; `auto`: the cluster of this machine, the default.",
+    ),
+    _engine(
         ["--replicas"],
         type=POSITIVE,
         default=1,

@@ -92,7 +92,7 @@ def settings_from_options(
             devices=devices,
             chain=tuple(chain),
             options=dict(options["backend_option"]),
-            placement_options=dict(options["placement_option"]),
+            placement_options=_placement_values(options),
             enable_lora=bool(adapters or options["enable_lora"] or options["enable_runtime_lora_loading"]),
             lora_modules=adapters,
             dtype=DTYPE_ALIASES.get(options["dtype"], options["dtype"]),
@@ -174,7 +174,7 @@ def _check_placement(
     placements: Registry[PlacementFactory], options: Mapping[str, Any], *, has_process: bool
 ) -> None:
     """Raise `ConfigError` if an option of the placement is invalid, or would have no effect."""
-    name, values = options["placement"], dict(options["placement_option"])
+    name, values = options["placement"], _placement_values(options)
     if name != LOCAL and not has_process:
         raise ConfigError(f"--placement {name}: this backend does not run in a process of its own")
     entry = placements.entry(name)
@@ -204,6 +204,16 @@ def _engine_network(options: Mapping[str, Any]) -> EngineNetwork:
         certfile=None if certfile is None else str(certfile),
         keyfile=None if keyfile is None else str(keyfile),
     )
+
+
+def _placement_values(options: Mapping[str, Any]) -> dict[str, str]:
+    """Return the values of ``--placement-option``, and of ``--ray-address``."""
+    values = dict(options["placement_option"])
+    if options["ray_address"] is not None:
+        if options["placement"] != "ray":
+            raise ConfigError("--ray-address requires --placement ray")
+        values["address"] = options["ray_address"]
+    return values
 
 
 def _devices_by_backend(backends: Registry[BackendFactory]) -> dict[str, tuple[str, ...]]:

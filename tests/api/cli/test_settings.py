@@ -230,6 +230,17 @@ def test_options_that_the_backend_declares_are_checked_before_it_is_imported() -
         settings("--backend-option", "threads=two")
 
 
+def test_the_address_of_a_ray_cluster_is_an_option_of_its_placement() -> None:
+    made = settings("--placement", "ray", "--ray-address", "head:6379", "--placement-option", "num_cpus=2")
+    assert made.backend_config.placement_options == {"address": "head:6379", "num_cpus": "2"}
+    with pytest.raises(ConfigError, match="--ray-address requires --placement ray"):
+        settings("--ray-address", "auto")
+    with pytest.raises(
+        ConfigError, match=r"address='ray://head:1': invalid value; expected text \(HOST:PORT"
+    ):
+        settings("--placement", "ray", "--ray-address", "ray://head:1")
+
+
 def backends(*entries: Entry) -> Registry:
     made = Registry("backend")
     for entry in entries:

@@ -1,0 +1,1 @@
+"""Placements that run engines on other machines."""
