@@ -42,7 +42,7 @@ VERBS = frozenset(
     Describe Disconnect Divide Do Download Draft Drain Draw Drop Emit Encode End Enter Escape Execute Exit
     Expire Export Extract Fail Feed Fetch Find Follow Format Forward Free Generate Give Grant Group
     Handle Hash Hold Ignore Import Initialize Inject Insert Inspect Install Join Keep Kill Leave Let
-    Limit List Load Lock Log Lower Make Map Mark Mask Match Measure Merge Mount Move Multiply Name
+    Limit List Listen Load Lock Log Lower Make Map Mark Mask Match Measure Merge Mount Move Multiply Name
     Normalize Notify Observe Occupy Open Pack Pad Parse Pass Pick Place Pop Prefetch Prepare Prepend Print
     Probe Process Provide Push Put Quantize Queue Raise Read Receive Record Register Reject Release
     Remove Rename Render Reorder Replace Report Request Require Reserve Reset Resolve Restart Return

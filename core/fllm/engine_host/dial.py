@@ -86,7 +86,7 @@ class _Dialing(FrameProtocol):
             self.abort()
 
     def frame_received(self, frame: bytearray) -> None:
-        """Answer the challenge, then check what the server answers."""
+        """Send the answer to the challenge, then check what the server answers."""
         if self.done.done():
             return
         if not self._answered:

@@ -8,7 +8,7 @@ HMAC-SHA256, as in RFC 2104)::
     server  Welcome: version             HMAC(secret, "server" + server's nonce + Hello's digest + Welcome)
 
 Each tag covers both nonces, so an old message is worth nothing, and the name of who made it, so a message is
-worth nothing if it is sent back. A stranger receives 32 random bytes and nothing else. The keys of the frames
+worth nothing if it is sent back. Others receive 32 random bytes and nothing else. The keys of the frames
 come from the secret and the same messages.
 """
 
@@ -78,7 +78,7 @@ class ServerHandshake:
         """Returns what is known of the engine with this id."""
 
     def accept(self, message: bytes | bytearray) -> tuple[Hello, bytes, FrameKeys]:
-        """Return what the engine says, the answer and the keys; raise `FrameError` if it is a stranger."""
+        """Return what the engine says, the answer and the keys; raise `FrameError` for any other."""
         body, tag = _divide(message)
         hello = _decode(body, Hello)
         known = self._find(hello.id)

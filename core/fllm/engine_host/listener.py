@@ -26,7 +26,7 @@ from fllm.errors import ConfigError
 
 HANDSHAKE_TIMEOUT = 10.0
 """Seconds that a connection may take to authenticate itself."""
-MAX_STRANGERS = 64
+MAX_PENDING = 64
 """Maximum number of connections that have not authenticated themselves; the oldest ends for a new one."""
 LOG_INTERVAL = 60.0
 """Minimum seconds between two log lines about refused connections."""
@@ -49,7 +49,7 @@ class EngineListener:
     def __init__(self, certificate: ServerCertificate | None = None) -> None:
         self.certificate = certificate
         self._expected: dict[str, Expected] = {}
-        self._strangers: dict[Arrival, None] = {}
+        self._pending: dict[IncomingConnection, None] = {}
         """Connections that have not authenticated themselves, the oldest first."""
         self._server: asyncio.Server | None = None
         self._refused = 0
@@ -59,7 +59,9 @@ class EngineListener:
         """Listen; return the port, which is a free one if ``port`` is 0. Raise `ConfigError` if it can't."""
         loop = asyncio.get_running_loop()
         try:
-            self._server = await loop.create_server(lambda: Arrival(self), host, port, backlog=MAX_STRANGERS)
+            self._server = await loop.create_server(
+                lambda: IncomingConnection(self), host, port, backlog=MAX_PENDING
+            )
         except (OSError, UnicodeError) as error:
             address = format_address(host, port)
             raise ConfigError(f"--engine-listen: can't listen on {address} for engines: {error}") from error
@@ -75,63 +77,63 @@ class EngineListener:
         return expected
 
     def forget(self, engine_id: str) -> None:
-        """Refuse the engine of this id from now on."""
+        """Reject the engine of this id from now on."""
         self._expected.pop(engine_id, None)
 
     def close(self) -> None:
         """Stop listening, and end connections that have not authenticated themselves."""
         if self._server is not None:
             self._server.close()
-        for stranger in list(self._strangers):
-            stranger.abort()
+        for connection in list(self._pending):
+            connection.abort()
 
     def credentials(self, engine_id: str) -> Credentials | None:
         """Return what is known of an engine that is expected; ``None`` for any other."""
         expected = self._expected.get(engine_id)
         return expected.credentials if expected else None
 
-    def admit(self, stranger: Arrival) -> None:
+    def admit(self, connection: IncomingConnection) -> None:
         """Count a new connection; end the oldest one that has not authenticated itself if there are many."""
-        if len(self._strangers) >= MAX_STRANGERS:
-            oldest = next(iter(self._strangers))
+        if len(self._pending) >= MAX_PENDING:
+            oldest = next(iter(self._pending))
             self.refused(oldest, "too many others wait")
             oldest.abort()
             self.leave(oldest)
-        self._strangers[stranger] = None
+        self._pending[connection] = None
 
-    def leave(self, stranger: Arrival) -> None:
+    def leave(self, connection: IncomingConnection) -> None:
         """Count a connection no longer: it has authenticated itself, or ended."""
-        self._strangers.pop(stranger, None)
+        self._pending.pop(connection, None)
 
-    def refused(self, stranger: Arrival, reason: str) -> None:
-        """Log that a connection is refused, now and then: strangers must not fill the log."""
+    def refused(self, connection: IncomingConnection, reason: str) -> None:
+        """Log that a connection is refused, now and then: others must not fill the log."""
         self._refused += 1
         now = asyncio.get_running_loop().time()
         if now - self._logged_at >= LOG_INTERVAL:
             text = "connections to the port of engines refused: %d; the latest is from %s: %s"
-            log.warning(text, self._refused, stranger.address, reason)
+            log.warning(text, self._refused, connection.address, reason)
             self._logged_at, self._refused = now, 0
 
-    def arrived(self, stranger: Arrival, hello: Hello, keys: FrameKeys) -> None:
+    def arrived(self, connection: IncomingConnection, hello: Hello, keys: FrameKeys) -> None:
         """Connect an engine that has authenticated itself to its channel."""
         expected = self._expected.pop(hello.id)
         if expected.connected.done():  # nobody waits any longer
-            stranger.abort()
+            connection.abort()
         elif hello.version != expected.credentials.version:
-            stranger.close()
+            connection.close()
             expected.connected.set_exception(
                 ConfigError(
-                    f"the engine {hello.id} at {stranger.address} has furiosa-llm {hello.version}, and this "
-                    f"server has {expected.credentials.version}: install the same version on both machines"
+                    f"the engine {hello.id} at {connection.address} has furiosa-llm {hello.version}, and "
+                    f"this server has {expected.credentials.version}: install the same version on both"
                 )
             )
         else:
             expected.channel.secure(sending=keys.server, receiving=keys.engine)
-            stranger.hand_over(expected.channel)
+            connection.hand_over(expected.channel)
             expected.connected.set_result(None)
 
 
-class Arrival(FrameProtocol):
+class IncomingConnection(FrameProtocol):
     """A connection that has not authenticated itself."""
 
     max_frame_bytes = MAX_MESSAGE_BYTES
@@ -166,7 +168,7 @@ class Arrival(FrameProtocol):
         self._listener.arrived(self, hello, keys)
 
     def refuse(self, error: FrameError) -> None:
-        """Tell the log, not the stranger."""
+        """Log why. The other end is not told."""
         self._listener.refused(self, error.message)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
