@@ -116,6 +116,10 @@ class BackendConfig(Struct, frozen=True, kw_only=True):
     """Name of the engine, in logs and for its placement. Replicas have different names."""
     replicas: Positive = 1
     """Number of engines that share the requests."""
+    local_engines: Positive = 1
+    """Number of engines that share the cores and the memory of the machine."""
+    engines_per_device: Positive = 1
+    """Number of engines that share the memory of an accelerator."""
     resume: bool = True
     """Whether another replica continues an output whose engine has ended."""
     engine_timeout: float = 60.0

@@ -376,6 +376,11 @@ class RequestRecord(Protocol):
         ...
 
     @property
+    def replicas(self) -> tuple[str, ...]:
+        """Names of the replicas that have generated, in order; empty if there is one engine."""
+        ...
+
+    @property
     def finish_reasons(self) -> tuple[str, ...]:
         """For each ended sequence: ``stop``, ``length``, ``tool_calls``, ``abort`` or ``error``."""
         ...

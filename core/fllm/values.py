@@ -177,6 +177,8 @@ class EngineOutput(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Seconds between arrival and the first prefill, on the first output."""
     prompt_logprobs: list[TokenLogprob | None] | None = None
     """On the first output, if requested: one for each prompt token, ``None`` for the first token."""
+    replica: str = ""
+    """Name of the replica that generates, on its first output for the sequence."""
 
 
 def merge_outputs(outputs: Sequence[EngineOutput]) -> EngineOutput:
@@ -193,6 +195,7 @@ def merge_outputs(outputs: Sequence[EngineOutput]) -> EngineOutput:
         cached_tokens=max([output.cached_tokens for output in outputs]),
         queue_time=first.queue_time,
         prompt_logprobs=first.prompt_logprobs,
+        replica=first.replica,
     )
 
 
@@ -315,6 +318,29 @@ class EngineStats(Struct, frozen=True, kw_only=True):
     """Steps of the engine since the start; an engine that does not count them always reports 0."""
     cache_tiers: Mapping[str, CacheTierStats] = {}
     """Tiers of ``--kv-offload-memory`` (``ram``) and ``--kv-cache-dir`` (``disk``), by name."""
+    replicas: tuple[ReplicaStats, ...] = ()
+    """What each engine reports, if there are several; the other fields are their sums."""
+
+
+class ReplicaStats(Struct, frozen=True, kw_only=True):
+    """One of several engines that share the requests of a backend."""
+
+    name: str
+    state: str
+    """``ready``, ``starting``, ``draining``, ``drained``, or ``down``: its engine is started again."""
+    stats: EngineStats
+    requests: int = 0
+    """Requests in flight that it has."""
+    queued_tokens: int = 0
+    """Prompt tokens that it must compute before all of these have their first output."""
+    total_requests: int = 0
+    """Requests that it got since the start, by the first choice or after another engine ended."""
+    retries: int = 0
+    """Requests that were sent to another replica before their first output, because its engine ended."""
+    resumptions: int = 0
+    """The same after their first output."""
+    restarts: int = 0
+    """Number of times that its engine ended."""
 
 
 class Progress(Struct, frozen=True):

@@ -214,6 +214,8 @@ async def _process(
         async with aclosing(engine_outputs):
             async for engine_output in engine_outputs:
                 output = processor.feed(engine_output)
+                if engine_output.replica:
+                    tracker.record_replica(engine_output.replica)
                 tracker.step(index, len(output.tokens), engine_output.queue_time, engine_output.cached_tokens)
                 if processor.finished:
                     tracker.end(index, processor.reason)

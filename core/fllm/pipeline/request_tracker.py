@@ -50,6 +50,7 @@ class RequestTracker:
         self.n = 1
         self.streamed = False
         self.adapter = ""
+        self.replicas: tuple[str, ...] = ()
         self.error: str | None = None
         self._collectors = collectors
         self._clock = clock
@@ -98,6 +99,11 @@ class RequestTracker:
         self._unreported += tokens
         if now - self._reported_at >= PROGRESS_INTERVAL_SECONDS:
             self._report(now)
+
+    def record_replica(self, name: str) -> None:
+        """Record that a replica generates."""
+        if name not in self.replicas:
+            self.replicas += (name,)
 
     def end(self, index: int, reason: str) -> None:
         """Record that sequence ``index`` has ended; later calls for it are ignored."""

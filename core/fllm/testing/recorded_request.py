@@ -28,5 +28,6 @@ class RecordedRequest:
     n: int = 1
     streamed: bool = False
     adapter: str = ""
+    replicas: tuple[str, ...] = ()
     finish_reasons: tuple[str, ...] = ("stop",)
     error: str | None = None

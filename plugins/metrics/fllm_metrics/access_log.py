@@ -29,7 +29,7 @@ class AccessLog(Collector):
 
 def log_fields(request: RequestRecord) -> dict[str, Any]:
     """Return the known values by their names in the log; times in seconds, rounded to 0.1 ms."""
-    known = {
+    known: dict[str, Any] = {
         "client": request.client,
         "method": request.method,
         "path": request.path[:MAX_PATH_LENGTH],
@@ -40,6 +40,8 @@ def log_fields(request: RequestRecord) -> dict[str, Any]:
         known |= _generation(request)
     if request.adapter:
         known["adapter"] = request.adapter
+    if request.replicas:
+        known["replicas"] = list(request.replicas)
     if request.error is not None:
         known["error"] = request.error
     return known
@@ -72,6 +74,8 @@ def format_line(fields: Mapping[str, Any]) -> str:
         )
     if "adapter" in fields:
         line += f", adapter {quote(fields['adapter'], errors='replace')}"
+    if "replicas" in fields:
+        line += f", {', '.join(fields['replicas'])}"
     return f"{line}; {fields['error']}" if "error" in fields else line
 
 

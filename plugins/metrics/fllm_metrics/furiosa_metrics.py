@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 from fllm_metrics import buckets
 from fllm_metrics.families import PREFIX, Families
 from fllm_metrics.metrics_state import MetricsState
+from fllm_metrics.replica_metrics import replica_families
 from fllm_metrics.request_outcome import OUTCOMES
 
 
@@ -27,6 +28,7 @@ class FuriosaPage(Collector):
         yield from self._lengths()
         yield from self._engine()
         yield from self._gaps()
+        yield from replica_families(self._make, self._state)
 
     def _counts(self) -> Iterator[Metric]:
         make, state = self._make, self._state

@@ -82,6 +82,8 @@ class ReplicasBackend:
             try:
                 async with aclosing(assignment.replica.backend.generate(resumption.request)) as outputs:
                     async for output in outputs:
+                        if not assignment.started:
+                            output = replace(output, replica=assignment.replica.name)
                         assignment.record_output()
                         attempts.record_progress()
                         resumption.record(output)
@@ -90,6 +92,8 @@ class ReplicasBackend:
             except BackendUnavailable as error:
                 if resumption.started and not self._resumes:
                     raise
+                if assignment.engine_ended:
+                    assignment.replica.record_loss(started=resumption.started)
                 if not await self._prepare_again(files, assignment, request.client):
                     attempts.record_failure(assignment, error)
             finally:

@@ -21,10 +21,11 @@ from fllm import (
 )
 from fllm_backends.replicas.adapters import Adapters
 from fllm_backends.replicas.replica import Replica, add_stats, without_gauges
+from fllm_backends.replicas.shares import Shares
 from fllm_backends.replicas.watchdog import ProgressWatchdog
 
-DEFAULT_ENGINE_NAME = BackendConfig(model="").engine_name
-
+CAPACITIES = frozenset({"max_num_seqs", "kv_cache_blocks"})
+"""Values of `ModelCard.runtime` that are sums over all replicas."""
 log = logging.getLogger("fllm.replicas")
 
 
@@ -37,6 +38,7 @@ class Fleet:
         name, *rest = config.chain
         self._create = context.load_backend(name)
         self._config = replace(config, chain=tuple(rest))
+        self._shares = Shares(self._config)
         self._context = context
         self._replicas: dict[str, Replica] = {}
         self._removed = EngineStats()
@@ -121,7 +123,8 @@ class Fleet:
         if not any(replica.ready for replica in self):
             raise BackendUnavailable(self.unavailable_reason())
         await asyncio.gather(*(each.update_stats() for each in self))
-        return add_stats(self._removed, *(each.total_stats() for each in self))
+        total = add_stats(self._removed, *(each.total_stats() for each in self))
+        return replace(total, replicas=tuple(each.report() for each in self))
 
     def unavailable_reason(self) -> str:
         """Return why no replica can serve a request."""
@@ -142,10 +145,7 @@ class Fleet:
         context = replace(self._context, observer=replica)
         if self._replicas:
             context = replace(context, progress=lambda _: None)  # that of the first is enough
-        # The names of the engines of several models differ by the model's.
-        model = self._config.engine_name
-        name = replica.name if model == DEFAULT_ENGINE_NAME else f"{model}-{replica.name}"
-        replica.backend = self._create(replace(self._config, engine_name=name), context)
+        replica.backend = self._create(self._shares.config(replica.name), context)
         replica.adapters = {adapter.id for adapter in self._config.lora_modules}
         self._replicas[replica.name] = replica
         return replica
@@ -174,6 +174,7 @@ class Fleet:
 
 def common_card(cards: list[ModelCard]) -> ModelCard:
     """Return the card of the model: limits of a request that hold everywhere, capacities in sum."""
-    first = cards[0]
-    runtime = {"replicas": len(cards), **first.runtime}
-    return replace(first, max_model_len=min(card.max_model_len for card in cards), runtime=runtime)
+    runtime = {"replicas": len(cards), **cards[0].runtime}
+    for name in CAPACITIES & runtime.keys():
+        runtime[name] = sum(card.runtime[name] for card in cards)
+    return replace(cards[0], max_model_len=min(card.max_model_len for card in cards), runtime=runtime)

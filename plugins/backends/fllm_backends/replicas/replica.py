@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Literal
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from fllm import Backend, CacheChanges, EngineStats, FllmError
+from fllm.values import CacheTierStats, ReplicaStats
 
 STATUS_TIMEOUT = 1.0
 """Seconds until the latest known numbers of a replica are used instead of its response."""
@@ -39,6 +41,8 @@ class Replica:
         """Number of those without an output."""
         self.selected = 0
         """Number of requests that it got."""
+        self.retries = self.resumptions = 0
+        """Requests that another replica had to begin again, or to continue."""
         self.outputs = 0
         """Number of outputs that it returned."""
         self.adapters: set[int] = set()
@@ -75,6 +79,20 @@ class Replica:
         if self.draining:
             return "draining" if self.requests else "drained"
         return "ready"
+
+    def report(self) -> ReplicaStats:
+        """Return what is known about it."""
+        return ReplicaStats(
+            name=self.name,
+            state=self.state,
+            stats=self.total_stats(),
+            requests=self.requests,
+            queued_tokens=self.work,
+            total_requests=self.selected,
+            retries=self.retries,
+            resumptions=self.resumptions,
+            restarts=self.exits,
+        )
 
     def total_stats(self) -> EngineStats:
         """Return its numbers, with the running totals of all its engines."""
@@ -128,6 +146,11 @@ class Replica:
         if self.draining and not self.requests:
             self._notify(self)
 
+    def record_loss(self, *, started: bool) -> None:
+        """Record that another replica begins one of its requests again, or continues one that has begun."""
+        self.resumptions += started
+        self.retries += not started
+
     def on_ready(self) -> None:
         """Record that an engine serves requests, whose cache is empty."""
         if not self._ready:
@@ -160,10 +183,19 @@ GAUGES = ("running", "waiting", "kv_blocks", "kv_blocks_used")
 
 def without_gauges(stats: EngineStats) -> EngineStats:
     """Return the running totals, which outlive an engine."""
-    return replace(stats, **dict.fromkeys(GAUGES, 0))
+    tiers = {name: replace(tier, used_bytes=0, limit_bytes=0) for name, tier in stats.cache_tiers.items()}
+    return replace(stats, **dict.fromkeys(GAUGES, 0), cache_tiers=tiers)
 
 
 def add_stats(*parts: EngineStats) -> EngineStats:
     """Return the sums of all numbers."""
-    names = EngineStats.__struct_fields__
-    return EngineStats(**{name: sum(getattr(part, name) for part in parts) for name in names})
+    tiers = {
+        name: CacheTierStats(**_sums([part.cache_tiers[name] for part in parts if name in part.cache_tiers]))
+        for name in {name for part in parts for name in part.cache_tiers}
+    }
+    return EngineStats(**_sums(parts, omitted=("cache_tiers", "replicas")), cache_tiers=tiers)
+
+
+def _sums(parts: Sequence[Struct], omitted: Collection[str] = ()) -> dict[str, Any]:
+    names = [name for name in parts[0].__struct_fields__ if name not in omitted] if parts else []
+    return {name: sum(getattr(part, name) for part in parts) for name in names}

@@ -120,10 +120,20 @@ def _gib(size: int) -> str:
     return f"{size / 2**30:.2f} GiB"
 
 
-def kv_cache_budget(device: torch.device) -> int:
-    """Return the number of bytes that the KV cache may take, once the weights are loaded."""
-    free = free_memory(device)
+def kv_cache_budget(device: torch.device, engines: int = 1) -> int:
+    """Return the number of bytes that the KV cache of one engine may take, once the weights are loaded.
+
+    ``engines`` is the number of engines that share the memory.
+    """
+    free = free_memory(device) / engines
     return int(free * _CUDA_SHARE) if device.type == "cuda" else min(_CPU_CAP, int(free * _CPU_SHARE))
+
+
+def num_threads(engines: int) -> int:
+    """Return the number of threads of one engine on the CPU, of ``engines`` that share the cores."""
+    import torch
+
+    return max(min(physical_cores(), torch.get_num_threads()) // engines, 1)
 
 
 def physical_cores() -> int:

@@ -49,6 +49,8 @@ class TorchConfig(Struct, frozen=True, kw_only=True):
     kv_cache_memory: int | None
     """Size of the KV cache in bytes."""
     threads: int | None
+    local_engines: int
+    engines_per_device: int
     matryoshka: bool
     """Whether embeddings may be cut, whatever the model's files say."""
 
@@ -81,6 +83,8 @@ def read_torch_config(config: BackendConfig) -> TorchConfig:
         max_lora_rank=config.max_lora_rank,
         kv_cache_memory=_size(backend.kv_cache_memory),
         threads=backend.threads,
+        local_engines=config.local_engines,
+        engines_per_device=config.engines_per_device,
         matryoshka=backend.matryoshka,
     )
 

@@ -26,8 +26,8 @@ from fllm_backends.torch.hardware import (
     check_fits,
     check_memory,
     kv_cache_budget,
+    num_threads,
     out_of_memory,
-    physical_cores,
     torch_device,
 )
 from fllm_backends.torch.model_selection import read_model
@@ -94,7 +94,7 @@ class TorchRunner:
 
         device = torch_device(self._device)
         if device.type == "cpu":
-            torch.set_num_threads(self._config.threads or min(physical_cores(), torch.get_num_threads()))
+            torch.set_num_threads(self._config.threads or num_threads(self._config.local_engines))
         dtype = self._dtype()
         model = fetch_model(
             self._config.source,
@@ -168,7 +168,7 @@ class TorchRunner:
         if isinstance(self._model, StatefulDecoder):
             self._allocate_states(self._model)
         like = torch.empty(0, dtype=self._model.cache_dtype, device=self._model.device)
-        memory = self._config.kv_cache_memory or kv_cache_budget(like.device)
+        memory = self._config.kv_cache_memory or kv_cache_budget(like.device, self._engines)
         shapes = self._model.kv_shapes
         block = sum(shape.elements for shape in shapes) * block_size * like.element_size()
         blocks = self._useful_blocks(block_size)
@@ -181,6 +181,12 @@ class TorchRunner:
         if self._device.kind == "cuda" and blocks and self._implementation == "native":
             self._warm_up()
         return blocks
+
+    @property
+    def _engines(self) -> int:
+        """Number of engines that share the memory of the device."""
+        config = self._config
+        return config.local_engines if self._device.kind == "cpu" else config.engines_per_device
 
     def _allocate_states(self, decoder: StatefulDecoder) -> None:
         size = self._max_num_seqs * decoder.state_size

@@ -21,6 +21,7 @@ def attributes_of(request: RequestRecord, model_name: str) -> dict[str, Value]:
         "gen_ai.provider.name": PROVIDER,
         "gen_ai.request.model": model_name,
         "furiosa_llm.client": request.client,
+        "furiosa_llm.replicas": [*request.replicas] or None,
         "error.type": error_type(request),
     }
     if request.submitted_at is not None:

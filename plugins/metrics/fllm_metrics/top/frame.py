@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
@@ -23,6 +23,8 @@ QUANTILE_SECONDS = 60.0
 LABEL_WIDTH, VALUE_WIDTH = 16, 11
 FULL_CACHE = 0.9
 """Share of used KV blocks above which the gauge is red."""
+
+Replicas = Mapping[str, Mapping[str, float]]
 
 GAUGES = (("running", "num_requests_running"), ("waiting", "num_requests_waiting"))
 REQUESTS = (("succeeded", "request_success_total"), ("failed", "request_failure_total"))
@@ -54,6 +56,9 @@ class Frame:
         yield self._work(width - LABEL_WIDTH - VALUE_WIDTH - 12)
         yield Text()
         yield self._side_by_side()
+        if self._now and (replicas := self._now.now.replicas):
+            yield Text()
+            yield _replicas(replicas, self._now.before.replicas)
 
     def _title(self, width: int) -> Text:
         clock = time.strftime("%H:%M:%S")
@@ -137,6 +142,30 @@ def _table(*widths: int | None) -> Table:
     for index, width in enumerate(widths):
         left = width is None or not index
         table.add_column(width=width, justify="left" if left else "right", no_wrap=True)
+    return table
+
+
+def _replicas(now: Replicas, before: Replicas) -> RenderableType:
+    """Return a line for each replica; the prefix hits are those of the last seconds."""
+    table = _table(LABEL_WIDTH, 9, 9, 9, 9, 9, 9)
+    titles = ("state", "requests", "queued", "KV", "hits", "restarts")
+    table.add_row("Replica", *(Text(title, "dim") for title in titles), style="bold")
+    for name, values in now.items():
+        state = "ready" if values.get("ready") else "drained" if values.get("up") else "down"
+        earlier = before.get(name, {})
+        hits, queries = (
+            values.get(key, 0.0) - earlier.get(key, 0.0)
+            for key in ("prefix_cache_hits_total", "prefix_cache_queries_total")
+        )
+        table.add_row(
+            f"  {name}",
+            Text(state, "" if state == "ready" else "red"),
+            number(values.get("requests", 0.0)),
+            number(values.get("queued_tokens", 0.0)),
+            percent(values.get("kv_cache_usage")),
+            percent(hits / queries if queries > 0 else None),
+            number(values.get("restarts_total", 0.0)),
+        )
     return table
 
 

@@ -41,18 +41,23 @@ class Page(Struct, frozen=True):
 
     values: Mapping[str, float]
     histograms: Mapping[str, Histogram]
+    replicas: Mapping[str, Mapping[str, float]] = {}
+    """Values of each replica by name, without the prefix ``replica_``."""
 
 
 def parse_page(text: str) -> Page:
     """Parse the text format; raise `ValueError` if it is not a page of metrics."""
     values: dict[str, float] = defaultdict(float)
+    replicas: dict[str, dict[str, float]] = defaultdict(dict)
     buckets: dict[str, dict[float, float]] = defaultdict(lambda: defaultdict(float))
     for family in text_string_to_metric_families(text):
         for name, labels, value, *_ in family.samples:
             name = name.removeprefix(PREFIX)
             if "le" in labels:
                 buckets[name.removesuffix("_bucket")][float(labels["le"])] += value
+            elif "replica" in labels:
+                replicas[labels["replica"]][name.removeprefix("replica_")] = value
             else:
                 values[name] += value
     histograms = {name: Histogram(tuple(counts), tuple(counts.values())) for name, counts in buckets.items()}
-    return Page(values, histograms)
+    return Page(values, histograms, replicas)

@@ -19,7 +19,7 @@ from fllm_backends.checkpoints.pooling_config import (
     read_pooling_config,
 )
 from fllm_backends.checkpoints.tokenizer_files.directory import tokenizer_directory
-from fllm_backends.torch.hardware import check_fits, physical_cores, torch_device
+from fllm_backends.torch.hardware import check_fits, num_threads, torch_device
 from fllm_backends.torch.options import TorchConfig
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class TorchPoolingRunner:
 
         device = torch_device(self._device)
         if device.type == "cpu":
-            torch.set_num_threads(self._config.threads or min(physical_cores(), torch.get_num_threads()))
+            torch.set_num_threads(self._config.threads or num_threads(self._config.local_engines))
         dtype = self._dtype()
         model = fetch_model(
             self._config.source,
