@@ -506,7 +506,14 @@ FAMILIES: dict[str, Family] = {
         refused="positions",
     ),
     "doge": causal("Doge", refused="its own attention_mask"),
-    "inkling": causal("Inkling", "InklingTextConfig", head_dim=32, refused="its own position_bias"),
+    "inkling": causal(
+        "Inkling",
+        "InklingTextConfig",
+        head_dim=32,
+        n_routed_experts=4,
+        moe_intermediate_size=32,
+        refused="its own position_bias",
+    ),
     "diffllama": causal("DiffLlama", refused="several times"),
     "codegen": causal("CodeGen", n_embd=128, n_layer=2, n_head=4, rotary_dim=16, refused="attention"),
     "t5": Family(
