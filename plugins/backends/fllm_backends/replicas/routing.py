@@ -14,6 +14,8 @@ from fllm_backends.replicas.replica import Replica
 
 HASHES_AT_ONCE = 256
 """Number of blocks to hash before other tasks run: about 0.5 ms."""
+FAIR_SHARE = 1.25
+FREE_REQUESTS = 8
 IMAGE_WORK = 256
 """Tokens that the preparation of images counts for, on a replica that has not prepared them."""
 
@@ -41,14 +43,26 @@ def select(candidates: Collection[Replica], demand: Demand) -> Assignment | None
     """Assign a request to the replica where it is computed first; ``None`` if there is no candidate.
 
     That is where the tokens of its prompt that are not cached and the work of earlier requests are least.
-    Equals take turns. Replicas that seem to hang are the last choice.
+    Equals take turns. Replicas that seem to hang are the last choice. A common prefix draws no more requests
+    to a replica than `fair_load`.
     """
     candidates = [each for each in candidates if not each.stalled] or candidates
     if not candidates:
         return None
+    limit = fair_load(sum(each.requests for each in candidates) + 1, len(candidates))
+    candidates = [each for each in candidates if each.requests < limit]
     prefills = {each: demand.prefill(each) for each in candidates}
     best = min(candidates, key=lambda each: (each.work + prefills[each], each.requests, each.selected))
     return Assignment(best, prefills[best], demand.hashes)
+
+
+def fair_load(requests: int, replicas: int) -> float:
+    """Return how many of the requests in flight one replica may have.
+
+    As in consistent hashing with bounded loads (arXiv 1608.01350), but a few more are always allowed, because
+    a batch of a few is hardly slower than one sequence.
+    """
+    return FAIR_SHARE * requests / replicas + FREE_REQUESTS
 
 
 class PromptHasher:
