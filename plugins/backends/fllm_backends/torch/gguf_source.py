@@ -9,8 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fllm_backends.checkpoints.gguf.merged_experts import MergedExperts
 from fllm_backends.checkpoints.gguf.tensors import TensorRows
 from fllm_backends.checkpoints.gguf.weights import GGUFWeights
+from fllm_backends.torch.quantized.weight import QuantizedWeight
 from fllm_backends.torch.weight_matrix import StackedMatrix, WeightMatrix
 
 
@@ -39,6 +41,18 @@ class GGUFMatrix:
         return self._rows.blocks(start, stop)
 
 
+class _Experts(QuantizedWeight):
+    """The experts of a layer of gpt-oss."""
+
+    def __init__(self, experts: MergedExperts) -> None:
+        self._experts = experts
+        self.shape = experts.shape
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Return some of the experts as float32."""
+        return torch.from_numpy(self._experts.read(start, stop))
+
+
 class GGUFSource:
     """A `TensorSource` over a GGUF file: norms and biases are read, matrices stay in the file."""
 
@@ -53,9 +67,12 @@ class GGUFSource:
     def __contains__(self, name: object) -> bool:
         return name in self._weights
 
-    def read(self, name: str) -> Tensor:
-        """Return a weight of any shape in float32; raise `ModelError` if it is missing."""
-        return torch.from_numpy(self._weights.read(name))
+    def weight(self, name: str) -> Tensor | WeightMatrix | QuantizedWeight:
+        """Return a weight of any shape; raise `ModelError` if it is missing. Only a vector is read."""
+        stored = self._weights.stored(name)
+        if isinstance(stored, MergedExperts):
+            return _Experts(stored)
+        return torch.from_numpy(stored) if isinstance(stored, np.ndarray) else GGUFMatrix(stored)
 
     def stack(self, names: list[str], *shapes: tuple[int, ...]) -> Tensor:
         """Read and concatenate norms or biases."""

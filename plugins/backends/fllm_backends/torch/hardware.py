@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -114,6 +115,13 @@ def out_of_memory(message: str) -> Generator[None]:
         if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
             raise ModelError(message) from error
         raise
+
+
+def return_freed_memory() -> None:
+    """Give memory that was freed back to the system. glibc keeps up to 64 MiB for each thread."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
 
 
 def _gib(size: int) -> str:

@@ -28,6 +28,7 @@ from fllm_backends.torch.hardware import (
     kv_cache_budget,
     num_threads,
     out_of_memory,
+    return_freed_memory,
     torch_device,
 )
 from fllm_backends.torch.model_selection import read_model
@@ -105,6 +106,7 @@ class TorchRunner:
         )
         self._files = model
         described = self._check(model.directory, device, model.gguf)
+        progress = _returning_memory(progress)
         with out_of_memory(f"the weights do not fit into the memory of {device}"):
             if isinstance(described, Architecture):
                 self._model = self._native_decoder(described, model, progress)
@@ -473,6 +475,16 @@ class TorchRunner:
         if device.type == "cpu":
             return runtime | {"threads": torch.get_num_threads()}
         return runtime | {"device_name": torch.cuda.get_device_name(device)}
+
+
+def _returning_memory(progress: Callable[[Progress], None]) -> Callable[[Progress], None]:
+    """Return a function that reports progress, and first gives back what was freed since the last report."""
+
+    def report(step: Progress) -> None:
+        return_freed_memory()
+        progress(step)
+
+    return report
 
 
 def _count_gguf_values(file: Path) -> int:

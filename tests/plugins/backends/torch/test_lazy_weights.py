@@ -12,14 +12,16 @@ from support.tiny_models import TINY
 from torch import Tensor
 
 from fllm_backends.torch.checkpoint import Checkpoint
-from fllm_backends.torch.lazy_weights import lazy_weights
+from fllm_backends.torch.lazy_weights import lazy_weights, read_parameters
 
 FP4 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
 
 
 def load(kind: Any, directory: Path, config: Any) -> Any:
     weights = lazy_weights(Checkpoint(directory), torch.float32)
-    return kind.from_pretrained(None, config=config, state_dict=weights, dtype=torch.float32).eval()
+    model = kind.from_pretrained(None, config=config, state_dict=weights, dtype=torch.float32).eval()
+    read_parameters(model, torch.device("cpu"), lambda: None)
+    return model
 
 
 def test_classes_of_transformers_take_quantized_weights(tmp_path: Path) -> None:

@@ -4,44 +4,57 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable
-from functools import partial
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from fllm_backends.checkpoints.gguf.tensors import TensorRows
 
 Floats = NDArray[np.float32]
-_Experts = dict[str, list[TensorRows]]
 
 _NAME = re.compile(r"(.*\.experts\.)\d+\.(\w+\.\w+)")
 
 
-def merge_experts(rows: dict[str, TensorRows]) -> dict[str, Callable[[], Floats]]:
-    """Move the experts from ``rows`` to functions that read all of a layer, by the names of the class."""
-    layers: dict[str, _Experts] = defaultdict(lambda: defaultdict(list))
+class MergedExperts(Struct, frozen=True):
+    """The matrices of all experts, [experts, inputs, outputs], or their biases, [experts, outputs]."""
+
+    parts: tuple[list[TensorRows], ...]
+    """Matrices [outputs, inputs] of the experts. The outputs of several parts alternate."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the tensor."""
+        outputs, inputs = self.parts[0][0].shape
+        if self._are_biases:
+            return len(self.parts[0]), len(self.parts) * inputs
+        return len(self.parts[0]), inputs, len(self.parts) * outputs
+
+    def read(self, start: int, stop: int) -> Floats:
+        """Return some of the experts."""
+        parts = [np.stack([self._values(rows) for rows in part[start:stop]]) for part in self.parts]
+        return np.stack(parts, axis=-1).reshape(stop - start, *self.shape[1:])
+
+    @property
+    def _are_biases(self) -> bool:
+        return len(self.parts[0][0].tensor.shape) == 2
+
+    def _values(self, rows: TensorRows) -> Floats:
+        values = rows.rows(0, rows.shape[0])
+        return values[0] if self._are_biases else values.T
+
+
+def merge_experts(rows: dict[str, TensorRows]) -> dict[str, MergedExperts]:
+    """Move the experts from ``rows`` to tensors of all experts of a layer, by the names of the class."""
+    layers: dict[str, dict[str, list[TensorRows]]] = defaultdict(lambda: defaultdict(list))
     for name in [*rows]:
         if match := _NAME.fullmatch(name):
             layers[match[1]][match[2]].append(rows.pop(name))
-    merged: dict[str, Callable[[], Floats]] = {}
+    merged = {}
     for prefix, experts in layers.items():
-        merged |= {
-            f"{prefix}gate_up_proj": partial(_gate_up, experts, "weight"),
-            f"{prefix}gate_up_proj_bias": partial(_gate_up, experts, "bias"),
-            f"{prefix}down_proj": partial(_stack, experts["down_proj.weight"]),
-            f"{prefix}down_proj_bias": partial(_stack, experts["down_proj.bias"]),
-        }
+        for kind, suffix in (("weight", ""), ("bias", "_bias")):
+            merged[f"{prefix}gate_up_proj{suffix}"] = MergedExperts(
+                (experts[f"gate_proj.{kind}"], experts[f"up_proj.{kind}"])
+            )
+            merged[f"{prefix}down_proj{suffix}"] = MergedExperts((experts[f"down_proj.{kind}"],))
     return merged
-
-
-def _gate_up(experts: _Experts, kind: str) -> Floats:
-    """Return gate and up, which alternate: [experts, inputs, 2 * outputs], or [experts, 2 * outputs]."""
-    gate, up = _stack(experts[f"gate_proj.{kind}"]), _stack(experts[f"up_proj.{kind}"])
-    return np.stack([gate, up], axis=-1).reshape(*gate.shape[:-1], -1)
-
-
-def _stack(experts: list[TensorRows]) -> Floats:
-    """Return the transposed matrices of all experts, [experts, inputs, outputs], or their biases."""
-    values = [rows.rows(0, rows.shape[0]) for rows in experts]
-    return np.stack([each.T if len(experts[0].tensor.shape) > 2 else each[0] for each in values])

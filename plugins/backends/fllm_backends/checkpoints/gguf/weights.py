@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from fllm.errors import ModelError
 from fllm_backends.checkpoints.gguf.config import ROPE_DIVISORS, ROPE_FACTORS
 from fllm_backends.checkpoints.gguf.families import LAYER_TENSORS, SINKS, family
 from fllm_backends.checkpoints.gguf.header import TensorInfo
-from fllm_backends.checkpoints.gguf.merged_experts import merge_experts
+from fllm_backends.checkpoints.gguf.merged_experts import MergedExperts, merge_experts
 from fllm_backends.checkpoints.gguf.metadata import Metadata
 from fllm_backends.checkpoints.gguf.tensors import TensorRows
 
@@ -45,7 +45,7 @@ class GGUFWeights:
         for name, tensor in metadata.tensors.items():
             if name not in _IGNORED:
                 self._rows |= self._named(name, tensor)
-        self._merged: dict[str, Callable[[], Floats]] = {}
+        self._merged: dict[str, MergedExperts] = {}
         if kind.merges_experts:
             self._merged = merge_experts(self._rows)
 
@@ -72,13 +72,19 @@ class GGUFWeights:
 
     def read(self, name: str) -> Floats:
         """Return a weight of any shape; raise `ModelError` if it is missing."""
+        stored = self.stored(name)
+        if isinstance(stored, MergedExperts):
+            return stored.read(0, stored.shape[0])
+        return stored if isinstance(stored, np.ndarray) else stored.rows(0, stored.shape[0])
+
+    def stored(self, name: str) -> Floats | TensorRows | MergedExperts:
+        """Return a weight of any shape; matrices stay in the file. Raise `ModelError` if it is missing."""
         if name in self._merged:
-            return self._merged[name]()
+            return self._merged[name]
         rows = self._find(name)
-        values: Floats = rows.rows(0, rows.shape[0])
         if len(rows.tensor.shape) > 1 or name.endswith("_gate.weight"):
-            return values
-        return self._adjust(rows, name, values.reshape(-1))
+            return rows
+        return self._adjust(rows, name, rows.rows(0, rows.shape[0]).reshape(-1))
 
     def _find(self, name: str) -> TensorRows:
         if name not in self._rows:

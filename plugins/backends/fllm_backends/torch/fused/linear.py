@@ -22,8 +22,8 @@ from fllm_backends.torch.fused.matmul import (
     linear,
     packed_matrices,
 )
-from fllm_backends.torch.fused.packing import PackedMatrix, pack
-from fllm_backends.torch.fused.padding import round_up
+from fllm_backends.torch.fused.packing import pack
+from fllm_backends.torch.fused.padding import place, round_up, spread
 from fllm_backends.torch.fused.simd_kernels import SCALE_BYTES, SCALES
 from fllm_backends.torch.fused.target import TARGET
 from fllm_backends.torch.fused.thread_team import claim_piece, finish_phase, units_per_piece
@@ -109,17 +109,28 @@ class PackedProduct:
         bias: Tensor | None,
         threads: KernelThreads,
         planes: int = PLANES_15_BIT,
+        experts: int = 1,
     ) -> None:
-        """Pack [out, in] weights, or [experts, out, in], and pad both dimensions with zeros.
+        """Pack [out, in] weights, and pad both dimensions with zeros.
 
-        ``planes`` is the number of bytes of a quantized activation.
+        ``planes`` is the number of bytes of a quantized activation. The matrices of several experts follow
+        each other, [experts * out, in], and their biases are [experts, out].
         """
         self._threads = threads
         self._planes = planes
-        self.outputs, self.inputs = weight.shape[-2:]
+        matrix = as_matrix(weight)
+        self.outputs, self.inputs = matrix.shape[0] // experts, matrix.shape[1]
         self._columns, self._rows = round_up(self.inputs, GROUP), round_up(self.outputs, PANEL)
+        padded = place(
+            matrix,
+            spread(experts, self.outputs, self._rows),
+            spread(1, self.inputs, self._columns),
+        )
+        biases = None
+        if bias is not None:
+            biases = F.pad(bias.detach(), (0, self._rows - self.outputs)).flatten().float().numpy()
         # The kernels hold the addresses of the packed matrix.
-        self._packed = self._pack(weight, bias)
+        self._packed = pack(padded, biases)
         self._matrices = packed_matrices([self._packed], planes)
 
     def multiply(self, x: Tensor) -> Tensor:
@@ -140,16 +151,6 @@ class PackedProduct:
         if len(rows):
             self._threads.run(kernel, PHASES, rows, self._matrices, *arguments, quantized, scales, out)
         return torch.from_numpy(out)[:, : self.outputs]
-
-    def _pack(self, weight: Tensor | WeightMatrix, bias: Tensor | None) -> PackedMatrix:
-        padding = (0, self._columns - self.inputs, 0, self._rows - self.outputs)
-        if any(padding):
-            tensor = weight if isinstance(weight, Tensor) else weight.rows(0, self.outputs)
-            weight = F.pad(tensor, padding)
-        matrix = weight.reshape(-1, self._columns) if isinstance(weight, Tensor) else weight
-        if bias is None:
-            return pack(as_matrix(matrix))
-        return pack(as_matrix(matrix), F.pad(bias.detach(), padding[2:]).flatten().float().numpy())
 
 
 class PackedLinear(nn.Module):

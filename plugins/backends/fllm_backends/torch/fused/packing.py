@@ -98,10 +98,13 @@ def _pack_part(matrix: WeightMatrix) -> PackedPart:
 
 def _pack_rows(matrix: WeightMatrix, form: Format, read: Callable[[int, int], QuantizedRows]) -> Bytes:
     """Return the panels of rows that are read a few at a time."""
-    rows, columns = matrix.shape
-    panels = np.empty((rows // PANEL, columns // GROUP // form.groups, form.block_bytes), np.uint8)
+    (rows, columns), panels = matrix.shape, None
     for start, stop in chunks(matrix, PANEL):
-        write_panels(form, read(start, stop), panels[start // PANEL : stop // PANEL])
+        quantized = read(start, stop)
+        if panels is None:  # once the format holds the first rows
+            panels = np.empty((rows // PANEL, columns // GROUP // form.groups, form.block_bytes), np.uint8)
+        write_panels(form, quantized, panels[start // PANEL : stop // PANEL])
+    assert panels is not None, "a matrix has rows"
     return panels
 
 

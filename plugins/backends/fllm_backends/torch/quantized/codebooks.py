@@ -41,6 +41,14 @@ class Float4Weight(QuantizedWeight):
         if "divisor" in parts:
             self._factor = 1.0 / parts["divisor"].float().item()
 
+    def split(self) -> list[Float4Weight]:
+        """Return the entries of the first dimension."""
+        factor = {"factor": torch.tensor(self._factor)}
+        return [
+            Float4Weight({"values": values, "scale": scale} | factor)
+            for values, scale in zip(self._values, self._scale, strict=True)
+        ]
+
     @property
     def gguf_type(self) -> str | None:
         """Quantization of GGUF that holds the rows: the halves of MXFP4 are whole numbers of Q8_0."""
@@ -76,6 +84,10 @@ class TransposedExperts(QuantizedWeight):
     def rows(self, start: int, stop: int) -> Tensor:
         """Return these experts as float32: [stop - start, in, out]."""
         return self._stored.rows(start, stop).transpose(1, 2).contiguous()
+
+    def matrices(self) -> list[Float4Weight]:
+        """Return the experts as they are stored, [out, in] each."""
+        return self._stored.split()
 
 
 class _State(Struct):

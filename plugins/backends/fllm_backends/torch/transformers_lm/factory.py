@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
+from itertools import count
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from fllm.containment import contained, mapped
 from fllm.errors import ModelError, format_error
 from fllm.values import Progress
 from fllm_backends.torch.hardware import check_memory
+from fllm_backends.torch.lazy_weights import NamedWeights, read_parameters
 from fllm_backends.torch.transformers_lm.decoder import TransformersLM
-from fllm_backends.torch.transformers_lm.loading import NamedWeights, describe, load_model, random_model
+from fllm_backends.torch.transformers_lm.loading import describe, load_model, random_model
 from fllm_backends.torch.transformers_lm.model_class import TransformersModel
 
+TASK = "Loading weights"
 log = logging.getLogger("fllm.model")
 
 
@@ -41,16 +46,25 @@ def transformers_decoder(
     if weights is None:
         loaded = random_model(model, device, dtype, seed)
     else:
-        loaded = load_model(model, weights, device, dtype, progress)
-    if threads is not None:
-        from fllm_backends.torch.fused.jit import compile_lock
-        from fllm_backends.torch.fused.kernel_threads import KernelThreads
-        from fllm_backends.torch.transformers_lm.packed_modules import pack_modules
+        loaded = load_model(model, weights, dtype)
+    total, done = len(list(loaded.parameters())), count(1)
 
-        with compile_lock():
-            pack_modules(loaded, KernelThreads(threads))
-            return _create(loaded, model.name)
-    return _create(loaded, model.name)
+    def advance() -> None:
+        progress(Progress(TASK, min(next(done), total), total))
+
+    progress(Progress(TASK, 0, total))
+    with ExitStack() as stack:
+        if threads is not None:
+            from fllm_backends.torch.fused.jit import compile_lock
+            from fllm_backends.torch.fused.kernel_threads import KernelThreads
+            from fllm_backends.torch.transformers_lm.packed_modules import pack_modules
+
+            stack.enter_context(compile_lock())
+            pack_modules(loaded, KernelThreads(threads), advance)
+        read_parameters(loaded, device, advance)
+        progress(Progress(TASK, total, total))
+        moved: PreTrainedModel = nn.Module.to(loaded, device)
+        return _create(moved, model.name)
 
 
 def _create(loaded: PreTrainedModel, name: str) -> TransformersLM:

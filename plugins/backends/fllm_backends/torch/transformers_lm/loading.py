@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import partial
-from itertools import count
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from fllm.containment import mapped
 from fllm.errors import ModelError, format_error
-from fllm.values import Progress
+from fllm_backends.torch.lazy_weights import NamedWeights, lazy_weights
 from fllm_backends.torch.transformers_lm.model_class import TransformersModel
 from fllm_backends.torch.transformers_lm.paged_attention import ATTENTION, NO_INTERFACE, register_attention
 
-TASK = "Loading weights"
 _NAMED = 3
 """Number of missing tensors that an error names."""
-
-
-class NamedWeights(Protocol):
-    """Weights by Hugging Face's names, each read on request."""
-
-    def __iter__(self) -> Iterator[str]:
-        """Return an iterator over the names."""
-        ...
-
-    def read(self, name: str) -> Tensor:
-        """Return a weight; raise `ModelError` if it is missing."""
-        ...
 
 
 def describe(model: TransformersModel) -> PreTrainedModel:
@@ -50,46 +33,25 @@ def random_model(
         return _create(model, dtype)
 
 
-def load_model(
-    model: TransformersModel,
-    weights: NamedWeights,
-    device: torch.device,
-    dtype: torch.dtype,
-    progress: Callable[[Progress], None],
-) -> PreTrainedModel:
-    """Load the model from a checkpoint. Raise `ModelError` if a tensor is missing or has another shape."""
+def load_model(model: TransformersModel, weights: NamedWeights, dtype: torch.dtype) -> PreTrainedModel:
+    """Create the model, and find the weights of its parameters, which stay in their files: see `LazyTensor`.
+
+    Raise `ModelError` if a tensor is missing or has another shape.
+    """
     _prepare()
-    names = list(weights)
-    reads = count(1)
-
-    def read(name: str) -> Tensor:
-        progress(Progress(TASK, min(next(reads), len(names)), len(names)))
-        return weights.read(name).to(device, dtype)
-
-    progress(Progress(TASK, 0, len(names)))
     with _refused(model.name):
         loaded, report = model.model_class.from_pretrained(
             None,
             config=model.config,
-            state_dict={name: _Weight(partial(read, name)) for name in names},
+            state_dict=lazy_weights(weights, dtype),
             dtype=dtype,
             attn_implementation=_attention(model),
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
     _check(report)
-    result: PreTrainedModel = loaded.eval().to(device)
+    result: PreTrainedModel = loaded.eval()
     return result
-
-
-class _Weight:
-    """A tensor of a checkpoint that transformers reads when it needs it, by indexing."""
-
-    def __init__(self, read: Callable[[], Tensor]) -> None:
-        self._read = read
-
-    def __getitem__(self, _: object) -> Tensor:
-        return self._read()
 
 
 def _check(report: dict[str, Any]) -> None:

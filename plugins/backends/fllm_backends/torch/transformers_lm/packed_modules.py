@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +15,7 @@ from transformers.pytorch_utils import Conv1D
 from fllm_backends.torch.fused.kernel_threads import KernelThreads
 from fllm_backends.torch.fused.linear import PackedLinear, PackedProduct, expert_jobs
 from fllm_backends.torch.fused.matmul import PLANES_8_BIT, PLANES_15_BIT
+from fllm_backends.torch.lazy_weights import expert_matrices, matrix_of, read_tensor, stacked
 
 EXPERTS = "fllm"
 """Name of `run_experts` in transformers' registry."""
@@ -23,23 +27,36 @@ _AFTER_ATTENTION_OR_GATE = ("o_proj", "out_proj", "down_proj", "c_proj", "dense_
 """Names of layers whose input does not come from a norm, and so has no large channels."""
 
 
-def pack_modules(model: nn.Module, threads: KernelThreads) -> None:
+def pack_modules(model: nn.Module, threads: KernelThreads, on_packed: Callable[[], None]) -> None:
     """Replace the linear layers and the experts of a model in float32 on a CPU; free their weights.
 
-    Weights are rounded to 8 bits unless 4 hold them exactly.
+    Weights that are not read yet are read a few rows at a time, see `LazyTensor`. They are rounded to 8 bits
+    unless fewer hold them exactly. ``on_packed`` is called after each matrix.
     """
     ALL_EXPERTS_FUNCTIONS.register(EXPERTS, run_experts)
+    with ThreadPoolExecutor(threads.count) as pool:
+        for _ in pool.map(lambda pack: pack(threads), _packable(model)):
+            on_packed()
+
+
+def _packable(model: nn.Module) -> Iterator[Callable[[KernelThreads], None]]:
+    """Yield a function for each matrix, or matrices of experts, which packs it."""
     for parent in list(model.modules()):
         if _is_experts(parent):
-            _pack_experts(parent, threads)
+            yield partial(_pack_experts, parent)
             continue
         for name, child in parent.named_children():
             if name in _READ_AS_TENSORS:
                 continue
             if isinstance(child, nn.Linear | Conv1D) and min(child.weight.shape) >= MIN_SIZE:
-                weight = child.weight.T if isinstance(child, Conv1D) else child.weight
-                planes = PLANES_8_BIT if name in _AFTER_ATTENTION_OR_GATE else PLANES_15_BIT
-                setattr(parent, name, PackedLinear(PackedProduct(weight, child.bias, threads, planes)))
+                yield partial(_pack_linear, parent, name, child)
+
+
+def _pack_linear(parent: nn.Module, name: str, linear: nn.Linear | Conv1D, threads: KernelThreads) -> None:
+    weight = linear.weight.T if isinstance(linear, Conv1D) else linear.weight
+    bias = None if linear.bias is None else read_tensor(linear.bias)
+    planes = PLANES_8_BIT if name in _AFTER_ATTENTION_OR_GATE else PLANES_15_BIT
+    setattr(parent, name, PackedLinear(PackedProduct(matrix_of(weight), bias, threads, planes)))
 
 
 def run_experts(experts: Any, hidden: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
@@ -70,8 +87,11 @@ def _pack_experts(experts: Any, threads: KernelThreads) -> None:
         (up, "packed_up", PLANES_15_BIT),
         ("down_proj", "packed_down", PLANES_8_BIT),
     ):
-        weight, bias = getattr(experts, name), getattr(experts, f"{name}_bias", None)
-        weight = weight.transpose(1, 2) if experts.is_transposed else weight
-        setattr(experts, packed, PackedProduct(weight, bias, threads, planes))
+        matrices = expert_matrices(getattr(experts, name), transposed=experts.is_transposed)
+        bias = getattr(experts, f"{name}_bias", None)
+        bias = None if bias is None else read_tensor(bias)
+        setattr(
+            experts, packed, PackedProduct(stacked(matrices), bias, threads, planes, experts=len(matrices))
+        )
         delattr(experts, name)
     experts.config._experts_implementation = EXPERTS
