@@ -39,6 +39,10 @@ class AdapterRegistry:
         """Names of adapters that were unloaded: they never stand for the model itself."""
         self._changes = asyncio.Lock()
 
+    def attach(self, backend: Backend | None) -> None:
+        """Use the backend of a model that was loaded again, with these adapters; ``None``: it is unloaded."""
+        self._backend = backend
+
     @property
     def loaded(self) -> Sequence[LoraAdapter]:
         """The adapters, in the order in which they were loaded."""
@@ -82,13 +86,13 @@ class AdapterRegistry:
 
         Raise `ModelNotFound` if it is not loaded.
         """
-        backend = self._serving_backend()
         async with self._changes:
             adapter = self._adapters.get(name)
             if adapter is None:
                 raise ModelNotFound(f"the LoRA adapter {name!r} is not loaded", param="lora_name")
-            with suppress(ModelNotFound):  # of an engine that was restarted and could not load it again
-                await backend.unload_adapter(adapter.id)
+            if self._backend is not None:  # else the model is not loaded now, and will be without it
+                with suppress(ModelNotFound):  # of an engine that was restarted and could not load it again
+                    await self._serving_backend().unload_adapter(adapter.id)
             del self._adapters[name]
             self._unloaded.add(name)
             log.info("the LoRA adapter %r is unloaded", name)

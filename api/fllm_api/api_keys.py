@@ -28,10 +28,10 @@ class ApiKeys:
     lookup reveals nothing about a key.
     """
 
-    def __init__(self, keys: Iterable[str] = ()) -> None:
+    def __init__(self, keys: Iterable[str] = (), option: str = "--api-key") -> None:
         """Hash keys without an owner. Raise `ConfigError` if one has an invalid character."""
         self._secret = secrets.token_bytes(32)
-        self._from_options = self._named((None, _checked(key, "--api-key: a key")) for key in keys)
+        self._from_options = self._named((None, _checked(key, f"{option}: a key")) for key in keys)
         self._from_file: dict[bytes, str] = {}
         self._file: Path | None = None
 

@@ -12,14 +12,16 @@ from litestar.types import Middleware
 
 from fllm.errors import ConfigError
 from fllm.interfaces import Collector
-from fllm_api.app_state import AppState
+from fllm_api.app_state import AppState, ServerState
 from fllm_api.application import Application
+from fllm_api.controllers.admin import AdminController
 from fllm_api.controllers.chat import ChatController
 from fllm_api.controllers.completions import CompletionsController
 from fllm_api.controllers.engine_requests import engine_request
 from fllm_api.controllers.health import HealthController, ReadyController
 from fllm_api.controllers.lora import LoraController
 from fllm_api.controllers.metrics import MetricsController
+from fllm_api.controllers.model_selection import ModelSelection
 from fllm_api.controllers.models import ModelsController
 from fllm_api.controllers.plugin_routes import with_plugin_routes
 from fllm_api.controllers.version import VersionController
@@ -34,29 +36,39 @@ from fllm_api.middleware.admission import AdmissionMiddleware
 from fllm_api.middleware.authentication import AuthenticationMiddleware
 from fllm_api.middleware.body_memory import BodyMemoryMiddleware
 from fllm_api.middleware.drain import DrainMiddleware
+from fllm_api.middleware.model_lease import ModelLeaseMiddleware
 from fllm_api.middleware.payload_logging import PayloadLoggingMiddleware
 from fllm_api.middleware.prompt_length import PromptLengthMiddleware
 from fllm_api.middleware.request_tracking import RequestTrackingMiddleware
+from fllm_api.model_registry import ModelRegistry, single_model
 from fllm_api.openapi.schema import openapi_config
 from fllm_api.request_context import record_response_start
 
 
 def create_app(server: AppState) -> Litestar:
+    """Return the application for one model that is loaded; see `create_models_app`."""
+    return create_models_app(ServerState(**server.shared_fields), single_model(server))
+
+
+def create_models_app(shared: ServerState, models: ModelRegistry) -> Litestar:
     """Return the application with the server's own routes and those of plugins.
 
     Raise `ConfigError` if a route begins with the path prefix.
     """
-    admission = Admission(sequence_capacity(server.card, server.config), server.config.limits)
-    app = with_plugin_routes(server.plugins, partial(_build, server, admission))
-    root_path = server.config.root_path
+    cards = [each.loader.card for each in models.models]
+    admission = Admission(sequence_capacity(cards, shared.config), shared.config.limits)
+    app = with_plugin_routes(shared.plugins, partial(_build, shared, models, admission))
+    root_path = shared.config.root_path
     if root_path and any(f"{route.path}/".startswith(f"{root_path}/") for route in app.routes):
         raise ConfigError(f"--root-path {root_path}: this server has routes that begin with it")
     return app
 
 
-def _build(server: AppState, admission: Admission, routes: Sequence[Any]) -> Litestar:
-    config = server.config
-    collectors = [IsolatedCollector(each, server.plugins.owner_of(each)) for each in server.collectors]
+def _build(
+    shared: ServerState, models: ModelRegistry, admission: Admission, routes: Sequence[Any]
+) -> Litestar:
+    config = shared.config
+    collectors = [IsolatedCollector(each, shared.plugins.owner_of(each)) for each in shared.collectors]
     return Application(
         root_path=config.root_path,
         cors=Cors(config.allowed_origins),
@@ -70,46 +82,67 @@ def _build(server: AppState, admission: Admission, routes: Sequence[Any]) -> Lit
             ReadyController,
             *([MetricsController] if config.enable_metrics else []),
             *([LoraController] if config.enable_runtime_lora_loading else []),
+            *([AdminController] if config.admin_keys else []),
             *routes,
         ],
         dependencies={
-            "server": Provide(lambda: server, sync_to_thread=False),
+            "server": _server_of_request(models, config.sse_keep_alive),
+            "shared": Provide(lambda: shared, sync_to_thread=False),
+            "models": Provide(lambda: models, sync_to_thread=False),
             "engine_request": Provide(engine_request, sync_to_thread=False),
         },
         request_class=ApiRequest,
         before_request=require_json,
         request_max_body_size=config.max_body_bytes,
         exception_handlers={Exception: handle_exception},
-        middleware=_middlewares(server, admission, collectors),
+        middleware=_middlewares(shared, models, admission, collectors),
         before_send=[record_response_start],
-        lifespan=[collector_ticker(server.backend, collectors)],
+        lifespan=[collector_ticker(models, collectors)],
         openapi_config=openapi_config(config.root_path),
         logging_config=None,
     )
 
 
-def _middlewares(server: AppState, admission: Admission, collectors: Sequence[Collector]) -> list[Middleware]:
+def _server_of_request(models: ModelRegistry, keep_alive: float) -> Provide:
+    """Return what gives a handler its ``server``: the state of the model that its request names."""
+    if models.selects:
+        return Provide(ModelSelection(models, keep_alive).select)
+    only = models.models[0].model.loaded
+    return Provide(lambda: only, sync_to_thread=False)
+
+
+def _middlewares(
+    shared: ServerState, models: ModelRegistry, admission: Admission, collectors: Sequence[Collector]
+) -> list[Middleware]:
     """Return the middlewares, outermost first. A body is read only after its request has passed all."""
-    config = server.config
+    config = shared.config
     memory = BodyMemory(
         config.max_body_memory,
         max_wait=config.read_timeout,
         keeps_bytes=config.enable_payload_logging,
-        turns=server.turns,
+        turns=shared.turns,
     )
     return [
         # First: requests that the middlewares below reject are also reported to collectors and logged.
-        RequestTrackingMiddleware(collectors),
+        RequestTrackingMiddleware(collectors, names_models=models.selects),
         # Before everything that costs something or that counts per client.
-        AuthenticationMiddleware(config.keys),
+        AuthenticationMiddleware(config.keys, config.admin_keys),
         # Before admission, so that a draining server rejects requests whether or not it has room.
-        DrainMiddleware(server.drain, config.request_timeout),
+        DrainMiddleware(shared.drain, config.request_timeout),
         # After the client is known: its limits are per client.
         AdmissionMiddleware(admission),
         # After everything that rejects a request by its headers, so that its body occupies no memory.
         BodyMemoryMiddleware(memory),
         # After the memory for the body is reserved, which this may return early.
-        PromptLengthMiddleware(server.tokenizer, server.card),
-        # Last: only bodies that are read are logged.
+        *_prompt_length(models),
+        # Only bodies that are read are logged.
         *([PayloadLoggingMiddleware()] if config.enable_payload_logging else []),
+        # Last: what a handler sends may follow what was sent while the request waited for its model.
+        *([ModelLeaseMiddleware()] if models.selects else []),
     ]
+
+
+def _prompt_length(models: ModelRegistry) -> list[Middleware]:
+    """Return the check of prompts while they are read, if the model of a request is known by then."""
+    only = models.models[0].model.loaded
+    return [] if models.selects or only is None else [PromptLengthMiddleware(only.tokenizer, only.card)]

@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct, field
 
@@ -37,19 +37,11 @@ class ParserChoice(Struct, frozen=True):
     selected_by: Literal["auto", "option"]
 
 
-class AppState(Struct, frozen=True, kw_only=True):
-    """All components that requests need; created once the backend has started."""
+class ServerState(Struct, frozen=True, kw_only=True):
+    """What all models of the server share."""
 
     config: ServerConfig
     plugins: Plugins
-    backend: Backend
-    backend_name: str
-    card: ModelCard
-    tokenizer: Tokenizer
-    template: ChatTemplate | None
-    """If ``None``, a chat request is rejected with a 400 that explains what to do."""
-    request_templates: RequestTemplates | None = None
-    """Renders the chat templates of requests, one at a time; ``None`` if requests may not supply any."""
     template_turns: TurnExecutor = field(default_factory=partial(TurnExecutor, 1, "templates"))
     """Prepares requests with a chat template of their own."""
     turns: TurnExecutor = field(default_factory=partial(TurnExecutor, TURN_THREADS, "turns"))
@@ -60,6 +52,37 @@ class AppState(Struct, frozen=True, kw_only=True):
         default_factory=partial(RoundRobinSemaphore, MAX_FETCHED_BYTES, dynamic_shares=True)
     )
     """Bytes for the images that are fetched, until they are prepared."""
+    cache_secret: bytes = field(default_factory=lambda: secrets.token_bytes(32))
+    """Key of the salts that separate clients in the prefix cache."""
+    collectors: Sequence[Collector] = ()
+    drain: RequestDrain = field(default_factory=RequestDrain)
+    created: int = field(default_factory=lambda: int(time.time()))
+    """Unix time in seconds, for `/v1/models`."""
+
+    @property
+    def shared_fields(self) -> dict[str, Any]:
+        """The components that all models share, by the name of their field."""
+        return {name: getattr(self, name) for name in ServerState.__struct_fields__}
+
+    @property
+    def metrics_exporter(self) -> MetricsExporter | None:
+        """The first collector that exports metrics, for `/metrics`."""
+        return next(
+            (collector for collector in self.collectors if isinstance(collector, MetricsExporter)), None
+        )
+
+
+class AppState(ServerState, frozen=True, kw_only=True):
+    """All components that the requests for one model need; created once its backend has started."""
+
+    backend: Backend
+    backend_name: str
+    card: ModelCard
+    tokenizer: Tokenizer
+    template: ChatTemplate | None
+    """If ``None``, a chat request is rejected with a 400 that explains what to do."""
+    request_templates: RequestTemplates | None = None
+    """Renders the chat templates of requests, one at a time; ``None`` if requests may not supply any."""
     reasoning_parser: LoadedParser | None = None
     """Creates the reasoning parser that ``--reasoning-parser`` names."""
     tool_parser: LoadedToolParser | None = None
@@ -70,14 +93,8 @@ class AppState(Struct, frozen=True, kw_only=True):
     """Whether only requests of the same client share the backend's prefix cache."""
     shared_prefixes: Callable[[], Sequence[list[int]]] | None = None
     """Returns the token ids of the prefixes that all clients share nevertheless."""
-    cache_secret: bytes = field(default_factory=lambda: secrets.token_bytes(32))
-    """Key of the salts that separate clients in the prefix cache."""
     adapters: AdapterRegistry = field(default_factory=AdapterRegistry)
     """The LoRA adapters."""
-    collectors: Sequence[Collector] = ()
-    drain: RequestDrain = field(default_factory=RequestDrain)
-    created: int = field(default_factory=lambda: int(time.time()))
-    """Unix time in seconds, for `/v1/models`."""
 
     @property
     def pipeline(self) -> Pipeline:
@@ -87,10 +104,3 @@ class AppState(Struct, frozen=True, kw_only=True):
     def model_name(self, adapter: LoraAdapter | None) -> str:
         """Return the name of the model in responses: that of the adapter, or the first one of the model."""
         return adapter.name if adapter else self.config.served_model_name
-
-    @property
-    def metrics_exporter(self) -> MetricsExporter | None:
-        """The first collector that exports metrics, for `/metrics`."""
-        return next(
-            (collector for collector in self.collectors if isinstance(collector, MetricsExporter)), None
-        )

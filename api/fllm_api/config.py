@@ -53,6 +53,12 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     """Peers whose ``X-Forwarded-For`` names the client."""
     keys: ApiKeys = field(default_factory=ApiKeys)
     """If there are any, every route except `/health` and `/ready` requires one as its Bearer token."""
+    admin_keys: ApiKeys | None = None
+    """Keys of the admin routes, which do not exist without one."""
+    strict_model_name: bool = False
+    """Whether a request must name a model of the server even if there is only one."""
+    memory_budget: int | None = None
+    """Bytes for all loaded models; the least recently used are unloaded. ``None``: no limit."""
     limits: RateLimits = RateLimits()
     max_queue: int = 2048
     """Sequences that may wait in addition to those that the engine runs; more are rejected with 503."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Iterable
+from typing import Any
 
 from litestar.datastructures import MutableScopeHeaders
 from litestar.types import Message, Scope
@@ -13,6 +14,8 @@ from fllm.pipeline.request_tracker import RequestTracker
 from fllm_api.lifecycle.deadline import Deadline
 from fllm_api.limits.admission import AdmissionSlot
 from fllm_api.limits.body_memory import BodyReservation
+from fllm_api.models.early_stream import EarlyStream
+from fllm_api.models.lease import ModelLease
 from fllm_api.trusted_proxies import client_name
 
 REQUEST_ID_HEADER = "x-request-id"
@@ -32,7 +35,10 @@ class RequestContext:
     Reading one too early raises `AttributeError`.
     """
 
-    __slots__ = ("body", "client", "deadline", "error", "method", "request_id", "slot", "status", "tracker")
+    __slots__ = (
+        *("body", "client", "deadline", "early_stream", "error"),
+        *("lease", "method", "request_id", "slot", "status", "tracker"),
+    )
 
     tracker: RequestTracker
     """Times and counts for the collectors. Set by `RequestTrackingMiddleware`."""
@@ -53,6 +59,10 @@ class RequestContext:
         """Status code of the response, once it has started."""
         self.error: str | None = None
         """Error message, if the request failed."""
+        self.lease: ModelLease[Any] | None = None
+        """Keeps the model of the request loaded, if the server loads models on demand."""
+        self.early_stream: EarlyStream | None = None
+        """Starts the response while the request waits for its model. Set by `ModelLeaseMiddleware`."""
 
 
 def context_of(scope: Scope) -> RequestContext:

@@ -5,6 +5,7 @@
     FllmError
     ├── UserError              the operator can fix it: one line, exit status 2
     │   ├── ConfigError        an option has an invalid value
+    │   ├── ConfigErrors       several have: one line each
     │   ├── ModelError         MODEL is missing, unreadable or of an unknown kind
     │   └── PluginError        a plugin cannot be used as requested
     │       ├── UnknownName    no entry is registered under that name
@@ -20,6 +21,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 
 
 class FllmError(Exception):
@@ -36,6 +38,14 @@ class UserError(FllmError):
 
 class ConfigError(UserError):
     """An option has an invalid value."""
+
+
+class ConfigErrors(UserError):
+    """Several options have invalid values; ``messages`` has one for each."""
+
+    def __init__(self, messages: Sequence[str]) -> None:
+        super().__init__("; ".join(messages))
+        self.messages = tuple(messages)
 
 
 class ModelError(UserError):

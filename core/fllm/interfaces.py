@@ -371,6 +371,14 @@ class RequestRecord(Protocol):
     @property
     def streamed(self) -> bool: ...
     @property
+    def model(self) -> str:
+        """Name of the model that the request uses, on a server that loads models on demand; else empty.
+
+        Empty, too, if the request names none of its models.
+        """
+        ...
+
+    @property
     def adapter(self) -> str:
         """Name of the LoRA adapter that generates; empty for the model itself."""
         ...
@@ -397,7 +405,10 @@ class Collector:
     """
 
     def on_request_start(self, request: RequestRecord) -> None:
-        """Record that a generation request has arrived; nothing of its body has been read."""
+        """Record that a generation request has arrived; nothing of its body has been read.
+
+        A server that loads models on demand calls it once `RequestRecord.model` is known.
+        """
 
     def on_first_token(self, request: RequestRecord) -> None:
         """Record that the prefill of a request is done and its first token was generated."""
@@ -441,8 +452,10 @@ class MetricsContext(Struct, frozen=True, kw_only=True):
     """Input of the hook `fllm_collectors`."""
 
     model_name: str
-    """The served model name, for the label ``model_name``."""
+    """The served model name, for the label ``model_name``: the first one if there are several models."""
     max_model_len: int
+    model_names: tuple[str, ...] = ()
+    """The models of a server that loads them on demand, as in `RequestRecord.model`."""
     config: MetricsConfig = MetricsConfig()
 
 

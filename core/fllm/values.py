@@ -320,6 +320,10 @@ class EngineStats(Struct, frozen=True, kw_only=True):
     """Tiers of ``--kv-offload-memory`` (``ram``) and ``--kv-cache-dir`` (``disk``), by name."""
     replicas: tuple[ReplicaStats, ...] = ()
     """What each engine reports, if there are several; the other fields are their sums."""
+    memory: int = 0
+    """Bytes that the engine occupies; 0 if that is not known."""
+    models: Mapping[str, ModelStats] = {}
+    """The models of a server that loads them on demand, by name. The other values are sums."""
 
 
 class ReplicaStats(Struct, frozen=True, kw_only=True):
@@ -341,6 +345,24 @@ class ReplicaStats(Struct, frozen=True, kw_only=True):
     """The same after their first output."""
     restarts: int = 0
     """Number of times that its engine ended."""
+
+
+class ModelStats(Struct, frozen=True, kw_only=True):
+    """The state of one model of a server that loads models on demand."""
+
+    state: str
+    """``unloaded``, ``loading``, ``loaded``, ``unloading``, ``sleeping`` or ``failed``."""
+    pinned: bool = False
+    memory: int = 0
+    """Bytes that it occupies; those that it is expected to occupy until that is measured."""
+    loads: int = 0
+    """Times that it was loaded since the start."""
+    in_flight: int = 0
+    """Requests that use it."""
+    waiting: int = 0
+    """Requests that wait until it is loaded."""
+    engine: EngineStats | None = None
+    """``None`` if it is not loaded, or its engine does not respond."""
 
 
 class Progress(Struct, frozen=True):

@@ -3,128 +3,91 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Sequence
 
-from msgspec.structs import replace
-
-from fllm.chat import RequestTemplates, TemplateSettings, control_tokens
 from fllm.errors import ConfigError
-from fllm.interfaces import Backend, MetricsContext
+from fllm.interfaces import MetricsContext
 from fllm.plugins.loader import Plugins
-from fllm.plugins.parser_detection import AUTO
-from fllm.values import ModelCard
-from fllm_api.adapters import AdapterRegistry
-from fllm_api.app import create_app
-from fllm_api.app_state import AppState, ParserChoice
-from fllm_api.cli.model_files import ModelFiles
-from fllm_api.cli.parser_selection import resolve_auto_parsers, warn_if_all_is_reasoning
-from fllm_api.cli.settings import Settings
-from fllm_api.config import ServerConfig
-from fllm_api.intake.shared_prefix_file import read_shared_prefix
-from fllm_api.intake.shared_prefixes import daily_prefixes, tokenize_shared_prefix
+from fllm_api.app import create_models_app
+from fllm_api.app_state import AppState, ServerState
+from fllm_api.cli.model_files import StartedModel
+from fllm_api.cli.model_loader import SettingsLoader
+from fllm_api.cli.model_size import estimate_memory
 from fllm_api.listener import ConnectionTimeouts, Listener
+from fllm_api.model_registry import ModelRegistry, ServedModel
+from fllm_api.models.model import Model
+from fllm_api.models.pool import ModelPool
+
+MAX_TOKENS = 128 * 1024
+"""Highest number of tokens that the metrics of models tell apart whose context is not known at the start."""
 
 log = logging.getLogger("fllm.server")
 
 
 def create_listener(
-    settings: Settings, plugins: Plugins, backend: Backend, card: ModelCard, files: ModelFiles
-) -> Listener:
-    """Return the HTTP server for a started backend."""
-    state = create_app_state(settings, plugins, backend, card, files)
-    config = state.config
-    return Listener(
-        create_app(state),
-        state.drain,
+    loaders: Sequence[SettingsLoader], plugins: Plugins, started: StartedModel | None
+) -> tuple[Listener, ModelPool[AppState]]:
+    """Return the HTTP server for one model that is ``started``, or for models that are loaded on demand.
+
+    Raise `UserError` if an option does not fit the model.
+    """
+    first = loaders[0].settings
+    shared = create_server_state(loaders, plugins, started)
+    for each in loaders:
+        each.share(shared)
+    registry = create_registry(loaders, shared, started)
+    config = first.server
+    listener = Listener(
+        create_models_app(shared, registry),
+        shared.drain,
         ConnectionTimeouts(read=config.read_timeout, write=config.write_timeout),
         max_connections=config.max_connections,
-        shutdown_timeout=settings.shutdown_timeout,
+        shutdown_timeout=first.shutdown_timeout,
         trusted_proxies=config.trusted_proxies,
         tls=config.tls,
     )
+    return listener, registry.pool
 
 
-def create_app_state(
-    settings: Settings, plugins: Plugins, backend: Backend, card: ModelCard, files: ModelFiles
-) -> AppState:
-    """Return the application state, which holds everything that request handlers use."""
-    tokenizer = files.tokenizer
-    config = resolve_auto_parsers(settings.server, plugins, files.templates, tokenizer)
+def create_server_state(
+    loaders: Sequence[SettingsLoader], plugins: Plugins, started: StartedModel | None
+) -> ServerState:
+    """Return what all models share."""
+    first = loaders[0].settings
+    names = [each.config.served_model_name for each in loaders]
     metrics = MetricsContext(
-        model_name=config.served_model_name, max_model_len=card.max_model_len, config=settings.metrics
+        model_name=names[0],
+        max_model_len=MAX_TOKENS if started is None else started.card.max_model_len,
+        config=first.metrics,
+        model_names=tuple(names) if started is None else (),
     )
-    reasoning_parser = None
-    if (name := config.reasoning_parser) is not None:
-        reasoning_parser = plugins.reasoning_parsers.load(name)
-        if files.template is not None:
-            warn_if_all_is_reasoning(name, reasoning_parser, files.template, files.templates)
-    state = AppState(
-        config=config,
-        plugins=plugins,
-        backend=backend,
-        backend_name=(settings.backend, *settings.backend_config.chain)[-1],
-        card=card,
-        tokenizer=tokenizer,
-        template=files.template,
-        request_templates=RequestTemplates(
-            TemplateSettings(
-                tokenizer.special_tokens,
-                config.chat_template_content_format,
-                None if config.allow_special_tokens_in_text else control_tokens(tokenizer),
-            )
+    return ServerState(config=first.server, plugins=plugins, collectors=plugins.collectors(metrics))
+
+
+def create_registry(
+    loaders: Sequence[SettingsLoader], shared: ServerState, started: StartedModel | None
+) -> ModelRegistry:
+    """Return the models by name. Without a reason to unload it, the only model stays loaded."""
+    models = [
+        ServedModel(
+            each,
+            Model(
+                each.config.served_model_name,
+                each,
+                size=estimate_memory(each.settings),
+                pinned=each.settings.pinned,
+                idle_timeout=each.settings.idle_timeout,
+            ),
         )
-        if config.trust_request_chat_template
-        else None,
-        reasoning_parser=reasoning_parser,
-        tool_parser=plugins.tool_parsers.load(config.tool_call_parser) if config.tool_call_parser else None,
-        parser_choices={
-            "tool_call_parser": _choice(config.tool_call_parser, settings.server.tool_call_parser),
-            "reasoning_parser": _choice(config.reasoning_parser, settings.server.reasoning_parser),
-        },
-        adapters=AdapterRegistry(
-            backend,
-            settings.backend_config.lora_modules,
-            model=settings.backend_config.model if settings.backend_config.enable_lora else None,
-            model_names=(config.served_model_name, *config.served_model_aliases),
-            directories=config.lora_dirs,
-        ),
-        collectors=plugins.collectors(metrics),
-        isolates_clients=isolates_clients(config, card),
+        for each in loaders
+    ]
+    config = shared.config
+    pool = ModelPool(
+        [each.model for each in models], budget=config.memory_budget, max_waiting=config.max_queue
     )
-    return with_shared_prefixes(state)
-
-
-def _choice(name: str | None, option: str | None) -> ParserChoice:
-    return ParserChoice(name, "auto" if option == AUTO else "option")
-
-
-def with_shared_prefixes(state: AppState) -> AppState:
-    """Add the ``--shared-prefix`` files to the state. Raise `ConfigError` if the model can't have one."""
-    prefixes = [read_shared_prefix(file) for file in state.config.shared_prefixes]
-    if not prefixes:
-        return state
-    for prefix in prefixes:
-        lengths = {kind: len(ids) for kind, ids in tokenize_shared_prefix(prefix, state).items()}
-        log.info("%s: the first %s are shared", prefix.where, _format_lengths(lengths))
-        if max(lengths.values()) < state.card.runtime.get("block_size", 1):
-            log.warning("%s: nothing is shared, because it does not fill a block of the cache", prefix.where)
-    return replace(state, shared_prefixes=daily_prefixes(prefixes, state))
-
-
-def _format_lengths(lengths: Mapping[str, int]) -> str:
-    return " and ".join(f"{length} tokens of {kind}" for kind, length in lengths.items())
-
-
-def isolates_clients(config: ServerConfig, card: ModelCard) -> bool:
-    """Return whether each client has its own prefix cache, which is the default if there are keys.
-
-    If the backend can't do that, log a warning, or raise `ConfigError` if an option requires it.
-    """
-    isolation = config.prefix_cache_isolation or ("key" if config.keys.required else "none")
-    if isolation == "none" or card.supports_cache_salt:
-        return isolation == "key"
-    problem = "this backend can't keep the prefix caches of clients apart"
-    if config.prefix_cache_isolation == "key":
-        raise ConfigError(f"--prefix-cache-isolation key: {problem}")
-    log.warning("%s: usage and response times may tell a client what others have sent", problem)
-    return False
+    if (problem := pool.pin_problem()) is not None and any(each.settings.pinned for each in loaders):
+        raise ConfigError(f"--memory-budget: {problem}")
+    if started is not None:
+        pool.adopt(models[0].model, loaders[0].finish(started))
+    fixed = started is not None and config.admin_keys is None and not loaders[0].settings.idle_timeout
+    return ModelRegistry(models, pool, created=shared.created, strict=config.strict_model_name, fixed=fixed)

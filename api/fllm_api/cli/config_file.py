@@ -20,7 +20,7 @@ def read_config(ctx: click.Context, param: click.Parameter, file: Path | None) -
         matches = difflib.get_close_matches(key, known, n=1)
         hint = f"did you mean {matches[0]!r}?" if matches else f"known: {', '.join(sorted(known))}"
         raise click.BadParameter(f"{str(file)!r} has the unknown key {key!r}; {hint}", ctx, param)
-    ctx.default_map = {key: _option_value(value, known[key]) for key, value in values.items()}
+    ctx.default_map = {key: option_value(value, known[key]) for key, value in values.items()}
     return file
 
 
@@ -33,7 +33,7 @@ def _read(file: Path, param: click.Parameter, ctx: click.Context) -> dict[str, A
         raise click.BadParameter(f"{str(file)!r} is not TOML: {error}", ctx, param) from error
 
 
-def _option_value(value: Any, param: click.Parameter) -> Any:
+def option_value(value: Any, param: click.Parameter) -> Any:
     """Return a list for an option that may be repeated. A table becomes a list of ``KEY=VALUE``."""
     if not getattr(param, "multiple", False):
         return value

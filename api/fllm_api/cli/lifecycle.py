@@ -9,70 +9,62 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import rich_click as click
 
-from fllm.concurrency.timeout_executor import TaskTimeout, TimeoutExecutor
 from fllm.engine_host import EngineHost
 from fllm.errors import ModelError
-from fllm.interfaces import Backend, BackendContext, check_adapters
-from fllm.model_check import ModelCheck
 from fllm.plugins.loader import Plugins
 from fllm_api.cli.bind import allow_address_reuse, server_url
 from fllm_api.cli.event_loop import loop_factory
-from fllm_api.cli.model_files import load_model_files
+from fllm_api.cli.model_files import StartedModel
+from fllm_api.cli.model_loader import BACKEND_STOP_TIMEOUT, SettingsLoader, stop_backend
 from fllm_api.cli.progress import report_progress
 from fllm_api.cli.settings import Settings
 from fllm_api.config import ServerConfig
 from fllm_api.lifecycle.event_loop_watchdog import watch_event_loop
 
 if TYPE_CHECKING:
+    from fllm_api.app_state import AppState
     from fllm_api.listener import Listener
+    from fllm_api.models.model import Model
+    from fllm_api.models.pool import ModelPool
 
 T = TypeVar("T")
 
-LOAD_TIMEOUT = 300.0
-"""Seconds that the tokenizer and the chat template may take to load. Their checks have shorter limits."""
-BACKEND_STOP_TIMEOUT = 30.0
-"""Seconds that a backend may take to stop. The `process` backend kills its engine earlier."""
+CreateListener: TypeAlias = (
+    "Callable[[Sequence[SettingsLoader], Plugins, StartedModel | None], tuple[Listener, ModelPool[AppState]]]"
+)
 
 log = logging.getLogger("fllm.server")
 
 
-def run(settings: Settings, plugins: Plugins, sockets: list[socket.socket], started_at: float) -> None:
+def run(
+    models: Sequence[Settings], plugins: Plugins, sockets: list[socket.socket], started_at: float
+) -> None:
     """Serve until SIGINT or SIGTERM. Raise `UserError` if the user can fix what prevents the start."""
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(_serve(settings, plugins, sockets, started_at))
+        runner.run(_serve(models, plugins, sockets, started_at))
 
 
 async def _serve(
-    settings: Settings, plugins: Plugins, sockets: list[socket.socket], started_at: float
+    models: Sequence[Settings], plugins: Plugins, sockets: list[socket.socket], started_at: float
 ) -> None:
     interrupted = _interrupt_event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, settings.server)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, models[0].server)
     async with AsyncExitStack() as stack:
-        with report_progress() as on_progress:
-            engine_host = EngineHost(plugins.placements.load, settings.engine_network)
-            stack.push_async_callback(engine_host.close)
-            context = BackendContext(
-                progress=on_progress,
-                plugins=settings.plugin_config,
-                load_grammar=plugins.grammars.load,
-                engine_host=engine_host,
-                load_backend=plugins.backends.load,
-            )
-            backend: Backend = plugins.backends.load(settings.backend)(settings.backend_config, context)
-            check_adapters(backend, settings.backend_config)
-            stack.push_async_callback(_stop, backend)
-            started = await _run_unless_interrupted(interrupted, _start(settings, plugins, backend))
-        if started is None:
+        engine_host = EngineHost(plugins.placements.load, models[0].engine_network)
+        stack.push_async_callback(engine_host.close)
+        loaders = [SettingsLoader(each, plugins, engine_host) for each in models]
+        start = _start_one if len(loaders) == 1 else _start_several
+        listener = await _run_unless_interrupted(interrupted, start(loaders, plugins, stack))
+        if listener is None:
             return
-        listener = started()
-        listener.on_ready = lambda: _announce(settings, sockets, started_at)
+        listener.on_ready = lambda: _announce(models, sockets, started_at)
         await _listen(listener, sockets, interrupted)
 
 
@@ -84,37 +76,54 @@ def _reload(config: ServerConfig) -> None:
         config.keys.reload()
 
 
-async def _stop(backend: Backend) -> None:
-    """Stop the backend. If it does not stop in time, exit at once: its threads could block a normal exit."""
+async def _stop(stop: Callable[[], Awaitable[None]]) -> None:
+    """Stop backends. If one does not stop in time, exit at once: its threads could block a normal exit."""
     try:
-        async with asyncio.timeout(BACKEND_STOP_TIMEOUT):
-            await backend.stop()
+        await stop()
     except TimeoutError:
         log.error("the backend did not stop within %g s; exiting", BACKEND_STOP_TIMEOUT)
         os._exit(1)
 
 
-async def _start(settings: Settings, plugins: Plugins, backend: Backend) -> Callable[[], Listener]:
-    """Start the backend, and import the web framework while it loads. Then load the model's files.
+async def _start_one(loaders: Sequence[SettingsLoader], plugins: Plugins, stack: AsyncExitStack) -> Listener:
+    """Start the backend, and import the web framework while it loads. Then load the model's files."""
+    [loader] = loaders
+    async with AsyncExitStack() as starting:
+        with report_progress() as on_progress:
+            backend = loader.new_backend(on_progress, loader.adapters.loaded)
+            starting.push_async_callback(_stop, partial(stop_backend, backend))
+            started, create_listener = await asyncio.gather(
+                loader.start(backend), asyncio.to_thread(_import_listener)
+            )
+        listener, pool = create_listener(loaders, plugins, started)
+        starting.pop_all()  # the pool stops the backend from now on
+    stack.push_async_callback(_stop, pool.close)
+    return listener
 
-    Return a function that creates the HTTP server.
-    """
-    check = ModelCheck()
+
+async def _start_several(
+    loaders: Sequence[SettingsLoader], plugins: Plugins, stack: AsyncExitStack
+) -> Listener:
+    """Load the models that are pinned. The others are loaded on demand."""
+    create_listener = await asyncio.to_thread(_import_listener)
+    listener, pool = create_listener(loaders, plugins, None)
+    stack.push_async_callback(_stop, pool.close)
+    for model in pool.models:
+        if model.pinned:
+            await _load_pinned(pool, model)
+    return listener
+
+
+async def _load_pinned(pool: ModelPool[AppState], model: Model[AppState]) -> None:
+    from fllm_api.models.errors import ModelUnavailable
+
     try:
-        card, create_listener, _ = await asyncio.gather(
-            backend.start(), asyncio.to_thread(_import_listener), asyncio.to_thread(check.start)
-        )
-        load = partial(load_model_files, settings.server, plugins, card, check)
-        # A thread that keeps neither a signal waiting nor the process from exiting, whatever runs in it.
-        files = await TimeoutExecutor("fllm-load").run(load, time_limit=LOAD_TIMEOUT)
-    except TaskTimeout:
-        raise ModelError(f"the files of the model take more than {LOAD_TIMEOUT:g} s to load") from None
-    finally:
-        check.stop()
-    return partial(create_listener, settings, plugins, backend, card, files)
+        (await pool.acquire(model)).release()
+    except ModelUnavailable as error:
+        raise ModelError(f"{model.name}: {model.error or error.detail}") from error
 
 
-def _import_listener() -> Callable[..., Listener]:
+def _import_listener() -> CreateListener:
     from fllm_api.cli.assembly import create_listener
 
     return create_listener
@@ -158,9 +167,10 @@ def _interrupt_event() -> asyncio.Event:
     return interrupted
 
 
-def _announce(settings: Settings, sockets: list[socket.socket], started_at: float) -> None:
+def _announce(models: Sequence[Settings], sockets: list[socket.socket], started_at: float) -> None:
     # What is loaded stays. A full pass of the garbage collector over it would stop the event loop for 50 ms.
     gc.freeze()
-    server = settings.server
-    name, url = server.served_model_name, server_url(server.host, sockets, "https" if server.tls else "http")
-    click.echo(f"furiosa-llm: serving {name} on {url} (ready in {time.monotonic() - started_at:.1f} s)")
+    server = models[0].server
+    names = ", ".join(each.server.served_model_name for each in models)
+    url = server_url(server.host, sockets, "https" if server.tls else "http")
+    click.echo(f"furiosa-llm: serving {names} on {url} (ready in {time.monotonic() - started_at:.1f} s)")

@@ -8,7 +8,7 @@ from typing import NoReturn
 import rich_click as click
 from click.core import ParameterSource
 
-from fllm.errors import FllmError, UserError, exhausted_resource
+from fllm.errors import ConfigErrors, FllmError, UserError, exhausted_resource
 from fllm_api.cli.commands import root_command
 from fllm_api.cli.standard_streams import open_standard_streams
 
@@ -24,20 +24,22 @@ def main() -> NoReturn:
     try:
         status = root_command().main(prog_name=PROGRAM, standalone_mode=False)
     except click.ClickException as error:
-        _fail(error.format_message() + _value_source(error), 2)
+        _fail(error.format_message() + _value_source(error), status=2)
     except FllmError as error:
-        _fail(error.message, 2 if isinstance(error, UserError) else 1)
+        messages = error.messages if isinstance(error, ConfigErrors) else (error.message,)
+        _fail(*messages, status=2 if isinstance(error, UserError) else 1)
     except click.Abort:
         sys.exit(130)
     except (MemoryError, OSError, RuntimeError, ImportError) as error:
         if (reason := exhausted_resource(error)) is None:
             raise
-        _fail(reason, 1)
+        _fail(reason, status=1)
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _fail(message: str, status: int) -> NoReturn:
-    click.echo(f"{PROGRAM}: error: {' '.join(message.split())}", err=True)
+def _fail(*messages: str, status: int) -> NoReturn:
+    for message in messages:
+        click.echo(f"{PROGRAM}: error: {' '.join(message.split())}", err=True)
     sys.exit(status)
 
 

@@ -10,7 +10,7 @@ from msgspec import Struct
 from fllm.chat import ChatTemplate, control_tokens
 from fllm.chat.compiled_template import TemplateTooComplex
 from fllm.errors import ConfigError, ModelError
-from fllm.interfaces import TemplateContext
+from fllm.interfaces import Backend, TemplateContext
 from fllm.model_check import ModelCheck, render_watchdog
 from fllm.plugins.loader import Plugins
 from fllm.tokenizer import Tokenizer
@@ -30,6 +30,14 @@ class ModelFiles(Struct, frozen=True):
     templates: ChatTemplates
     template: ChatTemplate | None
     """The compiled templates; ``None`` if there are none or they are invalid."""
+
+
+class StartedModel(Struct, frozen=True):
+    """A started backend, and the files of its model."""
+
+    backend: Backend
+    card: ModelCard
+    files: ModelFiles
 
 
 def load_model_files(

@@ -61,6 +61,7 @@ MODEL = click.RichArgument(
     help="Directory, .gguf file or Hugging Face Hub id. Default: the embedded model.",
 )
 
+_models = partial(click.RichOption, panel="Several models")
 _model = partial(click.RichOption, panel="Model")
 _lora = partial(click.RichOption, panel="LoRA adapters")
 _engine = partial(click.RichOption, panel="Engine")
@@ -107,6 +108,41 @@ MODEL_OPTIONS = [
     ),
     _model(["--max-model-len"], type=POSITIVE, help="Maximum number of tokens in prompt and output."),
     _model(["--seed"], type=Integer(min=0), help="Seed of requests without one, and of dummy weights."),
+]
+SEVERAL_MODELS_OPTIONS = [
+    _models(
+        ["--models"],
+        type=FILE,
+        show_default="none",
+        help="TOML file with [[models]]: name, source and options of each. They are loaded on demand.",
+    ),
+    _models(
+        ["model_sources", "--model"],
+        type=KeyValue("NAME=SOURCE"),
+        multiple=True,
+        show_default="none",
+        help="Name and source of a model that is loaded on demand. Repeat it for more models.",
+    ),
+    _models(["--strict-model-name"], is_flag=True, help="Reject unknown names if there is one model, too."),
+    _models(
+        ["--memory-budget"],
+        type=Size(),
+        show_default="no limit",
+        help="Memory for all loaded models, such as 4GiB. The least recently used make room.",
+    ),
+    _models(
+        ["--pin"],
+        type=NonEmptyText(),
+        multiple=True,
+        show_default="none",
+        help="Name of a model that is loaded at the start and stays loaded.",
+    ),
+    _models(
+        ["--model-idle-timeout"],
+        type=SECONDS,
+        default=0.0,
+        help="Seconds without a request after which a model sleeps: it is unloaded. 0: never.",
+    ),
 ]
 LORA_OPTIONS = [
     _lora(
@@ -382,6 +418,13 @@ HTTP_OPTIONS = [
         help="File with API keys, each line KEY or OWNER KEY. SIGHUP reloads it.",
     ),
     _http(
+        ["--admin-key"],
+        type=NonEmptyText(),
+        multiple=True,
+        callback=hash_keys,
+        help="Key of the admin routes, which load, unload and pin models. Without one, there are none.",
+    ),
+    _http(
         ["--allowed-origins"],
         type=Origins(),
         multiple=True,
@@ -514,6 +557,7 @@ CONFIG = _config(["--config"], type=FILE, is_eager=True, callback=read_config, h
 SERVE_PARAMS: list[click.Parameter] = [
     MODEL,
     *MODEL_OPTIONS,
+    *SEVERAL_MODELS_OPTIONS,
     *LORA_OPTIONS,
     *ENGINE_OPTIONS,
     *CHAT_OPTIONS,

@@ -137,8 +137,10 @@ class HostPort(click.ParamType[tuple[str, int | None]]):
 class KeyValue(click.ParamType[tuple[str, str]]):
     """A ``KEY=VALUE`` pair."""
 
-    name = "KEY=VALUE"
     envvar_list_splitter: ClassVar[str | None] = ","
+
+    def __init__(self, name: str = "KEY=VALUE") -> None:
+        self.name = name
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -146,7 +148,7 @@ class KeyValue(click.ParamType[tuple[str, str]]):
         """Split at the first ``=``."""
         key, equals, text = str(value).partition("=")
         if not key or not equals:
-            self.fail(f"{value!r} is not KEY=VALUE", param, ctx)
+            self.fail(f"{value!r} is not {self.name}", param, ctx)
         return key, text
 
 

@@ -10,15 +10,15 @@ from setproctitle import setproctitle
 
 from fllm_api.api_keys import ApiKeys
 
-SECRETS = ("FURIOSA_LLM_API_KEY", "FURIOSA_LLM_SSL_KEYFILE_PASSWORD")
+SECRETS = ("FURIOSA_LLM_API_KEY", "FURIOSA_LLM_ADMIN_KEY", "FURIOSA_LLM_SSL_KEYFILE_PASSWORD")
 """Environment variables that child processes must not inherit."""
 
 
 def hash_keys(ctx: click.Context, param: click.Parameter, keys: tuple[str, ...]) -> ApiKeys:
-    """Hash the keys of ``--api-key``. Callback of the option."""
+    """Hash the keys of ``--api-key`` or ``--admin-key``. Callback of the options."""
     if isinstance(ctx.default_map, dict):
         ctx.default_map.pop(param.name or "", None)
-    return ApiKeys(keys)
+    return ApiKeys(keys, f"--{(param.name or '').replace('_', '-')}")
 
 
 def hide_arguments(title: str) -> None:

@@ -7,6 +7,7 @@ import re
 import socket
 import time
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,13 @@ from fllm.files import read_bounded
 from fllm.plugins.loader import Plugins
 from fllm_api.cli.bind import bind, bind_unix, bound_address, is_reachable
 from fllm_api.cli.logs import configure_logging
+from fllm_api.cli.model_list import settings_of_models
 from fllm_api.cli.open_files import raise_file_limit
 from fllm_api.cli.options import CONTEXT_SETTINGS, SERVE_PARAMS
 from fllm_api.cli.param_types import plugin_config, plugins_of
 from fllm_api.cli.parser_selection import load_possible_parsers
 from fllm_api.cli.secrets import hide_arguments
-from fllm_api.cli.settings import settings_from_options
+from fllm_api.cli.settings import Settings
 from fllm_api.config import ContentFormat, ServerConfig
 from fllm_api.intake.shared_prefix_file import read_shared_prefix
 
@@ -56,26 +58,23 @@ def serve(ctx: click.RichContext, /, **options: Any) -> None:
     """Serve MODEL with an OpenAI-compatible API. The default is the embedded SmolLM2-135M-Instruct."""
     started_at = time.monotonic()
     raise_file_limit()
-    title = f"furiosa-llm serve {options['model'] or ''}".strip()
+    listed = ", ".join(name for name, _ in options["model_sources"]) or options["models"]
+    title = f"furiosa-llm serve {options['model'] or listed or ''}".strip()
     hide_arguments(title)
     plugins = plugins_of(ctx)
-    settings = settings_from_options(options, plugins, plugin_config(ctx))
-    for file in settings.server.shared_prefixes:
-        read_shared_prefix(file)
-    check_parsers(settings.server, plugins)
-    if settings.server.chat_template is not None:
-        check_template(settings.server.chat_template, settings.server.chat_template_content_format)
+    models = settings_of_models(ctx, plugins, plugin_config(ctx), partial(check_files, plugins=plugins))
+    config = models[0].server
     with ExitStack() as stack:
-        sockets = bind_sockets(settings.server, stack)
+        sockets = bind_sockets(config, stack)
         setproctitle(f"{title} {bound_address(sockets)}")
         configure_logging(options["log_level"], options["log_format"])
         plugins.warn()
-        warn_if_open_to_all(settings.server, sockets)
-        settings.server.keys.warn_if_world_readable()
+        warn_if_open_to_all(config, sockets)
+        config.keys.warn_if_world_readable()
 
         from fllm_api.cli.lifecycle import run
 
-        run(settings, plugins, sockets, started_at)
+        run(models, plugins, sockets, started_at)
 
 
 def repeat_options(args: list[str]) -> list[str]:
@@ -114,6 +113,16 @@ def warn_if_open_to_all(config: ServerConfig, sockets: list[socket.socket]) -> N
             "no API key, and --host %s: everyone who can connect can use the model; set --api-key-file",
             config.host,
         )
+
+
+def check_files(settings: Settings, plugins: Plugins) -> None:
+    """Read the files that the options name, and import the parsers. Raise `UserError` if one is invalid."""
+    config = settings.server
+    for file in config.shared_prefixes:
+        read_shared_prefix(file)
+    check_parsers(config, plugins)
+    if config.chat_template is not None:
+        check_template(config.chat_template, config.chat_template_content_format)
 
 
 def check_parsers(config: ServerConfig, plugins: Plugins) -> None:

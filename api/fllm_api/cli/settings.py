@@ -60,6 +60,12 @@ class Settings(Struct, frozen=True, kw_only=True):
     engine_network: EngineNetwork
     shutdown_timeout: float
     """Seconds that requests in flight may take after a signal."""
+    pinned: bool = False
+    """Whether the model stays loaded, whatever else needs the memory."""
+    memory: int | None = None
+    """Bytes that the model is expected to occupy; ``None``: estimated from its files."""
+    idle_timeout: float = 0.0
+    """Seconds without a request after which the model is unloaded; 0 means never."""
 
 
 def settings_from_options(
@@ -113,6 +119,7 @@ def settings_from_options(
             served_model_name=names[0],
             served_model_aliases=tuple(names[1:]),
             keys=keys,
+            admin_keys=options["admin_key"] if options["admin_key"].required else None,
             allowed_origins=tuple(dict.fromkeys(itertools.chain(*options["allowed_origins"]))),
             allowed_media_domains=tuple(host.lower() for host in options["allowed_media_domains"]),
             max_images=(options["limit_mm_per_prompt"] or {}).get("image", MAX_IMAGES),
@@ -128,6 +135,7 @@ def settings_from_options(
         ),
         engine_network=_engine_network(options),
         shutdown_timeout=options["shutdown_timeout"],
+        idle_timeout=options["model_idle_timeout"],
     )
 
 

@@ -6,12 +6,12 @@ from litestar import Controller, Response, get
 from litestar.di import NamedDependency
 
 from fllm.errors import BackendUnavailable
-from fllm_api.app_state import AppState
-from fllm_api.lifecycle.backend_status import backend_status
+from fllm_api.app_state import ServerState
 from fllm_api.lifecycle.drain import SHUTTING_DOWN
 from fllm_api.middleware.authentication import PUBLIC
 from fllm_api.middleware.drain import ALLOWED_WHILE_DRAINING
 from fllm_api.middleware.request_tracking import NOT_TRACKED
+from fllm_api.model_registry import ModelRegistry
 from fllm_api.openapi.responses import errors
 
 PROBE = {**PUBLIC, **ALLOWED_WHILE_DRAINING, **NOT_TRACKED}
@@ -26,9 +26,9 @@ class HealthController(Controller):
     opt = PROBE
 
     @get(media_type="text/plain", responses=errors(503), summary="Check whether the engine responds")
-    async def health(self, server: NamedDependency[AppState]) -> Response[None]:
-        """Return an empty response if the engine is healthy, else 503."""
-        await backend_status(server.backend)
+    async def health(self, models: NamedDependency[ModelRegistry]) -> Response[None]:
+        """Return an empty response if the engine of each loaded model is healthy, else 503."""
+        await models.check_health()
         return Response(None)
 
 
@@ -40,11 +40,13 @@ class ReadyController(Controller):
     opt = PROBE
 
     @get(media_type="text/plain", responses=errors(503), summary="Check whether requests are accepted")
-    async def ready(self, server: NamedDependency[AppState]) -> Response[None]:
+    async def ready(
+        self, shared: NamedDependency[ServerState], models: NamedDependency[ModelRegistry]
+    ) -> Response[None]:
         """Return an empty response if a request would be accepted now, else 503 with the reason."""
-        if server.drain.started:
+        if shared.drain.started:
             raise BackendUnavailable(SHUTTING_DOWN)
-        status = await backend_status(server.backend)
-        if 0 < server.config.max_queue <= status.waiting:
+        status = await models.status()
+        if 0 < shared.config.max_queue <= status.waiting:
             raise BackendUnavailable(f"the queue is full: {status.waiting} sequences are waiting")
         return Response(None)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from litestar import Controller, get
 from litestar.di import NamedDependency
 
-from fllm_api.app_state import AppState
+from fllm_api.app_state import ServerState
 from fllm_api.build_info import build
+from fllm_api.model_registry import ModelRegistry
 from fllm_api.openapi.responses import errors
 from fllm_api.protocol.version import PluginVersion, VersionInfo
 
@@ -18,13 +19,16 @@ class VersionController(Controller):
     tags = ("Server",)
 
     @get(responses=errors(401), summary="Show the versions of all components")
-    async def version(self, server: NamedDependency[AppState]) -> VersionInfo:
+    async def version(
+        self, shared: NamedDependency[ServerState], models: NamedDependency[ModelRegistry]
+    ) -> VersionInfo:
         """Return the versions of the server, its backend and its plugins."""
         own = build()
+        first = models.models[0].loader
         return VersionInfo(
             version=own.version,
             build=own,
-            backend={"name": server.backend_name, **server.card.runtime},
+            backend={"name": first.backend_name, **(first.card.runtime if first.card else {})},
             plugins=[
                 PluginVersion(
                     name=report.name,
@@ -32,7 +36,7 @@ class VersionController(Controller):
                     distribution=report.distribution,
                     error=report.error,
                 )
-                for report in server.plugins.reports
+                for report in shared.plugins.reports
                 if not report.disabled
             ],
         )

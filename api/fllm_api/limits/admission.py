@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from litestar.exceptions import HTTPException
 
@@ -131,10 +131,12 @@ class AdmissionSlot:
 
 def max_sequences(card: ModelCard, config: ServerConfig) -> int:
     """Return the maximum number of sequences of one request: what the server, and its client, may have."""
-    return min(sequence_capacity(card, config), config.limits.concurrency or sys.maxsize)
+    return min(sequence_capacity([card], config), config.limits.concurrency or sys.maxsize)
 
 
-def sequence_capacity(card: ModelCard, config: ServerConfig) -> int:
-    """Return the maximum number of sequences that run or wait."""
-    running = card.runtime.get("max_num_seqs")
-    return config.max_queue + (running if isinstance(running, int) else DEFAULT_MAX_NUM_SEQS)
+def sequence_capacity(cards: Iterable[ModelCard | None], config: ServerConfig) -> int:
+    """Return the maximum number of sequences of all models that run or wait."""
+    reported = [None if card is None else card.runtime.get("max_num_seqs") for card in cards]
+    return config.max_queue + sum(
+        running if isinstance(running, int) else DEFAULT_MAX_NUM_SEQS for running in reported
+    )

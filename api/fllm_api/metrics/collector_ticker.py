@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from litestar import Litestar
 
-from fllm.errors import BackendUnavailable
-from fllm.interfaces import Backend, Collector
-from fllm.values import EngineStats
-from fllm_api.lifecycle.backend_status import backend_status
+from fllm.interfaces import Collector
+from fllm_api.lifecycle.backend_status import HasStatus, stats_or_none
 from fllm_api.metrics.isolated_collector import IsolatedCollector
 
 INTERVAL_SECONDS = 1.0
 
 
 def collector_ticker(
-    backend: Backend, collectors: Sequence[IsolatedCollector]
+    backend: HasStatus, collectors: Sequence[IsolatedCollector]
 ) -> Callable[[Litestar], AbstractAsyncContextManager[None]]:
     """Return an application lifespan that calls the collectors that override `Collector.on_interval`."""
     called = [collector for collector in collectors if collector.overrides_on_interval]
@@ -36,14 +34,7 @@ def collector_ticker(
     return lifespan
 
 
-async def stats_or_none(backend: Backend) -> EngineStats | None:
-    """Return the backend's status, or ``None`` if the status check fails."""
-    with suppress(BackendUnavailable):
-        return await backend_status(backend)
-    return None
-
-
-async def _tick(backend: Backend, collectors: Sequence[Collector]) -> None:
+async def _tick(backend: HasStatus, collectors: Sequence[Collector]) -> None:
     while True:
         await asyncio.sleep(INTERVAL_SECONDS)
         stats = await stats_or_none(backend)

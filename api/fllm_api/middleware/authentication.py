@@ -13,29 +13,40 @@ from fllm_api.request_context import context_of
 
 PUBLIC = {"public": True}
 """The ``opt`` of a handler that needs no key."""
+ADMIN = {"admin": True}
+"""The ``opt`` of a handler that needs a key of the administrator."""
 
 
 class AuthenticationMiddleware(ASGIMiddleware):
-    """Rejects requests without a valid key if the server has keys; names the client of the others."""
+    """Rejects requests without a valid key if the server has keys; names the client of the others.
 
-    def __init__(self, keys: ApiKeys) -> None:
+    The keys of the admin routes are valid for no other route, and no other key is valid for them.
+    """
+
+    def __init__(self, keys: ApiKeys, admin_keys: ApiKeys | None = None) -> None:
         self._keys = keys
+        self._admin_keys = admin_keys
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Authenticate one request."""
-        if self._keys.required and not scope["route_handler"].opt.get("public"):
-            context_of(scope).client = self._authenticate(scope)
+        opt = scope["route_handler"].opt
+        if opt.get("admin"):
+            context_of(scope).client = _authenticate(scope, self._admin_keys or ApiKeys(), "admin key")
+        elif self._keys.required and not opt.get("public"):
+            context_of(scope).client = _authenticate(scope, self._keys, "API key")
         await next_app(scope, receive, send)
 
-    def _authenticate(self, scope: Scope) -> str:
-        for client in map(self._keys.client, _sent_keys(scope)):
-            if client is not None:
-                return client
-        raise NotAuthorizedException(
-            "a valid API key is needed: Authorization: Bearer <key>, or x-api-key: <key>",
-            headers={"WWW-Authenticate": "Bearer"},
-            extra={"code": "invalid_api_key"},
-        )
+
+def _authenticate(scope: Scope, keys: ApiKeys, kind: str) -> str:
+    """Return the client of the key that a request sends. Raise `NotAuthorizedException` (401)."""
+    for client in map(keys.client, _sent_keys(scope)):
+        if client is not None:
+            return client
+    raise NotAuthorizedException(
+        f"a valid {kind} is needed: Authorization: Bearer <key>, or x-api-key: <key>",
+        headers={"WWW-Authenticate": "Bearer"},
+        extra={"code": "invalid_api_key"},
+    )
 
 
 def _sent_keys(scope: Scope) -> Iterator[bytes]:

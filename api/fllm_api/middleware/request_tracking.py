@@ -23,8 +23,10 @@ TRACE_CONTEXT = (b"traceparent", b"tracestate")
 class RequestTrackingMiddleware(ASGIMiddleware):
     """Creates the tracker of a request before a byte of its body is read, and finishes it in every case."""
 
-    def __init__(self, collectors: Sequence[Collector]) -> None:
+    def __init__(self, collectors: Sequence[Collector], *, names_models: bool = False) -> None:
+        """Create it. ``names_models``: collectors learn of a request only once its model is known."""
         self._collectors = collectors
+        self._names_models = names_models
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Track one request."""
@@ -34,7 +36,7 @@ class RequestTrackingMiddleware(ASGIMiddleware):
         if opt.get("not_tracked"):
             return await next_app(scope, receive, send)
         collectors = self._collectors if opt.get("uses_engine") else ()
-        context.tracker = _new_tracker(scope, context, collectors)
+        context.tracker = _new_tracker(scope, context, collectors, deferred=self._names_models)
         try:
             await next_app(scope, receive, send)
         except Exception as error:  # Litestar's exception handler, which sends the response, runs after this
@@ -64,7 +66,9 @@ def _report_end(context: RequestContext, collectors: Sequence[Collector]) -> Non
         collector.on_http_request_end(tracker)
 
 
-def _new_tracker(scope: Scope, context: RequestContext, collectors: Sequence[Collector]) -> RequestTracker:
+def _new_tracker(
+    scope: Scope, context: RequestContext, collectors: Sequence[Collector], *, deferred: bool = False
+) -> RequestTracker:
     return RequestTracker(
         context.request_id,
         collectors,
@@ -76,4 +80,5 @@ def _new_tracker(scope: Scope, context: RequestContext, collectors: Sequence[Col
             for name, value in scope["headers"]
             if name in TRACE_CONTEXT
         },
+        deferred=deferred,
     )

@@ -22,6 +22,8 @@ class LoadLoraAdapterRequest(Struct, frozen=True, kw_only=True):
     """Directory on the server, in PEFT's layout."""
     load_inplace: bool | None = None
     """Replace a loaded adapter of this name."""
+    model: str | None = None
+    """Name of the model that the adapter belongs to, if the server has several; the first by default."""
 
 
 class UnloadLoraAdapterRequest(Struct, frozen=True, kw_only=True):

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
+from fllm_api.models.model import ModelState
+
 
 class ModelObject(Struct, frozen=True, kw_only=True):
     """OpenAI's model object, with additional fields."""
@@ -19,16 +21,23 @@ class ModelObject(Struct, frozen=True, kw_only=True):
     """Where the weights come from: MODEL, or the directory of the adapter. Only with LoRA enabled."""
     parent: str | UnsetType | None = UNSET
     """Name of the model that a LoRA adapter belongs to; ``None`` for the model itself."""
-    artifact_id: str
-    max_prompt_len: int
-    max_context_len: int
-    max_model_len: int
-    runtime_config: dict[str, Any]
+    artifact_id: str | UnsetType = UNSET
+    """Identifies the weights. Absent, like the fields below, until the model has been loaded once."""
+    max_prompt_len: int | UnsetType = UNSET
+    max_context_len: int | UnsetType = UNSET
+    max_model_len: int | UnsetType = UNSET
+    runtime_config: dict[str, Any] | UnsetType = UNSET
     """Settings reported by the backend, such as device, dtype, quantization and KV-cache blocks."""
+    state: ModelState | UnsetType = UNSET
+    """Whether it is loaded. Present, like the fields below, if the server loads models on demand."""
+    memory: int | UnsetType = UNSET
+    """Bytes that it occupies now."""
+    pinned: bool | UnsetType = UNSET
+    """Whether it stays loaded."""
 
 
 class ModelList(Struct, frozen=True, kw_only=True):
-    """List of the model's names and of its LoRA adapters."""
+    """List of the models' names and of their LoRA adapters."""
 
     object: Literal["list"] = "list"
     data: list[ModelObject]

@@ -40,11 +40,11 @@ class ModelSource(Struct, frozen=True, kw_only=True):
 
 
 def locate(model: str | None = None) -> ModelSource:
-    """Resolve MODEL without loading it or using the network; ``None`` is the embedded default.
+    """Resolve MODEL without loading it or using the network; ``None``, or its name, is the embedded default.
 
     A local path takes precedence over a Hub id of the same name. Raise `ModelError` if MODEL is invalid.
     """
-    if model is None:
+    if model is None or (model == DEFAULT_NAME and not Path(model).exists()):
         return ModelSource(kind="gguf", location=str(_embedded_default()), name=DEFAULT_NAME)
     path = Path(model).expanduser()
     if path.is_dir():

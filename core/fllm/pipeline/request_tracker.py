@@ -29,7 +29,9 @@ class RequestTracker:
         path: str = "",
         client: str = "",
         trace_context: Mapping[str, str] | None = None,
+        deferred: bool = False,
     ) -> None:
+        """Create a tracker. ``deferred``: collectors learn of it from `choose_model`, or when it ends."""
         self.request_id = request_id
         self.key = uuid.uuid4().hex
         """Unique to this request, unlike ``request_id``, which the client may choose."""
@@ -49,6 +51,7 @@ class RequestTracker:
         self.max_tokens: int | None = None
         self.n = 1
         self.streamed = False
+        self.model = ""
         self.adapter = ""
         self.replicas: tuple[str, ...] = ()
         self.error: str | None = None
@@ -60,13 +63,19 @@ class RequestTracker:
         self._cached: set[int] = set()
         self._unreported = 0
         self._reported_at = self.received_at
-        for collector in collectors:
-            collector.on_request_start(self)
+        self._deferred = deferred
+        if not deferred:
+            self._begin()
 
     @property
     def finish_reasons(self) -> tuple[str, ...]:
         """Finish reasons of the sequences that have ended, by index."""
         return tuple(self._reasons[index] for index in sorted(self._reasons))
+
+    def choose_model(self, name: str) -> None:
+        """Record the model of the request, if the server has several."""
+        self.model = name
+        self._begin_deferred()
 
     def submit(
         self,
@@ -111,12 +120,22 @@ class RequestTracker:
 
     def finish(self, error: str | None = None) -> None:
         """Record that the request is complete; ``error`` is the reason if it failed."""
+        self._begin_deferred()
         self.error = error
         self.finished_at = self._clock()
         if self._unreported:
             self._report(self.finished_at)
         for collector in self._collectors:
             collector.on_request_end(self)
+
+    def _begin_deferred(self) -> None:
+        if self._deferred:
+            self._deferred = False
+            self._begin()
+
+    def _begin(self) -> None:
+        for collector in self._collectors:
+            collector.on_request_start(self)
 
     def _start(self, now: float, queue_time: float, index: int, cached: int) -> None:
         self.first_token_at = now

@@ -27,6 +27,7 @@ class RecordedRequest:
     max_tokens: int | None = None
     n: int = 1
     streamed: bool = False
+    model: str = ""
     adapter: str = ""
     replicas: tuple[str, ...] = ()
     finish_reasons: tuple[str, ...] = ("stop",)

@@ -7,15 +7,16 @@ import sys
 
 STUBBORN = """
 import asyncio
-from fllm_api.cli import lifecycle
+from functools import partial
+from fllm_api.cli import lifecycle, model_loader
 
 class Stubborn:
     async def stop(self):
         while True:
             await asyncio.sleep(60)
 
-lifecycle.BACKEND_STOP_TIMEOUT = 0.1
-asyncio.run(lifecycle._stop(Stubborn()))
+lifecycle.BACKEND_STOP_TIMEOUT = model_loader.BACKEND_STOP_TIMEOUT = 0.1
+asyncio.run(lifecycle._stop(partial(model_loader.stop_backend, Stubborn())))
 """
 
 

@@ -242,9 +242,9 @@ def test_a_client_in_debt_or_in_flight_is_not_evicted():
 )
 def test_the_capacity_is_what_may_run_and_what_may_wait(runtime: dict[str, Any], running: int):
     card = ModelCard(tokenizer="", max_model_len=1, runtime=runtime)
-    assert sequence_capacity(card, ServerConfig(served_model_name="m", max_queue=7)) == running + 7
+    assert sequence_capacity([card], ServerConfig(served_model_name="m", max_queue=7)) == running + 7
 
 
 def test_a_thousand_streams_fit_by_default():
     card = ModelCard(tokenizer="", max_model_len=1, runtime={"max_num_seqs": 64})
-    assert sequence_capacity(card, ServerConfig(served_model_name="m")) >= 1000
+    assert sequence_capacity([card], ServerConfig(served_model_name="m")) >= 1000

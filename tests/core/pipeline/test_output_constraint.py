@@ -31,7 +31,9 @@ async def collected(outputs: AsyncGenerator[EngineOutput]) -> list[EngineOutput]
     return [output async for output in outputs]
 
 
-@pytest.mark.parametrize(("refused", "used"), [(set(), [A]), ({A}, [A, B]), ({A, B}, [A, B, C])], ids=["none", "one", "two"])
+@pytest.mark.parametrize(
+    ("refused", "used"), [(set(), [A]), ({A}, [A, B]), ({A, B}, [A, B, C])], ids=["none", "one", "two"]
+)
 def test_the_first_constraint_that_is_not_refused_is_used(
     refused: set[Constraint], used: list[Constraint]
 ) -> None:

@@ -49,6 +49,7 @@ from fllm.interfaces import check_adapters
 from fllm.logs import REQUEST_ID, configure
 from fllm.plugins.loader import load_plugins
 from fllm_backends.process import messages
+from fllm_backends.process.memory_meter import MemoryMeter
 from fllm_backends.process.messages import START, STATUS, ToChild, messages_version
 
 ORPHAN_GRACE_SECONDS = 2.0
@@ -84,6 +85,7 @@ class EngineServer:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._outputs: list[tuple[int, EngineOutput]] = []
         self._backend: Backend | None = None
+        self._memory = MemoryMeter()
 
     async def serve(self) -> None:
         """Stop the backend and return when the parent sends `Stop` or closes the connection."""
@@ -205,7 +207,9 @@ class EngineServer:
         return replace(output, prompt_logprobs=None)
 
     async def _status(self) -> None:
-        self.channel.send(messages.Status(await self._started_backend().status()))
+        stats = await self._started_backend().status()
+        memory = stats.memory + await self._memory.read()
+        self.channel.send(messages.Status(replace(stats, memory=memory)))
 
     def _started_backend(self) -> Backend:
         assert self._backend is not None, "the parent sends requests only after Started"

@@ -19,8 +19,9 @@ from fllm import (
     ModelCard,
     RequestError,
 )
+from fllm.stats import add_stats
 from fllm_backends.replicas.adapters import Adapters
-from fllm_backends.replicas.replica import Replica, add_stats, without_gauges
+from fllm_backends.replicas.replica import Replica, without_gauges
 from fllm_backends.replicas.shares import Shares
 from fllm_backends.replicas.watchdog import ProgressWatchdog
 

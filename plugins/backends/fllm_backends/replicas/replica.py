@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Literal
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from fllm import Backend, CacheChanges, EngineStats, FllmError
-from fllm.values import CacheTierStats, ReplicaStats
+from fllm.stats import add_stats
+from fllm.values import ReplicaStats
 
 STATUS_TIMEOUT = 1.0
 """Seconds until the latest known numbers of a replica are used instead of its response."""
@@ -177,7 +177,7 @@ class Replica:
             self._expected.pop(block_hash, None)
 
 
-GAUGES = ("running", "waiting", "kv_blocks", "kv_blocks_used")
+GAUGES = ("running", "waiting", "kv_blocks", "kv_blocks_used", "memory")
 """Fields of `EngineStats` that are not running totals."""
 
 
@@ -185,17 +185,3 @@ def without_gauges(stats: EngineStats) -> EngineStats:
     """Return the running totals, which outlive an engine."""
     tiers = {name: replace(tier, used_bytes=0, limit_bytes=0) for name, tier in stats.cache_tiers.items()}
     return replace(stats, **dict.fromkeys(GAUGES, 0), cache_tiers=tiers)
-
-
-def add_stats(*parts: EngineStats) -> EngineStats:
-    """Return the sums of all numbers."""
-    tiers = {
-        name: CacheTierStats(**_sums([part.cache_tiers[name] for part in parts if name in part.cache_tiers]))
-        for name in {name for part in parts for name in part.cache_tiers}
-    }
-    return EngineStats(**_sums(parts, omitted=("cache_tiers", "replicas")), cache_tiers=tiers)
-
-
-def _sums(parts: Sequence[Struct], omitted: Collection[str] = ()) -> dict[str, Any]:
-    names = [name for name in parts[0].__struct_fields__ if name not in omitted] if parts else []
-    return {name: sum(getattr(part, name) for part in parts) for name in names}

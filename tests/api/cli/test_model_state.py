@@ -9,7 +9,7 @@ import pytest
 from fllm.errors import ConfigError
 from fllm.values import ModelCard
 from fllm_api.api_keys import ApiKeys
-from fllm_api.cli.assembly import isolates_clients
+from fllm_api.cli.model_state import isolates_clients
 from fllm_api.config import PrefixCacheIsolation, ServerConfig
 
 NO_KEYS, ONE, TWO = (ApiKeys(keys) for keys in ((), ("a",), ("a", "b")))

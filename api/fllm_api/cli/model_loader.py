@@ -1,0 +1,130 @@
+"""Load a model: start its backend and load its files, once or any number of times."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from fllm.concurrency.timeout_executor import TaskTimeout, TimeoutExecutor
+from fllm.config import LoraAdapter
+from fllm.engine_host import EngineHost
+from fllm.errors import ModelError
+from fllm.interfaces import Backend, BackendContext, check_adapters
+from fllm.model_check import ModelCheck
+from fllm.plugins.loader import Plugins
+from fllm.values import ModelCard, Progress
+from fllm_api.adapters import AdapterRegistry
+from fllm_api.cli.model_files import StartedModel, load_model_files
+from fllm_api.cli.settings import Settings
+from fllm_api.config import ServerConfig
+from fllm_api.lifecycle.backend_status import stats_or_none
+
+if TYPE_CHECKING:
+    from fllm_api.app_state import AppState, ParserChoice, ServerState
+
+LOAD_TIMEOUT = 300.0
+"""Seconds that the tokenizer and the chat template may take to load. Their checks have shorter limits."""
+BACKEND_STOP_TIMEOUT = 30.0
+"""Seconds that a backend may take to stop. The `process` backend kills its engine earlier."""
+
+
+class SettingsLoader:
+    """Loads the model of some settings."""
+
+    def __init__(self, settings: Settings, plugins: Plugins, engine_host: EngineHost) -> None:
+        backend_config, config = settings.backend_config, settings.server
+        self.settings = settings
+        self.card: ModelCard | None = None
+        self.parser_choices: Mapping[str, ParserChoice] = {}
+        self.adapters = AdapterRegistry(
+            None,
+            backend_config.lora_modules,
+            model=backend_config.model if backend_config.enable_lora else None,
+            model_names=(config.served_model_name, *config.served_model_aliases),
+            directories=config.lora_dirs,
+        )
+        self._plugins = plugins
+        self._engine_host = engine_host
+        self._shared: ServerState | None = None
+
+    @property
+    def config(self) -> ServerConfig:
+        """The options of the model."""
+        return self.settings.server
+
+    @property
+    def backend_name(self) -> str:
+        """Name of the innermost backend."""
+        return (self.settings.backend, *self.settings.backend_config.chain)[-1]
+
+    def share(self, shared: ServerState) -> None:
+        """Set what all models share, which `load` needs."""
+        self._shared = shared
+
+    def new_backend(self, progress: Callable[[Progress], None], adapters: Sequence[LoraAdapter]) -> Backend:
+        """Return the backend, not started yet. Raise `UserError` if it can't be used."""
+        context = BackendContext(
+            progress=progress,
+            plugins=self.settings.plugin_config,
+            load_grammar=self._plugins.grammars.load,
+            engine_host=self._engine_host,
+            load_backend=self._plugins.backends.load,
+        )
+        config = replace(self.settings.backend_config, lora_modules=tuple(adapters))
+        backend: Backend = self._plugins.backends.load(self.settings.backend)(config, context)
+        check_adapters(backend, config)
+        return backend
+
+    async def start(self, backend: Backend) -> StartedModel:
+        """Start a backend and load the files of its model. Raise `UserError` if they are invalid."""
+        check = ModelCheck()
+        try:
+            card, _ = await asyncio.gather(backend.start(), asyncio.to_thread(check.start))
+            load = partial(load_model_files, self.settings.server, self._plugins, card, check)
+            # A thread that keeps neither a signal waiting nor the process from exiting, whatever runs in it.
+            files = await TimeoutExecutor("fllm-load").run(load, time_limit=LOAD_TIMEOUT)
+        except TaskTimeout:
+            raise ModelError(f"the files of the model take more than {LOAD_TIMEOUT:g} s to load") from None
+        finally:
+            check.stop()
+        return StartedModel(backend, card, files)
+
+    def finish(self, started: StartedModel) -> AppState:
+        """Return the state for the requests of a started model."""
+        from fllm_api.cli.model_state import create_app_state
+
+        assert self._shared is not None, "what all models share is set before one is loaded"
+        self.adapters.attach(started.backend)
+        state = create_app_state(self.settings, self._shared, started, self.adapters)
+        self.card, self.parser_choices = state.card, state.parser_choices
+        return state
+
+    async def load(self) -> AppState:
+        """Load the model on demand."""
+        backend = self.new_backend(lambda progress: None, self.adapters.loaded)  # noqa: ARG005
+        try:
+            return self.finish(await self.start(backend))
+        except BaseException:  # also a cancelled load, which is passed on
+            self.adapters.attach(None)
+            await stop_backend(backend)
+            raise
+
+    async def unload(self, loaded: AppState) -> None:
+        """Stop the backend. Raise `TimeoutError` if that takes too long."""
+        self.adapters.attach(None)
+        await stop_backend(loaded.backend)
+
+    async def measure(self, loaded: AppState) -> int:
+        """Return the bytes that the engine occupies; 0 if that is not known."""
+        stats = await stats_or_none(loaded.backend)
+        return 0 if stats is None else stats.memory
+
+
+async def stop_backend(backend: Backend) -> None:
+    """Stop a backend. Raise `TimeoutError` if that takes too long."""
+    async with asyncio.timeout(BACKEND_STOP_TIMEOUT):
+        await backend.stop()

@@ -1,0 +1,1 @@
+"""Several models in one server: what is loaded, which requests wait for it, and what makes room."""

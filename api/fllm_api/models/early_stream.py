@@ -1,0 +1,56 @@
+"""Start a stream of server-sent events while its request waits for a model."""
+
+from __future__ import annotations
+
+from litestar.types import Message, Send
+
+HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+DONE = b"data: [DONE]\n\n"
+
+
+class EarlyStream:
+    """Sends the headers and comments of a response before the handler does.
+
+    Once that has happened, the handler's own headers are left out. A response that is not a stream becomes
+    one event.
+    """
+
+    def __init__(self, send: Send) -> None:
+        self.started = False
+        """Whether the headers are sent."""
+        self._send = send
+        self._wraps = False
+        """Whether the handler's response is not a stream."""
+        self._in_event = False
+
+    async def write_comment(self, text: str) -> None:
+        """Send a comment, which clients skip (WHATWG HTML, 9.2.6)."""
+        if not self.started:
+            self.started = True
+            await self._send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+        comment = f": {' '.join(text.split())}\n\n".encode()
+        await self._send({"type": "http.response.body", "body": comment, "more_body": True})
+
+    async def write_error(self, body: bytes) -> None:
+        """End the stream with an event, whose data are the JSON of an error."""
+        event = b"data: " + body + b"\n\n" + DONE
+        await self._send({"type": "http.response.body", "body": event, "more_body": False})
+
+    async def send(self, message: Message) -> None:
+        """Send a message of the handler."""
+        if not self.started:
+            await self._send(message)
+        elif message["type"] == "http.response.start":
+            kinds = [value for name, value in message["headers"] if name.lower() == b"content-type"]
+            self._wraps = not any(kind.startswith(b"text/event-stream") for kind in kinds)
+        elif message["type"] == "http.response.body" and self._wraps:
+            body, more = message["body"], message["more_body"]
+            body = (b"" if self._in_event else b"data: ") + body + (b"" if more else b"\n\n" + DONE)
+            self._in_event = True
+            await self._send({"type": "http.response.body", "body": body, "more_body": more})
+        else:
+            await self._send(message)

@@ -1,0 +1,86 @@
+"""One model of a server: whether it is loaded, what it occupies, and who uses it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Generic, Literal, Protocol, TypeVar
+
+T = TypeVar("T")
+
+ModelState = Literal["unloaded", "loading", "loaded", "unloading", "sleeping", "failed"]
+"""``sleeping``: unloaded because nobody used it. ``failed``: the last try to load it failed."""
+
+OCCUPYING: frozenset[ModelState] = frozenset(("loading", "loaded", "unloading"))
+"""States in which a model occupies memory."""
+
+
+class ModelLoader(Protocol[T]):
+    """Loads a model, any number of times, and unloads it."""
+
+    async def load(self) -> T:
+        """Load the model. Any error means that it can't be loaded now."""
+        ...
+
+    async def unload(self, loaded: T) -> None:
+        """Free everything that `load` made."""
+        ...
+
+    async def measure(self, loaded: T) -> int:
+        """Return the bytes that the loaded model occupies; 0 if that is not known. Raise nothing."""
+        ...
+
+
+class Model(Generic[T]):
+    """A model. Only the `ModelPool` changes it."""
+
+    def __init__(
+        self,
+        name: str,
+        loader: ModelLoader[T],
+        *,
+        size: int = 0,
+        pinned: bool = False,
+        idle_timeout: float = 0.0,
+    ) -> None:
+        self.name = name
+        self.loader = loader
+        self.estimate = size
+        """Bytes that it is expected to occupy."""
+        self.size = size
+        """Bytes that count against the memory budget while it is loaded: as measured, else the estimate."""
+        self.pinned = pinned
+        """Whether it stays loaded, whatever else needs the memory."""
+        self.idle_timeout = idle_timeout
+        """Seconds without a request after which it is unloaded; 0 means never."""
+        self.state: ModelState = "unloaded"
+        self.loaded: T | None = None
+        self.in_flight = 0
+        """Requests that use it now."""
+        self.draining = False
+        """Whether it starts no further requests until it is unloaded."""
+        self.overtaken = 0
+        """Requests of other models that have started since this one is next to be loaded."""
+        self.last_used = 0.0
+        self.loads = 0
+        """Times that it was loaded."""
+        self.load_seconds = 0.0
+        """Duration of the last load."""
+        self.failures = 0
+        """Loads that have failed since the last one that did not."""
+        self.error = ""
+        """Why the last load failed."""
+        self.retry_at = 0.0
+        """Time before which a failed load is not tried again."""
+        self.gone = asyncio.Event()
+        """Set while it occupies no memory."""
+        self.gone.set()
+
+    @property
+    def occupies_memory(self) -> bool:
+        """Whether its size counts against the memory budget."""
+        return self.state in OCCUPYING
+
+    @property
+    def idle(self) -> bool:
+        """Whether it is loaded and no request uses it."""
+        return self.state == "loaded" and not self.in_flight
