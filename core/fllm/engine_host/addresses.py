@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 
 KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 25_000}
 """The system notices within 25 s that the other machine is gone; the last value is in milliseconds."""
@@ -27,11 +28,12 @@ def reachable_address(towards: str | None = None) -> str:
 
 def detect_loss(connection: socket.socket) -> None:
     """Let the system end a connection whose other end is gone, and send small messages at once."""
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in KEEPALIVE.items():
-        if (option := getattr(socket, name, None)) is not None:  # not on every system
-            connection.setsockopt(socket.IPPROTO_TCP, option, value)
+    with suppress(OSError):  # the other end may be gone already
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in KEEPALIVE.items():
+            if (option := getattr(socket, name, None)) is not None:  # not on every system
+                connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def format_address(host: str, port: int) -> str:

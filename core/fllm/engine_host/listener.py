@@ -150,7 +150,8 @@ class IncomingConnection(FrameProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Send the challenge, after the handshake of TLS if there is one."""
         super().connection_made(transport)
-        self.address = format_address(*transport.get_extra_info("peername", ("unknown", 0))[:2])
+        # The other end may be gone already.
+        self.address = format_address(*(transport.get_extra_info("peername") or ("unknown", 0))[:2])
         detect_loss(transport.get_extra_info("socket"))
         self._listener.admit(self)
         self._timer = asyncio.get_running_loop().call_later(HANDSHAKE_TIMEOUT, self._time_out)
@@ -168,7 +169,7 @@ class IncomingConnection(FrameProtocol):
         self._listener.arrived(self, hello, keys)
 
     def refuse(self, error: FrameError) -> None:
-        """Log why. The other end is not told."""
+        """Log why. The other end receives nothing."""
         self._listener.refused(self, error.message)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002

@@ -8,6 +8,7 @@ from fllm.testing.contract_runner import ContractResult, run_contract
 from fllm.testing.echo import ECHO_PLUGIN, EchoBackend, echo_model
 from fllm.testing.parser_contracts import ReasoningParserContract, ToolParserContract
 from fllm.testing.parsing import parse
+from fllm.testing.placement_contract import PlacementContract
 from fllm.testing.plugins import plugins_with
 from fllm.testing.recorded_request import RecordedRequest
 from fllm.testing.runner_contract import ModelRunnerContract
@@ -23,6 +24,7 @@ __all__ = [
     "EchoBackend",
     "ModelRunnerContract",
     "ModelTraits",
+    "PlacementContract",
     "ReasoningParserContract",
     "RecordedRequest",
     "Serve",

@@ -37,6 +37,7 @@ COLORS = {"passed": "green", "failed": "bold red", "skipped": "yellow"}
     help="Context length of a backend under test.",
 )
 @click.option("--backend-option", type=KeyValue(), multiple=True, help="Option of the backend.")
+@click.option("--placement-option", type=KeyValue(), multiple=True, help="Option of the placement.")
 @click.pass_context
 def check(ctx: click.RichContext, /, path_or_name: str, as_json: bool, **options: Any) -> None:
     """Run the contract tests on a .py file, a project directory, or an installed plugin.
@@ -69,7 +70,10 @@ def _run_checks(ctx: click.Context, path_or_name: str, options: dict[str, Any]) 
     settings.register_profile("check", database=None, derandomize=True)
     settings.load_profile("check")
     check_options = CheckOptions(
-        model=model, max_model_len=options["max_model_len"], options=dict(options["backend_option"])
+        model=model,
+        max_model_len=options["max_model_len"],
+        options=dict(options["backend_option"]),
+        placement_options=dict(options["placement_option"]),
     )
     for target in targets:
         yield from check_plugin(target, check_options)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,12 +18,14 @@ from fllm.config import BackendConfig, MetricsConfig
 from fllm.containment import contained
 from fllm.errors import PluginError, UserError
 from fllm.interfaces import Backend, BackendContext, Collector, MetricsContext, ParserContext, TemplateContext
+from fllm.placement import Placement, PlacementContext, PlacementFactory
 from fllm.plugins.loader import Plugins
 from fllm.plugins.registry import Registry
 from fllm.testing import (
     BackendContract,
     ChatTemplateContract,
     CollectorContract,
+    PlacementContract,
     ReasoningParserContract,
     ToolParserContract,
 )
@@ -46,6 +49,8 @@ class CheckOptions(Struct, frozen=True, kw_only=True):
     max_model_len: int = 512
     options: dict[str, str] = {}
     """Values of ``--backend-option``."""
+    placement_options: dict[str, str] = {}
+    """Values of ``--placement-option``."""
 
 
 def check_plugin(target: Target, options: CheckOptions) -> Iterator[PartResult]:
@@ -100,6 +105,8 @@ def _check_entry(registry: Registry[Any], name: str, options: CheckOptions) -> I
             yield from check_contract(_reasoning_parser_contract(target.factory))
         case "backend":
             yield from _check_backend(target, options)
+        case "placement":
+            yield from _check_placement(target, options.placement_options)
         case "command" if not isinstance(target, click.Command):
             yield CheckResult(
                 "is a click command", "failed", f"it is a {type(target).__name__}; it must be a click.Command"
@@ -148,6 +155,32 @@ def _check_backend(
         yield CheckResult("starts", "skipped" if is_user_error else "failed", describe_error(errors[0]))
         return
     yield CheckResult("starts")
+    yield from check_contract(Checked)
+
+
+def _check_placement(factory: PlacementFactory, options: Mapping[str, str]) -> Iterator[CheckResult]:
+    context = PlacementContext(options=options)
+
+    class Checked(PlacementContract):
+        @classmethod
+        def placement(cls) -> Placement:
+            return factory(context)
+
+    async def open_and_close() -> None:
+        placement = factory(context)
+        try:
+            await placement.open()
+        finally:
+            await placement.close()
+
+    errors: list[BaseException] = []
+    with contained(errors.append):
+        asyncio.run(open_and_close())
+    if errors:
+        is_user_error = isinstance(errors[0], UserError)
+        yield CheckResult("opens", "skipped" if is_user_error else "failed", describe_error(errors[0]))
+        return
+    yield CheckResult("opens")
     yield from check_contract(Checked)
 
 

@@ -13,7 +13,7 @@ from fllm.errors import UnknownName
 from fllm.plugins.backend_options import Option, options_of
 from fllm.plugins.discovery import normalize_name
 from fllm.plugins.loader import PluginReport, Plugins
-from fllm.plugins.registry import BackendEntry, Entry, Registration, conflict_message
+from fllm.plugins.registry import BackendEntry, Entry, PlacementEntry, Registration, conflict_message
 from fllm_api.cli.plugins.listing import load_status
 
 
@@ -27,7 +27,7 @@ class Offer(Struct, frozen=True, kw_only=True):
     properties: dict[str, Any]
     """Other fields of the entry, such as the devices of a backend or the template markers of a parser."""
     options: list[Option] | None
-    """Options for ``--backend-option``; ``None`` if the entry does not declare them."""
+    """Options of a backend or a placement; ``None`` if the entry does not declare them."""
     conflict: str | None
     """How to resolve a conflict, if another plugin registers the same name."""
 
@@ -76,7 +76,7 @@ def _offers(plugins: Plugins) -> Iterator[tuple[tuple[str, str], Offer]]:
 
 def _offer(kind: str, each: Registration, conflicts: Mapping[str, list[Registration]]) -> Offer:
     entry = each.entry
-    options = entry.options if isinstance(entry, BackendEntry) else None
+    options = entry.options if isinstance(entry, BackendEntry | PlacementEntry) else None
     fields = [name for name in entry.__struct_fields__ if name not in (*Entry.__struct_fields__, "options")]
     return Offer(
         kind=kind,

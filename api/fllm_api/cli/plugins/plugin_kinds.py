@@ -49,6 +49,15 @@ KINDS = {
         dependencies=("msgspec>=0.20", "numpy>=2.0"),
         test_dependencies=("tokenizers>=0.22",),
     ),
+    "placement": PluginKind(
+        summary="Starts the processes of engines on other machines.",
+        serve="furiosa-llm serve MODEL --placement {module} --placement-option command='ssh HOST'",
+        note="Replace the command in `src/{module}/placement.py` by the interface of your cluster.",
+        suffix="Placement",
+        base="Placement",
+        registry="placements",
+        dependencies=("msgspec>=0.20",),
+    ),
     "grammar": PluginKind(
         summary="Constrains output to the structure that a request requires.",
         serve="furiosa-llm serve MODEL --grammar-backend {module}",

@@ -43,7 +43,7 @@ def _print(descriptions: Iterable[PluginDescription]) -> None:
             console.print(f"[bold]{offer.kind} {offer.name}[/bold]")
             console.print(_grid(_entry_rows(offer)))
             if offer.options:
-                console.print(_option_table(offer.options))
+                console.print(_option_table(f"--{offer.kind}-option", offer.options))
 
 
 def _plugin_rows(each: PluginDescription) -> Iterator[tuple[str, str]]:
@@ -82,11 +82,11 @@ def _grid(pairs: Iterable[tuple[str, str]]) -> Table:
     return grid
 
 
-def _option_table(options: Iterable[Option]) -> Table:
+def _option_table(flag: str, options: Iterable[Option]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("--backend-option", "type", "default", "meaning")
+    table = Table(flag, "type", "default", "meaning")
     for option in options:
         default = "required" if option.required else "" if option.default is None else str(option.default)
         table.add_row(*map(Text, (option.name, option.type, default, option.summary)))
