@@ -19,7 +19,7 @@ class EngineLaunch(Struct, frozen=True, kw_only=True):
     name: str
     """Name of the engine, such as ``replica-0``. At most one process of a name runs at a time."""
     id: str
-    """The name and a number that no other launch of this server has: ``replica-0.3``."""
+    """The name, if it is not long, and a number that no other launch of this server has: ``replica-0.3``."""
     config: BackendConfig
     """Settings of the engine: its ``devices``, and what else decides where it fits."""
     arguments: tuple[str, ...]

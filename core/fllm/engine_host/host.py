@@ -29,6 +29,9 @@ CONNECT_TIMEOUT = 60.0
 KILL_TIMEOUT = 10.0
 """Seconds to wait for the end of an engine that was killed."""
 
+MAX_NAME = 100
+"""Characters of an engine's name in its id, which has to fit into the messages before authentication."""
+
 ANY_ADDRESS = ("", "0.0.0.0", "::")
 
 PASSIVE_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "GOMP_SPINCOUNT": "0"}
@@ -72,7 +75,7 @@ class EngineHost:
         placement = await self._placement(config.placement, config.placement_options)
         launch = EngineLaunch(
             name=config.engine_name,
-            id=f"{config.engine_name}.{next(self._numbers)}",
+            id=f"{config.engine_name[:MAX_NAME]}.{next(self._numbers)}",
             config=config,
             arguments=("-P", "-m", module),
             environment=PASSIVE_THREADS,
@@ -88,7 +91,7 @@ class EngineHost:
             await placement.close()
         listeners, self._listeners = self._listeners, {}
         for listener, _ in listeners.values():
-            listener.close()
+            await listener.close()
 
     async def _placement(self, name: str, options: Mapping[str, str]) -> ContainedPlacement:
         """Return the placement with this name and these options, opened."""

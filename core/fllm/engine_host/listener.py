@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import ssl
+import socket
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from msgspec import Struct
@@ -28,6 +30,8 @@ HANDSHAKE_TIMEOUT = 10.0
 """Seconds that a connection may take to authenticate itself."""
 MAX_PENDING = 64
 """Maximum number of connections that have not authenticated themselves; the oldest ends for a new one."""
+ACCEPT_DELAY = 1.0
+"""Seconds until the next attempt if a connection can't be accepted."""
 LOG_INTERVAL = 60.0
 """Minimum seconds between two log lines about refused connections."""
 
@@ -49,9 +53,10 @@ class EngineListener:
     def __init__(self, certificate: ServerCertificate | None = None) -> None:
         self.certificate = certificate
         self._expected: dict[str, Expected] = {}
-        self._pending: dict[IncomingConnection, None] = {}
+        self._pending: dict[asyncio.Task[None], None] = {}
         """Connections that have not authenticated themselves, the oldest first."""
-        self._server: asyncio.Server | None = None
+        self._socket: socket.socket | None = None
+        self._accepting: asyncio.Task[None] | None = None
         self._refused = 0
         self._logged_at = -LOG_INTERVAL
 
@@ -59,13 +64,14 @@ class EngineListener:
         """Listen; return the port, which is a free one if ``port`` is 0. Raise `ConfigError` if it can't."""
         loop = asyncio.get_running_loop()
         try:
-            self._server = await loop.create_server(
-                lambda: IncomingConnection(self), host, port, backlog=MAX_PENDING
-            )
+            family, *_, address = (await loop.getaddrinfo(host or None, port, flags=socket.AI_PASSIVE))[0]
+            self._socket = socket.create_server(address[:2], family=family, backlog=MAX_PENDING)
         except (OSError, UnicodeError) as error:
-            address = format_address(host, port)
-            raise ConfigError(f"--engine-listen: can't listen on {address} for engines: {error}") from error
-        bound: int = self._server.sockets[0].getsockname()[1]
+            reason = f"can't listen on {format_address(host, port)} for engines: {error}"
+            raise ConfigError(f"--engine-listen: {reason}") from error
+        self._socket.setblocking(False)
+        self._accepting = asyncio.create_task(self._accept(self._socket))
+        bound: int = self._socket.getsockname()[1]
         return bound
 
     def expect(self, engine_id: str, channel: Channel[Any], version: str) -> Expected:
@@ -80,57 +86,82 @@ class EngineListener:
         """Reject the engine of this id from now on."""
         self._expected.pop(engine_id, None)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Stop listening, and end connections that have not authenticated themselves."""
-        if self._server is not None:
-            self._server.close()
-        for connection in list(self._pending):
-            connection.abort()
+        tasks = [task for task in (self._accepting, *self._pending) if task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        if self._socket is not None:
+            self._socket.close()
 
-    def credentials(self, engine_id: str) -> Credentials | None:
-        """Return what is known of an engine that is expected; ``None`` for any other."""
+    async def _accept(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                connection, address = await loop.sock_accept(listening)
+            except OSError as error:  # too many open files, or the other end is gone already
+                log.warning("a connection to the port of engines can't be accepted: %s", error)
+                await asyncio.sleep(ACCEPT_DELAY)
+                continue
+            source = format_address(*address[:2])
+            if len(self._pending) >= MAX_PENDING:
+                next(iter(self._pending)).cancel()
+                self._log_refusal(source, f"the oldest of {MAX_PENDING} that wait ends for it")
+            task = loop.create_task(self._authenticate(connection, source))
+            self._pending[task] = None
+            task.add_done_callback(self._pending.pop)
+            await asyncio.sleep(0)  # an accept that need not wait lets nothing else run
+
+    async def _authenticate(self, connection: socket.socket, address: str) -> None:
+        """Connect an engine that authenticates itself to its channel; close any other connection."""
+        incoming = IncomingConnection(self._credentials, partial(self._arrived, address))
+        context = self.certificate.context if self.certificate else None
+        try:
+            detect_loss(connection)
+            async with asyncio.timeout(HANDSHAKE_TIMEOUT):
+                await asyncio.get_running_loop().connect_accepted_socket(
+                    lambda: incoming, connection, ssl=context
+                )
+                await incoming.done
+        except TimeoutError:
+            self._log_refusal(address, f"it has not authenticated itself within {HANDSHAKE_TIMEOUT:g} s")
+        except (OSError, FrameError) as error:
+            self._log_refusal(address, str(error))
+        finally:
+            incoming.end()
+
+    def _arrived(self, address: str, incoming: IncomingConnection, hello: Hello, keys: FrameKeys) -> None:
+        """Connect an engine that has authenticated itself to its channel."""
+        expected = self._expected.pop(hello.id)
+        if expected.connected.done():  # nobody waits any longer
+            incoming.abort()
+        elif hello.version != expected.credentials.version:
+            incoming.transport.close()
+            expected.connected.set_exception(
+                ConfigError(
+                    f"the engine {hello.id} at {address} has furiosa-llm {hello.version}, and this server "
+                    f"has {expected.credentials.version}: install the same version on both"
+                )
+            )
+        else:
+            expected.channel.secure(sending=keys.server, receiving=keys.engine)
+            incoming.hand_over(expected.channel)
+            expected.connected.set_result(None)
+
+    def _credentials(self, engine_id: str) -> Credentials | None:
         expected = self._expected.get(engine_id)
         return expected.credentials if expected else None
 
-    def admit(self, connection: IncomingConnection) -> None:
-        """Count a new connection; end the oldest one that has not authenticated itself if there are many."""
-        if len(self._pending) >= MAX_PENDING:
-            oldest = next(iter(self._pending))
-            self.refused(oldest, "too many others wait")
-            oldest.abort()
-            self.leave(oldest)
-        self._pending[connection] = None
-
-    def leave(self, connection: IncomingConnection) -> None:
-        """Count a connection no longer: it has authenticated itself, or ended."""
-        self._pending.pop(connection, None)
-
-    def refused(self, connection: IncomingConnection, reason: str) -> None:
+    def _log_refusal(self, address: str, reason: str) -> None:
         """Log that a connection is refused, now and then: others must not fill the log."""
         self._refused += 1
         now = asyncio.get_running_loop().time()
         if now - self._logged_at >= LOG_INTERVAL:
             text = "connections to the port of engines refused: %d; the latest is from %s: %s"
-            log.warning(text, self._refused, connection.address, reason)
+            log.warning(text, self._refused, address, reason)
             self._logged_at, self._refused = now, 0
-
-    def arrived(self, connection: IncomingConnection, hello: Hello, keys: FrameKeys) -> None:
-        """Connect an engine that has authenticated itself to its channel."""
-        expected = self._expected.pop(hello.id)
-        if expected.connected.done():  # nobody waits any longer
-            connection.abort()
-        elif hello.version != expected.credentials.version:
-            connection.close()
-            expected.connected.set_exception(
-                ConfigError(
-                    f"the engine {hello.id} at {connection.address} has furiosa-llm {hello.version}, and "
-                    f"this server has {expected.credentials.version}: install the same version on both"
-                )
-            )
-        else:
-            expected.channel.secure(sending=keys.server, receiving=keys.engine)
-            connection.hand_over(expected.channel)
-            expected.connected.set_result(None)
 
 
 class IncomingConnection(FrameProtocol):
@@ -138,69 +169,45 @@ class IncomingConnection(FrameProtocol):
 
     max_frame_bytes = MAX_MESSAGE_BYTES
 
-    def __init__(self, listener: EngineListener) -> None:
+    def __init__(
+        self,
+        find: Callable[[str], Credentials | None],
+        arrived: Callable[[IncomingConnection, Hello, FrameKeys], None],
+    ) -> None:
         super().__init__()
-        self.address = "unknown"
-        """Where it comes from, for logs."""
-        self._listener = listener
-        self._handshake = ServerHandshake(listener.credentials)
-        self._timer: asyncio.TimerHandle | None = None
-        self._task: asyncio.Task[None] | None = None
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when the connection has authenticated itself; fails if it has not."""
+        self._handshake = ServerHandshake(find)
+        self._arrived = arrived
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Send the challenge, after the handshake of TLS if there is one."""
+        """Send the challenge."""
         super().connection_made(transport)
-        # The other end may be gone already.
-        self.address = format_address(*(transport.get_extra_info("peername") or ("unknown", 0))[:2])
-        detect_loss(transport.get_extra_info("socket"))
-        self._listener.admit(self)
-        self._timer = asyncio.get_running_loop().call_later(HANDSHAKE_TIMEOUT, self._time_out)
-        if self._listener.certificate is None:
-            self.write_frame(self._handshake.challenge)
-        else:
-            self.transport.pause_reading()  # until TLS reads
-            self._task = asyncio.create_task(self._start_tls(self._listener.certificate.context))
+        self.write_frame(self._handshake.challenge)
 
     def frame_received(self, frame: bytearray) -> None:
         """Read the answer to the challenge."""
         hello, answer, keys = self._handshake.accept(frame)
         self.write_frame(answer)
-        self._end()
-        self._listener.arrived(self, hello, keys)
+        self._arrived(self, hello, keys)
+        if not self.done.done():
+            self.done.set_result(None)
 
     def refuse(self, error: FrameError) -> None:
-        """Log why. The other end receives nothing."""
-        self._listener.refused(self, error.message)
+        """Fail. The other end receives nothing."""
+        self._fail(error)
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        """Count it no longer."""
-        self._end()
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Fail, unless it has authenticated itself."""
+        self._fail(exc or ConnectionResetError("it has closed the connection"))
 
-    def close(self) -> None:
-        """Close the connection once what was written has been sent."""
-        self.transport.close()
-
-    async def _start_tls(self, context: ssl.SSLContext) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            transport = await loop.start_tls(
-                self.transport, self, context, server_side=True, ssl_handshake_timeout=HANDSHAKE_TIMEOUT
-            )
-        except OSError as error:
-            self._listener.refused(self, f"TLS: {error}")
+    def end(self) -> None:
+        """Close the connection at once, unless it has authenticated itself."""
+        self._fail(ConnectionAbortedError("it was closed"))
+        if self.done.exception() is not None:
             self.abort()
-            self._end()
-            return
-        if transport is None or transport.is_closing():
-            return
-        self._transport = transport
-        self.write_frame(self._handshake.challenge)
 
-    def _time_out(self) -> None:
-        self._listener.refused(self, f"it has not authenticated itself within {HANDSHAKE_TIMEOUT:g} s")
-        self.abort()
-
-    def _end(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._listener.leave(self)
+    def _fail(self, error: Exception) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)
+            self.done.exception()  # the listener may have stopped waiting
