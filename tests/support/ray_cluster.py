@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -26,7 +27,9 @@ OBJECT_STORE = 80 * 1024 * 1024
 class RayCluster:
     """The test's side of a cluster."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: subprocess.Popen[str], mark: str) -> None:
+        self.mark = mark
+        """A part of the environment of all processes of this cluster."""
         self._process = process
         self.address, *self.nodes = self._read()
 
@@ -58,16 +61,18 @@ class RayCluster:
 @contextmanager
 def ray_cluster(nodes: int = 2, cpus: int = 2) -> Iterator[RayCluster]:
     """Start a cluster, and end it and all its processes at exit."""
+    mark = f"FLLM_TEST_CLUSTER={secrets.token_hex()}"
     process = subprocess.Popen(
         [sys.executable, __file__, str(nodes), str(cpus)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_enable_metrics_collection": "0"},
+        env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_enable_metrics_collection": "0"}
+        | dict([mark.split("=")]),
     )
     try:
-        yield RayCluster(process)
+        yield RayCluster(process, mark)
     finally:
         assert process.stdin is not None
         process.stdin.close()
