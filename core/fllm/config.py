@@ -63,6 +63,22 @@ class LoraAdapter(Struct, frozen=True, kw_only=True):
     """Name of the model that it belongs to, for `/v1/models`. ``None``: the served name."""
 
 
+class Autoscaling(Struct, frozen=True, kw_only=True):
+    """How many replicas there are, by the tokens that wait for them. The delays are those of Ray Serve."""
+
+    min_replicas: Annotated[int, Meta(ge=0)] = 1
+    """0: replicas that are idle for ``downscale_delay`` are all stopped."""
+    max_replicas: Positive
+    target_queued_tokens: Positive = 2048
+    """Tokens that may wait for each replica before another is added."""
+    upscale_delay: float = 3.0
+    """Seconds for which more must wait."""
+    downscale_delay: float = 60.0
+    """Seconds for which fewer replicas must be enough."""
+    replica_start_timeout: float = 300.0
+    """Seconds that a request waits for the first replica."""
+
+
 class BackendConfig(Struct, frozen=True, kw_only=True):
     """Settings of a backend."""
 
@@ -115,7 +131,9 @@ class BackendConfig(Struct, frozen=True, kw_only=True):
     engine_name: str = "engine"
     """Name of the engine, in logs and for its placement. Replicas have different names."""
     replicas: Positive = 1
-    """Number of engines that share the requests."""
+    """Number of engines that share the requests, at the start if there is ``autoscaling``."""
+    autoscaling: Autoscaling | None = None
+    """``None``: the number of replicas stays the same."""
     local_engines: Positive = 1
     """Number of engines that share the cores and the memory of the machine."""
     engines_per_device: Positive = 1
@@ -124,6 +142,11 @@ class BackendConfig(Struct, frozen=True, kw_only=True):
     """Whether another replica continues an output whose engine has ended."""
     engine_timeout: float = 60.0
     """Seconds after which an engine that does not respond, or does not finish a step, is killed."""
+
+    @property
+    def max_replicas(self) -> int:
+        """The largest number of engines that there may be at once."""
+        return self.autoscaling.max_replicas if self.autoscaling else self.replicas
 
 
 class EngineNetwork(Struct, frozen=True, kw_only=True):

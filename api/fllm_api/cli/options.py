@@ -222,6 +222,42 @@ ENGINE_OPTIONS = [
         help="Number of engines with the model, each in its own process. They share the requests.",
     ),
     _engine(
+        ["--min-replicas"],
+        type=Integer(0, 256),
+        show_default="1 with --max-replicas",
+        help="Fewest replicas. 0: all are stopped while there are no requests.",
+    ),
+    _engine(
+        ["--max-replicas"],
+        type=Integer(1, 256),
+        show_default="--replicas",
+        help="Most replicas. Their number follows the tokens that wait for them.",
+    ),
+    _engine(
+        ["--target-queued-tokens"],
+        type=POSITIVE,
+        default=2048,
+        help="Tokens that may wait for each replica before another is added.",
+    ),
+    _engine(
+        ["--upscale-delay"],
+        type=SECONDS,
+        default=3.0,
+        help="Seconds for which more tokens must wait before a replica is added.",
+    ),
+    _engine(
+        ["--downscale-delay"],
+        type=SECONDS,
+        default=60.0,
+        help="Seconds for which fewer replicas must be enough before one is drained and stopped.",
+    ),
+    _engine(
+        ["--replica-start-timeout"],
+        type=SECONDS,
+        default=300.0,
+        help="Seconds that a request waits for the first replica, with `--min-replicas 0`.",
+    ),
+    _engine(
         ["--resume/--no-resume"],
         default=True,
         help="If an engine ends, another replica continues its outputs. --no-resume: they end with an error.",

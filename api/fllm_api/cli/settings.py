@@ -13,7 +13,15 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from fllm.config import BackendConfig, Device, EngineNetwork, LoraAdapter, MetricsConfig, PluginConfig
+from fllm.config import (
+    Autoscaling,
+    BackendConfig,
+    Device,
+    EngineNetwork,
+    LoraAdapter,
+    MetricsConfig,
+    PluginConfig,
+)
 from fllm.errors import ConfigError, ModelError
 from fllm.interfaces import BackendFactory
 from fllm.model.source import ModelSource, locate
@@ -87,6 +95,7 @@ def settings_from_options(
     inner = choose_backend(plugins.backends, options["backend"], devices)
     _check_backend_options(plugins.backends, inner, dict(options["backend_option"]))
     adapters = _lora_adapters(options, names)
+    autoscaling = _autoscaling(options)
     backend, *chain = _wrap_backend(inner, plugins.backends, options)
     _check_placement(plugins.placements, options, has_process=ENGINE_PROCESS in (backend, *chain))
     return Settings(
@@ -99,6 +108,8 @@ def settings_from_options(
             chain=tuple(chain),
             options=dict(options["backend_option"]),
             placement_options=_placement_values(options),
+            replicas=max(options["replicas"], autoscaling.min_replicas if autoscaling else 1),
+            autoscaling=autoscaling,
             enable_lora=bool(adapters or options["enable_lora"] or options["enable_runtime_lora_loading"]),
             lora_modules=adapters,
             dtype=DTYPE_ALIASES.get(options["dtype"], options["dtype"]),
@@ -241,14 +252,27 @@ def _wrap_backend(
     entry = backends.entry(name)
     isolated = isinstance(entry, BackendEntry) and entry.isolated
     in_process = options["engine_process"] and isolated and ENGINE_PROCESS in backends.names()
-    if options["replicas"] == 1:
+    given = next((name for name in ("replicas", "max_replicas") if options[name] not in (None, 1)), None)
+    if given is None and options["min_replicas"] is None:
         return (ENGINE_PROCESS, name) if in_process else (name,)
     if not in_process:
         reason = f"the backend {name} has none" if options["engine_process"] else "--no-engine-process"
-        raise ConfigError(
-            f"--replicas {options['replicas']}: each replica needs an engine process ({reason})"
-        )
+        flag = f"{_flag(given)} {options[given]}" if given else "--min-replicas"
+        raise ConfigError(f"{flag}: each replica needs an engine process ({reason})")
     return REPLICAS, ENGINE_PROCESS, name
+
+
+def _autoscaling(options: Mapping[str, Any]) -> Autoscaling | None:
+    """Return how the number of replicas changes. Raise `ConfigError` if its limits exclude each other."""
+    replicas, least, most = (options[name] for name in ("replicas", "min_replicas", "max_replicas"))
+    if least is None and most is None:
+        return None
+    most = replicas if most is None else most
+    least = 1 if least is None else least
+    for name, value in (("min_replicas", least), ("replicas", replicas)):
+        if value > most:
+            raise ConfigError(f"{_flag(name)} {value} is more than --max-replicas {most}")
+    return _fill_struct(Autoscaling, options, min_replicas=least, max_replicas=most)
 
 
 def _visible_tokens(options: Mapping[str, Any], plugins: Plugins) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import pytest
 from support.certificates import certificate
 
 from fllm import BackendConfig, BackendEntry, ConfigError, Device, Entry, MetricsConfig
-from fllm.config import Speculation
+from fllm.config import Autoscaling, Speculation
 from fllm.model.source import DEFAULT_NAME
 from fllm.plugins.registry import Registry
 from fllm_api.cli.param_types import plugin_config, plugins_of
@@ -228,6 +228,22 @@ def test_options_that_the_backend_declares_are_checked_before_it_is_imported() -
         settings("--backend-option", "thread=2")
     with pytest.raises(ConfigError, match="threads='two': invalid value; expected integer, at least 1"):
         settings("--backend-option", "threads=two")
+
+
+def test_the_number_of_replicas_follows_the_load_between_two_limits() -> None:
+    made = settings("--min-replicas", "2", "--max-replicas", "4", "--downscale-delay", "5")
+    assert (made.backend, made.backend_config.replicas) == ("replicas", 2)
+    assert made.backend_config.autoscaling == Autoscaling(min_replicas=2, max_replicas=4, downscale_delay=5.0)
+    sleeping = settings("--min-replicas", "0")
+    assert (sleeping.backend, sleeping.backend_config.replicas) == ("replicas", 1)
+    assert sleeping.backend_config.autoscaling == Autoscaling(min_replicas=0, max_replicas=1)
+    assert settings("--max-replicas", "3").backend_config.autoscaling == Autoscaling(max_replicas=3)
+    with pytest.raises(ConfigError, match="--min-replicas 3 is more than --max-replicas 2"):
+        settings("--min-replicas", "3", "--max-replicas", "2")
+    with pytest.raises(ConfigError, match="--replicas 3 is more than --max-replicas 2"):
+        settings("--replicas", "3", "--max-replicas", "2")
+    with pytest.raises(ConfigError, match="--max-replicas 2: each replica needs an engine process"):
+        settings("--max-replicas", "2", "--no-engine-process")
 
 
 def test_the_address_of_a_ray_cluster_is_an_option_of_its_placement() -> None:

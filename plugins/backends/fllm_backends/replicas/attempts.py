@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 from fllm import BackendError, BackendUnavailable
 from fllm.errors import ModelNotFound
@@ -11,10 +12,8 @@ from fllm_backends.replicas.fleet import Fleet
 from fllm_backends.replicas.replica import Replica
 from fllm_backends.replicas.routing import Demand, select
 
-NEW_REQUEST_PATIENCE = 10.0
-"""Seconds that a new request waits for a replica, if none is available."""
 INTERRUPTED_PATIENCE = 60.0
-"""The same for a request whose engine has ended."""
+"""Seconds that a request whose engine has ended waits for another one."""
 MAX_DEATHS = 2
 """Engines that may end in a row before they return anything for a request, which may be the reason."""
 MAX_INTERRUPTIONS = 8
@@ -36,14 +35,16 @@ class Attempts:
         """
         if assignment := self._select(demand):
             return assignment
-        patience = INTERRUPTED_PATIENCE if self._interruptions else NEW_REQUEST_PATIENCE
-        try:
+        fleet = self._fleet
+        patience = max(fleet.patience, INTERRUPTED_PATIENCE if self._interruptions else 0)
+        failed_starts = fleet.failed_starts
+        with suppress(TimeoutError), fleet.waiting(demand.tokens):
             async with asyncio.timeout(patience):
-                while (assignment := self._select(demand)) is None:
-                    await self._fleet.wait_for_change()
-                return assignment
-        except TimeoutError:
-            raise BackendUnavailable(self._fleet.unavailable_reason()) from None
+                while fleet.failed_starts == failed_starts or len(fleet):
+                    if assignment := self._select(demand):
+                        return assignment
+                    await fleet.wait_for_change()
+        raise BackendUnavailable(fleet.unavailable_reason())
 
     def record_progress(self) -> None:
         """Record that a replica has returned something."""

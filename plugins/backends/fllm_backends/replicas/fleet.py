@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from msgspec.structs import replace
@@ -16,17 +17,23 @@ from fllm import (
     BackendUnavailable,
     ConfigError,
     EngineStats,
+    FllmError,
     ModelCard,
     RequestError,
 )
 from fllm.stats import add_stats
 from fllm_backends.replicas.adapters import Adapters
+from fllm_backends.replicas.autoscaler import Load
 from fllm_backends.replicas.replica import Replica, without_gauges
+from fllm_backends.replicas.scaling import Scaling
 from fllm_backends.replicas.shares import Shares
 from fllm_backends.replicas.watchdog import ProgressWatchdog
 
 CAPACITIES = frozenset({"max_num_seqs", "kv_cache_blocks"})
 """Values of `ModelCard.runtime` that are sums over all replicas."""
+NEW_REQUEST_PATIENCE = 10.0
+"""Seconds that a new request waits for a replica, if none is available."""
+
 log = logging.getLogger("fllm.replicas")
 
 
@@ -45,9 +52,20 @@ class Fleet:
         self._removed = EngineStats()
         """Totals of removed replicas."""
         self.stopped = False
+        self.failed_starts = 0
+        """Number of replicas that could not be added."""
+        self._start_error: FllmError | OSError | None = None
+        """Why the latest one could not be."""
         self._changed = asyncio.Event()
+        self._waiting: dict[int, int] = {}
+        """Tokens of the requests that wait for a replica, by a number."""
+        self._numbers = itertools.count()
+        self._demand = asyncio.Event()
         self.adapters = Adapters(config.lora_modules)
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._replicas)
 
     def __iter__(self) -> Iterator[Replica]:
         return iter(self._replicas.values())
@@ -68,6 +86,8 @@ class Fleet:
             await self.stop()
             raise
         self._run(ProgressWatchdog(self, self._config.engine_timeout).run())
+        if self._config.autoscaling is not None:
+            self._run(Scaling(self, self._config.autoscaling, count).run())
         return card
 
     async def add(self) -> str:
@@ -75,9 +95,14 @@ class Fleet:
         replica = self._new_replica()
         try:
             await self._start(replica)
-        except BaseException:
+        except BaseException as error:
             del self._replicas[replica.name]
+            if isinstance(error, FllmError | OSError):
+                self.failed_starts += 1
+                self._start_error = error
+                self._changed.set()
             raise
+        self._start_error = None
         log.info("the replica %s is added", replica.name)
         return replica.name
 
@@ -114,14 +139,37 @@ class Fleet:
         while replica.requests:
             await self.wait_for_change()
 
+    @contextmanager
+    def waiting(self, tokens: int) -> Iterator[None]:
+        """Count a request that waits for a replica, and its number of tokens, as demand."""
+        number = next(self._numbers)
+        self._waiting[number] = tokens
+        self._demand.set()
+        try:
+            yield
+        finally:
+            del self._waiting[number]
+
+    def load(self) -> Load:
+        """Return what there is to do, also for requests that wait for a replica."""
+        work = sum(each.work for each in self) + sum(self._waiting.values())
+        return Load(work, sum(each.requests for each in self) + len(self._waiting))
+
+    async def wait_for_demand(self, seconds: float) -> None:
+        """Wait until a request finds no replica, but not longer than this."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._demand.wait()
+        self._demand.clear()
+
     async def wait_for_change(self) -> None:
         """Wait until the state of a replica changes."""
         self._changed.clear()
         await self._changed.wait()
 
     async def status(self) -> EngineStats:
-        """Return the sums over all replicas; raise `BackendUnavailable` if none is ready."""
-        if not any(replica.ready for replica in self):
+        """Return the sums over all replicas; raise `BackendUnavailable` if none is ready but should be."""
+        if not any(replica.ready for replica in self) and not self._asleep():
             raise BackendUnavailable(self.unavailable_reason())
         await asyncio.gather(*(each.update_stats() for each in self))
         total = add_stats(self._removed, *(each.total_stats() for each in self))
@@ -130,7 +178,24 @@ class Fleet:
     def unavailable_reason(self) -> str:
         """Return why no replica can serve a request."""
         states = ", ".join(f"{each.name} is {each.state}" for each in self)
+        if self._start_error is not None:
+            states = f"{states or 'there is none'}, and another can't be started: {self._start_error}"
         return f"no replica is available: {states or 'there is none'}"
+
+    @property
+    def patience(self) -> float:
+        """Seconds that a new request waits for a replica, if none is available."""
+        scaling = self._config.autoscaling
+        return (
+            NEW_REQUEST_PATIENCE if scaling is None or scaling.min_replicas else scaling.replica_start_timeout
+        )
+
+    def _asleep(self) -> bool:
+        """Return whether there is no replica because there is nothing to do, or the first one starts."""
+        scaling = self._config.autoscaling
+        if scaling is None or scaling.min_replicas or self._start_error is not None:
+            return False
+        return all(each.state != "down" for each in self)
 
     async def stop(self) -> None:
         """Stop all replicas."""

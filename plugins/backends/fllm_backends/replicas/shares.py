@@ -17,7 +17,7 @@ class Shares:
         """Check that the devices can be divided. Raise `ConfigError` if not."""
         self._config = config
         self._local = config.placement == LOCAL_PLACEMENT
-        self._count = config.replicas
+        self._count = config.max_replicas
         devices = len(config.devices)
         self._divides_devices = self._local and devices > 1
         if self._divides_devices and devices % self._count:

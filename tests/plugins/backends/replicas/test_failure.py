@@ -9,7 +9,7 @@ from support.fake_runner import expected_tokens
 from support.killable_engines import Engines, engines, request
 
 from fllm import BackendError, BackendUnavailable, EngineOutput, GenerateRequest, SamplingParams
-from fllm_backends.replicas import attempts
+from fllm_backends.replicas import fleet as fleet_module
 
 
 async def until(condition: object) -> None:
@@ -118,7 +118,7 @@ def test_requests_wait_for_an_engine_that_comes_back_but_not_for_ever(
             assert await new == expected_tokens(request("new"), 0)
             assert (await running.backend.status()).replicas[0].restarts == 1
             await running[1].kill()
-            monkeypatch.setattr(attempts, "NEW_REQUEST_PATIENCE", 0.05)
+            monkeypatch.setattr(fleet_module, "NEW_REQUEST_PATIENCE", 0.05)
             with pytest.raises(BackendUnavailable, match="no replica is available"):
                 await running.tokens(request("late"))
 
