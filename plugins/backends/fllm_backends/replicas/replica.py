@@ -55,7 +55,7 @@ class Replica:
         """Hashes of the blocks that its prefix cache holds."""
         self._expected: dict[bytes, int] = {}
         """Number of its requests that are about to compute a block, by the block's hash."""
-        self._progress = (0, 0, 0)
+        self._progress: tuple[int, int, int] | None = None
         self._progress_at = 0.0
         self._ready = False
         self._started = False

@@ -10,6 +10,7 @@ from support.killable_engines import Engines, engines, request
 
 from fllm import BackendError, BackendUnavailable, EngineOutput, GenerateRequest, SamplingParams
 from fllm_backends.replicas import fleet as fleet_module
+from fllm_backends.replicas.replica import Replica
 
 
 async def until(condition: object) -> None:
@@ -169,3 +170,12 @@ def test_stopping_ends_what_waits_and_what_runs() -> None:
             await waiting
 
     asyncio.run(run())
+
+
+def test_a_replica_that_is_busy_at_its_first_check_has_not_been_silent() -> None:
+    replica = Replica("replica-0", lambda _: None)
+    replica.on_ready()
+    replica.unstarted = 1
+    assert [replica.silence(now) for now in (5000.0, 5002.0)] == [0.0, 2.0]
+    replica.outputs += 1
+    assert replica.silence(5003.0) == 0.0
