@@ -203,8 +203,8 @@ class IncomingConnection(FrameProtocol):
 
     def end(self) -> None:
         """Close the connection at once, unless it has authenticated itself."""
-        self._fail(ConnectionAbortedError("it was closed"))
-        if self.done.exception() is not None:
+        self.done.cancel()
+        if self.done.cancelled() or self.done.exception() is not None:
             self.abort()
 
     def _fail(self, error: Exception) -> None:
