@@ -93,27 +93,33 @@ class KVCache:
         """Return copies of blocks: the keys of all layers, then their values."""
         copies: list[bytes] = []
         for start in range(0, len(blocks), _COPIED_BLOCKS):
-            chosen = torch.tensor(blocks[start : start + _COPIED_BLOCKS], device=self._keys.whole.device)
-            pieces = [store.index_select(0, chosen).flatten(1) for store in self._stores()]
-            rows = torch.cat(pieces, 1).view(torch.uint8).cpu().numpy()
+            chosen = blocks[start : start + _COPIED_BLOCKS]
+            rows = np.concatenate([_to_numpy(store[chosen]) for store in self._block_bytes], 1)
             copies += [row.tobytes() for row in rows]
         return copies
 
     def write_blocks(self, blocks: Sequence[int], data: Sequence[bytes | memoryview]) -> None:
         """Replace the content of blocks by copies that `read_blocks` has returned."""
-        whole = self._keys.whole
-        stores = self._stores()
-        sizes = [store[0].numel() for store in stores]
         for start in range(0, len(blocks), _COPIED_BLOCKS):
-            part = slice(start, start + _COPIED_BLOCKS)
-            chosen = torch.tensor(blocks[part], device=whole.device)
+            part, place = slice(start, start + _COPIED_BLOCKS), 0
             rows = np.stack([np.frombuffer(each, dtype=np.uint8) for each in data[part]])
-            values = torch.from_numpy(rows).view(whole.dtype).to(whole.device)
-            for store, piece in zip(stores, torch.split(values, sizes, 1), strict=True):
-                store.index_copy_(0, chosen, piece.view(len(rows), *store.shape[1:]))
+            for store in self._block_bytes:
+                end = place + store.shape[1]
+                if isinstance(store, np.ndarray):
+                    store[blocks[part]] = rows[:, place:end]
+                else:
+                    store[blocks[part]] = torch.from_numpy(rows[:, place:end]).to(store.device)
+                place = end
 
-    def _stores(self) -> list[Tensor]:
-        return [part for part in (*self._keys.parts, *self._values.parts) if part.numel()]
+    @cached_property
+    def _block_bytes(self) -> list[np.ndarray] | list[Tensor]:
+        """Keys, then values of all layers as [blocks, bytes].
+
+        On a CPU they are numpy's: torch would divide these copies among threads, and wait for busy cores.
+        """
+        parts = [part for part in (*self._keys.parts, *self._values.parts) if part.numel()]
+        flat = [part.flatten(1).view(torch.uint8) for part in parts]
+        return [part.numpy() for part in flat] if self._keys.whole.device.type == "cpu" else flat
 
     def write(self, index: int, slots: Tensor, keys: Tensor, values: Tensor) -> None:
         """Store [tokens, kv_heads, dim] at [tokens] slots, which are block * block_size + offset."""
@@ -325,6 +331,10 @@ class AttentionBatch:
 
     def _tensor(self, numbers: Sequence[int]) -> Tensor:
         return torch.tensor(numbers, device=self._device)
+
+
+def _to_numpy(values: np.ndarray | Tensor) -> np.ndarray:
+    return values if isinstance(values, np.ndarray) else values.cpu().numpy()
 
 
 def _zeros(size: int, like: Tensor) -> Tensor:
