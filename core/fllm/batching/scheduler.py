@@ -422,7 +422,7 @@ class Scheduler:
         size = self._pool.block_size
         hashes = sequence.hash_blocks(sequence.first_needed // size, size)
         sequence.fetch = self._offload.fetch(hashes, self._pool, size)
-        if sequence.fetch is None:
+        if sequence.fetch.done:
             return False
         self._waiting.remove(sequence.id)
         self._fetching[sequence.id] = sequence

@@ -55,7 +55,7 @@ class Sequence(Struct, kw_only=True, eq=False):
     looked_up: bool = False
     """Whether its blocks were looked up in the tiers of the prefix cache, before it ran."""
     fetch: Fetch | None = None
-    """Its blocks that come from the disk."""
+    """Its blocks that come from RAM or the disk."""
     queue_time: float | None = None
     """Seconds from its arrival to its first row; ``None`` before."""
     cached_tokens: int = 0

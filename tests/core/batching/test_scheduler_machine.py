@@ -11,8 +11,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from support.fake_runner import FakeRunner, Oracle, expected_tokens, logprob
 
 from fllm.batching.block_pool import BlockPool
+from fllm.batching.kv_offload import KVOffload
 from fllm.batching.limits import BatchLimits
-from fllm.batching.scheduler import Scheduler
+from fllm.batching.scheduler import Batch, Scheduler
 from fllm.batching.sequence import Sequence
 from fllm.values import EngineOutput, GenerateRequest, SamplingParams
 
@@ -77,10 +78,19 @@ class SchedulerMachine(RuleBasedStateMachine):
             drafter=partial(Oracle, rights) if rights and not self.recurrent else None,
             recurrent=self.recurrent,
             long_context_start=self.long_context_start,
+            offload=self.make_offload(),
         )
         self.requests: dict[str, GenerateRequest] = {}
         self.outputs: dict[str, list[int]] = {}
         self.count = 0
+
+    def make_offload(self) -> KVOffload | None:
+        """Return the tiers below the KV cache: none."""
+        return None
+
+    def schedule(self) -> Batch:
+        """Return the next batch."""
+        return self.scheduler.schedule()
 
     @rule(token_ids=token_ids, sampling=samplings, n=st.integers(1, 3), client=st.sampled_from("abc"))
     def add(self, token_ids: list[int], sampling: SamplingParams, n: int, client: str) -> None:
@@ -96,7 +106,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.scheduler.busy)
     @rule()
     def step(self) -> None:
-        batch = self.scheduler.schedule()
+        batch = self.schedule()
         assert batch.rows, "every step advances a sequence"
         assert sum(row.count for row in batch.rows) <= self.limits.max_num_batched_tokens
         for request_id, step in self.scheduler.complete(batch, self.runner.execute(batch.rows)):
@@ -115,7 +125,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.scheduler.busy)
     @rule()
     def fail(self) -> None:
-        for request_id in self.scheduler.discard(self.scheduler.schedule()):
+        for request_id in self.scheduler.discard(self.schedule()):
             del self.requests[request_id]
 
     @invariant()

@@ -43,9 +43,11 @@ class _Read:
 class Fetch:
     """The blocks that a sequence waits for. Those that no sequence waits for any more are not read."""
 
-    def __init__(self, reads: Iterable[_Read], expires_at: float) -> None:
+    def __init__(self, reads: Iterable[_Read] = (), expires_at: float = 0.0) -> None:
         self._reads = {read.block_hash: read for read in reads}
         self.expires_at = expires_at
+        self.in_ram: dict[bytes, bytes] = {}
+        """Blocks that were in RAM already, so that they do not leave it before the sequence runs."""
 
     @property
     def done(self) -> bool:

@@ -113,21 +113,24 @@ class KVOffload:
             for block_hash, data in zip(hashes, self._runner.read_blocks(blocks), strict=True):
                 self._put(block_hash, data)
 
-    def fetch(self, block_hashes: Sequence[bytes], pool: BlockPool, block_size: int) -> Fetch | None:
-        """Find the blocks that a sequence needs, and start to read those that only the disk has, if any."""
-        missing, on_disk, in_ram = len(block_hashes), list[bytes](), 0
+    def fetch(self, block_hashes: Sequence[bytes], pool: BlockPool, block_size: int) -> Fetch:
+        """Find the blocks that a sequence needs, and start to read those that only the disk has."""
+        missing, on_disk, in_ram = len(block_hashes), list[bytes](), dict[bytes, bytes]()
         for block_hash in block_hashes:
             if pool.find_cached([block_hash]):
                 missing -= 1
-            elif self._ram is not None and block_hash in self._ram:
-                in_ram += 1
+            elif self._ram is not None and (data := self._ram.get(block_hash)) is not None:
+                in_ram[block_hash] = data
             elif self._disk is not None and block_hash in self._disk:
                 on_disk.append(block_hash)
             else:
                 break
-        self._misses["ram"] += (missing - in_ram) * block_size
-        self._misses["disk"] += (missing - in_ram - len(on_disk)) * block_size
-        return self._disk.fetch(on_disk) if self._disk is not None and on_disk else None
+        missing -= len(in_ram)
+        self._misses["ram"] += missing * block_size
+        self._misses["disk"] += (missing - len(on_disk)) * block_size
+        fetch = (self._disk.fetch(on_disk) if self._disk is not None and on_disk else None) or Fetch()
+        fetch.in_ram = in_ram
+        return fetch
 
     def expired(self, fetch: Fetch) -> bool:
         """Return whether a sequence should not wait for its blocks any longer."""
@@ -135,6 +138,8 @@ class KVOffload:
 
     def find(self, block_hash: bytes, fetch: Fetch | None) -> Found | None:
         """Return a block that is in RAM, or that was fetched from the disk."""
+        if fetch is not None and (data := fetch.in_ram.get(block_hash)) is not None:
+            return Found(data, "ram")
         if self._ram is not None and (data := self._ram.get(block_hash)) is not None:
             return Found(data, "ram")
         if fetch is not None and (fetched := fetch.get(block_hash)) is not None:
