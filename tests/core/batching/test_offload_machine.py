@@ -88,7 +88,7 @@ class OffloadMachine(SchedulerMachine):
         hashes = list(self.disk.blocks)
         for number in numbers:
             if number < len(hashes):
-                self.disk.blocks.pop(hashes[number])
+                self.disk.blocks.pop(hashes[number], None)
 
 
 OffloadMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
