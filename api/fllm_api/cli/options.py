@@ -217,7 +217,7 @@ ENGINE_OPTIONS = [
     ),
     _engine(
         ["--replicas"],
-        type=POSITIVE,
+        type=Integer(1, 256),
         default=1,
         help="Number of engines with the model, each in its own process. They share the requests.",
     ),

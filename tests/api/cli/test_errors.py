@@ -55,7 +55,7 @@ BAD = {
     ],
     "serve --backend procss": [
         "'--backend'",
-        "did you mean 'process'? (registered: openai, process, rngd, torch)",
+        "did you mean 'process'? (registered: openai, process, replicas, rngd, torch)",
     ],
     "serve --backend torch --devices npu:0": [
         "--backend torch does not support npu",
@@ -63,6 +63,17 @@ BAD = {
     ],
     "serve --backend process": [
         "--backend process only runs another backend: name that one (backends: rngd supports"
+    ],
+    "serve --backend replicas": ["--backend replicas only runs another backend: name that one"],
+    "serve --replicas 0": ["'--replicas'", "1<=x<=256"],
+    "serve --replicas 2 --no-engine-process": [
+        "--replicas 2: each replica needs an engine process (--no-engine-process)"
+    ],
+    "serve --replicas 2 --backend openai --backend-option url=http://h:1/v1": [
+        "each replica needs an engine process (the backend openai has none)"
+    ],
+    "serve --replicas 2 --devices cuda:0,cuda:1,cuda:2": [
+        "--devices has 3 devices and --replicas is 2: each replica needs the same number of them"
     ],
     "serve --backend-option eager": ["'--backend-option'", "'eager' is not KEY=VALUE"],
     "serve --devices gpu:0": ["'--devices'", "'gpu:0'", "valid forms: cpu, cpu:N, cuda"],

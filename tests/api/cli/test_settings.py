@@ -193,6 +193,14 @@ def test_an_option_reads_the_environment(variable: str, monkeypatch: pytest.Monk
     assert getattr(getattr(settings(), struct), field) == value
 
 
+def test_replicas_are_engines_in_processes_of_their_own() -> None:
+    made = settings("--replicas", "3", "--no-resume")
+    config = made.backend_config
+    assert (made.backend, config.chain, config.replicas) == ("replicas", ("process", "torch"), 3)
+    assert not config.resume
+    assert settings("--replicas", "1").backend == "process"
+
+
 def test_keys_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FURIOSA_LLM_API_KEY", "a, b")
     keys = settings().server.keys

@@ -14,6 +14,8 @@ from fllm_backends.replicas.replica import Replica
 
 HASHES_AT_ONCE = 256
 """Number of blocks to hash before other tasks run: about 0.5 ms."""
+PREFILL_WEIGHT = 2
+"""Weight of the tokens that a request itself leaves to prefill: they delay its first output and others."""
 FAIR_SHARE = 1.25
 FREE_REQUESTS = 8
 IMAGE_WORK = 256
@@ -42,7 +44,8 @@ class Demand(Struct, frozen=True, kw_only=True):
 def select(candidates: Collection[Replica], demand: Demand) -> Assignment | None:
     """Assign a request to the replica where it is computed first; ``None`` if there is no candidate.
 
-    That is where the tokens of its prompt that are not cached and the work of earlier requests are least.
+    That is where the tokens of its prompt that are not cached (weighted) and the work of earlier requests are
+    least together.
     Equals take turns. Replicas that seem to hang are the last choice. A common prefix draws no more requests
     to a replica than `fair_load`.
     """
@@ -52,7 +55,8 @@ def select(candidates: Collection[Replica], demand: Demand) -> Assignment | None
     limit = fair_load(sum(each.requests for each in candidates) + 1, len(candidates))
     candidates = [each for each in candidates if each.requests < limit]
     prefills = {each: demand.prefill(each) for each in candidates}
-    best = min(candidates, key=lambda each: (each.work + prefills[each], each.requests, each.selected))
+    costs = {each: each.work + PREFILL_WEIGHT * prefills[each] for each in candidates}
+    best = min(candidates, key=lambda each: (costs[each], each.requests, each.selected))
     return Assignment(best, prefills[best], demand.hashes)
 
 
