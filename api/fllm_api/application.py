@@ -21,6 +21,7 @@ from litestar.types import (
 from litestar.utils import normalize_path
 
 from fllm.interfaces import Collector
+from fllm_api.admin_paths import routable_path
 from fllm_api.cors import Cors
 from fllm_api.middleware.request_tracking import report_unrouted
 from fllm_api.request_context import context_of
@@ -55,7 +56,7 @@ class Application(Litestar):
                 await _send_preflight_response(send, headers)
                 return
         send = _with_headers(send, self._cors.response_headers(scope["headers"]))
-        scope["path"] = _without_prefix(scope["path"], self._root_path)
+        scope["path"] = routable_path(_without_prefix(scope["path"], self._root_path))
         if scope["method"] == HttpMethod.HEAD and self._is_only_get(scope["path"]):
             # A copy: the listener reads the method of the original.
             scope = cast(HTTPScope, {**scope, "method": "GET"})

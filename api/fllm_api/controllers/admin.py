@@ -7,6 +7,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 
 from fllm.errors import ModelNotFound, RequestError
+from fllm_api.admin_paths import PREFIX, name_in_path
 from fllm_api.intake.json_body import ApiRequest
 from fllm_api.lifecycle.client_disconnect import run_while_connected
 from fllm_api.middleware.authentication import ADMIN
@@ -19,7 +20,7 @@ from fllm_api.request_context import context_of
 class AdminController(Controller):
     """Shows and controls which models are loaded."""
 
-    path = "/admin/models"
+    path = PREFIX
     tags = ("Admin",)
     opt = ADMIN
 
@@ -90,7 +91,8 @@ def describe(models: ModelRegistry, served: ServedModel) -> AdminModel:
     )
 
 
-def _find(models: ModelRegistry, name: str) -> ServedModel:
+def _find(models: ModelRegistry, segment: str) -> ServedModel:
+    name = name_in_path(segment)
     found = next((each for each in models.models if name in each.names), None)
     if found is None:
         raise ModelNotFound(f"the model {name!r} does not exist; {models.describe()}", param="name")

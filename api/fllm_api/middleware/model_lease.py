@@ -6,6 +6,7 @@ from contextlib import nullcontext
 
 import msgspec
 from litestar import Request
+from litestar.exceptions import LitestarException
 from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Receive, Scope, Send
 
@@ -30,8 +31,11 @@ class ModelLeaseMiddleware(ASGIMiddleware):
         except Exception as error:
             if not stream.started:
                 raise
-            _, body = classify_error(error)
-            record_failure(Request(scope), error, body)
+            # Litestar wraps what is raised once a response has started.
+            cause = error.__cause__ if isinstance(error, LitestarException) else None
+            failure = cause if isinstance(cause, Exception) else error
+            _, body = classify_error(failure)
+            record_failure(Request(scope), failure, body)
             await stream.write_error(msgspec.json.encode(ErrorResponse(body)))
         finally:
             if context.lease is not None:
