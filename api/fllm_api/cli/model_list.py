@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from fllm.config import PluginConfig
 from fllm.errors import ConfigError, ConfigErrors, UserError
+from fllm.model.source import locate
 from fllm.plugins.loader import Plugins
 from fllm_api.cli.config_file import option_value
 from fllm_api.cli.options import CHAT_OPTIONS, ENGINE_OPTIONS, LORA_OPTIONS, MODEL_OPTIONS, SECONDS
@@ -155,6 +156,7 @@ def _settings(
         value = getattr(entry, key)
         if not isinstance(value, str) or not value.strip():
             raise ConfigError(f"{key} is missing" if value is None else f"{key} {value!r} is not a text")
+    locate(entry.source)  # whose message then does not say that this is MODEL
     own = _convert(ctx, entry.options)
     adapters: Sequence[LoraModule] = ctx.params["lora_modules"]
     options = {

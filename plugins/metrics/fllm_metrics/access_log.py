@@ -38,6 +38,8 @@ def log_fields(request: RequestRecord) -> dict[str, Any]:
     }
     if request.submitted_at is not None:
         known |= _generation(request)
+    if request.model:
+        known["model"] = request.model
     if request.adapter:
         known["adapter"] = request.adapter
     if request.replicas:
@@ -72,6 +74,8 @@ def format_line(fields: Mapping[str, Any]) -> str:
             f"first token {_or_dash(fields['ttft_seconds'], ' s')}, "
             f"{_or_dash(fields['tokens_per_second'], ' tokens/s')}"
         )
+    if "model" in fields:
+        line += f", model {quote(fields['model'], errors='replace')}"
     if "adapter" in fields:
         line += f", adapter {quote(fields['adapter'], errors='replace')}"
     if "replicas" in fields:

@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 from fllm_metrics import buckets
 from fllm_metrics.families import PREFIX, Families
 from fllm_metrics.metrics_state import MetricsState
+from fllm_metrics.model_metrics import model_families
 from fllm_metrics.replica_metrics import replica_families
 from fllm_metrics.request_outcome import OUTCOMES
 
@@ -29,6 +30,7 @@ class FuriosaPage(Collector):
         yield from self._engine()
         yield from self._gaps()
         yield from replica_families(self._make, self._state)
+        yield from model_families(self._make, self._state)
 
     def _counts(self) -> Iterator[Metric]:
         make, state = self._make, self._state
@@ -77,7 +79,8 @@ class FuriosaPage(Collector):
 
     def _engine(self) -> Iterator[Metric]:
         status, up = self._state.status, self._state.engine_up
-        yield self._make.gauge("engine_up", "1 if the engine responds, else 0", up)
+        if up is not None:
+            yield self._make.gauge("engine_up", "1 if the engine responds, else 0", up)
         usage = status.kv_blocks_used / status.kv_blocks if status.kv_blocks else 0.0
         yield self._make.gauge("kv_cache_usage", "Share of the KV blocks in use, 0 to 1", usage)
         for name, text, total in (

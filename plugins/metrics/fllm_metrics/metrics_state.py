@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from fllm import EngineStats, RequestRecord
+from fllm.values import ModelStats
 from fllm_metrics import buckets
 from fllm_metrics.distribution import Distribution
 from fllm_metrics.in_flight import InFlight
@@ -23,7 +24,10 @@ class MetricsState:
         self.max_model_len = max_model_len
         self.status = EngineStats()
         """Last known status of the engine. After a restart of the engine its counters start at 0."""
-        self.engine_up = False
+        self.engine_up: bool | None = False
+        """``None``: the model is not loaded, so it has no engine."""
+        self.model: ModelStats | None = None
+        """What the server does with the model, if it loads models on demand."""
         self.in_flight = InFlight()
         self.received_total = 0
         self.success_total = 0
@@ -57,6 +61,14 @@ class MetricsState:
         """Update the engine's status; None if the engine did not respond."""
         self.status = status or self.status
         self.engine_up = status is not None
+
+    def update_model(self, model: ModelStats) -> None:
+        """Update the state of a model that is loaded on demand, and the status of its engine."""
+        self.model = model
+        if model.state == "loaded":
+            self.update_status(model.engine)
+        else:
+            self.status, self.engine_up = EngineStats(), None
 
     def record_start(self) -> None:
         """Count a received request."""

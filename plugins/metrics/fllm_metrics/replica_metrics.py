@@ -36,11 +36,11 @@ def replica_families(make: Families, state: MetricsState) -> Iterator[Metric]:
     if not replicas:
         return
     up = {
-        each.name: float(state.engine_up and each.state in ("ready", "draining", "drained"))
+        each.name: float(bool(state.engine_up) and each.state in ("ready", "draining", "drained"))
         for each in replicas
     }
     yield make.gauges("replica_up", "1 if the engine of the replica responds, else 0", "replica", up)
-    accepts = {each.name: float(state.engine_up and each.state == "ready") for each in replicas}
+    accepts = {each.name: float(bool(state.engine_up) and each.state == "ready") for each in replicas}
     yield make.gauges("replica_ready", "1 if the replica gets new requests, else 0", "replica", accepts)
     for name, text, value in GAUGES:
         values = {replica.name: value(replica) for replica in replicas}

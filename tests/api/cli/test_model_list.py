@@ -1,4 +1,4 @@
-"""``--models`` and ``--model`` list several models, which are validated completely before anything is loaded."""
+"""``--models`` and ``--model`` list several models, which are all validated before one is loaded."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ port = 80
     assert set(caught.value.messages) == {
         f"{where} 'b': the name is used twice",
         "--pin nobody: there is no model of this name",
-        f"{where} 'a': MODEL: '/nowhere/a' does not exist",
+        f"{where} 'a': '/nowhere/a' does not exist",
         f"{where} 'b': unknown key 'max-modellen'; did you mean 'max-model-len'?",
         f"{where} 4: name is missing",
         f"{where} 'e': source is missing",

@@ -111,3 +111,13 @@ def test_a_path_is_one_word_of_the_line(caplog: pytest.LogCaptureFixture) -> Non
 
 def test_it_logs_all_requests() -> None:
     assert isinstance(AccessLog(), Collector)
+
+
+def test_a_model_that_was_chosen_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    tracker = a_tracker(Clock())
+    tracker.choose_model("org/small model")
+    tracker.status = 200
+    tracker.finish()
+    line, fields = logged(tracker, caplog)
+    assert line.endswith(" 200 in 0.0 s, model org/small%20model")
+    assert fields["model"] == "org/small model"

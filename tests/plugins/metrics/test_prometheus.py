@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from fllm import EngineStats, MetricsContext, MetricsExporter
 from fllm.pipeline.request_tracker import RequestTracker
+from fllm.values import ModelStats
 from fllm_metrics.prometheus import PrometheusCollector
 
 PREFIX = "furiosa_llm:"
@@ -290,3 +291,52 @@ for enabled in (False, True):
 """
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert ran.stdout.splitlines() == ["['StatsLog'] False", "['PrometheusCollector'] True"]
+
+
+def several_models() -> PrometheusCollector:
+    context = MetricsContext(model_name="a", max_model_len=300, model_names=("a", "b"))
+    return PrometheusCollector(context)
+
+
+def finish_request(collector: PrometheusCollector, model: str) -> None:
+    tracker = RequestTracker("one", (collector,), deferred=True)
+    if model:
+        tracker.choose_model(model)
+    tracker.finish()
+
+
+def by_model(family: Metric) -> dict[str, float]:
+    return {sample.labels["model_name"]: sample.value for sample in family.samples}
+
+
+def test_several_models_have_their_own_series_in_one_family() -> None:
+    collector = several_models()
+    for model in ("a", "b", "b"):
+        finish_request(collector, model)
+    families = page(collector)
+    assert by_model(families[f"{PREFIX}request_received"]) == {"a": 1, "b": 2}
+    finish_request(collector, "")
+    families = page(collector)
+    assert by_model(families[f"{PREFIX}request_received"]) == {"a": 1, "b": 2, "": 1}
+
+
+def test_the_state_of_models_that_are_loaded_on_demand_is_exposed() -> None:
+    collector = several_models()
+    engine = EngineStats(kv_blocks=4, kv_blocks_used=1)
+    loaded = ModelStats(state="loaded", memory=1000, loads=2, in_flight=3, engine=engine)
+    status = EngineStats(models={"a": loaded, "b": ModelStats(state="unloaded", waiting=5)})
+    families = page(collector, status)
+    assert {
+        name.removeprefix(PREFIX): by_model(families[name])
+        for name in families
+        if name.startswith(f"{PREFIX}model_")
+    } == {
+        "model_loaded": {"a": 1, "b": 0},
+        "model_failed": {"a": 0, "b": 0},
+        "model_memory_bytes": {"a": 1000, "b": 0},
+        "model_requests": {"a": 3, "b": 0},
+        "model_waiting_requests": {"a": 0, "b": 5},
+        "model_loads": {"a": 2, "b": 0},
+    }
+    assert by_model(families[f"{PREFIX}engine_up"]) == {"a": 1}, "b has no engine, which is no fault"
+    assert by_model(families[f"{PREFIX}kv_cache_usage"]) == {"a": 0.25, "b": 0}

@@ -37,7 +37,7 @@ class SpanCollector(Collector):
             start_time=times.of(request.received_at),
         )
         if span.is_recording():
-            span.set_attributes(attributes_of(request, self._model_name))
+            span.set_attributes(attributes_of(request, request.model or self._model_name))
             _set_status(span, request)
             self._add_phases(span, request, times)
         span.end(times.end)

@@ -59,6 +59,9 @@ class Frame:
         if self._now and (replicas := self._now.now.replicas):
             yield Text()
             yield _replicas(replicas, self._now.before.replicas)
+        if self._now and (models := self._now.now.models):
+            yield Text()
+            yield _models(models)
 
     def _title(self, width: int) -> Text:
         clock = time.strftime("%H:%M:%S")
@@ -165,6 +168,24 @@ def _replicas(now: Replicas, before: Replicas) -> RenderableType:
             percent(values.get("kv_cache_usage")),
             percent(hits / queries if queries > 0 else None),
             number(values.get("restarts_total", 0.0)),
+        )
+    return table
+
+
+def _models(models: Mapping[str, Mapping[str, float]]) -> RenderableType:
+    """Return a line for each model that is loaded on demand."""
+    table = _table(LABEL_WIDTH + 8, 9, 9, 9, 9, 9)
+    titles = ("state", "memory", "requests", "waiting", "loads")
+    table.add_row("Model", *(Text(title, "dim") for title in titles), style="bold")
+    for name, values in models.items():
+        state = next((each for each in ("loaded", "failed") if values.get(f"model_{each}")), "unloaded")
+        table.add_row(
+            f"  {name}",
+            Text(state, "red" if state == "failed" else ""),
+            bytes_(values.get("model_memory_bytes", 0.0)),
+            number(values.get("model_requests", 0.0)),
+            number(values.get("model_waiting_requests", 0.0)),
+            number(values.get("model_loads_total", 0.0)),
         )
     return table
 

@@ -43,12 +43,15 @@ class Page(Struct, frozen=True):
     histograms: Mapping[str, Histogram]
     replicas: Mapping[str, Mapping[str, float]] = {}
     """Values of each replica by name, without the prefix ``replica_``."""
+    models: Mapping[str, Mapping[str, float]] = {}
+    """Values of each model by name, if models are loaded on demand."""
 
 
 def parse_page(text: str) -> Page:
     """Parse the text format; raise `ValueError` if it is not a page of metrics."""
     values: dict[str, float] = defaultdict(float)
     replicas: dict[str, dict[str, float]] = defaultdict(dict)
+    models: dict[str, dict[str, float]] = defaultdict(dict)
     buckets: dict[str, dict[float, float]] = defaultdict(lambda: defaultdict(float))
     for family in text_string_to_metric_families(text):
         for name, labels, value, *_ in family.samples:
@@ -59,5 +62,8 @@ def parse_page(text: str) -> Page:
                 replicas[labels["replica"]][name.removeprefix("replica_")] = value
             else:
                 values[name] += value
+                if "model_name" in labels:
+                    models[labels["model_name"]][name] = value
     histograms = {name: Histogram(tuple(counts), tuple(counts.values())) for name, counts in buckets.items()}
-    return Page(values, histograms, replicas)
+    on_demand = {name: each for name, each in models.items() if "model_loaded" in each}
+    return Page(values, histograms, replicas, on_demand)

@@ -66,3 +66,17 @@ def test_the_samples_since_are_the_difference() -> None:
 def test_a_histogram_that_restarted_is_taken_whole() -> None:
     before, now = Histogram((1.0, math.inf), (2, 30)), Histogram((1.0, math.inf), (1, 4))
     assert now.since(before) == now
+
+
+def test_models_that_are_loaded_on_demand_have_their_own_values() -> None:
+    page = parse_page(
+        PAGE
+        + """\
+# HELP furiosa_llm:model_loaded 1 if the model is loaded, else 0
+# TYPE furiosa_llm:model_loaded gauge
+furiosa_llm:model_loaded{model_name="a"} 1.0
+furiosa_llm:model_loaded{model_name="b"} 0.0
+"""
+    )
+    assert page.models == {"a": {"model_loaded": 1}, "b": {"model_loaded": 0}}
+    assert parse_page(PAGE).models == {}
