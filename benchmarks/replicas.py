@@ -9,7 +9,7 @@
 server, and to as many separate servers in turn (round-robin). It prints the share of prompt tokens that were
 found in the cache.
 
-``failure`` kills an engine with SIGKILL under streams. It prints how long the streams stood still and when the
+``failure`` kills an engine with SIGKILL under streams. It prints how long they stood still and when the
 engine was back, and compares all texts with those of an undisturbed run.
 """
 

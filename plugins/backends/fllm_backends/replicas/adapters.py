@@ -18,6 +18,7 @@ class Adapters:
 
     def __init__(self, adapters: Iterable[LoraAdapter]) -> None:
         self._adapters = {adapter.id: adapter for adapter in adapters}
+        self._updating: set[Replica] = set()
 
     async def load(self, adapter: LoraAdapter, replicas: Iterable[Replica]) -> None:
         """Load an adapter into the replicas that are ready. If one refuses it, unload it and raise the error.
@@ -41,11 +42,18 @@ class Adapters:
         await asyncio.gather(*(_unload(adapter_id, each) for each in replicas if each.ready))
 
     def differ(self, replica: Replica) -> bool:
-        """Return whether the replica has other adapters than it should have."""
-        return replica.adapters != self._adapters.keys()
+        """Return whether the replica has other adapters than it should have, and no `update` runs."""
+        return replica not in self._updating and replica.adapters != self._adapters.keys()
 
     async def update(self, replica: Replica) -> None:
         """Load into a replica what was loaded while it was not ready, and unload what was unloaded."""
+        self._updating.add(replica)
+        try:
+            await self._update(replica)
+        finally:
+            self._updating.remove(replica)
+
+    async def _update(self, replica: Replica) -> None:
         for adapter_id in replica.adapters - self._adapters.keys():
             await _unload(adapter_id, replica)
         for adapter in [each for each in self._adapters.values() if each.id not in replica.adapters]:
