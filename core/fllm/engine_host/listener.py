@@ -56,7 +56,6 @@ class EngineListener:
         self._pending: dict[asyncio.Task[None], None] = {}
         """Connections that have not authenticated themselves, the oldest first."""
         self._socket: socket.socket | None = None
-        self._accepting: asyncio.Task[None] | None = None
         self._refused = 0
         self._logged_at = -LOG_INTERVAL
 
@@ -70,7 +69,7 @@ class EngineListener:
             reason = f"can't listen on {format_address(host, port)} for engines: {error}"
             raise ConfigError(f"--engine-listen: {reason}") from error
         self._socket.setblocking(False)
-        self._accepting = asyncio.create_task(self._accept(self._socket))
+        loop.add_reader(self._socket, self._accept, self._socket)
         bound: int = self._socket.getsockname()[1]
         return bound
 
@@ -88,31 +87,45 @@ class EngineListener:
 
     async def close(self) -> None:
         """Stop listening, and end connections that have not authenticated themselves."""
-        tasks = [task for task in (self._accepting, *self._pending) if task is not None]
-        for task in tasks:
+        listening, self._socket = self._socket, None
+        if listening is not None:
+            asyncio.get_running_loop().remove_reader(listening)
+            listening.close()
+        await asyncio.sleep(0)  # lets tasks start: each closes its own connection
+        for task in (pending := list(self._pending)):
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
-        if self._socket is not None:
-            self._socket.close()
+        if pending:
+            await asyncio.wait(pending)
 
-    async def _accept(self, listening: socket.socket) -> None:
+    def _accept(self, listening: socket.socket) -> None:
+        """Accept a connection. The oldest that has not authenticated itself ends for it if there are many."""
+        try:
+            connection, address = listening.accept()
+        except BlockingIOError:  # it is gone already
+            return
+        except OSError as error:  # too many open files, for example
+            log.warning("a connection to the port of engines can't be accepted: %s", error)
+            self._pause(listening)
+            return
+        connection.setblocking(False)
+        source = format_address(*address[:2])
+        if len(self._pending) >= MAX_PENDING:
+            next(iter(self._pending)).cancel()
+            self._log_refusal(source, f"the oldest of {MAX_PENDING} that wait ends for it")
+        task = asyncio.get_running_loop().create_task(self._authenticate(connection, source))
+        self._pending[task] = None
+        task.add_done_callback(self._pending.pop)
+
+    def _pause(self, listening: socket.socket) -> None:
+        """Accept nothing for a moment."""
         loop = asyncio.get_running_loop()
-        while True:
-            try:
-                connection, address = await loop.sock_accept(listening)
-            except OSError as error:  # too many open files, or the other end is gone already
-                log.warning("a connection to the port of engines can't be accepted: %s", error)
-                await asyncio.sleep(ACCEPT_DELAY)
-                continue
-            source = format_address(*address[:2])
-            if len(self._pending) >= MAX_PENDING:
-                next(iter(self._pending)).cancel()
-                self._log_refusal(source, f"the oldest of {MAX_PENDING} that wait ends for it")
-            task = loop.create_task(self._authenticate(connection, source))
-            self._pending[task] = None
-            task.add_done_callback(self._pending.pop)
-            await asyncio.sleep(0)  # an accept that need not wait lets nothing else run
+        loop.remove_reader(listening)
+
+        def accept_again() -> None:
+            if listening.fileno() >= 0:
+                loop.add_reader(listening, self._accept, listening)
+
+        loop.call_later(ACCEPT_DELAY, accept_again)
 
     async def _authenticate(self, connection: socket.socket, address: str) -> None:
         """Connect an engine that authenticates itself to its channel; close any other connection."""

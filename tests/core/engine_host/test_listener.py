@@ -333,6 +333,27 @@ def test_a_port_in_use_is_the_users_error() -> None:
     run(scenario())
 
 
+def test_a_connection_that_can_not_be_accepted_is_accepted_later(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(listener_module, "ACCEPT_DELAY", 0.05)
+    accept, failures = socket.socket.accept, [OSError(24, "Too many open files")]
+
+    def accept_later(self: socket.socket) -> Any:
+        if failures:
+            raise failures.pop()
+        return accept(self)
+
+    async def scenario() -> None:
+        async with listening() as port:
+            monkeypatch.setattr(socket.socket, "accept", accept_later)
+            channel, _ = await port.dial()
+            channel.close()
+
+    run(scenario())
+    assert "can't be accepted: [Errno 24] Too many open files" in caplog.text
+
+
 class TestTls:
     def test_an_engine_checks_the_certificate_before_it_says_anything(self) -> None:
         async def scenario() -> None:
