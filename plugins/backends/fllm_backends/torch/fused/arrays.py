@@ -25,6 +25,8 @@ class ModelShape(NamedTuple):
     attention_scale: np.float32
     softcap: Floats
     """What attention scores are capped to, one number; 0 for no limit."""
+    sinks: Floats
+    """Score of each head for attending to nothing; no elements if the model has none."""
     activation: int
     """An `Activation`."""
     experts: int

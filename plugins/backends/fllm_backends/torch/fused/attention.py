@@ -101,7 +101,9 @@ def attend(
         completed += 1
         # The last tiles of a prompt attend to the most keys, so they come first.
         tile = batch.tiles[len(batch.tiles) - 1 - index // shape.kv_heads]
-        attend_tile(qkv, batch, shape, window, keys, values, s, team.thread, tile, index % shape.kv_heads)
+        head = index % shape.kv_heads
+        attend_tile(qkv, batch, shape, window, keys, values, s, team.thread, tile, head)
+        quantize_tile(shape, s, team.thread, tile, head)
     finish_phase(team, phase, completed, pieces)
 
 
@@ -132,6 +134,14 @@ def score_pages(
 
 
 @kernel(fastmath=False)
+def first_attended(position: Any, window: Any) -> Any:
+    """Return the first position that a token attends to: see `attend_tile`."""
+    if window > 0:
+        return max(0, position + 1 - window)
+    return position // -window * -window if window < 0 else 0
+
+
+@kernel(fastmath=False)
 def attend_tile(
     qkv: Any,
     batch: Any,
@@ -144,8 +154,12 @@ def attend_tile(
     tile: Any,
     head: Any,
 ) -> None:
-    """Compute softmax(queries @ keys * scale) @ values for some tokens of one row and one kv head."""
-    dim = keys.shape[2]
+    """Compute softmax(queries @ keys * scale) @ values for some tokens of one row and one kv head.
+
+    The results are the first rows of ``s.weighted[thread]``. A ``window`` below 0 is the size of chunks: a
+    token attends only to those of its own.
+    """
+    dim, value_dim = keys.shape[2], values.shape[3]
     shared = shape.heads // shape.kv_heads
     first, count, table = tile[0], tile[1], batch.page_tables[tile[2]]
     rows = count * shared
@@ -161,20 +175,24 @@ def attend_tile(
             at = (head * shared + j) * dim
             for i in range(dim):
                 queries[t * shared + j, i] = qkv[first + t, at + i] * shape.attention_scale
-    begin = 0 if window <= 0 else max(0, batch.positions[first] + 1 - window)
-    begin = begin // PANEL * PANEL
+    begin = first_attended(batch.positions[first], window) // PANEL * PANEL
     end = -(-(batch.positions[first + count - 1] + 1) // PANEL) * PANEL
     width = scores.shape[1]
-    page = dim * PANEL * 2
+    page = value_dim * PANEL * 2
     score_pages(queries, padded, head, table, begin, end, keys, scores)
     for row in range(rows):
         position = batch.positions[first + row // shared]
+        columns = end - begin
         if shape.softcap[0] > single(0):
-            soft_cap((address(scores[row]), end - begin, address(shape.softcap)))
-        if window > 0:
-            scores[row, : max(0, position + 1 - window - begin)] = -np.inf
-        scores[row, position + 1 - begin : end - begin] = -np.inf
-        softmax((address(scores[row]), end - begin, address(sums) + 4 * row))
+            soft_cap((address(scores[row]), columns, address(shape.softcap)))
+        if window != 0:
+            scores[row, : first_attended(position, window) - begin] = -np.inf
+        scores[row, position + 1 - begin : columns] = -np.inf
+        if len(shape.sinks):
+            scores[row, columns] = shape.sinks[head * shared + row % shared]
+            scores[row, columns + 1 : columns + PANEL] = -np.inf
+            columns += PANEL
+        softmax((address(scores[row]), columns, address(sums) + 4 * row))
     weighted[:padded] = single(0)
     for p in range(begin, end, PANEL):
         at = address(values) + (table[p // PANEL] * shape.kv_heads + head) * page
@@ -184,16 +202,23 @@ def attend_tile(
                     address(scores) + (row * width + p - begin) * 4,
                     width * 4,
                     at,
-                    dim,
-                    address(weighted) + row * dim * 4,
+                    value_dim,
+                    address(weighted) + row * value_dim * 4,
                 )
             )
-    groups = dim // GROUP
     for row in range(rows):
         inverse = single(1) / sums[row]
-        for i in range(dim):
+        for i in range(value_dim):
             weighted[row, i] *= inverse
-        t, at = first + row // shared, (head * shared + row % shared) * groups
+
+
+@kernel(fastmath=False)
+def quantize_tile(shape: Any, s: Any, thread: Any, tile: Any, head: Any) -> None:
+    """Store the results of a tile, quantized for the product with the output projection."""
+    weighted = s.weighted[thread]
+    shared, groups = shape.heads // shape.kv_heads, weighted.shape[1] // GROUP
+    for row in range(tile[1] * shared):
+        t, at = tile[0] + row // shared, (head * shared + row % shared) * groups
         quantize_8_bit(
             (
                 address(weighted[row]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,13 +23,10 @@ from fllm_backends.torch.fused.kernel_threads import KernelThreads
 from fllm_backends.torch.fused.layer_packing import LayerPacker, PaddedSizes, padded, shared_experts
 from fllm_backends.torch.fused.matmul import PLANES_15_BIT, ROWS
 from fllm_backends.torch.fused.packing import Floats
+from fllm_backends.torch.fused.pages import PagePlaces, tile_rows, tiles, tokens_per_tile
 from fllm_backends.torch.fused.simd_kernels import SCALES, Activation
 from fllm_backends.torch.fused.target import targets
 from fllm_backends.torch.model import Weights
-
-QUERIES_PER_TILE = 12
-"""Maximum rows of an attention tile: neighbouring tokens times the heads that share a kv head."""
-
 
 MAX_GROWTH = 1.5
 """How many times the weights may become by padding."""
@@ -153,19 +150,15 @@ class FusedLM:
 
     def _batch(self, batch: AttentionBatch, pages: int) -> Batch:
         """Build the kernels' batch; a block has ``pages`` pages."""
-        rows = batch.rows
-        counts = [row.count for row in rows]
-        row_of = np.repeat(np.arange(len(rows)), counts)
-        positions = np.concatenate([np.arange(row.start, row.start + row.count) for row in rows])
-        tables = _tables(rows, pages)
-        angles = np.stack([self._angles(index, positions, batch) for index in range(len(self._frequencies))])
+        places = PagePlaces.of(batch.rows, pages)
+        angles = [self._angles(index, places.positions, batch) for index in range(len(self._frequencies))]
         return Batch(
-            positions,
-            tables[row_of, positions // PANEL] * PANEL + positions % PANEL,
+            places.positions,
+            places.slots,
             np.cos(angles) * self._amplitudes,
             np.sin(angles) * self._amplitudes,
-            tables,
-            _tiles(counts, self._tokens_per_tile),
+            places.tables,
+            tiles(batch.rows, tokens_per_tile(self.architecture.heads, self.architecture.kv_heads)),
         )
 
     def _angles(self, index: int, positions: Integers, batch: AttentionBatch) -> Floats:
@@ -178,11 +171,6 @@ class FusedLM:
         angles: Floats = positions.astype(np.float32)[:, None] * frequencies
         return angles
 
-    @property
-    def _tokens_per_tile(self) -> int:
-        """Number of tokens of an attention tile."""
-        return max(1, QUERIES_PER_TILE * self.architecture.kv_heads // self.architecture.heads)
-
     def _scratch_for(self, tokens: int) -> Scratch:
         if tokens > len(self._scratch.hidden):
             self._scratch = self._allocate_scratch(tokens)
@@ -192,8 +180,7 @@ class FusedLM:
     def _allocate_scratch(self, tokens: int) -> Scratch:
         a, threads, sizes = self.architecture, self._threads, self._sizes
         heads = a.heads * sizes.head_dim
-        shared = a.heads // a.kv_heads
-        queries = -(-shared * self._tokens_per_tile // 4) * 4
+        queries = tile_rows(a.heads, a.kv_heads)
         experts, per_token = _experts(a)
         slots = tokens * per_token
 
@@ -249,6 +236,7 @@ def _model_shape(a: Architecture, sizes: PaddedSizes) -> ModelShape:
             1 / np.sqrt(np.float32(a.head_dim)) if a.attention_scale is None else a.attention_scale
         ),
         softcap=np.full(1, a.attention_softcap or 0, np.float32),
+        sinks=np.empty(0, np.float32),
         activation=int(ACTIVATIONS[a.activation]),
         experts=a.experts.count if a.experts else 0,
         experts_per_token=a.experts.per_token if a.experts else 0,
@@ -260,20 +248,3 @@ def _frequencies(rope: Rope, rotary_dim: int) -> tuple[Floats, Floats | None]:
     """Return the frequencies of a rope, and those of long sequences if they differ."""
     long = rotary.frequencies(rope, rotary_dim, long=True).numpy() if rope.switch_length else None
     return rotary.frequencies(rope, rotary_dim).numpy(), long
-
-
-def _tables(rows: Sequence[Row], pages: int) -> Integers:
-    longest = max(len(row.block_table) for row in rows)
-    tables = np.zeros((len(rows), longest, pages), np.int64)
-    for table, row in zip(tables, rows, strict=True):
-        blocks = np.array(row.block_table)[:, None]
-        table[: len(blocks)] = blocks * pages + np.arange(pages)
-    return tables.reshape(len(rows), -1)
-
-
-def _tiles(counts: Sequence[int], size: int) -> Integers:
-    tiles, at = [], 0
-    for row, count in enumerate(counts):
-        tiles += [(at + i, min(size, count - i), row) for i in range(0, count, size)]
-        at += count
-    return np.array(tiles)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -18,6 +18,7 @@ from fllm.batching.runner import Row
 from fllm.errors import BackendError, ModelError
 from fllm_backends.torch import logit_masks
 from fllm_backends.torch.attention import AttentionBatch, KVCache
+from fllm_backends.torch.fused.formats import PANEL
 from fllm_backends.torch.images.processor import ModelImages
 from fllm_backends.torch.images.store import ProcessedImages
 from fllm_backends.torch.lora.adapters import LoraAdapters
@@ -26,6 +27,9 @@ from fllm_backends.torch.transformers_lm.output_head import OutputHead
 from fllm_backends.torch.transformers_lm.paged_attention import NO_INTERFACE, PagedAttention
 from fllm_backends.torch.transformers_lm.rope_by_length import select_factors_by_row
 from fllm_backends.torch.transformers_lm.states import LayerStates
+
+if TYPE_CHECKING:
+    from fllm_backends.torch.fused.paged_attention import KernelAttention
 
 _COUNTS_TOKENS = ("llama4_text",)
 """Model types that scale queries by positions which they count themselves, from 0 in each pass."""
@@ -40,16 +44,15 @@ class TransformersLM:
     states are computed together, any other row of such a model alone.
     """
 
-    block_multiple = 1
-
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, kernels: KernelAttention | None = None) -> None:
         """Find the decoder in the model, and record what its layers store, with a pass of one token.
 
+        ``kernels`` attend if they support all layers; otherwise torch does.
         Replace modules of the model before. Raise `ModelError` if our KV cache can't serve the class.
         """
         config = model.config.get_text_config(decoder=True)
         self._decoder, owner = _find_decoder(model, config)
-        self._attention = PagedAttention(self._decoder, config)
+        self._attention = PagedAttention(self._decoder, config, kernels)
         select_factors_by_row(self._decoder, self._attention)
         self._head = OutputHead(owner, self._decoder)
         self._model = model
@@ -66,9 +69,11 @@ class TransformersLM:
         self._offsets: WeakKeyDictionary[ProcessedImages, int] = WeakKeyDictionary()
         """Difference between the positions of tokens after images and their numbers."""
         self.device: torch.device = model.device
-        self.cache_dtype: torch.dtype = model.dtype
         self.vocab_size: int = config.vocab_size
         self._record(states, type(model).__name__)
+        uses_kernels = self._attention.choose_kernels()
+        self.cache_dtype = torch.float16 if uses_kernels else model.dtype
+        self.block_multiple = PANEL if uses_kernels else 1
         self.kv_shapes = self._attention.shapes
 
     @property

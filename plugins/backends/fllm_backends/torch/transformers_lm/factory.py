@@ -54,26 +54,27 @@ def transformers_decoder(
 
     progress(Progress(TASK, 0, total))
     with ExitStack() as stack:
+        kernels = None
         if threads is not None:
             from fllm_backends.torch.fused.jit import compile_lock
             from fllm_backends.torch.fused.kernel_threads import KernelThreads
+            from fllm_backends.torch.fused.paged_attention import KernelAttention
             from fllm_backends.torch.transformers_lm.packed_modules import pack_modules
 
             stack.enter_context(compile_lock())
-            pack_modules(loaded, KernelThreads(threads), advance)
+            team = KernelThreads(threads)
+            pack_modules(loaded, team, advance)
+            kernels = KernelAttention(team)
+            kernels.compile()
         read_parameters(loaded, device, advance)
         progress(Progress(TASK, total, total))
         moved: PreTrainedModel = nn.Module.to(loaded, device)
-        return _create(moved, model.name)
-
-
-def _create(loaded: PreTrainedModel, name: str) -> TransformersLM:
-    """Create the decoder, which runs one token. Raise `ModelError` if that fails."""
-    with mapped(
-        lambda error: ModelError(f"{name} can't be served: its code fails: {format_error(error)}"),
-        passing=(ModelError,),
-    ):
-        return TransformersLM(loaded)
+        # It runs one token, which fails if its code does.
+        with mapped(
+            lambda error: ModelError(f"{model.name} can't be served: its code fails: {format_error(error)}"),
+            passing=(ModelError,),
+        ):
+            return TransformersLM(moved, kernels)
 
 
 def _check_class(model: TransformersModel, device: torch.device, dtype: torch.dtype) -> None:

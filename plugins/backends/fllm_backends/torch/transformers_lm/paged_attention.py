@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from fllm.errors import ModelError
 from fllm_backends.torch.attention import AttentionBatch, KVCache, KVShape, Pattern
+
+if TYPE_CHECKING:
+    from fllm_backends.torch.fused.paged_attention import KernelAttention
 
 ATTENTION = "fllm"
 """Name of our attention for transformers. No mask function has this name, so our attention gets no masks."""
@@ -34,8 +37,12 @@ def register_attention() -> None:
 class PagedAttention:
     """The attention of all layers of one model, over the batch that is computed at the moment."""
 
-    def __init__(self, decoder: nn.Module, config: Any) -> None:
-        """Register with the attention modules of a decoder. ``config`` is that of its text part."""
+    def __init__(self, decoder: nn.Module, config: Any, kernels: KernelAttention | None) -> None:
+        """Register with the attention modules of a decoder. ``config`` is that of its text part.
+
+        ``kernels`` attend if they support all layers.
+        """
+        self._kernels = kernels
         self._config = config
         self._sources = _shared_layers(config)
         self._shapes: dict[int, KVShape] = {}
@@ -48,10 +55,18 @@ class PagedAttention:
             if hasattr(module, "layer_idx"):
                 module.paged_attention = self  # type: ignore[assignment]
 
+    def choose_kernels(self) -> bool:
+        """Return whether the kernels attend, once a forward pass without a batch has recorded the layers."""
+        shapes = [self._shapes[self._sources.get(layer, layer)] for layer in self._patterns]
+        if self._kernels and not self._kernels.support(shapes, [*self._patterns.values()]):
+            self._kernels = None
+        return self._kernels is not None
+
     @property
     def shapes(self) -> tuple[KVShape, ...]:
-        """What each layer of the KV cache stores of a token. A forward pass without a batch records it."""
-        return tuple(self._shapes.values())
+        """What each layer of the KV cache stores of a token."""
+        shapes = tuple(self._shapes.values())
+        return self._kernels.padded(shapes) if self._kernels else shapes
 
     @property
     def layers(self) -> set[int]:
@@ -66,6 +81,8 @@ class PagedAttention:
     def start(self, batch: AttentionBatch | None, cache: KVCache | None) -> None:
         """Set the batch that the layers attend in. ``None``: record their shapes, and return zeros."""
         self._batch, self._cache = batch, cache
+        if self._kernels:
+            self._kernels.start()
 
     def record(self, module: Any, key: Tensor, value: Tensor, options: dict[str, Any]) -> None:
         """Record what a layer stores of a token and how it attends. Raise `ModelError` if we can't do that.
@@ -96,16 +113,31 @@ class PagedAttention:
             return query.new_zeros(*query.shape[:2], value.shape[2])
         layer: int = module.layer_idx
         source = self._sources.get(layer, layer)
-        index = self._cached[source]
-        if source == layer:
-            cache.write(index, batch.slots, key, value)
-        keys, values = cache.layer(index)
+        stored, pattern = cache.layer(self._cached[source]), self._patterns[layer]
+        new = (key, value) if source == layer else None
+        if self._kernels and mask is None:
+            attended = self._kernels.attend(layer, pattern, query, new, stored, batch)
+            return attended[..., : self._shapes[source].value_dim].to(query.dtype)
+        if new:
+            self._write(cache, source, batch.slots, new)
         if mask is None:
-            return batch.attend(query, keys, values, self._patterns[layer])
-        share = query.shape[1] // keys.shape[2]
-        stored = [part.flatten(0, 1)[batch.slots].repeat_interleave(share, 1) for part in (keys, values)]
-        query, key, value = (part.transpose(0, 1)[None] for part in (query, *stored))
-        return self._patterns[layer].attend(query, key, value, mask)[0].transpose(0, 1)
+            return batch.attend(query, *stored, pattern)
+        share = query.shape[1] // stored[0].shape[2]
+        parts = [part.repeat_interleave(share, 1) for part in self._read(stored, source, batch.slots)]
+        query, key, value = (part.transpose(0, 1)[None] for part in (query, *parts))
+        return pattern.attend(query, key, value, mask)[0].transpose(0, 1)
+
+    def _write(self, cache: KVCache, source: int, slots: Tensor, new: tuple[Tensor, Tensor]) -> None:
+        index = self._cached[source]
+        if self._kernels:
+            self._kernels.write(cache.layer(index), slots, new)
+        else:
+            cache.write(index, slots, *new)
+
+    def _read(self, stored: tuple[Tensor, Tensor], source: int, slots: Tensor) -> list[Tensor]:
+        if self._kernels:
+            return self._kernels.read(stored, slots, self._shapes[source])
+        return [part.flatten(0, 1)[slots] for part in stored]
 
     @property
     def recording(self) -> bool:

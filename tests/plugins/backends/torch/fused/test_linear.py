@@ -63,7 +63,8 @@ def test_each_row_is_multiplied_with_the_matrix_of_its_expert(
     torch.manual_seed(1)
     weight, bias = four_bits(len(counts), 40, 96), torch.randn(len(counts), 40)
     x = torch.randn(sum(counts), 96)
-    actual = PackedProduct(weight, bias, threads).multiply_jobs(x, expert_jobs(counts))
+    packed = PackedProduct(weight.flatten(0, 1), bias, threads, experts=len(counts))
+    actual = packed.multiply_jobs(x, expert_jobs(counts))
     assert actual.shape == (sum(counts), 40)
     for expert, (rows, results) in enumerate(zip(x.split(counts), actual.split(counts), strict=True)):
         expected = nn.functional.linear(rows, weight[expert], bias[expert])

@@ -13,11 +13,16 @@ from fllm.batching.runner import Row
 from fllm.config import BackendConfig, Device
 from fllm.errors import ModelError
 from fllm.values import SamplingParams
+from fllm_backends.torch.fused.kernel_threads import KernelThreads
+from fllm_backends.torch.fused.paged_attention import KernelAttention
 from fllm_backends.torch.options import read_torch_config
 from fllm_backends.torch.runner import TorchRunner
+from fllm_backends.torch.transformers_lm.decoder import TransformersLM
 
 BLOCK_SIZE = 4
 TOLERANCE = 1e-4
+FLOAT16_TOLERANCE = 5e-3
+"""With keys and values in float16."""
 PROMPTS = [
     [(7 * i * i + 3 * i + 11) % 140 + 12 for i in range(35)],
     [(5 * i * i + 13 * i + 29) % 140 + 12 for i in range(21)],
@@ -97,6 +102,26 @@ def test_texts_and_logprobs_are_those_of_transformers(name: str, tmp_path: Path)
         chosen = logprobs.gather(1, torch.tensor(sequence.ids[1:])[:, None])[:, 0]
         assert sequence.ids[len(prompt) :] == logprobs[len(prompt) - 1 :].argmax(-1).tolist()
         torch.testing.assert_close(torch.tensor(sequence.logprobs), chosen, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", ["gpt-oss", "llama4", "gemma3n", "qwen3.5"])
+def test_the_kernels_attend_as_torch_does(name: str, tmp_path: Path) -> None:
+    model = save(name, tmp_path)
+    runner = load(tmp_path)
+    decoder = runner.decoder
+    assert isinstance(decoder, TransformersLM)
+    kernels = KernelAttention(KernelThreads(2))
+    runner._model = TransformersLM(decoder._model, kernels)
+    assert runner.decoder.cache_dtype == torch.float16, "the kernels are used"
+    runner.allocate(16)
+    sequences = [Sequence(index) for index in range(3)]
+    while running := [each for each in sequences if not each.ends]:
+        for sequence, result in zip(running, runner.execute([each.row() for each in running]), strict=True):
+            sequence.add(result)
+    for sequence in sequences:
+        logprobs = expected(model, sequence.ids)
+        chosen = logprobs.gather(1, torch.tensor(sequence.ids[1:])[:, None])[:, 0]
+        torch.testing.assert_close(torch.tensor(sequence.logprobs), chosen, rtol=0, atol=FLOAT16_TOLERANCE)
 
 
 @pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if family.refused])
