@@ -15,6 +15,7 @@ from fllm.interfaces import Collector
 from fllm_api.app_state import AppState, ServerState
 from fllm_api.application import Application
 from fllm_api.controllers.admin import AdminController
+from fllm_api.controllers.admin_replicas import AdminReplicasController
 from fllm_api.controllers.chat import ChatController
 from fllm_api.controllers.completions import CompletionsController
 from fllm_api.controllers.engine_requests import engine_request
@@ -82,7 +83,7 @@ def _build(
             ReadyController,
             *([MetricsController] if config.enable_metrics else []),
             *([LoraController] if config.enable_runtime_lora_loading else []),
-            *([AdminController] if config.admin_keys else []),
+            *([AdminController, AdminReplicasController] if config.admin_keys else []),
             *routes,
         ],
         dependencies={

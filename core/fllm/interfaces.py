@@ -31,6 +31,7 @@ from fllm.values import (
     PreparedImages,
     Progress,
     ReasoningLimit,
+    ReplicaStats,
     Tool,
 )
 
@@ -249,6 +250,26 @@ class PreparesImages(Protocol):
         ``client`` is a `GenerateRequest.client`. Raise `RequestError` for a file that is not an image, or
         that is too large.
         """
+        ...
+
+
+@runtime_checkable
+class DrainsReplicas(Protocol):
+    """A backend of several replicas, as `EngineStats.replicas` says, which can be drained for maintenance."""
+
+    def list_replicas(self) -> Sequence[ReplicaStats]:
+        """Return what is known about each replica, without asking it."""
+        ...
+
+    def drain_replica(self, name: str) -> ReplicaStats:
+        """Send no more requests to a replica. Return its state; it is ``drained`` once it has none.
+
+        Raise `RequestError` if there is no replica of this name.
+        """
+        ...
+
+    def resume_replica(self, name: str) -> ReplicaStats:
+        """Send requests to a replica again, and return its state. Raise the same error."""
         ...
 
 

@@ -30,6 +30,32 @@ class AdminModel(Struct, frozen=True, kw_only=True):
     """Why the last load failed."""
 
 
+class AdminReplica(Struct, frozen=True, kw_only=True):
+    """The state of a replica."""
+
+    id: str
+    object: Literal["replica"] = "replica"
+    model: str
+    """Name of the model that it serves."""
+    state: str
+    """``ready``, ``starting``, ``draining``, ``drained``, or ``down``: its engine is started again."""
+    requests: int
+    """Requests in flight."""
+    queued_tokens: int
+    """Prompt tokens to compute before their first outputs."""
+    total_requests: int
+    """Requests that it got since the start."""
+    restarts: int
+    """Times that its engine ended."""
+
+
+class AdminReplicaList(Struct, frozen=True, kw_only=True):
+    """The state of all replicas of the loaded models."""
+
+    object: Literal["list"] = "list"
+    data: list[AdminReplica]
+
+
 class AdminModelList(Struct, frozen=True, kw_only=True):
     """The state of all models."""
 

@@ -26,6 +26,7 @@ from fllm import (
     PoolingRequest,
     PreparedImages,
     PreparesImages,
+    ReplicaStats,
     RequestError,
 )
 from fllm_backends.replicas.assignment import Assignment
@@ -115,6 +116,18 @@ class ReplicasBackend:
         replica, prepared = await self._call(partial(_prepare, images=images, client=client), IMAGE_WORK)
         self._files.put(prepared, images, replica)
         return prepared
+
+    def list_replicas(self) -> Sequence[ReplicaStats]:
+        """Return what is known about each replica."""
+        return [replica.report() for replica in self.fleet]
+
+    def drain_replica(self, name: str) -> ReplicaStats:
+        """Send no more requests to a replica, and return its state."""
+        return self.fleet.drain(name).report()
+
+    def resume_replica(self, name: str) -> ReplicaStats:
+        """Send requests to a drained replica again, and return its state."""
+        return self.fleet.resume(name).report()
 
     async def load_adapter(self, adapter: LoraAdapter) -> None:
         """Load an adapter into all replicas, also into those that start later."""

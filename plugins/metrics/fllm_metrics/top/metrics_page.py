@@ -50,7 +50,7 @@ class Page(Struct, frozen=True):
 def parse_page(text: str) -> Page:
     """Parse the text format; raise `ValueError` if it is not a page of metrics."""
     values: dict[str, float] = defaultdict(float)
-    replicas: dict[str, dict[str, float]] = defaultdict(dict)
+    replicas: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
     models: dict[str, dict[str, float]] = defaultdict(dict)
     buckets: dict[str, dict[float, float]] = defaultdict(lambda: defaultdict(float))
     for family in text_string_to_metric_families(text):
@@ -59,11 +59,13 @@ def parse_page(text: str) -> Page:
             if "le" in labels:
                 buckets[name.removesuffix("_bucket")][float(labels["le"])] += value
             elif "replica" in labels:
-                replicas[labels["replica"]][name.removeprefix("replica_")] = value
+                replicas[labels["model_name"], labels["replica"]][name.removeprefix("replica_")] = value
             else:
                 values[name] += value
                 if "model_name" in labels:
                     models[labels["model_name"]][name] = value
     histograms = {name: Histogram(tuple(counts), tuple(counts.values())) for name, counts in buckets.items()}
     on_demand = {name: each for name, each in models.items() if "model_loaded" in each}
-    return Page(values, histograms, replicas, on_demand)
+    several = len({model for model, _ in replicas}) > 1
+    by_name = {f"{model} {name}" if several else name: each for (model, name), each in replicas.items()}
+    return Page(values, histograms, by_name, on_demand)
