@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 
@@ -62,6 +63,11 @@ class KillableEngine:
         engine, self._engine = self._engine, None
         self.context.observer.on_exit()
         await engine.stop()
+
+    @property
+    def thread(self) -> threading.Thread | None:
+        """The thread of its engine."""
+        return None if self._engine is None else self._engine._thread
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[EngineOutput]:
         self.requests.append(request)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fllm.containment import contained
-from fllm_api.cli.settings import ENGINE_PROCESS, Settings
+from fllm_api.cli.settings import ENGINE_PROCESS, REPLICAS, Settings
 
 ENGINE_BYTES = 384 * 2**20
 """Memory of an engine process apart from the weights: mostly libraries, measured with torch 2.13 on a CPU."""
@@ -19,6 +19,8 @@ def estimate_memory(settings: Settings) -> int:
     weights = 0
     with contained(lambda _: None):
         weights = _file_bytes(Path(settings.backend_config.model))
+    if settings.backend == REPLICAS:
+        return settings.backend_config.replicas * (weights + ENGINE_BYTES)
     return weights + (ENGINE_BYTES if settings.backend == ENGINE_PROCESS else 0)
 
 

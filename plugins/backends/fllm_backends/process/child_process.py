@@ -136,6 +136,8 @@ class EngineProcess:
         """Kill the child; its requests fail with this reason, unless there is one already."""
         if self.unavailable_reason is None:
             self.unavailable_reason = self._exit_reason = reason
+            if self._context.observer is not None:
+                self._context.observer.on_exit()
         if self._process is not None:
             self._process.kill()
 

@@ -47,7 +47,7 @@ class Assignment:
 
     def _release_prefill(self) -> None:
         self.started = True
-        self.replica.unstarted -= 1
+        self.replica.drop_unstarted()
         self.replica.work -= self._prefill
         if not self.engine_ended:
             self.replica.unexpect(self._hashes)

@@ -16,6 +16,8 @@ INTERRUPTED_PATIENCE = 60.0
 """Seconds that a request whose engine has ended waits for another one."""
 MAX_DEATHS = 2
 """Engines that may end in a row before they return anything for a request, which may be the reason."""
+QUIET_PATIENCE = 5.0
+"""Seconds that a request waits for a replica where nothing else can be taken for the reason of an exit."""
 MAX_INTERRUPTIONS = 8
 """Engines that may end while they process a request, whatever they return."""
 
@@ -26,6 +28,8 @@ class Attempts:
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
         self._deaths = self._interruptions = 0
+        self._suspect = False
+        """Whether its engine ended before it returned anything. Then its prompt may be the reason."""
         self._refusals: dict[Replica, BackendUnavailable] = {}
 
     async def assign(self, demand: Demand) -> Assignment:
@@ -33,6 +37,8 @@ class Attempts:
 
         Raise `BackendUnavailable` if that takes too long, or if each replica has refused the request.
         """
+        if self._suspect:
+            await self._wait_for_quiet()
         if assignment := self._select(demand):
             return assignment
         fleet = self._fleet
@@ -57,10 +63,24 @@ class Attempts:
             return
         self._deaths += 1
         self._interruptions += 1
+        self._suspect = not assignment.started
         if self._deaths >= MAX_DEATHS or self._interruptions >= MAX_INTERRUPTIONS:
             raise BackendError(
                 f"{self._interruptions} engines ended while they processed this request; it is not retried"
             ) from error
+
+    async def _wait_for_quiet(self) -> None:
+        """Wait for a moment until the requests of a replica all have outputs.
+
+        Suspects go to replicas one by one. If one of them ends its engine again, nothing else is lost.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(QUIET_PATIENCE):
+                while not any(self._is_quiet(replica) for replica in self._fleet):
+                    await self._fleet.wait_for_change()
+
+    def _is_quiet(self, replica: Replica) -> bool:
+        return replica.accepts and not replica.unstarted
 
     def _select(self, demand: Demand) -> Assignment | None:
         if self._fleet.stopped:
@@ -72,4 +92,6 @@ class Attempts:
         candidates = [replica for replica in able if replica not in self._refusals]
         if able and not candidates:
             raise self._refusals[able[0]]
+        if self._suspect:
+            candidates = list(filter(self._is_quiet, candidates)) or candidates
         return select(candidates, demand)

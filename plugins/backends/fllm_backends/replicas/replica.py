@@ -140,6 +140,12 @@ class Replica:
             elif count:
                 del self._expected[block_hash]
 
+    def drop_unstarted(self) -> None:
+        """Record that one of its requests has its first output, or has ended without one."""
+        self.unstarted -= 1
+        if not self.unstarted:
+            self._notify(self)
+
     def drop_request(self) -> None:
         """Record that one of its requests has ended."""
         self.requests -= 1

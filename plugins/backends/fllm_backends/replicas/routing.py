@@ -76,8 +76,8 @@ class PromptHasher:
         caches = card.runtime.get("enable_prefix_caching", False)
         self._block_size: int = card.runtime.get("block_size", 0) if caches else 0
         self._long_context_start = card.long_context_start
-        self._latest: tuple[str, list[bytes]] = ("", [])
-        """Hashes of the latest prompt, by `GenerateRequest.group`: other sequences have the same."""
+        self._latest: tuple[list[int], list[bytes]] = ([], [])
+        """The latest prompt and its hashes: other sequences of the same request have the same list."""
 
     async def demand(self, request: GenerateRequest, prepared_by: Replica | None = None) -> Demand:
         """Return what the request demands of a replica."""
@@ -93,7 +93,7 @@ class PromptHasher:
         """Return the hashes of the blocks that the engine looks up: those before the last token."""
         if not self._block_size or request.sampling.prompt_logprobs is not None:
             return []
-        if request.group and not request.generated and request.group == self._latest[0]:
+        if request.token_ids is self._latest[0] and not request.generated:
             return self._latest[1]
         tokens = [*request.token_ids, *request.generated] if request.generated else request.token_ids
         hasher = self._hasher(request, len(tokens))
@@ -104,7 +104,7 @@ class PromptHasher:
                 await asyncio.sleep(0)
             hasher.extend(hashes, tokens, min(len(hashes) + HASHES_AT_ONCE, count))
         if not request.generated:
-            self._latest = (request.group, hashes)
+            self._latest = (request.token_ids, hashes)
         return hashes
 
     def _hasher(self, request: GenerateRequest, length: int) -> BlockHasher:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Sequence
 
 import pytest
-from support.fake_runner import expected_tokens
-from support.killable_engines import Engines, engines, request
+from support.fake_runner import FakeRunner, expected_tokens
+from support.killable_engines import Engines, KillableEngine, engines, request
 
 from fllm import BackendError, BackendUnavailable, EngineOutput, GenerateRequest, SamplingParams
+from fllm.batching import Row
 from fllm_backends.replicas import fleet as fleet_module
 from fllm_backends.replicas.replica import Replica
 
@@ -96,6 +99,38 @@ def test_a_request_that_ends_every_engine_ends_after_two() -> None:
                 await doomed
             assert not isinstance(error.value, BackendUnavailable)
             assert not running[2].requests
+
+    asyncio.run(run())
+
+
+def test_what_ends_an_engine_takes_no_other_request_with_it() -> None:
+    """The prompts that begin with 9 end the engine; all others run next to them, each without an output."""
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        deaths, kills = list[KillableEngine](), list[asyncio.Task[None]]()
+
+        def poison(rows: Sequence[Row]) -> None:
+            if any(row.token_ids[0] == 9 for row in rows):
+                engine = next(running[n] for n in range(3) if running[n].thread is threading.current_thread())
+                deaths.append(engine)
+                loop.call_soon_threadsafe(lambda: kills.append(loop.create_task(engine.kill())))
+                raise SystemExit
+
+        async with engines(3, lambda: FakeRunner(blocks=400, hook=poison)) as running:
+            for number in (0, 1, 2):
+                running.backend.fleet.drain(f"replica-{number}")
+            running.backend.fleet.resume("replica-1")
+            asked = [request(f"r{n}", [n, 1, 2]) for n in range(11)]
+            tasks = [asyncio.create_task(running.tokens(each)) for each in asked]
+            await until(lambda: len(running[1].requests) == 11)
+            for number in (0, 2):
+                running.backend.fleet.resume(f"replica-{number}")
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+            assert isinstance(results.pop(9), BackendError)
+            asked.pop(9)
+            assert results == [expected_tokens(each, 0) for each in asked]
+            assert len(deaths) == 2
 
     asyncio.run(run())
 
