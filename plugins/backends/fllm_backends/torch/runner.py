@@ -17,7 +17,7 @@ from fllm.config import Device, LoraAdapter
 from fllm.errors import ConfigError, RequestError
 from fllm.values import ModelCard, PreparedImages, Progress
 from fllm_backends.checkpoints.architecture import Architecture
-from fllm_backends.checkpoints.download import LocalModel, count_values, fetch_model
+from fllm_backends.checkpoints.download import LocalModel, fetch_model
 from fllm_backends.checkpoints.lora import read_lora
 from fllm_backends.checkpoints.model_card import read_eos_token_ids, read_model_card, read_sampling_defaults
 from fllm_backends.checkpoints.quantized.config import QuantizationConfig, read_quantization
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from fllm_backends.torch.images.processor import ImageProcessor
     from fllm_backends.torch.lora.adapters import LoraAdapters
     from fllm_backends.torch.model import Decoder, StatefulDecoder, Weights
+    from fllm_backends.torch.transformers_lm.class_check import ClassSize
     from fllm_backends.torch.transformers_lm.model_class import TransformersModel
     from fllm_backends.torch.weights import TensorSource
 
@@ -70,6 +71,7 @@ class TorchRunner:
     _checkpoint_quantization: str | None = None
     _blocks: Counter[str] | None = None
     _packed = False
+    _class_size: ClassSize | None = None
     _card: ModelCard
     _files: LocalModel
     _executor: Executor | None = None
@@ -150,6 +152,8 @@ class TorchRunner:
         self._config = replace(self._config, quantization=quantization)
         if isinstance(described, Architecture):
             self._check_size(described, checkpoint, device, gguf)
+        else:
+            self._check_class(described, checkpoint, device, gguf)
         read_eos_token_ids(directory, described.vocab_size)
         read_sampling_defaults(directory)
         return described
@@ -290,10 +294,6 @@ class TorchRunner:
             )
         self._quantization = "int8" if packs else None
         device = torch_device(self._device)
-        if not self._config.dummy:
-            value = bytes_of_weight(None, None, self._dtype())
-            count = _count_gguf_values(model.gguf) if model.gguf else count_values(model.directory)
-            check_fits(int(count * value), 0, self._dtype(), device)
         dtype = getattr(torch, self._dtype())
         decoder = transformers_decoder(
             described,
@@ -411,6 +411,29 @@ class TorchRunner:
             return  # checked once the types of the tensors are known
         cache = 2 * MIN_CACHE_TOKENS * sum(shape.elements for shape in uniform_shapes(architecture))
         check_fits(int(weights), cache, self._dtype() if form in (None, "none") else form, device)
+
+    def _check_class(
+        self,
+        model: TransformersModel,
+        checkpoint: QuantizationConfig | None,
+        device: torch.device,
+        gguf: Path | None,
+    ) -> None:
+        """Raise `UserError` if a class of transformers can't be served, or its weights do not fit.
+
+        A model without weights tells. Random ones are packed afterwards, so they must fit before.
+        """
+        from fllm_backends.torch.transformers_lm.class_check import check_class
+
+        if self._class_size is None:
+            self._class_size = check_class(model)
+        size, packs = self._class_size, self._packs_modules() and not self._config.dummy
+        plain = bytes_of_weight(None, None, self._dtype())
+        value = bytes_of_weight(checkpoint, PACKED, self._dtype()) if packs else plain
+        if packs and gguf:
+            value = _packed_bytes(gguf) / _count_gguf_values(gguf)
+        form = f"{PACKED}, embeddings in {self._dtype()}" if packs else self._dtype()
+        check_fits(int(size.packable * value + size.others * plain), 0, form, device)
 
     def _cuda_decoder(self, architecture: Architecture, weights: Weights) -> Decoder:
         from fllm_backends.torch.cuda.factory import cuda_decoder

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from contextlib import ExitStack
-from functools import partial
 from itertools import count
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from fllm.containment import contained, mapped
+from fllm.containment import mapped
 from fllm.errors import ModelError, format_error
 from fllm.values import Progress
-from fllm_backends.torch.hardware import check_memory
 from fllm_backends.torch.lazy_weights import NamedWeights, read_parameters
 from fllm_backends.torch.transformers_lm.decoder import TransformersLM
-from fllm_backends.torch.transformers_lm.loading import describe, load_model, random_model
+from fllm_backends.torch.transformers_lm.loading import load_model, random_model
 from fllm_backends.torch.transformers_lm.model_class import TransformersModel
 
 TASK = "Loading weights"
-log = logging.getLogger("fllm.model")
 
 
 def transformers_decoder(
@@ -39,10 +35,8 @@ def transformers_decoder(
 
     With ``threads``, linear layers and experts are computed on packed weights, by this number.
 
-    Raise `ModelError` if its class can't be served, before the weights are read if a model without weights
-    shows it. Raise `ConfigError` if there is too little memory.
+    Raise `ModelError` if its class can't be served, see also `check_class`.
     """
-    _check_class(model, device, dtype)
     if weights is None:
         loaded = random_model(model, device, dtype, seed)
     else:
@@ -75,12 +69,3 @@ def transformers_decoder(
             passing=(ModelError,),
         ):
             return TransformersLM(moved, kernels)
-
-
-def _check_class(model: TransformersModel, device: torch.device, dtype: torch.dtype) -> None:
-    """Run one token through the model without weights, and compare its size with the memory."""
-    empty = describe(model)
-    size = sum(parameter.numel() for parameter in empty.parameters()) * dtype.itemsize
-    check_memory(size, f"the weights of {model.name} in {dtype}", device)
-    with contained(partial(log.debug, "%s needs weights to run: %s", model.name), passing=(ModelError,)):
-        TransformersLM(empty)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -35,21 +35,29 @@ def pack_modules(model: nn.Module, threads: KernelThreads, on_packed: Callable[[
     """
     ALL_EXPERTS_FUNCTIONS.register(EXPERTS, run_experts)
     with ThreadPoolExecutor(threads.count) as pool:
-        for _ in pool.map(lambda pack: pack(threads), _packable(model)):
+        for _ in pool.map(lambda part: part.pack(threads), packable(model)):
             on_packed()
 
 
-def _packable(model: nn.Module) -> Iterator[Callable[[KernelThreads], None]]:
-    """Yield a function for each matrix, or matrices of experts, which packs it."""
+class Packable(NamedTuple):
+    """A linear layer, or the experts of a layer."""
+
+    weights: list[Tensor]
+    pack: Callable[[KernelThreads], None]
+
+
+def packable(model: nn.Module) -> Iterator[Packable]:
+    """Yield what can be packed."""
     for parent in list(model.modules()):
         if _is_experts(parent):
-            yield partial(_pack_experts, parent)
+            weights: list[Tensor] = [each for each in parent.parameters(recurse=False) if each.ndim > 2]
+            yield Packable(weights, partial(_pack_experts, parent))
             continue
         for name, child in parent.named_children():
             if name in _READ_AS_TENSORS:
                 continue
             if isinstance(child, nn.Linear | Conv1D) and min(child.weight.shape) >= MIN_SIZE:
-                yield partial(_pack_linear, parent, name, child)
+                yield Packable([child.weight], partial(_pack_linear, parent, name, child))
 
 
 def _pack_linear(parent: nn.Module, name: str, linear: nn.Linear | Conv1D, threads: KernelThreads) -> None:
