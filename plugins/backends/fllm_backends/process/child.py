@@ -103,7 +103,7 @@ class EngineServer:
 
     async def _wait_for_silence(self, max_silence: float) -> None:
         """Return when the server has sent nothing for long. It need not before the backend has started."""
-        heartbeat = Heartbeat(min(1.0, max_silence), max_silence)
+        heartbeat = Heartbeat(min(1.0, max_silence / 4), max_silence)
         while not heartbeat.expired:
             await asyncio.sleep(heartbeat.interval)
             heartbeat.record(alive=self._heard or self._backend is None)
