@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from msgspec.structs import replace
 
@@ -25,6 +25,8 @@ from fllm_api.lifecycle.backend_status import stats_or_none
 
 if TYPE_CHECKING:
     from fllm_api.app_state import AppState, ParserChoice, ServerState
+
+T = TypeVar("T")
 
 LOAD_TIMEOUT = 300.0
 """Seconds that the tokenizer and the chat template may take to load. Their checks have shorter limits."""
@@ -85,10 +87,7 @@ class SettingsLoader:
         try:
             card, _ = await asyncio.gather(backend.start(), asyncio.to_thread(check.start))
             load = partial(load_model_files, self.settings.server, self._plugins, card, check)
-            # A thread that keeps neither a signal waiting nor the process from exiting, whatever runs in it.
-            files = await TimeoutExecutor("fllm-load").run(load, time_limit=LOAD_TIMEOUT)
-        except TaskTimeout:
-            raise ModelError(f"the files of the model take more than {LOAD_TIMEOUT:g} s to load") from None
+            files = await _run_in_thread(load)
         finally:
             check.stop()
         return StartedModel(backend, card, files)
@@ -107,7 +106,9 @@ class SettingsLoader:
         """Load the model on demand."""
         backend = self.new_backend(lambda progress: None, self.adapters.loaded)  # noqa: ARG005
         try:
-            return self.finish(await self.start(backend))
+            started = await self.start(backend)
+            # Also in a thread: it tokenizes and renders, while other models respond.
+            return await _run_in_thread(partial(self.finish, started))
         except BaseException:  # also a cancelled load, which is passed on
             self.adapters.attach(None)
             await stop_backend(backend)
@@ -122,6 +123,17 @@ class SettingsLoader:
         """Return the bytes that the engine occupies; 0 if that is not known."""
         stats = await stats_or_none(loaded.backend)
         return 0 if stats is None else stats.memory
+
+
+async def _run_in_thread(work: Callable[[], T]) -> T:
+    """Run work in a thread that keeps neither a signal waiting nor the process from exiting.
+
+    Raise `ModelError` if it takes longer than `LOAD_TIMEOUT`.
+    """
+    try:
+        return await TimeoutExecutor("fllm-load").run(work, time_limit=LOAD_TIMEOUT)
+    except TaskTimeout:
+        raise ModelError(f"the files of the model take more than {LOAD_TIMEOUT:g} s to load") from None
 
 
 async def stop_backend(backend: Backend) -> None:

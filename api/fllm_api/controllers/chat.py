@@ -38,7 +38,7 @@ class ChatController(Controller):
     @post(
         status_code=200,
         operation_class=StreamedOperation,
-        responses={**success(ChatCompletion), **errors(400, 401, 413, 415, 429, 500, 503, 504)},
+        responses={**success(ChatCompletion), **errors(400, 401, 404, 413, 415, 429, 500, 503, 504)},
         summary="Create a chat completion",
     )
     async def create(

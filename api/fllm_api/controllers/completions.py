@@ -31,7 +31,7 @@ class CompletionsController(Controller):
     @post(
         status_code=200,
         operation_class=StreamedOperation,
-        responses={**success(Completion), **errors(400, 401, 413, 415, 429, 500, 503, 504)},
+        responses={**success(Completion), **errors(400, 401, 404, 413, 415, 429, 500, 503, 504)},
         summary="Create a completion",
     )
     async def create(

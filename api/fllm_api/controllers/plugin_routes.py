@@ -40,5 +40,5 @@ def with_plugin_routes(plugins: Plugins, build: Callable[[Sequence[Any]], Litest
 def _document_errors(handler: Any) -> None:
     """Add the error envelope to the description of a handler that uses the engine."""
     if isinstance(handler, HTTPRouteHandler) and handler.opt.get("uses_engine"):
-        documented = errors(400, 401, 413, 415, 429, 500, 503, 504)
+        documented = errors(400, 401, 404, 413, 415, 429, 500, 503, 504)
         handler.responses = {**documented, **(handler.responses or {})}

@@ -54,7 +54,7 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     """Fields of both endpoints: sampling, stop conditions, output options."""
 
     model: str | None = None
-    """Model name. Any string is accepted, because the server has one model."""
+    """Name of the model or of an adapter. If the server has one model, any string is accepted."""
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 

@@ -20,7 +20,7 @@ class PoolingFields(Struct, frozen=True, kw_only=True):
     """Fields of all requests."""
 
     model: str | None = None
-    """Model name. Any string is accepted, because the server has one model."""
+    """Name of the model. If the server has one model, any string is accepted."""
     user: str | None = None
     """Accepted and not used, as for other endpoints."""
     priority: Annotated[int, Meta(ge=-MAX_INT, le=MAX_INT)] | None = None

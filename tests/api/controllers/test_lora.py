@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from support.api_fakes import FakeBackend, a_server, ask, backend_of, chat, complete, events
+from support.served_models import SeveralModels
 
 from fllm.config import LoraAdapter
 from fllm.errors import BackendUnavailable, ConfigError, ModelError, ModelNotFound
@@ -217,3 +219,36 @@ def test_the_routes_exist_only_with_the_flag(root: Path) -> None:
     response = load(a_server(), "x", root / "allowed" / "new")
     assert response.status_code == 404
     assert "--enable-runtime-lora-loading" in response.json()["error"]["message"]
+
+
+def test_each_of_several_models_has_its_own_adapters(root: Path) -> None:
+    states = {}
+    for name in "ab":
+        plain, backend = a_server(["from", f" {name}"]), AdapterBackend()
+        backend.steps, backend.eos = backend_of(plain).steps, backend_of(plain).eos
+        registry = AdapterRegistry(model=f"/{name}", model_names=(name,), directories=[root / "allowed"])
+        words = ["from", f" {name}"]
+        states[name] = a_server(words, backend=backend, adapters=registry)
+    several = SeveralModels(states, config={"enable_runtime_lora_loading": True})
+    path = str(root / "allowed" / "new")
+
+    async def go() -> None:
+        async with several.client() as client:
+
+            async def post(action: str, **body: str) -> httpx.Response:
+                return await client.post(f"/v1/{action}_lora_adapter", json=body)
+
+            loaded = await post("load", lora_name="sql", lora_path=path, model="b")
+            assert loaded.status_code == 200, loaded.text
+            for taken in ("sql", "b"):
+                refused = await post("load", lora_name=taken, lora_path=path, model="a")
+                assert refused.json()["error"]["message"] == f"{taken!r} is a name of another model"
+            completed = await client.post("/v1/completions", json={"model": "sql", "prompt": "Hi"})
+            assert completed.json()["choices"][0]["text"] == "from b"
+            await several.pool.unload(several.pool.models[1])
+            assert (await post("unload", lora_name="sql")).status_code == 200, "also while it is not loaded"
+            gone = await client.post("/v1/completions", json={"model": "sql", "prompt": "Hi"})
+            assert gone.status_code == 404
+            assert (await post("unload", lora_name="other")).status_code == 404
+
+    asyncio.run(go())
