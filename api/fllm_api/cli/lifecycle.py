@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import rich_click as click
 
+from fllm.concurrency.timeout_executor import TimeoutExecutor
 from fllm.engine_host import EngineHost
 from fllm.errors import ModelError
 from fllm.plugins.loader import Plugins
@@ -59,7 +60,8 @@ async def _serve(
     async with AsyncExitStack() as stack:
         engine_host = EngineHost(plugins.placements.load, models[0].engine_network)
         stack.push_async_callback(engine_host.close)
-        loaders = [SettingsLoader(each, plugins, engine_host) for each in models]
+        threads = TimeoutExecutor("fllm-load")
+        loaders = [SettingsLoader(each, plugins, engine_host, threads) for each in models]
         start = _start_one if len(loaders) == 1 else _start_several
         listener = await _run_unless_interrupted(interrupted, start(loaders, plugins, stack))
         if listener is None:

@@ -22,6 +22,7 @@ from fllm_api.cli.model_files import StartedModel, load_model_files
 from fllm_api.cli.settings import Settings
 from fllm_api.config import ServerConfig
 from fllm_api.lifecycle.backend_status import stats_or_none
+from fllm_api.limits.heap_trimmer import HeapTrimmer
 
 if TYPE_CHECKING:
     from fllm_api.app_state import AppState, ParserChoice, ServerState
@@ -37,7 +38,10 @@ BACKEND_STOP_TIMEOUT = 30.0
 class SettingsLoader:
     """Loads the model of some settings."""
 
-    def __init__(self, settings: Settings, plugins: Plugins, engine_host: EngineHost) -> None:
+    def __init__(
+        self, settings: Settings, plugins: Plugins, engine_host: EngineHost, threads: TimeoutExecutor
+    ) -> None:
+        """Create a loader. ``threads`` are those of all loaders: each keeps memory that it has freed."""
         backend_config, config = settings.backend_config, settings.server
         self.settings = settings
         self.card: ModelCard | None = None
@@ -51,6 +55,8 @@ class SettingsLoader:
         )
         self._plugins = plugins
         self._engine_host = engine_host
+        self._threads = threads
+        self._trimmer = HeapTrimmer()
         self._shared: ServerState | None = None
 
     @property
@@ -87,7 +93,7 @@ class SettingsLoader:
         try:
             card, _ = await asyncio.gather(backend.start(), asyncio.to_thread(check.start))
             load = partial(load_model_files, self.settings.server, self._plugins, card, check)
-            files = await _run_in_thread(load)
+            files = await self._run_in_thread(load)
         finally:
             check.stop()
         return StartedModel(backend, card, files)
@@ -108,7 +114,7 @@ class SettingsLoader:
         try:
             started = await self.start(backend)
             # Also in a thread: it tokenizes and renders, while other models respond.
-            return await _run_in_thread(partial(self.finish, started))
+            return await self._run_in_thread(partial(self.finish, started))
         except BaseException:  # also a cancelled load, which is passed on
             self.adapters.attach(None)
             await stop_backend(backend)
@@ -118,22 +124,22 @@ class SettingsLoader:
         """Stop the backend. Raise `TimeoutError` if that takes too long."""
         self.adapters.attach(None)
         await stop_backend(loaded.backend)
+        self._trimmer.schedule()
 
     async def measure(self, loaded: AppState) -> int:
         """Return the bytes that the engine occupies; 0 if that is not known."""
         stats = await stats_or_none(loaded.backend)
         return 0 if stats is None else stats.memory
 
+    async def _run_in_thread(self, work: Callable[[], T]) -> T:
+        """Run work in a thread that keeps neither a signal waiting nor the process from exiting.
 
-async def _run_in_thread(work: Callable[[], T]) -> T:
-    """Run work in a thread that keeps neither a signal waiting nor the process from exiting.
-
-    Raise `ModelError` if it takes longer than `LOAD_TIMEOUT`.
-    """
-    try:
-        return await TimeoutExecutor("fllm-load").run(work, time_limit=LOAD_TIMEOUT)
-    except TaskTimeout:
-        raise ModelError(f"the files of the model take more than {LOAD_TIMEOUT:g} s to load") from None
+        Raise `ModelError` if it takes longer than `LOAD_TIMEOUT`.
+        """
+        try:
+            return await self._threads.run(work, time_limit=LOAD_TIMEOUT)
+        except TaskTimeout:
+            raise ModelError(f"the files of the model take more than {LOAD_TIMEOUT:g} s to load") from None
 
 
 async def stop_backend(backend: Backend) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fllm import ConfigError
+from fllm.concurrency.timeout_executor import TimeoutExecutor
 from fllm.engine_host import EngineHost
 from fllm.testing.echo import ECHO_PLUGIN, echo_model
 from fllm_api.app import create_models_app
@@ -24,7 +25,7 @@ def registry(*arguments: str) -> ModelRegistry:
     with serve.make_context("serve", ["--plugin", ECHO_PLUGIN, "--backend", "echo", *arguments]) as ctx:
         plugins = plugins_of(ctx)
         models = settings_of_models(ctx, plugins, plugin_config(ctx), lambda each: None)
-    loaders = [SettingsLoader(each, plugins, EngineHost()) for each in models]
+    loaders = [SettingsLoader(each, plugins, EngineHost(), TimeoutExecutor("t")) for each in models]
 
     async def go() -> ModelRegistry:
         started = None

@@ -229,7 +229,7 @@ def test_the_schema_has_the_types_with_their_bounds() -> None:
     [body] = operation["requestBody"]["content"].values()
     assert body["schema"]["$ref"].endswith("/ChatRequest")
     assert set(operation["responses"]["200"]["content"]) == {"application/json", "text/event-stream"}
-    for status in ("400", "401", "413", "415", "429", "500", "503", "504"):
+    for status in ("400", "401", "404", "413", "415", "429", "500", "503", "504"):
         content = operation["responses"][status]["content"]["application/json"]
         assert content["schema"]["$ref"].endswith("/ErrorResponse")
     properties = page["components"]["schemas"]["ChatRequest"]["properties"]

@@ -401,7 +401,7 @@ def test_collectors_receive_tokens_and_the_end() -> None:
 def test_the_schema_documents_errors_in_the_envelope(path: str) -> None:
     document = ask(MODEL, "GET", "/schema/openapi.json").json()
     responses = document["paths"][path]["post"]["responses"]
-    assert set(responses) == {"200", "400", "401", "413", "415", "429", "500", "503", "504"}
+    assert set(responses) == {"200", "400", "401", "404", "413", "415", "429", "500", "503", "504"}
     for status in ("400", "415", "503"):
         schema = responses[status]["content"]["application/json"]["schema"]
         assert schema == {"$ref": "#/components/schemas/ErrorResponse"}
