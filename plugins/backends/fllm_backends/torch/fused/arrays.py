@@ -41,6 +41,8 @@ class PackedMatrices(NamedTuple):
 
     panels: Integers
     """Addresses of the panels of each matrix: [layers, out / PANEL]."""
+    ends: Integers
+    """Up to which panel the panels after each one follow it in memory: [layers, out / PANEL]."""
     kernels: Integers
     """Address of the product with each panel, which depends on its format: [layers, out / PANEL]."""
     bias: Floats

@@ -15,8 +15,8 @@ import numpy as np
 from fllm_backends.torch.fused.formats import GROUP, PANEL
 from fllm_backends.torch.fused.intrinsics import address
 from fllm_backends.torch.fused.jit import kernel
-from fllm_backends.torch.fused.matmul import ROWS, activate_and_mul_group, call_panel_kernel
-from fllm_backends.torch.fused.simd_kernels import SCALE_BYTES
+from fllm_backends.torch.fused.matmul import ROWS, activate_and_mul_group, multiply_panels
+from fllm_backends.torch.fused.simd_kernels import SCALE_BYTES, SCALES
 from fllm_backends.torch.fused.thread_team import claim_piece, finish_phase, units_per_piece
 
 JOBS = 2
@@ -94,12 +94,12 @@ def choose_experts_of_token(shape: Any, logits: Any, chosen: Any, weights: Any) 
     """
     experts, routed = shape.experts, shape.experts_per_token
     total, chosen_total = single(0), single(0)
-    top = logits[:experts].max()
+    top = logits[first_largest(logits, experts)]
     shared = single(1) / (single(1) + math.exp(-logits[experts]))
     for expert in range(experts):
         total += math.exp(logits[expert] - top)
     for place in range(routed):
-        best = np.argmax(logits[:experts])
+        best = first_largest(logits, experts)
         chosen[place], weights[place] = best, math.exp(logits[best] - top) / total
         chosen_total += weights[place]
         logits[best] = -np.inf
@@ -108,6 +108,16 @@ def choose_experts_of_token(shape: Any, logits: Any, chosen: Any, weights: Any) 
             weights[place] /= chosen_total
     for place in range(routed, len(chosen)):
         chosen[place], weights[place] = experts + place - routed, shared
+
+
+@kernel(fastmath=False)
+def first_largest(values: Any, count: Any) -> Any:
+    """Return the place of the largest of the first ``count`` values; of equals, the first."""
+    best = 0
+    for i in range(1, count):
+        if values[i] > values[best]:
+            best = i
+    return best
 
 
 @kernel(fastmath=False)
@@ -151,8 +161,11 @@ def gather_rows(slots: Any, s: Any, team: Any, phase: Any) -> None:
         completed += 1
         for slot in range(first, min(first + per_piece, slots)):
             t = s.slot_tokens[slot]
-            s.expert_hidden[slot] = s.hidden[t]
-            s.expert_hidden_scales[slot] = s.hidden_scales[t]
+            for i in range(s.hidden.shape[1]):
+                s.expert_hidden[slot, i] = s.hidden[t, i]
+            for group in range(s.hidden_scales.shape[1]):
+                for i in range(SCALES):
+                    s.expert_hidden_scales[slot, group, i] = s.hidden_scales[t, group, i]
     finish_phase(team, phase, completed, pieces)
 
 
@@ -178,21 +191,22 @@ def experts_gate_up(
                 a, scales = address(s.expert_hidden[first]), address(s.expert_hidden_scales[first])
             else:
                 a, scales = address(s.hidden), address(s.hidden_scales)
-            for part in range(4):  # two panels of gate, two of up
-                panel = (block * GROUP + part % 2 * PANEL + part // 2 * inner) // PANEL
-                call_panel_kernel(
-                    w.gate_up.kernels[layer, expert * panels + panel],
-                    (
-                        a,
-                        scales,
-                        count,
-                        w.gate_up.panels[layer, expert * panels + panel],
-                        groups,
-                        address(w.gate_up.bias) + panel * PANEL * 4,
-                        address(buffer) + part * PANEL * 4,
-                        stride,
-                        0,
-                    ),
+            for part in range(2):  # gate, up
+                column = block * GROUP + part * inner
+                panel = expert * panels + column // PANEL
+                multiply_panels(
+                    w.gate_up,
+                    layer,
+                    panel,
+                    panel + GROUP // PANEL,
+                    a,
+                    scales,
+                    count,
+                    groups,
+                    address(w.gate_up.bias) + column * 4,
+                    address(buffer) + part * GROUP * 4,
+                    stride,
+                    0,
                 )
             for row in range(count):
                 activate_and_mul_group(
@@ -222,19 +236,19 @@ def experts_down(w: Any, layer: Any, jobs: Any, out: Any, add: Any, s: Any, team
         for index in range(jobs):
             expert, first, count = s.jobs[index, 0], s.jobs[index, 1], s.jobs[index, 2]
             for panel in range(piece, last):
-                call_panel_kernel(
-                    w.down.kernels[layer, expert * panels + panel],
-                    (
-                        address(s.expert_inner[first]),
-                        address(s.expert_inner_scales[first]),
-                        count,
-                        w.down.panels[layer, expert * panels + panel],
-                        groups,
-                        address(w.down.bias) + panel * PANEL * 4,
-                        address(buffer),
-                        PANEL * 4,
-                        0,
-                    ),
+                multiply_panels(
+                    w.down,
+                    layer,
+                    expert * panels + panel,
+                    expert * panels + panel + 1,
+                    address(s.expert_inner[first]),
+                    address(s.expert_inner_scales[first]),
+                    count,
+                    groups,
+                    address(w.down.bias) + panel * PANEL * 4,
+                    address(buffer),
+                    PANEL * 4,
+                    0,
                 )
                 for row in range(count):
                     t, weight = s.slot_tokens[first + row], s.slot_weights[first + row]

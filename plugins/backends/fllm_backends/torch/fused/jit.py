@@ -74,14 +74,14 @@ def _remove_old_versions(current: Path) -> None:
             shutil.rmtree(version, ignore_errors=True)
 
 
-def kernel(*, fastmath: bool = True) -> Callable[[Callable[..., Any]], Any]:
+def kernel(*, fastmath: bool = True, allocates: bool = False) -> Callable[[Callable[..., Any]], Any]:
     """Return a decorator that compiles a function at its first call and keeps the result for later starts.
 
-    ``fastmath`` lets LLVM reorder sums.
+    ``fastmath`` lets LLVM reorder sums. A function that ``allocates`` may use operations of numpy that make
+    arrays. The others do not count the references to their arrays, which takes longer than some phases.
     """
-    decorator: Callable[[Callable[..., Any]], Any] = numba.njit(
-        nogil=True, cache=_set_up_cache(), fastmath=fastmath
-    )
+    options: dict[str, Any] = {"fastmath": fastmath, "_nrt": allocates}
+    decorator: Callable[[Callable[..., Any]], Any] = numba.njit(nogil=True, cache=_set_up_cache(), **options)
 
     def decorate(function: Callable[..., Any]) -> Any:
         with private_files():  # numba creates a directory

@@ -17,6 +17,7 @@ from fllm_backends.torch.fused.formats import GROUP, PANEL
 from fllm_backends.torch.fused.matmul import PLANES_8_BIT, PLANES_15_BIT, packed_matrices
 from fllm_backends.torch.fused.packing import Floats, PackedMatrix, pack
 from fllm_backends.torch.fused.padding import Places, place, round_up, spread, take, take_norm
+from fllm_backends.torch.fused.panel_memory import PanelMemory
 from fllm_backends.torch.model import Experts, Layer, Linear, Mlp, RMSNorm
 from fllm_backends.torch.weight_matrix import TensorMatrix, WeightMatrix, as_matrix
 
@@ -68,6 +69,7 @@ class LayerPacker:
         self._a = a
         self._threads = threads
         self.packed: list[PackedMatrix] = []
+        self._memory = PanelMemory()
         self.sizes = sizes = padded_sizes(a)
         self._hidden = spread(1, a.hidden_size, sizes.hidden)
         self._head = spread(1, a.head_dim, sizes.head_dim, _rotation_order(a))
@@ -85,7 +87,7 @@ class LayerPacker:
         """Pack the output head or the embedding: [vocabulary, hidden]. No padded token is ever likely."""
         rows = spread(1, self._a.vocab_size, self.sizes.vocabulary)
         bias = np.where(rows < 0, np.float32(-np.inf), np.float32(0))
-        return pack(place(as_matrix(weight), rows, self._hidden), bias)
+        return pack(place(as_matrix(weight), rows, self._hidden), bias, self._memory)
 
     def matrices(self, matrices: list[PackedMatrix], planes: int) -> PackedMatrices:
         """Return one matrix of each layer, for activations of ``planes`` bytes; keep the packed matrices."""
@@ -108,7 +110,7 @@ class LayerPacker:
                 sparse.append(isinstance(layer.mlp, Experts))
                 if isinstance(layer.mlp, Experts):
                     routers.append(self._router(layer.mlp))
-                qkv, output, *mlps = pool.map(lambda part: _pack(*part), self._parts(layer))
+                qkv, output, *mlps = pool.map(lambda part: self._pack(*part), self._parts(layer))
                 matrices.append([qkv, output, _concatenate(mlps[::2]), _concatenate(mlps[1::2])])
         qkvs, outputs, gate_ups, downs = ([*kind] for kind in zip(*matrices, strict=True))
         input_norm, output_norm, mlp_norm, mlp_output_norm, q_norm, k_norm = (
@@ -154,6 +156,10 @@ class LayerPacker:
             rows.append(rows[0].new_zeros(1, self._a.hidden_size))
         return _array(take(torch.cat(rows), self._hidden, 1))
 
+    def _pack(self, linear: Linear, rows: Places, columns: Places) -> PackedMatrix:
+        bias = None if linear.bias is None else _array(take(linear.bias, rows))
+        return pack(place(as_matrix(linear.weight), rows, columns), bias, self._memory)
+
     def _parts(self, layer: Layer) -> Iterator[_Part]:
         """Yield the matrices of a layer: queries, keys and values, output, gates and downs in turn."""
         yield layer.qkv, self._qkv, self._hidden
@@ -197,11 +203,6 @@ def _consecutive(*parts: tuple[Places, int]) -> Places:
         places.append(np.where(part < 0, -1, part + start))
         start += rows
     return np.concatenate(places)
-
-
-def _pack(linear: Linear, rows: Places, columns: Places) -> PackedMatrix:
-    bias = None if linear.bias is None else _array(take(linear.bias, rows))
-    return pack(place(as_matrix(linear.weight), rows, columns), bias)
 
 
 def _concatenate(matrices: list[PackedMatrix]) -> PackedMatrix:

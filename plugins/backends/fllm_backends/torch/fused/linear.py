@@ -9,56 +9,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fllm_backends.torch.fused import simd_kernels
 from fllm_backends.torch.fused.formats import GROUP, PANEL
 from fllm_backends.torch.fused.intrinsics import address
 from fllm_backends.torch.fused.jit import kernel
 from fllm_backends.torch.fused.kernel_threads import KernelThreads
-from fllm_backends.torch.fused.matmul import (
-    PLANES_8_BIT,
-    PLANES_15_BIT,
-    ROWS,
-    call_panel_kernel,
-    linear,
-    packed_matrices,
-)
+from fllm_backends.torch.fused.matmul import PLANES_15_BIT, ROWS, linear, multiply_panels, packed_matrices
+from fllm_backends.torch.fused.norms import normalize_rows
 from fllm_backends.torch.fused.packing import pack
 from fllm_backends.torch.fused.padding import place, round_up, spread
 from fllm_backends.torch.fused.simd_kernels import SCALE_BYTES, SCALES
-from fllm_backends.torch.fused.target import TARGET
 from fllm_backends.torch.fused.thread_team import claim_piece, finish_phase, units_per_piece
 from fllm_backends.torch.weight_matrix import WeightMatrix, as_matrix
 
-quantize_8_bit = simd_kernels.quantize_groups(TARGET, PLANES_8_BIT)
-quantize_15_bit = simd_kernels.quantize_groups(TARGET, PLANES_15_BIT)
-
 PHASES = 2
 """Number of phases of a product: quantize the rows, and multiply."""
-
-
-@kernel(fastmath=False)
-def quantize_rows(x: Any, out: Any, scales: Any, team: Any, phase: Any) -> None:
-    """Quantize all rows to as many bytes as ``out`` has for each column."""
-    per_piece = units_per_piece(len(x), team)
-    pieces, completed = -(-len(x) // per_piece), 0
-    while True:
-        first = claim_piece(team, phase) * per_piece
-        if first >= len(x):
-            break
-        completed += 1
-        for t in range(first, min(first + per_piece, len(x))):
-            arguments = (address(x[t]), scales.shape[1], address(out[t]), address(scales[t]))
-            if out.shape[1] == PLANES_15_BIT * x.shape[1]:
-                quantize_15_bit(arguments)
-            else:
-                quantize_8_bit(arguments)
-    finish_phase(team, phase, completed, pieces)
+NO_NORM = np.empty(0, np.float32)
 
 
 @kernel(fastmath=False)
 def multiply(team: Any, x: Any, matrices: Any, a: Any, scales: Any, out: Any) -> None:
     """Compute ``out = x @ matrix.T + bias`` for [rows, in] floats."""
-    quantize_rows(x, a, scales, team, 0)
+    normalize_rows(x, NO_NORM, 0, x, False, a, scales, team, 0)
     linear(a, scales, matrices, 0, out, 0, team, 1)
 
 
@@ -69,7 +40,7 @@ def multiply_jobs(team: Any, x: Any, matrices: Any, jobs: Any, a: Any, scales: A
     A job is [expert, first row, number of rows], with `ROWS` rows at most. The matrices of all experts are
     one, whose rows are the experts' one after the other.
     """
-    quantize_rows(x, a, scales, team, 0)
+    normalize_rows(x, NO_NORM, 0, x, False, a, scales, team, 0)
     groups, panels, stride = scales.shape[1], out.shape[1] // PANEL, out.shape[1] * 4
     units = len(jobs) * panels
     per_piece = units_per_piece(units, team)
@@ -83,19 +54,19 @@ def multiply_jobs(team: Any, x: Any, matrices: Any, jobs: Any, a: Any, scales: A
             job, panel = unit // panels, unit % panels
             expert, first, count = jobs[job, 0], jobs[job, 1], jobs[job, 2]
             place = expert * panels + panel
-            call_panel_kernel(
-                matrices.kernels[0, place],
-                (
-                    address(a) + first * a.shape[1],
-                    address(scales) + first * groups * SCALE_BYTES,
-                    count,
-                    matrices.panels[0, place],
-                    groups,
-                    address(matrices.bias) + place * PANEL * 4,
-                    address(out) + first * stride + panel * PANEL * 4,
-                    stride,
-                    0,
-                ),
+            multiply_panels(
+                matrices,
+                0,
+                place,
+                place + 1,
+                address(a) + first * a.shape[1],
+                address(scales) + first * groups * SCALE_BYTES,
+                count,
+                groups,
+                address(matrices.bias) + place * PANEL * 4,
+                address(out) + first * stride + panel * PANEL * 4,
+                stride,
+                0,
             )
     finish_phase(team, 1, completed, pieces)
 

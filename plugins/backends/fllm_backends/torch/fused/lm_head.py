@@ -10,7 +10,7 @@ from fllm_backends.torch.fused.arrays import Integers
 from fllm_backends.torch.fused.formats import FORMATS, GROUP, PANEL, Scales
 from fllm_backends.torch.fused.intrinsics import address, load_byte_at, load_half_at
 from fllm_backends.torch.fused.jit import kernel
-from fllm_backends.torch.fused.matmul import PLANES_15_BIT, ROWS, call_panel_kernel, linear
+from fllm_backends.torch.fused.matmul import PLANES_15_BIT, ROWS, linear, multiply_panels
 from fllm_backends.torch.fused.norms import normalize_rows
 from fllm_backends.torch.fused.packing import PackedMatrix, panel_addresses
 from fllm_backends.torch.fused.simd_kernels import SCALE_BYTES
@@ -144,19 +144,19 @@ def greedy_tokens(team: Any, eps: Any, norm: Any, matrix: Any, x: Any, state: An
         for panel in range(first, min(first + per_piece, panels)):
             for block in range(0, rows, ROWS):
                 count = min(ROWS, rows - block)
-                call_panel_kernel(
-                    matrix.kernels[0, panel],
-                    (
-                        address(s.hidden) + block * groups * GROUP * PLANES_15_BIT,
-                        address(s.hidden_scales) + block * groups * SCALE_BYTES,
-                        count,
-                        matrix.panels[0, panel],
-                        groups,
-                        address(matrix.bias) + panel * PANEL * 4,
-                        address(buffer),
-                        PANEL * 4,
-                        0,
-                    ),
+                multiply_panels(
+                    matrix,
+                    0,
+                    panel,
+                    panel + 1,
+                    address(s.hidden) + block * groups * GROUP * PLANES_15_BIT,
+                    address(s.hidden_scales) + block * groups * SCALE_BYTES,
+                    count,
+                    groups,
+                    address(matrix.bias) + panel * PANEL * 4,
+                    address(buffer),
+                    PANEL * 4,
+                    0,
                 )
                 for row in range(count):
                     allowed = allowed_bits(state.masks, block + row, panel)

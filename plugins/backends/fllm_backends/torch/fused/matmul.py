@@ -33,7 +33,7 @@ gelu_and_mul = simd_kernels.activate_and_mul(TARGET, Activation.GELU)
 gelu_tanh_and_mul = simd_kernels.activate_and_mul(TARGET, Activation.GELU_TANH)
 SILU, GELU = int(Activation.SILU), int(Activation.GELU)
 
-PANEL_ARGUMENTS = 9
+PANEL_ARGUMENTS = 10
 """Number of arguments of a `panel_kernel`."""
 
 
@@ -42,51 +42,70 @@ def packed_matrices(matrices: list[PackedMatrix], planes: int) -> PackedMatrices
 
     The result holds addresses: the packed matrices must be kept as long as it is used.
     """
-    return PackedMatrices(
-        np.stack([panel_addresses(matrix) for matrix in matrices]),
-        np.stack(
-            [
-                np.concatenate(
-                    [
-                        np.full(len(part.panels), panel_kernel(part.format, planes).address)
-                        for part in matrix.parts
-                    ]
-                )
-                for matrix in matrices
-            ]
-        ),
-        np.stack([matrix.bias for matrix in matrices]),
-    )
+    panels, ends, kernels = [], [], []
+    for matrix in matrices:
+        counts = [len(part.panels) for part in matrix.parts]
+        panels.append(panel_addresses(matrix))
+        ends.append(np.repeat(np.cumsum(counts), counts))
+        kernels.append(
+            np.repeat([panel_kernel(part.format, planes).address for part in matrix.parts], counts)
+        )
+    bias = np.stack([matrix.bias for matrix in matrices])
+    return PackedMatrices(np.stack(panels), np.stack(ends), np.stack(kernels), bias)
 
 
 @cache
 def panel_kernel(form: Format, planes: int) -> Any:
-    """Return the product with a panel. Compile it, or load what an earlier start compiled.
+    """Return the product with consecutive panels. Compile it, or load what an earlier start compiled.
 
-    It takes ``(a, scales, rows, panel, groups, bias, out, stride, add)``: for any number of rows of quantized
-    activations, see `simd_kernels.panel_matmul`.
+    It takes ``(a, scales, rows, panel, panels, groups, bias, out, stride, add)``: for any number of rows of
+    quantized activations and of panels, see `simd_kernels.panel_matmul`.
     """
     # numba identifies what it has compiled by the closure: numbers are the same in each process.
     index, group_bytes = FORMATS.index(form), GROUP * planes
+    block_groups, block_bytes = form.groups, form.block_bytes
 
     @c_function(types.void(*[types.intp] * PANEL_ARGUMENTS))
     def panel_matmul(
-        a: Any, scales: Any, rows: Any, panel: Any, groups: Any, bias: Any, out: Any, stride: Any, add: Any
+        a: Any,
+        scales: Any,
+        rows: Any,
+        panel: Any,
+        panels: Any,
+        groups: Any,
+        bias: Any,
+        out: Any,
+        stride: Any,
+        add: Any,
     ) -> None:
         a_stride, scales_stride = groups * group_bytes, groups * SCALE_BYTES
-        while rows > 0:
-            arguments = (a, a_stride, scales, scales_stride, panel, groups, bias, out, stride, add)
-            if rows >= 8:
-                multiply_rows(8, index, planes, arguments)
-                done = 8
-            elif rows >= 4:
-                multiply_rows(4, index, planes, arguments)
-                done = 4
-            else:
-                multiply_rows(1, index, planes, arguments)
-                done = 1
-            rows -= done
-            a, scales, out = a + done * a_stride, scales + done * scales_stride, out + done * stride
+        for _ in range(panels):
+            row = 0
+            while row < rows:
+                arguments = (
+                    a + row * a_stride,
+                    a_stride,
+                    scales + row * scales_stride,
+                    scales_stride,
+                    panel,
+                    groups,
+                    bias,
+                    out + row * stride,
+                    stride,
+                    add,
+                )
+                if rows - row >= 8:
+                    multiply_rows(8, index, planes, arguments)
+                    row += 8
+                elif rows - row >= 4:
+                    multiply_rows(4, index, planes, arguments)
+                    row += 4
+                else:
+                    multiply_rows(1, index, planes, arguments)
+                    row += 1
+            panel += groups // block_groups * block_bytes
+            bias += PANEL * 4
+            out += PANEL * 4
 
     return panel_matmul
 
@@ -118,6 +137,47 @@ def call_panel_kernel(typingctx: Any, kernel: Any, arguments: Any) -> Any:  # no
 
 
 @kernel(fastmath=False)
+def multiply_panels(
+    matrices: Any,
+    layer: Any,
+    first: Any,
+    last: Any,
+    a: Any,
+    scales: Any,
+    rows: Any,
+    groups: Any,
+    bias: Any,
+    out: Any,
+    stride: Any,
+    add: Any,
+) -> None:
+    """Multiply rows with the panels of a matrix from ``first`` to ``last``.
+
+    ``bias`` and ``out`` are the addresses of what belongs to the first panel.
+    """
+    panel = first
+    while panel < last:
+        end = min(last, matrices.ends[layer, panel])
+        place = (panel - first) * PANEL * 4
+        call_panel_kernel(
+            matrices.kernels[layer, panel],
+            (
+                a,
+                scales,
+                rows,
+                matrices.panels[layer, panel],
+                end - panel,
+                groups,
+                bias + place,
+                out + place,
+                stride,
+                add,
+            ),
+        )
+        panel = end
+
+
+@kernel(fastmath=False)
 def linear(a: Any, scales: Any, matrices: Any, layer: Any, out: Any, add: Any, team: Any, phase: Any) -> None:
     """Compute ``out = a @ matrix.T + bias``, or ``out +=`` that if ``add`` is 1."""
     rows, groups = scales.shape[0], scales.shape[1]
@@ -133,21 +193,20 @@ def linear(a: Any, scales: Any, matrices: Any, layer: Any, out: Any, add: Any, t
             break
         completed += 1
         block, first = index // pieces * ROWS, index % pieces * per_piece
-        for panel in range(first, min(first + per_piece, panels)):
-            call_panel_kernel(
-                matrices.kernels[layer, panel],
-                (
-                    address(a) + block * a_stride,
-                    address(scales) + block * groups * SCALE_BYTES,
-                    min(ROWS, rows - block),
-                    matrices.panels[layer, panel],
-                    groups,
-                    address(matrices.bias[layer]) + panel * PANEL * 4,
-                    address(out) + block * stride + panel * PANEL * 4,
-                    stride,
-                    add,
-                ),
-            )
+        multiply_panels(
+            matrices,
+            layer,
+            first,
+            min(first + per_piece, panels),
+            address(a) + block * a_stride,
+            address(scales) + block * groups * SCALE_BYTES,
+            min(ROWS, rows - block),
+            groups,
+            address(matrices.bias[layer]) + first * PANEL * 4,
+            address(out) + block * stride + first * PANEL * 4,
+            stride,
+            add,
+        )
     finish_phase(team, phase, completed, pieces * blocks)
 
 
@@ -195,21 +254,21 @@ def gate_up(
         block, first = index // pieces * ROWS, index % pieces * per_piece
         count = min(ROWS, rows - block)
         for piece in range(first, min(first + per_piece, inner // GROUP)):
-            for part in range(4):  # two panels of gate, two of up
-                column = piece * GROUP + part % 2 * PANEL + part // 2 * inner
-                call_panel_kernel(
-                    matrices.kernels[layer, column // PANEL],
-                    (
-                        address(a) + block * a_stride,
-                        address(scales) + block * groups * SCALE_BYTES,
-                        count,
-                        matrices.panels[layer, column // PANEL],
-                        groups,
-                        address(matrices.bias[layer]) + column * 4,
-                        address(buffer) + part * PANEL * 4,
-                        stride,
-                        0,
-                    ),
+            for part in range(2):  # gate, up
+                column = piece * GROUP + part * inner
+                multiply_panels(
+                    matrices,
+                    layer,
+                    column // PANEL,
+                    (column + GROUP) // PANEL,
+                    address(a) + block * a_stride,
+                    address(scales) + block * groups * SCALE_BYTES,
+                    count,
+                    groups,
+                    address(matrices.bias[layer]) + column * 4,
+                    address(buffer) + part * GROUP * 4,
+                    stride,
+                    0,
                 )
             for row in range(count):
                 gates = address(buffer) + row * stride

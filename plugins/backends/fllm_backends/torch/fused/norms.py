@@ -10,10 +10,11 @@ import numpy as np
 from fllm_backends.torch.fused import simd_kernels
 from fllm_backends.torch.fused.intrinsics import address
 from fllm_backends.torch.fused.jit import kernel
-from fllm_backends.torch.fused.matmul import PLANES_15_BIT
+from fllm_backends.torch.fused.matmul import PLANES_8_BIT, PLANES_15_BIT
 from fllm_backends.torch.fused.target import TARGET
 from fllm_backends.torch.fused.thread_team import claim_piece, finish_phase, units_per_piece
 
+quantize_8_bit = simd_kernels.quantize_groups(TARGET, PLANES_8_BIT)
 quantize_15_bit = simd_kernels.quantize_groups(TARGET, PLANES_15_BIT)
 
 single = np.float32
@@ -28,6 +29,16 @@ def normalize(x: Any, weight: Any, eps: Any, out: Any) -> None:
     scale = single(1) / math.sqrt(total / single(len(x)) + eps)
     for i in range(len(x)):
         out[i] = x[i] * scale * weight[i]
+
+
+@kernel(fastmath=False)
+def quantize(x: Any, out: Any, scales: Any) -> None:
+    """Quantize one row to as many bytes as ``out`` has for each column."""
+    arguments = (address(x), len(scales), address(out), address(scales))
+    if len(out) == PLANES_15_BIT * len(x):
+        quantize_15_bit(arguments)
+    else:
+        quantize_8_bit(arguments)
 
 
 @kernel(fastmath=False)
@@ -47,12 +58,15 @@ def normalize_rows(
             break
         completed += 1
         for t in range(first, min(first + per_piece, len(x))):
-            buffer = buffers[t if keep else team.thread]
+            row = x[t]
             if len(weight):
-                normalize(x[t], weight, eps, buffer)
-            else:
-                buffer[:] = x[t]
-            quantize_15_bit((address(buffer), scales.shape[1], address(out[t]), address(scales[t])))
+                row = buffers[t if keep else team.thread]
+                normalize(x[t], weight, eps, row)
+            elif keep:
+                row = buffers[t]
+                for i in range(len(row)):
+                    row[i] = x[t, i]
+            quantize(row, out[t], scales[t])
     finish_phase(team, phase, completed, pieces)
 
 

@@ -29,6 +29,7 @@ from fllm_backends.torch.fused.formats import (
 from fllm_backends.torch.fused.gguf_blocks import REPACK, QuantizedRows
 from fllm_backends.torch.fused.intrinsics import round_to_half
 from fllm_backends.torch.fused.jit import kernel
+from fllm_backends.torch.fused.panel_memory import PanelMemory
 from fllm_backends.torch.weight_matrix import StackedMatrix, WeightMatrix, chunks
 
 EXACT_ERROR = np.float32(1e-6)
@@ -76,33 +77,40 @@ def panel_addresses(matrix: PackedMatrix) -> NDArray[np.int64]:
     )
 
 
-def pack(matrix: WeightMatrix, bias: Floats | None = None) -> PackedMatrix:
+def pack(matrix: WeightMatrix, bias: Floats | None = None, memory: PanelMemory | None = None) -> PackedMatrix:
     """Pack [out, in] weights a few rows at a time; round them if necessary."""
     parts = matrix.parts if isinstance(matrix, StackedMatrix) else (matrix,)
     if any(part.shape[0] % PANEL for part in parts):
         parts = (matrix,)
     zeros = np.zeros(matrix.shape[0], np.float32)
-    return PackedMatrix(tuple(map(_pack_part, parts)), zeros if bias is None else bias.astype(np.float32))
+    return PackedMatrix(
+        tuple(_pack_part(part, memory) for part in parts),
+        zeros if bias is None else bias.astype(np.float32),
+    )
 
 
-def _pack_part(matrix: WeightMatrix) -> PackedPart:
+def _pack_part(matrix: WeightMatrix, memory: PanelMemory | None) -> PackedPart:
     """Pack GGUF's blocks as they are; quantize other weights in the smallest format that holds them."""
     if repack := REPACK.get(matrix.gguf_type or ""):
         form, read = repack
-        return PackedPart(form, _pack_rows(matrix, form, lambda *rows: read(matrix.blocks(*rows))))
+        return PackedPart(form, _pack_rows(matrix, form, memory, lambda *rows: read(matrix.blocks(*rows))))
     for form in EXACT:
         with suppress(InexactError):
-            return PackedPart(form, _pack_rows(matrix, form, partial(_quantize, matrix, form)))
-    return PackedPart(ROUNDED, _pack_rows(matrix, ROUNDED, partial(_quantize, matrix, ROUNDED)))
+            return PackedPart(form, _pack_rows(matrix, form, memory, partial(_quantize, matrix, form)))
+    return PackedPart(ROUNDED, _pack_rows(matrix, ROUNDED, memory, partial(_quantize, matrix, ROUNDED)))
 
 
-def _pack_rows(matrix: WeightMatrix, form: Format, read: Callable[[int, int], QuantizedRows]) -> Bytes:
+def _pack_rows(
+    matrix: WeightMatrix, form: Format, memory: PanelMemory | None, read: Callable[[int, int], QuantizedRows]
+) -> Bytes:
     """Return the panels of rows that are read a few at a time."""
-    (rows, columns), panels = matrix.shape, None
+    rows, columns = matrix.shape
+    panels = None
     for start, stop in chunks(matrix, PANEL):
         quantized = read(start, stop)
-        if panels is None:  # once the format holds the first rows
-            panels = np.empty((rows // PANEL, columns // GROUP // form.groups, form.block_bytes), np.uint8)
+        if panels is None:  # a format that does not fit fails before this
+            shape = rows // PANEL, columns // GROUP // form.groups, form.block_bytes
+            panels = memory.allocate(*shape) if memory else np.empty(shape, np.uint8)
         write_panels(form, quantized, panels[start // PANEL : stop // PANEL])
     assert panels is not None, "a matrix has rows"
     return panels
@@ -151,7 +159,7 @@ def _quantize(matrix: WeightMatrix, form: Format, start: int, stop: int) -> Quan
     return QuantizedRows(values.reshape(stop - start, -1), scales)
 
 
-@kernel(fastmath=False)
+@kernel(fastmath=False, allocates=True)
 def round_matrix(groups: Any, max_value: Any, quantized: Any, grids: Any) -> None:
     """Quantize [rows, groups, GROUP] weights to 0 ... ``max_value``; store scales and minima.
 
@@ -184,7 +192,7 @@ def round_matrix(groups: Any, max_value: Any, quantized: Any, grids: Any) -> Non
                 quantize_group(weights, max_value, minimum, scale, quantized[row, group])
 
 
-@kernel(fastmath=False)
+@kernel(fastmath=False, allocates=True)
 def fit_matrix(groups: Any, max_value: Any, minima: Any, zeros: Any, quantized: Any, grids: Any) -> Any:
     """Quantize [rows, groups, GROUP] weights to 0 ... ``max_value``; return False if some do not fit.
 
@@ -231,7 +239,7 @@ def fit_matrix(groups: Any, max_value: Any, minima: Any, zeros: Any, quantized: 
     return True
 
 
-@kernel(fastmath=False)
+@kernel(fastmath=False, allocates=True)
 def smallest_step(weights: Any) -> Any:
     """Return the smallest difference between two weights that is not rounding; infinity without one."""
     ascending = np.sort(weights)
@@ -244,7 +252,7 @@ def smallest_step(weights: Any) -> Any:
     return best
 
 
-@kernel()
+@kernel(allocates=True)
 def quantize_group(weights: Any, max_value: Any, minimum: Any, scale: Any, quantized: Any) -> Any:
     """Quantize to the nearest ``minimum + scale * q``; return the sum of squared errors."""
     inverse = single(1) / scale if scale != 0 else single(0)
