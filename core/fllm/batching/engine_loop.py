@@ -90,9 +90,11 @@ class EngineLoop:
         self._pool = BlockPool(
             blocks, limits.block_size, enable_caching=caching, share_blocks=not card.recurrent
         )
+        self._offload = self._open_offload(card)
         if self._report_cache is not None:
             self._pool.record_changes()
-        self._offload = self._open_offload(card)
+            if self._offload is not None:
+                self._offload.record_changes()
         self._scheduler = Scheduler(
             self._pool,
             limits,
@@ -127,7 +129,7 @@ class EngineLoop:
                 outcomes = self._step()
                 self.step = None
                 self._steps = number + 1
-                if self._report_cache is not None and (changes := self._pool.take_changes()):
+                if self._report_cache is not None and (changes := self._cache_changes()):
                     self._report_cache(changes)
                 if outcomes:
                     deliver(outcomes)
@@ -215,6 +217,11 @@ class EngineLoop:
                 return False
             command()
             self._stalled = False
+
+    def _cache_changes(self) -> CacheChanges | None:
+        """Return which blocks the prefix cache has gained and lost, those in RAM included."""
+        changes = self._pool.take_changes()
+        return changes if self._offload is None else self._offload.held_changes(changes, self._pool)
 
     def _open_offload(self, card: ModelCard) -> KVOffload | None:
         """Return the tiers below the prefix cache, if the options ask for them and the model has blocks."""

@@ -22,7 +22,7 @@ from fllm.batching.kv_offload.ram_tier import RamTier
 from fllm.batching.runner import KVFormat, MovesBlocks
 from fllm.config import BackendConfig
 from fllm.errors import ConfigError
-from fllm.values import CacheTierStats
+from fllm.values import CacheChanges, CacheTierStats
 
 log = logging.getLogger("fllm.batching")
 
@@ -90,12 +90,28 @@ class KVOffload:
         """Hashes of the blocks that are still to be written, the most recently used last."""
         self._excluded: set[bytes] = set()
         """Hashes of the blocks in the KV cache that no tier may hold."""
+        self._left_ram: list[bytes] | None = None
+        """Hashes of the blocks that have left RAM, for `held_changes`; ``None``: nobody needs them."""
         self._hits = dict.fromkeys(("ram", "disk"), 0)
         self._misses = dict.fromkeys(("ram", "disk"), 0)
 
     def exclude(self, block_hashes: Iterable[bytes]) -> None:
         """Keep blocks out of all tiers."""
         self._excluded.update(block_hashes)
+
+    def record_changes(self) -> None:
+        """Record from now on which blocks leave RAM."""
+        self._left_ram = []
+
+    def held_changes(self, changes: CacheChanges | None, pool: BlockPool) -> CacheChanges | None:
+        """Return what the KV cache and RAM together have gained and lost, of the changes of the KV cache."""
+        if (ram := self._ram) is None or self._left_ram is None:
+            return changes
+        left, self._left_ram = self._left_ram, []
+        changes = changes or CacheChanges()
+        lost = [each for each in changes.lost if each not in ram]
+        lost += [each for each in left if each not in ram and not pool.find_cached([each])]
+        return CacheChanges(gained=changes.gained, lost=lost) if changes.gained or lost else None
 
     def save_evicted(self, pool: BlockPool) -> None:
         """Copy the blocks that the pool has evicted, before others are written in their place."""
@@ -203,6 +219,8 @@ class KVOffload:
 
     def _put(self, block_hash: bytes, data: bytes) -> None:
         leaving = [(block_hash, data)] if self._ram is None else self._ram.put(block_hash, data)
+        if self._left_ram is not None:
+            self._left_ram += [each for each, _ in leaving]
         if self._disk is not None:
             for each in leaving:
                 self._disk.store(*each)

@@ -31,6 +31,8 @@ class Replica:
         """Whether it gets no new requests."""
         self.stalled = False
         """Whether it has made no progress for a while."""
+        self.unanswered = 0
+        """Number of status checks since its latest response."""
         self.exits = 0
         """Number of times that its engine has ended."""
         self.work = 0
@@ -107,7 +109,9 @@ class Replica:
             async with asyncio.timeout(STATUS_TIMEOUT):
                 stats = await self.backend.status()
         except (FllmError, TimeoutError):
+            self.unanswered += 1
             return
+        self.unanswered = 0
         if self.exits == exits:
             self.stats = stats
 
@@ -161,6 +165,7 @@ class Replica:
         """Record that an engine serves requests, whose cache is empty."""
         if not self._ready:
             self._ready = self._started = True
+            self.unanswered = 0
             self._notify(self)
 
     def on_exit(self) -> None:

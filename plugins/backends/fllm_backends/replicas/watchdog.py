@@ -13,6 +13,8 @@ CHECK_INTERVAL = 1.0
 """Seconds between two checks."""
 STALL_SECONDS = 5.0
 """Seconds without progress after which other replicas are preferred."""
+MAX_UNANSWERED = 3
+"""Status checks without a response after which other replicas are preferred."""
 
 log = logging.getLogger("fllm.replicas")
 
@@ -46,7 +48,8 @@ class ProgressWatchdog:
 
     def _check(self, replica: Replica, now: float) -> None:
         silence = replica.silence(now)
-        replica.stalled = silence > min(STALL_SECONDS, self._max_silence / 2)
+        silent = silence > min(STALL_SECONDS, self._max_silence / 2)
+        replica.stalled = silent or replica.unanswered >= MAX_UNANSWERED
         if silence <= self._max_silence:
             return
         reason = f"the engine has requests, but has done nothing for {self._max_silence:g} s"

@@ -22,7 +22,7 @@ from fllm.batching.kv_offload.block_files import BlockFiles
 from fllm.batching.limits import BatchLimits
 from fllm.config import BackendConfig
 from fllm.errors import ConfigError
-from fllm.values import CacheTierStats, EngineOutput, GenerateRequest, SamplingParams
+from fllm.values import CacheChanges, CacheTierStats, EngineOutput, GenerateRequest, SamplingParams
 
 PROMPT = [n % 7 for n in range(33)]
 OTHER = [(n + 1) % 5 for n in range(77)]
@@ -31,8 +31,14 @@ OTHER = [(n + 1) % 5 for n in range(77)]
 class Engine:
     """An engine loop in a thread, as `BatchedBackend` runs it."""
 
-    def __init__(self, runner: FakeRunner, **options: Any) -> None:
-        self.loop = EngineLoop(runner, BackendConfig(model="m", **options), BatchLimits(block_size=4))
+    def __init__(
+        self,
+        runner: FakeRunner,
+        report_cache: Callable[[CacheChanges], None] | None = None,
+        **options: Any,
+    ) -> None:
+        config, limits = BackendConfig(model="m", **options), BatchLimits(block_size=4)
+        self.loop = EngineLoop(runner, config, limits, report_cache=report_cache)
         self.card = self.loop.load(lambda progress: None)
         self.outcomes: list[tuple[str, Outcome]] = []
         self.thread = threading.Thread(target=self.loop.run, args=(self.outcomes.extend,))
@@ -89,6 +95,25 @@ def test_blocks_come_back_from_ram_after_eviction() -> None:
         assert running.tier("ram").hits >= 32
         assert running.cached(PROMPT, cache_salt="mine") == 0
         assert set(running.loop.status().cache_tiers) == {"ram"}
+
+
+def test_blocks_in_ram_are_not_reported_as_lost() -> None:
+    held: set[bytes] = set()
+
+    def report(changes: CacheChanges) -> None:
+        held.update(changes.gained)
+        held.difference_update(changes.lost)
+
+    with engine(kv_offload_memory=9 * 600, report_cache=report) as running:
+        for prompt in (PROMPT, OTHER, PROMPT, [5, 6] * 30):
+            running.generate(prompt)
+        running.loop.abort("nobody")  # another step, which reports the last changes
+        time.sleep(0.05)
+        assert running.loop._offload is not None
+        assert running.loop._offload._ram is not None
+        in_ram = set(running.loop._offload._ram.newest_first())
+        assert in_ram - set(running.loop._pool._block_of)
+        assert held == in_ram | set(running.loop._pool._block_of)
 
 
 def test_ram_never_takes_more_than_its_limit() -> None:

@@ -10,7 +10,7 @@ import pytest
 from support.fake_runner import FakeRunner, expected_tokens
 from support.killable_engines import Engines, KillableEngine, engines, request
 
-from fllm import BackendError, BackendUnavailable, EngineOutput, GenerateRequest, SamplingParams
+from fllm import BackendError, BackendUnavailable, EngineOutput, EngineStats, GenerateRequest, SamplingParams
 from fllm.batching import Row
 from fllm_backends.replicas import fleet as fleet_module
 from fllm_backends.replicas.replica import Replica
@@ -178,6 +178,26 @@ def test_an_engine_that_answers_but_does_not_step_is_restarted_and_its_requests_
             assert await stuck == expected_tokens(request("r"), 0)
             assert running[0].restarts == ["the engine has requests, but has done nothing for 0.3 s"]
             await until(lambda: running.replica(0).ready)
+
+    asyncio.run(run())
+
+
+def test_an_engine_that_does_not_answer_gets_no_requests_while_others_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def hang() -> EngineStats:
+        await asyncio.sleep(3600)
+        raise AssertionError
+
+    async def run() -> None:
+        monkeypatch.setattr("fllm_backends.replicas.replica.STATUS_TIMEOUT", 0.01)
+        async with engines(2, engine_timeout=0.1) as running:
+            running[0].status = hang  # type: ignore[method-assign]
+            await until(lambda: running.replica(0).stalled)
+            for number in range(3):
+                await running.tokens(request(f"r{number}"))
+            assert len(running[1].requests) == 3
+            assert running[0].restarts == [], "it has nothing to do"
 
     asyncio.run(run())
 

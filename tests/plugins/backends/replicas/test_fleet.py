@@ -60,7 +60,8 @@ def test_a_removed_replica_passes_on_what_it_has_not_finished_and_its_totals_sta
             assert tokens == expected_tokens(LONG, 0)
             status = await fleet.status()
             assert [each.name for each in status.replicas] == ["replica-1"]
-            assert status.prefix_queries > queries > 0
+            moved = len(running[1].requests)  # 0 if the engine was faster than its removal
+            assert status.prefix_queries == queries * (1 + moved) > 0
             assert await fleet.add() == "replica-0"
             assert (await fleet.status()).kv_blocks == 2 * status.kv_blocks
             with pytest.raises(RequestError, match="there are replica-1, replica-0"):
