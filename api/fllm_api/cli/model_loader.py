@@ -123,6 +123,8 @@ class SettingsLoader:
     async def unload(self, loaded: AppState) -> None:
         """Stop the backend. Raise `TimeoutError` if that takes too long."""
         self.adapters.attach(None)
+        if loaded.request_templates is not None:
+            await asyncio.to_thread(loaded.request_templates.stop)
         await stop_backend(loaded.backend)
         self._trimmer.schedule()
 
