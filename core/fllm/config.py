@@ -87,6 +87,8 @@ class BackendConfig(Struct, frozen=True, kw_only=True):
     revision: str | None = None
     devices: tuple[Device, ...] = ()
     """Empty: the best available device."""
+    tensor_parallel_size: int | None = None
+    """Number of devices among which the weights are divided. ``None``: as many as ``devices``."""
     chain: tuple[str, ...] = ()
     """Names of the backends inside this one, the next first: ``("torch",)`` for ``process`` with torch."""
     options: dict[str, str] = {}

@@ -184,6 +184,12 @@ ENGINE_OPTIONS = [
         help="Devices, such as cpu, cuda:0,cuda:1 or npu:0:0-3.",
     ),
     _engine(
+        ["-tp", "--tensor-parallel-size"],
+        type=POSITIVE,
+        show_default="the number of devices",
+        help="Number of devices, or processes on a CPU, among which the weights are divided.",
+    ),
+    _engine(
         ["--backend"],
         type=RegisteredName("backends"),
         show_default="by device",

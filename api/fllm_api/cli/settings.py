@@ -94,6 +94,7 @@ def settings_from_options(
     names = list(dict.fromkeys(options["served_model_name"] or (source.name,)))
     inner = choose_backend(plugins.backends, options["backend"], devices)
     _check_backend_options(plugins.backends, inner, dict(options["backend_option"]))
+    _check_division(plugins.backends, inner, options["tensor_parallel_size"])
     adapters = _lora_adapters(options, names)
     autoscaling = _autoscaling(options)
     backend, *chain = _wrap_backend(inner, plugins.backends, options)
@@ -233,6 +234,14 @@ def _placement_values(options: Mapping[str, Any]) -> dict[str, str]:
             raise ConfigError("--ray-address requires --placement ray")
         values["address"] = options["ray_address"]
     return values
+
+
+def _check_division(backends: Registry[BackendFactory], name: str, size: int | None) -> None:
+    entry = backends.entry(name)
+    if size not in (None, 1) and not (isinstance(entry, BackendEntry) and entry.divides_weights):
+        raise ConfigError(
+            f"--tensor-parallel-size {size}: the backend {name!r} does not divide the weights; leave it out"
+        )
 
 
 def _devices_by_backend(backends: Registry[BackendFactory]) -> dict[str, tuple[str, ...]]:

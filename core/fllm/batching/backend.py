@@ -18,7 +18,7 @@ from fllm.batching.engine_loop import EngineLoop
 from fllm.batching.limits import BatchLimits
 from fllm.batching.prompt_validation import check_request
 from fllm.batching.reasoning_budget import ReasoningBudget
-from fllm.batching.runner import ModelRunner, PromptImages, TakesImages
+from fllm.batching.runner import ModelRunner, PromptImages, ReportsLoss, TakesImages
 from fllm.batching.scheduler import Outcome
 from fllm.batching.step_watchdog import StepWatchdog
 from fllm.batching.token_filter import TokenFilter
@@ -77,7 +77,8 @@ class BatchedBackend:
         self._runner = runner
         self._image_turns = TurnExecutor(1, "images")
         self._watchdog = StepWatchdog(lambda: self._engine.step, config.engine_timeout)
-        self._died = False
+        self._died: str | None = None
+        """Why the engine died."""
         self._config = config
         self._applies_masks = runner.capabilities.applies_masks
         self._grammar_factory = _grammar_factory(runner, config, context)
@@ -189,6 +190,8 @@ class BatchedBackend:
         """
         self._watchdog.check()
         self._require_card()
+        if isinstance(self._runner, ReportsLoss):
+            self._runner.check()
         return self._engine.status()
 
     async def stop(self) -> None:
@@ -244,16 +247,19 @@ class BatchedBackend:
             self._grammar_cache.close()
         if error is not None and not ready.done():
             ready.set_exception(error)
+        elif isinstance(error, BackendLost):
+            log.error("the engine ends: %s", error.message)
+            self._died = error.message
         elif error is not None:
             log.error("the engine died", exc_info=error)
-            self._died = True
+            self._died = "the engine died"
         for queue in self._queues.values():
-            queue.fail(BackendUnavailable("the engine died" if error else "the engine is stopping"))
+            queue.fail(BackendUnavailable(self._died or "the engine is stopping"))
 
     def _require_card(self) -> ModelCard:
         """Return the model card. Raise an error if the engine does not run."""
         if self._died:
-            raise BackendLost("the engine died")
+            raise BackendLost(self._died)
         if self._card is None:
             raise BackendUnavailable("the engine is not running")
         return self._card

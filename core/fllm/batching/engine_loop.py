@@ -20,7 +20,7 @@ from fllm.batching.runner import AppliesAdapters, ModelRunner, MovesBlocks, Prom
 from fllm.batching.scheduler import Outcome, Scheduler
 from fllm.batching.token_filter import TokenFilter
 from fllm.config import BackendConfig, LoraAdapter
-from fllm.errors import BackendError, ConfigError, format_error
+from fllm.errors import BackendError, BackendLost, ConfigError, format_error
 from fllm.interfaces import NO_ADAPTERS
 from fllm.structured_output.grammar_state import GrammarState
 from fllm.structured_output.mask_worker import MaskWorker
@@ -119,7 +119,7 @@ class EngineLoop:
     def run(self, deliver: Callable[[list[tuple[str, Outcome]]], None]) -> None:
         """Step while there is work and sleep otherwise, until `end`. Deliver the outcomes of a step together.
 
-        Raise `BackendError` after `MAX_CONSECUTIVE_FAILURES`.
+        Raise `BackendError` after `MAX_CONSECUTIVE_FAILURES`, `BackendLost` if the runner does.
         """
         try:
             for number in itertools.count():
@@ -234,7 +234,10 @@ class EngineLoop:
         return open_offload(self._config, self._runner, partial(self._commands.put, _wake))
 
     def _step(self) -> list[tuple[str, Outcome]]:
-        """Execute one batch. If it fails, its sequences fail, and the engine goes on."""
+        """Execute one batch. If it fails, its sequences fail, and the engine goes on.
+
+        Raise `BackendLost` if the runner does.
+        """
         self.mask_worker.check()
         outcomes = self._scheduler.poll_grammars()
         batch = self._scheduler.schedule()
@@ -247,6 +250,8 @@ class EngineLoop:
             outcomes += self._scheduler.complete(batch, self._runner.execute(batch.rows))
             self._failures = 0
             return outcomes
+        except BackendLost:
+            raise
         except Exception as error:
             self._failures += 1
             ids = self._scheduler.discard(batch)

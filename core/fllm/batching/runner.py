@@ -119,11 +119,25 @@ class ModelRunner(Protocol):
 
         Rows may share blocks, and a row may read what an earlier row of the same batch writes. So each layer
         must write the KV of all rows before it attends. No row's result may depend on the other rows.
+        Raise `fllm.BackendLost` if no later batch can succeed: the engine ends. Any other error fails the
+        batch alone.
         """
         ...
 
     def close(self) -> None:
         """Free the device's memory. Called once, after the last `execute`."""
+        ...
+
+
+@runtime_checkable
+class ReportsLoss(Protocol):
+    """A `ModelRunner` whose device, or a part of it, may be lost while no batch runs."""
+
+    def check(self) -> None:
+        """Raise `fllm.BackendLost` with the reason if the device is lost: the engine is started again.
+
+        Called on the event loop, about once a second, so it must be quick.
+        """
         ...
 
 

@@ -37,6 +37,8 @@ class BackendEntry(Entry, frozen=True):
     """Whether it runs in its own process, unless ``--no-engine-process`` is given."""
     options: type[Struct] | None = None
     """Type of its ``--backend-option`` values, read with `fllm.backend_options`; ``None``: any value."""
+    divides_weights: bool = False
+    """Whether it serves a `fllm.BackendConfig.tensor_parallel_size` other than 1."""
 
 
 class PlacementEntry(Entry, frozen=True):

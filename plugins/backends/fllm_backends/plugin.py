@@ -19,6 +19,7 @@ def fllm_backends() -> Iterator[BackendEntry]:
         "decoders, its own and those of transformers, on a CPU or an NVIDIA GPU",
         devices=("cuda", "cpu"),
         options=TorchOptions,
+        divides_weights=True,
     )
     yield BackendEntry(
         "process",

@@ -14,7 +14,7 @@ from fllm.interfaces import Backend, BackendContext
 from fllm_backends.checkpoints.download import check_local_model, fetch_tokenizer_files
 from fllm_backends.checkpoints.lora import read_lora
 from fllm_backends.checkpoints.pooling_config import model_pools, read_pooling_config
-from fllm_backends.torch.hardware import default_device
+from fllm_backends.torch.hardware import default_device, first_devices
 from fllm_backends.torch.model_selection import check_model
 from fllm_backends.torch.options import TorchConfig, read_torch_config
 from fllm_backends.torch.pooling.runner import TorchPoolingRunner
@@ -41,7 +41,14 @@ def torch_backend(config: BackendConfig, context: BackendContext) -> Backend:
         read_lora(Path(adapter.path), config.max_lora_rank)
     device = torch_config.device or default_device()
     limits = LIMITS[device.kind]
-    runner = TorchRunner(torch_config, device, limits.with_config(config).max_num_seqs)
+    slots = limits.with_config(config).max_num_seqs
+    size = torch_config.tensor_parallel_size
+    if size == 1:
+        return BatchedBackend(TorchRunner(torch_config, device, slots), config, context, limits=limits)
+    from fllm_backends.torch.sharded.runner import ShardedRunner
+
+    devices = torch_config.devices if len(torch_config.devices) == size else first_devices(device, size)
+    runner = ShardedRunner(torch_config, devices, slots)
     return BatchedBackend(runner, config, context, limits=limits)
 
 
@@ -77,6 +84,7 @@ def _check_pooling_options(torch_config: TorchConfig, config: BackendConfig) -> 
         "--enable-lora": torch_config.enable_lora or bool(config.lora_modules),
         "--kv-offload-memory": config.kv_offload_memory is not None,
         "--kv-cache-dir": config.kv_cache_dir is not None,
+        "--tensor-parallel-size, --devices": torch_config.tensor_parallel_size > 1,
         "--backend-option kv_cache_memory": torch_config.kv_cache_memory is not None,
     }
     for option, is_given in given.items():

@@ -31,6 +31,13 @@ def default_device() -> Device:
     return Device("cuda", 0) if torch.cuda.is_available() else Device("cpu")
 
 
+def first_devices(device: Device, count: int) -> tuple[Device, ...]:
+    """Return the first devices of a kind. All processes on a CPU have the same."""
+    if device.kind == "cpu":
+        return (device,) * count
+    return tuple(Device(device.kind, index) for index in range(count))
+
+
 def torch_device(device: Device) -> torch.device:
     """Return torch's device. Raise `ConfigError` if it does not exist."""
     import torch

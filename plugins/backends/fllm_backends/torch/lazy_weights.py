@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fllm_backends.torch.fused.padding import place
 from fllm_backends.torch.quantized.codebooks import TransposedExperts
 from fllm_backends.torch.quantized.weight import QuantizedWeight
 from fllm_backends.torch.weight_matrix import (
@@ -25,7 +26,7 @@ from fllm_backends.torch.weight_matrix import (
 
 StoredWeight: TypeAlias = Tensor | WeightMatrix | QuantizedWeight
 """A weight as it is stored. Only a tensor may be in memory, or mapped from its file."""
-_UNCHANGED = (Tensor.detach, Tensor.contiguous, Tensor.to)
+_UNCHANGED = (Tensor.detach, Tensor.contiguous, Tensor.clone, Tensor.to)
 """Functions that return the same numbers."""
 _IN_PLACE = ("__setitem__", "copy_", "fill_", "mul_", "add_")
 
@@ -174,6 +175,8 @@ def matrix_of(tensor: Tensor) -> WeightMatrix:
     if isinstance(origin, _Call):
         if origin.function is torch.cat and origin.dim == 0:
             return stacked([matrix_of(each) for each in origin.arguments[0]])
+        if origin.function is Tensor.narrow and origin.arguments[1] == 0:
+            return _take_rows(matrix_of(origin.arguments[0]), *origin.arguments[2:])
         return TensorMatrix(read_tensor(tensor))
     return as_matrix(origin)
 
@@ -190,14 +193,21 @@ def expert_matrices(tensor: Tensor, *, transposed: bool) -> list[WeightMatrix]:
         if origin.function is torch.cat and origin.dim == 1:
             parts = [expert_matrices(each, transposed=False) for each in origin.arguments[0]]
             return [stacked(list(matrices)) for matrices in zip(*parts, strict=True)]
+        if origin.function is Tensor.narrow and origin.arguments[1] == 1:
+            whole = expert_matrices(origin.arguments[0], transposed=False)
+            return [_take_rows(each, *origin.arguments[2:]) for each in whole]
     if isinstance(origin, TransposedExperts) and transposed:
         return cast("list[WeightMatrix]", origin.matrices())
     if isinstance(origin, QuantizedWeight):
         expert = lru_cache(maxsize=1)(partial(_read_expert, origin, transposed))
         return [_ExpertMatrix(expert, index, _sizes(origin, transposed)) for index in range(origin.shape[0])]
-    whole = read_tensor(tensor) if isinstance(origin, _Call) else origin
-    assert isinstance(whole, Tensor), "a matrix has two dimensions"
-    return [TensorMatrix(each.T if transposed else each) for each in whole]
+    values = read_tensor(tensor) if isinstance(origin, _Call) else origin
+    assert isinstance(values, Tensor), "a matrix has two dimensions"
+    return [TensorMatrix(each.T if transposed else each) for each in values]
+
+
+def _take_rows(matrix: WeightMatrix, start: int, count: int) -> WeightMatrix:
+    return place(matrix, np.arange(start, start + count), np.arange(matrix.shape[1]))
 
 
 def stacked(matrices: list[WeightMatrix]) -> WeightMatrix:

@@ -14,6 +14,7 @@ from torch import Tensor
 from fllm_backends.checkpoints.architecture import Activation, Architecture, ExpertShape
 from fllm_backends.torch import logit_masks, rotary
 from fllm_backends.torch.attention import AttentionBatch, KVCache, KVShape, Pattern, uniform_shapes
+from fllm_backends.torch.ranks import ALONE, Ranks, part
 from fllm_backends.torch.weight_matrix import WeightMatrix, materialize
 
 
@@ -149,12 +150,19 @@ class StatefulDecoder(Decoder, Protocol):
 
 
 class CausalLM:
-    """A decoder in torch operations, in the dtype of the weights."""
+    """A decoder in torch operations, in the dtype of the weights.
+
+    With several ``ranks``, the architecture and the weights are a rank's part, see `division`.
+    """
 
     block_multiple = 1
 
-    def __init__(self, architecture: Architecture, weights: Weights) -> None:
+    def __init__(self, architecture: Architecture, weights: Weights, ranks: Ranks = ALONE) -> None:
         self.architecture = architecture
+        self._ranks = ranks
+        self._vocabularies = [
+            len(part(architecture.vocab_size, rank, ranks.size)) for rank in range(ranks.size)
+        ]
         self.vocab_size = architecture.vocab_size
         self.kv_shapes = uniform_shapes(architecture)
         like = weights.norm.weight
@@ -181,7 +189,7 @@ class CausalLM:
     def forward(self, token_ids: Tensor, batch: AttentionBatch, cache: KVCache) -> Tensor:
         """Return the hidden states of the new tokens, [tokens, hidden]; store their KV in the cache."""
         a = self.architecture
-        x = F.embedding(token_ids.to(self.device), self._embedding)
+        x = self._embed(token_ids.to(self.device))
         if a.embedding_scale != 1.0:
             x = x * x.new_tensor(a.embedding_scale)
         rotations = [self._rotation(rope, batch, x.dtype) for rope in self._ropes]
@@ -189,13 +197,14 @@ class CausalLM:
             rotation = rotations[a.layers[index].rope]
             attended = self._attend(index, layer, _norm(layer.input_norm, x), rotation, batch, cache)
             x = x + _norm(layer.output_norm, attended) * a.residual_scale
-            inner = self._feed_forward(layer.mlp, _norm(layer.mlp_norm, x))
+            inner = self._ranks.sum(self._feed_forward(layer.mlp, _norm(layer.mlp_norm, x)))
             x = x + _norm(layer.mlp_output_norm, inner) * a.residual_scale
         return self._norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return [rows, vocabulary] float32 logits of [rows, hidden] states."""
-        logits = self._project(hidden) * self.architecture.logit_scale
+        logits = self._ranks.concatenate(self._project(hidden), self._vocabularies)
+        logits = logits * self.architecture.logit_scale
         softcap = self.architecture.logit_softcap
         return (logits if softcap is None else torch.tanh(logits / softcap) * softcap).float()
 
@@ -203,6 +212,14 @@ class CausalLM:
         """Return the most likely token of each row of [rows, hidden]."""
         tokens: list[int] = logit_masks.apply(allowed, self.logits(hidden)).argmax(-1).tolist()
         return tokens
+
+    def _embed(self, token_ids: Tensor) -> Tensor:
+        if self._ranks.size == 1:
+            return F.embedding(token_ids, self._embedding)
+        own = token_ids - part(self.vocab_size, self._ranks.rank, self._ranks.size).start
+        is_own = (own >= 0) & (own < len(self._embedding))
+        embedded = F.embedding(own.clamp(0, len(self._embedding) - 1), self._embedding)
+        return self._ranks.sum(embedded * is_own[:, None])
 
     def _project(self, hidden: Tensor) -> Tensor:
         return F.linear(hidden, self._head)
@@ -248,7 +265,7 @@ class CausalLM:
             key = rotary.rotate(key, *rotation, interleaved=a.rope_interleaved)
         cache.write(index, batch.slots, key, value)
         attended = batch.attend(query, *cache.layer(index), self._patterns[index])
-        return layer.output(attended.flatten(1))
+        return self._ranks.sum(layer.output(attended.flatten(1)))
 
     def _feed_forward(self, mlp: Mlp | Experts, x: Tensor) -> Tensor:
         if isinstance(mlp, Mlp):

@@ -42,5 +42,20 @@ def read_model(directory: Path, config: TorchConfig) -> Architecture | Transform
 
 def check_model(directory: Path, config: TorchConfig) -> None:
     """Check the class and the quantization of a model by its configuration. Raise `UserError`."""
-    read_model(directory, config)
+    model = read_model(directory, config)
+    check_division(model, config.tensor_parallel_size)
     read_quantization(directory)
+
+
+def check_division(model: Architecture | TransformersModel, size: int) -> None:
+    """Raise `ConfigError` if the weights of a model can't be divided among ``size`` ranks."""
+    if size == 1:
+        return
+    if isinstance(model, Architecture):
+        from fllm_backends.torch.division import check_cut
+
+        check_cut(model, size)
+    else:
+        from fllm_backends.torch.transformers_lm.plan import check_plan
+
+        check_plan(model, size)

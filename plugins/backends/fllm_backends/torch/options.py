@@ -33,6 +33,10 @@ class TorchConfig(Struct, frozen=True, kw_only=True):
     revision: str | None
     device: Device | None
     """Device to compute on. ``None``: the first CUDA device, or else the CPU."""
+    devices: tuple[Device, ...]
+    """Devices of the ranks, if the model is divided. Empty: it is not, or the first devices."""
+    tensor_parallel_size: int
+    """Number of ranks among which the weights are divided."""
     dtype: str
     """Type of the weights. ``auto``: float32 on a CPU, bfloat16 on CUDA."""
     quantization: str | None
@@ -71,7 +75,9 @@ def read_torch_config(config: BackendConfig) -> TorchConfig:
     return TorchConfig(
         source=_source(config.model, config.load_format),
         revision=config.revision,
-        device=_device(config.devices),
+        device=config.devices[0] if config.devices else None,
+        devices=config.devices,
+        tensor_parallel_size=_ranks(config),
         dtype=config.dtype,
         quantization=quantization or ("none" if config.dtype != "auto" else None),
         model_impl=config.model_impl,
@@ -98,15 +104,20 @@ def _source(model: str, load_format: LoadFormat) -> ModelSource:
     return source
 
 
-def _device(devices: tuple[Device, ...]) -> Device | None:
-    if not devices:
-        return None
-    device, *more = devices
-    if more:
-        raise ConfigError("--devices: the torch backend supports only one device")
-    if device.kind not in DEVICES:
-        raise ConfigError(f"--devices {device.kind!r}: the torch backend supports {', '.join(DEVICES)}")
-    return device
+def _ranks(config: BackendConfig) -> int:
+    """Return the number of ranks: as many as there are devices, unless it is given."""
+    devices, size = config.devices, config.tensor_parallel_size
+    for device in devices:
+        if device.kind not in DEVICES:
+            raise ConfigError(f"--devices {device.kind!r}: the torch backend supports {', '.join(DEVICES)}")
+    if (size or len(devices)) > 1 and config.enable_lora:
+        raise ConfigError("--enable-lora, --lora-modules: adapters need --tensor-parallel-size 1")
+    named = len(devices) > 1 or any(device.index is not None for device in devices if device.kind != "cpu")
+    if size is not None and named and size != len(devices):
+        raise ConfigError(
+            f"--tensor-parallel-size {size} needs as many --devices, not {len(devices)}: one for each rank"
+        )
+    return size or max(1, len(devices))
 
 
 def _size(text: str | None) -> int | None:

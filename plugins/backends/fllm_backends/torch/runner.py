@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from fllm_backends.torch.images.processor import ImageProcessor
     from fllm_backends.torch.lora.adapters import LoraAdapters
     from fllm_backends.torch.model import Decoder, StatefulDecoder, Weights
+    from fllm_backends.torch.ranks import Ranks
     from fllm_backends.torch.transformers_lm.class_check import ClassSize
     from fllm_backends.torch.transformers_lm.model_class import TransformersModel
     from fllm_backends.torch.weights import TensorSource
@@ -79,15 +80,29 @@ class TorchRunner:
     _image_token: int | None = None
     _adapters: LoraAdapters | None = None
 
-    def __init__(self, config: TorchConfig, device: Device, max_num_seqs: int) -> None:
+    def __init__(
+        self, config: TorchConfig, device: Device, max_num_seqs: int, ranks: Ranks | None = None
+    ) -> None:
+        """Create the runner of a model; with ``ranks``, of the part of one of them."""
         self._config = config
         self._device = device
         self._max_num_seqs = max_num_seqs
+        self._ranks = ranks
 
     @property
     def decoder(self) -> Decoder:
         """The decoder, once it is loaded."""
         return self._model
+
+    @property
+    def cache(self) -> KVCache:
+        """The KV cache, once it is allocated."""
+        assert self._executor, "allocate comes first"
+        return self._executor.cache
+
+    def wrap_decoder(self, wrap: Callable[[Decoder], Decoder]) -> None:
+        """Replace the decoder before `allocate`."""
+        self._model = wrap(self._model)
 
     def load(self, progress: Callable[[Progress], None]) -> ModelCard:
         """Fetch or convert the model and load its weights. Raise `UserError`."""
@@ -97,7 +112,9 @@ class TorchRunner:
 
         device = torch_device(self._device)
         if device.type == "cpu":
-            torch.set_num_threads(self._config.threads or num_threads(self._config.local_engines))
+            torch.set_num_threads(
+                self._config.threads or num_threads(self._config.local_engines * self._size)
+            )
         dtype = self._dtype()
         model = fetch_model(
             self._config.source,
@@ -144,10 +161,10 @@ class TorchRunner:
             from fllm_backends.torch.cuda.factory import cuda_quantization
 
             quantization = cuda_quantization(described, requested, quantization)
-        if self._config.enable_lora and device.type == "cuda" and quantization not in (None, "none"):
+        if self._separate_layers and device.type == "cuda" and quantization not in (None, "none"):
+            option = "--tensor-parallel-size" if self._ranks else "--enable-lora, --lora-modules"
             raise ConfigError(
-                f"--enable-lora, --lora-modules: on a CUDA device, adapters need --quantization none, not "
-                f"{quantization}"
+                f"{option}: on a CUDA device, this needs --quantization none, not {quantization}"
             )
         self._config = replace(self._config, quantization=quantization)
         if isinstance(described, Architecture):
@@ -175,16 +192,20 @@ class TorchRunner:
             self._allocate_states(self._model)
         like = torch.empty(0, dtype=self._model.cache_dtype, device=self._model.device)
         memory = self._config.kv_cache_memory or kv_cache_budget(like.device, self._engines)
+        if self._device.kind == "cpu":
+            memory //= self._size  # the ranks share it
         shapes = self._model.kv_shapes
         block = sum(shape.elements for shape in shapes) * block_size * like.element_size()
         blocks = self._useful_blocks(block_size)
         if block:
             blocks = min(memory // block, blocks)
+        if self._ranks:
+            blocks = self._ranks.minimum(blocks)
         check_memory(blocks * block, "the KV cache", self._model.device)
         with out_of_memory(f"a KV cache of {blocks * block} bytes does not fit into memory"):
             cache = KVCache(shapes, blocks, block_size, like=like)
         self._executor = Executor(self._model, cache, self._card.eos_token_ids)
-        if self._device.kind == "cuda" and blocks and self._implementation == "native":
+        if self._device.kind == "cuda" and blocks and self._implementation == "native" and not self._ranks:
             self._warm_up()
         return blocks
 
@@ -214,22 +235,17 @@ class TorchRunner:
         """Return what the blocks of the KV cache are. Raise `ModelError` if the model's files are gone."""
         from fllm_backends.torch.kv_identity import kv_identity
 
-        cache = self._cache
+        cache = self.cache
         identity = kv_identity(self._files, self._model, cache, self._config)
         return KVFormat(block_bytes=cache.block_bytes, identity=identity)
 
     def read_blocks(self, blocks: Sequence[int]) -> Sequence[bytes]:
         """Return copies of blocks of the KV cache."""
-        return self._cache.read_blocks(blocks)
+        return self.cache.read_blocks(blocks)
 
     def write_blocks(self, blocks: Sequence[int], data: Sequence[bytes | memoryview]) -> None:
         """Replace the content of blocks by what `read_blocks` has returned."""
-        self._cache.write_blocks(blocks, data)
-
-    @property
-    def _cache(self) -> KVCache:
-        assert self._executor, "blocks exist after allocate"
-        return self._executor.cache
+        self.cache.write_blocks(blocks, data)
 
     def read_adapter(self, adapter: LoraAdapter) -> Callable[[], None]:
         """Read a LoRA adapter. Raise `ModelError` if it is invalid or does not fit the model."""
@@ -273,6 +289,16 @@ class TorchRunner:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
+    @property
+    def _size(self) -> int:
+        """Number of ranks."""
+        return self._ranks.size if self._ranks else 1
+
+    @property
+    def _separate_layers(self) -> bool:
+        """Whether something happens between the layers, so that they can't be one kernel."""
+        return self._config.enable_lora or self._ranks is not None
+
     def _dtype(self) -> str:
         if self._config.dtype != "auto":
             return self._config.dtype
@@ -303,6 +329,7 @@ class TorchRunner:
             seed=self._config.seed,
             threads=torch.get_num_threads() if packs else None,
             progress=progress,
+            ranks=self._ranks,
         )
         if decoder.image_token is not None:
             self._load_images(model.directory, described.config.model_type, decoder.image_token)
@@ -350,24 +377,35 @@ class TorchRunner:
         On a CPU, packed weights are used if they are requested, or if they are supported and not disabled.
         """
         from fllm_backends.torch.model import CausalLM
+        from fllm_backends.torch.ranks import ALONE
 
-        if self._device.kind == "cuda" and not self._config.enable_lora:
+        ranks = self._ranks or ALONE
+        if self._device.kind == "cuda" and not self._separate_layers:
             return self._cuda_decoder(architecture, weights)
-        if self._packs(architecture):
+        packs, fuses = self._packs(architecture), self._fuses(architecture)
+        if self._ranks and not fuses:
+            from fllm_backends.torch.division import cut_architecture, cut_weights
+
+            weights = cut_weights(architecture, weights, ranks)
+            architecture = cut_architecture(architecture, ranks)
+        if packs:
             import torch
 
             from fllm_backends.torch.fused.decoder import FusedLM
+            from fllm_backends.torch.fused.decoder_part import FusedPart
             from fllm_backends.torch.fused.jit import compile_lock
             from fllm_backends.torch.fused.packed_lm import PackedLM
 
             self._quantization, self._packed = "int8", True
             length = self._config.max_model_len or architecture.max_positions
+            threads = torch.get_num_threads()
             with compile_lock():
-                if self._config.enable_lora:
-                    packed = PackedLM(architecture, weights, torch.get_num_threads())
+                if not fuses:
+                    packed = PackedLM(architecture, weights, threads, ranks)
                     packed.compile()
                     return packed
-                fused = FusedLM(architecture, weights, threads=torch.get_num_threads(), max_positions=length)
+                kind = partial(FusedPart, ranks=ranks) if self._ranks else FusedLM
+                fused = kind(architecture, weights, threads=threads, max_positions=length)
                 progress(Progress("Compiling the kernels", 0, 1))
                 fused.compile()
                 progress(Progress("Compiling the kernels", 1, 1))
@@ -381,7 +419,7 @@ class TorchRunner:
             raise ConfigError(
                 "--quantization int8 needs a cpu with AVX2, and a model with sizes close to multiples of 32"
             )
-        return CausalLM(architecture, weights)
+        return CausalLM(architecture, weights, ranks)
 
     def _packs(self, architecture: Architecture) -> bool:
         """Return whether the weights are packed for the kernels of a CPU."""
@@ -390,7 +428,18 @@ class TorchRunner:
         from fllm_backends.torch.fused.decoder import is_supported
         from fllm_backends.torch.fused.target import targets
 
-        return bool(targets()) if self._config.enable_lora else is_supported(architecture)
+        return bool(targets()) if self._separate_layers else is_supported(architecture)
+
+    def _fuses(self, architecture: Architecture) -> bool:
+        """Return whether the layers, or a rank's part of them, are compiled kernels."""
+        if self._config.enable_lora or not self._packs(architecture):
+            return False
+        from fllm_backends.torch.fused.decoder import is_supported
+        from fllm_backends.torch.fused.layer_packing import can_divide
+
+        return is_supported(architecture) and (
+            self._ranks is None or can_divide(architecture, self._ranks.size)
+        )
 
     def _check_size(
         self,
@@ -410,7 +459,10 @@ class TorchRunner:
         elif form == PACKED and self._config.source.kind == "gguf":
             return  # checked once the types of the tensors are known
         cache = 2 * MIN_CACHE_TOKENS * sum(shape.elements for shape in uniform_shapes(architecture))
-        check_fits(int(weights), cache, self._dtype() if form in (None, "none") else form, device)
+        share = self._size
+        check_fits(
+            int(weights / share), cache // share, self._dtype() if form in (None, "none") else form, device
+        )
 
     def _check_class(
         self,
@@ -433,7 +485,8 @@ class TorchRunner:
         if packs and gguf:
             value = _packed_bytes(gguf) / _count_gguf_values(gguf)
         form = f"{PACKED}, embeddings in {self._dtype()}" if packs else self._dtype()
-        check_fits(int(size.packable * value + size.others * plain), 0, form, device)
+        weights = size.packable * value + size.others * plain
+        check_fits(int(weights / self._size), 0, form, device)
 
     def _cuda_decoder(self, architecture: Architecture, weights: Weights) -> Decoder:
         from fllm_backends.torch.cuda.factory import cuda_decoder

@@ -54,7 +54,15 @@ def test_sizes_are_read_with_their_units(said: str, size: int, model: str) -> No
             {"quantization": "hqq"},
             "--quantization 'hqq': the torch backend serves none, int8, fp8",
         ),
-        ({"devices": (Device("cuda", 0), Device("cuda", 1))}, "one device"),
+        (
+            {"devices": (Device("cuda", 0),), "tensor_parallel_size": 2},
+            "--tensor-parallel-size 2 needs as many --devices, not 1",
+        ),
+        (
+            {"devices": (Device("cuda", 0), Device("cuda", 1)), "tensor_parallel_size": 1},
+            "--tensor-parallel-size 1 needs as many --devices, not 2",
+        ),
+        ({"tensor_parallel_size": 2, "enable_lora": True}, "--enable-lora.* --tensor-parallel-size"),
         ({"devices": (Device("npu", 0),)}, "supports cuda, cpu"),
         ({"options": {"thread": "2"}}, "'thread'.*kv_cache_memory.*threads"),
         ({"options": {"threads": "0"}}, "threads='0'"),

@@ -20,13 +20,14 @@ from fllm_backends.torch.fused import layers, lm_head
 from fllm_backends.torch.fused.arrays import ArgmaxState, Batch, Integers, ModelShape, Scratch
 from fllm_backends.torch.fused.formats import GROUP, PANEL
 from fllm_backends.torch.fused.kernel_threads import KernelThreads
-from fllm_backends.torch.fused.layer_packing import LayerPacker, PaddedSizes, padded, shared_experts
+from fllm_backends.torch.fused.layer_packing import LayerPacker, OwnParts, PaddedSizes, padded, shared_experts
 from fllm_backends.torch.fused.matmul import PLANES_15_BIT, ROWS
 from fllm_backends.torch.fused.packing import Floats
 from fllm_backends.torch.fused.pages import PagePlaces, tile_rows, tiles, tokens_per_tile
 from fllm_backends.torch.fused.simd_kernels import SCALES, Activation
 from fllm_backends.torch.fused.target import targets
 from fllm_backends.torch.model import Weights
+from fllm_backends.torch.ranks import ALONE, Ranks
 
 MAX_GROWTH = 1.5
 """How many times the weights may become by padding."""
@@ -49,16 +50,25 @@ class FusedLM:
     cache_dtype = torch.float16
     block_multiple = PANEL
 
-    def __init__(self, a: Architecture, weights: Weights, *, threads: int, max_positions: int) -> None:
-        packer = LayerPacker(a, threads)
+    def __init__(
+        self,
+        a: Architecture,
+        weights: Weights,
+        *,
+        threads: int,
+        max_positions: int,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        packer = LayerPacker(a, threads, ranks)
         self.architecture = a
         self.vocab_size = a.vocab_size
         self._sizes = sizes = packer.sizes
-        self.kv_shapes = (KVShape(a.kv_heads, sizes.head_dim, sizes.head_dim),) * len(a.layers)
+        self._own = own = packer.own
+        self.kv_shapes = (KVShape(len(own.kv_heads), sizes.head_dim, sizes.head_dim),) * len(a.layers)
         self.device = torch.device("cpu")
         self._threads = threads
         self._kernel_threads = KernelThreads(threads)
-        self._shape = _model_shape(a, sizes)
+        self._shape = _model_shape(a, sizes, own)
         self._layers = packer.pack_layers(weights.layers)
         self._norm = packer.pack_norm(weights.norm)
         head = packer.pack_head(weights.head)
@@ -96,22 +106,27 @@ class FusedLM:
         They are divided by `Architecture.residual_scale`, so that outputs of layers are just added to them.
         """
         a = self.architecture
-        x = np.empty((len(token_ids), self._sizes.hidden), np.float32)
-        lm_head.embed(token_ids.numpy(), self._embedding, x)
+        x = self._embed(token_ids.numpy())
         if a.embedding_scale != a.residual_scale:
             x *= np.float32(a.embedding_scale / a.residual_scale)
-        keys, values = self._pages(cache)
-        arrays = self._batch(batch, cache.block_size // PANEL)
-        self._run(
-            layers.forward, self._shape, self._layers, arrays, x, keys, values, self._scratch_for(len(x))
-        )
+        self._run_layers(x, self._batch(batch, cache.block_size // PANEL), *self._pages(cache))
         return torch.from_numpy(x)
+
+    def _embed(self, token_ids: Integers) -> Floats:
+        x = np.empty((len(token_ids), self._sizes.hidden), np.float32)
+        lm_head.embed(token_ids, self._embedding, x)
+        return x
+
+    def _run_layers(
+        self, x: Floats, batch: Batch, keys: NDArray[np.uint16], values: NDArray[np.uint16]
+    ) -> None:
+        """Run all layers over ``x`` in place. Keys and values are those of `_pages`."""
+        scratch = self._scratch_for(len(x))
+        self._run(layers.forward, self._shape, self._layers, batch, x, keys, values, scratch)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return [rows, vocabulary] float32 logits of [rows, hidden] states."""
-        a, out = self.architecture, np.empty((len(hidden), self._sizes.vocabulary), np.float32)
-        self._run_head(lm_head.logits, hidden, out)
-        logits = torch.from_numpy(out)[:, : self.vocab_size].contiguous()
+        a, logits = self.architecture, self._project(hidden)[:, : self.vocab_size].contiguous()
         if a.logit_scale != 1.0:
             logits *= a.logit_scale
         if a.logit_softcap is not None:
@@ -129,6 +144,11 @@ class FusedLM:
         chosen: list[int] = tokens.min(axis=0).tolist()
         return chosen
 
+    def _project(self, hidden: Tensor) -> Tensor:
+        out = np.empty((len(hidden), len(self._own.vocabulary)), np.float32)
+        self._run_head(lm_head.logits, hidden, out)
+        return torch.from_numpy(out)
+
     def _run_head(self, kernel: Callable[..., None], hidden: Tensor, out: Any) -> None:
         x = hidden.contiguous().numpy()
         self._run(kernel, self._shape.eps, self._norm, self._head, x, out, self._scratch_for(len(x)))
@@ -145,7 +165,7 @@ class FusedLM:
         """
         a, dim = self.architecture, self._sizes.head_dim
         keys, values = (array.reshape(len(a.layers), -1).view(np.uint16) for array in cache.arrays())
-        shape = len(a.layers), -1, a.kv_heads
+        shape = len(a.layers), -1, len(self._own.kv_heads)
         return keys.reshape(*shape, dim, PANEL), values.reshape(*shape, PANEL, dim)
 
     def _batch(self, batch: AttentionBatch, pages: int) -> Batch:
@@ -178,8 +198,8 @@ class FusedLM:
         return Scratch._make([*(array[:tokens] for array in self._scratch[:own]), *self._scratch[own:]])
 
     def _allocate_scratch(self, tokens: int) -> Scratch:
-        a, threads, sizes = self.architecture, self._threads, self._sizes
-        heads = a.heads * sizes.head_dim
+        a, threads, sizes, own = self.architecture, self._threads, self._sizes, self._own
+        heads = len(own.heads) * sizes.head_dim
         queries = tile_rows(a.heads, a.kv_heads)
         experts, per_token = _experts(a)
         slots = tokens * per_token
@@ -192,17 +212,17 @@ class FusedLM:
             hidden_scales=floats(tokens, sizes.hidden // GROUP, SCALES),
             attention=np.empty((tokens, heads), np.int8),
             attention_scales=floats(tokens, heads // GROUP, SCALES),
-            inner=np.empty((tokens, sizes.inner), np.int8),
-            inner_scales=floats(tokens, sizes.inner // GROUP, SCALES),
-            qkv=floats(tokens, heads + 2 * a.kv_heads * sizes.head_dim),
+            inner=np.empty((tokens, len(own.inner)), np.int8),
+            inner_scales=floats(tokens, len(own.inner) // GROUP, SCALES),
+            qkv=floats(tokens, heads + 2 * len(own.kv_heads) * sizes.head_dim),
             outputs=floats(tokens if a.post_norm else 0, sizes.hidden),
             router_logits=floats(tokens, a.experts.count + 1 if a.experts else 0),
             chosen=np.zeros((tokens, per_token), np.int64),
             chosen_weights=floats(tokens, per_token),
             expert_hidden=np.empty((slots, PLANES_15_BIT * sizes.hidden), np.int8),
             expert_hidden_scales=floats(slots, sizes.hidden // GROUP, SCALES),
-            expert_inner=np.empty((slots, sizes.expert_inner), np.int8),
-            expert_inner_scales=floats(slots, sizes.expert_inner // GROUP, SCALES),
+            expert_inner=np.empty((slots, len(own.expert_inner)), np.int8),
+            expert_inner_scales=floats(slots, len(own.expert_inner) // GROUP, SCALES),
             slot_tokens=np.zeros(slots, np.int64),
             slot_weights=floats(slots),
             expert_ends=np.zeros(experts, np.int64),
@@ -224,11 +244,11 @@ def _experts(a: Architecture) -> tuple[int, int]:
     return a.experts.count + shared, a.experts.per_token + shared
 
 
-def _model_shape(a: Architecture, sizes: PaddedSizes) -> ModelShape:
+def _model_shape(a: Architecture, sizes: PaddedSizes, own: OwnParts) -> ModelShape:
     padding = a.hidden_size / sizes.hidden
     return ModelShape(
-        heads=a.heads,
-        kv_heads=a.kv_heads,
+        heads=len(own.heads),
+        kv_heads=len(own.kv_heads),
         eps=np.float32(a.norm_eps * padding / a.residual_scale**2),
         output_eps=np.float32(a.norm_eps * padding),
         head_eps=np.float32(a.norm_eps * a.head_dim / sizes.head_dim),

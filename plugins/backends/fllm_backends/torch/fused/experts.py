@@ -34,6 +34,14 @@ def run_experts(team: Any, shape: Any, w: Any, layer: Any, out: Any, add: Any, s
 
     The rows are in ``s`` twice: normalized, and quantized.
     """
+    compute_inner(team, shape, w, layer, s, phase)
+    jobs = team.counters[phase + 2, JOBS]
+    experts_down(w, layer, jobs, out, add, s, team, phase + 5)
+
+
+@kernel(fastmath=False)
+def compute_inner(team: Any, shape: Any, w: Any, layer: Any, s: Any, phase: Any) -> None:
+    """Choose the experts of all rows, and compute their inner values. Phase 2 counts the jobs."""
     rows = s.hidden_scales.shape[0]
     route(s.norm_rows, w.router[w.router_index[layer]], rows, s.router_logits, team, phase)
     choose_experts(shape, rows, s, team, phase + 1)
@@ -42,7 +50,6 @@ def run_experts(team: Any, shape: Any, w: Any, layer: Any, out: Any, add: Any, s
     if rows > 1:
         gather_rows(rows * s.chosen.shape[1], s, team, phase + 3)
     experts_gate_up(shape, w, layer, rows, jobs, s, team, phase + 4)
-    experts_down(w, layer, jobs, out, add, s, team, phase + 5)
 
 
 @kernel()

@@ -19,6 +19,7 @@ from fllm_backends.torch.fused.packing import Floats, PackedMatrix, pack
 from fllm_backends.torch.fused.padding import Places, place, round_up, spread, take, take_norm
 from fllm_backends.torch.fused.panel_memory import PanelMemory
 from fllm_backends.torch.model import Experts, Layer, Linear, Mlp, RMSNorm
+from fllm_backends.torch.ranks import ALONE, Ranks, head_parts, part
 from fllm_backends.torch.weight_matrix import TensorMatrix, WeightMatrix, as_matrix
 
 
@@ -57,6 +58,34 @@ def padded_sizes(a: Architecture) -> PaddedSizes:
     )
 
 
+class OwnParts(NamedTuple):
+    """What a rank computes of the padded sizes of a model."""
+
+    heads: range
+    kv_heads: range
+    hidden: range
+    """Outputs of attention and of MLPs."""
+    inner: range
+    expert_inner: range
+    vocabulary: range
+
+
+def own_parts(a: Architecture, rank: int, size: int) -> OwnParts:
+    """Return the parts of a rank."""
+    sizes = padded_sizes(a)
+    heads, kv_heads = head_parts(a, rank, size)
+    others = (sizes.hidden, sizes.inner, sizes.expert_inner, sizes.vocabulary)
+    return OwnParts(heads, kv_heads, *(part(each, rank, size) for each in others))
+
+
+def can_divide(a: Architecture, size: int) -> bool:
+    """Return whether each of ``size`` ranks can have parts that the kernels compute."""
+    parts = own_parts(a, 0, size)
+    groups = (parts.hidden, parts.inner, parts.expert_inner) if a.experts else (parts.hidden, parts.inner)
+    whole = all(len(each) and len(each) % GROUP == 0 for each in groups)
+    return whole and len(parts.vocabulary) % PANEL == 0 and a.qk_norm != "full"
+
+
 def shared_experts(shape: ExpertShape) -> int:
     """Return the number of experts of the others' size that make up the shared one."""
     return -(-shape.shared_intermediate_size // shape.intermediate_size)
@@ -65,18 +94,25 @@ def shared_experts(shape: ExpertShape) -> int:
 class LayerPacker:
     """Packs a model. It keeps the packed matrices, since the kernels hold their addresses."""
 
-    def __init__(self, a: Architecture, threads: int) -> None:
+    def __init__(self, a: Architecture, threads: int, ranks: Ranks = ALONE) -> None:
+        """Pack a model, or a rank's part of the rows of each matrix. All columns are kept."""
         self._a = a
         self._threads = threads
         self.packed: list[PackedMatrix] = []
         self._memory = PanelMemory()
         self.sizes = sizes = padded_sizes(a)
+        self.own = own = own_parts(a, ranks.rank, ranks.size)
         self._hidden = spread(1, a.hidden_size, sizes.hidden)
         self._head = spread(1, a.head_dim, sizes.head_dim, _rotation_order(a))
-        self._queries = spread(a.heads, a.head_dim, sizes.head_dim, _rotation_order(a))
-        self._keys = spread(a.kv_heads, a.head_dim, sizes.head_dim, _rotation_order(a))
         self._heads = spread(a.heads, a.head_dim, sizes.head_dim)
-        values = spread(a.kv_heads, a.head_dim, sizes.head_dim)
+        heads, kv_heads = (
+            slice(each.start * sizes.head_dim, each.stop * sizes.head_dim)
+            for each in (own.heads, own.kv_heads)
+        )
+        order = _rotation_order(a)
+        self._queries = spread(a.heads, a.head_dim, sizes.head_dim, order)[heads]
+        self._keys = spread(a.kv_heads, a.head_dim, sizes.head_dim, order)[kv_heads]
+        values = spread(a.kv_heads, a.head_dim, sizes.head_dim)[kv_heads]
         self._qkv = _consecutive(
             (self._queries, a.heads * a.head_dim),
             (self._keys, a.kv_heads * a.head_dim),
@@ -85,7 +121,7 @@ class LayerPacker:
 
     def pack_head(self, weight: Tensor | WeightMatrix) -> PackedMatrix:
         """Pack the output head or the embedding: [vocabulary, hidden]. No padded token is ever likely."""
-        rows = spread(1, self._a.vocab_size, self.sizes.vocabulary)
+        rows = _take(spread(1, self._a.vocab_size, self.sizes.vocabulary), self.own.vocabulary)
         bias = np.where(rows < 0, np.float32(-np.inf), np.float32(0))
         return pack(place(as_matrix(weight), rows, self._hidden), bias, self._memory)
 
@@ -163,25 +199,27 @@ class LayerPacker:
     def _parts(self, layer: Layer) -> Iterator[_Part]:
         """Yield the matrices of a layer: queries, keys and values, output, gates and downs in turn."""
         yield layer.qkv, self._qkv, self._hidden
-        yield layer.output, self._hidden, self._heads
+        yield layer.output, _take(self._hidden, self.own.hidden), self._heads
         if isinstance(layer.mlp, Mlp):
-            yield from self._mlp(layer.mlp, spread(1, self._a.intermediate_size, self.sizes.inner))
+            inner = spread(1, self._a.intermediate_size, self.sizes.inner)
+            yield from self._mlp(layer.mlp, inner, self.own.inner)
             return
         assert self._a.experts, "a layer with experts needs their shape"
         size, padded = self._a.experts.intermediate_size, self.sizes.expert_inner
         for mlp in layer.mlp.experts:
-            yield from self._mlp(mlp, spread(1, size, padded))
+            yield from self._mlp(mlp, spread(1, size, padded), self.own.expert_inner)
         if layer.mlp.shared:
             total = self._a.experts.shared_intermediate_size
             for start in range(0, total, size):
                 inner = spread(1, min(size, total - start), padded)
-                yield from self._mlp(layer.mlp.shared, np.where(inner < 0, -1, inner + start))
+                inner = np.where(inner < 0, -1, inner + start)
+                yield from self._mlp(layer.mlp.shared, inner, self.own.expert_inner)
 
-    def _mlp(self, mlp: Mlp, inner: Places) -> Iterator[_Part]:
+    def _mlp(self, mlp: Mlp, inner: Places, own: range) -> Iterator[_Part]:
         """Yield the matrices of an MLP, or of the part of one that computes these inner values."""
         size = mlp.down.weight.shape[1]
-        yield mlp.gate_up, _consecutive((inner, size), (inner, size)), self._hidden
-        yield mlp.down, self._hidden, inner
+        yield mlp.gate_up, _consecutive(*2 * [(_take(inner, own), size)]), self._hidden
+        yield mlp.down, _take(self._hidden, self.own.hidden), inner
 
 
 _Part: TypeAlias = tuple[Linear, Places, Places]
@@ -199,10 +237,14 @@ def _rotation_order(a: Architecture) -> Places:
 def _consecutive(*parts: tuple[Places, int]) -> Places:
     """Return the places of parts that follow each other, with the number of rows of each."""
     places, start = [], 0
-    for part, rows in parts:
-        places.append(np.where(part < 0, -1, part + start))
+    for own, rows in parts:
+        places.append(np.where(own < 0, -1, own + start))
         start += rows
     return np.concatenate(places)
+
+
+def _take(places: Places, own: range) -> Places:
+    return places[own.start : own.stop]
 
 
 def _concatenate(matrices: list[PackedMatrix]) -> PackedMatrix:

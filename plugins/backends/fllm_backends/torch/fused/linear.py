@@ -124,6 +124,13 @@ class PackedProduct:
         return torch.from_numpy(out)[:, : self.outputs]
 
 
+def compile_products(threads: KernelThreads) -> None:
+    """Compile the kernels of all products, or load those that an earlier start has compiled."""
+    product = PackedProduct(torch.zeros(PANEL, GROUP), None, threads)
+    product.multiply(torch.zeros(1, GROUP))
+    product.multiply_jobs(torch.zeros(1, GROUP), expert_jobs([1]))
+
+
 class PackedLinear(nn.Module):
     """Replaces an `nn.Linear`. Its ``weight`` is empty: some classes read the dtype of a layer from it."""
 

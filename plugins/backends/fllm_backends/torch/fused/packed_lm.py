@@ -13,6 +13,7 @@ from fllm_backends.torch.fused.kernel_threads import KernelThreads
 from fllm_backends.torch.fused.linear import PackedProduct
 from fllm_backends.torch.fused.matmul import PLANES_8_BIT, PLANES_15_BIT
 from fllm_backends.torch.model import CausalLM, Experts, Layer, Linear, Mlp, Weights
+from fllm_backends.torch.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +30,16 @@ class PackedMatrixLinear(Linear):
 class PackedLM(CausalLM):
     """`CausalLM` with packed matrices of 4 to 8 bits, as in `FusedLM`. Other operations are in float32."""
 
-    def __init__(self, a: Architecture, weights: Weights, threads: int) -> None:
+    def __init__(self, a: Architecture, weights: Weights, threads: int, ranks: Ranks = ALONE) -> None:
         self._threads = KernelThreads(threads)
         self._packed_head = PackedProduct(weights.head, None, self._threads)
         layers = _PackedLayers(weights, self._threads)
         # The head of the base class is not used.
-        super().__init__(a, replace(weights, layers=layers, head=weights.embedding))
+        super().__init__(a, replace(weights, layers=layers, head=weights.embedding), ranks)
 
     def compile(self) -> None:
         """Compile the kernels, or load those that an earlier start has compiled."""
-        self.logits(torch.zeros(1, self.architecture.hidden_size))
+        self._project(torch.zeros(1, self.architecture.hidden_size))
 
     def _project(self, hidden: Tensor) -> Tensor:
         return self._packed_head.multiply(hidden)

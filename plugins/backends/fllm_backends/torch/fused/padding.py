@@ -63,6 +63,7 @@ def place(matrix: WeightMatrix, rows: Places, columns: Places) -> WeightMatrix:
         tuple(
             PlacedMatrix(part, np.where(own < 0, -1, own - start), columns)
             for part, own, start in zip(matrix.parts, parts, starts, strict=True)
+            if len(own)
         )
     )
 

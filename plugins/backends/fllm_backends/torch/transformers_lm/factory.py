@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from itertools import count
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -14,9 +15,14 @@ from fllm.containment import mapped
 from fllm.errors import ModelError, format_error
 from fllm.values import Progress
 from fllm_backends.torch.lazy_weights import NamedWeights, read_parameters
+from fllm_backends.torch.ranks import Ranks
 from fllm_backends.torch.transformers_lm.decoder import TransformersLM
 from fllm_backends.torch.transformers_lm.loading import load_model, random_model
 from fllm_backends.torch.transformers_lm.model_class import TransformersModel
+from fllm_backends.torch.transformers_lm.plan import DividedModel
+
+if TYPE_CHECKING:
+    from fllm_backends.torch.transformers_lm.packed_modules import Packable
 
 TASK = "Loading weights"
 
@@ -30,15 +36,17 @@ def transformers_decoder(
     seed: int,
     threads: int | None,
     progress: Callable[[Progress], None],
+    ranks: Ranks | None = None,
 ) -> TransformersLM:
     """Load the model's weights and create its decoder; without weights, with random ones.
 
-    With ``threads``, linear layers and experts are computed on packed weights, by this number.
+    With ``threads``, linear layers and experts are computed on packed weights, by this number. With
+    ``ranks``, the decoder is this rank's part.
 
     Raise `ModelError` if its class can't be served, see also `check_class`.
     """
     if weights is None:
-        loaded = random_model(model, device, dtype, seed)
+        loaded = random_model(model, torch.device("cpu") if ranks else device, dtype, seed)
     else:
         loaded = load_model(model, weights, dtype)
     total, done = len(list(loaded.parameters())), count(1)
@@ -47,22 +55,36 @@ def transformers_decoder(
         progress(Progress(TASK, min(next(done), total), total))
 
     progress(Progress(TASK, 0, total))
+    parts: list[Packable] = []
+    if threads is not None:
+        from fllm_backends.torch.transformers_lm.packed_modules import pack_modules, packable
+
+        parts += packable(loaded)
+    divided = None
+    if ranks:
+        divided = DividedModel(loaded, ranks, packed=[part.module for part in parts])
+        divided.cut()
     with ExitStack() as stack:
         kernels = None
         if threads is not None:
             from fllm_backends.torch.fused.jit import compile_lock
             from fllm_backends.torch.fused.kernel_threads import KernelThreads
+            from fllm_backends.torch.fused.linear import compile_products
             from fllm_backends.torch.fused.paged_attention import KernelAttention
-            from fllm_backends.torch.transformers_lm.packed_modules import pack_modules
 
             stack.enter_context(compile_lock())
             team = KernelThreads(threads)
-            pack_modules(loaded, team, advance)
+            pack_modules(parts, team, advance)
             kernels = KernelAttention(team)
             kernels.compile()
+            if divided:
+                compile_products(team)
         read_parameters(loaded, device, advance)
         progress(Progress(TASK, total, total))
         moved: PreTrainedModel = nn.Module.to(loaded, device)
+        if divided:
+            divided.connect()
+            stack.close()  # a rank that waits for the lock can't run a token with this one
         # It runs one token, which fails if its code does.
         with mapped(
             lambda error: ModelError(f"{model.name} can't be served: its code fails: {format_error(error)}"),

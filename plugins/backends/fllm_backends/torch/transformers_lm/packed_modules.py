@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
@@ -27,37 +27,43 @@ _AFTER_ATTENTION_OR_GATE = ("o_proj", "out_proj", "down_proj", "c_proj", "dense_
 """Names of layers whose input does not come from a norm, and so has no large channels."""
 
 
-def pack_modules(model: nn.Module, threads: KernelThreads, on_packed: Callable[[], None]) -> None:
-    """Replace the linear layers and the experts of a model in float32 on a CPU; free their weights.
+def pack_modules(parts: Iterable[Packable], threads: KernelThreads, on_packed: Callable[[], None]) -> None:
+    """Replace linear layers and experts in float32 on a CPU, see `packable`; free their weights.
 
     Weights that are not read yet are read a few rows at a time, see `LazyTensor`. They are rounded to 8 bits
     unless fewer hold them exactly. ``on_packed`` is called after each matrix.
     """
     ALL_EXPERTS_FUNCTIONS.register(EXPERTS, run_experts)
     with ThreadPoolExecutor(threads.count) as pool:
-        for _ in pool.map(lambda part: part.pack(threads), packable(model)):
+        for _ in pool.map(lambda part: part.pack(threads), parts):
             on_packed()
 
 
 class Packable(NamedTuple):
     """A linear layer, or the experts of a layer."""
 
-    weights: list[Tensor]
+    module: nn.Module
     pack: Callable[[KernelThreads], None]
+
+    @property
+    def weights(self) -> list[Tensor]:
+        """The matrices."""
+        if isinstance(self.module, nn.Linear | Conv1D):
+            return [self.module.weight]
+        return [each for each in self.module.parameters(recurse=False) if each.ndim > 2]
 
 
 def packable(model: nn.Module) -> Iterator[Packable]:
     """Yield what can be packed."""
     for parent in list(model.modules()):
         if _is_experts(parent):
-            weights: list[Tensor] = [each for each in parent.parameters(recurse=False) if each.ndim > 2]
-            yield Packable(weights, partial(_pack_experts, parent))
+            yield Packable(parent, partial(_pack_experts, parent))
             continue
         for name, child in parent.named_children():
             if name in _READ_AS_TENSORS:
                 continue
             if isinstance(child, nn.Linear | Conv1D) and min(child.weight.shape) >= MIN_SIZE:
-                yield Packable([child.weight], partial(_pack_linear, parent, name, child))
+                yield Packable(child, partial(_pack_linear, parent, name, child))
 
 
 def _pack_linear(parent: nn.Module, name: str, linear: nn.Linear | Conv1D, threads: KernelThreads) -> None:
@@ -77,7 +83,7 @@ def run_experts(experts: Any, hidden: Tensor, chosen: Tensor, weights: Tensor) -
     jobs = expert_jobs(sorted_experts.bincount(minlength=experts.num_experts).tolist())
     x = experts.packed_up.multiply_jobs(hidden[tokens], jobs)
     x = experts._apply_gate(x) if experts.has_gate else experts.act_fn(x)
-    x = experts.packed_down.multiply_jobs(x, jobs)
+    x = experts.join_outputs(experts.packed_down.multiply_jobs(experts.join_inner(x), jobs))
     if experts.has_post_expert_norm:
         x = experts.post_expert_norm(x)
     x = x * weights.flatten()[order, None]
@@ -102,4 +108,9 @@ def _pack_experts(experts: Any, threads: KernelThreads) -> None:
             experts, packed, PackedProduct(stacked(matrices), bias, threads, planes, experts=len(matrices))
         )
         delattr(experts, name)
+    experts.join_inner = experts.join_outputs = _same  # until ranks exchange them
     experts.config._experts_implementation = EXPERTS
+
+
+def _same(x: Tensor) -> Tensor:
+    return x

@@ -11,7 +11,7 @@ from torch import nn
 
 from fllm_backends.torch.fused.kernel_threads import KernelThreads
 from fllm_backends.torch.fused.linear import PackedLinear
-from fllm_backends.torch.transformers_lm.packed_modules import pack_modules
+from fllm_backends.torch.transformers_lm.packed_modules import pack_modules, packable
 
 IDS = torch.tensor([[(7 * i * i + 3 * i + 11) % 140 + 12 for i in range(40)]])
 SIMILARITY = 0.998
@@ -27,7 +27,7 @@ def test_logits_are_nearly_the_same(name: str) -> None:
     with torch.inference_mode():
         expected = model(input_ids=IDS, use_cache=False).logits
         packed = copy.deepcopy(model)
-        pack_modules(packed, KernelThreads(2), lambda: None)
+        pack_modules(packable(packed), KernelThreads(2), lambda: None)
         actual = packed(input_ids=IDS, use_cache=False).logits
     assert torch.cosine_similarity(expected[0], actual[0]).median() > SIMILARITY
     assert any(isinstance(module, PackedLinear) for module in packed.modules())
@@ -46,7 +46,7 @@ def test_classes_that_read_the_weights_of_a_layer_themselves_still_can(
     ids = IDS[:, :8]
     with torch.inference_mode():
         expected = model(input_ids=ids).logits
-        pack_modules(model, KernelThreads(1), lambda: None)
+        pack_modules(packable(model), KernelThreads(1), lambda: None)
         actual = model(input_ids=ids).logits
     assert isinstance(model.lm_head, PackedLinear)
     assert torch.cosine_similarity(expected[0], actual[0]).median() > 0.99

@@ -1,0 +1,1 @@
+"""Tensor parallelism: a model whose weights are divided among several processes."""
