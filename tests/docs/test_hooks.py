@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import os
 import re
 import sys
 from array import array
@@ -23,11 +24,14 @@ from fllm import (
     Backend,
     BackendConfig,
     BackendContext,
+    ConfigError,
     GenerateRequest,
     GrammarContext,
     MetricsContext,
     ModelCard,
     ParserContext,
+    Placement,
+    PlacementContext,
     PluginConfig,
     Reasoning,
     RequestError,
@@ -44,7 +48,7 @@ from fllm.constraints import AnyOf, ConstString, Regex
 from fllm.pipeline.request_tracker import RequestTracker
 from fllm.plugins import hooks
 from fllm.plugins.loader import Plugins, load_plugins
-from fllm.testing import ReasoningParserContract, ToolParserContract, parse
+from fllm.testing import PlacementContract, ReasoningParserContract, ToolParserContract, parse
 
 DIRECTORY = DOCS / "hooks"
 INDEX = (DIRECTORY / "README.md").read_text()
@@ -143,6 +147,33 @@ def test_the_abacus_backend_has_its_device_and_counts(load: Load) -> None:
     options = {"beads": "2"}
     backend = backends.load("abacus")(BackendConfig(model="somewhere", options=options), BackendContext())
     assert generate(backend, [7, 8]) == ([10, 12, 14, 16], "length")
+
+
+def test_the_ssh_placement_starts_engines_on_another_machine(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = tmp_path / "bin" / "ssh"
+    fake.parent.mkdir()
+    fake.write_text('#!/bin/sh\necho "$1" >> "$0.hosts"\nexec sh -c "exec $2"\n')
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{fake.parent}:{os.environ['PATH']}")
+    factory = load("ssh_placement.py").placements.load("ssh")
+
+    class Checked(PlacementContract):
+        timeout = 30.0
+
+        @classmethod
+        def placement(cls) -> Placement:
+            return factory(PlacementContext(options={"host": "gpu2"}))
+
+    try:
+        Checked().test_an_engine_that_is_placed_answers()
+        Checked().test_kill_ends_the_engine()
+    finally:
+        Checked.teardown_class()
+    assert Path(f"{fake}.hosts").read_text().split() == ["gpu2", "gpu2"]
+    with pytest.raises(ConfigError, match=r"--placement-option host=...: this option is required"):
+        factory(PlacementContext())
 
 
 def test_the_tool_parser_finds_a_call_and_satisfies_its_contract(load: Load) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import rich_click as click
 from support.certificates import certificate
+from support.paths import SUPPORT
 
 from fllm import BackendConfig, BackendEntry, ConfigError, Device, Entry, MetricsConfig
-from fllm.config import Autoscaling, Speculation
+from fllm.config import Autoscaling, EngineNetwork, Speculation
 from fllm.model.source import DEFAULT_NAME
 from fllm.plugins.registry import Registry
 from fllm_api.cli.param_types import plugin_config, plugins_of
@@ -380,3 +383,83 @@ def test_the_certificate_comes_from_its_files(tmp_path: Path) -> None:
     assert tls is not None
     assert tls.context.verify_mode == ssl.CERT_REQUIRED
     assert settings().server.tls is None
+
+
+class TestPlacement:
+    """The options of placements, and of the connections of their engines."""
+
+    REMOTE = ("--plugin", str(SUPPORT / "remote_placement.py"), "--placement", "remote")
+
+    def test_the_default_is_this_machine(self) -> None:
+        made = settings()
+        assert (made.backend_config.placement, made.backend_config.placement_options) == ("local", {})
+        assert made.engine_network == EngineNetwork()
+
+    def test_options_reach_the_placement_and_its_connections(self, tmp_path: Path) -> None:
+        certfile, keyfile = certificate(tmp_path)
+        made = settings(
+            *self.REMOTE,
+            *("--placement-option", "node=b", "--placement-option", "address=10.0.0.1"),
+            *("--engine-listen", "[::1]:0", "--engine-advertise", "gateway:7000", "--engine-tls"),
+            *("--engine-certfile", str(certfile), "--engine-keyfile", str(keyfile)),
+        )
+        assert made.backend_config.placement == "remote"
+        assert made.backend_config.placement_options == {"node": "b", "address": "10.0.0.1"}
+        assert made.engine_network == EngineNetwork(
+            listen=("::1", 0),
+            advertise=("gateway", 7000),
+            tls=True,
+            certfile=str(certfile),
+            keyfile=str(keyfile),
+        )
+        assert settings(*self.REMOTE, "--engine-advertise", "::1".join("[]")).engine_network.advertise == (
+            "::1",
+            None,
+        )
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (("--placement-option", "nod=b"), "'nod': there is no such option; did you mean 'node'"),
+            (("--no-engine-process",), "does not run in a process of its own"),
+            (
+                ("--backend", "openai", "--backend-option", "url=http://a"),
+                "does not run in a process of its own",
+            ),
+            (("--engine-keyfile", __file__), "--engine-keyfile requires --engine-certfile"),
+            (("--engine-certfile", __file__), f"--engine-certfile {__file__}"),
+        ],
+    )
+    def test_a_wrong_option_is_an_error(self, arguments: tuple[str, ...], message: str) -> None:
+        with pytest.raises(ConfigError, match=re.escape(message)):
+            settings(*self.REMOTE, *arguments)
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [("--engine-tls",), ("--engine-listen", "0.0.0.0:1"), ("--engine-advertise", "gateway")],
+    )
+    def test_options_of_connections_are_an_error_without_any(self, arguments: tuple[str, ...]) -> None:
+        with pytest.raises(
+            ConfigError, match=f"^{arguments[0]}: engines of --placement local do not connect"
+        ):
+            settings(*arguments)
+
+    @pytest.mark.parametrize(
+        ("option", "value"),
+        [
+            ("--engine-listen", "gateway"),
+            ("--engine-listen", "gateway:x"),
+            ("--engine-listen", "gateway:65536"),
+            ("--engine-listen", "::1:7000"),
+            ("--engine-listen", ":7000"),
+            ("--engine-advertise", ""),
+            ("--engine-advertise", "a b:1"),
+        ],
+    )
+    def test_an_address_is_a_host_and_a_port(self, option: str, value: str) -> None:
+        with pytest.raises(click.UsageError, match=r"is not HOST.*such as 10\.0\.0\.1:7000"):
+            settings(*self.REMOTE, option, value)
+
+    def test_an_unknown_placement_is_an_error_with_a_suggestion(self) -> None:
+        with pytest.raises(click.UsageError, match="did you mean 'local'"):
+            settings("--placement", "locale")

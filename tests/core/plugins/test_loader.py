@@ -143,6 +143,14 @@ BROKEN = {
         f"{HOOK}def fllm_backends(): yield fllm.BackendEntry('half', 'm:a', options={{'a': int}})",
         "options of 'half' must be a class derived from msgspec.Struct, not {'a': <class 'int'>}",
     ),
+    "a placement that is a bare entry": (
+        f"{HOOK}def fllm_placements(): yield fllm.Entry('half', 'm:a')",
+        "not PlacementEntry(",
+    ),
+    "options of a placement that are no Struct": (
+        f"{HOOK}def fllm_placements(): yield fllm.PlacementEntry('half', 'm:a', options=int)",
+        "options of 'half' must be a class derived from msgspec.Struct, not <class 'int'>",
+    ),
     "options of a type that is nowhere": (
         "import msgspec\nclass O(msgspec.Struct):\n    a: 'Nowhere'\n"
         f"{HOOK}def fllm_backends(): yield fllm.BackendEntry('half', 'm:a', options=O)",

@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from support.distributions import install, one_parser
 from support.http_server import run
+from support.paths import SUPPORT
+
+from fllm_api.cli.plugins.show import show as show_command
 
 OPTIONS = """
 from typing import Annotated
@@ -89,6 +93,13 @@ def test_our_torch_backend_declares_its_options(site: Path) -> None:
     [found] = shown(site, "torch")
     assert {option["name"] for option in found["offers"][0]["options"]} >= {"kv_cache_memory", "threads"}
     assert found["summary"].startswith("An OpenAI-compatible")
+
+
+def test_the_options_of_a_placement_are_shown() -> None:
+    plugin = str(SUPPORT / "remote_placement.py")
+    output = CliRunner().invoke(show_command, ["remote", "--plugin", plugin], catch_exceptions=False).output
+    assert "--placement-option" in output
+    assert "node" in output
 
 
 def test_an_entry_is_shown_alone_with_its_conflicts(site: Path) -> None:

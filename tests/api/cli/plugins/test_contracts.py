@@ -1,0 +1,59 @@
+"""Checks of placements: opened first, then the contract."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fllm.plugins.loader import Plugins
+from fllm_api.cli.plugins.contracts import CheckOptions, check_plugin
+from fllm_api.cli.plugins.targets import resolve_targets
+
+PLUGIN = """
+import fllm
+
+class Placement:
+    server_address = None
+
+    def __init__(self, context):
+        self.options = context.options
+
+    async def open(self):
+        if "cluster" not in self.options:
+            raise fllm.UserError("name a cluster")
+        if self.options["cluster"] == "broken":
+            raise KeyError("cluster")
+
+    async def place(self, launch):
+        raise fllm.BackendUnavailable("no room")
+
+    async def close(self):
+        pass
+
+@fllm.hookimpl
+def fllm_placements():
+    yield fllm.PlacementEntry("{name}", "{name}:Placement", "A cluster.")
+"""
+
+
+def checked(tmp_path: Path, name: str, **options: str) -> Sequence[tuple[str, str]]:
+    file = tmp_path / f"{name}.py"
+    file.write_text(PLUGIN.replace("{name}", name))
+    [target] = resolve_targets(str(file), Plugins())
+    results = check_plugin(target, CheckOptions(placement_options=options))
+    return [(each.check, each.outcome) for each in results if each.part]
+
+
+def test_a_placement_that_lacks_an_option_is_skipped(tmp_path: Path) -> None:
+    assert checked(tmp_path, "placement_a") == [("loads without errors", "passed"), ("opens", "skipped")]
+
+
+def test_a_placement_that_can_not_be_opened_fails(tmp_path: Path) -> None:
+    found = checked(tmp_path, "placement_b", cluster="broken")
+    assert found == [("loads without errors", "passed"), ("opens", "failed")]
+
+
+def test_a_placement_that_opens_is_tested_with_the_contract(tmp_path: Path) -> None:
+    found = dict(checked(tmp_path, "placement_c", cluster="here"))
+    assert (found["opens"], found["kill ends the engine"]) == ("passed", "failed")
+    assert found["a placement that was not opened can be closed"] == "passed"
