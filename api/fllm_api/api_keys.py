@@ -13,6 +13,8 @@ from pathlib import Path
 from fllm.errors import ConfigError
 
 MAX_OWNER_LENGTH = 64
+OWNER = "owner:"
+"""Prefix of the client names of owners."""
 
 _VISIBLE_ASCII = re.compile(r"[!-~]+")
 """The characters of keys and owners. RFC 6750 allows fewer for a token; no other can be typed reliably."""
@@ -34,6 +36,7 @@ class ApiKeys:
         self._from_options = self._named((None, _checked(key, f"{option}: a key")) for key in keys)
         self._from_file: dict[bytes, str] = {}
         self._file: Path | None = None
+        self._name_secret: bytes | None = None
 
     def load(self, file: Path) -> None:
         """Replace the keys from a file. Raise `ConfigError` if it is unreadable, invalid or empty."""
@@ -50,14 +53,21 @@ class ApiKeys:
         """Whether requests need a key. This never changes: a file without keys is not loaded."""
         return bool(self._from_options or self._from_file)
 
+    def keep_names(self, secret: bytes) -> None:
+        """Name clients by this secret, so that their names are the same in a later process that has it."""
+        self._name_secret = secret
+
     def client(self, key: bytes) -> str | None:
-        """Return the client name of a key, stable until the process ends, or ``None`` for an unknown key.
+        """Return the client name of a key, or ``None`` for an unknown key.
 
         It is ``owner:`` and the owner's name, which all keys of an owner share, or ``key:`` and a part of the
-        key's hash.
+        key's hash, which is stable until the process ends. See also `keep_names`.
         """
         digest = self._hash(key)
-        return self._from_file.get(digest) or self._from_options.get(digest)
+        name = self._from_file.get(digest) or self._from_options.get(digest)
+        if name is None or self._name_secret is None or name.startswith(OWNER):
+            return name
+        return f"key:{hashlib.blake2b(key, key=self._name_secret, digest_size=8).hexdigest()}"
 
     def reload(self) -> None:
         """Read the file again; if that fails, keep the present keys and log why."""
@@ -82,7 +92,9 @@ class ApiKeys:
     def _named(self, keys: Iterable[tuple[str | None, str]]) -> dict[bytes, str]:
         """Return client names by the hashes of keys, from keys with their owners."""
         hashed = ((owner, self._hash(key.encode())) for owner, key in keys)
-        return {digest: f"owner:{owner}" if owner else f"key:{digest.hex()[:16]}" for owner, digest in hashed}
+        return {
+            digest: f"{OWNER}{owner}" if owner else f"key:{digest.hex()[:16]}" for owner, digest in hashed
+        }
 
     def _hash(self, key: bytes) -> bytes:
         return hashlib.blake2b(key, key=self._secret, digest_size=32).digest()

@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
+from fllm.batching.kv_offload import load_secret
 from fllm.errors import ConfigError
 from fllm.interfaces import MetricsContext
 from fllm.plugins.loader import Plugins
@@ -61,7 +64,14 @@ def create_server_state(
         config=first.metrics,
         model_names=tuple(names) if started is None else (),
     )
-    return ServerState(config=first.server, plugins=plugins, collectors=plugins.collectors(metrics))
+    state = ServerState(config=first.server, plugins=plugins, collectors=plugins.collectors(metrics))
+    directories = [each.settings.backend_config.kv_cache_dir for each in loaders]
+    if (directory := next(filter(None, directories), None)) is None or not first.server.keys.required:
+        return state
+    # Clients keep their salts, or else no block on disk could be found again.
+    secret = load_secret(directory)
+    first.server.keys.keep_names(secret)
+    return replace(state, cache_secret=secret)
 
 
 def create_registry(

@@ -191,6 +191,8 @@ class KVFormat(Struct, frozen=True, kw_only=True):
     """By name, everything that decides which bytes a block has for given tokens: the weights, their
     quantization, the code that computes them, the type and layout of the KV cache. A runner can read the
     blocks of any other that has an equal identity, also in another process."""
+    name: str = ""
+    """Name of the model for people, which identifies nothing."""
 
 
 @runtime_checkable

@@ -499,16 +499,17 @@ class Scheduler:
         sequence.fetch = None
         if (start + len(found)) * size < max(sequence.first_row_end, sequence.computed + 1):
             return
-        table, restored = sequence.block_table, list[tuple[int, Found]]()
+        table = sequence.block_table
+        copied = [(table[index], each) for index, each in enumerate(found, start) if isinstance(each, Found)]
+        if not self._offload.restore(copied, size):
+            return
         for index, each in enumerate(found, start):
-            if isinstance(each, int):
+            if isinstance(each, Found):
+                self._pool.cache(table[index], sequence.block_hashes[index])
+            else:
                 self._pool.ref([each])
                 self._pool.free([table[index]])
                 table[index] = each
-            else:
-                restored.append((table[index], each))
-                self._pool.cache(table[index], sequence.block_hashes[index])
-        self._offload.restore(restored, size)
         sequence.computed = (start + len(found)) * size
 
     def _find_cached(self, sequence: Sequence) -> list[int]:

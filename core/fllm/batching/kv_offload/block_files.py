@@ -10,7 +10,6 @@ from hashlib import blake2b
 from pathlib import Path
 
 from fllm.batching.runner import KVFormat
-from fllm.errors import ConfigError
 
 MAGIC = b"furiosa-llm KV block, version 1\n"
 DESCRIPTION = "description.txt"
@@ -19,27 +18,6 @@ TEMPORARY_SUFFIX = ".tmp"
 _HASH_BYTES = 32
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-
-
-def open_directory(path: str) -> Path:
-    """Return a directory for blocks, which is created if only itself is missing.
-
-    Raise `ConfigError` if it can't be used, or if others can write to it: the server trusts its content.
-    """
-    directory = Path(path)
-    try:
-        directory.mkdir(mode=0o700, exist_ok=True)
-        status = directory.stat()
-        probe = directory / f".{os.getpid()}{TEMPORARY_SUFFIX}"
-        os.close(os.open(probe, _CREATE, 0o600))
-        probe.unlink()
-    except OSError as error:
-        raise ConfigError(f"--kv-cache-dir {path}: {error.strerror}") from error
-    if status.st_uid != os.geteuid():
-        raise ConfigError(f"--kv-cache-dir {path} belongs to the user {status.st_uid}, not to this one")
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise ConfigError(f"--kv-cache-dir {path} can be written by others: run chmod go-w {path}")
-    return directory
 
 
 class BlockFiles:
@@ -55,6 +33,7 @@ class BlockFiles:
         lines = "".join(f"{name}: {value!r}\n" for name, value in sorted(fields.items()))
         self._description = MAGIC + lines.encode() + b"\n"
         self._digest = blake2b(self._description, digest_size=_HASH_BYTES).digest()
+        self._name = f"name: {kv_format.name!r}\n".encode()
         self._root = root
         self._folder = self._digest.hex()[:32]
         """Directory of the model, in the root."""
@@ -124,7 +103,7 @@ class BlockFiles:
         folder.mkdir(mode=0o700, exist_ok=True)
         description = folder.parent / DESCRIPTION
         with suppress(FileExistsError), open(os.open(description, _CREATE, 0o600), "wb") as file:
-            file.write(self._description)
+            file.write(self._description + self._name)
 
     def _header(self, name: str) -> bytes:
         return self._description + bytes.fromhex(name[len(self._folder) :].replace("/", ""))

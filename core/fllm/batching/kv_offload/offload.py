@@ -15,13 +15,15 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from fllm.batching.block_pool import BlockPool
-from fllm.batching.kv_offload.block_files import BlockFiles, open_directory
+from fllm.batching.kv_offload.block_files import BlockFiles
+from fllm.batching.kv_offload.directory import open_directory
 from fllm.batching.kv_offload.disk_index import DiskIndex
 from fllm.batching.kv_offload.disk_tier import DiskTier, Fetch
 from fllm.batching.kv_offload.ram_tier import RamTier
 from fllm.batching.runner import KVFormat, MovesBlocks
 from fllm.config import BackendConfig
-from fllm.errors import ConfigError
+from fllm.containment import contained
+from fllm.errors import ConfigError, format_error
 from fllm.values import CacheChanges, CacheTierStats
 
 log = logging.getLogger("fllm.batching")
@@ -124,10 +126,9 @@ class KVOffload:
                     wanted.append((block, block_hash))
             elif self._disk is not None and block_hash not in self._disk:
                 wanted.append((block, block_hash))
-        if wanted:
-            blocks, hashes = zip(*wanted, strict=True)
-            for block_hash, data in zip(hashes, self._runner.read_blocks(blocks), strict=True):
-                self._put(block_hash, data)
+        copies = self._read([block for block, _ in wanted])
+        for (_, block_hash), data in zip(wanted, copies, strict=False):
+            self._put(block_hash, data)
 
     def fetch(self, block_hashes: Sequence[bytes], pool: BlockPool, block_size: int) -> Fetch:
         """Find the blocks that a sequence needs, and start to read those that only the disk has."""
@@ -162,12 +163,15 @@ class KVOffload:
             return Found(fetched, "disk")
         return None
 
-    def restore(self, found: Sequence[tuple[int, Found]], block_size: int) -> None:
-        """Write what was found into blocks of the KV cache."""
+    def restore(self, found: Sequence[tuple[int, Found]], block_size: int) -> bool:
+        """Write what was found into blocks of the KV cache. Return whether that succeeded."""
         if found:
-            self._runner.write_blocks([block for block, _ in found], [each.data for _, each in found])
-        for _, each in found:
-            self._hits[each.tier] += block_size
+            with contained(self._on_error):
+                self._runner.write_blocks([block for block, _ in found], [each.data for _, each in found])
+                for _, each in found:
+                    self._hits[each.tier] += block_size
+                return True
+        return not found
 
     def save_idle(self, pool: BlockPool) -> None:
         """Queue some blocks for the disk, those of the pool and of RAM, the most recently used first."""
@@ -217,6 +221,15 @@ class KVOffload:
             )
         return tiers
 
+    def _read(self, blocks: list[int]) -> Sequence[bytes]:
+        """Return copies of blocks; none if the runner fails."""
+        with contained(self._on_error):
+            return self._runner.read_blocks(blocks) if blocks else ()
+        return ()
+
+    def _on_error(self, error: BaseException) -> None:
+        log.error("KV blocks can't be copied: %s", format_error(error), exc_info=error)
+
     def _put(self, block_hash: bytes, data: bytes) -> None:
         leaving = [(block_hash, data)] if self._ram is None else self._ram.put(block_hash, data)
         if self._left_ram is not None:
@@ -241,8 +254,8 @@ class KVOffload:
         for block_hash in block_hashes:
             if self._ram is not None and (kept := self._ram.peek(block_hash)) is not None:
                 data = kept
-            elif block := pool.find_cached([block_hash]):
-                [data] = self._runner.read_blocks(block)
+            elif copies := self._read(pool.find_cached([block_hash])):
+                [data] = copies
             else:
                 continue
             if not self._disk.store(block_hash, data):

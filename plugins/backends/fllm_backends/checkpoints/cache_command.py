@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -13,6 +15,7 @@ import rich_click as click
 from msgspec import Struct
 
 from fllm.errors import ConfigError
+from fllm.files import read_bounded
 from fllm_backends.checkpoints.cache import remove
 from fllm_backends.checkpoints.cache_directory import configured_directory
 
@@ -22,6 +25,8 @@ KINDS = {
     "kernels": "compiled kernels",
 }
 """Directories of the cache, and what an entry there is."""
+_MODEL_OF_BLOCKS = re.compile("[0-9a-f]{32}")
+_MAX_DESCRIPTION_BYTES = 4096
 _OLD_WEIGHTS = "float32 weights of an earlier version"
 
 
@@ -41,31 +46,43 @@ def cache() -> None:
     """List and clear extracted tokenizers and compiled kernels. Models of the Hub are in its own cache."""
 
 
+_KV_CACHE_DIR = click.option(
+    "--kv-cache-dir",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    envvar="FURIOSA_LLM_KV_CACHE_DIR",
+    help="Also the KV blocks in this directory of a server.",
+)
+
+
 @cache.command("list")
+@_KV_CACHE_DIR
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def list_entries(as_json: bool) -> None:
+def list_entries(as_json: bool, kv_cache_dir: Path | None) -> None:
     """List the entries with their sizes."""
-    entries = list(find_entries())
+    entries = [*find_entries(), *find_kv_blocks(kv_cache_dir)]
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(entries)))
         return
     for entry in entries:
         click.echo(f"{_text(entry.size):>10}  {entry.kind}/{entry.name}  ({entry.content})")
-    click.echo(f"{_text(sum(entry.size for entry in entries)):>10}  in all, in {_root()}")
+    places = [_root(), *([kv_cache_dir] if kv_cache_dir else [])]
+    total = _text(sum(entry.size for entry in entries))
+    click.echo(f"{total:>10}  in all, in {' and '.join(map(str, places))}")
 
 
 @cache.command("clear")
+@_KV_CACHE_DIR
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--all", "everything", is_flag=True, help="Remove all entries.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-def clear(names: tuple[str, ...], everything: bool, yes: bool) -> None:
+def clear(names: tuple[str, ...], everything: bool, yes: bool, kv_cache_dir: Path | None) -> None:
     """Remove entries, named as `cache list` prints them or by a part of that, such as a model's name.
 
     The next start creates again what it needs. Servers that run keep what they have loaded.
     """
     if bool(names) == everything:
         raise click.UsageError("pass the NAME of entries to remove, or --all")
-    entries = list(find_entries())
+    entries = [*find_entries(), *find_kv_blocks(kv_cache_dir)]
     for name in names:
         if not any(name in f"{entry.kind}/{entry.name}" for entry in entries):
             raise click.UsageError(f"the cache has no entry {name!r}; `furiosa-llm cache list` shows all")
@@ -74,7 +91,7 @@ def clear(names: tuple[str, ...], everything: bool, yes: bool) -> None:
     if not yes:
         if not sys.stdin.isatty():
             raise click.UsageError("pass --yes to remove entries without a question")
-        click.confirm(f"Remove {len(chosen)} entries of {size} from {_root()}?", abort=True)
+        click.confirm(f"Remove {len(chosen)} entries of {size}?", abort=True)
     for entry in chosen:
         try:
             remove(Path(entry.path))
@@ -97,6 +114,28 @@ def find_entries() -> Iterator[CacheEntry]:
                 yield CacheEntry(kind, path.name, _OLD_WEIGHTS if old else content, _size(path), str(path))
         except OSError as error:
             raise ConfigError(f"{parent} can't be read: {error.strerror}") from error
+
+
+def find_kv_blocks(directory: Path | None) -> Iterator[CacheEntry]:
+    """Yield an entry for each model with blocks in a ``--kv-cache-dir``. Raise `ConfigError`."""
+    if directory is None:
+        return
+    try:
+        for path in sorted(directory.iterdir()):
+            if _MODEL_OF_BLOCKS.fullmatch(path.name) and not path.is_symlink():
+                yield CacheEntry("kv", path.name, _describe_blocks(path), _size(path), str(path))
+    except OSError as error:
+        raise ConfigError(f"{directory} can't be read: {error.strerror}") from error
+
+
+def _describe_blocks(path: Path) -> str:
+    """Return the model that the description of blocks names, with the code that has computed them."""
+    with suppress(OSError):
+        text = read_bounded(path / "description.txt", _MAX_DESCRIPTION_BYTES).decode("utf-8", "replace")
+        fields = dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
+        known = [fields[name].strip("'") for name in ("name", "decoder", "dtype") if name in fields]
+        return f"KV blocks: {' '.join(filter(str.isprintable, known))}"
+    return "KV blocks"
 
 
 def _size(path: Path) -> int:

@@ -93,7 +93,7 @@ class KVCache:
         """Return copies of blocks: the keys of all layers, then their values."""
         copies: list[bytes] = []
         for start in range(0, len(blocks), _COPIED_BLOCKS):
-            chosen = blocks[start : start + _COPIED_BLOCKS]
+            chosen = [*blocks[start : start + _COPIED_BLOCKS]]
             rows = np.concatenate([_to_numpy(store[chosen]) for store in self._block_bytes], 1)
             copies += [row.tobytes() for row in rows]
         return copies
@@ -102,13 +102,14 @@ class KVCache:
         """Replace the content of blocks by copies that `read_blocks` has returned."""
         for start in range(0, len(blocks), _COPIED_BLOCKS):
             part, place = slice(start, start + _COPIED_BLOCKS), 0
+            chosen = [*blocks[part]]
             rows = np.stack([np.frombuffer(each, dtype=np.uint8) for each in data[part]])
             for store in self._block_bytes:
                 end = place + store.shape[1]
                 if isinstance(store, np.ndarray):
-                    store[blocks[part]] = rows[:, place:end]
+                    store[chosen] = rows[:, place:end]
                 else:
-                    store[blocks[part]] = torch.from_numpy(rows[:, place:end]).to(store.device)
+                    store[chosen] = torch.from_numpy(rows[:, place:end]).to(store.device)
                 place = end
 
     @cached_property

@@ -237,7 +237,7 @@ class TorchRunner:
 
         cache = self.cache
         identity = kv_identity(self._files, self._model, cache, self._config)
-        return KVFormat(block_bytes=cache.block_bytes, identity=identity)
+        return KVFormat(block_bytes=cache.block_bytes, identity=identity, name=self._config.source.name)
 
     def read_blocks(self, blocks: Sequence[int]) -> Sequence[bytes]:
         """Return copies of blocks of the KV cache."""

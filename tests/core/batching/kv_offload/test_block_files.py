@@ -7,7 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fllm.batching import KVFormat
-from fllm.batching.kv_offload.block_files import BlockFiles, open_directory
+from fllm.batching.kv_offload.block_files import BlockFiles
+from fllm.batching.kv_offload.directory import open_directory
 from fllm.errors import ConfigError
 
 DATA = bytes(range(40))
