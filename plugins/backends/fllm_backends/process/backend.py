@@ -31,6 +31,7 @@ MAX_RESTART_DELAY = 30.0
 """Maximum seconds between two attempts to start an engine."""
 HEALTHY_SECONDS = 60.0
 """If an engine was ready for this long, its exit has a new cause, and the delays start again at 0."""
+DEFAULT_ENGINE_NAME = BackendConfig(model="").engine_name
 
 log = logging.getLogger("fllm.engine")
 
@@ -113,7 +114,8 @@ class ProcessBackend:
         while True:
             await self._engine.wait()
             delay = min(delay, self._max_delay())
-            log.error("%s; it is started again in %g s", self._engine.unavailable_reason, delay)
+            reason = self._engine.unavailable_reason
+            log.error("%s%s; it is started again in %g s", self._prefix, reason, delay)
             await asyncio.sleep(delay)
             delay = next_delay(delay)
             await self._restart()
@@ -125,9 +127,15 @@ class ProcessBackend:
         try:
             await self._engine.start(message)
         except (FllmError, OSError) as error:
-            log.error("the engine can't be started again: %s", error)
+            log.error("%sthe engine can't be started again: %s", self._prefix, error)
         else:
-            log.info("the engine is ready again")
+            log.info("%sthe engine is ready again", self._prefix)
+
+    @property
+    def _prefix(self) -> str:
+        """Name of the engine for log lines, if there are several."""
+        name = self._message.config.engine_name
+        return "" if name == DEFAULT_ENGINE_NAME else f"{name}: "
 
     def _new_engine(self) -> EngineProcess:
         return EngineProcess(self._context)

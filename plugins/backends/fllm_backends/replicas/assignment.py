@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fllm_backends.replicas.replica import Replica
-
-DECODE_WORK = 16
-"""Tokens of prefill that a request counts for while it decodes: it takes a part of each step."""
+from fllm_backends.replicas.replica import DECODE_WORK, Replica
 
 
 class Assignment:

@@ -15,6 +15,9 @@ from fllm.values import ReplicaStats
 STATUS_TIMEOUT = 1.0
 """Seconds until the latest known numbers of a replica are used instead of its response."""
 
+DECODE_WORK = 16
+"""Tokens of prefill that a request counts for while it decodes: it takes a part of each step."""
+
 ReplicaState = Literal["starting", "ready", "draining", "drained", "down"]
 
 
@@ -36,7 +39,7 @@ class Replica:
         self.exits = 0
         """Number of times that its engine has ended."""
         self.work = 0
-        """Tokens that its requests leave to prefill, and a constant for each request that decodes."""
+        """Tokens that its requests leave to prefill, and `DECODE_WORK` for each request."""
         self.requests = 0
         """Number of requests in flight."""
         self.unstarted = 0
@@ -89,7 +92,7 @@ class Replica:
             state=self.state,
             stats=self.total_stats(),
             requests=self.requests,
-            queued_tokens=self.work,
+            queued_tokens=self.work - DECODE_WORK * self.requests,
             total_requests=self.selected,
             retries=self.retries,
             resumptions=self.resumptions,

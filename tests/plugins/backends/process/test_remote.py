@@ -139,8 +139,8 @@ def test_an_engine_that_dies_is_placed_again(
     caplog.set_level(logging.INFO, "fllm.engine")
     run(scenario())
     assert caplog.messages == [
-        "the engine process died (status -9); it is started again in 0 s",
-        "the engine is ready again",
+        "replica-0: the engine process died (status -9); it is started again in 0 s",
+        "replica-0: the engine is ready again",
     ]
 
 
@@ -412,8 +412,8 @@ def test_a_message_that_can_not_be_read_ends_the_engine_and_not_the_server(
     first, second, third = caplog.messages
     assert first.startswith("the connection of an engine ends: ")
     assert reason in first
-    assert second.startswith("the engine process was killed: ")
-    assert third == "the engine is ready again"
+    assert second.startswith("replica-0: the engine process was killed: ")
+    assert third == "replica-0: the engine is ready again"
 
 
 def test_messages_that_nobody_waits_for_change_nothing() -> None:
