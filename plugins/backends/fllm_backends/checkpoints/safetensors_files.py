@@ -15,7 +15,6 @@ from fllm_backends.checkpoints.json_files import read_json
 INDEX = "model.safetensors.index.json"
 """File that maps tensor names to shards."""
 _DIGITS = 5
-_LFS_POINTER, _MAX_POINTER_BYTES = b"version https://git-lfs", 1024
 SINGLE_FILE = "model.safetensors"
 """File that holds the weights of a model that is not sharded."""
 
@@ -87,8 +86,7 @@ def open_safetensors(path: Path, framework: Literal["np", "pt"]) -> Any:
     import safetensors
 
     try:
-        if check_regular(path) < _MAX_POINTER_BYTES and path.read_bytes().startswith(_LFS_POINTER):
-            raise ModelError(f"{path} is a pointer of Git LFS: fetch the file itself with `git lfs pull`")
+        check_regular(path)
         with mapped(lambda error: ModelError(f"{path} can't be read: {error}"), base_exceptions=True):
             return safetensors.safe_open(path, framework=framework)
     except OSError as error:

@@ -31,5 +31,7 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
 def test_a_pointer_of_git_lfs_is_named(tmp_path: Path) -> None:
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n"
     (tmp_path / "model.safetensors").write_text(pointer)
-    with pytest.raises(ModelError, match=r"model.safetensors is a pointer of Git LFS: .* `git lfs pull`"):
+    with pytest.raises(
+        ModelError, match=r"model.safetensors can't be read: it is a pointer of Git LFS: .* `git lfs pull`"
+    ):
         tensor_headers(tmp_path)

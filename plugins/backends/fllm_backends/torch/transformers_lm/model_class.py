@@ -162,16 +162,27 @@ def _layer_types(name: str, text: Any) -> set[str]:
     return kinds
 
 
+def _rope(text: Any) -> dict[str, Any]:
+    """Return the parameters of the rotary embeddings; none if they are nested by type of layer."""
+    rope = getattr(text, "rope_parameters", None) or {}
+    nested = [each for each in rope.values() if isinstance(each, dict)]
+    if any(each.get("rope_type") == "longrope" for each in nested):
+        raise ModelError("rope_parameters: longrope for some types of layers is not supported")
+    return {} if nested else rope
+
+
 def _long_context_start(text: Any) -> int | None:
     """Return the number of tokens beyond which longrope has other factors; None for other ropes."""
-    rope = getattr(text, "rope_parameters", None) or {}
+    rope = _rope(text)
     return int(rope["original_max_position_embeddings"]) if rope.get("rope_type") == "longrope" else None
 
 
 def _max_positions(text: Any, sizes: _Sizes) -> int:
-    """Return the context length. Qwen's YaRN configurations declare the one before the extension."""
+    """Return the context length. Some configurations declare the one before an extension."""
     declared = sizes.max_position_embeddings or DEFAULT_POSITIONS
-    rope = getattr(text, "rope_parameters", None) or {}
+    rope = _rope(text)
     if rope.get("rope_type") == "yarn":
         return max(declared, int(rope["original_max_position_embeddings"] * rope["factor"]))
+    if rope.get("rope_type") == "linear" and not text.model_type.startswith("gemma3"):
+        return int(declared * rope["factor"])
     return declared

@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from support.model_families import build, save
+from support.model_families import build, longrope, save
+from support.quantized_models import change_config
 
 from fllm.config import BackendConfig, Device
 from fllm.errors import ConfigError, ModelError
@@ -61,3 +62,19 @@ def test_a_tied_head_is_packed_beside_the_embedding(tmp_path: Path) -> None:
     size = check_class(read_transformers_model(tmp_path))
     total = sum(parameter.numel() for parameter in model.parameters())
     assert size.packable + size.others == total + model.lm_head.weight.numel()
+
+
+@pytest.mark.parametrize(("factor", "positions"), [(4.0, 1024), (1.5, 384)])
+def test_a_linear_rope_extends_the_context(factor: float, positions: int, tmp_path: Path) -> None:
+    rope = {"rope_type": "linear", "rope_theta": 1e4, "factor": factor}
+    directory = configuration("olmo", tmp_path, rope_parameters=rope)
+    assert read_transformers_model(directory).max_positions == positions
+
+
+def test_longrope_by_type_of_layer_is_refused(tmp_path: Path) -> None:
+    plain = {"rope_type": "default", "rope_theta": 1e4}
+    rope = {"full_attention": longrope(32), "sliding_attention": plain}
+    directory = configuration("gemma3", tmp_path)
+    change_config(directory, rope_parameters=rope)
+    with pytest.raises(ModelError, match=r"^rope_parameters: longrope for some types of layers"):
+        read_transformers_model(directory)
