@@ -463,3 +463,20 @@ class TestPlacement:
     def test_an_unknown_placement_is_an_error_with_a_suggestion(self) -> None:
         with pytest.raises(click.UsageError, match="did you mean 'local'"):
             settings("--placement", "locale")
+@pytest.mark.parametrize("option", [("--kv-offload-memory", "1GiB"), ("--kv-cache-dir", "/tmp")])
+def test_blocks_are_not_kept_without_a_prefix_cache(option: tuple[str, str]) -> None:
+    with pytest.raises(ConfigError, match=f"{option[0]} has no effect with --no-enable-prefix-caching"):
+        settings(*option, "--no-enable-prefix-caching")
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("2GiB", 2 << 30), ("1.5k", 1500), ("4096", 4096), ("3 mb", 3_000_000)]
+)
+def test_a_size_is_a_number_of_bytes(text: str, size: int) -> None:
+    assert settings("--kv-offload-memory", text).backend_config.kv_offload_memory == size
+
+
+@pytest.mark.parametrize("text", ["", "much", "0", "2i", "-1", "9999999999GiB"])
+def test_what_is_not_a_size_is_rejected(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="is not valid; expected"):
+        settings("--kv-cache-dir-size", text)
