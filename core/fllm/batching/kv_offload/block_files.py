@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import secrets
 import stat
 from contextlib import suppress
 from hashlib import blake2b
@@ -39,6 +40,8 @@ class BlockFiles:
         """Directory of the model, in the root."""
         self._data_start = len(self._description) + 2 * _HASH_BYTES
         self.file_size = self._data_start + kv_format.block_bytes
+        # Processes of several containers may have the same id.
+        self._temporary = f".{secrets.token_hex(8)}-{{}}{TEMPORARY_SUFFIX}".format
         self._numbers = itertools.count()
 
     def name(self, block_hash: bytes) -> str:
@@ -73,7 +76,7 @@ class BlockFiles:
         It is not forced to the disk: a crash of the machine leaves a damaged file at worst, which is a miss.
         """
         path = self._root / name
-        temporary = self._root / self._folder / f".{os.getpid()}-{next(self._numbers)}{TEMPORARY_SUFFIX}"
+        temporary = self._root / self._folder / self._temporary(next(self._numbers))
         if not path.parent.is_dir():
             self._make_folder(path.parent)
         header = self._header(name)
