@@ -463,6 +463,8 @@ class TestPlacement:
     def test_an_unknown_placement_is_an_error_with_a_suggestion(self) -> None:
         with pytest.raises(click.UsageError, match="did you mean 'local'"):
             settings("--placement", "locale")
+
+
 @pytest.mark.parametrize("option", [("--kv-offload-memory", "1GiB"), ("--kv-cache-dir", "/tmp")])
 def test_blocks_are_not_kept_without_a_prefix_cache(option: tuple[str, str]) -> None:
     with pytest.raises(ConfigError, match=f"{option[0]} has no effect with --no-enable-prefix-caching"):

@@ -74,7 +74,8 @@ def test_blocks_are_read_by_another_tier_of_the_directory_while_both_run(
         for number in range(20):
             assert one.store(*keys(number), block(number))
             assert two.store(*keys(number + 10), block(number + 10))
-        wait(lambda: all(key in two for key in keys(*range(30))))
+        wait(lambda: all(key in one and key in two for key in keys(*range(30))))
+        wait(lambda: len(list(tmp_path.glob("*/??/*"))) == 30)
         assert read(two, *range(30)) == [block(number) for number in range(30)]
         assert read(one, 29, 0) == [block(29), block(0)]
     with tier_in(tmp_path) as (three, files):
