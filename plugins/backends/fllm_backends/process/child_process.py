@@ -97,7 +97,7 @@ class EngineProcess:
         try:
             finished = False
             while not finished:
-                output = merge_outputs(await opened.queue.get())
+                output = merge_outputs(await opened.get())
                 finished = output.finish_reason is not None
                 yield output
         finally:
@@ -201,8 +201,7 @@ class EngineProcess:
     def _receive(self, message: ToParent) -> None:
         match message:
             case messages.Outputs(outputs=outputs):
-                for key, output in outputs:
-                    self._put(key, output)
+                self._put(outputs)
             case messages.CacheChanged(changes=changes):
                 if self._context.observer is not None:
                     self._context.observer.on_cache_change(changes)
@@ -226,15 +225,17 @@ class EngineProcess:
                         self._context.observer.on_ready()
                     self._resolve_start(card)
 
-    def _put(self, key: int, output: EngineOutput) -> None:
-        # Outputs of an aborted request may still arrive for a moment.
-        if request := self._requests.get(key):
+    def _put(self, outputs: list[tuple[int, EngineOutput]]) -> None:
+        for key, output in outputs:
+            # Outputs of an aborted request may still arrive for a moment.
+            if (request := self._requests.get(key)) is None:
+                continue
             try:
                 request.put(output)
             except BackendError as error:
                 self._fail(Failed.from_error(key, error))
                 self._channel.send(messages.Abort(key))
-                return
+                continue
             if output.finish_reason:
                 del self._requests[key]
 
@@ -244,7 +245,7 @@ class EngineProcess:
         elif failure.key == STATUS:
             self._resolve_status(failure)
         elif request := self._requests.pop(failure.key, None):
-            request.queue.fail(failure.error())
+            request.fail(failure.error())
         else:
             self._resolve_call(failure.key, failure)
 

@@ -13,11 +13,11 @@ UNREQUESTED = 4
 """Log-probabilities that an engine may send for each token in addition to the most likely ones."""
 
 
-class OpenRequest:
-    """Collects what an engine sends for one request."""
+class OpenRequest(OutputQueue[EngineOutput]):
+    """The queue of one request."""
 
     def __init__(self, request: GenerateRequest, max_model_len: int) -> None:
-        self.queue: OutputQueue[EngineOutput] = OutputQueue()
+        super().__init__()
         sampling = request.sampling
         tokens = max_model_len if sampling.max_tokens is None else sampling.max_tokens
         for_tokens = tokens * _items_per_token(sampling.logprobs)
@@ -29,26 +29,28 @@ class OpenRequest:
 
     def put(self, output: EngineOutput) -> None:
         """Queue an output; raise `BackendError` if there are more than the request can have."""
-        self._left -= 1 + len(output.token_ids)
+        left = self._left = self._left - 1 - len(output.token_ids)
         if output.logprobs is not None:
-            self._spend(output.logprobs)
+            left = self._spend(output.logprobs)
         if output.prompt_logprobs is not None:
-            self._spend(output.prompt_logprobs)
-        if self._left < 0:
+            left = self._spend(output.prompt_logprobs)
+        if left < 0:
             raise BackendError("the engine sends more than the request can have")
         if self._prompt_logprobs:
             output = replace(output, prompt_logprobs=self._prompt_logprobs)
             self._prompt_logprobs = []
-        self.queue.put(output)
+        if self._failure is None:  # as in the base class, without the cost of a call for each token
+            self._items.append(output)
+            self._filled.set()
 
     def put_prompt_logprobs(self, logprobs: list[TokenLogprob | None]) -> None:
         """Keep some of the prompt's log-probabilities; if there are too many, the next `put` raises."""
-        self._spend(logprobs)
-        if self._left >= 0:
+        if self._spend(logprobs) >= 0:
             self._prompt_logprobs += logprobs
 
-    def _spend(self, logprobs: list[TokenLogprob] | list[TokenLogprob | None]) -> None:
+    def _spend(self, logprobs: list[TokenLogprob] | list[TokenLogprob | None]) -> int:
         self._left -= len(logprobs) + sum(len(each.top) for each in logprobs if each is not None)
+        return self._left
 
 
 def _items_per_token(logprobs: int | None) -> int:
