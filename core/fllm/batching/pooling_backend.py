@@ -99,7 +99,7 @@ class BatchedPoolingBackend:
         if self._failures >= MAX_CONSECUTIVE_FAILURES:
             raise BackendLost(f"{self._failures} batches failed in a row")
         self._require_card()
-        return EngineStats(running=self._running, waiting=self._queue.inputs)
+        return EngineStats(running=self._running, waiting=self._queue.inputs, steps=self._steps)
 
     async def stop(self) -> None:
         """End after the current step. Requests in flight fail with `BackendUnavailable`."""

@@ -61,7 +61,7 @@ class Replica:
         self._expected: dict[bytes, int] = {}
         """Number of its requests that are about to compute a block, by the block's hash."""
         self._progress: tuple[int, int, int] | None = None
-        self._progress_at = 0.0
+        self._silent_checks = 0
         self._ready = False
         self._started = False
         self._notify = notify
@@ -118,13 +118,18 @@ class Replica:
         if self.exits == exits:
             self.stats = stats
 
-    def silence(self, now: float) -> float:
-        """Return for how long it has done nothing, although it has something to do: 0 if it has nothing."""
+    def count_silent_checks(self) -> int:
+        """Return at how many checks in a row, this one included, it had something to do and has done nothing.
+
+        Checks are counted, not seconds, because the server may have been suspended.
+        """
         progress = (self.exits, self.outputs, self.stats.steps)
         busy = self._ready and bool(self.unstarted or self.stats.running or self.stats.waiting)
         if not busy or progress != self._progress:
-            self._progress, self._progress_at = progress, now
-        return now - self._progress_at
+            self._progress, self._silent_checks = progress, 0
+        else:
+            self._silent_checks += 1
+        return self._silent_checks
 
     def count_cached(self, hashes: Sequence[bytes]) -> int:
         """Return how many of the first blocks its cache holds, or will hold after the prefills in flight."""

@@ -42,12 +42,11 @@ class ProgressWatchdog:
         while True:
             await asyncio.sleep(self._interval)
             await asyncio.gather(*(each.update_stats() for each in self._replicas))
-            now = asyncio.get_running_loop().time()
             for replica in list(self._replicas):
-                self._check(replica, now)
+                self._check(replica)
 
-    def _check(self, replica: Replica, now: float) -> None:
-        silence = replica.silence(now)
+    def _check(self, replica: Replica) -> None:
+        silence = replica.count_silent_checks() * self._interval
         silent = silence > min(STALL_SECONDS, self._max_silence / 2)
         replica.stalled = silent or replica.unanswered >= MAX_UNANSWERED
         if silence <= self._max_silence:

@@ -231,6 +231,6 @@ def test_a_replica_that_is_busy_at_its_first_check_has_not_been_silent() -> None
     replica = Replica("replica-0", lambda _: None)
     replica.on_ready()
     replica.unstarted = 1
-    assert [replica.silence(now) for now in (5000.0, 5002.0)] == [0.0, 2.0]
+    assert [replica.count_silent_checks() for _ in range(3)] == [0, 1, 2]
     replica.outputs += 1
-    assert replica.silence(5003.0) == 0.0
+    assert replica.count_silent_checks() == 0
