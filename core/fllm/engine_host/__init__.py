@@ -3,6 +3,7 @@
 from fllm.engine_host.addresses import reachable_address
 from fllm.engine_host.channel import Channel
 from fllm.engine_host.dial import dial
+from fllm.engine_host.frames import FrameError
 from fllm.engine_host.host import EngineHost
 from fllm.engine_host.process import LocalProcess, start_process
 from fllm.engine_host.ticket import Ticket, read_ticket
@@ -10,6 +11,7 @@ from fllm.engine_host.ticket import Ticket, read_ticket
 __all__ = [
     "Channel",
     "EngineHost",
+    "FrameError",
     "LocalProcess",
     "Ticket",
     "dial",

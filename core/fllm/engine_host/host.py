@@ -6,7 +6,9 @@ import asyncio
 import itertools
 import socket
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from msgspec.structs import replace
@@ -61,6 +63,8 @@ class EngineHost:
         self._listeners: dict[str, tuple[EngineListener, int]] = {}
         """Listeners and their ports, by address."""
         self._lock = asyncio.Lock()
+        self._directory: TemporaryDirectory[str] | None = None
+        """Files of models that engines have sent."""
         self._numbers = itertools.count()
 
     async def place(
@@ -84,6 +88,15 @@ class EngineHost:
             return await self._place_child(placement, launch, channel)
         return await self._place_remote(placement, launch, address, channel, version())
 
+    async def keep_files(self, files: Mapping[str, bytes | bytearray]) -> str:
+        """Write small files of a model to a directory that lasts as long as the host; return its path.
+
+        The same files have the same directory. Names are relative paths, which the caller has checked.
+        """
+        if self._directory is None:
+            self._directory = TemporaryDirectory(prefix="fllm-models-", ignore_cleanup_errors=True)
+        return await asyncio.to_thread(_write, Path(self._directory.name), files)
+
     async def close(self) -> None:
         """Kill the engines that still run, and release what starts them."""
         placements, self._placements = self._placements, {}
@@ -92,6 +105,9 @@ class EngineHost:
         listeners, self._listeners = self._listeners, {}
         for listener, _ in listeners.values():
             await listener.close()
+        if self._directory is not None:
+            self._directory.cleanup()
+            self._directory = None
 
     async def _placement(self, name: str, options: Mapping[str, str]) -> ContainedPlacement:
         """Return the placement with this name and these options, opened."""
@@ -166,6 +182,21 @@ class EngineHost:
             keyfile = self._network.keyfile
             return load_certificate(Path(self._network.certfile), Path(keyfile) if keyfile else None)
         return new_certificate() if self._network.tls else None
+
+
+def _write(root: Path, files: Mapping[str, bytes | bytearray]) -> str:
+    digest = sha256()
+    for name, content in sorted(files.items()):
+        digest.update(f"{name}\0{len(content)}\0".encode() + content)
+    directory = root / digest.hexdigest()[:32]
+    with TemporaryDirectory(dir=root) as new:
+        for name, content in files.items():
+            file = Path(new) / "files" / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+        if not directory.exists():  # another engine with the same model may have sent them
+            (Path(new) / "files").rename(directory)
+    return str(directory)
 
 
 async def _connected(engine: PlacedEngine, connected: asyncio.Future[None], address: str) -> None:

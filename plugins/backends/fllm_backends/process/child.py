@@ -20,6 +20,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import aclosing
 from contextvars import copy_context
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from msgspec import Raw, msgpack
@@ -51,6 +52,7 @@ from fllm.plugins.loader import load_plugins
 from fllm_backends.process import messages
 from fllm_backends.process.memory_meter import MemoryMeter
 from fllm_backends.process.messages import START, STATUS, ToChild, messages_version
+from fllm_backends.process.model_files import read_parts
 
 ORPHAN_GRACE_SECONDS = 2.0
 """Time to exit by itself after the server has exited."""
@@ -168,9 +170,17 @@ class EngineServer:
             card = await backend.start()
             for adapter in message.adapters:
                 await _load_again(backend, adapter)
+        if self._max_silence is not None:
+            await self._send_model_files(Path(card.tokenizer))
         self._backend = backend
         gc.freeze()  # a full pass of the garbage collector over what is loaded would delay a step
         self.channel.send(messages.Started(card))
+
+    async def _send_model_files(self, directory: Path) -> None:
+        for part in read_parts(directory):
+            self.channel.send(part)
+            await asyncio.sleep(0)
+            await self.channel.writable()
 
     async def _generate(self, key: int, request: GenerateRequest) -> None:
         REQUEST_ID.set(request.http_request_id)

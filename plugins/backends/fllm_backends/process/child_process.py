@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator
 from typing import Any, TypeVar
 
 from msgspec import MsgspecError, Raw, msgpack
+from msgspec.structs import replace
 
 from fllm import (
     BackendContext,
@@ -19,11 +20,12 @@ from fllm import (
     ModelCard,
     PlacedEngine,
 )
-from fllm.engine_host import Channel
+from fllm.engine_host import Channel, FrameError
 from fllm.values import merge_outputs
 from fllm_backends.process import messages
 from fllm_backends.process.engine_watchdog import wait_until_lost
 from fllm_backends.process.messages import (
+    MAX_FILES,
     MAX_RESULT_BYTES,
     START,
     STATUS,
@@ -66,6 +68,8 @@ class EngineProcess:
         self._keys = itertools.count()
         self._requests: dict[int, OpenRequest] = {}
         self._max_model_len = 0
+        self._files: dict[str, bytearray] = {}
+        """Files of the model, which an engine on another machine sends."""
         self._calls: dict[int, asyncio.Future[Raw | Failed]] = {}
         self._card: asyncio.Future[ModelCard | Failed] | None = None
         self._status: asyncio.Future[EngineStats | Failed] | None = None
@@ -80,6 +84,8 @@ class EngineProcess:
             self._exit_task = asyncio.create_task(self._wait_for_exit(self._process))
             self._channel.send(message)
             card = _value(await self._card)
+            if self._files:
+                card = replace(card, tokenizer=await self._keep_files())
             self._health_task = asyncio.create_task(self._kill_if_lost(message.config.engine_timeout))
             return card
         except BaseException:
@@ -216,6 +222,8 @@ class EngineProcess:
                 self._fail(message)
             case messages.LoadProgress(progress=progress):
                 self._context.progress(progress)
+            case messages.ModelFile():
+                self._keep(message)
             case messages.Started(card=card):
                 if self._card is not None and not self._card.done():
                     self._max_model_len = card.max_model_len
@@ -224,6 +232,21 @@ class EngineProcess:
                     if self._context.observer is not None:
                         self._context.observer.on_ready()
                     self._resolve_start(card)
+
+    async def _keep_files(self) -> str:
+        """Write the files that the engine has sent; return their directory."""
+        files, self._files = self._files, {}
+        try:
+            return await self._context.engine_host.keep_files(files)
+        except OSError as error:
+            raise BackendUnavailable(f"the files of the model can't be written: {error}") from error
+
+    def _keep(self, part: messages.ModelFile) -> None:
+        if self._card is None or self._card.done():
+            raise FrameError("a file of the model arrives after the start")
+        self._files.setdefault(part.name, bytearray()).extend(part.content)
+        if len(self._files) > MAX_FILES or sum(map(len, self._files.values())) > MAX_RESULT_BYTES:
+            raise FrameError(f"the files of the model are more than {MAX_FILES}, or too large")
 
     def _put(self, outputs: list[tuple[int, EngineOutput]]) -> None:
         for key, output in outputs:

@@ -39,6 +39,10 @@ MAX_RESULT_BYTES = 128 << 20
 """Maximum size of the result of a `Call`, which holds vectors: twice 2,048 vectors of 8,192 values."""
 MAX_MESSAGE_BYTES = 16 << 20
 """Maximum size of other messages of an engine. Decoded, a message takes up to 60 times as much memory."""
+FILE_NAME = r"\A(additional_chat_templates/)?\w[\w-]{0,99}\.(json|jinja)\Z"
+"""Pattern of the names of files that an engine may send: none leads out of a directory."""
+MAX_FILES = 100
+"""Maximum number of them. Together they are at most `MAX_RESULT_BYTES`."""
 MAX_OUTPUTS = 1 << 16
 """Maximum number of outputs in one message."""
 
@@ -96,6 +100,13 @@ class LoadProgress(Message, frozen=True):
     """To the parent: progress of the start."""
 
     progress: Progress
+
+
+class ModelFile(Message, frozen=True):
+    """To the parent, before `Started`: a part of a small file of a model on another machine."""
+
+    name: Annotated[str, Meta(pattern=FILE_NAME)]
+    content: bytes
 
 
 class Started(Message, frozen=True):
@@ -183,7 +194,9 @@ class Failed(Message, frozen=True):
 
 
 ToChild = Start | Generate | Call | Abort | GetStatus | Stop
-ToParent = LoadProgress | Started | PromptLogprobs | CacheChanged | Outputs | Returned | Status | Failed
+ToParent = (
+    LoadProgress | ModelFile | Started | PromptLogprobs | CacheChanged | Outputs | Returned | Status | Failed
+)
 
 
 class Method(NamedTuple):

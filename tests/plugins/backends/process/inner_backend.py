@@ -63,7 +63,9 @@ class Echo:
             "chain": list(self.config.chain),
             "environment": {name: os.environ.get(name) for name in ("OMP_WAIT_POLICY", "KMP_BLOCKTIME")},
         }
-        return ModelCard(tokenizer="nowhere", max_model_len=64, runtime=runtime)
+        return ModelCard(
+            tokenizer=self.config.options.get("tokenizer", "nowhere"), max_model_len=64, runtime=runtime
+        )
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[EngineOutput]:
         await self.misbehave(request.group)

@@ -144,6 +144,62 @@ def test_an_engine_that_dies_is_placed_again(
     ]
 
 
+def test_the_server_reads_the_files_that_an_engine_sends(tmp_path: Path) -> None:
+    sent = {
+        "tokenizer.json": "t" * 5_000_000,
+        "tokenizer_config.json": "{}",
+        "config.json": "",
+        "chat_template.jinja": "hello",
+        "additional_chat_templates/tool_use.jinja": "tools",
+    }
+    kept = {"model.safetensors.index.json": "tensors", ".hidden.json": "", "a b.json": "", "weights.bin": "w"}
+    for name, text in {**sent, **kept}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+
+    async def scenario() -> None:
+        directories = set()
+        async with site(remote(), start=False, options={"tokenizer": str(tmp_path)}) as made:
+            for _ in range(2):
+                card = await made.backend.start()
+                directories.add(card.tokenizer)
+                await made.backend.stop()
+                made.backend._engine = made.backend._new_engine()
+            [directory] = map(Path, directories)
+            assert directory != tmp_path
+            files = {file.relative_to(directory).as_posix(): file for file in directory.rglob("*")}
+            assert {name: file.read_text() for name, file in files.items() if file.is_file()} == sent
+        assert not directory.exists()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        ([messages.ModelFile("../x.json", b"")], "can't be decoded"),
+        ([messages.ModelFile("/etc/x.json", b"")], "can't be decoded"),
+        ([messages.ModelFile("x.json\n", b"")], "can't be decoded"),
+        ([messages.ModelFile("x.py", b"")], "can't be decoded"),
+        ([messages.ModelFile(f"x{number}.json", b"") for number in range(101)], "more than 100"),
+        ([messages.ModelFile("x.json", b"x" * 600)] * 2, "or too large"),
+    ],
+)
+def test_files_that_lead_elsewhere_or_are_too_many_end_the_engine(
+    files: list[messages.ModelFile], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "MAX_RESULT_BYTES", 1000 if "large" in reason else 1 << 20)
+
+    async def scenario() -> None:
+        hostile = Hostile()
+        hostile.first = files
+        async with site(hostile, start=False) as made:
+            with pytest.raises(BackendUnavailable, match=reason):
+                await made.backend.start()
+
+    run(scenario())
+
+
 def test_large_messages_arrive_complete() -> None:
     async def scenario() -> None:
         many = list(range(300_000))
@@ -300,6 +356,8 @@ class Hostile:
         self.received: list[Any] = []
         self.version = messages_version()
         self.deaf = False
+        self.first: list[Any] = []
+        """Sent before the engine has started."""
 
     async def open(self) -> None:
         pass
@@ -324,7 +382,7 @@ class Hostile:
     def _receive(self, message: Any) -> None:
         self.received.append(message)
         if isinstance(message, messages.Start):
-            self.send(messages.Started(CARD))
+            self.send(*self.first, messages.Started(CARD))
         if isinstance(message, messages.Stop):
             self.channels[-1].close()
 
