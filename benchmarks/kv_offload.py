@@ -43,7 +43,7 @@ async def first_token(backend: Backend, prompt: Sequence[int]) -> tuple[float, i
 
 
 async def evict_all(backend: Backend, blocks: int, block_size: int, length: int) -> None:
-    """Fill the KV cache with other prompts."""
+    """Put other prompts into the KV cache, so that all blocks are replaced."""
     for _ in range(blocks * block_size // length + 1):
         await first_token(backend, tokens(next(numbers) + 10**6, length))
 
