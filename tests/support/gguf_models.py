@@ -27,6 +27,9 @@ ARCHITECTURES = {
     "olmo3": "olmo2",
     "glm4": "glm4",
     "gpt_oss": "gpt-oss",
+    "exaone4": "exaone4",
+    "seed_oss": "seed_oss",
+    "ernie4_5": "ernie4_5",
 }
 """GGUF's architecture of each model type."""
 _INTERLEAVED = ("llama", "smollm3", "granite")
@@ -34,14 +37,18 @@ _NORMS = {
     "gemma2": {"post_attention_layernorm": "post_attention_norm", "pre_feedforward_layernorm": "ffn_norm"},
     "olmo2": {"post_attention_layernorm": "post_attention_norm"},
     "gpt-oss": {"post_attention_layernorm": "post_attention_norm"},
+    "exaone4": {"post_attention_layernorm": "post_attention_norm"},
+    "seed_oss": {"post_attention_layernorm": "post_attention_norm"},
     "glm4": {"post_attention_layernorm": "ffn_norm"},
 }
 _NORMS["gemma3"] = _NORMS["gemma2"]
 
 
-def write_model(path: Path, model: Any, *, quantization: str = "F32", parts: int = 1) -> Path:
+def write_model(
+    path: Path, model: Any, *, quantization: str = "F32", parts: int = 1, architecture: str | None = None
+) -> Path:
     """Write a model with a byte-level tokenizer, whose matrices have a type of the gguf library."""
-    architecture = ARCHITECTURES[model.config.model_type]
+    architecture = architecture or ARCHITECTURES[model.config.model_type]
     writer = gguf.GGUFWriter(
         path, architecture, split_max_tensors=-(-_count(model) // parts) if parts > 1 else 0
     )
@@ -161,7 +168,7 @@ def _write_keys(writer: gguf.GGUFWriter, config: Any, architecture: str) -> None
         )
     if (window := getattr(config, "sliding_window", None)) and architecture != "llama":
         writer.add_sliding_window(window)
-    if config.model_type == "olmo3":
+    if config.model_type in ("olmo3", "exaone4"):
         writer.add_sliding_window_pattern([kind == "sliding_attention" for kind in config.layer_types])
     if architecture == "gemma2":
         writer.add_attn_logit_softcapping(config.attn_logit_softcapping)

@@ -49,6 +49,7 @@ def effective(settings: dict[str, Any]) -> dict[str, Any]:
     [
         *("llama", "qwen2", "qwen3", "smollm3", "gemma", "gemma2", "gemma3", "phi3", "granite", "olmo2"),
         *("glm4", "mixtral", "qwen2-moe", "qwen3-moe", "gpt-oss"),
+        *("exaone4", "seed-oss", "ernie4.5"),
     ],
 )
 def test_a_file_has_the_weights_and_settings_of_the_model(name: str, tmp_path: Path) -> None:
@@ -67,6 +68,15 @@ def test_a_file_has_the_weights_and_settings_of_the_model(name: str, tmp_path: P
     unequal = {key: (new.get(key), value) for key, value in old.items() if new.get(key) != value}
     unequal = {key: pair for key, pair in unequal.items() if pair[1] is not None}
     assert not unequal.keys() - {"rope_parameters", "original_max_position_embeddings"}, unequal
+
+
+def test_exaone_3_is_a_llama_with_other_rotary_pairs(tmp_path: Path) -> None:
+    model = build("llama")
+    metadata = Metadata(write_model(tmp_path / "tiny.gguf", model, architecture="exaone"))
+    assert config(metadata)["architectures"] == ["LlamaForCausalLM"]
+    weights = GGUFWeights(metadata)
+    for name, wanted in model.state_dict().items():
+        assert np.allclose(weights.read(name), wanted.numpy(), rtol=0, atol=1e-6), name
 
 
 def test_the_rotary_factors_of_long_texts_are_part_of_the_configuration(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from support.tiny_models import TINY
 from torch import Tensor
 
 from fllm_backends.torch.checkpoint import Checkpoint
-from fllm_backends.torch.lazy_weights import lazy_weights, read_parameters
+from fllm_backends.torch.lazy_weights import expert_matrices, lazy_weights, read_parameters
 
 FP4 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
 
@@ -72,6 +72,11 @@ def test_the_mxfp4_experts_of_gpt_oss_are_transposed(tmp_path: Path) -> None:
     for name in ("gate_up_proj", "down_proj"):
         name = f"model.layers.2.mlp.experts.{name}"
         assert torch.equal(loaded[name], dense[name]), name
+        lazy = lazy_weights(Checkpoint(tmp_path), torch.float32)[name][...]
+        matrices = expert_matrices(lazy, transposed=True)
+        assert {each.gguf_type for each in matrices} == {"Q8_0"}, "they keep their bits"
+        experts = torch.stack([each.rows(0, each.shape[0]) for each in matrices])
+        assert torch.equal(experts.transpose(1, 2), dense[name]), name
 
 
 def _mxfp4_experts(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -132,6 +132,19 @@ def _olmo3(metadata: Metadata) -> dict[str, Any]:
     return {"sliding_window": metadata.get(_WINDOW), "layer_types": _layer_types(metadata, 4)}
 
 
+def _exaone4(metadata: Metadata) -> dict[str, Any]:
+    window = metadata.get(_WINDOW)
+    return {"sliding_window": window, "layer_types": _layer_types(metadata, 4 if window else 1)}
+
+
+def _seed_oss(metadata: Metadata) -> dict[str, Any]:
+    return {"attention_out_bias": "blk.0.attn_output.bias" in metadata.tensors}
+
+
+def _ernie(metadata: Metadata) -> dict[str, Any]:
+    return {"use_bias": "blk.0.attn_output.bias" in metadata.tensors}
+
+
 def _gpt_oss(metadata: Metadata) -> dict[str, Any]:
     return expert_settings(metadata) | {
         "intermediate_size": metadata.require("{arch}.expert_feed_forward_length"),
@@ -223,6 +236,17 @@ FAMILIES = {
             "ffn_up": "mlp.gate_up_proj",
         },
     ),
+    "exaone": Family(name="LlamaForCausalLM", model_type="llama"),
+    "exaone4": Family(
+        name="Exaone4ForCausalLM", model_type="exaone4", tensors=_OLMO_NORMS, settings=_exaone4
+    ),
+    "seed_oss": Family(
+        name="SeedOssForCausalLM",
+        model_type="seed_oss",
+        tensors={"post_attention_norm": "post_attention_layernorm"},
+        settings=_seed_oss,
+    ),
+    "ernie4_5": Family(name="Ernie4_5ForCausalLM", model_type="ernie4_5", settings=_ernie),
     "gpt-oss": Family(
         name="GptOssForCausalLM",
         model_type="gpt_oss",
@@ -235,4 +259,7 @@ FAMILIES = {
         settings=_gpt_oss,
     ),
 }
-"""GGUF's architectures. In GGUF, Mistral and Mixtral are a llama, and OLMo 3 is an olmo2."""
+"""GGUF's architectures. In GGUF, Mistral and Mixtral are a llama, and OLMo 3 is an olmo2.
+
+EXAONE 3 has no class in transformers; it is a Llama.
+"""

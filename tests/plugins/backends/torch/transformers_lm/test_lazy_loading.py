@@ -9,11 +9,21 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.model_families import save
+from support.gguf_models import write_model
+from support.model_families import build, save
 from torch import Tensor, nn
 
+from fllm_backends.checkpoints.gguf.metadata import Metadata
+from fllm_backends.checkpoints.gguf.weights import GGUFWeights
 from fllm_backends.torch import weight_matrix
-from fllm_backends.torch.lazy_weights import LazyTensor, expert_matrices, matrix_of, read_parameters
+from fllm_backends.torch.gguf_source import GGUFSource
+from fllm_backends.torch.lazy_weights import (
+    LazyTensor,
+    expert_matrices,
+    lazy_weights,
+    matrix_of,
+    read_parameters,
+)
 from fllm_backends.torch.transformers_lm.factory import transformers_decoder
 from fllm_backends.torch.transformers_lm.model_class import read_transformers_model
 from fllm_backends.torch.weight_matrix import StackedMatrix, TensorMatrix
@@ -94,6 +104,17 @@ def test_joined_matrices_stay_apart() -> None:
     rows = matrix_of(torch.cat([lazy(gates[0]), lazy(ups[0])]))
     assert isinstance(rows, StackedMatrix)
     assert torch.equal(rows_of(rows), expected[0])
+
+
+def test_the_experts_of_a_gguf_file_are_read_one_by_one(tmp_path: Path) -> None:
+    model = build("gpt-oss")
+    weights = GGUFWeights(Metadata(write_model(tmp_path / "tiny.gguf", model)))
+    source = lazy_weights(GGUFSource(weights, torch.device("cpu"), torch.float32), torch.float32)
+    for name in ("gate_up_proj", "down_proj"):
+        name = f"model.layers.1.mlp.experts.{name}"
+        matrices = expert_matrices(nn.Parameter(source[name][...]), transposed=True)
+        experts = torch.stack([rows_of(each) for each in matrices])
+        assert torch.equal(experts.transpose(1, 2), model.state_dict()[name]), name
 
 
 def test_what_is_computed_from_weights_is_computed_when_it_is_read() -> None:
