@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 from fllm.constraints import Constraint
 
@@ -199,11 +199,15 @@ def merge_outputs(outputs: Sequence[EngineOutput]) -> EngineOutput:
     )
 
 
+BlockHash = Annotated[bytes, Meta(max_length=64)]
+"""Hash of a block of the prefix cache. Longer ones of an engine are not accepted."""
+
+
 class CacheChanges(Struct, frozen=True, kw_only=True):
     """Blocks that the prefix cache of an engine has gained and lost, by their hashes."""
 
-    gained: list[bytes] = []
-    lost: list[bytes] = []
+    gained: list[BlockHash] = []
+    lost: list[BlockHash] = []
 
 
 class SamplingDefaults(Struct, frozen=True, omit_defaults=True):

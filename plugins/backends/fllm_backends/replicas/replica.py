@@ -18,6 +18,9 @@ STATUS_TIMEOUT = 1.0
 DECODE_WORK = 16
 """Tokens of prefill that a request counts for while it decodes: it takes a part of each step."""
 
+MAX_BLOCKS = 1 << 22
+"""Maximum number of blocks that are known of one replica. Beyond, all are forgotten."""
+
 ReplicaState = Literal["starting", "ready", "draining", "drained", "down"]
 
 
@@ -191,6 +194,8 @@ class Replica:
     def on_cache_change(self, changes: CacheChanges) -> None:
         """Record what the cache has gained and lost."""
         self._cached.update(changes.gained)
+        if len(self._cached) > MAX_BLOCKS:  # of an engine that does not report what it loses
+            self._cached.clear()
         for block_hash in changes.lost:
             self._cached.discard(block_hash)
             self._expected.pop(block_hash, None)

@@ -449,6 +449,7 @@ def test_an_engine_that_sends_more_than_was_requested_fails_the_request_alone(
         (msgpack.encode(["Failed", 0, "errno", "text", None, None]), "'errno' is not an error"),
         (msgpack.encode(["Outputs", [[0, {}]] * (messages.MAX_OUTPUTS + 1)]), "Expected `array` of length"),
         (b"\x92\xa6Status" + b"\x91" * 2000, "can't be decoded"),
+        (msgpack.encode(["CacheChanged", {"gained": [b"h" * 65], "lost": []}]), "length <= 64"),
         (b"\x93\xa7Outputs" + bytes(messages.MAX_MESSAGE_BYTES), "more than 16777216"),
     ],
 )

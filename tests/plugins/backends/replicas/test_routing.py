@@ -14,6 +14,7 @@ from support.fake_runner import FakeRunner
 from support.killable_engines import BLOCK, Engines, engines, request
 
 from fllm import CacheChanges, GenerateRequest, LoraAdapter, ModelCard, SamplingParams
+from fllm_backends.replicas import replica as replica_module
 from fllm_backends.replicas.assignment import Assignment
 from fllm_backends.replicas.attempts import Attempts
 from fllm_backends.replicas.replica import Replica
@@ -205,3 +206,13 @@ def test_an_adapter_goes_only_to_replicas_that_have_it() -> None:
                 assert assignment.replica is running.replica(0)
 
     asyncio.run(run())
+
+
+def test_the_blocks_of_an_engine_that_never_loses_any_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replica_module, "MAX_BLOCKS", 4)
+    replica = Replica("replica-0", lambda _: None)
+    for number in range(4):
+        replica.on_cache_change(CacheChanges(gained=[bytes([number])]))
+    assert replica._cached == {b"\0", b"\1", b"\2", b"\3"}
+    replica.on_cache_change(CacheChanges(gained=[b"\4"]))
+    assert replica._cached == set()
