@@ -357,3 +357,21 @@ def test_no_object_of_a_server_holds_a_key(source: str, model: Path, tmp_path: P
         timeout=60,
     )
     assert done.stdout == "held: [] [] False\n", done.stderr
+
+
+def test_names_are_the_same_in_another_process_with_the_same_secret(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("ann key-of-ann\n")
+
+    def names(secret: bytes | None) -> list[str | None]:
+        keys = ApiKeys(["a-key", "b-key"])
+        keys.load(file)
+        if secret is not None:
+            keys.keep_names(secret)
+        return [keys.client(key) for key in (b"a-key", b"b-key", b"key-of-ann", b"unknown")]
+
+    first = names(b"s" * 32)
+    assert first == names(b"s" * 32)
+    assert first[2:] == ["owner:ann", None]
+    assert len({*first, *names(b"t" * 32), *names(None)} - {"owner:ann", None}) == 6
+    assert all("key" not in str(name).removeprefix("key:") for name in first)

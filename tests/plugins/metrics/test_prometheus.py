@@ -1,6 +1,7 @@
 """The page that Prometheus scrapes."""
 
 import math
+import re
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from fllm import EngineStats, MetricsContext, MetricsExporter
+from fllm import CacheTierStats, EngineStats, MetricsContext, MetricsExporter
 from fllm.pipeline.request_tracker import RequestTracker
 from fllm.values import ModelStats
 from fllm_metrics.prometheus import PrometheusCollector
@@ -240,6 +241,23 @@ def test_the_engines_metrics_come_from_its_status() -> None:
     assert now["preemptions_total"] == 3
     assert now["spec_decode_num_draft_tokens_total"] == 50
     assert now["spec_decode_num_accepted_tokens_total"] == 40
+
+
+def test_tiers_below_the_kv_cache_have_series_of_their_own_if_there_are_any() -> None:
+    ram, disk = (
+        CacheTierStats(hits=5, used_bytes=7),
+        CacheTierStats(misses=6, limit_bytes=8, dropped_blocks=9),
+    )
+    page = build().expose(EngineStats(cache_tiers={"ram": ram, "disk": disk}), "").body.decode()
+    samples = dict(re.findall(r'furiosa_llm:(kv_offload_\w+\{.*tier="\w+")\} (\S+)', page))
+    found = {re.sub(r"\{.*tier=", "=", name): float(value) for name, value in samples.items()}
+    assert found['kv_offload_hits_total="ram"'] == 5
+    assert found['kv_offload_misses_total="disk"'] == 6
+    assert found['kv_offload_used_bytes="ram"'] == 7
+    assert found['kv_offload_limit_bytes="disk"'] == 8
+    assert found['kv_offload_dropped_blocks_total="disk"'] == 9
+    assert found['kv_offload_read_bytes_total="disk"'] == found['kv_offload_written_bytes_total="disk"'] == 0
+    assert "kv_offload" not in build().expose(EngineStats(), "").body.decode()
 
 
 def test_an_engine_that_does_not_respond_keeps_its_last_values_and_a_new_one_starts_at_zero() -> None:

@@ -83,3 +83,22 @@ def test_an_empty_cache_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setenv("FLLM_CACHE", str(tmp_path / "none"))
     assert run("list").output.split()[:2] == ["0.0", "MiB"]
     assert not (tmp_path / "none").exists()
+
+
+def test_kv_blocks_are_listed_by_model_and_removed_without_the_secret(tmp_path: Path) -> None:
+    kv, model = tmp_path / "kv", "0123456789abcdef" * 2
+    (kv / model / "aa").mkdir(parents=True)
+    (kv / model / "aa" / ("0" * 62)).write_bytes(bytes(2**20))
+    (kv / model / "description.txt").write_text(
+        "version 1\ndecoder: 'FusedLM'\nname: 'tiny\x1b[31m'\ndtype: 'auto'\n"
+    )
+    (kv / "secret").write_bytes(b"s" * 32)
+    (kv / "mine").mkdir()
+    (kv / ("f" * 32)).symlink_to(tmp_path)
+    entries = json.loads(run("list", "--json", "--kv-cache-dir", str(kv)).output)
+    [entry] = [entry for entry in entries if entry["kind"] == "kv"]
+    assert (entry["name"], entry["content"]) == (model, "KV blocks: FusedLM auto")
+    assert entry["size"] > 2**20
+    assert "1.0 MiB" in run("clear", "kv/", "--yes", "--kv-cache-dir", str(kv)).output
+    assert sorted(path.name for path in kv.iterdir()) == ["f" * 32, "mine", "secret"]
+    assert all(entry["kind"] != "kv" for entry in json.loads(run("list", "--json").output))
