@@ -86,6 +86,17 @@ def test_a_request_has_a_span_for_itself_and_one_for_each_phase() -> None:
     assert {span.context.trace_id for span in spans.values()} == {root.context.trace_id}
 
 
+def test_the_model_is_that_of_the_request() -> None:
+    collector, exporter = a_collector()
+    tracker = RequestTracker("abc", (collector,), deferred=True)
+    tracker.choose_model("org/other")
+    tracker.submit(prompt_tokens=1, max_tokens=1)
+    tracker.finish()
+    attributes = exporter.get_finished_spans()[-1].attributes or {}
+    names = ("gen_ai.request.model", "gen_ai.response.model")
+    assert [attributes[name] for name in names] == ["org/other", "org/other"]
+
+
 def test_its_attributes_are_those_of_the_conventions() -> None:
     attributes = dict(spans_of()["POST /v1/chat/completions"].attributes or {})
     assert attributes == {

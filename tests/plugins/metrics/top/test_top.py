@@ -20,6 +20,7 @@ import pytest
 
 from fllm import EngineStats, MetricsContext
 from fllm.pipeline.request_tracker import RequestTracker
+from fllm.values import ModelStats
 from fllm_metrics.prometheus import PrometheusCollector
 
 TOP = [sys.executable, "-m", "fllm_api", "top"]
@@ -107,6 +108,19 @@ def test_a_frame_fits_into_a_small_terminal(server: FakeServer) -> None:
     with_hint = once(server.url).stdout.splitlines()
     assert max(map(len, with_hint)) <= 80
     assert len(with_hint) <= 22  # two more say how to leave
+
+
+def test_models_that_are_loaded_on_demand_have_a_line_each(server: FakeServer) -> None:
+    server.requests = PrometheusCollector(
+        MetricsContext(model_name="small", max_model_len=4096, model_names=("small", "large"))
+    )
+    loaded = ModelStats(state="loaded", memory=512 << 20, loads=3, in_flight=2, engine=EngineStats())
+    failed = ModelStats(state="failed", waiting=7)
+    server.status = EngineStats(models={"small": loaded, "large": failed})
+    shown = once(server.url).stdout
+    assert re.search(r"small +loaded +537 MB +2 +0 +3", shown), shown
+    assert re.search(r"large +failed +0 MB +0 +7 +0", shown), shown
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 @pytest.mark.parametrize("form", ["{}/", "{}/v1", "{}/v1/"])
