@@ -164,7 +164,7 @@ class ModelRegistry:
         return ModelStats(
             state=model.state,
             pinned=model.pinned,
-            memory=model.size if model.occupies_memory else 0,
+            memory=model.memory,
             loads=model.loads,
             in_flight=model.in_flight,
             waiting=self.pool.waiting(model),

@@ -31,7 +31,7 @@ class AdminController(Controller):
         return AdminModelList(
             data=[describe(models, each) for each in models.models],
             memory_budget=models.pool.budget,
-            memory=models.pool.used,
+            memory=sum(each.model.memory for each in models.models),
         )
 
     @post("/{name:str}/load", status_code=200, responses=errors(401, 404, 503), summary="Load a model")
@@ -82,7 +82,7 @@ def describe(models: ModelRegistry, served: ServedModel) -> AdminModel:
         id=served.name,
         state=model.state,
         pinned=model.pinned,
-        memory=model.size if model.occupies_memory else 0,
+        memory=model.memory,
         expected_memory=model.size,
         in_flight=model.in_flight,
         waiting=models.pool.waiting(model),

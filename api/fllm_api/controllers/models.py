@@ -74,6 +74,5 @@ def _model(registry: ModelRegistry, served: ServedModel, name: str) -> ModelObje
         )
     if registry.selects:
         model = served.model
-        memory = model.size if model.occupies_memory else 0
-        described = replace(described, state=model.state, memory=memory, pinned=model.pinned)
+        described = replace(described, state=model.state, memory=model.memory, pinned=model.pinned)
     return described

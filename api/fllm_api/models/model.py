@@ -14,6 +14,10 @@ OCCUPYING: frozenset[ModelState] = frozenset(("loading", "loaded", "unloading"))
 """States in which a model occupies memory."""
 
 
+SETTLING_SECONDS = 60.0
+"""Seconds after a load from which on a measured size that is less than the estimate replaces it."""
+
+
 class ModelLoader(Protocol[T]):
     """Loads a model, any number of times, and unloads it."""
 
@@ -46,8 +50,12 @@ class Model(Generic[T]):
         self.loader = loader
         self.estimate = size
         """Bytes that it is expected to occupy."""
-        self.size = size
-        """Bytes that count against the memory budget while it is loaded: as measured, else the estimate."""
+        self.measured = 0
+        """Bytes that it occupies, as measured last; 0 if that is not known."""
+        self._peak = 0
+        """Most bytes that were measured: they are expected the next time, too."""
+        self._settled = False
+        """Whether it was measured long after a load. Before, it may not have touched all of its memory."""
         self.pinned = pinned
         """Whether it stays loaded, whatever else needs the memory."""
         self.idle_timeout = idle_timeout
@@ -63,6 +71,7 @@ class Model(Generic[T]):
         self.last_used = 0.0
         self.loads = 0
         """Times that it was loaded."""
+        self.loaded_at = 0.0
         self.load_seconds = 0.0
         """Duration of the last load."""
         self.failures = 0
@@ -74,6 +83,22 @@ class Model(Generic[T]):
         self.gone = asyncio.Event()
         """Set while it occupies no memory."""
         self.gone.set()
+
+    @property
+    def size(self) -> int:
+        """Bytes that count against the memory budget: the most that were measured, or the estimate."""
+        return self._peak if self._settled else max(self._peak, self.estimate)
+
+    @property
+    def memory(self) -> int:
+        """Bytes that it occupies now."""
+        return (self.measured or self.size) if self.occupies_memory else 0
+
+    def measure(self, size: int, seconds: float = 0.0) -> None:
+        """Record a measured size, so many seconds after the load; 0 if it is not known."""
+        self.measured = size
+        self._peak = max(self._peak, size)
+        self._settled = self._settled or (size > 0 and seconds >= SETTLING_SECONDS)
 
     @property
     def occupies_memory(self) -> bool:

@@ -163,8 +163,7 @@ class ModelPool(Generic[T]):
 
     def record_size(self, model: Model[T], size: int) -> None:
         """Use the measured size of a loaded model, and unload others if the budget is exceeded."""
-        if size > 0:
-            model.size = size
+        model.measure(size, self._clock() - model.loaded_at)
         self._schedule()
 
     async def close(self) -> None:
@@ -326,16 +325,18 @@ class ModelPool(Generic[T]):
             loaded = await model.loader.load()
         if loaded is None:
             return
-        model.size = await model.loader.measure(loaded) or model.estimate
+        model.measure(await model.loader.measure(loaded))
         model.load_seconds = self._clock() - started
-        log.info("the model %r is loaded in %.1f s, %d MiB", model.name, model.load_seconds, model.size >> 20)
+        log.info(
+            "the model %r is loaded in %.1f s, %d MiB", model.name, model.load_seconds, model.memory >> 20
+        )
         self._finish_load(model, loaded)
 
     def _finish_load(self, model: Model[T], loaded: T) -> None:
         model.loaded, model.state = loaded, "loaded"
         model.loads += 1
         model.failures, model.error = 0, ""
-        model.last_used = self._clock()
+        model.last_used = model.loaded_at = self._clock()
         # At least the group that it was loaded for starts, even if another model waits for its memory.
         self._start_group(model, self._group_size)
         self._schedule()
@@ -345,7 +346,6 @@ class ModelPool(Generic[T]):
         delay = min(2.0 ** (model.failures - 1), MAX_RETRY_DELAY)
         model.error = error.message if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         model.state, model.retry_at = "failed", self._clock() + delay
-        model.size = model.estimate
         model.draining = False
         model.gone.set()
         log.error(
@@ -362,6 +362,7 @@ class ModelPool(Generic[T]):
 
     async def _unload(self, model: Model[T], becomes: ModelState) -> None:
         assert model.loaded is not None, "only a loaded model is unloaded"
+        model.measure(await model.loader.measure(model.loaded))
         with contained(lambda error: log.error("the model %r did not unload: %s", model.name, error)):
             await model.loader.unload(model.loaded)
         log.info("the model %r is unloaded%s", model.name, ", unused" if becomes == "sleeping" else "")

@@ -339,9 +339,7 @@ def test_closing_ends_loads_and_rejects_requests() -> None:
 
 OPERATIONS = st.lists(
     st.tuples(
-        st.sampled_from(
-            ["ask", "ask", "ask", "ask", "cancel", "fail", "unload", "pin", "unpin", "grow", "step"]
-        ),
+        st.sampled_from(["ask", "ask", "ask", "ask", "cancel", "fail", "unload", "pin", "unpin"]),
         st.integers(0, 3),
         st.integers(0, 2),
     ),

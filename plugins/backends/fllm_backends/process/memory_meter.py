@@ -6,8 +6,10 @@ import asyncio
 import time
 from pathlib import Path
 
-INTERVAL_SECONDS = 10.0
-"""Seconds for which a measurement is used: the kernel looks at every page."""
+MIN_INTERVAL = 1.0
+"""Seconds for which a measurement is used at least."""
+MAX_SHARE = 0.01
+"""Share of the time that may be spent on measurements, for which the kernel looks at every page."""
 _ROLLUP = Path("/proc/self/smaps_rollup")
 
 
@@ -16,14 +18,15 @@ class MemoryMeter:
 
     def __init__(self) -> None:
         self._bytes = 0
-        self._measured_at = float("-inf")
+        self._next_at = float("-inf")
 
     async def read(self) -> int:
         """Return the bytes of this process; 0 where the kernel does not report them."""
-        now = time.monotonic()
-        if now - self._measured_at >= INTERVAL_SECONDS:
-            self._measured_at = now
+        started = time.monotonic()
+        if started >= self._next_at:
+            self._next_at = started + MIN_INTERVAL
             self._bytes = await asyncio.to_thread(_proportional_set_size)
+            self._next_at = started + max(MIN_INTERVAL, (time.monotonic() - started) / MAX_SHARE)
         return self._bytes
 
 
