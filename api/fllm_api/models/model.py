@@ -95,7 +95,7 @@ class Model(Generic[T]):
         return (self.measured or self.size) if self.occupies_memory else 0
 
     def measure(self, size: int, seconds: float = 0.0) -> None:
-        """Record a measured size, so many seconds after the load; 0 if it is not known."""
+        """Record a size that was measured ``seconds`` after the load; 0 if it is not known."""
         self.measured = size
         self._peak = max(self._peak, size)
         self._settled = self._settled or (size > 0 and seconds >= SETTLING_SECONDS)
