@@ -418,6 +418,8 @@ class Scheduler:
         """Let a sequence wait for its blocks if only the disk has them. Others go on meanwhile."""
         if self._offload is None or sequence.looked_up or sequence.adapter:
             return False
+        if len(self._fetching) >= self._limits.max_num_seqs:
+            return False
         sequence.looked_up = True
         size = self._pool.block_size
         hashes = sequence.hash_blocks(sequence.first_needed // size, size)

@@ -18,5 +18,5 @@ def test_a_secret_is_made_once_and_only_for_this_user(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"short", b"x" * 33])
 def test_a_damaged_secret_is_an_error(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "secret").write_bytes(content)
-    with pytest.raises(ConfigError, match="--kv-cache-dir .*: secret"):
+    with pytest.raises(ConfigError, match=r"--kv-cache-dir .*: secret"):
         load_secret(str(tmp_path))
