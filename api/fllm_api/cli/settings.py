@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
+from fllm.batching.kv_offload import open_directory
 from fllm.config import (
     Autoscaling,
     BackendConfig,
@@ -312,10 +313,12 @@ def _check_implied_flags(options: Mapping[str, Any], plugins: Plugins) -> None:
 
 
 def _check_offload(options: Mapping[str, Any]) -> None:
-    """Raise `ConfigError` if there is no prefix cache whose blocks could be kept."""
+    """Raise `ConfigError` if there is no prefix cache whose blocks could be kept, or no place for them."""
     for name in ("kv_offload_memory", "kv_cache_dir"):
         if options[name] is not None and not options["enable_prefix_caching"]:
             raise ConfigError(f"{_flag(name)} has no effect with --no-enable-prefix-caching")
+    if options["kv_cache_dir"] is not None and options["placement"] in (None, LOCAL):
+        open_directory(options["kv_cache_dir"])
 
 
 def _locate_model(model: str | None) -> ModelSource:

@@ -482,3 +482,10 @@ def test_a_size_is_a_number_of_bytes(text: str, size: int) -> None:
 def test_what_is_not_a_size_is_rejected(text: str) -> None:
     with pytest.raises(click.BadParameter, match="is not valid; expected"):
         settings("--kv-cache-dir-size", text)
+
+
+def test_a_directory_for_blocks_is_checked_before_anything_is_loaded(tmp_path: Path) -> None:
+    made = settings("--kv-cache-dir", str(tmp_path / "new"), "--kv-cache-dir-size", "1GiB").backend_config
+    assert (made.kv_cache_dir, made.kv_cache_dir_size) == (str(tmp_path / "new"), 1 << 30)
+    with pytest.raises(ConfigError, match=r"--kv-cache-dir .*/a/b: No such file or directory"):
+        settings("--kv-cache-dir", str(tmp_path / "a" / "b"))
