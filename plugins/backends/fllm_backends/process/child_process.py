@@ -152,6 +152,7 @@ class EngineProcess:
         ready = self.unavailable_reason is None
         self.unavailable_reason = self._exit_reason = reason
         if self._process is None or self._exit_task is None:
+            self._channel.abort()
             return
         if ready:
             self._channel.send(messages.Stop())
