@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from fllm.batching.kv_offload import open_directory
 from fllm.config import (
     Autoscaling,
     BackendConfig,
@@ -318,6 +317,8 @@ def _check_offload(options: Mapping[str, Any]) -> None:
         if options[name] is not None and not options["enable_prefix_caching"]:
             raise ConfigError(f"{_flag(name)} has no effect with --no-enable-prefix-caching")
     if options["kv_cache_dir"] is not None and options["placement"] in (None, LOCAL):
+        from fllm.batching.kv_offload import open_directory
+
         open_directory(options["kv_cache_dir"])
 
 
