@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 from fllm.errors import ModelError
 from fllm_api.models.model import Model
@@ -52,7 +53,12 @@ class FakeLoader:
 
 
 def a_pool(
-    sizes: Sequence[int], *, budget: int | None = None, group_size: int = 4, max_waiting: int = 1000
+    sizes: Sequence[int],
+    *,
+    budget: int | None = None,
+    group_size: int = 4,
+    max_waiting: int = 1000,
+    clock: Callable[[], float] = time.monotonic,
 ) -> ModelPool[str]:
     """Return a pool of models named a, b, c, ... with these sizes."""
     present: set[str] = set()
@@ -60,7 +66,7 @@ def a_pool(
         Model(name, FakeLoader(name, size, loaded=present), size=size)
         for name, size in zip("abcdefgh", sizes, strict=False)
     ]
-    return ModelPool(models, budget=budget, group_size=group_size, max_waiting=max_waiting)
+    return ModelPool(models, budget=budget, group_size=group_size, max_waiting=max_waiting, clock=clock)
 
 
 def loader_of(pool: ModelPool[str], name: str) -> FakeLoader:

@@ -170,8 +170,7 @@ def test_clients_take_turns() -> None:
 def test_a_model_that_can_not_be_loaded_does_not_harm_others() -> None:
     async def go() -> None:
         now = 100.0
-        pool = a_pool([10, 10], budget=10)
-        pool._clock = lambda: now
+        pool = a_pool([10, 10], budget=10, clock=lambda: now)
         loader_of(pool, "a").fails = 2
         for delay in (1, 2):
             failed = await asyncio.gather(*(ask(pool, "a") for _ in range(3)), return_exceptions=True)
