@@ -23,6 +23,8 @@ from fllm_backends.torch.runner import TorchRunner
 from fllm_backends.torch.sharded.followers import Followers
 from fllm_backends.torch.sharded.messages import Allocate, Start
 
+log = logging.getLogger("fllm.model")
+
 
 class ShardedRunner:
     """Runs one decoder on several devices, or in several processes on a CPU.
@@ -74,6 +76,8 @@ class ShardedRunner:
             self._runner.wrap_decoder(
                 lambda decoder: LeadingDecoder(decoder, ranks, followers.send, followers.error)
             )
+        if card.images is not None:
+            log.warning("--tensor-parallel-size %d: the model serves text only; it would read images", size)
         runtime = card.runtime | {"tensor_parallel_size": size}
         return replace(card, images=None, runtime=runtime)
 
