@@ -20,7 +20,7 @@ from fllm.plugins.loader import Plugins
 from fllm_api.cli.config_file import option_value
 from fllm_api.cli.options import CHAT_OPTIONS, ENGINE_OPTIONS, LORA_OPTIONS, MODEL_OPTIONS, SECONDS
 from fllm_api.cli.param_types import LoraModule, Size
-from fllm_api.cli.settings import Settings, settings_from_options
+from fllm_api.cli.settings import Settings, check_engine_network, settings_from_options
 
 SERVER_OPTIONS = (
     *("enable_runtime_lora_loading", "lora_dir", "enable_lora"),
@@ -58,6 +58,7 @@ def settings_of_models(
     if not entries:
         settings = settings_from_options(options, plugins, plugins_config)
         check(settings)
+        check_engine_network([settings])
         return (settings,)
     _reject_options_of_one_model(options, entries)
     found: list[Settings] = []
@@ -74,6 +75,7 @@ def settings_of_models(
     errors += _shared_names(found)
     if errors:
         raise ConfigErrors(list(dict.fromkeys(errors)))
+    check_engine_network(found)
     return tuple(found)
 
 

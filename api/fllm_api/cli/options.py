@@ -269,32 +269,6 @@ ENGINE_OPTIONS = [
         help="If an engine ends, another replica continues its outputs. --no-resume: they end with an error.",
     ),
     _engine(
-        ["--engine-listen"],
-        type=HostPort(),
-        show_default="as the placement needs",
-        help="Address on which engines of other processes connect. Port 0: a free port.",
-    ),
-    _engine(
-        ["--engine-advertise"],
-        type=HostPort(port_required=False),
-        show_default="where it listens",
-        help="Address at which engines reach this server, behind a gateway for example.",
-    ),
-    _engine(
-        ["--engine-tls"],
-        is_flag=True,
-        help="Encrypt the connections of engines, with a certificate made at the start.",
-    ),
-    _engine(
-        ["--engine-certfile"], type=FILE, help="PEM file with the certificate for the connections of engines."
-    ),
-    _engine(
-        ["--engine-keyfile"],
-        type=FILE,
-        show_default="--engine-certfile",
-        help="PEM file with the key of --engine-certfile.",
-    ),
-    _engine(
         ["--grammar-backend"],
         type=RegisteredName("grammars", NO_GRAMMAR),
         default="llguidance",
@@ -347,6 +321,35 @@ ENGINE_OPTIONS = [
         help=f"Speculative decoding, such as {SPECULATION_EXAMPLE}.",
     ),
 ]
+NETWORK_OPTIONS = [
+    _engine(
+        ["--engine-listen"],
+        type=HostPort(),
+        show_default="as the placement needs",
+        help="Address on which engines of other processes connect. Port 0: a free port.",
+    ),
+    _engine(
+        ["--engine-advertise"],
+        type=HostPort(port_required=False),
+        show_default="where it listens",
+        help="Address at which engines reach this server, behind a gateway for example.",
+    ),
+    _engine(
+        ["--engine-tls"],
+        is_flag=True,
+        help="Encrypt the connections of engines, with a certificate made at the start.",
+    ),
+    _engine(
+        ["--engine-certfile"], type=FILE, help="PEM file with the certificate for the connections of engines."
+    ),
+    _engine(
+        ["--engine-keyfile"],
+        type=FILE,
+        show_default="--engine-certfile",
+        help="PEM file with the key of --engine-certfile.",
+    ),
+]
+"""Options of the connections of engines, which all models share."""
 CHAT_OPTIONS = [
     _chat(
         ["--chat-template"],
@@ -602,6 +605,7 @@ SERVE_PARAMS: list[click.Parameter] = [
     *SEVERAL_MODELS_OPTIONS,
     *LORA_OPTIONS,
     *ENGINE_OPTIONS,
+    *NETWORK_OPTIONS,
     *CHAT_OPTIONS,
     *HTTP_OPTIONS,
     *OBSERVABILITY_OPTIONS,

@@ -200,11 +200,17 @@ def _check_placement(
     entry = placements.entry(name)
     if isinstance(entry, PlacementEntry) and entry.options is not None:
         placement_options(values, entry.options)
-    network = ("engine_listen", "engine_advertise", "engine_tls", "engine_certfile", "engine_keyfile")
-    for option in network if name == LOCAL else ():
-        if options[option]:
+
+
+def check_engine_network(models: Sequence[Settings]) -> None:
+    """Raise `ConfigError` if connections of engines are configured, and no engine connects."""
+    if any(settings.backend_config.placement != LOCAL for settings in models):
+        return
+    network = models[0].engine_network
+    for name in network.__struct_fields__:
+        if getattr(network, name):
             raise ConfigError(
-                f"{_flag(option)}: engines of --placement {LOCAL} do not connect over a network"
+                f"{_flag(f'engine_{name}')}: engines of --placement {LOCAL} do not connect over a network"
             )
 
 

@@ -123,7 +123,7 @@ class EngineHost:
         self, placement: ContainedPlacement, launch: EngineLaunch, channel: Channel[Any]
     ) -> PlacedEngine:
         """Start a child that inherits one end of a socket pair; the other end is connected at once."""
-        if self._network != EngineNetwork():
+        if self._network != EngineNetwork() and placement.name != LOCAL:  # which other models may use
             raise ConfigError(
                 "--engine-listen, --engine-advertise, --engine-tls: engines of --placement "
                 f"{placement.name} do not connect over a network"

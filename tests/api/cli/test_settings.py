@@ -19,7 +19,7 @@ from fllm.model.source import DEFAULT_NAME
 from fllm.plugins.registry import Registry
 from fllm_api.cli.param_types import plugin_config, plugins_of
 from fllm_api.cli.serve import serve
-from fllm_api.cli.settings import Settings, choose_backend, settings_from_options
+from fllm_api.cli.settings import Settings, check_engine_network, choose_backend, settings_from_options
 from fllm_api.config import RateLimits, ServerConfig
 from fllm_api.trusted_proxies import TrustedProxies
 
@@ -442,7 +442,8 @@ class TestPlacement:
         with pytest.raises(
             ConfigError, match=f"^{arguments[0]}: engines of --placement local do not connect"
         ):
-            settings(*arguments)
+            check_engine_network([settings(*arguments)])
+        check_engine_network([settings(*arguments), settings(*self.REMOTE)])
 
     @pytest.mark.parametrize(
         ("option", "value"),

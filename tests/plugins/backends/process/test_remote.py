@@ -41,6 +41,7 @@ from fllm import (
 from fllm.config import EngineNetwork
 from fllm.engine_host import Channel, EngineHost, dial, read_ticket
 from fllm.engine_host import host as host_module
+from fllm.engine_host.local import LocalPlacement
 from fllm_backends.process import backend as backend_module
 from fllm_backends.process import child_process as engine_module
 from fllm_backends.process import messages, open_request, process_backend
@@ -316,10 +317,11 @@ def test_a_start_that_is_cancelled_leaves_no_engine() -> None:
 
 def test_options_of_connections_are_an_error_if_engines_do_not_connect() -> None:
     async def scenario() -> None:
-        host = EngineHost(network=EngineNetwork(tls=True))
+        host = EngineHost(lambda name: LocalPlacement, EngineNetwork(tls=True))
         context = BackendContext(plugins=PluginConfig(paths=(str(PLUGIN),)), engine_host=host)
-        with pytest.raises(ConfigError, match="engines of --placement local do not connect over a network"):
-            await process_backend(BackendConfig(model="none", chain=("echo",)), context).start()
+        config = BackendConfig(model="none", chain=("echo",), placement="here")
+        with pytest.raises(ConfigError, match="engines of --placement here do not connect over a network"):
+            await process_backend(config, context).start()
         await host.close()
 
     run(scenario())
