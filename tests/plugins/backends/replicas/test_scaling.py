@@ -75,9 +75,9 @@ def test_a_replica_that_is_removed_finishes_its_requests_or_is_kept() -> None:
             long = [request(f"r{n}", [n, 2, 3], max_tokens=600) for n in range(4)]
             tasks = [asyncio.create_task(running.tokens(each)) for each in long]
             await until(lambda: len(names(running)) == 2)
-            late = request("late", [5], max_tokens=600)
+            late, second = request("late", [5], max_tokens=600), running[1]
             tasks.append(asyncio.create_task(running.tokens(late)))
-            await until(lambda: bool(running[1].requests))
+            await until(lambda: bool(second.requests))
             for task in tasks[:4]:
                 task.cancel()
             await until(lambda: len(names(running)) == 1)  # one is drained
