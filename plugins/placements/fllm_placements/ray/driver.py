@@ -26,6 +26,7 @@ from fllm_placements.ray.cluster import NoRoomError, reserve
 from fllm_placements.ray.messages import Message, ToDriver
 
 NAMESPACE = "furiosa-llm"
+NOT_A_NODE = "this machine is not a node of one; see `ray start --help`, or name one with --ray-address"
 START_SECONDS = 60.0
 """Time for Ray to start the process of an actor, and for the actor to start the engine's."""
 KILL_SECONDS = 3.0
@@ -66,7 +67,8 @@ class Driver:
                 ray.init, address=message.address, namespace=NAMESPACE, logging_level=logging.ERROR
             )
         except (RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
-            self._send(messages.Refused(first_line(error)))
+            absent = message.address == "auto" and isinstance(error, ConnectionError)
+            self._send(messages.Refused(NOT_A_NODE if absent else first_line(error)))
         else:
             self._send(messages.Opened(ray.util.get_node_ip_address()))
 

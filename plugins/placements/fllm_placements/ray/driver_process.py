@@ -119,7 +119,10 @@ class DriverProcess:
             process.kill()
             await driver.stop()
             if isinstance(error, TimeoutError):
-                raise UserError(f"{address} is not a Ray cluster, or does not respond") from None
+                raise UserError(
+                    f"can't join the Ray cluster at {address}: it does not respond, or this machine is not "
+                    f"one of its nodes (ray start --address {address} --num-cpus 0)"
+                ) from None
             raise
         return driver
 
