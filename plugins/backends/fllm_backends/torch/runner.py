@@ -432,7 +432,7 @@ class TorchRunner:
 
     def _fuses(self, architecture: Architecture) -> bool:
         """Return whether the layers, or a rank's part of them, are compiled kernels."""
-        if self._config.enable_lora or not self._packs(architecture):
+        if (self._config.enable_lora and self._ranks) or not self._packs(architecture):
             return False
         from fllm_backends.torch.fused.decoder import is_supported
         from fllm_backends.torch.fused.layer_packing import can_divide

@@ -22,7 +22,9 @@ from fllm.config import BackendConfig, LoraAdapter, Speculation
 from fllm.errors import ConfigError, ModelError, ModelNotFound, UserError
 from fllm.interfaces import BackendContext
 from fllm.values import EngineOutput, GenerateRequest, ModelCard, SamplingParams
+from fllm_backends.checkpoints.architecture import read_architecture
 from fllm_backends.torch.backend import torch_backend
+from fllm_backends.torch.fused.decoder import is_supported
 from fllm_backends.torch.fused.kernel_threads import KernelThreads
 from fllm_backends.torch.fused.linear import PackedProduct
 from fllm_backends.torch.fused.packed_lm import PackedMatrixLinear
@@ -40,6 +42,11 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "starcoder2": ("Starcoder2", {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}),
     "phi3": ("Phi3", {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}),
 }
+FUSED: dict[str, dict[str, Any]] = {
+    "Llama": {"hidden_size": 64, "intermediate_size": 90, "num_attention_heads": 2, "num_key_value_heads": 1},
+    "Gemma2": GEMMA | {"hidden_size": 64, "intermediate_size": 96, "head_dim": 32, "num_hidden_layers": 2},
+}
+"""Sizes that the fused layers support."""
 CONFIGS: list[dict[str, Any]] = [
     {},
     {"r": 8, "lora_alpha": 4, "target_modules": ["q_proj", "v_proj"], "use_rslora": True},
@@ -61,7 +68,7 @@ class Checkpoints:
 
     def __init__(self, root: Path, family: str = "llama") -> None:
         self.directory = root / "model"
-        name, changes = FAMILIES[family]
+        name, changes = (family, FUSED[family]) if family in FUSED else FAMILIES[family]
         base = save_model(name, self.directory, **changes)
         byte_tokenizer()._inner.save(str(self.directory / "tokenizer.json"))
         self.models = [base]
@@ -257,6 +264,29 @@ def test_packed_weights_with_adapters_are_near_the_merged_models(checkpoints: Ch
 
     engine = Engine(checkpoints, quantization=None)
     run(engine, use)
+
+
+@pytest.mark.parametrize("family", FUSED)
+def test_fused_layers_with_adapters_are_near_the_merged_models(family: str, tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, family)
+    assert is_supported(read_architecture(checkpoints.directory))
+
+    async def use(engine: Engine) -> None:
+        alone = [await engine.generate(engine.request(adapter, PROMPTS[0], 3)) for adapter in range(4)]
+        for adapter, output in enumerate(alone):
+            logits = checkpoints.models[adapter](torch.tensor([PROMPTS[0]])).logits[0, -1].detach()
+            assert output.logprobs
+            got = output.logprobs[0].logprob
+            assert got == pytest.approx(float(logits.log_softmax(-1)[output.token_ids[0]]), abs=0.15)
+        assert len({output.logprobs[0].logprob for output in alone if output.logprobs}) == 4
+        requests = [engine.request(adapter, PROMPTS[0], 3, cache_salt=str(adapter)) for adapter in range(4)]
+        together = await asyncio.gather(*map(engine.generate, requests))
+        assert [each.logprobs for each in together] == [each.logprobs for each in alone]
+        await engine.backend.unload_adapter(1)
+        again = engine.request(2, PROMPTS[0], 3, cache_salt="again")
+        assert (await engine.generate(again)).logprobs == alone[2].logprobs
+
+    run(Engine(checkpoints, quantization=None), use)
 
 
 def test_what_an_adapter_adds_to_a_packed_matrix_is_exact() -> None:

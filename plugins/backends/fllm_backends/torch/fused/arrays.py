@@ -99,6 +99,30 @@ class Batch(NamedTuple):
     """Pages of each row, padded: [rows, pages]."""
     tiles: Integers
     """Neighbouring tokens that attend together: [tiles, 3], the first token, their number and their row."""
+    low_rank: LowRank
+
+
+class LowRank(NamedTuple):
+    """The adapters of a batch. There are no places if no token has one."""
+
+    places: Integers
+    """Which adapter each token has: [tokens]; 0 for none."""
+    values: Floats
+    """``a``, [rank, in], and the transposed ``b``, [rank, out], of each matrix in turn."""
+    offsets: Integers
+    """Where those of a matrix begin: [adapters, layers, matrices]."""
+    ranks: Integers
+    """[adapters, layers, matrices]"""
+    rows: Floats
+    """A row of floats for each thread."""
+    gate_up: Floats
+    """What is added to gates and ups: [tokens, 2 inner]."""
+
+    @classmethod
+    def none(cls) -> LowRank:
+        """Return that of a batch without adapters."""
+        floats, integers = np.empty((0, 0), np.float32), np.empty((0, 0, 0), np.int64)
+        return cls(np.empty(0, np.int64), np.empty(0, np.float32), integers, integers, floats, floats)
 
 
 class ArgmaxState(NamedTuple):

@@ -21,6 +21,7 @@ from fllm_backends.torch.fused.arrays import ArgmaxState, Batch, Integers, Model
 from fllm_backends.torch.fused.formats import GROUP, PANEL
 from fllm_backends.torch.fused.kernel_threads import KernelThreads
 from fllm_backends.torch.fused.layer_packing import LayerPacker, OwnParts, PaddedSizes, padded, shared_experts
+from fllm_backends.torch.fused.low_rank import LowRankAdapters
 from fllm_backends.torch.fused.matmul import PLANES_15_BIT, ROWS
 from fllm_backends.torch.fused.packing import Floats
 from fllm_backends.torch.fused.pages import PagePlaces, tile_rows, tiles, tokens_per_tile
@@ -68,6 +69,7 @@ class FusedLM:
         self.device = torch.device("cpu")
         self._threads = threads
         self._kernel_threads = KernelThreads(threads)
+        self.low_rank = LowRankAdapters(len(a.layers), threads, packer.places(), sizes.inner)
         self._shape = _model_shape(a, sizes, own)
         self._layers = packer.pack_layers(weights.layers)
         self._norm = packer.pack_norm(weights.norm)
@@ -179,6 +181,7 @@ class FusedLM:
             np.sin(angles) * self._amplitudes,
             places.tables,
             tiles(batch.rows, tokens_per_tile(self.architecture.heads, self.architecture.kv_heads)),
+            self.low_rank.select(batch.rows),
         )
 
     def _angles(self, index: int, positions: Integers, batch: AttentionBatch) -> Floats:

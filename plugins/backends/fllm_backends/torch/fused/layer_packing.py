@@ -134,6 +134,17 @@ class LayerPacker:
         """Return the weight of a norm of the hidden states."""
         return _norm(norm, self._hidden)
 
+    def places(self) -> dict[str, tuple[Places, Places]]:
+        """Return the places of the rows and the columns of each matrix of a layer without experts."""
+        size = self._a.intermediate_size
+        inner = spread(1, size, self.sizes.inner)
+        return {
+            "qkv": (self._qkv, self._hidden),
+            "output": (self._hidden, self._heads),
+            "gate_up": (_consecutive((inner, size), (inner, size)), self._hidden),
+            "down": (self._hidden, inner),
+        }
+
     def pack_layers(self, layers: Iterable[Layer]) -> LayerWeights:
         """Pack all layers, one after the other."""
         norms: list[list[Floats]] = []

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from fllm_backends.torch.fused.attention import attend, norm_rope_and_cache
 from fllm_backends.torch.fused.experts import compute_inner, experts_down
 from fllm_backends.torch.fused.jit import kernel
@@ -16,6 +18,8 @@ from fllm_backends.torch.fused.norms import add_normalized_rows, normalize_rows
 
 PHASES = 6
 """Maximum number of phases of a step."""
+NO_TERMS = np.empty((0, 0), np.float32)
+"""What adapters add to gates and ups: parts of layers have none."""
 
 
 @kernel(fastmath=False)
@@ -43,6 +47,7 @@ def inner(team: Any, shape: Any, w: Any, layer: Any, x: Any, s: Any) -> None:
             w.gate_up,
             layer,
             shape.activation,
+            NO_TERMS,
             s.gate_up,
             s.inner,
             s.inner_scales,

@@ -229,6 +229,7 @@ def gate_up(
     matrices: Any,
     layer: Any,
     activation: Any,
+    terms: Any,
     buffers: Any,
     out: Any,
     out_scales: Any,
@@ -237,7 +238,7 @@ def gate_up(
 ) -> None:
     """Compute activation(a @ gate.T) * (a @ up.T), quantized.
 
-    Gate and up are the two halves of one matrix.
+    Gate and up are the two halves of one matrix. ``terms`` are added to both: [rows, 2 inner], or no rows.
     """
     rows, groups = scales.shape[0], scales.shape[1]
     a_stride = a.shape[1]
@@ -256,6 +257,9 @@ def gate_up(
         for piece in range(first, min(first + per_piece, inner // GROUP)):
             for part in range(2):  # gate, up
                 column = piece * GROUP + part * inner
+                for row in range(count if len(terms) else 0):
+                    for i in range(GROUP):
+                        buffer[(2 * row + part) * GROUP + i] = terms[block + row, column + i]
                 multiply_panels(
                     matrices,
                     layer,
@@ -268,7 +272,7 @@ def gate_up(
                     address(matrices.bias[layer]) + column * 4,
                     address(buffer) + part * GROUP * 4,
                     stride,
-                    0,
+                    1 if len(terms) else 0,
                 )
             for row in range(count):
                 gates = address(buffer) + row * stride

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
@@ -10,10 +10,11 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from fllm.batching.runner import Row
 from fllm.errors import ConfigError
 from fllm.interfaces import NO_ADAPTERS
 from fllm_backends.checkpoints.architecture import Architecture
-from fllm_backends.torch.lora.adapters import Key, LoraAdapters, LoraTarget
+from fllm_backends.torch.lora.adapters import Adapter, Key, LoraAdapters, LoraTarget
 from fllm_backends.torch.model import CausalLM, Decoder, Linear
 
 
@@ -28,6 +29,27 @@ class HasModules(Protocol):
     def decoder_modules(self) -> Mapping[str, nn.Module]:
         """Return the modules of the decoder by their names in the whole model."""
         ...
+
+
+class LowRankStore(Protocol):
+    """The adapters of a decoder that chooses those of each of its passes itself."""
+
+    def add(self, adapter_id: int, adapter: Adapter) -> None:
+        """Make an adapter available."""
+        ...
+
+    def remove(self, adapter_id: int) -> None:
+        """Free an adapter."""
+        ...
+
+
+@runtime_checkable
+class HasLowRank(Protocol):
+    """A decoder on fused layers, which add the products of adapters."""
+
+    architecture: Architecture
+    device: torch.device
+    low_rank: LowRankStore
 
 
 @runtime_checkable
@@ -60,6 +82,25 @@ class LoraLinear(Linear):
         return self.adapters.apply(self.key, x, self.inner(x))
 
 
+class FusedAdapters(LoraAdapters):
+    """The adapters of a decoder on fused layers."""
+
+    def __init__(self, decoder: HasLowRank) -> None:
+        super().__init__(lora_targets(decoder.architecture), decoder.device)
+        self._store = decoder.low_rank
+
+    def add(self, adapter_id: int, adapter: Adapter) -> None:
+        """Make an adapter available."""
+        self._store.add(adapter_id, adapter)
+
+    def remove(self, adapter_id: int) -> None:
+        """Free an adapter."""
+        self._store.remove(adapter_id)
+
+    def select(self, rows: Sequence[Row]) -> None:
+        """Do nothing: the decoder selects the adapters of its rows."""
+
+
 def attach_lora(decoder: Decoder) -> LoraAdapters:
     """Let the linear layers of a decoder apply adapters. Return those, none at first.
 
@@ -67,6 +108,8 @@ def attach_lora(decoder: Decoder) -> LoraAdapters:
     """
     if isinstance(decoder, CausalLM):
         return _attach_to_matrices(decoder)
+    if isinstance(decoder, HasLowRank):
+        return FusedAdapters(decoder)
     if isinstance(decoder, HasModules):
         decoder.adapters = _attach_to_modules(decoder)
         return decoder.adapters
