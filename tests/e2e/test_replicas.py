@@ -15,7 +15,7 @@ import httpx
 import pytest
 from support.http_server import Server, serving
 
-TOKENS = 32
+TOKENS = 24
 SCHEMA = {
     "type": "object",
     "properties": {
@@ -117,7 +117,7 @@ def test_a_killed_engine_changes_no_output_and_comes_back(replicas: Server) -> N
     undisturbed = asyncio.run(answers(replicas))
     before = engines(replicas)
     assert len(before) == 2
-    disturbed = asyncio.run(answers(replicas, kill_at=150))
+    disturbed = asyncio.run(answers(replicas, kill_at=110))
     for number, (expected, got) in enumerate(zip(undisturbed, disturbed, strict=True)):
         assert got == expected, (number, body(number))
     for number in range(2, 16, 4):
