@@ -122,11 +122,11 @@ def test_no_stream_loses_a_token_and_the_replica_comes_back(
 def test_the_command_line_says_at_once_what_is_missing(
     arguments: tuple[str, ...], cluster: RayCluster
 ) -> None:
-    absent = run("serve", *arguments, "--ray-address", "127.0.0.1:9")
+    absent = run("serve", "--port", "0", *arguments, "--ray-address", "127.0.0.1:9")
     assert absent.returncode == 2
     assert "there is no Ray cluster at 127.0.0.1:9" in absent.stderr
     options = ("--placement-option", "num_gpus=1", "--placement-option", "resource_timeout=0.2")
-    small = run("serve", *arguments, "--ray-address", cluster.address, *options)
+    small = run("serve", "--port", "0", *arguments, "--ray-address", cluster.address, *options)
     assert small.returncode != 0
     assert "the Ray cluster has no node with CPU 1, GPU 1 free" in small.stderr
     assert (absent.stdout, small.stdout) == ("", "")
