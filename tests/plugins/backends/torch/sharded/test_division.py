@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -19,8 +20,7 @@ from fllm_backends.torch.model_selection import check_model
 from fllm_backends.torch.options import TorchConfig, read_torch_config
 from fllm_backends.torch.ranks import Ranks, part
 from fllm_backends.torch.runner import TorchRunner
-from fllm_backends.torch.transformers_lm import factory
-from fllm_backends.torch.transformers_lm.loading import load_model
+from fllm_backends.torch.transformers_lm import factory, loading
 
 CPU = Device("cpu")
 PROMPTS = [[(7 * i * i + 3 * i + 11) % 140 + 12 for i in range(21)], [17, 99, 140]]
@@ -66,15 +66,21 @@ def generate(config: TorchConfig, ranks: Ranks | None = None) -> tuple[list[int]
 
 
 @pytest.fixture(autouse=True)
-def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let only one thread at a time create a model: transformers changes global settings meanwhile."""
+def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let only one thread at a time create a model: transformers changes torch's default type meanwhile."""
     lock = Lock()
 
-    def load(*arguments: Any) -> Any:
-        with lock:
-            return load_model(*arguments)
+    def locked(create: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            with lock:
+                return create(*arguments)
 
-    monkeypatch.setattr(factory, "load_model", load)
+        return call
+
+    monkeypatch.setattr(factory, "load_model", locked(loading.load_model))
+    monkeypatch.setattr(loading, "_create", locked(loading._create))
+    yield
+    assert torch.get_default_dtype() == torch.float32
 
 
 def config_of(
