@@ -1,0 +1,23 @@
+"""The options of ``furiosa-llm serve``. Each also reads ``FURIOSA_LLM_<OPTION>`` and ``--config``.
+
+An option with the name of a field of a configuration Struct sets that field.
+"""
+
+from fllm_api.cli.options.chat import CHAT_OPTIONS
+from fllm_api.cli.options.engine import ENGINE_OPTIONS, NO_GRAMMAR
+from fllm_api.cli.options.model import LORA_OPTIONS, MODEL_OPTIONS
+from fllm_api.cli.options.plugin import PLUGIN_OPTIONS
+from fllm_api.cli.options.serve import CONTEXT_SETTINGS, SERVE_PARAMS
+from fllm_api.cli.options.values import SECONDS
+
+__all__ = [
+    "CHAT_OPTIONS",
+    "CONTEXT_SETTINGS",
+    "ENGINE_OPTIONS",
+    "LORA_OPTIONS",
+    "MODEL_OPTIONS",
+    "NO_GRAMMAR",
+    "PLUGIN_OPTIONS",
+    "SECONDS",
+    "SERVE_PARAMS",
+]

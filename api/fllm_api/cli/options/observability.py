@@ -1,0 +1,45 @@
+"""Options of logs, metrics and traces."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import rich_click as click
+
+from fllm_api.cli.param_types import NonEmptyText
+
+LOG_FORMATS = ("console", "json")
+METRICS_COMPAT = ("vllm",)
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+_observability = partial(click.RichOption, panel="Observability")
+
+OBSERVABILITY_OPTIONS = [
+    _observability(["--enable-metrics"], is_flag=True, help="Serve /metrics for Prometheus."),
+    _observability(["--disable-log-stats"], is_flag=True, help="Do not log statistics every ten seconds."),
+    _observability(
+        ["--metrics-compat"],
+        type=click.Choice(METRICS_COMPAT),
+        multiple=True,
+        help="Also export metrics under the names that this server uses.",
+    ),
+    _observability(
+        ["--otlp-endpoint"],
+        type=NonEmptyText(),
+        help="Send traces to this endpoint, such as http://localhost:4318.",
+    ),
+    _observability(
+        ["--log-requests/--no-log-requests"],
+        default=True,
+        help="Log a line for each request: status, tokens, times.",
+    ),
+    _observability(
+        ["--log-format"], type=click.Choice(LOG_FORMATS), default="console", help="Format of log lines."
+    ),
+    _observability(
+        ["--enable-payload-logging"], is_flag=True, help="Print every request and response to stdout."
+    ),
+    _observability(
+        ["--log-level"], type=click.Choice(LOG_LEVELS), default="info", help="Lowest level to log."
+    ),
+]
