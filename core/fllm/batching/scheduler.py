@@ -1,14 +1,11 @@
 """The scheduler of continuous batching: before every step, it selects the tokens to compute.
 
-Terms:
+Terms (those about blocks are in `fllm.batching.sequence_blocks`):
 
 - The *prefill* of a sequence computes the keys and values (KV) of its prompt, in chunks if it is long. Each
   *decode* step then computes the KV of the latest token and samples the next.
-- KV live in *blocks* of a fixed number of tokens. A sequence's *block table* lists its blocks in order.
-- The *prefix cache* finds full blocks that already hold the same tokens.
 - A grammar may *force* tokens, which need not be sampled. A row computes them like a chunk of a prompt,
   within the prefill budget, and samples the token after them.
-- *Tiers* in RAM and on disk hold blocks that left the prefix cache (`fllm.batching.kv_offload`).
 - Some models compute a sequence differently once it is *long* (`ModelCard.long_context_start`). Then all its
   tokens are computed again. Blocks of long sequences are cached apart from those of short ones.
 - A decode row may carry *drafts*: guesses of the next tokens, which the same step verifies. Accepted drafts
@@ -31,20 +28,19 @@ other clients send.
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from msgspec import Struct
-from msgspec.structs import replace
-
+from fllm.batching.batch import Batch, computes_forced
 from fllm.batching.block_pool import BlockPool
-from fllm.batching.kv_offload import Found, KVOffload
+from fllm.batching.kv_offload import KVOffload
 from fllm.batching.limits import BatchLimits
 from fllm.batching.ngram_drafter import Drafter
+from fllm.batching.prefill_budget import PrefillBudget
 from fllm.batching.runner import PromptImages, Row, Sampled
 from fllm.batching.sequence import Sequence
+from fllm.batching.sequence_blocks import SequenceBlocks
 from fllm.batching.step_results import append_forced, append_tokens, finish_output, finish_reason
 from fllm.batching.token_filter import TokenFilter
 from fllm.batching.waiting_queue import WaitingQueue
@@ -59,20 +55,6 @@ CLIENT_SHARE = 1 / 8
 """Share of a full batch that a client gets at once, from the client that runs most."""
 OLDEST_PREFILL_SHARE = 0.25
 """Share of a step's prefill budget that is reserved for the oldest sequence in prefill."""
-SOLO_PREFILL_SHARE = 1 / 3
-"""Share of a step's prefill budget for the only sequence in prefill, if the step does not complete its
-prompt: other requests are likely to arrive."""
-IDLE_SECONDS = 1.0
-"""Seconds after which a sequence that runs alone is assumed to stay alone."""
-
-
-class Batch(Struct, eq=False):
-    """The input of one step: one row for each of its sequences."""
-
-    token_budget: int
-    """Number of tokens that may still be added."""
-    sequences: list[Sequence] = []
-    rows: list[Row] = []
 
 
 class Scheduler:
@@ -91,20 +73,16 @@ class Scheduler:
         offload: KVOffload | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._pool = pool
+        self._blocks = SequenceBlocks(pool, offload)
         self._limits = limits
         self._long_context_start = long_context_start
-        self._max_model_len = min(max_model_len, pool.num_blocks * pool.block_size)
+        self._max_model_len = min(max_model_len, self._blocks.capacity)
         self._eos_token_ids = tuple(eos_token_ids)
         self._drafter = drafter
         self._recurrent = recurrent
         """Whether a sequence can't go back by a token: see `ModelCard.recurrent`."""
-        self._offload = offload
-        if offload is not None:
-            pool.record_evicted()
         self._clock = clock
-        self._last_concurrent_at = -math.inf
-        """Time of the latest step with more than one sequence."""
+        self._prefill_budget = PrefillBudget(limits, clock)
         self._waiting = WaitingQueue()
         self._running: dict[str, Sequence] = {}
         self._free_slots = list(range(limits.max_num_seqs))
@@ -130,14 +108,14 @@ class Scheduler:
         return EngineStats(
             running=len(self._running),
             waiting=len(self._waiting) + len(self._fetching),
-            kv_blocks=self._pool.num_blocks,
-            kv_blocks_used=self._pool.num_blocks - self._pool.num_free,
+            kv_blocks=self._blocks.count,
+            kv_blocks_used=self._blocks.used,
             prefix_queries=self._prefix_queries,
             prefix_hits=self._prefix_hits,
             preemptions=self._preemptions,
             drafted=self._drafted,
             accepted=self._accepted,
-            cache_tiers={} if self._offload is None else self._offload.stats(),
+            cache_tiers=self._blocks.tier_stats(),
         )
 
     def add(
@@ -151,7 +129,7 @@ class Scheduler:
         images: PromptImages | None = None,
     ) -> None:
         """Queue a request. Its prompt must not be empty and must be shorter than ``max_model_len``."""
-        namespace, shared_tokens = self._pool.namespace(request)
+        namespace, shared_tokens = self._blocks.namespace(request)
         token_ids = [*request.token_ids, *request.generated]
         sequence = Sequence(
             id=request.request_id,
@@ -189,7 +167,7 @@ class Scheduler:
         else:
             sequence = self._fetching.pop(request_id, None) or self._waiting.remove(request_id)
         if sequence is not None:
-            self._free_blocks(sequence)
+            self._blocks.free(sequence)
             self._unaccepted.pop(request_id, None)
             self._starting.pop(request_id, None)
             if sequence.grammar is not None:
@@ -221,7 +199,7 @@ class Scheduler:
         """
         self._end_fetches()
         if len(self._running) + len(self._waiting) > 1:
-            self._last_concurrent_at = self._clock()
+            self._prefill_budget.record_concurrent()
         self._admit_newcomers()
         self._recompute_longer()
         batch = Batch(self._limits.max_num_batched_tokens)
@@ -231,8 +209,7 @@ class Scheduler:
         prefilling = [s for s in ready if s.remaining > 1] + self._admit()
         for sequence in decoding[: batch.token_budget]:
             self._schedule_row(sequence, 1, batch, self._draft(sequence, batch.token_budget))
-        if self._offload is not None:
-            self._offload.save_evicted(self._pool)
+        self._blocks.save_evicted()
         if prefilling and batch.token_budget:
             self._prefill(prefilling, batch)
         return batch
@@ -246,7 +223,7 @@ class Scheduler:
         outputs: list[tuple[Sequence, EngineOutput]] = []
         for sequence, row, result in zip(batch.sequences, batch.rows, results, strict=True):
             sequence.computed += row.count - row.drafts
-            if _computes_forced(sequence, row):
+            if computes_forced(sequence, row):
                 sequence.forced_logprobs += result.prompt_logprobs
             else:
                 sequence.prompt_logprobs += result.prompt_logprobs
@@ -267,8 +244,7 @@ class Scheduler:
         Return the ids of the sequences.
         """
         for sequence, row in zip(batch.sequences, batch.rows, strict=True):
-            for block in sequence.block_table[row.start // self._pool.block_size :]:
-                self._pool.evict(block)
+            self._blocks.evict(sequence, row.start)
         for sequence in batch.sequences:
             self.abort(sequence.id)
         return [sequence.id for sequence in batch.sequences]
@@ -307,7 +283,7 @@ class Scheduler:
             sequence = self._waiting.first()
             if sequence is not None and self._begin_fetch(sequence):
                 continue
-            if sequence is None or not (self._fits_adapter(sequence) and self._allocate_blocks(sequence)):
+            if sequence is None or not (self._fits_adapter(sequence) and self._blocks.allocate(sequence)):
                 break
             self._waiting.pop()
             self._start_running(sequence)
@@ -320,7 +296,7 @@ class Scheduler:
         while (
             (newcomer := self._find_newcomer())
             and self._fits_adapter(newcomer)
-            and self._allocate_blocks(newcomer)
+            and self._blocks.allocate(newcomer)
         ):
             [(client, _)] = Counter(sequence.client for sequence in self._running.values()).most_common(1)
             last = next(each for each in reversed(self._running.values()) if each.client == client)
@@ -345,26 +321,13 @@ class Scheduler:
         adapters = {each.adapter for each in self._running.values() if each.adapter}
         return len(adapters | {sequence.adapter}) <= self._limits.max_loras
 
-    def _allocate_blocks(self, sequence: Sequence) -> bool:
-        """Allocate blocks for all tokens of a waiting sequence, or return False if too few are free."""
-        cached = self._find_cached(sequence)
-        missing = self._num_blocks(sequence.length) - len(cached)
-        if not self._pool.can_allocate(missing, cached):
-            return False
-        self._pool.ref(cached)
-        sequence.block_table = cached + self._pool.allocate(missing)
-        sequence.computed = len(cached) * self._pool.block_size
-        return True
-
     def _append_blocks(self, sequence: Sequence) -> bool:
         """Give a running sequence blocks for all its tokens. Return False if it is preempted.
 
         If there are too few, sequences are preempted from the end, which may reach the sequence itself.
         """
-        missing = self._missing_blocks(sequence, sequence.length)
         while sequence.id in self._running:
-            if not missing or self._pool.can_allocate(missing):
-                sequence.block_table += self._pool.allocate(missing)
+            if self._blocks.append(sequence):
                 return True
             self._preempt_last()
         return False
@@ -381,7 +344,7 @@ class Scheduler:
         """Drop the KV of running sequences that have become long: all their tokens are computed again."""
         for sequence in self._running.values():
             if not sequence.is_long and self._exceeds_short_context(sequence.length):
-                self._free_blocks(sequence)
+                self._blocks.free(sequence)
                 sequence.is_long, sequence.block_hashes = True, []
                 self._drop_logprobs(sequence)
 
@@ -397,7 +360,7 @@ class Scheduler:
 
     def _preempt(self, sequence: Sequence) -> None:
         self._stop_running(sequence)
-        self._free_blocks(sequence)
+        self._blocks.free(sequence)
         self._drop_logprobs(sequence)
 
     def _undo_token(self, sequence: Sequence) -> None:
@@ -416,15 +379,9 @@ class Scheduler:
 
     def _begin_fetch(self, sequence: Sequence) -> bool:
         """Let a sequence wait for its blocks if only the disk has them. Others go on meanwhile."""
-        if self._offload is None or sequence.looked_up or sequence.adapter:
+        if sequence.looked_up or len(self._fetching) >= self._limits.max_num_seqs:
             return False
-        if len(self._fetching) >= self._limits.max_num_seqs:
-            return False
-        sequence.looked_up = True
-        size = self._pool.block_size
-        hashes = sequence.hash_blocks(sequence.first_needed // size, size)
-        sequence.fetch = self._offload.fetch(hashes, self._pool, size)
-        if sequence.fetch.done:
+        if not self._blocks.fetch(sequence):
             return False
         self._waiting.remove(sequence.id)
         self._fetching[sequence.id] = sequence
@@ -433,15 +390,9 @@ class Scheduler:
     def _end_fetches(self) -> None:
         """Move the sequences back to the queue whose blocks are there, or took too long."""
         for sequence in reversed(list(self._fetching.values())):
-            if self._offload and sequence.fetch and self._offload.expired(sequence.fetch):
+            if self._blocks.has_fetched(sequence):
                 del self._fetching[sequence.id]
                 self._waiting.add_first(sequence)
-
-    def _free_blocks(self, sequence: Sequence) -> None:
-        sequence.fetch = None
-        self._pool.free(sequence.block_table)
-        sequence.block_table = []
-        sequence.computed = 0
 
     def _prefill(self, sequences: list[Sequence], batch: Batch) -> None:
         """Add chunks of these sequences, which are in order of admission, while the budget lasts.
@@ -449,80 +400,21 @@ class Scheduler:
         Only a sequence that gets a row reuses blocks of the batch: if the batch fails, it is dropped as well.
         """
         token_cost, oldest = self._limits.token_cost, sequences[0]
-        budget = self._prefill_budget(sequences, batch.token_budget)
+        budget = self._prefill_budget.of_step(sequences, batch.token_budget)
         reserved = max(OLDEST_PREFILL_SHARE * budget, token_cost(oldest.computed))
         for sequence in sorted(sequences, key=lambda each: each.remaining):
             if sequence is oldest:
                 reserved = 0
             elif token_cost(sequence.computed) > budget - reserved:
                 continue
-            self._reuse_cached(sequence)
-            self._restore(sequence)
+            self._blocks.reuse_cached(sequence)
+            self._blocks.restore(sequence)
             cost = token_cost(sequence.computed)
             limit = sequence.chunk_limit - (sequence.id in self._starting)
             together = sequence.first_row_end - sequence.computed
             count = max(min(int((budget - reserved) / cost), limit), together, 1)
             self._schedule_row(sequence, count, batch)
             budget -= count * cost
-
-    def _prefill_budget(self, sequences: list[Sequence], token_budget: int) -> float:
-        """Return what this step may spend on the prefill of these sequences."""
-        solo = self._clock() - self._last_concurrent_at > IDLE_SECONDS
-        budget = self._limits.step_prefill_budget(token_budget, solo=solo)
-        if solo or len(sequences) > 1:
-            return budget
-        [only] = sequences
-        cost = only.remaining * self._limits.token_cost(only.computed)
-        return budget if cost <= budget else budget * SOLO_PREFILL_SHARE
-
-    def _reuse_cached(self, sequence: Sequence) -> None:
-        """Replace blocks that are not filled yet by blocks that others have filled with the same tokens."""
-        cached = self._find_cached(sequence)
-        start = sequence.computed // self._pool.block_size
-        end = start + len(cached)
-        if cached:
-            self._pool.ref(cached)
-            self._pool.free(sequence.block_table[start:end])
-            sequence.block_table[start:end] = cached
-            sequence.computed = end * self._pool.block_size
-
-    def _restore(self, sequence: Sequence) -> None:
-        """Copy blocks with the same tokens from the tiers; between them, reuse those of the pool."""
-        if self._offload is None:
-            return
-        size, start = self._pool.block_size, sequence.computed // self._pool.block_size
-        found: list[int | Found] = []
-        for block_hash in sequence.hash_blocks(sequence.first_needed // size, size)[start:]:
-            [*cached] = self._pool.find_cached([block_hash])
-            each = cached[0] if cached else self._offload.find(block_hash, sequence.fetch)
-            if each is None:
-                break
-            found.append(each)
-        sequence.fetch = None
-        if (start + len(found)) * size < max(sequence.first_row_end, sequence.computed + 1):
-            return
-        table = sequence.block_table
-        copied = [(table[index], each) for index, each in enumerate(found, start) if isinstance(each, Found)]
-        if not self._offload.restore(copied, size):
-            return
-        for index, each in enumerate(found, start):
-            if isinstance(each, Found):
-                self._pool.cache(table[index], sequence.block_hashes[index])
-            else:
-                self._pool.ref([each])
-                self._pool.free([table[index]])
-                table[index] = each
-        sequence.computed = (start + len(found)) * size
-
-    def _find_cached(self, sequence: Sequence) -> list[int]:
-        """Return the cached blocks that hold the tokens of the sequence after those computed.
-
-        The last token is always computed, cached or not: without it there are no logits to sample from.
-        """
-        size = self._pool.block_size
-        block_hashes = sequence.hash_blocks(sequence.first_needed // size, size)
-        cached = self._pool.find_cached(block_hashes[sequence.computed // size :])
-        return cached if sequence.computed + len(cached) * size >= sequence.first_row_end else []
 
     def _schedule_row(
         self, sequence: Sequence, count: int, batch: Batch, drafts: list[int] | None = None
@@ -537,26 +429,8 @@ class Scheduler:
         grammar = sequence.grammar if sample else None
         if grammar is not None:
             grammar.begin_row()
-        self._cache_full_blocks(sequence, start, start + count)
-        batch.token_budget -= count + len(drafts)
-        batch.sequences.append(sequence)
-        row = Row(
-            token_ids=[*sequence.token_ids, *drafts] if drafts else sequence.token_ids,
-            prompt_length=sequence.prompt_length,
-            start=start,
-            count=count + len(drafts),
-            block_table=sequence.block_table,
-            slot=sequence.slot,
-            images=sequence.images,
-            sampling=sequence.sampling,
-            seed=sequence.seed,
-            sample=sample,
-            drafts=len(drafts),
-            mask=sequence.next_mask if sample and sequence.restricted else None,
-            prompt_logprobs=sequence.needs_prompt_logprobs,
-            adapter=sequence.adapter,
-        )
-        batch.rows.append(_forced_row(sequence, row) if _computes_forced(sequence, row) else row)
+        self._blocks.cache_full(sequence, start, start + count)
+        batch.add(sequence, count, drafts, sample=sample)
 
     def _record_first_row(self, sequence: Sequence) -> None:
         sequence.queue_time = self._clock() - sequence.arrival_time
@@ -565,31 +439,17 @@ class Scheduler:
             self._prefix_queries += sequence.prompt_length
             self._prefix_hits += sequence.cached_tokens
 
-    def _cache_full_blocks(self, sequence: Sequence, start: int, end: int) -> None:
-        """Add the blocks that this row fills to the prefix cache, so that the next row can reuse them.
-
-        They are not computed yet, but the runner writes the KV of all rows before any row reads.
-        """
-        size = self._pool.block_size
-        if start // size < end // size:
-            block_hashes = sequence.hash_blocks(end // size, size)
-            for index in range(start // size, end // size):
-                self._pool.cache(sequence.block_table[index], block_hashes[index])
-            if self._offload is not None and sequence.adapter:
-                self._offload.exclude(block_hashes[start // size :])
-
     def _draft(self, sequence: Sequence, token_budget: int) -> list[int]:
         """Return drafts for a sequence that decodes, if few sequences run.
 
         Drafts use no tokens or blocks that other running sequences need.
         """
-        running, size = len(self._running), self._pool.block_size
+        running = len(self._running)
         if sequence.drafter is None or not sequence.started or running > self._limits.max_drafting_seqs:
             return []
-        blocks = len(sequence.block_table) + max(self._pool.num_free - running, 0)
         max_drafts = min(
             token_budget - running,
-            blocks * size - sequence.length,
+            self._blocks.room(sequence, running),
             self._max_model_len - sequence.length - 1,
             sequence.sampling.max_tokens - sequence.generated - 1,
         )
@@ -598,33 +458,14 @@ class Scheduler:
         if max_drafts < 1:
             return []
         drafts = sequence.drafter.draft(sequence.token_ids, max_drafts)
-        missing = self._missing_blocks(sequence, sequence.length + len(drafts))
-        sequence.block_table += self._pool.allocate(missing)
+        self._blocks.append(sequence, len(drafts))
         return drafts
 
     def _apply_drafts(self, sequence: Sequence, row: Row, accepted: int) -> None:
         """Update the sequence after verification: all its tokens except the last sampled one have KV now."""
         assert sequence.drafter, "only a drafter proposes drafts"
-        self._cache_full_blocks(sequence, sequence.computed, sequence.length - 1)
+        self._blocks.cache_full(sequence, sequence.computed, sequence.length - 1)
         sequence.computed = sequence.length - 1
         sequence.drafter.update(row.drafts, accepted)
         self._drafted += row.drafts
         self._accepted += accepted
-
-    def _missing_blocks(self, sequence: Sequence, tokens: int) -> int:
-        """Return how many more blocks the sequence needs to hold ``tokens``; drafts may have left some."""
-        return max(self._num_blocks(tokens) - len(sequence.block_table), 0)
-
-    def _num_blocks(self, tokens: int) -> int:
-        return -(-tokens // self._pool.block_size)
-
-
-def _computes_forced(sequence: Sequence, row: Row) -> bool:
-    """Return whether the row computes the log-probabilities of tokens that the grammar has forced."""
-    return sequence.needs_forced_logprobs and sequence.before_forced <= row.start < sequence.length - 1
-
-
-def _forced_row(sequence: Sequence, row: Row) -> Row:
-    """Return the row with forced tokens as its prompt, whose log-probabilities the runner returns."""
-    sampling = replace(sequence.sampling, prompt_logprobs=sequence.sampling.logprobs)
-    return replace(row, prompt_length=sequence.length, sampling=sampling, prompt_logprobs=True)

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule
 from support.offload_runner import OffloadRunner
 
+from fllm.batching.batch import Batch
 from fllm.batching.kv_offload import Fetch, KVOffload
 from fllm.batching.kv_offload.disk_tier import _Read
 from fllm.batching.kv_offload.ram_tier import ENTRY_BYTES, RamTier
-from fllm.batching.scheduler import Batch
 from fllm.values import GenerateRequest, SamplingParams
 
 from .test_scheduler_machine import SchedulerMachine, samplings

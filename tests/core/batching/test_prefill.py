@@ -9,9 +9,10 @@ import pytest
 from msgspec.structs import replace
 from support.fake_runner import FakeRunner, expected_tokens
 
+from fllm.batching.batch import Batch
 from fllm.batching.block_pool import BlockPool
 from fllm.batching.limits import BatchLimits
-from fllm.batching.scheduler import Batch, Scheduler
+from fllm.batching.scheduler import Scheduler
 from fllm.values import EngineOutput, GenerateRequest, SamplingParams
 
 BLOCK = 4

@@ -6,10 +6,11 @@ import pytest
 from msgspec.structs import replace
 from support.fake_runner import FakeRunner, expected_tokens, logprob
 
+from fllm.batching.batch import Batch
 from fllm.batching.block_pool import BlockPool
 from fllm.batching.limits import BatchLimits
 from fllm.batching.runner import Sampled
-from fllm.batching.scheduler import Batch, Scheduler
+from fllm.batching.scheduler import Scheduler
 from fllm.errors import BackendError
 from fllm.values import EngineOutput, GenerateRequest, SamplingParams
 

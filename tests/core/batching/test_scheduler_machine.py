@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from support.fake_runner import FakeRunner, Oracle, expected_tokens, logprob
 
+from fllm.batching.batch import Batch
 from fllm.batching.block_pool import BlockPool
 from fllm.batching.kv_offload import KVOffload
 from fllm.batching.limits import BatchLimits
-from fllm.batching.scheduler import Batch, Scheduler
+from fllm.batching.scheduler import Scheduler
 from fllm.batching.sequence import Sequence
 from fllm.values import EngineOutput, GenerateRequest, SamplingParams
 

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.fake_runner import FakeRunner
 
+from fllm.batching.batch import Batch
 from fllm.batching.block_pool import BlockPool
 from fllm.batching.limits import BatchLimits
-from fllm.batching.scheduler import Batch, Scheduler
+from fllm.batching.scheduler import Scheduler
 from fllm.batching.sequence import Sequence
 from fllm.batching.waiting_queue import WaitingQueue
 from fllm.values import GenerateRequest, SamplingParams
