@@ -10,6 +10,9 @@ from numba.core import cgutils
 
 from fllm_backends.torch.fused.simd_builder import BYTE, HALF, INT16, INT32, INT64, SINGLE, intrinsic
 
+MAX_HALF = 65504.0
+"""Largest finite float16."""
+
 
 @intrinsic
 def address(typingctx: Any, array: Any) -> Any:  # noqa: ARG001
@@ -34,10 +37,18 @@ def round_to_half(typingctx: Any, x: Any) -> Any:  # noqa: ARG001
 
 @intrinsic
 def half_bits(typingctx: Any, x: Any) -> Any:  # noqa: ARG001
-    """Return the bits of a number in float16."""
+    """Return the bits of a number in float16; of the nearest finite one if it is too large or NaN.
+
+    A page of the KV cache is reused by other sequences, which multiply what they do not attend to by 0: an
+    infinity there would become a NaN in their results.
+    """
 
     def codegen(context: Any, builder: Any, signature: Any, values: Any) -> Any:  # noqa: ARG001
-        return builder.bitcast(builder.fptrunc(values[0], HALF), INT16)
+        x, most = values[0], SINGLE(MAX_HALF)
+        x = builder.select(builder.fcmp_ordered("<", x, most), x, most)
+        least = SINGLE(-MAX_HALF)
+        x = builder.select(builder.fcmp_ordered(">", x, least), x, least)
+        return builder.bitcast(builder.fptrunc(x, HALF), INT16)
 
     return types.uint16(types.float32), codegen
 

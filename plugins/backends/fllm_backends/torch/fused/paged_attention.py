@@ -17,7 +17,7 @@ from fllm_backends.torch.attention import AttentionBatch, KVShape, Pattern
 from fllm_backends.torch.fused.arrays import Integers
 from fllm_backends.torch.fused.attention import attend_tile
 from fllm_backends.torch.fused.formats import GROUP, PANEL
-from fllm_backends.torch.fused.intrinsics import half_bits
+from fllm_backends.torch.fused.intrinsics import MAX_HALF, half_bits
 from fllm_backends.torch.fused.jit import kernel
 from fllm_backends.torch.fused.kernel_threads import KernelThreads
 from fllm_backends.torch.fused.packing import Floats
@@ -214,7 +214,8 @@ class KernelAttention:
     def write(self, cache: tuple[Tensor, Tensor], slots: Tensor, new: tuple[Tensor, Tensor]) -> None:
         """Store [tokens, kv_heads, dim] keys and values at [tokens] slots of a layer's cache."""
         for part, values in zip(_tensors(cache), new, strict=True):
-            part[slots // PANEL, :, slots % PANEL, : values.shape[2]] = values.to(part.dtype)
+            finite = values.nan_to_num(MAX_HALF).clamp(-MAX_HALF, MAX_HALF)
+            part[slots // PANEL, :, slots % PANEL, : values.shape[2]] = finite.to(part.dtype)
 
     def read(self, cache: tuple[Tensor, Tensor], slots: Tensor, shape: KVShape) -> list[Tensor]:
         """Return the keys and values at [tokens] slots of a layer's cache: [tokens, kv_heads, dim] floats."""

@@ -94,3 +94,21 @@ def test_heads_that_padding_would_make_much_larger_are_left_to_torch() -> None:
     assert not kernels.support([KVShape(2, 8, 8)], [Pattern()])
     assert not kernels.support([KVShape(2, 32, 32)], [Pattern(window=4, chunk=8)])
     assert not kernels.support([], [])
+
+
+def test_keys_and_values_beyond_float16_stay_finite_and_harm_no_sequence_that_reuses_their_pages() -> None:
+    shape, pattern = KVShape(2, 32, 32), Pattern()
+    kernels = KernelAttention(KernelThreads(1))
+    cache = KVCache([shape], 9, BLOCK_SIZE, like=torch.empty(0, dtype=torch.float16)).layer(0)
+    batch = AttentionBatch([row(0, 0, 30)], BLOCK_SIZE, CPU)
+    large = torch.tensor([1e5, -1e6, torch.inf, torch.nan]).repeat(30, 2, 8)
+    kernels.attend(0, pattern, torch.randn(30, HEADS, 32), (large, large), cache, batch)
+    expected = torch.tensor([65504.0, -65504.0, 65504.0, 65504.0]).repeat(30, 2, 8)
+    assert all(torch.equal(part, expected) for part in kernels.read(cache, batch.slots, shape))
+    kernels.write(cache, batch.slots, (large, large))
+    assert all(torch.equal(part, expected) for part in kernels.read(cache, batch.slots, shape))
+    again = AttentionBatch([row(0, 0, 3)], BLOCK_SIZE, CPU)
+    new = halves(3, 2, 32), halves(3, 2, 32)
+    kernels.start()
+    attended = kernels.attend(0, pattern, torch.randn(3, HEADS, 32), new, cache, again)
+    assert attended.abs().max() <= new[1].abs().max()
