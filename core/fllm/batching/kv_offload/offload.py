@@ -94,7 +94,7 @@ class KVOffload:
         """Hashes of the blocks in the KV cache that no tier may hold."""
         self._left_ram: list[bytes] | None = None
         """Hashes of the blocks that have left RAM, for `held_changes`; ``None``: nobody needs them."""
-        self._hits = dict.fromkeys(("ram", "disk"), 0)
+        self._hits: dict[str, int] = dict.fromkeys(("ram", "disk"), 0)
         self._misses = dict.fromkeys(("ram", "disk"), 0)
 
     def exclude(self, block_hashes: Iterable[bytes]) -> None:

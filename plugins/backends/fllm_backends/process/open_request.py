@@ -27,20 +27,20 @@ class OpenRequest(OutputQueue[EngineOutput]):
         self._prompt_logprobs: list[TokenLogprob | None] = []
         """Those of the next output that have arrived before it."""
 
-    def put(self, output: EngineOutput) -> None:
+    def put(self, item: EngineOutput) -> None:
         """Queue an output; raise `BackendError` if there are more than the request can have."""
-        left = self._left = self._left - 1 - len(output.token_ids)
-        if output.logprobs is not None:
-            left = self._spend(output.logprobs)
-        if output.prompt_logprobs is not None:
-            left = self._spend(output.prompt_logprobs)
+        left = self._left = self._left - 1 - len(item.token_ids)
+        if item.logprobs is not None:
+            left = self._spend(item.logprobs)
+        if item.prompt_logprobs is not None:
+            left = self._spend(item.prompt_logprobs)
         if left < 0:
             raise BackendError("the engine sends more than the request can have")
         if self._prompt_logprobs:
-            output = replace(output, prompt_logprobs=self._prompt_logprobs)
+            item = replace(item, prompt_logprobs=self._prompt_logprobs)
             self._prompt_logprobs = []
         if self._failure is None:  # as in the base class, without the cost of a call for each token
-            self._items.append(output)
+            self._items.append(item)
             self._filled.set()
 
     def put_prompt_logprobs(self, logprobs: list[TokenLogprob | None]) -> None:

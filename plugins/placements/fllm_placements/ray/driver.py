@@ -16,6 +16,7 @@ from typing import Any
 
 import ray
 from msgspec import msgpack
+from ray import cloudpickle
 from ray.exceptions import RayError
 from ray.util import remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -61,7 +62,7 @@ class Driver:
 
     async def _open(self, message: messages.Open) -> None:
         self._version = message.version
-        ray.cloudpickle.register_pickle_by_value(actor_module)
+        cloudpickle.register_pickle_by_value(actor_module)
         try:
             await asyncio.to_thread(
                 ray.init, address=message.address, namespace=NAMESPACE, logging_level=logging.ERROR

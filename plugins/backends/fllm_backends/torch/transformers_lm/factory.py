@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from fllm.containment import mapped
 from fllm.errors import ModelError, format_error
@@ -57,7 +56,7 @@ def transformers_decoder(
     progress(Progress(TASK, 0, total))
     parts: list[Packable] = []
     if threads is not None:
-        from fllm_backends.torch.transformers_lm.packed_modules import pack_modules, packable
+        from fllm_backends.torch.transformers_lm.packed_modules import packable
 
         parts += packable(loaded)
     divided = None
@@ -71,6 +70,7 @@ def transformers_decoder(
             from fllm_backends.torch.fused.kernel_threads import KernelThreads
             from fllm_backends.torch.fused.linear import compile_products
             from fllm_backends.torch.fused.paged_attention import KernelAttention
+            from fllm_backends.torch.transformers_lm.packed_modules import pack_modules
 
             stack.enter_context(compile_lock())
             team = KernelThreads(threads)
@@ -81,7 +81,7 @@ def transformers_decoder(
                 compile_products(team)
         read_parameters(loaded, device, advance)
         progress(Progress(TASK, total, total))
-        moved: PreTrainedModel = nn.Module.to(loaded, device)
+        nn.Module.to(loaded, device)  # in place; the method of its class refuses some checkpoints
         if divided:
             divided.connect()
             stack.close()  # a rank that waits for the lock can't run a token with this one
@@ -90,4 +90,4 @@ def transformers_decoder(
             lambda error: ModelError(f"{model.name} can't be served: its code fails: {format_error(error)}"),
             passing=(ModelError,),
         ):
-            return TransformersLM(moved, kernels)
+            return TransformersLM(loaded, kernels)

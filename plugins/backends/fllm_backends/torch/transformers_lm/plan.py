@@ -179,4 +179,7 @@ class DividedModel:
 
     @staticmethod
     def _after(module: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
-        module.register_forward_hook(lambda _module, _args, output: change(output))
+        def hook(module: nn.Module, args: Any, output: Any) -> Tensor:  # noqa: ARG001
+            return change(output)
+
+        module.register_forward_hook(hook)
