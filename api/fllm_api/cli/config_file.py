@@ -9,6 +9,8 @@ from typing import Any
 
 import rich_click as click
 
+from fllm_api.cli.param_types import Json, LoraModules
+
 
 def read_config(ctx: click.Context, param: click.Parameter, file: Path | None) -> Path | None:
     """Use the values of the file as defaults of the command's options."""
@@ -34,9 +36,16 @@ def _read(file: Path, param: click.Parameter, ctx: click.Context) -> dict[str, A
 
 
 def option_value(value: Any, param: click.Parameter) -> Any:
-    """Return a list for an option that may be repeated. A table becomes a list of ``KEY=VALUE``."""
+    """Return a value of a file as the type of an option converts it: as text, unless the type is JSON.
+
+    An option that may be repeated has a list; a table of it becomes a list of ``KEY=VALUE``.
+    """
     if not getattr(param, "multiple", False):
-        return value
+        return _text_or_json(value, param)
     if isinstance(value, dict):
         return [f"{key}={each}" for key, each in value.items()]
-    return value if isinstance(value, list) else [value]
+    return [_text_or_json(each, param) for each in (value if isinstance(value, list) else [value])]
+
+
+def _text_or_json(value: Any, param: click.Parameter) -> Any:
+    return value if isinstance(param.type, Json | LoraModules) else str(value)

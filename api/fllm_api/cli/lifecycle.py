@@ -120,7 +120,7 @@ async def _load_pinned(pool: ModelPool[AppState], model: Model[AppState]) -> Non
     from fllm_api.models.errors import ModelUnavailable
 
     try:
-        (await pool.acquire(model)).release()
+        await pool.load(model)
     except ModelUnavailable as error:
         raise ModelError(f"{model.name}: {model.error or error.detail}") from error
 

@@ -59,10 +59,13 @@ def settings_of_models(
         settings = settings_from_options(options, plugins, plugins_config)
         check(settings)
         check_engine_network([settings])
-        return (settings,)
+        names = (settings.server.served_model_name, *settings.server.served_model_aliases)
+        if unknown := [*_unknown_pins(options, names)]:
+            raise ConfigErrors(unknown)
+        return (replace(settings, pinned=bool(options["pin"])),)
     _reject_options_of_one_model(options, entries)
     found: list[Settings] = []
-    errors: list[str] = [*_duplicates(entries), *_unknown_pins(options, entries)]
+    errors: list[str] = [*_duplicates(entries), *_unknown_pins(options, [each.name for each in entries])]
     for entry in entries:
         try:
             settings = _settings(ctx, entry, plugins, plugins_config)
@@ -129,7 +132,7 @@ def _reject_options_of_one_model(options: Mapping[str, Any], entries: Sequence[M
         raise ConfigError(f"MODEL ({options['model']}) can't be combined with --models or --model")
     if options["served_model_name"]:
         raise ConfigError("--served-model-name concerns one model: --models and --model name their own")
-    names = {entry.name for entry in entries}
+    names = [entry.name for entry in entries]
     for module in options["lora_modules"]:
         if len(entries) > 1 and module.base_model_name not in names:
             raise ConfigError(
@@ -139,12 +142,12 @@ def _reject_options_of_one_model(options: Mapping[str, Any], entries: Sequence[M
 
 
 def _duplicates(entries: Sequence[ModelEntry]) -> Iterator[str]:
-    names = Counter(entry.name for entry in entries if isinstance(entry.name, str))
-    yield from (f"{entry.where}: the name is used twice" for entry in entries if names.get(entry.name, 0) > 1)
+    named = [entry for entry in entries if isinstance(entry.name, str)]
+    names = Counter(entry.name for entry in named)
+    yield from (f"{entry.where}: the name is used twice" for entry in named if names[entry.name] > 1)
 
 
-def _unknown_pins(options: Mapping[str, Any], entries: Sequence[ModelEntry]) -> Iterator[str]:
-    names = [entry.name for entry in entries]
+def _unknown_pins(options: Mapping[str, Any], names: Sequence[Any]) -> Iterator[str]:
     yield from (
         f"--pin {name}: there is no model of this name" for name in options["pin"] if name not in names
     )

@@ -54,6 +54,40 @@ def test_without_a_list_there_is_one_model() -> None:
     assert (only.server.served_model_name, only.idle_timeout) == (DEFAULT_NAME, 5.0)
 
 
+def test_the_only_model_can_be_pinned() -> None:
+    [only] = models("--pin", DEFAULT_NAME)
+    assert only.pinned
+    with pytest.raises(ConfigErrors, match="--pin other: there is no model of this name"):
+        models("--pin", "other")
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("max-model-len = {a = 1}", "not a valid integer"),
+        ("max-model-len = 1979-05-27", "'1979-05-27' is not a valid integer"),
+        ("max-model-len = 7.5", "'7.5' is not a valid integer"),
+        ("max-model-len = true", "'True' is not a valid integer"),
+        ("dtype = [1]", "is not one of"),
+        ("chat-template = 5", "File '5' does not exist"),
+        ("devices = 5", "5"),
+        ("grammar-backend = [1]", "there is no grammar backend"),
+        ('name = ["a"]', r"name \['a'\] is not a text"),
+    ],
+)
+def test_a_value_of_a_wrong_type_is_a_clear_error(tmp_path: Path, line: str, problem: str) -> None:
+    name = "" if line.startswith("name") else 'name = "a"\n'
+    with pytest.raises(ConfigErrors, match=problem):
+        models("--models", a_file(tmp_path, f'[[models]]\n{name}source = "org/a"\n{line}'))
+
+
+def test_flags_of_a_model_are_booleans(tmp_path: Path) -> None:
+    text = '[[models]]\nname = "a"\nsource = "org/a"\npin = false\nenable-prefix-caching = {}'
+    for value in ("true", "false"):
+        [only] = models("--models", a_file(tmp_path, text.format(value)))
+        assert (only.pinned, only.backend_config.enable_prefix_caching) == (False, value == "true")
+
+
 def test_a_file_has_the_options_of_each_model(tmp_path: Path) -> None:
     a_model(tmp_path, "one")
     adapter = tmp_path / "adapter"
