@@ -136,7 +136,8 @@ class ModelRegistry:
     async def check_health(self) -> None:
         """Raise `BackendUnavailable` if the engine of a loaded model does not respond."""
         for each in self.models:
-            if (loaded := each.model.loaded) is not None:
+            loaded = each.model.loaded
+            if loaded is not None and each.model.state == "loaded":  # not one that is being unloaded
                 try:
                     await backend_status(loaded.backend)
                 except BackendUnavailable as error:

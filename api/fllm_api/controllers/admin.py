@@ -42,8 +42,7 @@ class AdminController(Controller):
         served = _find(models, name)
         models.pool.retry(served.model)
         client = context_of(request.scope).client
-        lease = await run_while_connected(request.receive, models.pool.acquire(served.model, client))
-        lease.release()
+        await run_while_connected(request.receive, models.pool.load(served.model, client))
         return describe(models, served)
 
     @post("/{name:str}/unload", status_code=200, responses=errors(401, 404), summary="Unload a model")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -21,7 +22,7 @@ class _Named(Struct):
     """The fields of a body that are read before its handler runs."""
 
     model: str | None = None
-    stream: bool | None = None
+    stream: Any = None
 
 
 class ModelSelection:
@@ -44,7 +45,7 @@ class ModelSelection:
             served = self._models.find(named.model)
             if not request.scope["route_handler"].opt.get("not_tracked"):
                 context.tracker.choose_model(served.name)
-            context.lease = await self._acquire(request, context, served.model, streams=bool(named.stream))
+            context.lease = await self._acquire(request, context, served.model, streams=named.stream is True)
         state: AppState = context.lease.loaded
         return state
 
@@ -73,6 +74,7 @@ class ModelSelection:
 async def _read_names(request: ApiRequest) -> _Named:
     body = await request.body() if request.method not in ("GET", "HEAD") else b""
     try:
-        return msgspec.json.decode(body, type=_Named) if body else _Named(request.query_params.get("model"))
+        named = msgspec.json.decode(body, type=_Named) if body else _Named()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # the body of a plugin's own format
-        return _Named(request.query_params.get("model"))
+        named = _Named()
+    return named if named.model else _Named(request.query_params.get("model"), named.stream)

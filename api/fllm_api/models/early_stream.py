@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from litestar.types import Message, Send
 
-HEADERS = [
+HEADERS = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
-]
+)
 DONE = b"data: [DONE]\n\n"
 
 
@@ -31,7 +31,8 @@ class EarlyStream:
         """Send a comment, which clients skip (WHATWG HTML, 9.2.6)."""
         if not self.started:
             self.started = True
-            await self._send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+            # A list of its own, to which the middlewares add the headers of this response.
+            await self._send({"type": "http.response.start", "status": 200, "headers": [*HEADERS]})
         comment = f": {' '.join(text.split())}\n\n".encode()
         await self._send({"type": "http.response.body", "body": comment, "more_body": True})
 
@@ -48,7 +49,7 @@ class EarlyStream:
             kinds = [value for name, value in message["headers"] if name.lower() == b"content-type"]
             self._wraps = not any(kind.startswith(b"text/event-stream") for kind in kinds)
         elif message["type"] == "http.response.body" and self._wraps:
-            body, more = message["body"], message["more_body"]
+            body, more = message.get("body", b""), message.get("more_body", False)
             body = (b"" if self._in_event else b"data: ") + body + (b"" if more else b"\n\n" + DONE)
             self._in_event = True
             await self._send({"type": "http.response.body", "body": body, "more_body": more})

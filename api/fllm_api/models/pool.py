@@ -132,6 +132,10 @@ class ModelPool(Generic[T]):
             self.cancel(waiter)
             raise
 
+    async def load(self, model: Model[T], client: str = "") -> None:
+        """Load a model, unless it is loaded. Raise `ModelUnavailable` if that fails."""
+        (await self.acquire(model, client)).release()
+
     async def unload(self, model: Model[T]) -> None:
         """Unload a model after its requests in flight. Requests that arrive meanwhile load it again."""
         if model.occupies_memory:
@@ -325,6 +329,7 @@ class ModelPool(Generic[T]):
             loaded = await model.loader.load()
         if loaded is None:
             return
+        model.loaded = loaded  # `close` unloads it even if it ends this task now
         model.measure(await model.loader.measure(loaded))
         model.load_seconds = self._clock() - started
         log.info(

@@ -130,6 +130,21 @@ def test_health_is_that_of_the_loaded_models() -> None:
     run(server, work)
 
 
+def test_a_model_that_is_being_unloaded_is_not_unhealthy() -> None:
+    server = two_models()
+
+    async def work(client: httpx.AsyncClient) -> None:
+        await ask(client, "a")
+        backend_of(server.loaders["a"].state).health = BackendUnavailable("stopped")
+        unloading = asyncio.create_task(server.pool.unload(server.pool.models[0]))
+        await asyncio.sleep(0)
+        assert server.pool.models[0].state == "unloading"
+        await server.registry.check_health()
+        await unloading
+
+    run(server, work)
+
+
 def test_a_stream_that_waits_for_its_model_has_comments_with_its_place() -> None:
     server = two_models(config={"sse_keep_alive": 0.02})
     server.loaders["b"].may_load.clear()
@@ -334,6 +349,8 @@ def test_the_routes_of_plugins_get_the_model_that_is_named() -> None:
         assert (await client.get("/which")).text == "100"
         assert (await client.get("/which", params={"model": "b"})).text == "200"
         assert (await client.post("/measure", json={"model": "b"})).text == "200"
+        assert (await client.post("/measure", json={"model": "b", "stream": {}})).text == "200"
+        assert (await client.post("/measure", json={}, params={"model": "b"})).text == "200"
         assert (await client.post("/measure", json={"model": "c"})).status_code == 404
         assert all(model.in_flight == 0 for model in server.pool.models)
 

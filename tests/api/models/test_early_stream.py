@@ -53,3 +53,8 @@ def test_a_response_that_is_no_stream_becomes_one_event() -> None:
     _, _, *rest = sent(start(b"application/json", 400), part(b'{"a":', more=True), part(b"1}", more=False))
     assert b"".join(each["body"] for each in rest) == b'data: {"a":1}\n\ndata: [DONE]\n\n'
     assert [each["more_body"] for each in rest] == [True, False]
+
+
+def test_headers_that_are_added_to_one_stream_are_not_in_the_next() -> None:
+    sent()[0]["headers"].append((b"x-request-id", b"1"))
+    assert b"x-request-id" not in dict(sent()[0]["headers"])

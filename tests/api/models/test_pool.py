@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.fake_models import a_pool, loader_of, model_of
 
+from fllm_api.lifecycle.client_disconnect import run_while_connected
 from fllm_api.models.errors import ModelUnavailable
 from fllm_api.models.pool import ModelPool
 
@@ -332,6 +333,46 @@ def test_closing_ends_loads_and_rejects_requests() -> None:
         assert loader_of(pool, "a").present == set()
         with pytest.raises(ModelUnavailable):
             await ask(pool, "a")
+
+    asyncio.run(go())
+
+
+def test_a_load_that_ends_while_its_size_is_measured_is_undone() -> None:
+    async def go() -> None:
+        pool = a_pool([10])
+        loader = loader_of(pool, "a")
+        measuring = asyncio.Event()
+
+        async def measure(loaded: str) -> int:
+            measuring.set()
+            await asyncio.sleep(1000)
+            raise AssertionError(loaded)
+
+        loader.measure = measure  # type: ignore[method-assign]
+        waiting = asyncio.create_task(ask(pool, "a"))
+        await measuring.wait()
+        await pool.close()
+        assert loader.present == set()
+        await asyncio.gather(waiting, return_exceptions=True)
+
+    asyncio.run(go())
+
+
+def test_a_load_by_hand_leaves_no_lease_behind_whenever_it_is_cancelled() -> None:
+    async def connected() -> Any:
+        await asyncio.Event().wait()
+
+    async def go() -> None:
+        for steps in range(1, 20):
+            pool = a_pool([10])
+            model = model_of(pool, "a")
+            loading = asyncio.create_task(run_while_connected(connected, pool.load(model)))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            loading.cancel()
+            await asyncio.gather(loading, return_exceptions=True)
+            assert model.in_flight == 0
+            await pool.close()
 
     asyncio.run(go())
 
