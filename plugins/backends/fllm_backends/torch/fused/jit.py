@@ -9,7 +9,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, TextIO
@@ -124,8 +124,7 @@ def compile_lock() -> Generator[None]:
     if directory is None:
         yield
         return
-    with private_files(), _open_lock(directory / LOCK) as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with private_files(), _lock(directory):
         if not is_intact(directory):
             _remove_kernels(directory)
             with suppress(OSError):
@@ -135,8 +134,18 @@ def compile_lock() -> Generator[None]:
             write_checksums(directory)
 
 
-def _open_lock(path: Path) -> TextIO:
-    return open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW), "w")
+def _lock(directory: Path) -> TextIO:
+    """Create and lock the file of the lock. Another version may remove the directory at any time."""
+    while True:
+        directory.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError), ExitStack() as stack:
+            descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
+            lock = stack.enter_context(open(descriptor, "w"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            # A lock on a file that was removed meanwhile excludes nobody.
+            if os.path.samestat(os.fstat(descriptor), os.stat(directory / LOCK)):
+                stack.pop_all()
+                return lock
 
 
 def _remove_kernels(directory: Path) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TextIO
 
 import pytest
 
@@ -34,6 +38,30 @@ def test_one_process_at_a_time_compiles_kernels() -> None:
     with compile_lock():
         assert not another_compiles()
     assert another_compiles()
+
+
+def test_a_cache_that_another_process_removes_meanwhile_is_locked_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = tmp_path / "version"
+    monkeypatch.setattr(jit, "_cache_directory", lambda: directory)
+    removals = 0
+
+    def flock(lock: TextIO, operation: int) -> None:
+        nonlocal removals
+        if removals < 2:
+            removals += 1
+            shutil.rmtree(directory)
+            if removals == 2:  # and another process creates it again
+                directory.mkdir()
+                (directory / "lock").touch()
+        fcntl.flock(lock, operation)
+
+    monkeypatch.setattr(jit, "fcntl", SimpleNamespace(flock=flock, LOCK_EX=fcntl.LOCK_EX))
+    with compile_lock():
+        assert removals == 2
+        with (directory / "lock").open("w") as lock, pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_kernels_that_are_not_as_they_were_left_are_compiled_anew(
