@@ -75,6 +75,9 @@ BAD = {
     "serve --replicas 2 --devices cuda:0,cuda:1,cuda:2": [
         "--devices has 3 devices and --replicas is 2: each replica needs the same number of them"
     ],
+    "serve --replicas 2 --tensor-parallel-size 2 --devices cuda:0,cuda:1": [
+        "--devices has 2 devices: --replicas 2 with --tensor-parallel-size 2 needs 4"
+    ],
     "serve --backend-option eager": ["'--backend-option'", "'eager' is not KEY=VALUE"],
     "serve --devices gpu:0": ["'--devices'", "'gpu:0'", "valid forms: cpu, cpu:N, cuda"],
     "serve --devices npu:0:0-2": ["'--devices'", "'npu:0:0-2'", "groups of 1, 2, 4 or 8"],

@@ -20,10 +20,18 @@ class Shares:
         self._count = config.max_replicas
         devices = len(config.devices)
         self._divides_devices = self._local and devices > 1
-        if self._divides_devices and devices % self._count:
+        if not self._divides_devices:
+            return
+        if devices % self._count:
             raise ConfigError(
                 f"--devices has {devices} devices and --replicas is {self._count}: each replica needs the "
                 "same number of them, or all of them the only one"
+            )
+        ranks = config.tensor_parallel_size
+        if ranks is not None and devices != ranks * self._count:
+            raise ConfigError(
+                f"--devices has {devices} devices: --replicas {self._count} with --tensor-parallel-size "
+                f"{ranks} needs {ranks * self._count}"
             )
 
     def config(self, name: str) -> BackendConfig:
