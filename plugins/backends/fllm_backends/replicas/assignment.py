@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 from fllm_backends.replicas.replica import DECODE_WORK, Replica
 
+PROBATION_TOKENS = 16
+"""Tokens after which a request that may have ended engines is no longer suspected."""
+
 
 class Assignment:
     """The reservation of a request. It counts from its selection on, so that the next request sees it."""
@@ -15,6 +18,9 @@ class Assignment:
         self.replica = replica
         self.started = False
         """Whether an output has arrived."""
+        self.tokens = 0
+        """Number of tokens that have arrived."""
+        self._on_probation = False
         self._exits = replica.exits
         self._prefill = prefill
         self._hashes = hashes
@@ -29,18 +35,32 @@ class Assignment:
         """Whether the engine has ended since the selection."""
         return self.replica.exits != self._exits
 
-    def record_output(self) -> None:
+    def begin_probation(self) -> None:
+        """Keep other suspects away from the replica until this one has `PROBATION_TOKENS`."""
+        self._on_probation = True
+        self.replica.suspects += 1
+
+    def record_output(self, tokens: int = 0) -> None:
         """Record an output. The first one shows that the prompt is computed: the cache has reported it."""
         self.replica.outputs += 1
+        self.tokens += tokens
         if not self.started:
             self._release_prefill()
+        if self._on_probation and self.tokens >= PROBATION_TOKENS:
+            self._end_probation()
 
     def end(self) -> None:
         """Free what is reserved."""
         if not self.started:
             self._release_prefill()
+        if self._on_probation:
+            self._end_probation()
         self.replica.work -= DECODE_WORK
         self.replica.drop_request()
+
+    def _end_probation(self) -> None:
+        self._on_probation = False
+        self.replica.drop_suspect()
 
     def _release_prefill(self) -> None:
         self.started = True

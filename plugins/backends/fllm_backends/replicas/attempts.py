@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from fllm import BackendError, BackendUnavailable
 from fllm.errors import ModelNotFound
-from fllm_backends.replicas.assignment import Assignment
+from fllm_backends.replicas.assignment import PROBATION_TOKENS, Assignment
 from fllm_backends.replicas.fleet import Fleet
 from fllm_backends.replicas.replica import Replica
 from fllm_backends.replicas.routing import Demand, select
@@ -15,7 +15,7 @@ from fllm_backends.replicas.routing import Demand, select
 INTERRUPTED_PATIENCE = 60.0
 """Seconds that a request whose engine has ended waits for another one."""
 MAX_DEATHS = 2
-"""Engines that may end in a row before they return anything for a request, which may be the reason."""
+"""Engines that may end in a row soon after they get a request, which may be the reason."""
 QUIET_PATIENCE = 5.0
 """Seconds that a request waits for a replica where nothing else can be taken for the reason of an exit."""
 MAX_INTERRUPTIONS = 8
@@ -29,7 +29,7 @@ class Attempts:
         self._fleet = fleet
         self._deaths = self._interruptions = 0
         self._suspect = False
-        """Whether its engine ended before it returned anything. Then its prompt may be the reason."""
+        """Whether its engine ended so soon that the request may be the reason."""
         self._refusals: dict[Replica, BackendUnavailable] = {}
 
     async def assign(self, demand: Demand) -> Assignment:
@@ -52,25 +52,27 @@ class Attempts:
                     await fleet.wait_for_change()
         raise BackendUnavailable(fleet.unavailable_reason())
 
-    def record_progress(self) -> None:
-        """Record that a replica has returned something."""
-        self._deaths = 0
-
     def record_failure(self, assignment: Assignment, error: BackendUnavailable) -> None:
-        """Record that the engine has ended or has refused the request. Raise if all engines seem to end."""
+        """Record that the engine has ended or has refused the request. Raise if all engines seem to end.
+
+        An engine ended soon if it had returned nothing or, for a request that had met the end of another
+        one, fewer than `PROBATION_TOKENS`. So all requests of an engine continue at once when it ends for
+        the first time, but one by one when the next one ends, too: one of them may be the reason.
+        """
         if not assignment.engine_ended:
             self._refusals[assignment.replica] = error
             return
-        self._deaths += 1
+        enough = PROBATION_TOKENS if self._interruptions else 0
+        self._suspect = not assignment.started or assignment.tokens < enough
+        self._deaths = self._deaths + 1 if self._suspect else 0
         self._interruptions += 1
-        self._suspect = not assignment.started
         if self._deaths >= MAX_DEATHS or self._interruptions >= MAX_INTERRUPTIONS:
             raise BackendError(
                 f"{self._interruptions} engines ended while they processed this request; it is not retried"
             ) from error
 
     async def _wait_for_quiet(self) -> None:
-        """Wait for a moment until the requests of a replica all have outputs.
+        """Wait for a moment until the requests of a replica all have outputs, and none is a suspect.
 
         Suspects go to replicas one by one. If one of them ends its engine again, nothing else is lost.
         """
@@ -80,7 +82,7 @@ class Attempts:
                     await self._fleet.wait_for_change()
 
     def _is_quiet(self, replica: Replica) -> bool:
-        return replica.accepts and not replica.unstarted
+        return replica.accepts and not replica.unstarted and not replica.suspects
 
     def _select(self, demand: Demand) -> Assignment | None:
         if self._fleet.stopped:
@@ -92,6 +94,9 @@ class Attempts:
         candidates = [replica for replica in able if replica not in self._refusals]
         if able and not candidates:
             raise self._refusals[able[0]]
-        if self._suspect:
-            candidates = list(filter(self._is_quiet, candidates)) or candidates
-        return select(candidates, demand)
+        if not self._suspect:
+            return select(candidates, demand)
+        assignment = select(list(filter(self._is_quiet, candidates)) or candidates, demand)
+        if assignment is not None:
+            assignment.begin_probation()
+        return assignment

@@ -85,8 +85,7 @@ class ReplicasBackend:
                     async for output in outputs:
                         if not assignment.started:
                             output = replace(output, replica=assignment.replica.name)
-                        assignment.record_output()
-                        attempts.record_progress()
+                        assignment.record_output(len(output.token_ids))
                         resumption.record(output)
                         yield output
                 return

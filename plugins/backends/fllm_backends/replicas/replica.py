@@ -47,6 +47,8 @@ class Replica:
         """Number of requests in flight."""
         self.unstarted = 0
         """Number of those without an output."""
+        self.suspects = 0
+        """Number of those that may have ended other engines, and have not run for long here."""
         self.selected = 0
         """Number of requests that it got."""
         self.retries = self.resumptions = 0
@@ -159,6 +161,12 @@ class Replica:
         """Record that one of its requests has its first output, or has ended without one."""
         self.unstarted -= 1
         if not self.unstarted:
+            self._notify(self)
+
+    def drop_suspect(self) -> None:
+        """Record that one of its requests is no longer a suspect, or has ended."""
+        self.suspects -= 1
+        if not self.suspects:
             self._notify(self)
 
     def drop_request(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -131,6 +132,44 @@ def test_what_ends_an_engine_takes_no_other_request_with_it() -> None:
             asked.pop(9)
             assert results == [expected_tokens(each, 0) for each in asked]
             assert len(deaths) == 2
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("emits", [0, 3])
+def test_what_ends_engines_in_mid_stream_takes_no_other_request_with_it(emits: int) -> None:
+    """One request ends each engine, soon after it is resumed there. All others are resumed with it."""
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        deaths, kills = list[int](), list[asyncio.Task[None]]()
+        limit = 60
+
+        def poison(rows: Sequence[Row]) -> None:
+            nonlocal limit
+            time.sleep(0.001)  # the event loop keeps up
+            length = max((len(row.token_ids) for row in rows if row.token_ids[0] == 9), default=0)
+            if length >= limit:
+                number = next(n for n in range(4) if running[n].thread is threading.current_thread())
+                deaths.append(number)
+                limit = length + emits
+                loop.call_soon_threadsafe(lambda: kills.append(loop.create_task(running[number].kill())))
+                raise SystemExit
+
+        async with engines(4, lambda: FakeRunner(blocks=2000, hook=poison)) as running:
+            for number in (0, 1, 2, 3):
+                running.backend.fleet.drain(f"replica-{number}")
+            running.backend.fleet.resume("replica-1")
+            asked = [request(f"r{n}", [n, 1, 2], max_tokens=300) for n in range(11)]
+            tasks = [asyncio.create_task(running.tokens(each)) for each in asked]
+            await until(lambda: len(running[1].requests) == 11)
+            for number in (0, 2, 3):
+                running.backend.fleet.resume(f"replica-{number}")
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+            assert isinstance(results.pop(9), BackendError)
+            asked.pop(9)
+            assert results == [expected_tokens(each, 0) for each in asked]
+            assert len(deaths) == 3
 
     asyncio.run(run())
 
