@@ -52,6 +52,7 @@ class KVCache:
     """
 
     def __init__(self, layers: Sequence[KVShape], blocks: int, block_size: int, like: Tensor) -> None:
+        self.num_blocks = blocks
         self.block_size = block_size
         self._slots = blocks * block_size
         self._layers = layers

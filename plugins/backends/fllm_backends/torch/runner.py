@@ -6,7 +6,6 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,10 +21,7 @@ from fllm_backends.checkpoints.lora import read_lora
 from fllm_backends.checkpoints.model_card import read_eos_token_ids, read_model_card, read_sampling_defaults
 from fllm_backends.checkpoints.quantized.config import QuantizationConfig, read_quantization
 from fllm_backends.torch.hardware import (
-    MIN_CACHE_TOKENS,
-    check_fits,
     check_memory,
-    kv_cache_budget,
     num_threads,
     out_of_memory,
     return_freed_memory,
@@ -34,9 +30,7 @@ from fllm_backends.torch.hardware import (
 from fllm_backends.torch.model_selection import read_model
 from fllm_backends.torch.options import TorchConfig
 from fllm_backends.torch.quantized.serving import (
-    PACKED,
     SERVED,
-    bytes_of_weight,
     describe_blocks,
     served_quantization,
 )
@@ -57,9 +51,6 @@ if TYPE_CHECKING:
     from fllm_backends.torch.weights import TensorSource
 
 log = logging.getLogger("fllm.model")
-
-_MIN_FULL_SEQUENCES, _TYPICAL_LENGTH = 3, 384
-"""Size of the KV cache on a CPU: this number of full-length sequences, or all sequences at this length."""
 
 
 class TorchRunner:
@@ -167,20 +158,15 @@ class TorchRunner:
                 f"{option}: on a CUDA device, this needs --quantization none, not {quantization}"
             )
         self._config = replace(self._config, quantization=quantization)
-        if isinstance(described, Architecture):
-            self._check_size(described, checkpoint, device, gguf)
-        else:
-            self._check_class(described, checkpoint, device, gguf)
+        self._check_size(described, checkpoint, device, gguf)
         read_eos_token_ids(directory, described.vocab_size)
         read_sampling_defaults(directory)
         return described
 
     def allocate(self, block_size: int) -> int:
         """Allocate as many blocks as memory allows and all sequences can use; return their number."""
-        import torch
-
-        from fllm_backends.torch.attention import KVCache
         from fllm_backends.torch.executor import Executor
+        from fllm_backends.torch.kv_allocation import allocate_cache
         from fllm_backends.torch.model import StatefulDecoder
 
         if block_size % self._model.block_multiple:
@@ -190,46 +176,24 @@ class TorchRunner:
             )
         if isinstance(self._model, StatefulDecoder):
             self._allocate_states(self._model)
-        like = torch.empty(0, dtype=self._model.cache_dtype, device=self._model.device)
-        memory = self._config.kv_cache_memory or kv_cache_budget(like.device, self._engines)
-        if self._device.kind == "cpu":
-            memory //= self._size  # the ranks share it
-        shapes = self._model.kv_shapes
-        block = sum(shape.elements for shape in shapes) * block_size * like.element_size()
-        blocks = self._useful_blocks(block_size)
-        if block:
-            blocks = min(memory // block, blocks)
-        if self._ranks:
-            blocks = self._ranks.minimum(blocks)
-        check_memory(blocks * block, "the KV cache", self._model.device)
-        with out_of_memory(f"a KV cache of {blocks * block} bytes does not fit into memory"):
-            cache = KVCache(shapes, blocks, block_size, like=like)
+        cache = allocate_cache(
+            self._model,
+            block_size,
+            self._config,
+            max_num_seqs=self._max_num_seqs,
+            max_model_len=self._card.max_model_len,
+            ranks=self._ranks,
+        )
         self._executor = Executor(self._model, cache, self._card.eos_token_ids)
-        if self._device.kind == "cuda" and blocks and self._implementation == "native" and not self._ranks:
+        native_alone = self._implementation == "native" and not self._ranks
+        if self._device.kind == "cuda" and cache.num_blocks and native_alone:
             self._warm_up()
-        return blocks
-
-    @property
-    def _engines(self) -> int:
-        """Number of engines that share the memory of the device."""
-        config = self._config
-        return config.local_engines if self._device.kind == "cpu" else config.engines_per_device
+        return cache.num_blocks
 
     def _allocate_states(self, decoder: StatefulDecoder) -> None:
         size = self._max_num_seqs * decoder.state_size
         check_memory(size, f"the states of --max-num-seqs {self._max_num_seqs} sequences", decoder.device)
         decoder.allocate_states(self._max_num_seqs)
-
-    def _useful_blocks(self, size: int) -> int:
-        """Return the number of blocks that all sequences use at full length.
-
-        On a CPU, whose memory other processes need too, return less.
-        """
-        length = self._config.max_model_len or self._card.max_model_len
-        full, typical = -(-length // size), -(-min(length, _TYPICAL_LENGTH) // size)
-        if self._device.kind == "cpu" and self._config.kv_cache_memory is None:
-            return max(_MIN_FULL_SEQUENCES * full, self._max_num_seqs * typical)
-        return self._max_num_seqs * full
 
     def kv_format(self) -> KVFormat:
         """Return what the blocks of the KV cache are. Raise `ModelError` if the model's files are gone."""
@@ -443,50 +407,38 @@ class TorchRunner:
 
     def _check_size(
         self,
-        architecture: Architecture,
+        described: Architecture | TransformersModel,
         checkpoint: QuantizationConfig | None,
         device: torch.device,
         gguf: Path | None,
     ) -> None:
-        """Raise `ConfigError` if the weights, as they are served, and a small KV cache do not fit."""
-        from fllm_backends.torch.attention import uniform_shapes
+        """Raise `UserError` if the weights, as they are served, and a small KV cache do not fit.
 
-        form = PACKED if self._packs(architecture) else self._config.quantization
-        value = bytes_of_weight(checkpoint, form, self._dtype())
-        weights = architecture.parameters * value
-        if form == PACKED and gguf:
-            weights = _packed_bytes(gguf)
-        elif form == PACKED and self._config.source.kind == "gguf":
-            return  # checked once the types of the tensors are known
-        cache = 2 * MIN_CACHE_TOKENS * sum(shape.elements for shape in uniform_shapes(architecture))
-        share = self._size
-        check_fits(
-            int(weights / share), cache // share, self._dtype() if form in (None, "none") else form, device
-        )
-
-    def _check_class(
-        self,
-        model: TransformersModel,
-        checkpoint: QuantizationConfig | None,
-        device: torch.device,
-        gguf: Path | None,
-    ) -> None:
-        """Raise `UserError` if a class of transformers can't be served, or its weights do not fit.
-
-        A model without weights tells. Random ones are packed afterwards, so they must fit before.
+        A class of transformers is checked as a model without weights. Random weights are packed afterwards,
+        so they must fit before.
         """
+        from fllm_backends.torch.size_check import WeightForm, check_architecture, check_class_size
+
+        if isinstance(described, Architecture):
+            packed = self._packs(described)
+        else:
+            packed = self._packs_modules() and not self._config.dummy
+        form = WeightForm(
+            packed=packed,
+            quantization=self._config.quantization,
+            dtype=self._dtype(),
+            checkpoint=checkpoint,
+            is_gguf=self._config.source.kind == "gguf",
+            gguf=gguf,
+        )
+        if isinstance(described, Architecture):
+            check_architecture(described, form, device, self._size)
+            return
         from fllm_backends.torch.transformers_lm.class_check import check_class
 
         if self._class_size is None:
-            self._class_size = check_class(model)
-        size, packs = self._class_size, self._packs_modules() and not self._config.dummy
-        plain = bytes_of_weight(None, None, self._dtype())
-        value = bytes_of_weight(checkpoint, PACKED, self._dtype()) if packs else plain
-        if packs and gguf:
-            value = _packed_bytes(gguf) / _count_gguf_values(gguf)
-        form = f"{PACKED}, embeddings in {self._dtype()}" if packs else self._dtype()
-        weights = size.packable * value + size.others * plain
-        check_fits(int(weights / self._size), 0, form, device)
+            self._class_size = check_class(described)
+        check_class_size(self._class_size, form, device, self._size)
 
     def _cuda_decoder(self, architecture: Architecture, weights: Weights) -> Decoder:
         from fllm_backends.torch.cuda.factory import cuda_decoder
@@ -561,18 +513,3 @@ def _returning_memory(progress: Callable[[Progress], None]) -> Callable[[Progres
         progress(step)
 
     return report
-
-
-def _count_gguf_values(file: Path) -> int:
-    from fllm_backends.checkpoints.gguf.metadata import Metadata
-
-    return sum(prod(tensor.shape) for tensor in Metadata(file).tensors.values())
-
-
-def _packed_bytes(file: Path) -> float:
-    """Return the memory of the weights of a GGUF file, of all its parts, in the formats of a CPU."""
-    from fllm_backends.checkpoints.gguf.metadata import Metadata
-    from fllm_backends.torch.fused.gguf_blocks import packed_bits
-
-    tensors = Metadata(file).tensors.values()
-    return sum(prod(tensor.shape) * packed_bits(tensor.type.name) / 8 for tensor in tensors)
