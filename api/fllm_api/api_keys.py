@@ -30,9 +30,12 @@ class ApiKeys:
     lookup reveals nothing about a key.
     """
 
-    def __init__(self, keys: Iterable[str] = (), option: str = "--api-key") -> None:
-        """Hash keys without an owner. Raise `ConfigError` if one has an invalid character."""
-        self._secret = secrets.token_bytes(32)
+    def __init__(self, keys: Iterable[str] = (), option: str = "--api-key", secret: bytes = b"") -> None:
+        """Hash keys without an owner, with ``secret`` or a new one.
+
+        Raise `ConfigError` if one has an invalid character.
+        """
+        self._secret = secret or secrets.token_bytes(32)
         self._from_options = self._named((None, _checked(key, f"{option}: a key")) for key in keys)
         self._from_file: dict[bytes, str] = {}
         self._file: Path | None = None
@@ -52,6 +55,11 @@ class ApiKeys:
     def required(self) -> bool:
         """Whether requests need a key. This never changes: a file without keys is not loaded."""
         return bool(self._from_options or self._from_file)
+
+    def shares_key(self, other: ApiKeys) -> bool:
+        """Return whether one of these keys is also one of the others, which have the same secret."""
+        digests = self._from_options.keys() | self._from_file.keys()
+        return not digests.isdisjoint(other._from_options.keys() | other._from_file.keys())
 
     def keep_names(self, secret: bytes) -> None:
         """Name clients by this secret, so that their names are the same in a later process that has it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 
 import rich_click as click
@@ -18,7 +19,8 @@ def hash_keys(ctx: click.Context, param: click.Parameter, keys: tuple[str, ...])
     """Hash the keys of ``--api-key`` or ``--admin-key``. Callback of the options."""
     if isinstance(ctx.default_map, dict):
         ctx.default_map.pop(param.name or "", None)
-    return ApiKeys(keys, f"--{(param.name or '').replace('_', '-')}")
+    secret = ctx.meta.setdefault(__name__, secrets.token_bytes(32))  # of both options
+    return ApiKeys(keys, f"--{(param.name or '').replace('_', '-')}", secret)
 
 
 def hide_arguments(title: str) -> None:

@@ -380,6 +380,8 @@ def _keys(options: Mapping[str, Any]) -> ApiKeys:
     keys: ApiKeys = options["api_key"]
     if options["api_key_file"] is not None:
         keys.load(options["api_key_file"])
+    if keys.shares_key(options["admin_key"]):
+        raise ConfigError("--admin-key: one of the API keys is the same; an administrator needs another key")
     return keys
 
 

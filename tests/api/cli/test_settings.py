@@ -490,3 +490,12 @@ def test_a_directory_for_blocks_is_checked_before_anything_is_loaded(tmp_path: P
     assert (made.kv_cache_dir, made.kv_cache_dir_size) == (str(tmp_path / "new"), 1 << 30)
     with pytest.raises(ConfigError, match=r"--kv-cache-dir .*/a/b: No such file or directory"):
         settings("--kv-cache-dir", str(tmp_path / "a" / "b"))
+
+
+def test_an_api_key_can_not_be_an_admin_key(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("alice both")
+    for keys in (("--api-key", "both"), ("--api-key-file", str(file))):
+        with pytest.raises(ConfigError, match="--admin-key: one of the API keys is the same"):
+            settings(*keys, "--admin-key", "other", "--admin-key", "both")
+        assert settings(*keys, "--admin-key", "other").server.admin_keys is not None
