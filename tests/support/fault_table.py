@@ -10,7 +10,18 @@ from itertools import groupby
 
 import pytest
 
-AREAS = ("Engine", "Plugins", "Grammars", "Clients", "Network", "Connections", "Shutdown", "Clock", "Start")
+AREAS = (
+    "Engine",
+    "Replicas",
+    "Plugins",
+    "Grammars",
+    "Clients",
+    "Network",
+    "Connections",
+    "Shutdown",
+    "Clock",
+    "Start",
+)
 """Order of the sections; other areas follow."""
 
 INTRODUCTION = """# What happens when something breaks
@@ -18,6 +29,7 @@ INTRODUCTION = """# What happens when something breaks
 Find the fault in the tables below: what the server must do, and what it did.
 
 - [Engine](#engine)
+- [Replicas](#replicas)
 - [Plugins](#plugins)
 - [Grammars](#grammars)
 - [Clients](#clients): what one client does to others

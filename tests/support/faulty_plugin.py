@@ -10,6 +10,7 @@ import asyncio
 import os
 import re
 import signal
+import socket
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import suppress
@@ -50,11 +51,20 @@ def exhaust() -> None:
     bytearray(1 << 60)
 
 
+def send_noise() -> None:
+    """Write a frame of the right length to the server, with random content."""
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError), socket.socket(fileno=os.dup(int(name))) as connection:
+            if connection.family == socket.AF_INET:
+                connection.sendall((40).to_bytes(4, "big") + os.urandom(40))
+
+
 ENGINE: dict[str, Callable[[], object]] = {
     "ENGINE HANGS": partial(time.sleep, FOREVER),
     "ENGINE DIES": die,
     "ENGINE RAISES": partial(raise_, RuntimeError("the device is on fire")),
     "OUT OF MEMORY": exhaust,
+    "ENGINE SENDS NOISE": send_noise,
 }
 
 
