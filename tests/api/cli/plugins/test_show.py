@@ -69,7 +69,7 @@ def test_a_plugin_is_found_by_its_name_its_distribution_both_or_an_entry(site: P
     assert (plugin["source"], plugin["hooks"], found["status"]) == ("acme_backend", ["fllm_backends"], "ok")
     [offer] = found["offers"]
     assert (offer["kind"], offer["name"], offer["target"]) == ("backend", "acme", "acme_backend:make")
-    assert offer["properties"] == {"devices": ["xpu"], "isolated": True}
+    assert offer["properties"] == {"devices": ["xpu"], "isolated": True, "divides_weights": False}
 
 
 def test_the_options_of_a_backend_are_shown_with_types_and_defaults(site: Path) -> None:
