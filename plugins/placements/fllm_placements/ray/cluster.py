@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
@@ -22,16 +22,16 @@ class NoRoomError(Exception):
     """The cluster did not have the resources in time."""
 
 
-async def reserve(place: Place, near: str | None, on_waiting: Callable[[str], None]) -> PlacementGroup:
+async def reserve(
+    place: Place, name: str, target: str | None, on_waiting: Callable[[str], None]
+) -> PlacementGroup:
     """Return a placement group of one bundle, which one node holds. Raise `NoRoomError` after the timeout.
 
-    Ray places each group where most is free, and groups of ``near`` on this node if it has room. A pending
-    group is what makes Ray's autoscaler add a node.
+    No other group of the cluster may have its name. Ray places it on the node ``target`` if there is room,
+    else where most is free. A pending group is what makes Ray's autoscaler add a node.
     """
-    strategy = "STRICT_PACK" if near else "SPREAD"  # only this one takes a target node
-    group: PlacementGroup = placement_group(
-        [dict(place.bundle)], strategy, place.launch.id, _soft_target_node_id=near
-    )
+    strategy = "STRICT_PACK" if target else "SPREAD"  # only this one takes a target node
+    group: PlacementGroup = placement_group([dict(place.bundle)], strategy, name, _soft_target_node_id=target)
     loop = asyncio.get_running_loop()
     deadline = loop.time() + place.timeout
     told = False
@@ -49,6 +49,22 @@ async def reserve(place: Place, near: str | None, on_waiting: Callable[[str], No
         remove_placement_group(group)
         raise
     return group
+
+
+def preferred_node(place: Place, used: Sequence[str]) -> str | None:
+    """Return the id of the node for an engine; ``used`` are those of other engines, oldest first.
+
+    ``PACK``: the last one. ``SPREAD``: one with the fewest engines, of the nodes that are large enough. Ray
+    itself spreads only the bundles of one group, and an engine that comes back is a new group.
+    """
+    if place.strategy == "PACK":
+        return used[-1] if used else None
+    large = [
+        node["NodeID"]
+        for node in ray.nodes()
+        if node["Alive"] and all(node["Resources"].get(each, 0) >= n for each, n in place.bundle.items())
+    ]
+    return min(large, key=used.count, default=None)
 
 
 def no_room(bundle: Mapping[str, float]) -> str:

@@ -19,11 +19,12 @@ from msgspec import msgpack
 from ray import cloudpickle
 from ray.exceptions import RayError
 from ray.util import remove_placement_group
+from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from fllm_placements.ray import actor as actor_module
 from fllm_placements.ray import messages
-from fllm_placements.ray.cluster import NoRoomError, reserve
+from fllm_placements.ray.cluster import NoRoomError, preferred_node, reserve
 from fllm_placements.ray.messages import Message, ToDriver
 
 NAMESPACE = "furiosa-llm"
@@ -42,11 +43,11 @@ class Driver:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._actors: dict[str, Any] = {}
         """Actors whose engines run."""
-        self._nodes: list[str] = []
-        """Nodes of the engines that run, oldest first."""
+        self._nodes: dict[str, str] = {}
+        """Ids of the nodes of all engines, also of those that are about to start there, oldest first."""
         self._version = ""
         self._name = secrets.token_hex(4)
-        """Distinguishes the actors of this server from those of others."""
+        """Distinguishes the actors and placement groups of this server from those of others."""
 
     async def serve(self, reader: asyncio.StreamReader) -> None:
         """Process messages until the input ends."""
@@ -88,14 +89,14 @@ class Driver:
         reason = "killed"
         try:
             reason = await self._reserve_and_run(place)
-        except RayError as error:
-            reason = describe(error)
         except NoRoomError as error:
             reason = str(error)
         except TimeoutError:
             reason = f"the Ray actor did not start within {START_SECONDS:g} s"
         except asyncio.CancelledError:  # killed
             pass
+        except Exception as error:  # noqa: BLE001 - the edge of an engine: Ray raises many types
+            reason = describe(error)
         finally:
             del self._tasks[id]
             self._send(messages.Ended(id, reason))
@@ -103,10 +104,18 @@ class Driver:
     async def _reserve_and_run(self, place: messages.Place) -> str:
         """Return how the engine ended, or why it can't be started."""
         id = place.launch.id
-        near = self._nodes[-1] if self._nodes and place.strategy == "PACK" else None
-        group = await reserve(place, near, lambda reason: self._send(messages.Waiting(id, reason)))
+        name = f"{id} of {self._name}"
+        if target := preferred_node(place, list(self._nodes.values())):
+            self._nodes[id] = target
         try:
-            actor = self._new_actor(place, group)
+            group = await reserve(
+                place, name, target, lambda reason: self._send(messages.Waiting(id, reason))
+            )
+        except BaseException:  # passed on: it is not there
+            self._nodes.pop(id, None)
+            raise
+        try:
+            actor = new_actor(place, name, group)
             try:
                 async with asyncio.timeout(START_SECONDS):
                     address, node = await actor.node.remote()
@@ -117,41 +126,45 @@ class Driver:
             finally:
                 ray.kill(actor)
         finally:
+            self._nodes.pop(id, None)
             remove_placement_group(group)
 
     async def _follow(self, id: str, address: str, node: str, actor: Any) -> str:
         """Report that the engine runs, and return how it ended."""
         self._actors[id] = actor
-        self._nodes.append(node)
+        self._nodes[id] = node
         self._send(messages.Placed(id, f"{address}/{node[:8]}"))
         try:
             ended: str = await actor.wait.remote()
             return ended
         finally:
             del self._actors[id]
-            self._nodes.remove(node)
-
-    def _new_actor(self, place: messages.Place, group: Any) -> Any:
-        bundle = dict(place.bundle)
-        options = {
-            "name": f"{place.launch.id} of {self._name}",
-            "num_cpus": bundle.pop("CPU", 0),
-            "num_gpus": bundle.pop("GPU", 0),
-            "memory": bundle.pop("memory", None),
-            "resources": bundle,
-            "scheduling_strategy": PlacementGroupSchedulingStrategy(group),
-        }
-        return ray.remote(actor_module.EngineActor).options(**options).remote()
 
     def _send(self, message: Message) -> None:
         os.write(self._output, messages.frame(message))
 
 
-def describe(error: RayError) -> str:
-    """Return why an actor ended, from the lines of Ray's message."""
-    lines = [line.strip() for line in str(error).splitlines()]
+def new_actor(place: messages.Place, name: str, group: PlacementGroup) -> Any:
+    """Return an actor with all that the placement group has reserved."""
+    bundle = dict(place.bundle)
+    options = {
+        "name": name,
+        "num_cpus": bundle.pop("CPU", 0),
+        "num_gpus": bundle.pop("GPU", 0),
+        "memory": bundle.pop("memory", None),
+        "resources": bundle,
+        "scheduling_strategy": PlacementGroupSchedulingStrategy(group),
+    }
+    return ray.remote(actor_module.EngineActor).options(**options).remote()
+
+
+def describe(error: Exception) -> str:
+    """Return why an engine ended or could not be started, from the lines of Ray's message."""
+    lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
     causes = [line for line in lines if line.startswith(("The actor is dead", "The actor died because"))]
-    return f"its Ray actor died: {(causes or lines)[0].split('. ')[0]}"
+    if causes:
+        return f"its Ray actor died: {causes[0].split('. ')[0]}"
+    return f"Ray can't run it: {lines[-1]}"
 
 
 def first_line(error: BaseException) -> str:

@@ -172,6 +172,8 @@ class DriverProcess:
 
     def _receive(self, message: ToServer) -> None:
         match message:
+            case messages.Opened() | messages.Refused() if self._opened.done():
+                pass  # it was too late
             case messages.Opened():
                 self._opened.set_result(message)
             case messages.Refused(reason=reason):

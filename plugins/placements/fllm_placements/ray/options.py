@@ -29,7 +29,9 @@ class RayOptions(Struct, frozen=True, kw_only=True):
         Annotated[float, Meta(ge=0, description="GPUs of each engine; by default as many as --devices names")]
         | None
     ) = None
-    memory: Annotated[int, Meta(ge=0, description="bytes of memory that each engine reserves")] = 0
+    memory: Annotated[
+        int, Meta(ge=0, le=2**63 - 1, description="bytes of memory that each engine reserves")
+    ] = 0
     resources: Annotated[
         str,
         Meta(

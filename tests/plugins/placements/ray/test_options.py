@@ -38,6 +38,7 @@ def test_an_engine_without_any_reservation_still_has_a_bundle() -> None:
         ("address", "head"),
         ("num_cpus", "-1"),
         ("num_gpus", "one"),
+        ("memory", "9" * 30),
         ("resources", "rngd"),
         ("resources", "rngd:1.2.3"),
         ("resources", "GPU:1"),

@@ -145,22 +145,27 @@ def test_without_room_the_error_says_what_is_asked_for_and_what_there_is(
         assert re.search("no node with CPU 3, rngd 1 free", str(caught.value))
         assert re.search(rf"its nodes:.* {host} \(CPU 2, rngd 0\)", str(caught.value))
         assert "waited 0.5 s (--placement-option resource_timeout)" in str(caught.value)
+        async with opened(cluster, num_cpus="0.00001") as placement:  # Ray counts in steps of 0.0001
+            with pytest.raises(BackendUnavailable, match=r"^Ray can't run it: .*num_cpus"):
+                await placement.place(Engine(tmp_path, "tiny").launch)
 
     asyncio.run(scenario())
 
 
 @needs_ray
-def test_a_placement_that_waits_can_be_cancelled(cluster: RayCluster, tmp_path: Path) -> None:
+def test_a_placement_that_waits_can_be_cancelled_and_servers_share_a_cluster(
+    cluster: RayCluster, tmp_path: Path
+) -> None:
     async def scenario() -> None:
-        async with opened(cluster, num_cpus="2") as placement:
-            engines = [Engine(tmp_path, f"cancelled{n}") for n in range(4)]
-            placed = [await placement.place(each.launch) for each in engines[:2]]
-            waiting = asyncio.create_task(placement.place(engines[2].launch))
+        engine = Engine(tmp_path, "same").launch
+        async with opened(cluster, num_cpus="2") as first, opened(cluster, num_cpus="2") as second:
+            placed, _ = await asyncio.gather(first.place(engine), second.place(engine))
+            waiting = asyncio.create_task(first.place(Engine(tmp_path, "cancelled").launch))
             await asyncio.sleep(0.3)
             waiting.cancel()
             await asyncio.wait([waiting])
-            placed[0].kill()
-            await placement.place(engines[3].launch)
+            placed.kill()
+            await first.place(Engine(tmp_path, "last").launch)
 
     asyncio.run(scenario())
 
