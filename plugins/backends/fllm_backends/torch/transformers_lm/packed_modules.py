@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,9 @@ from fllm_backends.torch.lazy_weights import expert_matrices, matrix_of, read_te
 EXPERTS = "fllm"
 """Name of `run_experts` in transformers' registry."""
 MIN_SIZE = 64
-"""Smaller matrices stay as they are: they cost little, and routers among them need their precision."""
+"""Smaller matrices stay as they are: they cost little."""
+_ROUTER = re.compile(r".*(Router|Gate|Gating)")
+"""Names of the classes of routers. Rounding their weights would let them choose other experts."""
 _READ_AS_TENSORS = ("dt_proj",)
 """Names of layers whose weights the classes multiply themselves, as in Mamba 1 and Jamba."""
 _AFTER_ATTENTION_OR_GATE = ("o_proj", "out_proj", "down_proj", "c_proj", "dense_4h_to_h", "fc2", "w2", "wo")
@@ -58,12 +61,15 @@ def packable(model: nn.Module) -> Iterator[Packable]:
     for parent in list(model.modules()):
         if _is_experts(parent):
             yield Packable(parent, partial(_pack_experts, parent))
-            continue
-        for name, child in parent.named_children():
-            if name in _READ_AS_TENSORS:
-                continue
-            if isinstance(child, nn.Linear | Conv1D) and min(child.weight.shape) >= MIN_SIZE:
-                yield Packable(child, partial(_pack_linear, parent, name, child))
+        elif not _ROUTER.fullmatch(type(parent).__name__):
+            for name, child in parent.named_children():
+                if name not in _READ_AS_TENSORS and _is_linear(child) and min(child.weight.shape) >= MIN_SIZE:
+                    yield Packable(child, partial(_pack_linear, parent, name, child))
+
+
+def _is_linear(module: nn.Module) -> TypeGuard[nn.Linear | Conv1D]:
+    """Return whether a module computes what its class does: subclasses such as Llama 4's router do more."""
+    return type(module).forward in (nn.Linear.forward, Conv1D.forward)
 
 
 def _pack_linear(parent: nn.Module, name: str, linear: nn.Linear | Conv1D, threads: KernelThreads) -> None:

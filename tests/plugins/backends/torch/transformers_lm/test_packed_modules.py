@@ -36,6 +36,25 @@ def test_logits_are_nearly_the_same(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "experts"),
+    [
+        ("llama4", "num_local_experts"),
+        ("phimoe", "num_local_experts"),
+        ("gemma4 with experts", "num_experts"),
+        ("hunyuan-moe", "num_experts"),
+    ],
+)
+def test_routers_of_many_experts_stay_as_they_are(name: str, experts: str) -> None:
+    model = build(name, **{experts: 72})
+    routers = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == 72]
+    assert routers
+    pack_modules(packable(model), KernelThreads(1), lambda: None)
+    with torch.inference_mode():
+        model(input_ids=IDS[:, :8], use_cache=False)
+    assert set(routers) <= set(model.modules())
+
+
+@pytest.mark.parametrize(
     ("name", "changes"),
     [("mamba", {"time_step_rank": 64}), ("mamba2", {}), ("jamba", {"mamba_dt_rank": 64})],
 )
