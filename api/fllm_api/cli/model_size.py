@@ -19,9 +19,11 @@ def estimate_memory(settings: Settings) -> int:
     weights = 0
     with contained(lambda _: None):
         weights = _file_bytes(Path(settings.backend_config.model))
+    config = settings.backend_config
+    engine = weights + ENGINE_BYTES * (config.tensor_parallel_size or 1)
     if settings.backend == REPLICAS:
-        return settings.backend_config.replicas * (weights + ENGINE_BYTES)
-    return weights + (ENGINE_BYTES if settings.backend == ENGINE_PROCESS else 0)
+        return config.replicas * engine
+    return engine if settings.backend == ENGINE_PROCESS else weights
 
 
 def _file_bytes(model: Path) -> int:

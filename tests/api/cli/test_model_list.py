@@ -244,3 +244,5 @@ def test_the_memory_of_a_model_is_estimated_from_its_files(tmp_path: Path) -> No
     assert (estimate_memory(in_process), estimate_memory(hub)) == (1500, 0)
     [only] = models("--model", f"a={model}")
     assert estimate_memory(only) == 1500 + ENGINE_BYTES
+    [divided] = models("--model", f"a={model}", "-tp", "2", "--replicas", "3")
+    assert estimate_memory(divided) == 3 * (1500 + 2 * ENGINE_BYTES), "each rank is a process"
