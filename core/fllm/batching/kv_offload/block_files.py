@@ -6,6 +6,7 @@ import itertools
 import os
 import secrets
 import stat
+from collections.abc import Iterable
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
@@ -77,20 +78,15 @@ class BlockFiles:
         """
         path = self._root / name
         temporary = self._root / self._folder / self._temporary(next(self._numbers))
-        if not path.parent.is_dir():
-            self._make_folder(path.parent)
         header = self._header(name)
         checksum = blake2b(header, digest_size=_HASH_BYTES)
         checksum.update(data)
+        pieces = (header + checksum.digest(), data)
         try:
-            with open(os.open(temporary, _CREATE, 0o600), "wb", buffering=0) as file:
-                for piece in (header + checksum.digest(), data):
-                    _write_all(file.fileno(), piece)
-            temporary.replace(path)
-        except BaseException:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
+            _write_file(temporary, path, pieces)
+        except FileNotFoundError:  # the first block there, or `furiosa-llm cache clear` while this runs
+            self._make_folder(path.parent)
+            _write_file(temporary, path, pieces)
 
     def touch(self, name: str) -> None:
         """Record a use of a block, for other engines and the next start. Raise `OSError`."""
@@ -110,6 +106,18 @@ class BlockFiles:
 
     def _header(self, name: str) -> bytes:
         return self._description + bytes.fromhex(name[len(self._folder) :].replace("/", ""))
+
+
+def _write_file(temporary: Path, path: Path, pieces: Iterable[bytes]) -> None:
+    try:
+        with open(os.open(temporary, _CREATE, 0o600), "wb", buffering=0) as file:
+            for piece in pieces:
+                _write_all(file.fileno(), piece)
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

@@ -90,8 +90,11 @@ class DiskIndex:
     def make_room(self, size: int) -> bool:
         """Remove the files that were used least recently until ``size`` more bytes fit. Raise `OSError`.
 
-        Return whether they fit. A file that another engine has used in the meantime stays.
+        Return whether they fit. A file that another engine has used in the meantime stays. Nothing is removed
+        for what can never fit.
         """
+        if size > self.limit:
+            return False
         while self.used + size > self.limit:
             try:
                 with self._lock:
@@ -150,6 +153,6 @@ def _remove_stale(directory: Path) -> None:
     """Remove the temporary files of processes that have crashed."""
     with suppress(FileNotFoundError), os.scandir(directory) as entries:
         for entry in entries:
-            ours = entry.name.endswith(TEMPORARY_SUFFIX)
+            ours = entry.name.endswith(TEMPORARY_SUFFIX) and entry.is_file(follow_symlinks=False)
             if ours and time.time() - _describe(entry).used_ns / 1e9 > STALE_SECONDS:
                 os.unlink(entry.path)

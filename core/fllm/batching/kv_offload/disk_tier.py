@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import time
@@ -22,6 +23,8 @@ RETRY_SECONDS = 60.0
 """Seconds without reading after a disk that did not respond, or without writing after an error."""
 SCAN_SECONDS = 5.0
 """Seconds between two looks at what other engines have written to the directory."""
+SCAN_PAUSE = 20
+"""Time between two looks at a large directory, as a multiple of the time that a look takes."""
 QUEUED_BYTES = STAGED_BYTES = 256 << 20
 """Bytes of blocks that wait to be written, and of blocks that were read and that sequences wait for."""
 READERS = 2
@@ -54,11 +57,6 @@ class Fetch:
         """Whether all blocks have been read, or were found to be missing."""
         return all(read.done for read in self._reads.values())
 
-    @property
-    def started(self) -> bool:
-        """Whether a block has been read, or was found to be missing."""
-        return any(read.done for read in self._reads.values())
-
     def get(self, block_hash: bytes) -> memoryview | None:
         """Return a block's data, if it has been read."""
         read = self._reads.get(block_hash)
@@ -86,6 +84,8 @@ class DiskTier:
         self._queued: dict[str, bytes] = {}
         """Blocks that wait to be written. They can be read already."""
         self._unreadable_until = self._unwritable_until = -1.0
+        self._read_at = -math.inf
+        """When a block was read, or found to be missing."""
         self._warned = False
         self.read_bytes = self.written_bytes = self.dropped = 0
         self._readers = [self._start(self._read_all, f"kv-read-{number}") for number in range(READERS)]
@@ -130,22 +130,28 @@ class DiskTier:
     def expired(self, fetch: Fetch) -> bool:
         """Return whether a sequence has waited long enough.
 
-        If nothing was read, the disk does not respond: then nothing is read for a while.
+        If nothing was read meanwhile, for no other sequence, the disk does not respond: then nothing is read
+        for a while.
         """
         now = self._clock()
         if now < fetch.expires_at:
             return False
-        if not fetch.started and now >= self._unreadable_until:
+        if self._read_at < fetch.expires_at - FETCH_SECONDS and now >= self._unreadable_until:
             self._unreadable_until = now + RETRY_SECONDS
             log.warning("--kv-cache-dir is not read for %g s: it does not respond", RETRY_SECONDS)
         return True
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the queue of the writer takes one more block."""
+        return (len(self._queued) + 1) * self._files.file_size <= QUEUED_BYTES
 
     def store(self, block_hash: bytes, data: bytes) -> bool:
         """Queue a block to be written. Return False, and drop it, if too many wait already."""
         name = self._files.name(block_hash)
         if name in self._queued or name in self._index:
             return True
-        if not self.writable or (len(self._queued) + 1) * len(data) > QUEUED_BYTES:
+        if not self.writable or not self.has_room:
             self.dropped += 1
             return False
         self._queued[name] = data
@@ -172,6 +178,7 @@ class DiskTier:
                     read.data = self._read(read.name)
                 except Exception:
                     log.exception("a KV block can't be read")
+                self._read_at = self._clock()
                 read.done = True
             del read
             if self._to_read.empty():
@@ -199,7 +206,7 @@ class DiskTier:
     def _write_all(self) -> None:
         with suppress(OSError, AttributeError):  # a niceness of a thread exists on Linux only
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), WRITER_NICENESS)
-        scanned_at = time.monotonic()
+        scan_at = time.monotonic() + SCAN_SECONDS
         while True:
             try:
                 item = self._to_write.get(timeout=SCAN_SECONDS)
@@ -210,10 +217,11 @@ class DiskTier:
                 pass
             except Exception:
                 log.exception("a KV block can't be written")
-            if time.monotonic() - scanned_at >= SCAN_SECONDS:
+            if (started := time.monotonic()) >= scan_at:
                 with suppress(OSError):
                     self._index.scan()
-                scanned_at = time.monotonic()
+                ended = time.monotonic()
+                scan_at = ended + max(SCAN_SECONDS, SCAN_PAUSE * (ended - started))
 
     def _write(self, name: str, data: bytes) -> None:
         try:
@@ -221,7 +229,10 @@ class DiskTier:
                 self._files.write(name, data)
                 self._index.add(name, self._files.file_size)
                 self.written_bytes += self._files.file_size
+            elif name not in self._index:
+                self.dropped += 1
         except OSError as error:
+            self.dropped += 1
             self._unwritable_until = self._clock() + RETRY_SECONDS
             self._warn("can't be written; the server goes on without", error)
         finally:

@@ -19,7 +19,7 @@ from fllm.batching.kv_offload.block_files import BlockFiles
 from fllm.batching.kv_offload.directory import open_directory
 from fllm.batching.kv_offload.disk_index import DiskIndex
 from fllm.batching.kv_offload.disk_tier import DiskTier, Fetch
-from fllm.batching.kv_offload.ram_tier import RamTier
+from fllm.batching.kv_offload.ram_tier import ENTRY_BYTES, RamTier
 from fllm.batching.runner import KVFormat, MovesBlocks
 from fllm.config import BackendConfig
 from fllm.containment import contained
@@ -62,18 +62,28 @@ def open_offload(config: BackendConfig, runner: MovesBlocks, wake: Callable[[], 
 
     ``wake`` is called from another thread when blocks have been read.
     """
-    kv_format, disk = runner.kv_format(), None
+    kv_format, ram, disk = runner.kv_format(), None, None
+    if config.kv_offload_memory is not None:
+        ram = RamTier(config.kv_offload_memory)
+        _warn_if_too_small("--kv-offload-memory", ram.limit, kv_format.block_bytes + ENTRY_BYTES)
     if config.kv_cache_dir is not None:
         root = open_directory(config.kv_cache_dir)
         files, index = BlockFiles(root, kv_format), DiskIndex(root, config.kv_cache_dir_size)
+        _warn_if_too_small("--kv-cache-dir-size", index.limit, files.file_size)
         try:
             index.scan()
         except OSError as error:
             raise ConfigError(f"--kv-cache-dir {root} can't be read: {error.strerror}") from error
         disk = DiskTier(files, index, wake)
         log.info("KV blocks on disk: directory=%s files=%d bytes=%d", root, len(index), index.used)
-    ram = None if config.kv_offload_memory is None else RamTier(config.kv_offload_memory)
     return KVOffload(runner, kv_format, ram, disk)
+
+
+def _warn_if_too_small(option: str, limit: int, block_bytes: int) -> None:
+    if limit < block_bytes:
+        log.warning(
+            "%s has no effect: a block takes %d bytes, and the limit is %d", option, block_bytes, limit
+        )
 
 
 class KVOffload:
@@ -180,11 +190,13 @@ class KVOffload:
             return
         if self._unsaved is None:
             self._unsaved = self._find_unsaved(pool)
-        part, self._unsaved = self._unsaved[-IDLE_BLOCKS:], self._unsaved[:-IDLE_BLOCKS]
-        stored = self._store_all(reversed(part), pool)
-        if not stored:
-            self._unsaved = None  # the queue is full: later
-        self.saved = stored and not self._unsaved
+        for _ in range(IDLE_BLOCKS):
+            if not self._unsaved or not self._disk.has_room:
+                break
+            block_hash = self._unsaved.pop()
+            if (data := self._copy(block_hash, pool)) is not None:
+                self._disk.store(block_hash, data)
+        self.saved = not self._unsaved
 
     def step_begins(self) -> None:
         """Reset what is to be written, because the blocks will change."""
@@ -198,7 +210,7 @@ class KVOffload:
         self.step_begins()
         while not self.saved and (left := ends_at - time.monotonic()) > 0:
             self.save_idle(pool)
-            if not self.saved and self._unsaved is None:
+            if not self._disk.has_room:
                 time.sleep(min(left, 0.01))
         self._disk.close(max(ends_at - time.monotonic(), 0.0))
 
@@ -248,16 +260,9 @@ class KVOffload:
         unsaved = [each for each in dict.fromkeys(candidates) if each not in excluded and each not in disk]
         return unsaved[-room:] if room else []
 
-    def _store_all(self, block_hashes: Iterable[bytes], pool: BlockPool) -> bool:
-        """Queue blocks for the disk, in this order. Return False once the queue is full."""
-        assert self._disk is not None, "only a disk is written to"
-        for block_hash in block_hashes:
-            if self._ram is not None and (kept := self._ram.peek(block_hash)) is not None:
-                data = kept
-            elif copies := self._read(pool.find_cached([block_hash])):
-                [data] = copies
-            else:
-                continue
-            if not self._disk.store(block_hash, data):
-                return False
-        return True
+    def _copy(self, block_hash: bytes, pool: BlockPool) -> bytes | None:
+        """Return the data of a block that is in RAM or in the pool."""
+        if self._ram is not None and (kept := self._ram.peek(block_hash)) is not None:
+            return kept
+        copies = self._read(pool.find_cached([block_hash]))
+        return copies[0] if copies else None

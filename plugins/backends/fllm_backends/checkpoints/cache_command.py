@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
+import shutil
 import stat
 import sys
 from collections.abc import Iterator
@@ -94,10 +96,23 @@ def clear(names: tuple[str, ...], everything: bool, yes: bool, kv_cache_dir: Pat
         click.confirm(f"Remove {len(chosen)} entries of {size}?", abort=True)
     for entry in chosen:
         try:
-            remove(Path(entry.path))
+            (_remove_blocks if entry.kind == "kv" else remove)(Path(entry.path))
         except OSError as error:
             raise ConfigError(f"{entry.path} can't be removed: {error.strerror}") from error
     click.echo(f"removed {len(chosen)} entries of {size}")
+
+
+def _remove_blocks(path: Path) -> None:
+    """Remove the blocks of a model, also while servers write there. Raise `OSError`.
+
+    Under its new name, which is that of no model, no server begins to write. What one has begun may still
+    appear, once.
+    """
+    with suppress(FileNotFoundError):
+        renamed = path.rename(path.with_name(secrets.token_hex(16)))
+        shutil.rmtree(renamed, ignore_errors=True)
+        if renamed.exists():
+            remove(renamed)
 
 
 def find_entries() -> Iterator[CacheEntry]:
@@ -139,11 +154,16 @@ def _describe_blocks(path: Path) -> str:
 
 
 def _size(path: Path) -> int:
-    """Return the bytes of all files in a directory, without following links."""
-    status = path.lstat()
-    if not stat.S_ISDIR(status.st_mode):
-        return status.st_size
-    return sum(_size(Path(entry.path)) for entry in os.scandir(path))
+    """Return the bytes of all files in a directory, without following links.
+
+    A server may remove or rename some of them meanwhile.
+    """
+    with suppress(FileNotFoundError):
+        status = path.lstat()
+        if not stat.S_ISDIR(status.st_mode):
+            return status.st_size
+        return sum(_size(Path(entry.path)) for entry in os.scandir(path))
+    return 0
 
 
 def _root() -> Path:

@@ -13,6 +13,9 @@ from fllm_backends.torch.attention import KVCache
 from fllm_backends.torch.model import Decoder
 from fllm_backends.torch.options import TorchConfig
 
+_IMAGE_SETTINGS = ("preprocessor_config.json", "processor_config.json")
+"""What decides how an image is scaled and cut."""
+
 
 def kv_identity(model: LocalModel, decoder: Decoder, cache: KVCache, config: TorchConfig) -> dict[str, str]:
     """Return the identity of a decoder's blocks. Raise `ModelError` if the model's files are gone.
@@ -36,6 +39,7 @@ def kv_identity(model: LocalModel, decoder: Decoder, cache: KVCache, config: Tor
 
 def _fingerprint(model: LocalModel, config: TorchConfig) -> str:
     settings = [model.directory / "config.json"]
+    settings += [file for name in _IMAGE_SETTINGS if (file := model.directory / name).is_file()]
     if config.dummy:
         return f"{fingerprint_weights(settings)} dummy seed {config.seed}"
     if model.gguf:

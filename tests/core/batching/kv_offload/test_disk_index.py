@@ -93,8 +93,17 @@ def test_files_of_others_are_neither_counted_nor_removed(tmp_path: Path) -> None
     assert all(file.exists() for file in others)
 
 
+def test_what_can_never_fit_removes_nothing(tmp_path: Path) -> None:
+    write(tmp_path, name_of(1), 50)
+    index = scanned(tmp_path, 100)
+    assert not index.make_room(101)
+    assert name_of(1) in index
+
+
 def test_temporary_files_of_crashed_processes_are_removed(tmp_path: Path) -> None:
     write(tmp_path, f"{MODEL}/.1-0.tmp", 5, age=STALE_SECONDS + 9)
     write(tmp_path, f"{MODEL}/.2-0.tmp", 5)
+    (tmp_path / MODEL / "mine.tmp").mkdir()
+    os.utime(tmp_path / MODEL / "mine.tmp", (0, 0))
     scanned(tmp_path)
-    assert sorted(p.name for p in (tmp_path / MODEL).iterdir()) == [".2-0.tmp"]
+    assert sorted(p.name for p in (tmp_path / MODEL).iterdir()) == [".2-0.tmp", "mine.tmp"]

@@ -129,7 +129,7 @@ def test_a_full_disk_is_one_warning_and_the_rest_goes_on(
         assert [record.getMessage() for record in caplog.records] == [
             "--kv-cache-dir can't be written; the server goes on without: No space left on device"
         ]
-        assert tier.dropped == 2
+        assert tier.dropped == 4
         assert read(tier, 0) == [block(0)]
         clock.now += disk_tier.RETRY_SECONDS
         assert tier.store(*keys(4), block(4))
@@ -158,6 +158,28 @@ def test_a_disk_that_hangs_is_not_waited_for(
         assert tier.fetch(keys(1)) is not None
 
 
+def test_a_disk_that_still_reads_for_others_is_not_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, released = Clock(), threading.Semaphore(0)
+    with tier_in(tmp_path, clock=clock) as (tier, files):
+
+        def slow(name: str) -> None:
+            released.acquire(timeout=5)
+
+        monkeypatch.setattr(files, "read", slow)
+        first, last = tier.fetch(keys(1, 2, 3)), tier.fetch(keys(4))
+        assert first is not None
+        assert last is not None
+        clock.now += disk_tier.FETCH_SECONDS / 2
+        released.release()
+        wait(lambda: tier._read_at > 0)
+        clock.now += disk_tier.FETCH_SECONDS
+        assert tier.expired(last), "it waits no longer"
+        assert tier.fetch(keys(5)) is not None
+        released.release(5)
+
+
 def test_only_a_part_is_read_if_memory_is_short_and_sequences_share_what_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,7 +203,7 @@ def test_blocks_that_can_not_be_written_in_time_are_dropped(
 ) -> None:
     released, woken = threading.Event(), threading.Event()
     with tier_in(tmp_path, wake=woken.set) as (tier, files):
-        monkeypatch.setattr(disk_tier, "QUEUED_BYTES", 2 * SIZE)
+        monkeypatch.setattr(disk_tier, "QUEUED_BYTES", 2 * files.file_size)
         original = files.write
 
         def slow(name: str, data: bytes) -> None:

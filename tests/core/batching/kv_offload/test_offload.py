@@ -19,6 +19,7 @@ from fllm.batching import KVFormat, MovesBlocks
 from fllm.batching.engine_loop import EngineLoop, Outcome
 from fllm.batching.kv_offload import disk_tier
 from fllm.batching.kv_offload.block_files import BlockFiles
+from fllm.batching.kv_offload.offload import IDLE_SECONDS
 from fllm.batching.limits import BatchLimits
 from fllm.config import BackendConfig
 from fllm.errors import ConfigError
@@ -145,6 +146,39 @@ def test_an_idle_engine_writes_so_that_a_kill_loses_nothing(tmp_path: Path) -> N
         wait(lambda: len(list(tmp_path.glob("*/*/*"))) == 8)
         with engine(kv_cache_dir=str(tmp_path)) as second:
             assert second.cached(PROMPT) == 32
+
+
+def test_an_idle_engine_waits_for_a_slow_disk_without_dropping_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released, original = threading.Event(), BlockFiles.write
+
+    def slow(self: BlockFiles, name: str, data: bytes) -> None:
+        released.wait(5)
+        original(self, name, data)
+
+    monkeypatch.setattr(BlockFiles, "write", slow)
+    with engine(kv_cache_dir=str(tmp_path)) as running:
+        assert running.loop._offload is not None
+        assert running.loop._offload._disk is not None
+        size = running.loop._offload._disk._files.file_size
+        monkeypatch.setattr(disk_tier, "QUEUED_BYTES", 3 * size)
+        running.generate(PROMPT)
+        time.sleep(IDLE_SECONDS + 0.15)
+        assert not running.loop._offload.saved
+        released.set()
+        wait(lambda: len(list(tmp_path.glob("*/*/*"))) == 8)
+        assert running.tier("disk").dropped_blocks == 0
+
+
+@pytest.mark.parametrize("option", ["kv_offload_memory", "kv_cache_dir_size"])
+def test_a_limit_below_one_block_is_one_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, option: str
+) -> None:
+    with engine(kv_cache_dir=str(tmp_path), **{option: 10}) as running:
+        running.generate(PROMPT)
+    messages = [record.getMessage() for record in caplog.records if record.name == "fllm.batching"]
+    assert [m.split(":")[0] for m in messages if "--" in m] == [f"--{option.replace('_', '-')} has no effect"]
 
 
 def test_what_leaves_ram_goes_to_the_disk(tmp_path: Path) -> None:

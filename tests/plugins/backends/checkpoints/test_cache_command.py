@@ -1,11 +1,17 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
+from fllm.batching import KVFormat
+from fllm.batching.kv_offload.block_files import BlockFiles
 from fllm_backends.checkpoints.cache_command import cache
 
 
@@ -102,3 +108,24 @@ def test_kv_blocks_are_listed_by_model_and_removed_without_the_secret(tmp_path: 
     assert "1.0 MiB" in run("clear", "kv/", "--yes", "--kv-cache-dir", str(kv)).output
     assert sorted(path.name for path in kv.iterdir()) == ["f" * 32, "mine", "secret"]
     assert all(entry["kind"] != "kv" for entry in json.loads(run("list", "--json").output))
+
+
+def test_kv_blocks_are_listed_and_removed_while_a_server_writes(tmp_path: Path) -> None:
+    files = BlockFiles(tmp_path, KVFormat(block_bytes=10, identity={"model": "m"}))
+    ended = threading.Event()
+
+    def write() -> None:
+        while not ended.is_set():
+            with suppress(FileNotFoundError):
+                files.write(files.name(b"%d" % (time.monotonic_ns() % 300)), bytes(10))
+
+    with ThreadPoolExecutor(1) as executor:
+        writer = executor.submit(write)
+        try:
+            for _ in range(5):
+                assert run("list", "--json", "--kv-cache-dir", str(tmp_path)).exit_code == 0
+                result = run("clear", "--all", "--yes", "--kv-cache-dir", str(tmp_path))
+                assert result.exit_code == 0, result.output
+        finally:
+            ended.set()
+        writer.result()
