@@ -148,7 +148,7 @@ class ModelRegistry:
     async def status(self) -> EngineStats:
         """Return the statistics of all engines, and the memory that they occupy.
 
-        Raise `BackendUnavailable` if there is only one model and its engine does not respond.
+        Raise `BackendUnavailable` if the only model stays loaded and its engine does not respond.
         """
         if self._fixed and self.models[0].model.loaded is not None:
             return await backend_status(self.models[0].model.loaded.backend)

@@ -47,6 +47,8 @@ class ReadyController(Controller):
         if shared.drain.started:
             raise BackendUnavailable(SHUTTING_DOWN)
         status = await models.status()
+        if len(status.models) == 1:  # it is not fixed, so that `status` also returns if its engine is down
+            await models.check_health()
         if 0 < shared.config.max_queue <= status.waiting:
             raise BackendUnavailable(f"the queue is full: {status.waiting} sequences are waiting")
         return Response(None)

@@ -130,6 +130,20 @@ def test_health_is_that_of_the_loaded_models() -> None:
     run(server, work)
 
 
+def test_a_server_whose_only_model_is_down_is_not_ready() -> None:
+    server = SeveralModels({"a": a_server(["x"])})
+
+    async def work(client: httpx.AsyncClient) -> None:
+        assert (await client.get("/ready")).status_code == 200
+        await ask(client, "a")
+        assert (await client.get("/ready")).status_code == 200
+        backend_of(server.loaders["a"].state).health = BackendUnavailable("dead")
+        response = await client.get("/ready")
+        assert (response.status_code, response.json()["error"]["message"]) == (503, "dead")
+
+    run(server, work)
+
+
 def test_a_model_that_is_being_unloaded_is_not_unhealthy() -> None:
     server = two_models()
 
