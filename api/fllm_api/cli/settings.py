@@ -238,6 +238,8 @@ def _placement_values(options: Mapping[str, Any]) -> dict[str, str]:
     if options["ray_address"] is not None:
         if options["placement"] != "ray":
             raise ConfigError("--ray-address requires --placement ray")
+        if "address" in values:
+            raise ConfigError("--ray-address and --placement-option address are the same: leave one out")
         values["address"] = options["ray_address"]
     return values
 

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from msgspec import Struct
+
 from fllm import BackendEntry, Entry, PlacementEntry, hookimpl
 from fllm_backends.openai.options import OpenAIOptions
 from fllm_backends.rngd.options import RngdOptions
 from fllm_backends.torch.options import TorchOptions
+
+
+class NoOptions(Struct, frozen=True):
+    """There are none, so each is an error."""
 
 
 @hookimpl
@@ -53,7 +59,10 @@ def fllm_backends() -> Iterator[BackendEntry]:
 def fllm_placements() -> Iterator[PlacementEntry]:
     """Register the placement on this machine."""
     yield PlacementEntry(
-        "local", "fllm.engine_host.local:LocalPlacement", "child processes of the server on its machine"
+        "local",
+        "fllm.engine_host.local:LocalPlacement",
+        "child processes of the server on its machine",
+        options=NoOptions,
     )
 
 

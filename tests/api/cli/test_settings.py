@@ -262,6 +262,10 @@ def test_the_address_of_a_ray_cluster_is_an_option_of_its_placement() -> None:
     assert made.backend_config.placement_options == {"address": "head:6379", "num_cpus": "2"}
     with pytest.raises(ConfigError, match="--ray-address requires --placement ray"):
         settings("--ray-address", "auto")
+    with pytest.raises(ConfigError, match="leave one out"):
+        settings("--placement", "ray", "--ray-address", "auto", "--placement-option", "address=head:6379")
+    with pytest.raises(ConfigError, match="'num_cpus': there is no such option"):
+        settings("--placement-option", "num_cpus=2")
     with pytest.raises(
         ConfigError, match=r"address='ray://head:1': invalid value; expected text \(HOST:PORT"
     ):
