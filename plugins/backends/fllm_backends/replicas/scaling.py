@@ -76,6 +76,9 @@ class Scaling:
                 load.queued_tokens,
             )
         staying = [each for each in self._fleet if not each.draining]
+        for replica in staying:
+            if task := self._draining.pop(replica.name, None):  # it was resumed meanwhile
+                task.cancel()
         for _ in range(target - len(staying)):
             self._add(now)
         for replica in sorted(staying, key=_cost)[: max(0, len(staying) - target)]:

@@ -69,6 +69,36 @@ def test_queued_tokens_add_replicas_up_to_the_maximum_and_their_end_removes_them
     asyncio.run(run())
 
 
+def test_a_replica_that_is_resumed_while_it_is_drained_stays_or_is_drained_anew() -> None:
+    removals = list[str]()
+
+    async def run() -> None:
+        async with engines(2) as running:
+            fleet = running.backend.fleet
+            config = Autoscaling(min_replicas=1, max_replicas=2, downscale_delay=0)
+            outputs = [running.backend.generate(request(f"r{n}", max_tokens=900)) for n in range(2)]
+            for each in outputs:
+                await anext(each)
+            removing = scaling.Scaling(fleet, config, 2)
+
+            async def remove(name: str) -> None:
+                removals.append(name)
+
+            fleet.remove = remove  # type: ignore[assignment,method-assign]
+            for _ in range(3):
+                removing._step(0.0)
+                await asyncio.sleep(0)
+                fleet.resume(next(each.name for each in fleet if each.draining))
+            removing._step(0.0)
+            for each in outputs:
+                await each.aclose()
+            done, _ = await asyncio.wait([*removing._tasks])
+            assert not [task for task in done if not task.cancelled() and task.exception()]
+            assert len(removals) == 1
+
+    asyncio.run(run())
+
+
 def test_a_replica_that_is_removed_finishes_its_requests_or_is_kept() -> None:
     async def run() -> None:
         async with scaled(1, 2) as running:
