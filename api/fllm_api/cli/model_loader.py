@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -33,6 +34,8 @@ LOAD_TIMEOUT = 300.0
 """Seconds that the tokenizer and the chat template may take to load. Their checks have shorter limits."""
 BACKEND_STOP_TIMEOUT = 30.0
 """Seconds that a backend may take to stop. The `process` backend kills its engine earlier."""
+COLLECT_DELAY = 0.5
+"""Seconds after an unload in which the last references to the model end, before the heap is trimmed."""
 
 
 class SettingsLoader:
@@ -126,6 +129,8 @@ class SettingsLoader:
         if loaded.request_templates is not None:
             await asyncio.to_thread(loaded.request_templates.stop)
         await stop_backend(loaded.backend)
+        # Tokenizers refer to themselves. Python does not know of their many MiB, so it would rarely look.
+        asyncio.get_running_loop().call_later(COLLECT_DELAY, gc.collect)
         self._trimmer.schedule()
 
     async def measure(self, loaded: AppState) -> int:

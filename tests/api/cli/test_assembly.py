@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from fllm.testing.echo import ECHO_PLUGIN, echo_model
 from fllm_api.app import create_models_app
 from fllm_api.cli.assembly import create_registry, create_server_state
 from fllm_api.cli.model_list import settings_of_models
-from fllm_api.cli.model_loader import SettingsLoader
+from fllm_api.cli.model_loader import COLLECT_DELAY, SettingsLoader
 from fllm_api.cli.param_types import plugin_config, plugins_of
 from fllm_api.cli.serve import serve
 from fllm_api.model_registry import ModelRegistry
@@ -68,6 +70,28 @@ def test_several_models_are_loaded_on_demand(tmp_path: Path) -> None:
         await made.pool.close()
 
     asyncio.run(load_twice())
+
+
+def test_an_unloaded_model_leaves_nothing_in_memory(tmp_path: Path) -> None:
+    for name in "ab":
+        echo_model(tmp_path / name)
+    made = registry("--model", f"a={tmp_path / 'a'}", "--model", f"b={tmp_path / 'b'}")
+
+    async def load_and_unload() -> None:
+        async with made.use(made.models[0], "c") as state:
+            tokenizer = weakref.ref(state.tokenizer)
+            state.tokenizer.token_bytes(1)  # which it caches
+        del state
+        await made.pool.unload(made.models[0].model)
+        await asyncio.sleep(COLLECT_DELAY + 0.1)
+        assert tokenizer() is None
+        await made.pool.close()
+
+    gc.disable()
+    try:
+        asyncio.run(load_and_unload())
+    finally:
+        gc.enable()
 
 
 def test_pinned_models_must_leave_memory_for_the_others(tmp_path: Path) -> None:
