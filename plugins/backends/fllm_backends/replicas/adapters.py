@@ -43,7 +43,8 @@ class Adapters:
 
     def differ(self, replica: Replica) -> bool:
         """Return whether the replica has other adapters than it should have, and no `update` runs."""
-        return replica not in self._updating and replica.adapters != self._adapters.keys()
+        wanted = self._adapters.keys() - replica.failed_adapters
+        return replica not in self._updating and replica.adapters != wanted
 
     async def update(self, replica: Replica) -> None:
         """Load into a replica what was loaded while it was not ready, and unload what was unloaded."""
@@ -56,10 +57,14 @@ class Adapters:
     async def _update(self, replica: Replica) -> None:
         for adapter_id in replica.adapters - self._adapters.keys():
             await _unload(adapter_id, replica)
-        for adapter in [each for each in self._adapters.values() if each.id not in replica.adapters]:
+        loaded = replica.adapters | replica.failed_adapters
+        for adapter in [each for each in self._adapters.values() if each.id not in loaded]:
             try:
                 await _load(adapter, replica)
+            except BackendUnavailable:  # `differ` is still true when it is ready again
+                return
             except FllmError as error:
+                replica.failed_adapters.add(adapter.id)
                 log.error("replica %s: the adapter %s can't be loaded: %s", replica.name, adapter.name, error)
 
 

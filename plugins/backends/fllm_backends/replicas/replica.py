@@ -57,6 +57,8 @@ class Replica:
         """Number of outputs that it returned."""
         self.adapters: set[int] = set()
         """Ids of the adapters that its backend has loaded."""
+        self.failed_adapters: set[int] = set()
+        """Ids of those that its engine could not load; the next engine tries again."""
         self.stats = EngineStats()
         """Latest status of the current engine."""
         self._earlier = EngineStats()
@@ -193,6 +195,7 @@ class Replica:
             return
         self._ready = False
         self.exits += 1
+        self.failed_adapters.clear()
         self._earlier = add_stats(self._earlier, without_gauges(self.stats))
         self.stats = EngineStats()
         self._cached.clear()

@@ -158,6 +158,26 @@ def test_a_request_that_every_replica_refuses_gets_the_refusal() -> None:
     asyncio.run(run())
 
 
+def test_an_adapter_that_a_late_replica_refuses_is_tried_once_for_each_of_its_engines(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def run() -> None:
+        async with engines(1, enable_lora=True) as running:
+            await running.backend.load_adapter(LoraAdapter(id=1, name="a", path="replica-1"))
+            await running.backend.fleet.add()
+            for number in range(8):
+                await running.tokens(request(f"r{number}"))
+            await asyncio.sleep(0.01)
+            assert caplog.text.count("the adapter a can't be loaded") == 1
+            assert await running.tokens(replace(request("s"), adapter=1)), "the other replica has it"
+            await running[1].kill()
+            await running[1].start()
+            await asyncio.sleep(0.01)
+            assert caplog.text.count("the adapter a can't be loaded") == 2
+
+    asyncio.run(run())
+
+
 def test_replicas_divide_devices_cores_and_names() -> None:
     gpus = tuple(Device("cuda", number) for number in range(4))
     config = BackendConfig(model="m", replicas=2, devices=gpus)
