@@ -163,6 +163,20 @@ def read_tensor(tensor: Tensor) -> Tensor:
     return materialize(origin, torch.empty(0, dtype=tensor.dtype))
 
 
+def stored_types(tensor: Tensor) -> Iterator[torch.dtype]:
+    """Yield the types of the stored tensors that a lazy one is made of; none for quantized weights."""
+    origin = tensor.origin if isinstance(tensor, LazyTensor) else None
+    if isinstance(origin, Tensor):
+        yield origin.dtype
+    pending: list[Any] = [origin.arguments] if isinstance(origin, _Call) else []
+    while pending:
+        for each in pending.pop():
+            if isinstance(each, tuple | list):
+                pending.append(each)
+            elif isinstance(each, LazyTensor):
+                yield from stored_types(each)
+
+
 def _read_all(arguments: Any) -> Any:
     if isinstance(arguments, tuple | list):
         return type(arguments)(_read_all(each) for each in arguments)

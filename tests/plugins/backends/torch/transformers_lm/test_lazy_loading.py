@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from support.gguf_models import write_model
 from support.model_families import build, save
 from torch import Tensor, nn
 
+from fllm.errors import ModelError
 from fllm_backends.checkpoints.gguf.metadata import Metadata
 from fllm_backends.checkpoints.gguf.weights import GGUFWeights
 from fllm_backends.torch import weight_matrix
@@ -25,6 +27,7 @@ from fllm_backends.torch.lazy_weights import (
     read_parameters,
 )
 from fllm_backends.torch.transformers_lm.factory import transformers_decoder
+from fllm_backends.torch.transformers_lm.loading import load_model
 from fllm_backends.torch.transformers_lm.model_class import read_transformers_model
 from fllm_backends.torch.weight_matrix import StackedMatrix, TensorMatrix
 
@@ -81,6 +84,33 @@ def test_linear_layers_and_experts_are_never_whole_in_memory(
         assert 0 < each.most <= max(16, CHUNK // each.shape[1]), name
     assert steps[-1].done == steps[-1].total > 20
     assert not any(isinstance(each, LazyTensor) for each in decoder._model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("{experts}.3.up_proj.weight", None, "the weights lack '{name}'"),
+        ("{experts}.3.up_proj.weight", torch.ones(32, 128), "the weight '{name}' has the shape [32, 128]; "),
+        (
+            "model.layers.0.self_attn.q_proj.weight",
+            torch.ones(128, 128, dtype=torch.int8),
+            "the weight '{name}' is of type torch.int8; it can't be read without its scales",
+        ),
+    ],
+)
+def test_a_wrong_tensor_is_named_in_one_line(
+    name: str, change: Tensor | None, message: str, tmp_path: Path
+) -> None:
+    save("qwen3-moe", tmp_path)
+    name = name.format(experts="model.layers.1.mlp.experts")
+    weights = RecordedWeights(tmp_path)
+    if change is None:
+        del weights.stored[name]
+    else:
+        weights.stored[name] = change
+    with pytest.raises(ModelError, match=re.escape(message.format(name=name))) as raised:
+        load_model(read_transformers_model(tmp_path), weights, torch.float32)
+    assert "\n" not in raised.value.message
 
 
 def lazy(tensor: Tensor) -> LazyTensor:
