@@ -11,11 +11,15 @@ from fllm.values import CacheTierStats, EngineStats
 
 
 def add_stats(*parts: EngineStats) -> EngineStats:
-    """Return the sums of all numbers."""
-    tiers = {
-        name: CacheTierStats(**_sums([part.cache_tiers[name] for part in parts if name in part.cache_tiers]))
-        for name in {name for part in parts for name in part.cache_tiers}
-    }
+    """Return the sums of all numbers. The engines share a disk: its size is that of each."""
+    tiers: dict[str, CacheTierStats] = {}
+    for name in {name for part in parts for name in part.cache_tiers}:
+        tier = [part.cache_tiers[name] for part in parts if name in part.cache_tiers]
+        sums = _sums(tier)
+        if name == "disk":
+            sums["used_bytes"] = max(each.used_bytes for each in tier)
+            sums["limit_bytes"] = max(each.limit_bytes for each in tier)
+        tiers[name] = CacheTierStats(**sums)
     return EngineStats(**_sums(parts, omitted=("cache_tiers", "replicas", "models")), cache_tiers=tiers)
 
 

@@ -68,6 +68,19 @@ class Size(click.ParamType[int]):
             self.fail(f"{value!r} is not valid; {error}", param, ctx)
 
 
+class NewDirectory(click.Path):
+    """The absolute path of a directory, which need not exist. An empty one is not the current directory."""
+
+    def __init__(self) -> None:
+        super().__init__(file_okay=False, resolve_path=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Reject an empty path, such as that of a variable that is not set."""
+        if not str(value).strip():
+            self.fail("the path is empty", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 class NonEmptyText(click.ParamType[str]):
     """Text that is not empty. An environment variable may hold several values, separated by commas."""
 

@@ -494,6 +494,8 @@ def test_a_directory_for_blocks_is_checked_before_anything_is_loaded(tmp_path: P
     assert (made.kv_cache_dir, made.kv_cache_dir_size) == (str(tmp_path / "new"), 1 << 30)
     with pytest.raises(ConfigError, match=r"--kv-cache-dir .*/a/b: No such file or directory"):
         settings("--kv-cache-dir", str(tmp_path / "a" / "b"))
+    with pytest.raises(click.BadParameter, match="the path is empty"):
+        settings("--kv-cache-dir", "")
 
 
 def test_an_api_key_can_not_be_an_admin_key(tmp_path: Path) -> None:

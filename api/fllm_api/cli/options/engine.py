@@ -9,7 +9,16 @@ import rich_click as click
 
 from fllm.config import Speculation
 from fllm_api.cli.options.values import FILE, POSITIVE, SECONDS
-from fllm_api.cli.param_types import Devices, HostPort, Integer, Json, KeyValue, RegisteredName, Size
+from fllm_api.cli.param_types import (
+    Devices,
+    HostPort,
+    Integer,
+    Json,
+    KeyValue,
+    NewDirectory,
+    RegisteredName,
+    Size,
+)
 from fllm_api.config import PrefixCacheIsolation
 
 SPECULATION_EXAMPLE = '{"method": "ngram", "num_speculative_tokens": 5}'
@@ -131,7 +140,7 @@ ENGINE_OPTIONS = [
     ),
     _engine(
         ["--kv-cache-dir"],
-        type=click.Path(file_okay=False, resolve_path=True),
+        type=NewDirectory(),
         show_default="none",
         help="Directory for such blocks, reused after a restart and by other engines.",
     ),

@@ -116,5 +116,8 @@ def test_other_weights_and_another_numeric_path_do_not_read_the_blocks(tmp_path:
             (copied / file.name).write_bytes(file.read_bytes())
         async with engine(copied, kv_cache_dir=blocks, quantization="none") as running:
             assert (await running.generate(PROMPT))[2] == 48
+        (copied / "preprocessor_config.json").write_text("{}")
+        async with engine(copied, kv_cache_dir=blocks, quantization="none") as running:
+            assert (await running.generate(PROMPT))[2] == 0
 
     asyncio.run(run())
