@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from typing import Literal
 
 from msgspec.structs import replace
@@ -140,10 +141,10 @@ class Replica:
 
     def count_cached(self, hashes: Sequence[bytes]) -> int:
         """Return how many of the first blocks its cache holds, or will hold after the prefills in flight."""
-        for index, block_hash in enumerate(hashes):
-            if block_hash not in self._cached and block_hash not in self._expected:
-                return index
-        return len(hashes)
+        count = len(list(takewhile(self._cached.__contains__, hashes)))
+        while count < len(hashes) and (hashes[count] in self._expected or hashes[count] in self._cached):
+            count += 1
+        return count
 
     def expect(self, hashes: Sequence[bytes]) -> None:
         """Record that a request is about to compute these blocks."""
