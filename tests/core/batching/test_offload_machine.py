@@ -24,7 +24,7 @@ REPEATED = [[1, 2] * 11, [1, 2] * 6, [1, 2] * 4 + [2] * 10, [2] * 9]
 class InstantDisk:
     """A disk that is read at once, and forgets what it is asked to."""
 
-    writable = True
+    writable = has_room = True
     limit = 1 << 20
 
     def __init__(self) -> None:
