@@ -26,14 +26,13 @@ from pathlib import Path
 from typing import Any
 
 import gguf
-import numpy as np
+from random_gguf import Shapes, quantized, write_tensors
 
 from fllm.model import locate
 
 FORMATS = "Q4_K_M", "Q8_0", "Q4_0"
 LAYERS, HIDDEN, INNER, HEADS, KV_HEADS, HEAD_DIM = 16, 2048, 8192, 32, 8, 64
 CONTEXT = 2048
-STANDARD_DEVIATION = 0.02
 
 
 def write_model(path: Path) -> None:
@@ -54,25 +53,13 @@ def write_model(path: Path) -> None:
         if field.name.startswith("tokenizer."):
             item = field.types[1] if len(field.types) > 1 else None
             writer.add_key_value(field.name, field.contents(), field.types[0], item)
-    tensors = shapes(len(reader.fields["tokenizer.ggml.tokens"].data))
-    for name, shape in tensors.items():
-        dtype = np.dtype(np.float16 if len(shape) > 1 else np.float32)
-        writer.add_tensor_info(name, shape, dtype, int(np.prod(shape)) * dtype.itemsize)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
-    random = np.random.default_rng(0)
-    for shape in tensors.values():
-        ones = np.ones(shape, np.float32)
-        weights = random.standard_normal(shape, np.float32) * np.float32(STANDARD_DEVIATION)
-        writer.write_tensor_data(weights.astype(np.float16) if len(shape) > 1 else ones)
-    writer.close()
+    write_tensors(writer, shapes(len(reader.fields["tokenizer.ggml.tokens"].data)))
 
 
-def shapes(vocabulary: int) -> dict[str, tuple[int, ...]]:
+def shapes(vocabulary: int) -> Shapes:
     """Return the shape of each tensor. The output head is the embedding."""
     keys = KV_HEADS * HEAD_DIM
-    found: dict[str, tuple[int, ...]] = {"token_embd.weight": (vocabulary, HIDDEN)}
+    found: Shapes = {"token_embd.weight": (vocabulary, HIDDEN)}
     for layer in range(LAYERS):
         found |= {
             f"blk.{layer}.{name}.weight": shape
@@ -89,18 +76,6 @@ def shapes(vocabulary: int) -> dict[str, tuple[int, ...]]:
             }.items()
         }
     return found | {"output_norm.weight": (HIDDEN,)}
-
-
-def quantized(form: str, options: argparse.Namespace) -> Path:
-    """Return a file in a format; write it if it does not exist."""
-    path: Path = options.directory / f"random-{form}.gguf"
-    if not path.exists():
-        whole = options.directory / "random-F16.gguf"
-        if not whole.exists():
-            write_model(whole)
-        program = options.llama_cpp / "llama-quantize"
-        subprocess.run([program, whole, path, form], check=True, stdout=subprocess.DEVNULL)
-    return path
 
 
 @contextmanager
@@ -185,8 +160,11 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     options = parser.parse_args()
+    whole = options.directory / "random-F16.gguf"
     for form in options.formats:
-        path = quantized(form, options)
+        if not whole.exists():
+            write_model(whole)
+        path = quantized(options.llama_cpp / "llama-quantize", whole, form)
         print(f"{form}: {path.stat().st_size / 1e6:.0f} MB", flush=True)
         with ExitStack() as servers:
             ports = free_port(), free_port()
