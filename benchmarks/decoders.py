@@ -160,7 +160,7 @@ class Engine:
         total = sum(each.nbytes for each in panels)
         if not experts.router.size:
             return total
-        addresses = {*experts.gate_up.panels[:, 0].tolist(), *experts.down.panels[:, 0].tolist()}
+        addresses = {*experts.gate_up.panels.ravel().tolist(), *experts.down.panels.ravel().tolist()}
         sparse = sum(each.nbytes for each in panels if each.ctypes.data in addresses)
         layers, rows, _ = experts.router.shape  # the last row belongs to shared experts
         unused = 1 - self._chosen_experts(streams) / (layers * (rows - 1))
