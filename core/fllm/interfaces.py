@@ -183,8 +183,11 @@ def _new_engine_host() -> EngineHost:
 class EngineObserver(Protocol):
     """Observes one engine, for a backend that sends requests to several. Called on the event loop."""
 
-    def on_ready(self) -> None:
-        """Record that the engine serves requests, with an empty prefix cache."""
+    def on_ready(self, node: str) -> None:
+        """Record that the engine serves requests, with an empty prefix cache.
+
+        ``node``: name of the machine on which it runs; empty if it is unknown.
+        """
         ...
 
     def on_exit(self) -> None:

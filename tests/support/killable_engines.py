@@ -45,6 +45,7 @@ class KillableEngine:
         self.restarts: list[str] = []
         self.requests: list[GenerateRequest] = []
         self.frozen = False
+        self.node = ""
         self._engine: BatchedBackend | None = None
 
     async def start(self) -> ModelCard:
@@ -53,7 +54,7 @@ class KillableEngine:
         self._engine = BatchedBackend(self.runner(), inner, self.context, limits=limits)
         card = await self._engine.start()
         assert self.context.observer is not None
-        self.context.observer.on_ready()
+        self.context.observer.on_ready(self.node)
         return card
 
     async def kill(self) -> None:

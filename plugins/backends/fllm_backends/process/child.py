@@ -243,7 +243,7 @@ class _CacheReporter:
     def __init__(self, channel: Channel[ToChild]) -> None:
         self._channel = channel
 
-    def on_ready(self) -> None:
+    def on_ready(self, node: str) -> None:
         """Do nothing: the parent knows."""
 
     def on_exit(self) -> None:

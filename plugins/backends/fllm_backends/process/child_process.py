@@ -231,7 +231,7 @@ class EngineProcess:
                     self.ready_at = asyncio.get_running_loop().time()
                     self.unavailable_reason = None
                     if self._context.observer is not None:
-                        self._context.observer.on_ready()
+                        self._context.observer.on_ready(self._process.node if self._process else "")
                     self._resolve_start(card)
 
     async def _keep_files(self) -> str:

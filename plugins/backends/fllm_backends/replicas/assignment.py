@@ -16,6 +16,8 @@ class Assignment:
     def __init__(self, replica: Replica, prefill: int, hashes: Sequence[bytes]) -> None:
         """Reserve ``prefill`` tokens of work, and the blocks with these hashes."""
         self.replica = replica
+        self.node = replica.node
+        """Name of the machine of its engine."""
         self.started = False
         """Whether an output has arrived."""
         self.tokens = 0

@@ -30,6 +30,8 @@ class Attempts:
         self._deaths = self._interruptions = 0
         self._suspect = False
         """Whether its engine ended so soon that the request may be the reason."""
+        self._nodes: set[str] = set()
+        """Machines on which its engines have ended: perhaps others there end for the same reason."""
         self._refusals: dict[Replica, BackendUnavailable] = {}
 
     async def assign(self, demand: Demand) -> Assignment:
@@ -66,6 +68,7 @@ class Attempts:
         self._suspect = not assignment.started or assignment.tokens < enough
         self._deaths = self._deaths + 1 if self._suspect else 0
         self._interruptions += 1
+        self._nodes.add(assignment.node)
         if self._deaths >= MAX_DEATHS or self._interruptions >= MAX_INTERRUPTIONS:
             raise BackendError(
                 f"{self._interruptions} engines ended while they processed this request; it is not retried"
@@ -94,6 +97,7 @@ class Attempts:
         candidates = [replica for replica in able if replica not in self._refusals]
         if able and not candidates:
             raise self._refusals[able[0]]
+        candidates = [each for each in candidates if each.node not in self._nodes] or candidates
         if not self._suspect:
             return select(candidates, demand)
         assignment = select(list(filter(self._is_quiet, candidates)) or candidates, demand)

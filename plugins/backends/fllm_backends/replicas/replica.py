@@ -40,6 +40,8 @@ class Replica:
         """Whether it has made no progress for a while."""
         self.unanswered = 0
         """Number of status checks since its latest response."""
+        self.node = ""
+        """Name of the machine of its engine; empty if it is unknown."""
         self.exits = 0
         """Number of times that its engine has ended."""
         self.work = 0
@@ -183,10 +185,11 @@ class Replica:
         self.resumptions += started
         self.retries += not started
 
-    def on_ready(self) -> None:
+    def on_ready(self, node: str = "") -> None:
         """Record that an engine serves requests, whose cache is empty."""
         if not self._ready:
             self._ready = self._started = True
+            self.node = node
             self.unanswered = 0
             self._notify(self)
 

@@ -104,6 +104,29 @@ def test_a_request_that_ends_every_engine_ends_after_two() -> None:
     asyncio.run(run())
 
 
+def test_a_request_whose_machine_is_lost_continues_on_another_machine() -> None:
+    """The other engine of the machine ends, too, but a moment later."""
+
+    async def run() -> None:
+        async with engines(3) as running:
+            for number, node in ((0, "a"), (1, "a"), (2, "b")):
+                running[number].frozen = True
+                running.replica(number).node = node
+            waiting = asyncio.create_task(running.tokens(request("r")))
+            await until(lambda: running[0].requests)
+            await running[0].kill()
+            await until(lambda: running[2].requests or running[1].requests)
+            assert not running[1].requests
+            await running[1].kill()
+            running[0].node = "c"
+            await running[0].start()
+            await running[2].kill()  # the second engine that may end because of it
+            with pytest.raises(BackendError, match="2 engines ended"):
+                await waiting
+
+    asyncio.run(run())
+
+
 def test_what_ends_an_engine_takes_no_other_request_with_it() -> None:
     """The prompts that begin with 9 end the engine; all others run next to them, each without an output."""
 

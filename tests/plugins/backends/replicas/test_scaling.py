@@ -53,12 +53,13 @@ async def until(holds: Callable[[], bool]) -> None:
 
 def test_queued_tokens_add_replicas_up_to_the_maximum_and_their_end_removes_them() -> None:
     async def run() -> None:
-        async with scaled(1, 3) as running:
+        async with scaled(1, 3, downscale_delay=0.5) as running:
             requests = [request(f"r{n}", [n, 2, 3], max_tokens=200) for n in range(10)]
             tasks = [asyncio.create_task(running.tokens(each)) for each in requests]
             await until(lambda: len(names(running)) == 3)
+            started = [running[number] for number in range(3)]
             more = [asyncio.create_task(running.tokens(request(f"s{n}", [9, n]))) for n in range(10)]
-            await until(lambda: all(running[number].requests for number in range(3)))
+            await until(lambda: all(engine.requests for engine in started))
             for each, task in zip(requests, tasks, strict=True):
                 assert await task == expected_tokens(each, 0)
             await asyncio.gather(*more)
