@@ -146,7 +146,8 @@ class TorchRunner:
         check_length(described.max_positions, self._config.max_model_len)
         checkpoint, requested = read_quantization(directory), self._config.quantization
         quantization = served_quantization(requested, checkpoint, self._config.dtype, device)
-        if not isinstance(described, Architecture) and requested not in SERVED:
+        plain = device.type == "cpu" or self._separate_layers
+        if not isinstance(described, Architecture) and plain and requested not in SERVED:
             quantization = None
         if isinstance(described, Architecture) and device.type == "cuda":
             from fllm_backends.torch.cuda.factory import cuda_quantization
@@ -185,10 +186,16 @@ class TorchRunner:
             ranks=self._ranks,
         )
         self._executor = Executor(self._model, cache, self._card.eos_token_ids)
-        native_alone = self._implementation == "native" and not self._ranks
-        if self._device.kind == "cuda" and cache.num_blocks and native_alone:
+        if self._device.kind == "cuda" and cache.num_blocks and not self._ranks and not self._has_state:
             self._warm_up()
         return cache.num_blocks
+
+    @property
+    def _has_state(self) -> bool:
+        """Whether layers of the decoder keep a state: rows that begin one are computed alone."""
+        from fllm_backends.torch.model import StatefulDecoder
+
+        return isinstance(self._model, StatefulDecoder) and self._model.state_size > 0
 
     def _allocate_states(self, decoder: StatefulDecoder) -> None:
         size = self._max_num_seqs * decoder.state_size
@@ -278,11 +285,12 @@ class TorchRunner:
 
         self._implementation = "transformers"
         packs = self._packs_modules()
-        if self._config.quantization not in (None, "none") and not packs:
+        quantization = None if self._config.quantization == "none" else self._config.quantization
+        if quantization and not packs and self._device.kind == "cpu":
             raise ConfigError(
-                f"--quantization {self._config.quantization} needs a native decoder, unlike {described.name}"
+                f"--quantization {quantization} needs a native decoder, unlike {described.name}"
             )
-        self._quantization = "int8" if packs else None
+        self._quantization = "int8" if packs else quantization
         device = torch_device(self._device)
         dtype = getattr(torch, self._dtype())
         decoder = transformers_decoder(
@@ -292,6 +300,7 @@ class TorchRunner:
             dtype=dtype,
             seed=self._config.seed,
             threads=torch.get_num_threads() if packs else None,
+            quantization=None if packs else quantization,
             progress=progress,
             ranks=self._ranks,
         )
@@ -414,18 +423,21 @@ class TorchRunner:
     ) -> None:
         """Raise `UserError` if the weights, as they are served, and a small KV cache do not fit.
 
-        A class of transformers is checked as a model without weights. Random weights are packed afterwards,
-        so they must fit before.
+        A class of transformers is checked as a model without weights. Random weights are packed or quantized
+        afterwards, so they must fit before.
         """
         from fllm_backends.torch.size_check import WeightForm, check_architecture, check_class_size
 
+        quantization = self._config.quantization
         if isinstance(described, Architecture):
             packed = self._packs(described)
+        elif self._config.dummy:
+            packed, quantization = False, None
         else:
-            packed = self._packs_modules() and not self._config.dummy
+            packed = self._packs_modules()
         form = WeightForm(
             packed=packed,
-            quantization=self._config.quantization,
+            quantization=quantization,
             dtype=self._dtype(),
             checkpoint=checkpoint,
             is_gguf=self._config.source.kind == "gguf",

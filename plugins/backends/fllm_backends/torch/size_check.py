@@ -57,6 +57,9 @@ def check_class_size(size: ClassSize, form: WeightForm, device: torch.device, ra
         value = packed_bytes(form.gguf) / count_values(form.gguf)
     described = f"{PACKED}, embeddings in {form.dtype}" if form.packed else form.dtype
     weights = size.packable * value + size.others * plain
+    if not form.packed and form.quantization not in (None, "none"):
+        described = f"linear layers in {form.quantization}, others in {form.dtype}"
+        weights -= size.linear * (plain - bytes_of_weight(None, form.quantization, form.dtype))
     check_fits(int(weights / ranks), 0, described, device)
 
 

@@ -21,6 +21,38 @@ _KEYS = 64
 """Keys that a program holds at once."""
 _MAX_SPLITS = 64
 _LOG2_E = math.log2(math.e)
+_PROGRAMS_PER_MULTIPROCESSOR = 2
+_MAX_AHEAD_DIM = 128
+"""Heads up to this size fit into shared memory twice."""
+
+
+def decode_programs(device: torch.device) -> int:
+    """Return how many programs keep a device busy; see `attend_decodes`."""
+    if device.type != "cuda":
+        return _PROGRAMS_PER_MULTIPROCESSOR
+    return _PROGRAMS_PER_MULTIPROCESSOR * torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def attend(
+    query: Tensor,
+    cache: tuple[Tensor, Tensor],
+    batch: Batch,
+    window: int | None,
+    programs: int,
+    scale: float | None = None,
+) -> Tensor:
+    """Attend with all rows of a batch; return [tokens, heads, head_dim].
+
+    ``query`` is [tokens, heads, head_dim], ``cache`` holds the keys and values of the layer. ``scale`` is the
+    factor of the scores, by default 1 / sqrt(head_dim).
+    """
+    out = torch.empty_like(query)
+    log2_scale = _LOG2_E * (query.shape[2] ** -0.5 if scale is None else scale)
+    if len(batch.decodes.tokens):
+        attend_decodes(query, *cache, batch, window, programs, log2_scale, out)
+    if len(batch.tiles):
+        attend_chunks(query, *cache, batch, window, log2_scale, out)
+    return out
 
 
 def attend_decodes(
@@ -30,13 +62,14 @@ def attend_decodes(
     batch: Batch,
     window: int | None,
     programs: int,
+    log2_scale: float,
     out: Tensor,
 ) -> None:
     """Attend for rows with one new token; write [tokens, heads, head_dim] to ``out`` at their tokens.
 
     ``keys`` and ``values`` are [blocks, block_size, kv_heads, head_dim]. The keys of a row are split so that
     there are at least ``programs`` programs, regardless of the lengths: a CUDA graph has one grid for all
-    lengths.
+    lengths. ``log2_scale`` is the factor of the scores, times log2(e).
     """
     rows = len(batch.decodes.tokens)
     heads, head_dim = query.shape[1:]
@@ -56,7 +89,7 @@ def attend_decodes(
         batch.decodes.lengths,
         sums,
         weights,
-        _LOG2_E / math.sqrt(head_dim),
+        log2_scale,
         WINDOW=window or 0,
         HEADS=heads,
         KV_HEADS=kv_heads,
@@ -73,7 +106,13 @@ def attend_decodes(
 
 
 def attend_chunks(
-    query: Tensor, keys: Tensor, values: Tensor, batch: Batch, window: int | None, out: Tensor
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    batch: Batch,
+    window: int | None,
+    log2_scale: float,
+    out: Tensor,
 ) -> None:
     """Attend for rows with several new tokens; write [tokens, heads, head_dim] to ``out`` at their tokens."""
     heads, head_dim = query.shape[1:]
@@ -86,7 +125,7 @@ def attend_chunks(
         batch.width,
         batch.tiles,
         out,
-        _LOG2_E / math.sqrt(head_dim),
+        log2_scale,
         WINDOW=window or 0,
         HEADS=heads,
         KV_HEADS=kv_heads,
@@ -101,7 +140,7 @@ def attend_chunks(
 
 def _stages(keys: Tensor) -> int:
     """Return the number of tiles of keys to load ahead: as many as fit into shared memory."""
-    return 1 if keys.element_size() == 4 else 2
+    return 1 if keys.element_size() == 4 or keys.shape[3] > _MAX_AHEAD_DIM else 2
 
 
 @kernel

@@ -14,15 +14,13 @@ from torch import Tensor
 from fllm_backends.checkpoints.architecture import Architecture, LayerKind
 from fllm_backends.torch import logit_masks, rotary
 from fllm_backends.torch.attention import AttentionBatch, KVCache, uniform_shapes
-from fllm_backends.torch.cuda.attention import attend_chunks, attend_decodes
+from fllm_backends.torch.cuda.attention import attend, decode_programs
 from fllm_backends.torch.cuda.batch import Batch, build_batch, packed_decode_size
 from fllm_backends.torch.cuda.graphs import DecodeGraphs, GraphRecorder, Recorder
 from fllm_backends.torch.cuda.linear import LINEAR_KINDS, LinearOp, load_linear
 from fllm_backends.torch.cuda.pointwise import norm_rope_and_cache, rms_norm, silu_and_mul
 from fllm_backends.torch.model import Layer, Linear, Mlp, RMSNorm, Weights
 from fllm_backends.torch.weight_matrix import materialize
-
-_PROGRAMS_PER_MULTIPROCESSOR = 2
 
 
 class _Layer(NamedTuple):
@@ -77,7 +75,7 @@ class CudaLM:
             torch.cuda.set_device(self.device)  # this thread starts kernels and records graphs there
         self._record = record or GraphRecorder()
         self._graphs: DecodeGraphs | None = None
-        self._programs = _PROGRAMS_PER_MULTIPROCESSOR * _multiprocessor_count(self.device)
+        self._programs = decode_programs(self.device)
 
     def forward(self, token_ids: Tensor, batch: AttentionBatch, cache: KVCache) -> Tensor:
         """Return the hidden states of the new tokens, [tokens, hidden]; store keys and values in the cache.
@@ -122,19 +120,10 @@ class CudaLM:
                 layer_cache,
                 self.architecture,
             )
-            layer.output(self._attend(query, layer_cache, batch, layer.window).flatten(1), add_to=x)
+            attended = attend(query, layer_cache, batch, layer.window, self._programs)
+            layer.output(attended.flatten(1), add_to=x)
             layer.down(silu_and_mul(layer.gate_up(x, norm=layer.post_norm)), add_to=x)
         return rms_norm(x, self._norm)
-
-    def _attend(
-        self, query: Tensor, layer_cache: tuple[Tensor, Tensor], batch: Batch, window: int | None
-    ) -> Tensor:
-        out = torch.empty_like(query)
-        if len(batch.decodes.tokens):
-            attend_decodes(query, *layer_cache, batch, window, self._programs, out)
-        if len(batch.tiles):
-            attend_chunks(query, *layer_cache, batch, window, out)
-        return out
 
 
 def _layers(a: Architecture, weights: Weights, quantization: str) -> list[_Layer]:
@@ -157,9 +146,3 @@ def _layer(layer: Layer, kind: LayerKind, make_linear: Callable[[Linear], Linear
         kind.window,
         kind.rotary,
     )
-
-
-def _multiprocessor_count(device: torch.device) -> int:
-    if device.type != "cuda":
-        return 1
-    return torch.cuda.get_device_properties(device).multi_processor_count

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import torch
+
 from fllm.errors import ConfigError
 from fllm_backends.checkpoints.architecture import Architecture, Feature
 from fllm_backends.torch.hardware import supports_triton
 from fllm_backends.torch.model import CausalLM, Decoder, Weights
+
+if TYPE_CHECKING:
+    from fllm_backends.torch.cuda.paged_attention import TritonAttention
 
 FEATURES: frozenset[Feature] = frozenset()
 """Those of `Architecture.features` that the kernels support."""
@@ -38,3 +45,12 @@ def cuda_decoder(
     return CudaLM(
         architecture, weights, quantization=quantization, max_rows=max_rows, max_positions=max_positions
     )
+
+
+def cuda_attention(device: torch.device, dtype: torch.dtype) -> TritonAttention | None:
+    """Return attention on our kernels for a model of transformers, or None if Triton is not supported."""
+    if not supports_triton(device):
+        return None
+    from fllm_backends.torch.cuda.paged_attention import TritonAttention
+
+    return TritonAttention(device, dtype)

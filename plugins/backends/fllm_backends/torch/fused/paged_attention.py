@@ -122,6 +122,9 @@ def attend(
 class KernelAttention:
     """Attends over a cache of float16 in pages, whose layout is that of `FusedLM`."""
 
+    cache_dtype = CACHE_DTYPE
+    block_multiple = PANEL
+
     def __init__(self, threads: KernelThreads) -> None:
         self._threads = threads
         self._batches: dict[tuple[int, int], _Batch] = {}

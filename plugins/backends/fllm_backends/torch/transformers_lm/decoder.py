@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -18,18 +18,14 @@ from fllm.batching.runner import Row
 from fllm.errors import BackendError, ModelError
 from fllm_backends.torch import logit_masks
 from fllm_backends.torch.attention import AttentionBatch, KVCache
-from fllm_backends.torch.fused.formats import PANEL
 from fllm_backends.torch.images.processor import ModelImages
 from fllm_backends.torch.images.store import ProcessedImages
 from fllm_backends.torch.lora.adapters import LoraAdapters
 from fllm_backends.torch.transformers_lm.image_pass import find_image_pass
 from fllm_backends.torch.transformers_lm.output_head import OutputHead
-from fllm_backends.torch.transformers_lm.paged_attention import NO_INTERFACE, PagedAttention
+from fllm_backends.torch.transformers_lm.paged_attention import NO_INTERFACE, AttentionKernels, PagedAttention
 from fllm_backends.torch.transformers_lm.rope_by_length import select_factors_by_row
 from fllm_backends.torch.transformers_lm.states import LayerStates
-
-if TYPE_CHECKING:
-    from fllm_backends.torch.fused.paged_attention import KernelAttention
 
 _COUNTS_TOKENS = ("llama4_text",)
 """Model types that scale queries by positions which they count themselves, from 0 in each pass."""
@@ -44,10 +40,10 @@ class TransformersLM:
     states are computed together, any other row of such a model alone.
     """
 
-    def __init__(self, model: PreTrainedModel, kernels: KernelAttention | None = None) -> None:
+    def __init__(self, model: PreTrainedModel, kernels: AttentionKernels | None = None) -> None:
         """Find the decoder in the model, and record what its layers store, with a pass of one token.
 
-        ``kernels`` attend if they support all layers; otherwise torch does.
+        ``kernels`` attend if they support the layers; otherwise torch does.
         Replace modules of the model before. Raise `ModelError` if our KV cache can't serve the class.
         """
         config = model.config.get_text_config(decoder=True)
@@ -71,9 +67,9 @@ class TransformersLM:
         self.device: torch.device = model.device
         self.vocab_size: int = config.vocab_size
         self._record(states, type(model).__name__)
-        uses_kernels = self._attention.choose_kernels()
-        self.cache_dtype = torch.float16 if uses_kernels else model.dtype
-        self.block_multiple = PANEL if uses_kernels else 1
+        chosen = self._attention.choose_kernels()
+        self.cache_dtype = chosen.cache_dtype if chosen else model.dtype
+        self.block_multiple = chosen.block_multiple if chosen else 1
         self.kv_shapes = self._attention.shapes
 
     @property

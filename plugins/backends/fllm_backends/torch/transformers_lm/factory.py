@@ -13,11 +13,13 @@ from torch import nn
 from fllm.containment import mapped
 from fllm.errors import ModelError, format_error
 from fllm.values import Progress
+from fllm_backends.torch.cuda.factory import cuda_attention
 from fllm_backends.torch.lazy_weights import NamedWeights, read_parameters
 from fllm_backends.torch.ranks import Ranks
 from fllm_backends.torch.transformers_lm.decoder import TransformersLM
 from fllm_backends.torch.transformers_lm.loading import load_model, random_model
 from fllm_backends.torch.transformers_lm.model_class import TransformersModel
+from fllm_backends.torch.transformers_lm.paged_attention import AttentionKernels
 from fllm_backends.torch.transformers_lm.plan import DividedModel
 
 if TYPE_CHECKING:
@@ -34,13 +36,15 @@ def transformers_decoder(
     dtype: torch.dtype,
     seed: int,
     threads: int | None,
+    quantization: str | None = None,
     progress: Callable[[Progress], None],
     ranks: Ranks | None = None,
 ) -> TransformersLM:
     """Load the model's weights and create its decoder; without weights, with random ones.
 
-    With ``threads``, linear layers and experts are computed on packed weights, by this number. With
-    ``ranks``, the decoder is this rank's part.
+    With ``threads``, linear layers and experts are computed on packed weights, by this number. With a
+    ``quantization``, ``int8`` or ``fp8``, linear layers are computed on the kernels for CUDA. With ``ranks``,
+    the decoder is this rank's part.
 
     Raise `ModelError` if its class can't be served, see also `check_class`.
     """
@@ -64,7 +68,7 @@ def transformers_decoder(
         divided = DividedModel(loaded, ranks, packed=[part.module for part in parts])
         divided.cut()
     with ExitStack() as stack:
-        kernels = None
+        kernels: AttentionKernels | None = None
         if threads is not None:
             from fllm_backends.torch.fused.jit import compile_lock
             from fllm_backends.torch.fused.kernel_threads import KernelThreads
@@ -75,16 +79,22 @@ def transformers_decoder(
             stack.enter_context(compile_lock())
             team = KernelThreads(threads)
             pack_modules(parts, team, advance)
-            kernels = KernelAttention(team)
-            kernels.compile()
+            fused = kernels = KernelAttention(team)
+            fused.compile()
             if divided:
                 compile_products(team)
+        if quantization:
+            from fllm_backends.torch.transformers_lm.quantized_modules import quantize_modules
+
+            quantize_modules(loaded, quantization, device, advance)
         read_parameters(loaded, device, advance)
         progress(Progress(TASK, total, total))
         nn.Module.to(loaded, device)  # in place; the method of its class refuses some checkpoints
         if divided:
             divided.connect()
             stack.close()  # a rank that waits for the lock can't run a token with this one
+        elif device.type == "cuda":
+            kernels = cuda_attention(device, loaded.dtype)
         # It runs one token, which fails if its code does.
         with mapped(
             lambda error: ModelError(f"{model.name} can't be served: its code fails: {format_error(error)}"),

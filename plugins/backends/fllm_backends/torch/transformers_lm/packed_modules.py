@@ -17,6 +17,7 @@ from fllm_backends.torch.fused.kernel_threads import KernelThreads
 from fllm_backends.torch.fused.linear import PackedLinear, PackedProduct, expert_jobs
 from fllm_backends.torch.fused.matmul import PLANES_8_BIT, PLANES_15_BIT
 from fllm_backends.torch.lazy_weights import expert_matrices, matrix_of, read_tensor, stacked
+from fllm_backends.torch.weight_matrix import WeightMatrix
 
 EXPERTS = "fllm"
 """Name of `run_experts` in transformers' registry."""
@@ -49,6 +50,11 @@ class Packable(NamedTuple):
     pack: Callable[[KernelThreads], None]
 
     @property
+    def is_linear(self) -> bool:
+        """Whether it is a linear layer."""
+        return isinstance(self.module, nn.Linear | Conv1D)
+
+    @property
     def weights(self) -> list[Tensor]:
         """The matrices."""
         if isinstance(self.module, nn.Linear | Conv1D):
@@ -58,13 +64,29 @@ class Packable(NamedTuple):
 
 def packable(model: nn.Module) -> Iterator[Packable]:
     """Yield what can be packed."""
+    for module in list(model.modules()):
+        if _is_experts(module):
+            yield Packable(module, partial(_pack_experts, module))
+    for layer in linear_layers(model):
+        yield Packable(layer.module, partial(_pack_linear, layer))
+
+
+class LinearLayer(NamedTuple):
+    """A linear layer that can be replaced, and where it is."""
+
+    parent: nn.Module
+    name: str
+    module: nn.Linear | Conv1D
+
+
+def linear_layers(model: nn.Module) -> Iterator[LinearLayer]:
+    """Yield the linear layers whose matrices are large enough, and which only their own code multiplies."""
     for parent in list(model.modules()):
-        if _is_experts(parent):
-            yield Packable(parent, partial(_pack_experts, parent))
-        elif not _ROUTER.fullmatch(type(parent).__name__):
-            for name, child in parent.named_children():
-                if name not in _READ_AS_TENSORS and _is_linear(child) and min(child.weight.shape) >= MIN_SIZE:
-                    yield Packable(child, partial(_pack_linear, parent, name, child))
+        if _is_experts(parent) or _ROUTER.fullmatch(type(parent).__name__):
+            continue
+        for name, child in parent.named_children():
+            if name not in _READ_AS_TENSORS and _is_linear(child) and min(child.weight.shape) >= MIN_SIZE:
+                yield LinearLayer(parent, name, child)
 
 
 def _is_linear(module: nn.Module) -> TypeGuard[nn.Linear | Conv1D]:
@@ -72,11 +94,17 @@ def _is_linear(module: nn.Module) -> TypeGuard[nn.Linear | Conv1D]:
     return type(module).forward in (nn.Linear.forward, Conv1D.forward)
 
 
-def _pack_linear(parent: nn.Module, name: str, linear: nn.Linear | Conv1D, threads: KernelThreads) -> None:
-    weight = linear.weight.T if isinstance(linear, Conv1D) else linear.weight
+def linear_matrix(linear: nn.Linear | Conv1D) -> WeightMatrix:
+    """Return the weights of a layer as a matrix [out, in], which may stay in its file."""
+    return matrix_of(linear.weight.T if isinstance(linear, Conv1D) else linear.weight)
+
+
+def _pack_linear(layer: LinearLayer, threads: KernelThreads) -> None:
+    linear = layer.module
     bias = None if linear.bias is None else read_tensor(linear.bias)
-    planes = PLANES_8_BIT if name in _AFTER_ATTENTION_OR_GATE else PLANES_15_BIT
-    setattr(parent, name, PackedLinear(PackedProduct(matrix_of(weight), bias, threads, planes)))
+    planes = PLANES_8_BIT if layer.name in _AFTER_ATTENTION_OR_GATE else PLANES_15_BIT
+    packed = PackedLinear(PackedProduct(linear_matrix(linear), bias, threads, planes))
+    setattr(layer.parent, layer.name, packed)
 
 
 def run_experts(experts: Any, hidden: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from fllm.errors import ModelError
 from fllm_backends.torch.attention import AttentionBatch, KVCache, KVShape, Pattern
-
-if TYPE_CHECKING:
-    from fllm_backends.torch.fused.paged_attention import KernelAttention
 
 ATTENTION = "fllm"
 """Name of our attention for transformers. No mask function has this name, so our attention gets no masks."""
@@ -34,13 +32,53 @@ def register_attention() -> None:
     AttentionMaskInterface.register(MASKED_ATTENTION, sdpa_mask)
 
 
+class AttentionKernels(Protocol):
+    """Attends over a KV cache of its own type and layout, such as `KernelAttention` or `TritonAttention`."""
+
+    cache_dtype: torch.dtype
+    block_multiple: int
+    """Blocks have a multiple of this number of tokens."""
+
+    def support(self, shapes: Sequence[KVShape], patterns: Sequence[Pattern]) -> bool:
+        """Return whether it can attend in all layers, and is faster than torch in some."""
+        ...
+
+    def padded(self, shapes: Sequence[KVShape]) -> tuple[KVShape, ...]:
+        """Return what the layers of its cache store of a token."""
+        ...
+
+    def start(self) -> None:
+        """Begin a pass over another batch."""
+        ...
+
+    def attend(
+        self,
+        layer: int,
+        pattern: Pattern,
+        query: Tensor,
+        new: tuple[Tensor, Tensor] | None,
+        cache: tuple[Tensor, Tensor],
+        batch: AttentionBatch,
+    ) -> Tensor:
+        """Store ``new`` keys and values if there are any, and attend to all of the layer's ``cache``."""
+        ...
+
+    def write(self, cache: tuple[Tensor, Tensor], slots: Tensor, new: tuple[Tensor, Tensor]) -> None:
+        """Store [tokens, kv_heads, dim] keys and values at [tokens] slots of a layer's cache."""
+        ...
+
+    def read(self, cache: tuple[Tensor, Tensor], slots: Tensor, shape: KVShape) -> list[Tensor]:
+        """Return the keys and values at [tokens] slots of a layer's cache: [tokens, kv_heads, dim]."""
+        ...
+
+
 class PagedAttention:
     """The attention of all layers of one model, over the batch that is computed at the moment."""
 
-    def __init__(self, decoder: nn.Module, config: Any, kernels: KernelAttention | None) -> None:
+    def __init__(self, decoder: nn.Module, config: Any, kernels: AttentionKernels | None) -> None:
         """Register with the attention modules of a decoder. ``config`` is that of its text part.
 
-        ``kernels`` attend if they support all layers.
+        ``kernels`` attend if they support the layers.
         """
         self._kernels = kernels
         self._config = config
@@ -55,12 +93,12 @@ class PagedAttention:
             if hasattr(module, "layer_idx"):
                 module.paged_attention = self  # type: ignore[assignment]
 
-    def choose_kernels(self) -> bool:
-        """Return whether the kernels attend, once a forward pass without a batch has recorded the layers."""
+    def choose_kernels(self) -> AttentionKernels | None:
+        """Return the kernels if they attend, once a forward pass without a batch has recorded the layers."""
         shapes = [self._shapes[self._sources.get(layer, layer)] for layer in self._patterns]
         if self._kernels and not self._kernels.support(shapes, [*self._patterns.values()]):
             self._kernels = None
-        return self._kernels is not None
+        return self._kernels
 
     @property
     def shapes(self) -> tuple[KVShape, ...]:

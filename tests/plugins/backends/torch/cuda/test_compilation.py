@@ -38,6 +38,9 @@ HEADS = {"HEADS": 32, "KV_HEADS": 8, "HEAD_DIM": 128, "DIMS": 128}
 walk = HEADS | {"WINDOW": 4096, "BLOCK_SIZE": 16, "KEYS": 64}
 build(attention._attend_decode, walk | {"SHARED": 16}, {}, {"num_stages": 2})
 build(attention._attend_chunk, walk | {"QUERIES": 64}, {}, {"num_stages": 2})
+wide = walk | {"HEAD_DIM": 256, "DIMS": 256}
+build(attention._attend_decode, wide | {"SHARED": 64}, {}, {"num_stages": 1})
+build(attention._attend_chunk, wide | {"QUERIES": 64}, {}, {"num_stages": 1})
 build(attention._combine_splits, {"HEADS": 32, "HEAD_DIM": 128, "DIMS": 128, "SPLITS": 64})
 build(pointwise._rms_norm, {"SIZE": 4096, "COLUMNS": 4096}, {}, {"num_warps": 8})
 heads = {"HEADS": 32, "KV_HEADS": 8, "HALF": 64, "PAIRS": 64}
