@@ -94,12 +94,19 @@ def panel_kernel(form: Format, planes: int) -> Any:
                     stride,
                     add,
                 )
-                if rows - row >= 8:
+                left = rows - row
+                if left >= 8:
                     multiply_rows(8, index, planes, arguments)
                     row += 8
-                elif rows - row >= 4:
+                elif left >= 4:
                     multiply_rows(4, index, planes, arguments)
                     row += 4
+                elif left == 3:
+                    multiply_rows(3, index, planes, arguments)
+                    row += 3
+                elif left == 2:
+                    multiply_rows(2, index, planes, arguments)
+                    row += 2
                 else:
                     multiply_rows(1, index, planes, arguments)
                     row += 1

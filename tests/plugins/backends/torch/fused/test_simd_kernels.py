@@ -112,7 +112,8 @@ def random_part(form: Format, rows: int, columns: int, seed: int = 1) -> PackedP
 @pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
 @pytest.mark.parametrize("planes", [1, 2])
 def test_products(target: Target, form: Format, planes: int) -> None:
-    rows, add = ((1, 0), (8, 1), (4, 0))[(FORMATS.index(form) + planes + target.width) % 3]
+    shapes = (1, 0), (8, 1), (4, 0), (3, 1), (2, 0)
+    rows, add = shapes[(FORMATS.index(form) + planes + target.width) % len(shapes)]
     columns = 3 * GROUP * form.groups
     part = random_part(form, PANEL, columns)
     packed = PackedMatrix((part,), numbers(PANEL, seed=3))
