@@ -54,9 +54,8 @@ BATCHES = (
 )
 """Name, streams, first position and number of tokens of each, and what their turns are divided by."""
 FORMATS = "Q8_0", "Q4_K_M"
-ROUNDS = 3
-"""Turns of llama.cpp, in which it generates `TOKENS` tokens in each stream."""
 TOKENS = 32
+"""Tokens that llama.cpp generates in each stream."""
 SIZES: dict[str, Any] = {
     "max_position_embeddings": 2048,
     "tie_word_embeddings": True,
@@ -199,16 +198,20 @@ def compare(pair: str, turns: int, threads: int, bandwidth: float) -> Iterator[s
         medians = [statistics.median(kind) for kind in zip(*speeds, strict=True)]
         ratio = statistics.median(one / other for one, other in speeds)
         row = f"| {pair} | {name} | {medians[1]:.1f} | {medians[0]:.1f} | {ratio:.2f} |"
-        if count == 1:
-            read = [engine.weight_bytes(streams) for engine in engines]
-            shares = [size * speed / streams / bandwidth for size, speed in zip(read, medians, strict=True)]
-            row += f" {read[1] / 1e6:.0f}, {shares[1]:.0%} | {read[0] / 1e6:.0f}, {shares[0]:.0%} |"
-        else:
-            row += " | |"
+        for engine, median in reversed([*zip(engines, medians, strict=True)]):
+            row += f" {reading(engine, streams, median, bandwidth) if count == 1 else ''} |"
         yield row
 
 
-def compare_with_llama_cpp(pair: str, form: str, options: argparse.Namespace) -> Iterator[str]:
+def reading(engine: Engine, streams: int, speed: float, bandwidth: float) -> str:
+    """Return the megabytes of weights that a step reads, and their share of the bandwidth."""
+    size = engine.weight_bytes(streams)
+    return f"{size / 1e6:.0f}, {size * speed / streams / bandwidth:.0%}"
+
+
+def compare_with_llama_cpp(
+    pair: str, form: str, options: argparse.Namespace, bandwidth: float
+) -> Iterator[str]:
     """Yield a row of the table for each kind of batch, on one GGUF file."""
     whole = options.directory / f"{pair}-F16.gguf"
     if not whole.exists():
@@ -217,18 +220,17 @@ def compare_with_llama_cpp(pair: str, form: str, options: argparse.Namespace) ->
     engine = Engine(path, options.threads)
     ours: list[list[float]] = [[] for _ in BATCHES]
     theirs: list[list[float]] = [[] for _ in BATCHES]
-    for _ in range(ROUNDS):
+    for _ in range(options.rounds):
         for (_, streams, start, count, share), speeds in zip(BATCHES, ours, strict=True):
             engine.measure(streams, start, count)
-            speeds += [
-                engine.measure(streams, start, count) for _ in range(max(options.turns // share // ROUNDS, 1))
-            ]
+            turns = max(options.turns // share // options.rounds, 1)
+            speeds += [engine.measure(streams, start, count) for _ in range(turns)]
         for speed, speeds in zip(llama_cpp(path, options), theirs, strict=True):
             speeds.append(speed)
-    for (name, *_), one, other in zip(BATCHES, ours, theirs, strict=True):
-        medians = statistics.median(one), statistics.median(other)
-        ratio = medians[0] / medians[1]
-        yield f"| {pair}, {form} | {name} | {medians[1]:.1f} | {medians[0]:.1f} | {ratio:.2f} |"
+    for (name, streams, _, count, _), one, other in zip(BATCHES, ours, theirs, strict=True):
+        speed, peer = statistics.median(one), statistics.median(other)
+        read = reading(engine, streams, speed, bandwidth) if count == 1 else ""
+        yield f"| {pair}, {form} | {name} | {peer:.1f} | {speed:.1f} | {speed / peer:.2f} | {read} |"
 
 
 def llama_cpp(path: Path, options: argparse.Namespace) -> list[float]:
@@ -256,6 +258,7 @@ def main() -> None:
     )
     parser.add_argument("--pairs", nargs="+", default=[*PAIRS], choices=PAIRS)
     parser.add_argument("--turns", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=3, help="turns of llama.cpp")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--llama-cpp", type=Path, help="directory of llama.cpp's programs")
     parser.add_argument("--directory", type=Path, default=Path(), help="directory of the GGUF files")
@@ -273,10 +276,11 @@ def main() -> None:
             print(line, flush=True)
         gc.collect()
     if options.llama_cpp:
-        print("\n| file | batch | llama.cpp, tokens/s | ours, tokens/s | ratio |\n|---|---|---|---|---|")
+        print("\n| file | batch | llama.cpp, tokens/s | ours, tokens/s | ratio | ours reads MB |")
+        print("|---|---|---|---|---|---|")
         for pair in options.pairs:
             for form in options.formats:
-                for line in compare_with_llama_cpp(pair, form, options):
+                for line in compare_with_llama_cpp(pair, form, options, bandwidth):
                     print(line, flush=True)
                 gc.collect()
 
