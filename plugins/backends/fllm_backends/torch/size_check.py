@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from fllm_backends.checkpoints.architecture import Architecture
-from fllm_backends.checkpoints.gguf.metadata import Metadata
 from fllm_backends.checkpoints.quantized.config import QuantizationConfig
 from fllm_backends.torch.attention import uniform_shapes
 from fllm_backends.torch.hardware import MIN_CACHE_TOKENS, check_fits
@@ -65,11 +64,14 @@ def check_class_size(size: ClassSize, form: WeightForm, device: torch.device, ra
 
 def count_values(file: Path) -> int:
     """Return the number of values in the tensors of a GGUF file, of all its parts."""
+    from fllm_backends.checkpoints.gguf.metadata import Metadata
+
     return sum(prod(tensor.shape) for tensor in Metadata(file).tensors.values())
 
 
 def packed_bytes(file: Path) -> float:
     """Return the memory of the weights of a GGUF file, of all its parts, in the formats of a CPU."""
+    from fllm_backends.checkpoints.gguf.metadata import Metadata
     from fllm_backends.torch.fused.gguf_blocks import packed_bits
 
     tensors = Metadata(file).tensors.values()

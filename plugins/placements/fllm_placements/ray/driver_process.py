@@ -29,7 +29,7 @@ MAX_LINE_BYTES = 2**20
 """Longer lines of engines are dropped."""
 LAST_LINES = 10
 """Lines of output that are logged when the driver dies."""
-ENGINE_LINE = re.compile(r"^(?:\x1b\[\d+m)?\((?!raylet)[^()]* pid=\d+[^()]*\)(?:\x1b\[0m)? (.*)")
+ENGINE_LINE = re.compile(r"^(?:\x1b\[\d+m)?\((?!raylet)[^()]* pid=\d[^()]*\)(?:\x1b\[0m)? (.*)")
 """A line that an engine wrote on its node, and which Ray brought here."""
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
