@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 
@@ -144,8 +145,8 @@ class Engines:
 
 
 def large_runner() -> FakeRunner:
-    """Return a runner whose cache holds everything."""
-    return FakeRunner(blocks=4000, block_size=BLOCK)
+    """Return a runner whose cache holds everything, and whose steps take long enough for a test to act."""
+    return FakeRunner(blocks=4000, block_size=BLOCK, hook=lambda _: time.sleep(0.001))
 
 
 @asynccontextmanager

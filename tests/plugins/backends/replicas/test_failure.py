@@ -36,7 +36,7 @@ def test_requests_of_a_killed_engine_end_with_the_same_tokens() -> None:
                     received[number].append(output)
 
             tasks = [asyncio.create_task(stream(number)) for number in range(16)]
-            await until(lambda: sum(map(len, received)) > 800)
+            await until(lambda: sum(len(output.token_ids) for each in received for output in each) > 800)
             moved = running.replica(0).requests
             assert 0 < moved < 16
             await running[0].kill()
