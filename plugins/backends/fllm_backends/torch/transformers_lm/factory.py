@@ -71,18 +71,9 @@ def transformers_decoder(
         kernels: AttentionKernels | None = None
         if threads is not None:
             from fllm_backends.torch.fused.jit import compile_lock
-            from fllm_backends.torch.fused.kernel_threads import KernelThreads
-            from fllm_backends.torch.fused.linear import compile_products
-            from fllm_backends.torch.fused.paged_attention import KernelAttention
-            from fllm_backends.torch.transformers_lm.packed_modules import pack_modules
 
             stack.enter_context(compile_lock())
-            team = KernelThreads(threads)
-            pack_modules(parts, team, advance)
-            fused = kernels = KernelAttention(team)
-            fused.compile()
-            if divided:
-                compile_products(team)
+            kernels = _pack(parts, threads, advance, products=divided is not None)
         if quantization:
             from fllm_backends.torch.transformers_lm.quantized_modules import quantize_modules
 
@@ -101,3 +92,21 @@ def transformers_decoder(
             passing=(ModelError,),
         ):
             return TransformersLM(loaded, kernels)
+
+
+def _pack(
+    parts: list[Packable], threads: int, advance: Callable[[], None], *, products: bool
+) -> AttentionKernels:
+    """Pack linear layers and experts, and compile the kernels: those of products, too, if asked for."""
+    from fllm_backends.torch.fused.kernel_threads import KernelThreads
+    from fllm_backends.torch.fused.linear import compile_products
+    from fllm_backends.torch.fused.paged_attention import KernelAttention
+    from fllm_backends.torch.transformers_lm.packed_modules import pack_modules
+
+    team = KernelThreads(threads)
+    pack_modules(parts, team, advance)
+    kernels = KernelAttention(team)
+    kernels.compile()
+    if products:
+        compile_products(team)
+    return kernels
