@@ -17,9 +17,10 @@ from fllm.batching.runner import Row
 from fllm.config import BackendConfig, Device
 from fllm.errors import ConfigError, ModelError
 from fllm.values import Progress, SamplingParams
+from fllm_backends.checkpoints.gguf import metadata
 from fllm_backends.checkpoints.gguf.header import TensorInfo
 from fllm_backends.checkpoints.quantized.config import QuantizationConfig
-from fllm_backends.torch import hardware, size_check
+from fllm_backends.torch import hardware
 from fllm_backends.torch.options import read_torch_config
 from fllm_backends.torch.quantized import serving
 from fllm_backends.torch.quantized.serving import (
@@ -149,7 +150,7 @@ def test_the_size_of_a_gguf_model_is_that_of_all_parts_as_they_are_packed(
         name: TensorInfo(tmp_path, shape, gguf.GGMLQuantizationType[kind], 0)
         for name, (kind, shape) in tensors.items()
     }
-    monkeypatch.setattr(size_check, "Metadata", lambda file: SimpleNamespace(tensors=infos))
+    monkeypatch.setattr(metadata, "Metadata", lambda file: SimpleNamespace(tensors=infos))
     values = 1024 * 2048
     assert packed_bytes(tmp_path) == values * 4.5 / 8 + values * 9 / 8 + 64 * 32 * 9 / 8
     assert count_values(tmp_path) == 2 * values + 64 * 32
