@@ -6,8 +6,8 @@ import msgspec
 import pytest
 from support.paths import DOCS
 
-from fllm_api.protocol.chat import ChatRequest
-from fllm_api.protocol.completions import CompletionRequest
+from fllm.requests.chat import ChatRequest
+from fllm.requests.completions import CompletionRequest
 
 PAGE = (DOCS / "api.md").read_text()
 

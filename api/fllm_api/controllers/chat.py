@@ -10,6 +10,7 @@ from litestar.params import JSONBody
 
 from fllm.chat.template import SlowTemplate
 from fllm.interfaces import USES_ENGINE
+from fllm.requests.chat import ChatRequest, NamedToolChoice
 from fllm.values import PreparedImages
 from fllm_api.app_state import AppState
 from fllm_api.controllers.responses import GenerationResponse, create_response
@@ -24,7 +25,7 @@ from fllm_api.intake.json_body import ApiRequest
 from fllm_api.intake.preparation import prepare
 from fllm_api.lifecycle.client_disconnect import run_while_connected
 from fllm_api.openapi.responses import StreamedOperation, errors, success
-from fllm_api.protocol.chat import ChatCompletion, ChatRequest, NamedToolChoice
+from fllm_api.protocol.chat import ChatCompletion
 from fllm_api.request_context import context_of
 
 

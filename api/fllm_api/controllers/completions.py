@@ -6,6 +6,7 @@ from litestar import Controller, post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
+from fllm.requests.completions import CompletionRequest
 from fllm_api.app_state import AppState
 from fllm_api.controllers.responses import GenerationResponse, create_response
 from fllm_api.encoding.completions import CompletionEncoder
@@ -18,7 +19,7 @@ from fllm_api.intake.json_body import ApiRequest
 from fllm_api.intake.preparation import prepare
 from fllm_api.middleware.prompt_length import PROMPT_IS_TEXT
 from fllm_api.openapi.responses import StreamedOperation, errors, success
-from fllm_api.protocol.completions import Completion, CompletionRequest
+from fllm_api.protocol.completions import Completion
 
 
 class CompletionsController(Controller):

@@ -11,9 +11,9 @@ from msgspec import UNSET, UnsetType
 from fllm.concurrency.turn_executor import Pieces, run_at_once
 from fllm.pipeline.output_processor import SequenceOutput
 from fllm.pipeline.pipeline import PipelineRequest
+from fllm.requests.generation import GenerationRequest
 from fllm.values import TokenLogprob
 from fllm_api.encoding.logprobs import PIECE_TOKENS, TokenFormatter, finite, json_items, json_list
-from fllm_api.protocol.generation import GenerationRequest
 from fllm_api.protocol.token_details import PromptTokenLogprob
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from fllm.pipeline.output_processor import SequenceOutput
+from fllm.requests.generation import StreamOptions
 from fllm.values import Usage
-from fllm_api.protocol.generation import StreamOptions
 from fllm_api.protocol.usage import CompletionTokensDetails, CompletionUsage, PromptTokensDetails
 
 

@@ -13,6 +13,7 @@ from fllm.concurrency.turn_executor import Pieces
 from fllm.errors import RequestError
 from fllm.interfaces import ParserContext
 from fllm.pipeline.pipeline import PipelineRequest
+from fllm.requests.chat import ChatMessage, ChatRequest
 from fllm.values import ModelCard, PreparedImages, Tool
 from fllm_api.app_state import AppState
 from fllm_api.intake.history import template_messages
@@ -35,7 +36,6 @@ from fllm_api.intake.tool_choice import call_format, plan_tool_calls
 from fllm_api.intake.tools import read_tools, template_tool
 from fllm_api.intake.unsupported_fields import reject_unsupported_fields
 from fllm_api.limits.admission import max_sequences
-from fllm_api.protocol.chat import ChatMessage, ChatRequest
 
 
 class PreparedChat(Struct, frozen=True, kw_only=True):

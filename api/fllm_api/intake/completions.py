@@ -12,6 +12,7 @@ from fllm.control_tokens import escape_marks
 from fllm.errors import RequestError
 from fllm.pipeline.detokenizer import Detokenizer
 from fllm.pipeline.pipeline import PipelineRequest
+from fllm.requests.completions import CompletionRequest
 from fllm.tokenizer import Tokenizer
 from fllm.values import ModelCard
 from fllm_api.app_state import AppState
@@ -45,7 +46,6 @@ from fllm_api.intake.tokenization import (
 )
 from fllm_api.intake.unsupported_fields import reject_unsupported_fields
 from fllm_api.limits.admission import max_sequences
-from fllm_api.protocol.completions import CompletionRequest
 
 DEFAULT_MAX_TOKENS = 16
 """OpenAI's default."""

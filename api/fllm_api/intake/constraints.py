@@ -10,8 +10,7 @@ import msgspec
 from fllm.constraints import ANY_OBJECT, AnyOf, Constraint, ConstString, Grammar, JsonSchema, Regex
 from fllm.errors import RequestError
 from fllm.pipeline.output_constraint import OutputConstraint
-from fllm.values import ModelCard
-from fllm_api.protocol.constraints import (
+from fllm.requests.constraints import (
     JsonObjectFormat,
     JsonSchemaFormat,
     NamedSchema,
@@ -19,7 +18,8 @@ from fllm_api.protocol.constraints import (
     SchemaOrText,
     StructuredOutputs,
 )
-from fllm_api.protocol.generation import GenerationRequest
+from fllm.requests.generation import GenerationRequest
+from fllm.values import ModelCard
 
 MAX_CONSTRAINT_CHARS = 128 * 1024
 """Maximum length of a schema, a pattern, a grammar, or all choices together."""

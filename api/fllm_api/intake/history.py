@@ -13,7 +13,7 @@ from fllm.errors import RequestError
 from fllm.parsing.argument_coercion import read_value
 from fllm.parsing.argument_writer import quoted
 from fllm.parsing.json_objects import complete_object
-from fllm_api.protocol.chat import ChatMessage
+from fllm.requests.chat import ChatMessage
 
 log = logging.getLogger("fllm.server")
 

@@ -12,11 +12,11 @@ from fllm.chat import insert_images, render_with_images
 from fllm.concurrency.timeout_executor import TaskTimeout, TooManyHung
 from fllm.errors import RequestError
 from fllm.interfaces import PreparesImages
+from fllm.requests.chat import ChatMessage, ContentPart
 from fllm.values import PreparedImages
 from fllm_api.app_state import AppState
 from fllm_api.media.data_url import read_data_url
 from fllm_api.media.remote_file import FETCH_SECONDS, MAX_IMAGE_BYTES, MAX_PROMPT_BYTES, fetch
-from fllm_api.protocol.chat import ChatMessage, ContentPart
 
 IMAGE_TYPE = "image_url"
 

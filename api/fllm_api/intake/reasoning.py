@@ -7,8 +7,8 @@ from typing import Any
 from msgspec import Struct
 
 from fllm.chat.reasoning_controls import ReasoningControls
+from fllm.requests.chat import ChatRequest, ReasoningOptions, ThinkingOptions
 from fllm_api.intake.sampling import first_set
-from fllm_api.protocol.chat import ChatRequest, ReasoningOptions, ThinkingOptions
 
 TEMPLATE_BUDGET = "chat_template_kwargs.thinking_budget"
 _THINKING_TYPES = {"enabled": True, "disabled": False}

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from fllm.errors import RequestError
 from fllm.pipeline.beam_search import BeamSearchParams
-from fllm_api.protocol.generation import GenerationRequest
+from fllm.requests.generation import GenerationRequest
 
 MAX_ECHO_CHARS = 16 * 1024 * 1024
 """Maximum number of characters that ``echo`` may repeat in all choices together."""

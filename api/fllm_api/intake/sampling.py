@@ -11,11 +11,11 @@ from typing import TypeVar
 
 from fllm.errors import ContextTooLong, RequestError
 from fllm.pipeline.beam_search import BeamSearchParams
+from fllm.requests.generation import GenerationRequest
 from fllm.tokenizer import Tokenizer
 from fllm.values import ModelCard, SamplingParams
 from fllm_api.app_state import AppState
 from fllm_api.intake.tokenization import anchored
-from fllm_api.protocol.generation import GenerationRequest
 
 T = TypeVar("T")
 

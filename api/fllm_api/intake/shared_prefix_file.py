@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from fllm.errors import ConfigError
-from fllm_api.protocol.chat import ChatMessage, ChatTool
+from fllm.requests.chat import ChatMessage, ChatTool
 
 
 class SharedChat(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -8,11 +8,11 @@ from datetime import date
 from functools import lru_cache
 
 from fllm.errors import ConfigError, RequestError
+from fllm.requests.chat import ChatMessage, ChatRequest
 from fllm_api.app_state import AppState
 from fllm_api.intake.chat import render_chat
 from fllm_api.intake.prefix_cache import common_length
 from fllm_api.intake.shared_prefix_file import SharedChat, SharedPrefix
-from fllm_api.protocol.chat import ChatMessage, ChatRequest
 
 CONTINUATIONS = ("a", "1")
 """Two texts without a common beginning: what their prompts have in common does not depend on them."""

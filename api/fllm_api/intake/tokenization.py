@@ -10,9 +10,9 @@ from fllm.concurrency.turn_executor import Pieces
 from fllm.control_tokens import unescape
 from fllm.errors import ContextTooLong, RequestError
 from fllm.pipeline.detokenizer import Detokenizer
+from fllm.requests.generation import GenerationRequest
 from fllm.tokenizer import Tokenizer
 from fllm.values import ModelCard
-from fllm_api.protocol.generation import GenerationRequest
 
 PIECE_CHARS = 64 * 1024
 """Length of the pieces in which a text is tokenized that is probably too long."""

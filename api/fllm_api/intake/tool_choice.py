@@ -14,6 +14,7 @@ from fllm.errors import RequestError
 from fllm.interfaces import LoadedToolParser
 from fllm.parsing.fallback_tool_format import FALLBACK_PARSER, FALLBACK_TOOL_FORMAT
 from fllm.pipeline.output_constraint import OutputConstraint
+from fllm.requests.chat import ChatRequest, NamedToolChoice
 from fllm.structured_output.tool_format import ToolFormat, json_arguments
 from fllm.values import Tool
 from fllm_api.app_state import AppState
@@ -23,7 +24,6 @@ from fllm_api.intake.constraints import (
     schema_text,
     with_object_type,
 )
-from fllm_api.protocol.chat import ChatRequest, NamedToolChoice
 
 _NAME = re.compile(r"[\w./:-]{1,200}")
 """Function names that every tool-call format and its parser support."""

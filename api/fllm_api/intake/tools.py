@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from fllm.errors import RequestError
+from fllm.requests.chat import ChatRequest, ChatTool, NamedToolChoice
 from fllm.values import Tool
 from fllm_api.config import ServerConfig
-from fllm_api.protocol.chat import ChatRequest, ChatTool, NamedToolChoice
 
 NO_PARAMETERS = {"type": "object", "properties": {}}
 """Parameters of a function without ``parameters``, as in OpenAI's API."""

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from fllm.errors import RequestError
-from fllm_api.protocol.generation import GenerationRequest
+from fllm.requests.generation import GenerationRequest
 
 
 class UnsupportedField(NamedTuple):

@@ -9,9 +9,11 @@ import msgspec
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import OpenAPI, Server
 
+from fllm.requests.chat import ChatRequest
+from fllm.requests.completions import CompletionRequest
 from fllm_api.build_info import build
-from fllm_api.protocol.chat import ChatCompletion, ChatCompletionChunk, ChatRequest
-from fllm_api.protocol.completions import Completion, CompletionChunk, CompletionRequest
+from fllm_api.protocol.chat import ChatCompletion, ChatCompletionChunk
+from fllm_api.protocol.completions import Completion, CompletionChunk
 from fllm_api.protocol.errors import ErrorResponse
 from fllm_api.protocol.models import ModelList
 from fllm_api.protocol.version import VersionInfo

@@ -1,4 +1,4 @@
-"""Request, response and stream chunk of `/v1/completions`."""
+"""Response and stream chunk of `/v1/completions`."""
 
 from __future__ import annotations
 
@@ -6,21 +6,8 @@ from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
-from fllm_api.protocol.generation import GenerationRequest, TokenId, TopLogprobs
 from fllm_api.protocol.token_details import PromptLogprobs
 from fllm_api.protocol.usage import CompletionUsage
-
-
-class CompletionRequest(GenerationRequest, frozen=True, kw_only=True):
-    """Body of a completion request."""
-
-    prompt: str | list[str | TokenId | list[TokenId]]
-    """A string, a list of strings, a list of token ids, or a list of lists of token ids."""
-    logprobs: TopLogprobs | None = None
-    echo: bool | None = None
-    """Start the output with the prompt."""
-    suffix: str | None = None
-    """Text after the output, for a model that fills in the middle."""
 
 
 class CompletionLogprobs(Struct, frozen=True):

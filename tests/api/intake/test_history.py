@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from fllm.requests.chat import ChatMessage
 from fllm_api.intake.history import object_text, template_messages
-from fllm_api.protocol.chat import ChatMessage
 
 Message = dict[str, Any]
 

@@ -14,12 +14,12 @@ from support.api_fakes import FakeBackend, a_server, backend_of, chat, error_of
 
 from fllm.chat import ChatTemplate
 from fllm.errors import RequestError
+from fllm.requests.chat import ChatMessage, ContentPart
 from fllm.values import ImageSupport, PreparedImages
 from fllm_api.app_state import AppState
 from fllm_api.intake import images
 from fllm_api.intake.images import read_images
 from fllm_api.media.remote_file import MAX_IMAGE_BYTES
-from fllm_api.protocol.chat import ChatMessage, ContentPart
 
 PLACEHOLDER = "<image>"
 PARTS = (

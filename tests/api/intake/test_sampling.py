@@ -9,9 +9,9 @@ import pytest
 from support.api_fakes import a_server, backend_of, chat, complete, error_of, events
 from support.tokenizers_by_kind import TOKENIZERS, ids_of
 
+from fllm.requests.chat import ChatRequest
 from fllm.values import SamplingDefaults, SamplingParams
 from fllm_api.app_state import AppState
-from fllm_api.protocol.chat import ChatRequest
 
 
 def sampling(server: AppState, **body: Any) -> SamplingParams:

@@ -8,12 +8,12 @@ import pytest
 from support.api_fakes import a_server, byte_tokenizer
 
 from fllm.errors import ContextTooLong, RequestError
+from fllm.requests.completions import CompletionRequest
 from fllm.tokenizer import Tokenizer
 from fllm.values import ModelCard
 from fllm_api.intake import tokenization
 from fllm_api.intake.completions import prepare_completion
 from fllm_api.intake.tokenization import tokenize_prompt
-from fllm_api.protocol.completions import CompletionRequest
 
 
 class Recording(Tokenizer):

@@ -16,8 +16,8 @@ from support.strict_templates import TEMPLATES
 
 from fllm.chat import ChatTemplate
 from fllm.errors import RequestError
+from fllm.requests.chat import ChatMessage
 from fllm_api.intake.history import template_messages
-from fllm_api.protocol.chat import ChatMessage
 
 Message = dict[str, Any]
 FAMILIES = {file.stem: file.read_text() for file in sorted((SHARED / "templates").glob("*.jinja"))}

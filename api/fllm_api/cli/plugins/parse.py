@@ -12,11 +12,11 @@ from fllm.errors import ConfigError
 from fllm.events import ParserEvent, Text, merge_events
 from fllm.interfaces import Parser, ParserContext
 from fllm.plugins.registry import Registry
+from fllm.requests.chat import ChatTool
 from fllm.values import Tool
 from fllm_api.cli.options import CONTEXT_SETTINGS, PLUGIN_OPTIONS
 from fllm_api.cli.param_types import plugins_of
 from fllm_api.intake.tools import to_tools
-from fllm_api.protocol.chat import ChatTool
 
 
 @click.command("parse", params=[*PLUGIN_OPTIONS], context_settings=CONTEXT_SETTINGS)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from fllm_api.protocol.constraints import (
+from fllm.requests.constraints import (
     ChoiceStrings,
     NonEmptyText,
     ResponseFormat,
