@@ -65,6 +65,9 @@ class SamplingParams(Struct, frozen=True, kw_only=True, omit_defaults=True):
     nothing."""
     prompt_logprobs: int | None = None
     """The same for the tokens of the prompt, on the first output."""
+    logprob_token_ids: tuple[int, ...] = ()
+    """Report the log-probabilities of these tokens, in this order, instead of those of the most likely ones.
+    Has an effect only with ``logprobs``."""
 
     @property
     def filter_param(self) -> str | None:
@@ -156,7 +159,8 @@ class TokenLogprob(Struct, frozen=True, array_like=True):
     token_id: int
     logprob: float
     top: tuple[tuple[int, float], ...] = ()
-    """The most likely tokens at this position and their log-probabilities, best first."""
+    """The most likely tokens at this position and their log-probabilities, best first; or the tokens of
+    `SamplingParams.logprob_token_ids`."""
     rank: int | None = None
     """1 for the most likely token of the vocabulary, or ``None`` if it is not known."""
 

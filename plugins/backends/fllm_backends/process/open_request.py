@@ -20,7 +20,7 @@ class OpenRequest(OutputQueue[EngineOutput]):
         super().__init__()
         sampling = request.sampling
         tokens = max_model_len if sampling.max_tokens is None else sampling.max_tokens
-        for_tokens = tokens * _items_per_token(sampling.logprobs)
+        for_tokens = tokens * (_items_per_token(sampling.logprobs) + len(sampling.logprob_token_ids))
         for_prompt = len(request.token_ids) * _items_per_token(sampling.prompt_logprobs)
         self._left = SPARE + for_tokens + for_prompt
         """Number of items that may still arrive: outputs, tokens, log-probabilities."""

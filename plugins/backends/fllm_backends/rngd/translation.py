@@ -38,6 +38,7 @@ _UNSUPPORTED_FIELDS: Mapping[str, Any] = {
     "allowed_token_ids": (),
     "bad_words_token_ids": (),
     "reasoning_limit": None,
+    "logprob_token_ids": (),
 }
 """Fields that the engine does not support, with the values that have no effect."""
 _FINISH_REASONS: Mapping[str, FinishReason] = {"length": "length", "abort": "abort", "stop": "stop"}

@@ -89,6 +89,7 @@ def _logprobs(rows: Sequence[Row], logits: Tensor, tokens: Sequence[int]) -> lis
     tops = {at: row.sampling.logprobs for at, row in enumerate(rows) if row.sampling.logprobs is not None}
     if not tops:
         return [None] * len(rows)
-    logprobs = top_logprobs(logits[list(tops)], [tokens[at] for at in tops], list(tops.values()))
+    given = {i: ids for i, at in enumerate(tops) if (ids := rows[at].sampling.logprob_token_ids)}
+    logprobs = top_logprobs(logits[list(tops)], [tokens[at] for at in tops], list(tops.values()), given)
     by_row = dict(zip(tops, logprobs, strict=True))
     return [by_row.get(at) for at in range(len(rows))]
