@@ -23,7 +23,7 @@ from fllm.plugins.hooks import hookimpl
 from fllm.plugins.loader import Plugins
 from fllm.plugins.validation import reasoning_parser, tool_parser
 from fllm.tokenizer import Tokenizer
-from fllm.values import EngineOutput, EngineStats, GenerateRequest, ModelCard, TokenLogprob
+from fllm.values import EngineOutput, EngineStats, GenerateRequest, ModelCard, SamplingParams, TokenLogprob
 from fllm_api.app import create_app
 from fllm_api.app_state import AppState
 from fllm_api.config import ServerConfig
@@ -89,6 +89,8 @@ class FakeBackend:
         self.health: Exception | None = None
         self.logprobs: Sequence[float] = (-0.25,)
         """Log-probability of every token, by sequence; the last one holds for all further sequences."""
+        self.given_logprobs: dict[int, float] = {}
+        """Log-probabilities of the tokens that a request gives; -2 for others."""
 
     async def start(self) -> ModelCard:
         raise AssertionError("the fake needs no start")
@@ -124,7 +126,9 @@ class FakeBackend:
             yield replace(
                 first if i == 0 else EngineOutput(),
                 token_ids=ids,
-                logprobs=[_logprob(each, logprob, sampling.logprobs) for each in ids]
+                logprobs=[
+                    self._with_given(_logprob(each, logprob, sampling.logprobs), sampling) for each in ids
+                ]
                 if sampling.logprobs is not None
                 else None,
                 finish_reason="stop" if stops else "length" if ends or count == sampling.max_tokens else None,
@@ -132,6 +136,10 @@ class FakeBackend:
             )
             if count == sampling.max_tokens:
                 return
+
+    def _with_given(self, logprob: TokenLogprob, sampling: SamplingParams) -> TokenLogprob:
+        given = tuple((i, self.given_logprobs.get(i, -2.0)) for i in sampling.logprob_token_ids)
+        return replace(logprob, top=given) if given else logprob
 
     def _prompt_logprobs(self, prompt: GenerateRequest) -> list[TokenLogprob | None] | None:
         top = prompt.sampling.prompt_logprobs

@@ -20,7 +20,12 @@ from fllm_api.intake.history import template_messages
 from fllm_api.intake.images import has_images, render_images, replace_urls
 from fllm_api.intake.prefix_cache import count_shared_tokens
 from fllm_api.intake.reasoning import TEMPLATE_BUDGET, ReasoningSettings, read_reasoning
-from fllm_api.intake.response_size import check_echo, count_prompt_logprobs, logprob_bound
+from fllm_api.intake.response_size import (
+    check_echo,
+    count_alternatives,
+    count_prompt_logprobs,
+    logprob_bound,
+)
 from fllm_api.intake.sampling import (
     check_fields,
     check_sequences,
@@ -69,7 +74,10 @@ def prepare_chat(
     truncation = read_truncation(body, server.card, requested)
     if images is not None and truncation is not None:
         raise RequestError("a prompt with images can't be truncated", param="truncate_prompt_tokens")
-    bound = logprob_bound(logprobs, 1, n, best_of, beam, server.config.max_logprob_entries, "top_logprobs")
+    alternatives = count_alternatives(body, logprobs)
+    bound = logprob_bound(
+        alternatives, 1, n, best_of, beam, server.config.max_logprob_entries, "top_logprobs"
+    )
     if requested is not None and requested < server.card.max_model_len:
         bound.limit_max_tokens(requested)
     yield 0

@@ -23,6 +23,7 @@ from fllm_api.intake.prefix_cache import count_shared_tokens
 from fllm_api.intake.response_size import (
     check_echo,
     check_prompt_token_ids,
+    count_alternatives,
     count_prompt_logprobs,
     logprob_bound,
 )
@@ -84,8 +85,9 @@ def prepare_completion(body: CompletionRequest, server: AppState) -> Pieces[Prep
             "would be empty",
             param="max_tokens",
         )
+    alternatives = count_alternatives(body, body.logprobs)
     bound = logprob_bound(
-        body.logprobs, len(prompts), n, best_of, beam, server.config.max_logprob_entries, "logprobs"
+        alternatives, len(prompts), n, best_of, beam, server.config.max_logprob_entries, "logprobs"
     )
     if requested is not None and requested < card.max_model_len:
         bound.limit_max_tokens(requested)

@@ -82,6 +82,18 @@ def logprob_bound(
     )
 
 
+def count_alternatives(body: GenerationRequest, logprobs: int | None) -> int | None:
+    """Return the number of tokens whose log-probabilities a token has: ``logprobs``, or the given tokens.
+
+    ``None``: there are no log-probabilities. Raise `RequestError` if there are tokens nevertheless.
+    """
+    if not body.logprob_token_ids:
+        return logprobs
+    if logprobs is None:
+        raise RequestError("`logprob_token_ids` requires `logprobs`", param="logprob_token_ids")
+    return len(body.logprob_token_ids)
+
+
 def count_prompt_logprobs(body: GenerationRequest, prompt_tokens: int) -> int:
     """Return the number of log-probabilities that ``prompt_logprobs`` adds to a response."""
     return 0 if body.prompt_logprobs is None else (body.prompt_logprobs + 1) * prompt_tokens

@@ -78,6 +78,7 @@ def resolve_sampling(
         stop_token_ids=(*(request.stop_token_ids or ()), *stop_token_ids),
         ignore_eos=bool(request.ignore_eos),
         logprobs=logprobs,
+        logprob_token_ids=tuple(dict.fromkeys(request.logprob_token_ids or ())),
         prompt_logprobs=max(
             (count for count in (request.prompt_logprobs, echoed_logprobs) if count is not None), default=None
         ),
@@ -139,6 +140,7 @@ def check_fields(request: GenerationRequest, server: AppState) -> None:
     check_token_ids(request.logit_bias or (), server.tokenizer, "logit_bias")
     check_token_ids(request.stop_token_ids or (), server.tokenizer, "stop_token_ids")
     check_token_ids(request.allowed_token_ids or (), server.tokenizer, "allowed_token_ids")
+    check_token_ids(request.logprob_token_ids or (), server.tokenizer, "logprob_token_ids")
     if (length := sum(map(len, request.bad_words or ()))) > MAX_STOP_CHARS:
         raise RequestError(
             f"`bad_words` has {length} characters in total; the maximum is {MAX_STOP_CHARS}",
@@ -181,6 +183,7 @@ def _beam_search_params(request: GenerationRequest, width: int) -> BeamSearchPar
         "logit_bias": {},
         "allowed_token_ids": None,
         "bad_words": [],
+        "logprob_token_ids": [],
     }
     for name, value in neutral.items():
         if getattr(request, name) not in (None, value):

@@ -33,7 +33,6 @@ UNSUPPORTED_FIELDS = {
     "guided_whitespace_pattern": UnsupportedField("the white space of JSON is fixed"),
     "kv_transfer_params": UnsupportedField(_NO_TRANSFER, ({},)),
     "logits_processors": UnsupportedField(_NO_PLUGINS, ([],)),
-    "logprob_token_ids": UnsupportedField("use `logprobs` and `top_logprobs`", ([],)),
     "media_io_kwargs": UnsupportedField(_NO_MEDIA_SETTINGS, ({},)),
     "mm_processor_kwargs": UnsupportedField(_NO_MEDIA_SETTINGS, ({},)),
     "prompt_embeds": UnsupportedField("send the prompt as text or as token ids"),

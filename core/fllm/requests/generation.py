@@ -31,7 +31,7 @@ MAX_STOP_STRINGS = 64
 """Maximum number of stop strings. OpenAI allows 4."""
 MAX_STOP_STRING_CHARS = 1024
 MAX_TOKEN_IDS = 1024
-"""Maximum length of ``logit_bias`` and of ``stop_token_ids``. Each step reads all of them."""
+"""Maximum length of ``logit_bias`` and of lists of token ids. Each step reads all of them."""
 StopString = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_STRING_CHARS)]
 MAX_BAD_WORDS = 256
 BadWord = Annotated[str, Meta(min_length=1, max_length=1024)]
@@ -97,6 +97,8 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     skip_special_tokens: bool | None = None
     prompt_logprobs: TopLogprobs | None = None
     """Return the log-probability of each token of the prompt, and of this number of most likely tokens."""
+    logprob_token_ids: Annotated[list[TokenId], Meta(max_length=MAX_TOKEN_IDS)] | None = None
+    """With ``logprobs``: report the log-probabilities of these tokens instead of the most likely ones."""
     return_token_ids: bool | None = None
     """Return the token ids of the prompt and of the output."""
     return_tokens_as_token_ids: bool | None = None
@@ -116,7 +118,6 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     kv_transfer_params: Any = None
     ec_transfer_params: Any = None
     logits_processors: Any = None
-    logprob_token_ids: Any = None
     media_io_kwargs: Any = None
     mm_processor_kwargs: Any = None
     prompt_embeds: Any = None

@@ -280,6 +280,15 @@ def test_the_likeliest_tokens_are_listed_and_nothing_is_infinite() -> None:
     assert [(each["token"], each["logprob"]) for each in top] == [("Hi", -0.25), ("!", -2.0), ('"', -9999.0)]
 
 
+def test_given_tokens_replace_the_most_likely_ones() -> None:
+    server = a_server(["Hi"])
+    [a, b] = server.tokenizer.encode("ab", add_special_tokens=False)
+    backend_of(server).given_logprobs = {a: -1.0, b: -3.0}
+    choice = chat(server, logprobs=True, logprob_token_ids=[b, a, b]).json()["choices"][0]
+    top = choice["logprobs"]["content"][0]["top_logprobs"]
+    assert [(each["token"], each["logprob"]) for each in top] == [("b", -3.0), ("a", -1.0)]
+
+
 def test_tokens_may_be_shown_by_their_ids() -> None:
     server = a_server(["Hi"])
     choice = chat(server, logprobs=True, return_tokens_as_token_ids=True).json()["choices"][0]

@@ -52,6 +52,14 @@ def test_those_of_a_chat_too(tokens: int, *, fits: bool, server: AppState) -> No
         assert error_of(response)["param"] == "top_logprobs"
 
 
+@pytest.mark.parametrize(("tokens", "fits"), [(15, True), (16, False)])
+def test_given_tokens_count_instead_of_the_most_likely_ones(
+    tokens: int, *, fits: bool, server: AppState
+) -> None:
+    response = complete(server, logprobs=0, logprob_token_ids=[1, 2, 3], max_tokens=tokens)
+    assert response.status_code == (200 if fits else 400)
+
+
 def test_a_default_maximum_of_tokens_is_reduced_instead(server: AppState) -> None:
     chat(server, logprobs=True, top_logprobs=2)
     assert backend_of(server).prompts[-1].sampling.max_tokens == 20
