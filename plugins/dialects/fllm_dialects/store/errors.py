@@ -1,0 +1,40 @@
+"""Errors of a store while the server runs, as HTTP errors."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from litestar.exceptions import HTTPException
+
+
+class StoreError(HTTPException):
+    """The store cannot serve a request; nothing of the request is stored."""
+
+
+class StoreUnavailable(StoreError):
+    """The file is damaged, locked, or cannot be read or written."""
+
+    status_code = 503
+
+
+class StoreFull(StoreError):
+    """The disk is full, or the records exceed a limit of the store."""
+
+    status_code = 507
+
+
+def store_error(error: sqlite3.Error) -> StoreError:
+    """Return the error to raise for an error of SQLite (https://sqlite.org/rescode.html)."""
+    # The primary result code is the low byte of an extended one.
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    match code:
+        case sqlite3.SQLITE_FULL | sqlite3.SQLITE_TOOBIG:
+            return StoreFull(detail="the disk of this server is full, so nothing can be stored")
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return StoreUnavailable(detail="the store of this server is busy; try again")
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            return StoreUnavailable(
+                detail="the store of this server is damaged; its operator has to restart it"
+            )
+        case _:
+            return StoreUnavailable(detail="the store of this server cannot be read or written; see its log")

@@ -1,0 +1,262 @@
+"""Records of a store, and what a transaction can do with them."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
+
+import aiosqlite
+from msgspec import Struct, structs
+
+from fllm_dialects.store.errors import StoreFull, StoreUnavailable
+from fllm_dialects.store.sealing import BrokenSeal, Seal
+from fllm_dialects.store.settings import StoreSettings
+
+ROW_BYTES = 256
+"""What a record occupies in addition to its body, about."""
+_INLINE_BYTES = 1 << 20
+"""Maximum size of a body that is encrypted in the event loop; it takes about 1 ms."""
+_COLUMNS = "owner, parent, id, kind, position, created, expires, state, server, body"
+
+
+class Record(Struct, frozen=True):
+    """A record. Only its owner finds it. ``body`` is what the dialect keeps, and the only encrypted field."""
+
+    id: str
+    owner: str
+    kind: str
+    body: bytes
+    parent: str = ""
+    """The id of the record that this one is a part of: it is deleted with it."""
+    position: int = 0
+    """Its place below its parent."""
+    created: float = 0.0
+    """Unix time in seconds; 0 means now."""
+    expires: float | None = None
+    """Unix time in seconds. It is computed when the record is stored: see `Records.put`."""
+    state: str = ""
+    server: str = ""
+    """The server that works on it, `Database.server` or empty. It is not deleted."""
+
+
+class Page(Struct, frozen=True):
+    """What part of a list is requested: ``limit`` records after (or before) the one with that id."""
+
+    limit: int
+    order: Literal["asc", "desc"] = "asc"
+    after: str = ""
+    before: str = ""
+
+
+class Records:
+    """The records of a file, within one transaction or one read."""
+
+    def __init__(
+        self,
+        connection: aiosqlite.Connection,
+        seal: Seal,
+        settings: StoreSettings,
+        clock: Callable[[], float],
+    ) -> None:
+        self._connection = connection
+        self._seal = seal
+        self._settings = settings
+        self._clock = clock
+
+    async def get(self, kind: str, record_id: str, owner: str, *, parent: str = "") -> Record | None:
+        """Return a record, or ``None`` if it does not exist, has expired or belongs to another owner."""
+        rows = await self._rows(
+            f"SELECT {_COLUMNS} FROM records WHERE owner = ? AND parent = ? AND id = ? AND kind = ?"
+            " AND (expires IS NULL OR expires > ?)",
+            (owner, parent, record_id, kind, self._clock()),
+        )
+        return await self._record(rows[0]) if rows else None
+
+    async def put(self, record: Record) -> bool:
+        """Store a record, in place of an earlier one with the same id. Return whether its parent exists.
+
+        It expires after the TTL, unless it has a parent or a server. If all records exceed the limit of the
+        store, others are deleted: of the owner with the most bytes, those that were not used for longest.
+
+        Raise `StoreFull` if it is too large, or if all space is taken by records that are in use.
+        """
+        if len(record.body) > (most := min(self._settings.max_record_bytes, self._settings.max_bytes // 2)):
+            raise StoreFull(detail=f"{len(record.body)} bytes are too many to store; the maximum is {most}")
+        if record.parent and not await self._exists(record.parent, record.owner):
+            return False
+        now = self._clock()
+        expires = None if record.parent or record.server else now + self._settings.ttl
+        record = structs.replace(record, created=record.created or now, expires=expires)
+        body = await self._run(self._seal.close, record.body, context_of(record))
+        await self._execute(
+            f"INSERT INTO records ({_COLUMNS}, size) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET kind = excluded.kind, expires = excluded.expires,"
+            " state = excluded.state, server = excluded.server, size = excluded.size, body = excluded.body",
+            (
+                *(record.owner, record.parent, record.id, record.kind, record.position, record.created),
+                *(record.expires, record.state, record.server, body, len(body) + ROW_BYTES),
+            ),
+        )
+        await self._evict(record.parent or record.id)
+        return True
+
+    async def append(self, records: Sequence[Record]) -> bool:
+        """Store records as the last children of their parent, whose time to live starts anew.
+
+        All have the same parent. Return whether it exists. Raise as `put`.
+        """
+        if not records:
+            return True
+        parent, owner = records[0].parent, records[0].owner
+        [[last]] = await self._rows(
+            "SELECT coalesce(max(position), -1) FROM records WHERE owner = ? AND parent = ?", (owner, parent)
+        )
+        for position, record in enumerate(records, start=last + 1):
+            if not await self.put(structs.replace(record, position=position)):
+                return False
+        await self.touch([parent], owner)
+        return True
+
+    async def children(self, parent: str, owner: str, page: Page | None = None) -> list[Record] | None:
+        """Return the children of a record in order: all, or a page.
+
+        Return ``None`` if the record after or before which the page starts does not exist.
+        """
+        return await self._page("owner = ? AND parent = ?", (owner, parent), ("position", "id"), page)
+
+    async def owned(self, kind: str, owner: str, page: Page | None = None) -> list[Record] | None:
+        """Return the records of a kind that have no parent, by age: all, or a page. Return as `children`."""
+        where = "owner = ? AND parent = '' AND kind = ? AND (expires IS NULL OR expires > ?)"
+        return await self._page(where, (owner, kind, self._clock()), ("created", "id"), page)
+
+    async def delete(self, kind: str, record_id: str, owner: str, *, parent: str = "") -> bool:
+        """Delete a record and its children; return whether it existed."""
+        deleted = await self._execute(
+            "DELETE FROM records WHERE owner = ? AND parent = ? AND id = ? AND kind = ?"
+            " AND (expires IS NULL OR expires > ?)",
+            (owner, parent, record_id, kind, self._clock()),
+        )
+        if deleted and not parent:
+            await self._delete_children([(owner, record_id)])
+        return bool(deleted)
+
+    async def touch(self, record_ids: Iterable[str], owner: str) -> None:
+        """Start the time to live of records anew."""
+        for record_id in record_ids:
+            await self._execute(
+                "UPDATE records SET expires = ? WHERE owner = ? AND parent = '' AND id = ? AND expires > ?",
+                ((now := self._clock()) + self._settings.ttl, owner, record_id, now),
+            )
+
+    async def claim(self, kind: str, server: str, *, by: str) -> list[Record]:
+        """Give the records of a kind that one server works on to another; return them, of all owners."""
+        rows = await self._rows(
+            f"SELECT {_COLUMNS} FROM records WHERE server = ? AND kind = ?", (server, kind)
+        )
+        await self._execute("UPDATE records SET server = ? WHERE server = ? AND kind = ?", (by, server, kind))
+        return [structs.replace(await self._record(row), server=by) for row in rows]
+
+    async def servers(self) -> list[str]:
+        """Return the servers that work on records."""
+        return [
+            server
+            for (server,) in await self._rows("SELECT DISTINCT server FROM records WHERE server != ''", ())
+        ]
+
+    async def expire(self, most: int) -> int:
+        """Delete records that have expired, at most that number; return how many were deleted."""
+        rows = await self._rows(
+            "SELECT owner, id FROM records WHERE expires <= ? ORDER BY expires LIMIT ?", (self._clock(), most)
+        )
+        await self._delete(rows)
+        return len(rows)
+
+    async def bytes_used(self, owner: str | None = None) -> int:
+        """Return the size of all records, or of those of an owner."""
+        where, values = ("", ()) if owner is None else (" WHERE owner = ?", (owner,))
+        [[total]] = await self._rows(f"SELECT coalesce(sum(bytes), 0) FROM usage{where}", values)
+        return int(total)
+
+    async def _page(
+        self, where: str, values: tuple[Any, ...], keys: tuple[str, str], page: Page | None
+    ) -> list[Record] | None:
+        page = page or Page(limit=-1)
+        columns = ", ".join(keys)
+        bounds: list[Any] = []
+        condition = where
+        for start, later in ((page.after, page.order == "asc"), (page.before, page.order == "desc")):
+            if start:
+                rows = await self._rows(
+                    f"SELECT {columns} FROM records WHERE {where} AND id = ?", (*values, start)
+                )
+                if not rows:
+                    return None
+                condition += f" AND ({columns}) {'>' if later else '<'} (?, ?)"
+                bounds += rows[0]
+        order = ", ".join(f"{key} {page.order}" for key in keys)
+        rows = await self._rows(
+            f"SELECT {_COLUMNS} FROM records WHERE {condition} ORDER BY {order} LIMIT ?",
+            (*values, *bounds, page.limit),
+        )
+        return [await self._record(row) for row in rows]
+
+    async def _evict(self, kept: str) -> None:
+        """Delete records until the others fit. Never delete the one with that id, which was just stored."""
+        while await self.bytes_used() > self._settings.max_bytes:
+            rows: list[sqlite3.Row] = []
+            for (owner,) in await self._rows("SELECT owner FROM usage ORDER BY bytes DESC", ()):
+                rows = await self._rows(
+                    "SELECT owner, id FROM records WHERE owner = ? AND expires IS NOT NULL AND id != ?"
+                    " ORDER BY expires LIMIT 1",
+                    (owner, kept),
+                )
+                if rows:
+                    break
+            if not rows:
+                raise StoreFull(detail="the store of this server is full, and all that it keeps is in use")
+            await self._delete(rows)
+
+    async def _delete(self, rows: Iterable[Sequence[Any]]) -> None:
+        keys = [tuple(row) for row in rows]
+        await self._connection.executemany(
+            "DELETE FROM records WHERE owner = ? AND parent = '' AND id = ?", keys
+        )
+        await self._delete_children(keys)
+
+    async def _delete_children(self, keys: Sequence[tuple[str, str]]) -> None:
+        await self._connection.executemany("DELETE FROM records WHERE owner = ? AND parent = ?", keys)
+
+    async def _exists(self, record_id: str, owner: str) -> bool:
+        where = "owner = ? AND parent = '' AND id = ? AND (expires IS NULL OR expires > ?)"
+        return bool(
+            await self._rows(f"SELECT 1 FROM records WHERE {where}", (owner, record_id, self._clock()))
+        )
+
+    async def _rows(self, sql: str, values: Sequence[Any]) -> list[sqlite3.Row]:
+        return list(await self._connection.execute_fetchall(sql, values))
+
+    async def _execute(self, sql: str, values: Sequence[Any]) -> int:
+        async with self._connection.execute(sql, values) as cursor:
+            return cursor.rowcount
+
+    async def _record(self, row: sqlite3.Row) -> Record:
+        owner, parent, record_id, kind, position, created, expires, state, server, body = row
+        record = Record(record_id, owner, kind, b"", parent, position, created, expires, state, server)
+        try:
+            return structs.replace(record, body=await self._run(self._seal.open, body, context_of(record)))
+        except BrokenSeal as error:
+            raise StoreUnavailable(
+                detail=f"the stored {kind} {record_id} was changed and cannot be read"
+            ) from error
+
+    async def _run(self, work: Callable[[bytes, bytes], bytes], body: bytes, context: bytes) -> bytes:
+        if len(body) <= _INLINE_BYTES:
+            return work(body, context)
+        return await asyncio.to_thread(work, body, context)
+
+
+def context_of(record: Record) -> bytes:
+    """Return what the seal of a record is bound to."""
+    return "\0".join((record.owner, record.parent, record.id, record.kind)).encode()
