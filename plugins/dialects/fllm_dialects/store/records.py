@@ -82,24 +82,9 @@ class Records:
 
         Raise `StoreFull` if it is too large, or if all space is taken by records that are in use.
         """
-        if len(record.body) > (most := min(self._settings.max_record_bytes, self._settings.max_bytes // 2)):
-            raise StoreFull(detail=f"{len(record.body)} bytes are too many to store; the maximum is {most}")
         if record.parent and not await self._exists(record.parent, record.owner):
             return False
-        now = self._clock()
-        expires = None if record.parent or record.server else now + self._settings.ttl
-        record = structs.replace(record, created=record.created or now, expires=expires)
-        body = await self._run(self._seal.close, record.body, context_of(record))
-        await self._execute(
-            f"INSERT INTO records ({_COLUMNS}, size) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-            " ON CONFLICT DO UPDATE SET kind = excluded.kind, expires = excluded.expires,"
-            " state = excluded.state, server = excluded.server, size = excluded.size, body = excluded.body",
-            (
-                *(record.owner, record.parent, record.id, record.kind, record.position, record.created),
-                *(record.expires, record.state, record.server, body, len(body) + ROW_BYTES),
-            ),
-        )
-        await self._evict(record.parent or record.id)
+        await self._insert([record])
         return True
 
     async def append(self, records: Sequence[Record]) -> bool:
@@ -110,21 +95,39 @@ class Records:
         if not records:
             return True
         parent, owner = records[0].parent, records[0].owner
+        if not await self._exists(parent, owner):
+            return False
         [[last]] = await self._rows(
             "SELECT coalesce(max(position), -1) FROM records WHERE owner = ? AND parent = ?", (owner, parent)
         )
-        for position, record in enumerate(records, start=last + 1):
-            if not await self.put(structs.replace(record, position=position)):
-                return False
+        await self._insert([structs.replace(each, position=last + 1 + i) for i, each in enumerate(records)])
         await self.touch([parent], owner)
         return True
 
-    async def children(self, parent: str, owner: str, page: Page | None = None) -> list[Record] | None:
-        """Return the children of a record in order: all, or a page.
+    async def children(
+        self, parent: str, owner: str, page: Page | None = None, *, kind: str = ""
+    ) -> list[Record] | None:
+        """Return the children of a record in order, or those of a kind: all, or a page.
 
         Return ``None`` if the record after or before which the page starts does not exist.
         """
-        return await self._page("owner = ? AND parent = ?", (owner, parent), ("position", "id"), page)
+        where, values = ("", ()) if not kind else (" AND kind = ?", (kind,))
+        return await self._page(
+            f"owner = ? AND parent = ?{where}", (owner, parent, *values), ("position", "id"), page
+        )
+
+    async def find_children(self, record_ids: Iterable[str], owner: str) -> dict[str, Record]:
+        """Return the children of any record with these ids, by id; also of one that has just expired."""
+        found = {}
+        for record_id in record_ids:
+            rows = await self._rows(
+                f"SELECT {_COLUMNS} FROM records INDEXED BY records_by_id"
+                " WHERE owner = ? AND id = ? AND parent != '' LIMIT 1",
+                (owner, record_id),
+            )
+            if rows:
+                found[record_id] = await self._record(rows[0])
+        return found
 
     async def owned(self, kind: str, owner: str, page: Page | None = None) -> list[Record] | None:
         """Return the records of a kind that have no parent, by age: all, or a page. Return as `children`."""
@@ -179,6 +182,27 @@ class Records:
         [[total]] = await self._rows(f"SELECT coalesce(sum(bytes), 0) FROM usage{where}", values)
         return int(total)
 
+    async def _insert(self, records: Sequence[Record]) -> None:
+        rows = [await self._row(record) for record in records]
+        await self._connection.executemany(
+            f"INSERT INTO records ({_COLUMNS}, size) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET kind = excluded.kind, expires = excluded.expires,"
+            " state = excluded.state, server = excluded.server, size = excluded.size, body = excluded.body",
+            rows,
+        )
+        await self._evict({record.parent or record.id for record in records})
+
+    async def _row(self, record: Record) -> tuple[Any, ...]:
+        if len(record.body) > (most := min(self._settings.max_record_bytes, self._settings.max_bytes // 2)):
+            raise StoreFull(detail=f"{len(record.body)} bytes are too many to store; the maximum is {most}")
+        now = self._clock()
+        body = await self._run(self._seal.close, record.body, context_of(record))
+        return (
+            *(record.owner, record.parent, record.id, record.kind, record.position, record.created or now),
+            None if record.parent or record.server else now + self._settings.ttl,
+            *(record.state, record.server, body, len(body) + ROW_BYTES),
+        )
+
     async def _page(
         self, where: str, values: tuple[Any, ...], keys: tuple[str, str], page: Page | None
     ) -> list[Record] | None:
@@ -202,17 +226,17 @@ class Records:
         )
         return [await self._record(row) for row in rows]
 
-    async def _evict(self, kept: str) -> None:
-        """Delete records until the others fit. Never delete the one with that id, which was just stored."""
+    async def _evict(self, kept: set[str]) -> None:
+        """Delete records until the others fit, but none with these ids, which were just stored."""
         while await self.bytes_used() > self._settings.max_bytes:
             rows: list[sqlite3.Row] = []
             for (owner,) in await self._rows("SELECT owner FROM usage ORDER BY bytes DESC", ()):
-                rows = await self._rows(
-                    "SELECT owner, id FROM records WHERE owner = ? AND expires IS NOT NULL AND id != ?"
-                    " ORDER BY expires LIMIT 1",
-                    (owner, kept),
+                oldest = await self._rows(
+                    "SELECT owner, id FROM records WHERE owner = ? AND expires IS NOT NULL"
+                    " ORDER BY expires LIMIT ?",
+                    (owner, len(kept) + 1),
                 )
-                if rows:
+                if rows := [row for row in oldest if row[1] not in kept][:1]:
                     break
             if not rows:
                 raise StoreFull(detail="the store of this server is full, and all that it keeps is in use")

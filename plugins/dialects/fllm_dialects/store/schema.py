@@ -24,7 +24,9 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY (owner, parent, id)
         )
         """,
-        "CREATE INDEX records_by_position ON records (owner, parent, position)",
+        "CREATE INDEX records_by_position ON records (owner, parent, position, id)",
+        "CREATE INDEX records_by_kind ON records (owner, kind, created, id) WHERE parent = ''",
+        "CREATE INDEX records_by_id ON records (owner, id) WHERE parent != ''",
         "CREATE INDEX records_by_expiry ON records (expires) WHERE expires IS NOT NULL",
         "CREATE INDEX records_by_age ON records (owner, expires) WHERE expires IS NOT NULL",
         "CREATE INDEX records_by_server ON records (server) WHERE server != ''",

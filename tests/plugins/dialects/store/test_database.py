@@ -150,6 +150,9 @@ def test_children_have_an_order_and_are_deleted_with_their_parent(tmp_path: Path
             assert await ids(database, order="desc", after="b") == ["a"]
             assert await ids(database, before="c") == ["a", "b"]
             assert await ids(database, after="nowhere") is None
+            found = await database.read(lambda records: records.find_children(["c", "p", "x"], "ann"))
+            assert {name: each.body for name, each in found.items()} == {"c": b"c"}
+            assert await database.read(lambda records: records.find_children(["c"], "bob")) == {}
             await database.write(lambda records: records.delete("thing", "p", "ann"))
             assert await ids(database) == []
             assert await database.read(Records.bytes_used) == 0
