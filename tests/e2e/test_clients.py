@@ -7,7 +7,6 @@ model is small, so calls are forced and objects have a schema.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -21,8 +20,6 @@ from support.http_server import Server, serving
 
 CLIENTS = Path(__file__).with_name("clients")
 RUN_SECONDS = 300
-NO_TEXT = "\u2603"
-"""Text that the model writes only if a constraint allows nothing else."""
 
 
 @pytest.fixture(scope="module")
@@ -125,39 +122,3 @@ def test_llama_index(server: Server, tmp_path: Path) -> None:
     interpreter = python_environment(CLIENTS / "llama-index-requirements.txt")
     found = python(interpreter, "llama_index_client.py", server, tmp_path)
     check(found, "OpenAILike")
-
-
-def test_opencode(server: Server, tmp_path: Path) -> None:
-    """The agent has a short prompt and one tool. Its text is constrained, so the model calls the tool."""
-    agent = {"mode": "primary", "prompt": "Be brief.", "temperature": 0, "steps": 2}
-    model = {
-        "name": "m",
-        "temperature": True,
-        "limit": {"context": 8192, "output": 200},
-        "options": {"guided_choice": [NO_TEXT]},
-    }
-    provider = {
-        "npm": "@ai-sdk/openai-compatible",
-        "options": {"baseURL": server.api, "apiKey": "EMPTY"},
-        "models": {"m": model},
-    }
-    config = {
-        "model": "furiosa-llm/m",
-        "provider": {"furiosa-llm": provider},
-        "agent": {"reader": {**agent, "tools": {"*": False, "read": True}}, "title": {"disable": True}},
-    }
-    (tmp_path / "opencode.json").write_text(json.dumps(config))
-    (tmp_path / "note.txt").write_text("The answer is 42.")
-    run(["git", "init", "--quiet"], tmp_path)
-    environment = {
-        **{"PATH": os.environ["PATH"], "HOME": str(tmp_path / "home")},
-        **{"OPENCODE_DISABLE_MODELS_FETCH": "1", "OPENCODE_DISABLE_AUTOUPDATE": "1"},
-    }
-    opencode = node_environment(CLIENTS / "opencode") / "node_modules" / ".bin" / "opencode"
-    command = [opencode, "run", "--agent", "reader", "--format", "json", "Read the file note.txt."]
-    printed = run(command, tmp_path, env=environment, stdin=subprocess.DEVNULL)
-    events = [json.loads(line) for line in printed.splitlines()]
-    [call] = [event["part"]["state"] for event in events if event["type"] == "tool_use"]
-    assert call["input"]["filePath"].endswith("note.txt")
-    assert "The answer is 42." in call["output"]
-    assert [event["part"]["text"] for event in events if event["type"] == "text"] == [NO_TEXT]

@@ -5,31 +5,66 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, Iterable
 from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
 
 import fllm
 
+ASSISTANT = "<|im_start|>assistant"
+
+
+class Outputs:
+    """The outputs of ``script.json``: one for any prompt, or the turns of conversations.
+
+    The tools in the prompt name the conversation, and the assistant's messages in it are the turns before. A
+    prompt without tools gets the output of ``plain``.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._script: Any = json.loads((directory / "script.json").read_text())
+        self._tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+        plain = self._script if isinstance(self._script, list) else self._script["plain"]
+        self.eos_token_id: int = plain[-1]
+
+    def next(self, prompt: list[int]) -> list[int]:
+        """Return the token ids that follow a prompt."""
+        if isinstance(self._script, list):
+            return self._script
+        text = self._tokenizer.decode(prompt, skip_special_tokens=False)
+        if "<tools>" not in text:
+            return self._script["plain"]
+        for tool, turns in self._script["conversations"].items():
+            if f'"name": "{tool}"' in text:
+                after, token_ids = turns[text.count(ASSISTANT) - 1]
+                if after not in text:
+                    raise ValueError(f"the prompt does not have the text {after!r}")
+                return token_ids
+        raise ValueError("the prompt has no tool of a scripted conversation")
+
 
 class ScriptedBackend:
-    """Emits the ids of ``script.json`` in the model's directory, one per step, for any prompt."""
+    """Emits an output of the model's directory, one token per step."""
 
     def __init__(self, config: fllm.BackendConfig, context: fllm.BackendContext) -> None:
         self._directory = Path(config.model)
-        self._script: list[int] = json.loads((self._directory / "script.json").read_text())
+        self._outputs = Outputs(self._directory)
         self._max_model_len = config.max_model_len or 4096
 
     async def start(self) -> fllm.ModelCard:
         return fllm.ModelCard(
             tokenizer=str(self._directory),
             max_model_len=self._max_model_len,
-            eos_token_ids=(self._script[-1],),
+            eos_token_ids=(self._outputs.eos_token_id,),
             artifact_id="script",
             runtime={"device": "none"},
         )
 
     async def generate(self, request: fllm.GenerateRequest) -> AsyncGenerator[fllm.EngineOutput]:
         sampling = request.sampling
-        for count, token_id in enumerate(self._script, start=1):
-            ends = count == len(self._script)
+        script = self._outputs.next(request.token_ids)
+        for count, token_id in enumerate(script, start=1):
+            ends = count == len(script)
             logprob = fllm.TokenLogprob(
                 token_id, -0.25, ((token_id, -0.25), (0, -2.0))[: sampling.logprobs or 0]
             )

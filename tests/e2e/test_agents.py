@@ -1,0 +1,155 @@
+"""Real agents and SDKs complete a task: read a file through a tool, edit it, answer.
+
+The backend is scripted: its output is in the format of a real model, token by token, and follows the turns of
+each conversation. Agents run with a home directory of their own and reach nothing but the server.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.client_environments import node_environment, python_environment
+from support.http_server import Server, serving
+from support.model_scripts import (
+    QWEN3_OPTIONS,
+    SCRIPTED_PLUGIN,
+    Turn,
+    qwen3_output,
+    write_conversations,
+)
+from support.paths import ROOT
+
+CLIENTS = Path(__file__).with_name("clients")
+PAGE = ROOT / "docs" / "clients.md"
+RUN_SECONDS = 60
+BEFORE, AFTER = "The answer is 41.", "The answer is 42."
+QUESTION = "Change 41 to 42 in note.txt."
+THOUGHT = "The file first."
+ANSWER = "Done: the file says 42 ☀."
+PATCH = f"*** Begin Patch\n*** Update File: note.txt\n@@\n-{BEFORE}\n+{AFTER}\n*** End Patch\n"
+
+
+def turns(
+    read: tuple[str, Mapping[str, Any]], edit: tuple[str, Mapping[str, Any]], edited: str
+) -> list[Turn]:
+    """Return what the model generates: it reads, edits after it saw the file, and answers after the edit."""
+    return [
+        Turn(qwen3_output("", read, reasoning=THOUGHT), after=QUESTION),
+        Turn(qwen3_output("Now the edit.", edit, reasoning="It is there."), after=BEFORE),
+        Turn(qwen3_output(ANSWER, reasoning="That is all."), after=edited),
+    ]
+
+
+def conversations(project: Path) -> dict[str, list[Turn]]:
+    """Return the turns for each agent, by a tool that only it has."""
+    note = str(project / "note.txt")
+    replacement = {"old": "41", "new": "42"}
+    shell = ("exec_command", {"cmd": "cat note.txt"})
+    return {
+        "apply_patch": turns(shell, ("apply_patch", {"input": PATCH}), "M note.txt"),
+        "exec_command": turns(
+            shell, ("exec_command", {"cmd": f"apply_patch <<'END'\n{PATCH}END\n"}), "M note.txt"
+        ),
+        "Edit": turns(
+            ("Read", {"file_path": note}),
+            ("Edit", {"file_path": note, "old_string": "41", "new_string": "42"}),
+            "has been updated",
+        ),
+        "edit": turns(
+            ("read", {"filePath": note}),
+            ("edit", {"filePath": note, "oldString": "41", "newString": "42"}),
+            "Edit applied",
+        ),
+        "edit_file": turns(
+            ("read_file", {"path": "note.txt"}),
+            ("edit_file", {"path": "note.txt", **replacement}),
+            "has been edited",
+        ),
+    }
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the directory that the agents work in."""
+    directory = tmp_path_factory.mktemp("project")
+    subprocess.run(["git", "init", "--quiet"], cwd=directory, check=True)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def server(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Run a server with the scripted backend and the default plugins."""
+    directory = tmp_path_factory.mktemp("model")
+    write_conversations(conversations(project), qwen3_output("A title", reasoning="Short."), directory)
+    options = ("--max-model-len", "262144")
+    with serving(
+        directory, "--plugin", SCRIPTED_PLUGIN, "--backend", "scripted", *QWEN3_OPTIONS, *options
+    ) as running:
+        yield running
+
+
+@pytest.fixture
+def note(project: Path) -> Iterator[Path]:
+    """Write the file that the agent edits. Check afterwards that it did, and nothing else."""
+    file = project / "note.txt"
+    file.write_text(f"{BEFORE}\n")
+    yield file
+    assert file.read_text() == f"{AFTER}\n"
+
+
+@pytest.fixture(scope="module")
+def interpreter() -> Path:
+    """Return the interpreter of an environment with the Python clients."""
+    return python_environment(CLIENTS / "requirements.txt")
+
+
+def settings(heading: str, language: str, server: Server) -> str:
+    """Return the first block of a section of the page about clients, for this server."""
+    section = PAGE.read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    [block, *_] = re.findall(rf"```{language}\n(.*?)```", section, re.S)
+    return block.replace("http://localhost:8000", server.url).replace('"context": 32768', '"context": 262144')
+
+
+def run(command: list[str | Path], project: Path, home: Path, **environment: str) -> str:
+    """Run an agent in the project. Only the server is within reach."""
+    own = {
+        **{"PATH": os.environ["PATH"], "HOME": str(home), **environment},
+        **{"HTTPS_PROXY": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1,localhost"},
+    }
+    done = subprocess.run(
+        command,
+        **{"capture_output": True, "text": True, "timeout": RUN_SECONDS, "stdin": subprocess.DEVNULL},
+        cwd=project,
+        env=own,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def python(interpreter: Path, script: str, server: Server, project: Path, home: Path) -> Any:
+    return json.loads(run([interpreter, CLIENTS / script, server.api], project, home))
+
+
+def binary(name: str, command: str) -> Path:
+    return node_environment(CLIENTS / name) / "node_modules" / ".bin" / command
+
+
+def test_opencode(server: Server, note: Path, project: Path, tmp_path: Path) -> None:
+    (tmp_path / "opencode.json").write_text(settings("opencode", "json", server))
+    command = [binary("opencode", "opencode"), "run", "--format", "json", QUESTION]
+    environment = {
+        "OPENCODE_CONFIG": str(tmp_path / "opencode.json"),
+        "OPENCODE_DISABLE_MODELS_FETCH": "1",
+        "OPENCODE_DISABLE_AUTOUPDATE": "1",
+    }
+    events = [json.loads(line) for line in run(command, project, tmp_path, **environment).splitlines()]
+    calls = [event["part"]["tool"] for event in events if event["type"] == "tool_use"]
+    assert calls == ["read", "edit"]
+    assert [event["part"]["text"] for event in events if event["type"] == "text"][-1].strip() == ANSWER
