@@ -1,0 +1,1 @@
+"""Anthropic's Messages API, which Claude Code and the SDKs of Anthropic speak."""
