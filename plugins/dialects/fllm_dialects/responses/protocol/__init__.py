@@ -1,0 +1,1 @@
+"""Requests, items, responses and stream events of the Responses API."""
