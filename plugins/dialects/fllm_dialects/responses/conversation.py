@@ -139,7 +139,7 @@ def resolve_references(items: Sequence[InputItem], known: Mapping[str, InputItem
     for index, item in enumerate(items):
         if not is_reference(item):
             resolved.append(item)
-        elif item.id in known:
+        elif item.id and item.id in known:
             resolved.append(known[item.id])
         else:
             raise RequestError(

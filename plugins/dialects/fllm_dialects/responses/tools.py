@@ -97,19 +97,20 @@ def read_choice(
     choice: ToolChoice | None, tools: ToolSet
 ) -> Literal["none", "auto", "required"] | NamedToolChoice | AllowedToolChoice | None:
     """Return the choice among the functions. Raise `RequestError` if it names none of the tools."""
-    forced: Iterable[str] = ()
     match choice:
         case ToolChoiceParam(type="function" | "custom"):
             name = _chosen(ToolRef(type=choice.type, name=choice.name, namespace=choice.namespace), tools)
-            forced, result = [name], NamedToolChoice(NamedFunction(name))
+            _check_forcible([name], tools)
+            return NamedToolChoice(NamedFunction(name))
         case ToolChoiceParam(type="allowed_tools"):
             names = [_chosen(tool, tools, f".tools[{i}]") for i, tool in enumerate(choice.tools or ())]
             mode = choice.mode or "auto"
-            forced = names if mode == "required" else ()
             if not names:
                 raise RequestError("`tool_choice.tools` names no tool", param="tool_choice.tools")
             allowed = [AllowedTool(NamedFunction(name)) for name in names]
-            result = AllowedToolChoice(AllowedTools(tools=allowed, mode=mode))
+            if mode == "required":
+                _check_forcible(names, tools)
+            return AllowedToolChoice(AllowedTools(tools=allowed, mode=mode))
         case ToolChoiceParam():
             raise RequestError(
                 f"`tool_choice` of type {choice.type!r} is not supported; use 'function', 'custom' or "
@@ -117,9 +118,13 @@ def read_choice(
                 param="tool_choice.type",
                 code="unsupported_parameter",
             )
-        case _:
-            forced, result = tools.called if choice == "required" else (), choice
-    for name in forced:
+        case "required":
+            _check_forcible(tools.called, tools)
+    return choice
+
+
+def _check_forcible(names: Iterable[str], tools: ToolSet) -> None:
+    for name in names:
         if not tools.called[name].forcible:
             raise RequestError(
                 f"`tool_choice`: a call of {name!r} can't be forced, because its Lark grammar can't be "
@@ -127,11 +132,10 @@ def read_choice(
                 param="tool_choice",
                 code="unsupported_parameter",
             )
-    return result
 
 
 def _is_optional_search(tool: ToolParam, tools: Sequence[ToolParam], choice: ToolChoice | None) -> bool:
-    """Return whether a client offers its web search beside its own tools, as Codex always does.
+    """Return whether a client offers web search together with its own tools, as Codex always does.
 
     Codex sets ``external_web_access``, also for servers that it does not know.
     """
@@ -191,7 +195,7 @@ def _read_tool(
 
 
 def _read_grammar(path: str, custom: CustomFormat) -> tuple[str | None, str]:
-    """Return the pattern of a custom tool's input, and what the model is told about it."""
+    """Return the pattern of a custom tool's input, and its description for the model."""
     if custom.type == "text":
         return None, "The input of the tool, as free text."
     for field in ("syntax", "definition"):
@@ -207,7 +211,7 @@ def _read_grammar(path: str, custom: CustomFormat) -> tuple[str | None, str]:
 def _required_name(path: str, tool: ToolParam) -> str:
     if not tool.name:
         raise RequestError(
-            f"`{path}.name` is missing: in this API, the fields of a function stand beside its `type`",
+            f"`{path}.name` is missing: in this API, the name of a function is next to its `type`",
             param=f"{path}.name",
         )
     return tool.name

@@ -131,7 +131,7 @@ def test_a_hosted_tool_is_refused_with_its_name(kind: str) -> None:
     ("tool", "param", "message"),
     [
         ({"type": "functions", "name": "x"}, "tools[0].type", "there is no such type"),
-        ({"type": "function", "function": {"name": "x"}}, "tools[0].name", "stand beside its `type`"),
+        ({"type": "function", "function": {"name": "x"}}, "tools[0].name", "is next to its `type`"),
         ({"type": "namespace", "tools": [FUNCTION]}, "tools[0].name", "is missing"),
         (
             {"type": "namespace", "name": "n", "tools": [{"type": "shell"}]},
