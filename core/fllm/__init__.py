@@ -43,8 +43,8 @@ from fllm.interfaces import (
     TemplateContext,
 )
 from fllm.placement import EngineLaunch, PlacedEngine, Placement, PlacementContext, PlacementFactory
-from fllm.plugins.backend_options import backend_options, placement_options
 from fllm.plugins.hooks import API_VERSION, hookimpl
+from fllm.plugins.options import backend_options, placement_options
 from fllm.plugins.parser_detection import ParserEntry
 from fllm.plugins.registry import BackendEntry, Entry, PlacementEntry
 from fllm.requests.chat import (
@@ -73,6 +73,7 @@ from fllm.requests.constraints import (
     TextFormat,
 )
 from fllm.requests.generation import StreamOptions
+from fllm.serving import RoutesContext
 from fllm.structured_output.interfaces import (
     CompiledGrammar,
     GrammarCompiler,
@@ -195,6 +196,7 @@ __all__ = [
     "ReplicaStats",
     "RequestError",
     "RequestRecord",
+    "RoutesContext",
     "SamplingDefaults",
     "SamplingParams",
     "ServesAdapters",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
@@ -13,13 +13,35 @@ ModelImpl = Literal["auto", "native", "transformers"]
 Positive = Annotated[int, Meta(ge=1)]
 
 
+OptionSource = Literal["command line", "environment", "file"]
+OPTION_VARIABLE = "FURIOSA_LLM_PLUGIN_"
+"""Beginning of the names of environment variables that set options of plugins."""
+
+
+class PluginOption(Struct, frozen=True, kw_only=True):
+    """A value that is given for an option of a plugin, before it is checked. It may be a secret."""
+
+    plugin: str = ""
+    """Name of the plugin, or ``distribution:name``; empty for an environment variable."""
+    name: str
+    """Name of the option; of an environment variable, all of it."""
+    value: Any
+    """Text, or a value of the configuration file."""
+    source: OptionSource
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.plugin}.{self.name}, {self.source})"
+
+
 class PluginConfig(Struct, frozen=True, kw_only=True):
-    """Which plugins are loaded."""
+    """Which plugins are loaded, and their options."""
 
     disabled: tuple[str, ...] = ()
     """Names of plugins or distributions to disable (``--disable-plugin``, ``FLLM_DISABLE_PLUGINS``)."""
     paths: tuple[str, ...] = ()
     """Files to load as plugins (``--plugin``)."""
+    options: tuple[PluginOption, ...] = ()
+    """Options of plugins; later ones take precedence."""
 
 
 class Device(Struct, frozen=True):

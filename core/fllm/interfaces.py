@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from fllm.config import BackendConfig, LoraAdapter, MetricsConfig, PluginConfig
 from fllm.constraints import Constraint
@@ -66,6 +67,8 @@ class ParserContext(Struct, frozen=True, kw_only=True):
     """Whether ``auto`` selected the reasoning parser from the chat template."""
     constrained: bool = False
     """The output is generated under the constraint that `ConstrainsOutput.constrain_output` returns."""
+    options: Any = None
+    """Options of the plugin: a value of its ``FLLM_OPTIONS``, or ``None`` if it declares none."""
 
 
 class Parser(Protocol):
@@ -158,9 +161,13 @@ class LoadedParser(Struct, frozen=True, kw_only=True):
     visible_tokens: tuple[str, ...] = ()
     report: Callable[[BaseException], BaseException] = lambda error: error
     """Reports an error of the parser, and returns it with a note that names the plugin."""
+    options: Any = None
+    """Options of the plugin, for `ParserContext.options`."""
 
     def __call__(self, context: ParserContext) -> Parser:
         """Return a new parser for one generated sequence."""
+        if self.options is not None:
+            context = replace(context, options=self.options)
         with mapped(self.report, passing=(FllmError,)):
             return self.factory(context)
 
@@ -214,6 +221,8 @@ class BackendContext(Struct, frozen=True, kw_only=True):
     """Imports a backend by name, or raises `PluginError`, for one that wraps others in the same process."""
     observer: EngineObserver | None = None
     """Receives events of the engine; ``None``: nobody needs them."""
+    options: Any = None
+    """Options of the plugin: a value of its ``FLLM_OPTIONS``, or ``None`` if it declares none."""
 
 
 class Backend(Protocol):
@@ -328,6 +337,8 @@ class TemplateContext(Struct, frozen=True, kw_only=True):
     card: ModelCard
     file: Path | None = None
     """File of ``--chat-template``, if given."""
+    options: Any = None
+    """Options of the plugin: a value of its ``FLLM_OPTIONS``, or ``None`` if it declares none."""
 
 
 class RequestRecord(Protocol):
@@ -481,6 +492,8 @@ class MetricsContext(Struct, frozen=True, kw_only=True):
     model_names: tuple[str, ...] = ()
     """The models of a server that loads them on demand, as in `RequestRecord.model`."""
     config: MetricsConfig = MetricsConfig()
+    options: Any = None
+    """Options of the plugin: a value of its ``FLLM_OPTIONS``, or ``None`` if it declares none."""
 
 
 @runtime_checkable

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from msgspec import Struct
 
@@ -92,6 +92,8 @@ class PlacementContext(Struct, frozen=True, kw_only=True):
 
     options: Mapping[str, str] = {}
     """``--placement-option KEY=VALUE``; read them with `fllm.placement_options`."""
+    plugin_options: Any = None
+    """Options of the plugin: a value of its ``FLLM_OPTIONS``, or ``None`` if it declares none."""
 
 
 PlacementFactory = Callable[[PlacementContext], Placement]

@@ -13,7 +13,7 @@ import yaml
 from support.paths import ROOT
 
 from fllm.config import Autoscaling
-from fllm_api.cli.param_types import plugin_config, plugins_of
+from fllm_api.cli.loaded_plugins import plugin_config, plugins_of
 from fllm_api.cli.serve import serve
 from fllm_api.cli.settings import Settings, settings_from_options
 

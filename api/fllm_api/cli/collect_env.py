@@ -14,6 +14,7 @@ from pathlib import Path
 
 import rich_click as click
 
+from fllm.config import OPTION_VARIABLE
 from fllm_api.build_info import DISTRIBUTION
 from fllm_api.cli.commands import installed_plugins
 from fllm_api.cli.version import installed_dependencies
@@ -90,4 +91,5 @@ def _plugins() -> Iterator[tuple[str, str]]:
 def _variables() -> Iterator[tuple[str, str]]:
     for name, value in sorted(os.environ.items()):
         if name.startswith(("FURIOSA_LLM_", "FLLM_", "CUDA_VISIBLE", "HF_HOME", "HF_HUB", "OMP_NUM")):
-            yield name, "(hidden)" if _SECRET.search(f"{name}={value}") else value
+            is_secret = name.startswith(OPTION_VARIABLE) or _SECRET.search(f"{name}={value}")
+            yield name, "(hidden)" if is_secret else value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from copy import copy
 from importlib import metadata
 from typing import Any
 
@@ -36,12 +37,46 @@ class LazyCommand(click.RichCommand):
 
     def make_context(self, info_name: str | None, args: list[str], **extra: Any) -> click.Context:  # type: ignore[override]
         """Import the command and parse the arguments with it."""
+        return self.load().make_context(info_name, args, **extra)
+
+    def load(self) -> click.Command:
+        """Import the command. Raise `PluginError` if that fails."""
         command = self._registry.load(self.name or "")
         if not isinstance(command, click.Command):
             raise PluginError(
                 f"the command {self.name!r} is a {type(command).__name__}; it must be a click.Command"
             )
-        return command.make_context(info_name, args, **extra)
+        return command
+
+
+class PluginCommand(LazyCommand):
+    """A command of a plugin, which receives the plugin's options, if it has any, as ``click.Context.obj``."""
+
+    def __init__(self, plugins: Plugins, entry: Entry) -> None:
+        super().__init__(plugins.commands, entry)
+        self._plugins = plugins
+
+    def make_context(self, info_name: str | None, args: list[str], **extra: Any) -> click.Context:  # type: ignore[override]
+        """Import the command, and parse the arguments with it and with options for those of its plugin."""
+        name = self.name or ""
+        command = self.load()
+        if (options := self._plugins.command_options(name)) is None:
+            return command.make_context(info_name, args, **extra)
+
+        from fllm_api.cli.loaded_plugins import plugin_config
+        from fllm_api.cli.options import PLUGIN_OPTION, PLUGINS_CONFIG
+
+        command = copy(command)  # which other callers may use as it is
+        own = {each.name for each in command.params}
+        command.params = [
+            *command.params,
+            *(each for each in (PLUGIN_OPTION, PLUGINS_CONFIG) if each.name not in own),
+        ]
+        context = command.make_context(info_name, args, **extra)
+        self._plugins.read_options(plugin_config(context).options)
+        self._plugins.check_command_options(name)
+        context.obj = options.value
+        return context
 
 
 class CommandGroup(click.RichGroup):
@@ -67,10 +102,10 @@ class CommandGroup(click.RichGroup):
     def _add_plugin_commands(self, ctx: click.Context) -> None:
         if not ctx.meta.setdefault("fllm.commands", False):
             ctx.meta["fllm.commands"] = True
-            registry = installed_plugins().commands
-            for registration in registry:
+            plugins = installed_plugins()
+            for registration in plugins.commands:
                 if registration.entry.name not in self.commands:
-                    self.add_command(LazyCommand(registry, registration.entry))
+                    self.add_command(PluginCommand(plugins, registration.entry))
 
 
 def root_command() -> click.RichGroup:

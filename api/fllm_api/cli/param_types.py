@@ -10,37 +10,30 @@ import rich_click as click
 from msgspec import Struct
 
 from fllm.byte_sizes import parse_size
-from fllm.config import Device, PluginConfig
+from fllm.config import Device, PluginOption
 from fllm.errors import FllmError
 from fllm.model.devices import parse_devices
-from fllm.plugins.loader import Plugins, load_plugins
+from fllm.plugins.loader import Plugins
 from fllm.plugins.registry import BackendEntry, Registry
+from fllm_api.cli.loaded_plugins import plugins_of
 from fllm_api.cors import normalize_origin
 from fllm_api.protocol.lora import AdapterName, AdapterPath
 
 
-def plugins_of(ctx: click.Context) -> Plugins:
-    """Return the plugins of this command line. They are loaded once per context."""
-    plugins = ctx.meta.get("fllm.plugins")
-    if plugins is None:
-        plugins = ctx.meta["fllm.plugins"] = load_plugins(plugin_config(ctx))
-    assert isinstance(plugins, Plugins)
-    return plugins
+class PluginOptionText(click.ParamType[PluginOption]):
+    """A value of ``--plugin-option``. Messages leave it out, because it may be a secret."""
 
+    name = "NAME.KEY=VALUE"
 
-def plugin_config(ctx: click.Context) -> PluginConfig:
-    """Return the values of ``--plugin`` and ``--disable-plugin``, also before click has parsed them.
-
-    ``--help`` needs them that early. Values of a group and of its subcommand are combined.
-    """
-    outer = PluginConfig() if ctx.parent is None else plugin_config(ctx.parent)
-    for param in ctx.command.params:
-        if param.is_eager and param.name not in ctx.params:
-            param.handle_parse_result(ctx, {}, [])
-    return PluginConfig(
-        paths=(*outer.paths, *map(str, ctx.params.get("plugin", ()))),
-        disabled=(*outer.disabled, *ctx.params.get("disable_plugin", ())),
-    )
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> PluginOption:
+        """Split at the first ``=``, and at the last dot before it."""
+        if isinstance(value, PluginOption):
+            return value
+        option, equals, text = str(value).partition("=")
+        plugin, _, name = option.rpartition(".")
+        if not plugin or not name or not equals:
+            self.fail(f"{option!r} is not {self.name}, such as acme.url=http://localhost", param, ctx)
+        return PluginOption(plugin=plugin, name=name, value=text, source="command line")
 
 
 class Integer(click.IntRange):

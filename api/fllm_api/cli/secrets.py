@@ -1,10 +1,11 @@
-"""Hide API keys from process listings, the environment and memory."""
+"""Hide API keys and other secrets from process listings, the environment and memory."""
 
 from __future__ import annotations
 
 import os
 import secrets
 import sys
+from collections.abc import Iterable
 
 import rich_click as click
 from setproctitle import setproctitle
@@ -32,3 +33,9 @@ def hide_arguments(title: str) -> None:
         os.environ.pop(name, None)
     for arguments in (sys.argv, sys.orig_argv):
         del arguments[1:]
+
+
+def hide_variables(names: Iterable[str]) -> None:
+    """Remove more variables from what child processes inherit, after `hide_arguments`."""
+    for name in names:
+        os.environ.pop(name, None)

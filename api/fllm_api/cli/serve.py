@@ -18,13 +18,13 @@ from fllm.errors import ConfigError
 from fllm.files import read_bounded
 from fllm.plugins.loader import Plugins
 from fllm_api.cli.bind import bind, bind_unix, bound_address, is_reachable
+from fllm_api.cli.loaded_plugins import plugins_of
 from fllm_api.cli.logs import configure_logging
 from fllm_api.cli.model_list import settings_of_models
 from fllm_api.cli.open_files import raise_file_limit
 from fllm_api.cli.options import CONTEXT_SETTINGS, SERVE_PARAMS
-from fllm_api.cli.param_types import plugin_config, plugins_of
 from fllm_api.cli.parser_selection import load_possible_parsers
-from fllm_api.cli.secrets import hide_arguments
+from fllm_api.cli.secrets import hide_arguments, hide_variables
 from fllm_api.cli.settings import Settings
 from fllm_api.config import ContentFormat, ServerConfig
 from fllm_api.intake.shared_prefix_file import read_shared_prefix
@@ -37,7 +37,8 @@ MAX_TEMPLATE_BYTES = 1024**2
 """Maximum size of the ``--chat-template`` file."""
 
 EPILOG = """Each option can also be set by an environment variable FURIOSA_LLM_<OPTION>, such as
-FURIOSA_LLM_PORT, or in the --config file. The command line takes precedence over the environment, and the
+FURIOSA_LLM_PORT, or in the --config file. Options of plugins are set by FURIOSA_LLM_PLUGIN_<NAME>_<KEY>, or
+in tables [plugins.NAME] of the file. The command line takes precedence over the environment, and the
 environment over the file."""
 
 
@@ -62,7 +63,10 @@ def serve(ctx: click.RichContext, /, **options: Any) -> None:
     title = f"furiosa-llm serve {options['model'] or listed or ''}".strip()
     hide_arguments(title)
     plugins = plugins_of(ctx)
-    models = settings_of_models(ctx, plugins, plugin_config(ctx), partial(check_files, plugins=plugins))
+    hide_variables(plugins.secret_variables())
+    plugins.check_options()
+    check = partial(check_files, plugins=plugins)
+    models = settings_of_models(ctx, plugins, plugins.engine_config(), check)
     config = models[0].server
     with ExitStack() as stack:
         sockets = bind_sockets(config, stack)

@@ -26,8 +26,8 @@ from fllm.errors import ConfigError, ModelError
 from fllm.interfaces import BackendFactory
 from fllm.model.source import ModelSource, locate
 from fllm.placement import PlacementFactory
-from fllm.plugins.backend_options import backend_options, placement_options
 from fllm.plugins.loader import Plugins
+from fllm.plugins.options import backend_options, placement_options
 from fllm.plugins.parser_detection import NO_PARSER
 from fllm.plugins.registry import BackendEntry, PlacementEntry, Registry
 from fllm_api.api_keys import ApiKeys

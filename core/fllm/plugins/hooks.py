@@ -16,6 +16,7 @@ import pluggy
 
 from fllm.interfaces import Collector, MetricsContext, TemplateContext
 from fllm.plugins.registry import BackendEntry, Entry, PlacementEntry
+from fllm.serving import RoutesContext
 from fllm.values import ChatTemplates
 
 hookspec = pluggy.HookspecMarker("fllm")
@@ -67,5 +68,5 @@ def fllm_collectors(context: MetricsContext) -> Iterable[Collector]:  # type: ig
 
 
 @hookspec
-def fllm_routes() -> Iterable[Any]:  # type: ignore[empty-body]
+def fllm_routes(context: RoutesContext) -> Iterable[Any]:  # type: ignore[empty-body]
     """Yield Litestar route handlers to mount. All are called, while the application is built."""

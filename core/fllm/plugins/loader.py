@@ -17,14 +17,31 @@ from typing import Any, TypeVar, cast
 
 import pluggy
 from msgspec import Struct
+from msgspec.structs import replace
 
-from fllm.config import PluginConfig
+from fllm.config import BackendConfig, PluginConfig, PluginOption
 from fllm.containment import contained, mapped
-from fllm.errors import PluginError, UserError, format_error
-from fllm.interfaces import BackendFactory, Collector, MetricsContext, TemplateContext
-from fllm.placement import PlacementFactory
+from fllm.errors import ConfigErrors, PluginError, UserError, format_error
+from fllm.interfaces import (
+    Backend,
+    BackendContext,
+    BackendFactory,
+    Collector,
+    LoadedParser,
+    MetricsContext,
+    TemplateContext,
+)
+from fllm.placement import Placement, PlacementContext, PlacementFactory
 from fllm.plugins import hooks, validation
 from fllm.plugins.discovery import Candidate, from_file, installed, normalize_name
+from fllm.plugins.plugin_options import (
+    OptionValue,
+    PluginOptions,
+    assign,
+    declared_options,
+    options_for,
+    secret_variables,
+)
 from fllm.plugins.registry import Entry, Registry, conflict_message
 from fllm.plugins.traceback_location import plugin_frame
 from fllm.plugins.validation import (
@@ -34,10 +51,15 @@ from fllm.plugins.validation import (
     check_templates,
     check_version,
 )
-from fllm.structured_output.interfaces import GrammarFactory
+from fllm.serving import RoutesContext
+from fllm.structured_output.interfaces import GrammarCompiler, GrammarContext, GrammarFactory
 from fllm.values import ChatTemplates
 
 T = TypeVar("T")
+L = TypeVar("L", bound=LoadedParser)
+
+ENGINE_HOOKS = ("fllm_backends", "fllm_grammars")
+"""Hooks of plugins that the process of an engine needs."""
 
 log = logging.getLogger("fllm.plugins")
 
@@ -60,6 +82,8 @@ class PluginReport(Struct, kw_only=True):
     where: str | None = None
     """``file:line`` of the plugin's code that raised the error."""
     disabled: bool = False
+    options: list[OptionValue] = []
+    """Options that the plugin declares, with their current values; secrets are hidden."""
 
     @property
     def title(self) -> str:
@@ -82,11 +106,11 @@ class Plugins:
         self.reports: list[PluginReport] = []
         self.unmatched: list[str] = []
         """Names to disable that match no plugin."""
-        self.backends: Registry[BackendFactory] = Registry("backend")
-        self.tool_parsers = Registry("tool-call parser", validation.tool_parser)
-        self.reasoning_parsers = Registry("reasoning parser", validation.reasoning_parser)
-        self.grammars: Registry[GrammarFactory] = Registry("grammar backend")
-        self.placements: Registry[PlacementFactory] = Registry("placement")
+        self.backends: Registry[BackendFactory] = Registry("backend", bind=_bind_backend)
+        self.tool_parsers = Registry("tool-call parser", validation.tool_parser, _bind_parser)
+        self.reasoning_parsers = Registry("reasoning parser", validation.reasoning_parser, _bind_parser)
+        self.grammars: Registry[GrammarFactory] = Registry("grammar backend", bind=_bind_grammar)
+        self.placements: Registry[PlacementFactory] = Registry("placement", bind=_bind_placement)
         self.commands: Registry[Any] = Registry("command")
         self._named: dict[str, Registry[Any]] = {
             "fllm_backends": self.backends,
@@ -96,7 +120,14 @@ class Plugins:
             "fllm_grammars": self.grammars,
             "fllm_commands": self.commands,
         }
-        self._registered: dict[str, PluginReport] = {}
+        self.config = PluginConfig()
+        """With what they were loaded."""
+        self._options: list[PluginOptions] = []
+        """Of each plugin, in the order of the reports."""
+        self._unassigned: list[tuple[PluginOption, str]] = []
+        """Values that are given to no plugin, with a message each."""
+        self._registered: dict[str, tuple[PluginReport, PluginOptions]] = {}
+        """By name in pluggy."""
         self._owners: dict[int, PluginReport] = {}
         """Reports of the plugins of collectors, by the id of the collector."""
         self._manager = pluggy.PluginManager("fllm")
@@ -119,16 +150,21 @@ class Plugins:
         found: list[Collector] = []
         for plugin_name, collectors in results:
             found += collectors
-            self._owners |= {id(collector): self._registered[plugin_name] for collector in collectors}
+            report, _ = self._registered[plugin_name]
+            self._owners |= {id(collector): report for collector in collectors}
         return found
 
     def owner_of(self, collector: Collector) -> PluginReport | None:
         """Return the report of the plugin that a collector came from."""
         return self._owners.get(id(collector))
 
-    def routes(self, check: Callable[[Iterable[Any]], list[Any]]) -> Iterator[list[Any]]:
+    def routes(
+        self,
+        check: Callable[[Iterable[Any]], list[Any]],
+        context: RoutesContext = RoutesContext(),  # noqa: B008  (frozen)
+    ) -> Iterator[list[Any]]:
         """Yield the route handlers of each plugin. A plugin is skipped if its hook or ``check`` raises."""
-        return (handlers for _, handlers in self._call_each("fllm_routes", check))
+        return (handlers for _, handlers in self._call_each("fllm_routes", check, context=context))
 
     def registries(self) -> Iterable[Registry[Any]]:
         """Return the registries, one for each named hook."""
@@ -136,13 +172,63 @@ class Plugins:
 
     def load(self, candidate: Candidate) -> None:
         """Import, validate and register one plugin. An error is recorded in its report."""
-        report = _report(candidate)
-        self.reports.append(report)
+        report, options = self._add(candidate)
         started_at = time.perf_counter()
         # stdout is for output of commands, such as `plugins --json`
         with contained(report.record, base_exceptions=True), contextlib.redirect_stdout(sys.stderr):
-            self._register(candidate.load(), report)
+            self._register(candidate.load(), report, options)
         report.seconds = time.perf_counter() - started_at
+        options.error = report.error
+
+    def leave_out(self, candidate: Candidate) -> None:
+        """Record that a plugin is disabled. It is not imported."""
+        report, options = self._add(candidate)
+        report.disabled = options.disabled = True
+
+    def read_options(self, given: Iterable[PluginOption]) -> None:
+        """Set the options of all plugins, once they are loaded. `check_options` raises what is wrong."""
+        self._unassigned = list(assign(given, self._options))
+        for report, options in zip(self.reports, self._options, strict=True):
+            report.options = options.described()
+
+    def check_options(self, *, allow_missing: bool = False) -> None:
+        """Raise `ConfigErrors` if a value has no plugin or is invalid, or if a required one is missing."""
+        messages = [message for _, message in self._unassigned]
+        _raise(messages, self._options, allow_missing=allow_missing)
+
+    def check_engine_options(self) -> None:
+        """Raise the same in the process of an engine, for the plugins that it needs and has."""
+        _raise([], self._needed_by_engines())
+
+    def command_options(self, name: str) -> PluginOptions | None:
+        """Return the options of the plugin of a command, if it has any."""
+        chosen = self.commands.registration(name)
+        key = (chosen.plugin, chosen.distribution)
+        found = next(each for each in self._options if (each.plugin, each.distribution) == key)
+        return None if found.kind is None else found
+
+    def check_command_options(self, name: str) -> None:
+        """Raise the same for the plugin of a command. Other plugins may have values of a file."""
+        given = (message for option, message in self._unassigned if option.source == "command line")
+        _raise([*given], filter(None, [self.command_options(name)]))
+
+    def engine_config(self) -> PluginConfig:
+        """Return the configuration for the process of an engine.
+
+        It has the options of the plugins that offer backends or grammars, and no other secrets.
+        """
+        return replace(self.config, options=options_for(self._needed_by_engines()))
+
+    def _needed_by_engines(self) -> list[PluginOptions]:
+        return [
+            options
+            for report, options in zip(self.reports, self._options, strict=True)
+            if not set(report.hooks).isdisjoint(ENGINE_HOOKS)
+        ]
+
+    def secret_variables(self) -> Iterator[str]:
+        """Yield the names of the environment variables that set secret options."""
+        return secret_variables(self._options)
 
     def warn(self) -> None:
         """Log a line for each broken plugin, each name conflict, and each disabled name without a plugin."""
@@ -156,7 +242,14 @@ class Plugins:
         for name in self.unmatched:
             log.warning("--disable-plugin %s: there is no such plugin (found: %s)", name, names)
 
-    def _register(self, plugin: object, report: PluginReport) -> None:
+    def _add(self, candidate: Candidate) -> tuple[PluginReport, PluginOptions]:
+        report = _report(candidate)
+        options = PluginOptions(plugin=report.name, distribution=report.distribution)
+        self.reports.append(report)
+        self._options.append(options)
+        return report, options
+
+    def _register(self, plugin: object, report: PluginReport, options: PluginOptions) -> None:
         check_version(plugin)
         if (other := self._manager.get_name(plugin)) is not None:
             raise PluginError(f"it is loaded already, as {other}")
@@ -165,12 +258,15 @@ class Plugins:
             self._manager.register(plugin, name=name)
             report.hooks = sorted(caller.name for caller in self._manager.get_hookcallers(plugin) or [])
             check_hooks(plugin, report.hooks)
+            options.kind = declared_options(plugin)
             offered = {hook: self._entries(hook, plugin) for hook in self._named if hook in report.hooks}
         except BaseException:
             if self._manager.is_registered(plugin):
                 self._manager.unregister(plugin)
             raise
-        self._registered[name] = report
+        options.read()
+        report.options = options.described()
+        self._registered[name] = (report, options)
         for hook, entries in offered.items():
             registry = self._named[hook]
             report.offers[registry.kind] = [entry.name for entry in entries]
@@ -180,6 +276,7 @@ class Plugins:
                     plugin=report.name,
                     distribution=report.distribution,
                     on_error=report.record_run_time,
+                    options=partial(getattr, options, "value"),
                 )
 
     def _entries(self, hook: str, plugin: object) -> list[Entry]:
@@ -196,20 +293,23 @@ class Plugins:
         check: Callable[[Any], T],
         *,
         passing: tuple[type[Exception], ...] = (),
-        **arguments: object,
+        context: Struct,
     ) -> Iterator[tuple[str, T]]:
         """Yield each plugin's name and checked result. A plugin that raises is logged and skipped."""
         for call in self._calls(hook):
+            _, options = self._registered[call.plugin_name]
+            own = {"context": replace(context, options=options.value)}
             checked = None
             with contained(partial(self._hook_failed, hook, call.plugin_name), passing=passing):
-                result = call.function(*(arguments[name] for name in call.argnames))
+                result = call.function(*(own[name] for name in call.argnames))
                 checked = None if result is None else check(result)
             if checked is not None:
                 yield call.plugin_name, checked
 
     def _hook_failed(self, hook: str, plugin_name: str, error: BaseException) -> None:
         log.warning("%s of plugin %s failed: %s", hook, plugin_name, format_error(error))
-        self._registered[plugin_name].error = f"{hook} failed: {format_error(error)}"
+        report, _ = self._registered[plugin_name]
+        report.error = f"{hook} failed: {format_error(error)}"
 
     def _calls(self, hook: str) -> list[pluggy.HookImpl]:
         caller: pluggy.HookCaller = getattr(self._manager.hook, hook)
@@ -222,23 +322,57 @@ def load_plugins(config: PluginConfig = PluginConfig()) -> Plugins:  # noqa: B00
     A broken plugin never raises. Loading is fast: the module of a plugin names its parts and imports none.
     """
     plugins = Plugins()
+    plugins.config = config
     disabled = {normalize_name(name): name for name in config.disabled}
     matched: set[str] = set()
     for candidate in [*installed(), *map(from_file, dict.fromkeys(config.paths))]:
         if hit := candidate.names & disabled.keys():
             matched |= hit
-            plugins.reports.append(_report(candidate, disabled=True))
+            plugins.leave_out(candidate)
         else:
             plugins.load(candidate)
     plugins.unmatched = [name for key, name in disabled.items() if key not in matched]
+    plugins.read_options(config.options)
     return plugins
 
 
-def _report(candidate: Candidate, *, disabled: bool = False) -> PluginReport:
+def _report(candidate: Candidate) -> PluginReport:
     return PluginReport(
         name=candidate.name,
         distribution=candidate.distribution,
         version=candidate.version,
         source=candidate.source,
-        disabled=disabled,
     )
+
+
+def _raise(messages: list[str], plugins: Iterable[PluginOptions], *, allow_missing: bool = False) -> None:
+    """Raise `ConfigErrors` with these messages and the problems of the plugins, if there are any."""
+    problems = filter(None, (each.problem for each in plugins))
+    messages += [each.message for each in problems if not (each.is_missing and allow_missing)]
+    if messages:
+        raise ConfigErrors(messages)
+
+
+def _bind_backend(factory: BackendFactory, options: Any) -> BackendFactory:
+    def create(config: BackendConfig, context: BackendContext) -> Backend:
+        return factory(config, replace(context, options=options))
+
+    return create
+
+
+def _bind_parser(parser: L, options: Any) -> L:
+    return replace(parser, options=options)
+
+
+def _bind_grammar(factory: GrammarFactory, options: Any) -> GrammarFactory:
+    def create(context: GrammarContext) -> GrammarCompiler:
+        return factory(replace(context, options=options))
+
+    return create
+
+
+def _bind_placement(factory: PlacementFactory, options: Any) -> PlacementFactory:
+    def create(context: PlacementContext) -> Placement:
+        return factory(replace(context, plugin_options=options))
+
+    return create

@@ -56,17 +56,28 @@ class Registration(Struct, frozen=True):
     distribution: str
     on_error: Callable[[str], None] = lambda message: None  # noqa: ARG005
     """Receives a line about each error of the object at run time."""
+    options: Callable[[], Any] = lambda: None
+    """Returns the options of the plugin."""
+
+
+def _unbound(loaded: T, options: object) -> T:  # noqa: ARG001
+    return loaded
 
 
 class Registry(Generic[T]):
     """The entries of one kind, such as tool-call parsers; ``T`` is the type of what they load."""
 
     def __init__(
-        self, kind: str, validate: Callable[[Any, ReportError], T] = lambda target, _: target
+        self,
+        kind: str,
+        validate: Callable[[Any, ReportError], T] = lambda target, _: target,
+        bind: Callable[[T, Any], T] = _unbound,
     ) -> None:
         self.kind = kind
         self._validate = validate
         """Checks a loaded target and returns it in its typed form; raises `PluginError`."""
+        self._bind = bind
+        """Returns a loaded target that receives these options of its plugin in its context."""
         self._registrations: dict[str, list[Registration]] = {}
 
     def add(
@@ -76,9 +87,10 @@ class Registry(Generic[T]):
         plugin: str,
         distribution: str,
         on_error: Callable[[str], None] = lambda message: None,  # noqa: ARG005
+        options: Callable[[], Any] = lambda: None,
     ) -> None:
         """Register an entry. A name offered twice is a conflict, raised only when it is chosen."""
-        registration = Registration(entry, plugin, distribution, on_error)
+        registration = Registration(entry, plugin, distribution, on_error, options)
         self._registrations.setdefault(entry.name, []).append(registration)
 
     def names(self) -> list[str]:
@@ -95,11 +107,11 @@ class Registry(Generic[T]):
 
     def entry(self, name: str) -> Entry:
         """Return the entry of a name. Raise `UnknownName`, with a suggestion, or `NameConflict`."""
-        return self._chosen(name).entry
+        return self.registration(name).entry
 
     def load(self, name: str) -> T:
         """Import the target of a name, check it and return it. Raise `PluginError` if that fails."""
-        chosen = self._chosen(name)
+        chosen = self.registration(name)
         module, _, attribute = chosen.entry.target.partition(":")
         title = self._title(chosen)
         with mapped(
@@ -109,11 +121,14 @@ class Registry(Generic[T]):
         if not callable(found):
             raise PluginError(f"{title} is a {type(found).__name__}, which can't be called")
         try:
-            return self._validate(found, partial(_report, title, chosen))
+            loaded = self._validate(found, partial(_report, title, chosen))
         except PluginError as error:
             raise PluginError(f"{title}: {error.message}") from error
+        options = chosen.options()
+        return loaded if options is None else self._bind(loaded, options)
 
-    def _chosen(self, name: str) -> Registration:
+    def registration(self, name: str) -> Registration:
+        """Return the entry of a name, with its plugin. Raise the same errors as `entry`."""
         rivals = self._registrations.get(name)
         if not rivals:
             raise UnknownName(self._unknown(name))

@@ -22,7 +22,7 @@ from fllm.interfaces import (
     ParserFactory,
 )
 from fllm.plugins import hooks
-from fllm.plugins.backend_options import options_of
+from fllm.plugins.options import options_of
 from fllm.plugins.parser_detection import AUTO, NO_PARSER, ParserEntry
 from fllm.plugins.registry import BackendEntry, Entry, PlacementEntry, ReportError
 from fllm.structured_output.tool_format import ToolFormat

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from msgspec import Struct
 
@@ -41,6 +41,8 @@ class GrammarContext(Struct, frozen=True, kw_only=True):
     encode: Callable[[str], list[int]] | None = None
     """Function that returns the token ids that the model's tokenizer gives a text, without a beginning or end
     of sequence, if the tokenizer is known. Any thread may call it."""
+    options: Any = None
+    """Options of the plugin: a value of its ``FLLM_OPTIONS``, or ``None`` if it declares none."""
 
 
 class GrammarMatcher(Protocol):

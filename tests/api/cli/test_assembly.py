@@ -15,9 +15,9 @@ from fllm.engine_host import EngineHost
 from fllm.testing.echo import ECHO_PLUGIN, echo_model
 from fllm_api.app import create_models_app
 from fllm_api.cli.assembly import create_registry, create_server_state
+from fllm_api.cli.loaded_plugins import plugin_config, plugins_of
 from fllm_api.cli.model_list import settings_of_models
 from fllm_api.cli.model_loader import COLLECT_DELAY, SettingsLoader
-from fllm_api.cli.param_types import plugin_config, plugins_of
 from fllm_api.cli.serve import serve
 from fllm_api.model_registry import ModelRegistry
 

@@ -9,7 +9,7 @@ import pytest
 import rich_click as click
 
 from fllm.errors import ConfigError
-from fllm_api.cli.param_types import plugin_config, plugins_of
+from fllm_api.cli.loaded_plugins import plugin_config, plugins_of
 from fllm_api.cli.serve import serve
 from fllm_api.cli.settings import Settings, settings_from_options
 

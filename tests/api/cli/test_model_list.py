@@ -10,9 +10,9 @@ from fllm import ConfigError
 from fllm.config import Device
 from fllm.errors import ConfigErrors, UserError
 from fllm.model.source import DEFAULT_NAME
+from fllm_api.cli.loaded_plugins import plugin_config, plugins_of
 from fllm_api.cli.model_list import settings_of_models
 from fllm_api.cli.model_size import ENGINE_BYTES, estimate_memory
-from fllm_api.cli.param_types import plugin_config, plugins_of
 from fllm_api.cli.serve import check_files, serve
 from fllm_api.cli.settings import Settings
 

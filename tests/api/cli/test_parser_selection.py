@@ -17,7 +17,7 @@ from fllm.chat import ChatTemplate
 from fllm.config import PluginConfig
 from fllm.plugins.loader import load_plugins
 from fllm.testing import plugins_with
-from fllm_api.cli.param_types import plugin_config, plugins_of
+from fllm_api.cli.loaded_plugins import plugin_config, plugins_of
 from fllm_api.cli.parser_selection import (
     load_possible_parsers,
     resolve_auto_parsers,

@@ -17,7 +17,7 @@ from fllm import BackendConfig, BackendEntry, ConfigError, Device, Entry, Metric
 from fllm.config import Autoscaling, EngineNetwork, Speculation
 from fllm.model.source import DEFAULT_NAME
 from fllm.plugins.registry import Registry
-from fllm_api.cli.param_types import plugin_config, plugins_of
+from fllm_api.cli.loaded_plugins import plugin_config, plugins_of
 from fllm_api.cli.serve import serve
 from fllm_api.cli.settings import Settings, check_engine_network, choose_backend, settings_from_options
 from fllm_api.config import RateLimits, ServerConfig
@@ -235,7 +235,7 @@ def test_the_file_holds_lists_and_tables_where_the_command_line_repeats(tmp_path
 
 
 def test_options_that_the_backend_declares_are_checked_before_it_is_imported() -> None:
-    with pytest.raises(ConfigError, match=r"'thread': there is no such option; did you mean 'threads'\?"):
+    with pytest.raises(ConfigError, match=r"thread: there is no such option; did you mean 'threads'\?"):
         settings("--backend-option", "thread=2")
     with pytest.raises(ConfigError, match="threads='two': invalid value; expected integer, at least 1"):
         settings("--backend-option", "threads=two")
@@ -264,7 +264,7 @@ def test_the_address_of_a_ray_cluster_is_an_option_of_its_placement() -> None:
         settings("--ray-address", "auto")
     with pytest.raises(ConfigError, match="leave one out"):
         settings("--placement", "ray", "--ray-address", "auto", "--placement-option", "address=head:6379")
-    with pytest.raises(ConfigError, match="'num_cpus': there is no such option"):
+    with pytest.raises(ConfigError, match="num_cpus: there is no such option"):
         settings("--placement-option", "num_cpus=2")
     with pytest.raises(
         ConfigError, match=r"address='ray://head:1': invalid value; expected text \(HOST:PORT"
@@ -424,7 +424,7 @@ class TestPlacement:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (("--placement-option", "nod=b"), "'nod': there is no such option; did you mean 'node'"),
+            (("--placement-option", "nod=b"), "nod: there is no such option; did you mean 'node'"),
             (("--no-engine-process",), "does not run in a process of its own"),
             (
                 ("--backend", "openai", "--backend-option", "url=http://a"),

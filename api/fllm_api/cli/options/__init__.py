@@ -6,7 +6,7 @@ An option with the name of a field of a configuration Struct sets that field.
 from fllm_api.cli.options.chat import CHAT_OPTIONS
 from fllm_api.cli.options.engine import ENGINE_OPTIONS, NO_GRAMMAR
 from fllm_api.cli.options.model import LORA_OPTIONS, MODEL_OPTIONS
-from fllm_api.cli.options.plugin import PLUGIN_OPTIONS
+from fllm_api.cli.options.plugin import PLUGIN_COMMAND_OPTIONS, PLUGIN_OPTION, PLUGIN_OPTIONS, PLUGINS_CONFIG
 from fllm_api.cli.options.serve import CONTEXT_SETTINGS, SERVE_PARAMS
 from fllm_api.cli.options.values import SECONDS
 
@@ -17,6 +17,9 @@ __all__ = [
     "LORA_OPTIONS",
     "MODEL_OPTIONS",
     "NO_GRAMMAR",
+    "PLUGINS_CONFIG",
+    "PLUGIN_COMMAND_OPTIONS",
+    "PLUGIN_OPTION",
     "PLUGIN_OPTIONS",
     "SECONDS",
     "SERVE_PARAMS",

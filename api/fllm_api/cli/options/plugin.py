@@ -6,12 +6,24 @@ from functools import partial
 
 import rich_click as click
 
-from fllm_api.cli.config_file import read_config
+from fllm_api.cli.config_file import read_config, read_plugins_config
+from fllm_api.cli.loaded_plugins import keep_plugin_options
 from fllm_api.cli.options.values import FILE
-from fllm_api.cli.param_types import NonEmptyText
+from fllm_api.cli.param_types import NonEmptyText, PluginOptionText
 
 _config = partial(click.RichOption, panel="Plugins and configuration")
 
+PLUGIN_OPTION = _config(
+    ["--plugin-option"],
+    type=PluginOptionText(),
+    multiple=True,
+    default=(),
+    is_eager=True,
+    expose_value=False,
+    allow_from_autoenv=False,  # FURIOSA_LLM_PLUGIN_<NAME>_<KEY> sets one
+    callback=keep_plugin_options,
+    help="Option of a plugin; `furiosa-llm plugins show NAME` lists them.",
+)
 PLUGIN_OPTIONS = [
     _config(
         ["--plugin"],
@@ -30,5 +42,17 @@ PLUGIN_OPTIONS = [
         envvar=["FURIOSA_LLM_DISABLE_PLUGIN", "FLLM_DISABLE_PLUGINS"],
         help="Name of a plugin or distribution to disable.",
     ),
+    PLUGIN_OPTION,
 ]
 CONFIG = _config(["--config"], type=FILE, is_eager=True, callback=read_config, help="TOML file with options.")
+PLUGINS_CONFIG = _config(
+    ["--config"],
+    type=FILE,
+    is_eager=True,
+    expose_value=False,
+    envvar="FURIOSA_LLM_CONFIG",
+    callback=read_plugins_config,
+    help="TOML file with options of plugins; other options are ignored.",
+)
+PLUGIN_COMMAND_OPTIONS = [PLUGINS_CONFIG, *PLUGIN_OPTIONS]
+"""Options of commands that load plugins and serve nothing."""

@@ -15,8 +15,9 @@ import rich_click as click
 from fllm.errors import ConfigError
 from fllm.model.source import locate
 from fllm_api.build_info import DISTRIBUTION
-from fllm_api.cli.options import CONTEXT_SETTINGS, PLUGIN_OPTIONS
-from fllm_api.cli.param_types import KeyValue, plugins_of
+from fllm_api.cli.loaded_plugins import plugin_config, plugins_of
+from fllm_api.cli.options import CONTEXT_SETTINGS, PLUGIN_COMMAND_OPTIONS
+from fllm_api.cli.param_types import KeyValue
 from fllm_api.cli.plugins.group import JSON
 from fllm_api.cli.plugins.targets import resolve_targets
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 COLORS = {"passed": "green", "failed": "bold red", "skipped": "yellow"}
 
 
-@click.command("check", params=[JSON, *PLUGIN_OPTIONS], context_settings=CONTEXT_SETTINGS)
+@click.command("check", params=[JSON, *PLUGIN_COMMAND_OPTIONS], context_settings=CONTEXT_SETTINGS)
 @click.argument("path_or_name")
 @click.option("--model", help="Model to start backends with; for chat templates, its directory.")
 @click.option(
@@ -74,6 +75,7 @@ def _run_checks(ctx: click.Context, path_or_name: str, options: dict[str, Any]) 
         max_model_len=options["max_model_len"],
         options=dict(options["backend_option"]),
         placement_options=dict(options["placement_option"]),
+        plugin_options=plugin_config(ctx).options,
     )
     for target in targets:
         yield from check_plugin(target, check_options)

@@ -14,7 +14,7 @@ from litestar import Router
 from msgspec import Struct
 from msgspec.structs import replace
 
-from fllm.config import BackendConfig, MetricsConfig
+from fllm.config import BackendConfig, MetricsConfig, PluginOption
 from fllm.containment import contained
 from fllm.errors import PluginError, UserError
 from fllm.interfaces import Backend, BackendContext, Collector, MetricsContext, ParserContext, TemplateContext
@@ -51,6 +51,8 @@ class CheckOptions(Struct, frozen=True, kw_only=True):
     """Values of ``--backend-option``."""
     placement_options: dict[str, str] = {}
     """Values of ``--placement-option``."""
+    plugin_options: tuple[PluginOption, ...] = ()
+    """Values of options of plugins."""
 
 
 def check_plugin(target: Target, options: CheckOptions) -> Iterator[PartResult]:
@@ -59,6 +61,7 @@ def check_plugin(target: Target, options: CheckOptions) -> Iterator[PartResult]:
     candidate = replace(target.candidate, load=cache(target.candidate.load))
     plugins = Plugins()
     plugins.load(candidate)
+    plugins.read_options(options.plugin_options)
     for part, results in _parts(plugins, candidate.load, target.entry, options):
         for each in results:
             yield PartResult(each.check, each.outcome, each.reason, plugin=candidate.name, part=part)

@@ -10,9 +10,9 @@ from typing import Any
 from msgspec import Struct
 
 from fllm.errors import UnknownName
-from fllm.plugins.backend_options import Option, options_of
 from fllm.plugins.discovery import normalize_name
 from fllm.plugins.loader import PluginReport, Plugins
+from fllm.plugins.options import Option, options_of
 from fllm.plugins.registry import BackendEntry, Entry, PlacementEntry, Registration, conflict_message
 from fllm_api.cli.plugins.listing import load_status
 

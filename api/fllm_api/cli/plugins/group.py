@@ -8,8 +8,8 @@ import rich_click as click
 
 from fllm.plugins.registry import Entry
 from fllm_api.cli.commands import lazy_commands
-from fllm_api.cli.options import CONTEXT_SETTINGS, PLUGIN_OPTIONS
-from fllm_api.cli.param_types import plugins_of
+from fllm_api.cli.loaded_plugins import plugins_of
+from fllm_api.cli.options import CONTEXT_SETTINGS, PLUGIN_COMMAND_OPTIONS
 from fllm_api.cli.plugins.listing import print_plugins
 
 JSON = click.RichOption(["--json", "as_json"], is_flag=True, help="Print JSON.")
@@ -25,7 +25,7 @@ SUBCOMMANDS = (
 
 @click.group(
     "plugins",
-    params=[JSON, *PLUGIN_OPTIONS],
+    params=[JSON, *PLUGIN_COMMAND_OPTIONS],
     context_settings=CONTEXT_SETTINGS,
     invoke_without_command=True,
 )
@@ -33,7 +33,9 @@ SUBCOMMANDS = (
 def plugins(ctx: click.RichContext, /, as_json: bool, **_: Any) -> None:
     """List the plugins with their distribution, entries and load status."""
     if ctx.invoked_subcommand is None:
-        print_plugins(plugins_of(ctx), as_json=as_json)
+        loaded = plugins_of(ctx)
+        loaded.check_options(allow_missing=True)
+        print_plugins(loaded, as_json=as_json)
     elif as_json:
         raise click.UsageError(f"put --json after {ctx.invoked_subcommand!r}")
 

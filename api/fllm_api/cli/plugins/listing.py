@@ -64,6 +64,8 @@ def _offers(report: PluginReport) -> Iterator[str]:
     hooks = [hook for hook in report.hooks if hook in UNNAMED_HOOKS]
     if hooks:
         yield f"hooks: {', '.join(hooks)}"
+    if report.options:
+        yield f"options: {', '.join(option.name for option in report.options)}"
 
 
 def load_status(report: PluginReport) -> str:

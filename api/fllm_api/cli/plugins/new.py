@@ -13,8 +13,8 @@ from jinja2 import Environment, StrictUndefined
 
 from fllm.errors import ConfigError
 from fllm_api.build_info import DISTRIBUTION
+from fllm_api.cli.loaded_plugins import plugins_of
 from fllm_api.cli.options import CONTEXT_SETTINGS, PLUGIN_OPTIONS
-from fllm_api.cli.param_types import plugins_of
 from fllm_api.cli.plugins.naming import PluginNames, derive_names
 from fllm_api.cli.plugins.plugin_kinds import KINDS, PluginKind
 

@@ -14,12 +14,12 @@ from fllm.interfaces import Parser, ParserContext
 from fllm.plugins.registry import Registry
 from fllm.requests.chat import ChatTool
 from fllm.values import Tool
-from fllm_api.cli.options import CONTEXT_SETTINGS, PLUGIN_OPTIONS
-from fllm_api.cli.param_types import plugins_of
+from fllm_api.cli.loaded_plugins import plugins_of
+from fllm_api.cli.options import CONTEXT_SETTINGS, PLUGIN_COMMAND_OPTIONS
 from fllm_api.intake.tools import to_tools
 
 
-@click.command("parse", params=[*PLUGIN_OPTIONS], context_settings=CONTEXT_SETTINGS)
+@click.command("parse", params=[*PLUGIN_COMMAND_OPTIONS], context_settings=CONTEXT_SETTINGS)
 @click.argument("name")
 @click.argument("file", type=click.File("rb"), default="-")
 @click.option("--reasoning-parser", metavar="NAME", help="Reasoning parser that reads the text first.")
@@ -40,6 +40,7 @@ def parse(
     default. The parser `raw` of the server shows such answers.
     """
     plugins = plugins_of(ctx)
+    plugins.check_options(allow_missing=True)
     context = ParserContext(tools=_read_tools(tools))
     stages: list[Parser] = []
     if reasoning_parser:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import rich_click as click
 
-from fllm.plugins.backend_options import Option
-from fllm_api.cli.options import CONTEXT_SETTINGS, PLUGIN_OPTIONS
-from fllm_api.cli.param_types import plugins_of
+from fllm.plugins.options import Option
+from fllm.plugins.plugin_options import NOT_GIVEN, OptionValue
+from fllm_api.cli.loaded_plugins import plugins_of
+from fllm_api.cli.options import CONTEXT_SETTINGS, PLUGIN_COMMAND_OPTIONS
 from fllm_api.cli.plugins.description import Offer, PluginDescription, describe
 from fllm_api.cli.plugins.group import JSON
 
@@ -18,12 +19,14 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-@click.command("show", params=[JSON, *PLUGIN_OPTIONS], context_settings=CONTEXT_SETTINGS)
+@click.command("show", params=[JSON, *PLUGIN_COMMAND_OPTIONS], context_settings=CONTEXT_SETTINGS)
 @click.argument("name")
 @click.pass_context
 def show(ctx: click.RichContext, /, name: str, as_json: bool, **_: Any) -> None:
     """Show the details of NAME: a plugin, a distribution, or an entry such as a parser."""
-    descriptions = list(describe(plugins_of(ctx), name))
+    plugins = plugins_of(ctx)
+    plugins.check_options(allow_missing=True)
+    descriptions = list(describe(plugins, name))
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(descriptions, enc_hook=str)))
     else:
@@ -38,6 +41,8 @@ def _print(descriptions: Iterable[PluginDescription]) -> None:
         if index:
             console.rule()
         console.print(_grid(_plugin_rows(each)))
+        if each.plugin.options:
+            console.print(_value_table(each.plugin.options))
         for offer in each.offers:
             console.print()
             console.print(f"[bold]{offer.kind} {offer.name}[/bold]")
@@ -82,12 +87,33 @@ def _grid(pairs: Iterable[tuple[str, str]]) -> Table:
     return grid
 
 
+def _value_table(options: Iterable[OptionValue]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("--plugin-option", "type", "default", "value", "from", "meaning")
+    for option in options:
+        is_missing = option.required and option.source == NOT_GIVEN
+        shown = ("", "") if is_missing else (_as_text(option.value), option.source)
+        table.add_row(*map(Text, (option.name, option.type, _default(option), *shown, option.summary)))
+    return table
+
+
 def _option_table(flag: str, options: Iterable[Option]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
     table = Table(flag, "type", "default", "meaning")
     for option in options:
-        default = "required" if option.required else "" if option.default is None else str(option.default)
-        table.add_row(*map(Text, (option.name, option.type, default, option.summary)))
+        table.add_row(*map(Text, (option.name, option.type, _default(option), option.summary)))
     return table
+
+
+def _default(option: Option) -> str:
+    return "required" if option.required else _as_text(option.default)
+
+
+def _as_text(value: object) -> str:
+    return (
+        "" if value is None else value if isinstance(value, str) else str(msgspec.json.encode(value), "utf-8")
+    )

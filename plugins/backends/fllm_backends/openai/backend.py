@@ -22,7 +22,7 @@ from fllm import (
     RequestError,
 )
 from fllm.errors import ContextTooLong
-from fllm.plugins.backend_options import backend_options
+from fllm.plugins.options import backend_options
 from fllm_backends.checkpoints.model_description import ModelDescription, read_model_description
 from fllm_backends.openai.capability_probe import context_length, probe_upstream, served_model
 from fllm_backends.openai.client import Client

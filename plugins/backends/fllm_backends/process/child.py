@@ -152,6 +152,7 @@ class EngineServer:
     async def _start(self, message: messages.Start) -> None:
         configure(message.log_level, message.log_format, force=True)
         plugins = load_plugins(message.plugins)
+        plugins.check_engine_options()
         factory = plugins.backends.load(message.backend)
         loop = asyncio.get_running_loop()
 

@@ -27,7 +27,7 @@ from fllm import (
 )
 from fllm.errors import ContextTooLong
 from fllm.model import locate
-from fllm.plugins.backend_options import backend_options
+from fllm.plugins.options import backend_options
 from fllm_backends.checkpoints.model_description import ModelDescription, read_model_description
 from fllm_backends.rngd.options import RngdOptions
 from fllm_backends.rngd.translation import OutputTranslator, device_names, sampling_arguments

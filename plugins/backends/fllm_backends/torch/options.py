@@ -10,7 +10,7 @@ from fllm.byte_sizes import parse_size
 from fllm.config import BackendConfig, Device, LoadFormat, ModelImpl
 from fllm.errors import ConfigError
 from fllm.model import ModelSource, locate
-from fllm.plugins.backend_options import backend_options
+from fllm.plugins.options import backend_options
 from fllm_backends.checkpoints.quantized.config import READABLE, normalized_method
 from fllm_backends.torch.quantized.serving import SERVED
 

@@ -9,7 +9,7 @@ import pytest
 from msgspec import Meta, Struct
 
 from fllm import ConfigError, backend_options
-from fllm.plugins.backend_options import Option, options_of
+from fllm.plugins.options import Option, options_of
 
 
 class AcmeOptions(Struct, frozen=True, kw_only=True):
@@ -39,7 +39,7 @@ def test_what_is_not_given_has_its_default() -> None:
     {
         "a name that is nearly right": (
             {"url": "u", "core": "2"},
-            "--backend-option 'core': there is no such option; did you mean 'cores'? "
+            "--backend-option core: there is no such option; did you mean 'cores'? "
             "(options: url, cores, share, mode, loud)",
         ),
         "a value out of bounds": (
