@@ -48,6 +48,7 @@ from fllm.constraints import AnyOf, ConstString, Regex
 from fllm.pipeline.request_tracker import RequestTracker
 from fllm.plugins import hooks
 from fllm.plugins.loader import Plugins, load_plugins
+from fllm.plugins.plugin_options import option_tables
 from fllm.testing import PlacementContract, ReasoningParserContract, ToolParserContract, parse
 
 DIRECTORY = DOCS / "hooks"
@@ -56,7 +57,7 @@ PAGES = {file.stem: file.read_text() for file in sorted(DIRECTORY.glob("fllm_*.m
 HOOKS = {name: inspect.signature(hook) for name, hook in vars(hooks).items() if name.startswith("fllm_")}
 EXAMPLES = {
     file: (name, f"# {file}\n{code}")
-    for name, page in PAGES.items()
+    for name, page in (*PAGES.items(), ("fllm_routes", INDEX))
     for file, code in re.findall(r"^```python\n# (\w+\.py)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
 }
 
@@ -254,6 +255,13 @@ def test_the_collector_counts_slow_requests(load: Load, caplog: pytest.LogCaptur
             RequestTracker(f"of {seconds} s", [collector], clock=lambda times=times: next(times)).finish()
     assert getattr(collector, "count", None) == 1
     assert [record.getMessage() for record in caplog.records] == ["of 11.0 s took 11.0 s for 0 tokens"]
+
+
+def test_the_options_of_a_plugin_are_typed(load: Load) -> None:
+    plugins = load("motd.py")
+    plugins.read_options(option_tables({"motd": {"text": "hello", "repeat": 2}}))
+    response = ask(a_server(plugins=plugins), "GET", "/motd")
+    assert response.json() == ["hello", "hello"]
 
 
 def test_the_route_is_mounted_next_to_the_built_in_ones(load: Load) -> None:

@@ -71,10 +71,12 @@ def statsd() -> Iterator[socket.socket]:
 def server(python: Path, statsd: socket.socket) -> Iterator[Server]:
     """Run the embedded model on the NumPy device, with all other examples loaded."""
     parsers = ("--reasoning-parser", "apriel", "--tool-call-parser", "functionary_v3_1")
-    to = {"STATSD_HOST": "127.0.0.1", "STATSD_PORT": str(statsd.getsockname()[1])}
+    to = ("--plugin-option", "statsd.host=127.0.0.1")
+    port = {"FURIOSA_LLM_PLUGIN_STATSD_PORT": str(statsd.getsockname()[1])}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "executable", str(python))
-        with serving("--devices", "numpy", "--max-model-len", "512", *parsers, **to, **ONE_THREAD) as server:
+        options = ("--devices", "numpy", "--max-model-len", "512", *parsers, *to)
+        with serving(*options, **port, **ONE_THREAD) as server:
             yield server
 
 

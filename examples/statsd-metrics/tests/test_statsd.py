@@ -10,10 +10,10 @@ from typing import ClassVar, cast
 import pytest
 from fllm_statsd import plugin
 from fllm_statsd.collector import StatsdCollector
+from fllm_statsd.options import StatsdOptions
 from fllm_statsd.sender import MAX_DATAGRAM_BYTES, Sender
-from fllm_statsd.settings import Settings, read_settings
 
-from fllm import ConfigError, EngineStats, RequestRecord
+from fllm import EngineStats, MetricsContext, RequestRecord, UserError
 from fllm.testing import CollectorContract, plugins_with
 
 DONE = {
@@ -44,7 +44,7 @@ class TestCollector(CollectorContract):
 
     @classmethod
     def collector(cls) -> StatsdCollector:
-        cls.created.append(StatsdCollector(Settings(host="127.0.0.1"), "m"))
+        cls.created.append(StatsdCollector(StatsdOptions(host="127.0.0.1"), "m"))
         return cls.created[-1]
 
     @classmethod
@@ -53,8 +53,8 @@ class TestCollector(CollectorContract):
             collector.close()
 
 
-def settings_of(statsd: socket.socket) -> Settings:
-    return Settings(host="127.0.0.1", port=statsd.getsockname()[1], prefix="llm.eu")
+def options_of(statsd: socket.socket) -> StatsdOptions:
+    return StatsdOptions(host="127.0.0.1", port=statsd.getsockname()[1], prefix="llm.eu")
 
 
 def a_request(**fields: object) -> RequestRecord:
@@ -67,7 +67,7 @@ def lines(statsd: socket.socket) -> list[str]:
 
 
 def test_a_request_becomes_one_datagram_at_the_next_interval(statsd: socket.socket) -> None:
-    collector = StatsdCollector(settings_of(statsd), "org/model-1.5")
+    collector = StatsdCollector(options_of(statsd), "org/model-1.5")
     request = a_request()
     collector.on_request_start(request)
     collector.on_first_token(request)
@@ -91,7 +91,7 @@ def test_a_request_becomes_one_datagram_at_the_next_interval(statsd: socket.sock
 
 
 def test_a_failure_is_counted_and_an_unavailable_engine_has_no_gauges(statsd: socket.socket) -> None:
-    collector = StatsdCollector(settings_of(statsd), "m")
+    collector = StatsdCollector(options_of(statsd), "m")
     collector.on_request_end(a_request(first_token_at=None, error="the engine died"))
     collector.on_interval(None)
     assert lines(statsd) == ["llm.eu.m.duration:2000.000|ms", "llm.eu.m.errors:1|c"]
@@ -99,7 +99,7 @@ def test_a_failure_is_counted_and_an_unavailable_engine_has_no_gauges(statsd: so
 
 
 def test_no_datagram_is_longer_than_a_packet_and_no_line_is_lost(statsd: socket.socket) -> None:
-    collector = StatsdCollector(settings_of(statsd), "m")
+    collector = StatsdCollector(options_of(statsd), "m")
     collector.on_progress(a_request(), [0.001] * 200, 200)
     collector.close()
     found: list[str] = []
@@ -122,13 +122,23 @@ def test_a_missing_server_is_logged_once(caplog: pytest.LogCaptureFixture) -> No
     assert [record.getMessage()[:17] for record in caplog.records] == ["metrics are lost:"]
 
 
-def test_settings_come_from_the_environment() -> None:
-    assert read_settings({}) == Settings(host="localhost", port=8125, prefix="fllm")
-    environment = {"STATSD_HOST": "graphite", "STATSD_PORT": "9125", "STATSD_PREFIX": "llm.eu"}
-    assert read_settings(environment) == Settings(host="graphite", port=9125, prefix="llm.eu")
-    with pytest.raises(ConfigError, match="STATSD_PORT='no'"):
-        read_settings({"STATSD_PORT": "no"})
-
-
 def test_the_plugin_loads() -> None:
     assert plugins_with(plugin, installed=False).reports[-1].hooks == ["fllm_collectors"]
+
+
+def test_its_options_have_defaults() -> None:
+    assert StatsdOptions() == StatsdOptions(host="localhost", port=8125, prefix="fllm")
+
+
+def test_the_collector_has_the_options(statsd: socket.socket) -> None:
+    given = {"fllm_statsd.plugin": {"host": "127.0.0.1", "port": statsd.getsockname()[1], "prefix": "llm.eu"}}
+    plugins = plugins_with(plugin, installed=False, options=given)
+    [collector] = plugins.collectors(MetricsContext(model_name="m", max_model_len=4096))
+    collector.on_request_end(a_request(first_token_at=None))
+    collector.on_interval(None)
+    assert lines(statsd) == ["llm.eu.m.duration:2000.000|ms"]
+
+
+def test_a_port_that_is_none_is_refused() -> None:
+    with pytest.raises(UserError, match=r"port=0: invalid value; expected integer, at least 1"):
+        plugins_with(plugin, installed=False, options={"fllm_statsd.plugin": {"port": 0}})

@@ -86,3 +86,38 @@ def test_options_are_described_in_their_order() -> None:
         Option("mode", "exact | fast", "fast", False, ""),
         Option("loud", "true or false", False, False, ""),
     ]
+
+
+class NestedOptions(Struct, frozen=True, kw_only=True):
+    name: str
+    limits: AcmeOptions | None = None
+    rates: dict[str, float] = {}
+    ports: list[Annotated[int, Meta(ge=1)]] = []
+    password: Annotated[str, Meta(extra={"secret": True})] | None = None
+    logins: list[Annotated[str, Meta(extra={"secret": True})]] = []
+
+
+def test_lists_and_tables_are_json_where_a_value_is_text() -> None:
+    given = {"name": "[x", "ports": "[1, 2]", "rates": '{"a": 0.5}', "limits": '{"url": "u"}'}
+    wanted = NestedOptions(name="[x", ports=[1, 2], rates={"a": 0.5}, limits=AcmeOptions(url="u"))
+    assert backend_options(given, NestedOptions) == wanted
+    with pytest.raises(
+        ConfigError, match=r"ports='\[1': invalid value; expected list of integer, at least 1, as"
+    ):
+        backend_options({"name": "a", "ports": "[1"}, NestedOptions)
+    with pytest.raises(
+        ConfigError, match=r"limits=.*; expected table, as JSON; Object missing required field"
+    ):
+        backend_options({"name": "a", "limits": "{}"}, NestedOptions)
+
+
+def test_a_field_with_a_secret_inside_is_secret() -> None:
+    found = {option.name: (option.type, option.secret) for option in options_of(NestedOptions)}
+    assert found == {
+        "name": ("text", False),
+        "limits": ("table", False),
+        "rates": ("table", False),
+        "ports": ("list of integer, at least 1", False),
+        "password": ("text", True),
+        "logins": ("list of text", True),
+    }

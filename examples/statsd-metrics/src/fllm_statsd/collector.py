@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 
 from fllm import Collector, EngineStats, RequestRecord
+from fllm_statsd.options import StatsdOptions
 from fllm_statsd.sender import Sender
-from fllm_statsd.settings import Settings
 
 _SEPARATOR = re.compile(r"[^A-Za-z0-9_-]+")
 
@@ -15,10 +15,10 @@ _SEPARATOR = re.compile(r"[^A-Za-z0-9_-]+")
 class StatsdCollector(Collector):
     """Sends datagrams when they are full, and once per second."""
 
-    def __init__(self, settings: Settings, model_name: str) -> None:
+    def __init__(self, options: StatsdOptions, model_name: str) -> None:
         model = _SEPARATOR.sub("_", model_name)
-        path = f"{settings.prefix}.{model}" if settings.prefix else model
-        self._sender = Sender(settings.host, settings.port, path)
+        path = f"{options.prefix}.{model}" if options.prefix else model
+        self._sender = Sender(options.host, options.port, path)
 
     def on_request_start(self, request: RequestRecord) -> None:  # noqa: ARG002
         """Count the request."""

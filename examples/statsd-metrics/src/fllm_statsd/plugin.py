@@ -1,20 +1,21 @@
-"""The plugin's hooks: one collector, created from environment variables after the model has loaded."""
+"""The plugin's options and hooks: one collector, created after the model has loaded."""
 
 from __future__ import annotations
 
 import atexit
-import os
 from collections.abc import Iterable
 
 from fllm import Collector, MetricsContext, hookimpl
+from fllm_statsd.options import StatsdOptions
+
+FLLM_OPTIONS = StatsdOptions
 
 
 @hookimpl
 def fllm_collectors(context: MetricsContext) -> Iterable[Collector]:
-    """Yield the collector. Raise an error for an invalid address: the server warns and runs without it."""
+    """Yield the collector. Raise an error for an unknown host: the server warns and runs without it."""
     from fllm_statsd.collector import StatsdCollector
-    from fllm_statsd.settings import read_settings
 
-    collector = StatsdCollector(read_settings(os.environ), context.model_name)
+    collector = StatsdCollector(context.options, context.model_name)
     atexit.register(collector.close)
     yield collector

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import uvloop
 from msgspec.structs import replace
+from support.paths import SUPPORT
 
 from fllm import (
     BackendConfig,
@@ -33,6 +34,8 @@ from fllm import (
     UserError,
 )
 from fllm.errors import ContextTooLong
+from fllm.plugins.loader import load_plugins
+from fllm.plugins.plugin_options import option_tables
 from fllm.values import merge_outputs
 from fllm_backends.process import backend as backend_module
 from fllm_backends.process import child_process as engine_module
@@ -509,3 +512,22 @@ def assert_no_child_is_left() -> None:
         for pid, command in commands.items()
         if not command or CHILD_MODULE.encode() in command or PROCESS_TITLE.encode() in command
     ]
+
+
+def test_options_of_a_plugin_reach_the_engine() -> None:
+    plugin = str(SUPPORT / "options_plugin.py")
+    given = {"options_plugin": {"name": "there", "retry": {"attempts": 5}, "token": "s"}}
+    config = PluginConfig(paths=(plugin,), options=tuple(option_tables(given)))
+    plugins = load_plugins(config)
+
+    async def card() -> ModelCard:
+        backend = process_backend(
+            BackendConfig(model="none", chain=("shown",)), BackendContext(plugins=plugins.engine_config())
+        )
+        try:
+            return await backend.start()
+        finally:
+            await backend.stop()
+
+    options = asyncio.run(card()).runtime["options"]
+    assert options == {"name": "there", "port": 8125, "token": "s", "tags": [], "retry": {"attempts": 5}}
