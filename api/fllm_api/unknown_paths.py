@@ -6,15 +6,20 @@ CHAT = "/v1/chat/completions"
 ENDPOINTS = (CHAT, "/v1/completions", "/v1/models")
 """Paths that clients find with a base URL that lacks ``/v1``, or has it twice."""
 
+OLLAMA = tuple(
+    f"/api/{name}" for name in ("chat", "generate", "embed", "embeddings", "tags", "show", "ps", "version")
+)
+"""What the plugin ollama offers of Ollama's API."""
+
 OTHER_APIS = {
-    "/responses": f"the Responses API is not offered; use {CHAT}",
-    "/messages": f"Anthropic's Messages API is not offered; use {CHAT}",
+    "/responses": "/v1/responses is an endpoint of the plugin responses",
+    "/conversations": "/v1/conversations is an endpoint of the plugin responses",
+    "/messages": "/v1/messages is an endpoint of the plugin messages",
     "/complete": f"Anthropic's Completions API is not offered; use {CHAT}",
-    "/api/chat": f"Ollama's API is not offered; use {CHAT}",
-    "/api/generate": "Ollama's API is not offered; use /v1/completions",
-    "/api/tags": "Ollama's API is not offered; use /v1/models",
-    "/api/show": "Ollama's API is not offered; use /v1/models",
-    "/api": f"Ollama's API is not offered; use {CHAT}",
+    **{path: f"{path} is an endpoint of the plugin ollama" for path in OLLAMA},
+    "/api": f"of Ollama's API, the plugin ollama offers {', '.join(OLLAMA)}",
+    "/systemone": "/v1/systemone is an endpoint of the plugin systemone",
+    "/decisions": "/v1/decisions is an endpoint of the plugin systemone",
     "/completion": "llama.cpp's own API is not offered; use /v1/completions",
     "/infill": "llama.cpp's own API is not offered; use /v1/completions with `suffix`",
     "/generate": "Text Generation Inference's API is not offered; use /v1/completions",
@@ -29,23 +34,26 @@ OTHER_APIS = {
     "/images": "images are not offered",
     "/videos": "videos are not offered",
     "/realtime": "the Realtime API is not offered",
-    "/files": "files are not offered",
-    "/batches": "batches are not offered",
-    "/uploads": "files are not offered",
+    "/files": "/v1/files is an endpoint of the plugin batches",
+    "/batches": "/v1/batches is an endpoint of the plugin batches",
+    "/uploads": "uploads in parts are not offered; use /v1/files, an endpoint of the plugin batches",
     "/fine_tuning": "fine-tuning is not offered",
     "/assistants": f"the Assistants API is not offered; use {CHAT}",
     "/threads": f"the Assistants API is not offered; use {CHAT}",
-    "/conversations": f"the Responses API is not offered; use {CHAT}",
     "/vector_stores": "vector stores are not offered",
-    "/tokenize": "tokenizing is not offered",
-    "/detokenize": "tokenizing is not offered",
+    "/tokenize": "/tokenize is an endpoint of the plugin tokens",
+    "/detokenize": "/detokenize is an endpoint of the plugin tokens",
+    "/apply-template": "/apply-template is an endpoint of the plugin tokens",
     "/load_lora_adapter": "start the server with --enable-runtime-lora-loading",
     "/unload_lora_adapter": "start the server with --enable-runtime-lora-loading",
     "/docs": "the description of this API is at /schema",
     "/redoc": "the description of this API is at /schema",
     "/openapi.json": "the description of this API is at /schema/openapi.json",
 }
-"""What clients ask of other servers, with or without ``/v1``; longer paths come before their beginnings."""
+"""What clients ask of other servers, or of a plugin that is disabled, with or without ``/v1``.
+
+Longer paths come before their beginnings.
+"""
 
 
 def path_hint(path: str) -> str:

@@ -16,6 +16,7 @@ from fllm.errors import (
 )
 from fllm.events import Event, Finished, ParserEvent, Reasoning, Text, ToolArguments, ToolStart
 from fllm.interfaces import (
+    ANY_CONTENT_TYPE,
     USES_ENGINE,
     Backend,
     BackendContext,
@@ -107,6 +108,7 @@ from fllm.values import (
 )
 
 __all__ = [
+    "ANY_CONTENT_TYPE",
     "API_VERSION",
     "USES_ENGINE",
     "AllowedTool",

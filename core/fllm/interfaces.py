@@ -52,6 +52,12 @@ The limits of the server and of each client hold for them, and collectors receiv
 parameter ``engine_request`` of type `EngineRequest`.
 """
 
+ANY_CONTENT_TYPE: Mapping[str, bool] = {"any_content_type": True}
+"""The ``opt`` of a route handler whose body is JSON whatever ``Content-Type`` says, or if there is none.
+
+A web page must send ``application/json`` nevertheless: then its browser asks first whether it may.
+"""
+
 
 class ParserContext(Struct, frozen=True, kw_only=True):
     """The parts of a request that its parsers may read."""

@@ -142,7 +142,7 @@ def test_preflight_requests_are_not_reported() -> None:
     [
         ("/chat/completions", "use /v1/chat/completions; the base URL of clients ends with /v1"),
         ("/v1/v1/models", "use /v1/models; the base URL of clients ends with /v1"),
-        ("/v1/responses", "the Responses API is not offered; use /v1/chat/completions"),
+        ("/v1/responses", "/v1/responses is an endpoint of the plugin responses"),
     ],
 )
 def test_an_unknown_path_has_a_hint(path: str, hint: str) -> None:

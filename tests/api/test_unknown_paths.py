@@ -22,13 +22,14 @@ def test_a_models_description_keeps_its_id() -> None:
 @pytest.mark.parametrize(
     ("path", "hint"),
     [
-        ("/v1/messages", "Anthropic's Messages API is not offered; use /v1/chat/completions"),
-        ("/v1/messages/count_tokens", "Anthropic's Messages API is not offered; use /v1/chat/completions"),
-        ("/v1/v1/responses", "the Responses API is not offered; use /v1/chat/completions"),
-        ("/responses/resp_1", "the Responses API is not offered; use /v1/chat/completions"),
-        ("/api/chat", "Ollama's API is not offered; use /v1/chat/completions"),
-        ("/api/tags", "Ollama's API is not offered; use /v1/models"),
-        ("/api/pull", "Ollama's API is not offered; use /v1/chat/completions"),
+        ("/v1/messages", "/v1/messages is an endpoint of the plugin messages"),
+        ("/v1/messages/count_tokens", "/v1/messages is an endpoint of the plugin messages"),
+        ("/v1/v1/responses", "/v1/responses is an endpoint of the plugin responses"),
+        ("/responses/resp_1", "/v1/responses is an endpoint of the plugin responses"),
+        ("/api/chat", "/api/chat is an endpoint of the plugin ollama"),
+        ("/v1/batches", "/v1/batches is an endpoint of the plugin batches"),
+        ("/tokenize", "/tokenize is an endpoint of the plugin tokens"),
+        ("/systemone", "/v1/systemone is an endpoint of the plugin systemone"),
         ("/embeddings", "/v1/embeddings is an endpoint of the plugin pooling"),
         ("/embed", "use /v1/embeddings, an endpoint of the plugin pooling"),
         ("/v1/audio/transcriptions", "audio is not offered"),
@@ -37,6 +38,11 @@ def test_a_models_description_keeps_its_id() -> None:
 )
 def test_another_api_is_named(path: str, hint: str) -> None:
     assert path_hint(path) == hint
+
+
+def test_an_unknown_path_of_ollamas_api_gets_those_that_are_offered() -> None:
+    hint = path_hint("/api/pull")
+    assert hint.startswith("of Ollama's API, the plugin ollama offers /api/chat, /api/generate,")
 
 
 @pytest.mark.parametrize("path", ["/", "", "/v1", "/v1/"])

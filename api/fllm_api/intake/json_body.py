@@ -63,7 +63,8 @@ async def require_json(request: Request[Any, Any, Any]) -> None:
     if _struct_type(request) is None:
         return
     kind, _ = request.content_type
-    if kind != "application/json" and not kind.endswith("+json"):
+    any_type = request.route_handler.opt.get("any_content_type") and "origin" not in request.headers
+    if not any_type and kind != "application/json" and not kind.endswith("+json"):
         raise HTTPException(
             status_code=415, detail="the body must be JSON, with Content-Type: application/json"
         )
