@@ -40,6 +40,7 @@ class ApiKeys:
         self._from_file: dict[bytes, str] = {}
         self._file: Path | None = None
         self._name_secret: bytes | None = None
+        self._owner_secret = self._secret
 
     def load(self, file: Path) -> None:
         """Replace the keys from a file. Raise `ConfigError` if it is unreadable, invalid or empty."""
@@ -76,6 +77,18 @@ class ApiKeys:
         if name is None or self._name_secret is None or name.startswith(OWNER):
             return name
         return f"key:{hashlib.blake2b(key, key=self._name_secret, digest_size=8).hexdigest()}"
+
+    def keep_owners(self, secret: bytes) -> None:
+        """Name owners by this secret, so that they are the same in a later process that has it."""
+        self._owner_secret = secret
+
+    def owner(self, key: bytes) -> str:
+        """Return who owns what requests with a valid key store: the key's owner, or a name of the key."""
+        digest = self._hash(key)
+        name = self._from_file.get(digest) or self._from_options.get(digest) or ""
+        if name.startswith(OWNER):
+            return name
+        return f"key:{hashlib.blake2b(key, key=self._owner_secret, digest_size=16).hexdigest()}"
 
     def reload(self) -> None:
         """Read the file again; if that fails, keep the present keys and log why."""

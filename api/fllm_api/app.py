@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any
 
@@ -18,15 +19,15 @@ from fllm_api.controllers.admin import AdminController
 from fllm_api.controllers.admin_replicas import AdminReplicasController
 from fllm_api.controllers.chat import ChatController
 from fllm_api.controllers.completions import CompletionsController
-from fllm_api.controllers.engine_requests import engine_request
 from fllm_api.controllers.health import HealthController, ReadyController
 from fllm_api.controllers.lora import LoraController
 from fllm_api.controllers.metrics import MetricsController
 from fllm_api.controllers.model_selection import ModelSelection
 from fllm_api.controllers.models import ModelsController
-from fllm_api.controllers.plugin_routes import with_plugin_routes
+from fllm_api.controllers.plugin_routes import Lifespan, with_plugin_routes
 from fllm_api.controllers.version import VersionController
 from fllm_api.cors import Cors
+from fllm_api.data_dir import DataDir
 from fllm_api.errors import handle_exception
 from fllm_api.intake.json_body import ApiRequest, require_json
 from fllm_api.limits.admission import Admission, sequence_capacity
@@ -44,6 +45,8 @@ from fllm_api.middleware.request_tracking import RequestTrackingMiddleware
 from fllm_api.model_registry import ModelRegistry, single_model
 from fllm_api.openapi.schema import openapi_config
 from fllm_api.request_context import record_response_start
+from fllm_api.serving.request_serving import request_serving
+from fllm_api.serving.running_server import BackgroundServer
 
 
 def create_app(server: AppState) -> Litestar:
@@ -58,7 +61,11 @@ def create_models_app(shared: ServerState, models: ModelRegistry) -> Litestar:
     """
     cards = [each.loader.card for each in models.models]
     admission = Admission(sequence_capacity(cards, shared.config), shared.config.limits)
-    app = with_plugin_routes(shared.plugins, partial(_build, shared, models, admission))
+    collectors = [IsolatedCollector(each, shared.plugins.owner_of(each)) for each in shared.collectors]
+    background = BackgroundServer(models, admission, shared.drain, collectors)
+    build = partial(_build, shared, models, admission, collectors)
+    app = with_plugin_routes(shared.plugins, build, background, DataDir(shared.config).open)
+    background.app = app
     root_path = shared.config.root_path
     if root_path and any(f"{route.path}/".startswith(f"{root_path}/") for route in app.routes):
         raise ConfigError(f"--root-path {root_path}: this server has routes that begin with it")
@@ -66,10 +73,14 @@ def create_models_app(shared: ServerState, models: ModelRegistry) -> Litestar:
 
 
 def _build(
-    shared: ServerState, models: ModelRegistry, admission: Admission, routes: Sequence[Any]
+    shared: ServerState,
+    models: ModelRegistry,
+    admission: Admission,
+    collectors: Sequence[IsolatedCollector],
+    routes: Sequence[Any],
+    lifespans: Sequence[Lifespan],
 ) -> Litestar:
     config = shared.config
-    collectors = [IsolatedCollector(each, shared.plugins.owner_of(each)) for each in shared.collectors]
     return Application(
         root_path=config.root_path,
         cors=Cors(config.allowed_origins),
@@ -87,10 +98,10 @@ def _build(
             *routes,
         ],
         dependencies={
-            "server": _server_of_request(models, config.sse_keep_alive),
+            "app_state": _state_of_request(models, config.sse_keep_alive),
+            "server": Provide(request_serving, sync_to_thread=False),
             "shared": Provide(lambda: shared, sync_to_thread=False),
             "models": Provide(lambda: models, sync_to_thread=False),
-            "engine_request": Provide(engine_request, sync_to_thread=False),
         },
         request_class=ApiRequest,
         before_request=require_json,
@@ -98,14 +109,19 @@ def _build(
         exception_handlers={Exception: handle_exception},
         middleware=_middlewares(shared, models, admission, collectors),
         before_send=[record_response_start],
-        lifespan=[collector_ticker(models, collectors)],
+        lifespan=[collector_ticker(models, collectors), *map(_ignoring_app, lifespans)],
         openapi_config=openapi_config(config.root_path),
         logging_config=None,
     )
 
 
-def _server_of_request(models: ModelRegistry, keep_alive: float) -> Provide:
-    """Return what gives a handler its ``server``: the state of the model that its request names."""
+def _ignoring_app(open_resources: Lifespan) -> Callable[[Litestar], AbstractAsyncContextManager[None]]:
+    """Return a lifespan as Litestar takes it."""
+    return lambda _: open_resources()
+
+
+def _state_of_request(models: ModelRegistry, keep_alive: float) -> Provide:
+    """Return what gives a request its ``app_state``, that of the model that it names."""
     if models.selects:
         return Provide(ModelSelection(models, keep_alive).select)
     only = models.models[0].model.loaded

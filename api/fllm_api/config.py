@@ -53,6 +53,8 @@ class ServerConfig(Struct, frozen=True, kw_only=True):
     """Peers whose ``X-Forwarded-For`` names the client."""
     keys: ApiKeys = field(default_factory=ApiKeys)
     """If there are any, every route except `/health` and `/ready` requires one as its Bearer token."""
+    data_dir: Path | None = None
+    """Private directory for what plugins store, such as responses. ``None``: nothing is stored on disk."""
     admin_keys: ApiKeys | None = None
     """Keys of the admin routes, which do not exist without one."""
     strict_model_name: bool = False

@@ -17,10 +17,12 @@ from litestar.exceptions import (
     NotFoundException,
     ValidationException,
 )
+from msgspec import Struct
 
 from fllm.errors import BackendError, BackendUnavailable, ModelNotFound, RequestError
+from fllm.serving import ErrorBody, ErrorInfo
 from fllm_api.lifecycle.client_disconnect import ClientDisconnected
-from fllm_api.protocol.errors import ErrorInfo, ErrorResponse
+from fllm_api.protocol.errors import ErrorResponse
 from fllm_api.request_context import context_of
 from fllm_api.unknown_paths import path_hint
 
@@ -72,7 +74,16 @@ def classify_error(error: Exception, operation: str = "") -> tuple[int, ErrorInf
             return 500, error_info(500, "the server failed to process the request; see its log")
 
 
-def handle_exception(request: Request[Any, Any, Any], error: Exception) -> Response[ErrorResponse]:
+def own_error_body(request: Request[Any, Any, Any], status: int, error: ErrorInfo) -> Struct:
+    """Return the body of an error response: OpenAI's envelope, or that of the route."""
+    handler = request.scope.get("route_handler")
+    make: ErrorBody | None = None if handler is None else handler.opt.get("error_body")
+    if make is None:
+        return ErrorResponse(error)
+    return make(status, error, context_of(request.scope).request_id)
+
+
+def handle_exception(request: Request[Any, Any, Any], error: Exception) -> Response[Struct]:
     """Return the response for an exception raised before the response started."""
     hint = path_hint(request.scope["path"]) if isinstance(error, NotFoundException) else ""
     status, body = classify_error(error, f"{_operation(request)}{hint and f': {hint}'}")
@@ -85,7 +96,8 @@ def handle_exception(request: Request[Any, Any, Any], error: Exception) -> Respo
         headers["allow"] += ", HEAD"
     if status == 503:
         headers.setdefault("Retry-After", "1")
-    return Response(ErrorResponse(body), status_code=status, headers=headers, media_type="application/json")
+    content = own_error_body(request, status, body)
+    return Response(content, status_code=status, headers=headers, media_type="application/json")
 
 
 def record_failure(request: Request[Any, Any, Any], error: Exception, body: ErrorInfo) -> None:

@@ -36,8 +36,8 @@ class RequestContext:
     """
 
     __slots__ = (
-        *("body", "client", "deadline", "early_stream", "error"),
-        *("lease", "method", "request_id", "slot", "status", "tracker"),
+        *("body", "client", "deadline", "early_stream", "error", "internal", "lease", "method"),
+        *("owner", "priority", "request_id", "slot", "status", "tracker"),
     )
 
     tracker: RequestTracker
@@ -55,6 +55,12 @@ class RequestContext:
         """The method that the client sent; a HEAD request is handled as GET."""
         self.client = client
         """``ip:`` and the address, or ``owner:`` and a name or ``key:`` and a part of the key's hash."""
+        self.owner = ""
+        """Who owns what the request stores: an owner's name, or a name of its key that a restart keeps."""
+        self.priority = 0
+        """Added to the priority of the request: a larger number waits longer."""
+        self.internal = False
+        """Whether the request was made by a plugin, which has named its client."""
         self.status: int | None = None
         """Status code of the response, once it has started."""
         self.error: str | None = None
@@ -63,6 +69,16 @@ class RequestContext:
         """Keeps the model of the request loaded, if the server loads models on demand."""
         self.early_stream: EarlyStream | None = None
         """Starts the response while the request waits for its model. Set by `ModelLeaseMiddleware`."""
+
+    def charge(self, tokens: int) -> None:
+        """Charge the client for tokens that have been read, if limits hold for the route."""
+        if (slot := getattr(self, "slot", None)) is not None:
+            slot.charge(tokens)
+
+    def release_slot(self) -> None:
+        """Free the capacity that the request occupies, if it has any."""
+        if (slot := getattr(self, "slot", None)) is not None:
+            slot.release()
 
 
 def context_of(scope: Scope) -> RequestContext:

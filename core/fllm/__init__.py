@@ -16,8 +16,6 @@ from fllm.errors import (
 )
 from fllm.events import Event, Finished, ParserEvent, Reasoning, Text, ToolArguments, ToolStart
 from fllm.interfaces import (
-    ANY_CONTENT_TYPE,
-    USES_ENGINE,
     Backend,
     BackendContext,
     BackendFactory,
@@ -25,7 +23,6 @@ from fllm.interfaces import (
     ConstrainsOutput,
     DrainsReplicas,
     EngineObserver,
-    EngineRequest,
     HasToolFormat,
     HasVisibleTokens,
     LimitsReasoning,
@@ -40,9 +37,10 @@ from fllm.interfaces import (
     PreparesImages,
     RequestRecord,
     ServesAdapters,
-    Serving,
     TemplateContext,
 )
+from fllm.pipeline.output_processor import SequenceOutput
+from fllm.pipeline.pipeline import PipelineRequest
 from fllm.placement import EngineLaunch, PlacedEngine, Placement, PlacementContext, PlacementFactory
 from fllm.plugins.hooks import API_VERSION, hookimpl
 from fllm.plugins.options import backend_options, placement_options
@@ -74,7 +72,25 @@ from fllm.requests.constraints import (
     TextFormat,
 )
 from fllm.requests.generation import StreamOptions
-from fllm.serving import RoutesContext
+from fllm.serving import (
+    ANY_CONTENT_TYPE,
+    DATA_EVENTS,
+    JSON_LINES,
+    LIMITED,
+    NAMED_EVENTS,
+    USES_ENGINE,
+    ErrorInfo,
+    Framing,
+    Generation,
+    InternalResponse,
+    OnEnd,
+    Outcome,
+    ResponseEncoder,
+    RoutesContext,
+    RunningServer,
+    Serving,
+    error_body,
+)
 from fllm.structured_output.interfaces import (
     CompiledGrammar,
     GrammarCompiler,
@@ -110,6 +126,10 @@ from fllm.values import (
 __all__ = [
     "ANY_CONTENT_TYPE",
     "API_VERSION",
+    "DATA_EVENTS",
+    "JSON_LINES",
+    "LIMITED",
+    "NAMED_EVENTS",
     "USES_ENGINE",
     "AllowedTool",
     "AllowedToolChoice",
@@ -140,15 +160,17 @@ __all__ = [
     "EngineLaunch",
     "EngineObserver",
     "EngineOutput",
-    "EngineRequest",
     "EngineStats",
     "Entry",
+    "ErrorInfo",
     "Event",
     "Finished",
     "FllmError",
+    "Framing",
     "FunctionCall",
     "FunctionDefinition",
     "GenerateRequest",
+    "Generation",
     "GrammarCompiler",
     "GrammarContext",
     "GrammarFactory",
@@ -157,6 +179,7 @@ __all__ = [
     "HasVisibleTokens",
     "ImageSupport",
     "ImageUrl",
+    "InternalResponse",
     "JsonObjectFormat",
     "JsonSchemaFormat",
     "LimitsReasoning",
@@ -172,11 +195,14 @@ __all__ = [
     "NamedFunction",
     "NamedSchema",
     "NamedToolChoice",
+    "OnEnd",
+    "Outcome",
     "Parser",
     "ParserContext",
     "ParserEntry",
     "ParserEvent",
     "ParserFactory",
+    "PipelineRequest",
     "PlacedEngine",
     "Placement",
     "PlacementContext",
@@ -198,9 +224,12 @@ __all__ = [
     "ReplicaStats",
     "RequestError",
     "RequestRecord",
+    "ResponseEncoder",
     "RoutesContext",
+    "RunningServer",
     "SamplingDefaults",
     "SamplingParams",
+    "SequenceOutput",
     "ServesAdapters",
     "Serving",
     "StreamOptions",
@@ -218,6 +247,7 @@ __all__ = [
     "UserError",
     "Vocabulary",
     "backend_options",
+    "error_body",
     "hookimpl",
     "placement_options",
 ]

@@ -26,7 +26,6 @@ from fllm.values import (
     EngineStats,
     GenerateRequest,
     ModelCard,
-    PoolingInput,
     PoolingOutput,
     PoolingRequest,
     PreparedImages,
@@ -37,26 +36,10 @@ from fllm.values import (
 )
 
 if TYPE_CHECKING:
-    from fllm.chat import ChatTemplate
-    from fllm.concurrency.turn_executor import Pieces
     from fllm.engine_host import EngineHost
-    from fllm.tokenizer import Tokenizer
 
 
 T = TypeVar("T")
-
-USES_ENGINE: Mapping[str, bool] = {"uses_engine": True}
-"""The ``opt`` of a route handler whose requests need the engine.
-
-The limits of the server and of each client hold for them, and collectors receive them. The handler may have a
-parameter ``engine_request`` of type `EngineRequest`.
-"""
-
-ANY_CONTENT_TYPE: Mapping[str, bool] = {"any_content_type": True}
-"""The ``opt`` of a route handler whose body is JSON whatever ``Content-Type`` says, or if there is none.
-
-A web page must send ``application/json`` nevertheless: then its browser asks first whether it may.
-"""
 
 
 class ParserContext(Struct, frozen=True, kw_only=True):
@@ -500,54 +483,3 @@ class MetricsContext(Struct, frozen=True, kw_only=True):
     config: MetricsConfig = MetricsConfig()
     options: Any = None
     """Options of the plugin: a value of its ``FLLM_OPTIONS``, or ``None`` if it declares none."""
-
-
-@runtime_checkable
-class Serving(Protocol):
-    """The server, which a plugin's route handler receives as its parameter ``server``."""
-
-    @property
-    def card(self) -> ModelCard: ...
-    @property
-    def backend(self) -> Backend: ...
-    @property
-    def tokenizer(self) -> Tokenizer: ...
-    @property
-    def template(self) -> ChatTemplate | None:
-        """``None``: the model has no chat template, and chat requests get 400."""
-        ...
-
-
-@runtime_checkable
-class EngineRequest(Protocol):
-    """One HTTP request that needs the engine: the parameter ``engine_request`` of a route handler.
-
-    The route needs the ``opt`` `USES_ENGINE`. If the client disconnects, the methods end with an error that
-    the handler does not catch.
-    """
-
-    @property
-    def served_model_name(self) -> str:
-        """The name of the model in responses."""
-        ...
-
-    async def prepare(self, work: Pieces[T]) -> T:
-        """Return the result of work in pieces, and charge the client for the tokens that it yields.
-
-        Work on a large body runs in a thread in which clients take turns.
-        """
-        ...
-
-    async def pool(
-        self,
-        inputs: list[PoolingInput],
-        *,
-        dimensions: int | None = None,
-        activation: bool | None = None,
-        priority: int = 0,
-    ) -> PoolingOutput:
-        """Return one vector for each input; see `PoolingRequest`.
-
-        Raise `RequestError` if the model does not pool, or what the limits of the client raise.
-        """
-        ...

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from fllm.batching.kv_offload import load_secret
 from fllm.errors import ConfigError
 from fllm.interfaces import MetricsContext
 from fllm.plugins.loader import Plugins
+from fllm.private_directory import load_secret
 from fllm_api.app import create_models_app
 from fllm_api.app_state import AppState, ServerState
 from fllm_api.cli.model_files import StartedModel

@@ -35,6 +35,7 @@ from fllm_api.cli.options import NO_GRAMMAR
 from fllm_api.cli.param_types import LoraModule
 from fllm_api.cli.parser_selection import load_possible_parsers
 from fllm_api.config import MAX_IMAGES, RateLimits, ServerConfig
+from fllm_api.data_dir import default_data_dir
 from fllm_api.tls import ServerTls, TlsFiles
 from fllm_api.trusted_proxies import TrustedProxies
 
@@ -136,6 +137,7 @@ def settings_from_options(
             allowed_media_domains=tuple(host.lower() for host in options["allowed_media_domains"]),
             max_images=(options["limit_mm_per_prompt"] or {}).get("image", MAX_IMAGES),
             shared_prefixes=options["shared_prefix"],
+            data_dir=options["data_dir"] or default_data_dir(),
             lora_dirs=_lora_dirs(options),
             limits=_limits(options["limit"]),
             tls=_tls(options),
@@ -325,7 +327,7 @@ def _check_offload(options: Mapping[str, Any]) -> None:
         if options[name] is not None and not options["enable_prefix_caching"]:
             raise ConfigError(f"{_flag(name)} has no effect with --no-enable-prefix-caching")
     if options["kv_cache_dir"] is not None and options["placement"] in (None, LOCAL):
-        from fllm.batching.kv_offload import open_directory
+        from fllm.private_directory import open_directory
 
         open_directory(options["kv_cache_dir"])
 

@@ -1,4 +1,4 @@
-"""Give route handlers the model that a request names: their parameter ``server``."""
+"""Find the model that a request names, and wait until it is loaded."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ModelSelection:
         self._keep_alive = keep_alive
 
     async def select(self, request: ApiRequest) -> AppState:
-        """Return the state for a request (the dependency ``server``).
+        """Return the state for a request (the dependency ``app_state``).
 
         The model is named by the field ``model`` of the body, or by the query parameter ``model``. Raise
         `ModelNotFound`, `ModelUnavailable` or `ClientDisconnected`.
@@ -64,7 +64,8 @@ class ModelSelection:
     async def _wait(
         self, context: RequestContext, waiter: Waiter[AppState], *, streams: bool
     ) -> ModelLease[AppState]:
-        interval = self._keep_alive if streams and context.early_stream is not None else 0
+        early = context.early_stream
+        interval = self._keep_alive if streams and early is not None and early.framing.has_comments else 0
         while not (await asyncio.wait([waiter.lease], timeout=interval or None))[0]:
             assert context.early_stream is not None, "only a stream has an interval"
             await context.early_stream.write_comment(self._models.pool.describe(waiter))

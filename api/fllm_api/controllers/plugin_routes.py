@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any, get_type_hints
 
 from litestar import Litestar, Router
 from litestar.handlers import HTTPRouteHandler
 
 from fllm.errors import PluginError
 from fllm.plugins.loader import Plugins
+from fllm.serving import RoutesContext, RunningServer
 from fllm_api.openapi.responses import errors
+from fllm_api.protocol.errors import ErrorResponse
+
+Lifespan = Callable[[], AbstractAsyncContextManager[None]]
 
 
-def with_plugin_routes(plugins: Plugins, build: Callable[[Sequence[Any]], Litestar]) -> Litestar:
+def with_plugin_routes(
+    plugins: Plugins,
+    build: Callable[[Sequence[Any], Sequence[Lifespan]], Litestar],
+    server: RunningServer,
+    data_dir: Callable[[], Path | None],
+) -> Litestar:
     """Return the application with the routes of every plugin that Litestar accepts; leave out the others.
 
     Litestar reports an invalid route only when it builds an application, so this builds one per plugin.
+    Raise `ConfigError` if a plugin can't work as its options demand.
     """
-    app = build(())
+    app = build((), ())
     reserved = {route.path for route in app.routes}
     mounted: list[Any] = []
+    lifespans: list[Lifespan] = []
+    added: list[Lifespan] = []
+    """Of the plugin whose routes are checked."""
+    context = RoutesContext(server=server, data_dir=data_dir, lifespan=added.append)
 
     def check(routes: Iterable[Any]) -> list[Any]:
         handlers = list(routes)
@@ -29,16 +45,22 @@ def with_plugin_routes(plugins: Plugins, build: Callable[[Sequence[Any]], Litest
         for route in Router("/", route_handlers=handlers).routes:
             if route.path in reserved:
                 raise PluginError(f"the server itself uses the path {route.path}; choose another path")
-        build([*mounted, *handlers])
+        build([*mounted, *handlers], ())
         return handlers
 
-    for handlers in plugins.routes(check):
+    for handlers in plugins.routes(check, context):
         mounted += handlers
-    return build(mounted) if mounted else app
+        lifespans += added
+        added.clear()
+    return build(mounted, lifespans) if mounted else app
 
 
 def _document_errors(handler: Any) -> None:
     """Add the error envelope to the description of a handler that uses the engine."""
-    if isinstance(handler, HTTPRouteHandler) and handler.opt.get("uses_engine"):
-        documented = errors(400, 401, 404, 413, 415, 429, 500, 503, 504)
+    if isinstance(handler, HTTPRouteHandler) and (
+        handler.opt.get("uses_engine") or handler.opt.get("limited")
+    ):
+        make = handler.opt.get("error_body")
+        kind = ErrorResponse if make is None else get_type_hints(make).get("return", ErrorResponse)
+        documented = errors(400, 401, 404, 413, 415, 429, 500, 503, 504, body=kind)
         handler.responses = {**documented, **(handler.responses or {})}

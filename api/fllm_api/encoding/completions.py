@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from fllm.concurrency.turn_executor import Pieces
 from fllm.events import Event, Finished, Text
 from fllm.pipeline.output_processor import OutputToken, SequenceOutput
+from fllm.serving import ErrorInfo, ResponseEncoder
 from fllm_api.encoding.encoder import ResponseHeader
 from fllm_api.encoding.logprobs import (
     EchoedLogprobs,
@@ -23,6 +24,7 @@ from fllm_api.encoding.logprobs import (
 from fllm_api.encoding.token_details import TokenDetails, join_token_ids
 from fllm_api.encoding.usage import UsageAccumulator
 from fllm_api.protocol.completions import Completion, CompletionChoice, CompletionChunk, CompletionLogprobs
+from fllm_api.protocol.errors import ErrorResponse
 
 
 class Echo(Struct, frozen=True):
@@ -34,7 +36,7 @@ class Echo(Struct, frozen=True):
     """Index in ``text`` of each token's first character."""
 
 
-class CompletionEncoder:
+class CompletionEncoder(ResponseEncoder[CompletionChunk]):
     """Encodes a completion stream: one chunk for each pipeline output that has text or ends a choice."""
 
     def __init__(
@@ -122,6 +124,10 @@ class CompletionEncoder:
             self._echoed(output), tokens, self._formatter, offset=self._offset(output)
         )
         self._converted[output.index] = (len(tokens), converted)
+
+    def error(self, error: ErrorInfo) -> list[ErrorResponse]:
+        """Return the event that reports an error."""
+        return [ErrorResponse(error)]
 
     def finish(self) -> list[CompletionChunk]:
         """Return the usage chunk if the stream options request one."""

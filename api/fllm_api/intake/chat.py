@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -52,6 +53,9 @@ class PreparedChat(Struct, frozen=True, kw_only=True):
     """Text to repeat at the start of the response."""
     includes_reasoning: bool
     """Whether the response includes the reasoning."""
+    parallel_tool_calls: bool
+    new_call_id: Callable[[], str] | None
+    """Makes ids of calls that the chat template accepts, if it demands a form of its own."""
 
 
 def prepare_chat(
@@ -134,14 +138,22 @@ def prepare_chat(
     role = server.config.response_role if _generation_prompt(body) else body.messages[-1].role
     echo = _echo(body, role)
     check_echo(n * len(echo))
-    return PreparedChat(request=request, role=role, echo=echo, includes_reasoning=reasoning.included)
-
-
-def render_chat(body: ChatRequest, server: AppState) -> str:
-    """Return the text of a request's prompt. Raise `RequestError` if the chat template rejects it."""
-    return _render(
-        body, server, read_tools(body, server.config), _template_kwargs(body, read_reasoning(body), server)
+    own_template = server.template is not None and body.chat_template is None
+    return PreparedChat(
+        request=request,
+        role=role,
+        echo=echo,
+        includes_reasoning=reasoning.included,
+        parallel_tool_calls=body.parallel_tool_calls is not False,
+        new_call_id=server.template.call_id_factory if own_template and server.template else None,
     )
+
+
+def render_chat(body: ChatRequest, server: AppState, images: PreparedImages | None = None) -> str:
+    """Return the text of a request's prompt. Raise `RequestError` if the chat template rejects it."""
+    _check_messages(body.messages)
+    tools, kwargs = read_tools(body, server.config), _template_kwargs(body, read_reasoning(body), server)
+    return _render(body, server, tools, kwargs, images)
 
 
 def _render(

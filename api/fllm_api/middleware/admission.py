@@ -5,9 +5,7 @@ from __future__ import annotations
 from litestar.datastructures import MutableScopeHeaders
 from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
-from msgspec.structs import replace
 
-from fllm.pipeline.pipeline import PipelineRequest
 from fllm_api.limits.admission import Admission, AdmissionSlot
 from fllm_api.request_context import context_of
 
@@ -20,7 +18,8 @@ class AdmissionMiddleware(ASGIMiddleware):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Admit one request."""
-        if not scope["route_handler"].opt.get("uses_engine"):
+        opt = scope["route_handler"].opt
+        if not (opt.get("uses_engine") or opt.get("limited")):
             await next_app(scope, receive, send)
             return
         context = context_of(scope)
@@ -29,13 +28,6 @@ class AdmissionMiddleware(ASGIMiddleware):
             await next_app(scope, receive, _with_rate_limit_headers(slot, send) if slot.headers() else send)
         finally:
             slot.release()
-
-
-def reserve_slot(scope: Scope, request: PipelineRequest) -> PipelineRequest:
-    """Reserve capacity for all sequences of a request; return the request with the name of its client."""
-    context = context_of(scope)
-    context.slot.reserve(request.num_sequences, sum(map(len, request.prompts)))
-    return replace(request, client=context.client)
 
 
 def _with_rate_limit_headers(slot: AdmissionSlot, send: Send) -> Send:

@@ -29,19 +29,25 @@ class AuthenticationMiddleware(ASGIMiddleware):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Authenticate one request."""
-        opt = scope["route_handler"].opt
-        if opt.get("admin"):
-            context_of(scope).client = _authenticate(scope, self._admin_keys or ApiKeys(), "admin key")
+        opt, context = scope["route_handler"].opt, context_of(scope)
+        if context.internal:
+            if opt.get("admin"):
+                raise NotAuthorizedException("a plugin can't use the admin routes")
+        elif opt.get("admin"):
+            context.client, context.owner = _authenticate(scope, self._admin_keys or ApiKeys(), "admin key")
         elif self._keys.required and not opt.get("public"):
-            context_of(scope).client = _authenticate(scope, self._keys, "API key")
+            context.client, context.owner = _authenticate(scope, self._keys, "API key")
         await next_app(scope, receive, send)
 
 
-def _authenticate(scope: Scope, keys: ApiKeys, kind: str) -> str:
-    """Return the client of the key that a request sends. Raise `NotAuthorizedException` (401)."""
-    for client in map(keys.client, _sent_keys(scope)):
-        if client is not None:
-            return client
+def _authenticate(scope: Scope, keys: ApiKeys, kind: str) -> tuple[str, str]:
+    """Return the client and the owner of the key that a request sends.
+
+    Raise `NotAuthorizedException` (401).
+    """
+    for key in _sent_keys(scope):
+        if (client := keys.client(key)) is not None:
+            return client, keys.owner(key)
     raise NotAuthorizedException(
         f"a valid {kind} is needed: Authorization: Bearer <key>, or x-api-key: <key>",
         headers={"WWW-Authenticate": "Bearer"},

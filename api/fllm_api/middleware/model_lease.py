@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from typing import Any
 
 import msgspec
 from litestar import Request
@@ -10,9 +11,9 @@ from litestar.exceptions import LitestarException
 from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from fllm_api.errors import classify_error, record_failure
+from fllm.serving import DATA_EVENTS
+from fllm_api.errors import classify_error, own_error_body, record_failure
 from fllm_api.models.early_stream import EarlyStream
-from fllm_api.protocol.errors import ErrorResponse
 from fllm_api.request_context import context_of
 
 
@@ -22,8 +23,9 @@ class ModelLeaseMiddleware(ASGIMiddleware):
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Handle one request."""
         context = context_of(scope)
-        stream = context.early_stream = EarlyStream(send)
-        drained = scope["route_handler"].opt.get("allowed_while_draining")
+        opt = scope["route_handler"].opt
+        stream = context.early_stream = EarlyStream(send, opt.get("framing", DATA_EVENTS))
+        drained = opt.get("allowed_while_draining")
         try:
             # The innermost block, so that a deadline that passes is an event of a stream that has started.
             async with nullcontext() if drained else context.deadline.enforce():
@@ -34,9 +36,10 @@ class ModelLeaseMiddleware(ASGIMiddleware):
             # Litestar wraps what is raised once a response has started.
             cause = error.__cause__ if isinstance(error, LitestarException) else None
             failure = cause if isinstance(cause, Exception) else error
-            _, body = classify_error(failure)
-            record_failure(Request(scope), failure, body)
-            await stream.write_error(msgspec.json.encode(ErrorResponse(body)))
+            status, body = classify_error(failure)
+            request: Request[Any, Any, Any] = Request(scope)
+            record_failure(request, failure, body)
+            await stream.write_error(msgspec.json.encode(own_error_body(request, status, body)))
         finally:
             if context.lease is not None:
                 context.lease.release()

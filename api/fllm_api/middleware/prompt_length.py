@@ -6,7 +6,7 @@ from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, HTTPReceiveMessage, Receive, Scope, Send, WebSocketReceiveMessage
 
 from fllm.errors import ContextTooLong
-from fllm.interfaces import USES_ENGINE
+from fllm.serving import USES_ENGINE
 from fllm.tokenizer import Tokenizer
 from fllm.values import ModelCard
 from fllm_api.limits.prompt_scanner import PromptScanner

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from litestar.types import Message, Send
 
+from fllm.serving import DATA_EVENTS, Framing
+
 HEADERS = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 )
-DONE = b"data: [DONE]\n\n"
 
 
 class EarlyStream:
@@ -19,7 +20,8 @@ class EarlyStream:
     one event.
     """
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, framing: Framing = DATA_EVENTS) -> None:
+        self.framing = framing
         self.started = False
         """Whether the headers are sent."""
         self._send = send
@@ -38,7 +40,7 @@ class EarlyStream:
 
     async def write_error(self, body: bytes) -> None:
         """End the stream with an event, whose data are the JSON of an error."""
-        event = b"data: " + body + b"\n\n" + DONE
+        event = self.framing.error_prefix + body + b"\n\n" + self.framing.end
         await self._send({"type": "http.response.body", "body": event, "more_body": False})
 
     async def send(self, message: Message) -> None:
@@ -50,7 +52,8 @@ class EarlyStream:
             self._wraps = not any(kind.startswith(b"text/event-stream") for kind in kinds)
         elif message["type"] == "http.response.body" and self._wraps:
             body, more = message.get("body", b""), message.get("more_body", False)
-            body = (b"" if self._in_event else b"data: ") + body + (b"" if more else b"\n\n" + DONE)
+            prefix = b"" if self._in_event else self.framing.error_prefix
+            body = prefix + body + (b"" if more else b"\n\n" + self.framing.end)
             self._in_event = True
             await self._send({"type": "http.response.body", "body": body, "more_body": more})
         else:

@@ -23,10 +23,10 @@ _DESCRIPTIONS = {
 }
 
 
-def errors(*statuses: int) -> dict[int, ResponseSpec]:
+def errors(*statuses: int, body: type[Any] = ErrorResponse) -> dict[int, ResponseSpec]:
     """Return the specification of the error envelope for each status."""
     return {
-        status: ResponseSpec(ErrorResponse, description=_DESCRIPTIONS[status], generate_examples=False)
+        status: ResponseSpec(body, description=_DESCRIPTIONS[status], generate_examples=False)
         for status in statuses
     }
 

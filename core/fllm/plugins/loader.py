@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from fllm.config import BackendConfig, PluginConfig, PluginOption
 from fllm.containment import contained, mapped
-from fllm.errors import ConfigErrors, PluginError, UserError, format_error
+from fllm.errors import ConfigError, ConfigErrors, PluginError, UserError, format_error
 from fllm.interfaces import (
     Backend,
     BackendContext,
@@ -164,7 +164,10 @@ class Plugins:
         context: RoutesContext = RoutesContext(),  # noqa: B008  (frozen)
     ) -> Iterator[list[Any]]:
         """Yield the route handlers of each plugin. A plugin is skipped if its hook or ``check`` raises."""
-        return (handlers for _, handlers in self._call_each("fllm_routes", check, context=context))
+        return (
+            handlers
+            for _, handlers in self._call_each("fllm_routes", check, passing=(ConfigError,), context=context)
+        )
 
     def registries(self) -> Iterable[Registry[Any]]:
         """Return the registries, one for each named hook."""

@@ -10,7 +10,7 @@ from litestar import post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
-from fllm import USES_ENGINE, EngineRequest, PoolingCard, PoolingInput, Serving
+from fllm import USES_ENGINE, PoolingCard, PoolingInput, Serving
 from fllm.concurrency.turn_executor import Pieces
 from fllm_pooling.protocol import Classification, ClassificationList, ClassifyRequest
 from fllm_pooling.tokens import encode_inputs, new_encoder, require_pooling, require_task
@@ -27,17 +27,16 @@ from fllm_pooling.vectors import rows, usage
 async def classify(
     data: JSONBody[ClassifyRequest],
     server: NamedDependency[Serving],
-    engine_request: NamedDependency[EngineRequest],
 ) -> ClassificationList:
     """Return the probabilities of the classes of each input."""
     pooling = require_pooling(server)
     require_task(pooling, "classify")
-    inputs = await engine_request.prepare(_encode(data, server))
-    output = await engine_request.pool(inputs, activation=data.use_activation, priority=data.priority or 0)
+    inputs = await server.prepare(_encode(data, server))
+    output = await server.pool(inputs, activation=data.use_activation, priority=data.priority or 0)
     return ClassificationList(
         id=f"classify-{uuid.uuid4().hex}",
         created=int(time.time()),
-        model=engine_request.served_model_name,
+        model=server.served_model_name,
         data=[_classification(index, vector, pooling) for index, vector in enumerate(rows(output))],
         usage=usage(inputs),
     )

@@ -14,7 +14,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import JSONBody
 from litestar.response import Stream
 
-from fllm import USES_ENGINE, EngineRequest, PoolingCard, PoolingInput, PoolingOutput, RequestError, Serving
+from fllm import USES_ENGINE, PoolingCard, PoolingInput, PoolingOutput, RequestError, Serving
 from fllm.concurrency.turn_executor import Pieces
 from fllm_pooling.protocol import EmbeddingList, EmbeddingRequest
 from fllm_pooling.tokens import encode_inputs, new_encoder, require_pooling, require_task
@@ -35,20 +35,19 @@ WHOLE_BYTES = 256 * 1024
 async def embeddings(
     data: JSONBody[EmbeddingRequest],
     server: NamedDependency[Serving],
-    engine_request: NamedDependency[EngineRequest],
 ) -> Response[bytes] | Stream:
     """Return an embedding of each input."""
     pooling = require_pooling(server)
     require_task(pooling, "embed")
     check_dimensions(data, pooling)
-    inputs = await engine_request.prepare(_encode(data, server))
-    output = await engine_request.pool(
+    inputs = await server.prepare(_encode(data, server))
+    output = await server.pool(
         inputs,
         dimensions=data.dimensions,
         activation=data.use_activation if data.normalize is None else data.normalize,
         priority=data.priority or 0,
     )
-    body = _body(engine_request.served_model_name, data.encoding_format, inputs, output)
+    body = _body(server.served_model_name, data.encoding_format, inputs, output)
     if len(output.values) > WHOLE_BYTES:
         return Stream(body, media_type="application/json")
     return Response(b"".join(body), media_type="application/json")

@@ -9,7 +9,7 @@ from litestar.di import NamedDependency
 from litestar.params import JSONBody
 from msgspec import UNSET
 
-from fllm import USES_ENGINE, EngineRequest, Serving
+from fllm import USES_ENGINE, Serving
 from fllm_pooling.protocol import Document, RankedDocument, Ranking, RerankRequest
 from fllm_pooling.scores import TextsToScore, score_pairs
 from fllm_pooling.tokens import require_pooling
@@ -25,7 +25,6 @@ from fllm_pooling.tokens import require_pooling
 async def rerank(
     data: JSONBody[RerankRequest],
     server: NamedDependency[Serving],
-    engine_request: NamedDependency[EngineRequest],
 ) -> Ranking:
     """Return the documents by their relevance for a query, the best first."""
     prompts = require_pooling(server).prompts
@@ -37,11 +36,11 @@ async def rerank(
         max_second=data.max_tokens_per_doc,
         prompts=(prompts.get("query", ""), prompts.get("document", "")),
     )
-    scores, usage = await score_pairs(data, texts, server, engine_request)
+    scores, usage = await score_pairs(data, texts, server)
     best = sorted(range(len(scores)), key=lambda i: -scores[i])[: data.top_n or None]
     return Ranking(
         id=f"rerank-{uuid.uuid4().hex}",
-        model=engine_request.served_model_name,
+        model=server.served_model_name,
         usage=usage,
         results=[
             RankedDocument(

@@ -9,7 +9,7 @@ from litestar import post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
 
-from fllm import USES_ENGINE, EngineRequest, RequestError, Serving
+from fllm import USES_ENGINE, RequestError, Serving
 from fllm_pooling.protocol import MAX_INPUTS, Score, ScoreList, ScoreRequest
 from fllm_pooling.scores import TextsToScore, score_pairs
 
@@ -24,14 +24,13 @@ from fllm_pooling.scores import TextsToScore, score_pairs
 async def score(
     data: JSONBody[ScoreRequest],
     server: NamedDependency[Serving],
-    engine_request: NamedDependency[EngineRequest],
 ) -> ScoreList:
     """Return the similarity or relevance of each pair."""
-    scores, usage = await score_pairs(data, _texts(data), server, engine_request)
+    scores, usage = await score_pairs(data, _texts(data), server)
     return ScoreList(
         id=f"score-{uuid.uuid4().hex}",
         created=int(time.time()),
-        model=engine_request.served_model_name,
+        model=server.served_model_name,
         data=[Score(index=index, score=each) for index, each in enumerate(scores)],
         usage=usage,
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from fllm import EngineRequest, PoolingCard, PoolingInput, RequestError, Serving
+from fllm import PoolingCard, PoolingInput, RequestError, Serving
 from fllm.concurrency.turn_executor import Pieces
 from fllm_pooling.protocol import PoolingFields, PoolingUsage
 from fllm_pooling.tokens import new_encoder, require_pooling
@@ -41,22 +41,22 @@ class TextsToScore(Struct, frozen=True, kw_only=True):
 
 
 async def score_pairs(
-    body: PoolingFields, texts: TextsToScore, server: Serving, engine_request: EngineRequest
+    body: PoolingFields, texts: TextsToScore, server: Serving
 ) -> tuple[list[float], PoolingUsage]:
     """Return the score of each pair. Raise `RequestError` if the model does not score."""
     pooling = require_pooling(server)
     pairs = texts.pairs()
     priority = body.priority or 0
     if pooling.task == "embed":
-        inputs = await engine_request.prepare(_encode_texts(body, texts, server))
-        vectors = rows(await engine_request.pool(inputs, activation=True, priority=priority))
+        inputs = await server.prepare(_encode_texts(body, texts, server))
+        vectors = rows(await server.pool(inputs, activation=True, priority=priority))
         first, second = vectors[: len(texts.first)], vectors[len(texts.first) :]
         if len(first) == 1:
             return await dot_products(first[0], second), usage(inputs)
         return [(await dot_products(a, [b]))[0] for a, b in zip(first, second, strict=True)], usage(inputs)
     _require_one_class(pooling)
-    inputs = await engine_request.prepare(_encode_pairs(body, pairs, texts, server))
-    output = await engine_request.pool(inputs, activation=body.use_activation, priority=priority)
+    inputs = await server.prepare(_encode_pairs(body, pairs, texts, server))
+    output = await server.pool(inputs, activation=body.use_activation, priority=priority)
     return [vector[0] for vector in rows(output)], usage(inputs)
 
 

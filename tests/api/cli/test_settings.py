@@ -21,6 +21,7 @@ from fllm_api.cli.loaded_plugins import plugin_config, plugins_of
 from fllm_api.cli.serve import serve
 from fllm_api.cli.settings import Settings, check_engine_network, choose_backend, settings_from_options
 from fllm_api.config import RateLimits, ServerConfig
+from fllm_api.data_dir import default_data_dir
 from fllm_api.trusted_proxies import TrustedProxies
 
 
@@ -32,7 +33,9 @@ def settings(*arguments: str) -> Settings:
 
 def test_options_and_structs_have_the_same_defaults() -> None:
     made = settings()
-    assert made.server == ServerConfig(served_model_name=DEFAULT_NAME, keys=made.server.keys)
+    assert made.server == ServerConfig(
+        served_model_name=DEFAULT_NAME, keys=made.server.keys, data_dir=default_data_dir()
+    )
     assert not made.server.keys.required
     assert made.metrics == MetricsConfig()
     config = made.backend_config
@@ -68,7 +71,20 @@ def test_every_option_reaches_its_struct(tmp_path: Path) -> None:
         *("--default-chat-template-kwargs", '{"enable_thinking": false}'),
         *("--enable-auto-tool-choice", "--tool-call-parser", "llama3_json"),
         *("--enable-reasoning", "--reasoning-parser", "deepseek_r1", "--response-role", "bot"),
-        *("--host", "0.0.0.0", "--port", "9", "--uds", "/run/a", "--api-key", "k1", "--api-key", "k2"),
+        *(
+            "--host",
+            "0.0.0.0",
+            "--port",
+            "9",
+            "--uds",
+            "/run/a",
+            "--data-dir",
+            "/d",
+            "--api-key",
+            "k1",
+            "--api-key",
+            "k2",
+        ),
         *("--trusted-proxies", "10.0.0.0/8, ::1", "--trusted-proxies", "unix"),
         *("--allowed-origins", '["https://a.example"]', "--shutdown-timeout", "0.5"),
         *("--allowed-origins", "localhost, https://a.example/", "--root-path", "/llm/"),
@@ -113,6 +129,7 @@ def test_every_option_reaches_its_struct(tmp_path: Path) -> None:
         host="0.0.0.0",
         port=9,
         uds=Path("/run/a"),
+        data_dir=Path("/d"),
         trusted_proxies=TrustedProxies.parse(["10.0.0.0/8", "::1", "unix"]),
         keys=made.server.keys,
         allowed_origins=("https://a.example", "localhost"),

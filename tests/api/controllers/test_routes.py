@@ -13,8 +13,9 @@ from litestar.types import Receive, Scope, Send
 from support.api_fakes import Recorder, a_server, a_server_with, ask, backend_of, error_of
 
 from fllm.errors import BackendUnavailable
-from fllm.interfaces import MetricsPage, Serving
+from fllm.interfaces import MetricsPage
 from fllm.plugins.loader import PluginReport, Plugins
+from fllm.serving import Serving
 from fllm.values import EngineStats
 from fllm_api.app_state import AppState, ParserChoice
 

@@ -9,8 +9,8 @@ from support.api_fakes import FakeBackend, a_server, byte_tokenizer, chat, compl
 
 from fllm.concurrency.turn_executor import TurnExecutor
 from fllm_api.app_state import AppState
-from fllm_api.controllers import responses
 from fllm_api.encoding import logprobs
+from fllm_api.serving import responses
 
 WORDS = ("Hello", " wo", "rld", "!", " Bye")
 

@@ -54,6 +54,12 @@ HTTP_OPTIONS = [
         help="Path prefix behind a proxy, such as /llm. Requests may arrive with or without it.",
     ),
     _http(
+        ["--data-dir"],
+        type=click.Path(file_okay=False, path_type=Path),
+        show_default="~/.local/state/furiosa-llm",
+        help="Private directory for what the server stores, such as responses.",
+    ),
+    _http(
         ["--trusted-proxies"],
         type=NonEmptyText(),
         multiple=True,

@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 from fllm.batching.block_pool import BlockPool
 from fllm.batching.kv_offload.block_files import BlockFiles
-from fllm.batching.kv_offload.directory import open_directory
 from fllm.batching.kv_offload.disk_index import DiskIndex
 from fllm.batching.kv_offload.disk_tier import DiskTier, Fetch
 from fllm.batching.kv_offload.ram_tier import ENTRY_BYTES, RamTier
@@ -24,6 +23,7 @@ from fllm.batching.runner import KVFormat, MovesBlocks
 from fllm.config import BackendConfig
 from fllm.containment import contained
 from fllm.errors import ConfigError, format_error
+from fllm.private_directory import open_directory
 from fllm.values import CacheChanges, CacheTierStats
 
 log = logging.getLogger("fllm.batching")

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from fllm.batching import KVFormat
 from fllm.batching.kv_offload.block_files import BlockFiles
-from fllm.batching.kv_offload.directory import open_directory
 from fllm.errors import ConfigError
+from fllm.private_directory import open_directory
 
 DATA = bytes(range(40))
 

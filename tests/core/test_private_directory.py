@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from fllm.batching.kv_offload import load_secret
 from fllm.errors import ConfigError
+from fllm.private_directory import load_secret
 
 
 def test_a_secret_is_made_once_and_only_for_this_user(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from support.api_fakes import COMPLETION_SCOPE, a_server, app_of, backend_of
 
 from fllm.errors import RequestError
 from fllm_api.app_state import AppState
-from fllm_api.controllers.event_stream import KEEP_ALIVE, WRITE_BYTES, EventStream
+from fllm_api.serving.event_stream import KEEP_ALIVE, WRITE_BYTES, EventStream
 
 START = {"type": "http.response.start", "status": 200, "headers": []}
 SHORT = 0.02
