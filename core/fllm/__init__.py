@@ -100,6 +100,7 @@ from fllm.structured_output.interfaces import (
     Vocabulary,
 )
 from fllm.values import (
+    BACKGROUND_PRIORITY,
     CacheChanges,
     CacheTierStats,
     ChatTemplates,
@@ -126,6 +127,7 @@ from fllm.values import (
 __all__ = [
     "ANY_CONTENT_TYPE",
     "API_VERSION",
+    "BACKGROUND_PRIORITY",
     "DATA_EVENTS",
     "JSON_LINES",
     "LIMITED",

@@ -83,6 +83,10 @@ TOKEN_FILTERS: Mapping[str, str] = {
 """Fields of `SamplingParams` that restrict which tokens are sampled, and the request's fields for them."""
 
 
+BACKGROUND_PRIORITY = 2**40
+"""Requests with this priority or a larger number run in the background: nobody waits for them."""
+
+
 class GenerateRequest(Struct, frozen=True):
     """One sequence for a backend to continue."""
 
@@ -102,7 +106,8 @@ class GenerateRequest(Struct, frozen=True):
     """Number of first tokens that the operator has made public: their full blocks are shared by all requests,
     whatever their salts."""
     priority: int = 0
-    """A backend may begin with the request of a client that has the lowest number."""
+    """A backend may begin with the request of a client that has the lowest number. From `BACKGROUND_PRIORITY`
+    on, the requests of other clients should come first, too."""
     images: tuple[str, ...] = ()
     """`PreparedImages.keys`, if the prompt has images."""
     adapter: int = 0

@@ -19,6 +19,9 @@ sequence that was admitted earlier gets blocks first and is never preempted in f
 one exception: if the batch is full, a client that runs few takes the place of the last sequence of the client
 that runs most.
 
+Sequences in the *background* (`BACKGROUND_PRIORITY`) wait until no other waits, and are preempted first: for
+a place in the batch, and for blocks. While others run, they get a share of the prefill budget.
+
 Order of tokens: each sequence that decodes gets one token per step. The prefill budget of the step goes to
 the sequence with the fewest tokens left, then to the next, so that a short prompt does not wait for a long
 one. A share of it is reserved for the oldest sequence in prefill. Since the number of running sequences is
@@ -53,6 +56,8 @@ Outcome = EngineOutput | FllmError
 
 CLIENT_SHARE = 1 / 8
 """Share of a full batch that a client gets at once, from the client that runs most."""
+BACKGROUND_PREFILL_SHARE = 0.25
+"""Share of a step's prefill budget for sequences in the background while others run."""
 OLDEST_PREFILL_SHARE = 0.25
 """Share of a step's prefill budget that is reserved for the oldest sequence in prefill."""
 
@@ -88,6 +93,8 @@ class Scheduler:
         self._free_slots = list(range(limits.max_num_seqs))
         self._fetching: dict[str, Sequence] = {}
         """Sequences that wait for their blocks from the disk."""
+        self._background: dict[str, Sequence] = {}
+        """Sequences in the background, whether they run or wait."""
         self._constrained: dict[str, Sequence] = {}
         """Sequences with a grammar, whether they run or wait."""
         self._starting: dict[str, Sequence] = {}
@@ -152,6 +159,8 @@ class Scheduler:
             started=bool(request.generated),
         )
         self._waiting.add(sequence)
+        if sequence.is_background:
+            self._background[sequence.id] = sequence
         if token_filter is not None:
             for token in request.generated:
                 token_filter.accept(token)
@@ -170,6 +179,7 @@ class Scheduler:
             self._blocks.free(sequence)
             self._unaccepted.pop(request_id, None)
             self._starting.pop(request_id, None)
+            self._background.pop(request_id, None)
             if sequence.grammar is not None:
                 sequence.grammar.cancel()
                 del self._constrained[request_id]
@@ -198,15 +208,21 @@ class Scheduler:
         It is empty if all sequences wait for their grammars, or for their blocks from the disk.
         """
         self._end_fetches()
-        if len(self._running) + len(self._waiting) > 1:
+        if self._count_competing() > 1:
             self._prefill_budget.record_concurrent()
         self._admit_newcomers()
         self._recompute_longer()
         batch = Batch(self._limits.max_num_batched_tokens)
-        ready = [s for s in self._running.values() if not self._is_late(s)]
+        running: Iterable[Sequence] = self._running.values()
+        if self._background:  # they lose their blocks to the others, so those get theirs first
+            running = sorted(running, key=lambda each: each.is_background)
+        ready = [s for s in running if not self._is_late(s)]
         ready = [s for s in ready if self._append_blocks(s)]
+        admitted = self._admit()
+        if self._background:
+            ready = [s for s in ready if s.id in self._running and s not in admitted]
         decoding = [s for s in ready if s.remaining == 1]
-        prefilling = [s for s in ready if s.remaining > 1] + self._admit()
+        prefilling = [s for s in ready if s.remaining > 1] + admitted
         for sequence in decoding[: batch.token_budget]:
             self._schedule_row(sequence, 1, batch, self._draft(sequence, batch.token_budget))
         self._blocks.save_evicted()
@@ -283,7 +299,7 @@ class Scheduler:
             sequence = self._waiting.first()
             if sequence is not None and self._begin_fetch(sequence):
                 continue
-            if sequence is None or not (self._fits_adapter(sequence) and self._blocks.allocate(sequence)):
+            if sequence is None or not (self._fits_adapter(sequence) and self._allocate(sequence)):
                 break
             self._waiting.pop()
             self._start_running(sequence)
@@ -294,25 +310,55 @@ class Scheduler:
     def _admit_newcomers(self) -> None:
         """Give each client a place in a full batch: the last one of the client that runs most."""
         while (
-            (newcomer := self._find_newcomer())
-            and self._fits_adapter(newcomer)
-            and self._blocks.allocate(newcomer)
+            (newcomer := self._find_newcomer()) and self._fits_adapter(newcomer) and self._allocate(newcomer)
         ):
-            [(client, _)] = Counter(sequence.client for sequence in self._running.values()).most_common(1)
-            last = next(each for each in reversed(self._running.values()) if each.client == client)
-            self._preempt(last)
-            self._waiting.add_first(last)
+            if (
+                len(self._running) == self._limits.max_num_seqs
+            ):  # else the place of one in the background is free
+                last = self._last_in_background() or self._last_of_largest_client()
+                self._preempt(last)
+                self._waiting.add_first(last)
             self._start_running(self._waiting.take(newcomer))
 
     def _find_newcomer(self) -> Sequence | None:
-        """Return a sequence of a client that runs few, if the batch is full and another client runs more."""
+        """Return a sequence that gets a place in a full batch: of a client that runs few, if one runs more.
+
+        One in the background gives its place to any other.
+        """
         size = self._limits.max_num_seqs
         if not self._waiting or len(self._running) < size:
             return None
+        if self._last_in_background():
+            return self._waiting.first_of_others(())
         running = Counter(sequence.client for sequence in self._running.values())
         few = min(max(int(size * CLIENT_SHARE), 1), max(running.values()) - 1)
         others = {client for client, count in running.items() if count >= few}
         return self._waiting.first_of_others(others) if few else None
+
+    def _count_competing(self) -> int:
+        """Return the number of sequences, without those in the background if there are others."""
+        count = len(self._running) + len(self._waiting)
+        return (count - len(self._background)) or count
+
+    def _last_in_background(self) -> Sequence | None:
+        """Return the running sequence in the background that was admitted last."""
+        if not self._background:
+            return None
+        return next((each for each in reversed(self._running.values()) if each.is_background), None)
+
+    def _last_of_largest_client(self) -> Sequence:
+        [(client, _)] = Counter(sequence.client for sequence in self._running.values()).most_common(1)
+        return next(each for each in reversed(self._running.values()) if each.client == client)
+
+    def _allocate(self, sequence: Sequence) -> bool:
+        """Give a waiting sequence its first blocks, if need be those of sequences in the background."""
+        while not self._blocks.allocate(sequence):
+            if sequence.is_background or (last := self._last_in_background()) is None:
+                return False
+            self._preempt(last)
+            self._waiting.add_first(last)
+            self._preemptions += 1
+        return True
 
     def _fits_adapter(self, sequence: Sequence) -> bool:
         """Return whether the sequence may run without more than ``max_loras`` different adapters."""
@@ -352,8 +398,11 @@ class Scheduler:
         return self._long_context_start is not None and length > self._long_context_start
 
     def _preempt_last(self) -> None:
-        """Move the sequence that was admitted last back to the front of the queue, for its blocks."""
-        sequence = next(reversed(self._running.values()))
+        """Move the sequence that was admitted last back to the front of the queue, for its blocks.
+
+        Those in the background are first to go.
+        """
+        sequence = self._last_in_background() or next(reversed(self._running.values()))
         self._preempt(sequence)
         self._waiting.add_preempted(sequence)
         self._preemptions += 1
@@ -399,8 +448,20 @@ class Scheduler:
 
         Only a sequence that gets a row reuses blocks of the batch: if the batch fails, it is dropped as well.
         """
+        foreground = [each for each in sequences if not each.is_background] if self._background else sequences
+        whole = budget = self._prefill_budget.of_step(foreground or sequences, batch.token_budget)
+        if foreground:
+            budget = self._prefill_shortest(foreground, batch, budget)
+        if len(foreground) == len(sequences):
+            return
+        if any(not each.is_background for each in self._running.values()):
+            budget = min(budget, max(whole * BACKGROUND_PREFILL_SHARE, 1))
+        if budget >= 1 or not foreground:
+            self._prefill_shortest([each for each in sequences if each.is_background], batch, budget)
+
+    def _prefill_shortest(self, sequences: list[Sequence], batch: Batch, budget: float) -> float:
+        """Add chunks, that of the sequence with the fewest tokens left first; return what is left."""
         token_cost, oldest = self._limits.token_cost, sequences[0]
-        budget = self._prefill_budget.of_step(sequences, batch.token_budget)
         reserved = max(OLDEST_PREFILL_SHARE * budget, token_cost(oldest.computed))
         for sequence in sorted(sequences, key=lambda each: each.remaining):
             if sequence is oldest:
@@ -415,6 +476,7 @@ class Scheduler:
             count = max(min(int((budget - reserved) / cost), limit), together, 1)
             self._schedule_row(sequence, count, batch)
             budget -= count * cost
+        return budget
 
     def _schedule_row(
         self, sequence: Sequence, count: int, batch: Batch, drafts: list[int] | None = None

@@ -10,7 +10,7 @@ from fllm.batching.ngram_drafter import Drafter
 from fllm.batching.runner import PromptImages
 from fllm.batching.token_filter import TokenFilter
 from fllm.structured_output.grammar_state import GrammarState
-from fllm.values import SamplingParams, TokenLogprob
+from fllm.values import BACKGROUND_PRIORITY, SamplingParams, TokenLogprob
 
 
 class Sequence(Struct, kw_only=True, eq=False):
@@ -67,6 +67,11 @@ class Sequence(Struct, kw_only=True, eq=False):
     """Number of its last tokens that the grammar has forced and no output contains yet."""
     forced_logprobs: list[TokenLogprob] = []
     """Log-probabilities of the forced tokens that are computed, if they are requested."""
+
+    @property
+    def is_background(self) -> bool:
+        """Whether it runs only where others leave room."""
+        return self.priority >= BACKGROUND_PRIORITY
 
     @property
     def length(self) -> int:

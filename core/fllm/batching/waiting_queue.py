@@ -12,7 +12,57 @@ from fllm.batching.sequence import Sequence
 
 
 class WaitingQueue:
-    """Sequences that wait to run. The time of an operation hardly depends on the length of the queue.
+    """Sequences that wait to run: those in the background after all others. Both kinds wait in turns."""
+
+    def __init__(self) -> None:
+        self._foreground, self._background = TurnQueue(), TurnQueue()
+
+    def __len__(self) -> int:
+        return len(self._foreground) + len(self._background)
+
+    def add(self, sequence: Sequence) -> None:
+        """Queue a sequence; see `TurnQueue.add`."""
+        self._of(sequence).add(sequence)
+
+    def add_first(self, sequence: Sequence) -> None:
+        """Queue a sequence before those of its client and kind."""
+        self._of(sequence).add_first(sequence)
+
+    def add_preempted(self, sequence: Sequence) -> None:
+        """Queue a sequence before all others of its kind."""
+        self._of(sequence).add_preempted(sequence)
+
+    def first(self) -> Sequence | None:
+        """Return the sequence at the front."""
+        return self._foreground.first() or self._background.first()
+
+    def first_of_others(self, clients: Container[str]) -> Sequence | None:
+        """Return the first sequence of the first client that is none of ``clients``, not in the background.
+
+        The time grows with the number of clients.
+        """
+        return self._foreground.first_of_others(clients)
+
+    def pop(self) -> Sequence:
+        """Remove and return the sequence at the front; all other clients are served before its client."""
+        sequence = self.first()
+        assert sequence is not None, "the queue is empty"
+        return self.take(sequence)
+
+    def take(self, sequence: Sequence) -> Sequence:
+        """Remove and return a queued sequence; all other clients are served before its client."""
+        return self._of(sequence).take(sequence)
+
+    def remove(self, request_id: str) -> Sequence | None:
+        """Remove and return a sequence; return ``None`` if it is not queued."""
+        return self._foreground.remove(request_id) or self._background.remove(request_id)
+
+    def _of(self, sequence: Sequence) -> TurnQueue:
+        return self._background if sequence.is_background else self._foreground
+
+
+class TurnQueue:
+    """A queue in turns. The time of an operation hardly depends on its length.
 
     Preempted sequences come first. Then follows one sequence of each client in turn, and the sequences of
     one client by priority, then in order of arrival. The sequence at the front stays there until it is popped
@@ -57,12 +107,6 @@ class WaitingQueue:
         """
         other = next((client for client in self._clients if client not in clients), None)
         return None if other is None else self._clients[other].first()
-
-    def pop(self) -> Sequence:
-        """Remove and return the sequence at the front; all other clients are served before its client."""
-        sequence = self.first()
-        assert sequence is not None, "the queue is empty"
-        return self.take(sequence)
 
     def take(self, sequence: Sequence) -> Sequence:
         """Remove and return a queued sequence; all other clients are served before its client."""

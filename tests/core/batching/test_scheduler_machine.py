@@ -16,7 +16,7 @@ from fllm.batching.kv_offload import KVOffload
 from fllm.batching.limits import BatchLimits
 from fllm.batching.scheduler import Scheduler
 from fllm.batching.sequence import Sequence
-from fllm.values import EngineOutput, GenerateRequest, SamplingParams
+from fllm.values import BACKGROUND_PRIORITY, EngineOutput, GenerateRequest, SamplingParams
 
 MAX_MODEL_LEN = 24
 EOS = (0,)
@@ -93,13 +93,16 @@ class SchedulerMachine(RuleBasedStateMachine):
         """Return the next batch."""
         return self.scheduler.schedule()
 
-    @rule(token_ids=token_ids, sampling=samplings, n=st.integers(1, 3), client=st.sampled_from("abc"))
+    @rule(token_ids=token_ids, sampling=samplings, n=st.integers(1, 3), client=st.sampled_from("abcB"))
     def add(self, token_ids: list[int], sampling: SamplingParams, n: int, client: str) -> None:
+        priority = BACKGROUND_PRIORITY if client == "B" else 0
         self.count += 1
         for index in range(n):
             request_id = f"{self.count}-{index}"
             ids = token_ids[: self.max_model_len - 1]
-            request = GenerateRequest(request_id, ids, sampling, group=str(self.count), client=client)
+            request = GenerateRequest(
+                request_id, ids, sampling, group=str(self.count), client=client.lower(), priority=priority
+            )
             self.scheduler.add(request, seed=sampling.seed or 0, arrival_time=0.0)
             self.requests[request_id] = request
             self.outputs[request_id] = []
@@ -153,7 +156,8 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def sequences(self, queue: str) -> list[Sequence]:
         if queue == "_waiting":
-            return list(self.scheduler._waiting._sequences.values())
+            waiting = self.scheduler._waiting
+            return [*waiting._foreground._sequences.values(), *waiting._background._sequences.values()]
         return list(getattr(self.scheduler, queue).values())
 
     def check_answer(self, request_id: str) -> None:

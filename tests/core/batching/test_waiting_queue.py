@@ -14,7 +14,7 @@ from fllm.batching.limits import BatchLimits
 from fllm.batching.scheduler import Scheduler
 from fllm.batching.sequence import Sequence
 from fllm.batching.waiting_queue import WaitingQueue
-from fllm.values import GenerateRequest, SamplingParams
+from fllm.values import BACKGROUND_PRIORITY, GenerateRequest, SamplingParams
 
 
 def sequence(name: str, priority: int = 0) -> Sequence:
@@ -124,6 +124,17 @@ def test_the_first_sequence_stays_first_when_others_arrive():
         assert queue.first().id == "b1"  # type: ignore[union-attr]
 
 
+def test_a_sequence_in_the_background_waits_for_all_others_even_if_it_was_running():
+    queue = WaitingQueue()
+    returned, waiting = sequence("a0", BACKGROUND_PRIORITY), sequence("b0", BACKGROUND_PRIORITY + 1)
+    queue.add(waiting)
+    queue.add_preempted(returned)
+    for name in ("a1", "c1"):
+        queue.add(sequence(name))
+    assert queue.first_of_others("ac") is None
+    assert drained(queue) == ["a1", "c1", "a0", "b0"]
+
+
 def test_a_removed_sequence_leaves_its_turn_to_the_next_of_its_client():
     queue = waiting("a1", "a2", "b1")
     dropped = queue.remove("a1")
@@ -152,8 +163,9 @@ def test_no_sequence_is_lost_or_duplicated(operations: list[tuple[str, str]]):
         assert len(queue) == len(here)
         assert (queue.first() is None) == (not here)
     assert set(drained(queue)) == here
-    assert not queue._clients
-    assert not queue._preempted
+    for turns in (queue._foreground, queue._background):
+        assert not turns._clients
+        assert not turns._preempted
 
 
 class Harness:
@@ -169,9 +181,11 @@ class Harness:
         self.ended: list[str] = []
         self.tokens: dict[str, int] = defaultdict(int)
 
-    def add(self, name: str, length: int = 1, *, max_tokens: int = 2, token: int = 1) -> None:
+    def add(
+        self, name: str, length: int = 1, *, max_tokens: int = 2, token: int = 1, priority: int = 0
+    ) -> None:
         request = GenerateRequest(
-            name, [token] * length, SamplingParams(max_tokens=max_tokens), client=name[0]
+            name, [token] * length, SamplingParams(max_tokens=max_tokens), client=name[0], priority=priority
         )
         self.scheduler.add(request, seed=0, arrival_time=0.0)
 
@@ -234,3 +248,48 @@ def test_a_long_prompt_takes_no_step_from_decoding_sequences():
         )
     assert steps > 2_000 / 48
     assert [harness.tokens[name] for name in streaming] == [1 + steps] * 4
+
+
+def test_a_request_takes_the_place_of_one_in_the_background_of_the_same_client():
+    harness = Harness(seqs=2)
+    for number in range(4):
+        harness.add(f"a{number}", max_tokens=50, priority=BACKGROUND_PRIORITY)
+    harness.step()
+    harness.add("alive", max_tokens=3)
+    for _ in range(3):
+        harness.step()
+    assert harness.ended == ["alive"]
+    while harness.scheduler.busy:
+        harness.step()
+    assert harness.tokens == {"alive": 3} | {f"a{number}": 50 for number in range(4)}
+
+
+def test_a_request_takes_the_blocks_of_those_in_the_background():
+    harness = Harness(seqs=8, blocks=20)  # 80 tokens
+    for number in range(3):
+        harness.add(f"a{number}", 20, max_tokens=8, token=number + 2, priority=BACKGROUND_PRIORITY)
+    while not harness.tokens:
+        harness.step()
+    harness.add("b", 60, max_tokens=10, token=9)
+    while "b" not in harness.ended:
+        batch = harness.step()
+        assert "b" in [each.id for each in batch.sequences]
+    assert harness.ended == ["b"]
+    while harness.scheduler.busy:
+        harness.step()
+    assert harness.tokens == {"b": 10, "a0": 8, "a1": 8, "a2": 8}
+
+
+def test_prompts_in_the_background_get_a_share_of_what_others_leave():
+    harness = Harness(seqs=8, budget=16)
+    harness.add("a", max_tokens=1000)
+    harness.step()
+    harness.add("b", 400, max_tokens=1, token=2, priority=BACKGROUND_PRIORITY)
+    counts = [row.count for row in harness.step().rows]
+    assert counts == [1, 4]
+    harness.add("c", 100, max_tokens=1, token=3)
+    batch = harness.step()
+    assert [each.id for each in batch.sequences] == ["a", "c"]
+    while "c" not in harness.ended:
+        harness.step()
+    assert "b" not in harness.ended
