@@ -14,7 +14,7 @@ from fllm.errors import RequestError
 from fllm.interfaces import LoadedToolParser
 from fllm.parsing.fallback_tool_format import FALLBACK_PARSER, FALLBACK_TOOL_FORMAT
 from fllm.pipeline.output_constraint import OutputConstraint
-from fllm.requests.chat import ChatRequest, NamedToolChoice
+from fllm.requests.chat import AllowedToolChoice, ChatRequest, NamedToolChoice
 from fllm.structured_output.tool_format import ToolFormat, json_arguments
 from fllm.values import Tool
 from fllm_api.app_state import AppState
@@ -24,6 +24,7 @@ from fllm_api.intake.constraints import (
     schema_text,
     with_object_type,
 )
+from fllm_api.intake.tools import callable_tools
 
 _NAME = re.compile(r"[\w./:-]{1,200}")
 """Function names that every tool-call format and its parser support."""
@@ -56,12 +57,22 @@ def plan_tool_calls(body: ChatRequest, tools: Sequence[Tool], server: AppState) 
     text = read_output_constraint(body, server.card)
     if not tools or body.tool_choice == "none":
         return ToolCallPlan(None, text)
-    if body.tool_choice == "required" or isinstance(body.tool_choice, NamedToolChoice):
-        return _plan_forced_calls(body, tools, server)
+    allowed = callable_tools(body, tools)
+    if _is_forced(body):
+        return _plan_forced_calls(body, allowed, server)
     parser = server.tool_parser or FALLBACK_PARSER
     if text is not None:
-        return ToolCallPlan(parser, _text_or_calls(body, text, tools, server))
-    return ToolCallPlan(parser, _strict_calls(body, tools, server))
+        return ToolCallPlan(parser, _text_or_calls(body, text, allowed, server))
+    return ToolCallPlan(parser, _constrained_calls(body, allowed, len(allowed) < len(tools), server))
+
+
+def _is_forced(body: ChatRequest) -> bool:
+    """Return whether the output must be a call."""
+    match body.tool_choice:
+        case AllowedToolChoice(allowed):
+            return allowed.mode == "required"
+        case choice:
+            return choice == "required" or isinstance(choice, NamedToolChoice)
 
 
 def _plan_forced_calls(body: ChatRequest, tools: Sequence[Tool], server: AppState) -> ToolCallPlan:
@@ -72,8 +83,6 @@ def _plan_forced_calls(body: ChatRequest, tools: Sequence[Tool], server: AppStat
     check_constraint_supported(body, server.card, "tool_choice")
     parser = server.tool_parser if server.tool_parser and server.tool_parser.tool_format else FALLBACK_PARSER
     tool_format = parser.tool_format or FALLBACK_TOOL_FORMAT
-    if isinstance(choice := body.tool_choice, NamedToolChoice):
-        tools = [tool for tool in tools if tool.name == choice.function.name]
     first, *fallbacks = _only_calls(body, tools, tool_format)
     return ToolCallPlan(parser, OutputConstraint(first, "tools", tuple(fallbacks)), calls_only=True)
 
@@ -84,7 +93,7 @@ def _only_calls(body: ChatRequest, tools: Sequence[Tool], tool_format: ToolForma
     A tool that is not ``strict`` never makes a request fail: what can't be enforced of its schema is ignored.
     """
     single = body.parallel_tool_calls is False or isinstance(body.tool_choice, NamedToolChoice)
-    strict = {tool.function.name for tool in body.tools or () if tool.function.strict}
+    strict = _strict_names(body)
     exact = _forceable(tools)
     lenient = [tool if tool.name in strict else replace(tool, lenient=True) for tool in exact]
     free = [tool if tool.name in strict else replace(tool, parameters={}) for tool in exact]
@@ -108,19 +117,28 @@ def _text_or_calls(
     return OutputConstraint(either[0], text.param, tuple(either[1:]))
 
 
-def _strict_calls(body: ChatRequest, tools: Sequence[Tool], server: AppState) -> OutputConstraint | None:
-    """Allow any text, but constrain calls of tools with ``strict`` to their schemas."""
-    strict = [bool(tool.function.strict) for tool in body.tools or ()]
-    if not any(strict):
+def _constrained_calls(
+    body: ChatRequest, tools: Sequence[Tool], others_exist: bool, server: AppState
+) -> OutputConstraint | None:
+    """Allow any text, but only calls of these tools, and constrain those with ``strict`` to their schemas.
+
+    Return ``None`` if all tools may be called and none is strict.
+    """
+    strict = _strict_names(body).intersection(tool.name for tool in tools)
+    if not strict and not others_exist:
         return None
-    param = f"tools[{strict.index(True)}].function.strict"
+    param = "tool_choice"
+    if strict:
+        first = next(i for i, tool in enumerate(body.tools or ()) if tool.function.name in strict)
+        param = f"tools[{first}].function.strict"
     check_constraint_supported(body, server.card, param)
     # Without parameters, any JSON object is allowed.
-    schemas = [
-        tool if is_strict else replace(tool, parameters={})
-        for tool, is_strict in zip(tools, strict, strict=True)
-    ]
+    schemas = [tool if tool.name in strict else replace(tool, parameters={}) for tool in tools]
     return OutputConstraint(_declared_format(server, param).within_text(_forceable(schemas)), "tools")
+
+
+def _strict_names(body: ChatRequest) -> set[str]:
+    return {tool.function.name for tool in body.tools or () if tool.function.strict}
 
 
 def _declared_format(server: AppState, param: str) -> ToolFormat:

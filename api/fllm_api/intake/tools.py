@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fllm.errors import RequestError
-from fllm.requests.chat import ChatRequest, ChatTool, NamedToolChoice
+from fllm.requests.chat import AllowedToolChoice, ChatRequest, ChatTool, NamedToolChoice
 from fllm.values import Tool
 from fllm_api.config import ServerConfig
 
@@ -32,6 +32,12 @@ def to_tools(tools: Iterable[ChatTool]) -> tuple[Tool, ...]:
     )
 
 
+def callable_tools(body: ChatRequest, tools: Sequence[Tool]) -> list[Tool]:
+    """Return those of the tools of the prompt that ``tool_choice`` allows to be called."""
+    names = _named(body)
+    return [tool for tool in tools if names is None or tool.name in names]
+
+
 def template_tool(tool: Tool) -> dict[str, Any]:
     """Return a tool in the form that chat templates expect."""
     function: dict[str, Any] = {"name": tool.name, "parameters": tool.parameters}
@@ -46,5 +52,16 @@ def _check_choice(body: ChatRequest, tools: tuple[Tool, ...]) -> None:
         return
     if not tools:
         raise RequestError("`tool_choice` requires `tools`", param="tool_choice")
-    if isinstance(choice, NamedToolChoice) and choice.function.name not in {tool.name for tool in tools}:
-        raise RequestError(f"`tool_choice`: {choice.function.name!r} is not in `tools`", param="tool_choice")
+    names = {tool.name for tool in tools}
+    if unknown := next((name for name in _named(body) or () if name not in names), None):
+        raise RequestError(f"`tool_choice`: {unknown!r} is not in `tools`", param="tool_choice")
+
+
+def _named(body: ChatRequest) -> list[str] | None:
+    """Return the names of the functions that ``tool_choice`` allows; ``None`` if it names none."""
+    match body.tool_choice:
+        case NamedToolChoice(function):
+            return [function.name]
+        case AllowedToolChoice(allowed):
+            return [each.function.name for each in allowed.tools]
+    return None

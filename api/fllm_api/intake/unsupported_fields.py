@@ -28,7 +28,6 @@ UNSUPPORTED_FIELDS = {
     "modalities": UnsupportedField(
         'the model generates only text; only ["text"] is accepted', (["text"], [])
     ),
-    "prediction": UnsupportedField("the server does not support predicted outputs"),
     "ec_transfer_params": UnsupportedField(_NO_TRANSFER, ({},)),
     "guided_whitespace_pattern": UnsupportedField("the white space of JSON is fixed"),
     "kv_transfer_params": UnsupportedField(_NO_TRANSFER, ({},)),
@@ -42,7 +41,6 @@ UNSUPPORTED_FIELDS = {
     "service_tier": UnsupportedField(
         "the server has one tier; only auto and default are accepted", ("auto", "default")
     ),
-    "store": UnsupportedField("the server does not store responses", (False,)),
     "vllm_xargs": UnsupportedField(_NO_PLUGINS, ({},)),
     "verbosity": UnsupportedField(
         "only medium is accepted; ask for another verbosity in the prompt", ("medium",)

@@ -135,6 +135,13 @@ class AllowedToolChoice(Struct, frozen=True, tag="allowed_tools"):
     allowed_tools: AllowedTools
 
 
+class Prediction(Struct, frozen=True):
+    """Text that the response probably repeats."""
+
+    content: str | list[ContentPart]
+    type: Literal["content"] = "content"
+
+
 class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
     """Body of a chat completion request."""
 
@@ -178,8 +185,10 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
     function_call: Any = None
     functions: Any = None
     modalities: list[str] | None = None
-    prediction: Any = None
+    prediction: Prediction | None = None
+    """Ignored: it would only change the speed."""
     service_tier: str | None = None
     store: bool | None = None
+    """Ignored: the server has no routes that would return the stored response."""
     verbosity: str | None = None
     web_search_options: Any = None

@@ -46,6 +46,10 @@ def named(name: str) -> dict[str, Any]:
     return {"type": "function", "function": {"name": name}}
 
 
+def allowed(mode: str, *names: str) -> dict[str, Any]:
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": [*map(named, names)]}}
+
+
 TOOLS = [tool("f", PARAMETERS), tool("g")]
 
 
@@ -132,6 +136,32 @@ def test_strict_applies_to_each_tool_separately() -> None:
     assert constraint_of(server, tools=[tool("f", PARAMETERS, strict=False)]) is None
 
 
+def test_only_allowed_tools_can_be_called() -> None:
+    server = tool_server()
+    format = CallsWithFormat.tool_format
+    assert constraint_of(server, tool_choice=allowed("required", "f")) == json_calls(format, BOTH[:1])
+    assert constraint_of(server, tool_choice=allowed("required", "g", "f")) == json_calls(format, BOTH)
+    single = constraint_of(server, tool_choice=allowed("required", "g"), parallel_tool_calls=False)
+    assert single == json_calls(format, BOTH[1:], max_calls=1)
+    free = TriggeredTags(triggers=("[",), tags=(Tag("[f:", ANY_OBJECT, "]"),))
+    assert constraint_of(server, tool_choice=allowed("auto", "f")) == free
+    assert constraint_of(server, tool_choice=allowed("auto", "f", "g")) is None
+    exact = TriggeredTags(triggers=("[",), tags=(Tag("[f:", SCHEMA, "]"),))
+    tools = [tool("f", PARAMETERS, strict=True), tool("g", strict=True)]
+    assert constraint_of(server, tools=tools, tool_choice=allowed("auto", "f")) == exact
+    either = constraint_of(server, tool_choice=allowed("auto", "f"), response_format={"type": "json_object"})
+    assert either == AnyOf((ANY_OBJECT, json_calls(format, BOTH[:1])))
+
+
+@pytest.mark.parametrize("mode", ["auto", "required"])
+def test_the_prompt_has_also_the_tools_that_are_not_allowed(mode: str) -> None:
+    server = tool_server()
+    for choice in ("auto", allowed(mode, "f")):
+        assert chat(server, tools=TOOLS, tool_choice=choice).status_code == 200
+    everything, some = backend_of(server).prompts
+    assert everything.token_ids == some.token_ids
+
+
 def test_with_structured_output_the_output_may_be_a_call_instead() -> None:
     server = tool_server()
     calls = json_calls(CallsWithFormat.tool_format, BOTH)
@@ -143,7 +173,14 @@ def test_with_structured_output_the_output_may_be_a_call_instead() -> None:
 
 
 @pytest.mark.parametrize(
-    ("choice", "reason"), [("required", "tool_calls"), ("auto", "tool_calls"), (named("f"), "stop")], ids=str
+    ("choice", "reason"),
+    [
+        ("required", "tool_calls"),
+        ("auto", "tool_calls"),
+        (named("f"), "stop"),
+        (allowed("required", "f"), "tool_calls"),
+    ],
+    ids=str,
 )
 def test_the_finish_reason_is_openais(choice: Any, reason: str) -> None:
     server = tool_server()
@@ -183,6 +220,11 @@ def test_arguments_are_an_object(parameters: Any, schema: Constraint) -> None:
         ({"tool_choice": "required", "tools": []}, "tool_choice"),
         ({"tool_choice": named("h")}, "tool_choice"),
         ({"tool_choice": {"type": "function"}}, "tool_choice.function"),
+        ({"tool_choice": allowed("auto", "f", "h")}, "tool_choice"),
+        ({"tool_choice": allowed("required", "f"), "tools": []}, "tool_choice"),
+        ({"tool_choice": allowed("auto")}, "tool_choice.allowed_tools.tools"),
+        ({"tool_choice": allowed("never", "f")}, "tool_choice.allowed_tools.mode"),
+        ({"tool_choice": {"type": "allowed_tools"}}, "tool_choice.allowed_tools"),
         ({"tool_choice": "required", "use_beam_search": True, "best_of": 2}, "use_beam_search"),
         ({"tool_choice": "required", "tools": [tool('f"', PARAMETERS)]}, "tools"),
         ({"tool_choice": "required", "tools": [tool("a b", PARAMETERS)]}, "tools"),
@@ -219,6 +261,8 @@ def test_parameters_nested_too_deeply_are_rejected_if_they_constrain(levels: int
     [
         ({"tool_choice": "required"}, "tool_choice"),
         ({"tool_choice": named("f")}, "tool_choice"),
+        ({"tool_choice": allowed("required", "f")}, "tool_choice"),
+        ({"tool_choice": allowed("auto", "f")}, "tool_choice"),
         ({"tools": [*TOOLS, tool("h", strict=True)]}, "tools[2].function.strict"),
         ({"guided_json": {}}, "guided_json"),
     ],
@@ -235,6 +279,7 @@ def test_without_a_grammar_backend_calls_can_not_be_forced(body: Any, param: str
     ("body", "param"),
     [
         ({"tools": [tool("f", strict=True)]}, "tools[0].function.strict"),
+        ({"tools": TOOLS, "tool_choice": allowed("auto", "f")}, "tool_choice"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
     ],
     ids=str,
