@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import tempfile
+
+_data = tempfile.TemporaryDirectory(prefix="fllm-data-")
+"""Where the servers of tests store responses, instead of the user's own directory."""
 
 
 def pytest_configure() -> None:
@@ -10,5 +15,6 @@ def pytest_configure() -> None:
 
     A process inherits that a signal is ignored, but not that it has a handler.
     """
+    os.environ["FURIOSA_LLM_DATA_DIR"] = _data.name
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,0 +1,167 @@
+"""A route of a plugin generates under everything that holds for the server's own routes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from litestar import post
+from litestar.di import NamedDependency
+from litestar.params import JSONBody
+from support.api_fakes import COMPLETION_SCOPE, Recorder, app_of, ask, backend_of
+from support.route_plugins import Say, say_route, server_with_routes
+
+from fllm.errors import BackendUnavailable
+from fllm.events import Finished, Text
+from fllm.requests.chat import ChatMessage, ChatRequest
+from fllm.serving import LIMITED, USES_ENGINE, Outcome, Serving
+from fllm_api.api_keys import ApiKeys
+from fllm_api.app_state import AppState
+from fllm_api.config import RateLimits
+
+
+def a_saying_server(ends: list[Outcome], **parts: Any) -> AppState:
+    return server_with_routes(lambda _: [say_route(ends)], **parts)
+
+
+def say(server: AppState, **body: Any) -> Any:
+    return ask(server, "POST", "/say", json={"text": "Hi", **body})
+
+
+def test_a_whole_response_is_the_fold_of_the_stream() -> None:
+    ends: list[Outcome] = []
+    server = a_saying_server(ends)
+    assert say(server).json() == {"text": "ab", "tokens": 3, "first": "Start"}
+    streamed = say(server, stream=True)
+    assert streamed.headers["content-type"].startswith("text/event-stream")
+    pieces = [event.split("\n") for event in streamed.text.split("\n\n")[:-1]]
+    assert [name for name, _ in pieces] == ["event: start", "event: piece", "event: piece", "event: end"]
+    assert [json.loads(data.removeprefix("data: ")).get("text") for _, data in pieces[1:3]] == ["a", "b"]
+    assert ends == ["complete", "complete"]
+
+
+def test_collectors_and_limits_see_the_route() -> None:
+    recorder = Recorder()
+    server = a_saying_server([], collectors=[recorder], config={"limits": RateLimits(tokens_per_minute=2)})
+    assert say(server).status_code == 200
+    [request] = recorder.requests
+    assert (request.path, request.generated_tokens, request.finish_reasons) == ("/say", 3, ("stop",))
+    refused = say(server)
+    assert refused.status_code == 429
+    assert (refused.json()["type"], refused.json()["status"]) == ("error", 429)
+
+
+def test_errors_have_the_envelope_of_the_route() -> None:
+    server = a_saying_server([], config={"keys": ApiKeys(["k"])})
+    response = ask(server, "POST", "/say", json={"text": "Hi"}, headers={"x-request-id": "r1"})
+    assert response.status_code == 401
+    assert response.json()["request"] == "r1"
+    key = {"authorization": "Bearer k"}
+    assert ask(server, "POST", "/say", content=b"{", headers=key).json()["status"] == 415
+    invalid = ask(server, "POST", "/say", json={"text": 1}, headers=key)
+    assert (invalid.status_code, "`text`" in invalid.json()["reason"]) == (400, True)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_failure_ends_a_stream_in_the_words_of_the_encoder(stream: bool) -> None:
+    ends: list[Outcome] = []
+    server = a_saying_server(ends)
+    backend = backend_of(server)
+    backend.fails_after, backend.failure = 1, BackendUnavailable("gone")
+    response = say(server, stream=stream)
+    assert ends == ["error"]
+    if stream:
+        assert response.text.endswith(
+            'event: error\ndata: {"type":"error","status":0,"reason":"gone","request":""}\n\n'
+        )
+    else:
+        assert (response.status_code, response.json()["reason"]) == (503, "gone")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_can_not_be_stored_is_not_acknowledged(stream: bool) -> None:
+    def full(outcome: Outcome) -> None:
+        if outcome == "complete":
+            raise BackendUnavailable("the disk is full")
+
+    server = server_with_routes(lambda _: [say_route([], full)])
+    response = say(server, stream=stream)
+    assert "event: end" not in response.text
+    assert "the disk is full" in response.text
+    assert response.status_code == (200 if stream else 503)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_aborts_the_generation(stream: bool) -> None:
+    ends: list[Outcome] = []
+    server = a_saying_server(ends)
+    backend = backend_of(server)
+    backend.stalls_after = 1
+    body = json.dumps({"text": "Hi", "stream": stream}).encode()
+
+    async def go() -> None:
+        left = asyncio.Event()
+        messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive() -> Any:
+            if messages:
+                return messages.pop()
+            await left.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            pass
+
+        scope = {**COMPLETION_SCOPE, "path": "/say", "raw_path": b"/say"}
+        asking = asyncio.create_task(app_of(server)(scope, receive, send))  # type: ignore[arg-type]
+        while not backend.prompts:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.01)
+        left.set()
+        await asking
+
+    asyncio.run(go())
+    assert (len(backend.aborted), ends) == (1, ["abort"])
+
+
+def test_a_handler_can_use_the_whole_outputs_and_the_tokens_of_a_prompt() -> None:
+    @post("/count", status_code=200, opt={**USES_ENGINE})
+    async def count(data: JSONBody[Say], server: NamedDependency[Serving]) -> dict[str, Any]:
+        request = ChatRequest(messages=[ChatMessage(role="user", content=data.text)])
+        generation = await server.read_chat(request)
+        [output] = await server.whole(generation)
+        return {
+            "prompt": await server.render_chat(request),
+            "ids": await server.tokenize_chat(request) == generation.request.prompts[0],
+            "tokens": generation.prompt_tokens,
+            "text": "".join(event.text for event in output.events if isinstance(event, Text)),
+            "reason": [event.reason for event in output.events if isinstance(event, Finished)],
+            "plain": len(await server.tokenize("x" * 9000)),
+            "owner": server.owner,
+        }
+
+    server = server_with_routes(lambda _: [count])
+    assert ask(server, "POST", "/count", json={"text": "Hi"}).json() == {
+        "prompt": "<user>Hi<assistant>",
+        "ids": True,
+        "tokens": 19,
+        "text": "ab",
+        "reason": ["stop"],
+        "plain": 9000,
+        "owner": "",
+    }
+
+
+def test_a_route_without_generation_counts_against_the_limits_only() -> None:
+    @post("/tokens", status_code=200, opt={**LIMITED})
+    async def tokens(data: JSONBody[Say], server: NamedDependency[Serving]) -> int:
+        return len(await server.tokenize(data.text))
+
+    recorder = Recorder()
+    limits = RateLimits(tokens_per_minute=2)
+    server = server_with_routes(lambda _: [tokens], collectors=[recorder], config={"limits": limits})
+    statuses = [ask(server, "POST", "/tokens", json={"text": "Hi"}).status_code for _ in range(2)]
+    assert statuses == [200, 429]
+    assert not recorder.requests
