@@ -105,15 +105,15 @@ class Records:
         return True
 
     async def children(
-        self, parent: str, owner: str, page: Page | None = None, *, kind: str = ""
+        self, parent: str, owner: str, page: Page | None = None, *, kinds: Sequence[str] = ()
     ) -> list[Record] | None:
-        """Return the children of a record in order, or those of a kind: all, or a page.
+        """Return the children of a record in order, or those of some kinds: all, or a page.
 
         Return ``None`` if the record after or before which the page starts does not exist.
         """
-        where, values = ("", ()) if not kind else (" AND kind = ?", (kind,))
+        where = f" AND kind IN ({', '.join('?' * len(kinds))})" if kinds else ""
         return await self._page(
-            f"owner = ? AND parent = ?{where}", (owner, parent, *values), ("position", "id"), page
+            f"owner = ? AND parent = ?{where}", (owner, parent, *kinds), ("position", "id"), page
         )
 
     async def find_children(self, record_ids: Iterable[str], owner: str) -> dict[str, Record]:
