@@ -2,7 +2,8 @@
 
 A dialect opens one file of its own and keeps records of several kinds in it::
 
-    database = await open_database(data_dir / "responses.sqlite3", StoreSettings(ttl=..., max_bytes=...))
+    prepared = prepare_store(data_dir / "responses.sqlite3", StoreSettings(ttl=..., max_bytes=...))
+    database = await prepared.open()
     await database.write(lambda records: records.put(Record("resp_1", owner, "response", body)))
     record = await database.read(lambda records: records.get("response", "resp_1", owner))
 
@@ -14,26 +15,28 @@ be called twice, so it must have no other effects. `Database.read` is for functi
 `children` are for an ordered list below a record. Lists have pages. A record expires after a time without
 use, unless its field ``server`` says that a server works on it; if that server dies, another takes its
 records over with `Database.claim_abandoned`. Errors of a running server are HTTP errors (`StoreFull` is 507,
-`StoreUnavailable` 503); those of the start are `fllm.UserError`s.
+`StoreUnavailable` 503); those of `prepare_store`, which the hook of a plugin can call, are `ConfigError`s.
 """
 
 from fllm_dialects.store.database import Database
 from fllm_dialects.store.errors import StoreError, StoreFull, StoreUnavailable
-from fllm_dialects.store.opening import open_database
+from fllm_dialects.store.opening import PreparedStore, open_database, prepare_store
 from fllm_dialects.store.records import Page, Record, Records
-from fllm_dialects.store.sealing import Seal, read_key
+from fllm_dialects.store.sealing import parse_key, read_key
 from fllm_dialects.store.settings import StoreSettings
 
 __all__ = [
     "Database",
     "Page",
+    "PreparedStore",
     "Record",
     "Records",
-    "Seal",
     "StoreError",
     "StoreFull",
     "StoreSettings",
     "StoreUnavailable",
     "open_database",
+    "parse_key",
+    "prepare_store",
     "read_key",
 ]

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import sqlite3
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 import aiosqlite
 
-from fllm_dialects.store.errors import StoreError, store_error
+from fllm_dialects.store.errors import StoreError, translated
 from fllm_dialects.store.records import Record, Records
 from fllm_dialects.store.servers import ServerLock
-
-log = logging.getLogger("fllm.store")
 
 T = TypeVar("T")
 Work: TypeAlias = Callable[[Records], Awaitable[T]]
@@ -58,7 +54,7 @@ class Database:
     async def read(self, work: Work[T]) -> T:
         """Return the result of a function that only reads. Raise `StoreError`."""
         async with self._lock:
-            with self._errors():
+            with translated(self._name):
                 return await work(self._records)
 
     async def write(self, work: Work[T]) -> T:
@@ -125,7 +121,7 @@ class Database:
     @asynccontextmanager
     async def _transaction(self) -> AsyncGenerator[None]:
         async with self._lock:
-            with self._errors():
+            with translated(self._name):
                 await self._connection.execute("BEGIN IMMEDIATE")
                 try:
                     yield
@@ -135,14 +131,6 @@ class Database:
                         await self._connection.execute("ROLLBACK")
                     raise
 
-    @contextmanager
-    def _errors(self) -> Generator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            log.error("the store failed: %s: %s", self._name, error)
-            raise store_error(error) from error
-
     async def _prune(self) -> None:
         """Delete expired records, in transactions that are short."""
         while True:
@@ -150,7 +138,7 @@ class Database:
                 while await self.write(partial(Records.expire, most=EXPIRED_AT_ONCE)) == EXPIRED_AT_ONCE:
                     pass
                 async with self._lock:
-                    with self._errors():
+                    with translated(self._name):
                         # Not `execute`, which stops after the first page.
                         await self._connection.executescript("PRAGMA incremental_vacuum(1000)")
             except StoreError:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from litestar.exceptions import HTTPException
+
+log = logging.getLogger("fllm.store")
 
 
 class StoreError(HTTPException):
@@ -23,7 +28,17 @@ class StoreFull(StoreError):
     status_code = 507
 
 
-def store_error(error: sqlite3.Error) -> StoreError:
+@contextmanager
+def translated(name: str) -> Iterator[None]:
+    """Log an error of SQLite that the block raises, with the name of the file, and raise a `StoreError`."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        log.error("the store failed: %s: %s", name, error)
+        raise _store_error(error) from error
+
+
+def _store_error(error: sqlite3.Error) -> StoreError:
     """Return the error to raise for an error of SQLite (https://sqlite.org/rescode.html)."""
     # The primary result code is the low byte of an extended one.
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import aiosqlite
-from msgspec import structs
+from msgspec import Struct, structs
 
-from fllm.errors import UserError
+from fllm.errors import ConfigError
 from fllm_dialects.store.database import Database
+from fllm_dialects.store.errors import translated
 from fllm_dialects.store.records import Records
 from fllm_dialects.store.schema import APPLICATION_ID, MIGRATIONS
 from fllm_dialects.store.sealing import AesSeal, BrokenSeal, NoSeal, Seal
@@ -30,104 +32,140 @@ CHECK_SECONDS = 5.0
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _KEY_CHECK = b"furiosa-llm"
 _MEMORY = ":memory:"
-_MAX_LOG_BYTES = 16 << 20
+_PRAGMAS = (
+    "PRAGMA auto_vacuum = INCREMENTAL",  # the file becomes smaller after records were deleted
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = FULL",  # a commit survives a power failure
+    f"PRAGMA journal_size_limit = {16 << 20}",
+    "PRAGMA secure_delete = FAST",  # zeros where records were, if that costs no further writes
+)
 
 
 class _Damaged(Exception):
     """The file is damaged."""
 
 
+class PreparedStore(Struct, frozen=True):
+    """A file that was checked and can be opened, or, without a path, a store in memory."""
+
+    path: Path | None
+    seal: Seal
+    settings: StoreSettings
+    clock: Callable[[], float]
+
+    async def open(self) -> Database:
+        """Open it. Raise `StoreError`, or `OSError`."""
+        lock = None if self.path is None else ServerLock(self.path)
+        name = _MEMORY if self.path is None else str(self.path)
+        connection: aiosqlite.Connection | None = None
+        try:
+            with translated(name):
+                connection = await aiosqlite.connect(name, isolation_level=None, timeout=BUSY_TIMEOUT)
+                for statement in (*_PRAGMAS, *(_statements(0) if self.path is None else ())):
+                    await connection.execute_fetchall(statement)
+        except BaseException:
+            if connection is not None:
+                await connection.close()
+            if lock is not None:
+                lock.release()
+            raise
+        return Database(connection, Records(connection, self.seal, self.settings, self.clock), lock, name)
+
+
 async def open_database(
     path: Path | None, settings: StoreSettings, *, clock: Callable[[], float] = time.time
 ) -> Database:
-    """Open the store in a file, which only this user may read; create it if it does not exist.
+    """Prepare and open a store. Raise `ConfigError`."""
+    return await (await asyncio.to_thread(prepare_store, path, settings, clock=clock)).open()
+
+
+def prepare_store(
+    path: Path | None, settings: StoreSettings, *, clock: Callable[[], float] = time.time
+) -> PreparedStore:
+    """Check the store in a file, which only this user may read; create or migrate it.
 
     A damaged file is renamed, and a new one is created. If no file can be written, or ``path`` is ``None``,
-    the records are in memory. Both are logged.
+    the records will be in memory. Both are logged. This blocks, for some seconds if the file is large.
 
-    Raise `UserError` if the file has a newer version or another key, or is not a store.
+    Raise `ConfigError` if the file has a newer version or another key, or is not a store.
     """
     reason = "there is no data directory"
     if path is not None:
         try:
-            return await _open_file(path, settings, clock)
-        except (sqlite3.Error, OSError) as error:
+            return _prepare_file(path, settings, clock)
+        except (sqlite3.Error, OSError, _Damaged) as error:
             reason = f"{path}: {error}"
     log.warning("stored records are in memory only, and lost when the server stops: %s", reason)
     bounded = structs.replace(settings, max_bytes=min(settings.max_bytes, settings.max_memory_bytes))
-    return await _connect(_MEMORY, bounded, clock, None)
+    return PreparedStore(None, NoSeal(), bounded, clock)
 
 
-async def _open_file(path: Path, settings: StoreSettings, clock: Callable[[], float]) -> Database:
+def _prepare_file(path: Path, settings: StoreSettings, clock: Callable[[], float]) -> PreparedStore:
+    seal = NoSeal() if settings.key is None else AesSeal(settings.key)
     _make_private(path)
-    lock = ServerLock(path)
     try:
-        try:
-            return await _connect(str(path), settings, clock, lock)
-        except _Damaged as error:
-            kept = _move_away(path)
-            log.error(
-                "the store is damaged: %s (%s); it is now %s, and a new one is created", path, error, kept
-            )
+        _prepare(path, seal)
+    except _Damaged as error:
+        kept = _move_away(path)
+        log.error("the store is damaged: %s (%s); it is now %s, and a new one is created", path, error, kept)
         _make_private(path)
-        return await _connect(str(path), settings, clock, lock)
-    except BaseException:
-        lock.release()
-        raise
+        _prepare(path, seal)
+    return PreparedStore(path, seal, settings, clock)
 
 
-async def _connect(
-    name: str, settings: StoreSettings, clock: Callable[[], float], lock: ServerLock | None
-) -> Database:
-    seal = AesSeal(settings.key) if settings.key is not None and lock is not None else NoSeal()
-    connection = await aiosqlite.connect(name, isolation_level=None, timeout=BUSY_TIMEOUT)
+def _prepare(path: Path, seal: Seal) -> None:
+    """Check the file and migrate it. Raise `ConfigError`, `_Damaged` or `sqlite3.Error`."""
+    connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT)
     try:
-        await _prepare(connection, name, seal)
-    except BaseException as error:
-        await connection.close()
-        if isinstance(error, sqlite3.DatabaseError) and _code(error) in _DAMAGED:
+        for pragma in _PRAGMAS:
+            connection.execute(pragma)
+        _search_damage(connection)
+        _migrate(connection, path, seal)
+    except sqlite3.DatabaseError as error:
+        if _code(error) in _DAMAGED:
             raise _Damaged(str(error)) from error
-        raise
-    return Database(connection, Records(connection, seal, settings, clock), lock, name)
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        if _code(error) != sqlite3.SQLITE_FULL or _number(connection, "PRAGMA user_version") < len(
+            MIGRATIONS
+        ):
+            raise
+        log.warning("the disk is full, so nothing can be stored at present: %s", path)
+    finally:
+        connection.close()
 
 
-async def _prepare(connection: aiosqlite.Connection, name: str, seal: Seal) -> None:
-    """Check the file, and migrate it. Raise `UserError`, `_Damaged` or `sqlite3.Error`."""
-    for pragma in (
-        "auto_vacuum = INCREMENTAL",  # the file becomes smaller after records were deleted
-        "journal_mode = WAL",
-        "synchronous = FULL",  # a commit survives a power failure
-        f"journal_size_limit = {_MAX_LOG_BYTES}",
-        "secure_delete = FAST",  # zeros where records were, if that costs no further writes
-    ):
-        await connection.execute_fetchall(f"PRAGMA {pragma}")
-    await _search_damage(connection)
-    await connection.execute("BEGIN IMMEDIATE")
-    version = await _number(connection, "PRAGMA user_version")
+def _migrate(connection: sqlite3.Connection, path: Path, seal: Seal) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    version = _number(connection, "PRAGMA user_version")
     if version > len(MIGRATIONS):
-        raise UserError(
-            f"the store {name} was written by a newer version of furiosa-llm (its version is {version}, "
+        raise ConfigError(
+            f"the store {path} was written by a newer version of furiosa-llm (its version is {version}, "
             f"this one reads up to {len(MIGRATIONS)}): upgrade, or move the file away"
         )
-    empty = await _number(connection, "SELECT count(*) FROM sqlite_master") == 0
-    if not empty and await _number(connection, "PRAGMA application_id") != APPLICATION_ID:
-        raise UserError(
-            f"{name} is a database of another program: move it away, or choose another data directory"
+    is_empty = _number(connection, "SELECT count(*) FROM sqlite_master") == 0
+    if not is_empty and _number(connection, "PRAGMA application_id") != APPLICATION_ID:
+        raise ConfigError(
+            f"{path} is a database of another program: move it away, or choose another data directory"
         )
-    await connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    for statement in (each for migration in MIGRATIONS[version:] for each in migration):
-        await connection.execute(statement)
-    await connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
-    await _check_key(connection, name, seal)
-    await connection.execute("COMMIT")
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    for statement in _statements(version):
+        connection.execute(statement)
+    connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+    _check_key(connection, path, seal)
+    connection.execute("COMMIT")
 
 
-async def _search_damage(connection: aiosqlite.Connection) -> None:
+def _statements(version: int) -> Iterator[str]:
+    return (statement for migration in MIGRATIONS[version:] for statement in migration)
+
+
+def _search_damage(connection: sqlite3.Connection) -> None:
     """Raise `_Damaged` if the check of SQLite finds an error within some seconds."""
     end = time.monotonic() + CHECK_SECONDS
-    await connection.set_progress_handler(lambda: time.monotonic() > end, 100_000)
+    connection.set_progress_handler(lambda: time.monotonic() > end, 100_000)
     try:
-        [[result]] = await connection.execute_fetchall("PRAGMA quick_check(1)")
+        [[result]] = connection.execute("PRAGMA quick_check(1)")
     except sqlite3.OperationalError as error:
         if _code(error) != sqlite3.SQLITE_INTERRUPT:
             raise
@@ -135,33 +173,30 @@ async def _search_damage(connection: aiosqlite.Connection) -> None:
         if result != "ok":
             raise _Damaged(" ".join(result.split()))
     finally:
-        await connection.set_progress_handler(None, 0)  # type: ignore[arg-type]
+        connection.set_progress_handler(None, 0)
 
 
-async def _check_key(connection: aiosqlite.Connection, name: str, seal: Seal) -> None:
-    """Raise `UserError` unless the records can be read with this seal. The first one is that of the file."""
-    rows = [*await connection.execute_fetchall("SELECT value FROM meta WHERE name = 'key'")]
-    used = await _number(connection, "SELECT count(*) FROM records") > 0
-    if rows and used:
+def _check_key(connection: sqlite3.Connection, path: Path, seal: Seal) -> None:
+    """Raise `ConfigError` unless this seal can read the records. A file without any takes a new one."""
+    rows = connection.execute("SELECT value FROM meta WHERE name = 'key'").fetchall()
+    if rows and _number(connection, "SELECT count(*) FROM records"):
         written, encrypts = bytes(rows[0][0]), not isinstance(seal, NoSeal)
         if encrypts and written == _KEY_CHECK:
-            raise UserError(f"the store {name} is not encrypted: move it away, or give no key")
+            raise ConfigError(f"the store {path} is not encrypted: move it away, or give no key")
         if not encrypts and written != _KEY_CHECK:
-            raise UserError(f"the store {name} is encrypted: give its key, or move it away")
+            raise ConfigError(f"the store {path} is encrypted: give its key, or move it away")
         try:
             seal.open(written, b"key")
         except BrokenSeal as error:
-            raise UserError(
-                f"the store {name} is encrypted with another key: give that one, or move it away"
+            raise ConfigError(
+                f"the store {path} is encrypted with another key: give that one, or move it away"
             ) from error
-    # Also tests that the file can be written.
-    await connection.execute(
-        "INSERT OR REPLACE INTO meta VALUES ('key', ?)", (seal.close(_KEY_CHECK, b"key"),)
-    )
+    # This also tests that the file can be written.
+    connection.execute("INSERT OR REPLACE INTO meta VALUES ('key', ?)", (seal.close(_KEY_CHECK, b"key"),))
 
 
-async def _number(connection: aiosqlite.Connection, sql: str) -> int:
-    [[number]] = await connection.execute_fetchall(sql)
+def _number(connection: sqlite3.Connection, sql: str) -> int:
+    [[number]] = connection.execute(sql)
     return int(number)
 
 

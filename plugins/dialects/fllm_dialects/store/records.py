@@ -153,20 +153,23 @@ class Records:
                 ((now := self._clock()) + self._settings.ttl, owner, record_id, now),
             )
 
+    async def claimed(self, kind: str, server: str) -> list[Record]:
+        """Return the records of a kind that a server works on, of all owners."""
+        rows = await self._rows(
+            f"SELECT {_COLUMNS} FROM records WHERE server != '' AND server = ? AND kind = ?", (server, kind)
+        )
+        return [await self._record(row) for row in rows]
+
     async def claim(self, kind: str, server: str, *, by: str) -> list[Record]:
         """Give the records of a kind that one server works on to another; return them, of all owners."""
-        rows = await self._rows(
-            f"SELECT {_COLUMNS} FROM records WHERE server = ? AND kind = ?", (server, kind)
-        )
+        claimed = await self.claimed(kind, server)
         await self._execute("UPDATE records SET server = ? WHERE server = ? AND kind = ?", (by, server, kind))
-        return [structs.replace(await self._record(row), server=by) for row in rows]
+        return [structs.replace(record, server=by) for record in claimed]
 
     async def servers(self) -> list[str]:
         """Return the servers that work on records."""
-        return [
-            server
-            for (server,) in await self._rows("SELECT DISTINCT server FROM records WHERE server != ''", ())
-        ]
+        rows = await self._rows("SELECT DISTINCT server FROM records WHERE server != ''", ())
+        return [server for (server,) in rows]
 
     async def expire(self, most: int) -> int:
         """Delete records that have expired, at most that number; return how many were deleted."""

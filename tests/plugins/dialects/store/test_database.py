@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from fllm.errors import UserError
+from fllm.errors import ConfigError
 from fllm_dialects.store import (
     Database,
     Page,
@@ -240,9 +240,9 @@ def test_an_encrypted_file_holds_no_text_and_opens_with_its_key_only(tmp_path: P
             await put(database, record("1", body))
             assert b"a secret text" not in b"".join(file.read_bytes() for file in tmp_path.iterdir())
             assert await get(database, "1") == body
-        with pytest.raises(UserError, match="is encrypted with another key"):
+        with pytest.raises(ConfigError, match="is encrypted with another key"):
             await open_database(path, StoreSettings(key=OTHER_KEY))
-        with pytest.raises(UserError, match="is encrypted: give its key"):
+        with pytest.raises(ConfigError, match="is encrypted: give its key"):
             await open_database(path, StoreSettings())
         async with opened(path, StoreSettings(key=KEY)) as database:
             assert await get(database, "1") == body
@@ -258,7 +258,7 @@ def test_a_file_with_records_is_not_encrypted_later(tmp_path: Path) -> None:
             pass  # it was empty
         async with opened(tmp_path / "s") as database:
             await put(database, record("1"))
-        with pytest.raises(UserError, match="is not encrypted: move it away, or give no key"):
+        with pytest.raises(ConfigError, match="is not encrypted: move it away, or give no key"):
             await open_database(tmp_path / "s", StoreSettings(key=KEY))
 
     asyncio.run(run())
@@ -288,10 +288,10 @@ def test_a_key_is_hexadecimal_or_base64(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize("text", ["", "password", "00" * 31, "é" * 64])
 def test_another_key_is_refused_and_not_quoted(tmp_path: Path, text: str) -> None:
     (tmp_path / "key").write_text(text)
-    with pytest.raises(UserError, match="openssl rand -hex 32") as error:
+    with pytest.raises(ConfigError, match="openssl rand -hex 32") as error:
         read_key(tmp_path / "key")
     assert not text or text not in error.value.message
-    with pytest.raises(UserError, match=r"cannot be read: .*: No such file"):
+    with pytest.raises(ConfigError, match=r"cannot be read: .*: No such file"):
         read_key(tmp_path / "nowhere")
 
 
@@ -330,12 +330,12 @@ def test_a_newer_version_and_a_file_of_another_program_are_refused(tmp_path: Pat
         with sqlite3.connect(tmp_path / "s") as connection:
             connection.execute("PRAGMA user_version = 99")
         connection.close()
-        with pytest.raises(UserError, match="was written by a newer version of furiosa-llm"):
+        with pytest.raises(ConfigError, match="was written by a newer version of furiosa-llm"):
             await open_database(tmp_path / "s", StoreSettings())
         with sqlite3.connect(tmp_path / "other") as connection:
             connection.execute("CREATE TABLE tracks (title)")
         connection.close()
-        with pytest.raises(UserError, match="is a database of another program"):
+        with pytest.raises(ConfigError, match="is a database of another program"):
             await open_database(tmp_path / "other", StoreSettings())
 
     asyncio.run(run())
