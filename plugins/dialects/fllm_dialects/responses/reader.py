@@ -15,6 +15,7 @@ from fllm import (
     RequestError,
     TextFormat,
 )
+from fllm.concurrency.turn_executor import Pieces
 from fllm_dialects.responses.conversation import Conversation, resolve_references
 from fllm_dialects.responses.protocol.items import InputItem
 from fllm_dialects.responses.protocol.requests import (
@@ -47,7 +48,6 @@ _FIELD_NAMES = {
     "reasoning_effort": "reasoning.effort",
     "response_format": "text.format",
     "response_format.json_schema": "text.format",
-    "verbosity": "text.verbosity",
 }
 
 
@@ -86,13 +86,23 @@ def read_request(
         parallel_tool_calls=body.parallel_tool_calls,
         reasoning_effort=reasoning.effort,
         response_format=_read_format(text),
-        verbosity=text.verbosity,
         chat_template_kwargs=body.chat_template_kwargs,
     )
     if isinstance(body, ResponsesRequest):
         chat = _with_sampling(chat, body)
     names = {f"tools[{i}].function": path for i, path in enumerate(tools.paths)}
     return ReadRequest(chat, tools, {**_FIELD_NAMES, **names, **conversation.names})
+
+
+def read_in_pieces(
+    body: InputTokensRequest,
+    *,
+    earlier: Sequence[InputItem] = (),
+    references: Mapping[str, InputItem] | None = None,
+) -> Pieces[ReadRequest]:
+    """Return what `read_request` does, as work for `fllm.Serving.prepare`."""
+    yield 0
+    return read_request(body, earlier=earlier, references=references)
 
 
 def _read_conversation(

@@ -161,7 +161,6 @@ def test_what_the_server_does_not_do_is_refused(body: dict[str, Any], param: str
         ("tools[1].function", "tools[1]"),
         ("max_completion_tokens", "max_output_tokens"),
         ("response_format.json_schema.schema", "text.format.schema"),
-        ("verbosity", "text.verbosity"),
     ],
 )
 def test_errors_about_the_chat_name_the_fields_of_the_request(path: str, expected: str) -> None:

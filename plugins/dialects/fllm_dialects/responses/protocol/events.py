@@ -9,18 +9,20 @@ from msgspec import Struct
 from fllm_dialects.responses.protocol.items import Logprob, OutputItem, OutputText, ReasoningText
 from fllm_dialects.responses.protocol.responses import Response
 
+ResponseEventType: TypeAlias = Literal[
+    "response.queued",
+    "response.created",
+    "response.in_progress",
+    "response.completed",
+    "response.incomplete",
+    "response.failed",
+]
+
 
 class ResponseEvent(Struct, frozen=True, kw_only=True):
     """The response has a new status: the first events of a stream, and the last one."""
 
-    type: Literal[
-        "response.queued",
-        "response.created",
-        "response.in_progress",
-        "response.completed",
-        "response.incomplete",
-        "response.failed",
-    ]
+    type: ResponseEventType
     sequence_number: int
     response: Response
 

@@ -32,6 +32,7 @@ class TextOptions(Struct, frozen=True, kw_only=True):
 
     format: TextFormat | JsonObjectFormat | SchemaFormat | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
+    """Has no effect, so the response says ``medium``. OpenAI's Agents SDK sends ``low`` by default."""
 
 
 class ReasoningParam(Struct, frozen=True, kw_only=True):
