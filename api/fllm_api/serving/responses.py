@@ -77,10 +77,9 @@ class GenerationChunks:
         started = False
         async for batch in outputs:
             for start in range(0, len(batch), MAX_OUTPUTS):
-                chunks = await self.encode(batch[start : start + MAX_OUTPUTS])
-                if not started:
-                    started, chunks = True, [*self.encoder.start(), *chunks]
-                yield chunks
+                first = [] if started else self.encoder.start()
+                started = True
+                yield [*first, *await self.encode(batch[start : start + MAX_OUTPUTS])]
                 if start:  # a slow reader's outputs have accumulated
                     await asyncio.sleep(0)
         last = self.encoder.finish()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-
 from litestar import post
 from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import JSONBody
 from litestar.response.base import ASGIResponse
 
-from fllm import USES_ENGINE, RequestError, Serving
+from fllm import NAMED_EVENTS, USES_ENGINE, RequestError, Serving
 from fllm_dialects.responses.new_generation import new_generation
 from fllm_dialects.responses.protocol.requests import ResponsesRequest
 from fllm_dialects.responses.protocol.responses import Response
@@ -18,7 +17,7 @@ from fllm_dialects.responses.protocol.responses import Response
 @post(
     "/v1/responses",
     status_code=200,
-    opt=dict(USES_ENGINE),
+    opt={**USES_ENGINE, "framing": NAMED_EVENTS},
     tags=["OpenAI"],
     summary="Create a response",
     responses={200: ResponseSpec(Response, description="The response", generate_examples=False)},
