@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterable
 from itertools import cycle, islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fllm import (
     BackendConfig,
@@ -26,6 +27,9 @@ from fllm import (
 )
 from fllm.batching.prompt_validation import check_request
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
 ECHO_PLUGIN = __file__
 """Path of the plugin, for ``--plugin``."""
 
@@ -35,6 +39,15 @@ _TOKENIZER_CONFIG = '{"chat_template": "{% if tools %}{% endif %}{{ messages[-1]
 
 def echo_model(directory: Path) -> Path:
     """Write a tokenizer of single bytes and a template that renders the last message; return MODEL."""
+    directory.mkdir(parents=True, exist_ok=True)
+    byte_tokenizer().save(str(directory / "tokenizer.json"))
+    (directory / "tokenizer_config.json").write_text(_TOKENIZER_CONFIG)
+    (directory / "config.json").write_text("{}")  # identifies the directory as a model
+    return directory
+
+
+def byte_tokenizer() -> Tokenizer:
+    """Return a tokenizer of single bytes, without special tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -42,11 +55,7 @@ def echo_model(directory: Path) -> Path:
     tokenizer = Tokenizer(models.BPE(tokens, []))
     tokenizer.pre_tokenizer = byte_level
     tokenizer.decoder = decoders.ByteLevel()
-    directory.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(directory / "tokenizer.json"))
-    (directory / "tokenizer_config.json").write_text(_TOKENIZER_CONFIG)
-    (directory / "config.json").write_text("{}")  # identifies the directory as a model
-    return directory
+    return tokenizer
 
 
 class EchoBackend:
