@@ -2,6 +2,7 @@
 
 from fllm.events import merge_events
 from fllm.plugins.parser_detection import ModelTraits, detect
+from fllm.testing.asgi_client import Response, ServerSentEvent
 from fllm.testing.backend_contract import BackendContract
 from fllm.testing.collector_contract import CollectorContract
 from fllm.testing.contract_runner import ContractResult, run_contract
@@ -11,7 +12,10 @@ from fllm.testing.parsing import parse
 from fllm.testing.placement_contract import PlacementContract
 from fllm.testing.plugins import plugins_with
 from fllm.testing.recorded_request import RecordedRequest
+from fllm.testing.routes_contract import RouteRequest, RoutesContract
 from fllm.testing.runner_contract import ModelRunnerContract
+from fllm.testing.scripted_engine import ScriptedEngine
+from fllm.testing.scripted_server import ScriptedServer
 from fllm.testing.server import Serve, Server, serving
 from fllm.testing.template_contract import ChatTemplateContract
 
@@ -27,8 +31,14 @@ __all__ = [
     "PlacementContract",
     "ReasoningParserContract",
     "RecordedRequest",
+    "Response",
+    "RouteRequest",
+    "RoutesContract",
+    "ScriptedEngine",
+    "ScriptedServer",
     "Serve",
     "Server",
+    "ServerSentEvent",
     "ToolParserContract",
     "detect",
     "echo_model",

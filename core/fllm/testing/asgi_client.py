@@ -13,10 +13,8 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 Message = MutableMapping[str, Any]
-AsgiApp = Callable[
-    [MutableMapping[str, Any], Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]],
-    Awaitable[None],
-]
+AsgiApp = Callable[..., Awaitable[None]]
+"""An application of ASGI 3.0: called with the scope, ``receive`` and ``send``."""
 
 
 class ServerSentEvent(Struct, frozen=True):

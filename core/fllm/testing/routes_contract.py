@@ -75,7 +75,7 @@ class RoutesContract:
         for request in self.requests:
             response = self._ask(server, request)
             assert response.status not in (404, 405), (
-                f"{request.method} {request.path} is no route of the plugin: {_shown(response)}"
+                f"{request.method} {request.path} is not a route of the plugin: {_shown(response)}"
             )
 
     def test_valid_requests_succeed(self) -> None:
@@ -231,7 +231,7 @@ class RoutesContract:
             body = response.json()
         except ValueError:
             raise AssertionError(f"{_named(request)}: an error is not JSON: {_shown(response)}") from None
-        assert isinstance(body, dict), f"{_named(request)}: an error is no JSON object: {_shown(response)}"
+        assert isinstance(body, dict), f"{_named(request)}: an error is not a JSON object: {_shown(response)}"
         assert self.error_message(body), f"{_named(request)}: an error has no message: {_shown(response)}"
         assert SECRET not in response.content.decode(), f"{_named(request)}: an error shows what failed"
 
@@ -249,8 +249,7 @@ class RoutesContract:
 
 def _mutations(request: RouteRequest) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield bodies in which one value, at any depth, is another one."""
-    for path, mutated in _changed(dict(request.body or {}), "body"):
-        yield path, mutated
+    yield from _changed(dict(request.body or {}), "body")
     for value in WRONG_VALUES:
         yield "an unknown field", {**(request.body or {}), "unknown_field_of_the_contract": value}
 

@@ -49,8 +49,9 @@ class ScriptedEngine:
                 ids = [] if piece is None else self._encode(piece)[:room]
                 room -= len(ids)
                 is_over = piece is None or room == 0
-                reason = "length" if room == 0 else "stop"
-                yield EngineOutput(token_ids=ids, finish_reason=reason if is_over else None)
+                yield EngineOutput(
+                    token_ids=ids, finish_reason="length" if room == 0 else "stop" if is_over else None
+                )
                 if is_over:
                     return
         finally:

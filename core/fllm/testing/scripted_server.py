@@ -80,7 +80,7 @@ class ScriptedServer:
         method: str,
         url: str,
         *,
-        json: Any = None,  # noqa: A002  (as in other clients)
+        json: Any = None,
         content: bytes | None = None,
         headers: Mapping[str, str] = {},
         leave_after: float = math.inf,
@@ -92,9 +92,7 @@ class ScriptedServer:
         if content is None:
             content = b"" if json is None else _encode(json)
             headers = {"content-type": "application/json", **headers} if content else headers
-        return await send(
-            self.app, method, url, content=content, headers=headers, leave_after=leave_after
-        )
+        return await send(self.app, method, url, content=content, headers=headers, leave_after=leave_after)
 
     def ask(self, method: str, url: str, **request: Any) -> Response:
         """Start the server, and return the response to one request; the arguments are those of `send`."""
