@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, runt
 import msgspec
 from msgspec import Struct
 
-from fllm.interfaces import Backend
+from fllm.interfaces import Backend, RequestRecord
 from fllm.pipeline.output_processor import SequenceOutput
 from fllm.pipeline.pipeline import PipelineRequest
 from fllm.requests.chat import ChatRequest
@@ -133,6 +133,11 @@ class Generation(Protocol):
 
     @property
     def request(self) -> PipelineRequest: ...
+    @property
+    def record(self) -> RequestRecord:
+        """Times and counts of the HTTP request, so far."""
+        ...
+
     @property
     def includes_reasoning(self) -> bool:
         """Whether the outputs have `fllm.Reasoning`."""

@@ -65,7 +65,7 @@ def prepare_chat(
 
     ``images`` are what `fllm_api.intake.images.read_images` returned for it.
     """
-    reject_unsupported_fields(body, () if server.request_templates is None else ("chat_template",))
+    _reject_unsupported_fields(body, server)
     check_fields(body, server)
     adapter = server.adapters.find(body.model)
     n, best_of, beam = resolve_candidates(body)
@@ -151,6 +151,7 @@ def prepare_chat(
 
 def render_chat(body: ChatRequest, server: AppState, images: PreparedImages | None = None) -> str:
     """Return the text of a request's prompt. Raise `RequestError` if the chat template rejects it."""
+    _reject_unsupported_fields(body, server)
     _check_messages(body.messages)
     tools, kwargs = read_tools(body, server.config), _template_kwargs(body, read_reasoning(body), server)
     return _render(body, server, tools, kwargs, images)
@@ -237,6 +238,10 @@ def _template_kwargs(body: ChatRequest, reasoning: ReasoningSettings, server: Ap
         variables = {name: value for name, value in variables.items() if name not in SWITCHES}
     documents = {} if body.documents is None else {"documents": body.documents}
     return {**defaults, **variables, **documents, **own}
+
+
+def _reject_unsupported_fields(body: ChatRequest, server: AppState) -> None:
+    reject_unsupported_fields(body, () if server.request_templates is None else ("chat_template",))
 
 
 def _check_messages(messages: list[ChatMessage]) -> None:

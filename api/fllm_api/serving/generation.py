@@ -9,7 +9,7 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from fllm.interfaces import LoadedToolParser
+from fllm.interfaces import LoadedToolParser, RequestRecord
 from fllm.pipeline.final_events import FinalEvents
 from fllm.pipeline.output_processor import SequenceOutput
 from fllm.pipeline.pipeline import PipelineRequest
@@ -34,6 +34,11 @@ class ServedGeneration:
         self.created = int(time.time())
         self._context = context
         self._state = state
+
+    @property
+    def record(self) -> RequestRecord:
+        """Times and counts of the HTTP request."""
+        return self._context.tracker
 
     @property
     def prompt_tokens(self) -> int:

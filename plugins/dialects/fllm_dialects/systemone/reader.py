@@ -1,0 +1,85 @@
+"""Ask questions about a state, and read the answers from the first token of each reply."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from fllm import BackendError, ChatMessage, ChatRequest, CompletionRequest, RequestError, Serving
+from fllm.pipeline.output_processor import SequenceOutput
+from fllm_dialects.field_names import field_names
+from fllm_dialects.systemone.labels import Label, LabelTokens
+from fllm_dialects.systemone.questions import Question, Reading, new_reading
+
+
+class Answers(Struct, frozen=True, kw_only=True):
+    """The readings of all questions, in their order."""
+
+    model: str
+    readings: list[Reading]
+    input_tokens: int
+    """Tokens of all prompts. Each has the whole state."""
+    cached_tokens: int
+    """Those that were found in the prefix cache."""
+
+
+class StateReader:
+    """Asks questions about a state. Each is a chat that begins with the state, which is computed once."""
+
+    def __init__(self, server: Serving, model: str | None, state: str, instructions: str = "") -> None:
+        self._server = server
+        self._model = model
+        self._state = state
+        self._instructions = instructions
+
+    async def ask(self, questions: Sequence[Question], state_field: str) -> Answers:
+        """Return the answers. The state is the field ``state_field`` of the client's request.
+
+        Raise `RequestError` for what can't be asked, what the limits of the client raise, or `BackendError`.
+        """
+        if not self._state.strip():
+            raise RequestError(f"`{state_field}` is empty", param=state_field)
+        with field_names({"messages": state_field}):
+            tokens = LabelTokens(self._server.tokenizer, await self._prompt("-"))
+            labels = [question.labels(tokens) for question in questions]
+            texts = [question.text(each) for question, each in zip(questions, labels, strict=True)]
+            prompts = [await self._prompt(f"{self._state}\n\n{text}") for text in texts]
+        with field_names({"prompt": "questions"}):
+            return await self._read(prompts, labels)
+
+    async def _prompt(self, text: str) -> list[int]:
+        messages = [ChatMessage(role="user", content=text)]
+        if self._instructions:
+            messages.insert(0, ChatMessage(role="system", content=self._instructions))
+        return await self._server.tokenize_chat(
+            ChatRequest(model=self._model, messages=messages, reasoning_effort="none")
+        )
+
+    async def _read(self, prompts: list[list[int]], labels: Sequence[Sequence[Label]]) -> Answers:
+        given = dict.fromkeys(token for each in labels for label in each for token in label.token_ids)
+        generation = await self._server.read_completion(
+            CompletionRequest(
+                model=self._model,
+                prompt=[*prompts],
+                max_tokens=1,
+                temperature=0,
+                logprobs=0,
+                logprob_token_ids=[*given],
+            )
+        )
+        outputs = await self._server.whole(generation)
+        return Answers(
+            model=generation.model,
+            readings=[_reading(*each) for each in zip(labels, outputs, strict=True)],
+            input_tokens=generation.prompt_tokens,
+            cached_tokens=sum(output.usage.cached_tokens for output in outputs),
+        )
+
+
+def _reading(labels: Sequence[Label], output: SequenceOutput) -> Reading:
+    logprob = output.tokens[0].logprob if output.tokens else None
+    logprobs = {} if logprob is None else dict(logprob.top)
+    if logprob is None or any(token not in logprobs for label in labels for token in label.token_ids):
+        raise BackendError("the backend does not report the log-probabilities of given tokens")
+    return new_reading(labels, logprobs, logprob.token_id)

@@ -1,0 +1,1 @@
+"""`/tokenize`, `/detokenize` and `/apply-template`, in the formats of vLLM and llama.cpp."""
