@@ -13,8 +13,8 @@ MAX_AGE = b"600"
 """Seconds that a browser keeps the result of a preflight request."""
 METHODS = b"DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
 EXPOSED = (
-    b"retry-after, x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens, "
-    b"x-request-id"
+    b"request-id, retry-after, x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, "
+    b"x-ratelimit-reset-tokens, x-request-id"
 )
 """Headers of a response that a page may read, apart from the ones it always may."""
 

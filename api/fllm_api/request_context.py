@@ -98,7 +98,11 @@ async def record_response_start(message: Message, scope: Scope) -> None:
     if message["type"] == "http.response.start":
         context = context_of(scope)
         context.status = message["status"]
-        MutableScopeHeaders.from_message(message)[REQUEST_ID_HEADER] = context.request_id
+        headers = MutableScopeHeaders.from_message(message)
+        headers[REQUEST_ID_HEADER] = context.request_id
+        handler = scope.get("route_handler")
+        if handler is not None and (own := handler.opt.get("request_id_header")):
+            headers[own] = context.request_id
 
 
 def choose_request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:

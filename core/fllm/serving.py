@@ -105,12 +105,16 @@ ErrorBody = Callable[[int, ErrorInfo, str], Struct]
 """Returns the body of an error response from its status, the error, and the id of the request."""
 
 
-def error_body(make: ErrorBody, framing: Framing = NAMED_EVENTS) -> Mapping[str, Any]:
+def error_body(
+    make: ErrorBody, framing: Framing = NAMED_EVENTS, *, request_id_header: str = ""
+) -> Mapping[str, Any]:
     """Return the ``opt`` of a route handler with an error envelope of its own: all its errors have it.
 
     ``framing``: how its streams are sent. A stream that waits for its model may begin before the handler.
+    ``request_id_header``: a header of all its responses that has the id, too, if clients do not read
+    ``x-request-id``.
     """
-    return {"error_body": make, "framing": framing}
+    return {"error_body": make, "framing": framing, "request_id_header": request_id_header}
 
 
 class Generation(Protocol):
