@@ -45,7 +45,7 @@ from fllm_api.middleware.request_tracking import RequestTrackingMiddleware
 from fllm_api.model_registry import ModelRegistry, single_model
 from fllm_api.openapi.schema import openapi_config
 from fllm_api.request_context import record_response_start
-from fllm_api.serving.request_serving import request_serving
+from fllm_api.serving.request_serving import request_client, request_serving
 from fllm_api.serving.running_server import BackgroundServer
 
 
@@ -100,6 +100,7 @@ def _build(
         dependencies={
             "app_state": _state_of_request(models, config.sse_keep_alive),
             "server": Provide(request_serving, sync_to_thread=False),
+            "client": Provide(request_client, sync_to_thread=False),
             "shared": Provide(lambda: shared, sync_to_thread=False),
             "models": Provide(lambda: models, sync_to_thread=False),
         },

@@ -47,6 +47,12 @@ The limits of the server and of each client hold for them, and collectors receiv
 """
 LIMITED: Mapping[str, Any] = {"limited": True}
 """The ``opt`` of a route handler whose requests count against the limits, but generate nothing."""
+STREAMS_BODY: Mapping[str, Any] = {"streams_body": True}
+"""The ``opt`` of a route handler that reads ``request.stream()``, and never holds the whole body.
+
+The body takes no part in the memory for bodies, and is not in the log of payloads. The handler must limit its
+size, and needs ``request_max_body_size=None``.
+"""
 ANY_CONTENT_TYPE: Mapping[str, Any] = {"any_content_type": True}
 """The ``opt`` of a route handler whose body is JSON whatever ``Content-Type`` says, or if there is none.
 
@@ -205,6 +211,15 @@ class ResponseEncoder(Generic[Chunk]):
     def error(self, error: ErrorInfo) -> Sequence[Struct]:
         """Return the last chunks of a stream that fails after it has begun."""
         raise NotImplementedError
+
+
+class Client(Struct, frozen=True):
+    """Who sends a request: the parameter ``client`` of a route handler, which needs no model."""
+
+    name: str
+    """By which limits and fairness hold."""
+    owner: str
+    """Who owns what the request stores; the same after a restart. Empty if the server has no keys."""
 
 
 @runtime_checkable

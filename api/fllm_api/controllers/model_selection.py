@@ -73,7 +73,8 @@ class ModelSelection:
 
 
 async def _read_names(request: ApiRequest) -> _Named:
-    body = await request.body() if request.method not in ("GET", "HEAD") else b""
+    streamed = request.scope["route_handler"].opt.get("streams_body")
+    body = b"" if streamed or request.method in ("GET", "HEAD") else await request.body()
     try:
         named = msgspec.json.decode(body, type=_Named) if body else _Named()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # the body of a plugin's own format

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import re
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import msgspec
@@ -27,10 +28,11 @@ LARGE_BODY_BYTES = 256 * 1024
 class ApiRequest(Request[Any, Any, State]):
     """A request whose JSON is decoded strictly: ``"5"`` is not a number. Litestar by default converts it."""
 
-    async def body(self) -> bytes:
-        """Return the whole body. Raise `ClientDisconnected` if it does not arrive."""
+    async def stream(self) -> AsyncGenerator[bytes]:
+        """Yield the pieces of the body as they arrive. Raise `ClientDisconnected` if they do not."""
         try:
-            return await super().body()
+            async for piece in super().stream():
+                yield piece
         except InternalServerException as error:  # Litestar's, which would be a failure of the server
             raise ClientDisconnected from error
 

@@ -17,11 +17,12 @@ class BodyMemoryMiddleware(ASGIMiddleware):
         self._memory = memory
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
-        """Count the body of one request until the request ends."""
+        """Count the body of one request until the request ends, unless the handler streams it."""
         context = context_of(scope)
         reservation = context.body = BodyReservation(self._memory, context.client)
+        streamed = scope["route_handler"].opt.get("streams_body")
         try:
-            await next_app(scope, _counted(scope, receive, reservation), send)
+            await next_app(scope, receive if streamed else _counted(scope, receive, reservation), send)
         finally:
             _forget_body(scope)
             reservation.release()

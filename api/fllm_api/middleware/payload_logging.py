@@ -22,13 +22,17 @@ MAX_RESPONSE_BYTES = 1024 * 1024
 
 
 class PayloadLoggingMiddleware(ASGIMiddleware):
-    """Writes the bodies of a request and of its response, once the response is complete."""
+    """Writes the bodies of a request and of its response, once the response is complete.
+
+    The body of a request is left out if its handler streams it, because it may be larger than the memory.
+    """
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Log one request."""
         received_at = _now()
         body, response = bytearray(), bytearray()
         status = 0
+        streamed = scope["route_handler"].opt.get("streams_body")
 
         async def receive_logged() -> Any:
             message = await receive()
@@ -45,7 +49,7 @@ class PayloadLoggingMiddleware(ASGIMiddleware):
             await send(message)
 
         try:
-            await next_app(scope, receive_logged, send_logged)
+            await next_app(scope, receive if streamed else receive_logged, send_logged)
         finally:
             sys.stdout.write(_line(scope, received_at, bytes(body), status, bytes(response)))
             sys.stdout.flush()

@@ -18,7 +18,7 @@ from fllm.interfaces import Backend, PoolingBackend
 from fllm.pipeline.output_processor import SequenceOutput
 from fllm.requests.chat import ChatRequest
 from fllm.requests.completions import CompletionRequest
-from fllm.serving import NAMED_EVENTS, Framing, Generation, OnEnd, ResponseEncoder
+from fllm.serving import NAMED_EVENTS, Client, Framing, Generation, OnEnd, ResponseEncoder
 from fllm.tokenizer import Tokenizer
 from fllm.values import ModelCard, PoolingInput, PoolingOutput, PoolingRequest, PreparedImages
 from fllm_api.app_state import AppState
@@ -249,3 +249,9 @@ def _tokenize(request: ChatRequest, state: AppState, images: PreparedImages | No
 def request_serving(request: ApiRequest, app_state: NamedDependency[AppState]) -> RequestServing:
     """Return the server for one request (the dependency ``server``)."""
     return RequestServing(app_state, context_of(request.scope), request)
+
+
+def request_client(request: ApiRequest) -> Client:
+    """Return who sends a request (the dependency ``client``)."""
+    context = context_of(request.scope)
+    return Client(context.client, context.owner)

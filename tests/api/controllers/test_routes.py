@@ -12,11 +12,13 @@ from litestar.params import JSONBody
 from litestar.types import Receive, Scope, Send
 from support.api_fakes import Recorder, a_server, a_server_with, ask, backend_of, error_of
 
+from fllm import LIMITED, Client
 from fllm.errors import BackendUnavailable
 from fllm.interfaces import MetricsPage
 from fllm.plugins.loader import PluginReport, Plugins
 from fllm.serving import Serving
 from fllm.values import EngineStats
+from fllm_api.api_keys import ApiKeys
 from fllm_api.app_state import AppState, ParserChoice
 
 
@@ -150,6 +152,19 @@ def test_plugins_add_routes() -> None:
 
     response = ask(a_server_with(extra), "POST", "/extra", json={"a": 1})
     assert (response.status_code, response.json()) == (200, {"a": 1, "context": 512})
+
+
+@pytest.mark.parametrize(("keys", "owner"), [((), ""), (("secret",), "key:")])
+def test_a_plugins_route_learns_who_its_client_is(keys: tuple[str, ...], owner: str) -> None:
+    @get("/me", opt=LIMITED)
+    async def me(client: NamedDependency[Client]) -> Client:
+        return client
+
+    plugins = a_server_with(me).plugins
+    server = a_server(plugins=plugins, config={"keys": ApiKeys(keys)})
+    found = ask(server, "GET", "/me", headers={"x-api-key": "secret"}).json()
+    assert found["name"].startswith(owner or "ip:")
+    assert found["owner"][:4] == owner
 
 
 async def plain() -> None:

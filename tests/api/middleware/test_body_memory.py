@@ -11,6 +11,7 @@ from litestar import Litestar, Request, post
 from litestar.datastructures import State
 from litestar.utils.scope.state import ScopeState
 
+from fllm import STREAMS_BODY
 from fllm_api.intake.json_body import ApiRequest
 from fllm_api.limits.body_memory import SMALL_BODY, BodyMemory
 from fllm_api.middleware.body_memory import BodyMemoryMiddleware
@@ -38,9 +39,21 @@ def an_app(memory: BodyMemory, seen: Seen) -> Litestar:
     )
 
 
-def send(memory: BodyMemory, seen: Seen, **request: Any) -> httpx.Response:
+def a_streaming_app(memory: BodyMemory, seen: Seen) -> Litestar:
+    @post("/", status_code=200, opt=STREAMS_BODY, request_max_body_size=None)
+    async def read(request: Request[Any, Any, State]) -> int:
+        size = sum([len(piece) async for piece in request.stream()])
+        seen.free = (memory.received.free, memory.decoded.free)
+        return size
+
+    return Litestar(
+        [read], middleware=[BodyMemoryMiddleware(memory)], request_class=ApiRequest, request_max_body_size=1
+    )
+
+
+def send(memory: BodyMemory, seen: Seen, *, app: Any = an_app, **request: Any) -> httpx.Response:
     async def go() -> httpx.Response:
-        transport = httpx.ASGITransport(an_app(memory, seen))
+        transport = httpx.ASGITransport(app(memory, seen))
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             return await client.post("/", **request)
 
@@ -80,6 +93,13 @@ def test_a_body_that_never_fits_is_413(content: Any) -> None:
     memory = BodyMemory(2 * MIB, max_wait=1)
     assert send(memory, Seen(), content=content).status_code == 413
     assert memory.received.free == MIB
+
+
+def test_a_body_that_its_handler_streams_needs_no_memory() -> None:
+    memory, seen = BodyMemory(MIB, max_wait=1), Seen()
+    for content in (b"x" * 2 * MIB, in_pieces(b"x" * 2 * MIB)):
+        assert send(memory, seen, app=a_streaming_app, content=content).json() == 2 * MIB
+        assert seen.free == (MIB // 2, MIB // 2)
 
 
 def test_invalid_json_returns_the_memory() -> None:

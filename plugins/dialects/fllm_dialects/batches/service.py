@@ -1,0 +1,215 @@
+"""Files and batches of a server: what the routes call, and what runs between its start and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Literal
+
+from fllm import RequestError, RunningServer
+from fllm.concurrency.round_robin_semaphore import RoundRobinSemaphore
+from fllm_dialects.batches.batch_store import BatchStore
+from fllm_dialects.batches.contents import Contents, FileWriter
+from fllm_dialects.batches.errors import conflict, not_found, storage_errors, too_many
+from fllm_dialects.batches.expiry import keep_deleting
+from fllm_dialects.batches.form import read_form
+from fllm_dialects.batches.options import BatchOptions
+from fllm_dialects.batches.protocol import (
+    MAX_EXPIRY,
+    WINDOW,
+    Batch,
+    BatchList,
+    BatchRequest,
+    DeletedFile,
+    FileList,
+    FileObject,
+    StoredBatch,
+)
+from fllm_dialects.batches.run import BatchTools
+from fllm_dialects.batches.runner import BatchRunner
+from fllm_dialects.batches.upload_fields import PURPOSE, read_expiry
+from fllm_dialects.store import StoreSettings, open_database
+
+NEVER = 100 * 365 * 86400
+"""Seconds that records are kept which do not expire."""
+
+
+class BatchService:
+    """Owns the files and the batches while the server runs."""
+
+    store: BatchStore
+    contents: Contents
+    runner: BatchRunner
+
+    def __init__(
+        self,
+        options: BatchOptions,
+        server: RunningServer,
+        directory: Path | None,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.options = options
+        self._server = server
+        self._directory = directory
+        self._clock = clock
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None]:
+        """Open the files, go on with the batches of servers that ended, and stop them at the end.
+
+        Without a directory, everything is kept in a temporary one.
+        """
+        async with AsyncExitStack() as stack:
+            directory = self._directory or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            self.contents = Contents(
+                directory / "files",
+                max_client=self.options.max_client_bytes,
+                max_total=self.options.max_total_bytes,
+            )
+            await asyncio.to_thread(self.contents.measure)
+            path = directory / "batches.sqlite3" if self._directory else None
+            database = await open_database(path, StoreSettings(ttl=self._record_ttl()), clock=self._clock)
+            stack.push_async_callback(database.close)
+            self.store = BatchStore(database)
+            self.runner = BatchRunner(self._tools())
+            for stored in await self.store.abandoned_batches():
+                self.runner.start(stored)
+            stack.push_async_callback(self.runner.stop)
+            expiry = asyncio.create_task(
+                keep_deleting(self.store, self.contents, self._clock, self.runner.user_of)
+            )
+            stack.callback(expiry.cancel)
+            yield
+
+    async def upload(self, owner: str, content_type: str, stream: AsyncIterator[bytes]) -> FileObject:
+        """Store a file that arrives as a form. Raise `RequestError`, or what `storage_errors` raises."""
+        file_id, now = _new_id("file"), int(self._clock())
+        with storage_errors():
+            async with FileWriter(self.contents, owner, file_id, self.options.max_file_bytes) as writer:
+                form = await read_form(content_type, stream, writer.write)
+                ttl = read_expiry(form.fields) or self.options.file_ttl
+                file = FileObject(
+                    id=file_id,
+                    bytes=writer.size,
+                    created_at=now,
+                    expires_at=now + ttl if ttl else None,
+                    filename=form.filename or file_id,
+                    purpose=PURPOSE,
+                )
+                await writer.publish()
+        await self.store.put_file(owner, file)
+        return file
+
+    async def file(self, owner: str, file_id: str, *, param: str = "file_id") -> FileObject:
+        """Return a file. Raise an HTTP error with 404."""
+        file = await self.store.file(owner, file_id)
+        if file is None or (file.expires_at is not None and file.expires_at <= self._clock()):
+            raise not_found("file", file_id, param)
+        return file
+
+    async def files(
+        self, owner: str, *, limit: int, order: Literal["asc", "desc"], after: str, purpose: str | None
+    ) -> FileList:
+        """Return a page of files. Raise an HTTP error with 404."""
+        found = await self.store.files(owner, limit=limit + 1, order=order, after=after, purpose=purpose)
+        if found is None:
+            raise not_found("file", after, "after")
+        page = found[:limit]
+        first, last = (page[0].id, page[-1].id) if page else (None, None)
+        return FileList(data=page, first_id=first, last_id=last, has_more=len(found) > limit)
+
+    async def delete_file(self, owner: str, file_id: str) -> DeletedFile:
+        """Delete a file. Raise an HTTP error with 404, or with 409 if a batch needs it."""
+        await self.file(owner, file_id)
+        if (batch_id := self.runner.user_of(file_id)) is not None:
+            raise conflict(f"the batch {batch_id} needs this file until it has ended", "file_id")
+        await self.store.delete_file(owner, file_id)
+        with storage_errors():
+            await asyncio.to_thread(self.contents.delete, owner, self.contents.path(owner, file_id))
+        return DeletedFile(id=file_id)
+
+    async def create_batch(self, owner: str, client: str, request: BatchRequest) -> Batch:
+        """Start a batch. Raise `RequestError`, or an HTTP error with 404 or 429."""
+        file = await self.file(owner, request.input_file_id, param="input_file_id")
+        if file.purpose != PURPOSE:
+            raise RequestError(
+                f"`input_file_id` is a file with the purpose {file.purpose!r}; it must be {PURPOSE!r}",
+                param="input_file_id",
+            )
+        if self.runner.count(owner) >= self.options.max_batches:
+            raise too_many(f"you have {self.options.max_batches} batches that have not ended, the maximum")
+        now = int(self._clock())
+        batch = Batch(
+            id=_new_id("batch"),
+            endpoint=request.endpoint,
+            input_file_id=request.input_file_id,
+            created_at=now,
+            expires_at=now + WINDOW,
+            metadata=request.metadata,
+        )
+        expiry = request.output_expires_after
+        stored = StoredBatch(
+            batch=batch,
+            owner=owner,
+            client=client,
+            output_id=_new_id("file"),
+            error_id=_new_id("file"),
+            output_ttl=None if expiry is None else expiry.seconds,
+        )
+        await self.store.put_batch(stored)
+        self.runner.start(stored)
+        return batch
+
+    async def batch(self, owner: str, batch_id: str) -> Batch:
+        """Return a batch as it is now. Raise an HTTP error with 404."""
+        return self.runner.present(await self._stored_batch(owner, batch_id))
+
+    async def batches(self, owner: str, *, limit: int, after: str) -> BatchList:
+        """Return a page of batches, the newest first. Raise an HTTP error with 404."""
+        found = await self.store.batches(owner, limit=limit + 1, after=after)
+        if found is None:
+            raise not_found("batch", after, "after")
+        page = [self.runner.present(stored) for stored in found[:limit]]
+        first, last = (page[0].id, page[-1].id) if page else (None, None)
+        return BatchList(data=page, first_id=first, last_id=last, has_more=len(found) > limit)
+
+    async def cancel_batch(self, owner: str, batch_id: str) -> Batch:
+        """End a batch early. Raise an HTTP error with 404, or with 409 if it has ended otherwise."""
+        stored = await self._stored_batch(owner, batch_id)
+        run = self.runner.find(batch_id)
+        cancelled = await run.cancel() if run is not None else False
+        batch = self.runner.present(stored) if run is None else run.batch
+        if not cancelled and batch.status not in ("cancelling", "cancelled"):
+            raise conflict(f"the batch can't be cancelled: it is {batch.status}", "batch_id")
+        return batch
+
+    async def _stored_batch(self, owner: str, batch_id: str) -> StoredBatch:
+        stored = await self.store.batch(owner, batch_id)
+        if stored is None:
+            raise not_found("batch", batch_id, "batch_id")
+        return stored
+
+    def _tools(self) -> BatchTools:
+        return BatchTools(
+            store=self.store,
+            contents=self.contents,
+            server=self._server,
+            options=self.options,
+            places=RoundRobinSemaphore(self.options.concurrency),
+            checking=asyncio.Lock(),
+            clock=self._clock,
+        )
+
+    def _record_ttl(self) -> int:
+        """Return how long records are kept: longer than any file."""
+        return max(self.options.file_ttl, MAX_EXPIRY) + WINDOW if self.options.file_ttl else NEVER
+
+
+def _new_id(kind: str) -> str:
+    return f"{kind}-{uuid.uuid4().hex}" if kind == "file" else f"{kind}_{uuid.uuid4().hex}"
