@@ -165,7 +165,9 @@ def test_the_collector_writes_a_line_for_each_request(device: Server, client: Op
     raise AssertionError(device.log())
 
 
-def test_the_route_is_mounted(device: Server) -> None:
+def test_the_route_generates(device: Server) -> None:
     with OpenAI(base_url=device.url, api_key="EMPTY") as client:
-        response = client.get("/acme-routes/load", cast_to=dict[str, Any])
-    assert (response["running"], response["waiting"], response["max_model_len"]) == (0, 0, 1024)
+        body = {"prompt": "How is the weather?", "max_tokens": 3}
+        response = client.post("/acme-routes/generate", body=body, cast_to=dict[str, Any])
+    assert response["prompt_tokens"] == len("### User:\nHow is the weather?\n\n### Assistant:\n")
+    assert (response["generated_tokens"], response["finish_reason"]) == (3, "length")

@@ -44,11 +44,13 @@ class ScriptedServer:
         tool_call_parser: str | None = None,
         reasoning_parser: str | None = None,
         max_model_len: int = 4096,
+        loaded: Plugins | None = None,
         **settings: Any,
     ) -> None:
         """Build the application with these plugins and the server's own routes.
 
-        ``options`` are options of plugins, see `plugins_with`. ``settings`` are options of ``furiosa-llm
+        ``options`` are options of plugins, see `plugins_with`; ``loaded`` are plugins instead of these.
+        ``settings`` are options of ``furiosa-llm
         serve``: ``api_keys``, ``limits``, ``max_queue``, ``request_timeout`` and the other fields of the
         configuration. Raise `PluginError` if a plugin, or one of its routes, is left out.
         """
@@ -58,7 +60,7 @@ class ScriptedServer:
         card = ModelCard(tokenizer="", max_model_len=max_model_len)
         encode = partial(tokenizer.encode, add_special_tokens=False)
         self.engine = ScriptedEngine(pieces, encode, card)
-        self.plugins: Plugins = plugins_with(*plugins, installed=False, options=options)
+        self.plugins = loaded or plugins_with(*plugins, installed=False, options=options)
         self.app: AsgiApp = create_scripted_app(
             self.plugins,
             self.engine,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import rich_click as click
-from litestar import Router
+from litestar import Litestar, Router
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -27,11 +27,15 @@ from fllm.testing import (
     CollectorContract,
     PlacementContract,
     ReasoningParserContract,
+    RouteRequest,
+    RoutesContract,
+    ScriptedServer,
     ToolParserContract,
 )
 from fllm.tokenizer import Tokenizer
 from fllm.values import ModelCard, Tool
 from fllm_api.cli.plugins.results import CheckResult, PartResult, check_contract, describe_error
+from fllm_api.cli.plugins.route_requests import route_requests
 from fllm_api.cli.plugins.sample_texts import fragments, markers, samples
 from fllm_api.cli.plugins.targets import Target
 
@@ -253,8 +257,31 @@ def _check_routes(plugins: Plugins) -> Iterator[CheckResult]:
         return list(Router("/", route_handlers=list(handlers)).routes)
 
     routes = [route for group in plugins.routes(mounted) for route in group]
-    paths = ", ".join(route.path for route in routes)
-    yield _result(f"routes can be mounted: {paths or 'none'}", _take_error(plugins))
+    paths = [route.path for route in routes]
+    error = _take_error(plugins)
+    yield _result(f"routes can be mounted: {', '.join(paths) or 'none'}", error)
+    if error is None:
+        yield from _check_requests(plugins, paths)
+
+
+def _check_requests(plugins: Plugins, paths: Sequence[str]) -> Iterator[CheckResult]:
+    errors: list[BaseException] = []
+    found: list[RouteRequest] = []
+    with contained(errors.append):
+        app = ScriptedServer(loaded=plugins).app
+        assert isinstance(app, Litestar)
+        found += route_requests(app, paths)
+    if errors:
+        yield CheckResult("starts", "failed", describe_error(errors[0]))
+        return
+
+    class Checked(RoutesContract):
+        requests = found
+
+        def server(self, **settings: Any) -> ScriptedServer:
+            return ScriptedServer(loaded=plugins, **settings)
+
+    yield from check_contract(Checked)
 
 
 def _template_context(directory: Path) -> TemplateContext:

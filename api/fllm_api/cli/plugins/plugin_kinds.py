@@ -78,9 +78,12 @@ KINDS = {
         base="Collector",
     ),
     "routes": PluginKind(
-        summary="Adds HTTP routes to the server.",
-        serve="furiosa-llm serve MODEL\ncurl http://localhost:8000/{name}/load",
-        note="The handlers are in `src/{module}/routes.py`.",
+        summary="Adds an HTTP API that generates text.",
+        serve="furiosa-llm serve MODEL\n"
+        "curl http://localhost:8000/{name}/generate -H 'Content-Type: application/json' "
+        '-d \'{{"prompt": "Hi"}}\'',
+        note="The API is in `src/{module}/protocol.py`, `route.py` and `encoder.py`. "
+        "`fllm.ChatRequest` has tools, images and formats, too.",
         dependencies=("litestar>=2.23", "msgspec>=0.20"),
     ),
 }

@@ -1,4 +1,4 @@
-"""Checks of placements: opened first, then the contract."""
+"""Checks of placements, opened first, and of routes, with bodies that fit their types."""
 
 from __future__ import annotations
 
@@ -57,3 +57,34 @@ def test_a_placement_that_opens_is_tested_with_the_contract(tmp_path: Path) -> N
     found = dict(checked(tmp_path, "placement_c", cluster="here"))
     assert (found["opens"], found["kill ends the engine"]) == ("passed", "failed")
     assert found["a placement that was not opened can be closed"] == "passed"
+
+
+ROUTES = """
+import fllm
+from litestar import post
+from litestar.params import FromPath, JSONBody
+from msgspec import Struct
+
+class Names(Struct):
+    names: list[str]
+    count: int = 3
+
+@post("/first/{number:int}", status_code=200)
+async def first(number: FromPath[int], data: JSONBody[Names]) -> dict[str, str]:
+    return {"first": data.names[0]}
+
+@fllm.hookimpl
+def fllm_routes():
+    yield first
+"""
+
+
+def test_a_route_that_fails_for_a_body_of_its_type_is_found(tmp_path: Path) -> None:
+    file = tmp_path / "first_route.py"
+    file.write_text(ROUTES)
+    [target] = resolve_targets(str(file), Plugins())
+    found = {each.check: each for each in check_plugin(target, CheckOptions()) if each.part}
+    failed = {check: each.reason for check, each in found.items() if each.outcome != "passed"}
+    assert list(failed) == ["wrong values never break the server"]
+    assert "POST /first/1, body['names'] = []: 500" in failed["wrong values never break the server"]
+    assert "routes can be mounted: /first/{number:int}" in found
