@@ -8,10 +8,12 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import JSONBody
 from litestar.response.base import ASGIResponse
 
-from fllm import NAMED_EVENTS, USES_ENGINE, RequestError, Serving
+from fllm import NAMED_EVENTS, USES_ENGINE, Serving
 from fllm_dialects.responses.new_generation import new_generation
 from fllm_dialects.responses.protocol.requests import ResponsesRequest
 from fllm_dialects.responses.protocol.responses import Response
+from fllm_dialects.responses.stored.jobs import Job
+from fllm_dialects.responses.stored.service import ResponseService
 
 
 @post(
@@ -22,15 +24,21 @@ from fllm_dialects.responses.protocol.responses import Response
     summary="Create a response",
     responses={200: ResponseSpec(Response, description="The response", generate_examples=False)},
 )
-async def create(data: JSONBody[ResponsesRequest], server: NamedDependency[Serving]) -> ASGIResponse:
+async def create(
+    data: JSONBody[ResponsesRequest],
+    server: NamedDependency[Serving],
+    stored: NamedDependency[ResponseService],
+) -> ASGIResponse:
     """Return a response as one JSON object or as a stream of events."""
-    for name in ("previous_response_id", "conversation", "background"):
-        if getattr(data, name):
-            raise RequestError(
-                f"`{name}` is not supported: the server stores no responses",
-                param=name,
-                code="unsupported_parameter",
-            )
-    generation, encoder = await new_generation(server, data)
-    response: ASGIResponse = server.respond(generation, encoder, stream=bool(data.stream))
+    history, owner = stored.history, server.owner
+    keeps = history.keeps(data)
+    context = await history.context(data, owner)
+    request = history.request(data, context, owner)
+    generation, encoder = await new_generation(
+        server, data, earlier=context.items, references=context.references, store=keeps
+    )
+    if data.background and request is not None:
+        return await stored.start(Job(data, context, encoder, request, server.client), server)
+    on_end = None if request is None else history.on_end(request, encoder, stream=bool(data.stream))
+    response: ASGIResponse = server.respond(generation, encoder, stream=bool(data.stream), on_end=on_end)
     return response

@@ -61,7 +61,9 @@ class ResponsesEncoder(ResponseEncoder[StreamEvent]):
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.response = response
-        """The response as far as it is; after `finish` and `error`, the whole response."""
+        """The response as far as it is; after `finish`, `error` and `cancel`, the whole response."""
+        self.begun = False
+        """Whether events with the id of the response were emitted."""
         self._called = called
         self._logprobs = logprobs
         self._clock = clock
@@ -82,9 +84,18 @@ class ResponsesEncoder(ResponseEncoder[StreamEvent]):
         if self._logprobs is not None:
             yield from self._logprobs.convert(output)
 
+    def queue(self) -> list[StreamEvent]:
+        """Return the events that tell that the response exists, but waits. `start` follows."""
+        self.begun = True
+        self.response = replace(self.response, status="queued")
+        return [self._response_event("response.created"), self._response_event("response.queued")]
+
     def start(self) -> list[StreamEvent]:
         """Return the events that tell that the response exists and is in progress."""
-        return [self._response_event("response.created"), self._response_event("response.in_progress")]
+        created = [] if self.begun else [self._response_event("response.created")]
+        self.begun = True
+        self.response = replace(self.response, status="in_progress")
+        return [*created, self._response_event("response.in_progress")]
 
     def feed(self, output: SequenceOutput) -> list[StreamEvent]:
         """Return the events for an output."""
@@ -135,12 +146,18 @@ class ResponsesEncoder(ResponseEncoder[StreamEvent]):
         code = "rate_limit_exceeded" if "rate_limit" in f"{error.type} {error.code}" else "server_error"
         return [event, self._fail(ResponseError(code, error.message))]
 
+    def cancel(self) -> list[StreamEvent]:
+        """Return the last event of a response that nobody waits for any more: OpenAI has none of its own."""
+        self.response = replace(self._partial(), status="cancelled")
+        return [self._response_event("response.incomplete")]
+
     def _fail(self, error: ResponseError) -> ResponseEvent:
-        items = self._items if self._open is None else [*self._items, self._open.item("incomplete")]
-        self.response = replace(
-            self.response, status="failed", error=error, output=items, usage=self._total_usage()
-        )
+        self.response = replace(self._partial(), status="failed", error=error, completed_at=None)
         return self._response_event("response.failed")
+
+    def _partial(self) -> Response:
+        items = self._items if self._open is None else [*self._items, self._open.item("incomplete")]
+        return replace(self.response, output=items, usage=self._total_usage())
 
     def _response_event(self, kind: ResponseEventType) -> ResponseEvent:
         return ResponseEvent(type=kind, sequence_number=next(self._numbers), response=self.response)

@@ -12,6 +12,7 @@ from fllm_dialects.field_names import field_names
 from fllm_dialects.responses.protocol.requests import InputTokensRequest
 from fllm_dialects.responses.protocol.responses import InputTokens
 from fllm_dialects.responses.reader import read_in_pieces
+from fllm_dialects.responses.stored.service import ResponseService
 
 
 @post(
@@ -23,9 +24,13 @@ from fllm_dialects.responses.reader import read_in_pieces
     responses={200: ResponseSpec(InputTokens, description="The response", generate_examples=False)},
 )
 async def count_input_tokens(
-    data: JSONBody[InputTokensRequest], server: NamedDependency[Serving]
+    data: JSONBody[InputTokensRequest],
+    server: NamedDependency[Serving],
+    stored: NamedDependency[ResponseService],
 ) -> InputTokens:
     """Return the number of tokens of the prompt that a request for a response has."""
-    request = await server.prepare(read_in_pieces(data))
+    context = await stored.history.context(data, server.owner)
+    reading = read_in_pieces(data, earlier=context.items, references=context.references)
+    request = await server.prepare(reading)
     with field_names(request.field_names):
         return InputTokens(len(await server.tokenize_chat(request.chat)))

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from fllm import hookimpl
+from fllm import RoutesContext, hookimpl
+from fllm_dialects.responses.options import ResponsesOptions
+
+FLLM_OPTIONS = ResponsesOptions
 
 
 @hookimpl
-def fllm_routes() -> Iterable[Any]:
+def fllm_routes(context: RoutesContext) -> Iterable[Any]:
     """Yield the handlers of all endpoints."""
-    from fllm_dialects.responses.create import create
-    from fllm_dialects.responses.input_tokens import count_input_tokens
+    from fllm_dialects.responses.endpoints import endpoints
 
-    yield from (create, count_input_tokens)
+    yield from endpoints(context)

@@ -15,21 +15,18 @@ from support.api_fakes import (
     FakeReasoningParser,
     FakeToolCallParser,
     a_server,
-    a_server_with,
     app_of,
     ask,
     backend_of,
     chat,
     error_of,
 )
+from support.stored_responses import responses_server
 
-from fllm.plugins.loader import Plugins
 from fllm_api.app_state import AppState
-from fllm_dialects.responses.create import create
-from fllm_dialects.responses.input_tokens import count_input_tokens
 
 T = TypeVar("T")
-PLUGINS: Plugins = a_server_with(create, count_input_tokens).plugins
+PLUGINS = responses_server(None).plugins
 TOOL = {"type": "function", "name": "f", "parameters": {"type": "object"}}
 PATCH = {"type": "custom", "name": "patch"}
 TURN = ("h", "m|", "Le", "t me.", "[f:{", '"a":1}]', "[patch:{", '"input":"+', 'x"}]')

@@ -1,0 +1,1 @@
+"""Responses and conversations that are stored, and responses that are generated in the background."""

@@ -1,0 +1,95 @@
+"""Endpoints of stored responses: retrieve, stream, delete, cancel, and list the items of the request."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from litestar import delete, get, post
+from litestar.di import NamedDependency
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import FromPath, FromQuery, QueryParameter
+from litestar.response.base import ASGIResponse
+
+from fllm import LIMITED, Serving
+from fllm_dialects.responses.protocol.conversations import Deleted, ItemList
+from fllm_dialects.responses.protocol.responses import Response
+from fllm_dialects.responses.stored.pages import After, Before, Limit, Order, item_list, page_of
+from fllm_dialects.responses.stored.service import ResponseService, json_response
+
+StartingAfter = Annotated[
+    int | None, QueryParameter(ge=0, description="Number of the last event that the client has received.")
+]
+
+
+@get(
+    "/v1/responses/{response_id:str}",
+    status_code=200,
+    opt=dict(LIMITED),
+    tags=["OpenAI"],
+    summary="Retrieve a response",
+    responses={200: ResponseSpec(Response, description="The response", generate_examples=False)},
+)
+async def retrieve_response(
+    response_id: FromPath[str],
+    server: NamedDependency[Serving],
+    stored: NamedDependency[ResponseService],
+    stream: FromQuery[bool] = False,
+    starting_after: StartingAfter = None,
+) -> ASGIResponse:
+    """Return a stored response; or stream its events, which continues a stream that was interrupted.
+
+    Only responses that were created with `background` and `stream` have events.
+    """
+    if stream:
+        return await stored.stream(response_id, server, -1 if starting_after is None else starting_after)
+    return json_response(await stored.get(response_id, server.owner))
+
+
+@delete(
+    "/v1/responses/{response_id:str}",
+    status_code=200,
+    opt=dict(LIMITED),
+    tags=["OpenAI"],
+    summary="Delete a response",
+)
+async def delete_response(
+    response_id: FromPath[str], server: NamedDependency[Serving], stored: NamedDependency[ResponseService]
+) -> Deleted:
+    """Delete a stored response. One that is generated in the background is cancelled first."""
+    await stored.delete(response_id, server.owner)
+    return Deleted(id=response_id, object="response")
+
+
+@post(
+    "/v1/responses/{response_id:str}/cancel",
+    status_code=200,
+    opt=dict(LIMITED),
+    tags=["OpenAI"],
+    summary="Cancel a response",
+)
+async def cancel_response(
+    response_id: FromPath[str], server: NamedDependency[Serving], stored: NamedDependency[ResponseService]
+) -> Response:
+    """Cancel a response that is generated in the background; return it. One that has ended stays as it is."""
+    return await stored.cancel(response_id, server.owner)
+
+
+@get(
+    "/v1/responses/{response_id:str}/input_items",
+    status_code=200,
+    opt=dict(LIMITED),
+    tags=["OpenAI"],
+    summary="List the items of a request",
+)
+async def list_input_items(
+    response_id: FromPath[str],
+    server: NamedDependency[Serving],
+    stored: NamedDependency[ResponseService],
+    limit: Limit = 20,
+    order: Order = "desc",
+    after: After = "",
+    before: Before = "",
+) -> ItemList:
+    """Return the items of the request of a stored response."""
+    page = page_of(limit, order, after, before)
+    return item_list(await stored.input_items(response_id, server.owner, page), page)

@@ -1,0 +1,173 @@
+"""Responses in a store: the record of a response, and its items below it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from fllm import RequestError
+from fllm_dialects.responses.protocol.items import InputItem, OutputItem
+from fllm_dialects.responses.protocol.requests import ConversationRef
+from fllm_dialects.responses.protocol.responses import Response, ResponseError
+from fllm_dialects.responses.stored.items import decode_item
+from fllm_dialects.store import Page, Record, Records, StoreUnavailable
+
+MAX_CONTEXT_BYTES = 64 << 20
+"""Maximum size of the items that a request continues."""
+RESPONSE = "response"
+RUNNING = ("queued", "in_progress")
+"""Statuses of a response that is not complete."""
+_INPUT, _OUTPUT, _EVENTS = "input", "output", "events"
+_CANCELLING = "cancelling"
+
+_json = msgspec.json.Encoder()
+_response = msgspec.json.Decoder(Response)
+_output = msgspec.json.Decoder(OutputItem)
+
+
+class _Link(Struct, frozen=True):
+    """What leads from a response to the one before it."""
+
+    previous_response_id: str | None = None
+    conversation: ConversationRef | None = None
+
+
+_link = msgspec.json.Decoder(_Link)
+
+
+async def get_response(records: Records, response_id: str, owner: str) -> Response | None:
+    """Return a response, or ``None``."""
+    record = await records.get(RESPONSE, response_id, owner)
+    if record is None:
+        return None
+    output = await records.children(response_id, owner, kinds=[_OUTPUT]) or []
+    return replace(decode_response(record), output=[_output.decode(each.body) for each in output])
+
+
+def decode_response(record: Record) -> Response:
+    """Return the response of a record, without its output. Raise `StoreUnavailable`."""
+    try:
+        return _response.decode(record.body)
+    except msgspec.DecodeError as error:
+        raise StoreUnavailable(detail=f"the stored response {record.id} cannot be read: {error}") from error
+
+
+async def put_response(
+    records: Records,
+    response: Response,
+    owner: str,
+    *,
+    server: str = "",
+    given: Sequence[InputItem] = (),
+    events: bytes = b"",
+) -> None:
+    """Store a response with its output, in place of an earlier state of it.
+
+    ``server`` works on it. ``given`` are the items of the request, ``events`` those of the stream; both are
+    added to what is stored.
+    """
+    body = _json.encode(replace(response, output=[]))
+    await records.put(Record(response.id, owner, RESPONSE, body, state=response.status, server=server))
+    children = [
+        *((_INPUT, str(item.id), _json.encode(item)) for item in given),
+        *((_OUTPUT, item.id, _json.encode(item)) for item in response.output),
+        *([(_EVENTS, _EVENTS, events)] if events else []),
+    ]
+    await records.append(
+        [Record(item_id, owner, kind, content, parent=response.id) for kind, item_id, content in children]
+    )
+
+
+async def request_cancellation(records: Records, response_id: str, owner: str) -> None:
+    """Mark a response of another server as one to cancel."""
+    record = await records.get(RESPONSE, response_id, owner)
+    if record is not None and record.server:
+        await records.put(replace(record, state=_CANCELLING))
+
+
+async def to_cancel(records: Records, server: str) -> list[Record]:
+    """Return the responses of a server that others were asked to cancel."""
+    return [record for record in await records.claimed(RESPONSE, server) if record.state == _CANCELLING]
+
+
+async def mark_failed(records: Records, record: Record, reason: str) -> None:
+    """Store that a response failed."""
+    error = ResponseError("server_error", reason)
+    await put_response(records, replace(decode_response(record), status="failed", error=error), record.owner)
+
+
+async def get_input(records: Records, response_id: str, owner: str, page: Page) -> list[InputItem] | None:
+    """Return a page of the items of a request; ``None``: the item where it starts is unknown."""
+    found = await records.children(response_id, owner, page, kinds=[_INPUT])
+    return None if found is None else [decode_item(each.body) for each in found]
+
+
+async def get_events(records: Records, response_id: str, owner: str) -> bytes:
+    """Return the stored events of a response; empty if it has none."""
+    found = await records.children(response_id, owner, kinds=[_EVENTS]) or []
+    return found[0].body if found else b""
+
+
+async def get_history(records: Records, response_id: str, owner: str) -> tuple[list[str], list[InputItem]]:
+    """Return the ids of a response and of those before it, and the items of all, oldest first.
+
+    Raise `RequestError` if one of them does not exist or is not complete.
+    """
+    ids: list[str] = []
+    next_id: str | None = response_id
+    while next_id is not None:
+        link = _link.decode((await _get_complete(records, next_id, owner)).body)
+        if link.conversation is not None:
+            raise _refused(
+                f"Response {next_id!r} belongs to a conversation: continue it with `conversation`."
+            )
+        ids.append(next_id)
+        next_id = link.previous_response_id
+    items: list[InputItem] = []
+    size = 0
+    for each in reversed(ids):
+        found = await records.children(each, owner, kinds=[_INPUT, _OUTPUT]) or []
+        size += check_size(found, size, "previous_response_id")
+        items += read_items(found)
+    return ids, items
+
+
+async def find_items(records: Records, item_ids: Sequence[str], owner: str) -> dict[str, InputItem]:
+    """Return the items of any response or conversation with these ids, by id."""
+    found = await records.find_children(item_ids, owner)
+    return {item_id: decode_item(each.body) for item_id, each in found.items() if each.kind != _EVENTS}
+
+
+def read_items(found: Sequence[Record]) -> list[InputItem]:
+    """Return the items, except calls that are incomplete: no output can follow them."""
+    items = [decode_item(each.body) for each in found]
+    return [item for item in items if item.status != "incomplete" or not str(item.type).endswith("_call")]
+
+
+def check_size(found: Sequence[Record], before: int, param: str) -> int:
+    """Return the size of the items. Raise `RequestError` if it is too large, with that of others before."""
+    size = sum(len(each.body) for each in found)
+    if before + size > MAX_CONTEXT_BYTES:
+        limit = f"{MAX_CONTEXT_BYTES >> 20} MiB"
+        raise RequestError(
+            f"the stored items have more than {limit}", param=param, code="context_length_exceeded"
+        )
+    return size
+
+
+async def _get_complete(records: Records, response_id: str, owner: str) -> Record:
+    record = await records.get(RESPONSE, response_id, owner)
+    if record is None:
+        raise _refused(
+            f"Previous response with id {response_id!r} not found.", code="previous_response_not_found"
+        )
+    if record.server:
+        raise _refused(f"Response {response_id!r} is not complete: wait until it is.")
+    return record
+
+
+def _refused(message: str, *, code: str | None = None) -> RequestError:
+    return RequestError(message, param="previous_response_id", code=code)
