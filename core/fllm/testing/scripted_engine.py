@@ -6,7 +6,14 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 
 from fllm.errors import BackendUnavailable
-from fllm.values import EngineOutput, EngineStats, GenerateRequest, ModelCard
+from fllm.values import (
+    EngineOutput,
+    EngineStats,
+    GenerateRequest,
+    ModelCard,
+    SamplingParams,
+    TokenLogprob,
+)
 
 
 class ScriptedEngine:
@@ -50,7 +57,9 @@ class ScriptedEngine:
                 room -= len(ids)
                 is_over = piece is None or room == 0
                 yield EngineOutput(
-                    token_ids=ids, finish_reason="length" if room == 0 else "stop" if is_over else None
+                    token_ids=ids,
+                    logprobs=_logprobs(ids, request.sampling),
+                    finish_reason="length" if room == 0 else "stop" if is_over else None,
                 )
                 if is_over:
                     return
@@ -65,3 +74,11 @@ class ScriptedEngine:
 
     async def stop(self) -> None:
         """Do nothing."""
+
+
+def _logprobs(ids: Sequence[int], sampling: SamplingParams) -> list[TokenLogprob] | None:
+    """Return the same log-probability for all tokens, and a lower one for those that the request gives."""
+    if sampling.logprobs is None or not ids:
+        return None
+    given = tuple((token, -2.0) for token in sampling.logprob_token_ids)
+    return [TokenLogprob(token, -1.0, given or ((token, -1.0),)[: sampling.logprobs]) for token in ids]

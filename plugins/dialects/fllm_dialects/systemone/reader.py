@@ -6,8 +6,16 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from fllm import BackendError, ChatMessage, ChatRequest, CompletionRequest, RequestError, Serving
-from fllm.pipeline.output_processor import SequenceOutput
+from fllm import (
+    BackendError,
+    ChatMessage,
+    ChatRequest,
+    CompletionRequest,
+    RequestError,
+    SequenceOutput,
+    Serving,
+)
+from fllm.errors import ContextTooLong
 from fllm_dialects.field_names import field_names
 from fllm_dialects.systemone.labels import Label, LabelTokens
 from fllm_dialects.systemone.questions import Question, Reading, new_reading
@@ -46,7 +54,10 @@ class StateReader:
             texts = [question.text(each) for question, each in zip(questions, labels, strict=True)]
             prompts = [await self._prompt(f"{self._state}\n\n{text}") for text in texts]
         with field_names({"prompt": "questions"}):
-            return await self._read(prompts, labels)
+            try:
+                return await self._read(prompts, labels)
+            except ContextTooLong as error:
+                raise ContextTooLong(error.message, param=state_field) from error
 
     async def _prompt(self, text: str) -> list[int]:
         messages = [ChatMessage(role="user", content=text)]
