@@ -12,6 +12,7 @@ from fllm_dialects.messages.protocol import (
     DocumentBlock,
     FileSource,
     ImageBlock,
+    PlainText,
     ResultBlock,
     SearchResultBlock,
     TextBlock,
@@ -24,17 +25,17 @@ Part = tuple[str, ContentPart]
 """A part of a chat message, and the path in the request of what it was made of."""
 
 
-def parts_of(content: str | Sequence[ContentBlock | ResultBlock], path: str) -> list[Part]:
+def parts_of(content: str | Sequence[ContentBlock | ResultBlock | PlainText], path: str) -> list[Part]:
     """Return the parts of a content, without empty texts. Raise `RequestError` for what is not supported."""
     if isinstance(content, str):
         return _text(content, path)
     return [part for i, block in enumerate(content) for part in block_parts(block, f"{path}[{i}]")]
 
 
-def block_parts(block: ContentBlock | ResultBlock, path: str) -> list[Part]:
+def block_parts(block: ContentBlock | ResultBlock | PlainText, path: str) -> list[Part]:
     """Return the parts that a block stands for. Raise `RequestError` for what is not supported."""
     match block:
-        case TextBlock():
+        case TextBlock() | PlainText():
             return _text(block.text, path)
         case ImageBlock():
             return [(path, ContentPart("image_url", image_url=ImageUrl(_image_url(block, path))))]

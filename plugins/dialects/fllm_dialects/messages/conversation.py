@@ -18,6 +18,7 @@ from fllm_dialects.messages.protocol import (
     DocumentBlock,
     ImageBlock,
     InputMessage,
+    PlainText,
     RedactedThinkingBlock,
     SearchResultBlock,
     TextBlock,
@@ -53,7 +54,7 @@ class Conversation:
         self._path = ""
         """Path of the first of these messages."""
 
-    def add_system(self, system: str | Sequence[TextBlock] | None) -> None:
+    def add_system(self, system: str | Sequence[PlainText] | None) -> None:
         """Add the system prompt, if it has any text."""
         parts = parts_of(system or "", "system")
         if parts := [(path, part) for path, part in parts if not _is_billing_header(part)]:

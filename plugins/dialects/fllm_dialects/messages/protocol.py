@@ -48,6 +48,13 @@ class TextBlock(Struct, frozen=True, tag_field="type", tag="text"):
     text: str
 
 
+class PlainText(Struct, frozen=True):
+    """Text where no other block is possible."""
+
+    text: str
+    type: Literal["text"] = "text"
+
+
 class ImageBlock(Struct, frozen=True, tag_field="type", tag="image"):
     """An image."""
 
@@ -79,7 +86,7 @@ class DocumentBlock(Struct, frozen=True, tag_field="type", tag="document"):
 class SearchResultBlock(Struct, frozen=True, tag_field="type", tag="search_result"):
     """A passage that the client found."""
 
-    content: list[TextBlock]
+    content: list[PlainText]
     source: str
     title: str
     citations: CitationsOption | None = None
@@ -197,7 +204,7 @@ class CountTokensRequest(Struct, frozen=True, kw_only=True):
     messages: Annotated[list[InputMessage], Meta(min_length=1)]
     model: str | None = None
     """Name of the model or of an adapter. If the server has one model, any string is accepted."""
-    system: str | list[TextBlock] | None = None
+    system: str | list[PlainText] | None = None
     tools: list[ToolParam] | None = None
     tool_choice: ToolChoice | None = None
     thinking: ThinkingConfig | None = None

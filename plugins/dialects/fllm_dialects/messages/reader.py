@@ -54,6 +54,8 @@ def read_request(body: CountTokensRequest) -> Pieces[ReadRequest]:
             conversation.add(message, f"messages[{i}]")
         yield 0
     conversation.end_turn()
+    if not conversation.messages:
+        raise RequestError("`messages` has nothing but an empty system message", param="messages")
     names = conversation.names | {
         "stop": "stop_sequences",
         "chat_template_kwargs.thinking_budget": "thinking.budget_tokens",

@@ -275,6 +275,7 @@ def test_what_has_no_effect_is_accepted() -> None:
     [
         ({"mcp_servers": [{"type": "url", "url": "u", "name": "n"}]}, "mcp_servers", "calls no MCP servers"),
         ({"container": "c"}, "container", "runs no code"),
+        ({"messages": [{"role": "system", "content": ""}]}, "messages", "nothing but an empty system"),
         ({"thread": {"type": "create"}}, "thread", "keeps no conversations"),
         ({"compaction": {"type": "x"}}, "compaction", "does not summarize"),
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools[0].type", "web_search_2"),
