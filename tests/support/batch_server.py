@@ -38,7 +38,8 @@ def a_batch_server(*, options: dict[str, Any] | None = None, **parts: Any) -> Ap
 class BatchClient:
     """Uploads files and follows batches."""
 
-    def __init__(self, http: httpx.AsyncClient) -> None:
+    def __init__(self, app: Any, http: httpx.AsyncClient) -> None:
+        self.app = app
         self.http = http
 
     async def upload(self, content: str | bytes, **fields: str) -> httpx.Response:
@@ -90,7 +91,7 @@ async def serving_batches(server: AppState, **headers: str) -> AsyncGenerator[Ba
     async with app.lifespan():
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers) as http:
-            yield BatchClient(http)
+            yield BatchClient(app, http)
 
 
 def run(server: AppState, work: Callable[[BatchClient], Awaitable[None]], **headers: str) -> None:

@@ -17,6 +17,8 @@ DEFAULT_MAX_NUM_SEQS = 256
 """Concurrency assumed for backends that do not report ``max_num_seqs`` (vLLM's default)."""
 RESERVED_PART = 8
 """A part of the capacity, one in this number, that is added for clients that hold no more than that."""
+BACKGROUND_PART = 2
+"""A part of the capacity, one in this number, that requests in the background leave free."""
 
 
 class ServerBusy(HTTPException):
@@ -39,20 +41,23 @@ class Admission:
     ) -> None:
         self.capacity = capacity
         self.in_flight = 0
+        self.in_background = 0
+        """Sequences in flight that run in the background. No other request is rejected because of them."""
         self._held: Counter[str] = Counter()
-        """Sequences in flight of each client."""
+        """Sequences in flight of each client, without those in the background."""
         limited = limits != RateLimits()
         self._clients = ClientLimits(limits, clock) if limited else None
 
-    def admit(self, client: str, request: TokenCounter) -> AdmissionSlot:
+    def admit(self, client: str, request: TokenCounter, *, background: bool = False) -> AdmissionSlot:
         """Admit a request whose body is not read yet, counted as one sequence.
 
-        Raise `RateLimited` (429) or `ServerBusy` (503).
+        One in the background needs half of the server's capacity and of the client's tokens, and is not
+        counted for the others. Raise `RateLimited` (429) or `ServerBusy` (503).
         """
         usage = None if self._clients is None else self._clients.usage_of(client)
         if usage is not None:
-            usage.start_request(request)
-        slot = AdmissionSlot(self, client, usage, request)
+            usage.start_request(request, background=background)
+        slot = AdmissionSlot(self, client, usage, request, background=background)
         try:
             slot.take(1)
         except ServerBusy:
@@ -74,13 +79,30 @@ class Admission:
         if not held:
             del self._held[client]
 
+    def hold_in_background(self, sequences: int) -> None:
+        """Count more sequences in the background, or fewer if negative.
+
+        Raise `ServerBusy` without counting them if too little stays free.
+        """
+        most = self.capacity - self.capacity // BACKGROUND_PART
+        if sequences > 0 and self.in_flight + self.in_background + sequences > most:
+            raise ServerBusy("it has no room in the background")
+        self.in_background += sequences
+
 
 class AdmissionSlot:
     """The capacity that one request occupies, from its admission to `release`."""
 
     def __init__(
-        self, admission: Admission, client: str, usage: ClientUsage | None, request: TokenCounter
+        self,
+        admission: Admission,
+        client: str,
+        usage: ClientUsage | None,
+        request: TokenCounter,
+        *,
+        background: bool,
     ) -> None:
+        self._background = background
         self._admission = admission
         self._client = client
         self._usage = usage
@@ -111,7 +133,7 @@ class AdmissionSlot:
 
     def take(self, sequences: int) -> None:
         """Occupy more sequences; raise `ServerBusy` if they exceed the free capacity."""
-        self._admission.hold(self._client, sequences)
+        self._hold(sequences)
         self._sequences += sequences
 
     def release(self) -> None:
@@ -119,10 +141,16 @@ class AdmissionSlot:
         if self._released:
             return
         self._released = True
-        self._admission.hold(self._client, -self._sequences)
+        self._hold(-self._sequences)
         self._sequences = 0
         if self._usage is not None:
             self._usage.end_request(self._request)
+
+    def _hold(self, sequences: int) -> None:
+        if self._background:
+            self._admission.hold_in_background(sequences)
+        else:
+            self._admission.hold(self._client, sequences)
 
     def headers(self) -> dict[str, str]:
         """Return the client's rate-limit headers; none if it has no token limit."""

@@ -32,35 +32,45 @@ class ClientUsage:
         """Generated tokens already charged, by request in flight."""
         self._sequences: Counter[TokenCounter] = Counter()
         """Sequences of each request in flight."""
+        self._background: set[TokenCounter] = set()
+        """Requests in flight in the background. No other request is rejected because of their sequences."""
         self._bucket = TokenBucket(limits.tokens_per_minute, clock) if limits.tokens_per_minute else None
 
-    def start_request(self, request: TokenCounter) -> None:
-        """Count a new request as in flight; raise `RateLimited`."""
-        self.add_sequences(request, 1)
+    def start_request(self, request: TokenCounter, *, background: bool = False) -> None:
+        """Count a new request as in flight; raise `RateLimited`.
+
+        One in the background needs half of the tokens of a minute.
+        """
+        if background:
+            self._background.add(request)
         try:
-            self.check_tokens()
+            self.add_sequences(request, 1)
+            self.check_tokens(request=request)
         except RateLimited:
-            del self._sequences[request]
+            self._forget(request)
             raise
         self._charged[request] = 0
 
     def add_sequences(self, request: TokenCounter, sequences: int) -> None:
         """Count more sequences of a request; raise `RateLimited` if the client may not have as many."""
         limit, held = self._limits.concurrency, self._sequences.total()
+        if request not in self._background:
+            held -= sum(self._sequences[each] for each in self._background)
         if limit is not None and held + sequences > limit:
             room = f"the limit of {limit} has no room for {sequences} more"
             raise RateLimited(f"you have {held} sequences in flight, and {room}", 1.0, self.headers())
         self._sequences[request] += sequences
 
-    def check_tokens(self, *, own: int = 0) -> None:
+    def check_tokens(self, *, own: int = 0, request: TokenCounter | None = None) -> None:
         """Raise `RateLimited` if all tokens are used, apart from ``own`` tokens of the request itself."""
         if self._bucket is None:
             return
         self._charge_generated()
-        if self._bucket.level + own < 1:
+        needed = self._bucket.size / 2 if request in self._background else 1
+        if self._bucket.level + own < needed:
             raise RateLimited(
                 f"you have used your {self._bucket.size} tokens a minute",
-                self._bucket.seconds_until(1),
+                self._bucket.seconds_until(needed),
                 self.headers(),
             )
 
@@ -72,7 +82,12 @@ class ClientUsage:
     def end_request(self, request: TokenCounter) -> None:
         """Charge the last generated tokens of a request and stop counting it as in flight."""
         self._charge(request)
-        del self._charged[request], self._sequences[request]
+        del self._charged[request]
+        self._forget(request)
+
+    def _forget(self, request: TokenCounter) -> None:
+        del self._sequences[request]
+        self._background.discard(request)
 
     @property
     def is_idle(self) -> bool:

@@ -6,6 +6,7 @@ from litestar.datastructures import MutableScopeHeaders
 from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
+from fllm.values import BACKGROUND_PRIORITY
 from fllm_api.limits.admission import Admission, AdmissionSlot
 from fllm_api.request_context import context_of
 
@@ -23,7 +24,9 @@ class AdmissionMiddleware(ASGIMiddleware):
             await next_app(scope, receive, send)
             return
         context = context_of(scope)
-        slot = context.slot = self._admission.admit(context.client, context.tracker)
+        slot = context.slot = self._admission.admit(
+            context.client, context.tracker, background=context.priority >= BACKGROUND_PRIORITY
+        )
         try:
             await next_app(scope, receive, _with_rate_limit_headers(slot, send) if slot.headers() else send)
         finally:

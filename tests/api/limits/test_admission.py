@@ -248,3 +248,44 @@ def test_the_capacity_is_what_may_run_and_what_may_wait(runtime: dict[str, Any],
 def test_a_thousand_streams_fit_by_default():
     card = ModelCard(tokenizer="", max_model_len=1, runtime={"max_num_seqs": 64})
     assert sequence_capacity([card], ServerConfig(served_model_name="m")) >= 1000
+
+
+def test_the_background_leaves_half_of_the_capacity_and_delays_no_other_request():
+    gate = admission(4)
+    slots = [gate.admit("a", Cost(), background=True) for _ in range(2)]
+    with pytest.raises(ServerBusy):
+        gate.admit("a", Cost(), background=True)
+    gate.admit("b", Cost()).reserve(*asked(4))
+    assert (gate.in_flight, gate.in_background) == (4, 2)
+    slots[0].release()
+    with pytest.raises(ServerBusy):
+        slots[1].reserve(*asked(2))
+    slots[1].release()
+    assert (gate.in_flight, gate.in_background) == (4, 0)
+
+
+def test_the_background_of_a_client_takes_no_place_of_its_other_requests():
+    gate = admission(concurrency=2)
+    slots = [gate.admit("a", Cost(), background=True) for _ in range(2)]
+    live = gate.admit("a", Cost())
+    live.reserve(*asked(2))
+    with pytest.raises(RateLimited, match="you have 2 sequences in flight"):
+        gate.admit("a", Cost())
+    slots[0].release()
+    with pytest.raises(RateLimited, match="you have 3 sequences in flight"):
+        gate.admit("a", Cost(), background=True)
+    live.release()
+    gate.admit("a", Cost(), background=True)
+
+
+def test_the_background_of_a_client_leaves_half_of_its_tokens():
+    clock = Clock()
+    gate = admission(tokens_per_minute=100, clock=clock)
+    gate.admit("a", Cost(), background=True).reserve(*asked(tokens=51))
+    with pytest.raises(RateLimited) as caught:
+        gate.admit("a", Cost(), background=True)
+    assert caught.value.headers is not None
+    assert caught.value.headers["Retry-After"] == "1"
+    gate.admit("a", Cost()).release()
+    clock.now += 1
+    gate.admit("a", Cost(), background=True)

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
-from fllm import InternalResponse, RunningServer
+from fllm import BACKGROUND_PRIORITY, InternalResponse, RunningServer
 from fllm.concurrency.round_robin_semaphore import RoundRobinSemaphore
 from fllm_dialects.batches.batch_store import BatchStore
 from fllm_dialects.batches.contents import Contents
@@ -41,8 +41,6 @@ BUSY = frozenset({429, 503})
 """Status codes after which a request is sent again: the server or its client has no room now."""
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
 """Seconds before a request is sent again. The time doubles with each attempt."""
-BATCH_PRIORITY = 2**40
-"""Added to the priority of each request: those that clients wait for come first."""
 LINES_AT_ONCE = 256
 """Lines that are written together for requests that did not run."""
 
@@ -202,7 +200,7 @@ class BatchRun:
             bytes(line.body),
             client=stored.client,
             owner=stored.owner,
-            priority=BATCH_PRIORITY,
+            priority=BACKGROUND_PRIORITY,
         )
 
     async def _write_received(self) -> None:

@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import json
+import os
 from pathlib import Path
+from typing import Any
 
-from support.batch_server import BatchClient, a_batch_server, lines, run
+import httpx
+import pytest
+from support.api_fakes import Recorder, backend_of, error_of
+from support.batch_server import CHAT, CHAT_BODY, BatchClient, a_batch_server, lines, run
+
+from fllm import BACKGROUND_PRIORITY
+from fllm_api.api_keys import ApiKeys
+from fllm_api.app_state import AppState
+from fllm_api.config import RateLimits
+from fllm_dialects.batches import run as batch_run
+from fllm_dialects.batches import service
+
+SHORT = lines("short", body={**CHAT_BODY, "max_tokens": 1})
+"""A request that ends although the backend stalls after its first step."""
 
 
-def test_every_request_has_a_line_of_output(tmp_path: Path) -> None:
+@pytest.fixture
+def server(tmp_path: Path) -> AppState:
+    """Return a server that keeps files and batches."""
+    return a_batch_server(config={"data_dir": tmp_path})
+
+
+def test_every_request_has_a_line_of_output(server: AppState) -> None:
     async def work(client: BatchClient) -> None:
         batch = await client.create(lines("a", "b", "c"), metadata={"k": "v"})
         assert batch["object"] == "batch"
@@ -32,5 +56,271 @@ def test_every_request_has_a_line_of_output(tmp_path: Path) -> None:
         assert message["content"] == "Hello world!"
         file = await client.get(f"/v1/files/{batch['output_file_id']}")
         assert (file["purpose"], file["filename"]) == ("batch_output", f"{batch['id']}_output.jsonl")
+        assert {each.priority for each in backend_of(server).prompts} == {BACKGROUND_PRIORITY}
 
-    run(a_batch_server(config={"data_dir": tmp_path}), work)
+    run(server, work)
+
+
+def test_requests_that_fail_are_in_the_error_file(server: AppState) -> None:
+    async def work(client: BatchClient) -> None:
+        wrong = lines("b", body={**CHAT_BODY, "max_tokens": "x"}) + lines("c", body={**CHAT_BODY, "stop": 5})
+        batch = await client.finish((await client.create(lines("a") + wrong))["id"])
+        assert batch["status"] == "completed"
+        assert batch["request_counts"] == {"total": 3, "completed": 1, "failed": 2}
+        assert list(await client.lines(batch["output_file_id"])) == ["a"]
+        errors = await client.lines(batch["error_file_id"])
+        assert sorted(errors) == ["b", "c"]
+        response = errors["b"]["response"]
+        assert (response["status_code"], response["body"]["error"]["param"]) == (400, "max_tokens")
+
+    run(server, work)
+
+
+def test_another_endpoint_can_be_used(server: AppState) -> None:
+    async def work(client: BatchClient) -> None:
+        text = lines("a", url="/v1/completions", body={"model": "m", "prompt": "Hi"})
+        batch = await client.finish((await client.create(text, "/v1/completions"))["id"])
+        [line] = (await client.lines(batch["output_file_id"])).values()
+        assert line["response"]["body"]["choices"][0]["text"] == "Hello world!"
+
+    run(server, work)
+
+
+def test_an_invalid_file_fails_the_batch_before_any_request_runs(server: AppState) -> None:
+    async def work(client: BatchClient) -> None:
+        text = lines("a", "a") + "nothing\n" + lines("b", body={**CHAT_BODY, "stream": True})
+        batch = await client.finish((await client.create(text))["id"])
+        assert (batch["status"], batch["in_progress_at"], batch["output_file_id"]) == ("failed", None, None)
+        assert batch["failed_at"] >= batch["created_at"]
+        assert [(each["line"], each["code"], each["param"]) for each in batch["errors"]["data"]] == [
+            (2, "duplicate_custom_id", "custom_id"),
+            (3, "invalid_json_line", None),
+            (4, "invalid_request", "body.stream"),
+        ]
+        assert batch["errors"]["object"] == "list"
+        assert backend_of(server).prompts == []
+
+    run(server, work)
+
+
+def test_a_wrong_request_for_a_batch_is_refused(server: AppState) -> None:
+    async def work(client: BatchClient) -> None:
+        file = (await client.upload(lines("a"))).json()
+        valid = {"input_file_id": file["id"], "endpoint": CHAT, "completion_window": "24h"}
+
+        async def refused(status: int, param: str | None, **changes: Any) -> None:
+            body = {name: value for name, value in {**valid, **changes}.items() if value is not None}
+            response = await client.http.post("/v1/batches", json=body)
+            assert (response.status_code, error_of(response)["param"]) == (status, param)
+
+        await refused(404, "input_file_id", input_file_id="file-x")
+        await refused(400, "input_file_id", input_file_id=None)
+        for endpoint in ("/v1/embeddings", "/v1/files", "/v1/batches", "/health", ""):
+            await refused(400, "endpoint", endpoint=endpoint)
+        await refused(400, "completion_window", completion_window="1h")
+        await refused(400, "metadata[...]", metadata={"k": 5})
+        await refused(400, "metadata", metadata={str(i): "" for i in range(17)})
+        await refused(
+            400, "output_expires_after.seconds", output_expires_after={"anchor": "created_at", "seconds": 1}
+        )
+        await refused(400, None, more=1)
+        batch = await client.finish((await client.create(lines("a")))["id"])
+        await refused(400, "input_file_id", input_file_id=batch["output_file_id"])
+        for method, path in (("GET", ""), ("POST", "/cancel")):
+            response = await client.http.request(method, f"/v1/batches/batch_x{path}")
+            assert (response.status_code, error_of(response)["code"]) == (404, "batch_not_found")
+
+    run(server, work)
+
+
+def test_batches_have_pages_and_belong_to_a_key(tmp_path: Path) -> None:
+    server = a_batch_server(config={"data_dir": tmp_path, "keys": ApiKeys(["one", "two"])})
+
+    async def work(client: BatchClient) -> None:
+        ids = [(await client.create(lines("a")))["id"] for _ in range(3)]
+        page = await client.get("/v1/batches?limit=2")
+        assert [each["id"] for each in page["data"]] == [ids[2], ids[1]]
+        assert (page["first_id"], page["last_id"], page["has_more"]) == (ids[2], ids[1], True)
+        page = await client.get(f"/v1/batches?limit=2&after={ids[1]}")
+        assert ([each["id"] for each in page["data"]], page["has_more"]) == ([ids[0]], False)
+        for query in ("limit=0", "limit=101", "after=batch_x"):
+            assert (await client.http.get(f"/v1/batches?{query}")).is_client_error
+        other = {"authorization": "Bearer two"}
+        assert (await client.http.get("/v1/batches", headers=other)).json()["data"] == []
+        for method, path in (("GET", ""), ("POST", "/cancel")):
+            response = await client.http.request(method, f"/v1/batches/{ids[0]}{path}", headers=other)
+            assert response.status_code == 404
+        for each in ids:
+            assert (await client.finish(each))["status"] == "completed"
+
+    run(server, work, authorization="Bearer one")
+
+
+def test_a_cancelled_batch_keeps_its_results_and_names_what_did_not_run(server: AppState) -> None:
+    backend = backend_of(server)
+    backend.stalls_after = 1
+
+    async def work(client: BatchClient) -> None:
+        batch = await client.create(SHORT + lines(*"abcdefgh"))
+        await client.until(batch["id"], lambda each: each["request_counts"]["completed"] == 1)
+        while len(backend.prompts) < 5:  # one has ended, four run
+            await asyncio.sleep(0)
+        response = await client.http.post(f"/v1/batches/{batch['id']}/cancel")
+        assert (response.status_code, response.json()["status"]) == (200, "cancelling")
+        batch = await client.finish(batch["id"])
+        assert batch["status"] == "cancelled"
+        assert batch["cancelled_at"] >= batch["cancelling_at"] >= batch["in_progress_at"]
+        assert batch["request_counts"] == {"total": 9, "completed": 1, "failed": 8}
+        assert list(await client.lines(batch["output_file_id"])) == ["short"]
+        errors = await client.lines(batch["error_file_id"])
+        assert sorted(errors) == list("abcdefgh")
+        assert {each["error"]["code"] for each in errors.values()} == {"batch_cancelled"}
+        assert {each["response"] for each in errors.values()} == {None}
+        assert (len(backend.prompts), len(backend.aborted)) == (5, 4)
+        assert (await client.http.post(f"/v1/batches/{batch['id']}/cancel")).json() == batch
+
+    run(server, work)
+
+
+def test_a_batch_that_has_ended_cannot_be_cancelled(server: AppState) -> None:
+    async def work(client: BatchClient) -> None:
+        batch = await client.finish((await client.create(lines("a")))["id"])
+        response = await client.http.post(f"/v1/batches/{batch['id']}/cancel")
+        assert response.status_code == 409
+        assert error_of(response)["message"] == "the batch can't be cancelled: it is completed"
+
+    run(server, work)
+
+
+def test_a_batch_that_takes_too_long_expires(server: AppState, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "WINDOW", 2)
+    backend_of(server).stalls_after = 1
+
+    async def work(client: BatchClient) -> None:
+        batch = await client.finish((await client.create(SHORT + lines("a", "b")))["id"])
+        assert (batch["status"], batch["request_counts"]["completed"]) == ("expired", 1)
+        assert batch["expired_at"] >= batch["expires_at"]
+        assert list(await client.lines(batch["output_file_id"])) == ["short"]
+        errors = await client.lines(batch["error_file_id"])
+        assert {name: line["error"]["code"] for name, line in errors.items()} == dict.fromkeys(
+            "ab", "batch_expired"
+        )
+
+    run(server, work)
+
+
+def test_a_restarted_server_runs_only_what_is_not_done(tmp_path: Path) -> None:
+    config = {"data_dir": tmp_path}
+    created: list[Any] = []
+
+    async def first(client: BatchClient) -> None:
+        created.append(await client.create(SHORT + lines("a", "b")))
+        await client.until(created[0]["id"], lambda each: each["request_counts"]["completed"] == 1)
+
+    async def second(client: BatchClient) -> None:
+        batch = await client.finish(created[0]["id"])
+        assert batch["status"] == "completed"
+        assert batch["request_counts"] == {"total": 3, "completed": 3, "failed": 0}
+        assert sorted(await client.lines(batch["output_file_id"])) == ["a", "b", "short"]
+
+    async def third(client: BatchClient) -> None:
+        batch = await client.get(f"/v1/batches/{created[0]['id']}")
+        assert batch["status"] == "completed"
+        assert len(await client.lines(batch["output_file_id"])) == 3
+
+    stalled, going = a_batch_server(config=config), a_batch_server(config=config)
+    backend_of(stalled).stalls_after = 1
+    run(stalled, first)
+    run(going, second)
+    assert len(backend_of(going).prompts) == 2
+    run(going, third)
+    assert len(backend_of(going).prompts) == 2
+
+
+def test_a_request_without_room_is_sent_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_run, "FIRST_WAIT", 0.01)
+    recorder = Recorder()
+    server = a_batch_server(
+        config={"data_dir": tmp_path, "limits": RateLimits(concurrency=1)}, collectors=[recorder]
+    )
+
+    async def work(client: BatchClient) -> None:
+        batch = await client.finish((await client.create(lines(*"abcdef")))["id"])
+        assert batch["request_counts"] == {"total": 6, "completed": 6, "failed": 0}
+        assert 429 in {request.status for request in recorder.requests}
+        assert {request.path for request in recorder.requests} == {CHAT}
+
+    run(server, work)
+
+
+def test_requests_of_clients_find_room_while_a_batch_runs(tmp_path: Path) -> None:
+    server = a_batch_server(config={"data_dir": tmp_path, "limits": RateLimits(concurrency=1)})
+    backend_of(server).stalls_after = 1
+
+    async def work(client: BatchClient) -> None:
+        await client.create(lines("a"))
+        while not backend_of(server).prompts:
+            await asyncio.sleep(0.01)
+        response = await client.http.post(CHAT, json={**CHAT_BODY, "max_tokens": 1})
+        assert response.status_code == 200
+
+    run(server, work)
+
+
+def test_a_client_has_a_maximum_of_batches_and_an_input_is_kept_while_it_is_needed(tmp_path: Path) -> None:
+    server = a_batch_server(options={"max_batches": 1}, config={"data_dir": tmp_path})
+    backend_of(server).stalls_after = 1
+
+    async def work(client: BatchClient) -> None:
+        batch = await client.create(lines("a"))
+        body = {key: batch[key] for key in ("input_file_id", "endpoint", "completion_window")}
+        response = await client.http.post("/v1/batches", json=body)
+        assert (response.status_code, error_of(response)["code"]) == (429, "batch_limit_exceeded")
+        response = await client.http.delete(f"/v1/files/{batch['input_file_id']}")
+        assert response.status_code == 409
+        await client.http.post(f"/v1/batches/{batch['id']}/cancel")
+        await client.finish(batch["id"])
+        assert (await client.http.delete(f"/v1/files/{batch['input_file_id']}")).status_code == 200
+
+    run(server, work)
+
+
+def test_a_full_disk_fails_the_batch_with_a_clear_error(
+    server: AppState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async def work(client: BatchClient) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fdatasync", fail)
+            batch = await client.finish((await client.create(lines("a")))["id"])
+        assert batch["status"] == "failed"
+        [error] = batch["errors"]["data"]
+        assert error["code"] == "storage_error"
+        assert "No space left on device" in error["message"]
+
+    run(server, work)
+
+
+def test_results_expire_when_the_client_says(server: AppState) -> None:
+    async def work(client: BatchClient) -> None:
+        expiry = {"anchor": "created_at", "seconds": 3600}
+        batch = await client.finish((await client.create(lines("a"), output_expires_after=expiry))["id"])
+        file = await client.get(f"/v1/files/{batch['output_file_id']}")
+        assert file["expires_at"] == file["created_at"] + 3600
+
+    run(server, work)
+
+
+def test_a_body_with_line_breaks_or_that_is_not_json_is_one_line() -> None:
+    assert bytes(batch_run._one_line(b'{"a":\n 1}')) == b'{"a":1}'
+    assert json.loads(bytes(batch_run._one_line(b"<html>\n\xff"))) == "<html>\n\ufffd"
+
+
+def test_a_disabled_plugin_leaves_no_routes() -> None:
+    from support.api_fakes import a_server, ask
+
+    response: httpx.Response = ask(a_server(), "GET", "/v1/batches")
+    assert response.status_code == 404
+    assert "an endpoint of the plugin batches" in error_of(response)["message"]
