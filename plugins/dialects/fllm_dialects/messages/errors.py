@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from fllm import ErrorInfo
 from fllm_dialects.messages.events import ErrorBody, ErrorResponse
 
@@ -15,6 +17,11 @@ _TYPES = {
     504: "timeout_error",
 }
 """Error type by status. Others are ``invalid_request_error`` below 500 and ``api_error`` from 500."""
+
+_TOO_LONG = re.compile(
+    r"The prompt is too long: (?P<rest>.*? is (?P<most>\d+) tokens, and .*?(?P<known>\d+) tokens.*)"
+)
+"""The message for a prompt that exceeds the context, and how many tokens the prompt has at least."""
 
 
 def error_response(status: int, error: ErrorInfo, request_id: str) -> ErrorResponse:
@@ -31,6 +38,10 @@ def error_event(error: ErrorInfo) -> ErrorResponse:
 
 def _message(error: ErrorInfo) -> str:
     """Return the message with the path of the field, which the envelope has no place for."""
+    if too_long := _TOO_LONG.fullmatch(error.message):
+        # Claude Code reads both numbers, and shortens the conversation by their difference.
+        limit = int(too_long["most"]) - 1
+        return f"prompt is too long: {too_long['known']} tokens > {limit} maximum; {too_long['rest']}"
     if error.param is None or error.param in error.message:
         return error.message
     return f"{error.param}: {error.message}"

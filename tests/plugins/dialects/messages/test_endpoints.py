@@ -307,7 +307,10 @@ def test_the_model_of_a_budget_needs_no_reasoning_parser() -> None:
             },
             "messages[0].content[1].type: content parts",
         ),
-        ({"messages": [{"role": "user", "content": "x" * 600}]}, "maximum context length is 512"),
+        (
+            {"messages": [{"role": "user", "content": "x" * 600}]},
+            "prompt is too long: 617 tokens > 511 maximum; this model's maximum context length is 512",
+        ),
         ({"tools": [{"type": "bash_20250124", "name": "bash"}]}, "`tools[0].type` 'bash_20250124'"),
     ],
 )
