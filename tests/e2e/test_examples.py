@@ -123,7 +123,7 @@ def test_all_examples_load_without_errors(python: Path) -> None:
     listed = json.loads(call(python, "-m", "fllm_api", "plugins", "--json"))["plugins"]
     assert {each["error"] for each in listed} == {None}
     found = {each["distribution"] for each in listed}
-    assert found >= {"fllm-apriel", "fllm-functionary", "fllm-numpy", "fllm-statsd", "fllm-tokenize"}
+    assert found >= {"fllm-apriel", "fllm-functionary", "fllm-numpy", "fllm-statsd", "fllm-cohere"}
 
 
 def test_output_before_the_marker_is_reasoning(client: OpenAI) -> None:
@@ -146,23 +146,37 @@ def test_a_required_call_is_written_in_the_parsers_format(client: OpenAI) -> Non
     assert all(json.loads(call.function.arguments)["zone"] in ("UTC", "KST") for call in message.tool_calls)
 
 
-def test_the_devices_tokenizer_equals_the_converted_one(server: Server) -> None:
+def test_the_devices_tokenizer_equals_the_converted_one(client: OpenAI) -> None:
     described = read_model_description(locate().location, None, lambda progress: None)
     texts = ["In 2024, it's 9,386,034!", "서울 😀\n\n\ttabs   and spaces", "<|im_start|>user\nhi<|im_end|>"]
     for text in texts:
-        response = post(server, "/tokenize", prompt=text)
-        assert response["tokens"] == described.tokenizer.encode(text, add_special_tokens=True), text
-        assert post(server, "/detokenize", tokens=response["tokens"]) == {"prompt": text}
+        ids = {"return_token_ids": True}
+        made = client.completions.create(model="EMPTY", prompt=text, max_tokens=1, extra_body=ids)
+        found = made.choices[0].model_dump()["prompt_token_ids"]
+        assert found == described.tokenizer.encode(text, add_special_tokens=True), text
 
 
-def test_errors_of_a_route_use_openais_envelope(server: Server) -> None:
-    for path, body, param in (
-        ("/tokenize", {}, "prompt"),
-        ("/tokenize", {"prompt": 5}, "prompt"),
-        ("/detokenize", {"tokens": [1, 10**9]}, "tokens[1]"),
-    ):
-        response = httpx.post(server.url + path, json=body)
-        assert (response.status_code, response.json()["error"]["param"]) == (400, param)
+def test_coheres_api_generates_like_chat(server: Server, client: OpenAI) -> None:
+    question = {"role": "user", "content": "What is the capital of France?"}
+    body = {"model": "any", "messages": [question], "temperature": 0, "max_tokens": 40}
+    whole = post(server, "/v2/chat", **body)
+    assert whole["finish_reason"] == "COMPLETE"
+    assert whole["message"]["content"] == [
+        {"type": "thinking", "thinking": ask(client, question["content"]).reasoning_content}
+    ]
+    streamed = httpx.post(f"{server.url}/v2/chat", json=body | {"stream": True}).text
+    pieces = [json.loads(line[6:]) for line in streamed.splitlines() if line.startswith("data: ")]
+    text = "".join(
+        each["delta"]["message"]["content"]["thinking"] for each in pieces if each["type"] == "content-delta"
+    )
+    assert text == whole["message"]["content"][0]["thinking"]
+
+
+def test_errors_of_a_route_have_its_own_envelope(server: Server) -> None:
+    for body, field in (({"model": "m"}, "messages"), ({"model": "m", "messages": [], "p": 3}, "messages")):
+        response = httpx.post(f"{server.url}/v2/chat", json=body)
+        assert (response.status_code, set(response.json())) == (400, {"id", "message"})
+        assert field in response.json()["message"]
 
 
 def test_statsd_receives_the_metrics_of_a_request(client: OpenAI, statsd: socket.socket) -> None:

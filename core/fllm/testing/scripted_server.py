@@ -20,7 +20,8 @@ from fllm.tokenizer import Tokenizer
 from fllm.values import ModelCard
 
 TEMPLATE = (
-    "{% for message in messages %}<{{ message.role }}>{{ message.content }}{% endfor %}"
+    "{% for message in messages %}<{{ message.role }}>{{ message.content or '' }}"
+    "{% if message.tool_calls %}{{ message.tool_calls | tojson }}{% endif %}{% endfor %}"
     "{% if tools %}{{ tools | tojson }}{% endif %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
@@ -56,7 +57,7 @@ class ScriptedServer:
         """
         from fllm_api.scripted_app import create_scripted_app
 
-        tokenizer = Tokenizer(byte_tokenizer(), {})
+        self._tokenizer = tokenizer = Tokenizer(byte_tokenizer(), {})
         card = ModelCard(tokenizer="", max_model_len=max_model_len)
         encode = partial(tokenizer.encode, add_special_tokens=False)
         self.engine = ScriptedEngine(pieces, encode, card)
@@ -70,6 +71,10 @@ class ScriptedServer:
             parsers=_parsers(tool_call_parser, reasoning_parser),
             settings=settings,
         )
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Return the text of tokens, such as those of a prompt in ``engine.requests``."""
+        return self._tokenizer.decode(token_ids, skip_special_tokens=False)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[ScriptedServer]:

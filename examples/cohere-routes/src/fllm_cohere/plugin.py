@@ -10,8 +10,7 @@ from fllm import hookimpl
 
 @hookimpl
 def fllm_routes() -> Iterable[Any]:
-    """Yield `POST /tokenize` and `POST /detokenize`."""
-    from fllm_tokenize.routes import detokenize, tokenize
+    """Yield `POST /v2/chat`."""
+    from fllm_cohere.route import chat
 
-    yield tokenize
-    yield detokenize
+    yield chat

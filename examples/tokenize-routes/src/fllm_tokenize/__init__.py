@@ -1,1 +1,0 @@
-"""`/tokenize` and `/detokenize`: the server's tokenizer over HTTP."""
