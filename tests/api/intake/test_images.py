@@ -5,38 +5,20 @@ from __future__ import annotations
 import asyncio
 import base64
 import threading
-from collections.abc import Sequence
 from typing import Any
 
 import httpx
 import pytest
-from support.api_fakes import FakeBackend, a_server, backend_of, chat, error_of
+from support.api_fakes import a_server, backend_of, chat, error_of
+from support.image_fakes import PARTS, TEXT_ONLY, an_image_server
 
-from fllm.chat import ChatTemplate
 from fllm.errors import RequestError
 from fllm.requests.chat import ChatMessage, ContentPart
-from fllm.values import ImageSupport, PreparedImages
+from fllm.values import PreparedImages
 from fllm_api.app_state import AppState
 from fllm_api.intake import images
 from fllm_api.intake.images import read_images
 from fllm_api.media.remote_file import MAX_IMAGE_BYTES
-
-PLACEHOLDER = "<image>"
-PARTS = (
-    "{% for message in messages %}{% for part in message.content %}"
-    "{% if part.type == 'image' %}[<image>]{% else %}{{ part.text }}{% endif %}{% endfor %}|{% endfor %}"
-)
-TEXT_ONLY = "{% for message in messages %}{{ message.content }}|{% endfor %}"
-
-
-class ImageBackend(FakeBackend):
-    """Stands for an image by the letters of its file."""
-
-    async def prepare_images(self, images: Sequence[bytes], client: str) -> PreparedImages:
-        if b"broken" in images:
-            raise RequestError("an image can't be decoded", param="messages")
-        keys = tuple(image.decode() for image in images)
-        return PreparedImages(keys, tuple(f"({key})" for key in keys))
 
 
 def image(text: str) -> dict[str, Any]:
@@ -46,15 +28,6 @@ def image(text: str) -> dict[str, Any]:
 
 def text(content: str) -> dict[str, Any]:
     return {"type": "text", "text": content}
-
-
-def an_image_server(template: str = PARTS, **config: Any) -> AppState:
-    return a_server(
-        backend=ImageBackend([[1]]),
-        template=ChatTemplate.compile({"default": template}, special_tokens={}),
-        card={"images": ImageSupport(PLACEHOLDER)},
-        config=config,
-    )
 
 
 def user(*parts: Any) -> dict[str, Any]:

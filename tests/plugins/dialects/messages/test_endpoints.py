@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -23,11 +24,10 @@ from support.api_fakes import (
     backend_of,
     chat,
 )
+from support.dialect_servers import dialect_plugins
+from support.image_fakes import PARTS, TEXT_ONLY, an_image_server
 
-import fllm_dialects.messages.plugin
 from fllm import BackendError, BackendUnavailable
-from fllm.plugins.discovery import Candidate
-from fllm.plugins.loader import Plugins
 from fllm_api.api_keys import ApiKeys
 from fllm_api.app_state import AppState
 from fllm_api.config import RateLimits
@@ -38,15 +38,8 @@ TOOLS: list[Any] = [{"name": "f", "description": "d", "input_schema": {"type": "
 OUTPUT = ("Hm", ".", "|", "Let me", " look ☀", '[f:{"a": "', "äö", '"}]', "[g:{}]", EOS)
 
 
-def plugins() -> Plugins:
-    """Return the dialect as the only plugin."""
-    found = Plugins()
-    found.load(Candidate("messages", "furiosa-llm-server", "1", "m", lambda: fllm_dialects.messages.plugin))
-    return found
-
-
 def server_of(*words: str, **parts: Any) -> AppState:
-    return a_server(words or ("Hello", " world", "!"), plugins=plugins(), **parts)
+    return a_server(words or ("Hello", " world", "!"), plugins=dialect_plugins("messages"), **parts)
 
 
 PLAIN = server_of()
@@ -245,6 +238,45 @@ def test_a_final_message_of_the_assistant_is_continued() -> None:
     message(messages=[*HI, {"role": "assistant", "content": [{"type": "text", "text": "It is"}]}])
     prompt = PLAIN.tokenizer.decode(backend_of(PLAIN).prompts[-1].token_ids, skip_special_tokens=False)
     assert prompt == "<user>Hi<assistant>It is"
+
+
+def png(text: str) -> dict[str, Any]:
+    source = {"type": "base64", "media_type": "image/png", "data": base64.b64encode(text.encode()).decode()}
+    return {"type": "image", "source": source}
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"), [(PARTS, ["a[(one)]", "b[(two)]"]), (TEXT_ONLY, ["a\n(one)", "b\n(two)"])]
+)
+def test_images_are_those_of_the_chat(template: str, expected: list[str]) -> None:
+    server = an_image_server(template, parts={"plugins": dialect_plugins("messages")})
+    results = [{"type": "text", "text": "b"}, png("two")]
+    history = [
+        {"role": "user", "content": [{"type": "text", "text": "a"}, png("one")]},
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "f", "input": {}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": results}]},
+    ]
+    message(server, messages=history, max_tokens=1)
+    [prompt] = backend_of(server).prompts
+    first, _, third, end = server.tokenizer.decode(prompt.token_ids, skip_special_tokens=False).split("|")
+    assert [first, third.removeprefix("The function f returned:").lstrip(), end] == [*expected, ""]
+    assert prompt.images == ("one", "two")
+    counted = send(server, "/v1/messages/count_tokens", messages=history).json()
+    assert counted == {"input_tokens": len(prompt.token_ids)}
+
+
+def test_the_path_of_an_image_is_that_of_its_source() -> None:
+    server = an_image_server(parts={"plugins": dialect_plugins("messages")})
+    broken = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "%"}}
+    result = {"type": "tool_result", "tool_use_id": "t", "content": [broken]}
+    url = {"type": "image", "source": {"type": "url", "url": "http://localhost/a.png"}}
+    for block, path in (
+        (result, "messages[0].content[0].content[0].source"),
+        (url, "messages[0].content[0].source"),
+    ):
+        response = send(server, messages=[{"role": "user", "content": [block]}])
+        assert response.status_code == 400
+        assert path in error_of(response)["message"]
 
 
 def test_a_stop_sequence_ends_the_message() -> None:
