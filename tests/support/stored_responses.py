@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import AsyncGenerator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,7 @@ class Client:
         self.http = http
         self.backend: Any = server.backend
         self.tokenizer = server.tokenizer
+        self.file = (server.config.data_dir or Path()) / "responses.sqlite3"
 
     async def call(self, method: str, path: str, status: int = 200, /, **request: Any) -> Any:
         """Return the JSON of a response, after checking its status."""
@@ -106,6 +108,21 @@ class Client:
             while (response := await self.get(f"/v1/responses/{response_id}"))["status"] not in statuses:
                 await asyncio.sleep(0.01)
         return response
+
+    async def running_job(self) -> str:
+        """Return the id of the only response in the background, once its first token is generated."""
+        async with asyncio.timeout(10):
+            while not (found := self._jobs()):
+                await asyncio.sleep(0.01)
+        [response_id] = found
+        await self.until(response_id, "in_progress")
+        return response_id
+
+    def _jobs(self) -> list[str]:
+        """Return the ids of the responses that a server works on, from the file."""
+        with closing(sqlite3.connect(self.file)) as connection:
+            rows = connection.execute("SELECT id FROM records WHERE server != ''").fetchall()
+        return [response_id for (response_id,) in rows]
 
     def prompt(self, index: int = -1) -> str:
         """Return a prompt that the backend has received."""

@@ -145,8 +145,13 @@ class Jobs:
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._end_task)
         return task
+
+    def _end_task(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a response in the background failed", exc_info=error)
 
     def forget(self, response_id: str, owner: str) -> None:
         """Drop a response that has ended, if it could not be stored."""
@@ -202,25 +207,33 @@ class Jobs:
 
     async def _finish(self, job: Job, task: asyncio.Task[None]) -> None:
         await asyncio.wait([task])
-        if job.is_cancelled:
-            last = job.encoder.cancel()
-        elif task.cancelled():
-            last = job.encoder.error(ErrorInfo(LOST, "server_error"))
-        elif (error := task.exception()) is not None:
-            last = job.encoder.error(_describe(error, job.response.id))
-        else:
-            last = job.encoder.finish()
+        last: Sequence[StreamEvent] = ()
+        is_kept = False
         try:
+            last = _last_events(job, task)
             await self._save(job, last)
         except StoreError as error:
-            job.end(_unsaved(job, last, error.detail))  # it is stored as soon as that is possible
-            return
-        del self._jobs[(job.request.owner, job.response.id)]
-        job.end(last)
+            is_kept = True  # and stored as soon as that is possible
+            last = _unsaved(job, last, error.detail)
+        finally:
+            if not is_kept:
+                del self._jobs[(job.request.owner, job.response.id)]
+            job.end(last)
 
     async def _save(self, job: Job, last: Sequence[StreamEvent]) -> None:
         events = b"" if job.events is None else await compress([*job.events, *encode_events(last)])
-        await self._history.save(job.response, job.request, given=(), events=events)
+        await self._history.save(job.encoder.response, job.request, given=(), events=events)
+
+
+def _last_events(job: Job, task: asyncio.Task[None]) -> Sequence[StreamEvent]:
+    """Return the events of the end of a response, from the end of the task that generated it."""
+    if job.is_cancelled:
+        return job.encoder.cancel()
+    if task.cancelled():
+        return job.encoder.error(ErrorInfo(LOST, "server_error"))
+    if (error := task.exception()) is not None:
+        return job.encoder.error(_describe(error, job.response.id))
+    return job.encoder.finish()
 
 
 def _unsaved(job: Job, last: Sequence[StreamEvent], reason: str) -> Sequence[StreamEvent]:
