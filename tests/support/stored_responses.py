@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from litestar import Litestar
 from support.api_fakes import FakeBackend, FakeToolCallParser, a_server, backend_of
 
 from fllm.config import PluginOption
@@ -72,8 +73,9 @@ def responses_server(
 class Client:
     """Sends requests to a running server."""
 
-    def __init__(self, http: httpx.AsyncClient, server: AppState) -> None:
+    def __init__(self, http: httpx.AsyncClient, app: Litestar, server: AppState) -> None:
         self.http = http
+        self.app = app
         self.backend: Any = server.backend
         self.tokenizer = server.tokenizer
         self.file = (server.config.data_dir or Path()) / "responses.sqlite3"
@@ -136,7 +138,7 @@ async def running(server: AppState, **http: Any) -> AsyncGenerator[Client]:
     async with app.lifespan():
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://test", **http) as client:
-            yield Client(client, server)
+            yield Client(client, app, server)
 
 
 def stores_opened(monkeypatch: pytest.MonkeyPatch) -> list[Database]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.api_fakes import FakeReasoningParser
+from support.api_fakes import COMPLETION_SCOPE, FakeReasoningParser
 from support.stored_responses import full_disk, responses_server, running, stores_opened
 
 from fllm.errors import ConfigError
@@ -290,3 +291,36 @@ def test_what_is_stored_is_encrypted_with_a_key(tmp_path: Path) -> None:
 def test_invalid_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(Exception, match=message):
         responses_server(None, options=options)
+
+
+def test_a_stream_that_its_client_leaves_is_stored_as_cancelled(tmp_path: Path) -> None:
+    body = json.dumps({"model": "m", "input": "Hi", "stream": True}).encode()
+
+    async def run() -> None:
+        async with running(responses_server(tmp_path, gated=True)) as client:
+            sent, left = asyncio.Queue[bytes](), asyncio.Event()
+            messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+            async def receive() -> Any:
+                if not messages:
+                    await left.wait()
+                    return {"type": "http.disconnect"}
+                return messages.pop()
+
+            async def send(message: Any) -> None:
+                sent.put_nowait(message.get("body", b""))
+
+            scope = {**COMPLETION_SCOPE, "path": "/v1/responses", "raw_path": b"/v1/responses"}
+            request = asyncio.create_task(client.app(scope, receive, send))  # type: ignore[arg-type]
+            while b"response.created" not in (event := await sent.get()):
+                pass
+            response_id = json.loads(event.partition(b"data: ")[2].partition(b"\n")[0])["response"]["id"]
+            await client.get(f"/v1/responses/{response_id}", 404)
+            left.set()
+            await request
+            response = await client.get(f"/v1/responses/{response_id}")
+            assert (response["status"], response["output"][0]["status"]) == ("cancelled", "incomplete")
+            assert response["output"][0]["content"][0]["text"] == "Hello"
+            assert client.backend.aborted
+
+    asyncio.run(run())
