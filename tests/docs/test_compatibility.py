@@ -44,8 +44,8 @@ def published_code() -> Iterator[tuple[str, str]]:
     for file in [*ROOT.glob("examples/**/*.py"), *ROOT.glob("api/**/templates/**/*.py.jinja")]:
         code = file.read_text()
         yield str(file.relative_to(ROOT)), re.sub(r"<<\w+>>", "placeholder", code)
-    excerpts = ROOT / "docs" / "your-first-device.md"  # excerpts of an example, not complete files
-    for file in {ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md")} - {excerpts}:
+    excerpts = {ROOT / "docs" / f"your-first-{page}.md" for page in ("device", "dialect")}
+    for file in {ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md")} - excerpts:
         for code in re.findall(r"^```python\n(.*?)^```$", file.read_text(), re.MULTILINE | re.DOTALL):
             yield str(file.relative_to(ROOT)), code
 

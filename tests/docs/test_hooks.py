@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import logging
 import os
 import re
@@ -262,6 +263,14 @@ def test_the_options_of_a_plugin_are_typed(load: Load) -> None:
     plugins.read_options(option_tables({"motd": {"text": "hello", "repeat": 2}}))
     response = ask(a_server(plugins=plugins), "GET", "/motd")
     assert response.json() == ["hello", "hello"]
+
+
+def test_the_route_generates_a_story(load: Load) -> None:
+    server = a_server(plugins=load("story.py"))
+    assert ask(server, "POST", "/story", json={"about": "cats"}).json() == {"text": "Hello world!"}
+    streamed = ask(server, "POST", "/story", json={"about": "cats", "stream": True}).text.splitlines()
+    assert [json.loads(line)["text"] for line in streamed] == ["Hello", " world", "!"]
+    assert ask(server, "POST", "/story", json={}).json()["error"].startswith("`about`: ")
 
 
 def test_the_route_is_mounted_next_to_the_built_in_ones(load: Load) -> None:
