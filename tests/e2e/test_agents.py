@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.client_environments import node_environment, python_environment
+from support.client_environments import node_program, python_environment
 from support.http_server import Server, serving
 from support.model_scripts import (
     QWEN3_OPTIONS,
@@ -88,7 +88,7 @@ def server(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """Run a server with the scripted backend and the default plugins."""
     directory = tmp_path_factory.mktemp("model")
     write_conversations(conversations(project), qwen3_output("A title", reasoning="Short."), directory)
-    options = ("--max-model-len", "262144")
+    options = ("--max-model-len", "262144", "--data-dir", tmp_path_factory.mktemp("data"))
     with serving(
         directory, "--plugin", SCRIPTED_PLUGIN, "--backend", "scripted", *QWEN3_OPTIONS, *options
     ) as running:
@@ -114,7 +114,7 @@ def settings(heading: str, language: str, server: Server) -> str:
     """Return the first block of a section of the page about clients, for this server."""
     section = PAGE.read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
     [block, *_] = re.findall(rf"```{language}\n(.*?)```", section, re.S)
-    return block.replace("http://localhost:8000", server.url).replace('"context": 32768', '"context": 262144')
+    return block.replace("http://localhost:8000", server.url).replace("32768", "262144")
 
 
 def run(command: list[str | Path], project: Path, home: Path, **environment: str) -> str:
@@ -137,13 +137,9 @@ def python(interpreter: Path, script: str, server: Server, project: Path, home: 
     return json.loads(run([interpreter, CLIENTS / script, server.api], project, home))
 
 
-def binary(name: str, command: str) -> Path:
-    return node_environment(CLIENTS / name) / "node_modules" / ".bin" / command
-
-
 def test_opencode(server: Server, note: Path, project: Path, tmp_path: Path) -> None:
     (tmp_path / "opencode.json").write_text(settings("opencode", "json", server))
-    command = [binary("opencode", "opencode"), "run", "--format", "json", QUESTION]
+    command = [node_program(CLIENTS / "opencode", "opencode"), "run", "--format", "json", QUESTION]
     environment = {
         "OPENCODE_CONFIG": str(tmp_path / "opencode.json"),
         "OPENCODE_DISABLE_MODELS_FETCH": "1",
@@ -153,3 +149,108 @@ def test_opencode(server: Server, note: Path, project: Path, tmp_path: Path) -> 
     calls = [event["part"]["tool"] for event in events if event["type"] == "tool_use"]
     assert calls == ["read", "edit"]
     assert [event["part"]["text"] for event in events if event["type"] == "text"][-1].strip() == ANSWER
+
+
+def codex(server: Server, project: Path, home: Path, *options: str) -> list[Any]:
+    """Run Codex as the page configures it; return the items that it completed."""
+    directory = home / ".codex"
+    directory.mkdir()
+    (directory / "config.toml").write_text(settings("Codex", "toml", server))
+    (directory / "models.json").write_text(settings("Codex", "json", server))
+    command = [node_program(CLIENTS / "codex", "codex"), "exec", "--json", *options]
+    # The sandbox of Codex needs privileges that a container may not have.
+    command += ["--dangerously-bypass-approvals-and-sandbox", QUESTION]
+    printed = run(command, project, home, FURIOSA_LLM_API_KEY="EMPTY")
+    events = [json.loads(line) for line in printed.splitlines()]
+    assert events[-1]["type"] == "turn.completed"
+    assert events[-1]["usage"]["output_tokens"] > 0
+    return [event["item"] for event in events if event["type"] == "item.completed"]
+
+
+def check_items(items: list[Any]) -> None:
+    [changed] = [item for item in items if item["type"] == "file_change"]
+    assert [change["kind"] for change in changed["changes"]] == ["update"]
+    [command] = [item for item in items if item["type"] == "command_execution"]
+    assert command["aggregated_output"].strip() == BEFORE
+    assert [item["text"].strip() for item in items if item["type"] == "agent_message"][-1] == ANSWER
+
+
+def test_codex(server: Server, note: Path, project: Path, tmp_path: Path) -> None:
+    """The model calls functions: a shell command, and one with a patch."""
+    check_items(codex(server, project, tmp_path))
+
+
+def test_codex_with_a_free_form_tool(server: Server, note: Path, project: Path, tmp_path: Path) -> None:
+    """A catalog of models offers ``apply_patch``, a custom tool whose input has a grammar."""
+    catalog = tmp_path / ".codex" / "models.json"
+    check_items(codex(server, project, tmp_path, "--config", f'model_catalog_json="{catalog}"'))
+
+
+def test_claude_code(server: Server, note: Path, project: Path, tmp_path: Path) -> None:
+    program = node_program(CLIENTS / "claude_code", "claude")
+    shell = settings("Claude Code", "sh", server)
+    environment = dict(re.findall(r"export (\w+)=(\S+)", shell))
+    command = [program, "--print", "--output-format", "stream-json", "--verbose"]
+    command += ["--permission-mode", "acceptEdits", QUESTION]
+    printed = run(command, project, tmp_path, **environment)
+    events = [json.loads(line) for line in printed.splitlines()]
+    messages = [event["message"] for event in events if event["type"] == "assistant"]
+    blocks = [block for message in messages for block in message["content"]]
+    assert [block["name"] for block in blocks if block["type"] == "tool_use"] == ["Read", "Edit"]
+    assert blocks[0]["thinking"].strip() == THOUGHT
+    assert events[-1]["type"] == "result"
+    assert events[-1]["result"].strip() == ANSWER
+    assert events[-1]["usage"]["output_tokens"] > 0
+
+
+def test_the_openai_agents_sdk(
+    interpreter: Path, server: Server, note: Path, project: Path, tmp_path: Path
+) -> None:
+    """Its default is the Responses API."""
+    found = python(interpreter, "agents_editor.py", server, project, tmp_path)
+    assert found["answer"].strip() == ANSWER
+    assert found["streamed answer"] == found["answer"]
+    assert "".join(found["pieces"]).endswith(ANSWER)
+    assert found["usage"][0] == found["usage"][1] > 0
+
+
+def test_langchain(interpreter: Path, server: Server, note: Path, project: Path, tmp_path: Path) -> None:
+    found = python(interpreter, "langchain_editor.py", server, project, tmp_path)
+    assert found["whole"]["text"].strip() == ANSWER
+    assert found["streamed"] == found["whole"]
+
+
+def test_the_openai_sdk(interpreter: Path, server: Server, note: Path, project: Path, tmp_path: Path) -> None:
+    found = python(interpreter, "openai_editor.py", server, project, tmp_path)
+    assert found["answer"].strip() == ANSWER
+    assert len(found["events"]) == 3
+    for events in found["events"]:
+        assert events[:2] == ["response.created", "response.in_progress"]
+        assert events[-1] == "response.completed"
+    assert found["background"] == {"status": "completed", "types": ["reasoning", "function_call"]}
+
+
+def test_the_anthropic_sdk(
+    interpreter: Path, server: Server, note: Path, project: Path, tmp_path: Path
+) -> None:
+    found = python(interpreter, "anthropic_editor.py", server, project, tmp_path)
+    assert found["answer"].strip() == ANSWER
+    assert found["streamed answer"] == found["answer"]
+    assert found["streamed"] == found["whole"]
+    assert [block["type"] for block in found["whole"]["content"]] == ["thinking", "tool_use"]
+    assert found["whole"]["stop_reason"] == "tool_use"
+    assert found["count"] == found["whole"]["tokens"][0]
+    assert found["events"][0] == "message_start"
+    assert found["events"][-1] == "message_stop"
+
+
+def test_ollama(interpreter: Path, server: Server, note: Path, project: Path, tmp_path: Path) -> None:
+    found = python(interpreter, "ollama_editor.py", server, project, tmp_path)
+    assert found["streamed"] == found["whole"]
+    [read, edit, answer] = [each["message"] for each in found["whole"]]
+    assert [call["function"]["name"] for call in (*read["tool_calls"], *edit["tool_calls"])] == [
+        "read_file",
+        "edit_file",
+    ]
+    assert read["thinking"].strip() == THOUGHT
+    assert answer["content"].strip() == ANSWER

@@ -1,4 +1,4 @@
-"""Clients of OpenAI's API against the embedded model: a tool call and its result, an object, and a stream.
+"""Clients against the embedded model: a tool call and its result, an object, and a stream.
 
 Each client runs its script in ``clients``, which prints what it received, in an environment of its own. The
 model is small, so calls are forced and objects have a schema.
@@ -115,7 +115,13 @@ def test_instructor(interpreter: Path, server: Server, tmp_path: Path) -> None:
 
 
 def test_the_openai_agents_sdk(interpreter: Path, server: Server, tmp_path: Path) -> None:
-    check(python(interpreter, "agents_client.py", server, tmp_path), "chat completions")
+    check(python(interpreter, "agents_client.py", server, tmp_path), "responses")
+
+
+def test_the_anthropic_sdk(interpreter: Path, server: Server, tmp_path: Path) -> None:
+    found = python(interpreter, "anthropic_client.py", server, tmp_path)
+    check(found, "messages")
+    assert "prompt is too long" in found["messages"]["context_error"]
 
 
 def test_llama_index(server: Server, tmp_path: Path) -> None:

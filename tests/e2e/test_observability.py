@@ -21,6 +21,13 @@ KEY = "a-secret"
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 TIMEOUT = 30.0
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
+DIALECTS = {
+    "/v1/responses": {"input": "Hi", "store": False},
+    "/v1/messages": {"messages": CHAT["messages"], "max_tokens": 100},
+    "/api/chat": {"messages": CHAT["messages"]},
+    "/api/generate": {"prompt": "Hi"},
+}
+"""Requests of other APIs than OpenAI's Chat, by path."""
 
 
 class Receiver(ThreadingHTTPServer):
@@ -124,6 +131,13 @@ def access(server: Server, request_id: str) -> dict[str, Any]:
     raise AssertionError(f"no access-log line of {request_id}:\n{server.log()}")
 
 
+def generated_tokens(server: Server) -> float:
+    """Return the number of tokens that the server has generated, as it tells Prometheus."""
+    text = httpx.get(f"{server.url}/metrics", headers={"x-api-key": KEY}, timeout=TIMEOUT).text
+    lines = [line for line in text.splitlines() if line.startswith("furiosa_llm_generation_tokens_total")]
+    return sum(float(line.split()[-1]) for line in lines)
+
+
 def test_a_streamed_chat_continues_the_trace_of_the_client(observed: Server, receiver: Receiver) -> None:
     before = time.time_ns()
     response = ask(observed, "traced", headers={"traceparent": PARENT, "tracestate": "v=1"}, stream=True)
@@ -155,6 +169,27 @@ def test_the_access_log_has_tokens_and_times(observed: Server) -> None:
     assert line["generated_tokens"] == len(LLAMA31_WEATHER.tokens)
     assert 0 < line["ttft_seconds"] <= line["seconds"]
     assert (line["stream"], line["finish_reasons"], line["level"]) == (True, ["stop"], "info")
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("path", DIALECTS)
+def test_requests_of_every_dialect_are_traced_logged_and_counted(
+    observed: Server, receiver: Receiver, path: str, stream: bool
+) -> None:
+    request_id = f"{path.replace('/', '-')}-{stream}"
+    headers = {"x-api-key": KEY, "x-request-id": request_id}
+    before = generated_tokens(observed)
+    body = {"model": "m", "stream": stream, **DIALECTS[path]}
+    response = httpx.post(observed.url + path, headers=headers, json=body, timeout=TIMEOUT)
+    assert response.status_code == 200, response.text
+    _, _, spans = receiver.spans(request_id)
+    assert set(spans) == {f"POST {path}", "queue", "prefill", "decode"}
+    about = _attributes(spans[f"POST {path}"])
+    assert about["gen_ai.usage.output_tokens"] == len(LLAMA31_WEATHER.tokens)
+    line = access(observed, request_id)
+    assert (line["path"], line["status"], line["stream"]) == (path, 200, stream)
+    assert (line["generated_tokens"], line["finish_reasons"]) == (len(LLAMA31_WEATHER.tokens), ["stop"])
+    assert generated_tokens(observed) - before == len(LLAMA31_WEATHER.tokens)
 
 
 @pytest.mark.parametrize(

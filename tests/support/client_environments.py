@@ -20,6 +20,8 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fur
 PYPI = os.environ.get("PIP_INDEX_URL", "https://pypi.org/simple/")
 NPM = os.environ.get("NPM_CONFIG_REGISTRY", "https://registry.npmjs.org/")
 INSTALL_SECONDS = 600
+NOT_FOUND = ("No matching distribution found for", "npm error code E404", "npm error code ETARGET")
+"""What installers print if the registry does not have a package."""
 
 
 def python_environment(requirements: Path) -> Path:
@@ -37,6 +39,7 @@ def python_environment(requirements: Path) -> Path:
 def node_environment(project: Path) -> Path:
     """Return a directory with the ``node_modules`` of the project."""
     if shutil.which("npm") is None:
+        assert not os.environ.get("FLLM_CI"), "npm is not installed"
         pytest.skip("npm is not installed")
     files = sorted(project.glob("package*.json"))
 
@@ -46,6 +49,17 @@ def node_environment(project: Path) -> Path:
         _install(["npm", "install", "--no-audit", "--no-fund"], directory, NPM)
 
     return _cached(project.name, files, "", build)
+
+
+def node_program(project: Path, name: str) -> Path:
+    """Return a program of the project's packages. Skip the test if it does not run on this machine."""
+    directory = node_environment(project)
+    program = directory / "node_modules" / ".bin" / name
+    environment = {"PATH": os.environ["PATH"], "HOME": str(directory)}
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, env=environment)
+    if done.returncode:
+        pytest.skip(f"{name} does not run here: {done.stderr}")
+    return program
 
 
 def _cached(name: str, files: Sequence[Path], version: str, build: Callable[[Path], None]) -> Path:
@@ -71,9 +85,11 @@ def _locked(file: Path) -> Iterator[None]:
 
 
 def _install(command: Sequence[str | Path], directory: Path, registry: str) -> None:
-    """Run an installer. Skip the test if the registry is out of reach."""
+    """Run an installer. Skip the test if the registry is out of reach, or does not have a package."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_SECONDS, cwd=directory)
     if done.returncode:
+        if any(text in done.stderr for text in NOT_FOUND):
+            pytest.skip(f"{registry} does not have a package: {done.stderr}")
         try:
             httpx.head(registry, timeout=10, follow_redirects=True)
         except httpx.HTTPError as error:

@@ -26,10 +26,11 @@ class Outputs:
         self._tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
         plain = self._script if isinstance(self._script, list) else self._script["plain"]
         self.eos_token_id: int = plain[-1]
+        self.has_conversations = not isinstance(self._script, list)
 
     def next(self, prompt: list[int]) -> list[int]:
         """Return the token ids that follow a prompt."""
-        if isinstance(self._script, list):
+        if not self.has_conversations:
             return self._script
         text = self._tokenizer.decode(prompt, skip_special_tokens=False)
         if "<tools>" not in text:
@@ -58,6 +59,8 @@ class ScriptedBackend:
             eos_token_ids=(self._outputs.eos_token_id,),
             artifact_id="script",
             runtime={"device": "none"},
+            # The scripted conversations have calls that are valid, so constraints need no enforcement.
+            grammar="llguidance" if self._outputs.has_conversations else None,
         )
 
     async def generate(self, request: fllm.GenerateRequest) -> AsyncGenerator[fllm.EngineOutput]:

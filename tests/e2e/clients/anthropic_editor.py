@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from anthropic import Anthropic, beta_tool
 from file_tools import QUESTION, edit_file, read_file
 
 client = Anthropic(base_url=sys.argv[1].removesuffix("/v1"), api_key="EMPTY", max_retries=0)
-prompt = {"model": "m", "messages": [{"role": "user", "content": QUESTION}]}
+prompt: Any = {"model": "m", "messages": [{"role": "user", "content": QUESTION}]}
 tools = [beta_tool(read_file), beta_tool(edit_file)]
 
 

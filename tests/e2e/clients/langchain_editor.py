@@ -31,7 +31,7 @@ def answer(streaming: bool) -> dict[str, Any]:
         message = model.invoke(messages)
         messages.append(message)
         if not message.tool_calls:
-            return {"text": message.text, "usage": message.usage_metadata["total_tokens"]}
+            return {"text": message.text, "tokens": message.usage_metadata["output_tokens"]}
         for call in message.tool_calls:
             result = tools[call["name"]].invoke(call["args"])
             messages.append(ToolMessage(result, tool_call_id=call["id"]))

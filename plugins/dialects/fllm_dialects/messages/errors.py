@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import re
 
+from msgspec import UNSET
+
 from fllm import ErrorInfo
-from fllm_dialects.messages.events import ErrorBody, ErrorResponse
+from fllm_dialects.messages.events import ErrorBody, ErrorDetails, ErrorResponse
+
+THREAD_UNSUPPORTED = "thread_unsupported_request"
+"""Code of the error for ``thread``. Anthropic's SDKs then send all messages, without ``thread``."""
 
 _TYPES = {
     401: "authentication_error",
@@ -27,7 +32,8 @@ _TOO_LONG = re.compile(
 def error_response(status: int, error: ErrorInfo, request_id: str) -> ErrorResponse:
     """Return the body of an error response."""
     kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
-    return ErrorResponse(ErrorBody(kind, _message(error)), request_id)
+    details = ErrorDetails(error.code) if error.code == THREAD_UNSUPPORTED else UNSET
+    return ErrorResponse(ErrorBody(kind, _message(error), details), request_id)
 
 
 def error_event(error: ErrorInfo) -> ErrorResponse:

@@ -165,11 +165,18 @@ class MessageStop(Struct, frozen=True):
     type: Literal["message_stop"] = "message_stop"
 
 
+class ErrorDetails(Struct, frozen=True):
+    """What a program needs to know of an error."""
+
+    error_code: str
+
+
 class ErrorBody(Struct, frozen=True):
     """What went wrong."""
 
     type: str
     message: str
+    details: ErrorDetails | UnsetType = UNSET
 
 
 class ErrorResponse(Struct, frozen=True):

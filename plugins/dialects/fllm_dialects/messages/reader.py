@@ -17,6 +17,7 @@ from fllm import (
 )
 from fllm.concurrency.turn_executor import Pieces
 from fllm_dialects.messages.conversation import Conversation
+from fllm_dialects.messages.errors import THREAD_UNSUPPORTED
 from fllm_dialects.messages.protocol import (
     CountTokensRequest,
     MessagesRequest,
@@ -46,7 +47,11 @@ def read_request(body: CountTokensRequest) -> Pieces[ReadRequest]:
     """Return the chat request that a body stands for. Raise `RequestError` if it has none."""
     for name, reason in _UNSUPPORTED.items():
         if getattr(body, name):
-            raise _unsupported(name, f"`{name}` is not supported: {reason}")
+            raise RequestError(
+                f"`{name}` is not supported: {reason}",
+                param=name,
+                code=THREAD_UNSUPPORTED if name == "thread" else "unsupported_parameter",
+            )
     conversation = Conversation()
     conversation.add_system(body.system)
     for start in range(0, len(body.messages), PIECE_MESSAGES):

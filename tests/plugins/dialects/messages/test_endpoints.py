@@ -64,7 +64,7 @@ def error_of(response: httpx.Response) -> dict[str, Any]:
     assert set(body) == {"type", "error", "request_id"}, body
     assert body["type"] == "error"
     assert body["request_id"] == response.headers["request-id"] == response.headers["x-request-id"]
-    assert set(body["error"]) == {"type", "message"}
+    assert set(body["error"]) - {"details"} == {"type", "message"}
     error: dict[str, Any] = body["error"]
     return error
 
@@ -352,6 +352,11 @@ def test_bad_requests_name_the_field(body: Any, words: str) -> None:
     assert response.status_code == 400
     assert error["type"] == "invalid_request_error"
     assert words in error["message"]
+
+
+def test_the_error_for_a_thread_has_the_code_that_anthropics_sdks_look_for() -> None:
+    error = error_of(send(thread={"type": "create"}))
+    assert error["details"] == {"error_code": "thread_unsupported_request"}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,165 @@
+"""Keys, limits and collectors apply to the routes of all dialects; errors have the dialect's envelope."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import httpx
+import pytest
+from msgspec import Struct
+from support.api_fakes import Recorder, a_server, ask, backend_of
+from support.stalled_server import RUNS
+
+from fllm.config import PluginConfig
+from fllm.plugins.loader import load_plugins
+from fllm.testing import plugins_with
+from fllm_api.api_keys import ApiKeys
+from fllm_api.app import create_app
+from fllm_api.app_state import AppState
+from fllm_api.config import RateLimits
+
+MESSAGES: Any = [{"role": "user", "content": "Hi"}]
+Envelope = Callable[[Mapping[str, Any]], str]
+
+
+def openai_message(body: Mapping[str, Any]) -> str:
+    """Return the message of an error of OpenAI's API."""
+    assert set(body) == {"error"}
+    assert set(body["error"]) == {"message", "type", "param", "code"}
+    return str(body["error"]["message"])
+
+
+def anthropic_message(body: Mapping[str, Any]) -> str:
+    """Return the message of an error of Anthropic's API."""
+    assert set(body) == {"type", "error", "request_id"}
+    assert body["type"] == "error"
+    assert {"type", "message"} <= set(body["error"])
+    return str(body["error"]["message"])
+
+
+def ollama_message(body: Mapping[str, Any]) -> str:
+    """Return the message of an error of Ollama's API."""
+    assert set(body) == {"error"}
+    return str(body["error"])
+
+
+class Route(Struct, frozen=True):
+    """An endpoint of a dialect with a small request."""
+
+    plugin: str
+    path: str
+    body: dict[str, Any]
+    message: Envelope
+    generates: bool = True
+
+
+ROUTES = [
+    Route("responses", "/v1/responses", {"input": "Hi"}, openai_message),
+    Route("responses", "/v1/responses/input_tokens", {"input": "Hi"}, openai_message, generates=False),
+    Route("messages", "/v1/messages", {"max_tokens": 9, "messages": MESSAGES}, anthropic_message),
+    Route(
+        "messages", "/v1/messages/count_tokens", {"messages": MESSAGES}, anthropic_message, generates=False
+    ),
+    Route("ollama", "/api/chat", {"messages": MESSAGES}, ollama_message),
+    Route("ollama", "/api/generate", {"prompt": "Hi"}, ollama_message),
+    Route("tokens", "/tokenize", {"prompt": "Hi"}, openai_message, generates=False),
+    Route("tokens", "/detokenize", {"tokens": [1]}, openai_message, generates=False),
+    Route("tokens", "/apply-template", {"messages": MESSAGES}, openai_message, generates=False),
+]
+every_route = pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.path)
+every_generating_route = pytest.mark.parametrize(
+    "route", [route for route in ROUTES if route.generates], ids=lambda route: route.path
+)
+
+
+def send(server: AppState, route: Route, **request: Any) -> httpx.Response:
+    return ask(server, "POST", route.path, json={"model": "m", **route.body}, **request)
+
+
+@pytest.fixture(scope="module")
+def keyed() -> AppState:
+    """Return a server with a key."""
+    return a_server(plugins=plugins_with(), config={"keys": ApiKeys(("k",)), "max_body_bytes": 2000})
+
+
+@every_route
+def test_a_key_is_required(keyed: AppState, route: Route) -> None:
+    response = send(keyed, route)
+    assert response.status_code == 401
+    assert "key" in route.message(response.json())
+    for headers in ({"authorization": "Bearer k"}, {"x-api-key": "k"}):
+        assert send(keyed, route, headers=headers).status_code == 200
+
+
+@every_route
+def test_a_large_body_is_refused(keyed: AppState, route: Route) -> None:
+    response = ask(
+        keyed, "POST", route.path, json={**route.body, "x": "x" * 3000}, headers={"x-api-key": "k"}
+    )
+    assert response.status_code == 413
+    assert "Too Large" in route.message(response.json())
+
+
+@every_route
+def test_invalid_json_is_refused(keyed: AppState, route: Route) -> None:
+    headers = {"x-api-key": "k", "content-type": "application/json"}
+    response = ask(keyed, "POST", route.path, content="{", headers=headers)
+    assert response.status_code == 400
+    assert route.message(response.json())
+
+
+@every_generating_route
+def test_a_client_has_a_limited_number_of_concurrent_requests(route: Route) -> None:
+    recorder = Recorder()
+    server = a_server(
+        plugins=plugins_with(), card=RUNS, config={"limits": RateLimits(concurrency=1)}, collectors=[recorder]
+    )
+    backend = backend_of(server)
+    backend.stalls_after = 1
+
+    async def main() -> httpx.Response:
+        transport = httpx.ASGITransport(create_app(server))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            body = {"model": "m", **route.body, "stream": False}
+            first = asyncio.create_task(client.post(route.path, json=body))
+            while not backend.prompts:
+                assert not first.done(), first.result().text
+                await asyncio.sleep(0)
+            response = await client.post(route.path, json=body)
+            first.cancel()
+            await asyncio.gather(first, return_exceptions=True)
+            return response
+
+    response = asyncio.run(main())
+    assert response.status_code == 429
+    assert response.headers["retry-after"] == "1"
+    assert route.message(response.json())
+    assert len(backend.prompts) == len(backend.aborted) == 1
+    assert [record.path for record in recorder.requests] == [route.path, route.path]
+
+
+@every_generating_route
+def test_collectors_see_its_tokens(route: Route) -> None:
+    recorder = Recorder()
+    server = a_server(plugins=plugins_with(), collectors=[recorder])
+    assert (
+        ask(server, "POST", route.path, json={"model": "m", **route.body, "stream": False}).status_code == 200
+    )
+    [record] = recorder.requests
+    assert (record.path, record.status, record.generated_tokens) == (route.path, 200, 4)
+    assert recorder.calls[0] == "on_request_start"
+    assert recorder.calls[-1] == "on_request_end None"
+
+
+@pytest.mark.parametrize("plugin", sorted({route.plugin for route in ROUTES}))
+def test_each_dialect_can_be_left_out(plugin: str) -> None:
+    server = a_server(plugins=load_plugins(PluginConfig(disabled=(plugin,))))
+    for route in ROUTES:
+        response = send(server, route)
+        if route.plugin == plugin:
+            assert response.status_code == 404
+            assert f"plugin {plugin}" in response.json()["error"]["message"]
+        else:
+            assert response.status_code == 200
