@@ -18,6 +18,7 @@ AREAS = (
     "Clients",
     "Network",
     "Connections",
+    "Store",
     "Shutdown",
     "Clock",
     "Start",
@@ -35,6 +36,7 @@ Find the fault in the tables below: what the server must do, and what it did.
 - [Clients](#clients): what one client does to others
 - [Network](#network)
 - [Connections](#connections)
+- [Store](#store): responses and conversations on disk
 - [Shutdown](#shutdown)
 - [Clock](#clock)
 - [Start](#start)

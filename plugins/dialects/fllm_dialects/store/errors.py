@@ -40,9 +40,12 @@ def translated(name: str) -> Iterator[None]:
 
 def _store_error(error: sqlite3.Error) -> StoreError:
     """Return the error to raise for an error of SQLite (https://sqlite.org/rescode.html)."""
-    # The primary result code is the low byte of an extended one.
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-    match code:
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    if code == sqlite3.SQLITE_IOERR_WRITE:  # such as a quota or `ulimit -f`; SQLite does not say which
+        return StoreFull(
+            detail="the disk of this server is full or cannot be written, so nothing can be stored"
+        )
+    match code & 0xFF:  # the primary result code
         case sqlite3.SQLITE_FULL | sqlite3.SQLITE_TOOBIG:
             return StoreFull(detail="the disk of this server is full, so nothing can be stored")
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
