@@ -199,6 +199,10 @@ class Plugins:
         messages = [message for _, message in self._unassigned]
         _raise(messages, self._options, allow_missing=allow_missing)
 
+    def option_problems(self) -> list[str]:
+        """Return a message for each plugin with an invalid or missing option."""
+        return [each.problem.message for each in self._options if each.problem is not None]
+
     def check_engine_options(self) -> None:
         """Raise the same in the process of an engine, for the plugins that it needs and has."""
         _raise([], self._needed_by_engines())

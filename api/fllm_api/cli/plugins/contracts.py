@@ -17,7 +17,15 @@ from msgspec.structs import replace
 from fllm.config import BackendConfig, MetricsConfig, PluginOption
 from fllm.containment import contained
 from fllm.errors import PluginError, UserError
-from fllm.interfaces import Backend, BackendContext, Collector, MetricsContext, ParserContext, TemplateContext
+from fllm.interfaces import (
+    Backend,
+    BackendContext,
+    Collector,
+    LoadedParser,
+    MetricsContext,
+    ParserContext,
+    TemplateContext,
+)
 from fllm.placement import Placement, PlacementContext, PlacementFactory
 from fllm.plugins.loader import Plugins
 from fllm.plugins.registry import Registry
@@ -76,7 +84,7 @@ def _parts(
 ) -> Iterator[tuple[str, Iterable[CheckResult]]]:
     [report] = plugins.reports
     yield "", _check_loading(plugins)
-    if report.error:
+    if report.error or plugins.option_problems():
         return
     for registry in plugins.registries():
         for name in registry.names():
@@ -96,6 +104,8 @@ def _parts(
 def _check_loading(plugins: Plugins) -> Iterator[CheckResult]:
     [report] = plugins.reports
     yield _result(LOADS, "\n".join(filter(None, (report.error, report.where))))
+    if problems := plugins.option_problems():
+        yield CheckResult("has valid options", "failed", "\n".join(problems))
 
 
 def _check_entry(registry: Registry[Any], name: str, options: CheckOptions) -> Iterator[CheckResult]:
@@ -107,9 +117,9 @@ def _check_entry(registry: Registry[Any], name: str, options: CheckOptions) -> I
     yield CheckResult(LOADS)
     match registry.kind:
         case "tool-call parser":
-            yield from check_contract(_tool_parser_contract(target.factory))
+            yield from check_contract(_tool_parser_contract(target))
         case "reasoning parser":
-            yield from check_contract(_reasoning_parser_contract(target.factory))
+            yield from check_contract(_reasoning_parser_contract(target))
         case "backend":
             yield from _check_backend(target, options)
         case "placement":
@@ -120,16 +130,20 @@ def _check_entry(registry: Registry[Any], name: str, options: CheckOptions) -> I
             )
 
 
-def _tool_parser_contract(parser: Any) -> type[ToolParserContract]:
+def _tool_parser_contract(loaded: LoadedParser) -> type[ToolParserContract]:
     class Checked(ToolParserContract):
-        context = ParserContext(tools=_TOOLS)
+        context = ParserContext(tools=_TOOLS, options=loaded.options)
 
+    parser = loaded.factory
     Checked.parser, Checked.samples, Checked.fragments = parser, samples(parser), fragments(parser)
     return Checked
 
 
-def _reasoning_parser_contract(parser: Any) -> type[ReasoningParserContract]:
+def _reasoning_parser_contract(loaded: LoadedParser) -> type[ReasoningParserContract]:
+    parser = loaded.factory
+
     class Checked(ReasoningParserContract):
+        context = ParserContext(options=loaded.options)
         # Every text contains "": for a parser that names no markers, the text it keeps is unknown.
         markers = markers(parser) or [""]
 

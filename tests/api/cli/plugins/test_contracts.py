@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from fllm.plugins.loader import Plugins
+from fllm.plugins.plugin_options import option_tables
 from fllm_api.cli.plugins.contracts import CheckOptions, check_plugin
 from fllm_api.cli.plugins.targets import resolve_targets
 
@@ -88,3 +91,47 @@ def test_a_route_that_fails_for_a_body_of_its_type_is_found(tmp_path: Path) -> N
     assert list(failed) == ["wrong values never break the server"]
     assert "POST /first/1, body['names'] = []: 500" in failed["wrong values never break the server"]
     assert "routes can be mounted: /first/{number:int}" in found
+
+
+GREETING = """
+import fllm
+from msgspec import Struct
+
+class FLLM_OPTIONS(Struct):
+    name: str
+
+class Parser:
+    def __init__(self, context):
+        self.name = context.options.name
+    def feed(self, text):
+        return [fllm.Text(text)] if text else []
+    def finish(self):
+        return []
+
+@fllm.hookimpl
+def fllm_tool_parsers():
+    yield fllm.Entry("greeting", f"{__name__}:Parser")
+
+@fllm.hookimpl
+def fllm_routes(context):
+    from litestar import get
+    name = context.options.name.title()
+
+    @get("/name", sync_to_thread=False)
+    def greet() -> str:
+        return name
+
+    yield greet
+"""
+
+
+@pytest.mark.parametrize(("name", "outcome"), [("a", "passed"), (None, "failed")])
+def test_a_plugin_is_checked_with_its_options(tmp_path: Path, name: str | None, outcome: str) -> None:
+    file = tmp_path / f"greeting_{outcome}.py"
+    file.write_text(GREETING)
+    [target] = resolve_targets(str(file), Plugins())
+    given = [] if name is None else [*option_tables({file.stem: {"name": name}})]
+    found = list(check_plugin(target, CheckOptions(plugin_options=tuple(given))))
+    assert {each.outcome for each in found[1:]} == {outcome}
+    assert (found[1].check == "has valid options") == (name is None)
+    assert name is None or {each.part for each in found} == {"", "tool-call parser greeting", "fllm_routes"}
