@@ -134,7 +134,9 @@ class _Model(Struct, frozen=True, kw_only=True):
         """What the model can do, as far as it is known."""
         if self.runtime_config.get("runner") == "pooling":
             return ["embedding"]
-        return ["completion", "tools", *(["thinking"] if self.runtime_config.get("reasoning_parser") else [])]
+        parser = self.runtime_config.get("reasoning_parser")
+        thinks = isinstance(parser, dict) and parser.get("name") is not None
+        return ["completion", "tools", *(["thinking"] if thinks else [])]
 
 
 class _ModelList(Struct, frozen=True):

@@ -11,6 +11,8 @@ from support.api_fakes import FakeReasoningParser, FakeToolCallParser, a_server,
 from support.dialect_servers import a_dialect_server, dialect_plugins
 from support.pooling_fakes import EMBEDS, FakePoolingBackend
 
+from fllm_api.app_state import ParserChoice
+
 SERVER = a_dialect_server("ollama")
 HI: Any = [{"role": "user", "content": "Hi"}]
 STATISTICS = {
@@ -190,6 +192,10 @@ def test_models_are_described() -> None:
     shown = post("/api/show", server, model="org/fake:latest").json()
     assert shown["model_info"]["llama.context_length"] == 512
     assert shown["capabilities"] == ["completion", "tools"]
+    thinks = a_dialect_server(
+        "ollama", parser_choices={"reasoning_parser": ParserChoice("qwen3", selected_by="auto")}
+    )
+    assert "thinking" in post("/api/show", thinks, model="org/fake").json()["capabilities"]
     missing = post("/api/show", server, model="other")
     assert (missing.status_code, missing.json()) == (404, {"error": "model 'other' not found"})
 
