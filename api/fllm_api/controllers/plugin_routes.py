@@ -16,6 +16,8 @@ from fllm.serving import RoutesContext, RunningServer
 from fllm_api.openapi.responses import errors
 from fllm_api.protocol.errors import ErrorResponse
 
+_ENVELOPED = ("uses_engine", "limited", "error_body")
+
 Lifespan = Callable[[], AbstractAsyncContextManager[None]]
 
 
@@ -56,10 +58,8 @@ def with_plugin_routes(
 
 
 def _document_errors(handler: Any) -> None:
-    """Add the error envelope to the description of a handler that uses the engine."""
-    if isinstance(handler, HTTPRouteHandler) and (
-        handler.opt.get("uses_engine") or handler.opt.get("limited")
-    ):
+    """Add the error envelope to the description of a handler that has its own, or that limits hold for."""
+    if isinstance(handler, HTTPRouteHandler) and not handler.opt.keys().isdisjoint(_ENVELOPED):
         make = handler.opt.get("error_body")
         kind = ErrorResponse if make is None else get_type_hints(make).get("return", ErrorResponse)
         documented = errors(400, 401, 404, 413, 415, 429, 500, 503, 504, body=kind)

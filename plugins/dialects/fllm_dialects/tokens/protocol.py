@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from msgspec import Meta, Struct, field
@@ -49,7 +50,7 @@ class TokenPiece(Struct, frozen=True):
 class ContentTokens(Struct, frozen=True):
     """Tokens in llama.cpp's format."""
 
-    tokens: list[int] | list[TokenPiece]
+    tokens: Sequence[int | TokenPiece]
 
 
 class DetokenizeRequest(Struct, frozen=True):
