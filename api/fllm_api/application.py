@@ -57,6 +57,8 @@ class Application(Litestar):
                 return
         send = _with_headers(send, self._cors.response_headers(scope["headers"]))
         scope["path"] = routable_path(_without_prefix(scope["path"], self._root_path))
+        if scope["method"] == HttpMethod.OPTIONS:
+            send = _with_allow(send, self._methods(scope["path"]))
         if scope["method"] == HttpMethod.HEAD and self._is_only_get(scope["path"]):
             # A copy: the listener reads the method of the original.
             scope = cast(HTTPScope, {**scope, "method": "GET"})
@@ -68,13 +70,18 @@ class Application(Litestar):
 
     def _is_only_get(self, path: str) -> bool:
         """Return whether a path is routed for GET, and not for HEAD."""
+        methods = self._methods(path)
+        return "GET" in methods and "HEAD" not in methods
+
+    def _methods(self, path: str) -> set[str]:
+        """Return the methods that a path is routed for; none if it is unknown, or if a plugin takes all."""
         try:
-            self.asgi_router.handle_routing(path=normalize_path(path), method="HEAD")
+            self.asgi_router.handle_routing(path=normalize_path(path), method=cast(Any, "TRACE"))
         except MethodNotAllowedException as error:
-            return "GET" in (error.headers or {})["allow"]
+            return set((error.headers or {})["allow"].split(", "))
         except NotFoundException:
             pass
-        return False
+        return set()
 
 
 def _without_prefix(path: str, prefix: str) -> str:
@@ -95,6 +102,19 @@ def _with_headers(send: Send, headers: list[tuple[bytes, bytes]]) -> Send:
         await send(message)
 
     return send_with_headers if headers else send
+
+
+def _with_allow(send: Send, methods: set[str]) -> Send:
+    """Return ``send`` with all methods in ``Allow``: Litestar names those of the first handler of a path."""
+
+    async def send_with_allow(message: Message) -> None:
+        if message["type"] == "http.response.start" and methods:
+            allow = ", ".join(sorted(methods)).encode()
+            headers = message["headers"]
+            message["headers"] = [(name, allow if name == b"allow" else value) for name, value in headers]
+        await send(message)
+
+    return send_with_allow
 
 
 async def _send_preflight_response(send: Send, headers: list[tuple[bytes, bytes]]) -> None:

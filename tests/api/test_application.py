@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from litestar import get, head
+from litestar import delete, get, head
 from litestar.response import Stream
 from support.api_fakes import Recorder, a_server, a_server_with, ask, error_of
 
@@ -49,6 +49,18 @@ def test_head_needs_a_key_and_knows_no_other_path() -> None:
 
 def test_head_where_there_is_only_post_is_405() -> None:
     assert ask(a_server(), "HEAD", "/v1/chat/completions").status_code == 405
+
+
+def test_options_lists_the_methods_of_all_handlers_of_a_path() -> None:
+    @get("/both", sync_to_thread=False)
+    def read() -> None: ...
+
+    @delete("/both", status_code=200, sync_to_thread=False)
+    def remove() -> None: ...
+
+    response = ask(a_server_with(read, remove), "OPTIONS", "/both")
+    assert (response.status_code, response.headers["allow"]) == (204, "DELETE, GET, OPTIONS")
+    assert ask(a_server(), "OPTIONS", "/nowhere").status_code == 404
 
 
 def test_a_405_lists_the_methods() -> None:

@@ -16,6 +16,7 @@ AREAS = (
     "Plugins",
     "Grammars",
     "Clients",
+    "Batches",
     "Network",
     "Connections",
     "Store",
@@ -34,6 +35,7 @@ Find the fault in the tables below: what the server must do, and what it did.
 - [Plugins](#plugins)
 - [Grammars](#grammars)
 - [Clients](#clients): what one client does to others
+- [Batches](#batches)
 - [Network](#network)
 - [Connections](#connections)
 - [Store](#store): responses and conversations on disk

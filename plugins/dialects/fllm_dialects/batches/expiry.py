@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 
 from fllm_dialects.batches.batch_store import BatchStore
 from fllm_dialects.batches.contents import Contents, age
-from fllm_dialects.store import StoreError
 
-INTERVAL = 600.0
-"""Seconds between two searches for expired files."""
 ABANDONED_SECONDS = 2 * 86400
 """Age of a content without a record after which it is removed: longer than an upload or a batch takes."""
-
-log = logging.getLogger("fllm.batches")
 
 
 async def delete_expired(
@@ -31,15 +25,3 @@ async def delete_expired(
         if is_over and user_of(path.name) is None:
             await store.delete_file(owner, path.name)
             await asyncio.to_thread(contents.delete, owner, path)
-
-
-async def keep_deleting(
-    store: BatchStore, contents: Contents, clock: Callable[[], float], user_of: Callable[[str], str | None]
-) -> None:
-    """Call `delete_expired` again and again."""
-    while True:
-        try:
-            await delete_expired(store, contents, clock, user_of)
-        except (OSError, StoreError) as error:
-            log.error("expired files can't be removed", exc_info=error)
-        await asyncio.sleep(INTERVAL)

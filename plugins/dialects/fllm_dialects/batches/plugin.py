@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import copy
 from typing import Any
 
 from fllm import RoutesContext, hookimpl
@@ -14,7 +15,6 @@ FLLM_OPTIONS = BatchOptions
 @hookimpl
 def fllm_routes(context: RoutesContext) -> Iterable[Any]:
     """Yield the handlers of all endpoints, which share the service."""
-    from litestar import Router
     from litestar.di import Provide
 
     from fllm_dialects.batches.batch_routes import cancel_batch, create_batch, list_batches, retrieve_batch
@@ -29,11 +29,11 @@ def fllm_routes(context: RoutesContext) -> Iterable[Any]:
 
     service = BatchService(context.options, context.server, context.data_dir())
     context.lifespan(service.running)
-    yield Router(
-        "/",
-        route_handlers=[
-            *(upload_file, list_files, retrieve_file, file_content, delete_file),
-            *(create_batch, list_batches, retrieve_batch, cancel_batch),
-        ],
-        dependencies={"batches": Provide(lambda: service, sync_to_thread=False)},
-    )
+    provide = Provide(lambda: service, sync_to_thread=False)
+    for handler in (
+        *(upload_file, list_files, retrieve_file, file_content, delete_file),
+        *(create_batch, list_batches, retrieve_batch, cancel_batch),
+    ):
+        own = copy(handler)  # several servers may be in one process
+        own.dependencies = {"batches": provide}
+        yield own

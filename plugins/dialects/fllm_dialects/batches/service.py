@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import tempfile
 import time
 import uuid
@@ -16,10 +17,11 @@ from fllm.concurrency.round_robin_semaphore import RoundRobinSemaphore
 from fllm_dialects.batches.batch_store import BatchStore
 from fllm_dialects.batches.contents import Contents, FileWriter
 from fllm_dialects.batches.errors import conflict, not_found, storage_errors, too_many
-from fllm_dialects.batches.expiry import keep_deleting
+from fllm_dialects.batches.expiry import delete_expired
 from fllm_dialects.batches.form import read_form
 from fllm_dialects.batches.options import BatchOptions
 from fllm_dialects.batches.protocol import (
+    ENDED,
     MAX_EXPIRY,
     WINDOW,
     Batch,
@@ -33,10 +35,14 @@ from fllm_dialects.batches.protocol import (
 from fllm_dialects.batches.run import BatchTools
 from fllm_dialects.batches.runner import BatchRunner
 from fllm_dialects.batches.upload_fields import PURPOSE, read_expiry
-from fllm_dialects.store import StoreSettings, open_database
+from fllm_dialects.store import StoreError, StoreSettings, open_database
 
 NEVER = 100 * 365 * 86400
 """Seconds that records are kept which do not expire."""
+MAINTENANCE_INTERVAL = 300.0
+"""Seconds between two searches for expired files, and for batches of servers that have ended."""
+
+log = logging.getLogger("fllm.batches")
 
 
 class BatchService:
@@ -78,14 +84,27 @@ class BatchService:
             stack.push_async_callback(database.close)
             self.store = BatchStore(database)
             self.runner = BatchRunner(self._tools())
-            for stored in await self.store.abandoned_batches():
-                self.runner.start(stored)
             stack.push_async_callback(self.runner.stop)
-            expiry = asyncio.create_task(
-                keep_deleting(self.store, self.contents, self._clock, self.runner.user_of)
-            )
-            stack.callback(expiry.cancel)
+            await self._take_over()
+            maintenance = asyncio.create_task(self._maintain())
+            stack.callback(maintenance.cancel)
             yield
+
+    async def _take_over(self) -> None:
+        """Go on with the batches of servers that have ended."""
+        for stored in await self.store.abandoned_batches():
+            self.runner.start(stored)
+
+    async def _maintain(self) -> None:
+        """Remove expired files, and look for servers that have ended, from time to time."""
+        while True:
+            try:
+                await delete_expired(self.store, self.contents, self._clock, self.runner.user_of)
+                await asyncio.sleep(MAINTENANCE_INTERVAL)
+                await self._take_over()
+            except (OSError, StoreError) as error:
+                log.error("files and batches can't be maintained", exc_info=error)
+                await asyncio.sleep(MAINTENANCE_INTERVAL)
 
     async def upload(self, owner: str, content_type: str, stream: AsyncIterator[bytes]) -> FileObject:
         """Store a file that arrives as a form. Raise `RequestError`, or what `storage_errors` raises."""
@@ -185,9 +204,10 @@ class BatchService:
         run = self.runner.find(batch_id)
         cancelled = await run.cancel() if run is not None else False
         batch = self.runner.present(stored) if run is None else run.batch
-        if not cancelled and batch.status not in ("cancelling", "cancelled"):
-            raise conflict(f"the batch can't be cancelled: it is {batch.status}", "batch_id")
-        return batch
+        if cancelled or batch.status in ("cancelling", "cancelled"):
+            return batch
+        reason = f"it is {batch.status}" if run or batch.status in ENDED else "another server runs it"
+        raise conflict(f"the batch can't be cancelled: {reason}", "batch_id")
 
     async def _stored_batch(self, owner: str, batch_id: str) -> StoredBatch:
         stored = await self.store.batch(owner, batch_id)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from support.api_fakes import Recorder, backend_of, error_of
-from support.batch_server import CHAT, CHAT_BODY, BatchClient, a_batch_server, lines, run
+from support.batch_server import CHAT, CHAT_BODY, BatchClient, a_batch_server, lines, run, serving_batches
 
 from fllm import BACKGROUND_PRIORITY
 from fllm_api.api_keys import ApiKeys
@@ -237,6 +235,29 @@ def test_a_restarted_server_runs_only_what_is_not_done(tmp_path: Path) -> None:
     assert len(backend_of(going).prompts) == 2
 
 
+def test_a_server_leaves_the_batches_of_another_to_it_until_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "MAINTENANCE_INTERVAL", 0.05)
+    one, two = (a_batch_server(config={"data_dir": tmp_path}) for _ in range(2))
+    backend_of(one).stalls_after = 1
+
+    async def work(client: BatchClient) -> None:
+        async with serving_batches(one) as other:
+            batch = await other.create(lines("a"))
+            while not backend_of(one).prompts:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.2)
+            assert (await client.get(f"/v1/batches/{batch['id']}"))["status"] == "in_progress"
+            response = await client.http.post(f"/v1/batches/{batch['id']}/cancel")
+            assert (response.status_code, backend_of(two).prompts) == (409, [])
+            assert "another server runs it" in error_of(response)["message"]
+        batch = await client.finish(batch["id"])
+        assert (batch["status"], len(backend_of(two).prompts)) == ("completed", 1)
+
+    run(two, work)
+
+
 def test_a_request_without_room_is_sent_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_run, "FIRST_WAIT", 0.01)
     recorder = Recorder()
@@ -281,24 +302,6 @@ def test_a_client_has_a_maximum_of_batches_and_an_input_is_kept_while_it_is_need
         await client.http.post(f"/v1/batches/{batch['id']}/cancel")
         await client.finish(batch["id"])
         assert (await client.http.delete(f"/v1/files/{batch['input_file_id']}")).status_code == 200
-
-    run(server, work)
-
-
-def test_a_full_disk_fails_the_batch_with_a_clear_error(
-    server: AppState, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    async def work(client: BatchClient) -> None:
-        with monkeypatch.context() as patched:
-            patched.setattr(os, "fdatasync", fail)
-            batch = await client.finish((await client.create(lines("a")))["id"])
-        assert batch["status"] == "failed"
-        [error] = batch["errors"]["data"]
-        assert error["code"] == "storage_error"
-        assert "No space left on device" in error["message"]
 
     run(server, work)
 

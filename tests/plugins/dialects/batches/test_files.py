@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 from support.api_fakes import COMPLETION_SCOPE, error_of
 from support.batch_server import BatchClient, a_batch_server, lines, run
 
@@ -170,23 +167,6 @@ def test_the_size_of_all_files_is_limited_and_counted_after_a_restart(tmp_path: 
 
     run(server, first)
     run(server, second)
-
-
-def test_a_full_disk_is_an_error_that_leaves_nothing_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    async def work(client: BatchClient) -> None:
-        with monkeypatch.context() as patched:
-            patched.setattr(os, "fsync", fail)
-            response = await client.upload("x")
-        assert (response.status_code, error_of(response)["code"]) == (507, "disk_full")
-        assert contents(tmp_path) == []
-        assert (await client.upload("x")).status_code == 200
-
-    run(a_batch_server(config={"data_dir": tmp_path}), work)
 
 
 def test_what_a_client_that_leaves_has_sent_is_removed(tmp_path: Path) -> None:
