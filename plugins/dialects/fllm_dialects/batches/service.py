@@ -91,7 +91,7 @@ class BatchService:
             yield
 
     async def _take_over(self) -> None:
-        """Go on with the batches of servers that have ended."""
+        """Continue the batches of servers that have ended."""
         for stored in await self.store.abandoned_batches():
             self.runner.start(stored)
 
