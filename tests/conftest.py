@@ -17,7 +17,7 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# A busy machine fails no test. In CI, the examples are the same in each run; `scripts/fuzz` searches for more.
+# A busy machine fails no test. In CI, the examples are the same in each run; `scripts/fuzz` finds new ones.
 settings.register_profile(
     "fllm",
     settings(),

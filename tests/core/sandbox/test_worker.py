@@ -25,7 +25,7 @@ LIMITS = ResourceLimits(
     subject="the text",
     activity="reading",
     cpu_seconds=0.8,
-    wall_seconds=10.0,
+    wall_seconds=120.0,
     memory=256 << 20,
     output=1000,
 )
