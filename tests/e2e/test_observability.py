@@ -134,7 +134,7 @@ def access(server: Server, request_id: str) -> dict[str, Any]:
 def generated_tokens(server: Server) -> float:
     """Return the number of tokens that the server has generated, as it tells Prometheus."""
     text = httpx.get(f"{server.url}/metrics", headers={"x-api-key": KEY}, timeout=TIMEOUT).text
-    lines = [line for line in text.splitlines() if line.startswith("furiosa_llm_generation_tokens_total")]
+    lines = [line for line in text.splitlines() if line.startswith("furiosa_llm:generation_tokens_total")]
     return sum(float(line.split()[-1]) for line in lines)
 
 

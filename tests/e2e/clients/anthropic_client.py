@@ -9,7 +9,7 @@ from anthropic import Anthropic, BadRequestError
 from orders import CAPITAL, QUESTION, RESULT, TOO_LONG, Order
 
 client = Anthropic(base_url=sys.argv[1].removesuffix("/v1"), api_key="EMPTY", max_retries=0)
-settings = {"model": "m", "max_tokens": 200, "temperature": 0}
+settings = {"model": "m", "max_tokens": 200, "extra_body": {"temperature": 0}}
 tool = {"name": "place_order", "description": "Order cups.", "input_schema": Order.model_json_schema()}
 messages = [{"role": "user", "content": QUESTION}]
 forced = {"type": "any", "disable_parallel_tool_use": True}
