@@ -63,7 +63,7 @@ def store(server: Server, acknowledged: list[dict[str, Any]]) -> None:
 
 @pytest.fixture(scope="module")
 def killed(model: Path, data: Path) -> tuple[list[dict[str, Any]], str]:
-    """Kill two servers that store responses; return those that were acknowledged, and the id of one that ran."""
+    """Kill two servers that store responses; return those that were acknowledged, and one that ran."""
     acknowledged: list[dict[str, Any]] = []
     with ExitStack() as stack, ThreadPoolExecutor(8) as pool:
         servers = [stack.enter_context(serving(*arguments(model, data))) for _ in range(2)]

@@ -13,14 +13,13 @@ from typing import Any
 import httpx
 import pytest
 from litestar import Litestar
-from support.api_fakes import FakeBackend, FakeToolCallParser, a_server, backend_of
+from support.api_fakes import FakeBackend, FakeToolCallParser, a_server, app_of, backend_of
 
 from fllm.config import PluginOption
 from fllm.interfaces import EngineOutput
 from fllm.plugins.discovery import Candidate
 from fllm.plugins.loader import Plugins
 from fllm.values import GenerateRequest
-from fllm_api.app import create_app
 from fllm_api.app_state import AppState
 from fllm_dialects.responses import plugin
 from fllm_dialects.store import Database, PreparedStore
@@ -134,7 +133,7 @@ class Client:
 @asynccontextmanager
 async def running(server: AppState, **http: Any) -> AsyncGenerator[Client]:
     """Run a server; give it requests with the client."""
-    app = create_app(server)
+    app = app_of(server)
     async with app.lifespan():
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://test", **http) as client:

@@ -8,7 +8,7 @@ from litestar import delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
-from fllm import LIMITED, RequestError, Serving
+from fllm import LIMITED, Client, RequestError
 from fllm_dialects.responses.conversation import Conversation, is_reference
 from fllm_dialects.responses.ids import new_id
 from fllm_dialects.responses.protocol.conversations import (
@@ -36,7 +36,7 @@ MAX_ITEMS = 20
 )
 async def create_conversation(
     data: JSONBody[ConversationRequest],
-    server: NamedDependency[Serving],
+    client: NamedDependency[Client],
     stored: NamedDependency[ResponseService],
 ) -> StoredConversation:
     """Create a conversation, which requests continue with `conversation`."""
@@ -46,8 +46,8 @@ async def create_conversation(
     )
 
     async def create(records: Records) -> None:
-        await stored_conversations.put_conversation(records, conversation, server.owner)
-        await stored_conversations.append_items(records, conversation.id, server.owner, items)
+        await stored_conversations.put_conversation(records, conversation, client.owner)
+        await stored_conversations.append_items(records, conversation.id, client.owner, items)
 
     await stored.database.write(create)
     return conversation
@@ -61,11 +61,11 @@ async def create_conversation(
     summary="Retrieve a conversation",
 )
 async def retrieve_conversation(
-    conversation_id: FromPath[str], server: NamedDependency[Serving], stored: NamedDependency[ResponseService]
+    conversation_id: FromPath[str], client: NamedDependency[Client], stored: NamedDependency[ResponseService]
 ) -> StoredConversation:
     """Return a conversation without its items."""
     return await stored.database.read(
-        lambda records: stored_conversations.get_conversation(records, conversation_id, server.owner)
+        lambda records: stored_conversations.get_conversation(records, conversation_id, client.owner)
     )
 
 
@@ -79,13 +79,13 @@ async def retrieve_conversation(
 async def update_conversation(
     conversation_id: FromPath[str],
     data: JSONBody[ConversationUpdate],
-    server: NamedDependency[Serving],
+    client: NamedDependency[Client],
     stored: NamedDependency[ResponseService],
 ) -> StoredConversation:
     """Replace the metadata of a conversation."""
     return await stored.database.write(
         lambda records: stored_conversations.update_conversation(
-            records, conversation_id, server.owner, data.metadata or {}
+            records, conversation_id, client.owner, data.metadata or {}
         )
     )
 
@@ -98,11 +98,11 @@ async def update_conversation(
     summary="Delete a conversation",
 )
 async def delete_conversation(
-    conversation_id: FromPath[str], server: NamedDependency[Serving], stored: NamedDependency[ResponseService]
+    conversation_id: FromPath[str], client: NamedDependency[Client], stored: NamedDependency[ResponseService]
 ) -> Deleted:
     """Delete a conversation and its items. Responses that belong to it remain."""
     await stored.database.write(
-        lambda records: stored_conversations.delete_conversation(records, conversation_id, server.owner)
+        lambda records: stored_conversations.delete_conversation(records, conversation_id, client.owner)
     )
     return Deleted(id=conversation_id, object="conversation.deleted")
 
@@ -117,13 +117,13 @@ async def delete_conversation(
 async def create_items(
     conversation_id: FromPath[str],
     data: JSONBody[ItemsRequest],
-    server: NamedDependency[Serving],
+    client: NamedDependency[Client],
     stored: NamedDependency[ResponseService],
 ) -> ItemList:
     """Add up to 20 items to the end of a conversation; return them."""
     items = _read_items(data.items)
     if not await stored.database.write(
-        lambda records: stored_conversations.append_items(records, conversation_id, server.owner, items)
+        lambda records: stored_conversations.append_items(records, conversation_id, client.owner, items)
     ):
         raise not_found("Conversation", conversation_id)
     return item_list(items, page_of(MAX_ITEMS, "asc", ""))
@@ -138,7 +138,7 @@ async def create_items(
 )
 async def list_items(
     conversation_id: FromPath[str],
-    server: NamedDependency[Serving],
+    client: NamedDependency[Client],
     stored: NamedDependency[ResponseService],
     limit: Limit = 20,
     order: Order = "desc",
@@ -147,7 +147,7 @@ async def list_items(
     """Return the items of a conversation."""
     page = page_of(limit, order, after)
     found = await stored.database.read(
-        lambda records: stored_conversations.get_items(records, conversation_id, server.owner, page)
+        lambda records: stored_conversations.get_items(records, conversation_id, client.owner, page)
     )
     return item_list(found, page)
 
@@ -162,12 +162,12 @@ async def list_items(
 async def retrieve_item(
     conversation_id: FromPath[str],
     item_id: FromPath[str],
-    server: NamedDependency[Serving],
+    client: NamedDependency[Client],
     stored: NamedDependency[ResponseService],
 ) -> InputItem:
     """Return an item of a conversation."""
     return await stored.database.read(
-        lambda records: stored_conversations.get_item(records, conversation_id, server.owner, item_id)
+        lambda records: stored_conversations.get_item(records, conversation_id, client.owner, item_id)
     )
 
 
@@ -181,12 +181,12 @@ async def retrieve_item(
 async def delete_item(
     conversation_id: FromPath[str],
     item_id: FromPath[str],
-    server: NamedDependency[Serving],
+    client: NamedDependency[Client],
     stored: NamedDependency[ResponseService],
 ) -> StoredConversation:
     """Delete an item of a conversation; return the conversation."""
     return await stored.database.write(
-        lambda records: stored_conversations.delete_item(records, conversation_id, server.owner, item_id)
+        lambda records: stored_conversations.delete_item(records, conversation_id, client.owner, item_id)
     )
 
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
+from litestar import Response as HttpResponse
 from litestar import delete, get, post
 from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, FromQuery, QueryParameter
-from litestar.response.base import ASGIResponse
 
-from fllm import LIMITED, Serving
+from fllm import LIMITED, Client
 from fllm_dialects.responses.protocol.conversations import Deleted, ItemList
 from fllm_dialects.responses.protocol.responses import Response
+from fllm_dialects.responses.stored.events import event_stream
 from fllm_dialects.responses.stored.pages import After, Before, Limit, Order, item_list, page_of
-from fllm_dialects.responses.stored.service import ResponseService, json_response
+from fllm_dialects.responses.stored.service import ResponseService
 
 StartingAfter = Annotated[
     int | None, QueryParameter(ge=0, description="Number of the last event that the client has received.")
@@ -31,18 +32,19 @@ StartingAfter = Annotated[
 )
 async def retrieve_response(
     response_id: FromPath[str],
-    server: NamedDependency[Serving],
+    client: NamedDependency[Client],
     stored: NamedDependency[ResponseService],
     stream: FromQuery[bool] = False,
     starting_after: StartingAfter = None,
-) -> ASGIResponse:
+) -> HttpResponse[Any]:
     """Return a stored response; or stream its events, which continues a stream that was interrupted.
 
     Only responses that were created with `background` and `stream` have events.
     """
     if stream:
-        return await stored.stream(response_id, server, -1 if starting_after is None else starting_after)
-    return json_response(await stored.get(response_id, server.owner))
+        after = -1 if starting_after is None else starting_after
+        return event_stream(await stored.events(response_id, client.owner, after), after)
+    return HttpResponse(await stored.get(response_id, client.owner))
 
 
 @delete(
@@ -53,10 +55,10 @@ async def retrieve_response(
     summary="Delete a response",
 )
 async def delete_response(
-    response_id: FromPath[str], server: NamedDependency[Serving], stored: NamedDependency[ResponseService]
+    response_id: FromPath[str], client: NamedDependency[Client], stored: NamedDependency[ResponseService]
 ) -> Deleted:
     """Delete a stored response. One that is generated in the background is cancelled first."""
-    await stored.delete(response_id, server.owner)
+    await stored.delete(response_id, client.owner)
     return Deleted(id=response_id, object="response")
 
 
@@ -68,10 +70,10 @@ async def delete_response(
     summary="Cancel a response",
 )
 async def cancel_response(
-    response_id: FromPath[str], server: NamedDependency[Serving], stored: NamedDependency[ResponseService]
+    response_id: FromPath[str], client: NamedDependency[Client], stored: NamedDependency[ResponseService]
 ) -> Response:
     """Cancel a response that is generated in the background; return it. One that has ended stays as it is."""
-    return await stored.cancel(response_id, server.owner)
+    return await stored.cancel(response_id, client.owner)
 
 
 @get(
@@ -83,7 +85,7 @@ async def cancel_response(
 )
 async def list_input_items(
     response_id: FromPath[str],
-    server: NamedDependency[Serving],
+    client: NamedDependency[Client],
     stored: NamedDependency[ResponseService],
     limit: Limit = 20,
     order: Order = "desc",
@@ -92,4 +94,4 @@ async def list_input_items(
 ) -> ItemList:
     """Return the items of the request of a stored response."""
     page = page_of(limit, order, after, before)
-    return item_list(await stored.input_items(response_id, server.owner, page), page)
+    return item_list(await stored.input_items(response_id, client.owner, page), page)

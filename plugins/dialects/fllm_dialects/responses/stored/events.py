@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
+from contextlib import aclosing
 from typing import Literal
 
+from litestar.exceptions import HTTPException
+from litestar.response import Stream
 from msgspec import Struct
 
 from fllm import NAMED_EVENTS, Framing
-from fllm_dialects.responses.protocol.events import ResponseEvent
+from fllm_dialects.responses.protocol.events import ErrorEvent, ResponseEvent
 from fllm_dialects.responses.protocol.responses import Response
 
 MAX_BYTES = 1 << 28
 """Maximum size of the events of one response."""
 EVENTS_AT_ONCE = 256
+COMMENT_INTERVAL = 15.0
+"""Seconds without an event after which a comment keeps the connection open."""
 
 
 class Event(Struct, frozen=True):
@@ -49,6 +54,36 @@ def last_event(response: Response, number: int) -> Event:
             kind = "response.incomplete"
     event = ResponseEvent(type=kind, sequence_number=number, response=response)
     return Event(NAMED_EVENTS.encode(event))
+
+
+def event_stream(events: AsyncGenerator[list[Event]], after: int) -> Stream:
+    """Return the response that streams events after the one with that number. It needs no model."""
+    # A buffering proxy would deliver the stream in one piece.
+    headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+    return Stream(_with_comments(events, after), media_type="text/event-stream", headers=headers)
+
+
+async def _with_comments(events: AsyncGenerator[list[Event]], after: int) -> AsyncGenerator[bytes]:
+    """Yield the events, a comment after each interval without any, and an error as an event."""
+    number = after + 1
+    async with aclosing(events):
+        arriving = asyncio.ensure_future(anext(events, None))
+        try:
+            while True:
+                if not (await asyncio.wait([arriving], timeout=COMMENT_INTERVAL))[0]:
+                    yield b": keep-alive\n\n"
+                elif (arrived := arriving.result()) is None:
+                    return
+                else:
+                    yield b"".join(event.text for event in arrived)
+                    number += len(arrived)
+                    arriving = asyncio.ensure_future(anext(events, None))
+        except HTTPException as error:  # of the store: the headers are sent
+            event = ErrorEvent(sequence_number=number, code=None, message=error.detail, param=None)
+            yield NAMED_EVENTS.encode(event)
+        finally:
+            arriving.cancel()
+            await asyncio.gather(arriving, return_exceptions=True)
 
 
 async def compress(events: Iterable[bytes]) -> bytes:

@@ -147,31 +147,29 @@ class ResponseService:
                     await self._wait(response_id, owner)
         return await self.get(response_id, owner)
 
-    async def stream(self, response_id: str, server: Serving, after: int) -> ASGIResponse:
-        """Return the stream of the events after the one with that number. Raise as `get`, or with 400."""
-        response = await self.get(response_id, server.owner)
-        job = self.jobs.get(response_id, server.owner)
+    async def events(self, response_id: str, owner: str, after: int) -> AsyncGenerator[list[Event]]:
+        """Return what yields the events after the one with that number. Raise as `get`, or with 400."""
+        response = await self.get(response_id, owner)
+        job = self.jobs.get(response_id, owner)
         if job is not None:
             streamed = job.events is not None
-        else:
+        else:  # the events of one that another server generates, or that was lost, are not known yet
             streamed = response.background and (
-                response.status in (*RUNNING, "failed")
-                or bool(
-                    await self.database.read(lambda records: get_events(records, response_id, server.owner))
-                )
+                response.status in (*RUNNING, "failed") or bool(await self._stored_events(response_id, owner))
             )
         if not streamed:
             raise invalid(
                 "This response cannot be streamed: it was not created with `background` and `stream`.",
                 param="stream",
             )
-        events = self._events(response_id, server.owner, after) if job is None else job.stream(after)
-        stream: ASGIResponse = server.stream(events, ENCODED_EVENTS)
-        return stream
+        return self._events(response_id, owner, after) if job is None else job.stream(after)
+
+    async def _stored_events(self, response_id: str, owner: str) -> bytes:
+        return await self.database.read(lambda records: get_events(records, response_id, owner))
 
     async def _events(self, response_id: str, owner: str, after: int) -> AsyncGenerator[list[Event]]:
         response = await self._wait(response_id, owner)
-        stored = await self.database.read(lambda records: get_events(records, response_id, owner))
+        stored = await self._stored_events(response_id, owner)
         if not stored:  # its server died
             yield [last_event(response, after + 1)]
             return

@@ -7,10 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from openai import AsyncOpenAI
+from support.api_fakes import app_of
 from support.stored_responses import responses_server, running
 
-from fllm_api.app import create_app
+from fllm_api.app_state import AppState
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> AppState:
+    """Return a server that is started by each test that uses it."""
+    return responses_server(tmp_path_factory.mktemp("data"))
 
 
 def texts(items: list[dict[str, Any]]) -> list[str]:
@@ -18,9 +26,9 @@ def texts(items: list[dict[str, Any]]) -> list[str]:
     return [f"{item['role']}: {item['content'][0]['text']}" for item in items]
 
 
-def test_a_conversation_is_created_changed_and_deleted(tmp_path: Path) -> None:
+def test_a_conversation_is_created_changed_and_deleted(server: AppState) -> None:
     async def run() -> None:
-        async with running(responses_server(tmp_path)) as client:
+        async with running(server) as client:
             items = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
             body = {"items": items, "metadata": {"topic": "x"}}
             made = await client.call("POST", "/v1/conversations", json=body)
@@ -39,9 +47,9 @@ def test_a_conversation_is_created_changed_and_deleted(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_items_are_added_listed_read_and_deleted(tmp_path: Path) -> None:
+def test_items_are_added_listed_read_and_deleted(server: AppState) -> None:
     async def run() -> None:
-        async with running(responses_server(tmp_path)) as client:
+        async with running(server) as client:
             made = await client.call("POST", "/v1/conversations", json={})
             path = f"/v1/conversations/{made['id']}/items"
             given = [{"role": "user", "content": str(number)} for number in range(5)]
@@ -62,7 +70,7 @@ def test_items_are_added_listed_read_and_deleted(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_invalid_items_are_refused(tmp_path: Path) -> None:
+def test_invalid_items_are_refused(server: AppState) -> None:
     message = {"role": "user", "content": "a"}
     cases = [
         ([message] * 21, "items"),
@@ -74,7 +82,7 @@ def test_invalid_items_are_refused(tmp_path: Path) -> None:
     ]
 
     async def run() -> None:
-        async with running(responses_server(tmp_path)) as client:
+        async with running(server) as client:
             made = await client.call("POST", "/v1/conversations", json={})
             for items, param in cases:
                 for path in ("/v1/conversations", f"/v1/conversations/{made['id']}/items"):
@@ -89,9 +97,9 @@ def test_invalid_items_are_refused(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_a_response_continues_a_conversation_and_is_added_to_it(tmp_path: Path) -> None:
+def test_a_response_continues_a_conversation_and_is_added_to_it(server: AppState) -> None:
     async def run() -> None:
-        async with running(responses_server(tmp_path)) as client:
+        async with running(server) as client:
             items = [{"role": "user", "content": "a"}]
             made = await client.call("POST", "/v1/conversations", json={"items": items})
             path = f"/v1/conversations/{made['id']}/items"
@@ -135,7 +143,7 @@ def test_a_failed_response_adds_nothing_and_a_deleted_conversation_harms_none(tm
     asyncio.run(run())
 
 
-def test_openais_library_stores_continues_and_resumes(tmp_path: Path) -> None:
+def test_openais_library_stores_continues_and_resumes(server: AppState) -> None:
     async def use(api: AsyncOpenAI) -> None:
         conversation = await api.conversations.create(items=[{"role": "user", "content": "a"}])
         first = await api.responses.create(model="m", input="b", conversation=conversation.id)
@@ -155,7 +163,7 @@ def test_openais_library_stores_continues_and_resumes(tmp_path: Path) -> None:
         assert (await api.conversations.delete(conversation.id)).deleted
 
     async def run() -> None:
-        app = create_app(responses_server(tmp_path))
+        app = app_of(server)
         async with app.lifespan(), httpx.AsyncClient(transport=httpx.ASGITransport(app)) as http:
             await use(AsyncOpenAI(base_url="http://test/v1", api_key="x", http_client=http))
 

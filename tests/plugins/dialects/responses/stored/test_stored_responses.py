@@ -14,6 +14,13 @@ from support.stored_responses import full_disk, responses_server, running, store
 from fllm.errors import ConfigError
 from fllm_api.api_keys import ApiKeys
 from fllm_api.app import create_app
+from fllm_api.app_state import AppState
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> AppState:
+    """Return a server that is started by each test that uses it."""
+    return responses_server(tmp_path_factory.mktemp("data"))
 
 
 def texts(items: list[dict[str, Any]]) -> list[str]:
@@ -56,9 +63,9 @@ def test_a_response_is_read_continued_and_deleted_after_a_restart(tmp_path: Path
     asyncio.run(run())
 
 
-def test_a_response_that_is_not_stored_is_not_found(tmp_path: Path) -> None:
+def test_a_response_that_is_not_stored_is_not_found(server: AppState) -> None:
     async def run() -> None:
-        async with running(responses_server(tmp_path)) as client:
+        async with running(server) as client:
             response = await client.create(store=False)
             assert response["store"] is False
             await client.get(f"/v1/responses/{response['id']}", 404)
@@ -68,9 +75,9 @@ def test_a_response_that_is_not_stored_is_not_found(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_a_stream_is_stored_before_it_ends(tmp_path: Path) -> None:
+def test_a_stream_is_stored_before_it_ends(server: AppState) -> None:
     async def run() -> None:
-        async with running(responses_server(tmp_path)) as client:
+        async with running(server) as client:
             body = {"model": "m", "input": "Hi", "stream": True}
             events = await client.events("POST", "/v1/responses", json=body)
             response = events[-1]["response"]
@@ -124,11 +131,11 @@ def test_only_its_owner_finds_a_response(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_input_items_have_pages(tmp_path: Path) -> None:
+def test_input_items_have_pages(server: AppState) -> None:
     given = [{"role": "user", "content": f"{number}"} for number in range(5)]
 
     async def run() -> None:
-        async with running(responses_server(tmp_path)) as client:
+        async with running(server) as client:
             path = f"/v1/responses/{(await client.create(given))['id']}/input_items"
             newest = await client.get(path, limit=2)
             assert (texts(newest["data"]), newest["has_more"]) == (["user: 4", "user: 3"], True)
@@ -146,9 +153,9 @@ def test_input_items_have_pages(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_items_are_referred_to_by_their_ids(tmp_path: Path) -> None:
+def test_items_are_referred_to_by_their_ids(server: AppState) -> None:
     async def run() -> None:
-        async with running(responses_server(tmp_path)) as client:
+        async with running(server) as client:
             first = await client.create("Hi")
             message = first["output"][0]["id"]
             given = [{"type": "item_reference", "id": message}, {"role": "user", "content": "Go on"}]
@@ -180,9 +187,9 @@ def test_calls_and_reasoning_are_continued(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_a_request_counts_the_tokens_of_what_it_continues(tmp_path: Path) -> None:
+def test_a_request_counts_the_tokens_of_what_it_continues(server: AppState) -> None:
     async def run() -> None:
-        async with running(responses_server(tmp_path)) as client:
+        async with running(server) as client:
             first = await client.create("Hi")
             body = {"model": "m", "input": "Go", "previous_response_id": first["id"]}
             counted = await client.call("POST", "/v1/responses/input_tokens", json=body)
@@ -192,9 +199,9 @@ def test_a_request_counts_the_tokens_of_what_it_continues(tmp_path: Path) -> Non
     asyncio.run(run())
 
 
-def test_a_synchronous_response_has_no_stream_and_is_not_cancelled(tmp_path: Path) -> None:
+def test_a_synchronous_response_has_no_stream_and_is_not_cancelled(server: AppState) -> None:
     async def run() -> None:
-        async with running(responses_server(tmp_path)) as client:
+        async with running(server) as client:
             path = f"/v1/responses/{(await client.create('Hi'))['id']}"
             assert (await client.get(path, 400, stream=True))["error"]["param"] == "stream"
             error = (await client.call("POST", f"{path}/cancel", 400))["error"]
