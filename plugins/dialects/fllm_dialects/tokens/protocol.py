@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated
 
-from msgspec import Meta, Struct, field
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from fllm import ChatMessage, ChatRequest
 
@@ -31,15 +31,6 @@ class TokenizeRequest(ChatRequest, frozen=True, kw_only=True):
     """llama.cpp: return the text of each token."""
 
 
-class TokenList(Struct, frozen=True, kw_only=True):
-    """Tokens in vLLM's format."""
-
-    count: int
-    max_model_len: int
-    tokens: list[int]
-    token_strs: list[str] | None = None
-
-
 class TokenPiece(Struct, frozen=True):
     """A token with its text, or with its bytes if they are not complete characters."""
 
@@ -47,10 +38,13 @@ class TokenPiece(Struct, frozen=True):
     piece: str | list[int]
 
 
-class ContentTokens(Struct, frozen=True):
-    """Tokens in llama.cpp's format."""
+class TokenList(Struct, frozen=True, kw_only=True):
+    """Tokens. llama.cpp's format has no other fields."""
 
     tokens: Sequence[int | TokenPiece]
+    count: int | UnsetType = UNSET
+    max_model_len: int | UnsetType = UNSET
+    token_strs: list[str] | UnsetType | None = UNSET
 
 
 class DetokenizeRequest(Struct, frozen=True):

@@ -14,7 +14,6 @@ from fllm.control_tokens import ControlTokenEscaper, escape_marks, unescape
 from fllm.tokenizer import Tokenizer
 from fllm_dialects.tokens.protocol import (
     AppliedTemplate,
-    ContentTokens,
     DetokenizedText,
     DetokenizeRequest,
     TokenizeRequest,
@@ -30,9 +29,7 @@ from fllm_dialects.tokens.protocol import (
     tags=["Tokens"],
     summary="Tokenize a text or a conversation",
 )
-async def tokenize(
-    data: JSONBody[TokenizeRequest], server: NamedDependency[Serving]
-) -> TokenList | ContentTokens:
+async def tokenize(data: JSONBody[TokenizeRequest], server: NamedDependency[Serving]) -> TokenList:
     """Return the token ids that `/v1/completions` or `/v1/chat/completions` would use."""
     given = [data.prompt is not None, data.content is not None, bool(data.messages)]
     if sum(given) != 1:
@@ -42,7 +39,7 @@ async def tokenize(
     ids = await server.prepare(_encode(data, server.tokenizer))
     if data.prompt is not None:
         return _token_list(data, ids, server)
-    return ContentTokens([_piece(each, server.tokenizer) for each in ids] if data.with_pieces else ids)
+    return TokenList(tokens=[_piece(each, server.tokenizer) for each in ids] if data.with_pieces else ids)
 
 
 @post(
