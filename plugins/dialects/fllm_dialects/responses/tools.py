@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -203,9 +204,19 @@ def _read_grammar(path: str, custom: CustomFormat) -> tuple[str | None, str]:
             param = f"{path}.format.{field}"
             raise RequestError(f"`{param}` is missing: a format of type 'grammar' requires it", param=param)
     if custom.syntax == "regex":
+        _check_regex(f"{path}.format.definition", custom.definition or "")
         explanation = f"The input of the tool, which matches this regular expression: {custom.definition}"
         return f"^(?:{custom.definition})$", explanation
     return None, f"The input of the tool, as text of this Lark grammar:\n{custom.definition}"
+
+
+def _check_regex(param: str, pattern: str) -> None:
+    """Raise `RequestError` if the pattern is invalid: as a keyword of a schema, it would be ignored."""
+    try:
+        re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        if "bad escape" not in str(error):  # Python's module knows no \p{L}
+            raise RequestError(f"`{param}` is not a regular expression: {error}", param=param) from error
 
 
 def _required_name(path: str, tool: ToolParam) -> str:

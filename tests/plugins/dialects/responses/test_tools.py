@@ -64,6 +64,13 @@ def test_a_custom_tool_is_a_function_with_one_text() -> None:
     assert not result.called["lark"].forcible
 
 
+def test_a_pattern_can_have_classes_of_unicode() -> None:
+    words = {"type": "grammar", "syntax": "regex", "definition": r"\p{L}+"}
+    [tool] = read({**CUSTOM, "format": words}).functions
+    assert tool.function.parameters
+    assert tool.function.parameters["properties"]["input"]["pattern"] == r"^(?:\p{L}+)$"
+
+
 def test_the_tools_of_a_namespace_have_its_name_before_theirs() -> None:
     result = read(
         {
@@ -142,6 +149,16 @@ def test_a_hosted_tool_is_refused_with_its_name(kind: str) -> None:
             {**CUSTOM, "format": {"type": "grammar", "definition": "x"}},
             "tools[0].format.syntax",
             "requires it",
+        ),
+        (
+            {**CUSTOM, "format": {"type": "grammar", "syntax": "regex", "definition": "a)|(b"}},
+            "tools[0].format.definition",
+            "is not a regular expression: unbalanced parenthesis",
+        ),
+        (
+            {**CUSTOM, "format": {"type": "grammar", "syntax": "regex", "definition": "(" * 5000}},
+            "tools[0].format.definition",
+            "is not a regular expression",
         ),
         (
             {**CUSTOM, "format": {"type": "grammar", "syntax": "lark"}},
