@@ -335,6 +335,8 @@ class InternalResponse(Struct, frozen=True):
 
     status: int
     body: bytes
+    request_id: str = ""
+    """Its ``x-request-id``."""
 
 
 class RunningServer(Protocol):

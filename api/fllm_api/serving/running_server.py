@@ -55,7 +55,7 @@ class BackgroundServer:
         context.client, context.owner, context.priority, context.internal = client, owner, priority, True
         response = _Response()
         await self.app(scope, _receive(body), cast(Send, response.send))
-        return InternalResponse(response.status, b"".join(response.parts))
+        return InternalResponse(response.status, b"".join(response.parts), context.request_id)
 
     def start(
         self,

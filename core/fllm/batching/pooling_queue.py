@@ -8,7 +8,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 
 from fllm.batching.pooling_runner import PoolingRow
-from fllm.values import PoolingRequest
+from fllm.values import BACKGROUND_PRIORITY, PoolingRequest
 
 MIN_DENSITY = 0.75
 """Lowest ratio of the length of an input to that of the longest of its batch, if the batch is not small."""
@@ -76,13 +76,20 @@ class Item:
         return PoolingRow(request.inputs[self.index], request.dimensions, request.activation)
 
 
+_Client = tuple[bool, str]
+"""Whether requests are in the background, and the name of their client."""
+
+
 class PoolingQueue:
-    """Requests that wait. The requests of one client leave by priority, then in order of arrival."""
+    """Requests that wait. The requests of one client leave by priority, then in order of arrival.
+
+    Those in the background (`BACKGROUND_PRIORITY`) leave when no others wait.
+    """
 
     def __init__(self, max_tokens: int) -> None:
         self._max_tokens = max_tokens
         """Maximum number of tokens of a round, and of a batch with its padding. A longer input is alone."""
-        self._clients: OrderedDict[str, list[tuple[int, int, PendingRequest]]] = OrderedDict()
+        self._clients: OrderedDict[_Client, list[tuple[int, int, PendingRequest]]] = OrderedDict()
         """A heap of each client; the client to serve next is first."""
         self._numbers = itertools.count()
         self.inputs = 0
@@ -90,7 +97,7 @@ class PoolingQueue:
 
     def add(self, pending: PendingRequest) -> None:
         """Queue all inputs of a request."""
-        heap = self._clients.setdefault(pending.request.client, [])
+        heap = self._clients.setdefault(_client_of(pending), [])
         heapq.heappush(heap, (pending.request.priority, next(self._numbers), pending))
         self.inputs += len(pending)
 
@@ -99,14 +106,14 @@ class PoolingQueue:
         pending.cancelled = True
         if pending:
             self.inputs -= len(pending)
-            client = pending.request.client
+            client = _client_of(pending)
             self._set_heap(client, [entry for entry in self._clients[client] if entry[2] is not pending])
 
     def next_round(self) -> list[list[Item]]:
         """Remove inputs of the clients in turn, up to the maximum of tokens; return them in batches."""
         items: list[Item] = []
         tokens = 0
-        clients = deque(self._clients)
+        clients = deque(client for client in self._clients if not client[0]) or deque(self._clients)
         while clients:
             client = clients.popleft()
             pending = self._clients[client][0][2]
@@ -124,12 +131,16 @@ class PoolingQueue:
                 clients.append(client)
         return list(divide(items, self._max_tokens))
 
-    def _set_heap(self, client: str, heap: list[tuple[int, int, PendingRequest]]) -> None:
+    def _set_heap(self, client: _Client, heap: list[tuple[int, int, PendingRequest]]) -> None:
         """Store the requests of a client, behind the other clients, or none."""
         self._clients.pop(client, None)
         if heap:
             heapq.heapify(heap)
             self._clients[client] = heap
+
+
+def _client_of(pending: PendingRequest) -> _Client:
+    return pending.request.priority >= BACKGROUND_PRIORITY, pending.request.client
 
 
 def divide(items: Sequence[Item], max_tokens: int) -> Iterator[list[Item]]:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fllm.batching.pooling_queue import Item, PendingRequest, PoolingQueue
-from fllm.values import PoolingInput, PoolingRequest
+from fllm.values import BACKGROUND_PRIORITY, PoolingInput, PoolingRequest
 
 
 def request(client: str, *lengths: int, **settings: Any) -> PendingRequest:
@@ -44,6 +44,13 @@ def test_requests_of_a_client_leave_by_priority_then_arrival() -> None:
     later, first, urgent = request("a", 5), request("a", 6), request("a", 7, priority=-1)
     queue = queue_of(7, first, later, urgent)
     assert [flat(queue.next_round())[0][1] for _ in range(3)] == [7, 6, 5]
+
+
+def test_requests_in_the_background_leave_when_no_others_wait() -> None:
+    queue = queue_of(20, request("a", 10, 10, priority=BACKGROUND_PRIORITY), request("a", 5), request("b", 6))
+    rounds = [sorted(flat(queue.next_round())) for _ in range(3)]
+    assert rounds == [[("a", 5), ("b", 6)], [("a", 10), ("a", 10)], []]
+    assert queue.inputs == 0
 
 
 def test_inputs_of_similar_length_share_a_batch() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import msgspec
@@ -30,16 +31,25 @@ class BatchStore:
         return None if record is None else _file(record)
 
     async def files(
-        self, owner: str, *, limit: int, order: Literal["asc", "desc"], after: str, purpose: str | None
+        self,
+        owner: str,
+        shown: Callable[[FileObject], bool],
+        *,
+        limit: int,
+        order: Literal["asc", "desc"],
+        after: str,
     ) -> list[FileObject] | None:
-        """Return up to ``limit`` files after the one named, by age; `None` if that does not exist."""
+        """Return up to ``limit`` of the files to show after the one named, by age.
+
+        Return `None` if the one named does not exist.
+        """
         found: list[FileObject] = []
         size = max(limit, CHUNK)
         while len(found) < limit:
             records = await self._page(FILE, owner, Page(size, order, after))
             if records is None:
                 return None
-            found += [file for file in map(_file, records) if purpose in (None, file.purpose)]
+            found += filter(shown, map(_file, records))
             if len(records) < size:
                 break
             after = records[-1].id

@@ -28,26 +28,29 @@ class Contents:
     """A directory with one file for each id. Ids are made by this server, so they are safe as names."""
 
     def __init__(self, directory: Path, *, max_client: int, max_total: int) -> None:
-        """Create the directory, which only the server's user may read. Raise `OSError`."""
+        """Create the directory, which only the server's user may read, and count what is there.
+
+        Raise `OSError`.
+        """
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._directory = directory
         self._max_client, self._max_total = max_client, max_total
         self._kept: Counter[str] = Counter()
         """Bytes of each client's files, those that are written included."""
+        for owner, path in self.all():
+            self.count(owner, path.stat().st_size + FILE_BYTES)
 
     def path(self, owner: str, file_id: str) -> Path:
         """Return where the content of a file is."""
         return self._directory_of(owner) / file_id
 
-    def measure(self) -> None:
-        """Count what is there. Raise `OSError`."""
-        for owner, path in self.all():
-            self.count(owner, path.stat().st_size + FILE_BYTES)
-
     def all(self) -> Iterator[tuple[str, Path]]:
         """Yield all files with their owners. Raise `OSError`."""
         for directory in self._directory.glob(f"{OWNER_PREFIX}*"):
-            owner = urlsafe_b64decode(directory.name.removeprefix(OWNER_PREFIX)).decode()
+            try:
+                owner = urlsafe_b64decode(directory.name.removeprefix(OWNER_PREFIX)).decode()
+            except ValueError:
+                continue  # not a directory of this server
             for path in directory.iterdir():
                 yield owner, path
 

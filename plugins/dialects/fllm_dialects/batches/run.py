@@ -310,9 +310,9 @@ def _next_lines(lines: Iterator[tuple[int, bytes | None]], done: set[str]) -> li
 
 
 def _output_line(line: InputLine, response: InternalResponse) -> OutputLine:
-    line_id = _new_id()
-    shown = LineResponse(status_code=response.status, request_id=line_id, body=_one_line(response.body))
-    return OutputLine(id=line_id, custom_id=line.custom_id, response=shown)
+    body = _one_line(response.body)
+    shown = LineResponse(status_code=response.status, request_id=response.request_id, body=body)
+    return OutputLine(id=_new_id(), custom_id=line.custom_id, response=shown)
 
 
 def _one_line(body: bytes) -> Raw:

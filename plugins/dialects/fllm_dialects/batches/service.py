@@ -72,14 +72,8 @@ class BatchService:
         Without a directory, everything is kept in a temporary one.
         """
         async with AsyncExitStack() as stack:
-            directory = self._directory or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            self.contents = Contents(
-                directory / "files",
-                max_client=self.options.max_client_bytes,
-                max_total=self.options.max_total_bytes,
-            )
-            await asyncio.to_thread(self.contents.measure)
-            path = directory / "batches.sqlite3" if self._directory else None
+            directory = await asyncio.to_thread(self._open_contents, stack)
+            path = None if directory is None else directory / "batches.sqlite3"
             database = await open_database(path, StoreSettings(ttl=self._record_ttl()), clock=self._clock)
             stack.push_async_callback(database.close)
             self.store = BatchStore(database)
@@ -89,6 +83,20 @@ class BatchService:
             maintenance = asyncio.create_task(self._maintain())
             stack.callback(maintenance.cancel)
             yield
+
+    def _open_contents(self, stack: AsyncExitStack) -> Path | None:
+        """Open the directory of files, or a temporary one; return the first if it can be used."""
+        limits = {"max_client": self.options.max_client_bytes, "max_total": self.options.max_total_bytes}
+        if self._directory is not None:
+            try:
+                self.contents = Contents(self._directory / "files", **limits)
+            except OSError as error:
+                log.warning("files and batches are lost when the server ends: %s", error)
+            else:
+                return self._directory
+        temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="furiosa-llm-"))
+        self.contents = Contents(Path(temporary), **limits)
+        return None
 
     async def _take_over(self) -> None:
         """Continue the batches of servers that have ended."""
@@ -128,7 +136,7 @@ class BatchService:
     async def file(self, owner: str, file_id: str, *, param: str = "file_id") -> FileObject:
         """Return a file. Raise an HTTP error with 404."""
         file = await self.store.file(owner, file_id)
-        if file is None or (file.expires_at is not None and file.expires_at <= self._clock()):
+        if file is None or self._has_expired(file):
             raise not_found("file", file_id, param)
         return file
 
@@ -136,7 +144,11 @@ class BatchService:
         self, owner: str, *, limit: int, order: Literal["asc", "desc"], after: str, purpose: str | None
     ) -> FileList:
         """Return a page of files. Raise an HTTP error with 404."""
-        found = await self.store.files(owner, limit=limit + 1, order=order, after=after, purpose=purpose)
+
+        def is_shown(file: FileObject) -> bool:
+            return purpose in (None, file.purpose) and not self._has_expired(file)
+
+        found = await self.store.files(owner, is_shown, limit=limit + 1, order=order, after=after)
         if found is None:
             raise not_found("file", after, "after")
         page = found[:limit]
@@ -214,6 +226,9 @@ class BatchService:
         if stored is None:
             raise not_found("batch", batch_id, "batch_id")
         return stored
+
+    def _has_expired(self, file: FileObject) -> bool:
+        return file.expires_at is not None and file.expires_at <= self._clock()
 
     def _tools(self) -> BatchTools:
         return BatchTools(

@@ -29,7 +29,10 @@ def server(tmp_path: Path) -> AppState:
     return a_batch_server(config={"data_dir": tmp_path})
 
 
-def test_every_request_has_a_line_of_output(server: AppState) -> None:
+def test_every_request_has_a_line_of_output(tmp_path: Path) -> None:
+    recorder = Recorder()
+    server = a_batch_server(config={"data_dir": tmp_path}, collectors=[recorder])
+
     async def work(client: BatchClient) -> None:
         batch = await client.create(lines("a", "b", "c"), metadata={"k": "v"})
         assert batch["object"] == "batch"
@@ -50,6 +53,7 @@ def test_every_request_has_a_line_of_output(server: AppState) -> None:
         line = output["b"]
         assert set(line) == {"id", "custom_id", "response", "error"}
         assert (line["error"], line["response"]["status_code"]) == (None, 200)
+        assert line["response"]["request_id"] in {each.request_id for each in recorder.requests}
         message = line["response"]["body"]["choices"][0]["message"]
         assert message["content"] == "Hello world!"
         file = await client.get(f"/v1/files/{batch['output_file_id']}")

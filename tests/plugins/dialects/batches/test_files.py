@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from support.api_fakes import COMPLETION_SCOPE, error_of
 from support.batch_server import BatchClient, a_batch_server, lines, run
 
 from fllm_api.api_keys import ApiKeys
+from fllm_dialects.batches import service
 from fllm_dialects.batches.form import FORM_BYTES
 
 
@@ -220,6 +223,35 @@ def test_a_web_page_can_upload_only_what_its_browser_asks_for(tmp_path: Path) ->
         assert (await client.http.post("/v1/files", headers=headers, **form)).status_code == 200
 
     run(a_batch_server(config={"data_dir": tmp_path}), work)
+
+
+def test_a_file_that_has_expired_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "MAINTENANCE_INTERVAL", 0.01)
+    server = a_batch_server(options={"file_ttl": 1}, config={"data_dir": tmp_path})
+
+    async def work(client: BatchClient) -> None:
+        file = (await client.upload("x")).json()
+        assert contents(tmp_path)
+        async with asyncio.timeout(10):
+            while (await client.http.get(f"/v1/files/{file['id']}")).status_code == 200:
+                await asyncio.sleep(0.01)
+            assert (await client.get("/v1/files"))["data"] == []
+            while contents(tmp_path):
+                await asyncio.sleep(0.01)
+
+    run(server, work)
+
+
+def test_a_directory_that_cannot_be_used_is_replaced_and_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "files").write_text("not a directory")
+
+    async def work(client: BatchClient) -> None:
+        assert (await client.upload("x")).status_code == 200
+
+    run(a_batch_server(config={"data_dir": tmp_path}), work)
+    assert "files and batches are lost when the server ends" in caplog.text
 
 
 def test_without_a_directory_files_are_kept_until_the_server_ends() -> None:
