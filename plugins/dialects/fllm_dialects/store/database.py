@@ -122,9 +122,11 @@ class Database:
     async def _transaction(self) -> AsyncGenerator[None]:
         async with self._lock:
             with translated(self._name):
+                self._records.begin()
                 await self._connection.execute("BEGIN IMMEDIATE")
                 try:
                     yield
+                    await self._records.make_room()
                     await self._connection.execute("COMMIT")
                 except BaseException:
                     if self._connection.in_transaction:  # SQLite has not ended it by itself

@@ -19,6 +19,18 @@ ROW_BYTES = 256
 _INLINE_BYTES = 1 << 20
 """Maximum size of a body that is encrypted in the event loop; it takes about 1 ms."""
 _COLUMNS = "owner, parent, id, kind, position, created, expires, state, server, body"
+_PUT = """
+    INSERT INTO records (owner, parent, id, kind, created, expires, state, server, body, size, position)
+    SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10,
+        (SELECT coalesce(max(position), -1) + 1 FROM records WHERE ?2 != '' AND owner = ?1 AND parent = ?2)
+    WHERE ?2 = '' OR EXISTS (
+        SELECT 1 FROM records
+        WHERE owner = ?1 AND parent = '' AND id = ?2 AND (expires IS NULL OR expires > ?11)
+    )
+    ON CONFLICT DO UPDATE SET kind = excluded.kind, expires = excluded.expires, state = excluded.state,
+        server = excluded.server, size = excluded.size, body = excluded.body
+"""
+"""Stores a row if its parent exists, as the last child if it is a new one."""
 
 
 class Record(Struct, frozen=True):
@@ -31,11 +43,11 @@ class Record(Struct, frozen=True):
     parent: str = ""
     """The id of the record that this one is a part of: it is deleted with it."""
     position: int = 0
-    """Its place below its parent."""
+    """Its place below its parent. It is computed when the record is stored."""
     created: float = 0.0
     """Unix time in seconds; 0 means now."""
     expires: float | None = None
-    """Unix time in seconds. It is computed when the record is stored: see `Records.put`."""
+    """Unix time in seconds. It is computed when the record is stored: see `Records.put_all`."""
     state: str = ""
     server: str = ""
     """The server that works on it, `Database.server` or empty. It is not deleted."""
@@ -64,6 +76,8 @@ class Records:
         self._seal = seal
         self._settings = settings
         self._clock = clock
+        self._stored: set[str] = set()
+        """What the transaction stored: ids of records without a parent."""
 
     async def get(self, kind: str, record_id: str, owner: str, *, parent: str = "") -> Record | None:
         """Return a record, or ``None`` if it does not exist, has expired or belongs to another owner."""
@@ -75,34 +89,30 @@ class Records:
         return await self._record(rows[0]) if rows else None
 
     async def put(self, record: Record) -> bool:
-        """Store a record, in place of an earlier one with the same id. Return whether its parent exists.
+        """Store a record as `put_all` does."""
+        return await self.put_all([record])
 
-        It expires after the TTL, unless it has a parent or a server. If all records exceed the limit of the
-        store, others are deleted: of the owner with the most bytes, those that were not used for longest.
+    async def put_all(self, records: Sequence[Record]) -> bool:
+        """Store records, each in place of an earlier one with the same id. Return whether all parents exist.
 
-        Raise `StoreFull` if it is too large, or if all space is taken by records that are in use.
+        Parents come first; a new child is the last one of its parent. A record without a parent and a server
+        expires after the TTL. If all records exceed the limit of the store, others are deleted before the
+        transaction ends: of the owner with the most bytes, those that were not used for longest.
+
+        Raise `StoreFull` if one is too large. The transaction raises it, too, if all space is in use.
         """
-        if record.parent and not await self._exists(record.parent, record.owner):
-            return False
-        await self._insert([record])
-        return True
+        rows = [await self._row(record) for record in records]
+        self._stored |= {record.parent or record.id for record in records}
+        async with self._connection.executemany(_PUT, rows) as cursor:
+            return cursor.rowcount == len(rows)
 
     async def append(self, records: Sequence[Record]) -> bool:
-        """Store records as the last children of their parent, whose time to live starts anew.
-
-        All have the same parent. Return whether it exists. Raise as `put`.
-        """
+        """Store children of one parent as `put_all` does; its time to live starts anew."""
         if not records:
             return True
-        parent, owner = records[0].parent, records[0].owner
-        if not await self._exists(parent, owner):
-            return False
-        [[last]] = await self._rows(
-            "SELECT coalesce(max(position), -1) FROM records WHERE owner = ? AND parent = ?", (owner, parent)
-        )
-        await self._insert([structs.replace(each, position=last + 1 + i) for i, each in enumerate(records)])
-        await self.touch([parent], owner)
-        return True
+        stored = await self.put_all(records)
+        await self.touch([records[0].parent], records[0].owner)
+        return stored
 
     async def children(
         self, parent: str, owner: str, page: Page | None = None, *, kinds: Sequence[str] = ()
@@ -185,26 +195,37 @@ class Records:
         [[total]] = await self._rows(f"SELECT coalesce(sum(bytes), 0) FROM usage{where}", values)
         return int(total)
 
-    async def _insert(self, records: Sequence[Record]) -> None:
-        rows = [await self._row(record) for record in records]
-        await self._connection.executemany(
-            f"INSERT INTO records ({_COLUMNS}, size) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-            " ON CONFLICT DO UPDATE SET kind = excluded.kind, expires = excluded.expires,"
-            " state = excluded.state, server = excluded.server, size = excluded.size, body = excluded.body",
-            rows,
-        )
-        await self._evict({record.parent or record.id for record in records})
-
     async def _row(self, record: Record) -> tuple[Any, ...]:
         if len(record.body) > (most := min(self._settings.max_record_bytes, self._settings.max_bytes // 2)):
             raise StoreFull(detail=f"{len(record.body)} bytes are too many to store; the maximum is {most}")
         now = self._clock()
         body = await self._run(self._seal.close, record.body, context_of(record))
         return (
-            *(record.owner, record.parent, record.id, record.kind, record.position, record.created or now),
+            *(record.owner, record.parent, record.id, record.kind, record.created or now),
             None if record.parent or record.server else now + self._settings.ttl,
-            *(record.state, record.server, body, len(body) + ROW_BYTES),
+            *(record.state, record.server, body, len(body) + ROW_BYTES, now),
         )
+
+    def begin(self) -> None:
+        """Begin a transaction."""
+        self._stored.clear()
+
+    async def make_room(self) -> None:
+        """Delete records until the others fit, but none that this transaction stored. Raise `StoreFull`."""
+        stored = self._stored
+        while stored and await self.bytes_used() > self._settings.max_bytes:
+            rows: list[sqlite3.Row] = []
+            for (owner,) in await self._rows("SELECT owner FROM usage ORDER BY bytes DESC", ()):
+                oldest = await self._rows(
+                    "SELECT owner, id FROM records WHERE owner = ? AND expires IS NOT NULL"
+                    " ORDER BY expires LIMIT ?",
+                    (owner, len(stored) + 1),
+                )
+                if rows := [row for row in oldest if row[1] not in stored][:1]:
+                    break
+            if not rows:
+                raise StoreFull(detail="the store of this server is full, and all that it keeps is in use")
+            await self._delete(rows)
 
     async def _page(
         self, where: str, values: tuple[Any, ...], keys: tuple[str, str], page: Page | None
@@ -229,22 +250,6 @@ class Records:
         )
         return [await self._record(row) for row in rows]
 
-    async def _evict(self, kept: set[str]) -> None:
-        """Delete records until the others fit, but none with these ids, which were just stored."""
-        while await self.bytes_used() > self._settings.max_bytes:
-            rows: list[sqlite3.Row] = []
-            for (owner,) in await self._rows("SELECT owner FROM usage ORDER BY bytes DESC", ()):
-                oldest = await self._rows(
-                    "SELECT owner, id FROM records WHERE owner = ? AND expires IS NOT NULL"
-                    " ORDER BY expires LIMIT ?",
-                    (owner, len(kept) + 1),
-                )
-                if rows := [row for row in oldest if row[1] not in kept][:1]:
-                    break
-            if not rows:
-                raise StoreFull(detail="the store of this server is full, and all that it keeps is in use")
-            await self._delete(rows)
-
     async def _delete(self, rows: Iterable[Sequence[Any]]) -> None:
         keys = [tuple(row) for row in rows]
         await self._connection.executemany(
@@ -254,12 +259,6 @@ class Records:
 
     async def _delete_children(self, keys: Sequence[tuple[str, str]]) -> None:
         await self._connection.executemany("DELETE FROM records WHERE owner = ? AND parent = ?", keys)
-
-    async def _exists(self, record_id: str, owner: str) -> bool:
-        where = "owner = ? AND parent = '' AND id = ? AND (expires IS NULL OR expires > ?)"
-        return bool(
-            await self._rows(f"SELECT 1 FROM records WHERE {where}", (owner, record_id, self._clock()))
-        )
 
     async def _rows(self, sql: str, values: Sequence[Any]) -> list[sqlite3.Row]:
         return list(await self._connection.execute_fetchall(sql, values))

@@ -70,15 +70,14 @@ async def put_response(
     added to what is stored.
     """
     body = _json.encode(replace(response, output=[]))
-    await records.put(Record(response.id, owner, RESPONSE, body, state=response.status, server=server))
+    record = Record(response.id, owner, RESPONSE, body, state=response.status, server=server)
     children = [
         *((_INPUT, str(item.id), _json.encode(item)) for item in given),
         *((_OUTPUT, item.id, _json.encode(item)) for item in response.output),
         *([(_EVENTS, _EVENTS, events)] if events else []),
     ]
-    await records.append(
-        [Record(item_id, owner, kind, content, parent=response.id) for kind, item_id, content in children]
-    )
+    parts = [Record(item_id, owner, kind, content, parent=response.id) for kind, item_id, content in children]
+    await records.put_all([record, *parts])
 
 
 async def request_cancellation(records: Records, response_id: str, owner: str) -> None:
