@@ -26,21 +26,23 @@ from fllm_backends.checkpoints.cache_directory import (
 
 log = logging.getLogger("fllm.cache")
 
-MAX_VERSIONS = 3
-"""Versions of the kernels to keep, including this one: a machine may run several versions of this package."""
+MAX_VERSIONS = 12
+"""Directories of kernels to keep, each about 6 MB: a machine may have several installations and versions."""
 MIN_FREE_BYTES = 32 * 1024**2
 """Free disk space below which kernels are compiled at each start and none are kept."""
 
 
 @cache
 def _cache_directory() -> Path | None:
-    """Return the directory of this version of the sources; ``None`` if nothing can be kept.
+    """Return the directory of this version of the sources in this place; ``None`` if nothing can be kept.
 
-    numba itself only checks the source file that contains a kernel. Raise `ConfigError` if others can write
-    to the cache.
+    numba itself only checks the source file that contains a kernel. It never uses the kernels of another
+    installation, so installations share no directory: they would wait for each other, and an interrupted
+    compilation in one would discard the kernels of all. Raise `ConfigError` if others can write to the cache.
     """
-    sources = sorted(Path(__file__).parent.glob("*.py"))
-    digest = hashlib.blake2b(b"".join(source.read_bytes() for source in sources), digest_size=8)
+    package = Path(__file__).parent
+    sources = (source.read_bytes() for source in sorted(package.glob("*.py")))
+    digest = hashlib.blake2b(b"".join((os.fsencode(package.absolute()), *sources)), digest_size=8)
     try:
         return _create_directory(writable_directory("kernels", in_memory=True) / digest.hexdigest())
     except OSError as error:
