@@ -70,6 +70,7 @@ def _model(registry: ModelRegistry, served: ServedModel, name: str) -> ModelObje
             max_prompt_len=card.max_model_len - (card.pooling is None),  # an output has at least one token
             max_context_len=card.max_model_len,
             max_model_len=card.max_model_len,
+            input_modalities=UNSET if card.images is None else ["text", "image"],
             runtime_config={**card.runtime, **served.loader.parser_choices},
         )
     if registry.selects:

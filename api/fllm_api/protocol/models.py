@@ -26,6 +26,8 @@ class ModelObject(Struct, frozen=True, kw_only=True):
     max_prompt_len: int | UnsetType = UNSET
     max_context_len: int | UnsetType = UNSET
     max_model_len: int | UnsetType = UNSET
+    input_modalities: list[str] | UnsetType = UNSET
+    """Present if the model takes more than text."""
     runtime_config: dict[str, Any] | UnsetType = UNSET
     """Settings reported by the backend, such as device, dtype, quantization and KV-cache blocks."""
     state: ModelState | UnsetType = UNSET

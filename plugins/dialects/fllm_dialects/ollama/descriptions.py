@@ -102,6 +102,7 @@ class _Model(Struct, frozen=True, kw_only=True):
     parent: str | None = None
     artifact_id: str = ""
     max_model_len: int = 0
+    input_modalities: list[str] = []
     runtime_config: dict[str, Any] = {}
     state: str = "loaded"
     memory: int = 0
@@ -135,8 +136,11 @@ class _Model(Struct, frozen=True, kw_only=True):
         if self.runtime_config.get("runner") == "pooling":
             return ["embedding"]
         parser = self.runtime_config.get("reasoning_parser")
-        thinks = isinstance(parser, dict) and parser.get("name") is not None
-        return ["completion", "tools", *(["thinking"] if thinks else [])]
+        has = {
+            "thinking": isinstance(parser, dict) and parser.get("name") is not None,
+            "vision": "image" in self.input_modalities,
+        }
+        return ["completion", "tools", *(name for name, is_known in has.items() if is_known)]
 
 
 class _ModelList(Struct, frozen=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
@@ -23,6 +23,8 @@ from fllm import (
     ToolStart,
     Usage,
 )
+from fllm.concurrency.turn_executor import Pieces
+from fllm.pipeline.output_processor import OutputToken
 from fllm.tokenizer import Tokenizer
 from fllm_dialects.ollama.protocol import (
     CalledFunction,
@@ -38,6 +40,8 @@ from fllm_dialects.ollama.protocol import (
 
 Chunk = TypeVar("Chunk", bound=OllamaChunk)
 
+PIECE_TOKENS = 64
+"""Number of tokens whose log-probabilities are converted at once."""
 MIN_LOGPROB = -9999.0
 """Lowest log-probability that is reported, because JSON has no infinity."""
 
@@ -56,13 +60,14 @@ class OllamaEncoder(ResponseEncoder[Chunk], Generic[Chunk]):
         self._calls = 0
         self._logprobs: list[OllamaLogprob] = []
         """Those of tokens whose text is not in a line yet."""
+        self._converted = False
+        """Whether they contain those of the output that follows."""
 
     def feed(self, output: SequenceOutput) -> list[Chunk]:
         """Return the lines for an output."""
-        if self._tokenizer is not None:
-            self._logprobs += [
-                _logprob(token.logprob, self._tokenizer) for token in output.tokens if token.logprob
-            ]
+        if not self._converted:
+            self._add_logprobs(output.tokens)
+        self._converted = False
         chunks: list[Chunk] = []
         for event in output.events:
             match event:
@@ -80,6 +85,17 @@ class OllamaEncoder(ResponseEncoder[Chunk], Generic[Chunk]):
                     chunks.append(self._end(event.reason, event.usage))
         return chunks
 
+    def logprob_tokens(self, output: SequenceOutput) -> int:
+        """Return the number of tokens whose log-probabilities `feed` would put into lines."""
+        return 0 if self._tokenizer is None else len(output.tokens)
+
+    def convert_logprobs(self, output: SequenceOutput) -> Pieces[None]:
+        """Convert the log-probabilities of an output in pieces, so that `feed` takes little time after it."""
+        for start in range(0, len(output.tokens), PIECE_TOKENS):
+            self._add_logprobs(output.tokens[start : start + PIECE_TOKENS])
+            yield 0
+        self._converted = True
+
     def error(self, error: ErrorInfo) -> list[Any]:
         """Return the line with which a stream ends that fails."""
         return [OllamaError(error.message)]
@@ -87,6 +103,10 @@ class OllamaEncoder(ResponseEncoder[Chunk], Generic[Chunk]):
     def piece(self, *, text: str = "", **fields: Any) -> Chunk:
         """Return a line with a piece of the response."""
         raise NotImplementedError
+
+    def _add_logprobs(self, tokens: Iterable[OutputToken]) -> None:
+        if (tokenizer := self._tokenizer) is not None:
+            self._logprobs += [_logprob(each.logprob, tokenizer) for each in tokens if each.logprob]
 
     def _piece(self, **content: Any) -> Chunk:
         logprobs, self._logprobs = self._logprobs, []

@@ -11,6 +11,7 @@ from support.api_fakes import FakeReasoningParser, FakeToolCallParser, a_server,
 from support.dialect_servers import a_dialect_server, dialect_plugins
 from support.pooling_fakes import EMBEDS, FakePoolingBackend
 
+from fllm import ImageSupport
 from fllm_api.app_state import ParserChoice
 
 SERVER = a_dialect_server("ollama")
@@ -130,6 +131,12 @@ def test_log_probabilities_come_with_their_text() -> None:
     ]
 
 
+def test_many_log_probabilities_are_converted_in_pieces() -> None:
+    server = a_dialect_server("ollama", words=["a"] * 200)
+    found = whole("/api/chat", server, messages=HI, logprobs=True)
+    assert [entry["token"] for entry in found["logprobs"]][:-1] == ["a"] * 200
+
+
 @pytest.mark.parametrize(
     ("path", "keep_alive", "reason"),
     [("/api/generate", None, "load"), ("/api/chat", "5m", "load"), ("/api/generate", 0, "unload")],
@@ -193,9 +200,12 @@ def test_models_are_described() -> None:
     assert shown["model_info"]["llama.context_length"] == 512
     assert shown["capabilities"] == ["completion", "tools"]
     thinks = a_dialect_server(
-        "ollama", parser_choices={"reasoning_parser": ParserChoice("qwen3", selected_by="auto")}
+        "ollama",
+        card={"images": ImageSupport("<image>")},
+        parser_choices={"reasoning_parser": ParserChoice("qwen3", selected_by="auto")},
     )
-    assert "thinking" in post("/api/show", thinks, model="org/fake").json()["capabilities"]
+    capabilities = post("/api/show", thinks, model="org/fake").json()["capabilities"]
+    assert capabilities == ["completion", "tools", "thinking", "vision"]
     missing = post("/api/show", server, model="other")
     assert (missing.status_code, missing.json()) == (404, {"error": "model 'other' not found"})
 
