@@ -11,9 +11,9 @@ A dialect opens one file of its own and keeps records of several kinds in it::
 share one commit. The function may call several methods of `Records`: all of it is stored, or nothing. It can
 be called twice, so it must have no other effects. `Database.read` is for functions that only read.
 
-`Records` has `get`, `put`, `put_all`, `delete` and `touch`; `owned` lists the records of an owner, `append` and
+`Records` has `get`, `put`, `put_all`, `delete` and `touch`; `owned` lists those of an owner, `append` and
 `children` are for an ordered list below a record. Lists have pages. A record expires after a time without
-use, unless its field ``server`` says that a server works on it; if that server dies, another takes its
+use, unless its field ``server`` says that a server works on it. If that server dies, another takes its
 records over with `Database.claim_abandoned`. Errors of a running server are HTTP errors (`StoreFull` is 507,
 `StoreUnavailable` 503); those of `prepare_store`, which the hook of a plugin can call, are `ConfigError`s.
 """

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import aiosqlite
+import msgspec
 from msgspec import Struct, structs
 
 from fllm_dialects.store.errors import StoreFull, StoreUnavailable
@@ -285,4 +286,4 @@ class Records:
 
 def context_of(record: Record) -> bytes:
     """Return what the seal of a record is bound to."""
-    return "\0".join((record.owner, record.parent, record.id, record.kind)).encode()
+    return msgspec.json.encode((record.owner, record.parent, record.id, record.kind))

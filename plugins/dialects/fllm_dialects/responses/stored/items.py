@@ -22,6 +22,8 @@ _PREFIXES = {
 }
 """How the id of an item begins, by its type."""
 
+MAX_ID_CHARS = 256
+"""Maximum length of an id that a client chose and that an item keeps."""
 _item = msgspec.json.Decoder(InputItem)
 
 
@@ -45,7 +47,7 @@ def decode_item(body: bytes) -> InputItem:
 
 def _complete(item: InputItem, ids: set[str]) -> InputItem:
     kind = item.type or "message"
-    item_id = item.id if isinstance(item.id, str) and item.id and item.id not in ids else _new_id(item)
+    item_id = item.id if item.id and len(item.id) <= MAX_ID_CHARS and item.id not in ids else _new_id(item)
     ids.add(item_id)
     status = item.status or ("completed" if kind != "reasoning" else UNSET)
     item = replace(item, type=kind, id=item_id, status=status)

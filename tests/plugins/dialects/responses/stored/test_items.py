@@ -23,12 +23,13 @@ def test_texts_become_parts_and_each_item_has_an_id_of_its_own() -> None:
         InputItem(type="function_call", call_id="c", name="f", arguments="{}"),
         InputItem(type="function_call_output", call_id="c", output="1"),
         InputItem(type="reasoning", id="rs_1", summary=[]),
+        InputItem(role="user", content="Hi", id="x" * 257),
     ]
     items = complete_input(given)
     assert items[0].content == [InputPart(type="output_text", text="Hello", annotations=[])]
     assert items[1].content == given[1].content
     prefixes = [str(item.id).partition("_")[0] for item in items]
-    assert prefixes == ["msg", "msg", "fc", "fco", "rs"]
-    assert len({item.id for item in items}) == 5
+    assert prefixes == ["msg", "msg", "fc", "fco", "rs", "msg"]
+    assert len({item.id for item in items}) == 6
     assert (items[0].id, items[4].id, items[4].status) == ("msg_1", "rs_1", UNSET)
     assert not {item.id for item in with_new_ids(items)} & {item.id for item in items}
