@@ -32,6 +32,8 @@ RUN_SECONDS = 60
 BEFORE, AFTER = "The answer is 41.", "The answer is 42."
 QUESTION = "Change 41 to 42 in note.txt."
 THOUGHT = "The file first."
+TITLE = {"title": "An answer changes"}
+KEY = "EMPTY"
 ANSWER = "Done: the file says 42 ☀."
 PATCH = f"*** Begin Patch\n*** Update File: note.txt\n@@\n-{BEFORE}\n+{AFTER}\n*** End Patch\n"
 
@@ -87,8 +89,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Run a server with the scripted backend and the default plugins."""
     directory = tmp_path_factory.mktemp("model")
-    write_conversations(conversations(project), qwen3_output("A title", reasoning="Short."), directory)
-    options = ("--max-model-len", "262144", "--data-dir", tmp_path_factory.mktemp("data"))
+    title = qwen3_output(json.dumps(TITLE), reasoning="Short.")
+    write_conversations(conversations(project), title, directory)
+    options = ("--max-model-len", "262144", "--api-key", KEY, "--data-dir", tmp_path_factory.mktemp("data"))
     with serving(
         directory, "--plugin", SCRIPTED_PLUGIN, "--backend", "scripted", *QWEN3_OPTIONS, *options
     ) as running:
@@ -120,7 +123,7 @@ def settings(heading: str, language: str, server: Server) -> str:
 def run(command: list[str | Path], project: Path, home: Path, **environment: str) -> str:
     """Run an agent in the project. Only the server is within reach."""
     own = {
-        **{"PATH": os.environ["PATH"], "HOME": str(home), **environment},
+        **{"PATH": os.environ["PATH"], "HOME": str(home), "OLLAMA_API_KEY": KEY, **environment},
         **{"HTTPS_PROXY": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1,localhost"},
     }
     done = subprocess.run(
@@ -160,7 +163,7 @@ def codex(server: Server, project: Path, home: Path, *options: str) -> list[Any]
     command = [node_program(CLIENTS / "codex", "codex"), "exec", "--json", *options]
     # The sandbox of Codex needs privileges that a container may not have.
     command += ["--dangerously-bypass-approvals-and-sandbox", QUESTION]
-    printed = run(command, project, home, FURIOSA_LLM_API_KEY="EMPTY")
+    printed = run(command, project, home, FURIOSA_LLM_API_KEY=KEY)
     events = [json.loads(line) for line in printed.splitlines()]
     assert events[-1]["type"] == "turn.completed"
     assert events[-1]["usage"]["output_tokens"] > 0
@@ -228,6 +231,9 @@ def test_the_openai_sdk(interpreter: Path, server: Server, note: Path, project: 
         assert events[:2] == ["response.created", "response.in_progress"]
         assert events[-1] == "response.completed"
     assert found["background"] == {"status": "completed", "types": ["reasoning", "function_call"]}
+    assert found["resumed"][:3] == ["response.created", "response.queued", "response.in_progress"]
+    assert found["resumed"][3:] == found["events"][0][2:]
+    assert found["parsed"] == TITLE
 
 
 def test_the_anthropic_sdk(

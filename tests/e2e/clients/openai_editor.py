@@ -1,4 +1,4 @@
-"""The OpenAI SDK: ``responses.stream`` with tools and stored responses, and a response in the background."""
+"""The OpenAI SDK's responses: ``stream`` with tools, ``parse``, and responses in the background."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from file_tools import QUESTION, edit_file, read_file
 from openai import OpenAI
+from pydantic import BaseModel
 
 client = OpenAI(base_url=sys.argv[1], api_key="EMPTY", max_retries=0)
 functions = {function.__name__: function for function in (read_file, edit_file)}
@@ -21,6 +22,12 @@ tools: Any = [
     }
     for name, keys in {"read_file": ("path",), "edit_file": ("path", "old", "new")}.items()
 ]
+
+
+class Title(BaseModel):
+    """An object that the model writes."""
+
+    title: str
 
 
 def answer(found: dict[str, Any]) -> None:
@@ -51,7 +58,7 @@ def answer(found: dict[str, Any]) -> None:
 
 
 def in_background() -> dict[str, Any]:
-    """Poll a response until it is complete, then read its events again from the third one."""
+    """Poll a response until it is complete."""
     response = client.responses.create(model="m", input=QUESTION, tools=tools, background=True)
     for _ in range(500):
         if response.status not in ("queued", "in_progress"):
@@ -62,7 +69,27 @@ def in_background() -> dict[str, Any]:
     return {"status": response.status, "types": [item.type for item in response.output]}
 
 
+def resumed() -> list[str]:
+    """Read the first events of a response in the background; read the others through another stream."""
+    request: Any = {"model": "m", "input": QUESTION, "tools": tools, "background": True, "stream": True}
+    events = []
+    with client.responses.create(**request) as stream:
+        for event in stream:
+            events.append(event)
+            if len(events) == 3:
+                break
+    response_id = events[0].response.id
+    with client.responses.retrieve(response_id, stream=True, starting_after=2) as stream:
+        events += stream
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    return [event.type for event in events]
+
+
 found: dict[str, Any] = {"events": []}
 answer(found)
 found["background"] = in_background()
+found["resumed"] = resumed()
+found["parsed"] = client.responses.parse(
+    model="m", input="A title.", text_format=Title
+).output_parsed.model_dump()
 print(json.dumps(found))
