@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import msgspec
-from msgspec.structs import replace
+from msgspec import Struct, field
 
 from fllm import ChatMessage, ContentPart, FunctionCall, ImageUrl, RequestError, ToolCall
 from fllm_dialects.responses.protocol.items import InputItem, InputPart
@@ -16,20 +15,37 @@ _ROLES = ("user", "assistant", "system", "developer")
 _TEXT_PARTS = ("input_text", "output_text", "text", "summary_text", "reasoning_text")
 
 
-class Conversation:
-    """Collects messages, and where each of them is in the request.
+class _Turn(Struct):
+    """What the model generated in one turn: reasoning, then a text, then calls."""
 
-    What the model generated in one turn is one message: reasoning, then text, then calls.
-    """
+    reasoning: list[str] = field(default_factory=list[str])
+    content: str | list[ContentPart] | None = None
+    calls: list[ToolCall] = field(default_factory=list[ToolCall])
+
+    def message(self) -> ChatMessage:
+        """Return all of it as one message."""
+        return ChatMessage(
+            role="assistant",
+            content=self.content,
+            reasoning_content="\n".join(self.reasoning) or None,
+            tool_calls=self.calls or None,
+        )
+
+
+class Conversation:
+    """Collects messages, and where each of them is in the request."""
 
     def __init__(self) -> None:
-        self.messages: list[ChatMessage] = []
         self.names: dict[str, str] = {}
         """Path in the request by the path in the chat."""
+        self._messages: list[ChatMessage | _Turn] = []
         self._functions: dict[str, str] = {}
         """Name of the called function by the id of its call."""
-        self._open = False
-        """Whether the last message can take what else the model generated in the turn."""
+
+    @property
+    def messages(self) -> list[ChatMessage]:
+        """The messages of the chat."""
+        return [each.message() if isinstance(each, _Turn) else each for each in self._messages]
 
     def add_instructions(self, text: str) -> None:
         """Add the instructions as the system message."""
@@ -38,7 +54,7 @@ class Conversation:
     def add_text(self, text: str) -> None:
         """Add an input that is one string."""
         self._append(ChatMessage(role="user", content=text), "input")
-        self.names[f"messages[{len(self.messages) - 1}].content"] = "input"
+        self._name("content", "input")
 
     def add(self, items: Iterable[InputItem], path: str = "input[{}]") -> None:
         """Add items; ``path`` has a place for the index of each. Raise `RequestError` for an invalid one."""
@@ -54,9 +70,8 @@ class Conversation:
             case "function_call_output" | "custom_tool_call_output":
                 self._add_output(item, path)
             case "reasoning":
-                text = _reasoning(item, path)
-                if text:
-                    self._generated(path, ChatMessage(role="assistant", reasoning_content=text))
+                if text := _reasoning(item, path):
+                    self._turn(path, only_after_reasoning=True).reasoning.append(text)
             case "item_reference":
                 raise RequestError(f"`{path}`: there is no item {item.id!r}", param=f"{path}.id")
             case _:
@@ -74,11 +89,12 @@ class Conversation:
             )
         if not isinstance(item.content, str | list):
             raise RequestError(f"`{path}.content` is missing", param=f"{path}.content")
-        message = ChatMessage(role=item.role, content=read_content(item.content, f"{path}.content"))
+        content = read_content(item.content, f"{path}.content")
         if item.role == "assistant":
-            self._generated(path, message)
+            self._turn(path, only_after_reasoning=True).content = content
+            self._name("content", f"{path}.content")
         else:
-            self._append(message, path)
+            self._append(ChatMessage(role=item.role, content=content), path)
 
     def _add_call(self, item: InputItem, path: str) -> None:
         is_function = item.type == "function_call"
@@ -90,7 +106,9 @@ class Conversation:
         name = chat_name(item.name or "", item.namespace or None)
         call = ToolCall(FunctionCall(name, arguments), id=item.call_id or None)
         self._functions[item.call_id or ""] = name
-        self._generated(path, ChatMessage(role="assistant", tool_calls=[call]))
+        turn = self._turn(path)
+        turn.calls.append(call)
+        self._name(f"tool_calls[{len(turn.calls) - 1}]", path)
 
     def _add_output(self, item: InputItem, path: str) -> None:
         for name, value in (("call_id", item.call_id), ("output", item.output)):
@@ -103,31 +121,29 @@ class Conversation:
             name=self._functions.get(item.call_id or ""),
         )
         self._append(message, path)
-        self.names[f"messages[{len(self.messages) - 1}].content"] = f"{path}.output"
+        self._name("content", f"{path}.output")
 
-    def _generated(self, path: str, part: ChatMessage) -> None:
-        """Add to the turn of the model, or begin one if the part does not follow what the turn has."""
-        if not self._open or not _continues(self.messages[-1], part):
-            self._append(part, path)
-            self._open = True
-        else:
-            last = self.messages[-1]
-            self.messages[-1] = replace(
-                last,
-                content=part.content if last.content is None else last.content,
-                reasoning_content=_joined(last.reasoning_content, part.reasoning_content),
-                tool_calls=[*(last.tool_calls or ()), *(part.tool_calls or ())] or None,
-            )
-        message = f"messages[{len(self.messages) - 1}]"
-        if part.tool_calls:
-            self.names[f"{message}.tool_calls[{len(self.messages[-1].tool_calls or ()) - 1}]"] = path
-        elif part.content is not None:
-            self.names[f"{message}.content"] = f"{path}.content"
+    def _turn(self, path: str, *, only_after_reasoning: bool = False) -> _Turn:
+        """Return the turn that an item belongs to: the last one, or a new one.
 
-    def _append(self, message: ChatMessage, path: str) -> None:
-        self.names[f"messages[{len(self.messages)}]"] = path
-        self.messages.append(message)
-        self._open = False
+        ``only_after_reasoning``: the item can't follow a text or a call of the turn.
+        """
+        last = self._messages[-1] if self._messages else None
+        if isinstance(last, _Turn) and not (
+            only_after_reasoning and (last.calls or last.content is not None)
+        ):
+            return last
+        turn = _Turn()
+        self._append(turn, path)
+        return turn
+
+    def _append(self, message: ChatMessage | _Turn, path: str) -> None:
+        self.names[f"messages[{len(self._messages)}]"] = path
+        self._messages.append(message)
+
+    def _name(self, name: str, path: str) -> None:
+        """Record where a field of the last message is in the request."""
+        self.names[f"messages[{len(self._messages) - 1}].{name}"] = path
 
 
 def resolve_references(items: Sequence[InputItem], known: Mapping[str, InputItem]) -> list[InputItem]:
@@ -196,20 +212,3 @@ def _reasoning(item: InputItem, path: str) -> str:
         return item.content
     parts, field = (item.content, "content") if item.content else (item.summary, "summary")
     return "\n".join(_text(part, f"{path}.{field}[{i}]") for i, part in enumerate(parts or ()))
-
-
-def _continues(message: ChatMessage, part: ChatMessage) -> bool:
-    if part.tool_calls:
-        return True
-    if message.tool_calls:
-        return False
-    return message.content is None
-
-
-def _joined(first: str | None, second: str | None) -> str | None:
-    return f"{first}\n{second}" if first and second else first or second
-
-
-def as_input(item: Any) -> InputItem:
-    """Return an item of an output as an item of an input."""
-    return msgspec.convert(msgspec.to_builtins(item), InputItem)
