@@ -9,7 +9,7 @@ from litestar import Litestar
 
 from fllm.chat import ChatTemplate, control_tokens
 from fllm.errors import PluginError
-from fllm.interfaces import Backend
+from fllm.interfaces import Backend, Collector
 from fllm.plugins.loader import Plugins
 from fllm.tokenizer import Tokenizer
 from fllm.values import ModelCard
@@ -30,6 +30,7 @@ def create_scripted_app(
     template: str,
     *,
     parsers: Mapping[str, Any],
+    collectors: Sequence[Collector],
     settings: Mapping[str, Any],
 ) -> Litestar:
     """Return the application for a backend that is started. Raise `PluginError` if a route is left out.
@@ -53,6 +54,7 @@ def create_scripted_app(
             template=ChatTemplate.compile(
                 {"default": template}, special_tokens={}, control_tokens=control_tokens(tokenizer)
             ),
+            collectors=collectors,
             **parsers,
         )
     )

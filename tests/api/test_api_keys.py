@@ -288,12 +288,34 @@ def test_a_server_reloads_its_file_on_sighup_and_shows_no_key(model: Path, file:
             assert key not in server.log()
 
 
-def test_sighup_does_not_stop_a_server_without_a_file(model: Path) -> None:
-    arguments = (str(model), "--plugin", str(UNHEALTHY_PLUGIN), "--backend", "unhealthy")
-    with serving(*arguments, FURIOSA_LLM_API_KEY=IN_ENVIRONMENT) as server:
+SECRET_OPTION = """
+import fllm
+from typing import Annotated
+from msgspec import Meta, Struct
+
+class FLLM_OPTIONS(Struct):
+    token: Annotated[str, Meta(extra={"secret": True})]
+
+@fllm.hookimpl
+def fllm_collectors(context):
+    assert context.options.token == "hunter2"
+    return []
+"""
+
+
+def test_sighup_does_not_stop_a_server_without_a_file(model: Path, tmp_path: Path) -> None:
+    plugin = tmp_path / "secret_option.py"
+    plugin.write_text(SECRET_OPTION)
+    arguments = (str(model), "--plugin", str(UNHEALTHY_PLUGIN), "--backend", "unhealthy", "--plugin", plugin)
+    secrets = {"FURIOSA_LLM_API_KEY": IN_ENVIRONMENT, "FURIOSA_LLM_PLUGIN_SECRET_OPTION_TOKEN": "hunter2"}
+    with serving(*arguments, **secrets) as server:
         send_sighup(server, "no --api-key-file")
         assert (status(server, IN_ENVIRONMENT), status(server, GIVEN)) == (200, 401)
-        assert IN_ENVIRONMENT.encode() not in Path(f"/proc/{server.process.pid}/environ").read_bytes()
+        environment = Path(f"/proc/{server.process.pid}/environ").read_bytes()
+        for secret in (IN_ENVIRONMENT, "hunter2"):
+            assert secret.encode() not in environment
+            assert secret not in server.log()
+        assert "fllm_collectors" not in server.log()  # it did not fail
 
 
 SEARCH = """

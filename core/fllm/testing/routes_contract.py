@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from msgspec import Struct
 
+from fllm.interfaces import Collector, RequestRecord
 from fllm.testing.asgi_client import Response, ServerSentEvent
 from fllm.testing.scripted_server import ScriptedServer
 
@@ -37,6 +38,14 @@ class RouteRequest(Struct, frozen=True, kw_only=True):
     """Whether the engine generates the text of the response."""
     is_valid: bool = True
     """Whether the response must be a success. If not, only its errors are tested."""
+
+
+class _Recorder(Collector):
+    def __init__(self) -> None:
+        self.ended: list[RequestRecord] = []
+
+    def on_request_end(self, request: RequestRecord) -> None:
+        self.ended.append(request)
 
 
 class RoutesContract:
@@ -134,6 +143,18 @@ class RoutesContract:
                 headers = {"content-type": "application/x-www-form-urlencoded"}
                 response = self._ask(server, request, content=b"a=b", headers=headers)
                 self._check_client_error(request, response, "a form")
+
+    def test_requests_are_reported_to_collectors(self) -> None:
+        recorder = _Recorder()
+        server = self.server(collectors=[recorder])
+        for request in self._generating():
+            recorder.ended.clear()
+            self._ask(server, request)
+            self._ask(server, request, content=b"{")
+            reported = [(each.path, each.status, each.generated_tokens > 0) for each in recorder.ended]
+            assert reported == [(request.path, 200, True), (request.path, 400, False)], (
+                f"{_named(request)}: a collector has received {reported}"
+            )
 
     def test_a_full_server_is_an_error_with_retry_after(self) -> None:
         async def check(server: ScriptedServer, request: RouteRequest) -> None:

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
-from fllm.interfaces import LoadedParser, LoadedToolParser
+from fllm.interfaces import Collector, LoadedParser, LoadedToolParser
 from fllm.plugins.loader import Plugins, load_plugins
 from fllm.testing.asgi_client import AsgiApp, Response, lifespan, send
 from fllm.testing.echo import byte_tokenizer
@@ -45,15 +45,16 @@ class ScriptedServer:
         tool_call_parser: str | None = None,
         reasoning_parser: str | None = None,
         max_model_len: int = 4096,
+        collectors: Sequence[Collector] = (),
         loaded: Plugins | None = None,
         **settings: Any,
     ) -> None:
         """Build the application with these plugins and the server's own routes.
 
         ``options`` are options of plugins, see `plugins_with`; ``loaded`` are plugins instead of these.
-        ``settings`` are options of ``furiosa-llm
-        serve``: ``api_keys``, ``limits``, ``max_queue``, ``request_timeout`` and the other fields of the
-        configuration. Raise `PluginError` if a plugin, or one of its routes, is left out.
+        ``collectors`` observe the requests. ``settings`` are options of ``furiosa-llm serve``: ``api_keys``,
+        ``limits``, ``max_queue``, ``request_timeout`` and the other fields of the configuration. Raise
+        `PluginError` if a plugin, or one of its routes, is left out.
         """
         from fllm_api.scripted_app import create_scripted_app
 
@@ -69,6 +70,7 @@ class ScriptedServer:
             tokenizer,
             TEMPLATE,
             parsers=_parsers(tool_call_parser, reasoning_parser),
+            collectors=collectors,
             settings=settings,
         )
 
