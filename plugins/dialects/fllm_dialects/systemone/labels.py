@@ -33,7 +33,7 @@ class LabelTokens:
         self._tokenizer = tokenizer
         self._tail = tokenizer.decode(prompt[start:][-_TAIL_TOKENS:], skip_special_tokens=False)
         self._tail_ids = tokenizer.encode(self._tail, add_special_tokens=False)
-        self.letters = cache(self._letters)
+        self._token = cache(self._find_token)
 
     def yes_or_no(self) -> list[Label]:
         """Return the labels of a statement that is true, and of one that is false."""
@@ -43,7 +43,7 @@ class LabelTokens:
         """Return the labels of a scale: its numbers from 0, or letters if there are too many."""
         return self._all(digits[:count] if count <= len(digits) else ()) or self.letters(count)
 
-    def _letters(self, count: int) -> list[Label]:
+    def letters(self, count: int) -> list[Label]:
         """Return letters, and pairs of letters if they are not enough.
 
         Raise `RequestError` if the tokenizer of the model has not enough of them.
@@ -65,7 +65,7 @@ class LabelTokens:
         found = [self._token(space + text) for text in texts for space in ("", " ")]
         return tuple(dict.fromkeys(token for token in found if token is not None))
 
-    def _token(self, text: str) -> int | None:
+    def _find_token(self, text: str) -> int | None:
         """Return the one token that the text adds to a prompt, or ``None``."""
         ids = self._tokenizer.encode(self._tail + text, add_special_tokens=False)
         return ids[-1] if ids[:-1] == self._tail_ids else None

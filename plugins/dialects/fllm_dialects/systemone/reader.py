@@ -15,10 +15,14 @@ from fllm import (
     SequenceOutput,
     Serving,
 )
+from fllm.concurrency.turn_executor import Pieces
 from fllm.errors import ContextTooLong
 from fllm_dialects.field_names import field_names
 from fllm_dialects.systemone.labels import Label, LabelTokens
 from fllm_dialects.systemone.questions import Question, Reading, new_reading
+
+MANY_OPTIONS = 26
+"""Number of options with which finding labels takes milliseconds."""
 
 
 class Answers(Struct, frozen=True, kw_only=True):
@@ -50,7 +54,8 @@ class StateReader:
             raise RequestError(f"`{state_field}` is empty", param=state_field)
         with field_names({"messages": state_field}):
             tokens = LabelTokens(self._server.tokenizer, await self._prompt("-"))
-            labels = [question.labels(tokens) for question in questions]
+            many = max(len(question.options) for question in questions) > MANY_OPTIONS
+            labels = await self._server.prepare(_labels(questions, tokens), slow=many)
             texts = [question.text(each) for question, each in zip(questions, labels, strict=True)]
             prompts = [await self._prompt(f"{self._state}\n\n{text}") for text in texts]
         with field_names({"prompt": "questions"}):
@@ -86,6 +91,14 @@ class StateReader:
             input_tokens=generation.prompt_tokens,
             cached_tokens=sum(output.usage.cached_tokens for output in outputs),
         )
+
+
+def _labels(questions: Sequence[Question], tokens: LabelTokens) -> Pieces[list[list[Label]]]:
+    labels: list[list[Label]] = []
+    for question in questions:
+        labels.append(question.labels(tokens))
+        yield 0
+    return labels
 
 
 def _reading(labels: Sequence[Label], output: SequenceOutput) -> Reading:

@@ -19,8 +19,7 @@ QUESTIONS: Any = {
 }
 
 
-@pytest.fixture
-def server() -> AppState:
+def a_decider() -> AppState:
     """Return a server whose model gives 0.6 and 0.2 to A and B, and 0.1, 0.1 and 0.2 to 0, 1 and 2."""
     server = a_dialect_server("systemone")
     known = {"A": 0.6, "B": 0.2, "0": 0.1, "1": 0.1, "2": 0.2}
@@ -28,6 +27,16 @@ def server() -> AppState:
     backend.given_logprobs = {spell(server.tokenizer, text): math.log(p) for text, p in known.items()}
     backend.steps = [[spell(server.tokenizer, "A")]]
     return server
+
+
+SERVER = a_decider()
+
+
+@pytest.fixture
+def server() -> AppState:
+    """Return a server that has had no requests."""
+    backend_of(SERVER).prompts.clear()
+    return SERVER
 
 
 def post(server: AppState, path: str = "/v1/systemone", **body: Any) -> httpx.Response:
@@ -114,7 +123,8 @@ def test_more_options_than_labels_are_too_many(server: AppState) -> None:
     assert "can have 26 options with this model" in response.json()["detail"]
 
 
-def test_a_backend_without_such_log_probabilities_is_an_error(server: AppState) -> None:
+def test_a_backend_without_such_log_probabilities_is_an_error() -> None:
+    server = a_decider()
     backend_of(server).steps = [[]]
     response = post(server, state="x", questions=QUESTIONS)
     assert response.status_code == 500
