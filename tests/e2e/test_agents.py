@@ -28,7 +28,7 @@ from support.paths import ROOT
 
 CLIENTS = Path(__file__).with_name("clients")
 PAGE = ROOT / "docs" / "clients.md"
-RUN_SECONDS = 60
+RUN_SECONDS = 180
 BEFORE, AFTER = "The answer is 41.", "The answer is 42."
 QUESTION = "Change 41 to 42 in note.txt."
 THOUGHT = "The file first."

@@ -124,6 +124,23 @@ def test_the_anthropic_sdk(interpreter: Path, server: Server, tmp_path: Path) ->
     assert "prompt is too long" in found["messages"]["context_error"]
 
 
+def test_ollama(interpreter: Path, server: Server, tmp_path: Path) -> None:
+    """Ollama's API has no forced calls, so none is expected of this model."""
+    found = python(interpreter, "ollama_client.py", server, tmp_path)
+    check_order(found["object"])
+    for pieces in (found["pieces"], found["generated"]):
+        assert len([piece for piece in pieces if piece]) > 1
+        assert "Paris" in "".join(pieces)
+    assert len(found["models"]) == 1
+    asks, topic, length = found["answers"].values()
+    assert 0 < asks["noul"] < 1
+    assert topic["choice"] == max(topic["probabilities"], key=topic["probabilities"].get)
+    assert set(topic["probabilities"]) == {"geography", "cooking"}
+    assert sum(topic["probabilities"].values()) == pytest.approx(1)
+    expected = sum(int(level) * probability for level, probability in length["probabilities"].items())
+    assert length["score"] == pytest.approx(expected)
+
+
 def test_llama_index(server: Server, tmp_path: Path) -> None:
     interpreter = python_environment(CLIENTS / "llama-index-requirements.txt")
     found = python(interpreter, "llama_index_client.py", server, tmp_path)

@@ -60,7 +60,7 @@ def answer(found: dict[str, Any]) -> None:
 def in_background() -> dict[str, Any]:
     """Poll a response until it is complete."""
     response = client.responses.create(model="m", input=QUESTION, tools=tools, background=True)
-    for _ in range(500):
+    for _ in range(3000):
         if response.status not in ("queued", "in_progress"):
             break
         time.sleep(0.02)
