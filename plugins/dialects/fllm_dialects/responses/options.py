@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from msgspec import Meta, Struct
 
 from fllm.byte_sizes import parse_size
+from fllm.errors import ConfigError
+from fllm_dialects.store_keys import parse_key, read_key
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
 
@@ -43,6 +46,16 @@ class ResponsesOptions(Struct, frozen=True, kw_only=True):
                 raise ValueError(f"{name}={getattr(self, name)!r}: {error}") from error
         if self.store_key and self.store_key_file:
             raise ValueError("store_key and store_key_file exclude each other")
+        try:
+            self.read_key()
+        except ConfigError as error:
+            raise ValueError(error.message) from error
+
+    def read_key(self) -> bytes | None:
+        """Return the key of the store, if it has one. Raise `ConfigError`."""
+        if self.store_key:
+            return parse_key(self.store_key, where="store_key")
+        return read_key(Path(self.store_key_file)) if self.store_key_file else None
 
     @property
     def ttl_seconds(self) -> float:

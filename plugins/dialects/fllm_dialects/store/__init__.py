@@ -22,7 +22,6 @@ from fllm_dialects.store.database import Database
 from fllm_dialects.store.errors import StoreError, StoreFull, StoreUnavailable
 from fllm_dialects.store.opening import PreparedStore, open_database, prepare_store
 from fllm_dialects.store.records import Page, Record, Records
-from fllm_dialects.store.sealing import parse_key, read_key
 from fllm_dialects.store.settings import StoreSettings
 
 __all__ = [
@@ -36,7 +35,5 @@ __all__ = [
     "StoreSettings",
     "StoreUnavailable",
     "open_database",
-    "parse_key",
     "prepare_store",
-    "read_key",
 ]

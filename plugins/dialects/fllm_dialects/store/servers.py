@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
+
+
+NEW_SECONDS = 3600.0
 
 
 class ServerLock:
@@ -20,6 +24,7 @@ class ServerLock:
         self._path = self._path_of(self.server)
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        self._remove_old()
 
     def is_abandoned(self, server: str) -> bool:
         """Return whether the process of a server has ended. Its file is removed."""
@@ -46,6 +51,13 @@ class ServerLock:
         with suppress(OSError):
             self._path.unlink()
         os.close(self._descriptor)
+
+    def _remove_old(self) -> None:
+        """Remove the files of servers that were killed. A new one may not be locked yet."""
+        for path in self._store.parent.glob(f"{self._store.name}-server-*"):
+            with suppress(OSError):
+                if path.stat().st_mtime < time.time() - NEW_SECONDS:
+                    self.is_abandoned(path.name.rpartition("-")[2])
 
     def _path_of(self, server: str) -> Path:
         return self._store.with_name(f"{self._store.name}-server-{server}")

@@ -25,7 +25,6 @@ from fllm_dialects.store import (
     StoreSettings,
     StoreUnavailable,
     open_database,
-    read_key,
 )
 
 KEY, OTHER_KEY = bytes(range(32)), bytes(32)
@@ -279,22 +278,6 @@ def test_an_encrypted_record_that_was_changed_or_moved_is_not_served(tmp_path: P
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("text", [KEY.hex(), "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n"])
-def test_a_key_is_hexadecimal_or_base64(tmp_path: Path, text: str) -> None:
-    (tmp_path / "key").write_text(text)
-    assert read_key(tmp_path / "key") == KEY
-
-
-@pytest.mark.parametrize("text", ["", "password", "00" * 31, "é" * 64])
-def test_another_key_is_refused_and_not_quoted(tmp_path: Path, text: str) -> None:
-    (tmp_path / "key").write_text(text)
-    with pytest.raises(ConfigError, match="openssl rand -hex 32") as error:
-        read_key(tmp_path / "key")
-    assert not text or text not in error.value.message
-    with pytest.raises(ConfigError, match=r"cannot be read: .*: No such file"):
-        read_key(tmp_path / "nowhere")
-
-
 @pytest.mark.parametrize("damage", ["header", "page", "text"])
 def test_a_damaged_file_is_moved_away(tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str) -> None:
     path = tmp_path / "s"
@@ -381,6 +364,20 @@ def test_two_servers_use_one_file(tmp_path: Path) -> None:
             pairs = [put(each, record(f"{each.server}{n}")) for n in range(20) for each in (one, two)]
             await asyncio.gather(*pairs)
             assert len(await names(one) or []) == len(await names(two) or []) == 40
+
+    asyncio.run(run())
+
+
+def test_files_of_killed_servers_are_removed(tmp_path: Path) -> None:
+    old, new = tmp_path / "s-server-1", tmp_path / "s-server-2"
+    old.touch()
+    new.touch()
+    os.utime(old, (0, 0))
+
+    async def run() -> None:
+        async with opened(tmp_path / "s"), opened(tmp_path / "s"):
+            assert (old.exists(), new.exists()) == (False, True)
+            assert len(list(tmp_path.glob("s-server-*"))) == 3
 
     asyncio.run(run())
 

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 
 import msgspec
 from litestar.exceptions import HTTPException
@@ -34,9 +33,7 @@ from fllm_dialects.store import (
     PreparedStore,
     StoreError,
     StoreSettings,
-    parse_key,
     prepare_store,
-    read_key,
 )
 
 log = logging.getLogger("fllm.responses")
@@ -61,7 +58,10 @@ class ResponseService:
         if options.store:
             folder = context.data_dir()
             path = None if folder is None else folder / FILE_NAME
-            self._store = prepare_store(path, _settings(options))
+            settings = StoreSettings(
+                ttl=options.ttl_seconds, max_bytes=options.size_bytes, key=options.read_key()
+            )
+            self._store = prepare_store(path, settings)
         self.history = History(None)
         self._jobs: Jobs | None = None
 
@@ -186,15 +186,6 @@ class ResponseService:
 def json_response(response: Response) -> ASGIResponse:
     """Return a response as one JSON object."""
     return ASGIResponse(body=msgspec.json.encode(response), media_type="application/json")
-
-
-def _settings(options: ResponsesOptions) -> StoreSettings:
-    key = None
-    if options.store_key:
-        key = parse_key(options.store_key, where="store_key")
-    elif options.store_key_file:
-        key = read_key(Path(options.store_key_file))
-    return StoreSettings(ttl=options.ttl_seconds, max_bytes=options.size_bytes, key=key)
 
 
 async def _maintain(jobs: Jobs) -> None:

@@ -278,8 +278,6 @@ def test_what_is_stored_is_encrypted_with_a_key(tmp_path: Path) -> None:
     for other, message in (
         ({"store_key": "cd" * 32}, "encrypted with another key"),
         ({}, "is encrypted: give its key"),
-        ({"store_key": "short"}, "not a key of 32 bytes"),
-        ({"store_key_file": "nowhere"}, "cannot be read: nowhere"),
     ):
         with pytest.raises(ConfigError, match=message):
             create_app(responses_server(data, options=other))
@@ -292,6 +290,8 @@ def test_what_is_stored_is_encrypted_with_a_key(tmp_path: Path) -> None:
         ({"store_ttl": "0d"}, "expected a number of seconds"),
         ({"store_size": "much"}, "expected a size such as 2GiB"),
         ({"store_key": "a", "store_key_file": "b"}, "exclude each other"),
+        ({"store_key": "short"}, "not a key of 32 bytes"),
+        ({"store_key_file": "nowhere"}, "cannot be read: nowhere"),
         ({"max_background": 0}, "at least 1"),
     ],
 )
