@@ -9,7 +9,6 @@ from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
-
 NEW_SECONDS = 3600.0
 
 

@@ -185,8 +185,15 @@ class Jobs:
         await database.claim_abandoned(RESPONSE)
         for record in await database.read(lambda records: records.claimed(RESPONSE, database.server)):
             if self.get(record.id, record.owner) is None:
+                fail = partial(
+                    mark_failed,
+                    response_id=record.id,
+                    owner=record.owner,
+                    server=database.server,
+                    reason=LOST,
+                )
                 with suppress(StoreUnavailable):  # it cannot be read
-                    await database.write(partial(mark_failed, record=record, reason=LOST))
+                    await database.write(fail)
         for key, job in list(self._jobs.items()):
             if job.ended.is_set():
                 await self._save(job, ())

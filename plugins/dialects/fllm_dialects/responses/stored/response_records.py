@@ -92,10 +92,12 @@ async def to_cancel(records: Records, server: str) -> list[Record]:
     return [record for record in await records.claimed(RESPONSE, server) if record.state == _CANCELLING]
 
 
-async def mark_failed(records: Records, record: Record, reason: str) -> None:
-    """Store that a response failed."""
-    error = ResponseError("server_error", reason)
-    await put_response(records, replace(decode_response(record), status="failed", error=error), record.owner)
+async def mark_failed(records: Records, response_id: str, owner: str, *, server: str, reason: str) -> None:
+    """Store that a response failed, if that server still works on it. Raise `StoreUnavailable`."""
+    record = await records.get(RESPONSE, response_id, owner)
+    if record is not None and record.server == server:
+        error = ResponseError("server_error", reason)
+        await put_response(records, replace(decode_response(record), status="failed", error=error), owner)
 
 
 async def get_input(records: Records, response_id: str, owner: str, page: Page) -> list[InputItem] | None:

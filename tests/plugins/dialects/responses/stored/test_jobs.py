@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from support.stored_responses import Client, full_disk, responses_server, running, stores_opened
 
+from fllm_dialects.responses.stored.response_records import mark_failed
+
 BODY = {"model": "m", "input": "Hi", "background": True}
 STREAMED = {**BODY, "stream": True}
 
@@ -157,6 +159,24 @@ def test_what_ran_when_the_server_was_killed_has_failed_after_the_restart(tmp_pa
             assert "the server stopped" in response["error"]["message"]
             events = await client.events("GET", f"/v1/responses/{response_id}?stream=true&starting_after=7")
             assert (types(events), events[0]["sequence_number"]) == (["failed"], 8)
+
+    asyncio.run(run())
+
+
+def test_a_response_that_ends_while_it_is_looked_for_has_not_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = stores_opened(monkeypatch)
+
+    async def run() -> None:
+        async with running(responses_server(tmp_path)) as client:
+            response = await client.create("Hi", background=True)
+            completed = await client.until(response["id"], "completed")
+            server = opened[0].server
+            await opened[0].write(
+                lambda records: mark_failed(records, response["id"], "", server=server, reason="lost")
+            )
+            assert await client.get(f"/v1/responses/{response['id']}") == completed
 
     asyncio.run(run())
 
