@@ -66,10 +66,11 @@ class ScriptedBackend:
     async def generate(self, request: fllm.GenerateRequest) -> AsyncGenerator[fllm.EngineOutput]:
         sampling = request.sampling
         script = self._outputs.next(request.token_ids)
+        given = tuple((each, -2.0) for each in sampling.logprob_token_ids)
         for count, token_id in enumerate(script, start=1):
             ends = count == len(script)
             logprob = fllm.TokenLogprob(
-                token_id, -0.25, ((token_id, -0.25), (0, -2.0))[: sampling.logprobs or 0]
+                token_id, -0.25, given or ((token_id, -0.25), (0, -2.0))[: sampling.logprobs or 0]
             )
             yield fllm.EngineOutput(
                 token_ids=[token_id],

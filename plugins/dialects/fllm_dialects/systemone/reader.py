@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from fllm import (
-    BackendError,
     ChatMessage,
     ChatRequest,
     CompletionRequest,
@@ -48,7 +47,7 @@ class StateReader:
     async def ask(self, questions: Sequence[Question], state_field: str) -> Answers:
         """Return the answers. The state is the field ``state_field`` of the client's request.
 
-        Raise `RequestError` for what can't be asked, what the limits of the client raise, or `BackendError`.
+        Raise `RequestError` for what can't be asked, or what the limits of the client raise.
         """
         if not self._state.strip():
             raise RequestError(f"`{state_field}` is empty", param=state_field)
@@ -105,5 +104,10 @@ def _reading(labels: Sequence[Label], output: SequenceOutput) -> Reading:
     logprob = output.tokens[0].logprob if output.tokens else None
     logprobs = {} if logprob is None else dict(logprob.top)
     if logprob is None or any(token not in logprobs for label in labels for token in label.token_ids):
-        raise BackendError("the backend does not report the log-probabilities of given tokens")
+        raise RequestError(
+            "decisions are not supported: this server's backend does not report the log-probabilities of given "
+            "tokens",
+            param="model",
+            code="unsupported_model",
+        )
     return new_reading(labels, logprobs, logprob.token_id)

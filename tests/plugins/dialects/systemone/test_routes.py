@@ -123,11 +123,11 @@ def test_more_options_than_labels_are_too_many(server: AppState) -> None:
     assert "can have 26 options with this model" in response.json()["detail"]
 
 
-def test_a_backend_without_such_log_probabilities_is_an_error() -> None:
+def test_a_backend_without_such_log_probabilities_is_named() -> None:
     server = a_decider()
     backend_of(server).steps = [[]]
     response = post(server, state="x", questions=QUESTIONS)
-    assert response.status_code == 500
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "unsupported_model")
 
 
 def test_openais_decisions_are_a_list(server: AppState) -> None:
