@@ -105,8 +105,8 @@ def _reading(labels: Sequence[Label], output: SequenceOutput) -> Reading:
     logprobs = {} if logprob is None else dict(logprob.top)
     if logprob is None or any(token not in logprobs for label in labels for token in label.token_ids):
         raise RequestError(
-            "decisions are not supported: this server's backend does not report the log-probabilities of given "
-            "tokens",
+            "decisions are not supported: this server's backend does not report the log-probabilities of "
+            "given tokens",
             param="model",
             code="unsupported_model",
         )
