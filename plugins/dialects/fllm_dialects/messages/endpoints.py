@@ -9,6 +9,7 @@ from litestar.params import JSONBody
 from litestar.response.base import ASGIResponse
 
 from fllm import LIMITED, USES_ENGINE, Serving, error_body
+from fllm_dialects.event_stream import EventStreamOperation
 from fllm_dialects.field_names import field_names
 from fllm_dialects.messages.encoder import MessageEncoder, MessageHeader
 from fllm_dialects.messages.errors import error_response
@@ -26,6 +27,7 @@ _ERRORS = error_body(error_response, request_id_header="request-id")
     opt={**USES_ENGINE, **_ERRORS},
     tags=["Anthropic"],
     summary="Create a message",
+    operation_class=EventStreamOperation,
     responses={200: ResponseSpec(Message, description="The response", generate_examples=False)},
 )
 async def messages(data: JSONBody[MessagesRequest], server: NamedDependency[Serving]) -> ASGIResponse:

@@ -9,6 +9,7 @@ from litestar.params import JSONBody
 from litestar.response.base import ASGIResponse
 
 from fllm import NAMED_EVENTS, USES_ENGINE, Serving
+from fllm_dialects.event_stream import EventStreamOperation
 from fllm_dialects.responses.new_generation import new_generation
 from fllm_dialects.responses.protocol.requests import ResponsesRequest
 from fllm_dialects.responses.protocol.responses import Response
@@ -22,6 +23,7 @@ from fllm_dialects.responses.stored.service import ResponseService
     opt={**USES_ENGINE, "framing": NAMED_EVENTS},
     tags=["OpenAI"],
     summary="Create a response",
+    operation_class=EventStreamOperation,
     responses={200: ResponseSpec(Response, description="The response", generate_examples=False)},
 )
 async def create(

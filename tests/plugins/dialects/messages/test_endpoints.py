@@ -438,3 +438,10 @@ def test_the_sdk_lists_the_models() -> None:
         return [model.id async for model in sdk.models.list()]
 
     assert with_sdk(PLAIN, models) == ["org/fake"]
+
+
+def test_the_description_has_both_forms_of_the_response() -> None:
+    document = ask(PLAIN, "GET", "/schema/openapi.json").json()
+    responses = document["paths"]["/v1/messages"]["post"]["responses"]
+    assert set(responses["200"]["content"]) == {"application/json", "text/event-stream"}
+    assert {"400", "401", "413", "429", "503"} < set(responses)
