@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.client_environments import node_program, python_environment
+from support.client_environments import node_environment, node_program, python_environment
 from support.http_server import Server, serving
 from support.model_scripts import (
     QWEN3_OPTIONS,
@@ -248,6 +249,15 @@ def test_the_anthropic_sdk(
     assert found["count"] == found["whole"]["tokens"][0]
     assert found["events"][0] == "message_start"
     assert found["events"][-1] == "message_stop"
+
+
+def test_the_vercel_ai_sdk(server: Server, note: Path, project: Path, tmp_path: Path) -> None:
+    """Its providers for OpenAI and Anthropic speak Responses and Messages."""
+    shutil.copy(CLIENTS / "node" / "ai_sdk_editor.mjs", tmp_path)
+    (tmp_path / "node_modules").symlink_to(node_environment(CLIENTS / "node") / "node_modules")
+    printed = run(["node", tmp_path / "ai_sdk_editor.mjs", server.api, QUESTION, note], project, tmp_path)
+    for found in json.loads(printed).values():
+        assert found["whole"].strip() == found["streamed"].strip() == ANSWER
 
 
 def test_ollama(interpreter: Path, server: Server, note: Path, project: Path, tmp_path: Path) -> None:
