@@ -14,6 +14,7 @@ OLLAMA = tuple(
 OTHER_APIS = {
     "/responses": "/v1/responses is an endpoint of the plugin responses",
     "/conversations": "/v1/conversations is an endpoint of the plugin responses",
+    "/messages/batches": "use OpenAI's /v1/batches, an endpoint of the plugin batches",
     "/messages": "/v1/messages is an endpoint of the plugin messages",
     "/complete": f"Anthropic's Completions API is not offered; use {CHAT}",
     **{path: f"{path} is an endpoint of the plugin ollama" for path in OLLAMA},

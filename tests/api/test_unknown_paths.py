@@ -22,6 +22,7 @@ def test_a_models_description_keeps_its_id() -> None:
 @pytest.mark.parametrize(
     ("path", "hint"),
     [
+        ("/v1/messages/batches", "use OpenAI's /v1/batches, an endpoint of the plugin batches"),
         ("/v1/messages", "/v1/messages is an endpoint of the plugin messages"),
         ("/v1/messages/count_tokens", "/v1/messages is an endpoint of the plugin messages"),
         ("/v1/v1/responses", "/v1/responses is an endpoint of the plugin responses"),
