@@ -20,7 +20,8 @@ one exception: if the batch is full, a client that runs few takes the place of t
 that runs most.
 
 Sequences in the *background* (`BACKGROUND_PRIORITY`) wait until no other waits, and are preempted first: for
-a place in the batch, and for blocks. While others run, they get a share of the prefill budget.
+a place in the batch, and for blocks. While others run, one of them at a time gets a row in each step, since a
+larger batch takes longer, and a share of the prefill budget.
 
 Order of tokens: each sequence that decodes gets one token per step. The prefill budget of the step goes to
 the sequence with the fewest tokens left, then to the next, so that a short prompt does not wait for a long
@@ -221,6 +222,8 @@ class Scheduler:
         admitted = self._admit()
         if self._background:
             ready = [s for s in ready if s.id in self._running and s not in admitted]
+            paused = self._pause_background(ready + admitted)
+            ready, admitted = [s for s in ready if s not in paused], [s for s in admitted if s not in paused]
         decoding = [s for s in ready if s.remaining == 1]
         prefilling = [s for s in ready if s.remaining > 1] + admitted
         for sequence in decoding[: batch.token_budget]:
@@ -334,6 +337,15 @@ class Scheduler:
         few = min(max(int(size * CLIENT_SHARE), 1), max(running.values()) - 1)
         others = {client for client, count in running.items() if count >= few}
         return self._waiting.first_of_others(others) if few else None
+
+    def _pause_background(self, sequences: list[Sequence]) -> list[Sequence]:
+        """Return those that get no row in this step: all but one in the background, in turn, if others run."""
+        background = [each for each in sequences if each.is_background]
+        if not background or len(background) == len(sequences):
+            return []
+        chosen = next(each for each in self._background.values() if each in background)
+        self._background[chosen.id] = self._background.pop(chosen.id)  # the last one next time
+        return [each for each in background if each is not chosen]
 
     def _count_competing(self) -> int:
         """Return the number of sequences, without those in the background if there are others."""

@@ -293,3 +293,19 @@ def test_prompts_in_the_background_get_a_share_of_what_others_leave():
     while "c" not in harness.ended:
         harness.step()
     assert "b" not in harness.ended
+
+
+def test_those_in_the_background_take_turns_while_others_run():
+    harness = Harness(seqs=8)
+    for number in range(3):
+        harness.add(f"b{number}", max_tokens=1000, priority=BACKGROUND_PRIORITY)
+    harness.step()
+    assert len(harness.step().rows) == 3
+    harness.add("a", max_tokens=13)
+    harness.tokens.clear()
+    for _ in range(12):
+        assert len(harness.step().rows) == 2
+    assert harness.tokens == {"a": 12, "b0": 4, "b1": 4, "b2": 4}
+    harness.step()
+    assert harness.ended == ["a"]
+    assert len(harness.step().rows) == 3
