@@ -45,7 +45,7 @@ def error_event(error: ErrorInfo) -> ErrorResponse:
 def _message(error: ErrorInfo) -> str:
     """Return the message with the path of the field, which the envelope has no place for."""
     if too_long := _TOO_LONG.fullmatch(error.message):
-        # Claude Code reads both numbers, and shortens the conversation by their difference.
+        # Claude Code recognises these words, and reads both numbers.
         limit = int(too_long["most"]) - 1
         return f"prompt is too long: {too_long['known']} tokens > {limit} maximum; {too_long['rest']}"
     if error.param is None or error.param in error.message:
