@@ -36,6 +36,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 
+from fllm.batching.background import Background
 from fllm.batching.batch import Batch, computes_forced
 from fllm.batching.block_pool import BlockPool
 from fllm.batching.kv_offload import KVOffload
@@ -94,8 +95,7 @@ class Scheduler:
         self._free_slots = list(range(limits.max_num_seqs))
         self._fetching: dict[str, Sequence] = {}
         """Sequences that wait for their blocks from the disk."""
-        self._background: dict[str, Sequence] = {}
-        """Sequences in the background, whether they run or wait."""
+        self._background = Background()
         self._constrained: dict[str, Sequence] = {}
         """Sequences with a grammar, whether they run or wait."""
         self._starting: dict[str, Sequence] = {}
@@ -160,8 +160,7 @@ class Scheduler:
             started=bool(request.generated),
         )
         self._waiting.add(sequence)
-        if sequence.is_background:
-            self._background[sequence.id] = sequence
+        self._background.add(sequence)
         if token_filter is not None:
             for token in request.generated:
                 token_filter.accept(token)
@@ -180,7 +179,7 @@ class Scheduler:
             self._blocks.free(sequence)
             self._unaccepted.pop(request_id, None)
             self._starting.pop(request_id, None)
-            self._background.pop(request_id, None)
+            self._background.discard(request_id)
             if sequence.grammar is not None:
                 sequence.grammar.cancel()
                 del self._constrained[request_id]
@@ -222,7 +221,7 @@ class Scheduler:
         admitted = self._admit()
         if self._background:
             ready = [s for s in ready if s.id in self._running and s not in admitted]
-            paused = self._pause_background(ready + admitted)
+            paused = self._background.pause(ready + admitted)
             ready, admitted = [s for s in ready if s not in paused], [s for s in admitted if s not in paused]
         decoding = [s for s in ready if s.remaining == 1]
         prefilling = [s for s in ready if s.remaining > 1] + admitted
@@ -318,7 +317,7 @@ class Scheduler:
             if (
                 len(self._running) == self._limits.max_num_seqs
             ):  # else the place of one in the background is free
-                last = self._last_in_background() or self._last_of_largest_client()
+                last = self._background.last(self._running) or self._last_of_largest_client()
                 self._preempt(last)
                 self._waiting.add_first(last)
             self._start_running(self._waiting.take(newcomer))
@@ -331,32 +330,17 @@ class Scheduler:
         size = self._limits.max_num_seqs
         if not self._waiting or len(self._running) < size:
             return None
-        if self._last_in_background():
+        if self._background.last(self._running):
             return self._waiting.first_of_others(())
         running = Counter(sequence.client for sequence in self._running.values())
         few = min(max(int(size * CLIENT_SHARE), 1), max(running.values()) - 1)
         others = {client for client, count in running.items() if count >= few}
         return self._waiting.first_of_others(others) if few else None
 
-    def _pause_background(self, sequences: list[Sequence]) -> list[Sequence]:
-        """Return those that get no row in this step: all but one in the background, in turn, if others run."""
-        background = [each for each in sequences if each.is_background]
-        if not background or len(background) == len(sequences):
-            return []
-        chosen = next(each for each in self._background.values() if each in background)
-        self._background[chosen.id] = self._background.pop(chosen.id)  # the last one next time
-        return [each for each in background if each is not chosen]
-
     def _count_competing(self) -> int:
         """Return the number of sequences, without those in the background if there are others."""
         count = len(self._running) + len(self._waiting)
         return (count - len(self._background)) or count
-
-    def _last_in_background(self) -> Sequence | None:
-        """Return the running sequence in the background that was admitted last."""
-        if not self._background:
-            return None
-        return next((each for each in reversed(self._running.values()) if each.is_background), None)
 
     def _last_of_largest_client(self) -> Sequence:
         [(client, _)] = Counter(sequence.client for sequence in self._running.values()).most_common(1)
@@ -365,7 +349,7 @@ class Scheduler:
     def _allocate(self, sequence: Sequence) -> bool:
         """Give a waiting sequence its first blocks, if need be those of sequences in the background."""
         while not self._blocks.allocate(sequence):
-            if sequence.is_background or (last := self._last_in_background()) is None:
+            if sequence.is_background or (last := self._background.last(self._running)) is None:
                 return False
             self._preempt(last)
             self._waiting.add_first(last)
@@ -414,7 +398,7 @@ class Scheduler:
 
         Those in the background are first to go.
         """
-        sequence = self._last_in_background() or next(reversed(self._running.values()))
+        sequence = self._background.last(self._running) or next(reversed(self._running.values()))
         self._preempt(sequence)
         self._waiting.add_preempted(sequence)
         self._preemptions += 1
