@@ -272,7 +272,6 @@ class Plugins:
                 self._manager.unregister(plugin)
             raise
         options.read()
-        report.options = options.described()
         self._registered[name] = (report, options)
         for hook, entries in offered.items():
             registry = self._named[hook]

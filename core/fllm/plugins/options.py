@@ -12,6 +12,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -100,11 +101,16 @@ def _decoded(value: Any, option: Option) -> Any:
 
 def options_of(kind: type[Struct]) -> list[Option]:
     """Return the fields of an options Struct, in order."""
+    return list(_describe(kind))
+
+
+@cache
+def _describe(kind: type[Struct]) -> tuple[Option, ...]:
     (schema,), components = msgspec.json.schema_components([kind], ref_template="{name}")
     described = components[schema["$ref"]]
     required = described.get("required", ())
     secrets = _secrets(kind)
-    return [
+    return tuple(
         Option(
             name,
             _type(each, components),
@@ -114,7 +120,7 @@ def options_of(kind: type[Struct]) -> list[Option]:
             name in secrets,
         )
         for name, each in described["properties"].items()
-    ]
+    )
 
 
 def _secrets(kind: type[Struct]) -> set[str]:

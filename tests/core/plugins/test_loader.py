@@ -255,7 +255,7 @@ def test_disabling_what_is_not_there_is_a_warning(caplog: pytest.LogCaptureFixtu
     with caplog.at_level(logging.WARNING):
         plugins.warn()
     assert plugins.unmatched == ["nobody"]
-    assert "--disable-plugin nobody: there is no such plugin (found: backends, bench, metrics" in caplog.text
+    assert "--disable-plugin nobody: there is no such plugin (found: backends, batches, bench" in caplog.text
 
 
 def test_a_broken_plugin_is_one_warning_with_its_distribution_and_version(

@@ -148,11 +148,13 @@ def test_an_error_names_the_variable(variable: str, message: str) -> None:
 
 
 def test_a_name_without_a_plugin_or_without_options_is_refused() -> None:
-    assert errors(given(f"{NAME}.name=a", "option_plugin.port=1", "metrics.port=1")) == (
-        "--plugin-option option_plugin.port: there is no such plugin; did you mean 'options_plugin'? "
-        "(plugins with options: options_plugin)",
-        "--plugin-option metrics.port: the plugin has no options",
+    first, second = errors(given(f"{NAME}.name=a", "option_plugin.port=1", "metrics.port=1"))
+    assert re.fullmatch(
+        r"--plugin-option option_plugin\.port: there is no such plugin; did you mean 'options_plugin'\? "
+        r"\(plugins with options: .*options_plugin\)",
+        first,
     )
+    assert second == "--plugin-option metrics.port: the plugin has no options"
 
 
 def test_values_of_the_file_for_a_disabled_plugin_have_no_effect() -> None:
@@ -169,7 +171,7 @@ def test_a_secret_is_neither_shown_nor_in_an_error() -> None:
     assert value_of(plugins).token == "hunter2"
     assert "hunter2" not in msgspec.json.encode(plugins.reports, enc_hook=str).decode()
     assert "hunter2" not in repr(plugins.config)
-    assert list(plugins.secret_variables()) == [f"{VARIABLE}_TOKEN"]
+    assert [each for each in plugins.secret_variables() if VARIABLE in each] == [f"{VARIABLE}_TOKEN"]
     [error] = errors(given(file={NAME: {"name": "a", "token": ["hunter2"]}}))
     assert error == "[plugins.options_plugin] token: invalid value; expected text (access token)"
 
