@@ -10,14 +10,16 @@ All hooks are called at start-up. There are three shapes:
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 from fllm.interfaces import Collector, MetricsContext, TemplateContext
 from fllm.plugins.registry import BackendEntry, Entry, PlacementEntry
-from fllm.serving import RoutesContext
 from fllm.values import ChatTemplates
+
+if TYPE_CHECKING:
+    from fllm.serving import RoutesContext
 
 hookspec = pluggy.HookspecMarker("fllm")
 hookimpl = pluggy.HookimplMarker("fllm")

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import pluggy
 from msgspec import Struct
@@ -51,9 +51,11 @@ from fllm.plugins.validation import (
     check_templates,
     check_version,
 )
-from fllm.serving import RoutesContext
 from fllm.structured_output.interfaces import GrammarCompiler, GrammarContext, GrammarFactory
 from fllm.values import ChatTemplates
+
+if TYPE_CHECKING:
+    from fllm.serving import RoutesContext
 
 T = TypeVar("T")
 L = TypeVar("L", bound=LoadedParser)
@@ -159,15 +161,18 @@ class Plugins:
         return self._owners.get(id(collector))
 
     def routes(
-        self,
-        check: Callable[[Iterable[Any]], list[Any]],
-        context: RoutesContext = RoutesContext(),  # noqa: B008  (frozen)
+        self, check: Callable[[Iterable[Any]], list[Any]], context: RoutesContext | None = None
     ) -> Iterator[list[Any]]:
-        """Yield the route handlers of each plugin. A plugin is skipped if its hook or ``check`` raises."""
-        return (
-            handlers
-            for _, handlers in self._call_each("fllm_routes", check, passing=(ConfigError,), context=context)
-        )
+        """Yield the route handlers of each plugin. A plugin is skipped if its hook or ``check`` raises.
+
+        A `ConfigError` of a hook propagates.
+        """
+        if context is None:
+            from fllm.serving import RoutesContext
+
+            context = RoutesContext()
+        results = self._call_each("fllm_routes", check, passing=(ConfigError,), context=context)
+        return (handlers for _, handlers in results)
 
     def registries(self) -> Iterable[Registry[Any]]:
         """Return the registries, one for each named hook."""

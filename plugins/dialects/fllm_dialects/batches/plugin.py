@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from copy import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fllm import RoutesContext, hookimpl
+from fllm import hookimpl
 from fllm_dialects.batches.options import BatchOptions
+
+if TYPE_CHECKING:
+    from fllm import RoutesContext
 
 FLLM_OPTIONS = BatchOptions
 

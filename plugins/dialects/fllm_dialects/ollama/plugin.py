@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fllm import RoutesContext, hookimpl
+from fllm import hookimpl
+
+if TYPE_CHECKING:
+    from fllm import RoutesContext
 
 
 @hookimpl

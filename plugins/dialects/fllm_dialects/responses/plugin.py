@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fllm import RoutesContext, hookimpl
+from fllm import hookimpl
 from fllm_dialects.responses.options import ResponsesOptions
+
+if TYPE_CHECKING:
+    from fllm import RoutesContext
 
 FLLM_OPTIONS = ResponsesOptions
 
