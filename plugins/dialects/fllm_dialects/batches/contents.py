@@ -35,14 +35,23 @@ class Contents:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._directory = directory
         self._max_client, self._max_total = max_client, max_total
-        self._kept: Counter[str] = Counter()
+        self._kept = self.measure()
         """Bytes of each client's files, those that are written included."""
-        for owner, path in self.all():
-            self.count(owner, path.stat().st_size + FILE_BYTES)
 
     def path(self, owner: str, file_id: str) -> Path:
         """Return where the content of a file is."""
         return self._directory_of(owner) / file_id
+
+    def measure(self) -> Counter[str]:
+        """Return what each client keeps, by the files that are there. Raise `OSError`."""
+        kept: Counter[str] = Counter()
+        for owner, path in self.all():
+            kept[owner] += size_of(path)
+        return kept
+
+    async def recount(self) -> None:
+        """Count what is there again: other servers may write to the directory. Raise `OSError`."""
+        self._kept = await asyncio.to_thread(self.measure)
 
     def all(self) -> Iterator[tuple[str, Path]]:
         """Yield all files with their owners. Raise `OSError`."""
@@ -68,12 +77,9 @@ class Contents:
 
     def delete(self, owner: str, path: Path) -> None:
         """Remove a file, if it is there. Raise `OSError`."""
-        try:
-            size = path.stat().st_size
-            path.unlink()
-        except FileNotFoundError:
-            return
-        self.count(owner, -size - FILE_BYTES)
+        size = size_of(path)
+        path.unlink(missing_ok=True)
+        self.count(owner, -size)
 
     def create(self, owner: str, file_id: str) -> BinaryIO:
         """Create a file that is not complete. Raise `OSError`."""
@@ -158,6 +164,14 @@ async def _pieces(file: BinaryIO) -> AsyncGenerator[bytes]:
     with file:
         while piece := await asyncio.to_thread(file.read, READ_BYTES):
             yield piece
+
+
+def size_of(path: Path) -> int:
+    """Return what is counted for a file; 0 if it is not there. Raise `OSError`."""
+    try:
+        return path.stat().st_size + FILE_BYTES
+    except FileNotFoundError:
+        return 0
 
 
 def age(path: Path) -> float:

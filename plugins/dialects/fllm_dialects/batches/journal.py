@@ -79,11 +79,6 @@ class Journal:
         """Number of the requests that are done."""
         return self.completed + self.failed
 
-    @property
-    def size(self) -> int:
-        """Bytes of both files."""
-        return self.output.size + self.errors.size
-
     def open(self) -> set[str]:
         """Open the files and return the ids of the requests that are done. Raise `OSError`."""
         self.close()

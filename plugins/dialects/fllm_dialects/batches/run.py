@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from fllm import BACKGROUND_PRIORITY, InternalResponse, RunningServer
 from fllm.concurrency.round_robin_semaphore import RoundRobinSemaphore
 from fllm_dialects.batches.batch_store import BatchStore
-from fllm_dialects.batches.contents import Contents
+from fllm_dialects.batches.contents import FILE_BYTES, Contents, size_of
 from fllm_dialects.batches.input_file import InputChecks, check_input, decode_line, read_lines
 from fllm_dialects.batches.journal import Journal
 from fllm_dialects.batches.options import BatchOptions
@@ -41,6 +41,8 @@ BUSY = frozenset({429, 503})
 """Status codes after which a request is sent again: the server or its client has no room now."""
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
 """Seconds before a request is sent again. The time doubles with each attempt."""
+CHECKED_LINE_BYTES = 2**40
+"""No limit: the lines have been checked, perhaps by a server with other options."""
 LINES_AT_ONCE = 256
 """Lines that are written together for requests that did not run."""
 
@@ -83,13 +85,12 @@ class BatchRun:
         self.stored = stored
         self._tools = tools
         contents = tools.contents
-        self._journal = Journal(
-            contents.path(stored.owner, stored.output_id), contents.path(stored.owner, stored.error_id)
-        )
+        self._results = [contents.path(stored.owner, each) for each in (stored.output_id, stored.error_id)]
+        self._journal = Journal(*self._results)
         self._received: list[OutputLine] = []
         """Lines of requests that have ended, to be written."""
-        self._counted = 0
-        """Bytes of the files that are counted as kept."""
+        self._counted = sum(map(size_of, self._results))
+        """Bytes of the files that are counted as what the client keeps."""
         self._interruption: Interruption | None = None
         self._wake = asyncio.Event()
         self._status_lock = asyncio.Lock()
@@ -173,7 +174,7 @@ class BatchRun:
     async def _send_all(self, done: set[str]) -> None:
         """Send the requests that are not done, a few at the same time."""
         limit = asyncio.Semaphore(self._tools.options.concurrency)
-        lines = read_lines(self._input, self._tools.options.max_line_bytes)
+        lines = read_lines(self._input, CHECKED_LINE_BYTES)
         async with asyncio.TaskGroup() as group:
             while line := await asyncio.to_thread(_next_line, lines, done):
                 await limit.acquire()
@@ -228,7 +229,7 @@ class BatchRun:
     async def _write_unfinished(self, error: LineError) -> None:
         """Write an error for each request that is not done."""
         done = await asyncio.to_thread(self._journal.open)
-        lines = read_lines(self._input, self._tools.options.max_line_bytes)
+        lines = read_lines(self._input, CHECKED_LINE_BYTES)
         while chunk := await asyncio.to_thread(_next_lines, lines, done):
             await self._write(
                 [OutputLine(id=_new_id(), custom_id=each.custom_id, error=error) for each in chunk]
@@ -290,7 +291,9 @@ class BatchRun:
 
     def _count_files(self) -> None:
         """Add what the files have grown by to the bytes that the client keeps."""
-        size = self._journal.size
+        size = sum(
+            file.size + FILE_BYTES for file in (self._journal.output, self._journal.errors) if file.size
+        )
         self._tools.contents.count(self.stored.owner, size - self._counted)
         self._counted = size
 

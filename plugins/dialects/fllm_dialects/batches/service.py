@@ -110,6 +110,7 @@ class BatchService:
                 await delete_expired(self.store, self.contents, self._clock, self.runner.user_of)
                 await asyncio.sleep(MAINTENANCE_INTERVAL)
                 await self._take_over()
+                await self.contents.recount()
             except (OSError, StoreError) as error:
                 log.error("files and batches can't be maintained", exc_info=error)
                 await asyncio.sleep(MAINTENANCE_INTERVAL)
@@ -130,7 +131,11 @@ class BatchService:
                     purpose=PURPOSE,
                 )
                 await writer.publish()
-        await self.store.put_file(owner, file)
+        try:
+            await self.store.put_file(owner, file)
+        except StoreError:
+            await asyncio.to_thread(self.contents.delete, owner, self.contents.path(owner, file_id))
+            raise
         return file
 
     async def file(self, owner: str, file_id: str, *, param: str = "file_id") -> FileObject:

@@ -59,6 +59,9 @@ def test_every_request_has_a_line_of_output(tmp_path: Path) -> None:
         file = await client.get(f"/v1/files/{batch['output_file_id']}")
         assert (file["purpose"], file["filename"]) == ("batch_output", f"{batch['id']}_output.jsonl")
         assert {each.priority for each in backend_of(server).prompts} == {BACKGROUND_PRIORITY}
+        response = await client.http.post(f"/v1/batches/{batch['id']}/cancel")
+        assert response.status_code == 409
+        assert error_of(response)["message"] == "the batch can't be cancelled: it is completed"
 
     run(server, work)
 
@@ -75,11 +78,6 @@ def test_requests_that_fail_are_in_the_error_file(server: AppState) -> None:
         response = errors["b"]["response"]
         assert (response["status_code"], response["body"]["error"]["param"]) == (400, "max_tokens")
 
-    run(server, work)
-
-
-def test_another_endpoint_can_be_used(server: AppState) -> None:
-    async def work(client: BatchClient) -> None:
         text = lines("a", url="/v1/completions", body={"model": "m", "prompt": "Hi"})
         batch = await client.finish((await client.create(text, "/v1/completions"))["id"])
         [line] = (await client.lines(batch["output_file_id"])).values()
@@ -180,16 +178,6 @@ def test_a_cancelled_batch_keeps_its_results_and_names_what_did_not_run(server: 
         assert {each["response"] for each in errors.values()} == {None}
         assert (len(backend.prompts), len(backend.aborted)) == (5, 4)
         assert (await client.http.post(f"/v1/batches/{batch['id']}/cancel")).json() == batch
-
-    run(server, work)
-
-
-def test_a_batch_that_has_ended_cannot_be_cancelled(server: AppState) -> None:
-    async def work(client: BatchClient) -> None:
-        batch = await client.finish((await client.create(lines("a")))["id"])
-        response = await client.http.post(f"/v1/batches/{batch['id']}/cancel")
-        assert response.status_code == 409
-        assert error_of(response)["message"] == "the batch can't be cancelled: it is completed"
 
     run(server, work)
 
@@ -310,14 +298,23 @@ def test_a_client_has_a_maximum_of_batches_and_an_input_is_kept_while_it_is_need
     run(server, work)
 
 
-def test_results_expire_when_the_client_says(server: AppState) -> None:
-    async def work(client: BatchClient) -> None:
+def test_results_expire_when_the_client_says_and_count_as_its_files(tmp_path: Path) -> None:
+    server = a_batch_server(options={"max_client_bytes": 20_000}, config={"data_dir": tmp_path})
+
+    async def first(client: BatchClient) -> None:
         expiry = {"anchor": "created_at", "seconds": 3600}
         batch = await client.finish((await client.create(lines("a"), output_expires_after=expiry))["id"])
         file = await client.get(f"/v1/files/{batch['output_file_id']}")
         assert file["expires_at"] == file["created_at"] + 3600
+        assert (await client.upload("x" * 8000)).status_code == 413
+        assert (await client.http.delete(f"/v1/files/{file['id']}")).status_code == 200
+        assert (await client.upload("x" * 8000)).status_code == 200
 
-    run(server, work)
+    async def second(client: BatchClient) -> None:
+        assert (await client.upload("x")).status_code == 413
+
+    run(server, first)
+    run(server, second)
 
 
 def test_a_body_with_line_breaks_or_that_is_not_json_is_one_line() -> None:

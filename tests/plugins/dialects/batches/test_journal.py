@@ -34,7 +34,7 @@ def test_what_was_appended_is_done_after_it_is_opened_again(tmp_path: Path) -> N
     first.close()
     second = journal(tmp_path)
     assert second.open() == {"a", "b", "c", "d"}
-    assert (second.completed, second.failed, second.size) == (2, 2, first.size)
+    assert (second.completed, second.failed, second.done) == (2, 2, 4)
     second.append([line("e")])
     second.close()
     assert (ids(tmp_path / "output"), ids(tmp_path / "errors")) == (["a", "c", "e"], ["b", "d"])
