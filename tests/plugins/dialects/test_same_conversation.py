@@ -25,6 +25,7 @@ NAME, DESCRIPTION = "get_weather", "Look up the weather."
 SCHEMA: Any = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 CALLS = tuple((NAME, {"city": city}) for city in CITIES)
 FIRST = qwen3_output(TEXT, *CALLS, reasoning=THOUGHT)[:-1]
+REASONING_TOKENS = FIRST.index("</think>") - FIRST.index("<think>") - 1
 SECOND = qwen3_output(ANSWER, reasoning="All is known.")[:-1]
 
 
@@ -40,6 +41,7 @@ class Reply(Struct, frozen=True):
     reason: str
     usage: tuple[int, int, int]
     """Number of prompt tokens, of those from the cache, and of generated tokens."""
+    reasoning_tokens: int
 
 
 def a_model(output: Sequence[str]) -> AppState:
@@ -105,6 +107,7 @@ class Chat:
                 usage["prompt_tokens_details"]["cached_tokens"],
                 usage["completion_tokens"],
             ),
+            reasoning_tokens=usage["completion_tokens_details"]["reasoning_tokens"],
         )
 
     def streamed(self, events: list[dict[str, Any]]) -> Reply:
@@ -174,6 +177,7 @@ class Responses:
                 usage["input_tokens_details"]["cached_tokens"],
                 usage["output_tokens"],
             ),
+            reasoning_tokens=usage["output_tokens_details"]["reasoning_tokens"],
         )
 
     def streamed(self, events: list[dict[str, Any]]) -> Reply:
@@ -243,6 +247,7 @@ class Messages:
                 cached,
                 usage["output_tokens"],
             ),
+            reasoning_tokens=usage["output_tokens_details"]["thinking_tokens"],
         )
 
     def streamed(self, events: list[dict[str, Any]]) -> Reply:
@@ -323,6 +328,7 @@ def test_the_same_conversation_has_the_same_texts_calls_and_usage(
     assert len(set(first.ids)) == len(CALLS)
     assert first.reason == dialect.calls_reason
     assert first.usage == (len(prompts[0]), 1, len(FIRST) + 1)
+    assert first.reasoning_tokens == REASONING_TOKENS
     last = reply_of(after, dialect, first, stream)
     assert (last.text.strip(), last.calls, last.reason) == (ANSWER, (), dialect.end_reason)
     assert last.usage == (len(prompts[1]), 1, len(SECOND) + 1)
