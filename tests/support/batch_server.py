@@ -24,6 +24,11 @@ ENDED = ("failed", "completed", "expired", "cancelled")
 
 def a_batch_server(*, options: dict[str, Any] | None = None, **parts: Any) -> AppState:
     """Return a server with the plugin of batches."""
+    return a_server(plugins=batch_plugins(options), **parts)
+
+
+def batch_plugins(options: dict[str, Any] | None = None) -> Plugins:
+    """Return the plugin of batches with its options."""
     plugins = Plugins()
     module = fllm_dialects.batches.plugin
     plugins.load(Candidate("batches", "furiosa-llm-server", "1", "m", lambda: module))
@@ -32,7 +37,7 @@ def a_batch_server(*, options: dict[str, Any] | None = None, **parts: Any) -> Ap
         for name, value in (options or {}).items()
     )
     plugins.check_options()
-    return a_server(plugins=plugins, **parts)
+    return plugins
 
 
 class BatchClient:

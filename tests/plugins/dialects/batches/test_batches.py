@@ -10,7 +10,17 @@ from typing import Any
 import httpx
 import pytest
 from support.api_fakes import Recorder, backend_of, error_of
-from support.batch_server import CHAT, CHAT_BODY, BatchClient, a_batch_server, lines, run, serving_batches
+from support.batch_server import (
+    CHAT,
+    CHAT_BODY,
+    BatchClient,
+    a_batch_server,
+    batch_plugins,
+    lines,
+    run,
+    serving_batches,
+)
+from support.served_models import two_models
 
 from fllm import BACKGROUND_PRIORITY
 from fllm_api.api_keys import ApiKeys
@@ -248,6 +258,26 @@ def test_a_server_leaves_the_batches_of_another_to_it_until_it_ends(
         assert (batch["status"], len(backend_of(two).prompts)) == ("completed", 1)
 
     run(two, work)
+
+
+def test_requests_name_their_models_and_other_routes_load_none(tmp_path: Path) -> None:
+    server = two_models(plugins=batch_plugins(), config={"data_dir": tmp_path})
+
+    async def go() -> None:
+        async with server.app.lifespan(), server.client() as http:
+            client = BatchClient(server.app, http)
+            assert (await client.upload("x")).status_code == 200
+            await client.get("/v1/batches")
+            assert [each.state for each in server.pool.models] == ["unloaded", "unloaded"]
+            text = "".join(lines(name, body={**CHAT_BODY, "model": name}) for name in "ab")
+            batch = await client.finish((await client.create(text))["id"])
+            output = await client.lines(batch["output_file_id"])
+            assert {
+                name: line["response"]["body"]["choices"][0]["message"]["content"]
+                for name, line in output.items()
+            } == {"a": "from a", "b": "from b"}
+
+    asyncio.run(go())
 
 
 def test_a_request_without_room_is_sent_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
