@@ -33,17 +33,16 @@ def is_called(pid: int, name: str) -> bool:
         return False
 
 
-def test_two_processes_write_what_one_does_and_the_loss_of_one_is_a_restart() -> None:
-    with serving("--devices", "cpu", "--max-model-len", "256") as alone:
-        expected = complete(alone)
-    with serving("--devices", "cpu", "--max-model-len", "256", "-tp", "2") as server:
-        assert complete(server) == expected
-        [rank] = ranks(server)
+def test_two_processes_write_what_one_does_and_the_loss_of_one_is_a_restart(server: Server) -> None:
+    expected = complete(server)
+    with serving("--devices", "cpu", "--max-model-len", "256", "-tp", "2") as divided:
+        assert complete(divided) == expected
+        [rank] = ranks(divided)
         os.kill(rank, signal.SIGKILL)
         reason = "rank 1 of 2 died (signal 9); it is started again"
-        wait_until(lambda: reason in server.log(), reason)
-        wait_until(lambda: complete(server) == expected, "the text after the restart", 120)
-        [other] = ranks(server)
+        wait_until(lambda: reason in divided.log(), reason)
+        wait_until(lambda: complete(divided) == expected, "the text after the restart", 120)
+        [other] = ranks(divided)
         assert other != rank
-        server.process.kill()
+        divided.process.kill()
         wait_until(lambda: not is_called(other, "rank 1"), "the rank ends with the server")
