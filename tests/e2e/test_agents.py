@@ -216,6 +216,9 @@ def test_the_openai_agents_sdk(
     assert found["streamed answer"] == found["answer"]
     assert "".join(found["pieces"]).endswith(ANSWER)
     assert found["usage"][0] == found["usage"][1] > 0
+    assert [answer.strip() for answer in found["kept by the server"]] == [ANSWER] * 2
+    # The question; reasoning, a call and its result, twice, with a text; reasoning and the answer.
+    assert found["items"] == 10
 
 
 def test_langchain(interpreter: Path, server: Server, note: Path, project: Path, tmp_path: Path) -> None:

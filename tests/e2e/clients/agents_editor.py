@@ -1,4 +1,7 @@
-"""OpenAI Agents SDK in its default mode, the Responses API: an agent edits a file, streamed or not."""
+"""OpenAI Agents SDK in its default mode, the Responses API: an agent edits a file.
+
+The client keeps the conversation, or the server does: by its last response, or as a conversation.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,20 @@ import json
 import sys
 from pathlib import Path
 
-from agents import Agent, Runner, function_tool, set_default_openai_client, set_tracing_disabled
+from agents import (
+    Agent,
+    OpenAIConversationsSession,
+    Runner,
+    function_tool,
+    set_default_openai_client,
+    set_tracing_disabled,
+)
 from file_tools import QUESTION, edit_file, read_file
 from openai import AsyncOpenAI
 
 set_tracing_disabled(True)
-set_default_openai_client(AsyncOpenAI(base_url=sys.argv[1], api_key="EMPTY", max_retries=0))
+client = AsyncOpenAI(base_url=sys.argv[1], api_key="EMPTY", max_retries=0)
+set_default_openai_client(client)
 agent = Agent(name="Editor", model="m", tools=[function_tool(read_file), function_tool(edit_file)])
 
 
@@ -27,7 +38,14 @@ async def main() -> None:
         async for event in stream.stream_events()
         if event.type == "raw_response_event" and event.data.type == "response.output_text.delta"
     ]
+    kept = []
+    session = OpenAIConversationsSession(openai_client=client)
+    for options in ({"auto_previous_response_id": True}, {"session": session}):
+        Path("note.txt").write_text(note)
+        kept.append((await Runner.run(agent, QUESTION, **options)).final_output)
     found = {
+        "kept by the server": kept,
+        "items": len(await session.get_items()),
         "answer": whole.final_output,
         "streamed answer": stream.final_output,
         "pieces": pieces,
