@@ -16,7 +16,7 @@ from msgspec import Struct, structs
 
 from fllm.errors import ConfigError
 from fllm_dialects.store.database import Database
-from fllm_dialects.store.errors import translated
+from fllm_dialects.store.errors import StoreError, translated
 from fllm_dialects.store.records import Records
 from fllm_dialects.store.schema import APPLICATION_ID, MIGRATIONS
 from fllm_dialects.store.sealing import AesSeal, BrokenSeal, NoSeal, Seal
@@ -54,7 +54,15 @@ class PreparedStore(Struct, frozen=True):
     clock: Callable[[], float]
 
     async def open(self) -> Database:
-        """Open it. Raise `StoreError`, or `OSError`."""
+        """Open it; if that is not possible any more, open one in memory, which is logged."""
+        try:
+            return await self._open()
+        except (StoreError, OSError) as error:
+            if self.path is None:
+                raise
+            return await _in_memory(f"{self.path}: {error}", self.settings, self.clock)._open()
+
+    async def _open(self) -> Database:
         lock = None if self.path is None else ServerLock(self.path)
         name = _MEMORY if self.path is None else str(self.path)
         connection: aiosqlite.Connection | None = None
@@ -95,6 +103,10 @@ def prepare_store(
             return _prepare_file(path, settings, clock)
         except (sqlite3.Error, OSError, _Damaged) as error:
             reason = f"{path}: {error}"
+    return _in_memory(reason, settings, clock)
+
+
+def _in_memory(reason: str, settings: StoreSettings, clock: Callable[[], float]) -> PreparedStore:
     log.warning("stored records are in memory only, and lost when the server stops: %s", reason)
     bounded = structs.replace(settings, max_bytes=min(settings.max_bytes, settings.max_memory_bytes))
     return PreparedStore(None, NoSeal(), bounded, clock)

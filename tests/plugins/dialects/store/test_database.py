@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -25,6 +26,7 @@ from fllm_dialects.store import (
     StoreSettings,
     StoreUnavailable,
     open_database,
+    prepare_store,
 )
 
 KEY, OTHER_KEY = bytes(range(32)), bytes(32)
@@ -335,8 +337,15 @@ def test_without_a_writable_directory_records_are_in_memory(
                 assert len(await names(database) or []) == 4
                 assert await database.claim_abandoned("thing") == []
 
+        (tmp_path / "lost").mkdir()
+        prepared = prepare_store(tmp_path / "lost" / "s", StoreSettings())
+        shutil.rmtree(tmp_path / "lost")
+        database = await prepared.open()
+        assert not database.durable
+        await database.close()
+
     asyncio.run(run())
-    assert caplog.text.count("stored records are in memory only") == 2
+    assert caplog.text.count("stored records are in memory only") == 3
 
 
 def test_a_full_disk_fails_the_write_and_nothing_else(

@@ -86,7 +86,7 @@ class ResponseService:
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
-        """Open the store, and close it at the end. Raise `StoreError` or `OSError`."""
+        """Open the store, and close it at the end."""
         if self._store is None:
             yield
             return
