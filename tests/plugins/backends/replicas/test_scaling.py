@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 from support.fake_runner import FakeRunner, expected_tokens
@@ -25,8 +27,15 @@ def slow_runner() -> FakeRunner:
     return FakeRunner(blocks=4000, block_size=4, hook=lambda _: time.sleep(0.002))
 
 
+def held_runner(released: threading.Event) -> FakeRunner:
+    """Return a runner whose steps take 50 ms until it is released."""
+    return FakeRunner(blocks=4000, block_size=4, hook=lambda _: released.wait(0.05))
+
+
 @asynccontextmanager
-async def scaled(least: int, most: int, **config: float) -> AsyncGenerator[Engines]:
+async def scaled(
+    least: int, most: int, runner: Callable[[], FakeRunner] = slow_runner, **config: float
+) -> AsyncGenerator[Engines]:
     wanted = Autoscaling(
         **{
             "min_replicas": least,
@@ -37,7 +46,7 @@ async def scaled(least: int, most: int, **config: float) -> AsyncGenerator[Engin
             **config,
         }  # type: ignore[arg-type]
     )
-    async with engines(max(least, 1), slow_runner, autoscaling=wanted) as running:
+    async with engines(max(least, 1), runner, autoscaling=wanted) as running:
         yield running
 
 
@@ -46,20 +55,24 @@ def names(running: Engines) -> list[str]:
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not holds():
             await asyncio.sleep(0.005)
 
 
 def test_queued_tokens_add_replicas_up_to_the_maximum_and_their_end_removes_them() -> None:
+    released = threading.Event()
+
     async def run() -> None:
-        async with scaled(1, 3, downscale_delay=0.5) as running:
+        async with scaled(1, 3, partial(held_runner, released), downscale_delay=0.5) as running:
             requests = [request(f"r{n}", [n, 2, 3], max_tokens=200) for n in range(10)]
             tasks = [asyncio.create_task(running.tokens(each)) for each in requests]
             await until(lambda: len(names(running)) == 3)
             started = [running[number] for number in range(3)]
-            more = [asyncio.create_task(running.tokens(request(f"s{n}", [9, n]))) for n in range(10)]
+            others = [request(f"s{n}", [9, n], max_tokens=200) for n in range(10)]
+            more = [asyncio.create_task(running.tokens(each)) for each in others]
             await until(lambda: all(engine.requests for engine in started))
+            released.set()
             for each, task in zip(requests, tasks, strict=True):
                 assert await task == expected_tokens(each, 0)
             await asyncio.gather(*more)
@@ -101,8 +114,10 @@ def test_a_replica_that_is_resumed_while_it_is_drained_stays_or_is_drained_anew(
 
 
 def test_a_replica_that_is_removed_finishes_its_requests_or_is_kept() -> None:
+    released = threading.Event()
+
     async def run() -> None:
-        async with scaled(1, 2) as running:
+        async with scaled(1, 2, partial(held_runner, released)) as running:
             long = [request(f"r{n}", [n, 2, 3], max_tokens=600) for n in range(4)]
             tasks = [asyncio.create_task(running.tokens(each)) for each in long]
             await until(lambda: len(names(running)) == 2)
@@ -113,6 +128,7 @@ def test_a_replica_that_is_removed_finishes_its_requests_or_is_kept() -> None:
                 task.cancel()
             await until(lambda: len(names(running)) == 1)  # one is drained
             tasks[:4] = [asyncio.create_task(running.tokens(each)) for each in long]
+            released.set()
             for each, task in zip([*long, late], tasks, strict=True):
                 assert await task == expected_tokens(each, 0)
 
