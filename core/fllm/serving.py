@@ -312,7 +312,7 @@ class Serving(Protocol):
     def stream(self, chunks: AsyncGenerator[Sequence[Struct]], framing: Framing = NAMED_EVENTS) -> Any:
         """Return the response of the handler: a stream of these chunks, which come from elsewhere.
 
-        The generator is closed if the client disconnects.
+        It no longer counts against the limits. The generator is closed if the client disconnects.
         """
         ...
 

@@ -161,7 +161,8 @@ class RequestServing:
     def stream(
         self, chunks: AsyncGenerator[Sequence[Struct]], framing: Framing = NAMED_EVENTS
     ) -> ASGIResponse:
-        """Return the response that streams chunks which come from elsewhere."""
+        """Return the response that streams chunks which come from elsewhere, and free the request's slot."""
+        self._context.release_slot()  # what generates the chunks may wait for it
         keep_alive = self.state.config.sse_keep_alive if framing.has_comments else 0
         return ChunkStream(self._connection, chunks, framing, keep_alive)
 

@@ -12,6 +12,7 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 
 from fllm import LIMITED, Client
 from fllm_dialects.responses.protocol.conversations import Deleted, ItemList
+from fllm_dialects.responses.protocol.errors import ErrorBody
 from fllm_dialects.responses.protocol.responses import Response
 from fllm_dialects.responses.stored.events import event_stream
 from fllm_dialects.responses.stored.pages import After, Before, Limit, Order, item_list, page_of
@@ -21,14 +22,26 @@ StartingAfter = Annotated[
     int | None, QueryParameter(ge=0, description="Number of the last event that the client has received.")
 ]
 
+# Not `LIMITED`: a client asks for what is generated for it while it is at its limits.
+ERRORS = {
+    status: ResponseSpec(ErrorBody, description=phrase, generate_examples=False)
+    for status, phrase in (
+        (400, "Bad Request"),
+        (401, "Unauthorized"),
+        (404, "Not Found"),
+        (415, "Unsupported Media Type"),
+        (500, "Internal Server Error"),
+        (503, "Service Unavailable"),
+    )
+}
+
 
 @get(
     "/v1/responses/{response_id:str}",
     status_code=200,
-    opt=dict(LIMITED),
     tags=["OpenAI"],
     summary="Retrieve a response",
-    responses={200: ResponseSpec(Response, description="The response", generate_examples=False)},
+    responses={**ERRORS, 200: ResponseSpec(Response, description="The response", generate_examples=False)},
 )
 async def retrieve_response(
     response_id: FromPath[str],
@@ -50,9 +63,9 @@ async def retrieve_response(
 @delete(
     "/v1/responses/{response_id:str}",
     status_code=200,
-    opt=dict(LIMITED),
     tags=["OpenAI"],
     summary="Delete a response",
+    responses=ERRORS,
 )
 async def delete_response(
     response_id: FromPath[str], client: NamedDependency[Client], stored: NamedDependency[ResponseService]
@@ -65,9 +78,9 @@ async def delete_response(
 @post(
     "/v1/responses/{response_id:str}/cancel",
     status_code=200,
-    opt=dict(LIMITED),
     tags=["OpenAI"],
     summary="Cancel a response",
+    responses=ERRORS,
 )
 async def cancel_response(
     response_id: FromPath[str], client: NamedDependency[Client], stored: NamedDependency[ResponseService]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from support.stored_responses import Client, full_disk, responses_server, running, stores_opened
 
+from fllm_api.config import RateLimits
 from fllm_dialects.responses.stored.response_records import mark_failed
 
 BODY = {"model": "m", "input": "Hi", "background": True}
@@ -112,6 +113,22 @@ def test_a_client_has_a_limited_number_of_responses_in_the_background(tmp_path: 
             assert (error["param"], error["code"]) == ("background", "rate_limit_exceeded")
             await client.create("Hi", 400, background=True, tools=[{"type": "web_search"}])
             client.backend.gate.set()
+
+    asyncio.run(run())
+
+
+def test_a_client_at_its_limit_receives_what_is_generated_for_it(tmp_path: Path) -> None:
+    async def run() -> None:
+        config = {"limits": RateLimits(concurrency=1)}
+        async with running(responses_server(tmp_path, gated=True, config=config)) as client:
+            stream = asyncio.create_task(client.events("POST", "/v1/responses", json=STREAMED))
+            path = f"/v1/responses/{await client.running_job()}"
+            other = asyncio.create_task(client.events("GET", f"{path}?stream=true"))
+            assert (await client.create("Hi", 429))["error"]["code"] == "rate_limit_exceeded"
+            client.backend.gate.set()
+            assert await other == await stream
+            cancelled = await client.call("POST", f"{path}/cancel")
+            assert cancelled["status"] == "completed"
 
     asyncio.run(run())
 
