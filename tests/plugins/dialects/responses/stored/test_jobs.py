@@ -84,6 +84,23 @@ def test_a_stream_is_resumed_while_it_runs_and_after_a_restart(tmp_path: Path) -
     asyncio.run(run())
 
 
+def test_comments_keep_a_stream_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fllm_dialects.responses.stored.events.COMMENT_INTERVAL", 0.01)
+
+    async def run() -> None:
+        async with running(responses_server(tmp_path, gated=True)) as client:
+            whole = asyncio.create_task(client.events("POST", "/v1/responses", json=STREAMED))
+            path = f"/v1/responses/{await client.running_job()}?stream=true"
+            resumed = asyncio.create_task(client.http.get(path))
+            await asyncio.sleep(0.1)
+            client.backend.gate.set()
+            text = (await resumed).text
+            assert text.count(": keep-alive\n\n") > 1
+            assert text.count("event: ") == len(await whole)
+
+    asyncio.run(run())
+
+
 def test_a_response_is_cancelled(tmp_path: Path) -> None:
     async def run() -> None:
         async with running(responses_server(tmp_path, gated=True)) as client:
@@ -247,5 +264,12 @@ def test_two_servers_share_what_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
             response = await in_progress(one)
             cancelled = await two.call("POST", f"/v1/responses/{response['id']}/cancel")
             assert cancelled["status"] == "cancelled"
+            path = f"/v1/responses/{(await in_progress(one))['id']}"
+            other = asyncio.create_task(two.events("GET", f"{path}?stream=true&starting_after=3"))
+            await asyncio.sleep(0.05)
+            await one.call("DELETE", path)
+            [error] = await other
+            assert (error["type"], error["sequence_number"]) == ("error", 4)
+            assert "not found" in error["message"]
 
     asyncio.run(run())
