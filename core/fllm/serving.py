@@ -269,7 +269,10 @@ class Serving(Protocol):
         ...
 
     async def tokenize(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        """Return the token ids of a text, of any length."""
+        """Return the token ids of a text that may exceed the context.
+
+        Raise `fllm.errors.ContextTooLong` if it does by far: that would take too much memory.
+        """
         ...
 
     async def render_chat(self, request: ChatRequest) -> str:
@@ -277,7 +280,7 @@ class Serving(Protocol):
         ...
 
     async def tokenize_chat(self, request: ChatRequest) -> list[int]:
-        """Return the token ids of the prompt, of any length. Raise `RequestError` as `render_chat`."""
+        """Return the token ids of the prompt. Raise `RequestError` as `render_chat` and `tokenize`."""
         ...
 
     async def read_chat(self, request: ChatRequest) -> Generation:

@@ -20,6 +20,9 @@ USUAL_CHARS_PER_TOKEN = 8
 """A text with more characters per token of the context probably does not fit. English has about 4."""
 CUT_TOKENS = 16
 """Number of tokens next to a cut of a text that may differ from those of the whole text."""
+MIN_COUNTED_CHARS = 2**20
+COUNTED_CHARS_PER_TOKEN = 16
+"""Of the context. A text that exceeds both is not tokenized at all: that takes 200 bytes a character."""
 PIECE_TOKENS = 256
 """Number of tokens that are detokenized at once."""
 
@@ -86,6 +89,22 @@ def tokenize_prompt(
         charged = yield from _check_token_count(plain, tokenizer, card, param)
     ids = tokenizer.encode(text, add_special_tokens=add_special_tokens)
     yield len(ids) - charged
+    return ids
+
+
+def tokenize_any(
+    text: str, tokenizer: Tokenizer, card: ModelCard, *, add_special_tokens: bool, param: str
+) -> Pieces[list[int]]:
+    """Return the tokens of a text that may exceed the context. Raise `ContextTooLong` if it does by far."""
+    limit = max(MIN_COUNTED_CHARS, COUNTED_CHARS_PER_TOKEN * card.max_model_len)
+    if len(text) > limit:
+        raise ContextTooLong.for_prompt(
+            card.max_model_len,
+            f"the text has {len(text)} characters, of which this server tokenizes at most {limit}",
+            param=param,
+        )
+    ids = tokenizer.encode(text, add_special_tokens=add_special_tokens)
+    yield len(ids)
     return ids
 
 

@@ -26,6 +26,7 @@ from fllm_api.intake.chat import prepare_chat, render_chat
 from fllm_api.intake.completions import prepare_completion
 from fllm_api.intake.images import has_images, read_images
 from fllm_api.intake.json_body import ApiRequest
+from fllm_api.intake.tokenization import tokenize_any
 from fllm_api.lifecycle.client_disconnect import run_while_connected
 from fllm_api.request_context import RequestContext, context_of
 from fllm_api.serving.generation import ServedGeneration
@@ -96,21 +97,21 @@ class RequestServing:
         return await self._while_connected(self.state.turns.run(work, self.client, charge))
 
     async def tokenize(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        """Return the token ids of a text, of any length."""
+        """Return the token ids of a text that may exceed the context.
 
-        def work() -> Pieces[list[int]]:
-            ids = self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
-            yield len(ids)
-            return ids
-
-        return await self.prepare(work(), slow=len(text) > SMALL_BODY_BYTES)
+        Raise `ContextTooLong` if it does by far.
+        """
+        work = tokenize_any(
+            text, self.tokenizer, self.card, add_special_tokens=add_special_tokens, param="prompt"
+        )
+        return await self.prepare(work, slow=len(text) > SMALL_BODY_BYTES)
 
     async def render_chat(self, request: ChatRequest) -> str:
         """Return the text of the prompt. Raise `RequestError` if the chat template rejects the request."""
         return await self._with_template(request, lambda images: _render(request, self.state, images))
 
     async def tokenize_chat(self, request: ChatRequest) -> list[int]:
-        """Return the token ids of the prompt. Raise `RequestError` as `render_chat`."""
+        """Return the token ids of the prompt. Raise `RequestError` as `render_chat` and `tokenize`."""
         return await self._with_template(request, lambda images: _tokenize(request, self.state, images))
 
     async def read_chat(self, request: ChatRequest) -> ServedGeneration:
@@ -242,9 +243,12 @@ def _render(request: ChatRequest, state: AppState, images: PreparedImages | None
 
 def _tokenize(request: ChatRequest, state: AppState, images: PreparedImages | None) -> Pieces[list[int]]:
     prompt = yield from _render(request, state, images)
-    ids = state.tokenizer.encode(prompt, add_special_tokens=bool(request.add_special_tokens))
-    yield len(ids)
-    return ids
+    special = bool(request.add_special_tokens)
+    return (
+        yield from tokenize_any(
+            prompt, state.tokenizer, state.card, add_special_tokens=special, param="messages"
+        )
+    )
 
 
 def request_serving(request: ApiRequest, app_state: NamedDependency[AppState]) -> RequestServing:

@@ -56,12 +56,21 @@ class StateReader:
             many = max(len(question.options) for question in questions) > MANY_OPTIONS
             labels = await self._server.prepare(_labels(questions, tokens), slow=many)
             texts = [question.text(each) for question, each in zip(questions, labels, strict=True)]
-            prompts = [await self._prompt(f"{self._state}\n\n{text}") for text in texts]
+            prompts = [await self._prompt_within_context(text) for text in texts]
         with field_names({"prompt": "questions"}):
-            try:
-                return await self._read(prompts, labels)
-            except ContextTooLong as error:
-                raise ContextTooLong(error.message, param=state_field) from error
+            return await self._read(prompts, labels)
+
+    async def _prompt_within_context(self, question: str) -> list[int]:
+        """Return the prompt of a question. Raise `ContextTooLong`, before those of further ones are made."""
+        prompt = await self._prompt(f"{self._state}\n\n{question}")
+        context = self._server.card.max_model_len
+        if len(prompt) >= context:
+            raise ContextTooLong.for_prompt(
+                context,
+                f"the prompt has {len(prompt)} tokens, which leaves no room for output",
+                param="messages",
+            )
+        return prompt
 
     async def _prompt(self, text: str) -> list[int]:
         messages = [ChatMessage(role="user", content=text)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import chain
+from typing import TypeVar
 
 from litestar import post
 from litestar.di import NamedDependency
@@ -12,6 +14,7 @@ from fllm import LIMITED, ChatRequest, RequestError, Serving
 from fllm.concurrency.turn_executor import Pieces
 from fllm.control_tokens import ControlTokenEscaper, escape_marks, unescape
 from fllm.tokenizer import Tokenizer
+from fllm_dialects.field_names import field_names
 from fllm_dialects.tokens.protocol import (
     AppliedTemplate,
     DetokenizedText,
@@ -20,6 +23,11 @@ from fllm_dialects.tokens.protocol import (
     TokenList,
     TokenPiece,
 )
+
+T = TypeVar("T")
+
+PIECE_TOKENS = 1024
+"""Number of tokens that are converted at once."""
 
 
 @post(
@@ -35,11 +43,12 @@ async def tokenize(data: JSONBody[TokenizeRequest], server: NamedDependency[Serv
     if sum(given) != 1:
         raise RequestError("send one of `prompt`, `messages` and `content`", param="prompt")
     if data.messages:
-        return _token_list(data, await server.tokenize_chat(data), server)
-    ids = await server.prepare(_encode(data, server.tokenizer))
-    if data.prompt is not None:
-        return _token_list(data, ids, server)
-    return TokenList(tokens=[_piece(each, server.tokenizer) for each in ids] if data.with_pieces else ids)
+        ids = await server.tokenize_chat(data)
+    else:
+        text, special = await server.prepare(_text(data, server.tokenizer))
+        with field_names({"prompt": "prompt" if data.content is None else "content"}):
+            ids = await server.tokenize(text, add_special_tokens=special)
+    return await server.prepare(_token_list(data, ids, server))
 
 
 @post(
@@ -67,17 +76,15 @@ async def apply_template(data: JSONBody[ChatRequest], server: NamedDependency[Se
     return AppliedTemplate(unescape(await server.render_chat(data)))
 
 
-def _encode(body: TokenizeRequest, tokenizer: Tokenizer) -> Pieces[list[int]]:
+def _text(body: TokenizeRequest, tokenizer: Tokenizer) -> Pieces[tuple[str, bool]]:
+    """Return the text to tokenize, and whether tokens such as BOS are added."""
+    yield 0
     special = body.add_special_tokens
     if body.prompt is not None:
-        text, special = escape_marks(body.prompt), special is not False
-    else:
-        text, special = body.content or "", bool(body.add_special if special is None else special)
-        marked = chain(*tokenizer.added_tokens) if body.parse_special is False else ()
-        text = ControlTokenEscaper([*marked]).escape(text)
-    ids = tokenizer.encode(text, add_special_tokens=special)
-    yield len(ids)
-    return ids
+        return escape_marks(body.prompt), special is not False
+    marked = chain(*tokenizer.added_tokens) if body.parse_special is False else ()
+    text = ControlTokenEscaper([*marked]).escape(body.content or "")
+    return text, bool(body.add_special if special is None else special)
 
 
 def _decode(ids: list[int], tokenizer: Tokenizer) -> Pieces[str]:
@@ -92,13 +99,28 @@ def _decode(ids: list[int], tokenizer: Tokenizer) -> Pieces[str]:
     return tokenizer.decode(ids, skip_special_tokens=False)
 
 
-def _token_list(body: TokenizeRequest, ids: list[int], server: Serving) -> TokenList:
+def _token_list(body: TokenizeRequest, ids: list[int], server: Serving) -> Pieces[TokenList]:
+    tokenizer = server.tokenizer
+    if body.content is not None:
+        pieces = yield from _each(ids, lambda token_id: _piece(token_id, tokenizer), wanted=body.with_pieces)
+        return TokenList(tokens=ids if pieces is None else pieces)
     return TokenList(
         count=len(ids),
         max_model_len=server.card.max_model_len,
         tokens=ids,
-        token_strs=[server.tokenizer.token_text(each) for each in ids] if body.return_token_strs else None,
+        token_strs=(yield from _each(ids, tokenizer.token_text, wanted=body.return_token_strs)),
     )
+
+
+def _each(ids: list[int], convert: Callable[[int], T], *, wanted: bool | None) -> Pieces[list[T] | None]:
+    """Return what each token is converted to, or ``None`` if the request does not ask for it."""
+    if not wanted:
+        return None
+    found: list[T] = []
+    for start in range(0, len(ids), PIECE_TOKENS):
+        found += map(convert, ids[start : start + PIECE_TOKENS])
+        yield 0
+    return found
 
 
 def _piece(token_id: int, tokenizer: Tokenizer) -> TokenPiece:

@@ -165,3 +165,19 @@ def test_openais_decisions_are_a_list(server: AppState) -> None:
     assert usage["input_tokens_details"]["cached_tokens"] == 3
     empty = post(server, "/v1/decisions", model="m", input="", questions=questions)
     assert (empty.status_code, error_of(empty)["param"]) == (400, "input")
+
+
+def test_a_state_that_is_too_long_is_read_once(server: AppState, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[int] = []
+    encode = type(server.tokenizer).encode
+
+    def counted(tokenizer: Any, text: str, **options: Any) -> list[int]:
+        encoded.append(len(text))
+        return encode(tokenizer, text, **options)
+
+    monkeypatch.setattr(type(server.tokenizer), "encode", counted)
+    response = post(server, state="a" * 600, questions=QUESTIONS)
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert (error["param"], error["code"]) == ("state", "context_length_exceeded")
+    assert sum(length > 600 for length in encoded) == 1

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
 from support.api_fakes import Recorder, ask, backend_of, chat, error_of
 from support.dialect_servers import a_dialect_server
 
+from fllm import Serving
 from fllm_api.config import RateLimits
+from fllm_api.intake import tokenization
+from fllm_dialects.tokens import routes
+from fllm_dialects.tokens.protocol import TokenizeRequest
 
 SERVER = a_dialect_server("tokens", bos=True)
 
@@ -136,3 +140,36 @@ def test_limits_hold_but_nothing_is_generated() -> None:
 
 def test_a_server_without_the_plugin_has_no_such_routes() -> None:
     assert ask(a_dialect_server(), "POST", "/tokenize", json={"prompt": "a"}).status_code == 404
+
+
+@pytest.mark.parametrize("field", ["prompt", "content", "messages"])
+def test_a_text_that_is_far_too_long_is_not_tokenized(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokenization, "MIN_COUNTED_CHARS", 100)
+    limit = 16 * SERVER.card.max_model_len
+    fits = answer("/tokenize", prompt="a" * limit)
+    assert fits["count"] == limit
+    text = "a" * (limit + 1)
+    body: dict[str, Any] = {field: [{"role": "user", "content": text}] if field == "messages" else text}
+    response = post("/tokenize", **body)
+    assert response.status_code == 400
+    assert error_of(response)["param"] == field
+    assert f"tokenizes at most {limit}" in error_of(response)["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"content": "a☃b", "with_pieces": True}, "tokens"),
+        ({"prompt": "a b", "return_token_strs": True}, "token_strs"),
+    ],
+)
+def test_texts_of_tokens_are_made_in_pieces(
+    body: dict[str, Any], field: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = answer("/tokenize", **body)[field]
+    monkeypatch.setattr(routes, "PIECE_TOKENS", 2)
+    assert answer("/tokenize", **body)[field] == whole
+    pieces = routes._token_list(  # pyright: ignore[reportPrivateUsage]
+        TokenizeRequest(**body), [*range(10)], cast("Serving", SERVER)
+    )
+    assert list(pieces) == [0] * 5
