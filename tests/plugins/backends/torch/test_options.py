@@ -64,7 +64,7 @@ def test_sizes_are_read_with_their_units(said: str, size: int, model: str) -> No
         ),
         ({"tensor_parallel_size": 2, "enable_lora": True}, "--enable-lora.* --tensor-parallel-size"),
         ({"devices": (Device("npu", 0),)}, "supports cuda, cpu"),
-        ({"options": {"thread": "2"}}, "'thread'.*kv_cache_memory.*threads"),
+        ({"options": {"thread": "2"}}, "thread: there is no such option.*kv_cache_memory.*threads"),
         ({"options": {"threads": "0"}}, "threads='0'"),
         ({"options": {"threads": "many"}}, "threads='many'"),
         ({"options": {"kv_cache_memory": "2GB!"}}, "kv_cache_memory='2GB!'"),
