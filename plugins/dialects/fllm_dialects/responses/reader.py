@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from msgspec import UNSET, Struct
+from msgspec import Struct
 from msgspec.structs import replace
 
 from fllm import (
@@ -72,7 +72,6 @@ def read_request(
     ``references`` has the stored items that the input refers to, by id.
     """
     reasoning, text = body.reasoning or ReasoningParam(), body.text or TextOptions()
-    _check_summary(reasoning)
     tools = read_tools(body.tools or (), body.tool_choice)
     conversation = _read_conversation(body, earlier, references or {})
     chat = ChatRequest(
@@ -170,16 +169,6 @@ def _read_include(body: ResponsesRequest) -> Sequence[str]:
             "of a reasoning item has the reasoning as it is",
         )
     return include
-
-
-def _check_summary(reasoning: ReasoningParam) -> None:
-    for name in ("summary", "generate_summary"):
-        if getattr(reasoning, name) not in (None, UNSET, "auto"):
-            _refuse(
-                f"reasoning.{name}",
-                'the server writes no summaries; "auto" and null are accepted; the `content` of a reasoning '
-                "item has the reasoning as it is",
-            )
 
 
 def _read_format(text: TextOptions) -> TextFormat | JsonObjectFormat | JsonSchemaFormat | None:

@@ -19,6 +19,7 @@ from fllm import (
     RequestError,
 )
 from fllm.requests.chat import AllowedTool, AllowedTools
+from fllm_dialects.responses.lark_pattern import LarkError, lark_pattern
 from fllm_dialects.responses.protocol.tools import (
     CustomFormat,
     ToolChoice,
@@ -54,7 +55,7 @@ class CalledTool(Struct, frozen=True):
     name: str
     namespace: str = ""
     forcible: bool = True
-    """False for a custom tool with a grammar that constrained decoding can't enforce."""
+    """False for a custom tool with a Lark grammar that can't be enforced."""
 
 
 class ToolSet(Struct, frozen=True):
@@ -84,8 +85,9 @@ def read_tools(tools: Sequence[ToolParam], choice: ToolChoice | None) -> ToolSet
     if len(offered) < len(tools):
         log.info("web_search is not offered to the model: the server has no web search")
     result = ToolSet([], [], {}, [tool for _, tool in offered])
+    forced = is_forced(choice)
     for path, namespace, tool in _flat(offered):
-        function, called = _read_tool(path, namespace, tool)
+        function, called = _read_tool(path, namespace, tool, forced=forced)
         if function.name in result.called:
             raise RequestError(f"`{path}.name`: there are two tools {function.name!r}", param=f"{path}.name")
         result.functions.append(ChatTool(function))
@@ -124,12 +126,20 @@ def read_choice(
     return choice
 
 
+def is_forced(choice: ToolChoice | None) -> bool:
+    """Return whether the response must be a call."""
+    if isinstance(choice, ToolChoiceParam):
+        return choice.type != "allowed_tools" or choice.mode == "required"
+    return choice == "required"
+
+
 def _check_forcible(names: Iterable[str], tools: ToolSet) -> None:
     for name in names:
         if not tools.called[name].forcible:
             raise RequestError(
                 f"`tool_choice`: a call of {name!r} can't be forced, because its Lark grammar can't be "
-                'enforced; use "auto", or the syntax "regex"',
+                "enforced: a rule refers to itself, or it is too large, or has what regular expressions "
+                'don\'t have; use "auto"',
                 param="tool_choice",
                 code="unsupported_parameter",
             )
@@ -166,7 +176,7 @@ def _described(tool: ToolParam, description: object) -> ToolParam:
 
 
 def _read_tool(
-    path: str, namespace: ToolParam | None, tool: ToolParam
+    path: str, namespace: ToolParam | None, tool: ToolParam, *, forced: bool
 ) -> tuple[FunctionDefinition, CalledTool]:
     if tool.type not in ("function", "custom"):
         raise RequestError(_unsupported(tool.type), param=f"{path}.type", code="unsupported_parameter")
@@ -180,19 +190,21 @@ def _read_tool(
         return function, CalledTool("function", name, space)
     custom = tool.format or CustomFormat()
     pattern, explanation = _read_grammar(path, custom)
+    # Not every server enforces grammars, and agents offer tools with a Lark grammar to all of them.
+    is_enforced = pattern is not None and (forced or custom.syntax == "regex")
     argument: dict[str, Any] = {"type": "string", "description": explanation}
     function = FunctionDefinition(
         known_as,
         description,
         {
             "type": "object",
-            "properties": {CUSTOM_ARGUMENT: argument if pattern is None else argument | {"pattern": pattern}},
+            "properties": {CUSTOM_ARGUMENT: argument | {"pattern": pattern} if is_enforced else argument},
             "required": [CUSTOM_ARGUMENT],
             "additionalProperties": False,
         },
-        strict=None if pattern is None else True,
+        strict=is_enforced or None,
     )
-    return function, CalledTool("custom", name, space, forcible=custom.syntax != "lark")
+    return function, CalledTool("custom", name, space, forcible=custom.type == "text" or pattern is not None)
 
 
 def _read_grammar(path: str, custom: CustomFormat) -> tuple[str | None, str]:
@@ -207,7 +219,13 @@ def _read_grammar(path: str, custom: CustomFormat) -> tuple[str | None, str]:
         _check_regex(f"{path}.format.definition", custom.definition or "")
         explanation = f"The input of the tool, which matches this regular expression: {custom.definition}"
         return f"^(?:{custom.definition})$", explanation
-    return None, f"The input of the tool, as text of this Lark grammar:\n{custom.definition}"
+    try:
+        pattern = lark_pattern(custom.definition or "")
+    except LarkError as error:
+        param = f"{path}.format.definition"
+        raise RequestError(f"`{param}` is not a Lark grammar: {error}", param=param) from error
+    explanation = f"The input of the tool, as text of this Lark grammar:\n{custom.definition}"
+    return None if pattern is None else f"^(?:{pattern})$", explanation
 
 
 def _check_regex(param: str, pattern: str) -> None:

@@ -123,6 +123,12 @@ def test_fields_without_a_value_are_accepted() -> None:
     assert chat(**dict.fromkeys(names)) == chat()
 
 
+@pytest.mark.parametrize("summary", ["auto", "concise", "detailed"])
+def test_a_summary_can_be_requested(summary: str) -> None:
+    """Agents request one from each model that reasons."""
+    assert chat(reasoning={"summary": summary, "generate_summary": summary}) == chat()
+
+
 @pytest.mark.parametrize(
     ("body", "param", "message"),
     [
@@ -131,12 +137,6 @@ def test_fields_without_a_value_are_accepted() -> None:
         ({"include": ["x"]}, "include[0]", "'x' is unknown"),
         ({"include": ["reasoning.encrypted_content"]}, "include", "only with `store`: false"),
         ({"top_logprobs": 2}, "top_logprobs", "requires `include`"),
-        ({"reasoning": {"summary": "detailed"}}, "reasoning.summary", "writes no summaries"),
-        (
-            {"reasoning": {"generate_summary": "concise"}},
-            "reasoning.generate_summary",
-            "writes no summaries",
-        ),
         (
             {"stream_options": {"include_obfuscation": True}},
             "stream_options.include_obfuscation",

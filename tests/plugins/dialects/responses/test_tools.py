@@ -10,7 +10,7 @@ import pytest
 
 from fllm import AllowedToolChoice, ChatTool, FunctionDefinition, NamedFunction, NamedToolChoice, RequestError
 from fllm.requests.chat import AllowedTool, AllowedTools
-from fllm_dialects.responses.protocol.tools import ToolChoice, ToolParam
+from fllm_dialects.responses.protocol.tools import ToolChoice, ToolChoiceParam, ToolParam, ToolRef
 from fllm_dialects.responses.tools import CalledTool, ToolSet, read_choice, read_tools
 
 FUNCTION = {"type": "function", "name": "read", "description": "Reads.", "parameters": {"type": "object"}}
@@ -20,6 +20,11 @@ LARK = {
     **CUSTOM,
     "name": "lark",
     "format": {"type": "grammar", "syntax": "lark", "definition": 'start: "x"'},
+}
+RECURSIVE = {
+    **LARK,
+    "name": "recursive",
+    "format": {"type": "grammar", "syntax": "lark", "definition": 'start: "(" start? ")"'},
 }
 SEARCH = {"type": "web_search", "external_web_access": False}
 
@@ -61,7 +66,28 @@ def test_a_custom_tool_is_a_function_with_one_text() -> None:
     }
     assert (plain.strict, regex.strict, lark.strict) == (None, True, None)
     assert result.called["patch"] == CalledTool("custom", "patch")
-    assert not result.called["lark"].forcible
+    assert result.called["lark"].forcible
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        "required",
+        {"type": "custom", "name": "lark"},
+        {"type": "allowed_tools", "mode": "required", "tools": [{"type": "custom", "name": "lark"}]},
+    ],
+)
+def test_a_lark_grammar_is_enforced_in_forced_calls(choice: Any) -> None:
+    """Otherwise not: Codex offers such a tool to all servers, and not every server enforces grammars."""
+    choice = msgspec.convert(choice, ToolChoice)
+    result = read(LARK, choice=choice)
+    [tool] = result.functions
+    assert tool.function.strict
+    assert tool.function.parameters
+    assert tool.function.parameters["properties"]["input"]["pattern"] == "^(?:x)$"
+    read_choice(choice, result)
+    allowed = ToolChoiceParam(type="allowed_tools", mode="auto", tools=[ToolRef(type="custom", name="lark")])
+    assert read(LARK, choice=allowed) == read(LARK, choice="auto") == read(LARK) != result
 
 
 def test_a_pattern_can_have_classes_of_unicode() -> None:
@@ -165,6 +191,11 @@ def test_a_hosted_tool_is_refused_with_its_name(kind: str) -> None:
             "tools[0].format.definition",
             "requires it",
         ),
+        (
+            {**CUSTOM, "format": {"type": "grammar", "syntax": "lark", "definition": "start: x"}},
+            "tools[0].format.definition",
+            "is not a Lark grammar: it has no rule 'x'",
+        ),
     ],
 )
 def test_an_invalid_tool_is_refused_with_its_path(tool: dict[str, Any], param: str, message: str) -> None:
@@ -216,11 +247,11 @@ def test_allowed_tools_are_functions() -> None:
             "tool_choice.tools[0]",
             "no function tool 'x'",
         ),
-        ({"type": "custom", "name": "lark"}, "tool_choice", "can't be forced"),
+        ({"type": "custom", "name": "recursive"}, "tool_choice", "can't be forced"),
         ("required", "tool_choice", "can't be forced"),
     ],
 )
 def test_an_invalid_choice_is_refused(choice: Any, param: str, message: str) -> None:
     with pytest.raises(RequestError, match=message) as caught:
-        choose(choice, FUNCTION, LARK)
+        choose(choice, FUNCTION, RECURSIVE)
     assert caught.value.param == param

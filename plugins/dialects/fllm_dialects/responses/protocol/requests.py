@@ -40,6 +40,7 @@ class ReasoningParam(Struct, frozen=True, kw_only=True):
 
     effort: str | None = None
     summary: Literal["auto", "concise", "detailed"] | None = None
+    """Has no effect, so the response says null: nothing writes summaries. Many agents request one."""
     generate_summary: Literal["auto", "concise", "detailed"] | UnsetType | None = UNSET
     """OpenAI's older name of ``summary``."""
 
