@@ -82,7 +82,7 @@ class Conversation:
                 )
 
     def _add_message(self, item: InputItem, path: str) -> None:
-        if item.role not in _ROLES:
+        if not isinstance(item.role, str) or item.role not in _ROLES:
             raise RequestError(
                 f"`{path}.role` must be one of {', '.join(_ROLES)}; it is {item.role or 'missing'}",
                 param=f"{path}.role",
