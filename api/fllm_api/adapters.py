@@ -12,6 +12,9 @@ from fllm.config import LoraAdapter
 from fllm.errors import BackendUnavailable, ModelNotFound, RequestError, UserError
 from fllm.interfaces import NO_ADAPTERS, Backend, ServesAdapters
 
+USUAL_TAG = ":latest"
+"""What clients of Ollama add to the name of a model that has no tag."""
+
 log = logging.getLogger("fllm.server")
 
 
@@ -51,11 +54,14 @@ class AdapterRegistry:
     def find(self, model: str | None) -> LoraAdapter | None:
         """Return the adapter of this name, or ``None`` for the model itself, which has any other name.
 
-        Raise `ModelNotFound` if the adapter was unloaded.
+        Clients of Ollama may add `USUAL_TAG`. Raise `ModelNotFound` if the adapter was unloaded.
         """
-        if model in self._unloaded:
-            raise ModelNotFound(f"the LoRA adapter {model!r} was unloaded")
-        return self._adapters.get(model or "")
+        for name in (model or "", (model or "").removesuffix(USUAL_TAG)):
+            if name in self._unloaded:
+                raise ModelNotFound(f"the LoRA adapter {name!r} was unloaded")
+            if (adapter := self._adapters.get(name)) is not None:
+                return adapter
+        return None
 
     async def load(self, name: str, path: str, *, in_place: bool = False) -> None:
         """Load an adapter. With ``in_place`` it replaces one of the same name, after its last request.

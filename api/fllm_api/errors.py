@@ -6,6 +6,7 @@ import logging
 import re
 import sysconfig
 import traceback
+from collections.abc import Mapping
 from http.client import responses as REASON_PHRASES
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from litestar.exceptions import (
     NotFoundException,
     ValidationException,
 )
+from litestar.routes import HTTPRoute
 from msgspec import Struct
 
 from fllm.errors import BackendError, BackendUnavailable, ModelNotFound, RequestError
@@ -76,8 +78,7 @@ def classify_error(error: Exception, operation: str = "") -> tuple[int, ErrorInf
 
 def own_error_body(request: Request[Any, Any, Any], status: int, error: ErrorInfo) -> Struct:
     """Return the body of an error response: OpenAI's envelope, or that of the route."""
-    handler = request.scope.get("route_handler")
-    make: ErrorBody | None = None if handler is None else handler.opt.get("error_body")
+    make: ErrorBody | None = _route_opt(request, status).get("error_body")
     if make is None:
         return ErrorResponse(error)
     return make(status, error, context_of(request.scope).request_id)
@@ -96,6 +97,8 @@ def handle_exception(request: Request[Any, Any, Any], error: Exception) -> Respo
         headers["allow"] += ", HEAD"
     if status == 503:
         headers.setdefault("Retry-After", "1")
+    if own_id := _route_opt(request, status).get("request_id_header"):
+        headers[own_id] = context_of(request.scope).request_id
     content = own_error_body(request, status, body)
     return Response(content, status_code=status, headers=headers, media_type="application/json")
 
@@ -119,6 +122,22 @@ def error_info(status: int, message: str, param: str | None = None, code: str | 
         message = f"{message[:MAX_MESSAGE_CHARS]}..."
     kind = ERROR_TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
     return ErrorInfo(message, kind, param, code)
+
+
+def _route_opt(request: Request[Any, Any, Any], status: int) -> Mapping[str, Any]:
+    """Return the ``opt`` of the route handler; if the path has none for the method, of one for another."""
+    handler = request.scope.get("route_handler")
+    if handler is None and status == 405:
+        path = request.scope["path"].rstrip("/")
+        others = (
+            route.route_handlers
+            for route in request.app.routes
+            if isinstance(route, HTTPRoute) and route.path == path
+        )
+        handler = next(
+            (handler for each in others for handler in each if "OPTIONS" not in handler.http_methods), None
+        )
+    return {} if handler is None else handler.opt
 
 
 def _operation(request: Request[Any, Any, Any]) -> str:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from fllm.errors import BackendUnavailable, ModelNotFound, RequestError
 from fllm.stats import add_stats
 from fllm.values import EngineStats, ModelCard, ModelStats
-from fllm_api.adapters import AdapterRegistry
+from fllm_api.adapters import USUAL_TAG, AdapterRegistry
 from fllm_api.app_state import AppState, ParserChoice
 from fllm_api.config import ServerConfig
 from fllm_api.lifecycle.backend_status import backend_status, stats_or_none
@@ -92,12 +92,14 @@ class ModelRegistry:
     def find(self, name: str | None) -> ServedModel:
         """Return the model that a request names; without a name, the first one.
 
-        Raise `ModelNotFound` if there is none of this name, unless the only model has any name.
+        Clients of Ollama may add `USUAL_TAG`. Raise `ModelNotFound` if there is none of this name, unless
+        the only model has any name.
         """
         if not name:
             return self.models[0]
-        if (model := self._by_name.get(name) or self.owner_of(name)) is not None:
-            return model
+        for each in (name, name.removesuffix(USUAL_TAG)):
+            if (model := self._by_name.get(each) or self.owner_of(each)) is not None:
+                return model
         if self._strict:
             raise ModelNotFound(f"the model {name!r} does not exist; {self.describe()}")
         return self.models[0]

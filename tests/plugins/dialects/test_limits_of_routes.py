@@ -121,6 +121,16 @@ def test_invalid_json_is_refused(keyed: AppState, route: Route) -> None:
     assert route.message(response.json())
 
 
+@every_route
+def test_another_method_is_not_allowed(keyed: AppState, route: Route) -> None:
+    response = ask(keyed, "PUT", route.path, headers={"x-api-key": "k"})
+    assert response.status_code == 405
+    assert "Not Allowed" in route.message(response.json())
+    assert "POST" in response.headers["allow"]
+    if route.plugin == "messages":
+        assert response.headers["request-id"] == response.json()["request_id"]
+
+
 @pytest.fixture(scope="module")
 def limited() -> AppState:
     """Return a server whose backend stalls, and where a client may have one request."""

@@ -33,6 +33,8 @@ def test_the_model_of_the_body_is_loaded_and_only_that_one() -> None:
         assert await loaded() == []
         found = await post("/api/generate", model="b", prompt="Hi", stream=False)
         assert (found["model"], found["response"]) == ("b", "from b")
+        found = await post("/api/generate", model="b:latest", prompt="Hi", stream=False)
+        assert (found["model"], found["response"]) == ("b", "from b")
         assert await loaded() == ["b"]
         assert (await post("/tokenize", model="b", prompt="Hi"))["count"] == 2
         assert (await post("/v1/systemone", model="b", **QUESTION))["model"] == "b"
@@ -55,7 +57,9 @@ def test_an_adapter_is_a_model() -> None:
     body = {"model": "sql", "prompt": "Hi", "stream": False}
     assert ask(server, "POST", "/api/generate", json=body).json()["model"] == "sql"
     assert ask(server, "POST", "/v1/systemone", json={"model": "sql", **QUESTION}).json()["model"] == "sql"
-    assert [each.adapter for each in backend_of(server).prompts] == [1, 1]
+    tagged = {**body, "model": "sql:latest"}
+    assert ask(server, "POST", "/api/generate", json=tagged).json()["model"] == "sql"
+    assert [each.adapter for each in backend_of(server).prompts] == [1, 1, 1]
     models = ask(server, "GET", "/api/tags").json()["models"]
     assert [(each["name"], each["details"]["parent_model"]) for each in models] == [
         ("org/fake", ""),

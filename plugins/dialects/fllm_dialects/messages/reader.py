@@ -33,6 +33,7 @@ _UNSUPPORTED = {
     "thread": "this server keeps no conversations; send all messages",
     "compaction": "this server does not summarize; ask for a summary in a message",
 }
+_SMALLEST_TOP_P = 1e-9
 _CHOICES = {"auto": "auto", "none": "none", "any": "required"}
 
 
@@ -91,7 +92,7 @@ def _sampling(body: MessagesRequest) -> dict[str, Any]:
         "stream": body.stream,
         "stop": body.stop_sequences,
         "temperature": body.temperature,
-        "top_p": body.top_p,
+        "top_p": None if body.top_p is None else max(body.top_p, _SMALLEST_TOP_P),
         "top_k": body.top_k,
     }
 

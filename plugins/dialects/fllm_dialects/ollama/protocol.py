@@ -9,7 +9,8 @@ from msgspec import Meta, Struct
 from fllm import ChatTool
 
 MAX_INT = 2**31 - 1
-Number = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Number = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | Annotated[float, Meta(ge=-(2**53), le=2**53)]
+"""An integer. Some clients send it as 40.0, and Ollama drops what is behind the point."""
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 TopLogprobs = Annotated[int, Meta(ge=0, le=20)]
 StopString = Annotated[str, Meta(min_length=1, max_length=1024)]
@@ -21,7 +22,7 @@ class Options(Struct, frozen=True, kw_only=True):
     num_predict: Number | None = None
     """Maximum number of output tokens. 0 and negative numbers mean no maximum."""
     temperature: Annotated[float, Meta(ge=0, le=100)] | None = None
-    top_k: Annotated[int, Meta(ge=-1, le=MAX_INT)] | None = None
+    top_k: Annotated[int, Meta(ge=-1, le=MAX_INT)] | Annotated[float, Meta(ge=-1, le=MAX_INT)] | None = None
     """0 and -1 keep all tokens."""
     top_p: Annotated[float, Meta(ge=0)] | None = None
     """1 and more keep all tokens."""

@@ -127,10 +127,10 @@ def _shared_fields(body: OllamaRequest) -> dict[str, Any]:
         "model": body.model,
         "stream": body.stream is not False,
         "temperature": options.temperature,
-        "top_k": options.top_k,
+        "top_k": None if options.top_k is None else int(options.top_k),
         "top_p": None if top_p is None else min(max(top_p, _SMALLEST_TOP_P), 1.0),
         "min_p": options.min_p,
-        "seed": None if options.seed is None or options.seed < 0 else options.seed,
+        "seed": None if options.seed is None or options.seed < 0 else int(options.seed),
         "stop": options.stop,
         "repetition_penalty": options.repeat_penalty or (None if options.repeat_penalty is None else 1.0),
         "presence_penalty": options.presence_penalty,
@@ -141,7 +141,7 @@ def _shared_fields(body: OllamaRequest) -> dict[str, Any]:
 
 def _max_tokens(options: Options | None) -> int | None:
     maximum = options.num_predict if options is not None else None
-    return None if maximum is None or maximum <= 0 else maximum
+    return None if maximum is None or maximum < 1 else int(maximum)
 
 
 def _format(given: dict[str, Any] | str | None) -> JsonObjectFormat | JsonSchemaFormat | None:

@@ -249,6 +249,7 @@ def test_sampling_fields_keep_their_meaning() -> None:
     found = chat(stop_sequences=["a", "b"], **fields)
     assert found["stop"] == ["a", "b"]
     assert {name: found[name] for name in fields} == fields
+    assert chat(top_p=0)["top_p"] == 1e-9
 
 
 def test_without_output_the_prompt_is_computed_with_one_token() -> None:
