@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Mapping
 from http.client import responses as REASON_PHRASES
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from litestar import Request, Response
 from litestar.exceptions import (
@@ -126,7 +126,7 @@ def error_info(status: int, message: str, param: str | None = None, code: str | 
 
 def _route_opt(request: Request[Any, Any, Any], status: int) -> Mapping[str, Any]:
     """Return the ``opt`` of the route handler; if the path has none for the method, of one for another."""
-    handler = request.scope.get("route_handler")
+    handler: Any = cast("Mapping[str, Any]", request.scope).get("route_handler")
     if handler is None and status == 405:
         path = request.scope["path"].rstrip("/")
         others = (

@@ -32,6 +32,7 @@ FIELD_NAMES = {
     "max_completion_tokens": "options.num_predict",
     "repetition_penalty": "options.repeat_penalty",
     "response_format": "format",
+    "response_format.json_schema.schema": "format",
     "reasoning_effort": "think",
     "enable_thinking": "think",
     **{
