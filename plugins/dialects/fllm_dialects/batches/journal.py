@@ -29,7 +29,7 @@ class LineFile:
     def open(self) -> set[str]:
         """Return the ids of all complete lines, and remove what follows them. Raise `OSError`."""
         is_new = not self._path.exists()
-        self._file = self._path.open("a+b", buffering=0)
+        self._file = FileIO(self._path, "a+b", opener=_open_private)
         if is_new:
             sync_directory(self._path.parent)
         ids: set[str] = set()
@@ -101,6 +101,11 @@ class Journal:
         """Close the files; one that is empty is removed."""
         self.output.close()
         self.errors.close()
+
+
+def _open_private(path: str, flags: int) -> int:
+    """Open a file that only this user may read."""
+    return os.open(path, flags, 0o600)
 
 
 def _encode(lines: Sequence[OutputLine]) -> bytes:

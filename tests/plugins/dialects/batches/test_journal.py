@@ -32,6 +32,7 @@ def test_what_was_appended_is_done_after_it_is_opened_again(tmp_path: Path) -> N
     first.append([line("a"), line("b", 400), line("c"), unanswered])
     assert (first.completed, first.failed, first.done) == (2, 2, 4)
     first.close()
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("output", "errors")] == [0o600, 0o600]
     second = journal(tmp_path)
     assert second.open() == {"a", "b", "c", "d"}
     assert (second.completed, second.failed, second.done) == (2, 2, 4)
