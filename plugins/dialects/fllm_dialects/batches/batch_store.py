@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 
 from fllm_dialects.batches.protocol import ENDED, FileObject, StoredBatch
-from fllm_dialects.store import Database, Page, Record
+from fllm_dialects.store import Database, Page, Record, StoreUnavailable
 
+log = logging.getLogger("fllm.batches")
+
+T = TypeVar("T")
 FILE, BATCH = "file", "batch"
 CHUNK = 100
 """Files that are looked at together."""
@@ -75,9 +79,20 @@ class BatchStore:
         records = await self._page(BATCH, owner, Page(limit, "desc", after))
         return None if records is None else list(map(_batch, records))
 
-    async def abandoned_batches(self) -> list[StoredBatch]:
-        """Take over the batches of servers that died or were stopped before they ended; return them."""
-        return list(map(_batch, await self._database.claim_abandoned(BATCH)))
+    async def claimed_batches(self) -> list[StoredBatch]:
+        """Take over the batches of servers that died or were stopped before they ended.
+
+        Return all that this server has to run, except those that cannot be read, which are logged.
+        """
+        database = self._database
+        await database.claim_abandoned(BATCH)
+        found = []
+        for record in await database.read(lambda records: records.claimed(BATCH, database.server)):
+            try:
+                found.append(_batch(record))
+            except StoreUnavailable as error:
+                log.error("a batch cannot go on: %s", error.detail)
+        return found
 
     async def _put(self, record: Record) -> None:
         await self._database.write(lambda records: records.put(record))
@@ -90,8 +105,16 @@ class BatchStore:
 
 
 def _file(record: Record) -> FileObject:
-    return msgspec.json.decode(record.body, type=FileObject)
+    return _decode(record, FileObject)
 
 
 def _batch(record: Record) -> StoredBatch:
-    return msgspec.json.decode(record.body, type=StoredBatch)
+    return _decode(record, StoredBatch)
+
+
+def _decode(record: Record, kind: type[T]) -> T:
+    """Return what a record describes. Raise `StoreUnavailable`."""
+    try:
+        return msgspec.json.decode(record.body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise StoreUnavailable(detail=f"the stored {record.kind} {record.id} cannot be read") from error

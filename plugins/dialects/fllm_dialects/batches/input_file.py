@@ -110,6 +110,8 @@ def _line_error(
         body = msgspec.json.decode(line.body, type=LineBody)
     except msgspec.ValidationError:
         return error("invalid_request", "the body must be an object", "body")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # its values were not decoded before
+        return error("invalid_json_line", "the line is not valid JSON")
     for field in ("stream", "background"):
         if getattr(body, field) not in (None, False):
             return error("invalid_request", f"a request of a batch can't have `{field}`", f"body.{field}")

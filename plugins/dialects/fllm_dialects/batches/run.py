@@ -119,7 +119,7 @@ class BatchRun:
         try:
             done = await asyncio.to_thread(self._journal.open)
             self._count_files()
-            if self.stored.batch.status == "validating" and not await self._check():
+            if not self.stored.batch.request_counts.total and not await self._check():
                 return
             interruption = await self._run_requests(done)
             if interruption != "stopped":
@@ -142,7 +142,8 @@ class BatchRun:
             await self._fail(checked.errors)
             return False
         counts = RequestCounts(checked.total)
-        await self._set("in_progress", after=("validating",), request_counts=counts)
+        if not await self._set("in_progress", after=("validating",), request_counts=counts):
+            await self._set("cancelling", request_counts=counts)
         return True
 
     async def _run_requests(self, done: set[str]) -> Interruption | None:
@@ -169,16 +170,23 @@ class BatchRun:
             self._wake.clear()
             await self._write_received()
         if requests.done():
+            await self._write_received()
             requests.result()
 
     async def _send_all(self, done: set[str]) -> None:
-        """Send the requests that are not done, a few at the same time."""
+        """Send the requests that are not done, a few at the same time. Raise `OSError`."""
         limit = asyncio.Semaphore(self._tools.options.concurrency)
         lines = read_lines(self._input, CHECKED_LINE_BYTES)
+        problem: OSError | None = None
         async with asyncio.TaskGroup() as group:
-            while line := await asyncio.to_thread(_next_line, lines, done):
-                await limit.acquire()
-                group.create_task(self._send(line)).add_done_callback(lambda _: limit.release())
+            try:
+                while line := await asyncio.to_thread(_next_line, lines, done):
+                    await limit.acquire()
+                    group.create_task(self._send(line)).add_done_callback(lambda _: limit.release())
+            except OSError as error:
+                problem = error
+        if problem is not None:  # the file cannot be read; those that were sent have ended
+            raise problem
 
     async def _send(self, line: InputLine) -> None:
         """Send one request, again and again while the server or the client has no room for it."""

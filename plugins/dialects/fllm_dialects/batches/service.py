@@ -99,9 +99,13 @@ class BatchService:
         return None
 
     async def _take_over(self) -> None:
-        """Continue the batches of servers that have ended."""
-        for stored in await self.store.abandoned_batches():
-            self.runner.start(stored)
+        """Continue the batches of servers that have ended. After an error of the store, try again later."""
+        try:
+            for stored in await self.store.claimed_batches():
+                if self.runner.find(stored.batch.id) is None:
+                    self.runner.start(stored)
+        except StoreError as error:
+            log.error("batches of other servers can't go on: %s", error.detail)
 
     async def _maintain(self) -> None:
         """Remove expired files, and look for servers that have ended, from time to time."""

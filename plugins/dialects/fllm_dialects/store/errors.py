@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import msgspec
 from litestar.exceptions import HTTPException
 
 log = logging.getLogger("fllm.store")
@@ -30,17 +31,22 @@ class StoreFull(StoreError):
 
 @contextmanager
 def translated(name: str) -> Iterator[None]:
-    """Log an error of SQLite that the block raises, with the name of the file, and raise a `StoreError`."""
+    """Log an error of SQLite, or a body that cannot be decoded, with the name of the file.
+
+    Raise a `StoreError` for it.
+    """
     try:
         yield
-    except sqlite3.Error as error:
+    except (sqlite3.Error, msgspec.DecodeError, UnicodeDecodeError) as error:
         log.error("the store failed: %s: %s", name, error)
         raise _store_error(error) from error
 
 
-def _store_error(error: sqlite3.Error) -> StoreError:
-    """Return the error to raise for an error of SQLite (https://sqlite.org/rescode.html)."""
+def _store_error(error: Exception) -> StoreError:
+    """Return the error to raise for an error of SQLite (https://sqlite.org/rescode.html) or of a decoder."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    if not isinstance(error, sqlite3.Error):  # a message of SQLite that shows damaged bytes, or a body
+        code = sqlite3.SQLITE_CORRUPT
     if code == sqlite3.SQLITE_IOERR_WRITE:  # such as a quota or `ulimit -f`; SQLite does not say which
         return StoreFull(
             detail="the disk of this server is full or cannot be written, so nothing can be stored"

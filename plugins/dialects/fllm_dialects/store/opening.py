@@ -133,6 +133,8 @@ def _prepare(path: Path, seal: Seal) -> None:
             connection.execute(pragma)
         _search_damage(connection)
         _migrate(connection, path, seal)
+    except UnicodeDecodeError as error:  # a message of SQLite that quotes damaged bytes
+        raise _Damaged(f"its schema cannot be read: {error}") from error
     except sqlite3.DatabaseError as error:
         if _code(error) in _DAMAGED:
             raise _Damaged(str(error)) from error

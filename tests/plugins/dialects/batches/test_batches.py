@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
+import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,8 @@ from fllm_api.app_state import AppState
 from fllm_api.config import RateLimits
 from fllm_dialects.batches import run as batch_run
 from fllm_dialects.batches import service
+from fllm_dialects.batches.input_file import check_input
+from fllm_dialects.store import Records, StoreFull
 
 SHORT = lines("short", body={**CHAT_BODY, "max_tokens": 1})
 """A request that ends although the backend stalls after its first step."""
@@ -190,6 +195,88 @@ def test_a_cancelled_batch_keeps_its_results_and_names_what_did_not_run(server: 
         assert (await client.http.post(f"/v1/batches/{batch['id']}/cancel")).json() == batch
 
     run(server, work)
+
+
+def test_a_batch_that_is_cancelled_while_it_is_checked_names_what_did_not_run(
+    server: AppState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = threading.Event()
+
+    def check_later(*arguments: Any) -> Any:
+        release.wait(10)
+        return check_input(*arguments)
+
+    monkeypatch.setattr(batch_run, "check_input", check_later)
+
+    async def work(client: BatchClient) -> None:
+        batch = await client.create(lines("a", "b"))
+        cancelled = await client.http.post(f"/v1/batches/{batch['id']}/cancel")
+        assert cancelled.json()["status"] == "cancelling"
+        release.set()
+        batch = await client.finish(batch["id"])
+        assert (batch["status"], batch["request_counts"]["total"]) == ("cancelled", 2)
+        assert sorted(await client.lines(batch["error_file_id"])) == ["a", "b"]
+
+    run(server, work)
+
+
+def interrupted_batch(data_dir: Path) -> Any:
+    """Return a batch in progress whose server has stopped."""
+    created: list[Any] = []
+
+    async def start(client: BatchClient) -> None:
+        created.append(await client.create(SHORT + lines("a", "b")))
+        await client.until(created[0]["id"], lambda each: each["request_counts"]["completed"] == 1)
+
+    server = a_batch_server(config={"data_dir": data_dir})
+    backend_of(server).stalls_after = 1
+    run(server, start)
+    return created[0]
+
+
+def test_a_batch_whose_input_is_gone_fails_with_the_results_that_it_has(tmp_path: Path) -> None:
+    batch = interrupted_batch(tmp_path)
+    [path] = tmp_path.rglob(batch["input_file_id"])
+    path.unlink()
+
+    async def work(client: BatchClient) -> None:
+        ended = await client.finish(batch["id"])
+        assert ended["status"] == "failed"
+        assert [each["code"] for each in ended["errors"]["data"]] == ["storage_error"]
+        assert list(await client.lines(ended["output_file_id"])) == ["short"]
+
+    run(a_batch_server(config={"data_dir": tmp_path}), work)
+
+
+def test_a_server_starts_whose_store_fails_and_continues_batches_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = interrupted_batch(tmp_path)
+    claim, failures = Records.claim, [StoreFull(detail="full"), StoreFull(detail="full")]
+
+    async def claim_later(*arguments: Any, **named: Any) -> Any:
+        claimed = await claim(*arguments, **named)
+        if failures:
+            raise failures.pop()
+        return claimed
+
+    monkeypatch.setattr(Records, "claim", claim_later)
+    monkeypatch.setattr(service, "MAINTENANCE_INTERVAL", 0.01)
+    run(a_batch_server(config={"data_dir": tmp_path}), lambda client: client.finish(batch["id"]))
+    assert not failures
+
+
+def test_a_server_starts_with_a_batch_that_cannot_be_read(tmp_path: Path) -> None:
+    batch = interrupted_batch(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "batches.sqlite3")) as connection:
+        connection.execute("UPDATE records SET body = x'7b22ff' WHERE kind = 'batch'")
+        connection.commit()
+
+    async def work(client: BatchClient) -> None:
+        assert (await client.http.get(f"/v1/batches/{batch['id']}")).status_code == 503
+        await client.finish((await client.create(lines("a")))["id"])
+
+    run(a_batch_server(config={"data_dir": tmp_path}), work)
 
 
 def test_a_batch_that_takes_too_long_expires(server: AppState, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,7 @@ def test_a_valid_file_has_one_request_for_each_line_that_is_not_blank(tmp_path: 
         ("{", "invalid_json_line", 1, None),
         (b"\xff{}", "invalid_json_line", 1, None),
         (b'{"custom_id": "\xff"}', "invalid_json_line", 1, None),
+        (line(body={"stream": "?"}).encode().replace(b"?", b"\xff"), "invalid_json_line", 1, None),
         ("[" * 5000, "line_too_long", 1, None),
         ("[]", "invalid_request", 1, None),
         (line(None), "invalid_request", 1, "custom_id"),

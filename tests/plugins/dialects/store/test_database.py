@@ -308,6 +308,20 @@ def test_a_damaged_file_is_moved_away(tmp_path: Path, caplog: pytest.LogCaptureF
     assert "the store is damaged" in caplog.text
 
 
+def test_a_file_whose_schema_is_not_text_is_moved_away(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with opened(tmp_path / "s") as database:
+            await put(database, record("a"))
+        content = (tmp_path / "s").read_bytes()
+        assert b"records_by_server" in content
+        (tmp_path / "s").write_bytes(content.replace(b"records_by_server", b"records_\xaey_server", 1))
+        async with opened(tmp_path / "s") as database:
+            assert (await names(database), database.durable) == ([], True)
+        assert list(tmp_path.glob("s-damaged-*"))
+
+    asyncio.run(run())
+
+
 def test_a_newer_version_and_a_file_of_another_program_are_refused(tmp_path: Path) -> None:
     async def run() -> None:
         async with opened(tmp_path / "s"):

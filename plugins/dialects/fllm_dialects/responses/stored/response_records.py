@@ -21,6 +21,8 @@ RESPONSE = "response"
 RUNNING = ("queued", "in_progress")
 """Statuses of a response that is not complete."""
 _INPUT, _OUTPUT, _EVENTS = "input", "output", "events"
+_EVENTS_ID = ""
+"""No item has it, whose id the client may have chosen."""
 _CANCELLING = "cancelling"
 
 _json = msgspec.json.Encoder()
@@ -74,7 +76,7 @@ async def put_response(
     children = [
         *((_INPUT, str(item.id), _json.encode(item)) for item in given),
         *((_OUTPUT, item.id, _json.encode(item)) for item in response.output),
-        *([(_EVENTS, _EVENTS, events)] if events else []),
+        *([(_EVENTS, _EVENTS_ID, events)] if events else []),
     ]
     parts = [Record(item_id, owner, kind, content, parent=response.id) for kind, item_id, content in children]
     await records.put_all([record, *parts])

@@ -101,6 +101,19 @@ def test_comments_keep_a_stream_open(tmp_path: Path, monkeypatch: pytest.MonkeyP
     asyncio.run(run())
 
 
+def test_an_item_may_have_any_id(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with running(responses_server(tmp_path)) as client:
+            given = [{"type": "message", "id": "events", "role": "user", "content": "Hi"}]
+            events = await client.events("POST", "/v1/responses", json={**STREAMED, "input": given})
+            response_id = events[0]["response"]["id"]
+            items = await client.get(f"/v1/responses/{response_id}/input_items")
+            assert [item["id"] for item in items["data"]] == ["events"]
+            assert await client.events("GET", f"/v1/responses/{response_id}?stream=true") == events
+
+    asyncio.run(run())
+
+
 def test_a_response_is_cancelled(tmp_path: Path) -> None:
     async def run() -> None:
         async with running(responses_server(tmp_path, gated=True)) as client:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from fllm.errors import ConfigError
 from fllm_api.api_keys import ApiKeys
 from fllm_api.app import create_app
 from fllm_api.app_state import AppState
+
+MESSAGE = {"role": "user", "content": "Hi"}
 
 
 @pytest.fixture(scope="module")
@@ -329,5 +333,23 @@ def test_a_stream_that_its_client_leaves_is_stored_as_cancelled(tmp_path: Path) 
             assert (response["status"], response["output"][0]["status"]) == ("cancelled", "incomplete")
             assert response["output"][0]["content"][0]["text"] == "Hello"
             assert client.backend.aborted
+
+    asyncio.run(run())
+
+
+def test_a_body_that_is_damaged_is_not_served(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with running(responses_server(tmp_path)) as client:
+            response = await client.create("Hi")
+            conversation = await client.call("POST", "/v1/conversations", json={"items": [MESSAGE]})
+            with closing(sqlite3.connect(client.file)) as connection:
+                connection.execute("UPDATE records SET body = x'7bff' WHERE parent != ''")
+                connection.execute("UPDATE records SET body = x'7b22ff22' WHERE kind = 'conversation'")
+                connection.commit()
+            path = f"/v1/responses/{response['id']}"
+            for damaged in (path, f"{path}/input_items", f"/v1/conversations/{conversation['id']}"):
+                assert "damaged" in (await client.get(damaged, 503))["error"]["message"]
+            await client.create("Go", 503, previous_response_id=response["id"])
+            await client.create("Go")
 
     asyncio.run(run())
