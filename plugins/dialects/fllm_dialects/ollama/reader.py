@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+from msgspec import Struct
 
 from fllm import (
     ChatMessage,
@@ -18,6 +20,7 @@ from fllm import (
     RequestError,
     ToolCall,
 )
+from fllm.concurrency.turn_executor import Pieces
 from fllm_dialects.ollama.protocol import (
     OllamaChatRequest,
     OllamaGenerateRequest,
@@ -26,6 +29,9 @@ from fllm_dialects.ollama.protocol import (
     OllamaToolCall,
     Options,
 )
+
+Body = TypeVar("Body", OllamaChatRequest, OllamaGenerateRequest)
+Read = TypeVar("Read", bound=ChatRequest | CompletionRequest)
 
 FIELD_NAMES = {
     "max_tokens": "options.num_predict",
@@ -46,6 +52,20 @@ FIELD_NAMES = {
 """Fields of a chat request that have other names here."""
 
 _SMALLEST_TOP_P = 1e-9
+
+
+class ReadRequest(Struct, Generic[Read], frozen=True):
+    """A request that was read, and what its fields are called in the body."""
+
+    request: Read
+    names: dict[str, str]
+
+
+def read_request(body: Body, read: Callable[[Body], Read]) -> Pieces[ReadRequest[Read]]:
+    """Return the request that a body stands for, in pieces, because it may have very many messages."""
+    request = read(body)
+    yield 0
+    return ReadRequest(request, renamed_fields(body))
 
 
 def read_chat(body: OllamaChatRequest) -> ChatRequest:

@@ -32,7 +32,7 @@ from fllm_dialects.ollama.protocol import (
     OllamaMessage,
     OllamaRequest,
 )
-from fllm_dialects.ollama.reader import read_chat, read_generate, renamed_fields
+from fllm_dialects.ollama.reader import read_chat, read_generate, read_request
 
 _OPTIONS = {**USES_ENGINE, **ANY_CONTENT_TYPE, **error_body(ollama_error, JSON_LINES)}
 _NO_TIME = (0, "0", "0s", "0m", "0h")
@@ -54,8 +54,9 @@ async def chat(data: JSONBody[OllamaChatRequest], server: NamedDependency[Servin
     if not data.messages:
         message = OllamaMessage(role="assistant", content="")
         return _whole(OllamaChatChunk(message=message, **_loaded(data, server)))
-    with field_names(renamed_fields(data)):
-        generation = await server.read_chat(read_chat(data))
+    read = await server.prepare(read_request(data, read_chat))
+    with field_names(read.names):
+        generation = await server.read_chat(read.request)
     encoder = OllamaChatEncoder(
         generation.model, generation.record, server.tokenizer if data.logprobs else None
     )
@@ -77,12 +78,12 @@ async def generate(data: JSONBody[OllamaGenerateRequest], server: NamedDependenc
     """Return a response as a stream of JSON lines, or as one object."""
     if not (data.prompt or data.images or data.suffix):
         return _whole(OllamaGenerateChunk(response="", **_loaded(data, server)))
-    request = read_generate(data)
-    with field_names(renamed_fields(data)):
-        if isinstance(request, CompletionRequest):
-            generation = await server.read_completion(request)
+    read = await server.prepare(read_request(data, read_generate))
+    with field_names(read.names):
+        if isinstance(read.request, CompletionRequest):
+            generation = await server.read_completion(read.request)
         else:
-            generation = await server.read_chat(request)
+            generation = await server.read_chat(read.request)
     encoder = OllamaGenerateEncoder(
         generation.model, generation.record, server.tokenizer if data.logprobs else None
     )

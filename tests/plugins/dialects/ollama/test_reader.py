@@ -20,6 +20,7 @@ from fllm import (
     RequestError,
     ToolCall,
 )
+from fllm_dialects.field_names import renamed
 from fllm_dialects.ollama.protocol import OllamaChatRequest, OllamaGenerateRequest
 from fllm_dialects.ollama.reader import read_chat, read_generate, renamed_fields
 
@@ -168,3 +169,7 @@ def test_errors_name_the_fields_of_the_client() -> None:
     names = renamed_fields(a_prompt(system="x", images=["QUJD"]))
     assert names["messages[1].content[0]"] == "images[0]"
     assert (names["messages[0].content"], names["messages[1].content"]) == ("system", "prompt")
+
+
+def test_the_schema_of_a_format_has_its_name_in_errors() -> None:
+    assert renamed("response_format.json_schema.schema", renamed_fields(a_chat())) == "format"

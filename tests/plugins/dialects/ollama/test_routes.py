@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from typing import Any
 
 import httpx
@@ -13,6 +14,7 @@ from support.pooling_fakes import EMBEDS, FakePoolingBackend
 
 from fllm import ImageSupport
 from fllm_api.app_state import ParserChoice
+from fllm_dialects.ollama import routes
 
 SERVER = a_dialect_server("ollama")
 HI: Any = [{"role": "user", "content": "Hi"}]
@@ -228,3 +230,27 @@ def test_embeddings_are_those_of_the_pooling_endpoint() -> None:
 
 def test_chats_of_openai_are_not_changed() -> None:
     assert chat(SERVER).json()["choices"][0]["message"]["content"] == "Hello world!"
+
+
+@pytest.mark.parametrize(
+    ("path", "reader", "body"),
+    [
+        ("/api/chat", "read_chat", {"messages": [{"role": "user", "content": "x" * 5000}]}),
+        ("/api/generate", "read_generate", {"prompt": "x" * 5000}),
+    ],
+)
+def test_a_large_request_is_not_read_on_the_event_loop(
+    path: str, reader: str, body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[threading.Thread] = []
+    read = getattr(routes, reader)
+
+    def recorded(data: Any) -> Any:
+        threads.append(threading.current_thread())
+        return read(data)
+
+    monkeypatch.setattr(routes, reader, recorded)
+    server = a_dialect_server("ollama", card={"max_model_len": 8192})
+    whole(path, server, **body)
+    assert threads != [threading.current_thread()]
+    assert len(threads) == 1
