@@ -21,6 +21,7 @@ from litestar.exceptions import (
 from litestar.routes import HTTPRoute
 from msgspec import Struct
 
+from fllm.containment import contained
 from fllm.errors import BackendError, BackendUnavailable, ModelNotFound, RequestError
 from fllm.serving import ErrorBody, ErrorInfo
 from fllm_api.lifecycle.client_disconnect import ClientDisconnected
@@ -81,7 +82,9 @@ def own_error_body(request: Request[Any, Any, Any], status: int, error: ErrorInf
     make: ErrorBody | None = _route_opt(request, status).get("error_body")
     if make is None:
         return ErrorResponse(error)
-    return make(status, error, context_of(request.scope).request_id)
+    with contained(lambda failure: log.error("the error body of a route failed", exc_info=failure)):
+        return make(status, error, context_of(request.scope).request_id)
+    return ErrorResponse(error)
 
 
 def handle_exception(request: Request[Any, Any, Any], error: Exception) -> Response[Struct]:

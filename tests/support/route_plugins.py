@@ -102,7 +102,11 @@ class SayEncoder(ResponseEncoder[Start | Piece | End]):
         return [Failure(0, error.message, "")]
 
 
-def say_route(ends: list[Outcome], on_end: Callable[[Outcome], None] = lambda _: None) -> Any:
+def say_route(
+    ends: list[Outcome],
+    on_end: Callable[[Outcome], None] = lambda _: None,
+    encoder: Callable[[], SayEncoder] = SayEncoder,
+) -> Any:
     """Return the handler of `POST /say`. The outcomes of its generations are appended to ``ends``."""
 
     async def end(outcome: Outcome) -> None:
@@ -113,7 +117,7 @@ def say_route(ends: list[Outcome], on_end: Callable[[Outcome], None] = lambda _:
     async def say(data: JSONBody[Say], server: NamedDependency[Serving]) -> ASGIResponse:
         chat = ChatRequest(model=data.model, messages=[ChatMessage(role="user", content=data.text)])
         generation = await server.read_chat(chat)
-        response: ASGIResponse = server.respond(generation, SayEncoder(), stream=data.stream, on_end=end)
+        response: ASGIResponse = server.respond(generation, encoder(), stream=data.stream, on_end=end)
         return response
 
     return say

@@ -50,11 +50,14 @@ def with_plugin_routes(
         build([*mounted, *handlers], ())
         return handlers
 
-    for handlers in plugins.routes(check, context):
-        mounted += handlers
-        lifespans += added
+    def keep_lifespans(is_accepted: bool) -> None:
+        if is_accepted:
+            lifespans.extend(added)
         added.clear()
-    return build(mounted, lifespans) if mounted else app
+
+    for handlers in plugins.routes(check, context, keep_lifespans):
+        mounted += handlers
+    return build(mounted, lifespans) if mounted or lifespans else app
 
 
 def _document_errors(handler: Any) -> None:

@@ -111,6 +111,8 @@ class AdmissionSlot:
         self._released = False
         self._charged = 0
         """Prompt tokens charged so far."""
+        self._reserved = 0
+        """Those of them that were charged when capacity was reserved last."""
 
     def charge(self, tokens: int) -> None:
         """Charge the client for prompt tokens that have been read, whether or not the request is accepted."""
@@ -121,6 +123,7 @@ class AdmissionSlot:
     def reserve(self, sequences: int, prompt_tokens: int) -> None:
         """Reserve capacity for all sequences of the request, and charge what is not charged of its prompts.
 
+        A request may generate several times, one after the other: each time, its prompts are charged.
         Raise `RateLimited` if other requests have used all tokens meanwhile, or `ServerBusy`.
         """
         if self._usage is not None:
@@ -129,7 +132,8 @@ class AdmissionSlot:
         if self._usage is not None:
             self._usage.add_sequences(self._request, more)
         self.take(more)
-        self.charge(prompt_tokens - self._charged)
+        self.charge(prompt_tokens - (self._charged - self._reserved))
+        self._reserved = self._charged
 
     def take(self, sequences: int) -> None:
         """Occupy more sequences; raise `ServerBusy` if they exceed the free capacity."""

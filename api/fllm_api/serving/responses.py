@@ -6,6 +6,7 @@ Both come from the same chunks. The JSON object is the fold of the stream.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -16,6 +17,7 @@ from litestar.types import Receive, Scope, Send
 from msgspec import Struct
 
 from fllm.concurrency.turn_executor import Pieces, TurnExecutor
+from fllm.containment import contained
 from fllm.pipeline.output_processor import SequenceOutput
 from fllm.serving import ErrorInfo, Framing, OnEnd, Outcome, ResponseEncoder
 from fllm_api.encoding.logprobs import PIECE_TOKENS
@@ -26,10 +28,14 @@ from fllm_api.lifecycle.client_disconnect import ClientDisconnected, run_while_c
 from fllm_api.request_context import context_of
 from fllm_api.serving.event_stream import EventStream, write_body
 
+log = logging.getLogger("fllm.api")
+
 _json = msgspec.json.Encoder()
 
 MAX_OUTPUTS = 256
 """Maximum number of outputs that are encoded at once for a stream."""
+END_SECONDS = 60.0
+"""Maximum duration of ``on_end``."""
 
 
 class _Response(ASGIResponse):
@@ -86,17 +92,25 @@ class GenerationChunks:
         await self.end("complete")
         yield last
 
-    async def fail(self, error: ErrorInfo) -> Sequence[Struct]:
-        """Return the chunks that report an error."""
-        chunks = self.encoder.error(error)
-        await self.end("error")
+    async def fail(self, error: ErrorInfo) -> Sequence[Struct] | None:
+        """Return the chunks that report an error; ``None`` if the encoder fails, too."""
+        chunks: Sequence[Struct] | None = None
+        with contained(_log_failure):
+            chunks = self.encoder.error(error)
+        await self.end_early("error")
         return chunks
 
+    async def end_early(self, outcome: Outcome) -> None:
+        """Call ``on_end`` for a response that fails already: its own error is only logged."""
+        with contained(_log_failure):
+            await self.end(outcome)
+
     async def end(self, outcome: Outcome) -> None:
-        """Call ``on_end`` once."""
+        """Call ``on_end`` once. It may not keep the request in flight for longer than `END_SECONDS`."""
         on_end, self._on_end = self._on_end, None
         if on_end is not None:
-            await on_end(outcome)
+            async with asyncio.timeout(END_SECONDS):
+                await on_end(outcome)
 
     def _encode(self, outputs: Sequence[SequenceOutput]) -> Pieces[list[Any]]:
         chunks = []
@@ -127,7 +141,7 @@ class GenerationJson(_Response):
         try:
             body = await self._body()
         except asyncio.CancelledError:
-            await self._chunks.end("abort")
+            await self._chunks.end_early("abort")
             raise
         except Exception as error:
             await self._chunks.fail(classify_error(error)[1])
@@ -141,8 +155,9 @@ class GenerationJson(_Response):
         async with aclosing(self._outputs) as stream, self._context.deadline.enforce():
             whole = await collect(stream, keep_tokens=encoder.needs_tokens)
             chunks = [*encoder.start(), *await self._chunks.encode(whole), *encoder.finish()]
+            body = _json.encode(encoder.fold(chunks))
             await self._chunks.end("complete")
-        return _json.encode(encoder.fold(chunks))
+        return body
 
 
 class ChunkStream(_Response):
@@ -212,11 +227,16 @@ class GenerationStream(ChunkStream):
             try:
                 await super()._send(send)
             except asyncio.CancelledError:
-                await self._generation.end("abort")
+                await self._generation.end_early("abort")
                 raise
 
-    async def _fail(self, status: int, error: ErrorInfo) -> Sequence[Struct]:  # noqa: ARG002
-        return await self._generation.fail(error)
+    async def _fail(self, status: int, error: ErrorInfo) -> Sequence[Struct]:
+        chunks = await self._generation.fail(error)
+        return await super()._fail(status, error) if chunks is None else chunks
+
+
+def _log_failure(error: BaseException) -> None:
+    log.error("the response of a route failed while it reported an error", exc_info=error)
 
 
 async def collect(

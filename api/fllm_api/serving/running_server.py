@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
+from urllib.parse import quote, unquote
 
 from litestar import Litestar
 from litestar.types import HTTPScope, Message, Receive, Scope, Send
@@ -23,6 +24,9 @@ from fllm_api.model_registry import ModelRegistry
 from fllm_api.request_context import RequestContext, context_of
 from fllm_api.serving.request_serving import RequestServing
 
+_PATH = "/%:@!$&'()*+,;=~"
+_QUERY = _PATH + "?"
+"""Characters of a path and of a query that stay as they are (RFC 3986, 3.3 and 3.4)."""
 RETRY_SECONDS = 0.5
 """Seconds between two attempts to admit work while the client or the server is at its limits."""
 
@@ -136,7 +140,7 @@ class _Response:
         if message["type"] == "http.response.start":
             self.status = message["status"]
         elif message["type"] == "http.response.body":
-            self.parts.append(message["body"])
+            self.parts.append(message.get("body", b""))
 
 
 def _receive(body: bytes) -> Receive:
@@ -149,17 +153,18 @@ def _receive(body: bytes) -> Receive:
     return receive
 
 
-def _scope(method: str, path: str, body: bytes) -> Scope:
+def _scope(method: str, url: str, body: bytes) -> Scope:
+    path, _, query = url.partition("?")
     scope: dict[str, Any] = {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
         "http_version": "1.1",
         "method": method,
         "scheme": "http",
-        "path": path,
-        "raw_path": path.encode(),
+        "path": unquote(path),
+        "raw_path": quote(path, safe=_PATH).encode(),
         "root_path": "",
-        "query_string": b"",
+        "query_string": quote(query, safe=_QUERY).encode(),
         "headers": [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())],
         "client": None,
         "server": None,

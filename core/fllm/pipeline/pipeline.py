@@ -117,7 +117,8 @@ class Pipeline:
     ) -> AsyncGenerator[list[SequenceOutput]]:
         first = i * request.n
         if request.beam is not None:
-            return self._run_beam_search(request, i, request.beam, tracker)
+            generate_request = self._generate_request(request, i, 0, tracker)
+            return self._run_beam_search(request, i, request.beam, generate_request, tracker)
         if request.best_of <= request.n:
             sequences = [self._run_sequence(request, i, j, first + j, tracker) for j in range(request.n)]
             return merge_streams(sequences)
@@ -146,9 +147,13 @@ class Pipeline:
         return _process(processor, index, outputs, tracker)
 
     async def _run_beam_search(
-        self, request: PipelineRequest, i: int, params: BeamSearchParams, tracker: RequestTracker
+        self,
+        request: PipelineRequest,
+        i: int,
+        params: BeamSearchParams,
+        generate_request: GenerateRequest,
+        tracker: RequestTracker,
     ) -> AsyncGenerator[list[SequenceOutput]]:
-        generate_request = self._generate_request(request, i, 0, tracker)
         hypotheses = await beam_search(self._backend, generate_request, params, self._eos_token_ids)
         for index, hypothesis in enumerate(hypotheses[: request.n], start=i * request.n):
             output = hypothesis.to_output(with_logprobs=request.sampling.logprobs is not None)

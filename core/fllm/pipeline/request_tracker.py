@@ -34,7 +34,7 @@ class RequestTracker:
         """Create a tracker. ``deferred``: collectors learn of it from `choose_model`, or when it ends."""
         self.request_id = request_id
         self.key = uuid.uuid4().hex
-        """Unique to this request, unlike ``request_id``, which the client may choose."""
+        """Unique to what is submitted, unlike ``request_id``, which the client may choose."""
         self.method = method
         self.path = path
         self.client = client
@@ -86,9 +86,17 @@ class RequestTracker:
         streamed: bool = False,
         adapter: str = "",
     ) -> None:
-        """Record that the request has been read and is submitted to the engine."""
-        self.submitted_at = self._clock()
-        self.prompt_tokens = prompt_tokens
+        """Record that the request has been read and is submitted to the engine.
+
+        A request may generate several times: prompt tokens are then those of all times.
+        """
+        if self.submitted_at is None:
+            self.submitted_at = self._clock()
+        else:
+            self.key = uuid.uuid4().hex
+        self.prompt_tokens += prompt_tokens
+        self._last_step.clear()
+        self._cached.clear()
         self.max_tokens = max_tokens
         self.n = n
         self.streamed = streamed

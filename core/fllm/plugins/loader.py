@@ -161,17 +161,22 @@ class Plugins:
         return self._owners.get(id(collector))
 
     def routes(
-        self, check: Callable[[Iterable[Any]], list[Any]], context: RoutesContext | None = None
+        self,
+        check: Callable[[Iterable[Any]], list[Any]],
+        context: RoutesContext | None = None,
+        on_result: Callable[[bool], None] = lambda _: None,
     ) -> Iterator[list[Any]]:
         """Yield the route handlers of each plugin. A plugin is skipped if its hook or ``check`` raises.
 
-        A `ConfigError` of a hook propagates.
+        ``on_result`` receives whether it was accepted. A `ConfigError` of a hook propagates.
         """
         if context is None:
             from fllm.serving import RoutesContext
 
             context = RoutesContext()
-        results = self._call_each("fllm_routes", check, passing=(ConfigError,), context=context)
+        results = self._call_each(
+            "fllm_routes", check, passing=(ConfigError,), context=context, on_result=on_result
+        )
         return (handlers for _, handlers in results)
 
     def registries(self) -> Iterable[Registry[Any]]:
@@ -305,15 +310,18 @@ class Plugins:
         *,
         passing: tuple[type[Exception], ...] = (),
         context: Struct,
+        on_result: Callable[[bool], None] = lambda _: None,
     ) -> Iterator[tuple[str, T]]:
         """Yield each plugin's name and checked result. A plugin that raises is logged and skipped."""
         for call in self._calls(hook):
             _, options = self._registered[call.plugin_name]
             own = {"context": replace(context, options=options.value)}
-            checked = None
+            checked, is_accepted = None, False
             with contained(partial(self._hook_failed, hook, call.plugin_name), passing=passing):
                 result = call.function(*(own[name] for name in call.argnames))
                 checked = None if result is None else check(result)
+                is_accepted = True
+            on_result(is_accepted)
             if checked is not None:
                 yield call.plugin_name, checked
 

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from litestar import post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody
+from litestar.response.base import ASGIResponse
 from support.api_fakes import COMPLETION_SCOPE, Recorder, app_of, ask, backend_of
-from support.route_plugins import Say, say_route, server_with_routes
+from support.route_plugins import Failure, Said, Say, SayEncoder, say_route, server_with_routes
 
-from fllm.errors import BackendUnavailable
+from fllm.errors import BackendUnavailable, RequestError
 from fllm.events import Finished, Text
 from fllm.requests.chat import ChatMessage, ChatRequest
-from fllm.serving import LIMITED, USES_ENGINE, Outcome, Serving
+from fllm.serving import LIMITED, USES_ENGINE, ErrorInfo, Outcome, Serving, error_body
 from fllm_api.api_keys import ApiKeys
 from fllm_api.app_state import AppState
 from fllm_api.config import RateLimits
+from fllm_api.serving import responses
 
 
 def a_saying_server(ends: list[Outcome], **parts: Any) -> AppState:
@@ -91,6 +94,92 @@ def test_what_can_not_be_stored_is_not_acknowledged(stream: bool) -> None:
     assert "event: end" not in response.text
     assert "the disk is full" in response.text
     assert response.status_code == (200 if stream else 503)
+
+
+class SilentEncoder(SayEncoder):
+    """Can't report an error."""
+
+    def error(self, error: ErrorInfo) -> list[Failure]:
+        raise ValueError("secret")
+
+
+class UnfoldedEncoder(SayEncoder):
+    """Can't make a whole response."""
+
+    def fold(self, chunks: Sequence[Any]) -> Said:
+        raise ValueError("secret")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("encoder", [SayEncoder, SilentEncoder])
+def test_a_failure_that_can_not_be_reported_is_still_the_failure(
+    encoder: type[SayEncoder], stream: bool
+) -> None:
+    def full(outcome: Outcome) -> None:
+        raise OSError("the disk is full")
+
+    ends: list[Outcome] = []
+    server = server_with_routes(lambda _: [say_route(ends, full, encoder)])
+    backend = backend_of(server)
+    backend.fails_after, backend.failure = 1, BackendUnavailable("gone")
+    response = say(server, stream=stream)
+    assert (ends, response.status_code) == (["error"], 200 if stream else 503)
+    assert '"reason":"gone"' in response.text
+
+
+def test_a_response_that_can_not_be_made_is_not_complete() -> None:
+    ends: list[Outcome] = []
+    server = server_with_routes(lambda _: [say_route(ends, encoder=UnfoldedEncoder)])
+    assert (say(server).status_code, ends) == (500, ["error"])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_waits_at_the_end_does_not_keep_a_request(stream: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(responses, "END_SECONDS", 0.01)
+
+    @post("/say", status_code=200, opt={**USES_ENGINE})
+    async def wait(data: JSONBody[Say], server: NamedDependency[Serving]) -> ASGIResponse:
+        generation = await server.read_chat(ChatRequest(messages=[ChatMessage(role="user", content="Hi")]))
+        response: ASGIResponse = server.respond(
+            generation, SayEncoder(), stream=data.stream, on_end=lambda _: asyncio.sleep(60)
+        )
+        return response
+
+    response = say(server_with_routes(lambda _: [wait]), stream=stream)
+    assert "the server failed" in response.text
+    assert response.status_code == (200 if stream else 500)
+
+
+def test_an_error_body_that_fails_is_that_of_the_server() -> None:
+    def fail(status: int, error: ErrorInfo, request_id: str) -> Failure:
+        raise ValueError("secret")
+
+    @post("/say", status_code=200, opt={**USES_ENGINE, **error_body(fail)})
+    async def refuse(data: JSONBody[Say]) -> None:
+        raise RequestError("no", param="text")
+
+    response = say(server_with_routes(lambda _: [refuse]))
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "text")
+
+
+def test_a_request_that_generates_twice_is_charged_for_both() -> None:
+    @post("/say", status_code=200, opt={**USES_ENGINE})
+    async def twice(data: JSONBody[Say], server: NamedDependency[Serving]) -> list[int]:
+        chat = ChatRequest(messages=[ChatMessage(role="user", content=data.text)])
+        generations = [await server.read_chat(chat) for _ in range(2)]
+        await asyncio.gather(*map(server.whole, generations))
+        await server.whole(generations[0])
+        return [each.prompt_tokens for each in generations]
+
+    recorder = Recorder()
+    limits = RateLimits(tokens_per_minute=600)
+    server = server_with_routes(lambda _: [twice], collectors=[recorder], config={"limits": limits})
+    assert say(server).json() == [19, 19]
+    [request] = recorder.requests
+    assert (request.prompt_tokens, request.generated_tokens) == (57, 9)
+    assert len({prompt.request_id for prompt in backend_of(server).prompts}) == 3
+    remaining = int(say(server).headers["x-ratelimit-remaining-tokens"])
+    assert 600 - 2 * 57 - 2 * 9 <= remaining <= 600 - 2 * 57
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
+from types import ModuleType
 from typing import Any
 
 import pytest
-from support.api_fakes import Recorder, backend_of
+from litestar import Request, get
+from litestar.params import FromPath, FromQuery
+from support.api_fakes import Recorder, a_server, backend_of
 from support.route_plugins import say_route, server_with_routes
 
 from fllm.errors import BackendUnavailable
+from fllm.plugins.discovery import Candidate
+from fllm.plugins.hooks import hookimpl
+from fllm.plugins.loader import Plugins
 from fllm.requests.chat import ChatMessage, ChatRequest
 from fllm.serving import RoutesContext, Serving
 from fllm_api.api_keys import ApiKeys
@@ -23,16 +30,18 @@ from fllm_api.config import RateLimits
 CHAT = ChatRequest(messages=[ChatMessage(role="user", content="Hi")])
 
 
-def run(work: Callable[[RoutesContext, AppState], Awaitable[Any]], **parts: Any) -> Any:
+def run(
+    work: Callable[[RoutesContext, AppState], Awaitable[Any]], *, routes: Sequence[Any] = (), **parts: Any
+) -> Any:
     """Return the result of work with the context of a plugin whose server has started."""
     contexts: list[RoutesContext] = []
 
-    def routes(context: RoutesContext) -> list[Any]:
+    def add(context: RoutesContext) -> list[Any]:
         contexts.append(context)
-        return [say_route([])]
+        return [say_route([]), *routes]
 
     async def go() -> Any:
-        server = server_with_routes(routes, **parts)
+        server = server_with_routes(add, **parts)
         create_app(server)
         return await work(contexts[-1], server)
 
@@ -52,6 +61,18 @@ def test_a_request_of_a_plugin_is_like_one_over_http() -> None:
 
     run(work, collectors=[recorder], config={"keys": ApiKeys(["k"])})
     assert [request.path for request in recorder.requests] == ["/say"]
+
+
+def test_a_request_of_a_plugin_may_have_a_query_and_any_characters() -> None:
+    @get("/echo/{name:str}", sync_to_thread=False)
+    def echo(name: FromPath[str], word: FromQuery[str], request: Request[Any, Any, Any]) -> list[str]:
+        return [name, word, request.scope["raw_path"].decode()]
+
+    async def work(context: RoutesContext, server: AppState) -> Any:
+        response = await context.server.call("GET", "/echo/\u00fc%20a?word=b%26c%20\u00e4", b"", client="c")
+        return json.loads(response.body)
+
+    assert run(work, routes=[echo]) == ["\u00fc a", "b&c \u00e4", "/echo/%C3%BC%20a"]
 
 
 def test_a_request_of_a_plugin_can_not_use_the_admin_routes() -> None:
@@ -149,3 +170,33 @@ def test_resources_of_a_plugin_are_open_while_the_server_runs() -> None:
 
     asyncio.run(go())
     assert states == ["open", "closed"]
+
+
+def test_a_plugin_that_is_left_out_opens_no_resources() -> None:
+    opened: list[str] = []
+
+    def plugin(name: str, *, fails: bool) -> ModuleType:
+        @asynccontextmanager
+        async def resources() -> AsyncIterator[None]:
+            opened.append(name)
+            yield
+
+        def routes(context: RoutesContext) -> list[Any] | None:
+            context.lifespan(resources)
+            if fails:
+                raise ValueError("no")
+            return None
+
+        module = ModuleType(name)
+        module.fllm_routes = hookimpl(routes, specname="fllm_routes")  # type: ignore[attr-defined]
+        return module
+
+    async def go() -> None:
+        plugins = Plugins()
+        for name, fails in (("broken", True), ("whole", False)):
+            plugins.load(Candidate(name, "d", "1", name, partial(plugin, name, fails=fails)))
+        async with create_app(a_server(plugins=plugins)).lifespan():
+            pass
+
+    asyncio.run(go())
+    assert opened == ["whole"]
