@@ -188,7 +188,10 @@ class MessageEncoder(ResponseEncoder[StreamEvent]):
     def _stop_delta(self, finished: Finished) -> StopDelta:
         if self._header.max_tokens == 0:
             return StopDelta("max_tokens", None)
+        by = finished.stop_reason
         match finished.reason:
+            case "tool_calls" | "stop" if isinstance(by, str):  # the input of a call may be cut off
+                return StopDelta("stop_sequence", by)
             case "tool_calls":
                 return StopDelta("tool_use", None)
             case "length":
@@ -197,8 +200,7 @@ class MessageEncoder(ResponseEncoder[StreamEvent]):
             case "abort":
                 return StopDelta("pause_turn", None)
             case "stop":
-                by = finished.stop_reason
-                return StopDelta("stop_sequence", by) if isinstance(by, str) else StopDelta("end_turn", None)
+                return StopDelta("end_turn", None)
 
 
 def _text_of(delta: BlockDelta) -> str:

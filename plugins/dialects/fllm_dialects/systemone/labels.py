@@ -54,7 +54,9 @@ class LabelTokens:
                 found.append(Label(text, token_ids))
             if len(found) == count:
                 return found
-        raise RequestError(f"a question can have {len(found)} options with this model, and has {count}")
+        raise RequestError(
+            f"a question can have {len(found)} options with this model, and has {count}", param="questions"
+        )
 
     def _all(self, texts: Iterable[str]) -> list[Label]:
         """Return the labels; none if one of them has no token."""

@@ -56,11 +56,11 @@ class StateReader:
             many = max(len(question.options) for question in questions) > MANY_OPTIONS
             labels = await self._server.prepare(_labels(questions, tokens), slow=many)
             texts = [question.text(each) for question, each in zip(questions, labels, strict=True)]
-            prompts = [await self._prompt_within_context(text) for text in texts]
+            prompts = [await self._prompt_within_context(text, state_field) for text in texts]
         with field_names({"prompt": "questions"}):
             return await self._read(prompts, labels)
 
-    async def _prompt_within_context(self, question: str) -> list[int]:
+    async def _prompt_within_context(self, question: str, state_field: str) -> list[int]:
         """Return the prompt of a question. Raise `ContextTooLong`, before those of further ones are made."""
         prompt = await self._prompt(f"{self._state}\n\n{question}")
         context = self._server.card.max_model_len
@@ -68,7 +68,7 @@ class StateReader:
             raise ContextTooLong.for_prompt(
                 context,
                 f"the prompt has {len(prompt)} tokens, which leaves no room for output",
-                param="messages",
+                param=state_field,
             )
         return prompt
 

@@ -178,6 +178,7 @@ def without(message: dict[str, Any], name: str) -> dict[str, Any]:
         (END, "end_turn", None),
         (Finished(reason="stop", stop_reason=5, usage=USAGE), "end_turn", None),
         (Finished(reason="stop", stop_reason="ab", usage=USAGE), "stop_sequence", "ab"),
+        (Finished(reason="tool_calls", stop_reason="ab", usage=USAGE), "stop_sequence", "ab"),
         (Finished(reason="tool_calls", usage=USAGE), "tool_use", None),
         (Finished(reason="length", usage=USAGE), "model_context_window_exceeded", None),
         (Finished(reason="length", usage=Usage(completion_tokens=9)), "max_tokens", None),

@@ -180,4 +180,5 @@ def test_a_state_that_is_too_long_is_read_once(server: AppState, monkeypatch: py
     assert response.status_code == 400
     error = response.json()["error"]
     assert (error["param"], error["code"]) == ("state", "context_length_exceeded")
+    assert error["message"].endswith("length of the state.")
     assert sum(length > 600 for length in encoded) == 1
