@@ -77,8 +77,8 @@ class Records:
         self._seal = seal
         self._settings = settings
         self._clock = clock
-        self._stored: set[str] = set()
-        """What the transaction stored: ids of records without a parent."""
+        self._stored: set[tuple[str, str]] = set()
+        """What the transaction stored: owners and ids of records without a parent."""
 
     async def get(self, kind: str, record_id: str, owner: str, *, parent: str = "") -> Record | None:
         """Return a record, or ``None`` if it does not exist, has expired or belongs to another owner."""
@@ -103,7 +103,7 @@ class Records:
         Raise `StoreFull` if one is too large. The transaction raises it, too, if all space is in use.
         """
         rows = [await self._row(record) for record in records]
-        self._stored |= {record.parent or record.id for record in records}
+        self._stored |= {(record.owner, record.parent or record.id) for record in records}
         async with self._connection.executemany(_PUT, rows) as cursor:
             return cursor.rowcount == len(rows)
 
@@ -212,8 +212,13 @@ class Records:
         self._stored.clear()
 
     async def make_room(self) -> None:
-        """Delete records until the others fit, but none that this transaction stored. Raise `StoreFull`."""
+        """Delete records until the others fit, but none that this transaction stored.
+
+        Raise `StoreFull`, also instead of deleting records of an owner that has less than one of those for
+        which this transaction stored something: then one that keeps it all in use harms no other.
+        """
         stored = self._stored
+        writers = {owner for owner, _ in stored}
         while stored and await self.bytes_used() > self._settings.max_bytes:
             rows: list[sqlite3.Row] = []
             for (owner,) in await self._rows("SELECT owner FROM usage ORDER BY bytes DESC", ()):
@@ -222,7 +227,8 @@ class Records:
                     " ORDER BY expires LIMIT ?",
                     (owner, len(stored) + 1),
                 )
-                if rows := [row for row in oldest if row[1] not in stored][:1]:
+                rows = [row for row in oldest if tuple(row) not in stored][:1]
+                if rows or owner in writers:
                     break
             if not rows:
                 raise StoreFull(detail="the store of this server is full, and all that it keeps is in use")

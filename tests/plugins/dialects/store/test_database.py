@@ -215,6 +215,24 @@ def test_the_largest_owner_loses_what_was_not_used_for_longest(tmp_path: Path) -
     asyncio.run(run())
 
 
+def test_an_owner_with_one_large_list_takes_nothing_from_others(tmp_path: Path) -> None:
+    async def run() -> None:
+        clock = Clock()
+        async with opened(tmp_path / "s", StoreSettings(max_bytes=100_000), clock) as database:
+            await put(database, record("1", owner="bob"), record("list"))
+            clock.now += 1
+            items = [record(str(number), bytes(10_000), parent="list") for number in range(10)]
+            for item in items[:9]:
+                await database.write(partial(Records.append, records=[item]))
+            with pytest.raises(StoreFull):
+                await database.write(partial(Records.append, records=items[9:]))
+            assert await get(database, "1", "bob") == b"body"
+            await put(database, record("2", bytes(10_000), owner="bob"))
+            assert await names(database) == []
+
+    asyncio.run(run())
+
+
 def test_the_file_is_private_and_becomes_smaller_again(tmp_path: Path) -> None:
     path = tmp_path / "s"
     path.touch(mode=0o644)
