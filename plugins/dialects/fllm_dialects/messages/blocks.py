@@ -28,7 +28,7 @@ Part = tuple[str, ContentPart]
 def parts_of(content: str | Sequence[ContentBlock | ResultBlock | PlainText], path: str) -> list[Part]:
     """Return the parts of a content, without empty texts. Raise `RequestError` for what is not supported."""
     if isinstance(content, str):
-        return _text(content, path)
+        return text_parts(content, path)
     return [part for i, block in enumerate(content) for part in block_parts(block, f"{path}[{i}]")]
 
 
@@ -36,7 +36,7 @@ def block_parts(block: ContentBlock | ResultBlock | PlainText, path: str) -> lis
     """Return the parts that a block stands for. Raise `RequestError` for what is not supported."""
     match block:
         case TextBlock() | PlainText():
-            return _text(block.text, path)
+            return text_parts(block.text, path)
         case ImageBlock():
             return [(path, ContentPart("image_url", image_url=ImageUrl(_image_url(block, path))))]
         case DocumentBlock():
@@ -45,9 +45,9 @@ def block_parts(block: ContentBlock | ResultBlock | PlainText, path: str) -> lis
         case SearchResultBlock():
             _check_citations(block, path)
             texts = [text.text for text in block.content]
-            return _text("\n\n".join([f"{block.title}\n{block.source}", *texts]), path)
+            return text_parts("\n\n".join([f"{block.title}\n{block.source}", *texts]), path)
         case ToolReferenceBlock():
-            return _text(block.tool_name, path)
+            return text_parts(block.tool_name, path)
         case _:
             raise AssertionError(f"the conversation has no parts of {type(block).__name__}")
 
@@ -64,13 +64,14 @@ def marked_as_error(parts: Sequence[Part], path: str) -> list[Part]:
     """Return the parts of a failed tool's result, which say so in their first line."""
     text = parts[0][1].text if parts else None
     if text is None:
-        return [*_text("Error", path), *parts]
+        return [*text_parts("Error", path), *parts]
     if "error" in text.partition("\n")[0].lower():
         return list(parts)
-    return [*_text(f"Error: {text}", parts[0][0]), *parts[1:]]
+    return [*text_parts(f"Error: {text}", parts[0][0]), *parts[1:]]
 
 
-def _text(text: str, path: str) -> list[Part]:
+def text_parts(text: str, path: str) -> list[Part]:
+    """Return the part for a text, unless it is empty."""
     return [(path, ContentPart("text", text=text))] if text else []
 
 
@@ -88,9 +89,9 @@ def _document(block: DocumentBlock, path: str) -> list[Part]:
     heading = "\n".join(filter(None, (block.title, block.context)))
     match block.source:
         case TextSource(data=text):
-            return _text("\n\n".join(filter(None, (heading, text))), path)
+            return text_parts("\n\n".join(filter(None, (heading, text))), path)
         case ContentSource(content=content):
-            return [*_text(heading, path), *parts_of(content, f"{path}.source.content")]
+            return [*text_parts(heading, path), *parts_of(content, f"{path}.source.content")]
         case _:
             raise _unsupported("documents other than text", "send the text of the document", f"{path}.source")
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from fllm import ChatMessage, ContentPart, FunctionCall, RequestError, ToolCall
-from fllm_dialects.messages.blocks import Part, block_parts, content_of, marked_as_error, parts_of
+from fllm_dialects.messages.blocks import Part, block_parts, content_of, marked_as_error, parts_of, text_parts
 from fllm_dialects.messages.ids import chat_call_id
 from fllm_dialects.messages.protocol import (
     ContentBlock,
@@ -31,7 +31,7 @@ Located = tuple[str, ContentBlock]
 """A block, and its path in the request."""
 
 BILLING_HEADER = "x-anthropic-billing-header:"
-"""How a text begins that Claude Code puts before the system prompt. It is left out: it is different in each
+"""How a line begins that Claude Code puts before the system prompt. It is left out: it is different in each
 conversation, so none would find the beginning of its prompt in the prefix cache."""
 
 _BLOCKS_OF_ROLE: dict[str, tuple[type, ...]] = {
@@ -57,7 +57,9 @@ class Conversation:
     def add_system(self, system: str | Sequence[PlainText] | None) -> None:
         """Add the system prompt, if it has any text."""
         parts = parts_of(system or "", "system")
-        if parts := [(path, part) for path, part in parts if not _is_billing_header(part)]:
+        if parts := [
+            each for path, part in parts for each in text_parts(_without_billing_header(part), path)
+        ]:
             self._add("system", "system", parts)
 
     def add(self, message: InputMessage, path: str) -> None:
@@ -72,10 +74,10 @@ class Conversation:
         for i, block in enumerate(message.content):
             if not isinstance(block, allowed):
                 kind = type(block).__struct_config__.tag
+                param = f"{path}.content[{i}].type"
                 raise RequestError(
-                    f"`{path}.content[{i}]`: a message of the role {message.role!r} can't have a block of "
-                    f"type {kind!r}",
-                    param=f"{path}.content[{i}].type",
+                    f"`{param}`: a message of the role {message.role!r} can't have a block of type {kind!r}",
+                    param=param,
                 )
             self._turn.append((f"{path}.content[{i}]", block))
 
@@ -163,8 +165,9 @@ class Conversation:
         )
 
 
-def _is_billing_header(part: ContentPart) -> bool:
-    return part.text is not None and part.text.startswith(BILLING_HEADER)
+def _without_billing_header(part: ContentPart) -> str:
+    text = part.text or ""
+    return text.partition("\n")[2] if text.startswith(BILLING_HEADER) else text
 
 
 def _tool_call(block: ToolUseBlock, path: str) -> ToolCall:

@@ -76,6 +76,7 @@ def test_a_text_is_a_text() -> None:
         ([text("Be brief.", **CACHED)], "Be brief."),
         ([text("A"), text(""), text("B")], [text("A"), text("B")]),
         ([text("x-anthropic-billing-header: cc_version=2.1;"), text("B")], "B"),
+        ("x-anthropic-billing-header: cc_version=2.1;\nB\nC", "B\nC"),
     ],
 )
 def test_the_system_prompt_is_the_first_message(system: Any, content: Any) -> None:
