@@ -11,19 +11,29 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct, inspect
 
-from fllm.errors import ConfigError
+from fllm.containment import mapped
+from fllm.errors import ConfigError, format_error
 
 S = TypeVar("S", bound=Struct)
 
 _PATH = re.compile(r"`\$\.(\w+)|field `(\w+)`$")
 _WORDS = {"string": "text", "boolean": "true or false", "integer": "integer", "number": "number"}
+_FORMATS = {
+    "date": "date",
+    "time": "time",
+    "date-time": "date and time",
+    "duration": "duration, such as PT5S",
+    "decimal": "decimal number",
+    "uuid": "UUID",
+    "base64": "base64",
+}
 _NESTED = ("list of ", "table")
 HIDDEN = "(secret)"
 """What is shown instead of the value of a secret."""
@@ -77,7 +87,11 @@ def read_options(given: Mapping[str, Any], kind: type[S], place: Callable[[str],
             raise InvalidOption(_unknown(place(name), name, list(options)))
     values = {name: _decoded(value, options[name]) for name, value in given.items()}
     try:
-        return msgspec.convert(values, kind, strict=False)
+        with mapped(
+            lambda error: InvalidOption(f"{place('').strip()}: {format_error(error)}"),
+            passing=(msgspec.ValidationError,),
+        ):
+            read = msgspec.convert(values, kind, strict=False)
     except msgspec.ValidationError as error:
         path = _PATH.search(str(error))
         if path is None:  # of the Struct's own __post_init__
@@ -87,6 +101,27 @@ def read_options(given: Mapping[str, Any], kind: type[S], place: Callable[[str],
             raise InvalidOption(f"{place('').strip()}: {error}") from error
         detail = str(error) if option.is_nested and not option.secret else ""
         raise _wrong(place(option.name), option, given, detail) from error
+    fields = dict(zip(kind.__struct_encode_fields__, kind.__struct_fields__, strict=True))
+    for name, value in values.items():
+        if (known := _misnamed(value, getattr(read, fields[name]))) is not None:
+            detail = f"a field is none of {', '.join(known)}"
+            raise _wrong(place(name), options[name], given, detail)
+    return read
+
+
+def _misnamed(given: Any, read: Any) -> Sequence[str] | None:
+    """Return the names of the fields of a nested Struct for which a table with another name is given."""
+    inner: Iterable[tuple[Any, Any]] = ()
+    if isinstance(read, Struct) and isinstance(given, Mapping):
+        names = dict(zip(read.__struct_encode_fields__, read.__struct_fields__, strict=True))
+        if not given.keys() <= {*names, read.__struct_config__.tag_field}:
+            return [*names]
+        inner = ((value, getattr(read, names[key])) for key, value in given.items() if key in names)
+    elif isinstance(read, Mapping) and isinstance(given, Mapping):
+        inner = zip(given.values(), read.values(), strict=False)
+    elif isinstance(read, list | tuple) and isinstance(given, list):
+        inner = zip(given, read, strict=False)
+    return next((found for each in inner if (found := _misnamed(*each)) is not None), None)
 
 
 def _decoded(value: Any, option: Option) -> Any:
@@ -108,6 +143,9 @@ def options_of(kind: type[Struct]) -> list[Option]:
 def _describe(kind: type[Struct]) -> tuple[Option, ...]:
     (schema,), components = msgspec.json.schema_components([kind], ref_template="{name}")
     described = components[schema["$ref"]]
+    if "properties" not in described:
+        raise TypeError(f"{kind.__name__} is not a table: it is array_like")
+    tag = kind.__struct_config__.tag_field
     required = described.get("required", ())
     secrets = _secrets(kind)
     return tuple(
@@ -120,6 +158,7 @@ def _describe(kind: type[Struct]) -> tuple[Option, ...]:
             name in secrets,
         )
         for name, each in described["properties"].items()
+        if name != tag
     )
 
 
@@ -185,12 +224,21 @@ def _type(schema: Mapping[str, Any], components: Mapping[str, Any]) -> str:
     if "enum" in schema:
         return " | ".join(str(value) for value in schema["enum"] if value is not None)
     if schema.get("type") == "array":
-        return f"list of {_type(schema['items'], components) if schema.get('items') else 'values'}"
+        items = _type(schema["items"], components) if schema.get("items") else "values"
+        return ", ".join([f"list of {items}", *_limits(schema, "Items", " of them")])
     if schema.get("type") == "object":
         return "table"
-    words = [_WORDS.get(schema.get("type", ""), "text")]
+    kind = _FORMATS.get(schema.get("format", schema.get("contentEncoding", "")))
+    words = [kind or _WORDS.get(schema.get("type", ""), "text"), *_limits(schema, "Length", " characters")]
+    words += [f"matching {schema['pattern']}"] if "pattern" in schema else []
     for limit, word in (("minimum", "at least"), ("exclusiveMinimum", "above")):
         words += [f"{word} {schema[limit]}"] if limit in schema else []
     for limit, word in (("maximum", "at most"), ("exclusiveMaximum", "below")):
         words += [f"{word} {schema[limit]}"] if limit in schema else []
     return ", ".join(words)
+
+
+def _limits(schema: Mapping[str, Any], of: str, unit: str) -> list[str]:
+    """Return the limits of a length, in words."""
+    limits = ((f"min{of}", "at least"), (f"max{of}", "at most"))
+    return [f"{word} {schema[limit]}{unit}" for limit, word in limits if limit in schema]

@@ -140,7 +140,8 @@ def _of_name(
     option: PluginOption, plugins: Sequence[PluginOptions]
 ) -> tuple[PluginOptions, str] | str | None:
     """Return the plugin and the option's name; what is wrong; or ``None`` if the value has no effect."""
-    matches = [each for each in plugins if each.named(option.plugin)]
+    named = [each for each in plugins if each.named(option.plugin)]
+    matches = [each for each in named if not each.disabled] or named
     if not matches:
         return _unknown_plugin(option.plugin, plugins)
     if len(matches) > 1:

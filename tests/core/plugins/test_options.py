@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 from typing import Annotated, Literal
 
 import pytest
@@ -121,3 +122,42 @@ def test_a_field_with_a_secret_inside_is_secret() -> None:
         "password": ("text", True),
         "logins": ("list of text", True),
     }
+
+
+def test_a_name_that_a_table_does_not_have_is_an_error() -> None:
+    limits = '{"url": "u", "core": 2}'
+    message = "expected table, as JSON; a field is none of url, cores, share, mode, loud"
+    with pytest.raises(ConfigError, match=f"limits=.*{message}$"):
+        backend_options({"name": "a", "limits": limits}, NestedOptions)
+    with pytest.raises(ConfigError, match=f"many=.*a{message.partition('; a')[2]}$"):
+        backend_options({"many": f"[{limits}]"}, ManyOptions)
+    with pytest.raises(ConfigError, match=f"named=.*{message}$"):
+        backend_options({"named": f'{{"x": {limits}}}'}, ManyOptions)
+
+
+class ManyOptions(Struct, frozen=True, kw_only=True, tag="many"):
+    many: Annotated[list[AcmeOptions], Meta(max_length=2)] = []
+    named: dict[str, AcmeOptions] = {}
+    word: Annotated[str, Meta(min_length=1, max_length=4, pattern="^[a-z]")] = "a"
+    day: date | None = None
+
+
+def test_the_limits_of_texts_and_lists_are_described() -> None:
+    assert {option.name: option.type for option in options_of(ManyOptions)} == {
+        "many": "list of table, at most 2 of them",
+        "named": "table",
+        "word": "text, at least 1 characters, at most 4 characters, matching ^[a-z]",
+        "day": "date",
+    }
+
+
+class FailingOptions(Struct):
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        raise LookupError("no such name")
+
+
+def test_a_check_that_fails_is_an_invalid_option() -> None:
+    with pytest.raises(ConfigError, match="LookupError: no such name"):
+        backend_options({"name": "a"}, FailingOptions)

@@ -247,6 +247,23 @@ def test_a_name_of_two_plugins_needs_the_distribution(site: Path) -> None:
     assert ports == {"left": 2, "right": 3}
 
 
+def test_a_disabled_plugin_leaves_its_name_to_the_other(site: Path) -> None:
+    source = ROUTES.format("class FLLM_OPTIONS(msgspec.Struct):\n    port: int = 1")
+    install(site, "left", {"left_mod": source}, {"twin": "left_mod"})
+    install(site, "right", {"right_mod": source}, {"twin": "right_mod"})
+    plugins = given(f"{NAME}.name=a", "twin.port=2", disabled=("left",))
+    plugins.check_options()
+    [right] = [each for each in plugins.reports if each.distribution == "right"]
+    assert [option.value for option in right.options] == [2]
+
+
+def test_a_plugin_whose_options_can_not_be_made_stops_the_start(site: Path) -> None:
+    check = "def __post_init__(self): raise KeyError('no')"
+    source = ROUTES.format(f"class FLLM_OPTIONS(msgspec.Struct):\n    port: int = 1\n    {check}")
+    install(site, "left", {"left_mod": source}, {"odd": "left_mod"})
+    assert errors(given(f"{NAME}.name=a")) == ("--plugin-option odd: KeyError: 'no'",)
+
+
 @pytest.mark.parametrize(
     ("declared", "message"),
     [
