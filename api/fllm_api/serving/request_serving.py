@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -16,7 +16,7 @@ from fllm.concurrency.turn_executor import Pieces, run_at_once
 from fllm.errors import RequestError
 from fllm.interfaces import Backend, PoolingBackend
 from fllm.pipeline.output_processor import SequenceOutput
-from fllm.requests.chat import ChatRequest
+from fllm.requests.chat import ChatMessage, ChatRequest
 from fllm.requests.completions import CompletionRequest
 from fllm.serving import NAMED_EVENTS, Client, Framing, Generation, OnEnd, ResponseEncoder
 from fllm.tokenizer import Tokenizer
@@ -229,11 +229,32 @@ class RequestServing:
         template = self.state.template
         if request.chat_template is None and not (template is not None and template.slow):
             try:
-                return await self.prepare(work(images))
+                return await self.prepare(work(images), slow=_is_long(request.messages))
             except SlowTemplate:
                 pass
         turns = self.state.template_turns.run(work(images), self.client, self._context.charge)
         return await self._while_connected(turns)
+
+
+def _is_long(messages: Iterable[ChatMessage]) -> bool:
+    """Return whether a chat is longer than a small body: a dialect may continue one that it has stored."""
+    size = 0
+    for length in _lengths(messages):
+        size += length + 1
+        if size > SMALL_BODY_BYTES:
+            return True
+    return False
+
+
+def _lengths(messages: Iterable[ChatMessage]) -> Iterator[int]:
+    for message in messages:
+        yield len(message.reasoning_content or "")
+        if isinstance(message.content, str):
+            yield len(message.content)
+        else:
+            yield from (len(part.text or "") for part in message.content or ())
+        for call in message.tool_calls or ():
+            yield len(call.function.arguments) if isinstance(call.function.arguments, str) else 0
 
 
 def _render(request: ChatRequest, state: AppState, images: PreparedImages | None) -> Pieces[str]:

@@ -13,6 +13,7 @@ from fllm_dialects.event_stream import EventStreamOperation
 from fllm_dialects.responses.new_generation import new_generation
 from fllm_dialects.responses.protocol.requests import ResponsesRequest
 from fllm_dialects.responses.protocol.responses import Response
+from fllm_dialects.responses.stored.history import references
 from fllm_dialects.responses.stored.jobs import Job
 from fllm_dialects.responses.stored.service import ResponseService
 
@@ -34,11 +35,11 @@ async def create(
     """Return a response as one JSON object or as a stream of events."""
     history, owner = stored.history, server.owner
     keeps = history.keeps(data)
-    context = await history.context(data, owner)
-    request = history.request(data, context, owner)
+    context = await history.context(data, owner, await server.prepare(references(data)))
     generation, encoder = await new_generation(
         server, data, earlier=context.items, references=context.references, store=keeps
     )
+    request = await server.prepare(history.request(data, context, owner))
     if data.background and request is not None:
         return await stored.start(Job(data, context, encoder, request, server.client), server)
     on_end = None if request is None else history.on_end(request, encoder, stream=bool(data.stream))

@@ -11,7 +11,8 @@ from fllm import LIMITED, Serving
 from fllm_dialects.field_names import field_names
 from fllm_dialects.responses.protocol.requests import InputTokensRequest
 from fllm_dialects.responses.protocol.responses import InputTokens
-from fllm_dialects.responses.reader import read_in_pieces
+from fllm_dialects.responses.reader import is_long, read_in_pieces
+from fllm_dialects.responses.stored.history import references
 from fllm_dialects.responses.stored.service import ResponseService
 
 
@@ -29,8 +30,9 @@ async def count_input_tokens(
     stored: NamedDependency[ResponseService],
 ) -> InputTokens:
     """Return the number of tokens of the prompt that a request for a response has."""
-    context = await stored.history.context(data, server.owner)
+    wanted = await server.prepare(references(data))
+    context = await stored.history.context(data, server.owner, wanted)
     reading = read_in_pieces(data, earlier=context.items, references=context.references)
-    request = await server.prepare(reading)
+    request = await server.prepare(reading, slow=is_long(context.items))
     with field_names(request.field_names):
         return InputTokens(len(await server.tokenize_chat(request.chat)))

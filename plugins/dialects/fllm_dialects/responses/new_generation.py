@@ -11,7 +11,7 @@ from fllm_dialects.responses.ids import new_id
 from fllm_dialects.responses.logprobs import TextLogprobs
 from fllm_dialects.responses.protocol.items import InputItem
 from fllm_dialects.responses.protocol.requests import ResponsesRequest
-from fllm_dialects.responses.reader import LOGPROBS, read_in_pieces
+from fllm_dialects.responses.reader import LOGPROBS, is_long, read_in_pieces
 from fllm_dialects.responses.snapshot import new_response
 from fllm_dialects.responses.truncation import read_within_context
 
@@ -29,7 +29,8 @@ async def new_generation(
 
     Raise `RequestError` for what is invalid, with the names of the request's fields.
     """
-    request = await server.prepare(read_in_pieces(body, earlier=earlier, references=references))
+    reading = read_in_pieces(body, earlier=earlier, references=references)
+    request = await server.prepare(reading, slow=is_long(earlier))
     with field_names(request.field_names):
         if body.truncation == "auto":
             generation = await read_within_context(server, request.chat)

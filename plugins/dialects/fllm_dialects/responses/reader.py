@@ -29,6 +29,8 @@ from fllm_dialects.responses.tools import ToolSet, read_choice, read_tools
 
 LOGPROBS = "message.output_text.logprobs"
 ENCRYPTED_REASONING = "reasoning.encrypted_content"
+_FEW_ITEMS = 64
+"""Number of items that are read in less than a millisecond."""
 _INCLUDABLE = (
     LOGPROBS,
     ENCRYPTED_REASONING,
@@ -102,6 +104,11 @@ def read_in_pieces(
     """Return what `read_request` does, as work for `fllm.Serving.prepare`."""
     yield 0
     return read_request(body, earlier=earlier, references=references)
+
+
+def is_long(earlier: Sequence[InputItem]) -> bool:
+    """Return whether the items before the input take long to read, however small the body is."""
+    return len(earlier) > _FEW_ITEMS
 
 
 def _read_conversation(

@@ -21,10 +21,11 @@ records over with `Database.claim_abandoned`. Errors of a running server are HTT
 from fllm_dialects.store.database import Database
 from fllm_dialects.store.errors import StoreError, StoreFull, StoreUnavailable
 from fllm_dialects.store.opening import PreparedStore, open_database, prepare_store
-from fllm_dialects.store.records import Page, Record, Records
+from fllm_dialects.store.records import ROWS_AT_ONCE, Page, Record, Records
 from fllm_dialects.store.settings import StoreSettings
 
 __all__ = [
+    "ROWS_AT_ONCE",
     "Database",
     "Page",
     "PreparedStore",

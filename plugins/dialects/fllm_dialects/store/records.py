@@ -19,6 +19,8 @@ ROW_BYTES = 256
 """What a record occupies in addition to its body, about."""
 _INLINE_BYTES = 1 << 20
 """Maximum size of a body that is encrypted in the event loop; it takes about 1 ms."""
+ROWS_AT_ONCE = 256
+"""How many records are read or written before the event loop does other work."""
 _COLUMNS = "owner, parent, id, kind, position, created, expires, state, server, body"
 _PUT = """
     INSERT INTO records (owner, parent, id, kind, created, expires, state, server, body, size, position)
@@ -102,7 +104,11 @@ class Records:
 
         Raise `StoreFull` if one is too large. The transaction raises it, too, if all space is in use.
         """
-        rows = [await self._row(record) for record in records]
+        rows: list[tuple[Any, ...]] = []
+        for record in records:
+            rows.append(await self._row(record))
+            if len(rows) % ROWS_AT_ONCE == 0:
+                await asyncio.sleep(0)
         self._stored |= {(record.owner, record.parent or record.id) for record in records}
         async with self._connection.executemany(_PUT, rows) as cursor:
             return cursor.rowcount == len(rows)
@@ -127,18 +133,24 @@ class Records:
             f"owner = ? AND parent = ?{where}", (owner, parent, *kinds), ("position", "id"), page
         )
 
+    async def size_of_children(self, parents: Iterable[str], owner: str, *, kinds: Sequence[str] = ()) -> int:
+        """Return what the children of these records, or those of some kinds, occupy in bytes."""
+        where = f" AND kind IN ({', '.join('?' * len(kinds))})" if kinds else ""
+        [[size]] = await self._rows(
+            "SELECT coalesce(sum(size), 0) FROM records"
+            f" WHERE owner = ? AND parent IN (SELECT value FROM json_each(?)){where}",
+            (owner, _json_list(parents), *kinds),
+        )
+        return int(size)
+
     async def find_children(self, record_ids: Iterable[str], owner: str) -> dict[str, Record]:
         """Return the children of any record with these ids, by id; also of one that has just expired."""
-        found = {}
-        for record_id in record_ids:
-            rows = await self._rows(
-                f"SELECT {_COLUMNS} FROM records INDEXED BY records_by_id"
-                " WHERE owner = ? AND id = ? AND parent != '' LIMIT 1",
-                (owner, record_id),
-            )
-            if rows:
-                found[record_id] = await self._record(rows[0])
-        return found
+        rows = await self._rows(
+            f"SELECT {_COLUMNS} FROM records INDEXED BY records_by_id"
+            " WHERE owner = ? AND id IN (SELECT value FROM json_each(?)) AND parent != '' GROUP BY id",
+            (owner, _json_list(record_ids)),
+        )
+        return {record.id: record for record in await self._records(rows)}
 
     async def owned(self, kind: str, owner: str, page: Page | None = None) -> list[Record] | None:
         """Return the records of a kind that have no parent, by age: all, or a page. Return as `children`."""
@@ -158,18 +170,18 @@ class Records:
 
     async def touch(self, record_ids: Iterable[str], owner: str) -> None:
         """Start the time to live of records anew."""
-        for record_id in record_ids:
-            await self._execute(
-                "UPDATE records SET expires = ? WHERE owner = ? AND parent = '' AND id = ? AND expires > ?",
-                ((now := self._clock()) + self._settings.ttl, owner, record_id, now),
-            )
+        now = self._clock()
+        rows = [(now + self._settings.ttl, owner, record_id, now) for record_id in record_ids]
+        await self._connection.executemany(
+            "UPDATE records SET expires = ? WHERE owner = ? AND parent = '' AND id = ? AND expires > ?", rows
+        )
 
     async def claimed(self, kind: str, server: str) -> list[Record]:
         """Return the records of a kind that a server works on, of all owners."""
         rows = await self._rows(
             f"SELECT {_COLUMNS} FROM records WHERE server != '' AND server = ? AND kind = ?", (server, kind)
         )
-        return [await self._record(row) for row in rows]
+        return await self._records(rows)
 
     async def claim(self, kind: str, server: str, *, by: str) -> list[Record]:
         """Give the records of a kind that one server works on to another; return them, of all owners."""
@@ -255,7 +267,7 @@ class Records:
             f"SELECT {_COLUMNS} FROM records WHERE {condition} ORDER BY {order} LIMIT ?",
             (*values, *bounds, page.limit),
         )
-        return [await self._record(row) for row in rows]
+        return await self._records(rows)
 
     async def _delete(self, rows: Iterable[Sequence[Any]]) -> None:
         keys = [tuple(row) for row in rows]
@@ -274,6 +286,14 @@ class Records:
         async with self._connection.execute(sql, values) as cursor:
             return cursor.rowcount
 
+    async def _records(self, rows: Sequence[sqlite3.Row]) -> list[Record]:
+        records: list[Record] = []
+        for row in rows:
+            records.append(await self._record(row))
+            if len(records) % ROWS_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        return records
+
     async def _record(self, row: sqlite3.Row) -> Record:
         owner, parent, record_id, kind, position, created, expires, state, server, body = row
         record = Record(record_id, owner, kind, b"", parent, position, created, expires, state, server)
@@ -288,6 +308,10 @@ class Records:
         if len(body) <= _INLINE_BYTES:
             return work(body, context)
         return await asyncio.to_thread(work, body, context)
+
+
+def _json_list(values: Iterable[str]) -> str:
+    return msgspec.json.encode(list(values)).decode()
 
 
 def context_of(record: Record) -> bytes:

@@ -154,6 +154,16 @@ def test_children_have_an_order_and_are_deleted_with_their_parent(tmp_path: Path
             found = await database.read(lambda records: records.find_children(["c", "p", "x"], "ann"))
             assert {name: each.body for name, each in found.items()} == {"c": b"c"}
             assert await database.read(lambda records: records.find_children(["c"], "bob")) == {}
+            await put(database, record("q"))
+            await database.write(lambda records: records.append([record("c", b"longer", parent="q")]))
+            found = await database.read(lambda records: records.find_children(["c", "c"], "ann"))
+            assert list(found) == ["c"]
+            sizes = [
+                await database.read(partial(Records.size_of_children, parents=parents, owner="ann"))
+                for parents in (["p"], ["q"], ["p", "q", "nowhere"])
+            ]
+            assert sizes == [3 * 257, 262, 3 * 257 + 262]
+            await database.write(lambda records: records.delete("thing", "q", "ann"))
             await database.write(lambda records: records.delete("thing", "p", "ann"))
             assert await ids(database) == []
             assert await database.read(Records.bytes_used) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 from litestar import delete, get, post
@@ -9,6 +10,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
 from fllm import LIMITED, Client, RequestError
+from fllm.concurrency.turn_executor import run_at_once
 from fllm_dialects.responses.conversation import Conversation, is_reference
 from fllm_dialects.responses.ids import new_id
 from fllm_dialects.responses.protocol.conversations import (
@@ -40,7 +42,7 @@ async def create_conversation(
     stored: NamedDependency[ResponseService],
 ) -> StoredConversation:
     """Create a conversation, which requests continue with `conversation`."""
-    items = _read_items(data.items or [])
+    items = await asyncio.to_thread(_read_items, data.items or [])
     conversation = StoredConversation(
         id=new_id("conv_"), created_at=int(time.time()), metadata=data.metadata or {}
     )
@@ -121,7 +123,7 @@ async def create_items(
     stored: NamedDependency[ResponseService],
 ) -> ItemList:
     """Add up to 20 items to the end of a conversation; return them."""
-    items = _read_items(data.items)
+    items = await asyncio.to_thread(_read_items, data.items)
     if not await stored.database.write(
         lambda records: stored_conversations.append_items(records, conversation_id, client.owner, items)
     ):
@@ -200,4 +202,4 @@ def _read_items(items: list[InputItem]) -> list[InputItem]:
                 f"`items[{index}]` is a reference: send the item itself", param=f"items[{index}]"
             )
     Conversation().add(items, "items[{}]")
-    return with_new_ids(complete_input(items))
+    return with_new_ids(run_at_once(complete_input(items)))

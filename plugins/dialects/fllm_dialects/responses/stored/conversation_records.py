@@ -90,6 +90,5 @@ async def delete_item(records: Records, conversation_id: str, owner: str, item_i
 async def get_context(records: Records, conversation_id: str, owner: str) -> list[InputItem]:
     """Return the items that a request continues. Raise as `get_conversation`, or `RequestError`."""
     await get_conversation(records, conversation_id, owner, param="conversation")
-    found = await records.children(conversation_id, owner) or []
-    check_size(found, 0, "conversation")
-    return read_items(found)
+    check_size(await records.size_of_children([conversation_id], owner), "conversation")
+    return await read_items(await records.children(conversation_id, owner) or [])

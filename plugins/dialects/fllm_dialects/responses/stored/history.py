@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from fllm import OnEnd, RequestError
+from fllm.concurrency.turn_executor import Pieces
 from fllm_dialects.responses.conversation import is_reference
 from fllm_dialects.responses.encoder import ResponsesEncoder
 from fllm_dialects.responses.protocol.items import InputItem
@@ -62,8 +63,8 @@ class History:
             raise RequestError("`background` requires `store`: true", param="background")
         return keeps
 
-    async def context(self, body: InputTokensRequest, owner: str) -> Context:
-        """Return what a request continues.
+    async def context(self, body: InputTokensRequest, owner: str, wanted: Sequence[str]) -> Context:
+        """Return what a request continues. ``wanted`` are the ids of `references`.
 
         Raise `RequestError` if it is not stored, or an error with status 404 for the conversation.
         """
@@ -71,8 +72,6 @@ class History:
             raise RequestError(
                 "`previous_response_id` and `conversation` exclude each other", param="previous_response_id"
             )
-        given = body.input if isinstance(body.input, list) else []
-        wanted = [item.id for item in given if isinstance(item.id, str) and is_reference(item)]
         if body.previous_response_id is None and body.conversation is None and not wanted:
             return Context()
         if self.database is None:
@@ -82,7 +81,7 @@ class History:
             )
         return await self.database.read(partial(_read_context, body=body, owner=owner, wanted=wanted))
 
-    def request(self, body: ResponsesRequest, context: Context, owner: str) -> StoredRequest | None:
+    def request(self, body: ResponsesRequest, context: Context, owner: str) -> Pieces[StoredRequest | None]:
         """Return what to store for a request; ``None``: nothing. Raise as `keeps`."""
         keeps = self.keeps(body)
         if not keeps and body.conversation is None:
@@ -92,7 +91,7 @@ class History:
             given = [
                 context.references.get(str(item.id), item) if is_reference(item) else item for item in given
             ]
-        return StoredRequest(owner, complete_input(given), context.used, keeps)
+        return StoredRequest(owner, (yield from complete_input(given)), context.used, keeps)
 
     def on_end(self, request: StoredRequest, encoder: ResponsesEncoder, *, stream: bool) -> OnEnd:
         """Return what stores the response before the end of it is sent.
@@ -126,7 +125,6 @@ class History:
         ``given`` are the items of the request that are not stored yet: by default, all. Raise `StoreError`.
         """
         assert self.database is not None, "the request was refused otherwise"
-        added = [*with_new_ids(request.given), *map(_as_input, response.output)]
 
         async def write(records: Records) -> None:
             if request.keeps_response:
@@ -140,10 +138,21 @@ class History:
                 )
             await records.touch(request.used, request.owner)
             if response.conversation and response.status in ("completed", "incomplete"):
+                added = [*with_new_ids(request.given), *map(_as_input, response.output)]
                 # False: the conversation was deleted meanwhile.
                 await append_items(records, response.conversation.id, request.owner, added)
 
         await self.database.write(write)
+
+
+def references(body: InputTokensRequest) -> Pieces[list[str]]:
+    """Return the ids of the stored items that an input refers to."""
+    wanted: list[str] = []
+    for item in body.input if isinstance(body.input, list) else ():
+        if isinstance(item.id, str) and is_reference(item):
+            wanted.append(item.id)
+        yield 0
+    return wanted
 
 
 async def _read_context(

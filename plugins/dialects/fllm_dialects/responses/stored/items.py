@@ -9,6 +9,7 @@ import msgspec
 from msgspec import UNSET
 from msgspec.structs import replace
 
+from fllm.concurrency.turn_executor import Pieces
 from fllm_dialects.responses.ids import new_id
 from fllm_dialects.responses.protocol.items import InputItem, InputPart
 
@@ -27,12 +28,16 @@ MAX_ID_CHARS = 256
 _item = msgspec.json.Decoder(InputItem)
 
 
-def complete_input(given: str | Iterable[InputItem] | None) -> list[InputItem]:
+def complete_input(given: str | Iterable[InputItem] | None) -> Pieces[list[InputItem]]:
     """Return the items of an input, each with an id of its own, and texts as parts, as OpenAI lists them."""
     if isinstance(given, str):
         given = [InputItem(role="user", content=given)]
     ids: set[str] = set()
-    return [_complete(item, ids) for item in given or ()]
+    complete: list[InputItem] = []
+    for item in given or ():
+        complete.append(_complete(item, ids))
+        yield 0
+    return complete
 
 
 def with_new_ids(items: Iterable[InputItem]) -> list[InputItem]:

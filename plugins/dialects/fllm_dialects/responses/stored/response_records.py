@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 import msgspec
@@ -13,7 +14,7 @@ from fllm_dialects.responses.protocol.items import InputItem, OutputItem
 from fllm_dialects.responses.protocol.requests import ConversationRef
 from fllm_dialects.responses.protocol.responses import Response, ResponseError
 from fllm_dialects.responses.stored.items import decode_item
-from fllm_dialects.store import Page, Record, Records, StoreUnavailable
+from fllm_dialects.store import ROWS_AT_ONCE, Page, Record, Records, StoreUnavailable
 
 MAX_CONTEXT_BYTES = 64 << 20
 """Maximum size of the items that a request continues."""
@@ -129,12 +130,11 @@ async def get_history(records: Records, response_id: str, owner: str) -> tuple[l
             )
         ids.append(next_id)
         next_id = link.previous_response_id
+    kinds = [_INPUT, _OUTPUT]
+    check_size(await records.size_of_children(ids, owner, kinds=kinds), "previous_response_id")
     items: list[InputItem] = []
-    size = 0
     for each in reversed(ids):
-        found = await records.children(each, owner, kinds=[_INPUT, _OUTPUT]) or []
-        size += check_size(found, size, "previous_response_id")
-        items += read_items(found)
+        items += await read_items(await records.children(each, owner, kinds=kinds) or [])
     return ids, items
 
 
@@ -144,21 +144,22 @@ async def find_items(records: Records, item_ids: Sequence[str], owner: str) -> d
     return {item_id: decode_item(each.body) for item_id, each in found.items() if each.kind != _EVENTS}
 
 
-def read_items(found: Sequence[Record]) -> list[InputItem]:
+async def read_items(found: Sequence[Record]) -> list[InputItem]:
     """Return the items, except calls that are incomplete: no output can follow them."""
-    items = [decode_item(each.body) for each in found]
+    items: list[InputItem] = []
+    for start in range(0, len(found), ROWS_AT_ONCE):
+        items += [decode_item(each.body) for each in found[start : start + ROWS_AT_ONCE]]
+        await asyncio.sleep(0)
     return [item for item in items if item.status != "incomplete" or not str(item.type).endswith("_call")]
 
 
-def check_size(found: Sequence[Record], before: int, param: str) -> int:
-    """Return the size of the items. Raise `RequestError` if it is too large, with that of others before."""
-    size = sum(len(each.body) for each in found)
-    if before + size > MAX_CONTEXT_BYTES:
+def check_size(size: int, param: str) -> None:
+    """Raise `RequestError` if items of that size in bytes are too many to continue."""
+    if size > MAX_CONTEXT_BYTES:
         limit = f"{MAX_CONTEXT_BYTES >> 20} MiB"
         raise RequestError(
             f"the stored items have more than {limit}", param=param, code="context_length_exceeded"
         )
-    return size
 
 
 async def _get_complete(records: Records, response_id: str, owner: str) -> Record:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from msgspec import UNSET
 
+from fllm.concurrency.turn_executor import run_at_once
 from fllm_dialects.responses.protocol.items import InputItem, InputPart
 from fllm_dialects.responses.stored.items import complete_input, with_new_ids
 
 
 def test_a_text_becomes_a_message_of_the_user() -> None:
-    [item] = complete_input("Hi")
+    [item] = run_at_once(complete_input("Hi"))
     assert (item.type, item.role, item.status) == ("message", "user", "completed")
     assert item.content == [InputPart(type="input_text", text="Hi")]
     assert str(item.id).startswith("msg_")
-    assert complete_input(None) == []
+    assert run_at_once(complete_input(None)) == []
 
 
 def test_texts_become_parts_and_each_item_has_an_id_of_its_own() -> None:
@@ -25,7 +26,7 @@ def test_texts_become_parts_and_each_item_has_an_id_of_its_own() -> None:
         InputItem(type="reasoning", id="rs_1", summary=[]),
         InputItem(role="user", content="Hi", id="x" * 257),
     ]
-    items = complete_input(given)
+    items = run_at_once(complete_input(given))
     assert items[0].content == [InputPart(type="output_text", text="Hello", annotations=[])]
     assert items[1].content == given[1].content
     prefixes = [str(item.id).partition("_")[0] for item in items]

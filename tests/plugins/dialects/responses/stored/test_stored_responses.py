@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+import threading
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,14 @@ import pytest
 from support.api_fakes import COMPLETION_SCOPE, FakeReasoningParser
 from support.stored_responses import full_disk, responses_server, running, stores_opened
 
+from fllm.concurrency.turn_executor import Pieces
 from fllm.errors import ConfigError
 from fllm_api.api_keys import ApiKeys
 from fllm_api.app import create_app
 from fllm_api.app_state import AppState
+from fllm_api.serving import request_serving
+from fllm_dialects.responses import new_generation
+from fllm_dialects.responses.stored import items, response_records
 
 MESSAGE = {"role": "user", "content": "Hi"}
 
@@ -351,5 +357,75 @@ def test_a_body_that_is_damaged_is_not_served(tmp_path: Path) -> None:
                 assert "damaged" in (await client.get(damaged, 503))["error"]["message"]
             await client.create("Go", 503, previous_response_id=response["id"])
             await client.create("Go")
+
+    asyncio.run(run())
+
+
+def test_the_items_of_a_large_request_do_not_occupy_the_event_loop(
+    server: AppState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: set[int] = set()
+    complete = items._complete
+
+    def completed(*arguments: Any) -> Any:
+        threads.add(threading.get_ident())
+        return complete(*arguments)
+
+    monkeypatch.setattr(items, "_complete", completed)
+    given = [{"role": "user", "content": [{"type": "input_text", "text": ""}]}] * 100
+
+    async def run() -> None:
+        async with running(server) as client:
+            await client.create(given * 100, 400)
+            assert not threads, "what is refused is not stored"
+            response = await client.create([*given, {"role": "user", "content": "Hi"}], truncation="auto")
+            assert threads.isdisjoint({threading.get_ident()})
+            found = await client.get(f"/v1/responses/{response['id']}/input_items", limit=1)
+            assert texts(found["data"]) == ["user: Hi"]
+
+    asyncio.run(run())
+
+
+def test_a_long_conversation_does_not_occupy_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The body that continues it is small."""
+    threads: list[int] = []
+
+    def recorded(work: Callable[..., Pieces[Any]]) -> Callable[..., Pieces[Any]]:
+        def record(*arguments: Any, **options: Any) -> Pieces[Any]:
+            threads.append(threading.get_ident())
+            return (yield from work(*arguments, **options))
+
+        return record
+
+    async def run() -> None:
+        async with running(responses_server(None, card={"max_model_len": 8192})) as client:
+            first = await client.create("x")
+            long = await client.create([{"role": "user", "content": "x" * 50}] * 100)
+            for module, name in ((new_generation, "read_in_pieces"), (request_serving, "prepare_chat")):
+                monkeypatch.setattr(module, name, recorded(getattr(module, name)))
+            await client.create("Go", previous_response_id=first["id"])
+            assert threads == [threading.get_ident()] * 2
+            threads.clear()
+            await client.create("Go", previous_response_id=long["id"])
+            assert len(threads) == 2
+            assert threading.get_ident() not in threads
+
+    asyncio.run(run())
+
+
+def test_too_much_is_not_read_to_be_continued(server: AppState, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(response_records, "MAX_CONTEXT_BYTES", 1500)
+
+    async def run() -> None:
+        async with running(server) as client:
+            first = await client.create("Hi")
+            second = await client.create("Hi", previous_response_id=first["id"])
+            error = (await client.create("Hi", 400, previous_response_id=second["id"]))["error"]
+            assert (error["param"], error["code"]) == ("previous_response_id", "context_length_exceeded")
+            long = {"role": "user", "content": "x" * 400}
+            conversation = await client.call("POST", "/v1/conversations", json={"items": [long]})
+            await client.create("Hi", conversation=conversation["id"])
+            error = (await client.create("Hi", 400, conversation=conversation["id"]))["error"]
+            assert (error["param"], error["code"]) == ("conversation", "context_length_exceeded")
 
     asyncio.run(run())
