@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Literal, TypeVar
 
 import msgspec
 
+from fllm_dialects.batches.errors import conflict
 from fllm_dialects.batches.protocol import ENDED, FileObject, StoredBatch
-from fllm_dialects.store import Database, Page, Record, StoreUnavailable
+from fllm_dialects.store import Database, Page, Record, Records, StoreUnavailable
 
 log = logging.getLogger("fllm.batches")
 
@@ -60,14 +62,39 @@ class BatchStore:
         return found[:limit]
 
     async def delete_file(self, owner: str, file_id: str) -> bool:
-        """Delete the record of a file; return whether it existed."""
-        return await self._database.write(lambda records: records.delete(FILE, file_id, owner))
+        """Delete the record of a file; return whether it existed.
+
+        Raise an HTTP error with 409 if a batch of any server needs it.
+        """
+
+        async def delete(records: Records) -> bool:
+            if (batch_id := await _user_of(records, file_id)) is not None:
+                raise conflict(f"the batch {batch_id} needs this file until it has ended", "file_id")
+            return await records.delete(FILE, file_id, owner)
+
+        return await self._database.write(delete)
+
+    async def is_in_use(self, file_id: str) -> bool:
+        """Return whether a batch of any server reads or writes a file."""
+        return await self._database.read(lambda records: _user_of(records, file_id)) is not None
+
+    async def create_batch(self, stored: StoredBatch) -> bool:
+        """Store a new batch, if its file still exists; return whether it does."""
+
+        async def create(records: Records) -> bool:
+            if await records.get(FILE, stored.batch.input_file_id, stored.owner) is None:
+                return False
+            return await records.put(self._record(stored))
+
+        return await self._database.write(create)
 
     async def put_batch(self, stored: StoredBatch) -> None:
         """Store a batch. Until it has ended, this server works on it."""
+        await self._put(self._record(stored))
+
+    def _record(self, stored: StoredBatch) -> Record:
         server = "" if stored.batch.status in ENDED else self._database.server
-        body = msgspec.json.encode(stored)
-        await self._put(Record(stored.batch.id, stored.owner, BATCH, body, server=server))
+        return Record(stored.batch.id, stored.owner, BATCH, msgspec.json.encode(stored), server=server)
 
     async def batch(self, owner: str, batch_id: str) -> StoredBatch | None:
         """Return a batch."""
@@ -102,6 +129,17 @@ class BatchStore:
 
     async def _page(self, kind: str, owner: str, page: Page) -> list[Record] | None:
         return await self._database.read(lambda records: records.owned(kind, owner, page))
+
+
+async def _user_of(records: Records, file_id: str) -> str | None:
+    """Return the batch that reads or writes a file."""
+    for server in await records.servers():
+        for record in await records.claimed(BATCH, server):
+            with suppress(StoreUnavailable):  # it cannot be read, so it does not run
+                stored = _batch(record)
+                if file_id in (stored.batch.input_file_id, stored.output_id, stored.error_id):
+                    return record.id
+    return None
 
 
 def _file(record: Record) -> FileObject:

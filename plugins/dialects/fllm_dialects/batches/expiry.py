@@ -12,9 +12,7 @@ ABANDONED_SECONDS = 2 * 86400
 """Age of a content without a record after which it is removed: longer than an upload or a batch takes."""
 
 
-async def delete_expired(
-    store: BatchStore, contents: Contents, clock: Callable[[], float], user_of: Callable[[str], str | None]
-) -> None:
+async def delete_expired(store: BatchStore, contents: Contents, clock: Callable[[], float]) -> None:
     """Remove expired files that no batch uses. Contents without a record are removed when they are old."""
     for owner, path in await asyncio.to_thread(lambda: list(contents.all())):
         file = await store.file(owner, path.name)
@@ -22,6 +20,6 @@ async def delete_expired(
             is_over = await asyncio.to_thread(age, path) > ABANDONED_SECONDS
         else:
             is_over = file.expires_at is not None and file.expires_at <= clock()
-        if is_over and user_of(path.name) is None:
+        if is_over and not await store.is_in_use(path.name):
             await store.delete_file(owner, path.name)
             await asyncio.to_thread(contents.delete, owner, path)

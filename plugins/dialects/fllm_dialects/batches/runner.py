@@ -43,14 +43,6 @@ class BatchRunner:
         """Return how many batches of a client have not ended."""
         return sum(run.stored.owner == owner for run in self._runs.values())
 
-    def user_of(self, file_id: str) -> str | None:
-        """Return the batch that reads or writes a file."""
-        for batch_id, run in self._runs.items():
-            stored = run.stored
-            if file_id in (stored.batch.input_file_id, stored.output_id, stored.error_id):
-                return batch_id
-        return None
-
     async def stop(self) -> None:
         """End all requests; what is written stays, and the next server continues."""
         self._stopped.set()

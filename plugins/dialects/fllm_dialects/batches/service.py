@@ -12,6 +12,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Literal
 
+from litestar.exceptions import HTTPException
+
 from fllm import RequestError, RunningServer
 from fllm.concurrency.round_robin_semaphore import RoundRobinSemaphore
 from fllm_dialects.batches.batch_store import BatchStore
@@ -111,11 +113,11 @@ class BatchService:
         """Remove expired files, and look for servers that have ended, from time to time."""
         while True:
             try:
-                await delete_expired(self.store, self.contents, self._clock, self.runner.user_of)
+                await delete_expired(self.store, self.contents, self._clock)
                 await asyncio.sleep(MAINTENANCE_INTERVAL)
                 await self._take_over()
                 await self.contents.recount()
-            except (OSError, StoreError) as error:
+            except (OSError, HTTPException) as error:  # of the store, or a batch needs a file since just now
                 log.error("files and batches can't be maintained", exc_info=error)
                 await asyncio.sleep(MAINTENANCE_INTERVAL)
 
@@ -167,9 +169,8 @@ class BatchService:
     async def delete_file(self, owner: str, file_id: str) -> DeletedFile:
         """Delete a file. Raise an HTTP error with 404, or with 409 if a batch needs it."""
         await self.file(owner, file_id)
-        if (batch_id := self.runner.user_of(file_id)) is not None:
-            raise conflict(f"the batch {batch_id} needs this file until it has ended", "file_id")
-        await self.store.delete_file(owner, file_id)
+        if not await self.store.delete_file(owner, file_id):
+            raise not_found("file", file_id, "file_id")
         with storage_errors():
             await asyncio.to_thread(self.contents.delete, owner, self.contents.path(owner, file_id))
         return DeletedFile(id=file_id)
@@ -202,7 +203,8 @@ class BatchService:
             error_id=_new_id("file"),
             output_ttl=None if expiry is None else expiry.seconds,
         )
-        await self.store.put_batch(stored)
+        if not await self.store.create_batch(stored):
+            raise not_found("file", request.input_file_id, "input_file_id")
         self.runner.start(stored)
         return batch
 

@@ -248,6 +248,23 @@ def test_a_batch_whose_input_is_gone_fails_with_the_results_that_it_has(tmp_path
     run(a_batch_server(config={"data_dir": tmp_path}), work)
 
 
+def test_a_file_that_a_batch_of_another_server_needs_is_kept(tmp_path: Path) -> None:
+    stalled = a_batch_server(config={"data_dir": tmp_path})
+    backend_of(stalled).stalls_after = 1
+
+    async def work(client: BatchClient) -> None:
+        batch = await client.create(lines("a", "b"))
+        path = f"/v1/files/{batch['input_file_id']}"
+        async with serving_batches(a_batch_server(config={"data_dir": tmp_path})) as other:
+            assert (await other.http.delete(path)).status_code == 409
+        await client.http.post(f"/v1/batches/{batch['id']}/cancel")
+        await client.finish(batch["id"])
+        deleted = await asyncio.gather(*(client.http.delete(path) for _ in range(4)))
+        assert sorted(each.status_code for each in deleted) == [200, 404, 404, 404]
+
+    run(stalled, work)
+
+
 def test_a_server_starts_whose_store_fails_and_continues_batches_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
