@@ -154,7 +154,13 @@ def model_routes(server: RunningServer) -> Iterable[HTTPRouteHandler]:
         response = await server.call("GET", "/v1/models", b"", client="")
         return msgspec.json.decode(response.body, type=_ModelList).data
 
-    @get("/api/version", tags=["Ollama"], summary="Version of Ollama's API", sync_to_thread=False)
+    @get(
+        "/api/version",
+        opt=error_body(ollama_error),
+        tags=["Ollama"],
+        summary="Version of Ollama's API",
+        sync_to_thread=False,
+    )
     def version() -> Version:
         """Return the version of Ollama whose API this is."""
         return Version(VERSION)

@@ -69,6 +69,10 @@ class _Vectors(Struct, frozen=True):
     usage: _Usage
 
 
+_NO_VECTORS = _Vectors([], _Usage(0))
+"""Of a request without a text, which only loads the model."""
+
+
 class _Error(Struct, frozen=True):
     message: str
 
@@ -103,7 +107,7 @@ def embedding_routes(running: RunningServer) -> Iterable[HTTPRouteHandler]:
         began = time.monotonic_ns()
         cut = {} if data.truncate is False else {"truncate_prompt_tokens": -1, "truncation_side": "right"}
         body = {"model": data.model, "input": data.input, "dimensions": data.dimensions, **cut}
-        found = await vectors(body, server)
+        found = await vectors(body, server) if data.input else _NO_VECTORS
         if isinstance(found, Response):
             return found
         return Embedded(
@@ -126,7 +130,9 @@ def embedding_routes(running: RunningServer) -> Iterable[HTTPRouteHandler]:
     ) -> Embedding | Response[OllamaError]:
         """Return an embedding of one text."""
         body = {"model": data.model, "input": data.prompt, "truncate_prompt_tokens": -1}
-        found = await vectors(body, server)
-        return found if isinstance(found, Response) else Embedding(found.data[0].embedding)
+        found = await vectors(body, server) if data.prompt else _NO_VECTORS
+        if isinstance(found, Response):
+            return found
+        return Embedding(found.data[0].embedding if found.data else [])
 
     return embed, embeddings

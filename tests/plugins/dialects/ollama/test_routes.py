@@ -13,6 +13,7 @@ from support.dialect_servers import a_dialect_server, dialect_plugins
 from support.pooling_fakes import EMBEDS, FakePoolingBackend
 
 from fllm import ImageSupport
+from fllm_api.api_keys import ApiKeys
 from fllm_api.app_state import ParserChoice
 from fllm_dialects.ollama import routes
 
@@ -222,10 +223,20 @@ def test_embeddings_are_those_of_the_pooling_endpoint() -> None:
     assert [vector[0] for vector in found["embeddings"]] == [2.0, 4.0]
     assert (found["model"], found["prompt_eval_count"]) == ("org/fake", 6)
     assert post("/api/embeddings", server, prompt="abc").json()["embedding"][0] == 3.0
+    for nothing in ([], ""):
+        assert post("/api/embed", server, input=nothing).json()["embeddings"] == []
+    assert post("/api/embeddings", server, prompt="").json() == {"embedding": []}
     too_long = post("/api/embed", server, input="abcdefgh", truncate=False)
     assert (too_long.status_code, set(too_long.json())) == (400, {"error"})
     generates = post("/api/embed", a_dialect_server("ollama", "pooling"), input="a")
     assert (generates.status_code, set(generates.json())) == (400, {"error"})
+
+
+@pytest.mark.parametrize("path", ["/api/version", "/api/tags", "/api/ps"])
+def test_descriptions_need_a_key(path: str) -> None:
+    server = a_dialect_server("ollama", config={"keys": ApiKeys(("k",))})
+    response = ask(server, "GET", path)
+    assert (response.status_code, type(response.json()["error"])) == (401, str)
 
 
 def test_chats_of_openai_are_not_changed() -> None:
