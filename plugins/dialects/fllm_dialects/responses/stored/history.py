@@ -19,7 +19,7 @@ from fllm_dialects.responses.protocol.requests import InputTokensRequest, Respon
 from fllm_dialects.responses.protocol.responses import Response
 from fllm_dialects.responses.stored.conversation_records import append_items, get_context
 from fllm_dialects.responses.stored.items import complete_input, with_new_ids
-from fllm_dialects.responses.stored.response_records import find_items, get_history, put_response
+from fllm_dialects.responses.stored.response_records import RESPONSE, find_items, get_history, put_response
 from fllm_dialects.store import Database, Records, StoreError
 
 log = logging.getLogger("fllm.responses")
@@ -117,23 +117,26 @@ class History:
         request: StoredRequest,
         *,
         server: str = "",
-        given: Sequence[InputItem] | None = None,
+        is_update: bool = False,
         events: bytes = b"",
     ) -> None:
         """Store a response and its items, durably. Add them to its conversation once it is complete.
 
-        ``given`` are the items of the request that are not stored yet: by default, all. Raise `StoreError`.
+        ``is_update``: an earlier state is stored, with the items of the request. If it was deleted meanwhile,
+        nothing is stored. Raise `StoreError`.
         """
         assert self.database is not None, "the request was refused otherwise"
 
         async def write(records: Records) -> None:
+            if is_update and await records.get(RESPONSE, response.id, request.owner) is None:
+                return
             if request.keeps_response:
                 await put_response(
                     records,
                     response,
                     request.owner,
                     server=server,
-                    given=request.given if given is None else given,
+                    given=() if is_update else request.given,
                     events=events,
                 )
             await records.touch(request.used, request.owner)

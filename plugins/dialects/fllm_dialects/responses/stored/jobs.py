@@ -229,7 +229,7 @@ class Jobs:
 
     async def _save(self, job: Job, last: Sequence[StreamEvent]) -> None:
         events = b"" if job.events is None else await compress([*job.events, *encode_events(last)])
-        await self._history.save(job.encoder.response, job.request, given=(), events=events)
+        await self._history.save(job.encoder.response, job.request, is_update=True, events=events)
 
 
 def _last_events(job: Job, task: asyncio.Task[None]) -> Sequence[StreamEvent]:

@@ -287,3 +287,22 @@ def test_two_servers_share_what_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
             assert "not found" in last.get("message", "") or last["response"]["status"] == "cancelled"
 
     asyncio.run(run())
+
+
+def test_what_was_deleted_while_another_server_generated_it_stays_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fllm_dialects.responses.stored.service.MAX_CANCEL_SECONDS", 0.01)
+
+    async def run() -> None:
+        servers = [responses_server(tmp_path, gated=True) for _ in range(2)]
+        async with running(servers[0]) as one, running(servers[1]) as two:
+            stream = asyncio.create_task(one.events("POST", "/v1/responses", json=STREAMED))
+            path = f"/v1/responses/{await one.running_job()}"
+            await two.call("DELETE", path)
+            one.backend.gate.set()
+            assert types(await stream)[-1] == "completed"
+            for server in (one, two):
+                await server.get(path, 404)
+
+    asyncio.run(run())
