@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Struct, field
 
 from fllm import ChatMessage, ContentPart, FunctionCall, ImageUrl, RequestError, ToolCall
+from fllm_dialects.responses.ids import shown
 from fllm_dialects.responses.protocol.items import InputItem, InputPart
 from fllm_dialects.responses.tools import CUSTOM_ARGUMENT, chat_name
 
@@ -73,7 +74,7 @@ class Conversation:
                 if text := _reasoning(item, path):
                     self._turn(path, only_after_reasoning=True).reasoning.append(text)
             case "item_reference":
-                raise RequestError(f"`{path}`: there is no item {item.id!r}", param=f"{path}.id")
+                raise RequestError(f"`{path}`: there is no item {shown(item.id)}", param=f"{path}.id")
             case _:
                 raise RequestError(
                     f"items of type {item.type!r} are not supported",
@@ -159,7 +160,7 @@ def resolve_references(items: Sequence[InputItem], known: Mapping[str, InputItem
             resolved.append(known[item.id])
         else:
             raise RequestError(
-                f"`input[{index}]`: there is no stored item {item.id or ''!r}",
+                f"`input[{index}]`: there is no stored item {shown(item.id)}",
                 param=f"input[{index}].id",
                 code="item_not_found",
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
 from typing import Any, Literal
 
 import aiosqlite
@@ -135,13 +136,19 @@ class Records:
 
     async def size_of_children(self, parents: Iterable[str], owner: str, *, kinds: Sequence[str] = ()) -> int:
         """Return what the children of these records, or those of some kinds, occupy in bytes."""
-        where = f" AND kind IN ({', '.join('?' * len(kinds))})" if kinds else ""
-        [[size]] = await self._rows(
-            "SELECT coalesce(sum(size), 0) FROM records"
-            f" WHERE owner = ? AND parent IN (SELECT value FROM json_each(?)){where}",
-            (owner, _json_list(parents), *kinds),
-        )
+        where, values = _below(parents, owner, kinds)
+        [[size]] = await self._rows(f"SELECT coalesce(sum(size), 0) FROM records WHERE {where}", values)
         return int(size)
+
+    async def children_of(
+        self, parents: Iterable[str], owner: str, *, kinds: Sequence[str] = ()
+    ) -> dict[str, list[Record]]:
+        """Return the children of each of these records that has some, as `children` does."""
+        where, values = _below(parents, owner, kinds)
+        rows = await self._rows(
+            f"SELECT {_COLUMNS} FROM records WHERE {where} ORDER BY parent, position, id", values
+        )
+        return {parent: list(each) for parent, each in groupby(await self._records(rows), _parent)}
 
     async def find_children(self, record_ids: Iterable[str], owner: str) -> dict[str, Record]:
         """Return the children of any record with these ids, by id; also of one that has just expired."""
@@ -308,6 +315,17 @@ class Records:
         if len(body) <= _INLINE_BYTES:
             return work(body, context)
         return await asyncio.to_thread(work, body, context)
+
+
+def _below(parents: Iterable[str], owner: str, kinds: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """Return the condition of the children of these records, and its values."""
+    where = f" AND kind IN ({', '.join('?' * len(kinds))})" if kinds else ""
+    condition = f"owner = ? AND parent IN (SELECT value FROM json_each(?)){where}"
+    return condition, (owner, _json_list(parents), *kinds)
+
+
+def _parent(record: Record) -> str:
+    return record.parent
 
 
 def _json_list(values: Iterable[str]) -> str:

@@ -163,6 +163,13 @@ def test_children_have_an_order_and_are_deleted_with_their_parent(tmp_path: Path
                 for parents in (["p"], ["q"], ["p", "q", "nowhere"])
             ]
             assert sizes == [3 * 257, 262, 3 * 257 + 262]
+            both = await database.read(
+                partial(Records.children_of, parents=["q", "p", "nowhere"], owner="ann", kinds=["thing"])
+            )
+            assert {parent: [each.id for each in found] for parent, found in both.items()} == {
+                "p": ["a", "b", "c"],
+                "q": ["c"],
+            }
             await database.write(lambda records: records.delete("thing", "q", "ann"))
             await database.write(lambda records: records.delete("thing", "p", "ann"))
             assert await ids(database) == []

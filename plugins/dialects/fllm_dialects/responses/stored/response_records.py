@@ -10,6 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from fllm import RequestError
+from fllm_dialects.responses.ids import shown
 from fllm_dialects.responses.protocol.items import InputItem, OutputItem
 from fllm_dialects.responses.protocol.requests import ConversationRef
 from fllm_dialects.responses.protocol.responses import Response, ResponseError
@@ -132,10 +133,8 @@ async def get_history(records: Records, response_id: str, owner: str) -> tuple[l
         next_id = link.previous_response_id
     kinds = [_INPUT, _OUTPUT]
     check_size(await records.size_of_children(ids, owner, kinds=kinds), "previous_response_id")
-    items: list[InputItem] = []
-    for each in reversed(ids):
-        items += await read_items(await records.children(each, owner, kinds=kinds) or [])
-    return ids, items
+    found = await records.children_of(ids, owner, kinds=kinds)
+    return ids, await read_items([record for each in reversed(ids) for record in found.get(each, ())])
 
 
 async def find_items(records: Records, item_ids: Sequence[str], owner: str) -> dict[str, InputItem]:
@@ -166,7 +165,7 @@ async def _get_complete(records: Records, response_id: str, owner: str) -> Recor
     record = await records.get(RESPONSE, response_id, owner)
     if record is None:
         raise _refused(
-            f"Previous response with id {response_id!r} not found.", code="previous_response_not_found"
+            f"Previous response with id {shown(response_id)} not found.", code="previous_response_not_found"
         )
     if record.server:
         raise _refused(f"Response {response_id!r} is not complete: wait until it is.")

@@ -73,6 +73,23 @@ def test_a_response_is_read_continued_and_deleted_after_a_restart(tmp_path: Path
     asyncio.run(run())
 
 
+def test_a_message_has_the_beginning_of_a_long_id(server: AppState) -> None:
+    long = "resp_" + "x" * 10_000
+
+    async def run() -> None:
+        async with running(server) as client:
+            errors = [
+                await client.create("Hi", 400, previous_response_id=long),
+                await client.create("Hi", 404, conversation=long),
+                await client.create([{"type": "item_reference", "id": long}], 400),
+                await client.get(f"/v1/responses/{long}", 404),
+            ]
+            assert all(len(each["error"]["message"]) < 200 for each in errors)
+            assert all("'resp_xxx" in each["error"]["message"] for each in errors)
+
+    asyncio.run(run())
+
+
 def test_a_response_that_is_not_stored_is_not_found(server: AppState) -> None:
     async def run() -> None:
         async with running(server) as client:
