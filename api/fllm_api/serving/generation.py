@@ -81,9 +81,14 @@ class ServedGeneration:
             adapter=request.adapter.name if request.adapter else "",
         )
         outputs = self._state.pipeline.generate(separate_clients(request, self._state), context.tracker)
-        if not isinstance(self.prepared, PreparedChat):
+        if not isinstance(self.prepared, PreparedChat) or not self._has_parser:
             return outputs
         return _final(outputs, self._final_events(self.prepared))
+
+    @property
+    def _has_parser(self) -> bool:
+        """Return whether there may be events other than text."""
+        return self.request.tool_parser is not None or self.request.reasoning_parser is not None
 
     def _final_events(self, prepared: PreparedChat) -> FinalEvents:
         return FinalEvents(
@@ -103,4 +108,4 @@ async def _final(
 ) -> AsyncGenerator[list[SequenceOutput]]:
     async with aclosing(outputs):
         async for batch in outputs:
-            yield [events.complete(output) for output in batch]
+            yield list(map(events.complete, batch))
