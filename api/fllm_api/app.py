@@ -44,8 +44,8 @@ from fllm_api.middleware.prompt_length import PromptLengthMiddleware
 from fllm_api.middleware.request_tracking import RequestTrackingMiddleware
 from fllm_api.model_registry import ModelRegistry, single_model
 from fllm_api.openapi.schema import openapi_config
-from fllm_api.request_context import record_response_start
-from fllm_api.serving.request_serving import request_client, request_serving
+from fllm_api.request_context import context_of, record_response_start
+from fllm_api.serving.request_serving import RequestServing, request_client
 from fllm_api.serving.running_server import BackgroundServer
 
 
@@ -98,8 +98,7 @@ def _build(
             *routes,
         ],
         dependencies={
-            "app_state": _state_of_request(models, config.sse_keep_alive),
-            "server": Provide(request_serving, sync_to_thread=False),
+            "server": _server_of_request(models, config.sse_keep_alive),
             "client": Provide(request_client, sync_to_thread=False),
             "shared": Provide(lambda: shared, sync_to_thread=False),
             "models": Provide(lambda: models, sync_to_thread=False),
@@ -121,12 +120,17 @@ def _ignoring_app(open_resources: Lifespan) -> Callable[[Litestar], AbstractAsyn
     return lambda _: open_resources()
 
 
-def _state_of_request(models: ModelRegistry, keep_alive: float) -> Provide:
-    """Return what gives a request its ``app_state``, that of the model that it names."""
-    if models.selects:
-        return Provide(ModelSelection(models, keep_alive).select)
-    only = models.models[0].model.loaded
-    return Provide(lambda: only, sync_to_thread=False)
+def _server_of_request(models: ModelRegistry, keep_alive: float) -> Provide:
+    """Return what gives a request its ``server``, with the model that it names."""
+    selection, only = ModelSelection(models, keep_alive), models.models[0].model
+
+    async def select(request: ApiRequest) -> RequestServing:
+        return RequestServing(await selection.select(request), context_of(request.scope), request)
+
+    def serve(request: ApiRequest) -> RequestServing:
+        return RequestServing(only.loaded, context_of(request.scope), request)
+
+    return Provide(select) if models.selects else Provide(serve, sync_to_thread=False)
 
 
 def _middlewares(

@@ -34,7 +34,7 @@ class ModelSelection:
         self._keep_alive = keep_alive
 
     async def select(self, request: ApiRequest) -> AppState:
-        """Return the state for a request (the dependency ``app_state``).
+        """Return the state of the model of a request.
 
         The model is named by the field ``model`` of the body, or by the query parameter ``model``. Raise
         `ModelNotFound`, `ModelUnavailable` or `ClientDisconnected`.

@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Itera
 from contextlib import aclosing
 from typing import Any, TypeVar
 
-from litestar.di import NamedDependency
 from litestar.response.base import ASGIResponse
 from msgspec import Struct
 
@@ -270,11 +269,6 @@ def _tokenize(request: ChatRequest, state: AppState, images: PreparedImages | No
             prompt, state.tokenizer, state.card, add_special_tokens=special, param="messages"
         )
     )
-
-
-def request_serving(request: ApiRequest, app_state: NamedDependency[AppState]) -> RequestServing:
-    """Return the server for one request (the dependency ``server``)."""
-    return RequestServing(app_state, context_of(request.scope), request)
 
 
 def request_client(request: ApiRequest) -> Client:
