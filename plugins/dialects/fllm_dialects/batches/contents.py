@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from fllm_dialects.batches.errors import QuotaExceeded
 
-WRITE_BYTES = 1024 * 1024
+WRITE_BYTES = 64 * 1024
 """Bytes that are collected before a thread writes them."""
 READ_BYTES = 256 * 1024
 FILE_BYTES = 4096

@@ -129,10 +129,15 @@ class Records:
 
         Return ``None`` if the record after or before which the page starts does not exist.
         """
-        where = f" AND kind IN ({', '.join('?' * len(kinds))})" if kinds else ""
-        return await self._page(
-            f"owner = ? AND parent = ?{where}", (owner, parent, *kinds), ("position", "id"), page
-        )
+        rows = await self._children(_COLUMNS, parent, owner, page, kinds)
+        return None if rows is None else [await self._record(row) for row in rows]
+
+    async def child_sizes(
+        self, parent: str, owner: str, page: Page | None = None, *, kinds: Sequence[str] = ()
+    ) -> list[int] | None:
+        """Return the sizes of the bodies of what `children` returns, in bytes, without reading them."""
+        rows = await self._children("length(body)", parent, owner, page, kinds)
+        return None if rows is None else [size for (size,) in rows]
 
     async def size_of_children(self, parents: Iterable[str], owner: str, *, kinds: Sequence[str] = ()) -> int:
         """Return what the children of these records, or those of some kinds, occupy in bytes."""
@@ -162,7 +167,8 @@ class Records:
     async def owned(self, kind: str, owner: str, page: Page | None = None) -> list[Record] | None:
         """Return the records of a kind that have no parent, by age: all, or a page. Return as `children`."""
         where = "owner = ? AND parent = '' AND kind = ? AND (expires IS NULL OR expires > ?)"
-        return await self._page(where, (owner, kind, self._clock()), ("created", "id"), page)
+        rows = await self._page(_COLUMNS, where, (owner, kind, self._clock()), ("created", "id"), page)
+        return None if rows is None else [await self._record(row) for row in rows]
 
     async def delete(self, kind: str, record_id: str, owner: str, *, parent: str = "") -> bool:
         """Delete a record and its children; return whether it existed."""
@@ -253,28 +259,39 @@ class Records:
                 raise StoreFull(detail="the store of this server is full, and all that it keeps is in use")
             await self._delete(rows)
 
+    async def _children(
+        self, columns: str, parent: str, owner: str, page: Page | None, kinds: Sequence[str]
+    ) -> list[sqlite3.Row] | None:
+        where = f" AND kind IN ({', '.join('?' * len(kinds))})" if kinds else ""
+        return await self._page(
+            columns, f"owner = ? AND parent = ?{where}", (owner, parent, *kinds), ("position", "id"), page
+        )
+
     async def _page(
-        self, where: str, values: tuple[Any, ...], keys: tuple[str, str], page: Page | None
-    ) -> list[Record] | None:
+        self, columns: str, where: str, values: tuple[Any, ...], keys: tuple[str, str], page: Page | None
+    ) -> list[sqlite3.Row] | None:
         page = page or Page(limit=-1)
-        columns = ", ".join(keys)
+        place = ", ".join(keys)
         bounds: list[Any] = []
         condition = where
         for start, later in ((page.after, page.order == "asc"), (page.before, page.order == "desc")):
             if start:
                 rows = await self._rows(
-                    f"SELECT {columns} FROM records WHERE {where} AND id = ?", (*values, start)
+                    f"SELECT {place} FROM records WHERE {where} AND id = ?", (*values, start)
                 )
                 if not rows:
                     return None
-                condition += f" AND ({columns}) {'>' if later else '<'} (?, ?)"
+                condition += f" AND ({place}) {'>' if later else '<'} (?, ?)"
                 bounds += rows[0]
         order = ", ".join(f"{key} {page.order}" for key in keys)
-        rows = await self._rows(
-            f"SELECT {_COLUMNS} FROM records WHERE {condition} ORDER BY {order} LIMIT ?",
+        return await self._rows(
+            f"SELECT {columns} FROM records WHERE {condition} ORDER BY {order} LIMIT ?",
             (*values, *bounds, page.limit),
         )
+<<<<<<< HEAD
         return await self._records(rows)
+=======
+>>>>>>> 6a525fb (What is too large to continue is not read into memory; pages of items and uploads hold bounded memory)
 
     async def _delete(self, rows: Iterable[Sequence[Any]]) -> None:
         keys = [tuple(row) for row in rows]

@@ -13,6 +13,7 @@ from support.batch_server import BatchClient, a_batch_server, lines, run
 
 from fllm_api.api_keys import ApiKeys
 from fllm_dialects.batches import service
+from fllm_dialects.batches.contents import Contents, FileWriter
 from fllm_dialects.batches.form import FORM_BYTES
 
 
@@ -192,6 +193,18 @@ def test_what_a_client_that_leaves_has_sent_is_removed(tmp_path: Path) -> None:
         assert contents(tmp_path) == []
 
     run(a_batch_server(config={"data_dir": tmp_path}), work)
+
+
+def test_little_of_an_upload_is_in_memory(tmp_path: Path) -> None:
+    async def run_writer() -> None:
+        directory = Contents(tmp_path / "files", max_client=1 << 30, max_total=1 << 30)
+        async with FileWriter(directory, "", "file-1", 1 << 30) as writer:
+            for _ in range(10):
+                await writer.write(b"x" * 30_000)
+            [path] = contents(tmp_path)
+            assert writer.size - path.stat().st_size < 64 * 1024
+
+    asyncio.run(run_writer())
 
 
 def test_files_are_those_of_a_key(tmp_path: Path) -> None:

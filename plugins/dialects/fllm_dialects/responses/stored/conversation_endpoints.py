@@ -128,7 +128,7 @@ async def create_items(
         lambda records: stored_conversations.append_items(records, conversation_id, client.owner, items)
     ):
         raise not_found("Conversation", conversation_id)
-    return item_list(items, page_of(MAX_ITEMS, "asc", ""))
+    return item_list(items)
 
 
 @get(
@@ -148,10 +148,9 @@ async def list_items(
 ) -> ItemList:
     """Return the items of a conversation."""
     page = page_of(limit, order, after)
-    found = await stored.database.read(
+    return await stored.database.read(
         lambda records: stored_conversations.get_items(records, conversation_id, client.owner, page)
     )
-    return item_list(found, page)
 
 
 @get(

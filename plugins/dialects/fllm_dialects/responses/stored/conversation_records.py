@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import msgspec
 from msgspec.structs import replace
 
-from fllm_dialects.responses.protocol.conversations import StoredConversation
+from fllm_dialects.responses.protocol.conversations import ItemList, StoredConversation
 from fllm_dialects.responses.protocol.items import InputItem
 from fllm_dialects.responses.protocol.requests import Metadata
 from fllm_dialects.responses.stored.errors import not_found
 from fllm_dialects.responses.stored.items import decode_item
+from fllm_dialects.responses.stored.pages import read_page
 from fllm_dialects.responses.stored.response_records import check_size, read_items
 from fllm_dialects.store import Page, Record, Records
 
@@ -63,11 +64,10 @@ async def append_items(
     )
 
 
-async def get_items(records: Records, conversation_id: str, owner: str, page: Page) -> list[InputItem] | None:
-    """Return a page of the items. Raise as `get_conversation`; return ``None`` as `Records.children`."""
+async def get_items(records: Records, conversation_id: str, owner: str, page: Page) -> ItemList:
+    """Return a page of the items. Raise as `get_conversation` and `read_page`."""
     await get_conversation(records, conversation_id, owner)
-    found = await records.children(conversation_id, owner, page)
-    return None if found is None else [decode_item(each.body) for each in found]
+    return await read_page(records, conversation_id, owner, page)
 
 
 async def get_item(records: Records, conversation_id: str, owner: str, item_id: str) -> InputItem:
@@ -90,5 +90,10 @@ async def delete_item(records: Records, conversation_id: str, owner: str, item_i
 async def get_context(records: Records, conversation_id: str, owner: str) -> list[InputItem]:
     """Return the items that a request continues. Raise as `get_conversation`, or `RequestError`."""
     await get_conversation(records, conversation_id, owner, param="conversation")
+<<<<<<< HEAD
     check_size(await records.size_of_children([conversation_id], owner), "conversation")
     return await read_items(await records.children(conversation_id, owner) or [])
+=======
+    check_size(sum(await records.child_sizes(conversation_id, owner) or []), "conversation")
+    return read_items(await records.children(conversation_id, owner) or [])
+>>>>>>> 6a525fb (What is too large to continue is not read into memory; pages of items and uploads hold bounded memory)

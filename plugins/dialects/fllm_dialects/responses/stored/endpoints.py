@@ -15,7 +15,7 @@ from fllm_dialects.responses.protocol.conversations import Deleted, ItemList
 from fllm_dialects.responses.protocol.errors import ErrorBody
 from fllm_dialects.responses.protocol.responses import Response
 from fllm_dialects.responses.stored.events import event_stream
-from fllm_dialects.responses.stored.pages import After, Before, Limit, Order, item_list, page_of
+from fllm_dialects.responses.stored.pages import After, Before, Limit, Order, page_of
 from fllm_dialects.responses.stored.service import ResponseService
 
 StartingAfter = Annotated[
@@ -107,4 +107,4 @@ async def list_input_items(
 ) -> ItemList:
     """Return the items of the request of a stored response."""
     page = page_of(limit, order, after, before)
-    return item_list(await stored.input_items(response_id, client.owner, page), page)
+    return await stored.input_items(response_id, client.owner, page)

@@ -10,15 +10,26 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from fllm import RequestError
+<<<<<<< HEAD
 from fllm_dialects.responses.ids import shown
+=======
+from fllm_dialects.responses.protocol.conversations import ItemList
+>>>>>>> 6a525fb (What is too large to continue is not read into memory; pages of items and uploads hold bounded memory)
 from fllm_dialects.responses.protocol.items import InputItem, OutputItem
 from fllm_dialects.responses.protocol.requests import ConversationRef
 from fllm_dialects.responses.protocol.responses import Response, ResponseError
 from fllm_dialects.responses.stored.items import decode_item
+<<<<<<< HEAD
 from fllm_dialects.store import ROWS_AT_ONCE, Page, Record, Records, StoreUnavailable
+=======
+from fllm_dialects.responses.stored.pages import read_page
+from fllm_dialects.store import Page, Record, Records, StoreUnavailable
+>>>>>>> 6a525fb (What is too large to continue is not read into memory; pages of items and uploads hold bounded memory)
 
 MAX_CONTEXT_BYTES = 64 << 20
 """Maximum size of the items that a request continues."""
+MAX_REFERENCES = 1000
+"""Maximum number of stored items that the input of a request refers to."""
 RESPONSE = "response"
 RUNNING = ("queued", "in_progress")
 """Statuses of a response that is not complete."""
@@ -104,10 +115,9 @@ async def mark_failed(records: Records, response_id: str, owner: str, *, server:
         await put_response(records, replace(decode_response(record), status="failed", error=error), owner)
 
 
-async def get_input(records: Records, response_id: str, owner: str, page: Page) -> list[InputItem] | None:
-    """Return a page of the items of a request; ``None``: the item where it starts is unknown."""
-    found = await records.children(response_id, owner, page, kinds=[_INPUT])
-    return None if found is None else [decode_item(each.body) for each in found]
+async def get_input(records: Records, response_id: str, owner: str, page: Page) -> ItemList:
+    """Return a page of the items of a request. Raise as `read_page`."""
+    return await read_page(records, response_id, owner, page, kinds=[_INPUT])
 
 
 async def get_events(records: Records, response_id: str, owner: str) -> bytes:
@@ -131,16 +141,40 @@ async def get_history(records: Records, response_id: str, owner: str) -> tuple[l
             )
         ids.append(next_id)
         next_id = link.previous_response_id
+<<<<<<< HEAD
     kinds = [_INPUT, _OUTPUT]
     check_size(await records.size_of_children(ids, owner, kinds=kinds), "previous_response_id")
     found = await records.children_of(ids, owner, kinds=kinds)
     return ids, await read_items([record for each in reversed(ids) for record in found.get(each, ())])
+=======
+    items: list[InputItem] = []
+    size = 0
+    for each in reversed(ids):
+        sizes = await records.child_sizes(each, owner, kinds=[_INPUT, _OUTPUT]) or []
+        size = check_size(size + sum(sizes), "previous_response_id")
+        items += read_items(await records.children(each, owner, kinds=[_INPUT, _OUTPUT]) or [])
+    return ids, items
+>>>>>>> 6a525fb (What is too large to continue is not read into memory; pages of items and uploads hold bounded memory)
 
 
 async def find_items(records: Records, item_ids: Sequence[str], owner: str) -> dict[str, InputItem]:
-    """Return the items of any response or conversation with these ids, by id."""
-    found = await records.find_children(item_ids, owner)
-    return {item_id: decode_item(each.body) for item_id, each in found.items() if each.kind != _EVENTS}
+    """Return the items of any response or conversation with these ids, by id.
+
+    Raise `RequestError` if they are too many, or too large.
+    """
+    wanted = set(item_ids)
+    if len(wanted) > MAX_REFERENCES:
+        raise RequestError(
+            f"`input` refers to {len(wanted)} items; at most {MAX_REFERENCES} are allowed", param="input"
+        )
+    items: dict[str, InputItem] = {}
+    size = 0
+    for item_id in wanted:  # one after the other, so that not all are read if they are too large
+        for each in (await records.find_children([item_id], owner)).values():
+            if each.kind != _EVENTS:
+                size = check_size(size + len(each.body), "input")
+                items[item_id] = decode_item(each.body)
+    return items
 
 
 async def read_items(found: Sequence[Record]) -> list[InputItem]:
@@ -152,8 +186,13 @@ async def read_items(found: Sequence[Record]) -> list[InputItem]:
     return [item for item in items if item.status != "incomplete" or not str(item.type).endswith("_call")]
 
 
+<<<<<<< HEAD
 def check_size(size: int, param: str) -> None:
     """Raise `RequestError` if items of that size in bytes are too many to continue."""
+=======
+def check_size(size: int, param: str) -> int:
+    """Return the size of items, in bytes. Raise `RequestError` if it is too large."""
+>>>>>>> 6a525fb (What is too large to continue is not read into memory; pages of items and uploads hold bounded memory)
     if size > MAX_CONTEXT_BYTES:
         limit = f"{MAX_CONTEXT_BYTES >> 20} MiB"
         raise RequestError(

@@ -13,7 +13,7 @@ from litestar.response.base import ASGIResponse
 
 from fllm import RoutesContext, Serving
 from fllm_dialects.responses.options import ResponsesOptions
-from fllm_dialects.responses.protocol.items import InputItem
+from fllm_dialects.responses.protocol.conversations import ItemList
 from fllm_dialects.responses.protocol.responses import Response
 from fllm_dialects.responses.stored.errors import invalid, not_found
 from fllm_dialects.responses.stored.events import ENCODED_EVENTS, Event, last_event, read_events
@@ -120,8 +120,8 @@ class ResponseService:
             raise not_found("Response", response_id)
         return response
 
-    async def input_items(self, response_id: str, owner: str, page: Page) -> list[InputItem] | None:
-        """Return a page of the items of a request. Raise as `get`; return as `get_input`."""
+    async def input_items(self, response_id: str, owner: str, page: Page) -> ItemList:
+        """Return a page of the items of a request. Raise as `get` and `get_input`."""
         await self.get(response_id, owner)
         return await self.database.read(lambda records: get_input(records, response_id, owner, page))
 

@@ -13,6 +13,10 @@ from support.api_fakes import app_of
 from support.stored_responses import responses_server, running
 
 from fllm_api.app_state import AppState
+from fllm_dialects.responses.stored.response_records import MAX_REFERENCES
+from fllm_dialects.store import Records
+
+SIZES = (100, 400, 2000, 10)
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +97,55 @@ def test_invalid_items_are_refused(server: AppState) -> None:
             ]
             assert error["param"] == "metadata[...]"
             assert (await client.get(f"/v1/conversations/{made['id']}/items"))["data"] == []
+
+    asyncio.run(run())
+
+
+def test_large_items_have_shorter_pages(server: AppState, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fllm_dialects.responses.stored.pages.MAX_PAGE_BYTES", 1000)
+
+    async def run() -> None:
+        async with running(server) as client:
+            items = [
+                {"role": "user", "content": letter * size} for letter, size in zip("abcd", SIZES, strict=True)
+            ]
+            made = await client.call("POST", "/v1/conversations", json={"items": items})
+            path, pages, after, more = f"/v1/conversations/{made['id']}/items", [], "", True
+            while more:
+                page = await client.get(path, order="asc", after=after)
+                pages.append([item["content"][0]["text"][0] for item in page["data"]])
+                after, more = page["last_id"], page["has_more"]
+            assert pages == [["a", "b"], ["c"], ["d"]]
+
+    asyncio.run(run())
+
+
+def test_what_is_too_large_to_continue_is_not_read(server: AppState, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        async with running(server) as client:
+            items = [{"role": "user", "content": "x" * 100} for _ in range(3)]
+            made = await client.call("POST", "/v1/conversations", json={"items": items})
+            found = (await client.get(f"/v1/conversations/{made['id']}/items"))["data"]
+            earlier = (await client.create(items))["id"]
+            read, children = [], Records.children
+
+            async def recorded(self: Records, *args: Any, **kinds: Any) -> Any:
+                read.append(args)
+                return await children(self, *args, **kinds)
+
+            monkeypatch.setattr("fllm_dialects.responses.stored.response_records.MAX_CONTEXT_BYTES", 300)
+            monkeypatch.setattr(Records, "children", recorded)
+            references = [{"type": "item_reference", "id": item["id"]} for item in found]
+            for given, field, value in (
+                ("x", "conversation", made["id"]),
+                ("x", "previous_response_id", earlier),
+                (references, "input", references),
+            ):
+                body = await client.create(given, 400, **({} if field == "input" else {field: value}))
+                assert (body["error"]["param"], body["error"]["code"]) == (field, "context_length_exceeded")
+            assert read == []
+            many = [{"type": "item_reference", "id": f"msg_{index}"} for index in range(MAX_REFERENCES + 1)]
+            assert (await client.create(many, 400))["error"]["param"] == "input"
 
     asyncio.run(run())
 
