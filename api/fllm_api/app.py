@@ -128,6 +128,7 @@ def _server_of_request(models: ModelRegistry, keep_alive: float) -> Provide:
         return RequestServing(await selection.select(request), context_of(request.scope), request)
 
     def serve(request: ApiRequest) -> RequestServing:
+        assert only.loaded is not None, "it is loaded before the server starts"
         return RequestServing(only.loaded, context_of(request.scope), request)
 
     return Provide(select) if models.selects else Provide(serve, sync_to_thread=False)

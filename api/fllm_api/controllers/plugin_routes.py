@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -33,7 +34,7 @@ def with_plugin_routes(
     Raise `ConfigError` if a plugin can't work as its options demand.
     """
     app = build((), ())
-    reserved = {route.path for route in app.routes}
+    reserved = {_shape(route.path) for route in app.routes}
     mounted: list[Any] = []
     lifespans: list[Lifespan] = []
     added: list[Lifespan] = []
@@ -45,7 +46,7 @@ def with_plugin_routes(
         for handler in handlers:
             _document_errors(handler)
         for route in Router("/", route_handlers=handlers).routes:
-            if route.path in reserved:
+            if _shape(route.path) in reserved:
                 raise PluginError(f"the server itself uses the path {route.path}; choose another path")
         build([*mounted, *handlers], ())
         return handlers
@@ -58,6 +59,11 @@ def with_plugin_routes(
     for handlers in plugins.routes(check, context, keep_lifespans):
         mounted += handlers
     return build(mounted, lifespans) if mounted or lifespans else app
+
+
+def _shape(path: str) -> str:
+    """Return a path without the names and types of its parameters, which do not make it another path."""
+    return re.sub(r"\{[^}]*\}", "{}", path)
 
 
 def _document_errors(handler: Any) -> None:

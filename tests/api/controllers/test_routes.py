@@ -192,6 +192,10 @@ async def mount(scope: Scope, receive: Receive, send: Send) -> None:
             Router("/v1", route_handlers=[get("/models")(plain)]),
             "the server itself uses the path /v1/models;",
         ),
+        (
+            get("/v1/models/{name:str}")(plain),
+            "the server itself uses the path /v1/models/{name:str};",
+        ),
         (mount, "the server itself uses the path /v1/models;"),
         (get("/schema")(plain), "the server itself uses the path /schema;"),
         (get("/other")(unannotated), "type annotat"),
