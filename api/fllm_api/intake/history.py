@@ -12,7 +12,7 @@ import msgspec
 from fllm.errors import RequestError
 from fllm.parsing.argument_coercion import read_value
 from fllm.parsing.argument_writer import quoted
-from fllm.parsing.json_objects import complete_object
+from fllm.parsing.json_objects import complete_object, is_json
 from fllm.requests.chat import ChatMessage
 
 log = logging.getLogger("fllm.server")
@@ -63,21 +63,12 @@ def object_text(arguments: Any) -> str:
     text = arguments.strip()
     if text in ("", "null"):
         return "{}"
-    if (completed := complete_object(text)) is not None and _is_json(completed):
+    if (completed := complete_object(text)) is not None and is_json(completed):
         return completed
     value = read_value(text)
-    if value is None or not _is_json(value):
+    if value is None or not is_json(value):
         value = quoted(text)
     return value if value.startswith("{") else f'{{"arguments": {value}}}'
-
-
-def _is_json(text: str) -> bool:
-    """Return whether chat templates can take the value: no half of a pair of escapes, no huge number."""
-    try:
-        msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError):
-        return False
-    return True
 
 
 def _modern(message: Message) -> Message:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+import msgspec
 from msgspec import Struct
 
 from fllm.parsing.json_scanner import JsonScanner
@@ -33,6 +34,15 @@ def read_object(text: str) -> JsonObject | None:
     scanner.feed(text)
     whole = scanner.state == "complete" and scanner.length == len(text)
     return JsonObject(text, scanner) if whole else None
+
+
+def is_json(text: str) -> bool:
+    """Return whether a text is JSON that others can read: no half of a surrogate pair, no huge number."""
+    try:
+        msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True
 
 
 def complete_object(text: str) -> str | None:

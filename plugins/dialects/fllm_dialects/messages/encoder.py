@@ -22,7 +22,7 @@ from fllm import (
     ToolStart,
     Usage,
 )
-from fllm.parsing.json_objects import complete_object
+from fllm.parsing.json_objects import complete_object, is_json
 from fllm_dialects.messages.errors import error_event
 from fllm_dialects.messages.events import (
     BlockDelta,
@@ -224,12 +224,4 @@ def _whole(block: Content, text: str) -> Content:
 def _input(arguments: str) -> Any:
     """Return the arguments of a call as a JSON object, completed if they are cut off."""
     text = complete_object(arguments.strip() or "{}")
-    return msgspec.Raw(text.encode()) if text is not None and _is_json(text) else {"arguments": arguments}
-
-
-def _is_json(text: str) -> bool:
-    try:
-        msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError):
-        return False
-    return True
+    return msgspec.Raw(text.encode()) if text is not None and is_json(text) else {"arguments": arguments}
