@@ -130,7 +130,7 @@ class Records:
         Return ``None`` if the record after or before which the page starts does not exist.
         """
         rows = await self._children(_COLUMNS, parent, owner, page, kinds)
-        return None if rows is None else [await self._record(row) for row in rows]
+        return None if rows is None else await self._records(rows)
 
     async def child_sizes(
         self, parent: str, owner: str, page: Page | None = None, *, kinds: Sequence[str] = ()
@@ -168,7 +168,7 @@ class Records:
         """Return the records of a kind that have no parent, by age: all, or a page. Return as `children`."""
         where = "owner = ? AND parent = '' AND kind = ? AND (expires IS NULL OR expires > ?)"
         rows = await self._page(_COLUMNS, where, (owner, kind, self._clock()), ("created", "id"), page)
-        return None if rows is None else [await self._record(row) for row in rows]
+        return None if rows is None else await self._records(rows)
 
     async def delete(self, kind: str, record_id: str, owner: str, *, parent: str = "") -> bool:
         """Delete a record and its children; return whether it existed."""
@@ -288,10 +288,6 @@ class Records:
             f"SELECT {columns} FROM records WHERE {condition} ORDER BY {order} LIMIT ?",
             (*values, *bounds, page.limit),
         )
-<<<<<<< HEAD
-        return await self._records(rows)
-=======
->>>>>>> 6a525fb (What is too large to continue is not read into memory; pages of items and uploads hold bounded memory)
 
     async def _delete(self, rows: Iterable[Sequence[Any]]) -> None:
         keys = [tuple(row) for row in rows]

@@ -90,10 +90,5 @@ async def delete_item(records: Records, conversation_id: str, owner: str, item_i
 async def get_context(records: Records, conversation_id: str, owner: str) -> list[InputItem]:
     """Return the items that a request continues. Raise as `get_conversation`, or `RequestError`."""
     await get_conversation(records, conversation_id, owner, param="conversation")
-<<<<<<< HEAD
     check_size(await records.size_of_children([conversation_id], owner), "conversation")
     return await read_items(await records.children(conversation_id, owner) or [])
-=======
-    check_size(sum(await records.child_sizes(conversation_id, owner) or []), "conversation")
-    return read_items(await records.children(conversation_id, owner) or [])
->>>>>>> 6a525fb (What is too large to continue is not read into memory; pages of items and uploads hold bounded memory)

@@ -10,21 +10,14 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from fllm import RequestError
-<<<<<<< HEAD
 from fllm_dialects.responses.ids import shown
-=======
 from fllm_dialects.responses.protocol.conversations import ItemList
->>>>>>> 6a525fb (What is too large to continue is not read into memory; pages of items and uploads hold bounded memory)
 from fllm_dialects.responses.protocol.items import InputItem, OutputItem
 from fllm_dialects.responses.protocol.requests import ConversationRef
 from fllm_dialects.responses.protocol.responses import Response, ResponseError
 from fllm_dialects.responses.stored.items import decode_item
-<<<<<<< HEAD
-from fllm_dialects.store import ROWS_AT_ONCE, Page, Record, Records, StoreUnavailable
-=======
 from fllm_dialects.responses.stored.pages import read_page
-from fllm_dialects.store import Page, Record, Records, StoreUnavailable
->>>>>>> 6a525fb (What is too large to continue is not read into memory; pages of items and uploads hold bounded memory)
+from fllm_dialects.store import ROWS_AT_ONCE, Page, Record, Records, StoreUnavailable
 
 MAX_CONTEXT_BYTES = 64 << 20
 """Maximum size of the items that a request continues."""
@@ -141,20 +134,10 @@ async def get_history(records: Records, response_id: str, owner: str) -> tuple[l
             )
         ids.append(next_id)
         next_id = link.previous_response_id
-<<<<<<< HEAD
     kinds = [_INPUT, _OUTPUT]
     check_size(await records.size_of_children(ids, owner, kinds=kinds), "previous_response_id")
     found = await records.children_of(ids, owner, kinds=kinds)
     return ids, await read_items([record for each in reversed(ids) for record in found.get(each, ())])
-=======
-    items: list[InputItem] = []
-    size = 0
-    for each in reversed(ids):
-        sizes = await records.child_sizes(each, owner, kinds=[_INPUT, _OUTPUT]) or []
-        size = check_size(size + sum(sizes), "previous_response_id")
-        items += read_items(await records.children(each, owner, kinds=[_INPUT, _OUTPUT]) or [])
-    return ids, items
->>>>>>> 6a525fb (What is too large to continue is not read into memory; pages of items and uploads hold bounded memory)
 
 
 async def find_items(records: Records, item_ids: Sequence[str], owner: str) -> dict[str, InputItem]:
@@ -172,7 +155,8 @@ async def find_items(records: Records, item_ids: Sequence[str], owner: str) -> d
     for item_id in wanted:  # one after the other, so that not all are read if they are too large
         for each in (await records.find_children([item_id], owner)).values():
             if each.kind != _EVENTS:
-                size = check_size(size + len(each.body), "input")
+                size += len(each.body)
+                check_size(size, "input")
                 items[item_id] = decode_item(each.body)
     return items
 
@@ -186,13 +170,8 @@ async def read_items(found: Sequence[Record]) -> list[InputItem]:
     return [item for item in items if item.status != "incomplete" or not str(item.type).endswith("_call")]
 
 
-<<<<<<< HEAD
 def check_size(size: int, param: str) -> None:
     """Raise `RequestError` if items of that size in bytes are too many to continue."""
-=======
-def check_size(size: int, param: str) -> int:
-    """Return the size of items, in bytes. Raise `RequestError` if it is too large."""
->>>>>>> 6a525fb (What is too large to continue is not read into memory; pages of items and uploads hold bounded memory)
     if size > MAX_CONTEXT_BYTES:
         limit = f"{MAX_CONTEXT_BYTES >> 20} MiB"
         raise RequestError(
