@@ -79,13 +79,15 @@ class Admission:
         if not held:
             del self._held[client]
 
-    def hold_in_background(self, sequences: int) -> None:
-        """Count more sequences in the background, or fewer if negative.
+    def hold_in_background(self, sequences: int, *, own: int = 0) -> None:
+        """Count more sequences in the background, or fewer if negative; the request has ``own`` already.
 
-        Raise `ServerBusy` without counting them if too little stays free.
+        Raise `ServerBusy` without counting them if too little stays free. A request that would never fit is
+        admitted once the others have half of what the background may have.
         """
         most = self.capacity - self.capacity // BACKGROUND_PART
-        if sequences > 0 and self.in_flight + self.in_background + sequences > most:
+        others, needed = self.in_flight + self.in_background - own, own + sequences
+        if sequences > 0 and others + (needed if needed <= most else most // 2) > most:
             raise ServerBusy("it has no room in the background")
         self.in_background += sequences
 
@@ -152,7 +154,7 @@ class AdmissionSlot:
 
     def _hold(self, sequences: int) -> None:
         if self._background:
-            self._admission.hold_in_background(sequences)
+            self._admission.hold_in_background(sequences, own=self._sequences)
         else:
             self._admission.hold(self._client, sequences)
 

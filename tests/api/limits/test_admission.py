@@ -264,6 +264,20 @@ def test_the_background_leaves_half_of_the_capacity_and_delays_no_other_request(
     assert (gate.in_flight, gate.in_background) == (4, 0)
 
 
+def test_a_request_in_the_background_that_is_larger_than_half_of_the_capacity_is_admitted_alone():
+    gate = admission(8)
+    others = [gate.admit("a", Cost(), background=True) for _ in range(3)]
+    large = gate.admit("a", Cost(), background=True)
+    with pytest.raises(ServerBusy):
+        large.reserve(*asked(8))
+    others.pop().release()
+    large.reserve(*asked(8))
+    with pytest.raises(ServerBusy):
+        gate.admit("a", Cost(), background=True)
+    large.release()
+    assert gate.in_background == 2
+
+
 def test_the_background_of_a_client_takes_no_place_of_its_other_requests():
     gate = admission(concurrency=2)
     slots = [gate.admit("a", Cost(), background=True) for _ in range(2)]
