@@ -137,6 +137,8 @@ class BatchRun:
             endpoint=stored.batch.endpoint, max_lines=options.max_lines, max_line_bytes=options.max_line_bytes
         )
         async with self._tools.checking:
+            if self._interruption == "stopped":
+                return False
             checked = await asyncio.to_thread(check_input, self._input, checks)
         if checked.errors:
             await self._fail(checked.errors)

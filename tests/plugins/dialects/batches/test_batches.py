@@ -296,6 +296,33 @@ def test_a_server_starts_with_a_batch_that_cannot_be_read(tmp_path: Path) -> Non
     run(a_batch_server(config={"data_dir": tmp_path}), work)
 
 
+def test_a_server_that_stops_checks_no_other_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started, release, checked = threading.Event(), threading.Event(), []
+
+    def check_later(*arguments: Any) -> Any:
+        checked.append(arguments)
+        started.set()
+        release.wait(10)
+        return check_input(*arguments)
+
+    monkeypatch.setattr(batch_run, "check_input", check_later)
+    created: list[Any] = []
+
+    async def create(client: BatchClient) -> None:
+        created.extend([await client.create(lines("a")) for _ in range(3)])
+        await asyncio.to_thread(started.wait, 10)
+        asyncio.get_running_loop().call_later(0.1, release.set)
+
+    run(a_batch_server(config={"data_dir": tmp_path}), create)
+    assert len(checked) == 1
+
+    async def finish(client: BatchClient) -> None:
+        for batch in created:
+            assert (await client.finish(batch["id"]))["status"] == "completed"
+
+    run(a_batch_server(config={"data_dir": tmp_path}), finish)
+
+
 def test_a_batch_that_takes_too_long_expires(server: AppState, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "WINDOW", 2)
     backend_of(server).stalls_after = 1
