@@ -171,10 +171,13 @@ class ResponsesEncoder(ResponseEncoder[StreamEvent]):
 
     def _add_reasoning(self, text: str) -> list[StreamEvent]:
         if isinstance(self._open, OpenReasoning):
+            self._pass_over(text)
             return self._open.add(text)
         ended = self._end_item("completed")
         reasoning = OpenReasoning(self._next_place())
-        return [*ended, *self._begin(reasoning), *reasoning.add(text)]
+        begun = self._begin(reasoning)
+        self._pass_over(text)
+        return [*ended, *begun, *reasoning.add(text)]
 
     def _begin_call(self, start: ToolStart) -> list[StreamEvent]:
         ended = self._end_item("completed")
@@ -187,12 +190,13 @@ class ResponsesEncoder(ResponseEncoder[StreamEvent]):
     def _add_arguments(self, index: int, text: str) -> list[StreamEvent]:
         if index != self._open_call or not isinstance(self._open, OpenFunctionCall | OpenCustomCall):
             raise PluginError("a tool-call parser returned arguments of a call after another item had begun")
+        self._pass_over(text)
         return self._open.add(text)
 
     def _begin(self, item: OpenItem) -> list[StreamEvent]:
         self._open = item
-        if self._logprobs is not None and not isinstance(item, OpenMessage):
-            self._logprobs.skip()
+        if self._logprobs is not None:
+            self._logprobs.begin()
         return item.begin()
 
     def _end_item(self, status: ItemStatus, *, last: bool = False) -> list[StreamEvent]:
@@ -207,6 +211,10 @@ class ResponsesEncoder(ResponseEncoder[StreamEvent]):
 
     def _take_logprobs(self, text: str) -> list[Logprob]:
         return [] if self._logprobs is None else self._logprobs.take(text)
+
+    def _pass_over(self, text: str) -> None:
+        if self._logprobs is not None:
+            self._logprobs.pass_over(text)
 
     def _next_place(self) -> Place:
         return Place(len(self._items), self._numbers)

@@ -21,6 +21,7 @@ VOCABULARY = (
     "<think>",
     "hm",
     "</think>",
+    "</think>Hel",
     "\n\n",
     "Hel",
     "lo",
@@ -32,6 +33,7 @@ VOCABULARY = (
     "é"[0],
     "",
 )
+HEL = VOCABULARY.index("Hel")
 Step = tuple[str, list[Event]]
 
 
@@ -51,6 +53,12 @@ REASONED: list[Step] = [
     ("\n\n", []),
     *ANSWER,
 ]
+REPEATED: list[Step] = [
+    ("<think>", []),
+    *(step for text in ("Hel", "lo", " you") for step in [(text, [Reasoning(text)])] * 2),
+    *REASONED[2:],
+]
+JOINED: list[Step] = [("<think>", []), ("hm", [Reasoning("hm")]), ("</think>Hel", [Text("Hel")]), *ANSWER[1:]]
 CALLED: list[Step] = [
     *REASONED[:-1],
     ("<call>", []),
@@ -66,7 +74,7 @@ def outputs(steps: list[Step]) -> list[SequenceOutput]:
     result, offset = [], 0
     for text, events in steps:
         token_id = VOCABULARY.index(text)
-        token = OutputToken(token_id, offset, TokenLogprob(token_id, -1.0, ((5, -2.0),)))
+        token = OutputToken(token_id, offset, TokenLogprob(token_id, -1.0, ((HEL, -2.0),)))
         result.append(SequenceOutput(index=0, events=events, tokens=[token]))
         offset += len(text)
     return result
@@ -101,8 +109,10 @@ def tokens_of_message(response: Response) -> list[str]:
         (ANSWER, ["Hel", "lo", " you", ""]),
         (REASONED, ["Hel", "lo", " you", ""]),
         (CALLED, ["Hel", "lo", " you"]),
+        (REPEATED, ["Hel", "lo", " you", ""]),
+        (JOINED, ["</think>Hel", "lo", " you", ""]),
     ],
-    ids=["text", "reasoning", "call"],
+    ids=["text", "reasoning", "call", "a text that the reasoning has", "a tag and a text in one token"],
 )
 def test_a_message_has_those_of_its_own_tokens(steps: list[Step], expected: list[str]) -> None:
     parts = outputs(steps)
@@ -117,7 +127,7 @@ def test_a_message_has_those_of_its_own_tokens(steps: list[Step], expected: list
         assert [entry.token for entry in done.logprobs] == expected
         deltas = [entry.token for c in chunks if isinstance(c, TextDelta) for entry in c.logprobs]
         assert deltas == expected[: len(deltas)]
-        assert deltas[:3] == ["Hel", "lo", " you"]
+        assert deltas[:3] == expected[:3]
 
 
 def test_conversion_in_pieces_gives_the_same() -> None:
@@ -134,8 +144,8 @@ def test_conversion_in_pieces_gives_the_same() -> None:
 def test_each_token_has_its_bytes_and_its_alternatives() -> None:
     logprobs = TextLogprobs(Vocabulary())  # type: ignore[arg-type]
     half = len(VOCABULARY)
-    token = OutputToken(half, 0, TokenLogprob(half, float("-inf"), ((4, -0.5),)))
-    logprobs.add(SequenceOutput(index=0, events=[], tokens=[token, OutputToken(4, 0)]))
+    token = OutputToken(half, 0, TokenLogprob(half, float("-inf"), ((HEL, -0.5),)))
+    logprobs.add(SequenceOutput(index=0, events=[], tokens=[token, OutputToken(HEL, 0)]))
     [entry] = logprobs.take("x")
     assert (entry.token, entry.logprob, entry.bytes) == ("bytes:\\xc3", -9999.0, [0xC3])
     assert [(top.token, top.logprob, top.bytes) for top in entry.top_logprobs] == [
