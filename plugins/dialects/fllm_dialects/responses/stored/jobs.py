@@ -11,6 +11,7 @@ from contextlib import aclosing, suppress
 from functools import partial
 from typing import Any
 
+import msgspec
 from litestar.exceptions import HTTPException
 from msgspec import Struct
 from msgspec.structs import replace
@@ -31,6 +32,10 @@ log = logging.getLogger("fllm.responses")
 PATH = "/v1/responses"
 CLAIM_INTERVAL = 30.0
 """Seconds between two searches for responses of servers that have died."""
+MAX_JOB_BYTES = 256 << 20
+"""Size of all requests and events in memory beyond which a client with more than its share is refused."""
+SIZE_STEP = 1 << 20
+"""Bytes of events of one response between two looks at the size of all."""
 LOST = "the server stopped before the response was complete"
 
 
@@ -54,6 +59,8 @@ class Job:
         self.client = client
         self.events: list[bytes] | None = [] if body.stream else None
         """Those that were emitted; the number of each is its index."""
+        self.size = 0
+        """Bytes of the request, as JSON, and of its events."""
         self.is_cancelled = False
         self.task: asyncio.Task[None] | None = None
         """Generates the response."""
@@ -64,7 +71,9 @@ class Job:
         """Add events to the stream."""
         self.response = self.encoder.response
         if self.events is not None:
-            self.events += encode_events(events)
+            encoded = encode_events(events)
+            self.events += encoded
+            self.size += sum(map(len, encoded))
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -112,7 +121,11 @@ class Jobs:
         return self._jobs.get((owner, response_id))
 
     async def start(self, job: Job) -> None:
-        """Store a response as queued, and generate it. Raise `StoreError`, or an error with status 429."""
+        """Store a response as queued, and generate it.
+
+        Raise `StoreError`, or an error with status 429 or 503.
+        """
+        job.size = await asyncio.to_thread(_request_size, job)
         running = Counter(each.client for each in self._jobs.values() if not each.ended.is_set())
         if running[job.client] >= self._max_per_client:
             raise HTTPException(
@@ -121,6 +134,7 @@ class Jobs:
                 "wait until one is complete",
                 extra={"param": "background", "code": "rate_limit_exceeded"},
             )
+        self._check_size(job)
         self._jobs[(job.request.owner, job.response.id)] = job
         # If the client leaves meanwhile, the job is stored and runs, or neither.
         await asyncio.shield(self._spawn(self._begin(job)))
@@ -141,6 +155,19 @@ class Jobs:
         self._spawn(self._finish(job, job.task))
         if job.is_cancelled:
             job.task.cancel()
+
+    def _check_size(self, job: Job) -> None:
+        """Raise an error with status 503 if there is no memory for a job, and its client has its share."""
+        sizes = Counter({job.client: 0 if job in self._jobs.values() else job.size})
+        for each in self._jobs.values():
+            sizes[each.client] += each.size
+        if sizes.total() > MAX_JOB_BYTES and sizes[job.client] > MAX_JOB_BYTES // len(sizes):
+            raise HTTPException(
+                status_code=503,
+                detail="the responses of this client in the background need too much memory",
+                headers={"Retry-After": "1"},
+                extra={"param": "background", "code": "server_busy"},
+            )
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -203,7 +230,7 @@ class Jobs:
         generation, _ = await new_generation(
             serving, job.body, earlier=job.context.items, references=job.context.references
         )
-        begun = False
+        begun, checked = False, job.size
         async with aclosing(generation.outputs(streamed=job.events is not None)) as outputs:
             async for batch in outputs:
                 if not begun:
@@ -211,6 +238,9 @@ class Jobs:
                     job.publish(job.encoder.start())
                 for output in batch:
                     job.publish(job.encoder.feed(output))
+                if job.size > checked + SIZE_STEP:
+                    checked = job.size
+                    self._check_size(job)
 
     async def _finish(self, job: Job, task: asyncio.Task[None]) -> None:
         await asyncio.wait([task])
@@ -230,6 +260,10 @@ class Jobs:
     async def _save(self, job: Job, last: Sequence[StreamEvent]) -> None:
         events = b"" if job.events is None else await compress([*job.events, *encode_events(last)])
         await self._history.save(job.encoder.response, job.request, is_update=True, events=events)
+
+
+def _request_size(job: Job) -> int:
+    return len(msgspec.json.encode((job.body, job.context.items)))
 
 
 def _last_events(job: Job, task: asyncio.Task[None]) -> Sequence[StreamEvent]:

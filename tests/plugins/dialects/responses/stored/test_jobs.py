@@ -15,6 +15,8 @@ from fllm_dialects.responses.stored.response_records import mark_failed
 
 BODY = {"model": "m", "input": "Hi", "background": True}
 STREAMED = {**BODY, "stream": True}
+LATER = {"background": True}
+SAYS = {"role": "user", "content": "Hi"}
 
 
 def types(events: list[dict[str, Any]]) -> list[str]:
@@ -143,6 +145,28 @@ def test_a_client_has_a_limited_number_of_responses_in_the_background(tmp_path: 
             assert (error["param"], error["code"]) == ("background", "rate_limit_exceeded")
             await client.create("Hi", 400, background=True, tools=[{"type": "web_search"}])
             client.backend.gate.set()
+
+    asyncio.run(run())
+
+
+def test_the_memory_of_responses_in_the_background_is_limited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run() -> None:
+        async with running(responses_server(tmp_path, gated=True)) as client:
+            monkeypatch.setattr("fllm_dialects.responses.stored.jobs.MAX_JOB_BYTES", 2500)
+            await client.create(
+                [{"type": "reasoning", "summary": [], "encrypted_content": "x" * 900}, SAYS], **LATER
+            )
+            monkeypatch.setattr("fllm_dialects.responses.stored.jobs.SIZE_STEP", 0)
+            body = {"encrypted_content": "x" * 2000, "type": "reasoning", "summary": []}
+            error = (await client.create([body, SAYS], 503, **LATER))["error"]
+            assert (error["param"], error["code"]) == ("background", "server_busy")
+            client.backend.gate.set()
+            # The events of this one exceed the limit.
+            events = await client.events("POST", "/v1/responses", json=STREAMED)
+            assert types(events)[-1] == "failed"
+            assert "memory" in events[-1]["response"]["error"]["message"]
 
     asyncio.run(run())
 
