@@ -12,7 +12,7 @@ from litestar.exceptions import HTTPException
 from litestar.response import Stream
 from msgspec import Struct
 
-from fllm import NAMED_EVENTS, Framing
+from fllm import NAMED_EVENTS, ErrorInfo, Framing
 from fllm_dialects.responses.protocol.events import ErrorEvent, ResponseEvent
 from fllm_dialects.responses.protocol.responses import Response
 
@@ -29,12 +29,24 @@ class Event(Struct, frozen=True):
     text: bytes
 
 
-def _encode(chunk: Struct) -> bytes:
-    return chunk.text if isinstance(chunk, Event) else NAMED_EVENTS.encode(chunk)
+def framing_of_events() -> Framing:
+    """Return the framing of one stream of `Event`s from the first on. An error's body becomes an event."""
+    number = 0
+
+    def encode(chunk: Struct) -> bytes:
+        nonlocal number
+        if isinstance(chunk, Event):
+            number += 1
+            return chunk.text
+        error: ErrorInfo | None = getattr(chunk, "error", None)
+        return NAMED_EVENTS.encode(chunk if error is None else error_event(error, number))
+
+    return Framing("text/event-stream", encode)
 
 
-ENCODED_EVENTS = Framing("text/event-stream", _encode)
-"""The framing of a stream of `Event`s."""
+def error_event(error: ErrorInfo, number: int) -> ErrorEvent:
+    """Return the event with that number that reports an error."""
+    return ErrorEvent(sequence_number=number, code=error.code, message=error.message, param=error.param)
 
 
 def encode_events(events: Iterable[Struct]) -> list[bytes]:
@@ -79,8 +91,7 @@ async def _with_comments(events: AsyncGenerator[list[Event]], after: int) -> Asy
                     number += len(arrived)
                     arriving = asyncio.ensure_future(anext(events, None))
         except HTTPException as error:  # of the store: the headers are sent
-            event = ErrorEvent(sequence_number=number, code=None, message=error.detail, param=None)
-            yield NAMED_EVENTS.encode(event)
+            yield NAMED_EVENTS.encode(error_event(ErrorInfo(error.detail, "server_error"), number))
         finally:
             arriving.cancel()
             await asyncio.gather(arriving, return_exceptions=True)

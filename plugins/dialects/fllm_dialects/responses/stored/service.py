@@ -16,7 +16,7 @@ from fllm_dialects.responses.options import ResponsesOptions
 from fllm_dialects.responses.protocol.conversations import ItemList
 from fllm_dialects.responses.protocol.responses import Response
 from fllm_dialects.responses.stored.errors import invalid, not_found
-from fllm_dialects.responses.stored.events import ENCODED_EVENTS, Event, last_event, read_events
+from fllm_dialects.responses.stored.events import Event, framing_of_events, last_event, read_events
 from fllm_dialects.responses.stored.history import History
 from fllm_dialects.responses.stored.jobs import Job, Jobs
 from fllm_dialects.responses.stored.response_records import (
@@ -107,7 +107,7 @@ class ResponseService:
         await self.jobs.start(job)
         if job.events is None:
             return json_response(job.response)
-        stream: ASGIResponse = server.stream(job.stream(-1), ENCODED_EVENTS)
+        stream: ASGIResponse = server.stream(job.stream(-1), framing_of_events())
         return stream
 
     async def get(self, response_id: str, owner: str) -> Response:
