@@ -91,8 +91,16 @@ def read_request(
     )
     if isinstance(body, ResponsesRequest):
         chat = _with_sampling(chat, body)
-    names = {f"tools[{i}].function": path for i, path in enumerate(tools.paths)}
-    return ReadRequest(chat, tools, {**_FIELD_NAMES, **names, **conversation.names})
+    return ReadRequest(chat, tools, {**_FIELD_NAMES, **_names_of_tools(tools), **conversation.names})
+
+
+def _names_of_tools(tools: ToolSet) -> dict[str, str]:
+    names: dict[str, str] = {}
+    for i, (tool, path) in enumerate(zip(tools.functions, tools.paths, strict=True)):
+        names[f"tools[{i}].function"] = path
+        if tools.called[tool.function.name].kind == "custom":  # its schema stands for its format
+            names |= {f"tools[{i}].function.{field}": f"{path}.format" for field in ("parameters", "strict")}
+    return names
 
 
 def read_in_pieces(

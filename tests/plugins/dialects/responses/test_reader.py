@@ -166,3 +166,11 @@ def test_what_the_server_does_not_do_is_refused(body: dict[str, Any], param: str
 def test_errors_about_the_chat_name_the_fields_of_the_request(path: str, expected: str) -> None:
     names = read(tools=[{"type": "namespace", "name": "n", "tools": [TOOL]}, TOOL]).field_names
     assert renamed(path, names) == expected
+
+
+def test_errors_about_a_pattern_name_the_format_of_its_tool() -> None:
+    digits = {"type": "grammar", "syntax": "regex", "definition": "[0-9]+"}
+    names = read(tools=[TOOL, {"type": "custom", "name": "c", "format": digits}]).field_names
+    assert renamed("tools[1].function.strict", names) == "tools[1].format"
+    assert renamed("tools[1].function.name", names) == "tools[1].name"
+    assert renamed("tools[0].function.strict", names) == "tools[0].strict"
